@@ -1,0 +1,1 @@
+"""From a table to decisions you can explain, replay and trust."""

@@ -1,0 +1,133 @@
+"""The history chain: every entry's hash covers the one before it, so that nothing can be changed, dropped or added unseen.
+
+    row hash = H(salt ‖ row)              erasing row and salt keeps the hash, and with it the chain
+    link     = H(previous ‖ head ‖ row hash)
+
+`head` is the encoded `Entry`: sequence number, time, bundle digest, reply and who asked. A writer's first entry links to
+`genesis(writer)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from typing import NamedTuple
+
+import msgspec
+
+SALT_BYTES = 16
+CHAIN_RULE = b"rc1-"
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What history says about one prediction, without the row. Fields are only ever appended."""
+
+    seq: int
+    at: int
+    """UTC microseconds."""
+    digest: str
+    source: str
+    """Dialect or job that asked."""
+    request_id: str
+    reply: bytes
+    """The prediction as it was sent, JSON."""
+    key_id: str = ""
+    tenant: str = ""
+    entity: str = ""
+    """The caller's own reference, such as an application number."""
+
+
+class Sealed(NamedTuple):
+    """One entry as it is kept: encoded head, the row as received with its salt (both gone after erasure), the link."""
+
+    seq: int
+    head: bytes
+    salt: bytes | None
+    row: bytes | None
+    row_hash: bytes
+    link: bytes
+
+
+class Broken(NamedTuple):
+    """The first entry of a writer that does not verify, and why."""
+
+    writer: str
+    seq: int
+    reason: str
+
+
+encode_head = msgspec.msgpack.Encoder().encode
+_decode_head = msgspec.msgpack.Decoder(Entry).decode
+
+
+def decode_head(head: bytes) -> Entry:
+    """The entry of an encoded head."""
+    return _decode_head(head)
+
+
+def genesis(writer: str) -> bytes:
+    """What a writer's first entry links to."""
+    return sha256(CHAIN_RULE + writer.encode()).digest()
+
+
+def row_hash(salt: bytes, row: bytes) -> bytes:
+    """A commitment to the row that reveals nothing once row and salt are gone."""
+    return sha256(salt + row).digest()
+
+
+def link(previous: bytes, head: bytes, hashed_row: bytes) -> bytes:
+    """The hash of one entry."""
+    return sha256(previous + head + hashed_row).digest()
+
+
+class Chain:
+    """Seals one writer's entries in order. Not thread-safe: a chain belongs to one writer."""
+
+    def __init__(self, writer: str) -> None:
+        self.writer = writer
+        self.seq = 0
+        self.previous = genesis(writer)
+
+    def seal(
+        self,
+        at: int,
+        digest: str,
+        source: str,
+        request_id: str,
+        reply: bytes,
+        salt: bytes,
+        row: bytes,
+        key_id: str = "",
+        tenant: str = "",
+        entity: str = "",
+    ) -> Sealed:
+        """The next entry of the chain."""
+        seq = self.seq
+        head = encode_head(Entry(seq, at, digest, source, request_id, reply, key_id, tenant, entity))
+        hashed = sha256(salt + row).digest()
+        self.previous = linked = sha256(self.previous + head + hashed).digest()
+        self.seq = seq + 1
+        return Sealed(seq, head, salt, row, hashed, linked)
+
+    def rewind(self, seq: int, previous: bytes) -> None:
+        """Forget entries that could not be written."""
+        self.seq, self.previous = seq, previous
+
+
+def verify(writer: str, entries: Iterable[Sealed], previous: bytes | None = None, first: int = 0) -> Iterator[Broken]:
+    """Yield the first break of one writer's chain, or nothing; `entries` come in order of `seq`."""
+    expected = genesis(writer) if previous is None else previous
+    for position, entry in enumerate(entries, first):
+        if entry.seq != position:
+            yield Broken(writer, position, f"entry {position} is missing; the next one kept is {entry.seq}")
+            return
+        if entry.row is not None and entry.salt is not None and row_hash(entry.salt, entry.row) != entry.row_hash:
+            yield Broken(writer, position, "the stored row is not the row that was scored")
+            return
+        if link(expected, entry.head, entry.row_hash) != entry.link:
+            yield Broken(writer, position, "the entry or the one before it was changed")
+            return
+        if decode_head(entry.head).seq != position:
+            yield Broken(writer, position, "the entry carries another sequence number")
+            return
+        expected = entry.link

@@ -1,0 +1,46 @@
+"""Identity: canonical bytes to names that change whenever their rule changes (the prefix carries the rule's version)."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from rowcast.domain.encode import EncodedRow
+
+BUNDLE_RULE = "rb1-"
+ROW_RULE = "rk1-"
+
+
+def canonical_json(value: Any) -> bytes:
+    """One spelling for one value: keys sorted, no blanks, UTF-8."""
+    return msgspec.json.encode(msgspec.to_builtins(value), order="sorted")
+
+
+def bundle_digest(serving: Any, files: Iterable[tuple[str, str]]) -> str:
+    """The digest of what decides an answer: the serving part of `bundle.json` and the sha256 of each serving file."""
+    named = [[name, sha256] for name, sha256 in sorted(files)]
+    return BUNDLE_RULE + hashlib.sha256(canonical_json([serving, named])).hexdigest()
+
+
+def row_key(digest: str, row: EncodedRow) -> str:
+    """Equal for two rows exactly when one model must answer both alike: bundle and encoded values, nothing else."""
+    key = hashlib.sha256(digest.encode())
+    for piece in row.pieces:
+        if isinstance(piece, bytes):
+            key.update(b"n" + struct.pack("<I", len(piece)) + piece)
+        else:
+            key.update(b"t" + struct.pack("<I", len(piece)))
+            for text in piece:
+                encoded = text.encode()
+                key.update(struct.pack("<I", len(encoded)) + encoded)
+    return ROW_RULE + key.hexdigest()
+
+
+def uuid7(milliseconds: int, random_hex: str) -> str:
+    """A lower-case UUIDv7 from a time and 18 hexadecimal digits of randomness."""
+    stamp = f"{milliseconds:012x}"
+    return f"{stamp[:8]}-{stamp[8:]}-7{random_hex[:3]}-8{random_hex[3:6]}-{random_hex[6:18]}"

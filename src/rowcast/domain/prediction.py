@@ -1,0 +1,108 @@
+"""A prediction, and the rule that makes one from a graph's output: argmax or threshold, decided in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rowcast.domain.encode import RowWarning
+
+Label = bool | int | float | str
+Task = Literal["binary", "multiclass", "regression"]
+
+
+class Prediction(msgspec.Struct, frozen=True, gc=False):
+    """One answer to one row, as it is sent and as it is kept. Absent fields do not apply to the task."""
+
+    id: str
+    model: str
+    version: int
+    prediction: Label
+    probability: float | msgspec.UnsetType = msgspec.UNSET
+    """Of the predicted label."""
+    score: float | msgspec.UnsetType = msgspec.UNSET
+    """Probability of the positive class; binary models only."""
+    probabilities: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    warnings: tuple[RowWarning, ...] = ()
+    cached: bool = False
+
+
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What the model alone says of a row; identity and circumstances are added by whoever asked."""
+
+    prediction: Label
+    probability: float | msgspec.UnsetType = msgspec.UNSET
+    score: float | msgspec.UnsetType = msgspec.UNSET
+    probabilities: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How scores become labels. `threshold` is a float32 value, exact in JSON's double."""
+
+    task: Task
+    classes: tuple[Label, ...] = ()
+    positive: int = 1
+    """Index of the positive class; binary only."""
+    threshold: float = 0.5
+
+    def names(self) -> list[str]:
+        """The classes as text, the keys of `probabilities`."""
+        return [label_text(label) for label in self.classes]
+
+    def winners(self, output: NDArray[np.float32]) -> NDArray[np.intp]:
+        """The index of each row's class; the threshold is compared in float32 and belongs to the positive class."""
+        if self.task == "binary":
+            positive = output[:, self.positive] >= np.float32(self.threshold)
+            return np.where(positive, self.positive, 1 - self.positive)
+        return output.argmax(axis=1)
+
+    def outcomes(self, output: NDArray[np.float32]) -> list[Outcome]:
+        """One outcome a row, from probabilities [N, k] or values [N]."""
+        if self.task == "regression":
+            return [Outcome(value) for value in output.reshape(-1).tolist()]
+        names = self.names()
+        classes = self.classes
+        scored = self.task == "binary"
+        rows: list[list[float]] = output.tolist()
+        return [
+            Outcome(
+                classes[winner],
+                row[winner],
+                row[self.positive] if scored else msgspec.UNSET,
+                dict(zip(names, row, strict=True)),
+            )
+            for row, winner in zip(rows, self.winners(output).tolist(), strict=True)
+        ]
+
+
+def label_text(label: Label) -> str:
+    """A class label as text, the way JSON would show it."""
+    if isinstance(label, bool):
+        return "true" if label else "false"
+    return str(label)
+
+
+def same_outcome(left: Outcome, right: Outcome, tolerance: float, threshold: float) -> str:
+    """`equal`, `borderline` (only the threshold's neighbourhood decides) or `different`."""
+    gap = largest_gap(_numbers(left), _numbers(right))
+    if left.prediction == right.prediction and gap <= tolerance:
+        return "equal"
+    near = isinstance(left.score, float) and abs(left.score - threshold) <= tolerance
+    return "borderline" if near and gap <= tolerance else "different"
+
+
+def _numbers(outcome: Outcome) -> list[float]:
+    if isinstance(outcome.probabilities, dict):
+        return [outcome.probabilities[name] for name in sorted(outcome.probabilities)]
+    return [float(outcome.prediction)] if not isinstance(outcome.prediction, str) else []
+
+
+def largest_gap(left: Sequence[float], right: Sequence[Any]) -> float:
+    """The largest absolute difference; infinite when the shapes differ."""
+    if len(left) != len(right):
+        return float("inf")
+    return max((abs(a - b) for a, b in zip(left, right, strict=True)), default=0.0)

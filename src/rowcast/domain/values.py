@@ -1,0 +1,142 @@
+"""Canonical values: one rule for what a raw cell means, whether it came as JSON, as CSV text or from a typed column.
+
+    kind        canonical value                      missing
+    number      float, finite, within float32        None
+    integer     int, within float32                  None
+    boolean     bool                                 None
+    category    trimmed NFC text                     None
+    datetime    int, microseconds since 1970 in UTC  None
+
+`tables.py` applies the same rule to whole columns; a property test holds the two together.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
+from typing import Any, Final, Literal
+from zoneinfo import ZoneInfo
+
+Kind = Literal["number", "integer", "boolean", "category", "datetime"]
+
+FLOAT32_MAX: Final = 3.4028234663852886e38
+MISSING_WORDS: Final = frozenset({"", "?", "NA", "N/A", "n/a", "null", "NULL", "nan", "NaN", "None"})
+# Python and Rust disagree on what str.strip() takes away; this set is ours and both paths use it.
+BLANKS: Final = " \t\r\n\x0b\x0c\u00a0\u2007\u202f\u3000\ufeff"
+TRUE_WORDS: Final = frozenset({"true", "yes", "y", "t"})
+FALSE_WORDS: Final = frozenset({"false", "no", "n", "f"})
+DATE_PARTS: Final = ("days", "month", "weekday", "hour")
+
+PLAIN_NUMBER: Final = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+PLAIN_INTEGER: Final = r"^[+-]?[0-9]+(\.0*)?$"
+RFC3339: Final = r"^\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:?\d{2})?)?$"
+_plain_number = re.compile(PLAIN_NUMBER, re.ASCII).match
+_rfc3339 = re.compile(RFC3339, re.ASCII).match
+
+# How people write numbers in cells: name -> (pattern, characters to drop before reading it as a plain number).
+NUMBER_FORMS: Final[Mapping[str, tuple[str, str]]] = {
+    "thousands": (r"^[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?$", ","),
+    "currency": (r"^[+-]?[$€£] ?[+-]?([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]+)?$", "$€£, "),
+    "percent": (r"^[+-]?[0-9]+(\.[0-9]+)? ?%$", "% "),
+    "plus": (r"^[0-9]+(\.[0-9]+)?\+$", "+"),
+}
+_forms = {
+    name: (re.compile(pattern, re.ASCII).match, str.maketrans("", "", drop))
+    for name, (pattern, drop) in NUMBER_FORMS.items()
+}
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+DAY_US: Final = 86_400_000_000.0
+
+
+class BadValue(Exception):
+    """A cell that does not fit its column: a stable code, and a sentence that says what would fit."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def canonical_text(raw: str | int | float | bool) -> str:
+    """The text of a category: trimmed NFC; integers decimal, integral floats without `.0`, booleans in lower case."""
+    if isinstance(raw, str):
+        return unicodedata.normalize("NFC", raw.strip(BLANKS))
+    if isinstance(raw, bool):
+        return "true" if raw else "false"
+    if isinstance(raw, float) and raw.is_integer():
+        return str(int(raw))
+    return str(raw)
+
+
+def number_from_text(text: str, forms: tuple[str, ...] = ()) -> float | None:
+    """A trimmed text as a number, in plain notation or one of the `forms`; None when it is neither."""
+    if _plain_number(text):
+        return float(text)
+    for name in forms:
+        matches, drop = _forms[name]
+        if matches(text):
+            return float(text.translate(drop))
+    return None
+
+
+def datetime_from_text(text: str, formats: tuple[str, ...], zone: str) -> int | None:
+    """A trimmed text as UTC microseconds, by RFC 3339 or one of the recorded `formats`; None when it is neither."""
+    moment: datetime | None = None
+    if _rfc3339(text):
+        try:
+            moment = datetime.fromisoformat(text.upper())
+        except ValueError:
+            return None
+    for pattern in () if moment else formats:
+        try:
+            moment = datetime.strptime(text, pattern)
+        except ValueError:
+            continue
+        break
+    return None if moment is None else microseconds(moment, zone)
+
+
+def microseconds(moment: datetime, zone: str) -> int:
+    """UTC microseconds of a datetime; a naive one is read in the schema's zone."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=_zone(zone))
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+@lru_cache(maxsize=64)
+def _zone(name: str) -> tzinfo:
+    return UTC if name == "UTC" else ZoneInfo(name)
+
+
+def date_parts(us: int, origin: int) -> tuple[float, int, int, int]:
+    """Days since the training minimum, month, weekday (Monday is 0) and hour, all in UTC."""
+    moment = _EPOCH + timedelta(microseconds=us)
+    return float(us - origin) / DAY_US, moment.month, moment.weekday(), moment.hour
+
+
+def boolean_from_text(text: str, words: Mapping[str, bool]) -> bool | None:
+    """`true`/`false` or one of the words seen in training, in any case."""
+    lowered = text.lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    return words.get(lowered)
+
+
+def within_float32(value: float | int) -> float | int:
+    """The value unchanged, or BadValue when the model's float32 input cannot hold it."""
+    if value != value or value in (float("inf"), float("-inf")):
+        raise BadValue("not-finite", "must be a finite number; send null for a missing value")
+    if not -FLOAT32_MAX <= value <= FLOAT32_MAX:
+        raise BadValue("too-large", f"must lie within ±{FLOAT32_MAX:.7g}")
+    return value
+
+
+def type_name(raw: Any) -> str:
+    """What JSON calls this value."""
+    names = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "object"}
+    return "null" if raw is None else names.get(type(raw), type(raw).__name__)

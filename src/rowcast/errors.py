@@ -1,0 +1,111 @@
+"""One tree of errors. The core knows slugs; only `web/problems.py` knows HTTP numbers and only `cli` knows exit codes.
+
+RowcastError                    something the user can read and act on
+├── SettingsError               a setting is unknown, missing or wrong
+├── TableError                  a table cannot be read, or cannot be learnt from
+├── TrainingError               the data was fine, the model was not
+│   └── ParityError             the exported graph does not repeat the trained model
+├── BundleError                 a bundle is damaged, of a newer format, or not what it says
+├── RegistryError               a name, version or alias that cannot be used
+│   └── ModelNotFound
+├── RequestError                a request that cannot be answered as sent
+│   ├── BodyError               not JSON, too deep, too large, wrong shape
+│   └── InvalidRows             rows that break the schema: every error of every row
+├── NotFound                    no such prediction, no such route
+├── Overloaded                  shed now, try again later
+├── HistoryError                the chain does not verify, an entry cannot be read
+└── Unavailable                 a part Rowcast depends on does not answer
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class RowcastError(Exception):
+    """A mistake or a state that a person can understand; its text names the thing and what to do."""
+
+    slug = "error"
+
+    def __init__(self, message: str, *, slug: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if slug is not None:
+            self.slug = slug
+
+
+class SettingsError(RowcastError):
+    slug = "settings"
+
+
+class TableError(RowcastError):
+    slug = "table"
+
+
+class TrainingError(RowcastError):
+    slug = "training"
+
+
+class ParityError(TrainingError):
+    slug = "parity"
+
+
+class BundleError(RowcastError):
+    slug = "bundle"
+
+
+class RegistryError(RowcastError):
+    slug = "registry"
+
+
+class ModelNotFound(RegistryError):
+    slug = "model-not-found"
+
+
+class RequestError(RowcastError):
+    slug = "bad-request"
+
+
+class BodyError(RequestError):
+    slug = "malformed-body"
+
+
+class NotFound(RowcastError):
+    slug = "not-found"
+
+
+class Overloaded(RowcastError):
+    slug = "overloaded"
+
+
+class HistoryError(RowcastError):
+    slug = "history"
+
+
+class Unavailable(RowcastError):
+    slug = "unavailable"
+
+
+class ValueProblem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing wrong with one value; `row` counts from 0 and is absent for a single row."""
+
+    column: str
+    code: str
+    message: str
+    got: Any = msgspec.UNSET
+    row: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class InvalidRows(RequestError):
+    """Rows that break the schema; carries every problem found, not the first."""
+
+    slug = "invalid-row"
+
+    def __init__(self, problems: list[ValueProblem]) -> None:
+        self.problems = problems
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        where = "" if isinstance(first.row, msgspec.UnsetType) else f"row {first.row}: "
+        super().__init__(f"{where}{first.column}: {first.message}{more}")

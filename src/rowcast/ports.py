@@ -1,0 +1,144 @@
+"""What the floors above need from the world, as small protocols; `adapters/` holds one file a technology.
+
+Every implementation of a port passes that port's contract tests in `tests/contracts/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowcast.domain.chain import Sealed
+
+
+class Graph(Protocol):
+    """A loaded model graph. Safe to call from one thread at a time."""
+
+    def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Probabilities [N, k] or values [N]. A row's answer does not depend on its companions, to the last bit."""
+        ...
+
+
+OpenGraph = Callable[[bytes, str], Graph]
+"""(model bytes, output name) -> graph. BundleError when the bytes are not a graph that can be run."""
+
+
+class Reference(NamedTuple):
+    """One published version."""
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class RegistryReader(Protocol):
+    """Published bundles and their aliases. A version never changes once it can be seen."""
+
+    def models(self) -> Mapping[str, Sequence[int]]:
+        """Every name with its versions, ascending."""
+        ...
+
+    def aliases(self, name: str) -> Mapping[str, int]:
+        """Alias to version; ModelNotFound for an unknown name."""
+        ...
+
+    def folder(self, reference: Reference) -> Path:
+        """Where the bundle lies on this machine; ModelNotFound when there is none."""
+        ...
+
+
+class RegistryWriter(RegistryReader, Protocol):
+    """Publishing is atomic: readers see the whole new version or nothing, whoever dies meanwhile."""
+
+    def publish(self, name: str, fill: Callable[[Path], None]) -> Reference:
+        """Call `fill` with an empty folder, then make it the next version of `name`. Nothing stays if `fill` raises."""
+        ...
+
+    def point(self, reference: Reference, alias: str) -> None:
+        """Let `alias` name this version from now on; bumps the generation that servers watch."""
+        ...
+
+
+class Journal(Protocol):
+    """Where predictions are kept before they are answered. One writer, one chain."""
+
+    writer: str
+
+    def append(self, drafts: Sequence[Draft]) -> None:
+        """Seal and keep all drafts, or none: Unavailable when they could not be kept, and the chain is as before."""
+        ...
+
+    def close(self) -> None:
+        """Give up the writer; what was kept stays."""
+        ...
+
+
+class Draft(NamedTuple):
+    """An entry before it is sealed; the fields are those of `chain.Chain.seal`."""
+
+    at: int
+    digest: str
+    source: str
+    request_id: str
+    reply: bytes
+    salt: bytes
+    row: bytes
+    key_id: str = ""
+    tenant: str = ""
+    entity: str = ""
+
+
+class Position(NamedTuple):
+    """How far a writer's chain is stored."""
+
+    seq: int
+    link: bytes
+
+
+class Stored(NamedTuple):
+    """One entry as the store gives it back."""
+
+    writer: str
+    sealed: Sealed
+
+
+class StoreWriter(Protocol):
+    """The one process that moves journals into the store."""
+
+    def position(self, writer: str) -> Position | None:
+        """The last entry stored of this writer."""
+        ...
+
+    def record(self, writer: str, entries: Sequence[Sealed]) -> None:
+        """Keep entries in one transaction; those already kept, by (writer, seq), are left alone."""
+        ...
+
+
+class StoreReader(Protocol):
+    """History as evidence."""
+
+    def get(self, prediction_id: str) -> Stored | None:
+        """The entry of one prediction."""
+        ...
+
+    def latest(self, limit: int, before: str | None = None, model: str | None = None) -> list[Stored]:
+        """Newest first; `before` is the id of the last entry of the page before."""
+        ...
+
+    def writers(self) -> list[str]:
+        """Every writer that has entries."""
+        ...
+
+    def chain(self, writer: str) -> Iterator[Sealed]:
+        """One writer's entries in order of `seq`."""
+        ...
+
+    def count(self) -> int:
+        """How many entries are stored."""
+        ...
