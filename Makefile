@@ -1,0 +1,47 @@
+# Two commands matter: `make demo` and `make test`. The rest keeps the house in order.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lock vendor bench-serve clean
+
+PY := .venv/bin/python
+READY := .venv/.ready
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## Virtual environment in .venv with pinned, hashed dependencies
+
+$(READY): requirements/lock.txt pyproject.toml
+	@scripts/setup.sh
+	@touch $@
+
+demo: $(READY)  ## Train the loan example and serve it on http://127.0.0.1:8000
+	@scripts/demo.sh
+
+test: $(READY)  ## Every test; installs the system packages they need where it can
+	@scripts/system-packages.sh test
+	@$(PY) -m pytest $(ARGS)
+
+check: $(READY)  ## Format, lint, types, floors, and what the tree itself must hold
+	@$(PY) -m ruff format --check --quiet --output-format=concise
+	@$(PY) -m ruff check --quiet
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports
+	@$(PY) scripts/check_tree.py
+
+format: $(READY)  ## Let ruff mend what it can
+	@$(PY) -m ruff format --quiet
+	@$(PY) -m ruff check --fix --quiet
+
+lock: $(READY)  ## Pin all dependencies anew; ARGS=--upgrade takes newer versions
+	@scripts/lock.sh $(ARGS)
+
+vendor:  ## Fetch the page assets named in vendor.json and check their digests
+	@python3 scripts/vendor.py $(ARGS)
+
+bench-serve: $(READY)  ## Rowcast against the floor and plain FastAPI; appends to bench/results.jsonl
+	@scripts/system-packages.sh bench
+	@$(PY) bench/serve.py $(ARGS)
+
+clean:  ## Remove the environment, caches and build output
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist
+	find src tests bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +

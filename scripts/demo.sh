@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The whole way in one go: make the loan table, train, serve. `rowcast serve` prints the curl line to try.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH="$PWD/.venv/bin:$PATH"
+table="${ROWCAST_HOME:-.rowcast}/demo/loans.csv"
+
+mkdir -p "$(dirname "$table")"
+rowcast example loans --out "$table"
+rowcast train "$table" --target loan_status --name loans
+exec rowcast serve loans --port "${PORT:-8000}"

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Make .venv from the lock file: every download is checked against its hash. PYTHON=... chooses the interpreter.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Running it is the test: a name on PATH may be a stub that starts nothing.
+suits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; }
+
+find_python() {
+    local name
+    for name in ${PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
+        if suits "$name"; then echo "$name" && return; fi
+    done
+    cat >&2 <<TEXT
+Rowcast needs Python 3.11, 3.12 or 3.13; found: $("${PYTHON:-python3}" --version 2>&1 || echo none).
+Install one (Debian, Ubuntu: apt-get install python3 python3-venv; macOS: brew install python@3.13)
+or name it: make setup PYTHON=/path/to/python3.12
+TEXT
+    return 1
+}
+
+make_venv() {
+    local python
+    python=$(find_python)
+    rm -rf .venv
+    if command -v uv >/dev/null; then
+        uv venv --quiet --python "$(command -v "$python")" .venv
+    elif ! "$python" -m venv .venv >/dev/null 2>&1; then
+        # Debian splits venv from Python.
+        scripts/system-packages.sh venv
+        rm -rf .venv
+        "$python" -m venv .venv
+    fi
+}
+
+install() {
+    if command -v uv >/dev/null; then
+        uv pip install --quiet --python .venv/bin/python "$@"
+    elif [ -x .venv/bin/uv ]; then
+        .venv/bin/uv pip install --quiet --python .venv/bin/python "$@"
+    else
+        .venv/bin/python -m pip install -qq --disable-pip-version-check "$@"
+    fi
+}
+
+suits .venv/bin/python || make_venv
+echo "Installing into .venv ($(.venv/bin/python --version)) ..."
+install --no-deps --require-hashes -r requirements/lock.txt
+install --no-deps --no-build-isolation -e .
+
+# LightGBM's wheel leaves its OpenMP library to the system.
+if ! .venv/bin/python -c "import lightgbm" >/dev/null 2>&1; then
+    scripts/system-packages.sh train
+    .venv/bin/python -c "import lightgbm"
+fi

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Install what a task needs from the system, where that is possible; else say what is missing and fail.
+#     scripts/system-packages.sh venv|train|test|bench
+set -euo pipefail
+
+# One line a need: a command that succeeds when it is met, the Debian package, the Homebrew formula.
+needs() {
+    case $1 in
+        venv) echo "python3 -c 'import ensurepip'|python3-venv|python" ;;
+        train) echo "false|libgomp1|libomp" ;;
+        test)
+            echo "command -v git|git|git"
+            echo "command -v curl|curl|curl"
+            ;;
+        bench) echo "command -v wrk|wrk|wrk" ;;
+        *) echo "unknown task: $1" >&2 && return 2 ;;
+    esac
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+install() {
+    if command -v apt-get >/dev/null; then
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1"
+    elif command -v brew >/dev/null; then
+        brew install --quiet "$2"
+    else
+        return 1
+    fi
+}
+
+listed=$(needs "${1:?usage: $0 venv|train|test|bench}")
+missing=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+while IFS='|' read -r probe debian brew; do
+    if eval "$probe" >/dev/null 2>&1; then continue; fi
+    echo "Installing $debian ..." >&2
+    if ! install "$debian" "$brew" </dev/null >"$log" 2>&1; then
+        tail -n 5 "$log" >&2
+        echo "Cannot install $debian (Homebrew: $brew) for '$1' here; please install it yourself." >&2
+        missing=1
+    fi
+done <<<"$listed"
+exit $missing
