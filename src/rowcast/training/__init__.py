@@ -1,0 +1,1 @@
+"""From a table to a certified bundle. Never imported by a server."""

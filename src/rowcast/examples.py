@@ -1,0 +1,99 @@
+"""Tables to try Rowcast with: an invented loan book, written by a documented and seeded recipe, and Fisher's iris.
+
+The loan recipe. An applicant has a latent prosperity and a latent discipline, both normal. Income is log-normal in
+prosperity and education; assets follow income; the credit score follows discipline. The amount asked for is a multiple
+of income, its term grows with it. The bank approves by a smooth score of credit score, burden (yearly payment over
+income), assets over amount and dependents, plus noise it knows and we do not: the best possible model is right in about
+nine of ten cases.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from rowcast.errors import TableError
+
+ROWS: Final = 5000
+EDUCATION: Final = ("high school", "bachelor", "master", "doctorate")
+PURPOSES: Final = ("home", "car", "education", "business", "medical", "other")
+LARGEST: Final = 15e6
+"""No sum is larger: float32 holds every whole number up to 16,777,216."""
+
+Columns = Mapping[str, list[Any]]
+
+
+def loans(rows: int = ROWS, seed: int = 0) -> Columns:
+    """Loan applications and what the bank decided: eleven columns and `loan_status`."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    prosperity, discipline = rng.normal(size=rows), rng.normal(size=rows)
+    education = rng.choice(len(EDUCATION), rows, p=[0.34, 0.4, 0.2, 0.06])
+    self_employed = rng.random(rows) < 0.18
+    dependents = np.minimum(rng.poisson(1.3, rows), 5)
+    income = np.exp(13.1 + 0.55 * prosperity + 0.16 * education + 0.12 * self_employed * rng.normal(size=rows))
+    purpose = rng.choice(len(PURPOSES), rows, p=[0.34, 0.22, 0.12, 0.14, 0.08, 0.1])
+    size = np.array([3.2, 1.0, 1.1, 2.2, 0.8, 1.0])[purpose]
+    amount = np.minimum(income * size * np.exp(0.55 * rng.normal(size=rows)), LARGEST)
+    term = np.clip(np.round(2 + 4.5 * size + 2.5 * rng.normal(size=rows)), 1, 30)
+    credit = np.clip(np.round(640 + 95 * discipline + 18 * prosperity + 6 * education), 300, 900)
+    residential = np.where(rng.random(rows) < 0.3, 0, np.minimum(income * rng.gamma(2.0, 1.4, rows), LARGEST))
+    commercial = np.where(rng.random(rows) < 0.55, 0, np.minimum(income * rng.gamma(1.5, 1.2, rows), LARGEST))
+    bank = np.minimum(income * rng.gamma(1.6, 0.35, rows) * np.exp(0.25 * discipline), LARGEST)
+    burden = amount * (1 / term + 0.07) / income
+    cover = np.log1p((residential + commercial + bank) / amount)
+    risky = np.array([0.0, 0.05, 0.1, 0.45, 0.2, 0.3])[purpose] + 0.3 * self_employed
+    merit = 0.024 * (credit - 632) - 3.4 * (burden - 0.42) + 1.3 * (cover - 0.9) - 0.22 * dependents - risky + 0.6
+    approved = merit * 2.2 + rng.logistic(size=rows) > 0
+    unknown = rng.random(rows) < 0.06  # not every branch asks for commercial assets
+    return {
+        "annual_income": _rounded(income, 1000),
+        "loan_amount": _rounded(amount, 1000),
+        "loan_term": term.astype(int).tolist(),
+        "credit_score": credit.astype(int).tolist(),
+        "education": [EDUCATION[level] for level in education],
+        "self_employed": ["Yes" if own else "No" for own in self_employed],
+        "dependents": dependents.tolist(),
+        "residential_assets": _rounded(residential, 1000),
+        "commercial_assets": [
+            None if gone else value for value, gone in zip(_rounded(commercial, 1000), unknown, strict=True)
+        ],
+        "bank_assets": _rounded(bank, 1000),
+        "purpose": [PURPOSES[kind] for kind in purpose],
+        "loan_status": ["Approved" if yes else "Rejected" for yes in approved],
+    }
+
+
+def _rounded(values: Any, unit: int) -> list[int]:
+    return [int(value) for value in (values / unit).round() * unit]
+
+
+def iris(rows: int = 150, seed: int = 0) -> Columns:
+    """Fisher's iris as scikit-learn ships it: four measures in centimetres and the `species`."""
+    del seed  # the table is what it is
+    from sklearn.datasets import load_iris
+
+    found = load_iris()
+    names = [name.removesuffix(" (cm)").replace(" ", "_") for name in found.feature_names]
+    columns = {name: found.data[:rows, place].tolist() for place, name in enumerate(names)}
+    return {**columns, "species": [str(found.target_names[kind]) for kind in found.target[:rows]]}
+
+
+TARGETS: Final = {"loans": "loan_status", "iris": "species"}
+EXAMPLES: Final[Mapping[str, Callable[..., Columns]]] = {"loans": loans, "iris": iris}
+
+
+def write_example(name: str, path: str | Path, rows: int | None = None, seed: int = 0) -> Path:
+    """Write an example as CSV; TableError lists the examples there are."""
+    if name not in EXAMPLES:
+        raise TableError(f"there is no example {name!r}; choose from {', '.join(EXAMPLES)}")
+    columns = EXAMPLES[name](seed=seed) if rows is None else EXAMPLES[name](rows=rows, seed=seed)
+    path = Path(path)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return path

@@ -1,0 +1,289 @@
+"""Read a table from a file or from memory. CSV cells stay text: what a cell means is decided by `domain.values`."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import polars as pl
+
+from rowcast.domain.values import BLANKS, canonical_text
+from rowcast.errors import TableError
+from rowcast.tables.table import Finding, Table
+
+DELIMITERS: Final = ",;\t|"
+SNIFFED_BYTES: Final = 256 * 1024
+SNIFFED_LINES: Final = 50
+
+
+def read(path: str | Path) -> Table:
+    """The table in a CSV, Parquet, JSON Lines or Arrow file, told apart by content first and by name second."""
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise TableError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise TableError(f"{path} is a folder; name one file") from None
+    except OSError as error:
+        raise TableError(f"{path} cannot be read: {error.strerror}") from None
+    frame, findings = _reader(path, content)(path, content)
+    return _table(frame, path.name, hashlib.sha256(content).hexdigest(), findings)
+
+
+def from_memory(data: Any, name: str = "table") -> Table:
+    """The table in a polars or pandas frame, a mapping of columns, or a sequence of rows (mappings)."""
+    if isinstance(data, Table):
+        return data
+    if isinstance(data, pl.DataFrame):
+        frame = data
+    elif hasattr(data, "to_dict") and hasattr(data, "columns"):  # pandas, without importing it
+        frame = _from_columns({str(key): cells for key, cells in data.to_dict(orient="list").items()})
+    elif isinstance(data, Mapping):
+        frame = _from_columns({str(key): list(cells) for key, cells in data.items()})
+    elif isinstance(data, Sequence) and not isinstance(data, str | bytes):
+        frame = _from_rows(data, name)
+    else:
+        raise TableError(f"cannot read a table from {type(data).__name__}; give a file, a frame, columns or rows")
+    table = _table(frame, name, "", ())
+    return Table(table.frame, name, hashlib.sha256(table.frame.write_csv().encode()).hexdigest())
+
+
+Findings = tuple[Finding, ...]
+Reader = Callable[[Path, bytes], tuple[pl.DataFrame, Findings]]
+
+
+def _reader(path: Path, content: bytes) -> Reader:
+    if not content.strip():
+        raise TableError(f"{path} is empty")
+    if content[:4] == b"PAR1":
+        return _read_parquet
+    if content[:6] == b"ARROW1":
+        return _read_arrow
+    if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
+        return _read_json_lines
+    return _read_csv
+
+
+def _read_parquet(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings]:
+    try:
+        return pl.read_parquet(io.BytesIO(content)), ()
+    except pl.exceptions.PolarsError as error:
+        raise TableError(f"{path} is not a whole Parquet file: {_first_line(error)}") from None
+
+
+def _read_arrow(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings]:
+    try:
+        return pl.read_ipc(io.BytesIO(content)), ()
+    except pl.exceptions.PolarsError as error:
+        raise TableError(f"{path} is not a whole Arrow file: {_first_line(error)}") from None
+
+
+def _read_json_lines(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings]:
+    try:
+        if content.lstrip()[:1] == b"[":
+            return _from_rows(msgspec.json.decode(content), path.name), ()
+        rows = [msgspec.json.decode(line) for line in content.splitlines() if line.strip()]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise TableError(f"{path} is not JSON Lines (one object a line): {error}") from None
+    return _from_rows(rows, path.name), ()
+
+
+def _read_csv(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings]:
+    text, findings = _decoded(path, content)
+    names, delimiter, quote = _sniffed(path, text)
+    try:
+        frame = pl.read_csv(
+            io.BytesIO(text.encode()),
+            separator=delimiter,
+            quote_char=quote,
+            infer_schema=False,
+            new_columns=[f"c{index}" for index in range(len(names))],
+        )
+    except pl.exceptions.PolarsError as error:
+        raise TableError(f"{path} cannot be read as CSV: {_csv_reason(error)}") from None
+    if frame.width != len(names):
+        found = f"the header has {len(names)} names, the rows {frame.width} cells"
+        raise TableError(f"{path} cannot be read as CSV: {found}")
+    frame.columns = _unique(path.name, names)
+    if frame.width > 1:
+        kept = frame.filter(~pl.all_horizontal(pl.all().is_null()))
+        if kept.height < frame.height:
+            blank = frame.height - kept.height
+            findings = (*findings, Finding("blank-rows", "", f"{blank} lines hold no value", "left out"))
+            frame = kept
+    return frame, findings
+
+
+def _csv_reason(error: Exception) -> str:
+    reason = _first_line(error)
+    if "more fields" in reason:
+        return "a row has more cells than the header has names"
+    return "a quote is opened and never closed" if "could not parse" in reason else reason
+
+
+def _decoded(path: Path, content: bytes) -> tuple[str, Findings]:
+    """The text of a file: UTF-8 (with or without mark), UTF-16 with mark, else Windows-1252, else Latin-1."""
+    findings: Findings = ()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = content.decode("utf-16", "replace")
+    elif b"\0" in content[:SNIFFED_BYTES]:
+        raise TableError(f"{path} is not a table: it is neither text nor Parquet nor Arrow")
+    else:
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            encoding = _single_byte(path, content)
+            text = content.decode(encoding)
+            note = f"the file is not UTF-8; it was read as {encoding}"
+            findings = (Finding("encoding", "", note, "read all the same"),)
+    if "\r" in text and "\n" not in text:
+        text = text.replace("\r", "\n")
+    return text.lstrip("\n\r"), findings
+
+
+def _single_byte(path: Path, content: bytes) -> str:
+    controls = sum(byte < 32 and byte not in b"\t\n\r\x0b\x0c" for byte in content[:SNIFFED_BYTES])
+    if controls * 100 > min(len(content), SNIFFED_BYTES):  # a text has next to none, a picture or an archive 10 %
+        raise TableError(f"{path} is not a table: it is neither text nor Parquet nor Arrow")
+    try:
+        content.decode("cp1252")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "cp1252"
+
+
+def _sniffed(path: Path, text: str) -> tuple[list[str], str, str]:
+    """Header names, delimiter and quote: the delimiter that cuts most lines into the same, largest number of cells."""
+    sample = text[:SNIFFED_BYTES]
+    quote = "'" if sample[:1] == "'" and sample.count("'") > sample.count('"') else '"'
+    best: tuple[tuple[float, int], str, list[str]] | None = None
+    for delimiter in DELIMITERS:
+        try:
+            lines = _cells(sample, delimiter, quote)
+        except csv.Error:
+            continue
+        if not lines:
+            break
+        width = len(lines[0])
+        agreeing = sum(len(line) == width for line in lines) / len(lines)
+        fit = (agreeing if width > 1 else 0.0, width)
+        if best is None or fit > best[0]:
+            best = fit, delimiter, lines[0]
+    if best is None:
+        raise TableError(f"{path} cannot be read as CSV: no header line was found")
+    return best[2], best[1], quote
+
+
+def _cells(sample: str, delimiter: str, quote: str) -> list[list[str]]:
+    reader = csv.reader(io.StringIO(sample), delimiter=delimiter, quotechar=quote)
+    lines = []
+    for line in reader:
+        if line:
+            lines.append(line)
+        if len(lines) == SNIFFED_LINES:
+            break
+    return lines
+
+
+def _unique(name: str, headers: Sequence[str]) -> list[str]:
+    names = [header.strip(BLANKS) for header in headers]
+    repeated = [header for header, count in Counter(names).items() if count > 1 and header]
+    if repeated:
+        raise TableError(f"{name} has more than one column named {', '.join(map(repr, repeated))}; rename one")
+    empty = [index for index, header in enumerate(names) if not header]
+    if len(empty) == 1 and f"column_{empty[0] + 1}" not in names:  # the index column that pandas writes without a name
+        names[empty[0]] = f"column_{empty[0] + 1}"
+    elif empty:
+        raise TableError(f"{name} has {len(empty)} columns without a name; name them in the first line")
+    return names
+
+
+def _from_rows(rows: Sequence[Any], name: str) -> pl.DataFrame:
+    if not all(isinstance(row, Mapping) for row in rows):
+        raise TableError(f"{name}: every row must be an object, column name to value")
+    names = dict.fromkeys(str(key) for row in rows for key in row)
+    return _from_columns({key: [row.get(key) for row in rows] for key in names})
+
+
+def _from_columns(columns: Mapping[str, list[Any]]) -> pl.DataFrame:
+    if len({len(cells) for cells in columns.values()}) > 1:
+        raise TableError("the columns are not of equal length")
+    return pl.DataFrame([_series(name, cells) for name, cells in columns.items()])
+
+
+def _series(name: str, cells: list[Any]) -> pl.Series:
+    """One column of Python values, typed as narrowly as all of them allow; a mixture becomes canonical text."""
+    values = [None if _is_missing(cell) else cell.item() if hasattr(cell, "item") else cell for cell in cells]
+    types = {type(value) for value in values} - {type(None)}
+    if any(isinstance(value, list | tuple | dict | set) for value in values):
+        raise TableError(f"column {name!r} holds lists or objects; give one value a cell")
+    if types <= {bool}:
+        return pl.Series(name, values, pl.Boolean if types else pl.String)
+    if types <= {int} and all(value is None or -(1 << 63) <= value < 1 << 63 for value in values):
+        return pl.Series(name, values, pl.Int64)
+    if types <= {int, float}:
+        return pl.Series(name, [None if value is None else float(value) for value in values], pl.Float64)
+    if all(value is None or isinstance(value, date) for value in values):
+        return _moments(name, values)
+    texts = [None if value is None else _text(value) for value in values]
+    return pl.Series(name, texts, pl.String)
+
+
+def _is_missing(cell: Any) -> bool:
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str | bool | int | float):
+        return value if isinstance(value, str) else canonical_text(value)
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _moments(name: str, values: list[Any]) -> pl.Series:
+    moments = [value if value is None or isinstance(value, datetime) else _midnight(value) for value in values]
+    zoned = {moment.tzinfo is not None for moment in moments if moment is not None}
+    if len(zoned) > 1:
+        return pl.Series(name, [None if moment is None else moment.isoformat() for moment in moments], pl.String)
+    return pl.Series(name, moments, pl.Datetime("us", "UTC" if zoned == {True} else None))
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day)  # noqa: DTZ001 - naive on purpose: the schema's zone decides
+
+
+def _table(frame: pl.DataFrame, name: str, sha256: str, findings: Findings) -> Table:
+    """A frame whose columns are text, whole numbers, floats, booleans or moments, and nothing else."""
+    if not frame.width:
+        raise TableError(f"{name} has no columns")
+    frame = frame.rename(dict(zip(frame.columns, _unique(name, frame.columns), strict=True)))
+    if not frame.height:
+        raise TableError(f"{name} has a header and no rows")
+    return Table(frame.select(_plain(name, series) for series in frame.get_columns()), name, sha256, findings)
+
+
+def _plain(table: str, series: pl.Series) -> pl.Series:
+    kind = series.dtype
+    if kind in (pl.String, pl.Boolean) or kind.is_integer():
+        return series
+    if kind.is_float() or kind.is_decimal():
+        return series.cast(pl.Float64).fill_nan(None)
+    if kind in (pl.Categorical, pl.Enum, pl.Time, pl.Null):
+        return series.cast(pl.String)
+    if kind == pl.Date:
+        return series.cast(pl.Datetime("us"))
+    if isinstance(kind, pl.Datetime):
+        return (series.dt.convert_time_zone("UTC") if kind.time_zone else series).dt.cast_time_unit("us")
+    raise TableError(f"{table}: column {series.name!r} holds {kind}; give one plain value a cell")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,40 @@
+"""The kinds of models that compete. A new kind is a file of its own and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from rowcast.domain.prediction import Task
+from rowcast.errors import TrainingError
+from rowcast.training.boosting import Boosting
+from rowcast.training.candidate import Candidate
+from rowcast.training.linear import Logistic, RidgeRegression
+
+CANDIDATES: Final[dict[str, Candidate]] = {
+    "logistic": Logistic(),
+    "ridge": RidgeRegression(),
+    "boosting": Boosting(),
+}
+COUNTERPARTS: Final = {"logistic": "ridge"}
+"""Who takes the place of a kind that cannot predict values."""
+
+
+def check(names: Sequence[str]) -> None:
+    """TrainingError lists the candidates there are, when one of these is not."""
+    unknown = [name for name in names if name not in CANDIDATES]
+    if unknown or not names:
+        raise TrainingError(f"unknown candidate {', '.join(unknown) or '(none)'}; choose from {', '.join(CANDIDATES)}")
+
+
+def chosen(names: Sequence[str], task: Task) -> list[Candidate]:
+    """The candidates of these names for a task; TrainingError when one of them cannot learn it."""
+    check(names)
+    if task == "regression":
+        names = [COUNTERPARTS.get(name, name) for name in names]
+    found = [CANDIDATES[name] for name in dict.fromkeys(names)]
+    unfit = [candidate.name for candidate in found if task not in candidate.tasks]
+    if unfit:
+        able = [name for name, candidate in CANDIDATES.items() if task in candidate.tasks]
+        raise TrainingError(f"{', '.join(unfit)} cannot learn a {task} target; choose from {', '.join(able)}")
+    return found

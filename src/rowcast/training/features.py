@@ -1,0 +1,187 @@
+"""The preprocessing: fitted once, written twice, as numpy and as ONNX operators, equal to the last bit.
+
+numbers  NaN becomes the training median, with a flag for columns that had gaps; scaled and clipped for linear models
+         only (never before trees: rounding would move rows across a split)
+texts    up to 64 levels: one-hot, where rare and unseen values share "no level at all"; missing is a level of its own
+         more: the target's mean and the level's frequency, learnt out of fold, looked up
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowcast.training.graphs import FLOAT, ML, GraphBuilder
+
+Style = Literal["linear", "trees"]
+MOST_LEVELS: Final = 64
+RARE: Final = 3
+CLIP: Final = np.float32(25.0)
+"""Standard deviations beyond which a linear model sees no difference: 1e38 stays a number."""
+INNER_FOLDS: Final = 5
+SMOOTHING: Final = 10.0
+
+Numbers = NDArray[np.float32]
+Texts = NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Centre and inverse spread of the numbers, for linear models."""
+
+    mean: Numbers
+    inverse: Numbers
+
+
+@dataclass(frozen=True)
+class TextBlock:
+    """One text column as a lookup: the level's row of `table`, its last row for everything else."""
+
+    column: int
+    levels: tuple[str, ...]
+    table: Numbers
+
+    def lookup(self, texts: Texts) -> Numbers:
+        place = {level: index for index, level in enumerate(self.levels)}
+        other = len(self.levels)
+        return self.table[[place.get(text, other) for text in texts[:, self.column].tolist()]]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Raw columns to the matrix an estimator takes."""
+
+    median: Numbers
+    flagged: NDArray[np.int64]
+    scale: Scale | None
+    blocks: tuple[TextBlock, ...]
+
+    def transform(self, numbers: Numbers, texts: Texts) -> Numbers:
+        """The matrix [N, width] in float32: numbers, flags, levels."""
+        parts = []
+        if len(self.median):
+            gaps = np.isnan(numbers)
+            parts.append(self._scaled(np.where(gaps, self.median, numbers)))
+            parts.append(gaps[:, self.flagged].astype(np.float32))
+        parts.extend(block.lookup(texts) for block in self.blocks)
+        return np.concatenate(parts, axis=1)
+
+    def _scaled(self, filled: Numbers) -> Numbers:
+        if self.scale is None:
+            return filled
+        with np.errstate(over="ignore"):  # infinite for a moment: the clip follows
+            scaled = (filled - self.scale.mean) * self.scale.inverse
+        return np.asarray(np.clip(scaled, -CLIP, CLIP))
+
+    def emit(self, graph: GraphBuilder, numbers: str, texts: str) -> str:
+        """The same matrix, as the name of a tensor in a graph."""
+        parts = self._emit_numbers(graph, numbers) if len(self.median) else []
+        parts += [_emit_block(graph, block, texts) for block in self.blocks]
+        return parts[0] if len(parts) == 1 else graph.node("Concat", *parts, axis=1)
+
+    def _emit_numbers(self, graph: GraphBuilder, numbers: str) -> list[str]:
+        gaps = graph.node("IsNaN", numbers)
+        filled = graph.node("Where", gaps, graph.constant(self.median), numbers)
+        if self.scale is not None:
+            centred = graph.node("Sub", filled, graph.constant(self.scale.mean))
+            scaled = graph.node("Mul", centred, graph.constant(self.scale.inverse))
+            filled = graph.node("Clip", scaled, graph.constant(np.array(-CLIP)), graph.constant(np.array(CLIP)))
+        if not len(self.flagged):
+            return [filled]
+        chosen = graph.node("Gather", gaps, graph.constant(self.flagged), axis=1)
+        return [filled, graph.node("Cast", chosen, to=FLOAT)]
+
+
+def _emit_block(graph: GraphBuilder, block: TextBlock, texts: str) -> str:
+    column = graph.node("Gather", texts, graph.constant(np.array(block.column)), axis=1)
+    place = graph.node(
+        "LabelEncoder",
+        column,
+        domain=ML,
+        keys_strings=list(block.levels),
+        values_int64s=list(range(len(block.levels))),
+        default_int64=len(block.levels),
+    )
+    return graph.node("Gather", graph.constant(block.table), place, axis=0)
+
+
+def fit(numbers: Numbers, texts: Texts, target: NDArray[np.float64], style: Style) -> tuple[Features, Numbers]:
+    """Features learnt from training rows, and those rows' own matrix, where target means come from other rows only.
+
+    `target` is [N, k]: one column a raw score (the class as 0 or 1, or the value).
+    """
+    median, flagged, scale = _fit_numbers(numbers, style)
+    blocks: list[TextBlock] = []
+    replaced: dict[int, Numbers] = {}
+    for column in range(texts.shape[1]):
+        cells = texts[:, column].tolist()
+        counts = Counter(cells)
+        if len(counts) <= MOST_LEVELS:
+            block = _one_hot(column, counts)
+        else:
+            block, replaced[len(blocks)] = _target_means(column, cells, counts, target)
+        blocks.append(block)
+    features = Features(median, flagged, scale, tuple(blocks))
+    matrix = features.transform(numbers, texts)
+    start = len(median) + len(flagged)
+    for index, block in enumerate(blocks):
+        width = block.table.shape[1]
+        if index in replaced:
+            matrix[:, start : start + width] = replaced[index]
+        start += width
+    return features, matrix
+
+
+def _fit_numbers(numbers: Numbers, style: Style) -> tuple[Numbers, NDArray[np.int64], Scale | None]:
+    gaps = np.isnan(numbers)
+    median = np.zeros(numbers.shape[1], np.float32)
+    for column in np.flatnonzero(~gaps.all(axis=0)):
+        present = np.sort(numbers[~gaps[:, column], column])
+        median[column] = present[(len(present) - 1) // 2]  # a value that was seen: no mean of two that may overflow
+    flagged = np.flatnonzero(gaps.any(axis=0) & ~gaps.all(axis=0)).astype(np.int64)
+    if style == "trees":
+        return median, flagged, None
+    filled = np.where(gaps, median, numbers).astype(np.float64)
+    mean, spread = filled.mean(axis=0), filled.std(axis=0)
+    inverse = np.where(spread > 0, 1.0 / np.maximum(spread, 1e-30), 1.0)
+    return median, flagged, Scale(mean.astype(np.float32), inverse.astype(np.float32))
+
+
+def _one_hot(column: int, counts: Counter[str]) -> TextBlock:
+    ranked = sorted(counts, key=lambda text: (-counts[text], text))
+    frequent = [text for text in ranked if counts[text] >= RARE] or ranked[:1]  # a matrix is never empty
+    table = np.concatenate([np.eye(len(frequent)), np.zeros((1, len(frequent)))]).astype(np.float32)
+    return TextBlock(column, tuple(frequent), table)
+
+
+def _target_means(
+    column: int, cells: list[str], counts: Counter[str], target: NDArray[np.float64]
+) -> tuple[TextBlock, Numbers]:
+    """A lookup of the target's smoothed mean and frequency of each level, and the training rows' out-of-fold values."""
+    levels = sorted(counts, key=lambda text: (-counts[text], text))
+    place = {level: index for index, level in enumerate(levels)}
+    codes = np.array([place[cell] for cell in cells])
+    if target.shape[1] > 2:
+        target = target[:, :-1]  # the last class follows from the others
+    spread = target.std(axis=0)
+    scaled = (target - target.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    often = np.log1p(np.bincount(codes, minlength=len(levels) + 1))[:, None] / np.log1p(len(cells))
+    table = np.concatenate([_means(codes, scaled, len(levels)), often], axis=1).astype(np.float32)
+    fold = np.random.default_rng(0).permutation(len(cells)) % INNER_FOLDS
+    own = table[codes]
+    for inner in range(INNER_FOLDS):
+        others = fold != inner
+        means = _means(codes[others], scaled[others], len(levels)).astype(np.float32)
+        own[~others, :-1] = means[codes[~others]]
+    return TextBlock(column, tuple(levels), table), own
+
+
+def _means(codes: NDArray[np.intp], target: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
+    """Each level's mean of a centred target, drawn to 0 the rarer it is; 0 for a level that was not seen."""
+    counts = np.bincount(codes, minlength=levels + 1)[:, None]
+    sums = np.stack([np.bincount(codes, weights=column, minlength=levels + 1) for column in target.T], axis=1)
+    return np.asarray(sums / (counts + SMOOTHING))

@@ -1,0 +1,179 @@
+"""How good a model is: each metric with the interval that chance alone explains (bootstrap, 95 %).
+
+A resample is a vector of weights over the same rows, so rows are sorted once and all resamples are scored together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowcast.bundle import Measure
+from rowcast.domain.prediction import Decision, Task
+from rowcast.errors import TrainingError
+
+RESAMPLES: Final = 200
+MOST_ROWS: Final = 5000
+"""Resampled rows; beyond, the interval is that of so many rows scaled to the real number."""
+BINS: Final = 10
+
+Weights = NDArray[np.float64]
+Values = NDArray[np.float64]
+Scores = NDArray[np.float64]
+Metric = Callable[[Scores, NDArray[Any], Weights], Values]
+"""(probability of the positive class, or probabilities, or values; target; weights [B, N]) -> [B]."""
+
+GREATER: Final = frozenset({"accuracy", "f1", "roc_auc", "pr_auc", "r2"})
+DEFAULT: Final[Mapping[Task, str]] = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
+CHOICES: Final[Mapping[Task, tuple[str, ...]]] = {
+    "binary": ("roc_auc", "pr_auc", "log_loss", "brier", "accuracy", "f1"),
+    "multiclass": ("log_loss", "accuracy", "f1", "roc_auc", "brier"),
+    "regression": ("rmse", "mae", "r2"),
+}
+
+
+def named(metric: str | None, task: Task) -> str:
+    """The metric to choose by; TrainingError lists those that fit the task."""
+    if metric is None:
+        return DEFAULT[task]
+    if metric not in CHOICES[task]:
+        raise TrainingError(f"{metric!r} cannot rank {task} models; choose from {', '.join(CHOICES[task])}")
+    return metric
+
+
+def score(metric: str, output: NDArray[Any], target: NDArray[Any], task: Task) -> float:
+    """One metric over all rows, from the positive class's probabilities, all probabilities, or values."""
+    weights = np.ones((1, len(target)))
+    labels = _halves(output) if task == "binary" else output.argmax(axis=1) if task == "multiclass" else None
+    return float(_METRICS[task](labels)[metric](np.asarray(output, np.float64), target, weights)[0])
+
+
+def holdout(decision: Decision, output: NDArray[Any], target: NDArray[Any], seed: int) -> dict[str, Measure]:
+    """Every metric of the task over the holdout. `target` is 1 for the positive class, a class number, or a value."""
+    task = decision.task
+    scores = np.asarray(output, np.float64)
+    labels: NDArray[Any] | None = None
+    if task != "regression":
+        labels = decision.winners(output.astype(np.float32))
+        if task == "binary":
+            labels = (labels == decision.positive).astype(np.int64)
+            scores = scores[:, decision.positive]
+    rng = np.random.default_rng([seed, 2])
+    chosen = np.arange(len(target)) if len(target) <= MOST_ROWS else np.sort(rng.choice(len(target), MOST_ROWS, False))
+    weights = rng.multinomial(len(chosen), np.full(len(chosen), 1 / len(chosen)), size=RESAMPLES).astype(np.float64)
+    whole, part = _METRICS[task](labels), _METRICS[task](None if labels is None else labels[chosen])
+    measures = {}
+    for name, metric in whole.items():
+        value = float(metric(scores, target, np.ones((1, len(target))))[0])
+        if np.isfinite(value):
+            sampled = part[name](scores[chosen], target[chosen], weights)
+            measures[name] = _measure(value, sampled, float(np.sqrt(len(chosen) / len(target))))
+    return measures
+
+
+def _measure(value: float, sampled: Values, shrink: float) -> Measure:
+    finite = sampled[np.isfinite(sampled)]
+    if not len(finite):
+        return Measure(value, value, value)
+    low, middle, high = np.quantile(finite, [0.025, 0.5, 0.975]).tolist()
+    return Measure(value, min(value, value + (low - middle) * shrink), max(value, value + (high - middle) * shrink))
+
+
+def _halves(p: Scores) -> NDArray[np.int64]:
+    return np.asarray(p >= 0.5).astype(np.int64)
+
+
+def _binary(labels: NDArray[Any]) -> dict[str, Metric]:
+    return {
+        "accuracy": lambda _p, y, w: _mean(labels == y, w),
+        "f1": lambda _p, y, w: _f1(labels == 1, y == 1, w),
+        "roc_auc": lambda p, y, w: _roc_auc(p, y == 1, w),
+        "pr_auc": lambda p, y, w: _pr_auc(p, y == 1, w),
+        "log_loss": lambda p, y, w: _mean(-np.log(np.clip(np.where(y == 1, p, 1 - p), 1e-15, 1)), w),
+        "brier": lambda p, y, w: _mean((p - y) ** 2, w),
+        "calibration_error": lambda p, y, w: _calibration_error(p, y == 1, w),
+    }
+
+
+def _multiclass(labels: NDArray[Any]) -> dict[str, Metric]:
+    def macro(each: Callable[[int, Scores, NDArray[Any], Weights], Values]) -> Metric:
+        return lambda p, y, w: np.mean([each(k, p, y, w) for k in np.unique(y)], axis=0)
+
+    return {
+        "accuracy": lambda _p, y, w: _mean(labels == y, w),
+        "f1": macro(lambda k, _p, y, w: _f1(labels == k, y == k, w)),
+        "roc_auc": macro(lambda k, p, y, w: _roc_auc(p[:, k], y == k, w)),
+        "log_loss": lambda p, y, w: _mean(-np.log(np.clip(p[np.arange(len(y)), y], 1e-15, 1)), w),
+        "brier": lambda p, y, w: _mean(((p - np.eye(p.shape[1])[y]) ** 2).sum(axis=1), w),
+        "calibration_error": lambda p, y, w: _calibration_error(p.max(axis=1), p.argmax(axis=1) == y, w),
+    }
+
+
+def _regression(labels: None) -> dict[str, Metric]:
+    def r2(p: Scores, y: NDArray[Any], w: Weights) -> Values:
+        centre = (w @ y / w.sum(axis=1))[:, None]
+        spread = (w * (y[None, :] - centre) ** 2).sum(axis=1)
+        return 1 - _share(w @ (p - y) ** 2, spread, np.nan)
+
+    return {
+        "rmse": lambda p, y, w: np.sqrt(_mean((p - y) ** 2, w)),
+        "mae": lambda p, y, w: _mean(np.abs(p - y), w),
+        "r2": r2,
+    }
+
+
+_METRICS: Final[Mapping[Task, Callable[[Any], dict[str, Metric]]]] = {
+    "binary": _binary,
+    "multiclass": _multiclass,
+    "regression": _regression,
+}
+
+
+def _mean(values: NDArray[Any], w: Weights) -> Values:
+    return np.asarray(w @ values.astype(np.float64) / w.sum(axis=1))
+
+
+def _f1(said: NDArray[np.bool_], true: NDArray[np.bool_], w: Weights) -> Values:
+    both = w @ (said & true)
+    either = w @ said.astype(np.float64) + w @ true.astype(np.float64)
+    return _share(2 * both, either, 0.0)
+
+
+def _share(part: Values, whole: Values, empty: float) -> Values:
+    """part / whole, and `empty` where there is no whole."""
+    return np.asarray(np.divide(part, whole, out=np.full(part.shape, empty), where=whole > 0))
+
+
+def _ranked(p: Scores, true: NDArray[np.bool_], w: Weights) -> tuple[Weights, Weights]:
+    """Weight of positives and of negatives at each distinct score, highest score first."""
+    order = np.argsort(-p, kind="stable")
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(p[order]) != 0]))
+    hits = true[order]
+    return np.add.reduceat(w[:, order] * hits, starts, axis=1), np.add.reduceat(w[:, order] * ~hits, starts, axis=1)
+
+
+def _roc_auc(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:
+    positives, negatives = _ranked(p, true, w)
+    above = np.cumsum(positives, axis=1) - positives / 2
+    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+    return _share((above * negatives).sum(axis=1), pairs, np.nan)
+
+
+def _pr_auc(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:
+    """Average precision."""
+    positives, negatives = _ranked(p, true, w)
+    caught = np.cumsum(positives, axis=1)
+    seen = caught + np.cumsum(negatives, axis=1)
+    precision = _share(caught, seen, 0.0)
+    total = positives.sum(axis=1)
+    return _share((precision * positives).sum(axis=1), total, np.nan)
+
+
+def _calibration_error(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:
+    """Expected calibration error over equally wide bins."""
+    place = np.minimum((p * BINS).astype(np.int64), BINS - 1)
+    member = np.eye(BINS)[place]
+    return np.asarray(np.abs(w @ (member * (p - true)[:, None])).sum(axis=1) / w.sum(axis=1))

@@ -1,0 +1,133 @@
+"""What a bundle carries beside its graph: golden rows, a reference sample of the training data, and the model card."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from rowcast.bundle import GoldenRow, Manifest
+from rowcast.domain.encode import RowEncoder
+from rowcast.domain.prediction import Decision, label_text
+from rowcast.domain.schema import Schema
+from rowcast.ports import Graph
+from rowcast.tables import Finding
+from rowcast.training.problem import Problem, client_value
+
+GOLDEN_ROWS: Final = 32
+REFERENCE_ROWS: Final = 10_000
+UNSEEN: Final = "never seen in training"
+
+
+def golden(problem: Problem, graph: Graph, decision: Decision, seed: int) -> list[GoldenRow]:
+    """Rows as a client would send them, some with gaps or unseen texts, and what the served graph says of them."""
+    rows = _golden_rows(problem, seed)
+    encoder = RowEncoder(problem.schema, problem.plan)
+    encoded = [encoder.read(msgspec.json.encode(row)) for row in rows]
+    outcomes = decision.outcomes(graph.run(encoder.stack(encoded)))
+    return [GoldenRow(row, outcome) for row, outcome in zip(rows, outcomes, strict=True)]
+
+
+def _golden_rows(problem: Problem, seed: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng([seed, 4])
+    columns = problem.schema.columns
+    count = len(problem.training)
+    places = problem.training.places[rng.permutation(count)[: GOLDEN_ROWS - 2]]
+    sampled = problem.frame[places.tolist()].to_dicts()
+    rows = [{column.name: client_value(column, cells[column.name]) for column in columns} for cells in sampled]
+    gaps = {column.name: None for column in columns if column.missing}
+    strange = {column.name: UNSEEN for column in columns if column.kind == "category" and not column.closed}
+    return [*rows, *[{**rows[0], **odd} for odd in (gaps, strange) if odd]]
+
+
+def reference(problem: Problem, seed: int) -> bytes:
+    """A sample of the training rows, the model's columns and the target, as Parquet: what drift is measured against."""
+    places = problem.training.places
+    if len(places) > REFERENCE_ROWS:
+        chosen = np.random.default_rng([seed, 5]).choice(places, REFERENCE_ROWS, replace=False)
+        places = np.sort(chosen)
+    names = [*problem.schema.names(), problem.target]
+    file = io.BytesIO()
+    problem.frame.select(names)[places.tolist()].write_parquet(file, compression="zstd")
+    return file.getvalue()
+
+
+def card(manifest: Manifest, findings: Sequence[Finding]) -> str:
+    """The model card: plain facts, each of them also in `bundle.json`."""
+    training, decision = manifest.training, manifest.decision
+    lines = [
+        f"# {manifest.name}",
+        "",
+        f"Predicts `{training.target}` ({decision.task}) from {len(manifest.schema.columns)} columns.",
+        f"Made {manifest.created} with {', '.join(' '.join(pair) for pair in manifest.versions.items())}.",
+        "",
+        "## Data",
+        f"- Table: {training.table}, {training.rows} rows with a target, sha256 `{training.sha256}`",
+        f"- Kept aside for measuring: {training.options.get('holdout', 0):.0%} of the rows, never used to choose",
+        "",
+        "## Model",
+        f"- Kind: {training.candidate}, chosen by cross-validated {manifest.metric} = {manifest.score:.4f}",
+        f"- Settings: {', '.join(f'{key} = {_shown(value)}' for key, value in training.params.items())}",
+        f"- Calibration: {training.calibration['method']}",
+        *_decision_lines(decision),
+        "",
+        "## On the rows kept aside (95 % interval)",
+        "| metric | value | from | to |",
+        "|---|---|---|---|",
+        *[f"| {name} | {m.value:.4f} | {m.low:.4f} | {m.high:.4f} |" for name, m in manifest.holdout.items()],
+        "",
+        "## Parity of the served graph with the trained model",
+        f"- Rows compared: {manifest.parity.rows}",
+        f"- Largest difference: {manifest.parity.max_abs_diff:.2g}",
+        f"- Labels that differ: {manifest.parity.label_flips}",
+        "",
+        "## Columns",
+        "| column | kind | missing allowed | seen in training |",
+        "|---|---|---|---|",
+        *_column_lines(manifest.schema),
+        "",
+        "## Data check",
+        *[f"- {_finding_line(finding)}" for finding in findings],
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _decision_lines(decision: Decision) -> list[str]:
+    if decision.task == "regression":
+        return []
+    lines = [f"- Classes: {', '.join(decision.names())}"]
+    if decision.task == "binary":
+        positive = label_text(decision.classes[decision.positive])
+        lines.append(f"- `{positive}` is predicted from a probability of {decision.threshold:.6g}")
+    return lines
+
+
+def _column_lines(schema: Schema) -> list[str]:
+    lines = []
+    for column in schema.columns:
+        seen = ""
+        if column.levels:
+            more = f" and {len(column.levels) - 8} more" if len(column.levels) > 8 else ""
+            seen = ", ".join(column.levels[:8]) + more
+        elif column.low is not None and column.high is not None:
+            seen = f"{column.low:g} to {column.high:g}"
+        elif column.kind == "boolean":
+            seen = ", ".join(column.words) or "true, false"
+        lines.append(f"| {_cell(column.name)} | {column.kind} | {'yes' if column.missing else 'no'} | {_cell(seen)} |")
+    return lines
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _finding_line(finding: Finding) -> str:
+    where = f"`{finding.column}` " if finding.column else ""
+    return f"{where}{finding.message}: {finding.action}"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

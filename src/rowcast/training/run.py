@@ -1,0 +1,189 @@
+"""The story of a training: a table becomes a certified, published bundle. Read `train` from top to bottom."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rowcast import bundle
+from rowcast.bundle import Fingerprint, Manifest, Measure, Output, Parity
+from rowcast.domain.prediction import Decision
+from rowcast.errors import BundleError
+from rowcast.ports import Graph, OpenGraph, Reference, RegistryWriter
+from rowcast.tables import Table
+from rowcast.training import calibrate, candidates, certify, metrics, papers
+from rowcast.training.export import export
+from rowcast.training.pipeline import Pipeline
+from rowcast.training.problem import Problem, pose
+from rowcast.training.story import Event, Options, Progress, Result
+from rowcast.training.tune import Attempt, search, train_best
+
+VERSIONED: Final = ("rowcast", "numpy", "polars", "scikit-learn", "lightgbm", "optuna", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model with its graph, on its way to being published."""
+
+    problem: Problem
+    attempt: Attempt
+    metric: str
+    pipeline: Pipeline
+    content: bytes
+    output: Output
+    graph: Graph
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How a model decides, that its graph repeats it, and how good it is."""
+
+    decision: Decision
+    parity: Parity
+    holdout: dict[str, Measure]
+
+
+def train(
+    table: Table,
+    options: Options,
+    *,
+    open_graph: OpenGraph,
+    registry: RegistryWriter,
+    now: datetime,
+    progress: Progress,
+) -> Result:
+    """Train, certify and publish one model; TableError or TrainingError says what stands in the way."""
+    started = time.monotonic()
+    candidates.check(options.candidates)  # a typing mistake is told before any work
+    problem = pose(table, options)
+    metric = metrics.named(options.metric, problem.task)
+    progress(Event(stage="check", message=_described(problem), findings=problem.findings))
+
+    found, setting = search(problem, options, progress)
+    best = found.best
+
+    progress(Event(stage="fit", message=f"{best.candidate.name} on {len(problem.training)} rows", best=best.score))
+    calibration = calibrate.fit(best.raw, problem.training.target, problem.task)
+    pipeline = train_best(problem, best, setting, calibration)
+
+    progress(Event(stage="export", message="one ONNX graph from raw columns"))
+    content, output = export(pipeline, problem.plan, len(problem.classes))
+    model = Model(problem, best, metric, pipeline, content, output, open_graph(content, output.name))
+
+    progress(Event(stage="certify", message="the graph against the trained model"))
+    proof = prove(model, options.seed)
+
+    progress(Event(stage="publish", message=options.name))
+    manifest = _manifest(model, proof, table, options, now)
+    reference, digest = _publish(registry, model, manifest, options)
+    return Result(
+        model=reference.name,
+        version=reference.version,
+        path=str(registry.folder(reference)),
+        digest=digest,
+        task=problem.task,
+        metric=metric,
+        score=best.score,
+        holdout=proof.holdout,
+        parity=proof.parity,
+        candidates=found.scores,
+        findings=problem.findings,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def prove(model: Model, seed: int) -> Proof:
+    """Decide the threshold, hold the graph against the trained model, measure the graph; ParityError when they part."""
+    problem = model.problem
+    rows = certify.probe(model.pipeline, problem.training, problem.holdout, seed)
+    reference = model.pipeline.predict(rows.numbers, rows.texts)
+    decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
+    if problem.task == "binary":
+        decision = msgspec.structs.replace(decision, threshold=_threshold(model, reference))
+    answers = model.graph.run(rows.tensors())
+    spread = float(problem.training.target.std()) if problem.task == "regression" else 1.0
+    parity = certify.certify(reference, answers, decision, spread)
+    aside = problem.holdout  # the probe begins with these rows
+    return Proof(decision, parity, metrics.holdout(decision, answers[: len(aside)], aside.target, seed))
+
+
+def _threshold(model: Model, reference: NDArray[Any]) -> float:
+    """Chosen on out-of-fold scores; it keeps clear of the scores to be compared, whose labels it never sees."""
+    scores = model.pipeline.calibration.positive(model.attempt.raw).astype(np.float32)
+    seen = reference[:, model.problem.positive].astype(np.float32)
+    return calibrate.threshold(scores, model.problem.training.target, model.metric, seen)
+
+
+def _manifest(model: Model, proof: Proof, table: Table, options: Options, now: datetime) -> Manifest:
+    problem, calibration = model.problem, model.pipeline.calibration
+    return Manifest(
+        name=options.name,
+        created=now.isoformat(timespec="seconds"),
+        schema=problem.schema,
+        plan=problem.plan,
+        output=model.output,
+        decision=proof.decision,
+        metric=model.metric,
+        score=model.attempt.score,
+        holdout=proof.holdout,
+        parity=proof.parity,
+        training=Fingerprint(
+            table=table.name,
+            sha256=table.sha256,
+            rows=problem.frame.height,
+            target=problem.target,
+            seed=options.seed,
+            candidate=model.attempt.candidate.name,
+            params=dict(model.pipeline.estimator.params),
+            calibration={"method": calibration.method, "scale": calibration.scale, "shift": calibration.shift},
+            options=msgspec.to_builtins(options),
+        ),
+        versions=_versions(),
+    )
+
+
+def _publish(registry: RegistryWriter, model: Model, manifest: Manifest, options: Options) -> tuple[Reference, str]:
+    """The published version and its digest; the alias moves last, when everything else is in place."""
+    problem = model.problem
+    files = {
+        bundle.MODEL: model.content,
+        bundle.GOLDEN: msgspec.json.encode(papers.golden(problem, model.graph, manifest.decision, options.seed)),
+        bundle.REFERENCE: papers.reference(problem, options.seed),
+        bundle.CARD: papers.card(manifest, problem.findings).encode(),
+    }
+    packed: list[Manifest] = []
+    reference = registry.publish(options.name, lambda folder: packed.append(_packed(folder, manifest, files)))
+    if options.alias is not None:
+        registry.point(reference, options.alias)
+    return reference, packed[-1].digest
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in VERSIONED:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # run from a source folder, or a runtime of another name
+            continue
+    return found
+
+
+def _packed(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> Manifest:
+    try:
+        return bundle.pack(folder, manifest, files)
+    except OSError as error:
+        raise BundleError(f"the bundle cannot be written to {folder}: {error.strerror}") from None
+
+
+def _described(problem: Problem) -> str:
+    what = problem.task if problem.task == "regression" else f"{len(problem.classes)} classes"
+    rows, columns = problem.frame.height, len(problem.schema.columns)
+    return f"{rows} rows, {columns} columns, {what}; {len(problem.holdout)} rows kept aside"

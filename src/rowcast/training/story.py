@@ -1,0 +1,84 @@
+"""What the story of a training is told with: the options it starts from, the events on the way, the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import msgspec
+
+from rowcast.bundle import Measure, Parity
+from rowcast.domain.prediction import Task
+from rowcast.errors import TrainingError
+from rowcast.tables import Finding
+
+Stage = Literal["check", "tune", "fit", "export", "certify", "publish"]
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller decides. Everything else is decided by the data."""
+
+    target: str
+    name: str
+    task: Task | None = None
+    positive: str | None = None
+    seed: int = 0
+    trials: int = 20
+    """Of all candidates together; every candidate gets one at least."""
+    timeout: float | None = None
+    """Seconds for the search; what was found by then is used."""
+    jobs: int = 1
+    candidates: tuple[str, ...] = ("logistic", "boosting")
+    """Where a value is predicted, `ridge` takes the place of `logistic`."""
+    metric: str | None = None
+    holdout: float = 0.2
+    folds: int = 3
+    alias: str | None = "champion"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.holdout < 0.9:
+            raise TrainingError(f"the holdout must be a share between 0 and 0.9, not {self.holdout}")
+        if self.folds < 2 or self.trials < 1 or self.jobs < 1:
+            raise TrainingError("training needs at least two folds, one trial and one job")
+
+
+class CandidateScore(msgspec.Struct, frozen=True):
+    """The best cross-validated score of one kind of model."""
+
+    name: str
+    score: float
+    trials: int
+    seconds: float
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened, for whoever draws the progress."""
+
+    stage: Stage
+    message: str
+    trial: int = 0
+    trials: int = 0
+    candidate: str = ""
+    best: float | None = None
+    seconds_left: float | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+Progress = Callable[[Event], None]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What `rowcast train --json` prints. `score` is the chosen candidate's cross-validated `metric`."""
+
+    model: str
+    version: int
+    path: str
+    digest: str
+    task: Task
+    metric: str
+    score: float
+    holdout: dict[str, Measure]
+    parity: Parity
+    candidates: Sequence[CandidateScore]
+    findings: Sequence[Finding]
+    seconds: float

@@ -1,0 +1,236 @@
+"""The search: every candidate gets its good default, then Optuna spends the rest where it pays. Training part only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from rowcast.errors import TrainingError
+from rowcast.training import features, metrics
+from rowcast.training.calibrate import Calibration
+from rowcast.training.candidate import Candidate, Labelled, Params, Raw, Setting
+from rowcast.training.candidates import chosen
+from rowcast.training.features import Features, Numbers, Style
+from rowcast.training.pipeline import Pipeline
+from rowcast.training.problem import Problem, Rows, folds
+from rowcast.training.story import CandidateScore, Event, Options, Progress
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to train, with what cross-validation says of it."""
+
+    candidate: Candidate
+    params: Params
+    score: float
+    raw: Raw
+    """Out-of-fold raw scores of every training row."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The best attempt, and the best of each kind."""
+
+    best: Attempt
+    scores: tuple[CandidateScore, ...]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One cut of the training part."""
+
+    train: Rows
+    valid: Rows
+    places: NDArray[np.intp]
+
+
+@dataclass
+class Standing:
+    """What is known of one candidate so far."""
+
+    trials: int = 0
+    seconds: float = 0.0
+    best: Attempt | None = None
+
+
+@dataclass
+class Search:
+    """Scores attempts; features of each fold are made once a style and shared by all trials."""
+
+    problem: Problem
+    setting: Setting
+    metric: str
+    cuts: list[Fold]
+    standings: dict[str, Standing]
+    _matrices: dict[tuple[int, Style], tuple[Numbers, Numbers]] = field(default_factory=dict)
+
+    def attempt(self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]) -> Attempt:
+        """Cross-validate one way to train; `after_fold` may stop it."""
+        standing = self.standings[candidate.name]
+        standing.trials += 1
+        started = time.monotonic()
+        try:
+            found = self._cross_validated(candidate, params, after_fold)
+        finally:
+            standing.seconds += time.monotonic() - started
+        if standing.best is None or self.better(found.score, standing.best.score):
+            standing.best = found
+        return found
+
+    def _cross_validated(
+        self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]
+    ) -> Attempt:
+        raw = np.zeros((len(self.problem.training), self.setting.width))
+        scores, rounds = [], []
+        for index, fold in enumerate(self.cuts):
+            train, valid = self._matrix(index, candidate.style)
+            rows, held = Labelled(train, fold.train.target), Labelled(valid, fold.valid.target)
+            fitted = candidate.fit(rows, params, self.setting, held)
+            raw[fold.places] = fitted.raw(valid)
+            scores.append(self._score(raw[fold.places], fold.valid.target))
+            rounds.append(fitted.params.get("rounds", 0))
+            after_fold(index, self._mean(scores))
+        known = {"rounds": max(1, round(float(np.mean(rounds))))} if any(rounds) else {}
+        return Attempt(candidate, params | known, self._mean(scores), raw)
+
+    def _score(self, raw: Raw, target: NDArray[np.float64]) -> float:
+        task, none = self.problem.task, Calibration(self.problem.task)
+        output = none.positive(raw) if task == "binary" else none.classes(raw) if task == "multiclass" else raw[:, 0]
+        return metrics.score(self.metric, output, target, task)
+
+    def _mean(self, scores: list[float]) -> float:
+        """Of the folds that can be scored: one without a positive row has no AUC."""
+        finite = [score for score in scores if np.isfinite(score)]
+        worst = 0.0 if self.metric in metrics.GREATER else 1e300
+        return float(np.mean(finite)) if finite else worst
+
+    def _matrix(self, index: int, style: Style) -> tuple[Numbers, Numbers]:
+        if (index, style) not in self._matrices:
+            fold = self.cuts[index]
+            made, train = fit_features(self.problem, fold.train, style)
+            self._matrices[index, style] = train, made.transform(fold.valid.numbers, fold.valid.texts)
+        return self._matrices[index, style]
+
+    def better(self, left: float, right: float) -> bool:
+        return left > right if self.metric in metrics.GREATER else left < right
+
+
+def fit_features(problem: Problem, rows: Rows, style: Style) -> tuple[Features, Numbers]:
+    """Features learnt from these rows, and their matrix."""
+    if problem.task == "multiclass":
+        wanted = np.eye(problem.width)[rows.target]
+    else:
+        wanted = rows.target.astype(np.float64)[:, None]
+    return features.fit(rows.numbers, rows.texts, wanted, style)
+
+
+def search(problem: Problem, options: Options, progress: Progress) -> tuple[Outcome, Setting]:
+    """The best way to train that the trials and the time allow; Ctrl-C keeps the best so far."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failure is told once, by whoever catches it
+    started = time.monotonic()
+
+    def out_of_time() -> bool:
+        return options.timeout is not None and time.monotonic() - started > options.timeout
+
+    setting = Setting(problem.task, problem.width, len(problem.training), options.seed, options.jobs, out_of_time)
+    candidates = {candidate.name: candidate for candidate in chosen(options.candidates, problem.task)}
+    metric = metrics.named(options.metric, problem.task)
+    trying = Search(problem, setting, metric, _cuts(problem, options), {name: Standing() for name in candidates})
+    with threadpool_limits(options.jobs):
+        _optimise(trying, candidates, options, progress)
+    found = {name: standing for name, standing in trying.standings.items() if standing.best is not None}
+    if not found:
+        raise TrainingError("the search was stopped before one model was trained; give it more time")
+    ranked = sorted(found, key=lambda name: _rank(trying, name))
+    best = trying.standings[ranked[0]].best
+    assert best is not None  # those without one were left out above
+    return Outcome(best, tuple(_standing(name, trying.standings[name]) for name in ranked)), setting
+
+
+def _optimise(trying: Search, candidates: dict[str, Candidate], options: Options, progress: Progress) -> None:
+    total = max(options.trials, len(candidates))
+    study = optuna.create_study(
+        direction="maximize" if trying.metric in metrics.GREATER else "minimize",
+        sampler=optuna.samplers.TPESampler(seed=options.seed, n_startup_trials=max(5, total // 4)),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+    )
+    started = time.monotonic()
+
+    def objective(trial: optuna.Trial) -> float:
+        if trial.number < len(candidates):
+            candidate = list(candidates.values())[trial.number]
+            params = candidate.defaults(trying.setting)
+        else:
+            candidate = candidates[trial.suggest_categorical("candidate", list(candidates))]
+            params = candidate.suggest(trial, trying.setting)
+
+        def after_fold(index: int, mean: float) -> None:
+            trial.report(mean, index)
+            enough = any(standing.best for standing in trying.standings.values())
+            if enough and index + 1 < len(trying.cuts) and (trying.setting.out_of_time() or trial.should_prune()):
+                raise optuna.TrialPruned
+
+        try:
+            return trying.attempt(candidate, params, after_fold).score
+        finally:
+            progress(_event(trying, candidate.name, trial.number + 1, total, time.monotonic() - started, options))
+
+    def stop_in_time(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        if trying.setting.out_of_time():
+            study.stop()
+
+    try:
+        study.optimize(objective, total, callbacks=[stop_in_time])
+    except KeyboardInterrupt:
+        if not any(standing.best for standing in trying.standings.values()):
+            raise
+
+
+def _event(trying: Search, name: str, done: int, total: int, spent: float, options: Options) -> Event:
+    scores = [standing.best.score for standing in trying.standings.values() if standing.best]
+    best = None if not scores else max(scores) if trying.metric in metrics.GREATER else min(scores)
+    left = spent / done * (total - done)
+    return Event(
+        stage="tune",
+        message=f"{trying.metric} by {len(trying.cuts)}-fold cross-validation",
+        trial=done,
+        trials=total,
+        candidate=name,
+        best=best,
+        seconds_left=left if options.timeout is None else max(0.0, min(left, options.timeout - spent)),
+    )
+
+
+def _cuts(problem: Problem, options: Options) -> list[Fold]:
+    rows = problem.training
+    fold = folds(rows.target, problem.task, options.folds, options.seed)
+    cuts = []
+    for index in range(options.folds):
+        inside = np.flatnonzero(fold == index)
+        cuts.append(Fold(rows.take(np.flatnonzero(fold != index)), rows.take(inside), inside))
+    return cuts
+
+
+def _rank(trying: Search, name: str) -> float:
+    best = trying.standings[name].best
+    assert best is not None
+    return -best.score if trying.metric in metrics.GREATER else best.score
+
+
+def _standing(name: str, standing: Standing) -> CandidateScore:
+    assert standing.best is not None
+    return CandidateScore(name, standing.best.score, standing.trials, round(standing.seconds, 3))
+
+
+def train_best(problem: Problem, best: Attempt, setting: Setting, calibration: Calibration) -> Pipeline:
+    """The chosen way, on the whole training part."""
+    made, matrix = fit_features(problem, problem.training, best.candidate.style)
+    with threadpool_limits(setting.jobs):
+        fitted = best.candidate.fit(Labelled(matrix, problem.training.target), best.params, setting)
+    return Pipeline(problem.task, problem.positive, made, fitted, calibration)

@@ -1,0 +1,144 @@
+"""Whatever the columns, the task and the rows: the exported graph answers what the trained model answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rowcast import tables
+from rowcast.adapters.onnx import open_graph
+from rowcast.domain.encode import NUMBERS, TEXTS, RowEncoder
+from rowcast.domain.prediction import Decision
+from rowcast.domain.schema import Column
+from rowcast.errors import InvalidRows
+from rowcast.training import calibrate, certify
+from rowcast.training.export import export
+from rowcast.training.pipeline import Pipeline
+from rowcast.training.problem import Problem, pose
+from rowcast.training.story import Options
+from rowcast.training.tune import search, train_best
+
+KINDS = ("number", "huge", "tiny", "integer", "boolean", "words", "category", "wide", "datetime", "form")
+AWKWARD = [0.0, -0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-45, 0.1, 16777217.0]
+
+
+def cells(kind: str, rows: int, rng: np.random.Generator, gaps: bool) -> list[Any]:
+    """A column of the table, as a file would hold it."""
+    whole = rng.integers(0, 60, rows)
+    made: dict[str, Any] = {
+        "number": np.round(rng.normal(size=rows), 3).tolist(),
+        "huge": (rng.normal(size=rows) * 1e36).tolist(),
+        "tiny": np.where(whole < 20, 0.0, rng.normal(size=rows) * 1e-35).tolist(),
+        "integer": whole.tolist(),
+        "boolean": (whole < 30).tolist(),
+        "words": [("Yes", "No")[value % 2] for value in whole],
+        "category": [("red", "gr\u00fcn", "blue", "5")[value % 4] for value in whole],
+        "wide": [f"level {value + 60 * (value % 3)}" for value in rng.integers(0, 90, rows)],
+        "datetime": [f"20{10 + value % 9}-0{1 + value % 9}-1{value % 10}" for value in whole],
+        "form": [f"${value * 1000:,}.5" for value in whole],
+    }
+    lost = rng.random(rows) < 0.15 if gaps else np.zeros(rows, bool)
+    return [None if gone else value for value, gone in zip(made[kind], lost, strict=True)]
+
+
+@st.composite
+def posed(draw: st.DrawFn) -> tuple[Problem, Options]:
+    """A small problem over any mix of columns."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=5))
+    rows = draw(st.sampled_from([40, 150, 400]))
+    columns = {f"c{place}": cells(kind, rows, rng, draw(st.booleans())) for place, kind in enumerate(kinds)}
+    signal = rng.normal(size=rows) + np.array([hash_free(cell) for cell in columns["c0"]])
+    target: dict[str, list[Any]] = {
+        "binary": ["good" if value > np.median(signal) else "bad" for value in signal],
+        "multiclass": [("low", "middle", "high", "top")[int(rank)] for rank in signal.argsort().argsort() * 4 // rows],
+        "regression": (signal * 1000 + rng.normal(size=rows)).tolist(),
+    }
+    task = draw(st.sampled_from(sorted(target)))
+    candidate = draw(st.sampled_from(["logistic", "boosting"]))
+    options = Options(target="y", name="p", trials=1, folds=2, candidates=(candidate,), seed=draw(st.integers(0, 9)))
+    return pose(tables.from_memory({**columns, "y": target[task]}), options), options
+
+
+def hash_free(cell: Any) -> float:
+    """A number that says something about a cell, the same in every process."""
+    return sum(map(ord, str(cell))) % 7 / 3.0
+
+
+def sent(column: Column, draw: st.DrawFn, thresholds: list[float]) -> Any:
+    """A cell as a client may send it: usual, awkward, missing, unseen, at a threshold or beside it."""
+    if column.missing and draw(st.integers(0, 5)) == 0:
+        return None
+    if column.kind == "category":
+        return draw(st.sampled_from([*column.levels[:5], "never seen", " red ", 5, "\u2603" * 40]))
+    if column.kind == "boolean":
+        return draw(st.sampled_from([True, False, *column.words]))
+    if column.kind == "datetime":
+        return draw(st.sampled_from([column.example, "1970-01-01", "2999-12-31T23:59:59.999999Z"]))
+    if column.kind == "integer":
+        return draw(st.sampled_from([column.example, 0, -1, 2**53 + 1, 10**38, *map(int, thresholds)]))
+    return draw(st.sampled_from([column.example, *AWKWARD, *thresholds]))
+
+
+def beside(values: np.ndarray) -> list[float]:
+    """Values with their two float32 neighbours."""
+    sides = [np.nextafter(values, np.float32(side)) for side in (-np.inf, np.inf)]
+    return [float(value) for value in np.concatenate([values, *sides]) if np.isfinite(value)]
+
+
+def client_rows(data: st.DataObject, problem: Problem, pipeline: Pipeline) -> dict[str, np.ndarray]:
+    """Rows through the row path, as tensors."""
+    encoder = RowEncoder(problem.schema, problem.plan)
+    edges = pipeline.estimator.thresholds()
+    names = [spec.columns for spec in problem.plan if spec.name == NUMBERS]
+    known = {
+        feature.column: beside(edges[place])
+        for place, feature in enumerate(names[0] if names else ())
+        if place in edges
+    }
+    encoded = []
+    for _ in range(12):
+        row = {
+            column.name: sent(column, data.draw, known.get(column.name, [])[:30]) for column in problem.schema.columns
+        }
+        try:
+            encoded.append(encoder.read(msgspec.json.encode(row)))
+        except InvalidRows as error:  # the neighbour of a threshold at the very end of float32
+            refused = error.problems
+            assert {found.code for found in refused} == {"too-large"}
+    return encoder.stack(encoded)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(posed(), st.data())
+def test_the_graph_repeats_the_model_on_any_row(case: tuple[Problem, Options], data: st.DataObject) -> None:
+    problem, options = case
+    found, setting = search(problem, options, lambda event: None)
+    calibration = calibrate.fit(found.best.raw, problem.training.target, problem.task)
+    pipeline = train_best(problem, found.best, setting, calibration)
+    model, output = export(pipeline, problem.plan, len(problem.classes))
+    graph = open_graph(model, output.name)
+    rows = client_rows(data, problem, pipeline)
+    count = len(next(iter(rows.values())))
+    numbers, texts = rows.get(NUMBERS, np.empty((count, 0), np.float32)), rows.get(TEXTS, np.empty((count, 0), object))
+    probe = certify.probe(pipeline, problem.training, problem.holdout, options.seed)
+
+    decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
+    for reference, tensors in (
+        (pipeline.predict(numbers, texts), rows),
+        (pipeline.predict(probe.numbers, probe.texts), probe.tensors()),
+    ):
+        answers = graph.run(tensors)
+        if problem.task == "binary":
+            scores = reference[:, problem.positive].astype(np.float32)
+            own = calibration.positive(found.best.raw).astype(np.float32)
+            threshold = calibrate.threshold(own, problem.training.target, "accuracy", scores)
+            decision = msgspec.structs.replace(decision, threshold=threshold)
+        spread = float(problem.training.target.std()) if problem.task == "regression" else 1.0
+        certify.certify(reference, answers, decision, spread)
+    alone = [graph.run({name: tensor[place : place + 1] for name, tensor in rows.items()}) for place in range(count)]
+    assert np.concatenate(alone).tobytes() == graph.run(rows).tobytes()

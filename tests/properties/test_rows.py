@@ -1,0 +1,298 @@
+"""Rows: the fast way and the general way agree, every problem is told at once, and canonical values stay what they are."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from rowcast.domain.encode import EncodedRow, Feature, Plan, RowEncoder, TensorSpec, decode_object, own_plan
+from rowcast.domain.schema import Column, Schema
+from rowcast.domain.values import FLOAT32_MAX, MISSING_WORDS, canonical_text
+from rowcast.errors import BodyError, InvalidRows, RequestError
+from support.strategies import TEXTS, bodies, columns, schemas
+
+HUGE = "9" * 400
+
+
+def outcome(read: Any, body: bytes) -> Any:
+    """What became of a body: the pieces, or the refusal, in a form that can be compared."""
+    try:
+        row: EncodedRow = read(body)
+    except InvalidRows as invalid:
+        return "refused", [(problem.column, problem.code, problem.message) for problem in invalid.problems]
+    except BodyError as malformed:
+        return "malformed", malformed.slug
+    return "read", row.pieces, row.warnings
+
+
+def foreign_plan(schema: Schema) -> Plan:
+    """One tensor a column in the type that a graph from elsewhere would ask for, with a fill where values may be missing."""
+    plan = []
+    for index, column in enumerate(schema.columns):
+        dtype = {
+            "number": "float64",
+            "integer": "int64",
+            "boolean": "bool",
+            "category": "string",
+            "datetime": "float64",
+        }
+        fill = "none" if column.kind == "category" else -1.0 if column.missing else None
+        part = "days" if column.kind == "datetime" else "value"
+        kind: Any = "float64" if column.missing and column.kind in ("integer", "boolean") else dtype[column.kind]
+        plan.append(TensorSpec(f"input_{index}", kind, (), (Feature(column.name, part),), fill))  # type: ignore[arg-type]
+    return tuple(plan)
+
+
+@given(st.data())
+@settings(max_examples=400, deadline=None)
+def test_the_fast_way_and_the_general_way_read_the_same(data: st.DataObject) -> None:
+    schema = data.draw(schemas(), label="schema")
+    encoder = RowEncoder(schema, own_plan(schema))
+    body = data.draw(bodies(schema), label="body")
+
+    assert outcome(encoder.read, body) == outcome(lambda raw: encoder.parse(decode_object(raw)), body)
+
+
+EVERY_KIND = Schema(
+    (
+        Column(name="n", kind="number", missing=True, forms=("percent",)),
+        Column(name="m", kind="number"),
+        Column(name="i", kind="integer"),
+        Column(name="b", kind="boolean", words={"yes": True, "1": True, "0": False}, missing=True),
+        Column(name="c", kind="category", levels=("red", "15", "1", "caf\u00e9")),
+        Column(name="d", kind="datetime", forms=("%d/%m/%Y",), missing=True),
+    )
+)
+FINE = {"n": "null", "m": "1", "i": "1", "b": "true", "c": '"red"', "d": '"2026-01-31"'}
+NASTY = [
+    *[(name, token) for name in "nmi" for token in ("3.4028235e38", "3.4028235677973365e38", "-3.4028236e38", "1e38")],
+    *[
+        (name, token)
+        for name in "nmi"
+        for token in ("9007199254740993", "1e400", "-0.0", "15.0", "1" + "0" * 39, "1e20")
+    ],
+    *[
+        (name, token)
+        for name in "nmi"
+        for token in ("9" * 400, "9" * 5000, "NaN", "true", '"95%"', '"7"', '""', "1e-400")
+    ],
+    *[("b", token) for token in ("1", "0", "1.0", "0.0", "-0.0", "2", '"1"', '"YES"', '" yes "', '"?"', "1e0")],
+    *[
+        ("c", token)
+        for token in ("15", "15.0", "1", "true", "1e400", "4e38", "1e38", '"cafe\u0301"', '" red"', '"?"', '""')
+    ],
+    *[
+        ("d", token)
+        for token in ('"0001-01-01T00:00:00+14:00"', '"9999-12-31T23:59:59-14:00"', '"31/01/2026"', "0", '""')
+    ],
+]
+
+
+@pytest.mark.parametrize(("name", "token"), NASTY, ids=lambda text: text[:24])
+def test_both_ways_agree_on_nasty_cells(name: str, token: str) -> None:
+    encoder = RowEncoder(EVERY_KIND, own_plan(EVERY_KIND))
+    body = ("{%s}" % ",".join(f'"{key}":{cell}' for key, cell in {**FINE, name: token}.items())).encode()
+
+    assert outcome(encoder.read, body) == outcome(lambda raw: encoder.parse(decode_object(raw)), body)
+
+
+def test_the_last_of_two_cells_for_one_column_counts_in_both_ways() -> None:
+    encoder = RowEncoder(schema := Schema((Column(name="n", kind="number"),)), own_plan(schema))
+
+    for body in (b'{"n":1,"n":2}', b'{"n":2,"n":1}', b'{"n":"x","n":2}'):
+        assert outcome(encoder.read, body) == outcome(lambda raw: encoder.parse(decode_object(raw)), body)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_both_ways_agree_for_the_tensors_of_a_foreign_graph(data: st.DataObject) -> None:
+    schema = data.draw(schemas(max_columns=3), label="schema")
+    encoder = RowEncoder(schema, foreign_plan(schema))
+    body = data.draw(bodies(schema), label="body")
+
+    assert outcome(encoder.read, body) == outcome(lambda raw: encoder.parse(decode_object(raw)), body)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_body_is_read_or_refused_with_a_reason_that_can_be_sent(data: st.DataObject) -> None:
+    schema = data.draw(schemas(), label="schema")
+    body = data.draw(bodies(schema, damage=4), label="body")
+
+    try:
+        RowEncoder(schema, own_plan(schema)).read(body)
+    except InvalidRows as invalid:
+        msgspec.json.encode(invalid.problems)
+        assert invalid.message
+    except BodyError as malformed:
+        malformed.message.encode()
+
+
+@given(st.binary(max_size=40))
+@example(b"\xff\xfe")
+@example(b'{"n":1e400,')
+@example(b'{"n":1e400}{')
+@example(b'{"n":1e400,"c":"\\ud800"}')
+@example(b'{"n":1e400,"c":"\xff"}')
+@example(b'{"n":1e400,"m":NaN}')
+@example(('{"n":1e400,"m":' + "[" * 100_000).encode())
+@example(('{"n":' + "9" * 5000 + ',"m":' + "[" * 100_000 + "]" * 100_000 + "}").encode())
+@example(b'{"n":"\xc3\x28"}')
+@example(b'\xef\xbb\xbf{"n":1}')
+def test_no_bytes_at_all_are_more_than_a_refusal(body: bytes) -> None:
+    schema = Schema((Column(name="n", kind="number"), Column(name="c", kind="category", missing=True)))
+
+    try:
+        RowEncoder(schema, own_plan(schema)).read(body)
+    except RequestError as refused:
+        msgspec.json.encode([refused.message, getattr(refused, "problems", [])])
+
+
+# One column of each kind with the values it must refuse, whatever else the row holds.
+REFUSED: dict[str, tuple[Column, list[tuple[str, str]]]] = {
+    "n": (
+        Column(name="n", kind="number"),
+        [("null", "missing"), ('""', "missing"), ('" ? "', "missing"), ("true", "wrong-type"), ('"12"', "wrong-type")]
+        + [("[1]", "wrong-type"), ('{"a":1}', "wrong-type"), ("4e38", "too-large"), ("1e400", "not-finite")]
+        + [("-1e400", "not-finite"), (HUGE, "too-large"), ("1" + "0" * 39, "too-large")],
+    ),
+    "i": (
+        Column(name="i", kind="integer"),
+        [("1.5", "not-integer"), ("1e-3", "not-integer"), ("false", "wrong-type"), ('"7"', "wrong-type")]
+        + [("4e38", "too-large"), ("[]", "wrong-type"), ("null", "missing"), ("-" + HUGE, "too-large")],
+    ),
+    "b": (
+        Column(name="b", kind="boolean", words={"yes": True, "no": False}),
+        [
+            ('"maybe"', "wrong-type"),
+            ("2", "wrong-type"),
+            ("1.5", "wrong-type"),
+            ("{}", "wrong-type"),
+            ('""', "missing"),
+        ],
+    ),
+    "c": (
+        Column(name="c", kind="category", levels=("red", "blue"), closed=True),
+        [
+            ('"green"', "not-allowed"),
+            ("7", "not-allowed"),
+            ("[]", "wrong-type"),
+            ("1e39", "too-large"),
+            ('"NA"', "missing"),
+        ],
+    ),
+    "d": (
+        Column(name="d", kind="datetime", forms=("%d/%m/%Y",)),
+        [
+            ('"yesterday"', "bad-datetime"),
+            ('"2026-02-30"', "bad-datetime"),
+            ("20260131", "wrong-type"),
+            ("null", "missing"),
+        ],
+    ),
+}
+GOOD = {"n": "1.5", "i": "7", "b": '"Yes"', "c": '" red "', "d": '"31/01/2026"'}
+
+
+@given(st.fixed_dictionaries({name: st.sampled_from([None, *cells]) for name, (_, cells) in REFUSED.items()}))
+@settings(max_examples=300, deadline=None)
+def test_every_problem_of_a_row_is_told_at_once(chosen: dict[str, tuple[str, str] | None]) -> None:
+    schema = Schema(tuple(column for column, _ in REFUSED.values()))
+    cells = {name: GOOD[name] if bad is None else bad[0] for name, bad in chosen.items()}
+    body = "{%s}" % ",".join(f'"{name}":{token}' for name, token in {**cells, "x": "1", "y": "null"}.items())
+
+    with pytest.raises(InvalidRows) as caught:
+        RowEncoder(schema, own_plan(schema)).read(body.encode())
+
+    expected = {name: bad[1] for name, bad in chosen.items() if bad is not None}
+    found = {problem.column: problem.code for problem in caught.value.problems}
+    assert found == {**expected, "x": "unknown-column", "y": "unknown-column"}
+
+
+@pytest.mark.parametrize("token", ["1e308", "3.4028236e38", "-3.4028236e38"])
+def test_a_number_that_float32_cannot_hold_is_refused(token: str) -> None:
+    schema = Schema((Column(name="n", kind="number"),))
+
+    with pytest.raises(InvalidRows, match="must lie within"):
+        RowEncoder(schema, own_plan(schema)).read(f'{{"n":{token}}}'.encode())
+
+
+def test_the_largest_float32_is_taken() -> None:
+    encoder = RowEncoder(schema := Schema((Column(name="n", kind="number"),)), own_plan(schema))
+
+    (tensor,) = encoder.stack([encoder.read(f'{{"n":{FLOAT32_MAX!r}}}'.encode())]).values()
+
+    assert tensor.tolist() == [[FLOAT32_MAX]]
+
+
+@given(st.one_of(TEXTS, st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False)))
+def test_canonical_text_is_its_own_canonical_text(raw: str | int | float | bool) -> None:
+    once = canonical_text(raw)
+
+    assert canonical_text(once) == once
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_canonical_value_is_read_as_itself(data: st.DataObject) -> None:
+    column = data.draw(columns("x").filter(lambda found: found.kind != "datetime"), label="column")
+    raw = data.draw(st.one_of(st.integers(-100, 100), st.booleans(), TEXTS, st.floats(-1e6, 1e6)), label="raw")
+    encoder = RowEncoder(schema := Schema((column,)), own_plan(schema))
+    try:
+        (value,) = schema.parse({"x": raw})
+    except InvalidRows:
+        return
+
+    again = encoder.read(json.dumps({"x": value}).encode())
+
+    assert again.pieces == encoder.parse({"x": raw}).pieces
+    assert schema.parse({"x": value}) == [value]
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_schema_survives_being_written_and_read(data: st.DataObject) -> None:
+    schema = data.draw(schemas(), label="schema")
+
+    assert msgspec.json.decode(msgspec.json.encode(schema), type=Schema) == schema
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_the_json_schema_promises_no_more_than_the_parser_takes(data: st.DataObject) -> None:
+    schema = data.draw(schemas(), label="schema")
+    described = schema.json_schema()
+
+    assert list(described["properties"]) == schema.names()
+    for column in schema.columns:
+        accepted = described["properties"][column.name]["type"]
+        assert ("null" in accepted) == column.missing == (column.name not in described["required"])
+
+
+@pytest.mark.parametrize("word", sorted(MISSING_WORDS))
+@pytest.mark.parametrize("kind", ["number", "integer", "boolean", "category", "datetime"])
+def test_a_missing_word_is_missing_in_every_kind(kind: Any, word: str) -> None:
+    needed = Schema((Column(name="x", kind=kind),))
+    optional = Schema((Column(name="x", kind=kind, missing=True),))
+
+    with pytest.raises(InvalidRows) as caught:
+        needed.parse({"x": f" {word} "})
+
+    assert caught.value.problems[0].code == "missing"
+    assert optional.parse({"x": word}) == [None]
+
+
+def test_a_missing_number_reaches_the_model_as_nan_and_a_missing_text_as_nothing() -> None:
+    schema = Schema((Column(name="n", kind="number", missing=True), Column(name="c", kind="category", missing=True)))
+    encoder = RowEncoder(schema, own_plan(schema))
+
+    tensors = encoder.stack([encoder.read(b"{}"), encoder.read(b'{"n":null,"c":" "}')])
+
+    assert all(math.isnan(value) for value in tensors["rowcast_numbers"].flatten().tolist())
+    assert tensors["rowcast_texts"].tolist() == [[""], [""]]

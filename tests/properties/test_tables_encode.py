@@ -1,0 +1,183 @@
+"""The table path and the row path encode alike, bit for bit, whatever the cells are and however the table is typed."""
+# ruff: noqa: DTZ001 - naive moments are what some of these tests are about
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rowcast import tables
+from rowcast.domain.encode import Feature, RowEncoder, TensorSpec, own_plan
+from rowcast.domain.schema import Column, Schema
+from rowcast.domain.values import BLANKS, MISSING_WORDS, NUMBER_FORMS
+from rowcast.errors import InvalidRows, TableError
+
+SCHEMA = Schema(
+    (
+        Column(name="n", kind="number", missing=True),
+        Column(name="form", kind="number", missing=True, forms=tuple(NUMBER_FORMS)),
+        Column(name="i", kind="integer", missing=True),
+        Column(name="b", kind="boolean", missing=True, words={"yes": True, "no": False, "0": False, "1": True}),
+        Column(name="c", kind="category", missing=True, levels=("red", "caf\u00e9", "1", "true")),
+        Column(name="closed", kind="category", missing=True, levels=("a", "b"), closed=True),
+        Column(name="d", kind="datetime", missing=True, forms=("%d/%m/%Y", "%b-%Y"), origin=86_400_000_000),
+        Column(name="zoned", kind="datetime", missing=True, zone="Europe/Berlin"),
+        Column(name="needed", kind="category"),
+    )
+)
+PLAN = own_plan(SCHEMA)
+NAMES = SCHEMA.names()
+
+numbers = st.one_of(
+    st.sampled_from(["0", "-0", "-0.0", "5.", ".5", "+7", "1e3", "1E-45", "1e999", "-1e38", "3.4028235e38", "3.5e38"]),
+    st.sampled_from(["9007199254740993", "16777217", "0.1", "1_000", "0x10", "inf", "nan", "١", "1 2", "--1", "."]),
+    st.sampled_from(["$1,250.00", "95%", "3+", "1,000", "1,00", "$ 5", "-€3", "5 %", "£1,2"]),
+    st.floats(allow_nan=False).map(repr),
+    st.floats(width=32, allow_nan=False).map(repr),
+    st.integers().map(str),
+)
+words = st.sampled_from(["Yes", "NO", "true", "FALSE", "t", "0", "1", "maybe", "T\u0052UE"])
+texts = st.one_of(
+    st.sampled_from(["red", "blue", "cafe\u0301", "caf\u00e9", "1", "1.0", "a", "b", "Red", "tr\u0000ue"]),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=6),
+)
+dates = st.one_of(
+    st.sampled_from(["2026-01-31", "2026-02-30", "2026-01-31T09:30:00Z", "2026-01-31 09:30:00.123456+02:00"]),
+    st.sampled_from(["31/01/2026", "1/2/2026", "Mar-2018", "mar-2018", "20260131", "2026-1-31", "31.01.2026"]),
+    st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1)).map(str),
+)
+blanks = st.text(st.sampled_from(BLANKS), max_size=2)
+cells = st.one_of(
+    st.none(),
+    st.sampled_from(sorted(MISSING_WORDS)),
+    st.tuples(blanks, st.one_of(numbers, words, texts, dates), blanks).map("".join),
+)
+fitting = {"number": numbers, "integer": numbers, "boolean": words, "category": texts, "datetime": dates}
+
+
+def one_by_one(schema: Schema, rows: list[dict[str, Any]]) -> tuple[dict[str, np.ndarray], list[Any]]:
+    """The tensors and problems of the row path; bad rows are left out of the tensors."""
+    encoder = RowEncoder(schema, own_plan(schema))
+    encoded, problems = [], []
+    for index, row in enumerate(rows):
+        try:
+            encoded.append(encoder.parse(row, text=True))
+        except InvalidRows as error:
+            problems += [(index, problem.column, problem.code, problem.message) for problem in error.problems]
+    return encoder.stack(encoded) if encoded else {}, problems
+
+
+def assert_alike(schema: Schema, frame: pl.DataFrame) -> None:
+    tensors, problems = one_by_one(schema, frame.to_dicts())
+    encoded = tables.encode_all(frame, schema, own_plan(schema))
+
+    assert [(found.row, found.column, found.code, found.message) for found in encoded.problems()] == problems
+    good = ~encoded.rejected()
+    for name, expected in tensors.items():
+        found = encoded.tensors[name][good]
+        assert found.dtype == expected.dtype
+        if expected.dtype == object:
+            assert found.tolist() == expected.tolist()
+        else:
+            assert found.tobytes() == expected.tobytes()
+
+
+@st.composite
+def text_columns(draw: st.DrawFn) -> tuple[Schema, pl.DataFrame]:
+    """One column of the schema with cells that mostly suit its kind, so that most rows are encoded and some refused."""
+    column = draw(st.sampled_from(SCHEMA.columns))
+    suiting = st.tuples(blanks, fitting[column.kind], blanks).map("".join)
+    values = draw(st.lists(st.one_of(suiting, suiting, suiting, cells), min_size=1, max_size=25))
+    return Schema((column,)), pl.DataFrame({column.name: pl.Series(values, dtype=pl.String)})
+
+
+@settings(max_examples=400, deadline=None)
+@given(text_columns())
+def test_text_cells_encode_alike(table: tuple[Schema, pl.DataFrame]) -> None:
+    assert_alike(*table)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.fixed_dictionaries(dict.fromkeys(NAMES, cells)), min_size=1, max_size=6))
+def test_whole_rows_encode_alike(rows: list[dict[str, Any]]) -> None:
+    assert_alike(SCHEMA, pl.DataFrame(rows, schema=dict.fromkeys(NAMES, pl.String)))
+
+
+moments = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1))
+typed = {
+    pl.Int64: st.integers(-(1 << 63), (1 << 63) - 1),
+    pl.Float64: st.floats(allow_nan=False) | st.integers(-5, 5).map(float),
+    pl.Boolean: st.booleans(),
+    pl.Datetime("us"): moments,
+    pl.Datetime("us", "UTC"): moments.map(lambda moment: moment.replace(tzinfo=UTC)),
+}
+
+
+@st.composite
+def typed_columns(draw: st.DrawFn) -> tuple[Schema, pl.DataFrame]:
+    """One column of the schema in a table that gives it any type."""
+    column = draw(st.sampled_from(SCHEMA.columns))
+    kind = draw(st.sampled_from(list(typed)))
+    values = draw(st.lists(st.none() | typed[kind], min_size=1, max_size=25))
+    return Schema((column,)), pl.DataFrame({column.name: pl.Series(values, dtype=kind)})
+
+
+@settings(max_examples=300, deadline=None)
+@given(typed_columns())
+def test_typed_cells_encode_alike(table: tuple[Schema, pl.DataFrame]) -> None:
+    assert_alike(*table)
+
+
+def test_nan_in_a_typed_column_is_missing() -> None:
+    frame = pl.DataFrame({"n": [float("nan"), 1.0], "needed": ["x", "y"]})
+
+    assert np.isnan(tables.encode(frame, SCHEMA, PLAN)["rowcast_numbers"][0, 0])
+
+
+def test_bad_cells_name_row_and_column_and_absent_columns_are_said_at_once() -> None:
+    frame = pl.DataFrame({"n": ["1", "x", "2"], "needed": ["a", "b", None]})
+
+    with pytest.raises(InvalidRows) as caught:
+        tables.encode(frame, SCHEMA, PLAN)
+    found = [(problem.row, problem.column, problem.code) for problem in caught.value.problems]
+    assert found == [(1, "n", "wrong-type"), (2, "needed", "missing")]
+    with pytest.raises(TableError, match="lacks columns the model needs: needed"):
+        tables.encode(frame.drop("needed"), SCHEMA, PLAN)
+
+
+def test_many_bad_cells_are_reported_up_to_a_limit() -> None:
+    frame = pl.DataFrame({"n": ["x"] * 1000, "needed": ["a"] * 1000})
+
+    with pytest.raises(InvalidRows) as caught:
+        tables.encode(frame, SCHEMA, PLAN)
+    assert len(caught.value.problems) == 20
+    assert tables.encode_all(frame, SCHEMA, PLAN).rejected().all()
+
+
+def test_foreign_plans_take_other_types_and_fills() -> None:
+    schema = Schema((Column(name="i", kind="integer", missing=True), Column(name="b", kind="boolean")))
+    plan = (
+        TensorSpec("ints", "int64", (), (Feature("i"),), -1),
+        TensorSpec("both", "float64", (2,), (Feature("b"), Feature("i"))),
+    )
+
+    tensors = tables.encode(pl.DataFrame({"i": ["7", None], "b": ["true", "false"]}), schema, plan)
+
+    assert tensors["ints"].tolist() == [7, -1]
+    assert tensors["ints"].dtype == np.int64
+    np.testing.assert_array_equal(tensors["both"], [[1.0, 7.0], [0.0, np.nan]])
+
+
+def test_naive_moments_are_read_in_the_columns_zone() -> None:
+    summer = datetime(2026, 7, 1, 0, 30)
+    frame = pl.DataFrame({"zoned": [summer, summer + timedelta(days=180)], "needed": ["x", "x"]})
+
+    hours = tables.encode(frame, SCHEMA, PLAN)["rowcast_numbers"][:, -1]
+
+    assert hours.tolist() == [22.0, 23.0]

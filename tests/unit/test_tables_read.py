@@ -1,0 +1,169 @@
+"""Reading tables: whatever the file looks like, its cells arrive; what is no table is refused with one sentence."""
+# ruff: noqa: DTZ001 - naive moments are what some of these tests are about
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from rowcast import tables
+from rowcast.errors import TableError
+
+
+def written(folder: Path, content: bytes, name: str = "table.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_any_common_delimiter_is_found(tmp_path: Path, delimiter: str) -> None:
+    lines = [["name", "note"], ["a", f'"x{delimiter} y"'], ["b", "z"]]
+    content = "\n".join(delimiter.join(cells) for cells in lines).encode()
+
+    table = tables.read(written(tmp_path, content))
+
+    assert table.frame.rows() == [("a", f"x{delimiter} y"), ("b", "z")]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"\xef\xbb\xbfa,b\r\n1,2\r\n", {"a": ["1"], "b": ["2"]}),
+        ("caf\u00e9,b\n\u20ac,2\n".encode("cp1252"), {"caf\u00e9": ["\u20ac"], "b": ["2"]}),
+        (b"caf\xe9,b\n\x81,2\n", {"caf\u00e9": ["\x81"], "b": ["2"]}),
+        ("a,b\n\u00fc,2\n".encode("utf-16"), {"a": ["\u00fc"], "b": ["2"]}),
+        (b"a,b\r1,2\r", {"a": ["1"], "b": ["2"]}),
+        (b"'a';'b'\n'1;5';'2'\n", {"a": ["1;5"], "b": ["2"]}),
+        (b'a,b\n"1 ""x""","two\nlines"\n', {"a": ['1 "x"'], "b": ["two\nlines"]}),
+    ],
+    ids=["mark and crlf", "windows-1252", "latin-1", "utf-16", "cr only", "single quotes", "quotes in quotes"],
+)
+def test_any_common_encoding_and_quoting_is_read(
+    tmp_path: Path, content: bytes, expected: dict[str, list[str]]
+) -> None:
+    assert tables.read(written(tmp_path, content)).frame.to_dict(as_series=False) == expected
+
+
+def test_headers_are_trimmed_and_cells_stay_as_written(tmp_path: Path) -> None:
+    table = tables.read(written(tmp_path, b"id , big\n007 , 123456789012345678\n"))
+
+    assert table.frame.to_dict(as_series=False) == {"id": ["007 "], "big": [" 123456789012345678"]}
+
+
+def test_blank_lines_are_left_out_and_said(tmp_path: Path) -> None:
+    table = tables.read(written(tmp_path, b"a,b\n1,2\n\n,\n3,4\n"))
+
+    assert table.frame["a"].to_list() == ["1", "3"]
+    assert [(finding.code, finding.message) for finding in table.findings] == [("blank-rows", "2 lines hold no value")]
+
+
+def test_an_unnamed_index_column_gets_a_name(tmp_path: Path) -> None:
+    assert tables.read(written(tmp_path, b",a\n0,x\n")).frame.columns == ["column_1", "a"]
+
+
+def test_typed_files_keep_their_types(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {"i": [1, None], "f": [0.5, float("nan")], "b": [True, False], "t": ["x", None], "d": [date(2026, 1, 31), None]}
+    )
+    frame.write_parquet(tmp_path / "t.parquet")
+    frame.write_ipc(tmp_path / "t.arrow")
+    expected = [(1, 0.5, True, "x", datetime(2026, 1, 31)), (None, None, False, None, None)]
+
+    assert tables.read(tmp_path / "t.parquet").frame.rows() == expected
+    assert tables.read(tmp_path / "t.arrow").frame.rows() == expected
+
+
+def test_json_lines_keep_types_and_mixtures_become_canonical_text(tmp_path: Path) -> None:
+    lines = b'{"n":1,"m":1,"b":true}\n\n{"n":2.5,"m":"x"}\n{"n":null,"m":2.0,"b":false}\n'
+
+    frame = tables.read(written(tmp_path, lines, "rows.jsonl")).frame
+
+    assert frame.to_dict(as_series=False) == {
+        "n": [1.0, 2.5, None],
+        "m": ["1", "x", "2"],
+        "b": [True, None, False],
+    }
+
+
+def test_a_json_array_of_rows_is_a_table_too(tmp_path: Path) -> None:
+    assert tables.read(written(tmp_path, b'[{"a":1},{"a":2}]', "rows.json")).frame["a"].to_list() == [1, 2]
+
+
+class PandasLike:
+    """What `from_memory` asks of a pandas frame."""
+
+    columns = ("a", "when")
+
+    def to_dict(self, orient: str) -> dict[str, list[object]]:
+        assert orient == "list"
+        return {"a": [1.0, float("nan")], "when": [datetime(2026, 1, 1, tzinfo=UTC), None]}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"a": [1.0, None], "when": [datetime(2026, 1, 1, tzinfo=UTC), None]},
+        [{"a": 1.0, "when": datetime(2026, 1, 1, tzinfo=UTC)}, {}],
+        pl.DataFrame({"a": [1.0, float("nan")], "when": [datetime(2026, 1, 1, tzinfo=UTC), None]}),
+        PandasLike(),
+    ],
+    ids=["columns", "rows", "polars", "pandas"],
+)
+def test_tables_in_memory_read_alike(data: object) -> None:
+    frame = tables.from_memory(data).frame
+
+    assert frame.rows() == [(1.0, datetime(2026, 1, 1, tzinfo=UTC)), (None, None)]
+
+
+def test_equal_tables_have_equal_fingerprints() -> None:
+    one, same, other = (tables.from_memory({"a": values}) for values in ([1, 2], [1, 2], [2, 1]))
+
+    assert one.sha256 == same.sha256 != other.sha256
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "sentence"),
+    [
+        (b"", "t.csv", "is empty"),
+        (b" \n\n", "t.csv", "is empty"),
+        (b"a,b\n", "t.csv", "has a header and no rows"),
+        (b"a,a\n1,2\n", "t.csv", "more than one column named 'a'"),
+        (b"a, a\n1,2\n", "t.csv", "more than one column named 'a'"),
+        (b"a,,\n1,2,3\n", "t.csv", "2 columns without a name"),
+        (b"a,b\n1,2,3\n", "t.csv", "more cells than the header has names"),
+        (b'a,b\n1,"2\n', "t.csv", "never closed"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "t.csv", "is not a table"),
+        (bytes(range(1, 32)) * 40 + b"\xff\xfe\xfd", "t.csv", "is not a table"),
+        (b"PAR1 and no more", "t.parquet", "is not a whole Parquet file"),
+        (b"ARROW1 and no more", "t.arrow", "is not a whole Arrow file"),
+        (b'{"a":1}\n{"a":', "t.jsonl", "is not JSON Lines"),
+        (b'{"a":1}\n2\n', "t.jsonl", "every row must be an object"),
+        (b'{"a":[1]}\n', "t.jsonl", "holds lists or objects"),
+    ],
+)
+def test_what_is_no_table_is_refused_in_one_sentence(tmp_path: Path, content: bytes, name: str, sentence: str) -> None:
+    with pytest.raises(TableError, match=sentence) as caught:
+        tables.read(written(tmp_path, content, name))
+
+    assert "\n" not in caught.value.message
+    assert name in caught.value.message or "column" in caught.value.message
+
+
+def test_a_missing_file_and_a_folder_are_said(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="does not exist"):
+        tables.read(tmp_path / "none.csv")
+    with pytest.raises(TableError, match="is a folder"):
+        tables.read(tmp_path)
+
+
+def test_an_unknown_column_names_the_closest() -> None:
+    table = tables.from_memory({"loan_status": [1], "amount": [2]})
+
+    with pytest.raises(TableError, match="did you mean 'loan_status'"):
+        table.require("Loan_Stat")
+    with pytest.raises(TableError, match="it has loan_status, amount"):
+        table.require("zzz")
