@@ -1,1 +1,28 @@
-"""From a table to decisions you can explain, replay and trust."""
+"""From a table to decisions you can explain, replay and trust.
+
+    import rowcast
+
+    rowcast.train("loans.csv", target="loan_status")
+    rowcast.load("loans").predict([{"annual_income": 800000, ...}])
+
+Importing this package is instant; each function imports what it needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rowcast.face import Model, train
+    from rowcast.face import load as load
+
+__version__ = "0.1.0"
+__all__ = ["Model", "__version__", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Model", "load", "train"):
+        from rowcast import face
+
+        return getattr(face, name)
+    raise AttributeError(f"module 'rowcast' has no attribute {name!r}")

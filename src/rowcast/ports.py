@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rowcast.domain.chain import Sealed
+from rowcast.domain.chain import Draft, Sealed
 
 
 class Graph(Protocol):
@@ -79,21 +79,6 @@ class Journal(Protocol):
         ...
 
 
-class Draft(NamedTuple):
-    """An entry before it is sealed; the fields are those of `chain.Chain.seal`."""
-
-    at: int
-    digest: str
-    source: str
-    request_id: str
-    reply: bytes
-    salt: bytes
-    row: bytes
-    key_id: str = ""
-    tenant: str = ""
-    entity: str = ""
-
-
 class Position(NamedTuple):
     """How far a writer's chain is stored."""
 
@@ -106,6 +91,30 @@ class Stored(NamedTuple):
 
     writer: str
     sealed: Sealed
+
+
+class Spool(Protocol):
+    """Journals on their way into the store, seen from outside their writers."""
+
+    def find(self, prediction_id: str) -> Stored | None:
+        """The entry of one prediction that still lies in a journal."""
+        ...
+
+    def after(self, writer: str, seq: int) -> Iterator[Sealed]:
+        """One writer's entries that lie in journals, after `seq`; HistoryError where one is damaged."""
+        ...
+
+    def writers(self) -> list[str]:
+        """Every writer with a journal."""
+        ...
+
+    def drain(self, store: StoreWriter) -> int:
+        """Move whole entries into the store, delete journals that ended, and say how many entries moved."""
+        ...
+
+    def backlog(self) -> int:
+        """Journals that are not yet stored to their end; one for each live writer is normal."""
+        ...
 
 
 class StoreWriter(Protocol):
@@ -135,8 +144,8 @@ class StoreReader(Protocol):
         """Every writer that has entries."""
         ...
 
-    def chain(self, writer: str) -> Iterator[Sealed]:
-        """One writer's entries in order of `seq`."""
+    def chain(self, writer: str, after: int = -1) -> Iterator[Sealed]:
+        """One writer's entries in order of `seq`, those after `after`."""
         ...
 
     def count(self) -> int:

@@ -1,0 +1,1 @@
+"""One technology, one file, imported lazily by `wiring`."""

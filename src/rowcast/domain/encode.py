@@ -7,11 +7,12 @@ and reports every problem. The two give identical pieces (property test).
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -57,7 +58,7 @@ class RowWarning(msgspec.Struct, frozen=True):
     message: str
 
 
-class EncodedRow(NamedTuple):
+class EncodedRow(msgspec.Struct, frozen=True, gc=False):
     """One row, ready to be stacked: a piece a tensor (packed numbers, or a tuple of texts)."""
 
     pieces: tuple[Any, ...]
@@ -75,7 +76,7 @@ def own_plan(schema: Schema) -> Plan:
         if column.kind == "category":
             texts.append(Feature(column.name))
         elif column.kind == "datetime":
-            numbers.extend(Feature(column.name, part) for part in DATE_PARTS)  # type: ignore[arg-type]
+            numbers.extend(Feature(column.name, part) for part in DATE_PARTS)
         else:
             numbers.append(Feature(column.name))
     plan = []
@@ -116,7 +117,11 @@ class RowEncoder:
 
     def _encode(self, values: Any) -> EncodedRow:
         warnings: list[RowWarning] = []
-        pieces = tuple([encode(values, warnings) for encode in self._encoders])
+        if len(self._encoders) == 2:  # our own exports; 0.2 µs less than the loop
+            first, second = self._encoders
+            pieces: tuple[Any, ...] = (first(values, warnings), second(values, warnings))
+        else:
+            pieces = tuple([encode(values, warnings) for encode in self._encoders])
         return EncodedRow(pieces, tuple(warnings) if warnings else NO_WARNINGS)
 
     def stack(self, rows: Sequence[EncodedRow]) -> dict[str, NDArray[Any]]:
@@ -124,10 +129,9 @@ class RowEncoder:
         tensors: dict[str, NDArray[Any]] = {}
         count = len(rows)
         for index, spec in enumerate(self.plan):
-            pieces = [row[0][index] for row in rows]
+            pieces = [row.pieces[index] for row in rows]
             if spec.dtype == "string":
-                stacked = np.empty((count, len(spec.columns)), object)
-                stacked[:] = pieces
+                stacked = np.array([text for piece in pieces for text in piece], object)
             else:
                 stacked = np.frombuffer(b"".join(pieces), spec.dtype)
             tensors[spec.name] = stacked.reshape((count, *spec.shape))
@@ -144,7 +148,7 @@ def decode_object(body: bytes | msgspec.Raw) -> dict[str, Any]:
 
 def decode_json(body: bytes | msgspec.Raw) -> Any:
     """Any JSON document; every way in which it can be broken is a BodyError."""
-    if isinstance(body, bytes) and not body.strip():
+    if not bytes(body).strip():
         raise BodyError("the body is empty; send one JSON object", slug="empty-body")
     try:
         return msgspec.json.decode(body)
@@ -152,10 +156,14 @@ def decode_json(body: bytes | msgspec.Raw) -> Any:
         raise BodyError("the JSON is nested too deeply", slug="too-deep") from None
     except UnicodeDecodeError:
         raise BodyError("the body is not UTF-8") from None
-    except msgspec.ValidationError as error:
-        raise BodyError(f"the JSON holds a number that cannot be read: {error}", slug="number-out-of-range") from None
+    except msgspec.ValidationError:  # a number beyond what msgspec holds: read it so that its column can be named
+        return json.loads(bytes(body), parse_int=_bounded_integer)
     except msgspec.DecodeError as error:
         raise BodyError(f"the body is not JSON: {error}") from None
+
+
+def _bounded_integer(digits: str) -> int | float:
+    return int(digits) if len(digits) < 400 else float("inf")
 
 
 def _row_struct(schema: Schema) -> type[msgspec.Struct] | None:
@@ -189,9 +197,7 @@ def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
     return lambda values: (single(values),)
 
 
-def _number_encoder(
-    get: Callable[[Any], tuple[Any, ...]], spec: TensorSpec, columns: Mapping[str, Column]
-) -> Encode:
+def _number_encoder(get: Callable[[Any], tuple[Any, ...]], spec: TensorSpec, columns: Mapping[str, Column]) -> Encode:
     pack = struct.Struct(f"<{len(spec.columns)}{PACK[spec.dtype]}").pack
     fill = NAN if spec.fill is None else spec.fill
     mends = [
@@ -218,7 +224,7 @@ def _number_encoder(
 def _mend(column: Column, feature: Feature) -> Callable[[Any], float] | None:
     """What turns a decoded cell into its number, where packing alone does not."""
     if column.kind == "boolean" and column.words:
-        return lambda raw: raw if raw is True or raw is False else _as_boolean(column, raw)
+        return _boolean_mend(column)
     if column.kind != "datetime":
         return None
     part = DATE_PARTS.index(feature.part)
@@ -235,22 +241,32 @@ def _mend(column: Column, feature: Feature) -> Callable[[Any], float] | None:
     return mend
 
 
-def _as_boolean(column: Column, raw: Any) -> float:
-    value = column.parse(raw)
-    return NAN if value is None else float(value)
+def _boolean_mend(column: Column) -> Callable[[Any], float]:
+    known: dict[Any, float] = {True: 1.0, False: 0.0}
+    for word, value in column.words.items():
+        known |= dict.fromkeys((word, word.capitalize(), word.upper()), float(value))
+
+    def mend(raw: Any) -> float:
+        if type(raw) is not int and raw in known:  # 1 and True are one key, but only True is always meant
+            return known[raw]
+        value = column.parse(raw)
+        return NAN if value is None else float(value)
+
+    return mend
 
 
 def _text_encoder(get: Callable[[Any], tuple[Any, ...]], columns: list[Column]) -> Encode:
-    known: list[tuple[dict[Any, str], Column]] = [
-        ({**{level: level for level in column.levels}, None: ""}, column) for column in columns
-    ]
+    known = [{**{level: level for level in column.levels}, None: ""} for column in columns]
 
     def encode(values: Any, warnings: list[RowWarning]) -> tuple[str, ...]:
-        texts = []
-        for raw, (levels, column) in zip(get(values), known, strict=True):
-            text = levels.get(raw)
-            texts.append(_unusual_text(raw, column, warnings) if text is None else text)
-        return tuple(texts)
+        cells = get(values)
+        texts = [levels.get(cell) for levels, cell in zip(known, cells, strict=True)]
+        if None in texts:  # not literally a known level: in another spelling, unseen, or no text at all
+            texts = [
+                _unusual_text(cell, column, warnings) if text is None else text
+                for text, cell, column in zip(texts, cells, columns, strict=True)
+            ]
+        return tuple(texts)  # type: ignore[arg-type]
 
     return encode
 

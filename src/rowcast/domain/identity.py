@@ -40,7 +40,13 @@ def row_key(digest: str, row: EncodedRow) -> str:
     return ROW_RULE + key.hexdigest()
 
 
-def uuid7(milliseconds: int, random_hex: str) -> str:
-    """A lower-case UUIDv7 from a time and 18 hexadecimal digits of randomness."""
-    stamp = f"{milliseconds:012x}"
-    return f"{stamp[:8]}-{stamp[8:]}-7{random_hex[:3]}-8{random_hex[3:6]}-{random_hex[6:18]}"
+def uuid7s(milliseconds: int, random: bytes) -> list[str]:
+    """Lower-case UUIDv7 of one moment: three random bytes they share, then six for each id."""
+    stamp, digits = f"{milliseconds:012x}", random.hex()
+    shared = f"{stamp[:8]}-{stamp[8:]}-7{digits[:3]}-8{digits[3:6]}-"
+    return [shared + digits[at : at + 12] for at in range(6, len(digits), 12)]
+
+
+def uuid7_randomness(count: int) -> int:
+    """How many random bytes `uuid7s` needs for so many ids."""
+    return 3 + 6 * count

@@ -58,25 +58,28 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         if self.task == "binary":
             positive = output[:, self.positive] >= np.float32(self.threshold)
             return np.where(positive, self.positive, 1 - self.positive)
-        return output.argmax(axis=1)
+        winners: NDArray[np.intp] = output.argmax(axis=1)
+        return winners
 
     def outcomes(self, output: NDArray[np.float32]) -> list[Outcome]:
         """One outcome a row, from probabilities [N, k] or values [N]."""
         if self.task == "regression":
             return [Outcome(value) for value in output.reshape(-1).tolist()]
-        names = self.names()
-        classes = self.classes
-        scored = self.task == "binary"
+        names, classes = self.names(), self.classes
         rows: list[list[float]] = output.tolist()
-        return [
-            Outcome(
-                classes[winner],
-                row[winner],
-                row[self.positive] if scored else msgspec.UNSET,
-                dict(zip(names, row, strict=True)),
-            )
-            for row, winner in zip(rows, self.winners(output).tolist(), strict=True)
-        ]
+        if self.task == "multiclass":
+            winners = output.argmax(axis=1).tolist()
+            return [
+                Outcome(classes[winner], row[winner], msgspec.UNSET, dict(zip(names, row, strict=True)))
+                for row, winner in zip(rows, winners, strict=True)
+            ]
+        positive, threshold = self.positive, self.threshold
+        first, second = names
+        made = []
+        for row in rows:  # HOT: float32 values compare alike as doubles, and without a call of numpy
+            winner = positive if row[positive] >= threshold else 1 - positive
+            made.append(Outcome(classes[winner], row[winner], row[positive], {first: row[0], second: row[1]}))
+        return made
 
 
 def label_text(label: Label) -> str:

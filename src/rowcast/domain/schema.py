@@ -5,7 +5,7 @@ Never imports numpy: a gateway that holds no model validates with this module al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -128,7 +128,8 @@ def _forms_hint(column: Column) -> str:
     return f" (also accepted: {', '.join(column.forms)})" if column.forms else ""
 
 
-_PARSERS = {"number": _number, "integer": _integer, "boolean": _boolean, "category": _category, "datetime": _datetime}
+Parser = Callable[[Column, Any, bool], Value]
+_PARSERS: Mapping[str, Parser] = {"number": _number, "integer": _integer, "boolean": _boolean, "category": _category, "datetime": _datetime}
 
 
 class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -191,13 +192,14 @@ def _listed(names: list[str], limit: int = 12) -> str:
 
 
 def _column_json_schema(column: Column) -> dict[str, Any]:
-    base: dict[str, Any] = {
+    shapes: dict[str, dict[str, Any]] = {
         "number": {"type": ["number", "string"] if column.forms else "number"},
         "integer": {"type": ["number", "string"] if column.forms else "number", "multipleOf": 1},
         "boolean": {"type": ["boolean", "string", "integer"] if column.words else "boolean"},
         "category": {"type": ["string", "number", "boolean"]},
         "datetime": {"type": "string"},
-    }[column.kind]
+    }
+    base = shapes[column.kind]
     if column.closed:
         base = {"type": "string", "enum": list(column.levels)}
     if column.missing:

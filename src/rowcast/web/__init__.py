@@ -1,0 +1,1 @@
+"""HTTP: one edge in front of everything, a few hot routes, and FastAPI for the rest."""

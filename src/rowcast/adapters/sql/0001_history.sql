@@ -1,0 +1,25 @@
+-- One row an entry. `head` and `link` are the evidence; the other columns are copies out of `head`, for finding entries.
+CREATE TABLE writers (
+    number INTEGER PRIMARY KEY,
+    writer TEXT NOT NULL UNIQUE
+) STRICT;
+
+CREATE TABLE entries (
+    writer INTEGER NOT NULL REFERENCES writers (number),
+    seq INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    model TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    label TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    entity TEXT NOT NULL,
+    head BLOB NOT NULL,
+    salt BLOB,
+    row BLOB,
+    row_hash BLOB NOT NULL,
+    link BLOB NOT NULL,
+    UNIQUE (writer, seq)
+) STRICT;
+
+-- Ids are UUIDv7: this index finds one prediction and lists the newest.
+CREATE UNIQUE INDEX entries_id ON entries (id);

@@ -1,0 +1,47 @@
+"""What commands print: JSON for machines, tables for people, plain text when piped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Plain lines on standard output."""
+    for line in lines:
+        sys.stdout.write(line + "\n")
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
+    """A table: drawn on a terminal, tab-separated when piped."""
+    if not sys.stdout.isatty():
+        print_lines("\t".join(str(cell) for cell in row) for row in [headings, *rows])
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console().print(table)
+
+
+def say(text: str) -> None:
+    """A sentence for a person, on standard error, out of the way of what is piped."""
+    sys.stderr.write(text + "\n")
+
+
+def moment(microseconds: int) -> str:
+    """A moment as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

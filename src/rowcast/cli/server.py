@@ -1,0 +1,107 @@
+"""`rowcast serve` and the indexer beside it."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import select
+import shlex
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rowcast import wiring
+from rowcast.cli import output
+from rowcast.errors import SettingsError
+
+if TYPE_CHECKING:
+    from rowcast.serving.deployment import Deployment
+    from rowcast.settings import Settings
+
+BACKLOG = 2048
+
+
+def run(settings: Settings, *, as_json: bool) -> int:
+    """Serve until told to stop; every mistake is said before the first request could arrive."""
+    import uvicorn
+
+    _refuse_open_doors(settings)
+    wiring.configure_logging(settings)
+    server = wiring.server(settings)
+    listener = _listen(settings)
+    config = uvicorn.Config(
+        server.app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        root_path=settings.root_path,
+        backlog=BACKLOG,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    _announce(settings, server.deployment, listener, as_json=as_json)
+    uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def index(settings: Settings) -> None:
+    """Be the indexer while standard input stays open."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    wiring.configure_logging(settings)
+    import structlog
+
+    log = structlog.get_logger("rowcast.indexer")
+
+    def told_to_end(seconds: float) -> bool:
+        readable, _, _ = select.select([sys.stdin], [], [], seconds)
+        return bool(readable)
+
+    wiring.index_history(settings, told_to_end, lambda reason: log.error("history is behind", reason=reason))
+
+
+def _refuse_open_doors(settings: Settings) -> None:
+    try:
+        local = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        local = False
+    if not local and not settings.insecure:
+        raise SettingsError(
+            f"setting 'host' is {settings.host!r}, open to other machines, and there is no API key: "
+            "listen on 127.0.0.1, or say --insecure"
+        )
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+    return listener
+
+
+def _announce(settings: Settings, deployment: Deployment, listener: socket.socket, *, as_json: bool) -> None:
+    port = listener.getsockname()[1]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{host}:{port}{settings.root_path}"
+    names = [f"{model.name}@{model.version}" for model in deployment.models()]
+    if as_json:
+        output.print_json({"address": address, "models": names, "default": deployment.default})
+        sys.stdout.flush()
+        return
+    output.say(f"serving {', '.join(names)} on {address} (API: {address}/docs)")
+    if deployment.default:
+        row = msgspec.json.encode(deployment.get(None).example()).decode()
+        output.say(f"try:\n  curl -s {address}/predict -H 'content-type: application/json' -d {shlex.quote(row)}")

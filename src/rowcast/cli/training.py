@@ -1,0 +1,85 @@
+"""`rowcast train`: progress while it runs, then what came of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from rowcast import wiring
+from rowcast.cli import output
+
+if TYPE_CHECKING:
+    from rowcast.settings import Settings
+    from rowcast.training.story import Event, Result
+
+
+def run(settings: Settings, table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
+    """Train and print the result."""
+    with _progress() as show:
+        result = wiring.train(settings, table, progress=show, **options)
+    if as_json:
+        output.print_json(_document(result))
+    else:
+        _print(result)
+
+
+def _document(result: Result) -> dict[str, Any]:
+    """The result with plain holdout figures; their intervals stand beside them."""
+    document: dict[str, Any] = msgspec.to_builtins(result)
+    document["holdout"] = {name: measure.value for name, measure in result.holdout.items()}
+    document["intervals"] = {name: [measure.low, measure.high] for name, measure in result.holdout.items()}
+    return document
+
+
+def _print(result: Result) -> None:
+    if result.findings:
+        rows = [[found.column, found.message, found.action, found.flag] for found in result.findings]
+        output.print_table(["column", "noticed", "so", "change it with"], rows, "Data check")
+    rows = [[kind.name, f"{kind.score:.4f}", str(kind.trials), f"{kind.seconds:.1f}"] for kind in result.candidates]
+    output.print_table(["candidate", f"cross-validated {result.metric}", "trials", "seconds"], rows, "Candidates")
+    rows = [[name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}"] for name, m in result.holdout.items()]
+    output.print_table(["metric", "holdout", "95 % interval"], rows, "On rows kept aside")
+    parity = result.parity
+    output.print_lines(
+        [
+            f"parity: {parity.label_flips} label flips, largest difference {parity.max_abs_diff:.1e} on {parity.rows} rows",
+            f"published {result.model}@{result.version} in {result.seconds:.1f} s: {result.path}",
+        ]
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Event], None]]:
+    """Live progress on a terminal, nothing when standard error is piped."""
+    if not sys.stderr.isatty():
+        yield lambda event: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = [
+        TextColumn("{task.fields[stage]:<8}"),
+        BarColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading the table", stage="read", total=None)
+
+        def show(event: Event) -> None:
+            facts = [event.candidate or event.message]
+            if event.trials:
+                facts.append(f"trial {event.trial} of {event.trials}")
+            if event.best is not None:
+                facts.append(f"best {event.best:.4f}")
+            if event.seconds_left is not None:
+                facts.append(f"about {event.seconds_left:.0f} s left")
+            total = event.trials or None
+            bar.update(task, stage=event.stage, description=", ".join(facts), total=total, completed=event.trial)
+
+        yield show

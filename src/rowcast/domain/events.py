@@ -1,0 +1,41 @@
+"""What services say happened; whoever counts or logs listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from rowcast.domain.prediction import Label
+
+
+class ModelLoaded(msgspec.Struct, frozen=True, gc=False):
+    """A version passed its golden check and answers from now on."""
+
+    model: str
+    version: int
+    digest: str
+    seconds: float
+
+
+class Scored(msgspec.Struct, frozen=True, gc=False):
+    """Rows of one model scored in one tick."""
+
+    model: str
+    version: int
+    rows: int
+    labels: list[Label]
+    """The predicted class of each row; empty for a regression, whose values are no labels."""
+
+
+class Answered(msgspec.Struct, frozen=True, gc=False):
+    """One HTTP request answered. `route` is a pattern, never a path with ids in it."""
+
+    route: str
+    method: str
+    status: int
+    seconds: float
+
+
+Event = ModelLoaded | Scored | Answered
+Listener = Callable[[Event], None]

@@ -1,0 +1,46 @@
+"""The Python face: what `import rowcast` offers, made of the same parts as the command line and the server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rowcast import settings, wiring
+
+if TYPE_CHECKING:
+    from rowcast.domain.prediction import Outcome
+    from rowcast.serving.deployment import LiveModel
+    from rowcast.training.story import Result
+
+
+def train(data: Any, target: str, name: str | None = None, *, home: str | Path | None = None, **options: Any) -> Result:
+    """Train on a file, a data frame, columns or rows, publish the model and return what `rowcast train --json` prints.
+
+    `options` are those of `training.story.Options`: positive, candidates, metric, trials, timeout, seed, jobs ...
+    """
+    return wiring.train(settings.load(home=home), data, target=target, name=name, **options)
+
+
+def load(reference: str, *, home: str | Path | None = None) -> Model:
+    """A published model, `NAME`, `NAME@3` or `NAME@alias`, loaded and proven."""
+    return Model(wiring.live_model(settings.load(home=home), reference))
+
+
+class Model:
+    """A loaded model; its answers are those of the server, and are not recorded."""
+
+    def __init__(self, live: LiveModel) -> None:
+        self._live = live
+        self.name, self.version, self.digest = live.name, live.version, live.digest
+        self.schema = live.schema
+
+    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+        """One outcome a row: prediction, probability, score, probabilities. InvalidRows says what does not fit."""
+        encoder = self._live.encoder
+        return self._live.score([encoder.parse(_without_nan(row)) for row in rows]) if rows else []
+
+
+def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Data frames write missing numbers as NaN; a row says None."""
+    return {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}

@@ -1,0 +1,156 @@
+"""The models that answer now. A model is loaded beside the others, proven on its golden rows, and only then seen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from rowcast import bundle
+from rowcast.domain.encode import EncodedRow, RowEncoder, RowWarning
+from rowcast.domain.events import Listener, ModelLoaded
+from rowcast.domain.prediction import Decision, Outcome, Prediction, same_outcome
+from rowcast.domain.schema import Schema
+from rowcast.errors import BundleError, ModelNotFound
+from rowcast.ports import Graph, OpenGraph, Reference, RegistryReader
+
+GOLDEN_TOLERANCE = 1e-6
+CHAMPION = "champion"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class LiveModel:
+    """One version, loaded: from bytes to encoded rows, from encoded rows to replies."""
+
+    def __init__(self, reference: Reference, manifest: bundle.Manifest, graph: Graph) -> None:
+        self.name, self.version = reference
+        self.manifest = manifest
+        self.digest = manifest.digest
+        self.schema: Schema = manifest.schema
+        self.encoder = RowEncoder(manifest.schema, manifest.plan)
+        self.classifies = manifest.decision.task != "regression"
+        self._decision: Decision = manifest.decision
+        self._graph = graph
+
+    def score(self, rows: Sequence[EncodedRow]) -> list[Outcome]:
+        """One outcome a row; each is the same to the last bit whatever rows it is scored with."""
+        return self._decision.outcomes(self._graph.run(self.encoder.stack(rows)))
+
+    def reply(self, prediction_id: str, outcome: Outcome, warnings: tuple[RowWarning, ...]) -> bytes:
+        """The prediction as it is sent and kept."""
+        return _encode(
+            Prediction(
+                prediction_id,
+                self.name,
+                self.version,
+                outcome.prediction,
+                outcome.probability,
+                outcome.score,
+                outcome.probabilities,
+                warnings,
+            )
+        )
+
+    def example(self) -> dict[str, Any]:
+        """A row that the model takes, as a client would send it."""
+        return {column.name: column.example for column in self.schema.columns}
+
+    def compare(self, left: Outcome, right: Outcome) -> str:
+        """`equal`, `borderline` or `different`, within what machines may differ by."""
+        return same_outcome(left, right, GOLDEN_TOLERANCE, self._decision.threshold)
+
+
+def load(reference: Reference, registry: RegistryReader, open_graph: OpenGraph) -> LiveModel:
+    """Open a published version, prove it on its golden rows, and warm it up by the same."""
+    opened = bundle.open(registry.folder(reference))
+    manifest = opened.manifest
+    model = LiveModel(reference, manifest, open_graph(opened.model, manifest.output.name))
+    prove(model, opened.golden)
+    return model
+
+
+def prove(model: LiveModel, golden: Sequence[bundle.GoldenRow]) -> None:
+    """Score the golden rows alone and together; BundleError when one differs from what was certified."""
+    if not golden:
+        raise BundleError(f"{model.name}@{model.version} has no golden rows: it cannot be proven")
+    rows = [model.encoder.parse(example.row) for example in golden]
+    together = model.score(rows)
+    for number, (example, row, outcome) in enumerate(zip(golden, rows, together, strict=True)):
+        if model.compare(example.outcome, outcome) == "different":
+            raise BundleError(
+                f"{model.name}@{model.version} answers golden row {number} with {outcome.prediction!r}, "
+                f"certified was {example.outcome.prediction!r}: not served"
+            )
+        if number < 3 and model.score([row])[0] != outcome:
+            raise BundleError(f"{model.name}@{model.version} answers golden row {number} differently when it is alone")
+
+
+class Deployment:
+    """Name to live model, and the one that `/predict` means."""
+
+    def __init__(self, models: Mapping[str, LiveModel], default: str | None = None) -> None:
+        self._models = dict(models)
+        self.default = default or (next(iter(self._models)) if len(self._models) == 1 else None)
+
+    def get(self, name: str | None) -> LiveModel:
+        """The live model of this name, or the default; ModelNotFound says what there is."""
+        chosen = self.default if name is None else name
+        model = self._models.get(chosen) if chosen is not None else None
+        if model is not None:
+            return model
+        served = ", ".join(self._models) or "none"
+        if chosen is None:
+            raise ModelNotFound(f"several models are served and none is the default; name one of {served}")
+        raise ModelNotFound(f"there is no model {chosen!r} here; served: {served}")
+
+    def models(self) -> list[LiveModel]:
+        """Every live model, in order of name."""
+        return [self._models[name] for name in sorted(self._models)]
+
+
+def deploy(
+    references: Sequence[Reference],
+    registry: RegistryReader,
+    open_graph: OpenGraph,
+    listen: Listener,
+    *,
+    default: str | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Deployment:
+    """Load every reference, or raise for the first that cannot be served."""
+    models: dict[str, LiveModel] = {}
+    for reference in references:
+        started = clock()
+        model = load(reference, registry, open_graph)
+        models[reference.name] = model
+        listen(ModelLoaded(reference.name, reference.version, model.digest, clock() - started))
+    return Deployment(models, default)
+
+
+def resolve(text: str, registry: RegistryReader) -> Reference:
+    """`NAME`, `NAME@3` or `NAME@alias` to a published version; a bare name means its champion."""
+    name, _, tail = text.partition("@")
+    if tail.isdecimal():
+        reference = Reference(name, int(tail))
+        registry.folder(reference)
+        return reference
+    alias = tail or CHAMPION
+    aliases = registry.aliases(name)
+    if alias not in aliases:
+        known = ", ".join(sorted(aliases)) or "none"
+        raise ModelNotFound(f"{name} has no alias {alias!r} (it has: {known})")
+    return Reference(name, aliases[alias])
+
+
+def served(registry: RegistryReader, names: Sequence[str] = ()) -> list[Reference]:
+    """The versions to serve: those named, else every model's champion."""
+    if names:
+        return [resolve(name, registry) for name in names]
+    return [
+        Reference(name, aliases[CHAMPION])
+        for name in registry.models()
+        if CHAMPION in (aliases := registry.aliases(name))
+    ]

@@ -1,0 +1,124 @@
+"""Settings: command line > environment > `.env` > `rowcast.toml` > default. The one place that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from rowcast.errors import SettingsError
+
+PREFIX = "ROWCAST_"
+MEBIBYTE = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """Every setting with its default; each is `ROWCAST_<NAME>` in the environment and `<name>` in rowcast.toml."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        toml_file="rowcast.toml",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=False,
+    )
+
+    home: Path = Field(Path(".rowcast"), description="Folder for everything that has no place of its own.")
+    registry: Path | None = Field(None, description="Folder of the published models; HOME/models.")
+    journal: Path | None = Field(None, description="Folder of the journals, on a local disk; HOME/journal.")
+    store: str | None = Field(None, description="Where history is kept, as a URL; sqlite:///HOME/history.db.")
+    durability: Literal["process", "disk"] = Field(
+        "process", description="What an answered prediction survives: the death of any process, or of the machine."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    insecure: bool = Field(False, description="Listen beyond this machine without any key.")
+    models: tuple[str, ...] = Field((), description="Models to serve, NAME, NAME@3 or NAME@alias; every champion.")
+    default_model: str | None = Field(None, description="What POST /predict means; the only model, or the first named.")
+    root_path: str = Field("", description="Prefix that a proxy takes away, such as /api.")
+    max_body_bytes: int = Field(4 * MEBIBYTE, ge=1024, description="Largest request body.")
+    max_rows: int = Field(10_000, ge=1, description="Most rows in one request.")
+    max_waiting_rows: int = Field(20_000, ge=1, description="Rows that may wait before new requests get 503.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
+    log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The order in which the sources win."""
+        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def registry_folder(self) -> Path:
+        """Where the published models are."""
+        return (self.registry or self.home / "models").absolute()
+
+    @property
+    def journal_folder(self) -> Path:
+        """Where the journals are."""
+        return self.journal or self.home / "journal"
+
+    @property
+    def store_url(self) -> str:
+        """Where history is kept."""
+        return self.store or f"sqlite:///{(self.home / 'history.db').absolute()}"
+
+    def for_child(self) -> dict[str, str]:
+        """An environment in which a child process comes to the same history."""
+        return {
+            **os.environ,
+            f"{PREFIX}HOME": str(self.home.absolute()),
+            f"{PREFIX}JOURNAL": str(self.journal_folder.absolute()),
+            f"{PREFIX}STORE": self.store_url,
+            f"{PREFIX}LOG_FORMAT": self.log_format,
+            f"{PREFIX}LOG_LEVEL": self.log_level,
+        }
+
+
+def load(**given: Any) -> Settings:
+    """The settings that hold now; `given` are those of the command line, None meaning not given."""
+    _refuse_unknown_variables()
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError(_explained(error)) from None
+    except ValueError as error:  # rowcast.toml that is no TOML, a variable that is no JSON where JSON is needed
+        raise SettingsError(f"the settings cannot be read: {error}") from None
+
+
+def _refuse_unknown_variables() -> None:
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        raise SettingsError(
+            f"unknown setting {', '.join(unknown)} in the environment; known are {', '.join(sorted(known))}"
+        )
+
+
+def _explained(error: ValidationError) -> str:
+    sentences = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            sentences.append(f"unknown setting {name!r}")
+            continue
+        hint = ""
+        if name == "port" and str(problem["input"]).startswith("tcp://"):
+            hint = " (Kubernetes injects it for a Service named rowcast: set enableServiceLinks: false)"
+        sentences.append(f"setting {name!r} is {problem['input']!r}: {problem['msg']}{hint}")
+    return "; ".join(sentences)

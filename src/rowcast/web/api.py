@@ -1,0 +1,85 @@
+"""The native dialect: one row, or `{"rows": [...]}`, in and predictions out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from rowcast.errors import RequestError
+from rowcast.serving.deployment import LiveModel
+from rowcast.serving.predictor import Ask, Predictor, Refused, Row, is_batch, read_rows
+from rowcast.web.edge import HotRoute, Request
+
+SOURCE = "native"
+ENTITY = re.compile(r"[\x20-\x7e]{1,128}").fullmatch
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the query string may say."""
+
+    partial: bool = False
+    cache: bool = True
+    entity: str = ""
+
+
+NO_OPTIONS = Options()
+
+
+class NativeApi:
+    """`POST /predict` and `POST /models/{name}/predict`."""
+
+    def __init__(self, predictor: Predictor, *, max_rows: int) -> None:
+        self._predictor = predictor
+        self._max_rows = max_rows
+        self._default = HotRoute("/predict", "POST", self._answer(None))
+        self._routes: dict[str, HotRoute] = {
+            f"/models/{model.name}/predict": HotRoute("/models/{name}/predict", "POST", self._answer(model.name))
+            for model in predictor.deployment.models()
+        }
+
+    def route(self, path: str) -> HotRoute | None:
+        """The hot route of a path."""
+        return self._default if path == "/predict" else self._routes.get(path)
+
+    def _answer(self, name: str | None) -> Callable[[Request], Awaitable[bytes]]:
+        deployment, predict = self._predictor.deployment, self._predictor.predict
+
+        def answer(request: Request) -> Awaitable[bytes]:  # no coroutine of its own: the caller awaits the prediction
+            model = deployment.get(name)
+            options = _options(request.query) if request.query else NO_OPTIONS
+            ask = Ask(SOURCE, request.request_id, "", "", options.entity)
+            body = request.body
+            if b'"rows"' in body and is_batch(body):
+                return self._batch(model, body, ask, options)
+            return predict(model, Row(model.encoder.read(body), body), ask)
+
+        return answer
+
+    async def _batch(self, model: LiveModel, body: bytes, ask: Ask, options: Options) -> bytes:
+        rows = read_rows(model, body, max_rows=self._max_rows, partial=options.partial)
+        good = [row for row in rows if isinstance(row, Row)]
+        replies = iter(await self._predictor.predict_all(model, good, ask) if good else ())
+        predictions = [
+            msgspec.Raw(_encode({"errors": row.problems}) if isinstance(row, Refused) else next(replies))
+            for row in rows
+        ]
+        return _encode({"model": model.name, "version": model.version, "predictions": predictions})
+
+
+def _options(query: bytes) -> Options:
+    """The query string as options; an unknown name or a wrong value is refused, not ignored."""
+    try:
+        given = dict(parse_qsl(query.decode(), keep_blank_values=True, strict_parsing=True))
+        options = msgspec.convert(given, Options, strict=False)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise RequestError(
+            f"the options are wrong: {error}; known are partial=true, cache=false and entity=…", slug="bad-option"
+        ) from None
+    if options.entity and not ENTITY(options.entity):
+        raise RequestError("entity must be 1 to 128 printable ASCII characters", slug="bad-option")
+    return options

@@ -1,0 +1,219 @@
+"""The cold routes: what is asked a few times a minute, on FastAPI without middleware."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+import rowcast
+from rowcast.errors import NotFound, RequestError, RowcastError
+from rowcast.serving.deployment import Deployment, LiveModel
+from rowcast.serving.history import History
+from rowcast.web import openapi, problems
+
+STATIC = Path(__file__).parent / "static"
+# Swagger UI and ReDoc write style attributes and draw icons from data URLs.
+DOCS_POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+)
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Rowcast API</title>
+{head}
+</head>
+<body>
+<noscript>This page draws the API from openapi.json and needs JavaScript.</noscript>
+{body}
+</body>
+</html>
+"""
+SWAGGER = PAGE.format(
+    head='<link rel="stylesheet" href="static/vendor/swagger-ui/swagger-ui.css">',
+    body='<div id="swagger-ui"></div>\n'
+    '<script src="static/vendor/swagger-ui/swagger-ui-bundle.js"></script>\n'
+    '<script src="static/swagger-init.js" data-openapi="openapi.json"></script>',
+)
+REDOC = PAGE.format(
+    head="",
+    body='<div id="redoc"></div>\n'
+    '<script src="static/vendor/redoc/redoc.standalone.js"></script>\n'
+    '<script src="static/redoc-init.js" data-openapi="openapi.json"></script>',
+)
+
+Page = Annotated[int, Query(ge=1, le=1000, description="Entries a page.")]
+
+
+class Json(Response):
+    """A JSON answer made by msgspec."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Encode anything msgspec knows."""
+        return msgspec.json.encode(content)
+
+
+class Health:
+    """What the health routes ask; a check says what is wrong, or nothing."""
+
+    def __init__(self, checks: Mapping[str, Callable[[], str | None]]) -> None:
+        self._checks = checks
+        self.ready = False
+
+    def report(self) -> dict[str, str]:
+        """Every check with `ok` or what is wrong."""
+        return {name: check() or "ok" for name, check in self._checks.items()}
+
+
+def cold_app(deployment: Deployment, history: History, health: Health, metrics: Callable[[], bytes]) -> FastAPI:
+    """Everything but predictions."""
+    app = FastAPI(title="Rowcast", version=rowcast.__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    _explain_errors(app)
+    _model_routes(app, deployment)
+    _history_routes(app, history)
+    _health_routes(app, deployment, health, metrics)
+    _pages(app, deployment)
+    return app
+
+
+def _model_routes(app: FastAPI, deployment: Deployment) -> None:
+    @app.get("/models", tags=["models"], summary="Every model that is served")
+    def models() -> Response:
+        return Json({"models": [describe(model, deployment) for model in deployment.models()]})
+
+    @app.get("/models/info", tags=["models"], summary="The default model: schema, metrics, parity")
+    def default_model() -> Response:
+        return Json(describe(deployment.get(None), deployment))
+
+    @app.get("/models/{name}", tags=["models"], summary="One model: schema, metrics, parity")
+    def one_model(name: str, request: Request) -> Response:
+        model = deployment.get(name)
+        etag = f'"{model.digest}"'
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers={"etag": etag})
+        return Json(describe(model, deployment), headers={"etag": etag})
+
+    @app.get("/sample", tags=["models"], summary="A row that the default model takes")
+    def sample() -> Response:
+        return Json(deployment.get(None).example())
+
+
+def _history_routes(app: FastAPI, history: History) -> None:
+    @app.get("/predictions", tags=["history"], summary="Predictions, newest first")
+    def predictions(limit: Page = 50, before: str | None = None, model: str | None = None) -> Response:
+        found = history.latest(limit, before, model)
+        return Json({"predictions": found, "next": found[-1].id if len(found) == limit else None})
+
+    @app.get("/predictions/{prediction_id}", tags=["history"], summary="One prediction with its evidence")
+    def prediction(prediction_id: str) -> Response:
+        found = history.get(prediction_id.lower())
+        if found is None:
+            raise NotFound(f"there is no prediction {prediction_id[:64]!r} in history")
+        return Json(found)
+
+
+def _health_routes(app: FastAPI, deployment: Deployment, health: Health, metrics: Callable[[], bytes]) -> None:
+    @app.get("/health", tags=["health"], summary="Every part, with what is wrong")
+    def everything() -> Response:
+        checks = health.report()
+        fine = health.ready and all(state == "ok" for state in checks.values())
+        models = [f"{model.name}@{model.version}" for model in deployment.models()]
+        body = {"status": "ok" if fine else "degraded", "ready": health.ready, "models": models, "checks": checks}
+        return Json(body, status_code=200 if fine else 503)
+
+    @app.get("/health/live", tags=["health"], summary="The process answers")
+    async def live() -> Response:
+        return Json({"live": True})
+
+    @app.get("/health/ready", tags=["health"], summary="At least one model is loaded and proven")
+    async def ready() -> Response:
+        fine = health.ready and bool(deployment.models())
+        return Json({"ready": fine}, status_code=200 if fine else 503)
+
+    @app.get("/metrics", tags=["health"], summary="Prometheus metrics")
+    def prometheus() -> Response:
+        return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _pages(app: FastAPI, deployment: Deployment) -> None:
+    @app.get("/", include_in_schema=False)
+    async def root(request: Request) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse("docs", headers={"vary": "Accept"})
+        models = [model.name for model in deployment.models()]
+        return Json({"name": "rowcast", "version": rowcast.__version__, "models": models}, headers={"vary": "Accept"})
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def openapi_document() -> Response:
+        return Json(openapi.document(app, deployment))
+
+    @app.get("/docs", include_in_schema=False)
+    async def swagger() -> Response:
+        return HTMLResponse(SWAGGER, headers={"content-security-policy": DOCS_POLICY})
+
+    @app.get("/redoc", include_in_schema=False)
+    async def redoc() -> Response:
+        return HTMLResponse(REDOC, headers={"content-security-policy": DOCS_POLICY})
+
+
+def describe(model: LiveModel, deployment: Deployment) -> dict[str, Any]:
+    """A model as `/models/{name}` shows it."""
+    manifest = model.manifest
+    decision = manifest.decision
+    return {
+        "name": model.name,
+        "version": model.version,
+        "digest": model.digest,
+        "default": deployment.default == model.name,
+        "task": decision.task,
+        "classes": decision.classes,
+        "positive": decision.classes[decision.positive] if decision.task == "binary" else None,
+        "threshold": decision.threshold if decision.task == "binary" else None,
+        "target": manifest.training.target,
+        "created": manifest.created,
+        "metric": manifest.metric,
+        "score": manifest.score,
+        "holdout": manifest.holdout,
+        "parity": manifest.parity,
+        "columns": manifest.schema.columns,
+        "schema": manifest.schema.json_schema(),
+    }
+
+
+def _explain_errors(app: FastAPI) -> None:
+    def answer(error: Exception, request: Request, status: int | None = None) -> Response:
+        status_code, body, headers = problems.encode(problems.problem(error, request.scope["state"]["request_id"]))
+        return Response(
+            body,
+            status or status_code,
+            headers={name.decode(): value.decode() for name, value in headers},
+        )
+
+    @app.exception_handler(RowcastError)
+    async def known(request: Request, error: RowcastError) -> Response:
+        return answer(error, request)
+
+    @app.exception_handler(HTTPException)
+    async def routing(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            return answer(RowcastError("use another method here; see /docs", slug="method-not-allowed"), request)
+        return answer(NotFound("there is nothing at this address; see /docs"), request)
+
+    @app.exception_handler(RequestValidationError)
+    async def options(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return answer(RequestError(f"{where}: {first['msg']}", slug="bad-option"), request)

@@ -1,0 +1,85 @@
+"""Errors as HTTP: the only place that knows which slug has which status (RFC 9457 problem details)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from rowcast.errors import InvalidRows, RowcastError
+
+CONTENT_TYPE = b"application/problem+json"
+RETRY_AFTER_SECONDS = 1
+
+STATUS = {
+    "malformed-body": 400,
+    "empty-body": 400,
+    "too-deep": 400,
+    "bad-option": 400,
+    "bad-request": 400,
+    "not-found": 404,
+    "model-not-found": 404,
+    "method-not-allowed": 405,
+    "body-too-large": 413,
+    "unsupported-media-type": 415,
+    "invalid-row": 422,
+    "not-an-object": 422,
+    "no-rows": 422,
+    "too-many-rows": 422,
+    "overloaded": 503,
+    "unavailable": 503,
+}
+TITLES = {
+    "malformed-body": "The body is not JSON",
+    "empty-body": "The body is empty",
+    "too-deep": "The JSON is nested too deeply",
+    "bad-option": "An option cannot be used like this",
+    "bad-request": "The request cannot be answered as sent",
+    "not-found": "There is nothing here",
+    "model-not-found": "There is no such model",
+    "method-not-allowed": "This address does not take that method",
+    "body-too-large": "The body is too large",
+    "unsupported-media-type": "The body must be JSON",
+    "invalid-row": "The row does not fit the model",
+    "not-an-object": "The body must be a JSON object",
+    "no-rows": "There are no rows",
+    "too-many-rows": "There are too many rows",
+    "overloaded": "Too much is waiting already",
+    "unavailable": "A part that is needed does not answer",
+    "internal": "Something went wrong on our side",
+}
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """RFC 9457, with every error of every row."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[Any] = []
+
+
+def problem(error: Exception, request_id: str) -> Problem:
+    """What the caller may know of an error; a fault of ours shows nothing but the request's id."""
+    if isinstance(error, RowcastError) and error.slug in STATUS:
+        slug, detail = error.slug, error.message
+    else:
+        slug, detail = "internal", "The request was not answered; its id leads to the reason in the server's log."
+    return Problem(
+        f"urn:rowcast:error:{slug}",
+        TITLES[slug],
+        STATUS.get(slug, 500),
+        detail,
+        f"urn:rowcast:request:{request_id}",
+        list(error.problems) if isinstance(error, InvalidRows) else [],
+    )
+
+
+def encode(found: Problem) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    """Status, body and headers of a problem."""
+    headers = [(b"content-type", CONTENT_TYPE)]
+    if found.status == 503:
+        headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
+    return found.status, msgspec.json.encode(found), headers

@@ -1,0 +1,236 @@
+"""The composition root: settings in, working parts out. The one place that picks adapters; each is imported lazily."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rowcast.errors import ModelNotFound, SettingsError
+from rowcast.ports import Reference, RegistryWriter
+from rowcast.settings import Settings
+
+if TYPE_CHECKING:
+    from rowcast.adapters.sqlite import SqliteStore
+    from rowcast.batch import Summary
+    from rowcast.serving.deployment import Deployment, LiveModel
+    from rowcast.serving.history import History
+    from rowcast.training.story import Event, Result
+    from rowcast.web.edge import Edge
+    from rowcast.web.lifecycle import Application
+
+
+def registry(settings: Settings) -> RegistryWriter:
+    """The published models."""
+    from rowcast.adapters.folder import FolderRegistry
+
+    return FolderRegistry(settings.registry_folder)
+
+
+def store(settings: Settings) -> SqliteStore:
+    """History's store, by its URL's scheme."""
+    from rowcast.adapters.sqlite import SqliteStore
+
+    scheme, separator, path = settings.store_url.partition(":///")
+    if scheme != "sqlite" or not separator or not path:
+        raise SettingsError(f"setting 'store' is {settings.store_url!r}: it must be sqlite:///PATH")
+    return SqliteStore(Path(path))
+
+
+def history(settings: Settings) -> History:
+    """What was answered: the store, and the journals beside it."""
+    from rowcast.adapters.journal import FolderSpool
+    from rowcast.serving.history import History
+
+    return History(store(settings), FolderSpool(settings.journal_folder))
+
+
+def live_model(settings: Settings, reference: str) -> LiveModel:
+    """One published model, loaded and proven."""
+    from rowcast.adapters.onnx import open_graph
+    from rowcast.serving.deployment import load, resolve
+
+    models = registry(settings)
+    return load(resolve(reference, models), models, open_graph)
+
+
+def train(
+    settings: Settings,
+    data: Any,
+    *,
+    target: str,
+    name: str | None = None,
+    progress: Callable[[Event], None] = lambda event: None,
+    **options: Any,
+) -> Result:
+    """Train on a file or on data in memory, and publish."""
+    try:
+        from rowcast.training.run import train as run
+        from rowcast.training.story import Options
+    except ModuleNotFoundError as missing:
+        raise SettingsError(f"training needs {missing.name}; install rowcast[train]") from None
+    from rowcast import tables
+    from rowcast.adapters.folder import check_name, name_from
+    from rowcast.adapters.onnx import open_graph
+
+    is_file = isinstance(data, str | Path)
+    chosen = check_name(name or name_from(Path(data).stem if is_file else target))
+    table = tables.read(data) if is_file else tables.from_memory(data, chosen)
+    return run(
+        table,
+        Options(target=target, name=chosen, **options),
+        open_graph=open_graph,
+        registry=registry(settings),
+        now=datetime.now(UTC),
+        progress=progress,
+    )
+
+
+def score_table(settings: Settings, reference: str, source: Path, out: Path) -> Summary:
+    """Score a table from disk to disk."""
+    from rowcast import batch, bundle
+    from rowcast.adapters.onnx import open_graph
+    from rowcast.serving.deployment import resolve
+
+    models = registry(settings)
+    resolved = resolve(reference, models)
+    opened = bundle.open(models.folder(resolved))
+    graph = open_graph(opened.model, opened.manifest.output.name)
+    return batch.score_file(resolved, opened.manifest, graph, source, out)
+
+
+def model_by_digest(settings: Settings) -> Callable[[Reference, str], LiveModel]:
+    """Loads the bundle that history names, and only that one."""
+    from rowcast.adapters.onnx import open_graph
+    from rowcast.serving.deployment import load
+
+    models = registry(settings)
+
+    def load_exactly(reference: Reference, digest: str) -> LiveModel:
+        model = load(reference, models, open_graph)
+        if model.digest != digest:
+            raise ModelNotFound(f"{reference} is another model now: its digest is {model.digest}")
+        return model
+
+    return load_exactly
+
+
+def application(settings: Callable[[], Settings]) -> Application:
+    """The server; nothing is read or opened before it starts."""
+    from rowcast.web.lifecycle import Application
+
+    return Application(lambda: server(settings()).app)
+
+
+class Server(NamedTuple):
+    """A server process before its first request."""
+
+    app: Edge
+    deployment: Deployment
+
+
+def server(settings: Settings) -> Server:
+    """Every part of a server process: models proven, journal open."""
+    from rowcast.adapters.journal import FileJournal, FolderSpool
+    from rowcast.adapters.onnx import open_graph
+    from rowcast.adapters.prometheus import Metrics
+    from rowcast.serving.deployment import deploy, served
+    from rowcast.serving.predictor import Predictor
+    from rowcast.web.api import NativeApi
+    from rowcast.web.app import Health, cold_app
+    from rowcast.web.edge import Edge
+    from rowcast.web.lifecycle import Indexer, Lifecycle
+
+    models = registry(settings)
+    references = served(models, settings.models)
+    if not references:
+        raise ModelNotFound(f"there is no model in {settings.registry_folder}; train one with `rowcast train`")
+    default = settings.default_model or (references[0].name if settings.models else None)
+    if default is not None and default not in {reference.name for reference in references}:
+        raise SettingsError(f"setting 'default_model' is {default!r}, which is not among the models served")
+    spool = FolderSpool(settings.journal_folder)
+    metrics = Metrics(spool.backlog)
+    deployment = deploy(references, models, open_graph, metrics.listen, default=default)
+    with ExitStack() as undo:
+        journal = FileJournal(settings.journal_folder, uuid.uuid4().hex, settings.durability)
+        undo.callback(journal.close)
+        predictor = Predictor(deployment, journal, metrics.listen, max_waiting=settings.max_waiting_rows)
+        native = NativeApi(predictor, max_rows=settings.max_rows)
+        health = Health({"history": _store_check(settings)})
+        cold = cold_app(deployment, history(settings), health, metrics.exposition)
+        command = [sys.executable, "-m", "rowcast.cli", "indexer"]
+        indexer = Indexer(command, settings.for_child(), settings.journal_folder)
+        edge = Edge(
+            native.route,
+            cold,
+            Lifecycle(health, journal, indexer),
+            metrics.listen,
+            max_body=settings.max_body_bytes,
+            request_id_prefix=secrets.token_hex(6),
+        )
+        undo.pop_all()
+    return Server(edge, deployment)
+
+
+def index_history(settings: Settings, wait: Callable[[float], bool], report: Callable[[str], None]) -> bool:
+    """Be the indexer of this history until `wait` ends it; False when another process is."""
+    from rowcast.adapters.journal import FolderSpool, indexer_lock
+    from rowcast.serving.history import index
+
+    with indexer_lock(settings.journal_folder) as ours:
+        if ours:
+            kept = store(settings)
+            index(FolderSpool(settings.journal_folder), kept, wait, report)
+            kept.close()
+        return ours
+
+
+def indexer_is_running(settings: Settings) -> bool:
+    """Whether some process moves this journal folder into the store."""
+    from rowcast.adapters.journal import indexer_lock
+
+    with indexer_lock(settings.journal_folder) as free:
+        return not free
+
+
+def configure_logging(settings: Settings) -> None:
+    """Structured logs on standard error: JSON lines, or text on a terminal."""
+    import logging
+
+    import structlog
+
+    as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if as_text
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *renderers,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.log_level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _store_check(settings: Settings) -> Callable[[], str | None]:
+    from rowcast.errors import RowcastError
+
+    def check() -> str | None:
+        try:
+            store(settings).writers()
+        except RowcastError as error:
+            return error.message
+        return None
+
+    return check
