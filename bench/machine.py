@@ -1,0 +1,203 @@
+"""Processes under measurement: start one on a core, read its CPU time and memory, put load on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SERVER_CORE, LOAD_CORE = 0, 1
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk saw in one run."""
+
+    answered: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+    cpu: float
+    """Seconds of CPU that wrk itself took."""
+
+
+class Server:
+    """A server process and everything it started, on one core."""
+
+    def __init__(self, name: str, command: list[str], port: int, path: str, env: dict[str, str], log: Path) -> None:
+        self.name = name
+        self.url = f"http://127.0.0.1:{port}{path}"
+        self.port = port
+        self._command = command
+        self._env = env
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self.pid = 0
+
+    def start(self, body: bytes) -> float:
+        """Start it and ask until it answers; the seconds that took."""
+        began = time.perf_counter()
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                ["taskset", "-c", str(SERVER_CORE), *self._command],
+                env={**os.environ, **self._env},
+                cwd=HERE.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        while not self.answers(body):
+            if self._process.poll() is not None or time.perf_counter() - began > 60:
+                self.stop()
+                raise SystemExit(f"{self.name} does not answer; its log:\n{self._log.read_text()[-4000:]}")
+            time.sleep(0.002)
+        seconds = time.perf_counter() - began
+        self.pid = self._answering()
+        return seconds
+
+    def answers(self, body: bytes) -> bool:
+        """Does it answer this body with 200?"""
+        try:
+            return len(self.ask(body)) > 0
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise SystemExit(f"{self.name} answers {error.code}: {error.read()[:2000]!r}") from None
+            return False
+        except OSError:
+            return False
+
+    def ask(self, body: bytes | None, path: str | None = None) -> bytes:
+        """The reply to one request."""
+        url = self.url if path is None else f"http://127.0.0.1:{self.port}{path}"
+        request = urllib.request.Request(url, body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            answer: bytes = reply.read()
+            return answer
+
+    def stop(self) -> None:
+        """End it as a person would, then by force."""
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(20)
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def tree(self) -> list[int]:
+        """The process and all its descendants."""
+        assert self._process is not None
+        children: dict[int, list[int]] = {}
+        for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+            with suppress(OSError, ValueError):
+                children.setdefault(int(_stat(pid)[1]), []).append(pid)
+        found, new = [], [self._process.pid]
+        while new:
+            found += new
+            new = [child for parent in new for child in children.get(parent, [])]
+        return found
+
+    def cpu(self) -> tuple[float, float]:
+        """Seconds of CPU so far: of the answering process, of everything beside it."""
+        beside = sum(cpu_seconds(pid) for pid in self.tree() if pid != self.pid)
+        return cpu_seconds(self.pid), beside
+
+    def memory(self) -> float:
+        """Megabytes that the answering process has in memory."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+        return 0.0
+
+    def settle(self, limit: float = 60.0) -> None:
+        """Wait until nothing of it works any more, the indexer included."""
+        deadline = time.monotonic() + limit
+        calm = 0
+        before = sum(self.cpu())
+        while calm < 3 and time.monotonic() < deadline:
+            time.sleep(0.15)
+            now = sum(self.cpu())
+            calm = calm + 1 if now - before <= 1.5 / TICKS else 0
+            before = now
+
+    def _answering(self) -> int:
+        """The process that listens; where several hold the socket, the one that has worked most."""
+        inodes = _listening(self.port)
+        holders = [pid for pid in self.tree() if inodes & set(_sockets(pid))]
+        return max(holders or self.tree(), key=cpu_seconds)
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat after the name: state, parent, ..."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Seconds of CPU of all threads of a process, ended ones included; exact to a tick (10 ms)."""
+    try:
+        fields = _stat(pid)
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def busy_seconds() -> float:
+    """Seconds of CPU that the whole machine has spent working."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    idle = fields[3] + fields[4]
+    return (sum(fields[:8]) - idle) / TICKS
+
+
+def _listening(port: int) -> set[str]:
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    rows = (line.split() for line in lines)
+    return {row[9] for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
+
+
+def _sockets(pid: int) -> Iterator[str]:
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                target = str(descriptor.readlink())
+                if target.startswith("socket:["):
+                    yield target[8:-1]
+
+
+def load(url: str, connections: int, seconds: float, bodies: Path, first: int) -> Load:
+    """One run of wrk on its own core, every body another."""
+    before = os.times()
+    wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(HERE / "unique.lua"), url]
+    finished = subprocess.run(
+        ["taskset", "-c", str(LOAD_CORE), *wrk],
+        env={**os.environ, "BENCH_BODIES": str(bodies), "BENCH_FIRST": str(first)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=seconds + 60,
+    )
+    after = os.times()
+    cpu = after.children_user - before.children_user + after.children_system - before.children_system
+    return Load(**json.loads(finished.stdout.strip().splitlines()[-1]), cpu=cpu)
+
+
+@contextmanager
+def running(server: Server, body: bytes) -> Iterator[float]:
+    """A server for the length of a block; gives the seconds to its first answer."""
+    try:
+        yield server.start(body)
+    finally:
+        server.stop()

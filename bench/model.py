@@ -1,0 +1,50 @@
+"""Train the loan example as a model of exactly 200 trees, so that figures of different days compare.
+
+    python bench/model.py TABLE HOME      prints the bundle's folder
+
+The product stops LightGBM early and tunes it; here the number of trees is given. All else is the product's own way:
+preprocessing, calibration, export, certificate, registry.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rowcast import tables
+from rowcast.adapters.folder import FolderRegistry
+from rowcast.adapters.onnx import open_graph
+from rowcast.training import candidates, run
+from rowcast.training.boosting import Boosting
+from rowcast.training.candidate import Fitted, Labelled, Params, Setting
+from rowcast.training.story import Options
+
+TREES = 200
+
+
+class TwoHundredTrees(Boosting):
+    """Boosting that neither stops early nor tries other sizes."""
+
+    def fit(self, rows: Labelled, params: Params, setting: Setting, validation: Labelled | None = None) -> Fitted:
+        return super().fit(rows, {**params, "rounds": TREES}, setting)
+
+
+def main(table: str, home: str) -> None:
+    """Train and publish as `loans`."""
+    candidates.CANDIDATES["boosting"] = TwoHundredTrees()
+    options = Options(target="loan_status", name="loans", candidates=("boosting",), trials=1, positive="Approved")
+    registry = FolderRegistry(Path(home) / "models")
+    result = run.train(
+        tables.read(table),
+        options,
+        open_graph=open_graph,
+        registry=registry,
+        now=datetime.now(UTC),
+        progress=lambda event: None,
+    )
+    print(result.path)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,385 @@
+"""`make bench-serve`: what a prediction costs, against a raw JSON echo (the floor) and plain FastAPI + ONNX Runtime.
+
+All three run under uvicorn with uvloop, httptools and no access log, on one core; wrk has the other. They are measured
+in turn, round by round, and compared within a round: CPU time of the answering process per answered request holds still
+when a neighbour loads the machine, requests a second do not. Fails when a promise is broken, and says which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from machine import HERE, Server, busy_seconds, load, running
+from rich.console import Console
+from rich.table import Table
+
+FRESH = "annual_income"
+"""The column that gets a fresh number in every request ..."""
+FIRST, LAST = 100_000, 999_998
+"""... of six digits. As many as have no divisor in common with the number of rows: no body comes twice."""
+NAMES = ("floor", "plain", "rowcast")
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One server under one load in one round."""
+
+    round: int
+    server: str
+    connections: int
+    answered: int
+    rps: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float
+    """Of the answering process, per answered request."""
+    beside_us: float
+    """Of the other processes the server started (the indexer), per answered request."""
+    others: float
+    """Cores that everything else on the machine kept busy meanwhile, wrk left out."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise: what was found, and what it must be."""
+
+    name: str
+    found: float
+    least: float | None = None
+    most: float | None = None
+    aim: float | None = None
+
+    @property
+    def kept(self) -> bool:
+        return (self.least is None or self.found >= self.least) and (self.most is None or self.found <= self.most)
+
+
+def main() -> int:
+    """Prepare, measure, judge, keep the figures."""
+    options = arguments()
+    console = Console(width=max(118, Console().width))
+    with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as scratch:
+        home = Path(scratch)
+        console.print("Training the 200-tree model ...")
+        bundle = train(home)
+        bodies, sample = write_bodies(home, bundle)
+        starts = {name: [] for name in NAMES} if options.starts else {}
+        for _ in range(options.starts):
+            for server in servers(home, bundle):
+                with running(server, sample) as seconds:
+                    starts[server.name].append(seconds)
+        with ExitStack() as stack:
+            started = servers(home, bundle)
+            for server in started:
+                stack.enter_context(running(server, sample))
+            compare(started[1:], bodies)
+            measures = list(measured(started, options, bodies, console))
+            memory = {server.name: server.memory() for server in started}
+            answers = counted_answers(started[-1])
+        kept = history(home)
+    checks = judged(measures, starts, memory, answers, kept)
+    show(console, measures, starts, memory, checks)
+    if not options.no_record:
+        record(options, measures, starts, memory, checks)
+    broken = [check for check in checks if not check.kept]
+    for check in broken:
+        console.print(f"[red]Below the floor: {check.name} is {check.found:.3g}")
+    return 1 if broken else 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of one run of wrk")
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 32, 128])
+    parser.add_argument("--starts", type=int, default=3, help="how often the start is timed")
+    parser.add_argument("--no-record", action="store_true", help="leave results.jsonl alone")
+    return parser.parse_args()
+
+
+def output(command: list[str], env: dict[str, str] | None = None) -> str:
+    """What a command prints; when it fails, the bench ends with what it said."""
+    finished = subprocess.run(
+        command, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=HERE.parent
+    )
+    if finished.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{finished.stdout}{finished.stderr}")
+    return finished.stdout
+
+
+def rowcast(home: Path, *words: str) -> str:
+    """Run one command of the product on this bench's own home."""
+    return output([str(BIN / "rowcast"), *words], {**os.environ, "ROWCAST_HOME": str(home / "home")})
+
+
+def train(home: Path) -> Path:
+    """The loan example as a model of 200 trees; the bundle's folder."""
+    table = home / "loans.csv"
+    rowcast(home, "example", "loans", "--out", str(table))
+    command = [sys.executable, str(HERE / "model.py"), str(table), str(home / "home")]
+    return Path(output(command).strip())
+
+
+def write_bodies(home: Path, bundle: Path) -> tuple[Path, bytes]:
+    """Rows of the table as JSON, cut open where the fresh number goes; and one whole row."""
+    schema = json.loads((bundle / "bundle.json").read_text())["schema"]["columns"]
+    kinds = {column["name"]: column["kind"] for column in schema}
+    path = home / "bodies.txt"
+    with (home / "loans.csv").open(newline="") as table, path.open("w") as out:
+        rows = csv.DictReader(table)
+        for _, row in zip(range(5000), rows, strict=False):
+            cells = {FRESH: 0, **{name: cell(row[name], kind) for name, kind in kinds.items() if name != FRESH}}
+            head, tail = '{"' + FRESH + '":', json.dumps(cells, separators=(",", ":")).partition(":0")[2]
+            out.write(f"{head}\t{tail}\n")
+    return path, f"{head}{FIRST + 1}{tail}".encode()
+
+
+def cell(text: str, kind: str) -> Any:
+    """A CSV cell as a client would send it."""
+    if text == "":
+        return None
+    if kind == "integer":
+        return int(float(text))
+    return float(text) if kind == "number" else text
+
+
+def servers(home: Path, bundle: Path) -> list[Server]:
+    """The three, not started yet, on ports of their own."""
+    uvicorn = [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "--loop", "uvloop", "--http", "httptools"]
+    uvicorn += ["--no-access-log", "--log-level", "warning", "--port"]
+    log = home / "servers.log"
+    return [
+        Server("floor", [*uvicorn, "18201", "floor:app"], 18201, "/predict", {}, log),
+        Server("plain", [*uvicorn, "18202", "plain_fastapi:app"], 18202, "/predict", {"BUNDLE": str(bundle)}, log),
+        Server(
+            "rowcast",
+            [str(BIN / "rowcast"), "serve", "--port", "18203"],
+            18203,
+            "/predict",
+            {"ROWCAST_HOME": str(home / "home")},
+            log,
+        ),
+    ]
+
+
+def compare(started: list[Server], bodies: Path) -> None:
+    """Refuse to compare servers that do not give the same answers."""
+    for line in bodies.read_text().splitlines()[:100]:
+        body = line.replace("\t", str(FIRST)).encode()
+        plain, ours = (json.loads(server.ask(body)) for server in started)
+        if plain["prediction"] != ours["prediction"] or abs(plain["probability"] - ours["probability"]) > 1e-6:
+            raise SystemExit(f"the answers differ for {body.decode()}: {plain} and {ours}")
+
+
+def measured(started: list[Server], options: argparse.Namespace, bodies: Path, console: Console) -> Iterator[Measure]:
+    """Round by round, each server under each load; a short run first to warm up."""
+    fresh = FIRST
+    for server in started:
+        fresh += load(server.url, 32, 1, bodies, fresh).answered
+        server.settle()
+    for turn in range(1, options.rounds + 1):
+        for connections in options.connections:
+            for server in started:
+                found = measure(server, turn, connections, options.seconds, bodies, fresh)
+                fresh = FIRST + (fresh + found.answered - FIRST) % (LAST - FIRST)
+                console.print(
+                    f"{turn} c{connections:<4} {server.name:8} {found.rps:8.0f}/s  cpu {found.cpu_us:6.1f} µs"
+                    f"  beside {found.beside_us:5.1f}  p50 {found.p50_ms:.2f}  p99 {found.p99_ms:.2f}"
+                    f"  others {found.others:.2f}"
+                )
+                yield found
+
+
+def measure(server: Server, turn: int, connections: int, seconds: float, bodies: Path, fresh: int) -> Measure:
+    """One run of wrk, with the CPU time it cost the server."""
+    busy, (cpu, beside) = busy_seconds(), server.cpu()
+    seen = load(server.url, connections, seconds, bodies, fresh)
+    busy_after, (cpu_after, beside_after) = busy_seconds(), server.cpu()
+    if seen.failed or not seen.answered:
+        raise SystemExit(f"{server.name} at c{connections}: {seen.failed} failed of {seen.answered}")
+    others = busy_after - busy - (cpu_after - cpu) - (beside_after - beside) - seen.cpu
+    # What the indexer still has to do belongs to this run.
+    server.settle()
+    beside_after = server.cpu()[1]
+    return Measure(
+        turn,
+        server.name,
+        connections,
+        seen.answered,
+        seen.answered / seen.seconds,
+        seen.p50_ms,
+        seen.p99_ms,
+        (cpu_after - cpu) / seen.answered * 1e6,
+        (beside_after - beside) / seen.answered * 1e6,
+        max(0.0, others / seen.seconds),
+    )
+
+
+def counted_answers(server: Server) -> float:
+    """How many predictions the server says it has answered since it started."""
+    text = server.ask(None, "/metrics").decode()
+    lines = [line for line in text.splitlines() if line.startswith("rowcast_predictions_total")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def history(home: Path) -> dict[str, Any]:
+    """Every chain verified, every entry counted, after the server has ended."""
+    found: dict[str, Any] = json.loads(rowcast(home, "history", "verify", "--json"))
+    return found
+
+
+def paired(measures: list[Measure], connections: int, ratio: Callable[[dict[str, Measure]], float]) -> float:
+    """The median over the rounds of a ratio taken within a round."""
+    rounds = sorted({found.round for found in measures})
+    groups = [
+        {found.server: found for found in measures if (found.round, found.connections) == (turn, connections)}
+        for turn in rounds
+    ]
+    return median(map(ratio, groups))
+
+
+def judged(
+    measures: list[Measure],
+    starts: dict[str, list[float]],
+    memory: dict[str, float],
+    answers: float,
+    kept: dict[str, Any],
+) -> list[Check]:
+    """Every promise of the serving path."""
+    checks = []
+    loads = {found.connections for found in measures}
+    for connections, least, aim in ((32, 0.40, 0.55), (128, 0.50, 0.70)):
+        if connections not in loads:
+            continue
+
+        def at(ratio: Callable[[dict[str, Measure]], float], connections: int = connections) -> float:
+            return paired(measures, connections, ratio)
+
+        label = f"c{connections}"
+        checks += [
+            Check(
+                f"floor CPU / Rowcast CPU, {label}",
+                at(lambda m: m["floor"].cpu_us / m["rowcast"].cpu_us),
+                least,
+                aim=aim,
+            ),
+            Check(f"requests/s against plain, {label}", at(lambda m: m["rowcast"].rps / m["plain"].rps), 3.0),
+            Check(f"plain requests/s against the floor, {label}", at(lambda m: m["plain"].rps / m["floor"].rps), 0.13),
+            Check(
+                f"p99/p50 against the floor's, {label}", at(lambda m: spread(m["rowcast"]) / spread(m["floor"])), most=3
+            ),
+            Check(
+                f"indexer CPU / answering CPU, {label}",
+                at(lambda m: m["rowcast"].beside_us / m["rowcast"].cpu_us),
+                most=0.5,
+            ),
+        ]
+    if starts:
+        ratio = median(ours / plain for ours, plain in zip(starts["rowcast"], starts["plain"], strict=True))
+        checks.append(Check("start to first answer against plain", ratio, most=2.5))
+    checks.append(Check("memory of the answering process, MB", memory["rowcast"], most=130))
+    checks.append(Check("breaks in the history's chains", len(kept["broken"]), most=0))
+    checks.append(Check("history entries - answers", kept["entries"] - len(starts.get("rowcast", [])) - answers, 0, 0))
+    return checks
+
+
+def spread(found: Measure) -> float:
+    return found.p99_ms / found.p50_ms
+
+
+def show(
+    console: Console,
+    measures: list[Measure],
+    starts: dict[str, list[float]],
+    memory: dict[str, float],
+    checks: list[Check],
+) -> None:
+    """The medians and the verdicts on screen."""
+    table = Table(title="medians over the rounds")
+    for heading in ("server", "c", "requests/s", "p50 ms", "p99 ms", "CPU µs", "indexer µs", "others", "start s", "MB"):
+        table.add_column(heading, justify="left" if heading == "server" else "right")
+    for row in summary(measures):
+        name = row["server"]
+        start = f"{median(starts[name]):.2f}" if starts else ""
+        table.add_row(
+            name,
+            str(row["connections"]),
+            f"{row['rps']:,.0f}",
+            f"{row['p50_ms']:.2f}",
+            f"{row['p99_ms']:.2f}",
+            f"{row['cpu_us']:.1f}",
+            f"{row['beside_us']:.1f}",
+            f"{row['others']:.2f}",
+            start,
+            f"{memory[name]:.0f}",
+        )
+    console.print(table)
+    verdicts = Table(title="promises")
+    for heading in ("promise", "found", "at least", "at most", "aim", ""):
+        verdicts.add_column(heading, justify="left" if heading == "promise" else "right")
+    for check in checks:
+        bounds = ["" if bound is None else f"{bound:g}" for bound in (check.least, check.most, check.aim)]
+        verdicts.add_row(check.name, f"{check.found:.3g}", *bounds, "[green]kept" if check.kept else "[red]broken")
+    console.print(verdicts)
+
+
+def summary(measures: list[Measure]) -> list[dict[str, Any]]:
+    """One line a server and load: the median of each figure."""
+    rows = []
+    for connections in sorted({found.connections for found in measures}):
+        for name in NAMES:
+            group = [asdict(found) for found in measures if (found.server, found.connections) == (name, connections)]
+            figures = ("rps", "p50_ms", "p99_ms", "cpu_us", "beside_us", "others")
+            middle = {figure: round(median(one[figure] for one in group), 3) for figure in figures}
+            rows.append({"server": name, "connections": connections, **middle})
+    return rows
+
+
+def record(
+    options: argparse.Namespace,
+    measures: list[Measure],
+    starts: dict[str, list[float]],
+    memory: dict[str, float],
+    checks: list[Check],
+) -> None:
+    """Append one line to results.jsonl."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
+    )
+    line = {
+        "bench": "serve",
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit.stdout.strip(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "versions": {name: version(name) for name in ("uvicorn", "uvloop", "onnxruntime", "msgspec", "fastapi")},
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "medians": summary(measures),
+        "start_seconds": {name: round(median(found), 3) for name, found in starts.items()},
+        "memory_mb": {name: round(found, 1) for name, found in memory.items()},
+        "checks": {check.name: round(check.found, 4) for check in checks},
+        "kept": all(check.kept for check in checks),
+    }
+    with (HERE / "results.jsonl").open("a") as out:
+        out.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
