@@ -116,6 +116,13 @@ class Server:
         beside = sum(cpu_seconds(pid) for pid in self.tree() if pid != self.pid)
         return cpu_seconds(self.pid), beside
 
+    def clear_core(self) -> None:
+        """Leave the core to the answering process; what runs beside it goes to the core of the load."""
+        for pid in self.tree():
+            if pid != self.pid:
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(pid, {LOAD_CORE})
+
     def memory(self) -> float:
         """Megabytes that the answering process has in memory."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():

@@ -1,6 +1,7 @@
 """`make bench-serve`: what a prediction costs, against a raw JSON echo (the floor) and plain FastAPI + ONNX Runtime.
 
-All three run under uvicorn with uvloop, httptools and no access log, on one core; wrk has the other. They are measured
+The answering process of each runs under uvicorn with uvloop, httptools and no access log, alone on one core; wrk and
+Rowcast's indexer have the other. They are measured
 in turn, round by round, and compared within a round: CPU time of the answering process per answered request holds still
 when a neighbour loads the machine, requests a second do not. Fails when a promise is broken, and says which.
 """
@@ -162,7 +163,7 @@ def cell(text: str, kind: str) -> Any:
 def servers(home: Path, bundle: Path) -> list[Server]:
     """The three, not started yet, on ports of their own."""
     uvicorn = [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "--loop", "uvloop", "--http", "httptools"]
-    uvicorn += ["--no-access-log", "--log-level", "warning", "--port"]
+    uvicorn += ["--no-access-log", "--no-server-header", "--no-proxy-headers", "--log-level", "warning", "--port"]
     log = home / "servers.log"
     return [
         Server("floor", [*uvicorn, "18201", "floor:app"], 18201, "/predict", {}, log),
@@ -208,6 +209,7 @@ def measured(started: list[Server], options: argparse.Namespace, bodies: Path, c
 
 def measure(server: Server, turn: int, connections: int, seconds: float, bodies: Path, fresh: int) -> Measure:
     """One run of wrk, with the CPU time it cost the server."""
+    server.clear_core()
     busy, (cpu, beside) = busy_seconds(), server.cpu()
     seen = load(server.url, connections, seconds, bodies, fresh)
     busy_after, (cpu_after, beside_after) = busy_seconds(), server.cpu()

@@ -33,6 +33,7 @@ def score(table: tables.Table, manifest: Manifest, graph: Graph) -> pl.DataFrame
 def score_file(reference: Reference, manifest: Manifest, graph: Graph, source: Path, out: Path) -> Summary:
     """Score one file into another; nothing is written when a row does not fit."""
     started = time.monotonic()
+    tables.check_name(out)
     scored = score(tables.read(source), manifest, graph)
     tables.write(scored, out)
     seconds = round(time.monotonic() - started, 3)

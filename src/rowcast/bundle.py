@@ -105,7 +105,7 @@ class Bundle:
 
 
 def pack(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
-    """Write a bundle into an empty folder and return its manifest, completed with file digests and the bundle digest."""
+    """Write a bundle into an empty folder; return its manifest, completed with all digests."""
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     complete = msgspec.structs.replace(manifest, files=digests, digest=_digest(manifest, digests))
     for name, content in files.items():
@@ -129,7 +129,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}") from None
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} is damaged: {error}") from None
 
 

@@ -10,6 +10,7 @@ RowcastError                    something the user can read and act on
 │   └── ModelNotFound
 ├── RequestError                a request that cannot be answered as sent
 │   ├── BodyError               not JSON, too deep, too large, wrong shape
+│   ├── MethodNotAllowed        another method is meant here
 │   └── InvalidRows             rows that break the schema: every error of every row
 ├── NotFound                    no such prediction, no such route
 ├── Overloaded                  shed now, try again later
@@ -96,6 +97,16 @@ class ValueProblem(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str
     got: Any = msgspec.UNSET
     row: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class MethodNotAllowed(RequestError):
+    """Carries the methods that are, as HTTP lists them."""
+
+    slug = "method-not-allowed"
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"this address takes {allowed}; see /docs")
+        self.allowed = allowed
 
 
 class InvalidRows(RequestError):

@@ -92,8 +92,11 @@ def write_example(name: str, path: str | Path, rows: int | None = None, seed: in
         raise TableError(f"there is no example {name!r}; choose from {', '.join(EXAMPLES)}")
     columns = EXAMPLES[name](seed=seed) if rows is None else EXAMPLES[name](rows=rows, seed=seed)
     path = Path(path)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+    except OSError as error:
+        raise TableError(f"{path} cannot be written: {error.strerror}") from None
     return path

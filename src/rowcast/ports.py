@@ -68,10 +68,13 @@ class RegistryWriter(RegistryReader, Protocol):
 class Journal(Protocol):
     """Where predictions are kept before they are answered. One writer, one chain."""
 
-    writer: str
+    @property
+    def writer(self) -> str:
+        """The writer whose chain is being extended; another one after a failure."""
+        ...
 
     def append(self, drafts: Sequence[Draft]) -> None:
-        """Seal and keep all drafts, or none: Unavailable when they could not be kept, and the chain is as before."""
+        """Seal and keep all drafts; Unavailable when they could not be kept, and the next ones begin a new chain."""
         ...
 
     def close(self) -> None:

@@ -1,8 +1,9 @@
-"""Settings: command line > environment > `.env` > `rowcast.toml` > default. The one place that reads the environment."""
+"""Settings: command line > environment > `.env` > `rowcast.toml` > default. Only this file reads the environment."""
 
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,11 +95,17 @@ def load(**given: Any) -> Settings:
     """The settings that hold now; `given` are those of the command line, None meaning not given."""
     _refuse_unknown_variables()
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise SettingsError(_explained(error)) from None
-    except ValueError as error:  # rowcast.toml that is no TOML, a variable that is no JSON where JSON is needed
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"rowcast.toml cannot be read: {error}") from None
+    except ValueError as error:  # a variable that is no JSON where JSON is needed
         raise SettingsError(f"the settings cannot be read: {error}") from None
+    for name, folder in (("home", settings.home), ("registry", settings.registry), ("journal", settings.journal)):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise SettingsError(f"setting {name!r} is {str(folder)!r}, which is a file; it must be a folder")
+    return settings
 
 
 def _refuse_unknown_variables() -> None:

@@ -157,7 +157,7 @@ def server(settings: Settings) -> Server:
     metrics = Metrics(spool.backlog)
     deployment = deploy(references, models, open_graph, metrics.listen, default=default)
     with ExitStack() as undo:
-        journal = FileJournal(settings.journal_folder, uuid.uuid4().hex, settings.durability)
+        journal = FileJournal(settings.journal_folder, lambda: uuid.uuid4().hex, settings.durability)
         undo.callback(journal.close)
         predictor = Predictor(deployment, journal, metrics.listen, max_waiting=settings.max_waiting_rows)
         native = NativeApi(predictor, max_rows=settings.max_rows)
@@ -166,7 +166,7 @@ def server(settings: Settings) -> Server:
         command = [sys.executable, "-m", "rowcast.cli", "indexer"]
         indexer = Indexer(command, settings.for_child(), settings.journal_folder)
         edge = Edge(
-            native.route,
+            native.routes,
             cold,
             Lifecycle(health, journal, indexer),
             metrics.listen,

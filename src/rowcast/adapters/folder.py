@@ -1,4 +1,4 @@
-"""A registry in a folder: `NAME/VERSION/` bundles, `NAME/aliases.json`, and `generation`, which moves when an alias does.
+"""A registry in a folder: `NAME/VERSION/` bundles, `NAME/aliases.json`, and `generation`, which moves with every alias.
 
 Atomic by rename alone, so that it works on any local or NFS folder and survives the death of a writer at any point.
 """
@@ -36,7 +36,7 @@ def check_name(name: str) -> str:
     """The name, or RegistryError when it cannot name a model."""
     if not NAME_RULE.fullmatch(name):
         raise RegistryError(
-            f"{name!r} cannot name a model: use a-z, 0-9, '.', '_' and '-', 64 characters at most, a letter or digit first"
+            f"{name!r} cannot name a model: use at most 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first"
         )
     if name in RESERVED:
         raise RegistryError(f"{name!r} is reserved; choose another model name")

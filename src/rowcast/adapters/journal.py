@@ -3,7 +3,8 @@
 A writer's folder holds segments `WRITER-000000000000.journal`, named by their first sequence number:
 
     segment   header line: JSON {format, writer, first, previous}, then frames, then zeros
-    frame     magic 'RJ', u32 head length, u32 row length, head, 16 bytes salt, row, 32 bytes link   (little-endian)
+    frame     magic 'RJ', u32 head length, u32 row length, u32 mark (the lengths' own check), head, 16 bytes salt, row,
+              32 bytes link; little-endian
 
 The link is the frame's checksum too: it covers everything in it and the whole chain before it. A segment's room is
 reserved when it is made: a full disk is met before anything is answered, and a write that changes no file size costs a
@@ -20,10 +21,11 @@ import mmap
 import os
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import IO, Literal
 
 import msgspec
 
@@ -32,10 +34,12 @@ from rowcast.errors import HistoryError, Unavailable
 from rowcast.ports import Position, Stored, StoreWriter
 
 FORMAT = 1
-FRAME = struct.Struct("<2sII")
+FRAME = struct.Struct("<2sIII")
 MAGIC = b"RJ"
+LENGTHS_MARK = 0x5243_4A31
 LINK_BYTES = 32
 SEGMENT_BYTES = 16 * 1024 * 1024
+LOOK_AHEAD = 4096
 SUFFIX = ".journal"
 
 Durability = Literal["process", "disk"]
@@ -53,47 +57,61 @@ class Header(msgspec.Struct, frozen=True):
 class FileJournal:
     """One writer's appending end. Seals and writes all drafts of a tick at once, or none."""
 
-    def __init__(self, folder: Path, writer: str, durability: Durability = "process") -> None:
-        self.writer = writer
+    def __init__(self, folder: Path, new_writer: Callable[[], str], durability: Durability = "process") -> None:
         self._folder = folder
+        self._new_writer = new_writer
         self._sync = durability == "disk"
-        self._chain = Chain(writer)
         self._fd = -1
         self._size = 0
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._start_segment(0, self._chain.previous)
-        except OSError as error:
-            raise Unavailable(f"the journal {folder} cannot be written: {error.strerror}") from None
+        self._closed = False
+        self._begin()
+
+    @property
+    def writer(self) -> str:
+        """The writer whose chain is being extended."""
+        return self._chain.writer
 
     def append(self, drafts: Sequence[Draft]) -> None:
-        """Seal and write all drafts in one call; on failure nothing of them stays and the chain is as before."""
+        """Seal and write all drafts in one call. When that fails the chain is given up and the next tick begins
+        another: no entry that was answered can ever share its place with one that was not."""
+        if self._fd < 0:
+            self._begin()
         chain = self._chain
-        seq, previous = chain.seq, chain.previous
+        first, previous = chain.seq, chain.previous
+        pack_frame = FRAME.pack
         frames: list[bytes] = []
-        for draft, linked in zip(drafts, chain.extend(drafts), strict=True):
-            head, row = draft.head, draft.row
-            frames += (FRAME.pack(MAGIC, len(head), len(row)), head, draft.salt, row, linked)
+        for draft in drafts:
+            head, salt, row = draft.head, draft.salt, draft.row
+            lengths = len(head), len(row)
+            frames += (pack_frame(MAGIC, *lengths, lengths[0] ^ lengths[1] ^ LENGTHS_MARK), head, salt, row)
+            frames.append(chain.extend(head, salt, row))
         block = b"".join(frames)
         try:
             if self._size + len(block) > SEGMENT_BYTES:
-                self._start_segment(seq, previous, len(block))
-            written = os.pwrite(self._fd, block, self._size)
-            if written != len(block):
+                self._start_segment(first, previous, len(block))
+            if os.pwrite(self._fd, block, self._size) != len(block):
                 raise OSError(errno.ENOSPC, "the disk took only a part of it")
             if self._sync:
                 os.fdatasync(self._fd)
         except OSError as error:
-            chain.rewind(seq, previous)
-            self._discard_tail()
-            raise Unavailable(f"the journal {self._folder} cannot be written: {error.strerror}") from None
-        self._size += written
+            self._let_go()
+            raise self._unavailable(error) from None
+        self._size += len(block)
 
     def close(self) -> None:
         """Give up the lock; the indexer may finish and delete the segment."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._closed = True
+        self._let_go()
+
+    def _begin(self) -> None:
+        if self._closed:
+            raise Unavailable(f"the journal {self._folder} is closed")
+        self._chain = Chain(self._new_writer())
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._start_segment(0, self._chain.previous)
+        except OSError as error:
+            raise self._unavailable(error) from None
 
     def _start_segment(self, first: int, previous: bytes, room: int = 0) -> None:
         header = msgspec.json.encode(Header(FORMAT, self.writer, first, previous.hex())) + b"\n"
@@ -110,16 +128,16 @@ class FileJournal:
             os.close(fd)
             hidden.unlink(missing_ok=True)
             raise
-        self.close()
+        self._let_go()
         self._fd, self._size = fd, len(header)
 
-    def _discard_tail(self) -> None:
-        """Make what lies behind the last whole tick zeros again."""
-        os.ftruncate(self._fd, self._size)
-        with contextlib.suppress(
-            OSError
-        ):  # without the reserve the next write is slower, or says that the disk is full
-            _reserve(self._fd, SEGMENT_BYTES)
+    def _let_go(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _unavailable(self, error: OSError) -> Unavailable:
+        return Unavailable(f"the journal {self._folder} cannot be written: {error.strerror}")
 
 
 def _reserve(fd: int, size: int) -> None:
@@ -137,48 +155,44 @@ class Segment:
         self.path = path
         with path.open("rb") as file:
             line = file.readline(4096)
-            self._bytes = os.fstat(file.fileno()).st_size
         try:
             header = msgspec.json.decode(line, type=Header)
-        except msgspec.MsgspecError:
+            self._previous = bytes.fromhex(header.previous)
+        except ValueError:
             raise HistoryError(f"{path} is not a journal segment") from None
         if header.format != FORMAT:
             raise HistoryError(f"{path} has journal format {header.format}; this version of Rowcast reads {FORMAT}")
         self.writer = header.writer
-        self._offset = len(line)
-        self._previous = bytes.fromhex(header.previous)
         self._seq = header.first
+        self._offset = len(line)
         if header.first == 0 and self._previous != genesis(header.writer):
             raise HistoryError(f"{path} does not begin where its writer began")
+        self._before = (self._offset, self._seq, self._previous)
 
     def more(self, limit: int = 4096) -> list[Sealed]:
-        """The next whole, verified entries; HistoryError at a damaged one."""
+        """The next whole, verified entries. Those before a damaged one come first; then HistoryError names it."""
+        self._before = (self._offset, self._seq, self._previous)
         found: list[Sealed] = []
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
+        with self.path.open("rb", buffering=0) as file:
+            ended = self._ended(file)
             while len(found) < limit:
-                prefix = file.read(FRAME.size)
-                if len(prefix) < FRAME.size or not any(prefix):
-                    break
-                magic, head_length, row_length = FRAME.unpack(prefix)
-                length = head_length + SALT_BYTES + row_length + LINK_BYTES
-                body = file.read(length) if magic == MAGIC and length <= self._bytes else b""
-                sealed = self._sealed(body, head_length, row_length) if len(body) == length else None
+                sealed, end = self._read(file)
+                if sealed is None and self._something_follows(file, end, ended):
+                    # Pages are written in order: what comes before a written byte is written too, or it is damaged.
+                    sealed, end = self._read(file)
+                    if sealed is None and not found:
+                        raise HistoryError(f"{self.path} is damaged at byte {self._offset}: entry {self._seq}")
                 if sealed is None:
-                    self._expect_tail(file, self._offset + FRAME.size + length)
-                    break
+                    break  # nothing yet, or a write under way, or one cut by a crash: it was never answered
                 found.append(sealed)
                 self._previous = sealed.link
                 self._seq += 1
-                self._offset += FRAME.size + length
+                self._offset = end
         return found
 
-    def _expect_tail(self, file: BinaryIO, end: int) -> None:
-        """A frame that does not verify is a write under way, or cut by a crash (then it was never answered), if only
-        zeros follow it; else it is damage."""
-        file.seek(min(end, self._bytes))
-        if any(file.read().strip(b"\0")):
-            raise HistoryError(f"{self.path} is damaged at byte {self._offset}: entry {self._seq} does not verify")
+    def back(self) -> None:
+        """Undo the last `more`: what it gave was not kept."""
+        self._offset, self._seq, self._previous = self._before
 
     def all(self) -> Iterator[Sealed]:
         """Every entry from here on."""
@@ -188,21 +202,41 @@ class Segment:
     def ended(self) -> bool:
         """Whether its writer has let go of it, by moving on or by dying."""
         with self.path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            return True
+            return self._ended(file)
 
-    def _sealed(self, body: bytes, head_length: int, row_length: int) -> Sealed | None:
-        head = body[:head_length]
+    def _read(self, file: FileIO) -> tuple[Sealed | None, int]:
+        """The entry at the offset if it is whole and verifies, and where it ends as far as can be told."""
+        prefix = os.pread(file.fileno(), FRAME.size, self._offset)
+        start = self._offset + FRAME.size
+        if len(prefix) < FRAME.size:
+            return None, start
+        magic, head_length, row_length, mark = FRAME.unpack(prefix)
+        if magic != MAGIC or mark != head_length ^ row_length ^ LENGTHS_MARK:
+            return None, start
+        length = head_length + SALT_BYTES + row_length + LINK_BYTES
+        body = os.pread(file.fileno(), length, start)
+        if len(body) < length:
+            return None, start + length
+        head, linked = body[:head_length], body[-LINK_BYTES:]
         salt = body[head_length : head_length + SALT_BYTES]
         row = body[head_length + SALT_BYTES : -LINK_BYTES]
         hashed = row_hash(salt, row)
-        linked = body[-LINK_BYTES:]
         if link(self._previous, self._seq, head, hashed) != linked:
-            return None
-        return Sealed(self._seq, head, salt, row, hashed, linked)
+            return None, start + length
+        return Sealed(self._seq, head, salt, row, hashed, linked), start + length
+
+    def _something_follows(self, file: FileIO, end: int, ended: bool) -> bool:
+        """Whether anything is written behind `end`; of a segment still written, only the next bytes are looked at."""
+        size = os.fstat(file.fileno()).st_size - end if ended else LOOK_AHEAD
+        return bool(os.pread(file.fileno(), max(0, size), end).strip(b"\0"))
+
+    def _ended(self, file: IO[bytes]) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        fcntl.flock(file, fcntl.LOCK_UN)
+        return True
 
 
 class FolderSpool:
@@ -214,11 +248,11 @@ class FolderSpool:
         self._positions: dict[str, Position | None] = {}
 
     def find(self, prediction_id: str) -> Stored | None:
-        """The entry of one prediction that still lies in a journal."""
+        """The entry of one prediction that still lies in a journal; passes by what cannot be read."""
         wanted = prediction_id.encode()
         start = b'{"id":"%s"' % wanted
         for path in self._segments():
-            try:
+            with contextlib.suppress(FileNotFoundError, ValueError, HistoryError):
                 with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
                     if memory.find(wanted) < 0:
                         continue
@@ -226,8 +260,6 @@ class FolderSpool:
                 for sealed in segment.all():
                     if decode_head(sealed.head).reply.startswith(start):
                         return Stored(segment.writer, sealed)
-            except FileNotFoundError:
-                continue  # indexed and deleted since it was listed
         return None
 
     def after(self, writer: str, seq: int) -> Iterator[Sealed]:
@@ -243,17 +275,33 @@ class FolderSpool:
         return sorted({path.name.rpartition("-")[0] for path in self._segments()})
 
     def drain(self, store: StoreWriter) -> int:
-        """Move whole entries into the store and delete the segments that ended and are stored to their end."""
+        """Move whole entries into the store and delete the segments that ended and are stored to their end. A damaged
+        segment stays, and is reported when all others are done."""
         moved = 0
+        damaged: HistoryError | None = None
         for path in self._segments():
-            segment = self._reading.get(path) or Segment(path)
-            self._reading[path] = segment
-            ended = segment.ended()  # asked before reading: what comes after the last read is then nothing
-            while found := segment.more():
+            try:
+                moved += self._drain(path, store)
+            except HistoryError as error:
+                damaged = damaged or error
+        if damaged is not None:
+            raise damaged
+        return moved
+
+    def _drain(self, path: Path, store: StoreWriter) -> int:
+        segment = self._reading.get(path) or Segment(path)
+        self._reading[path] = segment
+        ended = segment.ended()  # asked before reading: what comes after the last read is then nothing
+        moved = 0
+        while found := segment.more():
+            try:
                 moved += self._store(store, segment.writer, found)
-            if ended:
-                path.unlink()
-                del self._reading[path]
+            except BaseException:
+                segment.back()
+                raise
+        if ended:
+            path.unlink()
+            del self._reading[path]
         return moved
 
     def backlog(self) -> int:

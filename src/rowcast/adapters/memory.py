@@ -75,20 +75,22 @@ class MemoryJournal:
     """A journal that is its own store: what is appended can be looked up at once."""
 
     def __init__(self, store: MemoryStore, writer: str) -> None:
-        self.writer = writer
         self._store = store
         self._chain = Chain(writer)
 
+    @property
+    def writer(self) -> str:
+        """The writer whose chain is being extended."""
+        return self._chain.writer
+
     def append(self, drafts: Sequence[Draft]) -> None:
         """Seal and keep all drafts."""
-        first = self._chain.seq
-        self._store.record(
-            self.writer,
-            [
-                Sealed(seq, draft.head, draft.salt, draft.row, row_hash(draft.salt, draft.row), linked)
-                for seq, (draft, linked) in enumerate(zip(drafts, self._chain.extend(drafts), strict=True), first)
-            ],
-        )
+        self._store.record(self.writer, [self._sealed(draft) for draft in drafts])
+
+    def _sealed(self, draft: Draft) -> Sealed:
+        seq, hashed = self._chain.seq, row_hash(draft.salt, draft.row)
+        linked = self._chain.extend(draft.head, draft.salt, draft.row)
+        return Sealed(seq, draft.head, draft.salt, draft.row, hashed, linked)
 
     def close(self) -> None:
         """Nothing to give up: the store lives as long as the process."""

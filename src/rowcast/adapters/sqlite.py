@@ -107,15 +107,22 @@ class SqliteStore:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        existing = self.path.exists()
-        name = f"{self.path.absolute().as_uri()}?mode=ro" if existing else "file::memory:"
         try:
-            with closing(sqlite3.connect(name, uri=True, timeout=5, isolation_level=None)) as connection:
-                if not existing:
-                    migrate(connection, self.path)  # nothing was kept yet: an empty history answers
+            with closing(self._reader()) as connection:
                 yield connection
         except sqlite3.Error as error:
             raise Unavailable(f"the history {self.path} cannot be read: {error}") from None
+
+    def _reader(self) -> sqlite3.Connection:
+        """A connection that cannot write; to an empty history while there is none on disk yet."""
+        if self.path.exists():
+            connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+            if schema_version(connection, self.path) > 0:
+                return connection
+            connection.close()
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        migrate(connection, self.path)
+        return connection
 
     def _writer(self) -> sqlite3.Connection:
         if self._writing is None:
@@ -136,14 +143,21 @@ class SqliteStore:
         return int(connection.execute("SELECT number FROM writers WHERE writer = ?", [writer]).fetchone()[0])
 
 
+def schema_version(connection: sqlite3.Connection, path: Path) -> int:
+    """How many migrations the file has seen; HistoryError when it has seen more than this version knows."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > len(MIGRATIONS):
+        connection.close()
+        raise HistoryError(
+            f"{path} was written by a newer Rowcast (schema {version}); this one knows {len(MIGRATIONS)}"
+        )
+    return version
+
+
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Bring the file up to this version, all steps in one transaction; refuse a newer one."""
     connection.execute("BEGIN IMMEDIATE")  # two processes may open a new file at once: the second finds it done
-    done = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if done > len(MIGRATIONS):
-        connection.execute("ROLLBACK")
-        raise HistoryError(f"{path} was written by a newer Rowcast (schema {done}); this one knows {len(MIGRATIONS)}")
-    for name in MIGRATIONS[done:]:
+    for name in MIGRATIONS[schema_version(connection, path) :]:
         for part in statement(name).split(";\n"):
             connection.execute(part)
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from typer.exceptions import TyperException
@@ -22,9 +21,6 @@ def main() -> None:
         sys.exit(_mistake(error.message))
     except TyperException as error:
         sys.exit(_mistake(getattr(error, "format_message", error.__str__)()))
-    except BrokenPipeError:  # `rowcast history list | head`: whoever read has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(status if isinstance(status, int) else 0)

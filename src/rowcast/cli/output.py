@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -12,13 +13,20 @@ import msgspec
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    print_lines([msgspec.json.format(msgspec.json.encode(value), indent=2).decode()])
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Plain lines on standard output."""
-    for line in lines:
-        sys.stdout.write(line + "\n")
+    """Plain lines on standard output; whoever reads them may stop reading."""
+    try:
+        for line in lines:
+            sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except (
+        BrokenPipeError
+    ):  # `rowcast history list | head`: nobody is left to print to, at the interpreter's end either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:

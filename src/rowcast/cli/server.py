@@ -30,8 +30,8 @@ def run(settings: Settings, *, as_json: bool) -> int:
 
     _refuse_open_doors(settings)
     wiring.configure_logging(settings)
-    server = wiring.server(settings)
     listener = _listen(settings)
+    server = wiring.server(settings)
     config = uvicorn.Config(
         server.app,
         host=settings.host,
@@ -49,6 +49,9 @@ def run(settings: Settings, *, as_json: bool) -> int:
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     _announce(settings, server.deployment, listener, as_json=as_json)
+    # uvicorn raises the signal again once it has stopped in order; being told to stop is no failure.
+    for wanted in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(wanted, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listener])
     return 0
 
@@ -86,6 +89,7 @@ def _listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen(BACKLOG)  # who connects early waits for the models instead of being refused
     except OSError as error:
         listener.close()
         raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
@@ -99,7 +103,6 @@ def _announce(settings: Settings, deployment: Deployment, listener: socket.socke
     names = [f"{model.name}@{model.version}" for model in deployment.models()]
     if as_json:
         output.print_json({"address": address, "models": names, "default": deployment.default})
-        sys.stdout.flush()
         return
     output.say(f"serving {', '.join(names)} on {address} (API: {address}/docs)")
     if deployment.default:

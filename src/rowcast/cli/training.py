@@ -47,7 +47,7 @@ def _print(result: Result) -> None:
     parity = result.parity
     output.print_lines(
         [
-            f"parity: {parity.label_flips} label flips, largest difference {parity.max_abs_diff:.1e} on {parity.rows} rows",
+            f"parity on {parity.rows} rows: {parity.label_flips} label flips, at most {parity.max_abs_diff:.1e} apart",
             f"published {result.model}@{result.version} in {result.seconds:.1f} s: {result.path}",
         ]
     )

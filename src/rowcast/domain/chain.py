@@ -1,4 +1,4 @@
-"""The history chain: every entry's hash covers the one before it, so that nothing can be changed, dropped or added unseen.
+"""The history chain: each entry's hash covers the one before it, so nothing can be changed, dropped or added unseen.
 
     row hash = H(salt ‖ row)              erasing row and salt keeps the hash, and with it the chain
     link     = H(previous ‖ seq ‖ row hash ‖ head)
@@ -9,7 +9,7 @@ bytes, big-endian; its first entry links to `genesis(writer)`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -95,21 +95,12 @@ class Chain:
         self.seq = 0
         self.previous = genesis(writer)
 
-    def extend(self, drafts: Sequence[Draft]) -> list[bytes]:
-        """The links of the next entries. HOT: one call a tick, two hashes an entry."""
-        seq, previous = self.seq, self.previous
-        links = []
-        for draft in drafts:
-            hashed_row = sha256(draft.salt + draft.row).digest()
-            previous = sha256(previous + seq.to_bytes(8) + hashed_row + draft.head).digest()
-            links.append(previous)
-            seq += 1
-        self.seq, self.previous = seq, previous
-        return links
-
-    def rewind(self, seq: int, previous: bytes) -> None:
-        """Forget entries that could not be written."""
-        self.seq, self.previous = seq, previous
+    def extend(self, head: bytes, salt: bytes, row: bytes) -> bytes:
+        """The link of the next entry. HOT: two hashes an entry."""
+        hashed_row = sha256(salt + row).digest()
+        self.previous = linked = sha256(self.previous + self.seq.to_bytes(8) + hashed_row + head).digest()
+        self.seq += 1
+        return linked
 
 
 def verify(writer: str, entries: Iterable[Sealed], previous: bytes | None = None, first: int = 0) -> Iterator[Broken]:

@@ -1,8 +1,8 @@
-"""Rows into the model's input tensors, by the bundle's tensor plan; everything that can be decided is decided once, at load.
+"""Rows into the model's input tensors, by the bundle's tensor plan; what can be decided once is decided at load.
 
-`RowEncoder.read` is the fast way from the bytes of one request to one encoded row. It decodes into a msgspec struct made
-from the schema; whatever it cannot take in one pass goes through `Schema.parse`, which is the rule, knows every notation
-and reports every problem. The two give identical pieces (property test).
+`RowEncoder.read` is the fast way from the bytes of one request to one encoded row. It decodes into a msgspec struct
+made from the schema; whatever it cannot take in one pass goes through `Schema.parse`, which is the rule, knows every
+notation and reports every problem. The two give identical pieces (property test).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rowcast.domain.schema import Column, Schema, Value
 from rowcast.domain.values import DATE_PARTS, BadValue, canonical_text, date_parts
-from rowcast.errors import BodyError
+from rowcast.errors import BodyError, InvalidRows, ValueProblem
 
 DType = Literal["float32", "float64", "int64", "bool", "string"]
 PACK: Mapping[DType, str] = {"float32": "f", "float64": "d", "int64": "q", "bool": "?"}
@@ -94,7 +94,9 @@ class RowEncoder:
         self.schema = schema
         self.plan = plan
         self._row_type = _row_struct(schema)
-        self._decode = None if self._row_type is None else msgspec.json.Decoder(self._row_type).decode
+        # Packing into float32 refuses what the rule refuses; for other tensors only the general way knows the bounds.
+        packs_safely = all(spec.dtype in ("float32", "string") for spec in plan)
+        self._decode = msgspec.json.Decoder(self._row_type).decode if self._row_type and packs_safely else None
         fields = {column.name: f"c{index}" for index, column in enumerate(schema.columns)}
         by_name = {column.name: column for column in schema.columns}
         self._encoders = [_tensor_encoder(spec, by_name, fields) for spec in plan]
@@ -107,7 +109,7 @@ class RowEncoder:
         if self._decode is not None:
             try:
                 return self._encode(self._decode(body))
-            except (msgspec.MsgspecError, BadValue, OverflowError, UnicodeDecodeError, RecursionError):
+            except (msgspec.MsgspecError, InvalidRows, BadValue, UnicodeDecodeError, RecursionError):
                 pass  # not refused yet: the general way below accepts more notations, or says what is wrong
         return self.parse(decode_object(body))
 
@@ -157,13 +159,28 @@ def decode_json(body: bytes | msgspec.Raw) -> Any:
     except UnicodeDecodeError:
         raise BodyError("the body is not UTF-8") from None
     except msgspec.ValidationError:  # a number beyond what msgspec holds: read it so that its column can be named
-        return json.loads(bytes(body), parse_int=_bounded_integer)
+        return _decode_huge_numbers(bytes(body))
     except msgspec.DecodeError as error:
         raise BodyError(f"the body is not JSON: {error}") from None
 
 
+def _decode_huge_numbers(body: bytes) -> Any:
+    try:
+        document = json.loads(body.decode(), parse_int=_bounded_integer, parse_constant=_refuse_constant)
+        msgspec.json.encode(document)  # a half of a surrogate pair is no text
+    except RecursionError:
+        raise BodyError("the JSON is nested too deeply", slug="too-deep") from None
+    except ValueError as error:
+        raise BodyError(f"the body is not JSON: {error}") from None
+    return document
+
+
 def _bounded_integer(digits: str) -> int | float:
     return int(digits) if len(digits) < 400 else float("inf")
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _row_struct(schema: Schema) -> type[msgspec.Struct] | None:
@@ -199,30 +216,55 @@ def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
 
 def _number_encoder(get: Callable[[Any], tuple[Any, ...]], spec: TensorSpec, columns: Mapping[str, Column]) -> Encode:
     pack = struct.Struct(f"<{len(spec.columns)}{PACK[spec.dtype]}").pack
-    fill = NAN if spec.fill is None else spec.fill
+    fill = _fill(spec)
     mends = [
         (position, mend)
         for position, feature in enumerate(spec.columns)
         if (mend := _mend(columns[feature.column], feature)) is not None
     ]
+    optional = [position for position, feature in enumerate(spec.columns) if columns[feature.column].missing]
 
     def encode(values: Any, warnings: list[RowWarning]) -> bytes:
-        cells: Any = get(values)
-        if mends:
-            cells = list(cells)
-            for position, mend in mends:
-                if cells[position] is not None:
-                    cells[position] = mend(cells[position])
+        cells = list(get(values))
+        for position, mend in mends:
+            if cells[position] is not None:
+                cells[position] = mend(cells[position])
+        for position in optional:
+            if cells[position] is None:
+                cells[position] = fill
         try:
             return pack(*cells)
-        except struct.error:  # None does not pack: cheaper than asking each cell of each row
-            return pack(*[fill if cell is None else cell for cell in cells])
+        except (struct.error, OverflowError):
+            return _pack_each(cells, spec)
 
     return encode
 
 
-def _mend(column: Column, feature: Feature) -> Callable[[Any], float] | None:
-    """What turns a decoded cell into its number, where packing alone does not."""
+def _pack_each(cells: Sequence[Any], spec: TensorSpec) -> bytes:
+    """Cells one by one; InvalidRows names those that the tensor cannot hold."""
+    pack = struct.Struct(f"<{PACK[spec.dtype]}").pack
+    packed = []
+    problems = []
+    for cell, feature in zip(cells, spec.columns, strict=True):
+        try:
+            packed.append(pack(cell))
+        except (struct.error, OverflowError):
+            code = "missing" if cell is None else "too-large"
+            problems.append(ValueProblem(feature.column, code, f"does not fit the model's {spec.dtype} input"))
+    if problems:
+        raise InvalidRows(problems)
+    return b"".join(packed)
+
+
+def _fill(spec: TensorSpec) -> float | int | None:
+    """What stands for a missing value: NaN unless the plan says otherwise; whole-number tensors have none by nature."""
+    if spec.dtype in ("float32", "float64"):
+        return NAN if spec.fill is None else float(spec.fill)
+    return None if spec.fill is None else int(spec.fill)
+
+
+def _mend(column: Column, feature: Feature) -> Callable[[Any], Any] | None:
+    """What turns a decoded cell into its number, where packing alone does not; None stays for missing."""
     if column.kind == "boolean" and column.words:
         return _boolean_mend(column)
     if column.kind != "datetime":
@@ -234,23 +276,22 @@ def _mend(column: Column, feature: Feature) -> Callable[[Any], float] | None:
         moment = raw if isinstance(raw, int) else column.parse(raw)
         return None if moment is None else date_parts(int(moment), column.origin)
 
-    def mend(raw: Any) -> float:
+    def mend(raw: Any) -> float | None:
         found = parts(raw)
-        return NAN if found is None else found[part]
+        return None if found is None else found[part]
 
     return mend
 
 
-def _boolean_mend(column: Column) -> Callable[[Any], float]:
-    known: dict[Any, float] = {True: 1.0, False: 0.0}
+def _boolean_mend(column: Column) -> Callable[[Any], Any]:
+    known: dict[Any, bool] = {True: True, False: False}
     for word, value in column.words.items():
-        known |= dict.fromkeys((word, word.capitalize(), word.upper()), float(value))
+        known |= dict.fromkeys((word, word.capitalize(), word.upper()), value)
 
-    def mend(raw: Any) -> float:
+    def mend(raw: Any) -> Any:
         if type(raw) is not int and raw in known:  # 1 and True are one key, but only True is always meant
             return known[raw]
-        value = column.parse(raw)
-        return NAN if value is None else float(value)
+        return column.parse(raw)
 
     return mend
 

@@ -1,4 +1,4 @@
-"""Identity: canonical bytes to names that change whenever their rule changes (the prefix carries the rule's version)."""
+"""Identity: canonical bytes to names. The prefix of a name is its rule's version and changes with the rule."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+import numpy as np
 
-from rowcast.domain.encode import EncodedRow
+from rowcast.domain.encode import EncodedRow, Plan
 
 BUNDLE_RULE = "rb1-"
 ROW_RULE = "rk1-"
@@ -26,11 +27,13 @@ def bundle_digest(serving: Any, files: Iterable[tuple[str, str]]) -> str:
     return BUNDLE_RULE + hashlib.sha256(canonical_json([serving, named])).hexdigest()
 
 
-def row_key(digest: str, row: EncodedRow) -> str:
+def row_key(digest: str, plan: Plan, row: EncodedRow) -> str:
     """Equal for two rows exactly when one model must answer both alike: bundle and encoded values, nothing else."""
     key = hashlib.sha256(digest.encode())
-    for piece in row.pieces:
+    for spec, piece in zip(plan, row.pieces, strict=True):
         if isinstance(piece, bytes):
+            if spec.dtype in ("float32", "float64"):
+                piece = (np.frombuffer(piece, spec.dtype) + 0).tobytes()  # -0.0 is 0.0
             key.update(b"n" + struct.pack("<I", len(piece)) + piece)
         else:
             key.update(b"t" + struct.pack("<I", len(piece)))

@@ -1,4 +1,4 @@
-"""The schema: which columns a model takes and what a valid row is. One schema makes the parser, the OpenAPI and the form.
+"""The schema: which columns a model takes and what a valid row is. It makes the parser, the OpenAPI and the form.
 
 Never imports numpy: a gateway that holds no model validates with this module alone.
 """
@@ -13,6 +13,8 @@ import msgspec
 
 from rowcast.domain.values import (
     BLANKS,
+    EARLIEST_US,
+    LATEST_US,
     MISSING_WORDS,
     BadValue,
     Kind,
@@ -28,6 +30,7 @@ from rowcast.errors import InvalidRows, ValueProblem
 
 Value = float | int | bool | str | None
 UNKNOWN = "unknown-column"
+MOST_UNKNOWN = 100
 MISSING = "missing"
 
 
@@ -58,7 +61,7 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     sensitive: bool = False
 
     def parse(self, raw: Any, *, text: bool = False) -> Value:
-        """The canonical value of a raw cell, None for missing. `text=True` reads strings as a CSV cell would be read."""
+        """The canonical value of a raw cell, None for missing. `text=True` reads strings as CSV cells are read."""
         if isinstance(raw, str):
             raw = raw.strip(BLANKS)
             if raw in MISSING_WORDS:
@@ -114,11 +117,12 @@ def _category(column: Column, raw: Any, text: bool) -> str:
 
 def _datetime(column: Column, raw: Any, text: bool) -> int:
     if isinstance(raw, datetime):
-        return microseconds(raw, column.zone)
-    if not isinstance(raw, str):
+        value: int | None = microseconds(raw, column.zone)
+    elif isinstance(raw, str):
+        value = datetime_from_text(raw, column.forms, column.zone)
+    else:
         raise BadValue("wrong-type", f"must be a date as text, not {type_name(raw)}")
-    value = datetime_from_text(raw, column.forms, column.zone)
-    if value is None:
+    if value is None or not EARLIEST_US <= value <= LATEST_US:
         accepted = " or ".join(["RFC 3339 (2026-01-31T09:30:00Z)", *column.forms])
         raise BadValue("bad-datetime", f"must be a date in the form {accepted}")
     return value
@@ -129,7 +133,13 @@ def _forms_hint(column: Column) -> str:
 
 
 Parser = Callable[[Column, Any, bool], Value]
-_PARSERS: Mapping[str, Parser] = {"number": _number, "integer": _integer, "boolean": _boolean, "category": _category, "datetime": _datetime}
+_PARSERS: Mapping[str, Parser] = {
+    "number": _number,
+    "integer": _integer,
+    "boolean": _boolean,
+    "category": _category,
+    "datetime": _datetime,
+}
 
 
 class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -158,10 +168,10 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 got = msgspec.UNSET if column.sensitive or bad.code == MISSING else shortened(raw)
                 problems.append(ValueProblem(column.name, bad.code, bad.message, got))
         known = {column.name for column in self.columns}
-        for name in row:
-            if name not in known:
-                hint = f"the model does not take it; it takes {_listed(self.names())}"
-                problems.append(ValueProblem(str(name)[:200], UNKNOWN, hint))
+        unknown = [name for name in row if name not in known]
+        for name in unknown[:MOST_UNKNOWN]:
+            hint = f"the model does not take it; it takes {_listed(self.names())}"
+            problems.append(ValueProblem(str(name)[:200], UNKNOWN, hint))
         if problems:
             raise InvalidRows(problems)
         return values

@@ -22,7 +22,8 @@ from zoneinfo import ZoneInfo
 
 Kind = Literal["number", "integer", "boolean", "category", "datetime"]
 
-FLOAT32_MAX: Final = 3.4028234663852886e38
+FLOAT32_LIMIT: Final = 3.4028235677973366e38
+"""The smallest magnitude that rounds to infinity in float32."""
 MISSING_WORDS: Final = frozenset({"", "?", "NA", "N/A", "n/a", "null", "NULL", "nan", "NaN", "None"})
 # Python and Rust disagree on what str.strip() takes away; this set is ours and both paths use it.
 BLANKS: Final = " \t\r\n\x0b\x0c\u00a0\u2007\u202f\u3000\ufeff"
@@ -51,6 +52,8 @@ _forms = {
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 DAY_US: Final = 86_400_000_000.0
+EARLIEST_US: Final = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+LATEST_US: Final = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 class BadValue(Exception):
@@ -129,10 +132,10 @@ def boolean_from_text(text: str, words: Mapping[str, bool]) -> bool | None:
 
 def within_float32(value: float | int) -> float | int:
     """The value unchanged, or BadValue when the model's float32 input cannot hold it."""
-    if value != value or value in (float("inf"), float("-inf")):
-        raise BadValue("not-finite", "must be a finite number; send null for a missing value")
-    if not -FLOAT32_MAX <= value <= FLOAT32_MAX:
-        raise BadValue("too-large", f"must lie within ±{FLOAT32_MAX:.7g}")
+    if value != value:
+        raise BadValue("not-finite", "must be a number; send null for a missing value")
+    if not -FLOAT32_LIMIT < value < FLOAT32_LIMIT:
+        raise BadValue("too-large", "must lie within ±3.4e38")
     return value
 
 

@@ -132,7 +132,9 @@ def deploy(
 
 def resolve(text: str, registry: RegistryReader) -> Reference:
     """`NAME`, `NAME@3` or `NAME@alias` to a published version; a bare name means its champion."""
-    name, _, tail = text.partition("@")
+    name, mark, tail = text.partition("@")
+    if mark and not tail:
+        raise ModelNotFound(f"{text!r} names no version: write {name}, {name}@3 or {name}@{CHAMPION}")
     if tail.isdecimal():
         reference = Reference(name, int(tail))
         registry.folder(reference)

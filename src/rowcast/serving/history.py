@@ -163,7 +163,7 @@ def index(
 
 
 def replay(history: History, load: Callable[[Reference, str], LiveModel], model: str | None = None) -> Replay:
-    """Score every kept row again with the bundle that scored it; `load` takes the reference and the digest it must have."""
+    """Score every kept row again with its own bundle; `load` takes the reference and the digest it must have."""
     tally: Counter[str] = Counter()
     examples: list[dict[str, Any]] = []
     models: dict[str, LiveModel | str] = {}

@@ -7,13 +7,14 @@ from rowcast.tables.encode import Encoded, encode, encode_all
 from rowcast.tables.infer import Profile, infer
 from rowcast.tables.read import from_memory, read
 from rowcast.tables.table import Finding, Table
-from rowcast.tables.write import with_predictions, write
+from rowcast.tables.write import check_name, with_predictions, write
 
 __all__ = [
     "Encoded",
     "Finding",
     "Profile",
     "Table",
+    "check_name",
     "encode",
     "encode_all",
     "from_memory",

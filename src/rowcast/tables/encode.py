@@ -20,7 +20,7 @@ from rowcast.domain.schema import Column, Schema, shortened
 from rowcast.domain.values import (
     BLANKS,
     DATE_PARTS,
-    FLOAT32_MAX,
+    FLOAT32_LIMIT,
     MISSING_WORDS,
     PLAIN_NUMBER,
     BadValue,
@@ -141,7 +141,7 @@ def _number_values(
     else:
         numbers = pl.Series(series.name, [None] * len(series), pl.Float64)
     values = np.array(numbers.fill_null(np.nan).to_numpy(), np.float64)
-    usual = np.abs(values) <= FLOAT32_MAX  # False for NaN
+    usual = np.abs(values) < FLOAT32_LIMIT  # False for NaN
     if column.kind == "integer":
         usual &= values == np.trunc(values)
         values = values + 0.0  # int(-0.0) is 0

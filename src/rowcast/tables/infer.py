@@ -18,7 +18,7 @@ from rowcast.domain.schema import Column, Schema
 from rowcast.domain.values import (
     BLANKS,
     FALSE_WORDS,
-    FLOAT32_MAX,
+    FLOAT32_LIMIT,
     MISSING_WORDS,
     NUMBER_FORMS,
     PLAIN_NUMBER,
@@ -210,8 +210,8 @@ def _numbers(
     name: str, texts: _Texts, forms: tuple[str, ...], numbers: NDArray[np.float64], whole: bool
 ) -> tuple[Column, list[Finding]]:
     findings = []
-    if np.abs(numbers).max() > FLOAT32_MAX:
-        raise TableError(f"column {name!r} holds numbers beyond ±{FLOAT32_MAX:.2g}; rescale it or leave it out")
+    if np.abs(numbers).max() >= FLOAT32_LIMIT:
+        raise TableError(f"column {name!r} holds numbers beyond ±{FLOAT32_LIMIT:.2g}; rescale it or leave it out")
     if whole and np.abs(numbers).max() > EXACT_FLOAT32:
         message = f"whole numbers above {EXACT_FLOAT32:,} are rounded to seven digits by the model"
         findings.append(Finding("large-integer", name, message, "used as numbers", f"--exclude {name}"))

@@ -39,21 +39,27 @@ def _results(decision: Decision, output: NDArray[np.float32]) -> Mapping[str, An
     return results
 
 
+WRITERS: Mapping[str, Callable[[pl.DataFrame, Path], Any]] = {
+    ".csv": pl.DataFrame.write_csv,
+    ".parquet": pl.DataFrame.write_parquet,
+    ".jsonl": pl.DataFrame.write_ndjson,
+    ".ndjson": pl.DataFrame.write_ndjson,
+    ".arrow": pl.DataFrame.write_ipc,
+    ".feather": pl.DataFrame.write_ipc,
+}
+
+
+def check_name(path: str | Path) -> None:
+    """TableError when the file's name does not say how to write it; asked before any work is done."""
+    if Path(path).suffix.lower() not in WRITERS:
+        raise TableError(f"{path} must end in {', '.join(WRITERS)} to say how to write it")
+
+
 def write(frame: pl.DataFrame, path: str | Path) -> None:
     """Write a frame as CSV, Parquet, JSON Lines or Arrow, as the name's ending says."""
     path = Path(path)
-    writers: dict[str, Callable[[Path], Any]] = {
-        ".csv": frame.write_csv,
-        ".parquet": frame.write_parquet,
-        ".jsonl": frame.write_ndjson,
-        ".ndjson": frame.write_ndjson,
-        ".arrow": frame.write_ipc,
-        ".feather": frame.write_ipc,
-    }
-    writer = writers.get(path.suffix.lower())
-    if writer is None:
-        raise TableError(f"{path} must end in {', '.join(writers)} to say how to write it")
+    check_name(path)
     try:
-        writer(path)
+        WRITERS[path.suffix.lower()](frame, path)
     except OSError as error:
         raise TableError(f"{path} cannot be written: {error.strerror or error}") from None

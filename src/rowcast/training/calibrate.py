@@ -39,14 +39,17 @@ class Calibration:
         """Probabilities [N, k], multi-class."""
         return softmax(self.scale * raw)
 
-    def emit(self, graph: GraphBuilder, raw: str) -> str:
-        """The calibrated raw scores, before the link function."""
-        if self.method == "none":
+    def emit(self, graph: GraphBuilder, raw: str, positive: int) -> str:
+        """The calibrated raw scores [N, k], before the link function; of two classes, one is the other's negative."""
+        signs = np.ones((1, 1), np.float32)
+        if self.task == "binary":
+            signs = np.array([[1, -1]] if positive == 0 else [[-1, 1]], np.float32)
+        elif self.method == "none":
             return raw
-        scaled = graph.node("Mul", raw, graph.constant(np.array(self.scale, np.float32)))
+        scaled = graph.node("Mul", raw, graph.constant(signs * np.float32(self.scale)))
         if self.shift == 0.0:
             return scaled
-        return graph.node("Add", scaled, graph.constant(np.array(self.shift, np.float32)))
+        return graph.node("Add", scaled, graph.constant(signs * np.float32(self.shift)))
 
 
 def sigmoid(x: Raw) -> Raw:

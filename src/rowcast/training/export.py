@@ -19,7 +19,7 @@ def export(pipeline: Pipeline, plan: Plan, classes: int) -> tuple[bytes, Output]
     """The graph and which of its outputs to read; the same pipeline gives the same bytes."""
     graph = GraphBuilder()
     matrix = pipeline.features.emit(graph, NUMBERS, TEXTS)
-    raw = pipeline.calibration.emit(graph, pipeline.estimator.emit(graph, matrix))
+    raw = pipeline.calibration.emit(graph, pipeline.estimator.emit(graph, matrix), pipeline.positive)
     inputs = [tensor(spec.name, STRING if spec.dtype == "string" else FLOAT, "N", *spec.shape) for spec in plan]
     if pipeline.task == "regression":
         graph.node("Reshape", raw, graph.constant(np.array([-1], np.int64)), output=VALUES.name)
@@ -27,8 +27,5 @@ def export(pipeline: Pipeline, plan: Plan, classes: int) -> tuple[bytes, Output]
     if pipeline.task == "multiclass":
         graph.node("Softmax", raw, axis=1, output=PROBABILITIES.name)
     else:
-        positive = graph.node("Sigmoid", raw)
-        negative = graph.node("Sub", graph.constant(np.array(1, np.float32)), positive)
-        pair = (negative, positive) if pipeline.positive == 1 else (positive, negative)
-        graph.node("Concat", *pair, axis=1, output=PROBABILITIES.name)
+        graph.node("Sigmoid", raw, output=PROBABILITIES.name)
     return graph.model(inputs, tensor(PROBABILITIES.name, FLOAT, "N", classes)), PROBABILITIES

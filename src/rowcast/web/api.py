@@ -36,15 +36,14 @@ class NativeApi:
     def __init__(self, predictor: Predictor, *, max_rows: int) -> None:
         self._predictor = predictor
         self._max_rows = max_rows
-        self._default = HotRoute("/predict", "POST", self._answer(None))
-        self._routes: dict[str, HotRoute] = {
-            f"/models/{model.name}/predict": HotRoute("/models/{name}/predict", "POST", self._answer(model.name))
-            for model in predictor.deployment.models()
+        self.routes = {
+            "/predict": HotRoute("/predict", "POST", self._answer(None)),
+            **{
+                f"/models/{model.name}/predict": HotRoute("/models/{name}/predict", "POST", self._answer(model.name))
+                for model in predictor.deployment.models()
+            },
         }
-
-    def route(self, path: str) -> HotRoute | None:
-        """The hot route of a path."""
-        return self._default if path == "/predict" else self._routes.get(path)
+        """By path, for the edge."""
 
     def _answer(self, name: str | None) -> Callable[[Request], Awaitable[bytes]]:
         deployment, predict = self._predictor.deployment, self._predictor.predict

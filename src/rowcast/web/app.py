@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 import rowcast
-from rowcast.errors import NotFound, RequestError, RowcastError
+from rowcast.errors import MethodNotAllowed, NotFound, RequestError, RowcastError
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.history import History
 from rowcast.web import openapi, problems
@@ -106,6 +106,11 @@ def _model_routes(app: FastAPI, deployment: Deployment) -> None:
             return Response(status_code=304, headers={"etag": etag})
         return Json(describe(model, deployment), headers={"etag": etag})
 
+    @app.post("/models/{name}/predict", include_in_schema=False)
+    def not_served(name: str) -> Response:
+        deployment.get(name)  # raises: the models that are served are answered before this app is asked
+        raise NotFound("there is nothing at this address; see /docs")
+
     @app.get("/sample", tags=["models"], summary="A row that the default model takes")
     def sample() -> Response:
         return Json(deployment.get(None).example())
@@ -194,13 +199,9 @@ def describe(model: LiveModel, deployment: Deployment) -> dict[str, Any]:
 
 
 def _explain_errors(app: FastAPI) -> None:
-    def answer(error: Exception, request: Request, status: int | None = None) -> Response:
-        status_code, body, headers = problems.encode(problems.problem(error, request.scope["state"]["request_id"]))
-        return Response(
-            body,
-            status or status_code,
-            headers={name.decode(): value.decode() for name, value in headers},
-        )
+    def answer(error: Exception, request: Request) -> Response:
+        status, body, headers = problems.answer(error, request.scope["state"]["request_id"])
+        return Response(body, status, headers={name.decode(): value.decode() for name, value in headers})
 
     @app.exception_handler(RowcastError)
     async def known(request: Request, error: RowcastError) -> Response:
@@ -209,7 +210,7 @@ def _explain_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
-            return answer(RowcastError("use another method here; see /docs", slug="method-not-allowed"), request)
+            return answer(MethodNotAllowed((error.headers or {}).get("Allow", "GET")), request)
         return answer(NotFound("there is nothing at this address; see /docs"), request)
 
     @app.exception_handler(RequestValidationError)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import msgspec
 import structlog
 
 from rowcast.domain.events import Answered, Listener
-from rowcast.errors import BodyError, RequestError, RowcastError
+from rowcast.errors import BodyError, MethodNotAllowed, RequestError, RowcastError
 from rowcast.web import problems
 
 Scope = MutableMapping[str, Any]
@@ -29,7 +29,8 @@ Lifespan = Callable[[Receive, Send], Awaitable[None]]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 NOSNIFF = (b"x-content-type-options", b"nosniff")
-JSON_ONLY: Headers = [(b"content-type", b"application/json")]
+JSON = b"application/json"
+JSON_ONLY: Headers = [(b"content-type", JSON)]
 
 log = structlog.get_logger("rowcast.web")
 
@@ -61,7 +62,7 @@ class Edge:
 
     def __init__(
         self,
-        hot: Callable[[str], HotRoute | None],
+        hot: Mapping[str, HotRoute],
         cold: ASGIApp,
         lifespan: Lifespan,
         listen: Listener,
@@ -87,13 +88,21 @@ class Edge:
         if root := scope.get("root_path"):
             path = path.removeprefix(root)
         headers = dict(scope["headers"])
-        request_id = self._request_id(headers)
-        route = self._hot(path)
-        if route is None or route.method != scope["method"]:
+        given = headers.get(b"x-request-id")
+        request_id = (
+            given.decode()
+            if given is not None and REQUEST_ID(given)
+            else f"{self._request_id_prefix}-{next(self._numbers):x}"
+        )
+        route = self._hot.get(path)
+        if route is None:
             await self._forward(scope, receive, send, path, headers, request_id, started)
             return
         try:
-            _expect_json(headers)
+            if scope["method"] != route.method:
+                raise MethodNotAllowed(route.method)
+            if headers.get(b"content-type", JSON) != JSON:
+                _expect_json(headers[b"content-type"])
             message = await receive()
             body = message.get("body", b"")
             if message.get("more_body") or len(body) > self._max_body or message["type"] != "http.request":
@@ -157,12 +166,6 @@ class Edge:
         route = getattr(scope.get("route"), "path", "unmatched")
         self._listen(Answered(route, scope["method"], status, time.perf_counter() - started))
 
-    def _request_id(self, headers: dict[bytes, bytes]) -> str:
-        given = headers.get(b"x-request-id")
-        if given is not None and REQUEST_ID(given):
-            return given.decode()
-        return f"{self._request_id_prefix}-{next(self._numbers):x}"
-
     async def _rest_of_body(self, message: Message, receive: Receive, headers: dict[bytes, bytes]) -> bytes:
         """The whole body that `message` begins; refused as soon as it is known to be too large."""
         if int(headers.get(b"content-length", b"0")) > self._max_body:
@@ -184,17 +187,15 @@ class Edge:
         return BodyError(f"the body is larger than {self._max_body} bytes; send fewer rows", slug="body-too-large")
 
     def _explain(self, error: Exception, request_id: str, path: str) -> tuple[int, bytes, Headers]:
-        found = problems.problem(error, request_id)
-        if not isinstance(error, RowcastError) or found.status == 500:
+        answer = problems.answer(error, request_id)
+        if not isinstance(error, RowcastError) or answer[0] == 500:
             log.error("request failed", request_id=request_id, path=path, exc_info=error)
-        return problems.encode(found)
+        return answer
 
 
-def _expect_json(headers: dict[bytes, bytes]) -> None:
-    """No content type, or one that is JSON."""
-    declared = headers.get(b"content-type", b"application/json")
-    if declared != b"application/json":
-        media = declared.partition(b";")[0].strip().lower()
-        if media != b"application/json" and not media.endswith(b"+json"):
-            shown = media.decode("latin-1")[:100]
-            raise RequestError(f"the content type is {shown!r}; send application/json", slug="unsupported-media-type")
+def _expect_json(declared: bytes) -> None:
+    """Some content type that is JSON; RequestError says what it was."""
+    media = declared.partition(b";")[0].strip().lower()
+    if media != JSON and not media.endswith(b"+json"):
+        shown = media.decode("latin-1")[:100]
+        raise RequestError(f"the content type is {shown!r}; send application/json", slug="unsupported-media-type")

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from rowcast.errors import InvalidRows, RowcastError
+from rowcast.errors import InvalidRows, MethodNotAllowed, RowcastError
 
 CONTENT_TYPE = b"application/problem+json"
 RETRY_AFTER_SECONDS = 1
@@ -77,9 +77,12 @@ def problem(error: Exception, request_id: str) -> Problem:
     )
 
 
-def encode(found: Problem) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
-    """Status, body and headers of a problem."""
+def answer(error: Exception, request_id: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    """Status, body and headers for an error."""
+    found = problem(error, request_id)
     headers = [(b"content-type", CONTENT_TYPE)]
     if found.status == 503:
         headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allowed.encode()))
     return found.status, msgspec.json.encode(found), headers
