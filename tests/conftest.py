@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,3 +26,19 @@ def _refuse_skips(report: Any) -> Any:
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session")
+def loan_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a registry with the trained loan example; copy it before changing anything."""
+    from support import models  # the training stack: seconds that most tests need not pay
+
+    return models.trained_loans(tmp_path_factory.mktemp("loans") / "models").root
+
+
+@pytest.fixture
+def home(tmp_path: Path, loan_registry: Path) -> Path:
+    """A home of one's own with the loan example as its only model."""
+    from support import models
+
+    return models.with_models(tmp_path / "home", loan_registry)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -19,6 +20,17 @@ from rowcast.errors import SettingsError
 
 PREFIX = "ROWCAST_"
 MEBIBYTE = 1024 * 1024
+
+
+class OwnDotEnv(DotEnvSettingsSource):
+    """The `.env` of a folder that other programs share: only names with our prefix are ours to judge."""
+
+    def __call__(self) -> dict[str, Any]:
+        """The settings found; an unknown one with our prefix stays, to be refused."""
+        fields = self.settings_cls.model_fields
+        return {
+            key: value for key, value in super().__call__().items() if key in fields or key.startswith(PREFIX.lower())
+        }
 
 
 class Settings(BaseSettings):
@@ -62,7 +74,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The order in which the sources win."""
-        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, OwnDotEnv(settings_cls), TomlConfigSettingsSource(settings_cls)
 
     @property
     def registry_folder(self) -> Path:

@@ -21,6 +21,7 @@ import mmap
 import os
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import FileIO
@@ -41,6 +42,8 @@ LINK_BYTES = 32
 SEGMENT_BYTES = 16 * 1024 * 1024
 LOOK_AHEAD = 4096
 SUFFIX = ".journal"
+STARTING = ".starting"
+STARTING_SECONDS = 60
 
 Durability = Literal["process", "disk"]
 
@@ -117,7 +120,7 @@ class FileJournal:
         header = msgspec.json.encode(Header(FORMAT, self.writer, first, previous.hex())) + b"\n"
         path = self._folder / f"{self.writer}-{first:012d}{SUFFIX}"
         # The lock is taken under another name: a segment can never be seen unlocked while its writer lives.
-        hidden = path.with_suffix(".starting")
+        hidden = path.with_suffix(STARTING)
         fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -174,7 +177,7 @@ class Segment:
         self._before = (self._offset, self._seq, self._previous)
         found: list[Sealed] = []
         with self.path.open("rb", buffering=0) as file:
-            ended = self._ended(file)
+            ended = _is_unlocked(file)
             while len(found) < limit:
                 sealed, end = self._read(file)
                 if sealed is None and self._something_follows(file, end, ended):
@@ -201,8 +204,7 @@ class Segment:
 
     def ended(self) -> bool:
         """Whether its writer has let go of it, by moving on or by dying."""
-        with self.path.open("rb") as file:
-            return self._ended(file)
+        return _is_let_go(self.path)
 
     def _read(self, file: FileIO) -> tuple[Sealed | None, int]:
         """The entry at the offset if it is whole and verifies, and where it ends as far as can be told."""
@@ -230,13 +232,20 @@ class Segment:
         size = os.fstat(file.fileno()).st_size - end if ended else LOOK_AHEAD
         return bool(os.pread(file.fileno(), max(0, size), end).strip(b"\0"))
 
-    def _ended(self, file: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        fcntl.flock(file, fcntl.LOCK_UN)
-        return True
+
+def _is_let_go(path: Path) -> bool:
+    """Whether no writer holds this file any more."""
+    with path.open("rb") as file:
+        return _is_unlocked(file)
+
+
+def _is_unlocked(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return True
 
 
 class FolderSpool:
@@ -284,6 +293,10 @@ class FolderSpool:
                 moved += self._drain(path, store)
             except HistoryError as error:
                 damaged = damaged or error
+        for path in self._folder.glob(f"*{STARTING}"):  # a writer died between making a segment and showing it
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > STARTING_SECONDS and _is_let_go(path):
+                    path.unlink()
         if damaged is not None:
             raise damaged
         return moved

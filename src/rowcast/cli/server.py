@@ -9,6 +9,7 @@ import shlex
 import signal
 import socket
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,11 +27,15 @@ BACKLOG = 2048
 
 def run(settings: Settings, *, as_json: bool) -> int:
     """Serve until told to stop; every mistake is said before the first request could arrive."""
-    import uvicorn
-
     _refuse_open_doors(settings)
     wiring.configure_logging(settings)
-    listener = _listen(settings)
+    with closing(_listen(settings)) as listener:
+        return _serve(settings, listener, as_json=as_json)
+
+
+def _serve(settings: Settings, listener: socket.socket, *, as_json: bool) -> int:
+    import uvicorn
+
     server = wiring.server(settings)
     config = uvicorn.Config(
         server.app,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowcast.domain.schema import Column, Schema, Value
-from rowcast.domain.values import DATE_PARTS, BadValue, canonical_text, date_parts
+from rowcast.domain.values import DATE_PARTS, MISSING_WORDS, BadValue, canonical_text, date_parts
 from rowcast.errors import BodyError, InvalidRows, ValueProblem
 
 DType = Literal["float32", "float64", "int64", "bool", "string"]
@@ -93,38 +93,40 @@ class RowEncoder:
     def __init__(self, schema: Schema, plan: Plan) -> None:
         self.schema = schema
         self.plan = plan
-        self._row_type = _row_struct(schema)
+        fields = {column.name: f"c{index}" for index, column in enumerate(schema.columns)}
+        columns = {column.name: column for column in schema.columns}
+        self._encoders = [_tensor_encoder(spec, columns, fields) for spec in plan]
+        self._known = {c.name: frozenset(c.levels) for c in schema.columns if c.kind == "category"}
+        self._values = msgspec.defstruct("Values", [(field, Any) for field in fields.values()], gc=False)
         # Packing into float32 refuses what the rule refuses; for other tensors only the general way knows the bounds.
         packs_safely = all(spec.dtype in ("float32", "string") for spec in plan)
-        self._decode = msgspec.json.Decoder(self._row_type).decode if self._row_type and packs_safely else None
-        fields = {column.name: f"c{index}" for index, column in enumerate(schema.columns)}
-        by_name = {column.name: column for column in schema.columns}
-        self._encoders = [_tensor_encoder(spec, by_name, fields) for spec in plan]
-        self._plain_type = msgspec.defstruct(
-            "PlainRow", [(f"c{index}", Any) for index in range(len(schema.columns))], gc=False
-        )
+        usual = _usual_row(schema) if packs_safely else None
+        self._decode = msgspec.json.Decoder(usual).decode if usual else None
 
     def read(self, body: bytes | msgspec.Raw) -> EncodedRow:
         """One JSON object, validated and encoded; InvalidRows with all its problems, BodyError when it is no object."""
         if self._decode is not None:
             try:
-                return self._encode(self._decode(body))
+                values = self._decode(body)
+                return EncodedRow(tuple([encode(values) for encode in self._encoders]), NO_WARNINGS)
             except (msgspec.MsgspecError, InvalidRows, BadValue, UnicodeDecodeError, RecursionError):
                 pass  # not refused yet: the general way below accepts more notations, or says what is wrong
         return self.parse(decode_object(body))
 
     def parse(self, row: Mapping[str, Any], *, text: bool = False) -> EncodedRow:
         """One mapping, validated and encoded; `text=True` reads every string as a CSV cell."""
-        return self._encode(self._plain_type(*self.schema.parse(row, text=text)))
+        parsed = self.schema.parse(row, text=text)
+        values = self._values(*parsed)
+        return EncodedRow(tuple([encode(values) for encode in self._encoders]), self._warnings(parsed))
 
-    def _encode(self, values: Any) -> EncodedRow:
-        warnings: list[RowWarning] = []
-        if len(self._encoders) == 2:  # our own exports; 0.2 µs less than the loop
-            first, second = self._encoders
-            pieces: tuple[Any, ...] = (first(values, warnings), second(values, warnings))
-        else:
-            pieces = tuple([encode(values, warnings) for encode in self._encoders])
-        return EncodedRow(pieces, tuple(warnings) if warnings else NO_WARNINGS)
+    def _warnings(self, parsed: Sequence[Value]) -> tuple[RowWarning, ...]:
+        warnings = []
+        for column, value in zip(self.schema.columns, parsed, strict=True):
+            if column.kind == "category" and value is not None and value not in self._known[column.name]:
+                shown = "a value" if column.sensitive else repr(str(value)[:80])
+                message = f"{shown} was not seen in training; scored as an unseen value"
+                warnings.append(RowWarning(column.name, "unseen-category", message))
+        return tuple(warnings)
 
     def stack(self, rows: Sequence[EncodedRow]) -> dict[str, NDArray[Any]]:
         """The input tensors of many encoded rows, in order."""
@@ -183,27 +185,47 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _row_struct(schema: Schema) -> type[msgspec.Struct] | None:
-    """The struct that decodes a row in one pass; None when JSON needs escapes for a column's name."""
-    types: dict[str, Any] = {"number": float, "integer": int, "category": str | int | float | bool, "datetime": str}
+def _usual_row(schema: Schema) -> type[msgspec.Struct] | None:
+    """The struct that decodes a row as most clients send it: types right, categories and words spelled as in training.
+
+    What it takes needs no closer look: msgspec has validated it in C, in one pass. None when a column cannot be in it.
+    """
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     names: dict[str, str] = {}
     for index, column in enumerate(schema.columns):
-        if any(character in '"\\' or ord(character) < 32 for character in column.name):
+        usual = _usual_type(column)
+        if usual is None or any(character in '"\\' or ord(character) < 32 for character in column.name):
             return None
-        kind = types.get(column.kind) or (bool | int | str if column.words else bool)
         names[f"c{index}"] = column.name
-        fields.append((f"c{index}", kind | None, None) if column.missing else (f"c{index}", kind))
-    return msgspec.defstruct("Row", fields, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False)
+        fields.append((f"c{index}", usual | None, None) if column.missing else (f"c{index}", usual))
+    return msgspec.defstruct("UsualRow", fields, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False)
 
 
-Encode = Callable[[Any, list[RowWarning]], Any]
+def _usual_type(column: Column) -> Any:
+    """The type whose every value the rule takes as it is; None when there is none."""
+    if column.kind == "category":
+        plain = [text for text in column.levels if text not in MISSING_WORDS and canonical_text(text) == text]
+        return Literal[tuple(dict.fromkeys(plain))] if plain else None
+    if column.kind == "boolean":
+        return bool | Literal[tuple(_spellings(column))] if column.words else bool
+    return {"number": float, "integer": int, "datetime": str}[column.kind]
+
+
+def _spellings(column: Column) -> dict[str, bool]:
+    """The usual ways to write a boolean's words."""
+    spelled: dict[str, bool] = {}
+    for word, value in column.words.items():
+        spelled |= dict.fromkeys((word, word.capitalize(), word.upper()), value)
+    return spelled
+
+
+Encode = Callable[[Any], Any]
 
 
 def _tensor_encoder(spec: TensorSpec, columns: Mapping[str, Column], fields: Mapping[str, str]) -> Encode:
     get = _getter([fields[feature.column] for feature in spec.columns])
     if spec.dtype == "string":
-        return _text_encoder(get, [columns[feature.column] for feature in spec.columns])
+        return _text_encoder(get, any(columns[feature.column].missing for feature in spec.columns))
     return _number_encoder(get, spec, columns)
 
 
@@ -214,24 +236,33 @@ def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
     return lambda values: (single(values),)
 
 
+def _text_encoder(get: Callable[[Any], tuple[Any, ...]], optional: bool) -> Encode:
+    if not optional:
+        return get
+    return lambda values: tuple(["" if cell is None else cell for cell in get(values)])
+
+
 def _number_encoder(get: Callable[[Any], tuple[Any, ...]], spec: TensorSpec, columns: Mapping[str, Column]) -> Encode:
     pack = struct.Struct(f"<{len(spec.columns)}{PACK[spec.dtype]}").pack
     fill = _fill(spec)
-    mends = [
-        (position, mend)
-        for position, feature in enumerate(spec.columns)
-        if (mend := _mend(columns[feature.column], feature)) is not None
+    places = [(place, columns[feature.column], feature) for place, feature in enumerate(spec.columns)]
+    words: list[tuple[int, dict[Any, Any]]] = [
+        (place, {True: True, False: False, None: fill, **_spellings(column)})
+        for place, column, _ in places
+        if column.words
     ]
-    optional = [position for position, feature in enumerate(spec.columns) if columns[feature.column].missing]
+    dates = [(place, _date_part(column, feature)) for place, column, feature in places if column.kind == "datetime"]
+    optional = [place for place, column, _ in places if column.missing]
 
-    def encode(values: Any, warnings: list[RowWarning]) -> bytes:
+    def encode(values: Any) -> bytes:
         cells = list(get(values))
-        for position, mend in mends:
-            if cells[position] is not None:
-                cells[position] = mend(cells[position])
-        for position in optional:
-            if cells[position] is None:
-                cells[position] = fill
+        for place, table in words:
+            cells[place] = table[cells[place]]
+        for place, part in dates:
+            cells[place] = part(cells[place])
+        for place in optional:
+            if cells[place] is None:
+                cells[place] = fill
         try:
             return pack(*cells)
         except (struct.error, OverflowError):
@@ -263,63 +294,17 @@ def _fill(spec: TensorSpec) -> float | int | None:
     return None if spec.fill is None else int(spec.fill)
 
 
-def _mend(column: Column, feature: Feature) -> Callable[[Any], Any] | None:
-    """What turns a decoded cell into its number, where packing alone does not; None stays for missing."""
-    if column.kind == "boolean" and column.words:
-        return _boolean_mend(column)
-    if column.kind != "datetime":
-        return None
+def _date_part(column: Column, feature: Feature) -> Callable[[Any], float | None]:
+    """One part of a moment, given as the text that came or as microseconds; None stays for missing."""
     part = DATE_PARTS.index(feature.part)
 
-    @lru_cache(maxsize=1024)  # the four parts of one cell ask one after the other
+    @lru_cache(maxsize=1024)  # the parts of one cell are asked for one after the other
     def parts(raw: Any) -> tuple[float, int, int, int] | None:
         moment = raw if isinstance(raw, int) else column.parse(raw)
         return None if moment is None else date_parts(int(moment), column.origin)
 
-    def mend(raw: Any) -> float | None:
-        found = parts(raw)
+    def pick(raw: Any) -> float | None:
+        found = None if raw is None else parts(raw)
         return None if found is None else found[part]
 
-    return mend
-
-
-def _boolean_mend(column: Column) -> Callable[[Any], Any]:
-    known: dict[Any, bool] = {True: True, False: False}
-    for word, value in column.words.items():
-        known |= dict.fromkeys((word, word.capitalize(), word.upper()), value)
-
-    def mend(raw: Any) -> Any:
-        if type(raw) is not int and raw in known:  # 1 and True are one key, but only True is always meant
-            return known[raw]
-        return column.parse(raw)
-
-    return mend
-
-
-def _text_encoder(get: Callable[[Any], tuple[Any, ...]], columns: list[Column]) -> Encode:
-    known = [{**{level: level for level in column.levels}, None: ""} for column in columns]
-
-    def encode(values: Any, warnings: list[RowWarning]) -> tuple[str, ...]:
-        cells = get(values)
-        texts = [levels.get(cell) for levels, cell in zip(known, cells, strict=True)]
-        if None in texts:  # not literally a known level: in another spelling, unseen, or no text at all
-            texts = [
-                _unusual_text(cell, column, warnings) if text is None else text
-                for text, cell, column in zip(texts, cells, columns, strict=True)
-            ]
-        return tuple(texts)  # type: ignore[arg-type]
-
-    return encode
-
-
-def _unusual_text(raw: Value, column: Column, warnings: list[RowWarning]) -> str:
-    """The canonical text of a value that is not literally a known level; unseen ones warn."""
-    text = column.parse(raw)
-    if text is None:
-        return ""
-    if text not in column.levels:
-        shown = "a value" if column.sensitive else repr(canonical_text(text)[:80])
-        warnings.append(
-            RowWarning(column.name, "unseen-category", f"{shown} was not seen in training; scored as an unseen value")
-        )
-    return str(text)
+    return pick

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -91,21 +91,21 @@ def label_text(label: Label) -> str:
 
 def same_outcome(left: Outcome, right: Outcome, tolerance: float, threshold: float) -> str:
     """`equal`, `borderline` (only the threshold's neighbourhood decides) or `different`."""
-    gap = largest_gap(_numbers(left), _numbers(right))
-    if left.prediction == right.prediction and gap <= tolerance:
-        return "equal"
+    apart = largest_gap(_numbers(left), _numbers(right)) > tolerance
+    if apart or (left.prediction == right.prediction) or not isinstance(left.probabilities, dict):
+        return "different" if apart else "equal"
     near = isinstance(left.score, float) and abs(left.score - threshold) <= tolerance
-    return "borderline" if near and gap <= tolerance else "different"
+    return "borderline" if near else "different"
 
 
 def _numbers(outcome: Outcome) -> list[float]:
     if isinstance(outcome.probabilities, dict):
         return [outcome.probabilities[name] for name in sorted(outcome.probabilities)]
-    return [float(outcome.prediction)] if not isinstance(outcome.prediction, str) else []
+    return [float(outcome.prediction)]
 
 
-def largest_gap(left: Sequence[float], right: Sequence[Any]) -> float:
-    """The largest absolute difference; infinite when the shapes differ."""
+def largest_gap(left: Sequence[float], right: Sequence[float]) -> float:
+    """The largest difference, of values above one as a share of them; infinite when the shapes differ."""
     if len(left) != len(right):
         return float("inf")
-    return max((abs(a - b) for a, b in zip(left, right, strict=True)), default=0.0)
+    return max((abs(a - b) / max(1.0, abs(a), abs(b)) for a, b in zip(left, right, strict=True)), default=0.0)

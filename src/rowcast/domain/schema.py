@@ -229,7 +229,8 @@ def _column_json_schema(column: Column) -> dict[str, Any]:
 
 def _seen(column: Column) -> str:
     if column.kind == "category":
-        return f"Seen in training: {_listed(list(column.levels))}. Anything else is scored as unseen, with a warning."
+        rest = "" if column.closed else " Anything else is scored as unseen, with a warning."
+        return f"Seen in training: {_listed(list(column.levels))}.{rest}"
     if column.low is not None and column.high is not None and column.kind in ("number", "integer"):
         return f"Seen in training: {column.low:g} to {column.high:g}."
     return ""

@@ -102,7 +102,8 @@ def _model_routes(app: FastAPI, deployment: Deployment) -> None:
     def one_model(name: str, request: Request) -> Response:
         model = deployment.get(name)
         etag = f'"{model.digest}"'
-        if request.headers.get("if-none-match") == etag:
+        known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+        if known & {etag, "*"}:
             return Response(status_code=304, headers={"etag": etag})
         return Json(describe(model, deployment), headers={"etag": etag})
 
@@ -162,8 +163,8 @@ def _pages(app: FastAPI, deployment: Deployment) -> None:
         return Json({"name": "rowcast", "version": rowcast.__version__, "models": models}, headers={"vary": "Accept"})
 
     @app.get("/openapi.json", include_in_schema=False)
-    def openapi_document() -> Response:
-        return Json(openapi.document(app, deployment))
+    def openapi_document(request: Request) -> Response:
+        return Json(openapi.document(app, deployment, request.scope.get("root_path", "")))
 
     @app.get("/docs", include_in_schema=False)
     async def swagger() -> Response:

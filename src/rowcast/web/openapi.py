@@ -66,9 +66,10 @@ OPTIONS = [
 ]
 
 
-def document(app: FastAPI, deployment: Deployment) -> dict[str, Any]:
-    """The whole OpenAPI document."""
-    made = get_openapi(title=app.title, version=app.version, routes=app.routes)
+def document(app: FastAPI, deployment: Deployment, root_path: str = "") -> dict[str, Any]:
+    """The whole OpenAPI document, for whoever reaches it behind `root_path`."""
+    servers = [{"url": root_path}] if root_path else None
+    made = get_openapi(title=app.title, version=app.version, routes=app.routes, servers=servers)
     paths = made.setdefault("paths", {})
     schemas = made.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"] = PROBLEM

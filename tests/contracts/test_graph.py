@@ -1,0 +1,71 @@
+"""What every graph keeps: `Graph` and `OpenGraph`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rowcast.adapters.onnx import CHUNK, open_graph
+from rowcast.domain.encode import NUMBERS
+from rowcast.errors import BundleError
+from support import models
+
+GRAPHS = {
+    "linear": models.linear_graph(7, 1),
+    "linear with classes": models.linear_graph(7, 4, seed=1),
+    "wide": models.linear_graph(7, 300, seed=5),
+    "mlp": models.mlp_graph(7, 3),
+}
+
+
+@pytest.mark.parametrize("model", GRAPHS.values(), ids=GRAPHS)
+def test_a_row_does_not_depend_on_its_companions_to_the_last_bit(model: bytes) -> None:
+    graph = open_graph(model, "out")
+    values = np.random.default_rng(0).normal(size=(2 * CHUNK + 3, 7)).astype(np.float32)
+    alone = np.concatenate([graph.run({NUMBERS: values[row : row + 1]}) for row in range(len(values))])
+
+    for count in range(1, len(values) + 1):
+        together = graph.run({NUMBERS: values[:count]})
+        assert together.tobytes() == alone[:count].tobytes(), f"{count} rows"
+
+
+@pytest.mark.parametrize("count", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + 2, 2 * CHUNK, 2 * CHUNK + 1, 1000])
+def test_every_row_is_answered_once_and_in_order(count: int) -> None:
+    graph = open_graph(models.sum_graph(1), "out")
+    values = np.arange(count, dtype=np.float32).reshape(-1, 1)
+
+    assert graph.run({NUMBERS: values}).tolist() == values.tolist()
+
+
+def test_nan_in_one_row_stays_in_that_row() -> None:
+    graph = open_graph(models.linear_graph(3, 2), "out")
+    values = np.ones((5, 3), np.float32)
+    values[2, 1] = np.nan
+
+    answered = graph.run({NUMBERS: values})
+
+    assert np.isnan(answered).all(axis=1).tolist() == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize("model", [b"", b"not a graph", models.sum_graph(2)[:-20]], ids=["empty", "noise", "cut off"])
+def test_bytes_that_are_no_graph_are_refused(model: bytes) -> None:
+    with pytest.raises(BundleError, match="cannot be loaded"):
+        open_graph(model, "out")
+
+
+def test_an_output_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(BundleError, match="no output 'score'; it has out"):
+        open_graph(models.sum_graph(2), "score")
+
+
+def test_weights_outside_the_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnx
+
+    monkeypatch.chdir(tmp_path)
+    model = onnx.load_from_string(models.linear_graph(50, 50))
+    onnx.save(model, "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+
+    with pytest.raises(BundleError, match="cannot be loaded"):
+        open_graph(Path("model.onnx").read_bytes(), "out")

@@ -1,0 +1,268 @@
+"""Identity: equal rows have equal keys and no others have, a bundle's digest moves exactly with what serves, a chain
+shows every change."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rowcast.bundle import SERVING_FILES, Fingerprint, Manifest, Measure, Output, Parity
+from rowcast.domain import chain, identity
+from rowcast.domain.chain import Chain, Draft, Entry, Sealed
+from rowcast.domain.encode import EncodedRow, RowEncoder, own_plan
+from rowcast.domain.prediction import Decision
+from rowcast.domain.schema import Column, Schema
+from rowcast.errors import RequestError
+from support.entries import extended
+from support.models import NOW, REGRESSION, number_columns
+from support.strategies import bodies, schemas
+
+DIGEST = "rb1-00"
+
+
+def key(encoder: RowEncoder, row: EncodedRow, bundle: str = DIGEST) -> str:
+    return identity.row_key(bundle, encoder.plan, row)
+
+
+def tensors(encoder: RowEncoder, row: EncodedRow) -> list[Any]:
+    """What the model is given, as values that compare: NaN equals NaN, -0.0 equals 0.0."""
+    cells = [cell for tensor in encoder.stack([row]).values() for cell in tensor.flatten().tolist()]
+    return ["NaN" if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells]
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_rows_have_one_key_exactly_when_the_model_is_given_the_same(data: st.DataObject) -> None:
+    schema = data.draw(schemas(max_columns=3), label="schema")
+    encoder = RowEncoder(schema, own_plan(schema))
+    try:
+        left = encoder.read(data.draw(bodies(schema, damage=1), label="left"))
+        right = encoder.read(data.draw(bodies(schema, damage=1), label="right"))
+    except RequestError:
+        return
+
+    same_key = key(encoder, left) == key(encoder, right)
+
+    assert same_key == (tensors(encoder, left) == tensors(encoder, right))
+
+
+def test_notations_of_one_row_have_one_key() -> None:
+    schema = Schema(
+        (
+            Column(name="n", kind="number", forms=("currency", "thousands")),
+            Column(name="b", kind="boolean", words={"yes": True, "no": False}),
+            Column(name="c", kind="category", levels=("caf\u00e9",), missing=True),
+            Column(name="d", kind="datetime", forms=("%d/%m/%Y",)),
+        )
+    )
+    encoder = RowEncoder(schema, own_plan(schema))
+    notations = [
+        {"n": 1250, "b": True, "c": "caf\u00e9", "d": "2026-01-31T00:00:00Z"},
+        {"d": "31/01/2026", "c": " cafe\u0301 ", "b": "YES", "n": "$1,250.00"},
+        {"n": 1250.0, "b": "Yes", "c": "caf\u00e9", "d": "2026-01-31T01:00:00+01:00"},
+    ]
+
+    assert len({key(encoder, encoder.read(json.dumps(row).encode())) for row in notations}) == 1
+
+
+def test_minus_zero_is_zero() -> None:
+    encoder = RowEncoder(schema := number_columns(3), own_plan(schema))
+    rows = [encoder.read(body) for body in (b'{"x0":0,"x1":-0.0,"x2":1}', b'{"x0":-0.0,"x1":0,"x2":1}')]
+
+    assert len({key(encoder, row) for row in rows}) == 1
+
+
+def test_a_missing_text_is_not_the_text_of_its_neighbour() -> None:
+    schema = Schema(tuple(Column(name=name, kind="category", missing=True) for name in "ab"))
+    encoder = RowEncoder(schema, own_plan(schema))
+    bodies = [b'{"a":"x"}', b'{"b":"x"}', b'{"a":"x","b":"x"}', b'{"a":"xx"}', b"{}"]
+
+    assert len({key(encoder, encoder.read(body)) for body in bodies}) == len(bodies)
+
+
+def test_another_model_gives_another_key() -> None:
+    encoder = RowEncoder(schema := number_columns(1), own_plan(schema))
+    row = encoder.read(b'{"x0":1}')
+
+    assert key(encoder, row, "rb1-00") != key(encoder, row, "rb1-01")
+    assert key(encoder, row).startswith(identity.ROW_RULE)
+
+
+SCHEMA = number_columns(2)
+MANIFEST = Manifest(
+    name="m",
+    created=NOW.isoformat(),
+    schema=SCHEMA,
+    plan=own_plan(SCHEMA),
+    output=Output("out", "values"),
+    decision=REGRESSION,
+    metric="rmse",
+    score=1.0,
+    holdout={},
+    parity=Parity(10, 0.0, 0),
+    training=Fingerprint(table="t", sha256="s", rows=1, target="y", seed=0, candidate="c", params={}, calibration={}),
+    versions={"rowcast": "0.1.0"},
+)
+FILES = dict.fromkeys([*SERVING_FILES, "reference.parquet", "MODEL_CARD.md"], "ab" * 32)
+SERVING_CHANGES: dict[str, Any] = {
+    "schema": number_columns(2, missing=True),
+    "plan": own_plan(number_columns(1)),
+    "output": Output("other", "values"),
+    "decision": Decision(task="binary", classes=("a", "b"), threshold=0.25),
+    "wire": {"request": {}},
+}
+OTHER_CHANGES: dict[str, Any] = {
+    "name": "other",
+    "created": "2020-01-01T00:00:00+00:00",
+    "metric": "mae",
+    "score": 0.5,
+    "holdout": {"rmse": Measure(1, 0, 2)},
+    "parity": Parity(11, 1e-7, 0),
+    "training": msgspec.structs.replace(MANIFEST.training, seed=9),
+    "versions": {"rowcast": "9"},
+}
+
+
+def digest(manifest: Manifest, files: dict[str, str]) -> str:
+    return identity.bundle_digest(manifest.serving(), [(name, files[name]) for name in SERVING_FILES])
+
+
+@given(
+    st.fixed_dictionaries({}, optional={name: st.just(value) for name, value in SERVING_CHANGES.items()}),
+    st.fixed_dictionaries({}, optional={name: st.just(value) for name, value in OTHER_CHANGES.items()}),
+    st.dictionaries(st.sampled_from(sorted(FILES)), st.sampled_from(["cd" * 32, "ab" * 32])),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_digest_moves_exactly_when_what_serves_does(
+    serving: dict[str, Any], other: dict[str, Any], files: dict[str, str]
+) -> None:
+    changed = msgspec.structs.replace(MANIFEST, **serving, **other)
+    touched = [name for name in SERVING_FILES if files.get(name, FILES[name]) != FILES[name]]
+
+    moved = digest(changed, {**FILES, **files}) != digest(MANIFEST, FILES)
+
+    assert moved == bool(serving or touched)
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
+    assert identity.canonical_json({"b": 1, "a": {"d": 1, "c": 2}}) == b'{"a":{"c":2,"d":1},"b":1}'
+
+
+WRITER = "w1"
+drafts = st.lists(
+    st.builds(
+        lambda at, reply, salt, row: Draft(chain.encode_head(Entry(at, DIGEST, "native", "r", reply)), salt, row),
+        st.integers(0, 1 << 50),
+        st.binary(max_size=20),
+        st.binary(min_size=16, max_size=16),
+        st.binary(max_size=20),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def sealed(found: list[Draft], writer: str = WRITER) -> list[Sealed]:
+    return [
+        Sealed(seq, draft.head, draft.salt, draft.row, chain.row_hash(draft.salt, draft.row), linked)
+        for seq, (draft, linked) in enumerate(zip(found, extended(Chain(writer), found), strict=True))
+    ]
+
+
+@given(drafts)
+def test_a_chain_verifies_whole_and_with_every_row_erased(found: list[Draft]) -> None:
+    entries = sealed(found)
+
+    assert list(chain.verify(WRITER, entries)) == []
+    assert list(chain.verify(WRITER, [entry._replace(salt=None, row=None) for entry in entries])) == []
+
+
+@given(drafts, st.data())
+def test_a_chain_verifies_with_any_rows_erased(found: list[Draft], data: st.DataObject) -> None:
+    erased = [
+        entry._replace(salt=None, row=None) if data.draw(st.booleans(), label="erase") else entry
+        for entry in sealed(found)
+    ]
+
+    assert list(chain.verify(WRITER, erased)) == []
+
+
+@given(drafts, st.integers(0, 5))
+def test_a_chain_can_be_extended_in_pieces(found: list[Draft], cut: int) -> None:
+    whole, pieces = Chain(WRITER), Chain(WRITER)
+
+    assert extended(whole, found) == extended(pieces, found[:cut]) + extended(pieces, found[cut:])
+    assert (whole.seq, whole.previous) == (pieces.seq, pieces.previous)
+
+
+def flipped(data: bytes | None, bit: int) -> bytes:
+    """The same bytes with one bit changed; a byte more when there is none."""
+    if not data:
+        return b"\x01"
+    place = bit % (len(data) * 8)
+    return bytes(byte ^ (1 << place % 8 if index == place // 8 else 0) for index, byte in enumerate(data))
+
+
+@given(drafts, st.data())
+@settings(max_examples=300)
+def test_any_change_drop_reorder_or_insertion_is_found(found: list[Draft], data: st.DataObject) -> None:
+    entries = sealed(found)
+    place = data.draw(st.integers(0, len(entries) - 1), label="place")
+    what = data.draw(st.sampled_from(["head", "row", "salt", "row_hash", "link", "seq", "drop", "swap", "insert"]))
+    bit = data.draw(st.integers(0, 1000), label="bit")
+    tampered = list(entries)
+    if what == "drop":
+        del tampered[place]
+    elif what == "insert":
+        tampered.insert(place, entries[place])
+    elif what == "swap":
+        other = (place + 1) % len(entries)
+        tampered[place], tampered[other] = tampered[other], tampered[place]
+    elif what == "seq":
+        tampered[place] = entries[place]._replace(seq=entries[place].seq + 1 + bit)
+    else:
+        tampered[place] = entries[place]._replace(**{what: flipped(getattr(entries[place], what), bit)})
+    # The last entries of a chain can only be missed by those who know the writer's head.
+    unseen = tampered == entries[: len(tampered)]
+
+    assert bool(list(chain.verify(WRITER, tampered))) == (not unseen)
+
+
+@given(drafts)
+def test_renumbering_after_a_drop_is_found(found: list[Draft]) -> None:
+    renumbered = [entry._replace(seq=seq) for seq, entry in enumerate(sealed(found)[1:])]
+
+    assert bool(list(chain.verify(WRITER, renumbered))) == bool(renumbered)
+
+
+@given(drafts)
+def test_entries_of_one_writer_are_not_those_of_another(found: list[Draft]) -> None:
+    assert [broken.seq for broken in chain.verify("w2", sealed(found))] == [0]
+
+
+@given(st.builds(Entry, st.integers(0, 1 << 60), st.text(), st.text(), st.text(), st.binary(), st.text(), st.text()))
+def test_an_entry_survives_being_written_and_read(entry: Entry) -> None:
+    assert chain.decode_head(chain.encode_head(entry)) == entry
+
+
+@given(st.integers(0, (1 << 48) - 1), st.integers(1, 50), st.data())
+def test_ids_are_distinct_lower_case_uuids_of_version_7_in_order_of_time(
+    milliseconds: int, count: int, data: st.DataObject
+) -> None:
+    import uuid
+
+    needed = identity.uuid7_randomness(count)
+    random = bytes(range(3)) + b"".join(n.to_bytes(6) for n in range(count))
+    assert len(random) == needed
+
+    found = identity.uuid7s(milliseconds, random)
+
+    assert len(set(found)) == count
+    assert all(str(uuid.UUID(one)) == one for one in found)
+    assert {(uuid.UUID(one).version, uuid.UUID(one).variant) for one in found} == {(7, uuid.RFC_4122)}
+    assert {uuid.UUID(one).int >> 80 for one in found} == {milliseconds}

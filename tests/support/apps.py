@@ -1,0 +1,45 @@
+"""The ASGI app in this process: its lifespan run, its requests sent without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+
+from rowcast import settings, wiring
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: Any) -> AsyncIterator[None]:
+    """Start the app, and stop it at the end of the block; AssertionError when it does not start."""
+    inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    outbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    running = asyncio.create_task(app(scope, inbox.get, outbox.put))
+    await inbox.put({"type": "lifespan.startup"})
+    started = await asyncio.wait_for(outbox.get(), 20)
+    assert started["type"] == "lifespan.startup.complete", started
+    try:
+        yield
+    finally:
+        await inbox.put({"type": "lifespan.shutdown"})
+        stopped = await asyncio.wait_for(outbox.get(), 20)
+        await running
+    assert stopped["type"] == "lifespan.shutdown.complete", stopped
+
+
+def client(app: Any, root_path: str = "", **options: Any) -> httpx.AsyncClient:
+    """A client whose requests are calls of the app."""
+    transport = httpx.ASGITransport(app, root_path=root_path, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://rowcast.test", **options)
+
+
+@contextlib.asynccontextmanager
+async def serving(**given: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A whole server of these settings, and a client of it."""
+    app = wiring.server(settings.load(**given)).app
+    async with lifespan(app), client(app, given.get("root_path", "")) as asking:
+        yield asking

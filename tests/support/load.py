@@ -1,0 +1,55 @@
+"""Clients that never stop asking, and remember every answer they got."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+SINGLE, BATCH = 4, 2
+BATCH_ROWS = 60
+
+
+@dataclass
+class Load:
+    """What a server is asked and what it answered: prediction id to (row number, reply)."""
+
+    rows: list[dict[str, Any]]
+    answered: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
+    repeated: list[str] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
+    _next: int = 0
+
+    async def until(self, address: str, answers: int, then: Any) -> None:
+        """Ask until so many more answers came, do `then`, and let every client meet its end."""
+        enough = asyncio.Event()
+        goal = len(self.answered) + answers
+        clients = [
+            asyncio.create_task(self._ask(address, size, goal, enough)) for size in [1] * SINGLE + [BATCH_ROWS] * BATCH
+        ]
+        await asyncio.wait_for(enough.wait(), 60)
+        await asyncio.to_thread(then)
+        await asyncio.wait_for(asyncio.gather(*clients), 30)
+
+    async def _ask(self, address: str, size: int, goal: int, enough: asyncio.Event) -> None:
+        async with httpx.AsyncClient(base_url=address, timeout=20, trust_env=False) as client:
+            while True:
+                numbers = [(self._next + place) % len(self.rows) for place in range(size)]
+                self._next += size
+                rows = [self.rows[number] for number in numbers]
+                try:
+                    reply = await client.post("/predict", json=rows[0] if size == 1 else {"rows": rows})
+                except httpx.TransportError:
+                    return  # the server is gone: what was not answered is nobody's
+                if reply.status_code != 200:
+                    self.refused.append(reply.status_code)
+                    return
+                found = [reply.json()] if size == 1 else reply.json()["predictions"]
+                for number, prediction in zip(numbers, found, strict=True):
+                    if prediction["id"] in self.answered:
+                        self.repeated.append(prediction["id"])
+                    self.answered[prediction["id"]] = (number, prediction)
+                if len(self.answered) >= goal:
+                    enough.set()

@@ -1,0 +1,166 @@
+"""Small models for tests: hand-made graphs packed as real bundles, and the loan example trained once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from rowcast import bundle, examples, tables
+from rowcast.adapters.folder import FolderRegistry
+from rowcast.adapters.onnx import open_graph
+from rowcast.bundle import Fingerprint, GoldenRow, Manifest, Output, Parity
+from rowcast.domain.encode import NUMBERS, RowEncoder, own_plan
+from rowcast.domain.prediction import Decision
+from rowcast.domain.schema import Column, Schema
+from rowcast.ports import Reference
+from rowcast.serving.deployment import LiveModel, load
+from rowcast.training.run import train
+from rowcast.training.story import Options
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+LOAN_ROWS = 1500
+
+
+def trained_loans(root: Path, name: str = "loans") -> FolderRegistry:
+    """A registry with the loan example: boosted trees, trained by the product itself."""
+    registry = FolderRegistry(root)
+    train(
+        tables.from_memory(examples.loans(LOAN_ROWS), "loans"),
+        Options(target="loan_status", name=name, candidates=("boosting",), trials=2),
+        open_graph=open_graph,
+        registry=registry,
+        now=NOW,
+        progress=lambda event: None,
+    )
+    return registry
+
+
+def loan_rows(count: int, seed: int = 7) -> list[dict[str, Any]]:
+    """Applications that the trained model has not seen."""
+    columns = {name: cells for name, cells in examples.loans(count, seed).items() if name != "loan_status"}
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+
+
+def with_models(home: Path, registry: Path) -> Path:
+    """A home whose registry is a copy of this one."""
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(registry, home / "models")
+    return home
+
+
+def number_columns(count: int, **options: Any) -> Schema:
+    """`x0`, `x1` and so on, all of them numbers."""
+    return Schema(tuple(Column(name=f"x{index}", kind="number", example=1.0, **options) for index in range(count)))
+
+
+def _graph(nodes: list[Any], weights: dict[str, NDArray[np.float32]], inputs: int, outputs: int) -> bytes:
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info(NUMBERS, TensorProto.FLOAT, [None, inputs])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [None, outputs])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def _weights(seed: int, **shapes: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def linear_graph(inputs: int, outputs: int, seed: int = 0) -> bytes:
+    """`x W + b`: what a linear model is, and what matrix kernels answer differently alone and together."""
+    nodes = [helper.make_node("MatMul", [NUMBERS, "w"], ["xw"]), helper.make_node("Add", ["xw", "b"], ["out"])]
+    return _graph(nodes, _weights(seed, w=(inputs, outputs), b=(outputs,)), inputs, outputs)
+
+
+def sum_graph(inputs: int) -> bytes:
+    """The sum of all columns: an answer that can be computed by head."""
+    nodes = [helper.make_node("MatMul", [NUMBERS, "w"], ["out"])]
+    return _graph(nodes, {"w": np.ones((inputs, 1), np.float32)}, inputs, 1)
+
+
+def mlp_graph(inputs: int, classes: int, seed: int = 0, width: int = 37) -> bytes:
+    """Gemm, Sigmoid, Gemm, Softmax."""
+    nodes = [
+        helper.make_node("Gemm", [NUMBERS, "w1", "b1"], ["h"]),
+        helper.make_node("Sigmoid", ["h"], ["s"]),
+        helper.make_node("Gemm", ["s", "w2", "b2"], ["g"]),
+        helper.make_node("Softmax", ["g"], ["out"], axis=1),
+    ]
+    shapes = {"w1": (inputs, width), "b1": (width,), "w2": (width, classes), "b2": (classes,)}
+    return _graph(nodes, _weights(seed, **shapes), inputs, classes)
+
+
+def publish(
+    registry: FolderRegistry, name: str, model: bytes, schema: Schema, decision: Decision, kind: Any
+) -> Reference:
+    """A hand-made graph as the next version of a model, with a golden row of its own, as champion."""
+    plan = own_plan(schema)
+    encoder = RowEncoder(schema, plan)
+    row: dict[str, Any] = {column.name: column.example for column in schema.columns}
+    (outcome,) = decision.outcomes(open_graph(model, "out").run(encoder.stack([encoder.parse(row)])))
+    manifest = Manifest(
+        name=name,
+        created=NOW.isoformat(),
+        schema=schema,
+        plan=plan,
+        output=Output("out", kind),
+        decision=decision,
+        metric="none",
+        score=0.0,
+        holdout={},
+        parity=Parity(1, 0.0, 0),
+        training=Fingerprint(
+            table="none", sha256="", rows=0, target="y", seed=0, candidate="made", params={}, calibration={}
+        ),
+        versions={},
+    )
+    golden = [GoldenRow(row, outcome)]
+    files = {bundle.MODEL: model, bundle.GOLDEN: bundle_json(golden)}
+    reference = registry.publish(name, lambda folder: bundle.pack(folder, manifest, files) and None)
+    registry.point(reference, "champion")
+    return reference
+
+
+def bundle_json(value: Any) -> bytes:
+    """Anything of a bundle as JSON."""
+    import msgspec
+
+    return msgspec.json.encode(value)
+
+
+def live(root: Path, name: str, model: bytes, schema: Schema, decision: Decision, kind: Any) -> LiveModel:
+    """A hand-made graph, published and loaded as a server would."""
+    registry = FolderRegistry(root)
+    return load(publish(registry, name, model, schema, decision, kind), registry, open_graph)
+
+
+def classes(*labels: Any) -> Decision:
+    """The decision of a classifier with these labels."""
+    return Decision(task="binary" if len(labels) == 2 else "multiclass", classes=tuple(labels))
+
+
+REGRESSION = Decision(task="regression")
+
+
+def random_rows(schema: Schema, count: int, seed: int = 0) -> list[dict[str, float]]:
+    """Rows of normal numbers."""
+    values = np.random.default_rng(seed).normal(size=(count, len(schema.columns)))
+    return [dict(zip(schema.names(), row, strict=True)) for row in values.tolist()]
+
+
+def golden_rows(folder: Path) -> Sequence[GoldenRow]:
+    """The rows that a bundle was certified with."""
+    return bundle.open(folder).golden
