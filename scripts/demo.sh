@@ -5,7 +5,10 @@ cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"
 table="${ROWCAST_HOME:-.rowcast}/demo/loans.csv"
 
-mkdir -p "$(dirname "$table")"
-rowcast example loans --out "$table"
-rowcast train "$table" --target loan_status --name loans
+# What an earlier demo trained is served again.
+if ! rowcast models list | cut -f 1 | grep -qx loans; then
+    mkdir -p "$(dirname "$table")"
+    rowcast example loans --out "$table"
+    rowcast train "$table" --target loan_status --name loans
+fi
 exec rowcast serve loans --port "${PORT:-8000}"

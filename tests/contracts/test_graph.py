@@ -13,6 +13,8 @@ from rowcast.errors import BundleError
 from support import models
 
 GRAPHS = {
+    "regressor": models.regressor_graph(7, 1),
+    "regressor with classes": models.regressor_graph(7, 3),
     "linear": models.linear_graph(7, 1),
     "linear with classes": models.linear_graph(7, 4, seed=1),
     "wide": models.linear_graph(7, 300, seed=5),

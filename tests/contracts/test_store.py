@@ -64,6 +64,15 @@ def test_recording_again_changes_nothing(store: Store) -> None:
     assert store.position("w") == Position(3, entries[3].link)
 
 
+def test_what_is_kept_cannot_be_replaced(store: Store) -> None:
+    entries = sealed("w", drafts(0, 3))
+    store.record("w", entries)
+
+    store.record("w", [entries[1]._replace(row=b"forged", link=b"forged" * 5), entries[2]._replace(row=None)])
+
+    assert list(store.chain("w")) == entries
+
+
 def test_writers_do_not_mix(store: Store) -> None:
     ours, theirs = sealed("b", drafts(0, 2)), sealed("a", drafts(10, 13))
     store.record("b", ours)

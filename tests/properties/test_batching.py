@@ -61,7 +61,7 @@ class Rig:
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Rig:
     folder = tmp_path_factory.mktemp("rig")
-    linear = models.live(folder, "linear", models.linear_graph(5, 1), SCHEMA, models.REGRESSION, "values")
+    linear = models.live(folder, "linear", models.regressor_graph(5, 1), SCHEMA, models.REGRESSION, "values")
     mlp = models.live(folder, "mlp", models.mlp_graph(5, 3), SCHEMA, models.classes("a", "b", "c"), "probabilities")
     bodies = [msgspec.json.encode(row) for row in models.random_rows(SCHEMA, ROWS)]
     rows = [[Row(model.encoder.read(body), body) for body in bodies] for model in (linear, mlp)]
@@ -125,7 +125,7 @@ async def play(world: World, script: list[tuple[Any, ...]]) -> None:
                     await asyncio.sleep(0)
             case ("mood", failing):
                 world.journal.failing = failing
-    await asyncio.wait_for(asyncio.gather(*[asked.future for asked in world.asked], return_exceptions=True), 10)
+    await asyncio.wait_for(asyncio.gather(*[asked.future for asked in world.asked], return_exceptions=True), 3)
 
 
 STEPS = st.one_of(
@@ -269,6 +269,7 @@ def test_concurrent_callers_with_timeouts_get_their_own_answers(rig: Rig) -> Non
 def every_model(folder: Path, loans: Path) -> Iterator[tuple[LiveModel, list[dict[str, Any]]]]:
     wide = models.number_columns(11)
     made = [
+        ("regressor", models.regressor_graph(11, 1), models.REGRESSION, "values"),
         ("linear", models.linear_graph(11, 1), models.REGRESSION, "values"),
         ("linear2", models.linear_graph(11, 3), models.classes(1, 2, 3), "probabilities"),
         ("mlp", models.mlp_graph(11, 3), models.classes("a", "b", "c"), "probabilities"),

@@ -85,6 +85,15 @@ def test_a_missing_text_is_not_the_text_of_its_neighbour() -> None:
     assert len({key(encoder, encoder.read(body)) for body in bodies}) == len(bodies)
 
 
+def test_no_text_can_pass_for_the_end_of_another() -> None:
+    schema = Schema(tuple(Column(name=name, kind="category") for name in "ab"))
+    encoder = RowEncoder(schema, own_plan(schema))
+    seams = [f"{length}\0\0\0" for length in ("\0", "\1")]
+    rows = [{"a": f"x{seam}y", "b": "z"} for seam in seams] + [{"a": "x", "b": f"y{seam}z"} for seam in seams]
+
+    assert len({key(encoder, encoder.parse(row)) for row in rows}) == len(rows)
+
+
 def test_another_model_gives_another_key() -> None:
     encoder = RowEncoder(schema := number_columns(1), own_plan(schema))
     row = encoder.read(b'{"x0":1}')

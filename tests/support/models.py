@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -69,7 +69,8 @@ def _graph(nodes: list[Any], weights: dict[str, NDArray[np.float32]], inputs: in
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, [None, outputs])],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("ai.onnx.ml", 3)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
@@ -79,8 +80,17 @@ def _weights(seed: int, **shapes: tuple[int, ...]) -> dict[str, NDArray[np.float
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
+def regressor_graph(inputs: int, outputs: int, seed: int = 0) -> bytes:
+    """The operator that scikit-learn's linear models become: left to itself it answers most rows differently alone
+    and together, in the last bit."""
+    weights = np.random.default_rng(seed).normal(size=outputs * inputs).tolist()
+    shape = {"coefficients": weights, "intercepts": [0.1] * outputs, "targets": outputs}
+    node = helper.make_node("LinearRegressor", [NUMBERS], ["out"], domain="ai.onnx.ml", **shape)
+    return _graph([node], {}, inputs, outputs)
+
+
 def linear_graph(inputs: int, outputs: int, seed: int = 0) -> bytes:
-    """`x W + b`: what a linear model is, and what matrix kernels answer differently alone and together."""
+    """`x W + b`."""
     nodes = [helper.make_node("MatMul", [NUMBERS, "w"], ["xw"]), helper.make_node("Add", ["xw", "b"], ["out"])]
     return _graph(nodes, _weights(seed, w=(inputs, outputs), b=(outputs,)), inputs, outputs)
 
@@ -136,8 +146,6 @@ def publish(
 
 def bundle_json(value: Any) -> bytes:
     """Anything of a bundle as JSON."""
-    import msgspec
-
     return msgspec.json.encode(value)
 
 
@@ -159,8 +167,3 @@ def random_rows(schema: Schema, count: int, seed: int = 0) -> list[dict[str, flo
     """Rows of normal numbers."""
     values = np.random.default_rng(seed).normal(size=(count, len(schema.columns)))
     return [dict(zip(schema.names(), row, strict=True)) for row in values.tolist()]
-
-
-def golden_rows(folder: Path) -> Sequence[GoldenRow]:
-    """The rows that a bundle was certified with."""
-    return bundle.open(folder).golden

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from rowcast.domain.schema import Column, Schema
-from rowcast.domain.values import BLANKS, MISSING_WORDS, NUMBER_FORMS, canonical_text
+from rowcast.domain.values import MISSING_WORDS, NUMBER_FORMS, canonical_text
 
 NAMES = st.one_of(
     st.sampled_from(
@@ -131,6 +131,3 @@ def bodies(draw: st.DrawFn, schema: Schema, damage: int = 2) -> bytes:
     blank = draw(st.sampled_from(["", " ", "\n\t"]))
     inside = f",{blank}".join(f"{json.dumps(name, ensure_ascii=escape)}:{blank}{token}" for name, token in cells)
     return f"{blank}{{{inside}}}{blank}".encode()
-
-
-BLANK_TEXTS = st.text(st.sampled_from(BLANKS), max_size=2)

@@ -213,10 +213,14 @@ def _usual_type(column: Column) -> Any:
 
 def _spellings(column: Column) -> dict[str, bool]:
     """The usual ways to write a boolean's words."""
-    spelled: dict[str, bool] = {}
-    for word, value in column.words.items():
-        spelled |= dict.fromkeys((word, word.capitalize(), word.upper()), value)
-    return spelled
+    spellings = {
+        spelled: value for word, value in column.words.items() for spelled in (word, word.capitalize(), word.upper())
+    }
+    return {
+        spelled: value
+        for spelled, value in spellings.items()
+        if spelled not in MISSING_WORDS and column.words.get(spelled.lower()) is value
+    }
 
 
 Encode = Callable[[Any], Any]

@@ -232,5 +232,5 @@ def _seen(column: Column) -> str:
         rest = "" if column.closed else " Anything else is scored as unseen, with a warning."
         return f"Seen in training: {_listed(list(column.levels))}.{rest}"
     if column.low is not None and column.high is not None and column.kind in ("number", "integer"):
-        return f"Seen in training: {column.low:g} to {column.high:g}."
+        return f"Seen in training: {column.low:.15g} to {column.high:.15g}."
     return ""

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from rowcast import bundle
-from rowcast.domain.encode import EncodedRow, RowEncoder, RowWarning
+from rowcast.domain.encode import EncodedRow, RowEncoder
 from rowcast.domain.events import Listener, ModelLoaded
 from rowcast.domain.prediction import Decision, Outcome, Prediction, same_outcome
 from rowcast.domain.schema import Schema
@@ -19,7 +19,7 @@ from rowcast.ports import Graph, OpenGraph, Reference, RegistryReader
 GOLDEN_TOLERANCE = 1e-6
 CHAMPION = "champion"
 
-_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class LiveModel:
@@ -39,20 +39,16 @@ class LiveModel:
         """One outcome a row; each is the same to the last bit whatever rows it is scored with."""
         return self._decision.outcomes(self._graph.run(self.encoder.stack(rows)))
 
-    def reply(self, prediction_id: str, outcome: Outcome, warnings: tuple[RowWarning, ...]) -> bytes:
-        """The prediction as it is sent and kept."""
-        return _encode(
+    def replies(self, ids: Sequence[str], outcomes: Sequence[Outcome], rows: Sequence[EncodedRow]) -> list[bytes]:
+        """The predictions as they are sent and kept, all encoded in one call."""
+        name, version = self.name, self.version
+        predictions = [
             Prediction(
-                prediction_id,
-                self.name,
-                self.version,
-                outcome.prediction,
-                outcome.probability,
-                outcome.score,
-                outcome.probabilities,
-                warnings,
+                id_, name, version, made.prediction, made.probability, made.score, made.probabilities, row.warnings
             )
-        )
+            for id_, made, row in zip(ids, outcomes, rows, strict=True)
+        ]
+        return _encode_lines(predictions).split(b"\n")[:-1]  # JSON holds no line break of its own
 
     def example(self) -> dict[str, Any]:
         """A row that the model takes, as a client would send it."""
@@ -98,7 +94,7 @@ class Deployment:
     def get(self, name: str | None) -> LiveModel:
         """The live model of this name, or the default; ModelNotFound says what there is."""
         chosen = self.default if name is None else name
-        model = self._models.get(chosen) if chosen is not None else None
+        model = self._models.get(chosen)  # type: ignore[arg-type]
         if model is not None:
             return model
         served = ", ".join(self._models) or "none"

@@ -110,19 +110,23 @@ class History:
         return sorted({*self.store.writers(), *self.spool.writers()})
 
     def _chain(self, writer: str) -> Iterator[chain.Sealed]:
-        """A writer's entries in order while the indexer may be moving them: the store, then journals, then again."""
+        """A writer's entries in order while the indexer may be moving them: the store, then journals, and again until
+        a round brings nothing. A gap is one when the store, asked after it was seen, does not fill it."""
         last = -1
+        ahead: int | None = -1  # where the journals went on behind a gap, a round ago; None when they had no more
         while True:
-            before = last
+            before, seen = last, ahead
             for entry in self.store.chain(writer, last):
                 last = entry.seq
                 yield entry
+            ahead = None
             for entry in self.spool.after(writer, last):
-                if entry.seq != last + 1 and before != last:
-                    break  # entries between moved into the store meanwhile
+                if entry.seq != last + 1 and (last != before or entry.seq != seen):
+                    ahead = entry.seq
+                    break
                 last = entry.seq
                 yield entry
-            else:
+            if last == before and ahead is None and seen is None:
                 return
 
 

@@ -121,23 +121,24 @@ class Predictor:
                 start = end
 
     def _score_and_record(self, model: LiveModel, together: list[_Waiting]) -> list[bytes]:
-        outcomes = model.score([row.encoded for asked in together for row in asked.rows])
-        count, digest = len(outcomes), model.digest
+        rows = [row for asked in together for row in asked.rows]
+        encoded = [row.encoded for row in rows]
+        outcomes = model.score(encoded)
+        count, digest = len(rows), model.digest
         nanoseconds = time.time_ns()
         at = nanoseconds // 1_000
         ids = uuid7s(nanoseconds // 1_000_000, os.urandom(uuid7_randomness(count)))
         salts = os.urandom(count * SALT_BYTES)
-        drafts: list[Draft] = []
-        replies: list[bytes] = []
-        for asked in together:
-            ask = asked.ask
-            for row in asked.rows:
-                number = len(replies)
-                reply = model.reply(ids[number], outcomes[number], row.encoded.warnings)
-                replies.append(reply)
-                entry = Entry(at, digest, ask.source, ask.request_id, reply, ask.key_id, ask.tenant, ask.entity)
-                salt = salts[number * SALT_BYTES : (number + 1) * SALT_BYTES]
-                drafts.append(Draft(encode_head(entry), salt, row.received))
+        replies = model.replies(ids, outcomes, encoded)
+        asks = [asked.ask for asked in together for _ in asked.rows]
+        drafts = [
+            Draft(
+                encode_head(Entry(at, digest, ask.source, ask.request_id, reply, ask.key_id, ask.tenant, ask.entity)),
+                salts[number * SALT_BYTES : (number + 1) * SALT_BYTES],
+                row.received,
+            )
+            for number, (ask, row, reply) in enumerate(zip(asks, rows, replies, strict=True))
+        ]
         self._journal.append(drafts)
         labels = [outcome.prediction for outcome in outcomes] if model.classifies else []
         self._listen(Scored(model.name, model.version, count, labels))

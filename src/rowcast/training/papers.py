@@ -113,7 +113,7 @@ def _column_lines(schema: Schema) -> list[str]:
             more = f" and {len(column.levels) - 8} more" if len(column.levels) > 8 else ""
             seen = ", ".join(column.levels[:8]) + more
         elif column.low is not None and column.high is not None:
-            seen = f"{column.low:g} to {column.high:g}"
+            seen = f"{column.low:.15g} to {column.high:.15g}"
         elif column.kind == "boolean":
             seen = ", ".join(column.words) or "true, false"
         lines.append(f"| {_cell(column.name)} | {column.kind} | {'yes' if column.missing else 'no'} | {_cell(seen)} |")

@@ -31,9 +31,10 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Rowcast API</title>
+<link rel="icon" href="static/icon.svg">
 {head}
 </head>
-<body>
+<body style="margin:0">
 <noscript>This page draws the API from openapi.json and needs JavaScript.</noscript>
 {body}
 </body>

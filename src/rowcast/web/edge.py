@@ -80,8 +80,11 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, or run the lifespan."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
             return
         started = time.perf_counter()
         path: str = scope["path"]

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from rowcast.serving.deployment import Deployment, LiveModel
-from rowcast.web.problems import STATUS
+from rowcast.web.problems import STATUS, TITLES
 
 PROBLEM = {
     "type": "object",
@@ -37,12 +37,19 @@ PROBLEM = {
     },
     "additionalProperties": False,
 }
+# The slug is the example that the pages show.
 REFUSALS = {
-    "400": "The body or an option is malformed",
-    "413": "The body is too large",
-    "415": "The body is not JSON",
-    "422": "A row does not fit the model; every error of every row is listed",
-    "503": "Overloaded or not able to record; try again",
+    "400": ("malformed-body", "The body or an option is malformed"),
+    "413": ("body-too-large", "The body is too large"),
+    "415": ("unsupported-media-type", "The body is not JSON"),
+    "422": ("invalid-row", "A row does not fit the model; every error of every row is listed"),
+    "503": ("overloaded", "Overloaded or not able to record; try again"),
+}
+TAGS = {
+    "predictions": "One row, or `rows`, in and predictions out, each kept before it is sent.",
+    "models": "What is served, and what it takes.",
+    "history": "What was answered.",
+    "health": "For load balancers and Prometheus.",
 }
 OPTIONS = [
     {
@@ -69,17 +76,55 @@ OPTIONS = [
 def document(app: FastAPI, deployment: Deployment, root_path: str = "") -> dict[str, Any]:
     """The whole OpenAPI document, for whoever reaches it behind `root_path`."""
     servers = [{"url": root_path}] if root_path else None
-    made = get_openapi(title=app.title, version=app.version, routes=app.routes, servers=servers)
+    tags: list[dict[str, Any]] = [{"name": name, "description": text} for name, text in TAGS.items()]
+    made = get_openapi(title=app.title, version=app.version, routes=app.routes, servers=servers, tags=tags)
     paths = made.setdefault("paths", {})
-    schemas = made.setdefault("components", {}).setdefault("schemas", {})
-    schemas["Problem"] = PROBLEM
+    schemas: dict[str, Any] = {"Problem": PROBLEM}
+    made["components"] = {"schemas": schemas}
+    for path, item in paths.items():
+        _mend_responses(path, item["get"])
     for model in deployment.models():
         schemas[f"{model.name}.row"] = model.schema.json_schema()
         schemas[f"{model.name}.prediction"] = prediction_schema(model)
-        paths[f"/models/{model.name}/predict"] = {"post": _operation(model)}
         if deployment.default == model.name:
             paths["/predict"] = {"post": _operation(model, default=True)}
+        paths[f"/models/{model.name}/predict"] = {"post": _operation(model)}
     return made
+
+
+def _mend_responses(path: str, operation: dict[str, Any]) -> None:
+    """What a cold route really answers: FastAPI knows neither our errors nor what a plain response holds."""
+    responses = operation["responses"]
+    responses.pop("422", None)  # FastAPI's own error; a wrong option gets our 400
+    kind, schema = ("text/plain", "string") if path == "/metrics" else ("application/json", "object")
+    fine = {"description": operation["summary"], "content": {kind: {"schema": {"type": schema}}}}
+    responses["200"] = fine
+    places = {parameter["in"] for parameter in operation.get("parameters", [])}
+    if "query" in places:
+        responses["400"] = _refusal("bad-option", "An option is wrong")
+    if path in ("/models/info", "/sample"):
+        responses["404"] = _refusal("model-not-found", "Several models are served and none is the default")
+    elif "path" in places:
+        slug = "model-not-found" if path.startswith("/models") else "not-found"
+        responses["404"] = _refusal(slug, TITLES[slug])
+    if path in ("/health", "/health/ready"):
+        responses["503"] = {**fine, "description": "The same, when not all is well"}
+
+
+def _refusal(slug: str, description: str) -> dict[str, Any]:
+    """A refusal as a response, with an example of its own."""
+    example: dict[str, Any] = {
+        "type": f"urn:rowcast:error:{slug}",
+        "title": TITLES[slug],
+        "status": STATUS[slug],
+        "detail": "A sentence that says what is wrong and what would be right.",
+        "instance": "urn:rowcast:request:0c9a8f21d7e3-1f",
+    }
+    if slug == "invalid-row":
+        message = "is required; it had no missing values in training"
+        example["errors"] = [{"column": "income", "code": "missing", "message": message}]
+    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
+    return {"description": description, "content": {"application/problem+json": content}}
 
 
 def prediction_schema(model: LiveModel) -> dict[str, Any]:
@@ -104,6 +149,7 @@ def prediction_schema(model: LiveModel) -> dict[str, Any]:
             "additionalProperties": False,
         }
     required = list(properties)
+    example = _example(model)
     warning = {"type": "object", "properties": {key: {"type": "string"} for key in ("column", "code", "message")}}
     properties["warnings"] = {"type": "array", "items": warning}
     properties["cached"] = {"type": "boolean"}
@@ -112,7 +158,28 @@ def prediction_schema(model: LiveModel) -> dict[str, Any]:
         "properties": properties,
         "required": [*required, "warnings", "cached"],
         "additionalProperties": False,
+        "examples": [example],
     }
+
+
+def _example(model: LiveModel) -> dict[str, Any]:
+    """A reply with invented figures, so that the pages show what one looks like."""
+    decision = model.manifest.decision
+    found: dict[str, Any] = {
+        "id": "01890a5d-ac96-774b-8bce-b302099a8057",
+        "model": model.name,
+        "version": model.version,
+        "prediction": 12.5,
+    }
+    if decision.task != "regression":
+        names = decision.names()
+        winner = decision.positive if decision.task == "binary" else 0
+        share = 0.125 / (len(names) - 1)
+        found |= {"prediction": decision.classes[winner], "probability": 0.875}
+        if decision.task == "binary":
+            found["score"] = 0.875
+        found["probabilities"] = {**dict.fromkeys(names, share), names[winner]: 0.875}
+    return {**found, "warnings": [], "cached": False}
 
 
 def _operation(model: LiveModel, *, default: bool = False) -> dict[str, Any]:
@@ -142,9 +209,7 @@ def _operation(model: LiveModel, *, default: bool = False) -> dict[str, Any]:
             "content": {"application/json": {"schema": {"anyOf": [prediction, answered]}}},
         }
     }
-    for status, description in REFUSALS.items():
-        content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-        responses[status] = {"description": description, "content": content}
+    responses.update({status: _refusal(slug, description) for status, (slug, description) in REFUSALS.items()})
     return {
         "tags": ["predictions"],
         "summary": f"Predict {target} with {model.name}" + (" (the default model)" if default else ""),
