@@ -17,6 +17,8 @@ from rowcast.ports import Reference, Spool, Stored, StoreReader, StoreWriter
 from rowcast.serving.deployment import LiveModel
 
 REPLAY_CHUNK = 1024
+LONGEST_PAUSE = 5.0
+"""Seconds between tries while the store does not take anything."""
 
 _decode_reply = msgspec.json.Decoder(Prediction).decode
 
@@ -157,13 +159,15 @@ def index(
     spool: Spool, store: StoreWriter, wait: Callable[[float], bool], report: Callable[[str], None], every: float = 0.2
 ) -> None:
     """Move journals into the store until `wait(seconds)` says that it is time to end; then once more."""
-    ending = False
+    ending, pause = False, every
     while not ending:
-        ending = wait(every)
+        ending = wait(pause)
         try:
             spool.drain(store)
+            pause = every
         except (Unavailable, HistoryError) as error:  # the journals keep everything until the store is back
             report(error.message)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def replay(history: History, load: Callable[[Reference, str], LiveModel], model: str | None = None) -> Replay:
