@@ -159,13 +159,18 @@ def index(
     spool: Spool, store: StoreWriter, wait: Callable[[float], bool], report: Callable[[str], None], every: float = 0.2
 ) -> None:
     """Move journals into the store until `wait(seconds)` says that it is time to end; then once more."""
-    ending, pause = False, every
+    ending, pause, said = False, every, ""
     while not ending:
         ending = wait(pause)
         try:
             spool.drain(store)
+            pause, said = every, ""
+        except HistoryError as error:  # one journal is damaged; the others go on as ever
             pause = every
-        except (Unavailable, HistoryError) as error:  # the journals keep everything until the store is back
+            if error.message != said:
+                report(error.message)
+            said = error.message
+        except Unavailable as error:  # the journals keep everything until the store is back
             report(error.message)
             pause = min(2 * pause, LONGEST_PAUSE)
 
