@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. The rest keeps the house in order.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock vendor bench-serve clean
+.PHONY: help setup demo test check format docs lock vendor bench-serve clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -31,6 +31,9 @@ check: $(READY)  ## Format, lint, types, floors, and what the tree itself must h
 format: $(READY)  ## Let ruff mend what it can
 	@$(PY) -m ruff format --quiet
 	@$(PY) -m ruff check --fix --quiet
+
+docs: $(READY)  ## Write the reference pages that are made from the program
+	@$(PY) scripts/docs.py
 
 lock: $(READY)  ## Pin all dependencies anew; ARGS=--upgrade takes newer versions
 	@scripts/lock.sh $(ARGS)

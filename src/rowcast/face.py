@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from rowcast import settings, wiring
+from rowcast.errors import InvalidRows
 
 if TYPE_CHECKING:
     from rowcast.domain.prediction import Outcome
@@ -37,8 +40,15 @@ class Model:
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[Outcome]:
         """One outcome a row: prediction, probability, score, probabilities. InvalidRows says what does not fit."""
-        encoder = self._live.encoder
-        return self._live.score([encoder.parse(_without_nan(row)) for row in rows]) if rows else []
+        encoded, problems = [], []
+        for number, row in enumerate(rows):
+            try:
+                encoded.append(self._live.encoder.parse(_without_nan(row)))
+            except InvalidRows as invalid:
+                problems += [msgspec.structs.replace(problem, row=number) for problem in invalid.problems]
+        if problems:
+            raise InvalidRows(problems)
+        return self._live.score(encoded) if encoded else []
 
 
 def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -55,14 +56,24 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     insecure: bool = Field(False, description="Listen beyond this machine without any key.")
-    models: tuple[str, ...] = Field((), description="Models to serve, NAME, NAME@3 or NAME@alias; every champion.")
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Models to serve, by comma: NAME, NAME@3 or NAME@alias; every champion."
+    )
     default_model: str | None = Field(None, description="What POST /predict means; the only model, or the first named.")
-    root_path: str = Field("", description="Prefix that a proxy takes away, such as /api.")
+    root_path: str = Field(
+        "", pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="Prefix of every address behind a proxy, such as /api."
+    )
     max_body_bytes: int = Field(4 * MEBIBYTE, ge=1024, description="Largest request body.")
     max_rows: int = Field(10_000, ge=1, description="Most rows in one request.")
     max_waiting_rows: int = Field(20_000, ge=1, description="Rows that may wait before new requests get 503.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON.")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def split(cls, value: object) -> object:
+        """A list by comma, as a variable holds it."""
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @classmethod
     def settings_customise_sources(

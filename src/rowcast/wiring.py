@@ -6,7 +6,7 @@ import secrets
 import sys
 import uuid
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -171,6 +171,7 @@ def server(settings: Settings) -> Server:
             Lifecycle(health, journal, indexer),
             metrics.listen,
             max_body=settings.max_body_bytes,
+            root_path=settings.root_path,
             request_id_prefix=secrets.token_hex(6),
         )
         undo.pop_all()
@@ -228,7 +229,8 @@ def _store_check(settings: Settings) -> Callable[[], str | None]:
 
     def check() -> str | None:
         try:
-            store(settings).writers()
+            with closing(store(settings)) as kept:
+                kept.check()
         except RowcastError as error:
             return error.message
         return None

@@ -59,7 +59,7 @@ def events() -> list[Event]:
 
 @pytest.fixture
 def edge(events: list[Event]) -> Edge:
-    return Edge(ROUTES, cold, no_lifespan, events.append, max_body=1000, request_id_prefix="made")
+    return Edge(ROUTES, cold, no_lifespan, events.append, max_body=1000, root_path="", request_id_prefix="made")
 
 
 @pytest.mark.parametrize("path", ["/broken/hot", "/broken", "/damaged"])
@@ -154,3 +154,10 @@ async def test_a_prefix_is_taken_away(edge: Edge) -> None:
         reply = await client.post("/api/echo?a=1", content=b"{}")
 
     assert reply.json() == {"body": "{}", "query": "a=1", "path": "/echo"}
+
+
+async def test_a_proxy_may_leave_the_prefix_where_it_is(edge: Edge) -> None:
+    async with apps.client(edge, root_path="/api") as client:
+        reply = await client.post("/api/api/echo", content=b"{}")
+
+    assert reply.json()["path"] == "/echo"

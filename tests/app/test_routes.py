@@ -195,7 +195,8 @@ async def test_history_is_read_a_page_at_a_time_newest_first(client: httpx.Async
     sent += [(await client.post("/models/sum/predict", json={"x0": n, "x1": 0})).json()["id"] for n in range(10)]
 
     async def stored() -> bool:
-        return (await client.get("/predictions", params={"limit": 1})).json()["predictions"][0]["id"] == max(sent)
+        newest = (await client.get("/predictions", params={"limit": 1})).json()["predictions"]
+        return [one["id"] for one in newest] == [max(sent)]
 
     await eventually_async(stored)
     read: list[dict[str, Any]] = []
@@ -418,3 +419,11 @@ async def test_callers_at_once_share_a_tick_and_get_their_own_answers(client: ht
     assert [reply.json()["prediction"] for reply in replies] == [row["x0"] + row["x1"] for row in rows]
     assert len({reply.json()["id"] for reply in replies}) == 100
     assert len({reply.headers["x-request-id"] for reply in replies}) == 100
+
+
+async def test_a_head_asks_what_a_get_would_answer(client: httpx.AsyncClient) -> None:
+    asked = await client.head("/health/ready")
+
+    assert asked.status_code == 200
+    assert asked.headers["content-type"] == (await client.get("/health/ready")).headers["content-type"]
+    assert (await client.head("/nothing")).status_code == 404

@@ -309,7 +309,7 @@ MISTAKES = [
     Mistake(
         "a Kubernetes variable", "models list", "enableServiceLinks", settings={"ROWCAST_PORT": "tcp://10.0.0.1:80"}
     ),
-    Mistake("a list that is no JSON", "models list", "models", settings={"ROWCAST_MODELS": "["}),
+    Mistake("a prefix that is none", "models list", "'root_path'", settings={"ROWCAST_ROOT_PATH": "api/"}),
     Mistake("an unknown store", "history list", "sqlite:///", settings={"ROWCAST_STORE": "mysql://db/rowcast"}),
     Mistake("an unknown key", "models list", "'prot'", files={"rowcast.toml": "prot = 1\n"}),
     Mistake("a wrong value", "models list", "'port'", files={"rowcast.toml": 'port = "high"\n'}),

@@ -141,3 +141,15 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert [name for name, field in settings.Settings.model_fields.items() if not field.description] == []
+
+
+def test_models_in_a_variable_are_a_list_by_comma(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWCAST_MODELS", "loans@2, churn")
+
+    assert settings.load().models == ("loans@2", "churn")
+
+
+@pytest.mark.parametrize("prefix", ["api", "/api/", "/a b", "//"])
+def test_a_prefix_that_is_no_path_is_a_mistake(prefix: str) -> None:
+    with pytest.raises(SettingsError, match="root_path"):
+        settings.load(root_path=prefix)

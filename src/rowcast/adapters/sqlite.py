@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -99,6 +100,15 @@ class SqliteStore:
         with self._reading() as connection:
             return int(connection.execute("SELECT count(*) FROM entries").fetchone()[0])
 
+    def check(self) -> None:
+        """Unavailable when an entry could not be written now."""
+        try:
+            connection = self._writer()
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise Unavailable(f"the history {self.path} cannot be written: {error}") from None
+
     def close(self) -> None:
         """Close the writing connection."""
         if self._writing is not None:
@@ -128,6 +138,7 @@ class SqliteStore:
         if self._writing is None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # it holds what people sent
                 connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
                 connection.execute("PRAGMA journal_mode = WAL")
                 # A journal is deleted once it is stored, so what is stored must be on the disk.

@@ -92,7 +92,7 @@ def serve(
 def predict(
     model: Annotated[str, typer.Argument(help="NAME, NAME@3 or NAME@alias.")],
     table: Annotated[Path, typer.Argument(help="CSV, Parquet, JSON Lines or Arrow.")],
-    out: Annotated[Path, typer.Option(help="File to write: .csv, .parquet or .jsonl.")],
+    out: Annotated[Path, typer.Option(help="File to write: .csv, .parquet, .jsonl, .ndjson, .arrow or .feather.")],
     home: Home = None,
     json: Json = False,
 ) -> None:

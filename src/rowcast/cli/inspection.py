@@ -82,7 +82,7 @@ def list_history(settings: Settings, limit: int, before: str | None, model: str 
                 entry.entity,
             ]
         )
-    output.print_table(["at", "model", "prediction", "probability", "id", "entity"], rows)
+    output.print_table(["at", "model", "prediction", "probability", "id", "entity"], rows, whole=["id"])
 
 
 def verify_history(settings: Settings, *, as_json: bool) -> int:
@@ -94,7 +94,8 @@ def verify_history(settings: Settings, *, as_json: bool) -> int:
         for broken in verdict.broken:
             output.print_lines([f"BROKEN {broken['writer']} at entry {broken['seq']}: {broken['reason']}"])
         word = "chains are broken" if verdict.broken else "every chain verifies"
-        output.print_lines([f"{verdict.entries} entries of {verdict.writers} writers: {word}"])
+        entries = output.counted(verdict.entries, "entry", "entries")
+        output.print_lines([f"{entries} of {output.counted(verdict.writers, 'writer')}: {word}"])
     return NO if verdict.broken else OK
 
 
@@ -120,7 +121,10 @@ def examine(settings: Settings, *, as_json: bool) -> int:
         ("settings", lambda: f"home {settings.home.absolute()}"),
         ("registry", lambda: _registry(settings)),
         *[(f"model {name}", lambda name=name: _model(settings, name)) for name in _names(settings)],
-        ("store", lambda: f"{wiring.store(settings).count()} entries in {settings.store_url}"),
+        (
+            "store",
+            lambda: f"{output.counted(wiring.store(settings).count(), 'entry', 'entries')} in {settings.store_url}",
+        ),
         ("journal", lambda: _journal(settings)),
         ("disk", lambda: _disk(settings.home)),
     ]
@@ -147,7 +151,7 @@ def _registry(settings: Settings) -> str:
     names = _names(settings)
     if not names:
         raise RowcastError(f"no model in {settings.registry_folder}; train one with `rowcast train`")
-    return f"{len(names)} models in {settings.registry_folder}"
+    return f"{output.counted(len(names), 'model')} in {settings.registry_folder}"
 
 
 def _model(settings: Settings, name: str) -> str:
@@ -165,7 +169,7 @@ def _journal(settings: Settings) -> str:
         return f"{folder} will be made by the first server"
     waiting = wiring.history(settings).spool.backlog()
     state = "an indexer is at work" if wiring.indexer_is_running(settings) else "no indexer is running"
-    return f"{waiting} journals wait in {folder}; {state}"
+    return f"{output.counted(waiting, 'journal')} not yet stored to the end in {folder}; {state}"
 
 
 def _disk(home: Path) -> str:

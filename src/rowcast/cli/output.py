@@ -29,8 +29,10 @@ def print_lines(lines: Iterable[str]) -> None:
         sys.exit(0)
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
-    """A table: drawn on a terminal, tab-separated when piped."""
+def print_table(
+    headings: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", whole: Sequence[str] = ()
+) -> None:
+    """A table: drawn on a terminal, tab-separated when piped. Columns in `whole` are never folded."""
     if not sys.stdout.isatty():
         print_lines("\t".join(str(cell) for cell in row) for row in [headings, *rows])
         return
@@ -39,10 +41,15 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], title: s
 
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in whole)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     Console().print(table)
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def say(text: str) -> None:

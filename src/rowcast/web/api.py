@@ -19,7 +19,7 @@ ENTITY = re.compile(r"[\x20-\x7e]{1,128}").fullmatch
 _encode = msgspec.json.Encoder().encode
 
 
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Options(msgspec.Struct, frozen=True):
     """What the query string may say."""
 
     partial: bool = False
@@ -74,11 +74,14 @@ def _options(query: bytes) -> Options:
     """The query string as options; an unknown name or a wrong value is refused, not ignored."""
     try:
         given = dict(parse_qsl(query.decode(), keep_blank_values=True, strict_parsing=True))
-        options = msgspec.convert(given, Options, strict=False)
-    except (ValueError, msgspec.ValidationError) as error:
-        raise RequestError(
-            f"the options are wrong: {error}; known are partial=true, cache=false and entity=…", slug="bad-option"
-        ) from None
-    if options.entity and not ENTITY(options.entity):
-        raise RequestError("entity must be 1 to 128 printable ASCII characters", slug="bad-option")
-    return options
+    except ValueError:
+        raise RequestError("the query string is malformed", slug="bad-option") from None
+    for name, value in given.items():
+        if name not in ("partial", "cache", "entity"):
+            known = "partial=true, cache=false, entity=…"
+            raise RequestError(f"there is no option {name[:40]!r}; known are {known}", slug="bad-option")
+        if name != "entity" and value not in ("true", "false"):
+            raise RequestError(f"{name} must be true or false", slug="bad-option")
+        if name == "entity" and not ENTITY(value):
+            raise RequestError("entity must be 1 to 128 printable ASCII characters", slug="bad-option")
+    return Options(given.get("partial") == "true", given.get("cache") != "false", given.get("entity", ""))

@@ -68,6 +68,7 @@ class Edge:
         listen: Listener,
         *,
         max_body: int,
+        root_path: str,
         request_id_prefix: str,
     ) -> None:
         self._hot = hot
@@ -75,6 +76,7 @@ class Edge:
         self._lifespan = lifespan
         self._listen = listen
         self._max_body = max_body
+        self._root_path = root_path
         self._request_id_prefix = request_id_prefix
         self._numbers = itertools.count()
 
@@ -88,8 +90,8 @@ class Edge:
             return
         started = time.perf_counter()
         path: str = scope["path"]
-        if root := scope.get("root_path"):
-            path = path.removeprefix(root)
+        if root := scope.get("root_path") or self._root_path:
+            path = _below(path, root)
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id")
         request_id = (
@@ -144,8 +146,11 @@ class Edge:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), NOSNIFF]
             await send(message)
 
-        state = scope.setdefault("state", {})
-        state["request_id"] = request_id
+        # A copy: the server looks at its own scope to know that a HEAD gets no body.
+        root = scope.get("root_path") or self._root_path
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        state = {**scope.get("state", {}), "request_id": request_id}
+        scope = {**scope, "state": state, "root_path": root, "path": root + path, "method": method}
         try:
             body: bytes | None = await self._rest_of_body(await receive(), receive, headers)
 
@@ -194,6 +199,14 @@ class Edge:
         if not isinstance(error, RowcastError) or answer[0] == 500:
             log.error("request failed", request_id=request_id, path=path, exc_info=error)
         return answer
+
+
+def _below(path: str, root: str) -> str:
+    """The path without the prefix, which the server puts before it, and a proxy that takes nothing away once more."""
+    for _ in range(2):
+        if path.startswith(root + "/") or path == root:
+            path = path[len(root) :] or "/"
+    return path
 
 
 def _expect_json(declared: bytes) -> None:
