@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rowcast.version import VERSION
+
 if TYPE_CHECKING:
     from rowcast.face import Model, train
     from rowcast.face import load as load
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Model", "__version__", "load", "train"]
 
 

@@ -6,9 +6,12 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+import rowcast
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "rowcast"
 # A training library in a server costs seconds of start and hundreds of megabytes.
@@ -92,3 +95,9 @@ def imported(path: Path) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             names.append(node.module or ".")
     return names
+
+
+def test_the_version_is_the_one_that_is_packaged() -> None:
+    packaged = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["version"]
+
+    assert rowcast.__version__ == packaged

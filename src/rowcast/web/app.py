@@ -13,10 +13,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-import rowcast
 from rowcast.errors import MethodNotAllowed, NotFound, RequestError, RowcastError
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.history import History
+from rowcast.version import VERSION
 from rowcast.web import openapi, problems
 
 STATIC = Path(__file__).parent / "static"
@@ -80,7 +80,7 @@ class Health:
 
 def cold_app(deployment: Deployment, history: History, health: Health, metrics: Callable[[], bytes]) -> FastAPI:
     """Everything but predictions."""
-    app = FastAPI(title="Rowcast", version=rowcast.__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Rowcast", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _explain_errors(app)
     _model_routes(app, deployment)
@@ -161,7 +161,7 @@ def _pages(app: FastAPI, deployment: Deployment) -> None:
         if "text/html" in request.headers.get("accept", ""):
             return RedirectResponse("docs", headers={"vary": "Accept"})
         models = [model.name for model in deployment.models()]
-        return Json({"name": "rowcast", "version": rowcast.__version__, "models": models}, headers={"vary": "Accept"})
+        return Json({"name": "rowcast", "version": VERSION, "models": models}, headers={"vary": "Accept"})
 
     @app.get("/openapi.json", include_in_schema=False)
     def openapi_document(request: Request) -> Response:
