@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 WIDTH: Final = 340
 HEIGHT: Final = 240
-LEFT: Final = 48
+LEFT: Final = 54
 RIGHT: Final = 12
 TOP: Final = 10
 BOTTOM: Final = 40

@@ -219,17 +219,21 @@ def _confusion(bench: Bench) -> str:
     body = ""
     for name, row in zip(names, counted.tolist(), strict=True):
         cells = [(count, count / max(sum(row), 1)) for count in row]
-        shown = "".join(
-            f'<td style="--share:{part:.2f}">{count}<small>{part:.0%}</small></td>' for count, part in cells
-        )
+        shown = "".join(_counted(count, part) for count, part in cells)
         body += f'<tr><th scope="row">{escape(clipped(name, 40))}</th>{shown}</tr>'
     at = f" at the threshold {number(decision.threshold)}" if decision.task == "binary" else ""
+    many = " many" if len(names) > 8 else ""
     return scrolling(
         "Confusion matrix",
-        f'<table class="matrix"><caption>Confusion matrix{at}: rows are what was true, columns what was predicted; '
-        f'shares are of each row</caption><thead><tr><th scope="col">true ↓ predicted →</th>{head}</tr></thead>'
+        f'<table class="matrix{many}"><caption>Confusion matrix{at}: rows are what was true, columns what was '
+        f'predicted; shares are of each row</caption><thead><tr><th scope="col">true ↓ predicted →</th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>",
     )
+
+
+def _counted(count: int, part: float) -> str:
+    share = f"<small>{part:.0%}</small>" if count else ""
+    return f'<td style="--share:{part:.2f}">{count}{share}</td>'
 
 
 def _residuals(bench: Bench) -> str:
@@ -330,9 +334,9 @@ def _slices(bench: Bench) -> str:
         )
     weak = [each for each in found if each.low > whole]
     says = (
-        f"The {word} is {number(whole)} over all rows kept aside. Of {looked} slices with at least "
-        f"{evidence.FEWEST_IN_SLICE} rows, {len(weak)} are worse by more than their 95 % interval; about "
-        f"{looked / 40:.0f} of {looked} would be by chance alone."
+        f"The {word} is {number(whole)} over all rows kept aside. Slices with at least {evidence.FEWEST_IN_SLICE} "
+        f"rows: {looked}; worse than the whole by more than their 95 % interval: {len(weak)} (by chance alone about "
+        f"{looked / 40:.1f})."
     )
     heads = ("column", "slice", "rows", "error", "from", "to", "")
     rows = [_slice_row(each, whole) for each in found[:WEAK_SLICES]]
