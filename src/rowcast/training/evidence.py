@@ -30,9 +30,9 @@ RESAMPLES: Final = 40
 """Bootstrap resamples of the rows for each shuffle of a column."""
 MOST_ROWS: Final = 1000
 FEWEST_ROWS: Final = 100
-SCORED: Final = 100_000
+SCORED: Final = 80_000
 """Rows scored for importance with a graph of `GRAPH_BYTES`; fewer with a larger one, which takes longer a row."""
-GRAPH_BYTES: Final = 500_000
+GRAPH_BYTES: Final = 150_000
 DEPENDENCE_ROWS: Final = 200
 GRID: Final = 12
 LEVELS: Final = 8

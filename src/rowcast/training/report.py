@@ -226,7 +226,8 @@ def _confusion(bench: Bench) -> str:
     return scrolling(
         "Confusion matrix",
         f'<table class="matrix{many}"><caption>Confusion matrix{at}: rows are what was true, columns what was '
-        f'predicted; shares are of each row</caption><thead><tr><th scope="col">true ↓ predicted →</th>{head}</tr></thead>'
+        "predicted; shares are of each row</caption>"
+        f'<thead><tr><th scope="col">true ↓ predicted →</th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>",
     )
 
