@@ -21,6 +21,7 @@ MANIFEST = "bundle.json"
 GOLDEN = "golden.json"
 REFERENCE = "reference.parquet"
 CARD = "MODEL_CARD.md"
+REPORT = "report.html"
 SERVING_FILES = (MODEL, GOLDEN)
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 

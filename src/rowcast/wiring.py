@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rowcast.errors import ModelNotFound, SettingsError
+from rowcast.errors import BundleError, ModelNotFound, SettingsError
 from rowcast.ports import Reference, RegistryWriter
 from rowcast.settings import Settings
 
@@ -102,6 +102,19 @@ def score_table(settings: Settings, reference: str, source: Path, out: Path) -> 
     opened = bundle.open(models.folder(resolved))
     graph = open_graph(opened.model, opened.manifest.output.name)
     return batch.score_file(resolved, opened.manifest, graph, source, out)
+
+
+def report(settings: Settings, reference: str) -> tuple[Reference, Path]:
+    """The report of a published model; BundleError when it was packed without one."""
+    from rowcast import bundle
+    from rowcast.serving.deployment import resolve
+
+    models = registry(settings)
+    resolved = resolve(reference, models)
+    path = models.folder(resolved) / bundle.REPORT
+    if not path.is_file():
+        raise BundleError(f"{resolved} has no report; it was packed without one. Train it again to get one")
+    return resolved, path
 
 
 def model_by_digest(settings: Settings) -> Callable[[Reference, str], LiveModel]:

@@ -74,6 +74,26 @@ def test_models_are_listed(used: Path) -> None:
     assert {"task", "metric", "score", "target", "created", "digest"} <= found[0].keys()
 
 
+def test_the_report_of_a_model_is_found_and_copied(used: Path, tmp_path: Path) -> None:
+    found = answer("report", "loans", "--home", used, cwd=used)
+    copied = answer("report", "loans@champion", "--out", tmp_path / "loans.html", "--home", used, cwd=used)
+
+    assert (found["model"], found["version"]) == ("loans", 1)
+    assert Path(found["path"]).name == "report.html"
+    assert copied["path"] == str(tmp_path / "loans.html")
+    assert Path(copied["path"]).read_bytes() == (used / found["path"]).read_bytes()
+
+
+def test_a_report_that_is_not_there_is_one_clear_line(used: Path, tmp_path: Path) -> None:
+    missing = rowcast("report", "sum", "--home", used, cwd=used)
+    nowhere = rowcast("report", "loans", "--out", tmp_path / "no" / "x.html", "--home", used, cwd=used)
+
+    assert (missing.returncode, nowhere.returncode) == (2, 2)
+    assert missing.stderr == "error: sum@1 has no report; it was packed without one. Train it again to get one\n"
+    assert nowhere.stderr.startswith("error: the report cannot be written to ")
+    assert "Traceback" not in nowhere.stderr
+
+
 def test_history_is_listed_newest_first_a_page_at_a_time(used: Path, answers: dict[int, dict[str, Any]]) -> None:
     first = answer("history", "list", "--limit", "20", "--model", "loans", "--home", used, cwd=used)
     second = answer(

@@ -74,7 +74,13 @@ def test_a_training_publishes_a_certified_bundle(
         assert result.parity.max_abs_diff <= 1e-5
     found = bundle.open(Path(result.path))
     assert bundle.verify(Path(result.path)).digest == found.manifest.digest == result.digest
-    assert set(found.manifest.files) == {"model.onnx", "golden.json", "reference.parquet", "MODEL_CARD.md"}
+    assert set(found.manifest.files) == {
+        "model.onnx",
+        "golden.json",
+        "reference.parquet",
+        "MODEL_CARD.md",
+        "report.html",
+    }
     assert found.manifest.decision.task == task
     assert msgspec.json.decode(msgspec.json.encode(result), type=Result).digest == result.digest
 

@@ -108,6 +108,20 @@ def predict(
 
 
 @app.command()
+def report(
+    model: Annotated[str, typer.Argument(help="NAME, NAME@3 or NAME@alias.")],
+    out: Annotated[Path | None, typer.Option(help="File to copy the report to.")] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Say where the report of a model lies, or copy it: one HTML page, nothing else needed."""
+    from rowcast import settings
+    from rowcast.cli import inspection
+
+    inspection.show_report(settings.load(home=home), model, out, as_json=json)
+
+
+@app.command()
 def example(
     name: Annotated[str, typer.Argument(help="loans or iris.")],
     out: Annotated[Path, typer.Option(help="CSV file to write.")],

@@ -61,6 +61,21 @@ def list_models(settings: Settings, *, as_json: bool) -> None:
     output.print_table(["model", "version", "aliases", "target", "cross-validated", "created"], rows)
 
 
+def show_report(settings: Settings, model: str, out: Path | None, *, as_json: bool) -> None:
+    """The report in a bundle, or a copy of it."""
+    reference, path = wiring.report(settings, model)
+    if out is not None:
+        try:
+            shutil.copyfile(path, out)
+        except (OSError, shutil.SameFileError) as error:
+            raise RowcastError(f"the report cannot be written to {out}: {error}") from None
+        path = out
+    if as_json:
+        output.print_json({"model": reference.name, "version": reference.version, "path": str(path)})
+    else:
+        output.print_lines([str(path)])
+
+
 def list_history(settings: Settings, limit: int, before: str | None, model: str | None, *, as_json: bool) -> None:
     """Predictions, newest first."""
     found = wiring.history(settings).latest(limit, before, model)

@@ -177,3 +177,17 @@ def _calibration_error(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values
     place = np.minimum((p * BINS).astype(np.int64), BINS - 1)
     member = np.eye(BINS)[place]
     return np.asarray(np.abs(w @ (member * (p - true)[:, None])).sum(axis=1) / w.sum(axis=1))
+
+
+def weighted(
+    metric: str, decision: Decision, output: NDArray[np.float32], target: NDArray[Any], weights: Weights
+) -> Values:
+    """One metric under each vector of weights, labels decided as they are served; `target` as in `holdout`."""
+    scores = np.asarray(output, np.float64)
+    if decision.task == "regression":
+        return _METRICS[decision.task](None)[metric](scores, target, weights)
+    labels = decision.winners(output)
+    if decision.task == "binary":
+        labels = np.equal(labels, decision.positive).astype(np.intp)
+        scores = scores[:, decision.positive]
+    return _METRICS[decision.task](labels)[metric](scores, target, weights)

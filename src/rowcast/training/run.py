@@ -19,7 +19,8 @@ from rowcast.domain.prediction import Decision
 from rowcast.errors import BundleError
 from rowcast.ports import Graph, OpenGraph, Reference, RegistryWriter
 from rowcast.tables import Table
-from rowcast.training import calibrate, candidates, certify, metrics, papers
+from rowcast.training import calibrate, candidates, certify, metrics, papers, report
+from rowcast.training.evidence import Bench
 from rowcast.training.export import export
 from rowcast.training.pipeline import Pipeline
 from rowcast.training.problem import Problem, pose
@@ -49,6 +50,8 @@ class Proof:
     decision: Decision
     parity: Parity
     holdout: dict[str, Measure]
+    output: NDArray[np.float32]
+    """What the served graph says of the rows kept aside."""
 
 
 def train(
@@ -67,7 +70,13 @@ def train(
     metric = metrics.named(options.metric, problem.task)
     progress(Event(stage="check", message=_described(problem), findings=problem.findings))
 
-    found, setting = search(problem, options, progress)
+    trials: list[Event] = []
+
+    def remember(event: Event) -> None:
+        trials.append(event)
+        progress(event)
+
+    found, setting = search(problem, options, remember)
     best = found.best
 
     progress(Event(stage="fit", message=f"{best.candidate.name} on {len(problem.training)} rows", best=best.score))
@@ -83,7 +92,8 @@ def train(
 
     progress(Event(stage="publish", message=options.name))
     manifest = _manifest(model, proof, table, options, now)
-    reference, digest = _publish(registry, model, manifest, options)
+    page = report.page(manifest, _bench(model, proof, options), problem.findings, found.scores, trials)
+    reference, digest = _publish(registry, model, manifest, page, options)
     return Result(
         model=reference.name,
         version=reference.version,
@@ -112,7 +122,8 @@ def prove(model: Model, seed: int) -> Proof:
     spread = float(problem.training.target.std()) if problem.task == "regression" else 1.0
     parity = certify.certify(reference, answers, decision, spread)
     aside = problem.holdout  # the probe begins with these rows
-    return Proof(decision, parity, metrics.holdout(decision, answers[: len(aside)], aside.target, seed))
+    output = answers[: len(aside)]
+    return Proof(decision, parity, metrics.holdout(decision, output, aside.target, seed), output)
 
 
 def _threshold(model: Model, reference: NDArray[Any]) -> float:
@@ -150,7 +161,24 @@ def _manifest(model: Model, proof: Proof, table: Table, options: Options, now: d
     )
 
 
-def _publish(registry: RegistryWriter, model: Model, manifest: Manifest, options: Options) -> tuple[Reference, str]:
+def _bench(model: Model, proof: Proof, options: Options) -> Bench:
+    problem = model.problem
+    return Bench(
+        graph=model.graph,
+        graph_bytes=len(model.content),
+        decision=proof.decision,
+        metric=model.metric,
+        schema=problem.schema,
+        plan=problem.plan,
+        rows=problem.holdout,
+        output=proof.output,
+        seed=options.seed,
+    )
+
+
+def _publish(
+    registry: RegistryWriter, model: Model, manifest: Manifest, page: str, options: Options
+) -> tuple[Reference, str]:
     """The published version and its digest; the alias moves last, when everything else is in place."""
     problem = model.problem
     files = {
@@ -158,6 +186,7 @@ def _publish(registry: RegistryWriter, model: Model, manifest: Manifest, options
         bundle.GOLDEN: msgspec.json.encode(papers.golden(problem, model.graph, manifest.decision, options.seed)),
         bundle.REFERENCE: papers.reference(problem, options.seed),
         bundle.CARD: papers.card(manifest, problem.findings).encode(),
+        bundle.REPORT: page.encode(),
     }
     packed: list[Manifest] = []
     reference = registry.publish(options.name, lambda folder: packed.append(_packed(folder, manifest, files)))
