@@ -30,7 +30,7 @@ from rowcast.domain.values import (
     number_from_text,
 )
 from rowcast.errors import TableError
-from rowcast.tables.table import Finding, Table
+from rowcast.tables.table import Finding, Table, flag
 
 EXACT_FLOAT32: Final = 1 << 24
 CODE_DIGITS: Final = 15
@@ -82,13 +82,16 @@ class _Texts:
     missing: int
 
 
-def infer(table: Table, *, target: str | None = None) -> Profile:
-    """The schema of every column but the target; TableError when no column is left to learn from."""
+def infer(table: Table, *, target: str | None = None, keep: Sequence[str] = ()) -> Profile:
+    """The schema of every column but the target; TableError when no column is left to learn from.
+
+    Columns to `keep` stay though they be constant or identifiers.
+    """
     names = [name for name in table.frame.columns if name != target]
     columns: list[Column] = []
     findings = [*table.findings, *_duplicated(table)]
     for name in names:
-        column, found = _column(table.frame[name])
+        column, found = _column(table.frame[name], name in keep)
         findings.extend(found)
         if column is not None:
             columns.append(column)
@@ -107,17 +110,19 @@ def _duplicated(table: Table) -> list[Finding]:
     return [Finding("duplicate-rows", "", message, "kept; if they are the same case twice, the score is too good")]
 
 
-def _column(series: pl.Series) -> tuple[Column | None, list[Finding]]:
+def _column(series: pl.Series, kept: bool) -> tuple[Column | None, list[Finding]]:
     """The column a series is, or None and the finding that says why it is of no use."""
     name = series.name
     texts = _distinct(series)
     if not texts.values:
-        return None, [Finding("all-missing", name, "holds no value at all", "left out", f"--keep {name}")]
-    if len(texts.values) == 1 and not texts.missing:
+        if kept:
+            raise TableError(f"column {name!r} holds no value at all; there is nothing to keep")
+        return None, [Finding("all-missing", name, "holds no value at all", "left out")]
+    if len(texts.values) == 1 and not texts.missing and not kept:
         shown = str(texts.values[0])[:40]
-        return None, [Finding("constant", name, f"is {shown!r} in every row", "left out", f"--keep {name}")]
+        return None, [Finding("constant", name, f"is {shown!r} in every row", "left out", flag("--keep", name))]
     column, findings = _kind(series, texts)
-    dropped = _identifier(column, texts)
+    dropped = None if kept else _identifier(column, texts)
     if dropped is not None:
         return None, [dropped]
     return column, findings
@@ -214,7 +219,7 @@ def _numbers(
         raise TableError(f"column {name!r} holds numbers beyond ±{FLOAT32_LIMIT:.2g}; rescale it or leave it out")
     if whole and np.abs(numbers).max() > EXACT_FLOAT32:
         message = f"whole numbers above {EXACT_FLOAT32:,} are rounded to seven digits by the model"
-        findings.append(Finding("large-integer", name, message, "used as numbers", f"--exclude {name}"))
+        findings.append(Finding("large-integer", name, message, "used as numbers", flag("--exclude", name)))
     middle = _median(numbers, np.array(texts.counts))
     low, high = float(numbers.min()), float(numbers.max())
     example = int(middle) if whole else middle
@@ -282,15 +287,15 @@ def _identifier(column: Column, texts: _Texts) -> Finding | None:
     present, distinct = texts.rows - texts.missing, len(texts.values)
     if texts.rows < FEW_ROWS or present < FEW_ROWS or distinct < UNIQUE_SHARE * present:
         return None
-    flag = f"--keep {column.name}"
+    keep = flag("--keep", column.name)
     if column.kind == "integer" and distinct == present:
         low, high = column.low or 0.0, column.high or 0.0
         if high - low + 1 == distinct:
-            return Finding("id", column.name, "counts the rows", "left out", flag)
+            return Finding("id", column.name, "counts the rows", "left out", keep)
         if _id_name(column.name):
-            return Finding("id", column.name, "is a different whole number in every row", "left out", flag)
+            return Finding("id", column.name, "is a different whole number in every row", "left out", keep)
     if column.kind == "category":
         what = "is different in every row" if distinct == present else f"has {distinct} values in {present} rows"
         code = "id" if distinct == present else "free-text"
-        return Finding(code, column.name, what, "left out", flag)
+        return Finding(code, column.name, what, "left out", keep)
     return None

@@ -22,6 +22,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     task: Task | None = None
     positive: str | None = None
+    exclude: tuple[str, ...] = ()
+    """Columns that must not be learnt from; an entry may join several names by commas."""
+    keep: tuple[str, ...] = ()
+    """Columns that stay though the data check would leave them out."""
+    map: tuple[str, ...] = ()
+    """How labels are mended, each `OLD=NEW`."""
     seed: int = 0
     trials: int = 20
     """Of all candidates together; every candidate gets one at least."""
