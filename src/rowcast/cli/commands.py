@@ -25,7 +25,7 @@ Target = Annotated[str | None, typer.Option(help="The column to predict.")]
 TargetFile = Annotated[Path | None, typer.Option(help="File with the labels, when they lie apart.")]
 Positive = Annotated[str | None, typer.Option(help="The label that `score` is the probability of.")]
 Exclude = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Learn nothing from these.")]
-Keep = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Learn from these all the same.")]
+Keep = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Learn from these as they are.")]
 Map = Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Mend a label; give it once a label.")]
 OnlyModel = Annotated[str | None, typer.Option("--model", help="Only this model's predictions.")]
 

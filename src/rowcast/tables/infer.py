@@ -30,6 +30,7 @@ from rowcast.domain.values import (
     number_from_text,
 )
 from rowcast.errors import TableError
+from rowcast.tables import notice
 from rowcast.tables.table import Finding, Table, flag
 
 EXACT_FLOAT32: Final = 1 << 24
@@ -85,7 +86,7 @@ class _Texts:
 def infer(table: Table, *, target: str | None = None, keep: Sequence[str] = ()) -> Profile:
     """The schema of every column but the target; TableError when no column is left to learn from.
 
-    Columns to `keep` stay though they be constant or identifiers.
+    Columns to `keep` stay as they are, though they be constant, identifiers or codes.
     """
     names = [name for name in table.frame.columns if name != target]
     columns: list[Column] = []
@@ -122,10 +123,24 @@ def _column(series: pl.Series, kept: bool) -> tuple[Column | None, list[Finding]
         shown = str(texts.values[0])[:40]
         return None, [Finding("constant", name, f"is {shown!r} in every row", "left out", flag("--keep", name))]
     column, findings = _kind(series, texts)
-    dropped = None if kept else _identifier(column, texts)
+    if kept:
+        return column, findings
+    dropped = _identifier(column, texts)
     if dropped is not None:
         return None, [dropped]
-    return column, findings
+    return _codes(column, texts) or (column, findings)
+
+
+def _codes(column: Column, texts: _Texts) -> tuple[Column, list[Finding]] | None:
+    """The category that whole numbers are when they are names, not amounts; None when they are amounts."""
+    if column.kind != "integer" or column.forms:
+        return None
+    padded = any(isinstance(value, str) and len(value) > 1 and value.startswith("0") for value in texts.values)
+    if padded or not notice.is_codes(np.array(texts.values, np.float64), texts.counts):
+        return None
+    message = f"{len(texts.values)} large whole numbers, far apart and often repeated, are codes"
+    finding = Finding("code", column.name, message, "taken as categories", flag("--keep", column.name))
+    return _category(column.name, texts), [finding]
 
 
 def _distinct(series: pl.Series) -> _Texts:
@@ -164,7 +179,7 @@ def _text_kind(name: str, texts: _Texts) -> tuple[Column, list[Finding]]:
     if formats is not None:
         moments = [datetime_from_text(value, formats, "UTC") or 0 for value in texts.values]
         return _moments(name, texts, formats, moments), findings
-    return _category(name, texts), []
+    return _category(name, texts), notice.unknown_levels(name, texts.values, texts.counts)
 
 
 def _number_forms(values: Sequence[str]) -> tuple[str, ...] | None:
@@ -172,7 +187,10 @@ def _number_forms(values: Sequence[str]) -> tuple[str, ...] | None:
     distinct = pl.Series(values)
     odd = distinct.filter(~distinct.str.contains(PLAIN_NUMBER))
     forms: list[str] = []
-    for form, (pattern, _) in NUMBER_FORMS.items():
+    thousands, comma = NUMBER_FORMS["thousands"][0], NUMBER_FORMS["comma"][0]
+    if len(odd) and odd.str.contains(comma).all() and not odd.str.contains(thousands).all():
+        return ("comma",)  # 1,250 beside 2,5 is one and a quarter
+    for form, (pattern, _) in list(NUMBER_FORMS.items())[:-1]:
         left = odd.filter(~odd.str.contains(pattern))
         if len(left) < len(odd):
             forms.append(form)
@@ -220,6 +238,7 @@ def _numbers(
     if whole and np.abs(numbers).max() > EXACT_FLOAT32:
         message = f"whole numbers above {EXACT_FLOAT32:,} are rounded to seven digits by the model"
         findings.append(Finding("large-integer", name, message, "used as numbers", flag("--exclude", name)))
+    findings.extend(notice.sentinels(name, numbers, texts.counts, whole))
     middle = _median(numbers, np.array(texts.counts))
     low, high = float(numbers.min()), float(numbers.max())
     example = int(middle) if whole else middle

@@ -16,7 +16,7 @@ from rowcast.domain.schema import Column, Schema
 from rowcast.domain.values import BLANKS, BadValue
 from rowcast.errors import TableError
 from rowcast.tables import Finding, Table
-from rowcast.training import labels
+from rowcast.training import check, labels
 from rowcast.training.story import Options
 
 FEWEST_ROWS: Final = 20
@@ -70,19 +70,22 @@ def pose(table: Table, options: Options) -> Problem:
     if len(target) < FEWEST_ROWS:
         raise TableError(f"{table.name} has {len(target)} rows with a target; training needs at least {FEWEST_ROWS}")
     profile = tables.infer(table, target=name, keep=keep)
-    rows = _rows(table, profile.schema, target)
+    plan = own_plan(profile.schema)
+    tensors = tables.encode(table, profile.schema, plan)
+    rows = _rows(tensors, target)
+    given = check.examine(table.frame, profile.schema, plan, tensors, target, found.task, found.classes, found.positive)
     training, holdout = _split(target, found.task, options)
     return Problem(
         found.task,
         found.classes,
         found.positive,
         profile.schema,
-        own_plan(profile.schema),
+        plan,
         table.frame,
         name,
         rows.take(training),
         rows.take(holdout),
-        (*profile.findings, *found.findings),
+        (*profile.findings, *given, *found.findings),
     )
 
 
@@ -98,8 +101,7 @@ def _columns(table: Table, target: str, options: Options) -> tuple[Table, list[s
     return table.without(exclude), keep
 
 
-def _rows(table: Table, schema: Schema, target: NDArray[Any]) -> Rows:
-    tensors = tables.encode(table, schema, own_plan(schema))
+def _rows(tensors: dict[str, NDArray[Any]], target: NDArray[Any]) -> Rows:
     count = len(target)
     numbers = tensors.get(NUMBERS, np.empty((count, 0), np.float32))
     texts = tensors.get(TEXTS, np.empty((count, 0), object))

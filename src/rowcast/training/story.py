@@ -25,7 +25,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     exclude: tuple[str, ...] = ()
     """Columns that must not be learnt from; an entry may join several names by commas."""
     keep: tuple[str, ...] = ()
-    """Columns that stay though the data check would leave them out."""
+    """Columns that stay as they are, though the data check would leave them out or take them for codes."""
     map: tuple[str, ...] = ()
     """How labels are mended, each `OLD=NEW`."""
     seed: int = 0
