@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rowcast.serving.deployment import Deployment, LiveModel
     from rowcast.serving.history import History
     from rowcast.tables import Table
-    from rowcast.training.story import Event, Options, Result
+    from rowcast.training.story import Event, Options, Result, TableCheck
     from rowcast.web.edge import Edge
     from rowcast.web.lifecycle import Application
 
@@ -86,6 +86,15 @@ def train(
         now=datetime.now(UTC),
         progress=progress,
     )
+
+
+def check_table(
+    data: Any, *, target: str | None = None, target_file: str | Path | None = None, **options: Any
+) -> TableCheck:
+    """The data check of a table, nothing trained."""
+    from rowcast.training.problem import checked
+
+    return checked(*_training_data(data, target, "check", target_file, options))
 
 
 def _training_data(

@@ -20,7 +20,7 @@ app.add_typer(history_app, name="history")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Home = Annotated[Path | None, typer.Option(help="Folder for models and history [.rowcast].")]
-Rows = Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, JSON Lines or Arrow.")]
+Rows = Annotated[Path, typer.Argument(help="CSV, Parquet, JSON Lines or Arrow.")]
 Target = Annotated[str | None, typer.Option(help="The column to predict.")]
 TargetFile = Annotated[Path | None, typer.Option(help="File with the labels, when they lie apart.")]
 Positive = Annotated[str | None, typer.Option(help="The label that `score` is the probability of.")]
@@ -58,9 +58,9 @@ def train(
         "target_file": target_file,
         "name": name,
         "positive": positive,
-        "exclude": tuple(exclude) if exclude else None,
-        "keep": tuple(keep) if keep else None,
-        "map": tuple(map) if map else None,
+        "exclude": exclude,
+        "keep": keep,
+        "map": map,
         "candidates": tuple(part.strip() for part in candidates.split(",")) if candidates else None,
         "metric": metric,
         "trials": trials,
@@ -68,8 +68,32 @@ def train(
         "seed": seed,
         "jobs": jobs,
     }
-    given = {option: value for option, value in options.items() if value is not None}
-    training.run(settings.load(home=home), table, given, as_json=json)
+    training.run(settings.load(home=home), table, training.given(options), as_json=json)
+
+
+@app.command()
+def check(
+    table: Rows,
+    target: Target = None,
+    target_file: TargetFile = None,
+    positive: Positive = None,
+    exclude: Exclude = None,
+    keep: Keep = None,
+    map: Map = None,  # noqa: A002 - the option is --map
+    json: Json = False,
+) -> None:
+    """Say what a table holds and hides, column by column; nothing is trained."""
+    from rowcast.cli import training
+
+    options = {
+        "target": target,
+        "target_file": target_file,
+        "positive": positive,
+        "exclude": exclude,
+        "keep": keep,
+        "map": map,
+    }
+    training.check(table, training.given(options), as_json=json)
 
 
 @app.command()

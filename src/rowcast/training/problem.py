@@ -17,7 +17,7 @@ from rowcast.domain.values import BLANKS, BadValue
 from rowcast.errors import TableError
 from rowcast.tables import Finding, Table
 from rowcast.training import check, labels
-from rowcast.training.story import Options
+from rowcast.training.story import ColumnCheck, Options, TableCheck
 
 FEWEST_ROWS: Final = 20
 
@@ -86,6 +86,21 @@ def pose(table: Table, options: Options) -> Problem:
         rows.take(training),
         rows.take(holdout),
         (*profile.findings, *given, *found.findings),
+    )
+
+
+def checked(table: Table, options: Options) -> TableCheck:
+    """The data check alone; TableError where a training would be refused."""
+    problem = pose(table, options)
+    kinds = {column.name: column.kind for column in problem.schema.columns}
+    return TableCheck(
+        table=table.name,
+        rows=problem.frame.height,
+        target=problem.target,
+        task=problem.task,
+        classes=problem.classes,
+        columns=[ColumnCheck(name, kinds.get(name, "")) for name in table.frame.columns if name != problem.target],
+        findings=problem.findings,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from rowcast.bundle import Measure, Parity
-from rowcast.domain.prediction import Task
+from rowcast.domain.prediction import Label, Task
 from rowcast.errors import TrainingError
 from rowcast.tables import Finding
 
@@ -46,6 +46,25 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise TrainingError(f"the holdout must be a share between 0 and 0.9, not {self.holdout}")
         if self.folds < 2 or self.trials < 1 or self.jobs < 1:
             raise TrainingError("training needs at least two folds, one trial and one job")
+
+
+class ColumnCheck(msgspec.Struct, frozen=True):
+    """A column of the table as the model would take it; `kind` is empty for one that is left out."""
+
+    name: str
+    kind: str
+
+
+class TableCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What `rowcast check --json` prints: the data check alone, nothing trained."""
+
+    table: str
+    rows: int
+    target: str
+    task: Task
+    classes: Sequence[Label]
+    columns: Sequence[ColumnCheck]
+    findings: Sequence[Finding]
 
 
 class CandidateScore(msgspec.Struct, frozen=True):
