@@ -66,6 +66,7 @@ def test_the_flag_of_a_finding_can_be_pasted() -> None:
         ({"map": ("good",)}, "OLD=NEW"),
         ({"map": ("goood=good",)}, "meets no label of 'y'; did you mean 'good'"),
         ({"keep": ("empty",)}, "nothing to keep"),
+        ({"time": "y"}, "--time names 'y', which is the target"),
     ],
 )
 def test_mistakes_name_the_column_and_the_close_ones(options: dict[str, Any], sentence: str) -> None:
@@ -124,3 +125,53 @@ def test_labels_that_do_not_fit_the_rows_are_refused() -> None:
         tables.with_target(rows, labels_file(y=[0, 1], z=[0, 1]), "yy")
     with pytest.raises(TableError, match="has a column 'x' too"):
         tables.with_target(rows, labels_file(x=[0, 1]), None)
+
+
+def days(order: list[int]) -> list[str]:
+    """One day a row, in the order given."""
+    return [f"2026-{1 + place // 28:02d}-{1 + place % 28:02d}" for place in order]
+
+
+@pytest.mark.parametrize("shown", [days, list], ids=["dates", "numbers"])
+def test_split_by_time_the_rows_kept_aside_are_the_last(shown: Any) -> None:
+    order = [(7 * index) % ROWS for index in range(ROWS)]
+
+    found = posed(columns(when=shown(order)), time="when")
+
+    assert sorted(order[place] for place in found.holdout.places) == list(range(48, 60))
+    assert len(found.training) == 48
+
+
+def test_equal_moments_are_on_one_side() -> None:
+    found = posed(columns(year=[2020 + index // 13 for index in range(ROWS)]), time="year")
+
+    assert {2020 + place // 13 for place in found.holdout.places} == {2024}
+
+
+def test_a_random_split_of_drifting_rows_is_said_and_a_split_by_time_is_not() -> None:
+    table = columns(y=["good" if index % (2 + index // 8) else "bad" for index in range(ROWS)] * 20)
+    table = {name: cells if name == "y" else cells * 20 for name, cells in table.items()}
+    table["y"] = [label if index > 600 else "bad" for index, label in enumerate(table["y"])]
+    table["number"] = list(range(20 * ROWS))
+
+    at_random = {finding.code for finding in posed(table).findings}
+    by_time = {finding.code for finding in posed(table, time="number").findings}
+
+    assert at_random - by_time == {"ordered-rows"}
+
+
+@pytest.mark.parametrize(
+    ("when", "sentence"),
+    [
+        ([1] * ROWS, "share the last moment"),
+        (["a", "b"] * (ROWS // 2), "neither dates nor numbers"),
+        ([None, *range(ROWS - 1)], "missing in some rows"),
+        ([ROWS if index % 3 else index for index in range(ROWS)], "share the last moment"),
+        ([index % 3 * ROWS + index for index in range(ROWS)], "do not hold every class"),
+    ],
+)
+def test_a_time_that_cannot_split_is_refused(when: list[Any], sentence: str) -> None:
+    with pytest.raises(TableError, match=sentence):
+        posed(columns(when=when), time="when")
+    with pytest.raises(TableError, match="did you mean 'when'"):
+        posed(columns(when=when), time="whn")

@@ -27,6 +27,7 @@ Positive = Annotated[str | None, typer.Option(help="The label that `score` is th
 Exclude = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Learn nothing from these.")]
 Keep = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Learn from these as they are.")]
 Map = Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Mend a label; give it once a label.")]
+Time = Annotated[str | None, typer.Option(metavar="COLUMN", help="Keep the last rows by this column aside.")]
 OnlyModel = Annotated[str | None, typer.Option("--model", help="Only this model's predictions.")]
 
 
@@ -40,6 +41,7 @@ def train(
     exclude: Exclude = None,
     keep: Keep = None,
     map: Map = None,  # noqa: A002 - the option is --map
+    time: Time = None,
     candidates: Annotated[str | None, typer.Option(help="Kinds to try, by comma [logistic,boosting].")] = None,
     metric: Annotated[str | None, typer.Option(help="What to tune for [roc_auc, log_loss or rmse].")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 20,
@@ -61,6 +63,7 @@ def train(
         "exclude": exclude,
         "keep": keep,
         "map": map,
+        "time": time,
         "candidates": tuple(part.strip() for part in candidates.split(",")) if candidates else None,
         "metric": metric,
         "trials": trials,
@@ -80,6 +83,7 @@ def check(
     exclude: Exclude = None,
     keep: Keep = None,
     map: Map = None,  # noqa: A002 - the option is --map
+    time: Time = None,
     json: Json = False,
 ) -> None:
     """Say what a table holds and hides, column by column; nothing is trained."""
@@ -92,6 +96,7 @@ def check(
         "exclude": exclude,
         "keep": keep,
         "map": map,
+        "time": time,
     }
     training.check(table, training.given(options), as_json=json)
 

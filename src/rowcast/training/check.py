@@ -30,6 +30,7 @@ BLOCKS: Final = 20
 DRIFT: Final = 0.01
 """Share of the target's variance that the place in the file explains; chance explains BLOCKS / rows."""
 SORTED: Final = 0.9
+ORDERED: Final = ("target-ordered", "ordered-rows")
 RARE_CLASS: Final = 20
 _paid = re.compile(r"(?i)(^|[ _.\-])(paid|repaid|recovered|recoveries|collected)([ _.\-]|$)").search
 USED: Final = "used; is it known before the target is?"
@@ -55,7 +56,7 @@ def examine(
         told = {finding.column for finding in found}
         others = [column for column in schema.columns if column.name not in told]
         found += [*_certain(columns, others, target, task, shown), *_later(others)]
-        found += [*_order(wanted), *_conflicts(frame, schema, target)]
+        found += [*_order(wanted, schema), *_conflicts(frame, schema, target)]
     return [*found, *_rare(target, task, classes, positive)]
 
 
@@ -187,7 +188,7 @@ def _levels(values: NDArray[Any]) -> tuple[list[Any], NDArray[np.intp]]:
     return [words.get(number, "") for number in numbers.tolist()], place
 
 
-def _order(wanted: NDArray[np.float64]) -> list[Finding]:
+def _order(wanted: NDArray[np.float64], schema: Schema) -> list[Finding]:
     """Whether the target changes along the file: such rows, split at random, tell of their own future."""
     rows = len(wanted)
     block = np.arange(rows) * BLOCKS // rows
@@ -203,7 +204,9 @@ def _order(wanted: NDArray[np.float64]) -> list[Finding]:
     if share > SORTED:
         return [Finding("target-ordered", "", "the rows are sorted by the target", "split at random")]
     message = f"the target changes along the file, which explains {share:.0%} of it: are the rows in order of time?"
-    return [Finding("ordered-rows", "", message, "split at random; on later rows the model may do worse")]
+    dates = [column.name for column in schema.columns if column.kind == "datetime"]
+    action = "split at random; on later rows the model may do worse"
+    return [Finding("ordered-rows", "", message, action, flag("--time", dates[0]) if dates else "--time")]
 
 
 def _conflicts(frame: pl.DataFrame, schema: Schema, target: NDArray[Any]) -> list[Finding]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -74,7 +75,13 @@ def pose(table: Table, options: Options) -> Problem:
     tensors = tables.encode(table, profile.schema, plan)
     rows = _rows(tensors, target)
     given = check.examine(table.frame, profile.schema, plan, tensors, target, found.task, found.classes, found.positive)
-    training, holdout = _split(target, found.task, options)
+    if options.time is None:
+        training, holdout = _split(target, found.task, options)
+    else:
+        training, holdout = _split_by_time(table, options.time.strip(BLANKS), options.holdout)
+        given = [finding for finding in given if finding.code not in check.ORDERED]
+        if found.task != "regression":
+            _require_classes(target, training, holdout, found.classes, options.time)
     return Problem(
         found.task,
         found.classes,
@@ -113,6 +120,8 @@ def _columns(table: Table, target: str, options: Options) -> tuple[Table, list[s
             raise TableError(f"--exclude names {name!r}, which is the target")
         if name in keep:
             raise TableError(f"column {name!r} is named by --keep and by --exclude; choose one")
+    if options.time is not None and options.time.strip(BLANKS) == target:
+        raise TableError(f"--time names {target!r}, which is the target")
     return table.without(exclude), keep
 
 
@@ -132,6 +141,36 @@ def _split(target: NDArray[Any], task: Task, options: Options) -> tuple[NDArray[
     if not len(holdout):
         raise TableError("the table is too small to keep rows aside; give more rows or a larger holdout")
     return np.setdiff1d(np.arange(len(target)), holdout), holdout
+
+
+def _split_by_time(table: Table, name: str, share: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The last rows by a column are kept aside, each later than every row for training."""
+    moments = _moments(table, name)
+    last = np.sort(moments)[len(moments) - max(round(len(moments) * share), 1) - 1]
+    holdout = np.flatnonzero(moments > last)
+    if not len(holdout):
+        raise TableError(f"--time {name!r} does not part the rows: too many of them share the last moment")
+    return np.flatnonzero(moments <= last), holdout
+
+
+def _moments(table: Table, name: str) -> NDArray[np.float64]:
+    """When each row was, as numbers in order."""
+    alone = replace(table, frame=table.require(name).to_frame(), findings=())
+    column = tables.infer(alone, keep=[name]).schema.columns[0]
+    if column.kind not in ("datetime", "integer", "number"):
+        raise TableError(f"--time names {name!r}, which holds neither dates nor numbers")
+    if column.missing:
+        raise TableError(f"--time names {name!r}, which is missing in some rows; leave those rows out")
+    distinct = {cell: column.parse(cell, text=True) for cell in alone.frame[name].unique().to_list()}
+    return np.array([distinct[cell] for cell in alone.frame[name].to_list()], np.float64)
+
+
+def _require_classes(
+    target: NDArray[Any], training: NDArray[np.intp], holdout: NDArray[np.intp], classes: Sequence[Label], time: str
+) -> None:
+    for rows, which in ((training, "earlier"), (holdout, "later")):
+        if len(np.unique(target[rows])) < len(classes):
+            raise TableError(f"split by --time {time!r}, the {which} rows do not hold every class; split at random")
 
 
 def _strata(target: NDArray[Any], task: Task) -> list[NDArray[np.intp]]:

@@ -28,6 +28,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Columns that stay as they are, though the data check would leave them out or take them for codes."""
     map: tuple[str, ...] = ()
     """How labels are mended, each `OLD=NEW`."""
+    time: str | None = None
+    """A column of moments or numbers: the rows kept aside are later than all others."""
     seed: int = 0
     trials: int = 20
     """Of all candidates together; every candidate gets one at least."""
