@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from rowcast.training.story import Result
 
 
-def train(data: Any, target: str, name: str | None = None, *, home: str | Path | None = None, **options: Any) -> Result:
+def train(
+    data: Any, target: str | None = None, name: str | None = None, *, home: str | Path | None = None, **options: Any
+) -> Result:
     """Train on a file, a data frame, columns or rows, publish the model and return what `rowcast train --json` prints.
 
-    `options` are those of `training.story.Options`: positive, candidates, metric, trials, timeout, seed, jobs ...
+    `options` are those of `training.story.Options`: positive, exclude, keep, map, metric, trials, timeout ... and
+    `target_file`, when the labels lie in a file of their own.
     """
     return wiring.train(settings.load(home=home), data, target=target, name=name, **options)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rowcast.batch import Summary
     from rowcast.serving.deployment import Deployment, LiveModel
     from rowcast.serving.history import History
-    from rowcast.training.story import Event, Result
+    from rowcast.tables import Table
+    from rowcast.training.story import Event, Options, Result, TableCheck
     from rowcast.web.edge import Edge
     from rowcast.web.lifecycle import Application
 
@@ -63,32 +64,55 @@ def train(
     settings: Settings,
     data: Any,
     *,
-    target: str,
+    target: str | None = None,
     name: str | None = None,
+    target_file: str | Path | None = None,
     progress: Callable[[Event], None] = lambda event: None,
     **options: Any,
 ) -> Result:
     """Train on a file or on data in memory, and publish."""
     try:
         from rowcast.training.run import train as run
-        from rowcast.training.story import Options
     except ModuleNotFoundError as missing:
         raise SettingsError(f"training needs {missing.name}; install rowcast[train]") from None
-    from rowcast import tables
-    from rowcast.adapters.folder import check_name, name_from
     from rowcast.adapters.onnx import open_graph
 
-    is_file = isinstance(data, str | Path)
-    chosen = check_name(name or name_from(Path(data).stem if is_file else target))
-    table = tables.read(data) if is_file else tables.from_memory(data, chosen)
+    table, chosen = _training_data(data, target, name, target_file, options)
     return run(
         table,
-        Options(target=target, name=chosen, **options),
+        chosen,
         open_graph=open_graph,
         registry=registry(settings),
         now=datetime.now(UTC),
         progress=progress,
     )
+
+
+def check_table(
+    data: Any, *, target: str | None = None, target_file: str | Path | None = None, **options: Any
+) -> TableCheck:
+    """The data check of a table, nothing trained."""
+    from rowcast.training.problem import checked
+
+    return checked(*_training_data(data, target, "check", target_file, options))
+
+
+def _training_data(
+    data: Any, target: str | None, name: str | None, target_file: str | Path | None, options: Mapping[str, Any]
+) -> tuple[Table, Options]:
+    """The table with its target, and the options of the training."""
+    from rowcast import tables
+    from rowcast.adapters.folder import check_name, name_from
+    from rowcast.training.story import Options
+
+    if target is None and target_file is None:
+        raise SettingsError("say with --target which column to predict")
+    is_file = isinstance(data, str | Path)
+    chosen = check_name(name or name_from(Path(data).stem if is_file else target or "model"))
+    table = tables.read(data) if is_file else tables.from_memory(data, chosen)
+    if target_file is not None:
+        table, target = tables.with_target(table, tables.read(target_file), target)
+    return table, Options(target=str(target), name=chosen, **options)
 
 
 def score_table(settings: Settings, reference: str, source: Path, out: Path) -> Summary:

@@ -156,6 +156,42 @@ def test_training_prints_one_object(tmp_path: Path) -> None:
     assert [(model["model"], model["digest"]) for model in listed] == [("loans", found["digest"])]
 
 
+def test_labels_may_lie_in_a_file_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "X.csv").write_text("a,b,c\n" + "".join(f"{n % 9},{n % 7},{n % 5}\n" for n in range(300)))
+    (tmp_path / "y.csv").write_text("approved\n" + "".join("yes.\n" if n % 9 > 4 else "no\n" for n in range(300)))
+    options = ["--target-file", "y.csv", "--map", "yes.=yes", "--exclude", "b,c", "--trials", "1"]
+
+    found = answer("train", "X.csv", *options, cwd=tmp_path)
+
+    manifest = json.loads((Path(tmp_path, found["path"]) / "bundle.json").read_text())
+    assert found["model"] == "x"
+    assert manifest["training"]["target"] == "approved"
+    assert manifest["decision"]["classes"] == ["no", "yes"]
+    assert [column["name"] for column in manifest["schema"]["columns"]] == ["a"]
+
+
+def test_a_table_can_be_checked_without_training(tmp_path: Path) -> None:
+    lines = [f"{n},{n % 7},{'yes' if n % 7 > 3 else 'no'},x\n" for n in range(200)]
+    (tmp_path / "t.csv").write_text("row,score,y,same\n" + "".join(lines))
+
+    found = answer("check", "t.csv", "--target", "y", cwd=tmp_path)
+    shown = rowcast("check", "t.csv", "--target", "y", cwd=tmp_path)
+
+    assert (found["rows"], found["task"], found["classes"]) == (200, "binary", ["no", "yes"])
+    assert [(column["name"], column["kind"]) for column in found["columns"]] == [
+        ("row", ""),
+        ("score", "integer"),
+        ("same", ""),
+    ]
+    flags = {finding["code"]: finding.get("flag") for finding in found["findings"]}
+    assert flags["id"] == "--keep row"
+    assert flags["leak"] == "--exclude score"
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.splitlines()[0].split("\t") == ["column", "kind", "noticed", "so", "change it with"]
+    assert "same\tleft out\tis 'x' in every row\tleft out\t--keep same" in shown.stdout.splitlines()
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
 def test_an_example_can_be_written(tmp_path: Path) -> None:
     assert rowcast("example", "iris", "--out", "iris.csv", cwd=tmp_path).returncode == 0
 
@@ -294,6 +330,12 @@ MISTAKES = [
     Mistake("a table of an unknown kind", "train t.doc --target y", "t.doc", files={"t.doc": "a,b\n1,2\n"}),
     Mistake("an empty table", "train t.csv --target y", "t.csv", files={"t.csv": ""}),
     Mistake("an unknown target", "train t.csv --target z", "'z'", files=CSV),
+    Mistake("checking without a target", "check t.csv", "--target", files=CSV),
+    Mistake("checking an unknown target", "check t.csv --target z", "'z'", files=CSV),
+    Mistake("checking a header alone", "check t.csv --target y", "no rows", files={"t.csv": "a,y\n"}),
+    Mistake("a column to exclude that is none", "train t.csv --target y --exclude bb", "did you mean 'b'", files=CSV),
+    Mistake("a label to mend that is none", "train t.csv --target y --map 7=1", "meets no label", files=CSV),
+    Mistake("one class", "check t.csv --target a", "in every row", files={"t.csv": "a,b\n" + "1,2\n1,3\n" * 50}),
     Mistake("an unknown candidate", "train t.csv --target y --candidates oracle", "oracle", files=CSV),
     Mistake("an unknown metric", "train t.csv --target y --metric luck", "luck", files=CSV),
     Mistake("no trials", "train t.csv --target y --trials 0", "--trials", files=CSV),
@@ -398,7 +440,7 @@ def test_a_server_that_was_refused_leaves_nothing_behind(copy: Path, taken: int)
     assert list((copy / "journal").glob("*.journal")) == []
 
 
-HELP = ["", "train", "serve", "models list", "history"]
+HELP = ["", "check", "train", "serve", "models list", "history"]
 
 
 @pytest.mark.parametrize("command", HELP)

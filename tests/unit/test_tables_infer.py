@@ -146,7 +146,8 @@ def test_columns_without_use_are_left_out_and_named() -> None:
         "blank": "all-missing",
         "same": "constant",
     }
-    assert all(finding.action and finding.flag for finding in profile.findings)
+    assert all(finding.action for finding in profile.findings)
+    assert all(finding.flag for finding in profile.findings if finding.code != "all-missing")
 
 
 def test_a_constant_with_gaps_still_says_something() -> None:
@@ -174,3 +175,14 @@ def test_tables_that_cannot_be_learnt_from_are_refused() -> None:
 
 def test_a_two_day_column_starts_at_its_first_day() -> None:
     assert column([datetime(1970, 1, 3), datetime(1970, 1, 2)]).origin == MICROSECONDS_A_DAY
+
+
+@pytest.mark.parametrize(
+    ("cells", "high"),
+    [(["1,5", "2,25", "3"], 3.0), (["1.250,50", "7,5"], 1250.5), (["1,250", "2,5"], 2.5), (["1,250", "2,500"], 2500.0)],
+)
+def test_a_comma_is_the_decimal_point_where_no_other_reading_fits(cells: list[str], high: float) -> None:
+    found = column(cells)
+
+    assert found.high == high
+    assert found.parse(cells[0], text=True) == found.parse(cells[0])

@@ -167,3 +167,16 @@ def test_an_unknown_column_names_the_closest() -> None:
         table.require("Loan_Stat")
     with pytest.raises(TableError, match="it has loan_status, amount"):
         table.require("zzz")
+
+
+def test_a_second_header_line_is_left_out_and_said(tmp_path: Path) -> None:
+    table = tables.read(written(tmp_path, b"speed,mass,name\nkm/h,kg,text\n1,2,a\n3,4,b\n"))
+
+    assert table.frame["speed"].to_list() == ["1", "3"]
+    assert [finding.code for finding in table.findings] == ["two-line-header"]
+
+
+def test_a_first_row_with_one_odd_cell_is_no_header(tmp_path: Path) -> None:
+    table = tables.read(written(tmp_path, b"a,b,c\nx,1,1\n1,2,2\n3,4,4\n"))
+
+    assert table.frame.height == 3

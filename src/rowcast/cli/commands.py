@@ -20,15 +20,28 @@ app.add_typer(history_app, name="history")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Home = Annotated[Path | None, typer.Option(help="Folder for models and history [.rowcast].")]
+Rows = Annotated[Path, typer.Argument(help="CSV, Parquet, JSON Lines or Arrow.")]
+Target = Annotated[str | None, typer.Option(help="The column to predict.")]
+TargetFile = Annotated[Path | None, typer.Option(help="File with the labels, when they lie apart.")]
+Positive = Annotated[str | None, typer.Option(help="The label that `score` is the probability of.")]
+Exclude = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Learn nothing from these.")]
+Keep = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Learn from these as they are.")]
+Map = Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Mend a label; give it once a label.")]
+Time = Annotated[str | None, typer.Option(metavar="COLUMN", help="Keep the last rows by this column aside.")]
 OnlyModel = Annotated[str | None, typer.Option("--model", help="Only this model's predictions.")]
 
 
 @app.command()
 def train(
-    table: Annotated[Path, typer.Argument(help="CSV, Parquet, JSON Lines or Arrow.")],
-    target: Annotated[str, typer.Option(help="The column to predict.")],
+    table: Rows,
+    target: Target = None,
+    target_file: TargetFile = None,
     name: Annotated[str | None, typer.Option(help="Name of the model [the table's name].")] = None,
-    positive: Annotated[str | None, typer.Option(help="The label that `score` is the probability of.")] = None,
+    positive: Positive = None,
+    exclude: Exclude = None,
+    keep: Keep = None,
+    map: Map = None,  # noqa: A002 - the option is --map
+    time: Time = None,
     candidates: Annotated[str | None, typer.Option(help="Kinds to try, by comma [logistic,boosting].")] = None,
     metric: Annotated[str | None, typer.Option(help="What to tune for [roc_auc, log_loss or rmse].")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 20,
@@ -44,8 +57,13 @@ def train(
 
     options = {
         "target": target,
+        "target_file": target_file,
         "name": name,
         "positive": positive,
+        "exclude": exclude,
+        "keep": keep,
+        "map": map,
+        "time": time,
         "candidates": tuple(part.strip() for part in candidates.split(",")) if candidates else None,
         "metric": metric,
         "trials": trials,
@@ -53,8 +71,34 @@ def train(
         "seed": seed,
         "jobs": jobs,
     }
-    given = {option: value for option, value in options.items() if value is not None}
-    training.run(settings.load(home=home), table, given, as_json=json)
+    training.run(settings.load(home=home), table, training.given(options), as_json=json)
+
+
+@app.command()
+def check(
+    table: Rows,
+    target: Target = None,
+    target_file: TargetFile = None,
+    positive: Positive = None,
+    exclude: Exclude = None,
+    keep: Keep = None,
+    map: Map = None,  # noqa: A002 - the option is --map
+    time: Time = None,
+    json: Json = False,
+) -> None:
+    """Say what a table holds and hides, column by column; nothing is trained."""
+    from rowcast.cli import training
+
+    options = {
+        "target": target,
+        "target_file": target_file,
+        "positive": positive,
+        "exclude": exclude,
+        "keep": keep,
+        "map": map,
+        "time": time,
+    }
+    training.check(table, training.given(options), as_json=json)
 
 
 @app.command()

@@ -28,6 +28,27 @@ def run(settings: Settings, table: Path, options: Mapping[str, Any], *, as_json:
         _print(result)
 
 
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were typed, lists made fast."""
+    typed = {name: value for name, value in options.items() if value is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in typed.items()}
+
+
+def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what the data check says of each column and of the table as a whole."""
+    found = wiring.check_table(table, **options)
+    if as_json:
+        output.print_json(found)
+        return
+    kinds = {found.target: "target", "": ""} | {column.name: column.kind or "left out" for column in found.columns}
+    said = {finding.column for finding in found.findings}
+    rows = [[one.column, kinds[one.column], one.message, one.action, one.flag] for one in found.findings]
+    rows += [[name, kind, "", "", ""] for name, kind in kinds.items() if name not in said and name]
+    what = f"{len(found.classes)} classes" if found.classes else found.task
+    title = f"{found.table}: {found.rows} rows, {len(found.columns)} columns, {what}"
+    output.print_table(["column", "kind", "noticed", "so", "change it with"], rows, title)
+
+
 def _document(result: Result) -> dict[str, Any]:
     """The result with plain holdout figures; their intervals stand beside them."""
     document: dict[str, Any] = msgspec.to_builtins(result)

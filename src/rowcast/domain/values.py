@@ -43,9 +43,16 @@ NUMBER_FORMS: Final[Mapping[str, tuple[str, str]]] = {
     "currency": (r"^[+-]?[$€£] ?[+-]?([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]+)?$", "$€£, "),
     "percent": (r"^[+-]?[0-9]+(\.[0-9]+)? ?%$", "% "),
     "plus": (r"^[0-9]+(\.[0-9]+)?\+$", "+"),
+    "comma": (r"^[+-]?([0-9]{1,3}(\.[0-9]{3})+|[0-9]+),[0-9]+$", "."),
 }
+
+
+def _translation(form: str, drop: str) -> dict[int, int | None]:
+    return str.maketrans(",", ".", drop) if form == "comma" else str.maketrans("", "", drop)
+
+
 _forms = {
-    name: (re.compile(pattern, re.ASCII).match, str.maketrans("", "", drop))
+    name: (re.compile(pattern, re.ASCII).match, _translation(name, drop))
     for name, (pattern, drop) in NUMBER_FORMS.items()
 }
 

@@ -30,7 +30,8 @@ from rowcast.domain.values import (
     number_from_text,
 )
 from rowcast.errors import TableError
-from rowcast.tables.table import Finding, Table
+from rowcast.tables import notice
+from rowcast.tables.table import Finding, Table, flag
 
 EXACT_FLOAT32: Final = 1 << 24
 CODE_DIGITS: Final = 15
@@ -82,13 +83,16 @@ class _Texts:
     missing: int
 
 
-def infer(table: Table, *, target: str | None = None) -> Profile:
-    """The schema of every column but the target; TableError when no column is left to learn from."""
+def infer(table: Table, *, target: str | None = None, keep: Sequence[str] = ()) -> Profile:
+    """The schema of every column but the target; TableError when no column is left to learn from.
+
+    Columns to `keep` stay as they are, though they be constant, identifiers or codes.
+    """
     names = [name for name in table.frame.columns if name != target]
     columns: list[Column] = []
     findings = [*table.findings, *_duplicated(table)]
     for name in names:
-        column, found = _column(table.frame[name])
+        column, found = _column(table.frame[name], name in keep)
         findings.extend(found)
         if column is not None:
             columns.append(column)
@@ -107,20 +111,36 @@ def _duplicated(table: Table) -> list[Finding]:
     return [Finding("duplicate-rows", "", message, "kept; if they are the same case twice, the score is too good")]
 
 
-def _column(series: pl.Series) -> tuple[Column | None, list[Finding]]:
+def _column(series: pl.Series, kept: bool) -> tuple[Column | None, list[Finding]]:
     """The column a series is, or None and the finding that says why it is of no use."""
     name = series.name
     texts = _distinct(series)
     if not texts.values:
-        return None, [Finding("all-missing", name, "holds no value at all", "left out", f"--keep {name}")]
-    if len(texts.values) == 1 and not texts.missing:
+        if kept:
+            raise TableError(f"column {name!r} holds no value at all; there is nothing to keep")
+        return None, [Finding("all-missing", name, "holds no value at all", "left out")]
+    if len(texts.values) == 1 and not texts.missing and not kept:
         shown = str(texts.values[0])[:40]
-        return None, [Finding("constant", name, f"is {shown!r} in every row", "left out", f"--keep {name}")]
+        return None, [Finding("constant", name, f"is {shown!r} in every row", "left out", flag("--keep", name))]
     column, findings = _kind(series, texts)
+    if kept:
+        return column, findings
     dropped = _identifier(column, texts)
     if dropped is not None:
         return None, [dropped]
-    return column, findings
+    return _codes(column, texts) or (column, findings)
+
+
+def _codes(column: Column, texts: _Texts) -> tuple[Column, list[Finding]] | None:
+    """The category that whole numbers are when they are names, not amounts; None when they are amounts."""
+    if column.kind != "integer" or column.forms:
+        return None
+    padded = any(isinstance(value, str) and len(value) > 1 and value.startswith("0") for value in texts.values)
+    if padded or not notice.is_codes(np.array(texts.values, np.float64), texts.counts):
+        return None
+    message = f"{len(texts.values)} large whole numbers, far apart and often repeated, are codes"
+    finding = Finding("code", column.name, message, "taken as categories", flag("--keep", column.name))
+    return _category(column.name, texts), [finding]
 
 
 def _distinct(series: pl.Series) -> _Texts:
@@ -159,7 +179,7 @@ def _text_kind(name: str, texts: _Texts) -> tuple[Column, list[Finding]]:
     if formats is not None:
         moments = [datetime_from_text(value, formats, "UTC") or 0 for value in texts.values]
         return _moments(name, texts, formats, moments), findings
-    return _category(name, texts), []
+    return _category(name, texts), notice.unknown_levels(name, texts.values, texts.counts)
 
 
 def _number_forms(values: Sequence[str]) -> tuple[str, ...] | None:
@@ -167,7 +187,10 @@ def _number_forms(values: Sequence[str]) -> tuple[str, ...] | None:
     distinct = pl.Series(values)
     odd = distinct.filter(~distinct.str.contains(PLAIN_NUMBER))
     forms: list[str] = []
-    for form, (pattern, _) in NUMBER_FORMS.items():
+    thousands, comma = NUMBER_FORMS["thousands"][0], NUMBER_FORMS["comma"][0]
+    if len(odd) and odd.str.contains(comma).all() and not odd.str.contains(thousands).all():
+        return ("comma",)  # 1,250 beside 2,5 is one and a quarter
+    for form, (pattern, _) in list(NUMBER_FORMS.items())[:-1]:
         left = odd.filter(~odd.str.contains(pattern))
         if len(left) < len(odd):
             forms.append(form)
@@ -214,7 +237,8 @@ def _numbers(
         raise TableError(f"column {name!r} holds numbers beyond ±{FLOAT32_LIMIT:.2g}; rescale it or leave it out")
     if whole and np.abs(numbers).max() > EXACT_FLOAT32:
         message = f"whole numbers above {EXACT_FLOAT32:,} are rounded to seven digits by the model"
-        findings.append(Finding("large-integer", name, message, "used as numbers", f"--exclude {name}"))
+        findings.append(Finding("large-integer", name, message, "used as numbers", flag("--exclude", name)))
+    findings.extend(notice.sentinels(name, numbers, texts.counts, whole))
     middle = _median(numbers, np.array(texts.counts))
     low, high = float(numbers.min()), float(numbers.max())
     example = int(middle) if whole else middle
@@ -282,15 +306,15 @@ def _identifier(column: Column, texts: _Texts) -> Finding | None:
     present, distinct = texts.rows - texts.missing, len(texts.values)
     if texts.rows < FEW_ROWS or present < FEW_ROWS or distinct < UNIQUE_SHARE * present:
         return None
-    flag = f"--keep {column.name}"
+    keep = flag("--keep", column.name)
     if column.kind == "integer" and distinct == present:
         low, high = column.low or 0.0, column.high or 0.0
         if high - low + 1 == distinct:
-            return Finding("id", column.name, "counts the rows", "left out", flag)
+            return Finding("id", column.name, "counts the rows", "left out", keep)
         if _id_name(column.name):
-            return Finding("id", column.name, "is a different whole number in every row", "left out", flag)
+            return Finding("id", column.name, "is a different whole number in every row", "left out", keep)
     if column.kind == "category":
         what = "is different in every row" if distinct == present else f"has {distinct} values in {present} rows"
         code = "id" if distinct == present else "free-text"
-        return Finding(code, column.name, what, "left out", flag)
+        return Finding(code, column.name, what, "left out", keep)
     return None

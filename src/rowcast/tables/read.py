@@ -17,6 +17,7 @@ import polars as pl
 
 from rowcast.domain.values import BLANKS, canonical_text
 from rowcast.errors import TableError
+from rowcast.tables.notice import second_header
 from rowcast.tables.table import Finding, Table
 
 DELIMITERS: Final = ",;\t|"
@@ -114,6 +115,10 @@ def _read_csv(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings]:
         found = f"the header has {len(names)} names, the rows {frame.width} cells"
         raise TableError(f"{path} cannot be read as CSV: {found}")
     frame.columns = _unique(path.name, names)
+    if second_header(frame):
+        shown = ", ".join(repr(cell) for cell in frame.row(0)[:4])
+        findings = (*findings, Finding("two-line-header", "", f"the second line is a header too ({shown})", "left out"))
+        frame = frame[1:]
     if frame.width > 1:
         kept = frame.filter(~pl.all_horizontal(pl.all().is_null()))
         if kept.height < frame.height:

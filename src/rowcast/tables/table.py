@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import polars as pl
 
+from rowcast.domain.values import BLANKS
 from rowcast.errors import TableError
 
 
@@ -37,6 +40,43 @@ class Table:
         if column in self.frame.columns:
             return self.frame[column]
         raise TableError(f"{self.name} has no column {column!r}; {closest(column, self.frame.columns)}")
+
+    def named(self, texts: Sequence[str], option: str) -> list[str]:
+        """The columns that an option lists, each by its name or several joined by commas; TableError for any other."""
+        names: list[str] = []
+        for text in texts:
+            whole = text.strip(BLANKS)
+            parts = [whole] if whole in self.frame.columns else [part.strip(BLANKS) for part in whole.split(",")]
+            for part in parts:
+                if part not in self.frame.columns:
+                    hint = closest(part, self.frame.columns)
+                    raise TableError(f"{option} names {part!r}, which is no column of {self.name}; {hint}")
+            names.extend(parts)
+        return list(dict.fromkeys(names))
+
+    def without(self, names: Sequence[str]) -> Table:
+        """The table with these columns taken away."""
+        return replace(self, frame=self.frame.drop(names))
+
+
+def with_target(table: Table, labels: Table, target: str | None) -> tuple[Table, str]:
+    """The table with the labels of another file beside its rows, and the name of their column."""
+    if target is None and labels.frame.width > 1:
+        raise TableError(f"{labels.name} has {labels.frame.width} columns; say with --target which holds the labels")
+    name = labels.frame.columns[0] if target is None else target.strip(BLANKS)
+    series = labels.require(name)
+    if name in table.frame.columns:
+        raise TableError(f"{table.name} has a column {name!r} too; take it away, or leave out --target-file")
+    if len(series) != table.frame.height:
+        counts = f"{labels.name} has {len(series)} labels for the {table.frame.height} rows of {table.name}"
+        raise TableError(f"{counts}; both need a header line, then one line a row in the same order")
+    sha256 = hashlib.sha256(f"{table.sha256} {labels.sha256}".encode()).hexdigest()
+    return Table(table.frame.with_columns(series), table.name, sha256, (*table.findings, *labels.findings)), name
+
+
+def flag(option: str, *columns: str) -> str:
+    """How an option is typed for these columns, quoted for a shell where it must be."""
+    return f"{option} {shlex.quote(','.join(columns))}"
 
 
 def closest(wanted: str, names: Sequence[str]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -12,17 +12,15 @@ from numpy.typing import NDArray
 
 from rowcast import tables
 from rowcast.domain.encode import NUMBERS, TEXTS, Plan, own_plan
-from rowcast.domain.prediction import Label, Task, label_text
+from rowcast.domain.prediction import Label, Task
 from rowcast.domain.schema import Column, Schema
-from rowcast.domain.values import BLANKS, MISSING_WORDS, BadValue, canonical_text, number_from_text
+from rowcast.domain.values import BLANKS, BadValue
 from rowcast.errors import TableError
 from rowcast.tables import Finding, Table
-from rowcast.training.story import Options
+from rowcast.training import check, labels
+from rowcast.training.story import ColumnCheck, Options, TableCheck
 
-MOST_INTEGER_CLASSES: Final = 20
-MOST_CLASSES: Final = 256
 FEWEST_ROWS: Final = 20
-POSITIVE_WORDS: Final = ("1", "true", "yes", "approved", "y", "t")
 
 
 @dataclass(frozen=True)
@@ -67,167 +65,67 @@ def pose(table: Table, options: Options) -> Problem:
     """The problem in a table; TableError says in one sentence why there is none."""
     name = options.target.strip(BLANKS)
     table.require(name)
-    table, labels, findings = _labelled(table, name)
-    task = options.task or _task(labels)
-    classes: tuple[Label, ...] = ()
-    positive = 1
-    if task == "regression":
-        target = _values(labels, name)
-    else:
-        table, labels, lonely = _without_lonely(table, labels)
-        findings = [*findings, *lonely]
-        classes = _classes(labels, name)
-        task = _checked_task(task, classes, name)
-        position = {label: index for index, label in enumerate(classes)}
-        target = np.array([position[label] for label in labels])
-        if task == "binary":
-            positive, said = _positive(classes, target, name, options.positive)
-            findings = [*findings, said]
-            target = (target == positive).astype(np.int64)
+    table, keep = _columns(table, name, options)
+    found = labels.read(table, name, options)
+    table, target = found.table, found.target
     if len(target) < FEWEST_ROWS:
         raise TableError(f"{table.name} has {len(target)} rows with a target; training needs at least {FEWEST_ROWS}")
-    profile = tables.infer(table, target=name)
-    rows = _rows(table, profile.schema, target)
-    training, holdout = _split(target, task, options)
+    profile = tables.infer(table, target=name, keep=keep)
+    plan = own_plan(profile.schema)
+    tensors = tables.encode(table, profile.schema, plan)
+    rows = _rows(tensors, target)
+    given = check.examine(table.frame, profile.schema, plan, tensors, target, found.task, found.classes, found.positive)
+    if options.time is None:
+        training, holdout = _split(target, found.task, options)
+    else:
+        training, holdout = _split_by_time(table, options.time.strip(BLANKS), options.holdout)
+        given = [finding for finding in given if finding.code not in check.ORDERED]
+        if found.task != "regression":
+            _require_classes(target, training, holdout, found.classes, options.time)
     return Problem(
-        task,
-        classes,
-        positive,
+        found.task,
+        found.classes,
+        found.positive,
         profile.schema,
-        own_plan(profile.schema),
+        plan,
         table.frame,
         name,
         rows.take(training),
         rows.take(holdout),
-        (*profile.findings, *findings),
+        (*profile.findings, *given, *found.findings),
     )
 
 
-def _labelled(table: Table, target: str) -> tuple[Table, list[Label], list[Finding]]:
-    """The rows that have a target, and their labels typed as in the table."""
-    series = table.frame[target]
-    if series.dtype == pl.String:
-        series = series.str.strip_chars(BLANKS)
-        present = series.is_not_null() & ~series.is_in(list(MISSING_WORDS))
-    else:
-        present = series.is_not_null()
-    lost = len(series) - int(present.sum())
-    if lost == len(series):
-        raise TableError(f"the target {target!r} is empty in every row")
-    findings = []
-    if lost:
-        message = f"{lost} of {len(series)} rows have no target"
-        findings.append(Finding("missing-target", target, message, "those rows were left out"))
-        table = _kept(table, present)
-    return table, _typed(series.filter(present), target), findings
+def checked(table: Table, options: Options) -> TableCheck:
+    """The data check alone; TableError where a training would be refused."""
+    problem = pose(table, options)
+    kinds = {column.name: column.kind for column in problem.schema.columns}
+    return TableCheck(
+        table=table.name,
+        rows=problem.frame.height,
+        target=problem.target,
+        task=problem.task,
+        classes=problem.classes,
+        columns=[ColumnCheck(name, kinds.get(name, "")) for name in table.frame.columns if name != problem.target],
+        findings=problem.findings,
+    )
 
 
-def _kept(table: Table, rows: pl.Series) -> Table:
-    return Table(table.frame.filter(rows), table.name, table.sha256, table.findings)
+def _columns(table: Table, target: str, options: Options) -> tuple[Table, list[str]]:
+    """The table without the columns to exclude, and the names of those to keep."""
+    exclude = table.named(options.exclude, "--exclude")
+    keep = table.named(options.keep, "--keep")
+    for name in exclude:
+        if name == target:
+            raise TableError(f"--exclude names {name!r}, which is the target")
+        if name in keep:
+            raise TableError(f"column {name!r} is named by --keep and by --exclude; choose one")
+    if options.time is not None and options.time.strip(BLANKS) == target:
+        raise TableError(f"--time names {target!r}, which is the target")
+    return table.without(exclude), keep
 
 
-def _typed(series: pl.Series, target: str) -> list[Label]:
-    if isinstance(series.dtype, pl.Datetime):
-        raise TableError(f"the target {target!r} is a date; predict a number or a class")
-    if series.dtype == pl.Boolean or series.dtype.is_integer():
-        return series.to_list()
-    if series.dtype.is_float():
-        return _whole_if_all(series.to_list())
-    texts = series.to_list()
-    distinct = set(texts)
-    if {text.lower() for text in distinct} == {"true", "false"}:
-        return [text.lower() == "true" for text in texts]
-    numbers = {text: number_from_text(text) for text in distinct}
-    padded = any(len(text) > 1 and text.startswith("0") and text.isdigit() for text in distinct)
-    if padded or any(number is None for number in numbers.values()):
-        spelled = {text: canonical_text(text) for text in distinct}
-        return [spelled[text] for text in texts]
-    return _whole_if_all([numbers[text] or 0.0 for text in texts])
-
-
-def _whole_if_all(values: list[float]) -> list[Label]:
-    """Integers when every value is whole: 0.0 and 1.0 are the labels 0 and 1."""
-    if all(value.is_integer() for value in values):
-        return [int(value) for value in values]
-    return list(values)
-
-
-def _task(labels: list[Label]) -> Task:
-    """Text, booleans and few distinct whole numbers are classes; other numbers are values."""
-    distinct = set(labels)
-    if any(isinstance(label, str | bool) for label in distinct):
-        return "binary" if len(distinct) == 2 else "multiclass"
-    whole = all(isinstance(label, int) for label in distinct)
-    few = len(distinct) <= MOST_INTEGER_CLASSES and len(labels) >= 5 * len(distinct)
-    if whole and (few or len(distinct) <= 2):
-        return "binary" if len(distinct) == 2 else "multiclass"
-    return "regression"
-
-
-def _values(labels: list[Label], target: str) -> NDArray[np.float64]:
-    if any(isinstance(label, str) for label in labels):
-        raise TableError(f"the target {target!r} holds text; regression needs numbers")
-    values = np.array(labels, np.float64)
-    if not np.isfinite(values).all() or np.abs(values).max() > 1e30:
-        raise TableError(f"the target {target!r} holds infinite or absurdly large numbers")
-    if values.min() == values.max():
-        raise TableError(f"the target {target!r} is {labels[0]} in every row; there is nothing to learn")
-    return values
-
-
-def _without_lonely(table: Table, labels: list[Label]) -> tuple[Table, list[Label], list[Finding]]:
-    """Without classes of one row: such a class cannot be learnt and measured."""
-    lonely = [label for label, count in Counter(labels).items() if count == 1]
-    if not lonely or len(lonely) == len(set(labels)):
-        return table, labels, []
-    shown = ", ".join(repr(label) for label in lonely[:5])
-    message = f"{len(lonely)} classes have one row only ({shown})"
-    kept = [label not in set(lonely) for label in labels]
-    remaining = [label for label, keep in zip(labels, kept, strict=True) if keep]
-    return _kept(table, pl.Series(kept)), remaining, [Finding("lonely-class", "", message, "those rows were left out")]
-
-
-def _classes(labels: list[Label], target: str) -> tuple[Label, ...]:
-    distinct = set(labels)
-    if len(distinct) < 2:
-        raise TableError(f"the target {target!r} is {labels[0]!r} in every row; there is nothing to learn")
-    if len(distinct) > MOST_CLASSES or len(distinct) > len(labels) / 2:
-        found = f"{len(distinct)} different values in {len(labels)} rows"
-        raise TableError(f"the target {target!r} has {found}; that is too many classes")
-    return tuple(sorted(distinct, key=lambda label: (isinstance(label, str), label)))
-
-
-def _checked_task(task: Task, classes: tuple[Label, ...], target: str) -> Task:
-    if task == "binary" and len(classes) != 2:
-        raise TableError(f"the target {target!r} has {len(classes)} classes; a binary model needs two")
-    return "binary" if len(classes) == 2 else task
-
-
-def _positive(classes: tuple[Label, ...], target: NDArray[Any], column: str, asked: str | None) -> tuple[int, Finding]:
-    """The class whose probability is the score: as asked, else by its name, else the rarer one."""
-    names = [label_text(label) for label in classes]
-    if asked is not None:
-        wanted = canonical_text(asked)
-        matches = [index for index, name in enumerate(names) if name == wanted]
-        matches = matches or [index for index, name in enumerate(names) if name.casefold() == wanted.casefold()]
-        if not matches:
-            raise TableError(f"{asked!r} is not a class of {column!r}; it has {', '.join(names)}")
-        return matches[0], _positive_finding(column, names[matches[0]], "as asked")
-    for word in POSITIVE_WORDS:
-        if word in [name.casefold() for name in names]:
-            index = [name.casefold() for name in names].index(word)
-            return index, _positive_finding(column, names[index], "by its name")
-    index = int(np.argmin(np.bincount(target, minlength=2)))
-    return index, _positive_finding(column, names[index], "the rarer class")
-
-
-def _positive_finding(target: str, name: str, why: str) -> Finding:
-    message = f"the positive class is {name!r}, {why}"
-    return Finding("positive-class", target, message, "score is its probability", "--positive")
-
-
-def _rows(table: Table, schema: Schema, target: NDArray[Any]) -> Rows:
-    tensors = tables.encode(table, schema, own_plan(schema))
+def _rows(tensors: dict[str, NDArray[Any]], target: NDArray[Any]) -> Rows:
     count = len(target)
     numbers = tensors.get(NUMBERS, np.empty((count, 0), np.float32))
     texts = tensors.get(TEXTS, np.empty((count, 0), object))
@@ -243,6 +141,36 @@ def _split(target: NDArray[Any], task: Task, options: Options) -> tuple[NDArray[
     if not len(holdout):
         raise TableError("the table is too small to keep rows aside; give more rows or a larger holdout")
     return np.setdiff1d(np.arange(len(target)), holdout), holdout
+
+
+def _split_by_time(table: Table, name: str, share: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The last rows by a column are kept aside, each later than every row for training."""
+    moments = _moments(table, name)
+    last = np.sort(moments)[len(moments) - max(round(len(moments) * share), 1) - 1]
+    holdout = np.flatnonzero(moments > last)
+    if not len(holdout):
+        raise TableError(f"--time {name!r} does not part the rows: too many of them share the last moment")
+    return np.flatnonzero(moments <= last), holdout
+
+
+def _moments(table: Table, name: str) -> NDArray[np.float64]:
+    """When each row was, as numbers in order."""
+    alone = replace(table, frame=table.require(name).to_frame(), findings=())
+    column = tables.infer(alone, keep=[name]).schema.columns[0]
+    if column.kind not in ("datetime", "integer", "number"):
+        raise TableError(f"--time names {name!r}, which holds neither dates nor numbers")
+    if column.missing:
+        raise TableError(f"--time names {name!r}, which is missing in some rows; leave those rows out")
+    distinct = {cell: column.parse(cell, text=True) for cell in alone.frame[name].unique().to_list()}
+    return np.array([distinct[cell] for cell in alone.frame[name].to_list()], np.float64)
+
+
+def _require_classes(
+    target: NDArray[Any], training: NDArray[np.intp], holdout: NDArray[np.intp], classes: Sequence[Label], time: str
+) -> None:
+    for rows, which in ((training, "earlier"), (holdout, "later")):
+        if len(np.unique(target[rows])) < len(classes):
+            raise TableError(f"split by --time {time!r}, the {which} rows do not hold every class; split at random")
 
 
 def _strata(target: NDArray[Any], task: Task) -> list[NDArray[np.intp]]:

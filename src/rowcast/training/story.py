@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from rowcast.bundle import Measure, Parity
-from rowcast.domain.prediction import Task
+from rowcast.domain.prediction import Label, Task
 from rowcast.errors import TrainingError
 from rowcast.tables import Finding
 
@@ -22,6 +22,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     task: Task | None = None
     positive: str | None = None
+    exclude: tuple[str, ...] = ()
+    """Columns that must not be learnt from; an entry may join several names by commas."""
+    keep: tuple[str, ...] = ()
+    """Columns that stay as they are, though the data check would leave them out or take them for codes."""
+    map: tuple[str, ...] = ()
+    """How labels are mended, each `OLD=NEW`."""
+    time: str | None = None
+    """A column of moments or numbers: the rows kept aside are later than all others."""
     seed: int = 0
     trials: int = 20
     """Of all candidates together; every candidate gets one at least."""
@@ -40,6 +48,25 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise TrainingError(f"the holdout must be a share between 0 and 0.9, not {self.holdout}")
         if self.folds < 2 or self.trials < 1 or self.jobs < 1:
             raise TrainingError("training needs at least two folds, one trial and one job")
+
+
+class ColumnCheck(msgspec.Struct, frozen=True):
+    """A column of the table as the model would take it; `kind` is empty for one that is left out."""
+
+    name: str
+    kind: str
+
+
+class TableCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What `rowcast check --json` prints: the data check alone, nothing trained."""
+
+    table: str
+    rows: int
+    target: str
+    task: Task
+    classes: Sequence[Label]
+    columns: Sequence[ColumnCheck]
+    findings: Sequence[Finding]
 
 
 class CandidateScore(msgspec.Struct, frozen=True):
