@@ -102,6 +102,27 @@ def _cells(frame: pl.DataFrame, column: Column) -> Cells:
         absent = np.ones(frame.height, bool)
         return Cells(np.full(frame.height, np.nan), absent, {})
     series = frame[column.name]
+    numeric = column.kind in ("number", "integer") and series.dtype == pl.String
+    return _number_cells(series, column) if numeric else _any_cells(series, column)
+
+
+def _number_cells(series: pl.Series, column: Column) -> Cells:
+    """What polars reads as a finite number is in plain notation; only the other cells take the general way.
+
+    polars' grammar of numbers is `PLAIN_NUMBER` but for inf and nan (property test). This halves the cost of a column.
+    """
+    values, usual = _usual(series.cast(pl.Float64, strict=False), column)
+    missing = np.zeros(len(series), bool)
+    bad: dict[int, BadValue] = {}
+    places = np.flatnonzero(~usual)
+    if len(places):
+        others = _any_cells(series.gather(places), column)
+        values[places], missing[places] = others.values, others.missing
+        bad = {int(places[index]): error for index, error in others.bad.items()}
+    return Cells(values, missing, bad)
+
+
+def _any_cells(series: pl.Series, column: Column) -> Cells:
     if series.dtype == pl.String:
         series = series.str.strip_chars(BLANKS)
         missing = series.is_null() | series.is_in(list(MISSING_WORDS))
@@ -140,13 +161,19 @@ def _number_values(
         numbers = series.cast(pl.Float64)
     else:
         numbers = pl.Series(series.name, [None] * len(series), pl.Float64)
+    values, usual = _usual(numbers, column)
+    return _by_rule(series, column, ~usual & ~missing, values)
+
+
+def _usual(numbers: pl.Series, column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The numbers, NaN where they are missing or the rule must decide, and where they stand as they are."""
     values = np.array(numbers.fill_null(np.nan).to_numpy(), np.float64)
     usual = np.abs(values) < FLOAT32_LIMIT  # False for NaN
     if column.kind == "integer":
         usual &= values == np.trunc(values)
         values = values + 0.0  # int(-0.0) is 0
     values[~usual] = np.nan
-    return _by_rule(series, column, ~usual & ~missing, values)
+    return values, usual
 
 
 def _by_rule(

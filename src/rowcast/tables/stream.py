@@ -177,6 +177,8 @@ def _survey(path: Path, file: IO[bytes], head: bytes) -> _Text:
         blank = blank and not block.strip()
         returns = returns or b"\r" in block
         feeds = feeds or b"\n" in block
+        if block.isascii() and not utf16 and not decoder.getstate()[0]:
+            continue
         undefined = undefined or len(block.translate(None, UNDEFINED_IN_CP1252)) < len(block)
         utf8 = utf8 and _continues(decoder, block)
     if blank:
