@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. The rest keeps the house in order.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs lock vendor bench-serve clean
+.PHONY: help setup demo test check format docs lock vendor bench-serve bench-batch clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -44,6 +44,9 @@ vendor:  ## Fetch the page assets named in vendor.json and check their digests
 bench-serve: $(READY)  ## Rowcast against the floor and plain FastAPI; appends to bench/results.jsonl
 	@scripts/system-packages.sh bench
 	@$(PY) bench/serve.py $(ARGS)
+
+bench-batch: $(READY)  ## A million rows from disk to disk against bare ONNX Runtime; appends to bench/results.jsonl
+	@$(PY) bench/batch.py $(ARGS)
 
 clean:  ## Remove the environment, caches and build output
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist

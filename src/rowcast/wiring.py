@@ -17,7 +17,7 @@ from rowcast.settings import Settings
 
 if TYPE_CHECKING:
     from rowcast.adapters.sqlite import SqliteStore
-    from rowcast.batch import Summary
+    from rowcast.batch import Job, Summary
     from rowcast.serving.deployment import Deployment, LiveModel
     from rowcast.serving.history import History
     from rowcast.tables import Table
@@ -115,7 +115,7 @@ def _training_data(
     return table, Options(target=str(target), name=chosen, **options)
 
 
-def score_table(settings: Settings, reference: str, source: Path, out: Path) -> Summary:
+def score_table(settings: Settings, reference: str, job: Job) -> Summary:
     """Score a table from disk to disk."""
     from rowcast import batch, bundle
     from rowcast.adapters.onnx import open_graph
@@ -124,8 +124,8 @@ def score_table(settings: Settings, reference: str, source: Path, out: Path) -> 
     models = registry(settings)
     resolved = resolve(reference, models)
     opened = bundle.open(models.folder(resolved))
-    graph = open_graph(opened.model, opened.manifest.output.name)
-    return batch.score_file(resolved, opened.manifest, graph, source, out)
+    graphs = [open_graph(opened.model, opened.manifest.output.name) for _ in range(job.jobs)]
+    return batch.score_file(resolved, opened.manifest, graphs, job)
 
 
 def report(settings: Settings, reference: str) -> tuple[Reference, Path]:

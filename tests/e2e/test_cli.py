@@ -222,6 +222,27 @@ def test_a_scored_table_has_its_columns_and_the_answers_of_the_server(
         assert [np.float32(line[name]) for name in wanted[1:]] == [np.float32(value) for value in numbers]
 
 
+def test_rows_that_do_not_fit_end_the_job_unless_they_have_a_place_to_go(used: Path, tmp_path: Path) -> None:
+    lines = APPLICATIONS["t.csv"].splitlines()
+    (tmp_path / "t.csv").write_text(
+        "\n".join([*lines[:2], lines[2].replace(lines[2].split(",")[0], "much", 1), lines[3]])
+    )
+    ask = ("predict", "loans", "t.csv", "--out", "o.csv", "--home", used)
+
+    refused = rowcast(*ask, "--strict", cwd=tmp_path)
+    by_default = rowcast(*ask, cwd=tmp_path)
+    assert (refused.returncode, refused.stderr) == (by_default.returncode, by_default.stderr)
+    assert (refused.returncode, "row 1: annual_income" in refused.stderr) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+    summary = answer(*ask, "--rejects", "bad.csv", "--columns", "loan_term", "--jobs", "1", cwd=tmp_path)
+    assert (summary["rows"], summary["rejected"]) == (2, 1)
+    assert summary["rows_per_second"] > 0
+    (bad,) = _read(tmp_path / "bad.csv")
+    assert (bad["rejected_row"], bad["rejected_column"], bad["annual_income"]) == ("1", "annual_income", "much")
+    assert list(_read(tmp_path / "o.csv")[0])[:2] == ["loan_term", "prediction"]
+
+
 def _shown(cell: Any) -> str:
     return "" if cell is None else str(cell)
 
@@ -354,6 +375,18 @@ MISTAKES = [
     ),
     Mistake(
         "an output of an unknown kind", "predict loans t.csv --out o.doc --home {home}", "o.doc", files=APPLICATIONS
+    ),
+    Mistake(
+        "both strict and forgiving",
+        "predict loans t.csv --out o.csv --strict --rejects b.csv --home {home}",
+        "--rejects",
+        files=APPLICATIONS,
+    ),
+    Mistake(
+        "a column to keep that is not there",
+        "predict loans t.csv --out o.csv --columns nope --home {home}",
+        "'nope'",
+        files=APPLICATIONS,
     ),
     Mistake("serving nothing", "serve --port 0", "rowcast train"),
     Mistake("serving an unknown model", "serve --port 0 nope --home {home}", "'nope'"),

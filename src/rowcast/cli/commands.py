@@ -137,18 +137,26 @@ def predict(
     model: Annotated[str, typer.Argument(help="NAME, NAME@3 or NAME@alias.")],
     table: Annotated[Path, typer.Argument(help="CSV, Parquet, JSON Lines or Arrow.")],
     out: Annotated[Path, typer.Option(help="File to write: .csv, .parquet, .jsonl, .ndjson, .arrow or .feather.")],
+    rejects: Annotated[
+        Path | None, typer.Option(help="Score the other rows and put those that do not fit here.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="End at the first row that does not fit [default].")] = False,
+    columns: Annotated[str | None, typer.Option(help="Columns of the table to keep, by comma [all].")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, max=256, help="Threads that score [one a core].")] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Score a table: its columns, then prediction, probability, score and probability.LABEL."""
-    from rowcast import settings, wiring
-    from rowcast.cli import output
+    """Score a table: its columns, then prediction, probability, score and probability.LABEL.
 
-    summary = wiring.score_table(settings.load(home=home), model, table, out)
-    if json:
-        output.print_json(summary)
-    else:
-        output.say(f"{summary.rows} rows scored by {summary.model}@{summary.version} into {summary.out}")
+    A row that does not fit ends the job, and nothing is written, unless --rejects says where such rows go: a file of
+    predictions never lacks rows that nobody asked to leave out.
+    """
+    from rowcast import settings
+    from rowcast.cli import scoring
+
+    kept = None if columns is None else tuple(part.strip() for part in columns.split(",") if part.strip())
+    found = settings.load(home=home)
+    scoring.run(found, model, table, out, rejects, kept, strict=strict, jobs=jobs, as_json=json)
 
 
 @app.command()

@@ -6,14 +6,17 @@ Never imported by the request path of a server: polars costs 0.3 s and 60 MB.
 from rowcast.tables.encode import Encoded, encode, encode_all
 from rowcast.tables.infer import Profile, infer
 from rowcast.tables.read import from_memory, read
+from rowcast.tables.stream import Piece, pieces
 from rowcast.tables.table import Finding, Table, closest, flag, with_target
-from rowcast.tables.write import check_name, with_predictions, write
+from rowcast.tables.write import Writer, check_name, with_predictions, write, writing
 
 __all__ = [
     "Encoded",
     "Finding",
+    "Piece",
     "Profile",
     "Table",
+    "Writer",
     "check_name",
     "closest",
     "encode",
@@ -21,8 +24,10 @@ __all__ = [
     "flag",
     "from_memory",
     "infer",
+    "pieces",
     "read",
     "with_predictions",
     "with_target",
     "write",
+    "writing",
 ]

@@ -7,10 +7,10 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import polars as pl
@@ -58,6 +58,14 @@ def from_memory(data: Any, name: str = "table") -> Table:
     return Table(table.frame, name, hashlib.sha256(table.frame.write_csv().encode()).hexdigest())
 
 
+class Form(NamedTuple):
+    """How a CSV file is written."""
+
+    names: list[str]
+    delimiter: str
+    quote: str
+
+
 Findings = tuple[Finding, ...]
 Reader = Callable[[Path, bytes], tuple[pl.DataFrame, Findings]]
 
@@ -100,12 +108,26 @@ def _read_json_lines(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings
 
 def _read_csv(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings]:
     text, findings = _decoded(path, content)
-    names, delimiter, quote = _sniffed(path, text)
+    frame = parse_csv(path, text.encode(), sniff(path, text))
+    if second_header(frame):
+        shown = ", ".join(repr(cell) for cell in frame.row(0)[:4])
+        findings = (*findings, Finding("two-line-header", "", f"the second line is a header too ({shown})", "left out"))
+        frame = frame[1:]
+    kept = without_blank(frame)
+    if kept.height < frame.height:
+        blank = frame.height - kept.height
+        findings = (*findings, Finding("blank-rows", "", f"{blank} lines hold no value", "left out"))
+    return kept, findings
+
+
+def parse_csv(path: Path, content: bytes, form: Form) -> pl.DataFrame:
+    """UTF-8 text, its header line first, as a frame of texts."""
+    names = form.names
     try:
         frame = pl.read_csv(
-            io.BytesIO(text.encode()),
-            separator=delimiter,
-            quote_char=quote,
+            io.BytesIO(content),
+            separator=form.delimiter,
+            quote_char=form.quote,
             infer_schema=False,
             new_columns=[f"c{index}" for index in range(len(names))],
         )
@@ -115,17 +137,12 @@ def _read_csv(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings]:
         found = f"the header has {len(names)} names, the rows {frame.width} cells"
         raise TableError(f"{path} cannot be read as CSV: {found}")
     frame.columns = _unique(path.name, names)
-    if second_header(frame):
-        shown = ", ".join(repr(cell) for cell in frame.row(0)[:4])
-        findings = (*findings, Finding("two-line-header", "", f"the second line is a header too ({shown})", "left out"))
-        frame = frame[1:]
-    if frame.width > 1:
-        kept = frame.filter(~pl.all_horizontal(pl.all().is_null()))
-        if kept.height < frame.height:
-            blank = frame.height - kept.height
-            findings = (*findings, Finding("blank-rows", "", f"{blank} lines hold no value", "left out"))
-            frame = kept
-    return frame, findings
+    return frame
+
+
+def without_blank(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame without lines that hold no value; in a single column an empty line is a missing value."""
+    return frame.filter(~pl.all_horizontal(pl.all().is_null())) if frame.width > 1 else frame
 
 
 def _csv_reason(error: Exception) -> str:
@@ -146,7 +163,7 @@ def _decoded(path: Path, content: bytes) -> tuple[str, Findings]:
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
-            encoding = _single_byte(path, content)
+            encoding = single_byte(path, content)
             text = content.decode(encoding)
             note = f"the file is not UTF-8; it was read as {encoding}"
             findings = (Finding("encoding", "", note, "read all the same"),)
@@ -155,7 +172,8 @@ def _decoded(path: Path, content: bytes) -> tuple[str, Findings]:
     return text.lstrip("\n\r"), findings
 
 
-def _single_byte(path: Path, content: bytes) -> str:
+def single_byte(path: Path, content: bytes) -> str:
+    """Windows-1252 or Latin-1; TableError when the content is no text at all."""
     controls = sum(byte < 32 and byte not in b"\t\n\r\x0b\x0c" for byte in content[:SNIFFED_BYTES])
     if controls * 100 > min(len(content), SNIFFED_BYTES):  # a text has next to none, a picture or an archive 10 %
         raise TableError(f"{path} is not a table: it is neither text nor Parquet nor Arrow")
@@ -166,7 +184,7 @@ def _single_byte(path: Path, content: bytes) -> str:
     return "cp1252"
 
 
-def _sniffed(path: Path, text: str) -> tuple[list[str], str, str]:
+def sniff(path: Path, text: str) -> Form:
     """Header names, delimiter and quote: the delimiter that cuts most lines into the same, largest number of cells."""
     sample = text[:SNIFFED_BYTES]
     quote = "'" if sample[:1] == "'" and sample.count("'") > sample.count('"') else '"'
@@ -185,7 +203,7 @@ def _sniffed(path: Path, text: str) -> tuple[list[str], str, str]:
             best = fit, delimiter, lines[0]
     if best is None:
         raise TableError(f"{path} cannot be read as CSV: no header line was found")
-    return best[2], best[1], quote
+    return Form(best[2], best[1], quote)
 
 
 def _cells(sample: str, delimiter: str, quote: str) -> list[list[str]]:
@@ -219,6 +237,14 @@ def _from_rows(rows: Sequence[Any], name: str) -> pl.DataFrame:
     return _from_columns({key: [row.get(key) for row in rows] for key in names})
 
 
+Types = Mapping[str, set[type]]
+
+
+def from_objects(rows: Sequence[Any], types: Types) -> pl.DataFrame:
+    """Some rows of a table whose columns hold these types of values in all its rows."""
+    return pl.DataFrame([column_of(name, [row.get(name) for row in rows], types[name]) for name in types])
+
+
 def _from_columns(columns: Mapping[str, list[Any]]) -> pl.DataFrame:
     if len({len(cells) for cells in columns.values()}) > 1:
         raise TableError("the columns are not of equal length")
@@ -226,18 +252,29 @@ def _from_columns(columns: Mapping[str, list[Any]]) -> pl.DataFrame:
 
 
 def _series(name: str, cells: list[Any]) -> pl.Series:
-    """One column of Python values, typed as narrowly as all of them allow; a mixture becomes canonical text."""
     values = [None if _is_missing(cell) else cell.item() if hasattr(cell, "item") else cell for cell in cells]
+    return column_of(name, values, types_of(values))
+
+
+def types_of(values: Iterable[Any]) -> set[type]:
+    """The types among the values; whole numbers beyond 64 bits count as floats too."""
     types = {type(value) for value in values} - {type(None)}
-    if any(isinstance(value, list | tuple | dict | set) for value in values):
+    if int in types and not all(type(value) is not int or -(1 << 63) <= value < 1 << 63 for value in values):
+        types.add(float)
+    return types
+
+
+def column_of(name: str, values: list[Any], types: set[type]) -> pl.Series:
+    """One column of Python values, typed as narrowly as all `types` allow; a mixture becomes canonical text."""
+    if any(issubclass(kind, list | tuple | dict | set) for kind in types):
         raise TableError(f"column {name!r} holds lists or objects; give one value a cell")
     if types <= {bool}:
         return pl.Series(name, values, pl.Boolean if types else pl.String)
-    if types <= {int} and all(value is None or -(1 << 63) <= value < 1 << 63 for value in values):
+    if types <= {int}:
         return pl.Series(name, values, pl.Int64)
     if types <= {int, float}:
         return pl.Series(name, [None if value is None else float(value) for value in values], pl.Float64)
-    if all(value is None or isinstance(value, date) for value in values):
+    if all(issubclass(kind, date) for kind in types):
         return _moments(name, values)
     texts = [None if value is None else _text(value) for value in values]
     return pl.Series(name, texts, pl.String)
@@ -266,13 +303,19 @@ def _midnight(day: date) -> datetime:
 
 
 def _table(frame: pl.DataFrame, name: str, sha256: str, findings: Findings) -> Table:
-    """A frame whose columns are text, whole numbers, floats, booleans or moments, and nothing else."""
+    """A frame whose columns are text, whole numbers, floats, booleans or moments, with at least one row."""
+    frame = plain(frame, name)
+    if not frame.height:
+        raise TableError(f"{name} has a header and no rows")
+    return Table(frame, name, sha256, findings)
+
+
+def plain(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    """The frame with header names trimmed and unique, and with columns of the five plain types."""
     if not frame.width:
         raise TableError(f"{name} has no columns")
     frame = frame.rename(dict(zip(frame.columns, _unique(name, frame.columns), strict=True)))
-    if not frame.height:
-        raise TableError(f"{name} has a header and no rows")
-    return Table(frame.select(_plain(name, series) for series in frame.get_columns()), name, sha256, findings)
+    return frame.select(_plain(name, series) for series in frame.get_columns())
 
 
 def _plain(table: str, series: pl.Series) -> pl.Series:

@@ -1,0 +1,260 @@
+"""A million loan applications from disk to disk, beside bare ONNX Runtime and a scikit-learn script, in one run.
+
+    python bench/batch.py [--rows 1000000] [--more 4000000] [--rounds 3]
+
+Every figure is taken in a process of its own. Bare ONNX Runtime scores arrays that lie ready in memory, with one
+thread and with one a core; what is compared is wall clock in the same run. Memory is the peak of the whole process
+tree. MLflow's command line is not measured: it is no dependency of this project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from rowcast import bundle, examples, tables
+
+HERE = Path(__file__).resolve().parent
+RATIO, MEGABYTES, GROWTH = 1.3, 400.0, 1.15
+PIECE = 100_000
+
+
+class Run(NamedTuple):
+    """One process, from start to end."""
+
+    seconds: float
+    megabytes: float
+    said: str
+
+
+class Promise(NamedTuple):
+    """A figure and its bound."""
+
+    name: str
+    found: float
+    most: float
+
+
+def main() -> int:
+    """Measure, print, append to results.jsonl; 1 where a promise is broken."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--more", type=int, default=4_000_000, help="rows for the second look at memory; 0 for none")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as folder:
+        work = Path(folder)
+        model = train(work)
+        generate(work, "rows", options.rows)
+        figures = measure(work, model, options.rounds)
+        if options.more:
+            generate(work, "more", options.more)
+            for kind in ("csv", "parquet"):
+                figures[f"rowcast {kind}, {options.more:,} rows"] = [predict(work, "more", kind)]
+                (work / f"out.{kind}").unlink()
+    found = {name: summary(runs) for name, runs in figures.items()}
+    promises = judged(found, options.more)
+    show(found, promises)
+    record(options, found, promises)
+    return 0 if all(promise.found <= promise.most for promise in promises) else 1
+
+
+def train(work: Path) -> Path:
+    """The 200-tree model's folder."""
+    tables.write(pl.DataFrame(examples.loans(5000, 0)), work / "train.csv")
+    command = [sys.executable, HERE / "model.py", work / "train.csv", work / "home"]
+    finished = subprocess.run(command, check=True, capture_output=True, text=True)
+    return Path(finished.stdout.strip())
+
+
+def generate(work: Path, name: str, rows: int) -> None:
+    """`rows` applications without their labels as CSV and Parquet, a piece at a time."""
+    with tables.writing(work / f"{name}.csv") as text, tables.writing(work / f"{name}.parquet") as columns:
+        for start in range(0, rows, PIECE):
+            frame = pl.DataFrame(examples.loans(min(PIECE, rows - start), 7 + start)).drop("loan_status")
+            text.append(text.prepare(frame, first=start == 0))
+            columns.append(columns.prepare(frame, first=start == 0))
+
+
+def measure(work: Path, model: Path, rounds: int) -> dict[str, list[Run]]:
+    """Everything that is compared, in turns, so that a busy minute falls on all of them."""
+    figures: dict[str, list[Run]] = {}
+    cores = len(os.sched_getaffinity(0))
+    for _ in range(rounds):
+        for threads in sorted({1, cores}):
+            name = f"onnxruntime, ready array, {threads} threads" if threads > 1 else BARE
+            figures.setdefault(name, []).append(worker("bare", work, model, threads))
+        for kind in ("csv", "parquet"):
+            figures.setdefault(f"rowcast {kind}", []).append(predict(work, "rows", kind))
+        for kind in ("csv", "parquet"):
+            figures.setdefault(f"{FRAMES} {kind}", []).append(worker("frames", work, kind, cores))
+    return figures
+
+
+BARE = "onnxruntime, ready array, 1 thread"
+FRAMES = "polars + scikit-learn, whole table,"
+
+
+def predict(work: Path, name: str, kind: str) -> Run:
+    """`rowcast predict`, as a person calls it; the seconds are those that it prints."""
+    command = [sys.executable, "-m", "rowcast.cli", "predict", "loans", work / f"{name}.{kind}"]
+    run = watched([*command, "--out", work / f"out.{kind}", "--home", work / "home", "--json"])
+    return run._replace(seconds=json.loads(run.said)["seconds"])
+
+
+def worker(what: str, work: Path, *arguments: Any) -> Run:
+    """One of the functions below in a process of its own; it prints the seconds that count."""
+    run = watched([sys.executable, __file__, f"--{what}", work, *arguments])
+    return run._replace(seconds=float(run.said))
+
+
+def watched(command: list[Any]) -> Run:
+    """Run a command; the peak of its tree's resident memory is looked at every 20 ms."""
+    began = time.monotonic()
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, tree_megabytes(process.pid))
+        time.sleep(0.02)
+    assert process.stdout is not None
+    said = process.stdout.read()
+    if process.returncode:
+        raise SystemExit(f"{command} ended with {process.returncode}")
+    return Run(time.monotonic() - began, peak, said)
+
+
+def tree_megabytes(root: int) -> float:
+    """Resident memory of a process and of all its descendants."""
+    total, waiting = 0, [root]
+    while waiting:
+        pid = waiting.pop()
+        with suppress(OSError):
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+            waiting += [int(child) for child in children.split()]
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return total * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def bare(work: str, model: str, threads: str) -> None:
+    """ONNX Runtime alone, over tensors that are ready."""
+    import onnxruntime as ort
+
+    opened = bundle.open(Path(model))
+    frame = pl.read_parquet(Path(work) / "rows.parquet")
+    tensors = tables.encode(frame, opened.manifest.schema, opened.manifest.plan)
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = int(threads)
+    session = ort.InferenceSession(opened.model, settings, providers=["CPUExecutionProvider"])
+    output = [opened.manifest.output.name]
+    session.run(output, {name: tensor[:1000] for name, tensor in tensors.items()})
+    began = time.monotonic()
+    session.run(output, tensors)
+    print(time.monotonic() - began)
+
+
+def frames(work: str, kind: str, threads: str) -> None:
+    """The usual script: the whole table in memory, texts as codes, 200 trees of scikit-learn, the whole table out."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
+
+    def matrix(table: pl.DataFrame) -> Any:
+        codes = pl.col(pl.String).cast(pl.Categorical).to_physical()
+        return table.with_columns(codes).to_numpy().astype(np.float32)
+
+    folder = Path(work)
+    known = pl.read_csv(folder / "train.csv")
+    trees = HistGradientBoostingClassifier(max_iter=200, early_stopping=False)
+    trees.fit(matrix(known.drop("loan_status")), known["loan_status"].to_numpy())
+    began = time.monotonic()
+    table = pl.read_csv(folder / "rows.csv") if kind == "csv" else pl.read_parquet(folder / "rows.parquet")
+    with threadpool_limits(int(threads)):
+        table = table.with_columns(score=pl.Series(trees.predict_proba(matrix(table))[:, 1]))
+    if kind == "csv":
+        table.write_csv(folder / "usual.csv")
+    else:
+        table.write_parquet(folder / "usual.parquet")
+    print(time.monotonic() - began)
+
+
+def summary(runs: list[Run]) -> dict[str, float]:
+    """The median time and the highest peak."""
+    return {
+        "seconds": round(median(run.seconds for run in runs), 3),
+        "megabytes": round(max(run.megabytes for run in runs), 1),
+    }
+
+
+def judged(found: dict[str, dict[str, float]], more: int) -> list[Promise]:
+    """What `rowcast predict` must hold against the faster way of bare ONNX Runtime, in memory, at more rows."""
+    bares = [name for name in found if name.startswith("onnxruntime")]
+    alike = min(bares, key=lambda name: found[name]["seconds"])
+    promises = []
+    for kind in ("csv", "parquet"):
+        ours = found[f"rowcast {kind}"]
+        promises.append(Promise(f"{kind}: seconds / {alike}", ours["seconds"] / found[alike]["seconds"], RATIO))
+        promises.append(Promise(f"{kind}: megabytes", ours["megabytes"], MEGABYTES))
+        if more:
+            larger = found[f"rowcast {kind}, {more:,} rows"]["megabytes"]
+            promises.append(Promise(f"{kind}: megabytes at {more:,} rows", larger, MEGABYTES))
+            promises.append(Promise(f"{kind}: megabytes / megabytes of fewer rows", larger / ours["megabytes"], GROWTH))
+    return promises
+
+
+def show(found: dict[str, dict[str, float]], promises: list[Promise]) -> None:
+    """Both tables on screen."""
+    base = found[BARE]["seconds"]
+    print(f"{'what':44} {'seconds':>9} {'/ bare':>7} {'peak MB':>8}")
+    for name, figures in found.items():
+        print(f"{name:44} {figures['seconds']:9.2f} {figures['seconds'] / base:7.2f} {figures['megabytes']:8.0f}")
+    print(f"\n{'promise':64} {'found':>8} {'at most':>8}")
+    for promise in promises:
+        verdict = "kept" if promise.found <= promise.most else "broken"
+        print(f"{promise.name:64} {promise.found:8.2f} {promise.most:8.2f} {verdict}")
+
+
+def record(options: argparse.Namespace, found: dict[str, dict[str, float]], promises: list[Promise]) -> None:
+    """Append one line to results.jsonl."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
+    )
+    line = {
+        "bench": "batch",
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit.stdout.strip(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[1],
+        "versions": {name: version(name) for name in ("polars", "onnxruntime", "numpy", "scikit-learn")},
+        "rows": options.rows,
+        "more": options.more,
+        "rounds": options.rounds,
+        "medians": found,
+        "checks": {promise.name: round(promise.found, 3) for promise in promises},
+        "kept": all(promise.found <= promise.most for promise in promises),
+    }
+    with (HERE / "results.jsonl").open("a") as out:
+        out.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--bare"]:
+        bare(*sys.argv[2:])
+    elif sys.argv[1:2] == ["--frames"]:
+        frames(*sys.argv[2:])
+    else:
+        sys.exit(main())
