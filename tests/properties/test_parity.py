@@ -59,7 +59,8 @@ def posed(draw: st.DrawFn) -> tuple[Problem, Options]:
         "regression": (signal * 1000 + rng.normal(size=rows)).tolist(),
     }
     task = draw(st.sampled_from(sorted(target)))
-    candidate = draw(st.sampled_from(["logistic", "boosting"]))
+    linear = "elasticnet" if task == "regression" else "logistic"
+    candidate = draw(st.sampled_from([linear, "ridge", "tree", "boosting", "forest"]))
     options = Options(target="y", name="p", trials=1, folds=2, candidates=(candidate,), seed=draw(st.integers(0, 9)))
     return pose(tables.from_memory({**columns, "y": target[task]}), options), options
 

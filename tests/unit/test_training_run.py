@@ -61,7 +61,7 @@ def trained(folder: Path, table: Table, target: str, events: list[Event] | None 
     ],
     ids=["loans", "iris", "every kind of column"],
 )
-@pytest.mark.parametrize("candidate", ["logistic", "boosting"])
+@pytest.mark.parametrize("candidate", ["logistic", "ridge", "tree", "boosting", "forest"])
 def test_a_training_publishes_a_certified_bundle(
     tmp_path: Path, table: Table, target: str, task: str, candidate: str
 ) -> None:
@@ -197,7 +197,7 @@ def broken(model: bytes) -> bytes:
     return proto.SerializeToString()
 
 
-@pytest.mark.parametrize("candidate", ["logistic", "boosting"])
+@pytest.mark.parametrize("candidate", ["logistic", "ridge", "tree", "boosting", "forest"])
 def test_a_graph_that_is_a_little_off_is_refused_and_nothing_stays(tmp_path: Path, candidate: str) -> None:
     def opener(model: bytes, output: str) -> Graph:
         return open_graph(broken(model), output)
@@ -228,7 +228,7 @@ def test_rare_classes_survive_every_fold(tmp_path: Path) -> None:
     assert bundle.open(Path(result.path)).manifest.decision.classes == ("a", "b", "c", "d")
 
 
-@pytest.mark.parametrize("candidate", ["logistic", "boosting"])
+@pytest.mark.parametrize("candidate", ["logistic", "ridge", "tree", "boosting", "forest"])
 @pytest.mark.parametrize("positives", [2, 5])
 def test_a_handful_of_positives_is_enough_to_train(tmp_path: Path, positives: int, candidate: str) -> None:
     columns = {"x": [index / 7 for index in range(200)], "y": [int(index < positives) for index in range(200)]}
