@@ -113,6 +113,40 @@ def test_the_same_training_gives_the_same_digest(tmp_path: Path, table: Table, t
     assert (first.version, again.version, other.version) == (1, 2, 3)
 
 
+def two_sided() -> Table:
+    """Half of the answer is a slope through six columns, which lines find, half a corner of two, which trees find."""
+    rng = np.random.default_rng(5)
+    slope, corner = rng.normal(size=(6, 900)), rng.integers(0, 2, size=(2, 900))
+    signal = slope.sum(axis=0) + 3 * (corner[0] ^ corner[1]) - 1.5 + rng.logistic(size=900) * 0.5
+    numbers = {f"n{index}": each.tolist() for index, each in enumerate([*slope, *(corner + 0.5)])}
+    return tables.from_memory({**numbers, "y": (signal > 0).tolist()})
+
+
+def test_an_average_of_kinds_is_published_as_one_graph_when_it_wins(tmp_path: Path) -> None:
+    kinds = ("logistic", "forest")
+    result, again = (trained(tmp_path, two_sided(), "y", candidates=kinds) for _ in range(2))
+
+    first, *others = result.candidates
+    opened = bundle.open(Path(result.path))
+    graph = onnx.load_model_from_string(opened.model).graph
+    assert first.name == opened.manifest.training.candidate == "ensemble"
+    assert set(first.members) == {each.name for each in others} == set(kinds)
+    assert sum(first.members.values()) == pytest.approx(1)
+    assert result.score == first.score > max(each.score for each in others)
+    assert {each["candidate"]: each["weight"] for each in opened.manifest.training.params["members"]} == first.members
+    assert [node.op_type for node in graph.node].count("IsNaN") <= 1
+    assert result.digest == again.digest
+
+
+def test_one_model_is_preferred_when_an_average_wins_nothing(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=600)
+    columns = {"x": x.tolist(), "y": (x + np.random.default_rng(1).logistic(size=600) > 0).tolist()}
+
+    result = trained(tmp_path, tables.from_memory(columns), "y", candidates=("logistic", "ridge"))
+
+    assert [each.members for each in result.candidates] == [{}, {}]
+
+
 def test_the_alias_follows_unless_told_otherwise(tmp_path: Path) -> None:
     trained(tmp_path, IRIS, "species", trials=2)
     trained(tmp_path, IRIS, "species", trials=2, alias="challenger")

@@ -29,7 +29,7 @@ def train(
     target: Annotated[str, typer.Option(help="The column to predict.")],
     name: Annotated[str | None, typer.Option(help="Name of the model [the table's name].")] = None,
     positive: Annotated[str | None, typer.Option(help="The label that `score` is the probability of.")] = None,
-    candidates: Annotated[str | None, typer.Option(help="Kinds to try, by comma [logistic,boosting].")] = None,
+    candidates: Annotated[str | None, typer.Option(help="Kinds to try, by comma [logistic,boosting,forest].")] = None,
     metric: Annotated[str | None, typer.Option(help="What to tune for [roc_auc, log_loss or rmse].")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 20,
     timeout: Annotated[float | None, typer.Option(min=1, help="Stop tuning after so many seconds.")] = None,

@@ -35,10 +35,15 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The best attempt, and the best of each kind."""
+    """The best attempt of each kind, best kind first, and the rows of each fold they were judged on."""
 
-    best: Attempt
+    attempts: tuple[Attempt, ...]
     scores: tuple[CandidateScore, ...]
+    folds: tuple[NDArray[np.intp], ...]
+
+    @property
+    def best(self) -> Attempt:
+        return self.attempts[0]
 
 
 @dataclass(frozen=True)
@@ -100,9 +105,8 @@ class Search:
         return Attempt(candidate, params | known, self._mean(scores), raw)
 
     def _score(self, raw: Raw, target: NDArray[np.float64]) -> float:
-        task, none = self.problem.task, Calibration(self.problem.task)
-        output = none.positive(raw) if task == "binary" else none.classes(raw) if task == "multiclass" else raw[:, 0]
-        return metrics.score(self.metric, output, target, task)
+        task = self.problem.task
+        return metrics.score(self.metric, Calibration(task).answers(raw), target, task)
 
     def _mean(self, scores: list[float]) -> float:
         """Of the folds that can be scored: one without a positive row has no AUC."""
@@ -144,13 +148,14 @@ def search(problem: Problem, options: Options, progress: Progress) -> tuple[Outc
     trying = Search(problem, setting, metric, _cuts(problem, options), {name: Standing() for name in candidates})
     with threadpool_limits(options.jobs):
         _optimise(trying, candidates, options, progress)
-    found = {name: standing for name, standing in trying.standings.items() if standing.best is not None}
+    found = {name: standing.best for name, standing in trying.standings.items() if standing.best is not None}
     if not found:
         raise TrainingError("the search was stopped before one model was trained; give it more time")
-    ranked = sorted(found, key=lambda name: _rank(trying, name))
-    best = trying.standings[ranked[0]].best
-    assert best is not None  # those without one were left out above
-    return Outcome(best, tuple(_standing(name, trying.standings[name]) for name in ranked)), setting
+    sign = -1 if metric in metrics.GREATER else 1
+    ranked = sorted(found, key=lambda name: sign * found[name].score)
+    scores = tuple(_score_of(found[name], trying.standings[name]) for name in ranked)
+    places = tuple(cut.places for cut in trying.cuts)
+    return Outcome(tuple(found[name] for name in ranked), scores, places), setting
 
 
 def _optimise(trying: Search, candidates: dict[str, Candidate], options: Options, progress: Progress) -> None:
@@ -217,15 +222,8 @@ def _cuts(problem: Problem, options: Options) -> list[Fold]:
     return cuts
 
 
-def _rank(trying: Search, name: str) -> float:
-    best = trying.standings[name].best
-    assert best is not None
-    return -best.score if trying.metric in metrics.GREATER else best.score
-
-
-def _standing(name: str, standing: Standing) -> CandidateScore:
-    assert standing.best is not None
-    return CandidateScore(name, standing.best.score, standing.trials, round(standing.seconds, 3))
+def _score_of(best: Attempt, standing: Standing) -> CandidateScore:
+    return CandidateScore(best.candidate.name, best.score, standing.trials, round(standing.seconds, 3))
 
 
 def train_best(problem: Problem, best: Attempt, setting: Setting, calibration: Calibration) -> Pipeline:
