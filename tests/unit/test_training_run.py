@@ -21,6 +21,9 @@ from rowcast.domain.encode import RowEncoder
 from rowcast.errors import ParityError, TableError, TrainingError
 from rowcast.ports import Graph
 from rowcast.tables import Table
+from rowcast.training.candidate import Fitted, Labelled, Params, Setting
+from rowcast.training.candidates import CANDIDATES
+from rowcast.training.linear import Logistic
 from rowcast.training.run import train
 from rowcast.training.story import Event, Options, Result
 
@@ -193,6 +196,34 @@ def test_the_time_limit_ends_the_search(tmp_path: Path) -> None:
 
     assert time.monotonic() - started < 5
     assert sum(candidate.trials for candidate in result.candidates) < 10_000
+
+
+class Slow(Logistic):
+    """Takes a third of a second for every fit."""
+
+    name = "slow"
+
+    def fit(self, rows: Labelled, params: Params, setting: Setting, validation: Labelled | None = None) -> Fitted:
+        time.sleep(0.3)
+        return super().fit(rows, params, setting, validation)
+
+
+def test_the_time_limit_counts_the_last_fit_when_single_trials_are_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CANDIDATES, "slow", Slow())
+    ends: dict[str, float] = {}
+
+    def progress(event: Event) -> None:
+        ends[event.stage] = time.monotonic()
+
+    options = Options(target="species", name="iris", trials=100, timeout=3.0, candidates=("slow",))
+    started = time.monotonic()
+    registry = FolderRegistry(tmp_path)
+    result = train(IRIS, options, open_graph=open_graph, registry=registry, now=NOW, progress=progress)
+
+    assert ends["export"] - started < 3.3
+    assert result.candidates[0].trials in (2, 3)
 
 
 def test_an_interrupt_keeps_the_best_so_far(tmp_path: Path) -> None:

@@ -130,14 +130,14 @@ class Forest:
             kind = ExtraTreesRegressor if regression else ExtraTreesClassifier
         else:
             kind = RandomForestRegressor if regression else RandomForestClassifier
-        most = settings.pop("trees", self.TREES)
+        most = settings.pop("rounds", self.TREES)
         model = kind(**settings, n_estimators=0, warm_start=True, n_jobs=setting.jobs, random_state=setting.seed)
         while model.n_estimators < most:
             model.set_params(n_estimators=min(model.n_estimators + self.STEP, most))
             model.fit(rows.matrix, rows.target)
             if validation is not None and setting.out_of_time():
-                break  # judged with the trees it has; the chosen forest is grown whole
-        return _grove(model.estimators_, rows, {**params, "trees": most}, setting)
+                break  # judged with the trees it has, and grown no larger if it is chosen
+        return _grove(model.estimators_, rows, {**params, "rounds": model.n_estimators}, setting)
 
 
 def _fewest(setting: Setting) -> int:
