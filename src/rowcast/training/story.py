@@ -42,7 +42,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise TrainingError("training needs at least two folds, one trial and one job")
 
 
-class CandidateScore(msgspec.Struct, frozen=True):
+class CandidateScore(msgspec.Struct, frozen=True, omit_defaults=True):
     """The best cross-validated score of one kind of model, or of the ensemble that won."""
 
     name: str
