@@ -16,11 +16,12 @@ from rowcast.domain.prediction import Decision
 from rowcast.domain.schema import Column
 from rowcast.errors import InvalidRows
 from rowcast.training import calibrate, certify
+from rowcast.training.ensemble import Choice, Member, train_choice
 from rowcast.training.export import export
-from rowcast.training.pipeline import Pipeline
+from rowcast.training.pipeline import Trained
 from rowcast.training.problem import Problem, pose
 from rowcast.training.story import Options
-from rowcast.training.tune import search, train_best
+from rowcast.training.tune import search
 
 KINDS = ("number", "huge", "tiny", "integer", "boolean", "words", "category", "wide", "datetime", "form")
 AWKWARD = [0.0, -0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-45, 0.1, 16777217.0]
@@ -59,8 +60,10 @@ def posed(draw: st.DrawFn) -> tuple[Problem, Options]:
         "regression": (signal * 1000 + rng.normal(size=rows)).tolist(),
     }
     task = draw(st.sampled_from(sorted(target)))
-    candidate = draw(st.sampled_from(["logistic", "boosting"]))
-    options = Options(target="y", name="p", trials=1, folds=2, candidates=(candidate,), seed=draw(st.integers(0, 9)))
+    linear = "elasticnet" if task == "regression" else "logistic"
+    kinds = st.sampled_from([linear, "ridge", "tree", "boosting", "forest"])
+    candidates = tuple(draw(st.lists(kinds, min_size=1, max_size=2, unique=True)))
+    options = Options(target="y", name="p", trials=1, folds=2, candidates=candidates, seed=draw(st.integers(0, 9)))
     return pose(tables.from_memory({**columns, "y": target[task]}), options), options
 
 
@@ -90,10 +93,10 @@ def beside(values: np.ndarray) -> list[float]:
     return [float(value) for value in np.concatenate([values, *sides]) if np.isfinite(value)]
 
 
-def client_rows(data: st.DataObject, problem: Problem, pipeline: Pipeline) -> dict[str, np.ndarray]:
+def client_rows(data: st.DataObject, problem: Problem, pipeline: Trained) -> dict[str, np.ndarray]:
     """Rows through the row path, as tensors."""
     encoder = RowEncoder(problem.schema, problem.plan)
-    edges = pipeline.estimator.thresholds()
+    edges = pipeline.thresholds()
     names = [spec.columns for spec in problem.plan if spec.name == NUMBERS]
     known = {
         feature.column: beside(edges[place])
@@ -118,8 +121,12 @@ def client_rows(data: st.DataObject, problem: Problem, pipeline: Pipeline) -> di
 def test_the_graph_repeats_the_model_on_any_row(case: tuple[Problem, Options], data: st.DataObject) -> None:
     problem, options = case
     found, setting = search(problem, options, lambda event: None)
-    calibration = calibrate.fit(found.best.raw, problem.training.target, problem.task)
-    pipeline = train_best(problem, found.best, setting, calibration)
+    weight = 1 / len(found.attempts)
+    members = [
+        Member(each, calibrate.fit(each.raw, problem.training.target, problem.task), weight) for each in found.attempts
+    ]
+    choice = Choice(tuple(members), 0.0)
+    pipeline = train_choice(problem, choice, setting)
     model, output = export(pipeline, problem.plan, len(problem.classes))
     graph = open_graph(model, output.name)
     rows = client_rows(data, problem, pipeline)
@@ -135,7 +142,7 @@ def test_the_graph_repeats_the_model_on_any_row(case: tuple[Problem, Options], d
         answers = graph.run(tensors)
         if problem.task == "binary":
             scores = reference[:, problem.positive].astype(np.float32)
-            own = calibration.positive(found.best.raw).astype(np.float32)
+            own = choice.answers().astype(np.float32)
             threshold = calibrate.threshold(own, problem.training.target, "accuracy", scores)
             decision = msgspec.structs.replace(decision, threshold=threshold)
         spread = float(problem.training.target.std()) if problem.task == "regression" else 1.0

@@ -15,7 +15,9 @@ from rowcast.domain.encode import NUMBERS, TEXTS
 from rowcast.domain.prediction import Decision
 from rowcast.errors import TableError, TrainingError
 from rowcast.training import calibrate, features, metrics
-from rowcast.training.candidates import chosen
+from rowcast.training.candidate import Labelled, Setting
+from rowcast.training.candidates import CANDIDATES, chosen
+from rowcast.training.forest import Grove
 from rowcast.training.graphs import FLOAT, STRING, GraphBuilder, Trees, floor32, tensor
 from rowcast.training.problem import pose
 from rowcast.training.story import Options
@@ -310,11 +312,53 @@ def test_a_holdout_of_one_class_has_no_auc_and_no_crash() -> None:
 def test_metrics_and_candidates_that_do_not_exist_are_refused_with_a_list() -> None:
     with pytest.raises(TrainingError, match="choose from rmse, mae, r2"):
         metrics.named("roc_auc", "regression")
-    with pytest.raises(TrainingError, match="choose from logistic, ridge, boosting"):
+    with pytest.raises(TrainingError, match="choose from logistic, ridge, elasticnet, tree, boosting, forest"):
         chosen(["logistic", "magic"], "binary")
-    with pytest.raises(TrainingError, match="ridge cannot learn a binary target; choose from logistic, boosting"):
-        chosen(["ridge"], "binary")
+    with pytest.raises(TrainingError, match="elasticnet cannot learn a binary target; choose from logistic, ridge"):
+        chosen(["elasticnet"], "binary")
 
 
 def test_ridge_takes_the_place_of_logistic_where_a_value_is_predicted() -> None:
     assert [candidate.name for candidate in chosen(["logistic", "boosting"], "regression")] == ["ridge", "boosting"]
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("params", [{"extra": False}, {"extra": True}])
+def test_a_forest_is_the_same_in_the_graph_to_the_last_bits(task: Any, params: dict[str, Any]) -> None:
+    matrix = RNG.normal(size=(500, 4)).astype(np.float32)
+    signal = matrix[:, 0] + RNG.normal(size=500) * 0.3
+    target = {"binary": signal > 1, "multiclass": np.digitize(signal, [-1, 1]), "regression": np.exp(signal * 6)}[task]
+    setting = Setting(task, 3 if task == "multiclass" else 1, 500, 0, 1, lambda: False)
+    kind = CANDIDATES["forest"]
+
+    fitted = kind.fit(Labelled(matrix, target * 1), kind.defaults(setting) | params, setting)
+    graph = GraphBuilder()
+    graph.node("Identity", fitted.emit(graph, "X"), output="raw")
+    model = open_graph(graph.model([tensor("X", FLOAT, "N", 4)], tensor("raw", FLOAT, "N", setting.width)), "raw")
+
+    assert model.run({"X": matrix}) == pytest.approx(fitted.raw(matrix), rel=3e-7, abs=1e-7)
+
+
+def test_a_forest_stops_growing_when_time_is_out_and_only_while_it_is_judged() -> None:
+    rows = Labelled(RNG.normal(size=(50, 2)).astype(np.float32), RNG.normal(size=50))
+    setting = Setting("regression", 1, 50, 0, 1, lambda: True)
+    kind = CANDIDATES["forest"]
+
+    judged = kind.fit(rows, kind.defaults(setting), setting, rows)
+    chosen_one = kind.fit(rows, kind.defaults(setting), setting)
+
+    assert isinstance(judged, Grove)
+    assert isinstance(chosen_one, Grove)
+    assert (len(judged.grown), len(chosen_one.grown)) == (20, 100)
+    assert (judged.params["rounds"], chosen_one.params["rounds"]) == (20, 100)
+
+
+def test_ridge_scores_classes_as_log_odds() -> None:
+    matrix = RNG.normal(size=(4000, 1)).astype(np.float32)
+    target = (RNG.random(4000) < calibrate.sigmoid(matrix[:, 0].astype(float) * 1.5)).astype(np.int64)
+    kind = CANDIDATES["ridge"]
+    setting = Setting("binary", 1, 4000, 0, 1, lambda: False)
+
+    raw = kind.fit(Labelled(matrix, target), kind.defaults(setting), setting).raw(matrix)
+
+    assert np.polyfit(matrix[:, 0], raw[:, 0], 1) == pytest.approx([1.5, 0], abs=0.3)

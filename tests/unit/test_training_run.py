@@ -21,6 +21,9 @@ from rowcast.domain.encode import RowEncoder
 from rowcast.errors import ParityError, TableError, TrainingError
 from rowcast.ports import Graph
 from rowcast.tables import Table
+from rowcast.training.candidate import Fitted, Labelled, Params, Setting
+from rowcast.training.candidates import CANDIDATES
+from rowcast.training.linear import Logistic
 from rowcast.training.run import train
 from rowcast.training.story import Event, Options, Result
 
@@ -61,7 +64,7 @@ def trained(folder: Path, table: Table, target: str, events: list[Event] | None 
     ],
     ids=["loans", "iris", "every kind of column"],
 )
-@pytest.mark.parametrize("candidate", ["logistic", "boosting"])
+@pytest.mark.parametrize("candidate", ["logistic", "ridge", "tree", "boosting", "forest"])
 def test_a_training_publishes_a_certified_bundle(
     tmp_path: Path, table: Table, target: str, task: str, candidate: str
 ) -> None:
@@ -119,6 +122,40 @@ def test_the_same_training_gives_the_same_digest(tmp_path: Path, table: Table, t
     assert (first.version, again.version, other.version) == (1, 2, 3)
 
 
+def two_sided() -> Table:
+    """Half of the answer is a slope through six columns, which lines find, half a corner of two, which trees find."""
+    rng = np.random.default_rng(5)
+    slope, corner = rng.normal(size=(6, 900)), rng.integers(0, 2, size=(2, 900))
+    signal = slope.sum(axis=0) + 3 * (corner[0] ^ corner[1]) - 1.5 + rng.logistic(size=900) * 0.5
+    numbers = {f"n{index}": each.tolist() for index, each in enumerate([*slope, *(corner + 0.5)])}
+    return tables.from_memory({**numbers, "y": (signal > 0).tolist()})
+
+
+def test_an_average_of_kinds_is_published_as_one_graph_when_it_wins(tmp_path: Path) -> None:
+    kinds = ("logistic", "forest")
+    result, again = (trained(tmp_path, two_sided(), "y", candidates=kinds) for _ in range(2))
+
+    first, *others = result.candidates
+    opened = bundle.open(Path(result.path))
+    graph = onnx.load_model_from_string(opened.model).graph
+    assert first.name == opened.manifest.training.candidate == "ensemble"
+    assert set(first.members) == {each.name for each in others} == set(kinds)
+    assert sum(first.members.values()) == pytest.approx(1)
+    assert result.score == first.score > max(each.score for each in others)
+    assert {each["candidate"]: each["weight"] for each in opened.manifest.training.params["members"]} == first.members
+    assert [node.op_type for node in graph.node].count("IsNaN") <= 1
+    assert result.digest == again.digest
+
+
+def test_one_model_is_preferred_when_an_average_wins_nothing(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=600)
+    columns = {"x": x.tolist(), "y": (x + np.random.default_rng(1).logistic(size=600) > 0).tolist()}
+
+    result = trained(tmp_path, tables.from_memory(columns), "y", candidates=("logistic", "ridge"))
+
+    assert [each.members for each in result.candidates] == [{}, {}]
+
+
 def test_the_alias_follows_unless_told_otherwise(tmp_path: Path) -> None:
     trained(tmp_path, IRIS, "species", trials=2)
     trained(tmp_path, IRIS, "species", trials=2, alias="challenger")
@@ -167,6 +204,34 @@ def test_the_time_limit_ends_the_search(tmp_path: Path) -> None:
     assert sum(candidate.trials for candidate in result.candidates) < 10_000
 
 
+class Slow(Logistic):
+    """Takes a third of a second for every fit."""
+
+    name = "slow"
+
+    def fit(self, rows: Labelled, params: Params, setting: Setting, validation: Labelled | None = None) -> Fitted:
+        time.sleep(0.3)
+        return super().fit(rows, params, setting, validation)
+
+
+def test_the_time_limit_counts_the_last_fit_when_single_trials_are_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CANDIDATES, "slow", Slow())
+    ends: dict[str, float] = {}
+
+    def progress(event: Event) -> None:
+        ends[event.stage] = time.monotonic()
+
+    options = Options(target="species", name="iris", trials=100, timeout=3.0, candidates=("slow",))
+    started = time.monotonic()
+    registry = FolderRegistry(tmp_path)
+    result = train(IRIS, options, open_graph=open_graph, registry=registry, now=NOW, progress=progress)
+
+    assert ends["export"] - started < 3.3
+    assert result.candidates[0].trials in (2, 3)
+
+
 def test_an_interrupt_keeps_the_best_so_far(tmp_path: Path) -> None:
     def interrupt(event: Event) -> None:
         if event.stage == "tune" and event.trial == 3:
@@ -203,7 +268,7 @@ def broken(model: bytes) -> bytes:
     return proto.SerializeToString()
 
 
-@pytest.mark.parametrize("candidate", ["logistic", "boosting"])
+@pytest.mark.parametrize("candidate", ["logistic", "ridge", "tree", "boosting", "forest"])
 def test_a_graph_that_is_a_little_off_is_refused_and_nothing_stays(tmp_path: Path, candidate: str) -> None:
     def opener(model: bytes, output: str) -> Graph:
         return open_graph(broken(model), output)
@@ -234,7 +299,7 @@ def test_rare_classes_survive_every_fold(tmp_path: Path) -> None:
     assert bundle.open(Path(result.path)).manifest.decision.classes == ("a", "b", "c", "d")
 
 
-@pytest.mark.parametrize("candidate", ["logistic", "boosting"])
+@pytest.mark.parametrize("candidate", ["logistic", "ridge", "tree", "boosting", "forest"])
 @pytest.mark.parametrize("positives", [2, 5])
 def test_a_handful_of_positives_is_enough_to_train(tmp_path: Path, positives: int, candidate: str) -> None:
     columns = {"x": [index / 7 for index in range(200)], "y": [int(index < positives) for index in range(200)]}

@@ -39,6 +39,12 @@ class Calibration:
         """Probabilities [N, k], multi-class."""
         return softmax(self.scale * raw)
 
+    def answers(self, raw: Raw) -> Raw:
+        """What metrics read: probabilities of the positive class or of every class, or values."""
+        if self.task == "binary":
+            return self.positive(raw)
+        return self.classes(raw) if self.task == "multiclass" else raw[:, 0]
+
     def emit(self, graph: GraphBuilder, raw: str, positive: int) -> str:
         """The calibrated raw scores [N, k], before the link function; of two classes, one is the other's negative."""
         signs = np.ones((1, 1), np.float32)

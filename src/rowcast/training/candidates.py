@@ -9,13 +9,18 @@ from rowcast.domain.prediction import Task
 from rowcast.errors import TrainingError
 from rowcast.training.boosting import Boosting
 from rowcast.training.candidate import Candidate
-from rowcast.training.linear import Logistic, RidgeRegression
+from rowcast.training.forest import DecisionTree, Forest
+from rowcast.training.linear import LeastSquares, Logistic, Sparse
 
 CANDIDATES: Final[dict[str, Candidate]] = {
     "logistic": Logistic(),
-    "ridge": RidgeRegression(),
+    "ridge": LeastSquares(),
+    "elasticnet": Sparse(),
+    "tree": DecisionTree(),
     "boosting": Boosting(),
+    "forest": Forest(),
 }
+"""Cheap ones first: the search tries them in this order."""
 COUNTERPARTS: Final = {"logistic": "ridge"}
 """Who takes the place of a kind that cannot predict values."""
 
@@ -32,7 +37,7 @@ def chosen(names: Sequence[str], task: Task) -> list[Candidate]:
     check(names)
     if task == "regression":
         names = [COUNTERPARTS.get(name, name) for name in names]
-    found = [CANDIDATES[name] for name in dict.fromkeys(names)]
+    found = [candidate for name, candidate in CANDIDATES.items() if name in names]
     unfit = [candidate.name for candidate in found if task not in candidate.tasks]
     if unfit:
         able = [name for name, candidate in CANDIDATES.items() if task in candidate.tasks]

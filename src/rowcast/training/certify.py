@@ -17,11 +17,13 @@ from rowcast.domain.encode import NUMBERS, TEXTS
 from rowcast.domain.prediction import Decision
 from rowcast.errors import ParityError
 from rowcast.training.features import Numbers, Texts
-from rowcast.training.pipeline import Pipeline
+from rowcast.training.pipeline import Trained
 from rowcast.training.problem import Rows
 
 TOLERANCE: Final = 1e-5
 RANDOM_ROWS: Final = 2000
+MOST_EDGES: Final = 10_000
+"""Thresholds that are probed; of a forest with more, evenly chosen ones of every column."""
 AWKWARD: Final = (np.nan, -0.0, 0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-40, -1e-40)
 STRANGE: Final = ("", "never seen", "Ünïcödé ☃", " ", "x" * 300)
 
@@ -39,7 +41,7 @@ class Probe:
         return {name: array for name, array in named.items() if array.shape[1]}
 
 
-def probe(pipeline: Pipeline, training: Rows, holdout: Rows, seed: int) -> Probe:
+def probe(pipeline: Trained, training: Rows, holdout: Rows, seed: int) -> Probe:
     """The holdout, random rows, awkward cells, and every threshold of the model with its two float32 neighbours."""
     rng = np.random.default_rng([seed, 3])
     pieces = [
@@ -80,14 +82,17 @@ def _awkward(training: Rows, rng: np.random.Generator) -> Iterator[tuple[Numbers
         yield base.numbers, base.texts
 
 
-def _edges(pipeline: Pipeline, training: Rows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
+def _edges(pipeline: Trained, training: Rows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
     """A training row on each side of, and at, every threshold on a raw column."""
-    for feature, found in pipeline.estimator.thresholds().items():
-        if feature < training.numbers.shape[1]:  # numbers come first and unscaled; flags and levels are 0 or 1
-            with np.errstate(over="ignore"):
-                sides = [np.nextafter(found, np.float32(side)) for side in (-np.inf, np.inf)]
-            values = np.concatenate([found, *sides])
-            yield _with_number(training, rng, feature, values[np.isfinite(values)])
+    numbers = training.numbers.shape[1]  # they come first and unscaled; flags and levels are 0 or 1
+    edges = {feature: each for feature, each in pipeline.thresholds().items() if feature < numbers}
+    share = min(1.0, MOST_EDGES / max(sum(map(len, edges.values())), 1))
+    for feature, every in edges.items():
+        found = every[np.unique(np.linspace(0, len(every) - 1, int(np.ceil(len(every) * share))).astype(np.intp))]
+        with np.errstate(over="ignore"):
+            sides = [np.nextafter(found, np.float32(side)) for side in (-np.inf, np.inf)]
+        values = np.concatenate([found, *sides])
+        yield _with_number(training, rng, feature, values[np.isfinite(values)])
 
 
 def _with_number(

@@ -6,6 +6,7 @@ No converter: what a node means is decided here, once, and the parity certificat
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any, Final
 
 import numpy as np
@@ -19,23 +20,37 @@ ML: Final = "ai.onnx.ml"
 
 
 class GraphBuilder:
-    """Nodes and constants in the order they are asked for; equal requests give equal bytes."""
+    """Nodes and constants in the order they are asked for, each only once; equal requests give equal bytes."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
+        self._known: dict[tuple[object, ...] | bytes, str] = {}
 
     def constant(self, array: NDArray[Any]) -> str:
         """The name of a constant tensor."""
-        name = f"constant_{len(self._constants)}"
-        self._constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
-        return name
+        content = np.asarray(array, order="C")
+        key = (content.dtype.str, content.shape, content.tobytes())
+        if key not in self._known:
+            self._known[key] = f"constant_{len(self._constants)}"
+            self._constants.append(numpy_helper.from_array(content, self._known[key]))
+        return self._known[key]
 
     def node(self, operator: str, *inputs: str, output: str = "", domain: str = "", **attributes: Any) -> str:
         """The name of the single output of a node."""
-        output = output or f"{operator.lower()}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(operator, list(inputs), [output], domain=domain, **attributes))
-        return output
+        node = helper.make_node(operator, list(inputs), [], domain=domain, **attributes)
+        key = sha256(node.SerializeToString(deterministic=True)).digest()
+        if key in self._known and not output:
+            return self._known[key]
+        self._known[key] = output or f"{operator.lower()}_{len(self._nodes)}"
+        node.output.append(self._known[key])
+        self._nodes.append(node)
+        return self._known[key]
+
+    def rename(self, made: str, output: str) -> None:
+        """Give the last node's output the name that the graph is read by."""
+        assert list(self._nodes[-1].output) == [made]
+        self._nodes[-1].output[0] = output
 
     def model(self, inputs: Sequence[onnx.ValueInfoProto], output: onnx.ValueInfoProto) -> bytes:
         """The checked model as bytes that depend on nothing but what was asked for."""

@@ -1,4 +1,4 @@
-"""Linear models: logistic regression, and ridge regression where a value is predicted."""
+"""Linear models: logistic regression, and least squares held small (ridge) or sparse as well (elastic net)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
 
 from rowcast.domain.prediction import Task
 from rowcast.training.candidate import Fitted, Labelled, Params, Raw, Setting
@@ -55,14 +55,49 @@ class Logistic:
         return _logistic(rows, params, setting)
 
 
-class RidgeRegression(Logistic):
-    """Least squares on scaled columns, with the same one knob."""
+class LeastSquares(Logistic):
+    """Ridge regression on scaled columns; classes are learnt as -1 and 1, and scored as log-odds would be."""
 
     name = "ridge"
-    tasks = frozenset({"regression"})
+    tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
 
-    def fit(self, rows: Labelled, params: Params, _setting: Setting, _validation: Labelled | None = None) -> Fitted:
-        return _ridge(rows, params)
+    def fit(self, rows: Labelled, params: Params, setting: Setting, _validation: Labelled | None = None) -> Fitted:
+        if setting.task == "regression":
+            return _ridge(rows.matrix, rows.target[:, None], params)
+        if setting.task == "binary":
+            signs = np.where(rows.target == 1, 1.0, -1.0)[:, None]
+        else:
+            signs = 2 * np.eye(setting.width)[rows.target] - 1
+        model = _ridge(rows.matrix, signs, params)
+        left = float(np.mean((model.raw(rows.matrix) - signs) ** 2))
+        odds = 2 / max(left, 0.05)  # of two normal clouds with this spread around -1 and 1
+        return Linear(params, model.weights * odds, model.bias * odds)
+
+
+class Sparse:
+    """Elastic net on scaled columns: useless columns get no weight at all."""
+
+    name = "elasticnet"
+    style: Style = "linear"
+    tasks: frozenset[Task] = frozenset({"regression"})
+
+    def defaults(self, _setting: Setting) -> Params:
+        return {"alpha": 0.01, "l1_ratio": 0.5}
+
+    def suggest(self, trial: optuna.Trial, _setting: Setting) -> Params:
+        return {
+            "alpha": trial.suggest_float("elasticnet.alpha", 1e-4, 1.0, log=True),
+            "l1_ratio": trial.suggest_float("elasticnet.l1_ratio", 0.05, 1.0),
+        }
+
+    def fit(self, rows: Labelled, params: Params, setting: Setting, _validation: Labelled | None = None) -> Fitted:
+        centre, spread = float(rows.target.mean()), float(rows.target.std()) or 1.0  # alpha means the same everywhere
+        model = ElasticNet(**params, max_iter=2000, tol=1e-3, random_state=setting.seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # still a model, and validation judges it
+            model.fit(rows.matrix.astype(np.float64), (rows.target - centre) / spread)
+        weights = np.asarray(model.coef_, np.float64).reshape(-1, 1) * spread
+        return Linear(params, weights, np.array([model.intercept_ * spread + centre]))
 
 
 def _logistic(rows: Labelled, params: Params, setting: Setting) -> Linear:
@@ -101,6 +136,8 @@ def _every_class(model: Linear, present: NDArray[np.intp], width: int) -> Linear
     return Linear(model.params, full, base)
 
 
-def _ridge(rows: Labelled, params: Params) -> Linear:
-    model = Ridge(alpha=1.0 / params["strength"]).fit(rows.matrix.astype(np.float64), rows.target)
-    return Linear(params, np.asarray(model.coef_, np.float64).reshape(-1, 1), np.atleast_1d(model.intercept_))
+def _ridge(matrix: Numbers, target: Raw, params: Params) -> Linear:
+    """Least squares for every column of the target."""
+    model = Ridge(alpha=1.0 / params["strength"]).fit(matrix.astype(np.float64), target)
+    weights = np.asarray(model.coef_, np.float64).reshape(target.shape[1], -1).T
+    return Linear(params, np.ascontiguousarray(weights), np.atleast_1d(np.asarray(model.intercept_, np.float64)))

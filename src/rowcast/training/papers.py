@@ -70,7 +70,7 @@ def card(manifest: Manifest, findings: Sequence[Finding]) -> str:
         "",
         "## Model",
         f"- Kind: {training.candidate}, chosen by cross-validated {manifest.metric} = {manifest.score:.4f}",
-        f"- Settings: {', '.join(f'{key} = {_shown(value)}' for key, value in training.params.items())}",
+        *_settings_lines(training.params),
         f"- Calibration: {training.calibration['method']}",
         *_decision_lines(decision),
         "",
@@ -93,6 +93,20 @@ def card(manifest: Manifest, findings: Sequence[Finding]) -> str:
         *[f"- {_finding_line(finding)}" for finding in findings],
     ]
     return "\n".join(lines) + "\n"
+
+
+def _settings_lines(params: dict[str, Any]) -> list[str]:
+    """The settings, or those of each member of an ensemble."""
+    if "members" not in params:
+        return [f"- Settings: {_settings(params)}"]
+    return [
+        f"- Member {each['candidate']}, weight {_shown(each['weight'])}: {_settings(each['params'])}"
+        for each in params["members"]
+    ]
+
+
+def _settings(params: dict[str, Any]) -> str:
+    return ", ".join(f"{key} = {_shown(value)}" for key, value in params.items())
 
 
 def _decision_lines(decision: Decision) -> list[str]:

@@ -19,13 +19,14 @@ from rowcast.domain.prediction import Decision
 from rowcast.errors import BundleError
 from rowcast.ports import Graph, OpenGraph, Reference, RegistryWriter
 from rowcast.tables import Table
-from rowcast.training import calibrate, candidates, certify, metrics, papers, report
+from rowcast.training import calibrate, candidates, certify, ensemble, metrics, papers, report
+from rowcast.training.ensemble import Choice
 from rowcast.training.evidence import Bench
 from rowcast.training.export import export
-from rowcast.training.pipeline import Pipeline
+from rowcast.training.pipeline import Trained
 from rowcast.training.problem import Problem, pose
-from rowcast.training.story import Event, Options, Progress, Result
-from rowcast.training.tune import Attempt, search, train_best
+from rowcast.training.story import CandidateScore, Event, Options, Progress, Result
+from rowcast.training.tune import Outcome, search
 
 VERSIONED: Final = ("rowcast", "numpy", "polars", "scikit-learn", "lightgbm", "optuna", "onnx", "onnxruntime")
 
@@ -35,9 +36,9 @@ class Model:
     """A trained model with its graph, on its way to being published."""
 
     problem: Problem
-    attempt: Attempt
+    choice: Choice
     metric: str
-    pipeline: Pipeline
+    trained: Trained
     content: bytes
     output: Output
     graph: Graph
@@ -77,22 +78,22 @@ def train(
         progress(event)
 
     found, setting = search(problem, options, remember)
-    best = found.best
+    choice = ensemble.choose(found, problem, metric)
 
-    progress(Event(stage="fit", message=f"{best.candidate.name} on {len(problem.training)} rows", best=best.score))
-    calibration = calibrate.fit(best.raw, problem.training.target, problem.task)
-    pipeline = train_best(problem, best, setting, calibration)
+    message = f"{' and '.join(choice.weights)} on {len(problem.training)} rows"
+    progress(Event(stage="fit", message=message, best=choice.score))
+    trained = ensemble.train_choice(problem, choice, setting)
 
     progress(Event(stage="export", message="one ONNX graph from raw columns"))
-    content, output = export(pipeline, problem.plan, len(problem.classes))
-    model = Model(problem, best, metric, pipeline, content, output, open_graph(content, output.name))
+    content, output = export(trained, problem.plan, len(problem.classes))
+    model = Model(problem, choice, metric, trained, content, output, open_graph(content, output.name))
 
     progress(Event(stage="certify", message="the graph against the trained model"))
     proof = prove(model, options.seed)
 
     progress(Event(stage="publish", message=options.name))
     manifest = _manifest(model, proof, table, options, now)
-    page = report.page(manifest, _bench(model, proof, options), problem.findings, found.scores, trials)
+    page = report.page(manifest, _bench(model, proof, options), problem.findings, _standings(found, choice), trials)
     reference, digest = _publish(registry, model, manifest, page, options)
     return Result(
         model=reference.name,
@@ -101,20 +102,27 @@ def train(
         digest=digest,
         task=problem.task,
         metric=metric,
-        score=best.score,
+        score=choice.score,
         holdout=proof.holdout,
         parity=proof.parity,
-        candidates=found.scores,
+        candidates=_standings(found, choice),
         findings=problem.findings,
         seconds=round(time.monotonic() - started, 3),
     )
 
 
+def _standings(found: Outcome, choice: Choice) -> tuple[CandidateScore, ...]:
+    """The ensemble first when there is one, then every kind by its own score."""
+    if len(choice.members) == 1:
+        return found.scores
+    return (CandidateScore(choice.name, choice.score, 0, 0.0, choice.weights), *found.scores)
+
+
 def prove(model: Model, seed: int) -> Proof:
     """Decide the threshold, hold the graph against the trained model, measure the graph; ParityError when they part."""
     problem = model.problem
-    rows = certify.probe(model.pipeline, problem.training, problem.holdout, seed)
-    reference = model.pipeline.predict(rows.numbers, rows.texts)
+    rows = certify.probe(model.trained, problem.training, problem.holdout, seed)
+    reference = model.trained.predict(rows.numbers, rows.texts)
     decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
     if problem.task == "binary":
         decision = msgspec.structs.replace(decision, threshold=_threshold(model, reference))
@@ -128,13 +136,14 @@ def prove(model: Model, seed: int) -> Proof:
 
 def _threshold(model: Model, reference: NDArray[Any]) -> float:
     """Chosen on out-of-fold scores; it keeps clear of the scores to be compared, whose labels it never sees."""
-    scores = model.pipeline.calibration.positive(model.attempt.raw).astype(np.float32)
+    scores = model.choice.answers().astype(np.float32)
     seen = reference[:, model.problem.positive].astype(np.float32)
     return calibrate.threshold(scores, model.problem.training.target, model.metric, seen)
 
 
 def _manifest(model: Model, proof: Proof, table: Table, options: Options, now: datetime) -> Manifest:
-    problem, calibration = model.problem, model.pipeline.calibration
+    problem = model.problem
+    params, calibration = ensemble.described(model.choice, model.trained)
     return Manifest(
         name=options.name,
         created=now.isoformat(timespec="seconds"),
@@ -143,7 +152,7 @@ def _manifest(model: Model, proof: Proof, table: Table, options: Options, now: d
         output=model.output,
         decision=proof.decision,
         metric=model.metric,
-        score=model.attempt.score,
+        score=model.choice.score,
         holdout=proof.holdout,
         parity=proof.parity,
         training=Fingerprint(
@@ -152,9 +161,9 @@ def _manifest(model: Model, proof: Proof, table: Table, options: Options, now: d
             rows=problem.frame.height,
             target=problem.target,
             seed=options.seed,
-            candidate=model.attempt.candidate.name,
-            params=dict(model.pipeline.estimator.params),
-            calibration={"method": calibration.method, "scale": calibration.scale, "shift": calibration.shift},
+            candidate=model.choice.name,
+            params=params,
+            calibration=calibration,
             options=msgspec.to_builtins(options),
         ),
         versions=_versions(),

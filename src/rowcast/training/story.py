@@ -36,7 +36,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     """Seconds for the search; what was found by then is used."""
     jobs: int = 1
-    candidates: tuple[str, ...] = ("logistic", "boosting")
+    candidates: tuple[str, ...] = ("logistic", "boosting", "forest")
     """Where a value is predicted, `ridge` takes the place of `logistic`."""
     metric: str | None = None
     holdout: float = 0.2
@@ -69,13 +69,15 @@ class TableCheck(msgspec.Struct, frozen=True, kw_only=True):
     findings: Sequence[Finding]
 
 
-class CandidateScore(msgspec.Struct, frozen=True):
-    """The best cross-validated score of one kind of model."""
+class CandidateScore(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The best cross-validated score of one kind of model, or of the ensemble that won."""
 
     name: str
     score: float
     trials: int
     seconds: float
+    members: dict[str, float] = {}
+    """Of an ensemble: the kinds whose answers are averaged, with their weights."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import optuna
@@ -21,6 +22,9 @@ from rowcast.training.pipeline import Pipeline
 from rowcast.training.problem import Problem, Rows, folds
 from rowcast.training.story import CandidateScore, Event, Options, Progress
 
+LAST_FIT: Final = 1.5
+"""Seconds for the whole training part against those for the two thirds of a fold."""
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -35,10 +39,15 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The best attempt, and the best of each kind."""
+    """The best attempt of each kind, best kind first, and the rows of each fold they were judged on."""
 
-    best: Attempt
+    attempts: tuple[Attempt, ...]
     scores: tuple[CandidateScore, ...]
+    folds: tuple[NDArray[np.intp], ...]
+
+    @property
+    def best(self) -> Attempt:
+        return self.attempts[0]
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,13 @@ class Standing:
 
     trials: int = 0
     seconds: float = 0.0
+    folds: int = 0
     best: Attempt | None = None
+
+    @property
+    def fold_seconds(self) -> float:
+        """What one fit and its scoring usually take."""
+        return self.seconds / self.folds if self.folds else 0.0
 
 
 @dataclass
@@ -68,17 +83,14 @@ class Search:
     metric: str
     cuts: list[Fold]
     standings: dict[str, Standing]
+    seconds_left: Callable[[], float]
     _matrices: dict[tuple[int, Style], tuple[Numbers, Numbers]] = field(default_factory=dict)
 
     def attempt(self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]) -> Attempt:
         """Cross-validate one way to train; `after_fold` may stop it."""
         standing = self.standings[candidate.name]
         standing.trials += 1
-        started = time.monotonic()
-        try:
-            found = self._cross_validated(candidate, params, after_fold)
-        finally:
-            standing.seconds += time.monotonic() - started
+        found = self._cross_validated(candidate, params, after_fold)
         if standing.best is None or self.better(found.score, standing.best.score):
             standing.best = found
         return found
@@ -88,21 +100,24 @@ class Search:
     ) -> Attempt:
         raw = np.zeros((len(self.problem.training), self.setting.width))
         scores, rounds = [], []
+        standing = self.standings[candidate.name]
         for index, fold in enumerate(self.cuts):
+            started = time.monotonic()
             train, valid = self._matrix(index, candidate.style)
             rows, held = Labelled(train, fold.train.target), Labelled(valid, fold.valid.target)
             fitted = candidate.fit(rows, params, self.setting, held)
             raw[fold.places] = fitted.raw(valid)
             scores.append(self._score(raw[fold.places], fold.valid.target))
             rounds.append(fitted.params.get("rounds", 0))
+            standing.seconds += time.monotonic() - started
+            standing.folds += 1
             after_fold(index, self._mean(scores))
         known = {"rounds": max(1, round(float(np.mean(rounds))))} if any(rounds) else {}
         return Attempt(candidate, params | known, self._mean(scores), raw)
 
     def _score(self, raw: Raw, target: NDArray[np.float64]) -> float:
-        task, none = self.problem.task, Calibration(self.problem.task)
-        output = none.positive(raw) if task == "binary" else none.classes(raw) if task == "multiclass" else raw[:, 0]
-        return metrics.score(self.metric, output, target, task)
+        task = self.problem.task
+        return metrics.score(self.metric, Calibration(task).answers(raw), target, task)
 
     def _mean(self, scores: list[float]) -> float:
         """Of the folds that can be scored: one without a positive row has no AUC."""
@@ -116,6 +131,17 @@ class Search:
             made, train = fit_features(self.problem, fold.train, style)
             self._matrices[index, style] = train, made.transform(fold.valid.numbers, fold.valid.texts)
         return self._matrices[index, style]
+
+    def has_time_for_a_fold(self, candidate: Candidate) -> bool:
+        """Whether the next fold will end in time, as far as earlier folds of this kind tell, and what was found can be
+        trained after it. The first model is always finished: without it there is nothing to keep."""
+        if not any(standing.best for standing in self.standings.values()):
+            return True
+        return self.seconds_left() > self.standings[candidate.name].fold_seconds + self.last_fits()
+
+    def last_fits(self) -> float:
+        """Seconds to train the best of every kind on the whole training part: any of them may be chosen."""
+        return LAST_FIT * sum(standing.fold_seconds for standing in self.standings.values() if standing.best)
 
     def better(self, left: float, right: float) -> bool:
         return left > right if self.metric in metrics.GREATER else left < right
@@ -135,22 +161,27 @@ def search(problem: Problem, options: Options, progress: Progress) -> tuple[Outc
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failure is told once, by whoever catches it
     started = time.monotonic()
 
+    def seconds_left() -> float:
+        return np.inf if options.timeout is None else options.timeout - (time.monotonic() - started)
+
     def out_of_time() -> bool:
-        return options.timeout is not None and time.monotonic() - started > options.timeout
+        return seconds_left() <= trying.last_fits()
 
     setting = Setting(problem.task, problem.width, len(problem.training), options.seed, options.jobs, out_of_time)
     candidates = {candidate.name: candidate for candidate in chosen(options.candidates, problem.task)}
     metric = metrics.named(options.metric, problem.task)
-    trying = Search(problem, setting, metric, _cuts(problem, options), {name: Standing() for name in candidates})
+    standings = {name: Standing() for name in candidates}
+    trying = Search(problem, setting, metric, _cuts(problem, options), standings, seconds_left)
     with threadpool_limits(options.jobs):
         _optimise(trying, candidates, options, progress)
-    found = {name: standing for name, standing in trying.standings.items() if standing.best is not None}
+    found = {name: standing.best for name, standing in trying.standings.items() if standing.best is not None}
     if not found:
         raise TrainingError("the search was stopped before one model was trained; give it more time")
-    ranked = sorted(found, key=lambda name: _rank(trying, name))
-    best = trying.standings[ranked[0]].best
-    assert best is not None  # those without one were left out above
-    return Outcome(best, tuple(_standing(name, trying.standings[name]) for name in ranked)), setting
+    sign = -1 if metric in metrics.GREATER else 1
+    ranked = sorted(found, key=lambda name: sign * found[name].score)
+    scores = tuple(_score_of(found[name], trying.standings[name]) for name in ranked)
+    places = tuple(cut.places for cut in trying.cuts)
+    return Outcome(tuple(found[name] for name in ranked), scores, places), setting
 
 
 def _optimise(trying: Search, candidates: dict[str, Candidate], options: Options, progress: Progress) -> None:
@@ -163,26 +194,25 @@ def _optimise(trying: Search, candidates: dict[str, Candidate], options: Options
     started = time.monotonic()
 
     def objective(trial: optuna.Trial) -> float:
-        if trial.number < len(candidates):
-            candidate = list(candidates.values())[trial.number]
-            params = candidate.defaults(trying.setting)
-        else:
-            candidate = candidates[trial.suggest_categorical("candidate", list(candidates))]
-            params = candidate.suggest(trial, trying.setting)
+        candidate, params = _next(trial, candidates, trying.setting)
 
         def after_fold(index: int, mean: float) -> None:
             trial.report(mean, index)
-            enough = any(standing.best for standing in trying.standings.values())
-            if enough and index + 1 < len(trying.cuts) and (trying.setting.out_of_time() or trial.should_prune()):
+            if index + 1 == len(trying.cuts):
+                return
+            hopeless = trial.number >= len(candidates) and trial.should_prune()  # every kind may show its default
+            if hopeless or not trying.has_time_for_a_fold(candidate):
                 raise optuna.TrialPruned
 
+        if not trying.has_time_for_a_fold(candidate):
+            raise optuna.TrialPruned
         try:
             return trying.attempt(candidate, params, after_fold).score
         finally:
             progress(_event(trying, candidate.name, trial.number + 1, total, time.monotonic() - started, options))
 
     def stop_in_time(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        if trying.setting.out_of_time():
+        if not any(trying.has_time_for_a_fold(candidate) for candidate in candidates.values()):
             study.stop()
 
     try:
@@ -190,6 +220,15 @@ def _optimise(trying: Search, candidates: dict[str, Candidate], options: Options
     except KeyboardInterrupt:
         if not any(standing.best for standing in trying.standings.values()):
             raise
+
+
+def _next(trial: optuna.Trial, candidates: dict[str, Candidate], setting: Setting) -> tuple[Candidate, Params]:
+    """The good default of every kind first, then what the sampler thinks best."""
+    if trial.number < len(candidates):
+        candidate = list(candidates.values())[trial.number]
+        return candidate, candidate.defaults(setting)
+    candidate = candidates[trial.suggest_categorical("candidate", list(candidates))]
+    return candidate, candidate.suggest(trial, setting)
 
 
 def _event(trying: Search, name: str, done: int, total: int, spent: float, options: Options) -> Event:
@@ -217,15 +256,8 @@ def _cuts(problem: Problem, options: Options) -> list[Fold]:
     return cuts
 
 
-def _rank(trying: Search, name: str) -> float:
-    best = trying.standings[name].best
-    assert best is not None
-    return -best.score if trying.metric in metrics.GREATER else best.score
-
-
-def _standing(name: str, standing: Standing) -> CandidateScore:
-    assert standing.best is not None
-    return CandidateScore(name, standing.best.score, standing.trials, round(standing.seconds, 3))
+def _score_of(best: Attempt, standing: Standing) -> CandidateScore:
+    return CandidateScore(best.candidate.name, best.score, standing.trials, round(standing.seconds, 3))
 
 
 def train_best(problem: Problem, best: Attempt, setting: Setting, calibration: Calibration) -> Pipeline:
