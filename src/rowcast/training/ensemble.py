@@ -23,7 +23,7 @@ from rowcast.training.tune import Attempt, Outcome, train_best
 
 PICKS: Final = 8
 MOST: Final = 3
-LEAST_GAIN: Final = 0.01
+LEAST_GAIN: Final = 0.03
 """Share of the way to perfect, below which a second model is not worth its time in every answer."""
 
 Answers = NDArray[np.float64]

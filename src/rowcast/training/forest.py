@@ -1,7 +1,7 @@
 """One decision tree, and forests of them (random or extra), with scikit-learn; written as one TreeEnsembleRegressor.
 
 A leaf holds shares of the classes; the raw score is the log-odds of the averaged share. Leaf weights are multiples of
-one power of two and small enough that float32 adds them without rounding, in any order: see decision 0014.
+one power of two and small enough that float32 adds them without rounding, in any order: see decision 0016.
 """
 
 from __future__ import annotations
