@@ -32,7 +32,6 @@ FALSE_WORDS: Final = frozenset({"false", "no", "n", "f"})
 DATE_PARTS: Final = ("days", "month", "weekday", "hour")
 
 PLAIN_NUMBER: Final = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-PLAIN_INTEGER: Final = r"^[+-]?[0-9]+(\.0*)?$"
 RFC3339: Final = r"^\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:?\d{2})?)?$"
 _plain_number = re.compile(PLAIN_NUMBER, re.ASCII).match
 _rfc3339 = re.compile(RFC3339, re.ASCII).match

@@ -30,14 +30,19 @@ def read(path: str | Path) -> Table:
     path = Path(path)
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise TableError(f"{path} does not exist") from None
-    except IsADirectoryError:
-        raise TableError(f"{path} is a folder; name one file") from None
     except OSError as error:
-        raise TableError(f"{path} cannot be read: {error.strerror}") from None
+        raise unreadable(path, error) from None
     frame, findings = _reader(path, content)(path, content)
     return _table(frame, path.name, hashlib.sha256(content).hexdigest(), findings)
+
+
+def unreadable(path: Path, error: OSError) -> TableError:
+    """Why a file could not be read, in a sentence."""
+    if isinstance(error, FileNotFoundError):
+        return TableError(f"{path} does not exist")
+    if isinstance(error, IsADirectoryError):
+        return TableError(f"{path} is a folder; name one file")
+    return TableError(f"{path} cannot be read: {error.strerror or error}")
 
 
 def from_memory(data: Any, name: str = "table") -> Table:

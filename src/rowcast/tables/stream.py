@@ -26,6 +26,7 @@ from rowcast.tables.read import (
     single_byte,
     sniff,
     types_of,
+    unreadable,
     without_blank,
 )
 
@@ -49,12 +50,8 @@ def pieces(path: Path) -> Iterator[Piece]:
     try:
         with path.open("rb") as file:
             yield from _reader(path, file)
-    except FileNotFoundError:
-        raise TableError(f"{path} does not exist") from None
-    except IsADirectoryError:
-        raise TableError(f"{path} is a folder; name one file") from None
     except OSError as error:
-        raise TableError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
 
 
 def _reader(path: Path, file: IO[bytes]) -> Iterator[Piece]:
