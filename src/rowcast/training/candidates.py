@@ -9,7 +9,7 @@ from rowcast.domain.prediction import Task
 from rowcast.errors import TrainingError
 from rowcast.training.boosting import Boosting
 from rowcast.training.candidate import Candidate
-from rowcast.training.forest import DecisionTree, Forest
+from rowcast.training.forest import DecisionTree, ExtraTrees, Forest
 from rowcast.training.linear import LeastSquares, Logistic, Sparse
 
 CANDIDATES: Final[dict[str, Candidate]] = {
@@ -19,6 +19,7 @@ CANDIDATES: Final[dict[str, Candidate]] = {
     "tree": DecisionTree(),
     "boosting": Boosting(),
     "forest": Forest(),
+    "extra": ExtraTrees(),
 }
 """Cheap ones first: the search tries them in this order."""
 COUNTERPARTS: Final = {"logistic": "ridge"}
