@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 MEMBERS: Final = 8
 SCALES: Final = 0.5
 """How far apart the members start."""
-MOST_ROUNDS: Final = 200
-PATIENCE: Final = 12
+MOST_ROUNDS: Final = 100
+PATIENCE: Final = 8
 """Rounds without a better loss on the validation part."""
 MOST_STEPS: Final = 64
 """Batches of a round: a large table is looked at several times before its rows are through."""
@@ -125,7 +125,7 @@ class Bag:
             "width": 96,
             "depth": 2,
             "bins": 4 if setting.rows < 3000 else 12,
-            "learning_rate": 0.001,
+            "learning_rate": 0.0015,
             "weight_decay": 0.1,
             "dropout": 0.3,
         }
