@@ -10,7 +10,7 @@ from rowcast.errors import TrainingError
 from rowcast.training import network
 from rowcast.training.boosting import Boosting
 from rowcast.training.candidate import Candidate
-from rowcast.training.forest import DecisionTree, Forest
+from rowcast.training.forest import DecisionTree, ExtraTrees, Forest
 from rowcast.training.linear import LeastSquares, Logistic, Sparse
 
 CANDIDATES: Final[dict[str, Candidate]] = {
@@ -20,6 +20,7 @@ CANDIDATES: Final[dict[str, Candidate]] = {
     "tree": DecisionTree(),
     "boosting": Boosting(),
     "forest": Forest(),
+    "extra": ExtraTrees(),
     "mlp": network.Bag(),
 }
 """Cheap ones first: the search tries them in this order."""

@@ -120,8 +120,8 @@ class Bag:
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
 
-    def defaults(self, setting: Setting) -> Params:
-        return {
+    def starts(self, setting: Setting) -> Sequence[Params]:
+        first = {
             "width": 96,
             "depth": 2,
             "bins": 4 if setting.rows < 3000 else 12,
@@ -129,6 +129,7 @@ class Bag:
             "weight_decay": 0.1,
             "dropout": 0.3,
         }
+        return (first,)
 
     def suggest(self, trial: optuna.Trial, _setting: Setting) -> Params:
         return {
