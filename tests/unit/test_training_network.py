@@ -36,7 +36,7 @@ def setting(task: Any, *, seed: int = 0, out_of_time: bool = False) -> Setting:
 def fitted(task: Any, rounds: int = 8, *, seed: int = 0, target: Any = None, weight: Any = None) -> Network:
     chosen = setting(task, seed=seed)
     rows = Labelled(MATRIX, TARGETS[task] if target is None else target, weight)
-    found = KIND.fit(rows, {**KIND.defaults(chosen), "rounds": rounds}, chosen)
+    found = KIND.fit(rows, {**KIND.starts(chosen)[0], "rounds": rounds}, chosen)
     assert isinstance(found, Network)
     return found
 
@@ -53,7 +53,7 @@ def test_it_learns_what_no_line_parts() -> None:
     right = {}
     for name in ("logistic", "mlp"):
         kind, chosen = CANDIDATES[name], setting("binary")
-        raw = kind.fit(rows, kind.defaults(chosen), chosen, held).raw(held.matrix)
+        raw = kind.fit(rows, kind.starts(chosen)[0], chosen, held).raw(held.matrix)
         right[name] = np.mean((raw[:, 0] > 0) == held.target)
 
     assert right["logistic"] < 0.65
@@ -79,7 +79,7 @@ def test_the_graph_repeats_torch_and_a_row_alone_is_a_row_among_many(task: Any) 
 @pytest.mark.parametrize("depth", [1, 3])
 def test_every_depth_is_written_as_it_was_learnt(depth: int) -> None:
     chosen = setting("regression")
-    params = {**KIND.defaults(chosen), "depth": depth, "bins": 1, "dropout": 0.0, "rounds": 2}
+    params = {**KIND.starts(chosen)[0], "depth": depth, "bins": 1, "dropout": 0.0, "rounds": 2}
 
     network = KIND.fit(Labelled(MATRIX, TARGETS["regression"]), params, chosen)
     assert isinstance(network, Network)
@@ -138,7 +138,7 @@ def test_a_table_of_constants_is_learnt_as_its_shares() -> None:
     chosen = setting("binary")
     rows = Labelled(np.ones((200, 2), np.float32), (np.arange(200) % 4 == 0).astype(np.int64))
 
-    raw = KIND.fit(rows, {**KIND.defaults(chosen), "rounds": 150}, chosen).raw(rows.matrix)
+    raw = KIND.fit(rows, {**KIND.starts(chosen)[0], "rounds": 150}, chosen).raw(rows.matrix)
 
     assert raw == pytest.approx(np.full((200, 1), np.log(1 / 3)), abs=0.3)
 
@@ -149,7 +149,7 @@ def test_neighbouring_numbers_may_part_the_rows() -> None:
     matrix = np.where(side, low, np.float32(0))[:, None].astype(np.float32)
     chosen = setting("binary")
 
-    raw = KIND.fit(Labelled(matrix, side), {**KIND.defaults(chosen), "rounds": 20}, chosen).raw(matrix)
+    raw = KIND.fit(Labelled(matrix, side), {**KIND.starts(chosen)[0], "rounds": 20}, chosen).raw(matrix)
 
     assert ((raw[:, 0] > 0) == side).all()
 
@@ -167,8 +167,8 @@ def test_it_stops_early_and_when_time_is_out() -> None:
     noise = RNG.integers(2, size=len(MATRIX))
     rows, held = Labelled(MATRIX[:200], noise[:200]), Labelled(MATRIX[200:], noise[200:])
 
-    patient = KIND.fit(rows, KIND.defaults(setting("binary")), setting("binary"), held)
-    hurried = KIND.fit(rows, KIND.defaults(setting("binary")), setting("binary", out_of_time=True), held)
+    patient = KIND.fit(rows, KIND.starts(setting("binary"))[0], setting("binary"), held)
+    hurried = KIND.fit(rows, KIND.starts(setting("binary"))[0], setting("binary", out_of_time=True), held)
 
     assert patient.params["rounds"] < 100
     assert hurried.params["rounds"] == 1

@@ -42,7 +42,7 @@ def train(
     keep: Keep = None,
     map: Map = None,  # noqa: A002 - the option is --map
     time: Time = None,
-    candidates: Annotated[str | None, typer.Option(help="Kinds to try, by comma [logistic,boosting,forest,extra].")] = None,
+    candidates: Annotated[str | None, typer.Option(help="Kinds to try [logistic,boosting,forest,extra].")] = None,
     metric: Annotated[str | None, typer.Option(help="What to tune for [roc_auc, log_loss or rmse].")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 20,
     timeout: Annotated[float | None, typer.Option(min=1, help="Stop tuning after so many seconds.")] = None,
