@@ -39,6 +39,8 @@ class Labelled(NamedTuple):
 
     matrix: Numbers
     target: NDArray[Any]
+    weight: NDArray[np.float64] | None = None
+    """How much each row counts, 1 on average; None: all alike."""
 
 
 class Fitted(Protocol):
