@@ -18,6 +18,8 @@ from rowcast.errors import TrainingError
 RESAMPLES: Final = 200
 MOST_ROWS: Final = 5000
 """Resampled rows; beyond, the interval is that of so many rows scaled to the real number."""
+FEW_GROUPS: Final = 5
+"""Fewer groups say nothing of how groups differ; their rows are drawn one by one."""
 BINS: Final = 10
 
 Weights = NDArray[np.float64]
@@ -65,8 +67,12 @@ def holdout(
     target: NDArray[Any],
     seed: int,
     weight: NDArray[np.float64] | None = None,
+    group: NDArray[Any] | None = None,
 ) -> dict[str, Measure]:
-    """Every metric of the task over the holdout. `target` is 1 for the positive class, a class number, or a value."""
+    """Every metric of the task over the holdout. `target` is 1 for the positive class, a class number, or a value.
+
+    Rows of one group are drawn together: they are alike, and taking them for chance would promise too much.
+    """
     weight = np.ones(len(target)) if weight is None else weight
     task = decision.task
     scores = np.asarray(output, np.float64)
@@ -76,17 +82,28 @@ def holdout(
         if task == "binary":
             labels = (labels == decision.positive).astype(np.int64)
             scores = scores[:, decision.positive]
-    rng = np.random.default_rng([seed, 2])
-    chosen = np.arange(len(target)) if len(target) <= MOST_ROWS else np.sort(rng.choice(len(target), MOST_ROWS, False))
-    weights = rng.multinomial(len(chosen), np.full(len(chosen), 1 / len(chosen)), size=RESAMPLES) * weight[chosen]
+    chosen, weights, shrink = _resampled(len(target), seed, group)
+    weights *= weight[chosen]
     whole, part = _METRICS[task](labels), _METRICS[task](None if labels is None else labels[chosen])
     measures = {}
     for name, metric in whole.items():
         value = float(metric(scores, target, weight[None, :])[0])
         if np.isfinite(value):
             sampled = part[name](scores[chosen], target[chosen], weights)
-            measures[name] = _measure(value, sampled, float(np.sqrt(len(chosen) / len(target))))
+            measures[name] = _measure(value, sampled, shrink)
     return measures
+
+
+def _resampled(rows: int, seed: int, group: NDArray[Any] | None) -> tuple[NDArray[np.intp], Weights, float]:
+    """Rows, how often each is drawn in every resample, and how much narrower the interval of all rows is."""
+    rng = np.random.default_rng([seed, 2])
+    chosen = np.arange(rows) if rows <= MOST_ROWS else np.sort(rng.choice(rows, MOST_ROWS, False))
+    units, place = (chosen, chosen) if group is None else np.unique(group[chosen], return_inverse=True)
+    if group is None or len(units) < FEW_GROUPS:
+        weights = rng.multinomial(len(chosen), np.full(len(chosen), 1 / len(chosen)), size=RESAMPLES)
+        return chosen, weights.astype(np.float64), float(np.sqrt(len(chosen) / rows))
+    weights = rng.multinomial(len(units), np.full(len(units), 1 / len(units)), size=RESAMPLES)
+    return chosen, weights[:, place].astype(np.float64), float(np.sqrt(len(units) / len(np.unique(group))))
 
 
 def _measure(value: float, sampled: Values, shrink: float) -> Measure:

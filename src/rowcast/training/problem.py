@@ -38,6 +38,11 @@ class Rows:
     """How much it counts in fits: its weight, times that of its class."""
     tie: Tie | None = None
 
+    @property
+    def group(self) -> NDArray[Any] | None:
+        """The group of each row, where groups decide the split."""
+        return self.tie.values if self.tie is not None and self.tie.by == "group" else None
+
     def take(self, chosen: NDArray[np.intp]) -> Rows:
         return Rows(
             self.numbers[chosen],

@@ -133,7 +133,9 @@ def prove(model: Model, seed: int) -> Proof:
     parity = certify.certify(reference, answers, decision, spread)
     aside = problem.holdout  # the probe begins with these rows
     output = answers[: len(aside)]
-    return Proof(decision, parity, metrics.holdout(decision, output, aside.target, seed, aside.weight), output)
+    return Proof(
+        decision, parity, metrics.holdout(decision, output, aside.target, seed, aside.weight, aside.group), output
+    )
 
 
 def _threshold(model: Model, reference: NDArray[Any]) -> float:

@@ -52,6 +52,10 @@ def aside(target: Target, task: Task, share: float, seed: int, tie: Tie | None) 
         holdout = np.flatnonzero(part == 1)
     else:
         holdout = _latest(tie, share)
+    if not len(holdout) and tie is not None:
+        groups = len(np.unique(tie.values))
+        said = f"its {groups} {'group is' if groups == 1 else 'groups are'} too few, or too uneven, to keep rows aside"
+        raise TableError(f"split by {tie.option}, {said}; split at random, or give rows of more groups")
     if not len(holdout):
         raise TableError("the table is too small to keep rows aside; give more rows or a larger holdout")
     return np.setdiff1d(np.arange(len(target)), holdout), holdout
