@@ -205,9 +205,7 @@ def test_a_training_split_so_is_certified_and_the_same_each_time(tmp_path: Path,
 
     assert first.parity.label_flips == 0
     assert first.digest == again.digest
-    assert ("Split by time" if "time" in split_by else "Split by group") in (
-        Path(first.path) / bundle.CARD
-    ).read_text()
+    assert ("Split by time" if "time" in split_by else "Split by group") in (Path(first.path) / bundle.CARD).read_text()
 
 
 def test_what_a_customer_is_known_by_does_not_flatter_when_groups_split(tmp_path: Path) -> None:
