@@ -23,6 +23,7 @@ from rowcast.training.run import train
 from rowcast.training.story import Options, Result
 
 ROWS = 600
+Rng = np.random.Generator
 
 
 @pytest.fixture
@@ -60,9 +61,7 @@ def loans(rows: int = ROWS) -> dict[str, list[Any]]:
 @pytest.mark.parametrize("validated", [False, True])
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 @pytest.mark.parametrize("candidate", CANDIDATES.values(), ids=lambda candidate: candidate.name)
-def test_every_candidate_learns_from_the_heavy_rows(
-    rng: np.random.Generator, candidate: Candidate, task: Any, validated: bool
-) -> None:
+def test_every_candidate_learns_from_the_heavy_rows(rng: Rng, candidate: Candidate, task: Any, validated: bool) -> None:
     if task not in candidate.tasks:
         return
     matrix = rng.normal(size=(ROWS, 2)).astype(np.float32)
@@ -77,7 +76,7 @@ def test_every_candidate_learns_from_the_heavy_rows(
     if task == "regression":
         assert np.corrcoef(raw[:, 0], rule)[0, 1] > 0.7
     elif task == "binary":
-        assert reference.roc_auc_score(rule, raw[:, 0]) > 0.85
+        assert reference.roc_auc_score(rule, raw[:, 0]) > 0.75  # without weights: a half
     else:
         assert np.mean(raw.argmax(axis=1) == rule) > 0.6
 
@@ -89,7 +88,7 @@ def test_every_candidate_learns_from_the_heavy_rows(
 )
 @pytest.mark.parametrize("candidate", CANDIDATES.values(), ids=lambda candidate: candidate.name)
 def test_every_candidate_copes_with_a_fold_that_lacks_a_class(
-    rng: np.random.Generator, candidate: Candidate, task: Any, present: list[int], weighted: bool, validated: bool
+    rng: Rng, candidate: Candidate, task: Any, present: list[int], weighted: bool, validated: bool
 ) -> None:
     if task not in candidate.tasks:
         return
@@ -123,7 +122,7 @@ def test_rows_of_a_rare_class_are_dealt_to_different_folds(counts: list[int]) ->
             assert abs(len(judge) - len(target) / 3) < len(counts)
 
 
-def test_weighted_metrics_agree_with_scikit_learn(rng: np.random.Generator) -> None:
+def test_weighted_metrics_agree_with_scikit_learn(rng: Rng) -> None:
     target, w = rng.integers(2, size=400), rng.random(400) + 0.1
     p = np.round(np.clip(target * 0.2 + rng.random(400) * 0.8, 0.01, 0.99), 2)
     decision = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=0.5)
@@ -170,7 +169,7 @@ def test_weighted_metrics_agree_with_scikit_learn(rng: np.random.Generator) -> N
 @pytest.mark.parametrize(
     ("task", "metric"), [(task, name) for task in metrics.CHOICES for name in metrics.CHOICES[task]]
 )
-def test_the_direction_of_every_metric_is_known(rng: np.random.Generator, task: Any, metric: str) -> None:
+def test_the_direction_of_every_metric_is_known(rng: Rng, task: Any, metric: str) -> None:
     target = rng.integers(0, 2 if task == "binary" else 3, 300)
     right = {"binary": target * 0.8 + 0.1, "multiclass": np.eye(3)[target] * 0.7 + 0.1, "regression": target * 1.0}[
         task
@@ -196,7 +195,7 @@ def test_f1_ranks_by_the_best_threshold_since_that_is_the_one_chosen() -> None:
     assert metrics.score("f1", np.full(100, 0.1), target, "binary") == pytest.approx(2 * 5 / (100 + 5))
 
 
-def test_an_interval_over_groups_is_wider_than_one_that_takes_their_rows_for_chance(rng: np.random.Generator) -> None:
+def test_an_interval_over_groups_is_wider_than_one_that_takes_their_rows_for_chance(rng: Rng) -> None:
     group = np.repeat(np.arange(60), 10)
     right = np.repeat(rng.random(60) < 0.7, 10)  # the model knows a customer, or does not
     target = rng.integers(2, size=600)
@@ -217,18 +216,19 @@ def repeated(*arrays: Any, times: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "f1"])
-def test_a_weight_moves_the_threshold_as_so_many_rows_would(rng: np.random.Generator, metric: str) -> None:
+def test_a_weight_moves_the_threshold_as_so_many_rows_would(rng: Rng, metric: str) -> None:
     scores = rng.random(300).astype(np.float32)
-    target, times = (rng.random(300) < scores).astype(np.int64), rng.integers(1, 6, 300)
+    target, times = (rng.random(300) < scores).astype(np.int64), rng.integers(1, 3, 300)
+    times[target == 1] += 4
     none = np.empty(0, np.float32)
 
     weighted = calibrate.threshold(scores, target, metric, none, times.astype(float))
 
     assert weighted == calibrate.threshold(*repeated(scores, target, times=times), metric, none)
-    assert weighted != calibrate.threshold(scores, target, metric, none)
+    assert weighted < calibrate.threshold(scores, target, metric, none)
 
 
-def test_calibration_follows_the_weights(rng: np.random.Generator) -> None:
+def test_calibration_follows_the_weights(rng: Rng) -> None:
     raw = rng.normal(size=(2000, 1)) * 2
     likely = calibrate.sigmoid(raw[:, 0])
     target = (rng.random(2000) < likely).astype(np.int64)
@@ -239,7 +239,7 @@ def test_calibration_follows_the_weights(rng: np.random.Generator) -> None:
     assert (fitted.scale, fitted.shift) == pytest.approx((1, np.log(3)), abs=0.25)
 
 
-def test_target_means_are_weighted(rng: np.random.Generator) -> None:
+def test_target_means_are_weighted(rng: Rng) -> None:
     levels = np.array([f"level {index % 100}" for index in range(2000)], object).reshape(-1, 1)
     target = rng.integers(2, size=(2000, 1)).astype(float)
     weight = rng.integers(1, 4, 2000)
@@ -313,9 +313,7 @@ def test_balanced_classes_count_the_same(weighted: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
-def test_the_plain_calibration_gives_balanced_classes_their_real_shares_back(
-    rng: np.random.Generator, task: Any
-) -> None:
+def test_the_plain_calibration_gives_balanced_classes_their_real_shares_back(rng: Rng, task: Any) -> None:
     matrix = rng.normal(size=(6000, 2)).astype(np.float32)
     score = matrix[:, 0] + rng.logistic(size=6000) * 0.7
     target = np.digitize(score, [1.5] if task == "binary" else [-2, 1.5])
@@ -338,8 +336,8 @@ def test_balanced_models_are_certified_and_their_probabilities_are_honest(
     tmp_path: Path, candidate: str, classes: int
 ) -> None:
     rng = np.random.default_rng(2)
-    x = rng.normal(size=(2, 900))
-    label = np.digitize(x[0] + rng.logistic(size=900) * 0.4, [1.8] if classes == 2 else [-1.5, 1.8])
+    x = rng.normal(size=(2, 2500))
+    label = np.digitize(x[0] + rng.logistic(size=2500) * 0.4, [1.8] if classes == 2 else [-1.5, 1.8])
     columns = {"a": x[0].tolist(), "b": x[1].tolist(), "y": [f"k{each}" for each in label]}
 
     usual, balanced = (

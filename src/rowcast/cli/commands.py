@@ -48,7 +48,7 @@ def train(
     weight: Weight = None,
     candidates: Annotated[str | None, typer.Option(help="Kinds to try, by comma [logistic,boosting,forest].")] = None,
     class_weight: Annotated[str | None, typer.Option(help="none, or balanced: rare classes count more [none].")] = None,
-    metric: Annotated[str | None, typer.Option(help="What to tune for [roc_auc, log_loss or rmse].")] = None,
+    metric: Annotated[str | None, typer.Option(help="What to choose by [roc_auc, log_loss or rmse].")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 20,
     timeout: Annotated[float | None, typer.Option(min=1, help="Stop tuning after so many seconds.")] = None,
     seed: Annotated[int, typer.Option(help="Same data, seed and trials: same model.")] = 0,

@@ -42,9 +42,7 @@ def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
         return
     kinds = {found.target: "target", "": ""} | {column.name: column.kind or "left out" for column in found.columns}
     said = {finding.column for finding in found.findings}
-    rows = [
-        [one.column, kinds.get(one.column, "left out"), one.message, one.action, one.flag] for one in found.findings
-    ]
+    rows = [[one.column, kinds[one.column], one.message, one.action, one.flag] for one in found.findings]
     rows += [[name, kind, "", "", ""] for name, kind in kinds.items() if name not in said and name]
     what = f"{len(found.classes)} classes" if found.classes else found.task
     title = f"{found.table}: {found.rows} rows, {len(found.columns)} columns, {what}"

@@ -125,23 +125,23 @@ def findings(table: Table, target: str, learnt: Collection[str], options: Option
     if options.time is not None:
         name = options.time.strip(BLANKS)
         message = "orders the rows: the last are kept aside, and every fold is judged by later rows"
-        found.append(_said("time", name, message, learnt))
+        found.append(Finding("time", name, message, *_use(name, learnt, "")))
     if options.group is not None:
         name = options.group.strip(BLANKS)
         message = f"{table.frame[name].n_unique()} groups in {table.frame.height} rows, none on both sides of a split"
-        found.append(_said("group", name, message, learnt))
+        found.append(Finding("group", name, message, *_use(name, learnt, flag("--keep", name))))
     if options.weight is not None:
         name = options.weight.strip(BLANKS)
-        found.append(_said("weight", name, "says how much each row counts: all figures are weighted", learnt))
+        message = "says how much each row counts: all figures are weighted"
+        found.append(Finding("weight", name, message, *_use(name, learnt, flag("--keep", name))))
     if options.time is None and options.group is None:
         found += _tying(table, target, learnt, options)
     return found
 
 
-def _said(code: str, name: str, message: str, learnt: Collection[str]) -> Finding:
-    if name in learnt:
-        return Finding(code, name, message, "learnt from as well", flag("--exclude", name))
-    return Finding(code, name, message, "not learnt from", flag("--keep", name) if code != "time" else "")
+def _use(name: str, learnt: Collection[str], otherwise: str) -> tuple[str, str]:
+    """Whether a column is learnt from beside what it is for, and the flag that changes that."""
+    return ("learnt from as well", flag("--exclude", name)) if name in learnt else ("not learnt from", otherwise)
 
 
 def _tying(table: Table, target: str, learnt: Collection[str], options: Options) -> list[Finding]:
