@@ -171,7 +171,7 @@ _METRICS: Final[Mapping[Task, Callable[[Any], dict[str, Metric]]]] = {
 
 
 def _mean(values: NDArray[Any], w: Weights) -> Values:
-    return np.asarray(w @ values.astype(np.float64) / w.sum(axis=1))
+    return np.asarray(w @ values.astype(np.float64) / (w @ np.ones(len(values))))  # added alike: a mean of ones is one
 
 
 def _f1(said: NDArray[np.bool_], true: NDArray[np.bool_], w: Weights) -> Values:
@@ -203,7 +203,7 @@ def _roc_auc(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:
     positives, negatives = _ranked(p, true, w)
     above = np.cumsum(positives, axis=1) - positives / 2
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    return _share((above * negatives).sum(axis=1), pairs, np.nan)
+    return np.minimum(_share((above * negatives).sum(axis=1), pairs, np.nan), 1.0)  # sums of weights are rounded
 
 
 def _pr_auc(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:
@@ -213,7 +213,7 @@ def _pr_auc(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:
     seen = caught + np.cumsum(negatives, axis=1)
     precision = _share(caught, seen, 0.0)
     total = positives.sum(axis=1)
-    return _share((precision * positives).sum(axis=1), total, np.nan)
+    return np.minimum(_share((precision * positives).sum(axis=1), total, np.nan), 1.0)
 
 
 def _calibration_error(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:
