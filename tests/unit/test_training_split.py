@@ -94,8 +94,8 @@ def test_values_may_be_split_by_groups_too() -> None:
 @pytest.mark.parametrize(
     ("group", "sentence"),
     [
-        (lambda owner: None if owner == "c3" else owner, "--group names 'customer', which is missing in . rows"),
-        (lambda owner: "?" if owner == "c3" else owner, "which is missing in . rows; fill it"),
+        (lambda owner: None if owner == "c3" else owner, "--group names 'customer', which is missing in . of"),
+        (lambda owner: "?" if owner == "c3" else owner, "rows; fill it or leave them out"),
         (lambda owner: min(int(owner[1:]), 3), "1 group is left to learn from, fewer than the 3 folds"),
         (lambda owner: int(owner[1:]) % 2, "its 2 groups are too few, or too uneven, to keep rows aside"),
         (lambda _: "all", "its 1 group is too few"),

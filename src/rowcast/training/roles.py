@@ -107,7 +107,9 @@ def _groups(table: Table, asked: str) -> NDArray[np.intp]:
     series = _present(table.require(name))
     lost = series.null_count()
     if lost:
-        raise TableError(f"--group names {name!r}, which is missing in {lost} rows; fill it or leave those rows out")
+        raise TableError(
+            f"--group names {name!r}, which is missing in {lost} of {len(series)} rows; fill it or leave them out"
+        )
     return series.rank("dense").to_numpy().astype(np.intp)
 
 
