@@ -71,7 +71,7 @@ def test_every_candidate_learns_from_the_heavy_rows(rng: Rng, candidate: Candida
     rows = Labelled(matrix, told, np.where(heavy, 1.99, 0.01))
     validation = Labelled(matrix, told, rows.weight) if validated else None
 
-    raw = candidate.fit(rows, candidate.defaults(setting(task)), setting(task), validation).raw(matrix)
+    raw = candidate.fit(rows, candidate.starts(setting(task))[0], setting(task), validation).raw(matrix)
 
     if task == "regression":
         assert np.corrcoef(raw[:, 0], rule)[0, 1] > 0.7
@@ -97,7 +97,7 @@ def test_every_candidate_copes_with_a_fold_that_lacks_a_class(
     rows = Labelled(matrix, rng.choice(present, 60), weight)
     held = Labelled(matrix, rng.integers(0, 3 if task == "multiclass" else 2, 60), weight) if validated else None
 
-    raw = candidate.fit(rows, candidate.defaults(setting(task, 60)), setting(task, 60), held).raw(matrix)
+    raw = candidate.fit(rows, candidate.starts(setting(task, 60))[0], setting(task, 60), held).raw(matrix)
 
     assert raw.shape == (60, 3 if task == "multiclass" else 1)
     assert np.isfinite(raw).all()

@@ -46,7 +46,9 @@ def train(
     time: Time = None,
     group: Group = None,
     weight: Weight = None,
-    candidates: Annotated[str | None, typer.Option(help="Kinds to try, by comma [logistic,boosting,forest].")] = None,
+    candidates: Annotated[
+        str | None, typer.Option(help="Kinds to try, by comma [logistic,boosting,forest,extra].")
+    ] = None,
     class_weight: Annotated[str | None, typer.Option(help="none, or balanced: rare classes count more [none].")] = None,
     metric: Annotated[str | None, typer.Option(help="What to choose by [roc_auc, log_loss or rmse].")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 20,

@@ -1,6 +1,6 @@
 """Which models answer in the end: the best one, or a few of different kinds whose answers are averaged.
 
-Decided on out-of-fold answers alone. One model is served faster than several: they must win by more than noise.
+Decided on out-of-fold answers alone. One model is served faster than several: they must win by more than a hair.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from rowcast.training.problem import Problem
 from rowcast.training.tune import Attempt, Outcome, train_best
 
 PICKS: Final = 8
-MOST: Final = 3
-LEAST_GAIN: Final = 0.03
+MOST: Final = 4
+LEAST_GAIN: Final = 0.01
 """Share of the way to perfect, below which a second model is not worth its time in every answer."""
 
 Answers = NDArray[np.float64]
@@ -90,7 +90,7 @@ class Jury:
 
 
 def choose(found: Outcome, problem: Problem, metric: str) -> Choice:
-    """The best model, or the average of a few when it is better by more than one standard error over the folds."""
+    """The best model, or the average of a few when that is better."""
     judges = found.judges
     rivals = [
         Member(each, calibrate.fit(each.raw, judges.target, problem.task, judges.weight, problem.class_weights), 1.0)
@@ -132,11 +132,8 @@ def _greedy(jury: Jury, answers: Sequence[Answers]) -> list[int]:
 
 def _worth_it(gains: NDArray[np.float64], score: float, metric: str) -> bool:
     gains = gains[np.isfinite(gains)]
-    if len(gains) < 2:
-        return False
-    noise = float(gains.std(ddof=1)) / np.sqrt(len(gains))
     missing = 1.0 - score if metric in metrics.GREATER else score
-    return bool(gains.mean() > max(noise, LEAST_GAIN * missing))
+    return bool(len(gains) and gains.mean() > LEAST_GAIN * missing)
 
 
 def train_choice(problem: Problem, choice: Choice, setting: Setting) -> Trained:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,8 +45,8 @@ class Logistic:
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass"})
 
-    def defaults(self, _setting: Setting) -> Params:
-        return {"strength": 1.0}
+    def starts(self, _setting: Setting) -> Sequence[Params]:
+        return {"strength": 1.0}, {"strength": 0.03}
 
     def suggest(self, trial: optuna.Trial, _setting: Setting) -> Params:
         return {"strength": trial.suggest_float(f"{self.name}.strength", 1e-3, 1e3, log=True)}
@@ -81,8 +81,8 @@ class Sparse:
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"regression"})
 
-    def defaults(self, _setting: Setting) -> Params:
-        return {"alpha": 0.01, "l1_ratio": 0.5}
+    def starts(self, _setting: Setting) -> Sequence[Params]:
+        return ({"alpha": 0.01, "l1_ratio": 0.5},)
 
     def suggest(self, trial: optuna.Trial, _setting: Setting) -> Params:
         return {

@@ -28,7 +28,7 @@ from rowcast.training.problem import Problem, Rows, pose
 from rowcast.training.story import CandidateScore, Event, Options, Progress, Result
 from rowcast.training.tune import Outcome, search
 
-VERSIONED: Final = ("rowcast", "numpy", "polars", "scikit-learn", "lightgbm", "optuna", "onnx", "onnxruntime")
+VERSIONED: Final = ("rowcast", "numpy", "polars", "scikit-learn", "lightgbm", "optuna", "onnx", "onnxruntime", "torch")
 
 
 @dataclass(frozen=True)

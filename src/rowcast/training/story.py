@@ -42,7 +42,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     """Seconds for the search; what was found by then is used."""
     jobs: int = 1
-    candidates: tuple[str, ...] = ("logistic", "boosting", "forest")
+    candidates: tuple[str, ...] = ("logistic", "boosting", "forest", "extra")
     """Where a value is predicted, `ridge` takes the place of `logistic`."""
     metric: str | None = None
     holdout: float = 0.2

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Final
 
 import numpy as np
@@ -234,12 +235,18 @@ def _optimise(trying: Search, candidates: dict[str, Candidate], options: Options
 
 
 def _next(trial: optuna.Trial, candidates: dict[str, Candidate], setting: Setting) -> tuple[Candidate, Params]:
-    """The good default of every kind first, then what the sampler thinks best."""
-    if trial.number < len(candidates):
-        candidate = list(candidates.values())[trial.number]
-        return candidate, candidate.defaults(setting)
+    """The good defaults of every kind first, then what the sampler thinks best."""
+    starts = _starts(candidates.values(), setting)
+    if trial.number < len(starts):
+        return starts[trial.number]
     candidate = candidates[trial.suggest_categorical("candidate", list(candidates))]
     return candidate, candidate.suggest(trial, setting)
+
+
+def _starts(candidates: Iterable[Candidate], setting: Setting) -> list[tuple[Candidate, Params]]:
+    """The first guess of every kind, then the second guesses."""
+    guesses = [[(candidate, params) for params in candidate.starts(setting)] for candidate in candidates]
+    return [guess for turn in zip_longest(*guesses) for guess in turn if guess is not None]
 
 
 def _event(trying: Search, name: str, done: int, total: int, spent: float, options: Options) -> Event:
