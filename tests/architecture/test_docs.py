@@ -27,6 +27,7 @@ TOUR = (
     "tutorial.md",
     "howto/score-a-table.md",
     "howto/python.md",
+    "howto/rows.md",
     "howto/history.md",
     "reference/http.md",
     "reference/history.md",

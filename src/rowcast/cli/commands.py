@@ -27,7 +27,9 @@ Positive = Annotated[str | None, typer.Option(help="The label that `score` is th
 Exclude = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Learn nothing from these.")]
 Keep = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Learn from these as they are.")]
 Map = Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Mend a label; give it once a label.")]
-Time = Annotated[str | None, typer.Option(metavar="COLUMN", help="Keep the last rows by this column aside.")]
+Time = Annotated[str | None, typer.Option(metavar="COLUMN", help="Judge by the last rows of this column.")]
+Group = Annotated[str | None, typer.Option(metavar="COLUMN", help="Keep rows of equal value on one side.")]
+Weight = Annotated[str | None, typer.Option(metavar="COLUMN", help="How much each row counts.")]
 OnlyModel = Annotated[str | None, typer.Option("--model", help="Only this model's predictions.")]
 
 
@@ -42,8 +44,11 @@ def train(
     keep: Keep = None,
     map: Map = None,  # noqa: A002 - the option is --map
     time: Time = None,
+    group: Group = None,
+    weight: Weight = None,
     candidates: Annotated[str | None, typer.Option(help="Kinds to try [logistic,boosting,forest,extra].")] = None,
-    metric: Annotated[str | None, typer.Option(help="What to tune for [roc_auc, log_loss or rmse].")] = None,
+    class_weight: Annotated[str | None, typer.Option(help="none, or balanced: rare classes count more [none].")] = None,
+    metric: Annotated[str | None, typer.Option(help="What to choose by [roc_auc, log_loss or rmse].")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 20,
     timeout: Annotated[float | None, typer.Option(min=1, help="Stop tuning after so many seconds.")] = None,
     seed: Annotated[int, typer.Option(help="Same data, seed and trials: same model.")] = 0,
@@ -64,7 +69,10 @@ def train(
         "keep": keep,
         "map": map,
         "time": time,
+        "group": group,
+        "weight": weight,
         "candidates": tuple(part.strip() for part in candidates.split(",")) if candidates else None,
+        "class_weight": class_weight,
         "metric": metric,
         "trials": trials,
         "timeout": timeout,
@@ -84,6 +92,8 @@ def check(
     keep: Keep = None,
     map: Map = None,  # noqa: A002 - the option is --map
     time: Time = None,
+    group: Group = None,
+    weight: Weight = None,
     json: Json = False,
 ) -> None:
     """Say what a table holds and hides, column by column; nothing is trained."""
@@ -97,6 +107,8 @@ def check(
         "keep": keep,
         "map": map,
         "time": time,
+        "group": group,
+        "weight": weight,
     }
     training.check(table, training.given(options), as_json=json)
 

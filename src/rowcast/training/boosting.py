@@ -107,11 +107,11 @@ class Boosting:
     def fit(self, rows: Labelled, params: Params, setting: Setting, validation: Labelled | None = None) -> Fitted:
         rounds = params.get("rounds", self.MOST_ROUNDS)
         settings = _lightgbm_settings(setting) | {key: value for key, value in params.items() if key != "rounds"}
-        data = lightgbm.Dataset(rows.matrix, rows.target, params=settings, free_raw_data=False)
+        data = lightgbm.Dataset(rows.matrix, rows.target, weight=rows.weight, params=settings, free_raw_data=False)
         stops: list[Any] = [_stop_in_time(setting.out_of_time)]
         held: list[lightgbm.Dataset] = []
         if validation is not None:
-            held = [data.create_valid(validation.matrix, validation.target)]
+            held = [data.create_valid(validation.matrix, validation.target, weight=validation.weight)]
             stops.append(lightgbm.early_stopping(self.PATIENCE, verbose=False))
         booster = lightgbm.train(settings, data, rounds, valid_sets=held, callbacks=stops)
         best = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()

@@ -70,13 +70,18 @@ class Jury:
     metric: str
     task: Task
     target: NDArray[Any]
+    weight: NDArray[np.float64] | None
     folds: Sequence[NDArray[np.intp]]
 
     def scores(self, answers: Answers) -> NDArray[np.float64]:
         """One score a fold, the greater the better; NaN where a fold cannot be scored."""
         sign = 1.0 if self.metric in metrics.GREATER else -1.0
+        weights = [None if self.weight is None else self.weight[fold] for fold in self.folds]
         return np.array(
-            [sign * metrics.score(self.metric, answers[fold], self.target[fold], self.task) for fold in self.folds]
+            [
+                sign * metrics.score(self.metric, answers[fold], self.target[fold], self.task, weight)
+                for fold, weight in zip(self.folds, weights, strict=True)
+            ]
         )
 
     def mean(self, answers: Answers) -> float:
@@ -86,12 +91,15 @@ class Jury:
 
 def choose(found: Outcome, problem: Problem, metric: str) -> Choice:
     """The best model, or the average of a few when that is better."""
-    target = problem.training.target
-    rivals = [Member(each, calibrate.fit(each.raw, target, problem.task), 1.0) for each in found.attempts]
+    judges = found.judges
+    rivals = [
+        Member(each, calibrate.fit(each.raw, judges.target, problem.task, judges.weight, problem.class_weights), 1.0)
+        for each in found.attempts
+    ]
     single = Choice((rivals[0],), found.best.score)
     if len(rivals) == 1:
         return single
-    jury = Jury(metric, problem.task, target, found.folds)
+    jury = Jury(metric, problem.task, judges.target, judges.weight, found.folds)
     answers = [rival.answers() for rival in rivals]
     picked = Counter(_greedy(jury, answers))
     if len(picked) == 1:
@@ -153,4 +161,5 @@ def described(choice: Choice, trained: Trained) -> tuple[dict[str, Any], dict[st
 
 
 def _calibration(found: Calibration) -> dict[str, Any]:
-    return {"method": found.method, "scale": found.scale, "shift": found.shift}
+    shifts = {"shifts": list(found.shifts)} if found.shifts else {}
+    return {"method": found.method, "scale": found.scale, "shift": found.shift, **shifts}

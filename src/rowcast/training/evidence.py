@@ -205,6 +205,8 @@ def importance(bench: Bench) -> tuple[tuple[Importance, ...], int]:
     rows, output, repeats = _sampled(bench, len(columns), rng)
     weights = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=RESAMPLES).astype(np.float64)
     weights[0] = 1.0  # the rows as they are: the value itself
+    if rows.weight is not None:
+        weights *= rows.weight
     sign = 1.0 if bench.metric in metrics.GREATER else -1.0
     base = _scores(bench, output, rows.target, weights)
     found = []

@@ -98,7 +98,7 @@ class DecisionTree:
 
     def fit(self, rows: Labelled, params: Params, setting: Setting, _validation: Labelled | None = None) -> Fitted:
         kind = DecisionTreeRegressor if setting.task == "regression" else DecisionTreeClassifier
-        fitted = kind(**params, random_state=setting.seed).fit(rows.matrix, rows.target)
+        fitted = kind(**params, random_state=setting.seed).fit(*rows)
         return _grove([fitted], rows, params, setting)
 
 
@@ -135,7 +135,7 @@ class Forest:
         model = kind(**settings, n_estimators=0, warm_start=True, n_jobs=setting.jobs, random_state=setting.seed)
         while model.n_estimators < most:
             model.set_params(n_estimators=min(model.n_estimators + self.STEP, most))
-            model.fit(rows.matrix, rows.target)
+            model.fit(*rows)
             if validation is not None and setting.out_of_time():
                 break  # judged with the trees it has, and grown no larger if it is chosen
         return _grove(model.estimators_, rows, {**params, "rounds": model.n_estimators}, setting)

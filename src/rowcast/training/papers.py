@@ -67,6 +67,7 @@ def card(manifest: Manifest, findings: Sequence[Finding]) -> str:
         "## Data",
         f"- Table: {training.table}, {training.rows} rows with a target, sha256 `{training.sha256}`",
         f"- Kept aside for measuring: {training.options.get('holdout', 0):.0%} of the rows, never used to choose",
+        *_split_lines(training.options),
         "",
         "## Model",
         f"- Kind: {training.candidate}, chosen by cross-validated {manifest.metric} = {manifest.score:.4f}",
@@ -93,6 +94,22 @@ def card(manifest: Manifest, findings: Sequence[Finding]) -> str:
         *[f"- {_finding_line(finding)}" for finding in findings],
     ]
     return "\n".join(lines) + "\n"
+
+
+def _split_lines(options: dict[str, Any]) -> list[str]:
+    """What decided beside chance which rows are learnt from, and how much each counts."""
+    lines = []
+    if options.get("time"):
+        lines.append(
+            f"- Split by time: the rows kept aside, and those that judge each fold, are later by {options['time']}"
+        )
+    if options.get("group"):
+        lines.append(f"- Split by group: rows of equal {options['group']} are never on both sides")
+    if options.get("weight"):
+        lines.append(f"- Weighted: all figures below count each row by its {options['weight']}")
+    if options.get("class_weight", "none") != "none":
+        lines.append("- Classes count the same in fits; probabilities are brought back to the real shares")
+    return lines
 
 
 def _settings_lines(params: dict[str, Any]) -> list[str]:

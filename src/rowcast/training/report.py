@@ -136,6 +136,9 @@ def _search(manifest: Manifest, candidates: Sequence[CandidateScore], trials: Se
 def _measures(manifest: Manifest) -> str:
     rows = [(_named(name), number(m.value), number(m.low), number(m.high)) for name, m in manifest.holdout.items()]
     says = "Rows that were never used to fit, tune, calibrate or choose; intervals are 95 % by bootstrap"
+    weight = manifest.training.options.get("weight")
+    if weight:
+        says += f"; each row counts by its {weight}, whereas curves, matrices and slices below count rows alike"
     return table(says, ("metric", "value", "from", "to"), rows, 3)
 
 

@@ -24,7 +24,7 @@ from rowcast.training.ensemble import Choice
 from rowcast.training.evidence import Bench
 from rowcast.training.export import export
 from rowcast.training.pipeline import Trained
-from rowcast.training.problem import Problem, pose
+from rowcast.training.problem import Problem, Rows, pose
 from rowcast.training.story import CandidateScore, Event, Options, Progress, Result
 from rowcast.training.tune import Outcome, search
 
@@ -37,6 +37,8 @@ class Model:
 
     problem: Problem
     choice: Choice
+    judges: Rows
+    """Those that the choice has out-of-fold answers for."""
     metric: str
     trained: Trained
     content: bytes
@@ -86,7 +88,7 @@ def train(
 
     progress(Event(stage="export", message="one ONNX graph from raw columns"))
     content, output = export(trained, problem.plan, len(problem.classes))
-    model = Model(problem, choice, metric, trained, content, output, open_graph(content, output.name))
+    model = Model(problem, choice, found.judges, metric, trained, content, output, open_graph(content, output.name))
 
     progress(Event(stage="certify", message="the graph against the trained model"))
     proof = prove(model, options.seed)
@@ -131,14 +133,16 @@ def prove(model: Model, seed: int) -> Proof:
     parity = certify.certify(reference, answers, decision, spread)
     aside = problem.holdout  # the probe begins with these rows
     output = answers[: len(aside)]
-    return Proof(decision, parity, metrics.holdout(decision, output, aside.target, seed), output)
+    return Proof(
+        decision, parity, metrics.holdout(decision, output, aside.target, seed, aside.weight, aside.group), output
+    )
 
 
 def _threshold(model: Model, reference: NDArray[Any]) -> float:
     """Chosen on out-of-fold scores; it keeps clear of the scores to be compared, whose labels it never sees."""
     scores = model.choice.answers().astype(np.float32)
     seen = reference[:, model.problem.positive].astype(np.float32)
-    return calibrate.threshold(scores, model.problem.training.target, model.metric, seen)
+    return calibrate.threshold(scores, model.judges.target, model.metric, seen, model.judges.weight)
 
 
 def _manifest(model: Model, proof: Proof, table: Table, options: Options, now: datetime) -> Manifest:

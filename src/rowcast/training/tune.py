@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from rowcast.errors import TrainingError
-from rowcast.training import features, metrics
+from rowcast.training import calibrate, features, metrics, split
 from rowcast.training.calibrate import Calibration
 from rowcast.training.candidate import Candidate, Labelled, Params, Raw, Setting
 from rowcast.training.candidates import chosen
 from rowcast.training.features import Features, Numbers, Style
 from rowcast.training.pipeline import Pipeline
-from rowcast.training.problem import Problem, Rows, folds
+from rowcast.training.problem import Problem, Rows
 from rowcast.training.story import CandidateScore, Event, Options, Progress
 
 LAST_FIT: Final = 1.5
@@ -35,15 +35,19 @@ class Attempt:
     params: Params
     score: float
     raw: Raw
-    """Out-of-fold raw scores of every training row."""
+    """Out-of-fold raw scores of every row that judged."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The best attempt of each kind, best kind first, and the rows of each fold they were judged on."""
+    """The best attempt of each kind, best kind first, the training rows that judged them, and those of each fold.
+
+    In order of time the first rows only learn: no fold judges by them.
+    """
 
     attempts: tuple[Attempt, ...]
     scores: tuple[CandidateScore, ...]
+    judges: Rows
     folds: tuple[NDArray[np.intp], ...]
 
     @property
@@ -58,6 +62,7 @@ class Fold:
     train: Rows
     valid: Rows
     places: NDArray[np.intp]
+    """Where the validated rows stand among all that judge."""
 
 
 @dataclass
@@ -83,6 +88,7 @@ class Search:
     setting: Setting
     metric: str
     cuts: list[Fold]
+    judges: Rows
     standings: dict[str, Standing]
     seconds_left: Callable[[], float]
     _matrices: dict[tuple[int, Style], tuple[Numbers, Numbers]] = field(default_factory=dict)
@@ -99,16 +105,16 @@ class Search:
     def _cross_validated(
         self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]
     ) -> Attempt:
-        raw = np.zeros((len(self.problem.training), self.setting.width))
+        raw = np.zeros((len(self.judges), self.setting.width))
         scores, rounds = [], []
         standing = self.standings[candidate.name]
         for index, fold in enumerate(self.cuts):
             started = time.monotonic()
             train, valid = self._matrix(index, candidate.style)
-            rows, held = Labelled(train, fold.train.target), Labelled(valid, fold.valid.target)
+            rows, held = labelled(train, fold.train), labelled(valid, fold.valid)
             fitted = candidate.fit(rows, params, self.setting, held)
             raw[fold.places] = fitted.raw(valid)
-            scores.append(self._score(raw[fold.places], fold.valid.target))
+            scores.append(self._score(raw[fold.places], fold.valid))
             rounds.append(fitted.params.get("rounds", 0))
             standing.seconds += time.monotonic() - started
             standing.folds += 1
@@ -116,9 +122,9 @@ class Search:
         known = {"rounds": max(1, round(float(np.mean(rounds))))} if any(rounds) else {}
         return Attempt(candidate, params | known, self._mean(scores), raw)
 
-    def _score(self, raw: Raw, target: NDArray[np.float64]) -> float:
-        task = self.problem.task
-        return metrics.score(self.metric, Calibration(task).answers(raw), target, task)
+    def _score(self, raw: Raw, rows: Rows) -> float:
+        answers = calibrate.plain(self.problem.task, self.problem.class_weights).answers(raw)
+        return metrics.score(self.metric, answers, rows.target, self.problem.task, rows.weight)
 
     def _mean(self, scores: list[float]) -> float:
         """Of the folds that can be scored: one without a positive row has no AUC."""
@@ -154,7 +160,12 @@ def fit_features(problem: Problem, rows: Rows, style: Style) -> tuple[Features, 
         wanted = np.eye(problem.width)[rows.target]
     else:
         wanted = rows.target.astype(np.float64)[:, None]
-    return features.fit(rows.numbers, rows.texts, wanted, style)
+    return features.fit(rows.numbers, rows.texts, wanted, style, split.inner(rows.tie), rows.weight)
+
+
+def labelled(matrix: Numbers, rows: Rows) -> Labelled:
+    """The matrix of these rows, as a candidate learns from it."""
+    return Labelled(matrix, rows.target, rows.emphasis)
 
 
 def search(problem: Problem, options: Options, progress: Progress) -> tuple[Outcome, Setting]:
@@ -172,7 +183,7 @@ def search(problem: Problem, options: Options, progress: Progress) -> tuple[Outc
     candidates = {candidate.name: candidate for candidate in chosen(options.candidates, problem.task)}
     metric = metrics.named(options.metric, problem.task)
     standings = {name: Standing() for name in candidates}
-    trying = Search(problem, setting, metric, _cuts(problem, options), standings, seconds_left)
+    trying = Search(problem, setting, metric, *_cuts(problem, options), standings, seconds_left)
     with threadpool_limits(options.jobs):
         _optimise(trying, candidates, options, progress)
     found = {name: standing.best for name, standing in trying.standings.items() if standing.best is not None}
@@ -182,7 +193,7 @@ def search(problem: Problem, options: Options, progress: Progress) -> tuple[Outc
     ranked = sorted(found, key=lambda name: sign * found[name].score)
     scores = tuple(_score_of(found[name], trying.standings[name]) for name in ranked)
     places = tuple(cut.places for cut in trying.cuts)
-    return Outcome(tuple(found[name] for name in ranked), scores, places), setting
+    return Outcome(tuple(found[name] for name in ranked), scores, trying.judges, places), setting
 
 
 def _optimise(trying: Search, candidates: dict[str, Candidate], options: Options, progress: Progress) -> None:
@@ -253,14 +264,13 @@ def _event(trying: Search, name: str, done: int, total: int, spent: float, optio
     )
 
 
-def _cuts(problem: Problem, options: Options) -> list[Fold]:
+def _cuts(problem: Problem, options: Options) -> tuple[list[Fold], Rows]:
+    """The folds, and the rows that judge in one of them."""
     rows = problem.training
-    fold = folds(rows.target, problem.task, options.folds, options.seed)
-    cuts = []
-    for index in range(options.folds):
-        inside = np.flatnonzero(fold == index)
-        cuts.append(Fold(rows.take(np.flatnonzero(fold != index)), rows.take(inside), inside))
-    return cuts
+    sides = split.folds(rows.target, problem.task, options.folds, options.seed, rows.tie)
+    judging = np.sort(np.concatenate([judge for _, judge in sides]))
+    cuts = [Fold(rows.take(learn), rows.take(judge), np.searchsorted(judging, judge)) for learn, judge in sides]
+    return cuts, rows if len(judging) == len(rows) else rows.take(judging)
 
 
 def _score_of(best: Attempt, standing: Standing) -> CandidateScore:
@@ -271,5 +281,5 @@ def train_best(problem: Problem, best: Attempt, setting: Setting, calibration: C
     """The chosen way, on the whole training part."""
     made, matrix = fit_features(problem, problem.training, best.candidate.style)
     with threadpool_limits(setting.jobs):
-        fitted = best.candidate.fit(Labelled(matrix, problem.training.target), best.params, setting)
+        fitted = best.candidate.fit(labelled(matrix, problem.training), best.params, setting)
     return Pipeline(problem.task, problem.positive, made, fitted, calibration)
