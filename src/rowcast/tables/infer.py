@@ -128,7 +128,20 @@ def _column(series: pl.Series, kept: bool) -> tuple[Column | None, list[Finding]
     dropped = _identifier(column, texts)
     if dropped is not None:
         return None, [dropped]
-    return _codes(column, texts) or (column, findings)
+    coded = _codes(column, texts)
+    if coded is None and column.kind == "category":
+        findings = [*findings, *notice.many_levels(name, len(texts.values), texts.rows - texts.missing)]
+    column, findings = coded or (column, findings)
+    return column, [*findings, *_told_by_itself(column, texts)]
+
+
+def _told_by_itself(column: Column, texts: _Texts) -> list[Finding]:
+    """What is worth saying of a column in use, whatever its kind."""
+    present, distinct = texts.rows - texts.missing, len(texts.values)
+    found = [*notice.named_like_weight(column.name), *notice.gaps(column.name, texts.missing, texts.rows, distinct)]
+    if column.kind in ("category", "integer") and _id_name(column.name) and FEW_ROWS <= distinct < present:
+        found += notice.repeated_id(column.name, distinct, present)
+    return found
 
 
 def _codes(column: Column, texts: _Texts) -> tuple[Column, list[Finding]] | None:
@@ -138,7 +151,7 @@ def _codes(column: Column, texts: _Texts) -> tuple[Column, list[Finding]] | None
     padded = any(isinstance(value, str) and len(value) > 1 and value.startswith("0") for value in texts.values)
     if padded or not notice.is_codes(np.array(texts.values, np.float64), texts.counts):
         return None
-    message = f"{len(texts.values)} large whole numbers, far apart and often repeated, are codes"
+    message = "large whole numbers, far apart and often repeated, are codes"
     finding = Finding("code", column.name, message, "taken as categories", flag("--keep", column.name))
     return _category(column.name, texts), [finding]
 
@@ -209,6 +222,8 @@ def _text_numbers(name: str, texts: _Texts, forms: tuple[str, ...]) -> tuple[Col
     if forms:
         whole = bool(np.all(numbers == np.trunc(numbers))) and not any("." in value for value in texts.values)
     column, findings = _numbers(name, texts, forms, numbers, whole)
+    if whole:
+        findings.extend(notice.leading_zeros(name, texts.values))
     if forms:
         findings.append(Finding("number-forms", name, f"numbers are written as {', '.join(forms)}", "read as numbers"))
     return column, findings
@@ -239,6 +254,7 @@ def _numbers(
         message = f"whole numbers above {EXACT_FLOAT32:,} are rounded to seven digits by the model"
         findings.append(Finding("large-integer", name, message, "used as numbers", flag("--exclude", name)))
     findings.extend(notice.sentinels(name, numbers, texts.counts, whole))
+    findings.extend(notice.amounts(name, numbers, texts.counts, missing=texts.missing, whole=whole))
     middle = _median(numbers, np.array(texts.counts))
     low, high = float(numbers.min()), float(numbers.max())
     example = int(middle) if whole else middle

@@ -92,7 +92,7 @@ def pose(table: Table, options: Options) -> Problem:
         name,
         rows.take(training),
         rows.take(holdout),
-        (*profile.findings, *given, *found.findings),
+        check.ranked([*profile.findings, *given, *found.findings]),
     )
 
 
