@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from rowcast.errors import RowcastError
+
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
@@ -17,16 +19,16 @@ def print_json(value: Any) -> None:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Plain lines on standard output; whoever reads them may stop reading."""
+    """Plain lines on standard output; whoever reads them may stop reading. RowcastError when they cannot be written."""
     try:
         for line in lines:
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
-    except (
-        BrokenPipeError
-    ):  # `rowcast history list | head`: nobody is left to print to, at the interpreter's end either
+    except OSError as error:  # at the interpreter's end nothing must be left to write
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        if isinstance(error, BrokenPipeError):  # `rowcast history list | head`: nobody is left to print to
+            sys.exit(0)
+        raise RowcastError(f"standard output cannot be written: {error.strerror}") from None
 
 
 def print_table(
