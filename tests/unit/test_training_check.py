@@ -254,7 +254,10 @@ def test_the_gravest_comes_first() -> None:
     ("column", "says"),
     [
         (np.where(np.arange(1200) == 7, 2207, 1950 + RNG.integers(0, 60, 1200)), "goes up to 2,207"),
-        (np.where(np.arange(1200) == 7, 144, RNG.integers(20, 70, 1200)), "holds 1 ages that nobody has (144)"),
+        (
+            np.where(np.arange(1200) == 7, 144, RNG.integers(20, 70, 1200)),
+            "holds ages that nobody has, in 1 of 1200 rows (144)",
+        ),
     ],
 )
 def test_values_far_outside_are_said(column: Any, says: str) -> None:
@@ -288,6 +291,14 @@ def test_zeros_apart_from_all_others_are_asked_about() -> None:
         "size": "0 in 10 rows lies far below all others: does it mean missing?",
         "assets": "is 0 in 196 rows and empty in 12: does 0 mean missing too?",
     }
+
+
+def test_a_text_among_numbers_is_shown() -> None:
+    cells = ["n.a. yet" if place == 3 else str(place % 90) for place in range(ROWS)]
+
+    said = found("almost-number", {"days": cells})
+
+    assert [finding.message for finding in said] == ["holds numbers, and in 1 of 600 rows 'n.a. yet'"]
 
 
 def test_weights_gaps_and_padded_numbers_are_said() -> None:

@@ -85,6 +85,11 @@ class FolderRegistry:
             )
         return folder
 
+    def ready(self, name: str) -> None:
+        """RegistryError when nothing could be published under this name; asked before long work."""
+        with self._staging(self.root / check_name(name)):
+            pass
+
     def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:
         """Fill a hidden folder, then rename it to the next free version; whoever loses a race takes the one after."""
         home = self.root / check_name(name)

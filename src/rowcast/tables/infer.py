@@ -127,7 +127,7 @@ def _column(series: pl.Series, kept: bool) -> tuple[Column | None, list[Finding]
         return column, findings
     dropped = _identifier(column, texts)
     if dropped is not None:
-        return None, [dropped]
+        return None, [*(finding for finding in findings if finding.code == "almost-number"), dropped]
     coded = _codes(column, texts)
     if coded is None and column.kind == "category":
         findings = [*findings, *notice.many_levels(name, len(texts.values), texts.rows - texts.missing)]
@@ -192,7 +192,8 @@ def _text_kind(name: str, texts: _Texts) -> tuple[Column, list[Finding]]:
     if formats is not None:
         moments = [datetime_from_text(value, formats, "UTC") or 0 for value in texts.values]
         return _moments(name, texts, formats, moments), findings
-    return _category(name, texts), notice.unknown_levels(name, texts.values, texts.counts)
+    odd = notice.almost_numbers(name, texts.values, texts.counts)
+    return _category(name, texts), [*odd, *notice.unknown_levels(name, texts.values, texts.counts)]
 
 
 def _number_forms(values: Sequence[str]) -> tuple[str, ...] | None:
@@ -249,7 +250,8 @@ def _numbers(
 ) -> tuple[Column, list[Finding]]:
     findings = []
     if np.abs(numbers).max() >= FLOAT32_LIMIT:
-        raise TableError(f"column {name!r} holds numbers beyond ±{FLOAT32_LIMIT:.2g}; rescale it or leave it out")
+        fix = f"rescale it or leave it out with {flag('--exclude', name)}"
+        raise TableError(f"column {name!r} holds numbers beyond ±{FLOAT32_LIMIT:.2g}; {fix}")
     if whole and np.abs(numbers).max() > EXACT_FLOAT32:
         message = f"whole numbers above {EXACT_FLOAT32:,} are rounded to seven digits by the model"
         findings.append(Finding("large-integer", name, message, "used as numbers", flag("--exclude", name)))

@@ -31,6 +31,8 @@ OLDEST: Final = 110
 MOSTLY: Final = 0.5
 NEARLY_ALL: Final = 0.9
 MANY_LEVELS: Final = 500
+ODD_SHARE: Final = 0.1
+SHOWN: Final = 20
 _aged = re.compile(r"(^|[ _.\-])age([ _.\-]|$)", re.IGNORECASE).search
 _weight = re.compile(
     r"(^|[ _.\-])((fnl|final|sample|sampling|survey|case|person|row)[ _.\-]?(weight|wgt|wt)s?|wgt)$", re.IGNORECASE
@@ -96,7 +98,7 @@ def _ages(name: str, ranked: NDArray[np.float64], times: NDArray[np.int64]) -> l
     if not wrong.any():
         return []
     shown = ", ".join(_shown(age) for age in ranked[wrong][-3:])
-    message = f"holds {times[wrong].sum()} ages that nobody has ({shown})"
+    message = f"holds ages that nobody has, in {times[wrong].sum()} of {times.sum()} rows ({shown})"
     return [Finding("far-value", name, message, "used as it is; is it a mistake?")]
 
 
@@ -156,6 +158,18 @@ def leading_zeros(name: str, values: Sequence[Any]) -> list[Finding]:
         return []
     message = f"holds whole numbers with leading zeros, such as {led!r}: are they codes?"
     return [Finding("leading-zeros", name, message, "read as numbers", flag("--exclude", name))]
+
+
+def almost_numbers(name: str, values: Sequence[str], counts: Sequence[int]) -> list[Finding]:
+    """Texts that keep a column of numbers from being one."""
+    distinct = pl.Series(values)
+    odd = (~distinct.str.contains(PLAIN_NUMBER)).to_numpy()
+    rows = int(np.array(counts)[odd].sum())
+    if not rows or rows > ODD_SHARE * sum(counts):
+        return []
+    shown = ", ".join(repr(value[:SHOWN]) for value in distinct.filter(odd).to_list()[:3])
+    message = f"holds numbers, and in {rows} of {sum(counts)} rows {shown}"
+    return [Finding("almost-number", name, message, "taken as text; empty those cells to have it read as numbers")]
 
 
 def repeated_id(name: str, distinct: int, rows: int) -> list[Finding]:

@@ -68,6 +68,7 @@ def train(
     candidates.check(options.candidates)  # a typing mistake is told before any work
     problem = pose(table, options)
     metric = metrics.named(options.metric, problem.task)
+    registry.ready(options.name)  # not found out after an hour of trials
     progress(Event(stage="check", message=_described(problem), findings=problem.findings))
 
     trials: list[Event] = []
