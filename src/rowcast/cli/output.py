@@ -13,6 +13,10 @@ import msgspec
 from rowcast.errors import RowcastError
 
 
+WIDE = 30
+"""Characters that sentences get on a terminal of 80."""
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     print_lines([msgspec.json.format(msgspec.json.encode(value), indent=2).decode()])
@@ -32,9 +36,13 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 def print_table(
-    headings: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", whole: Sequence[str] = ()
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    title: str = "",
+    whole: Sequence[str] = (),
+    wide: Sequence[str] = (),
 ) -> None:
-    """A table: drawn on a terminal, tab-separated when piped. Columns in `whole` are never folded."""
+    """A table: drawn on a terminal, tab-separated when piped. Columns in `whole` are never folded, `wide` ones less."""
     if not sys.stdout.isatty():
         print_lines("\t".join(str(cell) for cell in row) for row in [headings, *rows])
         return
@@ -43,7 +51,7 @@ def print_table(
 
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading in whole)
+        table.add_column(heading, overflow="fold", no_wrap=heading in whole, min_width=WIDE if heading in wide else None)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     Console().print(table)

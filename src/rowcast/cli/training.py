@@ -50,7 +50,7 @@ def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
     rows += [[name, kind, "", "", ""] for name, kind in kinds.items() if name not in said and name]
     what = f"{len(found.classes)} classes" if found.classes else found.task
     title = f"{found.table}: {found.rows} rows, {len(found.columns)} columns, {what}"
-    output.print_table(["column", "kind", "noticed", "so", "change it with"], rows, title)
+    output.print_table(["column", "kind", "noticed", "so", "change it with"], rows, title, wide=["noticed"])
 
 
 def _grouped(findings: Sequence[Finding]) -> list[tuple[Finding, list[str], str]]:
@@ -81,7 +81,7 @@ def _document(result: Result) -> dict[str, Any]:
 def _print(result: Result) -> None:
     if result.findings:
         rows = [[", ".join(names), one.message, one.action, typed] for one, names, typed in _grouped(result.findings)]
-        output.print_table(["column", "noticed", "so", "change it with"], rows, "Data check")
+        output.print_table(["column", "noticed", "so", "change it with"], rows, "Data check", wide=["noticed"])
     rows = [[kind.name, f"{kind.score:.4f}", str(kind.trials), f"{kind.seconds:.1f}"] for kind in result.candidates]
     output.print_table(["candidate", f"cross-validated {result.metric}", "trials", "seconds"], rows, "Candidates")
     rows = [[name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}"] for name, m in result.holdout.items()]
