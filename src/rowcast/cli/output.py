@@ -12,7 +12,6 @@ import msgspec
 
 from rowcast.errors import RowcastError
 
-
 WIDE = 30
 """Characters that sentences get on a terminal of 80."""
 
@@ -51,7 +50,9 @@ def print_table(
 
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading in whole, min_width=WIDE if heading in wide else None)
+        table.add_column(
+            heading, overflow="fold", no_wrap=heading in whole, min_width=WIDE if heading in wide else None
+        )
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     Console().print(table)
