@@ -47,7 +47,7 @@ def broken_files(folder: Path) -> dict[str, bytes]:
         "twice.csv": b"a,a,y\n1,2,0\n",
         "unnamed.csv": b",,y\n1,2,0\n",
         "huge.csv": b"a,b,y\n1e308,1,0\n" + b"".join(b"%d,2,%d\n" % (index, index % 2) for index in range(60)),
-        "endless.csv": b"a,y\n1,inf\n" + b"".join(b"%d,%d.5\n" % (index % 9, index) for index in range(60)),
+        "endless.csv": b"a,y\n" + b"".join(b"%d,%d.5\n" % (index % 9, index) for index in range(60)) + b"1,inf\n",
         "deep.jsonl": b"[" * 100_000,
         "lists.jsonl": b"1\n2\n",
     }
