@@ -172,7 +172,7 @@ def test_repeated_moments_leave_fewer_folds_and_one_moment_leaves_none() -> None
 
 
 def test_only_rows_that_judged_are_calibrated_and_decided_on() -> None:
-    options = Options(target="y", name="x", time="day", trials=3, candidates=("logistic", "tree"))
+    options = Options(target="y", name="x", time="day", trials=3, candidates=("logistic", "ridge"))
     problem = pose(tables.from_memory(customers()), options)
 
     found, _ = search(problem, options, lambda event: None)

@@ -110,7 +110,7 @@ def pose(table: Table, options: Options) -> Problem:
         name,
         training,
         holdout,
-        (*profile.findings, *weightless, *tied, *given, *found.findings),
+        check.ranked([*profile.findings, *weightless, *tied, *given, *found.findings]),
         class_weights,
     )
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from rowcast import bundle
 from rowcast.bundle import Fingerprint, Manifest, Measure, Output, Parity
 from rowcast.domain.prediction import Decision
-from rowcast.errors import BundleError
 from rowcast.ports import Graph, OpenGraph, Reference, RegistryWriter
 from rowcast.tables import Table
 from rowcast.training import calibrate, candidates, certify, ensemble, metrics, papers, report
@@ -71,6 +70,7 @@ def train(
     candidates.check(options.candidates)  # a typing mistake is told before any work
     problem = pose(table, options)
     metric = metrics.named(options.metric, problem.task)
+    registry.ready(options.name)  # not found out after an hour of trials
     progress(Event(stage="check", message=_described(problem), findings=problem.findings))
 
     trials: list[Event] = []
@@ -192,7 +192,7 @@ def _bench(model: Model, proof: Proof, options: Options) -> Bench:
 def _publish(
     registry: RegistryWriter, model: Model, manifest: Manifest, page: str, options: Options
 ) -> tuple[Reference, str]:
-    """The published version and its digest; the alias moves last, when everything else is in place."""
+    """The published version and its digest."""
     problem = model.problem
     files = {
         bundle.MODEL: model.content,
@@ -202,9 +202,11 @@ def _publish(
         bundle.REPORT: page.encode(),
     }
     packed: list[Manifest] = []
-    reference = registry.publish(options.name, lambda folder: packed.append(_packed(folder, manifest, files)))
-    if options.alias is not None:
-        registry.point(reference, options.alias)
+
+    def fill(folder: Path) -> None:
+        packed.append(bundle.pack(folder, manifest, files))
+
+    reference = registry.publish(options.name, fill, options.alias)
     return reference, packed[-1].digest
 
 
@@ -216,13 +218,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:  # run from a source folder, or a runtime of another name
             continue
     return found
-
-
-def _packed(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> Manifest:
-    try:
-        return bundle.pack(folder, manifest, files)
-    except OSError as error:
-        raise BundleError(f"the bundle cannot be written to {folder}: {error.strerror}") from None
 
 
 def _described(problem: Problem) -> str:
