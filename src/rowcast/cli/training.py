@@ -70,6 +70,7 @@ def _print(result: Result) -> None:
         [
             f"parity on {parity.rows} rows: {parity.label_flips} label flips, at most {parity.max_abs_diff:.1e} apart",
             f"published {result.model}@{result.version} in {result.seconds:.1f} s: {result.path}",
+            *([f"the graph alone: {result.onnx}"] if result.onnx else []),
         ]
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowcast.domain.prediction import Task
+from rowcast.training.cost import EVEN, Cost
 from rowcast.training.graphs import GraphBuilder
 
 Raw = NDArray[np.float64]
@@ -125,10 +126,16 @@ def _loss(calibration: Calibration, raw: Raw, target: NDArray[Any]) -> float:
     return float(-np.log(np.maximum(likely, 1e-15)).sum())
 
 
-def threshold(scores: NDArray[np.float32], target: NDArray[Any], metric: str, avoid: NDArray[np.float32]) -> float:
-    """The best float32 midpoint between neighbouring out-of-fold scores, for F1 when that is the metric, else accuracy.
+def threshold(
+    scores: NDArray[np.float32],
+    target: NDArray[Any],
+    metric: str,
+    avoid: NDArray[np.float32],
+    cost: Cost | None = None,
+) -> float:
+    """The best float32 midpoint between neighbouring out-of-fold scores: by cost, else F1 if that is the metric.
 
-    Each kind of mistake counts the same. A midpoint keeps clear of every out-of-fold score and of those in `avoid`, so
+    Without either each kind of mistake counts the same. A midpoint keeps clear of every out-of-fold score and of those in `avoid`, so
     that no rounding turns a label; of equally good ones the widest gap wins, then the one nearest to a half.
     """
     order = np.argsort(scores, kind="stable")
@@ -139,7 +146,10 @@ def threshold(scores: NDArray[np.float32], target: NDArray[Any], metric: str, av
     missed = np.concatenate([[0], np.cumsum(hits)])  # positives below cut i
     alarms = (~hits).sum() - np.concatenate([[0], np.cumsum(~hits)])  # negatives above cut i
     caught = hits.sum() - missed
-    value = 2 * caught / np.maximum(2 * caught + missed + alarms, 1) if metric == "f1" else -(missed + alarms)
+    if metric == "f1" and cost is None:
+        value = 2 * caught / np.maximum(2 * caught + missed + alarms, 1)
+    else:
+        value = -(cost or EVEN).of(alarms, missed)
     clear = (gaps > 2 * SAFE_GAP) & (_distance(cuts, np.sort(avoid)) > SAFE_GAP)
     clear = clear if clear.any() else gaps == gaps.max()
     near_half = np.abs(cuts.astype(np.float64) - 0.5)
