@@ -161,7 +161,7 @@ def verify(folder: Path) -> Manifest:
 
 @contextmanager
 def extracting(path: Path) -> Iterator[Callable[[Path], None]]:
-    """Puts the graph of a bundle into a file of its own, whole or not at all; a place that takes no file is told now."""
+    """Puts the graph of a bundle into a file of its own, whole or not at all; a place that takes none is told now."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with _told(path):

@@ -60,7 +60,8 @@ Cost = Annotated[
 Storage = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE|URL", help="Keep the trials here: a file, or redis://HOST. Go on, or share them between processes."
+        metavar="FILE|URL",
+        help="Keep the trials here: a file, or redis://HOST. Go on, or share them between processes.",
     ),
 ]
 OnnxOut = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the ONNX graph alone to this file too.")]

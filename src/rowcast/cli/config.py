@@ -1,7 +1,7 @@
 """`--config FILE`: the options of a command from a YAML, TOML or JSON file, by their long names.
 
-The file's values become the defaults of the command line: whatever is typed wins. Every scalar is read as it is written,
-as if it were typed: in YAML `no` is the label no and `0420` keeps its zero. A name or value that does not fit is refused.
+The file's values become the defaults of the command line: whatever is typed wins. Every scalar is read as it is
+written, as if it were typed: in YAML `no` is the label no and `0420` keeps its zero. What does not fit is refused.
 """
 
 from __future__ import annotations

@@ -135,8 +135,8 @@ def threshold(
 ) -> float:
     """The best float32 midpoint between neighbouring out-of-fold scores: by cost, else F1 if that is the metric.
 
-    Without either each kind of mistake counts the same. A midpoint keeps clear of every out-of-fold score and of those in `avoid`, so
-    that no rounding turns a label; of equally good ones the widest gap wins, then the one nearest to a half.
+    Without either each kind of mistake counts the same. A midpoint keeps clear of every out-of-fold score and of those
+    in `avoid`, so that no rounding turns a label; of equally good ones the widest gap wins, then the nearest to a half.
     """
     order = np.argsort(scores, kind="stable")
     ranked, hits = scores[order].astype(np.float64), target[order] == 1

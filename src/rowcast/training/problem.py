@@ -50,6 +50,8 @@ class Problem:
     schema: Schema
     plan: Plan
     frame: pl.DataFrame
+    sha256: str
+    """Of the table that was read."""
     target: str
     training: Rows
     holdout: Rows
@@ -89,6 +91,7 @@ def pose(table: Table, options: Options) -> Problem:
         profile.schema,
         plan,
         table.frame,
+        table.sha256,
         name,
         rows.take(training),
         rows.take(holdout),
