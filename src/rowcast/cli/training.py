@@ -94,6 +94,8 @@ def _progress() -> Iterator[Callable[[Event], None]]:
         task = bar.add_task("reading the table", stage="read", total=None)
 
         def show(event: Event) -> None:
+            if event.stage == "tune" and not event.trials:  # out of the ordinary: it stays on the screen
+                bar.console.print(event.message)
             facts = [event.candidate or event.message]
             if event.trials:
                 facts.append(f"trial {event.trial} of {event.trials}")
