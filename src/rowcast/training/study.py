@@ -11,7 +11,8 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +34,14 @@ NOT_OF_THE_PROBLEM: Final = ("name", "trials", "timeout", "jobs", "cost", "stora
 SCHEMES: Final = ("redis://", "rediss://", "unix://")
 LOCK_SECONDS: Final = 10
 """A lock of the journal that nothing was written under for so long was left by a process that died."""
+NAMELESS: Final = timedelta(minutes=1)
+"""A trial is without the name of its process for milliseconds only."""
 SLOT, BY, KIND, FOLD_SECONDS, NO_TIME = "slot", "by", "kind", "fold_seconds", "no_time"
 """Noted of a trial: its slot, `HOST PID TOKEN` of its process, the kind of model, what a fold took, no time left."""
+
+
+Objective = Callable[[optuna.Trial], float]
+AfterTrial = Callable[[optuna.Study, FrozenTrial], None]
 
 
 class Journal(BaseJournalBackend):
@@ -96,6 +103,23 @@ class Study:
             if _has_died(trial):
                 study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
+    def optimise(self, objective: Objective, after_trial: AfterTrial) -> None:
+        """Ask for trials until one of the two stops the study, or every slot is taken."""
+
+        def announce(study: optuna.Study, _trial: FrozenTrial) -> None:
+            if not self._announced():
+                study.stop()
+
+        if self._announced():
+            self.optuna.optimize(objective, callbacks=[after_trial, announce])
+
+    def _announced(self) -> bool:
+        """Whether there is a slot left. The next trial is written with its process: it may be killed right after it."""
+        if not self.is_used_up:
+            self.optuna.enqueue_trial({}, user_attrs={BY: self._by})
+            return True
+        return False
+
     def claim(self, trial: optuna.Trial) -> int | None:
         """The slot of a new trial, its sampler set; None when all slots are taken."""
         others = [each for each in self._holding() if each.number != trial.number]
@@ -105,8 +129,8 @@ class Study:
         slot = [place for place in range(len(taken) + ahead + 1) if place not in taken][ahead]
         if slot >= self._total:
             return None
+        trial.set_user_attr(BY, self._by)  # another process may have announced it
         trial.set_user_attr(SLOT, slot)
-        trial.set_user_attr(BY, self._by)
         trial.study.sampler = self._sampler(slot)
         return slot
 
@@ -145,8 +169,12 @@ class Study:
 
 def _has_died(trial: FrozenTrial) -> bool:
     """Whether the process of a running trial is gone; of other machines that is not known."""
-    host, pid, _ = str(trial.user_attrs.get(BY, "? ? ?")).split(" ")
-    if trial.state != TrialState.RUNNING or host != socket.gethostname():
+    if trial.state != TrialState.RUNNING:
+        return False
+    if BY not in trial.user_attrs:  # asked for by a process that somebody took the announced trial from
+        return trial.datetime_start is None or datetime.now() - trial.datetime_start > NAMELESS  # noqa: DTZ005 - Optuna's
+    host, pid, _ = str(trial.user_attrs[BY]).split(" ")
+    if host != socket.gethostname():
         return False
     return int(pid) == os.getpid() or not _is_alive(int(pid))  # this process has not asked for any yet
 

@@ -244,8 +244,7 @@ class Worker:
         """Ctrl-C ends it early, once there is something to keep."""
         self.trying.look_around(self.shared)
         try:
-            if not self.shared.is_used_up:
-                self.shared.optuna.optimize(self._objective, callbacks=[self._stop_in_time])
+            self.shared.optimise(self._objective, self._stop_in_time)
         except KeyboardInterrupt:
             if all(standing.score is None for standing in self.trying.standings.values()):
                 raise
