@@ -229,7 +229,7 @@ def test_the_terminal_shows_how_far_it_is_and_ctrl_c_publishes_the_best_so_far(t
     terminal.press(CTRL_C)
     status = terminal.end()
 
-    assert re.search(rf"tune .*boosting, trial \d of {MANY}, best 0\.\d{{4}}, about \d+ s left", drawn)
+    assert re.search(rf"tune .*(boosting|logistic), trial \d of {MANY}, best 0\.\d{{4}}, about \d+ s left", drawn)
     assert status == 0, terminal.shown
     assert "interrupted: the best so far is kept" in terminal.shown
     assert re.search(r"published loans@1 in \d+\.\d s", terminal.shown)

@@ -159,7 +159,8 @@ class Study:
         return [
             trial
             for trial in self._trials()
-            if trial.state != TrialState.FAIL and not (NO_TIME in trial.user_attrs and trial.user_attrs[BY] != self._by)
+            if trial.state not in (TrialState.FAIL, TrialState.WAITING)
+            and not (NO_TIME in trial.user_attrs and trial.user_attrs[BY] != self._by)
         ]
 
     def _trials(self) -> Sequence[FrozenTrial]:
