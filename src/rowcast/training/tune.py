@@ -160,8 +160,9 @@ class Search:
         return sum((LAST_FIT + standing.repeat) * standing.fold_seconds for standing in known)
 
     def look_around(self, shared: Study) -> None:
-        """Note what other processes found."""
+        """Note what other processes found, as long as nothing here is better."""
         for name, standing in self.standings.items():
+            standing.theirs, standing.repeat = None, 0
             for trial in shared.elsewhere(name):
                 if trial.state != TrialState.COMPLETE or trial.value is None:
                     continue
