@@ -25,6 +25,7 @@ SOURCE = ROOT / "src" / "rowcast"
 DOCS = ROOT / "docs"
 TOUR = (
     "tutorial.md",
+    "howto/train.md",
     "howto/score-a-table.md",
     "howto/python.md",
     "howto/rows.md",

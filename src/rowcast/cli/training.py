@@ -91,6 +91,7 @@ def _print(result: Result) -> None:
         [
             f"parity on {parity.rows} rows: {parity.label_flips} label flips, at most {parity.max_abs_diff:.1e} apart",
             f"published {result.model}@{result.version} in {result.seconds:.1f} s: {result.path}",
+            *([f"the graph alone: {result.onnx}"] if result.onnx else []),
         ]
     )
 
@@ -114,6 +115,8 @@ def _progress() -> Iterator[Callable[[Event], None]]:
         task = bar.add_task("reading the table", stage="read", total=None)
 
         def show(event: Event) -> None:
+            if event.stage == "tune" and not event.trials:  # out of the ordinary: it stays on the screen
+                bar.console.print(event.message)
             facts = [event.candidate or event.message]
             if event.trials:
                 facts.append(f"trial {event.trial} of {event.trials}")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowcast.domain.prediction import Task
+from rowcast.training.cost import EVEN, Cost
 from rowcast.training.graphs import GraphBuilder
 
 Raw = NDArray[np.float64]
@@ -155,11 +156,12 @@ def threshold(
     metric: str,
     avoid: NDArray[np.float32],
     weight: Weight | None = None,
+    cost: Cost | None = None,
 ) -> float:
-    """The best float32 midpoint between neighbouring out-of-fold scores, for F1 when that is the metric, else accuracy.
+    """The best float32 midpoint between neighbouring out-of-fold scores: by cost, else F1 if that is the metric.
 
-    Each kind of mistake counts the same. A midpoint keeps clear of every out-of-fold score and of those in `avoid`, so
-    that no rounding turns a label; of equally good ones the widest gap wins, then the one nearest to a half.
+    Without either each kind of mistake counts the same. A midpoint keeps clear of every out-of-fold score and of those
+    in `avoid`, so that no rounding turns a label; of equally good ones the widest gap wins, then the nearest to a half.
     """
     order = np.argsort(scores, kind="stable")
     counted = np.ones(len(order)) if weight is None else weight[order]
@@ -171,8 +173,11 @@ def threshold(
     missed = np.concatenate([[0], np.cumsum(hits)])  # positives below cut i
     alarms = others.sum() - np.concatenate([[0], np.cumsum(others)])  # negatives above cut i
     caught = hits.sum() - missed
-    either = 2 * caught + missed + alarms
-    value = 2 * caught / np.where(either > 0, either, 1) if metric == "f1" else -(missed + alarms)
+    if metric == "f1" and cost is None:
+        either = 2 * caught + missed + alarms
+        value = 2 * caught / np.where(either > 0, either, 1)
+    else:
+        value = -(cost or EVEN).of(alarms, missed)
     clear = (gaps > 2 * SAFE_GAP) & (_distance(cuts, np.sort(avoid)) > SAFE_GAP)
     clear = clear if clear.any() else gaps == gaps.max()
     near_half = np.abs(cuts.astype(np.float64) - 0.5)

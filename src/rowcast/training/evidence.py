@@ -20,6 +20,7 @@ from rowcast.domain.schema import Column, Schema
 from rowcast.ports import Graph
 from rowcast.training import metrics
 from rowcast.training.charts import clipped, short
+from rowcast.training.cost import Cost
 from rowcast.training.problem import Rows
 
 Values = NDArray[np.float64]
@@ -110,6 +111,7 @@ class Bench:
     output: NDArray[np.float32]
     """What the graph says of `rows`."""
     seed: int
+    cost: Cost | None
 
     def score(self, numbers: NDArray[Any], texts: NDArray[Any]) -> NDArray[np.float32]:
         named = {NUMBERS: numbers, TEXTS: texts}

@@ -73,7 +73,7 @@ def card(manifest: Manifest, findings: Sequence[Finding]) -> str:
         f"- Kind: {training.candidate}, chosen by cross-validated {manifest.metric} = {manifest.score:.4f}",
         *_settings_lines(training.params),
         f"- Calibration: {training.calibration['method']}",
-        *_decision_lines(decision),
+        *_decision_lines(decision, training.options.get("cost")),
         "",
         "## On the rows kept aside (95 % interval)",
         "| metric | value | from | to |",
@@ -126,13 +126,16 @@ def _settings(params: dict[str, Any]) -> str:
     return ", ".join(f"{key} = {_shown(value)}" for key, value in params.items())
 
 
-def _decision_lines(decision: Decision) -> list[str]:
+def _decision_lines(decision: Decision, cost: dict[str, float] | None) -> list[str]:
     if decision.task == "regression":
         return []
     lines = [f"- Classes: {', '.join(decision.names())}"]
     if decision.task == "binary":
         positive = label_text(decision.classes[decision.positive])
         lines.append(f"- `{positive}` is predicted from a probability of {decision.threshold:.6g}")
+    if cost is not None:
+        prices = " and ".join(f"a {name.replace('_', ' ')} costs {price:g}" for name, price in cost.items())
+        lines.append(f"- The threshold costs least by cross-validation when {prices}")
     return lines
 
 

@@ -68,6 +68,8 @@ class Problem:
     schema: Schema
     plan: Plan
     frame: pl.DataFrame
+    sha256: str
+    """Of the table that was read."""
     target: str
     training: Rows
     holdout: Rows
@@ -107,6 +109,7 @@ def pose(table: Table, options: Options) -> Problem:
         profile.schema,
         plan,
         table.frame,
+        table.sha256,
         name,
         training,
         holdout,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rowcast import bundle
 from rowcast.bundle import Fingerprint, Manifest, Measure, Output, Parity
 from rowcast.domain.prediction import Decision
+from rowcast.errors import TrainingError
 from rowcast.ports import Graph, OpenGraph, Reference, RegistryWriter
 from rowcast.tables import Table
 from rowcast.training import calibrate, candidates, certify, ensemble, metrics, papers, report
@@ -70,6 +71,7 @@ def train(
     candidates.check(options.candidates)  # a typing mistake is told before any work
     problem = pose(table, options)
     metric = metrics.named(options.metric, problem.task)
+    _check_cost(problem, options)
     registry.ready(options.name)  # not found out after an hour of trials
     progress(Event(stage="check", message=_described(problem), findings=problem.findings))
 
@@ -91,7 +93,7 @@ def train(
     model = Model(problem, choice, found.judges, metric, trained, content, output, open_graph(content, output.name))
 
     progress(Event(stage="certify", message="the graph against the trained model"))
-    proof = prove(model, options.seed)
+    proof = prove(model, options)
 
     progress(Event(stage="publish", message=options.name))
     manifest = _manifest(model, proof, table, options, now)
@@ -120,14 +122,20 @@ def _standings(found: Outcome, choice: Choice) -> tuple[CandidateScore, ...]:
     return (CandidateScore(choice.name, choice.score, 0, 0.0, choice.weights), *found.scores)
 
 
-def prove(model: Model, seed: int) -> Proof:
+def _check_cost(problem: Problem, options: Options) -> None:
+    if options.cost is not None and problem.task != "binary":
+        what = "holds values" if problem.task == "regression" else f"has {len(problem.classes)} classes"
+        raise TrainingError(f"--cost needs a target of two classes; {problem.target!r} {what}")
+
+
+def prove(model: Model, options: Options) -> Proof:
     """Decide the threshold, hold the graph against the trained model, measure the graph; ParityError when they part."""
-    problem = model.problem
+    problem, seed = model.problem, options.seed
     rows = certify.probe(model.trained, problem.training, problem.holdout, seed)
     reference = model.trained.predict(rows.numbers, rows.texts)
     decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
     if problem.task == "binary":
-        decision = msgspec.structs.replace(decision, threshold=_threshold(model, reference))
+        decision = msgspec.structs.replace(decision, threshold=_threshold(model, reference, options))
     answers = model.graph.run(rows.tensors())
     spread = float(problem.training.target.std()) if problem.task == "regression" else 1.0
     parity = certify.certify(reference, answers, decision, spread)
@@ -138,11 +146,12 @@ def prove(model: Model, seed: int) -> Proof:
     )
 
 
-def _threshold(model: Model, reference: NDArray[Any]) -> float:
+def _threshold(model: Model, reference: NDArray[Any], options: Options) -> float:
     """Chosen on out-of-fold scores; it keeps clear of the scores to be compared, whose labels it never sees."""
     scores = model.choice.answers().astype(np.float32)
     seen = reference[:, model.problem.positive].astype(np.float32)
-    return calibrate.threshold(scores, model.judges.target, model.metric, seen, model.judges.weight)
+    judges = model.judges
+    return calibrate.threshold(scores, judges.target, model.metric, seen, judges.weight, options.cost)
 
 
 def _manifest(model: Model, proof: Proof, table: Table, options: Options, now: datetime) -> Manifest:
@@ -186,6 +195,7 @@ def _bench(model: Model, proof: Proof, options: Options) -> Bench:
         rows=problem.holdout,
         output=proof.output,
         seed=options.seed,
+        cost=options.cost,
     )
 
 

@@ -11,6 +11,7 @@ from rowcast.bundle import Measure, Parity
 from rowcast.domain.prediction import Label, Task
 from rowcast.errors import TrainingError
 from rowcast.tables import Finding
+from rowcast.training.cost import Cost
 
 Stage = Literal["check", "tune", "fit", "export", "certify", "publish"]
 
@@ -45,6 +46,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[str, ...] = ("logistic", "boosting", "forest", "extra")
     """Where a value is predicted, `ridge` takes the place of `logistic`."""
     metric: str | None = None
+    cost: Cost | None = None
+    """What mistakes cost: the threshold is chosen by it. Of two classes only."""
+    storage: str | None = None
+    """Where the trials are kept: a file or the URL of a Redis. Trials of the same problem there count as done."""
     holdout: float = 0.2
     folds: int = 3
     alias: str | None = "champion"
@@ -124,3 +129,5 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     candidates: Sequence[CandidateScore]
     findings: Sequence[Finding]
     seconds: float
+    onnx: str | None = None
+    """The file that holds the graph alone, where one was asked for."""
