@@ -76,7 +76,7 @@ def main() -> int:
     running.add_argument("--system", choices=("rowcast", *LEAST), default="rowcast")
     running.add_argument("--python", type=Path, help="the other system's interpreter")
     running.add_argument("--seconds", type=int, default=60)
-    running.add_argument("--jobs", type=int, default=1, help="threads; another system gets one a core")
+    running.add_argument("--jobs", type=int, default=1, help="threads")
     running.add_argument("--results", type=Path, default=RESULTS)
     running.add_argument("--options", default="", help="more options for `rowcast train`")
     writing = commands.add_parser("page")
@@ -217,8 +217,7 @@ def called(*arguments: Any) -> dict[str, Any]:
 def theirs(task: Task, work: Path, options: argparse.Namespace) -> Mapping[str, Any]:
     """Another system through its small script beside this one."""
     script = HERE / f"peer_{options.system}.py"
-    cores = str(os.cpu_count())
-    command = [options.python, script, work, task.target, task.kind, str(options.seconds), cores]
+    command = [options.python, script, work, task.target, task.kind, str(options.seconds), str(options.jobs)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=work)
     return {}
 
@@ -307,7 +306,7 @@ a cell is missing that was never missing in training, counts with the mean answe
 The reference is the better of a linear model and histogram gradient boosting of scikit-learn on the same folds, which
 learn from every training row; Rowcast keeps a fifth of them aside to certify what it publishes. A table may come out
 below its reference by 0.01 or by what the reference itself varies from fold to fold. AutoGluon (medium preset) and
-FLAML got the same rows and seconds, and two cores.
+FLAML got the same rows and seconds, and one core too.
 
 | promise | found | must be |
 |---|---|---|
