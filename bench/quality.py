@@ -154,7 +154,7 @@ def load(task: Task) -> tuple[pl.DataFrame, np.ndarray]:
     frame = tables.read(task.path).frame
     frame = frame.drop([name for name in task.exclude if name in frame.columns])
     if frame.height > MOST_ROWS:
-        chosen = np.sort(np.random.default_rng(0).permutation(frame.height)[:MOST_ROWS])
+        chosen = np.sort(np.random.RandomState(0).choice(frame.height, MOST_ROWS, replace=False))  # as pandas samples
         frame = frame[chosen]
     target = np.array([str(label).strip() for label in frame[task.target].to_list()], object)
     target = np.array([task.map.get(label, label) for label in target.tolist()])
