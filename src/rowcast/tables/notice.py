@@ -185,7 +185,7 @@ def is_codes(numbers: NDArray[np.float64], counts: Sequence[int]) -> bool:
     """Whether distinct whole numbers are names rather than amounts."""
     times = np.array(counts)
     rows = int(times.sum())
-    if rows < CODE_ROWS or len(numbers) < CODE_LEVELS or rows < 4 * len(numbers) or numbers.min() < 0:
+    if rows < CODE_ROWS or len(numbers) < CODE_LEVELS or rows < 2.5 * len(numbers) or numbers.min() < 0:
         return False
     order = np.argsort(numbers)
     ranked, reached = numbers[order], np.cumsum(times[order])

@@ -3,7 +3,8 @@
 numbers  NaN becomes the training median, with a flag for columns that had gaps; scaled and clipped for linear models
          only (never before trees: rounding would move rows across a split)
 texts    up to 64 levels: one-hot, where rare and unseen values share "no level at all"; missing is a level of its own
-         more: the target's mean and the level's frequency, learnt out of fold, looked up
+         more: the target's mean, what the level adds to other such columns, and its frequency, learnt out of fold,
+         looked up
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.linear_model import Ridge
 
 from rowcast.training.graphs import FLOAT, ML, GraphBuilder
 
@@ -142,23 +145,25 @@ def fit(
     """
     inner = inner or Inner(np.random.default_rng(0).permutation(len(target)) % INNER_FOLDS, ordered=False)
     median, flagged, scale = _fit_numbers(numbers, style)
-    blocks: list[TextBlock] = []
-    replaced: dict[int, Numbers] = {}
+    blocks: dict[int, TextBlock] = {}
+    coded: list[_Coded] = []
     for column in range(texts.shape[1]):
         cells = texts[:, column].tolist()
         counts = Counter(cells)
         if len(counts) <= MOST_LEVELS:
-            block = _one_hot(column, counts)
+            blocks[column] = _one_hot(column, counts)
         else:
-            block, replaced[len(blocks)] = _target_means(column, cells, counts, _Wanted(target, inner, weight))
-        blocks.append(block)
-    features = Features(median, flagged, scale, tuple(blocks))
+            coded.append(_coded(column, cells, counts))
+    learnt = _target_means(coded, _Wanted(target, inner, weight))
+    blocks |= {block.column: block for block, _ in learnt}
+    features = Features(median, flagged, scale, tuple(blocks[column] for column in sorted(blocks)))
     matrix = features.transform(numbers, texts)
+    replaced = {block.column: own for block, own in learnt}
     start = len(median) + len(flagged)
-    for index, block in enumerate(blocks):
+    for block in features.blocks:
         width = block.table.shape[1]
-        if index in replaced:
-            matrix[:, start : start + width] = replaced[index]
+        if block.column in replaced:
+            matrix[:, start : start + width] = replaced[block.column]
         start += width
     return features, matrix
 
@@ -201,21 +206,63 @@ class _Wanted:
         return np.asarray((target - middle) / np.where(spread > 0, spread, 1.0))
 
 
-def _target_means(column: int, cells: list[str], counts: Counter[str], wanted: _Wanted) -> tuple[TextBlock, Numbers]:
-    """A lookup of the target's smoothed mean and frequency of each level, and the training rows' out-of-fold values."""
+@dataclass(frozen=True)
+class _Coded:
+    """A text column of many levels, the most frequent first, and the level of each row."""
+
+    column: int
+    levels: tuple[str, ...]
+    codes: NDArray[np.intp]
+
+
+def _coded(column: int, cells: list[str], counts: Counter[str]) -> _Coded:
     levels = sorted(counts, key=lambda text: (-counts[text], text))
     place = {level: index for index, level in enumerate(levels)}
-    codes = np.array([place[cell] for cell in cells])
-    scaled, fold, weight = wanted.scaled(), wanted.inner.fold, wanted.weight
-    often = np.log1p(np.bincount(codes, minlength=len(levels) + 1))[:, None] / np.log1p(len(cells))
-    table = np.concatenate([_means(codes, scaled, weight, len(levels)), often], axis=1).astype(np.float32)
-    own = table[codes]
+    return _Coded(column, tuple(levels), np.array([place[cell] for cell in cells]))
+
+
+def _target_means(coded: Sequence[_Coded], wanted: _Wanted) -> list[tuple[TextBlock, Numbers]]:
+    """Lookups of what each level says of the target and how frequent it is, and the training rows' own values, where
+    the target is that of other rows."""
+    if not coded:
+        return []
+    fold, rows = wanted.inner.fold, len(wanted.target)
+    everywhere = _learnt(coded, wanted, np.ones(rows, bool))
+    found = []
+    for each, learnt in zip(coded, everywhere, strict=True):
+        often = np.log1p(np.bincount(each.codes, minlength=len(each.levels) + 1))[:, None] / np.log1p(rows)
+        table = np.concatenate([learnt, often], axis=1).astype(np.float32)
+        found.append((TextBlock(each.column, each.levels, table), table[each.codes]))
     for index in range(fold.max() + 1):
         mine, others = fold == index, fold < index if wanted.inner.ordered else fold != index
-        heavy = None if weight is None else weight[others]
-        means = _means(codes[others], scaled[others], heavy, len(levels)).astype(np.float32)
-        own[mine, :-1] = means[codes[mine]]
-    return TextBlock(column, tuple(levels), table), own
+        for each, (_, own), learnt in zip(coded, found, _learnt(coded, wanted, others), strict=True):
+            own[mine, :-1] = learnt[each.codes[mine]]
+    return found
+
+
+def _learnt(coded: Sequence[_Coded], wanted: _Wanted, rows: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """A table for each column, learnt from these rows: the target's smoothed mean in each level, and, beside other such
+    columns, what the level adds to theirs (decision 0028)."""
+    target, weight = wanted.scaled()[rows], None if wanted.weight is None else wanted.weight[rows]
+    means = [_means(each.codes[rows], target, weight, len(each.levels)) for each in coded]
+    if len(coded) == 1 or not rows.any():
+        return means if len(coded) == 1 else [np.tile(each, 2) for each in means]
+    return [np.hstack(pair) for pair in zip(means, _effects(coded, target, weight, rows), strict=True)]
+
+
+def _effects(
+    coded: Sequence[_Coded], target: NDArray[np.float64], weight: NDArray[np.float64] | None, rows: NDArray[np.bool_]
+) -> list[NDArray[np.float64]]:
+    """Least squares over the levels of all columns at once, held as small as the means are smoothed."""
+    count = len(target)
+    widths = [len(each.levels) + 1 for each in coded]
+    hot = [
+        sparse.csr_matrix((np.ones(count), each.codes[rows], np.arange(count + 1)), shape=(count, width))
+        for each, width in zip(coded, widths, strict=True)
+    ]
+    model = Ridge(alpha=SMOOTHING, fit_intercept=False, solver="sparse_cg", tol=1e-4)
+    model.fit(sparse.hstack(hot, format="csr"), target, sample_weight=weight)
+    return np.split(np.atleast_2d(model.coef_).T, np.cumsum(widths)[:-1])
 
 
 def _means(
