@@ -12,7 +12,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rowcast.domain.access import Key
 from rowcast.domain.chain import Draft, Sealed
+from rowcast.domain.prediction import Outcome
 
 
 class Graph(Protocol):
@@ -153,4 +155,65 @@ class StoreReader(Protocol):
 
     def count(self) -> int:
         """How many entries are stored."""
+        ...
+
+
+class KeyReader(Protocol):
+    """The API keys, as a server follows them."""
+
+    def keys(self) -> Sequence[Key]:
+        """Every key, revoked ones included; SettingsError when they cannot be read."""
+        ...
+
+    def mark(self) -> object:
+        """Something cheap that differs once the keys have changed."""
+        ...
+
+
+class KeyWriter(KeyReader, Protocol):
+    """Changes are atomic: readers see the keys before or after, whoever dies meanwhile."""
+
+    def change(self, edit: Callable[[Sequence[Key]], Sequence[Key]]) -> None:
+        """Replace all keys by what `edit` makes of them; one change at a time. Nothing changes if `edit` raises."""
+        ...
+
+
+IN_FLIGHT = "the first request with this Idempotency-Key is not answered yet; try again in a second"
+OTHER_REQUEST = "this Idempotency-Key was used for another request; choose a new key for a new request"
+
+
+class Repeats(Protocol):
+    """Requests that may come again: the first one is answered, the others get its reply. Shared by all workers.
+
+    A claim is its process's until it is kept or released; claims of dead processes, and those held for too long, are
+    void. `now` is in seconds and the same clock for everyone.
+    """
+
+    def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
+        """None: the caller answers, then keeps or releases. Else the reply that was kept. RepeatConflict while the
+        first is in flight, or when it was another request; Unavailable when nothing can be claimed."""
+        ...
+
+    def keep(self, key: str, reply: bytes, now: float) -> None:
+        """The reply that repeats get from now on."""
+        ...
+
+    def release(self, key: str) -> None:
+        """Let the next one be the first."""
+        ...
+
+    def purge(self, before: float) -> None:
+        """Forget what was claimed before that moment."""
+        ...
+
+
+class Cache(Protocol):
+    """Outcomes by row key. It may forget anything at any time, and a part that fails knows nothing: it never raises."""
+
+    async def get(self, keys: Sequence[str]) -> Sequence[Outcome | None]:
+        """What is known, in order of the keys."""
+        ...
+
+    def put(self, found: Mapping[str, Outcome]) -> None:
+        """Remember, without making anybody wait."""
         ...

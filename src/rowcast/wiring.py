@@ -16,14 +16,18 @@ from rowcast.ports import Reference, RegistryWriter
 from rowcast.settings import Settings
 
 if TYPE_CHECKING:
+    from rowcast.adapters.keys import FileKeys
     from rowcast.adapters.sqlite import SqliteStore
     from rowcast.batch import Job, Summary
+    from rowcast.ports import Cache
     from rowcast.serving.deployment import Deployment, LiveModel
     from rowcast.serving.history import History
     from rowcast.tables import Table
     from rowcast.training.story import Event, Options, Result, TableCheck
+    from rowcast.web.access import Gate
     from rowcast.web.edge import Edge
     from rowcast.web.lifecycle import Application
+    from rowcast.web.protocol import Connection
 
 
 def registry(settings: Settings) -> RegistryWriter:
@@ -49,6 +53,53 @@ def history(settings: Settings) -> History:
     from rowcast.serving.history import History
 
     return History(store(settings), FolderSpool(settings.journal_folder))
+
+
+def keys(settings: Settings) -> FileKeys:
+    """The API keys of this home."""
+    from rowcast.adapters.keys import FileKeys
+
+    return FileKeys(settings.keys_file)
+
+
+def has_key(settings: Settings) -> bool:
+    """Whether whoever connects will need a key."""
+    return settings.api_key is not None or bool(keys(settings).keys())
+
+
+def gate(settings: Settings) -> Gate:
+    """Who may come in."""
+    from rowcast.domain.access import read_quota
+    from rowcast.web.access import Gate, Rules
+
+    rules = Rules(
+        settings.api_key.get_secret_value() if settings.api_key else "",
+        read_quota(settings.quota) if settings.quota else None,
+        getattr(settings, "workers", 1),
+        settings.open_metrics,
+        settings.listens_locally,
+        frozenset(settings.cors_origins),
+    )
+    return Gate(keys(settings), rules)
+
+
+def protocol(settings: Settings) -> type[Connection]:
+    """HTTP/1.1 with the settings' bounds."""
+    from rowcast.web.protocol import Limits, protocol
+
+    return protocol(
+        Limits(
+            max_connections=settings.max_connections,
+            receive_seconds=settings.receive_seconds,
+            idle_seconds=settings.idle_seconds,
+        )
+    )
+
+
+def _cache(settings: Settings) -> Cache | None:
+    from rowcast.adapters.memory import MemoryCache
+
+    return MemoryCache(settings.cache_entries, settings.cache_seconds) if settings.cache else None
 
 
 def live_model(settings: Settings, reference: str) -> LiveModel:
@@ -176,12 +227,14 @@ def server(settings: Settings) -> Server:
     from rowcast.adapters.journal import FileJournal, FolderSpool
     from rowcast.adapters.onnx import open_graph
     from rowcast.adapters.prometheus import Metrics
+    from rowcast.adapters.repeats import SqliteRepeats
     from rowcast.serving.deployment import deploy, served
     from rowcast.serving.predictor import Predictor
     from rowcast.web.api import NativeApi
     from rowcast.web.app import Health, cold_app
-    from rowcast.web.edge import Edge
+    from rowcast.web.edge import Bounds, Edge
     from rowcast.web.lifecycle import Indexer, Lifecycle
+    from rowcast.web.repeats import Once
 
     models = registry(settings)
     references = served(models, settings.models)
@@ -196,7 +249,9 @@ def server(settings: Settings) -> Server:
     with ExitStack() as undo:
         journal = FileJournal(settings.journal_folder, lambda: uuid.uuid4().hex, settings.durability)
         undo.callback(journal.close)
-        predictor = Predictor(deployment, journal, metrics.listen, max_waiting=settings.max_waiting_rows)
+        predictor = Predictor(
+            deployment, journal, metrics.listen, max_waiting=settings.max_waiting_rows, cache=_cache(settings)
+        )
         native = NativeApi(predictor, max_rows=settings.max_rows)
         health = Health({"history": _store_check(settings)})
         cold = cold_app(deployment, history(settings), health, metrics.exposition)
@@ -207,7 +262,9 @@ def server(settings: Settings) -> Server:
             cold,
             Lifecycle(health, journal, indexer),
             metrics.listen,
-            max_body=settings.max_body_bytes,
+            gate(settings),
+            Once(SqliteRepeats(settings.repeats_file), settings.idempotency_seconds),
+            Bounds(settings.max_body_bytes, settings.max_wait_seconds),
             root_path=settings.root_path,
             request_id_prefix=secrets.token_hex(6),
         )

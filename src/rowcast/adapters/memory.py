@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from rowcast.domain.access import Key
 from rowcast.domain.chain import Chain, Draft, Sealed, decode_head, row_hash
-from rowcast.ports import Position, Stored, StoreWriter
+from rowcast.domain.prediction import Outcome
+from rowcast.errors import RepeatConflict
+from rowcast.ports import IN_FLIGHT, OTHER_REQUEST, Position, Stored, StoreWriter
 
 
 class Identified(msgspec.Struct):
@@ -118,3 +123,85 @@ class NoSpool:
     def backlog(self) -> int:
         """Nothing waits."""
         return 0
+
+
+class MemoryKeys:
+    """API keys for the life of one process."""
+
+    def __init__(self, keys: Sequence[Key] = ()) -> None:
+        self._keys = tuple(keys)
+
+    def keys(self) -> Sequence[Key]:
+        """Every key."""
+        return self._keys
+
+    def mark(self) -> object:
+        """The keys themselves."""
+        return self._keys
+
+    def change(self, edit: Callable[[Sequence[Key]], Sequence[Key]]) -> None:
+        """Replace all keys."""
+        self._keys = tuple(edit(self._keys))
+
+
+class MemoryRepeats:
+    """Replies to repeated requests, for one process."""
+
+    def __init__(self, claim_seconds: float = 120.0) -> None:
+        self._claim_seconds = claim_seconds
+        self._known: dict[str, tuple[bytes, float, bytes | None]] = {}
+
+    def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
+        """None to the first, its reply to the others."""
+        kept, at, reply = self._known.get(key, (fingerprint, now, None))
+        if kept != fingerprint:
+            raise RepeatConflict(OTHER_REQUEST, slug="repeat-differs")
+        if reply is None and key in self._known and now < at + self._claim_seconds:
+            raise RepeatConflict(IN_FLIGHT)
+        if reply is None:
+            self._known[key] = (fingerprint, now, None)
+        return reply
+
+    def keep(self, key: str, reply: bytes, now: float) -> None:
+        """The reply that repeats get."""
+        self._known[key] = (self._known[key][0], now, reply)
+
+    def release(self, key: str) -> None:
+        """Let the next one be the first."""
+        self._known.pop(key, None)
+
+    def purge(self, before: float) -> None:
+        """Forget the old ones."""
+        self._known = {key: found for key, found in self._known.items() if found[1] >= before}
+
+
+class MemoryCache:
+    """Outcomes of one process: the least recently used go when it is full, each goes when it is too old."""
+
+    def __init__(self, entries: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._entries = entries
+        self._seconds = seconds
+        self._clock = clock
+        self._known: OrderedDict[str, tuple[float, Outcome]] = OrderedDict()
+
+    async def get(self, keys: Sequence[str]) -> Sequence[Outcome | None]:
+        """What is known."""
+        now, known = self._clock(), self._known
+        found: list[Outcome | None] = []
+        for key in keys:
+            until, outcome = known.get(key, (now, None))
+            if outcome is not None and now < until:
+                known.move_to_end(key)
+                found.append(outcome)
+            else:
+                found.append(None)
+        return found
+
+    def put(self, found: Mapping[str, Outcome]) -> None:
+        """Remember."""
+        until = self._clock() + self._seconds
+        for key, outcome in found.items():
+            self._known[key] = (until, outcome)
+            self._known.move_to_end(key)
+        while len(self._known) > self._entries:
+            self._known.popitem(last=False)

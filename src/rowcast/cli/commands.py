@@ -15,8 +15,10 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Published models.", rich_markup_mode=None)
 history_app = typer.Typer(help="What was answered, kept as evidence.", rich_markup_mode=None)
+keys_app = typer.Typer(help="API keys: who may ask, read and manage.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 app.add_typer(history_app, name="history")
+app.add_typer(keys_app, name="keys")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Home = Annotated[Path | None, typer.Option(help="Folder for models and history [.rowcast].")]
@@ -229,6 +231,61 @@ def history_replay(model: OnlyModel = None, home: Home = None, json: Json = Fals
     from rowcast.cli import inspection
 
     return inspection.replay_history(settings.load(home=home), model, as_json=json)
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="Who or what will use it.")],
+    scope: Annotated[str, typer.Option(help="What it may do, by comma: predict, read, admin.")] = "predict",
+    tenant: Annotated[str | None, typer.Option(help="Whose predictions it makes and sees.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only this model; once for each.")] = None,
+    expires: Annotated[str | None, typer.Option(help="How long it is good, such as 90d, 12h or 30m.")] = None,
+    quota: Annotated[str | None, typer.Option(help="Rows it may ask for, such as 100/60s.")] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Make an API key and show it, this once. Servers know it within a second."""
+    from rowcast import settings
+    from rowcast.cli import access
+
+    wanted = access.Wanted(name, scope, tenant, tuple(model or ()), expires, quota)
+    access.create(settings.load(home=home), wanted, as_json=json)
+
+
+@keys_app.command("list")
+def keys_list(home: Home = None, json: Json = False) -> None:
+    """Every key, without the secret, which is not kept."""
+    from rowcast import settings
+    from rowcast.cli import access
+
+    access.show(settings.load(home=home), as_json=json)
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    key: Annotated[str, typer.Argument(metavar="ID", help="Its id, or its name.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """End a key for good. Servers refuse it within a second."""
+    from rowcast import settings
+    from rowcast.cli import access
+
+    access.revoke(settings.load(home=home), key, as_json=json)
+
+
+@keys_app.command("rotate")
+def keys_rotate(
+    key: Annotated[str, typer.Argument(metavar="ID", help="Its id, or its name.")],
+    overlap: Annotated[str, typer.Option(help="How long the old secret stays good; 0s for not at all.")] = "24h",
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Give a key a new secret; the old one stays good for a while."""
+    from rowcast import settings
+    from rowcast.cli import access
+
+    access.rotate(settings.load(home=home), key, overlap, as_json=json)
 
 
 @app.command()

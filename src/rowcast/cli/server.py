@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
+import resource
 import select
 import shlex
 import signal
@@ -42,7 +42,7 @@ def _serve(settings: Settings, listener: socket.socket, *, as_json: bool) -> int
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=wiring.protocol(settings),
         ws="none",
         lifespan="on",
         access_log=False,
@@ -53,6 +53,7 @@ def _serve(settings: Settings, listener: socket.socket, *, as_json: bool) -> int
         backlog=BACKLOG,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    _raise_file_limit(settings.max_connections)
     _announce(settings, server.deployment, listener, as_json=as_json)
     # uvicorn raises the signal again once it has stopped in order; being told to stop is no failure.
     for wanted in (signal.SIGTERM, signal.SIGINT):
@@ -76,15 +77,20 @@ def index(settings: Settings) -> None:
     wiring.index_history(settings, told_to_end, lambda reason: log.error("history is behind", reason=reason))
 
 
+def _raise_file_limit(connections: int) -> None:
+    """Each connection is an open file; most systems give a process 1024 until it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + 512
+    if soft < wanted and soft != resource.RLIM_INFINITY:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+
+
 def _refuse_open_doors(settings: Settings) -> None:
-    try:
-        local = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        local = False
-    if not local and not settings.insecure:
+    if not settings.listens_locally and not settings.insecure and not wiring.has_key(settings):
         raise SettingsError(
-            f"setting 'host' is {settings.host!r}, open to other machines, and there is no API key: "
-            "listen on 127.0.0.1, or say --insecure"
+            f"setting 'host' is {settings.host!r}, open to other machines, and there is no API key: make one with "
+            "`rowcast keys create NAME`, listen on 127.0.0.1, or say --insecure"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -39,14 +39,16 @@ class LiveModel:
         """One outcome a row; each is the same to the last bit whatever rows it is scored with."""
         return self._decision.outcomes(self._graph.run(self.encoder.stack(rows)))
 
-    def replies(self, ids: Sequence[str], outcomes: Sequence[Outcome], rows: Sequence[EncodedRow]) -> list[bytes]:
+    def replies(
+        self, ids: Sequence[str], outcomes: Sequence[Outcome], rows: Sequence[EncodedRow], cached: Iterable[bool]
+    ) -> list[bytes]:
         """The predictions as they are sent and kept, all encoded in one call."""
         name, version = self.name, self.version
         predictions = [
             Prediction(
-                id_, name, version, made.prediction, made.probability, made.score, made.probabilities, row.warnings
+                id_, name, version, made.prediction, made.probability, made.score, made.probabilities, row.warnings, hit
             )
-            for id_, made, row in zip(ids, outcomes, rows, strict=True)
+            for id_, made, row, hit in zip(ids, outcomes, rows, cached, strict=True)
         ]
         return _encode_lines(predictions).split(b"\n")[:-1]  # JSON holds no line break of its own
 

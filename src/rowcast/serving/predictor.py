@@ -8,9 +8,11 @@ before the journal has it.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -18,9 +20,10 @@ import msgspec
 from rowcast.domain.chain import SALT_BYTES, Draft, Entry, encode_head
 from rowcast.domain.encode import EncodedRow, decode_json
 from rowcast.domain.events import Listener, Scored
-from rowcast.domain.identity import uuid7_randomness, uuid7s
-from rowcast.errors import BodyError, InvalidRows, Overloaded, ValueProblem
-from rowcast.ports import Journal
+from rowcast.domain.identity import row_key, uuid7_randomness, uuid7s
+from rowcast.domain.prediction import Outcome
+from rowcast.errors import BodyError, InvalidRows, Overloaded, TooLate, ValueProblem
+from rowcast.ports import Cache, Journal
 from rowcast.serving.deployment import Deployment, LiveModel
 
 MOST_TURNS = 8
@@ -37,6 +40,8 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     key_id: str = ""
     tenant: str = ""
     entity: str = ""
+    deadline: float = math.inf
+    """By `time.perf_counter`; what has not been scored by then never is."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -44,6 +49,10 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
     encoded: EncodedRow
     received: bytes
+    key: str = ""
+    """Its name in the cache; empty when the cache is not asked."""
+    known: Outcome | None = None
+    """What the cache knew."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -64,14 +73,31 @@ class Predictor:
     """Scores, records and answers; one for each process, used from its event loop."""
 
     def __init__(
-        self, deployment: Deployment, journal: Journal, listen: Listener, *, max_waiting: int = 10_000
+        self,
+        deployment: Deployment,
+        journal: Journal,
+        listen: Listener,
+        *,
+        max_waiting: int = 10_000,
+        cache: Cache | None = None,
     ) -> None:
         self.deployment = deployment
+        self.caching = cache is not None
+        self._cache = cache
         self._journal = journal
         self._listen = listen
         self._max_waiting = max_waiting
         self._waiting: list[_Waiting] = []
         self._rows_waiting = 0
+
+    async def recall(self, model: LiveModel, rows: Sequence[Row]) -> list[Row]:
+        """The rows with their cache keys, and with their outcomes where the cache knows them."""
+        if self._cache is None:
+            return list(rows)
+        plan, digest = model.encoder.plan, model.digest
+        keys = [row_key(digest, plan, row.encoded) for row in rows]
+        found = await self._cache.get(keys)
+        return [Row(row.encoded, row.received, key, known) for row, key, known in zip(rows, keys, found, strict=True)]
 
     def predict(self, model: LiveModel, row: Row, ask: Ask) -> asyncio.Future[bytes]:
         """The reply to one row as JSON, once it is in the journal; cancelling harms nobody else."""
@@ -104,8 +130,11 @@ class Predictor:
     def _tick(self) -> None:
         waiting, self._waiting, self._rows_waiting = self._waiting, [], 0
         by_model: dict[LiveModel, list[_Waiting]] = {}
+        now = time.perf_counter()
         for asked in waiting:
-            if not asked.answer.cancelled():
+            if asked.ask.deadline < now and not asked.answer.cancelled():
+                asked.answer.set_exception(TooLate("the time that the request had is up; it was not scored"))
+            elif not asked.answer.cancelled():
                 by_model.setdefault(asked.model, []).append(asked)
         for model, together in by_model.items():
             try:
@@ -123,13 +152,14 @@ class Predictor:
     def _score_and_record(self, model: LiveModel, together: list[_Waiting]) -> list[bytes]:
         rows = [row for asked in together for row in asked.rows]
         encoded = [row.encoded for row in rows]
-        outcomes = model.score(encoded)
+        outcomes = model.score(encoded) if self._cache is None else self._score_unknown(model, rows, self._cache)
         count, digest = len(rows), model.digest
         nanoseconds = time.time_ns()
         at = nanoseconds // 1_000
         ids = uuid7s(nanoseconds // 1_000_000, os.urandom(uuid7_randomness(count)))
         salts = os.urandom(count * SALT_BYTES)
-        replies = model.replies(ids, outcomes, encoded)
+        cached = [row.known is not None for row in rows] if self.caching else repeat(False, count)
+        replies = model.replies(ids, outcomes, encoded, cached)
         asks = [asked.ask for asked in together for _ in asked.rows]
         drafts = [
             Draft(
@@ -143,6 +173,14 @@ class Predictor:
         labels = [outcome.prediction for outcome in outcomes] if model.classifies else []
         self._listen(Scored(model.name, model.version, count, labels))
         return replies
+
+    def _score_unknown(self, model: LiveModel, rows: Sequence[Row], cache: Cache) -> list[Outcome]:
+        """Outcomes in order: those that the cache knew, and the others scored and remembered."""
+        unknown = [row for row in rows if row.known is None]
+        scored = model.score([row.encoded for row in unknown]) if unknown else []
+        cache.put({row.key: outcome for row, outcome in zip(unknown, scored, strict=True) if row.key})
+        fresh = iter(scored)
+        return [next(fresh) if row.known is None else row.known for row in rows]
 
 
 def read_rows(model: LiveModel, body: bytes, *, max_rows: int, partial: bool = False) -> list[Row | Refused]:
