@@ -71,31 +71,37 @@ class Key(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Meter:
-    """What is left of one quota, by the generic cell rate algorithm: two numbers, no list of past requests."""
+    """What is left of one quota, by the generic cell rate algorithm: one moment, no list of past requests.
+
+    HOT: asked twice a request, hence without calls of `max` and `ceil`.
+    """
 
     def __init__(self, quota: Quota, share: int = 1) -> None:
         self.quota = quota
-        self.policy = b'"default";q=%d;w=%d' % (quota.rows, quota.seconds)
         self._share = share  # of so many workers, each of which has a meter of its own
         self._cost = quota.seconds / max(1, quota.rows // share)
+        self._most = quota.seconds + quota.seconds * 1e-9
         self._full_at = -math.inf
+        policy = b'ratelimit-policy: "default";q=%d;w=%d\r\n' % (quota.rows, quota.seconds)
+        self._headers = policy + b'ratelimit: "default";r=%d;t=%d\r\n'
 
     def spend(self, rows: int, now: float) -> None:
         """Take so many rows from the quota; OverQuota, and nothing taken, when they are not left."""
-        full_at = max(self._full_at, now) + rows * self._cost
-        if full_at - now > self.quota.seconds + 1e-9:
+        full_at = self._full_at
+        full_at = (max(now, full_at)) + rows * self._cost
+        if full_at - now > self._most:
             self._refuse(rows, full_at - now - self.quota.seconds)
         self._full_at = full_at
 
-    def left(self, now: float) -> tuple[int, int]:
-        """Rows left now, and seconds until the quota is whole again."""
+    def headers(self, now: float) -> bytes:
+        """The RateLimit headers: rows left, and seconds until the quota is whole again."""
         used = self._full_at - now
         if used <= 0:
-            return self.quota.rows, 0
-        return max(0, int((self.quota.seconds - used) / self._cost + 1e-9)) * self._share, math.ceil(used)
+            return self._headers % (self.quota.rows, 0)
+        return self._headers % (int((self._most - used) / self._cost) * self._share, int(used) + 1)
 
     def _refuse(self, rows: int, wait: float) -> None:
-        if rows * self._cost > self.quota.seconds + 1e-9:
+        if rows * self._cost > self._most:
             raise OverQuota(f"{rows} rows at once are more than the quota of {self.quota} ever allows; send fewer", 0)
         seconds = math.ceil(wait)
         raise OverQuota(f"the quota is {self.quota} and used up; try again in {seconds} s", seconds)

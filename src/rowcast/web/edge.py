@@ -176,9 +176,9 @@ class Edge:
             self._listen(Answered(route.name, route.method, status, time.perf_counter() - started))
             return
         whole = (scope.get("extensions") or NO_EXTENSIONS).get(REPLY)
-        extra = request.notes if meter is None else [*request.notes, *_quota(meter, started)]
-        if whole is None or not whole(_hot_head(reply, request_id, extra), reply):
-            await _send(send, 200, [*HOT_HEADERS, (b"x-request-id", request_id.encode()), *extra], reply)
+        head = _hot_head(request, len(reply), started)
+        if whole is None or not whole(head, reply):
+            await _send(send, 200, _listed(head), reply)
         self._listen(Answered(route.name, route.method, 200, time.perf_counter() - started))
 
     async def _not_http(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -299,7 +299,7 @@ class Edge:
 
     def _last_headers(self, arrived: Arrived) -> Headers:
         """What every reply says of its request."""
-        quota = [] if arrived.meter is None else _quota(arrived.meter, arrived.started)
+        quota = [] if arrived.meter is None else _listed(arrived.meter.headers(arrived.started))
         return [(b"x-request-id", arrived.request_id.encode()), *arrived.extra, *quota]
 
     def _spend(self, arrived: Arrived, caller: Caller) -> None:
@@ -334,22 +334,26 @@ class Edge:
         return BodyError(f"the body is larger than {self._max_body} bytes; send fewer rows", slug="body-too-large")
 
 
-def _hot_head(reply: bytes, request_id: str, extra: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """The head of a hot answer as it goes over the wire, without the blank line. HOT."""
-    head = HOT_HEAD % (len(reply), request_id.encode())
-    return head if not extra else head + b"".join([b"%b: %b\r\n" % header for header in extra])
-
-
 async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
     length = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
     await send({"type": "http.response.body", "body": body})
 
 
-def _quota(meter: Meter, now: float) -> Headers:
-    """What is left, as the RateLimit headers say it."""
-    left, seconds = meter.left(now)
-    return [(b"ratelimit-policy", meter.policy), (b"ratelimit", b'"default";r=%d;t=%d' % (left, seconds))]
+def _hot_head(request: Request, length: int, now: float) -> bytes:
+    """The head of a hot reply as it goes over the wire, without the blank line at its end. HOT."""
+    head = HOT_HEAD % (length, request.request_id.encode())
+    if request.caller.meter is not None:
+        head += request.caller.meter.headers(now)
+    if request.notes:
+        head += b"".join([b"%b: %b\r\n" % header for header in request.notes])
+    return head
+
+
+def _listed(head: bytes) -> Headers:
+    """Headers as ASGI has them, from lines as they go over the wire; the first line and the length left out."""
+    pairs = [line.split(b": ", 1) for line in head.split(b"\r\n")[:-1] if not line.startswith(b"HTTP/1.1 ")]
+    return [(name, value) for name, value in pairs if name != b"content-length"]
 
 
 def _below(path: str, root: str) -> str:

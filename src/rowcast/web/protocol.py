@@ -83,10 +83,57 @@ class Door:
         return bool(chosen)
 
 
+class Wake:
+    """What uvicorn uses of an asyncio.Event, which takes longer to make than a small request takes to arrive."""
+
+    __slots__ = ("_is_set", "_waiter")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        """Something came, or the end."""
+        self._is_set = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def clear(self) -> None:
+        """It was taken."""
+        self._is_set = False
+
+    async def wait(self) -> None:
+        """Until something comes."""
+        if not self._is_set:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+
 class Cycle(RequestResponseCycle):
     """One request and its answer."""
 
     delivered = False
+
+    def __init__(self, connection: Connection, scope: Any, *, expects: bool, keep_alive: bool) -> None:
+        # What uvicorn's own __init__ sets; its fourteen arguments by name take a microsecond.
+        self.scope = scope
+        self.transport = connection.transport
+        self.flow = connection.flow
+        self.logger = connection.logger
+        self.access_logger = connection.access_logger
+        self.access_log = connection.access_log
+        self.default_headers = connection.server_state.default_headers
+        self.message_event = Wake()  # type: ignore[assignment]
+        self.on_response = connection.on_response_complete
+        self.disconnected = False
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = expects
+        self.body = bytearray()
+        self.more_body = True
+        self.response_started = False
+        self.response_complete = False
+        self.chunked_encoding = None
+        self.expected_content_length = 0
 
     async def receive(self) -> Any:
         """The body; at once when it is all there, which is the rule for small ones."""
@@ -204,19 +251,8 @@ class Connection(HttpToolsProtocol):
             "extensions": self._extensions,  # type: ignore[typeddict-item]
         }
         before: RequestResponseCycle | None = self.cycle
-        self.cycle = Cycle(
-            self.scope,
-            self.transport,
-            self.flow,
-            self.logger,
-            self.access_logger,
-            self.access_log,
-            self.server_state.default_headers,
-            asyncio.Event(),
-            self.expect_100_continue,
-            version != "1.0" and parser.should_keep_alive(),
-            self.on_response_complete,
-        )
+        keep_alive = version != "1.0" and parser.should_keep_alive()
+        self.cycle = Cycle(self, self.scope, expects=self.expect_100_continue, keep_alive=keep_alive)
         if before is not None and not before.response_complete:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
@@ -225,7 +261,15 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._active = cycle
-        super()._start_asgi_task(cycle, app)
+        task = self.loop.create_task(self._run(cycle, app))
+        self.tasks.add(task)
+
+    async def _run(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # uvicorn adds a callback for this, which is one more turn of the loop for every request.
+        try:
+            await cycle.run_asgi(app)
+        finally:
+            self.tasks.discard(asyncio.current_task())
 
     def on_body(self, body: bytes) -> None:
         """Some of the body."""
