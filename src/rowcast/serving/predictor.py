@@ -2,7 +2,8 @@
 
 Requests that wait for the same tick of the event loop share one call of the model and one write of the journal. There
 is no timer: whoever arrives first asks for the tick, whoever arrives before it runs takes part. Nothing is answered
-before the journal has it.
+before the journal has it. A slow model is scored on a thread, one batch after the other, and recorded in a tick of the
+loop like any other.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import asyncio
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import Any
 
@@ -28,6 +31,9 @@ from rowcast.serving.deployment import Deployment, LiveModel
 
 MOST_TURNS = 8
 """Turns of the loop that the first of a batch waits at most."""
+MOST_SLOW_ROWS = 64
+"""Rows of a slow model that are scored at once, unless one request has more: the first must not wait for the last."""
+SLOW_THREADS = 4
 MOST_PROBLEMS = 1000
 """A batch whose rows have more is refused without reading on."""
 
@@ -89,6 +95,9 @@ class Predictor:
         self._max_waiting = max_waiting
         self._waiting: list[_Waiting] = []
         self._rows_waiting = 0
+        self._rows_in_lines = 0
+        self._lines: dict[LiveModel, deque[_Waiting]] = {}
+        self._threads: ThreadPoolExecutor | None = None
 
     async def recall(self, model: LiveModel, rows: Sequence[Row]) -> list[Row]:
         """The rows with their cache keys, and with their outcomes where the cache knows them."""
@@ -128,31 +137,88 @@ class Predictor:
             self._tick()
 
     def _tick(self) -> None:
-        waiting, self._waiting, self._rows_waiting = self._waiting, [], 0
+        waiting, self._waiting, self._rows_waiting = self._waiting, [], self._rows_in_lines
         by_model: dict[LiveModel, list[_Waiting]] = {}
         now = time.perf_counter()
         for asked in waiting:
-            if asked.ask.deadline < now and not asked.answer.cancelled():
-                asked.answer.set_exception(TooLate("the time that the request had is up; it was not scored"))
-            elif not asked.answer.cancelled():
+            if not _is_over(asked, now):
                 by_model.setdefault(asked.model, []).append(asked)
         for model, together in by_model.items():
+            if model.slow:
+                together = self._stand_in_line(model, together)
+                if not together:
+                    continue
             try:
-                replies = self._score_and_record(model, together)
+                replies = self._record(model, together, _outcomes(model, together))
             except Exception as error:  # whatever it was, every caller of this tick must hear of it
-                for asked in together:
-                    asked.answer.set_exception(error)
-                continue
-            start = 0
-            for asked in together:
-                end = start + len(asked.rows)
-                asked.answer.set_result(replies[start] if asked.alone else replies[start:end])
-                start = end
+                _fail(together, error)
+            else:
+                _answer(together, replies)
 
-    def _score_and_record(self, model: LiveModel, together: list[_Waiting]) -> list[bytes]:
+    def _stand_in_line(self, model: LiveModel, waiting: list[_Waiting]) -> list[_Waiting]:
+        """Queue what a slow model must score, and give back what the cache knows already."""
+        known, together = [], []
+        for asked in waiting:
+            (known if all(row.known is not None for row in asked.rows) else together).append(asked)
+        if not together:
+            return known
+        rows = sum(len(asked.rows) for asked in together)
+        self._rows_in_lines += rows
+        self._rows_waiting += rows
+        line = self._lines.get(model)
+        if line is not None:  # its thread is at work; what waits is taken when it is done
+            line.extend(together)
+        else:
+            self._lines[model] = deque(together)
+            self._score_next(model)
+        return known
+
+    def _score_next(self, model: LiveModel) -> None:
+        """Send the head of a slow model's line to a thread; at most one batch of a model is scored at a time."""
+        line = self._lines[model]
+        batch: list[_Waiting] = []
+        count = 0
+        while line and (not batch or count + len(line[0].rows) <= MOST_SLOW_ROWS):
+            asked = line.popleft()
+            if _is_over(asked, time.perf_counter()):
+                self._leave_line(asked)
+                continue
+            batch.append(asked)
+            count += len(asked.rows)
+        if not batch:
+            del self._lines[model]
+            return
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(SLOW_THREADS, "score")
+        scoring = asyncio.get_running_loop().run_in_executor(self._threads, _outcomes, model, batch)
+        scoring.add_done_callback(lambda scored: self._scored(model, batch, scored))
+
+    def _scored(self, model: LiveModel, batch: list[_Waiting], scored: asyncio.Future[list[Outcome]]) -> None:
+        """Back on the loop: record and answer those who still wait, then let the next ones go."""
+        for asked in batch:
+            self._leave_line(asked)
+        try:
+            outcomes = iter(scored.result())
+            made = [(asked, [next(outcomes) for _ in asked.rows]) for asked in batch]
+            still = [(asked, found) for asked, found in made if not asked.answer.cancelled()]
+            together = [asked for asked, _ in still]
+            if together:
+                kept = [one for _, found in still for one in found]
+                _answer(together, self._record(model, together, kept))
+        except Exception as error:
+            _fail(batch, error)
+        self._score_next(model)
+
+    def _leave_line(self, asked: _Waiting) -> None:
+        self._rows_in_lines -= len(asked.rows)
+        self._rows_waiting -= len(asked.rows)
+
+    def _record(self, model: LiveModel, together: list[_Waiting], outcomes: list[Outcome]) -> list[bytes]:
         rows = [row for asked in together for row in asked.rows]
         encoded = [row.encoded for row in rows]
-        outcomes = model.score(encoded) if self._cache is None else self._score_unknown(model, rows, self._cache)
+        if self._cache is not None:
+            fresh = zip(rows, outcomes, strict=True)
+            self._cache.put({row.key: outcome for row, outcome in fresh if row.key and row.known is None})
         count, digest = len(rows), model.digest
         nanoseconds = time.time_ns()
         at = nanoseconds // 1_000
@@ -174,13 +240,37 @@ class Predictor:
         self._listen(Scored(model.name, model.version, count, labels))
         return replies
 
-    def _score_unknown(self, model: LiveModel, rows: Sequence[Row], cache: Cache) -> list[Outcome]:
-        """Outcomes in order: those that the cache knew, and the others scored and remembered."""
-        unknown = [row for row in rows if row.known is None]
-        scored = model.score([row.encoded for row in unknown]) if unknown else []
-        cache.put({row.key: outcome for row, outcome in zip(unknown, scored, strict=True) if row.key})
-        fresh = iter(scored)
-        return [next(fresh) if row.known is None else row.known for row in rows]
+
+def _outcomes(model: LiveModel, together: list[_Waiting]) -> list[Outcome]:
+    """Every row's outcome in order: what the cache knew, and the others scored."""
+    rows = [row for asked in together for row in asked.rows]
+    unknown = [row.encoded for row in rows if row.known is None]
+    scored = model.score(unknown) if unknown else []
+    if len(scored) == len(rows):
+        return scored
+    fresh = iter(scored)
+    return [next(fresh) if row.known is None else row.known for row in rows]
+
+
+def _is_over(asked: _Waiting, now: float) -> bool:
+    """Whether nobody waits for the answer any longer; whoever let its time pass is told."""
+    if asked.ask.deadline < now and not asked.answer.done():
+        asked.answer.set_exception(TooLate("the time that the request had is up; it was not scored"))
+    return asked.answer.done()
+
+
+def _answer(together: list[_Waiting], replies: list[bytes]) -> None:
+    start = 0
+    for asked in together:
+        end = start + len(asked.rows)
+        asked.answer.set_result(replies[start] if asked.alone else replies[start:end])
+        start = end
+
+
+def _fail(together: list[_Waiting], error: Exception) -> None:
+    for asked in together:
+        if not asked.answer.done():
+            asked.answer.set_exception(error)
 
 
 def read_rows(model: LiveModel, body: bytes, *, max_rows: int, partial: bool = False) -> list[Row | Refused]:
