@@ -161,7 +161,7 @@ class StoreReader(Protocol):
 class KeyReader(Protocol):
     """The API keys, as a server follows them."""
 
-    def keys(self) -> Sequence[Key]:
+    def all(self) -> Sequence[Key]:
         """Every key, revoked ones included; SettingsError when they cannot be read."""
         ...
 

@@ -64,7 +64,7 @@ def keys(settings: Settings) -> FileKeys:
 
 def has_key(settings: Settings) -> bool:
     """Whether whoever connects will need a key."""
-    return settings.api_key is not None or bool(keys(settings).keys())
+    return settings.api_key is not None or bool(keys(settings).all())
 
 
 def gate(settings: Settings) -> Gate:

@@ -64,9 +64,7 @@ def events() -> list[Event]:
 def edge(events: list[Event]) -> Edge:
     gate, once = Gate(MemoryKeys(), Rules()), Once(MemoryRepeats(), 60)
     bounds = Bounds(max_body=1000)
-    return Edge(
-        ROUTES, cold, no_lifespan, events.append, gate, once, bounds, root_path="", request_id_prefix="made"
-    )
+    return Edge(ROUTES, cold, no_lifespan, events.append, gate, once, bounds, root_path="", request_id_prefix="made")
 
 
 @pytest.mark.parametrize("path", ["/broken/hot", "/broken", "/damaged"])

@@ -29,7 +29,7 @@ class FileKeys:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def keys(self) -> Sequence[Key]:
+    def all(self) -> Sequence[Key]:
         """Every key; none while there is no file."""
         try:
             kept = msgspec.json.decode(self.path.read_bytes(), type=Kept)
@@ -55,7 +55,7 @@ class FileKeys:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.with_suffix(".lock").open("a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                self._replace(msgspec.json.encode(Kept(FORMAT, tuple(edit(self.keys())))))
+                self._replace(msgspec.json.encode(Kept(FORMAT, tuple(edit(self.all())))))
         except OSError as error:
             raise SettingsError(f"the keys in {self.path} cannot be written: {error.strerror}") from None
 

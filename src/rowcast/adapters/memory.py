@@ -131,7 +131,7 @@ class MemoryKeys:
     def __init__(self, keys: Sequence[Key] = ()) -> None:
         self._keys = tuple(keys)
 
-    def keys(self) -> Sequence[Key]:
+    def all(self) -> Sequence[Key]:
         """Every key."""
         return self._keys
 

@@ -51,7 +51,7 @@ def create(settings: Settings, wanted: Wanted, *, as_json: bool) -> None:
 
 def show(settings: Settings, *, as_json: bool) -> None:
     """Every key."""
-    keys, now = wiring.keys(settings).keys(), time.time()
+    keys, now = wiring.keys(settings).all(), time.time()
     if as_json:
         output.print_json({"keys": [_shown(key, now) for key in keys]})
         return
@@ -69,7 +69,7 @@ def revoke(settings: Settings, wanted: str, *, as_json: bool) -> None:
     """End a key."""
     now = int(time.time())
     book = wiring.keys(settings)
-    chosen = access.named(book.keys(), wanted)
+    chosen = access.named(book.all(), wanted)
     book.change(lambda keys: access.revoked(keys, chosen.id, now))
     if as_json:
         output.print_json({"id": chosen.id, "name": chosen.name, "state": "revoked"})
@@ -81,10 +81,10 @@ def rotate(settings: Settings, wanted: str, overlap: str, *, as_json: bool) -> N
     """Give a key a new secret."""
     now, seconds = int(time.time()), access.read_duration(overlap)
     book = wiring.keys(settings)
-    chosen = access.named(book.keys(), wanted)
+    chosen = access.named(book.all(), wanted)
     secret = access.spelled(chosen.id, secrets.token_bytes(access.SECRET_BYTES))
     book.change(lambda keys: access.rotated(keys, chosen.id, access.hash_of(secret), now, seconds))
-    _hand_over(access.named(book.keys(), chosen.id), secret, as_json=as_json)
+    _hand_over(access.named(book.all(), chosen.id), secret, as_json=as_json)
 
 
 def _hand_over(key: Key, secret: str, *, as_json: bool) -> None:

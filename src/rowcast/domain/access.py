@@ -85,12 +85,13 @@ class Meter:
         policy = b'ratelimit-policy: "default";q=%d;w=%d\r\n' % (quota.rows, quota.seconds)
         self._headers = policy + b'ratelimit: "default";r=%d;t=%d\r\n'
 
-    def spend(self, rows: int, now: float) -> None:
-        """Take so many rows from the quota; OverQuota, and nothing taken, when they are not left."""
+    def spend(self, rows: int, now: float, whole: int = 0) -> None:
+        """Take so many rows from the quota, of `whole` in the request; OverQuota, and nothing taken, when they are not
+        left."""
         full_at = self._full_at
         full_at = (max(now, full_at)) + rows * self._cost
         if full_at - now > self._most:
-            self._refuse(rows, full_at - now - self.quota.seconds)
+            self._refuse(max(rows, whole), full_at - now - self.quota.seconds)
         self._full_at = full_at
 
     def headers(self, now: float) -> bytes:

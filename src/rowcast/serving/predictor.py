@@ -157,7 +157,8 @@ class Predictor:
 
     def _stand_in_line(self, model: LiveModel, waiting: list[_Waiting]) -> list[_Waiting]:
         """Queue what a slow model must score, and give back what the cache knows already."""
-        known, together = [], []
+        known: list[_Waiting] = []
+        together: list[_Waiting] = []
         for asked in waiting:
             (known if all(row.known is not None for row in asked.rows) else together).append(asked)
         if not together:

@@ -155,14 +155,13 @@ class Gate:
                 log.warning("the keys cannot be read; the ones from before stay", reason=error.message)
 
     def _read(self) -> None:
-        mark, now = self._keys.mark(), self._now()
-        kept: Sequence[Any] = self._keys.keys()
+        self._mark, now = self._keys.mark(), self._now()
+        kept: Sequence[Any] = self._keys.all()
         found = callers(kept, now, self._rules.quota, self._rules.workers)
         if self._rules.api_key:
             meter = Meter(self._rules.quota, self._rules.workers) if self._rules.quota else None
             found[sha256(self._rules.api_key.encode()).digest()] = Caller("env", meter=meter)
         self._callers = with_meters_of(found, self._callers)
-        self._mark = mark
         self.needs_key = self.needs_key or bool(kept)
 
     def _by_address(self, scope: Any) -> Caller:

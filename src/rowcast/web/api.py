@@ -78,7 +78,8 @@ class NativeApi:
     async def _batch(self, model: LiveModel, request: Request, ask: Ask, options: Options) -> bytes:
         rows = read_rows(model, request.body, max_rows=self._max_rows, partial=options.partial)
         if request.caller.meter is not None:
-            request.caller.meter.spend(len(rows) - 1, time.perf_counter())  # one was taken when the request came in
+            # One was taken when the request came in.
+            request.caller.meter.spend(len(rows) - 1, time.perf_counter(), len(rows))
         good = [row for row in rows if isinstance(row, Row)]
         if self._predictor.caching and options.cache:
             good = await self._predictor.recall(model, good)

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
+from rowcast.domain.access import Caller
 from rowcast.errors import MethodNotAllowed, NotFound, RequestError, RowcastError
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.history import History
@@ -92,8 +93,9 @@ def cold_app(deployment: Deployment, history: History, health: Health, metrics: 
 
 def _model_routes(app: FastAPI, deployment: Deployment) -> None:
     @app.get("/models", tags=["models"], summary="Every model that is served")
-    def models() -> Response:
-        return Json({"models": [describe(model, deployment) for model in deployment.models()]})
+    def models(request: Request) -> Response:
+        known = [model for model in deployment.models() if caller(request).may_use(model.name)]
+        return Json({"models": [describe(model, deployment) for model in known]})
 
     @app.get("/models/info", tags=["models"], summary="The default model: schema, metrics, parity")
     def default_model() -> Response:
@@ -174,6 +176,12 @@ def _pages(app: FastAPI, deployment: Deployment) -> None:
     @app.get("/redoc", include_in_schema=False)
     async def redoc() -> Response:
         return HTMLResponse(REDOC, headers={"content-security-policy": DOCS_POLICY})
+
+
+def caller(request: Request) -> Caller:
+    """Who asks; the edge has let him in."""
+    found: Caller = request.scope["state"]["caller"]
+    return found
 
 
 def describe(model: LiveModel, deployment: Deployment) -> dict[str, Any]:
