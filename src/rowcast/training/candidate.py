@@ -5,7 +5,7 @@ An estimator gives raw scores [N, k]: log-odds of the positive class, one score 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -39,6 +39,8 @@ class Labelled(NamedTuple):
 
     matrix: Numbers
     target: NDArray[Any]
+    weight: NDArray[np.float64] | None = None
+    """How much each row counts, 1 on average; None: all alike."""
 
 
 class Fitted(Protocol):
@@ -78,8 +80,8 @@ class Candidate(Protocol):
         """What it can learn."""
         ...
 
-    def defaults(self, setting: Setting) -> Params:
-        """A good first guess."""
+    def starts(self, setting: Setting) -> Sequence[Params]:
+        """Good first guesses, the best one first."""
         ...
 
     def suggest(self, trial: optuna.Trial, setting: Setting) -> Params:
