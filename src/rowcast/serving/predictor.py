@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,9 +20,11 @@ from rowcast.domain.chain import SALT_BYTES, Draft, Entry, encode_head
 from rowcast.domain.encode import EncodedRow, decode_json
 from rowcast.domain.events import Listener, Scored
 from rowcast.domain.identity import uuid7_randomness, uuid7s
-from rowcast.errors import BodyError, InvalidRows, Overloaded, ValueProblem
+from rowcast.domain.sensitive import Guard
+from rowcast.errors import BodyError, InvalidRows, Overloaded, Unavailable, ValueProblem
 from rowcast.ports import Journal
 from rowcast.serving.deployment import Deployment, LiveModel
+from rowcast.serving.stored import UntilStored
 
 MOST_TURNS = 8
 """Turns of the loop that the first of a batch waits at most."""
@@ -64,12 +67,24 @@ class Predictor:
     """Scores, records and answers; one for each process, used from its event loop."""
 
     def __init__(
-        self, deployment: Deployment, journal: Journal, listen: Listener, *, max_waiting: int = 10_000
+        self,
+        deployment: Deployment,
+        journal: Journal,
+        listen: Listener,
+        *,
+        max_waiting: int = 10_000,
+        guard: Guard | None = None,
+        stored: UntilStored | None = None,
+        now: Callable[[], int] = time.time_ns,
     ) -> None:
         self.deployment = deployment
         self._journal = journal
         self._listen = listen
         self._max_waiting = max_waiting
+        self._guard = guard
+        self._stored = stored
+        self._now = now
+        self._held: str | None = None
         self._waiting: list[_Waiting] = []
         self._rows_waiting = 0
 
@@ -81,9 +96,15 @@ class Predictor:
         """The replies to many rows, in order."""
         return self._wait(model, rows, ask, False)
 
+    def hold(self, reason: str | None) -> None:
+        """Refuse what comes from now on, and say why; None ends it."""
+        self._held = reason
+
     def _wait(self, model: LiveModel, rows: Sequence[Row], ask: Ask, alone: bool) -> asyncio.Future[Any]:
         if self._rows_waiting >= self._max_waiting:
             raise Overloaded(f"{self._rows_waiting} rows are waiting; try again in a second")
+        if self._held is not None:
+            raise Unavailable(self._held, slug="disk-low")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         if not self._waiting:
@@ -114,35 +135,62 @@ class Predictor:
                 for asked in together:
                     asked.answer.set_exception(error)
                 continue
-            start = 0
-            for asked in together:
-                end = start + len(asked.rows)
-                asked.answer.set_result(replies[start] if asked.alone else replies[start:end])
-                start = end
+            if self._stored is None:
+                _answer(together, replies)
+            else:
+                self._stored.then(self._journal, partial(_answer_when_stored, together, replies))
 
     def _score_and_record(self, model: LiveModel, together: list[_Waiting]) -> list[bytes]:
         rows = [row for asked in together for row in asked.rows]
         encoded = [row.encoded for row in rows]
         outcomes = model.score(encoded)
         count, digest = len(rows), model.digest
-        nanoseconds = time.time_ns()
+        nanoseconds = self._now()
         at = nanoseconds // 1_000
         ids = uuid7s(nanoseconds // 1_000_000, os.urandom(uuid7_randomness(count)))
         salts = os.urandom(count * SALT_BYTES)
         replies = model.replies(ids, outcomes, encoded)
         asks = [asked.ask for asked in together for _ in asked.rows]
+        received, withheld = self._keepable(model, rows)
         drafts = [
             Draft(
-                encode_head(Entry(at, digest, ask.source, ask.request_id, reply, ask.key_id, ask.tenant, ask.entity)),
+                encode_head(
+                    Entry(at, digest, ask.source, ask.request_id, reply, ask.key_id, ask.tenant, ask.entity, withheld)
+                ),
                 salts[number * SALT_BYTES : (number + 1) * SALT_BYTES],
-                row.received,
+                row,
             )
-            for number, (ask, row, reply) in enumerate(zip(asks, rows, replies, strict=True))
+            for number, (ask, row, reply) in enumerate(zip(asks, received, replies, strict=True))
         ]
         self._journal.append(drafts)
         labels = [outcome.prediction for outcome in outcomes] if model.classifies else []
         self._listen(Scored(model.name, model.version, count, labels))
         return replies
+
+    def _keepable(self, model: LiveModel, rows: Sequence[Row]) -> tuple[list[bytes], tuple[str, ...]]:
+        """The rows as they may be kept, and the columns that were withheld from them."""
+        withheld = self._guard.withheld(model.schema) if self._guard is not None else ()
+        if self._guard is None or not withheld:
+            return [row.received for row in rows], ()
+        return [self._guard.guarded(model.schema, row.received) for row in rows], withheld
+
+
+def _answer(together: Sequence[_Waiting], replies: Sequence[bytes]) -> None:
+    start = 0
+    for asked in together:
+        end = start + len(asked.rows)
+        if not asked.answer.done():
+            asked.answer.set_result(replies[start] if asked.alone else replies[start:end])
+        start = end
+
+
+def _answer_when_stored(together: Sequence[_Waiting], replies: Sequence[bytes], error: Exception | None) -> None:
+    if error is None:
+        _answer(together, replies)
+        return
+    for asked in together:
+        if not asked.answer.done():
+            asked.answer.set_exception(error)
 
 
 def read_rows(model: LiveModel, body: bytes, *, max_rows: int, partial: bool = False) -> list[Row | Refused]:

@@ -28,6 +28,8 @@ STATUS = {
     "too-many-rows": 422,
     "overloaded": 503,
     "unavailable": 503,
+    "disk-low": 503,
+    "not-stored": 503,
 }
 TITLES = {
     "malformed-body": "The body is not JSON",
@@ -46,6 +48,8 @@ TITLES = {
     "too-many-rows": "There are too many rows",
     "overloaded": "Too much is waiting already",
     "unavailable": "A part that is needed does not answer",
+    "disk-low": "The disk of history is nearly full",
+    "not-stored": "The store did not take the prediction in time",
     "internal": "Something went wrong on our side",
 }
 
