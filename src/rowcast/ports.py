@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from rowcast.domain.access import Key
 from rowcast.domain.chain import Draft, Sealed
 from rowcast.domain.prediction import Outcome
+from rowcast.domain.selection import EVERYTHING, Selection
 
 
 class Graph(Protocol):
@@ -74,12 +76,24 @@ class RegistryWriter(RegistryReader, Protocol):
         ...
 
 
+class Position(NamedTuple):
+    """How far a writer's chain goes: its last entry."""
+
+    seq: int
+    link: bytes
+
+
 class Journal(Protocol):
     """Where predictions are kept before they are answered. One writer, one chain."""
 
     @property
     def writer(self) -> str:
         """The writer whose chain is being extended; another one after a failure."""
+        ...
+
+    @property
+    def head(self) -> Position | None:
+        """The writer's last entry that was kept."""
         ...
 
     def append(self, drafts: Sequence[Draft]) -> None:
@@ -89,13 +103,6 @@ class Journal(Protocol):
     def close(self) -> None:
         """Give up the writer; what was kept stays."""
         ...
-
-
-class Position(NamedTuple):
-    """How far a writer's chain is stored."""
-
-    seq: int
-    link: bytes
 
 
 class Stored(NamedTuple):
@@ -128,6 +135,18 @@ class Spool(Protocol):
         """Journals that are not yet stored to their end; one for each live writer is normal."""
         ...
 
+    def journals(self) -> dict[str, str]:
+        """Every journal that holds entries, or held some that are stored now, with its writer."""
+        ...
+
+    def damaged(self) -> list[str]:
+        """Journals that were put aside as damaged; they still hold rows."""
+        ...
+
+    def ask_to_roll(self) -> None:
+        """Ask live writers to go on in new journals, so that those of now end and are deleted."""
+        ...
+
 
 class StoreWriter(Protocol):
     """The one process that moves journals into the store."""
@@ -141,6 +160,57 @@ class StoreWriter(Protocol):
         ...
 
 
+class ErasureRequest(msgspec.Struct, frozen=True):
+    """Rows to erase, some of which may still be on their way into the store."""
+
+    wanted: Selection
+    by: str
+    reason: str
+    journals: dict[str, str] = {}
+    """The journals of the time it was asked, with their writers: while one is there, the request is open."""
+
+
+class OpenRequest(NamedTuple):
+    """A request as the store remembers it; what is stored later than `mark` came after it was asked."""
+
+    number: int
+    mark: int
+    request: ErasureRequest
+
+
+class Step(NamedTuple):
+    """One small transaction of an erasure: rows erased, and the last id it looked at; None when there are no more."""
+
+    rows: int
+    last: str | None
+
+
+class StoreEraser(Protocol):
+    """Takes rows and salts out of the store. Hashes stay, and with them the chain."""
+
+    def erase(self, asked: OpenRequest, at: int, most: int, after: str | None = None, *, fresh: bool = False) -> Step:
+        """Look at `most` entries behind the id `after`, when `fresh` at those stored since it was asked; erase their
+        rows and record that, all in one transaction."""
+        ...
+
+    def erased(self, number: int) -> int:
+        """How many rows a request erased so far."""
+        ...
+
+    def ask(self, request: ErasureRequest) -> OpenRequest:
+        """Remember a request until it is settled."""
+        ...
+
+    def asked(self) -> list[OpenRequest]:
+        """Requests that are open."""
+        ...
+
+    def settle(self, numbers: Sequence[int]) -> bool:
+        """Forget requests, and see to it that erased bytes are gone from the disk; False when readers still hold
+        them and one must try again."""
+        ...
+
+
 class StoreReader(Protocol):
     """History as evidence."""
 
@@ -148,8 +218,12 @@ class StoreReader(Protocol):
         """The entry of one prediction."""
         ...
 
-    def latest(self, limit: int, before: str | None = None, model: str | None = None) -> list[Stored]:
+    def latest(self, limit: int, wanted: Selection = EVERYTHING, before: str | None = None) -> list[Stored]:
         """Newest first; `before` is the id of the last entry of the page before."""
+        ...
+
+    def erasures(self) -> list[Sealed]:
+        """The chain of erasures."""
         ...
 
     def writers(self) -> list[str]:

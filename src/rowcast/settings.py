@@ -53,8 +53,17 @@ class Settings(BaseSettings):
     registry: Path | None = Field(None, description="Folder of the published models; HOME/models.")
     journal: Path | None = Field(None, description="Folder of the journals, on a local disk; HOME/journal.")
     store: str | None = Field(None, description="Where history is kept, as a URL; sqlite:///HOME/history.db.")
-    durability: Literal["process", "disk"] = Field(
-        "process", description="What an answered prediction survives: the death of any process, or of the machine."
+    durability: Literal["process", "disk", "store"] = Field(
+        "process",
+        description="What an answered prediction survives: the death of any process, or of the machine; or it waits "
+        "until the store has it.",
+    )
+    retention_days: int | None = Field(None, ge=1, description="Rows older than this are erased; none are.")
+    min_free_mb: int = Field(
+        200, ge=0, description="Predictions are refused while fewer MiB are free where history is kept."
+    )
+    sensitive: Literal["keep", "hash", "drop"] = Field(
+        "keep", description="What becomes of sensitive columns before a row is kept in history."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -148,10 +157,18 @@ class Settings(BaseSettings):
         """Where history is kept."""
         return self.store or f"sqlite:///{(self.home / 'history.db').absolute()}"
 
+    @property
+    def history_key_file(self) -> Path:
+        """The secret with which sensitive columns are hashed."""
+        return self.home / "history.key"
+
     def for_child(self) -> dict[str, str]:
         """An environment in which a child process comes to the same history."""
+        retention = {} if self.retention_days is None else {f"{PREFIX}RETENTION_DAYS": str(self.retention_days)}
         return {
             **os.environ,
+            **retention,
+            f"{PREFIX}DURABILITY": self.durability,
             f"{PREFIX}HOME": str(self.home.absolute()),
             f"{PREFIX}JOURNAL": str(self.journal_folder.absolute()),
             f"{PREFIX}STORE": self.store_url,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import secrets
+import socket
 import sys
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from rowcast.errors import BundleError, ModelNotFound, SettingsError
+from rowcast.errors import BundleError, HistoryError, ModelNotFound, SettingsError
 from rowcast.ports import Reference, RegistryWriter
 from rowcast.settings import Settings
 
@@ -21,8 +25,11 @@ if TYPE_CHECKING:
     from rowcast.adapters.keys import FileKeys
     from rowcast.adapters.sqlite import SqliteStore
     from rowcast.batch import Job, Summary
+    from rowcast.domain.selection import Selection
+    from rowcast.domain.sensitive import Guard
     from rowcast.ports import Cache
     from rowcast.serving.deployment import Deployment, LiveModel
+    from rowcast.serving.erasure import Erased
     from rowcast.serving.history import History
     from rowcast.tables import Table
     from rowcast.training.story import Event, Options, Result, TableCheck
@@ -47,6 +54,11 @@ def store(settings: Settings) -> SqliteStore:
     if scheme != "sqlite" or not separator or not path:
         raise SettingsError(f"setting 'store' is {settings.store_url!r}: it must be sqlite:///PATH")
     return SqliteStore(Path(path))
+
+
+def store_folder(settings: Settings) -> Path:
+    """The folder whose disk the store fills."""
+    return store(settings).path.absolute().parent
 
 
 def history(settings: Settings) -> History:
@@ -244,11 +256,13 @@ def server(settings: Settings) -> Server:
     from rowcast.adapters.repeats import SqliteRepeats
     from rowcast.serving.deployment import deploy, served
     from rowcast.serving.predictor import Predictor
+    from rowcast.serving.stored import UntilStored
     from rowcast.web.api import NativeApi
     from rowcast.web.app import Health, cold_app
     from rowcast.web.edge import Bounds, Edge
     from rowcast.web.lifecycle import Indexer, Lifecycle
     from rowcast.web.repeats import Once
+    from rowcast.web.watch import MEBIBYTE, Watch
 
     models = registry(settings)
     references = served(models, settings.models)
@@ -264,17 +278,24 @@ def server(settings: Settings) -> Server:
         journal = FileJournal(settings.journal_folder, lambda: uuid.uuid4().hex, settings.durability)
         undo.callback(journal.close)
         predictor = Predictor(
-            deployment, journal, metrics.listen, max_waiting=settings.max_waiting_rows, cache=_cache(settings)
+            deployment,
+            journal,
+            metrics.listen,
+            max_waiting=settings.max_waiting_rows,
+            cache=_cache(settings),
+            guard=_guard(settings),
+            stored=UntilStored(store(settings).position) if settings.durability == "store" else None,
         )
         native = NativeApi(predictor, max_rows=settings.max_rows)
-        health = Health({"history": _store_check(settings)})
+        watch = Watch(journal, predictor.hold, _free_bytes(settings), settings.min_free_mb * MEBIBYTE)
+        health = Health({"history": _store_check(settings), "disk": watch.check})
         cold = cold_app(deployment, history(settings), health, metrics.exposition)
         command = [sys.executable, "-m", "rowcast.cli", "indexer"]
         indexer = Indexer(command, settings.for_child(), settings.journal_folder)
         edge = Edge(
             native.routes,
             cold,
-            Lifecycle(health, journal, indexer),
+            Lifecycle(health, journal, indexer, watch),
             metrics.listen,
             gate(settings),
             Once(SqliteRepeats(settings.repeats_file), settings.idempotency_seconds),
@@ -289,14 +310,62 @@ def server(settings: Settings) -> Server:
 def index_history(settings: Settings, wait: Callable[[float], bool], report: Callable[[str], None]) -> bool:
     """Be the indexer of this history until `wait` ends it; False when another process is."""
     from rowcast.adapters.journal import FolderSpool, indexer_lock
+    from rowcast.serving.erasure import Caretaker
     from rowcast.serving.history import index
 
     with indexer_lock(settings.journal_folder) as ours:
         if ours:
-            kept = store(settings)
-            index(FolderSpool(settings.journal_folder), kept, wait, report)
+            kept, spool = store(settings), FolderSpool(settings.journal_folder)
+            caretaker = Caretaker(kept, spool, _microseconds, settings.retention_days)
+            # Answers that wait for the store wait for a whole round.
+            every = 0.01 if settings.durability == "store" else 0.2
+            index(spool, kept, wait, report, caretaker.turn, every)
             kept.close()
         return ours
+
+
+def erase_history(settings: Settings, wanted: Selection, reason: str, wait: Callable[[], bool]) -> Erased:
+    """Erase rows; while `wait` says so, wait for what still lies in journals."""
+    from rowcast.adapters.journal import FolderSpool, indexer_lock
+    from rowcast.serving.erasure import Eraser
+
+    spool = FolderSpool(settings.journal_folder)
+    by = f"{getpass.getuser()}@{socket.gethostname()}"
+    with closing(store(settings)) as kept:
+        eraser = Eraser(kept, spool, _microseconds)
+        erased = eraser.erase(wanted, by, reason)
+        while not eraser.is_done(erased.request) and wait():
+            with indexer_lock(settings.journal_folder) as ours:
+                if ours:  # no server runs
+                    with suppress(HistoryError):  # damage is the business of verify
+                        spool.drain(kept)
+                    eraser.go_on()
+        return eraser.result(erased.request)
+
+
+def _microseconds() -> int:
+    return time.time_ns() // 1000
+
+
+def _free_bytes(settings: Settings) -> Callable[[], int]:
+    """Asks how many bytes are free where journals and store lie."""
+    folders = (settings.journal_folder, store_folder(settings))
+
+    def free() -> int:
+        found = [os.statvfs(folder) for folder in folders if folder.exists()]
+        return min((disk.f_bavail * disk.f_frsize for disk in found), default=0)
+
+    return free
+
+
+def _guard(settings: Settings) -> Guard | None:
+    """What keeps sensitive columns out of history, when there are any."""
+    from rowcast.adapters.secret import secret
+    from rowcast.domain.sensitive import Guard
+
+    if settings.sensitive == "keep":
+        return None
+    return Guard(settings.sensitive, secret(settings.history_key_file) if settings.sensitive == "hash" else b"")
 
 
 def indexer_is_running(settings: Settings) -> bool:
@@ -314,10 +383,14 @@ def configure_logging(settings: Settings) -> None:
     import structlog
 
     as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
+    # Never the values of local variables: they hold rows and keys.
     renderers: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if as_text
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [
+            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
+            structlog.processors.JSONRenderer(),
+        ]
     )
     structlog.configure(
         processors=[

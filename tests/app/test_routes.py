@@ -93,7 +93,8 @@ async def test_a_server_is_ready_from_its_start_to_its_end(app_home: Path) -> No
     ]
     assert (alive.status_code, alive.json()) == (200, {"live": True})
     assert whole.status_code == 200
-    assert whole.json() == {"status": "ok", "ready": True, "models": ["loans@1", "sum@1"], "checks": {"history": "ok"}}
+    checks = {"history": "ok", "disk": "ok"}
+    assert whole.json() == {"status": "ok", "ready": True, "models": ["loans@1", "sum@1"], "checks": checks}
 
 
 async def test_no_answer_may_be_kept_by_a_cache_or_guessed_at(client: httpx.AsyncClient) -> None:
@@ -200,14 +201,14 @@ async def test_history_is_read_a_page_at_a_time_newest_first(client: httpx.Async
 
     await eventually_async(stored)
     read: list[dict[str, Any]] = []
-    before: str | None = None
+    cursor: str | None = None
     while True:
-        asked = {"limit": 7, **({"before": before} if before else {})}
+        asked = {"limit": 7, **({"cursor": cursor} if cursor else {})}
         page = (await client.get("/predictions", params=asked)).json()
         assert len(page["predictions"]) <= 7
         read += page["predictions"]
-        before = page["next"]
-        if before is None:
+        cursor = page["next"]
+        if cursor is None:
             break
 
     ids = [entry["id"] for entry in read]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import structlog
 
 from rowcast import settings, wiring
+
+# structlog would go on with the standard output of the test that was running when a logger was first used.
+structlog.configure(logger_factory=lambda *args: structlog.PrintLogger(sys.stderr))
 
 
 @contextlib.asynccontextmanager

@@ -71,6 +71,13 @@ Storage = Annotated[
 OnnxOut = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the ONNX graph alone to this file too.")]
 OnlyModel = Annotated[str | None, typer.Option("--model", help="Only this model's predictions.")]
 
+OnlyVersion = Annotated[int | None, typer.Option("--version", min=1, help="Only this version's.")]
+OnlyLabel = Annotated[str | None, typer.Option("--label", help="Only those answered with this label.")]
+OnlyTenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant's [all].")]
+OnlyEntity = Annotated[str | None, typer.Option("--entity", help="Only those of this entity.")]
+Since = Annotated[str | None, typer.Option(help="RFC 3339 or a date; included.")]
+Until = Annotated[str | None, typer.Option(help="RFC 3339 or a date; not included.")]
+
 
 @app.command()
 def train(
@@ -165,7 +172,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one [8000].")] = None,
     default_model: Annotated[str | None, typer.Option(help="What POST /predict means.")] = None,
-    durability: Annotated[str | None, typer.Option(help="process or disk [process].")] = None,
+    durability: Annotated[str | None, typer.Option(help="process, disk or store [process].")] = None,
     root_path: Annotated[str | None, typer.Option(help="Prefix that a proxy takes away.")] = None,
     insecure: Annotated[bool | None, typer.Option("--insecure", help="Listen beyond this machine.")] = None,
     home: Home = None,
@@ -257,26 +264,66 @@ def models_list(home: Home = None, json: Json = False) -> None:
 @history_app.command("list")
 def history_list(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Entries to show.")] = 20,
-    before: Annotated[str | None, typer.Option(help="Only entries older than this id.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="`next` of the page before.")] = None,
     model: OnlyModel = None,
+    version: OnlyVersion = None,
+    label: OnlyLabel = None,
+    tenant: OnlyTenant = None,
+    entity: OnlyEntity = None,
+    since: Since = None,
+    until: Until = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
     """Predictions, newest first."""
     from rowcast import settings
-    from rowcast.cli import inspection
+    from rowcast.cli import history
+    from rowcast.serving.history import selection
 
-    inspection.list_history(settings.load(home=home), limit, before, model, as_json=json)
+    wanted = selection(
+        model=model, version=version, label=label, tenant=tenant, entity=entity, since=since, until=until
+    )
+    history.list_history(settings.load(home=home), limit, cursor, wanted, as_json=json)
+
+
+@history_app.command("export")
+def history_export(
+    out: Annotated[Path, typer.Option(help="File to write: .csv, .jsonl or .parquet.")],
+    model: OnlyModel = None,
+    version: OnlyVersion = None,
+    label: OnlyLabel = None,
+    tenant: OnlyTenant = None,
+    entity: OnlyEntity = None,
+    since: Since = None,
+    until: Until = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Write predictions to a file, newest first."""
+    from rowcast import settings
+    from rowcast.cli import history
+    from rowcast.serving.history import selection
+
+    wanted = selection(
+        model=model, version=version, label=label, tenant=tenant, entity=entity, since=since, until=until
+    )
+    history.export(settings.load(home=home), out, wanted, as_json=json)
 
 
 @app.command("verify")
 @history_app.command("verify")
-def history_verify(home: Home = None, json: Json = False) -> int:
+def history_verify(
+    heads: Annotated[
+        Path | None, typer.Option(help="Published heads: a file of `history heads --json`, or a log.")
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> int:
     """Check the chain of every writer; exit 1 where it is broken."""
     from rowcast import settings
-    from rowcast.cli import inspection
+    from rowcast.cli import history
 
-    return inspection.verify_history(settings.load(home=home), as_json=json)
+    return history.verify_history(settings.load(home=home), heads, as_json=json)
 
 
 @app.command("replay")
@@ -284,9 +331,55 @@ def history_verify(home: Home = None, json: Json = False) -> int:
 def history_replay(model: OnlyModel = None, home: Home = None, json: Json = False) -> int:
     """Score the past again with the bundles of then; exit 1 where an answer differs."""
     from rowcast import settings
-    from rowcast.cli import inspection
+    from rowcast.cli import history
 
-    return inspection.replay_history(settings.load(home=home), model, as_json=json)
+    return history.replay_history(settings.load(home=home), model, as_json=json)
+
+
+@history_app.command("heads")
+def history_heads(home: Home = None, json: Json = False) -> None:
+    """The last entry of every chain; kept elsewhere, they prove later that no chain was cut off."""
+    from rowcast import settings
+    from rowcast.cli import history
+
+    history.show_heads(settings.load(home=home), as_json=json)
+
+
+@history_app.command("purge")
+def history_purge(
+    before: Annotated[str, typer.Option(help="RFC 3339 or a date; not included.")],
+    model: OnlyModel = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Erase the rows of old predictions for good; what was answered stays, and every chain verifies."""
+    from rowcast import settings
+    from rowcast.cli import history
+
+    history.purge(settings.load(home=home), before, model, as_json=json)
+
+
+@history_app.command("erase")
+def history_erase(
+    entity: Annotated[str | None, typer.Option(help="The rows of this entity.")] = None,
+    id: Annotated[list[str] | None, typer.Option(help="The row of this prediction; once for each.")] = None,  # noqa: A002
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Erase rows for good; what was answered stays, and every chain verifies."""
+    from rowcast import settings
+    from rowcast.cli import history
+
+    history.erase(settings.load(home=home), entity, id or [], as_json=json)
+
+
+@history_app.command("erasures")
+def history_erasures(home: Home = None, json: Json = False) -> None:
+    """Who erased what, when, and how many rows."""
+    from rowcast import settings
+    from rowcast.cli import history
+
+    history.show_erasures(settings.load(home=home), as_json=json)
 
 
 @keys_app.command("create")

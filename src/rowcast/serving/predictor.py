@@ -13,8 +13,9 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -25,9 +26,11 @@ from rowcast.domain.encode import EncodedRow, decode_json
 from rowcast.domain.events import Listener, Scored
 from rowcast.domain.identity import row_key, uuid7_randomness, uuid7s
 from rowcast.domain.prediction import Outcome
-from rowcast.errors import BodyError, InvalidRows, Overloaded, TooLate, ValueProblem
+from rowcast.domain.sensitive import Guard
+from rowcast.errors import BodyError, InvalidRows, Overloaded, TooLate, Unavailable, ValueProblem
 from rowcast.ports import Cache, Journal
 from rowcast.serving.deployment import Deployment, LiveModel
+from rowcast.serving.stored import UntilStored
 
 MOST_TURNS = 8
 """Turns of the loop that the first of a batch waits at most."""
@@ -86,6 +89,9 @@ class Predictor:
         *,
         max_waiting: int = 10_000,
         cache: Cache | None = None,
+        guard: Guard | None = None,
+        stored: UntilStored | None = None,
+        now: Callable[[], int] = time.time_ns,
     ) -> None:
         self.deployment = deployment
         self.caching = cache is not None
@@ -93,6 +99,10 @@ class Predictor:
         self._journal = journal
         self._listen = listen
         self._max_waiting = max_waiting
+        self._guard = guard
+        self._stored = stored
+        self._now = now
+        self._held: str | None = None
         self._waiting: list[_Waiting] = []
         self._rows_waiting = 0
         self._rows_in_lines = 0
@@ -116,9 +126,15 @@ class Predictor:
         """The replies to many rows, in order."""
         return self._wait(model, rows, ask, False)
 
+    def hold(self, reason: str | None) -> None:
+        """Refuse what comes from now on, and say why; None ends it."""
+        self._held = reason
+
     def _wait(self, model: LiveModel, rows: Sequence[Row], ask: Ask, alone: bool) -> asyncio.Future[Any]:
         if self._rows_waiting >= self._max_waiting:
             raise Overloaded(f"{self._rows_waiting} rows are waiting; try again in a second")
+        if self._held is not None:
+            raise Unavailable(self._held, slug="disk-low")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         if not self._waiting:
@@ -153,7 +169,7 @@ class Predictor:
             except Exception as error:  # whatever it was, every caller of this tick must hear of it
                 _fail(together, error)
             else:
-                _answer(together, replies)
+                self._send(together, replies)
 
     def _stand_in_line(self, model: LiveModel, waiting: list[_Waiting]) -> list[_Waiting]:
         """Queue what a slow model must score, and give back what the cache knows already."""
@@ -205,10 +221,17 @@ class Predictor:
             together = [asked for asked, _ in still]
             if together:
                 kept = [one for _, found in still for one in found]
-                _answer(together, self._record(model, together, kept))
+                self._send(together, self._record(model, together, kept))
         except Exception as error:
             _fail(batch, error)
         self._score_next(model)
+
+    def _send(self, together: list[_Waiting], replies: list[bytes]) -> None:
+        """Answer; with `durability=store`, once the store has them."""
+        if self._stored is None:
+            _answer(together, replies)
+        else:
+            self._stored.then(self._journal, partial(_answer_when_stored, together, replies))
 
     def _leave_line(self, asked: _Waiting) -> None:
         self._rows_in_lines -= len(asked.rows)
@@ -221,25 +244,51 @@ class Predictor:
             fresh = zip(rows, outcomes, strict=True)
             self._cache.put({row.key: outcome for row, outcome in fresh if row.key and row.known is None})
         count, digest = len(rows), model.digest
-        nanoseconds = time.time_ns()
+        nanoseconds = self._now()
         at = nanoseconds // 1_000
         ids = uuid7s(nanoseconds // 1_000_000, os.urandom(uuid7_randomness(count)))
         salts = os.urandom(count * SALT_BYTES)
         cached = [row.known is not None for row in rows] if self.caching else repeat(False, count)
         replies = model.replies(ids, outcomes, encoded, cached)
         asks = [asked.ask for asked in together for _ in asked.rows]
+        received, withheld = self._keepable(model, rows)
         drafts = [
             Draft(
-                encode_head(Entry(at, digest, ask.source, ask.request_id, reply, ask.key_id, ask.tenant, ask.entity)),
+                encode_head(
+                    Entry(at, digest, ask.source, ask.request_id, reply, ask.key_id, ask.tenant, ask.entity, withheld)
+                ),
                 salts[number * SALT_BYTES : (number + 1) * SALT_BYTES],
-                row.received,
+                row,
             )
-            for number, (ask, row, reply) in enumerate(zip(asks, rows, replies, strict=True))
+            for number, (ask, row, reply) in enumerate(zip(asks, received, replies, strict=True))
         ]
         self._journal.append(drafts)
         labels = [outcome.prediction for outcome in outcomes] if model.classifies else []
         self._listen(Scored(model.name, model.version, count, labels))
         return replies
+
+    def _keepable(self, model: LiveModel, rows: Sequence[Row]) -> tuple[list[bytes], tuple[str, ...]]:
+        """The rows as they may be kept, and the columns that were withheld from them."""
+        withheld = self._guard.withheld(model.schema) if self._guard is not None else ()
+        if self._guard is None or not withheld:
+            return [row.received for row in rows], ()
+        return [self._guard.guarded(model.schema, row.received) for row in rows], withheld
+
+
+def _answer(together: Sequence[_Waiting], replies: Sequence[bytes]) -> None:
+    start = 0
+    for asked in together:
+        end = start + len(asked.rows)
+        if not asked.answer.done():
+            asked.answer.set_result(replies[start] if asked.alone else replies[start:end])
+        start = end
+
+
+def _answer_when_stored(together: Sequence[_Waiting], replies: Sequence[bytes], error: Exception | None) -> None:
+    if error is None:
+        _answer(together, replies)
+    else:
+        _fail(together, error)
 
 
 def _outcomes(model: LiveModel, together: list[_Waiting]) -> list[Outcome]:
@@ -260,15 +309,7 @@ def _is_over(asked: _Waiting, now: float) -> bool:
     return asked.answer.done()
 
 
-def _answer(together: list[_Waiting], replies: list[bytes]) -> None:
-    start = 0
-    for asked in together:
-        end = start + len(asked.rows)
-        asked.answer.set_result(replies[start] if asked.alone else replies[start:end])
-        start = end
-
-
-def _fail(together: list[_Waiting], error: Exception) -> None:
+def _fail(together: Sequence[_Waiting], error: Exception) -> None:
     for asked in together:
         if not asked.answer.done():
             asked.answer.set_exception(error)

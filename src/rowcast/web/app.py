@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from rowcast.domain.access import Caller
+from rowcast.domain.selection import Selection
 from rowcast.errors import MethodNotAllowed, NotFound, RequestError, RowcastError
 from rowcast.serving.deployment import Deployment, LiveModel
+from rowcast.serving.export import TEXTS
 from rowcast.serving.history import History
+from rowcast.serving.history import selection as history_selection
 from rowcast.version import VERSION
 from rowcast.web import openapi, problems
 
@@ -55,6 +59,32 @@ REDOC = PAGE.format(
 )
 
 Page = Annotated[int, Query(ge=1, le=1000, description="Entries a page.")]
+Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the page before.")]
+Format = Annotated[str, Query(description="`jsonl` or `csv`.")]
+EXPORTED = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
+CHOICES = ("model", "version", "label", "entity", "since", "until")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The filters of history, as a query string says them."""
+
+    model: Annotated[str | None, Query(max_length=64)] = None
+    version: Annotated[int | None, Query(ge=1, le=2**31)] = None
+    label: Annotated[str | None, Query(max_length=500)] = None
+    entity: Annotated[str | None, Query(max_length=128)] = None
+    since: Annotated[str | None, Query(max_length=40, description="RFC 3339 or a date; included.")] = None
+    until: Annotated[str | None, Query(max_length=40, description="RFC 3339 or a date; not included.")] = None
+
+    def selection(self, tenant: str | None) -> Selection:
+        """What is selected, of one tenant or of all."""
+        return history_selection(tenant=tenant, **asdict(self))
+
+
+def _refuse_unknown(request: Request, known: Sequence[str]) -> None:
+    for name in request.query_params:
+        if name not in known:
+            raise RequestError(f"there is no option {name[:40]!r}; known are {', '.join(known)}", slug="bad-option")
 
 
 class Json(Response):
@@ -122,13 +152,26 @@ def _model_routes(app: FastAPI, deployment: Deployment) -> None:
 
 def _history_routes(app: FastAPI, history: History) -> None:
     @app.get("/predictions", tags=["history"], summary="Predictions, newest first")
-    def predictions(limit: Page = 50, before: str | None = None, model: str | None = None) -> Response:
-        found = history.latest(limit, before, model)
-        return Json({"predictions": found, "next": found[-1].id if len(found) == limit else None})
+    def predictions(
+        request: Request, chosen: Annotated[Chosen, Depends()], limit: Page = 50, cursor: Cursor = None
+    ) -> Response:
+        _refuse_unknown(request, [*CHOICES, "limit", "cursor"])
+        return Json(history.page(limit, chosen.selection(caller(request).sees), cursor))
+
+    @app.get("/predictions/export", tags=["history"], summary="Predictions as a file, newest first")
+    def export(request: Request, chosen: Annotated[Chosen, Depends()], format: Format = "jsonl") -> Response:  # noqa: A002
+        _refuse_unknown(request, [*CHOICES, "format"])
+        if format not in TEXTS:
+            hint = "; Parquet is written by `rowcast history export`" if format == "parquet" else ""
+            raise RequestError(f"format: {format[:40]!r} is not one of {', '.join(TEXTS)}{hint}", slug="bad-option")
+        name = f"predictions.{format}"
+        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        pieces = TEXTS[format](history.select(chosen.selection(caller(request).sees)))
+        return StreamingResponse(pieces, headers=headers, media_type=EXPORTED[format])
 
     @app.get("/predictions/{prediction_id}", tags=["history"], summary="One prediction with its evidence")
-    def prediction(prediction_id: str) -> Response:
-        found = history.get(prediction_id.lower())
+    def prediction(prediction_id: str, request: Request) -> Response:
+        found = history.get(prediction_id.lower(), caller(request).sees)
         if found is None:
             raise NotFound(f"there is no prediction {prediction_id[:64]!r} in history")
         return Json(found)

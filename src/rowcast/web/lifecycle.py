@@ -15,6 +15,7 @@ from rowcast.errors import RowcastError
 from rowcast.ports import Journal
 from rowcast.web.app import Health
 from rowcast.web.edge import ASGIApp, Receive, Scope, Send
+from rowcast.web.watch import Watch
 
 LOOK_EVERY_SECONDS = 1.0
 YOUNG_OBJECTS = 20_000
@@ -72,8 +73,9 @@ class Indexer:
 class Lifecycle:
     """Starts and stops what runs beside the requests."""
 
-    def __init__(self, health: Health, journal: Journal, indexer: Indexer) -> None:
+    def __init__(self, health: Health, journal: Journal, indexer: Indexer, watch: Watch) -> None:
         self._health = health
+        self._watch = watch
         self._journal = journal
         self._indexer = indexer
 
@@ -81,6 +83,7 @@ class Lifecycle:
         """The ASGI lifespan."""
         await receive()
         self._indexer.start()
+        self._watch.start()
         self._health.ready = True
         # What exists now stays: the collector need not walk it again and again while requests come and go.
         gc.collect()
@@ -89,6 +92,7 @@ class Lifecycle:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self._health.ready = False
+        await self._watch.stop()
         self._journal.close()
         await self._indexer.stop()
         await send({"type": "lifespan.shutdown.complete"})

@@ -39,6 +39,8 @@ STATUS = {
     "head-too-large": 431,
     "overloaded": 503,
     "unavailable": 503,
+    "disk-low": 503,
+    "not-stored": 503,
     "too-late": 504,
 }
 TITLES = {
@@ -67,6 +69,8 @@ TITLES = {
     "head-too-large": "The head of the request is too large",
     "overloaded": "Too much is waiting already",
     "unavailable": "A part that is needed does not answer",
+    "disk-low": "The disk of history is nearly full",
+    "not-stored": "The store did not take the prediction in time",
     "too-late": "The time that the caller gave is up",
     "internal": "Something went wrong on our side",
 }
