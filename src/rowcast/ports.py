@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from rowcast.domain.access import Key
 from rowcast.domain.chain import Draft, Sealed
 from rowcast.domain.prediction import Outcome
 from rowcast.domain.selection import EVERYTHING, Selection
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Graph(Protocol):
@@ -54,6 +56,10 @@ class RegistryReader(Protocol):
 
     def folder(self, reference: Reference) -> Path:
         """Where the bundle lies on this machine; ModelNotFound when there is none."""
+        ...
+
+    def generation(self) -> int:
+        """A number that grows with every change of an alias; cheap enough to be asked every second."""
         ...
 
 

@@ -67,6 +67,10 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    workers: int = Field(1, ge=1, le=256, description="Processes that answer; above 1 a supervisor looks after them.")
+    drain_seconds: float = Field(
+        30.0, ge=0, description="Told to stop, how long requests already received may take to be answered."
+    )
     insecure: bool = Field(False, description="Listen beyond this machine without any key.")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Models to serve, by comma: NAME, NAME@3 or NAME@alias; every champion."
@@ -102,6 +106,11 @@ class Settings(BaseSettings):
     cache: bool = Field(False, description="Remember outcomes by row; pays where a row takes longer than 0.1 ms.")
     cache_entries: int = Field(100_000, ge=1, description="Outcomes that each worker remembers, about 0.5 KB each.")
     cache_seconds: float = Field(3600.0, gt=0, description="An outcome is remembered.")
+    max_model_mb: int = Field(512, ge=1, description="Largest model graph that a running server takes up.")
+    trial_memory_mb: int = Field(
+        2048, ge=128, description="Memory that a new version may use when it is tried in a process of its own."
+    )
+    trial_seconds: float = Field(60.0, gt=0, description="Time that this trial may take.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON.")
 
@@ -153,6 +162,11 @@ class Settings(BaseSettings):
         return self.journal or self.home / "journal"
 
     @property
+    def run_folder(self) -> Path:
+        """Where running servers keep what their workers share."""
+        return (self.home / "run").absolute()
+
+    @property
     def store_url(self) -> str:
         """Where history is kept."""
         return self.store or f"sqlite:///{(self.home / 'history.db').absolute()}"
@@ -170,6 +184,7 @@ class Settings(BaseSettings):
             **retention,
             f"{PREFIX}DURABILITY": self.durability,
             f"{PREFIX}HOME": str(self.home.absolute()),
+            f"{PREFIX}REGISTRY": str(self.registry_folder),
             f"{PREFIX}JOURNAL": str(self.journal_folder.absolute()),
             f"{PREFIX}STORE": self.store_url,
             f"{PREFIX}LOG_FORMAT": self.log_format,

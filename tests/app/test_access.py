@@ -101,12 +101,13 @@ async def test_a_key_for_one_model_is_for_no_other_whether_it_exists_or_not(clie
         await client.post(path, json=ROW, headers=headers)
         for path in ("/predict", "/models/sum/predict", "/models/none/predict")
     ]
-    looked = [await client.get(f"/models/{name}", headers=headers) for name in ("sum", "none", "other")]
+    paths = ("/models/sum", "/models/none", "/models/info", "/sample", "/models/other")
+    looked = [await client.get(path, headers=headers) for path in paths]
     listed = await client.get("/models", headers=headers)
 
     assert allowed.status_code == 200
     assert [reply.status_code for reply in refused] == [403, 403, 403]
-    assert [reply.status_code for reply in looked] == [403, 403, 200]
+    assert [reply.status_code for reply in looked] == [403, 403, 403, 403, 200]
     assert [found["name"] for found in listed.json()["models"]] == ["other"]
 
 

@@ -26,6 +26,7 @@ from rowcast.ports import Reference
 from rowcast.serving.deployment import Deployment, LiveModel, load
 from rowcast.serving.predictor import Ask, Predictor, Row
 from support import models
+from support.waiting import eventually_async
 
 SCHEMA = models.number_columns(5)
 ROWS = 40
@@ -194,6 +195,9 @@ class Gated(LiveModel):
         self.gate = threading.Event()
         self.batches: list[int] = []
 
+    async def is_scoring(self) -> bool:
+        return bool(self.batches)
+
     def score(self, rows: Any) -> Any:
         self.batches.append(len(rows))
         assert self.gate.wait(10)
@@ -205,8 +209,7 @@ def test_a_slow_model_holds_up_nobody_and_takes_what_came_meanwhile_at_once(rig:
 
     async def ask() -> list[bytes]:
         asked = [world.predictor.predict(slow, rig.rows[0][0], Ask("test", "first"))]
-        while not slow.batches:
-            await asyncio.sleep(0)
+        await eventually_async(slow.is_scoring)
         asked += [world.predictor.predict(slow, rig.rows[0][row], Ask("test", f"r{row}")) for row in range(1, 6)]
         asked[2].cancel()
         other = await asyncio.wait_for(world.predictor.predict(quick, rig.rows[1][3], Ask("test", "quick")), 3)
@@ -229,8 +232,7 @@ def test_who_gives_up_while_a_thread_scores_is_not_kept_and_frees_the_place(rig:
     async def ask() -> bytes:
         gone = predictor.predict_all(slow, rig.rows[0][:2], Ask("test", "gone"))
         stays = predictor.predict(slow, rig.rows[0][2], Ask("test", "stays"))
-        while not slow.batches:
-            await asyncio.sleep(0)
+        await eventually_async(slow.is_scoring)
         with pytest.raises(Overloaded):
             predictor.predict(slow, rig.rows[0][3], Ask("test", "refused"))
         gone.cancel()

@@ -172,6 +172,11 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one [8000].")] = None,
     default_model: Annotated[str | None, typer.Option(help="What POST /predict means.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that answer [1].")] = None,
+    train_if_missing: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="Train on this first when there is no such model.")
+    ] = None,
+    target: Target = None,
     durability: Annotated[str | None, typer.Option(help="process, disk or store [process].")] = None,
     root_path: Annotated[str | None, typer.Option(help="Prefix that a proxy takes away.")] = None,
     insecure: Annotated[bool | None, typer.Option("--insecure", help="Listen beyond this machine.")] = None,
@@ -188,11 +193,14 @@ def serve(
             host=host,
             port=port,
             default_model=default_model,
+            workers=workers,
             durability=durability,
             root_path=root_path,
             insecure=insecure,
             home=home,
         ),
+        train_if_missing=train_if_missing,
+        target=target,
         as_json=json,
     )
 
@@ -453,3 +461,12 @@ def indexer() -> None:
     from rowcast.cli import server
 
     server.index(settings.load())
+
+
+@app.command(hidden=True)
+def try_bundle(folder: Path, name: str, version: int, memory_mb: int, seconds: float) -> None:
+    """Open and prove a bundle within bounds; a running server starts it before it takes a new version up."""
+    from rowcast import wiring
+    from rowcast.ports import Reference
+
+    wiring.try_bundle(Reference(name, version), folder, memory_mb, seconds)

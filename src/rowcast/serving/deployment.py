@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from rowcast import bundle
 from rowcast.domain.encode import EncodedRow, RowEncoder
-from rowcast.domain.events import Listener, ModelLoaded
 from rowcast.domain.prediction import Decision, Outcome, Prediction, same_outcome
 from rowcast.domain.schema import Schema
-from rowcast.errors import BundleError, ModelNotFound
+from rowcast.errors import BundleError, ModelNotFound, RowcastError
 from rowcast.ports import Graph, OpenGraph, Reference, RegistryReader
 
 GOLDEN_TOLERANCE = 1e-6
 SLOW_SECONDS = 0.001
 """A model that takes longer for a row is scored on a thread: the event loop must not wait for it."""
 WARM_UP_RUNS = 5
-CHAMPION = "champion"
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 
@@ -67,12 +66,22 @@ class LiveModel:
 
 
 def load(reference: Reference, registry: RegistryReader, open_graph: OpenGraph) -> LiveModel:
-    """Open a published version, prove it on its golden rows, and measure one while it warms up."""
-    opened = bundle.open(registry.folder(reference))
+    """A published version, ready to answer."""
+    return load_folder(reference, registry.folder(reference), open_graph)
+
+
+def load_folder(reference: Reference, folder: Path, open_graph: OpenGraph) -> LiveModel:
+    """Open a bundle, prove it on its golden rows, and measure one while it warms up."""
+    opened = bundle.open(folder)
     manifest = opened.manifest
     model = LiveModel(reference, manifest, open_graph(opened.model, manifest.output.name))
-    prove(model, opened.golden)
-    warm_up(model, opened.golden)
+    try:
+        prove(model, opened.golden)
+        warm_up(model, opened.golden)
+    except RowcastError:
+        raise
+    except Exception as error:  # a graph that loads may still not run, and the runtime's errors have no base class
+        raise BundleError(f"{reference} cannot be run: {' '.join(str(error).split())[:300]}") from None
     return model
 
 
@@ -133,50 +142,3 @@ class Deployment:
     def models(self) -> list[LiveModel]:
         """Every live model, in order of name."""
         return [self._models[name] for name in sorted(self._models)]
-
-
-def deploy(
-    references: Sequence[Reference],
-    registry: RegistryReader,
-    open_graph: OpenGraph,
-    listen: Listener,
-    *,
-    default: str | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Deployment:
-    """Load every reference, or raise for the first that cannot be served."""
-    models: dict[str, LiveModel] = {}
-    for reference in references:
-        started = clock()
-        model = load(reference, registry, open_graph)
-        models[reference.name] = model
-        listen(ModelLoaded(reference.name, reference.version, model.digest, clock() - started))
-    return Deployment(models, default)
-
-
-def resolve(text: str, registry: RegistryReader) -> Reference:
-    """`NAME`, `NAME@3` or `NAME@alias` to a published version; a bare name means its champion."""
-    name, mark, tail = text.partition("@")
-    if mark and not tail:
-        raise ModelNotFound(f"{text!r} names no version: write {name}, {name}@3 or {name}@{CHAMPION}")
-    if tail.isdecimal():
-        reference = Reference(name, int(tail))
-        registry.folder(reference)
-        return reference
-    alias = tail or CHAMPION
-    aliases = registry.aliases(name)
-    if alias not in aliases:
-        known = ", ".join(sorted(aliases)) or "none"
-        raise ModelNotFound(f"{name} has no alias {alias!r} (it has: {known})")
-    return Reference(name, aliases[alias])
-
-
-def served(registry: RegistryReader, names: Sequence[str] = ()) -> list[Reference]:
-    """The versions to serve: those named, else every model's champion."""
-    if names:
-        return [resolve(name, registry) for name in names]
-    return [
-        Reference(name, aliases[CHAMPION])
-        for name in registry.models()
-        if CHAMPION in (aliases := registry.aliases(name))
-    ]

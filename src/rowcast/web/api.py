@@ -39,14 +39,17 @@ class NativeApi:
     def __init__(self, predictor: Predictor, *, max_rows: int) -> None:
         self._predictor = predictor
         self._max_rows = max_rows
-        self.routes = {
-            "/predict": HotRoute("/predict", "POST", self._answer(None)),
-            **{
-                f"/models/{model.name}/predict": HotRoute("/models/{name}/predict", "POST", self._answer(model.name))
-                for model in predictor.deployment.models()
-            },
-        }
+        self.routes: dict[str, HotRoute] = {"/predict": HotRoute("/predict", "POST", self._answer(None))}
         """By path, for the edge."""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Have a route for every live model, and for no other."""
+        live = {f"/models/{model.name}/predict": model.name for model in self._predictor.deployment.models()}
+        for path in self.routes.keys() - live.keys() - {"/predict"}:
+            del self.routes[path]
+        for path in live.keys() - self.routes.keys():
+            self.routes[path] = HotRoute("/models/{name}/predict", "POST", self._answer(live[path]))
 
     def _answer(self, name: str | None) -> Callable[[Request], Awaitable[bytes]]:
         deployment, predict, caching = self._predictor.deployment, self._predictor.predict, self._predictor.caching

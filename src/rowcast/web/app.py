@@ -23,6 +23,8 @@ from rowcast.serving.history import History
 from rowcast.serving.history import selection as history_selection
 from rowcast.version import VERSION
 from rowcast.web import openapi, problems
+from rowcast.web.access import allow_model
+from rowcast.web.member import Member
 
 STATIC = Path(__file__).parent / "static"
 # Swagger UI and ReDoc write style attributes and draw icons from data URLs.
@@ -109,27 +111,31 @@ class Health:
         return {name: check() or "ok" for name, check in self._checks.items()}
 
 
-def cold_app(deployment: Deployment, history: History, health: Health, metrics: Callable[[], bytes]) -> FastAPI:
+def cold_app(
+    deployment: Deployment, history: History, health: Health, member: Member, metrics: Callable[[], bytes]
+) -> FastAPI:
     """Everything but predictions."""
     app = FastAPI(title="Rowcast", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _explain_errors(app)
-    _model_routes(app, deployment)
+    _model_routes(app, deployment, member)
     _history_routes(app, history)
-    _health_routes(app, deployment, health, metrics)
+    _health_routes(app, deployment, health, member, metrics)
     _pages(app, deployment)
     return app
 
 
-def _model_routes(app: FastAPI, deployment: Deployment) -> None:
+def _model_routes(app: FastAPI, deployment: Deployment, member: Member) -> None:
     @app.get("/models", tags=["models"], summary="Every model that is served")
     def models(request: Request) -> Response:
         known = [model for model in deployment.models() if caller(request).may_use(model.name)]
         return Json({"models": [describe(model, deployment) for model in known]})
 
     @app.get("/models/info", tags=["models"], summary="The default model: schema, metrics, parity")
-    def default_model() -> Response:
-        return Json(describe(deployment.get(None), deployment))
+    def default_model(request: Request) -> Response:
+        model = deployment.get(None)
+        allow_model(caller(request), model.name)
+        return Json(describe(model, deployment))
 
     @app.get("/models/{name}", tags=["models"], summary="One model: schema, metrics, parity")
     def one_model(name: str, request: Request) -> Response:
@@ -140,14 +146,21 @@ def _model_routes(app: FastAPI, deployment: Deployment) -> None:
             return Response(status_code=304, headers={"etag": etag})
         return Json(describe(model, deployment), headers={"etag": etag})
 
+    @app.post("/models/reload", tags=["models"], summary="Follow the registry now; each worker's state")
+    async def reload() -> Response:
+        found = await member.reload()
+        return Json(found, status_code={"ok": 200, "failed": 409, "pending": 503}[found.status])
+
     @app.post("/models/{name}/predict", include_in_schema=False)
     def not_served(name: str) -> Response:
         deployment.get(name)  # raises: the models that are served are answered before this app is asked
         raise NotFound("there is nothing at this address; see /docs")
 
     @app.get("/sample", tags=["models"], summary="A row that the default model takes")
-    def sample() -> Response:
-        return Json(deployment.get(None).example())
+    def sample(request: Request) -> Response:
+        model = deployment.get(None)
+        allow_model(caller(request), model.name)
+        return Json(model.example())
 
 
 def _history_routes(app: FastAPI, history: History) -> None:
@@ -177,13 +190,24 @@ def _history_routes(app: FastAPI, history: History) -> None:
         return Json(found)
 
 
-def _health_routes(app: FastAPI, deployment: Deployment, health: Health, metrics: Callable[[], bytes]) -> None:
-    @app.get("/health", tags=["health"], summary="Every part, with what is wrong")
+def _health_routes(
+    app: FastAPI, deployment: Deployment, health: Health, member: Member, metrics: Callable[[], bytes]
+) -> None:
+    @app.get("/health", tags=["health"], summary="Every part and every worker, with what is wrong")
     def everything() -> Response:
-        checks = health.report()
-        fine = health.ready and all(state == "ok" for state in checks.values())
+        workers = member.workers()
+        ill = [f"worker {found.worker} is {found.state}" for found in workers if found.state != "ready"]
+        checks = {**health.report(), "workers": "; ".join(ill) or "ok"}
         models = [f"{model.name}@{model.version}" for model in deployment.models()]
-        body = {"status": "ok" if fine else "degraded", "ready": health.ready, "models": models, "checks": checks}
+        ready = health.ready and bool(models)
+        fine = ready and all(state == "ok" for state in checks.values())
+        body = {
+            "status": "ok" if fine else "degraded",
+            "ready": ready,
+            "models": models,
+            "checks": checks,
+            "workers": workers,
+        }
         return Json(body, status_code=200 if fine else 503)
 
     @app.get("/health/live", tags=["health"], summary="The process answers")

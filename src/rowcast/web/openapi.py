@@ -82,7 +82,8 @@ def document(app: FastAPI, deployment: Deployment, root_path: str = "") -> dict[
     schemas: dict[str, Any] = {"Problem": PROBLEM}
     made["components"] = {"schemas": schemas}
     for path, item in paths.items():
-        _mend_responses(path, item["get"])
+        for operation in item.values():
+            _mend_responses(path, operation)
     for model in deployment.models():
         schemas[f"{model.name}.row"] = model.schema.json_schema()
         schemas[f"{model.name}.prediction"] = prediction_schema(model)
@@ -109,6 +110,9 @@ def _mend_responses(path: str, operation: dict[str, Any]) -> None:
         responses["404"] = _refusal(slug, TITLES[slug])
     if path in ("/health", "/health/ready"):
         responses["503"] = {**fine, "description": "The same, when not all is well"}
+    if path == "/models/reload":
+        responses["409"] = {**fine, "description": "The same, when a version cannot be served and the old one stays"}
+        responses["503"] = {**fine, "description": "The same, when a worker has not followed in time"}
 
 
 def _refusal(slug: str, description: str) -> dict[str, Any]:
