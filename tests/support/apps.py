@@ -13,8 +13,18 @@ import structlog
 
 from rowcast import settings, wiring
 
-# structlog would go on with the standard output of the test that was running when a logger was first used.
-structlog.configure(logger_factory=lambda *args: structlog.PrintLogger(sys.stderr))
+
+class _StandardError:
+    """Whatever standard error is at the moment: pytest gives every test its own and closes it afterwards."""
+
+    def write(self, text: str) -> None:
+        (sys.__stderr__ if sys.stderr.closed else sys.stderr).write(text)  # type: ignore[union-attr]
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+structlog.configure(logger_factory=lambda *args: structlog.PrintLogger(_StandardError()))  # type: ignore[arg-type]
 
 
 @contextlib.asynccontextmanager
