@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     idempotency_seconds: float = Field(
         86_400.0, gt=0, description="Replies to requests with an Idempotency-Key are kept."
     )
-    cache: bool = Field(False, description="Remember outcomes by row; pays where a row takes longer than 0.1 ms.")
+    cache: bool = Field(False, description="Remember outcomes by row; pays for slow models.")
     cache_entries: int = Field(100_000, ge=1, description="Outcomes that each worker remembers, about 0.5 KB each.")
     cache_seconds: float = Field(3600.0, gt=0, description="An outcome is remembered.")
     max_model_mb: int = Field(512, ge=1, description="Largest model graph that a running server takes up.")
