@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance"
 )
-EXAMPLES = 60
+EXAMPLES = 40
 
 
 @pytest.fixture(scope="module")
@@ -65,5 +66,9 @@ def test_whatever_is_sent_the_reply_is_described(described: servers.Server, tmp_
     )
 
     assert finished.returncode == 0, finished.stdout[-6000:] + finished.stderr[-2000:]
+    sent = re.search(r"(\d+) generated, (\d+) passed", finished.stdout)
+    assert sent is not None
+    assert sent[1] == sent[2]
+    assert int(sent[1]) > 500
     with described.client() as client:
         assert httpx.codes.is_success(client.get("/health/ready").status_code)
