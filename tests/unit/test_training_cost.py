@@ -124,6 +124,17 @@ def test_a_training_by_cost_says_so_everywhere(tmp_path: Path) -> None:
     assert "costs least" not in (Path(plain.path) / bundle.CARD).read_text()
 
 
+def test_a_model_refitted_on_all_rows_keeps_the_figures_of_the_one_that_was_measured(tmp_path: Path) -> None:
+    measured, refitted = trained(tmp_path), trained(tmp_path, refit=True)
+
+    assert refitted.holdout == measured.holdout
+    assert refitted.digest != measured.digest
+    assert refitted.parity.label_flips == 0
+    assert "trained on all rows" in (Path(refitted.path) / bundle.CARD).read_text()
+    assert "learnt from them too" in (Path(refitted.path) / bundle.REPORT).read_text()
+    assert "trained on all rows" not in (Path(measured.path) / bundle.CARD).read_text()
+
+
 def test_the_report_shows_what_each_threshold_costs_on_the_rows_kept_aside(tmp_path: Path) -> None:
     shown = section(trained(tmp_path, cost=DEAR))
 

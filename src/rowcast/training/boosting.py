@@ -76,6 +76,7 @@ class Boosting:
     name = "boosting"
     style: Style = "trees"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
+    threadsafe = True
     MOST_ROUNDS: Final = 600
     PATIENCE: Final = 25
 
@@ -128,7 +129,7 @@ def _lightgbm_settings(setting: Setting) -> Params:
         "deterministic": True,
         "force_row_wise": True,
         "use_missing": False,
-        "num_threads": setting.jobs,
+        "num_threads": setting.threads,
         "seed": setting.seed,
         "verbosity": -1,
     }

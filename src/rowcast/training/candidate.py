@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import optuna
@@ -17,6 +17,7 @@ from rowcast.domain.prediction import Task
 from rowcast.training.features import Numbers, Style
 from rowcast.training.graphs import GraphBuilder
 
+MANY_ROWS: Final = 50_000
 Params = dict[str, Any]
 Raw = NDArray[np.float64]
 
@@ -32,6 +33,11 @@ class Setting:
     seed: int
     jobs: int
     out_of_time: Callable[[], bool]
+
+    @property
+    def threads(self) -> int:
+        """For the loops inside a fit: over few rows they wait for each other ten times longer than they work."""
+        return self.jobs if self.rows >= MANY_ROWS else 1
 
 
 class Labelled(NamedTuple):
@@ -78,6 +84,11 @@ class Candidate(Protocol):
     @property
     def tasks(self) -> frozenset[Task]:
         """What it can learn."""
+        ...
+
+    @property
+    def threadsafe(self) -> bool:
+        """Whether several threads may fit at once, and gain by it."""
         ...
 
     def starts(self, setting: Setting) -> Sequence[Params]:

@@ -86,6 +86,7 @@ class DecisionTree:
     name = "tree"
     style: Style = "trees"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
+    threadsafe = True
 
     def starts(self, setting: Setting) -> Sequence[Params]:
         return ({"max_leaf_nodes": 32, "min_samples_leaf": max(5, min(setting.rows // 100, 50))},)
@@ -108,6 +109,7 @@ class Forest:
     name = "forest"
     style: Style = "trees"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
+    threadsafe = True
     TREES: Final = 100
     STEP: Final = 20
     """Trees grown between two looks at the clock."""

@@ -44,6 +44,7 @@ class Logistic:
     name = "logistic"
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass"})
+    threadsafe = False  # Python's warning filters are not
 
     def starts(self, _setting: Setting) -> Sequence[Params]:
         return {"strength": 1.0}, {"strength": 0.03}
@@ -80,6 +81,7 @@ class Sparse:
     name = "elasticnet"
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"regression"})
+    threadsafe = False
 
     def starts(self, _setting: Setting) -> Sequence[Params]:
         return ({"alpha": 0.01, "l1_ratio": 0.5},)

@@ -119,6 +119,7 @@ class Bag:
     name = "mlp"
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
+    threadsafe = False
 
     def starts(self, setting: Setting) -> Sequence[Params]:
         first = {

@@ -99,6 +99,8 @@ def card(manifest: Manifest, findings: Sequence[Finding]) -> str:
 def _split_lines(options: dict[str, Any]) -> list[str]:
     """What decided beside chance which rows are learnt from, and how much each counts."""
     lines = []
+    if options.get("refit"):
+        lines.append("- Served: the same model trained on all rows, once the figures below were known without them")
     if options.get("time"):
         lines.append(
             f"- Split by time: the rows kept aside, and those that judge each fold, are later by {options['time']}"

@@ -54,6 +54,20 @@ class Rows:
             None if self.tie is None else self.tie.take(chosen),
         )
 
+    def joined(self, other: Rows) -> Rows:
+        """These rows and then the others."""
+        return Rows(
+            np.concatenate([self.numbers, other.numbers]),
+            np.concatenate([self.texts, other.texts]),
+            np.concatenate([self.target, other.target]),
+            np.concatenate([self.places, other.places]),
+            None if self.weight is None or other.weight is None else np.concatenate([self.weight, other.weight]),
+            None
+            if self.emphasis is None or other.emphasis is None
+            else np.concatenate([self.emphasis, other.emphasis]),
+            None if self.tie is None or other.tie is None else self.tie.joined(other.tie),
+        )
+
     def __len__(self) -> int:
         return len(self.target)
 

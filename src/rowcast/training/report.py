@@ -83,6 +83,8 @@ def _headline(manifest: Manifest) -> str:
     training, decision = manifest.training, manifest.decision
     aside = manifest.training.options.get("holdout")
     share = f"{aside:.0%} of them kept aside for measuring" if isinstance(aside, float) else ""
+    if manifest.training.options.get("refit"):
+        share += "; the served model learnt from them too, once measured"
     facts = [
         ("Predicts", training.target, _kind(manifest)),
         ("From", f"{training.rows:,} rows, {len(manifest.schema.columns)} columns", share),

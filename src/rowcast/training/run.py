@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -84,21 +84,26 @@ def train(
     found, setting = search(problem, options, remember)
     choice = ensemble.choose(found, problem, metric)
 
-    message = f"{' and '.join(choice.weights)} on {len(problem.training)} rows"
-    progress(Event(stage="fit", message=message, best=choice.score))
-    trained = ensemble.train_choice(problem, choice, setting)
+    def certified(problem: Problem) -> tuple[Model, Proof]:
+        message = f"{' and '.join(choice.weights)} on {len(problem.training)} rows"
+        progress(Event(stage="fit", message=message, best=choice.score))
+        trained = ensemble.train_choice(problem, choice, setting)
+        progress(Event(stage="export", message="one ONNX graph from raw columns"))
+        content, output = export(trained, problem.plan, len(problem.classes))
+        model = Model(problem, choice, found.judges, metric, trained, content, output, open_graph(content, output.name))
+        progress(Event(stage="certify", message="the graph against the trained model"))
+        return model, prove(model, options)
 
-    progress(Event(stage="export", message="one ONNX graph from raw columns"))
-    content, output = export(trained, problem.plan, len(problem.classes))
-    model = Model(problem, choice, found.judges, metric, trained, content, output, open_graph(content, output.name))
-
-    progress(Event(stage="certify", message="the graph against the trained model"))
-    proof = prove(model, options)
+    measured, proof = certified(problem)
+    served = measured
+    if options.refit:  # measured without the rows kept aside, served with them
+        served, again = certified(replace(problem, training=problem.training.joined(problem.holdout)))
+        proof = replace(again, holdout=proof.holdout, output=proof.output)
 
     progress(Event(stage="publish", message=options.name))
-    manifest = _manifest(model, proof, table, options, now)
-    page = report.page(manifest, _bench(model, proof, options), problem.findings, _standings(found, choice), trials)
-    reference, digest = _publish(registry, model, manifest, page, options)
+    manifest = _manifest(served, proof, table, options, now)
+    page = report.page(manifest, _bench(measured, proof, options), problem.findings, _standings(found, choice), trials)
+    reference, digest = _publish(registry, served, manifest, page, options)
     return Result(
         model=reference.name,
         version=reference.version,

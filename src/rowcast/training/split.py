@@ -42,6 +42,9 @@ class Tie:
     def take(self, chosen: Places) -> Tie:
         return Tie(self.by, self.column, self.values[chosen])
 
+    def joined(self, other: Tie) -> Tie:
+        return Tie(self.by, self.column, np.concatenate([self.values, other.values]))
+
 
 def aside(target: Target, task: Task, share: float, seed: int, tie: Tie | None) -> tuple[Places, Places]:
     """The rows for training and the rows kept aside."""

@@ -46,6 +46,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[str, ...] = ("logistic", "boosting", "forest", "extra")
     """Where a value is predicted, `ridge` takes the place of `logistic`."""
     metric: str | None = None
+    refit: bool = False
+    """Whether the certified model learns from the rows kept aside too, once its figures are known."""
     cost: Cost | None = None
     """What mistakes cost: the threshold is chosen by it. Of two classes only."""
     storage: str | None = None

@@ -29,7 +29,7 @@ from rowcast.training.story import Options
 from rowcast.version import VERSION
 
 FORMAT: Final = 1
-NOT_OF_THE_PROBLEM: Final = ("name", "trials", "timeout", "jobs", "cost", "storage", "alias")
+NOT_OF_THE_PROBLEM: Final = ("name", "trials", "timeout", "jobs", "cost", "refit", "storage", "alias")
 """Options that leave a trial and its score as they are."""
 SCHEMES: Final = ("redis://", "rediss://", "unix://")
 LOCK_SECONDS: Final = 10

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 import optuna
@@ -67,6 +69,14 @@ class Fold:
     """Where the validated rows stand among all that judge."""
 
 
+class Judged(NamedTuple):
+    """A fold's raw scores of the rows it did not learn from."""
+
+    raw: Raw
+    rounds: int
+    seconds: float
+
+
 @dataclass
 class Standing:
     """What is known of one candidate so far."""
@@ -123,19 +133,36 @@ class Search:
         raw = np.zeros((len(self.judges), self.setting.width))
         scores, rounds = [], []
         standing = self.standings[candidate.name]
-        for index, fold in enumerate(self.cuts):
-            started = time.monotonic()
-            train, valid = self._matrix(index, candidate.style)
-            rows, held = labelled(train, fold.train), labelled(valid, fold.valid)
-            fitted = candidate.fit(rows, params, self.setting, held)
-            raw[fold.places] = fitted.raw(valid)
-            scores.append(self._score(raw[fold.places], fold.valid))
-            rounds.append(fitted.params.get("rounds", 0))
-            standing.seconds += time.monotonic() - started
-            standing.folds += 1
-            after_fold(index, self._mean(scores))
+        with closing(self._judged(candidate, params)) as judged:
+            for index, (fold, found) in enumerate(zip(self.cuts, judged, strict=True)):
+                raw[fold.places] = found.raw
+                scores.append(self._score(found.raw, fold.valid))
+                rounds.append(found.rounds)
+                standing.seconds += found.seconds
+                standing.folds += 1
+                after_fold(index, self._mean(scores))
         known = {"rounds": max(1, round(float(np.mean(rounds))))} if any(rounds) else {}
         return Attempt(candidate, params | known, self._mean(scores), raw)
+
+    def _judged(self, candidate: Candidate, params: Params) -> Generator[Judged, None, None]:
+        """Every fold in order; side by side where there are threads for it, each fit with one."""
+        if self.setting.jobs == 1 or not candidate.threadsafe:
+            yield from (self._judge(candidate, params, self.setting, index) for index in range(len(self.cuts)))
+            return
+        for index in range(len(self.cuts)):
+            self._matrix(index, candidate.style)  # not for several threads to make
+        setting = replace(self.setting, jobs=1)
+        pool = ThreadPoolExecutor(self.setting.jobs, "rowcast-fold")
+        try:
+            yield from pool.map(lambda index: self._judge(candidate, params, setting, index), range(len(self.cuts)))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _judge(self, candidate: Candidate, params: Params, setting: Setting, index: int) -> Judged:
+        started, fold = time.monotonic(), self.cuts[index]
+        train, valid = self._matrix(index, candidate.style)
+        fitted = candidate.fit(labelled(train, fold.train), params, setting, labelled(valid, fold.valid))
+        return Judged(fitted.raw(valid), fitted.params.get("rounds", 0), time.monotonic() - started)
 
     def _score(self, raw: Raw, rows: Rows) -> float:
         answers = calibrate.plain(self.problem.task, self.problem.class_weights).answers(raw)
@@ -227,7 +254,7 @@ def search(problem: Problem, options: Options, progress: Progress) -> tuple[Outc
     trying = Search(problem, setting, metric, *_cuts(problem, options), standings, seconds_left)
     total = max(options.trials, len(candidates))
     shared = study.opened(options, problem.sha256, metric, total)
-    with threadpool_limits(options.jobs):
+    with threadpool_limits(setting.threads):
         Worker(trying, candidates, shared, total, progress).run()
     found = {name: standing.best for name, standing in trying.standings.items() if standing.best is not None}
     if not found:
@@ -356,6 +383,6 @@ def _score_of(best: Attempt, standing: Standing, trials: int) -> CandidateScore:
 def train_best(problem: Problem, best: Attempt, setting: Setting, calibration: Calibration) -> Pipeline:
     """The chosen way, on the whole training part."""
     made, matrix = fit_features(problem, problem.training, best.candidate.style)
-    with threadpool_limits(setting.jobs):
+    with threadpool_limits(setting.threads):
         fitted = best.candidate.fit(labelled(matrix, problem.training), best.params, setting)
     return Pipeline(problem.task, problem.positive, made, fitted, calibration)
