@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. The rest keeps the house in order.
 .DEFAULT_GOAL := help
-.PHONY: help setup torch demo test check format docs lock vendor bench-serve bench-batch clean
+.PHONY: help setup torch demo test check format docs lock vendor bench-serve bench-batch fuzz clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -48,6 +48,9 @@ vendor:  ## Fetch the page assets named in vendor.json and check their digests
 bench-serve: $(READY)  ## Rowcast against the floor and plain FastAPI; appends to bench/results.jsonl
 	@scripts/system-packages.sh bench
 	@$(PY) bench/serve.py $(ARGS)
+
+fuzz: $(READY)  ## Nonsense, bombs, slow senders and idle connections; appends to bench/results.jsonl
+	@$(PY) bench/fuzz.py $(ARGS)
 
 bench-batch: $(READY)  ## A million rows from disk to disk against bare ONNX Runtime; appends to bench/results.jsonl
 	@$(PY) bench/batch.py $(ARGS)

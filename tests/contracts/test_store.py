@@ -11,6 +11,7 @@ import pytest
 from rowcast.adapters.memory import MemoryStore
 from rowcast.adapters.sqlite import SqliteStore
 from rowcast.domain import chain
+from rowcast.domain.selection import Selection
 from rowcast.errors import HistoryError, Unavailable
 from rowcast.ports import Position, Stored
 from support.entries import draft, drafts, identifier, sealed
@@ -99,9 +100,9 @@ def test_the_latest_come_newest_first_a_page_at_a_time(store: Store) -> None:
 def test_the_latest_can_be_those_of_one_model(store: Store) -> None:
     store.record("w", sealed("w", [draft(n, "loans" if n % 2 else "iris") for n in range(6)]))
 
-    assert [stored.sealed.seq for stored in store.latest(10, model="loans")] == [5, 3, 1]
-    assert [stored.sealed.seq for stored in store.latest(1, before=identifier(5), model="loans")] == [3]
-    assert store.latest(10, model="nothing") == []
+    assert [stored.sealed.seq for stored in store.latest(10, Selection(model="loans"))] == [5, 3, 1]
+    assert [stored.sealed.seq for stored in store.latest(1, Selection(model="loans"), before=identifier(5))] == [3]
+    assert store.latest(10, Selection(model="nothing")) == []
 
 
 def test_an_erased_row_stays_erased_and_the_chain_whole(store: Store) -> None:

@@ -104,6 +104,7 @@ def start(
     *arguments: str,
     settings: Mapping[str, str] | None = None,
     name: str = "server",
+    seconds: float = 20,
 ) -> Server:
     """A server that is ready; AssertionError with its log when it does not become so."""
     log = home / f"{name}.log"
@@ -120,7 +121,7 @@ def start(
     try:
         server = Server(process, _announced(process, log), log, home)
         with server.client() as client:
-            eventually(lambda: process.poll() is not None or is_ready(client), 20)
+            eventually(lambda: process.poll() is not None or is_ready(client), seconds)
         assert process.poll() is None, log.read_text()
     except BaseException:
         process.kill()

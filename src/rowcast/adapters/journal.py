@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 import msgspec
 
@@ -44,8 +44,13 @@ LOOK_AHEAD = 4096
 SUFFIX = ".journal"
 STARTING = ".starting"
 STARTING_SECONDS = 60
+DAMAGED = ".damaged"
+ROLL = "roll"
+"""Touched to ask every writer for a new segment."""
+ROLL_AFTER_SECONDS = 3600.0
+"""A segment with entries is not kept open for longer: what retention erases from the store is not to lie here on."""
 
-Durability = Literal["process", "disk"]
+Durability = Literal["process", "disk", "store"]
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -67,12 +72,19 @@ class FileJournal:
         self._fd = -1
         self._size = 0
         self._closed = False
+        self._kept = 0, b""
         self._begin()
 
     @property
     def writer(self) -> str:
         """The writer whose chain is being extended."""
         return self._chain.writer
+
+    @property
+    def head(self) -> Position | None:
+        """The writer's last entry that was written."""
+        count, linked = self._kept
+        return Position(count - 1, linked) if count else None
 
     def append(self, drafts: Sequence[Draft]) -> None:
         """Seal and write all drafts in one call. When that fails the chain is given up and the next tick begins
@@ -100,6 +112,19 @@ class FileJournal:
             self._let_go()
             raise self._unavailable(error) from None
         self._size += len(block)
+        self._kept = chain.seq, chain.previous
+
+    def roll(self) -> None:
+        """Go on in a new segment when that is asked for, or this one is old; to be called every second or so. Only
+        then can the indexer delete what it stored."""
+        count, linked = self._kept
+        if self._fd < 0 or count == self._first:
+            return
+        if _roll_asked(self._folder) != self._roll_seen or time.monotonic() - self._begun > ROLL_AFTER_SECONDS:
+            try:
+                self._start_segment(count, linked)
+            except OSError as error:  # this segment is as good as ever
+                raise self._unavailable(error) from None
 
     def close(self) -> None:
         """Give up the lock; the indexer may finish and delete the segment."""
@@ -110,6 +135,7 @@ class FileJournal:
         if self._closed:
             raise Unavailable(f"the journal {self._folder} is closed")
         self._chain = Chain(self._new_writer())
+        self._kept = 0, b""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._start_segment(0, self._chain.previous)
@@ -121,6 +147,7 @@ class FileJournal:
         path = self._folder / f"{self.writer}-{first:012d}{SUFFIX}"
         # The lock is taken under another name: a segment can never be seen unlocked while its writer lives.
         hidden = path.with_suffix(STARTING)
+        roll_seen = _roll_asked(self._folder)
         fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -132,7 +159,8 @@ class FileJournal:
             hidden.unlink(missing_ok=True)
             raise
         self._let_go()
-        self._fd, self._size = fd, len(header)
+        self._fd, self._size, self._first = fd, len(header), first
+        self._roll_seen, self._begun = roll_seen, time.monotonic()
 
     def _let_go(self) -> None:
         if self._fd >= 0:
@@ -141,6 +169,14 @@ class FileJournal:
 
     def _unavailable(self, error: OSError) -> Unavailable:
         return Unavailable(f"the journal {self._folder} cannot be written: {error.strerror}")
+
+
+def _roll_asked(folder: Path) -> int:
+    """When new segments were asked for last."""
+    try:
+        return (folder / ROLL).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _reserve(fd: int, size: int) -> None:
@@ -193,6 +229,37 @@ class Segment:
                 self._offset = end
         return found
 
+    def mend(self) -> tuple[list[Sealed], range] | None:
+        """Go on behind damage: entries whose link alone was damaged, and which are lost; None when nothing behind
+        proves itself. A frame is proven by the link that stands before it."""
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        frame = _frame(data, 0)
+        if frame is not None:
+            hashed = row_hash(frame.salt, frame.row)
+            linked = link(self._previous, self._seq, frame.head, hashed)
+            following = _frame(data, frame.end)
+            if following is not None and _proves(following, linked, self._seq + 1):
+                sealed = Sealed(self._seq, frame.head, frame.salt, frame.row, hashed, linked)
+                return self._go_on(self._seq + 1, self._offset + frame.end, linked, [sealed])
+        at = data.find(MAGIC, 1)
+        while at > 0:
+            frame = _frame(data, at)
+            before = data[max(0, at - LINK_BYTES) : at]
+            most = at // (FRAME.size + SALT_BYTES + LINK_BYTES)
+            for seq in range(self._seq + 1, self._seq + 1 + most) if frame is not None else ():
+                if frame is not None and _proves(frame, before, seq):
+                    return self._go_on(seq, self._offset + at, before, [])
+            at = data.find(MAGIC, at + 1)
+        return None
+
+    def _go_on(self, seq: int, offset: int, linked: bytes, mended: list[Sealed]) -> tuple[list[Sealed], range]:
+        self._before = (self._offset, self._seq, self._previous)
+        lost = range(self._seq + len(mended), seq)
+        self._offset, self._seq, self._previous = offset, seq, linked
+        return mended, lost
+
     def back(self) -> None:
         """Undo the last `more`: what it gave was not kept."""
         self._offset, self._seq, self._previous = self._before
@@ -233,6 +300,32 @@ class Segment:
         return bool(os.pread(file.fileno(), max(0, size), end).strip(b"\0"))
 
 
+class _Frame(NamedTuple):
+    head: bytes
+    salt: bytes
+    row: bytes
+    link: bytes
+    end: int
+
+
+def _frame(data: bytes, at: int) -> _Frame | None:
+    """What stands at a place if it looks like a frame, not proven yet."""
+    start = at + FRAME.size
+    if len(data) < start:
+        return None
+    magic, head_length, row_length, mark = FRAME.unpack_from(data, at)
+    end = start + head_length + SALT_BYTES + row_length + LINK_BYTES
+    if magic != MAGIC or mark != head_length ^ row_length ^ LENGTHS_MARK or len(data) < end:
+        return None
+    salt = start + head_length
+    row = salt + SALT_BYTES
+    return _Frame(data[start:salt], data[salt:row], data[row : end - LINK_BYTES], data[end - LINK_BYTES : end], end)
+
+
+def _proves(frame: _Frame, previous: bytes, seq: int) -> bool:
+    return link(previous, seq, frame.head, row_hash(frame.salt, frame.row)) == frame.link
+
+
 def _is_let_go(path: Path) -> bool:
     """Whether no writer holds this file any more."""
     with path.open("rb") as file:
@@ -255,6 +348,7 @@ class FolderSpool:
         self._folder = folder
         self._reading: dict[Path, Segment] = {}
         self._positions: dict[str, Position | None] = {}
+        self._damages: dict[Path, list[str]] = {}
 
     def find(self, prediction_id: str) -> Stored | None:
         """The entry of one prediction that still lies in a journal; passes by what cannot be read."""
@@ -284,8 +378,8 @@ class FolderSpool:
         return sorted({path.name.rpartition("-")[0] for path in self._segments()})
 
     def drain(self, store: StoreWriter) -> int:
-        """Move whole entries into the store and delete the segments that ended and are stored to their end. A damaged
-        segment stays, and is reported when all others are done."""
+        """Move whole entries into the store and delete the segments that ended and are stored to their end. Damage is
+        passed over and reported when all else is done; such a segment is kept under another name."""
         moved = 0
         damaged: HistoryError | None = None
         for path in self._segments():
@@ -306,20 +400,53 @@ class FolderSpool:
         self._reading[path] = segment
         ended = segment.ended()  # asked before reading: what comes after the last read is then nothing
         moved = 0
-        while found := segment.more():
+        while (found := self._more(segment, ended)) is not None:
             try:
                 moved += self._store(store, segment.writer, found)
             except BaseException:
                 segment.back()
                 raise
+        damage = self._damages.get(path)
         if ended:
-            path.unlink()
+            if damage:
+                path.rename(path.with_suffix(DAMAGED))
+                damage.append(f"it is kept as {path.stem}{DAMAGED}")
+            else:
+                path.unlink()
+            self._damages.pop(path, None)
             del self._reading[path]
+        if damage:
+            raise HistoryError("; ".join(damage))
         return moved
+
+    def _more(self, segment: Segment, ended: bool) -> list[Sealed] | None:
+        """The next entries; behind damage those that can still be proven. None at the end."""
+        try:
+            return segment.more() or None
+        except HistoryError as error:
+            mended = segment.mend()
+            if mended is None and not ended:
+                raise
+            what = "what follows is lost" if mended is None else _lost(mended[1])
+            self._damages.setdefault(segment.path, []).append(f"{error.message}: {what}")
+            return mended[0] if mended else None
 
     def backlog(self) -> int:
         """Segments that are not yet stored to their end; one for each live writer is normal."""
         return len(self._segments())
+
+    def journals(self) -> dict[str, str]:
+        """Every segment that has or had entries, with its writer."""
+        return {path.name: path.name.rpartition("-")[0] for path in self._segments() if _has_entries(path)}
+
+    def damaged(self) -> list[str]:
+        """Segments that were put aside."""
+        return sorted(path.name for path in self._folder.glob(f"*{DAMAGED}"))
+
+    def ask_to_roll(self) -> None:
+        """Ask every writer for a new segment."""
+        if self._folder.exists():
+            (self._folder / ROLL).touch()
 
     def _store(self, store: StoreWriter, writer: str, found: list[Sealed]) -> int:
         if writer not in self._positions:
@@ -333,6 +460,21 @@ class FolderSpool:
 
     def _segments(self, writer: str = "*") -> list[Path]:
         return sorted(self._folder.glob(f"{writer}-*{SUFFIX}"))
+
+
+def _has_entries(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.readline(LOOK_AHEAD)
+            return bool(file.read(LOOK_AHEAD).strip(b"\0"))
+    except FileNotFoundError:
+        return False  # stored and deleted since it was listed
+
+
+def _lost(entries: range) -> str:
+    if not entries:
+        return "only a link; nothing is lost"
+    return f"entry {entries[0]} is lost" if len(entries) == 1 else f"entries {entries[0]} to {entries[-1]} are lost"
 
 
 @contextmanager

@@ -1,0 +1,34 @@
+"""`rowcast serve --train-if-missing`: a model before the first request, trained in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rowcast import wiring
+from rowcast.cli import output
+from rowcast.errors import ModelNotFound, SettingsError, TrainingError
+
+if TYPE_CHECKING:
+    from rowcast.settings import Settings
+
+
+def ensure(settings: Settings, table: Path, target: str | None) -> None:
+    """Train unless everything that is to be served is there; TrainingError says what training complained of."""
+    if wiring.has_models(settings):
+        return
+    if target is None:
+        raise SettingsError("there is no model yet: say with --target which column of the table to predict")
+    command = [sys.executable, "-m", "rowcast.cli", "train", str(table), "--target", target]
+    if settings.models:
+        command += ["--name", wiring.name_to_train(settings)]
+    output.say(f"there is no such model yet: training on {table}")
+    finished = subprocess.run(command, env=settings.for_child(), stdout=sys.stderr, stderr=subprocess.PIPE, check=False)
+    if finished.returncode:
+        said = finished.stderr.decode(errors="replace").strip().splitlines() or ["nothing was said"]
+        raise TrainingError(f"training on {table} failed: {said[-1].removeprefix('error: ')}")
+    if not wiring.has_models(settings):
+        wanted = ", ".join(settings.models)
+        raise ModelNotFound(f"a model was trained on {table}, but {wanted} is still missing")
