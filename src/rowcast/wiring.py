@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rowcast.errors import BundleError, ModelNotFound, SettingsError
 from rowcast.ports import Reference, RegistryWriter
-from rowcast.settings import Settings
 
 if TYPE_CHECKING:
     from rowcast.adapters.board import Board
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from rowcast.batch import Job, Summary
     from rowcast.serving.deployment import Deployment, LiveModel
     from rowcast.serving.history import History
+    from rowcast.settings import Settings
     from rowcast.tables import Table
     from rowcast.training.story import Event, Options, Result, TableCheck
     from rowcast.web.edge import Edge
@@ -286,7 +286,7 @@ def _trial(settings: Settings, models: RegistryWriter, shared: Board) -> Callabl
                 found["stamp"] = stamp
             key = str(reference)
             if key not in found:
-                command = [sys.executable, "-m", "rowcast.cli", "try-bundle"]
+                command = [sys.executable, "-m", "rowcast.trial"]
                 found[key] = run_trial(command, models.folder(reference), reference, limits, settings.for_child())
             reason = found[key]
         if reason:

@@ -255,12 +255,3 @@ def indexer() -> None:
     from rowcast.cli import server
 
     server.index(settings.load())
-
-
-@app.command(hidden=True)
-def try_bundle(folder: Path, name: str, version: int, memory_mb: int, seconds: float) -> None:
-    """Open and prove a bundle within bounds; a running server starts it before it takes a new version up."""
-    from rowcast import wiring
-    from rowcast.ports import Reference
-
-    wiring.try_bundle(Reference(name, version), folder, memory_mb, seconds)
