@@ -147,15 +147,14 @@ class Board:
     def remove(self) -> None:
         """The server has ended."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._mine.close()
+        os.close(self._mine)
 
 
 class Slot:
     """A worker's own place on the board."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self._fd = _hold(path)
         self.status = Status(os.getpid())
         self.beat()
         self.say()
@@ -210,11 +209,11 @@ def _read(file: IO[bytes]) -> tuple[float, Status]:
     return 0.0, Status(0)
 
 
-def _hold(path: Path) -> IO[bytes]:
+def _hold(path: Path) -> int:
     """A locked file, until it is closed by every process that has it."""
-    file = path.open("ab")
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return file
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
 
 
 def _is_free(path: Path) -> bool:
