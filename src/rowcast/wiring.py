@@ -242,7 +242,8 @@ def server(settings: Settings, place: Place | None = None) -> Server:
         )
         generation, asked = models.generation(), shared.asked()
         followed = follower.begin()
-        deployment = Deployment(followed.models, _default_model(settings, list(followed.models)))
+        default = shared.settled_default(lambda: _default_model(settings, list(followed.models)))
+        deployment = Deployment(followed.models, default)
         journal = FileJournal(settings.journal_folder, lambda: uuid.uuid4().hex, settings.durability)
         undo.callback(journal.close)
         predictor = Predictor(deployment, journal, metrics.listen, max_waiting=settings.max_waiting_rows)
@@ -266,7 +267,7 @@ def server(settings: Settings, place: Place | None = None) -> Server:
 
 
 def _default_model(settings: Settings, names: list[str]) -> str | None:
-    default = settings.default_model or (names[0] if settings.models else None)
+    default = settings.default_model or (names[0] if settings.models or len(names) == 1 else None)
     if default is not None and default not in names:
         raise SettingsError(f"setting 'default_model' is {default!r}, which is not among the models served")
     return default
