@@ -48,7 +48,7 @@ ROWCAST = [sys.executable, "-m", "rowcast.cli"]
 WORKERS = 2
 ROWS = 400
 PORT = 18301
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds after which something that should come back by itself has not."""
 
 
@@ -154,10 +154,10 @@ class Drill:
             self._in_time(began, "there is no indexer")
             time.sleep(0.05)
 
-    def health(self) -> tuple[int, dict[str, Any]]:
+    def health(self, timeout: float = 5) -> tuple[int, dict[str, Any]]:
         """Status and body of /health; 0 when nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health", timeout=2) as reply:
+            with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health", timeout=timeout) as reply:
                 return reply.status, json.load(reply)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -181,7 +181,12 @@ class Drill:
     def _in_time(self, began: float, what: str) -> None:
         if time.monotonic() - began > PATIENCE:
             said = (self.home / "server.log").read_text()[-3000:]
-            raise SystemExit(f"{what} within {PATIENCE:g} s; the last of its log:\n{said}")
+            seen = json.dumps(self.health(timeout=PATIENCE), indent=1)
+            running = subprocess.run(
+                ["ps", "-eo", "pid,ppid,etime,stat,wchan:20,args"], capture_output=True, text=True, check=False
+            )
+            ours = [line for line in running.stdout.splitlines() if str(PORT) in line]
+            raise SystemExit("\n".join([f"{what} within {PATIENCE:g} s", seen, *ours, "the last of its log:", said]))
 
     # Models.
     def publish(self, kind: str) -> Reference:
