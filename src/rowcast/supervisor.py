@@ -26,7 +26,8 @@ from rowcast.adapters.board import Board
 LOOK_SECONDS = 0.5
 STUCK_SECONDS = 30.0
 """A worker whose event loop does not turn for so long is killed and replaced."""
-QUICK_DEATH_SECONDS = 5.0
+QUICK_DEATH_SECONDS = 1.0
+"""A worker that dies before it was ready for so long is started again after a pause, a longer one each time."""
 LONGEST_PAUSE = 10.0
 GRACE_SECONDS = 10.0
 """What a worker gets beyond `drain_seconds` before it is killed."""
@@ -47,7 +48,7 @@ class Post(msgspec.Struct):
 
     number: int
     pid: int = 0
-    started: float = 0.0
+    ready_at: float | None = None
     quick_deaths: int = 0
     start_at: float = 0.0
 
@@ -112,7 +113,7 @@ class Supervisor:
     def _start(self, post: Post, *, first: bool = False) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        post.started = time.monotonic()
+        post.ready_at = None
         pid = os.fork()
         if pid == 0:
             self._be_worker(post.number, first=first)
@@ -146,13 +147,15 @@ class Supervisor:
                 continue
             status = self._ended(post)
             if status is not None:
-                quick = now - post.started < QUICK_DEATH_SECONDS
+                quick = post.ready_at is None or now - post.ready_at < QUICK_DEATH_SECONDS
                 post.quick_deaths = post.quick_deaths + 1 if quick else 0
                 pause = min(LONGEST_PAUSE, 0.1 * 2**post.quick_deaths) if post.quick_deaths > 1 else 0.0
                 post.start_at = now + pause
                 log.error("a worker ended and is started again", worker=post.number, status=status, pause=pause)
                 if not pause:
                     self._start(post)
+            elif seen.state == "ready" and post.ready_at is None:
+                post.ready_at = now
             elif seen.state == "stale" and seen.silent_seconds > STUCK_SECONDS and seen.pid == post.pid:
                 log.error("a worker is stuck and is killed", worker=post.number, silent=seen.silent_seconds)
                 os.kill(post.pid, signal.SIGKILL)

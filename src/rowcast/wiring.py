@@ -19,7 +19,6 @@ import msgspec
 
 from rowcast.errors import BundleError, HistoryError, ModelNotFound, SettingsError
 from rowcast.ports import Reference, RegistryWriter
-from rowcast.settings import Settings
 
 if TYPE_CHECKING:
     from rowcast.adapters.board import Board
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from rowcast.serving.deployment import Deployment, LiveModel
     from rowcast.serving.erasure import Erased
     from rowcast.serving.history import History
+    from rowcast.settings import Settings
     from rowcast.tables import Table
     from rowcast.training.story import Event, Options, Result, TableCheck
     from rowcast.web.access import Gate
@@ -323,7 +323,8 @@ def server(settings: Settings, place: Place | None = None) -> Server:
         )
         generation, asked = models.generation(), shared.asked()
         followed = follower.begin()
-        deployment = Deployment(followed.models, _default_model(settings, list(followed.models)))
+        default = shared.settled_default(lambda: _default_model(settings, list(followed.models)))
+        deployment = Deployment(followed.models, default)
         journal = FileJournal(settings.journal_folder, lambda: uuid.uuid4().hex, settings.durability)
         undo.callback(journal.close)
         predictor = Predictor(
@@ -360,7 +361,7 @@ def server(settings: Settings, place: Place | None = None) -> Server:
 
 
 def _default_model(settings: Settings, names: list[str]) -> str | None:
-    default = settings.default_model or (names[0] if settings.models else None)
+    default = settings.default_model or (names[0] if settings.models or len(names) == 1 else None)
     if default is not None and default not in names:
         raise SettingsError(f"setting 'default_model' is {default!r}, which is not among the models served")
     return default
@@ -380,7 +381,7 @@ def _trial(settings: Settings, models: RegistryWriter, shared: Board) -> Callabl
                 found["stamp"] = stamp
             key = str(reference)
             if key not in found:
-                command = [sys.executable, "-m", "rowcast.cli", "try-bundle"]
+                command = [sys.executable, "-m", "rowcast.trial"]
                 found[key] = run_trial(command, models.folder(reference), reference, limits, settings.for_child())
             reason = found[key]
         if reason:

@@ -52,7 +52,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[Server]:
-    with servers.running(home, "--workers", "2", "--default-model", "sum") as running:
+    with servers.running(home, "--workers", "2") as running:
         all_ready(running)
         yield running
 
@@ -169,7 +169,7 @@ def test_workers_follow_the_registry_and_stay_where_a_version_is_broken(home: Pa
 def test_a_model_that_appears_is_served_under_its_name_and_one_that_goes_is_not(home: Path, server: Server) -> None:
     assert set(ask(server, 3, "/models/late/predict")) == {404}
 
-    publish(home, "late")
+    publish(home, "late")  # the only model so far stays the default, also of a worker that starts later
     eventually(lambda: versions(server, "late") == {1}, 15)
     with server.client() as client:
         assert client.post("/models/reload").status_code == 200
@@ -177,6 +177,9 @@ def test_a_model_that_appears_is_served_under_its_name_and_one_that_goes_is_not(
         metrics = client.get("/metrics").text
         assert 'route="/models/{name}/predict",status="200"' in metrics
         assert "rowcast_models_loaded 2.0" in metrics
+        os.kill(all_ready(server)[0], signal.SIGKILL)
+        all_ready(server)
+        assert set(ask(server, 8)) == {200}
 
         (home / "models" / "late").rename(home / "late-no-more")
         assert client.post("/models/reload").status_code == 200

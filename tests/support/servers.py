@@ -79,7 +79,9 @@ class Server:
 
     def indexer(self) -> int:
         """The process id of the indexer that this server started."""
-        return eventually(lambda: [pid for pid in children(self.process.pid) if "indexer" in command_of(pid)])[0]
+        return eventually(lambda: [pid for pid in children(self.process.pid) if command_of(pid).endswith(" indexer")])[
+            0
+        ]
 
     def kill(self) -> None:
         """kill -9 of the server and whatever it started, in one go."""

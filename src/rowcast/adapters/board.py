@@ -6,6 +6,7 @@ and no clock change moves. The folder goes when its server ends; what a killed s
 
     slot      heartbeat f64, then at byte 16: u32 length, u32 crc32, JSON of `Status`; little-endian
     reload    how often a reload was asked for
+    default   the default model
     trials    what the trial of a version found, so that one worker tries for all
 
 HOME/run itself keeps `good`, the versions that were served last: what a server falls back on when it starts and finds a
@@ -22,7 +23,7 @@ import struct
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -130,6 +131,15 @@ class Board:
             yield found
             _replace(path, msgspec.json.encode(found))
 
+    def settled_default(self, choose: Callable[[], str | None]) -> str | None:
+        """What the first worker of this server chose as the default model: it holds for all of them and for good,
+        whichever models appear later."""
+        path = self.folder / "default"
+        with _locked(self.folder / ".lock"):
+            if not path.exists():
+                _replace(path, msgspec.json.encode(choose()))
+            return msgspec.json.decode(path.read_bytes(), type=str | None)
+
     def last_good(self) -> dict[str, int]:
         """The versions that were served last from this home, by what was asked for; outlives servers."""
         try:
@@ -147,15 +157,14 @@ class Board:
     def remove(self) -> None:
         """The server has ended."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._mine.close()
+        os.close(self._mine)
 
 
 class Slot:
     """A worker's own place on the board."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self._fd = _hold(path)
         self.status = Status(os.getpid())
         self.beat()
         self.say()
@@ -210,11 +219,11 @@ def _read(file: IO[bytes]) -> tuple[float, Status]:
     return 0.0, Status(0)
 
 
-def _hold(path: Path) -> IO[bytes]:
+def _hold(path: Path) -> int:
     """A locked file, until it is closed by every process that has it."""
-    file = path.open("ab")
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return file
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
 
 
 def _is_free(path: Path) -> bool:

@@ -176,7 +176,8 @@ def serve(
     default_model: Annotated[str | None, typer.Option(help="What POST /predict means.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that answer [1].")] = None,
     train_if_missing: Annotated[
-        Path | None, typer.Option(metavar="TABLE", help="Train on this first when there is no such model.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Train on this table or YAML or TOML first, if there is no model."),
     ] = None,
     target: Target = None,
     durability: Annotated[str | None, typer.Option(help="process, disk or store [process].")] = None,
@@ -463,12 +464,3 @@ def indexer() -> None:
     from rowcast.cli import server
 
     server.index(settings.load())
-
-
-@app.command(hidden=True)
-def try_bundle(folder: Path, name: str, version: int, memory_mb: int, seconds: float) -> None:
-    """Open and prove a bundle within bounds; a running server starts it before it takes a new version up."""
-    from rowcast import wiring
-    from rowcast.ports import Reference
-
-    wiring.try_bundle(Reference(name, version), folder, memory_mb, seconds)

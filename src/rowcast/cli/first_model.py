@@ -14,14 +14,19 @@ from rowcast.errors import ModelNotFound, SettingsError, TrainingError
 if TYPE_CHECKING:
     from rowcast.settings import Settings
 
+CONFIGS = frozenset({".yaml", ".yml", ".toml"})
+"""What `rowcast train --config` takes and no table is."""
+
 
 def ensure(settings: Settings, table: Path, target: str | None) -> None:
     """Train unless everything that is to be served is there; TrainingError says what training complained of."""
     if wiring.has_models(settings):
         return
-    if target is None:
+    is_config = table.suffix in CONFIGS
+    if target is None and not is_config:
         raise SettingsError("there is no model yet: say with --target which column of the table to predict")
-    command = [sys.executable, "-m", "rowcast.cli", "train", str(table), "--target", target]
+    command = [sys.executable, "-m", "rowcast.cli", "train", *(["--config"] if is_config else []), str(table)]
+    command += ["--target", target] if target is not None else []
     if settings.models:
         command += ["--name", wiring.name_to_train(settings)]
     output.say(f"there is no such model yet: training on {table}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import signal
 import socket
+import termios
 from collections.abc import Callable
 from types import FrameType
 
@@ -12,7 +15,7 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-IDLE_SECONDS = 0.3
+IDLE_SECONDS = 0.5
 """How long a connection that asks nothing is kept while draining: a client that asks steadily is told `connection:
 close` with an answer, instead of meeting a closed door with its next request."""
 LOOK_SECONDS = 0.01
@@ -67,7 +70,7 @@ class DrainingServer(uvicorn.Server):
                 assert isinstance(connection, HttpToolsProtocol)
                 if connection.cycle is not None and not connection.cycle.response_complete:
                     connection.cycle.keep_alive = False
-                elif now() > patience:
+                elif now() > patience and not _unread(connection.transport):
                     connection.transport.close()
             await asyncio.sleep(LOOK_SECONDS)
         if state.tasks:
@@ -82,3 +85,10 @@ class DrainingServer(uvicorn.Server):
         asyncio.get_running_loop().remove_reader(parent)
         log.warning("the supervisor is gone; this worker ends")
         self.handle_exit(signal.SIGTERM, None)
+
+
+def _unread(transport: asyncio.Transport) -> int:
+    """Bytes that the client has sent and that this process has not read yet: closing now would lose its request."""
+    found = array.array("i", [0])
+    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, found)
+    return found[0]
