@@ -41,6 +41,7 @@ LENGTHS_MARK = 0x5243_4A31
 LINK_BYTES = 32
 SEGMENT_BYTES = 16 * 1024 * 1024
 LOOK_AHEAD = 4096
+READ_BYTES = 256 * 1024
 SUFFIX = ".journal"
 STARTING = ".starting"
 STARTING_SECONDS = 60
@@ -214,6 +215,8 @@ class Segment:
         found: list[Sealed] = []
         with self.path.open("rb", buffering=0) as file:
             ended = _is_unlocked(file)
+            while self._take(file, found, limit):
+                pass
             while len(found) < limit:
                 sealed, end = self._read(file)
                 if sealed is None and self._something_follows(file, end, ended):
@@ -272,6 +275,23 @@ class Segment:
     def ended(self) -> bool:
         """Whether its writer has let go of it, by moving on or by dying."""
         return _is_let_go(self.path)
+
+    def _take(self, file: FileIO, found: list[Sealed], limit: int) -> bool:
+        """Add the whole entries of one large read, and say whether there were any. HOT: two reads an entry cost the
+        indexer a fifth of its time."""
+        data = os.pread(file.fileno(), READ_BYTES, self._offset)
+        at, before = 0, len(found)
+        while len(found) < limit and (frame := _frame(data, at)) is not None:
+            head, salt, row, linked, end = frame
+            hashed = row_hash(salt, row)
+            if link(self._previous, self._seq, head, hashed) != linked:
+                break
+            found.append(Sealed(self._seq, head, salt, row, hashed, linked))
+            self._previous = linked
+            self._seq += 1
+            at = end
+        self._offset += at
+        return len(found) > before
 
     def _read(self, file: FileIO) -> tuple[Sealed | None, int]:
         """The entry at the offset if it is whole and verifies, and where it ends as far as can be told."""
