@@ -26,6 +26,9 @@ TargetFile = Annotated[Path | None, typer.Option(help="File with the labels, whe
 Positive = Annotated[str | None, typer.Option(help="The label that `score` is the probability of.")]
 Exclude = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Learn nothing from these.")]
 Keep = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Learn from these as they are.")]
+Sensitive = Annotated[
+    list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Never show their values; see `sensitive`.")
+]
 Map = Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Mend a label; give it once a label.")]
 Time = Annotated[str | None, typer.Option(metavar="COLUMN", help="Keep the last rows by this column aside.")]
 OnlyModel = Annotated[str | None, typer.Option("--model", help="Only this model's predictions.")]
@@ -47,6 +50,7 @@ def train(
     positive: Positive = None,
     exclude: Exclude = None,
     keep: Keep = None,
+    sensitive: Sensitive = None,
     map: Map = None,  # noqa: A002 - the option is --map
     time: Time = None,
     candidates: Annotated[str | None, typer.Option(help="Kinds to try, by comma [logistic,boosting,forest].")] = None,
@@ -69,6 +73,7 @@ def train(
         "positive": positive,
         "exclude": exclude,
         "keep": keep,
+        "sensitive": sensitive,
         "map": map,
         "time": time,
         "candidates": tuple(part.strip() for part in candidates.split(",")) if candidates else None,

@@ -97,7 +97,9 @@ def _mend_responses(path: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     responses.pop("422", None)  # FastAPI's own error; a wrong option gets our 400
     kind, schema = ("text/plain", "string") if path == "/metrics" else ("application/json", "object")
-    fine = {"description": operation["summary"], "content": {kind: {"schema": {"type": schema}}}}
+    fine: dict[str, Any] = {"description": operation["summary"], "content": {kind: {"schema": {"type": schema}}}}
+    if path == "/predictions/export":
+        fine["content"] = {kind: {"schema": {"type": "string"}} for kind in ("application/x-ndjson", "text/csv")}
     responses["200"] = fine
     places = {parameter["in"] for parameter in operation.get("parameters", [])}
     if "query" in places:
