@@ -8,7 +8,7 @@ from itertools import islice
 import msgspec
 
 from rowcast.domain.chain import Chain, Draft, Erasure, Sealed, decode_erasure, decode_head, row_hash, sealed_erasure
-from rowcast.domain.prediction import Prediction, label_text
+from rowcast.domain.prediction import Prediction, searched_label
 from rowcast.domain.selection import EVERYTHING, Selection
 from rowcast.ports import ErasureRequest, OpenRequest, Position, Step, Stored, StoreWriter
 
@@ -110,7 +110,7 @@ class MemoryStore:
 def _takes(wanted: Selection, stored: Stored) -> bool:
     entry = decode_head(stored.sealed.head)
     reply = _reply(entry.reply)
-    label = label_text(reply.prediction)
+    label = searched_label(reply.prediction, reply.probability)
     found = {"id": reply.id, "model": reply.model, "version": reply.version, "label": label}
     return wanted.takes(**found, tenant=entry.tenant, entity=entry.entity)
 
