@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -206,6 +207,5 @@ async def test_sensitive_columns_are_hashed_or_dropped_before_a_row_is_kept(tmp_
     first, same, other = rows["hash", b"k" * 32]
     assert rows["drop", b""] == [b'{"x2":3.50}'] * 3
     assert first == same != other
-    assert first.startswith(b'{"x2":3.50,"x0":"rs1-')
-    assert first.endswith(b',"x1":7}')
+    assert re.fullmatch(rb'{"x2":3\.50,"x0":"rs1-[0-9a-f]{64}","x1":"rs1-[0-9a-f]{64}"}', first)
     assert rows["hash", b"other" * 8][0] != first
