@@ -184,8 +184,10 @@ class SqliteStore:
         """Unavailable when an entry could not be written now."""
         try:
             connection = self._writer()
+            connection.execute("PRAGMA busy_timeout = 2000")  # who asks for health does not wait for half a minute
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
         except sqlite3.Error as error:
             raise self._unwritable(error) from None
 
