@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. The rest keeps the house in order.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs lock vendor bench-serve bench-batch clean
+.PHONY: help setup torch demo test check format docs lock vendor bench-serve bench-batch clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -14,11 +14,15 @@ $(READY): requirements/lock.txt pyproject.toml
 	@scripts/setup.sh
 	@touch $@
 
+torch: $(READY)  ## PyTorch for the candidate mlp, where a wheel for the CPU is offered; elsewhere it may bring CUDA
+	@scripts/torch.sh
+
 demo: $(READY)  ## Train the loan example and serve it on http://127.0.0.1:8000
 	@scripts/demo.sh
 
 test: $(READY)  ## Every test; installs the system packages they need where it can
 	@scripts/system-packages.sh test
+	@scripts/torch.sh offered
 	@$(PY) -m pytest $(ARGS)
 
 check: $(READY)  ## Format, lint, types, floors, and what the tree itself must hold

@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "lock.txt"
+LOCKS = (LOCK, ROOT / "requirements" / "torch.txt")
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)")
 # Written in two parts, or this file would name them itself.
 REGISTRIES = [
@@ -38,7 +39,9 @@ UNWANTED = ("nvidia", "cuda", "torch", "triton")
 def main(arguments: list[str]) -> int:
     """Print every finding, one a line; 1 when there is any."""
     files = [Path(argument) for argument in arguments] or tracked()
-    findings = [*registry_names(files), *lock_findings(LOCK.read_text(encoding="utf-8"))]
+    findings = list(registry_names(files))
+    for lock in LOCKS:
+        findings += lock_findings(lock.read_text(encoding="utf-8"), lock.name)
     for finding in findings:
         print(finding, file=sys.stderr)
     return 1 if findings else 0
@@ -66,7 +69,7 @@ def registry_names(files: list[Path]) -> Iterator[str]:
             yield f"{path}:{line}: names the package registry {match[0].decode()}"
 
 
-def lock_findings(text: str) -> Iterator[str]:
+def lock_findings(text: str, name: str = LOCK.name) -> Iterator[str]:
     """What is wrong with the lock: an address, an option, a package without a hash or one that drags CUDA in."""
     # A logical line is the package with its hashes, joined by backslashes; comments stand apart.
     for entry in re.sub(r"\\\n", " ", text).splitlines():
@@ -74,13 +77,13 @@ def lock_findings(text: str) -> Iterator[str]:
             continue
         found = PINNED.match(entry)
         if not found:
-            yield f"requirements/lock.txt: not a pinned package: {entry[:80]}"
+            yield f"requirements/{name}: not a pinned package: {entry[:80]}"
         elif "--hash=sha256:" not in entry:
-            yield f"requirements/lock.txt: {found[1]} has no hash"
+            yield f"requirements/{name}: {found[1]} has no hash"
         elif found[1].lower().startswith(UNWANTED):
-            yield f"requirements/lock.txt: {found[1]} is not wanted"
+            yield f"requirements/{name}: {found[1]} is not wanted"
         if "://" in entry:
-            yield f"requirements/lock.txt: an address: {entry[:80]}"
+            yield f"requirements/{name}: an address: {entry[:80]}"
 
 
 if __name__ == "__main__":

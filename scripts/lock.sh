@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Write requirements/lock.txt: every package of `make setup`, for Python 3.11 to 3.13 on every platform, with hashes.
+# Write requirements/lock.txt: every package of `make setup`, for Python 3.11 to 3.13 on every platform, with hashes;
+# and requirements/torch.txt: what the extra `torch` needs beside torch.
 # No index or file address is written, so the same file works with pip and uv behind any mirror.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -7,9 +8,14 @@ cd "$(dirname "$0")/.."
 uv=$(command -v .venv/bin/uv || command -v uv) || { echo "make lock needs uv: run make setup first" >&2; exit 1; }
 
 # Settings of this machine's uv (a private index, a folder of wheels) must not decide what everybody installs.
-env -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL \
-    "$uv" pip compile pyproject.toml --no-config --universal --python-version 3.11 \
-    --extra train --group dev --generate-hashes --no-emit-index-url --no-emit-find-links \
-    --custom-compile-command "make lock" --quiet "$@" --output-file requirements/lock.txt
+compile() {
+    env -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL \
+        "$uv" pip compile --no-config --universal --python-version 3.11 \
+        --generate-hashes --no-emit-index-url --no-emit-find-links \
+        --custom-compile-command "make lock" --quiet "$@"
+}
 
-exec "$(command -v .venv/bin/python || command -v python3)" scripts/check_tree.py requirements/lock.txt
+compile pyproject.toml --extra train --extra redis --group dev "$@" --output-file requirements/lock.txt
+compile requirements/torch.in --constraint requirements/lock.txt "$@" --output-file requirements/torch.txt
+
+exec "$(command -v .venv/bin/python || command -v python3)" scripts/check_tree.py requirements/lock.txt requirements/torch.txt

@@ -11,6 +11,7 @@ needs() {
         test)
             echo "command -v git|git|git"
             echo "command -v curl|curl|curl"
+            echo "command -v redis-server|redis-server|redis"
             ;;
         bench) echo "command -v wrk|wrk|wrk" ;;
         *) echo "unknown task: $1" >&2 && return 2 ;;

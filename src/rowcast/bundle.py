@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,6 +157,34 @@ def verify(folder: Path) -> Manifest:
     for name in manifest.files:
         _checked(folder, name, manifest)
     return manifest
+
+
+@contextmanager
+def extracting(path: Path) -> Iterator[Callable[[Path], None]]:
+    """Puts the graph of a bundle into a file of its own, whole or not at all; a place that takes none is told now."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with _told(path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            part.write_bytes(b"")
+
+        def extract(folder: Path) -> None:
+            with _told(path):
+                shutil.copyfile(folder / MODEL, part)
+                part.replace(path)
+
+        yield extract
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _digest(manifest: Manifest, digests: Mapping[str, str]) -> str:

@@ -58,8 +58,15 @@ class RegistryReader(Protocol):
 class RegistryWriter(RegistryReader, Protocol):
     """Publishing is atomic: readers see the whole new version or nothing, whoever dies meanwhile."""
 
-    def publish(self, name: str, fill: Callable[[Path], None]) -> Reference:
-        """Call `fill` with an empty folder, then make it the next version of `name`. Nothing stays if `fill` raises."""
+    def ready(self, name: str) -> None:
+        """RegistryError when `name` could not be published to; nothing stays of the attempt."""
+        ...
+
+    def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:
+        """Call `fill` with an empty folder, then make it the next version of `name`, and the alias's if one is given.
+
+        Nothing stays if `fill` raises or the alias cannot be moved; what a dead publisher left goes with the next one.
+        """
         ...
 
     def point(self, reference: Reference, alias: str) -> None:

@@ -9,11 +9,13 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
 
 from rowcast.errors import BundleError, HistoryError, ModelNotFound, SettingsError
 from rowcast.ports import Reference, RegistryWriter
@@ -79,6 +81,7 @@ def train(
     target: str | None = None,
     name: str | None = None,
     target_file: str | Path | None = None,
+    onnx_out: str | Path | None = None,
     progress: Callable[[Event], None] = lambda event: None,
     **options: Any,
 ) -> Result:
@@ -87,17 +90,25 @@ def train(
         from rowcast.training.run import train as run
     except ModuleNotFoundError as missing:
         raise SettingsError(f"training needs {missing.name}; install rowcast[train]") from None
+    from rowcast import bundle
     from rowcast.adapters.onnx import open_graph
 
     table, chosen = _training_data(data, target, name, target_file, options)
-    return run(
-        table,
-        chosen,
-        open_graph=open_graph,
-        registry=registry(settings),
-        now=datetime.now(UTC),
-        progress=progress,
-    )
+    models, now = registry(settings), datetime.now(UTC)
+    if onnx_out is None:
+        return run(table, chosen, open_graph=open_graph, registry=models, now=now, progress=progress)
+    _spare([data, target_file], Path(onnx_out))
+    with bundle.extracting(Path(onnx_out)) as extract:
+        result = run(table, chosen, open_graph=open_graph, registry=models, now=now, progress=progress)
+        extract(Path(result.path))
+    return msgspec.structs.replace(result, onnx=str(onnx_out))
+
+
+def _spare(read: Sequence[Any], written: Path) -> None:
+    """SettingsError when the graph would be written over what it was learnt from."""
+    for source in read:
+        if isinstance(source, str | Path) and Path(source).resolve() == written.resolve():
+            raise SettingsError(f"--onnx-out names {written}, which is the table; choose another file")
 
 
 def check_table(
@@ -115,6 +126,7 @@ def _training_data(
     """The table with its target, and the options of the training."""
     from rowcast import tables
     from rowcast.adapters.folder import check_name, name_from
+    from rowcast.training import cost
     from rowcast.training.story import Options
 
     if target is None and target_file is None:
@@ -124,6 +136,8 @@ def _training_data(
     table = tables.read(data) if is_file else tables.from_memory(data, chosen)
     if target_file is not None:
         table, target = tables.with_target(table, tables.read(target_file), target)
+    if options.get("cost") is not None:
+        options = {**options, "cost": cost.read(options["cost"])}
     return table, Options(target=str(target), name=chosen, **options)
 
 

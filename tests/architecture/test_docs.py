@@ -25,8 +25,10 @@ SOURCE = ROOT / "src" / "rowcast"
 DOCS = ROOT / "docs"
 TOUR = (
     "tutorial.md",
+    "howto/train.md",
     "howto/score-a-table.md",
     "howto/python.md",
+    "howto/rows.md",
     "howto/history.md",
     "reference/http.md",
     "reference/history.md",

@@ -15,7 +15,7 @@ import rowcast
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "rowcast"
 # A training library in a server costs seconds of start and hundreds of megabytes.
-TRAINING = {"lightgbm", "matplotlib", "onnx", "optuna", "pandas", "polars", "scipy", "skl2onnx", "sklearn"}
+TRAINING = {"lightgbm", "matplotlib", "onnx", "optuna", "pandas", "polars", "scipy", "skl2onnx", "sklearn", "torch"}
 # The core decides; it has no clock, no randomness, no IO, no tasks.
 FORBIDDEN_STDLIB = {
     *("asyncio", "concurrent", "io", "logging", "multiprocessing", "os", "pathlib", "random", "secrets", "shutil"),

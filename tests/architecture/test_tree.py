@@ -48,8 +48,9 @@ def test_a_registry_name_would_be_found(tmp_path: Path) -> None:
     assert finding.startswith(f"{named}:2:")
 
 
-def test_the_lock_holds_hashed_packages_and_nothing_else() -> None:
-    assert list(check_tree.lock_findings(check_tree.LOCK.read_text())) == []
+@pytest.mark.parametrize("lock", check_tree.LOCKS, ids=lambda path: path.name)
+def test_a_lock_holds_hashed_packages_and_nothing_else(lock: Path) -> None:
+    assert list(check_tree.lock_findings(lock.read_text(), lock.name)) == []
 
 
 @pytest.mark.parametrize(

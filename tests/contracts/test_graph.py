@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rowcast.adapters.onnx import CHUNK, open_graph
+from rowcast.adapters.onnx import CHUNK, SORTED_FROM, open_graph
 from rowcast.domain.encode import NUMBERS
 from rowcast.errors import BundleError
 from support import models
@@ -19,6 +19,8 @@ GRAPHS = {
     "linear with classes": models.linear_graph(7, 4, seed=1),
     "wide": models.linear_graph(7, 300, seed=5),
     "mlp": models.mlp_graph(7, 3),
+    "trees": models.trees_graph(7, 1),
+    "trees with classes": models.trees_graph(7, 3),
 }
 
 
@@ -39,6 +41,19 @@ def test_every_row_is_answered_once_and_in_order(count: int) -> None:
     values = np.arange(count, dtype=np.float32).reshape(-1, 1)
 
     assert graph.run({NUMBERS: values}).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("name", ["regressor", "mlp", "trees", "trees with classes"])
+@pytest.mark.parametrize("more", [0, 1, 2, CHUNK - 1])
+def test_many_rows_get_the_answers_of_few_in_their_own_order(name: str, more: int) -> None:
+    graph = open_graph(GRAPHS[name], "out")
+    values = np.random.default_rng(1).normal(size=(SORTED_FROM + more, 7)).astype(np.float32)
+    values[::3, 2] = np.nan
+    values[:, 4] = 1.0
+
+    few = [graph.run({NUMBERS: values[start : start + CHUNK]}) for start in range(0, len(values), CHUNK)]
+
+    assert graph.run({NUMBERS: values}).tobytes() == np.concatenate(few).tobytes()
 
 
 def test_nan_in_one_row_stays_in_that_row() -> None:

@@ -187,6 +187,56 @@ def test_readers_see_nothing_of_a_publisher_that_died(registry: FolderRegistry) 
 
     assert registry.models() == {}
     assert published(registry, "loans").version == 1
+    assert [path.name for path in (registry.root / "loans").iterdir()] == ["1"]
+
+
+def test_the_folder_of_a_living_publisher_stays(registry: FolderRegistry) -> None:
+    def slowly(folder: Path) -> None:
+        (folder / "file").write_text("slow")
+        published(registry, "loans", "quick")
+
+    slow = registry.publish("loans", slowly)
+
+    assert slow.version == 2
+    assert (registry.folder(slow) / "file").read_text() == "slow"
+    assert sorted(path.name for path in (registry.root / "loans").iterdir()) == ["1", "2"]
+
+
+def test_what_dead_writers_of_aliases_left_is_removed(registry: FolderRegistry) -> None:
+    reference = published(registry, "loans")
+    left = [
+        registry.root / "loans" / ".aliases.json-x",
+        registry.root / ".generation-x",
+        registry.root / "loans/.new-x",
+    ]
+    left[0].write_text("half")
+    left[1].write_text("half")
+    left[2].mkdir()
+
+    registry.point(reference, "champion")
+    published(registry, "loans")
+
+    assert not [path for path in left if path.exists()]
+
+
+def test_a_version_whose_alias_cannot_be_moved_is_withdrawn(registry: FolderRegistry) -> None:
+    registry.publish("loans", lambda folder: (folder / "file").write_text("first") and None, "champion")
+    (registry.root / "loans" / "aliases.json").write_text("damaged")
+
+    with pytest.raises(RegistryError, match="damaged"):
+        registry.publish("loans", lambda folder: (folder / "file").write_text("second") and None, "champion")
+
+    assert list(registry.models()["loans"]) == [1]
+
+
+def test_a_first_publication_that_fails_leaves_no_name(registry: FolderRegistry) -> None:
+    def broken(folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RegistryError, match="No space left on device; nothing was published"):
+        registry.publish("loans", broken)
+
+    assert [path.name for path in registry.root.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,27 @@ def test_a_table_can_be_checked_without_training(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
 
+def test_groups_weights_and_classes_are_chosen_on_the_command_line(tmp_path: Path) -> None:
+    lines = [f"c{n // 4},{n % 7},{n % 3 + 1},{'yes' if n // 4 % 5 > 3 else 'no'}\n" for n in range(400)]
+    (tmp_path / "t.csv").write_text("customer,score,worth,y\n" + "".join(lines))
+    options = ["--target", "y", "--group", "customer", "--weight", "worth"]
+
+    checked = answer("check", "t.csv", *options, cwd=tmp_path)
+    found = answer("train", "t.csv", *options, "--class-weight", "balanced", "--trials", "1", cwd=tmp_path)
+
+    manifest = json.loads((Path(tmp_path, found["path"]) / "bundle.json").read_text())
+    assert {each["code"]: each["action"] for each in checked["findings"]}.items() >= {
+        ("group", "not learnt from"),
+        ("weight", "not learnt from"),
+    }
+    assert [column["name"] for column in manifest["schema"]["columns"]] == ["score"]
+    assert [manifest["training"]["options"][name] for name in ("group", "weight", "class_weight")] == [
+        "customer",
+        "worth",
+        "balanced",
+    ]
+
+
 def test_an_example_can_be_written(tmp_path: Path) -> None:
     assert rowcast("example", "iris", "--out", "iris.csv", cwd=tmp_path).returncode == 0
 
@@ -339,6 +360,7 @@ class Mistake(NamedTuple):
 
 
 CSV = {"t.csv": "a,b,y\n" + "".join(f"{n},{n % 7},{n % 2}\n" for n in range(200))}
+TWO = {"t.csv": "a,y2,y\n" + "".join(f"{n % 9},{n % 3 // 2 - 1},{n % 2}\n" for n in range(200))}
 APPLICATIONS = {"t.csv": "\n".join([",".join(ROWS[0]), *(",".join(map(_shown, row.values())) for row in ROWS[:3])])}
 MISTAKES = [
     Mistake("no command", "", "command"),
@@ -359,6 +381,11 @@ MISTAKES = [
     Mistake("one class", "check t.csv --target a", "in every row", files={"t.csv": "a,b\n" + "1,2\n1,3\n" * 50}),
     Mistake("an unknown candidate", "train t.csv --target y --candidates oracle", "oracle", files=CSV),
     Mistake("an unknown metric", "train t.csv --target y --metric luck", "luck", files=CSV),
+    Mistake("two ways to split", "train t.csv --target y --group b --time a", "cannot both decide", files=CSV),
+    Mistake("a group that is no column", "train t.csv --target y --group c", "no column 'c'", files=CSV),
+    Mistake("groups that are too few", "train t.csv --target y --group y2", "fewer than the 3 folds", files=TWO),
+    Mistake("weights below zero", "train t.csv --target y --weight y2", "negative in row 0", files=TWO),
+    Mistake("an unknown class weight", "train t.csv --target y --class-weight even", "none or balanced", files=CSV),
     Mistake("no trials", "train t.csv --target y --trials 0", "--trials", files=CSV),
     Mistake("trials in words", "train t.csv --target y --trials many", "--trials", files=CSV),
     Mistake("a name that cannot be used", "train t.csv --target y --name My/Model", "My/Model", files=CSV),

@@ -89,6 +89,28 @@ def regressor_graph(inputs: int, outputs: int, seed: int = 0) -> bytes:
     return _graph([node], {}, inputs, outputs)
 
 
+def trees_graph(inputs: int, outputs: int, seed: int = 0, trees: int = 60) -> bytes:
+    """Sums of stumps, each with a threshold and two values for every output."""
+    rng = np.random.default_rng(seed)
+    nodes: dict[str, list[Any]] = {
+        "nodes_treeids": [tree for tree in range(trees) for _ in range(3)],
+        "nodes_nodeids": [0, 1, 2] * trees,
+        "nodes_featureids": [feature for tree in range(trees) for feature in (int(rng.integers(inputs)), 0, 0)],
+        "nodes_values": [value for tree in range(trees) for value in (float(rng.normal()), 0.0, 0.0)],
+        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"] * trees,
+        "nodes_truenodeids": [1, 0, 0] * trees,
+        "nodes_falsenodeids": [2, 0, 0] * trees,
+    }
+    ends = [(tree, node, output) for tree in range(trees) for node in (1, 2) for output in range(outputs)]
+    leaves = {
+        f"target_{key}": list(ids)
+        for key, ids in zip(("treeids", "nodeids", "ids"), zip(*ends, strict=True), strict=True)
+    }
+    table = nodes | leaves | {"target_weights": rng.normal(size=len(ends)).tolist(), "n_targets": outputs}
+    node = helper.make_node("TreeEnsembleRegressor", [NUMBERS], ["out"], domain="ai.onnx.ml", **table)
+    return _graph([node], {}, inputs, outputs)
+
+
 def linear_graph(inputs: int, outputs: int, seed: int = 0) -> bytes:
     """`x W + b`."""
     nodes = [helper.make_node("MatMul", [NUMBERS, "w"], ["xw"]), helper.make_node("Add", ["xw", "b"], ["out"])]

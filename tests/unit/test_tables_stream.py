@@ -106,3 +106,39 @@ def test_complaints_are_those_of_the_whole_table(tmp_path: Path, name: str, cont
         together(path)
 
     assert cut.value.message == whole.value.message
+
+
+@pytest.mark.usefixtures("small")
+def test_a_quote_that_is_never_closed_is_found_without_reading_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "LONGEST_ROW", 500)
+    path = tmp_path / "t.csv"
+    path.write_text(f'n,t\n{LINES}7,"never closed\n' + LINES * 100)
+    seen: list[tables.Piece] = []
+
+    with pytest.raises(TableError, match=r"opened in line 62 is not closed .*; close it"):
+        seen.extend(tables.pieces(path))
+
+    assert max(piece.share for piece in seen) < 0.1
+
+
+def test_a_json_list_that_would_not_fit_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "LARGEST_LIST", 1000)
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps([{"n": 1, "t": "x"}] * 60))
+
+    with pytest.raises(TableError, match="write it as JSON Lines"):
+        list(tables.pieces(path))
+
+
+def test_pieces_of_a_wide_table_have_fewer_rows(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    tables.write(pl.DataFrame({f"c{index}": range(9000) for index in range(300)}), path)
+
+    heights = [piece.load().height for piece in tables.pieces(path)]
+
+    assert max(heights) * 300 <= stream.CELLS
+    assert sum(heights) == 9000

@@ -323,15 +323,15 @@ def test_ridge_takes_the_place_of_logistic_where_a_value_is_predicted() -> None:
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
-@pytest.mark.parametrize("params", [{"extra": False}, {"extra": True}])
-def test_a_forest_is_the_same_in_the_graph_to_the_last_bits(task: Any, params: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", ["forest", "extra"])
+def test_a_forest_is_the_same_in_the_graph_to_the_last_bits(task: Any, name: str) -> None:
     matrix = RNG.normal(size=(500, 4)).astype(np.float32)
     signal = matrix[:, 0] + RNG.normal(size=500) * 0.3
     target = {"binary": signal > 1, "multiclass": np.digitize(signal, [-1, 1]), "regression": np.exp(signal * 6)}[task]
     setting = Setting(task, 3 if task == "multiclass" else 1, 500, 0, 1, lambda: False)
-    kind = CANDIDATES["forest"]
+    kind = CANDIDATES[name]
 
-    fitted = kind.fit(Labelled(matrix, target * 1), kind.defaults(setting) | params, setting)
+    fitted = kind.fit(Labelled(matrix, target * 1), kind.starts(setting)[0], setting)
     graph = GraphBuilder()
     graph.node("Identity", fitted.emit(graph, "X"), output="raw")
     model = open_graph(graph.model([tensor("X", FLOAT, "N", 4)], tensor("raw", FLOAT, "N", setting.width)), "raw")
@@ -344,8 +344,8 @@ def test_a_forest_stops_growing_when_time_is_out_and_only_while_it_is_judged() -
     setting = Setting("regression", 1, 50, 0, 1, lambda: True)
     kind = CANDIDATES["forest"]
 
-    judged = kind.fit(rows, kind.defaults(setting), setting, rows)
-    chosen_one = kind.fit(rows, kind.defaults(setting), setting)
+    judged = kind.fit(rows, kind.starts(setting)[0], setting, rows)
+    chosen_one = kind.fit(rows, kind.starts(setting)[0], setting)
 
     assert isinstance(judged, Grove)
     assert isinstance(chosen_one, Grove)
@@ -359,6 +359,6 @@ def test_ridge_scores_classes_as_log_odds() -> None:
     kind = CANDIDATES["ridge"]
     setting = Setting("binary", 1, 4000, 0, 1, lambda: False)
 
-    raw = kind.fit(Labelled(matrix, target), kind.defaults(setting), setting).raw(matrix)
+    raw = kind.fit(Labelled(matrix, target), kind.starts(setting)[0], setting).raw(matrix)
 
     assert np.polyfit(matrix[:, 0], raw[:, 0], 1) == pytest.approx([1.5, 0], abs=0.3)

@@ -384,7 +384,7 @@ def test_importance_knows_which_column_matters_and_pays_less_for_large_graphs() 
 
     def bench(size: int) -> Bench:
         decision = Decision(task="binary", classes=(0, 1))
-        return Bench(First(), size, decision, "roc_auc", schema, own_plan(schema), rows, output, 0)
+        return Bench(First(), size, decision, "roc_auc", schema, own_plan(schema), rows, output, 0, None)
 
     First.scored = 0
     (used, idle), measured = evidence.importance(bench(1000))

@@ -171,7 +171,7 @@ def test_the_loan_example_is_learnable_and_not_trivial(tmp_path: Path) -> None:
 
     assert 0.86 <= result.holdout["accuracy"].value <= 0.94
     assert result.holdout["calibration_error"].value < 0.06
-    assert {finding.code for finding in result.findings} == {"positive-class", "dominant"}
+    assert {finding.code for finding in result.findings} == {"positive-class", "dominant", "sentinel"}
 
 
 def test_progress_tells_every_stage_and_every_trial(tmp_path: Path) -> None:

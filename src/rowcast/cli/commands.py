@@ -18,6 +18,15 @@ history_app = typer.Typer(help="What was answered, kept as evidence.", rich_mark
 app.add_typer(models_app, name="models")
 app.add_typer(history_app, name="history")
 
+
+def _from_file(context: typer.Context, path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    from rowcast.cli import config
+
+    return config.fill(context, path)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Home = Annotated[Path | None, typer.Option(help="Folder for models and history [.rowcast].")]
 Rows = Annotated[Path, typer.Argument(help="CSV, Parquet, JSON Lines or Arrow.")]
@@ -30,7 +39,37 @@ Sensitive = Annotated[
     list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Never show their values; see `sensitive`.")
 ]
 Map = Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Mend a label; give it once a label.")]
-Time = Annotated[str | None, typer.Option(metavar="COLUMN", help="Keep the last rows by this column aside.")]
+Time = Annotated[str | None, typer.Option(metavar="COLUMN", help="Judge by the last rows of this column.")]
+Group = Annotated[str | None, typer.Option(metavar="COLUMN", help="Keep rows of equal value on one side.")]
+Weight = Annotated[str | None, typer.Option(metavar="COLUMN", help="How much each row counts.")]
+Candidates = Annotated[
+    str | None, typer.Option(metavar="KIND[,KIND]", help="Kinds to try, by comma [logistic,boosting,forest,extra].")
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        is_eager=True,
+        callback=_from_file,
+        help="YAML, TOML or JSON with any of these by its long name, `table` too; what is typed wins.",
+    ),
+]
+Cost = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MISTAKE=NUMBER[,...]",
+        help="What a false_positive and a false_negative cost; sets the threshold.",
+    ),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|URL",
+        help="Keep the trials here: a file, or redis://HOST. Go on, or share them between processes.",
+    ),
+]
+OnnxOut = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the ONNX graph alone to this file too.")]
 OnlyModel = Annotated[str | None, typer.Option("--model", help="Only this model's predictions.")]
 
 OnlyVersion = Annotated[int | None, typer.Option("--version", min=1, help="Only this version's.")]
@@ -53,12 +92,19 @@ def train(
     sensitive: Sensitive = None,
     map: Map = None,  # noqa: A002 - the option is --map
     time: Time = None,
-    candidates: Annotated[str | None, typer.Option(help="Kinds to try, by comma [logistic,boosting,forest].")] = None,
-    metric: Annotated[str | None, typer.Option(help="What to tune for [roc_auc, log_loss or rmse].")] = None,
+    group: Group = None,
+    weight: Weight = None,
+    candidates: Candidates = None,
+    class_weight: Annotated[str | None, typer.Option(help="none, or balanced: rare classes count more [none].")] = None,
+    metric: Annotated[str | None, typer.Option(help="What to choose by [roc_auc, log_loss or rmse].")] = None,
+    cost: Cost = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 20,
     timeout: Annotated[float | None, typer.Option(min=1, help="Stop tuning after so many seconds.")] = None,
     seed: Annotated[int, typer.Option(help="Same data, seed and trials: same model.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Threads for training.")] = 1,
+    storage: Storage = None,
+    onnx_out: OnnxOut = None,
+    config: Config = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -76,12 +122,18 @@ def train(
         "sensitive": sensitive,
         "map": map,
         "time": time,
+        "group": group,
+        "weight": weight,
         "candidates": tuple(part.strip() for part in candidates.split(",")) if candidates else None,
+        "class_weight": class_weight,
         "metric": metric,
+        "cost": cost,
         "trials": trials,
         "timeout": timeout,
         "seed": seed,
         "jobs": jobs,
+        "storage": storage,
+        "onnx_out": onnx_out,
     }
     training.run(settings.load(home=home), table, training.given(options), as_json=json)
 
@@ -96,6 +148,8 @@ def check(
     keep: Keep = None,
     map: Map = None,  # noqa: A002 - the option is --map
     time: Time = None,
+    group: Group = None,
+    weight: Weight = None,
     json: Json = False,
 ) -> None:
     """Say what a table holds and hides, column by column; nothing is trained."""
@@ -109,6 +163,8 @@ def check(
         "keep": keep,
         "map": map,
         "time": time,
+        "group": group,
+        "weight": weight,
     }
     training.check(table, training.given(options), as_json=json)
 

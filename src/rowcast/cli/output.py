@@ -10,6 +10,11 @@ from typing import Any
 
 import msgspec
 
+from rowcast.errors import RowcastError
+
+WIDE = 30
+"""Characters that sentences get on a terminal of 80."""
+
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
@@ -17,22 +22,26 @@ def print_json(value: Any) -> None:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Plain lines on standard output; whoever reads them may stop reading."""
+    """Plain lines on standard output; whoever reads them may stop reading. RowcastError when they cannot be written."""
     try:
         for line in lines:
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
-    except (
-        BrokenPipeError
-    ):  # `rowcast history list | head`: nobody is left to print to, at the interpreter's end either
+    except OSError as error:  # at the interpreter's end nothing must be left to write
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        if isinstance(error, BrokenPipeError):  # `rowcast history list | head`: nobody is left to print to
+            sys.exit(0)
+        raise RowcastError(f"standard output cannot be written: {error.strerror}") from None
 
 
 def print_table(
-    headings: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", whole: Sequence[str] = ()
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    title: str = "",
+    whole: Sequence[str] = (),
+    wide: Sequence[str] = (),
 ) -> None:
-    """A table: drawn on a terminal, tab-separated when piped. Columns in `whole` are never folded."""
+    """A table: drawn on a terminal, tab-separated when piped. Columns in `whole` are never folded, `wide` ones less."""
     if not sys.stdout.isatty():
         print_lines("\t".join(str(cell) for cell in row) for row in [headings, *rows])
         return
@@ -41,7 +50,9 @@ def print_table(
 
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading in whole)
+        table.add_column(
+            heading, overflow="fold", no_wrap=heading in whole, min_width=WIDE if heading in wide else None
+        )
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     Console().print(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from rowcast.cli import output
 
 if TYPE_CHECKING:
     from rowcast.settings import Settings
+    from rowcast.tables import Finding
     from rowcast.training.story import Event, Result
 
 
@@ -42,11 +43,31 @@ def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
         return
     kinds = {found.target: "target", "": ""} | {column.name: column.kind or "left out" for column in found.columns}
     said = {finding.column for finding in found.findings}
-    rows = [[one.column, kinds[one.column], one.message, one.action, one.flag] for one in found.findings]
+    rows = [
+        [", ".join(columns), ", ".join(dict.fromkeys(kinds[name] for name in columns)), one.message, one.action, typed]
+        for one, columns, typed in _grouped(found.findings)
+    ]
     rows += [[name, kind, "", "", ""] for name, kind in kinds.items() if name not in said and name]
     what = f"{len(found.classes)} classes" if found.classes else found.task
     title = f"{found.table}: {found.rows} rows, {len(found.columns)} columns, {what}"
-    output.print_table(["column", "kind", "noticed", "so", "change it with"], rows, title)
+    output.print_table(["column", "kind", "noticed", "so", "change it with"], rows, title, wide=["noticed"])
+
+
+def _grouped(findings: Sequence[Finding]) -> list[tuple[Finding, list[str], str]]:
+    """Findings that say the same of several columns, once: with all their columns and one flag for all of them."""
+    alike: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        alike.setdefault((finding.code, finding.message, finding.action), []).append(finding)
+    return [(same[0], [one.column for one in same], _joined([one.flag for one in same])) for same in alike.values()]
+
+
+def _joined(flags: Sequence[str]) -> str:
+    """`--exclude a` and `--exclude b` are `--exclude a,b`; a name that needs quotes keeps a flag of its own."""
+    option, _, first = flags[0].partition(" ")
+    names = [flag.partition(" ")[2] for flag in flags]
+    if not first or any(name.startswith("'") or "," in name for name in names):
+        return " ".join(dict.fromkeys(flags))
+    return f"{option} {','.join(names)}"
 
 
 def _document(result: Result) -> dict[str, Any]:
@@ -59,8 +80,8 @@ def _document(result: Result) -> dict[str, Any]:
 
 def _print(result: Result) -> None:
     if result.findings:
-        rows = [[found.column, found.message, found.action, found.flag] for found in result.findings]
-        output.print_table(["column", "noticed", "so", "change it with"], rows, "Data check")
+        rows = [[", ".join(names), one.message, one.action, typed] for one, names, typed in _grouped(result.findings)]
+        output.print_table(["column", "noticed", "so", "change it with"], rows, "Data check", wide=["noticed"])
     rows = [[kind.name, f"{kind.score:.4f}", str(kind.trials), f"{kind.seconds:.1f}"] for kind in result.candidates]
     output.print_table(["candidate", f"cross-validated {result.metric}", "trials", "seconds"], rows, "Candidates")
     rows = [[name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}"] for name, m in result.holdout.items()]
@@ -70,6 +91,7 @@ def _print(result: Result) -> None:
         [
             f"parity on {parity.rows} rows: {parity.label_flips} label flips, at most {parity.max_abs_diff:.1e} apart",
             f"published {result.model}@{result.version} in {result.seconds:.1f} s: {result.path}",
+            *([f"the graph alone: {result.onnx}"] if result.onnx else []),
         ]
     )
 
@@ -93,6 +115,8 @@ def _progress() -> Iterator[Callable[[Event], None]]:
         task = bar.add_task("reading the table", stage="read", total=None)
 
         def show(event: Event) -> None:
+            if event.stage == "tune" and not event.trials:  # out of the ordinary: it stays on the screen
+                bar.console.print(event.message)
             facts = [event.candidate or event.message]
             if event.trials:
                 facts.append(f"trial {event.trial} of {event.trials}")

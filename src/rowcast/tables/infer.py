@@ -127,8 +127,18 @@ def _column(series: pl.Series, kept: bool) -> tuple[Column | None, list[Finding]
         return column, findings
     dropped = _identifier(column, texts)
     if dropped is not None:
-        return None, [dropped]
-    return _codes(column, texts) or (column, findings)
+        return None, [*(finding for finding in findings if finding.code == "almost-number"), dropped]
+    coded = _codes(column, texts)
+    if coded is None and column.kind == "category":
+        findings = [*findings, *notice.many_levels(name, len(texts.values), texts.rows - texts.missing)]
+    column, findings = coded or (column, findings)
+    return column, [*findings, *_told_by_itself(column, texts)]
+
+
+def _told_by_itself(column: Column, texts: _Texts) -> list[Finding]:
+    """What is worth saying of a column in use, whatever its kind."""
+    distinct = len(texts.values)
+    return [*notice.named_like_weight(column.name), *notice.gaps(column.name, texts.missing, texts.rows, distinct)]
 
 
 def _codes(column: Column, texts: _Texts) -> tuple[Column, list[Finding]] | None:
@@ -138,7 +148,7 @@ def _codes(column: Column, texts: _Texts) -> tuple[Column, list[Finding]] | None
     padded = any(isinstance(value, str) and len(value) > 1 and value.startswith("0") for value in texts.values)
     if padded or not notice.is_codes(np.array(texts.values, np.float64), texts.counts):
         return None
-    message = f"{len(texts.values)} large whole numbers, far apart and often repeated, are codes"
+    message = "large whole numbers, far apart and often repeated, are codes"
     finding = Finding("code", column.name, message, "taken as categories", flag("--keep", column.name))
     return _category(column.name, texts), [finding]
 
@@ -179,7 +189,8 @@ def _text_kind(name: str, texts: _Texts) -> tuple[Column, list[Finding]]:
     if formats is not None:
         moments = [datetime_from_text(value, formats, "UTC") or 0 for value in texts.values]
         return _moments(name, texts, formats, moments), findings
-    return _category(name, texts), notice.unknown_levels(name, texts.values, texts.counts)
+    odd = notice.almost_numbers(name, texts.values, texts.counts)
+    return _category(name, texts), [*odd, *notice.unknown_levels(name, texts.values, texts.counts)]
 
 
 def _number_forms(values: Sequence[str]) -> tuple[str, ...] | None:
@@ -209,6 +220,8 @@ def _text_numbers(name: str, texts: _Texts, forms: tuple[str, ...]) -> tuple[Col
     if forms:
         whole = bool(np.all(numbers == np.trunc(numbers))) and not any("." in value for value in texts.values)
     column, findings = _numbers(name, texts, forms, numbers, whole)
+    if whole:
+        findings.extend(notice.leading_zeros(name, texts.values))
     if forms:
         findings.append(Finding("number-forms", name, f"numbers are written as {', '.join(forms)}", "read as numbers"))
     return column, findings
@@ -234,11 +247,13 @@ def _numbers(
 ) -> tuple[Column, list[Finding]]:
     findings = []
     if np.abs(numbers).max() >= FLOAT32_LIMIT:
-        raise TableError(f"column {name!r} holds numbers beyond ±{FLOAT32_LIMIT:.2g}; rescale it or leave it out")
+        fix = f"rescale it or leave it out with {flag('--exclude', name)}"
+        raise TableError(f"column {name!r} holds numbers beyond ±{FLOAT32_LIMIT:.2g}; {fix}")
     if whole and np.abs(numbers).max() > EXACT_FLOAT32:
         message = f"whole numbers above {EXACT_FLOAT32:,} are rounded to seven digits by the model"
         findings.append(Finding("large-integer", name, message, "used as numbers", flag("--exclude", name)))
     findings.extend(notice.sentinels(name, numbers, texts.counts, whole))
+    findings.extend(notice.amounts(name, numbers, texts.counts, missing=texts.missing, whole=whole))
     middle = _median(numbers, np.array(texts.counts))
     low, high = float(numbers.min()), float(numbers.max())
     example = int(middle) if whole else middle

@@ -33,6 +33,13 @@ from rowcast.tables.read import (
 BLOCK: Final = 2 * 1024 * 1024
 """Bytes of text in a piece: some 30,000 rows. Larger pieces are not faster and each waiting one costs memory."""
 ROWS: Final = 32_768
+CELLS: Final = 16 * ROWS
+"""Of a wide table a piece has fewer rows."""
+AHEAD: Final = 4
+"""Pieces that are read from a columnar file at once."""
+LONGEST_ROW: Final = 8 * 1024 * 1024
+LARGEST_LIST: Final = 32 * 1024 * 1024
+"""Bytes of a JSON list, which is read whole: as Python objects it takes some ten times as much."""
 UNDEFINED_IN_CP1252: Final = b"\x81\x8d\x8f\x90\x9d"
 
 
@@ -62,22 +69,36 @@ def _reader(path: Path, file: IO[bytes]) -> Iterator[Piece]:
         return _scanned(path, pl.scan_ipc, "Arrow")
     if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
         if head.lstrip()[:1] in (b"[", b""):  # one JSON document has no lines to cut at
+            _refuse_large_list(path)
             table = read(path)
             return iter([Piece(lambda: table.frame, 1.0)])
         return _json_lines(path, file)
     return _csv(path, file, head)
 
 
+def _refuse_large_list(path: Path) -> None:
+    size = path.stat().st_size
+    if size > LARGEST_LIST:
+        most = LARGEST_LIST // 1_000_000
+        raise TableError(
+            f"{path.name} is one JSON list of {size // 1_000_000} MB; one of more than {most} MB cannot be read in "
+            "constant memory: write it as JSON Lines, one object a line (jq -c '.[]' does that)"
+        )
+
+
 def _scanned(path: Path, scan: Callable[[Path], pl.LazyFrame], kind: str) -> Iterator[Piece]:
+    """A slice at a time: polars' own batches run ahead of whoever takes them by as much of the file as they can."""
     try:
         frames = scan(path)
         total = frames.select(pl.len()).collect().item()
         if not total:
             read(path)
+        rows = min(ROWS, max(1024, CELLS // len(frames.collect_schema())))
         done = 0
-        for frame in frames.collect_batches(chunk_size=ROWS, maintain_order=True, lazy=True):
-            done += frame.height
-            yield Piece(partial(plain, frame, path.name), done / total)
+        while done < total:
+            for frame in frames.slice(done, AHEAD * rows).collect().iter_slices(rows):
+                done += frame.height
+                yield Piece(partial(plain, frame, path.name), done / total)
     except pl.exceptions.PolarsError as error:
         raise TableError(f"{path} is not a whole {kind} file: {str(error).strip().splitlines()[0]}") from None
 
@@ -117,9 +138,15 @@ def _csv(path: Path, file: IO[bytes], head: bytes) -> Iterator[Piece]:
     first = next(blocks)
     form = sniff(path, first[: 4 * SNIFFED_BYTES].decode("utf-8", "ignore"))
     quote = form.quote.encode()
-    header, rest = b"", first
+    header, rest, line = b"", first, 1
     for block in blocks:
         cut = _last_line_end(rest, quote)
+        line += rest.count(b"\n", 0, cut)
+        if len(rest) - cut > LONGEST_ROW:
+            raise TableError(
+                f"{path} cannot be read as CSV: a quote that is opened in line {line} is not closed within "
+                f"{LONGEST_ROW // 1_000_000} MB; close it, or write it twice inside a quoted cell"
+            )
         if cut:
             begins = not header
             header, content = _with_header(header, rest[:cut], quote)

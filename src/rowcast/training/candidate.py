@@ -5,9 +5,9 @@ An estimator gives raw scores [N, k]: log-odds of the positive class, one score 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import optuna
@@ -17,6 +17,7 @@ from rowcast.domain.prediction import Task
 from rowcast.training.features import Numbers, Style
 from rowcast.training.graphs import GraphBuilder
 
+MANY_ROWS: Final = 50_000
 Params = dict[str, Any]
 Raw = NDArray[np.float64]
 
@@ -33,12 +34,19 @@ class Setting:
     jobs: int
     out_of_time: Callable[[], bool]
 
+    @property
+    def threads(self) -> int:
+        """For the loops inside a fit: over few rows they wait for each other ten times longer than they work."""
+        return self.jobs if self.rows >= MANY_ROWS else 1
+
 
 class Labelled(NamedTuple):
     """A matrix with what its rows should become."""
 
     matrix: Numbers
     target: NDArray[Any]
+    weight: NDArray[np.float64] | None = None
+    """How much each row counts, 1 on average; None: all alike."""
 
 
 class Fitted(Protocol):
@@ -78,8 +86,13 @@ class Candidate(Protocol):
         """What it can learn."""
         ...
 
-    def defaults(self, setting: Setting) -> Params:
-        """A good first guess."""
+    @property
+    def threadsafe(self) -> bool:
+        """Whether several threads may fit at once, and gain by it."""
+        ...
+
+    def starts(self, setting: Setting) -> Sequence[Params]:
+        """Good first guesses, the best one first."""
         ...
 
     def suggest(self, trial: optuna.Trial, setting: Setting) -> Params:

@@ -7,9 +7,10 @@ from typing import Final
 
 from rowcast.domain.prediction import Task
 from rowcast.errors import TrainingError
+from rowcast.training import network
 from rowcast.training.boosting import Boosting
 from rowcast.training.candidate import Candidate
-from rowcast.training.forest import DecisionTree, Forest
+from rowcast.training.forest import DecisionTree, ExtraTrees, Forest
 from rowcast.training.linear import LeastSquares, Logistic, Sparse
 
 CANDIDATES: Final[dict[str, Candidate]] = {
@@ -19,6 +20,8 @@ CANDIDATES: Final[dict[str, Candidate]] = {
     "tree": DecisionTree(),
     "boosting": Boosting(),
     "forest": Forest(),
+    "extra": ExtraTrees(),
+    "mlp": network.Bag(),
 }
 """Cheap ones first: the search tries them in this order."""
 COUNTERPARTS: Final = {"logistic": "ridge"}
@@ -26,10 +29,12 @@ COUNTERPARTS: Final = {"logistic": "ridge"}
 
 
 def check(names: Sequence[str]) -> None:
-    """TrainingError lists the candidates there are, when one of these is not."""
+    """TrainingError lists the candidates there are, when one of these is not, or says what one lacks."""
     unknown = [name for name in names if name not in CANDIDATES]
     if unknown or not names:
         raise TrainingError(f"unknown candidate {', '.join(unknown) or '(none)'}; choose from {', '.join(CANDIDATES)}")
+    if network.Bag.name in names:
+        network.require()
 
 
 def chosen(names: Sequence[str], task: Task) -> list[Candidate]:

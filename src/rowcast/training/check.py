@@ -17,6 +17,7 @@ from rowcast.domain.encode import Plan, TensorSpec
 from rowcast.domain.prediction import Label, Task
 from rowcast.domain.schema import Column, Schema
 from rowcast.tables import Finding, flag
+from rowcast.training import relations
 
 SAMPLED: Final = 20_000
 FEWEST: Final = 50
@@ -26,13 +27,25 @@ LEAK: Final = {"binary": 0.98, "multiclass": 0.99, "regression": 0.93}
 """AUC (over classes: their mean) or R² of one column alone, predicted from the other half of the rows."""
 DOMINANT: Final = 0.78
 FEW_LEVELS: Final = 64
+FEW_CLASSES: Final = 4
 BLOCKS: Final = 20
 DRIFT: Final = 0.01
 """Share of the target's variance that the place in the file explains; chance explains BLOCKS / rows."""
 SORTED: Final = 0.9
+SAME_WAY: Final = 0.98
 ORDERED: Final = ("target-ordered", "ordered-rows")
 RARE_CLASS: Final = 20
+COUNTING: Final = 0.98
 _paid = re.compile(r"(?i)(^|[ _.\-])(paid|repaid|recovered|recoveries|collected)([ _.\-]|$)").search
+_ended = re.compile(
+    r"(?i)((fully |partly )?(re)?paid( off| in full)?|(charged|written)[ -]?off|refunded|foreclosed|defaulted|churned)"
+).fullmatch
+GRAVITY: Final = (
+    *("leak", "joint-leak", "later-fact", "certain-value", "dominant"),
+    *("target-ordered", "ordered-rows", "repeated-id", "conflicting-rows", "duplicate-rows", "alike-labels"),
+    *("missing-target", "lonely-class", "rare-class", "weight-like", "row-order", "sentinel", "far-value"),
+)
+"""What may make a score a lie, then what a person should look at; all other findings follow as they came."""
 USED: Final = "used; is it known before the target is?"
 
 
@@ -50,14 +63,24 @@ def examine(
     wanted = _wanted(target, task, len(classes))
     found = _conflicts(frame, schema, target)
     if len(target) >= FEWEST:
-        columns = {feature.column: column for feature, column in _columns(plan, tensors)}
+        parts = _columns(plan, tensors)
+        columns = {feature.column: column for feature, column in parts if feature.part in ("value", "days")}
         shown = classes if task != "binary" else (classes[1 - positive], classes[positive])
         found = _leaks(columns, wanted, task)
         told = {finding.column for finding in found}
         others = [column for column in schema.columns if column.name not in told]
-        found += [*_certain(columns, others, target, task, shown), *_later(others)]
-        found += [*_order(wanted, schema), *_conflicts(frame, schema, target)]
+        found += [*_certain(columns, others, target, task, shown), *_later(columns, others)]
+        told = {finding.column for finding in found}
+        others = [column for column in schema.columns if column.name not in told]
+        found += [*_together(columns, others, wanted, task), *relations.same_facts(columns, others)]
+        found += [*_order(columns, wanted, schema), *_counters(columns, others), *_conflicts(frame, schema, target)]
     return [*found, *_rare(target, task, classes, positive)]
+
+
+def ranked(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The gravest first."""
+    places = {code: place for place, code in enumerate(GRAVITY)}
+    return tuple(sorted(findings, key=lambda finding: places.get(finding.code, len(GRAVITY))))
 
 
 def _wanted(target: NDArray[Any], task: Task, classes: int) -> NDArray[np.float64]:
@@ -152,9 +175,9 @@ def _certain(
     classes: Sequence[Label],
 ) -> list[Finding]:
     """Values after which the target never varies, in so many rows that it is no chance."""
-    if task == "multiclass":
+    if task == "multiclass" and len(classes) > FEW_CLASSES:  # among many, a value of one class alone is the rule
         return []
-    rarer = min(target.mean(), 1 - target.mean()) if task == "binary" else 1.0
+    shares = np.bincount(target) / len(target) if task != "regression" else np.zeros(0)
     found = []
     for column in known:
         if column.kind not in ("boolean", "category") or column.name not in columns:
@@ -165,18 +188,61 @@ def _certain(
         counts = np.bincount(place)
         means = np.bincount(place, weights=target) / counts
         spreads = np.bincount(place, weights=(target - means[place]) ** 2)
-        for index in np.flatnonzero((spreads <= 1e-9) & (counts * rarer >= RARE_CLASS))[:1]:
-            said = repr(classes[round(means[index])]) if task == "binary" else f"{means[index]:g}"
+        for index in np.flatnonzero(spreads <= 1e-9):
+            only = round(means[index]) if task != "regression" else 0
+            others = 1 - shares[only] if task != "regression" else 1.0
+            if counts[index] * others < RARE_CLASS:
+                continue
+            said = repr(classes[only]) if task != "regression" else f"{means[index]:g}"
             message = f"where it is {levels[index]!r}, the target is {said} in all of {counts[index]} rows"
             found.append(Finding("certain-value", column.name, message, USED, flag("--exclude", column.name)))
+            break
     return found
 
 
-def _later(columns: Sequence[Column]) -> list[Finding]:
-    """Columns whose names tell of what was paid or recovered, which mostly follows what is to be predicted."""
-    said = [column.name for column in columns if _paid(column.name)]
-    message = "tells, by its name, of what came later"
-    return [Finding("later-fact", name, message, USED, flag("--exclude", name)) for name in said]
+def _later(columns: dict[str, NDArray[Any]], known: Sequence[Column]) -> list[Finding]:
+    """Columns that tell, by name, value or sum, of what was paid or lost, which mostly follows what is predicted."""
+    named = [column.name for column in known if _paid(column.name)]
+    said = dict.fromkeys(named, "tells, by its name, of what came later")
+    for column in known:
+        ends = [level for level in column.levels if _ended(level)]
+        if ends and len(column.levels) <= FEW_LEVELS:
+            said.setdefault(column.name, f"says {ends[0]!r}, which is how a case ends")
+    found = [Finding("later-fact", name, message, USED, flag("--exclude", name)) for name, message in said.items()]
+    return [*found, *relations.remainders(_numbers(columns, known), named)]
+
+
+def _numbers(columns: dict[str, NDArray[Any]], known: Sequence[Column]) -> dict[str, NDArray[Any]]:
+    kinds = {column.name for column in known if column.kind in ("number", "integer")}
+    return {name: values for name, values in columns.items() if name in kinds}
+
+
+def _together(
+    columns: dict[str, NDArray[Any]], known: Sequence[Column], wanted: NDArray[np.float64], task: Task
+) -> list[Finding]:
+    if task == "multiclass":
+        return []
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(len(wanted))[:SAMPLED]
+    half = rng.integers(0, 2, len(rows)).astype(bool)
+
+    def power(values: NDArray[np.float64]) -> float:
+        return _power(_binned(values[rows]), wanted[rows], half, task)
+
+    return relations.together(_numbers(columns, known), wanted[:, 0], power, task)
+
+
+def _counters(columns: dict[str, NDArray[Any]], known: Sequence[Column]) -> list[Finding]:
+    """Numbers that count along the file, starting again here and there: they tell a row's place, not its nature."""
+    found = []
+    for column in known:
+        if column.kind != "integer" or column.name not in columns:
+            continue
+        steps = np.diff(columns[column.name].astype(np.float64))
+        if (steps == 1).mean() >= COUNTING:
+            message = "counts along the file, starting again here and there: it tells the place of a row"
+            found.append(Finding("row-order", column.name, message, "used", flag("--exclude", column.name)))
+    return found
 
 
 def _levels(values: NDArray[Any]) -> tuple[list[Any], NDArray[np.intp]]:
@@ -188,7 +254,7 @@ def _levels(values: NDArray[Any]) -> tuple[list[Any], NDArray[np.intp]]:
     return [words.get(number, "") for number in numbers.tolist()], place
 
 
-def _order(wanted: NDArray[np.float64], schema: Schema) -> list[Finding]:
+def _order(columns: dict[str, NDArray[Any]], wanted: NDArray[np.float64], schema: Schema) -> list[Finding]:
     """Whether the target changes along the file: such rows, split at random, tell of their own future."""
     rows = len(wanted)
     block = np.arange(rows) * BLOCKS // rows
@@ -199,14 +265,25 @@ def _order(wanted: NDArray[np.float64], schema: Schema) -> list[Finding]:
         between += float((counts * (means - column.mean()) ** 2).sum())
         within += float(((column - column.mean()) ** 2).sum())
     share = between / within if within else 0.0
+    dates = [column.name for column in schema.columns if column.kind == "datetime"]
     if share < max(DRIFT, 6 * BLOCKS / rows):
-        return []
+        return [_sorted_by(name) for name in dates if name in columns and _is_sorted(columns[name])][:1]
     if share > SORTED:
         return [Finding("target-ordered", "", "the rows are sorted by the target", "split at random")]
     message = f"the target changes along the file, which explains {share:.0%} of it: are the rows in order of time?"
-    dates = [column.name for column in schema.columns if column.kind == "datetime"]
     action = "split at random; on later rows the model may do worse"
     return [Finding("ordered-rows", "", message, action, flag("--time", dates[0]) if dates else "--time")]
+
+
+def _sorted_by(name: str) -> Finding:
+    message = f"the rows are in the order of {name!r}"
+    action = "split at random; on later rows the model may do worse"
+    return Finding("ordered-rows", "", message, action, flag("--time", name))
+
+
+def _is_sorted(values: NDArray[Any]) -> bool:
+    steps = np.diff(values[~np.isnan(values)])
+    return bool(len(steps)) and max((steps >= 0).mean(), (steps <= 0).mean()) >= SAME_WAY and bool(steps.any())
 
 
 def _conflicts(frame: pl.DataFrame, schema: Schema, target: NDArray[Any]) -> list[Finding]:

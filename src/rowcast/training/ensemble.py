@@ -1,6 +1,6 @@
 """Which models answer in the end: the best one, or a few of different kinds whose answers are averaged.
 
-Decided on out-of-fold answers alone. One model is served faster than several: they must win by more than noise.
+Decided on out-of-fold answers alone. One model is served faster than several: they must win by more than a hair.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from rowcast.training.problem import Problem
 from rowcast.training.tune import Attempt, Outcome, train_best
 
 PICKS: Final = 8
-MOST: Final = 3
-LEAST_GAIN: Final = 0.03
+MOST: Final = 4
+LEAST_GAIN: Final = 0.01
 """Share of the way to perfect, below which a second model is not worth its time in every answer."""
 
 Answers = NDArray[np.float64]
@@ -70,13 +70,18 @@ class Jury:
     metric: str
     task: Task
     target: NDArray[Any]
+    weight: NDArray[np.float64] | None
     folds: Sequence[NDArray[np.intp]]
 
     def scores(self, answers: Answers) -> NDArray[np.float64]:
         """One score a fold, the greater the better; NaN where a fold cannot be scored."""
         sign = 1.0 if self.metric in metrics.GREATER else -1.0
+        weights = [None if self.weight is None else self.weight[fold] for fold in self.folds]
         return np.array(
-            [sign * metrics.score(self.metric, answers[fold], self.target[fold], self.task) for fold in self.folds]
+            [
+                sign * metrics.score(self.metric, answers[fold], self.target[fold], self.task, weight)
+                for fold, weight in zip(self.folds, weights, strict=True)
+            ]
         )
 
     def mean(self, answers: Answers) -> float:
@@ -85,13 +90,16 @@ class Jury:
 
 
 def choose(found: Outcome, problem: Problem, metric: str) -> Choice:
-    """The best model, or the average of a few when it is better by more than one standard error over the folds."""
-    target = problem.training.target
-    rivals = [Member(each, calibrate.fit(each.raw, target, problem.task), 1.0) for each in found.attempts]
+    """The best model, or the average of a few when that is better."""
+    judges = found.judges
+    rivals = [
+        Member(each, calibrate.fit(each.raw, judges.target, problem.task, judges.weight, problem.class_weights), 1.0)
+        for each in found.attempts
+    ]
     single = Choice((rivals[0],), found.best.score)
     if len(rivals) == 1:
         return single
-    jury = Jury(metric, problem.task, target, found.folds)
+    jury = Jury(metric, problem.task, judges.target, judges.weight, found.folds)
     answers = [rival.answers() for rival in rivals]
     picked = Counter(_greedy(jury, answers))
     if len(picked) == 1:
@@ -124,11 +132,8 @@ def _greedy(jury: Jury, answers: Sequence[Answers]) -> list[int]:
 
 def _worth_it(gains: NDArray[np.float64], score: float, metric: str) -> bool:
     gains = gains[np.isfinite(gains)]
-    if len(gains) < 2:
-        return False
-    noise = float(gains.std(ddof=1)) / np.sqrt(len(gains))
     missing = 1.0 - score if metric in metrics.GREATER else score
-    return bool(gains.mean() > max(noise, LEAST_GAIN * missing))
+    return bool(len(gains) and gains.mean() > LEAST_GAIN * missing)
 
 
 def train_choice(problem: Problem, choice: Choice, setting: Setting) -> Trained:
@@ -156,4 +161,5 @@ def described(choice: Choice, trained: Trained) -> tuple[dict[str, Any], dict[st
 
 
 def _calibration(found: Calibration) -> dict[str, Any]:
-    return {"method": found.method, "scale": found.scale, "shift": found.shift}
+    shifts = {"shifts": list(found.shifts)} if found.shifts else {}
+    return {"method": found.method, "scale": found.scale, "shift": found.shift, **shifts}

@@ -20,6 +20,7 @@ from rowcast.domain.schema import Column, Schema
 from rowcast.ports import Graph
 from rowcast.training import metrics
 from rowcast.training.charts import clipped, short
+from rowcast.training.cost import Cost
 from rowcast.training.problem import Rows
 
 Values = NDArray[np.float64]
@@ -110,6 +111,7 @@ class Bench:
     output: NDArray[np.float32]
     """What the graph says of `rows`."""
     seed: int
+    cost: Cost | None
 
     def score(self, numbers: NDArray[Any], texts: NDArray[Any]) -> NDArray[np.float32]:
         named = {NUMBERS: numbers, TEXTS: texts}
@@ -205,6 +207,8 @@ def importance(bench: Bench) -> tuple[tuple[Importance, ...], int]:
     rows, output, repeats = _sampled(bench, len(columns), rng)
     weights = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=RESAMPLES).astype(np.float64)
     weights[0] = 1.0  # the rows as they are: the value itself
+    if rows.weight is not None:
+        weights *= rows.weight
     sign = 1.0 if bench.metric in metrics.GREATER else -1.0
     base = _scores(bench, output, rows.target, weights)
     found = []

@@ -54,6 +54,14 @@ class TextBlock:
 
 
 @dataclass(frozen=True)
+class Inner:
+    """Which rows a row's target means may come from: those of other folds or, of folds in order, of earlier ones."""
+
+    fold: NDArray[np.intp]
+    ordered: bool
+
+
+@dataclass(frozen=True)
 class Features:
     """Raw columns to the matrix an estimator takes."""
 
@@ -119,11 +127,20 @@ def _emit_blocks(graph: GraphBuilder, blocks: Sequence[TextBlock], texts: str) -
     return parts
 
 
-def fit(numbers: Numbers, texts: Texts, target: NDArray[np.float64], style: Style) -> tuple[Features, Numbers]:
+def fit(
+    numbers: Numbers,
+    texts: Texts,
+    target: NDArray[np.float64],
+    style: Style,
+    inner: Inner | None = None,
+    weight: NDArray[np.float64] | None = None,
+) -> tuple[Features, Numbers]:
     """Features learnt from training rows, and those rows' own matrix, where target means come from other rows only.
 
-    `target` is [N, k]: one column a raw score (the class as 0 or 1, or the value).
+    `target` is [N, k]: one column a raw score (the class as 0 or 1, or the value). Without `inner`, chance decides
+    which rows are the others; target means are weighted.
     """
+    inner = inner or Inner(np.random.default_rng(0).permutation(len(target)) % INNER_FOLDS, ordered=False)
     median, flagged, scale = _fit_numbers(numbers, style)
     blocks: list[TextBlock] = []
     replaced: dict[int, Numbers] = {}
@@ -133,7 +150,7 @@ def fit(numbers: Numbers, texts: Texts, target: NDArray[np.float64], style: Styl
         if len(counts) <= MOST_LEVELS:
             block = _one_hot(column, counts)
         else:
-            block, replaced[len(blocks)] = _target_means(column, cells, counts, target)
+            block, replaced[len(blocks)] = _target_means(column, cells, counts, _Wanted(target, inner, weight))
         blocks.append(block)
     features = Features(median, flagged, scale, tuple(blocks))
     matrix = features.transform(numbers, texts)
@@ -168,30 +185,45 @@ def _one_hot(column: int, counts: Counter[str]) -> TextBlock:
     return TextBlock(column, tuple(frequent), table)
 
 
-def _target_means(
-    column: int, cells: list[str], counts: Counter[str], target: NDArray[np.float64]
-) -> tuple[TextBlock, Numbers]:
+@dataclass(frozen=True)
+class _Wanted:
+    """What target means are made of."""
+
+    target: NDArray[np.float64]
+    inner: Inner
+    weight: NDArray[np.float64] | None
+
+    def scaled(self) -> NDArray[np.float64]:
+        """Centred, with a spread of one; of more than two classes without the last, which follows from the others."""
+        target = self.target[:, :-1] if self.target.shape[1] > 2 else self.target
+        middle = target.mean(axis=0) if self.weight is None else np.average(target, axis=0, weights=self.weight)
+        spread = target.std(axis=0)
+        return np.asarray((target - middle) / np.where(spread > 0, spread, 1.0))
+
+
+def _target_means(column: int, cells: list[str], counts: Counter[str], wanted: _Wanted) -> tuple[TextBlock, Numbers]:
     """A lookup of the target's smoothed mean and frequency of each level, and the training rows' out-of-fold values."""
     levels = sorted(counts, key=lambda text: (-counts[text], text))
     place = {level: index for index, level in enumerate(levels)}
     codes = np.array([place[cell] for cell in cells])
-    if target.shape[1] > 2:
-        target = target[:, :-1]  # the last class follows from the others
-    spread = target.std(axis=0)
-    scaled = (target - target.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    scaled, fold, weight = wanted.scaled(), wanted.inner.fold, wanted.weight
     often = np.log1p(np.bincount(codes, minlength=len(levels) + 1))[:, None] / np.log1p(len(cells))
-    table = np.concatenate([_means(codes, scaled, len(levels)), often], axis=1).astype(np.float32)
-    fold = np.random.default_rng(0).permutation(len(cells)) % INNER_FOLDS
+    table = np.concatenate([_means(codes, scaled, weight, len(levels)), often], axis=1).astype(np.float32)
     own = table[codes]
-    for inner in range(INNER_FOLDS):
-        others = fold != inner
-        means = _means(codes[others], scaled[others], len(levels)).astype(np.float32)
-        own[~others, :-1] = means[codes[~others]]
+    for index in range(fold.max() + 1):
+        mine, others = fold == index, fold < index if wanted.inner.ordered else fold != index
+        heavy = None if weight is None else weight[others]
+        means = _means(codes[others], scaled[others], heavy, len(levels)).astype(np.float32)
+        own[mine, :-1] = means[codes[mine]]
     return TextBlock(column, tuple(levels), table), own
 
 
-def _means(codes: NDArray[np.intp], target: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
+def _means(
+    codes: NDArray[np.intp], target: NDArray[np.float64], weight: NDArray[np.float64] | None, levels: int
+) -> NDArray[np.float64]:
     """Each level's mean of a centred target, drawn to 0 the rarer it is; 0 for a level that was not seen."""
-    counts = np.bincount(codes, minlength=levels + 1)[:, None]
+    counts = np.bincount(codes, weight, minlength=levels + 1)[:, None]
+    if weight is not None:
+        target = target * weight[:, None]
     sums = np.stack([np.bincount(codes, weights=column, minlength=levels + 1) for column in target.T], axis=1)
     return np.asarray(sums / (counts + SMOOTHING))

@@ -86,9 +86,10 @@ class DecisionTree:
     name = "tree"
     style: Style = "trees"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
+    threadsafe = True
 
-    def defaults(self, setting: Setting) -> Params:
-        return {"max_leaf_nodes": 32, "min_samples_leaf": max(5, min(setting.rows // 100, 50))}
+    def starts(self, setting: Setting) -> Sequence[Params]:
+        return ({"max_leaf_nodes": 32, "min_samples_leaf": max(5, min(setting.rows // 100, 50))},)
 
     def suggest(self, trial: optuna.Trial, _setting: Setting) -> Params:
         return {
@@ -98,46 +99,56 @@ class DecisionTree:
 
     def fit(self, rows: Labelled, params: Params, setting: Setting, _validation: Labelled | None = None) -> Fitted:
         kind = DecisionTreeRegressor if setting.task == "regression" else DecisionTreeClassifier
-        fitted = kind(**params, random_state=setting.seed).fit(rows.matrix, rows.target)
+        fitted = kind(**params, random_state=setting.seed).fit(*rows)
         return _grove([fitted], rows, params, setting)
 
 
 class Forest:
-    """The average of many trees: random forests, or extra trees where the search finds them better."""
+    """The average of many trees, each grown on rows drawn with replacement (a random forest)."""
 
     name = "forest"
     style: Style = "trees"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
+    threadsafe = True
     TREES: Final = 100
     STEP: Final = 20
     """Trees grown between two looks at the clock."""
+    share: float = 0.3
+    """Of the columns that a split chooses from, as a first guess; half as many again for values."""
+    estimators: tuple[type, type] = (RandomForestClassifier, RandomForestRegressor)
 
-    def defaults(self, setting: Setting) -> Params:
-        share = 0.5 if setting.task == "regression" else 0.3
-        return {"extra": False, "min_samples_leaf": max(2, _fewest(setting)), "max_features": share}
+    def starts(self, setting: Setting) -> Sequence[Params]:
+        fewest, share = _fewest(setting), self.share
+        if setting.task == "regression":
+            share = min(1.0, share * 1.5)
+        small, large = max(1 if setting.task == "multiclass" else 2, fewest), fewest + 7
+        return {"min_samples_leaf": small, "max_features": share}, {"min_samples_leaf": large, "max_features": share}
 
     def suggest(self, trial: optuna.Trial, setting: Setting) -> Params:
         fewest = _fewest(setting)
         return {
-            "extra": trial.suggest_categorical("forest.extra", [False, True]),
-            "min_samples_leaf": trial.suggest_int("forest.min_samples_leaf", fewest, fewest + 30, log=True),
-            "max_features": trial.suggest_float("forest.max_features", 0.1, 1.0),
+            "min_samples_leaf": trial.suggest_int(f"{self.name}.min_samples_leaf", fewest, fewest + 30, log=True),
+            "max_features": trial.suggest_float(f"{self.name}.max_features", 0.1, 1.0),
         }
 
     def fit(self, rows: Labelled, params: Params, setting: Setting, validation: Labelled | None = None) -> Fitted:
-        regression, settings = setting.task == "regression", dict(params)
-        if settings.pop("extra"):
-            kind = ExtraTreesRegressor if regression else ExtraTreesClassifier
-        else:
-            kind = RandomForestRegressor if regression else RandomForestClassifier
+        settings, kind = dict(params), self.estimators[setting.task == "regression"]
         most = settings.pop("rounds", self.TREES)
         model = kind(**settings, n_estimators=0, warm_start=True, n_jobs=setting.jobs, random_state=setting.seed)
         while model.n_estimators < most:
             model.set_params(n_estimators=min(model.n_estimators + self.STEP, most))
-            model.fit(rows.matrix, rows.target)
+            model.fit(*rows)
             if validation is not None and setting.out_of_time():
                 break  # judged with the trees it has, and grown no larger if it is chosen
         return _grove(model.estimators_, rows, {**params, "rounds": model.n_estimators}, setting)
+
+
+class ExtraTrees(Forest):
+    """The average of many trees whose splits are drawn at random: smoother, and wrong in other places than a forest."""
+
+    name = "extra"
+    share = 0.6
+    estimators = (ExtraTreesClassifier, ExtraTreesRegressor)
 
 
 def _fewest(setting: Setting) -> int:

@@ -43,7 +43,7 @@ def read(table: Table, name: str, options: Options) -> Labelled:
     if task == "regression":
         return Labelled(table, task, (), 1, _values(labels, name), tuple(findings))
     findings += _alike(labels, name)
-    table, labels, lonely = _without_lonely(table, labels)
+    table, labels, lonely = _without_lonely(table, labels, name)
     findings += lonely
     classes = _classes(labels, name)
     task = _checked_task(task, classes, name)
@@ -174,12 +174,15 @@ def _values(labels: list[Label], target: str) -> NDArray[np.float64]:
     return values
 
 
-def _without_lonely(table: Table, labels: list[Label]) -> tuple[Table, list[Label], list[Finding]]:
+def _without_lonely(table: Table, labels: list[Label], target: str) -> tuple[Table, list[Label], list[Finding]]:
     """Without classes of one row: such a class cannot be learnt and measured."""
     lonely = [label for label, count in Counter(labels).items() if count == 1]
     if not lonely or len(lonely) == len(set(labels)):
         return table, labels, []
     shown = ", ".join(repr(label) for label in lonely[:5])
+    if len(lonely) == len(set(labels)) - 1:
+        found = f"has one class of more than one row; {shown} cannot be learnt from a single row"
+        raise TableError(f"the target {target!r} {found}")
     message = f"{len(lonely)} classes have one row only ({shown})"
     kept = [label not in set(lonely) for label in labels]
     remaining = [label for label, keep in zip(labels, kept, strict=True) if keep]
@@ -191,6 +194,10 @@ def _classes(labels: list[Label], target: str) -> tuple[Label, ...]:
     if len(distinct) < 2:
         raise TableError(f"the target {target!r} is {labels[0]!r} in every row; there is nothing to learn")
     if len(distinct) > MOST_CLASSES or len(distinct) > len(labels) / 2:
+        odd = [label for label in distinct if isinstance(label, str) and number_from_text(label) is None]
+        if len(odd) * 10 <= len(distinct):
+            shown = ", ".join(map(repr, sorted(odd)[:3]))
+            raise TableError(f"the target {target!r} holds numbers but for {shown}; empty or mend those cells")
         found = f"{len(distinct)} different values in {len(labels)} rows"
         raise TableError(f"the target {target!r} has {found}; that is too many classes")
     return tuple(sorted(distinct, key=lambda label: (isinstance(label, str), label)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,9 +44,10 @@ class Logistic:
     name = "logistic"
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass"})
+    threadsafe = False  # Python's warning filters are not
 
-    def defaults(self, _setting: Setting) -> Params:
-        return {"strength": 1.0}
+    def starts(self, _setting: Setting) -> Sequence[Params]:
+        return {"strength": 1.0}, {"strength": 0.03}
 
     def suggest(self, trial: optuna.Trial, _setting: Setting) -> Params:
         return {"strength": trial.suggest_float(f"{self.name}.strength", 1e-3, 1e3, log=True)}
@@ -63,13 +64,13 @@ class LeastSquares(Logistic):
 
     def fit(self, rows: Labelled, params: Params, setting: Setting, _validation: Labelled | None = None) -> Fitted:
         if setting.task == "regression":
-            return _ridge(rows.matrix, rows.target[:, None], params)
+            return _ridge(rows, rows.target[:, None], params)
         if setting.task == "binary":
             signs = np.where(rows.target == 1, 1.0, -1.0)[:, None]
         else:
             signs = 2 * np.eye(setting.width)[rows.target] - 1
-        model = _ridge(rows.matrix, signs, params)
-        left = float(np.mean((model.raw(rows.matrix) - signs) ** 2))
+        model = _ridge(rows, signs, params)
+        left = float(np.average(((model.raw(rows.matrix) - signs) ** 2).mean(axis=1), weights=rows.weight))
         odds = 2 / max(left, 0.05)  # of two normal clouds with this spread around -1 and 1
         return Linear(params, model.weights * odds, model.bias * odds)
 
@@ -80,9 +81,10 @@ class Sparse:
     name = "elasticnet"
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"regression"})
+    threadsafe = False
 
-    def defaults(self, _setting: Setting) -> Params:
-        return {"alpha": 0.01, "l1_ratio": 0.5}
+    def starts(self, _setting: Setting) -> Sequence[Params]:
+        return ({"alpha": 0.01, "l1_ratio": 0.5},)
 
     def suggest(self, trial: optuna.Trial, _setting: Setting) -> Params:
         return {
@@ -91,11 +93,12 @@ class Sparse:
         }
 
     def fit(self, rows: Labelled, params: Params, setting: Setting, _validation: Labelled | None = None) -> Fitted:
-        centre, spread = float(rows.target.mean()), float(rows.target.std()) or 1.0  # alpha means the same everywhere
+        centre = float(np.average(rows.target, weights=rows.weight))
+        spread = float(rows.target.std()) or 1.0  # alpha means the same everywhere
         model = ElasticNet(**params, max_iter=2000, tol=1e-3, random_state=setting.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # still a model, and validation judges it
-            model.fit(rows.matrix.astype(np.float64), (rows.target - centre) / spread)
+            model.fit(rows.matrix.astype(np.float64), (rows.target - centre) / spread, rows.weight)
         weights = np.asarray(model.coef_, np.float64).reshape(-1, 1) * spread
         return Linear(params, weights, np.array([model.intercept_ * spread + centre]))
 
@@ -108,7 +111,7 @@ def _logistic(rows: Labelled, params: Params, setting: Setting) -> Linear:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # still a model, and validation judges it
         warnings.filterwarnings("ignore", module="scipy")
-        model.fit(rows.matrix.astype(np.float64), rows.target)
+        model.fit(rows.matrix.astype(np.float64), rows.target, rows.weight)
     weights, bias = np.asarray(model.coef_.T, np.float64), np.asarray(model.intercept_, np.float64)
     if setting.width == 1:
         return Linear(params, weights, bias)
@@ -136,8 +139,8 @@ def _every_class(model: Linear, present: NDArray[np.intp], width: int) -> Linear
     return Linear(model.params, full, base)
 
 
-def _ridge(matrix: Numbers, target: Raw, params: Params) -> Linear:
+def _ridge(rows: Labelled, target: Raw, params: Params) -> Linear:
     """Least squares for every column of the target."""
-    model = Ridge(alpha=1.0 / params["strength"]).fit(matrix.astype(np.float64), target)
+    model = Ridge(alpha=1.0 / params["strength"]).fit(rows.matrix.astype(np.float64), target, rows.weight)
     weights = np.asarray(model.coef_, np.float64).reshape(target.shape[1], -1).T
     return Linear(params, np.ascontiguousarray(weights), np.atleast_1d(np.asarray(model.intercept_, np.float64)))

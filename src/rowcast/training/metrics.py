@@ -18,6 +18,8 @@ from rowcast.errors import TrainingError
 RESAMPLES: Final = 200
 MOST_ROWS: Final = 5000
 """Resampled rows; beyond, the interval is that of so many rows scaled to the real number."""
+FEW_GROUPS: Final = 5
+"""Fewer groups say nothing of how groups differ; their rows are drawn one by one."""
 BINS: Final = 10
 
 Weights = NDArray[np.float64]
@@ -26,11 +28,12 @@ Scores = NDArray[np.float64]
 Metric = Callable[[Scores, NDArray[Any], Weights], Values]
 """(probability of the positive class, or probabilities, or values; target; weights [B, N]) -> [B]."""
 
-GREATER: Final = frozenset({"accuracy", "f1", "roc_auc", "pr_auc", "r2"})
+GREATER: Final = frozenset({"accuracy", "balanced_accuracy", "f1", "roc_auc", "pr_auc", "r2"})
+"""Metrics of which more is better; of all others less is."""
 DEFAULT: Final[Mapping[Task, str]] = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
 CHOICES: Final[Mapping[Task, tuple[str, ...]]] = {
     "binary": ("roc_auc", "pr_auc", "log_loss", "brier", "accuracy", "f1"),
-    "multiclass": ("log_loss", "accuracy", "f1", "roc_auc", "brier"),
+    "multiclass": ("log_loss", "accuracy", "balanced_accuracy", "f1", "roc_auc", "brier"),
     "regression": ("rmse", "mae", "r2"),
 }
 
@@ -40,19 +43,37 @@ def named(metric: str | None, task: Task) -> str:
     if metric is None:
         return DEFAULT[task]
     if metric not in CHOICES[task]:
-        raise TrainingError(f"{metric!r} cannot rank {task} models; choose from {', '.join(CHOICES[task])}")
+        raise TrainingError(f"--metric {metric!r} cannot rank {task} models; choose from {', '.join(CHOICES[task])}")
     return metric
 
 
-def score(metric: str, output: NDArray[Any], target: NDArray[Any], task: Task) -> float:
-    """One metric over all rows, from the positive class's probabilities, all probabilities, or values."""
-    weights = np.ones((1, len(target)))
+def score(
+    metric: str, output: NDArray[Any], target: NDArray[Any], task: Task, weight: NDArray[np.float64] | None = None
+) -> float:
+    """One metric over all rows, from the positive class's probabilities, all probabilities, or values.
+
+    F1 of two classes is the one at its best threshold: that is how the threshold will be chosen.
+    """
+    weights = np.ones((1, len(target))) if weight is None else weight[None, :]
+    if task == "binary" and metric == "f1":
+        return float(_best_f1(output, target == 1, weights)[0])
     labels = _halves(output) if task == "binary" else output.argmax(axis=1) if task == "multiclass" else None
     return float(_METRICS[task](labels)[metric](np.asarray(output, np.float64), target, weights)[0])
 
 
-def holdout(decision: Decision, output: NDArray[Any], target: NDArray[Any], seed: int) -> dict[str, Measure]:
-    """Every metric of the task over the holdout. `target` is 1 for the positive class, a class number, or a value."""
+def holdout(
+    decision: Decision,
+    output: NDArray[Any],
+    target: NDArray[Any],
+    seed: int,
+    weight: NDArray[np.float64] | None = None,
+    group: NDArray[Any] | None = None,
+) -> dict[str, Measure]:
+    """Every metric of the task over the holdout. `target` is 1 for the positive class, a class number, or a value.
+
+    Rows of one group are drawn together: they are alike, and taking them for chance would promise too much.
+    """
+    weight = np.ones(len(target)) if weight is None else weight
     task = decision.task
     scores = np.asarray(output, np.float64)
     labels: NDArray[Any] | None = None
@@ -61,17 +82,28 @@ def holdout(decision: Decision, output: NDArray[Any], target: NDArray[Any], seed
         if task == "binary":
             labels = (labels == decision.positive).astype(np.int64)
             scores = scores[:, decision.positive]
-    rng = np.random.default_rng([seed, 2])
-    chosen = np.arange(len(target)) if len(target) <= MOST_ROWS else np.sort(rng.choice(len(target), MOST_ROWS, False))
-    weights = rng.multinomial(len(chosen), np.full(len(chosen), 1 / len(chosen)), size=RESAMPLES).astype(np.float64)
+    chosen, weights, shrink = _resampled(len(target), seed, group)
+    weights *= weight[chosen]
     whole, part = _METRICS[task](labels), _METRICS[task](None if labels is None else labels[chosen])
     measures = {}
     for name, metric in whole.items():
-        value = float(metric(scores, target, np.ones((1, len(target))))[0])
+        value = float(metric(scores, target, weight[None, :])[0])
         if np.isfinite(value):
             sampled = part[name](scores[chosen], target[chosen], weights)
-            measures[name] = _measure(value, sampled, float(np.sqrt(len(chosen) / len(target))))
+            measures[name] = _measure(value, sampled, shrink)
     return measures
+
+
+def _resampled(rows: int, seed: int, group: NDArray[Any] | None) -> tuple[NDArray[np.intp], Weights, float]:
+    """Rows, how often each is drawn in every resample, and how much narrower the interval of all rows is."""
+    rng = np.random.default_rng([seed, 2])
+    chosen = np.arange(rows) if rows <= MOST_ROWS else np.sort(rng.choice(rows, MOST_ROWS, False))
+    units, place = (chosen, chosen) if group is None else np.unique(group[chosen], return_inverse=True)
+    if group is None or len(units) < FEW_GROUPS:
+        weights = rng.multinomial(len(chosen), np.full(len(chosen), 1 / len(chosen)), size=RESAMPLES)
+        return chosen, weights.astype(np.float64), float(np.sqrt(len(chosen) / rows))
+    weights = rng.multinomial(len(units), np.full(len(units), 1 / len(units)), size=RESAMPLES)
+    return chosen, weights[:, place].astype(np.float64), float(np.sqrt(len(units) / len(np.unique(group))))
 
 
 def _measure(value: float, sampled: Values, shrink: float) -> Measure:
@@ -102,8 +134,14 @@ def _multiclass(labels: NDArray[Any]) -> dict[str, Metric]:
     def macro(each: Callable[[int, Scores, NDArray[Any], Weights], Values]) -> Metric:
         return lambda p, y, w: np.mean([each(k, p, y, w) for k in np.unique(y)], axis=0)
 
+    def balanced(_p: Scores, y: NDArray[Any], w: Weights) -> Values:
+        """The mean recall of the classes; those that a resample lacks have no say."""
+        found = [_share(w @ ((labels == k) & (y == k)), w @ (y == k), np.nan) for k in np.unique(y)]
+        return np.asarray(np.nanmean(found, axis=0))
+
     return {
         "accuracy": lambda _p, y, w: _mean(labels == y, w),
+        "balanced_accuracy": balanced,
         "f1": macro(lambda k, _p, y, w: _f1(labels == k, y == k, w)),
         "roc_auc": macro(lambda k, p, y, w: _roc_auc(p[:, k], y == k, w)),
         "log_loss": lambda p, y, w: _mean(-np.log(np.clip(p[np.arange(len(y)), y], 1e-15, 1)), w),
@@ -133,13 +171,19 @@ _METRICS: Final[Mapping[Task, Callable[[Any], dict[str, Metric]]]] = {
 
 
 def _mean(values: NDArray[Any], w: Weights) -> Values:
-    return np.asarray(w @ values.astype(np.float64) / w.sum(axis=1))
+    return np.asarray(w @ values.astype(np.float64) / (w @ np.ones(len(values))))  # added alike: a mean of ones is one
 
 
 def _f1(said: NDArray[np.bool_], true: NDArray[np.bool_], w: Weights) -> Values:
     both = w @ (said & true)
     either = w @ said.astype(np.float64) + w @ true.astype(np.float64)
     return _share(2 * both, either, 0.0)
+
+
+def _best_f1(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:
+    positives, negatives = _ranked(p, true, w)
+    caught, said = np.cumsum(positives, axis=1), np.cumsum(positives + negatives, axis=1)
+    return np.asarray((2 * caught / (said + positives.sum(axis=1, keepdims=True))).max(axis=1))
 
 
 def _share(part: Values, whole: Values, empty: float) -> Values:
@@ -159,7 +203,7 @@ def _roc_auc(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:
     positives, negatives = _ranked(p, true, w)
     above = np.cumsum(positives, axis=1) - positives / 2
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    return _share((above * negatives).sum(axis=1), pairs, np.nan)
+    return np.minimum(_share((above * negatives).sum(axis=1), pairs, np.nan), 1.0)  # sums of weights are rounded
 
 
 def _pr_auc(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:
@@ -169,7 +213,7 @@ def _pr_auc(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:
     seen = caught + np.cumsum(negatives, axis=1)
     precision = _share(caught, seen, 0.0)
     total = positives.sum(axis=1)
-    return _share((precision * positives).sum(axis=1), total, np.nan)
+    return np.minimum(_share((precision * positives).sum(axis=1), total, np.nan), 1.0)
 
 
 def _calibration_error(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:

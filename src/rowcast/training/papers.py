@@ -67,12 +67,13 @@ def card(manifest: Manifest, findings: Sequence[Finding]) -> str:
         "## Data",
         f"- Table: {training.table}, {training.rows} rows with a target, sha256 `{training.sha256}`",
         f"- Kept aside for measuring: {training.options.get('holdout', 0):.0%} of the rows, never used to choose",
+        *_split_lines(training.options),
         "",
         "## Model",
         f"- Kind: {training.candidate}, chosen by cross-validated {manifest.metric} = {manifest.score:.4f}",
         *_settings_lines(training.params),
         f"- Calibration: {training.calibration['method']}",
-        *_decision_lines(decision),
+        *_decision_lines(decision, training.options.get("cost")),
         "",
         "## On the rows kept aside (95 % interval)",
         "| metric | value | from | to |",
@@ -95,6 +96,22 @@ def card(manifest: Manifest, findings: Sequence[Finding]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _split_lines(options: dict[str, Any]) -> list[str]:
+    """What decided beside chance which rows are learnt from, and how much each counts."""
+    lines = []
+    if options.get("time"):
+        lines.append(
+            f"- Split by time: the rows kept aside, and those that judge each fold, are later by {options['time']}"
+        )
+    if options.get("group"):
+        lines.append(f"- Split by group: rows of equal {options['group']} are never on both sides")
+    if options.get("weight"):
+        lines.append(f"- Weighted: all figures below count each row by its {options['weight']}")
+    if options.get("class_weight", "none") != "none":
+        lines.append("- Classes count the same in fits; probabilities are brought back to the real shares")
+    return lines
+
+
 def _settings_lines(params: dict[str, Any]) -> list[str]:
     """The settings, or those of each member of an ensemble."""
     if "members" not in params:
@@ -109,13 +126,16 @@ def _settings(params: dict[str, Any]) -> str:
     return ", ".join(f"{key} = {_shown(value)}" for key, value in params.items())
 
 
-def _decision_lines(decision: Decision) -> list[str]:
+def _decision_lines(decision: Decision, cost: dict[str, float] | None) -> list[str]:
     if decision.task == "regression":
         return []
     lines = [f"- Classes: {', '.join(decision.names())}"]
     if decision.task == "binary":
         positive = label_text(decision.classes[decision.positive])
         lines.append(f"- `{positive}` is predicted from a probability of {decision.threshold:.6g}")
+    if cost is not None:
+        prices = " and ".join(f"a {name.replace('_', ' ')} costs {price:g}" for name, price in cost.items())
+        lines.append(f"- The threshold costs least by cross-validation when {prices}")
     return lines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -17,7 +16,8 @@ from rowcast.domain.schema import Column, Schema
 from rowcast.domain.values import BLANKS, BadValue
 from rowcast.errors import TableError
 from rowcast.tables import Finding, Table
-from rowcast.training import check, labels
+from rowcast.training import check, labels, roles, split
+from rowcast.training.split import Tie
 from rowcast.training.story import ColumnCheck, Options, TableCheck
 
 FEWEST_ROWS: Final = 20
@@ -32,9 +32,27 @@ class Rows:
     target: NDArray[Any]
     places: NDArray[np.intp]
     """Where each row stands in the problem's frame."""
+    weight: NDArray[np.float64] | None = None
+    """How much each row counts in figures; None: all alike."""
+    emphasis: NDArray[np.float64] | None = None
+    """How much it counts in fits: its weight, times that of its class."""
+    tie: Tie | None = None
+
+    @property
+    def group(self) -> NDArray[Any] | None:
+        """The group of each row, where groups decide the split."""
+        return self.tie.values if self.tie is not None and self.tie.by == "group" else None
 
     def take(self, chosen: NDArray[np.intp]) -> Rows:
-        return Rows(self.numbers[chosen], self.texts[chosen], self.target[chosen], self.places[chosen])
+        return Rows(
+            self.numbers[chosen],
+            self.texts[chosen],
+            self.target[chosen],
+            self.places[chosen],
+            None if self.weight is None else self.weight[chosen],
+            None if self.emphasis is None else self.emphasis[chosen],
+            None if self.tie is None else self.tie.take(chosen),
+        )
 
     def __len__(self) -> int:
         return len(self.target)
@@ -50,10 +68,14 @@ class Problem:
     schema: Schema
     plan: Plan
     frame: pl.DataFrame
+    sha256: str
+    """Of the table that was read."""
     target: str
     training: Rows
     holdout: Rows
     findings: tuple[Finding, ...]
+    class_weights: tuple[float, ...] = ()
+    """How much each class counts in fits, by its number in the target; empty: as its rows do."""
 
     @property
     def width(self) -> int:
@@ -65,9 +87,10 @@ def pose(table: Table, options: Options) -> Problem:
     """The problem in a table; TableError says in one sentence why there is none."""
     name = options.target.strip(BLANKS)
     table.require(name)
-    table, keep = _columns(table, name, options)
+    left_out, keep = roles.named(table, name, options)
+    table, weightless = roles.weighed(table, options)
     found = labels.read(table, name, options)
-    table, target = found.table, found.target
+    table, target = found.table.without(left_out), found.target
     if len(target) < FEWEST_ROWS:
         raise TableError(f"{table.name} has {len(target)} rows with a target; training needs at least {FEWEST_ROWS}")
     sensitive = table.named(options.sensitive, "--sensitive")
@@ -75,15 +98,12 @@ def pose(table: Table, options: Options) -> Problem:
     profile = replace(profile, schema=profile.schema.marked(sensitive))
     plan = own_plan(profile.schema)
     tensors = tables.encode(table, profile.schema, plan)
-    rows = _rows(tensors, target)
+    rows = _rows(tensors, target, roles.weights(found.table, options), roles.tie(found.table, options))
+    training, holdout, class_weights = _sides(rows, found, options)
     given = check.examine(table.frame, profile.schema, plan, tensors, target, found.task, found.classes, found.positive)
-    if options.time is None:
-        training, holdout = _split(target, found.task, options)
-    else:
-        training, holdout = _split_by_time(table, options.time.strip(BLANKS), options.holdout)
+    if options.time is not None:
         given = [finding for finding in given if finding.code not in check.ORDERED]
-        if found.task != "regression":
-            _require_classes(target, training, holdout, found.classes, options.time)
+    tied = roles.findings(found.table, name, profile.schema.names(), options)
     return Problem(
         found.task,
         found.classes,
@@ -91,10 +111,12 @@ def pose(table: Table, options: Options) -> Problem:
         profile.schema,
         plan,
         table.frame,
+        table.sha256,
         name,
-        rows.take(training),
-        rows.take(holdout),
-        (*profile.findings, *given, *found.findings),
+        training,
+        holdout,
+        check.ranked([*profile.findings, *weightless, *tied, *given, *found.findings]),
+        class_weights,
     )
 
 
@@ -113,84 +135,32 @@ def checked(table: Table, options: Options) -> TableCheck:
     )
 
 
-def _columns(table: Table, target: str, options: Options) -> tuple[Table, list[str]]:
-    """The table without the columns to exclude, and the names of those to keep."""
-    exclude = table.named(options.exclude, "--exclude")
-    keep = table.named(options.keep, "--keep")
-    for name in exclude:
-        if name == target:
-            raise TableError(f"--exclude names {name!r}, which is the target")
-        if name in keep:
-            raise TableError(f"column {name!r} is named by --keep and by --exclude; choose one")
-    if options.time is not None and options.time.strip(BLANKS) == target:
-        raise TableError(f"--time names {target!r}, which is the target")
-    return table.without(exclude), keep
-
-
-def _rows(tensors: dict[str, NDArray[Any]], target: NDArray[Any]) -> Rows:
+def _rows(
+    tensors: dict[str, NDArray[Any]], target: NDArray[Any], weight: NDArray[np.float64] | None, tie: Tie | None
+) -> Rows:
     count = len(target)
     numbers = tensors.get(NUMBERS, np.empty((count, 0), np.float32))
     texts = tensors.get(TEXTS, np.empty((count, 0), object))
-    return Rows(numbers, texts, target, np.arange(count))
+    return Rows(numbers, texts, target, np.arange(count), weight, weight, tie)
 
 
-def _split(target: NDArray[Any], task: Task, options: Options) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """A seeded holdout, of every class its share; every class keeps at least one row for training."""
-    rng = np.random.default_rng(options.seed)
-    groups = _strata(target, task)
-    aside = [rng.permutation(group)[: min(round(len(group) * options.holdout), len(group) - 1)] for group in groups]
-    holdout = np.sort(np.concatenate(aside))
-    if not len(holdout):
-        raise TableError("the table is too small to keep rows aside; give more rows or a larger holdout")
-    return np.setdiff1d(np.arange(len(target)), holdout), holdout
-
-
-def _split_by_time(table: Table, name: str, share: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The last rows by a column are kept aside, each later than every row for training."""
-    moments = _moments(table, name)
-    last = np.sort(moments)[len(moments) - max(round(len(moments) * share), 1) - 1]
-    holdout = np.flatnonzero(moments > last)
-    if not len(holdout):
-        raise TableError(f"--time {name!r} does not part the rows: too many of them share the last moment")
-    return np.flatnonzero(moments <= last), holdout
-
-
-def _moments(table: Table, name: str) -> NDArray[np.float64]:
-    """When each row was, as numbers in order."""
-    alone = replace(table, frame=table.require(name).to_frame(), findings=())
-    column = tables.infer(alone, keep=[name]).schema.columns[0]
-    if column.kind not in ("datetime", "integer", "number"):
-        raise TableError(f"--time names {name!r}, which holds neither dates nor numbers")
-    if column.missing:
-        raise TableError(f"--time names {name!r}, which is missing in some rows; leave those rows out")
-    distinct = {cell: column.parse(cell, text=True) for cell in alone.frame[name].unique().to_list()}
-    return np.array([distinct[cell] for cell in alone.frame[name].to_list()], np.float64)
-
-
-def _require_classes(
-    target: NDArray[Any], training: NDArray[np.intp], holdout: NDArray[np.intp], classes: Sequence[Label], time: str
-) -> None:
-    for rows, which in ((training, "earlier"), (holdout, "later")):
-        if len(np.unique(target[rows])) < len(classes):
-            raise TableError(f"split by --time {time!r}, the {which} rows do not hold every class; split at random")
-
-
-def _strata(target: NDArray[Any], task: Task) -> list[NDArray[np.intp]]:
-    """The rows of each class; all rows together when values are predicted."""
-    if task == "regression":
-        return [np.arange(len(target))]
-    return [np.flatnonzero(target == label) for label in np.unique(target)]
-
-
-def folds(target: NDArray[Any], task: Task, count: int, seed: int) -> NDArray[np.intp]:
-    """The fold of each row: seeded, every class spread evenly."""
-    rng = np.random.default_rng([seed, 1])
-    fold = np.empty(len(target), np.intp)
-    start = 0
-    for group in _strata(target, task):
-        fold[rng.permutation(group)] = (np.arange(len(group)) + start) % count
-        start += len(group)
-    return fold
+def _sides(rows: Rows, found: labels.Labelled, options: Options) -> tuple[Rows, Rows, tuple[float, ...]]:
+    """The rows for training and those kept aside, and how much each class counts in fits beside the rows' weights."""
+    names = found.classes
+    if found.task == "binary":
+        names = (found.classes[1 - found.positive], found.classes[found.positive])
+    training, holdout = split.aside(rows.target, found.task, options.holdout, options.seed, rows.tie)
+    if rows.tie is not None:
+        split.require(rows.target, training, holdout, names, options.folds, rows.tie)
+    learnt = rows.take(training)
+    if options.class_weight == "none":
+        return learnt, rows.take(holdout), ()
+    if found.task == "regression":
+        raise TableError(f"--class-weight is for classes; the target {options.target!r} is a value")
+    shares = np.bincount(learnt.target, learnt.weight, len(names))
+    balance = shares.sum() / (len(shares) * shares)
+    emphasis = balance[learnt.target] * (1.0 if learnt.weight is None else learnt.weight)
+    return replace(learnt, emphasis=emphasis), rows.take(holdout), tuple(balance.tolist())
 
 
 def client_value(column: Column, cell: Any) -> Any:

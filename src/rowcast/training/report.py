@@ -17,7 +17,7 @@ from rowcast.bundle import Manifest, Measure
 from rowcast.domain.prediction import label_text
 from rowcast.domain.schema import Column
 from rowcast.tables import Finding
-from rowcast.training import certify, charts, evidence, metrics
+from rowcast.training import certify, charts, evidence, metrics, tradeoff
 from rowcast.training.charts import Bar, Line, clipped
 from rowcast.training.evidence import Bench, Dependence, Importance, Slice
 from rowcast.training.markup import figures, number, scrolling, table
@@ -48,6 +48,7 @@ def page(
         ("data", "Data check", _findings(findings)),
         ("search", "Candidates and trials", _search(manifest, candidates, trials)),
         ("quality", "On the rows kept aside", _measures(manifest) + _quality(bench)),
+        ("threshold", "Threshold and cost", tradeoff.section(bench)),
         ("importance", "What the model uses", _importance(bench, weights, measured)),
         ("dependence", "How the answer follows a column", _dependences(bench, weights)),
         ("slices", "Where the model is weak", _slices(bench)),
@@ -136,6 +137,9 @@ def _search(manifest: Manifest, candidates: Sequence[CandidateScore], trials: Se
 def _measures(manifest: Manifest) -> str:
     rows = [(_named(name), number(m.value), number(m.low), number(m.high)) for name, m in manifest.holdout.items()]
     says = "Rows that were never used to fit, tune, calibrate or choose; intervals are 95 % by bootstrap"
+    weight = manifest.training.options.get("weight")
+    if weight:
+        says += f"; each row counts by its {weight}, whereas curves, matrices and slices below count rows alike"
     return table(says, ("metric", "value", "from", "to"), rows, 3)
 
 

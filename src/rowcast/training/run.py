@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rowcast import bundle
 from rowcast.bundle import Fingerprint, Manifest, Measure, Output, Parity
 from rowcast.domain.prediction import Decision
-from rowcast.errors import BundleError
+from rowcast.errors import TrainingError
 from rowcast.ports import Graph, OpenGraph, Reference, RegistryWriter
 from rowcast.tables import Table
 from rowcast.training import calibrate, candidates, certify, ensemble, metrics, papers, report
@@ -24,11 +24,11 @@ from rowcast.training.ensemble import Choice
 from rowcast.training.evidence import Bench
 from rowcast.training.export import export
 from rowcast.training.pipeline import Trained
-from rowcast.training.problem import Problem, pose
+from rowcast.training.problem import Problem, Rows, pose
 from rowcast.training.story import CandidateScore, Event, Options, Progress, Result
 from rowcast.training.tune import Outcome, search
 
-VERSIONED: Final = ("rowcast", "numpy", "polars", "scikit-learn", "lightgbm", "optuna", "onnx", "onnxruntime")
+VERSIONED: Final = ("rowcast", "numpy", "polars", "scikit-learn", "lightgbm", "optuna", "onnx", "onnxruntime", "torch")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Model:
 
     problem: Problem
     choice: Choice
+    judges: Rows
+    """Those that the choice has out-of-fold answers for."""
     metric: str
     trained: Trained
     content: bytes
@@ -69,6 +71,8 @@ def train(
     candidates.check(options.candidates)  # a typing mistake is told before any work
     problem = pose(table, options)
     metric = metrics.named(options.metric, problem.task)
+    _check_cost(problem, options)
+    registry.ready(options.name)  # not found out after an hour of trials
     progress(Event(stage="check", message=_described(problem), findings=problem.findings))
 
     trials: list[Event] = []
@@ -86,10 +90,10 @@ def train(
 
     progress(Event(stage="export", message="one ONNX graph from raw columns"))
     content, output = export(trained, problem.plan, len(problem.classes))
-    model = Model(problem, choice, metric, trained, content, output, open_graph(content, output.name))
+    model = Model(problem, choice, found.judges, metric, trained, content, output, open_graph(content, output.name))
 
     progress(Event(stage="certify", message="the graph against the trained model"))
-    proof = prove(model, options.seed)
+    proof = prove(model, options)
 
     progress(Event(stage="publish", message=options.name))
     manifest = _manifest(model, proof, table, options, now)
@@ -118,27 +122,36 @@ def _standings(found: Outcome, choice: Choice) -> tuple[CandidateScore, ...]:
     return (CandidateScore(choice.name, choice.score, 0, 0.0, choice.weights), *found.scores)
 
 
-def prove(model: Model, seed: int) -> Proof:
+def _check_cost(problem: Problem, options: Options) -> None:
+    if options.cost is not None and problem.task != "binary":
+        what = "holds values" if problem.task == "regression" else f"has {len(problem.classes)} classes"
+        raise TrainingError(f"--cost needs a target of two classes; {problem.target!r} {what}")
+
+
+def prove(model: Model, options: Options) -> Proof:
     """Decide the threshold, hold the graph against the trained model, measure the graph; ParityError when they part."""
-    problem = model.problem
+    problem, seed = model.problem, options.seed
     rows = certify.probe(model.trained, problem.training, problem.holdout, seed)
     reference = model.trained.predict(rows.numbers, rows.texts)
     decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
     if problem.task == "binary":
-        decision = msgspec.structs.replace(decision, threshold=_threshold(model, reference))
+        decision = msgspec.structs.replace(decision, threshold=_threshold(model, reference, options))
     answers = model.graph.run(rows.tensors())
     spread = float(problem.training.target.std()) if problem.task == "regression" else 1.0
     parity = certify.certify(reference, answers, decision, spread)
     aside = problem.holdout  # the probe begins with these rows
     output = answers[: len(aside)]
-    return Proof(decision, parity, metrics.holdout(decision, output, aside.target, seed), output)
+    return Proof(
+        decision, parity, metrics.holdout(decision, output, aside.target, seed, aside.weight, aside.group), output
+    )
 
 
-def _threshold(model: Model, reference: NDArray[Any]) -> float:
+def _threshold(model: Model, reference: NDArray[Any], options: Options) -> float:
     """Chosen on out-of-fold scores; it keeps clear of the scores to be compared, whose labels it never sees."""
     scores = model.choice.answers().astype(np.float32)
     seen = reference[:, model.problem.positive].astype(np.float32)
-    return calibrate.threshold(scores, model.problem.training.target, model.metric, seen)
+    judges = model.judges
+    return calibrate.threshold(scores, judges.target, model.metric, seen, judges.weight, options.cost)
 
 
 def _manifest(model: Model, proof: Proof, table: Table, options: Options, now: datetime) -> Manifest:
@@ -182,13 +195,14 @@ def _bench(model: Model, proof: Proof, options: Options) -> Bench:
         rows=problem.holdout,
         output=proof.output,
         seed=options.seed,
+        cost=options.cost,
     )
 
 
 def _publish(
     registry: RegistryWriter, model: Model, manifest: Manifest, page: str, options: Options
 ) -> tuple[Reference, str]:
-    """The published version and its digest; the alias moves last, when everything else is in place."""
+    """The published version and its digest."""
     problem = model.problem
     files = {
         bundle.MODEL: model.content,
@@ -198,9 +212,11 @@ def _publish(
         bundle.REPORT: page.encode(),
     }
     packed: list[Manifest] = []
-    reference = registry.publish(options.name, lambda folder: packed.append(_packed(folder, manifest, files)))
-    if options.alias is not None:
-        registry.point(reference, options.alias)
+
+    def fill(folder: Path) -> None:
+        packed.append(bundle.pack(folder, manifest, files))
+
+    reference = registry.publish(options.name, fill, options.alias)
     return reference, packed[-1].digest
 
 
@@ -212,13 +228,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:  # run from a source folder, or a runtime of another name
             continue
     return found
-
-
-def _packed(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> Manifest:
-    try:
-        return bundle.pack(folder, manifest, files)
-    except OSError as error:
-        raise BundleError(f"the bundle cannot be written to {folder}: {error.strerror}") from None
 
 
 def _described(problem: Problem) -> str:

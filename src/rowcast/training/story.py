@@ -11,6 +11,7 @@ from rowcast.bundle import Measure, Parity
 from rowcast.domain.prediction import Label, Task
 from rowcast.errors import TrainingError
 from rowcast.tables import Finding
+from rowcast.training.cost import Cost
 
 Stage = Literal["check", "tune", "fit", "export", "certify", "publish"]
 
@@ -32,15 +33,25 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How labels are mended, each `OLD=NEW`."""
     time: str | None = None
     """A column of moments or numbers: the rows kept aside are later than all others."""
+    group: str | None = None
+    """A column whose equal values stay together: rows of one customer are never on both sides of a split."""
+    weight: str | None = None
+    """A column of numbers that say how much each row counts, in fits and in figures."""
+    class_weight: str = "none"
+    """`balanced`: in fits every class counts the same; probabilities are brought back to the real shares."""
     seed: int = 0
     trials: int = 20
     """Of all candidates together; every candidate gets one at least."""
     timeout: float | None = None
     """Seconds for the search; what was found by then is used."""
     jobs: int = 1
-    candidates: tuple[str, ...] = ("logistic", "boosting", "forest")
+    candidates: tuple[str, ...] = ("logistic", "boosting", "forest", "extra")
     """Where a value is predicted, `ridge` takes the place of `logistic`."""
     metric: str | None = None
+    cost: Cost | None = None
+    """What mistakes cost: the threshold is chosen by it. Of two classes only."""
+    storage: str | None = None
+    """Where the trials are kept: a file or the URL of a Redis. Trials of the same problem there count as done."""
     holdout: float = 0.2
     folds: int = 3
     alias: str | None = "champion"
@@ -50,6 +61,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise TrainingError(f"the holdout must be a share between 0 and 0.9, not {self.holdout}")
         if self.folds < 2 or self.trials < 1 or self.jobs < 1:
             raise TrainingError("training needs at least two folds, one trial and one job")
+        if self.class_weight not in ("none", "balanced"):
+            raise TrainingError(f"--class-weight is none or balanced, not {self.class_weight!r}")
+        if self.group is not None and self.time is not None:
+            raise TrainingError(
+                "--group and --time cannot both decide the split; with --time alone the earlier rows of a group are "
+                "learnt from, as they will be known by then"
+            )
 
 
 class ColumnCheck(msgspec.Struct, frozen=True):
@@ -113,3 +131,5 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     candidates: Sequence[CandidateScore]
     findings: Sequence[Finding]
     seconds: float
+    onnx: str | None = None
+    """The file that holds the graph alone, where one was asked for."""

@@ -1,0 +1,98 @@
+"""The candidate mlp through the command line, and the command line where PyTorch is missing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rowcast import bundle, examples
+
+
+def rowcast(*arguments: object, cwd: Path) -> str:
+    command = [sys.executable, "-m", "rowcast.cli", *map(str, arguments)]
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def write_values(path: Path) -> None:
+    """A table whose target is a value: rentals that rise and fall with the hour."""
+    lines = [f"{n % 24},{n % 7},{300 + 200 * abs(12 - n % 24) + 10 * (n % 7)}.5\n" for n in range(300)]
+    path.write_text("hour,day,rentals\n" + "".join(lines))
+
+
+@pytest.mark.parametrize(("table", "target"), [("loans", "loan_status"), ("iris", "species"), ("values", "rentals")])
+def test_a_network_is_trained_certified_and_asked(tmp_path: Path, table: str, target: str) -> None:
+    pytest.importorskip("torch")  # an extra; in CI a skipped test is a failed one
+    if table == "values":
+        write_values(tmp_path / "t.csv")
+    else:
+        examples.write_example(table, tmp_path / "t.csv", rows=600 if table == "loans" else None)
+    train = ["train", "t.csv", "--target", target, "--candidates", "mlp", "--trials", "1", "--json"]
+
+    found = json.loads(rowcast(*train, cwd=tmp_path))
+    rowcast("predict", "t", "t.csv", "--out", "scored.csv", cwd=tmp_path)
+
+    assert [kind["name"] for kind in found["candidates"]] == ["mlp"]
+    assert found["parity"]["label_flips"] == 0
+    manifest = bundle.verify(Path(tmp_path, found["path"]))
+    assert manifest.training.params["rounds"] >= 1
+    assert manifest.versions["torch"].startswith("2.")
+    assert "mlp" in (Path(tmp_path, found["path"]) / bundle.CARD).read_text()
+    with (tmp_path / "t.csv").open() as asked, (tmp_path / "scored.csv").open() as answered:
+        assert len(list(csv.DictReader(asked))) == len(list(csv.DictReader(answered)))
+    parts = json.loads(rowcast("doctor", "--json", cwd=tmp_path))["parts"]  # loads the models: golden rows and all
+    assert all(part["ok"] for part in parts if part["part"].startswith("model"))
+
+
+def test_the_same_seed_gives_the_same_bundle(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    examples.write_example("iris", tmp_path / "t.csv")
+    train = ["train", "t.csv", "--target", "species", "--candidates", "mlp", "--trials", "1", "--json"]
+
+    first, again = (json.loads(rowcast(*train, cwd=tmp_path)) for _ in range(2))
+
+    assert (first["version"], again["version"]) == (1, 2)
+    assert first["digest"] == again["digest"]
+
+
+def test_without_torch_one_line_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b,y\n" + "".join(f"{n % 9},{n % 7},{n % 2}\n" for n in range(200)))
+    blocked = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "from rowcast.cli import main\n"
+        "sys.argv[1:] = ['train', 't.csv', '--target', 'y', '--trials', '1', '--home', 'home', '--candidates', KINDS]\n"
+        "sys.exit(main())"
+    )
+
+    without, named = (
+        subprocess.run(
+            [sys.executable, "-c", f"KINDS = {kinds!r}\n{blocked}"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+        )
+        for kinds in ("logistic", "logistic,mlp")
+    )
+
+    assert without.returncode == 0, without.stderr
+    assert named.returncode == 2
+    assert len(named.stderr.strip().splitlines()) == 1
+    assert "the candidate mlp needs PyTorch" in named.stderr
+    assert "make torch" in named.stderr
+
+
+def test_torch_waits_until_it_is_needed() -> None:
+    code = "import sys, rowcast.training.run; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,293 @@
+"""Long trainings as people run them: interrupted, killed, gone on with, shared between processes, from a file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import termios
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from rowcast import bundle
+from support import redis
+from support.servers import ROWCAST, environment, rowcast
+from support.waiting import eventually
+
+TRIALS = 7
+MANY = "5000"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("table") / "loans.csv"
+    rowcast("example", "loans", "--out", path, "--rows", "900", cwd=path.parent)
+    return path
+
+
+def options(table: Path, *more: str) -> list[str]:
+    return ["train", str(table), "--target", "loan_status", "--candidates", "logistic,boosting", "--json", *more]
+
+
+def trained(cwd: Path, table: Path, *more: str) -> dict[str, Any]:
+    finished = rowcast(*options(table, "--trials", str(TRIALS), *more), cwd=cwd, seconds=120)
+    assert finished.returncode == 0, finished.stderr
+    found: dict[str, Any] = json.loads(finished.stdout)
+    return found
+
+
+def trials(journal: Path) -> list[FrozenTrial]:
+    """Every trial of the only study in a journal."""
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    (study,) = optuna.get_all_study_names(storage)
+    found: list[FrozenTrial] = optuna.load_study(study_name=study, storage=storage).trials
+    return found
+
+
+def slots(journal: Path) -> Counter[int]:
+    """How often each slot was tried to its end."""
+    finished = (trial for trial in trials(journal) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED))
+    return Counter(trial.user_attrs["slot"] for trial in finished)
+
+
+@contextlib.contextmanager
+def started(cwd: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A training in the background; killed at the end if it still runs."""
+    process = subprocess.Popen(
+        [*ROWCAST, *arguments],
+        cwd=cwd,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(table: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The same training without a journal."""
+    return trained(tmp_path_factory.mktemp("plain"), table)
+
+
+def test_a_killed_search_goes_on_and_ends_as_if_nothing_had_happened(
+    tmp_path: Path, table: Path, undisturbed: dict[str, Any]
+) -> None:
+    journal = tmp_path / "trials.log"
+    first = options(table, "--trials", str(TRIALS), "--storage", str(journal))
+    with started(tmp_path, *first) as process:
+        eventually(lambda: journal.exists() and process.poll() is None and '"values":[' in journal.read_text(), 60)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=10)
+    before = {trial.number for trial in trials(journal)}
+    assert not (tmp_path / ".rowcast").exists()
+
+    result = trained(tmp_path, table, "--storage", "trials.log")
+
+    assert slots(journal) == Counter(range(TRIALS))
+    assert before <= {trial.number for trial in trials(journal)}
+    assert [trial.state for trial in trials(journal)].count(TrialState.RUNNING) == 0
+    assert result["digest"] == undisturbed["digest"]
+
+
+def test_a_search_that_is_done_is_published_again_without_a_trial(
+    tmp_path: Path, table: Path, undisturbed: dict[str, Any]
+) -> None:
+    first = trained(tmp_path, table, "--storage", "trials.log")
+    known = trials(tmp_path / "trials.log")
+
+    again = trained(tmp_path, table, "--storage", "trials.log", "--jobs", "1", "--name", "again")
+
+    assert len(trials(tmp_path / "trials.log")) == len(known) == TRIALS
+    assert first["digest"] == again["digest"] == undisturbed["digest"]
+    assert sum(candidate["trials"] for candidate in again["candidates"]) == TRIALS
+    assert [each["score"] for each in again["candidates"]] == [each["score"] for each in first["candidates"]]
+
+
+def together(folder: Path, table: Path, storage: str) -> list[dict[str, Any]]:
+    """What two processes print that share one search."""
+    shared = options(table, "--trials", "12", "--storage", storage)
+    with started(folder, *shared, "--home", "one") as one, started(folder, *shared, "--home", "two") as two:
+        said = [process.communicate(timeout=120) for process in (one, two)]
+        assert [process.returncode for process in (one, two)] == [0, 0], said
+    return [json.loads(output) for output, _ in said]
+
+
+def test_two_processes_share_one_budget(tmp_path: Path, table: Path) -> None:
+    results = together(tmp_path, table, "trials.log")
+
+    found = trials(tmp_path / "trials.log")
+    assert slots(tmp_path / "trials.log") == Counter(range(12))
+    assert len({trial.user_attrs["by"] for trial in found if trial.state == TrialState.COMPLETE}) == 2
+    best = max(trial.value or 0.0 for trial in found if trial.state == TrialState.COMPLETE)
+    last = max(results, key=lambda result: sum(candidate["trials"] for candidate in result["candidates"]))
+    assert max(candidate["score"] for candidate in last["candidates"] if candidate["trials"]) == pytest.approx(best)
+
+
+def test_redis_keeps_and_shares_the_trials(tmp_path: Path, table: Path, undisturbed: dict[str, Any]) -> None:
+    with redis.running(tmp_path) as address:
+        first = trained(tmp_path, table, "--storage", address)
+        again = trained(tmp_path, table, "--storage", address)
+        together(tmp_path, table, address)
+        whole = trained(tmp_path, table, "--storage", address, "--trials", "12")
+
+    assert first["digest"] == again["digest"] == undisturbed["digest"]
+    assert sum(candidate["trials"] for candidate in whole["candidates"]) == 12
+    gone = rowcast(*options(table, "--storage", address.replace("//", "//:secret@")), cwd=tmp_path)
+    assert gone.returncode == 2
+    assert gone.stderr.startswith(f"error: the trials cannot be kept in {address}: ")
+    assert "secret" not in gone.stderr
+
+
+@pytest.mark.parametrize(
+    ("storage", "said"),
+    [
+        ("loans.csv", "holds something else than trials; name another file"),
+        ("no/where.log", "cannot be kept in no/where.log: No such file or directory"),
+        ("mysql://host/db", "--storage takes a file, or an address that begins with redis://"),
+        ("redis://host:port", "--storage is not an address of a Redis"),
+    ],
+)
+def test_a_place_that_cannot_hold_trials_is_told(tmp_path: Path, table: Path, storage: str, said: str) -> None:
+    content = table.read_bytes()
+    (tmp_path / "loans.csv").write_bytes(content)
+
+    finished = rowcast(*options(table, "--storage", storage), cwd=tmp_path)
+
+    assert (finished.returncode, finished.stderr.count("\n")) == (2, 1)
+    assert said in finished.stderr
+    assert (tmp_path / "loans.csv").read_bytes() == content
+
+
+class Terminal:
+    """A training on a terminal of its own, as a person has it."""
+
+    def __init__(self, cwd: Path, arguments: list[str], settings: Mapping[str, str]) -> None:
+        self._screen, terminal = os.openpty()
+        termios.tcsetwinsize(terminal, (40, 110))
+        self._process = subprocess.Popen(
+            ["setsid", "--ctty", "--wait", *ROWCAST, *arguments],
+            cwd=cwd,
+            env=environment(**settings),
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+        )
+        os.close(terminal)
+        self.shown = ""
+
+    def until(self, pattern: str) -> str:
+        """What is drawn up to here; AssertionError when the program ends first."""
+        while not re.search(pattern, self.shown):
+            assert self._read(), self.shown
+        return self.shown
+
+    def press(self, key: bytes) -> None:
+        os.write(self._screen, key)
+
+    def end(self) -> int:
+        """The exit status, everything read."""
+        while self._read():
+            pass
+        os.close(self._screen)
+        return self._process.wait(30)
+
+    def _read(self) -> bool:
+        try:
+            piece = os.read(self._screen, 65536)
+        except OSError:  # how Linux says that nobody writes any more
+            return False
+        self.shown += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", piece.decode(errors="replace"))
+        return bool(piece)
+
+
+CTRL_C = b"\x03"
+
+
+def test_the_terminal_shows_how_far_it_is_and_ctrl_c_publishes_the_best_so_far(tmp_path: Path, table: Path) -> None:
+    arguments = [word for word in options(table, "--trials", MANY) if word != "--json"]
+    terminal = Terminal(tmp_path, arguments, {"TERM": "xterm", "LC_ALL": "C.UTF-8"})
+
+    drawn = terminal.until(rf"trial [4-9] of {MANY}")
+    terminal.press(CTRL_C)
+    status = terminal.end()
+
+    assert re.search(rf"tune .*(boosting|logistic), trial \d of {MANY}, best 0\.\d{{4}}, about \d+ s left", drawn)
+    assert status == 0, terminal.shown
+    assert "interrupted: the best so far is kept" in terminal.shown
+    assert re.search(r"published loans@1 in \d+\.\d s", terminal.shown)
+    bundle.verify(tmp_path / ".rowcast" / "models" / "loans" / "1")
+
+
+def test_ctrl_c_before_there_is_a_model_ends_with_nothing_published(tmp_path: Path, table: Path) -> None:
+    terminal = Terminal(tmp_path, options(table, "--trials", MANY), {"TERM": "xterm", "LC_ALL": "C.UTF-8"})
+
+    terminal.until("reading the table")
+    terminal.press(CTRL_C)
+
+    assert terminal.end() == 130
+    assert "Traceback" not in terminal.shown
+    assert not (tmp_path / ".rowcast").exists()
+
+
+def test_a_file_alone_says_everything(tmp_path: Path, table: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "train.yaml").write_text(
+        f"""
+table: {os.path.relpath(table, tmp_path / "below")}
+target: loan_status
+name: from-a-file
+positive: Approved
+exclude: [dependents, purpose]
+candidates: [logistic]
+cost: {{false_positive: 5, false_negative: 1}}
+trials: 2
+storage: trials.log
+onnx_out: graph.onnx
+home: kept
+json: true
+""",
+        encoding="utf-8",
+    )
+
+    finished = rowcast("train", "--config", "below/train.yaml", "--name", "typed", cwd=tmp_path)
+
+    assert finished.returncode == 0, finished.stderr
+    result = json.loads(finished.stdout)
+    folder = tmp_path / "below" / "kept" / "models" / "typed" / "1"
+    manifest = bundle.verify(folder)
+    assert (result["model"], Path(result["path"])) == ("typed", folder)
+    assert {"dependents", "purpose"}.isdisjoint(manifest.schema.names())
+    assert manifest.training.options["cost"] == {"false_positive": 5.0, "false_negative": 1.0}
+    assert slots(tmp_path / "below" / "trials.log") == Counter(range(2))
+    assert (tmp_path / result["onnx"]).read_bytes() == (folder / bundle.MODEL).read_bytes()
+
+
+@pytest.mark.parametrize("place", ["no/where.onnx", "folder", "loans.csv"])
+def test_a_graph_that_cannot_be_written_is_told_before_training(tmp_path: Path, table: Path, place: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loans.csv").write_bytes(table.read_bytes())
+
+    finished = rowcast(*options(tmp_path / "loans.csv", "--trials", MANY, "--onnx-out", place), cwd=tmp_path)
+
+    assert (finished.returncode, finished.stderr.count("\n")) == (2, 1)
+    assert place in finished.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "loans.csv"]
+    assert (tmp_path / "loans.csv").read_bytes() == table.read_bytes()
