@@ -5,8 +5,8 @@
 
 Each scenario has a home and a server of its own and is asked all the while. At its end every acknowledged prediction
 must be in history exactly once, as it was answered, save those of a frame that was destroyed, and these must be named.
-To add a scenario, write a function that takes a `Drill` and yields `Check`s, and put it into SCENARIOS. `low` and `full`
-mount a small disk, which takes root.
+To add a scenario, write a function that takes a `Drill` and yields `Check`s, and put it into SCENARIOS. `low` and
+`full` mount a small disk, which takes root.
 """
 
 from __future__ import annotations
