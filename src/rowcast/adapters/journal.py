@@ -3,8 +3,8 @@
 A writer's folder holds segments `WRITER-000000000000.journal`, named by their first sequence number: `segment.py`.
 
 A segment's room is reserved when it is made: a full disk is met before anything is answered, and a write that changes
-no file size costs a third (4 µs against 8-20 µs a tick beside a committing indexer). A writer holds a lock on the segment
-it appends to; the kernel drops it with the process, and that is how the indexer knows that a segment ended.
+no file size costs a third (4 µs against 8-20 µs a tick beside a committing indexer). A writer holds a lock on the
+segment it appends to; the kernel drops it with the process, and that is how the indexer knows that a segment ended.
 """
 
 from __future__ import annotations
