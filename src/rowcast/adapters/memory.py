@@ -11,7 +11,7 @@ import msgspec
 
 from rowcast.domain.access import Key
 from rowcast.domain.chain import Chain, Draft, Erasure, Sealed, decode_erasure, decode_head, row_hash, sealed_erasure
-from rowcast.domain.prediction import Outcome, Prediction, label_text
+from rowcast.domain.prediction import Outcome, Prediction, searched_label
 from rowcast.domain.selection import EVERYTHING, Selection
 from rowcast.errors import RepeatConflict
 from rowcast.ports import (
@@ -123,7 +123,7 @@ class MemoryStore:
 def _takes(wanted: Selection, stored: Stored) -> bool:
     entry = decode_head(stored.sealed.head)
     reply = _reply(entry.reply)
-    label = label_text(reply.prediction)
+    label = searched_label(reply.prediction, reply.probability)
     found = {"id": reply.id, "model": reply.model, "version": reply.version, "label": label}
     return wanted.takes(**found, tenant=entry.tenant, entity=entry.entity)
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from rowcast.domain.chain import NO_ROW, Erasure, Sealed, decode_erasure, decode_head, sealed_erasure
-from rowcast.domain.prediction import Label, label_text
+from rowcast.domain.prediction import Label, searched_label
 from rowcast.domain.selection import EVERYTHING, Selection
 from rowcast.errors import HistoryError, Unavailable
 from rowcast.ports import ErasureRequest, OpenRequest, Position, Step, Stored
@@ -23,13 +23,12 @@ MIGRATIONS = ("0001_history.sql", "0002_erasures.sql")
 BUSY_SECONDS = 30
 ERASURES_SINCE = 2
 """The schema that first records erasures."""
-# An empty text is never asked for with these: `<> ''` lets the indexes that leave them out be used.
 CONDITIONS = {
-    "tenant": "e.tenant = :tenant AND (:tenant = '' OR e.tenant <> '')",
+    "tenant": "e.tenant = :tenant",
     "model": "e.model = :model",
     "version": "e.version = :version",
-    "label": "e.label = :label AND e.label <> ''",
-    "entity": "e.entity = :entity AND e.entity <> ''",
+    "label": "e.label = :label",
+    "entity": "e.entity = :entity",
     "first": "e.id >= :first",
     "end": "e.id < :end",
     "ids": "e.id IN (SELECT value FROM json_each(:ids))",
@@ -185,8 +184,10 @@ class SqliteStore:
         """Unavailable when an entry could not be written now."""
         try:
             connection = self._writer()
+            connection.execute("PRAGMA busy_timeout = 2000")  # who asks for health does not wait for half a minute
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
         except sqlite3.Error as error:
             raise self._unwritable(error) from None
 
@@ -271,7 +272,10 @@ def _where(wanted: Selection, **more: Any) -> tuple[str, dict[str, Any]]:
     ids = values.pop("ids")
     if ids:
         values["ids"] = msgspec.json.encode(ids).decode()
-    return " AND ".join([CONDITIONS[name] for name in values] or ["TRUE"]), values
+    conditions = [CONDITIONS[name] for name in values]
+    # Said in words, so that the indexes that leave empty texts out may be used.
+    conditions += [f"e.{name} <> ''" for name in ("tenant", "label", "entity") if values.get(name)]
+    return " AND ".join(conditions or ["TRUE"]), values
 
 
 @contextmanager
@@ -319,7 +323,7 @@ def _row(number: int, entry: Sealed) -> tuple[Any, ...]:
         copied.id,
         copied.model,
         copied.version,
-        _label(copied),
+        searched_label(copied.prediction, copied.probability),
         head.tenant,
         head.entity,
         entry.head,
@@ -328,12 +332,6 @@ def _row(number: int, entry: Sealed) -> tuple[Any, ...]:
         entry.row_hash,
         entry.link,
     )
-
-
-def _label(copied: Copied) -> str:
-    """The label to look for; the value of a regression is none."""
-    is_value = isinstance(copied.prediction, float) and copied.probability is msgspec.UNSET
-    return "" if is_value else label_text(copied.prediction)
 
 
 def _sealed_erasure(seq: int, head: bytes, linked: bytes) -> Sealed:

@@ -37,6 +37,9 @@ TargetFile = Annotated[Path | None, typer.Option(help="File with the labels, whe
 Positive = Annotated[str | None, typer.Option(help="The label that `score` is the probability of.")]
 Exclude = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Learn nothing from these.")]
 Keep = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Learn from these as they are.")]
+Sensitive = Annotated[
+    list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Never show their values; see `sensitive`.")
+]
 Map = Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Mend a label; give it once a label.")]
 Time = Annotated[str | None, typer.Option(metavar="COLUMN", help="Judge by the last rows of this column.")]
 Group = Annotated[str | None, typer.Option(metavar="COLUMN", help="Keep rows of equal value on one side.")]
@@ -88,6 +91,7 @@ def train(
     positive: Positive = None,
     exclude: Exclude = None,
     keep: Keep = None,
+    sensitive: Sensitive = None,
     map: Map = None,  # noqa: A002 - the option is --map
     time: Time = None,
     group: Group = None,
@@ -118,6 +122,7 @@ def train(
         "positive": positive,
         "exclude": exclude,
         "keep": keep,
+        "sensitive": sensitive,
         "map": map,
         "time": time,
         "group": group,

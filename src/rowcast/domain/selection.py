@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import uuid
 from datetime import UTC, datetime
@@ -69,7 +68,7 @@ def after_cursor(text: str, selection: Selection) -> str:
     """The id that a cursor stands for; ValueError when it is none, or was given for another selection."""
     try:
         found = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one
         raise ValueError("it is not a cursor; pass on `next` of the page before") from None
     if len(found) != CURSOR_BYTES:
         raise ValueError("it is not a cursor; pass on `next` of the page before")

@@ -17,6 +17,8 @@ ROWS_AT_ONCE = 1000
 """Entries a transaction: the indexer waits no longer for it than for one of its own."""
 RETENTION_EVERY_US = 600 * 1_000_000
 DAY_MS = 24 * 3600 * 1000
+LATE_MS = DAY_MS
+"""What was looked through is not looked at again, but for a day: entries may come late. A new process begins anew."""
 
 
 class Erased(msgspec.Struct, frozen=True):
@@ -85,6 +87,7 @@ class Caretaker(Eraser):
         self._days = retention_days
         self._due = 0
         self._after: str | None = None
+        self._first: str | None = None
         self._dirty = False
 
     def turn(self) -> None:
@@ -98,11 +101,13 @@ class Caretaker(Eraser):
 
     def _retain(self, now: int, days: int) -> None:
         """One step through what is older than it may be; when all is done, again in ten minutes."""
-        wanted = Selection(end=first_id(max(0, now // 1000 - days * DAY_MS)))
+        end = max(0, now // 1000 - days * DAY_MS)
+        wanted = Selection(first=self._first, end=first_id(end))
         request = ErasureRequest(wanted, "retention", "retention")
         step = self._store.erase(OpenRequest(0, 0, request), now, ROWS_AT_ONCE, self._after)
         self._dirty = self._dirty or step.rows > 0
         self._after = step.last
         if step.last is None:
             self._due = now + RETENTION_EVERY_US
+            self._first = first_id(max(0, end - LATE_MS))
             self._scrubbed, self._dirty = self._scrubbed and not self._dirty, False

@@ -14,7 +14,7 @@ CREATE TABLE erasures (
 
 -- Erasures that wait for journals of the time they were asked to be stored and deleted.
 CREATE TABLE requests (
-    number INTEGER PRIMARY KEY,
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
     mark INTEGER NOT NULL,
     request BLOB NOT NULL
 ) STRICT;
