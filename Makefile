@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. The rest keeps the house in order.
 .DEFAULT_GOAL := help
-.PHONY: help setup torch demo test check format docs lock vendor bench-serve bench-batch clean
+.PHONY: help setup torch demo test check format docs lock vendor bench-serve bench-batch fuzz drill clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -49,8 +49,14 @@ bench-serve: $(READY)  ## Rowcast against the floor and plain FastAPI; appends t
 	@scripts/system-packages.sh bench
 	@$(PY) bench/serve.py $(ARGS)
 
+fuzz: $(READY)  ## Nonsense, bombs, slow senders and idle connections; appends to bench/results.jsonl
+	@$(PY) bench/fuzz.py $(ARGS)
+
 bench-batch: $(READY)  ## A million rows from disk to disk against bare ONNX Runtime; appends to bench/results.jsonl
 	@$(PY) bench/batch.py $(ARGS)
+
+drill: $(READY)  ## Kill, reload and stop a server with two workers under load; appends to bench/results.jsonl
+	@$(PY) bench/drill.py $(ARGS)
 
 clean:  ## Remove the environment, caches and build output
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist

@@ -35,8 +35,11 @@ class Load:
 class Server:
     """A server process and everything it started, on one core."""
 
-    def __init__(self, name: str, command: list[str], port: int, path: str, env: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, command: list[str], port: int, path: str, env: dict[str, str], log: Path, key: str = ""
+    ) -> None:
         self.name = name
+        self.key = key
         self.url = f"http://127.0.0.1:{port}{path}"
         self.port = port
         self._command = command
@@ -81,7 +84,8 @@ class Server:
     def ask(self, body: bytes | None, path: str | None = None) -> bytes:
         """The reply to one request."""
         url = self.url if path is None else f"http://127.0.0.1:{self.port}{path}"
-        request = urllib.request.Request(url, body, {"content-type": "application/json"})
+        headers = {"content-type": "application/json", **({"x-api-key": self.key} if self.key else {})}
+        request = urllib.request.Request(url, body, headers)
         with urllib.request.urlopen(request, timeout=10) as reply:
             answer: bytes = reply.read()
             return answer
@@ -184,13 +188,13 @@ def _sockets(pid: int) -> Iterator[str]:
                     yield target[8:-1]
 
 
-def load(url: str, connections: int, seconds: float, bodies: Path, first: int) -> Load:
+def load(server: Server, connections: int, seconds: float, bodies: Path, first: int) -> Load:
     """One run of wrk on its own core, every body another."""
     before = os.times()
-    wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(HERE / "unique.lua"), url]
+    wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(HERE / "unique.lua"), server.url]
     finished = subprocess.run(
         ["taskset", "-c", str(LOAD_CORE), *wrk],
-        env={**os.environ, "BENCH_BODIES": str(bodies), "BENCH_FIRST": str(first)},
+        env={**os.environ, "BENCH_BODIES": str(bodies), "BENCH_FIRST": str(first), "BENCH_KEY": server.key},
         capture_output=True,
         text=True,
         check=True,

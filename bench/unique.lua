@@ -1,5 +1,5 @@
 -- Every request carries a body that no other request of the run carries: a prepared row with a fresh number in its middle.
--- BENCH_BODIES names a file with one row a line, `head<TAB>tail`; six digits go between the two.
+-- BENCH_KEY is sent as x-api-key where it is set. BENCH_BODIES names a file with one row a line, `head<TAB>tail`; six digits go between the two.
 local heads, tails = {}, {}
 for line in io.lines(os.getenv("BENCH_BODIES")) do
   local head, tail = line:match("^(.*)\t(.*)$")
@@ -11,6 +11,8 @@ local prefix = {}
 
 function init()
   wrk.headers["Content-Type"] = "application/json"
+  local key = os.getenv("BENCH_KEY")
+  if key and key ~= "" then wrk.headers["X-Api-Key"] = key end
   local request = wrk.format("POST", nil, nil, "")
   for i = 1, count do
     local length = "Content-Length: " .. (#heads[i] + 6 + #tails[i])

@@ -108,6 +108,9 @@ def values(field: FieldInfo) -> str:
         bounds = {name: getattr(rule, name) for rule in field.metadata for name in ("ge", "le") if hasattr(rule, name)}
         upper = f" to {bounds['le']}" if "le" in bounds else " or more"
         return f"{bounds['ge']}{upper}"
+    if kind is float:
+        least = {name: getattr(rule, name) for rule in field.metadata for name in ("ge", "gt") if hasattr(rule, name)}
+        return f"{least['ge']:g} or more" if "ge" in least else f"above {least['gt']:g}"
     if kind is bool:
         return "`true`, `false`"
     return "path" if issubclass(kind, PurePath) else "text"

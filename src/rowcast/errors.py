@@ -11,9 +11,14 @@ RowcastError                    something the user can read and act on
 ├── RequestError                a request that cannot be answered as sent
 │   ├── BodyError               not JSON, too deep, too large, wrong shape
 │   ├── MethodNotAllowed        another method is meant here
+│   ├── Unauthorized            no key, or none that is good
+│   ├── Forbidden               a good key, or an origin, that may not do this
+│   ├── OverQuota               the caller has used up what it may ask
+│   ├── RepeatConflict          an Idempotency-Key that cannot be answered now, or not for this body
 │   └── InvalidRows             rows that break the schema: every error of every row
 ├── NotFound                    no such prediction, no such route
 ├── Overloaded                  shed now, try again later
+├── TooLate                     the caller's time is up; not scored
 ├── HistoryError                the chain does not verify, an entry cannot be read
 └── Unavailable                 a part Rowcast depends on does not answer
 """
@@ -81,6 +86,10 @@ class Overloaded(RowcastError):
     slug = "overloaded"
 
 
+class TooLate(RowcastError):
+    slug = "too-late"
+
+
 class HistoryError(RowcastError):
     slug = "history"
 
@@ -107,6 +116,28 @@ class MethodNotAllowed(RequestError):
     def __init__(self, allowed: str) -> None:
         super().__init__(f"this address takes {allowed}; see /docs")
         self.allowed = allowed
+
+
+class Unauthorized(RequestError):
+    slug = "unauthorized"
+
+
+class Forbidden(RequestError):
+    slug = "forbidden"
+
+
+class OverQuota(RequestError):
+    """Carries the seconds after which there is quota again; 0 when waiting does not help."""
+
+    slug = "over-quota"
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class RepeatConflict(RequestError):
+    slug = "repeat-in-flight"
 
 
 class InvalidRows(RequestError):

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+import msgspec
 
+from rowcast.domain.access import Key
 from rowcast.domain.chain import Draft, Sealed
+from rowcast.domain.prediction import Outcome
+from rowcast.domain.selection import EVERYTHING, Selection
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Graph(Protocol):
@@ -52,6 +58,10 @@ class RegistryReader(Protocol):
         """Where the bundle lies on this machine; ModelNotFound when there is none."""
         ...
 
+    def generation(self) -> int:
+        """A number that grows with every change of an alias; cheap enough to be asked every second."""
+        ...
+
 
 class RegistryWriter(RegistryReader, Protocol):
     """Publishing is atomic: readers see the whole new version or nothing, whoever dies meanwhile."""
@@ -72,12 +82,24 @@ class RegistryWriter(RegistryReader, Protocol):
         ...
 
 
+class Position(NamedTuple):
+    """How far a writer's chain goes: its last entry."""
+
+    seq: int
+    link: bytes
+
+
 class Journal(Protocol):
     """Where predictions are kept before they are answered. One writer, one chain."""
 
     @property
     def writer(self) -> str:
         """The writer whose chain is being extended; another one after a failure."""
+        ...
+
+    @property
+    def head(self) -> Position | None:
+        """The writer's last entry that was kept."""
         ...
 
     def append(self, drafts: Sequence[Draft]) -> None:
@@ -87,13 +109,6 @@ class Journal(Protocol):
     def close(self) -> None:
         """Give up the writer; what was kept stays."""
         ...
-
-
-class Position(NamedTuple):
-    """How far a writer's chain is stored."""
-
-    seq: int
-    link: bytes
 
 
 class Stored(NamedTuple):
@@ -126,6 +141,18 @@ class Spool(Protocol):
         """Journals that are not yet stored to their end; one for each live writer is normal."""
         ...
 
+    def journals(self) -> dict[str, str]:
+        """Every journal that holds entries, or held some that are stored now, with its writer."""
+        ...
+
+    def damaged(self) -> list[str]:
+        """Journals that were put aside as damaged; they still hold rows."""
+        ...
+
+    def ask_to_roll(self) -> None:
+        """Ask live writers to go on in new journals, so that those of now end and are deleted."""
+        ...
+
 
 class StoreWriter(Protocol):
     """The one process that moves journals into the store."""
@@ -139,6 +166,57 @@ class StoreWriter(Protocol):
         ...
 
 
+class ErasureRequest(msgspec.Struct, frozen=True):
+    """Rows to erase, some of which may still be on their way into the store."""
+
+    wanted: Selection
+    by: str
+    reason: str
+    journals: dict[str, str] = {}
+    """The journals of the time it was asked, with their writers: while one is there, the request is open."""
+
+
+class OpenRequest(NamedTuple):
+    """A request as the store remembers it; what is stored later than `mark` came after it was asked."""
+
+    number: int
+    mark: int
+    request: ErasureRequest
+
+
+class Step(NamedTuple):
+    """One small transaction of an erasure: rows erased, and the last id it looked at; None when there are no more."""
+
+    rows: int
+    last: str | None
+
+
+class StoreEraser(Protocol):
+    """Takes rows and salts out of the store. Hashes stay, and with them the chain."""
+
+    def erase(self, asked: OpenRequest, at: int, most: int, after: str | None = None, *, fresh: bool = False) -> Step:
+        """Look at `most` entries behind the id `after`, when `fresh` at those stored since it was asked; erase their
+        rows and record that, all in one transaction."""
+        ...
+
+    def erased(self, number: int) -> int:
+        """How many rows a request erased so far."""
+        ...
+
+    def ask(self, request: ErasureRequest) -> OpenRequest:
+        """Remember a request until it is settled."""
+        ...
+
+    def asked(self) -> list[OpenRequest]:
+        """Requests that are open."""
+        ...
+
+    def settle(self, numbers: Sequence[int]) -> bool:
+        """Forget requests, and see to it that erased bytes are gone from the disk; False when readers still hold
+        them and one must try again."""
+        ...
+
+
 class StoreReader(Protocol):
     """History as evidence."""
 
@@ -146,8 +224,12 @@ class StoreReader(Protocol):
         """The entry of one prediction."""
         ...
 
-    def latest(self, limit: int, before: str | None = None, model: str | None = None) -> list[Stored]:
+    def latest(self, limit: int, wanted: Selection = EVERYTHING, before: str | None = None) -> list[Stored]:
         """Newest first; `before` is the id of the last entry of the page before."""
+        ...
+
+    def erasures(self) -> list[Sealed]:
+        """The chain of erasures."""
         ...
 
     def writers(self) -> list[str]:
@@ -160,4 +242,65 @@ class StoreReader(Protocol):
 
     def count(self) -> int:
         """How many entries are stored."""
+        ...
+
+
+class KeyReader(Protocol):
+    """The API keys, as a server follows them."""
+
+    def all(self) -> Sequence[Key]:
+        """Every key, revoked ones included; SettingsError when they cannot be read."""
+        ...
+
+    def mark(self) -> object:
+        """Something cheap that differs once the keys have changed."""
+        ...
+
+
+class KeyWriter(KeyReader, Protocol):
+    """Changes are atomic: readers see the keys before or after, whoever dies meanwhile."""
+
+    def change(self, edit: Callable[[Sequence[Key]], Sequence[Key]]) -> None:
+        """Replace all keys by what `edit` makes of them; one change at a time. Nothing changes if `edit` raises."""
+        ...
+
+
+IN_FLIGHT = "the first request with this Idempotency-Key is not answered yet; try again in a second"
+OTHER_REQUEST = "this Idempotency-Key was used for another request; choose a new key for a new request"
+
+
+class Repeats(Protocol):
+    """Requests that may come again: the first one is answered, the others get its reply. Shared by all workers.
+
+    A claim is its process's until it is kept or released; claims of dead processes, and those held for too long, are
+    void. `now` is in seconds and the same clock for everyone.
+    """
+
+    def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
+        """None: the caller answers, then keeps or releases. Else the reply that was kept. RepeatConflict while the
+        first is in flight, or when it was another request; Unavailable when nothing can be claimed."""
+        ...
+
+    def keep(self, key: str, reply: bytes, now: float) -> None:
+        """The reply that repeats get from now on."""
+        ...
+
+    def release(self, key: str) -> None:
+        """Let the next one be the first."""
+        ...
+
+    def purge(self, before: float) -> None:
+        """Forget what was claimed before that moment."""
+        ...
+
+
+class Cache(Protocol):
+    """Outcomes by row key. It may forget anything at any time, and a part that fails knows nothing: it never raises."""
+
+    async def get(self, keys: Sequence[str]) -> Sequence[Outcome | None]:
+        """What is known, in order of the keys."""
+        ...
+
+    def put(self, found: Mapping[str, Outcome]) -> None:
+        """Remember, without making anybody wait."""
         ...

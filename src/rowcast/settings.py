@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -17,9 +18,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from rowcast.domain.access import read_quota
 from rowcast.errors import SettingsError
 
 PREFIX = "ROWCAST_"
+SHORTEST_KEY = 8
 MEBIBYTE = 1024 * 1024
 
 
@@ -50,11 +53,24 @@ class Settings(BaseSettings):
     registry: Path | None = Field(None, description="Folder of the published models; HOME/models.")
     journal: Path | None = Field(None, description="Folder of the journals, on a local disk; HOME/journal.")
     store: str | None = Field(None, description="Where history is kept, as a URL; sqlite:///HOME/history.db.")
-    durability: Literal["process", "disk"] = Field(
-        "process", description="What an answered prediction survives: the death of any process, or of the machine."
+    durability: Literal["process", "disk", "store"] = Field(
+        "process",
+        description="What an answered prediction survives: the death of any process, or of the machine; or it waits "
+        "until the store has it.",
+    )
+    retention_days: int | None = Field(None, ge=1, description="Rows older than this are erased; none are.")
+    min_free_mb: int = Field(
+        200, ge=0, description="Predictions are refused while fewer MiB are free where history is kept."
+    )
+    sensitive: Literal["keep", "hash", "drop"] = Field(
+        "keep", description="What becomes of sensitive columns before a row is kept in history."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    workers: int = Field(1, ge=1, le=256, description="Processes that answer; above 1 a supervisor looks after them.")
+    drain_seconds: float = Field(
+        30.0, ge=0, description="Told to stop, how long requests already received may take to be answered."
+    )
     insecure: bool = Field(False, description="Listen beyond this machine without any key.")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Models to serve, by comma: NAME, NAME@3 or NAME@alias; every champion."
@@ -63,13 +79,42 @@ class Settings(BaseSettings):
     root_path: str = Field(
         "", pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="Prefix of every address behind a proxy, such as /api."
     )
+    api_key: SecretStr | None = Field(
+        None, description="One key that may do everything, beside those of `rowcast keys`; also read from `API_KEY`."
+    )
+    quota: str | None = Field(
+        None,
+        description="Rows that each key without a quota of its own may ask for, or each address where no key is "
+        "needed, such as 100/60s.",
+    )
+    open_metrics: bool = Field(False, description="Show /metrics without a key.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins whose pages may ask, by comma, such as https://app.example.com; `*` for all."
+    )
     max_body_bytes: int = Field(4 * MEBIBYTE, ge=1024, description="Largest request body.")
     max_rows: int = Field(10_000, ge=1, description="Most rows in one request.")
     max_waiting_rows: int = Field(20_000, ge=1, description="Rows that may wait before new requests get 503.")
+    max_wait_seconds: float = Field(
+        10.0, gt=0, description="A request that has waited longer gets 503 and is not scored."
+    )
+    max_connections: int = Field(20_000, ge=1, description="Open connections; idle ones give way to new ones.")
+    receive_seconds: float = Field(30.0, gt=0, description="For a whole request to arrive, from its first byte.")
+    idle_seconds: float = Field(75.0, gt=0, description="A connection may wait for its next request.")
+    idempotency_seconds: float = Field(
+        86_400.0, gt=0, description="Replies to requests with an Idempotency-Key are kept."
+    )
+    cache: bool = Field(False, description="Remember outcomes by row; pays for slow models.")
+    cache_entries: int = Field(100_000, ge=1, description="Outcomes that each worker remembers, about 0.5 KB each.")
+    cache_seconds: float = Field(3600.0, gt=0, description="An outcome is remembered.")
+    max_model_mb: int = Field(512, ge=1, description="Largest model graph that a running server takes up.")
+    trial_memory_mb: int = Field(
+        2048, ge=128, description="Memory that a new version may use when it is tried in a process of its own."
+    )
+    trial_seconds: float = Field(60.0, gt=0, description="Time that this trial may take.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON.")
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "cors_origins", mode="before")
     @classmethod
     def split(cls, value: object) -> object:
         """A list by comma, as a variable holds it."""
@@ -93,20 +138,53 @@ class Settings(BaseSettings):
         return (self.registry or self.home / "models").absolute()
 
     @property
+    def listens_locally(self) -> bool:
+        """Whether only this machine can connect."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def keys_file(self) -> Path:
+        """Where the API keys are."""
+        return self.home / "keys.json"
+
+    @property
+    def repeats_file(self) -> Path:
+        """Where replies to repeated requests are kept: in the store's folder."""
+        scheme, _, path = self.store_url.partition(":///")
+        return (Path(path).parent if scheme == "sqlite" and path else self.home) / "repeats.db"
+
+    @property
     def journal_folder(self) -> Path:
         """Where the journals are."""
         return self.journal or self.home / "journal"
+
+    @property
+    def run_folder(self) -> Path:
+        """Where running servers keep what their workers share."""
+        return (self.home / "run").absolute()
 
     @property
     def store_url(self) -> str:
         """Where history is kept."""
         return self.store or f"sqlite:///{(self.home / 'history.db').absolute()}"
 
+    @property
+    def history_key_file(self) -> Path:
+        """The secret with which sensitive columns are hashed."""
+        return self.home / "history.key"
+
     def for_child(self) -> dict[str, str]:
         """An environment in which a child process comes to the same history."""
+        retention = {} if self.retention_days is None else {f"{PREFIX}RETENTION_DAYS": str(self.retention_days)}
         return {
             **os.environ,
+            **retention,
+            f"{PREFIX}DURABILITY": self.durability,
             f"{PREFIX}HOME": str(self.home.absolute()),
+            f"{PREFIX}REGISTRY": str(self.registry_folder),
             f"{PREFIX}JOURNAL": str(self.journal_folder.absolute()),
             f"{PREFIX}STORE": self.store_url,
             f"{PREFIX}LOG_FORMAT": self.log_format,
@@ -117,6 +195,8 @@ class Settings(BaseSettings):
 def load(**given: Any) -> Settings:
     """The settings that hold now; `given` are those of the command line, None meaning not given."""
     _refuse_unknown_variables()
+    if "ROWCAST_API_KEY" not in os.environ:
+        given.setdefault("api_key", os.environ.get("API_KEY") or None)
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
@@ -128,6 +208,10 @@ def load(**given: Any) -> Settings:
     for name, folder in (("home", settings.home), ("registry", settings.registry), ("journal", settings.journal)):
         if folder is not None and folder.exists() and not folder.is_dir():
             raise SettingsError(f"setting {name!r} is {str(folder)!r}, which is a file; it must be a folder")
+    if settings.quota is not None:
+        read_quota(settings.quota)
+    if settings.api_key is not None and len(settings.api_key.get_secret_value()) < SHORTEST_KEY:
+        raise SettingsError(f"setting 'api_key' is shorter than {SHORTEST_KEY} characters; choose a longer one")
     return settings
 
 

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from rowcast.adapters.memory import MemoryKeys, MemoryRepeats
 from rowcast.domain.events import Answered, Event
 from rowcast.errors import HistoryError, Overloaded, Unavailable
-from rowcast.web.edge import Edge, HotRoute, Request
+from rowcast.web.access import Gate, Rules
+from rowcast.web.edge import Bounds, Edge, HotRoute, Request
+from rowcast.web.repeats import Once
 from support import apps
 
 SECRET = "the password is swordfish"
@@ -59,7 +62,9 @@ def events() -> list[Event]:
 
 @pytest.fixture
 def edge(events: list[Event]) -> Edge:
-    return Edge(ROUTES, cold, no_lifespan, events.append, max_body=1000, root_path="", request_id_prefix="made")
+    gate, once = Gate(MemoryKeys(), Rules()), Once(MemoryRepeats(), 60)
+    bounds = Bounds(max_body=1000)
+    return Edge(ROUTES, cold, no_lifespan, events.append, gate, once, bounds, root_path="", request_id_prefix="made")
 
 
 @pytest.mark.parametrize("path", ["/broken/hot", "/broken", "/damaged"])

@@ -35,7 +35,8 @@ async def test_every_row_that_does_not_fit_is_named(app_home: Path, client: http
 
 async def test_what_people_sent_is_for_the_owner_alone(app_home: Path, client: httpx.AsyncClient) -> None:
     assert (await client.post("/predict", json=(await client.get("/sample")).json())).status_code == 200
-    assert (await client.get("/health")).json()["checks"] == {"history": "ok"}
+    checks = {"history": "ok", "disk": "ok", "workers": "ok"}
+    assert (await client.get("/health")).json()["checks"] == checks
 
     kept = [app_home / "history.db", *(app_home / "journal").glob("*.journal")]
 

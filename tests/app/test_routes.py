@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +94,15 @@ async def test_a_server_is_ready_from_its_start_to_its_end(app_home: Path) -> No
     ]
     assert (alive.status_code, alive.json()) == (200, {"live": True})
     assert whole.status_code == 200
-    assert whole.json() == {"status": "ok", "ready": True, "models": ["loans@1", "sum@1"], "checks": {"history": "ok"}}
+    body = whole.json()
+    (worker,) = body.pop("workers")
+    assert body == {
+        "status": "ok",
+        "ready": True,
+        "models": ["loans@1", "sum@1"],
+        "checks": {"history": "ok", "disk": "ok", "workers": "ok"},
+    }
+    assert (worker["state"], worker["pid"], worker["reload_error"]) == ("ready", os.getpid(), "")
 
 
 async def test_no_answer_may_be_kept_by_a_cache_or_guessed_at(client: httpx.AsyncClient) -> None:
@@ -167,7 +176,11 @@ async def test_metrics_are_what_prometheus_expects(client: httpx.AsyncClient) ->
         "rowcast_requests": "counter",
         "rowcast_request_duration_seconds": "histogram",
         "rowcast_predictions": "counter",
+        "rowcast_model_loads": "counter",
+        "rowcast_reloads": "counter",
         "rowcast_model_load_seconds": "gauge",
+        "rowcast_models_loaded": "gauge",
+        "rowcast_workers": "gauge",
         "rowcast_journal_segments": "gauge",
     }
     assert all(family.documentation for family in families.values())
@@ -200,14 +213,14 @@ async def test_history_is_read_a_page_at_a_time_newest_first(client: httpx.Async
 
     await eventually_async(stored)
     read: list[dict[str, Any]] = []
-    before: str | None = None
+    cursor: str | None = None
     while True:
-        asked = {"limit": 7, **({"before": before} if before else {})}
+        asked = {"limit": 7, **({"cursor": cursor} if cursor else {})}
         page = (await client.get("/predictions", params=asked)).json()
         assert len(page["predictions"]) <= 7
         read += page["predictions"]
-        before = page["next"]
-        if before is None:
+        cursor = page["next"]
+        if cursor is None:
             break
 
     ids = [entry["id"] for entry in read]

@@ -25,14 +25,14 @@ SOURCE = ROOT / "src" / "rowcast"
 DOCS = ROOT / "docs"
 TOUR = (
     "tutorial.md",
+    "reference/http.md",
+    "howto/history.md",
+    "reference/history.md",
+    "reference/bundle.md",
     "howto/train.md",
     "howto/score-a-table.md",
     "howto/python.md",
     "howto/rows.md",
-    "howto/history.md",
-    "reference/http.md",
-    "reference/history.md",
-    "reference/bundle.md",
 )
 HOME = "/home/you/tour"
 COLUMNS = 124
@@ -40,6 +40,7 @@ FENCE = re.compile(r"^```(\w+) (run|serve|shows)\n(.*?)^```$", re.MULTILINE | re
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 MASKS = (
     (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "ID"),
+    (r'"A[A-Za-z0-9_-]{26}"', "CURSOR"),
     (r"\brb1-[0-9a-f]+(…|\.\.\.)?", "DIGEST"),
     (r"\b[0-9a-f]{32}\b", "WRITER"),
     (r"\b[0-9a-f]{12}-[0-9a-f]+\b", "REQUEST"),

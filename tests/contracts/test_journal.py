@@ -194,8 +194,10 @@ def test_a_damaged_journal_does_not_hold_up_the_others(folder: Path) -> None:
         spool.drain(store)
 
     assert list(store.chain("b")) == sealed("b", drafts(10, 14))
-    assert list(store.chain("a")) == sealed("a", drafts(0, 4))[:2]
-    assert damaged.exists()
+    assert [entry.seq for entry in store.chain("a")] == [0, 1, 3]
+    assert not damaged.exists()
+    assert damaged.with_suffix(".damaged").exists()
+    assert spool.drain(store) == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"something else\n", b'{"format":1}\n', b"\0" * 100])
@@ -494,3 +496,113 @@ def test_what_a_killed_writer_had_appended_is_stored(folder: Path) -> None:
     assert len(entries) >= last + 1
     assert list(chain.verify("w", entries)) == []
     assert [decode_head(entry.head).request_id for entry in entries] == [f"r{n}" for n in range(len(entries))]
+
+
+def test_the_head_is_the_last_entry_that_was_kept(kept: Kept) -> None:
+    assert kept.journal.head is None
+
+    kept.journal.append(drafts(0, 5))
+
+    assert kept.journal.head == (4, sealed("w", drafts(0, 5))[-1].link)
+
+
+def test_a_writer_that_is_asked_goes_on_in_a_new_segment_with_the_same_chain(folder: Path) -> None:
+    journal, spool, store = FileJournal(folder, lambda: "w"), FolderSpool(folder), MemoryStore()
+    journal.roll()  # nobody asked
+    journal.append(drafts(0, 3))
+    assert list(spool.journals()) == ["w-000000000000.journal"]
+
+    spool.ask_to_roll()
+    journal.roll()
+    journal.roll()  # once is enough
+    spool.drain(store)
+
+    assert spool.journals() == {}
+    assert spool.backlog() == 1
+    journal.append(drafts(3, 5))
+    journal.close()
+    spool.drain(store)
+    assert list(store.chain("w")) == sealed("w", drafts(0, 5))
+
+
+def test_a_segment_with_entries_is_not_kept_open_for_long(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = FileJournal(folder, lambda: "w")
+    monkeypatch.setattr(journal_module, "ROLL_AFTER_SECONDS", -1.0)
+    journal.roll()
+    assert len(list(folder.glob("*.journal"))) == 1  # nothing in it
+
+    journal.append(drafts(0, 1))
+    journal.roll()
+
+    assert len(list(folder.glob("*.journal"))) == 2
+    journal.close()
+
+
+def test_wherever_one_byte_is_damaged_all_other_entries_are_stored_once(folder: Path) -> None:
+    """Also where a frame's own link is damaged: its entry is proven by the one behind it."""
+    segment = written(folder, drafts(0, 2), drafts(2, 6))
+    whole = segment.read_bytes()[: end_of(segment) + 100]
+    header = whole.index(b"\n") + 1
+    one = (end_of(segment) - header) // 6
+    everything = sealed("w", drafts(0, 6))
+
+    for place in range(header + 2 * one, header + 3 * one):
+        segment.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        store, spool = MemoryStore(), FolderSpool(folder)
+        with pytest.raises(HistoryError, match="damaged at byte") as said:
+            spool.drain(store)
+
+        lost = [] if "nothing is lost" in said.value.message else [2]
+        assert list(store.chain("w")) == [entry for entry in everything if entry.seq not in lost]
+        assert lost == [] or "entry 2 is lost" in said.value.message
+        assert bool(lost) == (place < header + 3 * one - 32)
+        assert spool.drain(store) == 0  # said once; it does not come again
+        assert spool.damaged() == ["w-000000000000.damaged"]
+        (folder / "w-000000000000.damaged").unlink()
+
+
+def test_a_stretch_of_zeros_loses_its_entries_and_no_others(folder: Path) -> None:
+    segment = written(folder, drafts(0, 20))
+    content = segment.read_bytes()
+    header = content.index(b"\n") + 1
+    one = (end_of(segment) - header) // 20
+    start = header + 5 * one + 20
+    segment.write_bytes(content[:start] + bytes(3 * one) + content[start + 3 * one :])
+    store = MemoryStore()
+
+    with pytest.raises(HistoryError, match="entries 5 to 8 are lost"):
+        FolderSpool(folder).drain(store)
+
+    assert [entry.seq for entry in store.chain("w")] == [*range(5), *range(9, 20)]
+    (broken,) = History(store, FolderSpool(folder)).verify().broken
+    assert (broken["seq"], broken["reason"]) == (5, "entry 5 is missing; the next one kept is 9")
+
+
+def test_damage_with_nothing_provable_behind_it_is_put_aside(folder: Path) -> None:
+    segment = written(folder, drafts(0, 4))
+    content = segment.read_bytes()
+    header = content.index(b"\n") + 1
+    one = (end_of(segment) - header) // 4
+    segment.write_bytes(content[: header + 2 * one + 5] + b"\xff" * (2 * one - 10))
+    store = MemoryStore()
+
+    with pytest.raises(HistoryError, match="what follows is lost"):
+        FolderSpool(folder).drain(store)
+
+    assert [entry.seq for entry in store.chain("w")] == [0, 1]
+    assert FolderSpool(folder).damaged() == ["w-000000000000.damaged"]
+
+
+def test_a_store_that_fails_behind_damage_gets_the_same_entries_again(folder: Path) -> None:
+    segment = written(folder, drafts(0, 4))
+    segment.write_bytes(segment.read_bytes().replace(b'{"x":1}', b'{"x":7}'))
+    store, spool = AwayStore(), FolderSpool(folder)
+    store.away = True
+    with pytest.raises(Unavailable):
+        spool.drain(store)
+    store.away = False
+
+    with pytest.raises(HistoryError, match="entry 1 is lost"):
+        spool.drain(store)
+
+    assert [entry.seq for entry in store.chain("w")] == [0, 2, 3]

@@ -14,7 +14,7 @@ import pytest
 from rowcast.adapters.folder import FolderRegistry
 from rowcast.errors import ModelNotFound, RegistryError
 from rowcast.ports import Reference
-from rowcast.serving.deployment import resolve, served
+from rowcast.serving.selection import resolve, served
 from support.waiting import eventually
 
 
@@ -316,5 +316,8 @@ def test_champions_are_served_unless_others_are_named(registry: FolderRegistry) 
     published(registry, "loans")
     published(registry, "waiting")
 
-    assert served(registry) == [Reference("loans", 1)]
-    assert served(registry, ["loans@2", "waiting@1"]) == [Reference("loans", 2), Reference("waiting", 1)]
+    assert served(registry) == {"loans": Reference("loans", 1)}
+    assert served(registry, ["loans@2", "waiting@1"]) == {
+        "loans@2": Reference("loans", 2),
+        "waiting@1": Reference("waiting", 1),
+    }

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from random import Random
 
+import msgspec
 import pytest
 
 from rowcast.adapters.memory import MemoryStore
-from rowcast.adapters.sqlite import SqliteStore
+from rowcast.adapters.sqlite import MIGRATIONS, SqliteStore, page_query, statement
 from rowcast.domain import chain
+from rowcast.domain.chain import Entry, decode_erasure, encode_head
+from rowcast.domain.prediction import Prediction
+from rowcast.domain.selection import Selection
 from rowcast.errors import HistoryError, Unavailable
-from rowcast.ports import Position, Stored
+from rowcast.ports import ErasureRequest, Position, Step, Stored
 from support.entries import draft, drafts, identifier, sealed
 
 Store = MemoryStore | SqliteStore
@@ -99,9 +106,9 @@ def test_the_latest_come_newest_first_a_page_at_a_time(store: Store) -> None:
 def test_the_latest_can_be_those_of_one_model(store: Store) -> None:
     store.record("w", sealed("w", [draft(n, "loans" if n % 2 else "iris") for n in range(6)]))
 
-    assert [stored.sealed.seq for stored in store.latest(10, model="loans")] == [5, 3, 1]
-    assert [stored.sealed.seq for stored in store.latest(1, before=identifier(5), model="loans")] == [3]
-    assert store.latest(10, model="nothing") == []
+    assert [stored.sealed.seq for stored in store.latest(10, Selection(model="loans"))] == [5, 3, 1]
+    assert [stored.sealed.seq for stored in store.latest(1, Selection(model="loans"), before=identifier(5))] == [3]
+    assert store.latest(10, Selection(model="nothing")) == []
 
 
 def test_an_erased_row_stays_erased_and_the_chain_whole(store: Store) -> None:
@@ -119,6 +126,134 @@ def test_bytes_of_any_kind_are_kept(store: Store) -> None:
     store.record("w", entries)
 
     assert [entry.row for entry in store.chain("w")] == [entry.row for entry in entries]
+
+
+MIXED = [
+    draft(
+        number,
+        "loans" if number % 2 else "iris",
+        version=1 + number % 3,
+        label="Approved" if number % 4 else "Rejected",
+        tenant="" if number % 5 else "bank",
+        entity="" if number % 3 else f"customer-{number % 6}",
+    )
+    for number in range(60)
+]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Selection(),
+        Selection(model="loans"),
+        Selection(model="loans", version=2),
+        Selection(label="Rejected"),
+        Selection(label=""),
+        Selection(tenant="bank"),
+        Selection(tenant=""),
+        Selection(entity="customer-3"),
+        Selection(entity=""),
+        Selection(tenant="bank", entity="customer-0", label="Rejected"),
+        Selection(first=identifier(20)),
+        Selection(end=identifier(20)),
+        Selection(first=identifier(7), end=identifier(8)),
+        Selection(ids=(identifier(3), identifier(44), identifier(999))),
+        Selection(model="loans", label="Approved", first=identifier(10), end=identifier(50)),
+    ],
+)
+def test_a_selection_gives_what_it_takes_page_by_page(store: Store, wanted: Selection) -> None:
+    store.record("w", sealed("w", MIXED))
+    expected = [number for number in reversed(range(60)) if takes(wanted, number)]
+
+    found: list[int] = []
+    before = None
+    while page := store.latest(7, wanted, before):
+        found += [stored.sealed.seq for stored in page]
+        before = identifier(found[-1])
+
+    assert found == expected
+
+
+def takes(wanted: Selection, number: int) -> bool:
+    """The rule, said once more in plain words."""
+    entity = "" if number % 3 else f"customer-{number % 6}"
+    label = "Approved" if number % 4 else "Rejected"
+    return (
+        wanted.model in (None, "loans" if number % 2 else "iris")
+        and wanted.version in (None, 1 + number % 3)
+        and wanted.label in (None, label)
+        and wanted.tenant in (None, "" if number % 5 else "bank")
+        and wanted.entity in (None, entity)
+        and (wanted.first or "") <= identifier(number) < (wanted.end or "z")
+        and (not wanted.ids or identifier(number) in wanted.ids)
+    )
+
+
+def request(wanted: Selection, **journals: str) -> ErasureRequest:
+    return ErasureRequest(wanted, "somebody", "erase", journals)
+
+
+def test_erased_rows_are_gone_their_hashes_stay_and_it_is_recorded(store: Store) -> None:
+    store.record("w", sealed("w", MIXED))
+    asked = store.ask(request(Selection(entity="customer-3")))
+
+    step = store.erase(asked, 17, 1000)
+
+    erased = [entry.seq for entry in store.chain("w") if entry.row is None]
+    (recorded,) = [decode_erasure(entry.head) for entry in store.erasures()]
+    assert erased == [number for number in range(60) if number % 6 == 3]
+    assert all((entry.row is None) == (entry.salt is None) for entry in store.chain("w"))
+    assert list(chain.verify("w", store.chain("w"))) == []
+    assert list(chain.verify(chain.ERASURES, store.erasures())) == []
+    assert (step, store.erased(asked.number)) == (Step(10, None), 10)
+    assert (recorded.at, recorded.by, recorded.reason, recorded.rows) == (17, "somebody", "erase", 10)
+    assert b"customer-3" in recorded.wanted
+
+
+def test_an_erasure_goes_step_by_step_and_counts_each_row_once(store: Store) -> None:
+    store.record("w", sealed("w", MIXED))
+    asked = store.ask(request(Selection(end=identifier(25))))
+    steps = [store.erase(asked, 0, 10)]
+    while steps[-1].last is not None:
+        steps.append(store.erase(asked, 0, 10, steps[-1].last))
+    again = store.erase(asked, 0, 100)
+
+    assert [step.rows for step in steps] == [10, 10, 5]
+    assert again == Step(0, None)
+    assert store.erased(asked.number) == 25
+    assert len(store.erasures()) == 3  # a step that erased nothing leaves no record
+
+
+def test_what_is_stored_after_a_request_is_erased_when_it_is_fresh(store: Store) -> None:
+    entries = sealed("w", [draft(number, entity="e") for number in range(6)])
+    store.record("w", entries[:4])
+    asked = store.ask(request(Selection(entity="e"), journal="w"))
+    store.record("w", entries[4:])
+
+    step = store.erase(asked, 0, 100, fresh=True)
+
+    assert step.rows == 2
+    assert [entry.seq for entry in store.chain("w") if entry.row is None] == [4, 5]
+
+
+def test_requests_stay_open_until_they_are_settled_and_numbers_are_not_used_again(store: Store) -> None:
+    first = store.ask(request(Selection(entity="a"), journal="w"))
+    second = store.ask(request(Selection(ids=(identifier(1),))))
+
+    assert store.asked() == [first, second]
+    assert store.settle([first.number, second.number])
+    assert store.asked() == []
+    assert store.ask(request(Selection(entity="c"))).number not in (first.number, second.number)
+
+
+def test_an_erased_entry_is_not_brought_back_by_its_journal(store: Store) -> None:
+    entries = sealed("w", drafts(0, 3))
+    store.record("w", entries)
+    store.erase(store.ask(request(Selection())), 0, 100)
+
+    store.record("w", entries)
+
+    assert [entry.row for entry in store.chain("w")] == [None] * 3
 
 
 @pytest.fixture
@@ -213,3 +348,106 @@ def test_reading_a_newer_database_is_refused(sqlite: SqliteStore) -> None:
 
     with pytest.raises(HistoryError, match="newer Rowcast"):
         SqliteStore(sqlite.path).latest(1)
+
+
+QUERIES = {
+    "entries_model": Selection(model="loans", version=2),
+    "entries_label": Selection(label="Rejected"),
+    "entries_tenant": Selection(tenant="bank"),
+    "entries_entity": Selection(entity="customer-3"),
+    "entries_id": Selection(first=identifier(20), end=identifier(40)),
+}
+
+
+@pytest.mark.parametrize("before", [None, identifier(30)])
+@pytest.mark.parametrize("index", QUERIES)
+def test_every_filter_has_an_index_in_the_order_of_the_list(
+    sqlite: SqliteStore, index: str, before: str | None
+) -> None:
+    sqlite.record("w", sealed("w", MIXED))
+    query, values = page_query(QUERIES[index], before)
+
+    with sqlite3.connect(sqlite.path) as connection:
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", {**values, "limit": 50})]
+    connection.close()
+
+    assert any(f"SEARCH e USING INDEX {index} " in step for step in plan), plan
+    assert not any("TEMP B-TREE" in step for step in plan), plan
+
+
+def test_erased_rows_are_gone_from_the_files(sqlite: SqliteStore) -> None:
+    """Rows of many sizes, erased in several goes in no order: nothing of them may stay in pages that were rebuilt."""
+    random = Random(7)
+    marks = [random.randbytes(12).hex() for _ in range(1500)]
+    rows = [b'{"who":"%s","more":"%s"}' % (mark.encode(), b"x" * random.randrange(3000)) for mark in marks]
+    entries = sealed("w", [draft(number, row=row) for number, row in enumerate(rows)])
+    for start in range(0, 1500, 100):
+        sqlite.record("w", entries[start : start + 100])
+    order = random.sample(range(1500), 1500)
+
+    for gone in (order[:200], order[200:600], order[600:1100]):
+        sqlite.erase(sqlite.ask(request(Selection(ids=tuple(identifier(number) for number in gone)))), 0, 1000)
+        assert sqlite.settle([])
+
+    on_disk = b"".join(path.read_bytes() for path in sqlite.path.parent.iterdir())
+    left = {number for number in range(1500) if marks[number].encode() in on_disk}
+    assert left == set(order[1100:])
+
+
+def test_a_reader_who_takes_his_time_does_not_hold_up_the_settling(sqlite: SqliteStore) -> None:
+    sqlite.record("w", sealed("w", MIXED))
+    reading = SqliteStore(sqlite.path).chain("w")
+    next(reading)
+    sqlite.erase(sqlite.ask(request(Selection())), 0, 1000)
+
+    assert sqlite.settle([1]) is False
+    list(reading)
+    assert sqlite.settle([]) is True
+
+
+def test_the_values_of_a_regression_are_no_labels(sqlite: SqliteStore) -> None:
+    reply = msgspec.json.encode(Prediction(identifier(0), "prices", 1, 12.5))
+    head = encode_head(Entry(0, "rb1-00", "native", "r", reply))
+    sqlite.record("w", sealed("w", [chain.Draft(head, bytes(16), b"{}")]))
+
+    with sqlite3.connect(sqlite.path) as connection:
+        assert connection.execute("SELECT label FROM entries").fetchall() == [("",)]
+    connection.close()
+
+
+def test_many_processes_may_open_a_new_history_at_once(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from rowcast.adapters.sqlite import SqliteStore\n"
+        "sys.stdin.readline(); SqliteStore(Path('history.db')).check()"
+    )
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", program], cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            for _ in range(6)
+        ]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        said = [process.communicate(timeout=60)[1] for process in processes]
+
+        assert said == [""] * 6
+
+
+def test_a_history_of_the_first_schema_is_read_as_it_is_and_migrated_by_its_writer(sqlite: SqliteStore) -> None:
+    with sqlite3.connect(sqlite.path) as connection:
+        for part in statement(MIGRATIONS[0]).split(";\n"):
+            connection.execute(part)
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+
+    assert (sqlite.latest(10), sqlite.erasures()) == ([], [])
+    sqlite.record("w", sealed("w", MIXED))
+    sqlite.erase(sqlite.ask(request(Selection(entity="customer-3"))), 0, 1000)
+
+    assert len(sqlite.erasures()) == 1
+    assert sqlite.latest(1, Selection(entity="customer-0"))[0].sealed.seq == 54

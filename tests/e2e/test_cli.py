@@ -97,7 +97,7 @@ def test_a_report_that_is_not_there_is_one_clear_line(used: Path, tmp_path: Path
 def test_history_is_listed_newest_first_a_page_at_a_time(used: Path, answers: dict[int, dict[str, Any]]) -> None:
     first = answer("history", "list", "--limit", "20", "--model", "loans", "--home", used, cwd=used)
     second = answer(
-        "history", "list", "--limit", "100", "--model", "loans", "--before", first["next"], "--home", used, cwd=used
+        "history", "list", "--limit", "100", "--model", "loans", "--cursor", first["next"], "--home", used, cwd=used
     )
 
     listed = [entry["id"] for entry in first["predictions"] + second["predictions"]]

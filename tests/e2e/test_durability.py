@@ -215,7 +215,7 @@ def test_uvicorn_without_a_model_ends_with_the_reason(tmp_path: Path) -> None:
     )
 
     assert finished.returncode != 0
-    assert "there is no model" in finished.stderr
+    assert "no model in the registry has a champion" in finished.stderr
     assert "rowcast train" in finished.stderr
     assert "Traceback" not in finished.stderr
 

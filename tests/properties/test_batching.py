@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from rowcast.ports import Reference
 from rowcast.serving.deployment import Deployment, LiveModel, load
 from rowcast.serving.predictor import Ask, Predictor, Row
 from support import models
+from support.waiting import eventually_async
 
 SCHEMA = models.number_columns(5)
 ROWS = 40
@@ -58,11 +60,13 @@ class Rig:
     alone: list[list[Outcome]]
 
 
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Rig:
+@pytest.fixture(scope="module", params=["", "linear", "linear and mlp"], ids=["quick", "one slow", "both slow"])
+def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Rig:
     folder = tmp_path_factory.mktemp("rig")
     linear = models.live(folder, "linear", models.regressor_graph(5, 1), SCHEMA, models.REGRESSION, "values")
     mlp = models.live(folder, "mlp", models.mlp_graph(5, 3), SCHEMA, models.classes("a", "b", "c"), "probabilities")
+    for model in (linear, mlp):
+        model.slow = model.name in request.param
     bodies = [msgspec.json.encode(row) for row in models.random_rows(SCHEMA, ROWS)]
     rows = [[Row(model.encoder.read(body), body) for body in bodies] for model in (linear, mlp)]
     alone = [[model.score([row.encoded])[0] for row in asked] for model, asked in zip((linear, mlp), rows, strict=True)]
@@ -123,6 +127,8 @@ async def play(world: World, script: list[tuple[Any, ...]]) -> None:
             case ("turn", turns):
                 for _ in range(turns):
                     await asyncio.sleep(0)
+            case ("rest",):
+                await asyncio.wait([asked.future for asked in world.asked], timeout=3)
             case ("mood", failing):
                 world.journal.failing = failing
     await asyncio.wait_for(asyncio.gather(*[asked.future for asked in world.asked], return_exceptions=True), 3)
@@ -143,7 +149,7 @@ def outcome(reply: bytes) -> Outcome:
 
 
 @given(st.lists(STEPS, max_size=30))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whoever_asks_beside_it_a_row_gets_the_answer_it_gets_alone(rig: Rig, script: list[tuple[Any, ...]]) -> None:
     world = World(rig)
 
@@ -180,6 +186,64 @@ def test_rows_that_wait_together_are_kept_in_one_write(rig: Rig) -> None:
     assert len(world.kept()) == 23
 
 
+class Gated(LiveModel):
+    """A slow model whose thread waits at a gate."""
+
+    def __init__(self, like: LiveModel) -> None:
+        super().__init__(Reference("gated", 1), like.manifest, open_graph(models.regressor_graph(5, 1), "out"))
+        self.slow = True
+        self.gate = threading.Event()
+        self.batches: list[int] = []
+
+    async def is_scoring(self) -> bool:
+        return bool(self.batches)
+
+    def score(self, rows: Any) -> Any:
+        self.batches.append(len(rows))
+        assert self.gate.wait(10)
+        return super().score(rows)
+
+
+def test_a_slow_model_holds_up_nobody_and_takes_what_came_meanwhile_at_once(rig: Rig) -> None:
+    world, slow, quick = World(rig), Gated(rig.live[0]), rig.live[1]
+
+    async def ask() -> list[bytes]:
+        asked = [world.predictor.predict(slow, rig.rows[0][0], Ask("test", "first"))]
+        await eventually_async(slow.is_scoring)
+        asked += [world.predictor.predict(slow, rig.rows[0][row], Ask("test", f"r{row}")) for row in range(1, 6)]
+        asked[2].cancel()
+        other = await asyncio.wait_for(world.predictor.predict(quick, rig.rows[1][3], Ask("test", "quick")), 3)
+        assert outcome(other) == rig.alone[1][3]
+        assert not any(one.done() for one in asked if not one.cancelled())
+        slow.gate.set()
+        return list(await asyncio.gather(*[one for one in asked if not one.cancelled()]))
+
+    replies = asyncio.run(ask())
+
+    assert [outcome(reply) for reply in replies] == [rig.alone[0][row] for row in (0, 1, 3, 4, 5)]
+    assert slow.batches == [1, 4]
+    assert [kept[0] for kept in world.kept().values()] == ["quick", "first", "r1", "r3", "r4", "r5"]
+
+
+def test_who_gives_up_while_a_thread_scores_is_not_kept_and_frees_the_place(rig: Rig) -> None:
+    world, slow = World(rig), Gated(rig.live[0])
+    predictor = Predictor(world.predictor.deployment, world.journal, world.events.append, max_waiting=3)
+
+    async def ask() -> bytes:
+        gone = predictor.predict_all(slow, rig.rows[0][:2], Ask("test", "gone"))
+        stays = predictor.predict(slow, rig.rows[0][2], Ask("test", "stays"))
+        await eventually_async(slow.is_scoring)
+        with pytest.raises(Overloaded):
+            predictor.predict(slow, rig.rows[0][3], Ask("test", "refused"))
+        gone.cancel()
+        slow.gate.set()
+        assert outcome(await stays) == rig.alone[0][2]
+        return await predictor.predict(slow, rig.rows[0][3], Ask("test", "later"))
+
+    assert outcome(asyncio.run(ask())) == rig.alone[0][3]
+    assert [kept[0] for kept in world.kept().values()] == ["stays", "later"]
+
+
 def test_nobody_is_scored_who_gave_up_before_the_tick(rig: Rig) -> None:
     world = World(rig)
 
@@ -190,7 +254,7 @@ def test_nobody_is_scored_who_gave_up_before_the_tick(rig: Rig) -> None:
 
 def test_a_failed_write_is_told_to_all_of_its_tick_and_to_nobody_else(rig: Rig) -> None:
     world = World(rig)
-    script = [("mood", True), ("one", 0, 1), ("many", 0, [2, 3]), ("turn", 4), ("mood", False), ("one", 0, 4)]
+    script = [("mood", True), ("one", 0, 1), ("many", 0, [2, 3]), ("rest",), ("mood", False), ("one", 0, 4)]
 
     asyncio.run(play(world, script))
 

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import structlog
 
 from rowcast import settings, wiring
+
+
+class _StandardError:
+    """Whatever standard error is at the moment: pytest gives every test its own and closes it afterwards."""
+
+    def write(self, text: str) -> None:
+        (sys.__stderr__ if sys.stderr.closed else sys.stderr).write(text)  # type: ignore[union-attr]
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+structlog.configure(logger_factory=lambda *args: structlog.PrintLogger(_StandardError()))  # type: ignore[arg-type]
 
 
 @contextlib.asynccontextmanager

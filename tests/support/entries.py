@@ -16,10 +16,20 @@ def identifier(number: int) -> str:
     return uuid7s(1_700_000_000_000 + number, number.to_bytes(uuid7_randomness(1)))[0]
 
 
-def draft(number: int, model: str = "loans", row: bytes | None = None) -> Draft:
+def draft(
+    number: int,
+    model: str = "loans",
+    row: bytes | None = None,
+    *,
+    version: int = 1,
+    label: str = "Approved",
+    tenant: str = "",
+    entity: str = "",
+) -> Draft:
     """One prediction, not sealed yet."""
-    reply = msgspec.json.encode(Prediction(identifier(number), model, 1, "Approved", 0.75))
-    head = encode_head(Entry(1_700_000_000_000_000 + number, "rb1-00", "native", f"r{number}", reply))
+    reply = msgspec.json.encode(Prediction(identifier(number), model, version, label, 0.75))
+    at = 1_700_000_000_000_000 + number
+    head = encode_head(Entry(at, "rb1-00", "native", f"r{number}", reply, "", tenant, entity))
     return Draft(head, number.to_bytes(16), row if row is not None else b'{"x":%d}' % number)
 
 

@@ -61,7 +61,7 @@ def number_columns(count: int, **options: Any) -> Schema:
     return Schema(tuple(Column(name=f"x{index}", kind="number", example=1.0, **options) for index in range(count)))
 
 
-def _graph(nodes: list[Any], weights: dict[str, NDArray[np.float32]], inputs: int, outputs: int) -> bytes:
+def _graph(nodes: list[Any], weights: dict[str, NDArray[Any]], inputs: int, outputs: int) -> bytes:
     graph = helper.make_graph(
         nodes,
         "test",
@@ -133,6 +133,45 @@ def mlp_graph(inputs: int, classes: int, seed: int = 0, width: int = 37) -> byte
     ]
     shapes = {"w1": (inputs, width), "b1": (width,), "w2": (width, classes), "b2": (classes,)}
     return _graph(nodes, _weights(seed, **shapes), inputs, classes)
+
+
+def hungry_graph(inputs: int) -> bytes:
+    """Asks for forty gigabytes before it adds its columns up."""
+    shape = np.array([100_000, 100_000], np.int64)
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+        helper.make_node("ReduceSum", ["zeros"], ["zero"], keepdims=0),
+        helper.make_node("MatMul", [NUMBERS, "w"], ["sum"]),
+        helper.make_node("Add", ["sum", "zero"], ["out"]),
+    ]
+    return _graph(nodes, {"w": np.ones((inputs, 1), np.float32), "shape": shape}, inputs, 1)
+
+
+def endless_graph(inputs: int) -> bytes:
+    """Goes round and round before it adds its columns up."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["on"], ["still_on"]), helper.make_node("Add", ["one", "step"], ["more"])],
+        "round",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("one", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("still_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("more", TensorProto.FLOAT, []),
+        ],
+        [numpy_helper.from_array(np.array(0.0, np.float32), "step")],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", [NUMBERS], ["most"], keepdims=0),
+        helper.make_node("Loop", ["turns", "yes", "most"], ["looped"], body=body),
+        helper.make_node("MatMul", [NUMBERS, "w"], ["sum"]),
+        helper.make_node("Add", ["sum", "looped"], ["out"]),
+    ]
+    weights: dict[str, Any] = {"w": np.ones((inputs, 1), np.float32)}
+    weights |= {"turns": np.array(10**15, np.int64), "yes": np.array(True)}
+    return _graph(nodes, weights, inputs, 1)
 
 
 def publish(

@@ -79,7 +79,9 @@ class Server:
 
     def indexer(self) -> int:
         """The process id of the indexer that this server started."""
-        return eventually(lambda: [pid for pid in children(self.process.pid) if "indexer" in command_of(pid)])[0]
+        return eventually(lambda: [pid for pid in children(self.process.pid) if command_of(pid).endswith(" indexer")])[
+            0
+        ]
 
     def kill(self) -> None:
         """kill -9 of the server and whatever it started, in one go."""
@@ -104,6 +106,7 @@ def start(
     *arguments: str,
     settings: Mapping[str, str] | None = None,
     name: str = "server",
+    seconds: float = 20,
 ) -> Server:
     """A server that is ready; AssertionError with its log when it does not become so."""
     log = home / f"{name}.log"
@@ -120,7 +123,7 @@ def start(
     try:
         server = Server(process, _announced(process, log), log, home)
         with server.client() as client:
-            eventually(lambda: process.poll() is not None or is_ready(client), 20)
+            eventually(lambda: process.poll() is not None or is_ready(client), seconds)
         assert process.poll() is None, log.read_text()
     except BaseException:
         process.kill()

@@ -14,8 +14,9 @@ from rowcast.domain.chain import Sealed
 from rowcast.errors import HistoryError, ModelNotFound, Unavailable
 from rowcast.ports import Reference, Stored, StoreWriter
 from rowcast.serving.deployment import Deployment, LiveModel
-from rowcast.serving.history import History, index, replay
+from rowcast.serving.history import History, index
 from rowcast.serving.predictor import Ask, Predictor, Row
+from rowcast.serving.replay import replay
 from support import models
 from support.entries import draft, drafts, identifier, sealed
 

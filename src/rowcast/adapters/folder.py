@@ -159,10 +159,13 @@ class FolderRegistry:
 
     def generation(self) -> int:
         """A number that grows with every change of an alias."""
+        path = self.root / "generation"
         try:
-            return int((self.root / "generation").read_bytes())
+            return int(path.read_bytes())
         except FileNotFoundError:
             return 0
+        except (OSError, ValueError) as error:
+            raise RegistryError(f"{path} cannot be read: {error}") from None
 
     def _claim(self, home: Path, staging: Path) -> int:
         version = 1 + max((int(child.name) for child in home.iterdir() if child.name.isdecimal()), default=0)

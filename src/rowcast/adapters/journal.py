@@ -1,15 +1,10 @@
 """The journal on disk: every worker appends to files of its own, one write a tick, before anyone is answered.
 
-A writer's folder holds segments `WRITER-000000000000.journal`, named by their first sequence number:
+A writer's folder holds segments `WRITER-000000000000.journal`, named by their first sequence number: `segment.py`.
 
-    segment   header line: JSON {format, writer, first, previous}, then frames, then zeros
-    frame     magic 'RJ', u32 head length, u32 row length, u32 mark (the lengths' own check), head, 16 bytes salt, row,
-              32 bytes link; little-endian
-
-The link is the frame's checksum too: it covers everything in it and the whole chain before it. A segment's room is
-reserved when it is made: a full disk is met before anything is answered, and a write that changes no file size costs a
-third (4 µs against 8-20 µs a tick beside a committing indexer). A writer holds a lock on the segment it appends to; the
-kernel drops it with the process, and that is how the indexer knows that a segment ended.
+A segment's room is reserved when it is made: a full disk is met before anything is answered, and a write that changes
+no file size costs a third (4 µs against 8-20 µs a tick beside a committing indexer). A writer holds a lock on the
+segment it appends to; the kernel drops it with the process, and that is how the indexer knows that a segment ended.
 """
 
 from __future__ import annotations
@@ -19,42 +14,31 @@ import errno
 import fcntl
 import mmap
 import os
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import msgspec
 
-from rowcast.domain.chain import SALT_BYTES, Chain, Draft, Sealed, decode_head, genesis, link, row_hash
+from rowcast.adapters.segment import FORMAT, FRAME, LENGTHS_MARK, LOOK_AHEAD, MAGIC, Header, Segment, is_let_go
+from rowcast.domain.chain import Chain, Draft, Sealed, decode_head
 from rowcast.errors import HistoryError, Unavailable
 from rowcast.ports import Position, Stored, StoreWriter
 
-FORMAT = 1
-FRAME = struct.Struct("<2sIII")
-MAGIC = b"RJ"
-LENGTHS_MARK = 0x5243_4A31
-LINK_BYTES = 32
 SEGMENT_BYTES = 16 * 1024 * 1024
-LOOK_AHEAD = 4096
 SUFFIX = ".journal"
 STARTING = ".starting"
 STARTING_SECONDS = 60
+DAMAGED = ".damaged"
+ROLL = "roll"
+"""Touched to ask every writer for a new segment."""
+ROLL_AFTER_SECONDS = 3600.0
+"""A segment with entries is not kept open for longer: what retention erases from the store is not to lie here on."""
 
-Durability = Literal["process", "disk"]
-
-
-class Header(msgspec.Struct, frozen=True):
-    """A segment's first line."""
-
-    format: int
-    writer: str
-    first: int
-    previous: str
+Durability = Literal["process", "disk", "store"]
 
 
 class FileJournal:
@@ -67,12 +51,19 @@ class FileJournal:
         self._fd = -1
         self._size = 0
         self._closed = False
+        self._kept = 0, b""
         self._begin()
 
     @property
     def writer(self) -> str:
         """The writer whose chain is being extended."""
         return self._chain.writer
+
+    @property
+    def head(self) -> Position | None:
+        """The writer's last entry that was written."""
+        count, linked = self._kept
+        return Position(count - 1, linked) if count else None
 
     def append(self, drafts: Sequence[Draft]) -> None:
         """Seal and write all drafts in one call. When that fails the chain is given up and the next tick begins
@@ -100,6 +91,19 @@ class FileJournal:
             self._let_go()
             raise self._unavailable(error) from None
         self._size += len(block)
+        self._kept = chain.seq, chain.previous
+
+    def roll(self) -> None:
+        """Go on in a new segment when that is asked for, or this one is old; to be called every second or so. Only
+        then can the indexer delete what it stored."""
+        count, linked = self._kept
+        if self._fd < 0 or count == self._first:
+            return
+        if _roll_asked(self._folder) != self._roll_seen or time.monotonic() - self._begun > ROLL_AFTER_SECONDS:
+            try:
+                self._start_segment(count, linked)
+            except OSError as error:  # this segment is as good as ever
+                raise self._unavailable(error) from None
 
     def close(self) -> None:
         """Give up the lock; the indexer may finish and delete the segment."""
@@ -110,6 +114,7 @@ class FileJournal:
         if self._closed:
             raise Unavailable(f"the journal {self._folder} is closed")
         self._chain = Chain(self._new_writer())
+        self._kept = 0, b""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._start_segment(0, self._chain.previous)
@@ -121,6 +126,7 @@ class FileJournal:
         path = self._folder / f"{self.writer}-{first:012d}{SUFFIX}"
         # The lock is taken under another name: a segment can never be seen unlocked while its writer lives.
         hidden = path.with_suffix(STARTING)
+        roll_seen = _roll_asked(self._folder)
         fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -132,7 +138,8 @@ class FileJournal:
             hidden.unlink(missing_ok=True)
             raise
         self._let_go()
-        self._fd, self._size = fd, len(header)
+        self._fd, self._size, self._first = fd, len(header), first
+        self._roll_seen, self._begun = roll_seen, time.monotonic()
 
     def _let_go(self) -> None:
         if self._fd >= 0:
@@ -143,109 +150,20 @@ class FileJournal:
         return Unavailable(f"the journal {self._folder} cannot be written: {error.strerror}")
 
 
+def _roll_asked(folder: Path) -> int:
+    """When new segments were asked for last."""
+    try:
+        return (folder / ROLL).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def _reserve(fd: int, size: int) -> None:
     """Let the file have `size` bytes, of disk where the system can promise them."""
     if sys.platform == "linux":
         os.posix_fallocate(fd, 0, size)
     else:
         os.ftruncate(fd, size)
-
-
-class Segment:
-    """The reading end of one segment: where it is, and how far this reader got."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with path.open("rb") as file:
-            line = file.readline(4096)
-        try:
-            header = msgspec.json.decode(line, type=Header)
-            self._previous = bytes.fromhex(header.previous)
-        except ValueError:
-            raise HistoryError(f"{path} is not a journal segment") from None
-        if header.format != FORMAT:
-            raise HistoryError(f"{path} has journal format {header.format}; this version of Rowcast reads {FORMAT}")
-        self.writer = header.writer
-        self._seq = header.first
-        self._offset = len(line)
-        if header.first == 0 and self._previous != genesis(header.writer):
-            raise HistoryError(f"{path} does not begin where its writer began")
-        self._before = (self._offset, self._seq, self._previous)
-
-    def more(self, limit: int = 4096) -> list[Sealed]:
-        """The next whole, verified entries. Those before a damaged one come first; then HistoryError names it."""
-        self._before = (self._offset, self._seq, self._previous)
-        found: list[Sealed] = []
-        with self.path.open("rb", buffering=0) as file:
-            ended = _is_unlocked(file)
-            while len(found) < limit:
-                sealed, end = self._read(file)
-                if sealed is None and self._something_follows(file, end, ended):
-                    # Pages are written in order: what comes before a written byte is written too, or it is damaged.
-                    sealed, end = self._read(file)
-                    if sealed is None and not found:
-                        raise HistoryError(f"{self.path} is damaged at byte {self._offset}: entry {self._seq}")
-                if sealed is None:
-                    break  # nothing yet, or a write under way, or one cut by a crash: it was never answered
-                found.append(sealed)
-                self._previous = sealed.link
-                self._seq += 1
-                self._offset = end
-        return found
-
-    def back(self) -> None:
-        """Undo the last `more`: what it gave was not kept."""
-        self._offset, self._seq, self._previous = self._before
-
-    def all(self) -> Iterator[Sealed]:
-        """Every entry from here on."""
-        while found := self.more():
-            yield from found
-
-    def ended(self) -> bool:
-        """Whether its writer has let go of it, by moving on or by dying."""
-        return _is_let_go(self.path)
-
-    def _read(self, file: FileIO) -> tuple[Sealed | None, int]:
-        """The entry at the offset if it is whole and verifies, and where it ends as far as can be told."""
-        prefix = os.pread(file.fileno(), FRAME.size, self._offset)
-        start = self._offset + FRAME.size
-        if len(prefix) < FRAME.size:
-            return None, start
-        magic, head_length, row_length, mark = FRAME.unpack(prefix)
-        if magic != MAGIC or mark != head_length ^ row_length ^ LENGTHS_MARK:
-            return None, start
-        length = head_length + SALT_BYTES + row_length + LINK_BYTES
-        body = os.pread(file.fileno(), length, start)
-        if len(body) < length:
-            return None, start + length
-        head, linked = body[:head_length], body[-LINK_BYTES:]
-        salt = body[head_length : head_length + SALT_BYTES]
-        row = body[head_length + SALT_BYTES : -LINK_BYTES]
-        hashed = row_hash(salt, row)
-        if link(self._previous, self._seq, head, hashed) != linked:
-            return None, start + length
-        return Sealed(self._seq, head, salt, row, hashed, linked), start + length
-
-    def _something_follows(self, file: FileIO, end: int, ended: bool) -> bool:
-        """Whether anything is written behind `end`; of a segment still written, only the next bytes are looked at."""
-        size = os.fstat(file.fileno()).st_size - end if ended else LOOK_AHEAD
-        return bool(os.pread(file.fileno(), max(0, size), end).strip(b"\0"))
-
-
-def _is_let_go(path: Path) -> bool:
-    """Whether no writer holds this file any more."""
-    with path.open("rb") as file:
-        return _is_unlocked(file)
-
-
-def _is_unlocked(file: IO[bytes]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    fcntl.flock(file, fcntl.LOCK_UN)
-    return True
 
 
 class FolderSpool:
@@ -255,6 +173,7 @@ class FolderSpool:
         self._folder = folder
         self._reading: dict[Path, Segment] = {}
         self._positions: dict[str, Position | None] = {}
+        self._damages: dict[Path, list[str]] = {}
 
     def find(self, prediction_id: str) -> Stored | None:
         """The entry of one prediction that still lies in a journal; passes by what cannot be read."""
@@ -284,8 +203,8 @@ class FolderSpool:
         return sorted({path.name.rpartition("-")[0] for path in self._segments()})
 
     def drain(self, store: StoreWriter) -> int:
-        """Move whole entries into the store and delete the segments that ended and are stored to their end. A damaged
-        segment stays, and is reported when all others are done."""
+        """Move whole entries into the store and delete the segments that ended and are stored to their end. Damage is
+        passed over and reported when all else is done; such a segment is kept under another name."""
         moved = 0
         damaged: HistoryError | None = None
         for path in self._segments():
@@ -295,7 +214,7 @@ class FolderSpool:
                 damaged = damaged or error
         for path in self._folder.glob(f"*{STARTING}"):  # a writer died between making a segment and showing it
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > STARTING_SECONDS and _is_let_go(path):
+                if time.time() - path.stat().st_mtime > STARTING_SECONDS and is_let_go(path):
                     path.unlink()
         if damaged is not None:
             raise damaged
@@ -306,20 +225,53 @@ class FolderSpool:
         self._reading[path] = segment
         ended = segment.ended()  # asked before reading: what comes after the last read is then nothing
         moved = 0
-        while found := segment.more():
+        while (found := self._more(segment, ended)) is not None:
             try:
                 moved += self._store(store, segment.writer, found)
             except BaseException:
                 segment.back()
                 raise
+        damage = self._damages.get(path)
         if ended:
-            path.unlink()
+            if damage:
+                path.rename(path.with_suffix(DAMAGED))
+                damage.append(f"it is kept as {path.stem}{DAMAGED}")
+            else:
+                path.unlink()
+            self._damages.pop(path, None)
             del self._reading[path]
+        if damage:
+            raise HistoryError("; ".join(damage))
         return moved
+
+    def _more(self, segment: Segment, ended: bool) -> list[Sealed] | None:
+        """The next entries; behind damage those that can still be proven. None at the end."""
+        try:
+            return segment.more() or None
+        except HistoryError as error:
+            mended = segment.mend()
+            if mended is None and not ended:
+                raise
+            what = "what follows is lost" if mended is None else _lost(mended[1])
+            self._damages.setdefault(segment.path, []).append(f"{error.message}: {what}")
+            return mended[0] if mended else None
 
     def backlog(self) -> int:
         """Segments that are not yet stored to their end; one for each live writer is normal."""
         return len(self._segments())
+
+    def journals(self) -> dict[str, str]:
+        """Every segment that has or had entries, with its writer."""
+        return {path.name: path.name.rpartition("-")[0] for path in self._segments() if _has_entries(path)}
+
+    def damaged(self) -> list[str]:
+        """Segments that were put aside."""
+        return sorted(path.name for path in self._folder.glob(f"*{DAMAGED}"))
+
+    def ask_to_roll(self) -> None:
+        """Ask every writer for a new segment."""
+        if self._folder.exists():
+            (self._folder / ROLL).touch()
 
     def _store(self, store: StoreWriter, writer: str, found: list[Sealed]) -> int:
         if writer not in self._positions:
@@ -333,6 +285,21 @@ class FolderSpool:
 
     def _segments(self, writer: str = "*") -> list[Path]:
         return sorted(self._folder.glob(f"{writer}-*{SUFFIX}"))
+
+
+def _has_entries(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.readline(LOOK_AHEAD)
+            return bool(file.read(LOOK_AHEAD).strip(b"\0"))
+    except FileNotFoundError:
+        return False  # stored and deleted since it was listed
+
+
+def _lost(entries: range) -> str:
+    if not entries:
+        return "only a link; nothing is lost"
+    return f"entry {entries[0]} is lost" if len(entries) == 1 else f"entries {entries[0]} to {entries[-1]} are lost"
 
 
 @contextmanager

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import msgspec
 
-from rowcast.domain.chain import Chain, Draft, Sealed, decode_head, row_hash
-from rowcast.ports import Position, Stored, StoreWriter
+from rowcast.domain.access import Key
+from rowcast.domain.chain import Chain, Draft, Erasure, Sealed, decode_erasure, decode_head, row_hash, sealed_erasure
+from rowcast.domain.prediction import Outcome, Prediction, searched_label
+from rowcast.domain.selection import EVERYTHING, Selection
+from rowcast.errors import RepeatConflict
+from rowcast.ports import (
+    IN_FLIGHT,
+    OTHER_REQUEST,
+    ErasureRequest,
+    OpenRequest,
+    Position,
+    Step,
+    Stored,
+    StoreWriter,
+)
 
-
-class Identified(msgspec.Struct):
-    """The part of a reply that history is searched by."""
-
-    id: str
-    model: str
-
-
-_identified = msgspec.json.Decoder(Identified).decode
+_reply = msgspec.json.Decoder(Prediction).decode
 
 
 class MemoryStore:
@@ -25,7 +33,11 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._chains: dict[str, list[Sealed]] = {}
-        self._by_id: dict[str, tuple[str, Stored]] = {}
+        self._places: dict[str, tuple[str, int]] = {}
+        """Id to writer and place in its chain, in the order in which entries were stored."""
+        self._erasures: list[Sealed] = []
+        self._requests: list[OpenRequest] = []
+        self._asked = 0
 
     def position(self, writer: str) -> Position | None:
         """The last entry stored of this writer."""
@@ -38,25 +50,62 @@ class MemoryStore:
         last = kept[-1].seq if kept else -1
         for entry in entries:
             if entry.seq > last:
-                found = _identified(decode_head(entry.head).reply)
+                self._places[_reply(decode_head(entry.head).reply).id] = writer, len(kept)
                 kept.append(entry)
-                self._by_id[found.id] = (found.model, Stored(writer, entry))
 
     def get(self, prediction_id: str) -> Stored | None:
         """The entry of one prediction."""
-        found = self._by_id.get(prediction_id)
-        return found[1] if found else None
+        found = self._places.get(prediction_id)
+        return Stored(found[0], self._chains[found[0]][found[1]]) if found else None
 
-    def latest(self, limit: int, before: str | None = None, model: str | None = None) -> list[Stored]:
+    def latest(self, limit: int, wanted: Selection = EVERYTHING, before: str | None = None) -> list[Stored]:
         """Newest first; `before` is the id of the last entry of the page before."""
-        page = []
-        for key in sorted(self._by_id, reverse=True):
-            name, stored = self._by_id[key]
-            if (before is None or key < before) and (model is None or name == model):
-                page.append(stored)
-            if len(page) == limit:
-                break
-        return page
+        found = (self.get(key) for key in sorted(self._places, reverse=True) if before is None or key < before)
+        return list(islice((stored for stored in found if stored and _takes(wanted, stored)), limit))
+
+    def erasures(self) -> list[Sealed]:
+        """The chain of erasures."""
+        return list(self._erasures)
+
+    def erase(self, asked: OpenRequest, at: int, most: int, after: str | None = None, *, fresh: bool = False) -> Step:
+        """Look at `most` entries, erase their rows and record that."""
+        request, mark = asked.request, asked.mark if fresh else 0
+        behind = sorted(key for key in list(self._places)[mark:] if after is None or key > after)
+        seen = list(islice((key for key in behind if _takes(request.wanted, self._at(key))), most))
+        erased = [key for key in seen if self._at(key).sealed.row is not None]
+        for key in erased:
+            writer, place = self._places[key]
+            self._chains[writer][place] = self._chains[writer][place]._replace(row=None, salt=None)
+        if erased:
+            previous = self._erasures[-1].link if self._erasures else None
+            wanted = msgspec.json.encode(request.wanted)
+            erasure = Erasure(at, request.by, request.reason, wanted, len(erased), asked.number)
+            self._erasures.append(sealed_erasure(len(self._erasures), previous, erasure))
+        return Step(len(erased), seen[-1] if len(seen) == most else None)
+
+    def erased(self, number: int) -> int:
+        """How many rows a request erased so far."""
+        found = [decode_erasure(sealed.head) for sealed in self._erasures]
+        return sum(erasure.rows for erasure in found if erasure.request == number)
+
+    def ask(self, request: ErasureRequest) -> OpenRequest:
+        """Remember a request until it is settled."""
+        self._asked += 1
+        self._requests.append(OpenRequest(self._asked, len(self._places), request))
+        return self._requests[-1]
+
+    def asked(self) -> list[OpenRequest]:
+        """Requests that are open."""
+        return list(self._requests)
+
+    def settle(self, numbers: Sequence[int]) -> bool:
+        """Forget requests."""
+        self._requests = [found for found in self._requests if found.number not in numbers]
+        return True
+
+    def _at(self, key: str) -> Stored:
+        writer, place = self._places[key]
+        return Stored(writer, self._chains[writer][place])
 
     def writers(self) -> list[str]:
         """Every writer that has entries."""
@@ -68,7 +117,15 @@ class MemoryStore:
 
     def count(self) -> int:
         """How many entries are stored."""
-        return len(self._by_id)
+        return len(self._places)
+
+
+def _takes(wanted: Selection, stored: Stored) -> bool:
+    entry = decode_head(stored.sealed.head)
+    reply = _reply(entry.reply)
+    label = searched_label(reply.prediction, reply.probability)
+    found = {"id": reply.id, "model": reply.model, "version": reply.version, "label": label}
+    return wanted.takes(**found, tenant=entry.tenant, entity=entry.entity)
 
 
 class MemoryJournal:
@@ -82,6 +139,11 @@ class MemoryJournal:
     def writer(self) -> str:
         """The writer whose chain is being extended."""
         return self._chain.writer
+
+    @property
+    def head(self) -> Position | None:
+        """The writer's last entry."""
+        return self._store.position(self.writer)
 
     def append(self, drafts: Sequence[Draft]) -> None:
         """Seal and keep all drafts."""
@@ -118,3 +180,96 @@ class NoSpool:
     def backlog(self) -> int:
         """Nothing waits."""
         return 0
+
+    def journals(self) -> dict[str, str]:
+        """Nothing waits."""
+        return {}
+
+    def damaged(self) -> list[str]:
+        """Nothing is damaged."""
+        return []
+
+    def ask_to_roll(self) -> None:
+        """Nobody writes journals."""
+
+
+class MemoryKeys:
+    """API keys for the life of one process."""
+
+    def __init__(self, keys: Sequence[Key] = ()) -> None:
+        self._keys = tuple(keys)
+
+    def all(self) -> Sequence[Key]:
+        """Every key."""
+        return self._keys
+
+    def mark(self) -> object:
+        """The keys themselves."""
+        return self._keys
+
+    def change(self, edit: Callable[[Sequence[Key]], Sequence[Key]]) -> None:
+        """Replace all keys."""
+        self._keys = tuple(edit(self._keys))
+
+
+class MemoryRepeats:
+    """Replies to repeated requests, for one process."""
+
+    def __init__(self, claim_seconds: float = 120.0) -> None:
+        self._claim_seconds = claim_seconds
+        self._known: dict[str, tuple[bytes, float, bytes | None]] = {}
+
+    def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
+        """None to the first, its reply to the others."""
+        kept, at, reply = self._known.get(key, (fingerprint, now, None))
+        if kept != fingerprint:
+            raise RepeatConflict(OTHER_REQUEST, slug="repeat-differs")
+        if reply is None and key in self._known and now < at + self._claim_seconds:
+            raise RepeatConflict(IN_FLIGHT)
+        if reply is None:
+            self._known[key] = (fingerprint, now, None)
+        return reply
+
+    def keep(self, key: str, reply: bytes, now: float) -> None:
+        """The reply that repeats get."""
+        self._known[key] = (self._known[key][0], now, reply)
+
+    def release(self, key: str) -> None:
+        """Let the next one be the first."""
+        self._known.pop(key, None)
+
+    def purge(self, before: float) -> None:
+        """Forget the old ones."""
+        self._known = {key: found for key, found in self._known.items() if found[1] >= before}
+
+
+class MemoryCache:
+    """Outcomes of one process: the least recently used go when it is full, each goes when it is too old."""
+
+    def __init__(self, entries: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._entries = entries
+        self._seconds = seconds
+        self._clock = clock
+        self._known: OrderedDict[str, tuple[float, Outcome]] = OrderedDict()
+
+    async def get(self, keys: Sequence[str]) -> Sequence[Outcome | None]:
+        """What is known."""
+        now, known = self._clock(), self._known
+        found: list[Outcome | None] = []
+        for key in keys:
+            until, outcome = known.get(key, (now, None))
+            if outcome is not None and now < until:
+                known.move_to_end(key)
+                found.append(outcome)
+            else:
+                found.append(None)
+        return found
+
+    def put(self, found: Mapping[str, Outcome]) -> None:
+        """Remember."""
+        until = self._clock() + self._seconds
+        for key, outcome in found.items():
+            self._known[key] = (until, outcome)
+            self._known.move_to_end(key)
+        while len(self._known) > self._entries:
+            self._known.popitem(last=False)

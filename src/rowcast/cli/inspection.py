@@ -1,4 +1,4 @@
-"""Commands that look: models, history, verification, replay, doctor."""
+"""Commands that look: models, reports, doctor."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 import rowcast
 from rowcast import bundle, wiring
@@ -74,59 +72,6 @@ def show_report(settings: Settings, model: str, out: Path | None, *, as_json: bo
         output.print_json({"model": reference.name, "version": reference.version, "path": str(path)})
     else:
         output.print_lines([str(path)])
-
-
-def list_history(settings: Settings, limit: int, before: str | None, model: str | None, *, as_json: bool) -> None:
-    """Predictions, newest first."""
-    found = wiring.history(settings).latest(limit, before, model)
-    if as_json:
-        output.print_json({"predictions": found, "next": found[-1].id if len(found) == limit else None})
-        return
-    rows = []
-    for entry in found:
-        reply = msgspec.json.decode(entry.prediction)
-        probability = reply.get("probability")
-        shown = "" if probability is None else f"{probability:.4f}"
-        rows.append(
-            [
-                output.moment(entry.at),
-                f"{entry.model}@{entry.version}",
-                reply["prediction"],
-                shown,
-                entry.id,
-                entry.entity,
-            ]
-        )
-    output.print_table(["at", "model", "prediction", "probability", "id", "entity"], rows, whole=["id"])
-
-
-def verify_history(settings: Settings, *, as_json: bool) -> int:
-    """Check every chain."""
-    verdict = wiring.history(settings).verify()
-    if as_json:
-        output.print_json(verdict)
-    else:
-        for broken in verdict.broken:
-            output.print_lines([f"BROKEN {broken['writer']} at entry {broken['seq']}: {broken['reason']}"])
-        word = "chains are broken" if verdict.broken else "every chain verifies"
-        entries = output.counted(verdict.entries, "entry", "entries")
-        output.print_lines([f"{entries} of {output.counted(verdict.writers, 'writer')}: {word}"])
-    return NO if verdict.broken else OK
-
-
-def replay_history(settings: Settings, model: str | None, *, as_json: bool) -> int:
-    """Score the past again."""
-    from rowcast.serving.history import replay
-
-    found = replay(wiring.history(settings), wiring.model_by_digest(settings), model)
-    if as_json:
-        output.print_json(found)
-    else:
-        counts = [["equal", found.equal], ["borderline", found.borderline], ["different", found.different]]
-        output.print_table(["replayed", "entries"], [*counts, ["not replayable", found.not_replayable]])
-        for example in found.examples:
-            output.print_lines([f"{example['id']}: {example['verdict']} {example.get('reason', '')}".rstrip()])
-    return NO if found.different else OK
 
 
 def examine(settings: Settings, *, as_json: bool) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
+import resource
 import select
 import shlex
 import signal
@@ -15,34 +15,73 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rowcast import wiring
-from rowcast.cli import output
-from rowcast.errors import SettingsError
+from rowcast.cli import first_model, output
+from rowcast.errors import RowcastError, SettingsError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rowcast.serving.deployment import Deployment
     from rowcast.settings import Settings
 
 BACKLOG = 2048
 
 
-def run(settings: Settings, *, as_json: bool) -> int:
+def run(settings: Settings, *, train_if_missing: Path | None, target: str | None, as_json: bool) -> int:
     """Serve until told to stop; every mistake is said before the first request could arrive."""
     _refuse_open_doors(settings)
     wiring.configure_logging(settings)
-    with closing(_listen(settings)) as listener:
-        return _serve(settings, listener, as_json=as_json)
+    with closing(_bind(settings)) as listener:
+        if train_if_missing is not None:
+            first_model.ensure(settings, train_if_missing, target)
+        elif target is not None:
+            raise SettingsError("--target is for --train-if-missing; say which table to train on")
+        listener.listen(BACKLOG)  # who connects early waits for the models instead of being refused
+        if settings.workers == 1:
+            return _serve(settings, listener, as_json=as_json)
+        return _supervise(settings, listener, as_json=as_json)
 
 
-def _serve(settings: Settings, listener: socket.socket, *, as_json: bool) -> int:
+def _supervise(settings: Settings, listener: socket.socket, *, as_json: bool) -> int:
+    from rowcast.supervisor import Indexer, Supervisor
+
+    board = wiring.board(settings)
+
+    def work(number: int, parent: int, first: bool) -> int:
+        try:
+            place = wiring.Place(board, number)
+            return _serve(settings, listener, place, parent, announce=first, as_json=as_json)
+        except RowcastError as error:
+            output.say(f"error: {' '.join(error.message.split())}")
+            return 2
+
+    indexer = Indexer(wiring.indexer_command(), settings.for_child(), lambda: wiring.indexer_is_running(settings))
+    try:
+        return Supervisor(board, work, listener.close, indexer, settings.drain_seconds).run()
+    finally:
+        board.remove()
+
+
+def _serve(
+    settings: Settings,
+    listener: socket.socket,
+    place: wiring.Place | None = None,
+    parent: int | None = None,
+    *,
+    announce: bool = True,
+    as_json: bool,
+) -> int:
     import uvicorn
 
-    server = wiring.server(settings)
+    from rowcast.web.draining import DrainingServer
+
+    server = wiring.server(settings, place)
     config = uvicorn.Config(
         server.app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=wiring.protocol(settings),
         ws="none",
         lifespan="on",
         access_log=False,
@@ -53,11 +92,14 @@ def _serve(settings: Settings, listener: socket.socket, *, as_json: bool) -> int
         backlog=BACKLOG,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    _announce(settings, server.deployment, listener, as_json=as_json)
-    # uvicorn raises the signal again once it has stopped in order; being told to stop is no failure.
+    _raise_file_limit(settings.max_connections)
+    if announce:
+        _announce(settings, server.deployment, listener, as_json=as_json)
+    # Being told to stop is no failure, not even before the server listens to signals.
     for wanted in (signal.SIGTERM, signal.SIGINT):
         signal.signal(wanted, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
+    running = DrainingServer(config, begin_drain=server.drain, drain_seconds=settings.drain_seconds, parent=parent)
+    running.run(sockets=[listener])
     return 0
 
 
@@ -76,25 +118,29 @@ def index(settings: Settings) -> None:
     wiring.index_history(settings, told_to_end, lambda reason: log.error("history is behind", reason=reason))
 
 
+def _raise_file_limit(connections: int) -> None:
+    """Each connection is an open file; most systems give a process 1024 until it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + 512
+    if soft < wanted and soft != resource.RLIM_INFINITY:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+
+
 def _refuse_open_doors(settings: Settings) -> None:
-    try:
-        local = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        local = False
-    if not local and not settings.insecure:
+    if not settings.listens_locally and not settings.insecure and not wiring.has_key(settings):
         raise SettingsError(
-            f"setting 'host' is {settings.host!r}, open to other machines, and there is no API key: "
-            "listen on 127.0.0.1, or say --insecure"
+            f"setting 'host' is {settings.host!r}, open to other machines, and there is no API key: make one with "
+            "`rowcast keys create NAME`, listen on 127.0.0.1, or say --insecure"
         )
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _bind(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
-        listener.listen(BACKLOG)  # who connects early waits for the models instead of being refused
     except OSError as error:
         listener.close()
         raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None

@@ -17,6 +17,8 @@ import msgspec
 
 SALT_BYTES = 16
 CHAIN_RULE = b"rc1-"
+ERASURES = "erasures"
+"""The writer of the chain in which erasures are recorded; its entries never have a row."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -34,6 +36,23 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tenant: str = ""
     entity: str = ""
     """The caller's own reference, such as an application number."""
+    withheld: tuple[str, ...] = ()
+    """Sensitive columns of the row that were hashed or dropped before it was kept."""
+
+
+class Erasure(msgspec.Struct, frozen=True, array_like=True):
+    """That rows were erased: the head of an entry in the chain of erasures. Fields are only ever appended."""
+
+    at: int
+    """UTC microseconds."""
+    by: str
+    reason: str
+    """`erase`, `purge` or `retention`."""
+    wanted: bytes
+    """The selection, JSON."""
+    rows: int
+    request: int = 0
+    """All transactions of one request have its number; those of retention have none."""
 
 
 class Sealed(NamedTuple):
@@ -62,6 +81,23 @@ _decode_head = msgspec.msgpack.Decoder(Entry).decode
 def decode_head(head: bytes) -> Entry:
     """The entry of an encoded head."""
     return _decode_head(head)
+
+
+_decode_erasure = msgspec.msgpack.Decoder(Erasure).decode
+NO_ROW = sha256(b"").digest()
+"""The row hash of an entry that never has a row."""
+
+
+def decode_erasure(head: bytes) -> Erasure:
+    """The erasure of an encoded head."""
+    return _decode_erasure(head)
+
+
+def sealed_erasure(seq: int, previous: bytes | None, erasure: Erasure) -> Sealed:
+    """The next entry of the chain of erasures, behind the link `previous`."""
+    head = encode_head(erasure)
+    linked = link(genesis(ERASURES) if previous is None else previous, seq, head, NO_ROW)
+    return Sealed(seq, head, None, None, NO_ROW, linked)
 
 
 def genesis(writer: str) -> bytes:

@@ -37,5 +37,11 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
     seconds: float
 
 
-Event = ModelLoaded | Scored | Answered
+class Reloaded(msgspec.Struct, frozen=True, gc=False):
+    """A worker followed the registry; `error` says what it could not follow."""
+
+    error: str = ""
+
+
+Event = ModelLoaded | Scored | Answered | Reloaded
 Listener = Callable[[Event], None]

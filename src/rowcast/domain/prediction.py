@@ -89,6 +89,12 @@ def label_text(label: Label) -> str:
     return str(label)
 
 
+def searched_label(label: Label, probability: float | msgspec.UnsetType) -> str:
+    """The text by which history finds a label; the value of a regression is none."""
+    is_value = isinstance(label, float) and probability is msgspec.UNSET
+    return "" if is_value else label_text(label)
+
+
 def same_outcome(left: Outcome, right: Outcome, tolerance: float, threshold: float) -> str:
     """`equal`, `borderline` (only the threshold's neighbourhood decides) or `different`."""
     apart = largest_gap(_numbers(left), _numbers(right)) > tolerance

@@ -5,7 +5,7 @@ Never imports numpy: a gateway that holds no model validates with this module al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -155,6 +155,11 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def names(self) -> list[str]:
         return [column.name for column in self.columns]
+
+    def marked(self, sensitive: Collection[str]) -> Schema:
+        """The same columns, these of them sensitive."""
+        mark = msgspec.structs.replace
+        return Schema(tuple(mark(one, sensitive=True) if one.name in sensitive else one for one in self.columns))
 
     def parse(self, row: Mapping[str, Any], *, text: bool = False) -> list[Value]:
         """Canonical values in column order; InvalidRows with every problem of the row."""

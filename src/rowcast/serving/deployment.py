@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from rowcast import bundle
 from rowcast.domain.encode import EncodedRow, RowEncoder
-from rowcast.domain.events import Listener, ModelLoaded
 from rowcast.domain.prediction import Decision, Outcome, Prediction, same_outcome
 from rowcast.domain.schema import Schema
-from rowcast.errors import BundleError, ModelNotFound
+from rowcast.errors import BundleError, ModelNotFound, RowcastError
 from rowcast.ports import Graph, OpenGraph, Reference, RegistryReader
 
 GOLDEN_TOLERANCE = 1e-6
-CHAMPION = "champion"
+SLOW_SECONDS = 0.001
+"""A model that takes longer for a row is scored on a thread: the event loop must not wait for it."""
+WARM_UP_RUNS = 5
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 
@@ -32,6 +34,8 @@ class LiveModel:
         self.schema: Schema = manifest.schema
         self.encoder = RowEncoder(manifest.schema, manifest.plan)
         self.classifies = manifest.decision.task != "regression"
+        self.slow = False
+        """Whether it is scored beside the event loop; `warm_up` finds out."""
         self._decision: Decision = manifest.decision
         self._graph = graph
 
@@ -39,14 +43,16 @@ class LiveModel:
         """One outcome a row; each is the same to the last bit whatever rows it is scored with."""
         return self._decision.outcomes(self._graph.run(self.encoder.stack(rows)))
 
-    def replies(self, ids: Sequence[str], outcomes: Sequence[Outcome], rows: Sequence[EncodedRow]) -> list[bytes]:
+    def replies(
+        self, ids: Sequence[str], outcomes: Sequence[Outcome], rows: Sequence[EncodedRow], cached: Iterable[bool]
+    ) -> list[bytes]:
         """The predictions as they are sent and kept, all encoded in one call."""
         name, version = self.name, self.version
         predictions = [
             Prediction(
-                id_, name, version, made.prediction, made.probability, made.score, made.probabilities, row.warnings
+                id_, name, version, made.prediction, made.probability, made.score, made.probabilities, row.warnings, hit
             )
-            for id_, made, row in zip(ids, outcomes, rows, strict=True)
+            for id_, made, row, hit in zip(ids, outcomes, rows, cached, strict=True)
         ]
         return _encode_lines(predictions).split(b"\n")[:-1]  # JSON holds no line break of its own
 
@@ -60,12 +66,38 @@ class LiveModel:
 
 
 def load(reference: Reference, registry: RegistryReader, open_graph: OpenGraph) -> LiveModel:
-    """Open a published version, prove it on its golden rows, and warm it up by the same."""
-    opened = bundle.open(registry.folder(reference))
+    """A published version, ready to answer."""
+    return load_folder(reference, registry.folder(reference), open_graph)
+
+
+def load_folder(reference: Reference, folder: Path, open_graph: OpenGraph) -> LiveModel:
+    """Open a bundle, prove it on its golden rows, and measure one while it warms up."""
+    opened = bundle.open(folder)
     manifest = opened.manifest
     model = LiveModel(reference, manifest, open_graph(opened.model, manifest.output.name))
-    prove(model, opened.golden)
+    try:
+        prove(model, opened.golden)
+        warm_up(model, opened.golden)
+    except RowcastError:
+        raise
+    except Exception as error:  # a graph that loads may still not run, and the runtime's errors have no base class
+        raise BundleError(f"{reference} cannot be run: {' '.join(str(error).split())[:300]}") from None
     return model
+
+
+def warm_up(
+    model: LiveModel, golden: Sequence[bundle.GoldenRow], clock: Callable[[], float] = time.perf_counter
+) -> None:
+    """Score one row until it is as quick as it gets, and see whether that is too slow for the event loop."""
+    row = [model.encoder.parse(golden[0].row)]
+    best = float("inf")
+    for _ in range(WARM_UP_RUNS):  # the best of some: a busy machine makes single runs slow
+        started = clock()
+        model.score(row)
+        best = min(best, clock() - started)
+        if best < SLOW_SECONDS / 10:
+            break
+    model.slow = best > SLOW_SECONDS
 
 
 def prove(model: LiveModel, golden: Sequence[bundle.GoldenRow]) -> None:
@@ -88,8 +120,13 @@ class Deployment:
     """Name to live model, and the one that `/predict` means."""
 
     def __init__(self, models: Mapping[str, LiveModel], default: str | None = None) -> None:
+        self._chosen_default = default
+        self.swap(models)
+
+    def swap(self, models: Mapping[str, LiveModel]) -> None:
+        """Serve these from now on; who has a model of before in hand finishes on it. Call it on the event loop."""
         self._models = dict(models)
-        self.default = default or (next(iter(self._models)) if len(self._models) == 1 else None)
+        self.default = self._chosen_default or (next(iter(self._models)) if len(self._models) == 1 else None)
 
     def get(self, name: str | None) -> LiveModel:
         """The live model of this name, or the default; ModelNotFound says what there is."""
@@ -105,50 +142,3 @@ class Deployment:
     def models(self) -> list[LiveModel]:
         """Every live model, in order of name."""
         return [self._models[name] for name in sorted(self._models)]
-
-
-def deploy(
-    references: Sequence[Reference],
-    registry: RegistryReader,
-    open_graph: OpenGraph,
-    listen: Listener,
-    *,
-    default: str | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Deployment:
-    """Load every reference, or raise for the first that cannot be served."""
-    models: dict[str, LiveModel] = {}
-    for reference in references:
-        started = clock()
-        model = load(reference, registry, open_graph)
-        models[reference.name] = model
-        listen(ModelLoaded(reference.name, reference.version, model.digest, clock() - started))
-    return Deployment(models, default)
-
-
-def resolve(text: str, registry: RegistryReader) -> Reference:
-    """`NAME`, `NAME@3` or `NAME@alias` to a published version; a bare name means its champion."""
-    name, mark, tail = text.partition("@")
-    if mark and not tail:
-        raise ModelNotFound(f"{text!r} names no version: write {name}, {name}@3 or {name}@{CHAMPION}")
-    if tail.isdecimal():
-        reference = Reference(name, int(tail))
-        registry.folder(reference)
-        return reference
-    alias = tail or CHAMPION
-    aliases = registry.aliases(name)
-    if alias not in aliases:
-        known = ", ".join(sorted(aliases)) or "none"
-        raise ModelNotFound(f"{name} has no alias {alias!r} (it has: {known})")
-    return Reference(name, aliases[alias])
-
-
-def served(registry: RegistryReader, names: Sequence[str] = ()) -> list[Reference]:
-    """The versions to serve: those named, else every model's champion."""
-    if names:
-        return [resolve(name, registry) for name in names]
-    return [
-        Reference(name, aliases[CHAMPION])
-        for name in registry.models()
-        if CHAMPION in (aliases := registry.aliases(name))
-    ]

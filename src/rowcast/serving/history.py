@@ -1,22 +1,23 @@
-"""History: journals into the store, entries out of both, the chain's proof, and the past scored again."""
+"""History: journals into the store, entries out of both, and the chain's proof."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from rowcast.domain import chain
-from rowcast.domain.chain import Broken, Entry, decode_head
-from rowcast.domain.prediction import Outcome, Prediction
-from rowcast.errors import HistoryError, RowcastError, Unavailable
-from rowcast.ports import Reference, Spool, Stored, StoreReader, StoreWriter
-from rowcast.serving.deployment import LiveModel
+from rowcast.domain import selection as selecting
+from rowcast.domain.chain import ERASURES, Broken, Entry, decode_erasure, decode_head
+from rowcast.domain.prediction import Prediction
+from rowcast.domain.selection import EVERYTHING, Selection
+from rowcast.errors import HistoryError, RequestError, Unavailable
+from rowcast.ports import Spool, Stored, StoreReader, StoreWriter
 
-REPLAY_CHUNK = 1024
+EXPORT_CHUNK = 1000
 LONGEST_PAUSE = 5.0
 """Seconds between tries while the store does not take anything."""
 
@@ -43,6 +44,24 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     key_id: str = ""
     tenant: str = ""
     entity: str = ""
+    withheld: tuple[str, ...] = ()
+    """Sensitive columns that were hashed or dropped before the row was kept."""
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The last entry of a chain. Whoever keeps it elsewhere can tell later that the chain was not cut off."""
+
+    writer: str
+    seq: int
+    link: str
+    """Hex."""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Entries, newest first, and the cursor of the next page if there may be one."""
+
+    predictions: list[Record]
+    next: str | None
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -50,18 +69,13 @@ class Verdict(msgspec.Struct, frozen=True):
 
     writers: int
     entries: int
+    erased: int
+    """Entries whose row was erased."""
+    unrecorded: int
+    """Of these, such as no erasure accounts for: somebody took them out by hand."""
+    heads: int
+    """Published heads that were found in their place."""
     broken: list[dict[str, Any]]
-
-
-class Replay(msgspec.Struct, frozen=True):
-    """What scoring the past again found; `examples` names the first entries that are not equal."""
-
-    entries: int
-    equal: int
-    borderline: int
-    different: int
-    not_replayable: int
-    examples: list[dict[str, Any]]
 
 
 class History:
@@ -71,15 +85,25 @@ class History:
         self.store = store
         self.spool = spool
 
-    def get(self, prediction_id: str) -> Record | None:
-        """One entry, from the store or from the journal it has not left yet."""
+    def get(self, prediction_id: str, tenant: str | None = None) -> Record | None:
+        """One entry, from the store or from the journal it has not left yet; another tenant's is none."""
         # The journal is asked again between: an entry may move while one is looking.
         stored = self.store.get(prediction_id) or self.spool.find(prediction_id) or self.store.get(prediction_id)
-        return record(stored) if stored else None
+        found = record(stored) if stored else None
+        return found if found is None or tenant in (None, found.tenant) else None
 
-    def latest(self, limit: int, before: str | None = None, model: str | None = None) -> list[Record]:
-        """Newest first, of what is stored."""
-        return [record(stored) for stored in self.store.latest(limit, before, model)]
+    def page(self, limit: int, wanted: Selection = EVERYTHING, cursor: str | None = None) -> Page:
+        """What is stored, newest first. Pages neither skip nor repeat, whatever is stored meanwhile."""
+        found = [record(stored) for stored in self.store.latest(limit, wanted, _before(cursor, wanted))]
+        return Page(found, selecting.cursor(found[-1].id, wanted) if len(found) == limit else None)
+
+    def select(self, wanted: Selection = EVERYTHING) -> Iterator[Record]:
+        """Every stored entry of a selection, newest first, in constant memory."""
+        before = None
+        while found := self.store.latest(EXPORT_CHUNK, wanted, before):
+            for stored in found:
+                yield (entry := record(stored))
+                before = entry.id
 
     def entries(self, model: str | None = None) -> Iterator[tuple[str, chain.Sealed]]:
         """Every entry of every writer, stored or still in a journal, in each writer's order."""
@@ -88,25 +112,26 @@ class History:
                 if model is None or _decode_reply(decode_head(sealed.head).reply).model == model:
                     yield writer, sealed
 
-    def verify(self) -> Verdict:
-        """Check every writer's chain from its first entry to its last."""
+    def heads(self) -> list[Head]:
+        """The last entry of every chain, that of erasures included."""
+        found = []
+        for writer in [*self._writers(), ERASURES]:
+            entries = self.store.erasures() if writer == ERASURES else self._chain(writer)
+            last = deque(entries, maxlen=1)
+            found += [Head(writer, entry.seq, entry.link.hex()) for entry in last]
+        return found
+
+    def verify(self, published: Iterable[Head] = ()) -> Verdict:
+        """Check every chain from its first entry to its last, and that published heads stand in their places."""
+        tally = _Tally(published)
         writers = self._writers()
-        broken: list[Broken] = []
-        seen = 0
-
-        def counted(entries: Iterator[chain.Sealed]) -> Iterator[chain.Sealed]:
-            nonlocal seen
-            for entry in entries:
-                seen += 1
-                yield entry
-
         for writer in writers:
-            before = seen
-            try:
-                broken += chain.verify(writer, counted(self._chain(writer)))
-            except HistoryError as error:
-                broken.append(Broken(writer, seen - before, error.message))
-        return Verdict(len(writers), seen, [found._asdict() for found in broken])
+            tally.check(writer, self._chain(writer))
+        erased = tally.erased
+        recorded = sum(decode_erasure(entry.head).rows for entry in tally.check(ERASURES, self.store.erasures()))
+        tally.miss(writers)
+        broken = [one._asdict() for one in tally.broken]
+        return Verdict(len(writers), tally.entries, erased, max(0, erased - recorded), tally.found, broken)
 
     def _writers(self) -> list[str]:
         return sorted({*self.store.writers(), *self.spool.writers()})
@@ -132,6 +157,127 @@ class History:
                 return
 
 
+def selection(
+    *,
+    tenant: str | None = None,
+    model: str | None = None,
+    version: int | None = None,
+    label: str | None = None,
+    entity: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+) -> Selection:
+    """A selection from what a person wrote; RequestError says what is wrong with it."""
+    bounds: dict[str, str] = {}
+    for name, field, text in (("since", "first", since), ("until", "end", until)):
+        if text is not None:
+            try:
+                bounds[field] = selecting.first_id(selecting.moment(text))
+            except (ValueError, OverflowError):
+                raise RequestError(
+                    f"{name}: {text[:40]!r} is no time; write 2026-01-31 or 2026-01-31T09:30:00Z", slug="bad-option"
+                ) from None
+    if bounds.get("first", "") > bounds.get("end", "g"):
+        raise RequestError(f"since: {since!r} lies behind until {until!r}", slug="bad-option")
+    return Selection(
+        tenant=tenant,
+        model=model,
+        version=version,
+        label=label,
+        entity=entity,
+        first=bounds.get("first"),
+        end=bounds.get("end"),
+    )
+
+
+class _Tally:
+    """What is counted and found while chains are walked."""
+
+    def __init__(self, published: Iterable[Head]) -> None:
+        self.entries = 0
+        self.erased = 0
+        self.found = 0
+        self.broken: list[Broken] = []
+        self._published: defaultdict[str, dict[int, str]] = defaultdict(dict)
+        for head in published:
+            self._published[head.writer][head.seq] = head.link
+
+    def check(self, writer: str, entries: Iterable[chain.Sealed]) -> list[chain.Sealed]:
+        """Walk one chain; the entries of that of erasures, which are few."""
+        seen = 0
+        kept: list[chain.Sealed] = []
+        heads = self._published[writer]
+
+        def counted() -> Iterator[chain.Sealed]:
+            nonlocal seen
+            for entry in entries:
+                seen += 1
+                self.erased += entry.row is None and writer != ERASURES
+                if writer == ERASURES:
+                    kept.append(entry)
+                if entry.seq in heads and self._stands(writer, entry, heads.pop(entry.seq)):
+                    self.found += 1
+                yield entry
+
+        walking = counted()
+        try:
+            breaks = list(chain.verify(writer, walking))
+            self.broken += breaks
+            deque(walking, maxlen=0)  # behind a break: counted, and looked at for heads
+        except HistoryError as error:
+            self.broken.append(Broken(writer, seen, error.message))
+        self.entries += seen if writer != ERASURES else 0
+        self._cut(writer, heads)
+        return kept
+
+    def miss(self, writers: Sequence[str]) -> None:
+        """Heads of chains of which nothing is left."""
+        for writer in self._published.keys() - {*writers, ERASURES}:
+            self._cut(writer, self._published[writer])
+
+    def _stands(self, writer: str, entry: chain.Sealed, link: str) -> bool:
+        if entry.link.hex() != link:
+            self.broken.append(
+                Broken(writer, entry.seq, "the published head has another link: the chain was rewritten")
+            )
+            return False
+        return True
+
+    def _cut(self, writer: str, heads: Mapping[int, str]) -> None:
+        if heads:
+            reason = f"entry {max(heads)} was published as the head, but is gone: the chain was cut off"
+            self.broken.append(Broken(writer, max(heads), reason))
+
+
+def read_heads(text: str) -> list[Head]:
+    """Published heads: what `history heads --json` printed, or a server's JSON log; HistoryError when it has none."""
+    try:
+        return msgspec.json.decode(text, type=_Heads).heads
+    except msgspec.MsgspecError:
+        pass  # a log, line by line
+    found = []
+    for line in text.splitlines():
+        with suppress(msgspec.MsgspecError):
+            found.append(msgspec.json.decode(line, type=Head))
+    if not found:
+        raise HistoryError(
+            "there are no heads in the file; it must be what `rowcast history heads --json` printed, or a server's log "
+            "in JSON"
+        )
+    return found
+
+
+class _Heads(msgspec.Struct):
+    heads: list[Head]
+
+
+def _before(cursor: str | None, wanted: Selection) -> str | None:
+    try:
+        return None if cursor is None else selecting.after_cursor(cursor, wanted)
+    except ValueError as error:
+        raise RequestError(f"cursor: {error}", slug="bad-option") from None
+
+
 def record(stored: Stored) -> Record:
     """An entry in words; the reply and the row stay the bytes they were."""
     entry: Entry = decode_head(stored.sealed.head)
@@ -152,77 +298,38 @@ def record(stored: Stored) -> Record:
         key_id=entry.key_id,
         tenant=entry.tenant,
         entity=entry.entity,
+        withheld=entry.withheld,
     )
 
 
 def index(
-    spool: Spool, store: StoreWriter, wait: Callable[[float], bool], report: Callable[[str], None], every: float = 0.2
+    spool: Spool,
+    store: StoreWriter,
+    wait: Callable[[float], bool],
+    report: Callable[[str], None],
+    tidy: Callable[[], None] = lambda: None,
+    every: float = 0.2,
 ) -> None:
-    """Move journals into the store until `wait(seconds)` says that it is time to end; then once more."""
+    """Move journals into the store until `wait(seconds)` says that it is time to end; then once more. `tidy` is called
+    after each round: what else is to be done by the one process that writes."""
     ending, pause, said = False, every, ""
     while not ending:
         ending = wait(pause)
         try:
-            spool.drain(store)
-            pause, said = every, ""
-        except HistoryError as error:  # one journal is damaged; the others go on as ever
+            said = _drained(spool, store, report, said)
+            tidy()
             pause = every
-            if error.message != said:
-                report(error.message)
-            said = error.message
         except Unavailable as error:  # the journals keep everything until the store is back
             report(error.message)
             pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def replay(history: History, load: Callable[[Reference, str], LiveModel], model: str | None = None) -> Replay:
-    """Score every kept row again with its own bundle; `load` takes the reference and the digest it must have."""
-    tally: Counter[str] = Counter()
-    examples: list[dict[str, Any]] = []
-    models: dict[str, LiveModel | str] = {}
-    entries = history.entries(model)
-    while chunk := [sealed for _, sealed in islice(entries, REPLAY_CHUNK)]:
-        for found, prediction_id, verdict in _replayed(chunk, models, load):
-            tally[found] += 1
-            if found != "equal" and len(examples) < 20:
-                examples.append({"id": prediction_id, "verdict": found, **verdict})
-    return Replay(
-        sum(tally.values()),
-        tally["equal"],
-        tally["borderline"],
-        tally["different"],
-        tally["not replayable"],
-        examples,
-    )
-
-
-def _replayed(
-    chunk: list[chain.Sealed], models: dict[str, LiveModel | str], load: Callable[[Reference, str], LiveModel]
-) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(verdict, id, details) for each entry, scored a model at a time."""
-    groups: dict[str, list[tuple[Prediction, bytes]]] = {}
-    for sealed in chunk:
-        entry = decode_head(sealed.head)
-        reply = _decode_reply(entry.reply)
-        if sealed.row is None:
-            yield "not replayable", reply.id, {"reason": "the row was erased"}
-            continue
-        if entry.digest not in models:
-            models[entry.digest] = _loaded(load, Reference(reply.model, reply.version), entry.digest)
-        groups.setdefault(entry.digest, []).append((reply, sealed.row))
-    for digest, kept in groups.items():
-        model = models[digest]
-        if isinstance(model, str):
-            yield from (("not replayable", reply.id, {"reason": model}) for reply, _ in kept)
-            continue
-        outcomes = model.score([model.encoder.read(row) for _, row in kept])
-        for (reply, _), outcome in zip(kept, outcomes, strict=True):
-            then = Outcome(reply.prediction, reply.probability, reply.score, reply.probabilities)
-            yield model.compare(then, outcome), reply.id, {"then": then, "now": outcome}
-
-
-def _loaded(load: Callable[[Reference, str], LiveModel], reference: Reference, digest: str) -> LiveModel | str:
+def _drained(spool: Spool, store: StoreWriter, report: Callable[[str], None], said: str) -> str:
+    """One round; damage is reported when it is another than last time."""
     try:
-        return load(reference, digest)
-    except RowcastError as error:
+        spool.drain(store)
+    except HistoryError as error:  # one journal is damaged; the others go on as ever
+        if error.message != said:
+            report(error.message)
         return error.message
+    return ""

@@ -2,15 +2,21 @@
 
 Requests that wait for the same tick of the event loop share one call of the model and one write of the journal. There
 is no timer: whoever arrives first asks for the tick, whoever arrives before it runs takes part. Nothing is answered
-before the journal has it.
+before the journal has it. A slow model is scored on a thread, one batch after the other, and recorded in a tick of the
+loop like any other.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -18,13 +24,19 @@ import msgspec
 from rowcast.domain.chain import SALT_BYTES, Draft, Entry, encode_head
 from rowcast.domain.encode import EncodedRow, decode_json
 from rowcast.domain.events import Listener, Scored
-from rowcast.domain.identity import uuid7_randomness, uuid7s
-from rowcast.errors import BodyError, InvalidRows, Overloaded, ValueProblem
-from rowcast.ports import Journal
+from rowcast.domain.identity import row_key, uuid7_randomness, uuid7s
+from rowcast.domain.prediction import Outcome
+from rowcast.domain.sensitive import Guard
+from rowcast.errors import BodyError, InvalidRows, Overloaded, TooLate, Unavailable, ValueProblem
+from rowcast.ports import Cache, Journal
 from rowcast.serving.deployment import Deployment, LiveModel
+from rowcast.serving.stored import UntilStored
 
 MOST_TURNS = 8
 """Turns of the loop that the first of a batch waits at most."""
+MOST_SLOW_ROWS = 64
+"""Rows of a slow model that are scored at once, unless one request has more: the first must not wait for the last."""
+SLOW_THREADS = 4
 MOST_PROBLEMS = 1000
 """A batch whose rows have more is refused without reading on."""
 
@@ -37,6 +49,8 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     key_id: str = ""
     tenant: str = ""
     entity: str = ""
+    deadline: float = math.inf
+    """By `time.perf_counter`; what has not been scored by then never is."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -44,6 +58,10 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
     encoded: EncodedRow
     received: bytes
+    key: str = ""
+    """Its name in the cache; empty when the cache is not asked."""
+    known: Outcome | None = None
+    """What the cache knew."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -64,14 +82,41 @@ class Predictor:
     """Scores, records and answers; one for each process, used from its event loop."""
 
     def __init__(
-        self, deployment: Deployment, journal: Journal, listen: Listener, *, max_waiting: int = 10_000
+        self,
+        deployment: Deployment,
+        journal: Journal,
+        listen: Listener,
+        *,
+        max_waiting: int = 10_000,
+        cache: Cache | None = None,
+        guard: Guard | None = None,
+        stored: UntilStored | None = None,
+        now: Callable[[], int] = time.time_ns,
     ) -> None:
         self.deployment = deployment
+        self.caching = cache is not None
+        self._cache = cache
         self._journal = journal
         self._listen = listen
         self._max_waiting = max_waiting
+        self._guard = guard
+        self._stored = stored
+        self._now = now
+        self._held: str | None = None
         self._waiting: list[_Waiting] = []
         self._rows_waiting = 0
+        self._rows_in_lines = 0
+        self._lines: dict[LiveModel, deque[_Waiting]] = {}
+        self._threads: ThreadPoolExecutor | None = None
+
+    async def recall(self, model: LiveModel, rows: Sequence[Row]) -> list[Row]:
+        """The rows with their cache keys, and with their outcomes where the cache knows them."""
+        if self._cache is None:
+            return list(rows)
+        plan, digest = model.encoder.plan, model.digest
+        keys = [row_key(digest, plan, row.encoded) for row in rows]
+        found = await self._cache.get(keys)
+        return [Row(row.encoded, row.received, key, known) for row, key, known in zip(rows, keys, found, strict=True)]
 
     def predict(self, model: LiveModel, row: Row, ask: Ask) -> asyncio.Future[bytes]:
         """The reply to one row as JSON, once it is in the journal; cancelling harms nobody else."""
@@ -81,9 +126,15 @@ class Predictor:
         """The replies to many rows, in order."""
         return self._wait(model, rows, ask, False)
 
+    def hold(self, reason: str | None) -> None:
+        """Refuse what comes from now on, and say why; None ends it."""
+        self._held = reason
+
     def _wait(self, model: LiveModel, rows: Sequence[Row], ask: Ask, alone: bool) -> asyncio.Future[Any]:
         if self._rows_waiting >= self._max_waiting:
             raise Overloaded(f"{self._rows_waiting} rows are waiting; try again in a second")
+        if self._held is not None:
+            raise Unavailable(self._held, slug="disk-low")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         if not self._waiting:
@@ -102,47 +153,166 @@ class Predictor:
             self._tick()
 
     def _tick(self) -> None:
-        waiting, self._waiting, self._rows_waiting = self._waiting, [], 0
+        waiting, self._waiting, self._rows_waiting = self._waiting, [], self._rows_in_lines
         by_model: dict[LiveModel, list[_Waiting]] = {}
+        now = time.perf_counter()
         for asked in waiting:
-            if not asked.answer.cancelled():
+            if not _is_over(asked, now):
                 by_model.setdefault(asked.model, []).append(asked)
         for model, together in by_model.items():
+            if model.slow:
+                together = self._stand_in_line(model, together)
+                if not together:
+                    continue
             try:
-                replies = self._score_and_record(model, together)
+                replies = self._record(model, together, _outcomes(model, together))
             except Exception as error:  # whatever it was, every caller of this tick must hear of it
-                for asked in together:
-                    asked.answer.set_exception(error)
-                continue
-            start = 0
-            for asked in together:
-                end = start + len(asked.rows)
-                asked.answer.set_result(replies[start] if asked.alone else replies[start:end])
-                start = end
+                _fail(together, error)
+            else:
+                self._send(together, replies)
 
-    def _score_and_record(self, model: LiveModel, together: list[_Waiting]) -> list[bytes]:
+    def _stand_in_line(self, model: LiveModel, waiting: list[_Waiting]) -> list[_Waiting]:
+        """Queue what a slow model must score, and give back what the cache knows already."""
+        known: list[_Waiting] = []
+        together: list[_Waiting] = []
+        for asked in waiting:
+            (known if all(row.known is not None for row in asked.rows) else together).append(asked)
+        if not together:
+            return known
+        rows = sum(len(asked.rows) for asked in together)
+        self._rows_in_lines += rows
+        self._rows_waiting += rows
+        line = self._lines.get(model)
+        if line is not None:  # its thread is at work; what waits is taken when it is done
+            line.extend(together)
+        else:
+            self._lines[model] = deque(together)
+            self._score_next(model)
+        return known
+
+    def _score_next(self, model: LiveModel) -> None:
+        """Send the head of a slow model's line to a thread; at most one batch of a model is scored at a time."""
+        line = self._lines[model]
+        batch: list[_Waiting] = []
+        count = 0
+        while line and (not batch or count + len(line[0].rows) <= MOST_SLOW_ROWS):
+            asked = line.popleft()
+            if _is_over(asked, time.perf_counter()):
+                self._leave_line(asked)
+                continue
+            batch.append(asked)
+            count += len(asked.rows)
+        if not batch:
+            del self._lines[model]
+            return
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(SLOW_THREADS, "score")
+        scoring = asyncio.get_running_loop().run_in_executor(self._threads, _outcomes, model, batch)
+        scoring.add_done_callback(lambda scored: self._scored(model, batch, scored))
+
+    def _scored(self, model: LiveModel, batch: list[_Waiting], scored: asyncio.Future[list[Outcome]]) -> None:
+        """Back on the loop: record and answer those who still wait, then let the next ones go."""
+        for asked in batch:
+            self._leave_line(asked)
+        try:
+            outcomes = iter(scored.result())
+            made = [(asked, [next(outcomes) for _ in asked.rows]) for asked in batch]
+            still = [(asked, found) for asked, found in made if not asked.answer.cancelled()]
+            together = [asked for asked, _ in still]
+            if together:
+                kept = [one for _, found in still for one in found]
+                self._send(together, self._record(model, together, kept))
+        except Exception as error:
+            _fail(batch, error)
+        self._score_next(model)
+
+    def _send(self, together: list[_Waiting], replies: list[bytes]) -> None:
+        """Answer; with `durability=store`, once the store has them."""
+        if self._stored is None:
+            _answer(together, replies)
+        else:
+            self._stored.then(self._journal, partial(_answer_when_stored, together, replies))
+
+    def _leave_line(self, asked: _Waiting) -> None:
+        self._rows_in_lines -= len(asked.rows)
+        self._rows_waiting -= len(asked.rows)
+
+    def _record(self, model: LiveModel, together: list[_Waiting], outcomes: list[Outcome]) -> list[bytes]:
         rows = [row for asked in together for row in asked.rows]
         encoded = [row.encoded for row in rows]
-        outcomes = model.score(encoded)
+        if self._cache is not None:
+            fresh = zip(rows, outcomes, strict=True)
+            self._cache.put({row.key: outcome for row, outcome in fresh if row.key and row.known is None})
         count, digest = len(rows), model.digest
-        nanoseconds = time.time_ns()
+        nanoseconds = self._now()
         at = nanoseconds // 1_000
         ids = uuid7s(nanoseconds // 1_000_000, os.urandom(uuid7_randomness(count)))
         salts = os.urandom(count * SALT_BYTES)
-        replies = model.replies(ids, outcomes, encoded)
+        cached = [row.known is not None for row in rows] if self.caching else repeat(False, count)
+        replies = model.replies(ids, outcomes, encoded, cached)
         asks = [asked.ask for asked in together for _ in asked.rows]
+        received, withheld = self._keepable(model, rows)
         drafts = [
             Draft(
-                encode_head(Entry(at, digest, ask.source, ask.request_id, reply, ask.key_id, ask.tenant, ask.entity)),
+                encode_head(
+                    Entry(at, digest, ask.source, ask.request_id, reply, ask.key_id, ask.tenant, ask.entity, withheld)
+                ),
                 salts[number * SALT_BYTES : (number + 1) * SALT_BYTES],
-                row.received,
+                row,
             )
-            for number, (ask, row, reply) in enumerate(zip(asks, rows, replies, strict=True))
+            for number, (ask, row, reply) in enumerate(zip(asks, received, replies, strict=True))
         ]
         self._journal.append(drafts)
         labels = [outcome.prediction for outcome in outcomes] if model.classifies else []
         self._listen(Scored(model.name, model.version, count, labels))
         return replies
+
+    def _keepable(self, model: LiveModel, rows: Sequence[Row]) -> tuple[list[bytes], tuple[str, ...]]:
+        """The rows as they may be kept, and the columns that were withheld from them."""
+        withheld = self._guard.withheld(model.schema) if self._guard is not None else ()
+        if self._guard is None or not withheld:
+            return [row.received for row in rows], ()
+        return [self._guard.guarded(model.schema, row.received) for row in rows], withheld
+
+
+def _answer(together: Sequence[_Waiting], replies: Sequence[bytes]) -> None:
+    start = 0
+    for asked in together:
+        end = start + len(asked.rows)
+        if not asked.answer.done():
+            asked.answer.set_result(replies[start] if asked.alone else replies[start:end])
+        start = end
+
+
+def _answer_when_stored(together: Sequence[_Waiting], replies: Sequence[bytes], error: Exception | None) -> None:
+    if error is None:
+        _answer(together, replies)
+    else:
+        _fail(together, error)
+
+
+def _outcomes(model: LiveModel, together: list[_Waiting]) -> list[Outcome]:
+    """Every row's outcome in order: what the cache knew, and the others scored."""
+    rows = [row for asked in together for row in asked.rows]
+    unknown = [row.encoded for row in rows if row.known is None]
+    scored = model.score(unknown) if unknown else []
+    if len(scored) == len(rows):
+        return scored
+    fresh = iter(scored)
+    return [next(fresh) if row.known is None else row.known for row in rows]
+
+
+def _is_over(asked: _Waiting, now: float) -> bool:
+    """Whether nobody waits for the answer any longer; whoever let its time pass is told."""
+    if asked.ask.deadline < now and not asked.answer.done():
+        asked.answer.set_exception(TooLate("the time that the request had is up; it was not scored"))
+    return asked.answer.done()
+
+
+def _fail(together: Sequence[_Waiting], error: Exception) -> None:
+    for asked in together:
+        if not asked.answer.done():
+            asked.answer.set_exception(error)
 
 
 def read_rows(model: LiveModel, body: bytes, *, max_rows: int, partial: bool = False) -> list[Row | Refused]:

@@ -27,6 +27,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Columns that must not be learnt from; an entry may join several names by commas."""
     keep: tuple[str, ...] = ()
     """Columns that stay as they are, though the data check would leave them out or take them for codes."""
+    sensitive: tuple[str, ...] = ()
+    """Columns whose values are never shown in errors, and kept in history as the setting `sensitive` says."""
     map: tuple[str, ...] = ()
     """How labels are mended, each `OLD=NEW`."""
     time: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl
 
@@ -11,9 +12,11 @@ import msgspec
 from rowcast.errors import RequestError
 from rowcast.serving.deployment import LiveModel
 from rowcast.serving.predictor import Ask, Predictor, Refused, Row, is_batch, read_rows
+from rowcast.web.access import allow_model
 from rowcast.web.edge import HotRoute, Request
 
 SOURCE = "native"
+HIT, MISS = ((b"x-cache", b"hit"),), ((b"x-cache", b"miss"),)
 ENTITY = re.compile(r"[\x20-\x7e]{1,128}").fullmatch
 
 _encode = msgspec.json.Encoder().encode
@@ -36,32 +39,54 @@ class NativeApi:
     def __init__(self, predictor: Predictor, *, max_rows: int) -> None:
         self._predictor = predictor
         self._max_rows = max_rows
-        self.routes = {
-            "/predict": HotRoute("/predict", "POST", self._answer(None)),
-            **{
-                f"/models/{model.name}/predict": HotRoute("/models/{name}/predict", "POST", self._answer(model.name))
-                for model in predictor.deployment.models()
-            },
-        }
+        self.routes: dict[str, HotRoute] = {"/predict": HotRoute("/predict", "POST", self._answer(None))}
         """By path, for the edge."""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Have a route for every live model, and for no other."""
+        live = {f"/models/{model.name}/predict": model.name for model in self._predictor.deployment.models()}
+        for path in self.routes.keys() - live.keys() - {"/predict"}:
+            del self.routes[path]
+        for path in live.keys() - self.routes.keys():
+            self.routes[path] = HotRoute("/models/{name}/predict", "POST", self._answer(live[path]))
 
     def _answer(self, name: str | None) -> Callable[[Request], Awaitable[bytes]]:
-        deployment, predict = self._predictor.deployment, self._predictor.predict
+        deployment, predict, caching = self._predictor.deployment, self._predictor.predict, self._predictor.caching
 
         def answer(request: Request) -> Awaitable[bytes]:  # no coroutine of its own: the caller awaits the prediction
+            caller = request.caller
+            if caller.models and name is not None:
+                allow_model(caller, name)  # before anybody can learn which models there are
             model = deployment.get(name)
+            if caller.models:
+                allow_model(caller, model.name)
             options = _options(request.query) if request.query else NO_OPTIONS
-            ask = Ask(SOURCE, request.request_id, "", "", options.entity)
+            ask = Ask(SOURCE, request.request_id, caller.key_id, caller.tenant, options.entity, request.deadline)
             body = request.body
             if b'"rows"' in body and is_batch(body):
-                return self._batch(model, body, ask, options)
-            return predict(model, Row(model.encoder.read(body), body), ask)
+                return self._batch(model, request, ask, options)
+            row = Row(model.encoder.read(body), body)
+            if caching and options.cache:
+                return self._cached(model, row, request, ask)
+            return predict(model, row, ask)
 
         return answer
 
-    async def _batch(self, model: LiveModel, body: bytes, ask: Ask, options: Options) -> bytes:
-        rows = read_rows(model, body, max_rows=self._max_rows, partial=options.partial)
+    async def _cached(self, model: LiveModel, row: Row, request: Request, ask: Ask) -> bytes:
+        (row,) = await self._predictor.recall(model, [row])
+        request.notes = HIT if row.known else MISS
+        return await self._predictor.predict(model, row, ask)
+
+    async def _batch(self, model: LiveModel, request: Request, ask: Ask, options: Options) -> bytes:
+        rows = read_rows(model, request.body, max_rows=self._max_rows, partial=options.partial)
+        if request.caller.meter is not None:
+            # One was taken when the request came in.
+            request.caller.meter.spend(len(rows) - 1, time.perf_counter(), len(rows))
         good = [row for row in rows if isinstance(row, Row)]
+        if self._predictor.caching and options.cache:
+            good = await self._predictor.recall(model, good)
+            request.notes = HIT if good and all(row.known for row in good) else MISS
         replies = iter(await self._predictor.predict_all(model, good, ask) if good else ())
         predictions = [
             msgspec.Raw(_encode({"errors": row.problems}) if isinstance(row, Refused) else next(replies))

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
+from rowcast.domain.access import Caller
+from rowcast.domain.selection import Selection
 from rowcast.errors import MethodNotAllowed, NotFound, RequestError, RowcastError
 from rowcast.serving.deployment import Deployment, LiveModel
+from rowcast.serving.export import TEXTS
 from rowcast.serving.history import History
+from rowcast.serving.history import selection as history_selection
 from rowcast.version import VERSION
 from rowcast.web import openapi, problems
+from rowcast.web.access import allow_model
+from rowcast.web.member import Member
 
 STATIC = Path(__file__).parent / "static"
 # Swagger UI and ReDoc write style attributes and draw icons from data URLs.
@@ -54,6 +61,32 @@ REDOC = PAGE.format(
 )
 
 Page = Annotated[int, Query(ge=1, le=1000, description="Entries a page.")]
+Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the page before.")]
+Format = Annotated[str, Query(description="`jsonl` or `csv`.")]
+EXPORTED = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
+CHOICES = ("model", "version", "label", "entity", "since", "until")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The filters of history, as a query string says them."""
+
+    model: Annotated[str | None, Query(max_length=64)] = None
+    version: Annotated[int | None, Query(ge=1, le=2**31)] = None
+    label: Annotated[str | None, Query(max_length=500)] = None
+    entity: Annotated[str | None, Query(max_length=128)] = None
+    since: Annotated[str | None, Query(max_length=40, description="RFC 3339 or a date; included.")] = None
+    until: Annotated[str | None, Query(max_length=40, description="RFC 3339 or a date; not included.")] = None
+
+    def selection(self, tenant: str | None) -> Selection:
+        """What is selected, of one tenant or of all."""
+        return history_selection(tenant=tenant, **asdict(self))
+
+
+def _refuse_unknown(request: Request, known: Sequence[str]) -> None:
+    for name in request.query_params:
+        if name not in known:
+            raise RequestError(f"there is no option {name[:40]!r}; known are {', '.join(known)}", slug="bad-option")
 
 
 class Json(Response):
@@ -78,26 +111,31 @@ class Health:
         return {name: check() or "ok" for name, check in self._checks.items()}
 
 
-def cold_app(deployment: Deployment, history: History, health: Health, metrics: Callable[[], bytes]) -> FastAPI:
+def cold_app(
+    deployment: Deployment, history: History, health: Health, member: Member, metrics: Callable[[], bytes]
+) -> FastAPI:
     """Everything but predictions."""
     app = FastAPI(title="Rowcast", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _explain_errors(app)
-    _model_routes(app, deployment)
+    _model_routes(app, deployment, member)
     _history_routes(app, history)
-    _health_routes(app, deployment, health, metrics)
+    _health_routes(app, deployment, health, member, metrics)
     _pages(app, deployment)
     return app
 
 
-def _model_routes(app: FastAPI, deployment: Deployment) -> None:
+def _model_routes(app: FastAPI, deployment: Deployment, member: Member) -> None:
     @app.get("/models", tags=["models"], summary="Every model that is served")
-    def models() -> Response:
-        return Json({"models": [describe(model, deployment) for model in deployment.models()]})
+    def models(request: Request) -> Response:
+        known = [model for model in deployment.models() if caller(request).may_use(model.name)]
+        return Json({"models": [describe(model, deployment) for model in known]})
 
     @app.get("/models/info", tags=["models"], summary="The default model: schema, metrics, parity")
-    def default_model() -> Response:
-        return Json(describe(deployment.get(None), deployment))
+    def default_model(request: Request) -> Response:
+        model = deployment.get(None)
+        allow_model(caller(request), model.name)
+        return Json(describe(model, deployment))
 
     @app.get("/models/{name}", tags=["models"], summary="One model: schema, metrics, parity")
     def one_model(name: str, request: Request) -> Response:
@@ -108,37 +146,68 @@ def _model_routes(app: FastAPI, deployment: Deployment) -> None:
             return Response(status_code=304, headers={"etag": etag})
         return Json(describe(model, deployment), headers={"etag": etag})
 
+    @app.post("/models/reload", tags=["models"], summary="Follow the registry now; each worker's state")
+    async def reload() -> Response:
+        found = await member.reload()
+        return Json(found, status_code={"ok": 200, "failed": 409, "pending": 503}[found.status])
+
     @app.post("/models/{name}/predict", include_in_schema=False)
     def not_served(name: str) -> Response:
         deployment.get(name)  # raises: the models that are served are answered before this app is asked
         raise NotFound("there is nothing at this address; see /docs")
 
     @app.get("/sample", tags=["models"], summary="A row that the default model takes")
-    def sample() -> Response:
-        return Json(deployment.get(None).example())
+    def sample(request: Request) -> Response:
+        model = deployment.get(None)
+        allow_model(caller(request), model.name)
+        return Json(model.example())
 
 
 def _history_routes(app: FastAPI, history: History) -> None:
     @app.get("/predictions", tags=["history"], summary="Predictions, newest first")
-    def predictions(limit: Page = 50, before: str | None = None, model: str | None = None) -> Response:
-        found = history.latest(limit, before, model)
-        return Json({"predictions": found, "next": found[-1].id if len(found) == limit else None})
+    def predictions(
+        request: Request, chosen: Annotated[Chosen, Depends()], limit: Page = 50, cursor: Cursor = None
+    ) -> Response:
+        _refuse_unknown(request, [*CHOICES, "limit", "cursor"])
+        return Json(history.page(limit, chosen.selection(caller(request).sees), cursor))
+
+    @app.get("/predictions/export", tags=["history"], summary="Predictions as a file, newest first")
+    def export(request: Request, chosen: Annotated[Chosen, Depends()], format: Format = "jsonl") -> Response:  # noqa: A002
+        _refuse_unknown(request, [*CHOICES, "format"])
+        if format not in TEXTS:
+            hint = "; Parquet is written by `rowcast history export`" if format == "parquet" else ""
+            raise RequestError(f"format: {format[:40]!r} is not one of {', '.join(TEXTS)}{hint}", slug="bad-option")
+        name = f"predictions.{format}"
+        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        pieces = TEXTS[format](history.select(chosen.selection(caller(request).sees)))
+        return StreamingResponse(pieces, headers=headers, media_type=EXPORTED[format])
 
     @app.get("/predictions/{prediction_id}", tags=["history"], summary="One prediction with its evidence")
-    def prediction(prediction_id: str) -> Response:
-        found = history.get(prediction_id.lower())
+    def prediction(prediction_id: str, request: Request) -> Response:
+        found = history.get(prediction_id.lower(), caller(request).sees)
         if found is None:
             raise NotFound(f"there is no prediction {prediction_id[:64]!r} in history")
         return Json(found)
 
 
-def _health_routes(app: FastAPI, deployment: Deployment, health: Health, metrics: Callable[[], bytes]) -> None:
-    @app.get("/health", tags=["health"], summary="Every part, with what is wrong")
+def _health_routes(
+    app: FastAPI, deployment: Deployment, health: Health, member: Member, metrics: Callable[[], bytes]
+) -> None:
+    @app.get("/health", tags=["health"], summary="Every part and every worker, with what is wrong")
     def everything() -> Response:
-        checks = health.report()
-        fine = health.ready and all(state == "ok" for state in checks.values())
+        workers = member.workers()
+        ill = [f"worker {found.worker} is {found.state}" for found in workers if found.state != "ready"]
+        checks = {**health.report(), "workers": "; ".join(ill) or "ok"}
         models = [f"{model.name}@{model.version}" for model in deployment.models()]
-        body = {"status": "ok" if fine else "degraded", "ready": health.ready, "models": models, "checks": checks}
+        ready = health.ready and bool(models)
+        fine = ready and all(state == "ok" for state in checks.values())
+        body = {
+            "status": "ok" if fine else "degraded",
+            "ready": ready,
+            "models": models,
+            "checks": checks,
+            "workers": workers,
+        }
         return Json(body, status_code=200 if fine else 503)
 
     @app.get("/health/live", tags=["health"], summary="The process answers")
@@ -174,6 +243,12 @@ def _pages(app: FastAPI, deployment: Deployment) -> None:
     @app.get("/redoc", include_in_schema=False)
     async def redoc() -> Response:
         return HTMLResponse(REDOC, headers={"content-security-policy": DOCS_POLICY})
+
+
+def caller(request: Request) -> Caller:
+    """Who asks; the edge has let him in."""
+    found: Caller = request.scope["state"]["caller"]
+    return found
 
 
 def describe(model: LiveModel, deployment: Deployment) -> dict[str, Any]:

@@ -1,41 +1,67 @@
-"""The outermost ASGI callable: request id, bounds, headers, errors and events for every route, written once.
+"""The outermost ASGI callable: request id, access, bounds, headers, errors and events for every route, written once.
 
 Hot routes are answered here from a table; everything else goes to the cold app (FastAPI, whose router and middleware
-would cost each prediction about 70 µs).
+would cost each prediction about 70 µs). A hot request with none of the `UNUSUAL` headers takes the short way, which
+knows nothing of them; `bench/serve.py` holds its cost.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import msgspec
 import structlog
 
+from rowcast.domain.access import Caller, Meter
+from rowcast.domain.access import Scope as KeyScope
 from rowcast.domain.events import Answered, Listener
-from rowcast.errors import BodyError, MethodNotAllowed, RequestError, RowcastError
-from rowcast.web import problems
+from rowcast.errors import BodyError, MethodNotAllowed, Overloaded, RequestError, RowcastError, TooLate
+from rowcast.web import bodies, problems
+from rowcast.web.access import Gate, Headers, require
+from rowcast.web.repeats import Once
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 Lifespan = Callable[[Receive, Send], Awaitable[None]]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
-NOSNIFF = (b"x-content-type-options", b"nosniff")
 JSON = b"application/json"
-JSON_ONLY: Headers = [(b"content-type", JSON)]
+UNUSUAL = frozenset((b"origin", b"traceparent", b"content-encoding", b"x-request-timeout", b"idempotency-key"))
+NO_EXTENSIONS: Mapping[str, Any] = {}
+REPLY = "rowcast.reply"
+"""The ASGI extension of `web/protocol.py`."""
+# What a hot reply's head says besides its length and id; the whole head in one formatting.
+HOT_HEADERS: Headers = [
+    (b"content-type", JSON),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+]
+HOT_HEAD = (
+    b"HTTP/1.1 200 OK\r\n"
+    + b"".join(b"%s: %s\r\n" % header for header in HOT_HEADERS)
+    + b"content-length: %d\r\nx-request-id: %b\r\n"
+)
+# What every other reply says unless it says otherwise itself.
+COLD_HEADERS: Headers = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-cache"),
+]
 
 log = structlog.get_logger("rowcast.web")
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct):
     """A request with its body read, inside all bounds."""
 
     path: str
@@ -43,6 +69,11 @@ class Request(msgspec.Struct, frozen=True):
     headers: dict[bytes, bytes]
     body: bytes
     request_id: str
+    caller: Caller = Caller()
+    deadline: float = math.inf
+    """By `time.perf_counter`: nobody waits for the answer any longer."""
+    notes: Sequence[tuple[bytes, bytes]] = ()
+    """Headers that the answer wants to have."""
 
 
 class HotRoute(msgspec.Struct, frozen=True):
@@ -51,10 +82,31 @@ class HotRoute(msgspec.Struct, frozen=True):
     name: str
     method: str
     answer: Callable[[Request], Awaitable[bytes]]
+    scope: KeyScope = "predict"
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """How much, and how long."""
+
+    max_body: int
+    wait_seconds: float = math.inf
+    """A request that has waited longer is not scored any more."""
 
 
 class ClientGone(Exception):
     """The caller hung up before it had sent everything."""
+
+
+class Arrived(msgspec.Struct):
+    """What is known of a request from its head, and what its reply will say besides its answer."""
+
+    scope: Scope
+    path: str
+    headers: dict[bytes, bytes]
+    request_id: str
+    started: float
+    extra: Headers
+    meter: Meter | None = None
 
 
 class Edge:
@@ -66,8 +118,10 @@ class Edge:
         cold: ASGIApp,
         lifespan: Lifespan,
         listen: Listener,
+        gate: Gate,
+        once: Once,
+        bounds: Bounds,
         *,
-        max_body: int,
         root_path: str,
         request_id_prefix: str,
     ) -> None:
@@ -75,67 +129,129 @@ class Edge:
         self._cold = cold
         self._lifespan = lifespan
         self._listen = listen
-        self._max_body = max_body
+        self._gate = gate
+        self._once = once
+        self._max_body = bounds.max_body
+        self._wait = bounds.wait_seconds
         self._root_path = root_path
         self._request_id_prefix = request_id_prefix
         self._numbers = itertools.count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, or run the lifespan."""
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-            return
         if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1000})
+            await self._not_http(scope, receive, send)
             return
         started = time.perf_counter()
         path: str = scope["path"]
         if root := scope.get("root_path") or self._root_path:
             path = _below(path, root)
         headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id")
-        request_id = (
-            given.decode()
-            if given is not None and REQUEST_ID(given)
-            else f"{self._request_id_prefix}-{next(self._numbers):x}"
-        )
+        request_id = self._request_id(headers)
         route = self._hot.get(path)
-        if route is None:
-            await self._forward(scope, receive, send, path, headers, request_id, started)
+        if route is None or scope["method"] != route.method or not UNUSUAL.isdisjoint(headers):
+            await self._other(Arrived(scope, path, headers, request_id, started, []), route, receive, send)
             return
+        # HOT from here on.
+        meter = None
         try:
-            if scope["method"] != route.method:
-                raise MethodNotAllowed(route.method)
+            caller = self._gate.admit(headers, scope)
+            require(caller, route.scope)
+            meter = caller.meter
+            if meter is not None:
+                meter.spend(1, started)
             if headers.get(b"content-type", JSON) != JSON:
                 _expect_json(headers[b"content-type"])
             message = await receive()
             body = message.get("body", b"")
             if message.get("more_body") or len(body) > self._max_body or message["type"] != "http.request":
                 body = await self._rest_of_body(message, receive, headers)
-            reply = await route.answer(Request(path, scope["query_string"], headers, body, request_id))
-            status, extra = 200, JSON_ONLY
+            request = Request(path, scope["query_string"], headers, body, request_id, caller, started + self._wait)
+            reply = await route.answer(request)
         except ClientGone:
             return
         except Exception as error:
-            status, reply, extra = self._explain(error, request_id, path)
-        length = (b"content-length", b"%d" % len(reply))
-        # uvicorn checks each header with two regular expressions: three headers a reply, no more
-        sent = [*extra, length, (b"x-request-id", request_id.encode())]
-        await send({"type": "http.response.start", "status": status, "headers": sent})
-        await send({"type": "http.response.body", "body": reply})
-        self._listen(Answered(route.name, route.method, status, time.perf_counter() - started))
+            arrived = Arrived(scope, path, headers, request_id, started, [], meter)
+            status = await self._refuse(arrived, error, send)
+            self._listen(Answered(route.name, route.method, status, time.perf_counter() - started))
+            return
+        whole = (scope.get("extensions") or NO_EXTENSIONS).get(REPLY)
+        head = _hot_head(request, len(reply), started)
+        if whole is None or not whole(head, reply):
+            await _send(send, 200, _listed(head), reply)
+        self._listen(Answered(route.name, route.method, 200, time.perf_counter() - started))
 
-    async def _forward(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        path: str,
-        headers: dict[bytes, bytes],
-        request_id: str,
-        started: float,
-    ) -> None:
-        """Let the cold app answer, inside the same bounds and with the same headers."""
+    async def _not_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    def _request_id(self, headers: dict[bytes, bytes]) -> str:
+        """The caller's id for this request where it can be used, else one of ours."""
+        given = headers.get(b"x-request-id")
+        if given is not None and REQUEST_ID(given):
+            return given.decode()
+        return f"{self._request_id_prefix}-{next(self._numbers):x}"
+
+    async def _other(self, arrived: Arrived, route: HotRoute | None, receive: Receive, send: Send) -> None:
+        """Whatever is not the short way."""
+        scope, headers, name = arrived.scope, arrived.headers, route.name if route else "unmatched"
+        method = scope["method"]
+        try:
+            if b"origin" in headers:
+                answer = self._gate.preflight(headers, method)
+                if answer is not None:
+                    await _send(send, 204, [*answer, (b"x-request-id", arrived.request_id.encode())], b"")
+                    self._listen(Answered("preflight", method, 204, time.perf_counter() - arrived.started))
+                    return
+                arrived.extra += self._gate.cross_origin(headers, method)
+            if b"traceparent" in headers:
+                arrived.extra.append((b"traceparent", bodies.traced(headers[b"traceparent"])))
+            if route is None:
+                status, name = await self._forward(arrived, receive, send)
+            else:
+                status = await self._answer(arrived, route, receive, send)
+        except ClientGone:
+            return
+        except Exception as error:
+            status = await self._refuse(arrived, error, send)
+        self._listen(Answered(name, method, status, time.perf_counter() - arrived.started))
+
+    async def _answer(self, arrived: Arrived, route: HotRoute, receive: Receive, send: Send) -> int:
+        """A hot route, with everything that a request may carry."""
+        headers, scope = arrived.headers, arrived.scope
+        caller = self._gate.admit(headers, scope)
+        require(caller, route.scope)
+        self._spend(arrived, caller)
+        if scope["method"] != route.method:
+            raise MethodNotAllowed(route.method)
+        _expect_json(headers.get(b"content-type", JSON))
+        deadline = arrived.started + self._wait
+        if b"x-request-timeout" in headers:
+            deadline = min(deadline, bodies.deadline(headers[b"x-request-timeout"], arrived.started))
+        body = await self._body(arrived, receive)
+        query = scope["query_string"]
+        request = Request(arrived.path, query, headers, body, arrived.request_id, caller, deadline)
+        key = headers.get(b"idempotency-key")
+        if key is None:
+            reply = await route.answer(request)
+        else:
+            reply, again = await self._once.answer(
+                key, caller, arrived.path, query, body, lambda: route.answer(request)
+            )
+            request.notes = [*request.notes, (b"idempotency-replayed", b"true" if again else b"false")]
+        await _send(send, 200, [*HOT_HEADERS, *self._last_headers(arrived), *request.notes], reply)
+        return 200
+
+    async def _forward(self, arrived: Arrived, receive: Receive, send: Send) -> tuple[int, str]:
+        """Let the cold app answer, inside the same bounds and with the same headers; its status and route."""
+        scope, path = arrived.scope, arrived.path
+        caller = Caller()
+        if not self._gate.is_open(path):
+            caller = self._gate.admit(arrived.headers, scope)
+            if self._gate.check(caller, scope["method"], path) is not None:
+                self._spend(arrived, caller)
         status = 500
         begun = False
 
@@ -143,36 +259,59 @@ class Edge:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), NOSNIFF]
+                given = message["headers"]
+                names = {name.lower() for name, _ in given}
+                missing = [header for header in COLD_HEADERS if header[0] not in names]
+                message["headers"] = [*given, *missing, *self._last_headers(arrived)]
             await send(message)
 
         # A copy: the server looks at its own scope to know that a HEAD gets no body.
         root = scope.get("root_path") or self._root_path
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        state = {**scope.get("state", {}), "request_id": request_id}
+        state = {**scope.get("state", {}), "request_id": arrived.request_id, "caller": caller}
         scope = {**scope, "state": state, "root_path": root, "path": root + path, "method": method}
+        body: bytes | None = await self._body(arrived, receive)
+
+        async def replay_body() -> Message:
+            nonlocal body
+            if body is None:
+                return await receive()
+            whole, body = body, None
+            return {"type": "http.request", "body": whole, "more_body": False}
+
         try:
-            body: bytes | None = await self._rest_of_body(await receive(), receive, headers)
-
-            async def replay_body() -> Message:
-                nonlocal body
-                if body is None:
-                    return await receive()
-                whole, body = body, None
-                return {"type": "http.request", "body": whole, "more_body": False}
-
             await self._cold(scope, replay_body, send_with_headers)
-        except ClientGone:
-            return
         except Exception as error:
             if begun:
                 raise
-            status, reply, extra = self._explain(error, request_id, path)
-            extra.append((b"content-length", b"%d" % len(reply)))
-            await send_with_headers({"type": "http.response.start", "status": status, "headers": extra})
-            await send_with_headers({"type": "http.response.body", "body": reply})
-        route = getattr(scope.get("route"), "path", "unmatched")
-        self._listen(Answered(route, scope["method"], status, time.perf_counter() - started))
+            status = await self._refuse(arrived, error, send)
+        return status, getattr(scope.get("route"), "path", "unmatched")
+
+    async def _refuse(self, arrived: Arrived, error: Exception, send: Send) -> int:
+        """Answer with a problem; its status."""
+        if isinstance(error, TooLate) and b"x-request-timeout" not in arrived.headers:
+            error = Overloaded(f"the request waited for more than {self._wait:g} s and was not scored; try again")
+        status, reply, extra = problems.answer(error, arrived.request_id)
+        if not isinstance(error, RowcastError) or status == 500:
+            log.error("request failed", request_id=arrived.request_id, path=arrived.path, exc_info=error)
+        await _send(send, status, [*extra, *COLD_HEADERS, *self._last_headers(arrived)], reply)
+        return status
+
+    def _last_headers(self, arrived: Arrived) -> Headers:
+        """What every reply says of its request."""
+        quota = [] if arrived.meter is None else _listed(arrived.meter.headers(arrived.started))
+        return [(b"x-request-id", arrived.request_id.encode()), *arrived.extra, *quota]
+
+    def _spend(self, arrived: Arrived, caller: Caller) -> None:
+        arrived.meter = caller.meter
+        if caller.meter is not None:
+            caller.meter.spend(1, arrived.started)
+
+    async def _body(self, arrived: Arrived, receive: Receive) -> bytes:
+        """The body, unpacked."""
+        body = await self._rest_of_body(await receive(), receive, arrived.headers)
+        encoding = arrived.headers.get(b"content-encoding")
+        return body if encoding is None else bodies.unpacked(body, encoding, self._max_body)
 
     async def _rest_of_body(self, message: Message, receive: Receive, headers: dict[bytes, bytes]) -> bytes:
         """The whole body that `message` begins; refused as soon as it is known to be too large."""
@@ -194,11 +333,27 @@ class Edge:
     def _too_large(self) -> BodyError:
         return BodyError(f"the body is larger than {self._max_body} bytes; send fewer rows", slug="body-too-large")
 
-    def _explain(self, error: Exception, request_id: str, path: str) -> tuple[int, bytes, Headers]:
-        answer = problems.answer(error, request_id)
-        if not isinstance(error, RowcastError) or answer[0] == 500:
-            log.error("request failed", request_id=request_id, path=path, exc_info=error)
-        return answer
+
+async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    length = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _hot_head(request: Request, length: int, now: float) -> bytes:
+    """The head of a hot reply as it goes over the wire, without the blank line at its end. HOT."""
+    head = HOT_HEAD % (length, request.request_id.encode())
+    if request.caller.meter is not None:
+        head += request.caller.meter.headers(now)
+    if request.notes:
+        head += b"".join([b"%b: %b\r\n" % header for header in request.notes])
+    return head
+
+
+def _listed(head: bytes) -> Headers:
+    """Headers as ASGI has them, from lines as they go over the wire; the first line and the length left out."""
+    pairs = [line.split(b": ", 1) for line in head.split(b"\r\n")[:-1] if not line.startswith(b"HTTP/1.1 ")]
+    return [(name, value) for name, value in pairs if name != b"content-length"]
 
 
 def _below(path: str, root: str) -> str:

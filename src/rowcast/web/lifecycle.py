@@ -15,6 +15,8 @@ from rowcast.errors import RowcastError
 from rowcast.ports import Journal
 from rowcast.web.app import Health
 from rowcast.web.edge import ASGIApp, Receive, Scope, Send
+from rowcast.web.member import Member
+from rowcast.web.watch import Watch
 
 LOOK_EVERY_SECONDS = 1.0
 YOUNG_OBJECTS = 20_000
@@ -72,15 +74,36 @@ class Indexer:
 class Lifecycle:
     """Starts and stops what runs beside the requests."""
 
-    def __init__(self, health: Health, journal: Journal, indexer: Indexer) -> None:
+    def __init__(
+        self,
+        health: Health,
+        journal: Journal,
+        indexer: Indexer | None,
+        member: Member,
+        watch: Watch,
+        begin: Callable[[], None],
+        end: Callable[[], None],
+    ) -> None:
         self._health = health
+        self._watch = watch
         self._journal = journal
         self._indexer = indexer
+        self._member = member
+        self._begin = begin
+        self._end = end
+
+    def drain(self) -> None:
+        """Ready no more: what was received is still answered."""
+        self._health.ready = False
+        self._member.drain()
 
     async def __call__(self, receive: Receive, send: Send) -> None:
         """The ASGI lifespan."""
         await receive()
-        self._indexer.start()
+        if self._indexer is not None:
+            self._indexer.start()
+        self._watch.start()
+        self._begin()
         self._health.ready = True
         # What exists now stays: the collector need not walk it again and again while requests come and go.
         gc.collect()
@@ -88,9 +111,13 @@ class Lifecycle:
         gc.set_threshold(YOUNG_OBJECTS)
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self._health.ready = False
+        self.drain()
+        await self._watch.stop()
         self._journal.close()
-        await self._indexer.stop()
+        if self._indexer is not None:
+            await self._indexer.stop()
+        await self._member.stop()
+        self._end()
         await send({"type": "lifespan.shutdown.complete"})
 
 

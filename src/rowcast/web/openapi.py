@@ -8,9 +8,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from rowcast.serving.deployment import Deployment, LiveModel
+from rowcast.web import replies
 from rowcast.web.problems import STATUS, TITLES
 
-PROBLEM = {
+PROBLEM: dict[str, Any] = {
     "type": "object",
     "required": ["type", "title", "status", "detail", "instance"],
     "properties": {
@@ -40,10 +41,43 @@ PROBLEM = {
 # The slug is the example that the pages show.
 REFUSALS = {
     "400": ("malformed-body", "The body or an option is malformed"),
+    "404": ("model-not-found", "The model is not served any more"),
+    "408": ("request-timeout", "The request took too long to arrive"),
+    "409": ("repeat-in-flight", "The first request with this Idempotency-Key is not answered yet"),
     "413": ("body-too-large", "The body is too large"),
-    "415": ("unsupported-media-type", "The body is not JSON"),
-    "422": ("invalid-row", "A row does not fit the model; every error of every row is listed"),
+    "415": ("unsupported-media-type", "The body is not JSON, or packed in a way that is not known"),
+    "422": (
+        "invalid-row",
+        "A row does not fit the model; every error of every row is listed. Or `repeat-differs`: see Idempotency-Key",
+    ),
+    "429": ("over-quota", "The quota of the key is used up"),
+    "431": ("head-too-large", "The head of the request is too large"),
     "503": ("overloaded", "Overloaded or not able to record; try again"),
+    "504": ("too-late", "The time of X-Request-Timeout is up; not scored"),
+}
+WHOLE_TEXT = {"type": "string", "pattern": "^[0-9]+$"}
+SAID: dict[str, Any] = {
+    "Retry-After": {"description": "Seconds after which it may be tried again.", "schema": WHOLE_TEXT},
+    "WWW-Authenticate": {"description": "How to send a key.", "schema": {"type": "string"}},
+    "X-Cache": {"description": "Where a cache is on: `hit` or `miss`.", "schema": {"enum": ["hit", "miss"]}},
+    "Idempotency-Replayed": {
+        "description": "Where an Idempotency-Key was sent: whether this is the reply to an earlier request.",
+        "schema": {"enum": ["true", "false"]},
+    },
+}
+SAID_WITH = {401: ("WWW-Authenticate",), 409: ("Retry-After",), 429: ("Retry-After",), 503: ("Retry-After",)}
+HEADERS: dict[str, Any] = {
+    "X-Request-ID": {
+        "description": "The request's id, yours or a new one.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+    },
+    "RateLimit-Policy": {"description": "The key's quota.", "schema": {"type": "string"}},
+    "RateLimit": {"description": "Rows left, and seconds until the quota is whole.", "schema": {"type": "string"}},
+    "traceparent": {"description": "Our part of the trace that came.", "schema": {"type": "string"}},
+}
+SECURITY: dict[str, Any] = {
+    "key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "Made by `rowcast keys create`."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The same key."},
 }
 TAGS = {
     "predictions": "One row, or `rows`, in and predictions out, each kept before it is sent.",
@@ -70,7 +104,34 @@ OPTIONS = [
         "description": "Your own reference, such as an application number; kept in history.",
         "schema": {"type": "string", "maxLength": 128},
     },
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "The same key and request again get the first reply; for a day.",
+        "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
+    },
+    {
+        "name": "X-Request-Timeout",
+        "in": "header",
+        "description": "Seconds that you will wait; what has not been scored by then is not.",
+        "schema": {"type": "string", "pattern": "^[1-9][0-9]{0,2}(\\.[0-9]{1,9})?$"},
+    },
+    {
+        "name": "X-Request-ID",
+        "in": "header",
+        "description": "Your own id of this request; it is in the reply, in history and in logs.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+    },
 ]
+
+
+REFUSED: dict[str, Any] = {
+    "type": "object",
+    "properties": {"errors": PROBLEM["properties"]["errors"]},
+    "required": ["errors"],
+    "additionalProperties": False,
+}
+"""In the place of a prediction, with `partial=true`."""
 
 
 def document(app: FastAPI, deployment: Deployment, root_path: str = "") -> dict[str, Any]:
@@ -79,10 +140,11 @@ def document(app: FastAPI, deployment: Deployment, root_path: str = "") -> dict[
     tags: list[dict[str, Any]] = [{"name": name, "description": text} for name, text in TAGS.items()]
     made = get_openapi(title=app.title, version=app.version, routes=app.routes, servers=servers, tags=tags)
     paths = made.setdefault("paths", {})
-    schemas: dict[str, Any] = {"Problem": PROBLEM}
-    made["components"] = {"schemas": schemas}
+    schemas: dict[str, Any] = {"Problem": PROBLEM, **replies.components()}
+    made["components"] = {"schemas": schemas, "securitySchemes": SECURITY}
     for path, item in paths.items():
-        _mend_responses(path, item["get"])
+        for operation in item.values():
+            _mend_responses(path, operation)
     for model in deployment.models():
         schemas[f"{model.name}.row"] = model.schema.json_schema()
         schemas[f"{model.name}.prediction"] = prediction_schema(model)
@@ -96,8 +158,7 @@ def _mend_responses(path: str, operation: dict[str, Any]) -> None:
     """What a cold route really answers: FastAPI knows neither our errors nor what a plain response holds."""
     responses = operation["responses"]
     responses.pop("422", None)  # FastAPI's own error; a wrong option gets our 400
-    kind, schema = ("text/plain", "string") if path == "/metrics" else ("application/json", "object")
-    fine = {"description": operation["summary"], "content": {kind: {"schema": {"type": schema}}}}
+    fine = {"description": operation["summary"], "headers": HEADERS, "content": replies.reply(path)}
     responses["200"] = fine
     places = {parameter["in"] for parameter in operation.get("parameters", [])}
     if "query" in places:
@@ -107,8 +168,25 @@ def _mend_responses(path: str, operation: dict[str, Any]) -> None:
     elif "path" in places:
         slug = "model-not-found" if path.startswith("/models") else "not-found"
         responses["404"] = _refusal(slug, TITLES[slug])
+    if path == "/models/{name}":
+        responses["304"] = {"description": "Not changed: `If-None-Match` named its ETag"}
     if path in ("/health", "/health/ready"):
         responses["503"] = {**fine, "description": "The same, when not all is well"}
+    if path == "/models/reload":
+        responses["409"] = {**fine, "description": "The same, when a version cannot be served and the old one stays"}
+        responses["503"] = {**fine, "description": "The same, when a worker has not followed in time"}
+    if path.startswith("/predictions"):
+        responses["503"] = _refusal("unavailable", "The store does not answer")
+        responses["429"] = _refusal("over-quota", "The quota of the key is used up")
+    if path not in replies.OPEN_ROUTES:
+        _need_key(operation)
+
+
+def _need_key(operation: dict[str, Any]) -> None:
+    """A key is needed, where the server has keys; `{}` is a server that has none."""
+    operation["security"] = [{}, {"key": []}, {"bearer": []}]
+    operation["responses"]["401"] = _refusal("unauthorized", "A good key is needed")
+    operation["responses"]["403"] = _refusal("forbidden", "The key, or the origin of the page, is not for this")
 
 
 def _refusal(slug: str, description: str) -> dict[str, Any]:
@@ -124,7 +202,8 @@ def _refusal(slug: str, description: str) -> dict[str, Any]:
         message = "is required; it had no missing values in training"
         example["errors"] = [{"column": "income", "code": "missing", "message": message}]
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
-    return {"description": description, "content": {"application/problem+json": content}}
+    headers = {**HEADERS, **{name: SAID[name] for name in SAID_WITH.get(STATUS[slug], ())}}
+    return {"description": description, "headers": headers, "content": {"application/problem+json": content}}
 
 
 def prediction_schema(model: LiveModel) -> dict[str, Any]:
@@ -150,7 +229,8 @@ def prediction_schema(model: LiveModel) -> dict[str, Any]:
         }
     required = list(properties)
     example = _example(model)
-    warning = {"type": "object", "properties": {key: {"type": "string"} for key in ("column", "code", "message")}}
+    words = ("column", "code", "message")
+    warning = replies.closed(**{word: {"type": "string"} for word in words})
     properties["warnings"] = {"type": "array", "items": warning}
     properties["cached"] = {"type": "boolean"}
     return {
@@ -196,7 +276,7 @@ def _operation(model: LiveModel, *, default: bool = False) -> dict[str, Any]:
         "properties": {
             "model": {"const": model.name},
             "version": {"type": "integer"},
-            "predictions": {"type": "array", "items": prediction},
+            "predictions": {"type": "array", "items": {"anyOf": [prediction, REFUSED]}},
         },
         "required": ["model", "version", "predictions"],
         "additionalProperties": False,
@@ -206,11 +286,12 @@ def _operation(model: LiveModel, *, default: bool = False) -> dict[str, Any]:
     responses: dict[str, Any] = {
         "200": {
             "description": "Predictions, each already kept in history",
+            "headers": {**HEADERS, "X-Cache": SAID["X-Cache"], "Idempotency-Replayed": SAID["Idempotency-Replayed"]},
             "content": {"application/json": {"schema": {"anyOf": [prediction, answered]}}},
         }
     }
     responses.update({status: _refusal(slug, description) for status, (slug, description) in REFUSALS.items()})
-    return {
+    operation: dict[str, Any] = {
         "tags": ["predictions"],
         "summary": f"Predict {target} with {model.name}" + (" (the default model)" if default else ""),
         "operationId": "predict" if default else f"predict_{model.name}",
@@ -226,3 +307,5 @@ def _operation(model: LiveModel, *, default: bool = False) -> dict[str, Any]:
         },
         "responses": responses,
     }
+    _need_key(operation)
+    return operation

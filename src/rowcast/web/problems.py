@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
-from rowcast.errors import InvalidRows, MethodNotAllowed, RowcastError
+from rowcast.errors import InvalidRows, MethodNotAllowed, OverQuota, RowcastError
 
 CONTENT_TYPE = b"application/problem+json"
+PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 RETRY_AFTER_SECONDS = 1
 
 STATUS = {
@@ -17,17 +19,29 @@ STATUS = {
     "too-deep": 400,
     "bad-option": 400,
     "bad-request": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "cross-origin": 403,
     "not-found": 404,
     "model-not-found": 404,
     "method-not-allowed": 405,
+    "request-timeout": 408,
+    "repeat-in-flight": 409,
     "body-too-large": 413,
     "unsupported-media-type": 415,
+    "unsupported-encoding": 415,
     "invalid-row": 422,
     "not-an-object": 422,
     "no-rows": 422,
     "too-many-rows": 422,
+    "repeat-differs": 422,
+    "over-quota": 429,
+    "head-too-large": 431,
     "overloaded": 503,
     "unavailable": 503,
+    "disk-low": 503,
+    "not-stored": 503,
+    "too-late": 504,
 }
 TITLES = {
     "malformed-body": "The body is not JSON",
@@ -35,17 +49,29 @@ TITLES = {
     "too-deep": "The JSON is nested too deeply",
     "bad-option": "An option cannot be used like this",
     "bad-request": "The request cannot be answered as sent",
+    "unauthorized": "A good key is needed",
+    "forbidden": "The key is not for this",
+    "cross-origin": "A page of another origin may not do this",
     "not-found": "There is nothing here",
     "model-not-found": "There is no such model",
     "method-not-allowed": "This address does not take that method",
+    "request-timeout": "The request took too long to arrive",
+    "repeat-in-flight": "The first request with this Idempotency-Key is not answered yet",
     "body-too-large": "The body is too large",
     "unsupported-media-type": "The body must be JSON",
+    "unsupported-encoding": "The body is packed in a way that is not known",
     "invalid-row": "The row does not fit the model",
     "not-an-object": "The body must be a JSON object",
     "no-rows": "There are no rows",
     "too-many-rows": "There are too many rows",
+    "repeat-differs": "The Idempotency-Key was used for another request",
+    "over-quota": "The quota is used up",
+    "head-too-large": "The head of the request is too large",
     "overloaded": "Too much is waiting already",
     "unavailable": "A part that is needed does not answer",
+    "disk-low": "The disk of history is nearly full",
+    "not-stored": "The store did not take the prediction in time",
+    "too-late": "The time that the caller gave is up",
     "internal": "Something went wrong on our side",
 }
 
@@ -81,8 +107,14 @@ def answer(error: Exception, request_id: str) -> tuple[int, bytes, list[tuple[by
     """Status, body and headers for an error."""
     found = problem(error, request_id)
     headers = [(b"content-type", CONTENT_TYPE)]
-    if found.status == 503:
+    if found.status in (409, 503):
         headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
+    if isinstance(error, OverQuota) and error.seconds:
+        headers.append((b"retry-after", b"%d" % error.seconds))
+    if found.status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="rowcast"'))
+    if found.type.endswith(":unsupported-encoding"):
+        headers.append((b"accept-encoding", b"gzip, deflate, identity"))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allowed.encode()))
     return found.status, msgspec.json.encode(found), headers

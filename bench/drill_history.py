@@ -1,0 +1,363 @@
+"""Drill of history: what becomes of acknowledged predictions when disk, clock, store and journal misbehave.
+
+    python bench/drill_history.py                         every scenario as promised
+    python bench/drill_history.py --quick --only locked   one of them, in seconds
+
+Each scenario has a home and a server of its own and is asked all the while. At its end every acknowledged prediction
+must be in history exactly once, as it was answered, save those of a frame that was destroyed, and these must be named.
+To add a scenario, write a function that takes a `Drill` and yields `Check`s, and put it into SCENARIOS. `low` and
+`full` mount a small disk, which takes root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rowcast import examples, settings, wiring
+from rowcast.adapters.journal import FileJournal, FolderSpool
+from rowcast.adapters.sqlite import SqliteStore
+from rowcast.domain.chain import decode_head
+from rowcast.ports import Reference
+from rowcast.serving.deployment import Deployment
+from rowcast.serving.history import History
+from rowcast.serving.predictor import Ask, Predictor, Row
+
+ROWCAST = [sys.executable, "-m", "rowcast.cli"]
+PATIENCE = 60.0
+MEBIBYTE = 1024 * 1024
+
+
+class Check(NamedTuple):
+    """One promise: what was found, and what it must be at least or at most."""
+
+    name: str
+    found: float
+    most: float | None = None
+    least: float | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether it holds."""
+        return (self.most is None or self.found <= self.most) and (self.least is None or self.found >= self.least)
+
+
+class Drill:
+    """One scenario's home and server, and a client that never stops asking."""
+
+    def __init__(self, home: Path, models: Path, *, quick: bool) -> None:
+        self.home = home
+        self.quick = quick
+        self.answered: dict[str, dict[str, Any]] = {}
+        self.statuses: dict[int, int] = {}
+        home.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", "-r", models, home / "models"], check=True)
+        columns = {name: cells for name, cells in examples.loans(200, 7).items() if name != "loan_status"}
+        self.rows = [
+            json.dumps(dict(zip(columns, cells, strict=True))).encode() for cells in zip(*columns.values(), strict=True)
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ending = threading.Event()
+        self._client: threading.Thread | None = None
+        self.address = ""
+
+    def start(self, **given: str) -> None:
+        """A server, and a client of it."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ROWCAST_")}
+        log = (self.home / "server.log").open("ab")
+        self._process = subprocess.Popen(
+            [*ROWCAST, "serve", "--json", "--port", "0", "--home", str(self.home)],
+            env={**kept, "ROWCAST_LOG_FORMAT": "json", **given},
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+        log.close()
+        said = b""
+        assert self._process.stdout is not None
+        while not said.rstrip().endswith(b"\n}"):
+            line = self._process.stdout.readline()
+            assert line, (self.home / "server.log").read_text()
+            said += line
+        self.address = json.loads(said)["address"]
+        until(lambda: self.get("/health/live")[0] == 200)
+        self._ending.clear()
+        self._client = threading.Thread(target=self._ask)
+        self._client.start()
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End the client, then the server, and with SIGKILL its indexer too."""
+        self._ending.set()
+        if self._client is not None:
+            self._client.join()
+            self._client = None
+        if self._process is not None:
+            indexers = self.indexers() if how == signal.SIGKILL else []
+            self._process.send_signal(how)
+            for pid in indexers:
+                os.kill(pid, signal.SIGKILL)
+            self._process.wait(PATIENCE)
+            self._process = None
+
+    def indexers(self) -> list[int]:
+        """The indexer processes of this server."""
+        assert self._process is not None
+        listed = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self._process.pid)], capture_output=True, text=True, check=False
+        )
+        return [int(word) for word in listed.stdout.split()]
+
+    def get(self, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """Status and body; status 0 when nobody answers."""
+        request = urllib.request.Request(self.address + path, body, {"content-type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                return reply.status, reply.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+        except OSError:
+            return 0, b""
+
+    def _ask(self) -> None:
+        number = 0
+        while not self._ending.is_set():
+            status, body = self.get("/predict", self.rows[number % len(self.rows)])
+            self.statuses[status] = self.statuses.get(status, 0) + 1
+            number += 1
+            if status == 200:
+                reply = json.loads(body)
+                self.answered[reply["id"]] = reply
+            else:
+                self._ending.wait(0.05)  # as a client told to retry later
+
+    def until_answered(self, more: int) -> None:
+        """Until so many more predictions were acknowledged."""
+        goal = len(self.answered) + more
+        until(lambda: len(self.answered) >= goal)
+
+    def history(self) -> History:
+        """What was kept."""
+        return wiring.history(settings.load(home=self.home))
+
+    def kept(self, lost: int = 0) -> Iterator[Check]:
+        """The promise of every scenario."""
+        counts: dict[str, int] = {}
+        wrong = 0
+        for _, sealed in self.history().entries():
+            reply = json.loads(decode_head(sealed.head).reply)
+            counts[reply["id"]] = counts.get(reply["id"], 0) + 1
+            wrong += self.answered.get(reply["id"], reply) != reply
+        yield Check("acknowledged", len(self.answered), least=1)
+        yield Check("acknowledged and missing", len(self.answered.keys() - counts.keys()), most=lost, least=lost)
+        yield Check("kept twice", sum(count > 1 for count in counts.values()), most=0)
+        yield Check("kept other than answered", wrong, most=0)
+        broken = self.history().verify().broken
+        yield Check("breaks that verify names", len(broken), most=1 if lost else 0, least=1 if lost else 0)
+        yield Check("journals left", len(list((self.home / "journal").glob("*.journal"))), most=0)
+        status = subprocess.run(["grep", "-c", "Traceback", self.home / "server.log"], capture_output=True, check=False)
+        yield Check("tracebacks in the log", int(status.stdout or 0), most=0)
+
+
+def until(condition: Callable[[], object], seconds: float = PATIENCE) -> float:
+    """The seconds it took until the condition held."""
+    began = time.monotonic()
+    while not condition():
+        if time.monotonic() - began > seconds:
+            raise TimeoutError("it did not come back by itself")
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def low(drill: Drill) -> Iterator[Check]:
+    """The disk fills up to the watermark, and is freed again."""
+    yield from _fill(drill, "40", (60 - 30) * MEBIBYTE, 503)
+
+
+def full(drill: Drill) -> Iterator[Check]:
+    """The disk is filled to the last page, without a watermark; the journal has to notice by itself."""
+    yield from _fill(drill, "0", 0, 503)
+
+
+def _fill(drill: Drill, least: str, leave: int, expected: int) -> Iterator[Check]:
+    drill.start(ROWCAST_MIN_FREE_MB=least)
+    drill.until_answered(50)
+    ballast = drill.home / "ballast"
+    with ballast.open("wb") as file:
+        disk = os.statvfs(drill.home)
+        os.posix_fallocate(file.fileno(), 0, max(4096, (disk.f_bavail - 2) * disk.f_frsize - leave))
+    if leave:
+        until(lambda: drill.statuses.get(expected))
+    else:
+        big = b'{"rows":[' + b",".join(drill.rows * 40) + b"]}"
+        until(lambda: drill.get("/predict", big)[0] == expected)
+    refused = time.monotonic()
+    ballast.unlink()
+    answered = len(drill.answered)
+    yield Check("seconds until it answers again", until(lambda: len(drill.answered) > answered), most=10)
+    yield Check("seconds it was refused", time.monotonic() - refused, most=30)
+    drill.until_answered(50)
+    drill.stop()
+    yield from drill.kept()
+
+
+def locked(drill: Drill) -> Iterator[Check]:
+    """Somebody locks the database for minutes; the journals are the spool."""
+    seconds = 5 if drill.quick else 150
+    drill.start()
+    drill.until_answered(20)
+    until(lambda: drill.history().store.count() > 0)
+    with contextlib.closing(sqlite3.connect(drill.home / "history.db", timeout=30, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        before = drill.history().store.count()
+        answered = len(drill.answered)
+        time.sleep(seconds)  # the scenario is that this takes long
+        yield Check("acknowledged while locked", len(drill.answered) - answered, least=seconds)
+        yield Check("refused while locked", sum(n for status, n in drill.statuses.items() if status != 200), most=0)
+        yield Check("stored while locked", drill.history().store.count() - before, most=0)
+        waiting = len(drill.answered)
+        connection.execute("ROLLBACK")
+    yield Check("seconds until all is stored", until(lambda: drill.history().store.count() >= waiting), most=40)
+    drill.stop()
+    yield from drill.kept()
+
+
+def damaged(drill: Drill) -> Iterator[Check]:
+    """A frame in the middle of a journal is destroyed before it was moved."""
+    drill.start(ROWCAST_STORE="sqlite:////proc/none/history.db")
+    drill.until_answered(100)
+    drill.stop(signal.SIGKILL)
+    (segment,) = (drill.home / "journal").glob("*.journal")
+    content = segment.read_bytes()
+    wanted = list(drill.answered)[50].encode()
+    place = content.index(wanted)
+    segment.write_bytes(content[:place] + bytes(8) + content[place + 8 :])
+    drill.start()
+    indexers = drill.indexers()
+    until(lambda: drill.history().store.count() >= 99)
+    drill.until_answered(50)
+    yield Check("indexers that died", len(set(indexers) - set(drill.indexers())), most=0)
+    drill.stop()
+    log = (drill.home / "server.log").read_text()
+    yield Check("lines of the log that name the lost entry", log.count("entry 50 is lost"), least=1, most=1)
+    (broken,) = drill.history().verify().broken
+    yield Check("the entry that verify names", broken["seq"], least=50, most=50)
+    yield from drill.kept(lost=1)
+
+
+def clock(drill: Drill) -> Iterator[Check]:
+    """The clock jumps hours ahead and back while predictions are made, with files and database as in a server."""
+    model = wiring.live_model(settings.load(home=drill.home), "loans")
+    jumps = [0, 7_200, -7_200, 86_400, -86_400, 0, 0, -3_600]
+    moment = iter(range(10**9))
+    folder = drill.home / "journal"
+    journal = FileJournal(folder, lambda: "drill")
+    predictor = Predictor(
+        Deployment({"loans": model}),
+        journal,
+        lambda event: None,
+        now=lambda: time.time_ns() + jumps[next(moment) % len(jumps)] * 10**9,
+    )
+
+    async def ask() -> None:
+        for number in range(400):
+            row = drill.rows[number % len(drill.rows)]
+            reply = json.loads(await predictor.predict(model, Row(model.encoder.read(row), row), Ask("drill", "r")))
+            drill.answered[reply["id"]] = reply
+
+    asyncio.run(ask())
+    journal.close()
+    with contextlib.closing(SqliteStore(drill.home / "history.db")) as store:
+        FolderSpool(folder).drain(store)
+    paged: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = drill.history().page(37, cursor=cursor)
+        paged += [entry.id for entry in page.predictions]
+        cursor = page.next
+        if cursor is None:
+            break
+    yield Check("entries on pages more than once", len(paged) - len(set(paged)), most=0)
+    yield Check("entries on no page", len(drill.answered.keys() - set(paged)), most=0)
+    (drill.home / "server.log").touch()
+    yield from drill.kept()
+
+
+SCENARIOS: dict[str, Callable[[Drill], Iterator[Check]]] = {
+    "low": low,
+    "full": full,
+    "locked": locked,
+    "damaged": damaged,
+    "clock": clock,
+}
+ON_A_SMALL_DISK = ("low", "full")
+
+
+@contextlib.contextmanager
+def place(name: str) -> Iterator[Path]:
+    """Where a scenario's home is: on a disk of its own of 120 MiB, if it is to be filled."""
+    with tempfile.TemporaryDirectory(prefix="drill-") as folder:
+        if name not in ON_A_SMALL_DISK:
+            yield Path(folder)
+            return
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", folder], check=True)
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True)
+
+
+def trained(folder: Path) -> Path:
+    """A registry with the loan example."""
+    made = settings.load(home=folder)
+    wiring.train(
+        made,
+        examples.loans(400),
+        target="loan_status",
+        name="loans",
+        candidates=("logistic",),
+        trials=1,
+        progress=lambda event: None,
+    )
+    assert Reference("loans", 1) in [Reference("loans", n) for n in wiring.registry(made).models()["loans"]]
+    return made.registry_folder
+
+
+def main() -> int:
+    """Run the scenarios and print every check; 1 when one does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=SCENARIOS)
+    parser.add_argument("--quick", action="store_true", help="seconds where it should be minutes")
+    arguments = parser.parse_args()
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="drill-models-") as made:
+        models = trained(Path(made))
+        for name in [arguments.only] if arguments.only else SCENARIOS:
+            with place(name) as folder:
+                drill = Drill(folder / "home", models, quick=arguments.quick)
+                try:
+                    for check in SCENARIOS[name](drill):
+                        failed += not check.kept
+                        print(f"{'ok ' if check.kept else 'NOT'} {name}: {check.name}: {check.found:g}", flush=True)
+                finally:
+                    drill.stop()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

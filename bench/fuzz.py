@@ -1,0 +1,247 @@
+"""`make fuzz`: what a server does with nonsense, bombs, slow senders and idle connections, while one client works.
+
+A normal client measures its own speed alone and again in each part; it must keep at least half. No part may bring a
+5xx, end the process or leave memory behind. The figures go to results.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+import os
+import random
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from machine import HERE, Server, running
+from serve import BIN, FIRST, make_key, train, write_bodies
+
+PORT = 18205
+HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\n"
+SPLICES = (b"\x00", b"\xff\xfe", b"{", b"[" * 200, b"1e999", b"NaN", b'"rows":[', b"\r\n", b"-", b'"' * 3, b"\\ud800")
+
+
+def main() -> int:
+    """Every part in turn; 1 when a promise is broken."""
+    options = arguments()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, options.idle + 2000)), hard))
+    with tempfile.TemporaryDirectory(prefix="rowcast-fuzz-") as scratch, ExitStack() as stack:
+        home = Path(scratch)
+        bundle = train(home)
+        bodies, sample = write_bodies(home, bundle)
+        key = make_key(home)
+        env = {"ROWCAST_HOME": str(home / "home"), "ROWCAST_RECEIVE_SECONDS": "5"}
+        log = home / "log"
+        server = Server(
+            "rowcast", [str(BIN / "rowcast"), "serve", "--port", str(PORT)], PORT, "/predict", env, log, key
+        )
+        stack.enter_context(running(server, sample))
+        rows = [line.replace("\t", str(FIRST)).encode() for line in bodies.read_text().splitlines()]
+        found = measured(server, rows, options)
+    broken = judged(found)
+    found["kept"] = not broken
+    print(json.dumps(found, indent=1))
+    for promise in broken:
+        print(f"broken: {promise}", file=sys.stderr)
+    if not options.no_record:
+        record(found)
+    return 1 if broken else 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=200_000)
+    parser.add_argument("--idle", type=int, default=10_000)
+    parser.add_argument("--slow", type=int, default=500)
+    parser.add_argument("--bombs", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-record", action="store_true", help="leave results.jsonl alone")
+    return parser.parse_args()
+
+
+def measured(server: Server, rows: list[bytes], options: argparse.Namespace) -> dict[str, Any]:
+    """What each part did to the server and to the normal client."""
+    for _ in range(3):
+        normal_speed(server, rows, 1.0)  # warm
+    alone = normal_speed(server, rows, 3.0)
+    before = server.memory()
+    found: dict[str, Any] = {"alone_rps": round(alone)}
+    statuses = asyncio.run(mutated(server.key, rows, options.requests, random.Random(options.seed)))
+    found["mutated"] = {"sent": options.requests, "statuses": dict(sorted(statuses.items()))}
+    with Crowd(lambda: idle(options.idle)) as crowd:
+        found["idle"] = {"open": crowd.size, "share": round(normal_speed(server, rows, 3.0) / alone, 3)}
+    with Crowd(lambda: idle(options.slow), trickle=True) as crowd:
+        found["slow"] = {"open": crowd.size, "share": round(normal_speed(server, rows, 3.0) / alone, 3)}
+    bomb = gzip.compress(b" " * 200_000_000)
+    answers = Counter(post(server.key, bomb, b"Content-Encoding: gzip\r\n") for _ in range(options.bombs))
+    found["bombs"] = {"bytes": len(bomb), "statuses": dict(answers)}
+    found["after_rps"] = round(normal_speed(server, rows, 3.0))
+    found["memory_mb"] = {"before": round(before, 1), "after": round(server.memory(), 1)}
+    found["alive"] = server.answers(rows[0])
+    return found
+
+
+def judged(found: dict[str, Any]) -> list[str]:
+    """The promises that were broken."""
+    statuses = {int(code) for part in ("mutated", "bombs") for code in found[part]["statuses"]}
+    promises = {
+        "no 5xx": not any(code >= 500 for code in statuses),
+        "bombs are refused with 413": set(found["bombs"]["statuses"]) <= {413},
+        "half the speed beside idle connections": found["idle"]["share"] >= 0.5,
+        "half the speed beside slow senders": found["slow"]["share"] >= 0.5,
+        "memory grows by less than 60 MB": found["memory_mb"]["after"] - found["memory_mb"]["before"] < 60,
+        "still alive": found["alive"],
+    }
+    return [name for name, held in promises.items() if not held]
+
+
+def request(key: str, body: bytes, extra: bytes = b"") -> bytes:
+    """A whole request."""
+    return HEAD + b"x-api-key: %s\r\n%sContent-Length: %d\r\n\r\n%s" % (key.encode(), extra, len(body), body)
+
+
+def normal_speed(server: Server, rows: list[bytes], seconds: float) -> float:
+    """Requests a second of one client on one connection; every answer must be 200."""
+    with socket.create_connection(("127.0.0.1", PORT), timeout=30) as connection:
+        stream = connection.makefile("rb")
+        began, count = time.perf_counter(), 0
+        while (now := time.perf_counter()) < began + seconds:
+            connection.sendall(request(server.key, rows[count % len(rows)]))
+            if (status := read_reply(stream)) != 200:
+                raise SystemExit(f"the normal client got {status}")
+            count += 1
+        return count / (now - began)
+
+
+def read_reply(stream: Any) -> int:
+    """The status of one reply, its body read; 0 when the server hung up."""
+    line = stream.readline()
+    if not line:
+        return 0
+    length = 0
+    while (header := stream.readline().strip()) != b"":
+        if header.lower().startswith(b"content-length:"):
+            length = int(header.partition(b":")[2])
+    stream.read(length)
+    return int(line.split()[1])
+
+
+def post(key: str, body: bytes, extra: bytes) -> int:
+    """The status of one request on a connection of its own."""
+    with socket.create_connection(("127.0.0.1", PORT), timeout=60) as connection:
+        connection.sendall(request(key, body, extra))
+        return read_reply(connection.makefile("rb"))
+
+
+def mutate(row: bytes, rng: random.Random) -> bytes:
+    """A row with up to four places spoiled."""
+    body = bytearray(row)
+    for _ in range(rng.randint(1, 4)):
+        place = rng.randrange(len(body) + 1)
+        how = rng.randrange(4)
+        if how == 0 and body:
+            body[place % len(body)] = rng.randrange(256)
+        elif how == 1:
+            body[place:place] = rng.choice(SPLICES)
+        elif how == 2:
+            del body[place : place + rng.randint(1, 40)]
+        else:
+            body += body[: rng.randint(0, 60)]
+    return bytes(body)
+
+
+async def mutated(key: str, rows: list[bytes], count: int, rng: random.Random) -> Counter[int]:
+    """So many spoiled requests over 16 connections; one in fifty is spoiled in its head too."""
+    statuses: Counter[int] = Counter()
+
+    async def send(share: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+        for _ in range(share):
+            whole = request(key, mutate(rng.choice(rows), rng))
+            if rng.random() < 0.02:
+                whole = mutate(whole[:120], rng) + b"\r\n\r\n"
+            writer.write(whole)
+            status = 0
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
+                status = await asyncio.wait_for(answer(reader), 0.3)
+            statuses[status] += 1
+            if status == 0 or (status == 400 and whole[:1] != b"P"):
+                writer.close()
+                reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+        writer.close()
+
+    await asyncio.gather(*(send(count // 16) for _ in range(16)))
+    return statuses
+
+
+async def answer(reader: asyncio.StreamReader) -> int:
+    """The status of one reply; 0 when the server hung up."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    lines = head.lower().split(b"\r\n")
+    length = next((int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:")), 0)
+    await reader.readexactly(length)
+    return int(head.split()[1])
+
+
+def idle(count: int) -> list[socket.socket]:
+    """So many connections that say nothing."""
+    return [socket.create_connection(("127.0.0.1", PORT), timeout=30) for _ in range(count)]
+
+
+class Crowd:
+    """Connections for the length of a block; with `trickle` each sends a request a byte at a time."""
+
+    def __init__(self, enter: Callable[[], list[socket.socket]], *, trickle: bool = False) -> None:
+        self._enter = enter
+        self._trickle = trickle
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        self._sockets = self._enter()
+        self.size = len(self._sockets)
+        if self._trickle:
+            threading.Thread(target=self._send, daemon=True).start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._over.set()
+        for connection in self._sockets:
+            connection.close()
+
+    def _send(self) -> None:
+        text = HEAD + b"Content-Length: 1000000\r\n\r\n" + b" " * 1000
+        for byte in text:
+            for connection in self._sockets:
+                with suppress(OSError):
+                    connection.send(bytes([byte]))
+            if self._over.wait(0.2):
+                return
+
+
+def record(found: dict[str, Any]) -> None:
+    """Append one line to results.jsonl."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
+    )
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    line = {"bench": "fuzz", "at": at, "commit": commit.stdout.strip(), "cores": os.cpu_count(), **found}
+    with (HERE / "results.jsonl").open("a") as out:
+        out.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""The live models follow the registry: a new version is tried apart, loaded beside the old one, proven, and only then
+handed over. What cannot be served leaves the old version where it is, and is said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from rowcast.domain.events import Listener, ModelLoaded, Reloaded
+from rowcast.errors import ModelNotFound, RowcastError
+from rowcast.ports import OpenGraph, Reference, RegistryReader
+from rowcast.serving.deployment import LiveModel, load
+from rowcast.serving.selection import served
+
+
+class Followed(msgspec.Struct, frozen=True):
+    """The models to serve from now on, and what could not be followed."""
+
+    models: Mapping[str, LiveModel]
+    errors: list[str]
+
+    @property
+    def error(self) -> str:
+        """All of it in one line; empty when everything is as the registry says."""
+        return "; ".join(self.errors)
+
+
+class LastGood(msgspec.Struct, frozen=True):
+    """Which version was served last of each model that was asked for, over the life of servers."""
+
+    recall: Callable[[], Mapping[str, int]]
+    keep: Callable[[Mapping[str, int]], None]
+
+
+class Follower:
+    """Loads what the registry says. Every call blocks: make it on a thread once the server runs."""
+
+    def __init__(
+        self,
+        registry: RegistryReader,
+        names: Sequence[str],
+        open_graph: OpenGraph,
+        listen: Listener,
+        *,
+        trial: Callable[[Reference], None],
+        last_good: LastGood,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._registry = registry
+        self._names = names
+        self._open_graph = open_graph
+        self._listen = listen
+        self._trial = trial
+        self._last_good = last_good
+        self._clock = clock
+        self.seconds: dict[str, float] = {}
+        """How long loading took, by model."""
+
+    def begin(self) -> Followed:
+        """Load everything, or raise for the first that cannot be served and has no version that was good before."""
+        wanted = served(self._registry, self._names)
+        if not wanted:
+            raise ModelNotFound("no model in the registry has a champion; train one with `rowcast train`")
+        good = self._last_good.recall()
+        models: dict[str, LiveModel] = {}
+        errors: list[str] = []
+        for text, reference in wanted.items():
+            before = good.get(text, reference.version)
+            if before == reference.version:
+                models[reference.name] = self._load(reference)
+                continue
+            try:
+                models[reference.name] = self._tried(reference)
+            except RowcastError as error:
+                models[reference.name] = self._load(Reference(reference.name, before))
+                errors.append(f"{reference} is not served, version {before} is: {error.message}")
+        self._keep(wanted, models)
+        return Followed(models, errors)
+
+    def follow(self, live: Mapping[str, LiveModel]) -> Followed:
+        """What should be served in place of `live`; what has not changed is the same object."""
+        try:
+            wanted = served(self._registry, self._names)
+            if not wanted:
+                raise ModelNotFound("no model in the registry has a champion any more; what is served stays")
+        except RowcastError as error:
+            self._listen(Reloaded(error.message))
+            return Followed(live, [error.message])
+        models: dict[str, LiveModel] = {}
+        errors: list[str] = []
+        for reference in wanted.values():
+            old = live.get(reference.name)
+            if old is not None and old.version == reference.version:
+                models[reference.name] = old
+                continue
+            try:
+                models[reference.name] = self._tried(reference)
+            except RowcastError as error:
+                stays = f"version {old.version} stays" if old else "there is no other version"
+                errors.append(f"{reference} is not served, {stays}: {error.message}")
+                if old is not None:
+                    models[reference.name] = old
+        found = Followed(models, errors)
+        self._keep(wanted, models)
+        self._listen(Reloaded(found.error))
+        return found
+
+    def _tried(self, reference: Reference) -> LiveModel:
+        self._trial(reference)
+        return self._load(reference)
+
+    def _load(self, reference: Reference) -> LiveModel:
+        started = self._clock()
+        model = load(reference, self._registry, self._open_graph)
+        self.seconds[model.name] = self._clock() - started
+        self._listen(ModelLoaded(model.name, model.version, model.digest, self.seconds[model.name]))
+        return model
+
+    def _keep(self, wanted: Mapping[str, Reference], models: Mapping[str, LiveModel]) -> None:
+        served_now = {text: models[ref.name].version for text, ref in wanted.items() if ref.name in models}
+        self._last_good.keep(served_now)

@@ -1,0 +1,38 @@
+"""Which versions are meant: references resolved against the registry. Imports nothing heavy; for supervisors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rowcast.errors import ModelNotFound
+from rowcast.ports import Reference, RegistryReader
+
+CHAMPION = "champion"
+
+
+def resolve(text: str, registry: RegistryReader) -> Reference:
+    """`NAME`, `NAME@3` or `NAME@alias` to a published version; a bare name means its champion."""
+    name, mark, tail = text.partition("@")
+    if mark and not tail:
+        raise ModelNotFound(f"{text!r} names no version: write {name}, {name}@3 or {name}@{CHAMPION}")
+    if tail.isdecimal():
+        reference = Reference(name, int(tail))
+        registry.folder(reference)
+        return reference
+    alias = tail or CHAMPION
+    aliases = registry.aliases(name)
+    if alias not in aliases:
+        known = ", ".join(sorted(aliases)) or "none"
+        raise ModelNotFound(f"{name} has no alias {alias!r} (it has: {known})")
+    return Reference(name, aliases[alias])
+
+
+def served(registry: RegistryReader, names: Sequence[str] = ()) -> dict[str, Reference]:
+    """The versions to serve by what was asked for: those named, else every model's champion."""
+    if names:
+        return {name: resolve(name, registry) for name in names}
+    return {
+        name: Reference(name, aliases[CHAMPION])
+        for name in registry.models()
+        if CHAMPION in (aliases := registry.aliases(name))
+    }

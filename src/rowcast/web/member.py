@@ -1,0 +1,144 @@
+"""This worker among the workers of its server: it shows what it does, gives signs of life and follows the registry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+import structlog
+
+from rowcast.adapters.board import Board, Loaded, Slot, Worker
+from rowcast.errors import RowcastError
+from rowcast.serving.deployment import Deployment
+from rowcast.serving.following import Followed, Follower
+
+BEAT_SECONDS = 0.5
+LOOK_SECONDS = 0.25
+RELOAD_SECONDS = 30.0
+"""How long the answer to a reload waits for all workers."""
+
+log = structlog.get_logger("rowcast.web")
+
+
+class Reload(msgspec.Struct, frozen=True):
+    """Where every worker stands after a reload was asked for."""
+
+    status: Literal["ok", "failed", "pending"]
+    workers: list[Worker]
+
+
+class Member:
+    """One worker. `refresh` is called on the event loop whenever the live models changed."""
+
+    def __init__(
+        self,
+        board: Board,
+        slot: Slot,
+        deployment: Deployment,
+        follower: Follower,
+        generation: Callable[[], int],
+        refresh: Callable[[], None],
+    ) -> None:
+        self._board = board
+        self._slot = slot
+        self._deployment = deployment
+        self._follower = follower
+        self._generation = generation
+        self._refresh = refresh
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def state(self) -> str:
+        """What this worker last said of itself."""
+        return self._slot.status.state
+
+    def workers(self) -> list[Worker]:
+        """Every worker of this server, as it is now."""
+        return self._board.workers()
+
+    def begin(self, generation: int, asked: int, followed: Followed) -> None:
+        """Say what is served; `generation` and `asked` were read before it was loaded."""
+        self._slot.say(
+            models=self._loaded(), generation=generation, asked=asked, reload_error=followed.error, state="ready"
+        )
+        if followed.error:
+            log.error("a new version is not served", reason=followed.error)
+        self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
+
+    def drain(self) -> None:
+        """This worker takes no new work."""
+        self._slot.say(state="draining")
+
+    async def stop(self) -> None:
+        """Give no more signs."""
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._slot.close()
+
+    async def reload(self) -> Reload:
+        """Let every worker look at the registry again, also at what failed before, and wait for them."""
+        number = await asyncio.to_thread(self._board.ask_reload)
+        deadline = asyncio.get_running_loop().time() + RELOAD_SECONDS
+        while True:
+            workers = self.workers()
+            # One that is stopped is not waited for; one that starts reads the registry as it is now.
+            pending = [worker for worker in workers if worker.asked < number or worker.state == "dead"]
+            waited_for = [worker for worker in pending if worker.state not in ("stale", "draining")]
+            if not waited_for or asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(BEAT_SECONDS / 10)
+        failed = any(worker.reload_error for worker in workers)
+        return Reload("failed" if failed else "pending" if pending else "ok", workers)
+
+    async def _beat(self) -> None:
+        while True:
+            self._slot.beat()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                generation, asked = await asyncio.to_thread(self._wanted)
+            except RowcastError as error:
+                self._say_error(error.message)
+                self._slot.say(generation=-1)  # followed anew once it can be read
+                continue
+            status = self._slot.status
+            if (generation, asked) != (status.generation, status.asked):
+                await self._follow(generation, asked)
+
+    def _wanted(self) -> tuple[int, int]:
+        return self._generation(), self._board.asked()
+
+    async def _follow(self, generation: int, asked: int) -> None:
+        live = {model.name: model for model in self._deployment.models()}
+        followed = await asyncio.to_thread(self._follower.follow, live)
+        before = {(model.name, model.version) for model in live.values()}
+        after = {(model.name, model.version) for model in followed.models.values()}
+        self._deployment.swap(followed.models)
+        self._refresh()
+        self._say_error(followed.error)
+        self._slot.say(models=self._loaded(), generation=generation, asked=asked)
+        for name, version in sorted(after - before):
+            log.info("a new version is served", model=name, version=version)
+        for name in sorted({name for name, _ in before} - {name for name, _ in after}):
+            log.info("a model is served no more", model=name)
+
+    def _say_error(self, error: str) -> None:
+        if error != self._slot.status.reload_error:
+            self._slot.say(reload_error=error)
+            if error:
+                log.error("a new version is not served", reason=error)
+
+    def _loaded(self) -> tuple[Loaded, ...]:
+        seconds = self._follower.seconds
+        return tuple(
+            Loaded(model.name, model.version, model.digest, round(seconds.get(model.name, 0.0), 4))
+            for model in self._deployment.models()
+        )

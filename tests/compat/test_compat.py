@@ -1,0 +1,63 @@
+"""What an older release wrote is opened, verified, served, replayed and migrated: `v1/` was written by Rowcast 0.1."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import apps, servers
+from support.servers import rowcast
+
+V1 = Path(__file__).parent / "v1"
+ANSWERS: list[dict[str, Any]] = json.loads((V1 / "answers.json").read_text())
+STORED = 30
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A copy of the old home."""
+    return Path(shutil.copytree(V1, tmp_path / "home"))
+
+
+def schema_of(home: Path) -> int:
+    with closing(sqlite3.connect(home / "history.db")) as connection:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def test_an_old_home_verifies_and_replays_before_anything_is_migrated(home: Path) -> None:
+    verdict = json.loads(rowcast("verify", "--json", "--home", home, cwd=home).stdout)
+    replay = json.loads(rowcast("replay", "--json", "--home", home, cwd=home).stdout)
+
+    assert (verdict["writers"], verdict["entries"], verdict["broken"]) == (2, 40, [])
+    assert (replay["equal"], replay["different"], replay["not_replayable"]) == (40, 0, 0)
+    assert schema_of(home) == 1
+
+
+async def test_an_old_home_is_served_with_its_history(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    async with apps.serving(home=home) as client:
+        for answer in ANSWERS:
+            entry = (await client.get(f"/predictions/{answer['id']}")).json()
+            assert entry["prediction"] == answer
+            again = (await client.post("/predict", json=entry["row"])).json()
+            assert again["probability"] == pytest.approx(answer["probability"], abs=1e-6)
+
+
+def test_a_server_moves_an_old_journal_into_an_old_store_and_migrates_it(home: Path) -> None:
+    with servers.running(home):
+        pass
+
+    listed = json.loads(rowcast("history", "list", "--limit", "100", "--json", "--home", home, cwd=home).stdout)
+    found = {entry["id"]: entry["prediction"] for entry in listed["predictions"]}
+    verdict = json.loads(rowcast("verify", "--json", "--home", home, cwd=home).stdout)
+
+    assert found == {answer["id"]: answer for answer in ANSWERS}
+    assert (verdict["entries"], verdict["broken"]) == (40, [])
+    assert list((home / "journal").glob("*.journal")) == []
+    assert schema_of(home) > 1

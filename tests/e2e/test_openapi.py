@@ -1,0 +1,74 @@
+"""The OpenAPI document is true: whatever is sent, the reply is one that it describes, and never a 5xx."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rowcast.adapters.folder import FolderRegistry
+from support import access, models, servers
+
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+    "response_schema_conformance"
+)
+EXAMPLES = 40
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> Any:
+    """A server with everything on: keys, quotas, the cache."""
+    home = models.with_models(tmp_path_factory.mktemp("described") / "home", loan_registry)
+    sum_ = models.number_columns(2)
+    models.publish(FolderRegistry(home / "models"), "sum", models.sum_graph(2), sum_, models.REGRESSION, "values")
+    access.add(home, "boss", "predict", "read", "admin", quota="99999999/1s")
+    settings = {"ROWCAST_CACHE": "true"}
+    with servers.running(home, "--default-model", "loans", settings=settings) as server:
+        yield server
+
+
+def test_no_reply_is_open_or_unnamed(described: servers.Server) -> None:
+    with described.client() as client:
+        document = client.get("/openapi.json").json()
+
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            assert "default" not in operation["responses"], path
+            for status, response in operation["responses"].items():
+                for kind, content in response.get("content", {}).items():
+                    schema = content["schema"]
+                    open_ = kind.endswith("json") and schema == {"type": "object"} and path != "/sample"
+                    assert not open_, f"{path} {status}"
+    assert set(document["components"]["securitySchemes"]) == {"key", "bearer"}
+
+
+@pytest.mark.slow
+def test_whatever_is_sent_the_reply_is_described(described: servers.Server, tmp_path: Path) -> None:
+    """schemathesis sends good and bad requests to every route."""
+    finished = subprocess.run(
+        [
+            *[str(Path(sys.executable).parent / "schemathesis"), "run", f"{described.address}/openapi.json"],
+            *["--header", f"x-api-key: {access.secret('boss')}", "--checks", CHECKS, "--mode", "all"],
+            *["--max-examples", str(EXAMPLES), "--seed", "7", "--no-color", "--phases", "examples,coverage,fuzzing"],
+        ],
+        cwd=tmp_path,
+        env=servers.environment(HYPOTHESIS_STORAGE_DIRECTORY=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+
+    assert finished.returncode == 0, finished.stdout[-6000:] + finished.stderr[-2000:]
+    sent = re.search(r"(\d+) generated, (\d+) passed", finished.stdout)
+    assert sent is not None
+    assert sent[1] == sent[2]
+    assert int(sent[1]) > 500
+    with described.client() as client:
+        assert httpx.codes.is_success(client.get("/health/ready").status_code)

@@ -1,0 +1,156 @@
+"""The HTTP server under the edge, over real sockets: slow, idle, broken and impatient clients."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rowcast.adapters.folder import FolderRegistry
+from support import models, servers
+
+BODY = b'{"x0":1.5,"x1":2.0}'
+POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+RECEIVE, IDLE, MOST = 1.5, 3.0, 30
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
+    home = tmp_path_factory.mktemp("protocol") / "home"
+    registry = FolderRegistry(home / "models")
+    models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
+    settings = {
+        "ROWCAST_RECEIVE_SECONDS": str(RECEIVE),
+        "ROWCAST_IDLE_SECONDS": str(IDLE),
+        "ROWCAST_MAX_CONNECTIONS": str(MOST),
+    }
+    with servers.running(home, settings=settings) as running:
+        yield running
+
+
+@pytest.fixture
+def connection(server: servers.Server) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as found:
+        yield found
+
+
+def reply(stream: Any) -> tuple[int, dict[bytes, bytes], bytes]:
+    """One reply from a connection."""
+    status = int(stream.readline().split()[1])
+    headers = {}
+    while line := stream.readline().strip():
+        name, _, value = line.partition(b": ")
+        headers[name] = value
+    return status, headers, stream.read(int(headers.get(b"content-length", b"0")))
+
+
+def test_requests_that_come_at_once_are_answered_in_order(connection: socket.socket) -> None:
+    connection.sendall(POST + GET + POST)
+    stream = connection.makefile("rb")
+
+    first, second, third = (reply(stream) for _ in range(3))
+
+    assert [found[0] for found in (first, second, third)] == [200, 200, 200]
+    assert b'"prediction":3.5' in first[2]
+    assert second[2] == b'{"live":true}'
+    assert b'"prediction":3.5' in third[2]
+    for headers in (first[1], second[1]):
+        assert len({b"date", b"x-request-id", b"x-content-type-options", b"cache-control"} - headers.keys()) == 0
+
+
+def test_a_request_byte_by_byte_is_a_request(connection: socket.socket) -> None:
+    for byte in POST:
+        connection.send(bytes([byte]))
+
+    assert reply(connection.makefile("rb"))[0] == 200
+
+
+def test_a_client_that_asks_to_close_is_closed(connection: socket.socket) -> None:
+    connection.sendall(POST.replace(b"Host: x", b"Connection: close"))
+    stream = connection.makefile("rb")
+
+    assert reply(stream)[1][b"connection"] == b"close"
+    assert stream.read() == b""
+
+
+def test_a_body_that_waits_to_be_asked_for_is_asked_for(connection: socket.socket) -> None:
+    connection.sendall(POST.replace(b"Host: x", b"Expect: 100-continue").removesuffix(BODY))
+    stream = connection.makefile("rb")
+    assert stream.readline() == b"HTTP/1.1 100 Continue\r\n"
+    stream.readline()
+    connection.sendall(BODY)
+
+    assert reply(stream)[0] == 200
+
+
+@pytest.mark.parametrize("sent", [b"POST /predict HTTP/1.1\r\nHost", POST.removesuffix(BODY) + b'{"x0"'])
+def test_a_request_that_does_not_end_is_told_so_and_closed(connection: socket.socket, sent: bytes) -> None:
+    began = time.monotonic()
+    connection.sendall(sent)
+    stream = connection.makefile("rb")
+    status, headers, body = reply(stream)
+
+    assert (status, headers[b"connection"]) == (408, b"close")
+    assert b"urn:rowcast:error:request-timeout" in body
+    assert stream.read() == b""
+    assert time.monotonic() - began >= RECEIVE
+
+
+def test_a_connection_that_says_nothing_is_closed(connection: socket.socket) -> None:
+    began = time.monotonic()
+
+    assert connection.recv(1) == b""
+    assert time.monotonic() - began >= IDLE
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(b"\x16\x03\x01\x02\x00\x01", 400), (b"GET / HTTP/1.1\r\nX: " + b"x" * 80_000, 431)],
+)
+def test_what_is_no_request_gets_a_problem(connection: socket.socket, sent: bytes, status: int) -> None:
+    connection.sendall(sent)
+    found, headers, body = reply(connection.makefile("rb"))
+
+    assert (found, headers[b"content-type"]) == (status, b"application/problem+json")
+    assert b"urn:rowcast:error:" in body
+
+
+def test_idle_connections_give_way_to_new_ones(server: servers.Server) -> None:
+    crowd = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(MOST + 10)]
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as late:
+            late.sendall(POST)
+            assert reply(late.makefile("rb"))[0] in (200, 503)
+        with server.client() as client:
+            assert client.post("/predict", json={"x0": 1, "x1": 1}).status_code in (200, 503)
+    finally:
+        for connection in crowd:
+            connection.close()
+
+
+def test_every_setting_survives_a_body_that_is_refused_early(connection: socket.socket) -> None:
+    connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 1000)
+    status, _, _ = reply(connection.makefile("rb"))
+
+    assert status == 413
+
+
+def test_a_server_others_can_reach_needs_a_key(tmp_path: Path) -> None:
+    registry = FolderRegistry(tmp_path / "home" / "models")
+    models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
+    refused = servers.rowcast("serve", "--host", "0.0.0.0", "--port", "0", "--home", tmp_path / "home", cwd=tmp_path)
+    made = servers.rowcast("keys", "create", "web", "--scope", "predict", "--home", tmp_path / "home", cwd=tmp_path)
+
+    assert refused.returncode == 2
+    assert "rowcast keys create" in refused.stderr
+    with servers.running(tmp_path / "home", "--host", "0.0.0.0") as server:
+        headers = {"x-api-key": made.stdout.strip()}
+        with servers.Server.client(server) as client:
+            address = f"http://127.0.0.1:{server.port}/predict"
+            assert client.post(address, json={"x0": 1, "x1": 1}).status_code == 401
+            assert client.post(address, json={"x0": 1, "x1": 1}, headers=headers).status_code == 200

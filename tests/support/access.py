@@ -1,0 +1,35 @@
+"""API keys for tests: made as the product makes them, known by a name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rowcast.adapters.keys import FileKeys
+from rowcast.domain import access
+from rowcast.domain.access import Key, Quota
+
+
+def secret(name: str) -> str:
+    """The key of this name, as its owner sends it."""
+    return access.spelled(name, name.encode() * 4)
+
+
+def headers(name: str) -> dict[str, str]:
+    """What a request of this key's owner carries."""
+    return {"x-api-key": secret(name)}
+
+
+def add(home: Path, name: str, *scopes: str, quota: str = "", **options: Any) -> None:
+    """One more key for a home."""
+    limit: Quota | None = access.read_quota(quota) if quota else None
+    made = Key(
+        id=name,
+        name=name,
+        hash=access.hash_of(secret(name)),
+        scopes=scopes or ("predict",),  # type: ignore[arg-type]
+        created=1,
+        quota=limit,
+        **options,
+    )
+    FileKeys(home / "keys.json").change(lambda keys: [*keys, made])

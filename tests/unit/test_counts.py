@@ -1,0 +1,100 @@
+"""Counters of several workers: added up, and still there when one of them is gone."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rowcast.adapters.board import Worker
+from rowcast.adapters.counts import ROOM, Counts, OwnCounts, SharedCounts
+from rowcast.adapters.prometheus import Metrics
+from rowcast.domain.events import Answered, ModelLoaded, Reloaded, Scored
+
+
+def metrics(counts: Counts) -> Metrics:
+    return Metrics(counts, lambda: 3, lambda: [Worker(0, "ready"), Worker(1, "dead")])
+
+
+def sample(metrics: Metrics, name: str) -> float:
+    """The sum of a metric's samples."""
+    text = metrics.exposition().decode()
+    return sum(float(found) for found in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+
+
+def happen(metrics: Metrics, times: int) -> None:
+    for _ in range(times):
+        metrics.listen(Answered("/predict", "POST", 200, 0.25))
+        metrics.listen(Scored("loans", 1, 2, ["yes", "no"]))
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "among workers"])
+def test_what_happened_is_counted(tmp_path: Path, shared: bool) -> None:
+    seen = metrics(SharedCounts(tmp_path, 0) if shared else OwnCounts())
+    happen(seen, 4)
+    seen.listen(ModelLoaded("loans", 1, "digest", 0.5))
+    seen.listen(Reloaded("broken"))
+
+    assert sample(seen, "rowcast_requests_total") == 4
+    assert sample(seen, "rowcast_request_duration_seconds_sum") == 1.0
+    assert sample(seen, "rowcast_predictions_total") == 8
+    assert sample(seen, "rowcast_model_loads_total") == 1
+    assert 'rowcast_reloads_total{outcome="failed"} 1.0' in seen.exposition().decode()
+    assert 'rowcast_workers{state="dead"} 1.0' in seen.exposition().decode()
+    assert sample(seen, "rowcast_journal_segments") == 3
+
+
+def test_workers_are_added_up_and_a_successor_goes_on_where_the_dead_one_was(tmp_path: Path) -> None:
+    first, second = metrics(SharedCounts(tmp_path, 0)), metrics(SharedCounts(tmp_path, 1))
+    happen(first, 3)
+    happen(second, 5)
+    successor = metrics(SharedCounts(tmp_path, 0))
+    happen(successor, 2)
+
+    for seen in (second, successor):
+        assert sample(seen, "rowcast_requests_total") == 10
+        assert sample(seen, "rowcast_request_duration_seconds_sum") == 2.5
+        assert sample(seen, "rowcast_predictions_total") == 20
+
+
+def test_a_killed_process_loses_nothing_that_it_counted(tmp_path: Path) -> None:
+    code = f"""
+import os, signal, pathlib
+from rowcast.adapters.counts import SharedCounts
+cells = SharedCounts(pathlib.Path({str(tmp_path)!r}), 0).cells(("requests", "/predict", "POST", "200"), 15)
+for _ in range(1000):
+    cells[3] += 1
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+
+    assert dict(SharedCounts(tmp_path, 1).sums()) == {
+        ("requests", "/predict", "POST", "200"): [0.0, 0.0, 0.0, 1000.0, *[0.0] * 11]
+    }
+
+
+def test_labels_of_every_length_and_script_keep_apart(tmp_path: Path) -> None:
+    counts = SharedCounts(tmp_path, 0)
+    labels = [("predictions", "m", "1", "é" * length + "\n") for length in range(40)]
+    for number, one in enumerate(labels):
+        counts.cells(one, 1 + number % 3)[0] += number + 1
+
+    assert {one: cells[0] for one, cells in SharedCounts(tmp_path, 1).sums()} == {
+        one: number + 1 for number, one in enumerate(labels)
+    }
+
+
+def test_more_labels_than_there_is_room_for_harm_nobody(tmp_path: Path) -> None:
+    counts = SharedCounts(tmp_path, 0)
+    counts.cells(("first",), 1)[0] += 1
+    for number in range(ROOM // 16):
+        counts.cells((f"label {number}",), 1)[0] += 1
+    counts.cells(("first",), 1)[0] += 1
+
+    found = dict(counts.sums())
+    assert found[("first",)] == [2.0]
+    assert len(found) < ROOM // 16
+    assert (tmp_path / "worker-0.counts").stat().st_size == ROOM
