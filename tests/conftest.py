@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def _refuse_skips(report: Any) -> Any:
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loggers_of_this_process() -> Iterator[None]:
+    """A command that runs in this process must not bind the loggers to a stream that pytest closes after its test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rowcast.wiring.configure_logging", lambda settings: None)
+        yield
 
 
 @pytest.fixture(scope="session")
