@@ -30,10 +30,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from pressure import Pressure, Tally
+from promises import Check
 
 from rowcast import bundle, examples, settings, wiring
 from rowcast.adapters.folder import FolderRegistry
@@ -50,20 +51,6 @@ ROWS = 400
 PORT = 18301
 PATIENCE = 180.0
 """Seconds after which something that should come back by itself has not."""
-
-
-class Check(NamedTuple):
-    """One promise: what was found, and what it must be at least or at most."""
-
-    name: str
-    found: float
-    most: float | None = None
-    least: float | None = None
-
-    @property
-    def kept(self) -> bool:
-        """Whether it holds."""
-        return (self.most is None or self.found <= self.most) and (self.least is None or self.found >= self.least)
 
 
 @dataclass(frozen=True)

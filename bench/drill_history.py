@@ -27,7 +27,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from promises import Check
 
 from rowcast import examples, settings, wiring
 from rowcast.adapters.journal import FileJournal, FolderSpool
@@ -41,20 +43,6 @@ from rowcast.serving.predictor import Ask, Predictor, Row
 ROWCAST = [sys.executable, "-m", "rowcast.cli"]
 PATIENCE = 60.0
 MEBIBYTE = 1024 * 1024
-
-
-class Check(NamedTuple):
-    """One promise: what was found, and what it must be at least or at most."""
-
-    name: str
-    found: float
-    most: float | None = None
-    least: float | None = None
-
-    @property
-    def kept(self) -> bool:
-        """Whether it holds."""
-        return (self.most is None or self.found <= self.most) and (self.least is None or self.found >= self.least)
 
 
 class Drill:

@@ -30,6 +30,7 @@ from typing import IO, Any, Literal
 
 import msgspec
 
+from rowcast.adapters.locks import is_unlocked
 from rowcast.errors import SettingsError
 
 STALE_SECONDS = 3.0
@@ -190,7 +191,7 @@ def _look(path: Path, number: int) -> Worker:
     except FileNotFoundError:
         return Worker(number, "starting")
     with file:
-        if _is_unlocked(file):
+        if is_unlocked(file):
             return Worker(number, "dead")
         silent, status = _read(file)
     return Worker(
@@ -230,18 +231,9 @@ def _is_free(path: Path) -> bool:
     """Whether nobody holds this file, or it is not there."""
     try:
         with path.open("rb") as file:
-            return _is_unlocked(file)
+            return is_unlocked(file)
     except FileNotFoundError:
         return True
-
-
-def _is_unlocked(file: IO[bytes]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    fcntl.flock(file, fcntl.LOCK_UN)
-    return True
 
 
 @contextmanager

@@ -9,16 +9,16 @@ The link is the frame's checksum too: it covers everything in it and the whole c
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from rowcast.adapters.locks import is_unlocked
 from rowcast.domain.chain import SALT_BYTES, Sealed, genesis, link, row_hash
 from rowcast.errors import HistoryError
 
@@ -66,7 +66,7 @@ class Segment:
         self._before = (self._offset, self._seq, self._previous)
         found: list[Sealed] = []
         with self.path.open("rb", buffering=0) as file:
-            ended = _is_unlocked(file)
+            ended = is_unlocked(file)
             while self._take(file, found, limit):
                 pass
             while len(found) < limit:
@@ -201,13 +201,4 @@ def _proves(frame: _Frame, previous: bytes, seq: int) -> bool:
 def is_let_go(path: Path) -> bool:
     """Whether no writer holds this file any more."""
     with path.open("rb") as file:
-        return _is_unlocked(file)
-
-
-def _is_unlocked(file: IO[bytes]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    fcntl.flock(file, fcntl.LOCK_UN)
-    return True
+        return is_unlocked(file)
