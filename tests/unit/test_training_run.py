@@ -64,7 +64,7 @@ def trained(folder: Path, table: Table, target: str, events: list[Event] | None 
     ],
     ids=["loans", "iris", "every kind of column"],
 )
-@pytest.mark.parametrize("candidate", ["logistic", "ridge", "tree", "boosting", "forest"])
+@pytest.mark.parametrize("candidate", ["logistic", "ridge", "tree", "boosting", "forest", "extra"])
 def test_a_training_publishes_a_certified_bundle(
     tmp_path: Path, table: Table, target: str, task: str, candidate: str
 ) -> None:
@@ -120,6 +120,18 @@ def test_the_same_training_gives_the_same_digest(tmp_path: Path, table: Table, t
 
     assert first.digest == again.digest != other.digest
     assert (first.version, again.version, other.version) == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("table", "target"), [(LOANS, "loan_status"), (IRIS, "species"), (EVERY_KIND, "y")], ids=["loans", "iris", "values"]
+)
+def test_the_model_is_the_same_with_any_number_of_threads(tmp_path: Path, table: Table, target: str) -> None:
+    alone, beside = (trained(tmp_path, table, target, trials=10, jobs=jobs) for jobs in (1, 3))
+
+    assert alone.digest == beside.digest
+    assert [(each.name, each.score, each.trials) for each in alone.candidates] == [
+        (each.name, each.score, each.trials) for each in beside.candidates
+    ]
 
 
 def two_sided() -> Table:
