@@ -1,0 +1,65 @@
+"""The composition root: settings in, working parts out. The one place that picks adapters; each is imported lazily."""
+
+from rowcast.wiring.history import (
+    erase_history,
+    history,
+    index_history,
+    indexer_command,
+    indexer_is_running,
+    store,
+    store_folder,
+)
+from rowcast.wiring.logs import configure_logging
+from rowcast.wiring.models import (
+    check_table,
+    has_models,
+    live_model,
+    model_by_digest,
+    name_to_train,
+    registry,
+    report,
+    score_table,
+    train,
+)
+from rowcast.wiring.server import (
+    Place,
+    Server,
+    application,
+    board,
+    gate,
+    has_key,
+    keys,
+    protocol,
+    server,
+    try_bundle,
+)
+
+__all__ = [
+    "Place",
+    "Server",
+    "application",
+    "board",
+    "check_table",
+    "configure_logging",
+    "erase_history",
+    "gate",
+    "has_key",
+    "has_models",
+    "history",
+    "index_history",
+    "indexer_command",
+    "indexer_is_running",
+    "keys",
+    "live_model",
+    "model_by_digest",
+    "name_to_train",
+    "protocol",
+    "registry",
+    "report",
+    "score_table",
+    "server",
+    "store",
+    "store_folder",
+    "train",
+    "try_bundle",
+]
