@@ -9,14 +9,17 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from rowcast.domain import identity
-from rowcast.domain.encode import Plan
+from rowcast.domain.encode import EncodedRow, Plan
+from rowcast.domain.outputs import Activation, Kind, has_probabilities
 from rowcast.domain.prediction import Decision, Outcome
 from rowcast.domain.schema import Schema
+from rowcast.domain.wire import Wire, compile_wire
+from rowcast.domain.wire_reply import Facts
 from rowcast.errors import BundleError
 
 FORMAT = 1
@@ -30,11 +33,13 @@ SERVING_FILES = (MODEL, GOLDEN)
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 
 
-class Output(msgspec.Struct, frozen=True):
-    """The tensor of the graph that is read: probabilities [N, k] or values [N]."""
+class Output(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The output of the graph that is read; of foreign graphs also raw scores or labels."""
 
     name: str
-    kind: Literal["probabilities", "values"]
+    kind: Kind
+    activation: Activation = "none"
+    """What makes probabilities of raw scores."""
 
 
 class Measure(msgspec.Struct, frozen=True):
@@ -117,6 +122,18 @@ def pack(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manife
         (folder / name).write_bytes(content)
     (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(complete), indent=2))
     return complete
+
+
+def compiled_wire(manifest: Manifest, read: Callable[[bytes], EncodedRow], name: str, version: int) -> Wire | None:
+    """The manifest's wire template made ready, if it has one; SettingsError names what does not fit the model."""
+    if manifest.wire is None:
+        return None
+    columns, output = manifest.schema.columns, manifest.output
+    kinds = [column.kind for column in columns]
+    names = manifest.schema.names()
+    facts = Facts(name, version, names, kinds.count("category"), kinds.count("boolean"))
+    sure = has_probabilities(output.kind, output.activation)
+    return compile_wire(manifest.wire, manifest.schema, manifest.decision, read, facts, probabilities=sure)
 
 
 def read_manifest(folder: Path) -> Manifest:

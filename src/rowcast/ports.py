@@ -17,15 +17,15 @@ from rowcast.domain.prediction import Outcome
 from rowcast.domain.selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
 class Graph(Protocol):
     """A loaded model graph. Safe to call from one thread at a time."""
 
-    def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Probabilities [N, k] or values [N]. A row's answer does not depend on its companions, to the last bit."""
+    def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Probabilities [N, k] or values [N]; of foreign graphs what `domain/outputs.py` makes these of. A row's answer
+        does not depend on its companions, to the last bit."""
         ...
 
 
@@ -301,6 +301,6 @@ class Cache(Protocol):
         """What is known, in order of the keys."""
         ...
 
-    def put(self, found: Mapping[str, Outcome]) -> None:
-        """Remember, without making anybody wait."""
+    def put(self, found: Mapping[str, Outcome], seconds: float | None = None) -> None:
+        """Remember, for so long if it is said, without making anybody wait."""
         ...

@@ -11,9 +11,11 @@ import msgspec
 
 from rowcast import bundle
 from rowcast.domain.encode import EncodedRow, RowEncoder
+from rowcast.domain.outputs import output_reader
 from rowcast.domain.prediction import Decision, Outcome, Prediction, same_outcome
 from rowcast.domain.schema import Schema
-from rowcast.errors import BundleError, ModelNotFound, RowcastError
+from rowcast.domain.wire import Wire
+from rowcast.errors import BundleError, ModelNotFound, RowcastError, SettingsError
 from rowcast.ports import Graph, OpenGraph, Reference, RegistryReader
 
 GOLDEN_TOLERANCE = 1e-6
@@ -36,12 +38,21 @@ class LiveModel:
         self.classifies = manifest.decision.task != "regression"
         self.slow = False
         """Whether it is scored beside the event loop; `warm_up` finds out."""
+        self.wire = self._wire()
+        """How its requests and replies look, when they are not native."""
         self._decision: Decision = manifest.decision
         self._graph = graph
+        self._read = output_reader(manifest.output.kind, manifest.output.activation, manifest.decision)
 
     def score(self, rows: Sequence[EncodedRow]) -> list[Outcome]:
         """One outcome a row; each is the same to the last bit whatever rows it is scored with."""
-        return self._decision.outcomes(self._graph.run(self.encoder.stack(rows)))
+        return self._decision.outcomes(self._read(self._graph.run(self.encoder.stack(rows))))
+
+    def _wire(self) -> Wire | None:
+        try:
+            return bundle.compiled_wire(self.manifest, self.encoder.read, self.name, self.version)
+        except SettingsError as error:
+            raise BundleError(f"{self.name}@{self.version} cannot be served: {error.message}") from None
 
     def replies(
         self, ids: Sequence[str], outcomes: Sequence[Outcome], rows: Sequence[EncodedRow], cached: Iterable[bool]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -27,7 +27,7 @@ from rowcast.domain.events import Listener, Scored
 from rowcast.domain.identity import row_key, uuid7_randomness, uuid7s
 from rowcast.domain.prediction import Outcome
 from rowcast.domain.sensitive import Guard
-from rowcast.errors import BodyError, InvalidRows, Overloaded, TooLate, Unavailable, ValueProblem
+from rowcast.errors import BodyError, InvalidRows, NoAnswer, Overloaded, TooLate, Unavailable, ValueProblem
 from rowcast.ports import Cache, Journal
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.stored import UntilStored
@@ -62,6 +62,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """Its name in the cache; empty when the cache is not asked."""
     known: Outcome | None = None
     """What the cache knew."""
+    ttl: int = 0
+    """Seconds that its outcome is remembered; 0 leaves that to the cache."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -116,7 +118,10 @@ class Predictor:
         plan, digest = model.encoder.plan, model.digest
         keys = [row_key(digest, plan, row.encoded) for row in rows]
         found = await self._cache.get(keys)
-        return [Row(row.encoded, row.received, key, known) for row, key, known in zip(rows, keys, found, strict=True)]
+        return [
+            Row(row.encoded, row.received, key, known, row.ttl)
+            for row, key, known in zip(rows, keys, found, strict=True)
+        ]
 
     def predict(self, model: LiveModel, row: Row, ask: Ask) -> asyncio.Future[bytes]:
         """The reply to one row as JSON, once it is in the journal; cancelling harms nobody else."""
@@ -165,7 +170,8 @@ class Predictor:
                 if not together:
                     continue
             try:
-                replies = self._record(model, together, _outcomes(model, together))
+                together, outcomes = _answerable(_attempt(model, together))
+                replies = self._record(model, together, outcomes) if together else []
             except Exception as error:  # whatever it was, every caller of this tick must hear of it
                 _fail(together, error)
             else:
@@ -207,16 +213,17 @@ class Predictor:
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(SLOW_THREADS, "score")
-        scoring = asyncio.get_running_loop().run_in_executor(self._threads, _outcomes, model, batch)
+        scoring = asyncio.get_running_loop().run_in_executor(self._threads, _attempt, model, batch)
         scoring.add_done_callback(lambda scored: self._scored(model, batch, scored))
 
-    def _scored(self, model: LiveModel, batch: list[_Waiting], scored: asyncio.Future[list[Outcome]]) -> None:
+    def _scored(self, model: LiveModel, batch: list[_Waiting], scored: asyncio.Future[_Attempt]) -> None:
         """Back on the loop: record and answer those who still wait, then let the next ones go."""
         for asked in batch:
             self._leave_line(asked)
         try:
-            outcomes = iter(scored.result())
-            made = [(asked, [next(outcomes) for _ in asked.rows]) for asked in batch]
+            answerable, found_all = _answerable(scored.result())
+            outcomes = iter(found_all)
+            made = [(asked, [next(outcomes) for _ in asked.rows]) for asked in answerable]
             still = [(asked, found) for asked, found in made if not asked.answer.cancelled()]
             together = [asked for asked, _ in still]
             if together:
@@ -241,8 +248,7 @@ class Predictor:
         rows = [row for asked in together for row in asked.rows]
         encoded = [row.encoded for row in rows]
         if self._cache is not None:
-            fresh = zip(rows, outcomes, strict=True)
-            self._cache.put({row.key: outcome for row, outcome in fresh if row.key and row.known is None})
+            _remember(self._cache, rows, outcomes)
         count, digest = len(rows), model.digest
         nanoseconds = self._now()
         at = nanoseconds // 1_000
@@ -289,6 +295,46 @@ def _answer_when_stored(together: Sequence[_Waiting], replies: Sequence[bytes], 
         _answer(together, replies)
     else:
         _fail(together, error)
+
+
+def _remember(cache: Cache, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
+    """Keep what was scored, each as long as its caller said."""
+    fresh: dict[int, dict[str, Outcome]] = {}
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if row.key and row.known is None:
+            fresh.setdefault(row.ttl, {})[row.key] = outcome
+    for ttl, found in fresh.items():
+        cache.put(found, ttl or None)
+
+
+class _Attempt(NamedTuple):
+    """Who got which outcomes, and who cannot be answered."""
+
+    together: list[_Waiting]
+    outcomes: list[Outcome]
+    failed: list[tuple[_Waiting, NoAnswer]]
+
+
+def _attempt(model: LiveModel, together: list[_Waiting]) -> _Attempt:
+    """Every row's outcome; a row that the model has no answer for costs nobody but its own caller."""
+    try:
+        return _Attempt(together, _outcomes(model, together), [])
+    except NoAnswer:
+        found = _Attempt([], [], [])
+    for asked in together:
+        try:
+            found.outcomes.extend(_outcomes(model, [asked]))
+            found.together.append(asked)
+        except NoAnswer as none:
+            unknown = [place for place, row in enumerate(asked.rows) if row.known is None]
+            found.failed.append((asked, NoAnswer([unknown[place] for place in none.rows], alone=asked.alone)))
+    return found
+
+
+def _answerable(found: _Attempt) -> tuple[list[_Waiting], list[Outcome]]:
+    for asked, error in found.failed:
+        _fail([asked], error)
+    return found.together, found.outcomes
 
 
 def _outcomes(model: LiveModel, together: list[_Waiting]) -> list[Outcome]:

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from rowcast.domain.access import Caller
 from rowcast.domain.selection import Selection
-from rowcast.errors import MethodNotAllowed, NotFound, RequestError, RowcastError
+from rowcast.errors import MethodNotAllowed, ModelNotFound, NotFound, RequestError, RowcastError
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.export import TEXTS
 from rowcast.serving.history import History
@@ -152,6 +152,7 @@ def _model_routes(app: FastAPI, deployment: Deployment, member: Member) -> None:
         return Json(found, status_code={"ok": 200, "failed": 409, "pending": 503}[found.status])
 
     @app.post("/models/{name}/predict", include_in_schema=False)
+    @app.post("/models/{name}/predict/batch", include_in_schema=False)
     def not_served(name: str) -> Response:
         deployment.get(name)  # raises: the models that are served are answered before this app is asked
         raise NotFound("there is nothing at this address; see /docs")
@@ -160,7 +161,8 @@ def _model_routes(app: FastAPI, deployment: Deployment, member: Member) -> None:
     def sample(request: Request) -> Response:
         model = deployment.get(None)
         allow_model(caller(request), model.name)
-        return Json(model.example())
+        row = model.example()
+        return Json(row if model.wire is None else model.wire.example(row))
 
 
 def _history_routes(app: FastAPI, history: History) -> None:
@@ -229,6 +231,9 @@ def _pages(app: FastAPI, deployment: Deployment) -> None:
     async def root(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
             return RedirectResponse("docs", headers={"vary": "Accept"})
+        said = _root_of_default(deployment, caller(request))
+        if said is not None:
+            return Response(said, media_type="application/json", headers={"vary": "Accept"})
         models = [model.name for model in deployment.models()]
         return Json({"name": "rowcast", "version": VERSION, "models": models}, headers={"vary": "Accept"})
 
@@ -243,6 +248,15 @@ def _pages(app: FastAPI, deployment: Deployment) -> None:
     @app.get("/redoc", include_in_schema=False)
     async def redoc() -> Response:
         return HTMLResponse(REDOC, headers={"content-security-policy": DOCS_POLICY})
+
+
+def _root_of_default(deployment: Deployment, who: Caller) -> bytes | None:
+    """What the default model's wire template answers at `/`."""
+    try:
+        model = deployment.get(None)
+    except ModelNotFound:
+        return None
+    return model.wire.root if model.wire is not None and who.may_use(model.name) else None
 
 
 def caller(request: Request) -> Caller:
