@@ -14,12 +14,10 @@ from typing import Any
 import msgspec
 
 from rowcast.domain import identity
-from rowcast.domain.encode import EncodedRow, Plan
-from rowcast.domain.outputs import Activation, Kind, has_probabilities
+from rowcast.domain.encode import Plan
+from rowcast.domain.outputs import Activation, Kind
 from rowcast.domain.prediction import Decision, Outcome
 from rowcast.domain.schema import Schema
-from rowcast.domain.wire import Wire, compile_wire
-from rowcast.domain.wire_reply import Facts
 from rowcast.errors import BundleError
 
 FORMAT = 1
@@ -122,18 +120,6 @@ def pack(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manife
         (folder / name).write_bytes(content)
     (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(complete), indent=2))
     return complete
-
-
-def compiled_wire(manifest: Manifest, read: Callable[[bytes], EncodedRow], name: str, version: int) -> Wire | None:
-    """The manifest's wire template made ready, if it has one; SettingsError names what does not fit the model."""
-    if manifest.wire is None:
-        return None
-    columns, output = manifest.schema.columns, manifest.output
-    kinds = [column.kind for column in columns]
-    names = manifest.schema.names()
-    facts = Facts(name, version, names, kinds.count("category"), kinds.count("boolean"))
-    sure = has_probabilities(output.kind, output.activation)
-    return compile_wire(manifest.wire, manifest.schema, manifest.decision, read, facts, probabilities=sure)
 
 
 def read_manifest(folder: Path) -> Manifest:

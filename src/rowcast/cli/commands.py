@@ -27,6 +27,7 @@ from rowcast.cli.options import (
     TargetFile,
     Time,
     Weight,
+    Wire,
 )
 
 app = typer.Typer(
@@ -66,6 +67,7 @@ def train(
     jobs: Annotated[int, typer.Option(min=1, help="Threads for training.")] = 1,
     storage: Storage = None,
     onnx_out: OnnxOut = None,
+    wire: Wire = None,
     config: Config = None,
     home: Home = None,
     json: Json = False,
@@ -97,6 +99,7 @@ def train(
         "jobs": jobs,
         "storage": storage,
         "onnx_out": onnx_out,
+        "wire": wire,
     }
     training.run(settings.load(home=home), table, training.given(options), as_json=json)
 

@@ -264,7 +264,13 @@ class Wire:
 
 
 def compile_wire(
-    document: Any, schema: Schema, decision: Decision, read: ReadNative, facts: Facts, *, probabilities: bool = True
+    document: Any,
+    reference: tuple[str, int],
+    schema: Schema,
+    decision: Decision,
+    read: ReadNative,
+    *,
+    probabilities: bool = True,
 ) -> Wire:
     """The template made ready for this model; SettingsError names what does not fit it."""
     template = read_template(document)
@@ -274,6 +280,8 @@ def compile_wire(
         raise SettingsError("the wire template: request.on_missing is for objects; a cell of a matrix is always there")
     if template.request.form == "matrix" and not template.request.path:
         raise SettingsError("the wire template: request.path must say where the matrix lies, such as `data`")
+    kinds = [column.kind for column in schema.columns]
+    facts = Facts(*reference, schema.names(), kinds.count("category"), kinds.count("boolean"))
     names = decision.names()
     for key, table in (("labels", template.labels), ("class_index", template.class_index)):
         for label in table:

@@ -11,10 +11,10 @@ import msgspec
 
 from rowcast import bundle
 from rowcast.domain.encode import EncodedRow, RowEncoder
-from rowcast.domain.outputs import output_reader
+from rowcast.domain.outputs import has_probabilities, output_reader
 from rowcast.domain.prediction import Decision, Outcome, Prediction, same_outcome
 from rowcast.domain.schema import Schema
-from rowcast.domain.wire import Wire
+from rowcast.domain.wire import Wire, compile_wire
 from rowcast.errors import BundleError, ModelNotFound, RowcastError, SettingsError
 from rowcast.ports import Graph, OpenGraph, Reference, RegistryReader
 
@@ -49,8 +49,14 @@ class LiveModel:
         return self._decision.outcomes(self._read(self._graph.run(self.encoder.stack(rows))))
 
     def _wire(self) -> Wire | None:
+        manifest, reference = self.manifest, (self.name, self.version)
+        if manifest.wire is None:
+            return None
+        sure = has_probabilities(manifest.output.kind, manifest.output.activation)
         try:
-            return bundle.compiled_wire(self.manifest, self.encoder.read, self.name, self.version)
+            return compile_wire(
+                manifest.wire, reference, self.schema, manifest.decision, self.encoder.read, probabilities=sure
+            )
         except SettingsError as error:
             raise BundleError(f"{self.name}@{self.version} cannot be served: {error.message}") from None
 

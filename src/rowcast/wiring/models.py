@@ -151,6 +151,7 @@ def _training_data(
     from rowcast.adapters.folder import check_name, name_from
     from rowcast.training import cost
     from rowcast.training.story import Options
+    from rowcast.wiring import template
 
     if target is None and target_file is None:
         raise SettingsError("say with --target which column to predict")
@@ -161,4 +162,6 @@ def _training_data(
         table, target = tables.with_target(table, tables.read(target_file), target)
     if options.get("cost") is not None:
         options = {**options, "cost": cost.read(options["cost"])}
+    if options.get("wire") is not None:
+        options = {**options, "wire": template.read(options["wire"])}
     return table, Options(target=str(target), name=chosen, **options)
