@@ -29,6 +29,36 @@ class Graph(Protocol):
         ...
 
 
+class GraphTensor(NamedTuple):
+    """An input or output of a graph, as the runtime tells it; a dimension that may vary is None."""
+
+    name: str
+    type: str
+    shape: Sequence[int | None]
+
+    def __str__(self) -> str:
+        sizes = ", ".join("N" if size is None else str(size) for size in self.shape)
+        return f"{self.name} ({self.type}, [{sizes}])"
+
+
+class UnknownGraph(Protocol):
+    """A graph of which nothing is known yet."""
+
+    @property
+    def inputs(self) -> Sequence[GraphTensor]:
+        """What it takes."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[GraphTensor]:
+        """What it gives."""
+        ...
+
+    def run(self, output: str, tensors: Mapping[str, NDArray[Any]]) -> Any:
+        """One output as it comes, an array or a list of maps; BundleError when the graph cannot be run."""
+        ...
+
+
 OpenGraph = Callable[[bytes, str], Graph]
 """(model bytes, output name) -> graph. BundleError when the bytes are not a graph that can be run."""
 
@@ -41,6 +71,15 @@ class Reference(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version}"
+
+
+class Drop(msgspec.Struct, frozen=True):
+    """A file in the models folder, and what became of it: a published version, or an error."""
+
+    file: str
+    model: str = ""
+    version: int = 0
+    error: str = ""
 
 
 class RegistryReader(Protocol):

@@ -106,7 +106,13 @@ class Settings(BaseSettings):
     cache: bool = Field(False, description="Remember outcomes by row; pays for slow models.")
     cache_entries: int = Field(100_000, ge=1, description="Outcomes that each worker remembers, about 0.5 KB each.")
     cache_seconds: float = Field(3600.0, gt=0, description="An outcome is remembered.")
+    models_dir: Path | None = Field(
+        None,
+        description="Folder whose ONNX files with metadata are imported at the start and by reload; also read from "
+        "`MODEL_PATH`.",
+    )
     max_model_mb: int = Field(512, ge=1, description="Largest model graph that a running server takes up.")
+    max_model_nodes: int = Field(10_000, ge=1, description="Most nodes of a graph that is imported.")
     trial_memory_mb: int = Field(
         2048, ge=128, description="Memory that a new version may use when it is tried in a process of its own."
     )
@@ -197,6 +203,9 @@ def load(**given: Any) -> Settings:
     _refuse_unknown_variables()
     if "ROWCAST_API_KEY" not in os.environ:
         given.setdefault("api_key", os.environ.get("API_KEY") or None)
+    legacy = Path(os.environ.get("MODEL_PATH", ""))
+    if "ROWCAST_MODELS_DIR" not in os.environ and str(legacy) != "." and legacy.is_dir():
+        given.setdefault("models_dir", legacy)
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:

@@ -52,7 +52,14 @@ async def test_every_model_is_described(client: httpx.AsyncClient) -> None:
 async def test_one_model_is_described_alike_everywhere(client: httpx.AsyncClient) -> None:
     listed = (await client.get("/models")).json()["models"]
 
-    assert (await client.get("/models/loans")).json() == listed[0] == (await client.get("/models/info")).json()
+    info = (await client.get("/models/info")).json()
+    assert (await client.get("/models/loans")).json() == listed[0] == {key: info[key] for key in listed[0]}
+    assert info["features"] == list(ROW)
+    assert (info["model_name"], info["input_shape"], info["class_names"]) == (
+        "loans",
+        [None, len(ROW)],
+        ["Approved", "Rejected"],
+    )
     assert (await client.get("/models/sum")).json() == listed[1]
 
 

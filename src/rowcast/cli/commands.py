@@ -239,6 +239,29 @@ def models_list(home: Home = None, json: Json = False) -> None:
     inspection.list_models(settings.load(home=home), as_json=json)
 
 
+@models_app.command("import")
+def models_import(
+    model: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX graph, .onnx.")],
+    metadata: Annotated[Path | None, typer.Option(metavar="FILE", help="model_metadata.json of the graph.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model [the metadata's, else the file's].")] = None,
+    wire: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Wire template; or matrix, or native [by the metadata].")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A table of its rows: for ranges, and to try it with.")
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Take a model that others made, try it in a bounded process, and publish it as champion."""
+    from rowcast import settings, wiring
+    from rowcast.cli import inspection
+
+    found = settings.load(home=home)
+    imported = wiring.import_model(found, model, metadata=metadata, name=name, wire=wire, data=data)
+    inspection.show_import(imported, as_json=json)
+
+
 app.command("verify")(history_verify)
 app.command("replay")(history_replay)
 

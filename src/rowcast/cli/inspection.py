@@ -21,6 +21,21 @@ OK, NO = 0, 1
 LEAST_FREE_BYTES = 1024 * 1024 * 1024
 
 
+def show_import(found: wiring.Imported, *, as_json: bool) -> None:
+    """What became of a foreign model."""
+    if as_json:
+        output.print_json(found)
+        return
+    columns = ", ".join(found.columns[:12]) + (f" and {len(found.columns) - 12} more" if found.columns[12:] else "")
+    output.print_lines(
+        [
+            *found.notes,
+            f"it takes {columns}",
+            f"published {found.model}@{found.version} ({found.task}): {found.path}",
+        ]
+    )
+
+
 def list_models(settings: Settings, *, as_json: bool) -> None:
     """Every published version."""
     registry = wiring.registry(settings)
@@ -51,7 +66,7 @@ def list_models(settings: Settings, *, as_json: bool) -> None:
             m["version"],
             ", ".join(m["aliases"]),
             m["target"],
-            f"{m['metric']} {m['score']:.4f}",
+            f"{m['metric']} {m['score']:.4f}" if m["metric"] else "imported",
             m["created"],
         ]
         for m in found

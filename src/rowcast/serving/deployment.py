@@ -77,6 +77,10 @@ class LiveModel:
         """A row that the model takes, as a client would send it."""
         return {column.name: column.example for column in self.schema.columns}
 
+    def sample(self) -> Any:
+        """A body of `/predict`, in the model's own form."""
+        return self.example() if self.wire is None else self.wire.example(self.example())
+
     def compare(self, left: Outcome, right: Outcome) -> str:
         """`equal`, `borderline` or `different`, within what machines may differ by."""
         return same_outcome(left, right, GOLDEN_TOLERANCE, self._decision.threshold)

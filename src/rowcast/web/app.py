@@ -135,7 +135,7 @@ def _model_routes(app: FastAPI, deployment: Deployment, member: Member) -> None:
     def default_model(request: Request) -> Response:
         model = deployment.get(None)
         allow_model(caller(request), model.name)
-        return Json(describe(model, deployment))
+        return Json(describe(model, deployment) | legacy_facts(model))
 
     @app.get("/models/{name}", tags=["models"], summary="One model: schema, metrics, parity")
     def one_model(name: str, request: Request) -> Response:
@@ -161,8 +161,7 @@ def _model_routes(app: FastAPI, deployment: Deployment, member: Member) -> None:
     def sample(request: Request) -> Response:
         model = deployment.get(None)
         allow_model(caller(request), model.name)
-        row = model.example()
-        return Json(row if model.wire is None else model.wire.example(row))
+        return Json(model.sample())
 
 
 def _history_routes(app: FastAPI, history: History) -> None:
@@ -286,6 +285,19 @@ def describe(model: LiveModel, deployment: Deployment) -> dict[str, Any]:
         "parity": manifest.parity,
         "columns": manifest.schema.columns,
         "schema": manifest.schema.json_schema(),
+    }
+
+
+def legacy_facts(model: LiveModel) -> dict[str, Any]:
+    """What `/models/info` says besides, in the words of `model_metadata.json`, for clients that read those."""
+    decision = model.manifest.decision
+    return {
+        "model_name": model.name,
+        "model_type": "regression" if decision.task == "regression" else "classification",
+        "input_shape": [None, len(model.schema.columns)],
+        "output_classes": len(decision.classes),
+        "features": model.schema.names(),
+        "class_names": decision.names(),
     }
 
 

@@ -9,6 +9,7 @@ from rowcast.wiring.history import (
     store,
     store_folder,
 )
+from rowcast.wiring.imports import Imported, describe_foreign, import_model, take_up
 from rowcast.wiring.logs import configure_logging
 from rowcast.wiring.models import (
     check_table,
@@ -35,17 +36,20 @@ from rowcast.wiring.server import (
 )
 
 __all__ = [
+    "Imported",
     "Place",
     "Server",
     "application",
     "board",
     "check_table",
     "configure_logging",
+    "describe_foreign",
     "erase_history",
     "gate",
     "has_key",
     "has_models",
     "history",
+    "import_model",
     "index_history",
     "indexer_command",
     "indexer_is_running",
@@ -60,6 +64,7 @@ __all__ = [
     "server",
     "store",
     "store_folder",
+    "take_up",
     "train",
     "try_bundle",
 ]

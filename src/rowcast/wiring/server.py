@@ -8,11 +8,13 @@ import sys
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rowcast.errors import BundleError, SettingsError
 from rowcast.ports import Reference, RegistryWriter
+from rowcast.wiring import imports
 from rowcast.wiring.history import history, indexer_command, store, store_folder
 from rowcast.wiring.models import registry
 
@@ -115,7 +117,7 @@ def server(settings: Settings, place: Place | None = None) -> Server:
     from rowcast.web.app import Health, cold_app
     from rowcast.web.edge import Bounds, Edge
     from rowcast.web.lifecycle import Indexer, Lifecycle
-    from rowcast.web.member import Member
+    from rowcast.web.member import Member, log_drops
     from rowcast.web.repeats import Once
     from rowcast.web.watch import MEBIBYTE, Watch
 
@@ -129,6 +131,9 @@ def server(settings: Settings, place: Place | None = None) -> Server:
         spool = FolderSpool(settings.journal_folder)
         counts = SharedCounts(shared.folder, place.worker) if place else OwnCounts()
         metrics = Metrics(counts, spool.backlog, shared.workers)
+        take_up = partial(imports.take_up, settings)
+        if place is None:  # else the supervisor's parent has done it
+            log_drops(take_up())
         follower = Follower(
             models,
             settings.models,
@@ -155,7 +160,9 @@ def server(settings: Settings, place: Place | None = None) -> Server:
         native = NativeApi(predictor, max_rows=settings.max_rows)
         watch = Watch(journal, predictor.hold, _free_bytes(settings), settings.min_free_mb * MEBIBYTE)
         health = Health({"history": _store_check(settings), "disk": watch.check})
-        member = Member(shared, slot, deployment, follower, models.generation, native.refresh)
+        member = Member(
+            shared, slot, deployment, follower, models.generation, native.refresh, partial(take_up, again=True)
+        )
         cold = cold_app(deployment, history(settings), health, member, metrics.exposition)
         indexer = None if place else Indexer(indexer_command(), settings.for_child(), settings.journal_folder)
         lifecycle = Lifecycle(
