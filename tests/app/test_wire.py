@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema_rs
 import pytest
 import pytest_asyncio
 
@@ -293,3 +294,27 @@ async def test_a_row_without_a_finite_answer_is_refused_alone(tmp_path: Path) ->
         assert predictions[1]["errors"][0]["code"] == "no-answer"
         assert [reply.status_code for reply in together] == [200, 422, 200]
         assert (await client.get("/health")).json()["status"] == "ok"
+
+
+async def test_the_api_describes_each_models_own_form(wired: httpx.AsyncClient) -> None:
+    document = (await wired.get("/openapi.json")).json()
+
+    for name in MODELS:
+        for tail in ("", "/batch"):
+            path = f"/models/{name}/predict{tail}"
+            operation = document["paths"][path]["post"]
+            asked = operation["requestBody"]["content"]["application/json"]
+            told = operation["responses"]["200"]["content"]["application/json"]
+            for title, example in asked["examples"].items():
+                query = "?wire=false" if title.startswith("native") else ""
+                reply = await wired.post(path + query, json=example["value"])
+                assert reply.status_code == 200, reply.text
+                check(document, asked["schema"], example["value"])
+                check(document, told["schema"], reply.json())
+                check(document, told["schema"], told["examples"][title]["value"])
+            assert next(iter(asked["examples"])) == ("wire-batch" if tail else "wire")
+
+
+def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
+    """JSON Schema, with the document's own references."""
+    jsonschema_rs.Draft202012Validator({**schema, "components": document["components"]}).validate(value)

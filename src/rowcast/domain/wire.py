@@ -18,6 +18,7 @@ from rowcast.domain.prediction import Decision
 from rowcast.domain.schema import MISSING, UNKNOWN, Column, Schema
 from rowcast.domain.values import BadValue
 from rowcast.domain.wire_reply import Facts, Reply, compile_reply, compile_root
+from rowcast.domain.wire_schema import Words, any_of
 from rowcast.domain.wire_shape import Envelope, Shape
 from rowcast.errors import BodyError, InvalidRows, SettingsError, ValueProblem
 
@@ -180,7 +181,7 @@ class Wire:
 
     def _matrix_schema(self, row_schema: Mapping[str, Any]) -> dict[str, Any]:
         cells = [row_schema["properties"][name] for name in self._schema.names()]
-        row = {"type": "array", "prefixItems": cells, "minItems": self._width, "maxItems": self._width}
+        row = {"type": "array", "items": any_of(cells), "minItems": self._width, "maxItems": self._width}
         return {"type": "array", "items": row, "minItems": 1}
 
     def _asked(self, found: Envelope, ignored: int, max_rows: int) -> Asked:
@@ -280,16 +281,8 @@ def compile_wire(
         raise SettingsError("the wire template: request.on_missing is for objects; a cell of a matrix is always there")
     if template.request.form == "matrix" and not template.request.path:
         raise SettingsError("the wire template: request.path must say where the matrix lies, such as `data`")
-    kinds = [column.kind for column in schema.columns]
-    facts = Facts(*reference, schema.names(), kinds.count("category"), kinds.count("boolean"))
-    names = decision.names()
-    for key, table in (("labels", template.labels), ("class_index", template.class_index)):
-        for label in table:
-            if label not in names:
-                known = f"the classes are {_listed(names)}" if names else "a regression has no classes"
-                raise SettingsError(f"the wire template: {key} names {label!r}; {known}")
-    numbers = {name: template.class_index.get(name, index) for index, name in enumerate(names)}
-    labels = {name: template.labels.get(name, label) for name, label in zip(names, decision.classes, strict=True)}
+    facts = _facts(reference, schema)
+    labels, numbers = _class_tables(template, decision)
     reply = compile_reply(
         template.reply,
         template.batch_reply,
@@ -302,6 +295,36 @@ def compile_wire(
     )
     root = None if template.root is msgspec.UNSET else compile_root(template.root, facts)
     return Wire(template, schema, read, reply, root)
+
+
+def reply_schemas(
+    template: Template,
+    reference: tuple[str, int],
+    schema: Schema,
+    decision: Decision,
+    native: Mapping[str, Any],
+    warnings: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """JSON Schema of the reply to a request and to a batch; `native` is that of a native prediction."""
+    words = Words(_facts(reference, schema), decision, *_class_tables(template, decision), native, warnings)
+    return words.replies(template.reply, template.batch_reply, matrix=template.request.form == "matrix")
+
+
+def _facts(reference: tuple[str, int], schema: Schema) -> Facts:
+    kinds = [column.kind for column in schema.columns]
+    return Facts(*reference, schema.names(), kinds.count("category"), kinds.count("boolean"))
+
+
+def _class_tables(template: Template, decision: Decision) -> tuple[dict[str, Any], dict[str, int]]:
+    """How each class is written and numbered; SettingsError for a class that there is not."""
+    names = decision.names()
+    for key, table in (("labels", template.labels), ("class_index", template.class_index)):
+        for label in table:
+            if label not in names:
+                known = f"the classes are {_listed(names)}" if names else "a regression has no classes"
+                raise SettingsError(f"the wire template: {key} names {label!r}; {known}")
+    labels = {name: template.labels.get(name, label) for name, label in zip(names, decision.classes, strict=True)}
+    return labels, {name: template.class_index.get(name, index) for index, name in enumerate(names)}
 
 
 def _client_names(request: RequestForm, schema: Schema) -> dict[str, str]:

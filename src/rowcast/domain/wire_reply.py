@@ -116,6 +116,16 @@ class Reply:
         return _Request([_Row(read(reply), reply) for reply in told.replies], told.seconds)
 
 
+def default_reply(*, matrix: bool) -> Any:
+    """The reply of a template that says none: as native as can be."""
+    return {"model": "$model", "version": "$version", "predictions": {EACH_ROW: "$native"}} if matrix else "$native"
+
+
+def default_batch_reply() -> Any:
+    """The reply to a batch where the template says none."""
+    return {"model": "$model", "version": "$version", "predictions": {EACH_REQUEST: "$reply"}}
+
+
 def compile_reply(
     single: Any,
     batch: Any,
@@ -129,11 +139,9 @@ def compile_reply(
 ) -> Reply:
     """Both trees, proven; SettingsError names the place of what cannot be filled."""
     if single is msgspec.UNSET:
-        single = (
-            {"model": "$model", "version": "$version", "predictions": {EACH_ROW: "$native"}} if matrix else "$native"
-        )
+        single = default_reply(matrix=matrix)
     if batch is msgspec.UNSET:
-        batch = {"model": "$model", "version": "$version", "predictions": {EACH_REQUEST: "$reply"}}
+        batch = default_batch_reply()
     words = _Words(facts, _row_fills(decision, labels, numbers), _without_use(decision, probabilities=probabilities))
     one = words.request(single, "reply", alone=not matrix)
     many = words.batch(batch, "batch_reply", one)

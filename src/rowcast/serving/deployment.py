@@ -35,7 +35,11 @@ class LiveModel:
         self.digest = manifest.digest
         self.schema: Schema = manifest.schema
         self.encoder = RowEncoder(manifest.schema, manifest.plan)
+        self.is_certain = has_probabilities(manifest.output.kind, manifest.output.activation)
+        """Whether it tells probabilities."""
         self.classifies = manifest.decision.task != "regression"
+        self.golden: bundle.GoldenRow | None = None
+        """One of the rows it was proven on, as an example."""
         self.slow = False
         """Whether it is scored beside the event loop; `warm_up` finds out."""
         self.wire = self._wire()
@@ -52,7 +56,7 @@ class LiveModel:
         manifest, reference = self.manifest, (self.name, self.version)
         if manifest.wire is None:
             return None
-        sure = has_probabilities(manifest.output.kind, manifest.output.activation)
+        sure = self.is_certain
         try:
             return compile_wire(
                 manifest.wire, reference, self.schema, manifest.decision, self.encoder.read, probabilities=sure
@@ -98,6 +102,7 @@ def load_folder(reference: Reference, folder: Path, open_graph: OpenGraph) -> Li
     model = LiveModel(reference, manifest, open_graph(opened.model, manifest.output.name))
     try:
         prove(model, opened.golden)
+        model.golden = opened.golden[0]
         warm_up(model, opened.golden)
     except RowcastError:
         raise

@@ -365,7 +365,7 @@ def read_rows(model: LiveModel, body: bytes, *, max_rows: int, partial: bool = F
     """The rows of `{"rows": [...]}`; InvalidRows with every problem of every row, or Refused in their places."""
     try:
         received = msgspec.json.decode(body, type=_Rows).rows
-    except (msgspec.ValidationError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         decode_json(body)  # says what is wrong with the text itself
         raise BodyError('`rows` must be a list of objects and the only key: {"rows": [{...}, ...]}') from None
     if not received:

@@ -30,24 +30,24 @@ def components() -> dict[str, Any]:
             schema["additionalProperties"] = False
     label = {"type": ["string", "number", "boolean", "null"]}
     number = {"type": "number"}
-    model: dict[str, Any] = dict(
-        name=TEXT,
-        version=WHOLE,
-        digest=TEXT,
-        default=FLAG,
-        task={"enum": ["binary", "multiclass", "regression"]},
-        classes={"type": "array", "items": label},
-        positive=label,
-        threshold={"type": ["number", "null"]},
-        target=TEXT,
-        created=TEXT,
-        metric=TEXT,
-        score=number,
-        holdout={"type": "object"},
-        parity=_reference("Parity"),
-        columns={"type": "array", "items": _reference("Column")},
-        schema={"type": "object"},
-    )
+    model: dict[str, Any] = {
+        "name": TEXT,
+        "version": WHOLE,
+        "digest": TEXT,
+        "default": FLAG,
+        "task": {"enum": ["binary", "multiclass", "regression"]},
+        "classes": {"type": "array", "items": label},
+        "positive": label,
+        "threshold": {"type": ["number", "null"]},
+        "target": TEXT,
+        "created": TEXT,
+        "metric": TEXT,
+        "score": number,
+        "holdout": {"type": "object"},
+        "parity": _reference("Parity"),
+        "columns": {"type": "array", "items": _reference("Column")},
+        "schema": {"type": "object"},
+    }
     found["Model"] = closed(**model)
     found["DefaultModel"] = closed(
         **model,

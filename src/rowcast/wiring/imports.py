@@ -163,8 +163,8 @@ def _beside(path: Path, files: Sequence[Path]) -> Path | None:
         return shared
     if meant not in [file.stem for file in files]:
         raise SettingsError(
-            f"{shared.name} is for the model {meant!r}, and there are {len(files)} graphs; rename it to {own.name}, or say "
-            "its model_name"
+            f"{shared.name} is for the model {meant!r}, and there are {len(files)} graphs; rename it to {own.name}, or "
+            "say its model_name"
         )
     return None
 
