@@ -97,7 +97,7 @@ class Reply:
     """Both replies of a template, ready to be filled."""
 
     def __init__(self, used: Sequence[str], single: Blanks, batch: Blanks) -> None:
-        fields = msgspec.defstruct("Used", [(name, *FIELDS[name]) for name in used], gc=False)
+        fields = msgspec.defstruct("Used", [(name, *FIELDS[name]) for name in used], kw_only=True, gc=False)
         self._read = msgspec.json.Decoder(fields).decode
         self._single = single
         self._batch = batch
