@@ -217,10 +217,18 @@ def bundle_json(value: Any) -> bytes:
     return msgspec.json.encode(value)
 
 
-def live(root: Path, name: str, model: bytes, schema: Schema, decision: Decision, kind: Any) -> LiveModel:
+def live(
+    root: Path,
+    name: str,
+    model: bytes,
+    schema: Schema,
+    decision: Decision,
+    kind: Any,
+    wire: dict[str, Any] | None = None,
+) -> LiveModel:
     """A hand-made graph, published and loaded as a server would."""
     registry = FolderRegistry(root)
-    return load(publish(registry, name, model, schema, decision, kind), registry, open_graph)
+    return load(publish(registry, name, model, schema, decision, kind, wire), registry, open_graph)
 
 
 def classes(*labels: Any) -> Decision:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -53,7 +53,7 @@ class Shape:
         self._list = _batch_list(batch, path, matrix=matrix)
         self._lax = lax
         single = self._tree(Matrix if matrix else msgspec.Raw, Flag, Seconds)
-        many = _tree({self._list: Leaf(list[msgspec.Raw], True)})
+        many = _tree([(self._list, Leaf(list[msgspec.Raw], True))])
         self._single, self._lax_single = self._decoders(single)
         self._many, self._lax_many = self._decoders(many)
         self._get = [attrgetter(_place(single, path)) if path else None for path in (path, use_cache, cache_ttl)]
@@ -80,7 +80,7 @@ class Shape:
 
     def batch_example(self, rows: Any) -> Any:
         """A batch of one such request."""
-        return _plain(_tree({self._list: Leaf([self.example(rows)], True)}))
+        return _plain(_tree([(self._list, Leaf([self.example(rows)], True))]))
 
     def schemas(self, rows: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """JSON Schema of a request and of a batch, by that of what lies at the path."""
@@ -88,15 +88,13 @@ class Shape:
         ttl = {"type": ["integer", "null"], "minimum": 1, "maximum": LONGEST_TTL}
         single = rows if self.is_plain else self._schema(self._tree(rows, use_cache, ttl))
         batch = {"type": "array", "items": single, "minItems": 1}
-        return single, self._schema(_tree({self._list: Leaf(batch, True)}))
+        return single, self._schema(_tree([(self._list, Leaf(batch, True))]))
 
     def _tree(self, rows: Any, use_cache: Any, ttl: Any) -> Tree:
         """What lies where in a single request."""
-        leaves = {self._rows: Leaf(rows, True), self._use_cache: Leaf(use_cache, False)}
-        if self._cache_ttl and self._cache_ttl in leaves:
-            raise SettingsError(f"the wire template: two things lie at {self._cache_ttl!r}")
-        leaves[self._cache_ttl] = Leaf(ttl, False)
-        return _tree({path: leaf for path, leaf in leaves.items() if path})
+        leaves = [(self._rows, Leaf(rows, True)), (self._use_cache, Leaf(use_cache, False))]
+        leaves.append((self._cache_ttl, Leaf(ttl, False)))
+        return _tree([(path, leaf) for path, leaf in leaves if path])
 
     def _schema(self, tree: Tree) -> dict[str, Any]:
         return {
@@ -138,9 +136,9 @@ def _batch_list(batch: str, path: str, *, matrix: bool) -> str:
     return found[1]
 
 
-def _tree(leaves: Mapping[str, Leaf]) -> Tree:
+def _tree(leaves: Iterable[tuple[str, Leaf]]) -> Tree:
     whole: Tree = {}
-    for path, leaf in leaves.items():
+    for path, leaf in leaves:
         *above, last = path.split(".")
         tree: Any = whole
         for name in above:
