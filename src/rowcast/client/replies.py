@@ -128,7 +128,7 @@ class Worker(msgspec.Struct, frozen=True):
 
     worker: int
     state: str
-    pid: int = 0
+    pid: int | None = None
     models: tuple[Loaded, ...] = ()
     generation: int = 0
     asked: int = 0
