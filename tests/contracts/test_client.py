@@ -140,6 +140,7 @@ def test_models_are_described_and_sent_once(client: Any, kind: Any, server: serv
     assert (first.task, first.target, first.positive) == ("binary", "loan_status", "Approved")
     assert first.schema["properties"].keys() == models.loan_rows(1)[0].keys()
     assert client.model().name == "sum"
+    assert client.predict(ROW, "sum@1").version == 1
     assert client.predict(client.sample()).model == "sum"
 
 
@@ -267,7 +268,7 @@ def test_no_error_text_holds_a_value_of_a_row_or_a_key(client: Any) -> None:
     [
         lambda client: client.predict({"rows": [ROW]}),
         lambda client: client.predict({"x0": object()}),
-        lambda client: client.predict(ROW, "sum@1"),
+        lambda client: client.predict(ROW, "sum@champion"),
         lambda client: client.predict(ROW, "../sum"),
         lambda client: client.predict(ROW, idempotency_key="a b"),
         lambda client: client.predict(ROW, request_id="a b"),

@@ -25,7 +25,7 @@ STYLES = {"prediction": "bold green", "warning": "yellow"}
 def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bool) -> int:
     """Ask and show; 1 when the rows do not fit."""
     from rowcast.client import Client
-    from rowcast.client.errors import RowsRefused, Unreachable
+    from rowcast.client.errors import Refused, RowsRefused, Unreachable
 
     model, rows, alone = _asked(words)
     key = settings.api_key.get_secret_value() if settings.api_key else None
@@ -34,6 +34,8 @@ def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bo
             found = [client.predict(rows[0], model)] if alone else client.predict_many(rows, model)
         except RowsRefused as refused:
             return _refused(refused, as_json=as_json)
+        except Refused as refused:  # what the server says of values may be seen by whoever typed them
+            raise RowcastError(refused.detail or refused.message) from None
         except Unreachable as error:
             hint = "start one with `rowcast serve`, or say with --url or ROWCAST_URL where it is"
             raise RowcastError(f"{error.message}; {hint}") from None
@@ -53,11 +55,6 @@ def _asked(words: Sequence[str]) -> tuple[str | None, list[msgspec.Raw], bool]:
             "give a model and a row, or the row alone: rowcast call [MODEL] ROW; quote the row: '{\"a\": 1}'"
         )
     model = words[0] if len(words) == 2 and words[0] != "-" else None
-    if model is not None and "@" in model:
-        name = model.partition("@")[0]
-        raise RowcastError(
-            f"a server answers with the version that it serves: say {name}, or score a table with `rowcast predict`"
-        )
     text = _text(words[-1])
     rows, alone = _rows(text)
     if not rows:

@@ -24,7 +24,7 @@ Format = Literal["jsonl", "csv"]
 
 JSON = "application/json"
 FILTERS = ("model", "version", "label", "entity", "since", "until")
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}").fullmatch
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}(@[1-9][0-9]{0,9})?").fullmatch
 HEADER = re.compile(r"[\x21-\x7e]{1,255}").fullmatch
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
 
@@ -253,10 +253,8 @@ def _get(path: str, headers: Mapping[str, str] | None = None) -> Request:
 
 
 def _name(model: str) -> str:
-    if "@" in model:
-        raise BadCall("a server answers with the version that it serves: name the model without @VERSION")
     if not NAME(model):
-        raise BadCall("the name of a model is 1 to 64 of a-z 0-9 . _ -, and begins with a letter or digit")
+        raise BadCall("a model is NAME or NAME@3: its name has 1 to 64 of a-z 0-9 . _ -, its version is a number")
     return model
 
 
