@@ -382,7 +382,6 @@ def _system_says(error: BaseException) -> str:
     below: BaseException | None = error
     while below is not None:
         if isinstance(below, OSError) and below.strerror:  # names that cannot be looked up have negative numbers
-            known = below.errno is not None and below.errno > 0
-            return (os.strerror(below.errno) if known else below.strerror).lower()
+            return (os.strerror(below.errno) if below.errno and below.errno > 0 else below.strerror).lower()
         below = below.__cause__ or below.__context__
     return "no connection"
