@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from rowcast import settings, wiring
 from rowcast.adapters.folder import FolderRegistry
-from rowcast.client import RowRefused, errors
-from support import access, clients, models, servers
+from rowcast.client import AsyncClient, Client, RowRefused, errors
+from support import access, apps, clients, models, servers
 from support.waiting import eventually
 
 SUM = models.number_columns(2)
@@ -299,3 +301,24 @@ def test_it_works_below_a_prefix(kind: Any, server: servers.Server) -> None:
     with prefixed as found, kind(f"{found.address.removesuffix('/api')}/api/", access.secret("boss")) as below:
         assert below.predict(ROW, "sum").prediction == 3.5
         assert below.model("sum").name == "sum"
+
+
+def test_all_threads_may_share_a_client(server: servers.Server) -> None:
+    with Client(server.address, access.secret("boss")) as shared, ThreadPoolExecutor(8) as threads:
+        rows = [{"x0": number, "x1": 0} for number in range(80)]
+        found = list(threads.map(shared.predict, rows))
+
+    assert [one.prediction for one in found] == list(range(80))
+
+
+async def test_an_app_of_this_process_is_asked_without_a_socket(server: servers.Server, tmp_path: Path) -> None:
+    models.publish(FolderRegistry(tmp_path / "models"), "sum", models.sum_graph(2), SUM, models.REGRESSION, "values")
+    app = wiring.server(settings.load(home=tmp_path, root_path="/api")).app
+    transport = httpx.ASGITransport(app, root_path="/api")
+    async with apps.lifespan(app), AsyncClient("http://rowcast.local/api", transport=transport) as client:
+        found = await client.predict(ROW, "sum")
+
+        assert found.prediction == 3.5
+        assert (await client.prediction(found.id)).row == ROW
+        with pytest.raises(errors.NotThere):
+            await client.model("none")
