@@ -56,8 +56,8 @@ class NativeApi:
     def refresh(self) -> None:
         """Have a route for every live model, and for no other."""
         live = {
-            f"/models/{model.name}/predict{tail}": (model.name, tail)
-            for model in self._predictor.deployment.models()
+            f"/models/{address}/predict{tail}": (address, tail)
+            for address in self._predictor.deployment.addresses()
             for tail in ("", "/batch")
         }
         for path in self.routes.keys() - live.keys() - self._always:

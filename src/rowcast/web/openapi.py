@@ -164,13 +164,13 @@ def document(app: FastAPI, deployment: Deployment, root_path: str = "") -> dict[
     for path, item in paths.items():
         for operation in item.values():
             _mend_responses(path, operation)
-    for model in deployment.models():
-        schemas[f"{model.name}.row"] = model.schema.json_schema()
-        schemas[f"{model.name}.prediction"] = prediction_schema(model)
+    for address, model in deployment.live.items():
+        schemas[f"{_component(address)}.row"] = model.schema.json_schema()
+        schemas[f"{_component(address)}.prediction"] = prediction_schema(model)
         for batch, tail in ((False, ""), (True, "/batch")):
-            if deployment.default == model.name:
-                paths[f"/predict{tail}"] = {"post": _operation(model, default=True, batch=batch)}
-            paths[f"/models/{model.name}/predict{tail}"] = {"post": _operation(model, batch=batch)}
+            if deployment.default == address:
+                paths[f"/predict{tail}"] = {"post": _operation(address, model, default=True, batch=batch)}
+            paths[f"/models/{address}/predict{tail}"] = {"post": _operation(address, model, batch=batch)}
     return made
 
 
@@ -283,10 +283,15 @@ class _Form(NamedTuple):
     answered: Any
 
 
-def _forms(model: LiveModel, *, batch: bool) -> list[_Form]:
+def _component(address: str) -> str:
+    """The name of a model among the components, where `@` may not stand."""
+    return address.replace("@", ".")
+
+
+def _forms(address: str, model: LiveModel, *, batch: bool) -> list[_Form]:
     """The forms that an address takes; the first is the usual one."""
-    row = {"$ref": f"#/components/schemas/{model.name}.row"}
-    prediction = {"$ref": f"#/components/schemas/{model.name}.prediction"}
+    row = {"$ref": f"#/components/schemas/{_component(address)}.row"}
+    prediction = {"$ref": f"#/components/schemas/{_component(address)}.prediction"}
     rows = replies.closed(rows={"type": "array", "items": row, "minItems": 1})
     answered = replies.closed(
         model={"const": model.name},
@@ -318,8 +323,8 @@ def _wire_form(
     return _Form("wire", requests[0], shapes[0], wire.example(example), msgspec.json.decode(wire.reply.one(told)))
 
 
-def _operation(model: LiveModel, *, default: bool = False, batch: bool = False) -> dict[str, Any]:
-    forms = _forms(model, batch=batch)
+def _operation(address: str, model: LiveModel, *, default: bool = False, batch: bool = False) -> dict[str, Any]:
+    forms = _forms(address, model, batch=batch)
     responses: dict[str, Any] = {
         "200": {
             "description": "Predictions, each already kept in history",
@@ -332,10 +337,10 @@ def _operation(model: LiveModel, *, default: bool = False, batch: bool = False) 
     }
     responses.update({status: _refusal(slug, description) for status, (slug, description) in REFUSALS.items()})
     target = model.manifest.training.target
-    name = "predict" if default else f"predict_{model.name}"
+    name = "predict" if default else f"predict_{_component(address)}"
     operation: dict[str, Any] = {
         "tags": ["predictions"],
-        "summary": f"Predict {target} with {model.name}"
+        "summary": f"Predict {target} with {address}"
         + (", several requests in one" if batch else "")
         + (" (the default model)" if default else ""),
         "operationId": f"{name}_batch" if batch else name,
