@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rowcast.adapters.board import Worker
-from rowcast.adapters.counts import ROOM, Counts, OwnCounts, SharedCounts
+from rowcast.adapters.counts import ROOM, Counts, OwnCounts, SharedCounts, sums
 from rowcast.adapters.prometheus import Metrics
 from rowcast.domain.events import Answered, ModelLoaded, Reloaded, Scored
 
@@ -71,7 +71,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
 
-    assert dict(SharedCounts(tmp_path, 1).sums()) == {
+    assert sums(SharedCounts(tmp_path, 1)) == {
         ("requests", "/predict", "POST", "200"): [0.0, 0.0, 0.0, 1000.0, *[0.0] * 11]
     }
 
@@ -82,7 +82,7 @@ def test_labels_of_every_length_and_script_keep_apart(tmp_path: Path) -> None:
     for number, one in enumerate(labels):
         counts.cells(one, 1 + number % 3)[0] += number + 1
 
-    assert {one: cells[0] for one, cells in SharedCounts(tmp_path, 1).sums()} == {
+    assert {one: cells[0] for one, cells in sums(SharedCounts(tmp_path, 1)).items()} == {
         one: number + 1 for number, one in enumerate(labels)
     }
 
@@ -94,7 +94,7 @@ def test_more_labels_than_there_is_room_for_harm_nobody(tmp_path: Path) -> None:
         counts.cells((f"label {number}",), 1)[0] += 1
     counts.cells(("first",), 1)[0] += 1
 
-    found = dict(counts.sums())
+    found = sums(counts)
     assert found[("first",)] == [2.0]
     assert len(found) < ROOM // 16
     assert (tmp_path / "worker-0.counts").stat().st_size == ROOM

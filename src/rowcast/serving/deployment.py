@@ -37,6 +37,7 @@ class LiveModel:
         self.slow = False
         """Whether it is scored beside the event loop; `warm_up` finds out."""
         self._decision: Decision = manifest.decision
+        self._numbers = {label: number for number, label in enumerate(manifest.decision.classes)}
         self._graph = graph
 
     def score(self, rows: Sequence[EncodedRow]) -> list[Outcome]:
@@ -55,6 +56,10 @@ class LiveModel:
             for id_, made, row, hit in zip(ids, outcomes, rows, cached, strict=True)
         ]
         return _encode_lines(predictions).split(b"\n")[:-1]  # JSON holds no line break of its own
+
+    def number(self, outcome: Outcome) -> float:
+        """An outcome as one number: that of its class, or the value."""
+        return float(self._numbers[outcome.prediction] if self.classifies else outcome.prediction)
 
     def example(self) -> dict[str, Any]:
         """A row that the model takes, as a client would send it."""
