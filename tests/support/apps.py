@@ -12,12 +12,14 @@ import httpx
 import structlog
 
 from rowcast import settings, wiring
+from support import logs
 
 
 class _StandardError:
     """Whatever standard error is at the moment: pytest gives every test its own and closes it afterwards."""
 
     def write(self, text: str) -> None:
+        logs.keep(text)
         (sys.__stderr__ if sys.stderr.closed else sys.stderr).write(text)  # type: ignore[union-attr]
 
     def flush(self) -> None:

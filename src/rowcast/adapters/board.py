@@ -168,6 +168,16 @@ class Board:
         os.close(self._mine)
 
 
+def running(runs: Path) -> dict[str, list[Worker]]:
+    """The servers that run now, by the name of their folder, each with the workers that it has had."""
+    found = {}
+    for folder in sorted(runs.glob("*-*")):
+        if folder.is_dir() and not _is_free(folder / "server"):
+            numbers = sorted(int(path.name.partition("-")[2]) for path in folder.glob("worker-*") if not path.suffix)
+            found[folder.name] = [_look(folder / f"worker-{number}", number) for number in numbers]
+    return found
+
+
 class Slot:
     """A worker's own place on the board."""
 
