@@ -27,6 +27,7 @@ DOCS = ROOT / "docs"
 TOUR = (
     "tutorial.md",
     "reference/http.md",
+    "howto/observe.md",
     "howto/history.md",
     "reference/history.md",
     "reference/bundle.md",

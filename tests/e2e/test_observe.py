@@ -27,6 +27,7 @@ from support.waiting import eventually
 ROW = {"x0": 2.0, "x1": 3.5}
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
+PREDICTIONS = 'rowcast_predictions_total{label="",model="sum",version="1"}'
 LOCAL = {"NO_PROXY": "127.0.0.1"}
 
 
@@ -78,6 +79,11 @@ def samples(text: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in found}
 
 
+def ready(server: Server) -> float:
+    """Workers that are."""
+    return samples(httpx.get(f"{server.address}/metrics", trust_env=False).text)['rowcast_workers{state="ready"}']
+
+
 def ask(server: Server, times: int) -> None:
     """So many predictions, each on a connection of its own, so that all workers get some."""
     for _ in range(times):
@@ -88,6 +94,7 @@ def ask(server: Server, times: int) -> None:
 def test_old_names_show_what_ours_do_and_promtool_finds_no_fault(home: Path, workers: int) -> None:
     settings = {"ROWCAST_METRICS_ALIASES": "1"}
     with servers.running(home, "--workers", str(workers), settings=settings) as server:
+        eventually(lambda: ready(server) == workers, 20)
         ask(server, 8)
         httpx.post(f"{server.address}/predict", json={"x0": 1}, trust_env=False)
         httpx.post(f"{server.address}/predict", json={"rows": [ROW, {"x0": 4, "x1": 5}]}, trust_env=False)
@@ -98,9 +105,7 @@ def test_old_names_show_what_ours_do_and_promtool_finds_no_fault(home: Path, wor
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
     assert found["pred_requests_total"] == found["pred_request_latency_seconds_count"] == 10
     assert found["latest_prediction"] == 9
-    assert (
-        found["ml_api_predictions_total"] == found['rowcast_predictions_total{label="",model="sum",version="1"}'] == 10
-    )
+    assert found["ml_api_predictions_total"] == found[PREDICTIONS] == 10
     assert found["ml_api_requests_total"] == found["ml_api_request_duration_seconds_count"] >= 10
     assert 0 < found["ml_api_model_load_seconds"] < 20
     assert found['rowcast_problems_total{slug="invalid-row"}'] == 1
@@ -121,21 +126,19 @@ def test_metrics_of_all_workers_reach_a_real_pushgateway_the_last_ones_too(
     home: Path, gateway: str, workers: int
 ) -> None:
     settings = LOCAL | {"PROM_PUSHGATEWAY": gateway, "PROM_PUSHJOB": f"job{workers}", "ROWCAST_PUSH_SECONDS": "0.2"}
-    name = 'rowcast_predictions_total{label="",model="sum",version="1"}'
 
     def pushed() -> float:
         groups = httpx.get(f"{gateway}/metrics", trust_env=False).text.splitlines()
         ours = "\n".join(line for line in groups if f'job="job{workers}"' in line)
-        return samples(ours).get(name, 0.0)
+        return samples(ours).get(PREDICTIONS, 0.0)
 
     with servers.running(home, "--workers", str(workers), settings=settings) as server:
         ask(server, 6)
         eventually(lambda: pushed() == 6, 10)
         found = rowcast("doctor", "--home", home, cwd=home, settings=settings)
         assert f"ok\tpush\t{gateway} answers" in found.stdout
-    with servers.running(
-        home, "--workers", str(workers), settings=settings | {"ROWCAST_PUSH_SECONDS": "600"}
-    ) as server:
+    rarely = settings | {"ROWCAST_PUSH_SECONDS": "600"}
+    with servers.running(home, "--workers", str(workers), settings=rarely) as server:
         ask(server, 9)
     assert pushed() == 9
 
@@ -286,9 +289,10 @@ def test_nothing_that_was_sent_is_in_the_log_whatever_became_of_it(home: Path, w
     sent: list[httpx.Response] = []
     with servers.running(home, "--workers", str(workers), settings=settings) as server:
         with server.client(headers=access.headers("teller")) as client:
-            for body in (row, {"rows": [row, row]}, {"x0": logs.CANARY}, {"x0": row}, {logs.CANARY: 1}, {"rows": [{}]}):
-                for query in ("", f"?entity={logs.CANARY}", f"?{logs.CANARY}=1"):
-                    sent.append(client.post(f"/predict{query}", json=body, headers={"idempotency-key": logs.CANARY}))
+            bodies = (row, {"rows": [row, row]}, {"x0": logs.CANARY}, {"x0": row}, {logs.CANARY: 1}, {"rows": [{}]})
+            queries = ("", f"?entity={logs.CANARY}", f"?{logs.CANARY}=1")
+            again = {"idempotency-key": logs.CANARY}
+            sent += [client.post(f"/predict{query}", json=body, headers=again) for body in bodies for query in queries]
             sent.append(client.post("/predict", content=f'{{"x0": "{logs.CANARY}'))
             sent.append(client.post(f"/models/{logs.CANARY}/predict", json=row))
             sent.append(client.get(f"/predictions?entity={logs.CANARY}"))
