@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. The rest keeps the house in order.
 .DEFAULT_GOAL := help
-.PHONY: help setup torch demo test check format docs lock vendor bench-serve bench-batch fuzz drill clean
+.PHONY: help setup torch demo test check format docs lock vendor bench-serve bench-batch bench-workers fuzz drill drill-history measured clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -49,6 +49,10 @@ bench-serve: $(READY)  ## Rowcast against the floor and plain FastAPI; appends t
 	@scripts/system-packages.sh bench
 	@$(PY) bench/serve.py $(ARGS)
 
+bench-workers: $(READY)  ## Two workers against one, and memory over two million requests; appends to bench/results.jsonl
+	@scripts/system-packages.sh bench
+	@$(PY) bench/workers.py $(ARGS)
+
 fuzz: $(READY)  ## Nonsense, bombs, slow senders and idle connections; appends to bench/results.jsonl
 	@$(PY) bench/fuzz.py $(ARGS)
 
@@ -57,6 +61,12 @@ bench-batch: $(READY)  ## A million rows from disk to disk against bare ONNX Run
 
 drill: $(READY)  ## Kill, reload and stop a server with two workers under load; appends to bench/results.jsonl
 	@$(PY) bench/drill.py $(ARGS)
+
+drill-history: $(READY)  ## Full and failing disks, a jumping clock, a locked store, a damaged journal; wants root for its disks
+	@$(PY) bench/drill_history.py $(ARGS)
+
+measured: $(READY)  ## Write docs/reference/measured.md from bench/results.jsonl
+	@$(PY) bench/page.py
 
 clean:  ## Remove the environment, caches and build output
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist

@@ -14,14 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -29,6 +27,7 @@ from typing import Any, NamedTuple
 
 import peers
 import polars as pl
+from promises import record
 
 from rowcast import bundle, examples, tables
 
@@ -76,7 +75,17 @@ def main() -> int:
     found = {name: summary(runs) for name, runs in figures.items()}
     promises = judged(found, options.more)
     show(found, promises)
-    record(options, found, promises)
+    record(
+        "batch",
+        versions={name: version(name) for name in ("polars", "onnxruntime", "numpy")},
+        peers=peers.PINS,
+        rows=options.rows,
+        more=options.more,
+        rounds=options.rounds,
+        medians=found,
+        checks={promise.name: round(promise.found, 3) for promise in promises},
+        kept=all(promise.found <= promise.most for promise in promises),
+    )
     return 0 if all(promise.found <= promise.most for promise in promises) else 1
 
 
@@ -224,31 +233,6 @@ def show(found: dict[str, dict[str, float]], promises: list[Promise]) -> None:
     for promise in promises:
         verdict = "kept" if promise.found <= promise.most else "broken"
         print(f"{promise.name:64} {promise.found:8.2f} {promise.most:8.2f} {verdict}")
-
-
-def record(options: argparse.Namespace, found: dict[str, dict[str, float]], promises: list[Promise]) -> None:
-    """Append one line to results.jsonl."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    line = {
-        "bench": "batch",
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip(),
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[1],
-        "versions": {name: version(name) for name in ("polars", "onnxruntime", "numpy")},
-        "peers": peers.PINS,
-        "rows": options.rows,
-        "more": options.more,
-        "rounds": options.rounds,
-        "medians": found,
-        "checks": {promise.name: round(promise.found, 3) for promise in promises},
-        "kept": all(promise.found <= promise.most for promise in promises),
-    }
-    with (HERE / "results.jsonl").open("a") as out:
-        out.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

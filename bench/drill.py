@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -27,14 +26,14 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import msgspec
 from pressure import Pressure, Tally
-from promises import Check
+from promises import Check, record, show
+from rich.console import Console
 
 from rowcast import bundle, examples, settings, wiring
 from rowcast.adapters.folder import FolderRegistry
@@ -442,7 +441,8 @@ def main() -> int:
             found[name] = conducted(name, Path(scratch) / name.replace(" ", "-"), models, options.rounds)
     kept = all(check.kept for checks in found.values() for check in checks)
     if not options.no_record:
-        record(options.rounds, found, kept=kept)
+        scenarios = {name: {check.name: check.found for check in checks} for name, checks in found.items()}
+        record("drill", rounds=options.rounds, workers=WORKERS, scenarios=scenarios, kept=kept)
     print("every promise was kept" if kept else "PROMISES WERE BROKEN")
     return 0 if kept else 1
 
@@ -456,33 +456,11 @@ def conducted(name: str, home: Path, models: Models, rounds: int) -> list[Check]
         checks = [*SCENARIOS[name](drill), Check("last exit status", drill.stop(), most=0), *evidence(drill)]
     finally:
         drill.kill_all()
-    print(f"\n{name} ({time.monotonic() - began:.0f} s)")
-    for check in checks:
-        print(f"  {check.name:40} {check.found:>10g}  {'' if check.kept else 'BROKEN'}")
+    show(Console(width=110), checks, f"{name} ({time.monotonic() - began:.0f} s)")
     for wrong in drill.tally.wrong[:5]:
         print(f"  {wrong}")
     sys.stdout.flush()
     return checks
-
-
-def record(rounds: int, found: dict[str, list[Check]], *, kept: bool) -> None:
-    """Append one line to results.jsonl."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    line = {
-        "bench": "drill",
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip(),
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "rounds": rounds,
-        "workers": WORKERS,
-        "scenarios": {name: {check.name: check.found for check in checks} for name, checks in found.items()},
-        "kept": kept,
-    }
-    with (HERE / "results.jsonl").open("a") as out:
-        out.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

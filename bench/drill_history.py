@@ -29,7 +29,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from promises import Check
+from promises import Check, record, show
+from rich.console import Console
 
 from rowcast import examples, settings, wiring
 from rowcast.adapters.journal import FileJournal, FolderSpool
@@ -331,20 +332,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SCENARIOS)
     parser.add_argument("--quick", action="store_true", help="seconds where it should be minutes")
+    parser.add_argument("--no-record", action="store_true", help="leave results.jsonl alone")
     arguments = parser.parse_args()
-    failed = 0
+    console, found = Console(width=110), dict[str, list[Check]]()
     with tempfile.TemporaryDirectory(prefix="drill-models-") as made:
         models = trained(Path(made))
         for name in [arguments.only] if arguments.only else SCENARIOS:
             with place(name) as folder:
                 drill = Drill(folder / "home", models, quick=arguments.quick)
                 try:
-                    for check in SCENARIOS[name](drill):
-                        failed += not check.kept
-                        print(f"{'ok ' if check.kept else 'NOT'} {name}: {check.name}: {check.found:g}", flush=True)
+                    began = time.monotonic()
+                    found[name] = list(SCENARIOS[name](drill))
+                    show(console, found[name], f"{name} ({time.monotonic() - began:.0f} s)")
                 finally:
                     drill.stop()
-    return 1 if failed else 0
+    kept = all(check.kept for checks in found.values() for check in checks)
+    if not arguments.no_record:
+        scenarios = {name: {check.name: check.found for check in checks} for name, checks in found.items()}
+        record("drill history", quick=arguments.quick, scenarios=scenarios, kept=kept)
+    print("every promise was kept" if kept else "PROMISES WERE BROKEN")
+    return 0 if kept else 1
 
 
 if __name__ == "__main__":

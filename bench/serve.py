@@ -12,20 +12,20 @@ import argparse
 import csv
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from machine import HERE, Server, busy_seconds, load, running
+from promises import Check, record
+from promises import show as show_checks
 from rich.console import Console
 from rich.table import Table
 
@@ -57,21 +57,6 @@ class Measure:
     """Cores that everything else on the machine kept busy meanwhile, wrk left out."""
 
 
-@dataclass(frozen=True)
-class Check:
-    """One promise: what was found, and what it must be."""
-
-    name: str
-    found: float
-    least: float | None = None
-    most: float | None = None
-    aim: float | None = None
-
-    @property
-    def kept(self) -> bool:
-        return (self.least is None or self.found >= self.least) and (self.most is None or self.found <= self.most)
-
-
 def main() -> int:
     """Prepare, measure, judge, keep the figures."""
     options = arguments()
@@ -99,7 +84,17 @@ def main() -> int:
     checks = judged(measures, starts, memory, answers, kept)
     show(console, measures, starts, memory, checks)
     if not options.no_record:
-        record(options, measures, starts, memory, checks)
+        record(
+            "serve",
+            versions={name: version(name) for name in ("uvicorn", "uvloop", "onnxruntime", "msgspec", "fastapi")},
+            rounds=options.rounds,
+            seconds=options.seconds,
+            medians=summary(measures),
+            start_seconds={name: round(median(found), 3) for name, found in starts.items()},
+            memory_mb={name: round(found, 1) for name, found in memory.items()},
+            checks={check.name: round(check.found, 4) for check in checks},
+            kept=not [check for check in checks if not check.kept],
+        )
     broken = [check for check in checks if not check.kept]
     for check in broken:
         console.print(f"[red]Below the floor: {check.name} is {check.found:.3g}")
@@ -288,11 +283,15 @@ def judged(
             Check(
                 f"floor CPU / Rowcast CPU, {label}",
                 at(lambda m: m["floor"].cpu_us / m["rowcast"].cpu_us),
-                least,
+                least=least,
                 aim=aim,
             ),
-            Check(f"requests/s against plain, {label}", at(lambda m: m["rowcast"].rps / m["plain"].rps), 3.0),
-            Check(f"plain requests/s against the floor, {label}", at(lambda m: m["plain"].rps / m["floor"].rps), 0.13),
+            Check(f"requests/s against plain, {label}", at(lambda m: m["rowcast"].rps / m["plain"].rps), least=3.0),
+            Check(
+                f"plain requests/s against the floor, {label}",
+                at(lambda m: m["plain"].rps / m["floor"].rps),
+                least=0.13,
+            ),
             Check(
                 f"p99/p50 against the floor's, {label}", at(lambda m: spread(m["rowcast"]) / spread(m["floor"])), most=3
             ),
@@ -307,7 +306,9 @@ def judged(
         checks.append(Check("start to first answer against plain", ratio, most=2.5))
     checks.append(Check("memory of the answering process, MB", memory["rowcast"], most=130))
     checks.append(Check("breaks in the history's chains", len(kept["broken"]), most=0))
-    checks.append(Check("history entries - answers", kept["entries"] - len(starts.get("rowcast", [])) - answers, 0, 0))
+    checks.append(
+        Check("history entries - answers", kept["entries"] - len(starts.get("rowcast", [])) - answers, most=0, least=0)
+    )
     return checks
 
 
@@ -342,13 +343,7 @@ def show(
             f"{memory[name]:.0f}",
         )
     console.print(table)
-    verdicts = Table(title="promises")
-    for heading in ("promise", "found", "at least", "at most", "aim", ""):
-        verdicts.add_column(heading, justify="left" if heading == "promise" else "right")
-    for check in checks:
-        bounds = ["" if bound is None else f"{bound:g}" for bound in (check.least, check.most, check.aim)]
-        verdicts.add_row(check.name, f"{check.found:.3g}", *bounds, "[green]kept" if check.kept else "[red]broken")
-    console.print(verdicts)
+    show_checks(console, checks)
 
 
 def summary(measures: list[Measure]) -> list[dict[str, Any]]:
@@ -361,36 +356,6 @@ def summary(measures: list[Measure]) -> list[dict[str, Any]]:
             middle = {figure: round(median(one[figure] for one in group), 3) for figure in figures}
             rows.append({"server": name, "connections": connections, **middle})
     return rows
-
-
-def record(
-    options: argparse.Namespace,
-    measures: list[Measure],
-    starts: dict[str, list[float]],
-    memory: dict[str, float],
-    checks: list[Check],
-) -> None:
-    """Append one line to results.jsonl."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    line = {
-        "bench": "serve",
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip(),
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "versions": {name: version(name) for name in ("uvicorn", "uvloop", "onnxruntime", "msgspec", "fastapi")},
-        "rounds": options.rounds,
-        "seconds": options.seconds,
-        "medians": summary(measures),
-        "start_seconds": {name: round(median(found), 3) for name, found in starts.items()},
-        "memory_mb": {name: round(found, 1) for name, found in memory.items()},
-        "checks": {check.name: round(check.found, 4) for check in checks},
-        "kept": all(check.kept for check in checks),
-    }
-    with (HERE / "results.jsonl").open("a") as out:
-        out.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

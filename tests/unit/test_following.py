@@ -142,6 +142,32 @@ def test_the_default_is_the_only_model_or_the_one_that_was_chosen(world: World) 
         chosen.get(None)
 
 
+def test_several_versions_of_a_model_answer_beside_each_other(world: World) -> None:
+    for _ in range(3):
+        world.publish("sum")
+    world.registry.point(Reference("sum", 2), "champion")
+    world.registry.point(Reference("sum", 1), "older")
+    follower = world.follower("sum", "sum@1", "sum@older", "sum@champion")
+    first = follower.begin()
+    live = Deployment(first.models)
+
+    assert served(first.models) == {"sum": 2, "sum@1": 1, "sum@older": 1, "sum@champion": 2}
+    assert [model.version for model in live.models()] == [1, 2]
+    assert len([event for event in world.events if isinstance(event, ModelLoaded)]) == 2
+    assert (live.get(None).version, live.get("sum@2").version, live.get("sum@1").version) == (2, 2, 1)
+    with pytest.raises(ModelNotFound, match="there is no model 'sum@3' here"):
+        live.get("sum@3")
+
+    world.registry.point(Reference("sum", 3), "champion")
+    then = follower.follow(live.live)
+    live.swap(then.models)
+
+    assert served(then.models) == {"sum": 3, "sum@1": 1, "sum@older": 1, "sum@champion": 3}
+    assert then.models["sum@1"] is first.models["sum@1"]
+    with pytest.raises(ModelNotFound, match="there is no model 'sum@2' here"):
+        live.get("sum@2")
+
+
 @pytest.mark.parametrize(("seconds", "slow"), [(0.0009, False), (0.0011, True)])
 def test_a_model_is_slow_when_its_quickest_row_takes_a_millisecond(world: World, seconds: float, slow: bool) -> None:
     world.publish("sum")

@@ -122,7 +122,7 @@ def prove(model: LiveModel, golden: Sequence[bundle.GoldenRow]) -> None:
 
 
 class Deployment:
-    """Name to live model, and the one that `/predict` means."""
+    """Name to live model, and the one that `/predict` means. Every version that is live answers to NAME@VERSION too."""
 
     def __init__(self, models: Mapping[str, LiveModel], default: str | None = None) -> None:
         self._chosen_default = default
@@ -130,8 +130,20 @@ class Deployment:
 
     def swap(self, models: Mapping[str, LiveModel]) -> None:
         """Serve these from now on; who has a model of before in hand finishes on it. Call it on the event loop."""
-        self._models = dict(models)
-        self.default = self._chosen_default or (next(iter(self._models)) if len(self._models) == 1 else None)
+        self.live = dict(models)
+        """As it was given: by the name under which each answers."""
+        versions = {f"{model.name}@{model.version}": model for model in models.values()}
+        self._models = {**versions, **models}
+        names = {model.name for model in models.values()}
+        self.default = self._chosen_default or (next(iter(models)) if len(names) == 1 else None)
+
+    def addresses(self) -> list[str]:
+        """Every name that `get` knows."""
+        return list(self._models)
+
+    def is_default(self, model: LiveModel) -> bool:
+        """Whether `/predict` means this one."""
+        return self.default is not None and self._models.get(self.default) is model
 
     def get(self, name: str | None) -> LiveModel:
         """The live model of this name, or the default; ModelNotFound says what there is."""
@@ -139,11 +151,12 @@ class Deployment:
         model = self._models.get(chosen)  # type: ignore[arg-type]
         if model is not None:
             return model
-        served = ", ".join(self._models) or "none"
+        served = ", ".join(self.live) or "none"
         if chosen is None:
             raise ModelNotFound(f"several models are served and none is the default; name one of {served}")
         raise ModelNotFound(f"there is no model {chosen!r} here; served: {served}")
 
     def models(self) -> list[LiveModel]:
-        """Every live model, in order of name."""
-        return [self._models[name] for name in sorted(self._models)]
+        """Every live version, in order of name and version."""
+        found = {(model.name, model.version): model for model in self.live.values()}
+        return [found[key] for key in sorted(found)]

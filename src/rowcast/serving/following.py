@@ -12,11 +12,11 @@ from rowcast.domain.events import Listener, ModelLoaded, Reloaded
 from rowcast.errors import ModelNotFound, RowcastError
 from rowcast.ports import OpenGraph, Reference, RegistryReader
 from rowcast.serving.deployment import LiveModel, load
-from rowcast.serving.selection import served
+from rowcast.serving.selection import addresses, served
 
 
 class Followed(msgspec.Struct, frozen=True):
-    """The models to serve from now on, and what could not be followed."""
+    """The models to serve from now on, by the name under which they answer, and what could not be followed."""
 
     models: Mapping[str, LiveModel]
     errors: list[str]
@@ -66,15 +66,17 @@ class Follower:
         good = self._last_good.recall()
         models: dict[str, LiveModel] = {}
         errors: list[str] = []
-        for text, reference in wanted.items():
+        for text, address in addresses(wanted).items():
+            reference = wanted[text]
             before = good.get(text, reference.version)
             if before == reference.version:
-                models[reference.name] = self._load(reference)
+                models[address] = _held(reference, models) or self._load(reference)
                 continue
             try:
-                models[reference.name] = self._tried(reference)
+                models[address] = _held(reference, models) or self._tried(reference)
             except RowcastError as error:
-                models[reference.name] = self._load(Reference(reference.name, before))
+                kept = Reference(reference.name, before)
+                models[address] = _held(kept, models) or self._load(kept)
                 errors.append(f"{reference} is not served, version {before} is: {error.message}")
         self._keep(wanted, models)
         return Followed(models, errors)
@@ -90,22 +92,23 @@ class Follower:
             return Followed(live, [error.message])
         models: dict[str, LiveModel] = {}
         errors: list[str] = []
-        for reference in wanted.values():
-            old = live.get(reference.name)
-            if old is not None and old.version == reference.version:
-                models[reference.name] = old
+        for text, address in addresses(wanted).items():
+            reference, old = wanted[text], live.get(address)
+            found = _held(reference, live) or _held(reference, models)
+            if found is not None:
+                models[address] = found
                 continue
             try:
-                models[reference.name] = self._tried(reference)
+                models[address] = self._tried(reference)
             except RowcastError as error:
                 stays = f"version {old.version} stays" if old else "there is no other version"
                 errors.append(f"{reference} is not served, {stays}: {error.message}")
                 if old is not None:
-                    models[reference.name] = old
-        found = Followed(models, errors)
+                    models[address] = old
+        followed = Followed(models, errors)
         self._keep(wanted, models)
-        self._listen(Reloaded(found.error))
-        return found
+        self._listen(Reloaded(followed.error))
+        return followed
 
     def _tried(self, reference: Reference) -> LiveModel:
         self._trial(reference)
@@ -119,5 +122,10 @@ class Follower:
         return model
 
     def _keep(self, wanted: Mapping[str, Reference], models: Mapping[str, LiveModel]) -> None:
-        served_now = {text: models[ref.name].version for text, ref in wanted.items() if ref.name in models}
-        self._last_good.keep(served_now)
+        found = addresses(wanted)
+        self._last_good.keep({text: models[found[text]].version for text in wanted if found[text] in models})
+
+
+def _held(reference: Reference, models: Mapping[str, LiveModel]) -> LiveModel | None:
+    """This very version, when it is loaded already."""
+    return next((model for model in models.values() if (model.name, model.version) == reference), None)

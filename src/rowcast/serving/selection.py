@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rowcast.errors import ModelNotFound
 from rowcast.ports import Reference, RegistryReader
@@ -25,6 +25,16 @@ def resolve(text: str, registry: RegistryReader) -> Reference:
         known = ", ".join(sorted(aliases)) or "none"
         raise ModelNotFound(f"{name} has no alias {alias!r} (it has: {known})")
     return Reference(name, aliases[alias])
+
+
+def addresses(wanted: Iterable[str]) -> dict[str, str]:
+    """By what was asked for, the name under which it answers: the first of each model under the model's own name, each
+    further one as it was written, such as `loans@3`."""
+    found: dict[str, str] = {}
+    for text in wanted:
+        name = text.partition("@")[0]
+        found[text] = text if name in found.values() else name
+    return found
 
 
 def served(registry: RegistryReader, names: Sequence[str] = ()) -> dict[str, Reference]:

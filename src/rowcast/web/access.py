@@ -186,8 +186,8 @@ def require(caller: Caller, scope: Scope) -> None:
 
 
 def allow_model(caller: Caller, name: str) -> None:
-    """Forbidden when the caller's key is for other models."""
-    if not caller.may_use(name):
+    """Forbidden when the caller's key is for other models; a key is for all versions of a model."""
+    if not caller.may_use(name.partition("@")[0]):
         raise Forbidden(f"the key {caller.key_id} is not for this model")
 
 

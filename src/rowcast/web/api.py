@@ -45,7 +45,7 @@ class NativeApi:
 
     def refresh(self) -> None:
         """Have a route for every live model, and for no other."""
-        live = {f"/models/{model.name}/predict": model.name for model in self._predictor.deployment.models()}
+        live = {f"/models/{address}/predict": address for address in self._predictor.deployment.addresses()}
         for path in self.routes.keys() - live.keys() - {"/predict"}:
             del self.routes[path]
         for path in live.keys() - self.routes.keys():

@@ -259,7 +259,7 @@ def describe(model: LiveModel, deployment: Deployment) -> dict[str, Any]:
         "name": model.name,
         "version": model.version,
         "digest": model.digest,
-        "default": deployment.default == model.name,
+        "default": deployment.is_default(model),
         "task": decision.task,
         "classes": decision.classes,
         "positive": decision.classes[decision.positive] if decision.task == "binary" else None,

@@ -125,7 +125,7 @@ class Member:
         return self._generation(), self._board.asked()
 
     async def _follow(self, generation: int, asked: int) -> None:
-        live = {model.name: model for model in self._deployment.models()}
+        live = self._deployment.live
         followed = await asyncio.to_thread(self._follower.follow, live)
         before = {(model.name, model.version) for model in live.values()}
         after = {(model.name, model.version) for model in followed.models.values()}

@@ -145,12 +145,12 @@ def document(app: FastAPI, deployment: Deployment, root_path: str = "") -> dict[
     for path, item in paths.items():
         for operation in item.values():
             _mend_responses(path, operation)
-    for model in deployment.models():
-        schemas[f"{model.name}.row"] = model.schema.json_schema()
-        schemas[f"{model.name}.prediction"] = prediction_schema(model)
-        if deployment.default == model.name:
-            paths["/predict"] = {"post": _operation(model, default=True)}
-        paths[f"/models/{model.name}/predict"] = {"post": _operation(model)}
+    for address, model in deployment.live.items():
+        schemas[f"{_component(address)}.row"] = model.schema.json_schema()
+        schemas[f"{_component(address)}.prediction"] = prediction_schema(model)
+        if deployment.default == address:
+            paths["/predict"] = {"post": _operation(address, model, default=True)}
+        paths[f"/models/{address}/predict"] = {"post": _operation(address, model)}
     return made
 
 
@@ -262,9 +262,14 @@ def _example(model: LiveModel) -> dict[str, Any]:
     return {**found, "warnings": [], "cached": False}
 
 
-def _operation(model: LiveModel, *, default: bool = False) -> dict[str, Any]:
-    row = {"$ref": f"#/components/schemas/{model.name}.row"}
-    prediction = {"$ref": f"#/components/schemas/{model.name}.prediction"}
+def _component(address: str) -> str:
+    """The name of a model among the components, where `@` may not stand."""
+    return address.replace("@", ".")
+
+
+def _operation(address: str, model: LiveModel, *, default: bool = False) -> dict[str, Any]:
+    row = {"$ref": f"#/components/schemas/{_component(address)}.row"}
+    prediction = {"$ref": f"#/components/schemas/{_component(address)}.prediction"}
     batch = {
         "type": "object",
         "properties": {"rows": {"type": "array", "items": row, "minItems": 1}},
@@ -293,8 +298,8 @@ def _operation(model: LiveModel, *, default: bool = False) -> dict[str, Any]:
     responses.update({status: _refusal(slug, description) for status, (slug, description) in REFUSALS.items()})
     operation: dict[str, Any] = {
         "tags": ["predictions"],
-        "summary": f"Predict {target} with {model.name}" + (" (the default model)" if default else ""),
-        "operationId": "predict" if default else f"predict_{model.name}",
+        "summary": f"Predict {target} with {address}" + (" (the default model)" if default else ""),
+        "operationId": "predict" if default else f"predict_{_component(address)}",
         "parameters": OPTIONS,
         "requestBody": {
             "required": True,

@@ -1,0 +1,212 @@
+"""`make bench-workers`: what two workers answer against one, and what two million requests leave behind in memory.
+
+The unit is CPU time per answered request, of all the server's processes: on a machine of two cores the load generator
+takes a part of both, so requests a second say more about wrk than about the server. Two workers on two cores can answer
+2 / cpu(2) a second once nobody else needs the cores, one worker 1 / cpu(1): its indexer has a core of its own, that of
+two workers has not, so its time counts against the two alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from machine import Server, cpu_seconds, load, running
+from promises import Check, record, show
+from rich.console import Console
+from serve import BIN, FIRST, LAST, history, make_key, train, write_bodies
+
+PORT = 18210
+GROUPS = ("answering", "indexer")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One run against a server of so many workers; CPU in microseconds an answered request."""
+
+    round: int
+    workers: int
+    connections: int
+    answered: int
+    rps: float
+    answering_us: float
+    indexer_us: float
+
+
+class Workers(Server):
+    """A server of several processes on all cores."""
+
+    def groups(self) -> dict[str, list[int]]:
+        """Its processes by what they do; the supervisor's few milliseconds count as answering."""
+        found: dict[str, list[int]] = {group: [] for group in GROUPS}
+        for pid in self.tree():
+            with suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                found["indexer" if b"indexer" in words else "answering"].append(pid)
+        return found
+
+    def spent(self) -> dict[str, float]:
+        """Seconds of CPU by group."""
+        return {group: sum(map(cpu_seconds, pids)) for group, pids in self.groups().items()}
+
+    def megabytes(self) -> dict[str, float]:
+        """Memory of the largest process by group."""
+        return {group: max(map(resident, pids), default=0.0) for group, pids in self.groups().items()}
+
+
+def main() -> int:
+    """Measure both, judge, keep the figures."""
+    options = arguments()
+    console = Console(width=max(118, Console().width))
+    with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as scratch:
+        home = Path(scratch)
+        console.print("Training the 200-tree model ...")
+        bodies, sample = write_bodies(home, train(home))
+        key = make_key(home)
+        measures = []
+        for turn in range(1, options.rounds + 1):
+            for workers in (1, 2) if turn % 2 else (2, 1):
+                measures += compared(home, key, workers, turn, options, bodies, sample, console)
+        memory = long_run(home, key, options.requests, bodies, sample, console) if options.requests else []
+        kept = history(home)
+    checks = judged(measures, memory, kept)
+    show(console, checks)
+    if not options.no_record:
+        record(
+            "workers",
+            rounds=options.rounds,
+            seconds=options.seconds,
+            medians=summary(measures),
+            memory=memory,
+            checks={check.name: round(check.found, 4) for check in checks},
+            kept=all(check.kept for check in checks),
+        )
+    return 0 if all(check.kept for check in checks) else 1
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of one run of wrk")
+    parser.add_argument(
+        "--requests", type=int, default=2_000_000, help="length of the run that watches memory; 0: none"
+    )
+    parser.add_argument("--no-record", action="store_true", help="leave results.jsonl alone")
+    return parser.parse_args()
+
+
+def server(home: Path, key: str, workers: int) -> Workers:
+    """Not started yet."""
+    command = [str(BIN / "rowcast"), "serve", "--port", str(PORT), "--workers", str(workers)]
+    env = {"ROWCAST_HOME": str(home / "home")}
+    return Workers(f"{workers} workers", command, PORT, "/predict", env, home / "servers.log", key)
+
+
+def compared(
+    home: Path,
+    key: str,
+    workers: int,
+    turn: int,
+    options: argparse.Namespace,
+    bodies: Path,
+    sample: bytes,
+    console: Console,
+) -> list[Measure]:
+    """One start of a server, every load once; each worker gets as many connections."""
+    found = []
+    started = server(home, key, workers)
+    with running(started, sample):
+        free(started)
+        fresh = FIRST + load(started, 32, 1, bodies, FIRST).answered
+        started.settle()
+        for each in (32, 128):
+            before = started.spent()
+            seen = load(started, each * workers, options.seconds, bodies, fresh)
+            fresh = FIRST + (fresh + seen.answered - FIRST) % (LAST - FIRST)
+            started.settle()
+            if seen.failed or not seen.answered:
+                raise SystemExit(f"{started.name} at c{each}: {seen.failed} failed of {seen.answered}")
+            cost = {group: (spent - before[group]) / seen.answered * 1e6 for group, spent in started.spent().items()}
+            rps = seen.answered / seen.seconds
+            found.append(Measure(turn, workers, each, seen.answered, rps, cost["answering"], cost["indexer"]))
+            console.print(
+                f"{turn} {workers} workers, {each} connections each {rps:8.0f}/s  answering {cost['answering']:5.1f} µs"
+                f"  indexer {cost['indexer']:5.1f} µs"
+            )
+    return found
+
+
+def long_run(home: Path, key: str, requests: int, bodies: Path, sample: bytes, console: Console) -> list[Any]:
+    """Memory by group while requests are answered, two workers; each line after so many requests."""
+    lines: list[Any] = []
+    started = server(home, key, 2)
+    with running(started, sample):
+        free(started)
+        answered, fresh = 0, FIRST
+        while answered < requests:
+            seen = load(started, 64, 5, bodies, fresh)
+            if seen.failed:
+                raise SystemExit(f"{seen.failed} failed of {seen.answered} after {answered}")
+            answered += seen.answered
+            fresh = FIRST + (fresh + seen.answered - FIRST) % (LAST - FIRST)
+            lines.append({"answered": answered, **{name: round(mb, 1) for name, mb in started.megabytes().items()}})
+            console.print(f"{answered:9,} answered  " + "  ".join(f"{name} {lines[-1][name]} MB" for name in GROUPS))
+    return lines
+
+
+def free(started: Server) -> None:
+    """Every process may run on every core."""
+    for pid in started.tree():
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread.name), range(os.cpu_count() or 1))
+
+
+def resident(pid: int) -> float:
+    """Megabytes in memory, the pages shared with the supervisor included."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def judged(measures: list[Measure], memory: list[Any], kept: dict[str, Any]) -> list[Check]:
+    """Every promise."""
+    checks = []
+    for each in sorted({one.connections for one in measures}):
+        one, two = ([m for m in measures if (m.workers, m.connections) == (workers, each)] for workers in (1, 2))
+        workers = median(2 * a.answering_us / b.answering_us for a, b in zip(one, two, strict=True))
+        whole = median(2 * a.answering_us / (b.answering_us + b.indexer_us) for a, b in zip(one, two, strict=True))
+        checks += [
+            Check(f"two workers against one, c{each} each", workers, least=1.6),
+            Check(f"the same, two cores paying for the indexer too, c{each} each", whole),
+        ]
+    if memory:
+        quarter = max(1, len(memory) // 4)
+        for group in GROUPS:
+            early, late = (mean(line[group] for line in part) for part in (memory[:quarter], memory[-quarter:]))
+            checks.append(Check(f"memory, last quarter / first: {group}", late / early, most=1.05))
+    checks.append(Check("breaks in the history's chains", len(kept["broken"]), most=0))
+    return checks
+
+
+def summary(measures: list[Measure]) -> list[dict[str, Any]]:
+    """One line for so many workers and connections: the median of each figure."""
+    lines = []
+    for key in sorted({(one.workers, one.connections) for one in measures}):
+        group = [asdict(one) for one in measures if (one.workers, one.connections) == key]
+        middle = {name: round(median(one[name] for one in group), 2) for name in ("rps", "answering_us", "indexer_us")}
+        lines.append({"workers": key[0], "connections": key[1], **middle})
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
