@@ -7,6 +7,7 @@ import gzip
 import http.server
 import json
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -44,7 +45,8 @@ def home(tmp_path: Path) -> Path:
 def gateway() -> Iterator[str]:
     """The address of a real Pushgateway."""
     port = free_port()
-    command = ["prometheus-pushgateway", f"--web.listen-address=127.0.0.1:{port}"]
+    program = shutil.which("prometheus-pushgateway") or "pushgateway"
+    command = [program, f"--web.listen-address=127.0.0.1:{port}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         address = f"http://127.0.0.1:{port}"
         try:

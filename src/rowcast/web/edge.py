@@ -297,7 +297,8 @@ class Edge:
             error = Overloaded(f"the request waited for more than {self._wait:g} s and was not scored; try again")
         status, reply, extra = problems.answer(error, arrived.request_id)
         if not isinstance(error, RowcastError) or status == 500:
-            log.error("request failed", **_ids(arrived), path=arrived.path, exc_info=error)
+            known = {"path": arrived.path} if arrived.path in self._hot else {}  # others hold what callers like
+            log.error("request failed", **_ids(arrived), **known, exc_info=error)
         self._listen(Failed(problems.slug(error)))
         await _send(send, status, [*extra, *COLD_HEADERS, *self._last_headers(arrived)], reply)
         return status

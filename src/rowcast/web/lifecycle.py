@@ -128,8 +128,7 @@ class Lifecycle:
         if self._indexer is not None:
             await self._indexer.stop()
         await self._member.stop()
-        for reporter in self._reporters:
-            await asyncio.to_thread(reporter.stop)
+        await asyncio.gather(*[asyncio.to_thread(reporter.stop) for reporter in self._reporters])
         self._end()
         await send({"type": "lifespan.shutdown.complete"})
 
