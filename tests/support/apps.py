@@ -12,6 +12,7 @@ import httpx
 import structlog
 
 from rowcast import settings, wiring
+from rowcast.wiring.logs import stages
 from support import logs
 
 
@@ -26,7 +27,11 @@ class _StandardError:
         """Nothing is held back."""
 
 
-structlog.configure(logger_factory=lambda *args: structlog.PrintLogger(_StandardError()))  # type: ignore[arg-type]
+_always, _last = stages(as_text=True)
+structlog.configure(
+    processors=[*_always, *_last],
+    logger_factory=lambda *args: structlog.PrintLogger(_StandardError()),  # type: ignore[arg-type]
+)
 
 
 @contextlib.asynccontextmanager

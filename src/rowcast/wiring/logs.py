@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from structlog.typing import Processor
+
     from rowcast.settings import Settings
 
 CHATTY = ("httpx", "httpcore", "uvicorn", "opentelemetry", "urllib3", "asyncio")
@@ -21,23 +23,10 @@ def configure_logging(settings: Settings) -> None:
     import structlog
 
     as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
-    # Never the values of local variables: they hold rows and keys.
-    renderers: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-        if as_text
-        else [
-            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
-            structlog.processors.JSONRenderer(),
-        ]
-    )
-    always: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+    always, last = stages(as_text=as_text)
     level = getattr(logging, settings.log_level.upper())
     structlog.configure(
-        processors=[*always, *renderers],
+        processors=[*always, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -46,7 +35,7 @@ def configure_logging(settings: Settings) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*always, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
     root = logging.getLogger()
@@ -56,6 +45,22 @@ def configure_logging(settings: Settings) -> None:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     logging.captureWarnings(True)
     _log_what_nobody_caught()
+
+
+def stages(*, as_text: bool) -> tuple[list[Processor], list[Processor]]:
+    """What a line goes through: what every line gets, and how it is written."""
+    import structlog
+
+    always: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    # Never the values of local variables: they hold rows and keys.
+    if as_text:
+        return always, [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return always, [structlog.processors.ExceptionRenderer(transformer), structlog.processors.JSONRenderer()]
 
 
 def _log_what_nobody_caught() -> None:
