@@ -41,11 +41,12 @@ class Part(msgspec.Struct, frozen=True, omit_defaults=True):
     fix: str = ""
 
 
-class Wrong(RowcastError):
-    """Something is wrong, and this is what to do."""
+class Wrong(Exception):
+    """Something is wrong, and this is what to do; never leaves this module."""
 
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)
+        self.message = message
         self.fix = fix
 
 
