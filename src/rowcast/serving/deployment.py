@@ -45,6 +45,7 @@ class LiveModel:
         self.wire = self._wire()
         """How its requests and replies look, when they are not native."""
         self._decision: Decision = manifest.decision
+        self._numbers = {label: number for number, label in enumerate(manifest.decision.classes)}
         self._graph = graph
         self._read = output_reader(manifest.output.kind, manifest.output.activation, manifest.decision)
 
@@ -76,6 +77,10 @@ class LiveModel:
             for id_, made, row, hit in zip(ids, outcomes, rows, cached, strict=True)
         ]
         return _encode_lines(predictions).split(b"\n")[:-1]  # JSON holds no line break of its own
+
+    def number(self, outcome: Outcome) -> float:
+        """An outcome as one number: that of its class, or the value."""
+        return float(self._numbers[outcome.prediction] if self.classifies else outcome.prediction)
 
     def example(self) -> dict[str, Any]:
         """A row that the model takes, as a client would send it."""

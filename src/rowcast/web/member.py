@@ -15,6 +15,7 @@ from rowcast.errors import RowcastError
 from rowcast.ports import Drop
 from rowcast.serving.deployment import Deployment
 from rowcast.serving.following import Followed, Follower
+from rowcast.serving.predictor import Queue
 
 BEAT_SECONDS = 0.5
 LOOK_SECONDS = 0.25
@@ -52,6 +53,7 @@ class Member:
         generation: Callable[[], int],
         refresh: Callable[[], None],
         take_up: Callable[[], list[Drop]],
+        queue: Callable[[], Queue],
     ) -> None:
         self._board = board
         self._slot = slot
@@ -60,6 +62,7 @@ class Member:
         self._generation = generation
         self._refresh = refresh
         self._take_up = take_up
+        self._queue = queue
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -79,6 +82,10 @@ class Member:
         if followed.error:
             log.error("a new version is not served", reason=followed.error)
         self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
+
+    def show_queue(self) -> None:
+        """What waits here, for whoever is asked about all workers; from any thread."""
+        self._slot.queue(*self._queue())
 
     def drain(self) -> None:
         """This worker takes no new work."""
@@ -113,6 +120,7 @@ class Member:
     async def _beat(self) -> None:
         while True:
             self._slot.beat()
+            self.show_queue()
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _watch(self) -> None:
