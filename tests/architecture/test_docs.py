@@ -37,6 +37,7 @@ TOUR = (
     "howto/rows.md",
     "howto/call-from-python.md",
 )
+ALONE = ("howto/data-check.md", "howto/import-onnx.md")
 HOME = "/home/you/tour"
 COLUMNS = 124
 FENCE = re.compile(r"^```(\w+) (run|serve|shows)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -211,14 +212,15 @@ def test_the_tutorial_and_what_builds_on_it_can_be_followed(tour: Tour) -> None:
         tour.follow(DOCS / name)
 
 
-def test_the_data_check_page_can_be_followed(tour: Tour) -> None:
-    tour.follow(DOCS / "howto" / "data-check.md")
+@pytest.mark.parametrize("name", ALONE)
+def test_a_page_that_stands_alone_can_be_followed(tour: Tour, name: str) -> None:
+    tour.follow(DOCS / name)
 
 
 def test_every_page_with_commands_is_on_the_tour() -> None:
     tagged = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if blocks(path)}
 
-    assert tagged <= {*TOUR, "howto/data-check.md"}
+    assert tagged <= {*TOUR, *ALONE}
 
 
 def constants(pattern: str, *folders: str) -> set[str]:
