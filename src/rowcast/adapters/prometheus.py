@@ -101,8 +101,9 @@ class Metrics:
         )
         plain = {PREDICTIONS: predictions, LOADS: loads, RELOADS: reloads}
         for (family, *labels), cells in self._counts.sums():
-            if family != REQUESTS:
+            if family in plain:
                 plain[family].add_metric(labels, cells[0])
+            if family != REQUESTS:
                 continue
             running = list(accumulate(cells[:-1]))
             requests.add_metric(labels, running[-1])

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -31,6 +31,8 @@ from rowcast.errors import BodyError, InvalidRows, Overloaded, TooLate, Unavaila
 from rowcast.ports import Cache, Journal
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.stored import UntilStored
+
+T = TypeVar("T")
 
 MOST_TURNS = 8
 """Turns of the loop that the first of a batch waits at most."""
@@ -322,15 +324,19 @@ def read_rows(model: LiveModel, body: bytes, *, max_rows: int, partial: bool = F
     except (msgspec.ValidationError, RecursionError):
         decode_json(body)  # says what is wrong with the text itself
         raise BodyError('`rows` must be a list of objects and the only key: {"rows": [{...}, ...]}') from None
-    if not received:
-        raise BodyError("`rows` is empty; send at least one row", slug="no-rows")
-    if len(received) > max_rows:
-        raise BodyError(f"{len(received)} rows in one request; at most {max_rows}", slug="too-many-rows")
+    return each_row(received, lambda raw: Row(model.encoder.read(raw), bytes(raw)), max_rows=max_rows, partial=partial)
+
+
+def each_row(
+    given: Sequence[T], read: Callable[[T], Row], *, max_rows: int, partial: bool = False
+) -> list[Row | Refused]:
+    """What was given, read one by one; all errors of `read` at once, each with its row."""
+    check_count(len(given), max_rows)
     rows: list[Row | Refused] = []
     problems: list[ValueProblem] = []
-    for number, raw in enumerate(received):
+    for number, raw in enumerate(given):
         try:
-            rows.append(Row(model.encoder.read(raw), bytes(raw)))
+            rows.append(read(raw))
         except InvalidRows as invalid:
             found = [msgspec.structs.replace(problem, row=number) for problem in invalid.problems]
             rows.append(Refused(found))
@@ -342,6 +348,14 @@ def read_rows(model: LiveModel, body: bytes, *, max_rows: int, partial: bool = F
     if problems and not partial:
         raise InvalidRows(problems)
     return rows
+
+
+def check_count(rows: int, most: int) -> None:
+    """BodyError unless there are rows, and not too many."""
+    if not rows:
+        raise BodyError("there are no rows; send at least one", slug="no-rows")
+    if rows > most:
+        raise BodyError(f"{rows} rows in one request; at most {most}", slug="too-many-rows")
 
 
 class _Rows(msgspec.Struct, forbid_unknown_fields=True):
