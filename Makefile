@@ -23,6 +23,7 @@ demo: $(READY)  ## Train the loan example and serve it on http://127.0.0.1:8000
 test: $(READY)  ## Every test; installs the system packages they need where it can
 	@scripts/system-packages.sh test
 	@scripts/torch.sh offered
+	@scripts/clients.sh
 	@$(PY) -m pytest $(ARGS)
 
 check: $(READY)  ## Format, lint, types, floors, and what the tree itself must hold
@@ -66,5 +67,5 @@ drill-history: $(READY)  ## Full and failing disks, a jumping clock, a locked st
 	@$(PY) bench/drill_history.py $(ARGS)
 
 clean:  ## Remove the environment, caches and build output
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist
+	rm -rf .venv .venv-clients-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist
 	find src tests bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +

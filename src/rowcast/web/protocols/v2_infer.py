@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,14 +14,13 @@ import numpy as np
 
 from rowcast.domain import tensors
 from rowcast.domain.decode import DATATYPES, columns_of
-from rowcast.domain.encode import decode_json
 from rowcast.domain.prediction import Decision, label_text
 from rowcast.domain.schema import Column
 from rowcast.domain.tensors import BOOL, BYTES, TYPES, Head, Tensor
 from rowcast.errors import BodyError, RequestError
 from rowcast.serving.deployment import LiveModel
 from rowcast.web.edge import JSON, Reply, Request
-from rowcast.web.protocols.scoring import Answer
+from rowcast.web.protocols.scoring import Answer, document
 
 OCTETS = b"application/octet-stream"
 HEADER_LENGTH = b"inference-header-content-length"
@@ -78,22 +76,15 @@ def read(request: Request, model: LiveModel) -> tuple[Inference, list[Tensor]]:
 
 
 def inference(head: bytes) -> Inference:
-    """The JSON of a request; NaN stands for a missing value, as clients in Python write it."""
+    """The JSON of a request."""
     try:
         return _read(head)
-    except msgspec.ValidationError as error:
-        raise BodyError(f"the request is not as the protocol has it: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        if b"NaN" not in head:
-            decode_json(head)  # says what is wrong
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        found = document(head)  # reads what a client in Python writes for NaN, or says what is wrong
     try:
-        return msgspec.convert(json.loads(head), Inference)
+        return msgspec.convert(found, Inference)
     except msgspec.ValidationError as error:
         raise BodyError(f"the request is not as the protocol has it: {error}") from None
-    except RecursionError:
-        raise BodyError("the JSON is nested too deeply", slug="too-deep") from None
-    except ValueError as error:
-        raise BodyError(f"the body is not JSON: {error}") from None
 
 
 def raw(model: LiveModel, body: memoryview) -> Tensor:
