@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -80,6 +80,25 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
             winner = positive if row[positive] >= threshold else 1 - positive
             made.append(Outcome(classes[winner], row[winner], row[positive], {first: row[0], second: row[1]}))
         return made
+
+
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+def encode_replies(
+    model: str,
+    version: int,
+    ids: Sequence[str],
+    outcomes: Sequence[Outcome],
+    warnings: Iterable[tuple[RowWarning, ...]],
+    cached: Iterable[bool],
+) -> list[bytes]:
+    """The predictions as they are sent and kept, all encoded in one call."""
+    predictions = [
+        Prediction(id_, model, version, made.prediction, made.probability, made.score, made.probabilities, warned, hit)
+        for id_, made, warned, hit in zip(ids, outcomes, warnings, cached, strict=True)
+    ]
+    return _encode_lines(predictions).split(b"\n")[:-1]  # JSON holds no line break of its own
 
 
 def label_text(label: Label) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from rowcast import bundle
+from rowcast.domain.columns import ColumnEncoder
 from rowcast.domain.encode import EncodedRow, RowEncoder
-from rowcast.domain.prediction import Decision, Outcome, Prediction, same_outcome
+from rowcast.domain.prediction import Decision, Outcome, encode_replies, same_outcome
 from rowcast.domain.schema import Schema
 from rowcast.errors import BundleError, ModelNotFound, RowcastError
 from rowcast.ports import Graph, OpenGraph, Reference, RegistryReader
@@ -20,8 +22,6 @@ GOLDEN_TOLERANCE = 1e-6
 SLOW_SECONDS = 0.001
 """A model that takes longer for a row is scored on a thread: the event loop must not wait for it."""
 WARM_UP_RUNS = 5
-
-_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class LiveModel:
@@ -33,6 +33,7 @@ class LiveModel:
         self.digest = manifest.digest
         self.schema: Schema = manifest.schema
         self.encoder = RowEncoder(manifest.schema, manifest.plan)
+        self.columns = ColumnEncoder(manifest.schema, manifest.plan)
         self.classifies = manifest.decision.task != "regression"
         self.slow = False
         """Whether it is scored beside the event loop; `warm_up` finds out."""
@@ -43,18 +44,15 @@ class LiveModel:
         """One outcome a row; each is the same to the last bit whatever rows it is scored with."""
         return self._decision.outcomes(self._graph.run(self.encoder.stack(rows)))
 
+    def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """The graph's output, a row a row."""
+        return self._graph.run(tensors).reshape(len(next(iter(tensors.values()))), -1)
+
     def replies(
         self, ids: Sequence[str], outcomes: Sequence[Outcome], rows: Sequence[EncodedRow], cached: Iterable[bool]
     ) -> list[bytes]:
         """The predictions as they are sent and kept, all encoded in one call."""
-        name, version = self.name, self.version
-        predictions = [
-            Prediction(
-                id_, name, version, made.prediction, made.probability, made.score, made.probabilities, row.warnings, hit
-            )
-            for id_, made, row, hit in zip(ids, outcomes, rows, cached, strict=True)
-        ]
-        return _encode_lines(predictions).split(b"\n")[:-1]  # JSON holds no line break of its own
+        return encode_replies(self.name, self.version, ids, outcomes, [row.warnings for row in rows], cached)
 
     def example(self) -> dict[str, Any]:
         """A row that the model takes, as a client would send it."""

@@ -13,14 +13,17 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import repeat
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+from rowcast.domain.blocks import SEED_BYTES, Block, Column
 from rowcast.domain.chain import SALT_BYTES, Draft, Entry, encode_head
 from rowcast.domain.encode import EncodedRow, decode_json
 from rowcast.domain.events import Listener, Scored
@@ -39,6 +42,7 @@ MOST_TURNS = 8
 MOST_SLOW_ROWS = 64
 """Rows of a slow model that are scored at once, unless one request has more: the first must not wait for the last."""
 SLOW_THREADS = 4
+TIME_IS_UP = "the time that the request had is up; it was not scored"
 MOST_PROBLEMS = 1000
 """A batch whose rows have more is refused without reading on."""
 
@@ -128,15 +132,50 @@ class Predictor:
         """The replies to many rows, in order."""
         return self._wait(model, rows, ask, False)
 
+    def takes_blocks(self, model: LiveModel) -> bool:
+        """Whether many rows may be recorded as one block: nothing must be asked or changed row by row."""
+        if self.caching or model.slow or self._stored is not None:
+            return False
+        return self._guard is None or not self._guard.withheld(model.schema)
+
+    def predict_block(
+        self, model: LiveModel, tensors: Mapping[str, NDArray[Any]], columns: Sequence[Column], body: bytes, ask: Ask
+    ) -> Block:
+        """Score the graph's tensors and record them with the columns they were made of, in one block. HOT"""
+        self._check_room()
+        if ask.deadline < time.perf_counter():
+            raise TooLate(TIME_IS_UP)
+        output = model.run(tensors)
+        decision = model.manifest.decision
+        block = Block(
+            self._now(),
+            model.digest,
+            ask.source,
+            ask.request_id,
+            ask.key_id,
+            ask.tenant,
+            ask.entity,
+            model.name,
+            model.version,
+            decision,
+            len(output),
+            tuple(columns),
+            body,
+            np.ascontiguousarray(output, "<f4").tobytes(),
+            os.urandom(SEED_BYTES),
+        )
+        self._journal.append_block(block)
+        classes = decision.classes
+        labels = [classes[winner] for winner in decision.winners(output).tolist()] if model.classifies else []
+        self._listen(Scored(model.name, model.version, block.rows, labels))
+        return block
+
     def hold(self, reason: str | None) -> None:
         """Refuse what comes from now on, and say why; None ends it."""
         self._held = reason
 
     def _wait(self, model: LiveModel, rows: Sequence[Row], ask: Ask, alone: bool) -> asyncio.Future[Any]:
-        if self._rows_waiting >= self._max_waiting:
-            raise Overloaded(f"{self._rows_waiting} rows are waiting; try again in a second")
-        if self._held is not None:
-            raise Unavailable(self._held, slug="disk-low")
+        self._check_room()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         if not self._waiting:
@@ -144,6 +183,12 @@ class Predictor:
         self._waiting.append(_Waiting(model, rows, ask, answer, alone))
         self._rows_waiting += len(rows)
         return answer
+
+    def _check_room(self) -> None:
+        if self._rows_waiting >= self._max_waiting:
+            raise Overloaded(f"{self._rows_waiting} rows are waiting; try again in a second")
+        if self._held is not None:
+            raise Unavailable(self._held, slug="disk-low")
 
     def _gather(self, seen: int, turns: int) -> None:
         """Let the loop turn once more while it brings further requests: a full batch costs a third less a row, and at
@@ -307,7 +352,7 @@ def _outcomes(model: LiveModel, together: list[_Waiting]) -> list[Outcome]:
 def _is_over(asked: _Waiting, now: float) -> bool:
     """Whether nobody waits for the answer any longer; whoever let its time pass is told."""
     if asked.ask.deadline < now and not asked.answer.done():
-        asked.answer.set_exception(TooLate("the time that the request had is up; it was not scored"))
+        asked.answer.set_exception(TooLate(TIME_IS_UP))
     return asked.answer.done()
 
 

@@ -68,13 +68,16 @@ class Scoring:
     async def score(self, request: Request, model: LiveModel, rows: Sequence[Row], source: str) -> list[Answer]:
         """One answer a row, each in history before this returns."""
         self.spend(request, len(rows))
-        caller = request.caller
-        ask = Ask(source, request.request_id, caller.key_id, caller.tenant, "", request.deadline)
         if self.predictor.caching:
             rows = await self.predictor.recall(model, rows)
             request.notes = HIT if all(row.known for row in rows) else MISS
-        replies = await self.predictor.predict_all(model, rows, ask)
+        replies = await self.predictor.predict_all(model, rows, self.ask(request, source))
         return _read_answers(b"[%b]" % b",".join(replies))
+
+    def ask(self, request: Request, source: str) -> Ask:
+        """Who asks, and how."""
+        caller = request.caller
+        return Ask(source, request.request_id, caller.key_id, caller.tenant, "", request.deadline)
 
     def spend(self, request: Request, rows: int) -> None:
         """Take the rows from the caller's quota; one was taken when the request came in."""

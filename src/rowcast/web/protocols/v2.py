@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from rowcast.domain.tensors import Tensor
 from rowcast.errors import BodyError, NotFound, RequestError, Unavailable
 from rowcast.serving.deployment import LiveModel
 from rowcast.version import VERSION
@@ -154,14 +155,35 @@ class OpenInference:
         return found
 
     async def _answered(self, model: LiveModel, request: Request) -> tuple[int, Reply]:
-        asked, tensors = v2_infer.read(request, model)
+        asked = v2_infer.read(request, model)
         decision = model.manifest.decision
-        wanted = v2_infer.chosen(decision, asked)
-        rows = self._scoring.columns(model, v2_infer.cells(model, tensors))
-        answers = await self._scoring.score(request, model, rows, SOURCE)
-        found = {output.name: v2_infer.data(output, decision, answers) for output, _ in wanted}
-        found["warnings"] = v2_infer.warnings(answers)
-        return len(answers), v2_infer.reply(request, model, asked, wanted, found)
+        wanted = v2_infer.chosen(decision, asked.inference)
+        inputs = v2_infer.named(model, asked.inputs, self._scoring.max_rows)
+        found = self._block(model, request, asked, inputs, wanted)
+        if found is None:
+            rows = self._scoring.columns(model, v2_infer.cells(model, inputs))
+            answers = await self._scoring.score(request, model, rows, SOURCE)
+            found = {output.name: v2_infer.data(output, decision, answers) for output, _ in wanted}
+            found["warnings"] = v2_infer.warnings(answers)
+        return asked.inputs[0].rows, v2_infer.reply(request, model, asked.inference, wanted, found)
+
+    def _block(
+        self,
+        model: LiveModel,
+        request: Request,
+        asked: v2_infer.Asked,
+        inputs: dict[str, Tensor],
+        wanted: Sequence[tuple[v2_infer.Output, bool]],
+    ) -> dict[str, Any] | None:
+        """The outputs of many rows at once; None when they must be read one by one. HOT"""
+        predictor = self._scoring.predictor
+        columns = v2_infer.block_columns(asked, asked.inputs[0].rows)
+        tensors = model.columns.read(inputs) if columns and predictor.takes_blocks(model) else None
+        if columns is None or tensors is None:
+            return None
+        self._scoring.spend(request, asked.inputs[0].rows)
+        block = predictor.predict_block(model, tensors, columns, asked.tail, self._scoring.ask(request, SOURCE))
+        return v2_infer.of_block(model.manifest.decision, block, wanted)
 
     async def _index(self, request: Request) -> Reply:
         no_query(request)

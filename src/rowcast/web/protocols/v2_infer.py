@@ -12,13 +12,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from rowcast.domain import tensors
+from rowcast.domain import blocks, tensors
+from rowcast.domain.blocks import Block
 from rowcast.domain.decode import DATATYPES, columns_of
 from rowcast.domain.prediction import Decision, label_text
 from rowcast.domain.schema import Column
 from rowcast.domain.tensors import BOOL, BYTES, TYPES, Head, Tensor
 from rowcast.errors import BodyError, RequestError
 from rowcast.serving.deployment import LiveModel
+from rowcast.serving.predictor import check_count
 from rowcast.web.edge import JSON, Reply, Request
 from rowcast.web.protocols.scoring import Answer, document
 
@@ -26,6 +28,7 @@ OCTETS = b"application/octet-stream"
 HEADER_LENGTH = b"inference-header-content-length"
 ID = "id"
 MOST_WARNINGS = 100
+LEAST_BLOCK = 16
 KINDS = {"number": "FP64", "integer": "INT64", "boolean": BOOL, "category": BYTES, "datetime": BYTES}
 REFUSED = ("shared_memory_region", "classification")
 _digits = re.compile(rb"[0-9]{1,18}").fullmatch
@@ -58,21 +61,39 @@ class Output(msgspec.Struct, frozen=True):
 _read = msgspec.json.Decoder(Inference).decode
 
 
-def read(request: Request, model: LiveModel) -> tuple[Inference, list[Tensor]]:
+class Asked(msgspec.Struct, frozen=True):
+    """A request that was read: its JSON, its inputs, and the bytes of those that came as such."""
+
+    inference: Inference
+    inputs: list[Tensor]
+    tail: bytes = b""
+
+
+def read(request: Request, model: LiveModel) -> Asked:
     """What is asked, and the input tensors."""
     declared, body = request.headers.get(HEADER_LENGTH), request.body
     if declared is None:
         asked = inference(body)
-        return asked, tensors.read_all(asked.inputs, memoryview(b""))
+        return Asked(asked, tensors.read_all(asked.inputs, memoryview(b"")))
     if not _digits(declared):
         raise BodyError("Inference-Header-Content-Length must be a whole number of bytes")
     length = int(declared)
     if length > len(body):
         raise BodyError(f"Inference-Header-Content-Length is {length}, and the body has {len(body)} bytes")
     if length == 0:
-        return Inference([]), [raw(model, memoryview(body))]
+        return Asked(Inference([]), [raw(model, memoryview(body))])
     asked = inference(body[:length])
-    return asked, tensors.read_all(asked.inputs, memoryview(body)[length:])
+    tail = body[length:]
+    return Asked(asked, tensors.read_all(asked.inputs, memoryview(tail)), tail)
+
+
+def block_columns(asked: Asked, rows: int) -> list[blocks.Column] | None:
+    """How the columns lie in the tail; None when not all of them do, or so few rows that a block gains nothing."""
+    sizes = [head.parameters.get("binary_data_size") for head in asked.inference.inputs]
+    if rows < LEAST_BLOCK or None in sizes or not sizes:
+        return None
+    heads = zip(asked.inference.inputs, sizes, strict=True)
+    return [blocks.Column(head.name, head.datatype, size) for head, size in heads if size is not None]
 
 
 def inference(head: bytes) -> Inference:
@@ -110,8 +131,8 @@ def raw(model: LiveModel, body: memoryview) -> Tensor:
     return tensors.from_bytes(Head(name, shape, datatype), body)
 
 
-def cells(model: LiveModel, found: Sequence[Tensor]) -> dict[str, Sequence[Any]]:
-    """Raw cells by column: from a tensor a column, or from the model's own tensors."""
+def named(model: LiveModel, found: Sequence[Tensor], most_rows: int) -> dict[str, Tensor]:
+    """The inputs by name: a tensor a column, or the model's own tensors; all of the same number of rows."""
     by_name = {tensor.name: tensor for tensor in found}
     if len(by_name) != len(found):
         raise BodyError("an input is there twice")
@@ -121,13 +142,21 @@ def cells(model: LiveModel, found: Sequence[Tensor]) -> dict[str, Sequence[Any]]
             raise BodyError(f"there is no input {tensors.shown(name)}; there are {', '.join(known)[:500]}")
     if len({tensor.rows for tensor in found}) > 1:
         raise BodyError("the inputs have not the same number of rows")
+    check_count(found[0].rows if found else 0, most_rows)
     if all(name in known for name in by_name):
         for tensor in found:
             if tensor.width != 1:
                 raise BodyError(f"input {tensors.shown(tensor.name)} is one column: its shape must be [rows, 1]")
-        return {name: tensor.cells() for name, tensor in by_name.items()}
-    if set(by_name) != set(own):
+    elif set(by_name) != set(own):
         raise BodyError(f"send the model's own inputs alone and all of them: {', '.join(own)}")
+    return by_name
+
+
+def cells(model: LiveModel, by_name: Mapping[str, Tensor]) -> dict[str, Sequence[Any]]:
+    """Raw cells by column."""
+    known = model.schema.names()
+    if all(name in known for name in by_name):
+        return {name: tensor.cells() for name, tensor in by_name.items()}
     return dict(columns_of(model.schema, model.encoder.plan, by_name))
 
 
@@ -190,6 +219,26 @@ def data(output: Output, decision: Decision, answers: Sequence[Answer]) -> Any:
     if output.datatype == BYTES:
         return [label_text(value) for value in values]
     return tensors.array_of(output.datatype, values)
+
+
+def of_block(decision: Decision, block: Block, wanted: Sequence[tuple[Output, bool]]) -> dict[str, Any]:
+    """The outputs of a block, as `data` gives them for answers."""
+    output = blocks.output(block)
+    if decision.task == "regression":
+        found: dict[str, Any] = {"prediction": output.reshape(-1)}
+    else:
+        winners = decision.winners(output)
+        found = {"probabilities": output.reshape(-1), "probability": output[np.arange(block.rows), winners]}
+        labels = [label_text(label) for label in decision.classes]
+        if _label_type(decision) == BYTES:
+            found["prediction"] = [labels[winner] for winner in winners.tolist()]
+        else:
+            found["prediction"] = tensors.array_of(_label_type(decision), decision.classes)[winners]
+        if decision.task == "binary":
+            found["score"] = output[:, decision.positive]
+    if any(one.name == ID for one, _ in wanted):
+        found[ID] = blocks.ids(block)
+    return found
 
 
 def reply(
