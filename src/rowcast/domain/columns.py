@@ -7,7 +7,8 @@ bits (property test).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 
 from rowcast.domain.encode import Plan, TensorSpec, spellings
 from rowcast.domain.schema import Column, Schema
-from rowcast.domain.tensors import Tensor
+from rowcast.domain.tensors import BOOL, BYTES, Tensor, framed
 from rowcast.domain.values import DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, BadValue, canonical_text, date_parts
 
+MOST_KNOWN = 64
+"""Texts that are looked for at every place; the columns with more are read row by row."""
 Cells = Any
-Read = Callable[[Tensor], Cells]
-"""A column's cells as the graph takes them; None when the rule must look at them."""
+"""A column as the graph takes it: a list, or an array; None when the rule must look at its cells."""
 
 
 class ColumnEncoder:
@@ -30,7 +32,7 @@ class ColumnEncoder:
         self._columns = {column.name: column for column in schema.columns}
         self._plan = plan
         own = all((spec.dtype, spec.fill) in (("float32", None), ("string", "")) and spec.shape for spec in plan)
-        self._texts = {column.name: _usual_texts(column) for column in schema.columns if column.kind == "category"}
+        self._known = {column.name: Known(_usual(column)) for column in schema.columns}
         self._able = own and all(self._fits(spec) for spec in plan)
 
     def read(self, found: Mapping[str, Tensor]) -> dict[str, NDArray[Any]] | None:
@@ -62,18 +64,40 @@ class ColumnEncoder:
         tensor = found.get(column.name)
         if tensor is None:
             return None
-        if column.kind == "category":
-            texts = tensor.data
-            return texts if isinstance(texts, list) and self._texts[column.name].issuperset(texts) else None
-        if column.kind == "boolean":
-            return _truths(column, tensor)
+        if isinstance(tensor.data, bytes) and column.kind in ("category", "boolean"):
+            return self._known[column.name].read(tensor.data, tensor.rows)
+        if column.kind in ("category", "boolean"):
+            return tensor.data if column.kind == "boolean" and tensor.datatype == BOOL else None
         if column.kind == "datetime":
             return _moments(column, tensor)
         return _numbers(column, tensor)
 
 
-def _usual_texts(column: Column) -> frozenset[str]:
-    return frozenset(text for text in column.levels if text not in MISSING_WORDS and canonical_text(text) == text)
+class Known:
+    """Reads a tensor of texts of which only some few are usual, each to its value."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = {framed(text): value for text, value in values.items()}
+        # No text with its length before it begins like another one: what is found side by side is what was sent.
+        usual = b"|".join(map(re.escape, self._values))
+        self._find = re.compile(usual, re.DOTALL).findall if 0 < len(self._values) <= MOST_KNOWN else None
+
+    def read(self, data: bytes, count: int) -> list[Any] | None:
+        """The values of all texts; None when one is not usual, or there are too many to look for. HOT"""
+        if self._find is None:
+            return None
+        found = self._find(data)
+        if len(found) != count or sum(map(len, found)) != len(data):
+            return None
+        return list(map(self._values.__getitem__, found))
+
+
+def _usual(column: Column) -> Mapping[str, Any]:
+    """The texts that need no closer look, to their values."""
+    if column.kind == "boolean":
+        return spellings(column)
+    usual = [text for text in column.levels if text not in MISSING_WORDS and canonical_text(text) == text]
+    return dict(zip(usual, usual, strict=True))
 
 
 def _numbers(column: Column, tensor: Tensor) -> Cells:
@@ -96,22 +120,12 @@ def _numbers(column: Column, tensor: Tensor) -> Cells:
     return cells.astype(np.float64)
 
 
-def _truths(column: Column, tensor: Tensor) -> Cells:
-    if isinstance(tensor.data, np.ndarray):
-        return tensor.data if tensor.data.dtype.kind == "b" else None
-    if not column.words:
-        return None
-    table = spellings(column)
-    cells = [table.get(cell) if isinstance(cell, str) else None for cell in tensor.data]
-    return None if None in cells else np.array(cells)
-
-
 def _moments(column: Column, tensor: Tensor) -> Cells:
     """The parts of each moment; read one by one, as a row's would be."""
-    if isinstance(tensor.data, np.ndarray):
+    if tensor.datatype != BYTES:
         return None
     try:
-        return np.array([_parts(column, cell) for cell in tensor.data])
+        return np.array([_parts(column, cell) for cell in tensor.cells()])
     except BadValue:
         return None
 

@@ -6,7 +6,7 @@ What a caller declares is compared with what it sent before anything is allocate
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -29,7 +29,8 @@ MOST_DIMENSIONS = 2
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """One input: as many cells as its shape says, row-major. Numbers that came as bytes are an array, else a list."""
+    """One input: as many cells as its shape says, row-major. What came as bytes is an array of numbers, or the bytes of
+    texts, which nobody has looked at yet; else a list."""
 
     name: str
     datatype: str
@@ -47,7 +48,9 @@ class Tensor(msgspec.Struct, frozen=True):
         return prod(self.shape[1:])
 
     def cells(self) -> list[Any]:
-        """Python values as JSON would have them; NaN is None."""
+        """Python values as JSON would have them; NaN is None. BodyError when texts are not what their lengths say."""
+        if isinstance(self.data, bytes):
+            return list(_texts(self.name, self.data, prod(self.shape)))
         if not isinstance(self.data, np.ndarray):
             return list(self.data)
         cells: list[Any] = self.data.tolist()
@@ -128,7 +131,9 @@ def from_bytes(head: Head, raw: memoryview) -> Tensor:
     shape = _shape(head)
     count = prod(shape)
     if head.datatype == BYTES:
-        return Tensor(head.name, BYTES, shape, _texts(head.name, raw, count))
+        if count * LENGTH.size > len(raw):
+            raise BodyError(f"input {shown(head.name)}: {count} texts do not fit into {len(raw)} bytes")
+        return Tensor(head.name, BYTES, shape, bytes(raw))
     dtype = TYPES[head.datatype]
     if len(raw) != count * dtype.itemsize:
         raise BodyError(
@@ -140,14 +145,11 @@ def from_bytes(head: Head, raw: memoryview) -> Tensor:
     return Tensor(head.name, head.datatype, shape, np.frombuffer(raw, dtype))
 
 
-def _texts(name: str, raw: memoryview, count: int) -> list[str]:
+def _texts(name: str, data: bytes, count: int) -> list[str]:
     """Exactly `count` texts, each behind its length."""
-    if count * LENGTH.size > len(raw):
-        raise BodyError(f"input {shown(name)}: {count} texts do not fit into {len(raw)} bytes")
-    data = bytes(raw)
     texts: list[bytes] = []
     at, end = 0, len(data)
-    for _ in range(count):  # HOT
+    for _ in range(count):
         start = at + 4
         at = start + int.from_bytes(data[at:start], "little")
         texts.append(data[start:at])
@@ -173,18 +175,15 @@ def _shape(head: Head) -> tuple[int, ...]:
 def to_bytes(datatype: str, cells: Any) -> bytes:
     """Cells as a binary tensor: an array, or a list of texts."""
     if datatype == BYTES:
-        return b"".join(_framed(cells))
+        known = {text: framed(text) for text in set(cells)}  # labels repeat
+        return b"".join(map(known.__getitem__, cells))
     return np.ascontiguousarray(cells, TYPES[datatype]).tobytes()
 
 
-def _framed(texts: Sequence[str]) -> Iterator[bytes]:
-    known: dict[str, bytes] = {}  # labels repeat
-    for text in texts:
-        framed = known.get(text)
-        if framed is None:
-            encoded = text.encode()
-            framed = known[text] = LENGTH.pack(len(encoded)) + encoded
-        yield framed
+def framed(text: str) -> bytes:
+    """A text behind its length."""
+    encoded = text.encode()
+    return LENGTH.pack(len(encoded)) + encoded
 
 
 def array_of(datatype: str, cells: Sequence[Any]) -> NDArray[Any]:
