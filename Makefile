@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. The rest keeps the house in order.
 .DEFAULT_GOAL := help
-.PHONY: help setup torch demo test check format docs lock vendor bench-serve bench-batch bench-workers fuzz drill drill-history clean
+.PHONY: help setup torch demo test check format docs lock vendor bench-serve bench-batch bench-workers bench-dialects fuzz fuzz-tensors drill drill-history clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -59,6 +59,12 @@ fuzz: $(READY)  ## Nonsense, bombs, slow senders and idle connections; appends t
 
 bench-batch: $(READY)  ## A million rows from disk to disk against bare ONNX Runtime; appends to bench/results.jsonl
 	@$(PY) bench/batch.py $(ARGS)
+
+bench-dialects: $(READY)  ## V2 binary tensors against native JSON, 1,000 rows a request; appends to bench/results.jsonl
+	@$(PY) bench/dialects.py $(ARGS)
+
+fuzz-tensors: $(READY)  ## 100,000 binary tensors made wrong, each read as the book has it or refused; appends to bench/results.jsonl
+	@PYTHONPATH=tests $(PY) bench/fuzz_tensors.py $(ARGS)
 
 drill: $(READY)  ## Kill, reload and stop a server with two workers under load; appends to bench/results.jsonl
 	@$(PY) bench/drill.py $(ARGS)

@@ -42,9 +42,8 @@ async def refused(asking: Any) -> str:
     return ""
 
 
-async def main(address: str, path: str) -> None:
+async def main(address: str, rows: list[dict[str, Any]]) -> None:
     """Everything once."""
-    rows = json.loads(Path(path).read_text())
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     v1, v2 = (InferenceRESTClient(RESTConfig(protocol=protocol)) for protocol in ("v1", "v2"))
     asked: dict[str, Any] = {
@@ -75,4 +74,4 @@ async def main(address: str, path: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    asyncio.run(main(sys.argv[1], json.loads(Path(sys.argv[2]).read_text())))

@@ -1,4 +1,4 @@
-"""Run by test_clients.py in Triton's client's own environment: asks in every way this client has, and prints what it got.
+"""Run by test_clients.py in the environment of Triton's client: asks in every way it has, and prints what it got.
 
 python triton.py HOST:PORT ROWS.json
 """

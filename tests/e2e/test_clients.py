@@ -1,4 +1,4 @@
-"""The real clients of other systems, unmodified, against a real server; what they get is what the native dialect says."""
+"""The real clients of other systems, unmodified, against a real server: they get what the native dialect says."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from rowcast.adapters.locks import is_unlocked
 from rowcast.domain import blocks
 from rowcast.domain.blocks import Block
-from rowcast.domain.chain import Chain, Sealed, genesis, row_hash
+from rowcast.domain.chain import Chain, Sealed, decode_head, genesis, row_hash
 from rowcast.errors import HistoryError
 
 FORMAT = 2
@@ -61,12 +61,21 @@ class BlockSegment:
         return found
 
     def find(self, prediction_id: str) -> Sealed | None:
-        """The entry of this id, without opening blocks of other moments."""
-        with self.path.open("rb", buffering=0) as file:
-            while (block := self._next(file, ended=False, proven=True)) is not None:
-                if blocks.may_hold(block, prediction_id) and prediction_id in blocks.ids(block):
-                    return self._opened(block)[blocks.ids(block).index(prediction_id)]
-        return None
+        """The entry of this id; nothing is opened when no block is of its moment."""
+        if not any(blocks.may_hold(block, prediction_id) for block in self._unopened()):
+            return None
+        start = b'{"id":"%s"' % prediction_id.encode()
+        return next((sealed for sealed in self.all() if decode_head(sealed.head).reply.startswith(start)), None)
+
+    def _unopened(self) -> Iterator[Block]:
+        """Every whole block from here on; where this reader stands does not change."""
+        before = self._offset, self._link
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                while (block := self._next(file, ended=False, proven=True)) is not None:
+                    yield block
+        finally:
+            self._offset, self._link = before
 
     def mend(self) -> None:
         """Behind damage nothing can be proven: the links of blocks cover all before them."""

@@ -105,19 +105,19 @@ def _numbers(column: Column, tensor: Tensor) -> Cells:
     cells = tensor.data
     if not isinstance(cells, np.ndarray) or cells.dtype.kind not in "iuf":
         return None
-    if cells.dtype.kind == "f":
-        largest = np.abs(cells).max() if len(cells) else 0.0
-        if largest != largest:
-            if not column.missing:
-                return None
-            present = cells[~np.isnan(cells)]
-            largest = np.abs(present).max() if len(present) else 0.0
-        else:
-            present = cells
-        if not largest < FLOAT32_LIMIT or (column.kind == "integer" and (present != np.trunc(present)).any()):
-            return None
     # Through float64, as a cell of JSON goes: two roundings are not one.
-    return cells.astype(np.float64)
+    found = cells.astype(np.float64)
+    if cells.dtype.kind != "f":
+        return found
+    absent = np.isnan(found)
+    if absent.any():
+        if not column.missing:
+            return None
+        found[absent] = np.nan  # there are many kinds of NaN
+    present = found[~absent]
+    if len(present) and not np.abs(present).max() < FLOAT32_LIMIT:
+        return None
+    return None if column.kind == "integer" and (present != np.trunc(present)).any() else found
 
 
 def _moments(column: Column, tensor: Tensor) -> Cells:
