@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.web import replies
 from rowcast.web.problems import STATUS, TITLES
+from rowcast.web.protocols import describe
 
 PROBLEM: dict[str, Any] = {
     "type": "object",
@@ -137,7 +138,9 @@ REFUSED: dict[str, Any] = {
 def document(app: FastAPI, deployment: Deployment, root_path: str = "") -> dict[str, Any]:
     """The whole OpenAPI document, for whoever reaches it behind `root_path`."""
     servers = [{"url": root_path}] if root_path else None
-    tags: list[dict[str, Any]] = [{"name": name, "description": text} for name, text in TAGS.items()]
+    tags: list[dict[str, Any]] = [
+        {"name": name, "description": text} for name, text in {**TAGS, **describe.TAGS}.items()
+    ]
     made = get_openapi(title=app.title, version=app.version, routes=app.routes, servers=servers, tags=tags)
     paths = made.setdefault("paths", {})
     schemas: dict[str, Any] = {"Problem": PROBLEM, **replies.components()}
@@ -151,6 +154,7 @@ def document(app: FastAPI, deployment: Deployment, root_path: str = "") -> dict[
         if deployment.default == address:
             paths["/predict"] = {"post": _operation(address, model, default=True)}
         paths[f"/models/{address}/predict"] = {"post": _operation(address, model)}
+    paths |= describe.paths(deployment)
     return made
 
 

@@ -19,6 +19,7 @@ from rowcast.web.protocols.scoring import Answer, Scoring, document, exactly_one
 
 SOURCE = "mlflow"
 CSV = b"text/csv"
+PLAIN = b"text/plain; charset=utf-8"
 LAYOUTS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 CODES = {
     400: "BAD_REQUEST",
@@ -53,10 +54,10 @@ class MLflow:
         return self._doors.get(path)
 
     async def _ping(self, request: Request) -> Reply:
-        return Reply(b"\n", 200 if self._ready() else 503)
+        return Reply(b"\n", 200 if self._ready() else 503, PLAIN)
 
     async def _version(self, request: Request) -> Reply:
-        return Reply(VERSION.encode(), content_type=b"text/plain; charset=utf-8")
+        return Reply(VERSION.encode(), content_type=PLAIN)
 
     async def _invoke(self, request: Request) -> Reply:
         no_query(request)
