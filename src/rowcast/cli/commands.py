@@ -263,10 +263,9 @@ app.command("replay")(history_replay)
 @app.command()
 def doctor(home: Home = None, json: Json = False) -> int:
     """Say what is configured, reachable, loaded and wrong, and what to do; exit 1 where something is wrong."""
-    from rowcast import settings
-    from rowcast.cli import inspection
+    from rowcast.cli import doctor as examination
 
-    return inspection.examine(settings.load(home=home), as_json=json)
+    return examination.examine(home=home, as_json=json)
 
 
 @app.command(hidden=True)

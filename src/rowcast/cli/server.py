@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import resource
 import select
 import shlex
@@ -97,7 +96,6 @@ def _serve(
         root_path=settings.root_path,
         backlog=BACKLOG,
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     _raise_file_limit(settings.max_connections)
     if announce:
         _announce(settings, server.deployment, listener, as_json=as_json)

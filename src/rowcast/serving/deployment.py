@@ -38,6 +38,7 @@ class LiveModel:
         self.slow = False
         """Whether it is scored beside the event loop; `warm_up` finds out."""
         self._decision: Decision = manifest.decision
+        self._numbers = {label: number for number, label in enumerate(manifest.decision.classes)}
         self._graph = graph
 
     def score(self, rows: Sequence[EncodedRow]) -> list[Outcome]:
@@ -53,6 +54,10 @@ class LiveModel:
     ) -> list[bytes]:
         """The predictions as they are sent and kept, all encoded in one call."""
         return encode_replies(self.name, self.version, ids, outcomes, [row.warnings for row in rows], cached)
+
+    def number(self, outcome: Outcome) -> float:
+        """An outcome as one number: that of its class, or the value."""
+        return float(self._numbers[outcome.prediction] if self.classifies else outcome.prediction)
 
     def example(self) -> dict[str, Any]:
         """A row that the model takes, as a client would send it."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import repeat
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -84,6 +84,14 @@ class _Waiting(msgspec.Struct, frozen=True):
     alone: bool
 
 
+class Queue(NamedTuple):
+    """What waits to be answered."""
+
+    rows: int
+    seconds: float
+    """How long the oldest of them has waited."""
+
+
 class _Place(msgspec.Struct):
     """A request in the line of a slow model; whose time is up while it stands there is told at once."""
 
@@ -121,6 +129,9 @@ class Predictor:
         self._rows_waiting = 0
         self._rows_in_lines = 0
         self._lines: dict[LiveModel, deque[_Place]] = {}
+        # When the first of this tick came, and each who waits for a slow model, in order.
+        self._first = 0.0
+        self._since: dict[int, float] = {}
         self._threads: ThreadPoolExecutor | None = None
 
     async def recall(self, model: LiveModel, rows: Sequence[Row]) -> list[Row]:
@@ -182,11 +193,19 @@ class Predictor:
         """Refuse what comes from now on, and say why; None ends it."""
         self._held = reason
 
+    def queue(self) -> Queue:
+        """What waits now; may be asked from any thread."""
+        since = list(self._since.values())[:1]
+        if self._waiting:
+            since.append(self._first)
+        return Queue(self._rows_waiting, max(0.0, time.perf_counter() - min(since)) if since else 0.0)
+
     def _wait(self, model: LiveModel, rows: Sequence[Row], ask: Ask, alone: bool) -> asyncio.Future[Any]:
         self._check_room()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         if not self._waiting:
+            self._first = time.perf_counter()
             loop.call_soon(self._gather, 0, MOST_TURNS)
         self._waiting.append(_Waiting(model, rows, ask, answer, alone))
         self._rows_waiting += len(rows)
@@ -237,6 +256,7 @@ class Predictor:
         rows = sum(len(asked.rows) for asked in together)
         self._rows_in_lines += rows
         self._rows_waiting += rows
+        self._since.update((id(asked), self._first) for asked in together)
         line = self._lines.get(model)
         if line is not None:  # its thread is at work; what waits is taken when it is done
             line.extend([self._place(asked) for asked in together])
@@ -313,13 +333,19 @@ class Predictor:
     def _leave_line(self, asked: _Waiting) -> None:
         self._rows_in_lines -= len(asked.rows)
         self._rows_waiting -= len(asked.rows)
+        del self._since[id(asked)]
 
     def _record(self, model: LiveModel, together: list[_Waiting], outcomes: list[Outcome]) -> list[bytes]:
         rows = [row for asked in together for row in asked.rows]
         encoded = [row.encoded for row in rows]
+        hits = misses = 0
         if self._cache is not None:
-            fresh = zip(rows, outcomes, strict=True)
-            self._cache.put({row.key: outcome for row, outcome in fresh if row.key and row.known is None})
+            fresh = {
+                row.key: outcome for row, outcome in zip(rows, outcomes, strict=True) if row.key and row.known is None
+            }
+            self._cache.put(fresh)
+            hits = sum(row.known is not None for row in rows)
+            misses = sum(bool(row.key) for row in rows) - hits
         count, digest = len(rows), model.digest
         nanoseconds = self._now()
         at = nanoseconds // 1_000
@@ -341,7 +367,8 @@ class Predictor:
         ]
         self._journal.append(drafts)
         labels = [outcome.prediction for outcome in outcomes] if model.classifies else []
-        self._listen(Scored(model.name, model.version, count, labels))
+        latest = model.number(outcomes[-1])
+        self._listen(Scored(model.name, model.version, count, labels, latest, hits, misses))
         return replies
 
     def _keepable(self, model: LiveModel, rows: Sequence[Row]) -> tuple[list[bytes], tuple[str, ...]]:

@@ -282,6 +282,7 @@ def describe(model: LiveModel, deployment: Deployment) -> dict[str, Any]:
 def _explain_errors(app: FastAPI) -> None:
     def answer(error: Exception, request: Request) -> Response:
         status, body, headers = problems.answer(error, request.scope["state"]["request_id"])
+        request.scope["state"]["problem"] = problems.slug(error)
         return Response(body, status, headers={name.decode(): value.decode() for name, value in headers})
 
     @app.exception_handler(RowcastError)

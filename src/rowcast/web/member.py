@@ -14,6 +14,7 @@ from rowcast.adapters.board import Board, Loaded, Slot, Worker
 from rowcast.errors import RowcastError
 from rowcast.serving.deployment import Deployment
 from rowcast.serving.following import Followed, Follower
+from rowcast.serving.predictor import Queue
 
 BEAT_SECONDS = 0.5
 LOOK_SECONDS = 0.25
@@ -41,6 +42,7 @@ class Member:
         follower: Follower,
         generation: Callable[[], int],
         refresh: Callable[[], None],
+        queue: Callable[[], Queue],
     ) -> None:
         self._board = board
         self._slot = slot
@@ -48,6 +50,7 @@ class Member:
         self._follower = follower
         self._generation = generation
         self._refresh = refresh
+        self._queue = queue
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -67,6 +70,10 @@ class Member:
         if followed.error:
             log.error("a new version is not served", reason=followed.error)
         self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
+
+    def show_queue(self) -> None:
+        """What waits here, for whoever is asked about all workers; from any thread."""
+        self._slot.queue(*self._queue())
 
     def drain(self) -> None:
         """This worker takes no new work."""
@@ -98,6 +105,7 @@ class Member:
     async def _beat(self) -> None:
         while True:
             self._slot.beat()
+            self.show_queue()
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _watch(self) -> None:

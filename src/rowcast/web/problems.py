@@ -92,16 +92,20 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     errors: list[Any] = []
 
 
+def slug(error: Exception) -> str:
+    """What an error is called outside."""
+    return error.slug if isinstance(error, RowcastError) and error.slug in STATUS else "internal"
+
+
 def problem(error: Exception, request_id: str) -> Problem:
     """What the caller may know of an error; a fault of ours shows nothing but the request's id."""
-    if isinstance(error, RowcastError) and error.slug in STATUS:
-        slug, detail = error.slug, error.message
-    else:
-        slug, detail = "internal", "The request was not answered; its id leads to the reason in the server's log."
+    name, detail = slug(error), str(error)
+    if name == "internal":
+        detail = "The request was not answered; its id leads to the reason in the server's log."
     return Problem(
-        f"urn:rowcast:error:{slug}",
-        TITLES[slug],
-        STATUS.get(slug, 500),
+        f"urn:rowcast:error:{name}",
+        TITLES[name],
+        STATUS.get(name, 500),
         detail,
         f"urn:rowcast:request:{request_id}",
         list(error.problems) if isinstance(error, InvalidRows) else [],

@@ -6,6 +6,7 @@ from rowcast.wiring.history import (
     index_history,
     indexer_command,
     indexer_is_running,
+    newest_moment,
     store,
     store_folder,
 )
@@ -19,6 +20,7 @@ from rowcast.wiring.models import (
     registry,
     report,
     score_table,
+    served,
     train,
 )
 from rowcast.wiring.server import (
@@ -53,10 +55,12 @@ __all__ = [
     "live_model",
     "model_by_digest",
     "name_to_train",
+    "newest_moment",
     "protocol",
     "registry",
     "report",
     "score_table",
+    "served",
     "server",
     "store",
     "store_folder",

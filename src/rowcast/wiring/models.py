@@ -45,6 +45,13 @@ def name_to_train(settings: Settings) -> str:
     return names.pop()
 
 
+def served(settings: Settings) -> list[Reference]:
+    """The versions that a server of these settings begins with."""
+    from rowcast.serving import selection
+
+    return list(selection.served(registry(settings), settings.models).values())
+
+
 def live_model(settings: Settings, reference: str) -> LiveModel:
     """One published model, loaded and proven."""
     from rowcast.adapters.onnx import open_graph

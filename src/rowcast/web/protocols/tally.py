@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from rowcast.adapters.counts import Cells, Counts
+from rowcast.adapters.counts import Cells, Counts, sums
 
 FAMILY = "inferences"
 REQUESTS, ROWS, NANOSECONDS, FAILED, FAILED_NANOSECONDS = range(5)
@@ -37,7 +37,7 @@ class Tally:
     def of(self, model: str, version: int) -> dict[str, Any]:
         """One entry of `model_stats`; what is not measured apart is counted and takes no time."""
         wanted = (FAMILY, model, str(version))
-        found = next((cells for labels, cells in self._counts.sums() if labels == wanted), [0.0] * 5)
+        found = sums(self._counts).get(wanted, [0.0] * 5)
         requests, rows, taken, failed, failing = (int(cell) for cell in found)
         idle = {"count": requests, "ns": 0}
         return {
