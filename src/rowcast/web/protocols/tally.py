@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from rowcast.adapters.counts import Cells, Counts, sums
+from rowcast.adapters.counts import Cells, Counts
 
 FAMILY = "inferences"
-REQUESTS, ROWS, NANOSECONDS, FAILED, FAILED_NANOSECONDS = range(5)
+REQUESTS, ROWS, NANOSECONDS, FAILED, FAILED_NANOSECONDS, LAST = range(6)
 
 
 class Tally:
@@ -17,19 +17,18 @@ class Tally:
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
         self._cells: dict[tuple[str, int], Cells] = {}
-        self._last: dict[tuple[str, str], int] = {}
 
     def count(self, model: str, version: int, rows: int, nanoseconds: int) -> None:
         """One request; without rows, it was refused."""
         key = model, version
         cells = self._cells.get(key)
         if cells is None:
-            cells = self._cells[key] = self._counts.cells((FAMILY, model, str(version)), 5)
+            cells = self._cells[key] = self._counts.cells((FAMILY, model, str(version)), 6)
         if rows:
             cells[REQUESTS] += 1
             cells[ROWS] += rows
             cells[NANOSECONDS] += nanoseconds
-            self._last[model, str(version)] = int(time.time() * 1000)
+            cells[LAST] = time.time_ns() // 1_000_000
         else:
             cells[FAILED] += 1
             cells[FAILED_NANOSECONDS] += nanoseconds
@@ -37,13 +36,13 @@ class Tally:
     def of(self, model: str, version: int) -> dict[str, Any]:
         """One entry of `model_stats`; what is not measured apart is counted and takes no time."""
         wanted = (FAMILY, model, str(version))
-        found = sums(self._counts).get(wanted, [0.0] * 5)
-        requests, rows, taken, failed, failing = (int(cell) for cell in found)
+        each = [cells for labels, cells in self._counts.each() if labels == wanted] or [[0.0] * 6]
+        requests, rows, taken, failed, failing, _ = (int(sum(cells)) for cells in zip(*each, strict=True))
         idle = {"count": requests, "ns": 0}
         return {
             "name": model,
             "version": str(version),
-            "last_inference": self._last.get((model, str(version)), 0),
+            "last_inference": int(max(cells[LAST] for cells in each)),
             "inference_count": rows,
             "execution_count": requests,
             "inference_stats": {
