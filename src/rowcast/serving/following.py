@@ -4,7 +4,7 @@ handed over. What cannot be served leaves the old version where it is, and is sa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -46,6 +46,7 @@ class Follower:
         *,
         trial: Callable[[Reference], None],
         last_good: LastGood,
+        put_away: Callable[[], Collection[str]] = frozenset,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._registry = registry
@@ -54,15 +55,21 @@ class Follower:
         self._listen = listen
         self._trial = trial
         self._last_good = last_good
+        self._put_away = put_away
         self._clock = clock
         self.seconds: dict[str, float] = {}
         """How long loading took, by model."""
+
+    def wanted(self) -> list[Reference]:
+        """Every version that the registry has for this server, those that were put away among them."""
+        return list(served(self._registry, self._names).values())
 
     def begin(self) -> Followed:
         """Load everything, or raise for the first that cannot be served and has no version that was good before."""
         wanted = served(self._registry, self._names)
         if not wanted:
             raise ModelNotFound("no model in the registry has a champion; train one with `rowcast train`")
+        wanted = self._left(wanted)
         good = self._last_good.recall()
         models: dict[str, LiveModel] = {}
         errors: list[str] = []
@@ -90,6 +97,7 @@ class Follower:
         except RowcastError as error:
             self._listen(Reloaded(error.message))
             return Followed(live, [error.message])
+        wanted = self._left(wanted)
         models: dict[str, LiveModel] = {}
         errors: list[str] = []
         for text, address in addresses(wanted).items():
@@ -109,6 +117,10 @@ class Follower:
         self._keep(wanted, models)
         self._listen(Reloaded(followed.error))
         return followed
+
+    def _left(self, wanted: Mapping[str, Reference]) -> dict[str, Reference]:
+        away = self._put_away()
+        return {text: reference for text, reference in wanted.items() if reference.name not in away}
 
     def _tried(self, reference: Reference) -> LiveModel:
         self._trial(reference)
