@@ -229,7 +229,7 @@ class Wire:
             cells = _cells(body)
             if len(cells) == self._width > 1:  # whole, as nearly always: filling bytes is cheaper than encoding a dict
                 made: bytes = self._row_bytes % self._pick(cells)
-            return made
+                return made
             return _encode({names[client]: raw for client, raw in cells.items()})
         except KeyError:
             return None
