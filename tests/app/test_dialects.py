@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import gzip
 import io
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 
@@ -18,6 +20,9 @@ from rowcast.adapters.folder import FolderRegistry
 from rowcast.domain.encode import RowEncoder, own_plan
 from rowcast.domain.schema import Column, Schema
 from support import access, apps, models, v2
+
+# One loop with the shared app: it would seem dead to itself while another loop turned for seconds.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ROWS = 1000
 JSON = {"content-type": "application/json"}
@@ -92,11 +97,11 @@ async def kept(client: httpx.AsyncClient, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-async def test_the_same_rows_through_every_dialect_give_the_same_predictions_and_history(app_home: Path) -> None:
+async def test_the_same_rows_through_every_dialect_give_the_same_predictions_and_history(home: Path) -> None:
     rows = models.loan_rows(ROWS)
-    async with apps.serving(home=app_home, default_model="loans") as client:
+    async with apps.serving(home=home) as client:
         schema = (await client.get("/models/loans")).json()["columns"]
-        columns = Schema(tuple(_column(one) for one in schema))
+        columns = Schema(tuple(msgspec.convert(one, Column) for one in schema))
         encoder = RowEncoder(columns, own_plan(columns))
         native = (await client.post("/predict", json={"rows": rows})).json()["predictions"]
         for way, (path, body, headers) in ways(rows).items():
@@ -110,7 +115,7 @@ async def test_the_same_rows_through_every_dialect_give_the_same_predictions_and
             found = await kept(client, wanted)
             if len(found) == wanted:
                 break
-            await _turn()
+            await asyncio.sleep(0.1)
         for entry in found:
             entries.setdefault(entry["request_id"], []).append(entry)
 
@@ -124,20 +129,8 @@ async def test_the_same_rows_through_every_dialect_give_the_same_predictions_and
             assert [entry["prediction"][name] for name in compared] == [said[name] for name in compared]
 
 
-def _column(one: dict[str, Any]) -> Column:
-    import msgspec
-
-    return msgspec.convert(one, Column)
-
-
 def _key(encoder: RowEncoder, row: dict[str, Any]) -> Any:
     return encoder.parse(row).pieces
-
-
-async def _turn() -> None:
-    import asyncio
-
-    await asyncio.sleep(0.1)
 
 
 async def test_a_models_own_tensors_are_decoded_back_to_rows(tmp_path: Path) -> None:
@@ -387,8 +380,10 @@ async def test_scopes_quotas_and_repeats_hold_for_every_dialect(tmp_path: Path) 
     assert [reply.status_code for reply in live] == [200] * 4
 
 
-async def test_what_is_unloaded_is_not_served_until_it_is_loaded(app_home: Path) -> None:
-    async with apps.serving(home=app_home, default_model="loans") as client:
+async def test_what_is_unloaded_is_not_served_until_it_is_loaded(home: Path) -> None:
+    registry = FolderRegistry(home / "models")
+    models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
+    async with apps.serving(home=home, default_model="loans") as client:
         done = await client.post("/v2/repository/models/sum/unload")
         gone = await client.post("/v1/models/sum:predict", json={"instances": [[1, 2]]})
         native = await client.post("/models/sum/predict", json={"x0": 1, "x1": 2})

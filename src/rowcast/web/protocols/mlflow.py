@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from rowcast.serving.predictor import Row
 from rowcast.version import VERSION
 from rowcast.web.edge import JSON, Door, Reply, Request
 from rowcast.web.problems import Problem
-from rowcast.web.protocols.scoring import Answer, Scoring, document, exactly_one, no_query, only, sentence
+from rowcast.web.protocols.scoring import Scoring, document, exactly_one, no_query, only, predictions, sentence, spread
 
 SOURCE = "mlflow"
 CSV = b"text/csv"
@@ -65,20 +65,21 @@ class MLflow:
         if request.headers.get(b"content-type", JSON).partition(b";")[0].strip().lower() == CSV:
             rows, method = self._table(model, request), "predict"
         else:
-            found = document(request.body)
-            layout = exactly_one(found, LAYOUTS)
-            only(found, (*LAYOUTS, "params"))
-            method = _method(model, found.get("params"))
-            rows = self._rows(model, layout, found[layout])
+            asked = document(request.body)
+            layout = exactly_one(asked, LAYOUTS)
+            only(asked, (*LAYOUTS, "params"))
+            method = _method(model, asked.get("params"))
+            rows = self._rows(model, layout, asked[layout])
         answers = await self._scoring.score(request, model, rows, SOURCE)
-        return Reply(msgspec.json.encode({"predictions": predictions(model, answers, method)}))
+        found = predictions(answers) if method == "predict" else spread(model, answers)
+        return Reply(msgspec.json.encode({"predictions": found}))
 
     def _rows(self, model: LiveModel, layout: str, found: Any) -> list[Row]:
         if layout == "dataframe_split":
             return self._split(model, found)
         if layout == "dataframe_records" and not (isinstance(found, list) and all(isinstance(x, dict) for x in found)):
             raise BodyError("dataframe_records must be a list of objects, column name to value")
-        return laid_out(self._scoring, model, found)
+        return self._scoring.laid_out(model, found)
 
     def _split(self, model: LiveModel, found: Any) -> list[Row]:
         if not isinstance(found, dict) or not isinstance(found.get("data"), list):
@@ -100,31 +101,6 @@ class MLflow:
         if not lines:
             raise BodyError("the body is empty; send a header and rows", slug="empty-body")
         return self._scoring.texts(model, [name.strip() for name in lines[0]], lines[1:])
-
-
-def laid_out(scoring: Scoring, model: LiveModel, found: Any) -> list[Row]:
-    """Rows as TensorFlow Serving lays them out: a list of rows, or an object of columns."""
-    if not isinstance(found, dict):
-        return scoring.instances(model, found)
-    columns = {name: cells if isinstance(cells, list) else [cells] for name, cells in found.items()}
-    return scoring.columns(model, {name: _flat(name, cells) for name, cells in columns.items()})
-
-
-def _flat(name: str, cells: list[Any]) -> list[Any]:
-    """A column that may come as a list of lists of one."""
-    if not any(isinstance(cell, list) for cell in cells):
-        return cells
-    if not all(isinstance(cell, list) and len(cell) == 1 for cell in cells):
-        raise BodyError(f"the column {name[:80]!r} must be a list of values, or of lists of one value")
-    return [cell[0] for cell in cells]
-
-
-def predictions(model: LiveModel, answers: Sequence[Answer], method: str = "predict") -> list[Any]:
-    """Labels or values; or the probabilities in the order of the classes."""
-    if method == "predict":
-        return [answer.prediction for answer in answers]
-    names = model.manifest.decision.names()
-    return [[(answer.probabilities or {})[name] for name in names] for answer in answers]
 
 
 def _method(model: LiveModel, params: Any) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from rowcast.domain.encode import RowEncoder, RowWarning, decode_json
 from rowcast.domain.prediction import Label
 from rowcast.errors import BodyError, InvalidRows, ModelNotFound, RequestError, ValueProblem
-from rowcast.serving.deployment import LiveModel
+from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.predictor import Ask, Predictor, Row, check_count, each_row
 from rowcast.web.access import allow_model
 from rowcast.web.api import HIT, MISS
@@ -45,7 +45,7 @@ class Scoring:
         self.max_rows = max_rows
 
     @property
-    def deployment(self) -> Any:
+    def deployment(self) -> Deployment:
         """What is served."""
         return self.predictor.deployment
 
@@ -53,12 +53,12 @@ class Scoring:
         """The model that is meant, if the caller may use it; ModelNotFound says what there is."""
         if request.caller.models and name is not None:
             allow_model(request.caller, name)  # before anybody can learn which models there are
-        model: LiveModel = self.deployment.get(name)
+        model = self.deployment.get(name)
         allow_model(request.caller, model.name)
         if version is None or version == str(model.version):
             return model
         try:
-            found: LiveModel = self.deployment.get(f"{model.name}@{version}")
+            found = self.deployment.get(f"{model.name}@{version}")
         except ModelNotFound:
             raise ModelNotFound(
                 f"version {version[:40]!r} of {model.name} is not served here; version {model.version} is"
@@ -121,6 +121,13 @@ class Scoring:
             return _good(each_row(instances, lambda row: _mapping(model.encoder, row), max_rows=self.max_rows))
         return self.records(model, names, instances)
 
+    def laid_out(self, model: LiveModel, found: Any) -> list[Row]:
+        """Rows as TensorFlow Serving lays them out: a list of rows, or an object of columns."""
+        if not isinstance(found, dict):
+            return self.instances(model, found)
+        columns = {name: cells if isinstance(cells, list) else [cells] for name, cells in found.items()}
+        return self.columns(model, {name: _flat(name, cells) for name, cells in columns.items()})
+
     def texts(self, model: LiveModel, names: Sequence[str], records: Sequence[Sequence[str]]) -> list[Row]:
         """Rows whose cells are texts of a CSV file."""
         check_names(names)
@@ -152,6 +159,26 @@ def _mapping(encoder: RowEncoder, row: Any) -> Row:
     if not isinstance(row, dict):
         raise BodyError("must be an object, column name to value", slug="not-an-object")
     return row_of(encoder, row)
+
+
+def _flat(name: str, cells: list[Any]) -> list[Any]:
+    """A column that may come as a list of lists of one."""
+    if not any(isinstance(cell, list) for cell in cells):
+        return cells
+    if not all(isinstance(cell, list) and len(cell) == 1 for cell in cells):
+        raise BodyError(f"the column {name[:80]!r} must be a list of values, or of lists of one value")
+    return [cell[0] for cell in cells]
+
+
+def predictions(answers: Sequence[Answer]) -> list[Label]:
+    """Labels, or the values of a regression."""
+    return [answer.prediction for answer in answers]
+
+
+def spread(model: LiveModel, answers: Sequence[Answer]) -> list[list[float]]:
+    """The probabilities, in the order of the classes."""
+    names = model.manifest.decision.names()
+    return [[(answer.probabilities or {})[name] for name in names] for answer in answers]
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -12,8 +12,7 @@ import msgspec
 from rowcast.errors import BodyError, ModelNotFound, NotFound, RequestError
 from rowcast.web.edge import JSON, Door, Reply, Request
 from rowcast.web.problems import Problem
-from rowcast.web.protocols.mlflow import laid_out, predictions
-from rowcast.web.protocols.scoring import Scoring, document, exactly_one, no_query, only, sentence
+from rowcast.web.protocols.scoring import Scoring, document, exactly_one, no_query, only, predictions, sentence
 
 SOURCE = "v1"
 SIGNATURES = ("", "predict", "serving_default")
@@ -79,8 +78,8 @@ class KServe:
             raise BodyError(f"the model has no signature but {SIGNATURES[-1]!r}")
         if layout == "instances" and not isinstance(found[layout], list):
             raise BodyError("`instances` must be a list of rows")
-        rows = laid_out(self._scoring, model, found[layout])
-        answers = predictions(model, await self._scoring.score(request, model, rows, SOURCE))
+        rows = self._scoring.laid_out(model, found[layout])
+        answers = predictions(await self._scoring.score(request, model, rows, SOURCE))
         return Reply(msgspec.json.encode({"predictions" if layout == "instances" else "outputs": answers}))
 
 
