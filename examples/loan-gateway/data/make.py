@@ -7,7 +7,7 @@ from rowcast.examples import loans
 
 COLUMNS = ("annual_income", "loan_amount", "loan_term", "credit_score", "loan_status")
 
-table = loans(rows=3000, seed=7)
+table = loans(rows=1200, seed=7)
 with (Path(__file__).parent / "loan_approval_dataset.csv").open("w", newline="", encoding="utf-8") as file:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
