@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. The rest keeps the house in order.
 .DEFAULT_GOAL := help
-.PHONY: help setup torch demo test check format docs lock vendor bench-serve bench-batch bench-workers fuzz drill drill-history clean
+.PHONY: help setup torch demo test check format docs lock vendor bench-serve bench-batch bench-workers fuzz drill drill-history measured clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -64,6 +64,9 @@ drill: $(READY)  ## Kill, reload and stop a server with two workers under load; 
 
 drill-history: $(READY)  ## Full and failing disks, a jumping clock, a locked store, a damaged journal; wants root for its disks
 	@$(PY) bench/drill_history.py $(ARGS)
+
+measured: $(READY)  ## Write docs/reference/measured.md from bench/results.jsonl
+	@$(PY) bench/page.py
 
 clean:  ## Remove the environment, caches and build output
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist

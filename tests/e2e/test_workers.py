@@ -272,6 +272,27 @@ def test_a_request_already_received_is_answered_and_the_connection_closed(tmp_pa
     assert server.process.wait(10) == 0
 
 
+def test_a_client_that_asks_steadily_is_told_to_leave_with_its_first_answer(tmp_path: Path) -> None:
+    publish(tmp_path, "sum")
+    server = servers.start(tmp_path)
+    body = json.dumps(ROW).encode()
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+
+    def ask_on(connection: socket.socket) -> bytes:
+        connection.sendall(head % len(body) + body)
+        return connection.recv(65536)
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as steady:
+        assert b"connection: close" not in ask_on(steady)
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: refuses(server))
+        last = ask_on(steady)
+        assert last.startswith(b"HTTP/1.1 200 OK")
+        assert b"connection: close" in last
+        assert steady.recv(1) == b""
+    assert server.process.wait(10) == 0
+
+
 def counted_connections(server: Server) -> int:
     """Established connections to the server's port."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]

@@ -76,12 +76,18 @@ def _serve(
     from rowcast.web.draining import DrainingServer
 
     server = wiring.server(settings, place)
+    protocol = wiring.protocol(settings)
+
+    def begin_drain() -> None:
+        protocol.door.closing = True
+        server.drain()
+
     config = uvicorn.Config(
         server.app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=wiring.protocol(settings),
+        http=protocol,
         ws="none",
         lifespan="on",
         access_log=False,
@@ -98,7 +104,7 @@ def _serve(
     # Being told to stop is no failure, not even before the server listens to signals.
     for wanted in (signal.SIGTERM, signal.SIGINT):
         signal.signal(wanted, lambda *_: None)
-    running = DrainingServer(config, begin_drain=server.drain, drain_seconds=settings.drain_seconds, parent=parent)
+    running = DrainingServer(config, begin_drain=begin_drain, drain_seconds=settings.drain_seconds, parent=parent)
     running.run(sockets=[listener])
     return 0
 

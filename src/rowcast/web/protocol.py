@@ -47,6 +47,8 @@ class Door:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.closing = False
+        """Whether every answer from now on tells its client to come back on another connection."""
         self._open: set[Connection] = set()
         self._sweeping: asyncio.TimerHandle | None = None
         self._last_room = -math.inf
@@ -251,7 +253,7 @@ class Connection(HttpToolsProtocol):
             "extensions": self._extensions,  # type: ignore[typeddict-item]
         }
         before: RequestResponseCycle | None = self.cycle
-        keep_alive = version != "1.0" and parser.should_keep_alive()
+        keep_alive = version != "1.0" and parser.should_keep_alive() and not self.door.closing
         self.cycle = Cycle(self, self.scope, expects=self.expect_100_continue, keep_alive=keep_alive)
         if before is not None and not before.response_complete:
             self.flow.pause_reading()
