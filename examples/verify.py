@@ -1,6 +1,6 @@
-"""What the five `verify` scripts share: start an example in a scratch home, ask it as its old clients did, say what differs.
+"""What the five `verify` scripts share: run an example in a scratch home, ask it as its old clients did, compare.
 
-The curl lines are those of the example's README.md, in fences that are tagged `sh curl NAME`; only the address in them is
+The curl lines are those of the example's README.md, in fences tagged `sh curl NAME`; only the address in them is
 replaced. Nothing but the standard library and `curl` is needed.
 """
 
@@ -150,7 +150,9 @@ def differences(got: Any, wanted: Any, place: str = "the reply") -> list[str]:
             return [f"{place} has the names {', '.join(got)}, not {', '.join(wanted)}"]
         return [each for name in wanted for each in differences(got[name], wanted[name], f"{place}.{name}")]
     if isinstance(wanted, list) and isinstance(got, list) and len(got) == len(wanted):
-        return [each for n, pair in enumerate(zip(got, wanted, strict=True)) for each in differences(*pair, f"{place}[{n}]")]
+        return [
+            each for n, pair in enumerate(zip(got, wanted, strict=True)) for each in differences(*pair, f"{place}[{n}]")
+        ]
     return [] if type(got) is type(wanted) and got == wanted else [f"{place} is {_shown(got)}, not {_shown(wanted)}"]
 
 
@@ -206,6 +208,8 @@ class Scratch:
         self.folder = folder
         self.home = home
         self.report = report
+        self.first_log = ""
+        """What `./run` printed while it trained and answered."""
         kept = {name: value for name, value in os.environ.items() if not NOT_OURS.match(name)}
         path = f"{folder.parents[1] / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
         self.environment = {**kept, "PATH": path, "ROWCAST_HOME": str(home), "NO_PROXY": "*", "no_proxy": "*"}
@@ -232,6 +236,10 @@ class Scratch:
             yield system
         finally:
             _stop(process)
+
+    def execute(self, *command: str | Path) -> None:
+        """Run something else in this environment, to its end."""
+        subprocess.run(command, cwd=self.folder, env=self.environment, check=True, timeout=60)
 
     def log(self) -> str:
         """What the last process printed."""
@@ -275,6 +283,7 @@ def main(script: str, requests: Callable[[System], None], *more: Callable[[Scrat
         scratch = Scratch(folder, Path(home), report)
         with scratch.running() as system:
             requests(system)
+        scratch.first_log = scratch.log()
         for each in more:
             each(scratch)
     return report.end()

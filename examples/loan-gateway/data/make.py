@@ -1,4 +1,4 @@
-"""Writes loan_approval_dataset.csv: invented applications by the recipe of `rowcast example loans`, five of its columns."""
+"""Writes loan_approval_dataset.csv: invented applications, five columns of `rowcast example loans`."""
 
 import csv
 from pathlib import Path
