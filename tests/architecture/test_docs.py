@@ -34,6 +34,7 @@ TOUR = (
     "howto/python.md",
     "howto/rows.md",
 )
+MIGRATE = sorted((DOCS / "migrate").glob("*.md"))
 HOME = "/home/you/tour"
 COLUMNS = 124
 FENCE = re.compile(r"^```(\w+) (run|serve|shows)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -212,10 +213,15 @@ def test_the_data_check_page_can_be_followed(tour: Tour) -> None:
     tour.follow(DOCS / "howto" / "data-check.md")
 
 
+@pytest.mark.parametrize("page", MIGRATE, ids=lambda page: page.stem)
+def test_the_ways_here_from_other_systems_can_be_followed(tour: Tour, page: Path) -> None:
+    tour.follow(page)
+
+
 def test_every_page_with_commands_is_on_the_tour() -> None:
     tagged = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if blocks(path)}
 
-    assert tagged <= {*TOUR, "howto/data-check.md"}
+    assert tagged <= {*TOUR, "howto/data-check.md", *(f"migrate/{page.name}" for page in MIGRATE)}
 
 
 def constants(pattern: str, *folders: str) -> set[str]:
