@@ -175,11 +175,11 @@ async def mutated(key: str, rows: list[bytes], count: int, rng: random.Random) -
                 head, end, body = whole.partition(b"\r\n\r\n")
                 whole = mutate(head, rng) + end + body
             writer.write(whole)
-            status = 0
+            status, ends = 0, True
             with suppress(OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
-                status = await asyncio.wait_for(answer(reader), 0.3)
+                status, ends = await asyncio.wait_for(answer(reader), 0.3)
             statuses[status] += 1
-            if status == 0 or (status == 400 and whole[:1] != b"P"):
+            if ends:
                 writer.close()
                 reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
         writer.close()
@@ -188,13 +188,13 @@ async def mutated(key: str, rows: list[bytes], count: int, rng: random.Random) -
     return statuses
 
 
-async def answer(reader: asyncio.StreamReader) -> int:
-    """The status of one reply; 0 when the server hung up."""
+async def answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
+    """The status of one reply, and whether the connection ends with it."""
     head = await reader.readuntil(b"\r\n\r\n")
     lines = head.lower().split(b"\r\n")
     length = next((int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:")), 0)
     await reader.readexactly(length)
-    return int(head.split()[1])
+    return int(head.split()[1]), b"connection: close" in lines
 
 
 def idle(count: int) -> list[socket.socket]:

@@ -4,6 +4,7 @@
 
     rowcast.train("loans.csv", target="loan_status")
     rowcast.load("loans").predict([{"annual_income": 800000, ...}])
+    rowcast.Client("http://127.0.0.1:8000").predict({"annual_income": 800000, ...})
 
 Importing this package is instant; each function imports what it needs.
 """
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from rowcast.version import VERSION
 
 if TYPE_CHECKING:
+    from rowcast.client import AsyncClient, Client
     from rowcast.face import Model, train
     from rowcast.face import load as load
 
 __version__ = VERSION
-__all__ = ["Model", "__version__", "load", "train"]
+__all__ = ["AsyncClient", "Client", "Model", "__version__", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,4 +29,8 @@ def __getattr__(name: str) -> Any:
         from rowcast import face
 
         return getattr(face, name)
+    if name in ("AsyncClient", "Client"):
+        from rowcast import client
+
+        return getattr(client, name)
     raise AttributeError(f"module 'rowcast' has no attribute {name!r}")

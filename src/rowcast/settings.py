@@ -87,6 +87,9 @@ class Settings(BaseSettings):
         description="Rows that each key without a quota of its own may ask for, or each address where no key is "
         "needed, such as 100/60s.",
     )
+    url: str | None = Field(
+        None, description="Where `rowcast call` finds the server; http://127.0.0.1:PORT and the prefix."
+    )
     open_metrics: bool = Field(False, description="Show /metrics without a key.")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins whose pages may ask, by comma, such as https://app.example.com; `*` for all."
@@ -144,6 +147,13 @@ class Settings(BaseSettings):
             return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def server_url(self) -> str:
+        """Where the server of these settings is asked from this machine."""
+        anywhere = self.host in ("0.0.0.0", "::", "")  # noqa: S104 - asked, not listened on
+        host = "127.0.0.1" if anywhere else f"[{self.host}]" if ":" in self.host else self.host
+        return self.url or f"http://{host}:{self.port}{self.root_path}"
 
     @property
     def keys_file(self) -> Path:

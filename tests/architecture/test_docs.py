@@ -33,6 +33,7 @@ TOUR = (
     "howto/score-a-table.md",
     "howto/python.md",
     "howto/rows.md",
+    "howto/call-from-python.md",
 )
 MIGRATE = sorted((DOCS / "migrate").glob("*.md"))
 HOME = "/home/you/tour"

@@ -72,6 +72,13 @@ def test_a_server_brings_no_training_library(names: str) -> None:
     assert {name for name in found if name.startswith(("rowcast.training", "rowcast.tables"))} == set()
 
 
+def test_asking_a_server_loads_neither_server_nor_numpy() -> None:
+    assert "httpx" not in loaded_by("import rowcast")
+    found = loaded_by("import rowcast; rowcast.Client, rowcast.AsyncClient")
+
+    assert found & {"numpy", "onnxruntime", "fastapi", "pydantic", "polars"} == set()
+
+
 def test_the_gateway_validates_without_numpy() -> None:
     assert "numpy" not in loaded_by("import rowcast.domain.schema, rowcast.domain.values")
 

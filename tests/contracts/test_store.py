@@ -159,6 +159,10 @@ MIXED = [
         Selection(first=identifier(7), end=identifier(8)),
         Selection(ids=(identifier(3), identifier(44), identifier(999))),
         Selection(model="loans", label="Approved", first=identifier(10), end=identifier(50)),
+        Selection(models=("loans",)),
+        Selection(models=("iris", "loans"), label="Rejected"),
+        Selection(model="iris", models=("loans",)),
+        Selection(models=("nothing",)),
     ],
 )
 def test_a_selection_gives_what_it_takes_page_by_page(store: Store, wanted: Selection) -> None:
@@ -186,6 +190,7 @@ def takes(wanted: Selection, number: int) -> bool:
         and wanted.entity in (None, entity)
         and (wanted.first or "") <= identifier(number) < (wanted.end or "z")
         and (not wanted.ids or identifier(number) in wanted.ids)
+        and (not wanted.models or ("loans" if number % 2 else "iris") in wanted.models)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from rowcast.domain import chain
 from rowcast.domain.chain import Draft, decode_head
 from rowcast.domain.events import Event, Scored
 from rowcast.domain.prediction import Outcome, Prediction
-from rowcast.errors import Overloaded, Unavailable
+from rowcast.errors import Overloaded, TooLate, Unavailable
 from rowcast.ports import Reference
 from rowcast.serving.deployment import Deployment, LiveModel, load
 from rowcast.serving.predictor import Ask, Predictor, Row
@@ -242,6 +243,30 @@ def test_who_gives_up_while_a_thread_scores_is_not_kept_and_frees_the_place(rig:
 
     assert outcome(asyncio.run(ask())) == rig.alone[0][3]
     assert [kept[0] for kept in world.kept().values()] == ["stays", "later"]
+
+
+def test_whose_time_passes_in_a_slow_models_line_is_told_at_once_and_frees_the_place(rig: Rig) -> None:
+    world, slow = World(rig), Gated(rig.live[0])
+    predictor = Predictor(world.predictor.deployment, world.journal, world.events.append, max_waiting=4)
+
+    async def ask() -> list[bytes]:
+        deadline = time.perf_counter() + 0.05
+        first = predictor.predict(slow, rig.rows[0][0], Ask("test", "scored", deadline=deadline))
+        await eventually_async(slow.is_scoring)
+        hasty = predictor.predict_all(slow, rig.rows[0][1:3], Ask("test", "hasty", deadline=deadline))
+        patient = predictor.predict(slow, rig.rows[0][3], Ask("test", "patient", deadline=deadline + 60))
+        with pytest.raises(TooLate):  # while the thread still waits at its gate
+            await asyncio.wait_for(hasty, 3)
+        assert not first.done()
+        last = predictor.predict_all(slow, rig.rows[0][4:6], Ask("test", "last"))
+        slow.gate.set()
+        return [await first, await patient, *await last]
+
+    replies = asyncio.run(ask())
+
+    assert [outcome(reply) for reply in replies] == [rig.alone[0][row] for row in (0, 3, 4, 5)]
+    assert slow.batches == [1, 3]
+    assert [kept[0] for kept in world.kept().values()] == ["scored", "patient", "last", "last"]
 
 
 def test_nobody_is_scored_who_gave_up_before_the_tick(rig: Rig) -> None:

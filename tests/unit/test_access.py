@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rowcast.adapters.memory import MemoryKeys
 from rowcast.domain import access
 from rowcast.domain.access import Caller, Key, Meter, Quota, callers
+from rowcast.domain.selection import Selection
 from rowcast.errors import Forbidden, OverQuota, SettingsError, Unauthorized
 from rowcast.web.access import Gate, Rules
 
@@ -183,7 +184,7 @@ def test_keys_that_vanish_open_nothing() -> None:
 def test_the_first_key_closes_a_server_that_needed_none() -> None:
     clock, book = Clock(), MemoryKeys()
     gate = Gate(book, Rules(), clock)
-    assert gate.admit({}, {}).sees is None
+    assert gate.admit({}, {}).sees == Selection()
 
     book.change(lambda keys: [key()])
     clock.now += 1
@@ -228,7 +229,7 @@ def test_the_key_of_the_environment_may_do_everything() -> None:
     caller = gate.admit(presented("hunter22"), {})
 
     assert caller.scopes == {"predict", "read", "admin"}
-    assert caller.sees is None
+    assert caller.sees == Selection()
     with pytest.raises(Unauthorized):
         gate.admit({}, {})
 
@@ -285,9 +286,10 @@ def test_metrics_tell_of_all_tenants_and_are_for_those_who_may_see_all() -> None
 
 
 def test_only_an_administrator_without_tenant_sees_everybody() -> None:
-    assert Caller("1", "", frozenset({"read", "admin"})).sees is None
-    assert Caller("1", "acme", frozenset({"read", "admin"})).sees == "acme"
-    assert Caller("1", "", frozenset({"read"})).sees == ""
+    assert Caller("1", "", frozenset({"read", "admin"})).sees == Selection()
+    assert Caller("1", "acme", frozenset({"read", "admin"})).sees == Selection(tenant="acme")
+    assert Caller("1", "", frozenset({"read"})).sees == Selection(tenant="")
+    assert Caller("1", "", frozenset({"read", "admin"}), frozenset({"b", "a"})).sees == Selection(models=("a", "b"))
 
 
 @pytest.mark.parametrize(

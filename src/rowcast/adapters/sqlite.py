@@ -32,6 +32,7 @@ CONDITIONS = {
     "first": "e.id >= :first",
     "end": "e.id < :end",
     "ids": "e.id IN (SELECT value FROM json_each(:ids))",
+    "models": "e.model IN (SELECT value FROM json_each(:models))",
     "before": "e.id < :before",
     "after": "e.id > :after",
     "mark": "e.rowid > :mark",
@@ -269,9 +270,10 @@ def page_query(wanted: Selection, before: str | None = None) -> tuple[str, dict[
 
 def _where(wanted: Selection, **more: Any) -> tuple[str, dict[str, Any]]:
     values = {name: value for name, value in {**msgspec.structs.asdict(wanted), **more}.items() if value is not None}
-    ids = values.pop("ids")
-    if ids:
-        values["ids"] = msgspec.json.encode(ids).decode()
+    for name in ("ids", "models"):
+        if not (several := values.pop(name)):
+            continue
+        values[name] = msgspec.json.encode(several).decode()
     conditions = [CONDITIONS[name] for name in values]
     # Said in words, so that the indexes that leave empty texts out may be used.
     conditions += [f"e.{name} <> ''" for name in ("tenant", "label", "entity") if values.get(name)]

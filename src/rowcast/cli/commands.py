@@ -200,6 +200,26 @@ def predict(
 
 
 @app.command()
+def call(
+    words: Annotated[
+        list[str], typer.Argument(metavar="[MODEL] ROW", help="ROW: JSON, @FILE or - for standard input; one or many.")
+    ],
+    url: Annotated[str | None, typer.Option(help="Address of the server [the one of these settings].")] = None,
+    timeout: Annotated[float, typer.Option(min=0.01, max=3600, help="Seconds to wait, retries included.")] = 30.0,
+    home: Home = None,
+    json: Json = False,
+) -> int:
+    """Ask a running server; without MODEL, or with -, its default model. Exit 1 when the row does not fit.
+
+    A key is read from ROWCAST_API_KEY: what is typed can be seen by others.
+    """
+    from rowcast import settings
+    from rowcast.cli import calling
+
+    return calling.run(settings.load(home=home, url=url), words, timeout, as_json=json)
+
+
+@app.command()
 def report(
     model: Annotated[str, typer.Argument(help="NAME, NAME@3 or NAME@alias.")],
     out: Annotated[Path | None, typer.Option(help="File to copy the report to.")] = None,

@@ -47,6 +47,7 @@ def print_table(
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for heading in headings:
@@ -54,7 +55,7 @@ def print_table(
             heading, overflow="fold", no_wrap=heading in whole, min_width=WIDE if heading in wide else None
         )
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # a cell is data: what looks like markup is shown
     Console().print(table)
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from rowcast.domain.selection import Selection
 from rowcast.errors import OverQuota, SettingsError
 
 Scope = Literal["predict", "read", "admin"]
@@ -119,9 +120,10 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     meter: Meter | None = None
 
     @property
-    def sees(self) -> str | None:
-        """Whose predictions may be read: of one tenant, or None for all of them."""
-        return None if "admin" in self.scopes and not self.tenant else self.tenant
+    def sees(self) -> Selection:
+        """Which predictions may be read: of one tenant or of all, of some models or of all."""
+        tenant = None if "admin" in self.scopes and not self.tenant else self.tenant
+        return Selection(tenant=tenant, models=tuple(sorted(self.models)))
 
     def may_use(self, model: str) -> bool:
         """Whether this model may be asked."""

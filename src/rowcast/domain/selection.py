@@ -29,6 +29,8 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
     end: str | None = None
     """Ids below this one."""
     ids: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    """None but these: what whoever asks may see."""
 
     def takes(self, **known: Any) -> bool:
         """Whether an entry with this id, model, version, label, tenant and entity is meant."""
@@ -38,6 +40,7 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
             and (self.first is None or known["id"] >= self.first)
             and (self.end is None or known["id"] < self.end)
             and (not self.ids or known["id"] in self.ids)
+            and (not self.models or known["model"] in self.models)
         )
 
 

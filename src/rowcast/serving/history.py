@@ -85,12 +85,12 @@ class History:
         self.store = store
         self.spool = spool
 
-    def get(self, prediction_id: str, tenant: str | None = None) -> Record | None:
-        """One entry, from the store or from the journal it has not left yet; another tenant's is none."""
+    def get(self, prediction_id: str, seen: Selection = EVERYTHING) -> Record | None:
+        """One entry, from the store or from the journal it has not left yet; one outside of `seen` is none."""
         # The journal is asked again between: an entry may move while one is looking.
         stored = self.store.get(prediction_id) or self.spool.find(prediction_id) or self.store.get(prediction_id)
         found = record(stored) if stored else None
-        return found if found is None or tenant in (None, found.tenant) else None
+        return found if found is not None and _is_seen(found, seen) else None
 
     def page(self, limit: int, wanted: Selection = EVERYTHING, cursor: str | None = None) -> Page:
         """What is stored, newest first. Pages neither skip nor repeat, whatever is stored meanwhile."""
@@ -269,6 +269,10 @@ def read_heads(text: str) -> list[Head]:
 
 class _Heads(msgspec.Struct):
     heads: list[Head]
+
+
+def _is_seen(found: Record, seen: Selection) -> bool:
+    return seen.tenant in (None, found.tenant) and (not seen.models or found.model in seen.models)
 
 
 def _before(cursor: str | None, wanted: Selection) -> str | None:

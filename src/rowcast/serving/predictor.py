@@ -78,6 +78,14 @@ class _Waiting(msgspec.Struct, frozen=True):
     alone: bool
 
 
+class _Place(msgspec.Struct):
+    """A request in the line of a slow model; whose time is up while it stands there is told at once."""
+
+    asked: _Waiting
+    timer: asyncio.TimerHandle | None = None
+    given_up: bool = False
+
+
 class Predictor:
     """Scores, records and answers; one for each process, used from its event loop."""
 
@@ -106,7 +114,7 @@ class Predictor:
         self._waiting: list[_Waiting] = []
         self._rows_waiting = 0
         self._rows_in_lines = 0
-        self._lines: dict[LiveModel, deque[_Waiting]] = {}
+        self._lines: dict[LiveModel, deque[_Place]] = {}
         self._threads: ThreadPoolExecutor | None = None
 
     async def recall(self, model: LiveModel, rows: Sequence[Row]) -> list[Row]:
@@ -184,19 +192,41 @@ class Predictor:
         self._rows_waiting += rows
         line = self._lines.get(model)
         if line is not None:  # its thread is at work; what waits is taken when it is done
-            line.extend(together)
+            line.extend([self._place(asked) for asked in together])
         else:
-            self._lines[model] = deque(together)
+            self._lines[model] = deque(_Place(asked) for asked in together)
             self._score_next(model)
         return known
+
+    def _place(self, asked: _Waiting) -> _Place:
+        """A place in a line that does not move yet."""
+        place = _Place(asked)
+        if asked.ask.deadline < math.inf:
+            left = asked.ask.deadline - time.perf_counter()
+            place.timer = asyncio.get_running_loop().call_later(left, self._give_up, place)
+        return place
+
+    def _give_up(self, place: _Place) -> None:
+        """The time is up: told, and counted out. Places go when the line comes to them, or at once at its head."""
+        _is_over(place.asked, math.inf)
+        self._leave_line(place.asked)
+        place.given_up = True
+        line = self._lines[place.asked.model]
+        while line and line[0].given_up:
+            line.popleft()
 
     def _score_next(self, model: LiveModel) -> None:
         """Send the head of a slow model's line to a thread; at most one batch of a model is scored at a time."""
         line = self._lines[model]
         batch: list[_Waiting] = []
         count = 0
-        while line and (not batch or count + len(line[0].rows) <= MOST_SLOW_ROWS):
-            asked = line.popleft()
+        while line and (not batch or count + len(line[0].asked.rows) <= MOST_SLOW_ROWS):
+            place = line.popleft()
+            if place.given_up:
+                continue
+            if place.timer is not None:
+                place.timer.cancel()
+            asked = place.asked
             if _is_over(asked, time.perf_counter()):
                 self._leave_line(asked)
                 continue

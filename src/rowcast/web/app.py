@@ -78,9 +78,11 @@ class Chosen:
     since: Annotated[str | None, Query(max_length=40, description="RFC 3339 or a date; included.")] = None
     until: Annotated[str | None, Query(max_length=40, description="RFC 3339 or a date; not included.")] = None
 
-    def selection(self, tenant: str | None) -> Selection:
-        """What is selected, of one tenant or of all."""
-        return history_selection(tenant=tenant, **asdict(self))
+    def selection(self, caller: Caller) -> Selection:
+        """What is selected, of what the caller may see."""
+        seen = caller.sees
+        chosen = history_selection(tenant=seen.tenant, **asdict(self))
+        return msgspec.structs.replace(chosen, models=seen.models)
 
 
 def _refuse_unknown(request: Request, known: Sequence[str]) -> None:
@@ -169,7 +171,7 @@ def _history_routes(app: FastAPI, history: History) -> None:
         request: Request, chosen: Annotated[Chosen, Depends()], limit: Page = 50, cursor: Cursor = None
     ) -> Response:
         _refuse_unknown(request, [*CHOICES, "limit", "cursor"])
-        return Json(history.page(limit, chosen.selection(caller(request).sees), cursor))
+        return Json(history.page(limit, chosen.selection(caller(request)), cursor))
 
     @app.get("/predictions/export", tags=["history"], summary="Predictions as a file, newest first")
     def export(request: Request, chosen: Annotated[Chosen, Depends()], format: Format = "jsonl") -> Response:  # noqa: A002
@@ -179,7 +181,7 @@ def _history_routes(app: FastAPI, history: History) -> None:
             raise RequestError(f"format: {format[:40]!r} is not one of {', '.join(TEXTS)}{hint}", slug="bad-option")
         name = f"predictions.{format}"
         headers = {"content-disposition": f'attachment; filename="{name}"'}
-        pieces = TEXTS[format](history.select(chosen.selection(caller(request).sees)))
+        pieces = TEXTS[format](history.select(chosen.selection(caller(request))))
         return StreamingResponse(pieces, headers=headers, media_type=EXPORTED[format])
 
     @app.get("/predictions/{prediction_id}", tags=["history"], summary="One prediction with its evidence")

@@ -1,0 +1,324 @@
+"""What both public clients promise, against a real server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import numpy as np
+import pytest
+
+from rowcast import settings, wiring
+from rowcast.adapters.folder import FolderRegistry
+from rowcast.client import AsyncClient, Client, RowRefused, errors
+from support import access, apps, clients, models, servers
+from support.waiting import eventually
+
+SUM = models.number_columns(2)
+ROW = {"x0": 1.5, "x1": 2.0}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> Iterator[servers.Server]:
+    home = models.with_models(tmp_path_factory.mktemp("client") / "home", loan_registry)
+    models.publish(FolderRegistry(home / "models"), "sum", models.sum_graph(2), SUM, models.REGRESSION, "values")
+    access.add(home, "boss", "predict", "read", "admin")
+    for name in ("few", "Client", "Awaited"):
+        access.add(home, name, "predict", quota="3/3600s")
+    with servers.running(home, "--default-model", "sum", settings={"ROWCAST_CACHE": "true"}) as running:
+        yield running
+
+
+@pytest.fixture(params=sorted(clients.KINDS))
+def kind(request: pytest.FixtureRequest) -> Any:
+    return clients.KINDS[request.param]
+
+
+@pytest.fixture
+def client(kind: Any, server: servers.Server) -> Iterator[Any]:
+    with kind(server.address, access.secret("boss")) as made:
+        yield made
+
+
+def stored(client: Any, count: int, **filters: Any) -> list[Any]:
+    """The entries of a selection, once there are so many."""
+    return eventually(lambda: found if len(found := list(client.history(page=2, **filters))) >= count else None)
+
+
+def test_a_row_is_answered_as_the_server_answers_it(client: Any) -> None:
+    row = models.loan_rows(1)[0]
+    found = client.predict(row, "loans", request_id="mine-1", cache=False)
+
+    assert (found.model, found.version, found.cached, found.request_id) == ("loans", 1, False, "mine-1")
+    assert found.prediction in ("Approved", "Rejected")
+    assert found.probability == found.probabilities[found.prediction]
+    assert client.prediction(found.id).row == row
+    assert client.prediction(found.id).request_id == "mine-1"
+
+
+def test_a_regression_has_a_value_and_nothing_else(client: Any) -> None:
+    found = client.predict(ROW)
+
+    assert (found.prediction, found.probability, found.score, found.probabilities) == (3.5, None, None, None)
+
+
+def test_warnings_come_with_the_prediction(client: Any) -> None:
+    found = client.predict({**models.loan_rows(1)[0], "education": "college"}, "loans")
+
+    assert [(warned.column, warned.code) for warned in found.warnings] == [("education", "unseen-category")]
+
+
+def test_numpy_numbers_and_nan_are_written_as_rows_have_them(client: Any) -> None:
+    assert client.predict({"x0": np.float32(1.5), "x1": np.int64(2)}).prediction == 3.5
+    with pytest.raises(errors.RowsRefused) as refused:
+        client.predict({"x0": float("nan"), "x1": 1.0})
+    assert refused.value.problems[0].code == "missing"
+
+
+def test_raw_json_is_kept_byte_for_byte(client: Any, server: servers.Server) -> None:
+    raw = b'{ "x0": 1.50, "x1": 2e0 }'
+    found = client.predict(msgspec.Raw(raw))
+
+    with server.client(headers=access.headers("boss")) as plain:
+        assert raw in plain.get(f"/predictions/{found.id}").content
+
+
+def test_many_rows_are_answered_in_order(client: Any) -> None:
+    found = client.predict_many([{"x0": number, "x1": 0.5} for number in range(50)], "sum", request_id="batch-1")
+
+    assert [one.prediction for one in found] == [number + 0.5 for number in range(50)]
+    assert {one.request_id for one in found} == {"batch-1"}
+
+
+def test_one_bad_row_refuses_all_unless_partly_is_enough(client: Any) -> None:
+    rows = [ROW, {"x0": "secret-word"}, ROW]
+    with pytest.raises(errors.RowsRefused) as refused:
+        client.predict_many(rows)
+    first, bad, last = client.predict_many(rows, partial=True)
+
+    assert {(problem.row, problem.column, problem.code) for problem in refused.value.problems} == {
+        (1, "x0", "wrong-type"),
+        (1, "x1", "missing"),
+    }
+    assert refused.value.by_column.keys() == {"x0", "x1"}
+    assert (first.prediction, last.prediction) == (3.5, 3.5)
+    assert isinstance(bad, RowRefused)
+    assert {problem.column for problem in bad.problems} == {"x0", "x1"}
+
+
+def test_the_same_key_again_gets_the_same_answer_and_no_second_entry(client: Any, kind: Any) -> None:
+    name = f"same-{kind.__name__}"
+    first, again = [client.predict(ROW, entity=name, idempotency_key=name) for _ in range(2)]
+    other = client.predict(ROW, entity=name)
+
+    assert first.id == again.id != other.id
+    assert [entry.id for entry in stored(client, 2, entity=name)] == [other.id, first.id]
+    with pytest.raises(errors.Conflict) as refused:
+        client.predict({"x0": 0, "x1": 0}, entity=name, idempotency_key=name)
+    assert (refused.value.status, refused.value.slug) == (422, "repeat-differs")
+
+
+def test_the_cache_is_asked_unless_told_not_to(client: Any, kind: Any) -> None:
+    row = {"x0": 77.25, "x1": len(kind.__name__)}
+
+    assert [client.predict(row, cache=cache).cached for cache in (True, True, False)] == [False, True, False]
+
+
+def test_models_are_described_and_sent_once(client: Any, kind: Any, server: servers.Server) -> None:
+    seen: list[int] = []
+    transport = _Counting(seen) if kind is clients.Client else _CountingAsync(seen)
+    with kind(server.address, access.secret("boss"), transport=transport) as counting:
+        first, again = counting.model("loans"), counting.model("loans")
+
+    assert [model.name for model in client.models()] == ["loans", "sum"]
+    assert first == again
+    assert seen == [200, 304]
+    assert (first.task, first.target, first.positive) == ("binary", "loan_status", "Approved")
+    assert first.schema["properties"].keys() == models.loan_rows(1)[0].keys()
+    assert client.model().name == "sum"
+    assert client.predict(ROW, "sum@1").version == 1
+    assert client.predict(client.sample()).model == "sum"
+
+
+class _Counting(httpx.HTTPTransport):
+    def __init__(self, seen: list[int]) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        reply = super().handle_request(request)
+        self._seen.append(reply.status_code)
+        return reply
+
+
+class _CountingAsync(httpx.AsyncHTTPTransport):
+    def __init__(self, seen: list[int]) -> None:
+        super().__init__()
+        self._seen = seen
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        reply = await super().handle_async_request(request)
+        self._seen.append(reply.status_code)
+        return reply
+
+
+def test_health_and_reload_say_where_every_worker_stands(client: Any) -> None:
+    health, reloaded = client.health(), client.reload()
+
+    assert (health.status, health.ready, health.checks["history"]) == ("ok", True, "ok")
+    assert health.models == ("loans@1", "sum@1")
+    assert client.ready() is True
+    assert reloaded.status == "ok"
+    assert [worker.state for worker in reloaded.workers] == ["ready"]
+
+
+def test_history_is_walked_page_by_page(client: Any, kind: Any) -> None:
+    name = f"walk-{kind.__name__}"
+    made = [client.predict({"x0": number, "x1": 0}, entity=name).id for number in range(7)]
+    found = stored(client, 7, entity=name)
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+
+    assert [entry.id for entry in found] == made[::-1]
+    assert [entry.row["x0"] for entry in found] == [6, 5, 4, 3, 2, 1, 0]
+    assert abs((found[0].when - datetime.now(UTC)).total_seconds()) < 60
+    assert len(list(client.history(entity=name, model="sum", version=1, until=tomorrow))) == 7
+    assert list(client.history(entity=name, since=tomorrow)) == []
+
+
+def test_history_is_written_to_a_file_that_is_whole_or_not_there(client: Any, kind: Any, tmp_path: Path) -> None:
+    name = f"file-{kind.__name__}"
+    made = [client.predict({"x0": number, "x1": 0}, entity=name).id for number in range(3)]
+    stored(client, 3, entity=name)
+    size = client.export(tmp_path / "h.jsonl", entity=name)
+    client.export(tmp_path / "h.csv", "csv", entity=name)
+
+    lines = (tmp_path / "h.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == made[::-1]
+    assert size == (tmp_path / "h.jsonl").stat().st_size
+    assert len((tmp_path / "h.csv").read_text().splitlines()) == 4
+    with pytest.raises(errors.Refused, match="bad-option"):
+        client.export(tmp_path / "no.jsonl", since="yesterday")
+    with pytest.raises(errors.BadCall, match="cannot be written"):
+        client.export(tmp_path / "no" / "h.jsonl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["h.csv", "h.jsonl"]
+
+
+def test_refusals_are_told_apart(client: Any, kind: Any, server: servers.Server) -> None:
+    with pytest.raises(errors.NotThere) as missing:
+        client.predict(ROW, "none")
+    with pytest.raises(errors.NotThere):
+        client.prediction("01890a5d-ac96-774b-8bce-b302099a8057")
+    with kind(server.address, "rk_wrong_key") as stranger, pytest.raises(errors.NoAccess) as unknown:
+        stranger.predict(ROW)
+    with kind(server.address, access.secret("few")) as poor, pytest.raises(errors.NoAccess) as forbidden:
+        next(iter(poor.history()))
+    with pytest.raises(errors.Refused) as bad:
+        client.predict(ROW, entity="é")
+
+    assert (missing.value.status, missing.value.slug) == (404, "model-not-found")
+    assert missing.value.request_id in str(missing.value)
+    assert (unknown.value.status, forbidden.value.status) == (401, 403)
+    assert (bad.value.status, bad.value.slug) == (400, "bad-option")
+
+
+def test_a_used_up_quota_is_told_and_not_waited_for_in_vain(kind: Any, server: servers.Server) -> None:
+    with kind(server.address, access.secret(kind.__name__), timeout=5) as poor:
+        with pytest.raises(errors.QuotaUsedUp) as never:
+            poor.predict_many([ROW] * 4)
+        with pytest.raises(errors.QuotaUsedUp) as later:
+            [poor.predict(ROW) for _ in range(4)]
+
+    assert never.value.retry_after is None
+    assert (later.value.retry_after or 0) > 5
+
+
+def test_time_that_is_up_is_told(client: Any) -> None:
+    with pytest.raises((errors.OutOfTime, errors.Unreachable)):
+        client.predict(ROW, timeout=0.000_001)
+
+
+def test_nobody_there_is_told_with_the_address_and_without_its_password(kind: Any) -> None:
+    with kind("http://me:hunter2@127.0.0.1:9/api", "rk_secret_key", retries=1) as lonely:
+        with pytest.raises(errors.Unreachable) as found:
+            lonely.predict(ROW)
+        shown = f"{found.value} {found.value!r} {lonely!r}"
+
+    assert "http://127.0.0.1:9/api: connection refused" in shown
+    assert found.value.sent is False
+    assert "hunter2" not in shown
+    assert "rk_secret" not in shown
+
+
+def test_no_error_text_holds_a_value_of_a_row_or_a_key(client: Any) -> None:
+    for row in ({"x0": "top-secret", "x1": 1}, {"x0": 1e300, "x1": 1}, {**ROW, "x2": "top-secret"}):
+        with pytest.raises(errors.RowsRefused) as refused:
+            client.predict(row)
+        shown = f"{refused.value} {refused.value!r}"
+        assert "top-secret" not in shown
+        assert "300" not in shown
+        assert access.secret("boss") not in shown
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.predict({"rows": [ROW]}),
+        lambda client: client.predict({"x0": object()}),
+        lambda client: client.predict(ROW, "sum@champion"),
+        lambda client: client.predict(ROW, "../sum"),
+        lambda client: client.predict(ROW, idempotency_key="a b"),
+        lambda client: client.predict(ROW, request_id="a b"),
+        lambda client: client.prediction(""),
+        lambda client: list(client.history(colour="red")),
+        lambda client: list(client.history(since=datetime(2026, 1, 1))),  # noqa: DTZ001 - that is the mistake
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_it_is_sent(client: Any, call: Any) -> None:
+    with pytest.raises(errors.BadCall):
+        call(client)
+
+
+@pytest.mark.parametrize("url", ["", "loans", "ftp://host", "http://", "http://h:x", "http://h/?a=1", "http://[::1"])
+def test_an_address_that_is_none_is_refused(kind: Any, url: str) -> None:
+    with pytest.raises(errors.BadCall, match=r"looks like http://127\.0\.0\.1:8000"):
+        kind(url)
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": float("inf")}, {"retries": -1}, {"api_key": "a\nb"}])
+def test_settings_that_mean_nothing_are_refused(kind: Any, options: Any) -> None:
+    with pytest.raises(errors.BadCall):
+        kind("http://127.0.0.1:9", **options)
+
+
+def test_it_works_below_a_prefix(kind: Any, server: servers.Server) -> None:
+    prefixed = servers.running(server.home, "--root-path", "/api", "--default-model", "sum", name="prefixed")
+    with prefixed as found, kind(f"{found.address.removesuffix('/api')}/api/", access.secret("boss")) as below:
+        assert below.predict(ROW, "sum").prediction == 3.5
+        assert below.model("sum").name == "sum"
+
+
+def test_all_threads_may_share_a_client(server: servers.Server) -> None:
+    with Client(server.address, access.secret("boss")) as shared, ThreadPoolExecutor(8) as threads:
+        rows = [{"x0": number, "x1": 0} for number in range(80)]
+        found = list(threads.map(shared.predict, rows))
+
+    assert [one.prediction for one in found] == list(range(80))
+
+
+async def test_an_app_of_this_process_is_asked_without_a_socket(server: servers.Server, tmp_path: Path) -> None:
+    models.publish(FolderRegistry(tmp_path / "models"), "sum", models.sum_graph(2), SUM, models.REGRESSION, "values")
+    app = wiring.server(settings.load(home=tmp_path, root_path="/api")).app
+    transport = httpx.ASGITransport(app, root_path="/api")
+    async with apps.lifespan(app), AsyncClient("http://rowcast.local/api", transport=transport) as client:
+        found = await client.predict(ROW, "sum")
+
+        assert found.prediction == 3.5
+        assert (await client.prediction(found.id)).row == ROW
+        with pytest.raises(errors.NotThere):
+            await client.model("none")
