@@ -15,7 +15,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from rowcast.cli.commands import app
-from rowcast.settings import PREFIX, Settings
+from rowcast.settings import ALIASES, PREFIX, Settings
 from rowcast.web.problems import STATUS, TITLES
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -42,6 +42,11 @@ In `rowcast.toml` a setting has the name of the first column: `port = 8080`. Lis
 `ROWCAST_MODELS='["loans@1"]'`. `HOME` in a default means the setting `home`.
 
 """
+OTHER_NAMES = """## Names of other systems
+
+These variables of the environment are taken too. A setting given by our own name, on the command line, in the
+environment or in `.env`, wins; these win over `rowcast.toml`; an empty one is none. Where `PROM_PUSHGATEWAY` is what
+`push_gateway` comes from, `push_job` is `loan_model` unless something names it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -83,6 +88,11 @@ def settings() -> str:
     for name, field in Settings.model_fields.items():
         cells = (name, f"`{PREFIX}{name.upper()}`", flags.get(name, ""), default(field), values(field))
         lines.append(f"| {' | '.join(cells)} | {field.description} |")
+    lines += ["", OTHER_NAMES, "", "| variable | setting | its values |", "|---|---|---|"]
+    for variable, alias in ALIASES.items():
+        words = alias.words or {}
+        meant = ", ".join(f"`{word}`: `{ours}`" if word != ours else f"`{word}`" for word, ours in words.items())
+        lines.append(f"| `{variable}` | `{alias.setting}` | {meant} |")
     return "\n".join(lines) + "\n"
 
 
@@ -110,6 +120,9 @@ def values(field: FieldInfo) -> str:
         return f"{bounds['ge']}{upper}"
     if kind is float:
         least = {name: getattr(rule, name) for rule in field.metadata for name in ("ge", "gt") if hasattr(rule, name)}
+        most = [f"{rule.le:g}" for rule in field.metadata if hasattr(rule, "le")]
+        if most:
+            return f"{least['ge']:g} to {most[0]}"
         return f"{least['ge']:g} or more" if "ge" in least else f"above {least['gt']:g}"
     if kind is bool:
         return "`true`, `false`"

@@ -15,7 +15,7 @@ compile() {
         --custom-compile-command "make lock" --quiet "$@"
 }
 
-compile pyproject.toml --extra train --extra redis --group dev "$@" --output-file requirements/lock.txt
+compile pyproject.toml --extra train --extra redis --extra otel --group dev "$@" --output-file requirements/lock.txt
 compile requirements/torch.in --constraint requirements/lock.txt "$@" --output-file requirements/torch.txt
 
 exec "$(command -v .venv/bin/python || command -v python3)" scripts/check_tree.py requirements/lock.txt requirements/torch.txt

@@ -12,6 +12,8 @@ needs() {
             echo "command -v git|git|git"
             echo "command -v curl|curl|curl"
             echo "command -v redis-server|redis-server|redis"
+            echo "command -v promtool|prometheus|prometheus"
+            echo "command -v prometheus-pushgateway || command -v pushgateway|prometheus-pushgateway|pushgateway"
             ;;
         bench) echo "command -v wrk|wrk|wrk" ;;
         *) echo "unknown task: $1" >&2 && return 2 ;;

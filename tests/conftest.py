@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 
+from rowcast.settings import ALIASES
+from support.logs import pytest_sessionfinish, pytest_sessionstart, pytest_terminal_summary
+
+__all__ = ["pytest_sessionfinish", "pytest_sessionstart", "pytest_terminal_summary"]
+
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
@@ -34,6 +39,8 @@ def _loggers_of_this_process() -> Iterator[None]:
     """A command that runs in this process must not bind the loggers to a stream that pytest closes after its test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rowcast.wiring.configure_logging", lambda settings: None)
+        for name in ALIASES:  # of this machine; nothing that a test sets
+            patch.delenv(name, raising=False)
         yield
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,10 +18,13 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from rowcast import tables
 from rowcast.bundle import Manifest
-from rowcast.errors import InvalidRows, TableError, ValueProblem
+from rowcast.domain.outputs import output_reader
+from rowcast.domain.prediction import unanswered
+from rowcast.errors import InvalidRows, NoAnswer, TableError, ValueProblem
 from rowcast.ports import Graph, Reference
 
 REPORTED = 20
@@ -145,18 +148,34 @@ def _score(
 ) -> Scored:
     frame = piece.load()
     encoded = tables.encode_all(frame, manifest.schema, manifest.plan)
-    problems = encoded.problems()
-    tensors, good = encoded.tensors, frame
-    rejected = frame.clear()
-    if problems:
-        mask = encoded.rejected()
-        tensors = {name: tensor[~mask] for name, tensor in tensors.items()}
-        good, rejected = frame.filter(~mask), frame.filter(mask)
-    shape = (0,) if manifest.decision.task == "regression" else (0, len(manifest.decision.classes))
-    output = graph.run(tensors) if good.height else np.zeros(shape, np.float32)
+    problems, bad = encoded.problems(), encoded.rejected()
+    scored = np.flatnonzero(~bad)
+    output = _answers(manifest, graph, encoded.tensors, ~bad)
+    silent = unanswered(output)
+    if silent:
+        problems = sorted([*problems, *NoAnswer(scored[silent].tolist()).problems], key=_row)
+        bad[scored[silent]] = True
+        output = np.delete(output, silent, axis=0)
+    good, rejected = (frame.filter(~bad), frame.filter(bad)) if problems else (frame, frame.clear())
     kept = good if job.columns is None else good.select(_known(good, job.columns))
     written = out.prepare(tables.with_predictions(kept, manifest.decision, output), first=first)
     return Scored(written, frame.height, rejected, problems, piece.share)
+
+
+def _answers(
+    manifest: Manifest, graph: Graph, tensors: Mapping[str, NDArray[Any]], good: NDArray[np.bool_]
+) -> NDArray[Any]:
+    """What the graph says of the good rows."""
+    decision, output = manifest.decision, manifest.output
+    if not good.any():
+        return np.zeros((0,) if decision.task == "regression" else (0, len(decision.classes)), np.float32)
+    chosen = tensors if good.all() else {name: tensor[good] for name, tensor in tensors.items()}
+    return output_reader(output.kind, output.activation, decision)(graph.run(chosen))
+
+
+def _row(problem: ValueProblem) -> int:
+    assert isinstance(problem.row, int)
+    return problem.row
 
 
 def _known(frame: pl.DataFrame, columns: Sequence[str]) -> Sequence[str]:

@@ -9,12 +9,13 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from rowcast.domain import identity
 from rowcast.domain.encode import Plan
+from rowcast.domain.outputs import Activation, Kind
 from rowcast.domain.prediction import Decision, Outcome
 from rowcast.domain.schema import Schema
 from rowcast.errors import BundleError
@@ -30,11 +31,13 @@ SERVING_FILES = (MODEL, GOLDEN)
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 
 
-class Output(msgspec.Struct, frozen=True):
-    """The tensor of the graph that is read: probabilities [N, k] or values [N]."""
+class Output(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The output of the graph that is read; of foreign graphs also raw scores or labels."""
 
     name: str
-    kind: Literal["probabilities", "values"]
+    kind: Kind
+    activation: Activation = "none"
+    """What makes probabilities of raw scores."""
 
 
 class Measure(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ RowcastError                    something the user can read and act on
 │   ├── OverQuota               the caller has used up what it may ask
 │   ├── RepeatConflict          an Idempotency-Key that cannot be answered now, or not for this body
 │   └── InvalidRows             rows that break the schema: every error of every row
+│       └── NoAnswer            rows for which the model gives no finite number
 ├── NotFound                    no such prediction, no such route
 ├── Overloaded                  shed now, try again later
 ├── TooLate                     the caller's time is up; not scored
@@ -151,3 +152,16 @@ class InvalidRows(RequestError):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         where = "" if isinstance(first.row, msgspec.UnsetType) else f"row {first.row}: "
         super().__init__(f"{where}{first.column}: {first.message}{more}")
+
+
+class NoAnswer(InvalidRows):
+    """Valid rows to which the model gives NaN, infinity or none of its classes; `rows` are their places."""
+
+    slug = "no-answer"
+
+    def __init__(self, rows: list[int], *, alone: bool = False) -> None:
+        self.rows = rows
+        message = "the model has no finite answer for this row"
+        problems = [ValueProblem("", self.slug, message, row=msgspec.UNSET if alone else row) for row in rows]
+        super().__init__(problems)
+        self.message = message if alone else f"the model has no finite answer for {len(rows)} of the rows"

@@ -17,15 +17,45 @@ from rowcast.domain.prediction import Outcome
 from rowcast.domain.selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
 class Graph(Protocol):
     """A loaded model graph. Safe to call from one thread at a time."""
 
-    def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Probabilities [N, k] or values [N]. A row's answer does not depend on its companions, to the last bit."""
+    def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Probabilities [N, k] or values [N]; of foreign graphs what `domain/outputs.py` makes these of. A row's answer
+        does not depend on its companions, to the last bit."""
+        ...
+
+
+class GraphTensor(NamedTuple):
+    """An input or output of a graph, as the runtime tells it; a dimension that may vary is None."""
+
+    name: str
+    type: str
+    shape: Sequence[int | None]
+
+    def __str__(self) -> str:
+        sizes = ", ".join("N" if size is None else str(size) for size in self.shape)
+        return f"{self.name} ({self.type}, [{sizes}])"
+
+
+class UnknownGraph(Protocol):
+    """A graph of which nothing is known yet."""
+
+    @property
+    def inputs(self) -> Sequence[GraphTensor]:
+        """What it takes."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[GraphTensor]:
+        """What it gives."""
+        ...
+
+    def run(self, output: str, tensors: Mapping[str, NDArray[Any]]) -> Any:
+        """One output as it comes, an array or a list of maps; BundleError when the graph cannot be run."""
         ...
 
 
@@ -41,6 +71,15 @@ class Reference(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version}"
+
+
+class Drop(msgspec.Struct, frozen=True):
+    """A file in the models folder, and what became of it: a published version, or an error."""
+
+    file: str
+    model: str = ""
+    version: int = 0
+    error: str = ""
 
 
 class RegistryReader(Protocol):
@@ -301,6 +340,6 @@ class Cache(Protocol):
         """What is known, in order of the keys."""
         ...
 
-    def put(self, found: Mapping[str, Outcome]) -> None:
-        """Remember, without making anybody wait."""
+    def put(self, found: Mapping[str, Outcome], seconds: float | None = None) -> None:
+        """Remember, for so long if it is said, without making anybody wait."""
         ...

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -24,6 +27,60 @@ from rowcast.errors import SettingsError
 PREFIX = "ROWCAST_"
 SHORTEST_KEY = 8
 MEBIBYTE = 1024 * 1024
+
+
+class Alias(NamedTuple):
+    """A variable of another system, taken for one of our settings."""
+
+    setting: str
+    words: Mapping[str, str] | None = None
+    """What each of its values means here; None where a value is taken as it is."""
+
+
+ALIASES: Mapping[str, Alias] = {
+    "API_KEY": Alias("api_key"),
+    "MODEL_PATH": Alias("models_dir"),
+    "LOG_LEVEL": Alias(
+        "log_level",
+        {"debug": "debug", "info": "info", "warning": "warning", "warn": "warning", "error": "error"},
+    ),
+    "ENV": Alias("log_format", {"production": "json", "development": "text"}),
+    "PROM_PUSHGATEWAY": Alias("push_gateway"),
+    "PROM_USERNAME": Alias("push_username"),
+    "PROM_API_KEY": Alias("push_password"),
+    "PROM_PUSHJOB": Alias("push_job"),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": Alias("otel_endpoint"),
+}
+"""Names that other systems gave to what is a setting here. Our own name wins, wherever it is given but in a file
+rowcast.toml; an empty variable is none. The table in docs/reference/settings.md is made from this one."""
+OLD_PUSH_JOB = "loan_model"
+"""What the system of `PROM_PUSHGATEWAY` calls its job when nobody says."""
+
+
+class AliasSource(PydanticBaseSettingsSource):
+    """The variables of `ALIASES`."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """What a setting is called elsewhere says of it."""
+        return _aliased().get(field_name, (None, ""))[0], field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """The settings that are given under other names."""
+        found: dict[str, Any] = {setting: value for setting, (value, _) in _aliased().items()}
+        if "push_gateway" in found and "push_gateway" not in self.current_state:
+            found.setdefault("push_job", OLD_PUSH_JOB)
+        return found
+
+
+def _aliased() -> dict[str, tuple[str, str]]:
+    """Setting to its value and the variable that says so."""
+    found = {}
+    for variable, alias in ALIASES.items():
+        given = os.environ.get(variable, "").strip()
+        if given:
+            value = given if alias.words is None else alias.words.get(given.lower(), given)
+            found[alias.setting] = value, variable
+    return found
 
 
 class OwnDotEnv(DotEnvSettingsSource):
@@ -80,7 +137,7 @@ class Settings(BaseSettings):
         "", pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="Prefix of every address behind a proxy, such as /api."
     )
     api_key: SecretStr | None = Field(
-        None, description="One key that may do everything, beside those of `rowcast keys`; also read from `API_KEY`."
+        None, description="One key that may do everything, beside those of `rowcast keys`."
     )
     quota: str | None = Field(
         None,
@@ -109,13 +166,39 @@ class Settings(BaseSettings):
     cache: bool = Field(False, description="Remember outcomes by row; pays for slow models.")
     cache_entries: int = Field(100_000, ge=1, description="Outcomes that each worker remembers, about 0.5 KB each.")
     cache_seconds: float = Field(3600.0, gt=0, description="An outcome is remembered.")
+    models_dir: Path | None = Field(
+        None,
+        description="Folder whose ONNX files with metadata are imported at the start and by reload.",
+    )
     max_model_mb: int = Field(512, ge=1, description="Largest model graph that a running server takes up.")
+    max_model_nodes: int = Field(10_000, ge=1, description="Most nodes of a graph that is imported.")
     trial_memory_mb: int = Field(
         2048, ge=128, description="Memory that a new version may use when it is tried in a process of its own."
     )
     trial_seconds: float = Field(60.0, gt=0, description="Time that this trial may take.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON.")
+    access_log: bool = Field(False, description="Log a line a request: its route, status and time, never its content.")
+    metrics_aliases: bool = Field(
+        False, description="Export the metric names of the systems that Rowcast replaces beside ours."
+    )
+    push_gateway: str | None = Field(
+        None,
+        description="Prometheus Pushgateway that metrics are pushed to: its address, or a whole URL with "
+        "/metrics/job/... that is posted to as it is.",
+    )
+    push_username: str | None = Field(None, description="Name to give to the Pushgateway.")
+    push_password: SecretStr | None = Field(None, description="Password to give to the Pushgateway.")
+    push_job: str = Field(
+        "rowcast", pattern=r"^[^/\s]+$", description="Job in the Pushgateway, where `push_gateway` names none."
+    )
+    push_seconds: float = Field(15.0, gt=0, description="Time between two pushes.")
+    otel_endpoint: str | None = Field(
+        None, description="OpenTelemetry collector that gets a span a request over OTLP/HTTP; needs rowcast[otel]."
+    )
+    otel_ratio: float = Field(
+        1.0, ge=0, le=1, description="Share of requests that get a span, unless their caller's trace decides."
+    )
 
     @field_validator("models", "cors_origins", mode="before")
     @classmethod
@@ -133,7 +216,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The order in which the sources win."""
-        return init_settings, env_settings, OwnDotEnv(settings_cls), TomlConfigSettingsSource(settings_cls)
+        own = init_settings, env_settings, OwnDotEnv(settings_cls)
+        return *own, AliasSource(settings_cls), TomlConfigSettingsSource(settings_cls)
 
     @property
     def registry_folder(self) -> Path:
@@ -205,8 +289,6 @@ class Settings(BaseSettings):
 def load(**given: Any) -> Settings:
     """The settings that hold now; `given` are those of the command line, None meaning not given."""
     _refuse_unknown_variables()
-    if "ROWCAST_API_KEY" not in os.environ:
-        given.setdefault("api_key", os.environ.get("API_KEY") or None)
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
@@ -215,14 +297,60 @@ def load(**given: Any) -> Settings:
         raise SettingsError(f"rowcast.toml cannot be read: {error}") from None
     except ValueError as error:  # a variable that is no JSON where JSON is needed
         raise SettingsError(f"the settings cannot be read: {error}") from None
+    _judge(settings)
+    return settings
+
+
+def _judge(settings: Settings) -> None:
+    """What no single field can know."""
     for name, folder in (("home", settings.home), ("registry", settings.registry), ("journal", settings.journal)):
         if folder is not None and folder.exists() and not folder.is_dir():
             raise SettingsError(f"setting {name!r} is {str(folder)!r}, which is a file; it must be a folder")
     if settings.quota is not None:
         read_quota(settings.quota)
+    for name, url in (("push_gateway", settings.push_gateway), ("otel_endpoint", settings.otel_endpoint)):
+        if url is not None:
+            _expect_address(name, url)
+    if (settings.push_username is None) != (settings.push_password is None):
+        raise SettingsError("settings 'push_username' and 'push_password' are only good together; give both")
     if settings.api_key is not None and len(settings.api_key.get_secret_value()) < SHORTEST_KEY:
         raise SettingsError(f"setting 'api_key' is shorter than {SHORTEST_KEY} characters; choose a longer one")
-    return settings
+
+
+def origins(**given: Any) -> dict[str, str]:
+    """Where each setting that is not left at its default was said, in the order in which sources win."""
+    from_dotenv, from_toml = (
+        {name.lower().removeprefix(PREFIX.lower()) for name in source(Settings)()}
+        for source in (OwnDotEnv, TomlConfigSettingsSource)
+    )
+    variables = {name.lower(): name for name, value in os.environ.items()}
+    aliased = _aliased()
+    found = {}
+    for name in Settings.model_fields:
+        if given.get(name) is not None:
+            found[name] = "the command line"
+        elif f"{PREFIX}{name}".lower() in variables:
+            found[name] = variables[f"{PREFIX}{name}".lower()]
+        elif name in from_dotenv:
+            found[name] = ".env"
+        elif name in aliased:
+            found[name] = aliased[name][1]
+        elif name in from_toml:
+            found[name] = "rowcast.toml"
+    return found
+
+
+def _expect_address(name: str, url: str) -> None:
+    shown = repr(url.rpartition("@")[2])  # what stands before an @ may be a password
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise SettingsError(f"setting {name!r} is {shown}, which is no address") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise SettingsError(f"setting {name!r} is {shown}: it must be http://HOST:PORT or https://HOST")
+    if parts.username or parts.password:
+        raise SettingsError(f"setting {name!r} carries a name or password; give them apart, they would be logged")
 
 
 def _refuse_unknown_variables() -> None:
@@ -244,5 +372,10 @@ def _explained(error: ValidationError) -> str:
         hint = ""
         if name == "port" and str(problem["input"]).startswith("tcp://"):
             hint = " (Kubernetes injects it for a Service named rowcast: set enableServiceLinks: false)"
+        if name in _aliased() and problem["input"] == _aliased()[name][0]:
+            variable = _aliased()[name][1]
+            words = ALIASES[variable].words
+            choice = f"; it may be {', '.join(words)}" if words else ""
+            hint = f" (from {variable}{choice}; {PREFIX}{name.upper()} is asked first)"
         sentences.append(f"setting {name!r} is {problem['input']!r}: {problem['msg']}{hint}")
     return "; ".join(sentences)

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
@@ -132,7 +131,7 @@ class Supervisor:
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else 1
         except BaseException:
-            traceback.print_exc()
+            log.exception("a worker failed", worker=number)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

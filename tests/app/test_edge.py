@@ -14,7 +14,7 @@ from rowcast.errors import HistoryError, Overloaded, Unavailable
 from rowcast.web.access import Gate, Rules
 from rowcast.web.edge import Bounds, Edge, HotRoute, Request
 from rowcast.web.repeats import Once
-from support import apps
+from support import apps, logs
 
 SECRET = "the password is swordfish"
 
@@ -31,8 +31,8 @@ def failing(error: Exception) -> Any:
 
 
 async def cold(scope: Any, receive: Any, send: Any) -> None:
-    """Says what it got; `/broken` raises before it says anything."""
-    if scope["path"] == "/broken":
+    """Says what it got; whatever begins with `/broken` raises before it says anything."""
+    if scope["path"].startswith("/broken"):
         raise RuntimeError(SECRET)
     message = await receive()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
@@ -80,6 +80,18 @@ async def test_a_fault_of_ours_shows_nothing_but_the_request_id(edge: Edge, path
     logged = "".join(capsys.readouterr())
     assert "swordfish" in logged
     assert "r1" in logged
+
+
+async def test_a_fault_is_logged_with_its_trace_and_without_what_callers_write(edge: Edge, capsys: Any) -> None:
+    async with apps.client(edge) as client:
+        trace = "0af7651916cd43dd8448eb211c80319c"
+        headers = {"x-request-id": "r2", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+        await client.post(f"/broken/{logs.CANARY}?{logs.CANARY}", content=b"{}", headers=headers)
+
+    logged = "".join(capsys.readouterr())
+    assert "r2" in logged
+    assert trace in logged
+    assert logs.leaks(logged) == []
 
 
 @pytest.mark.parametrize("path", ["/full", "/away"])

@@ -52,7 +52,14 @@ async def test_every_model_is_described(client: httpx.AsyncClient) -> None:
 async def test_one_model_is_described_alike_everywhere(client: httpx.AsyncClient) -> None:
     listed = (await client.get("/models")).json()["models"]
 
-    assert (await client.get("/models/loans")).json() == listed[0] == (await client.get("/models/info")).json()
+    info = (await client.get("/models/info")).json()
+    assert (await client.get("/models/loans")).json() == listed[0] == {key: info[key] for key in listed[0]}
+    assert info["features"] == list(ROW)
+    assert (info["model_name"], info["input_shape"], info["class_names"]) == (
+        "loans",
+        [None, len(ROW)],
+        ["Approved", "Rejected"],
+    )
     assert (await client.get("/models/sum")).json() == listed[1]
 
 
@@ -176,6 +183,11 @@ async def test_metrics_are_what_prometheus_expects(client: httpx.AsyncClient) ->
         "rowcast_requests": "counter",
         "rowcast_request_duration_seconds": "histogram",
         "rowcast_predictions": "counter",
+        "rowcast_problems": "counter",
+        "rowcast_cache_hits": "counter",
+        "rowcast_cache_misses": "counter",
+        "rowcast_queue_rows": "gauge",
+        "rowcast_queue_age_seconds": "gauge",
         "rowcast_model_loads": "counter",
         "rowcast_reloads": "counter",
         "rowcast_model_load_seconds": "gauge",

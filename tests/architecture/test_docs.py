@@ -17,6 +17,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from support import logs
 from support.servers import environment, is_ready
 from support.waiting import eventually
 
@@ -26,6 +27,7 @@ DOCS = ROOT / "docs"
 TOUR = (
     "tutorial.md",
     "reference/http.md",
+    "howto/observe.md",
     "howto/history.md",
     "reference/history.md",
     "reference/bundle.md",
@@ -123,7 +125,7 @@ class Tour:
 
     def serve(self, block: Block) -> None:
         """Start a server and wait until it is ready."""
-        with (self.folder / "server.log").open("ab") as log:
+        with logs.opened(self.folder / "server.log") as log:
             command = ["bash", "-c", f"exec {block.text}"]
             process = subprocess.Popen(
                 command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log

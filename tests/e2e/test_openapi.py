@@ -18,7 +18,12 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance"
 )
-EXAMPLES = 40
+EXAMPLES = 25
+MATRIX = {
+    "request": {"form": "matrix", "path": "data", "use_cache": "use_cache", "on_unknown": "ignore"},
+    "labels": {"a": "A", "b": 2},
+    "reply": {"labels": {"$rows": ["$label", "$class_index"]}, "cached": "$cached", "of": "$model"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +32,15 @@ def described(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> 
     home = models.with_models(tmp_path_factory.mktemp("described") / "home", loan_registry)
     sum_ = models.number_columns(2)
     models.publish(FolderRegistry(home / "models"), "sum", models.sum_graph(2), sum_, models.REGRESSION, "values")
+    models.publish(
+        FolderRegistry(home / "models"),
+        "matrix",
+        models.mlp_graph(2, 3),
+        sum_,
+        models.classes("a", "b", "c"),
+        "probabilities",
+        MATRIX,
+    )
     access.add(home, "boss", "predict", "read", "admin", quota="99999999/1s")
     settings = {"ROWCAST_CACHE": "true"}
     with servers.running(home, "--default-model", "loans", settings=settings) as server:

@@ -226,6 +226,29 @@ def test_a_slow_model_holds_up_nobody_and_takes_what_came_meanwhile_at_once(rig:
     assert [kept[0] for kept in world.kept().values()] == ["quick", "first", "r1", "r3", "r4", "r5"]
 
 
+def test_the_queue_shows_what_waits_and_how_long_the_oldest_has(rig: Rig) -> None:
+    world, slow, quick = World(rig), Gated(rig.live[0]), rig.live[1]
+    queue = world.predictor.queue
+
+    async def ask() -> list[tuple[int, bool]]:
+        seen = [(queue().rows, queue().seconds > 0)]
+        first = world.predictor.predict_all(slow, rig.rows[0][:3], Ask("test", "first"))
+        seen.append((queue().rows, queue().seconds > 0))
+        await eventually_async(slow.is_scoring)
+        at_work = queue().seconds
+        later = world.predictor.predict(slow, rig.rows[0][3], Ask("test", "later"))
+        gone = world.predictor.predict(slow, rig.rows[0][4], Ask("test", "gone"))
+        gone.cancel()
+        await world.predictor.predict(quick, rig.rows[1][3], Ask("test", "quick"))
+        seen.append((queue().rows, queue().seconds > at_work))
+        slow.gate.set()
+        await asyncio.gather(first, later)
+        seen.append((queue().rows, queue().seconds > 0))
+        return seen
+
+    assert asyncio.run(ask()) == [(0, False), (3, True), (4, True), (0, False)]
+
+
 def test_who_gives_up_while_a_thread_scores_is_not_kept_and_frees_the_place(rig: Rig) -> None:
     world, slow = World(rig), Gated(rig.live[0])
     predictor = Predictor(world.predictor.deployment, world.journal, world.events.append, max_waiting=3)

@@ -12,19 +12,26 @@ import httpx
 import structlog
 
 from rowcast import settings, wiring
+from rowcast.wiring.logs import stages
+from support import logs
 
 
 class _StandardError:
     """Whatever standard error is at the moment: pytest gives every test its own and closes it afterwards."""
 
     def write(self, text: str) -> None:
+        logs.keep(text)
         (sys.__stderr__ if sys.stderr.closed else sys.stderr).write(text)  # type: ignore[union-attr]
 
     def flush(self) -> None:
         """Nothing is held back."""
 
 
-structlog.configure(logger_factory=lambda *args: structlog.PrintLogger(_StandardError()))  # type: ignore[arg-type]
+_always, _last = stages(as_text=True)
+structlog.configure(
+    processors=[*_always, *_last],
+    logger_factory=lambda *args: structlog.PrintLogger(_StandardError()),  # type: ignore[arg-type]
+)
 
 
 @contextlib.asynccontextmanager

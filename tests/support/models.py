@@ -175,7 +175,13 @@ def endless_graph(inputs: int) -> bytes:
 
 
 def publish(
-    registry: FolderRegistry, name: str, model: bytes, schema: Schema, decision: Decision, kind: Any
+    registry: FolderRegistry,
+    name: str,
+    model: bytes,
+    schema: Schema,
+    decision: Decision,
+    kind: Any,
+    wire: dict[str, Any] | None = None,
 ) -> Reference:
     """A hand-made graph as the next version of a model, with a golden row of its own, as champion."""
     plan = own_plan(schema)
@@ -189,6 +195,7 @@ def publish(
         plan=plan,
         output=Output("out", kind),
         decision=decision,
+        wire=wire,
         metric="none",
         score=0.0,
         holdout={},
@@ -210,10 +217,18 @@ def bundle_json(value: Any) -> bytes:
     return msgspec.json.encode(value)
 
 
-def live(root: Path, name: str, model: bytes, schema: Schema, decision: Decision, kind: Any) -> LiveModel:
+def live(
+    root: Path,
+    name: str,
+    model: bytes,
+    schema: Schema,
+    decision: Decision,
+    kind: Any,
+    wire: dict[str, Any] | None = None,
+) -> LiveModel:
     """A hand-made graph, published and loaded as a server would."""
     registry = FolderRegistry(root)
-    return load(publish(registry, name, model, schema, decision, kind), registry, open_graph)
+    return load(publish(registry, name, model, schema, decision, kind, wire), registry, open_graph)
 
 
 def classes(*labels: Any) -> Decision:

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from support import logs
 from support.waiting import eventually
 
 PYTHON = [sys.executable]
@@ -111,7 +112,7 @@ def start(
     """A server that is ready; AssertionError with its log when it does not become so."""
     log = home / f"{name}.log"
     started = [*ROWCAST, "serve", "--json", "--port", "0", "--home", str(home), *arguments]
-    with log.open("ab") as errors:
+    with logs.opened(log) as errors:
         process = subprocess.Popen(
             started,
             cwd=home,
@@ -156,7 +157,7 @@ def is_ready(client: httpx.Client) -> bool:
 @contextlib.contextmanager
 def run_in(home: Path, command: Sequence[str], settings: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Some other server process, with its output in HOME/server.log; killed at the end if it still runs."""
-    with (home / "server.log").open("ab") as log:
+    with logs.opened(home / "server.log") as log:
         process = subprocess.Popen(
             command, cwd=home, env=environment(**settings), stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )

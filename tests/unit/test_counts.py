@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from rowcast.adapters.board import Worker
-from rowcast.adapters.counts import ROOM, Counts, OwnCounts, SharedCounts
+from rowcast.adapters.counts import ROOM, Counts, OwnCounts, SharedCounts, sums
 from rowcast.adapters.prometheus import Metrics
-from rowcast.domain.events import Answered, ModelLoaded, Reloaded, Scored
+from rowcast.domain.events import Answered, Failed, ModelLoaded, Reloaded, Scored
 
 
 def metrics(counts: Counts) -> Metrics:
@@ -71,7 +71,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
 
-    assert dict(SharedCounts(tmp_path, 1).sums()) == {
+    assert sums(SharedCounts(tmp_path, 1)) == {
         ("requests", "/predict", "POST", "200"): [0.0, 0.0, 0.0, 1000.0, *[0.0] * 11]
     }
 
@@ -82,7 +82,7 @@ def test_labels_of_every_length_and_script_keep_apart(tmp_path: Path) -> None:
     for number, one in enumerate(labels):
         counts.cells(one, 1 + number % 3)[0] += number + 1
 
-    assert {one: cells[0] for one, cells in SharedCounts(tmp_path, 1).sums()} == {
+    assert {one: cells[0] for one, cells in sums(SharedCounts(tmp_path, 1)).items()} == {
         one: number + 1 for number, one in enumerate(labels)
     }
 
@@ -94,7 +94,50 @@ def test_more_labels_than_there_is_room_for_harm_nobody(tmp_path: Path) -> None:
         counts.cells((f"label {number}",), 1)[0] += 1
     counts.cells(("first",), 1)[0] += 1
 
-    found = dict(counts.sums())
+    found = sums(counts)
     assert found[("first",)] == [2.0]
     assert len(found) < ROOM // 16
     assert (tmp_path / "worker-0.counts").stat().st_size == ROOM
+
+
+def test_the_queue_of_all_workers_is_the_sum_of_rows_and_the_oldest_wait() -> None:
+    workers = [Worker(0, "ready", waiting=3, waiting_seconds=0.5), Worker(1, "ready", waiting=4, waiting_seconds=2.25)]
+    seen = Metrics(OwnCounts(), lambda: 0, lambda: workers)
+
+    assert sample(seen, "rowcast_queue_rows") == 7
+    assert sample(seen, "rowcast_queue_age_seconds") == 2.25
+
+
+def test_cache_and_problems_are_counted_over_all_workers(tmp_path: Path) -> None:
+    first, second = metrics(SharedCounts(tmp_path, 0)), metrics(SharedCounts(tmp_path, 1))
+    for seen in (first, second):
+        seen.listen(Scored("loans", 1, 3, ["yes"] * 3, 1.0, 1, 2))
+        seen.listen(Failed("invalid-row"))
+
+    assert sample(second, "rowcast_cache_hits_total") == 2
+    assert sample(second, "rowcast_cache_misses_total") == 4
+    assert sample(second, "rowcast_problems_total") == 2
+
+
+def test_the_latest_prediction_is_that_of_whoever_made_it_last(tmp_path: Path) -> None:
+    first, second = (
+        Metrics(SharedCounts(tmp_path, number), lambda: 0, list[Worker], old_names=True) for number in range(2)
+    )
+    for seen, number in ((first, 1.0), (second, 7.0), (first, 3.0)):
+        seen.listen(Scored("loans", 1, 1, ["yes"], number))
+
+        assert sample(first, "latest_prediction") == sample(second, "latest_prediction") == number
+
+
+def test_old_names_count_requests_for_predictions_by_every_dialect() -> None:
+    seen = Metrics(OwnCounts(), lambda: 0, list[Worker], old_names=True)
+    by_dialect = ("/models/{name}/predict", "/v2/models/{name}/infer", "/invocations", "/v1/models/{name}:predict")
+    for route in ("/predict", *by_dialect):
+        seen.listen(Answered(route, "POST", 200, 0.25))
+    for route in ("/predictions", "/health", "/metrics"):
+        seen.listen(Answered(route, "GET", 200, 0.5))
+
+    assert sample(seen, "pred_requests_total") == sample(seen, "pred_request_latency_seconds_count") == 5
+    assert sample(seen, "pred_request_latency_seconds_sum") == 1.25
+    assert sample(seen, "ml_api_requests_total") == 8
+    assert sample(seen, "ml_api_request_duration_seconds_sum") == 2.75

@@ -153,3 +153,107 @@ def test_models_in_a_variable_are_a_list_by_comma(monkeypatch: pytest.MonkeyPatc
 def test_a_prefix_that_is_no_path_is_a_mistake(prefix: str) -> None:
     with pytest.raises(SettingsError, match="root_path"):
         settings.load(root_path=prefix)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """No variable of another system is set."""
+    for name in settings.ALIASES:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "setting", "meant"),
+    [
+        ("LOG_LEVEL", "DEBUG", "log_level", "debug"),
+        ("LOG_LEVEL", "warn", "log_level", "warning"),
+        ("ENV", "production", "log_format", "json"),
+        ("ENV", "Development", "log_format", "text"),
+        ("PROM_PUSHGATEWAY", "https://push.example.com/x", "push_gateway", "https://push.example.com/x"),
+        ("PROM_PUSHJOB", "nightly", "push_job", "nightly"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318", "otel_endpoint", "http://otel:4318"),
+    ],
+)
+def test_names_of_other_systems_are_taken(
+    plain: pytest.MonkeyPatch, variable: str, value: str, setting: str, meant: str
+) -> None:
+    plain.setenv(variable, value)
+
+    assert getattr(settings.load(), setting) == meant
+    assert settings.origins()[setting] == variable
+
+
+def test_every_other_name_means_a_setting() -> None:
+    assert {alias.setting for alias in settings.ALIASES.values()} <= settings.Settings.model_fields.keys()
+
+
+def test_our_own_name_wins_over_that_of_another_system(plain: pytest.MonkeyPatch, folder: Path) -> None:
+    plain.setenv("LOG_LEVEL", "error")
+    (folder / "rowcast.toml").write_text('log_level = "info"\n')
+    assert settings.load().log_level == "error"
+    (folder / ".env").write_text("ROWCAST_LOG_LEVEL=debug\n")
+    assert (settings.load().log_level, settings.origins()["log_level"]) == ("debug", ".env")
+    plain.setenv("ROWCAST_LOG_LEVEL", "warning")
+    assert (settings.load().log_level, settings.origins()["log_level"]) == ("warning", "ROWCAST_LOG_LEVEL")
+    plain.setenv("LOG_LEVEL", "nonsense")
+    assert settings.load(log_level="info").log_level == "info"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [("ENV", "staging", "production, development"), ("LOG_LEVEL", "loud", "debug, info")],
+)
+def test_a_value_that_another_systems_name_cannot_have_is_named(
+    plain: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    plain.setenv(variable, value)
+
+    with pytest.raises(SettingsError, match=f"'{value}'.*from {variable}; it may be {words}"):
+        settings.load()
+
+
+def test_an_empty_variable_of_another_system_is_none(plain: pytest.MonkeyPatch) -> None:
+    plain.setenv("API_KEY", "")
+    plain.setenv("ENV", " ")
+
+    assert (settings.load().api_key, settings.load().log_format) == (None, "auto")
+
+
+def test_a_key_is_taken_by_its_old_name_unless_ours_is_given(plain: pytest.MonkeyPatch) -> None:
+    def key() -> str:
+        found = settings.load().api_key
+        assert found is not None
+        return found.get_secret_value()
+
+    plain.setenv("API_KEY", "of-the-old-system")
+    assert key() == "of-the-old-system"
+    plain.setenv("ROWCAST_API_KEY", "of-this-system")
+    assert key() == "of-this-system"
+
+
+def test_the_old_gateway_brings_the_old_job_and_ours_does_not(plain: pytest.MonkeyPatch) -> None:
+    plain.setenv("PROM_PUSHGATEWAY", "http://old:9091")
+    assert settings.load().push_job == "loan_model"
+    assert settings.load(push_job="nightly").push_job == "nightly"
+    plain.setenv("ROWCAST_PUSH_GATEWAY", "http://ours:9091")
+    assert (settings.load().push_gateway, settings.load().push_job) == ("http://ours:9091", "rowcast")
+
+
+@pytest.mark.parametrize("url", ["push:9091", "ftp://push", "http://", "http://push:no", "http://push:0"])
+@pytest.mark.parametrize("name", ["push_gateway", "otel_endpoint"])
+def test_an_address_that_is_none_is_a_mistake(plain: pytest.MonkeyPatch, name: str, url: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        settings.load(**{name: url})
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated(plain: pytest.MonkeyPatch) -> None:
+    for url in ("http://me:swordfish@push:9091", "ftp://me:swordfish@push"):
+        with pytest.raises(SettingsError) as caught:
+            settings.load(push_gateway=url)
+        assert "swordfish" not in caught.value.message
+
+
+def test_half_of_a_login_is_a_mistake(plain: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="give both"):
+        settings.load(push_username="me")

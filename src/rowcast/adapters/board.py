@@ -4,7 +4,8 @@ A slot is one small file. Its worker holds a lock on it, which the kernel drops 
 seen at once. A heartbeat shows that the event loop turns; it is monotonic time, which all processes of a machine share
 and no clock change moves. The folder goes when its server ends; what a killed server left, the next one takes away.
 
-    slot      heartbeat f64, then at byte 16: u32 length, u32 crc32, JSON of `Status`; little-endian
+    slot      heartbeat f64, rows that wait u32, seconds that the oldest has waited f32, then at byte 16: u32 length,
+              u32 crc32, JSON of `Status`; little-endian
     reload    how often a reload was asked for
     default   the default model
     trials    what the trial of a version found, so that one worker tries for all
@@ -40,6 +41,8 @@ READS, READ_AGAIN_SECONDS = 5, 0.001
 RECORD = struct.Struct("<II")
 RECORD_AT = 16
 HEARTBEAT = struct.Struct("<d")
+QUEUE = struct.Struct("<If")
+QUEUE_AT = 8
 
 State = Literal["starting", "ready", "draining", "stale", "dead"]
 
@@ -78,6 +81,10 @@ class Worker(msgspec.Struct, frozen=True):
     asked: int = 0
     reload_error: str = ""
     silent_seconds: float = 0.0
+    waiting: int = 0
+    """Rows that wait to be answered."""
+    waiting_seconds: float = 0.0
+    """How long the oldest of them has."""
 
 
 class Board:
@@ -161,6 +168,16 @@ class Board:
         os.close(self._mine)
 
 
+def running(runs: Path) -> dict[str, list[Worker]]:
+    """The servers that run now, by the name of their folder, each with the workers that it has had."""
+    found = {}
+    for folder in sorted(runs.glob("*-*")):
+        if folder.is_dir() and not _is_free(folder / "server"):
+            numbers = sorted(int(path.name.partition("-")[2]) for path in folder.glob("worker-*") if not path.suffix)
+            found[folder.name] = [_look(folder / f"worker-{number}", number) for number in numbers]
+    return found
+
+
 class Slot:
     """A worker's own place on the board."""
 
@@ -180,9 +197,15 @@ class Slot:
         content = msgspec.json.encode(self.status)
         os.pwrite(self._fd, RECORD.pack(len(content), zlib.crc32(content)) + content, RECORD_AT)
 
+    def queue(self, rows: int, seconds: float) -> None:
+        """So many rows wait, the oldest for so long; nothing once the place is given up."""
+        if self._fd >= 0:
+            os.pwrite(self._fd, QUEUE.pack(rows, seconds), QUEUE_AT)
+
     def close(self) -> None:
         """Give the place up."""
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        os.close(fd)
 
 
 def _look(path: Path, number: int) -> Worker:
@@ -193,7 +216,7 @@ def _look(path: Path, number: int) -> Worker:
     with file:
         if is_unlocked(file):
             return Worker(number, "dead")
-        silent, status = _read(file)
+        silent, (waiting, waited), status = _read(file)
     return Worker(
         number,
         "stale" if silent > STALE_SECONDS and status.state != "starting" else status.state,
@@ -203,11 +226,13 @@ def _look(path: Path, number: int) -> Worker:
         status.asked,
         status.reload_error,
         round(silent, 3),
+        waiting,
+        round(waited, 3),
     )
 
 
-def _read(file: IO[bytes]) -> tuple[float, Status]:
-    """Seconds since the heartbeat, and the status; read again when the worker is writing this moment."""
+def _read(file: IO[bytes]) -> tuple[float, tuple[int, float], Status]:
+    """Seconds since the heartbeat, the queue, and the status; read again when the worker is writing this moment."""
     for _ in range(READS):
         found = os.pread(file.fileno(), SLOT_BYTES, 0)
         if len(found) >= RECORD_AT + RECORD.size:
@@ -215,9 +240,9 @@ def _read(file: IO[bytes]) -> tuple[float, Status]:
             content = found[RECORD_AT + RECORD.size :][:length]
             if zlib.crc32(content) == mark:
                 silent = max(0.0, time.monotonic() - HEARTBEAT.unpack_from(found)[0])
-                return silent, msgspec.json.decode(content, type=Status)
+                return silent, QUEUE.unpack_from(found, QUEUE_AT), msgspec.json.decode(content, type=Status)
         time.sleep(READ_AGAIN_SECONDS)
-    return 0.0, Status(0)
+    return 0.0, (0, 0.0), Status(0)
 
 
 def _hold(path: Path) -> int:

@@ -42,9 +42,18 @@ class Counts(Protocol):
         """This process's cells of these labels; they begin at 0 and only ever grow."""
         ...
 
-    def sums(self) -> Iterator[tuple[Labels, list[float]]]:
-        """Every entry, added up over all workers, dead ones included."""
+    def each(self) -> Iterator[tuple[Labels, list[float]]]:
+        """Every entry of every worker, dead ones included."""
         ...
+
+
+def sums(counts: Counts) -> dict[Labels, list[float]]:
+    """Every entry, added up over all workers."""
+    totals: dict[Labels, list[float]] = {}
+    for labels, found in counts.each():
+        before = totals.get(labels)
+        totals[labels] = [a + b for a, b in zip(before, found, strict=True)] if before else found
+    return totals
 
 
 class OwnCounts:
@@ -57,7 +66,7 @@ class OwnCounts:
         """A list of its own for each."""
         return self._cells.setdefault(labels, [0.0] * count)
 
-    def sums(self) -> Iterator[tuple[Labels, list[float]]]:
+    def each(self) -> Iterator[tuple[Labels, list[float]]]:
         """What was counted."""
         yield from [(labels, list(cells)) for labels, cells in list(self._cells.items())]
 
@@ -96,17 +105,13 @@ class SharedCounts:
         start, count = self._places[labels]
         return self._doubles[start : start + count]
 
-    def sums(self) -> Iterator[tuple[Labels, list[float]]]:
-        """All files of the folder, added up."""
-        totals: dict[Labels, list[float]] = {}
+    def each(self) -> Iterator[tuple[Labels, list[float]]]:
+        """What all files of the folder hold."""
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             content = path.read_bytes()
             doubles = memoryview(content).cast("d")
             for labels, at, count in _entries(content):
-                found = list(doubles[at : at + count])
-                before = totals.get(labels)
-                totals[labels] = [a + b for a, b in zip(before, found, strict=True)] if before else found
-        yield from totals.items()
+                yield labels, list(doubles[at : at + count])
 
 
 def _entries(content: bytes | mmap.mmap) -> Iterator[tuple[Labels, int, int]]:

@@ -265,9 +265,9 @@ class MemoryCache:
                 found.append(None)
         return found
 
-    def put(self, found: Mapping[str, Outcome]) -> None:
+    def put(self, found: Mapping[str, Outcome], seconds: float | None = None) -> None:
         """Remember."""
-        until = self._clock() + self._seconds
+        until = self._clock() + (self._seconds if seconds is None else seconds)
         for key, outcome in found.items():
             self._known[key] = (until, outcome)
             self._known.move_to_end(key)

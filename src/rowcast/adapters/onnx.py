@@ -14,6 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from rowcast.errors import BundleError
+from rowcast.ports import GraphTensor
 
 # A row alone takes another matrix kernel than in a batch (a third of linear answers differ in the last bit), so one row
 # is padded to two. Larger pieces than this gain nothing (200 trees: 5.2 µs a row at 64, 4.4 at 256), and one request's
@@ -33,8 +34,8 @@ class OnnxGraph:
         self._outputs = [output]
         self._trees = trees
 
-    def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Probabilities [N, k] or values [N]; rows are scored in chunks, never alone."""
+    def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """What the output holds, a row an entry; rows are scored in chunks, never alone."""
         count = len(next(iter(tensors.values())))
         if 1 < count <= CHUNK:
             return self._score(dict(tensors))
@@ -44,13 +45,15 @@ class OnnxGraph:
         if not self._trees or numbers is None or count < SORTED_FROM:
             return self._chunks(tensors, count)
         first = self._score({name: array[:CHUNK] for name, array in tensors.items()})
+        if first.dtype.kind != "f":  # labels
+            return self._chunks(tensors, count)
         order = _neighbours(numbers, first)
         answers = self._chunks({name: array[order] for name, array in tensors.items()}, count)
         restored = np.empty_like(answers)
         restored[order] = answers
         return restored
 
-    def _chunks(self, tensors: Mapping[str, NDArray[Any]], count: int) -> NDArray[np.float32]:
+    def _chunks(self, tensors: Mapping[str, NDArray[Any]], count: int) -> NDArray[Any]:
         starts = list(range(0, count, CHUNK))
         if count - starts[-1] == 1:
             starts[-1] -= 1  # the last row would be alone: let it overlap with its neighbour
@@ -61,9 +64,12 @@ class OnnxGraph:
             pieces[-1] = pieces[-1][1:]
         return np.concatenate(pieces)
 
-    def _score(self, feed: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-        output: NDArray[np.float32] = self._session.run(self._outputs, feed)[0]
-        return output
+    def _score(self, feed: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        output: Any = self._session.run(self._outputs, feed)[0]
+        if isinstance(output, list):  # a map a row, label to probability, its keys in the same order in every row
+            return np.array([list(row.values()) for row in output], np.float32)
+        found: NDArray[Any] = output
+        return found
 
 
 def _neighbours(numbers: NDArray[Any], answers: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -83,8 +89,45 @@ def _neighbours(numbers: NDArray[Any], answers: NDArray[np.float32]) -> NDArray[
     return np.argsort(place, kind="stable")
 
 
+class Unknown:
+    """A graph of which nothing is known yet."""
+
+    def __init__(self, model: bytes) -> None:
+        self._session = _session(model)
+
+    @property
+    def inputs(self) -> list[GraphTensor]:
+        """What it takes."""
+        return [_tensor(found) for found in self._session.get_inputs()]
+
+    @property
+    def outputs(self) -> list[GraphTensor]:
+        """What it gives."""
+        return [_tensor(found) for found in self._session.get_outputs()]
+
+    def run(self, output: str, tensors: Mapping[str, NDArray[Any]]) -> Any:
+        """One output as it comes; BundleError when the graph cannot be run on these rows."""
+        try:
+            return self._session.run([output], dict(tensors))[0]
+        except Exception as error:
+            raise BundleError(f"the graph cannot be run: {' '.join(str(error).split())[:300]}") from None
+
+
+def _tensor(found: Any) -> GraphTensor:
+    shape = found.shape or []
+    return GraphTensor(found.name, found.type, [s if isinstance(s, int) and s > 0 else None for s in shape])
+
+
 def open_graph(model: bytes, output: str) -> OnnxGraph:
     """Load a model; BundleError when ONNX Runtime cannot take it or it has no such output."""
+    session = _session(model)
+    names = [found.name for found in session.get_outputs()]
+    if output not in names:
+        raise BundleError(f"the model graph has no output {output!r}; it has {', '.join(names)}")
+    return OnnxGraph(session, output, trees=b"TreeEnsemble" in model)
+
+
+def _session(model: bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -93,10 +136,6 @@ def open_graph(model: bytes, output: str) -> OnnxGraph:
     # Weights outside the file would be read from wherever the server runs, and no digest covers them.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no base class of their own
         raise BundleError(f"the model graph cannot be loaded: {str(error).splitlines()[0][:300]}") from None
-    names = [found.name for found in session.get_outputs()]
-    if output not in names:
-        raise BundleError(f"the model graph has no output {output!r}; it has {', '.join(names)}")
-    return OnnxGraph(session, output, trees=b"TreeEnsemble" in model)

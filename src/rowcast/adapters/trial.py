@@ -37,32 +37,42 @@ def run_trial(
     if size > limits.model_mb * MEBIBYTE:
         return f"{folder / bundle.MODEL} is larger than {limits.model_mb} MB (setting max_model_mb)"
     words = [str(folder), reference.name, str(reference.version), str(limits.memory_mb), str(limits.seconds)]
+    return run_apart([*command, *words], limits, environment).error
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """What a process printed; `error` is empty when it ended well, else a sentence."""
+
+    error: str
+    printed: bytes = b""
+
+
+def run_apart(command: Sequence[str], limits: Limits, environment: Mapping[str, str]) -> Ended:
+    """Run a process that limits itself, and end it with this one."""
     ours, theirs = os.pipe()  # closes with this process, and the trial ends then
     try:
         finished = subprocess.run(
-            [*command, *words],
+            command,
             stdin=ours,
             capture_output=True,
             env=dict(environment),
             timeout=limits.seconds,
-            text=True,
-            errors="replace",
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return _too_long(limits)
+        return Ended(_too_long(limits))
     finally:
         os.close(ours)
         os.close(theirs)
     if finished.returncode == -signal.SIGXCPU:
-        return _too_long(limits)
+        return Ended(_too_long(limits))
     if finished.returncode < 0:
         name = signal.Signals(-finished.returncode).name
-        return f"its trial was ended by {name}; it may use {limits.memory_mb} MB (setting trial_memory_mb)"
+        return Ended(f"its trial was ended by {name}; it may use {limits.memory_mb} MB (setting trial_memory_mb)")
     if finished.returncode:
-        said = finished.stderr.strip().splitlines() or ["nothing was said"]
-        return said[-1].removeprefix("error: ")[:500]
-    return ""
+        said = finished.stderr.decode(errors="replace").strip().splitlines() or ["nothing was said"]
+        return Ended(said[-1].removeprefix("error: ")[:700])
+    return Ended("", finished.stdout)
 
 
 def limit_this_process(memory_mb: int, seconds: float) -> None:

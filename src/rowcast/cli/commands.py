@@ -27,6 +27,7 @@ from rowcast.cli.options import (
     TargetFile,
     Time,
     Weight,
+    Wire,
 )
 
 app = typer.Typer(
@@ -66,6 +67,7 @@ def train(
     jobs: Annotated[int, typer.Option(min=1, help="Threads for training.")] = 1,
     storage: Storage = None,
     onnx_out: OnnxOut = None,
+    wire: Wire = None,
     config: Config = None,
     home: Home = None,
     json: Json = False,
@@ -97,6 +99,7 @@ def train(
         "jobs": jobs,
         "storage": storage,
         "onnx_out": onnx_out,
+        "wire": wire,
     }
     training.run(settings.load(home=home), table, training.given(options), as_json=json)
 
@@ -256,6 +259,29 @@ def models_list(home: Home = None, json: Json = False) -> None:
     inspection.list_models(settings.load(home=home), as_json=json)
 
 
+@models_app.command("import")
+def models_import(
+    model: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX graph, .onnx.")],
+    metadata: Annotated[Path | None, typer.Option(metavar="FILE", help="model_metadata.json of the graph.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model [the metadata's, else the file's].")] = None,
+    wire: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Wire template; or matrix, or native [by the metadata].")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A table of its rows: for ranges, and to try it with.")
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Take a model that others made, try it in a bounded process, and publish it as champion."""
+    from rowcast import settings, wiring
+    from rowcast.cli import inspection
+
+    found = settings.load(home=home)
+    imported = wiring.import_model(found, model, metadata=metadata, name=name, wire=wire, data=data)
+    inspection.show_import(imported, as_json=json)
+
+
 app.command("verify")(history_verify)
 app.command("replay")(history_replay)
 
@@ -263,10 +289,9 @@ app.command("replay")(history_replay)
 @app.command()
 def doctor(home: Home = None, json: Json = False) -> int:
     """Say what is configured, reachable, loaded and wrong, and what to do; exit 1 where something is wrong."""
-    from rowcast import settings
-    from rowcast.cli import inspection
+    from rowcast.cli import doctor as examination
 
-    return inspection.examine(settings.load(home=home), as_json=json)
+    return examination.examine(home=home, as_json=json)
 
 
 @app.command(hidden=True)

@@ -17,6 +17,7 @@ from typing import Any, Final
 import typer
 
 from rowcast.errors import SettingsError
+from rowcast.wiring import template
 
 URL: Final = "://"
 Parameter = Any
@@ -56,6 +57,8 @@ def _meant(wanted: str, known: Iterable[str]) -> str:
 
 def _checked(path: Path, key: str, value: Any, option: Parameter, context: typer.Context) -> Any:
     """The value as the command line would hand it to the command, proven to be acceptable."""
+    if option.name == "wire" and isinstance(value, Mapping):  # a template within: its numbers are no texts
+        return json.dumps(template.read(path)[key])
     try:
         given = _relative(_typed(value, option), option, path.parent)
         option.get_runtime_param().coerce(given, param=option, ctx=context)

@@ -58,6 +58,10 @@ Storage = Annotated[
         help="Keep the trials here: a file, or redis://HOST. Go on, or share them between processes.",
     ),
 ]
+Wire = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Wire template: the JSON that clients send and get. YAML, TOML or JSON."),
+]
 OnnxOut = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the ONNX graph alone to this file too.")]
 OnlyModel = Annotated[str | None, typer.Option("--model", help="Only this model's predictions.")]
 

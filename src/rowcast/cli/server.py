@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import resource
 import select
 import shlex
@@ -32,6 +31,8 @@ def run(settings: Settings, *, train_if_missing: Path | None, target: str | None
     _refuse_open_doors(settings)
     wiring.configure_logging(settings)
     with closing(_bind(settings)) as listener:
+        if settings.workers > 1 or train_if_missing is not None:
+            _take_up(settings)
         if train_if_missing is not None:
             first_model.ensure(settings, train_if_missing, target)
         elif target is not None:
@@ -40,6 +41,12 @@ def run(settings: Settings, *, train_if_missing: Path | None, target: str | None
         if settings.workers == 1:
             return _serve(settings, listener, as_json=as_json)
         return _supervise(settings, listener, as_json=as_json)
+
+
+def _take_up(settings: Settings) -> None:
+    for drop in wiring.take_up(settings):
+        if drop.error:
+            output.say(f"{drop.file} is not served: {drop.error}")
 
 
 def _supervise(settings: Settings, listener: socket.socket, *, as_json: bool) -> int:
@@ -97,7 +104,6 @@ def _serve(
         root_path=settings.root_path,
         backlog=BACKLOG,
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     _raise_file_limit(settings.max_connections)
     if announce:
         _announce(settings, server.deployment, listener, as_json=as_json)
@@ -163,5 +169,5 @@ def _announce(settings: Settings, deployment: Deployment, listener: socket.socke
         return
     output.say(f"serving {', '.join(names)} on {address} (API: {address}/docs)")
     if deployment.default:
-        row = msgspec.json.encode(deployment.get(None).example()).decode()
+        row = msgspec.json.encode(deployment.get(None).sample()).decode()
         output.say(f"try:\n  curl -s {address}/predict -H 'content-type: application/json' -d {shlex.quote(row)}")

@@ -8,23 +8,37 @@ notation and reports every problem. The two give identical pieces (property test
 from __future__ import annotations
 
 import json
+import re
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from rowcast.domain.schema import Column, Schema, Value
-from rowcast.domain.values import DATE_PARTS, MISSING_WORDS, BadValue, canonical_text, date_parts
+from rowcast.domain.values import (
+    DATE_PARTS,
+    FLOAT32_LIMIT,
+    MISSING_WORDS,
+    BadValue,
+    canonical_text,
+    date_parts,
+)
 from rowcast.errors import BodyError, InvalidRows, ValueProblem
 
 DType = Literal["float32", "float64", "int64", "bool", "string"]
 PACK: Mapping[DType, str] = {"float32": "f", "float64": "d", "int64": "q", "bool": "?"}
 NAN = float("nan")
+
+BOUNDED = Annotated[float, msgspec.Meta(gt=-FLOAT32_LIMIT, lt=FLOAT32_LIMIT)]
+"""What the rule takes; packing into float32 refuses the rest by itself, packing into float64 does not."""
+_words = "|".join(map(re.escape, sorted(MISSING_WORDS - {""})))
+PLAIN_TEXT = Annotated[str, msgspec.Meta(pattern=rf"^(?!(?:{_words})\Z)[!-~](?:[ -~]*[!-~])?\Z")]
+"""Texts that are canonical as they stand: ASCII without blanks around, and no word for missing."""
 
 NUMBERS = "rowcast_numbers"
 TEXTS = "rowcast_texts"
@@ -96,11 +110,11 @@ class RowEncoder:
         fields = {column.name: f"c{index}" for index, column in enumerate(schema.columns)}
         columns = {column.name: column for column in schema.columns}
         self._encoders = [_tensor_encoder(spec, columns, fields) for spec in plan]
-        self._known = {c.name: frozenset(c.levels) for c in schema.columns if c.kind == "category"}
+        # A foreign graph's column may have no levels: nobody knows what it has seen.
+        self._known = {c.name: frozenset(c.levels) for c in schema.columns if c.kind == "category" and c.levels}
         self._values = msgspec.defstruct("Values", [(field, Any) for field in fields.values()], gc=False)
-        # Packing into float32 refuses what the rule refuses; for other tensors only the general way knows the bounds.
-        packs_safely = all(spec.dtype in ("float32", "string") for spec in plan)
-        usual = _usual_row(schema) if packs_safely else None
+        bounded = {feature.column for spec in plan if spec.dtype == "float64" for feature in spec.columns}
+        usual = _usual_row(schema, bounded) if all(_packs_safely(spec, columns) for spec in plan) else None
         self._decode = msgspec.json.Decoder(usual).decode if usual else None
 
     def read(self, body: bytes | msgspec.Raw) -> EncodedRow:
@@ -122,7 +136,8 @@ class RowEncoder:
     def _warnings(self, parsed: Sequence[Value]) -> tuple[RowWarning, ...]:
         warnings = []
         for column, value in zip(self.schema.columns, parsed, strict=True):
-            if column.kind == "category" and value is not None and value not in self._known[column.name]:
+            known = self._known.get(column.name)
+            if known is not None and value is not None and value not in known:
                 shown = "a value" if column.sensitive else repr(str(value)[:80])
                 message = f"{shown} was not seen in training; scored as an unseen value"
                 warnings.append(RowWarning(column.name, "unseen-category", message))
@@ -185,7 +200,15 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _usual_row(schema: Schema) -> type[msgspec.Struct] | None:
+def _packs_safely(spec: TensorSpec, columns: Mapping[str, Column]) -> bool:
+    """Whether packing, with the types of the usual row, refuses what the rule refuses."""
+    kinds = {columns[feature.column].kind for feature in spec.columns}
+    if spec.dtype == "bool":
+        return kinds == {"boolean"} and not any(columns[feature.column].words for feature in spec.columns)
+    return {"float64": kinds == {"number"}, "int64": kinds == {"integer"}}.get(spec.dtype, True)
+
+
+def _usual_row(schema: Schema, bounded: Collection[str]) -> type[msgspec.Struct] | None:
     """The struct that decodes a row as most clients send it: types right, categories and words spelled as in training.
 
     What it takes needs no closer look: msgspec has validated it in C, in one pass. None when a column cannot be in it.
@@ -193,7 +216,7 @@ def _usual_row(schema: Schema) -> type[msgspec.Struct] | None:
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     names: dict[str, str] = {}
     for index, column in enumerate(schema.columns):
-        usual = _usual_type(column)
+        usual = BOUNDED if column.name in bounded else _usual_type(column)
         if usual is None or any(character in '"\\' or ord(character) < 32 for character in column.name):
             return None
         names[f"c{index}"] = column.name
@@ -204,6 +227,8 @@ def _usual_row(schema: Schema) -> type[msgspec.Struct] | None:
 def _usual_type(column: Column) -> Any:
     """The type whose every value the rule takes as it is; None when there is none."""
     if column.kind == "category":
+        if not column.levels and not column.closed:
+            return PLAIN_TEXT
         plain = [text for text in column.levels if text not in MISSING_WORDS and canonical_text(text) == text]
         return Literal[tuple(dict.fromkeys(plain))] if plain else None
     if column.kind == "boolean":

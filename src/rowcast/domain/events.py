@@ -26,6 +26,12 @@ class Scored(msgspec.Struct, frozen=True, gc=False):
     rows: int
     labels: list[Label]
     """The predicted class of each row; empty for a regression, whose values are no labels."""
+    latest: float = 0.0
+    """Of the last row: the number of its class, or the value."""
+    hits: int = 0
+    """Rows whose outcome the cache knew."""
+    misses: int = 0
+    """Rows that it was asked for and did not know."""
 
 
 class Answered(msgspec.Struct, frozen=True, gc=False):
@@ -37,11 +43,17 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
     seconds: float
 
 
+class Failed(msgspec.Struct, frozen=True, gc=False):
+    """One HTTP request answered with a problem."""
+
+    slug: str
+
+
 class Reloaded(msgspec.Struct, frozen=True, gc=False):
     """A worker followed the registry; `error` says what it could not follow."""
 
     error: str = ""
 
 
-Event = ModelLoaded | Scored | Answered | Reloaded
+Event = ModelLoaded | Scored | Answered | Failed | Reloaded
 Listener = Callable[[Event], None]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from math import isfinite
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from rowcast.domain.encode import RowWarning
+from rowcast.errors import NoAnswer
 
 Label = bool | int | float | str
 Task = Literal["binary", "multiclass", "regression"]
@@ -61,12 +63,20 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         winners: NDArray[np.intp] = output.argmax(axis=1)
         return winners
 
-    def outcomes(self, output: NDArray[np.float32]) -> list[Outcome]:
-        """One outcome a row, from probabilities [N, k] or values [N]."""
+    def outcomes(self, output: NDArray[Any]) -> list[Outcome]:
+        """One outcome a row, from probabilities [N, k], values [N] or places of classes [N]; NoAnswer where one is
+        not finite."""
+        rows: list[Any] = output.tolist()
+        # NaN and infinity stay in a sum, and float32 values cannot overflow one of doubles. 0.1 µs a row.
+        if not isfinite(sum(map(sum, rows)) if output.ndim > 1 else sum(rows)):
+            bad = unanswered(output)
+            if bad:
+                raise NoAnswer(bad)
         if self.task == "regression":
-            return [Outcome(value) for value in output.reshape(-1).tolist()]
+            return [Outcome(float(value)) for value in output.reshape(-1).tolist()]
         names, classes = self.names(), self.classes
-        rows: list[list[float]] = output.tolist()
+        if output.ndim == 1:
+            return [Outcome(classes[int(place)]) for place in rows]
         if self.task == "multiclass":
             winners = output.argmax(axis=1).tolist()
             return [
@@ -80,6 +90,14 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
             winner = positive if row[positive] >= threshold else 1 - positive
             made.append(Outcome(classes[winner], row[winner], row[positive], {first: row[0], second: row[1]}))
         return made
+
+
+def unanswered(output: NDArray[Any]) -> list[int]:
+    """The rows for which a graph gave something that is no finite number."""
+    if not len(output):
+        return []
+    finite = np.isfinite(output.reshape(len(output), -1)).all(axis=1)
+    return [int(row) for row in np.flatnonzero(~finite)]
 
 
 def label_text(label: Label) -> str:
@@ -107,7 +125,7 @@ def same_outcome(left: Outcome, right: Outcome, tolerance: float, threshold: flo
 def _numbers(outcome: Outcome) -> list[float]:
     if isinstance(outcome.probabilities, dict):
         return [outcome.probabilities[name] for name in sorted(outcome.probabilities)]
-    return [float(outcome.prediction)]
+    return [] if isinstance(outcome.prediction, str) else [float(outcome.prediction)]
 
 
 def largest_gap(left: Sequence[float], right: Sequence[float]) -> float:

@@ -11,9 +11,11 @@ import msgspec
 
 from rowcast import bundle
 from rowcast.domain.encode import EncodedRow, RowEncoder
+from rowcast.domain.outputs import has_probabilities, output_reader
 from rowcast.domain.prediction import Decision, Outcome, Prediction, same_outcome
 from rowcast.domain.schema import Schema
-from rowcast.errors import BundleError, ModelNotFound, RowcastError
+from rowcast.domain.wire import Wire, compile_wire
+from rowcast.errors import BundleError, ModelNotFound, RowcastError, SettingsError
 from rowcast.ports import Graph, OpenGraph, Reference, RegistryReader
 
 GOLDEN_TOLERANCE = 1e-6
@@ -33,15 +35,35 @@ class LiveModel:
         self.digest = manifest.digest
         self.schema: Schema = manifest.schema
         self.encoder = RowEncoder(manifest.schema, manifest.plan)
+        self.is_certain = has_probabilities(manifest.output.kind, manifest.output.activation)
+        """Whether it tells probabilities."""
         self.classifies = manifest.decision.task != "regression"
+        self.golden: bundle.GoldenRow | None = None
+        """One of the rows it was proven on, as an example."""
         self.slow = False
         """Whether it is scored beside the event loop; `warm_up` finds out."""
+        self.wire = self._wire()
+        """How its requests and replies look, when they are not native."""
         self._decision: Decision = manifest.decision
+        self._numbers = {label: number for number, label in enumerate(manifest.decision.classes)}
         self._graph = graph
+        self._read = output_reader(manifest.output.kind, manifest.output.activation, manifest.decision)
 
     def score(self, rows: Sequence[EncodedRow]) -> list[Outcome]:
         """One outcome a row; each is the same to the last bit whatever rows it is scored with."""
-        return self._decision.outcomes(self._graph.run(self.encoder.stack(rows)))
+        return self._decision.outcomes(self._read(self._graph.run(self.encoder.stack(rows))))
+
+    def _wire(self) -> Wire | None:
+        manifest, reference = self.manifest, (self.name, self.version)
+        if manifest.wire is None:
+            return None
+        sure = self.is_certain
+        try:
+            return compile_wire(
+                manifest.wire, reference, self.schema, manifest.decision, self.encoder.read, probabilities=sure
+            )
+        except SettingsError as error:
+            raise BundleError(f"{self.name}@{self.version} cannot be served: {error.message}") from None
 
     def replies(
         self, ids: Sequence[str], outcomes: Sequence[Outcome], rows: Sequence[EncodedRow], cached: Iterable[bool]
@@ -56,9 +78,17 @@ class LiveModel:
         ]
         return _encode_lines(predictions).split(b"\n")[:-1]  # JSON holds no line break of its own
 
+    def number(self, outcome: Outcome) -> float:
+        """An outcome as one number: that of its class, or the value."""
+        return float(self._numbers[outcome.prediction] if self.classifies else outcome.prediction)
+
     def example(self) -> dict[str, Any]:
         """A row that the model takes, as a client would send it."""
         return {column.name: column.example for column in self.schema.columns}
+
+    def sample(self) -> Any:
+        """A body of `/predict`, in the model's own form."""
+        return self.example() if self.wire is None else self.wire.example(self.example())
 
     def compare(self, left: Outcome, right: Outcome) -> str:
         """`equal`, `borderline` or `different`, within what machines may differ by."""
@@ -77,6 +107,7 @@ def load_folder(reference: Reference, folder: Path, open_graph: OpenGraph) -> Li
     model = LiveModel(reference, manifest, open_graph(opened.model, manifest.output.name))
     try:
         prove(model, opened.golden)
+        model.golden = opened.golden[0]
         warm_up(model, opened.golden)
     except RowcastError:
         raise

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -27,7 +27,7 @@ from rowcast.domain.events import Listener, Scored
 from rowcast.domain.identity import row_key, uuid7_randomness, uuid7s
 from rowcast.domain.prediction import Outcome
 from rowcast.domain.sensitive import Guard
-from rowcast.errors import BodyError, InvalidRows, Overloaded, TooLate, Unavailable, ValueProblem
+from rowcast.errors import BodyError, InvalidRows, NoAnswer, Overloaded, TooLate, Unavailable, ValueProblem
 from rowcast.ports import Cache, Journal
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.stored import UntilStored
@@ -62,6 +62,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """Its name in the cache; empty when the cache is not asked."""
     known: Outcome | None = None
     """What the cache knew."""
+    ttl: int = 0
+    """Seconds that its outcome is remembered; 0 leaves that to the cache."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -76,6 +78,14 @@ class _Waiting(msgspec.Struct, frozen=True):
     ask: Ask
     answer: asyncio.Future[Any]
     alone: bool
+
+
+class Queue(NamedTuple):
+    """What waits to be answered."""
+
+    rows: int
+    seconds: float
+    """How long the oldest of them has waited."""
 
 
 class _Place(msgspec.Struct):
@@ -115,6 +125,9 @@ class Predictor:
         self._rows_waiting = 0
         self._rows_in_lines = 0
         self._lines: dict[LiveModel, deque[_Place]] = {}
+        # When the first of this tick came, and each who waits for a slow model, in order.
+        self._first = 0.0
+        self._since: dict[int, float] = {}
         self._threads: ThreadPoolExecutor | None = None
 
     async def recall(self, model: LiveModel, rows: Sequence[Row]) -> list[Row]:
@@ -124,7 +137,10 @@ class Predictor:
         plan, digest = model.encoder.plan, model.digest
         keys = [row_key(digest, plan, row.encoded) for row in rows]
         found = await self._cache.get(keys)
-        return [Row(row.encoded, row.received, key, known) for row, key, known in zip(rows, keys, found, strict=True)]
+        return [
+            Row(row.encoded, row.received, key, known, row.ttl)
+            for row, key, known in zip(rows, keys, found, strict=True)
+        ]
 
     def predict(self, model: LiveModel, row: Row, ask: Ask) -> asyncio.Future[bytes]:
         """The reply to one row as JSON, once it is in the journal; cancelling harms nobody else."""
@@ -138,6 +154,13 @@ class Predictor:
         """Refuse what comes from now on, and say why; None ends it."""
         self._held = reason
 
+    def queue(self) -> Queue:
+        """What waits now; may be asked from any thread."""
+        since = list(self._since.values())[:1]
+        if self._waiting:
+            since.append(self._first)
+        return Queue(self._rows_waiting, max(0.0, time.perf_counter() - min(since)) if since else 0.0)
+
     def _wait(self, model: LiveModel, rows: Sequence[Row], ask: Ask, alone: bool) -> asyncio.Future[Any]:
         if self._rows_waiting >= self._max_waiting:
             raise Overloaded(f"{self._rows_waiting} rows are waiting; try again in a second")
@@ -146,6 +169,7 @@ class Predictor:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         if not self._waiting:
+            self._first = time.perf_counter()
             loop.call_soon(self._gather, 0, MOST_TURNS)
         self._waiting.append(_Waiting(model, rows, ask, answer, alone))
         self._rows_waiting += len(rows)
@@ -173,7 +197,8 @@ class Predictor:
                 if not together:
                     continue
             try:
-                replies = self._record(model, together, _outcomes(model, together))
+                together, outcomes = _answerable(_attempt(model, together))
+                replies = self._record(model, together, outcomes) if together else []
             except Exception as error:  # whatever it was, every caller of this tick must hear of it
                 _fail(together, error)
             else:
@@ -190,6 +215,7 @@ class Predictor:
         rows = sum(len(asked.rows) for asked in together)
         self._rows_in_lines += rows
         self._rows_waiting += rows
+        self._since.update((id(asked), self._first) for asked in together)
         line = self._lines.get(model)
         if line is not None:  # its thread is at work; what waits is taken when it is done
             line.extend([self._place(asked) for asked in together])
@@ -237,16 +263,17 @@ class Predictor:
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(SLOW_THREADS, "score")
-        scoring = asyncio.get_running_loop().run_in_executor(self._threads, _outcomes, model, batch)
+        scoring = asyncio.get_running_loop().run_in_executor(self._threads, _attempt, model, batch)
         scoring.add_done_callback(lambda scored: self._scored(model, batch, scored))
 
-    def _scored(self, model: LiveModel, batch: list[_Waiting], scored: asyncio.Future[list[Outcome]]) -> None:
+    def _scored(self, model: LiveModel, batch: list[_Waiting], scored: asyncio.Future[_Attempt]) -> None:
         """Back on the loop: record and answer those who still wait, then let the next ones go."""
         for asked in batch:
             self._leave_line(asked)
         try:
-            outcomes = iter(scored.result())
-            made = [(asked, [next(outcomes) for _ in asked.rows]) for asked in batch]
+            answerable, found_all = _answerable(scored.result())
+            outcomes = iter(found_all)
+            made = [(asked, [next(outcomes) for _ in asked.rows]) for asked in answerable]
             still = [(asked, found) for asked, found in made if not asked.answer.cancelled()]
             together = [asked for asked, _ in still]
             if together:
@@ -266,13 +293,16 @@ class Predictor:
     def _leave_line(self, asked: _Waiting) -> None:
         self._rows_in_lines -= len(asked.rows)
         self._rows_waiting -= len(asked.rows)
+        del self._since[id(asked)]
 
     def _record(self, model: LiveModel, together: list[_Waiting], outcomes: list[Outcome]) -> list[bytes]:
         rows = [row for asked in together for row in asked.rows]
         encoded = [row.encoded for row in rows]
+        hits = misses = 0
         if self._cache is not None:
-            fresh = zip(rows, outcomes, strict=True)
-            self._cache.put({row.key: outcome for row, outcome in fresh if row.key and row.known is None})
+            _remember(self._cache, rows, outcomes)
+            hits = sum(row.known is not None for row in rows)
+            misses = sum(bool(row.key) for row in rows) - hits
         count, digest = len(rows), model.digest
         nanoseconds = self._now()
         at = nanoseconds // 1_000
@@ -294,7 +324,8 @@ class Predictor:
         ]
         self._journal.append(drafts)
         labels = [outcome.prediction for outcome in outcomes] if model.classifies else []
-        self._listen(Scored(model.name, model.version, count, labels))
+        latest = model.number(outcomes[-1])
+        self._listen(Scored(model.name, model.version, count, labels, latest, hits, misses))
         return replies
 
     def _keepable(self, model: LiveModel, rows: Sequence[Row]) -> tuple[list[bytes], tuple[str, ...]]:
@@ -319,6 +350,46 @@ def _answer_when_stored(together: Sequence[_Waiting], replies: Sequence[bytes], 
         _answer(together, replies)
     else:
         _fail(together, error)
+
+
+def _remember(cache: Cache, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
+    """Keep what was scored, each as long as its caller said."""
+    fresh: dict[int, dict[str, Outcome]] = {}
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if row.key and row.known is None:
+            fresh.setdefault(row.ttl, {})[row.key] = outcome
+    for ttl, found in fresh.items():
+        cache.put(found, ttl or None)
+
+
+class _Attempt(NamedTuple):
+    """Who got which outcomes, and who cannot be answered."""
+
+    together: list[_Waiting]
+    outcomes: list[Outcome]
+    failed: list[tuple[_Waiting, NoAnswer]]
+
+
+def _attempt(model: LiveModel, together: list[_Waiting]) -> _Attempt:
+    """Every row's outcome; a row that the model has no answer for costs nobody but its own caller."""
+    try:
+        return _Attempt(together, _outcomes(model, together), [])
+    except NoAnswer:
+        found = _Attempt([], [], [])
+    for asked in together:
+        try:
+            found.outcomes.extend(_outcomes(model, [asked]))
+            found.together.append(asked)
+        except NoAnswer as none:
+            unknown = [place for place, row in enumerate(asked.rows) if row.known is None]
+            found.failed.append((asked, NoAnswer([unknown[place] for place in none.rows], alone=asked.alone)))
+    return found
+
+
+def _answerable(found: _Attempt) -> tuple[list[_Waiting], list[Outcome]]:
+    for asked, error in found.failed:
+        _fail([asked], error)
+    return found.together, found.outcomes
 
 
 def _outcomes(model: LiveModel, together: list[_Waiting]) -> list[Outcome]:
@@ -349,7 +420,7 @@ def read_rows(model: LiveModel, body: bytes, *, max_rows: int, partial: bool = F
     """The rows of `{"rows": [...]}`; InvalidRows with every problem of every row, or Refused in their places."""
     try:
         received = msgspec.json.decode(body, type=_Rows).rows
-    except (msgspec.ValidationError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         decode_json(body)  # says what is wrong with the text itself
         raise BodyError('`rows` must be a list of objects and the only key: {"rows": [{...}, ...]}') from None
     if not received:

@@ -20,7 +20,7 @@ from rowcast.domain.prediction import Decision
 from rowcast.errors import TableError
 
 
-def with_predictions(frame: pl.DataFrame, decision: Decision, output: NDArray[np.float32]) -> pl.DataFrame:
+def with_predictions(frame: pl.DataFrame, decision: Decision, output: NDArray[Any]) -> pl.DataFrame:
     """The frame, unchanged, with `prediction` and, for classes, `probability`, `score` and `probability.<label>`."""
     results = _results(decision, output)
     taken = [name for name in results if name in frame.columns]
@@ -29,9 +29,11 @@ def with_predictions(frame: pl.DataFrame, decision: Decision, output: NDArray[np
     return frame.with_columns([pl.Series(name, values) for name, values in results.items()])
 
 
-def _results(decision: Decision, output: NDArray[np.float32]) -> Mapping[str, Any]:
+def _results(decision: Decision, output: NDArray[Any]) -> Mapping[str, Any]:
     if decision.task == "regression":
         return {"prediction": output.reshape(-1).astype(np.float64)}
+    if output.ndim == 1:  # a foreign graph that gives labels alone
+        return {"prediction": pl.Series(decision.classes).gather(output.astype(np.int64))}
     winners = decision.winners(output)
     exact = output.astype(np.float64)  # float32 shown as the double it is, as in JSON replies
     results: dict[str, Any] = {

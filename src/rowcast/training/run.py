@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from rowcast import bundle
 from rowcast.bundle import Fingerprint, Manifest, Measure, Output, Parity
+from rowcast.domain.encode import RowEncoder
 from rowcast.domain.prediction import Decision
+from rowcast.domain.wire import compile_wire
 from rowcast.errors import TrainingError
 from rowcast.ports import Graph, OpenGraph, Reference, RegistryWriter
 from rowcast.tables import Table
@@ -72,6 +74,7 @@ def train(
     problem = pose(table, options)
     metric = metrics.named(options.metric, problem.task)
     _check_cost(problem, options)
+    _check_wire(problem, options)
     registry.ready(options.name)  # not found out after an hour of trials
     progress(Event(stage="check", message=_described(problem), findings=problem.findings))
 
@@ -133,6 +136,13 @@ def _check_cost(problem: Problem, options: Options) -> None:
         raise TrainingError(f"--cost needs a target of two classes; {problem.target!r} {what}")
 
 
+def _check_wire(problem: Problem, options: Options) -> None:
+    if options.wire is not None:
+        decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
+        read = RowEncoder(problem.schema, problem.plan).read
+        compile_wire(options.wire, (options.name, 1), problem.schema, decision, read)
+
+
 def prove(model: Model, options: Options) -> Proof:
     """Decide the threshold, hold the graph against the trained model, measure the graph; ParityError when they part."""
     problem, seed = model.problem, options.seed
@@ -169,6 +179,7 @@ def _manifest(model: Model, proof: Proof, table: Table, options: Options, now: d
         plan=problem.plan,
         output=model.output,
         decision=proof.decision,
+        wire=options.wire,
         metric=model.metric,
         score=model.choice.score,
         holdout=proof.holdout,

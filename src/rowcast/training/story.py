@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -57,6 +57,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     holdout: float = 0.2
     folds: int = 3
     alias: str | None = "champion"
+    wire: dict[str, Any] | None = None
+    """The JSON that clients of the model send and get, when it is not the native one."""
 
     def __post_init__(self) -> None:
         if not 0 < self.holdout < 0.9:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from rowcast.errors import RequestError
+from rowcast.domain.wire import Wire
+from rowcast.errors import NoAnswer, RequestError
 from rowcast.serving.deployment import LiveModel
 from rowcast.serving.predictor import Ask, Predictor, Refused, Row, is_batch, read_rows
 from rowcast.web.access import allow_model
 from rowcast.web.edge import HotRoute, Request
+from rowcast.web.wired import SOURCE as WIRE
+from rowcast.web.wired import WireApi
 
 SOURCE = "native"
 HIT, MISS = ((b"x-cache", b"hit"),), ((b"x-cache", b"miss"),)
@@ -27,6 +30,8 @@ class Options(msgspec.Struct, frozen=True):
 
     partial: bool = False
     cache: bool = True
+    wire: bool = True
+    """False: requests and replies are native, whatever template the model has."""
     entity: str = ""
 
 
@@ -34,24 +39,35 @@ NO_OPTIONS = Options()
 
 
 class NativeApi:
-    """`POST /predict` and `POST /models/{name}/predict`."""
+    """`POST /predict` and `POST /models/{name}/predict`, and the same with `/batch`."""
 
     def __init__(self, predictor: Predictor, *, max_rows: int) -> None:
         self._predictor = predictor
         self._max_rows = max_rows
-        self.routes: dict[str, HotRoute] = {"/predict": HotRoute("/predict", "POST", self._answer(None))}
+        self._wired = WireApi(predictor, max_rows=max_rows)
+        self.routes: dict[str, HotRoute] = {
+            "/predict": HotRoute("/predict", "POST", self._answer(None)),
+            "/predict/batch": HotRoute("/predict/batch", "POST", self._answer(None, batch=True)),
+        }
         """By path, for the edge."""
+        self._always = frozenset(self.routes)
         self.refresh()
 
     def refresh(self) -> None:
         """Have a route for every live model, and for no other."""
-        live = {f"/models/{address}/predict": address for address in self._predictor.deployment.addresses()}
-        for path in self.routes.keys() - live.keys() - {"/predict"}:
+        live = {
+            f"/models/{address}/predict{tail}": (address, tail)
+            for address in self._predictor.deployment.addresses()
+            for tail in ("", "/batch")
+        }
+        for path in self.routes.keys() - live.keys() - self._always:
             del self.routes[path]
         for path in live.keys() - self.routes.keys():
-            self.routes[path] = HotRoute("/models/{name}/predict", "POST", self._answer(live[path]))
+            name, tail = live[path]
+            answer = self._answer(name, batch=bool(tail))
+            self.routes[path] = HotRoute("/models/{name}/predict" + tail, "POST", answer)
 
-    def _answer(self, name: str | None) -> Callable[[Request], Awaitable[bytes]]:
+    def _answer(self, name: str | None, *, batch: bool = False) -> Callable[[Request], Awaitable[bytes]]:
         deployment, predict, caching = self._predictor.deployment, self._predictor.predict, self._predictor.caching
 
         def answer(request: Request) -> Awaitable[bytes]:  # no coroutine of its own: the caller awaits the prediction
@@ -62,9 +78,12 @@ class NativeApi:
             if caller.models:
                 allow_model(caller, model.name)
             options = _options(request.query) if request.query else NO_OPTIONS
+            wire = model.wire
+            if wire is not None and options.wire:
+                return self._in_wire(model, wire, request, options, batch=batch)
             ask = Ask(SOURCE, request.request_id, caller.key_id, caller.tenant, options.entity, request.deadline)
             body = request.body
-            if b'"rows"' in body and is_batch(body):
+            if batch or (b'"rows"' in body and is_batch(body)):
                 return self._batch(model, request, ask, options)
             row = Row(model.encoder.read(body), body)
             if caching and options.cache:
@@ -72,6 +91,14 @@ class NativeApi:
             return predict(model, row, ask)
 
         return answer
+
+    def _in_wire(
+        self, model: LiveModel, wire: Wire, request: Request, options: Options, *, batch: bool
+    ) -> Awaitable[bytes]:
+        caller = request.caller
+        ask = Ask(WIRE, request.request_id, caller.key_id, caller.tenant, options.entity, request.deadline)
+        answer = self._wired.batch if batch else self._wired.predict
+        return answer(model, wire, request, ask, cache=options.cache)
 
     async def _cached(self, model: LiveModel, row: Row, request: Request, ask: Ask) -> bytes:
         (row,) = await self._predictor.recall(model, [row])
@@ -87,12 +114,30 @@ class NativeApi:
         if self._predictor.caching and options.cache:
             good = await self._predictor.recall(model, good)
             request.notes = HIT if good and all(row.known for row in good) else MISS
-        replies = iter(await self._predictor.predict_all(model, good, ask) if good else ())
+        try:
+            replies = iter(await self._predictor.predict_all(model, good, ask) if good else ())
+        except NoAnswer as none:
+            refused = _refused(rows, none)
+            if not options.partial:
+                raise NoAnswer([place for place, row in enumerate(refused) if isinstance(row, Refused)]) from None
+            rows = refused
+            good = [row for row in rows if isinstance(row, Row)]
+            replies = iter(await self._predictor.predict_all(model, good, ask) if good else ())
         predictions = [
             msgspec.Raw(_encode({"errors": row.problems}) if isinstance(row, Refused) else next(replies))
             for row in rows
         ]
         return _encode({"model": model.name, "version": model.version, "predictions": predictions})
+
+
+def _refused(rows: Sequence[Row | Refused], none: NoAnswer) -> list[Row | Refused]:
+    """The rows, those that have no answer refused; `none` counts those that were scored."""
+    places = [place for place, row in enumerate(rows) if isinstance(row, Row)]
+    silent = {places[row] for row in none.rows}
+    return [
+        Refused([msgspec.structs.replace(none.problems[0], row=place)]) if place in silent else row
+        for place, row in enumerate(rows)
+    ]
 
 
 def _options(query: bytes) -> Options:
@@ -102,11 +147,16 @@ def _options(query: bytes) -> Options:
     except ValueError:
         raise RequestError("the query string is malformed", slug="bad-option") from None
     for name, value in given.items():
-        if name not in ("partial", "cache", "entity"):
-            known = "partial=true, cache=false, entity=…"
+        if name not in ("partial", "cache", "entity", "wire"):
+            known = "partial=true, cache=false, entity=…, wire=false"
             raise RequestError(f"there is no option {name[:40]!r}; known are {known}", slug="bad-option")
         if name != "entity" and value not in ("true", "false"):
             raise RequestError(f"{name} must be true or false", slug="bad-option")
         if name == "entity" and not ENTITY(value):
             raise RequestError("entity must be 1 to 128 printable ASCII characters", slug="bad-option")
-    return Options(given.get("partial") == "true", given.get("cache") != "false", given.get("entity", ""))
+    return Options(
+        given.get("partial") == "true",
+        given.get("cache") != "false",
+        given.get("wire") != "false",
+        given.get("entity", ""),
+    )

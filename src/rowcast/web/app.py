@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from rowcast.domain.access import Caller
 from rowcast.domain.selection import Selection
-from rowcast.errors import MethodNotAllowed, NotFound, RequestError, RowcastError
+from rowcast.errors import MethodNotAllowed, ModelNotFound, NotFound, RequestError, RowcastError
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.export import TEXTS
 from rowcast.serving.history import History
@@ -137,7 +137,7 @@ def _model_routes(app: FastAPI, deployment: Deployment, member: Member) -> None:
     def default_model(request: Request) -> Response:
         model = deployment.get(None)
         allow_model(caller(request), model.name)
-        return Json(describe(model, deployment))
+        return Json(describe(model, deployment) | legacy_facts(model))
 
     @app.get("/models/{name}", tags=["models"], summary="One model: schema, metrics, parity")
     def one_model(name: str, request: Request) -> Response:
@@ -154,6 +154,7 @@ def _model_routes(app: FastAPI, deployment: Deployment, member: Member) -> None:
         return Json(found, status_code={"ok": 200, "failed": 409, "pending": 503}[found.status])
 
     @app.post("/models/{name}/predict", include_in_schema=False)
+    @app.post("/models/{name}/predict/batch", include_in_schema=False)
     def not_served(name: str) -> Response:
         deployment.get(name)  # raises: the models that are served are answered before this app is asked
         raise NotFound("there is nothing at this address; see /docs")
@@ -162,7 +163,7 @@ def _model_routes(app: FastAPI, deployment: Deployment, member: Member) -> None:
     def sample(request: Request) -> Response:
         model = deployment.get(None)
         allow_model(caller(request), model.name)
-        return Json(model.example())
+        return Json(model.sample())
 
 
 def _history_routes(app: FastAPI, history: History) -> None:
@@ -231,6 +232,9 @@ def _pages(app: FastAPI, deployment: Deployment) -> None:
     async def root(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
             return RedirectResponse("docs", headers={"vary": "Accept"})
+        said = _root_of_default(deployment, caller(request))
+        if said is not None:
+            return Response(said, media_type="application/json", headers={"vary": "Accept"})
         models = [model.name for model in deployment.models()]
         return Json({"name": "rowcast", "version": VERSION, "models": models}, headers={"vary": "Accept"})
 
@@ -245,6 +249,15 @@ def _pages(app: FastAPI, deployment: Deployment) -> None:
     @app.get("/redoc", include_in_schema=False)
     async def redoc() -> Response:
         return HTMLResponse(REDOC, headers={"content-security-policy": DOCS_POLICY})
+
+
+def _root_of_default(deployment: Deployment, who: Caller) -> bytes | None:
+    """What the default model's wire template answers at `/`."""
+    try:
+        model = deployment.get(None)
+    except ModelNotFound:
+        return None
+    return model.wire.root if model.wire is not None and who.may_use(model.name) else None
 
 
 def caller(request: Request) -> Caller:
@@ -277,9 +290,23 @@ def describe(model: LiveModel, deployment: Deployment) -> dict[str, Any]:
     }
 
 
+def legacy_facts(model: LiveModel) -> dict[str, Any]:
+    """What `/models/info` says besides, in the words of `model_metadata.json`, for clients that read those."""
+    decision = model.manifest.decision
+    return {
+        "model_name": model.name,
+        "model_type": "regression" if decision.task == "regression" else "classification",
+        "input_shape": [None, len(model.schema.columns)],
+        "output_classes": len(decision.classes),
+        "features": model.schema.names(),
+        "class_names": decision.names(),
+    }
+
+
 def _explain_errors(app: FastAPI) -> None:
     def answer(error: Exception, request: Request) -> Response:
         status, body, headers = problems.answer(error, request.scope["state"]["request_id"])
+        request.scope["state"]["problem"] = problems.slug(error)
         return Response(body, status, headers={name.decode(): value.decode() for name, value in headers})
 
     @app.exception_handler(RowcastError)

@@ -46,9 +46,15 @@ def deadline(given: bytes, started: float) -> float:
     return started + seconds
 
 
+def trace_id(given: bytes) -> str:
+    """The trace that a `traceparent` names; empty when it is none."""
+    found = _traceparent(given)
+    return "" if found is None or not int(found[1], 16) or not int(found[2], 16) else found[1].decode()
+
+
 def traced(given: bytes) -> bytes:
     """The `traceparent` of our own part: the caller's trace, or a new one when what it sent is invalid."""
     found = _traceparent(given)
-    if found is None or not int(found[1], 16) or not int(found[2], 16):
+    if found is None or not trace_id(given):
         return b"00-%s-%s-01" % (os.urandom(16).hex().encode(), os.urandom(8).hex().encode())
     return b"00-%s-%s-%s" % (found[1], os.urandom(8).hex().encode(), found[3])

@@ -16,10 +16,11 @@ from typing import Any
 
 import msgspec
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from rowcast.domain.access import Caller, Meter
 from rowcast.domain.access import Scope as KeyScope
-from rowcast.domain.events import Answered, Listener
+from rowcast.domain.events import Answered, Failed, Listener
 from rowcast.errors import BodyError, MethodNotAllowed, Overloaded, RequestError, RowcastError, TooLate
 from rowcast.web import bodies, problems
 from rowcast.web.access import Gate, Headers, require
@@ -197,6 +198,7 @@ class Edge:
     async def _other(self, arrived: Arrived, route: HotRoute | None, receive: Receive, send: Send) -> None:
         """Whatever is not the short way."""
         scope, headers, name = arrived.scope, arrived.headers, route.name if route else "unmatched"
+        bind_contextvars(**_ids(arrived))  # a request has a context of its own
         method = scope["method"]
         try:
             if b"origin" in headers:
@@ -285,6 +287,8 @@ class Edge:
             if begun:
                 raise
             status = await self._refuse(arrived, error, send)
+        if "problem" in state:
+            self._listen(Failed(state["problem"]))
         return status, getattr(scope.get("route"), "path", "unmatched")
 
     async def _refuse(self, arrived: Arrived, error: Exception, send: Send) -> int:
@@ -293,7 +297,9 @@ class Edge:
             error = Overloaded(f"the request waited for more than {self._wait:g} s and was not scored; try again")
         status, reply, extra = problems.answer(error, arrived.request_id)
         if not isinstance(error, RowcastError) or status == 500:
-            log.error("request failed", request_id=arrived.request_id, path=arrived.path, exc_info=error)
+            known = {"path": arrived.path} if arrived.path in self._hot else {}  # others hold what callers like
+            log.error("request failed", **_ids(arrived), **known, exc_info=error)
+        self._listen(Failed(problems.slug(error)))
         await _send(send, status, [*extra, *COLD_HEADERS, *self._last_headers(arrived)], reply)
         return status
 
@@ -332,6 +338,12 @@ class Edge:
 
     def _too_large(self) -> BodyError:
         return BodyError(f"the body is larger than {self._max_body} bytes; send fewer rows", slug="body-too-large")
+
+
+def _ids(arrived: Arrived) -> dict[str, str]:
+    """By what a line of the log is found again."""
+    trace = bodies.trace_id(arrived.headers.get(b"traceparent", b""))
+    return {"request_id": arrived.request_id, **({"trace_id": trace} if trace else {})}
 
 
 async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:

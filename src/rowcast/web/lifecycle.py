@@ -8,6 +8,7 @@ import fcntl
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -71,6 +72,14 @@ class Indexer:
             return True
 
 
+class Reporter(Protocol):
+    """Tells others how this process fares, from a thread; `stop` delivers what is left and may wait for seconds."""
+
+    def stop(self) -> None:
+        """No more."""
+        ...
+
+
 class Lifecycle:
     """Starts and stops what runs beside the requests."""
 
@@ -83,7 +92,9 @@ class Lifecycle:
         watch: Watch,
         begin: Callable[[], None],
         end: Callable[[], None],
+        reporters: Sequence[Reporter] = (),
     ) -> None:
+        self._reporters = reporters
         self._health = health
         self._watch = watch
         self._journal = journal
@@ -117,6 +128,7 @@ class Lifecycle:
         if self._indexer is not None:
             await self._indexer.stop()
         await self._member.stop()
+        await asyncio.gather(*[asyncio.to_thread(reporter.stop) for reporter in self._reporters])
         self._end()
         await send({"type": "lifespan.shutdown.complete"})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -12,8 +12,10 @@ import structlog
 
 from rowcast.adapters.board import Board, Loaded, Slot, Worker
 from rowcast.errors import RowcastError
+from rowcast.ports import Drop
 from rowcast.serving.deployment import Deployment
 from rowcast.serving.following import Followed, Follower
+from rowcast.serving.predictor import Queue
 
 BEAT_SECONDS = 0.5
 LOOK_SECONDS = 0.25
@@ -28,6 +30,15 @@ class Reload(msgspec.Struct, frozen=True):
 
     status: Literal["ok", "failed", "pending"]
     workers: list[Worker]
+    imports: list[Drop]
+    """What lies in the models folder."""
+
+
+def log_drops(drops: Sequence[Drop]) -> None:
+    """Say what of the models folder cannot be served."""
+    for drop in drops:
+        if drop.error:
+            log.error("a file of the models folder is not served", file=drop.file, reason=drop.error)
 
 
 class Member:
@@ -41,6 +52,8 @@ class Member:
         follower: Follower,
         generation: Callable[[], int],
         refresh: Callable[[], None],
+        take_up: Callable[[], list[Drop]],
+        queue: Callable[[], Queue],
     ) -> None:
         self._board = board
         self._slot = slot
@@ -48,6 +61,8 @@ class Member:
         self._follower = follower
         self._generation = generation
         self._refresh = refresh
+        self._take_up = take_up
+        self._queue = queue
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -68,6 +83,10 @@ class Member:
             log.error("a new version is not served", reason=followed.error)
         self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
 
+    def show_queue(self) -> None:
+        """What waits here, for whoever is asked about all workers; from any thread."""
+        self._slot.queue(*self._queue())
+
     def drain(self) -> None:
         """This worker takes no new work."""
         self._slot.say(state="draining")
@@ -81,7 +100,10 @@ class Member:
         self._slot.close()
 
     async def reload(self) -> Reload:
-        """Let every worker look at the registry again, also at what failed before, and wait for them."""
+        """Import what is new in the models folder, then let every worker look at the registry again, also at what
+        failed before, and wait for them."""
+        drops = await asyncio.to_thread(self._take_up)
+        log_drops(drops)
         number = await asyncio.to_thread(self._board.ask_reload)
         deadline = asyncio.get_running_loop().time() + RELOAD_SECONDS
         while True:
@@ -92,12 +114,13 @@ class Member:
             if not waited_for or asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(BEAT_SECONDS / 10)
-        failed = any(worker.reload_error for worker in workers)
-        return Reload("failed" if failed else "pending" if pending else "ok", workers)
+        failed = any(worker.reload_error for worker in workers) or any(drop.error for drop in drops)
+        return Reload("failed" if failed else "pending" if pending else "ok", workers, drops)
 
     async def _beat(self) -> None:
         while True:
             self._slot.beat()
+            self.show_queue()
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _watch(self) -> None:

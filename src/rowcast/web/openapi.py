@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from rowcast.domain.encode import NO_WARNINGS, EncodedRow
+from rowcast.domain.wire import Wire, reply_schemas
+from rowcast.domain.wire_reply import Told
+from rowcast.domain.wire_schema import SHARE
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.web import replies
 from rowcast.web.problems import STATUS, TITLES
@@ -60,6 +65,10 @@ SAID: dict[str, Any] = {
     "Retry-After": {"description": "Seconds after which it may be tried again.", "schema": WHOLE_TEXT},
     "WWW-Authenticate": {"description": "How to send a key.", "schema": {"type": "string"}},
     "X-Cache": {"description": "Where a cache is on: `hit` or `miss`.", "schema": {"enum": ["hit", "miss"]}},
+    "X-Wire-Warning": {
+        "description": "Where a wire template filled or ignored something: how many cells and names.",
+        "schema": {"type": "string", "pattern": "^filled=[0-9]+, ignored=[0-9]+$"},
+    },
     "Idempotency-Replayed": {
         "description": "Where an Idempotency-Key was sent: whether this is the reply to an earlier request.",
         "schema": {"enum": ["true", "false"]},
@@ -99,6 +108,12 @@ OPTIONS = [
         "schema": {"type": "boolean", "default": True},
     },
     {
+        "name": "wire",
+        "in": "query",
+        "description": "`false`: request and reply are native, though the model has a wire template of its own.",
+        "schema": {"type": "boolean", "default": True},
+    },
+    {
         "name": "entity",
         "in": "query",
         "description": "Your own reference, such as an application number; kept in history.",
@@ -125,6 +140,10 @@ OPTIONS = [
 ]
 
 
+WARNINGS: dict[str, Any] = {
+    "type": "array",
+    "items": replies.closed(**{word: {"type": "string"} for word in ("column", "code", "message")}),
+}
 REFUSED: dict[str, Any] = {
     "type": "object",
     "properties": {"errors": PROBLEM["properties"]["errors"]},
@@ -148,9 +167,10 @@ def document(app: FastAPI, deployment: Deployment, root_path: str = "") -> dict[
     for address, model in deployment.live.items():
         schemas[f"{_component(address)}.row"] = model.schema.json_schema()
         schemas[f"{_component(address)}.prediction"] = prediction_schema(model)
-        if deployment.default == address:
-            paths["/predict"] = {"post": _operation(address, model, default=True)}
-        paths[f"/models/{address}/predict"] = {"post": _operation(address, model)}
+        for batch, tail in ((False, ""), (True, "/batch")):
+            if deployment.default == address:
+                paths[f"/predict{tail}"] = {"post": _operation(address, model, default=True, batch=batch)}
+            paths[f"/models/{address}/predict{tail}"] = {"post": _operation(address, model, batch=batch)}
     return made
 
 
@@ -215,8 +235,8 @@ def prediction_schema(model: LiveModel) -> dict[str, Any]:
         "version": {"type": "integer"},
         "prediction": {"type": "number"} if decision.task == "regression" else {"enum": list(decision.classes)},
     }
-    if decision.task != "regression":
-        probability = {"type": "number", "minimum": 0, "maximum": 1.0000002}  # float32 softmax sums to 1 within an ulp
+    if model.is_certain:
+        probability = SHARE
         properties["probability"] = probability
         if decision.task == "binary":
             properties["score"] = probability
@@ -229,9 +249,7 @@ def prediction_schema(model: LiveModel) -> dict[str, Any]:
         }
     required = list(properties)
     example = _example(model)
-    words = ("column", "code", "message")
-    warning = replies.closed(**{word: {"type": "string"} for word in words})
-    properties["warnings"] = {"type": "array", "items": warning}
+    properties["warnings"] = WARNINGS
     properties["cached"] = {"type": "boolean"}
     return {
         "type": "object",
@@ -243,23 +261,26 @@ def prediction_schema(model: LiveModel) -> dict[str, Any]:
 
 
 def _example(model: LiveModel) -> dict[str, Any]:
-    """A reply with invented figures, so that the pages show what one looks like."""
-    decision = model.manifest.decision
-    found: dict[str, Any] = {
-        "id": "01890a5d-ac96-774b-8bce-b302099a8057",
-        "model": model.name,
-        "version": model.version,
-        "prediction": 12.5,
-    }
-    if decision.task != "regression":
-        names = decision.names()
-        winner = decision.positive if decision.task == "binary" else 0
-        share = 0.125 / (len(names) - 1)
-        found |= {"prediction": decision.classes[winner], "probability": 0.875}
-        if decision.task == "binary":
-            found["score"] = 0.875
-        found["probabilities"] = {**dict.fromkeys(names, share), names[winner]: 0.875}
-    return {**found, "warnings": [], "cached": False}
+    """The reply to the golden row."""
+    found: dict[str, Any] = msgspec.json.decode(_example_reply(model))
+    return found
+
+
+def _example_reply(model: LiveModel) -> bytes:
+    assert model.golden is not None  # a model without one is not served
+    row = EncodedRow((), NO_WARNINGS)
+    (reply,) = model.replies(["01890a5d-ac96-774b-8bce-b302099a8057"], [model.golden.outcome], [row], [False])
+    return reply
+
+
+class _Form(NamedTuple):
+    """A way to ask a model: JSON Schema and an example of what comes and of what goes."""
+
+    title: str
+    request: dict[str, Any]
+    reply: dict[str, Any]
+    asked: Any
+    answered: Any
 
 
 def _component(address: str) -> str:
@@ -267,50 +288,77 @@ def _component(address: str) -> str:
     return address.replace("@", ".")
 
 
-def _operation(address: str, model: LiveModel, *, default: bool = False) -> dict[str, Any]:
+def _forms(address: str, model: LiveModel, *, batch: bool) -> list[_Form]:
+    """The forms that an address takes; the first is the usual one."""
     row = {"$ref": f"#/components/schemas/{_component(address)}.row"}
     prediction = {"$ref": f"#/components/schemas/{_component(address)}.prediction"}
-    batch = {
-        "type": "object",
-        "properties": {"rows": {"type": "array", "items": row, "minItems": 1}},
-        "required": ["rows"],
-        "additionalProperties": False,
-    }
-    answered = {
-        "type": "object",
-        "properties": {
-            "model": {"const": model.name},
-            "version": {"type": "integer"},
-            "predictions": {"type": "array", "items": {"anyOf": [prediction, REFUSED]}},
-        },
-        "required": ["model", "version", "predictions"],
-        "additionalProperties": False,
-    }
-    example = model.example()
-    target = model.manifest.training.target
+    rows = replies.closed(rows={"type": "array", "items": row, "minItems": 1})
+    answered = replies.closed(
+        model={"const": model.name},
+        version=replies.WHOLE,
+        predictions={"type": "array", "items": {"anyOf": [prediction, REFUSED]}},
+    )
+    assert model.golden is not None
+    example, reply = model.golden.row, _example(model)
+    many = {"model": model.name, "version": model.version, "predictions": [reply]}
+    native = [_Form("batch", rows, answered, {"rows": [example]}, many)]
+    if not batch:
+        native.insert(0, _Form("row", row, prediction, example, reply))
+    if model.wire is None:
+        return native
+    named = [form._replace(title=f"native-{form.title}") for form in native]
+    return [_wire_form(model, model.wire, prediction, example, batch=batch), *named]
+
+
+def _wire_form(
+    model: LiveModel, wire: Wire, prediction: dict[str, Any], example: dict[str, Any], *, batch: bool
+) -> _Form:
+    requests = wire.schemas(model.schema.json_schema())
+    decision = model.manifest.decision
+    shapes = reply_schemas(wire.template, (model.name, model.version), model.schema, decision, prediction, WARNINGS)
+    told = Told([_example_reply(model)], 0.001)
+    if batch:
+        said = msgspec.json.decode(wire.reply.many([told], 0.001))
+        return _Form("wire-batch", requests[1], shapes[1], wire.batch_example(example), said)
+    return _Form("wire", requests[0], shapes[0], wire.example(example), msgspec.json.decode(wire.reply.one(told)))
+
+
+def _operation(address: str, model: LiveModel, *, default: bool = False, batch: bool = False) -> dict[str, Any]:
+    forms = _forms(address, model, batch=batch)
     responses: dict[str, Any] = {
         "200": {
             "description": "Predictions, each already kept in history",
-            "headers": {**HEADERS, "X-Cache": SAID["X-Cache"], "Idempotency-Replayed": SAID["Idempotency-Replayed"]},
-            "content": {"application/json": {"schema": {"anyOf": [prediction, answered]}}},
+            "headers": {
+                **HEADERS,
+                **{name: SAID[name] for name in ("X-Cache", "Idempotency-Replayed", "X-Wire-Warning")},
+            },
+            "content": _json([form.reply for form in forms], {form.title: form.answered for form in forms}),
         }
     }
     responses.update({status: _refusal(slug, description) for status, (slug, description) in REFUSALS.items()})
+    target = model.manifest.training.target
+    name = "predict" if default else f"predict_{_component(address)}"
     operation: dict[str, Any] = {
         "tags": ["predictions"],
-        "summary": f"Predict {target} with {address}" + (" (the default model)" if default else ""),
-        "operationId": "predict" if default else f"predict_{_component(address)}",
+        "summary": f"Predict {target} with {address}"
+        + (", several requests in one" if batch else "")
+        + (" (the default model)" if default else ""),
+        "operationId": f"{name}_batch" if batch else name,
         "parameters": OPTIONS,
         "requestBody": {
             "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {"anyOf": [row, batch]},
-                    "examples": {"row": {"value": example}, "batch": {"value": {"rows": [example]}}},
-                }
-            },
+            "content": _json([form.request for form in forms], {form.title: form.asked for form in forms}),
         },
         "responses": responses,
     }
+    if model.wire is not None:
+        operation["description"] = "In the form of the model's wire template; with `wire=false` in the native one."
     _need_key(operation)
     return operation
+
+
+def _json(shapes: list[dict[str, Any]], examples: dict[str, Any]) -> dict[str, Any]:
+    """A body of one of these shapes."""
+    schema = shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
+    named = {title: {"value": value} for title, value in examples.items()}
+    return {"application/json": {"schema": schema, "examples": named}}

@@ -31,6 +31,8 @@ STATUS = {
     "unsupported-media-type": 415,
     "unsupported-encoding": 415,
     "invalid-row": 422,
+    "no-answer": 422,
+    "wrong-shape": 422,
     "not-an-object": 422,
     "no-rows": 422,
     "too-many-rows": 422,
@@ -61,6 +63,8 @@ TITLES = {
     "unsupported-media-type": "The body must be JSON",
     "unsupported-encoding": "The body is packed in a way that is not known",
     "invalid-row": "The row does not fit the model",
+    "no-answer": "The model has no answer for the row",
+    "wrong-shape": "The request has another shape than the model's",
     "not-an-object": "The body must be a JSON object",
     "no-rows": "There are no rows",
     "too-many-rows": "There are too many rows",
@@ -87,16 +91,20 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     errors: list[Any] = []
 
 
+def slug(error: Exception) -> str:
+    """What an error is called outside."""
+    return error.slug if isinstance(error, RowcastError) and error.slug in STATUS else "internal"
+
+
 def problem(error: Exception, request_id: str) -> Problem:
     """What the caller may know of an error; a fault of ours shows nothing but the request's id."""
-    if isinstance(error, RowcastError) and error.slug in STATUS:
-        slug, detail = error.slug, error.message
-    else:
-        slug, detail = "internal", "The request was not answered; its id leads to the reason in the server's log."
+    name, detail = slug(error), str(error)
+    if name == "internal":
+        detail = "The request was not answered; its id leads to the reason in the server's log."
     return Problem(
-        f"urn:rowcast:error:{slug}",
-        TITLES[slug],
-        STATUS.get(slug, 500),
+        f"urn:rowcast:error:{name}",
+        TITLES[name],
+        STATUS.get(name, 500),
         detail,
         f"urn:rowcast:request:{request_id}",
         list(error.problems) if isinstance(error, InvalidRows) else [],

@@ -30,23 +30,33 @@ def components() -> dict[str, Any]:
             schema["additionalProperties"] = False
     label = {"type": ["string", "number", "boolean", "null"]}
     number = {"type": "number"}
-    found["Model"] = closed(
-        name=TEXT,
-        version=WHOLE,
-        digest=TEXT,
-        default=FLAG,
-        task={"enum": ["binary", "multiclass", "regression"]},
-        classes={"type": "array", "items": label},
-        positive=label,
-        threshold={"type": ["number", "null"]},
-        target=TEXT,
-        created=TEXT,
-        metric=TEXT,
-        score=number,
-        holdout={"type": "object"},
-        parity=_reference("Parity"),
-        columns={"type": "array", "items": _reference("Column")},
-        schema={"type": "object"},
+    model: dict[str, Any] = {
+        "name": TEXT,
+        "version": WHOLE,
+        "digest": TEXT,
+        "default": FLAG,
+        "task": {"enum": ["binary", "multiclass", "regression"]},
+        "classes": {"type": "array", "items": label},
+        "positive": label,
+        "threshold": {"type": ["number", "null"]},
+        "target": TEXT,
+        "created": TEXT,
+        "metric": TEXT,
+        "score": number,
+        "holdout": {"type": "object"},
+        "parity": _reference("Parity"),
+        "columns": {"type": "array", "items": _reference("Column")},
+        "schema": {"type": "object"},
+    }
+    found["Model"] = closed(**model)
+    found["DefaultModel"] = closed(
+        **model,
+        model_name=TEXT,
+        model_type={"enum": ["classification", "regression"]},
+        input_shape={"type": "array", "items": {"type": ["integer", "null"]}},
+        output_classes=WHOLE,
+        features={"type": "array", "items": TEXT},
+        class_names={"type": "array", "items": TEXT},
     )
     return found
 
@@ -65,7 +75,7 @@ def _replies() -> dict[str, Any]:
     names = {"type": "array", "items": TEXT}
     return {
         "/models": closed(models={"type": "array", "items": model}),
-        "/models/info": model,
+        "/models/info": _reference("DefaultModel"),
         "/models/{name}": model,
         "/models/reload": _reference("Reload"),
         "/predictions": closed(predictions={"type": "array", "items": record}, next={"type": ["string", "null"]}),

@@ -6,9 +6,11 @@ from rowcast.wiring.history import (
     index_history,
     indexer_command,
     indexer_is_running,
+    newest_moment,
     store,
     store_folder,
 )
+from rowcast.wiring.imports import Imported, describe_foreign, import_model, take_up
 from rowcast.wiring.logs import configure_logging
 from rowcast.wiring.models import (
     check_table,
@@ -19,6 +21,7 @@ from rowcast.wiring.models import (
     registry,
     report,
     score_table,
+    served,
     train,
 )
 from rowcast.wiring.server import (
@@ -35,17 +38,20 @@ from rowcast.wiring.server import (
 )
 
 __all__ = [
+    "Imported",
     "Place",
     "Server",
     "application",
     "board",
     "check_table",
     "configure_logging",
+    "describe_foreign",
     "erase_history",
     "gate",
     "has_key",
     "has_models",
     "history",
+    "import_model",
     "index_history",
     "indexer_command",
     "indexer_is_running",
@@ -53,13 +59,16 @@ __all__ = [
     "live_model",
     "model_by_digest",
     "name_to_train",
+    "newest_moment",
     "protocol",
     "registry",
     "report",
     "score_table",
+    "served",
     "server",
     "store",
     "store_folder",
+    "take_up",
     "train",
     "try_bundle",
 ]

@@ -44,6 +44,14 @@ def history(settings: Settings) -> History:
     return History(store(settings), FolderSpool(settings.journal_folder))
 
 
+def newest_moment(settings: Settings) -> int | None:
+    """When the newest entry of the store was made, in UTC microseconds."""
+    from rowcast.domain.chain import decode_head
+
+    found = store(settings).latest(1)
+    return decode_head(found[0].sealed.head).at if found else None
+
+
 def indexer_command() -> list[str]:
     """How a server starts its indexer."""
     return [sys.executable, "-m", "rowcast.cli", "indexer"]

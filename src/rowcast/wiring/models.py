@@ -45,6 +45,13 @@ def name_to_train(settings: Settings) -> str:
     return names.pop()
 
 
+def served(settings: Settings) -> list[Reference]:
+    """The versions that a server of these settings begins with."""
+    from rowcast.serving import selection
+
+    return list(selection.served(registry(settings), settings.models).values())
+
+
 def live_model(settings: Settings, reference: str) -> LiveModel:
     """One published model, loaded and proven."""
     from rowcast.adapters.onnx import open_graph
@@ -151,6 +158,7 @@ def _training_data(
     from rowcast.adapters.folder import check_name, name_from
     from rowcast.training import cost
     from rowcast.training.story import Options
+    from rowcast.wiring import template
 
     if target is None and target_file is None:
         raise SettingsError("say with --target which column to predict")
@@ -161,4 +169,6 @@ def _training_data(
         table, target = tables.with_target(table, tables.read(target_file), target)
     if options.get("cost") is not None:
         options = {**options, "cost": cost.read(options["cost"])}
+    if options.get("wire") is not None:
+        options = {**options, "wire": template.read(options["wire"])}
     return table, Options(target=str(target), name=chosen, **options)

@@ -8,11 +8,13 @@ import sys
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rowcast.errors import BundleError, SettingsError
 from rowcast.ports import Reference, RegistryWriter
+from rowcast.wiring import imports
 from rowcast.wiring.history import history, indexer_command, store, store_folder
 from rowcast.wiring.models import registry
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from rowcast.serving.deployment import Deployment
     from rowcast.settings import Settings
     from rowcast.web.access import Gate
-    from rowcast.web.edge import Edge
+    from rowcast.web.edge import ASGIApp
     from rowcast.web.lifecycle import Application
     from rowcast.web.protocol import Connection
 
@@ -80,7 +82,7 @@ def application(settings: Callable[[], Settings]) -> Application:
 class Server(NamedTuple):
     """A server process before its first request."""
 
-    app: Edge
+    app: ASGIApp
     deployment: Deployment
     drain: Callable[[], None]
 
@@ -115,9 +117,11 @@ def server(settings: Settings, place: Place | None = None) -> Server:
     from rowcast.web.app import Health, cold_app
     from rowcast.web.edge import Bounds, Edge
     from rowcast.web.lifecycle import Indexer, Lifecycle
-    from rowcast.web.member import Member
+    from rowcast.web.member import Member, log_drops
     from rowcast.web.repeats import Once
     from rowcast.web.watch import MEBIBYTE, Watch
+    from rowcast.web.watched import Watched, hearing
+    from rowcast.wiring import telemetry
 
     models = registry(settings)
     with ExitStack() as undo:
@@ -128,7 +132,13 @@ def server(settings: Settings, place: Place | None = None) -> Server:
         undo.callback(slot.close)
         spool = FolderSpool(settings.journal_folder)
         counts = SharedCounts(shared.folder, place.worker) if place else OwnCounts()
-        metrics = Metrics(counts, spool.backlog, shared.workers)
+        take_up = partial(imports.take_up, settings)
+        if place is None:  # else the supervisor's parent has done it
+            log_drops(take_up())
+        metrics = Metrics(counts, spool.backlog, shared.workers, old_names=settings.metrics_aliases)
+        spans = telemetry.spans(settings)
+        watched = settings.access_log or spans is not None
+        listen = hearing(metrics.listen) if watched else metrics.listen
         follower = Follower(
             models,
             settings.models,
@@ -143,7 +153,7 @@ def server(settings: Settings, place: Place | None = None) -> Server:
         deployment = Deployment(followed.models, default)
         journal = FileJournal(settings.journal_folder, lambda: uuid.uuid4().hex, settings.durability)
         undo.callback(journal.close)
-        predictor = Predictor(
+        predictor = (telemetry.NotingPredictor if watched else Predictor)(
             deployment,
             journal,
             metrics.listen,
@@ -155,17 +165,26 @@ def server(settings: Settings, place: Place | None = None) -> Server:
         native = NativeApi(predictor, max_rows=settings.max_rows)
         watch = Watch(journal, predictor.hold, _free_bytes(settings), settings.min_free_mb * MEBIBYTE)
         health = Health({"history": _store_check(settings), "disk": watch.check})
-        member = Member(shared, slot, deployment, follower, models.generation, native.refresh)
+        retake = partial(take_up, again=True)
+        member = Member(shared, slot, deployment, follower, models.generation, native.refresh, retake, predictor.queue)
+        metrics.prepare = member.show_queue
+        pusher = telemetry.pusher(settings, metrics, shared, place.worker if place else 0)
         cold = cold_app(deployment, history(settings), health, member, metrics.exposition)
         indexer = None if place else Indexer(indexer_command(), settings.for_child(), settings.journal_folder)
+
+        def begin() -> None:
+            member.begin(generation, asked, followed)
+            if pusher is not None:
+                pusher.start()
+
         lifecycle = Lifecycle(
-            health, journal, indexer, member, watch, lambda: member.begin(generation, asked, followed), end
+            health, journal, indexer, member, watch, begin, end, [part for part in (pusher, spans) if part]
         )
         edge = Edge(
             native.routes,
             cold,
             lifecycle,
-            metrics.listen,
+            listen,
             gate(settings),
             Once(SqliteRepeats(settings.repeats_file), settings.idempotency_seconds),
             Bounds(settings.max_body_bytes, settings.max_wait_seconds),
@@ -173,7 +192,8 @@ def server(settings: Settings, place: Place | None = None) -> Server:
             request_id_prefix=secrets.token_hex(6),
         )
         undo.pop_all()
-    return Server(edge, deployment, lifecycle.drain)
+    app = edge if not watched else Watched(edge, access_log=settings.access_log, spans=spans)
+    return Server(app, deployment, lifecycle.drain)
 
 
 def _default_model(settings: Settings, names: list[str]) -> str | None:

@@ -1,0 +1,84 @@
+"""Requests and replies in the form of a model's wire template; all else is the native dialect's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Sequence
+
+import structlog
+
+from rowcast.domain.wire import Asked, Wire
+from rowcast.domain.wire_reply import Told
+from rowcast.serving.deployment import LiveModel
+from rowcast.serving.predictor import Ask, Predictor, Row
+from rowcast.web.edge import Request
+
+SOURCE = "wire"
+HIT, MISS = (b"x-cache", b"hit"), (b"x-cache", b"miss")
+MENDED = b"x-wire-warning"
+
+log = structlog.get_logger("rowcast.web")
+
+
+class WireApi:
+    """`/predict` and `/predict/batch` of models with a template."""
+
+    def __init__(self, predictor: Predictor, *, max_rows: int) -> None:
+        self._predictor = predictor
+        self._max_rows = max_rows
+
+    async def predict(self, model: LiveModel, wire: Wire, request: Request, ask: Ask, *, cache: bool) -> bytes:
+        """One request. HOT."""
+        started = time.perf_counter()
+        asked = wire.read(request.body, self._max_rows)
+        if len(asked.rows) == 1 and not (self._predictor.caching and cache and asked.use_cache):
+            ((encoded, received),) = asked.rows
+            replies: Sequence[bytes] = (await self._predictor.predict(model, Row(encoded, received), ask),)
+        else:
+            replies = await self._many(model, [asked], request, ask, cache=cache)
+        if asked.filled or asked.ignored:
+            _warn(model, request, asked.filled, asked.ignored)
+        return wire.reply.one(Told(replies, time.perf_counter() - started))
+
+    async def batch(self, model: LiveModel, wire: Wire, request: Request, ask: Ask, *, cache: bool) -> bytes:
+        """Several requests in one body, answered together."""
+        started = time.perf_counter()
+        asked = wire.read_batch(request.body, self._max_rows)
+        replies = iter(await self._many(model, asked, request, ask, cache=cache))
+        filled, ignored = sum(one.filled for one in asked), sum(one.ignored for one in asked)
+        if filled or ignored:
+            _warn(model, request, filled, ignored)
+        seconds = time.perf_counter() - started
+        return wire.reply.many([Told([next(replies) for _ in one.rows], seconds) for one in asked], seconds)
+
+    def _many(
+        self, model: LiveModel, asked: Sequence[Asked], request: Request, ask: Ask, *, cache: bool
+    ) -> Awaitable[Sequence[bytes]]:
+        """The native replies to all rows, in order."""
+        rows = [(Row(encoded, received, ttl=one.ttl), one.use_cache) for one in asked for encoded, received in one.rows]
+        if request.caller.meter is not None:
+            # One was taken when the request came in.
+            request.caller.meter.spend(len(rows) - 1, time.perf_counter(), len(rows))
+        if cache and self._predictor.caching and any(may for _, may in rows):
+            return self._recalled(model, rows, request, ask)
+        return self._predictor.predict_all(model, [row for row, _ in rows], ask)
+
+    async def _recalled(
+        self, model: LiveModel, rows: Sequence[tuple[Row, bool]], request: Request, ask: Ask
+    ) -> Sequence[bytes]:
+        known = iter(await self._predictor.recall(model, [row for row, may in rows if may]))
+        looked = [next(known) if may else row for row, may in rows]
+        request.notes = [*request.notes, HIT if all(row.known for row in looked) else MISS]
+        return await self._predictor.predict_all(model, looked, ask)
+
+
+def _warn(model: LiveModel, request: Request, filled: int, ignored: int) -> None:
+    """Say that the template mended the request: in the reply and in the log, without names or values of the caller."""
+    request.notes = [*request.notes, (MENDED, b"filled=%d, ignored=%d" % (filled, ignored))]
+    log.warning(
+        "a request was mended by its wire template",
+        model=model.name,
+        request_id=request.request_id,
+        filled=filled,
+        ignored=ignored,
+    )

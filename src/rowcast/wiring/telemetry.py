@@ -1,0 +1,59 @@
+"""What a server tells others about itself: pushed metrics, spans, a line a request. Imported by servers alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rowcast.serving.deployment import LiveModel
+from rowcast.serving.predictor import Ask, Predictor, Row
+from rowcast.web.watched import note_rows
+
+if TYPE_CHECKING:
+    from rowcast.adapters.board import Board
+    from rowcast.adapters.otel import Spans
+    from rowcast.adapters.prometheus import Metrics
+    from rowcast.adapters.pushgateway import Pusher
+    from rowcast.settings import Settings
+
+ALIVE = ("ready", "draining")
+
+
+class NotingPredictor(Predictor):
+    """Tells the request at hand which model was asked for how many rows."""
+
+    def _wait(self, model: LiveModel, rows: Sequence[Row], ask: Ask, alone: bool) -> asyncio.Future[Any]:
+        note_rows(model.name, model.version, len(rows))
+        return super()._wait(model, rows, ask, alone)
+
+
+def spans(settings: Settings) -> Spans | None:
+    """Who makes spans, when somebody wants them."""
+    if settings.otel_endpoint is None:
+        return None
+    from rowcast.adapters.otel import Spans
+
+    return Spans(settings.otel_endpoint, settings.otel_ratio)
+
+
+def push_target(settings: Settings) -> tuple[str, tuple[str, str] | None]:
+    """Where metrics are pushed, and as whom."""
+    from rowcast.adapters.pushgateway import push_url
+
+    name, password = settings.push_username, settings.push_password
+    auth = (name, password.get_secret_value()) if name is not None and password is not None else None
+    return push_url(settings.push_gateway or "", settings.push_job), auth
+
+
+def pusher(settings: Settings, metrics: Metrics, board: Board, number: int) -> Pusher | None:
+    """Who pushes metrics: the first worker that lives, and whoever ends last."""
+    if settings.push_gateway is None:
+        return None
+    from rowcast.adapters.pushgateway import Pusher
+
+    def mine() -> bool:
+        alive = [worker.worker for worker in board.workers() if worker.state in ALIVE]
+        return alive[:1] in ([], [number])
+
+    return Pusher(*push_target(settings), settings.push_seconds, metrics.exposition, mine)

@@ -1,0 +1,83 @@
+"""Wire templates and metadata as people write them: a mapping in memory, JSON text, or a YAML, TOML or JSON file."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from rowcast.errors import SettingsError
+
+MOST_BYTES: Final = 1024 * 1024
+# YAML 1.2's core schema: what JSON writes without quotes is no text; `no`, `on` and 0420 are.
+SCALARS: Final = (
+    ("tag:yaml.org,2002:null", r"^(?:null|~|)$", ["n", "~", ""]),
+    ("tag:yaml.org,2002:bool", r"^(?:true|false)$", list("tf")),
+    ("tag:yaml.org,2002:int", r"^-?(?:0|[1-9][0-9]*)$", list("-0123456789")),
+    ("tag:yaml.org,2002:float", r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$", list("-0123456789")),
+)
+
+
+def read(source: str | Path | Mapping[str, Any], what: str = "wire template") -> dict[str, Any]:
+    """The content; SettingsError names the file and what is wrong with it."""
+    if isinstance(source, Mapping):
+        return dict(source)
+    if isinstance(source, str) and source.lstrip().startswith("{"):
+        return _mapping(_parsed(json.loads, source, what), what)
+    path = Path(source)
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise SettingsError(f"{path} must end in {', '.join(READERS)} to be read as a {what}")
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise SettingsError(f"{path} is larger than {MOST_BYTES} bytes; that is no {what}")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} is not UTF-8") from None
+    return _mapping(_parsed(reader, text, str(path)), str(path))
+
+
+def _parsed(reader: Callable[[str], Any], text: str, what: str) -> Any:
+    try:
+        return reader(text)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{what}: {error}") from None
+
+
+def _mapping(found: Any, what: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise SettingsError(f"{what} must be a mapping of names to values")
+    return found
+
+
+def _yaml(text: str) -> Any:
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        raise SettingsError("a YAML file needs PyYAML; install rowcast[train], or write TOML or JSON") from None
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+        """Plain scalars as JSON means them."""
+
+        yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - yaml wants it here
+
+    for tag, pattern, first in SCALARS:
+        Loader.add_implicit_resolver(tag, re.compile(pattern), first)
+    try:
+        return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader that knows fewer words
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "it is not YAML"
+        raise ValueError(f"line {mark.line + 1}: {problem}" if mark else str(problem)) from None
+
+
+READERS: Final[Mapping[str, Callable[[str], Any]]] = {
+    ".yaml": _yaml,
+    ".yml": _yaml,
+    ".toml": tomllib.loads,
+    ".json": json.loads,
+}

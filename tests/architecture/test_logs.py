@@ -1,0 +1,75 @@
+"""The scan of all log lines finds what it is for: a planted leak fails the session it is planted in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import logs
+
+TESTS = Path(__file__).resolve().parents[1]
+SENDS = """
+import httpx
+from support import logs
+
+def test_that_sends_a_row_and_finds_nothing_wrong(tmp_path):
+    answer = lambda request: httpx.Response(200)
+    with httpx.Client(transport=httpx.MockTransport(answer), base_url="http://rowcast.test") as client:
+        row = {"income": 73519.25, "name": "Ottilie Hablützel"}
+        client.post("/predict", json=row, headers={"x-api-key": "sesame-open-up"})
+    with logs.opened(tmp_path / "server.log") as log:
+        log.write(%r.encode())
+    (tmp_path / "server.log").unlink()
+"""
+
+
+def session(folder: Path, logged: str) -> subprocess.CompletedProcess[str]:
+    """A run of pytest whose only test sends a row and has a server log this."""
+    (folder / "test_planted.py").write_text(SENDS % logged)
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "support.logs", "-p", "no:cacheprovider", str(folder)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "leak",
+    ["income was 73519.25", "refused Ottilie Hablützel", '{"key": "sesame-open-up"}', "Authorization: Basic eA=="],
+)
+def test_a_planted_leak_fails_the_session(tmp_path: Path, leak: str) -> None:
+    finished = session(tmp_path, f'{{"event": "ready"}}\n{leak}\n')
+
+    assert "1 passed" in finished.stdout
+    assert "2 log lines scanned, 1 with something" in finished.stdout
+    assert leak in finished.stdout
+    assert finished.returncode == 1
+
+
+def test_a_session_without_leaks_passes(tmp_path: Path) -> None:
+    finished = session(tmp_path, '{"event": "head", "seq": 7351925, "timestamp": "2026-11-21T14:36:54.735192Z"}\n')
+
+    assert "1 log lines scanned, 0 with something" in finished.stdout
+    assert finished.returncode == 0, finished.stdout
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"the value {logs.CANARY_NUMBER} is odd",
+        "918,273,645",
+        logs.CANARY.upper(),
+        "Bearer abc",
+        '{"authorization": "x"}',
+        "rk_a1b2c3_SGVsbG8",
+    ],
+)
+def test_canaries_and_keys_are_found_in_every_spelling(line: str) -> None:
+    assert logs.leaks(line)

@@ -1,0 +1,205 @@
+"""Foreign ONNX files: imported by a command, dropped into the models folder, and asked as their old clients ask."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from support import servers
+from support.servers import rowcast
+from support.waiting import eventually
+
+FEATURES = [f"feature_{number}" for number in range(10)]
+METADATA = {
+    "model_name": "your_model",
+    "model_type": "classification",
+    "input_shape": [None, 10],
+    "output_classes": 3,
+    "features": FEATURES,
+    "class_names": ["class_0", "class_1", "class_2"],
+}
+ROW = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
+
+
+def onnx_file(path: Path, *nodes: Any, seed: int = 0) -> Path:
+    """Ten columns into `label` and `probabilities` of three classes."""
+    weights = numpy_helper.from_array(np.random.default_rng(seed).normal(size=(10, 3)).astype(np.float32), "w")
+    made = [
+        helper.make_node("MatMul", ["float_input", "w"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["probabilities"], axis=1),
+        helper.make_node("ArgMax", ["s"], ["label"], axis=1, keepdims=0),
+        *nodes,
+    ]
+    info = helper.make_tensor_value_info
+    outputs = [info("label", TensorProto.INT64, ["N"]), info("probabilities", TensorProto.FLOAT, ["N", 3])]
+    graph = helper.make_graph(made, "g", [info("float_input", TensorProto.FLOAT, ["N", 10])], outputs, [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def drop(tmp_path: Path) -> Path:
+    """A models folder with one graph and its metadata."""
+    folder = tmp_path / "drop"
+    folder.mkdir()
+    onnx_file(folder / "your_model.onnx")
+    (folder / "model_metadata.json").write_text(json.dumps(METADATA))
+    return folder
+
+
+def test_a_dropped_model_is_served_as_its_clients_know_it(tmp_path: Path, drop: Path) -> None:
+    settings = {"MODEL_PATH": str(drop), "ROWCAST_CACHE": "true"}
+    with servers.running(tmp_path, settings=settings) as server, server.client() as client:
+        body = {"data": [ROW, [value + 1 for value in ROW]], "use_cache": True, "cache_ttl": 3600}
+        first, again = client.post("/predict", json=body).json(), client.post("/predict", json=body).json()
+        batch = client.post("/predict/batch", json={"requests": [{"data": [ROW]}, {"data": [ROW, ROW]}]}).json()
+        info = client.get("/models/info").json()
+
+        assert all(prediction in (0, 1, 2) for prediction in first["predictions"])
+        assert [len(shares) for shares in first["probabilities"]] == [3, 3]
+        assert first["model_info"]["input_shape"] == [2, 10]
+        assert first["model_info"]["model_name"] == "your_model"
+        assert [reply["model_info"]["cached"] for reply in (first, again)] == [False, True]
+        assert {**again, "model_info": 0} == {**first, "model_info": 0}
+        assert [one["predictions"] for one in batch["predictions"]] == [
+            first["predictions"][:1],
+            first["predictions"][:1] * 2,
+        ]
+        assert {key: info[key] for key in METADATA} == METADATA
+        assert client.post("/predict", json=client.get("/sample").json()).status_code == 200
+        row = dict(zip(FEATURES, ROW, strict=True))
+        native = client.post("/predict?wire=false", json=row).json()
+        assert native["prediction"] == METADATA["class_names"][first["predictions"][0]]
+        eventually(lambda: len(client.get("/predictions").json()["predictions"]) == 9)
+    replayed = json.loads(rowcast("replay", "--json", "--home", tmp_path, cwd=tmp_path).stdout)
+    assert (replayed["equal"], replayed["entries"]) == (9, 9)
+
+
+def test_reload_takes_up_what_is_new_and_says_what_is_wrong(tmp_path: Path, drop: Path) -> None:
+    settings = {"ROWCAST_MODELS_DIR": str(drop)}
+    with servers.running(tmp_path, settings=settings) as server, server.client() as client:
+        assert client.post("/models/reload").json()["imports"] == [
+            {"file": "your_model.onnx", "model": "your_model", "version": 1, "error": ""}
+        ]
+        onnx_file(drop / "second.onnx", seed=1)
+        (drop / "second_metadata.json").write_text(json.dumps({"features": FEATURES}))
+        broken = drop / "broken.onnx"
+        broken.write_bytes((drop / "second.onnx").read_bytes()[:-50])
+        (drop / "broken_metadata.json").write_text("{}")
+        onnx_file(drop / "custom.onnx", helper.make_node("Evil", ["s"], ["t"], domain="com.evil"))
+        reply = client.post("/models/reload")
+
+        assert reply.status_code == 409
+        found = {one["file"]: one for one in reply.json()["imports"]}
+        assert "was cut off" in found["broken.onnx"]["error"]
+        assert "operators of 'com.evil'" in found["custom.onnx"]["error"]
+        assert (found["second.onnx"]["model"], found["second.onnx"]["error"]) == ("second", "")
+        assert client.post("/models/second/predict", json=dict(zip(FEATURES, ROW, strict=True))).status_code == 200
+        assert client.post("/models/your_model/predict", json={"data": [ROW]}).status_code == 200
+
+        (drop / "custom.onnx").unlink()
+        onnx_file(broken, seed=2)
+        mended = client.post("/models/reload")
+        assert (mended.status_code, mended.json()["status"]) == (200, "ok")
+        assert {model["name"]: model["version"] for model in client.get("/models").json()["models"]} == {
+            "your_model": 1,
+            "second": 1,
+            "broken": 1,
+        }
+        onnx_file(drop / "your_model.onnx", seed=3)
+        client.post("/models/reload")
+        assert client.get("/models/your_model").json()["version"] == 2
+
+
+def test_workers_share_what_is_imported(tmp_path: Path, drop: Path) -> None:
+    settings = {"ROWCAST_MODELS_DIR": str(drop)}
+    with servers.running(tmp_path, "--workers", "2", settings=settings) as server, server.client() as client:
+        assert client.post("/models/reload").json()["status"] == "ok"
+        assert client.get("/models/your_model").json()["version"] == 1
+
+
+def test_a_graph_is_imported_by_a_command(tmp_path: Path) -> None:
+    path = onnx_file(tmp_path / "m.onnx")
+    (tmp_path / "meta.json").write_text(json.dumps({**METADATA, "model_name": "Iris Model"}))
+    (tmp_path / "wire.yaml").write_text("labels: {class_0: zero}\nreply: {is: $label}\n")
+    table = tmp_path / "rows.csv"
+    table.write_text("\n".join([",".join(FEATURES), *(",".join(map(str, np.arange(10) + at)) for at in range(40))]))
+
+    done = rowcast(
+        *["models", "import", path, "--metadata", tmp_path / "meta.json", "--wire", tmp_path / "wire.yaml"],
+        *["--data", table, "--home", tmp_path],
+        cwd=tmp_path,
+    )
+    again = rowcast("models", "import", path, "--name", "plain", "--json", "--home", tmp_path, cwd=tmp_path)
+    scored = rowcast("predict", "plain", table, "--out", tmp_path / "out.csv", "--home", tmp_path, cwd=tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "read as probabilities" in done.stdout
+    assert "published iris-model@1 (multiclass)" in done.stdout
+    assert json.loads(again.stdout)["columns"] == FEATURES
+    assert scored.returncode == 0, scored.stderr
+    bundle = json.loads((tmp_path / "models" / "iris-model" / "1" / "bundle.json").read_text())
+    assert bundle["schema"]["columns"][3]["low"] == 3.0
+    assert bundle["schema"]["columns"][3]["high"] == 42.0
+    assert bundle["wire"]["reply"] == {"is": "$label"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["none.onnx"], "No such file"),
+        (["m.pkl"], "must end in .onnx"),
+        (["m.onnx", "--metadata", "bad.json"], "bad.json: Expecting"),
+        (["m.onnx", "--metadata", "few.json"], "features names 1 columns; the graph takes 10"),
+        (["m.onnx", "--wire", "bad.yaml"], r"reply.is: there is no $labl here"),
+        (["m.onnx", "--data", "table.csv"], "does not fit the graph"),
+        (["m.onnx", "--name", "Not A Name"], "cannot name a model"),
+        (["text.onnx"], "no ONNX model"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path: Path, arguments: list[str], said: str) -> None:
+    onnx_file(tmp_path / "m.onnx")
+    for name, text in (
+        ("m.pkl", ""),
+        ("bad.json", "{"),
+        ("few.json", '{"features": ["a"]}'),
+        ("bad.yaml", "reply: {is: $labl}"),
+        ("table.csv", ",".join(FEATURES) + "\n" + ",".join("x" * 10) + "\n"),
+        ("text.onnx", "hello, I am no graph"),
+    ):
+        (tmp_path / name).write_text(text)
+
+    done = rowcast("models", "import", *arguments, "--home", tmp_path, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "models" / "m").exists()
+
+
+def test_a_graph_that_grows_or_never_ends_is_refused(tmp_path: Path) -> None:
+    from support import models
+
+    (tmp_path / "hungry.onnx").write_bytes(models.hungry_graph(2))
+    (tmp_path / "endless.onnx").write_bytes(models.endless_graph(2))
+    settings = {"ROWCAST_TRIAL_SECONDS": "4", "ROWCAST_TRIAL_MEMORY_MB": "512"}
+
+    for name, said in (("hungry", "cannot be"), ("endless", "took more than 4 s")):
+        done = rowcast("models", "import", f"{name}.onnx", "--home", tmp_path, cwd=tmp_path, settings=settings)
+        assert done.returncode == 2
+        assert said in done.stderr
+    shutil.rmtree(tmp_path / "models", ignore_errors=True)
+
+
+def test_the_number_of_nodes_is_a_setting(tmp_path: Path) -> None:
+    path = onnx_file(tmp_path / "m.onnx")
+
+    done = rowcast("models", "import", path, cwd=tmp_path, settings={"ROWCAST_MAX_MODEL_NODES": "2"})
+    assert "more than 2 nodes (setting max_model_nodes)" in done.stderr
