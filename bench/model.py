@@ -12,7 +12,9 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rowcast import tables
+import msgspec
+
+from rowcast import bundle, tables
 from rowcast.adapters.folder import FolderRegistry
 from rowcast.adapters.onnx import open_graph
 from rowcast.training import candidates, run
@@ -30,8 +32,26 @@ class TwoHundredTrees(Boosting):
         return super().fit(rows, {**params, "rounds": TREES}, setting)
 
 
+# Every part of a template that costs a request something: names of its own, a tree to fill, labels of its own. Two
+# columns change their names, so that the bodies of the native server do.
+WIRE = {
+    "request": {"rename": {"residential_assets": "bank_assets", "bank_assets": "residential_assets"}},
+    "labels": {"Approved": "approved", "Rejected": "rejected"},
+    "reply": {"approval_status": "$label", "confidence": "$probability"},
+}
+
+
+def publish_wired(folder: Path, home: Path) -> None:
+    """The same model, with a wire template."""
+    opened = bundle.verify(folder)
+    manifest = msgspec.structs.replace(opened, wire=WIRE)
+    files = {name: (folder / name).read_bytes() for name in opened.files}
+    registry = FolderRegistry(home / "models")
+    registry.publish("loans", lambda staging: bundle.pack(staging, manifest, files) and None, "champion")
+
+
 def main(table: str, home: str) -> None:
-    """Train and publish as `loans`."""
+    """Train and publish as `loans`; and with a wire template in HOME-wire."""
     candidates.CANDIDATES["boosting"] = TwoHundredTrees()
     options = Options(target="loan_status", name="loans", candidates=("boosting",), trials=1, positive="Approved")
     registry = FolderRegistry(Path(home) / "models")
@@ -43,6 +63,7 @@ def main(table: str, home: str) -> None:
         now=datetime.now(UTC),
         progress=lambda event: None,
     )
+    publish_wired(Path(result.path), Path(f"{home}-wire"))
     print(result.path)
 
 

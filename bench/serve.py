@@ -1,4 +1,5 @@
-"""`make bench-serve`: what a prediction costs, against a raw JSON echo (the floor) and plain FastAPI + ONNX Runtime.
+"""`make bench-serve`: what a prediction costs, against a raw JSON echo (the floor) and plain FastAPI + ONNX Runtime;
+and what a wire template adds.
 
 The answering process of each runs under uvicorn with uvloop, httptools and no access log, alone on one core; wrk and
 Rowcast's indexer have the other. Rowcast asks for an API key with a quota and records who asked. They are measured
@@ -12,6 +13,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,7 +35,7 @@ FRESH = "annual_income"
 """The column that gets a fresh number in every request ..."""
 FIRST, LAST = 100_000, 999_998
 """... of six digits. As many as have no divisor in common with the number of rows: no body comes twice."""
-NAMES = ("floor", "plain", "rowcast")
+NAMES = ("floor", "plain", "rowcast", "wire")
 QUOTA = "999999999/1s"
 BIN = Path(sys.executable).parent
 
@@ -76,10 +78,10 @@ def main() -> int:
             started = servers(home, bundle, key)
             for server in started:
                 stack.enter_context(running(server, sample))
-            compare(started[1:], bodies)
+            compare(started[1:3], bodies)
             measures = list(measured(started, options, bodies, console))
             memory = {server.name: server.memory() for server in started}
-            answers = counted_answers(started[-1])
+            answers = counted_answers(started[2])
         kept = history(home)
     checks = judged(measures, starts, memory, answers, kept)
     show(console, measures, starts, memory, checks)
@@ -138,6 +140,7 @@ def make_key(home: Path) -> str:
     """A key with a tenant and a quota that the load never reaches."""
     words = ["keys", "create", "bench", "--scope", "predict,read", "--quota", QUOTA, "--json"]
     key: str = json.loads(rowcast(home, *words))["key"]
+    shutil.copy(home / "home" / "keys.json", home / "home-wire" / "keys.json")
     return key
 
 
@@ -178,6 +181,15 @@ def servers(home: Path, bundle: Path, key: str) -> list[Server]:
             18203,
             "/predict",
             {"ROWCAST_HOME": str(home / "home")},
+            log,
+            key,
+        ),
+        Server(
+            "wire",
+            [str(BIN / "rowcast"), "serve", "--port", "18204"],
+            18204,
+            "/predict",
+            {"ROWCAST_HOME": str(home / "home-wire")},
             log,
             key,
         ),
@@ -285,6 +297,11 @@ def judged(
                 at(lambda m: m["floor"].cpu_us / m["rowcast"].cpu_us),
                 least=least,
                 aim=aim,
+            ),
+            Check(
+                f"CPU of a wire template / native CPU, {label}",
+                at(lambda m: m["wire"].cpu_us / m["rowcast"].cpu_us),
+                most=1.1,
             ),
             Check(f"requests/s against plain, {label}", at(lambda m: m["rowcast"].rps / m["plain"].rps), least=3.0),
             Check(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,19 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, text: st
         template.read(path)
     with pytest.raises(SettingsError, match="No such file"):
         template.read(tmp_path / "none.json")
+
+
+def test_every_template_of_the_reference_fits_a_model() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "wire.md").read_text(encoding="utf-8")
+    found = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    schema = Schema(tuple(Column(name=name, kind="number") for name in ("annual_income", "loan_amount")))
+    decision = Decision(task="binary", classes=("Approved", "Rejected"))
+    words = re.findall(r"`(\$[a-z_]+)`", page)
+
+    assert len(found) == 5
+    for text in found:
+        made = wire(template.READERS[".yaml"](text), decision, schema)
+        body = made.example({"annual_income": 1.0, "loan_amount": 2.0})
+        assert len(made.read(json.dumps(body).encode(), 10).rows) == 1
+    for word in set(words) - {"$rows", "$requests", "$reply"}:
+        wire({"reply": word}, decision, schema)
