@@ -42,9 +42,20 @@ ALIASES: Mapping[str, Alias] = {
     "MODEL_PATH": Alias("models_dir"),
     "LOG_LEVEL": Alias(
         "log_level",
-        {"debug": "debug", "info": "info", "warning": "warning", "warn": "warning", "error": "error"},
+        {
+            **dict.fromkeys(("debug", "trace"), "debug"),
+            **dict.fromkeys(("info", "notice"), "info"),
+            **dict.fromkeys(("warning", "warn"), "warning"),
+            **dict.fromkeys(("error", "critical", "fatal"), "error"),
+        },
     ),
-    "ENV": Alias("log_format", {"production": "json", "development": "text"}),
+    "ENV": Alias(
+        "log_format",
+        {
+            **dict.fromkeys(("production", "prod", "staging"), "json"),
+            **dict.fromkeys(("development", "dev", "local", "test"), "text"),
+        },
+    ),
     "PROM_PUSHGATEWAY": Alias("push_gateway"),
     "PROM_USERNAME": Alias("push_username"),
     "PROM_API_KEY": Alias("push_password"),
@@ -77,7 +88,8 @@ def _aliased() -> dict[str, tuple[str, str]]:
     found = {}
     for variable, alias in ALIASES.items():
         given = os.environ.get(variable, "").strip()
-        if given:
+        # To a POSIX shell, ENV is the path of a file that it reads when it starts.
+        if given and not (variable == "ENV" and "/" in given):
             value = given if alias.words is None else alias.words.get(given.lower(), given)
             found[alias.setting] = value, variable
     return found

@@ -344,6 +344,18 @@ def test_a_server_without_a_model_trains_one_first(tmp_path: Path) -> None:
     assert "training on" not in (tmp_path / "second.log").read_text()
 
 
+def test_the_first_model_can_be_trained_from_a_file_of_options(tmp_path: Path) -> None:
+    rows = [f"{a},{b},{'yes' if a > b else 'no'}" for a in range(20) for b in range(20)]
+    (tmp_path / "points.csv").write_text("a,b,bigger\n" + "\n".join(rows) + "\n")
+    config = tmp_path / "points.yaml"
+    config.write_text("table: points.csv\ntarget: bigger\nname: bigger\ncandidates: tree\ntrials: 2\n")
+
+    with servers.running(tmp_path, "--train-if-missing", str(config), seconds=90) as server, server.client() as client:
+        found = client.post("/models/bigger/predict", json={"a": 18, "b": 1}).json()
+
+    assert (found["model"], found["prediction"]) == ("bigger", "yes")
+
+
 def test_training_that_fails_is_said_in_one_sentence(tmp_path: Path) -> None:
     table = tmp_path / "points.csv"
     table.write_text("a,b\n1,2\n")

@@ -202,7 +202,7 @@ def test_our_own_name_wins_over_that_of_another_system(plain: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
-    [("ENV", "staging", "production, development"), ("LOG_LEVEL", "loud", "debug, info")],
+    [("ENV", "moon", "production, prod"), ("LOG_LEVEL", "loud", "debug, trace")],
 )
 def test_a_value_that_another_systems_name_cannot_have_is_named(
     plain: pytest.MonkeyPatch, variable: str, value: str, words: str
@@ -215,7 +215,9 @@ def test_a_value_that_another_systems_name_cannot_have_is_named(
 
 def test_an_empty_variable_of_another_system_is_none(plain: pytest.MonkeyPatch) -> None:
     plain.setenv("API_KEY", "")
-    plain.setenv("ENV", " ")
+    plain.setenv("ENV", " ")  # and a path is for the shell, which reads that file
+    assert settings.load().log_format == "auto"
+    plain.setenv("ENV", "/etc/shrc")
 
     assert (settings.load().api_key, settings.load().log_format) == (None, "auto")
 

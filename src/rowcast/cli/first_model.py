@@ -14,7 +14,7 @@ from rowcast.errors import ModelNotFound, SettingsError, TrainingError
 if TYPE_CHECKING:
     from rowcast.settings import Settings
 
-CONFIGS = frozenset({".yaml", ".yml", ".toml"})
+CONFIGS = frozenset({".yaml", ".yml", ".toml", ".json"})
 """What `rowcast train --config` takes and no table is."""
 
 

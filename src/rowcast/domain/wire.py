@@ -72,15 +72,8 @@ class Asked(NamedTuple):
     """Names that were sent and are of no column."""
 
 
-class Read(NamedTuple):
-    """A row on its way."""
-
-    encoded: EncodedRow
-    received: bytes
-    filled: int = 0
-    ignored: int = 0
-
-
+Read = tuple[EncodedRow, bytes, int, int]
+"""A row as it is scored and as it is kept, cells filled and names ignored. HOT: a NamedTuple costs 0.3 µs more."""
 ReadNative = Callable[[bytes], EncodedRow]
 
 
@@ -111,6 +104,8 @@ class Wire:
         self._ignores = request.on_unknown == "ignore"
         self._legacy = bool(self._fills) or self._ignores
         self._renames = any(client != column for client, column in names.items())
+        self.is_plain = not (request.path or request.use_cache or request.cache_ttl)
+        """Whether the body is the row and nothing else."""
         self._matrix = request.form == "matrix"
         self._shape = Shape(
             request.path, request.batch, request.use_cache, request.cache_ttl, matrix=self._matrix, lax=self._ignores
@@ -126,9 +121,9 @@ class Wire:
 
     def read(self, body: bytes, max_rows: int) -> Asked:
         """The body of `/predict`; InvalidRows with all problems of all rows, BodyError for another shape."""
-        if self._shape.is_plain:  # the body is the row
-            row = self._object(body)
-            return Asked(((row.encoded, row.received),), True, 0, row.filled, row.ignored)
+        if self.is_plain:
+            encoded, received, filled, missed = self.read_row(body)
+            return Asked(((encoded, received),), True, 0, filled, missed)
         found, ignored = self._shape.read(body)
         return self._asked(found, ignored, max_rows)
 
@@ -188,8 +183,8 @@ class Wire:
         if self._matrix:
             rows = self._rows(found.rows, max_rows)
             return Asked(rows, found.use_cache, found.ttl, 0, ignored)
-        row = self._object(bytes(found.rows))
-        return Asked(((row.encoded, row.received),), found.use_cache, found.ttl, row.filled, row.ignored + ignored)
+        encoded, received, filled, missed = self.read_row(bytes(found.rows))
+        return Asked(((encoded, received),), found.use_cache, found.ttl, filled, missed + ignored)
 
     def _rows(self, matrix: Sequence[Raws], max_rows: int) -> list[tuple[EncodedRow, bytes]]:
         if not matrix:
@@ -214,12 +209,12 @@ class Wire:
             raise InvalidRows(problems)
         return rows
 
-    def _object(self, body: bytes) -> Read:
+    def read_row(self, body: bytes) -> Read:
         """One row in the client's names. HOT: without renames the bytes go to the native reader as they came."""
         received = body if not self._renames else self._renamed(body)
         if received is not None:
             try:
-                return Read(self._native(received), received)
+                return self._native(received), received, 0, 0
             except InvalidRows as invalid:
                 if not (self._legacy and any(problem.code in (MISSING, UNKNOWN) for problem in invalid.problems)):
                     raise self._in_clients_words(invalid) from None
@@ -251,7 +246,7 @@ class Wire:
             raise InvalidRows([*self._in_clients_words(invalid).problems, *refused]) from None
         if refused:
             raise InvalidRows(refused)
-        return Read(encoded, received, len(absent), len(unknown))
+        return encoded, received, len(absent), len(unknown)
 
     def _in_clients_words(self, invalid: InvalidRows) -> InvalidRows:
         if not self._renames:

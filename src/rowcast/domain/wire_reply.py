@@ -6,6 +6,7 @@ A blank is filled with the very text that the native reply has in that place: no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -61,10 +62,8 @@ class Told(NamedTuple):
     seconds: float
 
 
-class _Row(NamedTuple):
-    fields: Any
-    """Those of the native reply that are used, each as the text it has there."""
-    native: bytes
+_Row = Any
+"""Those fields of a native reply that are used, each as the text it has there; and `native`, all of it."""
 
 
 class _Request(NamedTuple):
@@ -96,14 +95,24 @@ class Blanks(NamedTuple):
 class Reply:
     """Both replies of a template, ready to be filled."""
 
-    def __init__(self, used: Sequence[str], single: Blanks, batch: Blanks) -> None:
-        fields = msgspec.defstruct("Used", [(name, *FIELDS[name]) for name in used], kw_only=True, gc=False)
-        self._read = msgspec.json.Decoder(fields).decode
+    def __init__(
+        self, used: Sequence[str], single: Blanks, batch: Blanks, alone: Blanks | None, *, whole: bool
+    ) -> None:
+        fields = [*((name, *FIELDS[name]) for name in used), ("native", bytes, b"")]
+        self._decode = msgspec.json.Decoder(msgspec.defstruct("Used", fields, kw_only=True, gc=False)).decode
+        self._whole = whole
         self._single = single
         self._batch = batch
+        self._alone = alone
+
+    def alone(self, native: bytes, seconds: float) -> bytes:
+        """The reply to a request of one row. HOT: most templates need nothing but that row."""
+        if self._alone is None:
+            return self.one(Told((native,), seconds))
+        return self._alone.filled(self._read(native))
 
     def one(self, told: Told) -> bytes:
-        """The reply to one request. HOT."""
+        """The reply to one request."""
         return self._single.filled(self._request(told))
 
     def many(self, told: Sequence[Told], seconds: float) -> bytes:
@@ -112,8 +121,13 @@ class Reply:
         return self._batch.filled(_Request([row for request in requests for row in request.rows], seconds, requests))
 
     def _request(self, told: Told) -> _Request:
-        read = self._read
-        return _Request([_Row(read(reply), reply) for reply in told.replies], told.seconds)
+        return _Request([self._read(reply) for reply in told.replies], told.seconds)
+
+    def _read(self, native: bytes) -> _Row:
+        row: Any = self._decode(native)
+        if self._whole:
+            row.native = native
+        return row
 
 
 def default_reply(*, matrix: bool) -> Any:
@@ -145,7 +159,8 @@ def compile_reply(
     words = _Words(facts, _row_fills(decision, labels, numbers), _without_use(decision, probabilities=probabilities))
     one = words.request(single, "reply", alone=not matrix)
     many = words.batch(batch, "batch_reply", one)
-    return Reply(sorted(words.used), one, many)
+    whole = "native" in words.used
+    return Reply(sorted(words.used - {"native"}), one, many, words.of_one_row(one), whole=whole)
 
 
 def compile_root(tree: Any, facts: Facts) -> bytes:
@@ -158,6 +173,8 @@ class _Words:
 
     def __init__(self, facts: Facts, rows: Fields, useless: Mapping[str, str]) -> None:
         self.used: set[str] = set()
+        self._firsts: dict[Fill, Fill] = {}
+        """What fills a blank from a request of one row, to what fills it from that row."""
         self._facts = facts.words()
         self._rows = rows
         self._useless = useless
@@ -171,8 +188,21 @@ class _Words:
         """A tree that answers one request; `alone` when that has one row, which needs no `$rows`."""
         words = self._request_words()
         if alone:
-            words |= {word: (field, _first(fill)) for word, (field, fill) in self._rows.items()}
+            rows = {**self._rows, "$cached": ("cached", _cached)}
+            words |= {word: (field, self._first(fill)) for word, (field, fill) in rows.items()}
         return self._compile(tree, where, words, {EACH_ROW: self._each_row})
+
+    def of_one_row(self, blanks: Blanks) -> Blanks | None:
+        """The same for the row of a request that has one; None when it takes more than a row to fill."""
+        fills = [self._firsts.get(fill) for fill in blanks.fills]
+        return None if None in fills else Blanks(blanks.text, tuple(fill for fill in fills if fill is not None))
+
+    def _first(self, fill: Fill) -> Fill:
+        def first(request: _Request) -> bytes | msgspec.Raw:
+            return fill(request.rows[0])
+
+        self._firsts[first] = fill
+        return first
 
     def batch(self, tree: Any, where: str, reply: Blanks) -> Blanks:
         """A tree that answers a batch; `$reply` is the reply to each request."""
@@ -195,7 +225,7 @@ class _Words:
             "$input_shape": ("", lambda request: b"[%d,%d]" % (len(request.rows), width)),
             "$cached": (
                 "cached",
-                lambda request: b"true" if all(row.fields.cached for row in request.rows) else b"false",
+                lambda request: b"true" if all(row.cached for row in request.rows) else b"false",
             ),
         }
 
@@ -283,27 +313,27 @@ def _row_fills(
     by_label = b"{" + b",".join([key + b":%b" for key in keys]) + b"}"
 
     def listed(row: _Row) -> bytes:
-        found = row.fields.probabilities
+        found = row.probabilities
         return b"[" + b",".join([found[name] for name in names]) + b"]"
 
     def labelled(row: _Row) -> bytes:
-        found = row.fields.probabilities
+        found = row.probabilities
         return by_label % tuple([found[name] for name in names])
 
     return {
         "$label": (
             "prediction",
-            (lambda row: written[bytes(row.fields.prediction)]) if names else (lambda row: row.fields.prediction),
+            (lambda row: written[bytes(row.prediction)]) if names else (attrgetter("prediction")),
         ),
-        "$class_index": ("prediction", lambda row: numbered[bytes(row.fields.prediction)]),
-        "$prediction": ("prediction", lambda row: row.fields.prediction),
-        "$probability": ("probability", lambda row: row.fields.probability),
-        "$score": ("score", lambda row: row.fields.score),
+        "$class_index": ("prediction", lambda row: numbered[bytes(row.prediction)]),
+        "$prediction": ("prediction", attrgetter("prediction")),
+        "$probability": ("probability", attrgetter("probability")),
+        "$score": ("score", attrgetter("score")),
         "$probabilities": ("probabilities", listed),
         "$probabilities_by_label": ("probabilities", labelled),
-        "$id": ("id", lambda row: row.fields.id),
-        "$warnings": ("warnings", lambda row: row.fields.warnings),
-        "$native": ("", lambda row: row.native),
+        "$id": ("id", attrgetter("id")),
+        "$warnings": ("warnings", attrgetter("warnings")),
+        "$native": ("native", attrgetter("native")),
     }
 
 
@@ -319,8 +349,8 @@ def _without_use(decision: Decision, *, probabilities: bool) -> dict[str, str]:
     return useless
 
 
-def _first(fill: Fill) -> Fill:
-    return lambda request: fill(request.rows[0])
+def _cached(row: _Row) -> bytes:
+    return b"true" if row.cached else b"false"
 
 
 def _key(key: Any, place: str) -> str:

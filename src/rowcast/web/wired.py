@@ -30,12 +30,14 @@ class WireApi:
     async def predict(self, model: LiveModel, wire: Wire, request: Request, ask: Ask, *, cache: bool) -> bytes:
         """One request. HOT."""
         started = time.perf_counter()
+        if wire.is_plain and not (cache and self._predictor.caching):
+            encoded, received, filled, ignored = wire.read_row(request.body)
+            reply = await self._predictor.predict(model, Row(encoded, received), ask)
+            if filled or ignored:
+                _warn(model, request, filled, ignored)
+            return wire.reply.alone(reply, time.perf_counter() - started)
         asked = wire.read(request.body, self._max_rows)
-        if len(asked.rows) == 1 and not (self._predictor.caching and cache and asked.use_cache):
-            ((encoded, received),) = asked.rows
-            replies: Sequence[bytes] = (await self._predictor.predict(model, Row(encoded, received), ask),)
-        else:
-            replies = await self._many(model, [asked], request, ask, cache=cache)
+        replies = await self._many(model, [asked], request, ask, cache=cache)
         if asked.filled or asked.ignored:
             _warn(model, request, asked.filled, asked.ignored)
         return wire.reply.one(Told(replies, time.perf_counter() - started))
