@@ -12,24 +12,24 @@ from types import ModuleType
 
 import pytest
 
-from support.servers import environment
+from support.servers import Server, environment
 
 SERVED = ("iris-api", "loan-mlops", "microservices", "onnx-pipeline")
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-def verify(name: str) -> str:
-    """What `./verify` prints; it must find nothing that differs."""
+def verify(name: str, *address: str, status: int = 0) -> str:
+    """What `./verify` prints; unless it says otherwise it must find nothing that differs."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [EXAMPLES / name / "verify"],
+        [EXAMPLES / name / "verify", *address],
         env=environment(PATH=path, TRIALS="1"),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == status, done.stdout + done.stderr
     return done.stdout
 
 
@@ -47,6 +47,16 @@ def test_the_gateways_model_is_trained_with_pytorch() -> None:
     pytest.importorskip("torch")  # an extra; in CI a skipped test is a failed one
 
     assert "same     the test accuracy is printed" in verify("loan-gateway")
+
+
+def test_another_server_is_asked_where_it_is_and_what_differs_is_named(server: Server) -> None:
+    printed = verify("loan-mlops", server.address, status=1).splitlines()
+
+    assert "same     POST /predict" not in printed
+    assert [line for line in printed if line.startswith("differs  curl health: the reply has the names name, version")]
+    assert [line for line in printed if line.startswith("differs  curl predict: the status is 422, not 200")]
+    assert "differs  GET /metrics: there is no metric latest_prediction" in printed
+    assert printed[-1].endswith(" differences")
 
 
 @pytest.fixture(scope="module")
