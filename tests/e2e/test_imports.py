@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,9 @@ def test_a_graph_is_imported_by_a_command(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["none.onnx"], "No such file"),
-        (["m.pkl"], "must end in .onnx"),
+        (["m.pkl"], "must end in .onnx or .rowcast"),
+        (["text.rowcast"], "is no .rowcast file"),
+        (["text.rowcast", "--wire", "native"], "says all of itself"),
         (["m.onnx", "--metadata", "bad.json"], "bad.json: Expecting"),
         (["m.onnx", "--metadata", "few.json"], "features names 1 columns; the graph takes 10"),
         (["m.onnx", "--wire", "bad.yaml"], r"reply.is: there is no $labl here"),
@@ -198,6 +201,7 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, arguments: list[str], said: s
         ("bad.yaml", "reply: {is: $labl}"),
         ("table.csv", ",".join(FEATURES) + "\n" + ",".join("x" * 10) + "\n"),
         ("text.onnx", "hello, I am no graph"),
+        ("text.rowcast", "hello, I am no bundle"),
     ):
         (tmp_path / name).write_text(text)
 
@@ -207,6 +211,44 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, arguments: list[str], said: s
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "models" / "m").exists()
+
+
+def test_a_bundle_travels_in_one_file(tmp_path: Path, home: Path) -> None:
+    file = tmp_path / "loans.rowcast"
+    there = tmp_path / "there"
+
+    wrote = rowcast("models", "export", "loans", "--out", file, "--home", home, cwd=tmp_path)
+    taken = rowcast("models", "import", file, "--name", "again", "--json", "--home", there, cwd=tmp_path)
+
+    assert wrote.returncode == 0, wrote.stderr
+    assert (json.loads(taken.stdout)["model"], json.loads(taken.stdout)["version"]) == ("again", 1)
+    for path in (home / "models" / "loans" / "1").iterdir():
+        assert (there / "models" / "again" / "1" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda files: files | {"../evil": b"x"}, "lie in no folder"),
+        (lambda files: files | {"evil.pkl": b"x"}, "which its bundle.json does not name"),
+        (lambda files: files | {"model.onnx": files["model.onnx"][:-9]}, "was changed after it was packed"),
+        (lambda files: {name: files[name] for name in files if name != "bundle.json"}, "it has no bundle.json"),
+        (lambda files: files | {f"f{at}": b"" for at in range(30)}, "files; a bundle has fewer"),
+        (lambda files: files | {"REPORT": bytes(257 << 20)}, "is too large; at most 256 MB"),
+    ],
+)
+def test_a_file_that_is_no_whole_bundle_is_refused(tmp_path: Path, home: Path, change: Any, said: str) -> None:
+    files = {path.name: path.read_bytes() for path in (home / "models" / "loans" / "1").iterdir()}
+    with zipfile.ZipFile(tmp_path / "x.rowcast", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in change(files).items():
+            archive.writestr(name, content)
+
+    done = rowcast("models", "import", "x.rowcast", "--home", tmp_path / "there", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (tmp_path / "there" / "models" / "loans").exists()
+    assert not (tmp_path / "evil").exists()
 
 
 def test_a_graph_that_grows_or_never_ends_is_refused(tmp_path: Path) -> None:

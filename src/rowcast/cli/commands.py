@@ -259,9 +259,22 @@ def models_list(home: Home = None, json: Json = False) -> None:
     inspection.list_models(settings.load(home=home), as_json=json)
 
 
+@models_app.command("export")
+def models_export(
+    model: Annotated[str, typer.Argument(help="NAME, NAME@3 or NAME@alias.")],
+    out: Annotated[Path, typer.Option(help="File to write, .rowcast.")],
+    home: Home = None,
+) -> None:
+    """Write a published model into one file that `models import` takes elsewhere."""
+    from rowcast import settings, wiring
+    from rowcast.cli import output
+
+    output.say(f"wrote {wiring.export_bundle(settings.load(home=home), model, out)} to {out}")
+
+
 @models_app.command("import")
 def models_import(
-    model: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX graph, .onnx.")],
+    model: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX graph, .onnx, or a bundle, .rowcast.")],
     metadata: Annotated[Path | None, typer.Option(metavar="FILE", help="model_metadata.json of the graph.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model [the metadata's, else the file's].")] = None,
     wire: Annotated[

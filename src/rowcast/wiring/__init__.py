@@ -1,5 +1,6 @@
 """The composition root: settings in, working parts out. The one place that picks adapters; each is imported lazily."""
 
+from rowcast.wiring.archives import export_bundle
 from rowcast.wiring.history import (
     erase_history,
     history,
@@ -47,6 +48,7 @@ __all__ = [
     "configure_logging",
     "describe_foreign",
     "erase_history",
+    "export_bundle",
     "gate",
     "has_key",
     "has_models",

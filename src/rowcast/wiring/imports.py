@@ -53,8 +53,14 @@ def import_model(
     data: Path | None = None,
 ) -> Imported:
     """Publish a foreign model as champion; the error says what it must not have or what has to be known of it."""
+    if path.suffix.lower() == ".rowcast":
+        from rowcast.wiring.archives import import_bundle
+
+        if metadata is not None or wire is not None or data is not None:
+            raise SettingsError(f"{path} says all of itself: --metadata, --wire and --data are for ONNX files")
+        return import_bundle(settings, path, name)
     if path.suffix.lower() != ".onnx":
-        raise SettingsError(f"{path} must end in .onnx to be imported")
+        raise SettingsError(f"{path} must end in .onnx or .rowcast to be imported")
     content = read_model(path, settings.max_model_mb)
     return import_onnx(settings, path.name, content, _metadata(metadata), name=name, wire=wire, data=data)
 
