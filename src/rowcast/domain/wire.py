@@ -107,12 +107,16 @@ class Wire:
         self._renames = any(client != column for client, column in names.items())
         self.is_plain = not (request.path or request.use_cache or request.cache_ttl)
         """Whether the body is the row and nothing else."""
+        self.quick = reply.alone if self.is_plain else None
+        """Makes the reply from the native one, where a row is all that comes and goes."""
         self._matrix = request.form == "matrix"
         self._shape = Shape(
             request.path, request.batch, request.use_cache, request.cache_ttl, matrix=self._matrix, lax=self._ignores
         )
         self._width = len(schema.columns)
-        self._pick = itemgetter(*(self._clients[name] for name in schema.names()))
+        self._pick: Callable[[Mapping[str, msgspec.Raw]], Raws] = itemgetter(
+            *(self._clients[name] for name in schema.names())
+        )
         quoted = [_encode(name).replace(b"%", b"%%") + b":%b" for name in schema.names()]
         self._row_bytes = b"{" + b",".join(quoted) + b"}"
 

@@ -9,7 +9,6 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from rowcast.domain.wire import Wire
 from rowcast.errors import NoAnswer, RequestError
 from rowcast.serving.deployment import LiveModel
 from rowcast.serving.predictor import Ask, Predictor, Refused, Row, is_batch, read_rows
@@ -69,6 +68,7 @@ class NativeApi:
 
     def _answer(self, name: str | None, *, batch: bool = False) -> Callable[[Request], Awaitable[bytes]]:
         deployment, predict, caching = self._predictor.deployment, self._predictor.predict, self._predictor.caching
+        predict_row = self._wired.predict_row
 
         def answer(request: Request) -> Awaitable[bytes]:  # no coroutine of its own: the caller awaits the prediction
             caller = request.caller
@@ -80,7 +80,12 @@ class NativeApi:
             options = _options(request.query) if request.query else NO_OPTIONS
             wire = model.wire
             if wire is not None and options.wire:
-                return self._in_wire(model, wire, request, options, batch=batch)
+                ask = Ask(WIRE, request.request_id, caller.key_id, caller.tenant, options.entity, request.deadline)
+                render = wire.quick
+                if render is not None and not batch and not (caching and options.cache):
+                    return predict_row(model, wire, render, request, ask)
+                wired = self._wired.batch if batch else self._wired.predict
+                return wired(model, wire, request, ask, cache=options.cache)
             ask = Ask(SOURCE, request.request_id, caller.key_id, caller.tenant, options.entity, request.deadline)
             body = request.body
             if batch or (b'"rows"' in body and is_batch(body)):
@@ -91,14 +96,6 @@ class NativeApi:
             return predict(model, row, ask)
 
         return answer
-
-    def _in_wire(
-        self, model: LiveModel, wire: Wire, request: Request, options: Options, *, batch: bool
-    ) -> Awaitable[bytes]:
-        caller = request.caller
-        ask = Ask(WIRE, request.request_id, caller.key_id, caller.tenant, options.entity, request.deadline)
-        answer = self._wired.batch if batch else self._wired.predict
-        return answer(model, wire, request, ask, cache=options.cache)
 
     async def _cached(self, model: LiveModel, row: Row, request: Request, ask: Ask) -> bytes:
         (row,) = await self._predictor.recall(model, [row])
