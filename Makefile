@@ -78,4 +78,4 @@ measured: $(READY)  ## Write docs/reference/measured.md from bench/results.jsonl
 
 clean:  ## Remove the environment, caches and build output
 	rm -rf .venv .venv-clients-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist
-	find src tests bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests bench scripts examples -name __pycache__ -type d -prune -exec rm -rf {} +

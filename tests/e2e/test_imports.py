@@ -216,6 +216,31 @@ def test_a_row_without_an_answer_is_refused_in_every_dialects_form(tmp_path: Pat
         assert client.post("/v1/models/m:predict", json={"instances": [[1.0]]}).json() == {"predictions": [0.0]}
 
 
+def test_the_model_that_the_folders_page_names_is_the_default_and_others_stay_as_they_were(
+    tmp_path: Path, drop: Path
+) -> None:
+    settings = {"ROWCAST_MODELS_DIR": str(drop)}
+    with servers.running(tmp_path, "--workers", "2", settings=settings) as server, server.client() as client:
+
+        def defaults() -> set[str]:
+            return {client.post("/predict", json={"data": [ROW]}).json()["model_info"]["model_name"] for _ in range(8)}
+
+        onnx_file(drop / "second.onnx", seed=1)
+        (drop / "model_metadata.json").write_text(json.dumps({**METADATA, "model_name": "second"}))
+        assert client.post("/models/reload").json()["status"] == "ok"
+        second = defaults()
+        versions = {model["name"]: model["version"] for model in client.get("/models").json()["models"]}
+        still = client.post("/models/your_model/predict", json={"data": [ROW]}).json()["model_info"]["model_name"]
+        (drop / "model_metadata.json").write_text(json.dumps(METADATA))
+        assert client.post("/models/reload").json()["status"] == "ok"
+
+        assert (second, still, versions) == ({"second"}, "your_model", {"your_model": 1, "second": 1})
+        assert defaults() == {"your_model"}
+    chosen = ("--default-model", "second")
+    with servers.running(tmp_path, *chosen, settings=settings) as server, server.client() as client:
+        assert client.get("/models/info").json()["name"] == "second"
+
+
 def test_workers_share_what_is_imported(tmp_path: Path, drop: Path) -> None:
     settings = {"ROWCAST_MODELS_DIR": str(drop)}
     with servers.running(tmp_path, "--workers", "2", settings=settings) as server, server.client() as client:

@@ -150,18 +150,23 @@ def prove(model: LiveModel, golden: Sequence[bundle.GoldenRow]) -> None:
 class Deployment:
     """Name to live model, and the one that `/predict` means. Every version that is live answers to NAME@VERSION too."""
 
-    def __init__(self, models: Mapping[str, LiveModel], default: str | None = None) -> None:
+    def __init__(self, models: Mapping[str, LiveModel], default: str | None = None, meant: str = "") -> None:
         self._chosen_default = default
-        self.swap(models)
+        self.swap(models, meant)
 
-    def swap(self, models: Mapping[str, LiveModel]) -> None:
-        """Serve these from now on; who has a model of before in hand finishes on it. Call it on the event loop."""
+    def swap(self, models: Mapping[str, LiveModel], meant: str = "") -> None:
+        """Serve these from now on; who has a model of before in hand finishes on it. Call it on the event loop.
+
+        `meant` is the default for now, if it is one of them.
+        """
         self.live = dict(models)
         """As it was given: by the name under which each answers."""
         versions = {f"{model.name}@{model.version}": model for model in models.values()}
         self._models = {**versions, **models}
         names = {model.name for model in models.values()}
         self.default = self._chosen_default or (next(iter(models)) if len(names) == 1 else None)
+        if meant in models:
+            self.default = meant
 
     def addresses(self) -> list[str]:
         """Every name that `get` knows."""

@@ -20,6 +20,8 @@ class Followed(msgspec.Struct, frozen=True):
 
     models: Mapping[str, LiveModel]
     errors: list[str]
+    meant: str = ""
+    """The model that is the default for now, where nobody chose one for good."""
 
     @property
     def error(self) -> str:
@@ -47,6 +49,7 @@ class Follower:
         trial: Callable[[Reference], None],
         last_good: LastGood,
         put_away: Callable[[], Collection[str]] = frozenset,
+        meant: Callable[[], str] = str,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._registry = registry
@@ -56,6 +59,7 @@ class Follower:
         self._trial = trial
         self._last_good = last_good
         self._put_away = put_away
+        self._meant = meant
         self._clock = clock
         self.seconds: dict[str, float] = {}
         """How long loading took, by model."""
@@ -86,7 +90,7 @@ class Follower:
                 models[address] = _held(kept, models) or self._load(kept)
                 errors.append(f"{reference} is not served, version {before} is: {error.message}")
         self._keep(wanted, models)
-        return Followed(models, errors)
+        return Followed(models, errors, self._meant())
 
     def follow(self, live: Mapping[str, LiveModel]) -> Followed:
         """What should be served in place of `live`; what has not changed is the same object."""
@@ -96,7 +100,7 @@ class Follower:
                 raise ModelNotFound("no model in the registry has a champion any more; what is served stays")
         except RowcastError as error:
             self._listen(Reloaded(error.message))
-            return Followed(live, [error.message])
+            return Followed(live, [error.message], self._meant())
         wanted = self._left(wanted)
         models: dict[str, LiveModel] = {}
         errors: list[str] = []
@@ -113,7 +117,7 @@ class Follower:
                 errors.append(f"{reference} is not served, {stays}: {error.message}")
                 if old is not None:
                     models[address] = old
-        followed = Followed(models, errors)
+        followed = Followed(models, errors, self._meant())
         self._keep(wanted, models)
         self._listen(Reloaded(followed.error))
         return followed

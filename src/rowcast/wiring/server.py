@@ -154,11 +154,12 @@ def server(settings: Settings, place: Place | None = None) -> Server:
             trial=_trial(settings, models, shared),
             last_good=LastGood(shared.last_good, shared.keep_good),
             put_away=shared.put_away,
+            meant=partial(imports.meant, settings),
         )
         generation, asked = models.generation(), shared.asked()
         followed = follower.begin()
         default = shared.settled_default(lambda: _default_model(settings, list(followed.models)))
-        deployment = Deployment(followed.models, default)
+        deployment = Deployment(followed.models, default, followed.meant)
         journal = FileJournal(settings.journal_folder, lambda: uuid.uuid4().hex, settings.durability)
         undo.callback(journal.close)
         predictor = (telemetry.NotingPredictor if watched else Predictor)(
