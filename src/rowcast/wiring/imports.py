@@ -138,7 +138,8 @@ def _taken(settings: Settings, path: Path, files: Sequence[Path], *, known: dict
         content = read_model(path, settings.max_model_mb)
         beside = _beside(path, files)
         metadata = b"" if beside is None else read_model(beside, 1)
-        key = hashlib.sha256(hashlib.sha256(content).digest() + metadata).hexdigest()
+        name = path.stem.encode()  # the same graph under another name may be another model
+        key = hashlib.sha256(hashlib.sha256(content).digest() + hashlib.sha256(name).digest() + metadata).hexdigest()
         before = known.get(key)
         if before is not None and not (again and before.error):
             return before
