@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from rowcast.adapters.folder import FolderRegistry
+from rowcast.client import calls
 from rowcast.domain.schema import Column, Schema
 from support import apps, models
 from support.waiting import eventually_async
@@ -318,3 +319,12 @@ async def test_the_api_describes_each_models_own_form(wired: httpx.AsyncClient) 
 def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
     """JSON Schema, with the document's own references."""
     jsonschema_rs.Draft202012Validator({**schema, "components": document["components"]}).validate(value)
+
+
+async def test_our_own_client_asks_natively(wired: httpx.AsyncClient) -> None:
+    sample = (await wired.get("/sample", params={"wire": "false"})).json()
+
+    assert sample == {"income": 1.5, "employed": True, "age": 30}
+    request = calls.Answering(str, retries=0).predict(sample, "iris", calls.Asked()).request
+    assert ("wire", "false") in request.query
+    assert calls.sample().request.query == (("wire", "false"),)

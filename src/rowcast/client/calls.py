@@ -23,6 +23,8 @@ Row = Mapping[str, Any] | msgspec.Raw
 Format = Literal["jsonl", "csv"]
 
 JSON = "application/json"
+NATIVE = ("wire", "false")
+"""Rows and predictions in the native form, whatever template the model has."""
 FILTERS = ("model", "version", "label", "entity", "since", "until")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}(@[1-9][0-9]{0,9})?").fullmatch
 HEADER = re.compile(r"[\x21-\x7e]{1,255}").fullmatch
@@ -149,7 +151,7 @@ class Answering:
         key = asked.idempotency_key or (self._new_key() if self._retries else None)
         headers = {"content-type": JSON, **asked.headers(), **({"idempotency-key": key} if key else {})}
         path = "/predict" if model is None else f"/models/{_name(model)}/predict"
-        return Request("POST", path, (*more, *asked.query()), headers, body, again=key is not None)
+        return Request("POST", path, (*more, *asked.query(), NATIVE), headers, body, again=key is not None)
 
 
 def models() -> Call[list[Model]]:
@@ -159,7 +161,7 @@ def models() -> Call[list[Model]]:
 
 def sample() -> Call[dict[str, Any]]:
     """A row that the default model takes."""
-    return Call(_get("/sample"), _read(dict[str, Any]))
+    return Call(Request("GET", "/sample", (NATIVE,)), _read(dict[str, Any]))
 
 
 def reload() -> Call[Reload]:

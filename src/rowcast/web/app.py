@@ -62,6 +62,7 @@ REDOC = PAGE.format(
 
 Page = Annotated[int, Query(ge=1, le=1000, description="Entries a page.")]
 Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the page before.")]
+Wire = Annotated[bool, Query(description="`false`: a row in the native form.")]
 Format = Annotated[str, Query(description="`jsonl` or `csv`.")]
 EXPORTED = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 CHOICES = ("model", "version", "label", "entity", "since", "until")
@@ -160,10 +161,10 @@ def _model_routes(app: FastAPI, deployment: Deployment, member: Member) -> None:
         raise NotFound("there is nothing at this address; see /docs")
 
     @app.get("/sample", tags=["models"], summary="A row that the default model takes")
-    def sample(request: Request) -> Response:
+    def sample(request: Request, wire: Wire = True) -> Response:
         model = deployment.get(None)
         allow_model(caller(request), model.name)
-        return Json(model.sample())
+        return Json(model.sample() if wire else model.example())
 
 
 def _history_routes(app: FastAPI, history: History) -> None:

@@ -155,7 +155,8 @@ def _taken(settings: Settings, path: Path, files: Sequence[Path], *, known: dict
         content = read_model(path, settings.max_model_mb)
         beside = _beside(path, files)
         metadata = b"" if beside is None else read_model(beside, 1)
-        graph = hashlib.sha256(content)
+        # The same graph under another name may be another model.
+        graph = hashlib.sha256(hashlib.sha256(content).digest() + path.stem.encode())
         key, described = hashlib.sha256(graph.digest() + metadata).hexdigest(), f"described {graph.hexdigest()}"
         if beside is None and described in known:  # the folder's page is another graph's now: this one stays as it was
             return msgspec.structs.replace(known[described], file=path.name)
