@@ -1,6 +1,7 @@
 # Two commands matter: `make demo` and `make test`. The rest keeps the house in order.
 .DEFAULT_GOAL := help
-.PHONY: help setup torch demo test check format docs lock vendor bench-serve bench-batch bench-workers fuzz drill drill-history measured clean
+.PHONY: help setup torch demo test check format docs lock vendor bench-serve bench-batch bench-workers bench-dialects \
+	fuzz fuzz-tensors drill drill-history measured clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -23,6 +24,7 @@ demo: $(READY)  ## Train the loan example and serve it on http://127.0.0.1:8000
 test: $(READY)  ## Every test; installs the system packages they need where it can
 	@scripts/system-packages.sh test
 	@scripts/torch.sh offered
+	@scripts/clients.sh
 	@$(PY) -m pytest $(ARGS)
 
 check: $(READY)  ## Format, lint, types, floors, and what the tree itself must hold
@@ -59,6 +61,12 @@ fuzz: $(READY)  ## Nonsense, bombs, slow senders and idle connections; appends t
 bench-batch: $(READY)  ## A million rows from disk to disk against bare ONNX Runtime; appends to bench/results.jsonl
 	@$(PY) bench/batch.py $(ARGS)
 
+bench-dialects: $(READY)  ## V2 binary tensors against native JSON, 1,000 rows a request; appends to bench/results.jsonl
+	@$(PY) bench/dialects.py $(ARGS)
+
+fuzz-tensors: $(READY)  ## 100,000 binary tensors made wrong, each read as the book has it or refused; appends to bench/results.jsonl
+	@PYTHONPATH=tests $(PY) bench/fuzz_tensors.py $(ARGS)
+
 drill: $(READY)  ## Kill, reload and stop a server with two workers under load; appends to bench/results.jsonl
 	@$(PY) bench/drill.py $(ARGS)
 
@@ -69,5 +77,5 @@ measured: $(READY)  ## Write docs/reference/measured.md from bench/results.jsonl
 	@$(PY) bench/page.py
 
 clean:  ## Remove the environment, caches and build output
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist
-	find src tests bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv .venv-clients-* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist
+	find src tests bench scripts examples -name __pycache__ -type d -prune -exec rm -rf {} +

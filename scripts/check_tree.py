@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "lock.txt"
-LOCKS = (LOCK, ROOT / "requirements" / "torch.txt")
+LOCKS = (LOCK, *sorted(path for path in LOCK.parent.glob("*.txt") if path != LOCK))
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)")
 # Written in two parts, or this file would name them itself.
 REGISTRIES = [
@@ -34,6 +34,8 @@ REGISTRIES = [
 ]
 # Gigabytes of CUDA come with these; no part of Rowcast needs them.
 UNWANTED = ("nvidia", "cuda", "torch", "triton")
+WANTED = ("tritonclient",)
+"""Named like one of them, and small."""
 
 
 def main(arguments: list[str]) -> int:
@@ -80,7 +82,7 @@ def lock_findings(text: str, name: str = LOCK.name) -> Iterator[str]:
             yield f"requirements/{name}: not a pinned package: {entry[:80]}"
         elif "--hash=sha256:" not in entry:
             yield f"requirements/{name}: {found[1]} has no hash"
-        elif found[1].lower().startswith(UNWANTED):
+        elif found[1].lower().startswith(UNWANTED) and found[1] not in WANTED:
             yield f"requirements/{name}: {found[1]} is not wanted"
         if "://" in entry:
             yield f"requirements/{name}: an address: {entry[:80]}"

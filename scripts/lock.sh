@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Write requirements/lock.txt: every package of `make setup`, for Python 3.11 to 3.13 on every platform, with hashes;
-# and requirements/torch.txt: what the extra `torch` needs beside torch.
+# requirements/torch.txt: what the extra `torch` needs beside torch; and requirements/clients-NAME.txt: other systems'
+# clients, which the tests run in environments of their own.
 # No index or file address is written, so the same file works with pip and uv behind any mirror.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,5 +18,8 @@ compile() {
 
 compile pyproject.toml --extra train --extra redis --extra otel --group dev "$@" --output-file requirements/lock.txt
 compile requirements/torch.in --constraint requirements/lock.txt "$@" --output-file requirements/torch.txt
+for client in triton kserve mlflow; do
+    compile "requirements/clients-$client.in" "$@" --output-file "requirements/clients-$client.txt"
+done
 
-exec "$(command -v .venv/bin/python || command -v python3)" scripts/check_tree.py requirements/lock.txt requirements/torch.txt
+exec "$(command -v .venv/bin/python || command -v python3)" scripts/check_tree.py requirements/*.txt

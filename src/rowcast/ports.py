@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 
 from rowcast.domain.access import Key
+from rowcast.domain.blocks import Block
 from rowcast.domain.chain import Draft, Sealed
 from rowcast.domain.prediction import Outcome
 from rowcast.domain.selection import EVERYTHING, Selection
@@ -143,6 +144,11 @@ class Journal(Protocol):
 
     def append(self, drafts: Sequence[Draft]) -> None:
         """Seal and keep all drafts; Unavailable when they could not be kept, and the next ones begin a new chain."""
+        ...
+
+    def append_block(self, block: Block) -> None:
+        """Keep many predictions of one request at once; Unavailable when they could not be kept. Its entries are what
+        `domain/blocks.py` makes of it, and they stand in a chain: this one, or one that begins with them."""
         ...
 
     def close(self) -> None:

@@ -296,7 +296,8 @@ async def test_a_browser_is_led_to_a_page(client: httpx.AsyncClient, accept: str
 async def test_a_program_is_told_what_is_here(client: httpx.AsyncClient, accept: str) -> None:
     reply = await client.get("/", headers={"accept": accept})
 
-    assert reply.json() == {"name": "rowcast", "version": rowcast.__version__, "models": ["loans", "sum"]}
+    served = {"version": rowcast.__version__, "status": "alive", "models": ["loans", "sum"]}
+    assert reply.json() == {"name": "rowcast", **served}
     assert reply.headers["vary"] == "Accept"
 
 

@@ -37,7 +37,15 @@ TOUR = (
     "howto/rows.md",
     "howto/call-from-python.md",
 )
-ALONE = ("howto/data-check.md", "howto/import-onnx.md")
+ALONE = (
+    "howto/data-check.md",
+    "howto/import-onnx.md",
+    "migrate/from-a-pickle.md",
+    "migrate/from-bentoml.md",
+    "migrate/from-fastapi.md",
+    "migrate/from-mlflow.md",
+    "migrate/from-mlserver-kserve.md",
+)
 HOME = "/home/you/tour"
 COLUMNS = 124
 FENCE = re.compile(r"^```(\w+) (run|serve|shows)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

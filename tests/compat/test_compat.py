@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 
+from rowcast.adapters.journal import FolderSpool
+from rowcast.adapters.memory import MemoryStore
+from rowcast.domain import chain
 from support import apps, servers
 from support.servers import rowcast
 
 V1 = Path(__file__).parent / "v1"
+BLOCKS = Path(__file__).parent / "journal-2"
 ANSWERS: list[dict[str, Any]] = json.loads((V1 / "answers.json").read_text())
 STORED = 30
 
@@ -61,3 +65,18 @@ def test_a_server_moves_an_old_journal_into_an_old_store_and_migrates_it(home: P
     assert (verdict["entries"], verdict["broken"]) == (40, [])
     assert list((home / "journal").glob("*.journal")) == []
     assert schema_of(home) > 1
+
+
+def test_old_blocks_are_opened_into_the_entries_they_always_were(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(BLOCKS, tmp_path / "journal"))
+    wanted = json.loads((folder / "entries.json").read_text())
+    store = MemoryStore()
+
+    FolderSpool(folder).drain(store)
+
+    found = list(store.chain(wanted["writer"]))
+    assert [json.loads(entry.row or b"") for entry in found] == [entry["row"] for entry in wanted["entries"]]
+    replies = [json.loads(chain.decode_head(entry.head).reply) for entry in found]
+    assert replies == [entry["reply"] for entry in wanted["entries"]]
+    assert found[-1].link.hex() == wanted["last_link"]
+    assert list(chain.verify(wanted["writer"], found)) == []

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from support import servers
+from support import servers, v2
 from support.servers import rowcast
 from support.waiting import eventually
 
@@ -117,6 +117,128 @@ def test_reload_takes_up_what_is_new_and_says_what_is_wrong(tmp_path: Path, drop
         onnx_file(drop / "your_model.onnx", seed=3)
         client.post("/models/reload")
         assert client.get("/models/your_model").json()["version"] == 2
+
+
+def small_graph(path: Path, operator: str, output: str, kind: int, columns: int = 2) -> Path:
+    """Columns `x` into one output; `Log` has no answer below zero, `ArgMax` tells a label and nothing else."""
+    info = helper.make_tensor_value_info
+    attributes = {"axis": 1, "keepdims": 0} if operator == "ArgMax" else {}
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["x"], [output], **attributes)],
+        "g",
+        [info("x", TensorProto.FLOAT, ["N", columns])],
+        [info(output, kind, ["N"] if operator == "ArgMax" else ["N", columns])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_a_foreign_graph_answers_in_every_dialect(tmp_path: Path, drop: Path) -> None:
+    rows = [dict(zip(FEATURES, (value + at for value in ROW), strict=True)) for at in range(20)]
+    with servers.running(tmp_path, settings={"MODEL_PATH": str(drop)}) as server, server.client() as client:
+        native = client.post("/predict?wire=false", json={"rows": rows}).json()["predictions"]
+        body, headers = v2.as_binary(v2.columns(rows), parameters={"binary_data_output": True})
+        binary = client.post("/v2/models/your_model/infer", content=body, headers=headers)
+        own = {
+            "name": "float_input",
+            "datatype": "FP32",
+            "shape": [20, 10],
+            "data": [list(row.values()) for row in rows],
+        }
+        tensor = client.post("/v2/models/your_model/infer", json={"inputs": [own]})
+        labels = [one["prediction"] for one in native]
+
+        for found in (binary, tensor):
+            outputs = v2.outputs(found.content, found.headers)
+            assert outputs["prediction"] == labels
+            assert (
+                np.float32(outputs["probability"]).tolist()
+                == np.float32([one["probability"] for one in native]).tolist()
+            )
+        assert client.post("/v1/models/your_model:predict", json={"instances": rows}).json() == {"predictions": labels}
+        assert client.post("/invocations", json={"dataframe_records": rows}).json() == {"predictions": labels}
+        eventually(lambda: len(client.get("/predictions?limit=200").json()["predictions"]) == 100)
+
+
+def test_a_model_that_tells_only_labels_tells_them_in_every_dialect(tmp_path: Path) -> None:
+    path = small_graph(tmp_path / "m.onnx", "ArgMax", "label", TensorProto.INT64)
+    (tmp_path / "meta.json").write_text('{"class_names": ["a", "b"]}')
+    done = rowcast(
+        "models",
+        "import",
+        path,
+        "--metadata",
+        tmp_path / "meta.json",
+        "--wire",
+        "native",
+        "--home",
+        tmp_path,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    with servers.running(tmp_path) as server, server.client() as client:
+        names = client.get("/models/m").json()["schema"]["required"]
+        row = dict(zip(names, (0.0, 1.0), strict=True))
+        native = client.post("/predict", json=row).json()
+        body = {"inputs": [{"name": name, "datatype": "FP32", "shape": [1, 1], "data": [row[name]]} for name in names]}
+        outputs = client.post("/v2/models/m/infer", json=body).json()["outputs"]
+
+        assert (native["prediction"], "probability" in native) == ("b", False)
+        assert [one["name"] for one in client.get("/v2/models/m").json()["outputs"]] == ["prediction"]
+        assert [(one["name"], one["data"]) for one in outputs] == [("prediction", ["b"])]
+        assert client.post("/v1/models/m:predict", json={"instances": [row]}).json() == {"predictions": ["b"]}
+        assert client.post("/invocations", json={"instances": [row]}).json() == {"predictions": ["b"]}
+
+
+def test_a_row_without_an_answer_is_refused_in_every_dialects_form(tmp_path: Path) -> None:
+    path = small_graph(tmp_path / "m.onnx", "Log", "values", TensorProto.FLOAT, columns=1)
+    (tmp_path / "meta.json").write_text('{"model_type": "regression", "features": ["x0"]}')
+    done = rowcast("models", "import", path, "--metadata", tmp_path / "meta.json", "--home", tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with servers.running(tmp_path) as server, server.client() as client:
+        cells = [1.0] * 19 + [-1.0]
+        body, headers = v2.as_binary({"x0": cells})
+        replies = {
+            "native": client.post("/predict?wire=false", json={"rows": [{"x0": cell} for cell in cells]}),
+            "v2": client.post("/v2/models/m/infer", content=body, headers=headers),
+            "v1": client.post("/v1/models/m:predict", json={"instances": [[cell] for cell in cells]}),
+            "mlflow": client.post("/invocations", json={"instances": [[cell] for cell in cells]}),
+        }
+        assert {name: reply.status_code for name, reply in replies.items()} == {
+            "native": 422,
+            "v2": 400,
+            "v1": 400,
+            "mlflow": 400,
+        }
+        assert all("no finite answer" in reply.text for reply in replies.values())
+        assert client.get("/predictions").json()["predictions"] == []
+        assert client.post("/v1/models/m:predict", json={"instances": [[1.0]]}).json() == {"predictions": [0.0]}
+
+
+def test_the_model_that_the_folders_page_names_is_the_default_and_others_stay_as_they_were(
+    tmp_path: Path, drop: Path
+) -> None:
+    settings = {"ROWCAST_MODELS_DIR": str(drop)}
+    with servers.running(tmp_path, "--workers", "2", settings=settings) as server, server.client() as client:
+
+        def defaults() -> set[str]:
+            return {client.post("/predict", json={"data": [ROW]}).json()["model_info"]["model_name"] for _ in range(8)}
+
+        onnx_file(drop / "second.onnx", seed=1)
+        (drop / "model_metadata.json").write_text(json.dumps({**METADATA, "model_name": "second"}))
+        assert client.post("/models/reload").json()["status"] == "ok"
+        second = defaults()
+        versions = {model["name"]: model["version"] for model in client.get("/models").json()["models"]}
+        still = client.post("/models/your_model/predict", json={"data": [ROW]}).json()["model_info"]["model_name"]
+        (drop / "model_metadata.json").write_text(json.dumps(METADATA))
+        assert client.post("/models/reload").json()["status"] == "ok"
+
+        assert (second, still, versions) == ({"second"}, "your_model", {"your_model": 1, "second": 1})
+        assert defaults() == {"your_model"}
+    chosen = ("--default-model", "second")
+    with servers.running(tmp_path, *chosen, settings=settings) as server, server.client() as client:
+        assert client.get("/models/info").json()["name"] == "second"
 
 
 def test_workers_share_what_is_imported(tmp_path: Path, drop: Path) -> None:

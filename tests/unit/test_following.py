@@ -138,6 +138,10 @@ def test_the_default_is_the_only_model_or_the_one_that_was_chosen(world: World) 
     chosen.swap(alone)
 
     assert free.get(None).name == "sum"
+    free.swap(live, "other")
+    assert free.get(None).name == "other"
+    free.swap(alone, "other")
+    assert free.get(None).name == "sum"
     with pytest.raises(ModelNotFound, match="there is no model 'other' here; served: sum"):
         chosen.get(None)
 

@@ -128,6 +128,19 @@ class Board:
         except FileNotFoundError:
             return 0
 
+    def put_away(self) -> frozenset[str]:
+        """The models that this server is not to serve, whatever the registry says."""
+        try:
+            return msgspec.json.decode((self.folder / "away").read_bytes(), type=frozenset[str])
+        except FileNotFoundError:
+            return frozenset()
+
+    def put(self, model: str, *, away: bool) -> None:
+        """Put a model away, or take it out again; workers see it when they follow the registry next."""
+        with _locked(self.folder / ".lock"):
+            found = self.put_away() - {model}
+            _replace(self.folder / "away", msgspec.json.encode(found | {model} if away else found))
+
     @contextmanager
     def trials(self) -> Iterator[dict[str, str]]:
         """What trials found, kept for all workers when the block ends; one worker is in here at a time."""

@@ -23,8 +23,22 @@ from typing import Literal
 
 import msgspec
 
-from rowcast.adapters.segment import FORMAT, FRAME, LENGTHS_MARK, LOOK_AHEAD, MAGIC, Header, Segment, is_let_go
-from rowcast.domain.chain import Chain, Draft, Sealed, decode_head
+from rowcast.adapters import blocks as block_segment
+from rowcast.adapters.blocks import BlockSegment
+from rowcast.adapters.segment import (
+    FORMAT,
+    FRAME,
+    LENGTHS_MARK,
+    LOOK_AHEAD,
+    MAGIC,
+    Header,
+    Segment,
+    is_let_go,
+    open_segment,
+)
+from rowcast.domain import blocks
+from rowcast.domain.blocks import Block
+from rowcast.domain.chain import Chain, Draft, Sealed, genesis
 from rowcast.errors import HistoryError, Unavailable
 from rowcast.ports import Position, Stored, StoreWriter
 
@@ -52,6 +66,7 @@ class FileJournal:
         self._size = 0
         self._closed = False
         self._kept = 0, b""
+        self._blocks = BlockJournal(folder, new_writer, sync=self._sync)
         self._begin()
 
     @property
@@ -93,9 +108,19 @@ class FileJournal:
         self._size += len(block)
         self._kept = chain.seq, chain.previous
 
+    def append_block(self, block: Block) -> None:
+        """Write one block, in a segment of blocks; its writer is another one."""
+        if self._closed:
+            raise Unavailable(f"the journal {self._folder} is closed")
+        try:
+            self._blocks.append(blocks.encode(block))
+        except OSError as error:
+            raise self._unavailable(error) from None
+
     def roll(self) -> None:
         """Go on in a new segment when that is asked for, or this one is old; to be called every second or so. Only
         then can the indexer delete what it stored."""
+        self._blocks.roll()
         count, linked = self._kept
         if self._fd < 0 or count == self._first:
             return
@@ -108,6 +133,7 @@ class FileJournal:
     def close(self) -> None:
         """Give up the lock; the indexer may finish and delete the segment."""
         self._closed = True
+        self._blocks.let_go()
         self._let_go()
 
     def _begin(self) -> None:
@@ -122,23 +148,10 @@ class FileJournal:
             raise self._unavailable(error) from None
 
     def _start_segment(self, first: int, previous: bytes, room: int = 0) -> None:
-        header = msgspec.json.encode(Header(FORMAT, self.writer, first, previous.hex())) + b"\n"
-        path = self._folder / f"{self.writer}-{first:012d}{SUFFIX}"
-        # The lock is taken under another name: a segment can never be seen unlocked while its writer lives.
-        hidden = path.with_suffix(STARTING)
         roll_seen = _roll_asked(self._folder)
-        fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            _reserve(fd, max(SEGMENT_BYTES, len(header) + room))
-            os.pwrite(fd, header, 0)
-            hidden.rename(path)
-        except OSError:
-            os.close(fd)
-            hidden.unlink(missing_ok=True)
-            raise
+        fd, size = _new_segment(self._folder, Header(FORMAT, self.writer, first, previous.hex()), room)
         self._let_go()
-        self._fd, self._size, self._first = fd, len(header), first
+        self._fd, self._size, self._first = fd, size, first
         self._roll_seen, self._begun = roll_seen, time.monotonic()
 
     def _let_go(self) -> None:
@@ -148,6 +161,77 @@ class FileJournal:
 
     def _unavailable(self, error: OSError) -> Unavailable:
         return Unavailable(f"the journal {self._folder} cannot be written: {error.strerror}")
+
+
+class BlockJournal:
+    """The appending end of segments of blocks. Each segment has a writer of its own, and there is none before the
+    first block. Every method may raise OSError; the segment is given up then."""
+
+    def __init__(self, folder: Path, new_writer: Callable[[], str], *, sync: bool) -> None:
+        self._folder = folder
+        self._new_writer = new_writer
+        self._sync = sync
+        self._fd = -1
+        self._size = 0
+        self._link = b""
+
+    def append(self, payload: bytes) -> None:
+        """Write one block."""
+        needed = block_segment.FRAME.size + len(payload) + block_segment.LINK_BYTES
+        if self._fd >= 0 and self._size + needed > SEGMENT_BYTES:
+            self.let_go()
+        try:
+            if self._fd < 0:
+                self._start(needed)
+            written, linked = block_segment.frame(self._link, payload)
+            if os.pwrite(self._fd, written, self._size) != len(written):
+                raise OSError(errno.ENOSPC, "the disk took only a part of it")
+            if self._sync:
+                os.fdatasync(self._fd)
+        except OSError:
+            self.let_go()
+            raise
+        self._size += len(written)
+        self._link = linked
+
+    def roll(self) -> None:
+        """Give up the segment when that is asked for, or it is old; the next block begins another."""
+        if self._fd >= 0 and (
+            _roll_asked(self._folder) != self._roll_seen or time.monotonic() - self._begun > ROLL_AFTER_SECONDS
+        ):
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Give up the lock; the indexer may finish and delete the segment."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _start(self, room: int) -> None:
+        writer = self._new_writer()
+        self._roll_seen, self._begun = _roll_asked(self._folder), time.monotonic()
+        self._link = genesis(writer)
+        header = Header(block_segment.FORMAT, writer, 0, self._link.hex())
+        self._fd, self._size = _new_segment(self._folder, header, room)
+
+
+def _new_segment(folder: Path, header: Header, room: int) -> tuple[int, int]:
+    """A new segment, locked, with its header and room for more: the file, and where its frames begin."""
+    line = msgspec.json.encode(header) + b"\n"
+    path = folder / f"{header.writer}-{header.first:012d}{SUFFIX}"
+    # The lock is taken under another name: a segment can never be seen unlocked while its writer lives.
+    hidden = path.with_suffix(STARTING)
+    fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        _reserve(fd, max(SEGMENT_BYTES, len(line) + room))
+        os.pwrite(fd, line, 0)
+        hidden.rename(path)
+    except OSError:
+        os.close(fd)
+        hidden.unlink(missing_ok=True)
+        raise
+    return fd, len(line)
 
 
 def _roll_asked(folder: Path) -> int:
@@ -171,30 +255,30 @@ class FolderSpool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._reading: dict[Path, Segment] = {}
+        self._reading: dict[Path, Segment | BlockSegment] = {}
         self._positions: dict[str, Position | None] = {}
         self._damages: dict[Path, list[str]] = {}
 
     def find(self, prediction_id: str) -> Stored | None:
         """The entry of one prediction that still lies in a journal; passes by what cannot be read."""
         wanted = prediction_id.encode()
-        start = b'{"id":"%s"' % wanted
         for path in self._segments():
             with contextlib.suppress(FileNotFoundError, ValueError, HistoryError):
-                with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
-                    if memory.find(wanted) < 0:
-                        continue
-                segment = Segment(path)
-                for sealed in segment.all():
-                    if decode_head(sealed.head).reply.startswith(start):
-                        return Stored(segment.writer, sealed)
+                segment = open_segment(path)
+                if isinstance(segment, Segment):
+                    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+                        if memory.find(wanted) < 0:
+                            continue
+                sealed = segment.find(prediction_id)
+                if sealed is not None:
+                    return Stored(segment.writer, sealed)
         return None
 
     def after(self, writer: str, seq: int) -> Iterator[Sealed]:
         """One writer's entries that lie in journals, after `seq`."""
         for path in self._segments(writer):
             try:
-                yield from (sealed for sealed in Segment(path).all() if sealed.seq > seq)
+                yield from (sealed for sealed in open_segment(path).all() if sealed.seq > seq)
             except FileNotFoundError:
                 continue  # stored and deleted since it was listed
 
@@ -221,7 +305,7 @@ class FolderSpool:
         return moved
 
     def _drain(self, path: Path, store: StoreWriter) -> int:
-        segment = self._reading.get(path) or Segment(path)
+        segment = self._reading.get(path) or open_segment(path)
         self._reading[path] = segment
         ended = segment.ended()  # asked before reading: what comes after the last read is then nothing
         moved = 0
@@ -244,7 +328,7 @@ class FolderSpool:
             raise HistoryError("; ".join(damage))
         return moved
 
-    def _more(self, segment: Segment, ended: bool) -> list[Sealed] | None:
+    def _more(self, segment: Segment | BlockSegment, ended: bool) -> list[Sealed] | None:
         """The next entries; behind damage those that can still be proven. None at the end."""
         try:
             return segment.more() or None

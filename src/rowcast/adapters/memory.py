@@ -9,7 +9,9 @@ from itertools import islice
 
 import msgspec
 
+from rowcast.domain import blocks
 from rowcast.domain.access import Key
+from rowcast.domain.blocks import Block
 from rowcast.domain.chain import Chain, Draft, Erasure, Sealed, decode_erasure, decode_head, row_hash, sealed_erasure
 from rowcast.domain.prediction import Outcome, Prediction, searched_label
 from rowcast.domain.selection import EVERYTHING, Selection
@@ -148,6 +150,10 @@ class MemoryJournal:
     def append(self, drafts: Sequence[Draft]) -> None:
         """Seal and keep all drafts."""
         self._store.record(self.writer, [self._sealed(draft) for draft in drafts])
+
+    def append_block(self, block: Block) -> None:
+        """Open it at once: its entries follow those before it."""
+        self.append(list(blocks.entries(block)))
 
     def _sealed(self, draft: Draft) -> Sealed:
         seq, hashed = self._chain.seq, row_hash(draft.salt, draft.row)

@@ -19,8 +19,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from rowcast.adapters import blocks
+from rowcast.adapters.blocks import BlockSegment
 from rowcast.adapters.locks import is_unlocked
-from rowcast.domain.chain import SALT_BYTES, Sealed, genesis, link, row_hash
+from rowcast.domain.chain import SALT_BYTES, Sealed, decode_head, genesis, link, row_hash
 from rowcast.errors import HistoryError
 
 FORMAT = 1
@@ -41,25 +43,34 @@ class Header(msgspec.Struct, frozen=True):
     previous: str
 
 
+def open_segment(path: Path) -> Segment | BlockSegment:
+    """A reader of whatever this segment holds; HistoryError when this version cannot read it."""
+    with path.open("rb") as file:
+        line = file.readline(4096)
+    try:
+        header = msgspec.json.decode(line, type=Header)
+        previous = bytes.fromhex(header.previous)
+    except ValueError:
+        raise HistoryError(f"{path} is not a journal segment") from None
+    if header.format not in (FORMAT, blocks.FORMAT):
+        known = f"{FORMAT} and {blocks.FORMAT}"
+        raise HistoryError(f"{path} has journal format {header.format}; this version of Rowcast reads {known}")
+    if header.first == 0 and previous != genesis(header.writer):
+        raise HistoryError(f"{path} does not begin where its writer began")
+    if header.format == blocks.FORMAT:
+        return BlockSegment(path, header.writer, len(line))
+    return Segment(path, header, len(line))
+
+
 class Segment:
     """The reading end of one segment: where it is, and how far this reader got."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, header: Header, start: int) -> None:
         self.path = path
-        with path.open("rb") as file:
-            line = file.readline(4096)
-        try:
-            header = msgspec.json.decode(line, type=Header)
-            self._previous = bytes.fromhex(header.previous)
-        except ValueError:
-            raise HistoryError(f"{path} is not a journal segment") from None
-        if header.format != FORMAT:
-            raise HistoryError(f"{path} has journal format {header.format}; this version of Rowcast reads {FORMAT}")
         self.writer = header.writer
+        self._previous = bytes.fromhex(header.previous)
         self._seq = header.first
-        self._offset = len(line)
-        if header.first == 0 and self._previous != genesis(header.writer):
-            raise HistoryError(f"{path} does not begin where its writer began")
+        self._offset = start
         self._before = (self._offset, self._seq, self._previous)
 
     def more(self, limit: int = 4096) -> list[Sealed]:
@@ -84,6 +95,11 @@ class Segment:
                 self._seq += 1
                 self._offset = end
         return found
+
+    def find(self, prediction_id: str) -> Sealed | None:
+        """The entry of this id."""
+        start = b'{"id":"%s"' % prediction_id.encode()
+        return next((sealed for sealed in self.all() if decode_head(sealed.head).reply.startswith(start)), None)
 
     def mend(self) -> tuple[list[Sealed], range] | None:
         """Go on behind damage: entries whose link alone was damaged, and which are lost; None when nothing behind

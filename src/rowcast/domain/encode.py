@@ -232,11 +232,11 @@ def _usual_type(column: Column) -> Any:
         plain = [text for text in column.levels if text not in MISSING_WORDS and canonical_text(text) == text]
         return Literal[tuple(dict.fromkeys(plain))] if plain else None
     if column.kind == "boolean":
-        return bool | Literal[tuple(_spellings(column))] if column.words else bool
+        return bool | Literal[tuple(spellings(column))] if column.words else bool
     return {"number": float, "integer": int, "datetime": str}[column.kind]
 
 
-def _spellings(column: Column) -> dict[str, bool]:
+def spellings(column: Column) -> dict[str, bool]:
     """The usual ways to write a boolean's words."""
     spellings = {
         spelled: value for word, value in column.words.items() for spelled in (word, word.capitalize(), word.upper())
@@ -276,7 +276,7 @@ def _number_encoder(get: Callable[[Any], tuple[Any, ...]], spec: TensorSpec, col
     fill = _fill(spec)
     places = [(place, columns[feature.column], feature) for place, feature in enumerate(spec.columns)]
     words: list[tuple[int, dict[Any, Any]]] = [
-        (place, {True: True, False: False, None: fill, **_spellings(column)})
+        (place, {True: True, False: False, None: fill, **spellings(column)})
         for place, column, _ in places
         if column.words
     ]

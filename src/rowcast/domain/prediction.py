@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any, Literal
 
@@ -98,6 +98,25 @@ def unanswered(output: NDArray[Any]) -> list[int]:
         return []
     finite = np.isfinite(output.reshape(len(output), -1)).all(axis=1)
     return [int(row) for row in np.flatnonzero(~finite)]
+
+
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+def encode_replies(
+    model: str,
+    version: int,
+    ids: Sequence[str],
+    outcomes: Sequence[Outcome],
+    warnings: Iterable[tuple[RowWarning, ...]],
+    cached: Iterable[bool],
+) -> list[bytes]:
+    """The predictions as they are sent and kept, all encoded in one call."""
+    predictions = [
+        Prediction(id_, model, version, made.prediction, made.probability, made.score, made.probabilities, warned, hit)
+        for id_, made, warned, hit in zip(ids, outcomes, warnings, cached, strict=True)
+    ]
+    return _encode_lines(predictions).split(b"\n")[:-1]  # JSON holds no line break of its own
 
 
 def label_text(label: Label) -> str:

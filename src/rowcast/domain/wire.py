@@ -232,7 +232,8 @@ class Wire:
         try:
             cells = _cells(body)
             if len(cells) == self._width > 1:  # whole, as nearly always: filling bytes is cheaper than encoding a dict
-                return self._row_bytes % self._pick(cells)
+                made: bytes = self._row_bytes % self._pick(cells)
+                return made
             return _encode({names[client]: raw for client, raw in cells.items()})
         except KeyError:
             return None

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from rowcast import bundle
-from rowcast.domain.encode import EncodedRow, RowEncoder
+from rowcast.domain.columns import ColumnEncoder
+from rowcast.domain.encode import NUMBERS, TEXTS, EncodedRow, RowEncoder
 from rowcast.domain.outputs import has_probabilities, output_reader
-from rowcast.domain.prediction import Decision, Outcome, Prediction, same_outcome
+from rowcast.domain.prediction import Decision, Outcome, encode_replies, same_outcome
 from rowcast.domain.schema import Schema
 from rowcast.domain.wire import Wire, compile_wire
 from rowcast.errors import BundleError, ModelNotFound, RowcastError, SettingsError
@@ -22,8 +24,6 @@ GOLDEN_TOLERANCE = 1e-6
 SLOW_SECONDS = 0.001
 """A model that takes longer for a row is scored on a thread: the event loop must not wait for it."""
 WARM_UP_RUNS = 5
-
-_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class LiveModel:
@@ -35,8 +35,11 @@ class LiveModel:
         self.digest = manifest.digest
         self.schema: Schema = manifest.schema
         self.encoder = RowEncoder(manifest.schema, manifest.plan)
+        self.is_ours = {spec.name for spec in manifest.plan} <= {NUMBERS, TEXTS}
+        """Whether its graph is an export of ours, and not somebody else's."""
         self.is_certain = has_probabilities(manifest.output.kind, manifest.output.activation)
         """Whether it tells probabilities."""
+        self.columns = ColumnEncoder(manifest.schema, manifest.plan)
         self.classifies = manifest.decision.task != "regression"
         self.golden: bundle.GoldenRow | None = None
         """One of the rows it was proven on, as an example."""
@@ -65,18 +68,15 @@ class LiveModel:
         except SettingsError as error:
             raise BundleError(f"{self.name}@{self.version} cannot be served: {error.message}") from None
 
+    def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """The graph's output, a row a row."""
+        return self._graph.run(tensors).reshape(len(next(iter(tensors.values()))), -1)
+
     def replies(
         self, ids: Sequence[str], outcomes: Sequence[Outcome], rows: Sequence[EncodedRow], cached: Iterable[bool]
     ) -> list[bytes]:
         """The predictions as they are sent and kept, all encoded in one call."""
-        name, version = self.name, self.version
-        predictions = [
-            Prediction(
-                id_, name, version, made.prediction, made.probability, made.score, made.probabilities, row.warnings, hit
-            )
-            for id_, made, row, hit in zip(ids, outcomes, rows, cached, strict=True)
-        ]
-        return _encode_lines(predictions).split(b"\n")[:-1]  # JSON holds no line break of its own
+        return encode_replies(self.name, self.version, ids, outcomes, [row.warnings for row in rows], cached)
 
     def number(self, outcome: Outcome) -> float:
         """An outcome as one number: that of its class, or the value."""
@@ -150,18 +150,23 @@ def prove(model: LiveModel, golden: Sequence[bundle.GoldenRow]) -> None:
 class Deployment:
     """Name to live model, and the one that `/predict` means. Every version that is live answers to NAME@VERSION too."""
 
-    def __init__(self, models: Mapping[str, LiveModel], default: str | None = None) -> None:
+    def __init__(self, models: Mapping[str, LiveModel], default: str | None = None, meant: str = "") -> None:
         self._chosen_default = default
-        self.swap(models)
+        self.swap(models, meant)
 
-    def swap(self, models: Mapping[str, LiveModel]) -> None:
-        """Serve these from now on; who has a model of before in hand finishes on it. Call it on the event loop."""
+    def swap(self, models: Mapping[str, LiveModel], meant: str = "") -> None:
+        """Serve these from now on; who has a model of before in hand finishes on it. Call it on the event loop.
+
+        `meant` is the default for now, if it is one of them.
+        """
         self.live = dict(models)
         """As it was given: by the name under which each answers."""
         versions = {f"{model.name}@{model.version}": model for model in models.values()}
         self._models = {**versions, **models}
         names = {model.name for model in models.values()}
         self.default = self._chosen_default or (next(iter(models)) if len(names) == 1 else None)
+        if meant in models:
+            self.default = meant
 
     def addresses(self) -> list[str]:
         """Every name that `get` knows."""

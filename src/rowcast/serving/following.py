@@ -4,7 +4,7 @@ handed over. What cannot be served leaves the old version where it is, and is sa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -20,6 +20,8 @@ class Followed(msgspec.Struct, frozen=True):
 
     models: Mapping[str, LiveModel]
     errors: list[str]
+    meant: str = ""
+    """The model that is the default for now, where nobody chose one for good."""
 
     @property
     def error(self) -> str:
@@ -46,6 +48,8 @@ class Follower:
         *,
         trial: Callable[[Reference], None],
         last_good: LastGood,
+        put_away: Callable[[], Collection[str]] = frozenset,
+        meant: Callable[[], str] = str,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._registry = registry
@@ -54,15 +58,22 @@ class Follower:
         self._listen = listen
         self._trial = trial
         self._last_good = last_good
+        self._put_away = put_away
+        self._meant = meant
         self._clock = clock
         self.seconds: dict[str, float] = {}
         """How long loading took, by model."""
+
+    def wanted(self) -> list[Reference]:
+        """Every version that the registry has for this server, those that were put away among them."""
+        return list(served(self._registry, self._names).values())
 
     def begin(self) -> Followed:
         """Load everything, or raise for the first that cannot be served and has no version that was good before."""
         wanted = served(self._registry, self._names)
         if not wanted:
             raise ModelNotFound("no model in the registry has a champion; train one with `rowcast train`")
+        wanted = self._left(wanted)
         good = self._last_good.recall()
         models: dict[str, LiveModel] = {}
         errors: list[str] = []
@@ -79,7 +90,7 @@ class Follower:
                 models[address] = _held(kept, models) or self._load(kept)
                 errors.append(f"{reference} is not served, version {before} is: {error.message}")
         self._keep(wanted, models)
-        return Followed(models, errors)
+        return Followed(models, errors, self._meant())
 
     def follow(self, live: Mapping[str, LiveModel]) -> Followed:
         """What should be served in place of `live`; what has not changed is the same object."""
@@ -89,7 +100,8 @@ class Follower:
                 raise ModelNotFound("no model in the registry has a champion any more; what is served stays")
         except RowcastError as error:
             self._listen(Reloaded(error.message))
-            return Followed(live, [error.message])
+            return Followed(live, [error.message], self._meant())
+        wanted = self._left(wanted)
         models: dict[str, LiveModel] = {}
         errors: list[str] = []
         for text, address in addresses(wanted).items():
@@ -105,10 +117,14 @@ class Follower:
                 errors.append(f"{reference} is not served, {stays}: {error.message}")
                 if old is not None:
                     models[address] = old
-        followed = Followed(models, errors)
+        followed = Followed(models, errors, self._meant())
         self._keep(wanted, models)
         self._listen(Reloaded(followed.error))
         return followed
+
+    def _left(self, wanted: Mapping[str, Reference]) -> dict[str, Reference]:
+        away = self._put_away()
+        return {text: reference for text, reference in wanted.items() if reference.name not in away}
 
     def _tried(self, reference: Reference) -> LiveModel:
         self._trial(reference)

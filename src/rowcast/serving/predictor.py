@@ -13,30 +13,36 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+from rowcast.domain.blocks import SEED_BYTES, Block, Column
 from rowcast.domain.chain import SALT_BYTES, Draft, Entry, encode_head
 from rowcast.domain.encode import EncodedRow, decode_json
 from rowcast.domain.events import Listener, Scored
 from rowcast.domain.identity import row_key, uuid7_randomness, uuid7s
-from rowcast.domain.prediction import Outcome
+from rowcast.domain.prediction import Outcome, unanswered
 from rowcast.domain.sensitive import Guard
 from rowcast.errors import BodyError, InvalidRows, NoAnswer, Overloaded, TooLate, Unavailable, ValueProblem
 from rowcast.ports import Cache, Journal
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.stored import UntilStored
 
+T = TypeVar("T")
+
 MOST_TURNS = 8
 """Turns of the loop that the first of a batch waits at most."""
 MOST_SLOW_ROWS = 64
 """Rows of a slow model that are scored at once, unless one request has more: the first must not wait for the last."""
 SLOW_THREADS = 4
+TIME_IS_UP = "the time that the request had is up; it was not scored"
 MOST_PROBLEMS = 1000
 """A batch whose rows have more is refused without reading on."""
 
@@ -150,6 +156,46 @@ class Predictor:
         """The replies to many rows, in order."""
         return self._wait(model, rows, ask, False)
 
+    def takes_blocks(self, model: LiveModel) -> bool:
+        """Whether many rows may be recorded as one block: nothing must be asked or changed row by row."""
+        if not model.is_ours or self.caching or model.slow or self._stored is not None:
+            return False
+        return self._guard is None or not self._guard.withheld(model.schema)
+
+    def predict_block(
+        self, model: LiveModel, tensors: Mapping[str, NDArray[Any]], columns: Sequence[Column], body: bytes, ask: Ask
+    ) -> Block:
+        """Score the graph's tensors and record them with the columns they were made of, in one block. HOT"""
+        self._check_room()
+        if ask.deadline < time.perf_counter():
+            raise TooLate(TIME_IS_UP)
+        output = model.run(tensors)
+        if not np.isfinite(output).all():
+            raise NoAnswer(unanswered(output))
+        decision = model.manifest.decision
+        block = Block(
+            self._now(),
+            model.digest,
+            ask.source,
+            ask.request_id,
+            ask.key_id,
+            ask.tenant,
+            ask.entity,
+            model.name,
+            model.version,
+            decision,
+            len(output),
+            tuple(columns),
+            body,
+            np.ascontiguousarray(output, "<f4").tobytes(),
+            os.urandom(SEED_BYTES),
+        )
+        self._journal.append_block(block)
+        classes = decision.classes
+        labels = [classes[winner] for winner in decision.winners(output).tolist()] if model.classifies else []
+        self._listen(Scored(model.name, model.version, block.rows, labels))
+        return block
+
     def hold(self, reason: str | None) -> None:
         """Refuse what comes from now on, and say why; None ends it."""
         self._held = reason
@@ -162,10 +208,7 @@ class Predictor:
         return Queue(self._rows_waiting, max(0.0, time.perf_counter() - min(since)) if since else 0.0)
 
     def _wait(self, model: LiveModel, rows: Sequence[Row], ask: Ask, alone: bool) -> asyncio.Future[Any]:
-        if self._rows_waiting >= self._max_waiting:
-            raise Overloaded(f"{self._rows_waiting} rows are waiting; try again in a second")
-        if self._held is not None:
-            raise Unavailable(self._held, slug="disk-low")
+        self._check_room()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         if not self._waiting:
@@ -174,6 +217,12 @@ class Predictor:
         self._waiting.append(_Waiting(model, rows, ask, answer, alone))
         self._rows_waiting += len(rows)
         return answer
+
+    def _check_room(self) -> None:
+        if self._rows_waiting >= self._max_waiting:
+            raise Overloaded(f"{self._rows_waiting} rows are waiting; try again in a second")
+        if self._held is not None:
+            raise Unavailable(self._held, slug="disk-low")
 
     def _gather(self, seen: int, turns: int) -> None:
         """Let the loop turn once more while it brings further requests: a full batch costs a third less a row, and at
@@ -406,7 +455,7 @@ def _outcomes(model: LiveModel, together: list[_Waiting]) -> list[Outcome]:
 def _is_over(asked: _Waiting, now: float) -> bool:
     """Whether nobody waits for the answer any longer; whoever let its time pass is told."""
     if asked.ask.deadline < now and not asked.answer.done():
-        asked.answer.set_exception(TooLate("the time that the request had is up; it was not scored"))
+        asked.answer.set_exception(TooLate(TIME_IS_UP))
     return asked.answer.done()
 
 
@@ -423,15 +472,19 @@ def read_rows(model: LiveModel, body: bytes, *, max_rows: int, partial: bool = F
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         decode_json(body)  # says what is wrong with the text itself
         raise BodyError('`rows` must be a list of objects and the only key: {"rows": [{...}, ...]}') from None
-    if not received:
-        raise BodyError("`rows` is empty; send at least one row", slug="no-rows")
-    if len(received) > max_rows:
-        raise BodyError(f"{len(received)} rows in one request; at most {max_rows}", slug="too-many-rows")
+    return each_row(received, lambda raw: Row(model.encoder.read(raw), bytes(raw)), max_rows=max_rows, partial=partial)
+
+
+def each_row(
+    given: Sequence[T], read: Callable[[T], Row], *, max_rows: int, partial: bool = False
+) -> list[Row | Refused]:
+    """What was given, read one by one; all errors of `read` at once, each with its row."""
+    check_count(len(given), max_rows)
     rows: list[Row | Refused] = []
     problems: list[ValueProblem] = []
-    for number, raw in enumerate(received):
+    for number, raw in enumerate(given):
         try:
-            rows.append(Row(model.encoder.read(raw), bytes(raw)))
+            rows.append(read(raw))
         except InvalidRows as invalid:
             found = [msgspec.structs.replace(problem, row=number) for problem in invalid.problems]
             rows.append(Refused(found))
@@ -443,6 +496,14 @@ def read_rows(model: LiveModel, body: bytes, *, max_rows: int, partial: bool = F
     if problems and not partial:
         raise InvalidRows(problems)
     return rows
+
+
+def check_count(rows: int, most: int) -> None:
+    """BodyError unless there are rows, and not too many."""
+    if not rows:
+        raise BodyError("there are no rows; send at least one", slug="no-rows")
+    if rows > most:
+        raise BodyError(f"{rows} rows in one request; at most {most}", slug="too-many-rows")
 
 
 class _Rows(msgspec.Struct, forbid_unknown_fields=True):

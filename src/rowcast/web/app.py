@@ -237,7 +237,9 @@ def _pages(app: FastAPI, deployment: Deployment) -> None:
         if said is not None:
             return Response(said, media_type="application/json", headers={"vary": "Accept"})
         models = [model.name for model in deployment.models()]
-        return Json({"name": "rowcast", "version": VERSION, "models": models}, headers={"vary": "Accept"})
+        # KServe's V1 client reads `status`.
+        found = {"name": "rowcast", "version": VERSION, "status": "alive", "models": models}
+        return Json(found, headers={"vary": "Accept"})
 
     @app.get("/openapi.json", include_in_schema=False)
     def openapi_document(request: Request) -> Response:

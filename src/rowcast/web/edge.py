@@ -35,7 +35,10 @@ Lifespan = Callable[[Receive, Send], Awaitable[None]]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 JSON = b"application/json"
+ONLY_JSON = frozenset((JSON,))
 UNUSUAL = frozenset((b"origin", b"traceparent", b"content-encoding", b"x-request-timeout", b"idempotency-key"))
+MEANING = (b"content-type", b"inference-header-content-length", b"accept-encoding")
+"""Headers that decide, beside the body, what another dialect's request asks."""
 NO_EXTENSIONS: Mapping[str, Any] = {}
 REPLY = "rowcast.reply"
 """The ASGI extension of `web/protocol.py`."""
@@ -86,6 +89,33 @@ class HotRoute(msgspec.Struct, frozen=True):
     scope: KeyScope = "predict"
 
 
+class Reply(msgspec.Struct):
+    """What a door answers."""
+
+    body: bytes
+    status: int = 200
+    content_type: bytes = JSON
+    headers: list[tuple[bytes, bytes]] = []
+
+
+class Door(msgspec.Struct, frozen=True):
+    """A route of another dialect: its replies are its own, and so is the form of its errors. `name` is its pattern."""
+
+    name: str
+    method: str
+    answer: Callable[[Request], Awaitable[Reply]]
+    form: problems.Form
+    scope: KeyScope | None = None
+    """None: any good key will do."""
+    open: bool = False
+    """Needs no key."""
+    content_types: frozenset[bytes] = ONLY_JSON
+
+
+Doors = Callable[[str], Door | None]
+"""Finds the door of a path."""
+
+
 class Bounds(msgspec.Struct, frozen=True):
     """How much, and how long."""
 
@@ -108,6 +138,8 @@ class Arrived(msgspec.Struct):
     started: float
     extra: Headers
     meter: Meter | None = None
+    form: problems.Form | None = None
+    """How the caller's dialect says what is wrong."""
 
 
 class Edge:
@@ -125,8 +157,10 @@ class Edge:
         *,
         root_path: str,
         request_id_prefix: str,
+        doors: Doors = lambda path: None,
     ) -> None:
         self._hot = hot
+        self._doors = doors
         self._cold = cold
         self._lifespan = lifespan
         self._listen = listen
@@ -197,7 +231,12 @@ class Edge:
 
     async def _other(self, arrived: Arrived, route: HotRoute | None, receive: Receive, send: Send) -> None:
         """Whatever is not the short way."""
-        scope, headers, name = arrived.scope, arrived.headers, route.name if route else "unmatched"
+        scope, headers = arrived.scope, arrived.headers
+        door = self._doors(arrived.path) if route is None else None
+        known = route or door
+        name = known.name if known else "unmatched"
+        if door is not None and problems.CONTENT_TYPE not in headers.get(b"accept", b""):
+            arrived.form = door.form
         bind_contextvars(**_ids(arrived))  # a request has a context of its own
         method = scope["method"]
         try:
@@ -210,10 +249,12 @@ class Edge:
                 arrived.extra += self._gate.cross_origin(headers, method)
             if b"traceparent" in headers:
                 arrived.extra.append((b"traceparent", bodies.traced(headers[b"traceparent"])))
-            if route is None:
-                status, name = await self._forward(arrived, receive, send)
-            else:
+            if door is not None:
+                status = await self._open(arrived, door, receive, send)
+            elif route is not None:
                 status = await self._answer(arrived, route, receive, send)
+            else:
+                status, name = await self._forward(arrived, receive, send)
         except ClientGone:
             return
         except Exception as error:
@@ -222,29 +263,61 @@ class Edge:
 
     async def _answer(self, arrived: Arrived, route: HotRoute, receive: Receive, send: Send) -> int:
         """A hot route, with everything that a request may carry."""
-        headers, scope = arrived.headers, arrived.scope
-        caller = self._gate.admit(headers, scope)
+        caller = self._gate.admit(arrived.headers, arrived.scope)
         require(caller, route.scope)
         self._spend(arrived, caller)
-        if scope["method"] != route.method:
+        if arrived.scope["method"] != route.method:
             raise MethodNotAllowed(route.method)
-        _expect_json(headers.get(b"content-type", JSON))
+        _expect_json(arrived.headers.get(b"content-type", JSON))
+        request = await self._request(arrived, caller, receive)
+        reply = await self._first_or_again(request, lambda: route.answer(request), request.query)
+        await _send(send, 200, [*HOT_HEADERS, *self._last_headers(arrived), *request.notes], reply)
+        return 200
+
+    async def _open(self, arrived: Arrived, door: Door, receive: Receive, send: Send) -> int:
+        """A route of another dialect."""
+        caller = Caller() if door.open else self._gate.admit(arrived.headers, arrived.scope)
+        if door.scope is not None:
+            require(caller, door.scope)
+            self._spend(arrived, caller)
+        method = arrived.scope["method"]
+        if method != door.method and (method, door.method) != ("HEAD", "GET"):
+            raise MethodNotAllowed(door.method)
+        if method == "POST":
+            _expect(arrived.headers.get(b"content-type", JSON), door.content_types)
+        request = await self._request(arrived, caller, receive)
+
+        async def answer() -> bytes:
+            return _pack_reply(await door.answer(request))
+
+        if door.scope == "predict":
+            # The same bytes mean something else when these differ.
+            meant = b"\0".join([request.query, *[arrived.headers.get(name, b"") for name in MEANING]])
+            reply = _unpack_reply(await self._first_or_again(request, answer, meant))
+        else:
+            reply = await door.answer(request)
+        own = [header for header in HOT_HEADERS if header[0] != b"content-type"]
+        headers = [(b"content-type", reply.content_type), *own, *reply.headers, *request.notes]
+        await _send(send, reply.status, [*headers, *self._last_headers(arrived)], reply.body)
+        return reply.status
+
+    async def _request(self, arrived: Arrived, caller: Caller, receive: Receive) -> Request:
+        """The request, read to its end, with everything that it may carry."""
+        headers, query = arrived.headers, arrived.scope["query_string"]
         deadline = arrived.started + self._wait
         if b"x-request-timeout" in headers:
             deadline = min(deadline, bodies.deadline(headers[b"x-request-timeout"], arrived.started))
         body = await self._body(arrived, receive)
-        query = scope["query_string"]
-        request = Request(arrived.path, query, headers, body, arrived.request_id, caller, deadline)
-        key = headers.get(b"idempotency-key")
+        return Request(arrived.path, query, headers, body, arrived.request_id, caller, deadline)
+
+    async def _first_or_again(self, request: Request, first: Callable[[], Awaitable[bytes]], meant: bytes) -> bytes:
+        """The answer; with an Idempotency-Key, that of the first such request."""
+        key = request.headers.get(b"idempotency-key")
         if key is None:
-            reply = await route.answer(request)
-        else:
-            reply, again = await self._once.answer(
-                key, caller, arrived.path, query, body, lambda: route.answer(request)
-            )
-            request.notes = [*request.notes, (b"idempotency-replayed", b"true" if again else b"false")]
-        await _send(send, 200, [*HOT_HEADERS, *self._last_headers(arrived), *request.notes], reply)
-        return 200
+            return await first()
+        reply, again = await self._once.answer(key, request.caller, request.path, meant, request.body, first)
+        request.notes = [*request.notes, (b"idempotency-replayed", b"true" if again else b"false")]
+        return reply
 
     async def _forward(self, arrived: Arrived, receive: Receive, send: Send) -> tuple[int, str]:
         """Let the cold app answer, inside the same bounds and with the same headers; its status and route."""
@@ -295,7 +368,7 @@ class Edge:
         """Answer with a problem; its status."""
         if isinstance(error, TooLate) and b"x-request-timeout" not in arrived.headers:
             error = Overloaded(f"the request waited for more than {self._wait:g} s and was not scored; try again")
-        status, reply, extra = problems.answer(error, arrived.request_id)
+        status, reply, extra = problems.answer(error, arrived.request_id, arrived.form)
         if not isinstance(error, RowcastError) or status == 500:
             known = {"path": arrived.path} if arrived.path in self._hot else {}  # others hold what callers like
             log.error("request failed", **_ids(arrived), **known, exc_info=error)
@@ -376,9 +449,19 @@ def _below(path: str, root: str) -> str:
     return path
 
 
+_pack_reply = msgspec.msgpack.Encoder().encode
+_unpack_reply = msgspec.msgpack.Decoder(Reply).decode
+
+
+def _expect(declared: bytes, content_types: frozenset[bytes]) -> None:
+    """One of these content types, or one that is JSON where JSON is among them; RequestError says what it was."""
+    media = declared.partition(b";")[0].strip().lower()
+    if media not in content_types and not (JSON in content_types and media.endswith(b"+json")):
+        listed = " or ".join(kind.decode() for kind in sorted(content_types))
+        shown = media.decode("latin-1")[:100]
+        raise RequestError(f"the content type is {shown!r}; send {listed}", slug="unsupported-media-type")
+
+
 def _expect_json(declared: bytes) -> None:
     """Some content type that is JSON; RequestError says what it was."""
-    media = declared.partition(b";")[0].strip().lower()
-    if media != JSON and not media.endswith(b"+json"):
-        shown = media.decode("latin-1")[:100]
-        raise RequestError(f"the content type is {shown!r}; send application/json", slug="unsupported-media-type")
+    _expect(declared, ONLY_JSON)

@@ -144,7 +144,7 @@ class Member:
         followed = await asyncio.to_thread(self._follower.follow, live)
         before = {(model.name, model.version) for model in live.values()}
         after = {(model.name, model.version) for model in followed.models.values()}
-        self._deployment.swap(followed.models)
+        self._deployment.swap(followed.models, followed.meant)
         self._refresh()
         self._say_error(followed.error)
         self._slot.say(models=self._loaded(), generation=generation, asked=asked)

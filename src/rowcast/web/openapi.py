@@ -15,6 +15,7 @@ from rowcast.domain.wire_schema import SHARE
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.web import replies
 from rowcast.web.problems import STATUS, TITLES
+from rowcast.web.protocols import describe
 
 PROBLEM: dict[str, Any] = {
     "type": "object",
@@ -156,7 +157,9 @@ REFUSED: dict[str, Any] = {
 def document(app: FastAPI, deployment: Deployment, root_path: str = "") -> dict[str, Any]:
     """The whole OpenAPI document, for whoever reaches it behind `root_path`."""
     servers = [{"url": root_path}] if root_path else None
-    tags: list[dict[str, Any]] = [{"name": name, "description": text} for name, text in TAGS.items()]
+    tags: list[dict[str, Any]] = [
+        {"name": name, "description": text} for name, text in {**TAGS, **describe.TAGS}.items()
+    ]
     made = get_openapi(title=app.title, version=app.version, routes=app.routes, servers=servers, tags=tags)
     paths = made.setdefault("paths", {})
     schemas: dict[str, Any] = {"Problem": PROBLEM, **replies.components()}
@@ -171,6 +174,7 @@ def document(app: FastAPI, deployment: Deployment, root_path: str = "") -> dict[
             if deployment.default == address:
                 paths[f"/predict{tail}"] = {"post": _operation(address, model, default=True, batch=batch)}
             paths[f"/models/{address}/predict{tail}"] = {"post": _operation(address, model, batch=batch)}
+    paths |= describe.paths(deployment)
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -39,7 +40,9 @@ STATUS = {
     "repeat-differs": 422,
     "over-quota": 429,
     "head-too-large": 431,
+    "not-supported": 501,
     "overloaded": 503,
+    "not-ready": 503,
     "unavailable": 503,
     "disk-low": 503,
     "not-stored": 503,
@@ -71,6 +74,8 @@ TITLES = {
     "repeat-differs": "The Idempotency-Key was used for another request",
     "over-quota": "The quota is used up",
     "head-too-large": "The head of the request is too large",
+    "not-supported": "This is not offered here",
+    "not-ready": "No model is loaded and proven yet",
     "overloaded": "Too much is waiting already",
     "unavailable": "A part that is needed does not answer",
     "disk-low": "The disk of history is nearly full",
@@ -111,10 +116,14 @@ def problem(error: Exception, request_id: str) -> Problem:
     )
 
 
-def answer(error: Exception, request_id: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+Form = Callable[[Problem], tuple[int, bytes]]
+"""A dialect's own way to say a problem, as JSON, and the status that goes with it."""
+
+
+def answer(error: Exception, request_id: str, form: Form | None = None) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
     """Status, body and headers for an error."""
     found = problem(error, request_id)
-    headers = [(b"content-type", CONTENT_TYPE)]
+    headers = [(b"content-type", CONTENT_TYPE if form is None else b"application/json")]
     if found.status in (409, 503):
         headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
     if isinstance(error, OverQuota) and error.seconds:
@@ -125,4 +134,5 @@ def answer(error: Exception, request_id: str) -> tuple[int, bytes, list[tuple[by
         headers.append((b"accept-encoding", b"gzip, deflate, identity"))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allowed.encode()))
-    return found.status, msgspec.json.encode(found), headers
+    status, body = (found.status, msgspec.json.encode(found)) if form is None else form(found)
+    return status, body, headers

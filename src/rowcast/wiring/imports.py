@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MEBIBYTE: Final = 1024 * 1024
 ASK, MODEL = "ask.json", "model.onnx"
 TAKEN: Final = ".imports.json"
+SHARED: Final = "model_metadata.json"
 MOST_LEVELS: Final = 1000
 
 
@@ -133,17 +134,37 @@ def take_up(settings: Settings, *, again: bool = False) -> list[Drop]:
     return found
 
 
+def meant(settings: Settings) -> str:
+    """The model that the folder's page of metadata names, unless somebody chose a default; else nothing.
+
+    Whoever drops a graph with such a page means: serve this one. What is wrong with the page, `take_up` says.
+    """
+    if settings.models_dir is None or settings.default_model or settings.models:
+        return ""
+    from rowcast.adapters.folder import name_from
+
+    try:
+        given = _metadata(settings.models_dir / SHARED).get("model_name")
+    except RowcastError:
+        return ""
+    return name_from(given) if isinstance(given, str) and given else ""
+
+
 def _taken(settings: Settings, path: Path, files: Sequence[Path], *, known: dict[str, Drop], again: bool) -> Drop:
     try:
         content = read_model(path, settings.max_model_mb)
         beside = _beside(path, files)
         metadata = b"" if beside is None else read_model(beside, 1)
-        name = path.stem.encode()  # the same graph under another name may be another model
-        key = hashlib.sha256(hashlib.sha256(content).digest() + hashlib.sha256(name).digest() + metadata).hexdigest()
+        graph = hashlib.sha256(content)
+        key, described = hashlib.sha256(graph.digest() + metadata).hexdigest(), f"described {graph.hexdigest()}"
+        if beside is None and described in known:  # the folder's page is another graph's now: this one stays as it was
+            return msgspec.structs.replace(known[described], file=path.name)
         before = known.get(key)
         if before is not None and not (again and before.error):
-            return before
+            return msgspec.structs.replace(before, file=path.name)
         known[key] = drop = _imported(settings, path, content, beside)
+        if beside is not None and not drop.error:
+            known[described] = drop
     except RowcastError as error:
         return Drop(path.name, error=error.message)
     return drop
@@ -160,7 +181,7 @@ def _imported(settings: Settings, path: Path, content: bytes, beside: Path | Non
 def _beside(path: Path, files: Sequence[Path]) -> Path | None:
     """The metadata of a dropped graph: its own, else the folder's where that is meant for it; SettingsError when nobody
     can tell."""
-    own, shared = path.with_name(f"{path.stem}_metadata.json"), path.with_name("model_metadata.json")
+    own, shared = path.with_name(f"{path.stem}_metadata.json"), path.with_name(SHARED)
     if own.exists():
         return own
     if not shared.exists():

@@ -118,6 +118,13 @@ def server(settings: Settings, place: Place | None = None) -> Server:
     from rowcast.web.edge import Bounds, Edge
     from rowcast.web.lifecycle import Indexer, Lifecycle
     from rowcast.web.member import Member, log_drops
+    from rowcast.web.protocols.mlflow import MLflow
+    from rowcast.web.protocols.repository import Repository
+    from rowcast.web.protocols.scoring import Scoring
+    from rowcast.web.protocols.table import Dialect, doors
+    from rowcast.web.protocols.tally import Tally
+    from rowcast.web.protocols.v1 import KServe
+    from rowcast.web.protocols.v2 import OpenInference
     from rowcast.web.repeats import Once
     from rowcast.web.watch import MEBIBYTE, Watch
     from rowcast.web.watched import Watched, hearing
@@ -146,11 +153,13 @@ def server(settings: Settings, place: Place | None = None) -> Server:
             metrics.listen,
             trial=_trial(settings, models, shared),
             last_good=LastGood(shared.last_good, shared.keep_good),
+            put_away=shared.put_away,
+            meant=partial(imports.meant, settings),
         )
         generation, asked = models.generation(), shared.asked()
         followed = follower.begin()
         default = shared.settled_default(lambda: _default_model(settings, list(followed.models)))
-        deployment = Deployment(followed.models, default)
+        deployment = Deployment(followed.models, default, followed.meant)
         journal = FileJournal(settings.journal_folder, lambda: uuid.uuid4().hex, settings.durability)
         undo.callback(journal.close)
         predictor = (telemetry.NotingPredictor if watched else Predictor)(
@@ -169,6 +178,17 @@ def server(settings: Settings, place: Place | None = None) -> Server:
         member = Member(shared, slot, deployment, follower, models.generation, native.refresh, retake, predictor.queue)
         metrics.prepare = member.show_queue
         pusher = telemetry.pusher(settings, metrics, shared, place.worker if place else 0)
+        scoring = Scoring(predictor, max_rows=settings.max_rows)
+        repository = Repository(shared, member, follower, deployment)
+
+        def ready() -> bool:
+            return health.ready and bool(deployment.models())
+
+        dialects: list[Dialect] = [
+            OpenInference(scoring, ready, repository, Tally(counts)),
+            MLflow(scoring, ready),
+            KServe(scoring, ready),
+        ]
         cold = cold_app(deployment, history(settings), health, member, metrics.exposition)
         indexer = None if place else Indexer(indexer_command(), settings.for_child(), settings.journal_folder)
 
@@ -190,6 +210,7 @@ def server(settings: Settings, place: Place | None = None) -> Server:
             Bounds(settings.max_body_bytes, settings.max_wait_seconds),
             root_path=settings.root_path,
             request_id_prefix=secrets.token_hex(6),
+            doors=doors(dialects),
         )
         undo.pop_all()
     app = edge if not watched else Watched(edge, access_log=settings.access_log, spans=spans)

@@ -1,0 +1,264 @@
+"""`make bench-dialects`: the same 1,000 rows a request, as native JSON and as binary tensors of the V2 protocol.
+
+One server on one core, its indexer and the load on the other; both ways in turn, round by round, and compared within a
+round. A linear model, so that what the dialects cost is seen; with `--trees` the 200 trees of `make bench-serve`, whose
+4 µs a row both ways pay. Every answer of one way is compared with the other's first. Fails when a promise is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import promises
+from machine import LOAD_CORE, Server, busy_seconds, running
+from promises import Check
+from rich.console import Console
+from serve import BIN, cell, history, make_key, rowcast, train
+
+PORT = 18206
+ROWS, BATCHES, CONNECTIONS = 1000, 5, 2
+NATIVE, BINARY = "native JSON", "V2 binary"
+LEAST = 5.0
+LEAST_TREES = 1.8
+"""More is not to be had: the trees alone are two thirds of what a row of V2 costs."""
+
+
+class Measure(NamedTuple):
+    """One way in one round."""
+
+    round: int
+    way: str
+    rows_per_second: float
+    cpu_us: float
+    """Of the answering process, a row."""
+    beside_us: float
+    """Of the indexer, a row."""
+    others: float
+    """Cores that everything else kept busy."""
+
+
+def main() -> int:
+    """Prepare, measure, judge, keep the figures."""
+    options = arguments()
+    console = Console(width=110)
+    with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as scratch:
+        home = Path(scratch)
+        bundle = train(home) if options.trees else linear(home)
+        batches = rows_of(home, bundle)
+        key = make_key(home)
+        requests = {
+            NATIVE: [native(key, rows) for rows in batches],
+            BINARY: [binary(key, rows) for rows in batches],
+        }
+        log = home / "log"
+        env = {"ROWCAST_HOME": str(home / "home")}
+        command = [str(BIN / "rowcast"), "serve", "--port", str(PORT)]
+        server = Server("rowcast", command, PORT, "/predict", env, log, key)
+        with running(server, json.dumps(batches[0][0]).encode()):
+            compare(requests)
+            measures = measured(server, requests, options, console)
+        kept = history(home)
+    answered = sum(one[1] for one in COUNTED)
+    checks = judged(measures, kept, answered, LEAST_TREES if options.trees else LEAST)
+    promises.show(console, checks)
+    if not options.no_record:
+        record(options, measures, checks)
+    return 0 if all(check.kept for check in checks) else 1
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--trees", action="store_true", help="200 trees instead of a linear model")
+    parser.add_argument("--no-record", action="store_true", help="leave results.jsonl alone")
+    return parser.parse_args()
+
+
+def linear(home: Path) -> Path:
+    """The loan example as a logistic regression; the bundle's folder."""
+    table = home / "loans.csv"
+    rowcast(home, "example", "loans", "--out", str(table))
+    words = ["train", str(table), "--target", "loan_status", "--name", "loans", "--candidates", "logistic"]
+    rowcast(home, *words, "--trials", "1")
+    return home / "home" / "models" / "loans" / "1"
+
+
+def rows_of(home: Path, bundle: Path) -> list[list[dict[str, Any]]]:
+    """Batches of rows of the table, as a client would send them."""
+    schema = json.loads((bundle / "bundle.json").read_text())["schema"]["columns"]
+    kinds = {column["name"]: column["kind"] for column in schema}
+    with (home / "loans.csv").open(newline="") as table:
+        read = csv.DictReader(table)
+        rows = [
+            {name: cell(row[name], kind) for name, kind in kinds.items()}
+            for row, _ in zip(read, range(ROWS * BATCHES), strict=False)
+        ]
+    for row in rows:  # V2 knows truth values, and so does the native dialect
+        row["self_employed"] = row["self_employed"] == "Yes"
+    return [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+
+
+def request(key: str, path: str, body: bytes, headers: bytes) -> bytes:
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nx-api-key: %b\r\n%bContent-Length: %d\r\n\r\n"
+    return head % (path.encode(), key.encode(), headers, len(body)) + body
+
+
+def native(key: str, rows: list[dict[str, Any]]) -> bytes:
+    """A batch of the native dialect."""
+    body = json.dumps({"rows": rows}, separators=(",", ":")).encode()
+    return request(key, "/predict", body, b"Content-Type: application/json\r\n")
+
+
+def binary(key: str, rows: list[dict[str, Any]]) -> bytes:
+    """The same rows as `tritonclient` sends them: a tensor a column, all outputs back as bytes."""
+    inputs, tail = [], b""
+    for name in rows[0]:
+        cells = [row[name] for row in rows]
+        if isinstance(cells[0], str):
+            kind, raw = "BYTES", b"".join(struct.pack("<I", len(text)) + text for text in map(str.encode, cells))
+        elif isinstance(cells[0], bool):
+            kind, raw = "BOOL", np.array(cells).tobytes()
+        elif None in cells:
+            kind, raw = "FP64", np.array([np.nan if one is None else one for one in cells]).tobytes()
+        else:
+            kind, raw = "INT64", np.array(cells, np.int64).tobytes()
+        inputs.append(
+            {"name": name, "datatype": kind, "shape": [len(cells), 1], "parameters": {"binary_data_size": len(raw)}}
+        )
+        tail += raw
+    head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    headers = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % len(head)
+    return request(key, "/v2/models/loans/infer", head + tail, headers)
+
+
+def reply(stream: Any) -> tuple[dict[bytes, bytes], bytes]:
+    """One reply; the bench ends when it is not 200."""
+    status = stream.readline()
+    headers = {}
+    while line := stream.readline().strip():
+        name, _, value = line.partition(b":")
+        headers[name.lower()] = value.strip()
+    body: bytes = stream.read(int(headers[b"content-length"]))
+    if b" 200 " not in status:
+        raise SystemExit(f"{status!r} {body[:500]!r}")
+    return headers, body
+
+
+def compare(requests: dict[str, list[bytes]]) -> None:
+    """Refuse to compare ways that do not give the same answers, to the last bit."""
+    with socket.create_connection(("127.0.0.1", PORT)) as connection:
+        stream = connection.makefile("rb")
+        for asked, again in zip(requests[NATIVE], requests[BINARY], strict=True):
+            connection.sendall(asked)
+            wanted = [one["score"] for one in json.loads(reply(stream)[1])["predictions"]]
+            connection.sendall(again)
+            headers, body = reply(stream)
+            at = int(headers[b"inference-header-content-length"])
+            for output in json.loads(body[:at])["outputs"]:
+                size = output["parameters"]["binary_data_size"]
+                if output["name"] == "score" and np.frombuffer(body[at : at + size], "<f4").tolist() != wanted:
+                    raise SystemExit("the answers differ")
+                at += size
+            COUNTED.append((0, 2 * ROWS))
+
+
+COUNTED: list[tuple[int, int]] = []
+"""Rows that were answered: every one must be in history."""
+
+
+def measured(
+    server: Server, requests: dict[str, list[bytes]], options: argparse.Namespace, console: Console
+) -> list[Measure]:
+    """Round by round, each way; a short run first to warm up."""
+    os.sched_setaffinity(0, {LOAD_CORE})
+    for asked in requests.values():
+        load(asked, 1.0)
+    server.settle()
+    found = []
+    for turn in range(1, options.rounds + 1):
+        for way, asked in requests.items():
+            server.clear_core()
+            busy, (cpu, beside), mine = busy_seconds(), server.cpu(), time.process_time()
+            rows, seconds = load(asked, options.seconds)
+            busy_after, (cpu_after, beside_after) = busy_seconds(), server.cpu()
+            ours = cpu_after - cpu + beside_after - beside + time.process_time() - mine
+            others = max(0.0, (busy_after - busy - ours) / seconds)
+            server.settle()
+            beside_after = server.cpu()[1]
+            cpu_us, beside_us = (cpu_after - cpu) / rows * 1e6, (beside_after - beside) / rows * 1e6
+            found.append(Measure(turn, way, rows / seconds, cpu_us, beside_us, others))
+            console.print(
+                f"{turn} {way:12} {rows / seconds:10,.0f} rows/s  cpu {cpu_us:6.2f} µs/row  indexer {beside_us:5.2f}"
+                f"  others {others:.2f}"
+            )
+    return found
+
+
+def load(requests: list[bytes], seconds: float) -> tuple[int, float]:
+    """Rows answered on a few connections that never wait, and the time it took."""
+    answered = [0] * CONNECTIONS
+    began = time.perf_counter()
+
+    def ask(number: int) -> None:
+        with socket.create_connection(("127.0.0.1", PORT)) as connection:
+            stream = connection.makefile("rb")
+            while time.perf_counter() < began + seconds:
+                connection.sendall(requests[answered[number] % len(requests)])
+                reply(stream)
+                answered[number] += 1
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(CONNECTIONS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    COUNTED.append((1, sum(answered) * ROWS))
+    return sum(answered) * ROWS, time.perf_counter() - began
+
+
+def judged(measures: list[Measure], kept: dict[str, Any], answered: int, least: float) -> list[Check]:
+    """The promises."""
+    rounds = [{one.way: one for one in measures if one.round == turn} for turn in {one.round for one in measures}]
+    faster = median(one[BINARY].rows_per_second / one[NATIVE].rows_per_second for one in rounds)
+    lighter = median(one[NATIVE].cpu_us / one[BINARY].cpu_us for one in rounds)
+    return [
+        Check("rows/s of V2 binary against native JSON, 1,000 rows a request", faster, least=least),
+        Check("CPU a row of native JSON against V2 binary", lighter, least=least),
+        Check("breaks in the history's chains", len(kept["broken"]), most=0),
+        Check("history entries - answers", abs(kept["entries"] - 1 - answered), most=0),
+    ]
+
+
+def record(options: argparse.Namespace, measures: list[Measure], checks: list[Check]) -> None:
+    """Append one line to results.jsonl."""
+    figures = ("rows_per_second", "cpu_us", "beside_us", "others")
+    promises.record(
+        "dialects",
+        model="200 trees" if options.trees else "linear",
+        rounds=options.rounds,
+        seconds=options.seconds,
+        medians={
+            way: {name: round(median(getattr(one, name) for one in measures if one.way == way), 3) for name in figures}
+            for way in (NATIVE, BINARY)
+        },
+        checks={check.name: round(check.found, 4) for check in checks},
+        kept=all(check.kept for check in checks),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Other systems' requests, real servers: what was answered is history, whoever dies; curl as documents show it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import httpx
+
+from support import models, servers, v2
+from support.waiting import eventually
+
+ROWS = 300
+
+
+def test_a_killed_server_has_lost_no_row_of_an_answered_block(home: Path) -> None:
+    rows = models.loan_rows(ROWS)
+    asked = [{"name": name} for name in ("id", "score")]
+    body, headers = v2.as_binary(v2.columns(rows), outputs=asked)
+    started = servers.start(home)
+    with started.client() as client:
+        reply = client.post("/v2/models/loans/infer", content=body, headers=headers)
+        fresh = client.get(f"/predictions/{v2.outputs(reply.content, reply.headers)['id'][7]}")
+    started.kill()
+    found = v2.outputs(reply.content, reply.headers)
+
+    with servers.running(home) as again, again.client() as client:
+        eventually(lambda: len(client.get("/predictions?limit=1000").json()["predictions"]) == ROWS)
+        kept = [client.get(f"/predictions/{one}").json() for one in found["id"]]
+    verified = servers.rowcast("history", "verify", "--json", "--home", home, cwd=home)
+    replayed = servers.rowcast("replay", "--json", "--home", home, cwd=home)
+
+    assert fresh.json()["prediction"]["score"] == found["score"][7]
+    assert len({entry["writer"] for entry in kept}) == 1
+    assert [entry["seq"] for entry in kept] == list(range(ROWS))
+    for row, score, entry in zip(rows, found["score"], kept, strict=True):
+        assert (entry["row"], entry["source"], entry["prediction"]["score"]) == (row, "v2", score)
+    assert json.loads(verified.stdout)["broken"] == []
+    assert json.loads(verified.stdout)["entries"] == ROWS
+    assert json.loads(replayed.stdout)["equal"] == ROWS
+
+
+def curl(address: str, *words: str) -> str:
+    """What curl prints."""
+    finished = subprocess.run(
+        ["curl", "-s", "--noproxy", "*", *words[:-1], address + words[-1]], capture_output=True, text=True, check=True
+    )
+    return finished.stdout
+
+
+def test_curl_as_the_systems_own_documents_show_it(server: servers.Server, client: httpx.Client) -> None:
+    row = models.loan_rows(1)[0]
+    label = client.post("/predict", json=row).json()["prediction"]
+    address = server.address
+    lists = json.dumps({"instances": [list(row.values())]})
+    split = json.dumps({"dataframe_split": {"columns": list(row), "data": [list(row.values())]}})
+    csv = ",".join(row) + "\n" + ",".join("" if cell is None else str(cell) for cell in row.values()) + "\n"
+
+    predict = json.loads(curl(address, "-d", lists, "-X", "POST", "/v1/models/loans:predict"))
+    metadata = json.loads(curl(address, "/v2/models/loans"))
+    infer = json.loads(curl(address, "-d", v2.as_json(v2.columns([row])).decode(), "/v2/models/loans/infer"))
+    scored = json.loads(curl(address, "-H", "Content-Type:application/json", "--data", split, "/invocations"))
+    read = json.loads(curl(address, "-H", "Content-Type: text/csv", "--data-binary", csv, "/invocations"))
+    ready = json.loads(curl(address, "/v2/health/ready"))
+
+    assert predict == scored == read == {"predictions": [label]}
+    assert infer["outputs"][0]["data"] == [label]
+    assert metadata["versions"] == ["1"]
+    assert ready == {"live": True, "ready": True}
+
+
+def test_versions_beside_each_other_answer_to_their_numbers(home: Path) -> None:
+    from rowcast.adapters.folder import FolderRegistry
+
+    registry = FolderRegistry(home / "models")
+    graph = models.sum_graph(2)
+    for _ in range(2):
+        models.publish(registry, "sum", graph, models.number_columns(2), models.REGRESSION, "values")
+    body = {"instances": [[1, 2]]}
+
+    with servers.running(home, "sum@2", "sum@1") as server, server.client() as client:
+        found = [client.post(f"/v1/models/sum{way}:predict", json=body).status_code for way in ("", "/versions/1")]
+        gone = client.post("/v1/models/sum/versions/3:predict", json=body)
+        versions = client.get("/v2/models/sum").json()["versions"]
+        first = client.get("/v2/models/sum/versions/1/ready")
+
+    assert found == [200, 200]
+    assert (gone.status_code, list(gone.json())) == (404, ["error"])
+    assert versions == ["1", "2"]
+    assert first.status_code == 200

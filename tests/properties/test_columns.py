@@ -1,0 +1,137 @@
+"""Columns at once or rows one by one: what the fast way takes has the same bits. Tensors survive nonsense."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rowcast.domain import tensors
+from rowcast.domain.columns import ColumnEncoder
+from rowcast.domain.encode import RowEncoder, own_plan
+from rowcast.domain.schema import Column, Schema
+from rowcast.domain.tensors import Head, Tensor
+from rowcast.errors import BodyError, InvalidRows
+from support import fuzzing, v2
+
+NUMBERS = st.one_of(
+    st.floats(width=32, allow_nan=False),
+    st.floats(),
+    st.integers(-(2**53), 2**53).map(float),
+    st.sampled_from([0.0, -0.0, 0.1, 1e39, 3.4028235677973366e38, 3.4028235e38, 16777217.0]),
+)
+WHOLE = st.integers(-(2**63), 2**63 - 1)
+WORDS = st.sampled_from(["Yes", "no", "YES", "maybe", "", "true"])
+LEVELS = st.sampled_from(["a", "bb", "", "NA", "new", " a", "é", "a" * 300])
+MOMENTS = st.sampled_from(["2026-01-31T09:30:00Z", "2020-02-29", "31.12.2021", "never", ""])
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[Schema, dict[str, Any]]:
+    """A schema of every kind of column, and cells that mostly fit it."""
+    missing = draw(st.booleans())
+    count = draw(st.integers(1, 12))
+    schema = Schema(
+        (
+            Column(name="n", kind="number", missing=missing),
+            Column(name="i", kind="integer", missing=missing),
+            Column(name="f", kind="boolean", missing=missing),
+            Column(name="w", kind="boolean", words={"yes": True, "no": False}, missing=missing),
+            Column(name="c", kind="category", levels=("a", "bb", "é", "a" * 300, "NA"), missing=missing),
+            Column(name="d", kind="datetime", forms=("%d.%m.%Y",), origin=1_500_000_000_000_000, missing=missing),
+        )
+    )
+    tame = draw(st.booleans())
+
+    def cells(strategy: Any, tamed: Any) -> list[Any]:
+        return draw(st.lists(tamed if tame else strategy, min_size=count, max_size=count))
+
+    small = st.integers(-(10**6), 10**6)
+    found = {
+        "n": ("FP64", cells(NUMBERS, st.floats(width=32, allow_nan=missing, allow_infinity=False))),
+        "i": draw(st.sampled_from([("INT64", cells(WHOLE, small)), ("FP64", cells(NUMBERS, small.map(float)))])),
+        "f": ("BOOL", cells(st.booleans(), st.booleans())),
+        "w": ("BYTES", cells(WORDS, st.sampled_from(["Yes", "no"]))),
+        "c": ("BYTES", cells(LEVELS, st.sampled_from(["a", "bb", "é"]))),
+        "d": ("BYTES", cells(MOMENTS, st.sampled_from(["2026-01-31T09:30:00Z", "2020-02-29"]))),
+    }
+    return schema, found
+
+
+def as_tensors(found: dict[str, Any]) -> dict[str, Tensor]:
+    made = {}
+    for name, (kind, cells) in found.items():
+        raw = v2.packed(kind, cells)
+        made[name] = tensors.from_bytes(Head(name, [len(cells), 1], kind), memoryview(raw))
+    return made
+
+
+@given(batches())
+@settings(max_examples=600, deadline=None)
+def test_what_the_fast_way_takes_the_rule_takes_and_encodes_to_the_same_bits(batch: tuple[Schema, Any]) -> None:
+    schema, found = batch
+    plan = own_plan(schema)
+    given_tensors = as_tensors(found)
+    fast = ColumnEncoder(schema, plan).read(given_tensors)
+    encoder = RowEncoder(schema, plan)
+    cells = {name: tensor.cells() for name, tensor in given_tensors.items()}
+    rows = [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
+    try:
+        encoded = [encoder.parse(row) for row in rows]
+    except InvalidRows:
+        assert fast is None
+        return
+    if fast is None:
+        return
+    assert all(not row.warnings for row in encoded)
+    slow = encoder.stack(encoded)
+    assert fast.keys() == slow.keys()
+    for name, tensor in fast.items():
+        assert tensor.dtype == slow[name].dtype
+        assert tensor.tobytes() == slow[name].tobytes() if tensor.dtype != object else (tensor == slow[name]).all()
+
+
+def test_the_fast_way_takes_what_clients_usually_send() -> None:
+    schema = Schema(
+        (
+            Column(name="n", kind="number", missing=True),
+            Column(name="i", kind="integer"),
+            Column(name="w", kind="boolean", words={"yes": True, "no": False}),
+            Column(name="c", kind="category", levels=("a", "bb")),
+        )
+    )
+    found = {
+        "n": ("FP64", [1.5, None]),
+        "i": ("INT64", [1, 2]),
+        "w": ("BYTES", ["Yes", "no"]),
+        "c": ("BYTES", ["bb", "a"]),
+    }
+
+    read = ColumnEncoder(schema, own_plan(schema)).read(as_tensors(found))
+
+    assert read is not None
+    assert np.array_equal(read["rowcast_numbers"], [[1.5, 1, 1], [np.nan, 2, 0]], equal_nan=True)
+    assert read["rowcast_texts"].tolist() == [["bb"], ["a"]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nonsense_in_binary_tensors_is_refused_or_read_as_it_says(seed: int) -> None:
+    """A smaller `make fuzz-tensors`."""
+    found = fuzzing.run(2000, random.Random(seed))
+
+    assert found["refused"] > 200
+    assert found["read"] > 100
+    assert found["largest_bytes"] < 2_000_000
+
+
+def test_a_shape_is_compared_before_anything_is_allocated() -> None:
+    for shape in ([2**62, 2**62], [2**31], [0, 2**60]):
+        with pytest.raises(BodyError):
+            tensors.from_bytes(Head("x", shape, "BYTES"), memoryview(b"\x00" * 9)).cells()
+    with pytest.raises(BodyError):
+        tensors.read_all([Head("x", [1], "INT64", {"binary_data_size": 2**62})], memoryview(json.dumps(1).encode()))
