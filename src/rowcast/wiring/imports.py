@@ -162,7 +162,7 @@ def _taken(settings: Settings, path: Path, files: Sequence[Path], *, known: dict
             return msgspec.structs.replace(known[described], file=path.name)
         before = known.get(key)
         if before is not None and not (again and before.error):
-            return before
+            return msgspec.structs.replace(before, file=path.name)
         known[key] = drop = _imported(settings, path, content, beside)
         if beside is not None and not drop.error:
             known[described] = drop
