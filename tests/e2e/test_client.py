@@ -33,17 +33,20 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def entries(client: Client, least: int) -> Counter[str]:
-    """How often each prediction is in history, once there are so many."""
-    return Counter(
-        eventually(lambda: found if len(found := [e.id for e in client.history(page=1000)]) >= least else None)
-    )
+def entries(client: Client, wanted: set[str]) -> Counter[str]:
+    """How often each prediction is in history, once these are."""
+
+    def found() -> Counter[str] | None:
+        seen = Counter(entry.id for entry in client.history(page=1000))
+        return seen if wanted <= seen.keys() else None
+
+    return eventually(found) or Counter()
 
 
 def assert_each_once(client: Client, answered: list[Prediction], kills: int) -> None:
     """Every answer is in history once. What is there besides was recorded by a process that died before it could
     answer: the call was answered by the next one, and nobody ever saw the other id."""
-    found = entries(client, len(answered))
+    found = entries(client, {one.id for one in answered})
     assert [one.prediction for one in answered] == [float(number) for number in range(len(answered))]
     assert [found[one.id] for one in answered] == [1] * len(answered)
     assert len({one.id for one in answered}) == len(answered)
