@@ -26,6 +26,8 @@ CANARY_NUMBER = 918273645
 SHORTEST_TEXT, SHORTEST_NUMBER = 10, 7
 MOST_TEXTS = 3000
 SHOWN = 20
+TENSOR = frozenset({"name", "shape", "datatype", "parameters", "data"})
+"""What a tensor of the Open Inference Protocol may say of itself."""
 
 _folder: list[Path] = []
 _texts: dict[str, None] = {}
@@ -78,11 +80,16 @@ def _remember_leaves(value: Any) -> None:
     while waiting:
         one = waiting.pop()
         if isinstance(one, dict):
-            waiting += one.values()
+            waiting += [found for key, found in one.items() if not _names(key, one)]
         elif isinstance(one, list):
             waiting += one
         elif isinstance(one, str):
             _remember_text(one)
+
+
+def _names(key: str, beside: dict[str, Any]) -> bool:
+    """Whether what stands under a key names columns or tensors, as other dialects do, and is nobody's value."""
+    return (key == "columns" and "data" in beside) or (key == "name" and beside.keys() <= TENSOR)
 
 
 def _remember_text(text: str) -> None:
