@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from support import logs
@@ -81,7 +83,6 @@ def test_names_of_columns_and_tensors_are_nobodys_values() -> None:
     for body in (split, tensors, {"outputs": [{"name": "a_name_of_an_output"}]}, {"name": "a person", "sum": 1}):
         logs.remember(httpx.Request("POST", "http://x/"), json.dumps(body).encode())
 
-    assert [logs.leaks(word) for word in ("a_name_of_a_column", "a_name_of_a_tensor", "a_name_of_an_output")] == [
-        []
-    ] * 3
+    names = ("a_name_of_a_column", "a_name_of_a_tensor", "a_name_of_an_output")
+    assert [logs.leaks(name) for name in names] == [[], [], []]
     assert logs.leaks("a value of that column, a value in it") == ["a value of that column", "a value in it"]

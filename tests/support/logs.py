@@ -28,6 +28,8 @@ MOST_TEXTS = 3000
 SHOWN = 20
 TENSOR = frozenset({"name", "shape", "datatype", "parameters", "data"})
 """What a tensor of the Open Inference Protocol may say of itself."""
+OUR_WORDS = frozenset({"prediction", "probability", "probabilities"})
+"""Names of outputs, which made-up requests send in all places."""
 
 _folder: list[Path] = []
 _texts: dict[str, None] = {}
@@ -96,7 +98,7 @@ def _remember_text(text: str) -> None:
     if _number.fullmatch(text):
         if sum(letter.isdigit() for letter in text.strip("-0.")) >= SHORTEST_NUMBER:
             _numbers.add(text)
-    elif len(text.strip()) >= SHORTEST_TEXT and len(_texts) < MOST_TEXTS:
+    elif len(text.strip()) >= SHORTEST_TEXT and text not in OUR_WORDS and len(_texts) < MOST_TEXTS:
         _texts[text.strip()] = None
 
 
