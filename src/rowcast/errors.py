@@ -151,7 +151,8 @@ class InvalidRows(RequestError):
         first = problems[0]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         where = "" if isinstance(first.row, msgspec.UnsetType) else f"row {first.row}: "
-        super().__init__(f"{where}{first.column}: {first.message}{more}")
+        column = f"{first.column}: " if first.column else ""
+        super().__init__(f"{where}{column}{first.message}{more}")
 
 
 class NoAnswer(InvalidRows):

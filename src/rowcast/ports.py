@@ -194,6 +194,10 @@ class Spool(Protocol):
         """Journals that were put aside as damaged; they still hold rows."""
         ...
 
+    def cut(self) -> dict[str, int]:
+        """Writers of journals that were put aside, each with its first entry that cannot be read from there."""
+        ...
+
     def ask_to_roll(self) -> None:
         """Ask live writers to go on in new journals, so that those of now end and are deleted."""
         ...

@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -398,3 +399,70 @@ async def test_what_is_unloaded_is_not_served_until_it_is_loaded(home: Path) -> 
     assert [one["name"] for one in index] == ["loans"]
     assert again.json()["status"] == "ok"
     assert back.json() == {"name": "sum", "ready": True}
+
+
+async def test_an_output_asked_for_twice_is_refused(client: httpx.AsyncClient) -> None:
+    """Else a request of 4 MB would make a reply of gigabytes."""
+    body = v2.as_json({"x0": [1.5], "x1": [2.5]}, outputs=[{"name": "prediction"}, {"name": "prediction"}])
+
+    reply = await client.post("/v2/models/sum/infer", content=body, headers=JSON)
+
+    assert (reply.status_code, reply.json()) == (400, {"error": "an output is asked for twice"})
+
+
+async def test_an_input_in_shared_memory_is_not_offered(client: httpx.AsyncClient) -> None:
+    tensor = {"datatype": "FP64", "shape": [1, 1], "parameters": {"shared_memory_region": "mine"}}
+    body = {"inputs": [{"name": "x0", **tensor}, {"name": "x1", **tensor}]}
+
+    reply = await client.post("/v2/models/sum/infer", json=body)
+
+    assert (reply.status_code, reply.json()) == (501, {"error": "input 'x0': shared_memory_region is not offered here"})
+
+
+async def test_what_a_request_does_not_say_may_be_null(client: httpx.AsyncClient) -> None:
+    head = json.loads(v2.as_json({"x0": [1.5], "x1": [2.5]}, id=None, parameters=None, outputs=None))
+    head["inputs"][0]["parameters"] = None
+    named = {**head, "outputs": [{"name": "prediction", "parameters": None}]}
+
+    replies = [await client.post("/v2/models/sum/infer", json=body) for body in (head, named)]
+
+    assert [reply.json()["outputs"][0]["data"] for reply in replies] == [[4.0], [4.0]]
+
+
+async def test_a_csv_of_too_many_lines_is_not_read_to_its_end(client: httpx.AsyncClient) -> None:
+    headers = {"content-type": "text/csv"}
+
+    # Were it read on, the open quote of its last line would be what is wrong.
+    reply = await client.post("/invocations", content="a\n" + "1\n" * 20_000 + '"', headers=headers)
+
+    assert reply.status_code == 400
+    assert reply.json()["message"] == "more than 10000 rows in one request"
+
+
+async def test_a_column_named_twice_among_very_many_is_found_at_once(client: httpx.AsyncClient) -> None:
+    names = [f"c{number}" for number in range(40_000)]
+    started = time.perf_counter()
+
+    reply = await client.post("/invocations", json={"dataframe_split": {"columns": [*names, "c39999"], "data": []}})
+
+    assert "'c39999' is there twice" in reply.json()["message"]
+    assert time.perf_counter() - started < 10  # comparing all with all takes half a minute
+
+
+async def test_a_key_for_some_models_changes_and_lists_those_alone(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    for name in ("mine", "theirs"):
+        columns = models.number_columns(2)
+        models.publish(FolderRegistry(home / "models"), name, models.sum_graph(2), columns, models.REGRESSION, "values")
+    access.add(home, "one", "admin", models=("mine",))
+    key = access.headers("one")
+    async with apps.serving(home=home) as client:
+        refused = [
+            await client.post(f"/v2/repository/models/theirs/{what}", headers=key) for what in ("unload", "load")
+        ]
+        index = (await client.post("/v2/repository/index", headers=key)).json()
+        own = await client.post("/v2/repository/models/mine/unload", headers=key)
+
+    assert [reply.status_code for reply in refused] == [403, 403]
+    assert [(one["name"], one["state"]) for one in index] == [("mine", "READY")]
+    assert own.status_code == 200

@@ -86,8 +86,8 @@ def test_the_entries_of_a_block_say_what_was_received_and_answered() -> None:
     assert replies[19]["probabilities"] == {"no": 0.0, "yes": 1.0}
     assert [reply["id"] for reply in replies] == blocks.ids(block())
     assert len({draft.salt for draft in found}) == len({reply["id"] for reply in replies}) == ROWS
-    assert all(blocks.may_hold(block(), reply["id"]) for reply in replies)
-    assert not blocks.may_hold(block(1), replies[0]["id"])
+    assert all(blocks.holds(block(), reply["id"]) for reply in replies)
+    assert not blocks.holds(block(1), replies[0]["id"])
 
 
 def test_a_memory_keeps_blocks_in_its_own_chain() -> None:
@@ -137,6 +137,16 @@ def test_a_prediction_of_a_block_is_found_at_once(journal: FileJournal, folder: 
     assert History(MemoryStore(), FolderSpool(folder)).get(wanted[:-1] + "x") is None
 
 
+def test_no_block_is_opened_for_an_id_of_its_moment_that_is_not_its_own(
+    journal: FileJournal, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.append_block(block(0))
+    wanted = blocks.ids(block(0))[7]
+    monkeypatch.setattr(blocks, "entries", pytest.fail)  # of a full segment that takes seconds
+
+    assert FolderSpool(folder).find(wanted[:-12] + "0" * 12) is None
+
+
 def test_what_lies_in_journals_follows_what_is_stored(journal: FileJournal, folder: Path) -> None:
     journal.append_block(block(0))
     spool: Spool = FolderSpool(folder)
@@ -177,6 +187,27 @@ def test_a_damaged_block_is_reported_and_put_aside(journal: FileJournal, folder:
 
     assert list(store.chain("b")) == sealed("b", block(0))
     assert path.with_suffix(".damaged").exists()
+    verdict = History(store, spool).verify()
+    assert [(one["writer"], one["seq"]) for one in verdict.broken] == [("b", ROWS)]
+    path.with_suffix(".damaged").unlink()
+    assert History(store, FolderSpool(folder)).verify().broken == []
+
+
+def test_a_journal_damaged_where_nothing_is_lost_breaks_no_chain(journal: FileJournal, folder: Path) -> None:
+    journal.append_block(block(0))
+    journal.append_block(block(1))
+    store = MemoryStore()
+    spool = FolderSpool(folder)
+    spool.drain(store)
+    journal.close()
+    (path,) = folder.glob("b-*.journal")
+    path.write_bytes(path.read_bytes().replace(b"r0", b"rX"))
+
+    with pytest.raises(HistoryError, match="a block of predictions"):
+        FolderSpool(folder).drain(store)
+
+    assert path.with_suffix(".damaged").exists()
+    assert History(store, spool).verify().broken == []
 
 
 def test_a_full_segment_is_followed_by_one_of_another_writer(

@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from rowcast import errors
-from rowcast.errors import InvalidRows, Overloaded, RowcastError, ValueProblem
+from rowcast.errors import InvalidRows, NoAnswer, Overloaded, RowcastError, ValueProblem
 from rowcast.web import problems
+from rowcast.web.protocols.scoring import sentence
 
 
 def subclasses(kind: type[RowcastError]) -> list[type[RowcastError]]:
@@ -61,3 +62,11 @@ def test_a_fault_of_ours_shows_nothing(error: Exception) -> None:
     assert status == 500
     assert b"secret" not in body
     assert msgspec.json.decode(body)["type"] == "urn:rowcast:error:internal"
+
+
+def test_a_problem_of_a_whole_row_names_no_column() -> None:
+    problem = problems.problem(NoAnswer([2, 5]), "r1")
+
+    assert sentence(problem) == (
+        "row 2: the model has no finite answer for this row; row 5: the model has no finite answer for this row"
+    )

@@ -61,8 +61,8 @@ class BlockSegment:
         return found
 
     def find(self, prediction_id: str) -> Sealed | None:
-        """The entry of this id; nothing is opened when no block is of its moment."""
-        if not any(blocks.may_hold(block, prediction_id) for block in self._unopened()):
+        """The entry of this id; nothing is opened when no block has it."""
+        if not any(blocks.holds(block, prediction_id) for block in self._unopened()):
             return None
         start = b'{"id":"%s"' % prediction_id.encode()
         return next((sealed for sealed in self.all() if decode_head(sealed.head).reply.startswith(start)), None)

@@ -352,6 +352,17 @@ class FolderSpool:
         """Segments that were put aside."""
         return sorted(path.name for path in self._folder.glob(f"*{DAMAGED}"))
 
+    def cut(self) -> dict[str, int]:
+        """Writers of segments that were put aside, each with its first entry that cannot be read from there."""
+        found: dict[str, int] = {}
+        for name in reversed(self.damaged()):  # of a writer's segments, the first one is told last
+            writer, _, first = name.removesuffix(DAMAGED).rpartition("-")
+            found[writer] = int(first) if first.isdigit() else 0
+            with contextlib.suppress(HistoryError, FileNotFoundError):
+                for sealed in open_segment(self._folder / name).all():
+                    found[writer] = sealed.seq + 1
+        return found
+
     def ask_to_roll(self) -> None:
         """Ask every writer for a new segment."""
         if self._folder.exists():

@@ -195,6 +195,10 @@ class NoSpool:
         """Nothing is damaged."""
         return []
 
+    def cut(self) -> dict[str, int]:
+        """Nothing is damaged."""
+        return {}
+
     def ask_to_roll(self) -> None:
         """Nobody writes journals."""
 

@@ -64,9 +64,9 @@ def ids(block: Block) -> list[str]:
     return uuid7s(block.at // 1_000_000, random)
 
 
-def may_hold(block: Block, prediction_id: str) -> bool:
-    """Whether the id is of the block's moment; cheap."""
-    return prediction_id.replace("-", "")[:12] == f"{block.at // 1_000_000:012x}"
+def holds(block: Block, prediction_id: str) -> bool:
+    """Whether the id is one of the block's; cheap where it is of another moment."""
+    return prediction_id.replace("-", "")[:12] == f"{block.at // 1_000_000:012x}" and prediction_id in ids(block)
 
 
 def output(block: Block) -> NDArray[np.float32]:

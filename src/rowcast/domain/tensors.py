@@ -63,7 +63,7 @@ class Head(msgspec.Struct, frozen=True):
     name: str
     shape: list[int]
     datatype: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
     data: Any = msgspec.UNSET
 
 
@@ -72,7 +72,7 @@ def read_all(heads: Sequence[Head], tail: memoryview) -> list[Tensor]:
     found = []
     at = 0
     for head in heads:
-        size = head.parameters.get("binary_data_size")
+        size = (head.parameters or {}).get("binary_data_size")
         if size is None:
             found.append(from_json(head))
             continue

@@ -127,6 +127,8 @@ class History:
         writers = self._writers()
         for writer in writers:
             tally.check(writer, self._chain(writer))
+        for writer, seq in self.spool.cut().items():
+            tally.lose(writer, seq)
         erased = tally.erased
         recorded = sum(decode_erasure(entry.head).rows for entry in tally.check(ERASURES, self.store.erasures()))
         tally.miss(writers)
@@ -198,6 +200,7 @@ class _Tally:
         self.erased = 0
         self.found = 0
         self.broken: list[Broken] = []
+        self._ends: dict[str, int] = {}
         self._published: defaultdict[str, dict[int, str]] = defaultdict(dict)
         for head in published:
             self._published[head.writer][head.seq] = head.link
@@ -205,6 +208,7 @@ class _Tally:
     def check(self, writer: str, entries: Iterable[chain.Sealed]) -> list[chain.Sealed]:
         """Walk one chain; the entries of that of erasures, which are few."""
         seen = 0
+        self._ends[writer] = 0
         kept: list[chain.Sealed] = []
         heads = self._published[writer]
 
@@ -212,6 +216,7 @@ class _Tally:
             nonlocal seen
             for entry in entries:
                 seen += 1
+                self._ends[writer] = entry.seq + 1
                 self.erased += entry.row is None and writer != ERASURES
                 if writer == ERASURES:
                     kept.append(entry)
@@ -229,6 +234,12 @@ class _Tally:
         self.entries += seen if writer != ERASURES else 0
         self._cut(writer, heads)
         return kept
+
+    def lose(self, writer: str, seq: int) -> None:
+        """A journal that was damaged from this entry on, if nothing of the chain is left from there on."""
+        if self._ends.get(writer, 0) <= seq and all(one.writer != writer for one in self.broken):
+            reason = f"entry {seq} and what followed it lay in a damaged journal and is lost"
+            self.broken.append(Broken(writer, seq, reason))
 
     def miss(self, writers: Sequence[str]) -> None:
         """Heads of chains of which nothing is left."""

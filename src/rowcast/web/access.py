@@ -26,11 +26,12 @@ MOST_ADDRESSES = 10_000
 OPEN_ROUTES = frozenset({"/", "/docs", "/redoc", "/openapi.json", "/health/live", "/health/ready"})
 METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
 ALLOWED_HEADERS = (
-    b"authorization, content-type, content-encoding, idempotency-key, if-none-match, traceparent, x-api-key, "
-    b"x-request-id, x-request-timeout"
+    b"authorization, content-type, content-encoding, idempotency-key, if-none-match, "
+    b"inference-header-content-length, traceparent, x-api-key, x-request-id, x-request-timeout"
 )
 EXPOSED_HEADERS = (
-    b"etag, idempotency-replayed, ratelimit, ratelimit-policy, retry-after, traceparent, x-cache, x-request-id"
+    b"etag, idempotency-replayed, inference-header-content-length, ratelimit, ratelimit-policy, retry-after, "
+    b"traceparent, x-cache, x-request-id"
 )
 OWN_SITE = (b"same-origin", b"none")
 

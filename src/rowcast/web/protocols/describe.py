@@ -180,7 +180,10 @@ def _infer(name: str, model: LiveModel) -> Json:
         {"name": column, "datatype": _datatype(row[column], kind), "shape": [1, 1], "data": [row[column]]}
         for column, kind in columns.items()
     ]
-    parameters: Json = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
+    parameters: Json = {
+        "type": ["object", "null"],
+        "additionalProperties": {"type": ["string", "number", "boolean"]},
+    }
     tensor = {
         "type": "object",
         "properties": {
@@ -205,10 +208,10 @@ def _infer(name: str, model: LiveModel) -> Json:
     request = {
         "type": "object",
         "properties": {
-            "id": TEXT,
+            "id": {"type": ["string", "null"]},
             "parameters": parameters,
             "inputs": {"type": "array", "items": tensor, "minItems": 1},
-            "outputs": {"type": "array", "items": wanted},
+            "outputs": {"type": ["array", "null"], "items": wanted},
         },
         "required": ["inputs"],
         "additionalProperties": False,

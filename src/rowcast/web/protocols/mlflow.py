@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -93,13 +94,17 @@ class MLflow:
     def _table(self, model: LiveModel, request: Request) -> list[Row]:
         try:
             text = request.body.decode("utf-8-sig")
-            lines = [line for line in csv.reader(io.StringIO(text), strict=True) if line]
+            read = (line for line in csv.reader(io.StringIO(text), strict=True) if line)
+            # One more than may be: millions of short lines would stop all others meanwhile.
+            lines = list(islice(read, self._scoring.max_rows + 2))
         except UnicodeDecodeError:
             raise BodyError("the body is not UTF-8") from None
         except csv.Error as error:
             raise BodyError(f"the body is not CSV: {error}") from None
         if not lines:
             raise BodyError("the body is empty; send a header and rows", slug="empty-body")
+        if len(lines) - 1 > self._scoring.max_rows:
+            raise BodyError(f"more than {self._scoring.max_rows} rows in one request", slug="too-many-rows")
         return self._scoring.texts(model, [name.strip() for name in lines[0]], lines[1:])
 
 

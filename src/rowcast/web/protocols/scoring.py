@@ -183,9 +183,11 @@ def spread(model: LiveModel, answers: Sequence[Answer]) -> list[list[float]]:
 
 def check_names(names: Sequence[str]) -> None:
     """BodyError when a column is named twice: one of them would be lost."""
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if list(names).count(name) > 1)
-        raise BodyError(f"the column {str(twice)[:80]!r} is there twice")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise BodyError(f"the column {name[:80]!r} is there twice")
+        seen.add(name)
 
 
 def document(body: bytes) -> dict[str, Any]:

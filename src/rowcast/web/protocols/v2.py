@@ -14,6 +14,7 @@ from rowcast.domain.tensors import Tensor
 from rowcast.errors import BodyError, NotFound, RequestError, Unavailable
 from rowcast.serving.deployment import LiveModel
 from rowcast.version import VERSION
+from rowcast.web.access import allow_model
 from rowcast.web.edge import Door, Reply, Request
 from rowcast.web.problems import Problem
 from rowcast.web.protocols import v2_infer
@@ -192,10 +193,12 @@ class OpenInference:
         ready = asked.get("ready", False)
         if type(ready) is not bool:
             raise BodyError("`ready` must be true or false")
-        return _json([one for one in await self._repository.index() if one.state == "READY" or not ready])
+        found = [one for one in await self._repository.index() if request.caller.may_use(one.name)]
+        return _json([one for one in found if one.state == "READY" or not ready])
 
     async def _change(self, name: str, loads: bool, request: Request) -> Reply:
         no_query(request)
+        allow_model(request.caller, name)
         asked = document(request.body) if request.body.strip() else {}
         parameters = asked.get("parameters", {})
         if not isinstance(parameters, dict):

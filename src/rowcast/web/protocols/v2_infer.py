@@ -38,15 +38,15 @@ class Wanted(msgspec.Struct, frozen=True):
     """An output that is asked for."""
 
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class Inference(msgspec.Struct, frozen=True):
     """The JSON of a request."""
 
     inputs: list[Head]
-    id: str = ""
-    parameters: dict[str, Any] = {}
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
     outputs: list[Wanted] | None = None
 
 
@@ -89,7 +89,7 @@ def read(request: Request, model: LiveModel) -> Asked:
 
 def block_columns(asked: Asked, rows: int) -> list[blocks.Column] | None:
     """How the columns lie in the tail; None when not all of them do, or so few rows that a block gains nothing."""
-    sizes = [head.parameters.get("binary_data_size") for head in asked.inference.inputs]
+    sizes = [(head.parameters or {}).get("binary_data_size") for head in asked.inference.inputs]
     if rows < LEAST_BLOCK or None in sizes or not sizes:
         return None
     heads = zip(asked.inference.inputs, sizes, strict=True)
@@ -98,6 +98,14 @@ def block_columns(asked: Asked, rows: int) -> list[blocks.Column] | None:
 
 def inference(head: bytes) -> Inference:
     """The JSON of a request."""
+    made = _inference(head)
+    for one in made.inputs:
+        if one.parameters:
+            _refuse(f"input {tensors.shown(one.name)}", one.parameters)
+    return made
+
+
+def _inference(head: bytes) -> Inference:
     try:
         return _read(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -190,7 +198,7 @@ def _label_type(decision: Decision) -> str:
 def chosen(model: LiveModel, asked: Inference) -> list[tuple[Output, bool]]:
     """The outputs to send, and whether each goes as bytes."""
     known = {output.name: output for output in outputs(model)}
-    binary = asked.parameters.get("binary_data_output", False)
+    binary = (asked.parameters or {}).get("binary_data_output", False)
     if type(binary) is not bool:
         raise BodyError("the parameter binary_data_output must be true or false")
     if not asked.outputs:
@@ -200,14 +208,21 @@ def chosen(model: LiveModel, asked: Inference) -> list[tuple[Output, bool]]:
     for wanted in asked.outputs:
         if wanted.name not in known:
             raise BodyError(f"there is no output {tensors.shown(wanted.name)}; there are {', '.join(known)}")
-        for word in REFUSED:
-            if word in wanted.parameters:
-                raise RequestError(f"output {wanted.name}: {word} is not offered here", slug="not-supported")
-        own = wanted.parameters.get("binary_data", binary)
+        parameters = wanted.parameters or {}
+        _refuse(f"output {wanted.name}", parameters)
+        own = parameters.get("binary_data", binary)
         if type(own) is not bool:
             raise BodyError(f"output {wanted.name}: binary_data must be true or false")
         made.append((known[wanted.name], own))
+    if len({output.name for output, _ in made}) != len(made):  # a reply would grow with every word of the request
+        raise BodyError("an output is asked for twice")
     return made
+
+
+def _refuse(what: str, parameters: Mapping[str, Any]) -> None:
+    for word in REFUSED:
+        if word in parameters:
+            raise RequestError(f"{what}: {word} is not offered here", slug="not-supported")
 
 
 def data(output: Output, decision: Decision, answers: Sequence[Answer]) -> Any:
