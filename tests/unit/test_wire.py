@@ -14,7 +14,7 @@ from rowcast.domain.encode import RowEncoder, own_plan
 from rowcast.domain.prediction import Decision
 from rowcast.domain.schema import Column, Schema
 from rowcast.domain.wire import Wire, compile_wire
-from rowcast.errors import BodyError, BundleError, SettingsError
+from rowcast.errors import BodyError, BundleError, InvalidRows, SettingsError
 from rowcast.wiring import template
 from support import models
 
@@ -100,6 +100,41 @@ def test_a_value_stands_for_every_column_that_can_take_it() -> None:
 
     ((_, kept),) = wire({"request": {"on_missing": 0}}, schema=without).read(b"{}", 1).rows
     assert json.loads(kept) == {"income": 0, "owner": False, "town": "0"}
+
+
+SWAPPED = Schema(
+    (
+        Column(name="a", kind="number", missing=True),
+        Column(name="b", kind="number", missing=True),
+        Column(name="c", kind="category", levels=("x",), missing=True),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "row"),
+    [
+        ('{"a":1,"b":2,"c":"x"}', {"b": 1, "a": 2, "c": "x"}),
+        ('{"a" : 1, "b": 2}', {"b": 1, "a": 2}),
+        ('{"b":2}', {"a": 2}),
+        ('{"a":1,"a":3,"b":2}', {"b": 3, "a": 2}),
+        (r'{"a":1,"b":2,"c":"\"a\":5"}', {"b": 1, "a": 2, "c": '"a":5'}),
+        (r'{"\u0061":1,"b":2}', {"b": 1, "a": 2}),
+    ],
+)
+def test_a_renamed_key_is_one_however_it_is_written(body: str, row: dict[str, Any]) -> None:
+    made = wire({"request": {"rename": {"a": "b", "b": "a"}}}, schema=SWAPPED)
+
+    assert json.loads(made.read_row(body.encode())[1]) == row
+
+
+def test_the_tail_of_another_name_is_no_key() -> None:
+    made = wire({"request": {"rename": {"a": "b", "b": "a"}}}, schema=SWAPPED)
+
+    with pytest.raises(InvalidRows) as refused:
+        made.read_row(rb'{"z\"a":1,"b":2}')
+
+    assert [problem.column for problem in refused.value.problems] == ['z"a']
 
 
 def test_more_rows_than_may_be_are_refused() -> None:

@@ -117,7 +117,7 @@ class Wire:
         self._keys = {
             _encode(client) + b":": _encode(column) + b":" for client, column in names.items() if client != column
         }
-        self._find_keys = re.compile(b"|".join(map(re.escape, self._keys)))
+        self._find_keys = re.compile(rb"(?<!\\)(?:" + b"|".join(map(re.escape, self._keys)) + b")")
         quoted = [_encode(name).replace(b"%", b"%%") + b":%b" for name in schema.names()]
         self._row_bytes = b"{" + b",".join(quoted) + b"}"
 
@@ -229,8 +229,7 @@ class Wire:
 
     def _renamed(self, body: bytes) -> bytes | None:
         """The row in column names, every value as it was written; None when a name is of no column. HOT"""
-        # A quotation mark inside a text has a backslash before it: what looks like a key with its colon is one, or the
-        # tail of a name that is of no column, which the native reader refuses.
+        # A quotation mark inside a text has a backslash before it: what looks like a key with its colon is one.
         received, found = self._find_keys.subn(self._named, body)
         if found == len(self._keys):
             return received
