@@ -154,8 +154,12 @@ class InvalidRows(RequestError):
         super().__init__(f"{where}{first.column}: {first.message}{more}")
 
 
+class GraphFailed(RowcastError):
+    """A graph that could be opened broke on these rows, or gave something else than an answer for each."""
+
+
 class NoAnswer(InvalidRows):
-    """Valid rows to which the model gives NaN, infinity or none of its classes; `rows` are their places."""
+    """Valid rows to which the model gives NaN, infinity, none of its classes or nothing; `rows` are their places."""
 
     slug = "no-answer"
 
