@@ -69,6 +69,7 @@ def main() -> int:
         bundle = train(home)
         bodies, sample = write_bodies(home, bundle)
         key = make_key(home)
+        shutil.copy(home / "home" / "keys.json", home / "home-wire" / "keys.json")
         starts = {name: [] for name in NAMES} if options.starts else {}
         for _ in range(options.starts):
             for server in servers(home, bundle, key):
@@ -140,7 +141,6 @@ def make_key(home: Path) -> str:
     """A key with a tenant and a quota that the load never reaches."""
     words = ["keys", "create", "bench", "--scope", "predict,read", "--quota", QUOTA, "--json"]
     key: str = json.loads(rowcast(home, *words))["key"]
-    shutil.copy(home / "home" / "keys.json", home / "home-wire" / "keys.json")
     return key
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from support import logs
@@ -73,3 +75,14 @@ def test_a_session_without_leaks_passes(tmp_path: Path) -> None:
 )
 def test_canaries_and_keys_are_found_in_every_spelling(line: str) -> None:
     assert logs.leaks(line)
+
+
+def test_names_of_columns_and_tensors_are_nobodys_values() -> None:
+    split = {"dataframe_split": {"columns": ["a_name_of_a_column"], "data": [["a value of that column"]]}}
+    tensors = {"inputs": [{"name": "a_name_of_a_tensor", "shape": [1], "datatype": "BYTES", "data": ["a value in it"]}]}
+    for body in (split, tensors, {"outputs": [{"name": "a_name_of_an_output"}]}, {"name": "a person", "sum": 1}):
+        logs.remember(httpx.Request("POST", "http://x/"), json.dumps(body).encode())
+
+    names = ("a_name_of_a_column", "a_name_of_a_tensor", "a_name_of_an_output")
+    assert [logs.leaks(name) for name in names] == [[], [], []]
+    assert logs.leaks("a value of that column, a value in it") == ["a value of that column", "a value in it"]

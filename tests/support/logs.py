@@ -26,6 +26,10 @@ CANARY_NUMBER = 918273645
 SHORTEST_TEXT, SHORTEST_NUMBER = 10, 7
 MOST_TEXTS = 3000
 SHOWN = 20
+TENSOR = frozenset({"name", "shape", "datatype", "parameters", "data"})
+"""What a tensor of the Open Inference Protocol may say of itself."""
+OUR_WORDS = frozenset({"prediction", "probability", "probabilities"})
+"""Names of outputs, which made-up requests send in all places."""
 
 _folder: list[Path] = []
 _texts: dict[str, None] = {}
@@ -78,18 +82,23 @@ def _remember_leaves(value: Any) -> None:
     while waiting:
         one = waiting.pop()
         if isinstance(one, dict):
-            waiting += one.values()
+            waiting += [found for key, found in one.items() if not _names(key, one)]
         elif isinstance(one, list):
             waiting += one
         elif isinstance(one, str):
             _remember_text(one)
 
 
+def _names(key: str, beside: dict[str, Any]) -> bool:
+    """Whether what stands under a key names columns or tensors, as other dialects do, and is nobody's value."""
+    return (key == "columns" and "data" in beside) or (key == "name" and beside.keys() <= TENSOR)
+
+
 def _remember_text(text: str) -> None:
     if _number.fullmatch(text):
         if sum(letter.isdigit() for letter in text.strip("-0.")) >= SHORTEST_NUMBER:
             _numbers.add(text)
-    elif len(text.strip()) >= SHORTEST_TEXT and len(_texts) < MOST_TEXTS:
+    elif len(text.strip()) >= SHORTEST_TEXT and text not in OUR_WORDS and len(_texts) < MOST_TEXTS:
         _texts[text.strip()] = None
 
 
