@@ -2,4 +2,12 @@
 
 from rowcast import settings, wiring
 
-app = wiring.application(settings.load)
+
+def _settings() -> settings.Settings:
+    """What holds when the server starts; its log is ours, the lines of uvicorn itself stay as they are."""
+    found = settings.load()
+    wiring.configure_logging(found)
+    return found
+
+
+app = wiring.application(_settings)

@@ -6,6 +6,7 @@ RowcastError                    something the user can read and act on
 ├── TrainingError               the data was fine, the model was not
 │   └── ParityError             the exported graph does not repeat the trained model
 ├── BundleError                 a bundle is damaged, of a newer format, or not what it says
+├── GraphFailed                 a graph broke on rows, or did not answer each
 ├── RegistryError               a name, version or alias that cannot be used
 │   └── ModelNotFound
 ├── RequestError                a request that cannot be answered as sent
@@ -151,12 +152,16 @@ class InvalidRows(RequestError):
         first = problems[0]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         where = "" if isinstance(first.row, msgspec.UnsetType) else f"row {first.row}: "
-        column = f"{first.column}: " if first.column else ""
-        super().__init__(f"{where}{column}{first.message}{more}")
+        where += f"{first.column}: " if first.column else ""  # what is wrong may be of no column
+        super().__init__(f"{where}{first.message}{more}")
+
+
+class GraphFailed(RowcastError):
+    """A graph that could be opened broke on these rows, or gave something else than an answer for each."""
 
 
 class NoAnswer(InvalidRows):
-    """Valid rows to which the model gives NaN, infinity or none of its classes; `rows` are their places."""
+    """Valid rows to which the model gives NaN, infinity, none of its classes or nothing; `rows` are their places."""
 
     slug = "no-answer"
 

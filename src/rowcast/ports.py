@@ -39,7 +39,8 @@ class GraphTensor(NamedTuple):
 
     def __str__(self) -> str:
         sizes = ", ".join("N" if size is None else str(size) for size in self.shape)
-        return f"{self.name} ({self.type}, [{sizes}])"
+        name = self.name if self.name.isprintable() else repr(self.name)  # a file's text must not steer a terminal
+        return f"{name} ({self.type}, [{sizes}])"
 
 
 class UnknownGraph(Protocol):

@@ -297,6 +297,20 @@ async def test_a_row_without_a_finite_answer_is_refused_alone(tmp_path: Path) ->
         assert (await client.get("/health")).json()["status"] == "ok"
 
 
+async def test_a_row_that_breaks_the_graph_is_refused_alone(tmp_path: Path) -> None:
+    registry = FolderRegistry(tmp_path / "models")
+    models.publish(registry, "pick", models.picking_graph(3), models.number_columns(1), models.REGRESSION, "values")
+    async with apps.serving(home=tmp_path) as client:
+        rows = [{"x0": 1}, {"x0": 7}, {"x0": 2}]
+        whole = await client.post("/predict", json={"rows": rows})
+        together = await asyncio.gather(*[client.post("/predict", json=row) for row in rows])
+
+        assert (whole.status_code, [problem["row"] for problem in whole.json()["errors"]]) == (422, [1])
+        assert whole.json()["detail"] == "row 1: the model has no finite answer for this row"
+        assert [reply.status_code for reply in together] == [200, 422, 200]
+        assert [together[place].json()["prediction"] for place in (0, 2)] == [1.0, 2.0]
+
+
 async def test_the_api_describes_each_models_own_form(wired: httpx.AsyncClient) -> None:
     document = (await wired.get("/openapi.json")).json()
 

@@ -9,7 +9,7 @@ import pytest
 
 from rowcast.adapters.onnx import CHUNK, SORTED_FROM, open_graph
 from rowcast.domain.encode import NUMBERS
-from rowcast.errors import BundleError
+from rowcast.errors import BundleError, GraphFailed
 from support import models
 
 GRAPHS = {
@@ -86,3 +86,13 @@ def test_weights_outside_the_file_are_refused(tmp_path: Path, monkeypatch: pytes
 
     with pytest.raises(BundleError, match="cannot be loaded"):
         open_graph(Path("model.onnx").read_bytes(), "out")
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_graph_that_gives_more_or_fewer_answers_than_rows_is_not_believed(more: int) -> None:
+    graph = open_graph(models.miscounting_graph(at=5, more=more), "out")
+    values = np.arange(6, dtype=np.float32).reshape(-1, 1)
+
+    assert graph.run({NUMBERS: values}).tolist() == values.tolist()
+    with pytest.raises(GraphFailed, match=rf"output is \[{5 + more}, 1\] for 5 rows"):
+        graph.run({NUMBERS: values[:5]})

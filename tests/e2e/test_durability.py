@@ -203,6 +203,19 @@ def test_uvicorn_serves_the_public_app(home: Path) -> None:
     assert prediction_id in kept(home)
 
 
+def test_uvicorn_logs_as_the_environment_says(home: Path) -> None:
+    port = _free_port()
+    command = [*servers.PYTHON, "-m", "uvicorn", "rowcast.asgi:app", "--port", str(port)]
+    settings = {"ROWCAST_HOME": str(home), "ENV": "production", "MODEL_PATH": "/app/models/", "REDIS_URL": "redis://r"}
+    with servers.run_in(home, command, settings) as process:
+        server = Server(process, f"http://127.0.0.1:{port}", home / "server.log", home)
+        with server.client() as client:
+            eventually(lambda: process.poll() is not None or servers.is_ready(client), 20)
+        lines = [line for line in server.log.read_text().splitlines() if "/app/models" in line]
+
+    assert json.loads(lines[0])["event"] == "a file of the models folder is not served"
+
+
 def test_uvicorn_without_a_model_ends_with_the_reason(tmp_path: Path) -> None:
     finished = subprocess.run(
         [*servers.PYTHON, "-m", "uvicorn", "rowcast.asgi:app", "--port", str(_free_port())],

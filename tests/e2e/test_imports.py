@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -117,6 +118,32 @@ def test_reload_takes_up_what_is_new_and_says_what_is_wrong(tmp_path: Path, drop
         onnx_file(drop / "your_model.onnx", seed=3)
         client.post("/models/reload")
         assert client.get("/models/your_model").json()["version"] == 2
+
+
+def test_reload_says_what_is_wrong_with_its_own_notes(tmp_path: Path, drop: Path) -> None:
+    with servers.running(tmp_path, settings={"MODEL_PATH": str(drop)}) as server, server.client() as client:
+        (tmp_path / "models" / ".imports.json").write_text("{bad")
+        reply = client.post("/models/reload")
+
+        assert reply.status_code == 409
+        assert "is damaged" in reply.json()["imports"][0]["error"]
+        assert client.post("/predict", json={"data": [ROW]}).status_code == 200
+
+
+def test_a_graph_whose_answers_depend_on_the_rows_beside_is_not_published(tmp_path: Path) -> None:
+    path = onnx_file(tmp_path / "m.onnx")
+    graph = onnx.load(path)
+    graph.graph.node[1].CopyFrom(helper.make_node("Softmax", ["c"], ["probabilities"], axis=1))
+    graph.graph.node.insert(1, helper.make_node("Sub", ["s", "mean"], ["c"]))
+    graph.graph.node.insert(1, helper.make_node("ReduceMean", ["s", "first"], ["mean"], keepdims=1))
+    graph.graph.initializer.append(numpy_helper.from_array(np.array([0]), "first"))
+    del graph.graph.output[0]
+    onnx.save(graph, path)
+
+    refused = rowcast("models", "import", path, "--home", tmp_path / "home", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "m.onnx is not imported: m@1 answers golden row 0" in refused.stderr
+    assert not list((tmp_path / "home").rglob("model.onnx"))
 
 
 def small_graph(path: Path, operator: str, output: str, kind: int, columns: int = 2) -> Path:
@@ -346,6 +373,24 @@ def test_a_file_that_is_no_whole_bundle_is_refused(tmp_path: Path, home: Path, c
     assert said in done.stderr
     assert not (tmp_path / "there" / "models" / "loans").exists()
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("packed", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_bundle_that_was_damaged_on_its_way_is_refused(tmp_path: Path, home: Path, packed: int) -> None:
+    files = {path.name: path.read_bytes() for path in (home / "models" / "loans" / "1").iterdir()}
+    with zipfile.ZipFile(tmp_path / "x.rowcast", "w", packed) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    content = bytearray((tmp_path / "x.rowcast").read_bytes())
+    for at in range(60, 2000, 7):
+        content[at] ^= 0xFF
+    (tmp_path / "x.rowcast").write_bytes(content)
+
+    done = rowcast("models", "import", "x.rowcast", "--home", tmp_path / "there", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: x.rowcast ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_graph_that_grows_or_never_ends_is_refused(tmp_path: Path) -> None:

@@ -123,6 +123,29 @@ def sum_graph(inputs: int) -> bytes:
     return _graph(nodes, {"w": np.ones((inputs, 1), np.float32)}, inputs, 1)
 
 
+def miscounting_graph(at: int, more: int) -> bytes:
+    """Gives its one column back; of `at` rows so many more."""
+    nodes = [
+        helper.make_node("Shape", [NUMBERS], ["shape"], end=1),
+        helper.make_node("Equal", ["shape", "at"], ["here"]),
+        helper.make_node("Cast", ["here"], ["one"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["one", "more"], ["change"]),
+        helper.make_node("Concat", ["none", "none", "change", "none"], ["pads"], axis=0),
+        helper.make_node("Pad", [NUMBERS, "pads"], ["out"]),
+    ]
+    weights = {"at": np.array([at]), "more": np.array([more]), "none": np.array([0])}
+    return _graph(nodes, weights, 1, 1)
+
+
+def picking_graph(values: int) -> bytes:
+    """Takes its column for a place in a list of 0, 1, 2 ...; breaks where there is none."""
+    nodes = [
+        helper.make_node("Cast", [NUMBERS], ["place"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["list", "place"], ["out"]),
+    ]
+    return _graph(nodes, {"list": np.arange(values, dtype=np.float32)}, 1, 1)
+
+
 def mlp_graph(inputs: int, classes: int, seed: int = 0, width: int = 37) -> bytes:
     """Gemm, Sigmoid, Gemm, Softmax."""
     nodes = [

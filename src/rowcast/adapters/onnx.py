@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from rowcast.errors import BundleError
+from rowcast.errors import BundleError, GraphFailed
 from rowcast.ports import GraphTensor
 
 # A row alone takes another matrix kernel than in a batch (a third of linear answers differ in the last bit), so one row
@@ -33,9 +33,11 @@ class OnnxGraph:
         self._session = session
         self._outputs = [output]
         self._trees = trees
+        self._row_shape: tuple[int, ...] | None = None
+        """What a row's answer is like, since the first."""
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """What the output holds, a row an entry; rows are scored in chunks, never alone."""
+        """What the output holds, a row an entry; rows are scored in chunks, never alone. GraphFailed when it breaks."""
         count = len(next(iter(tensors.values())))
         if 1 < count <= CHUNK:
             return self._score(dict(tensors))
@@ -65,10 +67,18 @@ class OnnxGraph:
         return np.concatenate(pieces)
 
     def _score(self, feed: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        output: Any = self._session.run(self._outputs, feed)[0]
+        try:
+            output: Any = self._session.run(self._outputs, feed)[0]
+        except Exception as error:  # ONNX Runtime's errors have no base class of their own
+            raise GraphFailed(f"the graph cannot be run: {_said(error)}") from None
         if isinstance(output, list):  # a map a row, label to probability, its keys in the same order in every row
-            return np.array([list(row.values()) for row in output], np.float32)
+            output = np.array([list(row.values()) for row in output], np.float32)
         found: NDArray[Any] = output
+        count = len(next(iter(feed.values())))
+        if self._row_shape is None:
+            self._row_shape = found.shape[1:]
+        if found.shape != (count, *self._row_shape):  # taken as it is, callers would get the answers of others
+            raise GraphFailed(f"the graph's output is {list(found.shape)} for {count} rows")
         return found
 
 
@@ -110,7 +120,11 @@ class Unknown:
         try:
             return self._session.run([output], dict(tensors))[0]
         except Exception as error:
-            raise BundleError(f"the graph cannot be run: {' '.join(str(error).split())[:300]}") from None
+            raise BundleError(f"the graph cannot be run: {_said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _tensor(found: Any) -> GraphTensor:

@@ -114,7 +114,8 @@ def _refused(refused: RowsRefused, *, as_json: bool) -> int:
         return NO
     for problem in refused.problems:
         where = f"row {problem.row}: " if isinstance(problem.row, int) else ""
-        output.say(f"{where}{problem.column}: {problem.message}")
+        where += f"{problem.column}: " if problem.column else ""
+        output.say(f"{where}{problem.message}")
     return NO
 
 

@@ -117,7 +117,7 @@ class Wire:
         self._keys = {
             _encode(client) + b":": _encode(column) + b":" for client, column in names.items() if client != column
         }
-        self._find_keys = re.compile(rb"(?<!\\)(?:" + b"|".join(map(re.escape, self._keys)) + b")")
+        self._find_keys = re.compile(rb'"(?<!\\")(?:' + b"|".join([re.escape(key[1:]) for key in self._keys]) + b")")
         quoted = [_encode(name).replace(b"%", b"%%") + b":%b" for name in schema.names()]
         self._row_bytes = b"{" + b",".join(quoted) + b"}"
 

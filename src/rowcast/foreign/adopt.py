@@ -180,7 +180,7 @@ def _read_as(
 ) -> tuple[Output, Decision, list[str]]:
     """How the output is read, and what is decided by it."""
     found = _array(answers.read)
-    if found.ndim not in (1, 2) or len(found) != rows:
+    if found.ndim not in (1, 2) or len(found) != rows or not found.size:
         raise BundleError(f"the output {chosen} is {list(found.shape)} for {rows} rows; it must be [N] or [N, k]")
     if chosen.type in LABELS and metadata.task != "regression":
         classes = _classes(metadata, None, found.reshape(-1).tolist())
@@ -242,8 +242,11 @@ def _classes(
         if named is not None and {str(name) for name in named} != set(keys):
             raise SettingsError(f"the model's metadata: class_names are not the graph's classes {', '.join(keys)}")
         return tuple(keys)
+    if keys is not None and named is not None and not all(0 <= key < len(named) for key in keys):
+        shown = ", ".join(map(str, keys[:8]))
+        raise SettingsError(f"the model's metadata names {len(named)} classes; the graph numbers them {shown}")
     if keys is not None:
-        return tuple(keys) if named is None else tuple(named[key] for key in keys if 0 <= key < len(named))
+        return tuple(keys) if named is None else tuple(named[key] for key in keys)
     if named is not None:
         return tuple(named)
     count = metadata.output_classes or width

@@ -17,7 +17,7 @@ from rowcast.domain.outputs import has_probabilities, output_reader
 from rowcast.domain.prediction import Decision, Outcome, encode_replies, same_outcome
 from rowcast.domain.schema import Schema
 from rowcast.domain.wire import Wire, compile_wire
-from rowcast.errors import BundleError, ModelNotFound, RowcastError, SettingsError
+from rowcast.errors import BundleError, GraphFailed, ModelNotFound, NoAnswer, RowcastError, SettingsError
 from rowcast.ports import Graph, OpenGraph, Reference, RegistryReader
 
 GOLDEN_TOLERANCE = 1e-6
@@ -54,7 +54,24 @@ class LiveModel:
 
     def score(self, rows: Sequence[EncodedRow]) -> list[Outcome]:
         """One outcome a row; each is the same to the last bit whatever rows it is scored with."""
-        return self._decision.outcomes(self._read(self._graph.run(self.encoder.stack(rows))))
+        return self._decision.outcomes(self._read(self._run(self.encoder.stack(rows))))
+
+    def _run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """What the graph gives; NoAnswer names the rows that it breaks on, or all where it breaks by their number."""
+        try:
+            return self._graph.run(tensors)
+        except GraphFailed as failed:
+            count = len(next(iter(tensors.values())))
+            alone = [{name: array[row : row + 1] for name, array in tensors.items()} for row in range(count)]
+            broken = [row for row, one in enumerate(alone) if self._breaks(one)]
+            raise NoAnswer(broken or list(range(count))) from failed
+
+    def _breaks(self, tensors: Mapping[str, NDArray[Any]]) -> bool:
+        try:
+            self._graph.run(tensors)
+        except GraphFailed:
+            return True
+        return False
 
     def _wire(self) -> Wire | None:
         manifest, reference = self.manifest, (self.name, self.version)
@@ -70,7 +87,7 @@ class LiveModel:
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """The graph's output, a row a row."""
-        return self._graph.run(tensors).reshape(len(next(iter(tensors.values()))), -1)
+        return self._run(tensors).reshape(len(next(iter(tensors.values()))), -1)
 
     def replies(
         self, ids: Sequence[str], outcomes: Sequence[Outcome], rows: Sequence[EncodedRow], cached: Iterable[bool]
@@ -109,6 +126,9 @@ def load_folder(reference: Reference, folder: Path, open_graph: OpenGraph) -> Li
         prove(model, opened.golden)
         model.golden = opened.golden[0]
         warm_up(model, opened.golden)
+    except NoAnswer as none:
+        why = none.__cause__ or none
+        raise BundleError(f"{reference} cannot answer {len(none.rows)} of its golden rows: {why}: not served") from None
     except RowcastError:
         raise
     except Exception as error:  # a graph that loads may still not run, and the runtime's errors have no base class

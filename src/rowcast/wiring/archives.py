@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rowcast.errors import BundleError, SettingsError
 from rowcast.ports import Reference
-from rowcast.wiring.imports import MEBIBYTE, Imported
+from rowcast.wiring.imports import MEBIBYTE, Imported, publish_proven
 from rowcast.wiring.models import registry
 
 if TYPE_CHECKING:
@@ -49,39 +49,32 @@ def import_bundle(settings: Settings, path: Path, name: str | None) -> Imported:
     """Publish a bundle from a file as champion, once it is whole and was proven in a process of its own."""
     from rowcast import bundle
     from rowcast.adapters.folder import check_name
-    from rowcast.adapters.trial import Limits, run_trial
     from rowcast.foreign.guard import inspect
 
     with tempfile.TemporaryDirectory(prefix="rowcast-import-") as scratch:
         folder = Path(scratch)
         files = _unpacked(path, folder, settings.max_model_mb)
-        manifest = bundle.verify(folder)
+        try:
+            manifest = bundle.verify(folder)
+        except BundleError as error:
+            raise BundleError(f"{path}: {error.message.replace(f'{folder}/', '').replace(str(folder), 'it')}") from None
         stray = sorted(set(files) - {bundle.MANIFEST, *manifest.files})
         if stray:
             raise BundleError(f"{path} holds {', '.join(stray)[:200]}, which its {bundle.MANIFEST} does not name")
         chosen = check_name(name or manifest.name)
         inspect((folder / bundle.MODEL).read_bytes(), settings.max_model_nodes)
-        limits = Limits(settings.max_model_mb, settings.trial_memory_mb, settings.trial_seconds)
-        command = [sys.executable, "-m", "rowcast.trial"]
-        error = run_trial(command, folder, Reference(chosen, 1), limits, settings.for_child())
-        if error:
-            raise BundleError(f"{path.name} is not imported: {error}")
-        models = registry(settings)
-
-        def fill(staging: Path) -> None:
-            for file in files:
-                (staging / file).write_bytes((folder / file).read_bytes())
-
-        reference = models.publish(chosen, fill, "champion")
+        reference, where = publish_proven(settings, path.name, folder, chosen)
     columns = manifest.schema.names()
-    where = str(models.folder(reference))
     return Imported(reference.name, reference.version, manifest.digest, where, manifest.decision.task, columns, [])
 
 
 def _unpacked(path: Path, folder: Path, model_mb: int) -> list[str]:
     """The files of the archive, in the folder; BundleError for names that lead out of it, and for bombs."""
+    from lzma import LZMAError
+
     from rowcast import bundle
 
+    broken = (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError, zlib.error, LZMAError)
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -99,7 +92,7 @@ def _unpacked(path: Path, folder: Path, model_mb: int) -> list[str]:
                     most = model_mb if is_model else MOST_OTHER_MB
                     raise BundleError(f"{path}: {entry.filename} is too large; at most {most} MB are unpacked")
                 (folder / entry.filename).write_bytes(content)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
+    except broken as error:
         raise BundleError(f"{path} is no .rowcast file: {error}") from None
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror or error}") from None

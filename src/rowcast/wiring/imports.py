@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from rowcast.errors import BundleError, RegistryError, RowcastError, SettingsError
-from rowcast.ports import Drop
+from rowcast.ports import Drop, Reference
 from rowcast.wiring import template
 from rowcast.wiring.models import registry
 
@@ -98,18 +98,33 @@ def import_onnx(
         bundle.GOLDEN: msgspec.json.encode(adopted.golden),
         bundle.CARD: card(adopted).encode(),
     }
-    packed: list[bundle.Manifest] = []
-    models = registry(settings)
-    reference = models.publish(chosen, lambda folder: packed.append(bundle.pack(folder, manifest, files)), "champion")
+    with tempfile.TemporaryDirectory(prefix="rowcast-import-") as scratch:
+        packed = bundle.pack(Path(scratch), manifest, files)
+        reference, where = publish_proven(settings, source, Path(scratch), chosen)
+    columns = manifest.schema.names()
     return Imported(
-        reference.name,
-        reference.version,
-        packed[-1].digest,
-        str(models.folder(reference)),
-        manifest.decision.task,
-        manifest.schema.names(),
-        adopted.notes,
+        reference.name, reference.version, packed.digest, where, manifest.decision.task, columns, adopted.notes
     )
+
+
+def publish_proven(settings: Settings, source: str, folder: Path, name: str) -> tuple[Reference, str]:
+    """Publish the bundle in this folder as champion, once a process of its own has opened and proven it as a server
+    does."""
+    from rowcast.adapters.trial import Limits, run_trial
+
+    limits = Limits(settings.max_model_mb, settings.trial_memory_mb, settings.trial_seconds)
+    command = [sys.executable, "-m", "rowcast.trial"]
+    error = run_trial(command, folder, Reference(name, 1), limits, settings.for_child())
+    if error:
+        raise BundleError(f"{source} is not imported: {error}")
+
+    def fill(staging: Path) -> None:
+        for file in folder.iterdir():
+            (staging / file.name).write_bytes(file.read_bytes())
+
+    models = registry(settings)
+    reference = models.publish(name, fill, "champion")
+    return reference, str(models.folder(reference))
 
 
 def take_up(settings: Settings, *, again: bool = False) -> list[Drop]:
@@ -131,6 +146,8 @@ def take_up(settings: Settings, *, again: bool = False) -> list[Drop]:
             _remember(root / TAKEN, known)
     except OSError as error:
         return [Drop(str(folder), error=f"{error.filename or folder} cannot be used: {error.strerror}")]
+    except RegistryError as error:
+        return [Drop(str(folder), error=error.message)]
     return found
 
 
