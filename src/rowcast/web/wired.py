@@ -27,15 +27,14 @@ class WireApi:
         self._predictor = predictor
         self._max_rows = max_rows
 
-    async def predict_row(
+    def predict_row(
         self, model: LiveModel, wire: Wire, render: Callable[[bytes], bytes], request: Request, ask: Ask
-    ) -> bytes:
+    ) -> Awaitable[bytes]:
         """A request that is a row and nothing else. HOT."""
         encoded, received, filled, ignored = wire.read_row(request.body)
-        reply = await self._predictor.predict(model, Row(encoded, received), ask)
         if filled or ignored:
             _warn(model, request, filled, ignored)
-        return render(reply)
+        return self._predictor.predict(model, Row(encoded, received), ask, render)
 
     async def predict(self, model: LiveModel, wire: Wire, request: Request, ask: Ask, *, cache: bool) -> bytes:
         """One request."""

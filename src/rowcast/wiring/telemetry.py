@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rowcast.serving.deployment import LiveModel
-from rowcast.serving.predictor import Ask, Predictor, Row
+from rowcast.serving.predictor import Ask, Predictor, Render, Row
 from rowcast.web.watched import note_rows
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from rowcast.adapters.board import Board
     from rowcast.adapters.otel import Spans
     from rowcast.adapters.prometheus import Metrics
     from rowcast.adapters.pushgateway import Pusher
+    from rowcast.domain.blocks import Block, Column
     from rowcast.settings import Settings
 
 ALIVE = ("ready", "draining")
@@ -23,9 +26,19 @@ ALIVE = ("ready", "draining")
 class NotingPredictor(Predictor):
     """Tells the request at hand which model was asked for how many rows."""
 
-    def _wait(self, model: LiveModel, rows: Sequence[Row], ask: Ask, alone: bool) -> asyncio.Future[Any]:
+    def _wait(
+        self, model: LiveModel, rows: Sequence[Row], ask: Ask, alone: bool, render: Render | None = None
+    ) -> asyncio.Future[Any]:
         note_rows(model.name, model.version, len(rows))
-        return super()._wait(model, rows, ask, alone)
+        return super()._wait(model, rows, ask, alone, render)
+
+    def predict_block(
+        self, model: LiveModel, tensors: Mapping[str, NDArray[Any]], columns: Sequence[Column], body: bytes, ask: Ask
+    ) -> Block:
+        """As without notes."""
+        block = super().predict_block(model, tensors, columns, body, ask)
+        note_rows(model.name, model.version, block.rows)
+        return block
 
 
 def spans(settings: Settings) -> Spans | None:
