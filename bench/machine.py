@@ -129,10 +129,7 @@ class Server:
 
     def memory(self) -> float:
         """Megabytes that the answering process has in memory."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-        return 0.0
+        return resident(self.pid)
 
     def settle(self, limit: float = 60.0) -> None:
         """Wait until nothing of it works any more, the indexer included."""
@@ -164,6 +161,15 @@ def cpu_seconds(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def resident(pid: int) -> float:
+    """Megabytes that a process has in memory, pages it shares included; 0 when it has ended."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def busy_seconds() -> float:

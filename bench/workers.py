@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from machine import Server, cpu_seconds, load, running
+from machine import Server, cpu_seconds, load, resident, running
 from promises import Check, record, show
 from rich.console import Console
 from serve import BIN, FIRST, LAST, history, make_key, train, write_bodies
@@ -167,15 +167,6 @@ def free(started: Server) -> None:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with suppress(ProcessLookupError):
                 os.sched_setaffinity(int(thread.name), range(os.cpu_count() or 1))
-
-
-def resident(pid: int) -> float:
-    """Megabytes in memory, the pages shared with the supervisor included."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-    return 0.0
 
 
 def judged(measures: list[Measure], memory: list[Any], kept: dict[str, Any]) -> list[Check]:
