@@ -39,7 +39,8 @@ from rowcast.domain.chain import decode_head
 from rowcast.ports import Reference
 from rowcast.serving.deployment import Deployment
 from rowcast.serving.history import History
-from rowcast.serving.predictor import Ask, Predictor, Row
+from rowcast.serving.predictor import Ask, Predictor
+from rowcast.serving.rows import Row
 
 ROWCAST = [sys.executable, "-m", "rowcast.cli"]
 PATIENCE = 60.0

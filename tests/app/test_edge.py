@@ -12,7 +12,8 @@ from rowcast.adapters.memory import MemoryKeys, MemoryRepeats
 from rowcast.domain.events import Answered, Event
 from rowcast.errors import HistoryError, Overloaded, Unavailable
 from rowcast.web.access import Gate, Rules
-from rowcast.web.edge import Bounds, Edge, HotRoute, Request
+from rowcast.web.edge import Edge
+from rowcast.web.http import Bounds, HotRoute, Request
 from rowcast.web.repeats import Once
 from support import apps, logs
 

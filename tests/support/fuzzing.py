@@ -13,7 +13,7 @@ import numpy as np
 
 from rowcast.domain.tensors import TYPES, Tensor
 from rowcast.errors import RowcastError
-from rowcast.web.edge import Request
+from rowcast.web.http import Request
 from rowcast.web.protocols import v2_infer
 
 NUMBERS = (0, 1, 2, 3, 4, 7, 8, 255, 256, -1, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64, 10**30)

@@ -15,8 +15,9 @@ from rowcast.errors import HistoryError, ModelNotFound, Unavailable
 from rowcast.ports import Reference, Stored, StoreWriter
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.history import History, index
-from rowcast.serving.predictor import Ask, Predictor, Row
+from rowcast.serving.predictor import Ask, Predictor
 from rowcast.serving.replay import replay
+from rowcast.serving.rows import Row
 from support import models
 from support.entries import draft, drafts, identifier, sealed
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rowcast.adapters.memory import MemoryJournal, MemoryStore
 from rowcast.serving.deployment import Deployment
-from rowcast.serving.predictor import Ask, Predictor, Row
+from rowcast.serving.predictor import Ask, Predictor
+from rowcast.serving.rows import Row
 from support import models
 
 BODY = b'{"x0":1,"x1":2}'

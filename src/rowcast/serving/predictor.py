@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import repeat
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,17 +25,15 @@ from numpy.typing import NDArray
 
 from rowcast.domain.blocks import SEED_BYTES, Block, Column
 from rowcast.domain.chain import SALT_BYTES, Draft, Entry, encode_head
-from rowcast.domain.encode import EncodedRow, decode_json
 from rowcast.domain.events import Listener, Scored
 from rowcast.domain.identity import row_key, uuid7_randomness, uuid7s
 from rowcast.domain.prediction import Outcome, unanswered
 from rowcast.domain.sensitive import Guard
-from rowcast.errors import BodyError, InvalidRows, NoAnswer, Overloaded, TooLate, Unavailable, ValueProblem
+from rowcast.errors import NoAnswer, Overloaded, TooLate, Unavailable
 from rowcast.ports import Cache, Journal
 from rowcast.serving.deployment import Deployment, LiveModel
+from rowcast.serving.rows import Row
 from rowcast.serving.stored import UntilStored
-
-T = TypeVar("T")
 
 MOST_TURNS = 8
 """Turns of the loop that the first of a batch waits at most."""
@@ -43,8 +41,6 @@ MOST_SLOW_ROWS = 64
 """Rows of a slow model that are scored at once, unless one request has more: the first must not wait for the last."""
 SLOW_THREADS = 4
 TIME_IS_UP = "the time that the request had is up; it was not scored"
-MOST_PROBLEMS = 1000
-"""A batch whose rows have more is refused without reading on."""
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
@@ -57,25 +53,6 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     entity: str = ""
     deadline: float = math.inf
     """By `time.perf_counter`; what has not been scored by then never is."""
-
-
-class Row(msgspec.Struct, frozen=True, gc=False):
-    """A valid row beside the bytes it came in."""
-
-    encoded: EncodedRow
-    received: bytes
-    key: str = ""
-    """Its name in the cache; empty when the cache is not asked."""
-    known: Outcome | None = None
-    """What the cache knew."""
-    ttl: int = 0
-    """Seconds that its outcome is remembered; 0 leaves that to the cache."""
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """A row of a batch that broke the schema, in the place of its prediction."""
-
-    problems: list[ValueProblem]
 
 
 Render = Callable[[bytes], bytes]
@@ -478,56 +455,3 @@ def _fail(together: Sequence[_Waiting], error: Exception) -> None:
     for asked in together:
         if not asked.answer.done():
             asked.answer.set_exception(error)
-
-
-def read_rows(model: LiveModel, body: bytes, *, max_rows: int, partial: bool = False) -> list[Row | Refused]:
-    """The rows of `{"rows": [...]}`; InvalidRows with every problem of every row, or Refused in their places."""
-    try:
-        received = msgspec.json.decode(body, type=_Rows).rows
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        decode_json(body)  # says what is wrong with the text itself
-        raise BodyError('`rows` must be a list of objects and the only key: {"rows": [{...}, ...]}') from None
-    return each_row(received, lambda raw: Row(model.encoder.read(raw), bytes(raw)), max_rows=max_rows, partial=partial)
-
-
-def each_row(
-    given: Sequence[T], read: Callable[[T], Row], *, max_rows: int, partial: bool = False
-) -> list[Row | Refused]:
-    """What was given, read one by one; all errors of `read` at once, each with its row."""
-    check_count(len(given), max_rows)
-    rows: list[Row | Refused] = []
-    problems: list[ValueProblem] = []
-    for number, raw in enumerate(given):
-        try:
-            rows.append(read(raw))
-        except InvalidRows as invalid:
-            found = [msgspec.structs.replace(problem, row=number) for problem in invalid.problems]
-            rows.append(Refused(found))
-            problems += found
-            if len(problems) >= MOST_PROBLEMS and not partial:
-                break
-        except BodyError as error:
-            raise BodyError(f"row {number}: {error.message}", slug=error.slug) from None
-    if problems and not partial:
-        raise InvalidRows(problems)
-    return rows
-
-
-def check_count(rows: int, most: int) -> None:
-    """BodyError unless there are rows, and not too many."""
-    if not rows:
-        raise BodyError("there are no rows; send at least one", slug="no-rows")
-    if rows > most:
-        raise BodyError(f"{rows} rows in one request; at most {most}", slug="too-many-rows")
-
-
-class _Rows(msgspec.Struct, forbid_unknown_fields=True):
-    rows: list[msgspec.Raw]
-
-
-def is_batch(body: bytes) -> bool:
-    """Whether the body is an object whose only key is `rows`."""
-    try:
-        return msgspec.json.decode(body, type=dict[str, msgspec.Raw]).keys() == {"rows"}
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False  # read as one row it is refused with the reason

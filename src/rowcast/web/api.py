@@ -11,9 +11,10 @@ import msgspec
 
 from rowcast.errors import NoAnswer, RequestError
 from rowcast.serving.deployment import LiveModel
-from rowcast.serving.predictor import Ask, Predictor, Refused, Row, is_batch, read_rows
+from rowcast.serving.predictor import Ask, Predictor
+from rowcast.serving.rows import Refused, Row, is_batch, read_rows
 from rowcast.web.access import allow_model
-from rowcast.web.edge import HotRoute, Request
+from rowcast.web.http import HotRoute, Request
 from rowcast.web.wired import SOURCE as WIRE
 from rowcast.web.wired import WireApi
 

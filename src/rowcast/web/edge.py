@@ -8,10 +8,9 @@ knows nothing of them; `bench/serve.py` holds its cost.
 from __future__ import annotations
 
 import itertools
-import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -19,23 +18,29 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from rowcast.domain.access import Caller, Meter
-from rowcast.domain.access import Scope as KeyScope
 from rowcast.domain.events import Answered, Failed, Listener
 from rowcast.errors import BodyError, MethodNotAllowed, Overloaded, RequestError, RowcastError, TooLate
 from rowcast.web import bodies, problems
 from rowcast.web.access import Gate, Headers, require
+from rowcast.web.http import (
+    JSON,
+    ONLY_JSON,
+    ASGIApp,
+    Bounds,
+    Door,
+    Doors,
+    HotRoute,
+    Lifespan,
+    Message,
+    Receive,
+    Reply,
+    Request,
+    Scope,
+    Send,
+)
 from rowcast.web.repeats import Once
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-Lifespan = Callable[[Receive, Send], Awaitable[None]]
-
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
-JSON = b"application/json"
-ONLY_JSON = frozenset((JSON,))
 UNUSUAL = frozenset((b"origin", b"traceparent", b"content-encoding", b"x-request-timeout", b"idempotency-key"))
 MEANING = (b"content-type", b"inference-header-content-length", b"accept-encoding")
 """Headers that decide, beside the body, what another dialect's request asks."""
@@ -63,65 +68,6 @@ COLD_HEADERS: Headers = [
 ]
 
 log = structlog.get_logger("rowcast.web")
-
-
-class Request(msgspec.Struct):
-    """A request with its body read, inside all bounds."""
-
-    path: str
-    query: bytes
-    headers: dict[bytes, bytes]
-    body: bytes
-    request_id: str
-    caller: Caller = Caller()
-    deadline: float = math.inf
-    """By `time.perf_counter`: nobody waits for the answer any longer."""
-    notes: Sequence[tuple[bytes, bytes]] = ()
-    """Headers that the answer wants to have."""
-
-
-class HotRoute(msgspec.Struct, frozen=True):
-    """A route that is answered with JSON and without the cold app; `name` is its pattern, for metrics."""
-
-    name: str
-    method: str
-    answer: Callable[[Request], Awaitable[bytes]]
-    scope: KeyScope = "predict"
-
-
-class Reply(msgspec.Struct):
-    """What a door answers."""
-
-    body: bytes
-    status: int = 200
-    content_type: bytes = JSON
-    headers: list[tuple[bytes, bytes]] = []
-
-
-class Door(msgspec.Struct, frozen=True):
-    """A route of another dialect: its replies are its own, and so is the form of its errors. `name` is its pattern."""
-
-    name: str
-    method: str
-    answer: Callable[[Request], Awaitable[Reply]]
-    form: problems.Form
-    scope: KeyScope | None = None
-    """None: any good key will do."""
-    open: bool = False
-    """Needs no key."""
-    content_types: frozenset[bytes] = ONLY_JSON
-
-
-Doors = Callable[[str], Door | None]
-"""Finds the door of a path."""
-
-
-class Bounds(msgspec.Struct, frozen=True):
-    """How much, and how long."""
-
-    max_body: int
-    wait_seconds: float = math.inf
-    """A request that has waited longer is not scored any more."""
 
 
 class ClientGone(Exception):

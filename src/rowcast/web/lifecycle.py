@@ -15,7 +15,7 @@ import structlog
 from rowcast.errors import RowcastError
 from rowcast.ports import Journal
 from rowcast.web.app import Health
-from rowcast.web.edge import ASGIApp, Receive, Scope, Send
+from rowcast.web.http import ASGIApp, Receive, Scope, Send
 from rowcast.web.member import Member
 from rowcast.web.watch import Watch
 

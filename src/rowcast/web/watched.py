@@ -17,7 +17,8 @@ import structlog
 
 from rowcast.domain.events import Answered, Event, Listener
 from rowcast.web import bodies
-from rowcast.web.edge import REQUEST_ID, ASGIApp, Message, Receive, Scope, Send
+from rowcast.web.edge import REQUEST_ID
+from rowcast.web.http import ASGIApp, Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from rowcast.adapters.otel import Spans

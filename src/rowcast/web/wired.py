@@ -10,8 +10,9 @@ import structlog
 from rowcast.domain.wire import Asked, Wire
 from rowcast.domain.wire_reply import Told
 from rowcast.serving.deployment import LiveModel
-from rowcast.serving.predictor import Ask, Predictor, Row
-from rowcast.web.edge import Request
+from rowcast.serving.predictor import Ask, Predictor
+from rowcast.serving.rows import Row
+from rowcast.web.http import Request
 
 SOURCE = "wire"
 HIT, MISS = (b"x-cache", b"hit"), (b"x-cache", b"miss")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rowcast.serving.deployment import Deployment
     from rowcast.settings import Settings
     from rowcast.web.access import Gate
-    from rowcast.web.edge import ASGIApp
+    from rowcast.web.http import ASGIApp
     from rowcast.web.lifecycle import Application
     from rowcast.web.protocol import Connection
 
@@ -115,7 +115,8 @@ def server(settings: Settings, place: Place | None = None) -> Server:
     from rowcast.serving.stored import UntilStored
     from rowcast.web.api import NativeApi
     from rowcast.web.app import Health, cold_app
-    from rowcast.web.edge import Bounds, Edge
+    from rowcast.web.edge import Edge
+    from rowcast.web.http import Bounds
     from rowcast.web.lifecycle import Indexer, Lifecycle
     from rowcast.web.member import Member, log_drops
     from rowcast.web.protocols.mlflow import MLflow

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rowcast.serving.deployment import LiveModel
-from rowcast.serving.predictor import Ask, Predictor, Render, Row
+from rowcast.serving.predictor import Ask, Predictor, Render
+from rowcast.serving.rows import Row
 from rowcast.web.watched import note_rows
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import msgspec
 
 from rowcast.errors import BodyError, RequestError
 from rowcast.serving.deployment import LiveModel
-from rowcast.serving.predictor import Row
+from rowcast.serving.rows import Row
 from rowcast.version import VERSION
-from rowcast.web.edge import JSON, Door, Reply, Request
+from rowcast.web.http import JSON, Door, Reply, Request
 from rowcast.web.problems import Problem
 from rowcast.web.protocols.scoring import Scoring, document, exactly_one, no_query, only, predictions, sentence, spread
 

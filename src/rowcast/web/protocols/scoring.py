@@ -13,10 +13,11 @@ from rowcast.domain.encode import RowEncoder, RowWarning, decode_json
 from rowcast.domain.prediction import Label
 from rowcast.errors import BodyError, InvalidRows, ModelNotFound, RequestError, ValueProblem
 from rowcast.serving.deployment import Deployment, LiveModel
-from rowcast.serving.predictor import Ask, Predictor, Row, check_count, each_row
+from rowcast.serving.predictor import Ask, Predictor
+from rowcast.serving.rows import Row, check_count, each_row
 from rowcast.web.access import allow_model
 from rowcast.web.api import HIT, MISS
-from rowcast.web.edge import Request
+from rowcast.web.http import Request
 from rowcast.web.problems import Problem
 
 MOST_TOLD = 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from rowcast.web.edge import Door, Doors
+from rowcast.web.http import Door, Doors
 
 
 class Dialect(Protocol):

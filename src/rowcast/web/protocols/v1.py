@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from rowcast.errors import BodyError, ModelNotFound, NotFound, RequestError
-from rowcast.web.edge import JSON, Door, Reply, Request
+from rowcast.web.http import JSON, Door, Reply, Request
 from rowcast.web.problems import Problem
 from rowcast.web.protocols.scoring import Scoring, document, exactly_one, no_query, only, predictions, sentence
 

@@ -15,7 +15,7 @@ from rowcast.errors import BodyError, NotFound, RequestError, Unavailable
 from rowcast.serving.deployment import LiveModel
 from rowcast.version import VERSION
 from rowcast.web.access import allow_model
-from rowcast.web.edge import Door, Reply, Request
+from rowcast.web.http import Door, Reply, Request
 from rowcast.web.problems import Problem
 from rowcast.web.protocols import v2_infer
 from rowcast.web.protocols.repository import Repository

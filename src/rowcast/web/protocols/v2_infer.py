@@ -20,8 +20,8 @@ from rowcast.domain.schema import Column
 from rowcast.domain.tensors import BOOL, BYTES, TYPES, Head, Tensor
 from rowcast.errors import BodyError, RequestError
 from rowcast.serving.deployment import LiveModel
-from rowcast.serving.predictor import check_count
-from rowcast.web.edge import JSON, Reply, Request
+from rowcast.serving.rows import check_count
+from rowcast.web.http import JSON, Reply, Request
 from rowcast.web.protocols.scoring import Answer, document
 
 OCTETS = b"application/octet-stream"

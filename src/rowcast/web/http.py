@@ -1,0 +1,82 @@
+"""What the edge and those who answer behind it say to each other: a request, a reply, a route."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+import msgspec
+
+from rowcast.domain.access import Caller
+from rowcast.domain.access import Scope as KeyScope
+from rowcast.web import problems
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Lifespan = Callable[[Receive, Send], Awaitable[None]]
+
+JSON = b"application/json"
+ONLY_JSON = frozenset((JSON,))
+
+
+class Request(msgspec.Struct):
+    """A request with its body read, inside all bounds."""
+
+    path: str
+    query: bytes
+    headers: dict[bytes, bytes]
+    body: bytes
+    request_id: str
+    caller: Caller = Caller()
+    deadline: float = math.inf
+    """By `time.perf_counter`: nobody waits for the answer any longer."""
+    notes: Sequence[tuple[bytes, bytes]] = ()
+    """Headers that the answer wants to have."""
+
+
+class HotRoute(msgspec.Struct, frozen=True):
+    """A route that is answered with JSON and without the cold app; `name` is its pattern, for metrics."""
+
+    name: str
+    method: str
+    answer: Callable[[Request], Awaitable[bytes]]
+    scope: KeyScope = "predict"
+
+
+class Reply(msgspec.Struct):
+    """What a door answers."""
+
+    body: bytes
+    status: int = 200
+    content_type: bytes = JSON
+    headers: list[tuple[bytes, bytes]] = []
+
+
+class Door(msgspec.Struct, frozen=True):
+    """A route of another dialect: its replies are its own, and so is the form of its errors. `name` is its pattern."""
+
+    name: str
+    method: str
+    answer: Callable[[Request], Awaitable[Reply]]
+    form: problems.Form
+    scope: KeyScope | None = None
+    """None: any good key will do."""
+    open: bool = False
+    """Needs no key."""
+    content_types: frozenset[bytes] = ONLY_JSON
+
+
+Doors = Callable[[str], Door | None]
+"""Finds the door of a path."""
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """How much, and how long."""
+
+    max_body: int
+    wait_seconds: float = math.inf
+    """A request that has waited longer is not scored any more."""
