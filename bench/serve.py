@@ -106,8 +106,8 @@ def main() -> int:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of one run of wrk")
+    parser.add_argument("--rounds", type=int, default=20, help="many short ones: a neighbour slows a core for seconds")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of one run of wrk")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 32, 128])
     parser.add_argument("--starts", type=int, default=3, help="how often the start is timed")
     parser.add_argument("--no-record", action="store_true", help="leave results.jsonl alone")

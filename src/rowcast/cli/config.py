@@ -139,11 +139,10 @@ def _content(path: Path) -> Mapping[str, Any]:
 
 
 def _yaml(text: str) -> Any:
-    try:
-        import yaml
-    except ModuleNotFoundError:
-        raise SettingsError("a YAML file needs PyYAML; install rowcast[train], or write TOML or JSON") from None
+    return template.from_yaml(text, _as_written)
 
+
+def _as_written(yaml: Any) -> Any:
     class Loader(yaml.BaseLoader):  # type: ignore[misc]  # yaml has no types
         """Scalars stay as they are written; a key may not be repeated."""
 
@@ -151,11 +150,7 @@ def _yaml(text: str) -> Any:
             pairs = [(self.construct_object(key, True), self.construct_object(each, deep)) for key, each in node.value]
             return _once(pairs)
 
-    try:
-        return yaml.load(text, Loader)  # noqa: S506 - BaseLoader makes texts, lists and mappings, and nothing else
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "it is not YAML"
-        raise ValueError(f"line {mark.line + 1}: {problem}" if mark else str(problem)) from None
+    return Loader
 
 
 def _once(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:

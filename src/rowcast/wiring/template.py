@@ -94,12 +94,20 @@ def _wrong(value: Any) -> str:
     return f"{str(value)[:80]!r} is a {type(value).__name__}; put it in quotes"
 
 
-def _yaml(text: str) -> Any:
+def from_yaml(text: str, loader: Callable[[Any], Any]) -> Any:
+    """What a YAML text holds, read by the loader that is made of the library; ValueError says where it is wrong."""
     try:
         import yaml
     except ModuleNotFoundError:
         raise SettingsError("a YAML file needs PyYAML; install rowcast[train], or write TOML or JSON") from None
+    try:
+        return yaml.load(text, loader(yaml))  # noqa: S506 - every loader here makes plain values and nothing else
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "it is not YAML"
+        raise ValueError(f"line {mark.line + 1}: {problem}" if mark else str(problem)) from None
 
+
+def _like_json(yaml: Any) -> Any:
     class Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
         """Plain scalars as JSON means them."""
 
@@ -107,11 +115,11 @@ def _yaml(text: str) -> Any:
 
     for tag, pattern, first in SCALARS:
         Loader.add_implicit_resolver(tag, re.compile(pattern), first)
-    try:
-        return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader that knows fewer words
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "it is not YAML"
-        raise ValueError(f"line {mark.line + 1}: {problem}" if mark else str(problem)) from None
+    return Loader
+
+
+def _yaml(text: str) -> Any:
+    return from_yaml(text, _like_json)
 
 
 READERS: Final[Mapping[str, Callable[[str], Any]]] = {
