@@ -25,7 +25,7 @@ test: $(READY)  ## Every test; installs the system packages they need where it c
 	@scripts/system-packages.sh test
 	@scripts/torch.sh offered
 	@scripts/clients.sh
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY)  ## Format, lint, types, floors, and what the tree itself must hold
 	@$(PY) -m ruff format --check --quiet --output-format=concise

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from rowcast.settings import ALIASES
-from support.logs import pytest_sessionfinish, pytest_sessionstart, pytest_terminal_summary
+from support.logs import pytest_sessionfinish, pytest_sessionstart, pytest_terminal_summary, pytest_testnodedown
 
-__all__ = ["pytest_sessionfinish", "pytest_sessionstart", "pytest_terminal_summary"]
+__all__ = ["pytest_sessionfinish", "pytest_sessionstart", "pytest_terminal_summary", "pytest_testnodedown"]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

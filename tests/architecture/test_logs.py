@@ -29,11 +29,11 @@ def test_that_sends_a_row_and_finds_nothing_wrong(tmp_path):
 """
 
 
-def session(folder: Path, logged: str) -> subprocess.CompletedProcess[str]:
+def session(folder: Path, logged: str, *options: str) -> subprocess.CompletedProcess[str]:
     """A run of pytest whose only test sends a row and has a server log this."""
     (folder / "test_planted.py").write_text(SENDS % logged)
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "support.logs", "-p", "no:cacheprovider", str(folder)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "support.logs", "-p", "no:cacheprovider", *options, str(folder)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
@@ -52,6 +52,13 @@ def test_a_planted_leak_fails_the_session(tmp_path: Path, leak: str) -> None:
     assert "1 passed" in finished.stdout
     assert "2 log lines scanned, 1 with something" in finished.stdout
     assert leak in finished.stdout
+    assert finished.returncode == 1
+
+
+def test_a_leak_in_one_of_several_processes_fails_the_session(tmp_path: Path) -> None:
+    finished = session(tmp_path, '{"key": "sesame-open-up"}\n', "-n", "1")
+
+    assert "1 log lines scanned, 1 with something" in finished.stdout
     assert finished.returncode == 1
 
 

@@ -149,22 +149,36 @@ def _content(request: httpx.Request) -> bytes:
         return b""
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """One of several processes of this run has ended; what its tests logged was looked at there."""
+    count, found = node.config.stash.get(FOUND, NOTHING)
+    its_count, its_found = getattr(node, "workeroutput", {}).get(SCANNED, NOTHING)
+    node.config.stash[FOUND] = count + its_count, [*found, *its_found]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Look at every line; one that leaks fails the session."""
-    session.config.stash[FOUND] = scan()
+    count, found = session.config.stash.get(FOUND, NOTHING)
+    own_count, own_found = scan()
+    session.config.stash[FOUND] = count + own_count, [*found, *own_found]
     shutil.rmtree(folder())
     _folder.clear()
-    if session.config.stash[FOUND][1] and session.exitstatus in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[SCANNED] = session.config.stash[FOUND]
+    elif session.config.stash[FOUND][1] and session.exitstatus in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 FOUND = pytest.StashKey[tuple[int, list[str]]]()
+NOTHING: tuple[int, list[str]] = (0, [])
+SCANNED = "log lines scanned"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was looked at, and show what leaked."""
-    count, found = config.stash.get(FOUND, (0, []))
+    count, found = config.stash.get(FOUND, NOTHING)
     terminalreporter.write_line(f"{count} log lines scanned, {len(found)} with something that tests had sent")
     for line in found[:SHOWN]:
         terminalreporter.write_line(f"LEAK {line}", red=True)
