@@ -88,6 +88,7 @@ class Tour:
             "PATH": path,
             "ROWCAST_PORT": str(self.port),
             "TERM": "xterm",
+            "COLUMNS": str(COLUMNS),
             "LC_ALL": "C.UTF-8",
             "NO_PROXY": "127.0.0.1",
         }

@@ -6,14 +6,18 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from rowcast.errors import RowcastError
 
-WIDE = 30
-"""Characters that sentences get on a terminal of 80."""
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+WIDE, NARROW = 30, 12
+"""Characters that a column of sentences gets at least, and any other that may be folded."""
 
 
 def print_json(value: Any) -> None:
@@ -41,7 +45,8 @@ def print_table(
     whole: Sequence[str] = (),
     wide: Sequence[str] = (),
 ) -> None:
-    """A table: drawn on a terminal, tab-separated when piped. Columns in `whole` are never folded, `wide` ones less."""
+    """A table: drawn on a terminal, tab-separated when piped. Columns in `whole` are never folded, `wide` ones less. A
+    terminal that is too narrow for that gets a paragraph a row: nothing is ever cut off."""
     if not sys.stdout.isatty():
         print_lines("\t".join(str(cell) for cell in row) for row in [headings, *rows])
         return
@@ -49,14 +54,49 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
     table = Table(title=title or None, title_justify="left", header_style="bold")
-    for heading in headings:
-        table.add_column(
-            heading, overflow="fold", no_wrap=heading in whole, min_width=WIDE if heading in wide else None
-        )
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))  # a cell is data: what looks like markup is shown
-    Console().print(table)
+    cells = [[Text(str(cell)) for cell in row] for row in rows]  # a cell is data: what looks like markup is shown
+    longest = [
+        max(Text(name).cell_len, *(row[place].cell_len for row in cells), 0) for place, name in enumerate(headings)
+    ]
+    least = [
+        width if name in whole else min(width, WIDE if name in wide else NARROW)
+        for name, width in zip(headings, longest, strict=True)
+    ]
+    widths = _fitted(longest, least, console.width - 3 * len(headings) - 1)
+    if widths is None:
+        _print_paragraphs(console, title, headings, cells)
+        return
+    for heading, width in zip(headings, widths, strict=True):
+        table.add_column(heading, overflow="fold", width=width)
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _fitted(longest: Sequence[int], least: Sequence[int], room: int) -> list[int] | None:
+    """Widths of columns, the widest narrowed first; None when there is no room for the least of them."""
+    widths = list(longest)
+    for _ in range(sum(longest) - room):
+        place = max(range(len(widths)), key=lambda each: (widths[each] > least[each], widths[each]))
+        if widths[place] <= least[place]:
+            return None
+        widths[place] -= 1
+    return widths
+
+
+def _print_paragraphs(console: Console, title: str, headings: Sequence[str], cells: Sequence[Sequence[Text]]) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    if title:
+        console.print(Text(title, "italic"))
+    for first, *others in cells:
+        console.print(first, style="bold")
+        for heading, cell in zip(headings[1:], others, strict=True):
+            if cell:
+                console.print(Padding(Text.assemble((f"{heading}: " if heading else "", "dim"), cell), (0, 0, 0, 2)))
 
 
 def counted(number: int, one: str, many: str = "") -> str:
