@@ -90,7 +90,9 @@ class Meter:
         """Take so many rows from the quota, of `whole` in the request; OverQuota, and nothing taken, when they are not
         left."""
         full_at = self._full_at
-        full_at = (max(now, full_at)) + rows * self._cost
+        if full_at < now:
+            full_at = now
+        full_at += rows * self._cost
         if full_at - now > self._most:
             self._refuse(max(rows, whole), full_at - now - self.quota.seconds)
         self._full_at = full_at
