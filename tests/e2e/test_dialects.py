@@ -16,12 +16,13 @@ ROWS = 300
 
 def test_a_killed_server_has_lost_no_row_of_an_answered_block(home: Path) -> None:
     rows = models.loan_rows(ROWS)
-    asked = [{"name": name} for name in ("id", "score")]
+    asked = [{"name": name} for name in ("id", "prediction", "score")]
     body, headers = v2.as_binary(v2.columns(rows), outputs=asked)
-    started = servers.start(home)
+    started = servers.start(home, settings={"ROWCAST_METRICS_ALIASES": "1"})
     with started.client() as client:
         reply = client.post("/v2/models/loans/infer", content=body, headers=headers)
         fresh = client.get(f"/predictions/{v2.outputs(reply.content, reply.headers)['id'][7]}")
+        metrics = client.get("/metrics").text
     started.kill()
     found = v2.outputs(reply.content, reply.headers)
 
@@ -32,6 +33,11 @@ def test_a_killed_server_has_lost_no_row_of_an_answered_block(home: Path) -> Non
     replayed = servers.rowcast("replay", "--json", "--home", home, cwd=home)
 
     assert fresh.json()["prediction"]["score"] == found["score"][7]
+    labels = found["prediction"]
+    for label in set(labels):
+        counted = f'rowcast_predictions_total{{label="{label}",model="loans",version="1"}} {labels.count(label)}.0'
+        assert counted in metrics.splitlines()
+    assert f"latest_prediction {float(sorted(set(labels)).index(labels[-1]))}" in metrics.splitlines()
     assert len({entry["writer"] for entry in kept}) == 1
     assert [entry["seq"] for entry in kept] == list(range(ROWS))
     for row, score, entry in zip(rows, found["score"], kept, strict=True):

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rowcast.domain import tensors
-from rowcast.domain.columns import ColumnEncoder
+from rowcast.domain.columns import ColumnEncoder, Known
 from rowcast.domain.encode import RowEncoder, own_plan
 from rowcast.domain.schema import Column, Schema
-from rowcast.domain.tensors import Head, Tensor
+from rowcast.domain.tensors import Head, Tensor, framed
 from rowcast.errors import BodyError, InvalidRows
 from support import fuzzing, v2
 
@@ -135,3 +135,31 @@ def test_a_shape_is_compared_before_anything_is_allocated() -> None:
             tensors.from_bytes(Head("x", shape, "BYTES"), memoryview(b"\x00" * 9)).cells()
     with pytest.raises(BodyError):
         tensors.read_all([Head("x", [1], "INT64", {"binary_data_size": 2**62})], memoryview(json.dumps(1).encode()))
+
+
+KNOWN = st.sets(st.text(alphabet="ab\x00\x01é", max_size=3) | st.just("a" * 300), min_size=1, max_size=8)
+
+
+@given(KNOWN, st.data())
+def test_known_texts_are_read_from_their_bytes(known: set[str], data: st.DataObject) -> None:
+    values = {text: text.upper() for text in known}
+    usual = [text for text in known if 0 < len(text.encode()) < 256 and "\0" not in text]
+    texts = data.draw(st.lists(st.sampled_from(sorted(known)), min_size=1, max_size=20))
+
+    found = Known(values).read(b"".join(map(framed, texts)), len(texts))
+
+    if set(texts) <= set(usual):
+        assert found is not None
+    assert found is None or found.tolist() == [values[text] for text in texts]
+
+
+@given(
+    st.lists(st.sampled_from([b"\0", b"\1", b"\2", b"\0\0\0", b"a", b"ab", b"\1\0\0\0a"]), max_size=12),
+    st.integers(1, 4),
+)
+def test_what_is_read_from_any_bytes_are_the_texts_that_make_them(pieces: list[bytes], count: int) -> None:
+    data = b"".join(pieces)
+
+    found = Known({text: text for text in ("a", "ab", "aa", "b")}).read(data, count)
+
+    assert found is None or b"".join(map(framed, found.tolist())) == data

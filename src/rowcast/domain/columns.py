@@ -7,7 +7,6 @@ bits (property test).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,13 +15,14 @@ from numpy.typing import NDArray
 
 from rowcast.domain.encode import Plan, TensorSpec, spellings
 from rowcast.domain.schema import Column, Schema
-from rowcast.domain.tensors import BOOL, BYTES, Tensor, framed
+from rowcast.domain.tensors import BOOL, BYTES, Tensor
 from rowcast.domain.values import DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, BadValue, canonical_text, date_parts
 
 MOST_KNOWN = 64
-"""Texts that are looked for at every place; the columns with more are read row by row."""
+"""Texts that are looked for; the columns with more are read row by row."""
+ZEROS = b"\0\0\0"
 Cells = Any
-"""A column as the graph takes it: a list, or an array; None when the rule must look at its cells."""
+"""A column as the graph takes it, an array; None when the rule must look at its cells."""
 
 
 class ColumnEncoder:
@@ -74,22 +74,37 @@ class ColumnEncoder:
 
 
 class Known:
-    """Reads a tensor of texts of which only some few are usual, each to its value."""
+    """Reads a tensor of texts of which only some few are usual, each to its value.
+
+    Before each text are the byte of its length and three zeros. Where no text is longer than 255 bytes or holds a zero,
+    three zeros are nowhere else: there the data is taken apart, into texts with the length of the next one behind.
+    """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = {framed(text): value for text, value in values.items()}
-        # No text with its length before it begins like another one: what is found side by side is what was sent.
-        usual = b"|".join(map(re.escape, self._values))
-        self._find = re.compile(usual, re.DOTALL).findall if 0 < len(self._values) <= MOST_KNOWN else None
+        plain = {text.encode(): value for text, value in values.items()}
+        plain = {text: value for text, value in plain.items() if 0 < len(text) < 256 and b"\0" not in text}
+        lengths = sorted({len(text) for text in plain}) if len(plain) <= MOST_KNOWN else []
+        pairs = [(text, following) for text in plain for following in lengths]
+        self._places = {text + bytes([following]): place for place, (text, following) in enumerate(pairs)}
+        self._own = np.array([len(text) for text, _ in pairs])
+        self._following = np.array([following for _, following in pairs])
+        self._values = np.array([plain[text] for text, _ in pairs], object)
+        self._end = bytes(lengths[:1])
 
-    def read(self, data: bytes, count: int) -> list[Any] | None:
+    def read(self, data: bytes, count: int) -> NDArray[Any] | None:
         """The values of all texts; None when one is not usual, or there are too many to look for. HOT"""
-        if self._find is None:
+        first, *pieces = (data + self._end).split(ZEROS)
+        if len(pieces) != count or not self._places:
             return None
-        found = self._find(data)
-        if len(found) != count or sum(map(len, found)) != len(data):
+        try:
+            found = np.fromiter(map(self._places.__getitem__, pieces), np.intp, count)
+        except KeyError:
             return None
-        return list(map(self._values.__getitem__, found))
+        own = self._own[found]
+        if first != bytes([own[0]]) or (own[1:] != self._following[found[:-1]]).any():
+            return None
+        values: NDArray[Any] = self._values[found]
+        return values
 
 
 def _usual(column: Column) -> Mapping[str, Any]:

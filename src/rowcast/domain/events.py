@@ -24,8 +24,8 @@ class Scored(msgspec.Struct, frozen=True, gc=False):
     model: str
     version: int
     rows: int
-    labels: list[Label]
-    """The predicted class of each row; empty for a regression, whose values are no labels."""
+    labels: list[Label] | dict[Label, int]
+    """The predicted class of each row, or of how many rows each; empty for a regression, whose values are no labels."""
     latest: float = 0.0
     """Of the last row: the number of its class, or the value."""
     hits: int = 0

@@ -140,7 +140,7 @@ def from_bytes(head: Head, raw: memoryview) -> Tensor:
             f"input {shown(head.name)}: {count} cells of {head.datatype} are {count * dtype.itemsize} bytes, "
             f"binary_data_size is {len(raw)}"
         )
-    if head.datatype == BOOL and count and max(raw) > 1:
+    if head.datatype == BOOL and count and np.frombuffer(raw, np.uint8).max() > 1:
         raise BodyError(f"input {shown(head.name)}: a BOOL is the byte 0 or 1")
     return Tensor(head.name, head.datatype, shape, np.frombuffer(raw, dtype))
 

@@ -14,7 +14,7 @@ from rowcast import bundle
 from rowcast.domain.columns import ColumnEncoder
 from rowcast.domain.encode import NUMBERS, TEXTS, EncodedRow, RowEncoder
 from rowcast.domain.outputs import has_probabilities, output_reader
-from rowcast.domain.prediction import Decision, Outcome, encode_replies, same_outcome
+from rowcast.domain.prediction import Decision, Label, Outcome, encode_replies, same_outcome
 from rowcast.domain.schema import Schema
 from rowcast.domain.wire import Wire, compile_wire
 from rowcast.errors import BundleError, GraphFailed, ModelNotFound, NoAnswer, RowcastError, SettingsError
@@ -94,6 +94,15 @@ class LiveModel:
     ) -> list[bytes]:
         """The predictions as they are sent and kept, all encoded in one call."""
         return encode_replies(self.name, self.version, ids, outcomes, [row.warnings for row in rows], cached)
+
+    def tally(self, output: NDArray[np.float32]) -> tuple[dict[Label, int], float]:
+        """How many rows each class has in a graph's output, and the last row as one number."""
+        if not self.classifies:
+            return {}, float(output[-1, 0])
+        winners = self._decision.winners(output)
+        counts = np.bincount(winners, minlength=len(self._decision.classes)).tolist()
+        labels = zip(self._decision.classes, counts, strict=True)
+        return {label: count for label, count in labels if count}, float(winners[-1])
 
     def number(self, outcome: Outcome) -> float:
         """An outcome as one number: that of its class, or the value."""

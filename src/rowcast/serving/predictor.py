@@ -174,9 +174,8 @@ class Predictor:
             os.urandom(SEED_BYTES),
         )
         self._journal.append_block(block)
-        classes = decision.classes
-        labels = [classes[winner] for winner in decision.winners(output).tolist()] if model.classifies else []
-        self._listen(Scored(model.name, model.version, block.rows, labels))
+        labels, latest = model.tally(output)
+        self._listen(Scored(model.name, model.version, block.rows, labels, latest))
         return block
 
     def hold(self, reason: str | None) -> None:
