@@ -6,7 +6,6 @@ import ast
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import termios
@@ -18,7 +17,7 @@ import httpx
 import pytest
 
 from support import logs
-from support.servers import environment, is_ready
+from support.servers import environment, free_port, is_ready
 from support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,13 +172,6 @@ class _Reader:
 
     def close(self) -> None:
         os.close(self._screen)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def masked(text: str) -> str:

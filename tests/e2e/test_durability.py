@@ -187,7 +187,7 @@ def test_history_waits_in_the_journal_while_the_store_cannot_be_written(home: Pa
 
 
 def test_uvicorn_serves_the_public_app(home: Path) -> None:
-    port = _free_port()
+    port = servers.free_port()
     command = [*servers.PYTHON, "-m", "uvicorn", "rowcast.asgi:app", "--port", str(port)]
     with servers.run_in(home, command, {"ROWCAST_HOME": str(home)}) as process:
         server = Server(process, f"http://127.0.0.1:{port}", home / "server.log", home)
@@ -204,7 +204,7 @@ def test_uvicorn_serves_the_public_app(home: Path) -> None:
 
 
 def test_uvicorn_logs_as_the_environment_says(home: Path) -> None:
-    port = _free_port()
+    port = servers.free_port()
     command = [*servers.PYTHON, "-m", "uvicorn", "rowcast.asgi:app", "--port", str(port)]
     settings = {"ROWCAST_HOME": str(home), "ENV": "production", "MODEL_PATH": "/app/models/", "REDIS_URL": "redis://r"}
     with servers.run_in(home, command, settings) as process:
@@ -218,7 +218,7 @@ def test_uvicorn_logs_as_the_environment_says(home: Path) -> None:
 
 def test_uvicorn_without_a_model_ends_with_the_reason(tmp_path: Path) -> None:
     finished = subprocess.run(
-        [*servers.PYTHON, "-m", "uvicorn", "rowcast.asgi:app", "--port", str(_free_port())],
+        [*servers.PYTHON, "-m", "uvicorn", "rowcast.asgi:app", "--port", str(servers.free_port())],
         cwd=tmp_path,
         env=servers.environment(),
         capture_output=True,
@@ -231,11 +231,3 @@ def test_uvicorn_without_a_model_ends_with_the_reason(tmp_path: Path) -> None:
     assert "no model in the registry has a champion" in finished.stderr
     assert "rowcast train" in finished.stderr
     assert "Traceback" not in finished.stderr
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -22,7 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from rowcast.adapters.folder import FolderRegistry
 from support import access, logs, models, servers
-from support.servers import Server, rowcast
+from support.servers import Server, free_port, rowcast
 from support.waiting import eventually
 
 ROW = {"x0": 2.0, "x1": 3.5}
@@ -60,13 +60,6 @@ def answers(address: str) -> bool:
     with contextlib.suppress(httpx.TransportError):
         return httpx.get(f"{address}/-/ready", trust_env=False).status_code == 200
     return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def lines(server: Server) -> list[dict[str, Any]]:

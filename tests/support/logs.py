@@ -152,17 +152,18 @@ def _content(request: httpx.Request) -> bytes:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     """One of several processes of this run has ended; what its tests logged was looked at there."""
-    count, found = node.config.stash.get(FOUND, NOTHING)
-    its_count, its_found = getattr(node, "workeroutput", {}).get(SCANNED, NOTHING)
-    node.config.stash[FOUND] = count + its_count, [*found, *its_found]
+    _add(node.config, getattr(node, "workeroutput", {}).get(SCANNED, NOTHING))
+
+
+def _add(config: pytest.Config, scanned: tuple[int, list[str]]) -> None:
+    count, found = config.stash.get(FOUND, NOTHING)
+    config.stash[FOUND] = count + scanned[0], [*found, *scanned[1]]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Look at every line; one that leaks fails the session."""
-    count, found = session.config.stash.get(FOUND, NOTHING)
-    own_count, own_found = scan()
-    session.config.stash[FOUND] = count + own_count, [*found, *own_found]
+    _add(session.config, scan())
     shutil.rmtree(folder())
     _folder.clear()
     if hasattr(session.config, "workeroutput"):

@@ -8,15 +8,14 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from support.servers import free_port
 from support.waiting import eventually
 
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[str]:
     """The address of a Redis that keeps nothing."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
     with (folder / "redis.log").open("wb") as log:
         process = subprocess.Popen(["redis-server", *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
