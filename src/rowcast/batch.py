@@ -195,7 +195,7 @@ def _with_reasons(piece: Scored, before: int) -> pl.DataFrame:
         assert isinstance(problem.row, int)
         columns, reasons = lines.setdefault(problem.row + before, ([], []))
         columns.append(problem.column)
-        reasons.append(f"{problem.column}: {problem.message}" if problem.column else problem.message)
+        reasons.append(problem.reason)
     named = ["; ".join(columns) for columns, _ in lines.values()]
     why = ["; ".join(reasons) for _, reasons in lines.values()]
     marks = pl.DataFrame(

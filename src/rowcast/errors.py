@@ -109,6 +109,14 @@ class ValueProblem(msgspec.Struct, frozen=True, omit_defaults=True):
     got: Any = msgspec.UNSET
     row: int | msgspec.UnsetType = msgspec.UNSET
 
+    @property
+    def reason(self) -> str:
+        """What is wrong with which column, or with none in particular."""
+        return f"{self.column}: {self.message}" if self.column else self.message
+
+    def __str__(self) -> str:
+        return self.reason if isinstance(self.row, msgspec.UnsetType) else f"row {self.row}: {self.reason}"
+
 
 class MethodNotAllowed(RequestError):
     """Carries the methods that are, as HTTP lists them."""
@@ -149,11 +157,8 @@ class InvalidRows(RequestError):
 
     def __init__(self, problems: list[ValueProblem]) -> None:
         self.problems = problems
-        first = problems[0]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        where = "" if isinstance(first.row, msgspec.UnsetType) else f"row {first.row}: "
-        where += f"{first.column}: " if first.column else ""  # what is wrong may be of no column
-        super().__init__(f"{where}{first.message}{more}")
+        super().__init__(f"{problems[0]}{more}")
 
 
 class GraphFailed(RowcastError):

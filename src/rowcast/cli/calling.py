@@ -113,9 +113,7 @@ def _refused(refused: RowsRefused, *, as_json: bool) -> int:
         output.print_json({"errors": refused.problems, "request_id": refused.request_id})
         return NO
     for problem in refused.problems:
-        where = f"row {problem.row}: " if isinstance(problem.row, int) else ""
-        where += f"{problem.column}: " if problem.column else ""
-        output.say(f"{where}{problem.message}")
+        output.say(str(problem))
     return NO
 
 

@@ -55,11 +55,9 @@ def print_table(
     from rich.text import Text
 
     console = Console()
-    table = Table(title=title or None, title_justify="left", header_style="bold")
     cells = [[Text(str(cell)) for cell in row] for row in rows]  # a cell is data: what looks like markup is shown
-    longest = [
-        max(Text(name).cell_len, *(row[place].cell_len for row in cells), 0) for place, name in enumerate(headings)
-    ]
+    columns = zip(map(Text, headings), *cells, strict=True)
+    longest = [max(cell.cell_len for cell in column) for column in columns]
     least = [
         width if name in whole else min(width, WIDE if name in wide else NARROW)
         for name, width in zip(headings, longest, strict=True)
@@ -68,6 +66,7 @@ def print_table(
     if widths is None:
         _print_paragraphs(console, title, headings, cells)
         return
+    table = Table(title=title or None, title_justify="left", header_style="bold")
     for heading, width in zip(headings, widths, strict=True):
         table.add_column(heading, overflow="fold", width=width)
     for row in cells:

@@ -93,8 +93,10 @@ class Known:
 
     def read(self, data: bytes, count: int) -> NDArray[Any] | None:
         """The values of all texts; None when one is not usual, or there are too many to look for. HOT"""
+        if not self._places:
+            return None
         first, *pieces = (data + self._end).split(ZEROS)
-        if len(pieces) != count or not self._places:
+        if len(pieces) != count:
             return None
         try:
             found = np.fromiter(map(self._places.__getitem__, pieces), np.intp, count)

@@ -18,7 +18,8 @@ MOST_NAMES: Final = 16
 Flag = bool | None
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=LONGEST_TTL)] | None
 Matrix = list[tuple[msgspec.Raw, ...]]
-_path = re.compile(r"[^.\[\]\"\\\x00-\x1f]+(\.[^.\[\]\"\\\x00-\x1f]+)*").fullmatch
+_name = r"[^.\[\]\"\\\x00-\x1f]+"
+_path = re.compile(rf"{_name}(\.{_name}){{0,{MOST_NAMES - 1}}}").fullmatch
 _batch = re.compile(r"([^\[\]]+)\[\](?:\.(.+))?").fullmatch
 
 
@@ -46,7 +47,7 @@ class Shape:
 
     def __init__(self, path: str, batch: str, use_cache: str, cache_ttl: str, *, matrix: bool, lax: bool) -> None:
         for key, given in (("path", path), ("use_cache", use_cache), ("cache_ttl", cache_ttl)):
-            if given and (not _path(given) or given.count(".") >= MOST_NAMES):
+            if given and not _path(given):
                 names = f"names joined by dots, {MOST_NAMES} at most"
                 raise SettingsError(f"the wire template: request.{key} is {given[:80]!r}; write {names}")
         self.is_plain = not (path or use_cache or cache_ttl)
@@ -133,12 +134,7 @@ def _batch_list(batch: str, path: str, *, matrix: bool) -> str:
     """The path of the list of requests; what follows `[]` must be the path of a single request."""
     given = batch or ("requests[]" if matrix else "rows[]")
     found = _batch(given)
-    if (
-        found is None
-        or not _path(found[1])
-        or found[1].count(".") >= MOST_NAMES
-        or (found[2] is not None and found[2] != path)
-    ):
+    if found is None or not _path(found[1]) or (found[2] is not None and found[2] != path):
         below = f"[].{path}" if path else "[]"
         raise SettingsError(f"the wire template: request.batch is {given[:80]!r}; write such as `requests{below}`")
     return found[1]

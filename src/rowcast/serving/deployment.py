@@ -140,7 +140,7 @@ def load_folder(reference: Reference, folder: Path, open_graph: OpenGraph) -> Li
         raise BundleError(f"{reference} cannot answer {len(none.rows)} of its golden rows: {why}: not served") from None
     except RowcastError:
         raise
-    except Exception as error:  # a graph that loads may still not run, and the runtime's errors have no base class
+    except Exception as error:  # what the graph gives may be of another form than the bundle says
         raise BundleError(f"{reference} cannot be run: {' '.join(str(error).split())[:300]}") from None
     return model
 

@@ -74,7 +74,7 @@ def _unpacked(path: Path, folder: Path, model_mb: int) -> list[str]:
 
     from rowcast import bundle
 
-    broken = (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError, zlib.error, LZMAError)
+    broken = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, zlib.error, LZMAError)
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()

@@ -11,7 +11,7 @@ import msgspec
 
 from rowcast.domain.encode import RowEncoder, RowWarning, decode_json
 from rowcast.domain.prediction import Label
-from rowcast.errors import BodyError, InvalidRows, ModelNotFound, RequestError, ValueProblem
+from rowcast.errors import BodyError, ModelNotFound, RequestError, ValueProblem
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.predictor import Ask, Predictor
 from rowcast.serving.rows import Row, check_count, each_row
@@ -246,7 +246,7 @@ def sentence(problem: Problem) -> str:
     errors: list[ValueProblem] = [error for error in problem.errors if isinstance(error, ValueProblem)]
     if len(errors) < 2:
         return problem.detail
-    told = [InvalidRows([error]).message for error in errors[:MOST_TOLD]]
+    told = list(map(str, errors[:MOST_TOLD]))
     more = [f"and {len(errors) - MOST_TOLD} more"] if len(errors) > MOST_TOLD else []
     return "; ".join([*told, *more])
 
