@@ -32,7 +32,7 @@ def test_a_trained_model_speaks_as_its_template_says(tmp_path: Path) -> None:
     assert trained.returncode == 0, trained.stderr
 
     with servers.running(tmp_path) as server, server.client() as client:
-        sent = {"annual_income": 800000, "loan_amount": 1000000, "loan_term": 15, "score": 720}
+        sent = {"annual_income": 8049172, "loan_amount": 1000000, "loan_term": 15, "score": 720}
         first = client.post("/predict", json=sent)
         short = {name: value for name, value in sent.items() if name != "loan_term"}
         mended = client.post("/predict", json=short)
@@ -45,11 +45,11 @@ def test_a_trained_model_speaks_as_its_template_says(tmp_path: Path) -> None:
         assert mended.headers["x-wire-warning"] == "filled=1, ignored=0"
         assert client.get("/").json() == {"status": "ok", "features_count": 4}
         entries = eventually(lambda: client.get("/predictions").json()["predictions"][1:])
-        row = {"annual_income": 800000, "loan_amount": 1000000, "loan_term": 15, "credit_score": 720}
+        row = {"annual_income": 8049172, "loan_amount": 1000000, "loan_term": 15, "credit_score": 720}
         assert entries[0]["row"] == row
         assert entries[0]["prediction"]["prediction"] == said["approval_status"].capitalize()
     assert "mended by its wire template" in server.log.read_text()
-    assert "720" not in server.log.read_text()
+    assert "8049172" not in server.log.read_text()
     replayed = json.loads(rowcast("replay", "--json", "--home", tmp_path, cwd=tmp_path).stdout)
     assert (replayed["equal"], replayed["entries"]) == (2, 2)
 
