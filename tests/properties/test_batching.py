@@ -151,7 +151,7 @@ def outcome(reply: bytes) -> Outcome:
 
 
 @given(st.lists(STEPS, max_size=30))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whoever_asks_beside_it_a_row_gets_the_answer_it_gets_alone(rig: Rig, script: list[tuple[Any, ...]]) -> None:
     world = World(rig)
 

@@ -72,7 +72,7 @@ def as_tensors(found: dict[str, Any]) -> dict[str, Tensor]:
 
 
 @given(batches())
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_what_the_fast_way_takes_the_rule_takes_and_encodes_to_the_same_bits(batch: tuple[Schema, Any]) -> None:
     schema, found = batch
     plan = own_plan(schema)

@@ -36,7 +36,7 @@ def tensors(encoder: RowEncoder, row: EncodedRow) -> list[Any]:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_rows_have_one_key_exactly_when_the_model_is_given_the_same(data: st.DataObject) -> None:
     schema = data.draw(schemas(max_columns=3), label="schema")
     encoder = RowEncoder(schema, own_plan(schema))
@@ -146,7 +146,7 @@ def digest(manifest: Manifest, files: dict[str, str]) -> str:
     st.fixed_dictionaries({}, optional={name: st.just(value) for name, value in OTHER_CHANGES.items()}),
     st.dictionaries(st.sampled_from(sorted(FILES)), st.sampled_from(["cd" * 32, "ab" * 32])),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_digest_moves_exactly_when_what_serves_does(
     serving: dict[str, Any], other: dict[str, Any], files: dict[str, str]
 ) -> None:

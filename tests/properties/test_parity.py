@@ -116,7 +116,7 @@ def client_rows(data: st.DataObject, problem: Problem, pipeline: Trained) -> dic
     return encoder.stack(encoded)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(posed(), st.data())
 def test_the_graph_repeats_the_model_on_any_row(case: tuple[Problem, Options], data: st.DataObject) -> None:
     problem, options = case

@@ -57,7 +57,7 @@ def foreign_plan(schema: Schema) -> Plan:
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_the_fast_way_and_the_general_way_read_the_same(data: st.DataObject) -> None:
     schema = data.draw(schemas(), label="schema")
     encoder = RowEncoder(schema, own_plan(schema))
@@ -117,7 +117,7 @@ def test_the_last_of_two_cells_for_one_column_counts_in_both_ways() -> None:
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_both_ways_agree_for_the_tensors_of_a_foreign_graph(data: st.DataObject) -> None:
     schema = data.draw(schemas(max_columns=3), label="schema")
     encoder = RowEncoder(schema, foreign_plan(schema))
@@ -127,7 +127,7 @@ def test_both_ways_agree_for_the_tensors_of_a_foreign_graph(data: st.DataObject)
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_body_is_read_or_refused_with_a_reason_that_can_be_sent(data: st.DataObject) -> None:
     schema = data.draw(schemas(), label="schema")
     body = data.draw(bodies(schema, damage=4), label="body")
@@ -194,7 +194,7 @@ GOOD = {"n": "1.5", "i": "7", "b": '"Yes"', "c": '" red "', "d": '"31/01/2026"'}
 
 
 @given(st.fixed_dictionaries({name: st.sampled_from([None, *cells.items()]) for name, (_, cells) in REFUSED.items()}))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_problem_of_a_row_is_told_at_once(chosen: dict[str, tuple[str, str] | None]) -> None:
     schema = Schema(tuple(column for column, _ in REFUSED.values()))
     cells = {name: GOOD[name] if bad is None else bad[0] for name, bad in chosen.items()}
@@ -232,7 +232,7 @@ def test_canonical_text_is_its_own_canonical_text(raw: str | int | float | bool)
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_canonical_value_is_read_as_itself(data: st.DataObject) -> None:
     column = data.draw(columns("x").filter(lambda found: found.kind != "datetime"), label="column")
     raw = data.draw(st.one_of(st.integers(-100, 100), st.booleans(), TEXTS, st.floats(-1e6, 1e6)), label="raw")
@@ -249,7 +249,7 @@ def test_a_canonical_value_is_read_as_itself(data: st.DataObject) -> None:
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_schema_survives_being_written_and_read(data: st.DataObject) -> None:
     schema = data.draw(schemas(), label="schema")
 
@@ -257,7 +257,7 @@ def test_a_schema_survives_being_written_and_read(data: st.DataObject) -> None:
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_json_schema_promises_no_more_than_the_parser_takes(data: st.DataObject) -> None:
     schema = data.draw(schemas(), label="schema")
     described = schema.json_schema()

@@ -97,13 +97,13 @@ def text_columns(draw: st.DrawFn) -> tuple[Schema, pl.DataFrame]:
     return Schema((column,)), pl.DataFrame({column.name: pl.Series(values, dtype=pl.String)})
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(text_columns())
 def test_text_cells_encode_alike(table: tuple[Schema, pl.DataFrame]) -> None:
     assert_alike(*table)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.fixed_dictionaries(dict.fromkeys(NAMES, cells)), min_size=1, max_size=6))
 def test_whole_rows_encode_alike(rows: list[dict[str, Any]]) -> None:
     assert_alike(SCHEMA, pl.DataFrame(rows, schema=dict.fromkeys(NAMES, pl.String)))
@@ -128,7 +128,7 @@ def typed_columns(draw: st.DrawFn) -> tuple[Schema, pl.DataFrame]:
     return Schema((column,)), pl.DataFrame({column.name: pl.Series(values, dtype=kind)})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(typed_columns())
 def test_typed_cells_encode_alike(table: tuple[Schema, pl.DataFrame]) -> None:
     assert_alike(*table)

@@ -68,7 +68,6 @@ def nested(path: str, what: Any) -> Any:
 
 
 @given(ROWS, CLIENT, PATHS)
-@settings(deadline=None)
 def test_an_object_is_read_as_the_native_dialect_reads_it(
     row: dict[str, Any], names: dict[str, str], path: str
 ) -> None:
@@ -88,7 +87,6 @@ def test_an_object_is_read_as_the_native_dialect_reads_it(
 
 
 @given(st.lists(ROWS, min_size=1, max_size=4), PATHS.filter(bool), st.booleans(), st.integers(1, 86_400))
-@settings(deadline=None)
 def test_a_matrix_is_read_as_the_native_dialect_reads_its_rows(
     rows: list[dict[str, Any]], path: str, use_cache: bool, ttl: int
 ) -> None:
@@ -110,7 +108,6 @@ def test_a_matrix_is_read_as_the_native_dialect_reads_its_rows(
 
 
 @given(ROWS, st.sets(st.sampled_from(NAMES)), st.dictionaries(st.sampled_from(["x", "income "]), st.integers()))
-@settings(deadline=None)
 def test_a_mended_row_is_the_row_that_was_meant(row: dict[str, Any], absent: set[str], more: dict[str, Any]) -> None:
     fills: dict[str, Any] = {"income": 0, "town": "Bonn", "owner": False}
     made = wire({"request": {"on_missing": fills, "on_unknown": "ignore"}})
@@ -136,7 +133,7 @@ def test_a_mended_row_is_the_row_that_was_meant(row: dict[str, Any], absent: set
         lambda below: st.lists(below, max_size=3) | st.dictionaries(st.sampled_from(["data", "income", "town"]), below),
     ).map(msgspec.json.encode)
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_body_is_answered_with_anything_but_a_refusal(body: bytes) -> None:
     for template in (
         {"request": {"path": "data", "rename": {"i": "income"}}},
@@ -150,7 +147,7 @@ def test_no_body_is_answered_with_anything_but_a_refusal(body: bytes) -> None:
 
 
 @given(TREES, st.floats(0, 1), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_reply_is_the_tree_with_its_blanks_filled(tree: Any, score: float, cached: bool) -> None:
     label = "yes" if score >= 0.5 else "no %"
     shares = {"no %": 1 - score, "yes": score}

@@ -165,7 +165,7 @@ def test_a_file_that_was_cut_off_is_refused_or_whole() -> None:
         st.binary(min_size=1, max_size=3),
     )
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_no_bytes_break_the_walk(content: bytes) -> None:
     with contextlib.suppress(BundleError):
         assert inspect(content, MOST_NODES).nodes <= MOST_NODES
