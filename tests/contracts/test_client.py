@@ -107,9 +107,18 @@ def test_one_bad_row_refuses_all_unless_partly_is_enough(client: Any) -> None:
         (1, "x1", "missing"),
     }
     assert refused.value.by_column.keys() == {"x0", "x1"}
+    assert "row 1 x0 (wrong-type), row 1 x1 (missing)" in str(refused.value)
     assert (first.prediction, last.prediction) == (3.5, 3.5)
     assert isinstance(bad, RowRefused)
     assert {problem.column for problem in bad.problems} == {"x0", "x1"}
+
+
+def test_a_row_that_the_model_has_no_answer_for_is_told_without_a_column(client: Any) -> None:
+    with pytest.raises(errors.RowsRefused) as refused:
+        client.predict_many([ROW, {"x0": 3e38, "x1": 3e38}])
+
+    assert refused.value.slug == "no-answer"
+    assert ": row 1 (no-answer) (" in str(refused.value)
 
 
 def test_the_same_key_again_gets_the_same_answer_and_no_second_entry(client: Any, kind: Any) -> None:

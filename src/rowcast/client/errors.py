@@ -131,9 +131,9 @@ BY_STATUS: dict[int, type[Refused]] = {
     503: Busy,
     504: OutOfTime,
 }
-BY_SLUG: dict[str, type[Refused]] = {"invalid-row": RowsRefused, "repeat-differs": Conflict}
+BY_SLUG: dict[str, type[Refused]] = {"invalid-row": RowsRefused, "no-answer": RowsRefused, "repeat-differs": Conflict}
 
 
 def _place(problem: ValueProblem) -> str:
-    where = f"row {problem.row} " if isinstance(problem.row, int) else ""
-    return f"{where}{problem.column[:LONGEST]} ({problem.code})"
+    row = f"row {problem.row}" if isinstance(problem.row, int) else ""
+    return " ".join(filter(None, [row, problem.column[:LONGEST], f"({problem.code})"]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import parse_qsl
 
@@ -19,7 +18,6 @@ from rowcast.web.wired import SOURCE as WIRE
 from rowcast.web.wired import WireApi
 
 SOURCE = "native"
-HIT, MISS = ((b"x-cache", b"hit"),), ((b"x-cache", b"miss"),)
 ENTITY = re.compile(r"[\x20-\x7e]{1,128}").fullmatch
 
 _encode = msgspec.json.Encoder().encode
@@ -100,18 +98,16 @@ class NativeApi:
 
     async def _cached(self, model: LiveModel, row: Row, request: Request, ask: Ask) -> bytes:
         (row,) = await self._predictor.recall(model, [row])
-        request.notes = HIT if row.known else MISS
+        request.note_cache(row.known is not None)
         return await self._predictor.predict(model, row, ask)
 
     async def _batch(self, model: LiveModel, request: Request, ask: Ask, options: Options) -> bytes:
         rows = read_rows(model, request.body, max_rows=self._max_rows, partial=options.partial)
-        if request.caller.meter is not None:
-            # One was taken when the request came in.
-            request.caller.meter.spend(len(rows) - 1, time.perf_counter(), len(rows))
+        request.spend(len(rows))
         good = [row for row in rows if isinstance(row, Row)]
         if self._predictor.caching and options.cache:
             good = await self._predictor.recall(model, good)
-            request.notes = HIT if good and all(row.known for row in good) else MISS
+            request.note_cache(bool(good) and all(row.known for row in good))
         try:
             replies = iter(await self._predictor.predict_all(model, good, ask) if good else ())
         except NoAnswer as none:

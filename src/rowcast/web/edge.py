@@ -262,7 +262,7 @@ class Edge:
         if key is None:
             return await first()
         reply, again = await self._once.answer(key, request.caller, request.path, meant, request.body, first)
-        request.notes = [*request.notes, (b"idempotency-replayed", b"true" if again else b"false")]
+        request.note(b"idempotency-replayed", b"true" if again else b"false")
         return reply
 
     async def _forward(self, arrived: Arrived, receive: Receive, send: Send) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
@@ -36,6 +37,19 @@ class Request(msgspec.Struct):
     """By `time.perf_counter`: nobody waits for the answer any longer."""
     notes: Sequence[tuple[bytes, bytes]] = ()
     """Headers that the answer wants to have."""
+
+    def note(self, name: bytes, value: bytes) -> None:
+        """Add a header to the answer."""
+        self.notes = [*self.notes, (name, value)]
+
+    def note_cache(self, hit: bool) -> None:
+        """Tell whether the cache knew every row."""
+        self.note(b"x-cache", b"hit" if hit else b"miss")
+
+    def spend(self, rows: int) -> None:
+        """Take all rows of this request from the caller's quota; one was taken when it came in."""
+        if self.caller.meter is not None:
+            self.caller.meter.spend(rows - 1, time.perf_counter(), rows)
 
 
 class HotRoute(msgspec.Struct, frozen=True):

@@ -15,7 +15,6 @@ from rowcast.serving.rows import Row
 from rowcast.web.http import Request
 
 SOURCE = "wire"
-HIT, MISS = (b"x-cache", b"hit"), (b"x-cache", b"miss")
 MENDED = b"x-wire-warning"
 
 log = structlog.get_logger("rowcast.web")
@@ -62,9 +61,7 @@ class WireApi:
     ) -> Awaitable[Sequence[bytes]]:
         """The native replies to all rows, in order."""
         rows = [(Row(encoded, received, ttl=one.ttl), one.use_cache) for one in asked for encoded, received in one.rows]
-        if request.caller.meter is not None:
-            # One was taken when the request came in.
-            request.caller.meter.spend(len(rows) - 1, time.perf_counter(), len(rows))
+        request.spend(len(rows))
         if cache and self._predictor.caching and any(may for _, may in rows):
             return self._recalled(model, rows, request, ask)
         return self._predictor.predict_all(model, [row for row, _ in rows], ask)
@@ -74,13 +71,13 @@ class WireApi:
     ) -> Sequence[bytes]:
         known = iter(await self._predictor.recall(model, [row for row, may in rows if may]))
         looked = [next(known) if may else row for row, may in rows]
-        request.notes = [*request.notes, HIT if all(row.known for row in looked) else MISS]
+        request.note_cache(all(row.known for row in looked))
         return await self._predictor.predict_all(model, looked, ask)
 
 
 def _warn(model: LiveModel, request: Request, filled: int, ignored: int) -> None:
     """Say that the template mended the request: in the reply and in the log, without names or values of the caller."""
-    request.notes = [*request.notes, (MENDED, b"filled=%d, ignored=%d" % (filled, ignored))]
+    request.note(MENDED, b"filled=%d, ignored=%d" % (filled, ignored))
     log.warning(
         "a request was mended by its wire template",
         model=model.name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,6 @@ from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.predictor import Ask, Predictor
 from rowcast.serving.rows import Row, check_count, each_row
 from rowcast.web.access import allow_model
-from rowcast.web.api import HIT, MISS
 from rowcast.web.http import Request
 from rowcast.web.problems import Problem
 
@@ -68,10 +66,10 @@ class Scoring:
 
     async def score(self, request: Request, model: LiveModel, rows: Sequence[Row], source: str) -> list[Answer]:
         """One answer a row, each in history before this returns."""
-        self.spend(request, len(rows))
+        request.spend(len(rows))
         if self.predictor.caching:
             rows = await self.predictor.recall(model, rows)
-            request.notes = HIT if all(row.known for row in rows) else MISS
+            request.note_cache(all(row.known for row in rows))
         replies = await self.predictor.predict_all(model, rows, self.ask(request, source))
         return _read_answers(b"[%b]" % b",".join(replies))
 
@@ -79,11 +77,6 @@ class Scoring:
         """Who asks, and how."""
         caller = request.caller
         return Ask(source, request.request_id, caller.key_id, caller.tenant, "", request.deadline)
-
-    def spend(self, request: Request, rows: int) -> None:
-        """Take the rows from the caller's quota; one was taken when the request came in."""
-        if request.caller.meter is not None:
-            request.caller.meter.spend(rows - 1, time.perf_counter(), rows)
 
     def objects(self, model: LiveModel, raws: Sequence[msgspec.Raw]) -> list[Row]:
         """Rows that came as JSON objects."""

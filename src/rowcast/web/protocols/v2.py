@@ -182,7 +182,7 @@ class OpenInference:
         tensors = model.columns.read(inputs) if columns and predictor.takes_blocks(model) else None
         if columns is None or tensors is None:
             return None
-        self._scoring.spend(request, asked.inputs[0].rows)
+        request.spend(asked.inputs[0].rows)
         block = predictor.predict_block(model, tensors, columns, asked.tail, self._scoring.ask(request, SOURCE))
         return v2_infer.of_block(model.manifest.decision, block, wanted)
 
