@@ -23,7 +23,7 @@ def app_home(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> P
     return home
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="session")
 async def client(app_home: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a running app whose default model is the loan example."""
     async with apps.serving(home=app_home, default_model="loans") as asking:

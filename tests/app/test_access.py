@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def made(folder: Path) -> Path:
         access.add(folder, name, "predict", "read", tenant=tenant)
     access.add(folder, "p", "predict")
     access.add(folder, "only", "predict", models=("other",))
+    access.add(folder, "nosy", "predict", "read", models=("other", "none"))
     access.add(folder, "boss", "predict", "read", "admin")
     access.add(folder, "few", "predict", quota="10/60s")
     access.add(folder, "less", "predict", quota="10/60s")
@@ -48,7 +50,7 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made(tmp_path_factory.mktemp("access") / "home")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
+@pytest_asyncio.fixture(scope="module")
 async def client(shared_home: Path) -> AsyncIterator[httpx.AsyncClient]:
     async with apps.serving(home=shared_home, default_model="sum") as asking:
         yield asking
@@ -109,6 +111,46 @@ async def test_a_key_for_one_model_is_for_no_other_whether_it_exists_or_not(clie
     assert [reply.status_code for reply in refused] == [403, 403, 403]
     assert [reply.status_code for reply in looked] == [403, 403, 403, 403, 200]
     assert [found["name"] for found in listed.json()["models"]] == ["other"]
+
+
+async def test_the_open_pages_show_of_models_what_a_key_may_use(client: httpx.AsyncClient) -> None:
+    async def shown(headers: dict[str, str]) -> tuple[list[str], set[str]]:
+        root = (await client.get("/", headers=headers)).json()
+        described = (await client.get("/openapi.json", headers=headers)).text
+        return root["models"], set(re.findall(r"/models/(\w+)/predict", described))
+
+    assert await shown({}) == await shown({"x-api-key": "rk_a_wrong"}) == ([], set())
+    assert await shown(access.headers("only")) == (["other"], {"other"})
+    assert await shown({"authorization": f"Bearer {access.secret('p')}"}) == (["other", "sum"], {"other", "sum"})
+
+
+async def test_what_stands_open_describes_no_model_to_strangers(client: httpx.AsyncClient) -> None:
+    stranger, known = [(await client.get("/openapi.json", headers=sent)).json() for sent in ({}, access.headers("p"))]
+    narrow = (await client.get("/openapi.json", headers=access.headers("only"))).json()
+
+    assert "Authorize" in stranger["info"]["description"]
+    assert "x0" not in json.dumps(stranger)
+    assert not any(path.endswith(("/predict", "/infer", ":predict")) for path in stranger["paths"])
+    assert {"/predict", "/models/sum/predict", "/v2/models/sum/infer"} <= known["paths"].keys()
+    assert "description" not in known["info"]
+    assert "/predict" not in narrow["paths"]  # the default is another one
+    assert {"/models/other/predict", "/v1/models/other:predict"} <= narrow["paths"].keys()
+    assert "sum" not in {word for path in narrow["paths"] for word in re.split(r"\W", path)}
+
+
+async def test_a_key_for_one_model_is_told_of_no_other_by_health_metrics_or_errors(tmp_path: Path) -> None:
+    async with apps.serving(home=made(tmp_path / "home")) as client:  # two models, and none is the default
+        health = (await read(client, "only", "/health")).json()
+        everything = (await read(client, "p", "/health")).json()
+        for path in ("/predict", "/predict/batch", "/models/none/predict", "/invocations", "/v2/models/none/infer"):
+            told = (await client.post(path, json=ROW, headers=access.headers("nosy"))).text
+            assert ("sum" in told, "other" in told) == (False, True), told
+        for path in ("/models/none", "/models/info", "/sample"):
+            assert "sum" not in (await read(client, "nosy", path)).text
+        assert (await read(client, "nosy", "/metrics")).status_code == 403
+
+    assert (health["models"], [found["model"] for found in health["workers"][0]["models"]]) == (["other@1"], ["other"])
+    assert [found["model"] for found in everything["workers"][0]["models"]] == ["other", "sum"]
 
 
 async def test_two_tenants_never_learn_of_each_other(client: httpx.AsyncClient) -> None:
@@ -240,19 +282,20 @@ async def test_packed_bodies_are_unpacked(client: httpx.AsyncClient, coding: str
 
 
 @pytest.mark.parametrize(
-    ("content", "coding", "status"),
+    ("pack", "coding", "status"),
     [
-        (gzip.compress(b" " * 100_000_000), "gzip", 413),
-        (zlib.compress(b" " * 100_000_000), "deflate", 413),
-        (b"no gzip", "gzip", 400),
-        (gzip.compress(b"{}")[:-4], "gzip", 400),
-        (gzip.compress(b"{}") + b"more", "gzip", 400),
-        (b"{}", "br", 415),
+        pytest.param(lambda: gzip.compress(b" " * 100_000_000), "gzip", 413, id="gzip bomb"),
+        pytest.param(lambda: zlib.compress(b" " * 100_000_000), "deflate", 413, id="deflate bomb"),
+        pytest.param(lambda: b"no gzip", "gzip", 400, id="not packed"),
+        pytest.param(lambda: gzip.compress(b"{}")[:-4], "gzip", 400, id="cut off"),
+        pytest.param(lambda: gzip.compress(b"{}") + b"more", "gzip", 400, id="more after it"),
+        pytest.param(lambda: b"{}", "br", 415, id="unknown coding"),
     ],
 )
 async def test_packed_bodies_that_are_bombs_or_broken_are_refused(
-    client: httpx.AsyncClient, content: bytes, coding: str, status: int
+    client: httpx.AsyncClient, pack: Callable[[], bytes], coding: str, status: int
 ) -> None:
+    content = pack()
     for path in ("/predict", "/models/none/predict"):
         headers = {**access.headers("p"), "content-encoding": coding}
         reply = await client.post(path, content=content, headers=headers)
@@ -303,7 +346,7 @@ async def test_a_trace_goes_on_and_an_invalid_one_begins_anew(client: httpx.Asyn
         assert (len(other), len(mine)) == (32, 16)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
+@pytest_asyncio.fixture(scope="module")
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
     """A keyless server that pages of one origin may use."""
     home = made(tmp_path_factory.mktemp("keyless") / "home")

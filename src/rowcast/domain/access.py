@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -130,6 +130,10 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     def may_use(self, model: str) -> bool:
         """Whether this model may be asked."""
         return not self.models or model in self.models
+
+
+STRANGER: Final = Caller(scopes=frozenset(), models=frozenset(("",)))
+"""Whoever has no key where one is needed: no model has an empty name."""
 
 
 def made(keys: Sequence[Key], new: Key) -> list[Key]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -205,13 +205,21 @@ class Deployment:
         """Whether `/predict` means this one."""
         return self.default is not None and self._models.get(self.default) is model
 
-    def get(self, name: str | None) -> LiveModel:
-        """The live model of this name, or the default; ModelNotFound says what there is."""
+    def of(self, names: Collection[str]) -> Deployment:
+        """The same with the models of these names alone; all of them where none is named."""
+        if not names:
+            return self
+        found = Deployment({address: model for address, model in self.live.items() if model.name in names})
+        found.default = self.default if self.default in found.live else None
+        return found
+
+    def get(self, name: str | None, seen: Collection[str] = ()) -> LiveModel:
+        """The live model of this name, or the default; ModelNotFound says what there is, of what may be seen."""
         chosen = self.default if name is None else name
         model = self._models.get(chosen)  # type: ignore[arg-type]
         if model is not None:
             return model
-        served = ", ".join(self.live) or "none"
+        served = ", ".join(self.of(seen).live) or "none"
         if chosen is None:
             raise ModelNotFound(f"several models are served and none is the default; name one of {served}")
         raise ModelNotFound(f"there is no model {chosen!r} here; served: {served}")

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from rowcast.domain.access import Caller, Meter, Quota, Scope, callers, with_meters_of
+from rowcast.domain.access import STRANGER, Caller, Meter, Quota, Scope, callers, with_meters_of
 from rowcast.errors import Forbidden, RowcastError, Unauthorized
 from rowcast.ports import KeyReader
 
@@ -91,11 +91,20 @@ class Gate:
             raise Unauthorized("a key is needed; send it as x-api-key, or as Authorization: Bearer")
         raise Unauthorized("the key is unknown, expired or revoked")
 
+    def recognise(self, headers: dict[bytes, bytes]) -> Caller:
+        """Who asks on a route that is open to all: it shows everybody what his key may see."""
+        if not self.needs_key:
+            return self._anonymous
+        try:
+            return self.admit(headers, None)
+        except Unauthorized:
+            return STRANGER
+
     def check(self, caller: Caller, method: str, path: str) -> Scope | None:
         """What a cold route needs of its caller; Forbidden when that is not given. None: nothing in particular."""
         if path == "/metrics":
-            if caller.tenant or not caller.scopes & {"read", "admin"}:
-                raise Forbidden("metrics tell of all tenants: they need a key with the scope read and without a tenant")
+            if caller.tenant or caller.models or not caller.scopes & {"read", "admin"}:
+                raise Forbidden("metrics tell of all tenants and models: they need a key for all, with the scope read")
             return None
         wanted = _scope(method, path)
         if wanted is not None:

@@ -73,7 +73,7 @@ class NativeApi:
             caller = request.caller
             if caller.models and name is not None:
                 allow_model(caller, name)  # before anybody can learn which models there are
-            model = deployment.get(name)
+            model = deployment.get(name, caller.models)
             if caller.models:
                 allow_model(caller, model.name)
             options = _options(request.query) if request.query else NO_OPTIONS

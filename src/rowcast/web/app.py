@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
+from rowcast.adapters.board import Worker
 from rowcast.domain.access import Caller
 from rowcast.domain.selection import Selection
 from rowcast.errors import MethodNotAllowed, ModelNotFound, NotFound, RequestError, RowcastError
@@ -131,18 +132,17 @@ def cold_app(
 def _model_routes(app: FastAPI, deployment: Deployment, member: Member) -> None:
     @app.get("/models", tags=["models"], summary="Every model that is served")
     def models(request: Request) -> Response:
-        known = [model for model in deployment.models() if caller(request).may_use(model.name)]
+        known = deployment.of(caller(request).models).models()
         return Json({"models": [describe(model, deployment) for model in known]})
 
     @app.get("/models/info", tags=["models"], summary="The default model: schema, metrics, parity")
     def default_model(request: Request) -> Response:
-        model = deployment.get(None)
-        allow_model(caller(request), model.name)
+        model = _default(deployment, caller(request))
         return Json(describe(model, deployment) | legacy_facts(model))
 
     @app.get("/models/{name}", tags=["models"], summary="One model: schema, metrics, parity")
     def one_model(name: str, request: Request) -> Response:
-        model = deployment.get(name)
+        model = deployment.get(name, caller(request).models)
         etag = f'"{model.digest}"'
         known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
         if known & {etag, "*"}:
@@ -156,14 +156,14 @@ def _model_routes(app: FastAPI, deployment: Deployment, member: Member) -> None:
 
     @app.post("/models/{name}/predict", include_in_schema=False)
     @app.post("/models/{name}/predict/batch", include_in_schema=False)
-    def not_served(name: str) -> Response:
-        deployment.get(name)  # raises: the models that are served are answered before this app is asked
+    def not_served(name: str, request: Request) -> Response:
+        # Raises: the models that are served are answered before this app is asked.
+        deployment.get(name, caller(request).models)
         raise NotFound("there is nothing at this address; see /docs")
 
     @app.get("/sample", tags=["models"], summary="A row that the default model takes")
     def sample(request: Request, wire: Wire = True) -> Response:
-        model = deployment.get(None)
-        allow_model(caller(request), model.name)
+        model = _default(deployment, caller(request))
         return Json(model.sample() if wire else model.example())
 
 
@@ -198,12 +198,13 @@ def _health_routes(
     app: FastAPI, deployment: Deployment, health: Health, member: Member, metrics: Callable[[], bytes]
 ) -> None:
     @app.get("/health", tags=["health"], summary="Every part and every worker, with what is wrong")
-    def everything() -> Response:
-        workers = member.workers()
+    def everything(request: Request) -> Response:
+        who = caller(request)
+        workers = [_seen(worker, who) for worker in member.workers()]
         ill = [f"worker {found.worker} is {found.state}" for found in workers if found.state != "ready"]
         checks = {**health.report(), "workers": "; ".join(ill) or "ok"}
-        models = [f"{model.name}@{model.version}" for model in deployment.models()]
-        ready = health.ready and bool(models)
+        models = [f"{model.name}@{model.version}" for model in deployment.of(who.models).models()]
+        ready = health.ready and bool(deployment.live)
         fine = ready and all(state == "ok" for state in checks.values())
         body = {
             "status": "ok" if fine else "degraded",
@@ -233,17 +234,18 @@ def _pages(app: FastAPI, deployment: Deployment) -> None:
     async def root(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
             return RedirectResponse("docs", headers={"vary": "Accept"})
-        said = _root_of_default(deployment, caller(request))
+        said = _root_of_default(deployment)
         if said is not None:
             return Response(said, media_type="application/json", headers={"vary": "Accept"})
-        models = [model.name for model in deployment.models()]
+        models = [model.name for model in deployment.of(caller(request).models).models()]
         # KServe's V1 client reads `status`.
         found = {"name": "rowcast", "version": VERSION, "status": "alive", "models": models}
         return Json(found, headers={"vary": "Accept"})
 
     @app.get("/openapi.json", include_in_schema=False)
     def openapi_document(request: Request) -> Response:
-        return Json(openapi.document(app, deployment, request.scope.get("root_path", "")))
+        known = deployment.of(caller(request).models)
+        return Json(openapi.document(app, known, request.scope.get("root_path", "")))
 
     @app.get("/docs", include_in_schema=False)
     async def swagger() -> Response:
@@ -254,13 +256,29 @@ def _pages(app: FastAPI, deployment: Deployment) -> None:
         return HTMLResponse(REDOC, headers={"content-security-policy": DOCS_POLICY})
 
 
-def _root_of_default(deployment: Deployment, who: Caller) -> bytes | None:
-    """What the default model's wire template answers at `/`."""
+def _default(deployment: Deployment, who: Caller) -> LiveModel:
+    """The default model, if the caller may use it."""
+    model = deployment.get(None, who.models)
+    allow_model(who, model.name)
+    return model
+
+
+def _seen(worker: Worker, who: Caller) -> Worker:
+    """A worker without what it says of models that the caller may not use."""
+    if not who.models:
+        return worker
+    models = tuple(loaded for loaded in worker.models if who.may_use(loaded.model))
+    error = "a change of the registry cannot be followed" if worker.reload_error else ""
+    return msgspec.structs.replace(worker, models=models, reload_error=error)
+
+
+def _root_of_default(deployment: Deployment) -> bytes | None:
+    """What the default model's wire template answers at `/`: whoever wrote it meant it for everybody."""
     try:
         model = deployment.get(None)
     except ModelNotFound:
         return None
-    return model.wire.root if model.wire is not None and who.may_use(model.name) else None
+    return model.wire.root if model.wire is not None else None
 
 
 def caller(request: Request) -> Caller:

@@ -268,8 +268,9 @@ class Edge:
     async def _forward(self, arrived: Arrived, receive: Receive, send: Send) -> tuple[int, str]:
         """Let the cold app answer, inside the same bounds and with the same headers; its status and route."""
         scope, path = arrived.scope, arrived.path
-        caller = Caller()
-        if not self._gate.is_open(path):
+        if self._gate.is_open(path):
+            caller = self._gate.recognise(arrived.headers)
+        else:
             caller = self._gate.admit(arrived.headers, scope)
             if self._gate.check(caller, scope["method"], path) is not None:
                 self._spend(arrived, caller)

@@ -153,6 +153,8 @@ REFUSED: dict[str, Any] = {
 }
 """In the place of a prediction, with `partial=true`."""
 
+NO_MODELS = "No models here: none is served yet, or a key is needed to see them. Press Authorize to give one."
+
 
 def document(app: FastAPI, deployment: Deployment, root_path: str = "") -> dict[str, Any]:
     """The whole OpenAPI document, for whoever reaches it behind `root_path`."""
@@ -160,7 +162,10 @@ def document(app: FastAPI, deployment: Deployment, root_path: str = "") -> dict[
     tags: list[dict[str, Any]] = [
         {"name": name, "description": text} for name, text in {**TAGS, **describe.TAGS}.items()
     ]
-    made = get_openapi(title=app.title, version=app.version, routes=app.routes, servers=servers, tags=tags)
+    hint = None if deployment.live else NO_MODELS
+    made = get_openapi(
+        title=app.title, version=app.version, description=hint, routes=app.routes, servers=servers, tags=tags
+    )
     paths = made.setdefault("paths", {})
     schemas: dict[str, Any] = {"Problem": PROBLEM, **replies.components()}
     made["components"] = {"schemas": schemas, "securitySchemes": SECURITY}

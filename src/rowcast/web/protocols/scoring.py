@@ -52,7 +52,7 @@ class Scoring:
         """The model that is meant, if the caller may use it; ModelNotFound says what there is."""
         if request.caller.models and name is not None:
             allow_model(request.caller, name)  # before anybody can learn which models there are
-        model = self.deployment.get(name)
+        model = self.deployment.get(name, request.caller.models)
         allow_model(request.caller, model.name)
         if version is None or version == str(model.version):
             return model
