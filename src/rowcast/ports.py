@@ -179,6 +179,10 @@ class Spool(Protocol):
         """Every writer with a journal."""
         ...
 
+    def ends(self) -> dict[str, int]:
+        """The last entry of every writer that lies in a journal, as far as it can be read."""
+        ...
+
     def drain(self, store: StoreWriter) -> int:
         """Move whole entries into the store, delete journals that ended, and say how many entries moved."""
         ...

@@ -145,6 +145,7 @@ def test_no_block_is_opened_for_an_id_of_its_moment_that_is_not_its_own(
     monkeypatch.setattr(blocks, "entries", pytest.fail)  # of a full segment that takes seconds
 
     assert FolderSpool(folder).find(wanted[:-12] + "0" * 12) is None
+    assert FolderSpool(folder).ends()["b"] == ROWS - 1
 
 
 def test_what_lies_in_journals_follows_what_is_stored(journal: FileJournal, folder: Path) -> None:
@@ -153,6 +154,7 @@ def test_what_lies_in_journals_follows_what_is_stored(journal: FileJournal, fold
 
     assert [entry.seq for entry in spool.after("b", 4)] == list(range(5, ROWS))
     assert "b" in spool.writers()
+    assert spool.ends()["b"] == ROWS - 1
     assert list(NoSpool().after("b", 0)) == []
 
 

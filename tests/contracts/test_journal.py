@@ -22,6 +22,7 @@ from rowcast.domain.chain import Draft, Sealed, decode_head
 from rowcast.errors import HistoryError, Unavailable
 from rowcast.ports import Journal, Spool
 from rowcast.serving.history import History
+from rowcast.serving.stored import catch_up
 from support.entries import draft, drafts, identifier, sealed
 from support.waiting import eventually
 
@@ -63,6 +64,29 @@ def test_what_is_appended_is_one_chain(kept: Kept) -> None:
 
     assert kept.chain() == sealed("w", drafts(0, 30))
     assert list(chain.verify("w", kept.chain())) == []
+
+
+def test_where_every_writers_journals_end_is_known_whatever_is_stored(tmp_path: Path) -> None:
+    spool, store = FolderSpool(tmp_path / "journal"), MemoryStore()
+    first = FileJournal(tmp_path / "journal", writers("a"))
+    second = FileJournal(tmp_path / "journal", writers("b"))
+    assert spool.ends() == {"a": -1, "b": -1}
+
+    first.append(drafts(0, 5))
+    spool.drain(store)
+    spool.ask_to_roll()
+    first.roll()
+    assert spool.ends() == {"a": 4, "b": -1}  # the new segment is empty
+    first.append(drafts(5, 6))
+    second.append(drafts(0, 2))
+    first.close()
+
+    assert spool.ends() == {"a": 5, "b": 1}
+    assert catch_up(spool, store.position, 0.0) == 3
+    spool.drain(store)
+    assert catch_up(spool, store.position, 60.0) == 0
+    assert NoSpool().ends() == {}
+    second.close()
 
 
 def test_an_entry_is_found_at_once(kept: Kept) -> None:

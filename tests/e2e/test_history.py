@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,6 +151,26 @@ def test_every_filter_answers_over_http_and_on_the_command_line(filled: tuple[Se
 
         assert {one["id"] for one in found} == {ids[number] for number in expected}
         assert listed["predictions"] == found
+
+
+def test_what_was_just_answered_is_listed_and_exported_and_what_nobody_stores_is_told(home: Path) -> None:
+    server = servers.start(home)
+    try:
+        with server.client() as client:
+            ids = fill(client, ROWS[:3])
+            listed = answer("history", "list", "--home", home, cwd=home)
+            ids += fill(client, ROWS[:3])
+            exported = answer("history", "export", "--out", "all.csv", "--home", home, cwd=home)
+            os.kill(server.indexer(), signal.SIGSTOP)
+            ids += fill(client, ROWS[:2])
+    finally:
+        server.kill()
+    later = rowcast("history", "list", "--json", "--home", home, cwd=home)
+
+    assert [one["id"] for one in listed["predictions"]] == ids[2::-1]
+    assert exported["entries"] == 6
+    assert [one["id"] for one in json.loads(later.stdout)["predictions"]] == ids[5::-1]
+    assert "2 newer answers are still in the journal and not shown" in later.stderr
 
 
 def test_labels_part_the_history(filled: tuple[Server, list[str]]) -> None:

@@ -89,6 +89,10 @@ class BlockSegment:
         while found := self.more():
             yield from found
 
+    def last(self) -> int:
+        """The number of the last entry, or -1; nothing is opened."""
+        return sum(block.rows for block in self._unopened()) - 1
+
     def ended(self) -> bool:
         """Whether its writer has let go of it."""
         with self.path.open("rb") as file:

@@ -286,6 +286,15 @@ class FolderSpool:
         """Every writer with a journal."""
         return sorted({path.name.rpartition("-")[0] for path in self._segments()})
 
+    def ends(self) -> dict[str, int]:
+        """The last entry of every writer that lies in a segment; of damaged ones nothing."""
+        newest = {path.name.rpartition("-")[0]: path for path in self._segments()}
+        found: dict[str, int] = {}
+        for writer, path in newest.items():
+            with contextlib.suppress(FileNotFoundError, HistoryError):
+                found[writer] = open_segment(path).last()
+        return found
+
     def drain(self, store: StoreWriter) -> int:
         """Move whole entries into the store and delete the segments that ended and are stored to their end. Damage is
         passed over and reported when all else is done; such a segment is kept under another name."""

@@ -179,6 +179,10 @@ class NoSpool:
         """Nobody waits."""
         return []
 
+    def ends(self) -> dict[str, int]:
+        """Nobody waits."""
+        return {}
+
     def drain(self, store: StoreWriter) -> int:
         """Nothing to move."""
         return 0

@@ -141,6 +141,10 @@ class Segment:
         while found := self.more():
             yield from found
 
+    def last(self) -> int:
+        """The number of the last entry, or of the one before this segment."""
+        return max((sealed.seq for sealed in self.all()), default=self._seq - 1)
+
     def ended(self) -> bool:
         """Whether its writer has let go of it, by moving on or by dying."""
         return is_let_go(self.path)

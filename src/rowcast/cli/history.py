@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 OK, NO = 0, 1
 PATIENCE_SECONDS = 10.0
+CATCH_UP_SECONDS = 3.0
 LOOK_EVERY_SECONDS = 0.1
 
 
 def list_history(settings: Settings, limit: int, cursor: str | None, wanted: Selection, *, as_json: bool) -> None:
     """Predictions, newest first."""
+    _catch_up(settings)
     page = wiring.history(settings).page(limit, wanted, cursor)
     if as_json:
         output.print_json(page)
@@ -50,6 +52,14 @@ def list_history(settings: Settings, limit: int, cursor: str | None, wanted: Sel
             ]
         )
     output.print_table(["at", "model", "prediction", "probability", "id", "entity"], rows, whole=["id"])
+
+
+def _catch_up(settings: Settings) -> None:
+    """What was answered before a command is in what it shows, as long as somebody stores it."""
+    left = wiring.catch_up(settings, CATCH_UP_SECONDS)
+    if left:
+        newer = output.counted(left, "newer answer is", "newer answers are")
+        output.say(f"{newer} still in the journal and not shown; a running server moves them into the store")
 
 
 def verify_history(settings: Settings, heads: Path | None, *, as_json: bool) -> int:
@@ -164,6 +174,7 @@ def export(settings: Settings, out: Path, wanted: Selection, *, as_json: bool) -
     """Write entries to a file, in constant memory."""
     from rowcast.serving.export import TEXTS
 
+    _catch_up(settings)
     records = wiring.history(settings).select(wanted)
     counted = _Counted(records)
     kind = out.suffix.lower().lstrip(".")

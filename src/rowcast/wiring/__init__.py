@@ -2,6 +2,7 @@
 
 from rowcast.wiring.archives import export_bundle
 from rowcast.wiring.history import (
+    catch_up,
     erase_history,
     history,
     index_history,
@@ -44,6 +45,7 @@ __all__ = [
     "Server",
     "application",
     "board",
+    "catch_up",
     "check_table",
     "configure_logging",
     "describe_foreign",
