@@ -287,11 +287,11 @@ class FolderSpool:
         return sorted({path.name.rpartition("-")[0] for path in self._segments()})
 
     def ends(self) -> dict[str, int]:
-        """The last entry of every writer that lies in a segment; of damaged ones nothing."""
+        """The last entry of every writer that lies in a segment; nothing of those that cannot be read."""
         newest = {path.name.rpartition("-")[0]: path for path in self._segments()}
         found: dict[str, int] = {}
         for writer, path in newest.items():
-            with contextlib.suppress(FileNotFoundError, HistoryError):
+            with contextlib.suppress(OSError, HistoryError):  # whoever verifies is told
                 found[writer] = open_segment(path).last()
         return found
 
