@@ -304,11 +304,10 @@ def judged(
                 most=1.1,
             ),
             Check(f"requests/s against plain, {label}", at(lambda m: m["rowcast"].rps / m["plain"].rps), least=3.0),
-            # Says only that the peer is a fair one: 0.12 to 0.15 seen, less where neighbours fill the host's caches.
             Check(
                 f"plain requests/s against the floor, {label}",
                 at(lambda m: m["plain"].rps / m["floor"].rps),
-                least=0.11,
+                least=0.13,
             ),
             Check(
                 f"p99/p50 against the floor's, {label}", at(lambda m: spread(m["rowcast"]) / spread(m["floor"])), most=3

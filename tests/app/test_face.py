@@ -44,5 +44,5 @@ async def test_what_people_sent_is_for_the_owner_alone(app_home: Path, client: h
     await eventually_async(healthy)
     kept = [app_home / "history.db", *(app_home / "journal").glob("*.journal")]
 
-    assert len(kept) >= 2  # other servers of this home may have left a journal
+    assert len(kept) == 2
     assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}

@@ -84,8 +84,8 @@ async def test_a_description_that_did_not_change_is_not_sent_again(client: httpx
 # Health.
 
 
-async def test_a_server_is_ready_from_its_start_to_its_end(app_home: Path) -> None:
-    app = wiring.server(settings.load(home=app_home)).app
+async def test_a_server_is_ready_from_its_start_to_its_end(app_home: Path, tmp_path: Path) -> None:
+    app = wiring.server(settings.load(home=tmp_path, registry=app_home / "models")).app
     async with apps.client(app) as client:
         before = await client.get("/health/ready")
         alive = await client.get("/health/live")
@@ -401,8 +401,9 @@ async def test_every_refusal_is_described(client: httpx.AsyncClient) -> None:
         assert set(known["required"]) <= refused.json().keys() <= known["properties"].keys()
 
 
-async def test_behind_a_prefix_everything_is_found(app_home: Path) -> None:
-    async with apps.serving(home=app_home, default_model="loans", root_path="/api") as client:
+async def test_behind_a_prefix_everything_is_found(app_home: Path, tmp_path: Path) -> None:
+    served = {"home": tmp_path, "registry": app_home / "models"}
+    async with apps.serving(**served, default_model="loans", root_path="/api") as client:
         predicted = await client.post("/api/predict", json=ROW)
         described = (await client.get("/api/openapi.json")).json()
         page = await client.get("/api/docs")

@@ -265,12 +265,12 @@ def test_nobody_there_is_told_with_the_address_and_without_its_password(kind: An
 
 
 def test_no_error_text_holds_a_value_of_a_row_or_a_key(client: Any) -> None:
-    for row in ({"x0": "top-secret", "x1": 1}, {"x0": 9.87654321e298, "x1": 1}, {**ROW, "x2": "top-secret"}):
+    for row in ({"x0": "top-secret", "x1": 1}, {"x0": 1e300, "x1": 1}, {**ROW, "x2": "top-secret"}):
         with pytest.raises(errors.RowsRefused) as refused:
             client.predict(row)
-        shown = f"{refused.value} {refused.value!r}"
+        shown = f"{refused.value} {refused.value!r}".replace(refused.value.request_id, "ID")  # has any digits
         assert "top-secret" not in shown
-        assert "87654321" not in shown
+        assert "300" not in shown
         assert access.secret("boss") not in shown
 
 

@@ -161,14 +161,14 @@ def test_pointing_at_once_loses_no_alias(registry: FolderRegistry) -> None:
 
 
 DYING_PUBLISHER = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from rowcast.adapters.folder import FolderRegistry
 
 def slowly(folder):
     (folder / "half").write_text("half")
     print("writing", flush=True)
-    time.sleep(60)
+    signal.pause()
 
 FolderRegistry(Path(sys.argv[1])).publish("loans", slowly)
 """

@@ -271,8 +271,9 @@ def test_an_error_never_shows_what_a_sensitive_column_got(client: httpx.Client) 
         ("born", False),
         ("weight", True),
     ]
-    assert "1234567" not in reply.text
-    assert "January" not in reply.text
+    told = reply.text.replace(reply.headers["x-request-id"], "ID")  # has any digits
+    assert "1234567" not in told
+    assert "1987" not in told
 
 
 def test_all_problems_of_all_rows_are_told_with_their_numbers(client: httpx.Client) -> None:
