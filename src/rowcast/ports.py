@@ -274,6 +274,10 @@ class StoreEraser(Protocol):
 class StoreReader(Protocol):
     """History as evidence."""
 
+    def position(self, writer: str) -> Position | None:
+        """The last entry stored of this writer."""
+        ...
+
     def get(self, prediction_id: str) -> Stored | None:
         """The entry of one prediction."""
         ...

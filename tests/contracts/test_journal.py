@@ -22,7 +22,6 @@ from rowcast.domain.chain import Draft, Sealed, decode_head
 from rowcast.errors import HistoryError, Unavailable
 from rowcast.ports import Journal, Spool
 from rowcast.serving.history import History
-from rowcast.serving.stored import catch_up
 from support.entries import draft, drafts, identifier, sealed
 from support.waiting import eventually
 
@@ -82,9 +81,9 @@ def test_where_every_writers_journals_end_is_known_whatever_is_stored(tmp_path: 
     first.close()
 
     assert spool.ends() == {"a": 5, "b": 1}
-    assert catch_up(spool, store.position, 0.0) == 3
+    assert History(store, spool).catch_up(0.0) == 3
     spool.drain(store)
-    assert catch_up(spool, store.position, 60.0) == 0
+    assert History(store, spool).catch_up(60.0) == 0
     assert NoSpool().ends() == {}
     second.close()
 

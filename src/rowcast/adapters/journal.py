@@ -284,11 +284,11 @@ class FolderSpool:
 
     def writers(self) -> list[str]:
         """Every writer with a journal."""
-        return sorted({path.name.rpartition("-")[0] for path in self._segments()})
+        return sorted({_writer_of(path) for path in self._segments()})
 
     def ends(self) -> dict[str, int]:
         """The last entry of every writer that lies in a segment; nothing of those that cannot be read."""
-        newest = {path.name.rpartition("-")[0]: path for path in self._segments()}
+        newest = {_writer_of(path): path for path in self._segments()}
         found: dict[str, int] = {}
         for writer, path in newest.items():
             with contextlib.suppress(OSError, HistoryError):  # whoever verifies is told
@@ -355,7 +355,7 @@ class FolderSpool:
 
     def journals(self) -> dict[str, str]:
         """Every segment that has or had entries, with its writer."""
-        return {path.name: path.name.rpartition("-")[0] for path in self._segments() if _has_entries(path)}
+        return {path.name: _writer_of(path) for path in self._segments() if _has_entries(path)}
 
     def damaged(self) -> list[str]:
         """Segments that were put aside."""
@@ -389,6 +389,10 @@ class FolderSpool:
 
     def _segments(self, writer: str = "*") -> list[Path]:
         return sorted(self._folder.glob(f"{writer}-*{SUFFIX}"))
+
+
+def _writer_of(path: Path) -> str:
+    return path.name.rpartition("-")[0]
 
 
 def _has_entries(path: Path) -> bool:

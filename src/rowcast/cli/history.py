@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rowcast.serving.erasure import Erased
-    from rowcast.serving.history import Record
+    from rowcast.serving.history import History, Record
     from rowcast.settings import Settings
 
 OK, NO = 0, 1
@@ -31,8 +31,7 @@ LOOK_EVERY_SECONDS = 0.1
 
 def list_history(settings: Settings, limit: int, cursor: str | None, wanted: Selection, *, as_json: bool) -> None:
     """Predictions, newest first."""
-    _catch_up(settings)
-    page = wiring.history(settings).page(limit, wanted, cursor)
+    page = _caught_up(settings).page(limit, wanted, cursor)
     if as_json:
         output.print_json(page)
         return
@@ -54,12 +53,14 @@ def list_history(settings: Settings, limit: int, cursor: str | None, wanted: Sel
     output.print_table(["at", "model", "prediction", "probability", "id", "entity"], rows, whole=["id"])
 
 
-def _catch_up(settings: Settings) -> None:
-    """What was answered before a command is in what it shows, as long as somebody stores it."""
-    left = wiring.catch_up(settings, CATCH_UP_SECONDS)
+def _caught_up(settings: Settings) -> History:
+    """History that shows what was answered before the command, as long as somebody stores it."""
+    history = wiring.history(settings)
+    left = history.catch_up(CATCH_UP_SECONDS)
     if left:
         newer = output.counted(left, "newer answer is", "newer answers are")
         output.say(f"{newer} still in the journal and not shown; a running server moves them into the store")
+    return history
 
 
 def verify_history(settings: Settings, heads: Path | None, *, as_json: bool) -> int:
@@ -174,8 +175,7 @@ def export(settings: Settings, out: Path, wanted: Selection, *, as_json: bool) -
     """Write entries to a file, in constant memory."""
     from rowcast.serving.export import TEXTS
 
-    _catch_up(settings)
-    records = wiring.history(settings).select(wanted)
+    records = _caught_up(settings).select(wanted)
     counted = _Counted(records)
     kind = out.suffix.lower().lstrip(".")
     if kind == "parquet":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +19,8 @@ from rowcast.errors import HistoryError, RequestError, Unavailable
 from rowcast.ports import Spool, Stored, StoreReader, StoreWriter
 
 EXPORT_CHUNK = 1000
+LOOK_EVERY_SECONDS = 0.02
+"""Another process stores: its progress can be looked at, not awaited."""
 LONGEST_PAUSE = 5.0
 """Seconds between tries while the store does not take anything."""
 
@@ -104,6 +107,21 @@ class History:
             for stored in found:
                 yield (entry := record(stored))
                 before = entry.id
+
+    def catch_up(self, patience: float) -> int:
+        """Wait until what lies in journals now is stored, or for so many seconds; how many entries still are not."""
+
+        def missing(writer: str, seq: int) -> int:
+            found = self.store.position(writer)
+            return max(0, seq - (-1 if found is None else found.seq))
+
+        wanted = self.spool.ends()
+        until = time.monotonic() + patience
+        while waiting := sum(missing(writer, seq) for writer, seq in wanted.items()):
+            if time.monotonic() > until:
+                break
+            time.sleep(LOOK_EVERY_SECONDS)
+        return waiting
 
     def entries(self, model: str | None = None) -> Iterator[tuple[str, chain.Sealed]]:
         """Every entry of every writer, stored or still in a journal, in each writer's order."""

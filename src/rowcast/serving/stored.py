@@ -1,14 +1,13 @@
-"""Waiting until the database has what lies in journals: each answer with durability=store, and whoever looks back."""
+"""durability=store: an answer waits until the database has its entry."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from rowcast.errors import RowcastError, Unavailable
-from rowcast.ports import Journal, Position, Spool
+from rowcast.ports import Journal, Position
 
 LOOK_EVERY_SECONDS = 0.005
 """Another process commits: its progress can be looked at, not awaited."""
@@ -20,22 +19,6 @@ class _Waiting(NamedTuple):
     seq: int
     until: float
     done: Callable[[Exception | None], None]
-
-
-def catch_up(spool: Spool, position: Callable[[str], Position | None], patience: float) -> int:
-    """Wait until what lies in journals now is stored, or for so many seconds; how many entries still are not."""
-
-    def missing(writer: str, seq: int) -> int:
-        found = position(writer)
-        return max(0, seq - (-1 if found is None else found.seq))
-
-    wanted = spool.ends()
-    until = time.monotonic() + patience
-    while waiting := sum(missing(writer, seq) for writer, seq in wanted.items()):
-        if time.monotonic() > until:
-            break
-        time.sleep(LOOK_EVERY_SECONDS)
-    return waiting
 
 
 class UntilStored:

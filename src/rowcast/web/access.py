@@ -18,6 +18,7 @@ import structlog
 from rowcast.domain.access import STRANGER, Caller, Meter, Quota, Scope, callers, with_meters_of
 from rowcast.errors import Forbidden, RowcastError, Unauthorized
 from rowcast.ports import KeyReader
+from rowcast.serving.deployment import Deployment, LiveModel
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -193,6 +194,15 @@ def require(caller: Caller, scope: Scope) -> None:
     if scope not in caller.scopes:
         who = f"the key {caller.key_id} has not" if caller.key_id else "without a key nobody has"
         raise Forbidden(f"this needs the scope {scope!r}, which {who}")
+
+
+def model_for(caller: Caller, deployment: Deployment, name: str | None) -> LiveModel:
+    """The model that is meant, if the caller may use it; ModelNotFound says what there is, of what may be seen."""
+    if name is not None:
+        allow_model(caller, name)  # before anybody can learn which models there are
+    model = deployment.get(name, caller.models)
+    allow_model(caller, model.name)
+    return model
 
 
 def allow_model(caller: Caller, name: str) -> None:

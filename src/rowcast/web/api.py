@@ -12,7 +12,7 @@ from rowcast.errors import NoAnswer, RequestError
 from rowcast.serving.deployment import LiveModel
 from rowcast.serving.predictor import Ask, Predictor
 from rowcast.serving.rows import Refused, Row, is_batch, read_rows
-from rowcast.web.access import allow_model
+from rowcast.web.access import model_for
 from rowcast.web.http import HotRoute, Request
 from rowcast.web.wired import SOURCE as WIRE
 from rowcast.web.wired import WireApi
@@ -71,11 +71,7 @@ class NativeApi:
 
         def answer(request: Request) -> Awaitable[bytes]:  # no coroutine of its own: the caller awaits the prediction
             caller = request.caller
-            if caller.models and name is not None:
-                allow_model(caller, name)  # before anybody can learn which models there are
-            model = deployment.get(name, caller.models)
-            if caller.models:
-                allow_model(caller, model.name)
+            model = model_for(caller, deployment, name) if caller.models else deployment.get(name)
             options = _options(request.query) if request.query else NO_OPTIONS
             wire = model.wire
             if wire is not None and options.wire:

@@ -24,7 +24,7 @@ from rowcast.serving.history import History
 from rowcast.serving.history import selection as history_selection
 from rowcast.version import VERSION
 from rowcast.web import openapi, problems
-from rowcast.web.access import allow_model
+from rowcast.web.access import model_for
 from rowcast.web.member import Member
 
 STATIC = Path(__file__).parent / "static"
@@ -137,12 +137,12 @@ def _model_routes(app: FastAPI, deployment: Deployment, member: Member) -> None:
 
     @app.get("/models/info", tags=["models"], summary="The default model: schema, metrics, parity")
     def default_model(request: Request) -> Response:
-        model = _default(deployment, caller(request))
+        model = model_for(caller(request), deployment, None)
         return Json(describe(model, deployment) | legacy_facts(model))
 
     @app.get("/models/{name}", tags=["models"], summary="One model: schema, metrics, parity")
     def one_model(name: str, request: Request) -> Response:
-        model = deployment.get(name, caller(request).models)
+        model = model_for(caller(request), deployment, name)
         etag = f'"{model.digest}"'
         known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
         if known & {etag, "*"}:
@@ -163,7 +163,7 @@ def _model_routes(app: FastAPI, deployment: Deployment, member: Member) -> None:
 
     @app.get("/sample", tags=["models"], summary="A row that the default model takes")
     def sample(request: Request, wire: Wire = True) -> Response:
-        model = _default(deployment, caller(request))
+        model = model_for(caller(request), deployment, None)
         return Json(model.sample() if wire else model.example())
 
 
@@ -254,13 +254,6 @@ def _pages(app: FastAPI, deployment: Deployment) -> None:
     @app.get("/redoc", include_in_schema=False)
     async def redoc() -> Response:
         return HTMLResponse(REDOC, headers={"content-security-policy": DOCS_POLICY})
-
-
-def _default(deployment: Deployment, who: Caller) -> LiveModel:
-    """The default model, if the caller may use it."""
-    model = deployment.get(None, who.models)
-    allow_model(who, model.name)
-    return model
 
 
 def _seen(worker: Worker, who: Caller) -> Worker:

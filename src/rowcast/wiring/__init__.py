@@ -2,7 +2,6 @@
 
 from rowcast.wiring.archives import export_bundle
 from rowcast.wiring.history import (
-    catch_up,
     erase_history,
     history,
     index_history,
@@ -45,7 +44,6 @@ __all__ = [
     "Server",
     "application",
     "board",
-    "catch_up",
     "check_table",
     "configure_logging",
     "describe_foreign",

@@ -44,14 +44,6 @@ def history(settings: Settings) -> History:
     return History(store(settings), FolderSpool(settings.journal_folder))
 
 
-def catch_up(settings: Settings, patience: float) -> int:
-    """Wait until what was answered before is stored, or for so many seconds; how many answers still are not."""
-    from rowcast.adapters.journal import FolderSpool
-    from rowcast.serving.stored import catch_up as wait_for
-
-    return wait_for(FolderSpool(settings.journal_folder), store(settings).position, patience)
-
-
 def newest_moment(settings: Settings) -> int | None:
     """When the newest entry of the store was made, in UTC microseconds."""
     from rowcast.domain.chain import decode_head

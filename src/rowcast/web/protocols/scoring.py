@@ -14,7 +14,7 @@ from rowcast.errors import BodyError, ModelNotFound, RequestError, ValueProblem
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.predictor import Ask, Predictor
 from rowcast.serving.rows import Row, check_count, each_row
-from rowcast.web.access import allow_model
+from rowcast.web.access import model_for
 from rowcast.web.http import Request
 from rowcast.web.problems import Problem
 
@@ -50,10 +50,7 @@ class Scoring:
 
     def model(self, request: Request, name: str | None = None, version: str | None = None) -> LiveModel:
         """The model that is meant, if the caller may use it; ModelNotFound says what there is."""
-        if request.caller.models and name is not None:
-            allow_model(request.caller, name)  # before anybody can learn which models there are
-        model = self.deployment.get(name, request.caller.models)
-        allow_model(request.caller, model.name)
+        model = model_for(request.caller, self.deployment, name)
         if version is None or version == str(model.version):
             return model
         try:

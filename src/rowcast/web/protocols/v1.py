@@ -50,7 +50,7 @@ class KServe:
 
     async def _models(self, request: Request) -> Reply:
         no_query(request)
-        names = {model.name for model in self._scoring.deployment.models() if request.caller.may_use(model.name)}
+        names = {model.name for model in self._scoring.deployment.of(request.caller.models).models()}
         return Reply(msgspec.json.encode({"models": sorted(names)}))
 
     async def _model(self, name: str, version: str | None, label: str | None, request: Request) -> Reply:
