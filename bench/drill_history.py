@@ -39,8 +39,9 @@ from rowcast.domain.chain import decode_head
 from rowcast.ports import Reference
 from rowcast.serving.deployment import Deployment
 from rowcast.serving.history import History
-from rowcast.serving.predictor import Ask, Predictor
+from rowcast.serving.predictor import Predictor
 from rowcast.serving.rows import Row
+from rowcast.serving.waiting import Ask
 
 ROWCAST = [sys.executable, "-m", "rowcast.cli"]
 PATIENCE = 60.0

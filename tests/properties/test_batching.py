@@ -25,8 +25,9 @@ from rowcast.domain.prediction import Outcome, Prediction
 from rowcast.errors import Overloaded, TooLate, Unavailable
 from rowcast.ports import Reference
 from rowcast.serving.deployment import Deployment, LiveModel, load
-from rowcast.serving.predictor import Ask, Predictor
+from rowcast.serving.predictor import Predictor
 from rowcast.serving.rows import Row
+from rowcast.serving.waiting import Ask
 from support import models
 from support.waiting import eventually_async
 

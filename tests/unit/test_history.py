@@ -15,9 +15,10 @@ from rowcast.errors import HistoryError, ModelNotFound, Unavailable
 from rowcast.ports import Reference, Stored, StoreWriter
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.history import History, index
-from rowcast.serving.predictor import Ask, Predictor
+from rowcast.serving.predictor import Predictor
 from rowcast.serving.replay import replay
 from rowcast.serving.rows import Row
+from rowcast.serving.waiting import Ask
 from support import models
 from support.entries import draft, drafts, identifier, sealed
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rowcast.adapters.memory import MemoryJournal, MemoryStore
 from rowcast.serving.deployment import Deployment
-from rowcast.serving.predictor import Ask, Predictor
+from rowcast.serving.predictor import Predictor
 from rowcast.serving.rows import Row
+from rowcast.serving.waiting import Ask
 from support import models
 
 BODY = b'{"x0":1,"x1":2}'

@@ -19,10 +19,11 @@ from rowcast.errors import Unavailable
 from rowcast.ports import Position
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.history import History
-from rowcast.serving.predictor import Ask, Predictor
+from rowcast.serving.predictor import Predictor
 from rowcast.serving.replay import replay
 from rowcast.serving.rows import Row
 from rowcast.serving.stored import UntilStored
+from rowcast.serving.waiting import Ask
 from rowcast.web.watch import MEBIBYTE, Watch
 from support import models
 from support.entries import drafts, sealed

@@ -34,38 +34,25 @@ from rowcast.ports import Cache, Journal
 from rowcast.serving.deployment import Deployment, LiveModel
 from rowcast.serving.rows import Row
 from rowcast.serving.stored import UntilStored
+from rowcast.serving.waiting import (
+    TIME_IS_UP,
+    Ask,
+    Attempt,
+    Render,
+    Waiting,
+    answer_all,
+    answer_when_stored,
+    answerable,
+    attempt,
+    fail,
+    is_over,
+)
 
 MOST_TURNS = 8
 """Turns of the loop that the first of a batch waits at most."""
 MOST_SLOW_ROWS = 64
 """Rows of a slow model that are scored at once, unless one request has more: the first must not wait for the last."""
 SLOW_THREADS = 4
-TIME_IS_UP = "the time that the request had is up; it was not scored"
-
-
-class Ask(msgspec.Struct, frozen=True, gc=False):
-    """Who asks and how; kept with every prediction of the request."""
-
-    source: str
-    request_id: str
-    key_id: str = ""
-    tenant: str = ""
-    entity: str = ""
-    deadline: float = math.inf
-    """By `time.perf_counter`; what has not been scored by then never is."""
-
-
-Render = Callable[[bytes], bytes]
-"""Makes a reply of another form from the native one."""
-
-
-class _Waiting(msgspec.Struct, frozen=True):
-    model: LiveModel
-    rows: Sequence[Row]
-    ask: Ask
-    answer: asyncio.Future[Any]
-    alone: bool
-    render: Render | None = None
 
 
 class Queue(NamedTuple):
@@ -79,7 +66,7 @@ class Queue(NamedTuple):
 class _Place(msgspec.Struct):
     """A request in the line of a slow model; whose time is up while it stands there is told at once."""
 
-    asked: _Waiting
+    asked: Waiting
     timer: asyncio.TimerHandle | None = None
     given_up: bool = False
 
@@ -109,7 +96,7 @@ class Predictor:
         self._stored = stored
         self._now = now
         self._held: str | None = None
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[Waiting] = []
         self._rows_waiting = 0
         self._rows_in_lines = 0
         self._lines: dict[LiveModel, deque[_Place]] = {}
@@ -198,7 +185,7 @@ class Predictor:
         if not self._waiting:
             self._first = time.perf_counter()
             loop.call_soon(self._gather, 0, MOST_TURNS)
-        self._waiting.append(_Waiting(model, rows, ask, answer, alone, render))
+        self._waiting.append(Waiting(model, rows, ask, answer, alone, render))
         self._rows_waiting += len(rows)
         return answer
 
@@ -219,10 +206,10 @@ class Predictor:
 
     def _tick(self) -> None:
         waiting, self._waiting, self._rows_waiting = self._waiting, [], self._rows_in_lines
-        by_model: dict[LiveModel, list[_Waiting]] = {}
+        by_model: dict[LiveModel, list[Waiting]] = {}
         now = time.perf_counter()
         for asked in waiting:
-            if not _is_over(asked, now):
+            if not is_over(asked, now):
                 by_model.setdefault(asked.model, []).append(asked)
         for model, together in by_model.items():
             if model.slow:
@@ -230,17 +217,17 @@ class Predictor:
                 if not together:
                     continue
             try:
-                together, outcomes = _answerable(_attempt(model, together))
+                together, outcomes = answerable(attempt(model, together))
                 replies = self._record(model, together, outcomes) if together else []
             except Exception as error:  # whatever it was, every caller of this tick must hear of it
-                _fail(together, error)
+                fail(together, error)
             else:
                 self._send(together, replies)
 
-    def _stand_in_line(self, model: LiveModel, waiting: list[_Waiting]) -> list[_Waiting]:
+    def _stand_in_line(self, model: LiveModel, waiting: list[Waiting]) -> list[Waiting]:
         """Queue what a slow model must score, and give back what the cache knows already."""
-        known: list[_Waiting] = []
-        together: list[_Waiting] = []
+        known: list[Waiting] = []
+        together: list[Waiting] = []
         for asked in waiting:
             (known if all(row.known is not None for row in asked.rows) else together).append(asked)
         if not together:
@@ -257,7 +244,7 @@ class Predictor:
             self._score_next(model)
         return known
 
-    def _place(self, asked: _Waiting) -> _Place:
+    def _place(self, asked: Waiting) -> _Place:
         """A place in a line that does not move yet."""
         place = _Place(asked)
         if asked.ask.deadline < math.inf:
@@ -267,7 +254,7 @@ class Predictor:
 
     def _give_up(self, place: _Place) -> None:
         """The time is up: told, and counted out. Places go when the line comes to them, or at once at its head."""
-        _is_over(place.asked, math.inf)
+        is_over(place.asked, math.inf)
         self._leave_line(place.asked)
         place.given_up = True
         line = self._lines[place.asked.model]
@@ -277,7 +264,7 @@ class Predictor:
     def _score_next(self, model: LiveModel) -> None:
         """Send the head of a slow model's line to a thread; at most one batch of a model is scored at a time."""
         line = self._lines[model]
-        batch: list[_Waiting] = []
+        batch: list[Waiting] = []
         count = 0
         while line and (not batch or count + len(line[0].asked.rows) <= MOST_SLOW_ROWS):
             place = line.popleft()
@@ -286,7 +273,7 @@ class Predictor:
             if place.timer is not None:
                 place.timer.cancel()
             asked = place.asked
-            if _is_over(asked, time.perf_counter()):
+            if is_over(asked, time.perf_counter()):
                 self._leave_line(asked)
                 continue
             batch.append(asked)
@@ -296,39 +283,39 @@ class Predictor:
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(SLOW_THREADS, "score")
-        scoring = asyncio.get_running_loop().run_in_executor(self._threads, _attempt, model, batch)
+        scoring = asyncio.get_running_loop().run_in_executor(self._threads, attempt, model, batch)
         scoring.add_done_callback(lambda scored: self._scored(model, batch, scored))
 
-    def _scored(self, model: LiveModel, batch: list[_Waiting], scored: asyncio.Future[_Attempt]) -> None:
+    def _scored(self, model: LiveModel, batch: list[Waiting], scored: asyncio.Future[Attempt]) -> None:
         """Back on the loop: record and answer those who still wait, then let the next ones go."""
         for asked in batch:
             self._leave_line(asked)
         try:
-            answerable, found_all = _answerable(scored.result())
+            able, found_all = answerable(scored.result())
             outcomes = iter(found_all)
-            made = [(asked, [next(outcomes) for _ in asked.rows]) for asked in answerable]
+            made = [(asked, [next(outcomes) for _ in asked.rows]) for asked in able]
             still = [(asked, found) for asked, found in made if not asked.answer.cancelled()]
             together = [asked for asked, _ in still]
             if together:
                 kept = [one for _, found in still for one in found]
                 self._send(together, self._record(model, together, kept))
         except Exception as error:
-            _fail(batch, error)
+            fail(batch, error)
         self._score_next(model)
 
-    def _send(self, together: list[_Waiting], replies: list[bytes]) -> None:
+    def _send(self, together: list[Waiting], replies: list[bytes]) -> None:
         """Answer; with `durability=store`, once the store has them."""
         if self._stored is None:
-            _answer(together, replies)
+            answer_all(together, replies)
         else:
-            self._stored.then(self._journal, partial(_answer_when_stored, together, replies))
+            self._stored.then(self._journal, partial(answer_when_stored, together, replies))
 
-    def _leave_line(self, asked: _Waiting) -> None:
+    def _leave_line(self, asked: Waiting) -> None:
         self._rows_in_lines -= len(asked.rows)
         self._rows_waiting -= len(asked.rows)
         del self._since[id(asked)]
 
-    def _record(self, model: LiveModel, together: list[_Waiting], outcomes: list[Outcome]) -> list[bytes]:
+    def _record(self, model: LiveModel, together: list[Waiting], outcomes: list[Outcome]) -> list[bytes]:
         rows = [row for asked in together for row in asked.rows]
         encoded = [row.encoded for row in rows]
         hits = misses = 0
@@ -369,29 +356,6 @@ class Predictor:
         return [self._guard.guarded(model.schema, row.received) for row in rows], withheld
 
 
-def _answer(together: Sequence[_Waiting], replies: Sequence[bytes]) -> None:
-    start = 0
-    for asked in together:
-        end = start + len(asked.rows)
-        if not asked.answer.done():
-            _give(asked, replies[start] if asked.alone else replies[start:end])
-        start = end
-
-
-def _give(asked: _Waiting, reply: Any) -> None:
-    try:
-        asked.answer.set_result(reply if asked.render is None else asked.render(reply))
-    except Exception as error:  # nobody else's answer is to suffer from it
-        asked.answer.set_exception(error)
-
-
-def _answer_when_stored(together: Sequence[_Waiting], replies: Sequence[bytes], error: Exception | None) -> None:
-    if error is None:
-        _answer(together, replies)
-    else:
-        _fail(together, error)
-
-
 def _remember(cache: Cache, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
     """Keep what was scored, each as long as its caller said."""
     fresh: dict[int, dict[str, Outcome]] = {}
@@ -400,57 +364,3 @@ def _remember(cache: Cache, rows: Sequence[Row], outcomes: Sequence[Outcome]) ->
             fresh.setdefault(row.ttl, {})[row.key] = outcome
     for ttl, found in fresh.items():
         cache.put(found, ttl or None)
-
-
-class _Attempt(NamedTuple):
-    """Who got which outcomes, and who cannot be answered."""
-
-    together: list[_Waiting]
-    outcomes: list[Outcome]
-    failed: list[tuple[_Waiting, NoAnswer]]
-
-
-def _attempt(model: LiveModel, together: list[_Waiting]) -> _Attempt:
-    """Every row's outcome; a row that the model has no answer for costs nobody but its own caller."""
-    try:
-        return _Attempt(together, _outcomes(model, together), [])
-    except NoAnswer:
-        found = _Attempt([], [], [])
-    for asked in together:
-        try:
-            found.outcomes.extend(_outcomes(model, [asked]))
-            found.together.append(asked)
-        except NoAnswer as none:
-            unknown = [place for place, row in enumerate(asked.rows) if row.known is None]
-            found.failed.append((asked, NoAnswer([unknown[place] for place in none.rows], alone=asked.alone)))
-    return found
-
-
-def _answerable(found: _Attempt) -> tuple[list[_Waiting], list[Outcome]]:
-    for asked, error in found.failed:
-        _fail([asked], error)
-    return found.together, found.outcomes
-
-
-def _outcomes(model: LiveModel, together: list[_Waiting]) -> list[Outcome]:
-    """Every row's outcome in order: what the cache knew, and the others scored."""
-    rows = [row for asked in together for row in asked.rows]
-    unknown = [row.encoded for row in rows if row.known is None]
-    scored = model.score(unknown) if unknown else []
-    if len(scored) == len(rows):
-        return scored
-    fresh = iter(scored)
-    return [next(fresh) if row.known is None else row.known for row in rows]
-
-
-def _is_over(asked: _Waiting, now: float) -> bool:
-    """Whether nobody waits for the answer any longer; whoever let its time pass is told."""
-    if asked.ask.deadline < now and not asked.answer.done():
-        asked.answer.set_exception(TooLate(TIME_IS_UP))
-    return asked.answer.done()
-
-
-def _fail(together: Sequence[_Waiting], error: Exception) -> None:
-    for asked in together:
-        if not asked.answer.done():
-            asked.answer.set_exception(error)

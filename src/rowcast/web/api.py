@@ -10,8 +10,9 @@ import msgspec
 
 from rowcast.errors import NoAnswer, RequestError
 from rowcast.serving.deployment import LiveModel
-from rowcast.serving.predictor import Ask, Predictor
+from rowcast.serving.predictor import Predictor
 from rowcast.serving.rows import Refused, Row, is_batch, read_rows
+from rowcast.serving.waiting import Ask
 from rowcast.web.access import model_for
 from rowcast.web.http import HotRoute, Request
 from rowcast.web.wired import SOURCE as WIRE

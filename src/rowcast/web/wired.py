@@ -10,8 +10,9 @@ import structlog
 from rowcast.domain.wire import Asked, Wire
 from rowcast.domain.wire_reply import Told
 from rowcast.serving.deployment import LiveModel
-from rowcast.serving.predictor import Ask, Predictor
+from rowcast.serving.predictor import Predictor
 from rowcast.serving.rows import Row
+from rowcast.serving.waiting import Ask
 from rowcast.web.http import Request
 
 SOURCE = "wire"

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rowcast.serving.deployment import LiveModel
-from rowcast.serving.predictor import Ask, Predictor, Render
+from rowcast.serving.predictor import Predictor
 from rowcast.serving.rows import Row
+from rowcast.serving.waiting import Ask, Render
 from rowcast.web.watched import note_rows
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from rowcast.domain.encode import RowEncoder, RowWarning, decode_json
 from rowcast.domain.prediction import Label
 from rowcast.errors import BodyError, ModelNotFound, RequestError, ValueProblem
 from rowcast.serving.deployment import Deployment, LiveModel
-from rowcast.serving.predictor import Ask, Predictor
+from rowcast.serving.predictor import Predictor
 from rowcast.serving.rows import Row, check_count, each_row
+from rowcast.serving.waiting import Ask
 from rowcast.web.access import model_for
 from rowcast.web.http import Request
 from rowcast.web.problems import Problem
