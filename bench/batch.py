@@ -29,7 +29,9 @@ import peers
 import polars as pl
 from promises import record
 
-from rowcast import bundle, examples, tables
+from rowcast import tables
+from rowcast.registry import bundle
+from rowcast.tables import examples
 
 HERE = Path(__file__).resolve().parent
 RATIO, MEGABYTES, GROWTH = 1.3, 400.0, 1.05

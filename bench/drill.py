@@ -35,13 +35,16 @@ from pressure import Pressure, Tally
 from promises import Check, record, show
 from rich.console import Console
 
-from rowcast import bundle, examples, settings, wiring
-from rowcast.adapters.folder import FolderRegistry
-from rowcast.adapters.onnx import open_graph
-from rowcast.domain.chain import decode_head
-from rowcast.domain.prediction import Outcome
-from rowcast.ports import Reference
-from rowcast.serving.deployment import load
+from rowcast import settings
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.adapters.onnxruntime.graph import open_graph
+from rowcast.app import indexer as app_history
+from rowcast.history.chain import decode_head
+from rowcast.registry import bundle
+from rowcast.registry.ports import Reference
+from rowcast.schema.prediction import Outcome
+from rowcast.serving.live_models import load
+from rowcast.tables import examples
 
 HERE = Path(__file__).resolve().parent
 ROWCAST = [sys.executable, "-m", "rowcast.cli"]
@@ -347,7 +350,7 @@ def evidence(drill: Drill) -> Iterator[Check]:
     tally = drill.tally
     kept: Counter[str] = Counter()
     other = 0
-    for _, sealed in wiring.history(settings.load(home=drill.home)).entries():
+    for _, sealed in app_history.history(settings.load(home=drill.home)).entries():
         reply = decode_head(sealed.head).reply
         prediction_id = msgspec.json.decode(reply, type=_Identified).id
         kept[prediction_id] += 1

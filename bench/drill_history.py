@@ -32,16 +32,19 @@ from typing import Any
 from promises import Check, record, show
 from rich.console import Console
 
-from rowcast import examples, settings, wiring
-from rowcast.adapters.journal import FileJournal, FolderSpool
-from rowcast.adapters.sqlite import SqliteStore
-from rowcast.domain.chain import decode_head
-from rowcast.ports import Reference
-from rowcast.serving.deployment import Deployment
-from rowcast.serving.history import History
-from rowcast.serving.predictor import Predictor
+from rowcast import settings
+from rowcast.adapters.files.journal import FileJournal, FolderSpool
+from rowcast.adapters.sqlite.store import SqliteStore
+from rowcast.app import indexer as app_history
+from rowcast.app import models as app_models
+from rowcast.history.chain import decode_head
+from rowcast.history.service import History
+from rowcast.registry.ports import Reference
+from rowcast.serving.batcher import Predictor
+from rowcast.serving.live_models import Deployment
 from rowcast.serving.rows import Row
 from rowcast.serving.waiting import Ask
+from rowcast.tables import examples
 
 ROWCAST = [sys.executable, "-m", "rowcast.cli"]
 PATIENCE = 60.0
@@ -144,7 +147,7 @@ class Drill:
 
     def history(self) -> History:
         """What was kept."""
-        return wiring.history(settings.load(home=self.home))
+        return app_history.history(settings.load(home=self.home))
 
     def kept(self, lost: int = 0) -> Iterator[Check]:
         """The promise of every scenario."""
@@ -253,7 +256,7 @@ def damaged(drill: Drill) -> Iterator[Check]:
 
 def clock(drill: Drill) -> Iterator[Check]:
     """The clock jumps hours ahead and back while predictions are made, with files and database as in a server."""
-    model = wiring.live_model(settings.load(home=drill.home), "loans")
+    model = app_models.live_model(settings.load(home=drill.home), "loans")
     jumps = [0, 7_200, -7_200, 86_400, -86_400, 0, 0, -3_600]
     moment = iter(range(10**9))
     folder = drill.home / "journal"
@@ -316,7 +319,7 @@ def place(name: str) -> Iterator[Path]:
 def trained(folder: Path) -> Path:
     """A registry with the loan example."""
     made = settings.load(home=folder)
-    wiring.train(
+    app_models.train(
         made,
         examples.loans(400),
         target="loan_status",
@@ -325,7 +328,7 @@ def trained(folder: Path) -> Path:
         trials=1,
         progress=lambda event: None,
     )
-    assert Reference("loans", 1) in [Reference("loans", n) for n in wiring.registry(made).models()["loans"]]
+    assert Reference("loans", 1) in [Reference("loans", n) for n in app_models.registry(made).models()["loans"]]
     return made.registry_folder
 
 

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import msgspec
 
-from rowcast import bundle, tables
-from rowcast.adapters.folder import FolderRegistry
-from rowcast.adapters.onnx import open_graph
-from rowcast.training import candidates, run
-from rowcast.training.boosting import Boosting
-from rowcast.training.candidate import Fitted, Labelled, Params, Setting
-from rowcast.training.story import Options
+from rowcast import tables
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.adapters.onnxruntime.graph import open_graph
+from rowcast.registry import bundle
+from rowcast.training import run
+from rowcast.training.models import candidates
+from rowcast.training.models.boosting import Boosting
+from rowcast.training.models.candidate import Fitted, Labelled, Params, Setting
+from rowcast.training.options import Options
 
 TREES = 200
 

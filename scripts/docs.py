@@ -15,8 +15,8 @@ import typer
 from pydantic.fields import FieldInfo
 
 from rowcast.cli.commands import app
+from rowcast.http.problems import STATUS, TITLES
 from rowcast.settings import ALIASES, PREFIX, Settings
-from rowcast.web.problems import STATUS, TITLES
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 WIDTH = 100

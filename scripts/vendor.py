@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-VENDOR = Path(__file__).resolve().parent.parent / "src" / "rowcast" / "web" / "static" / "vendor"
+VENDOR = Path(__file__).resolve().parent.parent / "src" / "rowcast" / "http" / "static" / "vendor"
 LIST = VENDOR / "vendor.json"
 
 Read = Callable[[str], bytes]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import pytest_asyncio
 from hypothesis import settings
 
 from rowcast.settings import ALIASES
@@ -42,7 +44,7 @@ def _refuse_skips(report: Any) -> Any:
 def _loggers_of_this_process() -> Iterator[None]:
     """A command that runs in this process must not bind the loggers to a stream that pytest closes after its test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rowcast.wiring.configure_logging", lambda settings: None)
+        patch.setattr("rowcast.app.logs.configure_logging", lambda settings: None)
         for name in ALIASES:  # of this machine; nothing that a test sets
             patch.delenv(name, raising=False)
         yield
@@ -62,3 +64,24 @@ def home(tmp_path: Path, loan_registry: Path) -> Path:
     from support import models
 
     return models.with_models(tmp_path / "home", loan_registry)
+
+
+@pytest.fixture(scope="session")
+def app_home(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> Path:
+    """A home with two models: the loan example and the sum of two numbers."""
+    from rowcast.adapters.files.registry import FolderRegistry
+    from support import models
+
+    home = models.with_models(tmp_path_factory.mktemp("app") / "home", loan_registry)
+    columns = models.number_columns(2)
+    models.publish(FolderRegistry(home / "models"), "sum", models.sum_graph(2), columns, models.REGRESSION, "values")
+    return home
+
+
+@pytest_asyncio.fixture(scope="session")
+async def client(app_home: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a running app whose default model is the loan example."""
+    from support import apps
+
+    async with apps.serving(home=app_home, default_model="loans") as asking:
+        yield asking

@@ -17,8 +17,8 @@ from rowcast.version import VERSION
 
 if TYPE_CHECKING:
     from rowcast.client import AsyncClient, Client
-    from rowcast.face import Model, train
-    from rowcast.face import load as load
+    from rowcast.python_api import Model, train
+    from rowcast.python_api import load as load
 
 __version__ = VERSION
 __all__ = ["AsyncClient", "Client", "Model", "__version__", "load", "train"]
@@ -26,7 +26,7 @@ __all__ = ["AsyncClient", "Client", "Model", "__version__", "load", "train"]
 
 def __getattr__(name: str) -> Any:
     if name in ("Model", "load", "train"):
-        from rowcast import face
+        from rowcast import python_api as face
 
         return getattr(face, name)
     if name in ("AsyncClient", "Client"):

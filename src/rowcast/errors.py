@@ -1,4 +1,4 @@
-"""One tree of errors. The core knows slugs; only `web/problems.py` knows HTTP numbers and only `cli` knows exit codes.
+"""One tree of errors. The core knows slugs; only `http/problems.py` knows HTTP numbers and only `cli` knows exit codes.
 
 RowcastError                    something the user can read and act on
 ├── SettingsError               a setting is unknown, missing or wrong

@@ -21,7 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from rowcast.domain.access import read_quota
+from rowcast.access.keys_and_quotas import read_quota
 from rowcast.errors import SettingsError
 
 PREFIX = "ROWCAST_"

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from rowcast.adapters.journal import FolderSpool
+from rowcast.adapters.files.journal import FolderSpool
 from rowcast.adapters.memory import MemoryStore
-from rowcast.domain import chain
+from rowcast.history import chain
 from support import apps, servers
 from support.servers import rowcast
 

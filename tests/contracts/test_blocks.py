@@ -10,15 +10,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from rowcast.adapters.journal import FileJournal, FolderSpool
+from rowcast.adapters.files.journal import FileJournal, FolderSpool
 from rowcast.adapters.memory import MemoryJournal, MemoryStore, NoSpool
-from rowcast.domain import blocks, chain
-from rowcast.domain.blocks import Block, Column
-from rowcast.domain.chain import Sealed, decode_head, row_hash
-from rowcast.domain.prediction import Decision
 from rowcast.errors import HistoryError, Unavailable
-from rowcast.ports import Spool
-from rowcast.serving.history import History
+from rowcast.history import blocks, chain
+from rowcast.history.blocks import Block, Column
+from rowcast.history.chain import Sealed, decode_head, row_hash
+from rowcast.history.ports import Spool
+from rowcast.history.service import History
+from rowcast.schema.prediction import Decision
 from support.entries import drafts
 
 ROWS = 20
@@ -215,7 +215,7 @@ def test_a_journal_damaged_where_nothing_is_lost_breaks_no_chain(journal: FileJo
 def test_a_full_segment_is_followed_by_one_of_another_writer(
     journal: FileJournal, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rowcast.adapters.journal.SEGMENT_BYTES", 2000)
+    monkeypatch.setattr("rowcast.adapters.files.journal.SEGMENT_BYTES", 2000)
     for number in range(3):
         journal.append_block(block(number))
     store = MemoryStore()

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from rowcast.adapters.memory import MemoryCache
-from rowcast.domain.prediction import Outcome
-from rowcast.ports import Cache
+from rowcast.schema.prediction import Outcome
+from rowcast.serving.ports import Cache
 
 MakeCache = Callable[[int, float, Callable[[], float]], Cache]
 YES, NO = Outcome("yes", 0.75, 0.75, {"yes": 0.75, "no": 0.25}), Outcome("no")

@@ -14,8 +14,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from rowcast import settings, wiring
-from rowcast.adapters.folder import FolderRegistry
+from rowcast import settings
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.app import server as app_server
 from rowcast.client import AsyncClient, Client, RowRefused, errors
 from support import access, apps, clients, models, servers
 from support.waiting import eventually
@@ -322,7 +323,7 @@ def test_all_threads_may_share_a_client(server: servers.Server) -> None:
 
 async def test_an_app_of_this_process_is_asked_without_a_socket(server: servers.Server, tmp_path: Path) -> None:
     models.publish(FolderRegistry(tmp_path / "models"), "sum", models.sum_graph(2), SUM, models.REGRESSION, "values")
-    app = wiring.server(settings.load(home=tmp_path, root_path="/api")).app
+    app = app_server.server(settings.load(home=tmp_path, root_path="/api")).app
     transport = httpx.ASGITransport(app, root_path="/api")
     async with apps.lifespan(app), AsyncClient("http://rowcast.local/api", transport=transport) as client:
         found = await client.predict(ROW, "sum")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rowcast.adapters.onnx import CHUNK, SORTED_FROM, open_graph
-from rowcast.domain.encode import NUMBERS
+from rowcast.adapters.onnxruntime.graph import CHUNK, SORTED_FROM, open_graph
 from rowcast.errors import BundleError, GraphFailed
+from rowcast.schema.encoding import NUMBERS
 from support import models
 
 GRAPHS = {

@@ -13,15 +13,15 @@ from typing import NamedTuple
 
 import pytest
 
-from rowcast.adapters import journal as journal_module
-from rowcast.adapters.journal import FileJournal, FolderSpool, indexer_lock
+from rowcast.adapters.files import journal as journal_module
+from rowcast.adapters.files.journal import FileJournal, FolderSpool, indexer_lock
 from rowcast.adapters.memory import MemoryJournal, MemoryStore, NoSpool
-from rowcast.adapters.sqlite import SqliteStore
-from rowcast.domain import chain
-from rowcast.domain.chain import Draft, Sealed, decode_head
+from rowcast.adapters.sqlite.store import SqliteStore
 from rowcast.errors import HistoryError, Unavailable
-from rowcast.ports import Journal, Spool
-from rowcast.serving.history import History
+from rowcast.history import chain
+from rowcast.history.chain import Draft, Sealed, decode_head
+from rowcast.history.ports import Journal, Spool
+from rowcast.history.service import History
 from support.entries import draft, drafts, identifier, sealed
 from support.waiting import eventually
 
@@ -388,10 +388,10 @@ FULL_DISK = """
 import json, resource, sys
 from pathlib import Path
 from support.entries import draft, drafts
-from rowcast.adapters.journal import FileJournal, FolderSpool
+from rowcast.adapters.files.journal import FileJournal, FolderSpool
 from rowcast.adapters.memory import MemoryStore
-from rowcast.domain import chain
-from rowcast.domain.chain import decode_head
+from rowcast.history import chain
+from rowcast.history.chain import decode_head
 from rowcast.errors import Unavailable
 
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -454,7 +454,7 @@ DYING_WRITER = """
 import sys
 from pathlib import Path
 from support.entries import drafts
-from rowcast.adapters.journal import FileJournal
+from rowcast.adapters.files.journal import FileJournal
 journal = FileJournal(Path(sys.argv[1]), lambda: "w")
 for number in range(1_000_000):
     journal.append(drafts(number, number + 1))
@@ -466,7 +466,7 @@ BUSY_WRITER = """
 import sys
 from pathlib import Path
 from support.entries import draft
-from rowcast.adapters.journal import FileJournal
+from rowcast.adapters.files.journal import FileJournal
 journal = FileJournal(Path(sys.argv[1]), lambda: "w")
 print("ready", flush=True)
 number = 0

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from rowcast.adapters.keys import FileKeys
+from rowcast.access.keys_and_quotas import Key
+from rowcast.access.ports import KeyWriter
+from rowcast.adapters.files.keys import FileKeys
 from rowcast.adapters.memory import MemoryKeys
-from rowcast.domain.access import Key
 from rowcast.errors import SettingsError
-from rowcast.ports import KeyWriter
 
 
 def key(name: str) -> Key:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rowcast.adapters.folder import FolderRegistry
+from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.errors import ModelNotFound, RegistryError
-from rowcast.ports import Reference
-from rowcast.serving.selection import resolve, served
+from rowcast.registry.ports import Reference
+from rowcast.registry.resolve import resolve, served
 from support.waiting import eventually
 
 
@@ -163,7 +163,7 @@ def test_pointing_at_once_loses_no_alias(registry: FolderRegistry) -> None:
 DYING_PUBLISHER = """
 import signal, sys
 from pathlib import Path
-from rowcast.adapters.folder import FolderRegistry
+from rowcast.adapters.files.registry import FolderRegistry
 
 def slowly(folder):
     (folder / "half").write_text("half")

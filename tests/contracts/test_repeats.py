@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from rowcast.access.ports import Repeats
 from rowcast.adapters.memory import MemoryRepeats
-from rowcast.adapters.repeats import SqliteRepeats
+from rowcast.adapters.sqlite.idempotency import SqliteRepeats
 from rowcast.errors import RepeatConflict, Unavailable
-from rowcast.ports import Repeats
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -13,13 +13,13 @@ import msgspec
 import pytest
 
 from rowcast.adapters.memory import MemoryStore
-from rowcast.adapters.sqlite import MIGRATIONS, SqliteStore, page_query, statement
-from rowcast.domain import chain
-from rowcast.domain.chain import Entry, decode_erasure, encode_head
-from rowcast.domain.prediction import Prediction
-from rowcast.domain.selection import Selection
+from rowcast.adapters.sqlite.store import MIGRATIONS, SqliteStore, page_query, statement
 from rowcast.errors import HistoryError, Unavailable
-from rowcast.ports import ErasureRequest, Position, Step, Stored
+from rowcast.history import chain
+from rowcast.history.chain import Entry, decode_erasure, encode_head
+from rowcast.history.entry_filter import Selection
+from rowcast.history.ports import ErasureRequest, Position, Step, Stored
+from rowcast.schema.prediction import Prediction
 from support.entries import draft, drafts, identifier, sealed
 
 Store = MemoryStore | SqliteStore
@@ -422,7 +422,7 @@ def test_the_values_of_a_regression_are_no_labels(sqlite: SqliteStore) -> None:
 
 def test_many_processes_may_open_a_new_history_at_once(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from rowcast.adapters.sqlite import SqliteStore\n"
+        "import sys; from pathlib import Path; from rowcast.adapters.sqlite.store import SqliteStore\n"
         "sys.stdin.readline(); SqliteStore(Path('history.db')).check()"
     )
     for attempt in range(3):

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rowcast.adapters.folder import FolderRegistry
-from rowcast.domain.schema import Column, Schema
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.schema.schema import Column, Schema
 from support import models, servers
 
 PEOPLE = Schema(

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from rowcast import cli, examples
-from rowcast.adapters.folder import FolderRegistry
-from rowcast.domain.schema import Column, Schema
+from rowcast import cli
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.schema.schema import Column, Schema
+from rowcast.tables import examples
 from support import models, servers
 from support.servers import ROWCAST, environment, rowcast
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rowcast.adapters.folder import FolderRegistry
+from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.client import Client, Prediction
 from support import access, models, servers
 from support.clients import KINDS

@@ -77,7 +77,7 @@ def test_curl_as_the_systems_own_documents_show_it(server: servers.Server, clien
 
 
 def test_versions_beside_each_other_answer_to_their_numbers(home: Path) -> None:
-    from rowcast.adapters.folder import FolderRegistry
+    from rowcast.adapters.files.registry import FolderRegistry
 
     registry = FolderRegistry(home / "models")
     graph = models.sum_graph(2)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rowcast import bundle, examples
+from rowcast.registry import bundle
+from rowcast.tables import examples
 
 
 def rowcast(*arguments: object, cwd: Path) -> str:

@@ -20,7 +20,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from rowcast.adapters.folder import FolderRegistry
+from rowcast.adapters.files.registry import FolderRegistry
 from support import access, logs, models, servers
 from support.servers import Server, free_port, rowcast
 from support.waiting import eventually
@@ -313,8 +313,9 @@ def test_there_is_no_line_a_request_unless_it_is_asked_for(home: Path) -> None:
 def test_what_libraries_say_and_what_nobody_caught_are_json_lines_too(tmp_path: Path) -> None:
     code = """
 import asyncio, logging, threading, warnings
-from rowcast import settings, wiring
-wiring.configure_logging(settings.load(log_format="json"))
+from rowcast import settings
+from rowcast.app import logs as app_logs
+app_logs.configure_logging(settings.load(log_format="json"))
 logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=ValueError("of uvicorn"))
 logging.getLogger("httpx").info("HTTP Request: POST http://secret")
 warnings.warn("be careful")

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rowcast.adapters.folder import FolderRegistry
+from rowcast.adapters.files.registry import FolderRegistry
 from support import access, models, servers
 
 CHECKS = (

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rowcast.adapters.folder import FolderRegistry
+from rowcast.adapters.files.registry import FolderRegistry
 from support import models, servers
 
 BODY = b'{"x0":1.5,"x1":2.0}'

@@ -20,7 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from rowcast import bundle
+from rowcast.registry import bundle
 from support import redis
 from support.servers import ROWCAST, environment, rowcast
 from support.waiting import eventually

@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from rowcast import bundle
-from rowcast.adapters.folder import FolderRegistry
-from rowcast.ports import Reference
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.registry import bundle
+from rowcast.registry.ports import Reference
 from support import models, servers
 from support.servers import Server, children, command_of, is_running, rowcast
 from support.waiting import eventually

@@ -15,17 +15,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rowcast.adapters.folder import FolderRegistry
+from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.memory import MemoryJournal, MemoryStore
-from rowcast.adapters.onnx import open_graph
-from rowcast.domain import chain
-from rowcast.domain.chain import Draft, decode_head
-from rowcast.domain.events import Event, Scored
-from rowcast.domain.prediction import Outcome, Prediction
+from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import Overloaded, TooLate, Unavailable
-from rowcast.ports import Reference
-from rowcast.serving.deployment import Deployment, LiveModel, load
-from rowcast.serving.predictor import Predictor
+from rowcast.events import Event, Scored
+from rowcast.history import chain
+from rowcast.history.chain import Draft, decode_head
+from rowcast.registry.ports import Reference
+from rowcast.schema.prediction import Outcome, Prediction
+from rowcast.serving.batcher import Predictor
+from rowcast.serving.live_models import Deployment, LiveModel, load
 from rowcast.serving.rows import Row
 from rowcast.serving.waiting import Ask
 from support import models

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rowcast.domain import tensors
-from rowcast.domain.columns import ColumnEncoder, Known
-from rowcast.domain.encode import RowEncoder, own_plan
-from rowcast.domain.schema import Column, Schema
-from rowcast.domain.tensors import Head, Tensor, framed
 from rowcast.errors import BodyError, InvalidRows
+from rowcast.schema import tensors
+from rowcast.schema.column_encoding import ColumnEncoder, Known
+from rowcast.schema.encoding import RowEncoder, own_plan
+from rowcast.schema.schema import Column, Schema
+from rowcast.schema.tensors import Head, Tensor, framed
 from support import fuzzing, v2
 
 NUMBERS = st.one_of(

@@ -11,13 +11,14 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rowcast.bundle import SERVING_FILES, Fingerprint, Manifest, Measure, Output, Parity
-from rowcast.domain import chain, identity
-from rowcast.domain.chain import Chain, Draft, Entry, Sealed
-from rowcast.domain.encode import EncodedRow, RowEncoder, own_plan
-from rowcast.domain.prediction import Decision
-from rowcast.domain.schema import Column, Schema
 from rowcast.errors import RequestError
+from rowcast.history import chain
+from rowcast.history.chain import Chain, Draft, Entry, Sealed
+from rowcast.registry.bundle import SERVING_FILES, Fingerprint, Manifest, Measure, Output, Parity
+from rowcast.schema import identity
+from rowcast.schema.encoding import EncodedRow, RowEncoder, own_plan
+from rowcast.schema.prediction import Decision
+from rowcast.schema.schema import Column, Schema
 from support.entries import extended
 from support.models import NOW, REGRESSION, number_columns
 from support.strategies import bodies, schemas

@@ -10,18 +10,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rowcast import tables
-from rowcast.adapters.onnx import open_graph
-from rowcast.domain.encode import NUMBERS, TEXTS, RowEncoder
-from rowcast.domain.prediction import Decision
-from rowcast.domain.schema import Column
+from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import InvalidRows
-from rowcast.training import calibrate, certify
+from rowcast.schema.encoding import NUMBERS, TEXTS, RowEncoder
+from rowcast.schema.prediction import Decision
+from rowcast.schema.schema import Column
+from rowcast.training import calibration as calibrate
+from rowcast.training import certificate as certify
 from rowcast.training.ensemble import Choice, Member, train_choice
 from rowcast.training.export import export
+from rowcast.training.options import Options
 from rowcast.training.pipeline import Trained
 from rowcast.training.problem import Problem, pose
-from rowcast.training.story import Options
-from rowcast.training.tune import search
+from rowcast.training.search import search
 
 KINDS = ("number", "huge", "tiny", "integer", "boolean", "words", "category", "wide", "datetime", "form")
 AWKWARD = [0.0, -0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-45, 0.1, 16777217.0]

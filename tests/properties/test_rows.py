@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rowcast.domain.encode import EncodedRow, Feature, Plan, RowEncoder, TensorSpec, decode_object, own_plan
-from rowcast.domain.schema import Column, Schema
-from rowcast.domain.values import MISSING_WORDS, canonical_text
 from rowcast.errors import BodyError, InvalidRows, RequestError
+from rowcast.schema.encoding import EncodedRow, Feature, Plan, RowEncoder, TensorSpec, decode_object, own_plan
+from rowcast.schema.schema import Column, Schema
+from rowcast.schema.values import MISSING_WORDS, canonical_text
 from support.strategies import TEXTS, bodies, columns, schemas
 
 FLOAT32_MAX = 3.4028234663852886e38

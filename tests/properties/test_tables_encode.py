@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rowcast import tables
-from rowcast.domain.encode import Feature, RowEncoder, TensorSpec, own_plan
-from rowcast.domain.schema import Column, Schema
-from rowcast.domain.values import BLANKS, MISSING_WORDS, NUMBER_FORMS
 from rowcast.errors import InvalidRows, TableError
+from rowcast.schema.encoding import Feature, RowEncoder, TensorSpec, own_plan
+from rowcast.schema.schema import Column, Schema
+from rowcast.schema.values import BLANKS, MISSING_WORDS, NUMBER_FORMS
 
 SCHEMA = Schema(
     (

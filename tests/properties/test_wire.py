@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rowcast.domain.encode import NO_WARNINGS, EncodedRow, RowEncoder, own_plan
-from rowcast.domain.prediction import Decision, Prediction
-from rowcast.domain.schema import Column, Schema
-from rowcast.domain.wire import Wire, compile_wire
-from rowcast.domain.wire_reply import Told
 from rowcast.errors import InvalidRows, RowcastError
+from rowcast.schema.encoding import NO_WARNINGS, EncodedRow, RowEncoder, own_plan
+from rowcast.schema.prediction import Decision, Prediction
+from rowcast.schema.schema import Column, Schema
+from rowcast.wire.reply import Told
+from rowcast.wire.template import Wire, compile_wire
 
 SCHEMA = Schema(
     (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rowcast.adapters.keys import FileKeys
-from rowcast.domain import access
-from rowcast.domain.access import Key, Quota
+from rowcast.access import keys_and_quotas as access
+from rowcast.access.keys_and_quotas import Key, Quota
+from rowcast.adapters.files.keys import FileKeys
 
 
 def secret(name: str) -> str:

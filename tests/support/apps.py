@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import structlog
 
-from rowcast import settings, wiring
-from rowcast.wiring.logs import stages
+from rowcast import settings
+from rowcast.app import server as app_server
+from rowcast.app.logs import stages
 from support import logs
 
 
@@ -62,6 +63,6 @@ def client(app: Any, root_path: str = "", **options: Any) -> httpx.AsyncClient:
 @contextlib.asynccontextmanager
 async def serving(**given: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A whole server of these settings, and a client of it."""
-    app = wiring.server(settings.load(**given)).app
+    app = app_server.server(settings.load(**given)).app
     async with lifespan(app), client(app, given.get("root_path", "")) as asking:
         yield asking

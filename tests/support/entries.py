@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rowcast.domain.chain import Chain, Draft, Entry, Sealed, encode_head, row_hash
-from rowcast.domain.identity import uuid7_randomness, uuid7s
-from rowcast.domain.prediction import Prediction
+from rowcast.history.chain import Chain, Draft, Entry, Sealed, encode_head, row_hash
+from rowcast.schema.identity import uuid7_randomness, uuid7s
+from rowcast.schema.prediction import Prediction
 
 
 def identifier(number: int) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from rowcast.domain.tensors import TYPES, Tensor
 from rowcast.errors import RowcastError
-from rowcast.web.http import Request
-from rowcast.web.protocols import v2_infer
+from rowcast.http.dialects import v2_infer
+from rowcast.http.routes import Request
+from rowcast.schema.tensors import TYPES, Tensor
 
 NUMBERS = (0, 1, 2, 3, 4, 7, 8, 255, 256, -1, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64, 10**30)
 NAMES = ("a", "b", "c", "", "rowcast_numbers", "é" * 40)

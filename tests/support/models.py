@@ -13,17 +13,19 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from rowcast import bundle, examples, tables
-from rowcast.adapters.folder import FolderRegistry
-from rowcast.adapters.onnx import open_graph
-from rowcast.bundle import Fingerprint, GoldenRow, Manifest, Output, Parity
-from rowcast.domain.encode import NUMBERS, RowEncoder, own_plan
-from rowcast.domain.prediction import Decision
-from rowcast.domain.schema import Column, Schema
-from rowcast.ports import Reference
-from rowcast.serving.deployment import LiveModel, load
+from rowcast import tables
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.adapters.onnxruntime.graph import open_graph
+from rowcast.registry import bundle
+from rowcast.registry.bundle import Fingerprint, GoldenRow, Manifest, Output, Parity
+from rowcast.registry.ports import Reference
+from rowcast.schema.encoding import NUMBERS, RowEncoder, own_plan
+from rowcast.schema.prediction import Decision
+from rowcast.schema.schema import Column, Schema
+from rowcast.serving.live_models import LiveModel, load
+from rowcast.tables import examples
+from rowcast.training.options import Options
 from rowcast.training.run import train
-from rowcast.training.story import Options
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 LOAN_ROWS = 1500

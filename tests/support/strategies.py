@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from rowcast.domain.schema import Column, Schema
-from rowcast.domain.values import MISSING_WORDS, NUMBER_FORMS, canonical_text
+from rowcast.schema.schema import Column, Schema
+from rowcast.schema.values import MISSING_WORDS, NUMBER_FORMS, canonical_text
 
 NAMES = st.one_of(
     st.sampled_from(

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from rowcast.examples import loans
+from rowcast.tables.examples import loans
 
 COLUMNS = ("annual_income", "loan_amount", "loan_term", "credit_score", "loan_status")
 

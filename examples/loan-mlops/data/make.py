@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from rowcast.examples import loans
+from rowcast.tables.examples import loans
 
 FOLDER = Path(__file__).parent
 

@@ -1,1 +1,1 @@
-"""One technology, one file, imported lazily by `wiring`."""
+"""Adapters, one technology per folder. Only `app` imports them, lazily."""

@@ -9,23 +9,15 @@ from itertools import islice
 
 import msgspec
 
-from rowcast.domain import blocks
-from rowcast.domain.access import Key
-from rowcast.domain.blocks import Block
-from rowcast.domain.chain import Chain, Draft, Erasure, Sealed, decode_erasure, decode_head, row_hash, sealed_erasure
-from rowcast.domain.prediction import Outcome, Prediction, searched_label
-from rowcast.domain.selection import EVERYTHING, Selection
+from rowcast.access.keys_and_quotas import Key
+from rowcast.access.ports import IN_FLIGHT, OTHER_REQUEST
 from rowcast.errors import RepeatConflict
-from rowcast.ports import (
-    IN_FLIGHT,
-    OTHER_REQUEST,
-    ErasureRequest,
-    OpenRequest,
-    Position,
-    Step,
-    Stored,
-    StoreWriter,
-)
+from rowcast.history import blocks
+from rowcast.history.blocks import Block
+from rowcast.history.chain import Chain, Draft, Erasure, Sealed, decode_erasure, decode_head, row_hash, sealed_erasure
+from rowcast.history.entry_filter import EVERYTHING, Selection
+from rowcast.history.ports import ErasureRequest, OpenRequest, Position, Step, Stored, StoreWriter
+from rowcast.schema.prediction import Outcome, Prediction, searched_label
 
 _reply = msgspec.json.Decoder(Prediction).decode
 

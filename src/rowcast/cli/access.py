@@ -7,10 +7,10 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rowcast import wiring
+from rowcast.access import keys_and_quotas as access
+from rowcast.access.keys_and_quotas import Key
+from rowcast.app import server as app_server
 from rowcast.cli import output
-from rowcast.domain import access
-from rowcast.domain.access import Key
 
 if TYPE_CHECKING:
     from rowcast.settings import Settings
@@ -29,7 +29,7 @@ class Wanted(NamedTuple):
 
 def create(settings: Settings, wanted: Wanted, *, as_json: bool) -> None:
     """Make a key and show it."""
-    from rowcast.adapters.folder import check_name
+    from rowcast.adapters.files.registry import check_name
 
     now = int(time.time())
     key_id = secrets.token_hex(access.ID_BYTES)
@@ -45,13 +45,13 @@ def create(settings: Settings, wanted: Wanted, *, as_json: bool) -> None:
         quota=access.read_quota(wanted.quota) if wanted.quota is not None else None,
         expires=now + access.read_duration(wanted.expires) if wanted.expires is not None else None,
     )
-    wiring.keys(settings).change(lambda keys: access.made(keys, key))
+    app_server.keys(settings).change(lambda keys: access.made(keys, key))
     _hand_over(key, secret, as_json=as_json)
 
 
 def show(settings: Settings, *, as_json: bool) -> None:
     """Every key."""
-    keys, now = wiring.keys(settings).all(), time.time()
+    keys, now = app_server.keys(settings).all(), time.time()
     if as_json:
         output.print_json({"keys": [_shown(key, now) for key in keys]})
         return
@@ -68,7 +68,7 @@ def show(settings: Settings, *, as_json: bool) -> None:
 def revoke(settings: Settings, wanted: str, *, as_json: bool) -> None:
     """End a key."""
     now = int(time.time())
-    book = wiring.keys(settings)
+    book = app_server.keys(settings)
     chosen = access.named(book.all(), wanted)
     book.change(lambda keys: access.revoked(keys, chosen.id, now))
     if as_json:
@@ -80,7 +80,7 @@ def revoke(settings: Settings, wanted: str, *, as_json: bool) -> None:
 def rotate(settings: Settings, wanted: str, overlap: str, *, as_json: bool) -> None:
     """Give a key a new secret."""
     now, seconds = int(time.time()), access.read_duration(overlap)
-    book = wiring.keys(settings)
+    book = app_server.keys(settings)
     chosen = access.named(book.all(), wanted)
     secret = access.spelled(chosen.id, secrets.token_bytes(access.SECRET_BYTES))
     book.change(lambda keys: access.rotated(keys, chosen.id, access.hash_of(secret), now, seconds))

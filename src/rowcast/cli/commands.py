@@ -244,8 +244,8 @@ def example(
     seed: Annotated[int, typer.Option(help="Same seed, same table.")] = 0,
 ) -> None:
     """Write an example table."""
-    from rowcast import examples
     from rowcast.cli import output
+    from rowcast.tables import examples
 
     output.say(f"wrote {examples.write_example(name, out, rows=rows, seed=seed)}")
 
@@ -266,10 +266,11 @@ def models_export(
     home: Home = None,
 ) -> None:
     """Write a published model into one file that `models import` takes elsewhere."""
-    from rowcast import settings, wiring
+    from rowcast import settings
     from rowcast.cli import output
+    from rowcast.registry import archive
 
-    output.say(f"wrote {wiring.export_bundle(settings.load(home=home), model, out)} to {out}")
+    output.say(f"wrote {archive.export_bundle(settings.load(home=home), model, out)} to {out}")
 
 
 @models_app.command("import")
@@ -287,11 +288,12 @@ def models_import(
     json: Json = False,
 ) -> None:
     """Take a model that others made, try it in a bounded process, and publish it as champion."""
-    from rowcast import settings, wiring
+    from rowcast import settings
     from rowcast.cli import inspection
+    from rowcast.registry import import_model
 
     found = settings.load(home=home)
-    imported = wiring.import_model(found, model, metadata=metadata, name=name, wire=wire, data=data)
+    imported = import_model.import_model(found, model, metadata=metadata, name=name, wire=wire, data=data)
     inspection.show_import(imported, as_json=json)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import typer
 
 from rowcast.errors import SettingsError
-from rowcast.wiring import template
+from rowcast.wire import load as template
 
 URL: Final = "://"
 Parameter = Any

@@ -16,12 +16,16 @@ import msgspec
 from pydantic import SecretStr
 
 import rowcast
-from rowcast import bundle, settings, wiring
+from rowcast import settings
+from rowcast.app import health_checks as checks
+from rowcast.app import indexer as app_history
+from rowcast.app import models as app_models
+from rowcast.app import server as app_server
 from rowcast.cli import output
 from rowcast.errors import RowcastError
-from rowcast.ports import Reference
+from rowcast.registry import bundle
+from rowcast.registry.ports import Reference
 from rowcast.settings import MEBIBYTE, Settings
-from rowcast.wiring import checks
 
 FINE, ILL = 0, 1
 FILES_BESIDE_CONNECTIONS = 512
@@ -112,7 +116,7 @@ def _checks(found: Settings) -> Iterator[tuple[str, Check, str]]:
         "restore the folder from a copy, or say where it is with ROWCAST_REGISTRY",
     )
     try:
-        names = list(wiring.registry(found).models())
+        names = list(app_models.registry(found).models())
     except (RowcastError, OSError):  # said by the check above
         names = []
     for name in names:
@@ -141,7 +145,7 @@ def _clock(found: Settings) -> str:
         raise Wrong(f"it is {stated} here, which is long ago", "set the clock; `timedatectl set-ntp true` keeps it")
     newest = None
     with contextlib.suppress(RowcastError):  # said by the check of the store
-        newest = wiring.newest_moment(found)
+        newest = app_history.newest_moment(found)
     if newest is not None and newest / 1e6 > now + CLOCK_SLACK:
         ahead = f"history's newest entry is of {output.moment(newest)}, and it is {stated} here"
         raise Wrong(ahead, "set the clock; ids and times of new entries would lie before old ones")
@@ -149,23 +153,23 @@ def _clock(found: Settings) -> str:
 
 
 def _registry(found: Settings) -> str:
-    names = list(wiring.registry(found).models())
+    names = list(app_models.registry(found).models())
     if not names:
         raise Wrong(f"no model in {found.registry_folder}", "train one with `rowcast train`")
     return f"{output.counted(len(names), 'model')} in {found.registry_folder}"
 
 
 def _model(found: Settings, name: str) -> str:
-    registry = wiring.registry(found)
+    registry = app_models.registry(found)
     if "champion" not in registry.aliases(name):
         return "has no champion, so it is not served"
-    model = wiring.live_model(found, name)
+    model = app_models.live_model(found, name)
     bundle.verify(registry.folder(Reference(model.name, model.version)))
     return f"{model.name}@{model.version} loads, its files are unchanged and its golden rows hold"
 
 
 def _default(found: Settings) -> str:
-    served = [reference.name for reference in wiring.served(found)]
+    served = [reference.name for reference in app_models.served(found)]
     default = found.default_model or (served[0] if found.models or len(served) == 1 else None)
     if default is None:
         return "none: POST /predict needs one; name it with default_model" if served else "none, for there is no model"
@@ -176,7 +180,7 @@ def _default(found: Settings) -> str:
 
 
 def _store(found: Settings) -> str:
-    counted = output.counted(wiring.store(found).count(), "entry", "entries")
+    counted = output.counted(app_history.store(found).count(), "entry", "entries")
     reason = checks.store_failure(found)
     if reason:
         raise Wrong(
@@ -189,14 +193,14 @@ def _journal(found: Settings) -> str:
     folder = found.journal_folder
     if not folder.exists():
         return f"{folder} will be made by the first server"
-    spool = wiring.history(found).spool
+    spool = app_history.history(found).spool
     damaged = spool.damaged()
     if damaged:
         raise Wrong(
             f"{output.counted(len(damaged), 'journal')} damaged in {folder}: {', '.join(damaged)}",
             "see what is missing with `rowcast history verify`, then keep these files elsewhere",
         )
-    working = wiring.indexer_is_running(found)
+    working = app_history.indexer_is_running(found)
     if not working and checks.running_servers(found):
         raise Wrong(
             f"a server runs, but nothing moves {folder} into the store", "look into the server's log, restart it"
@@ -207,7 +211,7 @@ def _journal(found: Settings) -> str:
 
 def _disk(found: Settings) -> str:
     free = {}
-    for wanted in (found.journal_folder.absolute(), wiring.store_folder(found)):
+    for wanted in (found.journal_folder.absolute(), app_history.store_folder(found)):
         folder = next(path for path in [wanted, *wanted.parents] if path.exists())
         if not os.access(folder, os.W_OK):
             raise Wrong(f"{folder} cannot be written", "let the user of the server own this folder")
@@ -242,7 +246,7 @@ def _server(found: Settings) -> str:
 
 
 def _keys(found: Settings) -> str:
-    kept = wiring.keys(found).all()
+    kept = app_server.keys(found).all()
     now = time.time()
     states = [key.state(now) for key in kept]
     active = states.count("active")

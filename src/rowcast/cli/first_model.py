@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rowcast import wiring
+from rowcast.app import models as app_models
 from rowcast.cli import output
 from rowcast.errors import ModelNotFound, SettingsError, TrainingError
 
@@ -20,7 +20,7 @@ CONFIGS = frozenset({".yaml", ".yml", ".toml", ".json"})
 
 def ensure(settings: Settings, table: Path, target: str | None) -> None:
     """Train unless everything that is to be served is there; TrainingError says what training complained of."""
-    if wiring.has_models(settings):
+    if app_models.has_models(settings):
         return
     is_config = table.suffix in CONFIGS
     if target is None and not is_config:
@@ -28,12 +28,12 @@ def ensure(settings: Settings, table: Path, target: str | None) -> None:
     command = [sys.executable, "-m", "rowcast.cli", "train", *(["--config"] if is_config else []), str(table)]
     command += ["--target", target] if target is not None else []
     if settings.models:
-        command += ["--name", wiring.name_to_train(settings)]
+        command += ["--name", app_models.name_to_train(settings)]
     output.say(f"there is no such model yet: training on {table}")
     finished = subprocess.run(command, env=settings.for_child(), stdout=sys.stderr, stderr=subprocess.PIPE, check=False)
     if finished.returncode:
         said = finished.stderr.decode(errors="replace").strip().splitlines() or ["nothing was said"]
         raise TrainingError(f"training on {table} failed: {said[-1].removeprefix('error: ')}")
-    if not wiring.has_models(settings):
+    if not app_models.has_models(settings):
         wanted = ", ".join(settings.models)
         raise ModelNotFound(f"a model was trained on {table}, but {wanted} is still missing")

@@ -30,7 +30,7 @@ def history_list(
     """Predictions, newest first."""
     from rowcast import settings
     from rowcast.cli import history
-    from rowcast.serving.history import selection
+    from rowcast.history.service import selection
 
     wanted = selection(
         model=model, version=version, label=label, tenant=tenant, entity=entity, since=since, until=until
@@ -54,7 +54,7 @@ def history_export(
     """Write predictions to a file, newest first."""
     from rowcast import settings
     from rowcast.cli import history
-    from rowcast.serving.history import selection
+    from rowcast.history.service import selection
 
     wanted = selection(
         model=model, version=version, label=label, tenant=tenant, entity=entity, since=since, until=until

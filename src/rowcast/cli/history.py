@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rowcast import wiring
+from rowcast.app import indexer as app_history
+from rowcast.app import models as app_models
 from rowcast.cli import output
-from rowcast.domain.selection import Selection, first_id
 from rowcast.errors import HistoryError, RequestError, TableError
+from rowcast.history.entry_filter import Selection, first_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rowcast.serving.erasure import Erased
-    from rowcast.serving.history import History, Record
+    from rowcast.history.erasure import Erased
+    from rowcast.history.service import History, Record
     from rowcast.settings import Settings
 
 OK, NO = 0, 1
@@ -55,7 +56,7 @@ def list_history(settings: Settings, limit: int, cursor: str | None, wanted: Sel
 
 def _caught_up(settings: Settings) -> History:
     """History that shows what was answered before the command, as long as somebody stores it."""
-    history = wiring.history(settings)
+    history = app_history.history(settings)
     left = history.catch_up(CATCH_UP_SECONDS)
     if left:
         newer = output.counted(left, "newer answer is", "newer answers are")
@@ -65,13 +66,13 @@ def _caught_up(settings: Settings) -> History:
 
 def verify_history(settings: Settings, heads: Path | None, *, as_json: bool) -> int:
     """Check every chain, and that published heads stand in their places."""
-    from rowcast.serving.history import read_heads
+    from rowcast.history.service import read_heads
 
     try:
         published = read_heads(heads.read_text(encoding="utf-8")) if heads is not None else []
     except (OSError, UnicodeDecodeError) as error:
         raise HistoryError(f"the heads in {heads} cannot be read: {error}") from None
-    verdict = wiring.history(settings).verify(published)
+    verdict = app_history.history(settings).verify(published)
     if as_json:
         output.print_json(verdict)
     else:
@@ -88,9 +89,9 @@ def verify_history(settings: Settings, heads: Path | None, *, as_json: bool) -> 
 
 def replay_history(settings: Settings, model: str | None, *, as_json: bool) -> int:
     """Score the past again."""
-    from rowcast.serving.replay import replay
+    from rowcast.history.replay import replay
 
-    found = replay(wiring.history(settings), wiring.model_by_digest(settings), model)
+    found = replay(app_history.history(settings), app_models.model_by_digest(settings), model)
     if as_json:
         output.print_json(found)
     else:
@@ -103,7 +104,7 @@ def replay_history(settings: Settings, model: str | None, *, as_json: bool) -> i
 
 def show_heads(settings: Settings, *, as_json: bool) -> None:
     """The last entry of every chain."""
-    heads = wiring.history(settings).heads()
+    heads = app_history.history(settings).heads()
     if as_json:
         output.print_json({"heads": heads})
     else:
@@ -112,9 +113,9 @@ def show_heads(settings: Settings, *, as_json: bool) -> None:
 
 def show_erasures(settings: Settings, *, as_json: bool) -> None:
     """Who erased what, when."""
-    from rowcast.domain.chain import decode_erasure
+    from rowcast.history.chain import decode_erasure
 
-    found = [decode_erasure(sealed.head) for sealed in wiring.store(settings).erasures()]
+    found = [decode_erasure(sealed.head) for sealed in app_history.store(settings).erasures()]
     if as_json:
         shown: list[dict[str, Any]] = [
             {**msgspec.structs.asdict(one), "wanted": msgspec.Raw(one.wanted)} for one in found
@@ -127,7 +128,7 @@ def show_erasures(settings: Settings, *, as_json: bool) -> None:
 
 def purge(settings: Settings, before: str, model: str | None, *, as_json: bool) -> None:
     """Erase the rows of everything older than a moment; one in the future means now."""
-    from rowcast.serving.history import selection
+    from rowcast.history.service import selection
 
     wanted = selection(until=before, model=model)
     now = first_id(int(time.time() * 1000))
@@ -140,7 +141,7 @@ def erase(settings: Settings, entity: str | None, ids: Sequence[str], *, as_json
         raise RequestError("say which rows: --entity E, or --id ID (once for each)")
     if entity == "":
         raise RequestError("--entity is empty; name the entity whose rows are to be erased")
-    history = wiring.history(settings)
+    history = app_history.history(settings)
     unknown = [found for found in ids if history.get(found.lower()) is None]
     if unknown:
         raise RequestError(f"there is no prediction {unknown[0][:64]!r} in history; nothing was erased")
@@ -154,7 +155,7 @@ def _erase(settings: Settings, wanted: Selection, reason: str, *, as_json: bool)
         time.sleep(LOOK_EVERY_SECONDS)  # the indexer is another process
         return time.monotonic() < until
 
-    _say_erased(wiring.erase_history(settings, wanted, reason, wait), as_json=as_json)
+    _say_erased(app_history.erase_history(settings, wanted, reason, wait), as_json=as_json)
 
 
 def _say_erased(erased: Erased, *, as_json: bool) -> None:
@@ -173,7 +174,7 @@ def _say_erased(erased: Erased, *, as_json: bool) -> None:
 
 def export(settings: Settings, out: Path, wanted: Selection, *, as_json: bool) -> None:
     """Write entries to a file, in constant memory."""
-    from rowcast.serving.export import TEXTS
+    from rowcast.history.export import TEXTS
 
     records = _caught_up(settings).select(wanted)
     counted = _Counted(records)
@@ -221,7 +222,7 @@ def _write_parquet(out: Path, records: _Counted) -> None:
     import polars as pl
 
     from rowcast import tables
-    from rowcast.serving.export import COLUMNS, flat, pieces
+    from rowcast.history.export import COLUMNS, flat, pieces
 
     kinds = {"at": pl.Int64, "version": pl.Int64, "seq": pl.Int64, "probability": pl.Float64, "score": pl.Float64}
     schema = {name: kinds.get(name, pl.String) for name in COLUMNS}

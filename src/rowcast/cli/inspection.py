@@ -6,16 +6,17 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rowcast import bundle, wiring
+from rowcast.app import models as app_models
 from rowcast.cli import output
 from rowcast.errors import RowcastError
-from rowcast.ports import Reference
+from rowcast.registry import bundle, import_model
+from rowcast.registry.ports import Reference
 
 if TYPE_CHECKING:
     from rowcast.settings import Settings
 
 
-def show_import(found: wiring.Imported, *, as_json: bool) -> None:
+def show_import(found: import_model.Imported, *, as_json: bool) -> None:
     """What became of a foreign model."""
     if as_json:
         output.print_json(found)
@@ -32,7 +33,7 @@ def show_import(found: wiring.Imported, *, as_json: bool) -> None:
 
 def list_models(settings: Settings, *, as_json: bool) -> None:
     """Every published version."""
-    registry = wiring.registry(settings)
+    registry = app_models.registry(settings)
     found: list[dict[str, Any]] = []
     for name, versions in registry.models().items():
         names = registry.aliases(name)
@@ -70,7 +71,7 @@ def list_models(settings: Settings, *, as_json: bool) -> None:
 
 def show_report(settings: Settings, model: str, out: Path | None, *, as_json: bool) -> None:
     """The report in a bundle, or a copy of it."""
-    reference, path = wiring.report(settings, model)
+    reference, path = app_models.report(settings, model)
     if out is not None:
         try:
             shutil.copyfile(path, out)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rowcast import wiring
-from rowcast.batch import Job, Progress, Summary
+from rowcast.app import models as app_models
 from rowcast.cli import output
 from rowcast.errors import SettingsError
+from rowcast.jobs.table_scoring import Job, Progress, Summary
 from rowcast.settings import Settings
 
 
@@ -33,7 +33,7 @@ def run(
         raise SettingsError("--strict ends at the first row that does not fit; --rejects goes on: give one of them")
     with _progress() as show:
         job = Job(table, out, rejects, columns, jobs or _cores(), show)
-        summary = wiring.score_table(settings, model, job)
+        summary = app_models.score_table(settings, model, job)
     if as_json:
         output.print_json(summary)
     else:

@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rowcast import wiring
+from rowcast.app import indexer as app_history
+from rowcast.app import logs as app_logs
+from rowcast.app import server as app_server
 from rowcast.cli import first_model, output
 from rowcast.errors import RowcastError, SettingsError
+from rowcast.registry import import_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rowcast.serving.deployment import Deployment
+    from rowcast.serving.live_models import Deployment
     from rowcast.settings import Settings
 
 BACKLOG = 2048
@@ -29,7 +32,7 @@ BACKLOG = 2048
 def run(settings: Settings, *, train_if_missing: Path | None, target: str | None, as_json: bool) -> int:
     """Serve until told to stop; every mistake is said before the first request could arrive."""
     _refuse_open_doors(settings)
-    wiring.configure_logging(settings)
+    app_logs.configure_logging(settings)
     with closing(_bind(settings)) as listener:
         if settings.workers > 1 or train_if_missing is not None:
             _take_up(settings)
@@ -44,25 +47,27 @@ def run(settings: Settings, *, train_if_missing: Path | None, target: str | None
 
 
 def _take_up(settings: Settings) -> None:
-    for drop in wiring.take_up(settings):
+    for drop in import_model.take_up(settings):
         if drop.error:
             output.say(f"{drop.file} is not served: {drop.error}")
 
 
 def _supervise(settings: Settings, listener: socket.socket, *, as_json: bool) -> int:
-    from rowcast.supervisor import Indexer, Supervisor
+    from rowcast.runtime.supervisor import Indexer, Supervisor
 
-    board = wiring.board(settings)
+    board = app_server.board(settings)
 
     def work(number: int, parent: int, first: bool) -> int:
         try:
-            place = wiring.Place(board, number)
+            place = app_server.Place(board, number)
             return _serve(settings, listener, place, parent, announce=first, as_json=as_json)
         except RowcastError as error:
             output.say(f"error: {' '.join(error.message.split())}")
             return 2
 
-    indexer = Indexer(wiring.indexer_command(), settings.for_child(), lambda: wiring.indexer_is_running(settings))
+    indexer = Indexer(
+        app_history.indexer_command(), settings.for_child(), lambda: app_history.indexer_is_running(settings)
+    )
     try:
         return Supervisor(board, work, listener.close, indexer, settings.drain_seconds).run()
     finally:
@@ -72,7 +77,7 @@ def _supervise(settings: Settings, listener: socket.socket, *, as_json: bool) ->
 def _serve(
     settings: Settings,
     listener: socket.socket,
-    place: wiring.Place | None = None,
+    place: app_server.Place | None = None,
     parent: int | None = None,
     *,
     announce: bool = True,
@@ -80,10 +85,10 @@ def _serve(
 ) -> int:
     import uvicorn
 
-    from rowcast.web.draining import DrainingServer
+    from rowcast.runtime.drain import DrainingServer
 
-    server = wiring.server(settings, place)
-    protocol = wiring.protocol(settings)
+    server = app_server.server(settings, place)
+    protocol = app_server.protocol(settings)
 
     def begin_drain() -> None:
         protocol.door.closing = True
@@ -118,7 +123,7 @@ def _serve(
 def index(settings: Settings) -> None:
     """Be the indexer while standard input stays open."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    wiring.configure_logging(settings)
+    app_logs.configure_logging(settings)
     import structlog
 
     log = structlog.get_logger("rowcast.indexer")
@@ -127,7 +132,7 @@ def index(settings: Settings) -> None:
         readable, _, _ = select.select([sys.stdin], [], [], seconds)
         return bool(readable)
 
-    wiring.index_history(settings, told_to_end, lambda reason: log.error("history is behind", reason=reason))
+    app_history.index_history(settings, told_to_end, lambda reason: log.error("history is behind", reason=reason))
 
 
 def _raise_file_limit(connections: int) -> None:
@@ -140,7 +145,7 @@ def _raise_file_limit(connections: int) -> None:
 
 
 def _refuse_open_doors(settings: Settings) -> None:
-    if not settings.listens_locally and not settings.insecure and not wiring.has_key(settings):
+    if not settings.listens_locally and not settings.insecure and not app_server.has_key(settings):
         raise SettingsError(
             f"setting 'host' is {settings.host!r}, open to other machines, and there is no API key: make one with "
             "`rowcast keys create NAME`, listen on 127.0.0.1, or say --insecure"

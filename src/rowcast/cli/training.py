@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rowcast import wiring
+from rowcast.app import models as app_models
 from rowcast.cli import output
 
 if TYPE_CHECKING:
     from rowcast.settings import Settings
     from rowcast.tables import Finding
-    from rowcast.training.story import Event, Result
+    from rowcast.training.options import Event, Result
 
 
 def run(settings: Settings, table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
     """Train and print the result."""
     with _progress() as show:
-        result = wiring.train(settings, table, progress=show, **options)
+        result = app_models.train(settings, table, progress=show, **options)
     if as_json:
         output.print_json(_document(result))
     else:
@@ -37,7 +37,7 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
     """Print what the data check says of each column and of the table as a whole."""
-    found = wiring.check_table(table, **options)
+    found = app_models.check_table(table, **options)
     if as_json:
         output.print_json(found)
         return

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import msgspec
 
-from rowcast.domain.encode import EncodedRow, decode_json
-from rowcast.domain.prediction import Outcome
 from rowcast.errors import BodyError, InvalidRows, ValueProblem
-from rowcast.serving.deployment import LiveModel
+from rowcast.schema.encoding import EncodedRow, decode_json
+from rowcast.schema.prediction import Outcome
+from rowcast.serving.live_models import LiveModel
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from rowcast.domain.prediction import Outcome
 from rowcast.errors import NoAnswer, TooLate
-from rowcast.serving.deployment import LiveModel
+from rowcast.schema.prediction import Outcome
+from rowcast.serving.live_models import LiveModel
 from rowcast.serving.rows import Row
 
 TIME_IS_UP = "the time that the request had is up; it was not scored"

@@ -15,18 +15,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rowcast.domain.encode import Feature, Plan, TensorSpec
-from rowcast.domain.schema import Column, Schema, shortened
-from rowcast.domain.values import (
-    BLANKS,
-    DATE_PARTS,
-    FLOAT32_LIMIT,
-    MISSING_WORDS,
-    PLAIN_NUMBER,
-    BadValue,
-    date_parts,
-)
 from rowcast.errors import InvalidRows, TableError, ValueProblem
+from rowcast.schema.encoding import Feature, Plan, TensorSpec
+from rowcast.schema.schema import Column, Schema, shortened
+from rowcast.schema.values import BLANKS, DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, PLAIN_NUMBER, BadValue, date_parts
 from rowcast.tables.table import Table, closest
 
 REPORTED: Final = 20

@@ -14,8 +14,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rowcast.domain.schema import Column, Schema
-from rowcast.domain.values import (
+from rowcast.errors import TableError
+from rowcast.schema.schema import Column, Schema
+from rowcast.schema.values import (
     BLANKS,
     FALSE_WORDS,
     FLOAT32_LIMIT,
@@ -29,8 +30,7 @@ from rowcast.domain.values import (
     microseconds,
     number_from_text,
 )
-from rowcast.errors import TableError
-from rowcast.tables import notice
+from rowcast.tables import column_checks as notice
 from rowcast.tables.table import Finding, Table, flag
 
 EXACT_FLOAT32: Final = 1 << 24

@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import polars as pl
 
-from rowcast.domain.values import BLANKS, canonical_text
 from rowcast.errors import TableError
-from rowcast.tables.notice import second_header
+from rowcast.schema.values import BLANKS, canonical_text
+from rowcast.tables.column_checks import second_header
 from rowcast.tables.table import Finding, Table
 
 DELIMITERS: Final = ",;\t|"

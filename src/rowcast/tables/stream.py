@@ -15,7 +15,7 @@ import msgspec
 import polars as pl
 
 from rowcast.errors import TableError
-from rowcast.tables.notice import second_header
+from rowcast.tables.column_checks import second_header
 from rowcast.tables.read import (
     SNIFFED_BYTES,
     Form,

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import msgspec
 import polars as pl
 
-from rowcast.domain.values import BLANKS
 from rowcast.errors import TableError
+from rowcast.schema.values import BLANKS
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -16,8 +16,8 @@ import polars as pl
 from numpy.typing import NDArray
 from polars.io.plugins import register_io_source
 
-from rowcast.domain.prediction import Decision
 from rowcast.errors import TableError
+from rowcast.schema.prediction import Decision
 
 
 def with_predictions(frame: pl.DataFrame, decision: Decision, output: NDArray[Any]) -> pl.DataFrame:

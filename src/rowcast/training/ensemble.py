@@ -13,13 +13,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rowcast.domain.prediction import Task
-from rowcast.training import calibrate, metrics
-from rowcast.training.calibrate import Calibration
-from rowcast.training.candidate import Setting
+from rowcast.schema.prediction import Task
+from rowcast.training import calibration as calibrate
+from rowcast.training import metrics
+from rowcast.training.calibration import Calibration
+from rowcast.training.models.candidate import Setting
 from rowcast.training.pipeline import Ensemble, Pipeline, Trained
 from rowcast.training.problem import Problem
-from rowcast.training.tune import Attempt, Outcome, train_best
+from rowcast.training.search import Attempt, Outcome, train_best
 
 PICKS: Final = 8
 MOST: Final = 4

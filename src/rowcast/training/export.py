@@ -6,9 +6,9 @@ from typing import Final
 
 import numpy as np
 
-from rowcast.bundle import Output
-from rowcast.domain.encode import NUMBERS, TEXTS, Plan
-from rowcast.training.graphs import FLOAT, STRING, GraphBuilder, tensor
+from rowcast.registry.bundle import Output
+from rowcast.schema.encoding import NUMBERS, TEXTS, Plan
+from rowcast.training.onnx_graph import FLOAT, STRING, GraphBuilder, tensor
 from rowcast.training.pipeline import Ensemble, Pipeline, Trained
 
 PROBABILITIES: Final = Output("rowcast_probabilities", "probabilities")

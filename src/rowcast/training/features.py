@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.linear_model import Ridge
 
-from rowcast.training.graphs import FLOAT, ML, GraphBuilder
+from rowcast.training.onnx_graph import FLOAT, ML, GraphBuilder
 
 Style = Literal["linear", "trees"]
 MOST_LEVELS: Final = 64

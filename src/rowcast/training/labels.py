@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rowcast.domain.prediction import Label, Task, label_text
-from rowcast.domain.values import BLANKS, MISSING_WORDS, canonical_text, number_from_text
 from rowcast.errors import TableError
+from rowcast.schema.prediction import Label, Task, label_text
+from rowcast.schema.values import BLANKS, MISSING_WORDS, canonical_text, number_from_text
 from rowcast.tables import Finding, Table, closest, flag
-from rowcast.training.story import Options
+from rowcast.training.options import Options
 
 MOST_INTEGER_CLASSES: Final = 20
 MOST_CLASSES: Final = 256

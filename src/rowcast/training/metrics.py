@@ -11,9 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rowcast.bundle import Measure
-from rowcast.domain.prediction import Decision, Task
 from rowcast.errors import TrainingError
+from rowcast.registry.bundle import Measure
+from rowcast.schema.prediction import Decision, Task
 
 RESAMPLES: Final = 200
 MOST_ROWS: Final = 5000

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rowcast.domain.prediction import Task
-from rowcast.training.calibrate import Calibration
-from rowcast.training.candidate import Fitted
+from rowcast.schema.prediction import Task
+from rowcast.training.calibration import Calibration
 from rowcast.training.features import Features, Numbers, Texts
+from rowcast.training.models.candidate import Fitted
 
 
 @dataclass(frozen=True)

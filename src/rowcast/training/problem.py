@@ -10,15 +10,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rowcast import tables
-from rowcast.domain.encode import NUMBERS, TEXTS, Plan, own_plan
-from rowcast.domain.prediction import Label, Task
-from rowcast.domain.schema import Column, Schema
-from rowcast.domain.values import BLANKS, BadValue
 from rowcast.errors import TableError
+from rowcast.schema.encoding import NUMBERS, TEXTS, Plan, own_plan
+from rowcast.schema.prediction import Label, Task
+from rowcast.schema.schema import Column, Schema
+from rowcast.schema.values import BLANKS, BadValue
 from rowcast.tables import Finding, Table
-from rowcast.training import check, labels, roles, split
+from rowcast.training import labels, split
+from rowcast.training.data_check import check
+from rowcast.training.data_check import special_columns as roles
+from rowcast.training.options import ColumnCheck, Options, TableCheck
 from rowcast.training.split import Tie
-from rowcast.training.story import ColumnCheck, Options, TableCheck
 
 FEWEST_ROWS: Final = 20
 

@@ -13,22 +13,36 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rowcast import bundle
-from rowcast.bundle import Fingerprint, Manifest, Measure, Output, Parity
-from rowcast.domain.encode import RowEncoder
-from rowcast.domain.prediction import Decision
-from rowcast.domain.wire import compile_wire
 from rowcast.errors import TrainingError
-from rowcast.ports import Graph, OpenGraph, Reference, RegistryWriter
+from rowcast.registry import bundle
+from rowcast.registry.bundle import Fingerprint, Manifest, Measure, Output, Parity
+from rowcast.registry.ports import Graph, OpenGraph, Reference, RegistryWriter
+from rowcast.schema.encoding import RowEncoder
+from rowcast.schema.prediction import Decision
 from rowcast.tables import Table
-from rowcast.training import calibrate, candidates, certify, ensemble, metrics, papers, report
+from rowcast.training import (
+    bundle_files as papers,
+)
+from rowcast.training import (
+    calibration as calibrate,
+)
+from rowcast.training import (
+    certificate as certify,
+)
+from rowcast.training import (
+    ensemble,
+    metrics,
+)
 from rowcast.training.ensemble import Choice
-from rowcast.training.evidence import Bench
 from rowcast.training.export import export
+from rowcast.training.models import candidates
+from rowcast.training.options import CandidateScore, Event, Options, Progress, Result
 from rowcast.training.pipeline import Trained
 from rowcast.training.problem import Problem, Rows, pose
-from rowcast.training.story import CandidateScore, Event, Options, Progress, Result
-from rowcast.training.tune import Outcome, search
+from rowcast.training.report import page as report
+from rowcast.training.report.evaluation import Bench
+from rowcast.training.search import Outcome, search
+from rowcast.wire.template import compile_wire
 
 VERSIONED: Final = ("rowcast", "numpy", "polars", "scikit-learn", "lightgbm", "optuna", "onnx", "onnxruntime", "torch")
 

@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rowcast.domain.prediction import Label, Task
 from rowcast.errors import TableError
+from rowcast.schema.prediction import Label, Task
 from rowcast.training.features import INNER_FOLDS, Inner
 
 FIRST_WINDOW: Final = 0.5

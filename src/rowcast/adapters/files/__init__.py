@@ -1,0 +1,1 @@
+"""Plain files: journals, registry folder, keys, locks, worker state."""

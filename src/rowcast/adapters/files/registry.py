@@ -1,0 +1,247 @@
+"""A registry in a folder: `NAME/VERSION/` bundles, `NAME/aliases.json`, and `generation`, which moves with every alias.
+
+Atomic by rename alone, so that it works on any local or NFS folder and survives the death of a writer at any point.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from rowcast.errors import ModelNotFound, RegistryError
+from rowcast.registry.ports import Reference
+
+FORMAT = 1
+NAME_RULE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+RESERVED = frozenset({"info", "reload"})
+STAGED = ".new-"
+ALIAS_RULE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+
+
+class Aliases(msgspec.Struct):
+    """`aliases.json`."""
+
+    format: int
+    aliases: dict[str, int]
+
+
+def check_name(name: str) -> str:
+    """The name, or RegistryError when it cannot name a model."""
+    if not NAME_RULE.fullmatch(name):
+        raise RegistryError(
+            f"{name!r} cannot name a model: use at most 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first"
+        )
+    if name in RESERVED:
+        raise RegistryError(f"{name!r} is reserved; choose another model name")
+    return name
+
+
+def name_from(text: str) -> str:
+    """A model name made of a table's name: `Loan data 2026` becomes `loan-data-2026`."""
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64] or "model"
+
+
+class FolderRegistry:
+    """The registry below one folder; it is made when something is published."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def models(self) -> Mapping[str, Sequence[int]]:
+        """Every name with its versions, ascending."""
+        if not self.root.is_dir():
+            return {}
+        found = {}
+        for folder in sorted(self.root.iterdir()):
+            if NAME_RULE.fullmatch(folder.name) and folder.is_dir():
+                versions = sorted(int(child.name) for child in folder.iterdir() if child.name.isdecimal())
+                if versions:
+                    found[folder.name] = versions
+        return found
+
+    def aliases(self, name: str) -> Mapping[str, int]:
+        """Alias to version; ModelNotFound for an unknown name."""
+        if not (self.root / check_name(name)).is_dir():
+            raise self._unknown(name)
+        return self._aliases(name)
+
+    def folder(self, reference: Reference) -> Path:
+        """Where the bundle lies; ModelNotFound names the versions that exist."""
+        folder = self.root / check_name(reference.name) / str(reference.version)
+        if not folder.is_dir():
+            versions = self.models().get(reference.name)
+            if not versions:
+                raise self._unknown(reference.name)
+            raise ModelNotFound(
+                f"{reference.name} has no version {reference.version}; it has {', '.join(map(str, versions))}"
+            )
+        return folder
+
+    def ready(self, name: str) -> None:
+        """RegistryError when nothing could be published under this name; asked before long work."""
+        with self._staging(self.root / check_name(name)):
+            pass
+
+    def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:
+        """Fill a hidden folder, then rename it to the next free version; whoever loses a race takes the one after."""
+        home = self.root / check_name(name)
+        try:
+            with self._staging(home) as staging:
+                fill(staging)
+                staging.chmod(0o755)
+                for path in staging.iterdir():
+                    _sync(path)
+                _sync(staging)
+                reference = Reference(name, self._claim(home, staging))
+            _sync(home)
+        except OSError as error:
+            message = f"the bundle of {name} cannot be written to {home}: {error.strerror}; nothing was published"
+            raise RegistryError(message) from None
+        if alias is not None:
+            self._point_or_withdraw(reference, alias)
+        return reference
+
+    def _point_or_withdraw(self, reference: Reference, alias: str) -> None:
+        try:
+            self.point(reference, alias)
+        except RegistryError:
+            shutil.rmtree(self.root / reference.name / str(reference.version), ignore_errors=True)
+            raise
+
+    @contextmanager
+    def _staging(self, home: Path) -> Iterator[Path]:
+        """A hidden folder, gone afterwards. Its lock tells the next publisher whether its owner still lives."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with _locked(self.root / ".lock"):
+                home.mkdir(exist_ok=True)
+                _clear(home)
+                handle, lock = tempfile.mkstemp(prefix=STAGED, suffix=".lock", dir=home)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                staging = Path(lock).with_suffix("")
+                staging.mkdir()
+        except OSError as error:
+            raise RegistryError(f"the registry {self.root} cannot be written: {error.strerror}") from None
+        try:
+            yield staging
+        finally:
+            with _locked(self.root / ".lock"):
+                shutil.rmtree(staging, ignore_errors=True)
+                Path(lock).unlink(missing_ok=True)
+                os.close(handle)
+                with suppress(OSError):
+                    home.rmdir()  # where nothing was ever published nothing stays
+
+    def point(self, reference: Reference, alias: str) -> None:
+        """Let `alias` name this version; readers see the old or the new table, never a half."""
+        if not ALIAS_RULE.fullmatch(alias):
+            raise RegistryError(f"{alias!r} cannot be an alias: use a-z, 0-9, '_' and '-', a letter first")
+        self.folder(reference)
+        home = self.root / reference.name
+        try:
+            with _locked(home / ".lock"):
+                _remove(home.glob(".aliases.json-*"))  # a dead writer's: a living one holds the lock
+                aliases = {**self._aliases(reference.name), alias: reference.version}
+                _replace(home / "aliases.json", msgspec.json.encode(Aliases(FORMAT, dict(sorted(aliases.items())))))
+            with _locked(self.root / ".lock"):
+                _remove(self.root.glob(".generation-*"))
+                _replace(self.root / "generation", str(self.generation() + 1).encode())
+        except OSError as error:
+            raise RegistryError(f"the registry {self.root} cannot be written: {error.strerror}") from None
+
+    def generation(self) -> int:
+        """A number that grows with every change of an alias."""
+        path = self.root / "generation"
+        try:
+            return int(path.read_bytes())
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError) as error:
+            raise RegistryError(f"{path} cannot be read: {error}") from None
+
+    def _claim(self, home: Path, staging: Path) -> int:
+        version = 1 + max((int(child.name) for child in home.iterdir() if child.name.isdecimal()), default=0)
+        while True:
+            try:
+                staging.rename(home / str(version))  # fails on a folder that is not empty, and a version never is
+            except OSError:
+                if not (home / str(version)).is_dir():
+                    raise
+                version += 1
+            else:
+                return version
+
+    def _aliases(self, name: str) -> dict[str, int]:
+        path = self.root / name / "aliases.json"
+        try:
+            table = msgspec.json.decode(path.read_bytes(), type=Aliases)
+        except FileNotFoundError:
+            return {}
+        except msgspec.MsgspecError as error:
+            raise RegistryError(f"{path} is damaged: {error}") from None
+        if table.format != FORMAT:
+            raise RegistryError(f"{path} has registry format {table.format}; this version of Rowcast reads {FORMAT}")
+        return table.aliases
+
+    def _unknown(self, name: str) -> ModelNotFound:
+        names = ", ".join(self.models()) or "none yet; train one with `rowcast train`"
+        return ModelNotFound(f"there is no model {name!r} in {self.root}; models: {names}")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _clear(home: Path) -> None:
+    """Remove what publishers left that died; the living hold a lock beside their folder."""
+    for lock in home.glob(f"{STAGED}*.lock"):
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink()
+    owned = {lock.with_suffix("") for lock in home.glob(f"{STAGED}*.lock")}
+    for folder in home.glob(f"{STAGED}*"):
+        if folder not in owned and folder.suffix != ".lock":
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """The file with a new content, whole or not at all; nothing else stays when the disk is full."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,1 +1,0 @@
-"""The core that decides: plain values in, plain values out. No clock, no randomness, no IO."""

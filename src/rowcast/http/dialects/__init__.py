@@ -1,0 +1,1 @@
+"""Protocols: native, wire templates, Open Inference Protocol V2, KServe V1 and MLflow scoring."""

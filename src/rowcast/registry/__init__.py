@@ -1,0 +1,1 @@
+"""Published bundles, their names and aliases, archives, and imports of foreign models."""

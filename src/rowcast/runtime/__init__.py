@@ -1,0 +1,1 @@
+"""Process life: the supervisor, server processes, their lifecycle and drain, and the HTTP protocol class."""

@@ -1,0 +1,144 @@
+"""Gradient boosted trees with LightGBM, deterministic, written as one TreeEnsembleRegressor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import lightgbm
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+
+from rowcast.errors import TrainingError
+from rowcast.schema.prediction import Task
+from rowcast.training.features import Numbers, Style
+from rowcast.training.models.candidate import Fitted, Labelled, Params, Raw, Setting
+from rowcast.training.onnx_graph import GraphBuilder, Trees
+
+LIGHTGBM_ZERO: Final = float(np.float32(1e-35))
+
+
+@dataclass(frozen=True)
+class Boosted:
+    """A fitted LightGBM booster."""
+
+    params: Params
+    booster: lightgbm.Booster
+    width: int
+
+    def raw(self, matrix: Numbers) -> Raw:
+        scores = self.booster.predict(matrix, raw_score=True, num_threads=1)
+        return np.asarray(scores, np.float64).reshape(len(matrix), self.width)
+
+    def trees(self) -> Trees:
+        """The trees as a flat table."""
+        trees = Trees(self.width)
+        for index, tree in enumerate(self.booster.dump_model()["tree_info"]):
+            _flatten(trees, index, index % self.width, tree["tree_structure"])
+        return trees
+
+    def emit(self, graph: GraphBuilder, matrix: str) -> str:
+        return self.trees().emit(graph, matrix)
+
+    def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
+        return self.trees().thresholds()
+
+
+def _flatten(trees: Trees, tree: int, target: int, root: Mapping[str, Any]) -> None:
+    waiting, count = [(0, root)], 1
+    while waiting:
+        node, content = waiting.pop()
+        if "split_feature" not in content:
+            trees.leaf(tree, node, {target: content["leaf_value"]})
+            continue
+        if content["decision_type"] != "<=":
+            raise TrainingError(f"LightGBM made a {content['decision_type']!r} split, which is not exported")
+        true, false = count, count + 1
+        count += 2
+        trees.split(tree, node, content["split_feature"], _beside_zero(content["threshold"]), true, false)
+        waiting += [(true, content["left_child"]), (false, content["right_child"])]
+
+
+def _beside_zero(threshold: float) -> float:
+    """The threshold for LightGBM's reading of numbers, to which everything within 1e-35 of zero is zero."""
+    if 0 <= threshold < LIGHTGBM_ZERO:
+        return LIGHTGBM_ZERO
+    if -LIGHTGBM_ZERO <= threshold < 0:
+        return float(np.nextafter(np.float32(-LIGHTGBM_ZERO), np.float32(-np.inf)))
+    return threshold
+
+
+class Boosting:
+    """Gradient boosted trees (LightGBM), deterministic, stopped early on the validation part."""
+
+    name = "boosting"
+    style: Style = "trees"
+    tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
+    threadsafe = True
+    MOST_ROUNDS: Final = 600
+    PATIENCE: Final = 25
+
+    def starts(self, setting: Setting) -> Sequence[Params]:
+        # On nine public tables of classes below 10,000 rows eight leaves won five times against 31 and lost four times
+        # by less, and they are scored in half the time; for values 31 won clearly.
+        shallow = setting.task != "regression" and setting.rows < 10_000
+        first = {
+            "learning_rate": 0.06,
+            "num_leaves": 8 if shallow else 31,
+            "min_data_in_leaf": 10 if setting.rows < 500 else 20,
+            "feature_fraction": 0.8,
+            "bagging_fraction": 0.8,
+            "lambda_l2": 1.0,
+        }
+        fewer_columns = {"num_leaves": 31 if shallow else 64, "learning_rate": 0.04, "feature_fraction": 0.5}
+        return first, first | fewer_columns
+
+    def suggest(self, trial: optuna.Trial, _setting: Setting) -> Params:
+        return {
+            "learning_rate": trial.suggest_float("boosting.learning_rate", 0.02, 0.2, log=True),
+            "num_leaves": trial.suggest_int("boosting.num_leaves", 4, 64, log=True),
+            "min_data_in_leaf": trial.suggest_int("boosting.min_data_in_leaf", 5, 100, log=True),
+            "feature_fraction": trial.suggest_float("boosting.feature_fraction", 0.4, 1.0),
+            "bagging_fraction": trial.suggest_float("boosting.bagging_fraction", 0.5, 1.0),
+            "lambda_l2": trial.suggest_float("boosting.lambda_l2", 1e-3, 30.0, log=True),
+        }
+
+    def fit(self, rows: Labelled, params: Params, setting: Setting, validation: Labelled | None = None) -> Fitted:
+        rounds = params.get("rounds", self.MOST_ROUNDS)
+        settings = _lightgbm_settings(setting) | {key: value for key, value in params.items() if key != "rounds"}
+        data = lightgbm.Dataset(rows.matrix, rows.target, weight=rows.weight, params=settings, free_raw_data=False)
+        stops: list[Any] = [_stop_in_time(setting.out_of_time)]
+        held: list[lightgbm.Dataset] = []
+        if validation is not None:
+            held = [data.create_valid(validation.matrix, validation.target, weight=validation.weight)]
+            stops.append(lightgbm.early_stopping(self.PATIENCE, verbose=False))
+        booster = lightgbm.train(settings, data, rounds, valid_sets=held, callbacks=stops)
+        best = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
+        return Boosted({**params, "rounds": max(best, 1)}, booster, setting.width)
+
+
+def _lightgbm_settings(setting: Setting) -> Params:
+    objective = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}[setting.task]
+    classes = {"num_class": setting.width} if setting.task == "multiclass" else {}
+    return {
+        "objective": objective,
+        **classes,
+        "bagging_freq": 1,
+        "deterministic": True,
+        "force_row_wise": True,
+        "use_missing": False,
+        "num_threads": setting.threads,
+        "seed": setting.seed,
+        "verbosity": -1,
+    }
+
+
+def _stop_in_time(out_of_time: Callable[[], bool]) -> Callable[[Any], None]:
+    def stop(environment: Any) -> None:
+        if out_of_time() and environment.evaluation_result_list:
+            raise lightgbm.callback.EarlyStopException(environment.iteration, environment.evaluation_result_list)
+
+    stop.order = 40  # type: ignore[attr-defined]  # after the early stopping callback, which reads the same list
+    return stop

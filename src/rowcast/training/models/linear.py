@@ -1,0 +1,146 @@
+"""Linear models: logistic regression, and least squares held small (ridge) or sparse as well (elastic net)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
+
+from rowcast.schema.prediction import Task
+from rowcast.training.features import Numbers, Style
+from rowcast.training.models.candidate import Fitted, Labelled, Params, Raw, Setting
+from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A fitted linear model: raw = matrix · weights + bias, in float64 in the graph too."""
+
+    params: Params
+    weights: Raw
+    bias: Raw
+
+    def raw(self, matrix: Numbers) -> Raw:
+        return np.asarray(matrix.astype(np.float64) @ self.weights + self.bias)
+
+    def emit(self, graph: GraphBuilder, matrix: str) -> str:
+        wide = graph.node("Cast", matrix, to=DOUBLE)  # large terms cancel: float32 sums were 3e-5 off at the clip
+        product = graph.node("MatMul", wide, graph.constant(self.weights))
+        return graph.node("Cast", graph.node("Add", product, graph.constant(self.bias)), to=FLOAT)
+
+    def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
+        return {}
+
+
+class Logistic:
+    """Logistic regression on scaled columns."""
+
+    name = "logistic"
+    style: Style = "linear"
+    tasks: frozenset[Task] = frozenset({"binary", "multiclass"})
+    threadsafe = False  # Python's warning filters are not
+
+    def starts(self, _setting: Setting) -> Sequence[Params]:
+        return {"strength": 1.0}, {"strength": 0.03}
+
+    def suggest(self, trial: optuna.Trial, _setting: Setting) -> Params:
+        return {"strength": trial.suggest_float(f"{self.name}.strength", 1e-3, 1e3, log=True)}
+
+    def fit(self, rows: Labelled, params: Params, setting: Setting, _validation: Labelled | None = None) -> Fitted:
+        return _logistic(rows, params, setting)
+
+
+class LeastSquares(Logistic):
+    """Ridge regression on scaled columns; classes are learnt as -1 and 1, and scored as log-odds would be."""
+
+    name = "ridge"
+    tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
+
+    def fit(self, rows: Labelled, params: Params, setting: Setting, _validation: Labelled | None = None) -> Fitted:
+        if setting.task == "regression":
+            return _ridge(rows, rows.target[:, None], params)
+        if setting.task == "binary":
+            signs = np.where(rows.target == 1, 1.0, -1.0)[:, None]
+        else:
+            signs = 2 * np.eye(setting.width)[rows.target] - 1
+        model = _ridge(rows, signs, params)
+        left = float(np.average(((model.raw(rows.matrix) - signs) ** 2).mean(axis=1), weights=rows.weight))
+        odds = 2 / max(left, 0.05)  # of two normal clouds with this spread around -1 and 1
+        return Linear(params, model.weights * odds, model.bias * odds)
+
+
+class Sparse:
+    """Elastic net on scaled columns: useless columns get no weight at all."""
+
+    name = "elasticnet"
+    style: Style = "linear"
+    tasks: frozenset[Task] = frozenset({"regression"})
+    threadsafe = False
+
+    def starts(self, _setting: Setting) -> Sequence[Params]:
+        return ({"alpha": 0.01, "l1_ratio": 0.5},)
+
+    def suggest(self, trial: optuna.Trial, _setting: Setting) -> Params:
+        return {
+            "alpha": trial.suggest_float("elasticnet.alpha", 1e-4, 1.0, log=True),
+            "l1_ratio": trial.suggest_float("elasticnet.l1_ratio", 0.05, 1.0),
+        }
+
+    def fit(self, rows: Labelled, params: Params, setting: Setting, _validation: Labelled | None = None) -> Fitted:
+        centre = float(np.average(rows.target, weights=rows.weight))
+        spread = float(rows.target.std()) or 1.0  # alpha means the same everywhere
+        model = ElasticNet(**params, max_iter=2000, tol=1e-3, random_state=setting.seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # still a model, and validation judges it
+            model.fit(rows.matrix.astype(np.float64), (rows.target - centre) / spread, rows.weight)
+        weights = np.asarray(model.coef_, np.float64).reshape(-1, 1) * spread
+        return Linear(params, weights, np.array([model.intercept_ * spread + centre]))
+
+
+def _logistic(rows: Labelled, params: Params, setting: Setting) -> Linear:
+    if len(np.unique(rows.target)) == 1:
+        return _constant(rows, params, setting)
+    small = rows.matrix.shape[1] * setting.width <= 400  # newton solves a dense system of that size at each step
+    model = LogisticRegression(C=params["strength"], solver="newton-cholesky" if small else "lbfgs", max_iter=300)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # still a model, and validation judges it
+        warnings.filterwarnings("ignore", module="scipy")
+        model.fit(rows.matrix.astype(np.float64), rows.target, rows.weight)
+    weights, bias = np.asarray(model.coef_.T, np.float64), np.asarray(model.intercept_, np.float64)
+    if setting.width == 1:
+        return Linear(params, weights, bias)
+    return _every_class(Linear(params, weights, bias), model.classes_, setting.width)
+
+
+def _constant(rows: Labelled, params: Params, setting: Setting) -> Linear:
+    """Always the only class of a fold, as far as its rows allow to be certain."""
+    certain, label = np.log(len(rows.target) + 1.0), int(rows.target[0])
+    bias = np.zeros(setting.width)
+    if setting.width == 1:
+        bias[0] = certain if label else -certain
+    else:
+        bias[label] = certain
+    return Linear(params, np.zeros((rows.matrix.shape[1], setting.width)), bias)
+
+
+def _every_class(model: Linear, present: NDArray[np.intp], width: int) -> Linear:
+    """One column of scores a class, also for the classes that a fold lacks."""
+    weights, bias = model.weights, model.bias
+    if len(present) == 2:  # scikit-learn gives one column of log-odds for two
+        weights, bias = np.hstack([-weights / 2, weights / 2]), np.concatenate([-bias / 2, bias / 2])
+    full, base = np.zeros((len(weights), width)), np.full(width, bias.min() - 10.0)
+    full[:, present], base[present] = weights, bias
+    return Linear(model.params, full, base)
+
+
+def _ridge(rows: Labelled, target: Raw, params: Params) -> Linear:
+    """Least squares for every column of the target."""
+    model = Ridge(alpha=1.0 / params["strength"]).fit(rows.matrix.astype(np.float64), target, rows.weight)
+    weights = np.asarray(model.coef_, np.float64).reshape(target.shape[1], -1).T
+    return Linear(params, np.ascontiguousarray(weights), np.atleast_1d(np.asarray(model.intercept_, np.float64)))

@@ -1,0 +1,329 @@
+"""A small bag of neural networks, trained as one with PyTorch (the extra `torch`), written as a few matrix products.
+
+Every column becomes its place between the quantiles around it, so no cell is further out than those seen in training.
+The members of the bag share weights; each scales what flows through them in its own way (after TabM, 2024).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+
+from rowcast.errors import TrainingError
+from rowcast.schema.prediction import Task
+from rowcast.training.features import Numbers, Style
+from rowcast.training.models.candidate import Fitted, Labelled, Params, Raw, Setting
+from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+MEMBERS: Final = 8
+SCALES: Final = 0.5
+"""How far apart the members start."""
+MOST_ROUNDS: Final = 100
+PATIENCE: Final = 8
+"""Rounds without a better loss on the validation part."""
+MOST_STEPS: Final = 64
+"""Batches of a round: a large table is looked at several times before its rows are through."""
+PIECE: Final = 4096
+"""Rows scored at once."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Columns of the matrix as shares of the way through intervals; constant columns have none."""
+
+    columns: NDArray[np.int64]
+    low: Raw
+    inverse: Raw
+
+    def emit(self, graph: GraphBuilder, matrix: str) -> str:
+        chosen = graph.node("Gather", graph.node("Cast", matrix, to=DOUBLE), graph.constant(self.columns), axis=1)
+        moved = graph.node("Sub", chosen, graph.constant(self.low))
+        shares = graph.node("Mul", moved, graph.constant(self.inverse))
+        return graph.node("Clip", shares, graph.constant(np.array(0.0)), graph.constant(np.array(1.0)))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """(input * scale) · weights + bias: weights [i, o] of all members, scale [k, i] and bias [k, o] of each."""
+
+    scale: Any
+    weights: Any
+    bias: Any
+
+
+@dataclass(frozen=True)
+class Network:
+    """The fitted bag: the mean of its members' scores, computed in float64 here and in the graph."""
+
+    params: Params
+    encoding: Encoding
+    layers: tuple[Layer, ...]
+    centre: float
+    spread: float
+
+    def raw(self, matrix: Numbers) -> Raw:
+        import torch
+
+        with _quiet(1), torch.inference_mode():
+            encode = _encoder(self.encoding, torch.float64)
+            layers = [Layer(*(torch.from_numpy(each) for each in _parts(layer))) for layer in self.layers]
+            pieces = [
+                _forward(encode(torch.from_numpy(matrix[start : start + PIECE])), layers).mean(dim=1).numpy()
+                for start in range(0, len(matrix), PIECE)
+            ]
+        return np.asarray(np.concatenate(pieces) * self.spread + self.centre)
+
+    def emit(self, graph: GraphBuilder, matrix: str) -> str:
+        hidden = self.encoding.emit(graph, matrix)
+        first, *middle, last = self.layers
+        members = len(first.scale)
+        # One product for all members: each has its scaled copy of the first weights, side by side.
+        wide = np.concatenate([first.weights * scale[:, None] for scale in first.scale], axis=1)
+        hidden = _relu(graph, graph.node("MatMul", hidden, graph.constant(wide)), first.bias.reshape(-1))
+        for layer in middle:
+            apart = graph.constant(np.array([-1, members, len(layer.weights)]))
+            hidden = graph.node("Mul", graph.node("Reshape", hidden, apart), graph.constant(layer.scale))
+            hidden = _relu(graph, graph.node("MatMul", hidden, graph.constant(layer.weights)), layer.bias)
+            hidden = graph.node("Reshape", hidden, graph.constant(np.array([-1, members * layer.weights.shape[1]])))
+        heads = np.concatenate([last.weights * scale[:, None] for scale in last.scale]) * (self.spread / members)
+        scores = graph.node("MatMul", hidden, graph.constant(heads))
+        base = last.bias.mean(axis=0) * self.spread + self.centre
+        return graph.node("Cast", graph.node("Add", scores, graph.constant(base)), to=FLOAT)
+
+    def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
+        return {}
+
+
+def _relu(graph: GraphBuilder, product: str, bias: Raw) -> str:
+    return graph.node("Relu", graph.node("Add", product, graph.constant(bias)))
+
+
+def _parts(layer: Layer) -> tuple[Any, Any, Any]:
+    return layer.scale, layer.weights, layer.bias
+
+
+class Bag:
+    """The candidate: AdamW, stopped early on the validation part; without one, as long as it took before."""
+
+    name = "mlp"
+    style: Style = "linear"
+    tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
+    threadsafe = False
+
+    def starts(self, setting: Setting) -> Sequence[Params]:
+        first = {
+            "width": 96,
+            "depth": 2,
+            "bins": 4 if setting.rows < 3000 else 12,
+            "learning_rate": 0.0015,
+            "weight_decay": 0.1,
+            "dropout": 0.3,
+        }
+        return (first,)
+
+    def suggest(self, trial: optuna.Trial, _setting: Setting) -> Params:
+        return {
+            "width": trial.suggest_categorical("mlp.width", [48, 96, 160]),
+            "depth": trial.suggest_int("mlp.depth", 1, 3),
+            "bins": trial.suggest_int("mlp.bins", 2, 24, log=True),
+            "learning_rate": trial.suggest_float("mlp.learning_rate", 5e-4, 5e-3, log=True),
+            "weight_decay": trial.suggest_float("mlp.weight_decay", 1e-4, 0.3, log=True),
+            "dropout": trial.suggest_float("mlp.dropout", 0.0, 0.5),
+        }
+
+    def fit(self, rows: Labelled, params: Params, setting: Setting, validation: Labelled | None = None) -> Fitted:
+        with _quiet(setting.jobs):
+            return _Training(rows, params, setting).run(validation)
+
+
+def require() -> None:
+    """TrainingError says what to install where PyTorch is missing."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise TrainingError(
+            "the candidate mlp needs PyTorch, which is not installed: run `make torch`, or `pip install torch==2.13.0` "
+            "from a source of CPU wheels"
+        ) from None
+
+
+class _Batch(NamedTuple):
+    """Rows as tensors."""
+
+    matrix: Tensor
+    target: Tensor
+    weight: Tensor
+
+
+class _Training:
+    """One fit: the bag's tensors and what changes them."""
+
+    def __init__(self, rows: Labelled, params: Params, setting: Setting) -> None:
+        import torch
+
+        self.params, self.setting = params, setting
+        self.dice = torch.Generator().manual_seed(setting.seed)
+        self.centre, self.spread = 0.0, 1.0
+        if setting.task == "regression":
+            self.centre, self.spread = float(rows.target.mean()), float(rows.target.std()) or 1.0
+        self.encoding = _intervals(rows.matrix, params["bins"])
+        self.encode = _encoder(self.encoding, torch.float32)
+        self.rows = self._tensors(rows)
+        sizes = [len(self.encoding.columns), *[params["width"]] * params["depth"], setting.width]
+        self.layers = [self._layer(*pair) for pair in itertools.pairwise(sizes)]
+        self.batch = int(np.clip(2 ** round(np.log2(len(rows.matrix) / 24)), 32, 256))
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": [layer.weights for layer in self.layers], "weight_decay": params["weight_decay"]},
+                {"params": [each for layer in self.layers for each in (layer.scale, layer.bias)], "weight_decay": 0.0},
+            ],
+            lr=params["learning_rate"],
+        )
+
+    def run(self, validation: Labelled | None) -> Network:
+        """Round by round; the round with the least loss on the validation part is kept."""
+        most = self.params.get("rounds", MOST_ROUNDS)
+        if validation is None:
+            for _ in range(most):
+                self._round()
+            return self._network(most)
+        held = self._tensors(validation)
+        least, kept = np.inf, self._network(1)
+        for done in range(1, most + 1):
+            self._round()
+            loss = self._validated(held)
+            if loss < least:
+                least, kept = loss, self._network(done)
+            if done - kept.params["rounds"] >= PATIENCE or self.setting.out_of_time():
+                break
+        return kept
+
+    def _round(self) -> None:
+        """Once through the rows in a new order, or as many batches as a round may have."""
+        import torch
+
+        order = torch.randperm(len(self.rows.target), generator=self.dice)
+        for start in range(0, min(len(order), MOST_STEPS * self.batch), self.batch):
+            chosen = order[start : start + self.batch]
+            batch = _Batch(*(each[chosen] for each in self.rows))
+            losses = self._losses(_forward(self.encode(batch.matrix), self.layers, self._drop), batch.target)
+            loss = (losses.mean(dim=1) * batch.weight).mean()
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+
+    def _validated(self, held: _Batch) -> float:
+        """The loss of what the bag says together."""
+        import torch
+
+        total = 0.0
+        with torch.inference_mode():
+            for start in range(0, len(held.target), PIECE):
+                piece = _Batch(*(each[start : start + PIECE] for each in held))
+                together = _forward(self.encode(piece.matrix), self.layers).mean(dim=1, keepdim=True)
+                total += float((self._losses(together, piece.target)[:, 0] * piece.weight).sum())
+        return total / len(held.target)
+
+    def _losses(self, scores: Tensor, target: Tensor) -> Tensor:
+        """Of every row and member: scores [N, k, o] to [N, k]."""
+        from torch.nn import functional
+
+        members = scores.shape[1]
+        wanted = target[:, None].expand(-1, members)
+        if self.setting.task == "multiclass":
+            return functional.cross_entropy(scores.transpose(1, 2), wanted, reduction="none")
+        if self.setting.task == "binary":
+            return functional.binary_cross_entropy_with_logits(scores[:, :, 0], wanted, reduction="none")
+        return functional.mse_loss(scores[:, :, 0], wanted, reduction="none")
+
+    def _drop(self, hidden: Tensor) -> Tensor:
+        import torch
+
+        keep = 1 - self.params["dropout"]
+        return hidden * torch.empty_like(hidden).bernoulli_(keep, generator=self.dice) / keep
+
+    def _layer(self, inputs: int, outputs: int) -> Layer:
+        """Members start apart by how they scale their inputs."""
+        import torch
+
+        edge = inputs**-0.5
+        weights = torch.rand((inputs, outputs), generator=self.dice) * (2 * edge) - edge
+        scale = 1 + SCALES * torch.randn((MEMBERS, inputs), generator=self.dice)
+        bias = torch.rand((MEMBERS, outputs), generator=self.dice) * (2 * edge) - edge
+        return Layer(*(each.requires_grad_() for each in (scale, weights, bias)))
+
+    def _tensors(self, rows: Labelled) -> _Batch:
+        import torch
+
+        if self.setting.task == "multiclass":
+            target = torch.from_numpy(rows.target.astype(np.int64))
+        else:
+            target = torch.from_numpy(((rows.target - self.centre) / self.spread).astype(np.float32))
+        weight = np.ones(len(rows.target)) if rows.weight is None else rows.weight
+        return _Batch(torch.from_numpy(rows.matrix), target, torch.from_numpy(weight.astype(np.float32)))
+
+    def _network(self, rounds: int) -> Network:
+        layers = (Layer(*(each.detach().numpy().astype(np.float64) for each in _parts(layer))) for layer in self.layers)
+        return Network({**self.params, "rounds": rounds}, self.encoding, tuple(layers), self.centre, self.spread)
+
+
+def _forward(hidden: Tensor, layers: Sequence[Layer], drop: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Scores of every member, [N, k, o], of encoded rows."""
+    hidden = hidden[:, None, :]
+    for layer in layers[:-1]:
+        hidden = ((hidden * layer.scale) @ layer.weights + layer.bias).relu()
+        if drop is not None:
+            hidden = drop(hidden)
+    last = layers[-1]
+    return (hidden * last.scale) @ last.weights + last.bias
+
+
+def _intervals(matrix: Numbers, bins: int) -> Encoding:
+    """Between the quantiles of the training rows; a column of two values has one interval, a constant one none."""
+    columns, low, high = [0], [0.0], [np.inf]  # always 0: there is something to learn from, if every column is constant
+    for column, values in enumerate(matrix.astype(np.float64).T):
+        edges = np.unique(values)
+        if len(edges) > bins + 1:
+            edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1), method="nearest"))
+        columns += [column] * (len(edges) - 1)
+        low += edges[:-1].tolist()
+        high += edges[1:].tolist()
+    return Encoding(np.array(columns, np.int64), np.array(low), 1 / (np.array(high) - np.array(low)))
+
+
+def _encoder(encoding: Encoding, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    import torch
+
+    columns, low, inverse = (torch.from_numpy(each) for each in (encoding.columns, encoding.low, encoding.inverse))
+
+    def encode(matrix: Tensor) -> Tensor:  # in float64: an interval may be as narrow as float32 allows
+        shares: Tensor = ((matrix[:, columns].double() - low) * inverse).clamp(0, 1)
+        return shares.to(dtype)
+
+    return encode
+
+
+@contextmanager
+def _quiet(jobs: int) -> Iterator[None]:
+    """So many threads, and only algorithms that repeat themselves; as it was before, afterwards."""
+    import torch
+
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(jobs)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(strict)
+        torch.set_num_threads(threads)

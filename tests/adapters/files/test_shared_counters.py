@@ -1,0 +1,143 @@
+"""Counters of several workers: added up, and still there when one of them is gone."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rowcast.adapters.files.shared_counters import ROOM, Counts, OwnCounts, SharedCounts, sums
+from rowcast.adapters.files.worker_state import Worker
+from rowcast.adapters.telemetry.prometheus import Metrics
+from rowcast.events import Answered, Failed, ModelLoaded, Reloaded, Scored
+
+
+def metrics(counts: Counts) -> Metrics:
+    return Metrics(counts, lambda: 3, lambda: [Worker(0, "ready"), Worker(1, "dead")])
+
+
+def sample(metrics: Metrics, name: str) -> float:
+    """The sum of a metric's samples."""
+    text = metrics.exposition().decode()
+    return sum(float(found) for found in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+
+
+def happen(metrics: Metrics, times: int) -> None:
+    for _ in range(times):
+        metrics.listen(Answered("/predict", "POST", 200, 0.25))
+        metrics.listen(Scored("loans", 1, 2, ["yes", "no"]))
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "among workers"])
+def test_what_happened_is_counted(tmp_path: Path, shared: bool) -> None:
+    seen = metrics(SharedCounts(tmp_path, 0) if shared else OwnCounts())
+    happen(seen, 4)
+    seen.listen(ModelLoaded("loans", 1, "digest", 0.5))
+    seen.listen(Reloaded("broken"))
+
+    assert sample(seen, "rowcast_requests_total") == 4
+    assert sample(seen, "rowcast_request_duration_seconds_sum") == 1.0
+    assert sample(seen, "rowcast_predictions_total") == 8
+    assert sample(seen, "rowcast_model_loads_total") == 1
+    assert 'rowcast_reloads_total{outcome="failed"} 1.0' in seen.exposition().decode()
+    assert 'rowcast_workers{state="dead"} 1.0' in seen.exposition().decode()
+    assert sample(seen, "rowcast_journal_segments") == 3
+
+
+def test_workers_are_added_up_and_a_successor_goes_on_where_the_dead_one_was(tmp_path: Path) -> None:
+    first, second = metrics(SharedCounts(tmp_path, 0)), metrics(SharedCounts(tmp_path, 1))
+    happen(first, 3)
+    happen(second, 5)
+    successor = metrics(SharedCounts(tmp_path, 0))
+    happen(successor, 2)
+
+    for seen in (second, successor):
+        assert sample(seen, "rowcast_requests_total") == 10
+        assert sample(seen, "rowcast_request_duration_seconds_sum") == 2.5
+        assert sample(seen, "rowcast_predictions_total") == 20
+
+
+def test_a_killed_process_loses_nothing_that_it_counted(tmp_path: Path) -> None:
+    code = f"""
+import os, signal, pathlib
+from rowcast.adapters.files.shared_counters import SharedCounts
+cells = SharedCounts(pathlib.Path({str(tmp_path)!r}), 0).cells(("requests", "/predict", "POST", "200"), 15)
+for _ in range(1000):
+    cells[3] += 1
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+
+    assert sums(SharedCounts(tmp_path, 1)) == {
+        ("requests", "/predict", "POST", "200"): [0.0, 0.0, 0.0, 1000.0, *[0.0] * 11]
+    }
+
+
+def test_labels_of_every_length_and_script_keep_apart(tmp_path: Path) -> None:
+    counts = SharedCounts(tmp_path, 0)
+    labels = [("predictions", "m", "1", "é" * length + "\n") for length in range(40)]
+    for number, one in enumerate(labels):
+        counts.cells(one, 1 + number % 3)[0] += number + 1
+
+    assert {one: cells[0] for one, cells in sums(SharedCounts(tmp_path, 1)).items()} == {
+        one: number + 1 for number, one in enumerate(labels)
+    }
+
+
+def test_more_labels_than_there_is_room_for_harm_nobody(tmp_path: Path) -> None:
+    counts = SharedCounts(tmp_path, 0)
+    counts.cells(("first",), 1)[0] += 1
+    for number in range(ROOM // 16):
+        counts.cells((f"label {number}",), 1)[0] += 1
+    counts.cells(("first",), 1)[0] += 1
+
+    found = sums(counts)
+    assert found[("first",)] == [2.0]
+    assert len(found) < ROOM // 16
+    assert (tmp_path / "worker-0.counts").stat().st_size == ROOM
+
+
+def test_the_queue_of_all_workers_is_the_sum_of_rows_and_the_oldest_wait() -> None:
+    workers = [Worker(0, "ready", waiting=3, waiting_seconds=0.5), Worker(1, "ready", waiting=4, waiting_seconds=2.25)]
+    seen = Metrics(OwnCounts(), lambda: 0, lambda: workers)
+
+    assert sample(seen, "rowcast_queue_rows") == 7
+    assert sample(seen, "rowcast_queue_age_seconds") == 2.25
+
+
+def test_cache_and_problems_are_counted_over_all_workers(tmp_path: Path) -> None:
+    first, second = metrics(SharedCounts(tmp_path, 0)), metrics(SharedCounts(tmp_path, 1))
+    for seen in (first, second):
+        seen.listen(Scored("loans", 1, 3, ["yes"] * 3, 1.0, 1, 2))
+        seen.listen(Failed("invalid-row"))
+
+    assert sample(second, "rowcast_cache_hits_total") == 2
+    assert sample(second, "rowcast_cache_misses_total") == 4
+    assert sample(second, "rowcast_problems_total") == 2
+
+
+def test_the_latest_prediction_is_that_of_whoever_made_it_last(tmp_path: Path) -> None:
+    first, second = (
+        Metrics(SharedCounts(tmp_path, number), lambda: 0, list[Worker], old_names=True) for number in range(2)
+    )
+    for seen, number in ((first, 1.0), (second, 7.0), (first, 3.0)):
+        seen.listen(Scored("loans", 1, 1, ["yes"], number))
+
+        assert sample(first, "latest_prediction") == sample(second, "latest_prediction") == number
+
+
+def test_old_names_count_requests_for_predictions_by_every_dialect() -> None:
+    seen = Metrics(OwnCounts(), lambda: 0, list[Worker], old_names=True)
+    by_dialect = ("/models/{name}/predict", "/v2/models/{name}/infer", "/invocations", "/v1/models/{name}:predict")
+    for route in ("/predict", *by_dialect):
+        seen.listen(Answered(route, "POST", 200, 0.25))
+    for route in ("/predictions", "/health", "/metrics"):
+        seen.listen(Answered(route, "GET", 200, 0.5))
+
+    assert sample(seen, "pred_requests_total") == sample(seen, "pred_request_latency_seconds_count") == 5
+    assert sample(seen, "pred_request_latency_seconds_sum") == 1.25
+    assert sample(seen, "ml_api_requests_total") == 8
+    assert sample(seen, "ml_api_request_duration_seconds_sum") == 2.75

@@ -1,0 +1,116 @@
+"""The board: what workers see of each other, whoever died or keeps silent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rowcast.adapters.files import worker_state as boards
+from rowcast.adapters.files.worker_state import Board, Loaded
+from rowcast.errors import SettingsError
+from support.waiting import eventually
+
+PROCESS = """
+import pathlib, sys, time
+from rowcast.adapters.files.worker_state import Board, Slot
+{work}
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_worker_says_is_seen(tmp_path: Path) -> None:
+    board = Board(tmp_path, 2)
+    slot = board.slot(0)
+    slot.say(state="ready", models=(Loaded("loans", 3, "digest", 0.5),), generation=7, asked=2, reload_error="none")
+
+    first, second = board.workers()
+
+    assert (first.worker, first.state, first.pid) == (0, "ready", os.getpid())
+    assert (first.models[0].version, first.generation, first.asked, first.reload_error) == (3, 7, 2, "none")
+    assert (second.worker, second.state, second.pid) == (1, "starting", None)
+
+
+def test_what_a_worker_said_before_does_not_stay_behind_a_shorter_word(tmp_path: Path) -> None:
+    board = Board(tmp_path, 1)
+    slot = board.slot(0)
+    slot.say(state="ready", reload_error="x" * 5000)
+    slot.say(reload_error="")
+
+    assert [(worker.state, worker.reload_error) for worker in board.workers()] == [("ready", "")]
+
+
+def test_a_worker_without_a_heartbeat_is_stale_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board(tmp_path, 1)
+    slot = board.slot(0)
+    slot.say(state="ready")
+    now = time.monotonic()
+    monkeypatch.setattr(boards.time, "monotonic", lambda: now + boards.STALE_SECONDS + 1)
+
+    assert [worker.state for worker in board.workers()] == ["stale"]
+    slot.beat()
+    assert [worker.state for worker in board.workers()] == ["ready"]
+
+
+def test_a_killed_worker_is_dead_at_once_and_its_place_can_be_taken(tmp_path: Path) -> None:
+    board = Board(tmp_path, 1)
+    path = str(board.folder / "worker-0")
+    code = PROCESS.format(work=f"slot = Slot(pathlib.Path({path!r})); slot.say(state='ready')")
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"there\n"
+        assert [worker.state for worker in board.workers()] == ["ready"]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert [worker.state for worker in board.workers()] == ["dead"]
+
+    board.slot(0).say(state="ready")
+    assert [(worker.state, worker.pid) for worker in board.workers()] == [("ready", os.getpid())]
+
+
+def test_the_folder_of_a_killed_server_is_taken_away_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+    code = PROCESS.format(work=f"board = Board(pathlib.Path({str(tmp_path)!r}), 1)")
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        mine = Board(tmp_path, 1)
+        assert len(list(tmp_path.glob("*-*"))) == 2
+        process.kill()
+    assert eventually(lambda: process.poll() is not None)
+
+    other = Board(tmp_path, 1)
+    assert {path.name for path in tmp_path.glob("*-*")} == {mine.folder.name, other.folder.name}
+    mine.remove()
+    other.remove()
+    assert list(tmp_path.glob("*-*")) == []
+
+
+def test_asking_for_a_reload_counts_up(tmp_path: Path) -> None:
+    board = Board(tmp_path, 1)
+
+    assert board.asked() == 0
+    assert [board.ask_reload(), board.ask_reload(), board.asked()] == [1, 2, 2]
+
+
+def test_what_was_good_outlives_the_server(tmp_path: Path) -> None:
+    first = Board(tmp_path, 1)
+    first.keep_good({"loans": 3})
+    first.keep_good({"iris": 1, "loans": 4})
+    first.remove()
+
+    assert Board(tmp_path, 1).last_good() == {"loans": 4, "iris": 1}
+    (tmp_path / "good").write_bytes(b"{damaged")
+    assert Board(tmp_path, 1).last_good() == {}
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+
+    with pytest.raises(SettingsError, match="cannot be written"):
+        Board(tmp_path / "run", 1)

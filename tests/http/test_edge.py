@@ -1,0 +1,181 @@
+"""The edge alone: what it promises of every request, whatever answers behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+import pytest
+
+from rowcast.adapters.memory import MemoryKeys, MemoryRepeats
+from rowcast.errors import HistoryError, Overloaded, Unavailable
+from rowcast.events import Answered, Event
+from rowcast.http.authentication import Gate, Rules
+from rowcast.http.edge import Edge
+from rowcast.http.idempotency import Once
+from rowcast.http.routes import Bounds, HotRoute, Request
+from support import apps, logs
+
+SECRET = "the password is swordfish"
+
+
+async def echo(request: Request) -> bytes:
+    return json.dumps({"body": request.body.decode(), "query": request.query.decode(), "path": request.path}).encode()
+
+
+def failing(error: Exception) -> Any:
+    def answer(request: Request) -> Awaitable[bytes]:
+        raise error
+
+    return answer
+
+
+async def cold(scope: Any, receive: Any, send: Any) -> None:
+    """Says what it got; whatever begins with `/broken` raises before it says anything."""
+    if scope["path"].startswith("/broken"):
+        raise RuntimeError(SECRET)
+    message = await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": message["body"]})
+
+
+async def no_lifespan(receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+ROUTES = {
+    "/echo": HotRoute("/echo", "POST", echo),
+    "/broken/hot": HotRoute("/broken/hot", "POST", failing(RuntimeError(SECRET))),
+    "/full": HotRoute("/full", "POST", failing(Overloaded("too much waits"))),
+    "/away": HotRoute("/away", "POST", failing(Unavailable("the journal cannot be written"))),
+    "/damaged": HotRoute("/damaged", "POST", failing(HistoryError(SECRET))),
+}
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def edge(events: list[Event]) -> Edge:
+    gate, once = Gate(MemoryKeys(), Rules()), Once(MemoryRepeats(), 60)
+    bounds = Bounds(max_body=1000)
+    return Edge(ROUTES, cold, no_lifespan, events.append, gate, once, bounds, root_path="", request_id_prefix="made")
+
+
+@pytest.mark.parametrize("path", ["/broken/hot", "/broken", "/damaged"])
+async def test_a_fault_of_ours_shows_nothing_but_the_request_id(edge: Edge, path: str, capsys: Any) -> None:
+    async with apps.client(edge) as client:
+        reply = await client.post(path, content=b"{}", headers={"x-request-id": "r1"})
+
+    assert (reply.status_code, reply.json()["type"]) == (500, "urn:rowcast:error:internal")
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert reply.headers["x-request-id"] == "r1"
+    assert reply.json()["instance"] == "urn:rowcast:request:r1"
+    assert "swordfish" not in reply.text
+    logged = "".join(capsys.readouterr())
+    assert "swordfish" in logged
+    assert "r1" in logged
+
+
+async def test_a_fault_is_logged_with_its_trace_and_without_what_callers_write(edge: Edge, capsys: Any) -> None:
+    async with apps.client(edge) as client:
+        trace = "0af7651916cd43dd8448eb211c80319c"
+        headers = {"x-request-id": "r2", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+        await client.post(f"/broken/{logs.CANARY}?{logs.CANARY}", content=b"{}", headers=headers)
+
+    logged = "".join(capsys.readouterr())
+    assert "r2" in logged
+    assert trace in logged
+    assert logs.leaks(logged) == []
+
+
+@pytest.mark.parametrize("path", ["/full", "/away"])
+async def test_overload_and_outage_say_when_to_try_again(edge: Edge, path: str) -> None:
+    async with apps.client(edge) as client:
+        reply = await client.post(path, content=b"{}")
+
+    assert reply.status_code == 503
+    assert int(reply.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("path", ["/echo", "/cold"])
+async def test_a_body_of_the_largest_size_is_read_and_one_more_is_refused(edge: Edge, path: str) -> None:
+    async with apps.client(edge) as client:
+        largest = await client.post(path, content=b"x" * 1000)
+        larger = await client.post(path, content=b"x" * 1001)
+        endless = await client.post(path, content=_pieces(100, 50))
+
+    assert largest.status_code == 200
+    assert (larger.status_code, endless.status_code) == (413, 413)
+
+
+@pytest.mark.parametrize("path", ["/echo", "/cold"])
+async def test_a_body_in_pieces_is_put_together(edge: Edge, path: str) -> None:
+    async with apps.client(edge) as client:
+        reply = await client.post(path, content=_pieces(10, 7))
+
+    assert "xxxxxxxxx|" * 7 in reply.text
+
+
+async def _pieces(size: int, count: int) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield b"x" * (size - 1) + b"|"
+
+
+@pytest.mark.parametrize("path", ["/echo", "/cold"])
+async def test_a_caller_who_hangs_up_while_sending_gets_nothing_and_counts_for_nothing(
+    edge: Edge, path: str, events: list[Event]
+) -> None:
+    incoming = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(incoming)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [], "root_path": ""}
+    await edge(scope, receive, send)
+
+    assert sent == []
+    assert events == []
+
+
+async def test_every_answer_is_an_event_with_the_routes_pattern(edge: Edge, events: list[Event]) -> None:
+    async with apps.client(edge) as client:
+        await client.post("/echo", content=b"{}")
+        await client.post("/full", content=b"{}")
+        await client.get("/nowhere/17")
+
+    found = [(event.route, event.method, event.status) for event in events if isinstance(event, Answered)]
+    assert found == [("/echo", "POST", 200), ("/full", "POST", 503), ("unmatched", "GET", 200)]
+    assert all(event.seconds >= 0 for event in events if isinstance(event, Answered))
+
+
+async def test_made_request_ids_differ(edge: Edge) -> None:
+    async with apps.client(edge) as client:
+        seen = [(await client.post("/echo", content=b"{}")).headers["x-request-id"] for _ in range(5)]
+
+    assert len(set(seen)) == 5
+    assert all(one.startswith("made-") for one in seen)
+
+
+async def test_a_prefix_is_taken_away(edge: Edge) -> None:
+    async with apps.client(edge, root_path="/api") as client:
+        reply = await client.post("/api/echo?a=1", content=b"{}")
+
+    assert reply.json() == {"body": "{}", "query": "a=1", "path": "/echo"}
+
+
+async def test_a_proxy_may_leave_the_prefix_where_it_is(edge: Edge) -> None:
+    async with apps.client(edge, root_path="/api") as client:
+        reply = await client.post("/api/api/echo", content=b"{}")
+
+    assert reply.json()["path"] == "/echo"

@@ -1,0 +1,213 @@
+"""What a server process looks at every second: disk, journal, head."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import structlog
+
+from rowcast.adapters.files.journal import FileJournal
+from rowcast.adapters.memory import MemoryJournal, MemoryStore, NoSpool
+from rowcast.errors import Unavailable
+from rowcast.history.commit_waiter import UntilStored
+from rowcast.history.ports import Position
+from rowcast.history.replay import replay
+from rowcast.history.service import History
+from rowcast.runtime.journal_monitor import MEBIBYTE, Watch
+from rowcast.schema.schema import Column, Schema
+from rowcast.schema.sensitive import Guard
+from rowcast.serving.batcher import Predictor
+from rowcast.serving.live_models import Deployment, LiveModel
+from rowcast.serving.rows import Row
+from rowcast.serving.waiting import Ask
+from support import models
+from support.entries import drafts, sealed
+
+SCHEMA = models.number_columns(2)
+BODY = b'{"x0":1,"x1":2}'
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> LiveModel:
+    return models.live(tmp_path / "models", "m", models.sum_graph(2), SCHEMA, models.REGRESSION, "values")
+
+
+class Times:
+    """A clock that is set, and a disk that is filled, by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.free = 500 * MEBIBYTE
+
+
+def watching(
+    tmp_path: Path, hold: Callable[[str | None], None], times: Times, names: list[str]
+) -> tuple[Watch, FileJournal]:
+    journal = FileJournal(tmp_path / "journal", lambda: names.pop(0))
+    return Watch(journal, hold, lambda: times.free, 200 * MEBIBYTE, lambda: times.now), journal
+
+
+def heads(logs: list[structlog.typing.EventDict]) -> list[tuple[str, int]]:
+    return [(line["writer"], line["seq"]) for line in logs if line["event"] == "head"]
+
+
+async def test_a_server_refuses_while_the_disk_is_low_and_recovers_by_itself(tmp_path: Path, model: LiveModel) -> None:
+    store, times = MemoryStore(), Times()
+    predictor = Predictor(Deployment({"m": model}), MemoryJournal(store, "w"), lambda event: None)
+    watch, _ = watching(tmp_path, predictor.hold, times, ["w"])
+    row = Row(model.encoder.read(BODY), BODY)
+    watch.look()
+    await predictor.predict(model, row, Ask("test", "r"))
+
+    times.free = 199 * MEBIBYTE
+    with structlog.testing.capture_logs() as logs:
+        watch.look()
+        watch.look()
+    with pytest.raises(Unavailable, match=r"199 MiB are free .* min_free_mb=200") as refused:
+        predictor.predict(model, row, Ask("test", "r"))
+
+    assert refused.value.slug == "disk-low"
+    assert [line["event"] for line in logs] == ["predictions are refused"]
+    assert watch.check() is not None
+    times.free = 200 * MEBIBYTE
+    watch.look()
+    await predictor.predict(model, row, Ask("test", "r"))
+    assert store.count() == 2
+
+
+def test_the_head_is_published_every_minute_when_it_moved(tmp_path: Path) -> None:
+    times = Times()
+    watch, journal = watching(tmp_path, lambda reason: None, times, ["w"])
+    with structlog.testing.capture_logs() as logs:
+        for minute in range(4):
+            if minute < 2:
+                journal.append(drafts(minute * 3, minute * 3 + 3))
+            for _ in range(60):
+                times.now += 1
+                watch.look()
+
+    assert heads(logs) == [("w", 2), ("w", 5)]
+    assert logs[0]["link"] == sealed("w", drafts(0, 3))[-1].link.hex()
+    journal.close()
+
+
+async def test_the_last_head_is_published_at_the_end_and_when_a_writer_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = Times()
+    watch, journal = watching(tmp_path, lambda reason: None, times, ["first", "second"])
+    with structlog.testing.capture_logs() as logs:
+        journal.append(drafts(0, 2))
+        watch.start()
+        monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+        with pytest.raises(Unavailable):
+            journal.append(drafts(2, 3))
+        monkeypatch.undo()
+        journal.append(drafts(3, 4))
+        watch.look()
+        assert heads(logs) == [("first", 1)]
+        await watch.stop()
+
+    assert heads(logs) == [("first", 1), ("second", 0)]
+    journal.close()
+
+
+async def test_with_durability_store_an_answer_waits_for_the_store(model: LiveModel) -> None:
+    kept, stored = MemoryStore(), {"seq": -1}
+    until = UntilStored(lambda writer: Position(stored["seq"], b""))
+    predictor = Predictor(Deployment({"m": model}), MemoryJournal(kept, "w"), lambda event: None, stored=until)
+    row = Row(model.encoder.read(BODY), BODY)
+
+    first = predictor.predict(model, row, Ask("test", "r"))
+    await asyncio.sleep(0.05)
+    assert (first.done(), kept.count()) == (False, 1)
+    second = predictor.predict_all(model, [row, row], Ask("test", "r"))
+    stored["seq"] = 0
+    await asyncio.wait_for(first, 5)
+    assert not second.done()
+    stored["seq"] = 2
+
+    assert len(await asyncio.wait_for(second, 5)) == 2
+
+
+async def test_a_store_that_does_not_come_is_an_error_that_says_what_is_kept(model: LiveModel) -> None:
+    kept = MemoryStore()
+
+    def away(writer: str) -> Position | None:
+        raise Unavailable("the store is away")
+
+    until = UntilStored(away, patience=0.05)
+    predictor = Predictor(Deployment({"m": model}), MemoryJournal(kept, "w"), lambda event: None, stored=until)
+    gone = predictor.predict(model, Row(model.encoder.read(BODY), BODY), Ask("test", "gone"))
+    gone.cancel()
+    asked = predictor.predict(model, Row(model.encoder.read(BODY), BODY), Ask("test", "r"))
+
+    with pytest.raises(Unavailable, match="the journal keeps it") as refused:
+        await asyncio.wait_for(asked, 5)
+
+    assert refused.value.slug == "not-stored"
+    assert kept.count() == 1
+
+
+async def test_a_clock_that_jumps_back_costs_no_entry(model: LiveModel) -> None:
+    store, hours = MemoryStore(), [10, 11, 5, 5, 12, 0]
+    clock = iter([1_700_000_000_000_000_000 + hour * 3_600_000_000_000 for hour in hours])
+    predictor = Predictor(
+        Deployment({"m": model}), MemoryJournal(store, "w"), lambda event: None, now=lambda: next(clock)
+    )
+    for _ in hours:
+        await predictor.predict(model, Row(model.encoder.read(BODY), BODY), Ask("test", "r"))
+    history = History(store, NoSpool())
+
+    paged = []
+    cursor = None
+    while True:
+        page = history.page(2, cursor=cursor)
+        paged += [entry.at for entry in page.predictions]
+        if (cursor := page.next) is None:
+            break
+
+    assert history.verify().broken == []
+    assert len(paged) == 6
+    assert paged == sorted(paged, reverse=True)
+
+
+SENSITIVE = Schema(
+    (
+        Column(name="x0", kind="number", example=1.0, sensitive=True),
+        Column(name="x1", kind="number", example=1.0, missing=True, sensitive=True),
+        Column(name="x2", kind="number", example=1.0),
+    )
+)
+PRIVATE = b'{"x2": 3.50, "x0" : 41, "x1":7}'
+
+
+async def test_sensitive_columns_are_hashed_or_dropped_before_a_row_is_kept(tmp_path: Path) -> None:
+    model = models.live(tmp_path, "m", models.sum_graph(3), SENSITIVE, models.REGRESSION, "values")
+    rows = {}
+    for how, key in (("hash", b"k" * 32), ("drop", b""), ("hash", b"other" * 8)):
+        store = MemoryStore()
+        guard = Guard(how, key)  # type: ignore[arg-type]
+        predictor = Predictor(Deployment({"m": model}), MemoryJournal(store, "w"), lambda event: None, guard=guard)
+        for body in (PRIVATE, PRIVATE.replace(b"41", b"41.0"), PRIVATE.replace(b"41", b"42")):
+            await predictor.predict(model, Row(model.encoder.read(body), body), Ask("test", "r"))
+        history = History(store, NoSpool())
+        entries = sorted(history.select(), key=lambda entry: entry.seq)
+        rows[how, key] = [bytes(entry.row) for entry in entries]  # type: ignore[arg-type]
+        replayed = replay(history, lambda reference, digest: model)
+
+        assert {entry.withheld for entry in entries} == {("x0", "x1")}
+        assert not any(b"41" in row or b"42" in row for row in rows[how, key] if how == "drop")
+        assert (replayed.not_replayable, history.verify().broken) == (3, [])
+        assert "x0, x1: hashed or dropped" in replayed.examples[0]["reason"]
+
+    first, same, other = rows["hash", b"k" * 32]
+    assert rows["drop", b""] == [b'{"x2":3.50}'] * 3
+    assert first == same != other
+    assert re.fullmatch(rb'{"x2":3\.50,"x0":"rs1-[0-9a-f]{64}","x1":"rs1-[0-9a-f]{64}"}', first)
+    assert rows["hash", b"other" * 8][0] != first

@@ -1,0 +1,187 @@
+"""The live models follow the registry, and stay where it cannot be followed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.adapters.onnxruntime.graph import open_graph
+from rowcast.errors import BundleError, ModelNotFound
+from rowcast.events import Event, ModelLoaded, Reloaded
+from rowcast.registry.ports import Reference
+from rowcast.serving import live_models as deployment
+from rowcast.serving.live_models import Deployment, warm_up
+from rowcast.serving.reload import Follower, LastGood
+from support import models
+
+
+@dataclass
+class World:
+    """A registry, what its versions failed at in their trial, and what was good before."""
+
+    registry: FolderRegistry
+    broken: dict[str, str] = field(default_factory=dict)
+    tried: list[str] = field(default_factory=list)
+    good: dict[str, int] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+
+    def publish(self, name: str) -> Reference:
+        return models.publish(
+            self.registry, name, models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values"
+        )
+
+    def follower(self, *names: str) -> Follower:
+        last_good = LastGood(lambda: self.good, self.good.update)
+        return Follower(self.registry, names, open_graph, self.events.append, trial=self._try, last_good=last_good)
+
+    def _try(self, reference: Reference) -> None:
+        self.tried.append(str(reference))
+        if str(reference) in self.broken:
+            raise BundleError(self.broken[str(reference)])
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(FolderRegistry(tmp_path / "models"))
+
+
+def served(models: object) -> dict[str, int]:
+    assert isinstance(models, dict)
+    return {name: model.version for name, model in models.items()}
+
+
+def test_every_champion_is_served_and_a_new_one_is_tried_first(world: World) -> None:
+    for name in ("sum", "other"):
+        world.publish(name)
+    follower = world.follower()
+    first = follower.begin()
+    world.publish("sum")
+    second = follower.follow(first.models)
+
+    assert (served(first.models), first.error) == ({"other": 1, "sum": 1}, "")
+    assert (served(second.models), second.error) == ({"other": 1, "sum": 2}, "")
+    assert second.models["other"] is first.models["other"]
+    assert world.tried == ["sum@2"]
+    assert world.good == {"sum": 2, "other": 1}
+    assert [event.version for event in world.events if isinstance(event, ModelLoaded)] == [1, 1, 2]
+
+
+def test_a_broken_version_leaves_the_old_one_and_does_not_hold_up_others(world: World) -> None:
+    world.publish("sum")
+    follower = world.follower()
+    live = follower.begin().models
+    world.publish("sum")
+    world.publish("late")
+    world.broken["sum@2"] = "it is a bomb"
+
+    found = follower.follow(live)
+
+    assert served(found.models) == {"sum": 1, "late": 1}
+    assert found.models["sum"] is live["sum"]
+    assert found.error == "sum@2 is not served, version 1 stays: it is a bomb"
+    assert world.good["sum"] == 1
+    assert [event.error for event in world.events if isinstance(event, Reloaded)] == [found.error]
+
+
+def test_a_server_that_starts_beside_a_broken_champion_serves_what_was_good(world: World) -> None:
+    world.publish("sum")
+    world.follower().begin()
+    world.publish("sum")
+    world.broken["sum@2"] = "it is a bomb"
+
+    found = world.follower().begin()
+
+    assert served(found.models) == {"sum": 1}
+    assert found.error == "sum@2 is not served, version 1 is: it is a bomb"
+
+
+def test_a_version_that_was_named_is_served_or_nothing_is(world: World) -> None:
+    world.publish("sum")
+    world.follower("sum@1").begin()
+    second = world.publish("sum")
+    (world.registry.folder(second) / "model.onnx").write_bytes(b"changed")
+
+    with pytest.raises(BundleError, match="was changed after it was packed"):
+        world.follower("sum@2").begin()
+
+
+def test_models_that_go_are_served_no_more_but_never_all_of_them(world: World, tmp_path: Path) -> None:
+    for name in ("sum", "other"):
+        world.publish(name)
+    follower = world.follower()
+    live = follower.begin().models
+    (tmp_path / "models" / "other").rename(tmp_path / "other")
+    fewer = follower.follow(live)
+    (tmp_path / "models").rename(tmp_path / "elsewhere")
+    none = follower.follow(fewer.models)
+
+    assert (served(fewer.models), fewer.error) == ({"sum": 1}, "")
+    assert none.models is fewer.models
+    assert "what is served stays" in none.error
+
+
+def test_without_any_champion_there_is_nothing_to_begin_with(world: World) -> None:
+    with pytest.raises(ModelNotFound, match="rowcast train"):
+        world.follower().begin()
+
+
+def test_the_default_is_the_only_model_or_the_one_that_was_chosen(world: World) -> None:
+    for name in ("sum", "other"):
+        world.publish(name)
+    live = dict(world.follower().begin().models)
+    free, chosen = Deployment(live), Deployment(live, "other")
+    alone = {"sum": live["sum"]}
+    free.swap(alone)
+    chosen.swap(alone)
+
+    assert free.get(None).name == "sum"
+    free.swap(live, "other")
+    assert free.get(None).name == "other"
+    free.swap(alone, "other")
+    assert free.get(None).name == "sum"
+    with pytest.raises(ModelNotFound, match="there is no model 'other' here; served: sum"):
+        chosen.get(None)
+
+
+def test_several_versions_of_a_model_answer_beside_each_other(world: World) -> None:
+    for _ in range(3):
+        world.publish("sum")
+    world.registry.point(Reference("sum", 2), "champion")
+    world.registry.point(Reference("sum", 1), "older")
+    follower = world.follower("sum", "sum@1", "sum@older", "sum@champion")
+    first = follower.begin()
+    live = Deployment(first.models)
+
+    assert served(first.models) == {"sum": 2, "sum@1": 1, "sum@older": 1, "sum@champion": 2}
+    assert [model.version for model in live.models()] == [1, 2]
+    assert len([event for event in world.events if isinstance(event, ModelLoaded)]) == 2
+    assert (live.get(None).version, live.get("sum@2").version, live.get("sum@1").version) == (2, 2, 1)
+    with pytest.raises(ModelNotFound, match="there is no model 'sum@3' here"):
+        live.get("sum@3")
+
+    world.registry.point(Reference("sum", 3), "champion")
+    then = follower.follow(live.live)
+    live.swap(then.models)
+
+    assert served(then.models) == {"sum": 3, "sum@1": 1, "sum@older": 1, "sum@champion": 3}
+    assert then.models["sum@1"] is first.models["sum@1"]
+    with pytest.raises(ModelNotFound, match="there is no model 'sum@2' here"):
+        live.get("sum@2")
+
+
+@pytest.mark.parametrize(("seconds", "slow"), [(0.0009, False), (0.0011, True)])
+def test_a_model_is_slow_when_its_quickest_row_takes_a_millisecond(world: World, seconds: float, slow: bool) -> None:
+    world.publish("sum")
+    (model,) = world.follower().begin().models.values()
+    golden = deployment.bundle.open(world.registry.folder(Reference("sum", 1))).golden
+    # Each run begins and ends with a look at the clock; the first ones are slower, as they are.
+    taken = [seconds * factor for factor in (9, 3, 1, 1, 2)]
+    ticks = [tick for run in taken for tick in (0.0, run)]
+    clock = iter(ticks)
+
+    warm_up(model, golden, lambda: next(clock))
+
+    assert model.slow is slow

@@ -1,0 +1,126 @@
+"""Ugly tables: each is trained, or refused with one sentence that says why. Never a traceback."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rowcast import tables
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.adapters.onnxruntime.graph import open_graph
+from rowcast.errors import RowcastError
+from rowcast.registry import bundle
+from rowcast.training.options import Options, Result
+from rowcast.training.run import train
+
+ROWS = 240
+RNG = np.random.default_rng(1)
+NUMBER = np.arange(ROWS)
+LABEL = ["yes" if value > 0 else "no" for value in RNG.normal(size=ROWS)]
+
+
+def written(path: Path, columns: dict[str, Any], encoding: str = "utf-8") -> Path:
+    lines = [",".join(columns), *(",".join(map(str, cells)) for cells in zip(*columns.values(), strict=True))]
+    path.write_text("\n".join(lines) + "\n", encoding=encoding)
+    return path
+
+
+def trained(path: Path) -> Result:
+    return train(
+        tables.read(path),
+        Options(target="y", name="ugly", trials=2),
+        open_graph=open_graph,
+        registry=FolderRegistry(path.parent / "models"),
+        now=datetime(2026, 11, 1, tzinfo=UTC),
+        progress=lambda event: None,
+    )
+
+
+MIXED_DATES = [["2026-01-31", "31/12/2025", "5 Jan 2026", "02/03/2026"][index % 4] for index in range(ROWS)]
+MANY_DATES = [["2026-01-31", "31/12/2025", "5 Jan 2026", "Mar-2018", "soon"][index % 5] for index in range(ROWS)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "kinds"),
+    [
+        ({f"c{index}": RNG.integers(0, 9, ROWS) for index in range(300)}, {"c299": "integer"}),
+        ({"x": NUMBER % 9, "empty": [""] * ROWS, "gone": ["?"] * ROWS}, {"x": "integer"}),
+        ({"x": NUMBER % 9, "account": 123456789012345678 + NUMBER}, {"x": "integer"}),
+        ({"x": NUMBER % 9, "branch": 123456789012345678 + NUMBER % 12}, {"x": "integer", "branch": "category"}),
+        (
+            {"Zins (%) für Jahr": NUMBER % 9, "温度(°C)": NUMBER % 7},
+            {"Zins (%) für Jahr": "integer", "温度(°C)": "integer"},
+        ),
+        ({"when": MIXED_DATES}, {"when": "datetime"}),
+        ({"when": MANY_DATES}, {"when": "category"}),
+        ({"text": [f"{index % 200} ünïcödé" for index in range(ROWS)]}, {"text": "category"}),
+        ({"x": ["1e300" if index == 3 else "" for index in range(ROWS)], "z": NUMBER % 9}, None),
+    ],
+    ids=[
+        "300 columns",
+        "columns without a value",
+        "18-digit identifiers",
+        "18-digit codes",
+        "names in any script",
+        "dates in three notations",
+        "dates in too many notations",
+        "many texts",
+        "a number beyond float32",
+    ],
+)
+def test_it_is_trained_or_refused_in_a_sentence(tmp_path: Path, columns: dict[str, Any], kinds: Any) -> None:
+    path = written(tmp_path / "t.csv", {**columns, "y": LABEL})
+
+    if kinds is None:
+        with pytest.raises(RowcastError, match="'x'") as caught:
+            trained(path)
+        assert "\n" not in caught.value.message
+        return
+    result = trained(path)
+
+    found = {column.name: column.kind for column in bundle.open(Path(result.path)).manifest.schema.columns}
+    assert result.parity.label_flips == 0
+    assert kinds.items() <= found.items()
+    assert len(found) == len(kinds) or "c0" in found
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a,y\n",
+        b"a,y",
+        b"y\n1\n",
+        bytes(RNG.integers(0, 256, 5000, np.uint8)),
+        b"\x1f\x8b\x08" + bytes(RNG.integers(0, 256, 5000, np.uint8)),
+        b"a,y\n" + b"1,2\n" * 5,
+        b"a,y\n" + b"1,yes\n" * 50,
+        b"a,y\n" + b"".join(b"%d,\n" % index for index in range(50)),
+        b"a,y\n" + b"".join(b"%d,name %d\n" % (index % 5, index) for index in range(50)),
+        b"a,y\n" + b"".join(b"%d,%d,\n" % (index, index % 2) for index in range(50)),
+    ],
+    ids=[
+        "header alone",
+        "header without an end",
+        "target alone",
+        "noise",
+        "an archive",
+        "five rows",
+        "one class",
+        "no label",
+        "a class a row",
+        "a cell too many",
+    ],
+)
+def test_what_cannot_be_learnt_from_is_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+
+    with pytest.raises(RowcastError) as caught:
+        trained(tmp_path / "t.csv")
+
+    assert caught.value.message
+    assert "\n" not in caught.value.message
+    assert not (tmp_path / "models" / "ugly").exists()
