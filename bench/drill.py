@@ -42,7 +42,7 @@ from rowcast.app import indexer as app_history
 from rowcast.history.chain import decode_head
 from rowcast.registry import bundle
 from rowcast.registry.ports import Reference
-from rowcast.schema.prediction import Outcome
+from rowcast.schema.prediction import Score
 from rowcast.serving.live_models import load
 from rowcast.tables import examples
 
@@ -61,7 +61,7 @@ class Models:
 
     folders: dict[str, Path]
     rows: list[bytes]
-    expected: dict[str, list[Outcome]]
+    expected: dict[str, list[Score]]
 
 
 class Drill:
@@ -83,7 +83,7 @@ class Drill:
         kind = self.kinds.get(version)
         if kind is None:
             return False
-        outcome = msgspec.convert({key: found[key] for key in Outcome.__struct_fields__ if key in found}, Outcome)
+        outcome = msgspec.convert({key: found[key] for key in Score.__struct_fields__ if key in found}, Score)
         return outcome == self._models.expected[kind][row]
 
     # The server, as an init system would keep it.

@@ -13,7 +13,7 @@ from rowcast.app import models as app_models
 from rowcast.errors import InvalidRows
 
 if TYPE_CHECKING:
-    from rowcast.schema.prediction import Outcome
+    from rowcast.schema.prediction import Score
     from rowcast.serving.live_models import LiveModel
     from rowcast.training.options import Result
 
@@ -42,7 +42,7 @@ class Model:
         self.name, self.version, self.digest = live.name, live.version, live.digest
         self.schema = live.schema
 
-    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[Score]:
         """One outcome a row: prediction, probability, score, probabilities. InvalidRows says what does not fit."""
         encoded, problems = [], []
         for number, row in enumerate(rows):

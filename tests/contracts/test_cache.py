@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from rowcast.adapters.memory import MemoryCache
-from rowcast.schema.prediction import Outcome
+from rowcast.schema.prediction import Score
 from rowcast.serving.ports import Cache
 
 MakeCache = Callable[[int, float, Callable[[], float]], Cache]
-YES, NO = Outcome("yes", 0.75, 0.75, {"yes": 0.75, "no": 0.25}), Outcome("no")
+YES, NO = Score("yes", 0.75, 0.75, {"yes": 0.75, "no": 0.25}), Score("no")
 
 
 @pytest.fixture(params=[MemoryCache])

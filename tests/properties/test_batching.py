@@ -23,7 +23,7 @@ from rowcast.events import Event, Scored
 from rowcast.history import chain
 from rowcast.history.chain import Draft, decode_head
 from rowcast.registry.ports import Reference
-from rowcast.schema.prediction import Outcome, Prediction
+from rowcast.schema.prediction import Prediction, Score
 from rowcast.serving.batcher import Predictor
 from rowcast.serving.live_models import Deployment, LiveModel, load
 from rowcast.serving.rows import Row
@@ -60,7 +60,7 @@ class Rig:
 
     live: tuple[LiveModel, LiveModel]
     rows: list[list[Row]]
-    alone: list[list[Outcome]]
+    alone: list[list[Score]]
 
 
 @pytest.fixture(scope="module", params=["", "linear", "linear and mlp"], ids=["quick", "one slow", "both slow"])
@@ -146,9 +146,9 @@ STEPS = st.one_of(
 )
 
 
-def outcome(reply: bytes) -> Outcome:
+def outcome(reply: bytes) -> Score:
     found = msgspec.json.decode(reply, type=Prediction)
-    return Outcome(found.prediction, found.probability, found.score, found.probabilities)
+    return Score(found.prediction, found.probability, found.score, found.probabilities)
 
 
 @given(st.lists(STEPS, max_size=30))
@@ -357,7 +357,7 @@ def test_concurrent_callers_with_timeouts_get_their_own_answers(rig: Rig) -> Non
     """Tasks that are cancelled while they await, as a web server does when a client hangs up."""
     world = World(rig)
 
-    async def caller(number: int) -> Outcome | None:
+    async def caller(number: int) -> Score | None:
         model, row = number % 2, number % ROWS
         for _ in range(number % 3):
             await asyncio.sleep(0)
@@ -374,10 +374,10 @@ def test_concurrent_callers_with_timeouts_get_their_own_answers(rig: Rig) -> Non
 
     answers = asyncio.run(everybody())
 
-    served = [(number, answer) for number, answer in enumerate(answers) if isinstance(answer, Outcome)]
+    served = [(number, answer) for number, answer in enumerate(answers) if isinstance(answer, Score)]
     assert len(served) >= 200 // 7
     assert all(answer == rig.alone[number % 2][number % ROWS] for number, answer in served)
-    assert all(isinstance(answer, Outcome | asyncio.CancelledError) for answer in answers)
+    assert all(isinstance(answer, Score | asyncio.CancelledError) for answer in answers)
 
 
 def every_model(folder: Path, loans: Path) -> Iterator[tuple[LiveModel, list[dict[str, Any]]]]:

@@ -16,6 +16,7 @@ from rowcast.schema import tensors
 from rowcast.schema.column_encoding import ColumnEncoder, Known
 from rowcast.schema.encoding import RowEncoder, own_plan
 from rowcast.schema.schema import Column, Schema
+from rowcast.schema.stacking import stack_rows
 from rowcast.schema.tensors import Head, Tensor, framed
 from support import fuzzing, v2
 
@@ -89,7 +90,7 @@ def test_what_the_fast_way_takes_the_rule_takes_and_encodes_to_the_same_bits(bat
     if fast is None:
         return
     assert all(not row.warnings for row in encoded)
-    slow = encoder.stack(encoded)
+    slow = stack_rows(encoder.plan, encoded)
     assert fast.keys() == slow.keys()
     for name, tensor in fast.items():
         assert tensor.dtype == slow[name].dtype

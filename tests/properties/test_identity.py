@@ -19,6 +19,7 @@ from rowcast.schema import identity
 from rowcast.schema.encoding import EncodedRow, RowEncoder, own_plan
 from rowcast.schema.prediction import Decision
 from rowcast.schema.schema import Column, Schema
+from rowcast.schema.stacking import stack_rows
 from support.entries import extended
 from support.models import NOW, REGRESSION, number_columns
 from support.strategies import bodies, schemas
@@ -32,7 +33,7 @@ def key(encoder: RowEncoder, row: EncodedRow, bundle: str = DIGEST) -> str:
 
 def tensors(encoder: RowEncoder, row: EncodedRow) -> list[Any]:
     """What the model is given, as values that compare: NaN equals NaN, -0.0 equals 0.0."""
-    cells = [cell for tensor in encoder.stack([row]).values() for cell in tensor.flatten().tolist()]
+    cells = [cell for tensor in stack_rows(encoder.plan, [row]).values() for cell in tensor.flatten().tolist()]
     return ["NaN" if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells]
 
 

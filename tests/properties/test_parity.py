@@ -15,6 +15,7 @@ from rowcast.errors import InvalidRows
 from rowcast.schema.encoding import NUMBERS, TEXTS, RowEncoder
 from rowcast.schema.prediction import Decision
 from rowcast.schema.schema import Column
+from rowcast.schema.stacking import stack_rows
 from rowcast.training import calibration as calibrate
 from rowcast.training import certificate as certify
 from rowcast.training.ensemble import Choice, Member, train_choice
@@ -114,7 +115,7 @@ def client_rows(data: st.DataObject, problem: Problem, pipeline: Trained) -> dic
         except InvalidRows as error:  # the neighbour of a threshold at the very end of float32
             refused = error.problems
             assert {found.code for found in refused} == {"too-large"}
-    return encoder.stack(encoded)
+    return stack_rows(encoder.plan, encoded)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rowcast.errors import BodyError, InvalidRows, RequestError
 from rowcast.schema.encoding import EncodedRow, Feature, Plan, RowEncoder, TensorSpec, decode_object, own_plan
 from rowcast.schema.schema import Column, Schema
+from rowcast.schema.stacking import stack_rows
 from rowcast.schema.values import MISSING_WORDS, canonical_text
 from support.strategies import TEXTS, bodies, columns, schemas
 
@@ -219,7 +220,7 @@ def test_a_number_that_float32_cannot_hold_is_refused(token: str) -> None:
 def test_the_largest_float32_is_taken() -> None:
     encoder = RowEncoder(schema := Schema((Column(name="n", kind="number"),)), own_plan(schema))
 
-    (tensor,) = encoder.stack([encoder.read(f'{{"n":{FLOAT32_MAX!r}}}'.encode())]).values()
+    (tensor,) = stack_rows(encoder.plan, [encoder.read(f'{{"n":{FLOAT32_MAX!r}}}'.encode())]).values()
 
     assert tensor.tolist() == [[FLOAT32_MAX]]
 
@@ -285,7 +286,7 @@ def test_a_missing_number_reaches_the_model_as_nan_and_a_missing_text_as_nothing
     schema = Schema((Column(name="n", kind="number", missing=True), Column(name="c", kind="category", missing=True)))
     encoder = RowEncoder(schema, own_plan(schema))
 
-    tensors = encoder.stack([encoder.read(b"{}"), encoder.read(b'{"n":null,"c":" "}')])
+    tensors = stack_rows(encoder.plan, [encoder.read(b"{}"), encoder.read(b'{"n":null,"c":" "}')])
 
     assert all(math.isnan(value) for value in tensors["rowcast_numbers"].flatten().tolist())
     assert tensors["rowcast_texts"].tolist() == [[""], [""]]

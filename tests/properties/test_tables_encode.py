@@ -16,6 +16,7 @@ from rowcast import tables
 from rowcast.errors import InvalidRows, TableError
 from rowcast.schema.encoding import Feature, RowEncoder, TensorSpec, own_plan
 from rowcast.schema.schema import Column, Schema
+from rowcast.schema.stacking import stack_rows
 from rowcast.schema.values import BLANKS, MISSING_WORDS, NUMBER_FORMS
 
 SCHEMA = Schema(
@@ -70,7 +71,7 @@ def one_by_one(schema: Schema, rows: list[dict[str, Any]]) -> tuple[dict[str, np
             encoded.append(encoder.parse(row, text=True))
         except InvalidRows as error:
             problems += [(index, problem.column, problem.code, problem.message) for problem in error.problems]
-    return encoder.stack(encoded) if encoded else {}, problems
+    return stack_rows(encoder.plan, encoded) if encoded else {}, problems
 
 
 def assert_alike(schema: Schema, frame: pl.DataFrame) -> None:

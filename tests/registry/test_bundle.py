@@ -14,7 +14,7 @@ from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import BundleError
 from rowcast.registry import bundle
 from rowcast.registry.ports import Reference
-from rowcast.schema.prediction import Outcome
+from rowcast.schema.prediction import Score
 from rowcast.serving.live_models import load
 from support import models
 
@@ -43,7 +43,7 @@ def test_a_packed_bundle_opens_with_all_it_was_given(folder: Path) -> None:
     opened = bundle.open(folder)
 
     assert opened.model == models.sum_graph(2)
-    assert opened.golden == [bundle.GoldenRow({"x0": 1.0, "x1": 1.0}, Outcome(2.0))]
+    assert opened.golden == [bundle.GoldenRow({"x0": 1.0, "x1": 1.0}, Score(2.0))]
     assert opened.manifest == bundle.verify(folder)
     assert opened.manifest.digest.startswith("rb1-")
 
@@ -125,13 +125,13 @@ def test_a_model_is_proven_before_it_answers(registry: FolderRegistry, folder: P
 
     (outcome,) = model.score([model.encoder.parse({"x0": 2.5, "x1": 1})])
 
-    assert outcome == Outcome(3.5)
+    assert outcome == Score(3.5)
 
 
 def test_a_model_that_answers_its_golden_rows_otherwise_is_not_served(registry: FolderRegistry) -> None:
     def pack(folder: Path) -> None:
         manifest = bundle.read_manifest(registry.folder(Reference("sum", 1)))
-        golden = [bundle.GoldenRow({"x0": 1.0, "x1": 1.0}, Outcome(2.001))]
+        golden = [bundle.GoldenRow({"x0": 1.0, "x1": 1.0}, Score(2.001))]
         bundle.pack(folder, manifest, {bundle.MODEL: models.sum_graph(2), bundle.GOLDEN: models.bundle_json(golden)})
 
     models.publish(registry, "sum", models.sum_graph(2), SCHEMA, models.REGRESSION, "values")

@@ -9,6 +9,7 @@ import pytest
 from rowcast.errors import BodyError, InvalidRows
 from rowcast.schema.encoding import NUMBERS, TEXTS, Feature, RowEncoder, TensorSpec, decode_object, own_plan
 from rowcast.schema.schema import Column, Schema
+from rowcast.schema.stacking import stack_rows
 
 SCHEMA = Schema(
     (
@@ -50,7 +51,7 @@ def test_a_tensor_without_columns_is_left_out(kind: str, names: list[str]) -> No
 def test_a_row_fills_its_tensors() -> None:
     encoder = RowEncoder(SCHEMA, own_plan(SCHEMA))
 
-    tensors = encoder.stack([encoder.read(BODY), encoder.read(BODY.replace(b"1.5", b"null"))])
+    tensors = stack_rows(encoder.plan, [encoder.read(BODY), encoder.read(BODY.replace(b"1.5", b"null"))])
 
     assert tensors[NUMBERS].dtype == "float32"
     assert tensors[NUMBERS][0].tolist() == [1.5, 31.75, 2, 6, 18, 0, 2]
@@ -63,7 +64,7 @@ def test_an_unseen_category_warns_and_goes_to_the_model_as_it_is() -> None:
 
     row = encoder.read(BODY.replace(b'"Ulm"', b'" Atlantis "'))
 
-    assert encoder.stack([row])[TEXTS][0][0] == "Atlantis"
+    assert stack_rows(encoder.plan, [row])[TEXTS][0][0] == "Atlantis"
     (warning,) = row.warnings
     assert (warning.column, warning.code) == ("city", "unseen-category")
     assert "'Atlantis'" in warning.message
@@ -95,7 +96,7 @@ def test_a_foreign_graph_gets_its_own_tensors() -> None:
     encoder = RowEncoder(schema, plan)
 
     rows = [encoder.read(b'{"a":7,"b":true,"c":"x","d":0.1}'), encoder.read(b'{"a":9,"b":false}')]
-    tensors = encoder.stack(rows)
+    tensors = stack_rows(encoder.plan, rows)
 
     assert {name: (str(found.dtype), found.tolist()) for name, found in tensors.items()} == {
         "wide": ("float64", [[0.1, 7.0], [-1.0, 9.0]]),
@@ -116,7 +117,7 @@ def test_a_column_may_have_any_name(name: str) -> None:
 
     for escape in (True, False):
         row = encoder.read(json.dumps({name: 1.5}, ensure_ascii=escape).encode())
-        assert encoder.stack([row])[NUMBERS].tolist() == [[1.5]]
+        assert stack_rows(encoder.plan, [row])[NUMBERS].tolist() == [[1.5]]
     with pytest.raises(InvalidRows):
         encoder.read(b'{"something else":1}')
 

@@ -22,6 +22,8 @@ from rowcast.registry.ports import Reference
 from rowcast.schema.encoding import NUMBERS, RowEncoder, own_plan
 from rowcast.schema.prediction import Decision
 from rowcast.schema.schema import Column, Schema
+from rowcast.schema.scores import score_rows
+from rowcast.schema.stacking import stack_rows
 from rowcast.serving.live_models import LiveModel, load
 from rowcast.tables import examples
 from rowcast.training.options import Options
@@ -212,7 +214,7 @@ def publish(
     plan = own_plan(schema)
     encoder = RowEncoder(schema, plan)
     row: dict[str, Any] = {column.name: column.example for column in schema.columns}
-    (outcome,) = decision.outcomes(open_graph(model, "out").run(encoder.stack([encoder.parse(row)])))
+    (outcome,) = score_rows(decision, open_graph(model, "out").run(stack_rows(encoder.plan, [encoder.parse(row)])))
     manifest = Manifest(
         name=name,
         created=NOW.isoformat(),

@@ -11,6 +11,7 @@ import pytest
 from rowcast import tables
 from rowcast.errors import TableError
 from rowcast.schema.prediction import Decision
+from rowcast.schema.scores import score_rows
 
 FRAME = pl.DataFrame({"a": [" 1", "2 ", None]})
 OUTPUT = np.array([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]], np.float32)
@@ -37,7 +38,7 @@ def test_predictions_equal_the_outcomes_of_the_decision() -> None:
 
     result = tables.with_predictions(pl.DataFrame({"x": range(50)}), decision, output)
 
-    for row, outcome in zip(result.to_dicts(), decision.outcomes(output), strict=True):
+    for row, outcome in zip(result.to_dicts(), score_rows(decision, output), strict=True):
         assert (row["prediction"], row["probability"]) == (outcome.prediction, outcome.probability)
         assert {name: row[f"probability.{name}"] for name in "123"} == outcome.probabilities
     assert "score" not in result.columns

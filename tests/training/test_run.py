@@ -21,6 +21,8 @@ from rowcast.errors import ParityError, TableError, TrainingError
 from rowcast.registry import bundle
 from rowcast.registry.ports import Graph
 from rowcast.schema.encoding import RowEncoder
+from rowcast.schema.scores import score_rows
+from rowcast.schema.stacking import stack_rows
 from rowcast.tables import Table, examples
 from rowcast.training import search as tune
 from rowcast.training.models.candidate import Fitted, Labelled, Params, Setting
@@ -101,7 +103,9 @@ def test_golden_rows_are_what_a_client_sends_and_the_graph_repeats_them(
 
     rows = [encoder.read(msgspec.json.encode(golden.row)) for golden in opened.golden]
 
-    assert manifest.decision.outcomes(graph.run(encoder.stack(rows))) == [golden.outcome for golden in opened.golden]
+    assert score_rows(manifest.decision, graph.run(stack_rows(encoder.plan, rows))) == [
+        golden.outcome for golden in opened.golden
+    ]
     assert len(opened.golden) == 32
     assert any(row.warnings for row in rows)
     assert any(None in golden.row.values() for golden in opened.golden)
@@ -359,5 +363,5 @@ def test_predictions_of_a_whole_table_are_those_of_its_rows(tmp_path: Path) -> N
     )
 
     for row, result in zip(frame.select(manifest.schema.names()).to_dicts(), whole.to_dicts(), strict=True):
-        alone = manifest.decision.outcomes(graph.run(encoder.stack([encoder.parse(row)])))[0]
+        alone = score_rows(manifest.decision, graph.run(stack_rows(encoder.plan, [encoder.parse(row)])))[0]
         assert (alone.prediction, alone.score) == (result["prediction"], result["score"])

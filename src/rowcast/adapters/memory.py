@@ -17,7 +17,7 @@ from rowcast.history.blocks import Block
 from rowcast.history.chain import Chain, Draft, Erasure, Sealed, decode_erasure, decode_head, row_hash, sealed_erasure
 from rowcast.history.entry_filter import EVERYTHING, Selection
 from rowcast.history.ports import ErasureRequest, OpenRequest, Position, Step, Stored, StoreWriter
-from rowcast.schema.prediction import Outcome, Prediction, searched_label
+from rowcast.schema.prediction import Prediction, Score, searched_label
 
 _reply = msgspec.json.Decoder(Prediction).decode
 
@@ -256,12 +256,12 @@ class MemoryCache:
         self._entries = entries
         self._seconds = seconds
         self._clock = clock
-        self._known: OrderedDict[str, tuple[float, Outcome]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[float, Score]] = OrderedDict()
 
-    async def get(self, keys: Sequence[str]) -> Sequence[Outcome | None]:
+    async def get(self, keys: Sequence[str]) -> Sequence[Score | None]:
         """What is known."""
         now, known = self._clock(), self._known
-        found: list[Outcome | None] = []
+        found: list[Score | None] = []
         for key in keys:
             until, outcome = known.get(key, (now, None))
             if outcome is not None and now < until:
@@ -271,7 +271,7 @@ class MemoryCache:
                 found.append(None)
         return found
 
-    def put(self, found: Mapping[str, Outcome], seconds: float | None = None) -> None:
+    def put(self, found: Mapping[str, Score], seconds: float | None = None) -> None:
         """Remember."""
         until = self._clock() + (self._seconds if seconds is None else seconds)
         for key, outcome in found.items():

@@ -18,6 +18,7 @@ from rowcast.history.chain import SALT_BYTES, Draft, Entry, encode_head
 from rowcast.schema import tensors
 from rowcast.schema.identity import uuid7_randomness, uuid7s
 from rowcast.schema.prediction import Decision, encode_replies
+from rowcast.schema.scores import score_rows
 
 SEED_BYTES = 32
 NO_WARNINGS: tuple[Any, ...] = ()
@@ -88,7 +89,7 @@ def rows(block: Block) -> list[bytes]:
 
 def entries(block: Block) -> Iterator[Draft]:
     """What history keeps of the block: an entry a row, as any other door would have written it."""
-    outcomes = block.decision.outcomes(output(block))
+    outcomes = score_rows(block.decision, output(block))
     none = [NO_WARNINGS] * block.rows
     replies = encode_replies(block.model, block.version, ids(block), outcomes, none, [False] * block.rows)
     salts = hashlib.shake_256(b"salts" + block.seed).digest(SALT_BYTES * block.rows)

@@ -14,7 +14,7 @@ from rowcast.history import chain
 from rowcast.history.chain import decode_head
 from rowcast.history.service import History
 from rowcast.registry.ports import Reference
-from rowcast.schema.prediction import Outcome, Prediction
+from rowcast.schema.prediction import Prediction, Score
 from rowcast.serving.live_models import LiveModel
 
 REPLAY_CHUNK = 1024
@@ -79,7 +79,7 @@ def _replayed(
             continue
         outcomes = model.score([model.encoder.read(row) for _, row in kept])
         for (reply, _), outcome in zip(kept, outcomes, strict=True):
-            then = Outcome(reply.prediction, reply.probability, reply.score, reply.probabilities)
+            then = Score(reply.prediction, reply.probability, reply.score, reply.probabilities)
             yield model.compare(then, outcome), reply.id, {"then": then, "now": outcome}
 
 

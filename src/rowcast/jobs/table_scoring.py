@@ -25,7 +25,7 @@ from rowcast.errors import InvalidRows, NoAnswer, TableError, ValueProblem
 from rowcast.registry.bundle import Manifest
 from rowcast.registry.ports import Graph, Reference
 from rowcast.schema.outputs import output_reader
-from rowcast.schema.prediction import unanswered
+from rowcast.schema.scores import unanswered
 
 REPORTED = 20
 REASONS = ("rejected_row", "rejected_column", "rejected_reason")

@@ -17,7 +17,7 @@ from rowcast.errors import BundleError
 from rowcast.schema import identity
 from rowcast.schema.encoding import Plan
 from rowcast.schema.outputs import Activation, Kind
-from rowcast.schema.prediction import Decision, Outcome
+from rowcast.schema.prediction import Decision, Score
 from rowcast.schema.schema import Schema
 
 FORMAT = 1
@@ -74,7 +74,7 @@ class GoldenRow(msgspec.Struct, frozen=True):
     """A row as a client would send it, and what must come out."""
 
     row: dict[str, Any]
-    outcome: Outcome
+    outcome: Score
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

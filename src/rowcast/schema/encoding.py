@@ -16,8 +16,6 @@ from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from rowcast.errors import BodyError, InvalidRows, ValueProblem
 from rowcast.schema.schema import Column, Schema, Value
@@ -135,19 +133,6 @@ class RowEncoder:
                 message = f"{shown} was not seen in training; scored as an unseen value"
                 warnings.append(RowWarning(column.name, "unseen-category", message))
         return tuple(warnings)
-
-    def stack(self, rows: Sequence[EncodedRow]) -> dict[str, NDArray[Any]]:
-        """The input tensors of many encoded rows, in order."""
-        tensors: dict[str, NDArray[Any]] = {}
-        count = len(rows)
-        for index, spec in enumerate(self.plan):
-            pieces = [row.pieces[index] for row in rows]
-            if spec.dtype == "string":
-                stacked = np.array([text for piece in pieces for text in piece], object)
-            else:
-                stacked = np.frombuffer(b"".join(pieces), spec.dtype)
-            tensors[spec.name] = stacked.reshape((count, *spec.shape))
-        return tensors
 
 
 def decode_object(body: bytes | msgspec.Raw) -> dict[str, Any]:

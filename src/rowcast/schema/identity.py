@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from rowcast.schema.encoding import EncodedRow, Plan
 
@@ -33,7 +32,7 @@ def row_key(digest: str, plan: Plan, row: EncodedRow) -> str:
     for spec, piece in zip(plan, row.pieces, strict=True):
         if isinstance(piece, bytes):
             if spec.dtype in ("float32", "float64"):
-                piece = (np.frombuffer(piece, spec.dtype) + 0).tobytes()  # -0.0 is 0.0
+                piece = _without_negative_zero(piece, "f" if spec.dtype == "float32" else "d")
             key.update(b"n" + struct.pack("<I", len(piece)) + piece)
         else:
             key.update(b"t" + struct.pack("<I", len(piece)))
@@ -41,6 +40,11 @@ def row_key(digest: str, plan: Plan, row: EncodedRow) -> str:
                 encoded = text.encode()
                 key.update(struct.pack("<I", len(encoded)) + encoded)
     return ROW_RULE + key.hexdigest()
+
+
+def _without_negative_zero(packed: bytes, code: str) -> bytes:
+    form = f"<{len(packed) // struct.calcsize(code)}{code}"
+    return struct.pack(form, *[number + 0.0 for number in struct.unpack(form, packed)])
 
 
 def uuid7s(milliseconds: int, random: bytes) -> list[str]:

@@ -1,16 +1,12 @@
-"""A prediction, and the rule that makes one from a graph's output: argmax or threshold, decided in float32."""
+"""Predictions and scores as values. Free of numpy, so that a gateway can load it; `scores.py` works on arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import isfinite
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from rowcast.errors import NoAnswer
 from rowcast.schema.encoding import RowWarning
 
 Label = bool | int | float | str
@@ -33,7 +29,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     cached: bool = False
 
 
-class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class Score(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What the model alone says of a row; identity and circumstances are added by whoever asked."""
 
     prediction: Label
@@ -55,50 +51,6 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         """The classes as text, the keys of `probabilities`."""
         return [label_text(label) for label in self.classes]
 
-    def winners(self, output: NDArray[np.float32]) -> NDArray[np.intp]:
-        """The index of each row's class; the threshold is compared in float32 and belongs to the positive class."""
-        if self.task == "binary":
-            positive = output[:, self.positive] >= np.float32(self.threshold)
-            return np.where(positive, self.positive, 1 - self.positive)
-        winners: NDArray[np.intp] = output.argmax(axis=1)
-        return winners
-
-    def outcomes(self, output: NDArray[Any]) -> list[Outcome]:
-        """One outcome a row, from probabilities [N, k], values [N] or places of classes [N]; NoAnswer where one is
-        not finite."""
-        rows: list[Any] = output.tolist()
-        # NaN and infinity stay in a sum, and float32 values cannot overflow one of doubles. 0.1 µs a row.
-        if not isfinite(sum(map(sum, rows)) if output.ndim > 1 else sum(rows)):
-            bad = unanswered(output)
-            if bad:
-                raise NoAnswer(bad)
-        if self.task == "regression":
-            return [Outcome(float(value)) for value in output.reshape(-1).tolist()]
-        names, classes = self.names(), self.classes
-        if output.ndim == 1:
-            return [Outcome(classes[int(place)]) for place in rows]
-        if self.task == "multiclass":
-            winners = output.argmax(axis=1).tolist()
-            return [
-                Outcome(classes[winner], row[winner], msgspec.UNSET, dict(zip(names, row, strict=True)))
-                for row, winner in zip(rows, winners, strict=True)
-            ]
-        positive, threshold = self.positive, self.threshold
-        first, second = names
-        made = []
-        for row in rows:  # HOT: float32 values compare alike as doubles, and without a call of numpy
-            winner = positive if row[positive] >= threshold else 1 - positive
-            made.append(Outcome(classes[winner], row[winner], row[positive], {first: row[0], second: row[1]}))
-        return made
-
-
-def unanswered(output: NDArray[Any]) -> list[int]:
-    """The rows for which a graph gave something that is no finite number."""
-    if not len(output):
-        return []
-    finite = np.isfinite(output.reshape(len(output), -1)).all(axis=1)
-    return [int(row) for row in np.flatnonzero(~finite)]
-
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 
@@ -107,7 +59,7 @@ def encode_replies(
     model: str,
     version: int,
     ids: Sequence[str],
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[Score],
     warnings: Iterable[tuple[RowWarning, ...]],
     cached: Iterable[bool],
 ) -> list[bytes]:
@@ -132,7 +84,7 @@ def searched_label(label: Label, probability: float | msgspec.UnsetType) -> str:
     return "" if is_value else label_text(label)
 
 
-def same_outcome(left: Outcome, right: Outcome, tolerance: float, threshold: float) -> str:
+def compare_scores(left: Score, right: Score, tolerance: float, threshold: float) -> str:
     """`equal`, `borderline` (only the threshold's neighbourhood decides) or `different`."""
     apart = largest_gap(_numbers(left), _numbers(right)) > tolerance
     if apart or (left.prediction == right.prediction) or not isinstance(left.probabilities, dict):
@@ -141,7 +93,7 @@ def same_outcome(left: Outcome, right: Outcome, tolerance: float, threshold: flo
     return "borderline" if near else "different"
 
 
-def _numbers(outcome: Outcome) -> list[float]:
+def _numbers(outcome: Score) -> list[float]:
     if isinstance(outcome.probabilities, dict):
         return [outcome.probabilities[name] for name in sorted(outcome.probabilities)]
     return [] if isinstance(outcome.prediction, str) else [float(outcome.prediction)]

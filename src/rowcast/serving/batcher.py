@@ -30,7 +30,8 @@ from rowcast.history.chain import SALT_BYTES, Draft, Entry, encode_head
 from rowcast.history.commit_waiter import UntilStored
 from rowcast.history.ports import Journal
 from rowcast.schema.identity import row_key, uuid7_randomness, uuid7s
-from rowcast.schema.prediction import Outcome, unanswered
+from rowcast.schema.prediction import Score
+from rowcast.schema.scores import unanswered
 from rowcast.schema.sensitive import Guard
 from rowcast.serving.live_models import Deployment, LiveModel
 from rowcast.serving.ports import Cache
@@ -316,7 +317,7 @@ class Predictor:
         self._rows_waiting -= len(asked.rows)
         del self._since[id(asked)]
 
-    def _record(self, model: LiveModel, together: list[Waiting], outcomes: list[Outcome]) -> list[bytes]:
+    def _record(self, model: LiveModel, together: list[Waiting], outcomes: list[Score]) -> list[bytes]:
         rows = [row for asked in together for row in asked.rows]
         encoded = [row.encoded for row in rows]
         hits = misses = 0
@@ -357,9 +358,9 @@ class Predictor:
         return [self._guard.guarded(model.schema, row.received) for row in rows], withheld
 
 
-def _remember(cache: Cache, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
+def _remember(cache: Cache, rows: Sequence[Row], outcomes: Sequence[Score]) -> None:
     """Keep what was scored, each as long as its caller said."""
-    fresh: dict[int, dict[str, Outcome]] = {}
+    fresh: dict[int, dict[str, Score]] = {}
     for row, outcome in zip(rows, outcomes, strict=True):
         if row.key and row.known is None:
             fresh.setdefault(row.ttl, {})[row.key] = outcome

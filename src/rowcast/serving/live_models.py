@@ -16,8 +16,10 @@ from rowcast.registry.ports import Graph, OpenGraph, Reference, RegistryReader
 from rowcast.schema.column_encoding import ColumnEncoder
 from rowcast.schema.encoding import NUMBERS, TEXTS, EncodedRow, RowEncoder
 from rowcast.schema.outputs import has_probabilities, output_reader
-from rowcast.schema.prediction import Decision, Label, Outcome, encode_replies, same_outcome
+from rowcast.schema.prediction import Decision, Label, Score, compare_scores, encode_replies
 from rowcast.schema.schema import Schema
+from rowcast.schema.scores import score_rows, winning_classes
+from rowcast.schema.stacking import stack_rows
 from rowcast.wire.template import Wire, compile_wire
 
 GOLDEN_TOLERANCE = 1e-6
@@ -52,9 +54,9 @@ class LiveModel:
         self._graph = graph
         self._read = output_reader(manifest.output.kind, manifest.output.activation, manifest.decision)
 
-    def score(self, rows: Sequence[EncodedRow]) -> list[Outcome]:
+    def score(self, rows: Sequence[EncodedRow]) -> list[Score]:
         """One outcome a row; each is the same to the last bit whatever rows it is scored with."""
-        return self._decision.outcomes(self._read(self._run(self.encoder.stack(rows))))
+        return score_rows(self._decision, self._read(self._run(stack_rows(self.encoder.plan, rows))))
 
     def _run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """What the graph gives; NoAnswer names the rows that it breaks on, or all where it breaks by their number."""
@@ -90,7 +92,7 @@ class LiveModel:
         return self._run(tensors).reshape(len(next(iter(tensors.values()))), -1)
 
     def replies(
-        self, ids: Sequence[str], outcomes: Sequence[Outcome], rows: Sequence[EncodedRow], cached: Iterable[bool]
+        self, ids: Sequence[str], outcomes: Sequence[Score], rows: Sequence[EncodedRow], cached: Iterable[bool]
     ) -> list[bytes]:
         """The predictions as they are sent and kept, all encoded in one call."""
         return encode_replies(self.name, self.version, ids, outcomes, [row.warnings for row in rows], cached)
@@ -99,12 +101,12 @@ class LiveModel:
         """How many rows each class has in a graph's output, and the last row as one number."""
         if not self.classifies:
             return {}, float(output[-1, 0])
-        winners = self._decision.winners(output)
+        winners = winning_classes(self._decision, output)
         counts = np.bincount(winners, minlength=len(self._decision.classes)).tolist()
         labels = zip(self._decision.classes, counts, strict=True)
         return {label: count for label, count in labels if count}, float(winners[-1])
 
-    def number(self, outcome: Outcome) -> float:
+    def number(self, outcome: Score) -> float:
         """An outcome as one number: that of its class, or the value."""
         return float(self._numbers[outcome.prediction] if self.classifies else outcome.prediction)
 
@@ -116,9 +118,9 @@ class LiveModel:
         """A body of `/predict`, in the model's own form."""
         return self.example() if self.wire is None else self.wire.example(self.example())
 
-    def compare(self, left: Outcome, right: Outcome) -> str:
+    def compare(self, left: Score, right: Score) -> str:
         """`equal`, `borderline` or `different`, within what machines may differ by."""
-        return same_outcome(left, right, GOLDEN_TOLERANCE, self._decision.threshold)
+        return compare_scores(left, right, GOLDEN_TOLERANCE, self._decision.threshold)
 
 
 def load(reference: Reference, registry: RegistryReader, open_graph: OpenGraph) -> LiveModel:

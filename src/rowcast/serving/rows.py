@@ -9,7 +9,7 @@ import msgspec
 
 from rowcast.errors import BodyError, InvalidRows, ValueProblem
 from rowcast.schema.encoding import EncodedRow, decode_json
-from rowcast.schema.prediction import Outcome
+from rowcast.schema.prediction import Score
 from rowcast.serving.live_models import LiveModel
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     received: bytes
     key: str = ""
     """Its name in the cache; empty when the cache is not asked."""
-    known: Outcome | None = None
+    known: Score | None = None
     """What the cache knew."""
     ttl: int = 0
     """Seconds that its outcome is remembered; 0 leaves that to the cache."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rowcast.errors import NoAnswer, TooLate
-from rowcast.schema.prediction import Outcome
+from rowcast.schema.prediction import Score
 from rowcast.serving.live_models import LiveModel
 from rowcast.serving.rows import Row
 
@@ -74,7 +74,7 @@ class Attempt(NamedTuple):
     """Who got which outcomes, and who cannot be answered."""
 
     together: list[Waiting]
-    outcomes: list[Outcome]
+    outcomes: list[Score]
     failed: list[tuple[Waiting, NoAnswer]]
 
 
@@ -94,14 +94,14 @@ def attempt(model: LiveModel, together: list[Waiting]) -> Attempt:
     return found
 
 
-def answerable(found: Attempt) -> tuple[list[Waiting], list[Outcome]]:
+def answerable(found: Attempt) -> tuple[list[Waiting], list[Score]]:
     """Who can be answered, with their outcomes; the others are told here."""
     for asked, error in found.failed:
         fail([asked], error)
     return found.together, found.outcomes
 
 
-def _outcomes(model: LiveModel, together: list[Waiting]) -> list[Outcome]:
+def _outcomes(model: LiveModel, together: list[Waiting]) -> list[Score]:
     """Every row's outcome in order: what the cache knew, and the others scored."""
     rows = [row for asked in together for row in asked.rows]
     unknown = [row.encoded for row in rows if row.known is None]

@@ -18,6 +18,7 @@ from polars.io.plugins import register_io_source
 
 from rowcast.errors import TableError
 from rowcast.schema.prediction import Decision
+from rowcast.schema.scores import winning_classes
 
 
 def with_predictions(frame: pl.DataFrame, decision: Decision, output: NDArray[Any]) -> pl.DataFrame:
@@ -34,7 +35,7 @@ def _results(decision: Decision, output: NDArray[Any]) -> Mapping[str, Any]:
         return {"prediction": output.reshape(-1).astype(np.float64)}
     if output.ndim == 1:  # a foreign graph that gives labels alone
         return {"prediction": pl.Series(decision.classes).gather(output.astype(np.int64))}
-    winners = decision.winners(output)
+    winners = winning_classes(decision, output)
     exact = output.astype(np.float64)  # float32 shown as the double it is, as in JSON replies
     results: dict[str, Any] = {
         "prediction": pl.Series(decision.classes).gather(winners),

@@ -14,6 +14,8 @@ from rowcast.registry.ports import Graph
 from rowcast.schema.encoding import RowEncoder
 from rowcast.schema.prediction import Decision, label_text
 from rowcast.schema.schema import Schema
+from rowcast.schema.scores import score_rows
+from rowcast.schema.stacking import stack_rows
 from rowcast.tables import Finding
 from rowcast.training.problem import Problem, client_value
 
@@ -27,7 +29,7 @@ def golden(problem: Problem, graph: Graph, decision: Decision, seed: int) -> lis
     rows = _golden_rows(problem, seed)
     encoder = RowEncoder(problem.schema, problem.plan)
     encoded = [encoder.read(msgspec.json.encode(row)) for row in rows]
-    outcomes = decision.outcomes(graph.run(encoder.stack(encoded)))
+    outcomes = score_rows(decision, graph.run(stack_rows(encoder.plan, encoded)))
     return [GoldenRow(row, outcome) for row, outcome in zip(rows, outcomes, strict=True)]
 
 

@@ -16,6 +16,7 @@ from rowcast.errors import ParityError
 from rowcast.registry.bundle import Parity
 from rowcast.schema.encoding import NUMBERS, TEXTS
 from rowcast.schema.prediction import Decision
+from rowcast.schema.scores import winning_classes
 from rowcast.training.features import Numbers, Texts
 from rowcast.training.pipeline import Trained
 from rowcast.training.problem import Rows
@@ -115,7 +116,9 @@ def certify(reference: NDArray[Any], output: NDArray[np.float32], decision: Deci
     allowed = TOLERANCE if decision.task != "regression" else TOLERANCE * (spread + np.abs(reference))
     flips = 0
     if decision.task != "regression":
-        flips = int(np.sum(decision.winners(reference.astype(np.float32)) != decision.winners(output)))
+        flips = int(
+            np.sum(winning_classes(decision, reference.astype(np.float32)) != winning_classes(decision, output))
+        )
     certificate = Parity(len(reference), float(gap.max()), flips)
     if flips or np.any(gap > allowed):
         raise ParityError(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rowcast.errors import TrainingError
 from rowcast.registry.bundle import Measure
 from rowcast.schema.prediction import Decision, Task
+from rowcast.schema.scores import winning_classes
 
 RESAMPLES: Final = 200
 MOST_ROWS: Final = 5000
@@ -78,7 +79,7 @@ def holdout(
     scores = np.asarray(output, np.float64)
     labels: NDArray[Any] | None = None
     if task != "regression":
-        labels = decision.winners(output.astype(np.float32))
+        labels = winning_classes(decision, output.astype(np.float32))
         if task == "binary":
             labels = (labels == decision.positive).astype(np.int64)
             scores = scores[:, decision.positive]
@@ -230,7 +231,7 @@ def weighted(
     scores = np.asarray(output, np.float64)
     if decision.task == "regression":
         return _METRICS[decision.task](None)[metric](scores, target, weights)
-    labels = decision.winners(output)
+    labels = winning_classes(decision, output)
     if decision.task == "binary":
         labels = np.equal(labels, decision.positive).astype(np.intp)
         scores = scores[:, decision.positive]

@@ -20,6 +20,7 @@ import pytest
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.schema.encoding import RowEncoder, own_plan
 from rowcast.schema.schema import Column, Schema
+from rowcast.schema.stacking import stack_rows
 from support import access, apps, models, v2
 
 # One loop with the shared app: it would seem dead to itself while another loop turned for seconds.
@@ -143,7 +144,7 @@ async def test_a_models_own_tensors_are_decoded_back_to_rows(tmp_path: Path) -> 
         {"when": "2021-12-31T23:00:00Z", "paid": False, "age": 31, "sum": -7.5},
         {"when": "2020-09-13T12:26:40Z", "paid": False, "age": 0, "sum": 0.0},
     ]
-    numbers = encoder.stack([encoder.parse(row) for row in rows])["rowcast_numbers"].copy()
+    numbers = stack_rows(encoder.plan, [encoder.parse(row) for row in rows])["rowcast_numbers"].copy()
     raw = numbers.astype("<f4").tobytes()
     tensor = {"name": "rowcast_numbers", "datatype": "FP32", "shape": [3, 7]}
     url = "/v2/models/events/infer"

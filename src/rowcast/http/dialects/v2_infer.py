@@ -21,6 +21,7 @@ from rowcast.schema import tensors
 from rowcast.schema.decoding import DATATYPES, columns_of
 from rowcast.schema.prediction import Decision, label_text
 from rowcast.schema.schema import Column
+from rowcast.schema.scores import winning_classes
 from rowcast.schema.tensors import BOOL, BYTES, TYPES, Head, Tensor
 from rowcast.serving.live_models import LiveModel
 from rowcast.serving.rows import check_count
@@ -246,7 +247,7 @@ def of_block(decision: Decision, block: Block, wanted: Sequence[tuple[Output, bo
     if decision.task == "regression":
         found: dict[str, Any] = {"prediction": output.reshape(-1)}
     else:
-        winners = decision.winners(output)
+        winners = winning_classes(decision, output)
         found = {"probabilities": output.reshape(-1), "probability": output[np.arange(block.rows), winners]}
         labels = [label_text(label) for label in decision.classes]
         if _label_type(decision) == BYTES:

@@ -29,8 +29,10 @@ from rowcast.registry.onnx_import.signature import (
 from rowcast.registry.ports import GraphTensor, UnknownGraph
 from rowcast.schema.encoding import RowEncoder
 from rowcast.schema.outputs import has_probabilities, output_reader
-from rowcast.schema.prediction import Decision, Label, unanswered
+from rowcast.schema.prediction import Decision, Label
 from rowcast.schema.schema import Column, Schema, Value
+from rowcast.schema.scores import score_rows, unanswered
+from rowcast.schema.stacking import stack_rows
 from rowcast.wire.template import compile_wire
 
 ROWS: Final = 64
@@ -85,7 +87,7 @@ def adopt(graph: UnknownGraph, ask: Ask) -> Adopted:
     schema, plan = plan_of(graph.inputs, metadata, ask.seen, ask.columns)
     encoder = RowEncoder(schema, plan)
     rows = _given_rows(schema, ask.rows) or _made_rows(schema)
-    tensors = encoder.stack([encoder.parse(row) for row in rows])
+    tensors = stack_rows(encoder.plan, [encoder.parse(row) for row in rows])
     chosen = chosen_output(graph.outputs, metadata)
     beside = label_output(graph.outputs, chosen) if not metadata.output else None
     answers = Answers(
@@ -99,7 +101,7 @@ def adopt(graph: UnknownGraph, ask: Ask) -> Adopted:
         raise BundleError(
             "the graph has no finite answer for any row that was tried; give rows that it knows with --data TABLE"
         )
-    outcomes = decision.outcomes(read[finite])
+    outcomes = score_rows(decision, read[finite])
     _compare(answers.labels, finite, [one.prediction for one in outcomes], decision, beside)
     golden = [GoldenRow(rows[place], one) for place, one in zip(finite, outcomes, strict=True)][:GOLDEN]
     schema = with_examples(schema, golden[0].row)

@@ -18,6 +18,7 @@ from rowcast.registry.ports import Graph
 from rowcast.schema.encoding import NUMBERS, TEXTS, Plan
 from rowcast.schema.prediction import Decision
 from rowcast.schema.schema import Column, Schema
+from rowcast.schema.scores import winning_classes
 from rowcast.training import metrics
 from rowcast.training.cost import Cost
 from rowcast.training.problem import Rows
@@ -298,7 +299,7 @@ def slices(bench: Bench) -> tuple[tuple[Slice, ...], float, int]:
     if bench.decision.task == "regression":
         errors = np.abs(bench.output.astype(np.float64).reshape(-1) - bench.rows.target)
     else:
-        said = bench.decision.winners(bench.output)
+        said = winning_classes(bench.decision, bench.output)
         if bench.decision.task == "binary":
             said = (said == bench.decision.positive).astype(np.intp)
         errors = (said != bench.rows.target).astype(np.float64)

@@ -16,6 +16,7 @@ import numpy as np
 from rowcast.registry.bundle import Manifest, Measure
 from rowcast.schema.prediction import label_text
 from rowcast.schema.schema import Column
+from rowcast.schema.scores import winning_classes
 from rowcast.tables import Finding
 from rowcast.training import certificate as certify
 from rowcast.training import metrics
@@ -209,7 +210,7 @@ def _calibration(bins: Sequence[evidence.Bin]) -> str:
 
 def _classes(bench: Bench) -> str:
     names = bench.decision.names()
-    counted = evidence.confusion(bench.rows.target, bench.decision.winners(bench.output), len(names))
+    counted = evidence.confusion(bench.rows.target, winning_classes(bench.decision, bench.output), len(names))
     rows = [
         (name, str(each["rows"]), *(number(each[key]) for key in ("precision", "recall", "f1")))
         for name, each in zip(names, evidence.per_class(counted), strict=True)
@@ -224,7 +225,7 @@ def _confusion(bench: Bench) -> str:
     true = bench.rows.target
     if decision.task == "binary":
         true = np.where(true == 1, decision.positive, 1 - decision.positive)
-    counted = evidence.confusion(true, decision.winners(bench.output), len(names))
+    counted = evidence.confusion(true, winning_classes(decision, bench.output), len(names))
     head = "".join(f'<th scope="col">{escape(clipped(name, 40))}</th>' for name in names)
     body = ""
     for name, row in zip(names, counted.tolist(), strict=True):
