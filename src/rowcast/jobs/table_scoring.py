@@ -1,7 +1,7 @@
 """A table scored from disk to disk, in constant memory: read in pieces, scored on several threads, written in order.
 
 Threads, not processes: reading, scoring and writing all leave Python's lock, and one process has one polars and one
-runtime in memory (docs/decisions/0015-batch-scores-on-threads.md).
+runtime in memory (docs/decisions/0015-score-tables-on-threads.md).
 """
 
 from __future__ import annotations

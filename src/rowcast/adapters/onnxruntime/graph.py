@@ -1,6 +1,6 @@
 """Graphs on ONNX Runtime: one thread, no spinning, the same bits for a row whatever its companions are.
 
-Many rows are scored by trees in another order than they stand in (docs/decisions/0024-rows-that-are-alike.md).
+Many rows are scored by trees in another order than they stand in (docs/decisions/0024).
 """
 
 from __future__ import annotations
