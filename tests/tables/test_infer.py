@@ -147,7 +147,7 @@ def test_columns_without_use_are_left_out_and_named() -> None:
         "same": "constant",
     }
     assert all(finding.action for finding in profile.findings)
-    assert all(finding.flag for finding in profile.findings if finding.code != "all-missing")
+    assert all(finding.override for finding in profile.findings if finding.code != "all-missing")
 
 
 def test_a_constant_with_gaps_still_says_something() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from rowcast import tables
 from rowcast.errors import TableError
-from rowcast.tables import Table
+from rowcast.tables import Override, Table
 from rowcast.training.options import Options
 from rowcast.training.problem import Problem, pose
 
@@ -50,17 +50,17 @@ def test_kept_columns_stay_though_the_check_would_drop_them() -> None:
     assert not {"constant", "id"} & {finding.code for finding in found.findings}
 
 
-def test_the_flag_of_a_finding_can_be_pasted() -> None:
+def test_a_finding_names_the_option_that_overrides_its_action() -> None:
     found = posed(columns(**{"Region's name": ["x"] * ROWS}))
 
-    assert "--keep 'Region'\"'\"'s name'" in [finding.flag for finding in found.findings]
+    assert Override("keep", "Region's name") in [finding.override for finding in found.findings]
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"exclude": ("amuont",)}, "--exclude names 'amuont'.*did you mean 'amount'"),
-        ({"keep": ("sam",)}, "--keep names 'sam'.*did you mean 'same'"),
+        ({"exclude": ("amuont",)}, "option 'exclude'.*'amuont'.*did you mean 'amount'"),
+        ({"keep": ("sam",)}, "option 'keep'.*'sam'.*did you mean 'same'"),
         ({"exclude": ("y",)}, "which is the target"),
         ({"exclude": ("same",), "keep": ("same",)}, "choose one"),
         ({"map": ("good",)}, "OLD=NEW"),
@@ -83,8 +83,8 @@ def test_labels_are_mended_where_the_rule_meets_one() -> None:
     mended = posed(columns(y=labels), map=("<=50K.=<=50K", ">50K.=>50K"))
 
     assert len(untouched.classes) == 4
-    alike = [finding.flag for finding in untouched.findings if finding.code == "alike-labels"]
-    assert alike == ["--map '<=50K.=<=50K'", "--map '>50K.=>50K'"]
+    alike = [finding.override for finding in untouched.findings if finding.code == "alike-labels"]
+    assert alike == [Override("map", "<=50K.=<=50K"), Override("map", ">50K.=>50K")]
     assert mended.classes == ("<=50K", ">50K")
     assert set(mended.frame["y"].to_list()) == {"<=50K", ">50K"}
 
@@ -119,7 +119,7 @@ def test_labels_that_do_not_fit_the_rows_are_refused() -> None:
 
     with pytest.raises(TableError, match="3 labels for the 2 rows"):
         tables.with_target(rows, labels_file(y=[0, 1, 1]), None)
-    with pytest.raises(TableError, match="has 2 columns; say with --target"):
+    with pytest.raises(TableError, match=r"has 2 columns.*option 'target'"):
         tables.with_target(rows, labels_file(y=[0, 1], z=[0, 1]), None)
     with pytest.raises(TableError, match=r"labels\.csv has no column 'yy'; did you mean 'y'"):
         tables.with_target(rows, labels_file(y=[0, 1], z=[0, 1]), "yy")

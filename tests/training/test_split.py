@@ -76,8 +76,8 @@ def test_the_group_is_not_learnt_from_unless_it_is_kept() -> None:
 
     assert "customer" not in left_out.schema.names()
     assert "customer" in kept.schema.names()
-    assert [(f.action, f.flag) for f in left_out.findings if f.code == "group"] == [
-        ("not learnt from", "--keep customer")
+    assert [(f.action, str(f.override)) for f in left_out.findings if f.code == "group"] == [
+        ("not learnt from", "keep=customer")
     ]
     assert [f.action for f in kept.findings if f.code == "group"] == ["learnt from as well"]
 
@@ -143,7 +143,7 @@ def test_an_identifier_that_repeats_is_named_until_it_decides_the_split() -> Non
     said = {finding.code: finding for finding in posed(columns).findings}
     grouped = {finding.code for finding in posed(columns, group="customer_id").findings}
 
-    assert said["repeated-id"].flag == "--group customer_id"
+    assert str(said["repeated-id"].override) == "group=customer_id"
     assert "120 values" in said["repeated-id"].message
     assert "repeated-id" not in grouped
 

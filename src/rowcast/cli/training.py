@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from rowcast.cli import output
 
 if TYPE_CHECKING:
     from rowcast.settings import Settings
-    from rowcast.tables import Finding
+    from rowcast.tables import Finding, Override
     from rowcast.training.options import Event, Result
 
 
@@ -39,7 +40,7 @@ def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
     """Print what the data check says of each column and of the table as a whole."""
     found = app_models.check_table(table, **options)
     if as_json:
-        output.print_json(found)
+        output.print_json(msgspec.to_builtins(found) | {"findings": list(map(finding_document, found.findings))})
         return
     kinds = {found.target: "target", "": ""} | {column.name: column.kind or "left out" for column in found.columns}
     said = {finding.column for finding in found.findings}
@@ -58,16 +59,31 @@ def _grouped(findings: Sequence[Finding]) -> list[tuple[Finding, list[str], str]
     alike: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in findings:
         alike.setdefault((finding.code, finding.message, finding.action), []).append(finding)
-    return [(same[0], [one.column for one in same], _joined([one.flag for one in same])) for same in alike.values()]
+    return [(same[0], [one.column for one in same], _joined([one.override for one in same])) for same in alike.values()]
 
 
-def _joined(flags: Sequence[str]) -> str:
-    """`--exclude a` and `--exclude b` are `--exclude a,b`; a name that needs quotes keeps a flag of its own."""
-    option, _, first = flags[0].partition(" ")
-    names = [flag.partition(" ")[2] for flag in flags]
-    if not first or any(name.startswith("'") or "," in name for name in names):
-        return " ".join(dict.fromkeys(flags))
-    return f"{option} {','.join(names)}"
+def _joined(overrides: Sequence[Override | None]) -> str:
+    """`--exclude a` and `--exclude b` become `--exclude a,b`; a name that needs quotes keeps its own flag."""
+    known = [override for override in overrides if override is not None]
+    if not known:
+        return ""
+    names = [shlex.quote(override.value) for override in known]
+    if not known[0].value or any(name.startswith("'") or "," in name for name in names):
+        return " ".join(dict.fromkeys(map(_flag, known)))
+    return f"--{known[0].option} {','.join(names)}"
+
+
+def _flag(override: Override) -> str:
+    """The override as the user types it in a shell."""
+    value = f" {shlex.quote(override.value)}" if override.value else ""
+    return f"--{override.option}{value}"
+
+
+def finding_document(finding: Finding) -> dict[str, Any]:
+    """A finding as JSON, its override spelled as a command-line flag."""
+    document: dict[str, Any] = msgspec.to_builtins(finding)
+    document.pop("override", None)
+    return document if finding.override is None else document | {"flag": _flag(finding.override)}
 
 
 def _document(result: Result) -> dict[str, Any]:
@@ -75,6 +91,7 @@ def _document(result: Result) -> dict[str, Any]:
     document: dict[str, Any] = msgspec.to_builtins(result)
     document["holdout"] = {name: measure.value for name, measure in result.holdout.items()}
     document["intervals"] = {name: [measure.low, measure.high] for name, measure in result.holdout.items()}
+    document["findings"] = list(map(finding_document, result.findings))
     return document
 
 

@@ -7,12 +7,13 @@ from rowcast.tables.encode import Encoded, encode, encode_all
 from rowcast.tables.infer import Profile, infer
 from rowcast.tables.read import from_memory, read
 from rowcast.tables.stream import Piece, pieces
-from rowcast.tables.table import Finding, Table, closest, flag, with_target
+from rowcast.tables.table import Finding, Override, Table, closest, with_target
 from rowcast.tables.write import Writer, check_name, with_predictions, write, writing
 
 __all__ = [
     "Encoded",
     "Finding",
+    "Override",
     "Piece",
     "Profile",
     "Table",
@@ -21,7 +22,6 @@ __all__ = [
     "closest",
     "encode",
     "encode_all",
-    "flag",
     "from_memory",
     "infer",
     "pieces",

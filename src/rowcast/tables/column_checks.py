@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rowcast.schema.values import BLANKS, PLAIN_NUMBER
-from rowcast.tables.table import Finding, flag
+from rowcast.tables.table import Finding, Override
 
 UNKNOWN_WORDS: Final = frozenset({"unknown", "missing", "not available", "unspecified", "not known"})
 LEAST_REPEATS: Final = 3
@@ -55,7 +55,7 @@ def sentinels(name: str, numbers: NDArray[np.float64], counts: Sequence[int], wh
     return [
         Finding(
             "sentinel", name, f"{value:.0f} in {count} rows {why}: does it mean missing?", "used as a number",
-            flag("--exclude", name),
+            Override("exclude", name),
         )
         for value, count, why in found
     ]  # fmt: skip
@@ -119,7 +119,7 @@ def _zeros(
         message = f"is 0 in {zeros} rows and empty in {missing}: does 0 mean missing too?"
     else:
         return []
-    return [Finding("sentinel", name, message, "used as a number", flag("--exclude", name))]
+    return [Finding("sentinel", name, message, "used as a number", Override("exclude", name))]
 
 
 def named_like_weight(name: str) -> list[Finding]:
@@ -127,7 +127,7 @@ def named_like_weight(name: str) -> list[Finding]:
     if not _weight(name):
         return []
     message = "is named like a weight, which says how much a row counts"
-    return [Finding("weight-like", name, message, "used as a column", flag("--weight", name))]
+    return [Finding("weight-like", name, message, "used as a column", Override("weight", name))]
 
 
 def gaps(name: str, missing: int, rows: int, distinct: int) -> list[Finding]:
@@ -157,7 +157,7 @@ def leading_zeros(name: str, values: Sequence[Any]) -> list[Finding]:
     if led is None:
         return []
     message = f"holds whole numbers with leading zeros, such as {led!r}: are they codes?"
-    return [Finding("leading-zeros", name, message, "read as numbers", flag("--exclude", name))]
+    return [Finding("leading-zeros", name, message, "read as numbers", Override("exclude", name))]
 
 
 def almost_numbers(name: str, values: Sequence[str], counts: Sequence[int]) -> list[Finding]:

@@ -31,7 +31,7 @@ from rowcast.schema.values import (
     number_from_text,
 )
 from rowcast.tables import column_checks as notice
-from rowcast.tables.table import Finding, Table, flag
+from rowcast.tables.table import Finding, Override, Table
 
 EXACT_FLOAT32: Final = 1 << 24
 CODE_DIGITS: Final = 15
@@ -121,7 +121,7 @@ def _column(series: pl.Series, kept: bool) -> tuple[Column | None, list[Finding]
         return None, [Finding("all-missing", name, "holds no value at all", "left out")]
     if len(texts.values) == 1 and not texts.missing and not kept:
         shown = str(texts.values[0])[:40]
-        return None, [Finding("constant", name, f"is {shown!r} in every row", "left out", flag("--keep", name))]
+        return None, [Finding("constant", name, f"is {shown!r} in every row", "left out", Override("keep", name))]
     column, findings = _kind(series, texts)
     if kept:
         return column, findings
@@ -149,7 +149,7 @@ def _codes(column: Column, texts: _Texts) -> tuple[Column, list[Finding]] | None
     if padded or not notice.is_codes(np.array(texts.values, np.float64), texts.counts):
         return None
     message = "large whole numbers, far apart and often repeated, are codes"
-    finding = Finding("code", column.name, message, "taken as categories", flag("--keep", column.name))
+    finding = Finding("code", column.name, message, "taken as categories", Override("keep", column.name))
     return _category(column.name, texts), [finding]
 
 
@@ -247,11 +247,11 @@ def _numbers(
 ) -> tuple[Column, list[Finding]]:
     findings = []
     if np.abs(numbers).max() >= FLOAT32_LIMIT:
-        fix = f"rescale it or leave it out with {flag('--exclude', name)}"
+        fix = "rescale it, or leave it out with the option 'exclude'"
         raise TableError(f"column {name!r} holds numbers beyond ±{FLOAT32_LIMIT:.2g}; {fix}")
     if whole and np.abs(numbers).max() > EXACT_FLOAT32:
         message = f"whole numbers above {EXACT_FLOAT32:,} are rounded to seven digits by the model"
-        findings.append(Finding("large-integer", name, message, "used as numbers", flag("--exclude", name)))
+        findings.append(Finding("large-integer", name, message, "used as numbers", Override("exclude", name)))
     findings.extend(notice.sentinels(name, numbers, texts.counts, whole))
     findings.extend(notice.amounts(name, numbers, texts.counts, missing=texts.missing, whole=whole))
     middle = _median(numbers, np.array(texts.counts))
@@ -321,7 +321,7 @@ def _identifier(column: Column, texts: _Texts) -> Finding | None:
     present, distinct = texts.rows - texts.missing, len(texts.values)
     if texts.rows < FEW_ROWS or present < FEW_ROWS or distinct < UNIQUE_SHARE * present:
         return None
-    keep = flag("--keep", column.name)
+    keep = Override("keep", column.name)
     if column.kind == "integer" and distinct == present:
         low, high = column.low or 0.0, column.high or 0.0
         if high - low + 1 == distinct:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,15 +14,27 @@ from rowcast.errors import TableError
 from rowcast.schema.values import BLANKS
 
 
+class Override(msgspec.Struct, frozen=True):
+    """The training option that changes what Rowcast does about a finding."""
+
+    option: str
+    """The name of the option, as in `rowcast.train(..., exclude=["age"])`."""
+    value: str = ""
+    """A value for the option; empty when the user must choose one."""
+
+    def __str__(self) -> str:
+        return f"{self.option}={self.value}" if self.value else self.option
+
+
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something the data check noticed: what it is, what Rowcast did about it, and the flag that changes that."""
+    """Something the data check noticed, the action Rowcast took, and the option that changes it."""
 
     code: str
     column: str
     """Empty when the finding is about the whole table."""
     message: str
     action: str
-    flag: str = ""
+    override: Override | None = None
 
 
 @dataclass(frozen=True)
@@ -41,8 +52,11 @@ class Table:
             return self.frame[column]
         raise TableError(f"{self.name} has no column {column!r}; {closest(column, self.frame.columns)}")
 
-    def named(self, texts: Sequence[str], option: str) -> list[str]:
-        """The columns that an option lists, each by its name or several joined by commas; TableError for any other."""
+    def resolve_columns(self, texts: Sequence[str], option: str) -> list[str]:
+        """Return the columns that an option lists; each text holds one name or several joined by commas.
+
+        TableError if a name is not a column.
+        """
         names: list[str] = []
         for text in texts:
             whole = text.strip(BLANKS)
@@ -50,7 +64,7 @@ class Table:
             for part in parts:
                 if part not in self.frame.columns:
                     hint = closest(part, self.frame.columns)
-                    raise TableError(f"{option} names {part!r}, which is no column of {self.name}; {hint}")
+                    raise TableError(f"option {option!r}: {self.name} has no column {part!r}; {hint}")
             names.extend(parts)
         return list(dict.fromkeys(names))
 
@@ -62,21 +76,18 @@ class Table:
 def with_target(table: Table, labels: Table, target: str | None) -> tuple[Table, str]:
     """The table with the labels of another file beside its rows, and the name of their column."""
     if target is None and labels.frame.width > 1:
-        raise TableError(f"{labels.name} has {labels.frame.width} columns; say with --target which holds the labels")
+        raise TableError(
+            f"{labels.name} has {labels.frame.width} columns; set the option 'target' to the one that holds the labels"
+        )
     name = labels.frame.columns[0] if target is None else target.strip(BLANKS)
     series = labels.require(name)
     if name in table.frame.columns:
-        raise TableError(f"{table.name} has a column {name!r} too; take it away, or leave out --target-file")
+        raise TableError(f"{table.name} has a column {name!r} too; remove it from one of the two files")
     if len(series) != table.frame.height:
         counts = f"{labels.name} has {len(series)} labels for the {table.frame.height} rows of {table.name}"
         raise TableError(f"{counts}; both need a header line, then one line a row in the same order")
     sha256 = hashlib.sha256(f"{table.sha256} {labels.sha256}".encode()).hexdigest()
     return Table(table.frame.with_columns(series), table.name, sha256, (*table.findings, *labels.findings)), name
-
-
-def flag(option: str, *columns: str) -> str:
-    """How an option is typed for these columns, quoted for a shell where it must be."""
-    return f"{option} {shlex.quote(','.join(columns))}"
 
 
 def closest(wanted: str, names: Sequence[str]) -> str:

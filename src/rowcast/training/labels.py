@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rowcast.errors import TableError
 from rowcast.schema.prediction import Label, Task, label_text
 from rowcast.schema.values import BLANKS, MISSING_WORDS, canonical_text, number_from_text
-from rowcast.tables import Finding, Table, closest, flag
+from rowcast.tables import Finding, Override, Table, closest
 from rowcast.training.options import Options
 
 MOST_INTEGER_CLASSES: Final = 20
@@ -69,7 +69,7 @@ def _mended(table: Table, target: str, rules: Sequence[str]) -> tuple[Table, lis
     for old, new in changes.items():
         count = sum(present.get(value) == old for value in series.to_list())
         findings.append(
-            Finding("mended-labels", target, f"{count} labels {old!r} stand for {new!r}", "read so", "--map")
+            Finding("mended-labels", target, f"{count} labels {old!r} stand for {new!r}", "read so", Override("map"))
         )
     texts = [None if value is None else present[value] for value in series.to_list()]
     mended = pl.Series(target, [None if text is None else changes.get(text, text) for text in texts], pl.String)
@@ -98,7 +98,9 @@ def _alike(labels: Sequence[Label], target: str) -> list[Finding]:
     for usual, *others in ways.values():
         for other in others:
             message = f"the labels {other!r} and {usual!r} look like one written in two ways"
-            findings.append(Finding("alike-labels", target, message, "two classes", flag("--map", f"{other}={usual}")))
+            findings.append(
+                Finding("alike-labels", target, message, "two classes", Override("map", f"{other}={usual}"))
+            )
     return findings
 
 
@@ -229,4 +231,4 @@ def _positive(classes: tuple[Label, ...], target: NDArray[Any], column: str, ask
 
 def _positive_finding(target: str, name: str, why: str) -> Finding:
     message = f"the positive class is {name!r}, {why}"
-    return Finding("positive-class", target, message, "score is its probability", "--positive")
+    return Finding("positive-class", target, message, "score is its probability", Override("positive"))

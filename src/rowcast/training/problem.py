@@ -109,7 +109,7 @@ def pose(table: Table, options: Options) -> Problem:
     table, target = found.table.without(left_out), found.target
     if len(target) < FEWEST_ROWS:
         raise TableError(f"{table.name} has {len(target)} rows with a target; training needs at least {FEWEST_ROWS}")
-    sensitive = table.named(options.sensitive, "--sensitive")
+    sensitive = table.resolve_columns(options.sensitive, "sensitive")
     profile = tables.infer(table, target=name, keep=keep)
     profile = replace(profile, schema=profile.schema.marked(sensitive))
     plan = own_plan(profile.schema)

@@ -43,7 +43,7 @@ def test_a_column_that_alone_predicts_the_target_is_named_and_kept(column: Any, 
     problem = posed({"late": column})
     leaks = [finding for finding in problem.findings if finding.code == "leak"]
 
-    assert [(finding.column, finding.flag) for finding in leaks] == [("late", "--exclude late")]
+    assert [(finding.column, str(finding.override)) for finding in leaks] == [("late", "exclude=late")]
     assert says in leaks[0].message
     assert "late" in problem.schema.names()
 
@@ -135,7 +135,7 @@ def test_large_sparse_repeated_integers_are_codes_unless_kept() -> None:
     taken, kept = posed({"manager": codes}), posed({"manager": codes}, keep=("manager",))
 
     assert taken.schema.columns[1].kind == "category"
-    assert [finding.flag for finding in taken.findings if finding.code == "code"] == ["--keep manager"]
+    assert [str(finding.override) for finding in taken.findings if finding.code == "code"] == ["keep=manager"]
     assert kept.schema.columns[1].kind == "integer"
 
 
@@ -163,7 +163,7 @@ def test_two_columns_that_give_the_target_away_together_are_named_once() -> None
 
     said = found("joint-leak", {"amount": amount, "instalment": np.round(amount * (1 + rate / 100) / 36, 2)}, rate)
 
-    assert [(finding.column, finding.flag) for finding in said] == [("instalment", "--exclude instalment")]
+    assert [(finding.column, str(finding.override)) for finding in said] == [("instalment", "exclude=instalment")]
     assert "its ratio to 'amount'" in said[0].message or "its difference" in said[0].message
 
 
@@ -218,7 +218,7 @@ def test_rows_in_the_order_of_a_date_are_said() -> None:
 
     in_order, shuffled = found("ordered-rows", {"day": days}), found("ordered-rows", {"day": RNG.permutation(days)})
 
-    assert [finding.flag for finding in in_order] == ["--time day"]
+    assert [str(finding.override) for finding in in_order] == ["time=day"]
     assert not shuffled
 
 
@@ -234,7 +234,9 @@ def test_a_value_of_one_class_alone_is_said_of_few_classes() -> None:
 def test_a_repeated_identifier_asks_for_groups() -> None:
     customer = RNG.integers(0, 90, ROWS)
 
-    assert [finding.flag for finding in found("repeated-id", {"customer_id": customer})] == ["--group customer_id"]
+    assert [str(finding.override) for finding in found("repeated-id", {"customer_id": customer})] == [
+        "group=customer_id"
+    ]
     assert not found("repeated-id", {"paid": customer, "valid": customer})
 
 

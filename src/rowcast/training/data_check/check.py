@@ -1,6 +1,6 @@
 """What the target gives away: columns that alone predict it, rows in its order, equal rows with unequal labels.
 
-Nothing is left out for it: a column may be that good. It is said, with the flag that leaves it out.
+Nothing is left out for it: a column may be that good. The finding names the option that excludes it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rowcast.schema.encoding import Plan, TensorSpec
 from rowcast.schema.prediction import Label, Task
 from rowcast.schema.schema import Column, Schema
-from rowcast.tables import Finding, flag
+from rowcast.tables import Finding, Override
 from rowcast.training.data_check import column_pairs as relations
 
 SAMPLED: Final = 20_000
@@ -112,12 +112,12 @@ def _leaks(columns: dict[str, NDArray[Any]], wanted: NDArray[np.float64], task: 
             break
         what = "its gaps alone predict" if _gaps_tell(columns[name][rows], wanted, half, task) else "alone predicts"
         message = f"{what} the target almost perfectly ({measure} {power[name]:.3f})"
-        found.append(Finding("leak", name, message, USED, flag("--exclude", name)))
+        found.append(Finding("leak", name, message, USED, Override("exclude", name)))
     if task == "binary" and not found and len(ranked) > 1:
         first, second = ranked[:2]
         if power[first] >= DOMINANT and power[first] - 0.5 >= 1.8 * (power[second] - 0.5):
             message = f"alone predicts the target far better than any other ({measure} {power[first]:.3f})"
-            found.append(Finding("dominant", first, message, USED, flag("--exclude", first)))
+            found.append(Finding("dominant", first, message, USED, Override("exclude", first)))
     return found
 
 
@@ -195,7 +195,7 @@ def _certain(
                 continue
             said = repr(classes[only]) if task != "regression" else f"{means[index]:g}"
             message = f"where it is {levels[index]!r}, the target is {said} in all of {counts[index]} rows"
-            found.append(Finding("certain-value", column.name, message, USED, flag("--exclude", column.name)))
+            found.append(Finding("certain-value", column.name, message, USED, Override("exclude", column.name)))
             break
     return found
 
@@ -208,7 +208,7 @@ def _later(columns: dict[str, NDArray[Any]], known: Sequence[Column]) -> list[Fi
         ends = [level for level in column.levels if _ended(level)]
         if ends and len(column.levels) <= FEW_LEVELS:
             said.setdefault(column.name, f"says {ends[0]!r}, which is how a case ends")
-    found = [Finding("later-fact", name, message, USED, flag("--exclude", name)) for name, message in said.items()]
+    found = [Finding("later-fact", name, message, USED, Override("exclude", name)) for name, message in said.items()]
     return [*found, *relations.remainders(_numbers(columns, known), named)]
 
 
@@ -241,7 +241,7 @@ def _counters(columns: dict[str, NDArray[Any]], known: Sequence[Column]) -> list
         steps = np.diff(columns[column.name].astype(np.float64))
         if (steps == 1).mean() >= COUNTING:
             message = "counts along the file, starting again here and there: it tells the place of a row"
-            found.append(Finding("row-order", column.name, message, "used", flag("--exclude", column.name)))
+            found.append(Finding("row-order", column.name, message, "used", Override("exclude", column.name)))
     return found
 
 
@@ -272,13 +272,13 @@ def _order(columns: dict[str, NDArray[Any]], wanted: NDArray[np.float64], schema
         return [Finding("target-ordered", "", "the rows are sorted by the target", "split at random")]
     message = f"the target changes along the file, which explains {share:.0%} of it: are the rows in order of time?"
     action = "split at random; on later rows the model may do worse"
-    return [Finding("ordered-rows", "", message, action, flag("--time", dates[0]) if dates else "--time")]
+    return [Finding("ordered-rows", "", message, action, Override("time", dates[0] if dates else ""))]
 
 
 def _sorted_by(name: str) -> Finding:
     message = f"the rows are in the order of {name!r}"
     action = "split at random; on later rows the model may do worse"
-    return Finding("ordered-rows", "", message, action, flag("--time", name))
+    return Finding("ordered-rows", "", message, action, Override("time", name))
 
 
 def _is_sorted(values: NDArray[Any]) -> bool:

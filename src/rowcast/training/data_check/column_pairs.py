@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowcast.schema.schema import Column
-from rowcast.tables import Finding, flag
+from rowcast.tables import Finding, Override
 
 Power = Callable[[NDArray[np.float64]], float]
 """How well one column alone predicts the target: ROC AUC or R²."""
@@ -56,7 +56,7 @@ def together(
         told |= {a, b}
         word = "its ratio to" if how == "/" else "its difference from"
         message = f"{word} {of!r} predicts the target far better than either alone ({measure} {reached:.3f})"
-        found.append(Finding("joint-leak", made, message, LATER, flag("--exclude", made)))
+        found.append(Finding("joint-leak", made, message, LATER, Override("exclude", made)))
     return found
 
 
@@ -97,7 +97,7 @@ def remainders(columns: Mapping[str, NDArray[Any]], later: Sequence[str]) -> lis
                 close = np.abs(total - part - remains) <= 1e-6 * np.abs(total) + 0.01
                 if made not in found and close.mean() >= SAME_SHARE:
                     message = f"is {of!r} less {name!r}, which tells of what came later"
-                    found[made] = Finding("later-fact", made, message, LATER, flag("--exclude", made))
+                    found[made] = Finding("later-fact", made, message, LATER, Override("exclude", made))
     return list(found.values())
 
 
@@ -116,7 +116,7 @@ def same_facts(columns: Mapping[str, NDArray[Any]], known: Sequence[Column]) -> 
         if other != column.name and np.array_equal(_order_met(values), _order_met(columns[other])):
             message = f"says the same as {other!r}, value for value"
             action = "used; importance is shared between them"
-            found.append(Finding("same-fact", column.name, message, action, flag("--exclude", column.name)))
+            found.append(Finding("same-fact", column.name, message, action, Override("exclude", column.name)))
     return found
 
 

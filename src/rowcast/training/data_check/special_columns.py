@@ -18,7 +18,7 @@ from rowcast import tables
 from rowcast.errors import TableError
 from rowcast.schema.schema import Column
 from rowcast.schema.values import BLANKS, MISSING_WORDS
-from rowcast.tables import Finding, Table, flag
+from rowcast.tables import Finding, Override, Table
 from rowcast.training.options import Options
 from rowcast.training.split import Tie
 
@@ -30,8 +30,8 @@ _id_name = re.compile(r"(^|[ _.\-])(?i:id|uid|guid|uuid)$|[a-z](ID|Id)$").search
 
 def named(table: Table, target: str, options: Options) -> tuple[list[str], list[str]]:
     """The columns to leave out and those to keep; TableError for names that make no sense."""
-    exclude = table.named(options.exclude, "--exclude")
-    keep = table.named(options.keep, "--keep")
+    exclude = table.resolve_columns(options.exclude, "exclude")
+    keep = table.resolve_columns(options.keep, "keep")
     for name in exclude:
         if name == target:
             raise TableError(f"--exclude names {name!r}, which is the target")
@@ -127,23 +127,23 @@ def findings(table: Table, target: str, learnt: Collection[str], options: Option
     if options.time is not None:
         name = options.time.strip(BLANKS)
         message = "orders the rows: the last are kept aside, and every fold is judged by later rows"
-        found.append(Finding("time", name, message, *_use(name, learnt, "")))
+        found.append(Finding("time", name, message, *_use(name, learnt, None)))
     if options.group is not None:
         name = options.group.strip(BLANKS)
         message = f"{table.frame[name].n_unique()} groups in {table.frame.height} rows, none on both sides of a split"
-        found.append(Finding("group", name, message, *_use(name, learnt, flag("--keep", name))))
+        found.append(Finding("group", name, message, *_use(name, learnt, Override("keep", name))))
     if options.weight is not None:
         name = options.weight.strip(BLANKS)
         message = "says how much each row counts: all figures are weighted"
-        found.append(Finding("weight", name, message, *_use(name, learnt, flag("--keep", name))))
+        found.append(Finding("weight", name, message, *_use(name, learnt, Override("keep", name))))
     if options.time is None and options.group is None:
         found += _tying(table, target, learnt, options)
     return found
 
 
-def _use(name: str, learnt: Collection[str], otherwise: str) -> tuple[str, str]:
-    """Whether a column is learnt from beside what it is for, and the flag that changes that."""
-    return ("learnt from as well", flag("--exclude", name)) if name in learnt else ("not learnt from", otherwise)
+def _use(name: str, learnt: Collection[str], otherwise: Override | None) -> tuple[str, Override | None]:
+    """Whether a column is learnt from beside what it is for, and the option that changes that."""
+    return ("learnt from as well", Override("exclude", name)) if name in learnt else ("not learnt from", otherwise)
 
 
 def _tying(table: Table, target: str, learnt: Collection[str], options: Options) -> list[Finding]:
@@ -158,5 +158,5 @@ def _tying(table: Table, target: str, learnt: Collection[str], options: Options)
             continue
         message = f"identifies something, by its name, and repeats: {levels} values in {len(series)} rows"
         action = ("learnt from" if name in learnt else "left out") + "; rows of one value are on both sides of a split"
-        found.append(Finding("repeated-id", name, message, action, flag("--group", name)))
+        found.append(Finding("repeated-id", name, message, action, Override("group", name)))
     return found

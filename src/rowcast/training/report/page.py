@@ -121,7 +121,7 @@ def _kind(manifest: Manifest) -> str:
 def _findings(findings: Sequence[Finding]) -> str:
     if not findings:
         return "<p>Nothing was noticed.</p>"
-    rows = [(found.column or "the table", found.message, found.action, found.flag) for found in findings]
+    rows = [(found.column or "the table", found.message, found.action, str(found.override or "")) for found in findings]
     return table("What was noticed in the table", ("column", "noticed", "so", "change it with"), rows)
 
 
