@@ -17,7 +17,7 @@ from rowcast import settings
 from rowcast.adapters.files import worker_state as boards
 from rowcast.adapters.files.journal import FileJournal
 from rowcast.adapters.files.registry import FolderRegistry
-from rowcast.adapters.files.worker_state import Board
+from rowcast.adapters.files.worker_state import ServerFolder
 from rowcast.adapters.sqlite.store import SqliteStore
 from rowcast.cli import doctor
 from support import access, entries, models
@@ -196,13 +196,13 @@ def test_a_full_disk(ask: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_server_whose_worker_is_stuck_or_dead_or_behind(ask: Doctor, home: Path) -> None:
-    board = Board(home / "run", 1)
+    board = ServerFolder(home / "run", 1)
     slot = board.slot(0)
-    slot.say(state="ready", reload_error="sum@2 is broken")
+    slot.report(state="ready", reload_error="sum@2 is broken")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rowcast.app.indexer.indexer_is_running", lambda found: True)
         assert "sum@2 is broken" in ask.finds("server")["server"]["says"]
-        slot.say(reload_error="")
+        slot.report(reload_error="")
         assert "is ready" in ask.finds()["server"]["says"]
         now = time.monotonic()
         patch.setattr(boards.time, "monotonic", lambda: now + 60)
@@ -214,8 +214,8 @@ def test_a_server_whose_worker_is_stuck_or_dead_or_behind(ask: Doctor, home: Pat
 
 def test_a_server_without_an_indexer(ask: Doctor, home: Path) -> None:
     FileJournal(home / "journal", lambda: "a" * 32).close()
-    board = Board(home / "run", 1)
-    board.slot(0).say(state="ready")
+    board = ServerFolder(home / "run", 1)
+    board.slot(0).report(state="ready")
 
     assert "into the store" in ask.finds("journal")["journal"]["says"]
     board.remove()

@@ -18,7 +18,7 @@ from rowcast.registry.ports import Reference
 MEBIBYTE = 1024 * 1024
 
 
-class Limits(msgspec.Struct, frozen=True):
+class SandboxLimits(msgspec.Struct, frozen=True):
     """What a version may need to be opened and proven."""
 
     model_mb: int
@@ -27,7 +27,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 def run_trial(
-    command: Sequence[str], folder: Path, reference: Reference, limits: Limits, environment: Mapping[str, str]
+    command: Sequence[str], folder: Path, reference: Reference, limits: SandboxLimits, environment: Mapping[str, str]
 ) -> str:
     """What is wrong with this version, in a sentence; empty when it could be opened and proven."""
     try:
@@ -37,17 +37,17 @@ def run_trial(
     if size > limits.model_mb * MEBIBYTE:
         return f"{folder / bundle.MODEL} is larger than {limits.model_mb} MB (setting max_model_mb)"
     words = [str(folder), reference.name, str(reference.version), str(limits.memory_mb), str(limits.seconds)]
-    return run_apart([*command, *words], limits, environment).error
+    return run_sandboxed([*command, *words], limits, environment).error
 
 
-class Ended(msgspec.Struct, frozen=True):
+class SandboxResult(msgspec.Struct, frozen=True):
     """What a process printed; `error` is empty when it ended well, else a sentence."""
 
     error: str
     printed: bytes = b""
 
 
-def run_apart(command: Sequence[str], limits: Limits, environment: Mapping[str, str]) -> Ended:
+def run_sandboxed(command: Sequence[str], limits: SandboxLimits, environment: Mapping[str, str]) -> SandboxResult:
     """Run a process that limits itself, and end it with this one."""
     ours, theirs = os.pipe()  # closes with this process, and the trial ends then
     try:
@@ -60,19 +60,21 @@ def run_apart(command: Sequence[str], limits: Limits, environment: Mapping[str, 
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Ended(_too_long(limits))
+        return SandboxResult(_too_long(limits))
     finally:
         os.close(ours)
         os.close(theirs)
     if finished.returncode == -signal.SIGXCPU:
-        return Ended(_too_long(limits))
+        return SandboxResult(_too_long(limits))
     if finished.returncode < 0:
         name = signal.Signals(-finished.returncode).name
-        return Ended(f"its trial was ended by {name}; it may use {limits.memory_mb} MB (setting trial_memory_mb)")
+        return SandboxResult(
+            f"its trial was ended by {name}; it may use {limits.memory_mb} MB (setting trial_memory_mb)"
+        )
     if finished.returncode:
         said = finished.stderr.decode(errors="replace").strip().splitlines() or ["nothing was said"]
-        return Ended(said[-1].removeprefix("error: ")[:700])
-    return Ended("", finished.stdout)
+        return SandboxResult(said[-1].removeprefix("error: ")[:700])
+    return SandboxResult("", finished.stdout)
 
 
 def limit_this_process(memory_mb: int, seconds: float) -> None:
@@ -95,5 +97,5 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _too_long(limits: Limits) -> str:
+def _too_long(limits: SandboxLimits) -> str:
     return f"opening it took more than {limits.seconds:g} s (setting trial_seconds)"

@@ -8,17 +8,17 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rowcast.adapters.files.worker_state import Worker
+    from rowcast.adapters.files.worker_state import WorkerStatus
     from rowcast.settings import Settings
 
 SECONDS = 5.0
 
 
-def running_servers(settings: Settings) -> dict[str, list[Worker]]:
+def running_servers(settings: Settings) -> dict[str, list[WorkerStatus]]:
     """The servers that run from this home, each with its workers."""
-    from rowcast.adapters.files.worker_state import running
+    from rowcast.adapters.files.worker_state import running_servers as find_servers
 
-    return running(settings.run_folder)
+    return find_servers(settings.run_folder)
 
 
 def store_failure(settings: Settings) -> str:

@@ -20,7 +20,7 @@ from rowcast.registry.ports import Reference, RegistryWriter
 
 if TYPE_CHECKING:
     from rowcast.adapters.files.keys import FileKeys
-    from rowcast.adapters.files.worker_state import Board
+    from rowcast.adapters.files.worker_state import ServerFolder
     from rowcast.http.authentication import Gate
     from rowcast.http.routes import ASGIApp
     from rowcast.runtime.http_protocol import Connection
@@ -90,22 +90,22 @@ class Server(NamedTuple):
 class Place(NamedTuple):
     """A worker's place among the workers of one supervisor, which also keeps the indexer."""
 
-    board: Board
+    board: ServerFolder
     worker: int
 
 
-def board(settings: Settings) -> Board:
+def board(settings: Settings) -> ServerFolder:
     """What the workers of a server share; made once for each server."""
-    from rowcast.adapters.files.worker_state import Board
+    from rowcast.adapters.files.worker_state import ServerFolder
 
-    return Board(settings.run_folder, settings.workers)
+    return ServerFolder(settings.run_folder, settings.workers)
 
 
 def server(settings: Settings, place: Place | None = None) -> Server:
     """Every part of a server process: models proven, journal open. Without a place it is a server of its own."""
     from rowcast.adapters.files.journal import FileJournal, FolderSpool
-    from rowcast.adapters.files.shared_counters import OwnCounts, SharedCounts
-    from rowcast.adapters.files.worker_state import Board
+    from rowcast.adapters.files.shared_counters import LocalCounters, SharedCounters
+    from rowcast.adapters.files.worker_state import ServerFolder
     from rowcast.adapters.onnxruntime.graph import open_graph
     from rowcast.adapters.sqlite.idempotency import SqliteRepeats
     from rowcast.adapters.telemetry.prometheus import Metrics
@@ -133,13 +133,13 @@ def server(settings: Settings, place: Place | None = None) -> Server:
 
     models = registry(settings)
     with ExitStack() as undo:
-        shared = place.board if place else Board(settings.run_folder, 1)
+        shared = place.board if place else ServerFolder(settings.run_folder, 1)
         end = (lambda: None) if place else shared.remove
         undo.callback(end)
         slot = shared.slot(place.worker if place else 0)
         undo.callback(slot.close)
         spool = FolderSpool(settings.journal_folder)
-        counts = SharedCounts(shared.folder, place.worker) if place else OwnCounts()
+        counts = SharedCounters(shared.folder, place.worker) if place else LocalCounters()
         take_up = partial(imports.take_up, settings)
         if place is None:  # else the supervisor's parent has done it
             log_drops(take_up())
@@ -153,13 +153,13 @@ def server(settings: Settings, place: Place | None = None) -> Server:
             open_graph,
             metrics.listen,
             trial=_trial(settings, models, shared),
-            last_good=LastGood(shared.last_good, shared.keep_good),
-            put_away=shared.put_away,
+            last_good=LastGood(shared.last_served, shared.record_served),
+            put_away=shared.unloaded_models,
             meant=partial(imports.meant, settings),
         )
-        generation, asked = models.generation(), shared.asked()
+        generation, asked = models.generation(), shared.reload_requests()
         followed = follower.begin()
-        default = shared.settled_default(lambda: _default_model(settings, list(followed.models)))
+        default = shared.agree_default_model(lambda: _default_model(settings, list(followed.models)))
         deployment = Deployment(followed.models, default, followed.meant)
         journal = FileJournal(settings.journal_folder, lambda: uuid.uuid4().hex, settings.durability)
         undo.callback(journal.close)
@@ -231,15 +231,15 @@ def _cache(settings: Settings) -> Cache | None:
     return MemoryCache(settings.cache_entries, settings.cache_seconds) if settings.cache else None
 
 
-def _trial(settings: Settings, models: RegistryWriter, shared: Board) -> Callable[[Reference], None]:
+def _trial(settings: Settings, models: RegistryWriter, shared: ServerFolder) -> Callable[[Reference], None]:
     """Tries a version in a child process; what one worker found holds for all until something is asked anew."""
-    from rowcast.adapters.sandbox import Limits, run_trial
+    from rowcast.adapters.sandbox import SandboxLimits, run_trial
 
-    limits = Limits(settings.max_model_mb, settings.trial_memory_mb, settings.trial_seconds)
+    limits = SandboxLimits(settings.max_model_mb, settings.trial_memory_mb, settings.trial_seconds)
 
     def trial(reference: Reference) -> None:
-        stamp = f"{models.generation()}.{shared.asked()}"
-        with shared.trials() as found:
+        stamp = f"{models.generation()}.{shared.reload_requests()}"
+        with shared.trial_results() as found:
             if found.get("stamp") != stamp:
                 found.clear()
                 found["stamp"] = stamp

@@ -15,7 +15,7 @@ from rowcast.serving.waiting import Ask, Render
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rowcast.adapters.files.worker_state import Board
+    from rowcast.adapters.files.worker_state import ServerFolder
     from rowcast.adapters.telemetry.otel import Spans
     from rowcast.adapters.telemetry.prometheus import Metrics
     from rowcast.adapters.telemetry.pushgateway import Pusher
@@ -61,7 +61,7 @@ def push_target(settings: Settings) -> tuple[str, tuple[str, str] | None]:
     return push_url(settings.push_gateway or "", settings.push_job), auth
 
 
-def pusher(settings: Settings, metrics: Metrics, board: Board, number: int) -> Pusher | None:
+def pusher(settings: Settings, metrics: Metrics, board: ServerFolder, number: int) -> Pusher | None:
     """Who pushes metrics: the first worker that lives, and whoever ends last."""
     if settings.push_gateway is None:
         return None

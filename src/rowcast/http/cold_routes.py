@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from rowcast.access.keys_and_quotas import Caller
-from rowcast.adapters.files.worker_state import Worker
+from rowcast.adapters.files.worker_state import WorkerStatus
 from rowcast.errors import MethodNotAllowed, ModelNotFound, NotFound, RequestError, RowcastError
 from rowcast.history.entry_filter import Selection
 from rowcast.history.export import TEXTS
@@ -256,7 +256,7 @@ def _pages(app: FastAPI, deployment: Deployment) -> None:
         return HTMLResponse(REDOC, headers={"content-security-policy": DOCS_POLICY})
 
 
-def _seen(worker: Worker, who: Caller) -> Worker:
+def _seen(worker: WorkerStatus, who: Caller) -> WorkerStatus:
     """A worker without what it says of models that the caller may not use."""
     if not who.models:
         return worker

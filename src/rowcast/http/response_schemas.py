@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from rowcast.adapters.files.worker_state import Worker
+from rowcast.adapters.files.worker_state import WorkerStatus
 from rowcast.history.service import Record
 from rowcast.registry.bundle import Parity
 from rowcast.runtime.worker import Reload
@@ -21,7 +21,7 @@ OPEN_ROUTES = frozenset({"/health/live", "/health/ready"})
 
 def components() -> dict[str, Any]:
     """The schemas that several replies share."""
-    _, found = msgspec.json.schema_components((Record, Reload, Worker, Column, Parity), ref_template=REFERENCE)
+    _, found = msgspec.json.schema_components((Record, Reload, WorkerStatus, Column, Parity), ref_template=REFERENCE)
     # Encoded by other rules than they are decoded by: raw JSON inside, and defaults that are left out.
     found["Record"]["properties"]["prediction"] = {"type": "object"}
     found["Record"]["properties"]["row"] = {"type": "object"}
@@ -71,7 +71,7 @@ def reply(path: str) -> dict[str, Any]:
 
 
 def _replies() -> dict[str, Any]:
-    model, record, workers = (_reference(name) for name in ("Model", "Record", "Worker"))
+    model, record, workers = (_reference(name) for name in ("Model", "Record", "WorkerStatus"))
     names = {"type": "array", "items": TEXT}
     return {
         "/models": closed(models={"type": "array", "items": model}),

@@ -110,9 +110,9 @@ def import_onnx(
 def publish_proven(settings: Settings, source: str, folder: Path, name: str) -> tuple[Reference, str]:
     """Publish the bundle in this folder as champion, once a process of its own has opened and proven it as a server
     does."""
-    from rowcast.adapters.sandbox import Limits, run_trial
+    from rowcast.adapters.sandbox import SandboxLimits, run_trial
 
-    limits = Limits(settings.max_model_mb, settings.trial_memory_mb, settings.trial_seconds)
+    limits = SandboxLimits(settings.max_model_mb, settings.trial_memory_mb, settings.trial_seconds)
     command = [sys.executable, "-m", "rowcast.app.verify_bundle"]
     error = run_trial(command, folder, Reference(name, 1), limits, settings.for_child())
     if error:
@@ -266,10 +266,10 @@ def _metadata(path: Path | None) -> dict[str, Any]:
 
 
 def _apart(settings: Settings, content: bytes, ask: Ask) -> Adopted:
-    from rowcast.adapters.sandbox import Limits, run_apart
+    from rowcast.adapters.sandbox import SandboxLimits, run_sandboxed
     from rowcast.registry.onnx_import.convert import Adopted
 
-    limits = Limits(settings.max_model_mb, settings.trial_memory_mb, settings.trial_seconds)
+    limits = SandboxLimits(settings.max_model_mb, settings.trial_memory_mb, settings.trial_seconds)
     with tempfile.TemporaryDirectory(prefix="rowcast-import-") as scratch:
         folder = Path(scratch)
         (folder / MODEL).write_bytes(content)
@@ -282,7 +282,7 @@ def _apart(settings: Settings, content: bytes, ask: Ask) -> Adopted:
             str(limits.memory_mb),
             str(limits.seconds),
         ]
-        ended = run_apart(command, limits, settings.for_child())
+        ended = run_sandboxed(command, limits, settings.for_child())
     if ended.error:
         raise BundleError(f"{ask.source} is not imported: {ended.error}")
     return msgspec.json.decode(ended.printed, type=Adopted)

@@ -20,7 +20,7 @@ from typing import NoReturn
 import msgspec
 import structlog
 
-from rowcast.adapters.files.worker_state import Board
+from rowcast.adapters.files.worker_state import ServerFolder
 
 LOOK_SECONDS = 0.5
 STUCK_SECONDS = 30.0
@@ -59,7 +59,9 @@ Work = Callable[[int, int, bool], int]
 class Supervisor:
     """Runs `work` in as many processes as the board has places."""
 
-    def __init__(self, board: Board, work: Work, let_go: Callable[[], None], indexer: Indexer, drain: float) -> None:
+    def __init__(
+        self, board: ServerFolder, work: Work, let_go: Callable[[], None], indexer: Indexer, drain: float
+    ) -> None:
         self._board = board
         self._work = work
         self._let_go = let_go

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 import structlog
 
-from rowcast.adapters.files.worker_state import Board, Loaded, Slot, Worker
+from rowcast.adapters.files.worker_state import LoadedModel, ServerFolder, WorkerSlot, WorkerStatus
 from rowcast.errors import RowcastError
 from rowcast.registry.ports import Drop
 from rowcast.serving.batcher import Queue
@@ -29,7 +29,7 @@ class Reload(msgspec.Struct, frozen=True):
     """Where every worker stands after a reload was asked for."""
 
     status: Literal["ok", "failed", "pending"]
-    workers: list[Worker]
+    workers: list[WorkerStatus]
     imports: list[Drop]
     """What lies in the models folder."""
 
@@ -46,8 +46,8 @@ class Member:
 
     def __init__(
         self,
-        board: Board,
-        slot: Slot,
+        board: ServerFolder,
+        slot: WorkerSlot,
         deployment: Deployment,
         follower: Follower,
         generation: Callable[[], int],
@@ -70,13 +70,13 @@ class Member:
         """What this worker last said of itself."""
         return self._slot.status.state
 
-    def workers(self) -> list[Worker]:
+    def workers(self) -> list[WorkerStatus]:
         """Every worker of this server, as it is now."""
         return self._board.workers()
 
     def begin(self, generation: int, asked: int, followed: Followed) -> None:
         """Say what is served; `generation` and `asked` were read before it was loaded."""
-        self._slot.say(
+        self._slot.report(
             models=self._loaded(), generation=generation, asked=asked, reload_error=followed.error, state="ready"
         )
         if followed.error:
@@ -85,11 +85,11 @@ class Member:
 
     def show_queue(self) -> None:
         """What waits here, for whoever is asked about all workers; from any thread."""
-        self._slot.queue(*self._queue())
+        self._slot.report_queue(*self._queue())
 
     def drain(self) -> None:
         """This worker takes no new work."""
-        self._slot.say(state="draining")
+        self._slot.report(state="draining")
 
     async def stop(self) -> None:
         """Give no more signs."""
@@ -104,7 +104,7 @@ class Member:
         failed before, and wait for them."""
         drops = await asyncio.to_thread(self._take_up)
         log_drops(drops)
-        number = await asyncio.to_thread(self._board.ask_reload)
+        number = await asyncio.to_thread(self._board.request_reload)
         deadline = asyncio.get_running_loop().time() + RELOAD_SECONDS
         while True:
             workers = self.workers()
@@ -130,14 +130,14 @@ class Member:
                 generation, asked = await asyncio.to_thread(self._wanted)
             except RowcastError as error:
                 self._say_error(error.message)
-                self._slot.say(generation=-1)  # followed anew once it can be read
+                self._slot.report(generation=-1)  # followed anew once it can be read
                 continue
             status = self._slot.status
             if (generation, asked) != (status.generation, status.asked):
                 await self._follow(generation, asked)
 
     def _wanted(self) -> tuple[int, int]:
-        return self._generation(), self._board.asked()
+        return self._generation(), self._board.reload_requests()
 
     async def _follow(self, generation: int, asked: int) -> None:
         live = self._deployment.live
@@ -147,7 +147,7 @@ class Member:
         self._deployment.swap(followed.models, followed.meant)
         self._refresh()
         self._say_error(followed.error)
-        self._slot.say(models=self._loaded(), generation=generation, asked=asked)
+        self._slot.report(models=self._loaded(), generation=generation, asked=asked)
         for name, version in sorted(after - before):
             log.info("a new version is served", model=name, version=version)
         for name in sorted({name for name, _ in before} - {name for name, _ in after}):
@@ -155,13 +155,13 @@ class Member:
 
     def _say_error(self, error: str) -> None:
         if error != self._slot.status.reload_error:
-            self._slot.say(reload_error=error)
+            self._slot.report(reload_error=error)
             if error:
                 log.error("a new version is not served", reason=error)
 
-    def _loaded(self) -> tuple[Loaded, ...]:
+    def _loaded(self) -> tuple[LoadedModel, ...]:
         seconds = self._follower.seconds
         return tuple(
-            Loaded(model.name, model.version, model.digest, round(seconds.get(model.name, 0.0), 4))
+            LoadedModel(model.name, model.version, model.digest, round(seconds.get(model.name, 0.0), 4))
             for model in self._deployment.models()
         )

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from rowcast.adapters.files.shared_counters import ROOM, Counts, OwnCounts, SharedCounts, sums
-from rowcast.adapters.files.worker_state import Worker
+from rowcast.adapters.files.shared_counters import ROOM, Counters, LocalCounters, SharedCounters, sums
+from rowcast.adapters.files.worker_state import WorkerStatus
 from rowcast.adapters.telemetry.prometheus import Metrics
 from rowcast.events import Answered, Failed, ModelLoaded, Reloaded, Scored
 
 
-def metrics(counts: Counts) -> Metrics:
-    return Metrics(counts, lambda: 3, lambda: [Worker(0, "ready"), Worker(1, "dead")])
+def metrics(counts: Counters) -> Metrics:
+    return Metrics(counts, lambda: 3, lambda: [WorkerStatus(0, "ready"), WorkerStatus(1, "dead")])
 
 
 def sample(metrics: Metrics, name: str) -> float:
@@ -33,7 +33,7 @@ def happen(metrics: Metrics, times: int) -> None:
 
 @pytest.mark.parametrize("shared", [False, True], ids=["alone", "among workers"])
 def test_what_happened_is_counted(tmp_path: Path, shared: bool) -> None:
-    seen = metrics(SharedCounts(tmp_path, 0) if shared else OwnCounts())
+    seen = metrics(SharedCounters(tmp_path, 0) if shared else LocalCounters())
     happen(seen, 4)
     seen.listen(ModelLoaded("loans", 1, "digest", 0.5))
     seen.listen(Reloaded("broken"))
@@ -48,10 +48,10 @@ def test_what_happened_is_counted(tmp_path: Path, shared: bool) -> None:
 
 
 def test_workers_are_added_up_and_a_successor_goes_on_where_the_dead_one_was(tmp_path: Path) -> None:
-    first, second = metrics(SharedCounts(tmp_path, 0)), metrics(SharedCounts(tmp_path, 1))
+    first, second = metrics(SharedCounters(tmp_path, 0)), metrics(SharedCounters(tmp_path, 1))
     happen(first, 3)
     happen(second, 5)
-    successor = metrics(SharedCounts(tmp_path, 0))
+    successor = metrics(SharedCounters(tmp_path, 0))
     happen(successor, 2)
 
     for seen in (second, successor):
@@ -63,32 +63,32 @@ def test_workers_are_added_up_and_a_successor_goes_on_where_the_dead_one_was(tmp
 def test_a_killed_process_loses_nothing_that_it_counted(tmp_path: Path) -> None:
     code = f"""
 import os, signal, pathlib
-from rowcast.adapters.files.shared_counters import SharedCounts
-cells = SharedCounts(pathlib.Path({str(tmp_path)!r}), 0).cells(("requests", "/predict", "POST", "200"), 15)
+from rowcast.adapters.files.shared_counters import SharedCounters
+cells = SharedCounters(pathlib.Path({str(tmp_path)!r}), 0).cells(("requests", "/predict", "POST", "200"), 15)
 for _ in range(1000):
     cells[3] += 1
 os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
 
-    assert sums(SharedCounts(tmp_path, 1)) == {
+    assert sums(SharedCounters(tmp_path, 1)) == {
         ("requests", "/predict", "POST", "200"): [0.0, 0.0, 0.0, 1000.0, *[0.0] * 11]
     }
 
 
 def test_labels_of_every_length_and_script_keep_apart(tmp_path: Path) -> None:
-    counts = SharedCounts(tmp_path, 0)
+    counts = SharedCounters(tmp_path, 0)
     labels = [("predictions", "m", "1", "é" * length + "\n") for length in range(40)]
     for number, one in enumerate(labels):
         counts.cells(one, 1 + number % 3)[0] += number + 1
 
-    assert {one: cells[0] for one, cells in sums(SharedCounts(tmp_path, 1)).items()} == {
+    assert {one: cells[0] for one, cells in sums(SharedCounters(tmp_path, 1)).items()} == {
         one: number + 1 for number, one in enumerate(labels)
     }
 
 
 def test_more_labels_than_there_is_room_for_harm_nobody(tmp_path: Path) -> None:
-    counts = SharedCounts(tmp_path, 0)
+    counts = SharedCounters(tmp_path, 0)
     counts.cells(("first",), 1)[0] += 1
     for number in range(ROOM // 16):
         counts.cells((f"label {number}",), 1)[0] += 1
@@ -101,15 +101,18 @@ def test_more_labels_than_there_is_room_for_harm_nobody(tmp_path: Path) -> None:
 
 
 def test_the_queue_of_all_workers_is_the_sum_of_rows_and_the_oldest_wait() -> None:
-    workers = [Worker(0, "ready", waiting=3, waiting_seconds=0.5), Worker(1, "ready", waiting=4, waiting_seconds=2.25)]
-    seen = Metrics(OwnCounts(), lambda: 0, lambda: workers)
+    workers = [
+        WorkerStatus(0, "ready", waiting=3, waiting_seconds=0.5),
+        WorkerStatus(1, "ready", waiting=4, waiting_seconds=2.25),
+    ]
+    seen = Metrics(LocalCounters(), lambda: 0, lambda: workers)
 
     assert sample(seen, "rowcast_queue_rows") == 7
     assert sample(seen, "rowcast_queue_age_seconds") == 2.25
 
 
 def test_cache_and_problems_are_counted_over_all_workers(tmp_path: Path) -> None:
-    first, second = metrics(SharedCounts(tmp_path, 0)), metrics(SharedCounts(tmp_path, 1))
+    first, second = metrics(SharedCounters(tmp_path, 0)), metrics(SharedCounters(tmp_path, 1))
     for seen in (first, second):
         seen.listen(Scored("loans", 1, 3, ["yes"] * 3, 1.0, 1, 2))
         seen.listen(Failed("invalid-row"))
@@ -121,7 +124,7 @@ def test_cache_and_problems_are_counted_over_all_workers(tmp_path: Path) -> None
 
 def test_the_latest_prediction_is_that_of_whoever_made_it_last(tmp_path: Path) -> None:
     first, second = (
-        Metrics(SharedCounts(tmp_path, number), lambda: 0, list[Worker], old_names=True) for number in range(2)
+        Metrics(SharedCounters(tmp_path, number), lambda: 0, list[WorkerStatus], old_names=True) for number in range(2)
     )
     for seen, number in ((first, 1.0), (second, 7.0), (first, 3.0)):
         seen.listen(Scored("loans", 1, 1, ["yes"], number))
@@ -130,7 +133,7 @@ def test_the_latest_prediction_is_that_of_whoever_made_it_last(tmp_path: Path) -
 
 
 def test_old_names_count_requests_for_predictions_by_every_dialect() -> None:
-    seen = Metrics(OwnCounts(), lambda: 0, list[Worker], old_names=True)
+    seen = Metrics(LocalCounters(), lambda: 0, list[WorkerStatus], old_names=True)
     by_dialect = ("/models/{name}/predict", "/v2/models/{name}/infer", "/invocations", "/v1/models/{name}:predict")
     for route in ("/predict", *by_dialect):
         seen.listen(Answered(route, "POST", 200, 0.25))

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from rowcast.adapters.files import worker_state as boards
-from rowcast.adapters.files.worker_state import Board, Loaded
+from rowcast.adapters.files.worker_state import LoadedModel, ServerFolder
 from rowcast.errors import SettingsError
 from support.waiting import eventually
 
 PROCESS = """
 import pathlib, sys, time
-from rowcast.adapters.files.worker_state import Board, Slot
+from rowcast.adapters.files.worker_state import ServerFolder, WorkerSlot
 {work}
 print("there", flush=True)
 sys.stdin.read()
@@ -26,9 +26,11 @@ sys.stdin.read()
 
 
 def test_what_a_worker_says_is_seen(tmp_path: Path) -> None:
-    board = Board(tmp_path, 2)
+    board = ServerFolder(tmp_path, 2)
     slot = board.slot(0)
-    slot.say(state="ready", models=(Loaded("loans", 3, "digest", 0.5),), generation=7, asked=2, reload_error="none")
+    slot.report(
+        state="ready", models=(LoadedModel("loans", 3, "digest", 0.5),), generation=7, asked=2, reload_error="none"
+    )
 
     first, second = board.workers()
 
@@ -38,18 +40,18 @@ def test_what_a_worker_says_is_seen(tmp_path: Path) -> None:
 
 
 def test_what_a_worker_said_before_does_not_stay_behind_a_shorter_word(tmp_path: Path) -> None:
-    board = Board(tmp_path, 1)
+    board = ServerFolder(tmp_path, 1)
     slot = board.slot(0)
-    slot.say(state="ready", reload_error="x" * 5000)
-    slot.say(reload_error="")
+    slot.report(state="ready", reload_error="x" * 5000)
+    slot.report(reload_error="")
 
     assert [(worker.state, worker.reload_error) for worker in board.workers()] == [("ready", "")]
 
 
 def test_a_worker_without_a_heartbeat_is_stale_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    board = Board(tmp_path, 1)
+    board = ServerFolder(tmp_path, 1)
     slot = board.slot(0)
-    slot.say(state="ready")
+    slot.report(state="ready")
     now = time.monotonic()
     monkeypatch.setattr(boards.time, "monotonic", lambda: now + boards.STALE_SECONDS + 1)
 
@@ -59,9 +61,9 @@ def test_a_worker_without_a_heartbeat_is_stale_and_recovers(tmp_path: Path, monk
 
 
 def test_a_killed_worker_is_dead_at_once_and_its_place_can_be_taken(tmp_path: Path) -> None:
-    board = Board(tmp_path, 1)
+    board = ServerFolder(tmp_path, 1)
     path = str(board.folder / "worker-0")
-    code = PROCESS.format(work=f"slot = Slot(pathlib.Path({path!r})); slot.say(state='ready')")
+    code = PROCESS.format(work=f"slot = WorkerSlot(pathlib.Path({path!r})); slot.report(state='ready')")
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"there\n"
@@ -70,21 +72,21 @@ def test_a_killed_worker_is_dead_at_once_and_its_place_can_be_taken(tmp_path: Pa
         process.wait()
         assert [worker.state for worker in board.workers()] == ["dead"]
 
-    board.slot(0).say(state="ready")
+    board.slot(0).report(state="ready")
     assert [(worker.state, worker.pid) for worker in board.workers()] == [("ready", os.getpid())]
 
 
 def test_the_folder_of_a_killed_server_is_taken_away_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
-    code = PROCESS.format(work=f"board = Board(pathlib.Path({str(tmp_path)!r}), 1)")
+    code = PROCESS.format(work=f"board = ServerFolder(pathlib.Path({str(tmp_path)!r}), 1)")
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        mine = Board(tmp_path, 1)
+        mine = ServerFolder(tmp_path, 1)
         assert len(list(tmp_path.glob("*-*"))) == 2
         process.kill()
     assert eventually(lambda: process.poll() is not None)
 
-    other = Board(tmp_path, 1)
+    other = ServerFolder(tmp_path, 1)
     assert {path.name for path in tmp_path.glob("*-*")} == {mine.folder.name, other.folder.name}
     mine.remove()
     other.remove()
@@ -92,25 +94,25 @@ def test_the_folder_of_a_killed_server_is_taken_away_and_that_of_a_living_one_is
 
 
 def test_asking_for_a_reload_counts_up(tmp_path: Path) -> None:
-    board = Board(tmp_path, 1)
+    board = ServerFolder(tmp_path, 1)
 
-    assert board.asked() == 0
-    assert [board.ask_reload(), board.ask_reload(), board.asked()] == [1, 2, 2]
+    assert board.reload_requests() == 0
+    assert [board.request_reload(), board.request_reload(), board.reload_requests()] == [1, 2, 2]
 
 
 def test_what_was_good_outlives_the_server(tmp_path: Path) -> None:
-    first = Board(tmp_path, 1)
-    first.keep_good({"loans": 3})
-    first.keep_good({"iris": 1, "loans": 4})
+    first = ServerFolder(tmp_path, 1)
+    first.record_served({"loans": 3})
+    first.record_served({"iris": 1, "loans": 4})
     first.remove()
 
-    assert Board(tmp_path, 1).last_good() == {"loans": 4, "iris": 1}
+    assert ServerFolder(tmp_path, 1).last_served() == {"loans": 4, "iris": 1}
     (tmp_path / "good").write_bytes(b"{damaged")
-    assert Board(tmp_path, 1).last_good() == {}
+    assert ServerFolder(tmp_path, 1).last_served() == {}
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
 
     with pytest.raises(SettingsError, match="cannot be written"):
-        Board(tmp_path / "run", 1)
+        ServerFolder(tmp_path / "run", 1)

@@ -28,17 +28,17 @@ SUFFIX = ".counts"
 Labels = tuple[str, ...]
 
 
-class Cells(Protocol):
+class CounterCells(Protocol):
     """Numbers that are counted up in place: a list, or a view of a file."""
 
     def __getitem__(self, place: int, /) -> float: ...
     def __setitem__(self, place: int, value: float, /) -> None: ...
 
 
-class Counts(Protocol):
-    """Cells by family and labels; the first label names the family."""
+class Counters(Protocol):
+    """CounterCells by family and labels; the first label names the family."""
 
-    def cells(self, labels: Labels, count: int) -> Cells:
+    def cells(self, labels: Labels, count: int) -> CounterCells:
         """This process's cells of these labels; they begin at 0 and only ever grow."""
         ...
 
@@ -47,7 +47,7 @@ class Counts(Protocol):
         ...
 
 
-def sums(counts: Counts) -> dict[Labels, list[float]]:
+def sums(counts: Counters) -> dict[Labels, list[float]]:
     """Every entry, added up over all workers."""
     totals: dict[Labels, list[float]] = {}
     for labels, found in counts.each():
@@ -56,13 +56,13 @@ def sums(counts: Counts) -> dict[Labels, list[float]]:
     return totals
 
 
-class OwnCounts:
+class LocalCounters:
     """The counters of a single process."""
 
     def __init__(self) -> None:
         self._cells: dict[Labels, list[float]] = {}
 
-    def cells(self, labels: Labels, count: int) -> Cells:
+    def cells(self, labels: Labels, count: int) -> CounterCells:
         """A list of its own for each."""
         return self._cells.setdefault(labels, [0.0] * count)
 
@@ -71,7 +71,7 @@ class OwnCounts:
         yield from [(labels, list(cells)) for labels, cells in list(self._cells.items())]
 
 
-class SharedCounts:
+class SharedCounters:
     """The counters of one worker among others, in a folder that all of them read."""
 
     def __init__(self, folder: Path, worker: int) -> None:
@@ -89,7 +89,7 @@ class SharedCounts:
         self._used = USED.unpack_from(self._map)[0] or 8
         self._places = {labels: (at, count) for labels, at, count in _entries(self._map)}
 
-    def cells(self, labels: Labels, count: int) -> Cells:
+    def cells(self, labels: Labels, count: int) -> CounterCells:
         """A view of the file; a list that nobody else sees once the file is full."""
         if labels not in self._places:
             key = msgspec.json.encode(labels)

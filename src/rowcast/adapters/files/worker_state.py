@@ -5,7 +5,7 @@ seen at once. A heartbeat shows that the event loop turns; it is monotonic time,
 and no clock change moves. The folder goes when its server ends; what a killed server left, the next one takes away.
 
     slot      heartbeat f64, rows that wait u32, seconds that the oldest has waited f32, then at byte 16: u32 length,
-              u32 crc32, JSON of `Status`; little-endian
+              u32 crc32, JSON of `WorkerReport`; little-endian
     reload    how often a reload was asked for
     default   the default model
     trials    what the trial of a version found, so that one worker tries for all
@@ -47,7 +47,7 @@ QUEUE_AT = 8
 State = Literal["starting", "ready", "draining", "stale", "dead"]
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class LoadedModel(msgspec.Struct, frozen=True):
     """A version that a worker answers with."""
 
     model: str
@@ -57,12 +57,12 @@ class Loaded(msgspec.Struct, frozen=True):
     """That loading and proving it took."""
 
 
-class Status(msgspec.Struct, frozen=True):
+class WorkerReport(msgspec.Struct, frozen=True):
     """What a worker says of itself."""
 
     pid: int
     state: State = "starting"
-    models: tuple[Loaded, ...] = ()
+    models: tuple[LoadedModel, ...] = ()
     generation: int = -1
     """Of the registry, that it has followed."""
     asked: int = 0
@@ -70,13 +70,13 @@ class Status(msgspec.Struct, frozen=True):
     reload_error: str = ""
 
 
-class Worker(msgspec.Struct, frozen=True):
+class WorkerStatus(msgspec.Struct, frozen=True):
     """What the board shows of one worker."""
 
     worker: int
     state: State
     pid: int | None = None
-    models: tuple[Loaded, ...] = ()
+    models: tuple[LoadedModel, ...] = ()
     generation: int = -1
     asked: int = 0
     reload_error: str = ""
@@ -87,7 +87,7 @@ class Worker(msgspec.Struct, frozen=True):
     """How long the oldest of them has."""
 
 
-class Board:
+class ServerFolder:
     """One server's folder below `HOME/run`, made by whoever starts the server."""
 
     def __init__(self, runs: Path, workers: int) -> None:
@@ -106,43 +106,43 @@ class Board:
         except OSError as error:
             raise SettingsError(f"the folder {runs} cannot be written: {error.strerror}") from None
 
-    def slot(self, number: int) -> Slot:
+    def slot(self, number: int) -> WorkerSlot:
         """Take a worker's place; it is given up when this process ends."""
-        return Slot(self.folder / f"worker-{number}")
+        return WorkerSlot(self.folder / f"worker-{number}")
 
-    def workers(self) -> list[Worker]:
+    def workers(self) -> list[WorkerStatus]:
         """Every worker that there should be, as it is now."""
         return [_look(self.folder / f"worker-{number}", number) for number in range(self.workers_wanted)]
 
-    def ask_reload(self) -> int:
+    def request_reload(self) -> int:
         """Ask every worker to follow the registry; a worker has when its `asked` is at least this number."""
         with _locked(self.folder / ".lock"):
-            number = self.asked() + 1
+            number = self.reload_requests() + 1
             _replace(self.folder / "reload", str(number).encode())
             return number
 
-    def asked(self) -> int:
+    def reload_requests(self) -> int:
         """How often a reload was asked for."""
         try:
             return int((self.folder / "reload").read_bytes())
         except FileNotFoundError:
             return 0
 
-    def put_away(self) -> frozenset[str]:
+    def unloaded_models(self) -> frozenset[str]:
         """The models that this server is not to serve, whatever the registry says."""
         try:
             return msgspec.json.decode((self.folder / "away").read_bytes(), type=frozenset[str])
         except FileNotFoundError:
             return frozenset()
 
-    def put(self, model: str, *, away: bool) -> None:
+    def set_unloaded(self, model: str, *, unloaded: bool) -> None:
         """Put a model away, or take it out again; workers see it when they follow the registry next."""
         with _locked(self.folder / ".lock"):
-            found = self.put_away() - {model}
-            _replace(self.folder / "away", msgspec.json.encode(found | {model} if away else found))
+            found = self.unloaded_models() - {model}
+            _replace(self.folder / "away", msgspec.json.encode(found | {model} if unloaded else found))
 
     @contextmanager
-    def trials(self) -> Iterator[dict[str, str]]:
+    def trial_results(self) -> Iterator[dict[str, str]]:
         """What trials found, kept for all workers when the block ends; one worker is in here at a time."""
         path = self.folder / "trials"
         with _locked(self.folder / ".trials.lock"):
@@ -152,7 +152,7 @@ class Board:
             yield found
             _replace(path, msgspec.json.encode(found))
 
-    def settled_default(self, choose: Callable[[], str | None]) -> str | None:
+    def agree_default_model(self, choose: Callable[[], str | None]) -> str | None:
         """What the first worker of this server chose as the default model: it holds for all of them and for good,
         whichever models appear later."""
         path = self.folder / "default"
@@ -161,17 +161,17 @@ class Board:
                 _replace(path, msgspec.json.encode(choose()))
             return msgspec.json.decode(path.read_bytes(), type=str | None)
 
-    def last_good(self) -> dict[str, int]:
+    def last_served(self) -> dict[str, int]:
         """The versions that were served last from this home, by what was asked for; outlives servers."""
         try:
             return msgspec.json.decode((self._runs / "good").read_bytes(), type=dict[str, int])
         except (FileNotFoundError, msgspec.MsgspecError):
             return {}
 
-    def keep_good(self, versions: Mapping[str, int]) -> None:
+    def record_served(self, versions: Mapping[str, int]) -> None:
         """These are served now."""
         with _locked(self._runs / ".lock"):
-            known = self.last_good()
+            known = self.last_served()
             if known != {**known, **versions}:
                 _replace(self._runs / "good", msgspec.json.encode({**known, **versions}))
 
@@ -181,7 +181,7 @@ class Board:
         os.close(self._mine)
 
 
-def running(runs: Path) -> dict[str, list[Worker]]:
+def running_servers(runs: Path) -> dict[str, list[WorkerStatus]]:
     """The servers that run now, by the name of their folder, each with the workers that it has had."""
     found = {}
     for folder in sorted(runs.glob("*-*")):
@@ -191,26 +191,26 @@ def running(runs: Path) -> dict[str, list[Worker]]:
     return found
 
 
-class Slot:
+class WorkerSlot:
     """A worker's own place on the board."""
 
     def __init__(self, path: Path) -> None:
         self._fd = _hold(path)
-        self.status = Status(os.getpid())
+        self.status = WorkerReport(os.getpid())
         self.beat()
-        self.say()
+        self.report()
 
     def beat(self) -> None:
         """The event loop turns."""
         os.pwrite(self._fd, HEARTBEAT.pack(time.monotonic()), 0)
 
-    def say(self, **changes: Any) -> None:
+    def report(self, **changes: Any) -> None:
         """Show this of the worker from now on."""
         self.status = msgspec.structs.replace(self.status, **changes)
         content = msgspec.json.encode(self.status)
         os.pwrite(self._fd, RECORD.pack(len(content), zlib.crc32(content)) + content, RECORD_AT)
 
-    def queue(self, rows: int, seconds: float) -> None:
+    def report_queue(self, rows: int, seconds: float) -> None:
         """So many rows wait, the oldest for so long; nothing once the place is given up."""
         if self._fd >= 0:
             os.pwrite(self._fd, QUEUE.pack(rows, seconds), QUEUE_AT)
@@ -221,16 +221,16 @@ class Slot:
         os.close(fd)
 
 
-def _look(path: Path, number: int) -> Worker:
+def _look(path: Path, number: int) -> WorkerStatus:
     try:
         file = path.open("rb", buffering=0)
     except FileNotFoundError:
-        return Worker(number, "starting")
+        return WorkerStatus(number, "starting")
     with file:
         if is_unlocked(file):
-            return Worker(number, "dead")
+            return WorkerStatus(number, "dead")
         silent, (waiting, waited), status = _read(file)
-    return Worker(
+    return WorkerStatus(
         number,
         "stale" if silent > STALE_SECONDS and status.state != "starting" else status.state,
         status.pid,
@@ -244,7 +244,7 @@ def _look(path: Path, number: int) -> Worker:
     )
 
 
-def _read(file: IO[bytes]) -> tuple[float, tuple[int, float], Status]:
+def _read(file: IO[bytes]) -> tuple[float, tuple[int, float], WorkerReport]:
     """Seconds since the heartbeat, the queue, and the status; read again when the worker is writing this moment."""
     for _ in range(READS):
         found = os.pread(file.fileno(), SLOT_BYTES, 0)
@@ -253,9 +253,9 @@ def _read(file: IO[bytes]) -> tuple[float, tuple[int, float], Status]:
             content = found[RECORD_AT + RECORD.size :][:length]
             if zlib.crc32(content) == mark:
                 silent = max(0.0, time.monotonic() - HEARTBEAT.unpack_from(found)[0])
-                return silent, QUEUE.unpack_from(found, QUEUE_AT), msgspec.json.decode(content, type=Status)
+                return silent, QUEUE.unpack_from(found, QUEUE_AT), msgspec.json.decode(content, type=WorkerReport)
         time.sleep(READ_AGAIN_SECONDS)
-    return 0.0, (0, 0.0), Status(0)
+    return 0.0, (0, 0.0), WorkerReport(0)
 
 
 def _hold(path: Path) -> int:

@@ -19,8 +19,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from rowcast.adapters.files.shared_counters import Cells, Counts, Labels, sums
-from rowcast.adapters.files.worker_state import Worker
+from rowcast.adapters.files.shared_counters import CounterCells, Counters, Labels, sums
+from rowcast.adapters.files.worker_state import WorkerStatus
 from rowcast.adapters.telemetry.old_names import old_names
 from rowcast.events import Answered, Event, Failed, ModelLoaded, Reloaded, Scored
 from rowcast.schema.prediction import label_text
@@ -46,9 +46,9 @@ class Metrics:
 
     def __init__(
         self,
-        counts: Counts,
+        counts: Counters,
         backlog: Callable[[], int],
-        workers: Callable[[], Sequence[Worker]],
+        workers: Callable[[], Sequence[WorkerStatus]],
         *,
         old_names: bool = False,
     ) -> None:
@@ -58,8 +58,8 @@ class Metrics:
         self._old_names = old_names
         self.prepare: Callable[[], None] = lambda: None
         # Requests by bucket of duration, those above the last bucket, and the sum of all durations.
-        self._answers: dict[tuple[str, str, int], Cells] = {}
-        self._predictions: dict[tuple[str, int, object], Cells] = {}
+        self._answers: dict[tuple[str, str, int], CounterCells] = {}
+        self._predictions: dict[tuple[str, int, object], CounterCells] = {}
         # Moment and number of the last prediction.
         self._latest = counts.cells((LATEST,), 2)
         self._count: dict[type[Event], Callable[[Any], None]] = {
@@ -126,7 +126,7 @@ class Metrics:
             latest = max(tuple(cells) for labels, cells in self._counts.each() if labels[0] == LATEST)
             yield from old_names(requests, BOUNDS, rows, latest[1], max(slowest.values(), default=0.0))
 
-    def _gauges(self, workers: Sequence[Worker], slowest: Mapping[tuple[str, str], float]) -> Iterator[Metric]:
+    def _gauges(self, workers: Sequence[WorkerStatus], slowest: Mapping[tuple[str, str], float]) -> Iterator[Metric]:
         seconds = GaugeMetricFamily(
             "rowcast_model_load_seconds",
             "Loading and proving a model that is served; of the slowest worker.",
@@ -176,7 +176,7 @@ def _counters(found: Mapping[Labels, list[float]]) -> Iterator[Metric]:
     yield from (requests, durations, *plain.values())
 
 
-def _slowest(workers: Sequence[Worker]) -> dict[tuple[str, str], float]:
+def _slowest(workers: Sequence[WorkerStatus]) -> dict[tuple[str, str], float]:
     """Seconds that loading took, by model and version."""
     slowest: dict[tuple[str, str], float] = {}
     for loaded in (loaded for worker in workers for loaded in worker.models):

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from rowcast.adapters.files.worker_state import Board, Worker
+from rowcast.adapters.files.worker_state import ServerFolder, WorkerStatus
 from rowcast.errors import ModelNotFound
 from rowcast.registry.ports import Reference
 from rowcast.runtime.worker import Member
@@ -28,7 +28,7 @@ class Shelved(msgspec.Struct, frozen=True):
 class Repository:
     """What the registry has for this server, and what of it is served."""
 
-    def __init__(self, board: Board, member: Member, follower: Follower, deployment: Deployment) -> None:
+    def __init__(self, board: ServerFolder, member: Member, follower: Follower, deployment: Deployment) -> None:
         self._board = board
         self._member = member
         self._follower = follower
@@ -36,7 +36,7 @@ class Repository:
 
     async def index(self) -> list[Shelved]:
         """Every version that is served, or would be."""
-        wanted, away = await asyncio.to_thread(lambda: (self._follower.wanted(), self._board.put_away()))
+        wanted, away = await asyncio.to_thread(lambda: (self._follower.wanted(), self._board.unloaded_models()))
         live = {Reference(model.name, model.version) for model in self._deployment.models()}
         found = []
         for reference in sorted({*wanted, *live}):
@@ -47,13 +47,13 @@ class Repository:
                 found.append(Shelved(reference.name, str(reference.version), "UNAVAILABLE", reason))
         return found
 
-    async def change(self, name: str, *, loaded: bool) -> tuple[str, Sequence[Worker]]:
+    async def change(self, name: str, *, loaded: bool) -> tuple[str, Sequence[WorkerStatus]]:
         """Let every worker serve the model from now on, or no longer; ModelNotFound when there is none."""
         wanted = {reference.name for reference in await asyncio.to_thread(self._follower.wanted)}
         if name not in wanted:
             raise ModelNotFound(
                 f"there is no model {name[:80]!r} for this server; there are {', '.join(sorted(wanted))}"
             )
-        await asyncio.to_thread(self._board.put, name, away=not loaded)
+        await asyncio.to_thread(self._board.set_unloaded, name, unloaded=not loaded)
         done = await self._member.reload()
         return done.status, done.workers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from rowcast.adapters.files.shared_counters import Cells, Counts
+from rowcast.adapters.files.shared_counters import CounterCells, Counters
 
 FAMILY = "inferences"
 REQUESTS, ROWS, NANOSECONDS, FAILED, FAILED_NANOSECONDS, LAST = range(6)
@@ -14,9 +14,9 @@ REQUESTS, ROWS, NANOSECONDS, FAILED, FAILED_NANOSECONDS, LAST = range(6)
 class Tally:
     """Counts, and tells in the protocol's own shape."""
 
-    def __init__(self, counts: Counts) -> None:
+    def __init__(self, counts: Counters) -> None:
         self._counts = counts
-        self._cells: dict[tuple[str, int], Cells] = {}
+        self._cells: dict[tuple[str, int], CounterCells] = {}
 
     def count(self, model: str, version: int, rows: int, nanoseconds: int) -> None:
         """One request; without rows, it was refused."""
