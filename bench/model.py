@@ -21,8 +21,8 @@ from rowcast.registry import bundle
 from rowcast.training import run
 from rowcast.training.models import candidates
 from rowcast.training.models.boosting import Boosting
-from rowcast.training.models.candidate import Fitted, Labelled, Params, Setting
-from rowcast.training.options import Options
+from rowcast.training.models.candidate import Fitted, LabelledMatrix, Params, Setting
+from rowcast.training.options import TrainingOptions
 
 TREES = 200
 
@@ -30,7 +30,9 @@ TREES = 200
 class TwoHundredTrees(Boosting):
     """Boosting that neither stops early nor tries other sizes."""
 
-    def fit(self, rows: Labelled, params: Params, setting: Setting, validation: Labelled | None = None) -> Fitted:
+    def fit(
+        self, rows: LabelledMatrix, params: Params, setting: Setting, validation: LabelledMatrix | None = None
+    ) -> Fitted:
         return super().fit(rows, {**params, "rounds": TREES}, setting)
 
 
@@ -55,7 +57,9 @@ def publish_wired(folder: Path, home: Path) -> None:
 def main(table: str, home: str) -> None:
     """Train and publish as `loans`; and with a wire template in HOME-wire."""
     candidates.CANDIDATES["boosting"] = TwoHundredTrees()
-    options = Options(target="loan_status", name="loans", candidates=("boosting",), trials=1, positive="Approved")
+    options = TrainingOptions(
+        target="loan_status", name="loans", candidates=("boosting",), trials=1, positive="Approved"
+    )
     registry = FolderRegistry(Path(home) / "models")
     result = run.train(
         tables.read(table),

@@ -15,15 +15,15 @@ from rowcast.errors import InvalidRows
 if TYPE_CHECKING:
     from rowcast.schema.prediction import Score
     from rowcast.serving.live_models import LiveModel
-    from rowcast.training.options import Result
+    from rowcast.training.result import TrainingResult
 
 
 def train(
     data: Any, target: str | None = None, name: str | None = None, *, home: str | Path | None = None, **options: Any
-) -> Result:
+) -> TrainingResult:
     """Train on a file, a data frame, columns or rows, publish the model and return what `rowcast train --json` prints.
 
-    `options` are those of `training.story.Options`: positive, exclude, keep, map, metric, trials, timeout ... and
+    `options` are those of `training.options.TrainingOptions`: positive, exclude, keep, map, metric, trials ... and
     `target_file`, when the labels lie in a file of their own.
     """
     return app_models.train(settings.load(home=home), data, target=target, name=name, **options)

@@ -18,11 +18,11 @@ from rowcast.schema.schema import Column
 from rowcast.schema.stacking import stack_rows
 from rowcast.training import calibration as calibrate
 from rowcast.training import certificate as certify
-from rowcast.training.ensemble import Choice, Member, train_choice
+from rowcast.training.ensemble import Choice, EnsembleMember, train_choice
 from rowcast.training.export import export
-from rowcast.training.options import Options
+from rowcast.training.options import TrainingOptions
 from rowcast.training.pipeline import Trained
-from rowcast.training.problem import Problem, pose
+from rowcast.training.problem import LearningProblem, build_problem
 from rowcast.training.search import search
 
 KINDS = ("number", "huge", "tiny", "integer", "boolean", "words", "category", "wide", "datetime", "form")
@@ -49,7 +49,7 @@ def cells(kind: str, rows: int, rng: np.random.Generator, gaps: bool) -> list[An
 
 
 @st.composite
-def posed(draw: st.DrawFn) -> tuple[Problem, Options]:
+def posed(draw: st.DrawFn) -> tuple[LearningProblem, TrainingOptions]:
     """A small problem over any mix of columns."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=5))
@@ -65,8 +65,10 @@ def posed(draw: st.DrawFn) -> tuple[Problem, Options]:
     linear = "elasticnet" if task == "regression" else "logistic"
     kinds = st.sampled_from([linear, "ridge", "tree", "boosting", "forest"])
     candidates = tuple(draw(st.lists(kinds, min_size=1, max_size=2, unique=True)))
-    options = Options(target="y", name="p", trials=1, folds=2, candidates=candidates, seed=draw(st.integers(0, 9)))
-    return pose(tables.from_memory({**columns, "y": target[task]}), options), options
+    options = TrainingOptions(
+        target="y", name="p", trials=1, folds=2, candidates=candidates, seed=draw(st.integers(0, 9))
+    )
+    return build_problem(tables.from_memory({**columns, "y": target[task]}), options), options
 
 
 def hash_free(cell: Any) -> float:
@@ -95,7 +97,7 @@ def beside(values: np.ndarray) -> list[float]:
     return [float(value) for value in np.concatenate([values, *sides]) if np.isfinite(value)]
 
 
-def client_rows(data: st.DataObject, problem: Problem, pipeline: Trained) -> dict[str, np.ndarray]:
+def client_rows(data: st.DataObject, problem: LearningProblem, pipeline: Trained) -> dict[str, np.ndarray]:
     """Rows through the row path, as tensors."""
     encoder = RowEncoder(problem.schema, problem.plan)
     edges = pipeline.thresholds()
@@ -120,12 +122,15 @@ def client_rows(data: st.DataObject, problem: Problem, pipeline: Trained) -> dic
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(posed(), st.data())
-def test_the_graph_repeats_the_model_on_any_row(case: tuple[Problem, Options], data: st.DataObject) -> None:
+def test_the_graph_repeats_the_model_on_any_row(
+    case: tuple[LearningProblem, TrainingOptions], data: st.DataObject
+) -> None:
     problem, options = case
     found, setting = search(problem, options, lambda event: None)
     weight = 1 / len(found.attempts)
     members = [
-        Member(each, calibrate.fit(each.raw, problem.training.target, problem.task), weight) for each in found.attempts
+        EnsembleMember(each, calibrate.fit(each.raw, problem.training.target, problem.task), weight)
+        for each in found.attempts
     ]
     choice = Choice(tuple(members), 0.0)
     pipeline = train_choice(problem, choice, setting)
@@ -134,7 +139,7 @@ def test_the_graph_repeats_the_model_on_any_row(case: tuple[Problem, Options], d
     rows = client_rows(data, problem, pipeline)
     count = len(next(iter(rows.values())))
     numbers, texts = rows.get(NUMBERS, np.empty((count, 0), np.float32)), rows.get(TEXTS, np.empty((count, 0), object))
-    probe = certify.probe(pipeline, problem.training, problem.holdout, options.seed)
+    probe = certify.build_probe(pipeline, problem.training, problem.holdout, options.seed)
 
     decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
     for reference, tensors in (
@@ -145,7 +150,7 @@ def test_the_graph_repeats_the_model_on_any_row(case: tuple[Problem, Options], d
         if problem.task == "binary":
             scores = reference[:, problem.positive].astype(np.float32)
             own = choice.answers().astype(np.float32)
-            threshold = calibrate.threshold(own, problem.training.target, "accuracy", scores)
+            threshold = calibrate.choose_threshold(own, problem.training.target, "accuracy", scores)
             decision = msgspec.structs.replace(decision, threshold=threshold)
         spread = float(problem.training.target.std()) if problem.task == "regression" else 1.0
         certify.certify(reference, answers, decision, spread)

@@ -26,7 +26,7 @@ from rowcast.schema.scores import score_rows
 from rowcast.schema.stacking import stack_rows
 from rowcast.serving.live_models import LiveModel, load
 from rowcast.tables import examples
-from rowcast.training.options import Options
+from rowcast.training.options import TrainingOptions
 from rowcast.training.run import train
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -38,7 +38,7 @@ def trained_loans(root: Path, name: str = "loans") -> FolderRegistry:
     registry = FolderRegistry(root)
     train(
         tables.from_memory(examples.loans(LOAN_ROWS), "loans"),
-        Options(target="loan_status", name=name, candidates=("boosting",), trials=2),
+        TrainingOptions(target="loan_status", name=name, candidates=("boosting",), trials=2),
         open_graph=open_graph,
         registry=registry,
         now=NOW,

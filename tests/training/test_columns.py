@@ -9,14 +9,14 @@ import pytest
 from rowcast import tables
 from rowcast.errors import TableError
 from rowcast.tables import Override, Table
-from rowcast.training.options import Options
-from rowcast.training.problem import Problem, pose
+from rowcast.training.options import TrainingOptions
+from rowcast.training.problem import LearningProblem, build_problem
 
 ROWS = 60
 
 
-def posed(columns: dict[str, list[Any]], **options: Any) -> Problem:
-    return pose(tables.from_memory(columns, "loans"), Options(target="y", name="loans", **options))
+def posed(columns: dict[str, list[Any]], **options: Any) -> LearningProblem:
+    return build_problem(tables.from_memory(columns, "loans"), TrainingOptions(target="y", name="loans", **options))
 
 
 def columns(**more: list[Any]) -> dict[str, list[Any]]:

@@ -19,8 +19,9 @@ from rowcast.tables import examples
 from rowcast.training import calibration as calibrate
 from rowcast.training import cost
 from rowcast.training.cost import Cost
-from rowcast.training.options import Options, Result
+from rowcast.training.options import TrainingOptions
 from rowcast.training.report import threshold_section as tradeoff
+from rowcast.training.result import TrainingResult
 from rowcast.training.run import train
 
 LOANS = tables.from_memory(examples.loans(1500), "loans")
@@ -32,7 +33,7 @@ DEAR = Cost(false_positive=5.0, false_negative=1.0)
     ["false_positive=5,false_negative=1", " false-positive = 5.0 ", {"false_positive": 5}, DEAR],
 )
 def test_costs_are_read_from_what_people_write(given: Any) -> None:
-    assert cost.read(given) == DEAR
+    assert cost.parse(given) == DEAR
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_costs_are_read_from_what_people_write(given: Any) -> None:
 )
 def test_costs_that_make_no_sense_are_refused(given: Any, said: str) -> None:
     with pytest.raises(TrainingError, match=said):
-        cost.read(given)
+        cost.parse(given)
 
 
 def scores(count: int = 400) -> tuple[Any, Any]:
@@ -69,7 +70,7 @@ def test_the_threshold_costs_least_on_the_scores_it_is_chosen_by(metric: str, pr
     score, target = scores()
     price = Cost(false_positive=prices[0], false_negative=prices[1])
 
-    chosen = calibrate.threshold(score, target, metric, NOTHING, cost=price)
+    chosen = calibrate.choose_threshold(score, target, metric, NOTHING, cost=price)
 
     def whole(cut: float) -> float:
         said = score >= np.float32(cut)
@@ -82,7 +83,7 @@ def test_the_threshold_costs_least_on_the_scores_it_is_chosen_by(metric: str, pr
 def test_dearer_false_positives_raise_the_threshold_and_even_prices_leave_it() -> None:
     score, target = scores()
     none, even, dear, cheap = (
-        calibrate.threshold(score, target, "roc_auc", NOTHING, cost=price)
+        calibrate.choose_threshold(score, target, "roc_auc", NOTHING, cost=price)
         for price in (None, Cost(false_positive=2, false_negative=2), DEAR, Cost(false_negative=5))
     )
 
@@ -97,11 +98,11 @@ def test_mistakes_are_counted_at_every_threshold() -> None:
     assert missed.tolist() == [0, 0, 1, 2]
 
 
-def trained(folder: Path, **options: Any) -> Result:
+def trained(folder: Path, **options: Any) -> TrainingResult:
     chosen = {"target": "loan_status", "positive": "Approved", "trials": 1, "candidates": ("logistic",), **options}
     return train(
         LOANS if chosen["target"] == "loan_status" else tables.from_memory(examples.iris(), "iris"),
-        Options(name="model", **chosen),
+        TrainingOptions(name="model", **chosen),
         open_graph=open_graph,
         registry=FolderRegistry(folder),
         now=datetime(2026, 11, 1, tzinfo=UTC),
@@ -109,7 +110,7 @@ def trained(folder: Path, **options: Any) -> Result:
     )
 
 
-def section(result: Result) -> str:
+def section(result: TrainingResult) -> str:
     page = (Path(result.path) / bundle.REPORT).read_text()
     found = re.search(r'<section id="threshold".*?</section>', page, re.DOTALL)
     assert found is not None

@@ -16,18 +16,18 @@ from rowcast.schema.encoding import NUMBERS, TEXTS
 from rowcast.schema.prediction import Decision
 from rowcast.training import calibration as calibrate
 from rowcast.training import features, metrics
-from rowcast.training.models.candidate import Labelled, Setting
-from rowcast.training.models.candidates import CANDIDATES, chosen
+from rowcast.training.models.candidate import LabelledMatrix, Setting
+from rowcast.training.models.candidates import CANDIDATES, select
 from rowcast.training.models.forest import Grove
 from rowcast.training.onnx_graph import FLOAT, STRING, GraphBuilder, Trees, floor32, tensor
-from rowcast.training.options import Options
-from rowcast.training.problem import pose
+from rowcast.training.options import TrainingOptions
+from rowcast.training.problem import build_problem
 
 RNG = np.random.default_rng(7)
 
 
 def posed(columns: dict[str, list[Any]], target: str = "y", **options: Any) -> Any:
-    return pose(tables.from_memory(columns), Options(target=target, name="test", **options))
+    return build_problem(tables.from_memory(columns), TrainingOptions(target=target, name="test", **options))
 
 
 def labels(values: list[Any]) -> dict[str, list[Any]]:
@@ -212,7 +212,7 @@ def test_the_threshold_is_a_float32_midpoint_that_makes_the_fewest_mistakes() ->
     scores = np.array([0.1, 0.2, 0.2, 0.4, 0.7, 0.9], np.float32)
     target = np.array([0, 0, 1, 1, 1, 1])
 
-    found = calibrate.threshold(scores, target, "roc_auc", np.empty(0, np.float32))
+    found = calibrate.choose_threshold(scores, target, "roc_auc", np.empty(0, np.float32))
 
     assert found == float(np.float32(found))
     assert found in (pytest.approx(0.3, abs=1e-6), pytest.approx(0.15, abs=1e-6))
@@ -224,7 +224,7 @@ def test_the_threshold_keeps_clear_of_every_score_it_will_meet() -> None:
     target = (RNG.random(5000) < scores).astype(np.int64)
     avoid = RNG.random(20_000).astype(np.float32)
 
-    found = calibrate.threshold(scores, target, "roc_auc", avoid)
+    found = calibrate.choose_threshold(scores, target, "roc_auc", avoid)
 
     assert np.abs(np.concatenate([scores, avoid]).astype(float) - found).min() > 4e-6
     assert abs(found - 0.5) < 0.15
@@ -235,11 +235,15 @@ def test_f1_asks_for_a_lower_threshold_than_accuracy_when_positives_are_rare() -
     target = (RNG.random(4000) < scores).astype(np.int64)
     none = np.empty(0, np.float32)
 
-    assert calibrate.threshold(scores, target, "f1", none) < calibrate.threshold(scores, target, "accuracy", none)
+    assert calibrate.choose_threshold(scores, target, "f1", none) < calibrate.choose_threshold(
+        scores, target, "accuracy", none
+    )
 
 
 def test_equal_scores_leave_a_usable_threshold() -> None:
-    found = calibrate.threshold(np.full(9, 0.3, np.float32), np.array([0, 1] * 4 + [0]), "f1", np.empty(0, np.float32))
+    found = calibrate.choose_threshold(
+        np.full(9, 0.3, np.float32), np.array([0, 1] * 4 + [0]), "f1", np.empty(0, np.float32)
+    )
 
     assert 0 < found < 1
 
@@ -249,7 +253,7 @@ def test_binary_metrics_agree_with_scikit_learn() -> None:
     p = np.round(np.clip(target * 0.2 + RNG.random(400) * 0.8, 0.01, 0.99), 2)  # rounded: ties
     decision = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=0.5)
 
-    found = metrics.holdout(decision, np.stack([1 - p, p], axis=1), target, 0)
+    found = metrics.measure_holdout(decision, np.stack([1 - p, p], axis=1), target, 0)
 
     said = p.astype(np.float32) >= 0.5
     expected = {
@@ -268,7 +272,7 @@ def test_binary_metrics_agree_with_scikit_learn() -> None:
 def test_multiclass_and_regression_metrics_agree_with_scikit_learn() -> None:
     output = RNG.dirichlet([1, 1, 1], 300)
     target = np.array([RNG.choice(3, p=row) for row in output])
-    found = metrics.holdout(Decision(task="multiclass", classes=("a", "b", "c")), output, target, 0)
+    found = metrics.measure_holdout(Decision(task="multiclass", classes=("a", "b", "c")), output, target, 0)
     assert {name: found[name].value for name in ("accuracy", "f1", "roc_auc", "log_loss")} == pytest.approx(
         {
             "accuracy": reference.accuracy_score(target, output.argmax(axis=1)),
@@ -280,7 +284,7 @@ def test_multiclass_and_regression_metrics_agree_with_scikit_learn() -> None:
 
     values = RNG.normal(size=300)
     guess = values + RNG.normal(size=300)
-    found = metrics.holdout(Decision(task="regression"), guess, values, 0)
+    found = metrics.measure_holdout(Decision(task="regression"), guess, values, 0)
     assert {name: measure.value for name, measure in found.items()} == pytest.approx(
         {
             "rmse": reference.root_mean_squared_error(values, guess),
@@ -296,7 +300,7 @@ def test_the_interval_of_a_large_holdout_is_as_narrow_as_its_rows_allow() -> Non
     p = np.where(right == (target == 1), 0.9, 0.1)
     decision = Decision(task="binary", classes=(0, 1))
 
-    found = metrics.holdout(decision, np.stack([1 - p, p], axis=1), target, 0)["accuracy"]
+    found = metrics.measure_holdout(decision, np.stack([1 - p, p], axis=1), target, 0)["accuracy"]
 
     assert found.high - found.low == pytest.approx(2 * 1.96 * np.sqrt(0.16 / 40_000), rel=0.25)
 
@@ -304,7 +308,7 @@ def test_the_interval_of_a_large_holdout_is_as_narrow_as_its_rows_allow() -> Non
 def test_a_holdout_of_one_class_has_no_auc_and_no_crash() -> None:
     output = np.tile([[0.4, 0.6]], (10, 1))
 
-    found = metrics.holdout(Decision(task="binary", classes=(0, 1)), output, np.ones(10, int), 0)
+    found = metrics.measure_holdout(Decision(task="binary", classes=(0, 1)), output, np.ones(10, int), 0)
 
     assert "roc_auc" not in found
     assert found["accuracy"] == Measure(1.0, 1.0, 1.0)
@@ -312,15 +316,15 @@ def test_a_holdout_of_one_class_has_no_auc_and_no_crash() -> None:
 
 def test_metrics_and_candidates_that_do_not_exist_are_refused_with_a_list() -> None:
     with pytest.raises(TrainingError, match="choose from rmse, mae, r2"):
-        metrics.named("roc_auc", "regression")
+        metrics.resolve("roc_auc", "regression")
     with pytest.raises(TrainingError, match="choose from logistic, ridge, elasticnet, tree, boosting, forest"):
-        chosen(["logistic", "magic"], "binary")
+        select(["logistic", "magic"], "binary")
     with pytest.raises(TrainingError, match="elasticnet cannot learn a binary target; choose from logistic, ridge"):
-        chosen(["elasticnet"], "binary")
+        select(["elasticnet"], "binary")
 
 
 def test_ridge_takes_the_place_of_logistic_where_a_value_is_predicted() -> None:
-    assert [candidate.name for candidate in chosen(["logistic", "boosting"], "regression")] == ["ridge", "boosting"]
+    assert [candidate.name for candidate in select(["logistic", "boosting"], "regression")] == ["ridge", "boosting"]
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
@@ -332,7 +336,7 @@ def test_a_forest_is_the_same_in_the_graph_to_the_last_bits(task: Any, name: str
     setting = Setting(task, 3 if task == "multiclass" else 1, 500, 0, 1, lambda: False)
     kind = CANDIDATES[name]
 
-    fitted = kind.fit(Labelled(matrix, target * 1), kind.starts(setting)[0], setting)
+    fitted = kind.fit(LabelledMatrix(matrix, target * 1), kind.starts(setting)[0], setting)
     graph = GraphBuilder()
     graph.node("Identity", fitted.emit(graph, "X"), output="raw")
     model = open_graph(graph.model([tensor("X", FLOAT, "N", 4)], tensor("raw", FLOAT, "N", setting.width)), "raw")
@@ -341,7 +345,7 @@ def test_a_forest_is_the_same_in_the_graph_to_the_last_bits(task: Any, name: str
 
 
 def test_a_forest_stops_growing_when_time_is_out_and_only_while_it_is_judged() -> None:
-    rows = Labelled(RNG.normal(size=(50, 2)).astype(np.float32), RNG.normal(size=50))
+    rows = LabelledMatrix(RNG.normal(size=(50, 2)).astype(np.float32), RNG.normal(size=50))
     setting = Setting("regression", 1, 50, 0, 1, lambda: True)
     kind = CANDIDATES["forest"]
 
@@ -360,6 +364,6 @@ def test_ridge_scores_classes_as_log_odds() -> None:
     kind = CANDIDATES["ridge"]
     setting = Setting("binary", 1, 4000, 0, 1, lambda: False)
 
-    raw = kind.fit(Labelled(matrix, target), kind.starts(setting)[0], setting).raw(matrix)
+    raw = kind.fit(LabelledMatrix(matrix, target), kind.starts(setting)[0], setting).raw(matrix)
 
     assert np.polyfit(matrix[:, 0], raw[:, 0], 1) == pytest.approx([1.5, 0], abs=0.3)

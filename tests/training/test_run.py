@@ -25,10 +25,12 @@ from rowcast.schema.scores import score_rows
 from rowcast.schema.stacking import stack_rows
 from rowcast.tables import Table, examples
 from rowcast.training import search as tune
-from rowcast.training.models.candidate import Fitted, Labelled, Params, Setting
+from rowcast.training.events import TrainingEvent
+from rowcast.training.models.candidate import Fitted, LabelledMatrix, Params, Setting
 from rowcast.training.models.candidates import CANDIDATES
 from rowcast.training.models.linear import Logistic
-from rowcast.training.options import Event, Options, Result
+from rowcast.training.options import TrainingOptions
+from rowcast.training.result import TrainingResult
 from rowcast.training.run import train
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -47,11 +49,13 @@ EVERY_KIND = tables.from_memory(
 )
 
 
-def trained(folder: Path, table: Table, target: str, events: list[Event] | None = None, **options: Any) -> Result:
+def trained(
+    folder: Path, table: Table, target: str, events: list[TrainingEvent] | None = None, **options: Any
+) -> TrainingResult:
     chosen = {"trials": 3, **options}
     return train(
         table,
-        Options(target=target, name="model", **chosen),
+        TrainingOptions(target=target, name="model", **chosen),
         open_graph=open_graph,
         registry=FolderRegistry(folder),
         now=NOW,
@@ -89,7 +93,7 @@ def test_a_training_publishes_a_certified_bundle(
         "report.html",
     }
     assert found.manifest.decision.task == task
-    assert msgspec.json.decode(msgspec.json.encode(result), type=Result).digest == result.digest
+    assert msgspec.json.decode(msgspec.json.encode(result), type=TrainingResult).digest == result.digest
 
 
 @pytest.mark.parametrize(("table", "target"), [(LOANS, "loan_status"), (EVERY_KIND, "y")], ids=["loans", "every kind"])
@@ -193,7 +197,7 @@ def test_the_loan_example_is_learnable_and_not_trivial(tmp_path: Path) -> None:
 
 
 def test_progress_tells_every_stage_and_every_trial(tmp_path: Path) -> None:
-    events: list[Event] = []
+    events: list[TrainingEvent] = []
 
     trained(tmp_path, LOANS, "loan_status", events, trials=4)
 
@@ -240,7 +244,9 @@ class Slow(Logistic):
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def fit(self, rows: Labelled, params: Params, setting: Setting, validation: Labelled | None = None) -> Fitted:
+    def fit(
+        self, rows: LabelledMatrix, params: Params, setting: Setting, validation: LabelledMatrix | None = None
+    ) -> Fitted:
         self._clock.now += 0.3
         return super().fit(rows, params, setting, validation)
 
@@ -263,21 +269,21 @@ def test_the_time_limit_counts_the_last_fit(
 
 
 def test_an_interrupt_keeps_the_best_so_far(tmp_path: Path) -> None:
-    def interrupt(event: Event) -> None:
+    def interrupt(event: TrainingEvent) -> None:
         if event.stage == "tune" and event.trial == 3:
             raise KeyboardInterrupt
 
-    options = Options(target="species", name="iris", trials=50)
+    options = TrainingOptions(target="species", name="iris", trials=50)
     result = train(IRIS, options, open_graph=open_graph, registry=FolderRegistry(tmp_path), now=NOW, progress=interrupt)
 
     assert sum(candidate.trials for candidate in result.candidates) == 3
 
 
 def test_an_interrupt_before_anything_is_trained_stops(tmp_path: Path) -> None:
-    def interrupt(event: Event) -> None:
+    def interrupt(event: TrainingEvent) -> None:
         raise KeyboardInterrupt
 
-    options = Options(target="species", name="iris")
+    options = TrainingOptions(target="species", name="iris")
     with pytest.raises(KeyboardInterrupt):
         train(IRIS, options, open_graph=open_graph, registry=FolderRegistry(tmp_path), now=NOW, progress=interrupt)
     assert not FolderRegistry(tmp_path).models()
@@ -303,7 +309,7 @@ def test_a_graph_that_is_a_little_off_is_refused_and_nothing_stays(tmp_path: Pat
     def opener(model: bytes, output: str) -> Graph:
         return open_graph(broken(model), output)
 
-    options = Options(target="loan_status", name="loans", trials=1, candidates=(candidate,))
+    options = TrainingOptions(target="loan_status", name="loans", trials=1, candidates=(candidate,))
     with pytest.raises(ParityError, match="does not repeat the trained model"):
         train(LOANS, options, open_graph=opener, registry=FolderRegistry(tmp_path), now=NOW, progress=[].append)
     assert not FolderRegistry(tmp_path).models()
@@ -348,7 +354,7 @@ def test_headers_are_trimmed_for_the_target_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{"holdout": 1.0}, {"folds": 1}, {"trials": 0}])
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(TrainingError):
-        Options(target="y", name="x", **options)
+        TrainingOptions(target="y", name="x", **options)
 
 
 def test_predictions_of_a_whole_table_are_those_of_its_rows(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import TableError, TrainingError
 from rowcast.registry import bundle
 from rowcast.training import features, split
-from rowcast.training.options import Options
-from rowcast.training.problem import Problem, pose
+from rowcast.training.options import TrainingOptions
+from rowcast.training.problem import LearningProblem, build_problem
 from rowcast.training.run import train
 from rowcast.training.search import search
-from rowcast.training.split import Tie
+from rowcast.training.split import SplitColumn
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -39,8 +39,8 @@ def customers(seed: int = 0, count: int = 120) -> dict[str, list[Any]]:
     }
 
 
-def posed(columns: dict[str, list[Any]], **options: Any) -> Problem:
-    return pose(tables.from_memory(columns, "loans"), Options(target="y", name="loans", **options))
+def posed(columns: dict[str, list[Any]], **options: Any) -> LearningProblem:
+    return build_problem(tables.from_memory(columns, "loans"), TrainingOptions(target="y", name="loans", **options))
 
 
 def owners(columns: dict[str, list[Any]], places: Any) -> set[str]:
@@ -53,7 +53,7 @@ def test_no_group_is_on_both_sides_and_classes_are_spread(seed: int) -> None:
 
     problem = posed(columns, group="customer", seed=seed)
     rows = problem.training
-    folds = split.folds(rows.target, "binary", 3, seed, rows.tie)
+    folds = split.make_folds(rows.target, "binary", 3, seed, rows.tie)
 
     assert not owners(columns, rows.places) & owners(columns, problem.holdout.places)
     assert len(problem.holdout) / problem.frame.height == pytest.approx(0.2, abs=0.03)
@@ -125,7 +125,7 @@ def test_a_class_of_one_group_is_refused_because_no_fold_could_learn_it() -> Non
 
 def test_groups_and_time_do_not_decide_together() -> None:
     with pytest.raises(TrainingError, match="--group and --time cannot both decide the split"):
-        Options(target="y", name="x", group="customer", time="day")
+        TrainingOptions(target="y", name="x", group="customer", time="day")
 
 
 @pytest.mark.parametrize("option", ["group", "time", "weight"])
@@ -151,7 +151,7 @@ def test_an_identifier_that_repeats_is_named_until_it_decides_the_split() -> Non
 def test_folds_in_order_of_time_learn_from_earlier_rows_alone() -> None:
     moments = np.random.default_rng(1).permutation(100) // 2
 
-    folds = split.folds(np.zeros(100), "regression", 3, 0, Tie("time", "day", moments))
+    folds = split.make_folds(np.zeros(100), "regression", 3, 0, SplitColumn("time", "day", moments))
 
     assert [len(learn) for learn, _ in folds] == [50, 68, 84]
     for learn, judge in folds:
@@ -163,7 +163,7 @@ def test_folds_in_order_of_time_learn_from_earlier_rows_alone() -> None:
 def test_repeated_moments_leave_fewer_folds_and_one_moment_leaves_none() -> None:
     years = np.array([2020] * 10 + [2021] * 90)
 
-    [(learn, judge)] = split.folds(np.zeros(100), "regression", 3, 0, Tie("time", "year", years))
+    [(learn, judge)] = split.make_folds(np.zeros(100), "regression", 3, 0, SplitColumn("time", "year", years))
 
     assert (len(learn), len(judge)) == (10, 90)
     columns = customers()
@@ -173,8 +173,8 @@ def test_repeated_moments_leave_fewer_folds_and_one_moment_leaves_none() -> None
 
 
 def test_only_rows_that_judged_are_calibrated_and_decided_on() -> None:
-    options = Options(target="y", name="x", time="day", trials=3, candidates=("logistic", "ridge"))
-    problem = pose(tables.from_memory(customers()), options)
+    options = TrainingOptions(target="y", name="x", time="day", trials=3, candidates=("logistic", "ridge"))
+    problem = build_problem(tables.from_memory(customers()), options)
 
     found, _ = search(problem, options, lambda event: None)
 
@@ -190,7 +190,7 @@ def test_only_rows_that_judged_are_calibrated_and_decided_on() -> None:
 
 @pytest.mark.parametrize("split_by", [{"time": "day"}, {"group": "customer"}])
 def test_a_training_split_so_is_certified_and_the_same_each_time(tmp_path: Path, split_by: dict[str, str]) -> None:
-    options = Options(target="y", name="x", trials=4, **split_by)  # type: ignore[arg-type]
+    options = TrainingOptions(target="y", name="x", trials=4, **split_by)  # type: ignore[arg-type]
 
     first, again = (
         train(
@@ -216,7 +216,9 @@ def test_what_a_customer_is_known_by_does_not_flatter_when_groups_split(tmp_path
     columns["y"] = rng.integers(0, 2, 150)[owner].tolist()
 
     def auc(**options: Any) -> float:
-        chosen = Options(target="y", name="x", trials=1, candidates=("forest",), exclude=("customer",), **options)
+        chosen = TrainingOptions(
+            target="y", name="x", trials=1, candidates=("forest",), exclude=("customer",), **options
+        )
         table = tables.from_memory(columns)
         registry = FolderRegistry(tmp_path)
         result = train(table, chosen, open_graph=open_graph, registry=registry, now=NOW, progress=lambda event: None)
@@ -240,9 +242,9 @@ def texts(levels: Any) -> Any:
     return np.array([f"level {level}" for level in levels], object).reshape(-1, 1)
 
 
-def target_means(levels: Any, target: Any, tie: Tie | None) -> Any:
+def target_means(levels: Any, target: Any, tie: SplitColumn | None) -> Any:
     numbers = np.empty((len(levels), 0), np.float32)
-    return features.fit(numbers, texts(levels), target[:, None], "trees", split.inner(tie))[1][:, 0]
+    return features.fit(numbers, texts(levels), target[:, None], "trees", split.make_inner_folds(tie))[1][:, 0]
 
 
 def test_target_means_never_come_from_the_own_group() -> None:
@@ -250,7 +252,7 @@ def test_target_means_never_come_from_the_own_group() -> None:
     levels = np.arange(400) // 4  # one level a group: nobody else can tell its mean
     target = rng.normal(size=400)
 
-    grouped = target_means(levels, target, Tie("group", "customer", levels))
+    grouped = target_means(levels, target, SplitColumn("group", "customer", levels))
 
     assert not grouped.any()
     assert target_means(levels, target, None).any()
@@ -263,7 +265,7 @@ def test_target_means_in_order_of_time_come_from_earlier_rows() -> None:
     other = target.copy()
     other[late] = target[rng.permutation(late)]
 
-    before, after = (target_means(levels, each, Tie("time", "day", moments)) for each in (target, other))
+    before, after = (target_means(levels, each, SplitColumn("time", "day", moments)) for each in (target, other))
 
     assert before[moments < 300] == pytest.approx(after[moments < 300], abs=1e-6)
     assert not before[moments < 60].any()

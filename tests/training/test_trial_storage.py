@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rowcast.errors import TrainingError
 from rowcast.training import trial_storage as study
 from rowcast.training.cost import Cost
-from rowcast.training.options import Options
+from rowcast.training.options import TrainingOptions
 from rowcast.training.trial_storage import Study
 
 TOTAL = 6
@@ -21,7 +21,7 @@ TOTAL = 6
 
 def opened(journal: Path | None, **options: Any) -> Study:
     storage = None if journal is None else str(journal)
-    return study.opened(Options(target="y", name="m", storage=storage, **options), "sha", "roc_auc", TOTAL)
+    return study.open_study(TrainingOptions(target="y", name="m", storage=storage, **options), "sha", "roc_auc", TOTAL)
 
 
 def noted(shared: Study, drawn: list[tuple[int, float]], stop_after: int = 100) -> Callable[[optuna.Trial], float]:
@@ -124,19 +124,19 @@ def test_what_others_found_is_known_by_kind(tmp_path: Path) -> None:
 
 
 def test_unequal_problems_have_unequal_names() -> None:
-    plain = Options(target="y", name="m")
-    same = Options(target="y", name="other", trials=5, timeout=3, jobs=2, cost=Cost(), storage="x", alias=None)
+    plain = TrainingOptions(target="y", name="m")
+    same = TrainingOptions(target="y", name="other", trials=5, timeout=3, jobs=2, cost=Cost(), storage="x", alias=None)
     others = [
-        Options(target="z", name="m"),
-        Options(target="y", name="m", seed=1),
-        Options(target="y", name="m", folds=4),
-        Options(target="y", name="m", candidates=("tree",)),
-        Options(target="y", name="m", exclude=("a",)),
-        Options(target="y", name="m", map=("a=b",)),
+        TrainingOptions(target="z", name="m"),
+        TrainingOptions(target="y", name="m", seed=1),
+        TrainingOptions(target="y", name="m", folds=4),
+        TrainingOptions(target="y", name="m", candidates=("tree",)),
+        TrainingOptions(target="y", name="m", exclude=("a",)),
+        TrainingOptions(target="y", name="m", map=("a=b",)),
     ]
 
-    names = [study.name_of("sha", "roc_auc", options) for options in (plain, same, *others)]
-    names += [study.name_of("another", "roc_auc", plain), study.name_of("sha", "f1", plain)]
+    names = [study.study_name("sha", "roc_auc", options) for options in (plain, same, *others)]
+    names += [study.study_name("another", "roc_auc", plain), study.study_name("sha", "f1", plain)]
 
     assert names[0] == names[1]
     assert len(set(names)) == len(names) - 1

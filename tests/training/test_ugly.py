@@ -14,7 +14,8 @@ from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import RowcastError
 from rowcast.registry import bundle
-from rowcast.training.options import Options, Result
+from rowcast.training.options import TrainingOptions
+from rowcast.training.result import TrainingResult
 from rowcast.training.run import train
 
 ROWS = 240
@@ -29,10 +30,10 @@ def written(path: Path, columns: dict[str, Any], encoding: str = "utf-8") -> Pat
     return path
 
 
-def trained(path: Path) -> Result:
+def trained(path: Path) -> TrainingResult:
     return train(
         tables.read(path),
-        Options(target="y", name="ugly", trials=2),
+        TrainingOptions(target="y", name="ugly", trials=2),
         open_graph=open_graph,
         registry=FolderRegistry(path.parent / "models"),
         now=datetime(2026, 11, 1, tzinfo=UTC),

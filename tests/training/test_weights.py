@@ -18,10 +18,11 @@ from rowcast.registry import bundle
 from rowcast.schema.prediction import Decision
 from rowcast.training import calibration as calibrate
 from rowcast.training import features, metrics
-from rowcast.training.models.candidate import Candidate, Labelled, Setting
+from rowcast.training.models.candidate import Candidate, LabelledMatrix, Setting
 from rowcast.training.models.candidates import CANDIDATES
-from rowcast.training.options import Options, Result
-from rowcast.training.problem import Problem, pose
+from rowcast.training.options import TrainingOptions
+from rowcast.training.problem import LearningProblem, build_problem
+from rowcast.training.result import TrainingResult
 from rowcast.training.run import train
 
 ROWS = 600
@@ -37,14 +38,14 @@ def setting(task: Any, rows: int = ROWS) -> Setting:
     return Setting(task, 3 if task == "multiclass" else 1, rows, 0, 1, lambda: False)
 
 
-def posed(columns: dict[str, list[Any]], **options: Any) -> Problem:
-    return pose(tables.from_memory(columns, "loans"), Options(target="y", name="loans", **options))
+def posed(columns: dict[str, list[Any]], **options: Any) -> LearningProblem:
+    return build_problem(tables.from_memory(columns, "loans"), TrainingOptions(target="y", name="loans", **options))
 
 
-def trained(folder: Path, columns: dict[str, list[Any]], **options: Any) -> Result:
+def trained(folder: Path, columns: dict[str, list[Any]], **options: Any) -> TrainingResult:
     return train(
         tables.from_memory(columns, "loans"),
-        Options(target="y", name="loans", **{"trials": 3, **options}),
+        TrainingOptions(target="y", name="loans", **{"trials": 3, **options}),
         open_graph=open_graph,
         registry=FolderRegistry(folder),
         now=datetime(2026, 11, 1, tzinfo=UTC),
@@ -70,8 +71,8 @@ def test_every_candidate_learns_from_the_heavy_rows(rng: Rng, candidate: Candida
     rule = np.digitize(matrix[:, 0], [-0.5, 0.5]) if task == "multiclass" else (matrix[:, 0] > 0).astype(np.intp)
     heavy = rng.random(ROWS) < 0.5
     told = np.where(heavy, rule, rule.max() - rule)  # the light rows say the opposite
-    rows = Labelled(matrix, told, np.where(heavy, 1.99, 0.01))
-    validation = Labelled(matrix, told, rows.weight) if validated else None
+    rows = LabelledMatrix(matrix, told, np.where(heavy, 1.99, 0.01))
+    validation = LabelledMatrix(matrix, told, rows.weight) if validated else None
 
     raw = candidate.fit(rows, candidate.starts(setting(task))[0], setting(task), validation).raw(matrix)
 
@@ -96,8 +97,8 @@ def test_every_candidate_copes_with_a_fold_that_lacks_a_class(
         return
     matrix = rng.normal(size=(60, 2)).astype(np.float32)
     weight = rng.random(60) + 0.5 if weighted else None
-    rows = Labelled(matrix, rng.choice(present, 60), weight)
-    held = Labelled(matrix, rng.integers(0, 3 if task == "multiclass" else 2, 60), weight) if validated else None
+    rows = LabelledMatrix(matrix, rng.choice(present, 60), weight)
+    held = LabelledMatrix(matrix, rng.integers(0, 3 if task == "multiclass" else 2, 60), weight) if validated else None
 
     raw = candidate.fit(rows, candidate.starts(setting(task, 60))[0], setting(task, 60), held).raw(matrix)
 
@@ -111,12 +112,12 @@ def test_every_candidate_copes_with_a_fold_that_lacks_a_class(
 
 @pytest.mark.parametrize("counts", [[100, 2], [100, 3, 5], [2, 2, 60], [40, 4, 3, 2]])
 def test_rows_of_a_rare_class_are_dealt_to_different_folds(counts: list[int]) -> None:
-    from rowcast.training.split import folds
+    from rowcast.training.split import make_folds
 
     target = np.repeat(np.arange(len(counts)), counts)
 
     for seed in range(5):
-        dealt = folds(target, "multiclass", 3, seed, None)
+        dealt = make_folds(target, "multiclass", 3, seed, None)
         assert sorted(np.concatenate([judge for _, judge in dealt])) == list(range(len(target)))
         for learn, judge in dealt:
             assert set(target[learn]) == set(range(len(counts)))
@@ -130,7 +131,7 @@ def test_weighted_metrics_agree_with_scikit_learn(rng: Rng) -> None:
     decision = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=0.5)
     said = p.astype(np.float32) >= 0.5
 
-    found = metrics.holdout(decision, np.stack([1 - p, p], axis=1), target, 0, w)
+    found = metrics.measure_holdout(decision, np.stack([1 - p, p], axis=1), target, 0, w)
 
     assert {name: found[name].value for name in metrics.CHOICES["binary"]} == pytest.approx(
         {
@@ -146,7 +147,7 @@ def test_weighted_metrics_agree_with_scikit_learn(rng: Rng) -> None:
 
     output = rng.dirichlet([1, 1, 1], 400)
     classes = np.array([rng.choice(3, p=row) for row in output])
-    found = metrics.holdout(Decision(task="multiclass", classes=("a", "b", "c")), output, classes, 0, w)
+    found = metrics.measure_holdout(Decision(task="multiclass", classes=("a", "b", "c")), output, classes, 0, w)
     best = output.argmax(axis=1)
     expected = {
         "accuracy": reference.accuracy_score(classes, best, sample_weight=w),
@@ -158,7 +159,7 @@ def test_weighted_metrics_agree_with_scikit_learn(rng: Rng) -> None:
 
     values = rng.normal(size=400)
     guess = values + rng.normal(size=400)
-    found = metrics.holdout(Decision(task="regression"), guess, values, 0, w)
+    found = metrics.measure_holdout(Decision(task="regression"), guess, values, 0, w)
     assert {name: measure.value for name, measure in found.items()} == pytest.approx(
         {
             "rmse": reference.root_mean_squared_error(values, guess, sample_weight=w),
@@ -181,12 +182,12 @@ def test_the_direction_of_every_metric_is_known(rng: Rng, task: Any, metric: str
     better, worse = (metrics.score(metric, answers, target, task) for answers in (right, poor))
 
     assert (better > worse) == (metric in metrics.GREATER)
-    assert metrics.named(metric, task) == metric
+    assert metrics.resolve(metric, task) == metric
 
 
 def test_a_metric_that_does_not_fit_names_those_that_do() -> None:
     with pytest.raises(TrainingError, match="--metric 'auc' cannot rank multiclass models; choose from log_loss, acc"):
-        metrics.named("auc", "multiclass")
+        metrics.resolve("auc", "multiclass")
 
 
 def test_f1_ranks_by_the_best_threshold_since_that_is_the_one_chosen() -> None:
@@ -205,7 +206,7 @@ def test_an_interval_over_groups_is_wider_than_one_that_takes_their_rows_for_cha
     decision = Decision(task="binary", classes=(0, 1))
 
     rows, groups = (
-        metrics.holdout(decision, np.stack([1 - p, p], axis=1), target, 0, None, each)["accuracy"]
+        metrics.measure_holdout(decision, np.stack([1 - p, p], axis=1), target, 0, None, each)["accuracy"]
         for each in (None, group)
     )
 
@@ -224,10 +225,10 @@ def test_a_weight_moves_the_threshold_as_so_many_rows_would(rng: Rng, metric: st
     times[target == 1] += 4
     none = np.empty(0, np.float32)
 
-    weighted = calibrate.threshold(scores, target, metric, none, times.astype(float))
+    weighted = calibrate.choose_threshold(scores, target, metric, none, times.astype(float))
 
-    assert weighted == calibrate.threshold(*repeated(scores, target, times=times), metric, none)
-    assert weighted < calibrate.threshold(scores, target, metric, none)
+    assert weighted == calibrate.choose_threshold(*repeated(scores, target, times=times), metric, none)
+    assert weighted < calibrate.choose_threshold(scores, target, metric, none)
 
 
 def test_calibration_follows_the_weights(rng: Rng) -> None:
@@ -323,13 +324,15 @@ def test_the_plain_calibration_gives_balanced_classes_their_real_shares_back(rng
     weights = tuple((1 / (len(shares) * shares)).tolist())
     kind, chosen = CANDIDATES["logistic"], setting(task, 6000)
 
-    usual = kind.fit(Labelled(matrix, target), {"strength": 1.0}, chosen).raw(matrix)
-    balanced = kind.fit(Labelled(matrix, target, np.array(weights)[target]), {"strength": 1.0}, chosen).raw(matrix)
+    usual = kind.fit(LabelledMatrix(matrix, target), {"strength": 1.0}, chosen).raw(matrix)
+    balanced = kind.fit(LabelledMatrix(matrix, target, np.array(weights)[target]), {"strength": 1.0}, chosen).raw(
+        matrix
+    )
 
-    expected = calibrate.plain(task).answers(usual)
-    found = calibrate.plain(task, weights).answers(balanced)
+    expected = calibrate.uncalibrated(task).answers(usual)
+    found = calibrate.uncalibrated(task, weights).answers(balanced)
     assert np.abs(found - expected).mean() < 0.02
-    assert np.abs(calibrate.plain(task).answers(balanced) - expected).mean() > 0.1
+    assert np.abs(calibrate.uncalibrated(task).answers(balanced) - expected).mean() > 0.1
 
 
 @pytest.mark.parametrize("candidate", [name for name, each in CANDIDATES.items() if "multiclass" in each.tasks])

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from rowcast.serving.live_models import LiveModel
     from rowcast.settings import Settings
     from rowcast.tables import Table
-    from rowcast.training.options import Event, Options, Result, TableCheck
+    from rowcast.training.events import TrainingEvent
+    from rowcast.training.options import TrainingOptions
+    from rowcast.training.result import TableCheck, TrainingResult
 
 
 def registry(settings: Settings) -> RegistryWriter:
@@ -113,9 +115,9 @@ def train(
     name: str | None = None,
     target_file: str | Path | None = None,
     onnx_out: str | Path | None = None,
-    progress: Callable[[Event], None] = lambda event: None,
+    progress: Callable[[TrainingEvent], None] = lambda event: None,
     **options: Any,
-) -> Result:
+) -> TrainingResult:
     """Train on a file or on data in memory, and publish."""
     try:
         from rowcast.training.run import train as run
@@ -146,19 +148,19 @@ def check_table(
     data: Any, *, target: str | None = None, target_file: str | Path | None = None, **options: Any
 ) -> TableCheck:
     """The data check of a table, nothing trained."""
-    from rowcast.training.problem import checked
+    from rowcast.training.problem import run_data_check
 
-    return checked(*_training_data(data, target, "check", target_file, options))
+    return run_data_check(*_training_data(data, target, "check", target_file, options))
 
 
 def _training_data(
     data: Any, target: str | None, name: str | None, target_file: str | Path | None, options: Mapping[str, Any]
-) -> tuple[Table, Options]:
+) -> tuple[Table, TrainingOptions]:
     """The table with its target, and the options of the training."""
     from rowcast import tables
     from rowcast.adapters.files.registry import check_name, name_from
     from rowcast.training import cost
-    from rowcast.training.options import Options
+    from rowcast.training.options import TrainingOptions
     from rowcast.wire import load as template
 
     if target is None and target_file is None:
@@ -169,7 +171,7 @@ def _training_data(
     if target_file is not None:
         table, target = tables.with_target(table, tables.read(target_file), target)
     if options.get("cost") is not None:
-        options = {**options, "cost": cost.read(options["cost"])}
+        options = {**options, "cost": cost.parse(options["cost"])}
     if options.get("wire") is not None:
         options = {**options, "wire": template.read(options["wire"])}
-    return table, Options(target=str(target), name=chosen, **options)
+    return table, TrainingOptions(target=str(target), name=chosen, **options)

@@ -17,7 +17,8 @@ from rowcast.cli import output
 if TYPE_CHECKING:
     from rowcast.settings import Settings
     from rowcast.tables import Finding, Override
-    from rowcast.training.options import Event, Result
+    from rowcast.training.events import TrainingEvent
+    from rowcast.training.result import TrainingResult
 
 
 def run(settings: Settings, table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
@@ -86,7 +87,7 @@ def finding_document(finding: Finding) -> dict[str, Any]:
     return document if finding.override is None else document | {"flag": _flag(finding.override)}
 
 
-def _document(result: Result) -> dict[str, Any]:
+def _document(result: TrainingResult) -> dict[str, Any]:
     """The result with plain holdout figures; their intervals stand beside them."""
     document: dict[str, Any] = msgspec.to_builtins(result)
     document["holdout"] = {name: measure.value for name, measure in result.holdout.items()}
@@ -95,7 +96,7 @@ def _document(result: Result) -> dict[str, Any]:
     return document
 
 
-def _print(result: Result) -> None:
+def _print(result: TrainingResult) -> None:
     if result.findings:
         rows = [[", ".join(names), one.message, one.action, typed] for one, names, typed in _grouped(result.findings)]
         output.print_table(["column", "noticed", "so", "change it with"], rows, "Data check", wide=["noticed"])
@@ -114,7 +115,7 @@ def _print(result: Result) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Event], None]]:
+def _progress() -> Iterator[Callable[[TrainingEvent], None]]:
     """Live progress on a terminal, nothing when standard error is piped."""
     if not sys.stderr.isatty():
         yield lambda event: None
@@ -131,7 +132,7 @@ def _progress() -> Iterator[Callable[[Event], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading the table", stage="read", total=None)
 
-        def show(event: Event) -> None:
+        def show(event: TrainingEvent) -> None:
             if event.stage == "tune" and not event.trials:  # out of the ordinary: it stays on the screen
                 bar.console.print(event.message)
             facts = [event.candidate or event.message]

@@ -17,14 +17,14 @@ from rowcast.schema.schema import Schema
 from rowcast.schema.scores import score_rows
 from rowcast.schema.stacking import stack_rows
 from rowcast.tables import Finding
-from rowcast.training.problem import Problem, client_value
+from rowcast.training.problem import LearningProblem, client_value
 
 GOLDEN_ROWS: Final = 32
 REFERENCE_ROWS: Final = 10_000
 UNSEEN: Final = "never seen in training"
 
 
-def golden(problem: Problem, graph: Graph, decision: Decision, seed: int) -> list[GoldenRow]:
+def golden(problem: LearningProblem, graph: Graph, decision: Decision, seed: int) -> list[GoldenRow]:
     """Rows as a client would send them, some with gaps or unseen texts, and what the served graph says of them."""
     rows = _golden_rows(problem, seed)
     encoder = RowEncoder(problem.schema, problem.plan)
@@ -33,7 +33,7 @@ def golden(problem: Problem, graph: Graph, decision: Decision, seed: int) -> lis
     return [GoldenRow(row, outcome) for row, outcome in zip(rows, outcomes, strict=True)]
 
 
-def _golden_rows(problem: Problem, seed: int) -> list[dict[str, Any]]:
+def _golden_rows(problem: LearningProblem, seed: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng([seed, 4])
     columns = problem.schema.columns
     count = len(problem.training)
@@ -45,7 +45,7 @@ def _golden_rows(problem: Problem, seed: int) -> list[dict[str, Any]]:
     return [*rows, *[{**rows[0], **odd} for odd in (gaps, strange) if odd]]
 
 
-def reference(problem: Problem, seed: int) -> bytes:
+def reference(problem: LearningProblem, seed: int) -> bytes:
     """A sample of the training rows, the model's columns and the target, as Parquet: what drift is measured against."""
     places = problem.training.places
     if len(places) > REFERENCE_ROWS:

@@ -75,7 +75,7 @@ def softmax(x: Raw) -> Raw:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def plain(task: Task, class_weights: Sequence[float] = ()) -> Calibration:
+def uncalibrated(task: Task, class_weights: Sequence[float] = ()) -> Calibration:
     """The model's own probabilities; where classes were weighted in the fit, with their real shares given back."""
     if not class_weights:
         return Calibration(task)
@@ -89,7 +89,7 @@ def fit(
     raw: Raw, target: NDArray[Any], task: Task, weight: Weight | None = None, class_weights: Sequence[float] = ()
 ) -> Calibration:
     """The calibration that lowers the log loss on rows it was not fitted on; the plain one when it does not."""
-    none = plain(task, class_weights)
+    none = uncalibrated(task, class_weights)
     if task == "regression" or len(np.unique(target)) < 2:
         return none
     weight = np.ones(len(target)) if weight is None else weight
@@ -150,7 +150,7 @@ def _loss(calibration: Calibration, raw: Raw, target: NDArray[Any], weight: Weig
     return float(-(weight @ np.log(np.maximum(likely, 1e-15))))
 
 
-def threshold(
+def choose_threshold(
     scores: NDArray[np.float32],
     target: NDArray[Any],
     metric: str,

@@ -19,7 +19,7 @@ from rowcast.schema.prediction import Decision
 from rowcast.schema.scores import winning_classes
 from rowcast.training.features import Numbers, Texts
 from rowcast.training.pipeline import Trained
-from rowcast.training.problem import Rows
+from rowcast.training.problem import LabelledRows
 
 TOLERANCE: Final = 1e-5
 RANDOM_ROWS: Final = 2000
@@ -42,7 +42,7 @@ class Probe:
         return {name: array for name, array in named.items() if array.shape[1]}
 
 
-def probe(pipeline: Trained, training: Rows, holdout: Rows, seed: int) -> Probe:
+def build_probe(pipeline: Trained, training: LabelledRows, holdout: LabelledRows, seed: int) -> Probe:
     """The holdout, random rows, awkward cells, and every threshold of the model with its two float32 neighbours."""
     rng = np.random.default_rng([seed, 3])
     pieces = [
@@ -54,7 +54,7 @@ def probe(pipeline: Trained, training: Rows, holdout: Rows, seed: int) -> Probe:
     return Probe(np.concatenate([numbers for numbers, _ in pieces]), np.concatenate([texts for _, texts in pieces]))
 
 
-def _random(training: Rows, rng: np.random.Generator) -> tuple[Numbers, Texts]:
+def _random(training: LabelledRows, rng: np.random.Generator) -> tuple[Numbers, Texts]:
     """Rows whose cells come from different training rows, from the whole range, or from nowhere."""
     columns = training.numbers.shape[1] + training.texts.shape[1]
     picks = rng.integers(len(training), size=(RANDOM_ROWS, columns))
@@ -73,7 +73,7 @@ def _random(training: Rows, rng: np.random.Generator) -> tuple[Numbers, Texts]:
     return numbers, np.where(rng.random(texts.shape) > 0.9, strange, texts)
 
 
-def _awkward(training: Rows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
+def _awkward(training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
     """A training row with one awkward cell, for every column and awkward value."""
     for column in range(training.numbers.shape[1]):
         yield _with_number(training, rng, column, np.array(AWKWARD, np.float32))
@@ -83,7 +83,7 @@ def _awkward(training: Rows, rng: np.random.Generator) -> Iterator[tuple[Numbers
         yield base.numbers, base.texts
 
 
-def _edges(pipeline: Trained, training: Rows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
+def _edges(pipeline: Trained, training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
     """A training row on each side of, and at, every threshold on a raw column."""
     numbers = training.numbers.shape[1]  # they come first and unscaled; flags and levels are 0 or 1
     edges = {feature: each for feature, each in pipeline.thresholds().items() if feature < numbers}
@@ -97,7 +97,7 @@ def _edges(pipeline: Trained, training: Rows, rng: np.random.Generator) -> Itera
 
 
 def _with_number(
-    training: Rows, rng: np.random.Generator, column: int, values: NDArray[np.float32]
+    training: LabelledRows, rng: np.random.Generator, column: int, values: NDArray[np.float32]
 ) -> tuple[Numbers, Texts]:
     base = training.take(rng.integers(len(training), size=len(values)))
     base.numbers[:, column] = values

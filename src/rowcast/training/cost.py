@@ -35,7 +35,7 @@ EVEN = Cost()
 """Every mistake counts the same."""
 
 
-def read(given: str | Mapping[str, Any] | Cost) -> Cost:
+def parse(given: str | Mapping[str, Any] | Cost) -> Cost:
     """Costs from `NAME=NUMBER,...` or a mapping; a mistake that is not named costs 1."""
     if isinstance(given, Cost):
         return given

@@ -19,8 +19,8 @@ from rowcast.training import metrics
 from rowcast.training.calibration import Calibration
 from rowcast.training.models.candidate import Setting
 from rowcast.training.pipeline import Ensemble, Pipeline, Trained
-from rowcast.training.problem import Problem
-from rowcast.training.search import Attempt, Outcome, train_best
+from rowcast.training.problem import LearningProblem
+from rowcast.training.search import SearchResult, TrialResult, train_best
 
 PICKS: Final = 8
 MOST: Final = 4
@@ -31,10 +31,10 @@ Answers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """One way to train, how its scores become answers, and its share in the average."""
 
-    attempt: Attempt
+    attempt: TrialResult
     calibration: Calibration
     weight: float
 
@@ -47,7 +47,7 @@ class Member:
 class Choice:
     """What will be trained on all training rows."""
 
-    members: tuple[Member, ...]
+    members: tuple[EnsembleMember, ...]
     score: float
 
     @property
@@ -65,7 +65,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Jury:
+class FoldScorer:
     """Scores answers fold by fold."""
 
     metric: str
@@ -90,24 +90,26 @@ class Jury:
         return float(scores[np.isfinite(scores)].mean()) if np.isfinite(scores).any() else -np.inf
 
 
-def choose(found: Outcome, problem: Problem, metric: str) -> Choice:
+def choose(found: SearchResult, problem: LearningProblem, metric: str) -> Choice:
     """The best model, or the average of a few when that is better."""
     judges = found.judges
     rivals = [
-        Member(each, calibrate.fit(each.raw, judges.target, problem.task, judges.weight, problem.class_weights), 1.0)
+        EnsembleMember(
+            each, calibrate.fit(each.raw, judges.target, problem.task, judges.weight, problem.class_weights), 1.0
+        )
         for each in found.attempts
     ]
     single = Choice((rivals[0],), found.best.score)
     if len(rivals) == 1:
         return single
-    jury = Jury(metric, problem.task, judges.target, judges.weight, found.folds)
+    jury = FoldScorer(metric, problem.task, judges.target, judges.weight, found.folds)
     answers = [rival.answers() for rival in rivals]
     picked = Counter(_greedy(jury, answers))
     if len(picked) == 1:
         return single
     total = picked.total()
     members = [
-        Member(rivals[place].attempt, rivals[place].calibration, count / total)
+        EnsembleMember(rivals[place].attempt, rivals[place].calibration, count / total)
         for place, count in sorted(picked.items())
     ]
     several = Choice(tuple(members), 0.0)
@@ -116,7 +118,7 @@ def choose(found: Outcome, problem: Problem, metric: str) -> Choice:
     return Choice(several.members, abs(jury.mean(several.answers())))
 
 
-def _greedy(jury: Jury, answers: Sequence[Answers]) -> list[int]:
+def _greedy(jury: FoldScorer, answers: Sequence[Answers]) -> list[int]:
     """Picks with repetition, each the one that helps the average most, from the best rival on (Caruana, 2004)."""
     picks, total = [0], answers[0]
     best, kept = jury.mean(total), 1
@@ -137,7 +139,7 @@ def _worth_it(gains: NDArray[np.float64], score: float, metric: str) -> bool:
     return bool(len(gains) and gains.mean() > LEAST_GAIN * missing)
 
 
-def train_choice(problem: Problem, choice: Choice, setting: Setting) -> Trained:
+def train_choice(problem: LearningProblem, choice: Choice, setting: Setting) -> Trained:
     """The chosen models on the whole training part."""
     trained = [train_best(problem, member.attempt, setting, member.calibration) for member in choice.members]
     if len(trained) == 1:
@@ -145,7 +147,7 @@ def train_choice(problem: Problem, choice: Choice, setting: Setting) -> Trained:
     return Ensemble(tuple(trained), tuple(member.weight for member in choice.members))
 
 
-def described(choice: Choice, trained: Trained) -> tuple[dict[str, Any], dict[str, Any]]:
+def describe(choice: Choice, trained: Trained) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the fingerprint says of the settings and of the calibration."""
     if isinstance(trained, Pipeline):
         return dict(trained.estimator.params), _calibration(trained.calibration)

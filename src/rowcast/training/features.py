@@ -57,7 +57,7 @@ class TextBlock:
 
 
 @dataclass(frozen=True)
-class Inner:
+class InnerFolds:
     """Which rows a row's target means may come from: those of other folds or, of folds in order, of earlier ones."""
 
     fold: NDArray[np.intp]
@@ -135,7 +135,7 @@ def fit(
     texts: Texts,
     target: NDArray[np.float64],
     style: Style,
-    inner: Inner | None = None,
+    inner: InnerFolds | None = None,
     weight: NDArray[np.float64] | None = None,
 ) -> tuple[Features, Numbers]:
     """Features learnt from training rows, and those rows' own matrix, where target means come from other rows only.
@@ -143,7 +143,7 @@ def fit(
     `target` is [N, k]: one column a raw score (the class as 0 or 1, or the value). Without `inner`, chance decides
     which rows are the others; target means are weighted.
     """
-    inner = inner or Inner(np.random.default_rng(0).permutation(len(target)) % INNER_FOLDS, ordered=False)
+    inner = inner or InnerFolds(np.random.default_rng(0).permutation(len(target)) % INNER_FOLDS, ordered=False)
     median, flagged, scale = _fit_numbers(numbers, style)
     blocks: dict[int, TextBlock] = {}
     coded: list[_Coded] = []
@@ -195,7 +195,7 @@ class _Wanted:
     """What target means are made of."""
 
     target: NDArray[np.float64]
-    inner: Inner
+    inner: InnerFolds
     weight: NDArray[np.float64] | None
 
     def scaled(self) -> NDArray[np.float64]:

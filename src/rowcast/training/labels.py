@@ -15,7 +15,7 @@ from rowcast.errors import TableError
 from rowcast.schema.prediction import Label, Task, label_text
 from rowcast.schema.values import BLANKS, MISSING_WORDS, canonical_text, number_from_text
 from rowcast.tables import Finding, Override, Table, closest
-from rowcast.training.options import Options
+from rowcast.training.options import TrainingOptions
 
 MOST_INTEGER_CLASSES: Final = 20
 MOST_CLASSES: Final = 256
@@ -23,7 +23,7 @@ POSITIVE_WORDS: Final = ("1", "true", "yes", "approved", "y", "t")
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledTable:
     """The rows that have a label, and what each should become: a class number, 1 for the positive class, or a value."""
 
     table: Table
@@ -34,14 +34,14 @@ class Labelled:
     findings: tuple[Finding, ...]
 
 
-def read(table: Table, name: str, options: Options) -> Labelled:
+def read(table: Table, name: str, options: TrainingOptions) -> LabelledTable:
     """The labels in column `name`; TableError says in one sentence why nothing can be learnt from them."""
     table, mended = _mended(table, name, options.map)
     table, labels, findings = _labelled(table, name)
     findings = [*mended, *findings]
     task = options.task or _task(labels)
     if task == "regression":
-        return Labelled(table, task, (), 1, _values(labels, name), tuple(findings))
+        return LabelledTable(table, task, (), 1, _values(labels, name), tuple(findings))
     findings += _alike(labels, name)
     table, labels, lonely = _without_lonely(table, labels, name)
     findings += lonely
@@ -54,7 +54,7 @@ def read(table: Table, name: str, options: Options) -> Labelled:
         positive, said = _positive(classes, target, name, options.positive)
         findings.append(said)
         target = (target == positive).astype(np.int64)
-    return Labelled(table, task, classes, positive, target, tuple(findings))
+    return LabelledTable(table, task, classes, positive, target, tuple(findings))
 
 
 def _mended(table: Table, target: str, rules: Sequence[str]) -> tuple[Table, list[Finding]]:

@@ -39,7 +39,7 @@ CHOICES: Final[Mapping[Task, tuple[str, ...]]] = {
 }
 
 
-def named(metric: str | None, task: Task) -> str:
+def resolve(metric: str | None, task: Task) -> str:
     """The metric to choose by; TrainingError lists those that fit the task."""
     if metric is None:
         return DEFAULT[task]
@@ -62,7 +62,7 @@ def score(
     return float(_METRICS[task](labels)[metric](np.asarray(output, np.float64), target, weights)[0])
 
 
-def holdout(
+def measure_holdout(
     decision: Decision,
     output: NDArray[Any],
     target: NDArray[Any],
@@ -224,7 +224,7 @@ def _calibration_error(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values
     return np.asarray(np.abs(w @ (member * (p - true)[:, None])).sum(axis=1) / w.sum(axis=1))
 
 
-def weighted(
+def score_resamples(
     metric: str, decision: Decision, output: NDArray[np.float32], target: NDArray[Any], weights: Weights
 ) -> Values:
     """One metric under each vector of weights, labels decided as they are served; `target` as in `holdout`."""

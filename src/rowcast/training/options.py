@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from rowcast.errors import TrainingError
-from rowcast.registry.bundle import Measure, Parity
-from rowcast.schema.prediction import Label, Task
-from rowcast.tables import Finding
+from rowcast.schema.prediction import Task
 from rowcast.training.cost import Cost
 
-Stage = Literal["check", "tune", "fit", "export", "certify", "publish"]
 
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller decides. Everything else is decided by the data."""
 
     target: str
@@ -72,68 +67,3 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
                 "--group and --time cannot both decide the split; with --time alone the earlier rows of a group are "
                 "learnt from, as they will be known by then"
             )
-
-
-class ColumnCheck(msgspec.Struct, frozen=True):
-    """A column of the table as the model would take it; `kind` is empty for one that is left out."""
-
-    name: str
-    kind: str
-
-
-class TableCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """What `rowcast check --json` prints: the data check alone, nothing trained."""
-
-    table: str
-    rows: int
-    target: str
-    task: Task
-    classes: Sequence[Label]
-    columns: Sequence[ColumnCheck]
-    findings: Sequence[Finding]
-
-
-class CandidateScore(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The best cross-validated score of one kind of model, or of the ensemble that won."""
-
-    name: str
-    score: float
-    trials: int
-    seconds: float
-    members: dict[str, float] = {}
-    """Of an ensemble: the kinds whose answers are averaged, with their weights."""
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened, for whoever draws the progress."""
-
-    stage: Stage
-    message: str
-    trial: int = 0
-    trials: int = 0
-    candidate: str = ""
-    best: float | None = None
-    seconds_left: float | None = None
-    findings: tuple[Finding, ...] = ()
-
-
-Progress = Callable[[Event], None]
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What `rowcast train --json` prints. `score` is the chosen candidate's cross-validated `metric`."""
-
-    model: str
-    version: int
-    path: str
-    digest: str
-    task: Task
-    metric: str
-    score: float
-    holdout: dict[str, Measure]
-    parity: Parity
-    candidates: Sequence[CandidateScore]
-    findings: Sequence[Finding]
-    seconds: float
-    onnx: str | None = None
-    """The file that holds the graph alone, where one was asked for."""

@@ -19,14 +19,15 @@ from rowcast.tables import Finding, Table
 from rowcast.training import labels, split
 from rowcast.training.data_check import check
 from rowcast.training.data_check import special_columns as roles
-from rowcast.training.options import ColumnCheck, Options, TableCheck
-from rowcast.training.split import Tie
+from rowcast.training.options import TrainingOptions
+from rowcast.training.result import ColumnCheck, TableCheck
+from rowcast.training.split import SplitColumn
 
 FEWEST_ROWS: Final = 20
 
 
 @dataclass(frozen=True)
-class Rows:
+class LabelledRows:
     """Encoded rows with what they should become: class numbers, 1 for the positive class, or values."""
 
     numbers: NDArray[np.float32]
@@ -38,15 +39,15 @@ class Rows:
     """How much each row counts in figures; None: all alike."""
     emphasis: NDArray[np.float64] | None = None
     """How much it counts in fits: its weight, times that of its class."""
-    tie: Tie | None = None
+    tie: SplitColumn | None = None
 
     @property
     def group(self) -> NDArray[Any] | None:
         """The group of each row, where groups decide the split."""
         return self.tie.values if self.tie is not None and self.tie.by == "group" else None
 
-    def take(self, chosen: NDArray[np.intp]) -> Rows:
-        return Rows(
+    def take(self, chosen: NDArray[np.intp]) -> LabelledRows:
+        return LabelledRows(
             self.numbers[chosen],
             self.texts[chosen],
             self.target[chosen],
@@ -56,9 +57,9 @@ class Rows:
             None if self.tie is None else self.tie.take(chosen),
         )
 
-    def joined(self, other: Rows) -> Rows:
+    def joined(self, other: LabelledRows) -> LabelledRows:
         """These rows and then the others."""
-        return Rows(
+        return LabelledRows(
             np.concatenate([self.numbers, other.numbers]),
             np.concatenate([self.texts, other.texts]),
             np.concatenate([self.target, other.target]),
@@ -75,7 +76,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Problem:
+class LearningProblem:
     """Everything training needs to know of the data. The holdout is for measuring alone."""
 
     task: Task
@@ -87,8 +88,8 @@ class Problem:
     sha256: str
     """Of the table that was read."""
     target: str
-    training: Rows
-    holdout: Rows
+    training: LabelledRows
+    holdout: LabelledRows
     findings: tuple[Finding, ...]
     class_weights: tuple[float, ...] = ()
     """How much each class counts in fits, by its number in the target; empty: as its rows do."""
@@ -99,7 +100,7 @@ class Problem:
         return len(self.classes) if self.task == "multiclass" else 1
 
 
-def pose(table: Table, options: Options) -> Problem:
+def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
     """The problem in a table; TableError says in one sentence why there is none."""
     name = options.target.strip(BLANKS)
     table.require(name)
@@ -120,7 +121,7 @@ def pose(table: Table, options: Options) -> Problem:
     if options.time is not None:
         given = [finding for finding in given if finding.code not in check.ORDERED]
     tied = roles.findings(found.table, name, profile.schema.names(), options)
-    return Problem(
+    return LearningProblem(
         found.task,
         found.classes,
         found.positive,
@@ -136,9 +137,9 @@ def pose(table: Table, options: Options) -> Problem:
     )
 
 
-def checked(table: Table, options: Options) -> TableCheck:
+def run_data_check(table: Table, options: TrainingOptions) -> TableCheck:
     """The data check alone; TableError where a training would be refused."""
-    problem = pose(table, options)
+    problem = build_problem(table, options)
     kinds = {column.name: column.kind for column in problem.schema.columns}
     return TableCheck(
         table=table.name,
@@ -152,22 +153,24 @@ def checked(table: Table, options: Options) -> TableCheck:
 
 
 def _rows(
-    tensors: dict[str, NDArray[Any]], target: NDArray[Any], weight: NDArray[np.float64] | None, tie: Tie | None
-) -> Rows:
+    tensors: dict[str, NDArray[Any]], target: NDArray[Any], weight: NDArray[np.float64] | None, tie: SplitColumn | None
+) -> LabelledRows:
     count = len(target)
     numbers = tensors.get(NUMBERS, np.empty((count, 0), np.float32))
     texts = tensors.get(TEXTS, np.empty((count, 0), object))
-    return Rows(numbers, texts, target, np.arange(count), weight, weight, tie)
+    return LabelledRows(numbers, texts, target, np.arange(count), weight, weight, tie)
 
 
-def _sides(rows: Rows, found: labels.Labelled, options: Options) -> tuple[Rows, Rows, tuple[float, ...]]:
+def _sides(
+    rows: LabelledRows, found: labels.LabelledTable, options: TrainingOptions
+) -> tuple[LabelledRows, LabelledRows, tuple[float, ...]]:
     """The rows for training and those kept aside, and how much each class counts in fits beside the rows' weights."""
     names = found.classes
     if found.task == "binary":
         names = (found.classes[1 - found.positive], found.classes[found.positive])
-    training, holdout = split.aside(rows.target, found.task, options.holdout, options.seed, rows.tie)
+    training, holdout = split.split_holdout(rows.target, found.task, options.holdout, options.seed, rows.tie)
     if rows.tie is not None:
-        split.require(rows.target, training, holdout, names, options.folds, rows.tie)
+        split.check_sides(rows.target, training, holdout, names, options.folds, rows.tie)
     learnt = rows.take(training)
     if options.class_weight == "none":
         return learnt, rows.take(holdout), ()

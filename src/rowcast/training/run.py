@@ -34,26 +34,28 @@ from rowcast.training import (
     metrics,
 )
 from rowcast.training.ensemble import Choice
+from rowcast.training.events import Progress, TrainingEvent
 from rowcast.training.export import export
 from rowcast.training.models import candidates
-from rowcast.training.options import CandidateScore, Event, Options, Progress, Result
+from rowcast.training.options import TrainingOptions
 from rowcast.training.pipeline import Trained
-from rowcast.training.problem import Problem, Rows, pose
+from rowcast.training.problem import LabelledRows, LearningProblem, build_problem
 from rowcast.training.report import page as report
 from rowcast.training.report.evaluation import Bench
-from rowcast.training.search import Outcome, search
+from rowcast.training.result import CandidateScore, TrainingResult
+from rowcast.training.search import SearchResult, search
 from rowcast.wire.template import compile_wire
 
 VERSIONED: Final = ("rowcast", "numpy", "polars", "scikit-learn", "lightgbm", "optuna", "onnx", "onnxruntime", "torch")
 
 
 @dataclass(frozen=True)
-class Model:
+class ExportedModel:
     """A trained model with its graph, on its way to being published."""
 
-    problem: Problem
+    problem: LearningProblem
     choice: Choice
-    judges: Rows
+    judges: LabelledRows
     """Those that the choice has out-of-fold answers for."""
     metric: str
     trained: Trained
@@ -63,7 +65,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Proof:
+class Certification:
     """How a model decides, that its graph repeats it, and how good it is."""
 
     decision: Decision
@@ -75,40 +77,42 @@ class Proof:
 
 def train(
     table: Table,
-    options: Options,
+    options: TrainingOptions,
     *,
     open_graph: OpenGraph,
     registry: RegistryWriter,
     now: datetime,
     progress: Progress,
-) -> Result:
+) -> TrainingResult:
     """Train, certify and publish one model; TableError or TrainingError says what stands in the way."""
     started = time.monotonic()
     candidates.check(options.candidates)  # a typing mistake is told before any work
-    problem = pose(table, options)
-    metric = metrics.named(options.metric, problem.task)
+    problem = build_problem(table, options)
+    metric = metrics.resolve(options.metric, problem.task)
     _check_cost(problem, options)
     _check_wire(problem, options)
     registry.ready(options.name)  # not found out after an hour of trials
-    progress(Event(stage="check", message=_described(problem), findings=problem.findings))
+    progress(TrainingEvent(stage="check", message=_described(problem), findings=problem.findings))
 
-    trials: list[Event] = []
+    trials: list[TrainingEvent] = []
 
-    def remember(event: Event) -> None:
+    def remember(event: TrainingEvent) -> None:
         trials.append(event)
         progress(event)
 
     found, setting = search(problem, options, remember)
     choice = ensemble.choose(found, problem, metric)
 
-    def certified(problem: Problem) -> tuple[Model, Proof]:
+    def certified(problem: LearningProblem) -> tuple[ExportedModel, Certification]:
         message = f"{' and '.join(choice.weights)} on {len(problem.training)} rows"
-        progress(Event(stage="fit", message=message, best=choice.score))
+        progress(TrainingEvent(stage="fit", message=message, best=choice.score))
         trained = ensemble.train_choice(problem, choice, setting)
-        progress(Event(stage="export", message="one ONNX graph from raw columns"))
+        progress(TrainingEvent(stage="export", message="one ONNX graph from raw columns"))
         content, output = export(trained, problem.plan, len(problem.classes))
-        model = Model(problem, choice, found.judges, metric, trained, content, output, open_graph(content, output.name))
-        progress(Event(stage="certify", message="the graph against the trained model"))
+        model = ExportedModel(
+            problem, choice, found.judges, metric, trained, content, output, open_graph(content, output.name)
+        )
+        progress(TrainingEvent(stage="certify", message="the graph against the trained model"))
         return model, prove(model, options)
 
     measured, proof = certified(problem)
@@ -117,11 +121,11 @@ def train(
         served, again = certified(replace(problem, training=problem.training.joined(problem.holdout)))
         proof = replace(again, holdout=proof.holdout, output=proof.output)
 
-    progress(Event(stage="publish", message=options.name))
+    progress(TrainingEvent(stage="publish", message=options.name))
     manifest = _manifest(served, proof, table, options, now)
     page = report.page(manifest, _bench(measured, proof, options), problem.findings, _standings(found, choice), trials)
     reference, digest = _publish(registry, served, manifest, page, options)
-    return Result(
+    return TrainingResult(
         model=reference.name,
         version=reference.version,
         path=str(registry.folder(reference)),
@@ -137,30 +141,30 @@ def train(
     )
 
 
-def _standings(found: Outcome, choice: Choice) -> tuple[CandidateScore, ...]:
+def _standings(found: SearchResult, choice: Choice) -> tuple[CandidateScore, ...]:
     """The ensemble first when there is one, then every kind by its own score."""
     if len(choice.members) == 1:
         return found.scores
     return (CandidateScore(choice.name, choice.score, 0, 0.0, choice.weights), *found.scores)
 
 
-def _check_cost(problem: Problem, options: Options) -> None:
+def _check_cost(problem: LearningProblem, options: TrainingOptions) -> None:
     if options.cost is not None and problem.task != "binary":
         what = "holds values" if problem.task == "regression" else f"has {len(problem.classes)} classes"
         raise TrainingError(f"--cost needs a target of two classes; {problem.target!r} {what}")
 
 
-def _check_wire(problem: Problem, options: Options) -> None:
+def _check_wire(problem: LearningProblem, options: TrainingOptions) -> None:
     if options.wire is not None:
         decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
         read = RowEncoder(problem.schema, problem.plan).read
         compile_wire(options.wire, (options.name, 1), problem.schema, decision, read)
 
 
-def prove(model: Model, options: Options) -> Proof:
+def prove(model: ExportedModel, options: TrainingOptions) -> Certification:
     """Decide the threshold, hold the graph against the trained model, measure the graph; ParityError when they part."""
     problem, seed = model.problem, options.seed
-    rows = certify.probe(model.trained, problem.training, problem.holdout, seed)
+    rows = certify.build_probe(model.trained, problem.training, problem.holdout, seed)
     reference = model.trained.predict(rows.numbers, rows.texts)
     decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
     if problem.task == "binary":
@@ -170,22 +174,27 @@ def prove(model: Model, options: Options) -> Proof:
     parity = certify.certify(reference, answers, decision, spread)
     aside = problem.holdout  # the probe begins with these rows
     output = answers[: len(aside)]
-    return Proof(
-        decision, parity, metrics.holdout(decision, output, aside.target, seed, aside.weight, aside.group), output
+    return Certification(
+        decision,
+        parity,
+        metrics.measure_holdout(decision, output, aside.target, seed, aside.weight, aside.group),
+        output,
     )
 
 
-def _threshold(model: Model, reference: NDArray[Any], options: Options) -> float:
+def _threshold(model: ExportedModel, reference: NDArray[Any], options: TrainingOptions) -> float:
     """Chosen on out-of-fold scores; it keeps clear of the scores to be compared, whose labels it never sees."""
     scores = model.choice.answers().astype(np.float32)
     seen = reference[:, model.problem.positive].astype(np.float32)
     judges = model.judges
-    return calibrate.threshold(scores, judges.target, model.metric, seen, judges.weight, options.cost)
+    return calibrate.choose_threshold(scores, judges.target, model.metric, seen, judges.weight, options.cost)
 
 
-def _manifest(model: Model, proof: Proof, table: Table, options: Options, now: datetime) -> Manifest:
+def _manifest(
+    model: ExportedModel, proof: Certification, table: Table, options: TrainingOptions, now: datetime
+) -> Manifest:
     problem = model.problem
-    params, calibration = ensemble.described(model.choice, model.trained)
+    params, calibration = ensemble.describe(model.choice, model.trained)
     return Manifest(
         name=options.name,
         created=now.isoformat(timespec="seconds"),
@@ -213,7 +222,7 @@ def _manifest(model: Model, proof: Proof, table: Table, options: Options, now: d
     )
 
 
-def _bench(model: Model, proof: Proof, options: Options) -> Bench:
+def _bench(model: ExportedModel, proof: Certification, options: TrainingOptions) -> Bench:
     problem = model.problem
     return Bench(
         graph=model.graph,
@@ -230,7 +239,7 @@ def _bench(model: Model, proof: Proof, options: Options) -> Bench:
 
 
 def _publish(
-    registry: RegistryWriter, model: Model, manifest: Manifest, page: str, options: Options
+    registry: RegistryWriter, model: ExportedModel, manifest: Manifest, page: str, options: TrainingOptions
 ) -> tuple[Reference, str]:
     """The published version and its digest."""
     problem = model.problem
@@ -260,7 +269,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _described(problem: Problem) -> str:
+def _described(problem: LearningProblem) -> str:
     what = problem.task if problem.task == "regression" else f"{len(problem.classes)} classes"
     rows, columns = problem.frame.height, len(problem.schema.columns)
     return f"{rows} rows, {columns} columns, {what}; {len(problem.holdout)} rows kept aside"

@@ -21,12 +21,14 @@ from rowcast.training import calibration as calibrate
 from rowcast.training import features, metrics, split
 from rowcast.training import trial_storage as study
 from rowcast.training.calibration import Calibration
+from rowcast.training.events import Progress, TrainingEvent
 from rowcast.training.features import Features, Numbers, Style
-from rowcast.training.models.candidate import Candidate, Labelled, Params, Raw, Setting
-from rowcast.training.models.candidates import chosen
-from rowcast.training.options import CandidateScore, Event, Options, Progress
+from rowcast.training.models.candidate import Candidate, LabelledMatrix, Params, Raw, Setting
+from rowcast.training.models.candidates import select
+from rowcast.training.options import TrainingOptions
 from rowcast.training.pipeline import Pipeline
-from rowcast.training.problem import Problem, Rows
+from rowcast.training.problem import LabelledRows, LearningProblem
+from rowcast.training.result import CandidateScore
 from rowcast.training.trial_storage import FOLD_SECONDS, KIND, NO_TIME, SLOT, Study
 
 LAST_FIT: Final = 1.5
@@ -34,7 +36,7 @@ LAST_FIT: Final = 1.5
 
 
 @dataclass(frozen=True)
-class Attempt:
+class TrialResult:
     """One way to train, with what cross-validation says of it."""
 
     candidate: Candidate
@@ -45,19 +47,19 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SearchResult:
     """The best attempt of each kind, best kind first, the training rows that judged them, and those of each fold.
 
     In order of time the first rows only learn: no fold judges by them.
     """
 
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[TrialResult, ...]
     scores: tuple[CandidateScore, ...]
-    judges: Rows
+    judges: LabelledRows
     folds: tuple[NDArray[np.intp], ...]
 
     @property
-    def best(self) -> Attempt:
+    def best(self) -> TrialResult:
         return self.attempts[0]
 
 
@@ -65,13 +67,13 @@ class Outcome:
 class Fold:
     """One cut of the training part."""
 
-    train: Rows
-    valid: Rows
+    train: LabelledRows
+    valid: LabelledRows
     places: NDArray[np.intp]
     """Where the validated rows stand among all that judge."""
 
 
-class Judged(NamedTuple):
+class FoldResult(NamedTuple):
     """A fold's raw scores of the rows it did not learn from."""
 
     raw: Raw
@@ -86,7 +88,7 @@ class Standing:
     trials: int = 0
     seconds: float = 0.0
     folds: int = 0
-    best: Attempt | None = None
+    best: TrialResult | None = None
     theirs: FrozenTrial | None = None
     """The best trial of other processes, where it beats `best`."""
     repeat: int = 0
@@ -111,16 +113,16 @@ class Standing:
 class Search:
     """Scores attempts; features of each fold are made once a style and shared by all trials."""
 
-    problem: Problem
+    problem: LearningProblem
     setting: Setting
     metric: str
     cuts: list[Fold]
-    judges: Rows
+    judges: LabelledRows
     standings: dict[str, Standing]
     seconds_left: Callable[[], float]
     _matrices: dict[tuple[int, Style], tuple[Numbers, Numbers]] = field(default_factory=dict)
 
-    def attempt(self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]) -> Attempt:
+    def attempt(self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]) -> TrialResult:
         """Cross-validate one way to train; `after_fold` may stop it."""
         standing = self.standings[candidate.name]
         standing.trials += 1
@@ -131,7 +133,7 @@ class Search:
 
     def _cross_validated(
         self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]
-    ) -> Attempt:
+    ) -> TrialResult:
         raw = np.zeros((len(self.judges), self.setting.width))
         scores, rounds = [], []
         standing = self.standings[candidate.name]
@@ -144,9 +146,9 @@ class Search:
                 standing.folds += 1
                 after_fold(index, self._mean(scores))
         known = {"rounds": max(1, round(float(np.mean(rounds))))} if any(rounds) else {}
-        return Attempt(candidate, params | known, self._mean(scores), raw)
+        return TrialResult(candidate, params | known, self._mean(scores), raw)
 
-    def _judged(self, candidate: Candidate, params: Params) -> Generator[Judged, None, None]:
+    def _judged(self, candidate: Candidate, params: Params) -> Generator[FoldResult, None, None]:
         """Every fold in order; side by side where there are threads for it, each fit with one."""
         if self.setting.jobs == 1 or not candidate.threadsafe:
             yield from (self._judge(candidate, params, self.setting, index) for index in range(len(self.cuts)))
@@ -160,14 +162,14 @@ class Search:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _judge(self, candidate: Candidate, params: Params, setting: Setting, index: int) -> Judged:
+    def _judge(self, candidate: Candidate, params: Params, setting: Setting, index: int) -> FoldResult:
         started, fold = time.monotonic(), self.cuts[index]
         train, valid = self._matrix(index, candidate.style)
         fitted = candidate.fit(labelled(train, fold.train), params, setting, labelled(valid, fold.valid))
-        return Judged(fitted.raw(valid), fitted.params.get("rounds", 0), time.monotonic() - started)
+        return FoldResult(fitted.raw(valid), fitted.params.get("rounds", 0), time.monotonic() - started)
 
-    def _score(self, raw: Raw, rows: Rows) -> float:
-        answers = calibrate.plain(self.problem.task, self.problem.class_weights).answers(raw)
+    def _score(self, raw: Raw, rows: LabelledRows) -> float:
+        answers = calibrate.uncalibrated(self.problem.task, self.problem.class_weights).answers(raw)
         return metrics.score(self.metric, answers, rows.target, self.problem.task, rows.weight)
 
     def _mean(self, scores: list[float]) -> float:
@@ -216,7 +218,7 @@ class Search:
             needed = (len(self.cuts) + LAST_FIT) * standing.fold_seconds + self.last_fits()
             if any(each.best for each in self.standings.values()) and self.seconds_left() < needed:
                 continue
-            progress(Event(stage="tune", message=f"the best {name} of another process again", best=trial.value))
+            progress(TrainingEvent(stage="tune", message=f"the best {name} of another process again", best=trial.value))
             candidate, params = _params(trial, trial.user_attrs[SLOT], candidates, self.setting)
             standing.best = self._cross_validated(candidate, params, lambda index, mean: None)
 
@@ -224,21 +226,21 @@ class Search:
         return left > right if self.metric in metrics.GREATER else left < right
 
 
-def fit_features(problem: Problem, rows: Rows, style: Style) -> tuple[Features, Numbers]:
+def fit_features(problem: LearningProblem, rows: LabelledRows, style: Style) -> tuple[Features, Numbers]:
     """Features learnt from these rows, and their matrix."""
     if problem.task == "multiclass":
         wanted = np.eye(problem.width)[rows.target]
     else:
         wanted = rows.target.astype(np.float64)[:, None]
-    return features.fit(rows.numbers, rows.texts, wanted, style, split.inner(rows.tie), rows.weight)
+    return features.fit(rows.numbers, rows.texts, wanted, style, split.make_inner_folds(rows.tie), rows.weight)
 
 
-def labelled(matrix: Numbers, rows: Rows) -> Labelled:
+def labelled(matrix: Numbers, rows: LabelledRows) -> LabelledMatrix:
     """The matrix of these rows, as a candidate learns from it."""
-    return Labelled(matrix, rows.target, rows.emphasis)
+    return LabelledMatrix(matrix, rows.target, rows.emphasis)
 
 
-def search(problem: Problem, options: Options, progress: Progress) -> tuple[Outcome, Setting]:
+def search(problem: LearningProblem, options: TrainingOptions, progress: Progress) -> tuple[SearchResult, Setting]:
     """The best way to train that the trials and the time allow; Ctrl-C keeps the best so far."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failure is told once, by whoever catches it
     started = time.monotonic()
@@ -250,14 +252,14 @@ def search(problem: Problem, options: Options, progress: Progress) -> tuple[Outc
         return seconds_left() <= trying.last_fits()
 
     setting = Setting(problem.task, problem.width, len(problem.training), options.seed, options.jobs, out_of_time)
-    candidates = {candidate.name: candidate for candidate in chosen(options.candidates, problem.task)}
-    metric = metrics.named(options.metric, problem.task)
+    candidates = {candidate.name: candidate for candidate in select(options.candidates, problem.task)}
+    metric = metrics.resolve(options.metric, problem.task)
     standings = {name: Standing() for name in candidates}
     trying = Search(problem, setting, metric, *_cuts(problem, options), standings, seconds_left)
     total = max(options.trials, len(candidates))
-    shared = study.opened(options, problem.sha256, metric, total)
+    shared = study.open_study(options, problem.sha256, metric, total)
     with threadpool_limits(setting.threads):
-        Worker(trying, candidates, shared, total, progress).run()
+        TrialRunner(trying, candidates, shared, total, progress).run()
     found = {name: standing.best for name, standing in trying.standings.items() if standing.best is not None}
     if not found:
         raise TrainingError("the search was stopped before one model was trained; give it more time")
@@ -266,11 +268,11 @@ def search(problem: Problem, options: Options, progress: Progress) -> tuple[Outc
     trials = {name: standings[name].trials + len(shared.elsewhere(name)) for name in ranked}
     scores = tuple(_score_of(found[name], standings[name], trials[name]) for name in ranked)
     places = tuple(cut.places for cut in trying.cuts)
-    return Outcome(tuple(found[name] for name in ranked), scores, trying.judges, places), setting
+    return SearchResult(tuple(found[name] for name in ranked), scores, trying.judges, places), setting
 
 
 @dataclass
-class Worker:
+class TrialRunner:
     """Tries what the study asks for, slot by slot, until the trials or the time are used up."""
 
     trying: Search
@@ -290,7 +292,7 @@ class Worker:
         except KeyboardInterrupt:
             if all(standing.score is None for standing in self.trying.standings.values()):
                 raise
-            self.progress(Event(stage="tune", message="interrupted: the best so far is kept"))
+            self.progress(TrainingEvent(stage="tune", message="interrupted: the best so far is kept"))
         try:
             self.trying.repeat_theirs(self.candidates, self.progress)
         except KeyboardInterrupt:
@@ -355,10 +357,10 @@ def _starts(candidates: Iterable[Candidate], setting: Setting) -> list[tuple[Can
     return [guess for turn in zip_longest(*guesses) for guess in turn if guess is not None]
 
 
-def _event(trying: Search, name: str, done: int, total: int, left: float) -> Event:
+def _event(trying: Search, name: str, done: int, total: int, left: float) -> TrainingEvent:
     scores = [standing.score for standing in trying.standings.values() if standing.score is not None]
     best = None if not scores else max(scores) if trying.metric in metrics.GREATER else min(scores)
-    return Event(
+    return TrainingEvent(
         stage="tune",
         message=f"{trying.metric} by {len(trying.cuts)}-fold cross-validation",
         trial=done,
@@ -369,20 +371,20 @@ def _event(trying: Search, name: str, done: int, total: int, left: float) -> Eve
     )
 
 
-def _cuts(problem: Problem, options: Options) -> tuple[list[Fold], Rows]:
+def _cuts(problem: LearningProblem, options: TrainingOptions) -> tuple[list[Fold], LabelledRows]:
     """The folds, and the rows that judge in one of them."""
     rows = problem.training
-    sides = split.folds(rows.target, problem.task, options.folds, options.seed, rows.tie)
+    sides = split.make_folds(rows.target, problem.task, options.folds, options.seed, rows.tie)
     judging = np.sort(np.concatenate([judge for _, judge in sides]))
     cuts = [Fold(rows.take(learn), rows.take(judge), np.searchsorted(judging, judge)) for learn, judge in sides]
     return cuts, rows if len(judging) == len(rows) else rows.take(judging)
 
 
-def _score_of(best: Attempt, standing: Standing, trials: int) -> CandidateScore:
+def _score_of(best: TrialResult, standing: Standing, trials: int) -> CandidateScore:
     return CandidateScore(best.candidate.name, best.score, trials, round(standing.seconds, 3))
 
 
-def train_best(problem: Problem, best: Attempt, setting: Setting, calibration: Calibration) -> Pipeline:
+def train_best(problem: LearningProblem, best: TrialResult, setting: Setting, calibration: Calibration) -> Pipeline:
     """The chosen way, on the whole training part."""
     made, matrix = fit_features(problem, problem.training, best.candidate.style)
     with threadpool_limits(setting.threads):

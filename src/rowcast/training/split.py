@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rowcast.errors import TableError
 from rowcast.schema.prediction import Label, Task
-from rowcast.training.features import INNER_FOLDS, Inner
+from rowcast.training.features import INNER_FOLDS, InnerFolds
 
 FIRST_WINDOW: Final = 0.5
 """Share of the rows in order of time that only learn: folds that learn from little choose for little."""
@@ -27,7 +27,7 @@ Target = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Tie:
+class SplitColumn:
     """What decides a split beside chance: the group that each row belongs to, or when it was."""
 
     by: Literal["group", "time"]
@@ -39,14 +39,16 @@ class Tie:
         """As it was typed."""
         return f"--{self.by} {self.column!r}"
 
-    def take(self, chosen: Places) -> Tie:
-        return Tie(self.by, self.column, self.values[chosen])
+    def take(self, chosen: Places) -> SplitColumn:
+        return SplitColumn(self.by, self.column, self.values[chosen])
 
-    def joined(self, other: Tie) -> Tie:
-        return Tie(self.by, self.column, np.concatenate([self.values, other.values]))
+    def joined(self, other: SplitColumn) -> SplitColumn:
+        return SplitColumn(self.by, self.column, np.concatenate([self.values, other.values]))
 
 
-def aside(target: Target, task: Task, share: float, seed: int, tie: Tie | None) -> tuple[Places, Places]:
+def split_holdout(
+    target: Target, task: Task, share: float, seed: int, tie: SplitColumn | None
+) -> tuple[Places, Places]:
     """The rows for training and the rows kept aside."""
     if tie is None:
         holdout = _drawn(target, task, share, seed)
@@ -73,7 +75,7 @@ def _drawn(target: Target, task: Task, share: float, seed: int) -> Places:
     )
 
 
-def _latest(tie: Tie, share: float) -> Places:
+def _latest(tie: SplitColumn, share: float) -> Places:
     """The last rows, each later than every row for training."""
     moments = tie.values
     last = np.sort(moments)[len(moments) - max(round(len(moments) * share), 1) - 1]
@@ -83,7 +85,9 @@ def _latest(tie: Tie, share: float) -> Places:
     return holdout
 
 
-def require(target: Target, training: Places, holdout: Places, classes: Sequence[Label], folds: int, tie: Tie) -> None:
+def check_sides(
+    target: Target, training: Places, holdout: Places, classes: Sequence[Label], folds: int, tie: SplitColumn
+) -> None:
     """TableError when a split by groups or by time leaves a side without rows to learn from or to measure by.
 
     `classes` stand in the order of their numbers in the target; there are none where a value is predicted.
@@ -101,7 +105,7 @@ def require(target: Target, training: Places, holdout: Places, classes: Sequence
         raise TableError(f"split by {tie.option}, the earlier rows share one moment; no fold of them can be judged")
 
 
-def _require_groups(target: Target, tie: Tie, classes: Sequence[Label], folds: int) -> None:
+def _require_groups(target: Target, tie: SplitColumn, classes: Sequence[Label], folds: int) -> None:
     """Every fold gets a group, and where there are two classes no fold learns from one alone."""
     groups = len(np.unique(tie.values))
     if groups < folds:
@@ -115,7 +119,9 @@ def _require_groups(target: Target, tie: Tie, classes: Sequence[Label], folds: i
             raise TableError(f"split by {tie.option}, {said}; split at random, or give rows of more groups")
 
 
-def folds(target: Target, task: Task, count: int, seed: int, tie: Tie | None) -> list[tuple[Places, Places]]:
+def make_folds(
+    target: Target, task: Task, count: int, seed: int, tie: SplitColumn | None
+) -> list[tuple[Places, Places]]:
     """The rows to learn from and the rows that judge, of each fold."""
     if tie is not None and tie.by == "time":
         return _windows(tie.values, count)
@@ -150,16 +156,16 @@ def _windows(moments: NDArray[Any], count: int) -> list[tuple[Places, Places]]:
     ]
 
 
-def inner(tie: Tie | None) -> Inner | None:
+def make_inner_folds(tie: SplitColumn | None) -> InnerFolds | None:
     """Which rows may tell a row the mean target of its level; None leaves it to chance."""
     if tie is None:
         return None
     values = tie.values
     if tie.by == "group":
         groups, place = np.unique(values, return_inverse=True)
-        return Inner((np.random.default_rng(0).permutation(len(groups)) % INNER_FOLDS)[place], ordered=False)
+        return InnerFolds((np.random.default_rng(0).permutation(len(groups)) % INNER_FOLDS)[place], ordered=False)
     before = np.searchsorted(np.sort(values), values)  # equal moments share a fold
-    return Inner(before * ORDERED_FOLDS // len(values), ordered=True)
+    return InnerFolds(before * ORDERED_FOLDS // len(values), ordered=True)
 
 
 def _strata(target: Target, task: Task) -> list[Places]:

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rowcast.errors import SettingsError, TrainingError, Unavailable
 from rowcast.training import metrics
-from rowcast.training.options import Options
+from rowcast.training.options import TrainingOptions
 from rowcast.version import VERSION
 
 FORMAT: Final = 1
@@ -44,7 +44,7 @@ Objective = Callable[[optuna.Trial], float]
 AfterTrial = Callable[[optuna.Study, FrozenTrial], None]
 
 
-class Journal(BaseJournalBackend):
+class TrialJournal(BaseJournalBackend):
     """Entries of a journal, and trouble with it as one sentence."""
 
     def __init__(self, entries: BaseJournalBackend, where: str, troubles: tuple[type[Exception], ...]) -> None:
@@ -76,7 +76,7 @@ class Journal(BaseJournalBackend):
         return Unavailable(f"the trials cannot be kept in {self._where}: {reason}")
 
 
-class RedisEntries(BaseJournalBackend):
+class RedisTrialLog(BaseJournalBackend):
     """One Redis list: appending is atomic, and no pickled snapshot is ever read."""
 
     def __init__(self, client: Any, key: str) -> None:
@@ -190,7 +190,7 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def name_of(sha256: str, metric: str, options: Options) -> str:
+def study_name(sha256: str, metric: str, options: TrainingOptions) -> str:
     """What the trials of one problem have in common: table, target, and every option that moves a score."""
     said = msgspec.to_builtins(options)
     about = {name: value for name, value in said.items() if name not in NOT_OF_THE_PROBLEM}
@@ -198,9 +198,9 @@ def name_of(sha256: str, metric: str, options: Options) -> str:
     return "rowcast-" + hashlib.sha256(msgspec.json.encode(whole, order="sorted")).hexdigest()[:32]
 
 
-def opened(options: Options, sha256: str, metric: str, total: int) -> Study:
+def open_study(options: TrainingOptions, sha256: str, metric: str, total: int) -> Study:
     """The study of this table and these options where `--storage` says, or one in memory."""
-    name = name_of(sha256, metric, options)
+    name = study_name(sha256, metric, options)
     study = optuna.create_study(
         storage=None if options.storage is None else JournalStorage(_journal(options.storage, name)),
         study_name=name,
@@ -211,7 +211,7 @@ def opened(options: Options, sha256: str, metric: str, total: int) -> Study:
     return Study(study, options.seed, total)
 
 
-def _journal(where: str, name: str) -> Journal:
+def _journal(where: str, name: str) -> TrialJournal:
     if where.startswith(SCHEMES):
         return _redis(where, f"rowcast:trials:{name}")
     if "://" in where:
@@ -221,10 +221,10 @@ def _journal(where: str, name: str) -> Journal:
         entries = JournalFileBackend(path, JournalFileSymlinkLock(path, LOCK_SECONDS))
     except OSError as error:
         raise Unavailable(f"the trials cannot be kept in {where}: {error.strerror or error}") from None
-    return Journal(entries, where, (OSError,))
+    return TrialJournal(entries, where, (OSError,))
 
 
-def _redis(url: str, key: str) -> Journal:
+def _redis(url: str, key: str) -> TrialJournal:
     try:
         import redis
     except ModuleNotFoundError:
@@ -234,4 +234,4 @@ def _redis(url: str, key: str) -> Journal:
     except ValueError as error:
         raise SettingsError(f"--storage is not an address of a Redis: {error}") from None
     shown = f"{url.partition('://')[0]}://{url.partition('://')[2].rpartition('@')[2]}"  # without a password
-    return Journal(RedisEntries(client, key), shown, (redis.RedisError, OSError))
+    return TrialJournal(RedisTrialLog(client, key), shown, (redis.RedisError, OSError))

@@ -9,8 +9,8 @@ import pytest
 
 from rowcast import tables
 from rowcast.tables import Finding
-from rowcast.training.options import Options
-from rowcast.training.problem import Problem, pose
+from rowcast.training.options import TrainingOptions
+from rowcast.training.problem import LearningProblem, build_problem
 
 ROWS = 600
 RNG = np.random.default_rng(0)
@@ -18,9 +18,9 @@ LABELS = RNG.permutation(np.arange(ROWS) % 4 == 0)
 NOISE = RNG.normal(size=ROWS)
 
 
-def posed(columns: dict[str, Any], target: Any = LABELS, **options: Any) -> Problem:
+def posed(columns: dict[str, Any], target: Any = LABELS, **options: Any) -> LearningProblem:
     cells = {name: list(values) for name, values in {"noise": NOISE, **columns, "y": target}.items()}
-    return pose(tables.from_memory(cells, "loans"), Options(target="y", name="loans", **options))
+    return build_problem(tables.from_memory(cells, "loans"), TrainingOptions(target="y", name="loans", **options))
 
 
 def found(code: str, columns: dict[str, Any], target: Any = LABELS) -> list[Finding]:
@@ -89,7 +89,7 @@ def test_rows_in_the_order_of_the_target_are_said() -> None:
 def test_equal_rows_with_unequal_labels_are_counted() -> None:
     cells = {"x": [*range(1, 41), 7, 8], "z": [1, 2] * 21, "y": [*[0, 0, 1, 1] * 10, 0, 0]}
 
-    findings = pose(tables.from_memory(cells), Options(target="y", name="loans")).findings
+    findings = build_problem(tables.from_memory(cells), TrainingOptions(target="y", name="loans")).findings
 
     assert "4 rows" in next(finding.message for finding in findings if finding.code == "conflicting-rows")
 
@@ -265,7 +265,7 @@ def test_the_gravest_comes_first() -> None:
 def test_values_far_outside_are_said(column: Any, says: str) -> None:
     cells = {"age": column.tolist(), "y": (np.arange(1200) % 2).tolist()}
 
-    findings = pose(tables.from_memory(cells), Options(target="y", name="x")).findings
+    findings = build_problem(tables.from_memory(cells), TrainingOptions(target="y", name="x")).findings
 
     assert any(finding.code == "far-value" and says in finding.message for finding in findings)
 
@@ -278,7 +278,7 @@ def test_values_far_outside_are_said(column: Any, says: str) -> None:
 def test_a_long_tail_is_not_far_outside(column: Any) -> None:
     cells = {"age": column.astype(float).tolist(), "x": RNG.random(4000).tolist(), "y": (np.arange(4000) % 2).tolist()}
 
-    findings = pose(tables.from_memory(cells), Options(target="y", name="x")).findings
+    findings = build_problem(tables.from_memory(cells), TrainingOptions(target="y", name="x")).findings
 
     assert not [finding for finding in findings if finding.code == "far-value"]
 

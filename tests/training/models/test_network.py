@@ -10,7 +10,7 @@ import pytest
 
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.registry.ports import Graph
-from rowcast.training.models.candidate import Labelled, Setting
+from rowcast.training.models.candidate import LabelledMatrix, Setting
 from rowcast.training.models.candidates import CANDIDATES
 from rowcast.training.models.network import Network
 from rowcast.training.onnx_graph import FLOAT, GraphBuilder, tensor
@@ -35,7 +35,7 @@ def setting(task: Any, *, seed: int = 0, out_of_time: bool = False) -> Setting:
 
 def fitted(task: Any, rounds: int = 8, *, seed: int = 0, target: Any = None, weight: Any = None) -> Network:
     chosen = setting(task, seed=seed)
-    rows = Labelled(MATRIX, TARGETS[task] if target is None else target, weight)
+    rows = LabelledMatrix(MATRIX, TARGETS[task] if target is None else target, weight)
     found = KIND.fit(rows, {**KIND.starts(chosen)[0], "rounds": rounds}, chosen)
     assert isinstance(found, Network)
     return found
@@ -49,7 +49,10 @@ def graph_of(network: Network, width: int) -> Graph:
 
 
 def test_it_learns_what_no_line_parts() -> None:
-    rows, held = Labelled(MATRIX[:300], TARGETS["binary"][:300]), Labelled(MATRIX[300:], TARGETS["binary"][300:])
+    rows, held = (
+        LabelledMatrix(MATRIX[:300], TARGETS["binary"][:300]),
+        LabelledMatrix(MATRIX[300:], TARGETS["binary"][300:]),
+    )
     right = {}
     for name in ("logistic", "mlp"):
         kind, chosen = CANDIDATES[name], setting("binary")
@@ -81,7 +84,7 @@ def test_every_depth_is_written_as_it_was_learnt(depth: int) -> None:
     chosen = setting("regression")
     params = {**KIND.starts(chosen)[0], "depth": depth, "bins": 1, "dropout": 0.0, "rounds": 2}
 
-    network = KIND.fit(Labelled(MATRIX, TARGETS["regression"]), params, chosen)
+    network = KIND.fit(LabelledMatrix(MATRIX, TARGETS["regression"]), params, chosen)
     assert isinstance(network, Network)
 
     assert graph_of(network, 1).run({"X": MATRIX}) == pytest.approx(network.raw(MATRIX), rel=2e-7)
@@ -136,7 +139,7 @@ def test_a_column_that_never_varied_changes_nothing_when_it_does() -> None:
 
 def test_a_table_of_constants_is_learnt_as_its_shares() -> None:
     chosen = setting("binary")
-    rows = Labelled(np.ones((200, 2), np.float32), (np.arange(200) % 4 == 0).astype(np.int64))
+    rows = LabelledMatrix(np.ones((200, 2), np.float32), (np.arange(200) % 4 == 0).astype(np.int64))
 
     raw = KIND.fit(rows, {**KIND.starts(chosen)[0], "rounds": 150}, chosen).raw(rows.matrix)
 
@@ -149,7 +152,7 @@ def test_neighbouring_numbers_may_part_the_rows() -> None:
     matrix = np.where(side, low, np.float32(0))[:, None].astype(np.float32)
     chosen = setting("binary")
 
-    raw = KIND.fit(Labelled(matrix, side), {**KIND.starts(chosen)[0], "rounds": 20}, chosen).raw(matrix)
+    raw = KIND.fit(LabelledMatrix(matrix, side), {**KIND.starts(chosen)[0], "rounds": 20}, chosen).raw(matrix)
 
     assert ((raw[:, 0] > 0) == side).all()
 
@@ -165,7 +168,7 @@ def test_heavy_rows_count_more() -> None:
 
 def test_it_stops_early_and_when_time_is_out() -> None:
     noise = RNG.integers(2, size=len(MATRIX))
-    rows, held = Labelled(MATRIX[:200], noise[:200]), Labelled(MATRIX[200:], noise[200:])
+    rows, held = LabelledMatrix(MATRIX[:200], noise[:200]), LabelledMatrix(MATRIX[200:], noise[200:])
 
     patient = KIND.fit(rows, KIND.starts(setting("binary"))[0], setting("binary"), held)
     hurried = KIND.fit(rows, KIND.starts(setting("binary"))[0], setting("binary", out_of_time=True), held)

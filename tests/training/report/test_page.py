@@ -19,7 +19,7 @@ from rowcast.registry import bundle
 from rowcast.registry.bundle import Manifest
 from rowcast.schema.schema import Column
 from rowcast.tables import examples
-from rowcast.training.options import Options
+from rowcast.training.options import TrainingOptions
 from rowcast.training.report import charts
 from rowcast.training.report import evaluation as evidence
 from rowcast.training.report import page as report
@@ -234,7 +234,7 @@ def test_curves_are_thinned_with_their_ends() -> None:
 def trained(folder: Path, columns: dict[str, list[Any]], target: str, **options: Any) -> tuple[str, Manifest]:
     result = train(
         tables.from_memory(columns, options.pop("table", "table")),
-        Options(target=target, name="model", **{"trials": 3, **options}),
+        TrainingOptions(target=target, name="model", **{"trials": 3, **options}),
         open_graph=open_graph,
         registry=FolderRegistry(folder),
         now=datetime(2026, 11, 1, tzinfo=UTC),
@@ -367,7 +367,7 @@ def test_importance_knows_which_column_matters_and_pays_less_for_large_graphs() 
     from rowcast.schema.encoding import own_plan
     from rowcast.schema.prediction import Decision
     from rowcast.schema.schema import Schema
-    from rowcast.training.problem import Rows
+    from rowcast.training.problem import LabelledRows
     from rowcast.training.report.evaluation import Bench
 
     class First:
@@ -383,7 +383,7 @@ def test_importance_knows_which_column_matters_and_pays_less_for_large_graphs() 
     numbers = rng.normal(size=(500, 2)).astype(np.float32)
     schema = Schema((Column(name="used", kind="number"), Column(name="idle", kind="number")))
     target = (numbers[:, 0] + rng.normal(size=500) > 0).astype(np.int64)
-    rows = Rows(numbers, np.empty((500, 0), object), target, np.arange(500))
+    rows = LabelledRows(numbers, np.empty((500, 0), object), target, np.arange(500))
     output = First().run({"n": numbers})
 
     def bench(size: int) -> Bench:

@@ -19,8 +19,8 @@ from rowcast.errors import TableError
 from rowcast.schema.schema import Column
 from rowcast.schema.values import BLANKS, MISSING_WORDS
 from rowcast.tables import Finding, Override, Table
-from rowcast.training.options import Options
-from rowcast.training.split import Tie
+from rowcast.training.options import TrainingOptions
+from rowcast.training.split import SplitColumn
 
 GROUP_LEVELS: Final = 20
 GROUP_REPEATS: Final = 1.2
@@ -28,7 +28,7 @@ GROUP_REPEATS: Final = 1.2
 _id_name = re.compile(r"(^|[ _.\-])(?i:id|uid|guid|uuid)$|[a-z](ID|Id)$").search
 
 
-def named(table: Table, target: str, options: Options) -> tuple[list[str], list[str]]:
+def named(table: Table, target: str, options: TrainingOptions) -> tuple[list[str], list[str]]:
     """The columns to leave out and those to keep; TableError for names that make no sense."""
     exclude = table.resolve_columns(options.exclude, "exclude")
     keep = table.resolve_columns(options.keep, "keep")
@@ -48,7 +48,7 @@ def named(table: Table, target: str, options: Options) -> tuple[list[str], list[
     return exclude, keep
 
 
-def weighed(table: Table, options: Options) -> tuple[Table, list[Finding]]:
+def weighed(table: Table, options: TrainingOptions) -> tuple[Table, list[Finding]]:
     """The table without the rows that weigh nothing; TableError when the weights are none."""
     if options.weight is None:
         return table, []
@@ -69,7 +69,7 @@ def weighed(table: Table, options: Options) -> tuple[Table, list[Finding]]:
     return rows, [Finding("weightless", name, message, "those rows were left out")]
 
 
-def weights(table: Table, options: Options) -> NDArray[np.float64] | None:
+def weights(table: Table, options: TrainingOptions) -> NDArray[np.float64] | None:
     """How much each row counts, 1 on average."""
     if options.weight is None:
         return None
@@ -77,12 +77,16 @@ def weights(table: Table, options: Options) -> NDArray[np.float64] | None:
     return np.asarray(values / values.mean())
 
 
-def tie(table: Table, options: Options) -> Tie | None:
+def tie(table: Table, options: TrainingOptions) -> SplitColumn | None:
     """What the split goes by beside chance."""
     if options.time is not None:
         name = options.time.strip(BLANKS)
-        return Tie("time", name, _numbers(table, name, "--time", "dates nor numbers")[1])
-    return None if options.group is None else Tie("group", options.group.strip(BLANKS), _groups(table, options.group))
+        return SplitColumn("time", name, _numbers(table, name, "--time", "dates nor numbers")[1])
+    return (
+        None
+        if options.group is None
+        else SplitColumn("group", options.group.strip(BLANKS), _groups(table, options.group))
+    )
 
 
 def _numbers(table: Table, name: str, option: str, what: str) -> tuple[Column, NDArray[np.float64]]:
@@ -121,7 +125,7 @@ def _present(series: pl.Series) -> pl.Series:
     return series.fill_nan(None) if series.dtype.is_float() else series
 
 
-def findings(table: Table, target: str, learnt: Collection[str], options: Options) -> list[Finding]:
+def findings(table: Table, target: str, learnt: Collection[str], options: TrainingOptions) -> list[Finding]:
     """What is said of the columns that tie or weigh, and of one that looks as if it should tie."""
     found = []
     if options.time is not None:
@@ -146,7 +150,7 @@ def _use(name: str, learnt: Collection[str], otherwise: Override | None) -> tupl
     return ("learnt from as well", Override("exclude", name)) if name in learnt else ("not learnt from", otherwise)
 
 
-def _tying(table: Table, target: str, learnt: Collection[str], options: Options) -> list[Finding]:
+def _tying(table: Table, target: str, learnt: Collection[str], options: TrainingOptions) -> list[Finding]:
     """Identifiers, by their names, that many rows share: rows of one customer on both sides flatter the figures."""
     found = []
     for name in table.frame.columns:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rowcast.errors import TrainingError
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
-from rowcast.training.models.candidate import Fitted, Labelled, Params, Raw, Setting
+from rowcast.training.models.candidate import Fitted, LabelledMatrix, Params, Raw, Setting
 from rowcast.training.onnx_graph import GraphBuilder, Trees
 
 LIGHTGBM_ZERO: Final = float(np.float32(1e-35))
@@ -105,7 +105,9 @@ class Boosting:
             "lambda_l2": trial.suggest_float("boosting.lambda_l2", 1e-3, 30.0, log=True),
         }
 
-    def fit(self, rows: Labelled, params: Params, setting: Setting, validation: Labelled | None = None) -> Fitted:
+    def fit(
+        self, rows: LabelledMatrix, params: Params, setting: Setting, validation: LabelledMatrix | None = None
+    ) -> Fitted:
         rounds = params.get("rounds", self.MOST_ROUNDS)
         settings = _lightgbm_settings(setting) | {key: value for key, value in params.items() if key != "rounds"}
         data = lightgbm.Dataset(rows.matrix, rows.target, weight=rows.weight, params=settings, free_raw_data=False)

@@ -40,7 +40,7 @@ class Setting:
         return self.jobs if self.rows >= MANY_ROWS else 1
 
 
-class Labelled(NamedTuple):
+class LabelledMatrix(NamedTuple):
     """A matrix with what its rows should become."""
 
     matrix: Numbers
@@ -99,6 +99,8 @@ class Candidate(Protocol):
         """The next guess."""
         ...
 
-    def fit(self, rows: Labelled, params: Params, setting: Setting, validation: Labelled | None = None) -> Fitted:
+    def fit(
+        self, rows: LabelledMatrix, params: Params, setting: Setting, validation: LabelledMatrix | None = None
+    ) -> Fitted:
         """Train; with a validation part, stop early where the kind can, and say so in `params`."""
         ...

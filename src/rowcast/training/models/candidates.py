@@ -21,7 +21,7 @@ CANDIDATES: Final[dict[str, Candidate]] = {
     "boosting": Boosting(),
     "forest": Forest(),
     "extra": ExtraTrees(),
-    "mlp": network.Bag(),
+    "mlp": network.NetworkEnsemble(),
 }
 """Cheap ones first: the search tries them in this order."""
 COUNTERPARTS: Final = {"logistic": "ridge"}
@@ -33,11 +33,11 @@ def check(names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in CANDIDATES]
     if unknown or not names:
         raise TrainingError(f"unknown candidate {', '.join(unknown) or '(none)'}; choose from {', '.join(CANDIDATES)}")
-    if network.Bag.name in names:
+    if network.NetworkEnsemble.name in names:
         network.require()
 
 
-def chosen(names: Sequence[str], task: Task) -> list[Candidate]:
+def select(names: Sequence[str], task: Task) -> list[Candidate]:
     """The candidates of these names for a task; TrainingError when one of them cannot learn it."""
     check(names)
     if task == "regression":

@@ -23,7 +23,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
-from rowcast.training.models.candidate import Fitted, Labelled, Params, Raw, Setting
+from rowcast.training.models.candidate import Fitted, LabelledMatrix, Params, Raw, Setting
 from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Trees
 
 SHARE: Final = 0.005
@@ -97,7 +97,9 @@ class DecisionTree:
             "min_samples_leaf": trial.suggest_int("tree.min_samples_leaf", 2, 200, log=True),
         }
 
-    def fit(self, rows: Labelled, params: Params, setting: Setting, _validation: Labelled | None = None) -> Fitted:
+    def fit(
+        self, rows: LabelledMatrix, params: Params, setting: Setting, _validation: LabelledMatrix | None = None
+    ) -> Fitted:
         kind = DecisionTreeRegressor if setting.task == "regression" else DecisionTreeClassifier
         fitted = kind(**params, random_state=setting.seed).fit(*rows)
         return _grove([fitted], rows, params, setting)
@@ -131,7 +133,9 @@ class Forest:
             "max_features": trial.suggest_float(f"{self.name}.max_features", 0.1, 1.0),
         }
 
-    def fit(self, rows: Labelled, params: Params, setting: Setting, validation: Labelled | None = None) -> Fitted:
+    def fit(
+        self, rows: LabelledMatrix, params: Params, setting: Setting, validation: LabelledMatrix | None = None
+    ) -> Fitted:
         settings, kind = dict(params), self.estimators[setting.task == "regression"]
         most = settings.pop("rounds", self.TREES)
         model = kind(**settings, n_estimators=0, warm_start=True, n_jobs=setting.jobs, random_state=setting.seed)
@@ -156,7 +160,7 @@ def _fewest(setting: Setting) -> int:
     return max(1, setting.rows // 4000)
 
 
-def _grove(fitted: Sequence[Any], rows: Labelled, params: Params, setting: Setting) -> Grove:
+def _grove(fitted: Sequence[Any], rows: LabelledMatrix, params: Params, setting: Setting) -> Grove:
     grown = tuple(estimator.tree_ for estimator in fitted)
     if setting.task == "regression":
         base = float(rows.target.mean())

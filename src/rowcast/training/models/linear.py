@@ -14,7 +14,7 @@ from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
 
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
-from rowcast.training.models.candidate import Fitted, Labelled, Params, Raw, Setting
+from rowcast.training.models.candidate import Fitted, LabelledMatrix, Params, Raw, Setting
 from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder
 
 
@@ -52,7 +52,9 @@ class Logistic:
     def suggest(self, trial: optuna.Trial, _setting: Setting) -> Params:
         return {"strength": trial.suggest_float(f"{self.name}.strength", 1e-3, 1e3, log=True)}
 
-    def fit(self, rows: Labelled, params: Params, setting: Setting, _validation: Labelled | None = None) -> Fitted:
+    def fit(
+        self, rows: LabelledMatrix, params: Params, setting: Setting, _validation: LabelledMatrix | None = None
+    ) -> Fitted:
         return _logistic(rows, params, setting)
 
 
@@ -62,7 +64,9 @@ class LeastSquares(Logistic):
     name = "ridge"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
 
-    def fit(self, rows: Labelled, params: Params, setting: Setting, _validation: Labelled | None = None) -> Fitted:
+    def fit(
+        self, rows: LabelledMatrix, params: Params, setting: Setting, _validation: LabelledMatrix | None = None
+    ) -> Fitted:
         if setting.task == "regression":
             return _ridge(rows, rows.target[:, None], params)
         if setting.task == "binary":
@@ -92,7 +96,9 @@ class Sparse:
             "l1_ratio": trial.suggest_float("elasticnet.l1_ratio", 0.05, 1.0),
         }
 
-    def fit(self, rows: Labelled, params: Params, setting: Setting, _validation: Labelled | None = None) -> Fitted:
+    def fit(
+        self, rows: LabelledMatrix, params: Params, setting: Setting, _validation: LabelledMatrix | None = None
+    ) -> Fitted:
         centre = float(np.average(rows.target, weights=rows.weight))
         spread = float(rows.target.std()) or 1.0  # alpha means the same everywhere
         model = ElasticNet(**params, max_iter=2000, tol=1e-3, random_state=setting.seed)
@@ -103,7 +109,7 @@ class Sparse:
         return Linear(params, weights, np.array([model.intercept_ * spread + centre]))
 
 
-def _logistic(rows: Labelled, params: Params, setting: Setting) -> Linear:
+def _logistic(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
     if len(np.unique(rows.target)) == 1:
         return _constant(rows, params, setting)
     small = rows.matrix.shape[1] * setting.width <= 400  # newton solves a dense system of that size at each step
@@ -118,7 +124,7 @@ def _logistic(rows: Labelled, params: Params, setting: Setting) -> Linear:
     return _every_class(Linear(params, weights, bias), model.classes_, setting.width)
 
 
-def _constant(rows: Labelled, params: Params, setting: Setting) -> Linear:
+def _constant(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
     """Always the only class of a fold, as far as its rows allow to be certain."""
     certain, label = np.log(len(rows.target) + 1.0), int(rows.target[0])
     bias = np.zeros(setting.width)
@@ -139,7 +145,7 @@ def _every_class(model: Linear, present: NDArray[np.intp], width: int) -> Linear
     return Linear(model.params, full, base)
 
 
-def _ridge(rows: Labelled, target: Raw, params: Params) -> Linear:
+def _ridge(rows: LabelledMatrix, target: Raw, params: Params) -> Linear:
     """Least squares for every column of the target."""
     model = Ridge(alpha=1.0 / params["strength"]).fit(rows.matrix.astype(np.float64), target, rows.weight)
     weights = np.asarray(model.coef_, np.float64).reshape(target.shape[1], -1).T

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rowcast.errors import TrainingError
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
-from rowcast.training.models.candidate import Fitted, Labelled, Params, Raw, Setting
+from rowcast.training.models.candidate import Fitted, LabelledMatrix, Params, Raw, Setting
 from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _parts(layer: Layer) -> tuple[Any, Any, Any]:
     return layer.scale, layer.weights, layer.bias
 
 
-class Bag:
+class NetworkEnsemble:
     """The candidate: AdamW, stopped early on the validation part; without one, as long as it took before."""
 
     name = "mlp"
@@ -142,7 +142,9 @@ class Bag:
             "dropout": trial.suggest_float("mlp.dropout", 0.0, 0.5),
         }
 
-    def fit(self, rows: Labelled, params: Params, setting: Setting, validation: Labelled | None = None) -> Fitted:
+    def fit(
+        self, rows: LabelledMatrix, params: Params, setting: Setting, validation: LabelledMatrix | None = None
+    ) -> Fitted:
         with _quiet(setting.jobs):
             return _Training(rows, params, setting).run(validation)
 
@@ -158,7 +160,7 @@ def require() -> None:
         ) from None
 
 
-class _Batch(NamedTuple):
+class _TensorRows(NamedTuple):
     """Rows as tensors."""
 
     matrix: Tensor
@@ -169,7 +171,7 @@ class _Batch(NamedTuple):
 class _Training:
     """One fit: the bag's tensors and what changes them."""
 
-    def __init__(self, rows: Labelled, params: Params, setting: Setting) -> None:
+    def __init__(self, rows: LabelledMatrix, params: Params, setting: Setting) -> None:
         import torch
 
         self.params, self.setting = params, setting
@@ -191,7 +193,7 @@ class _Training:
             lr=params["learning_rate"],
         )
 
-    def run(self, validation: Labelled | None) -> Network:
+    def run(self, validation: LabelledMatrix | None) -> Network:
         """Round by round; the round with the least loss on the validation part is kept."""
         most = self.params.get("rounds", MOST_ROUNDS)
         if validation is None:
@@ -216,21 +218,21 @@ class _Training:
         order = torch.randperm(len(self.rows.target), generator=self.dice)
         for start in range(0, min(len(order), MOST_STEPS * self.batch), self.batch):
             chosen = order[start : start + self.batch]
-            batch = _Batch(*(each[chosen] for each in self.rows))
+            batch = _TensorRows(*(each[chosen] for each in self.rows))
             losses = self._losses(_forward(self.encode(batch.matrix), self.layers, self._drop), batch.target)
             loss = (losses.mean(dim=1) * batch.weight).mean()
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
 
-    def _validated(self, held: _Batch) -> float:
+    def _validated(self, held: _TensorRows) -> float:
         """The loss of what the bag says together."""
         import torch
 
         total = 0.0
         with torch.inference_mode():
             for start in range(0, len(held.target), PIECE):
-                piece = _Batch(*(each[start : start + PIECE] for each in held))
+                piece = _TensorRows(*(each[start : start + PIECE] for each in held))
                 together = _forward(self.encode(piece.matrix), self.layers).mean(dim=1, keepdim=True)
                 total += float((self._losses(together, piece.target)[:, 0] * piece.weight).sum())
         return total / len(held.target)
@@ -263,7 +265,7 @@ class _Training:
         bias = torch.rand((MEMBERS, outputs), generator=self.dice) * (2 * edge) - edge
         return Layer(*(each.requires_grad_() for each in (scale, weights, bias)))
 
-    def _tensors(self, rows: Labelled) -> _Batch:
+    def _tensors(self, rows: LabelledMatrix) -> _TensorRows:
         import torch
 
         if self.setting.task == "multiclass":
@@ -271,7 +273,7 @@ class _Training:
         else:
             target = torch.from_numpy(((rows.target - self.centre) / self.spread).astype(np.float32))
         weight = np.ones(len(rows.target)) if rows.weight is None else rows.weight
-        return _Batch(torch.from_numpy(rows.matrix), target, torch.from_numpy(weight.astype(np.float32)))
+        return _TensorRows(torch.from_numpy(rows.matrix), target, torch.from_numpy(weight.astype(np.float32)))
 
     def _network(self, rounds: int) -> Network:
         layers = (Layer(*(each.detach().numpy().astype(np.float64) for each in _parts(layer))) for layer in self.layers)

@@ -21,7 +21,7 @@ from rowcast.schema.schema import Column, Schema
 from rowcast.schema.scores import winning_classes
 from rowcast.training import metrics
 from rowcast.training.cost import Cost
-from rowcast.training.problem import Rows
+from rowcast.training.problem import LabelledRows
 from rowcast.training.report.charts import clipped, short
 
 Values = NDArray[np.float64]
@@ -108,7 +108,7 @@ class Bench:
     metric: str
     schema: Schema
     plan: Plan
-    rows: Rows
+    rows: LabelledRows
     output: NDArray[np.float32]
     """What the graph says of `rows`."""
     seed: int
@@ -227,7 +227,7 @@ def importance(bench: Bench) -> tuple[tuple[Importance, ...], int]:
     return tuple(sorted(found, key=lambda each: -each.value)), len(rows)
 
 
-def _sampled(bench: Bench, columns: int, rng: np.random.Generator) -> tuple[Rows, NDArray[np.float32], int]:
+def _sampled(bench: Bench, columns: int, rng: np.random.Generator) -> tuple[LabelledRows, NDArray[np.float32], int]:
     """As many rows and repeats as the budget allows."""
     budget = SCORED * min(1.0, GRAPH_BYTES / max(bench.graph_bytes, 1))
     repeats = int(np.clip(budget // (columns * 2 * FEWEST_ROWS), 1, REPEATS))
@@ -239,14 +239,14 @@ def _sampled(bench: Bench, columns: int, rng: np.random.Generator) -> tuple[Rows
 
 
 def _scores(bench: Bench, output: NDArray[np.float32], target: NDArray[Any], weights: Values) -> Values:
-    return metrics.weighted(bench.metric, bench.decision, output, target, weights)
+    return metrics.score_resamples(bench.metric, bench.decision, output, target, weights)
 
 
-def _cells(rows: Rows, place: Place) -> NDArray[Any]:
+def _cells(rows: LabelledRows, place: Place) -> NDArray[Any]:
     return (rows.texts if place.text else rows.numbers)[:, list(place.at)]
 
 
-def _with(rows: Rows, place: Place, cells: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _with(rows: LabelledRows, place: Place, cells: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The numbers and texts of the rows with other cells in one column."""
     numbers, texts = rows.numbers.copy(), rows.texts.copy()
     (texts if place.text else numbers)[:, list(place.at)] = cells
@@ -269,7 +269,7 @@ def dependence(bench: Bench, place: Place) -> Dependence | None:
     return Dependence(place, names, x, np.stack([each.mean(axis=0) for each in means]))
 
 
-def _grid(rows: Rows, place: Place) -> tuple[Sequence[Any] | NDArray[Any], tuple[str, ...], Values | None]:
+def _grid(rows: LabelledRows, place: Place) -> tuple[Sequence[Any] | NDArray[Any], tuple[str, ...], Values | None]:
     """Cells to put into a column, how they are called, and where they stand on an axis."""
     cells = _cells(rows, place)
     if place.text:
@@ -321,7 +321,7 @@ def _slice(column: str, what: str, errors: Values, of_values: bool) -> Slice:
     return Slice(column, what, count, mean, *wilson(float(errors.sum()), count))
 
 
-def _parts(rows: Rows, place: Place) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def _parts(rows: LabelledRows, place: Place) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Named parts of the rows by one column: levels, values, or quarters; and where it is missing."""
     cells = _cells(rows, place)[:, 0]
     if place.text:

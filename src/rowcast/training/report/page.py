@@ -20,13 +20,14 @@ from rowcast.schema.scores import winning_classes
 from rowcast.tables import Finding
 from rowcast.training import certificate as certify
 from rowcast.training import metrics
-from rowcast.training.options import CandidateScore, Event
+from rowcast.training.events import TrainingEvent
 from rowcast.training.report import charts
 from rowcast.training.report import evaluation as evidence
 from rowcast.training.report import threshold_section as tradeoff
 from rowcast.training.report.charts import Bar, Line, clipped
 from rowcast.training.report.evaluation import Bench, Dependence, Importance, Slice
 from rowcast.training.report.markup import figures, number, scrolling, table
+from rowcast.training.result import CandidateScore
 
 DEPENDENCES: Final = 4
 BARS: Final = 20
@@ -45,7 +46,7 @@ def page(
     bench: Bench,
     findings: Sequence[Finding],
     candidates: Sequence[CandidateScore],
-    trials: Sequence[Event],
+    trials: Sequence[TrainingEvent],
 ) -> str:
     """The whole page; the same for equal input but for the times in it."""
     weights, measured = evidence.importance(bench)
@@ -125,7 +126,7 @@ def _findings(findings: Sequence[Finding]) -> str:
     return table("What was noticed in the table", ("column", "noticed", "so", "change it with"), rows)
 
 
-def _search(manifest: Manifest, candidates: Sequence[CandidateScore], trials: Sequence[Event]) -> str:
+def _search(manifest: Manifest, candidates: Sequence[CandidateScore], trials: Sequence[TrainingEvent]) -> str:
     name = _named(manifest.metric)
     rows = [(each.name, number(each.score), str(each.trials), f"{each.seconds:.1f}") for each in candidates]
     body = table("The best of each kind, by cross-validation", ("candidate", name, "trials", "seconds"), rows, 3)
@@ -414,7 +415,7 @@ def _training(manifest: Manifest) -> str:
     return (
         table("Enough to train it again", ("what", "value"), made)
         + table(f"Settings of {training.candidate}", ("setting", "value"), [(k, _shown(v)) for k, v in settings])
-        + table("Options it was trained with", ("option", "value"), options)
+        + table("TrainingOptions it was trained with", ("option", "value"), options)
     )
 
 
