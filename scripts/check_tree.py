@@ -1,6 +1,6 @@
-"""What `make check` asserts of the tree itself: no file names a package registry, the lock is hashed and small.
+"""Check that no file names a package registry, and that lock files contain only pinned, hashed packages without CUDA.
 
-python scripts/check_tree.py [FILE ...]      without files: everything git tracks, or would
+python scripts/check_tree.py [FILE ...]      default: all files that git tracks or would add
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "lock.txt"
 LOCKS = (LOCK, *sorted(path for path in LOCK.parent.glob("*.txt") if path != LOCK))
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)")
-# Written in two parts, or this file would name them itself.
+# Split into parts, because this check also reads its own source file.
 REGISTRIES = [
     ".".join(parts)
     for parts in (
@@ -32,37 +32,37 @@ REGISTRIES = [
         ("static", "crates"),
     )
 ]
-# Gigabytes of CUDA come with these; no part of Rowcast needs them.
-UNWANTED = ("nvidia", "cuda", "torch", "triton")
-WANTED = ("tritonclient",)
-"""Named like one of them, and small."""
+# These packages install gigabytes of CUDA libraries that Rowcast does not need.
+DISALLOWED = ("nvidia", "cuda", "torch", "triton")
+ALLOWED = ("tritonclient",)
+"""Packages that match a disallowed prefix but are small."""
 
 
 def main(arguments: list[str]) -> int:
-    """Print every finding, one a line; 1 when there is any."""
-    files = [Path(argument) for argument in arguments] or tracked()
-    findings = list(registry_names(files))
+    """Print one problem per line; return 1 if there are any."""
+    files = [Path(argument) for argument in arguments] or repository_files()
+    problems = list(find_registry_names(files))
     for lock in LOCKS:
-        findings += lock_findings(lock.read_text(encoding="utf-8"), lock.name)
-    for finding in findings:
-        print(finding, file=sys.stderr)
-    return 1 if findings else 0
+        problems += check_lock(lock.read_text(encoding="utf-8"), lock.name)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
 
 
-def tracked() -> list[Path]:
-    """Every file that is committed or could be, ignored ones left out."""
-    listed = subprocess.run(
+def repository_files() -> list[Path]:
+    """Return every file that git tracks or would add."""
+    finished = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
         check=True,
     )
-    paths = (ROOT / name for name in listed.stdout.decode().split("\0") if name)
+    paths = (ROOT / name for name in finished.stdout.decode().split("\0") if name)
     return [path for path in paths if path.is_file()]
 
 
-def registry_names(files: list[Path]) -> Iterator[str]:
-    """Places where a package registry's host is named."""
+def find_registry_names(files: list[Path]) -> Iterator[str]:
+    """Yield each place where a file names the host of a package registry."""
     pattern = re.compile("|".join(map(re.escape, REGISTRIES)).encode(), re.IGNORECASE)
     for path in files:
         content = path.read_bytes()
@@ -71,21 +71,21 @@ def registry_names(files: list[Path]) -> Iterator[str]:
             yield f"{path}:{line}: names the package registry {match[0].decode()}"
 
 
-def lock_findings(text: str, name: str = LOCK.name) -> Iterator[str]:
-    """What is wrong with the lock: an address, an option, a package without a hash or one that drags CUDA in."""
-    # A logical line is the package with its hashes, joined by backslashes; comments stand apart.
+def check_lock(text: str, name: str = LOCK.name) -> Iterator[str]:
+    """Yield the problems of a lock file: URLs, options, packages without a hash and disallowed packages."""
+    # Backslashes continue an entry across lines: the package, then its hashes.
     for entry in re.sub(r"\\\n", " ", text).splitlines():
         if not entry.strip() or entry.lstrip().startswith("#"):
             continue
-        found = PINNED.match(entry)
-        if not found:
+        match = PINNED.match(entry)
+        if not match:
             yield f"requirements/{name}: not a pinned package: {entry[:80]}"
         elif "--hash=sha256:" not in entry:
-            yield f"requirements/{name}: {found[1]} has no hash"
-        elif found[1].lower().startswith(UNWANTED) and found[1] not in WANTED:
-            yield f"requirements/{name}: {found[1]} is not wanted"
+            yield f"requirements/{name}: {match[1]} has no hash"
+        elif match[1].lower().startswith(DISALLOWED) and match[1] not in ALLOWED:
+            yield f"requirements/{name}: {match[1]} is not allowed"
         if "://" in entry:
-            yield f"requirements/{name}: an address: {entry[:80]}"
+            yield f"requirements/{name}: contains a URL: {entry[:80]}"
 
 
 if __name__ == "__main__":

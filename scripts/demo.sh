@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The whole way in one go: make the loan table, train, serve. `rowcast serve` prints the curl line to try.
+# Create the loan table, train a model and serve it. `rowcast serve` prints a curl command to try.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"
 table="${ROWCAST_HOME:-.rowcast}/demo/loans.csv"
 
-# What an earlier demo trained is served again.
+# Reuse the model of an earlier demo.
 if ! rowcast models list | cut -f 1 | grep -qx loans; then
     mkdir -p "$(dirname "$table")"
     rowcast example loans --out "$table"

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Write requirements/lock.txt: every package of `make setup`, for Python 3.11 to 3.13 on every platform, with hashes;
-# requirements/torch.txt: what the extra `torch` needs beside torch; and requirements/clients-NAME.txt: other systems'
-# clients, which the tests run in environments of their own.
-# No index or file address is written, so the same file works with pip and uv behind any mirror.
+# Write the lock files, with hashes, for Python 3.11 to 3.13 on every platform:
+#     requirements/lock.txt             the packages that `make setup` installs
+#     requirements/torch.txt            the dependencies of torch, without torch itself
+#     requirements/clients-NAME.txt     the clients of other systems, which scripts/clients.sh installs for the tests
+# The files contain no index or file URLs, so they work with pip and uv behind any mirror.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 uv=$(command -v .venv/bin/uv || command -v uv) || { echo "make lock needs uv: run make setup first" >&2; exit 1; }
 
-# Settings of this machine's uv (a private index, a folder of wheels) must not decide what everybody installs.
+# Ignore this machine's uv settings, such as a private index: they must not affect the shared lock files.
 compile() {
     env -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL \
         "$uv" pip compile --no-config --universal --python-version 3.11 \

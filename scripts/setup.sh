@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Make .venv from the lock file: every download is checked against its hash. PYTHON=... chooses the interpreter.
+# Create .venv from the lock file; every download is checked against its hash. PYTHON=... selects the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Running it is the test: a name on PATH may be a stub that starts nothing.
-suits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; }
+# Run the interpreter to test it, because a name on PATH can be a stub.
+is_supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; }
 
 find_python() {
     local name
     for name in ${PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
-        if suits "$name"; then echo "$name" && return; fi
+        if is_supported "$name"; then echo "$name" && return; fi
     done
     cat >&2 <<TEXT
 Rowcast needs Python 3.11, 3.12 or 3.13; found: $("${PYTHON:-python3}" --version 2>&1 || echo none).
 Install one (Debian, Ubuntu: apt-get install python3 python3-venv; macOS: brew install python@3.13)
-or name it: make setup PYTHON=/path/to/python3.12
+or select it: make setup PYTHON=/path/to/python3.12
 TEXT
     return 1
 }
@@ -26,7 +26,7 @@ make_venv() {
     if command -v uv >/dev/null; then
         uv venv --quiet --python "$(command -v "$python")" .venv
     elif ! "$python" -m venv .venv >/dev/null 2>&1; then
-        # Debian splits venv from Python.
+        # Debian packages venv separately from Python.
         scripts/system-packages.sh venv
         rm -rf .venv
         "$python" -m venv .venv
@@ -43,12 +43,12 @@ install() {
     fi
 }
 
-suits .venv/bin/python || make_venv
+is_supported .venv/bin/python || make_venv
 echo "Installing into .venv ($(.venv/bin/python --version)) ..."
 install --no-deps --require-hashes -r requirements/lock.txt
 install --no-deps --no-build-isolation -e .
 
-# LightGBM's wheel leaves its OpenMP library to the system.
+# LightGBM's wheel does not include the OpenMP library.
 if ! .venv/bin/python -c "import lightgbm" >/dev/null 2>&1; then
     scripts/system-packages.sh train
     .venv/bin/python -c "import lightgbm"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Install what a task needs from the system, where that is possible; else say what is missing and fail.
+# Install the system packages that a task needs. If that is not possible, list the missing packages and fail.
 #     scripts/system-packages.sh venv|train|test|bench
 set -euo pipefail
 
-# One line a need: a command that succeeds when it is met, the Debian package, the Homebrew formula.
+# Each line has a command that succeeds if the package is present, the Debian package and the Homebrew formula.
 needs() {
     case $1 in
         venv) echo "python3 -c 'import ensurepip'|python3-venv|python" ;;
@@ -35,7 +35,7 @@ install() {
     fi
 }
 
-listed=$(needs "${1:?usage: $0 venv|train|test|bench}")
+packages=$(needs "${1:?usage: $0 venv|train|test|bench}")
 missing=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -44,8 +44,8 @@ while IFS='|' read -r probe debian brew; do
     echo "Installing $debian ..." >&2
     if ! install "$debian" "$brew" </dev/null >"$log" 2>&1; then
         tail -n 5 "$log" >&2
-        echo "Cannot install $debian (Homebrew: $brew) for '$1' here; please install it yourself." >&2
+        echo "Cannot install $debian (Homebrew: $brew), which '$1' requires. Install it and try again." >&2
         missing=1
     fi
-done <<<"$listed"
+done <<<"$packages"
 exit $missing

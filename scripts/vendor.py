@@ -1,8 +1,8 @@
-"""Page assets: fetch them by name and version with npm, check their sha256, copy the few files that pages need.
+"""Download the page assets listed in vendor.json with npm, verify their SHA-256 digests and copy the required files.
 
-python scripts/vendor.py            fetch what vendor.json names; a digest that differs is an error
-python scripts/vendor.py --update   the same, but write the digests found (after raising a version)
-python scripts/vendor.py --check    no network: do the files here have the recorded digests?
+python scripts/vendor.py            download the assets; fail if a digest differs
+python scripts/vendor.py --update   download the assets and update the digests in vendor.json (after a version change)
+python scripts/vendor.py --check    verify the files in the repository without network access
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ Read = Callable[[str], bytes]
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the only argument says; 1 when a digest differs."""
+    """Run the selected mode; return 1 if a digest differs."""
     packages: list[dict[str, Any]] = json.loads(LIST.read_text(encoding="utf-8"))
     update, check = "--update" in arguments, "--check" in arguments
-    wrong: list[str] = []
+    errors: list[str] = []
     for package in packages:
         with tempfile.TemporaryDirectory() as folder:
-            read = here(package) if check else fetched(package, Path(folder))
-            wrong += copied(package, read, update=update, write=not check)
+            read = repository_reader(package) if check else download(package, Path(folder))
+            errors += copy_files(package, read, update=update, write=not check)
     if update:
         LIST.write_text(json.dumps(packages, indent=2) + "\n", encoding="utf-8")
-    for line in wrong:
-        print(line, file=sys.stderr)
-    return 1 if wrong else 0
+    for error in errors:
+        print(error, file=sys.stderr)
+    return 1 if errors else 0
 
 
-def here(package: dict[str, Any]) -> Read:
-    """Read the copies in this tree."""
+def repository_reader(package: dict[str, Any]) -> Read:
+    """Return a function that reads the copies in the repository."""
     return lambda name: (VENDOR / package["folder"] / Path(name).name).read_bytes()
 
 
-def fetched(package: dict[str, Any], folder: Path) -> Read:
-    """Fetch the package's archive and read from it."""
-    wanted = f"{package['name']}@{package['version']}"
-    subprocess.run(["npm", "pack", "--silent", wanted], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+def download(package: dict[str, Any], folder: Path) -> Read:
+    """Download the package's archive and return a function that reads its files."""
+    requirement = f"{package['name']}@{package['version']}"
+    subprocess.run(["npm", "pack", "--silent", requirement], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     archive = next(folder.glob("*.tgz"))
 
     def read(name: str) -> bytes:
         with tarfile.open(archive) as tar:
             member = tar.extractfile(f"package/{name}")
             if member is None:
-                raise FileNotFoundError(f"{wanted} has no {name}")
+                raise FileNotFoundError(f"{requirement} has no file {name}")
             return member.read()
 
     return read
 
 
-def copied(package: dict[str, Any], read: Read, *, update: bool, write: bool) -> list[str]:
-    """Copy one package's files; the lines say which digests differ."""
-    wrong = []
+def copy_files(package: dict[str, Any], read: Read, *, update: bool, write: bool) -> list[str]:
+    """Copy the files of a package; return a message for each digest that differs."""
+    errors = []
     folder = VENDOR / package["folder"]
     for name, expected in package["files"].items():
         content = read(name)
@@ -70,12 +70,12 @@ def copied(package: dict[str, Any], read: Read, *, update: bool, write: bool) ->
         if update:
             package["files"][name] = digest
         elif digest != expected:
-            wrong.append(f"{package['name']} {name}: sha256 is {digest}, vendor.json says {expected}")
+            errors.append(f"{package['name']} {name}: SHA-256 digest is {digest}, expected {expected}")
             continue
         if write:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / Path(name).name).write_bytes(content)
-    return wrong
+    return errors
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tree itself: the lock, the assets, the documents. What a stranger relies on before running anything."""
+"""Check the repository: lock files, vendored assets, documents and scripts."""
 
 from __future__ import annotations
 
@@ -34,42 +34,42 @@ def test_no_file_names_a_package_registry() -> None:
     if not (ROOT / ".git").exists():
         files = [path for path in (ROOT / "src").rglob("*") if path.is_file()]
     else:
-        files = check_tree.tracked()
+        files = check_tree.repository_files()
 
-    assert list(check_tree.registry_names(files)) == []
+    assert list(check_tree.find_registry_names(files)) == []
 
 
-def test_a_registry_name_would_be_found(tmp_path: Path) -> None:
-    named = tmp_path / "notes.md"
-    named.write_text("fine\nsee https://" + check_tree.REGISTRIES[0].upper() + "/simple\n")
+def test_a_registry_name_is_reported(tmp_path: Path) -> None:
+    document = tmp_path / "notes.md"
+    document.write_text("fine\nsee https://" + check_tree.REGISTRIES[0].upper() + "/simple\n")
 
-    (finding,) = check_tree.registry_names([named])
+    (problem,) = check_tree.find_registry_names([document])
 
-    assert finding.startswith(f"{named}:2:")
+    assert problem.startswith(f"{document}:2:")
 
 
 @pytest.mark.parametrize("lock", check_tree.LOCKS, ids=lambda path: path.name)
-def test_a_lock_holds_hashed_packages_and_nothing_else(lock: Path) -> None:
-    assert list(check_tree.lock_findings(lock.read_text(), lock.name)) == []
+def test_a_lock_file_contains_only_hashed_packages(lock: Path) -> None:
+    assert list(check_tree.check_lock(lock.read_text(), lock.name)) == []
 
 
 @pytest.mark.parametrize(
-    ("line", "finding"),
+    ("line", "problem"),
     [
         ("requests==2.0", "has no hash"),
-        ("nvidia-nccl==1 --hash=sha256:00", "is not wanted"),
+        ("nvidia-nccl==1 --hash=sha256:00", "is not allowed"),
         ("--index-url https://example.test/simple", "not a pinned package"),
         ("six @ https://example.test/six.whl --hash=sha256:00", "not a pinned package"),
         ("six>=1 --hash=sha256:00", "not a pinned package"),
     ],
 )
-def test_a_bad_lock_would_be_found(line: str, finding: str) -> None:
-    assert finding in next(iter(check_tree.lock_findings(line + "\n")))
+def test_a_bad_line_in_a_lock_file_is_reported(line: str, problem: str) -> None:
+    assert problem in next(iter(check_tree.check_lock(line + "\n")))
 
 
-def test_the_lock_satisfies_pyproject() -> None:
+def test_the_lock_file_satisfies_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wanted = [
+    requirements = [
         *project["project"]["dependencies"],
         *project["project"]["optional-dependencies"]["train"],
         *project["build-system"]["requires"],
@@ -79,14 +79,14 @@ def test_the_lock_satisfies_pyproject() -> None:
     for name, version in re.findall(r"^([a-z0-9._-]+)==([^ ;\\]+)", check_tree.LOCK.read_text(), re.MULTILINE):
         locked.setdefault(canonicalize_name(name), []).append(version)
 
-    for requirement in map(Requirement, wanted):
+    for requirement in map(Requirement, requirements):
         versions = locked.get(canonicalize_name(requirement.name), [])
         assert versions, f"{requirement.name} is not in the lock: run make lock"
         for version in versions:
             assert requirement.specifier.contains(version), f"{requirement} but the lock has {version}: run make lock"
 
 
-def test_vendored_assets_are_what_the_list_says() -> None:
+def test_vendored_assets_match_their_digests() -> None:
     finished = subprocess.run(
         [sys.executable, ROOT / "scripts" / "vendor.py", "--check"], capture_output=True, text=True, check=False
     )
@@ -94,13 +94,13 @@ def test_vendored_assets_are_what_the_list_says() -> None:
     assert (finished.returncode, finished.stderr) == (0, "")
 
 
-def test_vendored_assets_are_all_listed() -> None:
+def test_every_vendored_asset_is_listed() -> None:
     vendor = script("vendor")
     packages = vendor.json.loads(vendor.LIST.read_text())
     listed = {f"{package['folder']}/{Path(name).name}" for package in packages for name in package["files"]}
-    found = {str(path.relative_to(vendor.VENDOR)) for path in vendor.VENDOR.glob("*/**/*") if path.is_file()}
+    present = {str(path.relative_to(vendor.VENDOR)) for path in vendor.VENDOR.glob("*/**/*") if path.is_file()}
 
-    assert found == listed
+    assert present == listed
 
 
 def documents() -> list[Path]:
@@ -108,14 +108,14 @@ def documents() -> list[Path]:
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_documents_name_what_exists(document: Path) -> None:
+def test_links_and_make_targets_in_documents_exist(document: Path) -> None:
     text = document.read_text()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
-    named = set(re.findall(r"`make ([a-z-]+)", text)) | set(re.findall(r"^make ([a-z-]+)", text, re.MULTILINE))
+    mentioned = set(re.findall(r"`make ([a-z-]+)", text)) | set(re.findall(r"^make ([a-z-]+)", text, re.MULTILINE))
     links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
 
-    assert named <= targets
+    assert mentioned <= targets
     assert [link for link in links if not (document.parent / link).exists()] == []
 
 
@@ -126,7 +126,7 @@ def test_decisions_are_short() -> None:
 
 
 @pytest.mark.parametrize("path", [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"], ids=lambda p: p.name)
-def test_shell_scripts_parse_and_can_be_run(path: Path) -> None:
+def test_shell_scripts_are_valid_and_executable(path: Path) -> None:
     bash = shutil.which("bash")
     assert bash is not None
 
