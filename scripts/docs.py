@@ -90,7 +90,7 @@ def settings() -> str:
         lines.append(f"| {' | '.join(cells)} | {field.description} |")
     lines += ["", OTHER_NAMES, "", "| variable | setting | values |", "|---|---|---|"]
     for variable, alias in ALIASES.items():
-        words = alias.words or {}
+        words = alias.values or {}
         meant = ", ".join(f"`{word}`: `{ours}`" if word != ours else f"`{word}`" for word, ours in words.items())
         lines.append(f"| `{variable}` | `{alias.setting}` | {meant} |")
     return "\n".join(lines) + "\n"

@@ -6,7 +6,7 @@
     rowcast.load("loans").predict([{"annual_income": 800000, ...}])
     rowcast.Client("http://127.0.0.1:8000").predict({"annual_income": 800000, ...})
 
-Importing this package is instant; each function imports what it needs.
+Importing this package is instant: each name is imported on first use.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["AsyncClient", "Client", "Model", "__version__", "load", "train"]
 
 def __getattr__(name: str) -> Any:
     if name in ("Model", "load", "train"):
-        from rowcast import python_api as face
+        from rowcast import python_api
 
-        return getattr(face, name)
+        return getattr(python_api, name)
     if name in ("AsyncClient", "Client"):
         from rowcast import client
 

@@ -1,4 +1,4 @@
-"""The Python face: what `import rowcast` offers, made of the same parts as the command line and the server."""
+"""The Python API behind `import rowcast`; it composes the same parts as the command line and the server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rowcast import settings
-from rowcast.app import models as app_models
+from rowcast.app import models
 from rowcast.errors import InvalidRows
 
 if TYPE_CHECKING:
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
 def train(
     data: Any, target: str | None = None, name: str | None = None, *, home: str | Path | None = None, **options: Any
 ) -> TrainingResult:
-    """Train on a file, a data frame, columns or rows, publish the model and return what `rowcast train --json` prints.
+    """Train a model, publish it and return the result that `rowcast train --json` prints.
 
-    `options` are those of `training.options.TrainingOptions`: positive, exclude, keep, map, metric, trials ... and
-    `target_file`, when the labels lie in a file of their own.
+    `data` is a file, a data frame, a mapping of columns or a list of rows. `target_file` names a separate file with the
+    labels. The other options are the fields of `rowcast.training.options.TrainingOptions`, for example `positive`, `exclude`,
+    `keep`, `map`, `metric`, `trials` and `timeout`.
     """
-    return app_models.train(settings.load(home=home), data, target=target, name=name, **options)
+    return models.train(settings.load(home=home), data, target=target, name=name, **options)
 
 
 def load(reference: str, *, home: str | Path | None = None) -> Model:
-    """A published model, `NAME`, `NAME@3` or `NAME@alias`, loaded and proven."""
-    return Model(app_models.live_model(settings.load(home=home), reference))
+    """Load a published model by its reference (`NAME`, `NAME@3` or `NAME@alias`) and check its golden rows."""
+    return Model(models.live_model(settings.load(home=home), reference))
 
 
 class Model:
-    """A loaded model; its answers are those of the server, and are not recorded."""
+    """A loaded model. It gives the same answers as the server, without recording them."""
 
     def __init__(self, live: LiveModel) -> None:
         self._live = live
@@ -43,7 +44,7 @@ class Model:
         self.schema = live.schema
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[Score]:
-        """One outcome a row: prediction, probability, score, probabilities. InvalidRows says what does not fit."""
+        """Return a score for each row; raise InvalidRows with every problem of every invalid row."""
         encoded, problems = [], []
         for number, row in enumerate(rows):
             try:
@@ -56,5 +57,5 @@ class Model:
 
 
 def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Data frames write missing numbers as NaN; a row says None."""
+    """Replace NaN, the missing number of data frames, with None."""
     return {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}

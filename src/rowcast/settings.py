@@ -1,4 +1,7 @@
-"""Settings: command line > environment > `.env` > `rowcast.toml` > default. Only this file reads the environment."""
+"""The settings, by precedence: command line, environment, `.env`, `rowcast.toml`, default.
+
+No other module reads the environment.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,16 @@ from rowcast.access.keys_and_quotas import read_quota
 from rowcast.errors import SettingsError
 
 PREFIX = "ROWCAST_"
-SHORTEST_KEY = 8
+MIN_KEY_LENGTH = 8
 MEBIBYTE = 1024 * 1024
 
 
 class Alias(NamedTuple):
-    """A variable of another system, taken for one of our settings."""
+    """An environment variable of another system that sets one of the settings."""
 
     setting: str
-    words: Mapping[str, str] | None = None
-    """What each of its values means here; None where a value is taken as it is."""
+    values: Mapping[str, str] | None = None
+    """Translates the variable's values; None keeps them as they are."""
 
 
 ALIASES: Mapping[str, Alias] = {
@@ -62,44 +65,44 @@ ALIASES: Mapping[str, Alias] = {
     "PROM_PUSHJOB": Alias("push_job"),
     "OTEL_EXPORTER_OTLP_ENDPOINT": Alias("otel_endpoint"),
 }
-"""Names that other systems gave to what is a setting here. Our own name wins, wherever it is given but in a file
-rowcast.toml; an empty variable is none. The table in docs/reference/settings.md is made from this one."""
-OLD_PUSH_JOB = "loan_model"
-"""What the system of `PROM_PUSHGATEWAY` calls its job when nobody says."""
+"""Environment variables of the systems that Rowcast replaces. They override `rowcast.toml`; the setting's own name
+overrides them everywhere else. Empty variables are ignored. docs/reference/settings.md is generated from this table."""
+ALIAS_PUSH_JOB = "loan_model"
+"""The default job of the system that `PROM_PUSHGATEWAY` comes from."""
 
 
 class AliasSource(PydanticBaseSettingsSource):
-    """The variables of `ALIASES`."""
+    """Reads the environment variables in `ALIASES`."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """What a setting is called elsewhere says of it."""
-        return _aliased().get(field_name, (None, ""))[0], field_name, False
+        """Return the value of one setting, its name and whether the value must be decoded."""
+        return _aliased_values().get(field_name, (None, ""))[0], field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """The settings that are given under other names."""
-        found: dict[str, Any] = {setting: value for setting, (value, _) in _aliased().items()}
-        if "push_gateway" in found and "push_gateway" not in self.current_state:
-            found.setdefault("push_job", OLD_PUSH_JOB)
-        return found
+        """Return the settings given by alias."""
+        values: dict[str, Any] = {setting: value for setting, (value, _) in _aliased_values().items()}
+        if "push_gateway" in values and "push_gateway" not in self.current_state:
+            values.setdefault("push_job", ALIAS_PUSH_JOB)
+        return values
 
 
-def _aliased() -> dict[str, tuple[str, str]]:
-    """Setting to its value and the variable that says so."""
-    found = {}
+def _aliased_values() -> dict[str, tuple[str, str]]:
+    """Return the value of each setting given by alias, and the variable it comes from."""
+    values = {}
     for variable, alias in ALIASES.items():
-        given = os.environ.get(variable, "").strip()
-        # To a POSIX shell, ENV is the path of a file that it reads when it starts.
-        if given and not (variable == "ENV" and "/" in given):
-            value = given if alias.words is None else alias.words.get(given.lower(), given)
-            found[alias.setting] = value, variable
-    return found
+        text = os.environ.get(variable, "").strip()
+        # In a POSIX shell, ENV is the path of a startup file.
+        if text and not (variable == "ENV" and "/" in text):
+            value = text if alias.values is None else alias.values.get(text.lower(), text)
+            values[alias.setting] = value, variable
+    return values
 
 
-class OwnDotEnv(DotEnvSettingsSource):
-    """The `.env` of a folder that other programs share: only names with our prefix are ours to judge."""
+class SharedDotEnvSource(DotEnvSettingsSource):
+    """Reads `.env`, which other programs may share: names without the `ROWCAST_` prefix are ignored."""
 
     def __call__(self) -> dict[str, Any]:
-        """The settings found; an unknown one with our prefix stays, to be refused."""
+        """Return the settings; unknown names with the prefix are kept, so that validation rejects them."""
         fields = self.settings_cls.model_fields
         return {
             key: value for key, value in super().__call__().items() if key in fields or key.startswith(PREFIX.lower())
@@ -107,7 +110,7 @@ class OwnDotEnv(DotEnvSettingsSource):
 
 
 class Settings(BaseSettings):
-    """Every setting with its default; each is `ROWCAST_<NAME>` in the environment and `<name>` in rowcast.toml."""
+    """Every setting and its default; set as `ROWCAST_<NAME>` in the environment and as `<name>` in `rowcast.toml`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -118,104 +121,126 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=False,
     )
 
-    home: Path = Field(Path(".rowcast"), description="Folder for everything that has no place of its own.")
-    registry: Path | None = Field(None, description="Folder of the published models; HOME/models.")
-    journal: Path | None = Field(None, description="Folder of the journals, on a local disk; HOME/journal.")
-    store: str | None = Field(None, description="Where history is kept, as a URL; sqlite:///HOME/history.db.")
+    home: Path = Field(Path(".rowcast"), description="Folder for all data whose location is not set separately.")
+    registry: Path | None = Field(None, description="Folder of the model registry. Default: `HOME/models`.")
+    journal: Path | None = Field(
+        None, description="Folder of the journals; must be on a local disk. Default: `HOME/journal`."
+    )
+    store: str | None = Field(None, description="URL of the history store. Default: `sqlite:///HOME/history.db`.")
     durability: Literal["process", "disk", "store"] = Field(
         "process",
-        description="What an answered prediction survives: the death of any process, or of the machine; or it waits "
-        "until the store has it.",
+        description="When a prediction is answered: once it survives a crash of the process (`process`), a crash of "
+        "the machine (`disk`), or once it is in the store (`store`).",
     )
-    retention_days: int | None = Field(None, ge=1, description="Rows older than this are erased; none are.")
+    retention_days: int | None = Field(
+        None, ge=1, description="Erase rows from history after this many days. Default: keep them."
+    )
     min_free_mb: int = Field(
-        200, ge=0, description="Predictions are refused while fewer MiB are free where history is kept."
+        200, ge=0, description="Reject predictions while less disk space (MiB) is free for the journal and the store."
     )
     sensitive: Literal["keep", "hash", "drop"] = Field(
-        "keep", description="What becomes of sensitive columns before a row is kept in history."
+        "keep", description="How history records the values of sensitive columns: unchanged, hashed or not at all."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    workers: int = Field(1, ge=1, le=256, description="Processes that answer; above 1 a supervisor looks after them.")
-    drain_seconds: float = Field(
-        30.0, ge=0, description="Told to stop, how long requests already received may take to be answered."
-    )
-    insecure: bool = Field(False, description="Listen beyond this machine without any key.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
+    workers: int = Field(1, ge=1, le=256, description="Number of server processes.")
+    drain_seconds: float = Field(30.0, ge=0, description="Time limit for finishing open requests during shutdown.")
+    insecure: bool = Field(False, description="Accept connections from other machines without an API key.")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Models to serve, by comma: NAME, NAME@3 or NAME@alias; every champion."
+        (),
+        description="Models to serve, separated by commas: NAME, NAME@3 or NAME@alias. Default: the champion of each "
+        "model.",
     )
-    default_model: str | None = Field(None, description="What POST /predict means; the only model, or the first named.")
+    default_model: str | None = Field(
+        None,
+        description="Model that `POST /predict` uses. Default: the only model served, or the first one in `models`.",
+    )
     root_path: str = Field(
-        "", pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="Prefix of every address behind a proxy, such as /api."
+        "",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="Path prefix under which a proxy exposes the server, for example `/api`.",
     )
     api_key: SecretStr | None = Field(
-        None, description="One key that may do everything, beside those of `rowcast keys`."
+        None, description="An API key with every scope, in addition to the keys created with `rowcast keys`."
     )
     quota: str | None = Field(
         None,
-        description="Rows that each key without a quota of its own may ask for, or each address where no key is "
-        "needed, such as 100/60s.",
+        description="Default quota in rows, for example `100/60s`: for each API key without its own quota, or for each "
+        "client address if no key is required.",
     )
     url: str | None = Field(
-        None, description="Where `rowcast call` finds the server; http://127.0.0.1:PORT and the prefix."
+        None, description="Server URL that `rowcast call` uses. Default: derived from `host`, `port` and `root_path`."
     )
-    open_metrics: bool = Field(False, description="Show /metrics without a key.")
+    open_metrics: bool = Field(False, description="Serve `/metrics` without an API key.")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Origins whose pages may ask, by comma, such as https://app.example.com; `*` for all."
+        (),
+        description="Allowed CORS origins, separated by commas, for example `https://app.example.com`; `*` allows all.",
     )
-    max_body_bytes: int = Field(4 * MEBIBYTE, ge=1024, description="Largest request body.")
-    max_rows: int = Field(10_000, ge=1, description="Most rows in one request.")
-    max_waiting_rows: int = Field(20_000, ge=1, description="Rows that may wait before new requests get 503.")
+    max_body_bytes: int = Field(4 * MEBIBYTE, ge=1024, description="Maximum size of a request body.")
+    max_rows: int = Field(10_000, ge=1, description="Maximum number of rows in one request.")
+    max_waiting_rows: int = Field(
+        20_000, ge=1, description="Maximum number of queued rows; beyond it, new requests fail with 503."
+    )
     max_wait_seconds: float = Field(
-        10.0, gt=0, description="A request that has waited longer gets 503 and is not scored."
+        10.0, gt=0, description="Maximum time in the queue; rows that wait longer are not scored and fail with 503."
     )
-    max_connections: int = Field(20_000, ge=1, description="Open connections; idle ones give way to new ones.")
-    receive_seconds: float = Field(30.0, gt=0, description="For a whole request to arrive, from its first byte.")
-    idle_seconds: float = Field(75.0, gt=0, description="A connection may wait for its next request.")
+    max_connections: int = Field(
+        20_000, ge=1, description="Maximum number of open connections; idle connections are closed to admit new ones."
+    )
+    receive_seconds: float = Field(30.0, gt=0, description="Time limit for receiving a whole request.")
+    idle_seconds: float = Field(75.0, gt=0, description="Time after which an idle connection is closed.")
     idempotency_seconds: float = Field(
-        86_400.0, gt=0, description="Replies to requests with an Idempotency-Key are kept."
+        86_400.0, gt=0, description="How long replies to requests with an Idempotency-Key are kept."
     )
-    cache: bool = Field(False, description="Remember outcomes by row; pays for slow models.")
-    cache_entries: int = Field(100_000, ge=1, description="Outcomes that each worker remembers, about 0.5 KB each.")
-    cache_seconds: float = Field(3600.0, gt=0, description="An outcome is remembered.")
+    cache: bool = Field(False, description="Cache scores by row; worthwhile for slow models.")
+    cache_entries: int = Field(
+        100_000, ge=1, description="Maximum number of cached scores in each worker; a score takes about 0.5 KB."
+    )
+    cache_seconds: float = Field(3600.0, gt=0, description="Lifetime of a cached score.")
     models_dir: Path | None = Field(
         None,
-        description="Folder whose ONNX files with metadata are imported at the start and by reload.",
+        description="Folder of ONNX files with metadata, imported at startup and on reload.",
     )
-    max_model_mb: int = Field(512, ge=1, description="Largest model graph that a running server takes up.")
-    max_model_nodes: int = Field(10_000, ge=1, description="Most nodes of a graph that is imported.")
+    max_model_mb: int = Field(512, ge=1, description="Maximum size (MiB) of a graph that a running server loads.")
+    max_model_nodes: int = Field(10_000, ge=1, description="Maximum number of nodes in an imported graph.")
     trial_memory_mb: int = Field(
-        2048, ge=128, description="Memory that a new version may use when it is tried in a process of its own."
+        2048, ge=128, description="Memory limit (MiB) of the process that tests a new version before it is served."
     )
-    trial_seconds: float = Field(60.0, gt=0, description="Time that this trial may take.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level to log.")
-    log_format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON.")
-    access_log: bool = Field(False, description="Log a line a request: its route, status and time, never its content.")
+    trial_seconds: float = Field(60.0, gt=0, description="Time limit of that process.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level to log.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Log format; `auto` means text on a terminal and JSON elsewhere."
+    )
+    access_log: bool = Field(
+        False, description="Log a line for each request with its route, status and duration, but no content."
+    )
     metrics_aliases: bool = Field(
-        False, description="Export the metric names of the systems that Rowcast replaces beside ours."
+        False, description="Also export metrics under the names used by the systems that Rowcast replaces."
     )
     push_gateway: str | None = Field(
         None,
-        description="Prometheus Pushgateway that metrics are pushed to: its address, or a whole URL with "
-        "/metrics/job/... that is posted to as it is.",
+        description="Prometheus Pushgateway to push metrics to: its base URL, or a full URL with `/metrics/job/...`, "
+        "which receives a POST as it is.",
     )
-    push_username: str | None = Field(None, description="Name to give to the Pushgateway.")
-    push_password: SecretStr | None = Field(None, description="Password to give to the Pushgateway.")
+    push_username: str | None = Field(None, description="User name for the Pushgateway.")
+    push_password: SecretStr | None = Field(None, description="Password for the Pushgateway.")
     push_job: str = Field(
-        "rowcast", pattern=r"^[^/\s]+$", description="Job in the Pushgateway, where `push_gateway` names none."
+        "rowcast", pattern=r"^[^/\s]+$", description="Pushgateway job, unless the URL in `push_gateway` names one."
     )
-    push_seconds: float = Field(15.0, gt=0, description="Time between two pushes.")
+    push_seconds: float = Field(15.0, gt=0, description="Interval between pushes.")
     otel_endpoint: str | None = Field(
-        None, description="OpenTelemetry collector that gets a span a request over OTLP/HTTP; needs rowcast[otel]."
+        None,
+        description="OpenTelemetry collector that receives a span for each request over OTLP/HTTP; requires "
+        "`rowcast[otel]`.",
     )
     otel_ratio: float = Field(
-        1.0, ge=0, le=1, description="Share of requests that get a span, unless their caller's trace decides."
+        1.0, ge=0, le=1, description="Share of requests that are traced, unless the caller's trace context decides."
     )
 
     @field_validator("models", "cors_origins", mode="before")
     @classmethod
     def split(cls, value: object) -> object:
-        """A list by comma, as a variable holds it."""
+        """Split a comma-separated list."""
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @classmethod
@@ -227,13 +252,13 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The order in which the sources win."""
-        own = init_settings, env_settings, OwnDotEnv(settings_cls)
+        """Return the sources, highest precedence first."""
+        own = init_settings, env_settings, SharedDotEnvSource(settings_cls)
         return *own, AliasSource(settings_cls), TomlConfigSettingsSource(settings_cls)
 
     @property
     def registry_folder(self) -> Path:
-        """Where the published models are."""
+        """The folder of the model registry."""
         return (self.registry or self.home / "models").absolute()
 
     @property
@@ -246,44 +271,44 @@ class Settings(BaseSettings):
 
     @property
     def server_url(self) -> str:
-        """Where the server of these settings is asked from this machine."""
-        anywhere = self.host in ("0.0.0.0", "::", "")  # noqa: S104 - asked, not listened on
-        host = "127.0.0.1" if anywhere else f"[{self.host}]" if ":" in self.host else self.host
+        """The URL at which this machine reaches the server."""
+        is_wildcard = self.host in ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
+        host = "127.0.0.1" if is_wildcard else f"[{self.host}]" if ":" in self.host else self.host
         return self.url or f"http://{host}:{self.port}{self.root_path}"
 
     @property
     def keys_file(self) -> Path:
-        """Where the API keys are."""
+        """The file of the API keys."""
         return self.home / "keys.json"
 
     @property
     def repeats_file(self) -> Path:
-        """Where replies to repeated requests are kept: in the store's folder."""
+        """The database of replies to requests with an Idempotency-Key, in the folder of the store."""
         scheme, _, path = self.store_url.partition(":///")
         return (Path(path).parent if scheme == "sqlite" and path else self.home) / "repeats.db"
 
     @property
     def journal_folder(self) -> Path:
-        """Where the journals are."""
+        """The folder of the journals."""
         return self.journal or self.home / "journal"
 
     @property
     def run_folder(self) -> Path:
-        """Where running servers keep what their workers share."""
+        """The folder for the shared state of running workers."""
         return (self.home / "run").absolute()
 
     @property
     def store_url(self) -> str:
-        """Where history is kept."""
+        """The URL of the history store."""
         return self.store or f"sqlite:///{(self.home / 'history.db').absolute()}"
 
     @property
     def history_key_file(self) -> Path:
-        """The secret with which sensitive columns are hashed."""
+        """The file of the secret that sensitive values are hashed with."""
         return self.home / "history.key"
 
     def for_child(self) -> dict[str, str]:
-        """An environment in which a child process comes to the same history."""
+        """Return the environment of a child process that must use the same registry, journal and store."""
         retention = {} if self.retention_days is None else {f"{PREFIX}RETENTION_DAYS": str(self.retention_days)}
         return {
             **os.environ,
@@ -298,83 +323,84 @@ class Settings(BaseSettings):
         }
 
 
-def load(**given: Any) -> Settings:
-    """The settings that hold now; `given` are those of the command line, None meaning not given."""
-    _refuse_unknown_variables()
+def load(**options: Any) -> Settings:
+    """Load the settings; `options` come from the command line, and None means that an option was not given."""
+    _reject_unknown_variables()
     try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        raise SettingsError(_explained(error)) from None
+        raise SettingsError(_describe(error)) from None
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"rowcast.toml cannot be read: {error}") from None
-    except ValueError as error:  # a variable that is no JSON where JSON is needed
-        raise SettingsError(f"the settings cannot be read: {error}") from None
-    _judge(settings)
+        raise SettingsError(f"cannot read rowcast.toml: {error}") from None
+    except ValueError as error:  # pydantic-settings could not decode a variable
+        raise SettingsError(f"cannot read the settings: {error}") from None
+    _validate(settings)
     return settings
 
 
-def _judge(settings: Settings) -> None:
-    """What no single field can know."""
+def _validate(settings: Settings) -> None:
+    """Check rules that need the file system or more than one field."""
     for name, folder in (("home", settings.home), ("registry", settings.registry), ("journal", settings.journal)):
         if folder is not None and folder.exists() and not folder.is_dir():
-            raise SettingsError(f"setting {name!r} is {str(folder)!r}, which is a file; it must be a folder")
+            raise SettingsError(f"setting {name!r} must be a folder, but {str(folder)!r} is a file")
     if settings.quota is not None:
         read_quota(settings.quota)
     for name, url in (("push_gateway", settings.push_gateway), ("otel_endpoint", settings.otel_endpoint)):
         if url is not None:
-            _expect_address(name, url)
+            _validate_url(name, url)
     if (settings.push_username is None) != (settings.push_password is None):
-        raise SettingsError("settings 'push_username' and 'push_password' are only good together; give both")
-    if settings.api_key is not None and len(settings.api_key.get_secret_value()) < SHORTEST_KEY:
-        raise SettingsError(f"setting 'api_key' is shorter than {SHORTEST_KEY} characters; choose a longer one")
+        raise SettingsError("settings 'push_username' and 'push_password' must be set together")
+    if settings.api_key is not None and len(settings.api_key.get_secret_value()) < MIN_KEY_LENGTH:
+        raise SettingsError(f"setting 'api_key' is too short; use at least {MIN_KEY_LENGTH} characters")
 
 
-def origins(**given: Any) -> dict[str, str]:
-    """Where each setting that is not left at its default was said, in the order in which sources win."""
-    from_dotenv, from_toml = (
+def origins(**options: Any) -> dict[str, str]:
+    """Return where each setting comes from, leaving out defaults; `options` are as in `load`."""
+    dotenv_names, toml_names = (
         {name.lower().removeprefix(PREFIX.lower()) for name in source(Settings)()}
-        for source in (OwnDotEnv, TomlConfigSettingsSource)
+        for source in (SharedDotEnvSource, TomlConfigSettingsSource)
     )
     variables = {name.lower(): name for name, value in os.environ.items()}
-    aliased = _aliased()
-    found = {}
+    aliased = _aliased_values()
+    sources = {}
     for name in Settings.model_fields:
-        if given.get(name) is not None:
-            found[name] = "the command line"
+        if options.get(name) is not None:
+            sources[name] = "the command line"
         elif f"{PREFIX}{name}".lower() in variables:
-            found[name] = variables[f"{PREFIX}{name}".lower()]
-        elif name in from_dotenv:
-            found[name] = ".env"
+            sources[name] = variables[f"{PREFIX}{name}".lower()]
+        elif name in dotenv_names:
+            sources[name] = ".env"
         elif name in aliased:
-            found[name] = aliased[name][1]
-        elif name in from_toml:
-            found[name] = "rowcast.toml"
-    return found
+            sources[name] = aliased[name][1]
+        elif name in toml_names:
+            sources[name] = "rowcast.toml"
+    return sources
 
 
-def _expect_address(name: str, url: str) -> None:
-    shown = repr(url.rpartition("@")[2])  # what stands before an @ may be a password
+def _validate_url(name: str, url: str) -> None:
+    shown = repr(url.rpartition("@")[2])  # the part before an @ may be a password
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise SettingsError(f"setting {name!r} is {shown}, which is no address") from None
+        raise SettingsError(f"setting {name!r} is not a valid URL: {shown}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise SettingsError(f"setting {name!r} is {shown}: it must be http://HOST:PORT or https://HOST")
+        raise SettingsError(f"setting {name!r} must be http://HOST:PORT or https://HOST, got {shown}")
     if parts.username or parts.password:
-        raise SettingsError(f"setting {name!r} carries a name or password; give them apart, they would be logged")
+        raise SettingsError(f"setting {name!r} must not contain a user name or password, because URLs are logged")
 
 
-def _refuse_unknown_variables() -> None:
+def _reject_unknown_variables() -> None:
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
     if unknown:
         raise SettingsError(
-            f"unknown setting {', '.join(unknown)} in the environment; known are {', '.join(sorted(known))}"
+            f"unknown setting {', '.join(unknown)} in the environment; available settings: {', '.join(sorted(known))}"
         )
 
 
-def _explained(error: ValidationError) -> str:
+def _describe(error: ValidationError) -> str:
+    """Return every problem in one line."""
     sentences = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
@@ -383,11 +409,11 @@ def _explained(error: ValidationError) -> str:
             continue
         hint = ""
         if name == "port" and str(problem["input"]).startswith("tcp://"):
-            hint = " (Kubernetes injects it for a Service named rowcast: set enableServiceLinks: false)"
-        if name in _aliased() and problem["input"] == _aliased()[name][0]:
-            variable = _aliased()[name][1]
-            words = ALIASES[variable].words
-            choice = f"; it may be {', '.join(words)}" if words else ""
-            hint = f" (from {variable}{choice}; {PREFIX}{name.upper()} is asked first)"
+            hint = " (injected by Kubernetes for a Service named rowcast: set enableServiceLinks: false)"
+        if name in _aliased_values() and problem["input"] == _aliased_values()[name][0]:
+            variable = _aliased_values()[name][1]
+            values = ALIASES[variable].values
+            choices = f"; allowed values: {', '.join(values)}" if values else ""
+            hint = f" (from {variable}{choices}; {PREFIX}{name.upper()} overrides it)"
         sentences.append(f"setting {name!r} is {problem['input']!r}: {problem['msg']}{hint}")
     return "; ".join(sentences)

@@ -8,26 +8,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rowcast.client import errors
-from rowcast.client.exchange import AGAIN, Lost, Policy, Reply, Request, Send, Wait, after, exchange, retry_after
+from rowcast.client.exchange import (
+    RETRIED_STATUSES,
+    HttpReply,
+    HttpRequest,
+    NoReply,
+    RetryPolicy,
+    Send,
+    Wait,
+    exchange,
+    retry_after,
+    retry_pause,
+)
 
-ONCE = Request("POST", "/predict", (), {"content-type": "application/json"}, b"{}", again=False)
-KEYED = msgspec.structs.replace(ONCE, again=True, headers={**ONCE.headers, "idempotency-key": "k"})
-ASKING = Request("GET", "/models")
-POLICY = Policy(timeout=20.0, retries=4)
+ONCE = HttpRequest("POST", "/predict", (), {"content-type": "application/json"}, b"{}", is_repeatable=False)
+KEYED = msgspec.structs.replace(ONCE, is_repeatable=True, headers={**ONCE.headers, "idempotency-key": "k"})
+ASKING = HttpRequest("GET", "/models")
+POLICY = RetryPolicy(timeout=20.0, retries=4)
 
 
-def refusal(status: int, slug: str = "", told: str | None = None) -> Reply:
+def refusal(status: int, slug: str = "", told: str | None = None) -> HttpReply:
     headers = {"content-type": "application/problem+json", "x-request-id": "r"}
     body = msgspec.json.encode({"type": f"urn:rowcast:error:{slug}", "title": "No", "detail": "secret"})
-    return Reply(status, headers if told is None else {**headers, "retry-after": told}, body)
+    return HttpReply(status, headers if told is None else {**headers, "retry-after": told}, body)
 
 
 IN_FLIGHT = refusal(409, "repeat-in-flight", "1")
-FINE = Reply(200, {"content-type": "application/json"}, b"{}")
+FINE = HttpReply(200, {"content-type": "application/json"}, b"{}")
 ANSWERS = st.one_of(
     st.just(FINE),
     st.just(IN_FLIGHT),
-    st.builds(Lost, st.just("gone"), sent=st.booleans()),
+    st.builds(NoReply, st.just("gone"), sent=st.booleans()),
     st.builds(
         refusal,
         st.sampled_from([400, 401, 403, 404, 408, 409, 422, 429, 500, 502, 503, 504]),
@@ -46,7 +57,7 @@ class Played(msgspec.Struct):
     now: float = 0.0
 
 
-def play(request: Request, answers: list[Reply | Lost], random: float, takes: float = 0.01) -> Played:
+def play(request: HttpRequest, answers: list[HttpReply | NoReply], random: float, takes: float = 0.01) -> Played:
     """Let the world answer so, the last answer over and over."""
     played = Played()
     flow = exchange(request, POLICY, "http://server", lambda: played.now, lambda: random)
@@ -74,25 +85,25 @@ SCRIPTS = st.lists(ANSWERS, min_size=1, max_size=8)
 
 @given(REQUESTS, SCRIPTS, st.floats(0, 1), st.floats(0.001, 3))
 def test_the_rules_hold_whatever_happens(
-    request: Request, answers: list[Reply | Lost], random: float, takes: float
+    request: HttpRequest, answers: list[HttpReply | NoReply], random: float, takes: float
 ) -> None:
     played = play(request, answers, random, takes)
     given_back = [answers[min(number, len(answers) - 1)] for number in range(len(played.sent))]
     failed = [found for found in given_back if found is not FINE and found is not IN_FLIGHT]
 
     # Never twice without leave; never more failures than allowed; never on after an answer.
-    assert len(played.sent) == 1 or request.again
+    assert len(played.sent) == 1 or request.is_repeatable
     assert len(failed) <= POLICY.retries + 1
     assert FINE not in given_back[:-1]
     assert (played.error is None) == (given_back[-1] is FINE)
     # Only what may pass is tried again.
     for found in given_back[:-1]:
-        assert found is IN_FLIGHT or isinstance(found, Lost) or found.status in AGAIN
+        assert found is IN_FLIGHT or isinstance(found, NoReply) or found.status in RETRIED_STATUSES
     # Never sent after the time is up, never waited in vain, and never sooner than told.
     assert all(moment < POLICY.timeout for moment, _ in played.sent)
     assert all(moment + send.seconds <= POLICY.timeout + 0.002 for moment, send in played.sent)
     for found, pause in zip(given_back, played.waited, strict=False):
-        assert isinstance(found, Lost) or pause >= (retry_after(found) or 0)
+        assert isinstance(found, NoReply) or pause >= (retry_after(found) or 0)
     # The same request every time, but for the time that is left.
     for _, send in played.sent:
         headers = {name: value for name, value in send.request.headers.items() if name != "x-request-timeout"}
@@ -102,7 +113,9 @@ def test_the_rules_hold_whatever_happens(
 
 
 @given(SCRIPTS, st.floats(0, 1))
-def test_no_text_of_an_error_holds_what_the_server_said_of_values(answers: list[Reply | Lost], random: float) -> None:
+def test_no_text_of_an_error_holds_what_the_server_said_of_values(
+    answers: list[HttpReply | NoReply], random: float
+) -> None:
     played = play(KEYED, answers, random)
 
     assert "secret" not in f"{played.error} {played.error!r}"
@@ -131,12 +144,12 @@ def test_pauses_grow_to_a_bound_and_are_half_chance(tried: int, random: float) -
     ],
 )
 def test_retry_after_is_a_number_or_a_date_by_the_servers_clock(given: str, date: str, seconds: float | None) -> None:
-    assert retry_after(Reply(503, {"retry-after": given, "date": date})) == seconds
+    assert retry_after(HttpReply(503, {"retry-after": given, "date": date})) == seconds
 
 
 def test_a_request_that_more_quota_cannot_help_is_not_sent_again() -> None:
-    assert after(KEYED, refusal(429, "over-quota"), POLICY, 0, 0.5) is None
-    assert after(KEYED, refusal(429, "over-quota", "2"), POLICY, 0, 0.5) == 2.125
+    assert retry_pause(KEYED, refusal(429, "over-quota"), POLICY, 0, 0.5) is None
+    assert retry_pause(KEYED, refusal(429, "over-quota", "2"), POLICY, 0, 0.5) == 2.125
 
 
 def test_the_first_of_a_key_is_waited_for_however_often_one_was_told_to() -> None:
@@ -147,24 +160,27 @@ def test_the_first_of_a_key_is_waited_for_however_often_one_was_told_to() -> Non
 
 @pytest.mark.parametrize("status", [200, 409, 503])
 def test_a_reload_that_failed_is_an_answer_and_a_problem_is_none(status: int) -> None:
-    reload = Request("POST", "/models/reload", answers=frozenset({200, 409, 503}))
-    answered = play(reload, [Reply(status, {"content-type": "application/json"}, b"{}")], 0.0)
+    reload = HttpRequest("POST", "/models/reload", success_statuses=frozenset({200, 409, 503}))
+    answered = play(reload, [HttpReply(status, {"content-type": "application/json"}, b"{}")], 0.0)
     busy = play(reload, [refusal(503, "overloaded")], 0.0)
 
     assert answered.error is None
-    assert isinstance(busy.error, errors.Busy)
+    assert isinstance(busy.error, errors.ServerUnavailable)
 
 
 @pytest.mark.parametrize(
     "reply",
-    [Reply(502, {"content-type": "text/html"}, b"<html>"), Reply(503, {"content-type": "application/problem+json"})],
+    [
+        HttpReply(502, {"content-type": "text/html"}, b"<html>"),
+        HttpReply(503, {"content-type": "application/problem+json"}),
+    ],
 )
-def test_a_proxy_that_answers_in_its_own_words_is_busy(reply: Reply) -> None:
+def test_a_proxy_that_answers_in_its_own_words_is_busy(reply: HttpReply) -> None:
     played = play(ASKING, [reply], 0.0)
 
-    assert isinstance(played.error, errors.Busy)
+    assert isinstance(played.error, errors.ServerUnavailable)
     assert len(played.sent) == POLICY.retries + 1
 
 
 def test_a_redirect_is_another_address() -> None:
-    assert isinstance(play(ASKING, [Reply(308, {"location": "https://x"})], 0.0).error, errors.BadReply)
+    assert isinstance(play(ASKING, [HttpReply(308, {"location": "https://x"})], 0.0).error, errors.BadReply)

@@ -1,4 +1,4 @@
-"""`rowcast call`: ask a running server about the rows that were typed, piped or named."""
+"""`rowcast call`: sends rows from the command line, a file or standard input to a running server."""
 
 from __future__ import annotations
 
@@ -13,147 +13,152 @@ from rowcast.cli import output
 from rowcast.errors import RowcastError
 
 if TYPE_CHECKING:
-    from rowcast.client import Prediction
-    from rowcast.client.errors import RowsRefused
+    from rowcast.client import PredictionReply
+    from rowcast.client.errors import RowsRejected
     from rowcast.settings import Settings
 
-OK, NO = 0, 1
+OK, REJECTED = 0, 1
 RETRIES = 3
 STYLES = {"prediction": "bold green", "warning": "yellow"}
 
 
 def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bool) -> int:
-    """Ask and show; 1 when the rows do not fit."""
+    """Send the rows and print the predictions; return 1 if the server rejects the rows."""
     from rowcast.client import Client
-    from rowcast.client.errors import Refused, RowsRefused, Unreachable
+    from rowcast.client.errors import RequestFailed, RowsRejected, Unreachable
 
-    model, rows, alone = _asked(words)
+    model, rows, is_single = _parse(words)
     key = settings.api_key.get_secret_value() if settings.api_key else None
     with Client(settings.server_url, key, timeout=seconds, retries=RETRIES) as client:
         try:
-            found = [client.predict(rows[0], model)] if alone else client.predict_many(rows, model)
-        except RowsRefused as refused:
-            return _refused(refused, as_json=as_json)
-        except Refused as refused:  # what the server says of values may be seen by whoever typed them
-            raise RowcastError(refused.detail or refused.message) from None
+            predictions = [client.predict(rows[0], model)] if is_single else client.predict_many(rows, model)
+        except RowsRejected as error:
+            return _print_problems(error, as_json=as_json)
+        except RequestFailed as error:
+            # The detail may contain values, but the user who sees it here has sent them.
+            raise RowcastError(error.detail or error.message) from None
         except Unreachable as error:
-            hint = "start one with `rowcast serve`, or say with --url or ROWCAST_URL where it is"
+            hint = "start a server with `rowcast serve`, or set its URL with --url or ROWCAST_URL"
             raise RowcastError(f"{error.message}; {hint}") from None
     if as_json:
-        output.print_json(_plain(found[0]) if alone else {"predictions": [_plain(one) for one in found]})
-    elif alone:
-        _print_one(found[0])
+        documents = [_to_document(prediction) for prediction in predictions]
+        output.print_json(documents[0] if is_single else {"predictions": documents})
+    elif is_single:
+        _print_prediction(predictions[0])
     else:
-        _print_many(found)
+        _print_table(predictions)
     return OK
 
 
-def _asked(words: Sequence[str]) -> tuple[str | None, list[msgspec.Raw], bool]:
-    """The model, the rows as they were written, and whether it is one alone."""
+def _parse(words: Sequence[str]) -> tuple[str | None, list[msgspec.Raw], bool]:
+    """Return the model, the rows as they were written, and whether they are a single row rather than a list."""
     if len(words) > 2:
-        raise RowcastError(
-            "give a model and a row, or the row alone: rowcast call [MODEL] ROW; quote the row: '{\"a\": 1}'"
-        )
+        raise RowcastError("too many arguments; expected [MODEL] ROW. Quote the row, for example '{\"a\": 1}'")
     model = words[0] if len(words) == 2 and words[0] != "-" else None
-    text = _text(words[-1])
-    rows, alone = _rows(text)
+    rows, is_single = _parse_rows(_read_text(words[-1]))
     if not rows:
-        raise RowcastError("there are no rows in it; give at least one")
-    return model, rows, alone
+        raise RowcastError("no rows to send; the list is empty")
+    return model, rows, is_single
 
 
-def _text(word: str) -> str:
+def _read_text(word: str) -> str:
+    source = word[1:] or "standard input"
     try:
         if word == "-":
             return sys.stdin.read()
         if word.startswith("@"):
             return Path(word[1:]).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise RowcastError(f"{word[1:] or 'standard input'} cannot be read: {error.strerror}") from None
+        raise RowcastError(f"cannot read {source}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise RowcastError(f"{word[1:] or 'standard input'} is not text in UTF-8") from None
+        raise RowcastError(f"cannot read {source}: it is not UTF-8 text") from None
     if word.lstrip()[:1] not in ("{", "["):
-        raise RowcastError("the row must be JSON such as '{\"age\": 30}', @FILE, or - for standard input")
+        raise RowcastError("ROW must be JSON such as '{\"age\": 30}', @FILE, or - for standard input")
     return word
 
 
-def _rows(text: str) -> tuple[list[msgspec.Raw], bool]:
-    """The objects in a text: one, a list, `{"rows": [...]}`, or one a line."""
+def _parse_rows(text: str) -> tuple[list[msgspec.Raw], bool]:
+    """Split the text into rows: one object, a list, `{"rows": [...]}`, or one object per line."""
     try:
-        whole = msgspec.json.decode(text, type=dict[str, msgspec.Raw] | list[msgspec.Raw])
+        document = msgspec.json.decode(text, type=dict[str, msgspec.Raw] | list[msgspec.Raw])
     except msgspec.ValidationError:
-        raise RowcastError("a row must be a JSON object, column to value") from None
+        raise RowcastError("a row must be a JSON object that maps column names to values") from None
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         lines = [line for line in text.splitlines() if line.strip()]
         if len(lines) < 2:
-            reason = "it is no text" if isinstance(error, UnicodeEncodeError) else str(error)
-            raise RowcastError(f"the row is not JSON: {reason}") from None
-        return [_line(number, line) for number, line in enumerate(lines, 1)], False
-    if isinstance(whole, list):
-        return whole, False
-    if whole.keys() == {"rows"}:
+            reason = "not valid Unicode" if isinstance(error, UnicodeEncodeError) else str(error)
+            raise RowcastError(f"the row is not valid JSON: {reason}") from None
+        return [_parse_line(number, line) for number, line in enumerate(lines, 1)], False
+    if isinstance(document, list):
+        return document, False
+    if document.keys() == {"rows"}:
         try:
-            return msgspec.json.decode(whole["rows"], type=list[msgspec.Raw]), False
+            return msgspec.json.decode(document["rows"], type=list[msgspec.Raw]), False
         except msgspec.ValidationError:
-            raise RowcastError('`rows` must be a list: {"rows": [{...}, ...]}') from None
+            raise RowcastError("'rows' must be a list: {\"rows\": [{...}, ...]}") from None
     return [msgspec.Raw(text.strip().encode())], True
 
 
-def _line(number: int, line: str) -> msgspec.Raw:
+def _parse_line(number: int, line: str) -> msgspec.Raw:
     try:
         msgspec.json.decode(line, type=dict[str, msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
-        raise RowcastError(f"line {number} is no JSON object; give JSON, or one object a line") from None
+        raise RowcastError(f"line {number} is not a JSON object; expected JSON, or one object per line") from None
     return msgspec.Raw(line.strip().encode())
 
 
-def _refused(refused: RowsRefused, *, as_json: bool) -> int:
-    """Every problem on a line of its own."""
+def _print_problems(error: RowsRejected, *, as_json: bool) -> int:
+    """Print each problem on its own line."""
     if as_json:
-        output.print_json({"errors": refused.problems, "request_id": refused.request_id})
-        return NO
-    for problem in refused.problems:
+        output.print_json({"errors": error.problems, "request_id": error.request_id})
+        return REJECTED
+    for problem in error.problems:
         output.say(str(problem))
-    return NO
+    return REJECTED
 
 
-def _plain(found: Prediction) -> dict[str, Any]:
-    return {name: value for name, value in msgspec.structs.asdict(found).items() if value is not None}
+def _to_document(prediction: PredictionReply) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(prediction).items() if value is not None}
 
 
-def _print_one(found: Prediction) -> None:
-    lines = [("prediction", found.prediction), ("probability", found.probability), ("score", found.score)]
-    lines += [("warning", f"{warned.column}: {warned.message}") for warned in found.warnings]
-    lines += [("model", f"{found.model}@{found.version}"), ("id", found.id)]
-    shown = [(name, _written(value)) for name, value in lines if value is not None]
+def _print_prediction(prediction: PredictionReply) -> None:
+    lines = [
+        ("prediction", prediction.prediction),
+        ("probability", prediction.probability),
+        ("score", prediction.score),
+        *(("warning", f"{warning.column}: {warning.message}") for warning in prediction.warnings),
+        ("model", f"{prediction.model}@{prediction.version}"),
+        ("id", prediction.id),
+    ]
+    texts = [(name, _format(value)) for name, value in lines if value is not None]
     if not sys.stdout.isatty():
-        output.print_lines(f"{name}\t{value}" for name, value in shown)
+        output.print_lines(f"{name}\t{text}" for name, text in texts)
         return
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False)
-    for name, value in shown:
-        console.print(Text.assemble((f"{name:<12}", "dim"), (value, STYLES.get(name, ""))), soft_wrap=True)
+    for name, text in texts:
+        console.print(Text.assemble((f"{name:<12}", "dim"), (text, STYLES.get(name, ""))), soft_wrap=True)
 
 
-def _print_many(found: Sequence[Prediction]) -> None:
+def _print_table(predictions: Sequence[PredictionReply]) -> None:
     headings = ("row", "prediction", "probability", "score", "warnings", "id")
     rows = [
         (
             number,
-            _written(one.prediction),
-            _written(one.probability),
-            _written(one.score),
-            ", ".join(warned.column for warned in one.warnings),
-            one.id,
+            _format(prediction.prediction),
+            _format(prediction.probability),
+            _format(prediction.score),
+            ", ".join(warning.column for warning in prediction.warnings),
+            prediction.id,
         )
-        for number, one in enumerate(found)
+        for number, prediction in enumerate(predictions)
     ]
     output.print_table(headings, rows, whole=("id",))
 
 
-def _written(value: Any) -> str:
+def _format(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):

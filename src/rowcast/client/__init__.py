@@ -1,28 +1,37 @@
-"""Ask a Rowcast server from Python.
+"""The Python client of a Rowcast server.
 
     from rowcast import Client
 
     with Client("http://127.0.0.1:8000") as client:
         print(client.predict({"annual_income": 739000, ...}, "loans").prediction)
 
-`Client` waits and `AsyncClient` awaits; the calls are the same. `errors` has everything that can come of one.
+`Client` is synchronous and `AsyncClient` is for asyncio; both have the same methods. `rowcast.client.errors` lists the
+errors they raise.
 """
 
 from rowcast.client.calls import Row
-from rowcast.client.replies import Entry, Health, Model, Prediction, Reload, RowRefused, Warned, Worker
-from rowcast.client.shells import AsyncClient, Chances, Client
+from rowcast.client.http_clients import AsyncClient, Client
+from rowcast.client.replies import (
+    HealthReport,
+    HistoryEntry,
+    PredictionReply,
+    RejectedRow,
+    ReloadReport,
+    ServedModel,
+    WorkerStatus,
+)
+from rowcast.schema.encoding import RowWarning
 
 __all__ = [
     "AsyncClient",
-    "Chances",
     "Client",
-    "Entry",
-    "Health",
-    "Model",
-    "Prediction",
-    "Reload",
+    "HealthReport",
+    "HistoryEntry",
+    "PredictionReply",
+    "RejectedRow",
+    "ReloadReport",
     "Row",
-    "RowRefused",
-    "Warned",
-    "Worker",
+    "RowWarning",
+    "ServedModel",
+    "WorkerStatus",
 ]

@@ -1,4 +1,4 @@
-"""Every call of the interface, as a request and as the reading of its reply. No IO."""
+"""The calls of the native API: each builds a request and decodes its reply. No network IO."""
 
 from __future__ import annotations
 
@@ -14,47 +14,55 @@ import msgspec
 
 from rowcast.client import replies
 from rowcast.client.errors import BadCall, BadReply
-from rowcast.client.exchange import Reply, Request
-from rowcast.client.replies import Entry, Health, Model, Page, Prediction, Reload, RowRefused
+from rowcast.client.exchange import HttpReply, HttpRequest
+from rowcast.client.replies import (
+    HealthReport,
+    HistoryEntry,
+    HistoryPage,
+    PredictionReply,
+    RejectedRow,
+    ReloadReport,
+    ServedModel,
+)
 
 T = TypeVar("T")
 Row = Mapping[str, Any] | msgspec.Raw
-"""Column to value; or the JSON of one object, which is sent and kept byte for byte."""
+"""A mapping of column name to value, or the JSON text of an object, which is sent and recorded byte for byte."""
 Format = Literal["jsonl", "csv"]
 
 JSON = "application/json"
-NATIVE = ("wire", "false")
-"""Rows and predictions in the native form, whatever template the model has."""
+NATIVE_FORM = ("wire", "false")
+"""Asks for native rows and predictions even if the model has a wire template."""
 FILTERS = ("model", "version", "label", "entity", "since", "until")
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}(@[1-9][0-9]{0,9})?").fullmatch
-HEADER = re.compile(r"[\x21-\x7e]{1,255}").fullmatch
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
+is_model_name = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}(@[1-9][0-9]{0,9})?").fullmatch
+is_header_value = re.compile(r"[\x21-\x7e]{1,255}").fullmatch
+is_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
 
 
 class Call(msgspec.Struct, Generic[T], frozen=True):
-    """A request, and what its reply means."""
+    """A request and the function that decodes its reply."""
 
-    request: Request
-    read: Callable[[Reply], T]
+    request: HttpRequest
+    read: Callable[[HttpReply], T]
 
 
-class Options(TypedDict, total=False):
-    """What a prediction may be asked with."""
+class PredictOptions(TypedDict, total=False):
+    """The keyword arguments of `predict` and `predict_many`."""
 
     entity: str
-    """Your own reference, such as an application number; kept in history."""
+    """Your own reference for the row, for example an application number; recorded in history."""
     cache: bool
-    """False: neither ask nor fill the server's cache."""
+    """False bypasses the server's cache."""
     idempotency_key: str
-    """In the place of a new one: the same key and rows again get the first answer."""
+    """Replaces the generated key. Sending the same key and rows again returns the first answer."""
     request_id: str
     traceparent: str
     timeout: float
-    """Seconds for this call with all its retries."""
+    """Timeout in seconds for this call, including retries."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """The same with what holds when it is not said."""
+class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Validated `PredictOptions` with their defaults."""
 
     entity: str | None = None
     cache: bool = True
@@ -64,144 +72,147 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = None
 
     def __post_init__(self) -> None:
-        if self.idempotency_key is not None and not HEADER(self.idempotency_key):
+        if self.idempotency_key is not None and not is_header_value(self.idempotency_key):
             raise BadCall("idempotency_key must be 1 to 255 visible ASCII characters")
-        if self.request_id is not None and not REQUEST_ID(self.request_id):
-            raise BadCall("request_id must be 1 to 128 of A-Z a-z 0-9 . _ -")
-        if self.traceparent is not None and not HEADER(self.traceparent):
-            raise BadCall("traceparent must be visible ASCII characters, as W3C Trace Context has them")
+        if self.request_id is not None and not is_request_id(self.request_id):
+            raise BadCall("request_id must be 1 to 128 characters from A-Z, a-z, 0-9, '.', '_' and '-'")
+        if self.traceparent is not None and not is_header_value(self.traceparent):
+            raise BadCall("traceparent must be a W3C Trace Context header: 1 to 255 visible ASCII characters")
 
     def query(self) -> list[tuple[str, str]]:
-        """As a query string has it."""
+        """Return the options that are sent in the query string."""
         return [
             *([("entity", self.entity)] if self.entity is not None else []),
             *([] if self.cache else [("cache", "false")]),
         ]
 
     def headers(self) -> dict[str, str]:
-        """As HTTP has it."""
-        given = {"x-request-id": self.request_id, "traceparent": self.traceparent}
-        return {name: value for name, value in given.items() if value is not None}
+        """Return the options that are sent as headers."""
+        values = {"x-request-id": self.request_id, "traceparent": self.traceparent}
+        return {name: value for name, value in values.items() if value is not None}
 
 
-class Address(msgspec.Struct, frozen=True):
-    """Where a server is: scheme, host and prefix, without anything that must not be shown."""
+class ServerAddress(msgspec.Struct, frozen=True):
+    """The base URL of a server, and the same URL without credentials for messages."""
 
     base: str
     shown: str
-    local: bool
+    is_local: bool
 
     @classmethod
-    def read(cls, url: str) -> Address:
-        """BadCall when the text is no address of a server."""
+    def parse(cls, url: str) -> ServerAddress:
+        """Parse a base URL; raise BadCall if it is not one."""
         try:
-            found = urlsplit(url.strip())
-            host, port = found.hostname, found.port
+            parts = urlsplit(url.strip())
+            host, port = parts.hostname, parts.port
         except ValueError:
             host, port = None, None
         else:
-            if found.scheme in ("http", "https") and host and not (found.query or found.fragment):
-                named = f"[{host}]" if ":" in host else host
-                path = found.path.rstrip("/")
-                shown = f"{found.scheme}://{named}{f':{port}' if port else ''}{path}"
-                local = host == "localhost" or host == "::1" or host.startswith("127.")
-                return cls(url.strip().rstrip("/"), shown, local)
-        raise BadCall("the address of a server looks like http://127.0.0.1:8000 or https://example.com/api")
+            if parts.scheme in ("http", "https") and host and not (parts.query or parts.fragment):
+                netloc = f"[{host}]" if ":" in host else host
+                path = parts.path.rstrip("/")
+                shown = f"{parts.scheme}://{netloc}{f':{port}' if port else ''}{path}"
+                is_local = host == "localhost" or host == "::1" or host.startswith("127.")
+                return cls(url.strip().rstrip("/"), shown, is_local)
+        raise BadCall("invalid server URL; expected for example http://127.0.0.1:8000 or https://example.com/api")
 
 
-class Answering:
-    """How rows are asked; the models that were described are remembered with their ETag."""
+class ModelCalls:
+    """Builds the calls that name a model. Remembers each model description with its ETag."""
 
     def __init__(self, new_key: Callable[[], str], *, retries: int) -> None:
         self._new_key = new_key
         self._retries = retries
-        self._known: dict[str, tuple[str, Model]] = {}
+        self._descriptions: dict[str, tuple[str, ServedModel]] = {}
 
-    def predict(self, row: Row, model: str | None, asked: Asked) -> Call[Prediction]:
-        """One row."""
+    def predict(self, row: Row, model: str | None, options: CheckedOptions) -> Call[PredictionReply]:
+        """Return the call that predicts one row."""
         if isinstance(row, Mapping) and row.keys() == {"rows"}:
-            raise BadCall("a row cannot have `rows` as its only column; many rows are asked with predict_many")
-        return Call(self._predict(_encoded(row, "the row"), model, asked), _prediction)
+            raise BadCall("a row cannot have 'rows' as its only column; use predict_many to send several rows")
+        return Call(self._predict(_encode(row, "the row"), model, options), _read_prediction)
 
     def predict_many(
-        self, rows: Iterable[Row], model: str | None, partial: bool, asked: Asked
-    ) -> Call[list[Prediction | RowRefused]]:
-        """Many rows, answered in order."""
-        body = _encoded({"rows": list(rows)}, "the rows")
-        return Call(self._predict(body, model, asked, *([("partial", "true")] if partial else [])), _predictions)
+        self, rows: Iterable[Row], model: str | None, partial: bool, options: CheckedOptions
+    ) -> Call[list[PredictionReply | RejectedRow]]:
+        """Return the call that predicts many rows, in order."""
+        body = _encode({"rows": list(rows)}, "the rows")
+        return Call(self._predict(body, model, options, *([("partial", "true")] if partial else [])), _read_batch)
 
-    def model(self, name: str | None) -> Call[Model]:
-        """One model; what is known already is not sent again."""
+    def model(self, name: str | None) -> Call[ServedModel]:
+        """Return the call that describes one model. The server answers 304 if the description has not changed."""
         if name is None:
-            return Call(_get("/models/info"), _read(Model))
-        known = self._known.get(name)
-        request = _get(f"/models/{_name(name)}", {"if-none-match": known[0]} if known else {})
+            return Call(_get("/models/info"), _reader(ServedModel))
+        known = self._descriptions.get(name)
+        request = _get(f"/models/{_checked_name(name)}", {"if-none-match": known[0]} if known else {})
 
-        def read(reply: Reply) -> Model:
+        def read(reply: HttpReply) -> ServedModel:
             if reply.status == 304 and known:
                 return known[1]
-            found = _decode(reply, Model)
+            description = _decode(reply.body, ServedModel)
             if etag := reply.headers.get("etag"):
-                self._known[name] = etag, found
-            return found
+                self._descriptions[name] = etag, description
+            return description
 
         return Call(request, read)
 
-    def _predict(self, body: bytes, model: str | None, asked: Asked, *more: tuple[str, str]) -> Request:
-        key = asked.idempotency_key or (self._new_key() if self._retries else None)
-        headers = {"content-type": JSON, **asked.headers(), **({"idempotency-key": key} if key else {})}
-        path = "/predict" if model is None else f"/models/{_name(model)}/predict"
-        return Request("POST", path, (*more, *asked.query(), NATIVE), headers, body, again=key is not None)
+    def _predict(self, body: bytes, model: str | None, options: CheckedOptions, *query: tuple[str, str]) -> HttpRequest:
+        key = options.idempotency_key or (self._new_key() if self._retries else None)
+        headers = {"content-type": JSON, **options.headers(), **({"idempotency-key": key} if key else {})}
+        path = "/predict" if model is None else f"/models/{_checked_name(model)}/predict"
+        query = (*query, *options.query(), NATIVE_FORM)
+        return HttpRequest("POST", path, query, headers, body, is_repeatable=key is not None)
 
 
-def models() -> Call[list[Model]]:
-    """Every model."""
-    return Call(_get("/models"), lambda reply: _decode(reply, replies.Models).models)
+def models() -> Call[list[ServedModel]]:
+    """Return the call that lists the models."""
+    return Call(_get("/models"), lambda reply: _decode(reply.body, replies.ModelList).models)
 
 
 def sample() -> Call[dict[str, Any]]:
-    """A row that the default model takes."""
-    return Call(Request("GET", "/sample", (NATIVE,)), _read(dict[str, Any]))
+    """Return the call that fetches an example row for the default model."""
+    return Call(HttpRequest("GET", "/sample", (NATIVE_FORM,)), _reader(dict[str, Any]))
 
 
-def reload() -> Call[Reload]:
-    """Follow the registry now; asking twice does what asking once does."""
-    return Call(Request("POST", "/models/reload", answers=frozenset({200, 409, 503})), _read(Reload))
+def reload() -> Call[ReloadReport]:
+    """Return the call that reloads the models from the registry. Reloading is idempotent."""
+    request = HttpRequest("POST", "/models/reload", success_statuses=frozenset({200, 409, 503}))
+    return Call(request, _reader(ReloadReport))
 
 
-def health() -> Call[Health]:
-    """Every part; one that is ill is an answer too."""
-    return Call(Request("GET", "/health", answers=frozenset({200, 503})), _read(Health))
+def health() -> Call[HealthReport]:
+    """Return the call that checks the server's health. A degraded server is a regular reply."""
+    return Call(HttpRequest("GET", "/health", success_statuses=frozenset({200, 503})), _reader(HealthReport))
 
 
 def ready() -> Call[bool]:
-    """Whether predictions would be answered."""
-    request = Request("GET", "/health/ready", answers=frozenset({200, 503}), again=False)
-    return Call(request, lambda reply: _decode(reply, replies.Ready).ready)
+    """Return the call that asks whether the server is ready; it is never retried."""
+    statuses = frozenset({200, 503})
+    request = HttpRequest("GET", "/health/ready", success_statuses=statuses, is_repeatable=False)
+    return Call(request, lambda reply: _decode(reply.body, replies.Readiness).ready)
 
 
-def page(filters: Mapping[str, Any], limit: int, cursor: str | None) -> Call[Page]:
-    """So many entries of history, behind a cursor."""
-    query = [*_filters(filters), ("limit", str(limit))]
+def history_page(filters: Mapping[str, Any], limit: int, cursor: str | None) -> Call[HistoryPage]:
+    """Return the call that fetches up to `limit` entries of history, starting at a cursor."""
+    query = [*_filter_query(filters), ("limit", str(limit))]
     query += [("cursor", cursor)] if cursor is not None else []
-    return Call(Request("GET", "/predictions", tuple(query)), _read(Page))
+    return Call(HttpRequest("GET", "/predictions", tuple(query)), _reader(HistoryPage))
 
 
-def entry(prediction_id: str) -> Call[Entry]:
-    """One entry of history."""
+def history_entry(prediction_id: str) -> Call[HistoryEntry]:
+    """Return the call that fetches one entry of history."""
     if not prediction_id:
-        raise BadCall("the id of a prediction is empty")
-    return Call(_get(f"/predictions/{quote(prediction_id, safe='')}"), _read(Entry))
+        raise BadCall("the prediction id must not be empty")
+    return Call(_get(f"/predictions/{quote(prediction_id, safe='')}"), _reader(HistoryEntry))
 
 
 def export(file: Download, form: Format, filters: Mapping[str, Any]) -> Call[int]:
-    """History as a file."""
-    query = (("format", form), *_filters(filters))
-    return Call(Request("GET", "/predictions/export", query, sink=file), lambda reply: file.size)
+    """Return the call that downloads history into a file."""
+    query = (("format", form), *_filter_query(filters))
+    return Call(HttpRequest("GET", "/predictions/export", query, sink=file), lambda reply: file.size)
 
 
 class Download:
-    """A file that is there when it is whole, and not before."""
+    """A file that appears under its final name only when it is complete."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
@@ -210,25 +221,25 @@ class Download:
         self.size = 0
 
     def begin(self) -> None:
-        """An empty file beside the one that is to be."""
-        self.drop()
+        """Open an empty temporary file next to the final one."""
+        self.discard()
         try:
             self._file = self._part.open("wb")
         except OSError as error:
-            raise self._cannot(error) from None
+            raise self._write_error(error) from None
         self.size = 0
 
-    def write(self, piece: bytes) -> None:
-        """The next piece."""
+    def write(self, chunk: bytes) -> None:
+        """Append a chunk."""
         assert self._file is not None
         try:
-            self._file.write(piece)
+            self._file.write(chunk)
         except OSError as error:
-            raise self._cannot(error) from None
-        self.size += len(piece)
+            raise self._write_error(error) from None
+        self.size += len(chunk)
 
-    def keep(self) -> None:
-        """Put it in its place."""
+    def publish(self) -> None:
+        """Flush the file to disk and move it to its final name."""
         assert self._file is not None
         try:
             self._file.flush()
@@ -236,54 +247,58 @@ class Download:
             self._file.close()
             self._part.replace(self._path)
         except OSError as error:
-            raise self._cannot(error) from None
+            raise self._write_error(error) from None
         self._file = None
 
-    def drop(self) -> None:
-        """Leave nothing of what was not kept."""
+    def discard(self) -> None:
+        """Delete the temporary file, unless it has been published."""
         if self._file is not None:
             self._file.close()
             self._file = None
             self._part.unlink(missing_ok=True)
 
-    def _cannot(self, error: OSError) -> BadCall:
-        return BadCall(f"{self._path} cannot be written: {error.strerror}")
+    def _write_error(self, error: OSError) -> BadCall:
+        return BadCall(f"cannot write {self._path}: {error.strerror}")
 
 
-def _get(path: str, headers: Mapping[str, str] | None = None) -> Request:
-    return Request("GET", path, headers=headers or {})
+def _get(path: str, headers: Mapping[str, str] | None = None) -> HttpRequest:
+    return HttpRequest("GET", path, headers=headers or {})
 
 
-def _name(model: str) -> str:
-    if not NAME(model):
-        raise BadCall("a model is NAME or NAME@3: its name has 1 to 64 of a-z 0-9 . _ -, its version is a number")
+def _checked_name(model: str) -> str:
+    if not is_model_name(model):
+        raise BadCall(
+            "invalid model name; expected NAME or NAME@VERSION, where NAME has 1 to 64 characters from a-z, 0-9, '.', "
+            "'_' and '-' and VERSION is a number"
+        )
     return model
 
 
-def _filters(given: Mapping[str, Any]) -> list[tuple[str, str]]:
-    unknown = sorted(given.keys() - set(FILTERS))
+def _filter_query(filters: Mapping[str, Any]) -> list[tuple[str, str]]:
+    unknown = sorted(filters.keys() - set(FILTERS))
     if unknown:
-        raise BadCall(f"there is no filter {', '.join(unknown)}; known are {', '.join(FILTERS)}")
-    return [(name, _text(value)) for name, value in given.items() if value is not None]
+        raise BadCall(f"unknown filter {', '.join(unknown)}; available filters: {', '.join(FILTERS)}")
+    return [(name, _filter_text(value)) for name, value in filters.items() if value is not None]
 
 
-def _text(value: Any) -> str:
+def _filter_text(value: Any) -> str:
     if isinstance(value, datetime) and value.tzinfo is None:
-        raise BadCall("a time must have a zone: datetime(..., tzinfo=UTC)")
+        raise BadCall("a datetime must have a time zone, for example datetime(..., tzinfo=UTC)")
     if isinstance(value, date):
         return value.isoformat()
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _encoded(value: Any, what: str) -> bytes:
+def _encode(value: Any, subject: str) -> bytes:
     try:
-        return msgspec.json.encode(value, enc_hook=_plain)
+        return msgspec.json.encode(value, enc_hook=_to_plain)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-        raise BadCall(f"{what} cannot be written as JSON: {type(error).__name__}; send plain values") from None
+        reason = type(error).__name__  # the message itself may hold a value
+        raise BadCall(f"cannot encode {subject} as JSON ({reason}); use plain values") from None
 
 
-def _plain(value: Any) -> Any:
-    """What numpy and pandas have instead of numbers."""
+def _to_plain(value: Any) -> Any:
+    """Convert mappings, and the scalar types of numpy and pandas."""
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(value, "item"):
@@ -291,32 +306,28 @@ def _plain(value: Any) -> Any:
     raise TypeError
 
 
-def _read(kind: type[T]) -> Callable[[Reply], T]:
-    return lambda reply: _decode(reply, kind)
+def _reader(kind: type[T]) -> Callable[[HttpReply], T]:
+    return lambda reply: _decode(reply.body, kind)
 
 
-def _decode(reply: Reply, kind: type[T]) -> T:
-    return _decoded(reply.body, kind)
-
-
-def _decoded(body: bytes | msgspec.Raw, kind: type[T]) -> T:
+def _decode(body: bytes | msgspec.Raw, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise BadReply("the reply is not that of a Rowcast server of this version; is the address right?") from None
+        raise BadReply("unexpected response body; check that the URL is that of a compatible Rowcast server") from None
 
 
-def _prediction(reply: Reply) -> Prediction:
-    found = _decode(reply, Prediction)
-    return msgspec.structs.replace(found, request_id=reply.headers.get("x-request-id", ""))
+def _read_prediction(reply: HttpReply) -> PredictionReply:
+    prediction = _decode(reply.body, PredictionReply)
+    return msgspec.structs.replace(prediction, request_id=reply.headers.get("x-request-id", ""))
 
 
-def _predictions(reply: Reply) -> list[Prediction | RowRefused]:
+def _read_batch(reply: HttpReply) -> list[PredictionReply | RejectedRow]:
     request_id = reply.headers.get("x-request-id", "")
-    found: list[Prediction | RowRefused] = []
-    for raw in _decode(reply, replies.Batch).predictions:
+    items: list[PredictionReply | RejectedRow] = []
+    for raw in _decode(reply.body, replies.BatchReply).predictions:
         if bytes(raw).startswith(b'{"errors"'):
-            found.append(_decoded(raw, RowRefused))
+            items.append(_decode(raw, RejectedRow))
         else:
-            found.append(msgspec.structs.replace(_decoded(raw, Prediction), request_id=request_id))
-    return found
+            items.append(msgspec.structs.replace(_decode(raw, PredictionReply), request_id=request_id))
+    return items

@@ -1,20 +1,21 @@
-"""What can come of a call besides its answer.
+"""The errors that a client call can raise.
 
-ClientError                 whatever this client raises
-├── BadCall                 the call cannot be made as it was meant: an address, a name, a row
-├── Unreachable             nobody answered, or not in time; `sent` tells whether it may have arrived
-├── BadReply                something answered, but not as Rowcast does
-└── Refused                 the server says no: status, slug, detail, problems, request_id, retry_after
-    ├── RowsRefused         rows that do not fit the model: every problem of every row, by column
-    ├── NoAccess            no good key, or one that is not for this
-    ├── NotThere            no such model, prediction or address
-    ├── Conflict            the Idempotency-Key is in use, or was used for another request
-    ├── QuotaUsedUp         ask again after `retry_after` seconds; None when waiting does not help
-    ├── Busy                overloaded, draining or without a part that is needed: ask again later
-    ├── OutOfTime           not scored within the time that the call had
-    └── ServerFault         something went wrong on the server's side; its log has the reason under request_id
+ClientError                     base class of every error the client raises
+├── BadCall                     the call is invalid and was not sent: a bad URL, name, option or row
+├── Unreachable                 no response, or not in time; `sent` says whether the server may have seen the request
+├── BadReply                    a response that no Rowcast server sends
+└── RequestFailed               an error response: status, slug, detail, problems, request_id, retry_after
+    ├── RowsRejected            invalid rows, or rows the model cannot score; `problems` lists every problem
+    ├── AccessDenied            the API key is missing, invalid or lacks permission
+    ├── ResourceNotFound        no such model, prediction or path
+    ├── IdempotencyConflict     the Idempotency-Key is in use, or was used for a different request
+    ├── QuotaExceeded           retry after `retry_after` seconds; None if retrying cannot help
+    ├── ServerUnavailable       overloaded, shutting down or missing a dependency; retry later
+    ├── DeadlineExceeded        the rows were not scored before the timeout
+    └── InternalServerError     the server failed; its log has the cause under `request_id`
 
-No text of these holds a key, a value of a row or an option: they end in logs. `detail` and `problems` may hold values.
+Error messages end up in logs, so they never contain an API key, a value of a row or an option. `detail` and `problems`
+may contain values.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from collections.abc import Sequence
 from rowcast.errors import RowcastError, ValueProblem
 
 PREFIX = "urn:rowcast:error:"
-SHOWN = 5
-LONGEST = 60
+MAX_PROBLEMS_SHOWN = 5
+MAX_COLUMN_LENGTH = 60
 
 
 class ClientError(RowcastError):
@@ -37,7 +38,7 @@ class BadCall(ClientError):
 
 
 class Unreachable(ClientError):
-    """`sent` is False when the server cannot have seen the request."""
+    """`sent` is False if the server cannot have seen the request."""
 
     slug = "unreachable"
 
@@ -50,8 +51,8 @@ class BadReply(ClientError):
     slug = "bad-reply"
 
 
-class Refused(ClientError):
-    """What the server said, as it said it; the text of the error is shorter and safe to log."""
+class RequestFailed(ClientError):
+    """An error response. The message omits `detail` and is safe to log."""
 
     def __init__(
         self,
@@ -69,71 +70,75 @@ class Refused(ClientError):
         self.request_id = request_id
         self.retry_after = retry_after
         where = f" [request {request_id}]" if request_id else ""
-        super().__init__(f"{self._said(title)} ({status} {slug}){where}", slug=slug)
+        super().__init__(f"{self._summary(title)} ({status} {slug}){where}", slug=slug)
 
-    def _said(self, title: str) -> str:
+    def _summary(self, title: str) -> str:
         return title
 
 
-class RowsRefused(Refused):
-    """`problems` has every problem; `by_column` the same in other order."""
+class RowsRejected(RequestFailed):
+    """`problems` lists every problem; `by_column` groups them by column."""
 
     @property
     def by_column(self) -> dict[str, list[ValueProblem]]:
-        """Column to what is wrong with it."""
-        found: dict[str, list[ValueProblem]] = {}
+        """Return the problems of each column."""
+        groups: dict[str, list[ValueProblem]] = {}
         for problem in self.problems:
-            found.setdefault(problem.column, []).append(problem)
-        return found
+            groups.setdefault(problem.column, []).append(problem)
+        return groups
 
-    def _said(self, title: str) -> str:
-        shown = [_place(problem) for problem in self.problems[:SHOWN]]
-        more = len(self.problems) - len(shown)
-        return ": ".join([title, ", ".join([*shown, *([f"and {more} more"] if more else [])])])
+    def _summary(self, title: str) -> str:
+        places = [_place(problem) for problem in self.problems[:MAX_PROBLEMS_SHOWN]]
+        more = len(self.problems) - len(places)
+        return ": ".join([title, ", ".join([*places, *([f"and {more} more"] if more else [])])])
 
 
-class NoAccess(Refused):
+class AccessDenied(RequestFailed):
     pass
 
 
-class NotThere(Refused):
+class ResourceNotFound(RequestFailed):
     pass
 
 
-class Conflict(Refused):
+class IdempotencyConflict(RequestFailed):
     pass
 
 
-class QuotaUsedUp(Refused):
+class QuotaExceeded(RequestFailed):
     pass
 
 
-class Busy(Refused):
+class ServerUnavailable(RequestFailed):
     pass
 
 
-class OutOfTime(Refused):
+class DeadlineExceeded(RequestFailed):
     pass
 
 
-class ServerFault(Refused):
+class InternalServerError(RequestFailed):
     pass
 
 
-BY_STATUS: dict[int, type[Refused]] = {
-    401: NoAccess,
-    403: NoAccess,
-    404: NotThere,
-    409: Conflict,
-    429: QuotaUsedUp,
-    500: ServerFault,
-    502: Busy,
-    503: Busy,
-    504: OutOfTime,
+BY_STATUS: dict[int, type[RequestFailed]] = {
+    401: AccessDenied,
+    403: AccessDenied,
+    404: ResourceNotFound,
+    409: IdempotencyConflict,
+    429: QuotaExceeded,
+    500: InternalServerError,
+    502: ServerUnavailable,
+    503: ServerUnavailable,
+    504: DeadlineExceeded,
 }
-BY_SLUG: dict[str, type[Refused]] = {"invalid-row": RowsRefused, "no-answer": RowsRefused, "repeat-differs": Conflict}
+BY_SLUG: dict[str, type[RequestFailed]] = {
+    "invalid-row": RowsRejected,
+    "no-answer": RowsRejected,
+    "repeat-differs": IdempotencyConflict,
+}
 
 
 def _place(problem: ValueProblem) -> str:
     row = f"row {problem.row}" if isinstance(problem.row, int) else ""
-    return " ".join(filter(None, [row, problem.column[:LONGEST], f"({problem.code})"]))
+    return " ".join(filter(None, [row, problem.column[:MAX_COLUMN_LENGTH], f"({problem.code})"]))

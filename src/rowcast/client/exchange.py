@@ -1,7 +1,7 @@
-"""What a client does, without doing it: when to send, how long to wait, when to give up. No IO, no clock of its own.
+"""The retry logic of the client: when to send, how long to wait, when to give up. No IO and no clock of its own.
 
-`exchange` is a generator: it yields `Send` and `Wait`, the shell does that and sends back what came of it. Both shells,
-with and without threads, drive the same one.
+`exchange` is a generator that yields `Send` and `Wait` instructions. The caller carries them out and sends the result
+back in, so the synchronous and the asynchronous client share one implementation.
 """
 
 from __future__ import annotations
@@ -14,57 +14,57 @@ from typing import Protocol
 import msgspec
 
 from rowcast.client import errors
-from rowcast.client.replies import Problem
+from rowcast.client.replies import ProblemDetails
 
-AGAIN = frozenset({408, 429, 502, 503, 504})
-LONGEST_TIMEOUT = 3600.0
-LEAST_TIMEOUT = 0.001
-MOST_FOR_ITS_WAY = 0.25
-JITTER = 0.25
+RETRIED_STATUSES = frozenset({408, 429, 502, 503, 504})
+MAX_TIMEOUT_SECONDS = 3600.0
+MIN_TIMEOUT_SECONDS = 0.001
+MAX_NETWORK_SECONDS = 0.25
+JITTER_SECONDS = 0.25
 
 
 class Sink(Protocol):
-    """Where the body of a large answer goes, a piece at a time."""
+    """Receives the body of a large response in chunks."""
 
     def begin(self) -> None:
-        """Forget what came; it comes from the start."""
+        """Start over: discard what an earlier attempt wrote."""
         ...
 
-    def write(self, piece: bytes) -> None:
-        """The next piece."""
+    def write(self, chunk: bytes) -> None:
+        """Append a chunk."""
         ...
 
 
-class Request(msgspec.Struct, frozen=True):
-    """One HTTP request, below the address of the server."""
+class HttpRequest(msgspec.Struct, frozen=True):
+    """One HTTP request, relative to the server's base URL."""
 
     method: str
     path: str
     query: tuple[tuple[str, str], ...] = ()
     headers: Mapping[str, str] = {}
     body: bytes | None = None
-    again: bool = True
-    """Whether it may be sent twice: it only asks, or carries an Idempotency-Key."""
-    answers: frozenset[int] = frozenset({200})
-    """Statuses whose JSON is an answer."""
+    is_repeatable: bool = True
+    """Whether it may be sent twice: it is read-only, idempotent or carries an Idempotency-Key."""
+    success_statuses: frozenset[int] = frozenset({200})
+    """Statuses whose JSON body is a regular reply."""
     sink: Sink | None = None
 
 
-class Reply(msgspec.Struct, frozen=True):
-    """What came back; header names in lower case."""
+class HttpReply(msgspec.Struct, frozen=True):
+    """One HTTP response; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes = b""
 
     @property
-    def media(self) -> str:
-        """The content type alone."""
+    def media_type(self) -> str:
+        """Return the content type without parameters."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-class Lost(msgspec.Struct, frozen=True):
-    """No reply came."""
+class NoReply(msgspec.Struct, frozen=True):
+    """The request failed without a response."""
 
     reason: str
     sent: bool
@@ -72,130 +72,137 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 class Send(msgspec.Struct, frozen=True):
-    """To the shell: send this, and wait so long at most."""
+    """An instruction to send the request and to wait at most `seconds` for the response."""
 
-    request: Request
+    request: HttpRequest
     seconds: float
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """To the shell: do nothing for so long."""
+    """An instruction to pause before the next attempt."""
 
     seconds: float
 
 
-class Policy(msgspec.Struct, frozen=True):
-    """How long a call may take in all, how often it is sent again, and the pauses between."""
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """The timeout of a whole call, the number of retries and the pauses between them."""
 
     timeout: float = 30.0
     retries: int = 5
     first_pause: float = 0.2
     longest_pause: float = 5.0
 
-    def pause(self, tried: int, random: float) -> float:
-        """Twice as long each time, half of it by chance: callers that failed together come back apart."""
-        whole = min(self.longest_pause, self.first_pause * 2.0 ** min(tried, 60))
-        return whole * (0.5 + 0.5 * random)
+    def pause(self, retry: int, random: float) -> float:
+        """Return the pause before a retry: exponential backoff, half of it random.
+
+        The random half keeps clients that failed together from retrying together.
+        """
+        backoff = min(self.longest_pause, self.first_pause * 2.0 ** min(retry, 60))
+        return backoff * (0.5 + 0.5 * random)
 
 
 Clock = Callable[[], float]
 Random = Callable[[], float]
-Flow = Generator[Send | Wait, Reply | Lost | None, Reply]
+Flow = Generator[Send | Wait, HttpReply | NoReply | None, HttpReply]
 
 
-def exchange(request: Request, policy: Policy, url: str, clock: Clock, random: Random) -> Flow:
-    """The reply that is an answer; ClientError when there is none within the policy's time and tries."""
-    end = clock() + policy.timeout
-    tried = 0
+def exchange(request: HttpRequest, policy: RetryPolicy, url: str, clock: Clock, random: Random) -> Flow:
+    """Return the successful reply to a request, retrying within the policy; raise ClientError otherwise."""
+    deadline = clock() + policy.timeout
+    retries = 0
     while True:
-        left = max(end - clock(), LEAST_TIMEOUT)
-        found = yield Send(_with_timeout(request, left), left)
-        assert isinstance(found, Reply | Lost)
-        if isinstance(found, Reply) and is_answer(request, found):
-            return found
-        waiting = is_in_flight(found)
-        pause = after(request, found, policy, tried, random())
-        if pause is None or pause >= end - clock():
-            raise failure(found, url)
+        left = max(deadline - clock(), MIN_TIMEOUT_SECONDS)
+        result = yield Send(_with_timeout(request, left), left)
+        assert isinstance(result, HttpReply | NoReply)
+        if isinstance(result, HttpReply) and is_success(request, result):
+            return result
+        in_flight = is_in_flight(result)
+        pause = retry_pause(request, result, policy, retries, random())
+        if pause is None or pause >= deadline - clock():
+            raise error_of(result, url)
         yield Wait(pause)
-        tried += not waiting  # somebody is at work on it: that is no failed try
+        retries += not in_flight  # the server is still working on the first request: not a failed attempt
 
 
-def after(request: Request, found: Reply | Lost, policy: Policy, tried: int, random: float) -> float | None:
-    """The pause before the same request is sent again; None when it is not."""
-    if not request.again:
+def retry_pause(
+    request: HttpRequest, result: HttpReply | NoReply, policy: RetryPolicy, retries: int, random: float
+) -> float | None:
+    """Return the pause before the request is sent again, or None if it must not be."""
+    if not request.is_repeatable:
         return None
-    if is_in_flight(found):
-        assert isinstance(found, Reply)
-        return max(policy.pause(0, random), retry_after(found) or 0.0)
-    if tried >= policy.retries:
+    if is_in_flight(result):
+        assert isinstance(result, HttpReply)
+        return max(policy.pause(0, random), retry_after(result) or 0.0)
+    if retries >= policy.retries:
         return None
-    pause = policy.pause(tried, random)
-    if isinstance(found, Lost):
+    pause = policy.pause(retries, random)
+    if isinstance(result, NoReply):
         return pause
-    if found.status not in AGAIN:
+    if result.status not in RETRIED_STATUSES:
         return None
-    told = retry_after(found)
-    if told is None:
-        return None if problem(found).type == f"{errors.PREFIX}over-quota" else pause
-    # Never sooner than told, and not all who were told the same at the same moment.
-    return max(pause, told + JITTER * random)
+    requested = retry_after(result)
+    if requested is None:
+        return None if read_problem(result).type == f"{errors.PREFIX}over-quota" else pause
+    # Never earlier than requested; the jitter spreads clients that were sent the same Retry-After.
+    return max(pause, requested + JITTER_SECONDS * random)
 
 
-def is_answer(request: Request, reply: Reply) -> bool:
-    """Whether the reply is what was asked for, and no problem that has the same status."""
-    if reply.status not in request.answers and reply.status != 304:
+def is_success(request: HttpRequest, reply: HttpReply) -> bool:
+    """Return whether the reply is a regular one, not a problem document with one of the success statuses."""
+    if reply.status not in request.success_statuses and reply.status != 304:
         return False
-    return reply.status in (200, 304) or reply.media == "application/json"
+    return reply.status in (200, 304) or reply.media_type == "application/json"
 
 
-def is_in_flight(found: Reply | Lost) -> bool:
-    """Whether the first request of this Idempotency-Key is still being answered."""
+def is_in_flight(result: HttpReply | NoReply) -> bool:
+    """Return whether the server is still processing an earlier request with the same Idempotency-Key."""
     return (
-        isinstance(found, Reply) and found.status == 409 and problem(found).type == f"{errors.PREFIX}repeat-in-flight"
+        isinstance(result, HttpReply)
+        and result.status == 409
+        and read_problem(result).type == f"{errors.PREFIX}repeat-in-flight"
     )
 
 
-def retry_after(reply: Reply) -> float | None:
-    """The seconds that the server asks for, by number or by date; a date is measured by the server's own clock."""
-    given = reply.headers.get("retry-after", "").strip()
-    if given.isascii() and given.isdigit():
-        return float(given[:9])
+def retry_after(reply: HttpReply) -> float | None:
+    """Return the seconds in the Retry-After header. A date is compared with the server's own Date header."""
+    value = reply.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
     try:
-        until, now = (parsedate_to_datetime(text) for text in (given, reply.headers.get("date", "")))
+        until, now = (parsedate_to_datetime(text) for text in (value, reply.headers.get("date", "")))
         return max(0.0, (until - now).total_seconds())
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
 
-def problem(reply: Reply) -> Problem:
-    """What the server says of a refusal; empty when it is not Rowcast that speaks."""
-    if reply.media != "application/problem+json":
-        return Problem()
+def read_problem(reply: HttpReply) -> ProblemDetails:
+    """Return the problem document of a reply; an empty one if the reply has none."""
+    if reply.media_type != "application/problem+json":
+        return ProblemDetails()
     try:
-        return msgspec.json.decode(reply.body, type=Problem)
+        return msgspec.json.decode(reply.body, type=ProblemDetails)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return Problem()
+        return ProblemDetails()
 
 
-def failure(found: Reply | Lost, url: str) -> errors.ClientError:
-    """The error that stands for what came."""
-    if isinstance(found, Lost):
-        return errors.Unreachable(f"nobody answers at {url}: {found.reason}", sent=found.sent)
-    if found.status < 400:
-        return errors.BadReply(f"{url} answers with {found.status}, which Rowcast does not; is it the right address?")
-    said = problem(found)
-    slug = said.type.removeprefix(errors.PREFIX) if said.type.startswith(errors.PREFIX) else "http"
-    kind = errors.BY_SLUG.get(slug) or errors.BY_STATUS.get(found.status, errors.Refused)
-    title = said.title or "The server refused"
-    told, request_id = retry_after(found), found.headers.get("x-request-id", "")
-    return kind(found.status, slug, title, said.detail, said.errors, request_id, told)
+def error_of(result: HttpReply | NoReply, url: str) -> errors.ClientError:
+    """Return the error for a failed attempt."""
+    if isinstance(result, NoReply):
+        return errors.Unreachable(f"no response from {url}: {result.reason}", sent=result.sent)
+    if result.status < 400:
+        return errors.BadReply(f"unexpected status {result.status} from {url}; check that it is a Rowcast server")
+    problem = read_problem(result)
+    slug = problem.type.removeprefix(errors.PREFIX) if problem.type.startswith(errors.PREFIX) else "http"
+    kind = errors.BY_SLUG.get(slug) or errors.BY_STATUS.get(result.status, errors.RequestFailed)
+    title = problem.title or "The server returned an error"
+    request_id = result.headers.get("x-request-id", "")
+    return kind(result.status, slug, title, problem.detail, problem.errors, request_id, retry_after(result))
 
 
-def _with_timeout(request: Request, left: float) -> Request:
-    """The server is told how long the caller waits: what it has not scored by then it need not score."""
+def _with_timeout(request: HttpRequest, left: float) -> HttpRequest:
+    """Add the time left as a header, so that the server drops rows it cannot score in time."""
     if request.body is None or not math.isfinite(left):
         return request
-    own = min(MOST_FOR_ITS_WAY, left / 10)  # its refusal must still find somebody who waits
-    seconds = f"{min(left - own, LONGEST_TIMEOUT):.6f}"
+    network = min(MAX_NETWORK_SECONDS, left / 10)  # the server's 504 must arrive before the client gives up
+    seconds = f"{min(left - network, MAX_TIMEOUT_SECONDS):.6f}"
     return msgspec.structs.replace(request, headers={**request.headers, "x-request-timeout": seconds})

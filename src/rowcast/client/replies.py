@@ -1,4 +1,11 @@
-"""What the server answers, as typed values. Fields that a later server adds are passed over."""
+"""The JSON replies of the native API, one struct for each.
+
+The client decodes replies into these structs. They are plain msgspec values that import neither numpy nor any HTTP or
+runtime code, so the server can use the same structs for its response models and its OpenAPI document.
+
+Decoding ignores unknown fields, so an older client understands a newer server. Fields that newer servers may leave out
+have defaults.
+"""
 
 from __future__ import annotations
 
@@ -8,52 +15,48 @@ from typing import Any
 import msgspec
 
 from rowcast.errors import ValueProblem
-
-Label = bool | int | float | str
-
-
-class Warned(msgspec.Struct, frozen=True):
-    """What the caller should know of a row that was scored all the same."""
-
-    column: str
-    code: str
-    message: str
+from rowcast.schema.encoding import RowWarning
+from rowcast.schema.prediction import Label
 
 
-class Prediction(msgspec.Struct, frozen=True):
-    """One answer to one row; what does not apply to the task is None."""
+class PredictionReply(msgspec.Struct, frozen=True):
+    """The prediction for one row.
+
+    Differs from `schema.prediction.Prediction`, which the server encodes: values that do not apply to the task are None
+    instead of unset, and the request id from the response header is included.
+    """
 
     id: str
     model: str
     version: int
     prediction: Label
     probability: float | None = None
-    """Of the predicted label."""
+    """Probability of the predicted label."""
     score: float | None = None
     """Probability of the positive class; binary models only."""
     probabilities: dict[str, float] | None = None
-    warnings: tuple[Warned, ...] = ()
+    warnings: tuple[RowWarning, ...] = ()
     cached: bool = False
     request_id: str = ""
-    """Leads to this request in the server's log."""
+    """Identifies the request in the server's log."""
 
 
-class RowRefused(msgspec.Struct, frozen=True):
-    """In the place of a prediction, where a batch was asked for with `partial=True`."""
+class RejectedRow(msgspec.Struct, frozen=True):
+    """Takes the place of a prediction for an invalid row in a batch sent with `partial=True`."""
 
     problems: tuple[ValueProblem, ...] = msgspec.field(name="errors")
 
 
-class Batch(msgspec.Struct, frozen=True):
-    """The reply to many rows; each is read by what it holds."""
+class BatchReply(msgspec.Struct, frozen=True):
+    """The reply to a batch of rows. Each item is the JSON of a prediction or of a rejected row."""
 
     model: str
     version: int
     predictions: list[msgspec.Raw]
 
 
-class Model(msgspec.Struct, frozen=True):
-    """A model that is served: what `GET /models/NAME` tells."""
+class ServedModel(msgspec.Struct, frozen=True):
+    """A model the server has loaded, as described by `GET /models/NAME`."""
 
     name: str
     version: int
@@ -74,28 +77,28 @@ class Model(msgspec.Struct, frozen=True):
     """JSON Schema of one row."""
 
 
-class Models(msgspec.Struct, frozen=True):
-    """Every model that the key may use."""
+class ModelList(msgspec.Struct, frozen=True):
+    """Every model the API key grants access to."""
 
-    models: list[Model]
+    models: list[ServedModel]
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One prediction in history, with its evidence."""
+class HistoryEntry(msgspec.Struct, frozen=True):
+    """One recorded prediction."""
 
     id: str
     at: int
-    """UTC microseconds."""
+    """Time of the prediction in microseconds since the epoch."""
     model: str
     version: int
     digest: str
     source: str
     request_id: str
-    prediction: Prediction
+    prediction: PredictionReply
     writer: str
     seq: int
     row: dict[str, Any] | None = None
-    """As it was received; None once it was erased."""
+    """The row as the server received it; None after it has been erased."""
     key_id: str = ""
     tenant: str = ""
     entity: str = ""
@@ -103,19 +106,19 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def when(self) -> datetime:
-        """The moment of the answer."""
+        """Return the time of the prediction in UTC."""
         return datetime.fromtimestamp(self.at / 1e6, UTC)
 
 
-class Page(msgspec.Struct, frozen=True):
-    """Entries, newest first, and the cursor of the next page."""
+class HistoryPage(msgspec.Struct, frozen=True):
+    """One page of history, newest entry first, and the cursor of the next page."""
 
-    predictions: list[Entry]
+    predictions: list[HistoryEntry]
     next: str | None = None
 
 
-class Loaded(msgspec.Struct, frozen=True):
-    """A version that a worker answers with."""
+class LoadedVersion(msgspec.Struct, frozen=True):
+    """A model version that a worker has loaded, and how long loading took."""
 
     model: str
     version: int
@@ -123,44 +126,44 @@ class Loaded(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Worker(msgspec.Struct, frozen=True):
-    """One process of the server."""
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """The state of one server process."""
 
     worker: int
     state: str
     pid: int | None = None
-    models: tuple[Loaded, ...] = ()
+    models: tuple[LoadedVersion, ...] = ()
     generation: int = 0
     asked: int = 0
     reload_error: str = ""
     silent_seconds: float = 0.0
 
 
-class Reload(msgspec.Struct, frozen=True):
-    """Where every worker stands; `status` is ok, failed or pending."""
+class ReloadReport(msgspec.Struct, frozen=True):
+    """The state of every worker after a reload; `status` is ok, failed or pending."""
 
     status: str
-    workers: tuple[Worker, ...]
+    workers: tuple[WorkerStatus, ...]
 
 
-class Health(msgspec.Struct, frozen=True):
-    """Every part of the server; `status` is ok or degraded, and `checks` say what is wrong."""
+class HealthReport(msgspec.Struct, frozen=True):
+    """The health of the server; `status` is ok or degraded, and `checks` explain why."""
 
     status: str
     ready: bool
     models: tuple[str, ...] = ()
     checks: dict[str, str] = {}
-    workers: tuple[Worker, ...] = ()
+    workers: tuple[WorkerStatus, ...] = ()
 
 
-class Ready(msgspec.Struct, frozen=True):
-    """Whether models are loaded and proven."""
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether the server is ready to answer predictions."""
 
     ready: bool
 
 
-class Problem(msgspec.Struct, frozen=True):
-    """RFC 9457, as far as it is used here."""
+class ProblemDetails(msgspec.Struct, frozen=True):
+    """The fields of an RFC 9457 problem document that the client uses."""
 
     type: str = ""
     title: str = ""

@@ -339,6 +339,6 @@ async def test_our_own_client_asks_natively(wired: httpx.AsyncClient) -> None:
     sample = (await wired.get("/sample", params={"wire": "false"})).json()
 
     assert sample == {"income": 1.5, "employed": True, "age": 30}
-    request = calls.Answering(str, retries=0).predict(sample, "iris", calls.Asked()).request
+    request = calls.ModelCalls(str, retries=0).predict(sample, "iris", calls.CheckedOptions()).request
     assert ("wire", "false") in request.query
     assert calls.sample().request.query == (("wire", "false"),)

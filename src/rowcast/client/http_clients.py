@@ -1,0 +1,400 @@
+"""The synchronous and the asynchronous client. They do the IO; `exchange` and `calls` make the decisions."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
+
+import httpx
+import msgspec
+
+from rowcast.client import calls
+from rowcast.client.calls import (
+    Call,
+    CheckedOptions,
+    Download,
+    Format,
+    ModelCalls,
+    PredictOptions,
+    Row,
+    ServerAddress,
+    is_header_value,
+)
+from rowcast.client.errors import BadCall
+from rowcast.client.exchange import Flow, HttpReply, HttpRequest, NoReply, RetryPolicy, Send, Wait, exchange
+from rowcast.client.replies import (
+    HealthReport,
+    HistoryEntry,
+    PredictionReply,
+    RejectedRow,
+    ReloadReport,
+    ServedModel,
+)
+from rowcast.version import VERSION
+
+T = TypeVar("T")
+CONNECT_SECONDS = 5.0
+POOL = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=60.0)
+
+
+class _BaseClient:
+    """What both clients share: the configuration and the translation to httpx."""
+
+    def __init__(
+        self, url: str, api_key: str | None, timeout: float, retries: int, headers: Mapping[str, str] | None
+    ) -> None:
+        if not (timeout > 0 and math.isfinite(timeout)):
+            raise BadCall("timeout must be a positive number of seconds")
+        if retries < 0:
+            raise BadCall("retries must not be negative")
+        if api_key is not None and not is_header_value(api_key):
+            raise BadCall("api_key contains an invalid character, or is longer than 255; check for a line break")
+        self._address = ServerAddress.parse(url)
+        self._policy = RetryPolicy(timeout, retries)
+        self._model_calls = ModelCalls(lambda: uuid.uuid4().hex, retries=retries)
+        defaults = {"user-agent": f"rowcast/{VERSION}", "accept": "application/json, */*;q=0.5"}
+        self._headers = {**defaults, **(headers or {}), **({"x-api-key": api_key} if api_key is not None else {})}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._address.shown!r})"
+
+    def _flow(self, request: HttpRequest, timeout: float | None) -> Flow:
+        policy = self._policy if timeout is None else msgspec.structs.replace(self._policy, timeout=timeout)
+        return exchange(request, policy, self._address.shown, time.monotonic, random.random)
+
+    def _httpx_options(self) -> dict[str, Any]:
+        # A proxy from the environment cannot reach a server on this machine's loopback address.
+        return {"headers": self._headers, "limits": POOL, "trust_env": not self._address.is_local}
+
+    def _httpx_request(self, send: Send) -> dict[str, Any]:
+        request = send.request
+        return {
+            "method": request.method,
+            "url": self._address.base + request.path,
+            "params": list(request.query) or None,
+            "headers": dict(request.headers),
+            "content": request.body,
+            "timeout": httpx.Timeout(send.seconds, connect=min(send.seconds, CONNECT_SECONDS)),
+        }
+
+
+class Client(_BaseClient):
+    """A synchronous client. Threads may share it; use it in a `with` block or call `close`.
+
+    `timeout` is the limit in seconds for a whole call, including retries. Predictions are safe to retry because each
+    call carries its own Idempotency-Key: the server records one entry and sends the same reply again. With `retries=0`
+    a request is sent once, without a key.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout: float = 30.0,
+        retries: int = 5,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(url, api_key, timeout, retries, headers)
+        self._client = httpx.Client(transport=transport, **self._httpx_options())
+
+    def predict(self, row: Row, model: str | None = None, **options: Unpack[PredictOptions]) -> PredictionReply:
+        """Return the prediction for one row; raise RowsRejected if the row is invalid.
+
+        Without `model`, the server uses its default model.
+        """
+        checked = CheckedOptions(**options)
+        return self._perform(self._model_calls.predict(row, model, checked), checked.timeout)
+
+    @overload
+    def predict_many(
+        self,
+        rows: Iterable[Row],
+        model: str | None = None,
+        *,
+        partial: Literal[False] = False,
+        **options: Unpack[PredictOptions],
+    ) -> list[PredictionReply]: ...
+    @overload
+    def predict_many(
+        self, rows: Iterable[Row], model: str | None = None, *, partial: bool, **options: Unpack[PredictOptions]
+    ) -> list[PredictionReply | RejectedRow]: ...
+    def predict_many(
+        self, rows: Iterable[Row], model: str | None = None, *, partial: bool = False, **options: Unpack[PredictOptions]
+    ) -> Any:
+        """Return the predictions for many rows, in order.
+
+        One invalid row fails the whole call, unless `partial` is true: then a RejectedRow takes the place of each
+        invalid row. All rows are sent in one request, which a server limits to 10,000 rows by default.
+        """
+        checked = CheckedOptions(**options)
+        return self._perform(self._model_calls.predict_many(rows, model, partial, checked), checked.timeout)
+
+    def models(self) -> list[ServedModel]:
+        """Return every model the API key grants access to."""
+        return self._perform(calls.models())
+
+    def model(self, name: str | None = None) -> ServedModel:
+        """Return the description of a model, or of the default model. An unchanged description is not sent again."""
+        return self._perform(self._model_calls.model(name))
+
+    def sample(self) -> dict[str, Any]:
+        """Return an example row for the default model."""
+        return self._perform(calls.sample())
+
+    def reload(self, *, timeout: float = 60.0) -> ReloadReport:
+        """Make the server load new versions from its registry, and return the state of each worker."""
+        return self._perform(calls.reload(), timeout)
+
+    def health(self) -> HealthReport:
+        """Return the health of the server and of each worker."""
+        return self._perform(calls.health())
+
+    def ready(self) -> bool:
+        """Return whether the server is ready to answer predictions; a failed attempt is not retried."""
+        return self._perform(calls.ready())
+
+    def history(self, *, page: int = 200, **filters: Any) -> Iterator[HistoryEntry]:
+        """Iterate over history, newest entry first, fetching `page` entries at a time.
+
+        The filters are `model`, `version`, `label`, `entity`, `since` and `until`.
+        """
+        cursor = None
+        while True:
+            batch = self._perform(calls.history_page(filters, page, cursor))
+            yield from batch.predictions
+            if (cursor := batch.next) is None:
+                return
+
+    def prediction(self, prediction_id: str) -> HistoryEntry:
+        """Return the recorded entry of a prediction; it exists as soon as the prediction has been answered."""
+        return self._perform(calls.history_entry(prediction_id))
+
+    def export(self, path: str | Path, format: Format = "jsonl", **filters: Any) -> int:  # noqa: A002
+        """Download history into a file and return its size in bytes. The file appears only when it is complete."""
+        file = Download(path)
+        try:
+            size = self._perform(calls.export(file, format, filters))
+            file.publish()
+        finally:
+            file.discard()
+        return size
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _perform(self, call: Call[T], timeout: float | None = None) -> T:
+        flow = self._flow(call.request, timeout)
+        step = next(flow)
+        while True:
+            try:
+                if isinstance(step, Wait):
+                    time.sleep(step.seconds)
+                    step = next(flow)
+                else:
+                    step = flow.send(self._send(step))
+            except StopIteration as done:
+                return call.read(cast(HttpReply, done.value))
+
+    def _send(self, send: Send) -> HttpReply | NoReply:
+        deadline = time.monotonic() + send.seconds
+        sink = send.request.sink
+        try:
+            with self._client.stream(**self._httpx_request(send)) as response:
+                if sink is not None and response.status_code == 200:
+                    sink.begin()
+                    for chunk in response.iter_bytes():
+                        sink.write(chunk)
+                    return _http_reply(response)
+                # httpx limits each read, not the whole response.
+                chunks = []
+                for chunk in response.iter_bytes():
+                    chunks.append(chunk)
+                    if time.monotonic() > deadline:
+                        return NoReply(_timeout_reason(send.seconds), sent=True)
+                return _http_reply(response, b"".join(chunks))
+        except httpx.HTTPError as error:
+            return _no_reply(error, send.seconds)
+
+
+class AsyncClient(_BaseClient):
+    """An asyncio client with the methods of `Client`; use it in an `async with` block or call `aclose`."""
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout: float = 30.0,
+        retries: int = 5,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(url, api_key, timeout, retries, headers)
+        self._client = httpx.AsyncClient(transport=transport, **self._httpx_options())
+
+    async def predict(self, row: Row, model: str | None = None, **options: Unpack[PredictOptions]) -> PredictionReply:
+        """See `Client.predict`."""
+        checked = CheckedOptions(**options)
+        return await self._perform(self._model_calls.predict(row, model, checked), checked.timeout)
+
+    @overload
+    async def predict_many(
+        self,
+        rows: Iterable[Row],
+        model: str | None = None,
+        *,
+        partial: Literal[False] = False,
+        **options: Unpack[PredictOptions],
+    ) -> list[PredictionReply]: ...
+    @overload
+    async def predict_many(
+        self, rows: Iterable[Row], model: str | None = None, *, partial: bool, **options: Unpack[PredictOptions]
+    ) -> list[PredictionReply | RejectedRow]: ...
+    async def predict_many(
+        self, rows: Iterable[Row], model: str | None = None, *, partial: bool = False, **options: Unpack[PredictOptions]
+    ) -> Any:
+        """See `Client.predict_many`."""
+        checked = CheckedOptions(**options)
+        return await self._perform(self._model_calls.predict_many(rows, model, partial, checked), checked.timeout)
+
+    async def models(self) -> list[ServedModel]:
+        """See `Client.models`."""
+        return await self._perform(calls.models())
+
+    async def model(self, name: str | None = None) -> ServedModel:
+        """See `Client.model`."""
+        return await self._perform(self._model_calls.model(name))
+
+    async def sample(self) -> dict[str, Any]:
+        """See `Client.sample`."""
+        return await self._perform(calls.sample())
+
+    async def reload(self, *, timeout: float = 60.0) -> ReloadReport:  # noqa: ASYNC109
+        """See `Client.reload`."""
+        return await self._perform(calls.reload(), timeout)
+
+    async def health(self) -> HealthReport:
+        """See `Client.health`."""
+        return await self._perform(calls.health())
+
+    async def ready(self) -> bool:
+        """See `Client.ready`."""
+        return await self._perform(calls.ready())
+
+    async def history(self, *, page: int = 200, **filters: Any) -> AsyncIterator[HistoryEntry]:
+        """See `Client.history`."""
+        cursor = None
+        while True:
+            batch = await self._perform(calls.history_page(filters, page, cursor))
+            for entry in batch.predictions:
+                yield entry
+            if (cursor := batch.next) is None:
+                return
+
+    async def prediction(self, prediction_id: str) -> HistoryEntry:
+        """See `Client.prediction`."""
+        return await self._perform(calls.history_entry(prediction_id))
+
+    async def export(self, path: str | Path, format: Format = "jsonl", **filters: Any) -> int:  # noqa: A002
+        """See `Client.export`. The file is written in a thread."""
+        file = Download(path)
+        try:
+            size = await self._perform(calls.export(file, format, filters))
+            await asyncio.to_thread(file.publish)
+        finally:
+            file.discard()
+        return size
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _perform(self, call: Call[T], timeout: float | None = None) -> T:  # noqa: ASYNC109
+        flow = self._flow(call.request, timeout)
+        step = next(flow)
+        while True:
+            try:
+                if isinstance(step, Wait):
+                    await asyncio.sleep(step.seconds)
+                    step = next(flow)
+                else:
+                    step = flow.send(await self._send(step))
+            except StopIteration as done:
+                return call.read(cast(HttpReply, done.value))
+
+    async def _send(self, send: Send) -> HttpReply | NoReply:
+        sink = send.request.sink
+        try:
+            async with (
+                asyncio.timeout(None if sink else send.seconds),
+                self._client.stream(**self._httpx_request(send)) as response,
+            ):
+                if sink is not None and response.status_code == 200:
+                    await asyncio.to_thread(sink.begin)
+                    async for chunk in response.aiter_bytes():
+                        await asyncio.to_thread(sink.write, chunk)
+                    return _http_reply(response)
+                return _http_reply(response, await response.aread())
+        except TimeoutError:
+            return NoReply(_timeout_reason(send.seconds), sent=True)
+        except httpx.HTTPError as error:
+            return _no_reply(error, send.seconds)
+
+
+def _http_reply(response: httpx.Response, body: bytes = b"") -> HttpReply:
+    return HttpReply(response.status_code, dict(response.headers), body)
+
+
+def _no_reply(error: httpx.HTTPError, seconds: float) -> NoReply:
+    """Describe the failure in words that repeat nothing from the request."""
+    match error:
+        case httpx.ConnectTimeout() | httpx.PoolTimeout():
+            return NoReply("connection timed out", sent=False)
+        case httpx.TimeoutException():
+            return NoReply(_timeout_reason(seconds), sent=True)
+        case httpx.ConnectError():
+            return NoReply(_connection_error(error), sent=False)
+        case _:
+            return NoReply("connection closed before the response arrived", sent=True)
+
+
+def _timeout_reason(seconds: float) -> str:
+    return f"timed out after {seconds:.3g} s"
+
+
+def _connection_error(error: BaseException) -> str:
+    """Return the operating system's reason for a failed connection, for example "connection refused"."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            # A failed name lookup has a negative number and a text of its own.
+            return (os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror).lower()
+        cause = cause.__cause__ or cause.__context__
+    return "connection failed"
