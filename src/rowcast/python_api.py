@@ -24,8 +24,8 @@ def train(
     """Train a model, publish it and return the result that `rowcast train --json` prints.
 
     `data` is a file, a data frame, a mapping of columns or a list of rows. `target_file` names a separate file with the
-    labels. The other options are the fields of `rowcast.training.options.TrainingOptions`, for example `positive`, `exclude`,
-    `keep`, `map`, `metric`, `trials` and `timeout`.
+    labels. The other options are the fields of `rowcast.training.options.TrainingOptions`, for example `positive`,
+    `exclude`, `keep`, `map`, `metric`, `trials` and `timeout`.
     """
     return models.train(settings.load(home=home), data, target=target, name=name, **options)
 
