@@ -18,7 +18,7 @@ from rowcast.client.replies import (
     RejectedRow,
     ReloadReport,
     ServedModel,
-    WorkerReport,
+    WorkerHealth,
 )
 from rowcast.schema.encoding import RowWarning
 
@@ -33,5 +33,5 @@ __all__ = [
     "Row",
     "RowWarning",
     "ServedModel",
-    "WorkerReport",
+    "WorkerHealth",
 ]

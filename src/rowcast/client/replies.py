@@ -126,7 +126,7 @@ class LoadedVersion(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class WorkerReport(msgspec.Struct, frozen=True):
+class WorkerHealth(msgspec.Struct, frozen=True):
     """The state of one server process."""
 
     worker: int
@@ -143,7 +143,7 @@ class ReloadReport(msgspec.Struct, frozen=True):
     """The state of every worker after a reload; `status` is ok, failed or pending."""
 
     status: str
-    workers: tuple[WorkerReport, ...]
+    workers: tuple[WorkerHealth, ...]
 
 
 class HealthReport(msgspec.Struct, frozen=True):
@@ -153,7 +153,7 @@ class HealthReport(msgspec.Struct, frozen=True):
     ready: bool
     models: tuple[str, ...] = ()
     checks: dict[str, str] = {}
-    workers: tuple[WorkerReport, ...] = ()
+    workers: tuple[WorkerHealth, ...] = ()
 
 
 class Readiness(msgspec.Struct, frozen=True):
