@@ -2,6 +2,7 @@
 
 RowcastError                    something the user can read and act on
 ├── SettingsError               a setting is unknown, missing or wrong
+│   └── DocumentError           a wire template or a model's metadata is invalid at some place
 ├── TableError                  a table cannot be read, or cannot be learnt from
 ├── TrainingError               the data was fine, the model was not
 │   └── ParityError             the exported graph does not repeat the trained model
@@ -46,6 +47,16 @@ class RowcastError(Exception):
 
 class SettingsError(RowcastError):
     slug = "settings"
+
+
+class DocumentError(SettingsError):
+    """A wire template or a model's metadata is invalid; `place` is the key in question, such as `request.path`."""
+
+    slug = "document"
+
+    def __init__(self, document: str, place: str, message: str, *, slug: str | None = None) -> None:
+        super().__init__(f"{document}: {place}: {message}" if place else f"{document}: {message}", slug=slug)
+        self.place = place
 
 
 class TableError(RowcastError):

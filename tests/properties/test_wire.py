@@ -13,8 +13,8 @@ from rowcast.errors import InvalidRows, RowcastError
 from rowcast.schema.encoding import NO_WARNINGS, EncodedRow, RowEncoder, own_plan
 from rowcast.schema.prediction import Decision, Prediction
 from rowcast.schema.schema import Column, Schema
-from rowcast.wire.reply import Told
-from rowcast.wire.template import Wire, compile_wire
+from rowcast.wire.codec import WireCodec, compile_template
+from rowcast.wire.reply import NativeReplies
 
 SCHEMA = Schema(
     (
@@ -49,8 +49,8 @@ TREES = st.recursive(
 LABELS = {"yes": "Ja %b", "no %": 0}
 
 
-def wire(template: dict[str, Any]) -> Wire:
-    return compile_wire(template, ("m", 3), SCHEMA, DECISION, ENCODER.read)
+def wire(template: dict[str, Any]) -> WireCodec:
+    return compile_template(template, model="m", version=3, schema=SCHEMA, decision=DECISION, parse_row=ENCODER.read)
 
 
 def native(row: dict[str, Any]) -> EncodedRow | set[tuple[str, str]]:
@@ -179,10 +179,10 @@ def test_a_reply_is_the_tree_with_its_blanks_filled(tree: Any, score: float, cac
         return node
 
     made = wire({"reply": tree, "labels": LABELS})
-    assert msgspec.json.decode(made.reply.one(Told([sent], 0.5))) == filled(tree)
+    assert msgspec.json.decode(made.render(NativeReplies([sent], 0.5))) == filled(tree)
     rows = wire({"reply": {"all": {"$rows": tree}}, "labels": LABELS}) if not uses(tree, "$cached") else None
     if rows is not None:
-        assert msgspec.json.decode(rows.reply.one(Told([sent, sent], 0.5))) == {"all": [filled(tree)] * 2}
+        assert msgspec.json.decode(rows.render(NativeReplies([sent, sent], 0.5))) == {"all": [filled(tree)] * 2}
 
 
 def uses(tree: Any, word: str) -> bool:

@@ -159,9 +159,9 @@ def _training_data(
     """The table with its target, and the options of the training."""
     from rowcast import tables
     from rowcast.adapters.files.registry import check_name, name_from
+    from rowcast.app.documents import read_document
     from rowcast.training import cost
     from rowcast.training.options import TrainingOptions
-    from rowcast.wire import load as template
 
     if target is None and target_file is None:
         raise SettingsError("say with --target which column to predict")
@@ -173,5 +173,5 @@ def _training_data(
     if options.get("cost") is not None:
         options = {**options, "cost": cost.parse(options["cost"])}
     if options.get("wire") is not None:
-        options = {**options, "wire": template.read(options["wire"])}
+        options = {**options, "wire": read_document(options["wire"])}
     return table, TrainingOptions(target=str(target), name=chosen, **options)

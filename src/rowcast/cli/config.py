@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import typer
 
+from rowcast.app.documents import read_document
 from rowcast.errors import SettingsError
-from rowcast.wire import load as template
+from rowcast.wire.document import parse_yaml
 
 URL: Final = "://"
 Parameter = Any
@@ -58,7 +59,7 @@ def _meant(wanted: str, known: Iterable[str]) -> str:
 def _checked(path: Path, key: str, value: Any, option: Parameter, context: typer.Context) -> Any:
     """The value as the command line would hand it to the command, proven to be acceptable."""
     if option.name == "wire" and isinstance(value, Mapping):  # a template within: its numbers are no texts
-        return json.dumps(template.read(path)[key])
+        return json.dumps(read_document(path)[key])
     try:
         given = _relative(_typed(value, option), option, path.parent)
         option.get_runtime_param().coerce(given, param=option, ctx=context)
@@ -139,7 +140,7 @@ def _content(path: Path) -> Mapping[str, Any]:
 
 
 def _yaml(text: str) -> Any:
-    return template.from_yaml(text, _as_written)
+    return parse_yaml(text, _as_written)
 
 
 def _as_written(yaml: Any) -> Any:

@@ -13,9 +13,9 @@ from rowcast.http.dialects import openapi as describe
 from rowcast.http.problems import STATUS, TITLES
 from rowcast.schema.encoding import NO_WARNINGS, EncodedRow
 from rowcast.serving.live_models import Deployment, LiveModel
-from rowcast.wire.json_schema import SHARE
-from rowcast.wire.reply import Told
-from rowcast.wire.template import Wire, reply_schemas
+from rowcast.wire.codec import WireCodec
+from rowcast.wire.json_schema import PROBABILITY
+from rowcast.wire.reply import NativeReplies
 
 PROBLEM: dict[str, Any] = {
     "type": "object",
@@ -245,7 +245,7 @@ def prediction_schema(model: LiveModel) -> dict[str, Any]:
         "prediction": {"type": "number"} if decision.task == "regression" else {"enum": list(decision.classes)},
     }
     if model.is_certain:
-        probability = SHARE
+        probability = PROBABILITY
         properties["probability"] = probability
         if decision.task == "binary":
             properties["score"] = probability
@@ -320,16 +320,15 @@ def _forms(address: str, model: LiveModel, *, batch: bool) -> list[_Form]:
 
 
 def _wire_form(
-    model: LiveModel, wire: Wire, prediction: dict[str, Any], example: dict[str, Any], *, batch: bool
+    model: LiveModel, wire: WireCodec, prediction: dict[str, Any], example: dict[str, Any], *, batch: bool
 ) -> _Form:
-    requests = wire.schemas(model.schema.json_schema())
-    decision = model.manifest.decision
-    shapes = reply_schemas(wire.template, (model.name, model.version), model.schema, decision, prediction, WARNINGS)
-    told = Told([_example_reply(model)], 0.001)
+    requests = wire.request_schemas(model.schema.json_schema())
+    shapes = wire.reply_schemas(prediction, WARNINGS)
+    told = NativeReplies([_example_reply(model)], 0.001)
     if batch:
-        said = msgspec.json.decode(wire.reply.many([told], 0.001))
+        said = msgspec.json.decode(wire.render_batch([told], 0.001))
         return _Form("wire-batch", requests[1], shapes[1], wire.batch_example(example), said)
-    return _Form("wire", requests[0], shapes[0], wire.example(example), msgspec.json.decode(wire.reply.one(told)))
+    return _Form("wire", requests[0], shapes[0], wire.example(example), msgspec.json.decode(wire.render(told)))
 
 
 def _operation(address: str, model: LiveModel, *, default: bool = False, batch: bool = False) -> dict[str, Any]:

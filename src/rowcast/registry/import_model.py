@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from rowcast.app.documents import read_document
 from rowcast.app.models import registry
 from rowcast.errors import BundleError, RegistryError, RowcastError, SettingsError
 from rowcast.registry.ports import Drop, Reference
-from rowcast.wire import load as template
 
 if TYPE_CHECKING:
     from rowcast.registry.onnx_import.convert import Adopted, Ask
@@ -85,7 +85,7 @@ def import_onnx(
     ask = Ask(
         name=chosen,
         metadata=dict(metadata),
-        wire=wire if wire is None or wire in (MATRIX, NATIVE) else template.read(wire),
+        wire=wire if wire is None or wire in (MATRIX, NATIVE) else read_document(wire),
         source=source,
         sha256=hashlib.sha256(content).hexdigest(),
         max_nodes=settings.max_model_nodes,
@@ -262,7 +262,7 @@ def read_model(path: Path, most_mb: int) -> bytes:
 
 
 def _metadata(path: Path | None) -> dict[str, Any]:
-    return {} if path is None else template.read(path, "page of metadata")
+    return {} if path is None else read_document(path, "page of metadata")
 
 
 def _apart(settings: Settings, content: bytes, ask: Ask) -> Adopted:

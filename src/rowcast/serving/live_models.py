@@ -20,7 +20,7 @@ from rowcast.schema.prediction import Decision, Label, Score, compare_scores, en
 from rowcast.schema.schema import Schema
 from rowcast.schema.scores import score_rows, winning_classes
 from rowcast.schema.stacking import stack_rows
-from rowcast.wire.template import Wire, compile_wire
+from rowcast.wire.codec import WireCodec, compile_template
 
 GOLDEN_TOLERANCE = 1e-6
 SLOW_SECONDS = 0.001
@@ -75,14 +75,19 @@ class LiveModel:
             return True
         return False
 
-    def _wire(self) -> Wire | None:
-        manifest, reference = self.manifest, (self.name, self.version)
+    def _wire(self) -> WireCodec | None:
+        manifest = self.manifest
         if manifest.wire is None:
             return None
-        sure = self.is_certain
         try:
-            return compile_wire(
-                manifest.wire, reference, self.schema, manifest.decision, self.encoder.read, probabilities=sure
+            return compile_template(
+                manifest.wire,
+                model=self.name,
+                version=self.version,
+                schema=self.schema,
+                decision=manifest.decision,
+                parse_row=self.encoder.read,
+                has_probabilities=self.is_certain,
             )
         except SettingsError as error:
             raise BundleError(f"{self.name}@{self.version} cannot be served: {error.message}") from None

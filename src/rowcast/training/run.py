@@ -44,7 +44,7 @@ from rowcast.training.report import page as report
 from rowcast.training.report.evaluation import Bench
 from rowcast.training.result import CandidateScore, TrainingResult
 from rowcast.training.search import SearchResult, search
-from rowcast.wire.template import compile_wire
+from rowcast.wire.codec import compile_template
 
 VERSIONED: Final = ("rowcast", "numpy", "polars", "scikit-learn", "lightgbm", "optuna", "onnx", "onnxruntime", "torch")
 
@@ -157,8 +157,14 @@ def _check_cost(problem: LearningProblem, options: TrainingOptions) -> None:
 def _check_wire(problem: LearningProblem, options: TrainingOptions) -> None:
     if options.wire is not None:
         decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
-        read = RowEncoder(problem.schema, problem.plan).read
-        compile_wire(options.wire, (options.name, 1), problem.schema, decision, read)
+        compile_template(
+            options.wire,
+            model=options.name,
+            version=1,
+            schema=problem.schema,
+            decision=decision,
+            parse_row=RowEncoder(problem.schema, problem.plan).read,
+        )
 
 
 def prove(model: ExportedModel, options: TrainingOptions) -> Certification:

@@ -1,6 +1,7 @@
-"""Replies of a wire template: JSON trees made into byte templates once, filled from native replies.
+"""Render replies in the form of a wire template.
 
-A blank is filled with the very text that the native reply has in that place: no number is read and written again.
+A template is compiled once into byte templates. At run time each placeholder is replaced by the JSON text that the
+native reply holds for it, so numbers are never decoded and encoded again.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from rowcast.errors import SettingsError
+from rowcast.errors import DocumentError
 from rowcast.schema.prediction import Decision, Label
 
 EACH_ROW: Final = "$rows"
 EACH_REQUEST: Final = "$requests"
-CERTAIN: Final = ("$probability", "$probabilities", "$probabilities_by_label")
-"""Only where the graph gives probabilities."""
+PROBABILITY_PLACEHOLDERS: Final = ("$probability", "$probabilities", "$probabilities_by_label")
 NULL: Final = msgspec.Raw(b"null")
-FIELDS: Final[Mapping[str, tuple[Any, ...]]] = {
+NATIVE_FIELDS: Final[Mapping[str, tuple[Any, ...]]] = {
     "id": (msgspec.Raw,),
     "prediction": (msgspec.Raw,),
     "probability": (msgspec.Raw, NULL),
@@ -28,211 +28,234 @@ FIELDS: Final[Mapping[str, tuple[Any, ...]]] = {
     "warnings": (msgspec.Raw,),
     "cached": (bool,),
 }
-"""Fields of a native reply, as they are read."""
+"""Fields of a native reply with their types and defaults."""
 
 _encode = msgspec.json.Encoder().encode
 
 
-class Facts(NamedTuple):
-    """What is the same in every reply of a model."""
+class ModelFacts(NamedTuple):
+    """What a template can say about its model, and how it writes the model's classes."""
 
     model: str
     version: int
     columns: Sequence[str]
-    categories: int
-    booleans: int
+    category_count: int
+    boolean_count: int
+    decision: Decision
+    labels: Mapping[str, Any]
+    """Maps a class name to the value of `$label`."""
+    class_numbers: Mapping[str, int]
+    """Maps a class name to the value of `$class_index`."""
+    has_probabilities: bool = True
 
-    def words(self) -> dict[str, bytes]:
-        """Each with its blank."""
+    def constants(self) -> dict[str, bytes]:
+        """Return the placeholders whose JSON text is the same in every reply."""
         return {
             "$model": _encode(self.model),
             "$version": _encode(self.version),
             "$model_loaded": b"true",
             "$columns": _encode(self.columns),
             "$column_count": _encode(len(self.columns)),
-            "$category_count": _encode(self.categories),
-            "$boolean_count": _encode(self.booleans),
+            "$category_count": _encode(self.category_count),
+            "$boolean_count": _encode(self.boolean_count),
         }
 
 
-class Told(NamedTuple):
-    """One request's answer: the native replies of its rows, and what is known beside them."""
+class NativeReplies(NamedTuple):
+    """The native replies to the rows of one request, and the request's latency in seconds."""
 
     replies: Sequence[bytes]
     seconds: float
 
 
-_Row = Any
-"""Those fields of a native reply that are used, each as the text it has there; and `native`, all of it."""
+NativeRow = Any
+"""A decoded native reply. Each field in use holds its raw JSON text; `native` holds the whole reply."""
 
 
-class _Request(NamedTuple):
-    rows: Sequence[_Row]
+class _RenderContext(NamedTuple):
+    """The data that fills the placeholders of one request or batch."""
+
+    rows: Sequence[NativeRow]
     seconds: float
-    requests: Sequence[_Request] = ()
+    requests: Sequence[_RenderContext] = ()
+    """The requests of a batch; empty for a single request."""
 
 
-Fill = Callable[[Any], bytes | msgspec.Raw]
-"""Makes the text of one blank, from a row's fields or from a request."""
+Renderer = Callable[[Any], bytes | msgspec.Raw]
+"""Returns the text of one placeholder, given a native row or a render context."""
+Placeholders = Mapping[str, tuple[str, Renderer]]
+"""Maps a placeholder to the native field it needs ("" for none) and to its renderer."""
+Loops = Mapping[str, Callable[[Any, str], Renderer]]
+"""Maps `$rows` or `$requests` to a function that compiles the tree below it."""
 
 
-Fields = Mapping[str, tuple[str, Fill]]
-"""Word to the field of the native reply that it needs, if any, and what makes its text."""
-Loops = Mapping[str, Callable[[Any, str], Fill]]
-
-
-class Blanks(NamedTuple):
-    """A byte template and what fills its blanks, in order."""
+class ByteTemplate(NamedTuple):
+    """A `bytes` format string and the renderers of its `%b` fields, in order."""
 
     text: bytes
-    fills: tuple[Fill, ...]
+    renderers: tuple[Renderer, ...]
 
-    def filled(self, about: Any) -> bytes:
-        """The text. HOT."""
-        return self.text % tuple([fill(about) for fill in self.fills])
+    def render(self, source: Any) -> bytes:
+        """Fill every field from `source`. HOT."""
+        return self.text % tuple([renderer(source) for renderer in self.renderers])
 
 
-class Reply:
-    """Both replies of a template, ready to be filled."""
+class ReplyRenderer:
+    """Renders both replies of a template: to a single request and to a batch."""
 
     def __init__(
-        self, used: Sequence[str], single: Blanks, batch: Blanks, alone: Blanks | None, *, whole: bool
+        self,
+        used_fields: Sequence[str],
+        single: ByteTemplate,
+        batch: ByteTemplate,
+        *,
+        row: ByteTemplate | None,
+        uses_whole_reply: bool,
     ) -> None:
-        fields = [*((name, *FIELDS[name]) for name in used), ("native", bytes, b"")]
-        self._decode = msgspec.json.Decoder(msgspec.defstruct("Used", fields, kw_only=True, gc=False)).decode
-        self._whole = whole
+        fields = [*((name, *NATIVE_FIELDS[name]) for name in used_fields), ("native", bytes, b"")]
+        self._decode = msgspec.json.Decoder(msgspec.defstruct("NativeRow", fields, kw_only=True, gc=False)).decode
+        self._uses_whole_reply = uses_whole_reply
         self._single = single
         self._batch = batch
-        self.alone = None if alone is None or whole else _quick(self._decode, alone)
-        """Makes the reply to a request of one row from the native one; None when it takes more than that."""
+        self.render_row = None if row is None or uses_whole_reply else _row_renderer(self._decode, row)
+        """Renders the reply to a single-row request from its native reply. None if that needs more than the row."""
 
-    def one(self, told: Told) -> bytes:
-        """The reply to one request."""
-        return self._single.filled(self._request(told))
+    def render(self, request: NativeReplies) -> bytes:
+        """Return the reply to one request."""
+        return self._single.render(self._context(request))
 
-    def many(self, told: Sequence[Told], seconds: float) -> bytes:
-        """The reply to a batch of requests."""
-        requests = [self._request(one) for one in told]
-        return self._batch.filled(_Request([row for request in requests for row in request.rows], seconds, requests))
+    def render_batch(self, requests: Sequence[NativeReplies], seconds: float) -> bytes:
+        """Return the reply to a batch of requests."""
+        contexts = [self._context(request) for request in requests]
+        return self._batch.render(_RenderContext([row for each in contexts for row in each.rows], seconds, contexts))
 
-    def _request(self, told: Told) -> _Request:
-        return _Request([self._read(reply) for reply in told.replies], told.seconds)
+    def _context(self, request: NativeReplies) -> _RenderContext:
+        return _RenderContext([self._read(reply) for reply in request.replies], request.seconds)
 
-    def _read(self, native: bytes) -> _Row:
+    def _read(self, native: bytes) -> NativeRow:
         row: Any = self._decode(native)
-        if self._whole:
+        if self._uses_whole_reply:
             row.native = native
         return row
 
 
-def _quick(read: Callable[[bytes], Any], blanks: Blanks) -> Callable[[bytes], bytes]:
-    """HOT. Two blanks are the usual number, and a comprehension costs as much as they do (bench/serve.py)."""
-    text, fills = blanks
-    if len(fills) == 2:
-        first, second = fills
+def _row_renderer(decode: Callable[[bytes], Any], template: ByteTemplate) -> Callable[[bytes], bytes]:
+    """Return a function that renders a reply from one native reply. HOT.
 
-        def filled_with_two(native: bytes) -> bytes:
-            row = read(native)
+    Most templates have two placeholders. For them, a list comprehension would double the cost (bench/serve.py).
+    """
+    text, renderers = template
+    if len(renderers) == 2:
+        first, second = renderers
+
+        def render_two(native: bytes) -> bytes:
+            row = decode(native)
             return text % (first(row), second(row))
 
-        return filled_with_two
+        return render_two
 
-    def filled(native: bytes) -> bytes:
-        row = read(native)
-        return text % tuple([fill(row) for fill in fills])
+    def render(native: bytes) -> bytes:
+        row = decode(native)
+        return text % tuple([renderer(row) for renderer in renderers])
 
-    return filled
+    return render
 
 
 def default_reply(*, matrix: bool) -> Any:
-    """The reply of a template that says none: as native as can be."""
+    """Return the reply tree of a template without `reply`: the native reply, wrapped in a list for a matrix."""
     return {"model": "$model", "version": "$version", "predictions": {EACH_ROW: "$native"}} if matrix else "$native"
 
 
 def default_batch_reply() -> Any:
-    """The reply to a batch where the template says none."""
+    """Return the reply tree of a template without `batch_reply`."""
     return {"model": "$model", "version": "$version", "predictions": {EACH_REQUEST: "$reply"}}
 
 
-def compile_reply(
-    single: Any,
-    batch: Any,
-    facts: Facts,
-    decision: Decision,
-    labels: Mapping[str, Any],
-    numbers: Mapping[str, int],
-    *,
-    matrix: bool,
-    probabilities: bool,
-) -> Reply:
-    """Both trees, proven; SettingsError names the place of what cannot be filled."""
-    if single is msgspec.UNSET:
-        single = default_reply(matrix=matrix)
-    if batch is msgspec.UNSET:
-        batch = default_batch_reply()
-    words = _Words(facts, _row_fills(decision, labels, numbers), _without_use(decision, probabilities=probabilities))
-    one = words.request(single, "reply", alone=not matrix)
-    many = words.batch(batch, "batch_reply", one)
-    whole = "native" in words.used
-    return Reply(sorted(words.used - {"native"}), one, many, words.of_one_row(one), whole=whole)
+def compile_replies(reply: Any, batch_reply: Any, facts: ModelFacts, *, matrix: bool) -> ReplyRenderer:
+    """Compile both reply trees; raise DocumentError for a placeholder that this model cannot fill."""
+    compiler = _TreeCompiler(facts, _row_placeholders(facts), _unavailable(facts))
+    single_tree = default_reply(matrix=matrix) if reply is msgspec.UNSET else reply
+    single = compiler.compile_request(single_tree, "reply", single_row=not matrix)
+    batch_tree = default_batch_reply() if batch_reply is msgspec.UNSET else batch_reply
+    batch = compiler.compile_batch(batch_tree, "batch_reply", single)
+    return ReplyRenderer(
+        sorted(compiler.used_fields - {"native"}),
+        single,
+        batch,
+        row=compiler.row_template(single),
+        uses_whole_reply="native" in compiler.used_fields,
+    )
 
 
-def compile_root(tree: Any, facts: Facts) -> bytes:
-    """What `GET /` answers: nothing in it depends on a request."""
-    return _Words(facts, {}, {}).fixed(tree, "root").text % ()
+def compile_root(tree: Any, facts: ModelFacts) -> bytes:
+    """Return the reply to `GET /`, which contains constants only."""
+    return _TreeCompiler(facts, {}, {}).compile_constant(tree, "root").text % ()
 
 
-class _Words:
-    """Compiles trees, and keeps which fields of native replies they use."""
+class _TreeCompiler:
+    """Compiles reply trees and collects the native fields they use."""
 
-    def __init__(self, facts: Facts, rows: Fields, useless: Mapping[str, str]) -> None:
-        self.used: set[str] = set()
-        self._firsts: dict[Fill, Fill] = {}
-        """What fills a blank from a request of one row, to what fills it from that row."""
-        self._facts = facts.words()
-        self._rows = rows
-        self._useless = useless
+    def __init__(self, facts: ModelFacts, row_placeholders: Placeholders, unavailable: Mapping[str, str]) -> None:
+        self.used_fields: set[str] = set()
+        self._row_renderers: dict[Renderer, Renderer] = {}
+        """Maps a renderer that takes a single-row request to the renderer that takes the row itself."""
+        self._constants = facts.constants()
+        self._row_placeholders = row_placeholders
+        self._unavailable = unavailable
         self._width = len(facts.columns)
 
-    def fixed(self, tree: Any, where: str) -> Blanks:
-        """A tree that answers no request."""
-        return self._compile(tree, where, {}, {})
+    def compile_constant(self, tree: Any, place: str) -> ByteTemplate:
+        """Compile a tree that contains constants only."""
+        return self._compile(tree, place, {}, {})
 
-    def request(self, tree: Any, where: str, *, alone: bool) -> Blanks:
-        """A tree that answers one request; `alone` when that has one row, which needs no `$rows`."""
-        words = self._request_words()
-        if alone:
-            rows = {**self._rows, "$cached": ("cached", _cached)}
-            words |= {word: (field, self._first(fill)) for word, (field, fill) in rows.items()}
-        return self._compile(tree, where, words, {EACH_ROW: self._each_row})
+    def compile_request(self, tree: Any, place: str, *, single_row: bool) -> ByteTemplate:
+        """Compile the reply to one request. With `single_row`, row placeholders need no `$rows` around them."""
+        placeholders = self._request_placeholders()
+        if single_row:
+            rows = {**self._row_placeholders, "$cached": ("cached", _cached)}
+            placeholders |= {name: (field, self._of_first_row(render)) for name, (field, render) in rows.items()}
+        return self._compile(tree, place, placeholders, {EACH_ROW: self._each_row})
 
-    def of_one_row(self, blanks: Blanks) -> Blanks | None:
-        """The same for the row of a request that has one; None when it takes more than a row to fill."""
-        fills = [self._firsts.get(fill) for fill in blanks.fills]
-        return None if None in fills else Blanks(blanks.text, tuple(fill for fill in fills if fill is not None))
+    def compile_batch(self, tree: Any, place: str, reply: ByteTemplate) -> ByteTemplate:
+        """Compile the reply to a batch, in which `$reply` is the reply to each request."""
 
-    def _first(self, fill: Fill) -> Fill:
-        def first(request: _Request) -> bytes | msgspec.Raw:
-            return fill(request.rows[0])
+        def each_request(below: Any, place: str) -> Renderer:
+            placeholders = {**self._request_placeholders(), "$reply": ("", reply.render)}
+            each = self._compile(below, place, placeholders, {EACH_ROW: self._each_row})
+            return lambda batch: b"[" + b",".join([each.render(request) for request in batch.requests]) + b"]"
 
-        self._firsts[first] = fill
-        return first
+        loops = {EACH_ROW: self._each_row, EACH_REQUEST: each_request}
+        return self._compile(tree, place, self._request_placeholders(), loops)
 
-    def batch(self, tree: Any, where: str, reply: Blanks) -> Blanks:
-        """A tree that answers a batch; `$reply` is the reply to each request."""
+    def row_template(self, request: ByteTemplate) -> ByteTemplate | None:
+        """Return the same template rendered from a row, or None if it needs more than the row."""
+        renderers = [self._row_renderers.get(renderer) for renderer in request.renderers]
+        return None if None in renderers else ByteTemplate(request.text, tuple(filter(None, renderers)))
 
-        def each_request(below: Any, place: str) -> Fill:
-            words = {**self._request_words(), "$reply": ("", reply.filled)}
-            each = self._compile(below, place, words, {EACH_ROW: self._each_row})
-            return lambda batch: b"[" + b",".join([each.filled(request) for request in batch.requests]) + b"]"
+    def constant(self, name: str) -> bytes | None:
+        """Return the text of a placeholder that is the same in every reply, else None."""
+        return self._constants.get(name)
 
-        return self._compile(tree, where, self._request_words(), {EACH_ROW: self._each_row, EACH_REQUEST: each_request})
+    def renderer(self, name: str, place: str, placeholders: Placeholders) -> Renderer:
+        """Return the renderer of a placeholder; raise DocumentError if it is not available at this place."""
+        if name in placeholders and name not in self._unavailable:
+            field, renderer = placeholders[name]
+            self.used_fields |= {field} - {""}
+            return renderer
+        raise _problem(place, self._refusal(name, [*self._constants, *placeholders]))
 
-    def _each_row(self, tree: Any, where: str) -> Fill:
-        each = self._compile(tree, where, self._rows, {})
-        return lambda request: b"[" + b",".join([each.filled(row) for row in request.rows]) + b"]"
+    def _of_first_row(self, renderer: Renderer) -> Renderer:
+        def render(request: _RenderContext) -> bytes | msgspec.Raw:
+            return renderer(request.rows[0])
 
-    def _request_words(self) -> dict[str, tuple[str, Fill]]:
+        self._row_renderers[render] = renderer
+        return render
+
+    def _each_row(self, tree: Any, place: str) -> Renderer:
+        each = self._compile(tree, place, self._row_placeholders, {})
+        return lambda request: b"[" + b",".join([each.render(row) for row in request.rows]) + b"]"
+
+    def _request_placeholders(self) -> dict[str, tuple[str, Renderer]]:
         width = self._width
         return {
             "$latency_seconds": ("", lambda request: b"%.6f" % request.seconds),
@@ -243,141 +266,130 @@ class _Words:
             ),
         }
 
-    def _compile(self, tree: Any, where: str, words: Fields, loops: Loops) -> Blanks:
-        writer = _Writer(self, words, loops)
-        writer.write(tree, where)
-        return Blanks(b"".join(writer.texts), tuple(writer.fills))
+    def _compile(self, tree: Any, place: str, placeholders: Placeholders, loops: Loops) -> ByteTemplate:
+        builder = _TemplateBuilder(self, placeholders, loops)
+        builder.add(tree, place)
+        return ByteTemplate(b"".join(builder.texts), tuple(builder.renderers))
 
-    def fact(self, name: str) -> bytes | None:
-        """The text of what is the same in every reply."""
-        return self._facts.get(name)
-
-    def fill(self, name: str, place: str, words: Fields) -> Fill:
-        """What fills this blank; SettingsError says why nothing can."""
-        if name in words and name not in self._useless:
-            field, fill = words[name]
-            self.used |= {field} - {""}
-            return fill
-        raise SettingsError(f"the wire template: {place}: {self._why_not(name, [*self._facts, *words])}")
-
-    def _why_not(self, name: str, here: Sequence[str]) -> str:
-        if name in self._useless:
-            return f"{name} is not known: {self._useless[name]}"
-        if name in self._rows:
-            return f"{name} belongs to a row; put it below {EACH_ROW}, which makes a list with an entry a row"
-        known = ", ".join(sorted(word for word in here if word not in self._useless))
-        return f"there is no {name} here; known are {known} (write $$ for a text that begins with $)"
+    def _refusal(self, name: str, available: Sequence[str]) -> str:
+        if name in self._unavailable:
+            return f"{name} is not available: {self._unavailable[name]}"
+        if name in self._row_placeholders:
+            return f"{name} belongs to a row; put it below {EACH_ROW}, which makes a list with one item per row"
+        names = ", ".join(sorted(name for name in available if name not in self._unavailable))
+        return f"unknown placeholder {name}; available here: {names} (write $$ for text that starts with $)"
 
 
-class _Writer:
-    """Writes one tree as a byte template."""
+class _TemplateBuilder:
+    """Builds the byte template of one tree."""
 
-    def __init__(self, known: _Words, words: Fields, loops: Loops) -> None:
+    def __init__(self, compiler: _TreeCompiler, placeholders: Placeholders, loops: Loops) -> None:
         self.texts: list[bytes] = []
-        self.fills: list[Fill] = []
-        self._known = known
-        self._words = words
+        self.renderers: list[Renderer] = []
+        self._compiler = compiler
+        self._placeholders = placeholders
         self._loops = loops
 
-    def write(self, node: Any, place: str) -> None:
-        """One node and what is below it."""
+    def add(self, node: Any, place: str) -> None:
+        """Add a node and everything below it."""
         if isinstance(node, Mapping):
-            self._object(node, place)
+            self._add_object(node, place)
         elif isinstance(node, list | tuple):
             self.texts.append(b"[")
             for number, below in enumerate(node):
                 self.texts.append(b"," * bool(number))
-                self.write(below, f"{place}[{number}]")
+                self.add(below, f"{place}[{number}]")
             self.texts.append(b"]")
         elif isinstance(node, str) and node.startswith("$") and not node.startswith("$$"):
-            fact = self._known.fact(node)
-            if fact is None:
-                self._blank(self._known.fill(node, place, self._words))
+            constant = self._compiler.constant(node)
+            if constant is None:
+                self._add_renderer(self._compiler.renderer(node, place, self._placeholders))
             else:
-                self.texts.append(fact.replace(b"%", b"%%"))
+                self.texts.append(constant.replace(b"%", b"%%"))
         else:
             self.texts.append(_literal(node[1:] if isinstance(node, str) and node.startswith("$$") else node))
 
-    def _object(self, node: Mapping[Any, Any], place: str) -> None:
+    def _add_object(self, node: Mapping[Any, Any], place: str) -> None:
         if len(node) == 1 and (loop := next(iter(node))) in (EACH_ROW, EACH_REQUEST):
             if loop not in self._loops:
-                raise SettingsError(f"the wire template: {place}: {loop} cannot stand here")
-            self._blank(self._loops[loop](node[loop], f"{place}.{loop}"))
+                raise _problem(place, f"{loop} is not allowed here")
+            self._add_renderer(self._loops[loop](node[loop], f"{place}.{loop}"))
             return
         self.texts.append(b"{")
         for number, (key, below) in enumerate(node.items()):
             self.texts.append(b"," * bool(number) + _literal(_key(key, place)) + b":")
-            self.write(below, f"{place}.{key}")
+            self.add(below, f"{place}.{key}")
         self.texts.append(b"}")
 
-    def _blank(self, fill: Fill) -> None:
+    def _add_renderer(self, renderer: Renderer) -> None:
         self.texts.append(b"%b")
-        self.fills.append(fill)
+        self.renderers.append(renderer)
 
 
-def _row_fills(
-    decision: Decision, labels: Mapping[str, Any], numbers: Mapping[str, int]
-) -> dict[str, tuple[str, Fill]]:
-    """Each word of a row: the field of the native reply that it needs, and what makes its text."""
-    names = decision.names()
-    classes: dict[bytes, Label] = {_encode(label): label for label in decision.classes}
-    written = {raw: _encode(labels[name]) for raw, name in zip(classes, names, strict=True)}
-    numbered = {raw: _encode(numbers[name]) for raw, name in zip(classes, names, strict=True)}
-    keys = [_literal(label if isinstance(label := labels[name], str) else _encode(label).decode()) for name in names]
+def _row_placeholders(facts: ModelFacts) -> dict[str, tuple[str, Renderer]]:
+    names = facts.decision.names()
+    classes: dict[bytes, Label] = {_encode(label): label for label in facts.decision.classes}
+    labels = [facts.labels[name] for name in names]
+    label_texts = {raw: _encode(label) for raw, label in zip(classes, labels, strict=True)}
+    number_texts = {raw: _encode(facts.class_numbers[name]) for raw, name in zip(classes, names, strict=True)}
+    keys = [_literal(label if isinstance(label, str) else _encode(label).decode()) for label in labels]
     by_label = b"{" + b",".join([key + b":%b" for key in keys]) + b"}"
 
-    def listed(row: _Row) -> bytes:
-        found = row.probabilities
-        return b"[" + b",".join([found[name] for name in names]) + b"]"
+    def probability_list(row: NativeRow) -> bytes:
+        probabilities = row.probabilities
+        return b"[" + b",".join([probabilities[name] for name in names]) + b"]"
 
-    def labelled(row: _Row) -> bytes:
-        found = row.probabilities
-        return by_label % tuple([found[name] for name in names])
+    def probability_object(row: NativeRow) -> bytes:
+        probabilities = row.probabilities
+        return by_label % tuple([probabilities[name] for name in names])
 
+    prediction = attrgetter("prediction")
     return {
-        "$label": (
-            "prediction",
-            (lambda row: written[bytes(row.prediction)]) if names else (attrgetter("prediction")),
-        ),
-        "$class_index": ("prediction", lambda row: numbered[bytes(row.prediction)]),
-        "$prediction": ("prediction", attrgetter("prediction")),
+        "$label": ("prediction", (lambda row: label_texts[bytes(row.prediction)]) if names else prediction),
+        "$class_index": ("prediction", lambda row: number_texts[bytes(row.prediction)]),
+        "$prediction": ("prediction", prediction),
         "$probability": ("probability", attrgetter("probability")),
         "$score": ("score", attrgetter("score")),
-        "$probabilities": ("probabilities", listed),
-        "$probabilities_by_label": ("probabilities", labelled),
+        "$probabilities": ("probabilities", probability_list),
+        "$probabilities_by_label": ("probabilities", probability_object),
         "$id": ("id", attrgetter("id")),
         "$warnings": ("warnings", attrgetter("warnings")),
         "$native": ("native", attrgetter("native")),
     }
 
 
-def _without_use(decision: Decision, *, probabilities: bool) -> dict[str, str]:
-    """Words that this model cannot fill, and why."""
-    useless: dict[str, str] = {}
-    if decision.task != "binary":
-        useless["$score"] = "it is the probability of the positive class, of a model of two classes"
-    if decision.task == "regression":
-        useless |= dict.fromkeys((*CERTAIN, "$class_index"), "the model predicts a value")
-    elif not probabilities:
-        useless |= dict.fromkeys((*CERTAIN, "$score"), "the model's graph gives labels alone")
-    return useless
+def _unavailable(facts: ModelFacts) -> dict[str, str]:
+    """Return the placeholders that this model cannot fill, each with the reason."""
+    reasons: dict[str, str] = {}
+    if facts.decision.task != "binary":
+        reasons["$score"] = "only a binary model has a positive class"
+    if facts.decision.task == "regression":
+        reasons |= dict.fromkeys((*PROBABILITY_PLACEHOLDERS, "$class_index"), "the model is a regression")
+    elif not facts.has_probabilities:
+        reasons |= dict.fromkeys((*PROBABILITY_PLACEHOLDERS, "$score"), "the model returns labels only")
+    return reasons
 
 
-def _cached(row: _Row) -> bytes:
+def _cached(row: NativeRow) -> bytes:
     return b"true" if row.cached else b"false"
 
 
 def _key(key: Any, place: str) -> str:
     if not isinstance(key, str):
-        raise SettingsError(f"the wire template: {place}: the name {key!r} must be text; put it in quotes")
+        raise _problem(place, f"key {key!r} must be a string; put it in quotes")
     if key.startswith("$") and not key.startswith("$$"):
-        raise SettingsError(
-            f"the wire template: {place}: {key} must be the only name of its object ({EACH_ROW}, {EACH_REQUEST}); "
-            "write $$ for a name that begins with $"
+        raise _problem(
+            place,
+            f"{key} must be the only key of its object and one of {EACH_ROW}, {EACH_REQUEST}; write $$ for a key that "
+            "starts with $",
         )
     return key.removeprefix("$") if key.startswith("$$") else key
 
 
 def _literal(value: Any) -> bytes:
-    """JSON as it stands in a byte template."""
+    """Encode a value as JSON, with `%` escaped for a byte template."""
     return _encode(value).replace(b"%", b"%%")
+
+
+def _problem(place: str, message: str) -> DocumentError:
+    return DocumentError("wire template", place, message)

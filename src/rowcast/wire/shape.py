@@ -1,4 +1,4 @@
-"""Where in a request's JSON its rows and options lie: a decoder made once from a template's paths."""
+"""Decode requests whose rows and options lie at the paths that a wire template names."""
 
 from __future__ import annotations
 
@@ -9,102 +9,102 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
-from rowcast.errors import BodyError, SettingsError
+from rowcast.errors import BodyError, DocumentError
 from rowcast.schema.encoding import decode_json
 
-LONGEST_TTL: Final = 86_400
-MOST_NAMES: Final = 16
-"""In a path."""
+MAX_TTL: Final = 86_400
+MAX_PATH_NAMES: Final = 16
 Flag = bool | None
-Seconds = Annotated[int, msgspec.Meta(ge=1, le=LONGEST_TTL)] | None
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=MAX_TTL)] | None
 Matrix = list[tuple[msgspec.Raw, ...]]
+Decode = Callable[[bytes], Any]
 _name = r"[^.\[\]\"\\\x00-\x1f]+"
-_path = re.compile(rf"{_name}(\.{_name}){{0,{MOST_NAMES - 1}}}").fullmatch
-_batch = re.compile(r"([^\[\]]+)\[\](?:\.(.+))?").fullmatch
+_match_path = re.compile(rf"{_name}(\.{_name}){{0,{MAX_PATH_NAMES - 1}}}").fullmatch
+_match_batch = re.compile(r"([^\[\]]+)\[\](?:\.(.+))?").fullmatch
 
 
 class Leaf(NamedTuple):
-    """What lies at the end of a path: a type, a JSON Schema or an example."""
+    """The end of a path. `value` is a type, a JSON Schema or an example, depending on the tree."""
 
-    what: Any
-    needed: bool
+    value: Any
+    required: bool
 
 
 Tree = dict[str, Any]
-"""A name to the tree below it, or to the leaf that lies there."""
+"""Maps a name to the tree below it, or to a leaf."""
 
 
-class Envelope(NamedTuple):
-    """One request without its wrapping: a row as JSON, or a matrix, and its options."""
+class UnwrappedRequest(NamedTuple):
+    """The content of one request: a row as JSON text or a matrix of raw cells, and its cache options."""
 
     rows: Any
     use_cache: bool
     ttl: int
 
 
-class Shape:
-    """Reads requests of one shape. `lax` lets names pass that no path says, and counts that they did."""
+class RequestShape:
+    """Decodes requests of one shape. With `lax`, it accepts names outside the paths and reports that it did."""
 
     def __init__(self, path: str, batch: str, use_cache: str, cache_ttl: str, *, matrix: bool, lax: bool) -> None:
-        for key, given in (("path", path), ("use_cache", use_cache), ("cache_ttl", cache_ttl)):
-            if given and not _path(given):
-                names = f"names joined by dots, {MOST_NAMES} at most"
-                raise SettingsError(f"the wire template: request.{key} is {given[:80]!r}; write {names}")
+        for key, value in (("path", path), ("use_cache", use_cache), ("cache_ttl", cache_ttl)):
+            if value and not _match_path(value):
+                message = f"{value[:80]!r} is not a path; write up to {MAX_PATH_NAMES} names joined by dots"
+                raise _problem(key, message)
         self.is_plain = not (path or use_cache or cache_ttl)
         if not path and not self.is_plain:
-            raise SettingsError("the wire template: with options the row needs a place of its own; set request.path")
-        self._rows, self._use_cache, self._cache_ttl = path, use_cache, cache_ttl
-        self._list = _batch_list(batch, path, matrix=matrix)
+            raise _problem("path", "a request with cache options needs a path for the row")
+        self._row_path, self._use_cache_path, self._ttl_path = path, use_cache, cache_ttl
+        self._list_path = _list_path(batch, path, matrix=matrix)
         self._lax = lax
-        single = self._tree(Matrix if matrix else msgspec.Raw, Flag, Seconds)
-        many = _tree([(self._list, Leaf(list[msgspec.Raw], True))])
-        self._single, self._lax_single = self._decoders(single)
-        self._many, self._lax_many = self._decoders(many)
-        self._get = [attrgetter(_place(single, path)) if path else None for path in (path, use_cache, cache_ttl)]
-        self._get_list = attrgetter(_place(many, self._list))
+        single = self._single_tree(Matrix if matrix else msgspec.Raw, Flag, Seconds)
+        batch_tree = _build_tree([(self._list_path, Leaf(list[msgspec.Raw], True))])
+        self._decode, self._decode_lax = self._decoders(single)
+        self._decode_batch, self._decode_batch_lax = self._decoders(batch_tree)
+        paths = (path, use_cache, cache_ttl)
+        self._getters = [attrgetter(_attribute(single, each)) if each else None for each in paths]
+        self._get_list = attrgetter(_attribute(batch_tree, self._list_path))
 
-    def read(self, body: bytes) -> tuple[Envelope, int]:
-        """The request, and whether it held names of no use."""
-        document, ignored = _decoded(body, self._single, self._lax_single)
-        rows, use_cache, ttl = [None if get is None else get(document) for get in self._get]
-        return Envelope(rows, use_cache is not False, ttl or 0), ignored
+    def read(self, body: bytes) -> tuple[UnwrappedRequest, int]:
+        """Return the request, and 1 if it contains names that were ignored, else 0."""
+        document, ignored = _decode(body, self._decode, self._decode_lax)
+        rows, use_cache, ttl = [None if get is None else get(document) for get in self._getters]
+        return UnwrappedRequest(rows, use_cache is not False, ttl or 0), ignored
 
-    def read_batch(self, body: bytes) -> tuple[list[Envelope], int]:
-        """The requests of a batch."""
-        document, ignored = _decoded(body, self._many, self._lax_many)
-        found = [bytes(raw) for raw in self._get_list(document)]
+    def read_batch(self, body: bytes) -> tuple[list[UnwrappedRequest], int]:
+        """Return the requests of a batch, and the number of its parts with ignored names."""
+        document, ignored = _decode(body, self._decode_batch, self._decode_batch_lax)
+        bodies = [bytes(raw) for raw in self._get_list(document)]
         if self.is_plain:
-            return [Envelope(raw, True, 0) for raw in found], ignored
-        each = [self.read(raw) for raw in found]
-        return [envelope for envelope, _ in each], ignored + sum(more for _, more in each)
+            return [UnwrappedRequest(raw, True, 0) for raw in bodies], ignored
+        results = [self.read(raw) for raw in bodies]
+        return [request for request, _ in results], ignored + sum(count for _, count in results)
 
     def example(self, rows: Any) -> Any:
-        """A request with these rows."""
-        return rows if self.is_plain else _plain(self._tree(rows, True, 3600))
+        """Return a request that contains `rows`."""
+        return rows if self.is_plain else _leaf_values(self._single_tree(rows, True, 3600))
 
     def batch_example(self, rows: Any) -> Any:
-        """A batch of one such request."""
-        return _plain(_tree([(self._list, Leaf([self.example(rows)], True))]))
+        """Return a batch of one request that contains `rows`."""
+        return _leaf_values(_build_tree([(self._list_path, Leaf([self.example(rows)], True))]))
 
     def schemas(self, rows: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """JSON Schema of a request and of a batch, by that of what lies at the path."""
+        """Return the JSON Schemas of a request and of a batch, given the schema of the rows."""
         use_cache = {"type": ["boolean", "null"], "default": True}
-        ttl = {"type": ["integer", "null"], "minimum": 1, "maximum": LONGEST_TTL}
-        single = rows if self.is_plain else self._schema(self._tree(rows, use_cache, ttl))
+        ttl = {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_TTL}
+        single = rows if self.is_plain else self._schema(self._single_tree(rows, use_cache, ttl))
         batch = {"type": "array", "items": single, "minItems": 1}
-        return single, self._schema(_tree([(self._list, Leaf(batch, True))]))
+        return single, self._schema(_build_tree([(self._list_path, Leaf(batch, True))]))
 
-    def _tree(self, rows: Any, use_cache: Any, ttl: Any) -> Tree:
-        """What lies where in a single request."""
-        leaves = [(self._rows, Leaf(rows, True)), (self._use_cache, Leaf(use_cache, False))]
-        leaves.append((self._cache_ttl, Leaf(ttl, False)))
-        return _tree([(path, leaf) for path, leaf in leaves if path])
+    def _single_tree(self, rows: Any, use_cache: Any, ttl: Any) -> Tree:
+        leaves = [(self._row_path, Leaf(rows, True)), (self._use_cache_path, Leaf(use_cache, False))]
+        leaves.append((self._ttl_path, Leaf(ttl, False)))
+        return _build_tree([(path, leaf) for path, leaf in leaves if path])
 
     def _schema(self, tree: Tree) -> dict[str, Any]:
         return {
             "type": "object",
-            "properties": {n: b.what if isinstance(b, Leaf) else self._schema(b) for n, b in tree.items()},
-            "required": [name for name, below in tree.items() if _is_needed(below)],
+            "properties": {n: b.value if isinstance(b, Leaf) else self._schema(b) for n, b in tree.items()},
+            "required": [name for name, below in tree.items() if _is_required(below)],
             "additionalProperties": self._lax,
         }
 
@@ -113,74 +113,75 @@ class Shape:
         return strict, msgspec.json.Decoder(_struct(tree, strict=False)).decode if self._lax else None
 
 
-Decode = Callable[[bytes], Any]
-
-
-def _decoded(body: bytes, strict: Decode, lax: Decode | None) -> tuple[Any, int]:
-    """The body, and whether only the lax decoder would take it; BodyError says what is wrong."""
-    refused: Exception | None = None
+def _decode(body: bytes, strict: Decode, lax: Decode | None) -> tuple[Any, int]:
+    """Return the decoded body, and 1 if only the lax decoder accepts it; raise BodyError if neither does."""
+    refusal: Exception | None = None
     for ignored, decode in enumerate((strict, lax)):
         if decode is None:
             continue
         try:
             return decode(body), ignored
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            refused = error
-    decode_json(body)  # says what is wrong with the text itself
-    raise BodyError(f"the request has another shape than this model's: {refused}", slug="wrong-shape")
+            refusal = error
+    decode_json(body)  # raises a better error if the body is not JSON
+    raise BodyError(f"the request does not have this model's shape: {refusal}", slug="wrong-shape")
 
 
-def _batch_list(batch: str, path: str, *, matrix: bool) -> str:
-    """The path of the list of requests; what follows `[]` must be the path of a single request."""
-    given = batch or ("requests[]" if matrix else "rows[]")
-    found = _batch(given)
-    if found is None or not _path(found[1]) or (found[2] is not None and found[2] != path):
-        below = f"[].{path}" if path else "[]"
-        raise SettingsError(f"the wire template: request.batch is {given[:80]!r}; write such as `requests{below}`")
-    return found[1]
+def _list_path(batch: str, path: str, *, matrix: bool) -> str:
+    """Return the path of a batch's list of requests, the part of `batch` before `[]`."""
+    text = batch or ("requests[]" if matrix else "rows[]")
+    match = _match_batch(text)
+    if match is None or not _match_path(match[1]) or (match[2] is not None and match[2] != path):
+        example = f"requests[].{path}" if path else "requests[]"
+        raise _problem("batch", f"{text[:80]!r} does not name the list of requests; write, for example, {example!r}")
+    return match[1]
 
 
-def _tree(leaves: Iterable[tuple[str, Leaf]]) -> Tree:
-    whole: Tree = {}
+def _build_tree(leaves: Iterable[tuple[str, Leaf]]) -> Tree:
+    root: Tree = {}
     for path, leaf in leaves:
-        *above, last = path.split(".")
-        tree: Any = whole
-        for name in above:
+        *parents, last = path.split(".")
+        tree: Any = root
+        for name in parents:
             tree = tree.setdefault(name, {})
         if isinstance(tree, Leaf) or last in tree or not isinstance(tree, dict):
-            raise SettingsError(f"the wire template: two things lie at {path!r}, or one below the other")
+            raise _problem("", f"the path {path!r} is used twice or runs through another path")
         tree[last] = leaf
-    return whole
+    return root
 
 
-def _place(tree: Tree, path: str) -> str:
-    """The attribute of a path in the struct of its tree."""
-    places = []
+def _attribute(tree: Tree, path: str) -> str:
+    """Return the attribute path that holds `path` in the struct made from `tree`."""
+    attributes = []
     below: Any = tree
     for name in path.split("."):
-        places.append(f"f{list(below).index(name)}")
+        attributes.append(f"f{list(below).index(name)}")
         below = below[name]
-    return ".".join(places)
+    return ".".join(attributes)
 
 
 def _struct(tree: Tree, *, strict: bool) -> type[msgspec.Struct]:
-    """The struct that decodes such a tree; what is not needed may be absent."""
+    """Return a struct type that decodes JSON of this tree's shape; optional leaves may be absent."""
     fields: list[Any] = []
     for index, below in enumerate(tree.values()):
-        kind = below.what if isinstance(below, Leaf) else _struct(below, strict=strict)
-        if _is_needed(below):
+        kind = below.value if isinstance(below, Leaf) else _struct(below, strict=strict)
+        if _is_required(below):
             fields.append((f"f{index}", kind))
         elif isinstance(below, Leaf):
             fields.append((f"f{index}", kind, None))
         else:
             fields.append((f"f{index}", kind, msgspec.field(default_factory=kind)))
     rename = {f"f{index}": name for index, name in enumerate(tree)}
-    return msgspec.defstruct("Wrapping", fields, rename=rename, forbid_unknown_fields=strict, kw_only=True)
+    return msgspec.defstruct("Body", fields, rename=rename, forbid_unknown_fields=strict, kw_only=True)
 
 
-def _plain(tree: Tree) -> dict[str, Any]:
-    return {name: below.what if isinstance(below, Leaf) else _plain(below) for name, below in tree.items()}
+def _leaf_values(tree: Tree) -> dict[str, Any]:
+    return {name: below.value if isinstance(below, Leaf) else _leaf_values(below) for name, below in tree.items()}
 
 
-def _is_needed(below: Any) -> bool:
-    return below.needed if isinstance(below, Leaf) else any(map(_is_needed, below.values()))
+def _is_required(below: Any) -> bool:
+    return below.required if isinstance(below, Leaf) else any(map(_is_required, below.values()))
+
+
+def _problem(key: str, message: str) -> DocumentError:
+    return DocumentError("wire template", f"request.{key}" if key else "request", message)

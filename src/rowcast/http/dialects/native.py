@@ -77,7 +77,7 @@ class NativeApi:
             wire = model.wire
             if wire is not None and options.wire:
                 ask = Ask(WIRE, request.request_id, caller.key_id, caller.tenant, options.entity, request.deadline)
-                render = wire.quick
+                render = wire.render_row
                 if render is not None and not batch and not (caching and options.cache):
                     return predict_row(model, wire, render, request, ask)
                 wired = self._wired.batch if batch else self._wired.predict

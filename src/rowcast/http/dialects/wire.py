@@ -12,8 +12,8 @@ from rowcast.serving.batcher import Predictor
 from rowcast.serving.live_models import LiveModel
 from rowcast.serving.rows import Row
 from rowcast.serving.waiting import Ask
-from rowcast.wire.reply import Told
-from rowcast.wire.template import Asked, Wire
+from rowcast.wire.codec import WireCodec, WireRequest
+from rowcast.wire.reply import NativeReplies
 
 SOURCE = "wire"
 MENDED = b"x-wire-warning"
@@ -29,7 +29,7 @@ class WireApi:
         self._max_rows = max_rows
 
     def predict_row(
-        self, model: LiveModel, wire: Wire, render: Callable[[bytes], bytes], request: Request, ask: Ask
+        self, model: LiveModel, wire: WireCodec, render: Callable[[bytes], bytes], request: Request, ask: Ask
     ) -> Awaitable[bytes]:
         """A request that is a row and nothing else. HOT."""
         encoded, received, filled, ignored = wire.read_row(request.body)
@@ -37,16 +37,16 @@ class WireApi:
             _warn(model, request, filled, ignored)
         return self._predictor.predict(model, Row(encoded, received), ask, render)
 
-    async def predict(self, model: LiveModel, wire: Wire, request: Request, ask: Ask, *, cache: bool) -> bytes:
+    async def predict(self, model: LiveModel, wire: WireCodec, request: Request, ask: Ask, *, cache: bool) -> bytes:
         """One request."""
         started = time.perf_counter()
         asked = wire.read(request.body, self._max_rows)
         replies = await self._many(model, [asked], request, ask, cache=cache)
         if asked.filled or asked.ignored:
             _warn(model, request, asked.filled, asked.ignored)
-        return wire.reply.one(Told(replies, time.perf_counter() - started))
+        return wire.render(NativeReplies(replies, time.perf_counter() - started))
 
-    async def batch(self, model: LiveModel, wire: Wire, request: Request, ask: Ask, *, cache: bool) -> bytes:
+    async def batch(self, model: LiveModel, wire: WireCodec, request: Request, ask: Ask, *, cache: bool) -> bytes:
         """Several requests in one body, answered together."""
         started = time.perf_counter()
         asked = wire.read_batch(request.body, self._max_rows)
@@ -55,10 +55,10 @@ class WireApi:
         if filled or ignored:
             _warn(model, request, filled, ignored)
         seconds = time.perf_counter() - started
-        return wire.reply.many([Told([next(replies) for _ in one.rows], seconds) for one in asked], seconds)
+        return wire.render_batch([NativeReplies([next(replies) for _ in one.rows], seconds) for one in asked], seconds)
 
     def _many(
-        self, model: LiveModel, asked: Sequence[Asked], request: Request, ask: Ask, *, cache: bool
+        self, model: LiveModel, asked: Sequence[WireRequest], request: Request, ask: Ask, *, cache: bool
     ) -> Awaitable[Sequence[bytes]]:
         """The native replies to all rows, in order."""
         rows = [(Row(encoded, received, ttl=one.ttl), one.use_cache) for one in asked for encoded, received in one.rows]

@@ -33,7 +33,7 @@ from rowcast.schema.prediction import Decision, Label
 from rowcast.schema.schema import Column, Schema, Value
 from rowcast.schema.scores import score_rows, unanswered
 from rowcast.schema.stacking import stack_rows
-from rowcast.wire.template import compile_wire
+from rowcast.wire.codec import compile_template
 
 ROWS: Final = 64
 GOLDEN: Final = 32
@@ -108,7 +108,15 @@ def adopt(graph: UnknownGraph, ask: Ask) -> Adopted:
     wire = _wire(ask, metadata, decision, sure=has_probabilities(output.kind, output.activation))
     if wire is not None:
         sure = has_probabilities(output.kind, output.activation)
-        compile_wire(wire, (ask.name, 1), schema, decision, encoder.read, probabilities=sure)
+        compile_template(
+            wire,
+            model=ask.name,
+            version=1,
+            schema=schema,
+            decision=decision,
+            parse_row=encoder.read,
+            has_probabilities=sure,
+        )
     manifest = Manifest(
         name=ask.name,
         created="",

@@ -1,0 +1,115 @@
+"""Parse the text of small documents, such as wire templates and model metadata, in YAML, TOML or JSON.
+
+The result contains nothing but what JSON can hold. This module does no IO; `app/documents.py` reads the files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from rowcast.errors import DocumentError, SettingsError
+
+MAX_VALUES, MAX_DEPTH = 100_000, 64
+INTEGER_LIMIT: Final = 2**63
+SHOWN_CHARACTERS: Final = 80
+# The core schema of YAML 1.2: unquoted scalars that JSON would not read as text are not text, but `no`, `on` and 0420
+# are.
+SCALARS: Final = (
+    ("tag:yaml.org,2002:null", r"^(?:null|~|)$", ["n", "~", ""]),
+    ("tag:yaml.org,2002:bool", r"^(?:true|false)$", list("tf")),
+    ("tag:yaml.org,2002:int", r"^-?(?:0|[1-9][0-9]*)$", list("-0123456789")),
+    ("tag:yaml.org,2002:float", r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$", list("-0123456789")),
+)
+
+
+def parse_document(text: str, suffix: str, source: str) -> dict[str, Any]:
+    """Parse a document in the format of a file suffix (a key of PARSERS).
+
+    Raises DocumentError, with `source` as the document's name, for a syntax error, for a document that is not a mapping
+    and for values that JSON cannot hold.
+    """
+    try:
+        document = PARSERS[suffix](text)
+    except (ValueError, RecursionError) as error:
+        raise DocumentError(source, "", str(error), slug="syntax-error") from None
+    if not isinstance(document, dict):
+        raise DocumentError(source, "", "expected a mapping of names to values", slug="not-a-mapping")
+    for count, (value, depth) in enumerate(_walk(document)):
+        if count > MAX_VALUES:
+            raise DocumentError(source, "", f"more than {MAX_VALUES} values", slug="too-many-values")
+        if depth > MAX_DEPTH:
+            raise DocumentError(source, "", f"nested more than {MAX_DEPTH} levels deep", slug="too-deep")
+        _check_value(value, source)
+    return document
+
+
+def parse_yaml(text: str, make_loader: Callable[[Any], Any]) -> Any:
+    """Parse YAML with the loader class that `make_loader` builds from the yaml module; raise ValueError with the line.
+
+    The loader must construct plain values only.
+    """
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        raise SettingsError("reading YAML requires PyYAML; install rowcast[train], or use TOML or JSON") from None
+    try:
+        return yaml.load(text, make_loader(yaml))  # noqa: S506 - loaders here construct plain values only
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "invalid YAML"
+        raise ValueError(f"line {mark.line + 1}: {problem}" if mark else str(problem)) from None
+
+
+def _walk(document: Any) -> Iterator[tuple[Any, int]]:
+    """Yield every key and value with its depth. A YAML alias counts each time it is used, and may contain itself."""
+    pending = [(document, 0)]
+    while pending:
+        value, depth = pending.pop()
+        yield value, depth
+        children = [item for pair in value.items() for item in pair] if isinstance(value, dict) else value
+        if isinstance(children, list):
+            pending += [(child, depth + 1) for child in children]
+
+
+def _check_value(value: Any, source: str) -> None:
+    """Raise DocumentError if JSON cannot hold this value."""
+    if isinstance(value, dict):
+        for name in value:
+            if not isinstance(name, str):
+                raise DocumentError(source, "", f"the key {name!r} must be a string; put it in quotes", slug="bad-key")
+    elif isinstance(value, str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise DocumentError(
+                source, "", f"{value[:SHOWN_CHARACTERS]!r} is not valid Unicode text", slug="not-unicode"
+            )
+    elif isinstance(value, int) and not -INTEGER_LIMIT <= value < INTEGER_LIMIT:
+        raise DocumentError(source, "", "an integer exceeds 64 bits; put it in quotes", slug="integer-too-large")
+    elif value is not None and not isinstance(value, bool | int | float | list):
+        message = f"{str(value)[:SHOWN_CHARACTERS]!r} is a {type(value).__name__}; put it in quotes"
+        raise DocumentError(source, "", message, slug="unsupported-type")
+
+
+def _json_like_loader(yaml: Any) -> Any:
+    class JsonLikeLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+        """Reads plain scalars as JSON does."""
+
+        yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML expects this class attribute
+
+    for tag, pattern, first_characters in SCALARS:
+        JsonLikeLoader.add_implicit_resolver(tag, re.compile(pattern), first_characters)
+    return JsonLikeLoader
+
+
+def _parse_json_like_yaml(text: str) -> Any:
+    return parse_yaml(text, _json_like_loader)
+
+
+PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
+    ".yaml": _parse_json_like_yaml,
+    ".yml": _parse_json_like_yaml,
+    ".toml": tomllib.loads,
+    ".json": json.loads,
+}

@@ -1,0 +1,92 @@
+"""Requests in a client's own names and shapes become rows in column names."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rowcast.errors import BodyError, InvalidRows
+from rowcast.schema.prediction import Decision
+from rowcast.schema.schema import Column, Schema
+from rowcast.wire.document import PARSERS
+from support.wire import compiled
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "wire.md"
+SWAPPED = Schema(
+    (
+        Column(name="a", kind="number", missing=True),
+        Column(name="b", kind="number", missing=True),
+        Column(name="c", kind="category", levels=("x",), missing=True),
+    )
+)
+SWAP = {"request": {"rename": {"a": "b", "b": "a"}}}
+
+
+@pytest.mark.parametrize(
+    ("body", "row"),
+    [
+        ('{"a":1,"b":2,"c":"x"}', {"b": 1, "a": 2, "c": "x"}),
+        ('{"a" : 1, "b": 2}', {"b": 1, "a": 2}),
+        ('{"b":2}', {"a": 2}),
+        ('{"a":1,"a":3,"b":2}', {"b": 3, "a": 2}),
+        (r'{"a":1,"b":2,"c":"\"a\":5"}', {"b": 1, "a": 2, "c": '"a":5'}),
+        (r'{"\u0061":1,"b":2}', {"b": 1, "a": 2}),
+    ],
+)
+def test_keys_are_renamed_however_they_are_written(body: str, row: dict[str, Any]) -> None:
+    codec = compiled(SWAP, schema=SWAPPED)
+
+    assert json.loads(codec.read_row(body.encode())[1]) == row
+
+
+def test_a_key_that_ends_like_a_renamed_key_is_unknown() -> None:
+    codec = compiled(SWAP, schema=SWAPPED)
+
+    with pytest.raises(InvalidRows) as caught:
+        codec.read_row(rb'{"z\"a":1,"b":2}')
+
+    assert [(problem.column, problem.code) for problem in caught.value.problems] == [('z"a', "unknown-column")]
+
+
+def test_problems_name_the_clients_columns() -> None:
+    codec = compiled({"request": {"rename": {"x": "a"}}}, schema=SWAPPED)
+
+    with pytest.raises(InvalidRows) as caught:
+        codec.read_row(b'{"x": "one", "b": 2}')
+
+    assert [problem.column for problem in caught.value.problems] == ["x"]
+
+
+def test_the_row_limit_holds_for_a_request_and_for_a_whole_batch() -> None:
+    codec = compiled({"request": {"form": "matrix", "path": "d"}})
+    row = [1, "2020-01-01", True, "Bonn"]
+
+    for read, body in ((codec.read, {"d": [row] * 3}), (codec.read_batch, {"requests": [{"d": [row] * 2}] * 2})):
+        with pytest.raises(BodyError) as caught:
+            read(json.dumps(body).encode(), 2)
+        assert caught.value.slug == "too-many-rows"
+
+
+def test_every_example_template_of_the_reference_compiles_and_reads_its_own_example() -> None:
+    page = REFERENCE.read_text(encoding="utf-8")
+    templates = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    schema = Schema(tuple(Column(name=name, kind="number") for name in ("annual_income", "loan_amount")))
+    decision = Decision(task="binary", classes=("Approved", "Rejected"))
+
+    assert len(templates) == 5
+    for text in templates:
+        codec = compiled(PARSERS[".yaml"](text), decision, schema)
+        body = codec.example({"annual_income": 1.0, "loan_amount": 2.0})
+        assert len(codec.read(json.dumps(body).encode(), 10).rows) == 1
+
+
+def test_every_placeholder_of_the_reference_exists() -> None:
+    placeholders = set(re.findall(r"`(\$[a-z_]+)`", REFERENCE.read_text(encoding="utf-8")))
+
+    assert {"$label", "$native", "$columns"} < placeholders
+    for placeholder in placeholders - {"$rows", "$requests", "$reply"}:
+        compiled({"reply": placeholder})
