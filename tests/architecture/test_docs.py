@@ -1,4 +1,4 @@
-"""What the documents say is what the program does: generated pages are fresh, and the commands they show run."""
+"""Check the documents: generated pages are up to date, commands run, and their output is the output shown."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TOUR = (
     "howto/rows.md",
     "howto/call-from-python.md",
 )
-ALONE = (
+STANDALONE = (
     "howto/data-check.md",
     "howto/import-onnx.md",
     "migrate/from-a-pickle.md",
@@ -63,20 +63,20 @@ MASKS = (
 
 
 class Block(NamedTuple):
-    """A fence that the test acts on: `run` and `serve` are started, `shows` is what the one before it printed."""
+    """A fenced block with a tag: `run` and `serve` are executed, `shows` is the output of the previous block."""
 
     language: str
-    does: str
+    tag: str
     text: str
 
 
 def blocks(document: Path) -> list[Block]:
-    """The tagged fences of a document, in order."""
-    return [Block(*found) for found in FENCE.findall(document.read_text(encoding="utf-8"))]
+    """Return the tagged blocks of a document, in order."""
+    return [Block(*match) for match in FENCE.findall(document.read_text(encoding="utf-8"))]
 
 
 class Tour:
-    """One folder in which the documents are followed, as a reader would in a terminal."""
+    """Executes documents in one folder, as a reader would in a terminal."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -94,24 +94,24 @@ class Tour:
         self.environment = environment(**extra)
 
     def follow(self, document: Path) -> None:
-        """Do what a document says; AssertionError where something else comes of it."""
-        printed = ""
+        """Execute a document; raise AssertionError if the output differs from the output shown."""
+        output = ""
         for block in blocks(document):
-            if block.does == "run":
-                printed = self.run(block)
-            elif block.does == "serve":
+            if block.tag == "run":
+                output = self.run(block)
+            elif block.tag == "serve":
                 self.serve(block)
             else:
-                assert masked(printed.replace(str(self.folder), HOME)) == masked(block.text), (
-                    f"{document.name}: {printed}"
+                assert masked(output.replace(str(self.folder), HOME)) == masked(block.text), (
+                    f"{document.name}: {output}"
                 )
 
     def run(self, block: Block) -> str:
-        """What a block prints, standard error first; it must end with status 0."""
+        """Run a block and return its output, standard error first; fail if the exit status is not 0."""
         command = [sys.executable, "-"] if block.language == "python" else ["bash", "-euo", "pipefail", "-s"]
         screen, terminal = os.openpty()
         termios.tcsetwinsize(terminal, (50, COLUMNS))
-        with contextlib.closing(_Reader(screen)) as output:
+        with contextlib.closing(_TerminalReader(screen)) as reader:
             process = subprocess.Popen(
                 command,
                 cwd=self.folder,
@@ -122,14 +122,14 @@ class Tour:
             )
             os.close(terminal)
             assert process.stdin is not None
-            process.stdin.write(self._quicker(block.text).encode())
+            process.stdin.write(self._shortened(block.text).encode())
             process.stdin.close()
-            shown = output.read()
+            output = reader.read()
             assert process.stderr is not None
             errors = process.stderr.read().decode()
             process.stderr.close()
-        assert process.wait(30) == 0, f"{block.text}{errors}{shown}"
-        return (errors + shown).replace(f":{self.port}", ":8000")
+        assert process.wait(30) == 0, f"{block.text}{errors}{output}"
+        return (errors + output).replace(f":{self.port}", ":8000")
 
     def serve(self, block: Block) -> None:
         """Start a server and wait until it is ready."""
@@ -144,28 +144,28 @@ class Tour:
         assert process.poll() is None, (self.folder / "server.log").read_text()
 
     def stop(self) -> None:
-        """Stop what was started."""
+        """Stop all servers."""
         while self.servers:
             process = self.servers.pop()
             process.terminate()
             process.wait(20)
 
-    def _quicker(self, text: str) -> str:
-        """The same with the test's own port, and with few trials: figures are not compared."""
+    def _shortened(self, text: str) -> str:
+        """Return the commands with the test's port and fewer trials; numbers are not compared."""
         text = text.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}").replace("sleep 1 ", "sleep 0.5 ")
         text = text.replace("trials=4", "trials=1")
         return re.sub(r"^(rowcast train) ", r"\1 --trials 2 ", text, flags=re.MULTILINE)
 
 
-class _Reader:
-    """Reads a pseudo-terminal until its last writer is gone."""
+class _TerminalReader:
+    """Reads a pseudo-terminal until the last writer closes it."""
 
     def __init__(self, screen: int) -> None:
         self._screen = screen
 
     def read(self) -> str:
         pieces: list[bytes] = []
-        with contextlib.suppress(OSError):  # how Linux says that nobody writes any more
+        with contextlib.suppress(OSError):  # Linux raises EIO when the last writer has closed
             while piece := os.read(self._screen, 65536):
                 pieces.append(piece)
         return COLOURS.sub("", b"".join(pieces).decode().replace("\r\n", "\n"))
@@ -175,7 +175,7 @@ class _Reader:
 
 
 def masked(text: str) -> str:
-    """A text without what differs from run to run: figures, ids, moments, the width of columns."""
+    """Replace everything that differs between runs: numbers, ids, timestamps and column widths."""
     for pattern, name in MASKS:
         text = re.sub(pattern, name, text)
     return text.strip()
@@ -186,7 +186,7 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
 
 
-def test_generated_pages_are_what_the_program_says() -> None:
+def test_generated_pages_are_up_to_date() -> None:
     finished = script("--check")
 
     assert (finished.returncode, finished.stderr) == (0, "")
@@ -194,60 +194,60 @@ def test_generated_pages_are_what_the_program_says() -> None:
 
 @pytest.fixture
 def tour(tmp_path: Path) -> Iterator[Tour]:
-    made = Tour(tmp_path)
-    yield made
-    made.stop()
+    tour = Tour(tmp_path)
+    yield tour
+    tour.stop()
 
 
-def test_the_readme_shows_the_commands_of_the_tutorial() -> None:
-    followed = {line for block in blocks(DOCS / "tutorial.md") for line in block.text.splitlines()}
+def test_every_command_of_the_readme_is_in_the_tutorial() -> None:
+    executed = {line for block in blocks(DOCS / "tutorial.md") for line in block.text.splitlines()}
     shown = [line for block in blocks(ROOT / "README.md") for line in block.text.splitlines()]
 
     assert len(shown) >= 4
-    assert [line for line in shown if line not in followed] == []
+    assert [line for line in shown if line not in executed] == []
 
 
 @pytest.mark.slow
-def test_the_tutorial_and_what_builds_on_it_can_be_followed(tour: Tour) -> None:
+def test_the_tutorial_and_the_pages_that_continue_it_run_as_shown(tour: Tour) -> None:
     for name in TOUR:
         tour.follow(DOCS / name)
 
 
-@pytest.mark.parametrize("name", ALONE)
-def test_a_page_that_stands_alone_can_be_followed(tour: Tour, name: str) -> None:
+@pytest.mark.parametrize("name", STANDALONE)
+def test_a_standalone_page_runs_as_shown(tour: Tour, name: str) -> None:
     tour.follow(DOCS / name)
 
 
-def test_every_page_with_commands_is_on_the_tour() -> None:
+def test_every_page_with_tagged_blocks_is_executed() -> None:
     tagged = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if blocks(path)}
 
-    assert tagged <= {*TOUR, *ALONE}
+    assert tagged <= {*TOUR, *STANDALONE}
 
 
-def constants(pattern: str, *folders: str) -> set[str]:
-    """Every string literal that a pattern finds in the code of these folders."""
+def literals(pattern: str, *folders: str) -> set[str]:
+    """Return every string literal that the pattern matches in the code of these folders."""
     texts = [path.read_text(encoding="utf-8") for folder in folders for path in sorted((SOURCE / folder).rglob("*.py"))]
-    return {found for text in texts for found in re.findall(pattern, text)}
+    return {literal for text in texts for literal in re.findall(pattern, text)}
 
 
 def listed(document: Path, heading: str) -> set[str]:
-    """The first cells of the table below a heading."""
+    """Return the first cells of the tables below a heading."""
     _, _, below = document.read_text(encoding="utf-8").partition(f"\n## {heading}\n")
     return set(re.findall(r"^\| `([^`]+)` \|", below.partition("\n## ")[0], re.MULTILINE))
 
 
-def test_every_code_of_a_row_error_is_listed() -> None:
-    raised = constants(r'BadValue\(\s*"([a-z-]+)"', "schema") | {"missing", "unknown-column"}
+def test_every_row_error_code_is_listed() -> None:
+    raised = literals(r'BadValue\(\s*"([a-z-]+)"', "schema") | {"missing", "unknown-column"}
 
     assert listed(DOCS / "reference" / "http.md", "Row errors") == raised
 
 
 def test_every_finding_of_the_data_check_is_listed() -> None:
-    found = constants(r'Finding\(\s*"([a-z-]+)"', "tables", "training")
-    chosen = constants(r'code = "([a-z-]+)" if .* else "[a-z-]+"', "tables")
-    other = constants(r'code = "[a-z-]+" if .* else "([a-z-]+)"', "tables")
+    direct = literals(r'Finding\(\s*"([a-z-]+)"', "tables", "training")
+    conditional = literals(r'code = "([a-z-]+)" if .* else "[a-z-]+"', "tables")
+    alternative = literals(r'code = "[a-z-]+" if .* else "([a-z-]+)"', "tables")
 
-    assert listed(DOCS / "howto" / "data-check.md", "Findings") == found | chosen | other
+    assert listed(DOCS / "howto" / "data-check.md", "Findings") == direct | conditional | alternative
 
 
 def test_every_field_of_a_bundle_is_listed() -> None:
