@@ -1,29 +1,32 @@
-"""One tree of errors. The core knows slugs; only `http/problems.py` knows HTTP numbers and only `cli` knows exit codes.
+"""All errors that Rowcast raises for its users, as one tree.
 
-RowcastError                    something the user can read and act on
-├── SettingsError               a setting is unknown, missing or wrong
-│   └── DocumentError           a wire template or a model's metadata is invalid at some place
-├── TableError                  a table cannot be read, or cannot be learnt from
-├── TrainingError               the data was fine, the model was not
-│   └── ParityError             the exported graph does not repeat the trained model
-├── BundleError                 a bundle is damaged, of a newer format, or not what it says
-├── GraphFailed                 a graph broke on rows, or did not answer each
-├── RegistryError               a name, version or alias that cannot be used
-│   └── ModelNotFound
-├── RequestError                a request that cannot be answered as sent
-│   ├── BodyError               not JSON, too deep, too large, wrong shape
-│   ├── MethodNotAllowed        another method is meant here
-│   ├── Unauthorized            no key, or none that is good
-│   ├── Forbidden               a good key, or an origin, that may not do this
-│   ├── OverQuota               the caller has used up what it may ask
-│   ├── RepeatConflict          an Idempotency-Key that cannot be answered now, or not for this body
-│   └── InvalidRows             rows that break the schema: every error of every row
-│       └── NoAnswer            rows for which the model gives no finite number
-├── NotFound                    no such prediction, no such route
-├── Overloaded                  shed now, try again later
-├── TooLate                     the caller's time is up; not scored
-├── HistoryError                the chain does not verify, an entry cannot be read
-└── Unavailable                 a part Rowcast depends on does not answer
+Each class has a slug, a stable name for tests and clients; an instance may carry a more specific one. Only
+`http/problems.py` knows HTTP status codes, and only `cli` knows exit codes.
+
+RowcastError                    the base class; the message says what is wrong and what to do
+├── SettingsError               a setting is unknown, missing or invalid
+│   └── DocumentError           a wire template or the metadata of a model is invalid
+├── TableError                  a table cannot be read, written or used for training
+├── TrainingError               training failed although the table is usable
+│   └── ParityError             the exported graph and the trained model disagree
+├── BundleError                 a bundle is damaged, invalid or of a newer format
+├── GraphFailed                 a graph fails on some rows or returns malformed output
+├── RegistryError               a model name, version or alias is invalid
+│   └── ModelNotFound           the registry has no such model, version or alias
+├── RequestError                the request is invalid
+│   ├── BodyError               the body is malformed, too large or has the wrong shape
+│   ├── MethodNotAllowed        the path exists, but not for this HTTP method
+│   ├── Unauthorized            the API key is missing or invalid
+│   ├── Forbidden               the API key or the origin lacks permission
+│   ├── OverQuota               the caller has used up its quota
+│   ├── RepeatConflict          an Idempotency-Key is in flight or was used for another request
+│   └── InvalidRows             rows violate the schema; carries every problem of every row
+│       └── NoAnswer            the model has no valid output for some rows
+├── NotFound                    the path or the prediction does not exist
+├── Overloaded                  the server sheds load; the caller retries later
+├── TooLate                     the request's deadline has passed; nothing was scored
+├── HistoryError                the history is damaged or cannot be read
+└── Unavailable                 a required service or resource is not available
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ import msgspec
 
 
 class RowcastError(Exception):
-    """A mistake or a state that a person can understand; its text names the thing and what to do."""
+    """The base class of all errors that users can understand and act on."""
 
     slug = "error"
 
@@ -75,20 +78,18 @@ class BundleError(RowcastError):
     slug = "bundle"
 
 
+class GraphFailed(RowcastError):
+    """A graph that loaded without errors fails on these rows or returns malformed output for them."""
+
+    slug = "graph-failed"
+
+
 class RegistryError(RowcastError):
     slug = "registry"
 
 
 class ModelNotFound(RegistryError):
     slug = "model-not-found"
-
-
-class RequestError(RowcastError):
-    slug = "bad-request"
-
-
-class BodyError(RequestError):
-    slug = "malformed-body"
 
 
 class NotFound(RowcastError):
@@ -111,31 +112,21 @@ class Unavailable(RowcastError):
     slug = "unavailable"
 
 
-class ValueProblem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing wrong with one value; `row` counts from 0 and is absent for a single row."""
+class RequestError(RowcastError):
+    slug = "bad-request"
 
-    column: str
-    code: str
-    message: str
-    got: Any = msgspec.UNSET
-    row: int | msgspec.UnsetType = msgspec.UNSET
 
-    @property
-    def reason(self) -> str:
-        """What is wrong with which column, or with none in particular."""
-        return f"{self.column}: {self.message}" if self.column else self.message
-
-    def __str__(self) -> str:
-        return self.reason if isinstance(self.row, msgspec.UnsetType) else f"row {self.row}: {self.reason}"
+class BodyError(RequestError):
+    slug = "malformed-body"
 
 
 class MethodNotAllowed(RequestError):
-    """Carries the methods that are, as HTTP lists them."""
+    """`allowed` lists the methods of the path, in the form of the `Allow` header."""
 
     slug = "method-not-allowed"
 
     def __init__(self, allowed: str) -> None:
-        super().__init__(f"this address takes {allowed}; see /docs")
+        super().__init__(f"this path accepts only {allowed}; see /docs")
         self.allowed = allowed
 
 
@@ -148,7 +139,7 @@ class Forbidden(RequestError):
 
 
 class OverQuota(RequestError):
-    """Carries the seconds after which there is quota again; 0 when waiting does not help."""
+    """`seconds` is the time until the quota allows this request; 0 if waiting does not help."""
 
     slug = "over-quota"
 
@@ -161,8 +152,31 @@ class RepeatConflict(RequestError):
     slug = "repeat-in-flight"
 
 
+class ValueProblem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One problem with one value of a row."""
+
+    column: str
+    """Empty if the problem concerns the whole row."""
+    code: str
+    message: str
+    got: Any = msgspec.UNSET
+    """The value received; unset if it is missing or sensitive."""
+    row: int | msgspec.UnsetType = msgspec.UNSET
+    """The row's position, counted from 0; unset if the request holds a single row."""
+
+    @property
+    def reason(self) -> str:
+        """The column and the message, without the row."""
+        return f"column {self.column!r}: {self.message}" if self.column else self.message
+
+    def __str__(self) -> str:
+        if isinstance(self.row, msgspec.UnsetType):
+            return self.reason
+        return f"row {self.row}{', ' if self.column else ': '}{self.reason}"
+
+
 class InvalidRows(RequestError):
-    """Rows that break the schema; carries every problem found, not the first."""
+    """Rows that violate the schema. `problems` holds every problem; the message shows the first one."""
 
     slug = "invalid-row"
 
@@ -172,18 +186,17 @@ class InvalidRows(RequestError):
         super().__init__(f"{problems[0]}{more}")
 
 
-class GraphFailed(RowcastError):
-    """A graph that could be opened broke on these rows, or gave something else than an answer for each."""
-
-
 class NoAnswer(InvalidRows):
-    """Valid rows to which the model gives NaN, infinity, none of its classes or nothing; `rows` are their places."""
+    """Valid rows for which the model returns NaN, infinity, an unknown class or nothing.
+
+    `rows` holds their positions. `alone` leaves the position out of the problem: the request has only one row.
+    """
 
     slug = "no-answer"
 
     def __init__(self, rows: list[int], *, alone: bool = False) -> None:
         self.rows = rows
-        message = "the model has no finite answer for this row"
+        message = "the model has no valid output for this row"
         problems = [ValueProblem("", self.slug, message, row=msgspec.UNSET if alone else row) for row in rows]
         super().__init__(problems)
-        self.message = message if alone else f"the model has no finite answer for {len(rows)} of the rows"
+        self.message = message if alone else f"the model has no valid output for {len(rows)} of the rows"

@@ -1,4 +1,4 @@
-"""What services say happened; whoever counts or logs listens."""
+"""Events that services report. Metrics and logs subscribe as listeners."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rowcast.schema.prediction import Label
 
 
 class ModelLoaded(msgspec.Struct, frozen=True, gc=False):
-    """A version passed its golden check and answers from now on."""
+    """A model version passed its golden rows and now serves requests."""
 
     model: str
     version: int
@@ -18,24 +18,24 @@ class ModelLoaded(msgspec.Struct, frozen=True, gc=False):
     seconds: float
 
 
-class Scored(msgspec.Struct, frozen=True, gc=False):
-    """Rows of one model scored in one tick."""
+class RowsScored(msgspec.Struct, frozen=True, gc=False):
+    """One batch of rows of one model was scored or answered from the cache."""
 
     model: str
     version: int
     rows: int
     labels: list[Label] | dict[Label, int]
-    """The predicted class of each row, or of how many rows each; empty for a regression, whose values are no labels."""
+    """The predicted class of each row, or the number of rows per class; empty for a regression."""
     latest: float = 0.0
-    """Of the last row: the number of its class, or the value."""
+    """The prediction of the last row: the index of its class, or the value."""
     hits: int = 0
-    """Rows whose outcome the cache knew."""
+    """Rows answered from the cache."""
     misses: int = 0
-    """Rows that it was asked for and did not know."""
+    """Rows that were looked up in the cache and not found."""
 
 
-class Answered(msgspec.Struct, frozen=True, gc=False):
-    """One HTTP request answered. `route` is a pattern, never a path with ids in it."""
+class RequestAnswered(msgspec.Struct, frozen=True, gc=False):
+    """One HTTP request was answered. `route` is a pattern and never contains ids."""
 
     route: str
     method: str
@@ -43,17 +43,17 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
     seconds: float
 
 
-class Failed(msgspec.Struct, frozen=True, gc=False):
-    """One HTTP request answered with a problem."""
+class RequestFailed(msgspec.Struct, frozen=True, gc=False):
+    """One HTTP request was answered with an error."""
 
     slug: str
 
 
-class Reloaded(msgspec.Struct, frozen=True, gc=False):
-    """A worker followed the registry; `error` says what it could not follow."""
+class ReloadFinished(msgspec.Struct, frozen=True, gc=False):
+    """A server process applied the changes of the registry; `error` is empty if all of them succeeded."""
 
     error: str = ""
 
 
-Event = ModelLoaded | Scored | Answered | Failed | Reloaded
+Event = ModelLoaded | RowsScored | RequestAnswered | RequestFailed | ReloadFinished
 Listener = Callable[[Event], None]

@@ -169,8 +169,8 @@ def test_every_problem_of_an_invalid_row_is_printed(server: Server) -> None:
     as_json = call(server, '{"x0": 1}', "--json", ROWCAST_API_KEY=access.secret("boss"))
 
     assert (single.returncode, single.stdout) == (1, "")
-    assert [line.split(":")[0] for line in single.stderr.splitlines()] == ["x0", "x1"]
-    assert (batch.returncode, batch.stderr.startswith("row 1: x1: ")) == (1, True)
+    assert [line.split(":")[0] for line in single.stderr.splitlines()] == ["column 'x0'", "column 'x1'"]
+    assert (batch.returncode, batch.stderr.startswith("row 1, column 'x1': ")) == (1, True)
     assert (as_json.returncode, json.loads(as_json.stdout)["errors"][0]["code"]) == (1, "missing")
 
 

@@ -238,7 +238,7 @@ def test_a_row_without_an_answer_is_refused_in_every_dialects_form(tmp_path: Pat
             "v1": 400,
             "mlflow": 400,
         }
-        assert all("no finite answer" in reply.text for reply in replies.values())
+        assert all("no valid output" in reply.text for reply in replies.values())
         assert client.get("/predictions").json()["predictions"] == []
         assert client.post("/v1/models/m:predict", json={"instances": [[1.0]]}).json() == {"predictions": [0.0]}
 

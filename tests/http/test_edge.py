@@ -10,7 +10,7 @@ import pytest
 
 from rowcast.adapters.memory import MemoryKeys, MemoryRepeats
 from rowcast.errors import HistoryError, Overloaded, Unavailable
-from rowcast.events import Answered, Event
+from rowcast.events import Event, RequestAnswered
 from rowcast.http.authentication import Gate, Rules
 from rowcast.http.edge import Edge
 from rowcast.http.idempotency import Once
@@ -154,9 +154,9 @@ async def test_every_answer_is_an_event_with_the_routes_pattern(edge: Edge, even
         await client.post("/full", content=b"{}")
         await client.get("/nowhere/17")
 
-    found = [(event.route, event.method, event.status) for event in events if isinstance(event, Answered)]
+    found = [(event.route, event.method, event.status) for event in events if isinstance(event, RequestAnswered)]
     assert found == [("/echo", "POST", 200), ("/full", "POST", 503), ("unmatched", "GET", 200)]
-    assert all(event.seconds >= 0 for event in events if isinstance(event, Answered))
+    assert all(event.seconds >= 0 for event in events if isinstance(event, RequestAnswered))
 
 
 async def test_made_request_ids_differ(edge: Edge) -> None:

@@ -68,5 +68,5 @@ def test_a_problem_of_a_whole_row_names_no_column() -> None:
     problem = problems.problem(NoAnswer([2, 5]), "r1")
 
     assert sentence(problem) == (
-        "row 2: the model has no finite answer for this row; row 5: the model has no finite answer for this row"
+        "row 2: the model has no valid output for this row; row 5: the model has no valid output for this row"
     )

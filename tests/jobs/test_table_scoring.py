@@ -85,7 +85,7 @@ def test_rows_that_do_not_fit_go_to_their_own_file_with_their_cells(
     assert [str(row) for row in found["rejected_row"]] == ["3", "150"]
     assert found["id"].to_list() == ["r3", "r150"]
     assert found["rejected_column"].to_list() == ["x0; x1"] * 2
-    assert "x0: must be a number" in found["rejected_reason"][0]
+    assert "column 'x0': expected a number" in found["rejected_reason"][0]
     kept = tables.read(tmp_path / "out.csv").frame
     assert kept["id"].to_list() == [f"r{n}" for n in range(ROWS) if n not in (3, 150)]
 

@@ -19,7 +19,7 @@ from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.memory import MemoryJournal, MemoryStore
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import Overloaded, TooLate, Unavailable
-from rowcast.events import Event, Scored
+from rowcast.events import Event, RowsScored
 from rowcast.history import chain
 from rowcast.history.chain import Draft, decode_head
 from rowcast.registry.ports import Reference
@@ -177,7 +177,7 @@ def test_whoever_asks_beside_it_a_row_gets_the_answer_it_gets_alone(rig: Rig, sc
     given_up = {asked.request_id for asked in world.asked if asked.future.cancelled()}
     assert {kept[unanswered][0] for unanswered in kept.keys() - answered} <= given_up
     assert list(chain.verify("w", world.store.chain("w"))) == []
-    assert sum(event.rows for event in world.events if isinstance(event, Scored)) == len(kept)
+    assert sum(event.rows for event in world.events if isinstance(event, RowsScored)) == len(kept)
 
 
 def test_rows_that_wait_together_are_kept_in_one_write(rig: Rig) -> None:

@@ -20,7 +20,7 @@ from rowcast.history.replay import replay
 from rowcast.history.service import History
 from rowcast.runtime.journal_monitor import MEBIBYTE, Watch
 from rowcast.schema.schema import Column, Schema
-from rowcast.schema.sensitive import Guard
+from rowcast.schema.sensitive import Redactor
 from rowcast.serving.batcher import Predictor
 from rowcast.serving.live_models import Deployment, LiveModel
 from rowcast.serving.rows import Row
@@ -192,7 +192,7 @@ async def test_sensitive_columns_are_hashed_or_dropped_before_a_row_is_kept(tmp_
     rows = {}
     for how, key in (("hash", b"k" * 32), ("drop", b""), ("hash", b"other" * 8)):
         store = MemoryStore()
-        guard = Guard(how, key)  # type: ignore[arg-type]
+        guard = Redactor(how, key)  # type: ignore[arg-type]
         predictor = Predictor(Deployment({"m": model}), MemoryJournal(store, "w"), lambda event: None, guard=guard)
         for body in (PRIVATE, PRIVATE.replace(b"41", b"41.0"), PRIVATE.replace(b"41", b"42")):
             await predictor.predict(model, Row(model.encoder.read(body), body), Ask("test", "r"))

@@ -1,4 +1,4 @@
-"""Canonical values: what one raw cell means."""
+"""Canonical values: the meaning of one raw cell."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ALL_FORMS = ("thousands", "currency", "percent", "plus")
         (False, "false"),
     ],
 )
-def test_a_category_has_one_text(raw: Any, text: str) -> None:
+def test_equal_categories_have_the_same_canonical_text(raw: Any, text: str) -> None:
     assert canonical_text(raw) == text
 
 
@@ -60,19 +60,19 @@ def test_a_category_has_one_text(raw: Any, text: str) -> None:
         ("1e999", math.inf),
     ],
 )
-def test_numbers_are_read_in_the_forms_that_were_seen(text: str, number: float) -> None:
+def test_numbers_are_parsed_in_the_given_notations(text: str, number: float) -> None:
     assert number_from_text(text, ALL_FORMS) == number
 
 
 @pytest.mark.parametrize(
     "text", ["", "1,00", "1 000", "1_000", "0x10", "inf", "nan", "١", "--1", ".", "1e", "$", "%", "5$"]
 )
-def test_what_is_no_number_in_any_form_is_none(text: str) -> None:
+def test_a_text_that_is_not_a_number_is_none(text: str) -> None:
     assert number_from_text(text, ALL_FORMS) is None
 
 
 @pytest.mark.parametrize("text", ["$5", "1,000", "95%", "3+"])
-def test_a_form_that_was_not_seen_is_not_read(text: str) -> None:
+def test_other_notations_are_not_parsed(text: str) -> None:
     assert number_from_text(text) is None
 
 
@@ -86,18 +86,18 @@ def test_a_form_that_was_not_seen_is_not_read(text: str) -> None:
         ("31/01/2026", datetime(2026, 1, 31, tzinfo=UTC)),
     ],
 )
-def test_moments_are_kept_in_utc(text: str, moment: datetime) -> None:
+def test_dates_are_converted_to_utc(text: str, moment: datetime) -> None:
     assert datetime_from_text(text, ("%d/%m/%Y",), "UTC") == microseconds(moment, "UTC")
 
 
 @pytest.mark.parametrize(
     "text", ["2026-02-30", "2026-1-3", "20260131", "01/31/2026", "now", "2026-01-31T25:00:00Z", ""]
 )
-def test_what_is_no_moment_is_none(text: str) -> None:
+def test_a_text_that_is_not_a_date_is_none(text: str) -> None:
     assert datetime_from_text(text, ("%d/%m/%Y",), "UTC") is None
 
 
-def test_a_naive_moment_is_read_in_the_schemas_zone() -> None:
+def test_a_naive_date_is_in_the_zone_of_the_column() -> None:
     winter = datetime_from_text("2026-01-31T12:00", (), "Europe/Berlin")
     summer = datetime_from_text("2026-07-31T12:00", (), "Europe/Berlin")
 
@@ -105,13 +105,13 @@ def test_a_naive_moment_is_read_in_the_schemas_zone() -> None:
     assert summer == microseconds(datetime(2026, 7, 31, 10, tzinfo=UTC), "UTC")
 
 
-def test_a_moment_with_an_offset_does_not_care_for_the_zone() -> None:
+def test_an_offset_overrides_the_zone_of_the_column() -> None:
     moment = datetime(2026, 1, 31, 12, tzinfo=timezone(timedelta(hours=-5)))
 
     assert microseconds(moment, "Europe/Berlin") == microseconds(moment, "UTC")
 
 
-def test_the_parts_of_a_date_are_days_month_weekday_and_hour() -> None:
+def test_date_parts_are_days_month_weekday_and_hour() -> None:
     origin = microseconds(datetime(2026, 1, 1, tzinfo=UTC), "UTC")
     sunday = microseconds(datetime(2026, 2, 1, 18, tzinfo=UTC), "UTC")
 
@@ -123,31 +123,31 @@ def test_the_parts_of_a_date_are_days_month_weekday_and_hour() -> None:
     ("text", "value"),
     [("TRUE", True), ("False", False), ("Yes", True), ("NO", False), ("t", None), ("", None), ("1", None)],
 )
-def test_words_are_read_in_any_case(text: str, value: bool | None) -> None:
+def test_boolean_words_are_parsed_in_any_case(text: str, value: bool | None) -> None:
     assert boolean_from_text(text, {"yes": True, "no": False}) is value
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 3.4028234663852886e38, -3.4028235e38, 10**38, 1e-320])
-def test_what_float32_can_hold_is_taken(value: float) -> None:
+def test_values_within_float32_are_returned_unchanged(value: float) -> None:
     assert within_float32(value) == value
 
 
 @pytest.mark.parametrize("value", [3.4028236e38, -3.5e38, 1e308, math.inf, -math.inf, 10**39, -(10**400)])
-def test_what_float32_cannot_hold_is_too_large(value: float) -> None:
+def test_values_beyond_float32_are_too_large(value: float) -> None:
     with pytest.raises(BadValue) as caught:
         within_float32(value)
 
     assert caught.value.code == "too-large"
 
 
-def test_nan_is_no_number() -> None:
+def test_nan_is_not_finite() -> None:
     with pytest.raises(BadValue) as caught:
         within_float32(math.nan)
 
     assert caught.value.code == "not-finite"
 
 
-def test_types_have_the_names_that_json_gives_them() -> None:
+def test_types_have_their_json_names() -> None:
     assert [type_name(raw) for raw in (None, True, 1, 1.5, "a", [1], {})] == [
         *("null", "boolean", "number", "number", "text", "list", "object")
     ]

@@ -10,7 +10,7 @@ import pytest
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import BundleError, ModelNotFound
-from rowcast.events import Event, ModelLoaded, Reloaded
+from rowcast.events import Event, ModelLoaded, ReloadFinished
 from rowcast.registry.ports import Reference
 from rowcast.serving import live_models as deployment
 from rowcast.serving.live_models import Deployment, warm_up
@@ -83,7 +83,7 @@ def test_a_broken_version_leaves_the_old_one_and_does_not_hold_up_others(world: 
     assert found.models["sum"] is live["sum"]
     assert found.error == "sum@2 is not served, version 1 stays: it is a bomb"
     assert world.good["sum"] == 1
-    assert [event.error for event in world.events if isinstance(event, Reloaded)] == [found.error]
+    assert [event.error for event in world.events if isinstance(event, ReloadFinished)] == [found.error]
 
 
 def test_a_server_that_starts_beside_a_broken_champion_serves_what_was_good(world: World) -> None:

@@ -17,7 +17,7 @@ from rowcast.history.blocks import Block
 from rowcast.history.chain import Chain, Draft, Erasure, Sealed, decode_erasure, decode_head, row_hash, sealed_erasure
 from rowcast.history.entry_filter import EVERYTHING, Selection
 from rowcast.history.ports import ErasureRequest, OpenRequest, Position, Step, Stored, StoreWriter
-from rowcast.schema.prediction import Prediction, Score, searched_label
+from rowcast.schema.prediction import Prediction, Score, searchable_label
 
 _reply = msgspec.json.Decoder(Prediction).decode
 
@@ -117,7 +117,7 @@ class MemoryStore:
 def _takes(wanted: Selection, stored: Stored) -> bool:
     entry = decode_head(stored.sealed.head)
     reply = _reply(entry.reply)
-    label = searched_label(reply.prediction, reply.probability)
+    label = searchable_label(reply.prediction, reply.probability)
     found = {"id": reply.id, "model": reply.model, "version": reply.version, "label": label}
     return wanted.takes(**found, tenant=entry.tenant, entity=entry.entity)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rowcast.http.routes import ASGIApp
     from rowcast.runtime.http_protocol import Connection
     from rowcast.runtime.lifecycle import Application
-    from rowcast.schema.sensitive import Guard
+    from rowcast.schema.sensitive import Redactor
     from rowcast.serving.live_models import Deployment
     from rowcast.serving.ports import Cache
     from rowcast.settings import Settings
@@ -276,14 +276,14 @@ def _free_bytes(settings: Settings) -> Callable[[], int]:
     return free
 
 
-def _guard(settings: Settings) -> Guard | None:
+def _guard(settings: Settings) -> Redactor | None:
     """What keeps sensitive columns out of history, when there are any."""
     from rowcast.adapters.files.secret import secret
-    from rowcast.schema.sensitive import Guard
+    from rowcast.schema.sensitive import Redactor
 
     if settings.sensitive == "keep":
         return None
-    return Guard(settings.sensitive, secret(settings.history_key_file) if settings.sensitive == "hash" else b"")
+    return Redactor(settings.sensitive, secret(settings.history_key_file) if settings.sensitive == "hash" else b"")
 
 
 def _store_check(settings: Settings) -> Callable[[], str | None]:

@@ -80,7 +80,7 @@ def rows(block: Block) -> list[bytes]:
     found: list[Sequence[Any]] = []
     at, memory = 0, memoryview(block.body)
     for column in block.columns:
-        head = tensors.Head(column.name, [block.rows], column.datatype)
+        head = tensors.TensorHeader(column.name, [block.rows], column.datatype)
         found.append(tensors.from_bytes(head, memory[at : at + column.size]).cells())
         at += column.size
     names = [column.name for column in block.columns]

@@ -19,7 +19,7 @@ from structlog.contextvars import bind_contextvars
 
 from rowcast.access.keys_and_quotas import Caller, Meter
 from rowcast.errors import BodyError, MethodNotAllowed, Overloaded, RequestError, RowcastError, TooLate
-from rowcast.events import Answered, Failed, Listener
+from rowcast.events import Listener, RequestAnswered, RequestFailed
 from rowcast.http import bodies, problems
 from rowcast.http.authentication import Gate, Headers, require
 from rowcast.http.idempotency import Once
@@ -154,13 +154,13 @@ class Edge:
         except Exception as error:
             arrived = Arrived(scope, path, headers, request_id, started, [], meter)
             status = await self._refuse(arrived, error, send)
-            self._listen(Answered(route.name, route.method, status, time.perf_counter() - started))
+            self._listen(RequestAnswered(route.name, route.method, status, time.perf_counter() - started))
             return
         whole = (scope.get("extensions") or NO_EXTENSIONS).get(REPLY)
         head = _hot_head(request, len(reply), started)
         if whole is None or not whole(head, reply):
             await _send(send, 200, _listed(head), reply)
-        self._listen(Answered(route.name, route.method, 200, time.perf_counter() - started))
+        self._listen(RequestAnswered(route.name, route.method, 200, time.perf_counter() - started))
 
     async def _not_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -190,7 +190,7 @@ class Edge:
                 answer = self._gate.preflight(headers, method)
                 if answer is not None:
                     await _send(send, 204, [*answer, (b"x-request-id", arrived.request_id.encode())], b"")
-                    self._listen(Answered("preflight", method, 204, time.perf_counter() - arrived.started))
+                    self._listen(RequestAnswered("preflight", method, 204, time.perf_counter() - arrived.started))
                     return
                 arrived.extra += self._gate.cross_origin(headers, method)
             if b"traceparent" in headers:
@@ -205,7 +205,7 @@ class Edge:
             return
         except Exception as error:
             status = await self._refuse(arrived, error, send)
-        self._listen(Answered(name, method, status, time.perf_counter() - arrived.started))
+        self._listen(RequestAnswered(name, method, status, time.perf_counter() - arrived.started))
 
     async def _answer(self, arrived: Arrived, route: HotRoute, receive: Receive, send: Send) -> int:
         """A hot route, with everything that a request may carry."""
@@ -308,7 +308,7 @@ class Edge:
                 raise
             status = await self._refuse(arrived, error, send)
         if "problem" in state:
-            self._listen(Failed(state["problem"]))
+            self._listen(RequestFailed(state["problem"]))
         return status, getattr(scope.get("route"), "path", "unmatched")
 
     async def _refuse(self, arrived: Arrived, error: Exception, send: Send) -> int:
@@ -319,7 +319,7 @@ class Edge:
         if not isinstance(error, RowcastError) or status == 500:
             known = {"path": arrived.path} if arrived.path in self._hot else {}  # others hold what callers like
             log.error("request failed", **_ids(arrived), **known, exc_info=error)
-        self._listen(Failed(problems.slug(error)))
+        self._listen(RequestFailed(problems.slug(error)))
         await _send(send, status, [*extra, *COLD_HEADERS, *self._last_headers(arrived)], reply)
         return status
 

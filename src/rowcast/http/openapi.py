@@ -12,6 +12,7 @@ from rowcast.http import response_schemas as replies
 from rowcast.http.dialects import openapi as describe
 from rowcast.http.problems import STATUS, TITLES
 from rowcast.schema.encoding import NO_WARNINGS, EncodedRow
+from rowcast.schema.schema import REQUIRED
 from rowcast.serving.live_models import Deployment, LiveModel
 from rowcast.wire.codec import WireCodec
 from rowcast.wire.json_schema import PROBABILITY
@@ -228,8 +229,7 @@ def _refusal(slug: str, description: str) -> dict[str, Any]:
         "instance": "urn:rowcast:request:0c9a8f21d7e3-1f",
     }
     if slug == "invalid-row":
-        message = "is required; it had no missing values in training"
-        example["errors"] = [{"column": "income", "code": "missing", "message": message}]
+        example["errors"] = [{"column": "income", "code": "missing", "message": REQUIRED}]
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
     headers = {**HEADERS, **{name: SAID[name] for name in SAID_WITH.get(STATUS[slug], ())}}
     return {"description": description, "headers": headers, "content": {"application/problem+json": content}}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from rowcast.events import Answered, Event, Listener
+from rowcast.events import Event, Listener, RequestAnswered
 from rowcast.http import bodies
 from rowcast.http.edge import REQUEST_ID
 from rowcast.http.routes import ASGIApp, Message, Receive, Scope, Send
@@ -59,7 +59,7 @@ def hearing(listen: Listener) -> Listener:
     def heard(event: Event) -> None:
         listen(event)
         seen = _now.get()
-        if seen is not None and type(event) is Answered:
+        if seen is not None and type(event) is RequestAnswered:
             seen.route, seen.status, seen.seconds = event.route, event.status, event.seconds
 
     return heard

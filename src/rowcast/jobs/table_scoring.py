@@ -25,7 +25,7 @@ from rowcast.errors import InvalidRows, NoAnswer, TableError, ValueProblem
 from rowcast.registry.bundle import Manifest
 from rowcast.registry.ports import Graph, Reference
 from rowcast.schema.outputs import output_reader
-from rowcast.schema.scores import unanswered
+from rowcast.schema.scores import non_finite_rows
 
 REPORTED = 20
 REASONS = ("rejected_row", "rejected_column", "rejected_reason")
@@ -151,7 +151,7 @@ def _score(
     problems, bad = encoded.problems(), encoded.rejected()
     scored = np.flatnonzero(~bad)
     output = _answers(manifest, graph, encoded.tensors, ~bad)
-    silent = unanswered(output)
+    silent = non_finite_rows(output)
     if silent:
         problems = sorted([*problems, *NoAnswer(scored[silent].tolist()).problems], key=_row)
         bad[scored[silent]] = True

@@ -16,8 +16,7 @@ import msgspec
 from rowcast.errors import BundleError
 from rowcast.schema import identity
 from rowcast.schema.encoding import Plan
-from rowcast.schema.outputs import Activation, Kind
-from rowcast.schema.prediction import Decision, Score
+from rowcast.schema.prediction import Activation, Decision, OutputKind, Score
 from rowcast.schema.schema import Schema
 
 FORMAT = 1
@@ -35,7 +34,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     """The output of the graph that is read; of foreign graphs also raw scores or labels."""
 
     name: str
-    kind: Kind
+    kind: OutputKind
     activation: Activation = "none"
     """What makes probabilities of raw scores."""
 

@@ -1,1 +1,4 @@
-"""The columns a model takes, their values, and the way from a row to tensors. Pure: no clock, no randomness, no IO."""
+"""The columns of a model, the values they accept, and the conversion of rows to tensors.
+
+Pure code: no clock, no randomness, no IO.
+"""

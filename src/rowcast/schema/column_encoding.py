@@ -1,8 +1,8 @@
-"""Columns of many rows into the model's input tensors at once, where nothing about them needs a closer look.
+"""Encode whole columns into the model's input tensors: the fast path for requests with many rows.
 
-Like the struct of `RowEncoder.read`, this takes what most clients send and nothing else: whatever it does not take is
-read row by row, by the rule that knows every notation and reports every problem. What it takes is encoded to the same
-bits (property test).
+Like the fast path of `RowEncoder.read`, it accepts only the values that most clients send. The caller encodes all other
+requests row by row with `RowEncoder`, which knows every notation and reports every problem. A property test checks
+that both paths produce the same bits.
 """
 
 from __future__ import annotations
@@ -18,135 +18,140 @@ from rowcast.schema.schema import Column, Schema
 from rowcast.schema.tensors import BOOL, BYTES, Tensor
 from rowcast.schema.values import DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, BadValue, canonical_text, date_parts
 
-MOST_KNOWN = 64
-"""Texts that are looked for; the columns with more are read row by row."""
+MAX_LOOKUP_TEXTS = 64
+"""Columns with more known texts are encoded row by row: a lookup table pairs every text with every length."""
 ZEROS = b"\0\0\0"
-Cells = Any
-"""A column as the graph takes it, an array; None when the rule must look at its cells."""
+CellArray = NDArray[Any] | None
+"""The encoded cells of a column; None if the fast path does not accept them."""
 
 
 class ColumnEncoder:
-    """Tensors of raw cells, one a column, to the graph's tensors."""
+    """Encodes one tensor of raw cells per column into the graph's input tensors."""
 
     def __init__(self, schema: Schema, plan: Plan) -> None:
         self._columns = {column.name: column for column in schema.columns}
         self._plan = plan
-        own = all((spec.dtype, spec.fill) in (("float32", None), ("string", "")) and spec.shape for spec in plan)
-        self._known = {column.name: Known(_usual(column)) for column in schema.columns}
-        self._able = own and all(self._fits(spec) for spec in plan)
+        is_exported = all(
+            (spec.dtype, spec.fill) in (("float32", None), ("string", "")) and spec.shape for spec in plan
+        )
+        self._lookups = {column.name: TextLookup(_lookup_values(column)) for column in schema.columns}
+        self._is_supported = is_exported and all(self._separates_texts(spec) for spec in plan)
 
-    def read(self, found: Mapping[str, Tensor]) -> dict[str, NDArray[Any]] | None:
-        """The graph's tensors, or None when the rows must be read one by one."""
-        if not self._able or not found or any(name not in self._columns for name in found):
+    def read(self, columns: Mapping[str, Tensor]) -> dict[str, NDArray[Any]] | None:
+        """Return the graph's input tensors, or None if the rows must be encoded one by one."""
+        if not self._is_supported or not columns or any(name not in self._columns for name in columns):
             return None
-        rows = next(iter(found.values())).rows
-        made: dict[str, NDArray[Any]] = {}
-        parts: dict[str, Cells] = {}
+        rows = next(iter(columns.values())).rows
+        tensors: dict[str, NDArray[Any]] = {}
+        encoded: dict[str, CellArray] = {}
         for spec in self._plan:
             kind = np.object_ if spec.dtype == "string" else np.float32
             tensor = np.empty((rows, len(spec.columns)), kind)
-            for place, feature in enumerate(spec.columns):
-                cells = parts.get(feature.column)
+            for index, feature in enumerate(spec.columns):
+                cells = encoded.get(feature.column)
                 if cells is None:
-                    cells = parts[feature.column] = self._cells(self._columns[feature.column], found)
+                    cells = encoded[feature.column] = self._encode(self._columns[feature.column], columns)
                 if cells is None:
                     return None
-                tensor[:, place] = cells if feature.part == "value" else cells[:, DATE_PARTS.index(feature.part)]
-            made[spec.name] = tensor
-        return made
+                tensor[:, index] = cells if feature.part == "value" else cells[:, DATE_PARTS.index(feature.part)]
+            tensors[spec.name] = tensor
+        return tensors
 
-    def _fits(self, spec: TensorSpec) -> bool:
-        """Texts where texts are meant, and only there."""
+    def _separates_texts(self, spec: TensorSpec) -> bool:
+        """Return whether the tensor holds either categories as texts or other kinds as numbers."""
         kinds = {self._columns[feature.column].kind for feature in spec.columns}
         return kinds <= {"category"} if spec.dtype == "string" else "category" not in kinds
 
-    def _cells(self, column: Column, found: Mapping[str, Tensor]) -> Cells:
-        tensor = found.get(column.name)
+    def _encode(self, column: Column, columns: Mapping[str, Tensor]) -> CellArray:
+        tensor = columns.get(column.name)
         if tensor is None:
             return None
         if isinstance(tensor.data, bytes) and column.kind in ("category", "boolean"):
-            return self._known[column.name].read(tensor.data, tensor.rows)
+            return self._lookups[column.name].read(tensor.data, tensor.rows)
         if column.kind in ("category", "boolean"):
             return tensor.data if column.kind == "boolean" and tensor.datatype == BOOL else None
         if column.kind == "datetime":
-            return _moments(column, tensor)
+            return _dates(column, tensor)
         return _numbers(column, tensor)
 
 
-class Known:
-    """Reads a tensor of texts of which only some few are usual, each to its value.
+class TextLookup:
+    """Reads a binary tensor of texts if all of them are among a few known texts, and maps each text to a value.
 
-    Before each text are the byte of its length and three zeros. Where no text is longer than 255 bytes or holds a zero,
-    three zeros are nowhere else: there the data is taken apart, into texts with the length of the next one behind.
+    In the data, each text is preceded by its length in four bytes. If every text is shorter than 256 bytes and contains
+    no zero byte, the length is one byte followed by three zeros, and three zeros occur nowhere else. So splitting the
+    data at the zeros yields each text with the length byte of the next text appended.
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        plain = {text.encode(): value for text, value in values.items()}
-        plain = {text: value for text, value in plain.items() if 0 < len(text) < 256 and b"\0" not in text}
-        lengths = sorted({len(text) for text in plain}) if len(plain) <= MOST_KNOWN else []
-        pairs = [(text, following) for text in plain for following in lengths]
-        self._places = {text + bytes([following]): place for place, (text, following) in enumerate(pairs)}
-        self._own = np.array([len(text) for text, _ in pairs])
-        self._following = np.array([following for _, following in pairs])
-        self._values = np.array([plain[text] for text, _ in pairs], object)
+        encoded = {text.encode(): value for text, value in values.items()}
+        encoded = {text: value for text, value in encoded.items() if 0 < len(text) < 256 and b"\0" not in text}
+        lengths = sorted({len(text) for text in encoded}) if len(encoded) <= MAX_LOOKUP_TEXTS else []
+        pairs = [(text, next_length) for text in encoded for next_length in lengths]
+        self._pair_indices = {text + bytes([length]): index for index, (text, length) in enumerate(pairs)}
+        self._lengths = np.array([len(text) for text, _ in pairs])
+        self._next_lengths = np.array([length for _, length in pairs])
+        self._values = np.array([encoded[text] for text, _ in pairs], object)
         self._end = bytes(lengths[:1])
 
     def read(self, data: bytes, count: int) -> NDArray[Any] | None:
-        """The values of all texts; None when one is not usual, or there are too many to look for. HOT"""
-        if not self._places:
+        """Return the values of all texts; None if a text is unknown or there are too many known texts. HOT"""
+        if not self._pair_indices:
             return None
-        first, *pieces = (data + self._end).split(ZEROS)
-        if len(pieces) != count:
+        first, *pairs = (data + self._end).split(ZEROS)
+        if len(pairs) != count:
             return None
         try:
-            found = np.fromiter(map(self._places.__getitem__, pieces), np.intp, count)
+            indices = np.fromiter(map(self._pair_indices.__getitem__, pairs), np.intp, count)
         except KeyError:
             return None
-        own = self._own[found]
-        if first != bytes([own[0]]) or (own[1:] != self._following[found[:-1]]).any():
+        lengths = self._lengths[indices]
+        if first != bytes([lengths[0]]) or (lengths[1:] != self._next_lengths[indices[:-1]]).any():
             return None
-        values: NDArray[Any] = self._values[found]
+        values: NDArray[Any] = self._values[indices]
         return values
 
 
-def _usual(column: Column) -> Mapping[str, Any]:
-    """The texts that need no closer look, to their values."""
+def _lookup_values(column: Column) -> Mapping[str, Any]:
+    """Return the texts that the fast path accepts, with their values."""
     if column.kind == "boolean":
         return spellings(column)
-    usual = [text for text in column.levels if text not in MISSING_WORDS and canonical_text(text) == text]
-    return dict(zip(usual, usual, strict=True))
+    texts = [text for text in column.levels if text not in MISSING_WORDS and canonical_text(text) == text]
+    return dict(zip(texts, texts, strict=True))
 
 
-def _numbers(column: Column, tensor: Tensor) -> Cells:
-    """Finite numbers within float32, NaN where missing values may be, whole ones where those are meant."""
+def _numbers(column: Column, tensor: Tensor) -> CellArray:
+    """Accept numbers within float32; NaN only if the column may be missing; only whole numbers for integers."""
     cells = tensor.data
     if not isinstance(cells, np.ndarray) or cells.dtype.kind not in "iuf":
         return None
-    # Through float64, as a cell of JSON goes: two roundings are not one.
-    found = cells.astype(np.float64)
+    # Convert through float64 like a JSON number: rounding directly to float32 can give another result.
+    numbers = cells.astype(np.float64)
     if cells.dtype.kind != "f":
-        return found
-    absent = np.isnan(found)
+        return numbers
+    absent = np.isnan(numbers)
     if absent.any():
         if not column.missing:
             return None
-        found[absent] = np.nan  # there are many kinds of NaN
-    present = found[~absent]
+        numbers[absent] = np.nan  # NaN has many bit patterns; use only one of them.
+    present = numbers[~absent]
     if len(present) and not np.abs(present).max() < FLOAT32_LIMIT:
         return None
-    return None if column.kind == "integer" and (present != np.trunc(present)).any() else found
+    if column.kind != "integer":
+        return numbers
+    return None if (present != np.trunc(present)).any() else numbers + 0.0  # -0.0 is the integer 0
 
 
-def _moments(column: Column, tensor: Tensor) -> Cells:
-    """The parts of each moment; read one by one, as a row's would be."""
+def _dates(column: Column, tensor: Tensor) -> CellArray:
+    """Return the date parts of each cell. Every cell is parsed by itself, as in a row."""
     if tensor.datatype != BYTES:
         return None
     try:
-        return np.array([_parts(column, cell) for cell in tensor.cells()])
+        return np.array([_date_parts(column, cell) for cell in tensor.cells()])
     except BadValue:
         return None
 
 
-def _parts(column: Column, cell: Any) -> Sequence[float]:
+def _date_parts(column: Column, cell: Any) -> Sequence[float]:
     moment = column.parse(cell)
     return (np.nan,) * len(DATE_PARTS) if moment is None else date_parts(int(moment), column.origin)

@@ -1,5 +1,8 @@
-"""Input tensors back into rows, by the bundle's tensor plan: what a caller made of its rows is undone, and then read
-like any other row."""
+"""Decode input tensors to raw cells, following the tensor plan of the bundle.
+
+A client may send the model's own input tensors. Their cells become rows again, which are then validated and recorded
+like all other rows.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from typing import Any
 from rowcast.errors import BodyError, InvalidRows, ValueProblem
 from rowcast.schema.encoding import DType, Plan, TensorSpec
 from rowcast.schema.schema import Column, Schema
-from rowcast.schema.tensors import Tensor, shown
-from rowcast.schema.values import DAY_US, EARLIEST_US, LATEST_US, date_parts
+from rowcast.schema.tensors import Tensor, quoted
+from rowcast.schema.values import DATE_PARTS, DAY_US, EARLIEST_US, LATEST_US, date_parts
 
 DATATYPES: Mapping[DType, str] = {
     "float32": "FP32",
@@ -25,32 +28,33 @@ HOUR = timedelta(hours=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def columns_of(schema: Schema, plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, list[Any]]:
-    """Each column's raw cells; BodyError when a tensor is not as the plan has it, InvalidRows for parts of dates that
-    do not go together."""
+def decode_columns(schema: Schema, plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, list[Any]]:
+    """Return the raw cells of each column.
+
+    BodyError if a tensor does not match the plan; InvalidRows if the parts of a date contradict each other.
+    """
     columns = {column.name: column for column in schema.columns}
     parts: dict[str, dict[str, list[Any]]] = {}
     for spec in plan:
-        cells = _checked(spec, tensors[spec.name])
+        cells = _checked_cells(spec, tensors[spec.name])
         width = len(spec.columns)
-        for place, feature in enumerate(spec.columns):
-            own = [_present(cell, spec) for cell in cells[place::width]]
-            parts.setdefault(feature.column, {})[feature.part] = own
-    return {name: _column(columns[name], found) for name, found in parts.items()}
+        for index, feature in enumerate(spec.columns):
+            present = [None if spec.fill is not None and cell == spec.fill else cell for cell in cells[index::width]]
+            parts.setdefault(feature.column, {})[feature.part] = present
+    return {name: _decode_column(columns[name], cells) for name, cells in parts.items()}
 
 
-def _checked(spec: TensorSpec, tensor: Tensor) -> list[Any]:
-    if tensor.datatype != DATATYPES[spec.dtype] or tensor.shape[1:] != spec.shape:
-        wanted = [-1, *spec.shape]
-        raise BodyError(f"input {shown(spec.name)} must be {DATATYPES[spec.dtype]} of the shape {wanted}")
+def _checked_cells(spec: TensorSpec, tensor: Tensor) -> list[Any]:
+    datatype, shape = DATATYPES[spec.dtype], [-1, *spec.shape]
+    if tensor.datatype != datatype or tensor.shape[1:] != spec.shape:
+        raise BodyError(
+            f"input {quoted(spec.name)}: expected {datatype} of shape {shape}, "
+            f"got {tensor.datatype} of shape {list(tensor.shape)}"
+        )
     return tensor.cells()
 
 
-def _present(cell: Any, spec: TensorSpec) -> Any:
-    return None if spec.fill is not None and cell == spec.fill else cell
-
-
-def _column(column: Column, parts: Mapping[str, Sequence[Any]]) -> list[Any]:
+def _decode_column(column: Column, parts: Mapping[str, Sequence[Any]]) -> list[Any]:
     if column.kind == "datetime":
         return _dates(column, parts)
     cells = parts["value"]
@@ -62,41 +66,44 @@ def _column(column: Column, parts: Mapping[str, Sequence[Any]]) -> list[Any]:
 
 
 def _dates(column: Column, parts: Mapping[str, Sequence[Any]]) -> list[Any]:
-    """Moments as texts, from the days since the training minimum; float32 days are minutes wide, so the hour decides
-    on which side of a full hour a moment lies."""
+    """Return the dates as texts, or None where all parts are missing."""
     if "days" not in parts:
-        raise BodyError(f"the model's own inputs do not hold {shown(column.name)} whole; send it as a column")
+        raise BodyError(f"the model's tensors hold only parts of {quoted(column.name)}; send the column itself instead")
     features = list(parts)
     problems = []
-    found: list[str | None] = []
-    for row, given in enumerate(zip(*parts.values(), strict=True)):
-        said = dict(zip(features, given, strict=True))
-        if all(cell is None for cell in given):
-            found.append(None)
+    dates: list[str | None] = []
+    for row, cells in enumerate(zip(*parts.values(), strict=True)):
+        if all(cell is None for cell in cells):
+            dates.append(None)
             continue
-        text = _moment(column, said)
-        if text is None:
-            message = "its parts do not belong to one moment"
+        date = _date(column, dict(zip(features, cells, strict=True)))
+        if date is None:
+            message = "the date parts contradict each other"
             problems.append(ValueProblem(column.name, "bad-datetime", message, row=row))
-        found.append(text)
+        dates.append(date)
     if problems:
         raise InvalidRows(problems)
-    return found
+    return dates
 
 
-def _moment(column: Column, said: Mapping[str, Any]) -> str | None:
-    days = said["days"]
-    if any(cell is None or not math.isfinite(cell) for cell in said.values()):
+def _date(column: Column, parts: Mapping[str, Any]) -> str | None:
+    """Return the date with these parts as text, or None if there is none.
+
+    In float32, days since the training minimum are only precise to minutes. Near a full hour the other parts decide
+    whether the date lies before or after it.
+    """
+    days = parts["days"]
+    if any(cell is None or not math.isfinite(cell) for cell in parts.values()):
         return None
-    near = column.origin + round(days * DAY_US)
-    if not EARLIEST_US < near < LATEST_US:
+    approximate = column.origin + round(days * DAY_US)
+    if not EARLIEST_US < approximate < LATEST_US:
         return None
-    moment = EPOCH + timedelta(microseconds=near)
-    full = moment.replace(minute=0, second=0, microsecond=0)
-    for candidate in (moment, full + HOUR, full - timedelta(microseconds=1)):
+    moment = EPOCH + timedelta(microseconds=approximate)
+    full_hour = moment.replace(minute=0, second=0, microsecond=0)
+    for candidate in (moment, full_hour + HOUR, full_hour - timedelta(microseconds=1)):
         us = (candidate - EPOCH) // timedelta(microseconds=1)
-        made = dict(zip(("days", "month", "weekday", "hour"), date_parts(us, column.origin), strict=True))
-        close = math.isclose(made["days"], days, rel_tol=1e-6, abs_tol=1e-6)
-        if close and all(said[part] == made[part] for part in said if part != "days"):
+        exact = dict(zip(DATE_PARTS, date_parts(us, column.origin), strict=True))
+        is_close = math.isclose(exact["days"], days, rel_tol=1e-6, abs_tol=1e-6)
+        if is_close and all(parts[part] == exact[part] for part in parts if part != "days"):
             return candidate.isoformat().replace("+00:00", "Z")
     return None

@@ -1,8 +1,9 @@
-"""Rows into the model's input tensors, by the bundle's tensor plan; what can be decided once is decided at load.
+"""Encode rows as values for the model's input tensors, following the tensor plan of the bundle.
 
-`RowEncoder.read` is the fast way from the bytes of one request to one encoded row. It decodes into a msgspec struct
-made from the schema; whatever it cannot take in one pass goes through `Schema.parse`, which is the rule, knows every
-notation and reports every problem. The two give identical pieces (property test).
+`RowEncoder.read` has a fast path and a general path. The fast path decodes the body into a msgspec struct that is
+generated from the schema when the model loads. Rows that the struct does not accept take the general path through
+`Schema.parse`, which knows every notation and reports every problem. A property test checks that both paths encode a
+row identically.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ PACK: Mapping[DType, str] = {"float32": "f", "float64": "d", "int64": "q", "bool
 NAN = float("nan")
 
 BOUNDED = Annotated[float, msgspec.Meta(gt=-FLOAT32_LIMIT, lt=FLOAT32_LIMIT)]
-"""What the rule takes; packing into float32 refuses the rest by itself, packing into float64 does not."""
+"""The range of `within_float32`. Packing enforces it for float32 tensors but not for float64 tensors."""
 _words = "|".join(map(re.escape, sorted(MISSING_WORDS - {""})))
 PLAIN_TEXT = Annotated[str, msgspec.Meta(pattern=rf"^(?!(?:{_words})\Z)[!-~](?:[ -~]*[!-~])?\Z")]
-"""Texts that are canonical as they stand: ASCII without blanks around, and no word for missing."""
+"""Texts that are already canonical: ASCII, without surrounding blanks, not a missing word."""
 
 NUMBERS = "rowcast_numbers"
 TEXTS = "rowcast_texts"
 
 
 class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One place in a tensor: a column, or one part of a datetime column."""
+    """One column of a tensor: a column of the table, or one part of a datetime column."""
 
     column: str
     part: Literal["value", "days", "month", "weekday", "hour"] = "value"
 
 
 class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One input of the graph: [N] when `shape` is empty, else [N, k]; `fill` stands for a missing value."""
+    """One input tensor of the graph, of shape [N] if `shape` is empty, else [N, k]. `fill` encodes a missing value."""
 
     name: str
     dtype: DType
@@ -56,7 +57,7 @@ Plan = tuple[TensorSpec, ...]
 
 
 class RowWarning(msgspec.Struct, frozen=True):
-    """Something the caller should know about a row that was scored all the same."""
+    """A remark about a row that was scored despite it."""
 
     column: str
     code: str
@@ -64,9 +65,9 @@ class RowWarning(msgspec.Struct, frozen=True):
 
 
 class EncodedRow(msgspec.Struct, frozen=True, gc=False):
-    """One row, ready to be stacked: a piece a tensor (packed numbers, or a tuple of texts)."""
+    """One row, ready for `stack_rows`. `inputs` holds packed numbers or a tuple of texts for each input tensor."""
 
-    pieces: tuple[Any, ...]
+    inputs: tuple[Any, ...]
     warnings: tuple[RowWarning, ...]
 
 
@@ -74,7 +75,7 @@ NO_WARNINGS: tuple[RowWarning, ...] = ()
 
 
 def own_plan(schema: Schema) -> Plan:
-    """The plan of our own exports: one float32 tensor of numbers, one string tensor of texts."""
+    """Return the plan of graphs that Rowcast exports: one float32 tensor of numbers and one string tensor of texts."""
     numbers: list[Feature] = []
     texts: list[Feature] = []
     for column in schema.columns:
@@ -93,7 +94,7 @@ def own_plan(schema: Schema) -> Plan:
 
 
 class RowEncoder:
-    """Bytes or mappings to encoded rows, and encoded rows to tensors, for one schema and one plan."""
+    """Encodes rows for one schema and one plan."""
 
     def __init__(self, schema: Schema, plan: Plan) -> None:
         self.schema = schema
@@ -101,25 +102,28 @@ class RowEncoder:
         fields = {column.name: f"c{index}" for index, column in enumerate(schema.columns)}
         columns = {column.name: column for column in schema.columns}
         self._encoders = [_tensor_encoder(spec, columns, fields) for spec in plan]
-        # A foreign graph's column may have no levels: nobody knows what it has seen.
+        # Categories of an imported graph may have no levels: its training data is unknown.
         self._known = {c.name: frozenset(c.levels) for c in schema.columns if c.kind == "category" and c.levels}
         self._values = msgspec.defstruct("Values", [(field, Any) for field in fields.values()], gc=False)
         bounded = {feature.column for spec in plan if spec.dtype == "float64" for feature in spec.columns}
-        usual = _usual_row(schema, bounded) if all(_packs_safely(spec, columns) for spec in plan) else None
-        self._decode = msgspec.json.Decoder(usual).decode if usual else None
+        fast_row = _fast_row(schema, bounded) if all(_packs_safely(spec, columns) for spec in plan) else None
+        self._decode = msgspec.json.Decoder(fast_row).decode if fast_row else None
 
     def read(self, body: bytes | msgspec.Raw) -> EncodedRow:
-        """One JSON object, validated and encoded; InvalidRows with all its problems, BodyError when it is no object."""
+        """Validate and encode one JSON object. HOT
+
+        InvalidRows with every problem of the row; BodyError if the body is not a JSON object.
+        """
         if self._decode is not None:
             try:
                 values = self._decode(body)
                 return EncodedRow(tuple([encode(values) for encode in self._encoders]), NO_WARNINGS)
             except (msgspec.MsgspecError, InvalidRows, BadValue, UnicodeDecodeError, RecursionError):
-                pass  # not refused yet: the general way below accepts more notations, or says what is wrong
+                pass  # The general path accepts more notations and reports what is wrong.
         return self.parse(decode_object(body))
 
     def parse(self, row: Mapping[str, Any], *, text: bool = False) -> EncodedRow:
-        """One mapping, validated and encoded; `text=True` reads every string as a CSV cell."""
+        """Validate and encode one mapping; `text=True` parses strings as CSV cells."""
         parsed = self.schema.parse(row, text=text)
         values = self._values(*parsed)
         return EncodedRow(tuple([encode(values) for encode in self._encoders]), self._warnings(parsed))
@@ -136,15 +140,15 @@ class RowEncoder:
 
 
 def decode_object(body: bytes | msgspec.Raw) -> dict[str, Any]:
-    """A JSON object of any content; BodyError says what is wrong with the text itself."""
+    """Decode a JSON object; BodyError if the body is malformed or not an object."""
     document = decode_json(body)
     if not isinstance(document, dict):
-        raise BodyError("the body must be a JSON object, column name to value", slug="not-an-object")
+        raise BodyError("the body must be a JSON object that maps column names to values", slug="not-an-object")
     return document
 
 
 def decode_json(body: bytes | msgspec.Raw) -> Any:
-    """Any JSON document; every way in which it can be broken is a BodyError."""
+    """Decode any JSON document; BodyError if it is malformed."""
     if not bytes(body).strip():
         raise BodyError("the body is empty; send one JSON object", slug="empty-body")
     try:
@@ -152,21 +156,21 @@ def decode_json(body: bytes | msgspec.Raw) -> Any:
     except RecursionError:
         raise BodyError("the JSON is nested too deeply", slug="too-deep") from None
     except UnicodeDecodeError:
-        raise BodyError("the body is not UTF-8") from None
-    except msgspec.ValidationError:  # a number beyond what msgspec holds: read it so that its column can be named
+        raise BodyError("the body is not valid UTF-8") from None
+    except msgspec.ValidationError:  # a number too large for msgspec; decode it so that an error can name its column
         return _decode_huge_numbers(bytes(body))
     except msgspec.DecodeError as error:
-        raise BodyError(f"the body is not JSON: {error}") from None
+        raise BodyError(f"the body is not valid JSON: {error}") from None
 
 
 def _decode_huge_numbers(body: bytes) -> Any:
     try:
         document = json.loads(body.decode(), parse_int=_bounded_integer, parse_constant=_refuse_constant)
-        msgspec.json.encode(document)  # a half of a surrogate pair is no text
+        msgspec.json.encode(document)  # raises ValueError for a lone surrogate
     except RecursionError:
         raise BodyError("the JSON is nested too deeply", slug="too-deep") from None
     except ValueError as error:
-        raise BodyError(f"the body is not JSON: {error}") from None
+        raise BodyError(f"the body is not valid JSON: {error}") from None
     return document
 
 
@@ -179,31 +183,32 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _packs_safely(spec: TensorSpec, columns: Mapping[str, Column]) -> bool:
-    """Whether packing, with the types of the usual row, refuses what the rule refuses."""
+    """Return whether packing rejects every value of the fast row that `Schema.parse` rejects."""
     kinds = {columns[feature.column].kind for feature in spec.columns}
     if spec.dtype == "bool":
         return kinds == {"boolean"} and not any(columns[feature.column].words for feature in spec.columns)
     return {"float64": kinds == {"number"}, "int64": kinds == {"integer"}}.get(spec.dtype, True)
 
 
-def _usual_row(schema: Schema, bounded: Collection[str]) -> type[msgspec.Struct] | None:
-    """The struct that decodes a row as most clients send it: types right, categories and words spelled as in training.
+def _fast_row(schema: Schema, bounded: Collection[str]) -> type[msgspec.Struct] | None:
+    """Return the struct of the fast path, or None if the schema has a column that it cannot represent.
 
-    What it takes needs no closer look: msgspec has validated it in C, in one pass. None when a column cannot be in it.
+    It accepts rows as most clients send them: JSON types that match the kinds, categories and boolean words spelled
+    as in training. msgspec validates such a row in C, in one pass; no further checks are needed.
     """
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     names: dict[str, str] = {}
     for index, column in enumerate(schema.columns):
-        usual = BOUNDED if column.name in bounded else _usual_type(column)
-        if usual is None or any(character in '"\\' or ord(character) < 32 for character in column.name):
+        field_type = BOUNDED if column.name in bounded else _fast_type(column)
+        if field_type is None or any(character in '"\\' or ord(character) < 32 for character in column.name):
             return None
         names[f"c{index}"] = column.name
-        fields.append((f"c{index}", usual | None, None) if column.missing else (f"c{index}", usual))
-    return msgspec.defstruct("UsualRow", fields, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False)
+        fields.append((f"c{index}", field_type | None, None) if column.missing else (f"c{index}", field_type))
+    return msgspec.defstruct("FastRow", fields, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False)
 
 
-def _usual_type(column: Column) -> Any:
-    """The type whose every value the rule takes as it is; None when there is none."""
+def _fast_type(column: Column) -> Any:
+    """Return the type of the column's field in the fast row; None if no text can be a value of the field."""
     if column.kind == "category":
         if not column.levels and not column.closed:
             return PLAIN_TEXT
@@ -215,13 +220,13 @@ def _usual_type(column: Column) -> Any:
 
 
 def spellings(column: Column) -> dict[str, bool]:
-    """The usual ways to write a boolean's words."""
-    spellings = {
+    """Return the common spellings of a boolean's words (`yes`, `Yes`, `YES`), with their values."""
+    variants = {
         spelled: value for word, value in column.words.items() for spelled in (word, word.capitalize(), word.upper())
     }
     return {
         spelled: value
-        for spelled, value in spellings.items()
+        for spelled, value in variants.items()
         if spelled not in MISSING_WORDS and column.words.get(spelled.lower()) is value
     }
 
@@ -252,24 +257,24 @@ def _text_encoder(get: Callable[[Any], tuple[Any, ...]], optional: bool) -> Enco
 def _number_encoder(get: Callable[[Any], tuple[Any, ...]], spec: TensorSpec, columns: Mapping[str, Column]) -> Encode:
     pack = struct.Struct(f"<{len(spec.columns)}{PACK[spec.dtype]}").pack
     fill = _fill(spec)
-    places = [(place, columns[feature.column], feature) for place, feature in enumerate(spec.columns)]
+    features = [(index, columns[feature.column], feature) for index, feature in enumerate(spec.columns)]
     words: list[tuple[int, dict[Any, Any]]] = [
-        (place, {True: True, False: False, None: fill, **spellings(column)})
-        for place, column, _ in places
+        (index, {True: True, False: False, None: fill, **spellings(column)})
+        for index, column, _ in features
         if column.words
     ]
-    dates = [(place, _date_part(column, feature)) for place, column, feature in places if column.kind == "datetime"]
-    optional = [place for place, column, _ in places if column.missing]
+    dates = [(index, _date_part(column, feature)) for index, column, feature in features if column.kind == "datetime"]
+    optional = [index for index, column, _ in features if column.missing]
 
     def encode(values: Any) -> bytes:
         cells = list(get(values))
-        for place, table in words:
-            cells[place] = table[cells[place]]
-        for place, part in dates:
-            cells[place] = part(cells[place])
-        for place in optional:
-            if cells[place] is None:
-                cells[place] = fill
+        for index, table in words:
+            cells[index] = table[cells[index]]
+        for index, part in dates:
+            cells[index] = part(cells[index])
+        for index in optional:
+            if cells[index] is None:
+                cells[index] = fill
         try:
             return pack(*cells)
         except (struct.error, OverflowError):
@@ -279,7 +284,7 @@ def _number_encoder(get: Callable[[Any], tuple[Any, ...]], spec: TensorSpec, col
 
 
 def _pack_each(cells: Sequence[Any], spec: TensorSpec) -> bytes:
-    """Cells one by one; InvalidRows names those that the tensor cannot hold."""
+    """Pack cells one by one; InvalidRows names the columns whose value the tensor cannot hold."""
     pack = struct.Struct(f"<{PACK[spec.dtype]}").pack
     packed = []
     problems = []
@@ -295,23 +300,23 @@ def _pack_each(cells: Sequence[Any], spec: TensorSpec) -> bytes:
 
 
 def _fill(spec: TensorSpec) -> float | int | None:
-    """What stands for a missing value: NaN unless the plan says otherwise; whole-number tensors have none by nature."""
+    """Return the encoding of a missing value: the plan's fill, else NaN in float tensors and None in all others."""
     if spec.dtype in ("float32", "float64"):
         return NAN if spec.fill is None else float(spec.fill)
     return None if spec.fill is None else int(spec.fill)
 
 
 def _date_part(column: Column, feature: Feature) -> Callable[[Any], float | None]:
-    """One part of a moment, given as the text that came or as microseconds; None stays for missing."""
+    """Return a function that extracts one date part from a text or from microseconds; it maps None to None."""
     part = DATE_PARTS.index(feature.part)
 
-    @lru_cache(maxsize=1024)  # the parts of one cell are asked for one after the other
+    @lru_cache(maxsize=1024)  # All parts of a cell are extracted in succession.
     def parts(raw: Any) -> tuple[float, int, int, int] | None:
         moment = raw if isinstance(raw, int) else column.parse(raw)
         return None if moment is None else date_parts(int(moment), column.origin)
 
-    def pick(raw: Any) -> float | None:
-        found = None if raw is None else parts(raw)
-        return None if found is None else found[part]
+    def extract(raw: Any) -> float | None:
+        values = None if raw is None else parts(raw)
+        return None if values is None else values[part]
 
-    return pick
+    return extract

@@ -1,4 +1,4 @@
-"""Identity: canonical bytes to names. The prefix of a name is its rule's version and changes with the rule."""
+"""Canonical bytes, digests and ids. The prefix of a digest names the version of its rule and changes with the rule."""
 
 from __future__ import annotations
 
@@ -16,27 +16,30 @@ ROW_RULE = "rk1-"
 
 
 def canonical_json(value: Any) -> bytes:
-    """One spelling for one value: keys sorted, no blanks, UTF-8."""
+    """Return the value as JSON with sorted keys, without blanks, in UTF-8; equal values give equal bytes."""
     return msgspec.json.encode(msgspec.to_builtins(value), order="sorted")
 
 
 def bundle_digest(serving: Any, files: Iterable[tuple[str, str]]) -> str:
-    """The digest of what decides an answer: the serving part of `bundle.json` and the sha256 of each serving file."""
+    """Return the digest of everything that affects predictions.
+
+    It covers the serving part of `bundle.json` and the sha256 of each serving file.
+    """
     named = [[name, sha256] for name, sha256 in sorted(files)]
     return BUNDLE_RULE + hashlib.sha256(canonical_json([serving, named])).hexdigest()
 
 
 def row_key(digest: str, plan: Plan, row: EncodedRow) -> str:
-    """Equal for two rows exactly when one model must answer both alike: bundle and encoded values, nothing else."""
+    """Return the cache key of a row: equal for two rows if and only if bundle and encoded values are equal."""
     key = hashlib.sha256(digest.encode())
-    for spec, piece in zip(plan, row.pieces, strict=True):
-        if isinstance(piece, bytes):
+    for spec, values in zip(plan, row.inputs, strict=True):
+        if isinstance(values, bytes):
             if spec.dtype in ("float32", "float64"):
-                piece = _without_negative_zero(piece, "f" if spec.dtype == "float32" else "d")
-            key.update(b"n" + struct.pack("<I", len(piece)) + piece)
+                values = _without_negative_zero(values, "f" if spec.dtype == "float32" else "d")
+            key.update(b"n" + struct.pack("<I", len(values)) + values)
         else:
-            key.update(b"t" + struct.pack("<I", len(piece)))
-            for text in piece:
+            key.update(b"t" + struct.pack("<I", len(values)))
+            for text in values:
                 encoded = text.encode()
                 key.update(struct.pack("<I", len(encoded)) + encoded)
     return ROW_RULE + key.hexdigest()
@@ -48,12 +51,12 @@ def _without_negative_zero(packed: bytes, code: str) -> bytes:
 
 
 def uuid7s(milliseconds: int, random: bytes) -> list[str]:
-    """Lower-case UUIDv7 of one moment: three random bytes they share, then six for each id."""
+    """Return lower-case UUIDv7s with one timestamp. The ids share three random bytes; six more distinguish each."""
     stamp, digits = f"{milliseconds:012x}", random.hex()
     shared = f"{stamp[:8]}-{stamp[8:]}-7{digits[:3]}-8{digits[3:6]}-"
     return [shared + digits[at : at + 12] for at in range(6, len(digits), 12)]
 
 
 def uuid7_randomness(count: int) -> int:
-    """How many random bytes `uuid7s` needs for so many ids."""
+    """Return the number of random bytes that `uuid7s` needs for `count` ids."""
     return 3 + 6 * count

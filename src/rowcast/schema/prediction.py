@@ -1,4 +1,7 @@
-"""Predictions and scores as values. Free of numpy, so that a gateway can load it; `scores.py` works on arrays."""
+"""Scores, predictions and decisions as plain values.
+
+This module does not import numpy, so that a gateway can load it; `scores.py` computes scores from arrays.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +14,30 @@ from rowcast.schema.encoding import RowWarning
 
 Label = bool | int | float | str
 Task = Literal["binary", "multiclass", "regression"]
+OutputKind = Literal["probabilities", "values", "scores", "labels"]
+"""What a graph returns. Rowcast's own graphs return probabilities or values."""
+Activation = Literal["none", "sigmoid", "softmax"]
+"""The function that turns the raw scores of a graph into probabilities."""
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
-    """One answer to one row, as it is sent and as it is kept. Absent fields do not apply to the task."""
+    """The reply to one row, as sent to the client and recorded in history. Fields that do not apply are unset."""
 
     id: str
     model: str
     version: int
     prediction: Label
     probability: float | msgspec.UnsetType = msgspec.UNSET
-    """Of the predicted label."""
+    """The probability of the predicted label."""
     score: float | msgspec.UnsetType = msgspec.UNSET
-    """Probability of the positive class; binary models only."""
+    """The probability of the positive class; binary models only."""
     probabilities: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     warnings: tuple[RowWarning, ...] = ()
     cached: bool = False
 
 
 class Score(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What the model alone says of a row; identity and circumstances are added by whoever asked."""
+    """What the model computed for one row: a prediction without id, model and warnings."""
 
     prediction: Label
     probability: float | msgspec.UnsetType = msgspec.UNSET
@@ -39,16 +46,17 @@ class Score(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """How scores become labels. `threshold` is a float32 value, exact in JSON's double."""
+    """How the output of a graph becomes a label."""
 
     task: Task
     classes: tuple[Label, ...] = ()
     positive: int = 1
-    """Index of the positive class; binary only."""
+    """The index of the positive class; binary models only."""
     threshold: float = 0.5
+    """A float32 value, stored exactly as a double."""
 
     def names(self) -> list[str]:
-        """The classes as text, the keys of `probabilities`."""
+        """Return the classes as texts, as used for the keys of `probabilities`."""
         return [label_text(label) for label in self.classes]
 
 
@@ -59,33 +67,43 @@ def encode_replies(
     model: str,
     version: int,
     ids: Sequence[str],
-    outcomes: Sequence[Score],
+    scores: Sequence[Score],
     warnings: Iterable[tuple[RowWarning, ...]],
     cached: Iterable[bool],
 ) -> list[bytes]:
-    """The predictions as they are sent and kept, all encoded in one call."""
+    """Return the predictions as JSON, as sent and recorded. One call encodes them all. HOT"""
     predictions = [
-        Prediction(id_, model, version, made.prediction, made.probability, made.score, made.probabilities, warned, hit)
-        for id_, made, warned, hit in zip(ids, outcomes, warnings, cached, strict=True)
+        Prediction(
+            id_, model, version, score.prediction, score.probability, score.score, score.probabilities, warned, hit
+        )
+        for id_, score, warned, hit in zip(ids, scores, warnings, cached, strict=True)
     ]
-    return _encode_lines(predictions).split(b"\n")[:-1]  # JSON holds no line break of its own
+    return _encode_lines(predictions).split(b"\n")[:-1]  # Encoded JSON contains no line breaks.
+
+
+def has_probabilities(kind: OutputKind, activation: Activation) -> bool:
+    """Return whether the output of a graph gives class probabilities."""
+    return kind == "probabilities" or (kind == "scores" and activation != "none")
 
 
 def label_text(label: Label) -> str:
-    """A class label as text, the way JSON would show it."""
+    """Return a class label as text, spelled as in JSON."""
     if isinstance(label, bool):
         return "true" if label else "false"
     return str(label)
 
 
-def searched_label(label: Label, probability: float | msgspec.UnsetType) -> str:
-    """The text by which history finds a label; the value of a regression is none."""
+def searchable_label(label: Label, probability: float | msgspec.UnsetType) -> str:
+    """Return the text that history searches labels by; empty for the value of a regression."""
     is_value = isinstance(label, float) and probability is msgspec.UNSET
     return "" if is_value else label_text(label)
 
 
 def compare_scores(left: Score, right: Score, tolerance: float, threshold: float) -> str:
-    """`equal`, `borderline` (only the threshold's neighbourhood decides) or `different`."""
+    """Return `equal`, `different` or `borderline`.
+
+    `borderline`: the numbers agree, the labels differ, and the score is within the tolerance of the threshold.
+    """
     apart = largest_gap(_numbers(left), _numbers(right)) > tolerance
     if apart or (left.prediction == right.prediction) or not isinstance(left.probabilities, dict):
         return "different" if apart else "equal"
@@ -93,14 +111,17 @@ def compare_scores(left: Score, right: Score, tolerance: float, threshold: float
     return "borderline" if near else "different"
 
 
-def _numbers(outcome: Score) -> list[float]:
-    if isinstance(outcome.probabilities, dict):
-        return [outcome.probabilities[name] for name in sorted(outcome.probabilities)]
-    return [] if isinstance(outcome.prediction, str) else [float(outcome.prediction)]
+def _numbers(score: Score) -> list[float]:
+    if isinstance(score.probabilities, dict):
+        return [score.probabilities[name] for name in sorted(score.probabilities)]
+    return [] if isinstance(score.prediction, str) else [float(score.prediction)]
 
 
 def largest_gap(left: Sequence[float], right: Sequence[float]) -> float:
-    """The largest difference, of values above one as a share of them; infinite when the shapes differ."""
+    """Return the largest difference between two sequences; infinity if their lengths differ.
+
+    Differences are absolute for magnitudes up to one and relative above.
+    """
     if len(left) != len(right):
         return float("inf")
     return max((abs(a - b) / max(1.0, abs(a), abs(b)) for a, b in zip(left, right, strict=True)), default=0.0)

@@ -1,11 +1,11 @@
-"""The schema: which columns a model takes and what a valid row is. It makes the parser, the OpenAPI and the form.
+"""The schema of a model: its columns and the rules for valid rows, also as JSON Schema.
 
-Never imports numpy: a gateway that holds no model validates with this module alone.
+This module does not import numpy, so that a gateway without models can validate rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -30,45 +30,54 @@ from rowcast.schema.values import (
 
 Value = float | int | bool | str | None
 UNKNOWN = "unknown-column"
-MOST_UNKNOWN = 100
+MAX_UNKNOWN = 100
+"""Unknown columns reported per row."""
 MISSING = "missing"
+REQUIRED = "value is required; the column had no missing values in training"
 
 
 class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
-    """One column as a client sends it."""
+    """One column of the rows that clients send."""
 
     name: str
     kind: Kind
     missing: bool = False
-    """May be absent, null or a missing word: it had missing values in training."""
+    """The value may be absent, null or a missing word: the column had missing values in training."""
     levels: tuple[str, ...] = ()
-    """Category: the canonical texts the model knows, most frequent first."""
+    """Category: the canonical texts seen in training, most frequent first."""
     closed: bool = False
-    """Category: any other text is an error instead of a warning."""
+    """Category: a text outside `levels` is an error, not a warning."""
     words: dict[str, bool] = {}
-    """Boolean: the lower-case texts seen in training."""
+    """Boolean: the texts seen in training, in lower case, and their values."""
     forms: tuple[str, ...] = ()
-    """Number: notations seen (`currency` ...). Datetime: strptime formats seen."""
+    """Number: the notations seen in training (`currency` ...). Datetime: the strptime formats seen in training."""
     zone: str = "UTC"
+    """Datetime: the time zone of values without an offset."""
     origin: int = 0
-    """Datetime: the smallest moment seen in training, in microseconds."""
+    """Datetime: the earliest value seen in training, in microseconds since 1970 in UTC."""
     low: float | None = None
+    """Number: the smallest value seen in training."""
     high: float | None = None
+    """Number: the largest value seen in training."""
     label: str = ""
     unit: str = ""
     help: str = ""
     example: Value = None
     sensitive: bool = False
+    """Values never appear in errors or warnings; history can hash or drop them."""
 
     def parse(self, raw: Any, *, text: bool = False) -> Value:
-        """The canonical value of a raw cell, None for missing. `text=True` reads strings as CSV cells are read."""
+        """Return the canonical value of a raw cell, or None if it is missing.
+
+        `text=True` parses strings as CSV cells. BadValue if the cell does not fit the column.
+        """
         if isinstance(raw, str):
             raw = raw.strip(BLANKS)
             if raw in MISSING_WORDS:
                 raw = None
         if raw is None:
             if not self.missing:
-                raise BadValue(MISSING, "is required; it had no missing values in training")
+                raise BadValue(MISSING, REQUIRED)
             return None
         return _PARSERS[self.kind](self, raw, text)
 
@@ -77,10 +86,10 @@ def _number(column: Column, raw: Any, text: bool) -> float:
     if isinstance(raw, str) and (text or column.forms):
         value = number_from_text(raw, column.forms)
         if value is None:
-            raise BadValue("wrong-type", f"must be a number{_forms_hint(column)}")
+            raise BadValue("wrong-type", f"expected a number{_forms_hint(column)}")
         return float(within_float32(value))
     if isinstance(raw, bool) or not isinstance(raw, int | float):
-        raise BadValue("wrong-type", f"must be a number, not {type_name(raw)}")
+        raise BadValue("wrong-type", f"expected a number, got {type_name(raw)}")
     return float(within_float32(raw))
 
 
@@ -89,7 +98,7 @@ def _integer(column: Column, raw: Any, text: bool) -> int:
         return int(within_float32(raw))
     value = _number(column, raw, text)
     if not value.is_integer():
-        raise BadValue("not-integer", "must be a whole number")
+        raise BadValue("not-integer", "expected a whole number")
     return int(value)
 
 
@@ -101,17 +110,17 @@ def _boolean(column: Column, raw: Any, text: bool) -> bool:
         if value is not None:
             return value
     accepted = ", ".join(["true", "false", *column.words])
-    raise BadValue("wrong-type", f"must be one of {accepted}")
+    raise BadValue("wrong-type", f"expected one of {accepted}")
 
 
 def _category(column: Column, raw: Any, text: bool) -> str:
     if not isinstance(raw, str | int | float | bool):
-        raise BadValue("wrong-type", f"must be text, not {type_name(raw)}")
+        raise BadValue("wrong-type", f"expected text, got {type_name(raw)}")
     if isinstance(raw, float):
         within_float32(raw)
     value = canonical_text(raw)
     if column.closed and value not in column.levels:
-        raise BadValue("not-allowed", f"must be one of {', '.join(column.levels)}")
+        raise BadValue("not-allowed", f"expected one of {', '.join(column.levels)}")
     return value
 
 
@@ -121,15 +130,15 @@ def _datetime(column: Column, raw: Any, text: bool) -> int:
     elif isinstance(raw, str):
         value = datetime_from_text(raw, column.forms, column.zone)
     else:
-        raise BadValue("wrong-type", f"must be a date as text, not {type_name(raw)}")
+        raise BadValue("wrong-type", f"expected a date as text, got {type_name(raw)}")
     if value is None or not EARLIEST_US <= value <= LATEST_US:
         accepted = " or ".join(["RFC 3339 (2026-01-31T09:30:00Z)", *column.forms])
-        raise BadValue("bad-datetime", f"must be a date in the form {accepted}")
+        raise BadValue("bad-datetime", f"expected a date in the format {accepted}")
     return value
 
 
 def _forms_hint(column: Column) -> str:
-    return f" (also accepted: {', '.join(column.forms)})" if column.forms else ""
+    return f" (accepted notations: plain, {', '.join(column.forms)})" if column.forms else ""
 
 
 Parser = Callable[[Column, Any, bool], Value]
@@ -143,7 +152,7 @@ _PARSERS: Mapping[str, Parser] = {
 
 
 class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The columns of one model, in the order the table had them."""
+    """The columns of one model, in the order of the training table."""
 
     columns: tuple[Column, ...]
 
@@ -151,18 +160,22 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         names = [column.name for column in self.columns]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
-            raise ValueError(f"columns named twice: {', '.join(repeated)}")
+            raise ValueError(f"duplicate column names: {', '.join(repeated)}")
 
     def names(self) -> list[str]:
         return [column.name for column in self.columns]
 
-    def marked(self, sensitive: Collection[str]) -> Schema:
-        """The same columns, these of them sensitive."""
-        mark = msgspec.structs.replace
-        return Schema(tuple(mark(one, sensitive=True) if one.name in sensitive else one for one in self.columns))
+    def with_sensitive(self, names: Collection[str]) -> Schema:
+        """Return a copy in which the columns with these names are sensitive."""
+        return Schema(
+            tuple(
+                msgspec.structs.replace(column, sensitive=True) if column.name in names else column
+                for column in self.columns
+            )
+        )
 
     def parse(self, row: Mapping[str, Any], *, text: bool = False) -> list[Value]:
-        """Canonical values in column order; InvalidRows with every problem of the row."""
+        """Return the canonical values of a row in column order; InvalidRows with every problem of the row."""
         values: list[Value] = []
         problems: list[ValueProblem] = []
         for column in self.columns:
@@ -174,15 +187,13 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 problems.append(ValueProblem(column.name, bad.code, bad.message, got))
         known = {column.name for column in self.columns}
         unknown = [name for name in row if name not in known]
-        for name in unknown[:MOST_UNKNOWN]:
-            hint = f"the model does not take it; it takes {_listed(self.names())}"
-            problems.append(ValueProblem(str(name)[:200], UNKNOWN, hint))
+        problems += [unknown_column(str(name), self.names()) for name in unknown[:MAX_UNKNOWN]]
         if problems:
             raise InvalidRows(problems)
         return values
 
     def json_schema(self) -> dict[str, Any]:
-        """One row as JSON Schema, for OpenAPI and for clients."""
+        """Return the JSON Schema of one row, for OpenAPI and for clients."""
         return {
             "type": "object",
             "properties": {column.name: _column_json_schema(column) for column in self.columns},
@@ -191,8 +202,13 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         }
 
 
+def unknown_column(name: str, known: Sequence[str]) -> ValueProblem:
+    """Return the problem of a column that the model does not have."""
+    return ValueProblem(name[:200], UNKNOWN, f"unknown column; the model's columns are {_listed(known)}")
+
+
 def shortened(raw: Any, limit: int = 120) -> Any:
-    """A received value small enough to echo in an error."""
+    """Return a received value, shortened if necessary, for use in an error."""
     if isinstance(raw, str):
         return raw if len(raw) <= limit else raw[:limit] + "…"
     if isinstance(raw, bool | float | None):
@@ -202,7 +218,7 @@ def shortened(raw: Any, limit: int = 120) -> Any:
     return type_name(raw)
 
 
-def _listed(names: list[str], limit: int = 12) -> str:
+def _listed(names: Sequence[str], limit: int = 12) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
@@ -224,9 +240,10 @@ def _column_json_schema(column: Column) -> dict[str, Any]:
             base["enum"].append(None)
     if column.label:
         base["title"] = column.label
-    described = " ".join(filter(None, [column.help, f"Unit: {column.unit}." if column.unit else "", _seen(column)]))
-    if described:
-        base["description"] = described
+    sentences = [column.help, f"Unit: {column.unit}." if column.unit else "", _seen(column)]
+    description = " ".join(filter(None, sentences))
+    if description:
+        base["description"] = description
     if column.example is not None:
         base["examples"] = [column.example]
     return base
@@ -234,8 +251,8 @@ def _column_json_schema(column: Column) -> dict[str, Any]:
 
 def _seen(column: Column) -> str:
     if column.kind == "category":
-        rest = "" if column.closed else " Anything else is scored as unseen, with a warning."
-        return f"Seen in training: {_listed(list(column.levels))}.{rest}"
+        rest = "" if column.closed else " Other values are scored as unseen, with a warning."
+        return f"Seen in training: {_listed(column.levels)}.{rest}"
     if column.low is not None and column.high is not None and column.kind in ("number", "integer"):
         return f"Seen in training: {column.low:.15g} to {column.high:.15g}."
     return ""

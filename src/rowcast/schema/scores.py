@@ -1,4 +1,4 @@
-"""From a graph's output to scores: argmax or threshold, decided in float32."""
+"""Turn the output of a graph into scores, one per row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from rowcast.schema.prediction import Decision, Score
 
 
 def winning_classes(decision: Decision, output: NDArray[np.float32]) -> NDArray[np.intp]:
-    """The index of each row's class; the threshold is compared in float32 and belongs to the positive class."""
+    """Return the index of each row's predicted class.
+
+    The threshold is compared in float32; a score equal to it predicts the positive class.
+    """
     if decision.task == "binary":
         positive = output[:, decision.positive] >= np.float32(decision.threshold)
         return np.where(positive, decision.positive, 1 - decision.positive)
@@ -23,19 +26,21 @@ def winning_classes(decision: Decision, output: NDArray[np.float32]) -> NDArray[
 
 
 def score_rows(decision: Decision, output: NDArray[Any]) -> list[Score]:
-    """One outcome a row, from probabilities [N, k], values [N] or places of classes [N]; NoAnswer where one is
-    not finite."""
+    """Return one score per row from probabilities [N, k], values [N] or class indices [N]. HOT
+
+    NoAnswer if the output of any row is not finite.
+    """
     rows: list[Any] = output.tolist()
-    # NaN and infinity stay in a sum, and float32 values cannot overflow one of doubles. 0.1 µs a row.
+    # A sum keeps NaN and infinity, and float32 values cannot overflow a sum of doubles. Costs 0.1 µs per row.
     if not isfinite(sum(map(sum, rows)) if output.ndim > 1 else sum(rows)):
-        bad = unanswered(output)
-        if bad:
-            raise NoAnswer(bad)
+        invalid = non_finite_rows(output)
+        if invalid:
+            raise NoAnswer(invalid)
     if decision.task == "regression":
         return [Score(float(value)) for value in output.reshape(-1).tolist()]
     names, classes = decision.names(), decision.classes
     if output.ndim == 1:
-        return [Score(classes[int(place)]) for place in rows]
+        return [Score(classes[int(index)]) for index in rows]
     if decision.task == "multiclass":
         winners = output.argmax(axis=1).tolist()
         return [
@@ -44,15 +49,15 @@ def score_rows(decision: Decision, output: NDArray[Any]) -> list[Score]:
         ]
     positive, threshold = decision.positive, decision.threshold
     first, second = names
-    made = []
-    for row in rows:  # HOT: float32 values compare alike as doubles, and without a call of numpy
+    scores = []
+    for row in rows:  # Comparing float32 values as doubles gives the same result and avoids a numpy call per row.
         winner = positive if row[positive] >= threshold else 1 - positive
-        made.append(Score(classes[winner], row[winner], row[positive], {first: row[0], second: row[1]}))
-    return made
+        scores.append(Score(classes[winner], row[winner], row[positive], {first: row[0], second: row[1]}))
+    return scores
 
 
-def unanswered(output: NDArray[Any]) -> list[int]:
-    """The rows for which a graph gave something that is no finite number."""
+def non_finite_rows(output: NDArray[Any]) -> list[int]:
+    """Return the positions of the rows whose output holds NaN or infinity."""
     if not len(output):
         return []
     finite = np.isfinite(output.reshape(len(output), -1)).all(axis=1)

@@ -1,6 +1,7 @@
-"""Sensitive columns are scored, and then hashed or dropped before the row is kept. Whoever reads history sees neither.
+"""Hash or drop sensitive columns before a row is recorded. The model still scores the original values.
 
-A hash is keyed with a secret of its history: equal values can be counted and joined, and nobody can try out all values.
+Hashes are keyed with a secret of the history: equal values can be counted and joined, but guessing a value and
+comparing its hash does not work without the key.
 """
 
 from __future__ import annotations
@@ -14,32 +15,32 @@ from rowcast.schema.encoding import decode_json
 from rowcast.schema.identity import canonical_json
 from rowcast.schema.schema import Schema
 
-How = Literal["hash", "drop"]
+Redaction = Literal["hash", "drop"]
 HASH_RULE = "rs1-"
 
 
-class Guard:
-    """Rows as they may be kept."""
+class Redactor:
+    """Removes sensitive values from rows."""
 
-    def __init__(self, how: How, key: bytes) -> None:
-        self._how = how
+    def __init__(self, redaction: Redaction, key: bytes) -> None:
+        self._redaction = redaction
         self._key = key
 
-    def withheld(self, schema: Schema) -> tuple[str, ...]:
-        """The columns that are not kept as they came."""
+    def withheld_columns(self, schema: Schema) -> tuple[str, ...]:
+        """Return the names of the columns that are hashed or dropped."""
         return tuple(column.name for column in schema.columns if column.sensitive)
 
-    def guarded(self, schema: Schema, row: bytes) -> bytes:
-        """A valid row without what is sensitive; everything else stays as it was written."""
+    def redact(self, schema: Schema, row: bytes) -> bytes:
+        """Return a valid row with its sensitive values hashed or dropped; all other values keep their notation."""
         cells = msgspec.json.decode(row, type=dict[str, msgspec.Raw])
         for column in schema.columns:
             if not column.sensitive or column.name not in cells:
                 continue
-            if self._how == "drop":
+            if self._redaction == "drop":
                 del cells[column.name]
                 continue
             value = column.parse(decode_json(cells[column.name]))
             if value is not None:
-                said = hmac.digest(self._key, canonical_json([column.name, value]), "sha256").hex()
-                cells[column.name] = msgspec.Raw(f'"{HASH_RULE}{said}"'.encode())
+                digest = hmac.digest(self._key, canonical_json([column.name, value]), "sha256").hex()
+                cells[column.name] = msgspec.Raw(f'"{HASH_RULE}{digest}"'.encode())
         return msgspec.json.encode(cells)

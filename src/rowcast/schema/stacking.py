@@ -1,4 +1,4 @@
-"""Encoded rows to the graph's input tensors."""
+"""Stack encoded rows into the graph's input tensors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rowcast.schema.encoding import EncodedRow, Plan
 
 
 def stack_rows(plan: Plan, rows: Sequence[EncodedRow]) -> dict[str, NDArray[Any]]:
-    """The input tensors of many encoded rows, in order."""
+    """Return the input tensors for the rows, in the order of the rows. HOT"""
     tensors: dict[str, NDArray[Any]] = {}
     count = len(rows)
     for index, spec in enumerate(plan):
-        pieces = [row.pieces[index] for row in rows]
+        inputs = [row.inputs[index] for row in rows]
         if spec.dtype == "string":
-            stacked = np.array([text for piece in pieces for text in piece], object)
+            stacked = np.array([text for texts in inputs for text in texts], object)
         else:
-            stacked = np.frombuffer(b"".join(pieces), spec.dtype)
+            stacked = np.frombuffer(b"".join(inputs), spec.dtype)
         tensors[spec.name] = stacked.reshape((count, *spec.shape))
     return tensors

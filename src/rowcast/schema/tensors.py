@@ -1,6 +1,6 @@
-"""Tensors of the Open Inference Protocol: JSON lists or little-endian bytes to columns of cells, and back.
+"""Tensors of the Open Inference Protocol, converted between JSON lists, little-endian bytes and columns of cells.
 
-What a caller declares is compared with what it sent before anything is allocated: a shape is only ever multiplied.
+The declared shape is compared with the received data before any memory is allocated.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ TYPES: dict[str, np.dtype[Any]] = {
     **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
     **{f"FP{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
 }
-"""Datatype to how its numbers lie in a binary tensor; BYTES are texts, each behind its length."""
+"""The layout of each datatype in a binary tensor. BYTES tensors hold texts, each prefixed with its length."""
 LENGTH = struct.Struct("<I")
-MOST_DIMENSIONS = 2
+MAX_DIMENSIONS = 2
 
 
 class Tensor(msgspec.Struct, frozen=True):
-    """One input: as many cells as its shape says, row-major. What came as bytes is an array of numbers, or the bytes of
-    texts, which nobody has looked at yet; else a list."""
+    """One input of a request, in row-major order."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     data: Any
+    """A list if received as JSON; an array or, for texts, still undecoded bytes if received as bytes."""
 
     @property
     def rows(self) -> int:
@@ -44,11 +44,11 @@ class Tensor(msgspec.Struct, frozen=True):
 
     @property
     def width(self) -> int:
-        """Cells a row."""
+        """The number of cells per row."""
         return prod(self.shape[1:])
 
     def cells(self) -> list[Any]:
-        """Python values as JSON would have them; NaN is None. BodyError when texts are not what their lengths say."""
+        """Return the cells as Python values, NaN as None; BodyError if the bytes of the texts are malformed."""
         if isinstance(self.data, bytes):
             return list(_texts(self.name, self.data, prod(self.shape)))
         if not isinstance(self.data, np.ndarray):
@@ -57,8 +57,8 @@ class Tensor(msgspec.Struct, frozen=True):
         return [None if cell != cell else cell for cell in cells] if self.data.dtype.kind == "f" else cells
 
 
-class Head(msgspec.Struct, frozen=True):
-    """What is said of a tensor before its data."""
+class TensorHeader(msgspec.Struct, frozen=True):
+    """The declaration of a tensor in the JSON of a request; `data` is unset if the data follows as bytes."""
 
     name: str
     shape: list[int]
@@ -67,86 +67,94 @@ class Head(msgspec.Struct, frozen=True):
     data: Any = msgspec.UNSET
 
 
-def read_all(heads: Sequence[Head], tail: memoryview) -> list[Tensor]:
-    """The tensors of a request, their bytes taken from the tail in order; BodyError unless it is used up exactly."""
-    found = []
+def read_tensors(headers: Sequence[TensorHeader], tail: memoryview) -> list[Tensor]:
+    """Return the tensors of a request. `tail` is the binary part of the body.
+
+    BodyError if a declaration is invalid or the declared sizes do not add up to the size of the tail.
+    """
+    tensors = []
     at = 0
-    for head in heads:
-        size = (head.parameters or {}).get("binary_data_size")
+    for header in headers:
+        size = (header.parameters or {}).get("binary_data_size")
         if size is None:
-            found.append(from_json(head))
+            tensors.append(from_json(header))
             continue
         if type(size) is not int or size < 0:
-            raise BodyError(f"input {shown(head.name)}: binary_data_size must be a whole number of bytes")
-        if head.data is not msgspec.UNSET:
-            raise BodyError(f"input {shown(head.name)} has both `data` and binary_data_size")
+            raise BodyError(f"input {quoted(header.name)}: binary_data_size must be a number of bytes")
+        if header.data is not msgspec.UNSET:
+            raise BodyError(f"input {quoted(header.name)}: `data` and binary_data_size exclude each other")
         if size > len(tail) - at:
             raise BodyError(
-                f"input {shown(head.name)}: binary_data_size is {size}, and {len(tail) - at} bytes are left in the body"
+                f"input {quoted(header.name)}: binary_data_size is {size}, but only {len(tail) - at} bytes are left "
+                "in the body"
             )
-        found.append(from_bytes(head, tail[at : at + size]))
+        tensors.append(from_bytes(header, tail[at : at + size]))
         at += size
     if at != len(tail):
-        raise BodyError(f"{len(tail) - at} bytes in the body belong to no input; see Inference-Header-Content-Length")
-    return found
+        raise BodyError(
+            f"{len(tail) - at} bytes of the body belong to no input; check binary_data_size and "
+            "Inference-Header-Content-Length"
+        )
+    return tensors
 
 
-def from_json(head: Head) -> Tensor:
-    """A tensor whose cells came as JSON, flat or nested as its shape."""
-    shape = _shape(head)
-    cells = head.data
+def from_json(header: TensorHeader) -> Tensor:
+    """Return a tensor from JSON data, which is flat or nested like the shape."""
+    shape = _shape(header)
+    cells = header.data
     if not isinstance(cells, list):
-        raise BodyError(f"input {shown(head.name)} has no `data`: send a list, or bytes and binary_data_size")
+        raise BodyError(f"input {quoted(header.name)}: no data; send the list `data`, or bytes and binary_data_size")
     if len(shape) > 1 and cells and isinstance(cells[0], list):
         width = shape[1]
         if len(cells) != shape[0] or any(not isinstance(row, list) or len(row) != width for row in cells):
-            raise BodyError(f"input {shown(head.name)}: the nested data has not the shape {list(shape)}")
+            raise BodyError(f"input {quoted(header.name)}: `data` does not have the shape {list(shape)}")
         cells = [cell for row in cells for cell in row]
     if len(cells) != prod(shape):
         raise BodyError(
-            f"input {shown(head.name)}: the shape {list(shape)} has {prod(shape)} cells, `data` has {len(cells)}"
+            f"input {quoted(header.name)}: the shape {list(shape)} requires {prod(shape)} cells, "
+            f"but `data` has {len(cells)}"
         )
-    _check_cells(head, cells)
-    return Tensor(head.name, head.datatype, shape, [None if cell != cell else cell for cell in cells])
+    _check_cells(header, cells)
+    return Tensor(header.name, header.datatype, shape, [None if cell != cell else cell for cell in cells])
 
 
-def _check_cells(head: Head, cells: list[Any]) -> None:
-    """JSON's types must be what the datatype says; null is a missing value in any of them."""
-    kind = "s" if head.datatype == BYTES else TYPES[head.datatype].kind
+def _check_cells(header: TensorHeader, cells: list[Any]) -> None:
+    """Check that the JSON types match the datatype; null is a missing value in every datatype."""
+    kind = "s" if header.datatype == BYTES else TYPES[header.datatype].kind
     accepted = {"s": (str,), "b": (bool,), "i": (int,), "u": (int,), "f": (int, float)}[kind]
     for number, cell in enumerate(cells):
         if cell is None or type(cell) in accepted:
             continue
-        raise BodyError(f"input {shown(head.name)}: cell {number} is no {head.datatype}")
+        raise BodyError(f"input {quoted(header.name)}: cell {number} is not of type {header.datatype}")
     if kind in "iu":
-        bounds = np.iinfo(TYPES[head.datatype])
+        bounds = np.iinfo(TYPES[header.datatype])
         low, high = int(bounds.min), int(bounds.max)
         for number, cell in enumerate(cells):
             if cell is not None and not low <= cell <= high:
-                raise BodyError(f"input {shown(head.name)}: cell {number} is beyond what {head.datatype} holds")
+                raise BodyError(f"input {quoted(header.name)}: cell {number} is out of range for {header.datatype}")
 
 
-def from_bytes(head: Head, raw: memoryview) -> Tensor:
-    """A tensor whose cells came as bytes."""
-    shape = _shape(head)
+def from_bytes(header: TensorHeader, raw: memoryview) -> Tensor:
+    """Return a tensor from binary data."""
+    shape = _shape(header)
     count = prod(shape)
-    if head.datatype == BYTES:
+    if header.datatype == BYTES:
         if count * LENGTH.size > len(raw):
-            raise BodyError(f"input {shown(head.name)}: {count} texts do not fit into {len(raw)} bytes")
-        return Tensor(head.name, BYTES, shape, bytes(raw))
-    dtype = TYPES[head.datatype]
+            raise BodyError(f"input {quoted(header.name)}: {count} texts need more than {len(raw)} bytes")
+        return Tensor(header.name, BYTES, shape, bytes(raw))
+    dtype = TYPES[header.datatype]
     if len(raw) != count * dtype.itemsize:
         raise BodyError(
-            f"input {shown(head.name)}: {count} cells of {head.datatype} are {count * dtype.itemsize} bytes, "
-            f"binary_data_size is {len(raw)}"
+            f"input {quoted(header.name)}: {count} cells of {header.datatype} need {count * dtype.itemsize} bytes, "
+            f"but binary_data_size is {len(raw)}"
         )
-    if head.datatype == BOOL and count and np.frombuffer(raw, np.uint8).max() > 1:
-        raise BodyError(f"input {shown(head.name)}: a BOOL is the byte 0 or 1")
-    return Tensor(head.name, head.datatype, shape, np.frombuffer(raw, dtype))
+    if header.datatype == BOOL and count and np.frombuffer(raw, np.uint8).max() > 1:
+        raise BodyError(f"input {quoted(header.name)}: a BOOL must be the byte 0 or 1")
+    return Tensor(header.name, header.datatype, shape, np.frombuffer(raw, dtype))
 
 
 def _texts(name: str, data: bytes, count: int) -> list[str]:
-    """Exactly `count` texts, each behind its length."""
+    """Return `count` texts, each prefixed with its length in the data."""
     texts: list[bytes] = []
     at, end = 0, len(data)
     for _ in range(count):
@@ -156,41 +164,43 @@ def _texts(name: str, data: bytes, count: int) -> list[str]:
         if at > end or start > end:
             break
     if at != end or len(texts) != count:
-        raise BodyError(f"input {shown(name)}: the lengths of its {count} texts do not add up to its {end} bytes")
+        raise BodyError(f"input {quoted(name)}: the lengths of its {count} texts do not add up to its {end} bytes")
     try:
         return [text.decode() for text in texts]
     except UnicodeDecodeError:
-        raise BodyError(f"input {shown(name)}: a text is not UTF-8") from None
+        raise BodyError(f"input {quoted(name)}: a text is not valid UTF-8") from None
 
 
-def _shape(head: Head) -> tuple[int, ...]:
-    name = shown(head.name)
-    if head.datatype != BYTES and head.datatype not in TYPES:
-        raise BodyError(f"input {name}: the datatype {shown(head.datatype)} is not one of {', '.join([*TYPES, BYTES])}")
-    if not 1 <= len(head.shape) <= MOST_DIMENSIONS or any(size < 0 for size in head.shape):
+def _shape(header: TensorHeader) -> tuple[int, ...]:
+    name = quoted(header.name)
+    if header.datatype != BYTES and header.datatype not in TYPES:
+        raise BodyError(
+            f"input {name}: unknown datatype {quoted(header.datatype)}; expected one of {', '.join([*TYPES, BYTES])}"
+        )
+    if not 1 <= len(header.shape) <= MAX_DIMENSIONS or any(size < 0 for size in header.shape):
         raise BodyError(f"input {name}: the shape must be [rows] or [rows, columns]")
-    return tuple(head.shape)
+    return tuple(header.shape)
 
 
 def to_bytes(datatype: str, cells: Any) -> bytes:
-    """Cells as a binary tensor: an array, or a list of texts."""
+    """Return an array or a list of texts as the data of a binary tensor."""
     if datatype == BYTES:
-        known = {text: framed(text) for text in set(cells)}  # labels repeat
-        return b"".join(map(known.__getitem__, cells))
+        encoded = {text: length_prefixed(text) for text in set(cells)}  # Labels repeat; encode each only once.
+        return b"".join(map(encoded.__getitem__, cells))
     return np.ascontiguousarray(cells, TYPES[datatype]).tobytes()
 
 
-def framed(text: str) -> bytes:
-    """A text behind its length."""
+def length_prefixed(text: str) -> bytes:
+    """Return a text as UTF-8, prefixed with its length."""
     encoded = text.encode()
     return LENGTH.pack(len(encoded)) + encoded
 
 
-def array_of(datatype: str, cells: Sequence[Any]) -> NDArray[Any]:
-    """Numbers or truth values as an array of the datatype."""
+def to_array(datatype: str, cells: Sequence[Any]) -> NDArray[Any]:
+    """Return numbers or booleans as an array of the datatype."""
     return np.array(cells, TYPES[datatype])
 
 
-def shown(name: str) -> str:
-    """A name from outside, short enough for a sentence."""
+def quoted(name: str) -> str:
+    """Return a name from a request in quotes, shortened if necessary, for use in an error."""
     return repr(name[:80])

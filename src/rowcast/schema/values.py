@@ -1,4 +1,4 @@
-"""Canonical values: one rule for what a raw cell means, whether it came as JSON, as CSV text or from a typed column.
+"""Canonical values: one rule for the meaning of a raw cell in JSON, in CSV text and in a typed column.
 
     kind        canonical value                      missing
     number      float, finite, within float32        None
@@ -7,7 +7,7 @@
     category    trimmed NFC text                     None
     datetime    int, microseconds since 1970 in UTC  None
 
-`tables.py` applies the same rule to whole columns; a property test holds the two together.
+`tables/encode.py` applies the same rule to whole columns; a property test compares the two.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Kind = Literal["number", "integer", "boolean", "category", "datetime"]
 FLOAT32_LIMIT: Final = 3.4028235677973366e38
 """The smallest magnitude that rounds to infinity in float32."""
 MISSING_WORDS: Final = frozenset({"", "?", "NA", "N/A", "n/a", "null", "NULL", "nan", "NaN", "None"})
-# Python and Rust disagree on what str.strip() takes away; this set is ours and both paths use it.
+# Python and Rust strip different sets of blanks by default, so both code paths name this set.
 BLANKS: Final = " \t\r\n\x0b\x0c\u00a0\u2007\u202f\u3000\ufeff"
 TRUE_WORDS: Final = frozenset({"true", "yes", "y", "t"})
 FALSE_WORDS: Final = frozenset({"false", "no", "n", "f"})
@@ -36,7 +36,7 @@ RFC3339: Final = r"^\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]
 _plain_number = re.compile(PLAIN_NUMBER, re.ASCII).match
 _rfc3339 = re.compile(RFC3339, re.ASCII).match
 
-# How people write numbers in cells: name -> (pattern, characters to drop before reading it as a plain number).
+# Notations of numbers in text: name -> (pattern, characters to drop to get the plain notation).
 NUMBER_FORMS: Final[Mapping[str, tuple[str, str]]] = {
     "thousands": (r"^[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?$", ","),
     "currency": (r"^[+-]?[$€£] ?[+-]?([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]+)?$", "$€£, "),
@@ -63,7 +63,7 @@ LATEST_US: Final = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // 
 
 
 class BadValue(Exception):
-    """A cell that does not fit its column: a stable code, and a sentence that says what would fit."""
+    """A cell does not fit its column. `code` is stable; `message` says what the column accepts."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -72,7 +72,10 @@ class BadValue(Exception):
 
 
 def canonical_text(raw: str | int | float | bool) -> str:
-    """The text of a category: trimmed NFC; integers decimal, integral floats without `.0`, booleans in lower case."""
+    """Return a value as the text of a category.
+
+    Texts are trimmed and in NFC, integers decimal, integral floats without `.0`, booleans in lower case.
+    """
     if isinstance(raw, str):
         return unicodedata.normalize("NFC", raw.strip(BLANKS))
     if isinstance(raw, bool):
@@ -83,7 +86,7 @@ def canonical_text(raw: str | int | float | bool) -> str:
 
 
 def number_from_text(text: str, forms: tuple[str, ...] = ()) -> float | None:
-    """A trimmed text as a number, in plain notation or one of the `forms`; None when it is neither."""
+    """Parse a trimmed text as a number in plain notation or in one of the `forms`; None if it is neither."""
     if _plain_number(text):
         return float(text)
     for name in forms:
@@ -94,7 +97,7 @@ def number_from_text(text: str, forms: tuple[str, ...] = ()) -> float | None:
 
 
 def datetime_from_text(text: str, formats: tuple[str, ...], zone: str) -> int | None:
-    """A trimmed text as UTC microseconds, by RFC 3339 or one of the recorded `formats`; None when it is neither."""
+    """Parse a trimmed text by RFC 3339 or one of the `formats` into UTC microseconds; None if it is neither."""
     moment: datetime | None = None
     if _rfc3339(text):
         try:
@@ -111,7 +114,7 @@ def datetime_from_text(text: str, formats: tuple[str, ...], zone: str) -> int | 
 
 
 def microseconds(moment: datetime, zone: str) -> int:
-    """UTC microseconds of a datetime; a naive one is read in the schema's zone."""
+    """Return the UTC microseconds of a datetime; a naive datetime is in the given zone."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=_zone(zone))
     return (moment - _EPOCH) // _MICROSECOND
@@ -123,13 +126,13 @@ def _zone(name: str) -> tzinfo:
 
 
 def date_parts(us: int, origin: int) -> tuple[float, int, int, int]:
-    """Days since the training minimum, month, weekday (Monday is 0) and hour, all in UTC."""
+    """Return days since `origin`, month, weekday (Monday is 0) and hour, all in UTC."""
     moment = _EPOCH + timedelta(microseconds=us)
     return float(us - origin) / DAY_US, moment.month, moment.weekday(), moment.hour
 
 
 def boolean_from_text(text: str, words: Mapping[str, bool]) -> bool | None:
-    """`true`/`false` or one of the words seen in training, in any case."""
+    """Parse `true`, `false` or one of the `words` in any case; None if it is none of them."""
     lowered = text.lower()
     if lowered in ("true", "false"):
         return lowered == "true"
@@ -137,15 +140,15 @@ def boolean_from_text(text: str, words: Mapping[str, bool]) -> bool | None:
 
 
 def within_float32(value: float | int) -> float | int:
-    """The value unchanged, or BadValue when the model's float32 input cannot hold it."""
+    """Return the value unchanged; BadValue if float32, the type of the model's inputs, cannot hold it."""
     if value != value:
-        raise BadValue("not-finite", "must be a number; send null for a missing value")
+        raise BadValue("not-finite", "NaN is not a number; send null for a missing value")
     if not -FLOAT32_LIMIT < value < FLOAT32_LIMIT:
-        raise BadValue("too-large", "must lie within ±3.4e38")
+        raise BadValue("too-large", "out of range; the limits are ±3.4e38")
     return value
 
 
 def type_name(raw: Any) -> str:
-    """What JSON calls this value."""
+    """Return the name of the value's JSON type."""
     names = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "object"}
     return "null" if raw is None else names.get(type(raw), type(raw).__name__)

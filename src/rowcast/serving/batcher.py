@@ -24,15 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowcast.errors import NoAnswer, Overloaded, TooLate, Unavailable
-from rowcast.events import Listener, Scored
+from rowcast.events import Listener, RowsScored
 from rowcast.history.blocks import SEED_BYTES, Block, Column
 from rowcast.history.chain import SALT_BYTES, Draft, Entry, encode_head
 from rowcast.history.commit_waiter import UntilStored
 from rowcast.history.ports import Journal
 from rowcast.schema.identity import row_key, uuid7_randomness, uuid7s
 from rowcast.schema.prediction import Score
-from rowcast.schema.scores import unanswered
-from rowcast.schema.sensitive import Guard
+from rowcast.schema.scores import non_finite_rows
+from rowcast.schema.sensitive import Redactor
 from rowcast.serving.live_models import Deployment, LiveModel
 from rowcast.serving.ports import Cache
 from rowcast.serving.rows import Row
@@ -84,7 +84,7 @@ class Predictor:
         *,
         max_waiting: int = 10_000,
         cache: Cache | None = None,
-        guard: Guard | None = None,
+        guard: Redactor | None = None,
         stored: UntilStored | None = None,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -132,7 +132,7 @@ class Predictor:
         """Whether many rows may be recorded as one block: nothing must be asked or changed row by row."""
         if not model.is_ours or self.caching or model.slow or self._stored is not None:
             return False
-        return self._guard is None or not self._guard.withheld(model.schema)
+        return self._guard is None or not self._guard.withheld_columns(model.schema)
 
     def predict_block(
         self, model: LiveModel, tensors: Mapping[str, NDArray[Any]], columns: Sequence[Column], body: bytes, ask: Ask
@@ -143,7 +143,7 @@ class Predictor:
             raise TooLate(TIME_IS_UP)
         output = model.run(tensors)
         if not np.isfinite(output).all():
-            raise NoAnswer(unanswered(output))
+            raise NoAnswer(non_finite_rows(output))
         decision = model.manifest.decision
         block = Block(
             self._now(),
@@ -164,7 +164,7 @@ class Predictor:
         )
         self._journal.append_block(block)
         labels, latest = model.tally(output)
-        self._listen(Scored(model.name, model.version, block.rows, labels, latest))
+        self._listen(RowsScored(model.name, model.version, block.rows, labels, latest))
         return block
 
     def hold(self, reason: str | None) -> None:
@@ -347,15 +347,15 @@ class Predictor:
         self._journal.append(drafts)
         labels = [outcome.prediction for outcome in outcomes] if model.classifies else []
         latest = model.number(outcomes[-1])
-        self._listen(Scored(model.name, model.version, count, labels, latest, hits, misses))
+        self._listen(RowsScored(model.name, model.version, count, labels, latest, hits, misses))
         return replies
 
     def _keepable(self, model: LiveModel, rows: Sequence[Row]) -> tuple[list[bytes], tuple[str, ...]]:
         """The rows as they may be kept, and the columns that were withheld from them."""
-        withheld = self._guard.withheld(model.schema) if self._guard is not None else ()
+        withheld = self._guard.withheld_columns(model.schema) if self._guard is not None else ()
         if self._guard is None or not withheld:
             return [row.received for row in rows], ()
-        return [self._guard.guarded(model.schema, row.received) for row in rows], withheld
+        return [self._guard.redact(model.schema, row.received) for row in rows], withheld
 
 
 def _remember(cache: Cache, rows: Sequence[Row], outcomes: Sequence[Score]) -> None:

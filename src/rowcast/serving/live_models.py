@@ -15,8 +15,8 @@ from rowcast.registry import bundle
 from rowcast.registry.ports import Graph, OpenGraph, Reference, RegistryReader
 from rowcast.schema.column_encoding import ColumnEncoder
 from rowcast.schema.encoding import NUMBERS, TEXTS, EncodedRow, RowEncoder
-from rowcast.schema.outputs import has_probabilities, output_reader
-from rowcast.schema.prediction import Decision, Label, Score, compare_scores, encode_replies
+from rowcast.schema.outputs import output_reader
+from rowcast.schema.prediction import Decision, Label, Score, compare_scores, encode_replies, has_probabilities
 from rowcast.schema.schema import Schema
 from rowcast.schema.scores import score_rows, winning_classes
 from rowcast.schema.stacking import stack_rows

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import msgspec
 
 from rowcast.errors import ModelNotFound, RowcastError
-from rowcast.events import Listener, ModelLoaded, Reloaded
+from rowcast.events import Listener, ModelLoaded, ReloadFinished
 from rowcast.registry.ports import OpenGraph, Reference, RegistryReader
 from rowcast.registry.resolve import addresses, served
 from rowcast.serving.live_models import LiveModel, load
@@ -99,7 +99,7 @@ class Follower:
             if not wanted:
                 raise ModelNotFound("no model in the registry has a champion any more; what is served stays")
         except RowcastError as error:
-            self._listen(Reloaded(error.message))
+            self._listen(ReloadFinished(error.message))
             return Followed(live, [error.message], self._meant())
         wanted = self._left(wanted)
         models: dict[str, LiveModel] = {}
@@ -119,7 +119,7 @@ class Follower:
                     models[address] = old
         followed = Followed(models, errors, self._meant())
         self._keep(wanted, models)
-        self._listen(Reloaded(followed.error))
+        self._listen(ReloadFinished(followed.error))
         return followed
 
     def _left(self, wanted: Mapping[str, Reference]) -> dict[str, Reference]:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from rowcast.errors import InvalidRows, TableError, ValueProblem
 from rowcast.schema.encoding import Feature, Plan, TensorSpec
-from rowcast.schema.schema import Column, Schema, shortened
+from rowcast.schema.schema import MISSING, REQUIRED, Column, Schema, shortened
 from rowcast.schema.values import BLANKS, DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, PLAIN_NUMBER, BadValue, date_parts
 from rowcast.tables.table import Table, closest
 
 REPORTED: Final = 20
-MISSING = BadValue("missing", "is required; it had no missing values in training")
+MISSING_VALUE = BadValue(MISSING, REQUIRED)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Encoded:
     def _problem(self, row: int, column: Column) -> ValueProblem:
         bad = self.columns[column.name].bad[row]
         raw = self.frame[column.name][row] if column.name in self.frame.columns else None
-        got = msgspec.UNSET if column.sensitive or bad.code == "missing" else shortened(raw)
+        got = msgspec.UNSET if column.sensitive or bad.code == MISSING else shortened(raw)
         return ValueProblem(column.name, bad.code, bad.message, got, row)
 
 
@@ -138,7 +138,7 @@ def _decided(series: pl.Series, column: Column) -> Cells:
     lost = missing.fill_null(True).to_numpy()
     values, bad = _values(series, column, lost)
     if not column.missing:
-        bad = bad | dict.fromkeys(np.flatnonzero(lost).tolist(), MISSING)
+        bad = bad | dict.fromkeys(np.flatnonzero(lost).tolist(), MISSING_VALUE)
     return Cells(values, lost, bad)
 
 

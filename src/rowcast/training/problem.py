@@ -112,7 +112,7 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
         raise TableError(f"{table.name} has {len(target)} rows with a target; training needs at least {FEWEST_ROWS}")
     sensitive = table.resolve_columns(options.sensitive, "sensitive")
     profile = tables.infer(table, target=name, keep=keep)
-    profile = replace(profile, schema=profile.schema.marked(sensitive))
+    profile = replace(profile, schema=profile.schema.with_sensitive(sensitive))
     plan = own_plan(profile.schema)
     tensors = tables.encode(table, profile.schema, plan)
     rows = _rows(tensors, target, roles.weights(found.table, options), roles.tie(found.table, options))

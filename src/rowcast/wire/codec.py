@@ -17,7 +17,7 @@ import msgspec
 from rowcast.errors import BodyError, InvalidRows, ValueProblem
 from rowcast.schema.encoding import EncodedRow, decode_object
 from rowcast.schema.prediction import Decision
-from rowcast.schema.schema import MISSING, UNKNOWN, Schema
+from rowcast.schema.schema import MAX_UNKNOWN, MISSING, UNKNOWN, Schema, unknown_column
 from rowcast.wire.json_schema import ReplySchemas, any_of
 from rowcast.wire.reply import ModelFacts, compile_replies, compile_root
 from rowcast.wire.shape import RequestShape, UnwrappedRequest
@@ -30,8 +30,6 @@ from rowcast.wire.template import (
     list_names,
     read_template,
 )
-
-MAX_UNKNOWN_REPORTED = 100
 
 RowParts = tuple[EncodedRow, bytes, int, int]
 """The encoded row, its JSON text in column names, the number of filled cells and the number of ignored names.
@@ -231,7 +229,7 @@ class WireCodec:
         sent = {self._columns[name]: raw for name, raw in cells.items() if name in self._columns}
         absent = [column for column in self._defaults if column not in sent]
         text = _encode({**sent, **{column: self._defaults[column] for column in absent}})
-        problems = [] if self._ignores_unknown else [self._unknown(name) for name in unknown[:MAX_UNKNOWN_REPORTED]]
+        problems = [] if self._ignores_unknown else [self._unknown(name) for name in unknown[:MAX_UNKNOWN]]
         try:
             encoded = self._parse_row(text)
         except InvalidRows as invalid:
@@ -241,7 +239,7 @@ class WireCodec:
         return encoded, text, len(absent), len(unknown)
 
     def _unknown(self, name: str) -> ValueProblem:
-        return ValueProblem(name[:200], UNKNOWN, f"unknown column; the model takes {list_names(list(self._columns))}")
+        return unknown_column(name, list(self._columns))
 
     def _with_client_names(self, invalid: InvalidRows) -> InvalidRows:
         if not self._keys:

@@ -12,7 +12,7 @@ import pytest
 from rowcast.adapters.files.shared_counters import ROOM, Counters, LocalCounters, SharedCounters, sums
 from rowcast.adapters.files.worker_state import WorkerStatus
 from rowcast.adapters.telemetry.prometheus import Metrics
-from rowcast.events import Answered, Failed, ModelLoaded, Reloaded, Scored
+from rowcast.events import ModelLoaded, ReloadFinished, RequestAnswered, RequestFailed, RowsScored
 
 
 def metrics(counts: Counters) -> Metrics:
@@ -27,8 +27,8 @@ def sample(metrics: Metrics, name: str) -> float:
 
 def happen(metrics: Metrics, times: int) -> None:
     for _ in range(times):
-        metrics.listen(Answered("/predict", "POST", 200, 0.25))
-        metrics.listen(Scored("loans", 1, 2, ["yes", "no"]))
+        metrics.listen(RequestAnswered("/predict", "POST", 200, 0.25))
+        metrics.listen(RowsScored("loans", 1, 2, ["yes", "no"]))
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["alone", "among workers"])
@@ -36,7 +36,7 @@ def test_what_happened_is_counted(tmp_path: Path, shared: bool) -> None:
     seen = metrics(SharedCounters(tmp_path, 0) if shared else LocalCounters())
     happen(seen, 4)
     seen.listen(ModelLoaded("loans", 1, "digest", 0.5))
-    seen.listen(Reloaded("broken"))
+    seen.listen(ReloadFinished("broken"))
 
     assert sample(seen, "rowcast_requests_total") == 4
     assert sample(seen, "rowcast_request_duration_seconds_sum") == 1.0
@@ -114,8 +114,8 @@ def test_the_queue_of_all_workers_is_the_sum_of_rows_and_the_oldest_wait() -> No
 def test_cache_and_problems_are_counted_over_all_workers(tmp_path: Path) -> None:
     first, second = metrics(SharedCounters(tmp_path, 0)), metrics(SharedCounters(tmp_path, 1))
     for seen in (first, second):
-        seen.listen(Scored("loans", 1, 3, ["yes"] * 3, 1.0, 1, 2))
-        seen.listen(Failed("invalid-row"))
+        seen.listen(RowsScored("loans", 1, 3, ["yes"] * 3, 1.0, 1, 2))
+        seen.listen(RequestFailed("invalid-row"))
 
     assert sample(second, "rowcast_cache_hits_total") == 2
     assert sample(second, "rowcast_cache_misses_total") == 4
@@ -127,7 +127,7 @@ def test_the_latest_prediction_is_that_of_whoever_made_it_last(tmp_path: Path) -
         Metrics(SharedCounters(tmp_path, number), lambda: 0, list[WorkerStatus], old_names=True) for number in range(2)
     )
     for seen, number in ((first, 1.0), (second, 7.0), (first, 3.0)):
-        seen.listen(Scored("loans", 1, 1, ["yes"], number))
+        seen.listen(RowsScored("loans", 1, 1, ["yes"], number))
 
         assert sample(first, "latest_prediction") == sample(second, "latest_prediction") == number
 
@@ -136,9 +136,9 @@ def test_old_names_count_requests_for_predictions_by_every_dialect() -> None:
     seen = Metrics(LocalCounters(), lambda: 0, list[WorkerStatus], old_names=True)
     by_dialect = ("/models/{name}/predict", "/v2/models/{name}/infer", "/invocations", "/v1/models/{name}:predict")
     for route in ("/predict", *by_dialect):
-        seen.listen(Answered(route, "POST", 200, 0.25))
+        seen.listen(RequestAnswered(route, "POST", 200, 0.25))
     for route in ("/predictions", "/health", "/metrics"):
-        seen.listen(Answered(route, "GET", 200, 0.5))
+        seen.listen(RequestAnswered(route, "GET", 200, 0.5))
 
     assert sample(seen, "pred_requests_total") == sample(seen, "pred_request_latency_seconds_count") == 5
     assert sample(seen, "pred_request_latency_seconds_sum") == 1.25

@@ -306,7 +306,7 @@ async def test_a_row_that_breaks_the_graph_is_refused_alone(tmp_path: Path) -> N
         together = await asyncio.gather(*[client.post("/predict", json=row) for row in rows])
 
         assert (whole.status_code, [problem["row"] for problem in whole.json()["errors"]]) == (422, [1])
-        assert whole.json()["detail"] == "row 1: the model has no finite answer for this row"
+        assert whole.json()["detail"] == "row 1: the model has no valid output for this row"
         assert [reply.status_code for reply in together] == [200, 422, 200]
         assert [together[place].json()["prediction"] for place in (0, 2)] == [1.0, 2.0]
 

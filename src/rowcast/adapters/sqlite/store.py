@@ -17,7 +17,7 @@ from rowcast.errors import HistoryError, Unavailable
 from rowcast.history.chain import NO_ROW, Erasure, Sealed, decode_erasure, decode_head, sealed_erasure
 from rowcast.history.entry_filter import EVERYTHING, Selection
 from rowcast.history.ports import ErasureRequest, OpenRequest, Position, Step, Stored
-from rowcast.schema.prediction import Label, searched_label
+from rowcast.schema.prediction import Label, searchable_label
 
 MIGRATIONS = ("0001_history.sql", "0002_erasures.sql")
 BUSY_SECONDS = 30
@@ -325,7 +325,7 @@ def _row(number: int, entry: Sealed) -> tuple[Any, ...]:
         copied.id,
         copied.model,
         copied.version,
-        searched_label(copied.prediction, copied.probability),
+        searchable_label(copied.prediction, copied.probability),
         head.tenant,
         head.entity,
         entry.head,

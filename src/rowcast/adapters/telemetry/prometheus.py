@@ -22,7 +22,7 @@ from prometheus_client.metrics_core import Metric
 from rowcast.adapters.files.shared_counters import CounterCells, Counters, Labels, sums
 from rowcast.adapters.files.worker_state import WorkerStatus
 from rowcast.adapters.telemetry.old_names import old_names
-from rowcast.events import Answered, Event, Failed, ModelLoaded, Reloaded, Scored
+from rowcast.events import Event, ModelLoaded, ReloadFinished, RequestAnswered, RequestFailed, RowsScored
 from rowcast.schema.prediction import label_text
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -63,11 +63,11 @@ class Metrics:
         # Moment and number of the last prediction.
         self._latest = counts.cells((LATEST,), 2)
         self._count: dict[type[Event], Callable[[Any], None]] = {
-            Answered: self._answered,
-            Scored: self._scored,
-            Failed: self._failed,
+            RequestAnswered: self._answered,
+            RowsScored: self._scored,
+            RequestFailed: self._failed,
             ModelLoaded: self._loaded,
-            Reloaded: self._reloaded,
+            ReloadFinished: self._reloaded,
         }
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -76,7 +76,7 @@ class Metrics:
         """Count one event."""
         self._count[type(event)](event)
 
-    def _answered(self, event: Answered) -> None:
+    def _answered(self, event: RequestAnswered) -> None:
         key = event.route, event.method, event.status
         cells = self._answers.get(key)
         if cells is None:
@@ -85,7 +85,7 @@ class Metrics:
         cells[bisect_left(BUCKETS, event.seconds)] += 1
         cells[-1] += event.seconds
 
-    def _scored(self, event: Scored) -> None:
+    def _scored(self, event: RowsScored) -> None:
         for label, count in Counter(event.labels).items() if event.labels else (("", event.rows),):
             key = event.model, event.version, label
             cells = self._predictions.get(key)
@@ -100,13 +100,13 @@ class Metrics:
             self._latest[1] = event.latest
             self._latest[0] = time.monotonic()
 
-    def _failed(self, event: Failed) -> None:
+    def _failed(self, event: RequestFailed) -> None:
         self._counts.cells((PROBLEMS, event.slug), 1)[0] += 1
 
     def _loaded(self, event: ModelLoaded) -> None:
         self._counts.cells((LOADS, event.model, str(event.version)), 1)[0] += 1
 
-    def _reloaded(self, event: Reloaded) -> None:
+    def _reloaded(self, event: ReloadFinished) -> None:
         self._counts.cells((RELOADS, "failed" if event.error else "ok"), 1)[0] += 1
 
     def exposition(self) -> bytes:

@@ -18,11 +18,11 @@ from rowcast.history.blocks import Block
 from rowcast.http.dialects.scoring import Answer, document
 from rowcast.http.routes import JSON, Reply, Request
 from rowcast.schema import tensors
-from rowcast.schema.decoding import DATATYPES, columns_of
+from rowcast.schema.decoding import DATATYPES, decode_columns
 from rowcast.schema.prediction import Decision, label_text
 from rowcast.schema.schema import Column
 from rowcast.schema.scores import winning_classes
-from rowcast.schema.tensors import BOOL, BYTES, TYPES, Head, Tensor
+from rowcast.schema.tensors import BOOL, BYTES, TYPES, Tensor, TensorHeader
 from rowcast.serving.live_models import LiveModel
 from rowcast.serving.rows import check_count
 
@@ -46,7 +46,7 @@ class Wanted(msgspec.Struct, frozen=True):
 class Inference(msgspec.Struct, frozen=True):
     """The JSON of a request."""
 
-    inputs: list[Head]
+    inputs: list[TensorHeader]
     id: str | None = None
     parameters: dict[str, Any] | None = None
     outputs: list[Wanted] | None = None
@@ -76,7 +76,7 @@ def read(request: Request, model: LiveModel) -> Asked:
     declared, body = request.headers.get(HEADER_LENGTH), request.body
     if declared is None:
         asked = inference(body)
-        return Asked(asked, tensors.read_all(asked.inputs, memoryview(b"")))
+        return Asked(asked, tensors.read_tensors(asked.inputs, memoryview(b"")))
     if not _digits(declared):
         raise BodyError("Inference-Header-Content-Length must be a whole number of bytes")
     length = int(declared)
@@ -86,7 +86,7 @@ def read(request: Request, model: LiveModel) -> Asked:
         return Asked(Inference([]), [raw(model, memoryview(body))])
     asked = inference(body[:length])
     tail = body[length:]
-    return Asked(asked, tensors.read_all(asked.inputs, memoryview(tail)), tail)
+    return Asked(asked, tensors.read_tensors(asked.inputs, memoryview(tail)), tail)
 
 
 def block_columns(asked: Asked, rows: int) -> list[blocks.Column] | None:
@@ -103,7 +103,7 @@ def inference(head: bytes) -> Inference:
     made = _inference(head)
     for one in made.inputs:
         if one.parameters:
-            _refuse(f"input {tensors.shown(one.name)}", one.parameters)
+            _refuse(f"input {tensors.quoted(one.name)}", one.parameters)
     return made
 
 
@@ -138,7 +138,7 @@ def raw(model: LiveModel, body: memoryview) -> Tensor:
     if rest:
         raise BodyError(f"{len(body)} bytes are not rows of {width} {datatype}")
     shape = [rows, *plan[0].shape] if len(columns) > 1 else [rows, 1]
-    return tensors.from_bytes(Head(name, shape, datatype), body)
+    return tensors.from_bytes(TensorHeader(name, shape, datatype), body)
 
 
 def named(model: LiveModel, found: Sequence[Tensor], most_rows: int) -> dict[str, Tensor]:
@@ -149,14 +149,14 @@ def named(model: LiveModel, found: Sequence[Tensor], most_rows: int) -> dict[str
     known, own = model.schema.names(), [spec.name for spec in model.encoder.plan]
     for name in by_name:
         if name not in known and name not in own:
-            raise BodyError(f"there is no input {tensors.shown(name)}; there are {', '.join(known)[:500]}")
+            raise BodyError(f"there is no input {tensors.quoted(name)}; there are {', '.join(known)[:500]}")
     if len({tensor.rows for tensor in found}) > 1:
         raise BodyError("the inputs have not the same number of rows")
     check_count(found[0].rows if found else 0, most_rows)
     if all(name in known for name in by_name):
         for tensor in found:
             if tensor.width != 1:
-                raise BodyError(f"input {tensors.shown(tensor.name)} is one column: its shape must be [rows, 1]")
+                raise BodyError(f"input {tensors.quoted(tensor.name)} is one column: its shape must be [rows, 1]")
     elif set(by_name) != set(own):
         raise BodyError(f"send the model's own inputs alone and all of them: {', '.join(own)}")
     return by_name
@@ -167,7 +167,7 @@ def cells(model: LiveModel, by_name: Mapping[str, Tensor]) -> dict[str, Sequence
     known = model.schema.names()
     if all(name in known for name in by_name):
         return {name: tensor.cells() for name, tensor in by_name.items()}
-    return dict(columns_of(model.schema, model.encoder.plan, by_name))
+    return dict(decode_columns(model.schema, model.encoder.plan, by_name))
 
 
 def inputs(columns: Sequence[Column]) -> list[dict[str, Any]]:
@@ -209,7 +209,7 @@ def chosen(model: LiveModel, asked: Inference) -> list[tuple[Output, bool]]:
     made = []
     for wanted in asked.outputs:
         if wanted.name not in known:
-            raise BodyError(f"there is no output {tensors.shown(wanted.name)}; there are {', '.join(known)}")
+            raise BodyError(f"there is no output {tensors.quoted(wanted.name)}; there are {', '.join(known)}")
         parameters = wanted.parameters or {}
         _refuse(f"output {wanted.name}", parameters)
         own = parameters.get("binary_data", binary)
@@ -238,7 +238,7 @@ def data(output: Output, decision: Decision, answers: Sequence[Answer]) -> Any:
     values = [getattr(answer, output.name) for answer in answers]
     if output.datatype == BYTES:
         return [label_text(value) for value in values]
-    return tensors.array_of(output.datatype, values)
+    return tensors.to_array(output.datatype, values)
 
 
 def of_block(decision: Decision, block: Block, wanted: Sequence[tuple[Output, bool]]) -> dict[str, Any]:
@@ -253,7 +253,7 @@ def of_block(decision: Decision, block: Block, wanted: Sequence[tuple[Output, bo
         if _label_type(decision) == BYTES:
             found["prediction"] = [labels[winner] for winner in winners.tolist()]
         else:
-            found["prediction"] = tensors.array_of(_label_type(decision), decision.classes)[winners]
+            found["prediction"] = tensors.to_array(_label_type(decision), decision.classes)[winners]
         if decision.task == "binary":
             found["score"] = output[:, decision.positive]
     if any(one.name == ID for one, _ in wanted):

@@ -28,10 +28,10 @@ from rowcast.registry.onnx_import.signature import (
 )
 from rowcast.registry.ports import GraphTensor, UnknownGraph
 from rowcast.schema.encoding import RowEncoder
-from rowcast.schema.outputs import has_probabilities, output_reader
-from rowcast.schema.prediction import Decision, Label
+from rowcast.schema.outputs import output_reader
+from rowcast.schema.prediction import Decision, Label, has_probabilities
 from rowcast.schema.schema import Column, Schema, Value
-from rowcast.schema.scores import score_rows, unanswered
+from rowcast.schema.scores import non_finite_rows, score_rows
 from rowcast.schema.stacking import stack_rows
 from rowcast.wire.codec import compile_template
 
@@ -96,7 +96,7 @@ def adopt(graph: UnknownGraph, ask: Ask) -> Adopted:
     )
     output, decision, notes = _read_as(chosen, answers, metadata, len(rows))
     read = output_reader(output.kind, output.activation, decision)(_array(answers.read))
-    finite = sorted(set(range(len(rows))) - set(unanswered(read)))
+    finite = sorted(set(range(len(rows))) - set(non_finite_rows(read)))
     if not finite:
         raise BundleError(
             "the graph has no finite answer for any row that was tried; give rows that it knows with --data TABLE"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from rowcast.errors import SettingsError
-from rowcast.schema.outputs import Activation
+from rowcast.schema.prediction import Activation
 
 MATRIX_FIELDS = ("input_shape", "class_names")
 """Whoever has one of these is asked by matrices: such files were written for servers that take nothing else."""
