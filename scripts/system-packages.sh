@@ -3,19 +3,20 @@
 #     scripts/system-packages.sh venv|train|test|bench
 set -euo pipefail
 
-# Each line has a command that succeeds if the package is present, the Debian package and the Homebrew formula.
+# Each line has the Debian package, the Homebrew formula and a command that succeeds if the package is present. The command
+# comes last, because it can contain the separator.
 needs() {
     case $1 in
-        venv) echo "python3 -c 'import ensurepip'|python3-venv|python" ;;
-        train) echo "false|libgomp1|libomp" ;;
+        venv) echo "python3-venv|python|python3 -c 'import ensurepip'" ;;
+        train) echo "libgomp1|libomp|false" ;;
         test)
-            echo "command -v git|git|git"
-            echo "command -v curl|curl|curl"
-            echo "command -v redis-server|redis-server|redis"
-            echo "command -v promtool|prometheus|prometheus"
-            echo "command -v prometheus-pushgateway || command -v pushgateway|prometheus-pushgateway|pushgateway"
+            echo "git|git|command -v git"
+            echo "curl|curl|command -v curl"
+            echo "redis-server|redis|command -v redis-server"
+            echo "prometheus|prometheus|command -v promtool"
+            echo "prometheus-pushgateway|pushgateway|command -v prometheus-pushgateway || command -v pushgateway"
             ;;
-        bench) echo "command -v wrk|wrk|wrk" ;;
+        bench) echo "wrk|wrk|command -v wrk" ;;
         *) echo "unknown task: $1" >&2 && return 2 ;;
     esac
 }
@@ -39,7 +40,7 @@ packages=$(needs "${1:?usage: $0 venv|train|test|bench}")
 missing=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-while IFS='|' read -r probe debian brew; do
+while IFS='|' read -r debian brew probe; do
     if eval "$probe" >/dev/null 2>&1; then continue; fi
     echo "Installing $debian ..." >&2
     if ! install "$debian" "$brew" </dev/null >"$log" 2>&1; then
