@@ -1,12 +1,13 @@
-"""A million loan applications from disk to disk, beside bare ONNX Runtime, pandas + scikit-learn and MLflow.
+"""`make bench-batch`: score a million loan applications from disk to disk, compared with bare ONNX Runtime, pandas +
+scikit-learn and MLflow.
 
     python bench/batch.py [--rows 1000000] [--more 4000000] [--rounds 3]
 
-Every figure is taken in a process of its own. The baseline is bare ONNX Runtime: one `session.run` over arrays that
-lie ready in memory, all rows in one call, with one thread and with one a core; the promise is held against the faster
-of the two, in wall clock of the same run. Its seconds and CPU seconds are those of the call alone, ours are from the
-file that is read to the file that is written, CPU and memory those of the whole process tree. On a machine that is busy
-with other things, CPU seconds compare and wall clock does not. JSON Lines and the peers (`peers.py`) run once.
+Every figure is measured in a separate process. The baseline is bare ONNX Runtime: one `session.run` over arrays in
+memory with all rows in one call, once with one thread and once with one thread per core. The promise compares
+wall-clock times with the faster of the two in the same run. Baseline times cover only that call. Rowcast's times cover
+reading and writing the files, and its CPU time and memory cover the whole process tree. On a busy machine, CPU times
+are comparable and wall-clock times are not. JSON Lines and the peers (`peers.py`) run once.
 """
 
 from __future__ import annotations
@@ -39,16 +40,16 @@ PIECE = 100_000
 
 
 class Run(NamedTuple):
-    """One process, from start to end."""
+    """The figures of one process."""
 
     seconds: float
     cpu: float
     megabytes: float
-    said: str
+    output: str
 
 
 class Promise(NamedTuple):
-    """A figure and its bound."""
+    """A measured value with its limit."""
 
     name: str
     found: float
@@ -56,10 +57,10 @@ class Promise(NamedTuple):
 
 
 def main() -> int:
-    """Measure, print, append to results.jsonl; 1 where a promise is broken."""
+    """Measure, print and record the figures; return 1 if a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--more", type=int, default=4_000_000, help="rows for the second look at memory; 0 for none")
+    parser.add_argument("--more", type=int, default=4_000_000, help="rows for the second memory test; 0 skips it")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as folder:
@@ -92,7 +93,7 @@ def main() -> int:
 
 
 def train(work: Path) -> Path:
-    """The 200-tree model's folder."""
+    """Train the 200-tree model and return its folder."""
     tables.write(pl.DataFrame(examples.loans(5000, 0)), work / "train.csv")
     command = [sys.executable, HERE / "model.py", work / "train.csv", work / "home"]
     finished = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -100,7 +101,7 @@ def train(work: Path) -> Path:
 
 
 def generate(work: Path, name: str, rows: int, *kinds: str) -> None:
-    """`rows` applications without their labels, a piece at a time."""
+    """Write `rows` applications without labels, chunk by chunk."""
     with ExitStack() as files:
         writers = [files.enter_context(tables.writing(work / f"{name}.{kind}")) for kind in kinds]
         for start in range(0, rows, PIECE):
@@ -110,50 +111,50 @@ def generate(work: Path, name: str, rows: int, *kinds: str) -> None:
 
 
 def measure(work: Path, model: Path, rounds: int) -> dict[str, list[Run]]:
-    """Everything that is compared, in turns, so that a busy minute falls on all of them."""
+    """Measure everything in turn, so that load from other processes affects all of it."""
     figures: dict[str, list[Run]] = {}
     cores = len(os.sched_getaffinity(0))
     for _ in range(rounds):
         for threads in sorted({1, cores}):
-            name = f"onnxruntime, ready array, {threads} threads" if threads > 1 else BARE
+            name = f"ONNX Runtime on arrays in memory, {threads} threads" if threads > 1 else BARE
             figures.setdefault(name, []).append(alone(work, model, threads))
         for kind in ("csv", "parquet"):
             figures.setdefault(f"rowcast {kind}", []).append(predict(work, "rows", kind))
     return figures
 
 
-BARE = "onnxruntime, ready array, 1 thread"
+BARE = "ONNX Runtime on arrays in memory, 1 thread"
 
 
 def beside(work: Path) -> dict[str, list[Run]]:
-    """What people use instead, with a model of like size; MLflow's command prints no seconds: start included."""
+    """Measure the alternatives with a model of the same size; MLflow's time includes its start."""
     python, script, model = peers.python(), HERE / "usual.py", work / "usual"
     watched([python, script, "train", work / "train.csv", model])
     figures = {}
     for kind in ("csv", "parquet"):
         run = watched([python, script, "score", model, work / f"rows.{kind}", work / f"usual.{kind}"])
-        figures[f"pandas + scikit-learn {kind}"] = [run._replace(seconds=float(run.said))]
+        figures[f"pandas + scikit-learn {kind}"] = [run._replace(seconds=float(run.output))]
     command = [python, "-m", "mlflow", "models", "predict", "--env-manager", "local", "-m", model, "-t", "csv"]
     figures["mlflow models predict csv"] = [watched([*command, "-i", work / "rows.csv", "-o", work / "usual.json"])]
     return figures
 
 
 def predict(work: Path, name: str, kind: str) -> Run:
-    """`rowcast predict`, as a person calls it; the seconds are those that it prints."""
+    """Run `rowcast predict`; the seconds are the ones that it prints."""
     command = [sys.executable, "-m", "rowcast.cli", "predict", "loans", work / f"{name}.{kind}"]
     run = watched([*command, "--out", work / f"out.{kind}", "--home", work / "home", "--json"])
-    return run._replace(seconds=json.loads(run.said)["seconds"])
+    return run._replace(seconds=json.loads(run.output)["seconds"])
 
 
 def alone(work: Path, model: Path, threads: int) -> Run:
-    """`bare` in a process of its own."""
+    """Run `bare` in a separate process."""
     run = watched([sys.executable, __file__, "--bare", work, model, threads])
-    seconds, cpu = map(float, run.said.split())
+    seconds, cpu = map(float, run.output.split())
     return run._replace(seconds=seconds, cpu=cpu)
 
 
 def watched(command: list[Any]) -> Run:
-    """Run a command; the peak of its tree's resident memory is looked at every 20 ms."""
+    """Run a command; the resident memory of its process tree is sampled every 20 ms."""
     began = time.monotonic()
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True, env=environment)
@@ -163,15 +164,15 @@ def watched(command: list[Any]) -> Run:
         time.sleep(0.02)
     seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     assert process.stdout is not None
-    said = process.stdout.read()
+    output = process.stdout.read()
     if process.returncode:
-        raise SystemExit(f"{command} ended with {process.returncode}")
+        raise SystemExit(f"{command} exited with status {process.returncode}")
     cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return Run(seconds, cpu, peak, said)
+    return Run(seconds, cpu, peak, output)
 
 
 def tree_megabytes(root: int) -> float:
-    """Resident memory of a process and of all its descendants."""
+    """Return the resident memory of a process and all of its descendants."""
     total, waiting = 0, [root]
     while waiting:
         pid = waiting.pop()
@@ -183,7 +184,7 @@ def tree_megabytes(root: int) -> float:
 
 
 def bare(work: str, model: str, threads: str) -> None:
-    """ONNX Runtime alone, over tensors that are ready."""
+    """Run ONNX Runtime alone on tensors in memory."""
     import onnxruntime as ort
 
     opened = bundle.open(Path(model))
@@ -200,7 +201,7 @@ def bare(work: str, model: str, threads: str) -> None:
 
 
 def summary(runs: list[Run]) -> dict[str, float]:
-    """The median time and the highest peak."""
+    """Return the median times and the highest memory peak."""
     return {
         "seconds": round(median(run.seconds for run in runs), 3),
         "cpu": round(median(run.cpu for run in runs), 3),
@@ -209,29 +210,29 @@ def summary(runs: list[Run]) -> dict[str, float]:
 
 
 def judged(found: dict[str, dict[str, float]], more: int) -> list[Promise]:
-    """What `rowcast predict` must hold against the faster way of bare ONNX Runtime, in memory, at more rows."""
-    bares = [name for name in found if name.startswith("onnxruntime")]
-    alike = min(bares, key=lambda name: found[name]["seconds"])
+    """Return the promises: time compared with the faster ONNX Runtime baseline, and memory, also with more rows."""
+    baselines = [name for name in found if name.startswith("ONNX Runtime")]
+    fastest = min(baselines, key=lambda name: found[name]["seconds"])
     promises = []
     for kind in ("csv", "parquet"):
         ours = found[f"rowcast {kind}"]
-        promises.append(Promise(f"{kind}: seconds / {alike}", ours["seconds"] / found[alike]["seconds"], RATIO))
-        promises.append(Promise(f"{kind}: megabytes", ours["megabytes"], MEGABYTES))
+        promises.append(Promise(f"{kind}: time / {fastest}", ours["seconds"] / found[fastest]["seconds"], RATIO))
+        promises.append(Promise(f"{kind}: peak memory, MB", ours["megabytes"], MEGABYTES))
         if more:
             larger = found[f"rowcast {kind}, {more:,} rows"]["megabytes"]
-            promises.append(Promise(f"{kind}: megabytes at {more:,} rows", larger, MEGABYTES))
-            promises.append(Promise(f"{kind}: megabytes / megabytes of fewer rows", larger / ours["megabytes"], GROWTH))
+            promises.append(Promise(f"{kind}: peak memory with {more:,} rows, MB", larger, MEGABYTES))
+            promises.append(Promise(f"{kind}: growth of peak memory", larger / ours["megabytes"], GROWTH))
     return promises
 
 
 def show(found: dict[str, dict[str, float]], promises: list[Promise]) -> None:
-    """Both tables on screen."""
+    """Print the figures and the promises."""
     base = found[BARE]["seconds"]
-    print(f"{'what':44} {'seconds':>9} {'/ bare':>7} {'CPU s':>7} {'peak MB':>8}")
+    print(f"{'run':44} {'seconds':>9} {'ratio':>7} {'CPU s':>7} {'peak MB':>8}")
     for name, figures in found.items():
         times = f"{figures['seconds']:9.2f} {figures['seconds'] / base:7.2f} {figures['cpu']:7.2f}"
         print(f"{name:44} {times} {figures['megabytes']:8.0f}")
-    print(f"\n{'promise':64} {'found':>8} {'at most':>8}")
+    print(f"\n{'promise':64} {'measured':>8} {'at most':>8}")
     for promise in promises:
         verdict = "kept" if promise.found <= promise.most else "broken"
         print(f"{promise.name:64} {promise.found:8.2f} {promise.most:8.2f} {verdict}")

@@ -1,8 +1,9 @@
-"""`make bench-dialects`: the same 1,000 rows a request, as native JSON and as binary tensors of the V2 protocol.
+"""`make bench-dialects`: the same 1,000 rows per request as native JSON and as binary tensors of the V2 protocol.
 
-One server on one core, its indexer and the load on the other; both ways in turn, round by round, and compared within a
-round. A linear model, so that what the dialects cost is seen; with `--trees` the 200 trees of `make bench-serve`, whose
-4 µs a row both ways pay. Every answer of one way is compared with the other's first. Fails when a promise is broken.
+The server runs on one core, its indexer and the load generator on the other. Both forms are measured in turn, round by
+round, and compared within a round. The model is linear, so that the cost of the dialects dominates; with `--trees` it
+is the 200-tree model of `make bench-serve`, which costs 4 µs per row in both forms. First, all replies of the two
+forms are compared. The benchmark fails if a promise is broken.
 """
 
 from __future__ import annotations
@@ -33,25 +34,25 @@ ROWS, BATCHES, CONNECTIONS = 1000, 5, 2
 NATIVE, BINARY = "native JSON", "V2 binary"
 LEAST = 5.0
 LEAST_TREES = 1.8
-"""More is not to be had: the trees alone are two thirds of what a row of V2 costs."""
+"""More is impossible: the trees alone take two thirds of the time of a V2 row."""
 
 
 class Measure(NamedTuple):
-    """One way in one round."""
+    """One form in one round."""
 
     round: int
     way: str
     rows_per_second: float
     cpu_us: float
-    """Of the answering process, a row."""
+    """CPU time of the server process per row."""
     beside_us: float
-    """Of the indexer, a row."""
+    """CPU time of the indexer per row."""
     others: float
-    """Cores that everything else kept busy."""
+    """Cores used by everything else on the machine."""
 
 
 def main() -> int:
-    """Prepare, measure, judge, keep the figures."""
+    """Prepare, measure, check the promises and record the figures."""
     options = arguments()
     console = Console(width=110)
     with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as scratch:
@@ -84,12 +85,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--trees", action="store_true", help="200 trees instead of a linear model")
-    parser.add_argument("--no-record", action="store_true", help="leave results.jsonl alone")
+    parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")
     return parser.parse_args()
 
 
 def linear(home: Path) -> Path:
-    """The loan example as a logistic regression; the bundle's folder."""
+    """Train the loan example as a logistic regression and return the bundle's folder."""
     table = home / "loans.csv"
     rowcast(home, "example", "loans", "--out", str(table))
     words = ["train", str(table), "--target", "loan_status", "--name", "loans", "--candidates", "logistic"]
@@ -98,7 +99,7 @@ def linear(home: Path) -> Path:
 
 
 def rows_of(home: Path, bundle: Path) -> list[list[dict[str, Any]]]:
-    """Batches of rows of the table, as a client would send them."""
+    """Return batches of rows of the table, as a client would send them."""
     schema = json.loads((bundle / "bundle.json").read_text())["schema"]["columns"]
     kinds = {column["name"]: column["kind"] for column in schema}
     with (home / "loans.csv").open(newline="") as table:
@@ -107,7 +108,7 @@ def rows_of(home: Path, bundle: Path) -> list[list[dict[str, Any]]]:
             {name: cell(row[name], kind) for name, kind in kinds.items()}
             for row, _ in zip(read, range(ROWS * BATCHES), strict=False)
         ]
-    for row in rows:  # V2 knows truth values, and so does the native dialect
+    for row in rows:  # both forms send booleans
         row["self_employed"] = row["self_employed"] == "Yes"
     return [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
 
@@ -118,13 +119,13 @@ def request(key: str, path: str, body: bytes, headers: bytes) -> bytes:
 
 
 def native(key: str, rows: list[dict[str, Any]]) -> bytes:
-    """A batch of the native dialect."""
+    """Return a batch request in the native dialect."""
     body = json.dumps({"rows": rows}, separators=(",", ":")).encode()
     return request(key, "/predict", body, b"Content-Type: application/json\r\n")
 
 
 def binary(key: str, rows: list[dict[str, Any]]) -> bytes:
-    """The same rows as `tritonclient` sends them: a tensor a column, all outputs back as bytes."""
+    """Return the request that `tritonclient` sends for these rows: one tensor per column, with binary outputs."""
     inputs, tail = [], b""
     for name in rows[0]:
         cells = [row[name] for row in rows]
@@ -146,7 +147,7 @@ def binary(key: str, rows: list[dict[str, Any]]) -> bytes:
 
 
 def reply(stream: Any) -> tuple[dict[bytes, bytes], bytes]:
-    """One reply; the bench ends when it is not 200."""
+    """Read one reply; exit if its status is not 200."""
     status = stream.readline()
     headers = {}
     while line := stream.readline().strip():
@@ -159,7 +160,7 @@ def reply(stream: Any) -> tuple[dict[bytes, bytes], bytes]:
 
 
 def compare(requests: dict[str, list[bytes]]) -> None:
-    """Refuse to compare ways that do not give the same answers, to the last bit."""
+    """Exit if the two forms do not return bit-identical scores."""
     with socket.create_connection(("127.0.0.1", PORT)) as connection:
         stream = connection.makefile("rb")
         for asked, again in zip(requests[NATIVE], requests[BINARY], strict=True):
@@ -171,19 +172,19 @@ def compare(requests: dict[str, list[bytes]]) -> None:
             for output in json.loads(body[:at])["outputs"]:
                 size = output["parameters"]["binary_data_size"]
                 if output["name"] == "score" and np.frombuffer(body[at : at + size], "<f4").tolist() != wanted:
-                    raise SystemExit("the answers differ")
+                    raise SystemExit("the scores differ")
                 at += size
             COUNTED.append((0, 2 * ROWS))
 
 
 COUNTED: list[tuple[int, int]] = []
-"""Rows that were answered: every one must be in history."""
+"""Answered rows; all of them must be in history."""
 
 
 def measured(
     server: Server, requests: dict[str, list[bytes]], options: argparse.Namespace, console: Console
 ) -> list[Measure]:
-    """Round by round, each way; a short run first to warm up."""
+    """Warm up each form, then measure each form, round by round."""
     os.sched_setaffinity(0, {LOAD_CORE})
     for asked in requests.values():
         load(asked, 1.0)
@@ -209,7 +210,7 @@ def measured(
 
 
 def load(requests: list[bytes], seconds: float) -> tuple[int, float]:
-    """Rows answered on a few connections that never wait, and the time it took."""
+    """Send requests on a few connections without pauses; return the number of answered rows and the seconds."""
     answered = [0] * CONNECTIONS
     began = time.perf_counter()
 
@@ -231,20 +232,20 @@ def load(requests: list[bytes], seconds: float) -> tuple[int, float]:
 
 
 def judged(measures: list[Measure], kept: dict[str, Any], answered: int, least: float) -> list[Check]:
-    """The promises."""
+    """Return a check for every promise."""
     rounds = [{one.way: one for one in measures if one.round == turn} for turn in {one.round for one in measures}]
     faster = median(one[BINARY].rows_per_second / one[NATIVE].rows_per_second for one in rounds)
     lighter = median(one[NATIVE].cpu_us / one[BINARY].cpu_us for one in rounds)
     return [
-        Check("rows/s of V2 binary against native JSON, 1,000 rows a request", faster, least=least),
-        Check("CPU a row of native JSON against V2 binary", lighter, least=least),
-        Check("breaks in the history's chains", len(kept["broken"]), most=0),
-        Check("history entries - answers", abs(kept["entries"] - 1 - answered), most=0),
+        Check("rows/s: V2 binary / native JSON, 1,000 rows per request", faster, least=least),
+        Check("CPU time per row: native JSON / V2 binary", lighter, least=least),
+        Check("broken chains in history", len(kept["broken"]), most=0),
+        Check("history entries minus predictions", abs(kept["entries"] - 1 - answered), most=0),
     ]
 
 
 def record(options: argparse.Namespace, measures: list[Measure], checks: list[Check]) -> None:
-    """Append one line to results.jsonl."""
+    """Append one line of figures to results.jsonl."""
     figures = ("rows_per_second", "cpu_us", "beside_us", "others")
     promises.record(
         "dialects",

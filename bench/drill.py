@@ -1,11 +1,11 @@
-"""`make drill`: what a server with two workers promises while processes die, models change and people stop it.
+"""`make drill`: a server with two workers under constant load, while processes are killed, models change and it stops.
 
-    python bench/drill.py --rounds 50                     everything, as often as promised
-    python bench/drill.py --rounds 3 --only reload        one scenario, quickly
+    python bench/drill.py --rounds 50                             all scenarios in full length
+    python bench/drill.py --rounds 3 --only "changed models"      a single scenario, shortened
 
-Each scenario has a home and a server of its own, under constant load, and checks of its own. At the end of each, every
-acknowledged prediction must be in history exactly once, as it was answered, and every chain must verify. To add a
-scenario, write a function that takes a `Drill` and yields `Check`s, and put it into SCENARIOS.
+Each scenario has its own home, server and checks. At the end of each scenario, every acknowledged prediction must be in
+history exactly once and equal to the reply, and every chain must verify. To add a scenario, write a function that takes
+a `Drill` and yields `Check`s, and add it to SCENARIOS.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ WORKERS = 2
 ROWS = 400
 PORT = 18301
 PATIENCE = 180.0
-"""Seconds after which something that should come back by itself has not."""
+"""Seconds that anything may take to recover."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """Two trained models, whose answers to all rows are known."""
+    """Two trained models with their expected scores for all rows."""
 
     folders: dict[str, Path]
     rows: list[bytes]
@@ -65,14 +65,14 @@ class Models:
 
 
 class Drill:
-    """One scenario's home, server and load."""
+    """The home, server and load of one scenario."""
 
     def __init__(self, home: Path, models: Models, rounds: int) -> None:
         self.home = home
         self.rounds = rounds
         self.registry = FolderRegistry(home / "models")
         self.kinds: dict[int, str] = {}
-        """Which model a good version is; answers of any other version are wrong."""
+        """Valid versions with their models; predictions of any other version are wrong."""
         self._models = models
         self._process: subprocess.Popen[bytes] | None = None
         self.publish("first")
@@ -86,9 +86,9 @@ class Drill:
         outcome = msgspec.convert({key: found[key] for key in Score.__struct_fields__ if key in found}, Score)
         return outcome == self._models.expected[kind][row]
 
-    # The server, as an init system would keep it.
+    # The server, restarted as an init system would do it.
     def start(self) -> float:
-        """Start until it is healthy, again when it cannot; the seconds that took."""
+        """Start the server until it is healthy, with retries; return the seconds."""
         began = time.monotonic()
         while True:
             with (self.home / "server.log").open("ab") as log:
@@ -101,7 +101,7 @@ class Drill:
                 )
             while self._process.poll() is None:
                 status, body = self.health()
-                if status == 200 and set(pids(body)) <= set(children(self._process.pid)):  # not the one before it
+                if status == 200 and set(pids(body)) <= set(children(self._process.pid)):  # not its predecessor
                     return time.monotonic() - began
                 self._in_time(began, "the server did not become healthy")
                 time.sleep(0.05)
@@ -109,13 +109,13 @@ class Drill:
             time.sleep(0.2)
 
     def stop(self) -> int:
-        """SIGTERM, and the exit status."""
+        """Send SIGTERM and return the exit status."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(PATIENCE)
 
     def kill_all(self) -> None:
-        """Nothing of this drill stays, however it ended."""
+        """Kill all processes of this drill."""
         if self._process is not None and self._process.poll() is None:
             for pid in [self._process.pid, *children(self._process.pid)]:
                 with contextlib.suppress(ProcessLookupError):
@@ -124,12 +124,12 @@ class Drill:
 
     @property
     def supervisor(self) -> int:
-        """Its process id."""
+        """The process id of the supervisor."""
         assert self._process is not None
         return self._process.pid
 
     def wait_for_end(self) -> int:
-        """The exit status of a supervisor that was killed."""
+        """Wait for a killed supervisor and return its exit status."""
         assert self._process is not None
         return self._process.wait(PATIENCE)
 
@@ -140,11 +140,11 @@ class Drill:
             found = [pid for pid in children(self.supervisor) if command_of(pid).endswith(b"\0indexer\0")]
             if found:
                 return found[0]
-            self._in_time(began, "there is no indexer")
+            self._in_time(began, "the indexer did not start")
             time.sleep(0.05)
 
     def health(self, timeout: float = 5) -> tuple[int, dict[str, Any]]:
-        """Status and body of /health; 0 when nobody answers."""
+        """Return status and body of /health; status 0 if the server does not respond."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health", timeout=timeout) as reply:
                 return reply.status, json.load(reply)
@@ -154,7 +154,7 @@ class Drill:
             return 0, {}
 
     def until(self, condition: Callable[[dict[str, Any]], bool], what: str) -> float:
-        """Wait until /health says so; the seconds that took."""
+        """Wait until the body of /health meets the condition; return the seconds."""
         began = time.monotonic()
         while True:
             _, body = self.health()
@@ -164,22 +164,22 @@ class Drill:
             time.sleep(0.02)
 
     def until_healthy(self) -> float:
-        """Wait until every part and every worker is well."""
+        """Wait until /health reports that everything is ok."""
         return self.until(lambda body: body["status"] == "ok", "the server did not recover")
 
     def _in_time(self, began: float, what: str) -> None:
         if time.monotonic() - began > PATIENCE:
-            said = (self.home / "server.log").read_text()[-3000:]
-            seen = json.dumps(self.health(timeout=PATIENCE), indent=1)
+            log = (self.home / "server.log").read_text()[-3000:]
+            health = json.dumps(self.health(timeout=PATIENCE), indent=1)
             running = subprocess.run(
                 ["ps", "-eo", "pid,ppid,etime,stat,wchan:20,args"], capture_output=True, text=True, check=False
             )
             ours = [line for line in running.stdout.splitlines() if str(PORT) in line]
-            raise SystemExit("\n".join([f"{what} within {PATIENCE:g} s", seen, *ours, "the last of its log:", said]))
+            raise SystemExit("\n".join([f"{what} within {PATIENCE:g} s", health, *ours, "end of its log:", log]))
 
     # Models.
     def publish(self, kind: str) -> Reference:
-        """A good version of this kind, as champion."""
+        """Publish a valid version of this kind as champion."""
         folder = self._models.folders[kind]
         reference = self.registry.publish(
             "loans", lambda new: shutil.copytree(folder, new, dirs_exist_ok=True) and None
@@ -189,24 +189,24 @@ class Drill:
         return reference
 
     def publish_broken(self, how: str) -> Reference:
-        """A version that must never answer, as champion."""
+        """Publish an invalid version as champion; it must never be served."""
         reference = self.registry.publish("loans", lambda new: BROKEN[how](self._models.folders, new))
         self.registry.point(reference, "champion")
         return reference
 
 
 def nonsense(folders: dict[str, Path], new: Path) -> None:
-    """A graph that is none, under digests that are right."""
+    """Write a bundle whose graph is not an ONNX file, with valid digests."""
     repack(folders["first"], new, model=b"nonsense")
 
 
 def swapped(folders: dict[str, Path], new: Path) -> None:
-    """Another model's graph under this one's golden rows."""
+    """Write a bundle with the graph of the other model, which contradicts its golden rows."""
     repack(folders["first"], new, model=(folders["second"] / bundle.MODEL).read_bytes())
 
 
 def tampered(folders: dict[str, Path], new: Path) -> None:
-    """A byte changed after packing."""
+    """Write a bundle and change one byte of its graph."""
     shutil.copytree(folders["first"], new, dirs_exist_ok=True)
     content = bytearray((new / bundle.MODEL).read_bytes())
     content[len(content) // 2] ^= 1
@@ -214,7 +214,7 @@ def tampered(folders: dict[str, Path], new: Path) -> None:
 
 
 def cut_short(folders: dict[str, Path], new: Path) -> None:
-    """A manifest that ends in the middle, and no golden rows."""
+    """Write a bundle with half a manifest and without golden rows."""
     shutil.copytree(folders["first"], new, dirs_exist_ok=True)
     text = (new / bundle.MANIFEST).read_bytes()
     (new / bundle.MANIFEST).write_bytes(text[: len(text) // 2])
@@ -222,7 +222,7 @@ def cut_short(folders: dict[str, Path], new: Path) -> None:
 
 
 def repack(source: Path, new: Path, model: bytes) -> None:
-    """A bundle with another graph, its digests made anew."""
+    """Write a bundle with another graph and matching digests."""
     files = {bundle.MODEL: model, bundle.GOLDEN: (source / bundle.GOLDEN).read_bytes()}
     bundle.pack(new, bundle.read_manifest(source), files)
 
@@ -231,8 +231,8 @@ BROKEN = {"nonsense": nonsense, "swapped": swapped, "tampered": tampered, "cut s
 
 
 # The scenarios.
-def workers_die(drill: Drill) -> Iterator[Check]:
-    """kill -9 of each worker in turn; the others go on, the supervisor starts it again."""
+def kill_workers(drill: Drill) -> Iterator[Check]:
+    """Kill each worker in turn; the other one continues, and the supervisor restarts the killed one."""
     seconds = []
     drill.start()
     with drill.pressure.on():
@@ -241,15 +241,15 @@ def workers_die(drill: Drill) -> Iterator[Check]:
             pid = drill.health()[1]["workers"][turn % WORKERS]["pid"]
             os.kill(pid, signal.SIGKILL)
             seconds.append(
-                drill.until(lambda body, pid=pid: body["status"] == "ok" and pid not in pids(body), "no worker")
+                drill.until(lambda body, pid=pid: body["status"] == "ok" and pid not in pids(body), "no new worker")
             )
     yield from recovered(seconds)
-    yield Check("refused while one worker was left", drill.tally.counts["refused"], most=0)
-    yield Check("requests that died with their worker", drill.tally.counts["cut"] + drill.tally.counts["torn"])
+    yield Check("refused connections", drill.tally.counts["refused"], most=0)
+    yield Check("requests lost with their worker", drill.tally.counts["cut"] + drill.tally.counts["torn"])
 
 
-def indexer_dies(drill: Drill) -> Iterator[Check]:
-    """kill -9 of the indexer: nobody who asks notices."""
+def kill_indexer(drill: Drill) -> Iterator[Check]:
+    """Kill the indexer; clients are not affected."""
     seconds = []
     drill.start()
     with drill.pressure.on():
@@ -262,12 +262,11 @@ def indexer_dies(drill: Drill) -> Iterator[Check]:
                 time.sleep(0.02)
             seconds.append(time.monotonic() - began)
     yield from recovered(seconds)
-    yield from all_answered(drill)
-    yield Check("refused", drill.tally.counts["refused"], most=0)
+    yield from all_answered(drill, most_refused=0)
 
 
-def supervisor_dies(drill: Drill) -> Iterator[Check]:
-    """kill -9 of the supervisor: its workers end in order, and whoever keeps it starts it again."""
+def kill_supervisor(drill: Drill) -> Iterator[Check]:
+    """Kill the supervisor; its workers drain, and the drill restarts it as an init system would."""
     seconds = []
     drill.start()
     with drill.pressure.on():
@@ -279,13 +278,13 @@ def supervisor_dies(drill: Drill) -> Iterator[Check]:
             seconds.append(drill.start())
             left = [pid for pid in before if b"rowcast" in command_of(pid)]
             if left:
-                drill.tally.wrong.append(f"processes {left} outlived their supervisor")
+                drill.tally.wrong.append(f"processes {left} outlived the supervisor")
     yield from recovered(seconds)
     yield from all_answered(drill)
 
 
-def models_change(drill: Drill) -> Iterator[Check]:
-    """Good and broken champions in turn: good ones are followed, broken ones never answer, nobody who asks notices."""
+def change_models(drill: Drill) -> Iterator[Check]:
+    """Publish valid and invalid champions in turn; only valid ones are served, and clients are not affected."""
     good, broken = [], []
     drill.start()
     with drill.pressure.on():
@@ -293,21 +292,21 @@ def models_change(drill: Drill) -> Iterator[Check]:
             if turn % 2:
                 how = list(BROKEN)[turn // 2 % len(BROKEN)]
                 reference = drill.publish_broken(how)
-                said = f"{reference} is not served"
-                broken.append(drill.until(lambda body, said=said: all_say(body, said), f"{how}: nothing was said"))
+                broken.append(
+                    drill.until(lambda body, name=str(reference): all_report(body, name), f"{how}: not reported")
+                )
             else:
                 version = drill.publish(("first", "second")[turn // 2 % 2]).version
-                good.append(drill.until(lambda body, version=version: all_serve(body, version), "not followed"))
-    yield Check("good versions followed", len(good), least=drill.rounds)
-    yield Check("broken versions refused", len(broken), least=drill.rounds)
-    yield Check("median seconds to follow", round(median(good), 3))
-    yield Check("most seconds to follow", round(max(good), 3))
-    yield from all_answered(drill)
-    yield Check("refused", drill.tally.counts["refused"], most=0)
+                good.append(drill.until(lambda body, version=version: all_serve(body, version), "not loaded"))
+    yield Check("valid versions loaded", len(good), least=drill.rounds)
+    yield Check("invalid versions rejected", len(broken), least=drill.rounds)
+    yield Check("median time to load, s", round(median(good), 3))
+    yield Check("longest time to load, s", round(max(good), 3))
+    yield from all_answered(drill, most_refused=0)
 
 
-def told_to_stop(drill: Drill) -> Iterator[Check]:
-    """SIGTERM under load: ends with 0, and every request that was received is answered."""
+def shut_down(drill: Drill) -> Iterator[Check]:
+    """Send SIGTERM under load; the exit status is 0, and every received request is answered."""
     statuses, seconds = [], []
     drill.start()
     with drill.pressure.on():
@@ -317,81 +316,82 @@ def told_to_stop(drill: Drill) -> Iterator[Check]:
             statuses.append(drill.stop())
             seconds.append(time.monotonic() - began)
             drill.start()
-    yield Check("stops", len(statuses))
-    yield Check("stops that did not exit 0", sum(map(bool, statuses)), most=0)
-    yield Check("most seconds to stop", round(max(seconds), 3))
+    yield Check("shutdowns", len(statuses))
+    yield Check("shutdowns with a non-zero exit status", sum(map(bool, statuses)), most=0)
+    yield Check("longest shutdown, s", round(max(seconds), 3))
     yield from all_answered(drill)
 
 
 SCENARIOS: dict[str, Callable[[Drill], Iterator[Check]]] = {
-    "workers die": workers_die,
-    "indexer dies": indexer_dies,
-    "supervisor dies": supervisor_dies,
-    "models change": models_change,
-    "told to stop": told_to_stop,
+    "killed workers": kill_workers,
+    "killed indexer": kill_indexer,
+    "killed supervisor": kill_supervisor,
+    "changed models": change_models,
+    "shutdowns": shut_down,
 }
 
 
 def recovered(seconds: list[float]) -> Iterator[Check]:
-    """How often and how soon everything was well again, by itself."""
-    yield Check("deaths", len(seconds))
-    yield Check("median seconds to recover", round(median(seconds), 3))
-    yield Check("most seconds to recover", round(max(seconds), 3), most=PATIENCE)
+    """Check that the server recovered after every kill."""
+    yield Check("killed processes", len(seconds))
+    yield Check("median recovery time, s", round(median(seconds), 3))
+    yield Check("longest recovery time, s", round(max(seconds), 3), most=PATIENCE)
 
 
-def all_answered(drill: Drill) -> Iterator[Check]:
-    """No request that a server had received was left without its answer."""
-    yield Check("received and not answered", drill.tally.counts["cut"] + drill.tally.counts["torn"], most=0)
-    yield Check("refused connections", drill.tally.counts["refused"])
+def all_answered(drill: Drill, most_refused: float | None = None) -> Iterator[Check]:
+    """Check that every received request was answered."""
+    yield Check("received requests without a reply", drill.tally.counts["cut"] + drill.tally.counts["torn"], most=0)
+    yield Check("refused connections", drill.tally.counts["refused"], most=most_refused)
 
 
 def evidence(drill: Drill) -> Iterator[Check]:
-    """After the end: right answers alone, each in history exactly once, all chains whole."""
+    """Check after the end that every reply was correct and is in history exactly once, and that all chains verify."""
     tally = drill.tally
-    kept: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     other = 0
     for _, sealed in app_history.history(settings.load(home=drill.home)).entries():
         reply = decode_head(sealed.head).reply
-        prediction_id = msgspec.json.decode(reply, type=_Identified).id
-        kept[prediction_id] += 1
+        prediction_id = msgspec.json.decode(reply, type=_Reply).id
+        counts[prediction_id] += 1
         other += tally.acknowledged.get(prediction_id, zlib.crc32(reply)) != zlib.crc32(reply)
     verdict = json.loads(run("verify", "--json", "--home", str(drill.home)))
     yield Check("acknowledged predictions", len(tally.acknowledged), least=1)
-    yield Check("wrong answers", len(tally.wrong), most=0)
-    yield Check("acknowledged, not in history once", sum(kept[one] != 1 for one in tally.acknowledged), most=0)
-    yield Check("kept twice", sum(count > 1 for count in kept.values()), most=0)
-    yield Check("kept otherwise than answered", other, most=0)
+    yield Check("wrong predictions", len(tally.wrong), most=0)
+    missing = sum(counts[prediction_id] != 1 for prediction_id in tally.acknowledged)
+    yield Check("acknowledged predictions not in history exactly once", missing, most=0)
+    yield Check("duplicate history entries", sum(count > 1 for count in counts.values()), most=0)
+    yield Check("history entries that differ from the reply", other, most=0)
     yield Check("broken chains", len(verdict["broken"]), most=0)
-    yield Check("shed", tally.counts["shed"])
+    yield Check("requests rejected with 503", tally.counts["shed"])
 
 
-class _Identified(msgspec.Struct):
+class _Reply(msgspec.Struct):
     id: str
 
 
 def pids(body: dict[str, Any]) -> list[int]:
-    """The workers' process ids."""
+    """Return the process ids of the workers."""
     return [worker["pid"] for worker in body["workers"]]
 
 
 def all_serve(body: dict[str, Any], version: int) -> bool:
-    """Whether every worker answers with this version."""
+    """Return whether every worker serves this version."""
     return all([one["version"] for one in worker["models"]] == [version] for worker in body["workers"])
 
 
-def all_say(body: dict[str, Any], text: str) -> bool:
-    """Whether every worker says this of its last reload."""
+def all_report(body: dict[str, Any], text: str) -> bool:
+    """Return whether every worker reports this text as its reload error."""
     return all(text in worker["reload_error"] for worker in body["workers"])
 
 
 def children(pid: int) -> list[int]:
-    """The processes that this one started."""
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return [int(word) for word in found.stdout.split()]
+    """Return the child processes of a process."""
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(word) for word in listing.stdout.split()]
 
 
 def command_of(pid: int) -> bytes:
-    """The command line of a process; empty when it has ended."""
+    """Return the command line of a process; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -399,7 +399,7 @@ def command_of(pid: int) -> bytes:
 
 
 def run(*words: str) -> str:
-    """One command of the product; when it fails, so does the drill."""
+    """Run a `rowcast` command and return its output; exit if it fails."""
     finished = subprocess.run([*ROWCAST, *words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if finished.returncode:
         raise SystemExit(f"rowcast {' '.join(words)} failed:\n{finished.stdout}{finished.stderr}")
@@ -407,7 +407,7 @@ def run(*words: str) -> str:
 
 
 def train(scratch: Path) -> Models:
-    """Two models of the loan example that answer differently, and what they answer."""
+    """Train two different models of the loan example and compute their expected scores."""
     table = scratch / "loans.csv"
     run("example", "loans", "--out", str(table), "--rows", "1500")
     registry = FolderRegistry(scratch / "trained" / "models")
@@ -428,35 +428,37 @@ def train(scratch: Path) -> Models:
 
 
 def main() -> int:
-    """Every scenario in turn; 1 when a promise is broken."""
+    """Run the scenarios; return 1 if a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--rounds", type=int, default=50, help="deaths of each process; reloads twice, stops two fifths"
+        "--rounds", type=int, default=50, help="kills of each process; twice as many reloads, 40 %% as many shutdowns"
     )
-    parser.add_argument("--only", action="append", choices=list(SCENARIOS), help="only this scenario; may be repeated")
-    parser.add_argument("--no-record", action="store_true", help="leave results.jsonl alone")
+    parser.add_argument(
+        "--only", action="append", choices=list(SCENARIOS), help="run only this scenario; can be repeated"
+    )
+    parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")
     options = parser.parse_args()
-    found: dict[str, list[Check]] = {}
+    results: dict[str, list[Check]] = {}
     with tempfile.TemporaryDirectory(prefix="rowcast-drill-") as scratch:
-        print("training two models ...", flush=True)
+        print("Training two models ...", flush=True)
         models = train(Path(scratch))
         for name in options.only or SCENARIOS:
-            found[name] = conducted(name, Path(scratch) / name.replace(" ", "-"), models, options.rounds)
-    kept = all(check.kept for checks in found.values() for check in checks)
+            results[name] = run_scenario(name, Path(scratch) / name.replace(" ", "-"), models, options.rounds)
+    kept = all(check.kept for checks in results.values() for check in checks)
     if not options.no_record:
-        scenarios = {name: {check.name: check.found for check in checks} for name, checks in found.items()}
+        scenarios = {name: {check.name: check.found for check in checks} for name, checks in results.items()}
         record("drill", rounds=options.rounds, workers=WORKERS, scenarios=scenarios, kept=kept)
-    print("every promise was kept" if kept else "PROMISES WERE BROKEN")
+    print("all promises kept" if kept else "SOME PROMISES BROKEN")
     return 0 if kept else 1
 
 
-def conducted(name: str, home: Path, models: Models, rounds: int) -> list[Check]:
-    """One scenario from its first start to the last check, said on screen."""
+def run_scenario(name: str, home: Path, models: Models, rounds: int) -> list[Check]:
+    """Run one scenario and print its checks."""
     home.mkdir()
     drill = Drill(home, models, rounds)
     began = time.monotonic()
     try:
-        checks = [*SCENARIOS[name](drill), Check("last exit status", drill.stop(), most=0), *evidence(drill)]
+        checks = [*SCENARIOS[name](drill), Check("final exit status", drill.stop(), most=0), *evidence(drill)]
     finally:
         drill.kill_all()
     show(Console(width=110), checks, f"{name} ({time.monotonic() - began:.0f} s)")

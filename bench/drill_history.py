@@ -1,12 +1,12 @@
-"""Drill of history: what becomes of acknowledged predictions when disk, clock, store and journal misbehave.
+"""`make drill-history`: disk, clock, store and journal failures must not lose acknowledged predictions.
 
-    python bench/drill_history.py                         every scenario as promised
-    python bench/drill_history.py --quick --only locked   one of them, in seconds
+    python bench/drill_history.py                                 all scenarios in full length
+    python bench/drill_history.py --quick --only "locked store"   a single scenario, in seconds
 
-Each scenario has a home and a server of its own and is asked all the while. At its end every acknowledged prediction
-must be in history exactly once, as it was answered, save those of a frame that was destroyed, and these must be named.
-To add a scenario, write a function that takes a `Drill` and yields `Check`s, and put it into SCENARIOS. `low` and
-`full` mount a small disk, which takes root.
+Each scenario has its own home and server under constant load. At its end, every acknowledged prediction must be in
+history exactly once and equal to the reply, except those in a destroyed frame, which must be reported. To add a
+scenario, write a function that takes a `Drill` and yields `Check`s, and add it to SCENARIOS. The two disk scenarios
+mount a small disk, which requires root.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MEBIBYTE = 1024 * 1024
 
 
 class Drill:
-    """One scenario's home and server, and a client that never stops asking."""
+    """The home and server of one scenario, and a client that sends requests continuously."""
 
     def __init__(self, home: Path, models: Path, *, quick: bool) -> None:
         self.home = home
@@ -70,33 +70,33 @@ class Drill:
         self._client: threading.Thread | None = None
         self.address = ""
 
-    def start(self, **given: str) -> None:
-        """A server, and a client of it."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("ROWCAST_")}
+    def start(self, **variables: str) -> None:
+        """Start a server and a client."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ROWCAST_")}
         log = (self.home / "server.log").open("ab")
         self._process = subprocess.Popen(
             [*ROWCAST, "serve", "--json", "--port", "0", "--home", str(self.home)],
-            env={**kept, "ROWCAST_LOG_FORMAT": "json", **given},
+            env={**environment, "ROWCAST_LOG_FORMAT": "json", **variables},
             cwd=self.home,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
         )
         log.close()
-        said = b""
+        output = b""
         assert self._process.stdout is not None
-        while not said.rstrip().endswith(b"\n}"):
+        while not output.rstrip().endswith(b"\n}"):
             line = self._process.stdout.readline()
             assert line, (self.home / "server.log").read_text()
-            said += line
-        self.address = json.loads(said)["address"]
+            output += line
+        self.address = json.loads(output)["address"]
         until(lambda: self.get("/health/live")[0] == 200)
         self._ending.clear()
         self._client = threading.Thread(target=self._ask)
         self._client.start()
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End the client, then the server, and with SIGKILL its indexer too."""
+        """Stop the client, then the server, and with SIGKILL also its indexer."""
         self._ending.set()
         if self._client is not None:
             self._client.join()
@@ -110,7 +110,7 @@ class Drill:
             self._process = None
 
     def indexers(self) -> list[int]:
-        """The indexer processes of this server."""
+        """Return the indexer processes of this server."""
         assert self._process is not None
         listed = subprocess.run(
             ["ps", "-o", "pid=", "--ppid", str(self._process.pid)], capture_output=True, text=True, check=False
@@ -118,7 +118,7 @@ class Drill:
         return [int(word) for word in listed.stdout.split()]
 
     def get(self, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """Status and body; status 0 when nobody answers."""
+        """Return status and body; status 0 if the server does not respond."""
         request = urllib.request.Request(self.address + path, body, {"content-type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=30) as reply:
@@ -138,53 +138,54 @@ class Drill:
                 reply = json.loads(body)
                 self.answered[reply["id"]] = reply
             else:
-                self._ending.wait(0.05)  # as a client told to retry later
+                self._ending.wait(0.05)  # as a client does after `Retry-After`
 
     def until_answered(self, more: int) -> None:
-        """Until so many more predictions were acknowledged."""
+        """Wait until `more` further predictions are acknowledged."""
         goal = len(self.answered) + more
         until(lambda: len(self.answered) >= goal)
 
     def history(self) -> History:
-        """What was kept."""
+        """Open the history of this home."""
         return app_history.history(settings.load(home=self.home))
 
-    def kept(self, lost: int = 0) -> Iterator[Check]:
-        """The promise of every scenario."""
+    def evidence(self, lost: int = 0) -> Iterator[Check]:
+        """Yield the checks that every scenario must pass."""
         counts: dict[str, int] = {}
         wrong = 0
         for _, sealed in self.history().entries():
             reply = json.loads(decode_head(sealed.head).reply)
             counts[reply["id"]] = counts.get(reply["id"], 0) + 1
             wrong += self.answered.get(reply["id"], reply) != reply
-        yield Check("acknowledged", len(self.answered), least=1)
-        yield Check("acknowledged and missing", len(self.answered.keys() - counts.keys()), most=lost, least=lost)
-        yield Check("kept twice", sum(count > 1 for count in counts.values()), most=0)
-        yield Check("kept other than answered", wrong, most=0)
+        yield Check("acknowledged predictions", len(self.answered), least=1)
+        missing = len(self.answered.keys() - counts.keys())
+        yield Check("acknowledged predictions missing from history", missing, most=lost, least=lost)
+        yield Check("duplicate history entries", sum(count > 1 for count in counts.values()), most=0)
+        yield Check("history entries that differ from the reply", wrong, most=0)
         broken = self.history().verify().broken
-        yield Check("breaks that verify names", len(broken), most=1 if lost else 0, least=1 if lost else 0)
-        yield Check("journals left", len(list((self.home / "journal").glob("*.journal"))), most=0)
+        yield Check("broken chains reported by verify", len(broken), most=1 if lost else 0, least=1 if lost else 0)
+        yield Check("remaining journals", len(list((self.home / "journal").glob("*.journal"))), most=0)
         status = subprocess.run(["grep", "-c", "Traceback", self.home / "server.log"], capture_output=True, check=False)
         yield Check("tracebacks in the log", int(status.stdout or 0), most=0)
 
 
 def until(condition: Callable[[], object], seconds: float = PATIENCE) -> float:
-    """The seconds it took until the condition held."""
+    """Wait until the condition holds; return the seconds."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > seconds:
-            raise TimeoutError("it did not come back by itself")
+            raise TimeoutError("the server did not recover")
         time.sleep(0.02)
     return time.monotonic() - began
 
 
-def low(drill: Drill) -> Iterator[Check]:
-    """The disk fills up to the watermark, and is freed again."""
+def nearly_full_disk(drill: Drill) -> Iterator[Check]:
+    """Fill the disk up to the watermark, then free it again."""
     yield from _fill(drill, "40", (60 - 30) * MEBIBYTE, 503)
 
 
-def full(drill: Drill) -> Iterator[Check]:
-    """The disk is filled to the last page, without a watermark; the journal has to notice by itself."""
+def full_disk(drill: Drill) -> Iterator[Check]:
+    """Fill the disk completely, without a watermark; the journal must detect it."""
     yield from _fill(drill, "0", 0, 503)
 
 
@@ -203,15 +204,15 @@ def _fill(drill: Drill, least: str, leave: int, expected: int) -> Iterator[Check
     refused = time.monotonic()
     ballast.unlink()
     answered = len(drill.answered)
-    yield Check("seconds until it answers again", until(lambda: len(drill.answered) > answered), most=10)
-    yield Check("seconds it was refused", time.monotonic() - refused, most=30)
+    yield Check("time until predictions succeed again, s", until(lambda: len(drill.answered) > answered), most=10)
+    yield Check("time since the last rejected prediction, s", time.monotonic() - refused, most=30)
     drill.until_answered(50)
     drill.stop()
-    yield from drill.kept()
+    yield from drill.evidence()
 
 
-def locked(drill: Drill) -> Iterator[Check]:
-    """Somebody locks the database for minutes; the journals are the spool."""
+def locked_store(drill: Drill) -> Iterator[Check]:
+    """Lock the database for minutes; the journals buffer the entries."""
     seconds = 5 if drill.quick else 150
     drill.start()
     drill.until_answered(20)
@@ -220,42 +221,42 @@ def locked(drill: Drill) -> Iterator[Check]:
         connection.execute("BEGIN IMMEDIATE")
         before = drill.history().store.count()
         answered = len(drill.answered)
-        time.sleep(seconds)  # the scenario is that this takes long
-        yield Check("acknowledged while locked", len(drill.answered) - answered, least=seconds)
-        yield Check("refused while locked", sum(n for status, n in drill.statuses.items() if status != 200), most=0)
-        yield Check("stored while locked", drill.history().store.count() - before, most=0)
+        time.sleep(seconds)  # the duration of the lock is the scenario
+        yield Check("predictions acknowledged while locked", len(drill.answered) - answered, least=seconds)
+        rejected = sum(count for status, count in drill.statuses.items() if status != 200)
+        yield Check("requests rejected while locked", rejected, most=0)
+        yield Check("entries stored while locked", drill.history().store.count() - before, most=0)
         waiting = len(drill.answered)
         connection.execute("ROLLBACK")
-    yield Check("seconds until all is stored", until(lambda: drill.history().store.count() >= waiting), most=40)
+    yield Check("time until everything is stored, s", until(lambda: drill.history().store.count() >= waiting), most=40)
     drill.stop()
-    yield from drill.kept()
+    yield from drill.evidence()
 
 
-def damaged(drill: Drill) -> Iterator[Check]:
-    """A frame in the middle of a journal is destroyed before it was moved."""
+def damaged_journal(drill: Drill) -> Iterator[Check]:
+    """Destroy a frame in the middle of a journal before it is indexed."""
     drill.start(ROWCAST_STORE="sqlite:////proc/none/history.db")
     drill.until_answered(100)
     drill.stop(signal.SIGKILL)
     (segment,) = (drill.home / "journal").glob("*.journal")
     content = segment.read_bytes()
-    wanted = list(drill.answered)[50].encode()
-    place = content.index(wanted)
+    place = content.index(list(drill.answered)[50].encode())
     segment.write_bytes(content[:place] + bytes(8) + content[place + 8 :])
     drill.start()
     indexers = drill.indexers()
     until(lambda: drill.history().store.count() >= 99)
     drill.until_answered(50)
-    yield Check("indexers that died", len(set(indexers) - set(drill.indexers())), most=0)
+    yield Check("indexers that crashed", len(set(indexers) - set(drill.indexers())), most=0)
     drill.stop()
     log = (drill.home / "server.log").read_text()
-    yield Check("lines of the log that name the lost entry", log.count("entry 50 is lost"), least=1, most=1)
+    yield Check("log lines that report the lost entry", log.count("entry 50 is lost"), least=1, most=1)
     (broken,) = drill.history().verify().broken
-    yield Check("the entry that verify names", broken["seq"], least=50, most=50)
-    yield from drill.kept(lost=1)
+    yield Check("entry reported by verify", broken["seq"], least=50, most=50)
+    yield from drill.evidence(lost=1)
 
 
-def clock(drill: Drill) -> Iterator[Check]:
-    """The clock jumps hours ahead and back while predictions are made, with files and database as in a server."""
+def changing_clock(drill: Drill) -> Iterator[Check]:
+    """Set the clock forward and back by hours during predictions, with the files and database of a server."""
     model = app_models.live_model(settings.load(home=drill.home), "loans")
     jumps = [0, 7_200, -7_200, 86_400, -86_400, 0, 0, -3_600]
     moment = iter(range(10**9))
@@ -286,25 +287,25 @@ def clock(drill: Drill) -> Iterator[Check]:
         cursor = page.next
         if cursor is None:
             break
-    yield Check("entries on pages more than once", len(paged) - len(set(paged)), most=0)
-    yield Check("entries on no page", len(drill.answered.keys() - set(paged)), most=0)
+    yield Check("entries listed more than once", len(paged) - len(set(paged)), most=0)
+    yield Check("entries never listed", len(drill.answered.keys() - set(paged)), most=0)
     (drill.home / "server.log").touch()
-    yield from drill.kept()
+    yield from drill.evidence()
 
 
 SCENARIOS: dict[str, Callable[[Drill], Iterator[Check]]] = {
-    "low": low,
-    "full": full,
-    "locked": locked,
-    "damaged": damaged,
-    "clock": clock,
+    "nearly full disk": nearly_full_disk,
+    "full disk": full_disk,
+    "locked store": locked_store,
+    "damaged journal": damaged_journal,
+    "changing clock": changing_clock,
 }
-ON_A_SMALL_DISK = ("low", "full")
+ON_A_SMALL_DISK = ("nearly full disk", "full disk")
 
 
 @contextlib.contextmanager
 def place(name: str) -> Iterator[Path]:
-    """Where a scenario's home is: on a disk of its own of 120 MiB, if it is to be filled."""
+    """Yield a folder for a scenario's home, on a separate disk of 120 MiB if the scenario fills it."""
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         if name not in ON_A_SMALL_DISK:
             yield Path(folder)
@@ -317,10 +318,10 @@ def place(name: str) -> Iterator[Path]:
 
 
 def trained(folder: Path) -> Path:
-    """A registry with the loan example."""
-    made = settings.load(home=folder)
+    """Train the loan example and return the registry folder."""
+    loaded = settings.load(home=folder)
     app_models.train(
-        made,
+        loaded,
         examples.loans(400),
         target="loan_status",
         name="loans",
@@ -328,34 +329,34 @@ def trained(folder: Path) -> Path:
         trials=1,
         progress=lambda event: None,
     )
-    assert Reference("loans", 1) in [Reference("loans", n) for n in app_models.registry(made).models()["loans"]]
-    return made.registry_folder
+    assert Reference("loans", 1) in [Reference("loans", n) for n in app_models.registry(loaded).models()["loans"]]
+    return loaded.registry_folder
 
 
 def main() -> int:
-    """Run the scenarios and print every check; 1 when one does not hold."""
+    """Run the scenarios and print all checks; return 1 if a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SCENARIOS)
-    parser.add_argument("--quick", action="store_true", help="seconds where it should be minutes")
-    parser.add_argument("--no-record", action="store_true", help="leave results.jsonl alone")
+    parser.add_argument("--quick", action="store_true", help="take seconds instead of minutes")
+    parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")
     arguments = parser.parse_args()
-    console, found = Console(width=110), dict[str, list[Check]]()
-    with tempfile.TemporaryDirectory(prefix="drill-models-") as made:
-        models = trained(Path(made))
+    console, results = Console(width=110), dict[str, list[Check]]()
+    with tempfile.TemporaryDirectory(prefix="drill-models-") as scratch:
+        models = trained(Path(scratch))
         for name in [arguments.only] if arguments.only else SCENARIOS:
             with place(name) as folder:
                 drill = Drill(folder / "home", models, quick=arguments.quick)
                 try:
                     began = time.monotonic()
-                    found[name] = list(SCENARIOS[name](drill))
-                    show(console, found[name], f"{name} ({time.monotonic() - began:.0f} s)")
+                    results[name] = list(SCENARIOS[name](drill))
+                    show(console, results[name], f"{name} ({time.monotonic() - began:.0f} s)")
                 finally:
                     drill.stop()
-    kept = all(check.kept for checks in found.values() for check in checks)
+    kept = all(check.kept for checks in results.values() for check in checks)
     if not arguments.no_record:
-        scenarios = {name: {check.name: check.found for check in checks} for name, checks in found.items()}
+        scenarios = {name: {check.name: check.found for check in checks} for name, checks in results.items()}
         record("drill history", quick=arguments.quick, scenarios=scenarios, kept=kept)
-    print("every promise was kept" if kept else "PROMISES WERE BROKEN")
+    print("all promises kept" if kept else "SOME PROMISES BROKEN")
     return 0 if kept else 1
 
 

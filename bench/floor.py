@@ -1,6 +1,6 @@
-"""The floor: the least that a JSON service can do. Read the body, decode it, encode an answer, send it.
+"""The floor: the least work that a JSON service can do. It reads a body, decodes it, encodes a reply and sends it.
 
-No framework, no validation, no model. What Rowcast costs is told as a share of this.
+There is no framework, no validation and no model. Rowcast's cost is expressed as a multiple of this.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ encode = msgspec.json.Encoder().encode
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Echo one JSON document."""
+    """Echo a JSON document."""
     if scope["type"] != "http":
         return
     body = b""

@@ -1,7 +1,7 @@
-"""`make fuzz`: what a server does with nonsense, bombs, slow senders and idle connections, while one client works.
+"""`make fuzz`: invalid requests, decompression bombs, slow senders and idle connections against a working server.
 
-A normal client measures its own speed alone and again in each part; it must keep at least half. No part may bring a
-5xx, end the process or leave memory behind. The figures go to results.jsonl.
+A normal client measures its speed alone and again during each part; it must keep at least half of it. No part may cause
+a 5xx response, terminate the process or leak memory. The figures are appended to results.jsonl.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SPLICES = (b"\x00", b"\xff\xfe", b"{", b"[" * 200, b"1e999", b"NaN", b'"rows":['
 
 
 def main() -> int:
-    """Every part in turn; 1 when a promise is broken."""
+    """Run all parts; return 1 if a promise is broken."""
     options = arguments()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, options.idle + 2000)), hard))
@@ -54,7 +54,7 @@ def main() -> int:
     found["kept"] = not broken
     print(json.dumps(found, indent=1))
     for promise in broken:
-        print(f"broken: {promise}", file=sys.stderr)
+        print(f"broken promise: {promise}", file=sys.stderr)
     if not options.no_record:
         record("fuzz", **found)
     return 1 if broken else 0
@@ -67,14 +67,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--slow", type=int, default=500)
     parser.add_argument("--bombs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-record", action="store_true", help="leave results.jsonl alone")
+    parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")
     return parser.parse_args()
 
 
 def measured(server: Server, rows: list[bytes], options: argparse.Namespace) -> dict[str, Any]:
-    """What each part did to the server and to the normal client."""
+    """Return the effects of each part on the server and on the normal client."""
     for _ in range(3):
-        normal_speed(server, rows, 1.0)  # warm
+        normal_speed(server, rows, 1.0)  # warm up
     alone = normal_speed(server, rows, 3.0)
     before = server.memory()
     found: dict[str, Any] = {"alone_rps": round(alone)}
@@ -94,26 +94,26 @@ def measured(server: Server, rows: list[bytes], options: argparse.Namespace) -> 
 
 
 def judged(found: dict[str, Any]) -> list[str]:
-    """The promises that were broken."""
+    """Return the broken promises."""
     statuses = {int(code) for part in ("mutated", "bombs") for code in found[part]["statuses"]}
     promises = {
-        "no 5xx": not any(code >= 500 for code in statuses),
-        "bombs are refused with 413": set(found["bombs"]["statuses"]) <= {413},
-        "half the speed beside idle connections": found["idle"]["share"] >= 0.5,
-        "half the speed beside slow senders": found["slow"]["share"] >= 0.5,
+        "no 5xx response": not any(code >= 500 for code in statuses),
+        "bombs are rejected with 413": set(found["bombs"]["statuses"]) <= {413},
+        "a client keeps half its speed beside idle connections": found["idle"]["share"] >= 0.5,
+        "a client keeps half its speed beside slow senders": found["slow"]["share"] >= 0.5,
         "memory grows by less than 60 MB": found["memory_mb"]["after"] - found["memory_mb"]["before"] < 60,
-        "still alive": found["alive"],
+        "the server still responds": found["alive"],
     }
     return [name for name, held in promises.items() if not held]
 
 
 def request(key: str, body: bytes, extra: bytes = b"") -> bytes:
-    """A whole request."""
+    """Return a complete request."""
     return HEAD + b"x-api-key: %s\r\n%sContent-Length: %d\r\n\r\n%s" % (key.encode(), extra, len(body), body)
 
 
 def normal_speed(server: Server, rows: list[bytes], seconds: float) -> float:
-    """Requests a second of one client on one connection; every answer must be 200."""
+    """Return the requests per second of one client on one connection; every status must be 200."""
     with socket.create_connection(("127.0.0.1", PORT), timeout=30) as connection:
         stream = connection.makefile("rb")
         began, count = time.perf_counter(), 0
@@ -126,7 +126,7 @@ def normal_speed(server: Server, rows: list[bytes], seconds: float) -> float:
 
 
 def read_reply(stream: Any) -> int:
-    """The status of one reply, its body read; 0 when the server hung up."""
+    """Read one reply and return its status; 0 if the server closed the connection."""
     line = stream.readline()
     if not line:
         return 0
@@ -139,14 +139,14 @@ def read_reply(stream: Any) -> int:
 
 
 def post(key: str, body: bytes, extra: bytes) -> int:
-    """The status of one request on a connection of its own."""
+    """Send one request on a new connection and return the status."""
     with socket.create_connection(("127.0.0.1", PORT), timeout=60) as connection:
         connection.sendall(request(key, body, extra))
         return read_reply(connection.makefile("rb"))
 
 
 def mutate(row: bytes, rng: random.Random) -> bytes:
-    """A row with up to four places spoiled."""
+    """Return the row with up to four random mutations."""
     body = bytearray(row)
     for _ in range(rng.randint(1, 4)):
         place = rng.randrange(len(body) + 1)
@@ -163,8 +163,10 @@ def mutate(row: bytes, rng: random.Random) -> bytes:
 
 
 async def mutated(key: str, rows: list[bytes], count: int, rng: random.Random) -> Counter[int]:
-    """So many spoiled requests over 16 connections; one in fifty is spoiled in its head too. Status 0 is no answer: the
-    server waits for a body that the spoiled head promised, or hung up."""
+    """Send mutated requests over 16 connections and count the statuses; 2 % also have mutated headers.
+
+    Status 0 means no reply: the server waits for the rest of an announced body, or closed the connection.
+    """
     statuses: Counter[int] = Counter()
 
     async def send(share: int) -> None:
@@ -189,7 +191,7 @@ async def mutated(key: str, rows: list[bytes], count: int, rng: random.Random) -
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
-    """The status of one reply, and whether the connection ends with it."""
+    """Return the status of one reply, and whether the server closes the connection after it."""
     head = await reader.readuntil(b"\r\n\r\n")
     lines = head.lower().split(b"\r\n")
     length = next((int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:")), 0)
@@ -198,12 +200,12 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
 
 
 def idle(count: int) -> list[socket.socket]:
-    """So many connections that say nothing."""
+    """Open connections that send nothing."""
     return [socket.create_connection(("127.0.0.1", PORT), timeout=30) for _ in range(count)]
 
 
 class Crowd:
-    """Connections for the length of a block; with `trickle` each sends a request a byte at a time."""
+    """Connections that stay open during a `with` block; with `trickle`, each sends a request byte by byte."""
 
     def __init__(self, enter: Callable[[], list[socket.socket]], *, trickle: bool = False) -> None:
         self._enter = enter

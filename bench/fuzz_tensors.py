@@ -1,7 +1,7 @@
-"""`make fuzz-tensors`: binary tensors whose heads, lengths and bytes were made wrong at random.
+"""`make fuzz-tensors`: binary tensors with random errors in their headers, lengths and bytes.
 
-Each request is read exactly as a plain reader reads it, or refused with a sentence of ours; nothing else may happen, in
-no more than a blink and a few megabytes. A smaller run is among the tests.
+Each request must either be parsed exactly as a simple reference parser does it, or be rejected with an error message,
+in little time and with little memory. The test suite contains a smaller run.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from support import fuzzing
 
 
 def main() -> int:
-    """So many requests; 1 when a promise is broken."""
+    """Send the requests; return 1 if a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-record", action="store_true", help="leave results.jsonl alone")
+    parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")
     options = parser.parse_args()
     began = time.perf_counter()
     found = fuzzing.run(options.requests, random.Random(options.seed))

@@ -1,4 +1,4 @@
-"""Processes under measurement: start one on a core, read its CPU time and memory, put load on it."""
+"""Server processes under measurement: start them on a core, read their CPU time and memory, and generate load."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw in one run."""
+    """The result of one run of wrk."""
 
     answered: int
     seconds: float
@@ -29,11 +29,11 @@ class Load:
     p99_ms: float
     failed: int
     cpu: float
-    """Seconds of CPU that wrk itself took."""
+    """CPU seconds used by wrk itself."""
 
 
 class Server:
-    """A server process and everything it started, on one core."""
+    """A server process with its descendants, on one core."""
 
     def __init__(
         self, name: str, command: list[str], port: int, path: str, env: dict[str, str], log: Path, key: str = ""
@@ -49,7 +49,7 @@ class Server:
         self.pid = 0
 
     def start(self, body: bytes) -> float:
-        """Start it and ask until it answers; the seconds that took."""
+        """Start the server and wait until it answers; return the seconds until then."""
         began = time.perf_counter()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -64,25 +64,25 @@ class Server:
         while not self.answers(body):
             if self._process.poll() is not None or time.perf_counter() - began > 60:
                 self.stop()
-                raise SystemExit(f"{self.name} does not answer; its log:\n{self._log.read_text()[-4000:]}")
+                raise SystemExit(f"{self.name} does not respond; its log:\n{self._log.read_text()[-4000:]}")
             time.sleep(0.002)
         seconds = time.perf_counter() - began
-        self.pid = self._answering()
+        self.pid = self._listening_process()
         return seconds
 
     def answers(self, body: bytes) -> bool:
-        """Does it answer this body with 200?"""
+        """Return whether the server answers this body with 200."""
         try:
             return len(self.ask(body)) > 0
         except urllib.error.HTTPError as error:
             if error.code != 503:
-                raise SystemExit(f"{self.name} answers {error.code}: {error.read()[:2000]!r}") from None
+                raise SystemExit(f"{self.name} returned {error.code}: {error.read()[:2000]!r}") from None
             return False
         except OSError:
             return False
 
     def ask(self, body: bytes | None, path: str | None = None) -> bytes:
-        """The reply to one request."""
+        """Send one request and return the reply."""
         url = self.url if path is None else f"http://127.0.0.1:{self.port}{path}"
         headers = {"content-type": "application/json", **({"x-api-key": self.key} if self.key else {})}
         request = urllib.request.Request(url, body, headers)
@@ -91,7 +91,7 @@ class Server:
             return answer
 
     def stop(self) -> None:
-        """End it as a person would, then by force."""
+        """Stop the server with SIGTERM, then kill whatever is left."""
         if self._process is None:
             return
         with suppress(ProcessLookupError):
@@ -103,36 +103,36 @@ class Server:
         self._process = None
 
     def tree(self) -> list[int]:
-        """The process and all its descendants."""
+        """Return the process and all of its descendants."""
         assert self._process is not None
         children: dict[int, list[int]] = {}
         for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
             with suppress(OSError, ValueError):
                 children.setdefault(int(_stat(pid)[1]), []).append(pid)
-        found, new = [], [self._process.pid]
+        tree, new = [], [self._process.pid]
         while new:
-            found += new
+            tree += new
             new = [child for parent in new for child in children.get(parent, [])]
-        return found
+        return tree
 
     def cpu(self) -> tuple[float, float]:
-        """Seconds of CPU so far: of the answering process, of everything beside it."""
+        """Return the CPU seconds so far of the listening process, and of its other processes."""
         beside = sum(cpu_seconds(pid) for pid in self.tree() if pid != self.pid)
         return cpu_seconds(self.pid), beside
 
     def clear_core(self) -> None:
-        """Leave the core to the answering process; what runs beside it goes to the core of the load."""
+        """Move the other processes of this server to the core of the load generator."""
         for pid in self.tree():
             if pid != self.pid:
                 with suppress(ProcessLookupError):
                     os.sched_setaffinity(pid, {LOAD_CORE})
 
     def memory(self) -> float:
-        """Megabytes that the answering process has in memory."""
+        """Return the resident memory of the listening process in megabytes."""
         return resident(self.pid)
 
     def settle(self, limit: float = 60.0) -> None:
-        """Wait until nothing of it works any more, the indexer included."""
+        """Wait until all processes of the server are idle, including the indexer."""
         deadline = time.monotonic() + limit
         calm = 0
         before = sum(self.cpu())
@@ -142,20 +142,20 @@ class Server:
             calm = calm + 1 if now - before <= 1.5 / TICKS else 0
             before = now
 
-    def _answering(self) -> int:
-        """The process that listens; where several hold the socket, the one that has worked most."""
+    def _listening_process(self) -> int:
+        """Return the process that listens; if several hold the socket, the one with the most CPU time."""
         inodes = _listening(self.port)
         holders = [pid for pid in self.tree() if inodes & set(_sockets(pid))]
         return max(holders or self.tree(), key=cpu_seconds)
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat after the name: state, parent, ..."""
+    """Return the fields of /proc/PID/stat after the name: state, parent, ..."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def cpu_seconds(pid: int) -> float:
-    """Seconds of CPU of all threads of a process, ended ones included; exact to a tick (10 ms)."""
+    """Return the CPU seconds of all threads of a process, including ended ones, with a resolution of 10 ms."""
     try:
         fields = _stat(pid)
     except OSError:
@@ -164,7 +164,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident(pid: int) -> float:
-    """Megabytes that a process has in memory, pages it shares included; 0 when it has ended."""
+    """Return the resident memory of a process in megabytes, including shared pages; 0 if it has ended."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
@@ -173,7 +173,7 @@ def resident(pid: int) -> float:
 
 
 def busy_seconds() -> float:
-    """Seconds of CPU that the whole machine has spent working."""
+    """Return the CPU seconds that the whole machine has been busy."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     idle = fields[3] + fields[4]
     return (sum(fields[:8]) - idle) / TICKS
@@ -195,7 +195,7 @@ def _sockets(pid: int) -> Iterator[str]:
 
 
 def load(server: Server, connections: int, seconds: float, bodies: Path, first: int) -> Load:
-    """One run of wrk on its own core, every body another."""
+    """Run wrk on its own core; every request has a different body."""
     before = os.times()
     wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(HERE / "unique.lua"), server.url]
     finished = subprocess.run(
@@ -213,7 +213,7 @@ def load(server: Server, connections: int, seconds: float, bodies: Path, first: 
 
 @contextmanager
 def running(server: Server, body: bytes) -> Iterator[float]:
-    """A server for the length of a block; gives the seconds to its first answer."""
+    """Run a server during a `with` block; yields the seconds until its first answer."""
     try:
         yield server.start(body)
     finally:

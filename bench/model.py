@@ -1,9 +1,9 @@
-"""Train the loan example as a model of exactly 200 trees, so that figures of different days compare.
+"""Train the loan example with exactly 200 trees, so that figures of different dates are comparable.
 
-    python bench/model.py TABLE HOME      prints the bundle's folder
+    python bench/model.py TABLE HOME      print the bundle's folder
 
-The product stops LightGBM early and tunes it; here the number of trees is given. All else is the product's own way:
-preprocessing, calibration, export, certificate, registry.
+Rowcast normally tunes LightGBM and stops it early; here the number of trees is fixed. Everything else is unchanged:
+preprocessing, calibration, export, certificate and registry.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TREES = 200
 
 
 class TwoHundredTrees(Boosting):
-    """Boosting that neither stops early nor tries other sizes."""
+    """Boosting with a fixed number of trees, without early stopping."""
 
     def fit(
         self, rows: LabelledMatrix, params: Params, setting: Setting, validation: LabelledMatrix | None = None
@@ -36,8 +36,8 @@ class TwoHundredTrees(Boosting):
         return super().fit(rows, {**params, "rounds": TREES}, setting)
 
 
-# Every part of a template that costs a request something: names of its own, a tree to fill, labels of its own. Two
-# columns change their names, so that the bodies of the native server do.
+# Every part of a template that costs time per request: renamed columns, a reply tree and labels. Two columns swap their
+# names, so that the request bodies of the native server remain valid.
 WIRE = {
     "request": {"rename": {"residential_assets": "bank_assets", "bank_assets": "residential_assets"}},
     "labels": {"Approved": "approved", "Rejected": "rejected"},
@@ -46,7 +46,7 @@ WIRE = {
 
 
 def publish_wired(folder: Path, home: Path) -> None:
-    """The same model, with a wire template."""
+    """Publish the same model with a wire template."""
     opened = bundle.verify(folder)
     manifest = msgspec.structs.replace(opened, wire=WIRE)
     files = {name: (folder / name).read_bytes() for name in opened.files}
@@ -55,7 +55,7 @@ def publish_wired(folder: Path, home: Path) -> None:
 
 
 def main(table: str, home: str) -> None:
-    """Train and publish as `loans`; and with a wire template in HOME-wire."""
+    """Train and publish `loans`, and publish it with a wire template in HOME-wire."""
     candidates.CANDIDATES["boosting"] = TwoHundredTrees()
     options = TrainingOptions(
         target="loan_status", name="loans", candidates=("boosting",), trials=1, positive="Approved"

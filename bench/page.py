@@ -1,85 +1,117 @@
-"""`make measured`: docs/reference/measured.md from the last line of each bench and drill in results.jsonl."""
+"""`make measured`: write docs/reference/measured.md from the latest entry of each benchmark in results.jsonl."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "reference" / "measured.md"
 BENCHES = {
-    "serve": ("One prediction", "make bench-serve"),
-    "workers": ("Several workers, and memory", "make bench-workers"),
+    "startup": ("Start-up time", "make bench-startup"),
+    "serve": ("Single predictions", "make bench-serve"),
+    "workers": ("Two workers and memory", "make bench-workers"),
     "dialects": ("Dialects", "make bench-dialects"),
-    "drill": ("Deaths, reloads and stops", "make drill"),
-    "drill history": ("Disks, clocks and damage", "make drill-history"),
-    "fuzz": ("Nonsense and crowds", "make fuzz"),
-    "batch": ("Tables from disk to disk", "make bench-batch"),
+    "drill": ("Killed processes, reloads and shutdowns", "make drill"),
+    "drill history": ("Disk, clock, store and journal failures", "make drill-history"),
+    "fuzz": ("Invalid requests and many connections", "make fuzz"),
+    "batch": ("Scoring tables", "make bench-batch"),
 }
 ABOUT = {
-    "serve": """One worker on one core, a 200-tree model, an API key with a quota, journal, metrics. The floor is a
-bare JSON echo on the same server software; plain is FastAPI with ONNX Runtime and no history.""",
-    "workers": "CPU of all processes per answered request, two workers against one; then two million requests.",
-    "dialects": "The same rows through other wires, against the native one in the same run.",
-    "drill": """Two workers under constant load. What was acknowledged must be in history exactly once, as it was
-answered.""",
-    "drill history": """One server asked all the while: its disk fills, its clock jumps, its store locks, its journal
-is damaged.""",
-    "fuzz": "Spoiled requests, zip bombs, slow senders and idle connections, while one client works.",
-    "batch": "A million rows against bare ONNX Runtime on arrays that lie ready.",
+    "startup": "CPU time, the best of five processes.",
+    "serve": """One worker on one core serves a 200-tree model with an API key, a quota, a journal and metrics. The
+floor is a bare JSON echo on the same server software. Plain FastAPI uses ONNX Runtime and keeps no history.""",
+    "workers": """CPU time of all processes per answered request, for two workers and for one; then the memory use over
+two million requests.""",
+    "dialects": "The same rows in another dialect, compared with the native dialect in the same run.",
+    "drill": """Two workers under constant load. Every acknowledged prediction must be in history exactly once and equal
+to the reply.""",
+    "drill history": """One server under constant load while its disk fills up, its clock changes, its store is locked
+or its journal is damaged.""",
+    "fuzz": """Mutated requests, decompression bombs, slow senders and idle connections, while another client sends
+valid requests.""",
+    "batch": "A million rows, compared with bare ONNX Runtime on arrays in memory.",
 }
-INTRO = """# What was measured
+FUZZ_LABELS = {
+    "alone_rps": "requests/s of one client, before",
+    "after_rps": "requests/s of one client, after",
+    "mutated sent": "mutated requests sent",
+    "idle open": "idle connections",
+    "idle share": "relative speed of one client beside idle connections",
+    "slow open": "slow senders",
+    "slow share": "relative speed of one client beside slow senders",
+    "bombs bytes": "compressed size of a bomb, bytes",
+    "memory_mb before": "server memory before, MB",
+    "memory_mb after": "server memory after, MB",
+    "alive": "server responds at the end",
+}
+FUZZ_STATUSES = {
+    "mutated statuses ": "mutated requests answered with status ",
+    "bombs statuses ": "bombs answered with status ",
+}
+INTRO = """# Benchmark results
 
-Made from `bench/results.jsonl` by `make measured`. The machines are shared: requests a second drift from run to run,
-ratios within a run hold.
+Generated from `bench/results.jsonl` by `make measured`. The benchmark machines are shared, so requests per second vary
+from run to run, but ratios within one run are stable.
 """
 
 
 def main() -> None:
     """Write the page."""
-    last: dict[str, dict[str, Any]] = {}
+    latest: dict[str, dict[str, Any]] = {}
     for line in (HERE / "results.jsonl").read_text().splitlines():
-        found = json.loads(line)
-        last[found["bench"]] = found
-    parts = [part for name in BENCHES if name in last for part in section(name, last[name])]
+        entry = json.loads(line)
+        latest[entry["bench"]] = entry
+    parts = [part for name in BENCHES if name in latest for part in section(name, latest[name])]
     PAGE.write_text("\n".join([INTRO, *parts]).rstrip() + "\n")
 
 
-def section(name: str, found: dict[str, Any]) -> Iterator[str]:
-    """One bench: what it is, when it ran, its figures."""
+def section(name: str, entry: dict[str, Any]) -> Iterator[str]:
+    """Yield the section of one benchmark: description, date and figures."""
     title, command = BENCHES[name]
     yield f"## {title}\n\n{ABOUT[name]}\n"
-    kept = "every promise was kept" if found["kept"] else "not every promise was kept"
-    yield f"`{command}`, {found['at'][:10]}, commit `{found['commit']}`, {found['cores']} cores: {kept}.\n"
+    verdict = "all promises kept" if entry["kept"] else "some promises broken"
+    yield f"`{command}`, {entry['at'][:10]}, commit `{entry['commit']}`, {entry['cores']} cores: {verdict}.\n"
     if name == "fuzz":
-        yield from table("part", ((part, figure) for part, figure in flat(found) if part not in COMMON))
+        yield from table((fuzz_label(key), figure) for key, figure in flat(entry) if key not in COMMON)
         return
-    for scenario, checks in found.get("scenarios", {"": found.get("checks", {})}).items():
+    for scenario, checks in entry.get("scenarios", {"": entry.get("checks", {})}).items():
         if scenario:
             yield f"### {scenario.capitalize()}\n"
-        yield from table("what", checks.items())
+        yield from table(checks.items())
 
 
 COMMON = frozenset({"bench", "at", "commit", "python", "cores", "load", "kept"})
 
 
-def flat(found: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Figures inside figures, by the way to them."""
-    for key, value in found.items():
+def fuzz_label(key: str) -> str:
+    """Return the label of a figure of the fuzz benchmark."""
+    for prefix, label in FUZZ_STATUSES.items():
+        if key.startswith(prefix):
+            return label + key.removeprefix(prefix)
+    return FUZZ_LABELS.get(key, key)
+
+
+def flat(figures: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Flatten nested figures; the keys are joined by spaces."""
+    for key, value in figures.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{key} ")
         else:
             yield f"{prefix}{key}", value
 
 
-def table(heading: str, rows: Any) -> Iterator[str]:
-    """Two columns."""
-    yield f"| {heading} | found |\n|---|---:|"
+def table(rows: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    """Yield a table of two columns."""
+    yield "| measurement | value |\n|---|---:|"
     for name, figure in rows:
-        shown = f"{figure:,.4g}" if isinstance(figure, float) and abs(figure) < 1e4 else f"{figure:,}"
-        yield f"| {name} | {shown} |"
+        if isinstance(figure, bool):
+            text = "yes" if figure else "no"
+        else:
+            text = f"{figure:,.4g}" if isinstance(figure, float) and abs(figure) < 1e4 else f"{figure:,}"
+        yield f"| {name} | {text} |"
     yield ""
 
 

@@ -1,4 +1,4 @@
-"""AutoGluon's answers for one fold: FOLDER TARGET KIND SECONDS JOBS; see quality.py."""
+"""Predict one fold with AutoGluon. Arguments: FOLDER TARGET KIND SECONDS JOBS; see quality.py."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The environment of the tools that are measured beside this project, made when it is first asked for."""
+"""The virtual environment of the tools that Rowcast is compared with. It is created on first use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WHERE = Path.home() / ".cache" / "rowcast-bench"
 
 
 def python() -> Path:
-    """The Python of the environment; made whole or not at all."""
+    """Return the Python of the environment, which is created if it is missing or incomplete."""
     digest = hashlib.sha256(" ".join((sys.version, *PINS)).encode()).hexdigest()[:12]
     folder = WHERE / f"peers-{digest}"
     done = folder / "done"

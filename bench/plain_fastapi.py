@@ -1,7 +1,7 @@
-"""The comparison: the same model behind FastAPI, pydantic and ONNX Runtime, the way a careful engineer writes it.
+"""The comparison: the same model served with FastAPI, pydantic and ONNX Runtime, as a careful engineer would write it.
 
-`async def`, one session kept open on one thread, validation by pydantic, no DataFrame. It keeps no history, counts
-nothing, warns of nothing and knows this one model. BUNDLE names the bundle's folder.
+It uses `async def`, a single session with one thread, validation with pydantic and no DataFrame. It has no history,
+metrics or warnings and serves only this model. The environment variable BUNDLE names the bundle's folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ THRESHOLD = DECISION["threshold"]
 
 
 class Application(BaseModel):
-    """A loan application; the columns in the model's order."""
+    """A loan application, with its columns in the order of the model."""
 
     annual_income: int
     loan_amount: int
@@ -40,14 +40,14 @@ class Application(BaseModel):
 
 
 class Prediction(BaseModel):
-    """What a client gets."""
+    """The reply."""
 
     prediction: str
     probability: float
 
 
 def open_session() -> ort.InferenceSession:
-    """One thread and no spinning: the event loop's core is the only one there is."""
+    """Open the model with one thread and without spinning, because the process has a single core."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

@@ -1,4 +1,4 @@
-"""Constant load that knows what every answer must be, and what became of every request that got none."""
+"""Constant load that checks every reply and classifies every request without a reply."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ BATCH = 20
 
 @dataclass
 class Tally:
-    """What happened to requests, and every acknowledged prediction by its id."""
+    """The results of all requests, and every acknowledged prediction by its id."""
 
     counts: Counter[str] = field(default_factory=Counter)
     acknowledged: dict[str, int] = field(default_factory=dict)
-    """The checksum of the reply."""
+    """Id to checksum of the reply."""
     wrong: list[str] = field(default_factory=list)
 
 
 class Pressure:
-    """Clients on kept connections, each asking one request after the other. `right(version, row, prediction)` judges.
+    """Clients on persistent connections that send one request after another. `right(version, row, prediction)` checks a
+    prediction.
 
-    A request ends as `answered`, `shed` (503), `refused` (nobody took the connection, or it was cut before it was ever
-    answered on), `cut` (the connection had been answered on before) or `torn` (an answer began and did not end).
+    A request ends as `answered`, `shed` (503), `refused` (the connection was refused, or closed before its first
+    reply), `cut` (the connection was closed after an earlier reply) or `torn` (the reply was incomplete).
     """
 
     def __init__(self, port: int, rows: list[bytes], right: Callable[[int, int, Any], bool], clients: int = 6) -> None:
@@ -44,7 +45,7 @@ class Pressure:
 
     @contextmanager
     def on(self, pause: float = 0.01) -> Iterator[Tally]:
-        """Load for the length of a block."""
+        """Generate load during a `with` block."""
         self._stop.clear()
         thread = threading.Thread(target=lambda: asyncio.run(self._all(pause)), name="pressure")
         thread.start()
@@ -116,7 +117,7 @@ class Pressure:
         for number, raw in zip(numbers, replies, strict=True):
             found = msgspec.json.decode(raw)
             if found["id"] in tally.acknowledged:
-                tally.wrong.append(f"the id {found['id']} was given twice")
+                tally.wrong.append(f"id {found['id']} was returned twice")
             tally.acknowledged[found["id"]] = zlib.crc32(bytes(raw))
             if not self._right(found["version"], number, found):
                 tally.wrong.append(f"row {number}: {found}")

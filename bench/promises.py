@@ -1,4 +1,4 @@
-"""What a bench or a drill promises, and where its figures are kept."""
+"""Promises of benchmarks and drills: how they are checked, displayed and recorded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 
 
 class Check(NamedTuple):
-    """One promise: what was found, and what it must be at least or at most. Without a bound it is only shown."""
+    """A measured value with its limits. Without a limit, the value is only displayed."""
 
     name: str
     found: float
@@ -28,14 +28,14 @@ class Check(NamedTuple):
 
     @property
     def kept(self) -> bool:
-        """Whether it holds."""
+        """Whether the value is within its limits."""
         return (self.most is None or self.found <= self.most) and (self.least is None or self.found >= self.least)
 
 
 def show(console: Console, checks: Sequence[Check], title: str = "promises") -> None:
-    """Every promise on screen."""
+    """Print a table of all checks."""
     table = Table(title=title)
-    for heading in ("promise", "found", "at least", "at most", "aim", ""):
+    for heading in ("promise", "measured", "at least", "at most", "target", ""):
         table.add_column(heading, justify="left" if heading == "promise" else "right")
     for check in checks:
         bounds = ["" if bound is None else f"{bound:g}" for bound in (check.least, check.most, check.aim)]
@@ -44,7 +44,7 @@ def show(console: Console, checks: Sequence[Check], title: str = "promises") -> 
 
 
 def record(bench: str, **figures: Any) -> None:
-    """Append one line to results.jsonl."""
+    """Append one line of figures to results.jsonl."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
     )

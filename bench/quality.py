@@ -1,13 +1,13 @@
-"""How good the models are: every table of a folder, trained as a person would, scored by the served graph.
+"""The quality of models: train on every table of a folder with default options and score with the published graph.
 
-    python bench/quality.py run --data FOLDER [--tables a,b] [--system autogluon --python THEIRS] [--seconds 60]
+    python bench/quality.py run --data FOLDER [--tables a,b] [--system autogluon --python PYTHON] [--seconds 60]
     python bench/quality.py page
 
-FOLDER holds `manifest.json`, whose entries name a table, its target and what is known of it: columns that must be left
-out, labels to mend, the score of a reference model. Three shuffled folds (seed 0) of at most 20,000 rows; each system
-sees the training part of a fold as a CSV file and answers for the other rows. Figures are appended to
-`quality.jsonl`; `page` writes docs/reference/quality.md from the newest of each. Another system needs an environment
-of its own, with this interpreter's name as THEIRS:
+FOLDER contains `manifest.json`, which lists tables with their targets, columns to exclude, labels to correct and the
+scores of reference models. Each table has three shuffled folds (seed 0) of at most 20,000 rows. Each system gets the
+training part of a fold as a CSV file and predicts the other rows. Figures are appended to `quality.jsonl`; `page`
+writes docs/reference/quality.md from the latest of each table. Other systems need an environment of their own, whose
+interpreter is PYTHON:
 
     autogluon   pip install torch==2.13.0 'autogluon.tabular[lightgbm,catboost,xgboost,fastai]==1.6.3'
     flaml       pip install 'flaml[automl]==2.7.0'
@@ -42,13 +42,14 @@ PAGE = HERE.parent / "docs" / "reference" / "quality.md"
 ROW = "row of the fold"
 FOLDS, MOST_ROWS, SLACK = 3, 20_000, 0.01
 LEAST = {"autogluon": -0.003, "flaml": 0.0}
-"""The mean distance to another system that is promised at least."""
+"""The promised minimum of the mean difference to another system."""
+PEERS = {"autogluon": "AutoGluon", "flaml": "FLAML"}
 MEASURES = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
 
 
 @dataclass(frozen=True)
 class Task:
-    """One table of the folder, as every system gets it."""
+    """One table of the folder, the same for every system."""
 
     name: str
     path: Path
@@ -57,7 +58,7 @@ class Task:
     positive: str | None
     exclude: tuple[str, ...]
     map: Mapping[str, str]
-    """How labels are mended: in one table each has a second spelling that ends with a full stop."""
+    """Corrections of labels: in one table, each label has a second spelling that ends with a full stop."""
     reference: float
     spread: float
 
@@ -67,18 +68,18 @@ class Task:
 
 
 def main() -> int:
-    """Run or write; 1 where a promise is broken."""
+    """Run the command; return 1 if a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run")
     running.add_argument("--data", type=Path, required=True)
-    running.add_argument("--tables", help="names by comma; all")
+    running.add_argument("--tables", help="comma-separated names; default: all")
     running.add_argument("--system", choices=("rowcast", *LEAST), default="rowcast")
-    running.add_argument("--python", type=Path, help="the other system's interpreter")
+    running.add_argument("--python", type=Path, help="interpreter of the other system")
     running.add_argument("--seconds", type=int, default=60)
-    running.add_argument("--jobs", type=int, default=1, help="threads")
+    running.add_argument("--jobs", type=int, default=1, help="number of threads")
     running.add_argument("--results", type=Path, default=RESULTS)
-    running.add_argument("--options", default="", help="more options for `rowcast train`")
+    running.add_argument("--options", default="", help="further options for `rowcast train`")
     writing = commands.add_parser("page")
     writing.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -92,7 +93,7 @@ def main() -> int:
 
 
 def tasks(folder: Path) -> Iterator[Task]:
-    """What the manifest says of each table."""
+    """Yield the tables of the manifest."""
     for entry in json.loads((folder / "manifest.json").read_text()):
         kind = entry["task"]
         known = entry["reference"]
@@ -112,7 +113,7 @@ def tasks(folder: Path) -> Iterator[Task]:
 
 
 def record(task: Task, options: argparse.Namespace) -> None:
-    """The three folds of one table by one system; a line in the results."""
+    """Run the three folds of one table with one system and append a line to the results."""
     frame, target = load(task)
     found: list[Mapping[str, Any]] = []
     for train, test in cuts(target, task.kind):
@@ -150,11 +151,13 @@ def record(task: Task, options: argparse.Namespace) -> None:
 
 
 def load(task: Task) -> tuple[pl.DataFrame, np.ndarray]:
-    """The table as texts, without what must be left out, and its labels mended."""
+    """Return the table as texts without excluded columns, and the corrected labels."""
     frame = tables.read(task.path).frame
     frame = frame.drop([name for name in task.exclude if name in frame.columns])
     if frame.height > MOST_ROWS:
-        chosen = np.sort(np.random.RandomState(0).choice(frame.height, MOST_ROWS, replace=False))  # as pandas samples
+        chosen = np.sort(
+            np.random.RandomState(0).choice(frame.height, MOST_ROWS, replace=False)
+        )  # the sampling of pandas
         frame = frame[chosen]
     target = np.array([str(label).strip() for label in frame[task.target].to_list()], object)
     target = np.array([task.map.get(label, label) for label in target.tolist()])
@@ -164,16 +167,16 @@ def load(task: Task) -> tuple[pl.DataFrame, np.ndarray]:
 
 
 def cuts(target: np.ndarray, kind: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Training and test rows of each fold."""
+    """Return the training and test rows of each fold."""
     cutter = KFold if kind == "regression" else StratifiedKFold
     return iter(cutter(FOLDS, shuffle=True, random_state=0).split(target, target))
 
 
 def ours(task: Task, work: Path, options: argparse.Namespace) -> Mapping[str, Any]:
-    """`rowcast train` and `rowcast predict`, as a person calls them: what answers is the served graph."""
+    """Run `rowcast train` and `rowcast predict`, so that the published graph makes the predictions."""
     home = ["--home", work / "home"]
     positive = ["--positive", task.positive] if task.positive is not None and task.kind == "binary" else []
-    told = called(
+    result = called(
         *("train", work / "train.csv", "--target", task.target, "--name", "model", "--json", *home, *positive),
         *("--timeout", options.seconds, "--jobs", options.jobs, *options.options.split()),
     )
@@ -182,18 +185,18 @@ def ours(task: Task, work: Path, options: argparse.Namespace) -> Mapping[str, An
     whole(work).write_csv(work / "answers.csv")
     return {
         "refused": scored["rejected"],
-        "members": told["candidates"][0].get("members") or {told["candidates"][0]["name"]: 1.0},
-        "train": told["seconds"],
-        "holdout": told["holdout"].get(task.measure),
-        "flips": told["parity"]["label_flips"],
-        "apart": told["parity"]["max_abs_diff"],
+        "members": result["candidates"][0].get("members") or {result["candidates"][0]["name"]: 1.0},
+        "train": result["seconds"],
+        "holdout": result["holdout"].get(task.measure),
+        "flips": result["parity"]["label_flips"],
+        "apart": result["parity"]["max_abs_diff"],
     }
 
 
 def whole(work: Path) -> pl.DataFrame:
-    """The answers to all rows in their order; a row that the server refuses counts with the mean answer."""
-    asked = pl.read_csv(work / "test.csv", infer_schema=False).select(ROW)
-    answers = asked.join(
+    """Return the predictions of all rows in order; a rejected row gets the mean prediction."""
+    numbered = pl.read_csv(work / "test.csv", infer_schema=False).select(ROW)
+    answers = numbered.join(
         pl.read_csv(work / "scored.csv", infer_schema=False), on=ROW, how="left", maintain_order="left"
     )
     numbers = [name for name in answers.columns if name.startswith("probability.")]
@@ -205,7 +208,7 @@ def whole(work: Path) -> pl.DataFrame:
 
 
 def called(*arguments: Any) -> dict[str, Any]:
-    """What a rowcast command prints."""
+    """Run a `rowcast` command and return its JSON output."""
     command = [sys.executable, "-m", "rowcast.cli", *map(str, arguments)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
@@ -215,7 +218,7 @@ def called(*arguments: Any) -> dict[str, Any]:
 
 
 def theirs(task: Task, work: Path, options: argparse.Namespace) -> Mapping[str, Any]:
-    """Another system through its small script beside this one."""
+    """Run another system with its script in this folder."""
     script = HERE / f"peer_{options.system}.py"
     command = [options.python, script, work, task.target, task.kind, str(options.seconds), str(options.jobs)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=work)
@@ -223,19 +226,19 @@ def theirs(task: Task, work: Path, options: argparse.Namespace) -> Mapping[str, 
 
 
 def score(task: Task, target: np.ndarray, answers: pl.DataFrame) -> float:
-    """The measure of the task on rows no system has seen."""
+    """Return the task's measure on the test rows."""
     if task.kind == "regression":
         return float(metrics.r2_score(target, answers["prediction"].cast(pl.Float64).to_numpy()))
     if task.kind == "multiclass":
         return float(np.mean(answers["prediction"].to_numpy() == target))
-    positive = (task.positive or max(set(target.tolist()))).lower()  # TRUE and True are one label
+    positive = (task.positive or max(set(target.tolist()))).lower()  # TRUE and True are the same label
     column = next(name for name in answers.columns if name.lower() == f"probability.{positive}")
     hits = [label.lower() == positive for label in target]
     return float(metrics.roc_auc_score(hits, answers[column].cast(pl.Float64)))
 
 
 def page(results: Path) -> int:
-    """Write the page from the newest figures; 1 where a promise is broken."""
+    """Write the page from the latest figures; return 1 if a promise is broken."""
     newest: dict[tuple[str, str], dict[str, Any]] = {}
     for text in results.read_text().splitlines():
         line = json.loads(text)
@@ -244,15 +247,16 @@ def page(results: Path) -> int:
     gaps = [line["score"] - line["reference"] for line in own.values()]
     broken = [table for table, line in own.items() if line["score"] < line["reference"] - allowed(line)]
     promises = [
-        f"| tables below their reference by more than they may | {', '.join(broken) or 'none'} | none |",
-        f"| mean distance to the reference | {fmean(gaps):+.4f} | above 0 |",
+        f"| tables below their reference by more than the tolerance | {', '.join(broken) or 'none'} | none |",
+        f"| mean difference to the reference | {fmean(gaps):+.4f} | above 0 |",
         f"| label flips between trained model and graph | {total(own, 'flips')} | 0 |",
     ]
     kept = not broken and fmean(gaps) > 0 and not total(own, "flips")
     for peer, least in LEAST.items():
         pairs = [(own[table]["score"], line["score"]) for (system, table), line in newest.items() if system == peer]
         gap = fmean(ours - others for ours, others in pairs)
-        promises.append(f"| mean distance to {peer}, {len(pairs)} tables | {gap:+.4f} | {least:+.3f} or more |")
+        name = PEERS[peer]
+        promises.append(f"| mean difference to {name}, {len(pairs)} tables | {gap:+.4f} | at least {least:+.3f} |")
         kept = kept and gap >= least
     first = next(iter(own.values()))
     rows = [row(table, line, newest) for table, line in sorted(own.items())]
@@ -269,17 +273,17 @@ def page(results: Path) -> int:
 
 
 def allowed(line: Mapping[str, Any]) -> float:
-    """How far below the reference a table may come out."""
+    """Return how far below its reference a table may score."""
     return max(SLACK, line["spread"])
 
 
 def total(own: Mapping[str, Mapping[str, Any]], fact: str) -> int:
-    """The sum of a fact over all folds of all tables."""
+    """Return the sum of a fact over all folds of all tables."""
     return sum(int(fold[fact]) for line in own.values() for fold in line["folds"])
 
 
 def row(table: str, line: Mapping[str, Any], newest: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
-    """One line of the page's table."""
+    """Return a line of the page's table."""
     kinds = sorted({kind for fold in line["folds"] for kind in fold["members"]})
     others = [f"{newest[peer, table]['score']:.4f}" if (peer, table) in newest else "" for peer in LEAST]
     cells = [
@@ -296,23 +300,24 @@ def row(table: str, line: Mapping[str, Any], newest: Mapping[tuple[str, str], Ma
     return f"| {' | '.join(cells)} |"
 
 
-TEXT = """# How good the models are
+TEXT = """# Model quality
 
-Public tables, each trained with nothing but its target named (and columns left out that hold the answer), at most
-{seconds} seconds a model on one core, scored by the published graph on rows that training had not seen: three shuffled
-folds (seed 0) of at most 20,000 rows. Measured on {when} by `bench/quality.py`. A row that the server refuses, because
-a cell is missing that was never missing in training, counts with the mean answer.
+These figures compare Rowcast with other tools on public tables. Each model is trained with only its target specified
+(and leaking columns excluded), in at most {seconds} seconds on one core. The published graph is scored on rows that
+training has not seen: three shuffled folds (seed 0) of at most 20,000 rows. A row that is rejected, because a value is
+missing that was never missing in training, counts with the mean prediction. `bench/quality.py` measured the figures on
+{when}.
 
-The reference is the better of a linear model and histogram gradient boosting of scikit-learn on the same folds, which
-learn from every training row; Rowcast keeps a fifth of them aside to certify what it publishes. A table may come out
-below its reference by 0.01 or by what the reference itself varies from fold to fold. AutoGluon (medium preset) and
-FLAML got the same rows and seconds, and one core too.
+The reference is the better of two scikit-learn models on the same folds, a linear model and histogram gradient
+boosting. They are trained on all training rows, while Rowcast uses a fifth of these rows as the holdout. A table may
+score below its reference by 0.01, or by the variation of the reference between folds. AutoGluon (medium preset) and
+FLAML got the same rows, the same time and one core.
 
-| promise | found | must be |
+| promise | measured | required |
 |---|---|---|
 {promises}
 
-| table | rows | measure | Rowcast | reference | distance | AutoGluon | FLAML | seconds | kinds in the graphs |
+| table | rows | metric | Rowcast | reference | difference | AutoGluon | FLAML | seconds | kinds of models |
 |---|---|---|---|---|---|---|---|---|---|
 {rows}
 """

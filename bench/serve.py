@@ -1,10 +1,10 @@
-"""`make bench-serve`: what a prediction costs, against a raw JSON echo (the floor) and plain FastAPI + ONNX Runtime;
-and what a wire template adds.
+"""`make bench-serve`: the cost of a prediction, compared with a bare JSON echo (the floor) and with plain FastAPI +
+ONNX Runtime; and the additional cost of a wire template.
 
-The answering process of each runs under uvicorn with uvloop, httptools and no access log, alone on one core; wrk and
-Rowcast's indexer have the other. Rowcast asks for an API key with a quota and records who asked. They are measured
-in turn, round by round, and compared within a round: CPU time of the answering process per answered request holds still
-when a neighbour loads the machine, requests a second do not. Fails when a promise is broken, and says which.
+Each server process runs under uvicorn with uvloop, httptools and no access log, alone on one core; wrk and Rowcast's
+indexer share the other core. Rowcast requires an API key with a quota and records the key. The servers are measured in
+turn, round by round, and compared within a round: the CPU time per answered request is stable when other processes load
+the machine, requests per second are not. The benchmark fails if a promise is broken, and names it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 FRESH = "annual_income"
-"""The column that gets a fresh number in every request ..."""
+"""The column that gets a new number in every request ..."""
 FIRST, LAST = 100_000, 999_998
-"""... of six digits. As many as have no divisor in common with the number of rows: no body comes twice."""
+"""... of six digits. The range and the number of rows are coprime, so no body repeats."""
 NAMES = ("floor", "plain", "rowcast", "wire")
 QUOTA = "999999999/1s"
 BIN = Path(sys.executable).parent
@@ -42,7 +42,7 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Measure:
-    """One server under one load in one round."""
+    """One server with one number of connections in one round."""
 
     round: int
     server: str
@@ -52,15 +52,15 @@ class Measure:
     p50_ms: float
     p99_ms: float
     cpu_us: float
-    """Of the answering process, per answered request."""
+    """CPU time of the server process per answered request."""
     beside_us: float
-    """Of the other processes the server started (the indexer), per answered request."""
+    """CPU time of its other processes (the indexer) per answered request."""
     others: float
-    """Cores that everything else on the machine kept busy meanwhile, wrk left out."""
+    """Cores used by everything else on the machine, except wrk."""
 
 
 def main() -> int:
-    """Prepare, measure, judge, keep the figures."""
+    """Prepare, measure, check the promises and record the figures."""
     options = arguments()
     console = Console(width=max(118, Console().width))
     with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as scratch:
@@ -100,22 +100,24 @@ def main() -> int:
         )
     broken = [check for check in checks if not check.kept]
     for check in broken:
-        console.print(f"[red]Below the floor: {check.name} is {check.found:.3g}")
+        console.print(f"[red]broken promise: {check.name} is {check.found:.3g}")
     return 1 if broken else 0
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20, help="many short ones: a neighbour slows a core for seconds")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of one run of wrk")
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="many short rounds, because other processes slow a core down for seconds"
+    )
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of one run of wrk")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 32, 128])
-    parser.add_argument("--starts", type=int, default=3, help="how often the start is timed")
-    parser.add_argument("--no-record", action="store_true", help="leave results.jsonl alone")
+    parser.add_argument("--starts", type=int, default=3, help="number of timed starts")
+    parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")
     return parser.parse_args()
 
 
 def output(command: list[str], env: dict[str, str] | None = None) -> str:
-    """What a command prints; when it fails, the bench ends with what it said."""
+    """Return the output of a command; exit with its output if it fails."""
     finished = subprocess.run(
         command, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=HERE.parent
     )
@@ -125,12 +127,12 @@ def output(command: list[str], env: dict[str, str] | None = None) -> str:
 
 
 def rowcast(home: Path, *words: str) -> str:
-    """Run one command of the product on this bench's own home."""
+    """Run a `rowcast` command with the home of this benchmark."""
     return output([str(BIN / "rowcast"), *words], {**os.environ, "ROWCAST_HOME": str(home / "home")})
 
 
 def train(home: Path) -> Path:
-    """The loan example as a model of 200 trees; the bundle's folder."""
+    """Train the loan example with 200 trees and return the bundle's folder."""
     table = home / "loans.csv"
     rowcast(home, "example", "loans", "--out", str(table))
     command = [sys.executable, str(HERE / "model.py"), str(table), str(home / "home")]
@@ -138,14 +140,14 @@ def train(home: Path) -> Path:
 
 
 def make_key(home: Path) -> str:
-    """A key with a tenant and a quota that the load never reaches."""
+    """Create a key with a quota that the load never reaches."""
     words = ["keys", "create", "bench", "--scope", "predict,read", "--quota", QUOTA, "--json"]
     key: str = json.loads(rowcast(home, *words))["key"]
     return key
 
 
 def write_bodies(home: Path, bundle: Path) -> tuple[Path, bytes]:
-    """Rows of the table as JSON, cut open where the fresh number goes; and one whole row."""
+    """Write rows of the table as JSON, split where the new number goes; return the file and one complete row."""
     schema = json.loads((bundle / "bundle.json").read_text())["schema"]["columns"]
     kinds = {column["name"]: column["kind"] for column in schema}
     path = home / "bodies.txt"
@@ -159,7 +161,7 @@ def write_bodies(home: Path, bundle: Path) -> tuple[Path, bytes]:
 
 
 def cell(text: str, kind: str) -> Any:
-    """A CSV cell as a client would send it."""
+    """Convert a CSV cell to the value that a client would send."""
     if text == "":
         return None
     if kind == "integer":
@@ -168,7 +170,7 @@ def cell(text: str, kind: str) -> Any:
 
 
 def servers(home: Path, bundle: Path, key: str) -> list[Server]:
-    """The three, not started yet, on ports of their own; ours asks for a key, and counts what it may ask."""
+    """Return the servers, not started yet, each on its own port; Rowcast requires a key with a quota."""
     uvicorn = [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "--loop", "uvloop", "--http", "httptools"]
     uvicorn += ["--no-access-log", "--no-server-header", "--no-proxy-headers", "--log-level", "warning", "--port"]
     log = home / "servers.log"
@@ -197,16 +199,16 @@ def servers(home: Path, bundle: Path, key: str) -> list[Server]:
 
 
 def compare(started: list[Server], bodies: Path) -> None:
-    """Refuse to compare servers that do not give the same answers."""
+    """Exit if the servers do not return the same predictions."""
     for line in bodies.read_text().splitlines()[:100]:
         body = line.replace("\t", str(FIRST)).encode()
         plain, ours = (json.loads(server.ask(body)) for server in started)
         if plain["prediction"] != ours["prediction"] or abs(plain["probability"] - ours["probability"]) > 1e-6:
-            raise SystemExit(f"the answers differ for {body.decode()}: {plain} and {ours}")
+            raise SystemExit(f"the predictions differ for {body.decode()}: {plain} and {ours}")
 
 
 def measured(started: list[Server], options: argparse.Namespace, bodies: Path, console: Console) -> Iterator[Measure]:
-    """Round by round, each server under each load; a short run first to warm up."""
+    """Warm up each server, then yield a measure of each server and load, round by round."""
     fresh = FIRST
     for server in started:
         fresh += load(server, 32, 1, bodies, fresh).answered
@@ -225,7 +227,7 @@ def measured(started: list[Server], options: argparse.Namespace, bodies: Path, c
 
 
 def measure(server: Server, turn: int, connections: int, seconds: float, bodies: Path, fresh: int) -> Measure:
-    """One run of wrk, with the CPU time it cost the server."""
+    """Run wrk once and return the speed and the CPU time of the server."""
     server.clear_core()
     busy, (cpu, beside) = busy_seconds(), server.cpu()
     seen = load(server, connections, seconds, bodies, fresh)
@@ -233,7 +235,7 @@ def measure(server: Server, turn: int, connections: int, seconds: float, bodies:
     if seen.failed or not seen.answered:
         raise SystemExit(f"{server.name} at c{connections}: {seen.failed} failed of {seen.answered}")
     others = busy_after - busy - (cpu_after - cpu) - (beside_after - beside) - seen.cpu
-    # What the indexer still has to do belongs to this run.
+    # The indexer's remaining work belongs to this run.
     server.settle()
     beside_after = server.cpu()[1]
     return Measure(
@@ -251,20 +253,20 @@ def measure(server: Server, turn: int, connections: int, seconds: float, bodies:
 
 
 def counted_answers(server: Server) -> float:
-    """How many predictions the server says it has answered since it started."""
+    """Return the number of predictions since the server's start, from its metrics."""
     text = server.ask(None, "/metrics").decode()
     lines = [line for line in text.splitlines() if line.startswith("rowcast_predictions_total")]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 def history(home: Path) -> dict[str, Any]:
-    """Every chain verified, every entry counted, after the server has ended."""
-    found: dict[str, Any] = json.loads(rowcast(home, "history", "verify", "--json"))
-    return found
+    """Verify all chains and count the entries, after the server has stopped."""
+    report: dict[str, Any] = json.loads(rowcast(home, "history", "verify", "--json"))
+    return report
 
 
 def paired(measures: list[Measure], connections: int, ratio: Callable[[dict[str, Measure]], float]) -> float:
-    """The median over the rounds of a ratio taken within a round."""
+    """Return the median over all rounds of a ratio computed within a round."""
     rounds = sorted({found.round for found in measures})
     groups = [
         {found.server: found for found in measures if (found.round, found.connections) == (turn, connections)}
@@ -280,7 +282,7 @@ def judged(
     answers: float,
     kept: dict[str, Any],
 ) -> list[Check]:
-    """Every promise of the serving path."""
+    """Return a check for every promise of serving."""
     checks = []
     loads = {found.connections for found in measures}
     for connections, least, aim in ((32, 0.45, 0.55), (128, 0.55, 0.70)):
@@ -290,42 +292,47 @@ def judged(
         def at(ratio: Callable[[dict[str, Measure]], float], connections: int = connections) -> float:
             return paired(measures, connections, ratio)
 
-        label = f"c{connections}"
+        label = f"{connections} connections"
         checks += [
             Check(
-                f"floor CPU / Rowcast CPU, {label}",
+                f"CPU time: floor / Rowcast, {label}",
                 at(lambda m: m["floor"].cpu_us / m["rowcast"].cpu_us),
                 least=least,
                 aim=aim,
             ),
             Check(
-                f"CPU of a wire template / native CPU, {label}",
+                f"CPU time: wire template / native, {label}",
                 at(lambda m: m["wire"].cpu_us / m["rowcast"].cpu_us),
                 most=1.1,
             ),
-            Check(f"requests/s against plain, {label}", at(lambda m: m["rowcast"].rps / m["plain"].rps), least=3.0),
             Check(
-                f"plain requests/s against the floor, {label}",
+                f"requests/s: Rowcast / plain FastAPI, {label}",
+                at(lambda m: m["rowcast"].rps / m["plain"].rps),
+                least=3.0,
+            ),
+            Check(
+                f"requests/s: plain FastAPI / floor, {label}",
                 at(lambda m: m["plain"].rps / m["floor"].rps),
                 least=0.13,
             ),
             Check(
-                f"p99/p50 against the floor's, {label}", at(lambda m: spread(m["rowcast"]) / spread(m["floor"])), most=3
+                f"latency p99/p50: Rowcast / floor, {label}",
+                at(lambda m: spread(m["rowcast"]) / spread(m["floor"])),
+                most=3,
             ),
             Check(
-                f"indexer CPU / answering CPU, {label}",
+                f"CPU time: indexer / server, {label}",
                 at(lambda m: m["rowcast"].beside_us / m["rowcast"].cpu_us),
                 most=0.5,
             ),
         ]
     if starts:
         ratio = median(ours / plain for ours, plain in zip(starts["rowcast"], starts["plain"], strict=True))
-        checks.append(Check("start to first answer against plain", ratio, most=2.5))
-    checks.append(Check("memory of the answering process, MB", memory["rowcast"], most=130))
-    checks.append(Check("breaks in the history's chains", len(kept["broken"]), most=0))
-    checks.append(
-        Check("history entries - answers", kept["entries"] - len(starts.get("rowcast", [])) - answers, most=0, least=0)
-    )
+        checks.append(Check("time to first response: Rowcast / plain FastAPI", ratio, most=2.5))
+    checks.append(Check("server memory, MB", memory["rowcast"], most=130))
+    checks.append(Check("broken chains in history", len(kept["broken"]), most=0))
+    surplus = kept["entries"] - len(starts.get("rowcast", [])) - answers
+    checks.append(Check("history entries minus predictions", surplus, most=0, least=0))
     return checks
 
 
@@ -340,8 +347,8 @@ def show(
     memory: dict[str, float],
     checks: list[Check],
 ) -> None:
-    """The medians and the verdicts on screen."""
-    table = Table(title="medians over the rounds")
+    """Print the medians and the checks."""
+    table = Table(title="medians over all rounds")
     for heading in ("server", "c", "requests/s", "p50 ms", "p99 ms", "CPU µs", "indexer µs", "others", "start s", "MB"):
         table.add_column(heading, justify="left" if heading == "server" else "right")
     for row in summary(measures):
@@ -364,7 +371,7 @@ def show(
 
 
 def summary(measures: list[Measure]) -> list[dict[str, Any]]:
-    """One line a server and load: the median of each figure."""
+    """Return the median of each figure, one item per server and load."""
     rows = []
     for connections in sorted({found.connections for found in measures}):
         for name in NAMES:

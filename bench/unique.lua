@@ -1,5 +1,6 @@
--- Every request carries a body that no other request of the run carries: a prepared row with a fresh number in its middle.
--- BENCH_KEY is sent as x-api-key where it is set. BENCH_BODIES names a file with one row a line, `head<TAB>tail`; six digits go between the two.
+-- Send requests with unique bodies: a prepared row with a new number in its middle.
+-- BENCH_BODIES names a file with one row per line, `head<TAB>tail`; six digits go between the two parts.
+-- BENCH_KEY, if set, is sent as x-api-key.
 local heads, tails = {}, {}
 for line in io.lines(os.getenv("BENCH_BODIES")) do
   local head, tail = line:match("^(.*)\t(.*)$")

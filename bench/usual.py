@@ -1,7 +1,7 @@
-"""The usual ways without this project; runs in the environment of `peers.py`, not in the project's own.
+"""The usual way to score a table without Rowcast. Runs in the environment of `peers.py`.
 
-python usual.py train TABLE FOLDER       200 trees of 8 leaves, kept as an MLflow model
-python usual.py score FOLDER TABLE OUT   a pandas + scikit-learn script; prints its seconds without the imports
+python usual.py train TABLE FOLDER       train 200 trees of 8 leaves and save them as an MLflow model
+python usual.py score FOLDER TABLE OUT   score with pandas and scikit-learn; print the seconds without imports
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pandas as pd
 
 
 def train(table: str, folder: str) -> None:
-    """A model like the one of `model.py`."""
+    """Train a model of the same size as `model.py`."""
     from sklearn.compose import make_column_selector, make_column_transformer
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.pipeline import make_pipeline
@@ -33,7 +33,7 @@ def train(table: str, folder: str) -> None:
 
 
 def score(folder: str, source: str, out: str) -> None:
-    """The whole table in memory, a label and the probabilities beside it."""
+    """Score the whole table in memory and append a label and the probabilities."""
     model = mlflow.sklearn.load_model(folder)
     began = time.monotonic()
     rows = pd.read_csv(source) if source.endswith(".csv") else pd.read_parquet(source)

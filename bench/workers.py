@@ -1,9 +1,9 @@
-"""`make bench-workers`: what two workers answer against one, and what two million requests leave behind in memory.
+"""`make bench-workers`: the throughput of two workers compared with one, and memory use over two million requests.
 
-The unit is CPU time per answered request, of all the server's processes: on a machine of two cores the load generator
-takes a part of both, so requests a second say more about wrk than about the server. Two workers on two cores can answer
-2 / cpu(2) a second once nobody else needs the cores, one worker 1 / cpu(1): its indexer has a core of its own, that of
-two workers has not, so its time counts against the two alone.
+The unit is the CPU time per answered request of all the server's processes. On a machine with two cores, the load
+generator uses part of both, so requests per second say more about wrk than about the server. Without other load, two
+workers on two cores can answer 2 / cpu(2) requests per second and one worker 1 / cpu(1). The indexer of one worker has
+a core to itself, the indexer of two workers does not, so its time only counts for two workers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GROUPS = ("answering", "indexer")
 
 @dataclass(frozen=True)
 class Measure:
-    """One run against a server of so many workers; CPU in microseconds an answered request."""
+    """One run against a server with `workers` workers; CPU time in microseconds per answered request."""
 
     round: int
     workers: int
@@ -41,10 +41,10 @@ class Measure:
 
 
 class Workers(Server):
-    """A server of several processes on all cores."""
+    """A server with several processes on all cores."""
 
     def groups(self) -> dict[str, list[int]]:
-        """Its processes by what they do; the supervisor's few milliseconds count as answering."""
+        """Group the processes; the supervisor's few milliseconds count as answering."""
         found: dict[str, list[int]] = {group: [] for group in GROUPS}
         for pid in self.tree():
             with suppress(OSError):
@@ -53,16 +53,16 @@ class Workers(Server):
         return found
 
     def spent(self) -> dict[str, float]:
-        """Seconds of CPU by group."""
+        """Return the CPU seconds of each group."""
         return {group: sum(map(cpu_seconds, pids)) for group, pids in self.groups().items()}
 
     def megabytes(self) -> dict[str, float]:
-        """Memory of the largest process by group."""
+        """Return the memory of the largest process of each group."""
         return {group: max(map(resident, pids), default=0.0) for group, pids in self.groups().items()}
 
 
 def main() -> int:
-    """Measure both, judge, keep the figures."""
+    """Measure, check the promises and record the figures."""
     options = arguments()
     console = Console(width=max(118, Console().width))
     with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as scratch:
@@ -94,16 +94,16 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of one run of wrk")
+    parser.add_argument("--seconds", type=float, default=4.0, help="duration of one run of wrk")
     parser.add_argument(
-        "--requests", type=int, default=2_000_000, help="length of the run that watches memory; 0: none"
+        "--requests", type=int, default=2_000_000, help="number of requests for the memory test; 0 skips it"
     )
-    parser.add_argument("--no-record", action="store_true", help="leave results.jsonl alone")
+    parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")
     return parser.parse_args()
 
 
 def server(home: Path, key: str, workers: int) -> Workers:
-    """Not started yet."""
+    """Return a server that is not started yet."""
     command = [str(BIN / "rowcast"), "serve", "--port", str(PORT), "--workers", str(workers)]
     env = {"ROWCAST_HOME": str(home / "home")}
     return Workers(f"{workers} workers", command, PORT, "/predict", env, home / "servers.log", key)
@@ -119,7 +119,7 @@ def compared(
     sample: bytes,
     console: Console,
 ) -> list[Measure]:
-    """One start of a server, every load once; each worker gets as many connections."""
+    """Start a server and measure each load once, with the same number of connections per worker."""
     found = []
     started = server(home, key, workers)
     with running(started, sample):
@@ -144,7 +144,7 @@ def compared(
 
 
 def long_run(home: Path, key: str, requests: int, bodies: Path, sample: bytes, console: Console) -> list[Any]:
-    """Memory by group while requests are answered, two workers; each line after so many requests."""
+    """Return the memory of each group over time, while two workers answer requests."""
     lines: list[Any] = []
     started = server(home, key, 2)
     with running(started, sample):
@@ -162,7 +162,7 @@ def long_run(home: Path, key: str, requests: int, bodies: Path, sample: bytes, c
 
 
 def free(started: Server) -> None:
-    """Every process may run on every core."""
+    """Allow every process to run on every core."""
     for pid in started.tree():
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with suppress(ProcessLookupError):
@@ -170,27 +170,28 @@ def free(started: Server) -> None:
 
 
 def judged(measures: list[Measure], memory: list[Any], kept: dict[str, Any]) -> list[Check]:
-    """Every promise."""
+    """Return a check for every promise."""
     checks = []
     for each in sorted({one.connections for one in measures}):
         one, two = ([m for m in measures if (m.workers, m.connections) == (workers, each)] for workers in (1, 2))
         workers = median(2 * a.answering_us / b.answering_us for a, b in zip(one, two, strict=True))
         whole = median(2 * a.answering_us / (b.answering_us + b.indexer_us) for a, b in zip(one, two, strict=True))
         checks += [
-            Check(f"two workers against one, c{each} each", workers, least=1.6),
-            Check(f"the same, two cores paying for the indexer too, c{each} each", whole),
+            Check(f"throughput: two workers / one, {each} connections each", workers, least=1.6),
+            Check(f"throughput including the indexer: two workers / one, {each} connections each", whole),
         ]
     if memory:
         quarter = max(1, len(memory) // 4)
         for group in GROUPS:
             early, late = (mean(line[group] for line in part) for part in (memory[:quarter], memory[-quarter:]))
-            checks.append(Check(f"memory, last quarter / first: {group}", late / early, most=1.05))
-    checks.append(Check("breaks in the history's chains", len(kept["broken"]), most=0))
+            name = {"answering": "workers", "indexer": "indexer"}[group]
+            checks.append(Check(f"memory of the {name}: last quarter / first quarter", late / early, most=1.05))
+    checks.append(Check("broken chains in history", len(kept["broken"]), most=0))
     return checks
 
 
 def summary(measures: list[Measure]) -> list[dict[str, Any]]:
-    """One line for so many workers and connections: the median of each figure."""
+    """Return the median of each figure, one item per number of workers and connections."""
     lines = []
     for key in sorted({(one.workers, one.connections) for one in measures}):
         group = [asdict(one) for one in measures if (one.workers, one.connections) == key]
