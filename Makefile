@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that a user needs. The other targets are for development.
 .DEFAULT_GOAL := help
-.PHONY: help setup torch demo test check format docs lock vendor bench-serve bench-batch bench-workers bench-dialects \
-	fuzz fuzz-tensors drill drill-history measured clean
+.PHONY: help setup torch demo test check format docs lock vendor bench-startup bench-serve bench-batch bench-workers \
+	bench-dialects fuzz fuzz-tensors drill drill-history measured clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -48,6 +48,9 @@ vendor:  ## Download the page assets listed in vendor.json and verify their dige
 	@python3 scripts/vendor.py $(ARGS)
 
 # The bench-*, fuzz* and drill* targets append their results to bench/results.jsonl.
+
+bench-startup: $(READY)  ## Measure the CPU time of `import rowcast` and `rowcast --help`
+	@$(PY) bench/startup.py $(ARGS)
 
 bench-serve: $(READY)  ## Compare the server with a JSON echo server and plain FastAPI
 	@scripts/system-packages.sh bench
