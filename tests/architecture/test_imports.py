@@ -1,4 +1,4 @@
-"""Import rules that import-linter cannot check: which modules are loaded at run time, and what the pure core imports."""
+"""Import rules beyond import-linter: which modules are loaded at run time, and what the pure core imports."""
 
 from __future__ import annotations
 
