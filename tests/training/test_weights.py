@@ -272,8 +272,8 @@ def test_the_weight_is_not_learnt_from_and_scales_away(tmp_path: Path) -> None:
     assert [f.action for f in first.findings if f.code == "weight"] == ["not learnt from"]
     manifest = bundle.open(Path(first.path)).manifest
     assert manifest.schema.names() == ["a", "b"]
-    assert "count each row by its w" in (Path(first.path) / bundle.CARD).read_text()
-    assert "each row counts by its w" in (Path(first.path) / bundle.REPORT).read_text()
+    assert "each row counts by its w" in (Path(first.path) / bundle.CARD).read_text()
+    assert "Each row counts by its w" in (Path(first.path) / bundle.REPORT).read_text()
 
 
 def test_rows_that_weigh_nothing_are_left_out() -> None:

@@ -21,17 +21,15 @@ from rowcast.schema.encoding import RowEncoder
 from rowcast.schema.prediction import Decision
 from rowcast.tables import Table
 from rowcast.training import (
-    bundle_files as papers,
+    bundle_files,
+    ensemble,
+    metrics,
 )
 from rowcast.training import (
     calibration as calibrate,
 )
 from rowcast.training import (
     certificate as certify,
-)
-from rowcast.training import (
-    ensemble,
-    metrics,
 )
 from rowcast.training.ensemble import Choice
 from rowcast.training.events import Progress, TrainingEvent
@@ -40,8 +38,9 @@ from rowcast.training.models import candidates
 from rowcast.training.options import TrainingOptions
 from rowcast.training.pipeline import Trained
 from rowcast.training.problem import LabelledRows, LearningProblem, build_problem
-from rowcast.training.report import page as report
-from rowcast.training.report.evaluation import Bench
+from rowcast.training.report.evaluation import EvaluatedModel
+from rowcast.training.report.model_card import render_model_card
+from rowcast.training.report.page import render_report
 from rowcast.training.result import CandidateScore, TrainingResult
 from rowcast.training.search import SearchResult, search
 from rowcast.wire.codec import compile_template
@@ -123,7 +122,13 @@ def train(
 
     progress(TrainingEvent(stage="publish", message=options.name))
     manifest = _manifest(served, proof, table, options, now)
-    page = report.page(manifest, _bench(measured, proof, options), problem.findings, _standings(found, choice), trials)
+    page = render_report(
+        manifest,
+        _evaluated_model(measured, proof, options),
+        findings=problem.findings,
+        candidates=_standings(found, choice),
+        trials=trials,
+    )
     reference, digest = _publish(registry, served, manifest, page, options)
     return TrainingResult(
         model=reference.name,
@@ -228,9 +233,9 @@ def _manifest(
     )
 
 
-def _bench(model: ExportedModel, proof: Certification, options: TrainingOptions) -> Bench:
+def _evaluated_model(model: ExportedModel, proof: Certification, options: TrainingOptions) -> EvaluatedModel:
     problem = model.problem
-    return Bench(
+    return EvaluatedModel(
         graph=model.graph,
         graph_bytes=len(model.content),
         decision=proof.decision,
@@ -251,9 +256,11 @@ def _publish(
     problem = model.problem
     files = {
         bundle.MODEL: model.content,
-        bundle.GOLDEN: msgspec.json.encode(papers.golden(problem, model.graph, manifest.decision, options.seed)),
-        bundle.REFERENCE: papers.reference(problem, options.seed),
-        bundle.CARD: papers.card(manifest, problem.findings).encode(),
+        bundle.GOLDEN: msgspec.json.encode(
+            bundle_files.golden_rows(problem, model.graph, manifest.decision, options.seed)
+        ),
+        bundle.REFERENCE: bundle_files.reference_sample(problem, options.seed),
+        bundle.CARD: render_model_card(manifest, problem.findings).encode(),
         bundle.REPORT: page.encode(),
     }
     packed: list[Manifest] = []

@@ -1,17 +1,18 @@
-"""Figures as inline SVG, drawn from arrays. Every text is escaped, every figure has a title and says itself in words.
+"""Charts as shapes on a fixed canvas, computed from arrays; the macro `chart` writes them as inline SVG.
 
-Never draws what is not finite, never needs a script, a font or a host; colours come from the page's style sheet.
+A value that is not finite is never drawn. Colours come from the style sheet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rowcast.templates.numbers import abbreviate_number
 
 WIDTH: Final = 340
 HEIGHT: Final = 240
@@ -19,18 +20,76 @@ LEFT: Final = 54
 RIGHT: Final = 12
 TOP: Final = 10
 BOTTOM: Final = 40
-BAR: Final = 20
-"""Height of one horizontal bar with its gap."""
-NAME: Final = 118
-"""Width kept for the names of horizontal bars."""
+BAR_HEIGHT: Final = 20
+"""Height of a horizontal bar, including the gap below it."""
+NAME_WIDTH: Final = 118
+"""Width reserved for the names of horizontal bars."""
 COLOURS: Final = 6
 
 Values = NDArray[Any]
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ChartPath:
+    """An SVG path; `style` is its CSS class."""
+
+    kind: ClassVar[Literal["path"]] = "path"
+    style: str
+    path: str
+
+
+@dataclass(frozen=True)
+class ChartBar:
+    """A filled rectangle."""
+
+    kind: ClassVar[Literal["bar"]] = "bar"
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class ChartText:
+    """A label. `full_text` appears on hover when the label is truncated."""
+
+    kind: ClassVar[Literal["text"]] = "text"
+    x: float
+    y: float
+    text: str
+    anchor: Literal["start", "middle", "end"] = "middle"
+    full_text: str = ""
+    vertical: bool = False
+
+
+Shape = ChartPath | ChartBar | ChartText
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """The name of a line and the CSS class it is drawn with."""
+
+    name: str
+    style: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart that is ready to be rendered. It has no shapes if there are no data to draw."""
+
+    title: str
+    description: str
+    """What the chart shows, in words; also read aloud by a screen reader."""
+    shapes: tuple[Shape, ...] = ()
+    height: float = HEIGHT
+    legend: tuple[LegendEntry, ...] = ()
+    width: float = WIDTH
 
 
 @dataclass(frozen=True)
 class Line:
-    """One named line; `low` and `high` draw an interval at every point."""
+    """A named line; `low` and `high` draw an interval at every point."""
 
     name: str
     x: Values
@@ -42,7 +101,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Bar:
-    """One named bar from zero, with an interval when there is one."""
+    """A named horizontal bar that starts at zero, with an optional interval."""
 
     name: str
     value: float
@@ -51,8 +110,8 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Frame:
-    """The plotting area: data to pixels."""
+class PlotArea:
+    """The part of the canvas inside the axes. It converts data to pixels."""
 
     x_low: float
     x_high: float
@@ -60,219 +119,210 @@ class Frame:
     y_high: float
 
     def x(self, value: float) -> float:
+        """Return the horizontal pixel position of a value."""
         return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
+        """Return the vertical pixel position of a value."""
         return HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM)
 
-    def at(self, x: float, y: float) -> str:
+    def point(self, x: float, y: float) -> str:
+        """Return a point as SVG path coordinates."""
         return f"{self.x(x):.1f} {self.y(y):.1f}"
 
 
-Range = tuple[float, float]
-
-
-def lines(
+def line_chart(
     title: str,
-    says: str,
+    description: str,
     axes: tuple[str, str],
-    drawn: Sequence[Line],
+    lines: Sequence[Line],
     *,
     x_range: Range | None = None,
     y_range: Range | None = None,
     diagonal: bool = False,
     mark: tuple[float, str] | None = None,
-) -> str:
-    """Lines over a common x; `mark` is a vertical line with its name, `diagonal` the line y = x."""
-    kept = [_finite(line) for line in drawn]
-    kept = [line for line in kept if len(line.x)]
-    if not kept:
-        return _empty(title, says)
-    bounds = [line.y for line in kept] + [side for line in kept for side in (line.low, line.high) if side is not None]
-    frame = Frame(*(x_range or _room([line.x for line in kept], 0.0)), *(y_range or _room(bounds)))
-    body = _axes(frame, axes)
+) -> Chart:
+    """Draw lines over a common x axis; `mark` is a vertical line with its name, `diagonal` the line y = x."""
+    lines = [finite for finite in map(_finite_points, lines) if len(finite.x)]
+    if not lines:
+        return Chart(title, description)
+    heights = [line.y for line in lines]
+    heights += [bound for line in lines for bound in (line.low, line.high) if bound is not None]
+    area = PlotArea(*(x_range or _padded_range([line.x for line in lines], 0.0)), *(y_range or _padded_range(heights)))
+    shapes = _axes(area, axes)
     if diagonal:
-        body += _diagonal(frame)
-    if mark is not None and frame.x_low <= mark[0] <= frame.x_high:
-        body += _mark(frame, *mark)
-    body += "".join(_line(frame, line, index % COLOURS + 1) for index, line in enumerate(kept))
-    return _figure(title, says, body, HEIGHT, _legend(kept) if len(kept) > 1 else "")
+        shapes.append(_diagonal(area))
+    if mark is not None and area.x_low <= mark[0] <= area.x_high:
+        shapes += _mark(area, *mark)
+    colours = [f"c{index % COLOURS + 1}" for index in range(len(lines))]
+    for line, colour in zip(lines, colours, strict=True):
+        shapes += _line(area, line, colour)
+    legend = [LegendEntry(line.name, f"line {colour}") for line, colour in zip(lines, colours, strict=True)]
+    return Chart(title, description, tuple(shapes), legend=tuple(legend) if len(legend) > 1 else ())
 
 
-def points(
-    title: str, says: str, axes: tuple[str, str], x: Values, y: Values, *, diagonal: bool = False, level: bool = False
-) -> str:
-    """A cloud of points; with the line y = x, or the line y = 0."""
+def scatter_chart(
+    title: str,
+    description: str,
+    axes: tuple[str, str],
+    x: Values,
+    y: Values,
+    *,
+    diagonal: bool = False,
+    zero_line: bool = False,
+) -> Chart:
+    """Draw a point for each pair of values, optionally with the line y = x or the line y = 0."""
     finite = np.isfinite(x) & np.isfinite(y)
     x, y = x[finite], y[finite]
     if not len(x):
-        return _empty(title, says)
-    both = [x, y]
-    frame = Frame(*(_room(both) * 2 if diagonal else (*_room([x]), *_room([y, np.zeros(1)]))))
-    dots = "".join(f"M{frame.at(a, b)}h0" for a, b in zip(x.tolist(), y.tolist(), strict=True))
-    body = _axes(frame, axes) + f'<path class="dots" d="{dots}"/>'
+        return Chart(title, description)
+    ranges = _padded_range([x, y]) * 2 if diagonal else (*_padded_range([x]), *_padded_range([y, np.zeros(1)]))
+    area = PlotArea(*ranges)
+    shapes = [*_axes(area, axes), ChartPath("dots", _dots(area, x, y))]
     if diagonal:
-        body += _diagonal(frame)
-    if level:
-        body += f'<path class="guide" d="M{frame.at(frame.x_low, 0)}L{frame.at(frame.x_high, 0)}"/>'
-    return _figure(title, says, body, HEIGHT)
+        shapes.append(_diagonal(area))
+    if zero_line:
+        shapes.append(ChartPath("guide", f"M{area.point(area.x_low, 0)}L{area.point(area.x_high, 0)}"))
+    return Chart(title, description, tuple(shapes))
 
 
-def histogram(title: str, says: str, axes: tuple[str, str], values: Values, bins: int = 24) -> str:
-    """How often values fall into equally wide bins."""
+def histogram(title: str, description: str, axes: tuple[str, str], values: Values, bins: int = 24) -> Chart:
+    """Draw how many values fall into each of several bins of equal width."""
     values = values[np.isfinite(values)]
     if not len(values):
-        return _empty(title, says)
-    low, high = _room([values], 0.0)
+        return Chart(title, description)
+    low, high = _padded_range([values], 0.0)
     counts, edges = np.histogram(values, bins, (low, high))
-    frame = Frame(low, high, 0.0, float(counts.max()) * 1.05)
-    body = _axes(frame, axes)
+    area = PlotArea(low, high, 0.0, float(counts.max()) * 1.05)
+    shapes = _axes(area, axes)
     for count, left, right in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if count:
-            x, y = frame.x(left), frame.y(count)
-            size = f'width="{frame.x(right) - x - 1:.1f}" height="{HEIGHT - BOTTOM - y:.1f}"'
-            body += f'<rect class="bar" x="{x:.1f}" y="{y:.1f}" {size}/>'
-    return _figure(title, says, body, HEIGHT)
+            x, y = area.x(left), area.y(count)
+            shapes.append(ChartBar(x, y, area.x(right) - x - 1, HEIGHT - BOTTOM - y))
+    return Chart(title, description, tuple(shapes))
 
 
-def bars(title: str, says: str, label: str, drawn: Sequence[Bar], *, whole: Range | None = None) -> str:
-    """Horizontal bars from zero, one a name, in the order given."""
-    drawn = [bar for bar in drawn if np.isfinite(bar.value)]
-    if not drawn:
-        return _empty(title, says)
-    sides = [side for bar in drawn for side in (bar.value, bar.low, bar.high) if side is not None]
-    low, high = whole or _room([np.array([0.0, *sides])], 0.04)
-    low = 0.0 if min(0.0, *sides) == 0.0 else low
-    span, height = WIDTH - NAME - RIGHT, TOP + BAR * len(drawn) + BOTTOM
+def bar_chart(title: str, description: str, axis: str, bars: Sequence[Bar]) -> Chart:
+    """Draw horizontal bars from zero, one for each name, in the given order."""
+    bars = [bar for bar in bars if np.isfinite(bar.value)]
+    if not bars:
+        return Chart(title, description)
+    ends = [end for bar in bars for end in (bar.value, bar.low, bar.high) if end is not None]
+    low, high = _padded_range([np.array([0.0, *ends])], 0.04)
+    low = 0.0 if min(0.0, *ends) == 0.0 else low
+    span, foot = WIDTH - NAME_WIDTH - RIGHT, TOP + BAR_HEIGHT * len(bars)
 
-    def place(value: float) -> float:
-        return NAME + (value - low) / (high - low) * span
+    def position(value: float) -> float:
+        return NAME_WIDTH + (value - low) / (high - low) * span
 
-    foot = height - BOTTOM
-    body = ""
+    shapes: list[Shape] = []
     for tick in ticks(low, high, 4):
-        body += f'<path class="grid" d="M{place(tick):.1f} {TOP}V{foot}"/>'
-        body += _text(place(tick), foot + 14, short(tick), "middle")
-    for index, bar in enumerate(drawn):
-        body += _bar(bar, TOP + BAR * index, place)
-    body += f'<path class="axis" d="M{place(0.0):.1f} {TOP}V{foot}"/>'
-    body += _text(NAME + span / 2, height - 8, label, "middle")
-    return _figure(title, says, body, height)
+        shapes.append(ChartPath("grid", f"M{position(tick):.1f} {TOP}V{foot}"))
+        shapes.append(ChartText(position(tick), foot + 14, abbreviate_number(tick)))
+    for index, bar in enumerate(bars):
+        shapes += _bar(bar, TOP + BAR_HEIGHT * index, position)
+    shapes.append(ChartPath("axis", f"M{position(0.0):.1f} {TOP}V{foot}"))
+    shapes.append(ChartText(NAME_WIDTH + span / 2, foot + BOTTOM - 8, axis))
+    return Chart(title, description, tuple(shapes), height=foot + BOTTOM)
 
 
-def _bar(bar: Bar, top: float, place: Any) -> str:
-    zero, end, middle = place(0.0), place(bar.value), top + BAR / 2
-    box = f'x="{min(zero, end):.1f}" y="{top + 3:.1f}" width="{abs(end - zero):.1f}" height="{BAR - 6}"'
-    drawn = f'<rect class="bar" {box}/>' + _text(NAME - 6, middle + 4, clipped(bar.name, 17), "end", bar.name)
+def _bar(bar: Bar, top: float, position: Callable[[float], float]) -> list[Shape]:
+    zero, end, middle = position(0.0), position(bar.value), top + BAR_HEIGHT / 2
+    shapes: list[Shape] = [
+        ChartBar(min(zero, end), top + 3, abs(end - zero), BAR_HEIGHT - 6),
+        _label(NAME_WIDTH - 6, middle + 4, bar.name, limit=17, anchor="end"),
+    ]
     if bar.low is not None and bar.high is not None:
-        left, right = place(bar.low), place(bar.high)
-        sides = "".join(f"M{side:.1f} {middle - 4:.1f}v8" for side in (left, right))
-        drawn += f'<path class="interval" d="M{left:.1f} {middle:.1f}H{right:.1f}{sides}"/>'
-    return drawn
+        left, right = position(bar.low), position(bar.high)
+        caps = "".join(f"M{x:.1f} {middle - 4:.1f}v8" for x in (left, right))
+        shapes.append(ChartPath("interval", f"M{left:.1f} {middle:.1f}H{right:.1f}{caps}"))
+    return shapes
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers within [low, high], about so many."""
-    step = 10.0 ** np.floor(np.log10((high - low) / about))
-    step = next(step * factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (step * factor) <= about)
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Return round numbers within [low, high] that divide it into at most `most` steps."""
+    step = 10.0 ** np.floor(np.log10((high - low) / most))
+    step = next(step * factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (step * factor) <= most)
     first, last = np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9)
-    return [float(f"{place * step:.12g}") + 0.0 for place in np.arange(first, last + 1)]
+    return [float(f"{index * step:.12g}") + 0.0 for index in np.arange(first, last + 1)]
 
 
-def short(value: float) -> str:
-    """A number in few characters: 0.25, 1,200, 45k, 1.2M."""
-    size = abs(value)
-    if size >= 1e13 or 0 < size < 1e-4:
-        return f"{value:.3g}"
-    for start, unit, name in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
-        if size >= start:
-            return f"{value / unit:.4g}{name}"
-    return f"{value:,.4g}" if size < 1000 else f"{value:,.0f}"
-
-
-def clipped(text: str, limit: int) -> str:
-    """The text, or its beginning with an ellipsis."""
+def truncate(text: str, limit: int) -> str:
+    """Shorten the text to `limit` characters, with an ellipsis at the end."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _finite(line: Line) -> Line:
+def _finite_points(line: Line) -> Line:
     x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
-    keep = np.isfinite(x) & np.isfinite(y)
-    low, high = (None if side is None else np.asarray(side, np.float64)[keep] for side in (line.low, line.high))
-    return Line(line.name, x[keep], y[keep], low, high, line.dots)
+    finite = np.isfinite(x) & np.isfinite(y)
+    low, high = (None if bound is None else np.asarray(bound, np.float64)[finite] for bound in (line.low, line.high))
+    return Line(line.name, x[finite], y[finite], low, high, line.dots)
 
 
-def _room(arrays: Sequence[Values], margin: float = 0.05) -> Range:
-    """A range that holds all values with some margin, never empty."""
-    low, high = min(float(each.min()) for each in arrays), max(float(each.max()) for each in arrays)
+def _padded_range(arrays: Sequence[Values], margin: float = 0.05) -> Range:
+    """Return a range that contains all values and is never empty."""
+    low, high = min(float(array.min()) for array in arrays), max(float(array.max()) for array in arrays)
     if not high - low > 1e-9 * max(abs(low), abs(high)):
-        pad = abs(low) * 0.1 or 1.0
-        return low - pad, high + pad
+        padding = abs(low) * 0.1 or 1.0
+        return low - padding, high + padding
     return low - margin * (high - low), high + margin * (high - low)
 
 
-def _axes(frame: Frame, labels: tuple[str, str]) -> str:
+def _axes(area: PlotArea, names: tuple[str, str]) -> list[Shape]:
     foot, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-    body = ""
-    for tick in ticks(frame.x_low, frame.x_high):
-        body += f'<path class="grid" d="M{frame.x(tick):.1f} {TOP}V{foot}"/>'
-        body += _text(frame.x(tick), foot + 14, short(tick), "middle")
-    for tick in ticks(frame.y_low, frame.y_high):
-        body += f'<path class="grid" d="M{LEFT} {frame.y(tick):.1f}H{right}"/>'
-        body += _text(LEFT - 5, frame.y(tick) + 4, short(tick), "end")
-    body += f'<path class="axis" d="M{LEFT} {TOP}V{foot}H{right}"/>'
-    body += _text((LEFT + right) / 2, HEIGHT - 8, clipped(labels[0], 48), "middle", labels[0])
-    middle = (TOP + foot) / 2
-    turned = f'transform="rotate(-90 10 {middle:.1f})"'
-    return body + _text(10, middle, clipped(labels[1], 32), "middle", labels[1], turned)
+    shapes: list[Shape] = []
+    for tick in ticks(area.x_low, area.x_high):
+        shapes.append(ChartPath("grid", f"M{area.x(tick):.1f} {TOP}V{foot}"))
+        shapes.append(ChartText(area.x(tick), foot + 14, abbreviate_number(tick)))
+    for tick in ticks(area.y_low, area.y_high):
+        shapes.append(ChartPath("grid", f"M{LEFT} {area.y(tick):.1f}H{right}"))
+        shapes.append(ChartText(LEFT - 5, area.y(tick) + 4, abbreviate_number(tick), "end"))
+    shapes.append(ChartPath("axis", f"M{LEFT} {TOP}V{foot}H{right}"))
+    shapes.append(_label((LEFT + right) / 2, HEIGHT - 8, names[0], limit=48))
+    shapes.append(_label(10, (TOP + foot) / 2, names[1], limit=32, vertical=True))
+    return shapes
 
 
-def _line(frame: Frame, line: Line, colour: int) -> str:
-    path = "L".join(frame.at(x, y) for x, y in zip(line.x.tolist(), line.y.tolist(), strict=True))
-    drawn = ""
+def _label(
+    x: float,
+    y: float,
+    text: str,
+    *,
+    limit: int,
+    anchor: Literal["start", "middle", "end"] = "middle",
+    vertical: bool = False,
+) -> ChartText:
+    shown = truncate(text, limit)
+    return ChartText(x, y, shown, anchor, text if shown != text else "", vertical)
+
+
+def _line(area: PlotArea, line: Line, colour: str) -> list[Shape]:
+    shapes: list[Shape] = []
     if line.low is not None and line.high is not None:
-        sides = zip(line.x.tolist(), line.low.tolist(), line.high.tolist(), strict=True)
-        drawn += f'<path class="interval" d="{"".join(f"M{frame.at(x, a)}L{frame.at(x, b)}" for x, a, b in sides)}"/>'
-    drawn += f'<path class="line c{colour}" d="M{path}"/>'
+        bounds = zip(line.x.tolist(), line.low.tolist(), line.high.tolist(), strict=True)
+        shapes.append(
+            ChartPath("interval", "".join(f"M{area.point(x, low)}L{area.point(x, high)}" for x, low, high in bounds))
+        )
+    points = zip(line.x.tolist(), line.y.tolist(), strict=True)
+    shapes.append(ChartPath(f"line {colour}", "M" + "L".join(area.point(x, y) for x, y in points)))
     if line.dots or len(line.x) == 1:
-        circles = "".join(f"M{frame.at(x, y)}h0" for x, y in zip(line.x.tolist(), line.y.tolist(), strict=True))
-        drawn += f'<path class="knots c{colour}" d="{circles}"/>'
-    return drawn
+        shapes.append(ChartPath(f"knots {colour}", _dots(area, line.x, line.y)))
+    return shapes
 
 
-def _diagonal(frame: Frame) -> str:
-    low, high = max(frame.x_low, frame.y_low), min(frame.x_high, frame.y_high)
-    return f'<path class="guide" d="M{frame.at(low, low)}L{frame.at(high, high)}"/>'
+def _dots(area: PlotArea, x: Values, y: Values) -> str:
+    """Return a path of zero-length strokes, which round line caps turn into dots."""
+    return "".join(f"M{area.point(a, b)}h0" for a, b in zip(x.tolist(), y.tolist(), strict=True))
 
 
-def _mark(frame: Frame, value: float, name: str) -> str:
-    x = frame.x(value)
-    left = x > WIDTH * 0.7
-    label = _text(x - 4 if left else x + 4, TOP + 10, name, "end" if left else "start")
-    return f'<path class="mark" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>{label}'
+def _diagonal(area: PlotArea) -> ChartPath:
+    low, high = max(area.x_low, area.y_low), min(area.x_high, area.y_high)
+    return ChartPath("guide", f"M{area.point(low, low)}L{area.point(high, high)}")
 
 
-def _text(x: float, y: float, text: str, anchor: str, full: str = "", extra: str = "") -> str:
-    """A label; its full wording shows on hover where it had to be clipped."""
-    hover = f"<title>{escape(full)}</title>" if full and full != text else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {extra}>{escape(text)}{hover}</text>'
-
-
-def _legend(drawn: Sequence[Line]) -> str:
-    items = [
-        f'<li><svg viewBox="0 0 24 8" aria-hidden="true"><path class="line c{index % COLOURS + 1}" d="M1 4H23"/></svg>'
-        f"{escape(line.name)}</li>"
-        for index, line in enumerate(drawn)
-    ]
-    return f'<ul class="legend">{"".join(items)}</ul>'
-
-
-def _figure(title: str, says: str, body: str, height: float, legend: str = "") -> str:
-    named = f"<title>{escape(title)}</title><desc>{escape(says)}</desc>"
-    drawing = f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {height:g}">{named}{body}</svg>'
-    return f"<figure><figcaption><b>{escape(title)}</b> {escape(says)}</figcaption>{drawing}{legend}</figure>"
-
-
-def _empty(title: str, says: str) -> str:
-    caption = f"<figcaption><b>{escape(title)}</b> {escape(says)}</figcaption>"
-    return f'<figure>{caption}<p class="quiet">Nothing to draw.</p></figure>'
+def _mark(area: PlotArea, value: float, name: str) -> list[Shape]:
+    x = area.x(value)
+    line = ChartPath("mark", f"M{x:.1f} {TOP}V{HEIGHT - BOTTOM}")
+    if x > WIDTH * 0.7:  # the name would leave the canvas on the right
+        return [line, ChartText(x - 4, TOP + 10, name, "end")]
+    return [line, ChartText(x + 4, TOP + 10, name, "start")]

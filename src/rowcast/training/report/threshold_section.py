@@ -1,8 +1,8 @@
-"""The report's section on the threshold: both kinds of mistake along it, and what they cost, on the rows kept aside."""
+"""The section on the threshold: false positives, false negatives and their cost at each threshold, on the holdout."""
 
 from __future__ import annotations
 
-from html import escape
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -10,71 +10,95 @@ from numpy.typing import NDArray
 
 from rowcast.schema.prediction import label_text
 from rowcast.training.cost import EVEN, Cost, mistakes
-from rowcast.training.report import charts
-from rowcast.training.report.charts import Line
-from rowcast.training.report.evaluation import Bench
-from rowcast.training.report.markup import figures, number, table
+from rowcast.training.report.charts import Chart, Line, line_chart
+from rowcast.training.report.evaluation import EvaluatedModel
 
-GRID: Final = 201
+GRID_POINTS: Final = 201
 X_RANGE: Final = (-0.02, 1.02)
 
 
-def section(bench: Bench) -> str:
-    """Nothing where no threshold decides."""
-    if bench.decision.task != "binary":
-        return ""
-    score = bench.output[:, bench.decision.positive]
-    positive = bench.rows.target == 1
-    grid = np.linspace(0.0, 1.0, GRID)
-    alarms, missed = mistakes(score, positive, grid)
-    mark = (bench.decision.threshold, "chosen")
-    kinds = [Line("false positives", grid, alarms), Line("false negatives", grid, missed)]
-    if bench.cost is None:
-        kinds.append(Line("together", grid, alarms + missed))
-    label = label_text(bench.decision.classes[bench.decision.positive])
-    says = f"Rows wrongly taken for {label}, and rows of {label} that are missed, of {len(score)} rows."
-    drawn = [charts.lines("Mistakes", says, ("threshold", "rows"), kinds, x_range=X_RANGE, mark=mark)]
-    if bench.cost is not None:
-        each = Line("cost", grid, bench.cost.of(alarms, missed) / len(score))
-        says = f"What mistakes cost on average: {priced(bench.cost)}."
-        drawn.append(charts.lines("Cost", says, ("threshold", "cost a row"), [each], x_range=X_RANGE, mark=mark))
-    return f"<p>{escape(_how(bench))}</p>" + figures(*drawn) + _table(bench, score, positive)
+@dataclass(frozen=True)
+class ThresholdRow:
+    """The mistakes at one threshold. Without costs, `total` counts every mistake as 1."""
+
+    name: str
+    threshold: float
+    false_positives: int
+    false_negatives: int
+    total: float
 
 
-def priced(cost: Cost) -> str:
-    """The two prices in words."""
-    return f"a false positive {cost.false_positive:g}, a false negative {cost.false_negative:g}"
+@dataclass(frozen=True)
+class ThresholdSection:
+    """Why the threshold was chosen, and how other thresholds compare on the holdout."""
+
+    threshold: float
+    by_f1: bool
+    """Whether the threshold maximizes F1; it minimizes mistakes otherwise, or their cost if there is one."""
+    cost: Cost | None
+    charts: tuple[Chart, ...]
+    row_count: int
+    rows: tuple[ThresholdRow, ...]
 
 
-def _how(bench: Bench) -> str:
-    if bench.cost is not None:
-        aim = f"costs least ({priced(bench.cost)})"
-    else:
-        aim = "has the best F1" if bench.metric == "f1" else "makes the fewest mistakes"
-    return (
-        f"The threshold {number(bench.decision.threshold)} is the one that {aim} by cross-validation on the rows for "
-        "training. The rows shown here had no say in it; the best one for them is known only afterwards."
+def threshold_section(model: EvaluatedModel) -> ThresholdSection | None:
+    """Return the section for a model of two classes; other models have no threshold."""
+    decision = model.decision
+    if decision.task != "binary":
+        return None
+    score, positive = model.output[:, decision.positive], model.rows.target == 1
+    return ThresholdSection(
+        threshold=decision.threshold,
+        by_f1=model.metric == "f1",
+        cost=model.cost,
+        charts=_charts(model, score, positive),
+        row_count=len(score),
+        rows=_rows(model, score, positive),
     )
 
 
-def _table(bench: Bench, score: NDArray[Any], positive: NDArray[np.bool_]) -> str:
-    cost = bench.cost or EVEN
-    cuts = np.array([bench.decision.threshold, 0.5, _best(score, positive, cost)], np.float32)
-    alarms, missed = mistakes(score, positive, cuts)
-    rows = []
-    for name, cut, wrong, lost in zip(("chosen", "one half", "best afterwards"), cuts, alarms, missed, strict=True):
-        cells = [name, number(float(cut)), str(wrong), str(lost)]
-        whole = float(cost.of(wrong, lost))
-        rows.append([*cells, f"{whole:g}" if bench.cost is None else number(whole), number(whole / len(score))])
-    last = ("mistakes", "a row") if bench.cost is None else ("cost", "a row")
-    heads = ("threshold", "at", "false positives", "false negatives", *last)
-    return table(f"The threshold on {len(score)} rows kept aside", heads, rows, 5)
+def _charts(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.bool_]) -> tuple[Chart, ...]:
+    grid = np.linspace(0.0, 1.0, GRID_POINTS)
+    false_positives, false_negatives = mistakes(score, positive, grid)
+    mark = (model.decision.threshold, "chosen")
+    lines = [Line("false positives", grid, false_positives), Line("false negatives", grid, false_negatives)]
+    if model.cost is None:
+        lines.append(Line("all mistakes", grid, false_positives + false_negatives))
+    label = label_text(model.decision.classes[model.decision.positive])
+    description = f"Rows wrongly predicted as {label}, and missed rows of {label}, among {len(score):,} rows."
+    chart = line_chart("Mistakes", description, ("threshold", "rows"), lines, x_range=X_RANGE, mark=mark)
+    if model.cost is None:
+        return (chart,)
+    per_row = model.cost.of(false_positives, false_negatives) / len(score)
+    description = f"The average cost of mistakes: {describe_cost(model.cost)}."
+    line = Line("cost", grid, per_row)
+    return chart, line_chart("Cost", description, ("threshold", "cost per row"), [line], x_range=X_RANGE, mark=mark)
+
+
+def describe_cost(cost: Cost) -> str:
+    """Return both costs as a sentence."""
+    return f"a false positive costs {cost.false_positive:g} and a false negative costs {cost.false_negative:g}"
+
+
+def _rows(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.bool_]) -> tuple[ThresholdRow, ...]:
+    cost = model.cost or EVEN
+    thresholds = {
+        "chosen": model.decision.threshold,
+        "one half": 0.5,
+        "best in hindsight": _best(score, positive, cost),
+    }
+    cuts = np.array(list(thresholds.values()), np.float32)
+    counts = zip(*(count.tolist() for count in mistakes(score, positive, cuts)), strict=True)
+    return tuple(
+        ThresholdRow(name, float(cut), false_positives, false_negatives, cost.of(false_positives, false_negatives))
+        for name, cut, (false_positives, false_negatives) in zip(thresholds, cuts, counts, strict=True)
+    )
 
 
 def _best(score: NDArray[Any], positive: NDArray[np.bool_], cost: Cost) -> float:
-    """The cheapest threshold on these rows: midway between two neighbouring scores; of equal ones nearest to a half."""
-    ranked = np.unique(score).astype(np.float64)
-    edges = np.concatenate([[0.0], ranked, [1.0]])
+    """Return the cheapest threshold midway between two neighbouring scores; of equally cheap ones, that nearest 0.5."""
+    distinct = np.unique(score).astype(np.float64)
+    edges = np.concatenate([[0.0], distinct, [1.0]])
     cuts = ((edges[:-1] + edges[1:]) / 2).astype(np.float32)
-    prices = cost.of(*mistakes(score, positive, cuts))
-    return float(cuts[np.lexsort((np.abs(cuts - 0.5), prices))[0]])
+    costs = cost.of(*mistakes(score, positive, cuts))
+    return float(cuts[np.lexsort((np.abs(cuts - 0.5), costs))[0]])

@@ -1,0 +1,42 @@
+"""The base templates of every HTML page, and the environment that renders them.
+
+`base.html` is the document, `components.html` holds the macros, `base.css` the styles. A package that renders pages
+keeps its own templates in its `templates` folder. Answering a prediction request never imports this package.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from rowcast.templates.numbers import format_number
+
+
+def render(package: str, template: str, **context: Any) -> str:
+    """Render a template from the package's `templates` folder; its templates may use the base templates too."""
+    return environment(package).get_template(template).render(context)
+
+
+@cache
+def environment(package: str) -> Environment:
+    """Return the environment of a package. Undefined names are errors, and every value is escaped as HTML."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("rowcast")]),
+        # Markdown is the only format that is not escaped as HTML.
+        autoescape=select_autoescape(enabled_extensions=(), disabled_extensions=("md",), default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = format_number
+    environment.filters["coordinate"] = "{:.1f}".format
+    environment.filters["table_cell"] = _escape_table_cell
+    return environment
+
+
+def _escape_table_cell(text: str) -> str:
+    """Escape what would end a cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("\n", " ")

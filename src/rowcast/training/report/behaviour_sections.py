@@ -1,0 +1,162 @@
+"""The sections on behaviour: which columns matter, how predictions depend on them, and where the error is largest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from rowcast.schema.prediction import label_text
+from rowcast.schema.schema import Column
+from rowcast.templates.numbers import format_number
+from rowcast.training.report.charts import Bar, Chart, Line, bar_chart, line_chart
+from rowcast.training.report.evaluation import (
+    MIN_SLICE_ROWS,
+    EvaluatedModel,
+    Importance,
+    PartialDependence,
+    Slice,
+    SliceErrors,
+    format_day,
+    partial_dependence,
+)
+from rowcast.training.report.metric_titles import metric_title
+
+MAX_DEPENDENCES: Final = 4
+MAX_BARS: Final = 20
+MAX_SLICES: Final = 12
+MAX_CLASS_LINES: Final = 6
+UNIT_RANGE: Final = (-0.02, 1.02)
+
+
+@dataclass(frozen=True)
+class ImportanceSection:
+    """The importance of the columns. There is no chart if the metric cannot be measured."""
+
+    charts: tuple[Chart, ...]
+    omitted: int
+    """How many columns the chart leaves out."""
+
+
+@dataclass(frozen=True)
+class DependenceTable:
+    """The mean probability of several classes for each value of a column without an order."""
+
+    column: str
+    classes: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[float, ...]], ...]
+
+
+@dataclass(frozen=True)
+class DependenceSection:
+    """How predictions depend on the most important columns."""
+
+    charts: tuple[Chart, ...]
+    tables: tuple[DependenceTable, ...]
+
+
+@dataclass(frozen=True)
+class SlicesSection:
+    """The slices of the holdout with the largest error."""
+
+    error_name: str
+    overall: float
+    min_rows: int
+    slice_count: int
+    worse_count: int
+    """Slices whose whole interval lies above the overall error."""
+    worst: tuple[Slice, ...]
+
+
+def importance_section(model: EvaluatedModel, importances: Sequence[Importance], rows: int) -> ImportanceSection:
+    """Return a bar chart of the most important columns."""
+    if not importances:
+        return ImportanceSection((), 0)
+    metric = metric_title(model.metric)
+    bars = [Bar(each.encoded.column.name, each.value, each.low, each.high) for each in importances[:MAX_BARS]]
+    chart = bar_chart(
+        "Permutation importance",
+        f"How much {metric} gets worse when one column is shuffled, measured on {rows:,} rows of the holdout, with "
+        "95 % intervals over shuffles and rows. Columns that carry the same information share their importance.",
+        f"loss of {metric}",
+        bars,
+    )
+    return ImportanceSection((chart,), max(0, len(importances) - MAX_BARS))
+
+
+def dependence_section(model: EvaluatedModel, importances: Sequence[Importance]) -> DependenceSection | None:
+    """Return the partial dependence of the most important columns; None if no column has any influence."""
+    charts, tables = [], []
+    for importance in importances[:MAX_DEPENDENCES]:
+        dependence = partial_dependence(model, importance.encoded) if importance.value > 0 else None
+        if dependence is None:
+            continue
+        if model.decision.task != "multiclass":
+            charts.append(_dependence_chart(model, dependence))
+        elif dependence.x is not None:
+            charts.append(_class_chart(model, dependence))
+        else:
+            tables.append(_class_table(model, dependence))
+    return DependenceSection(tuple(charts), tuple(tables)) if charts or tables else None
+
+
+def _dependence_chart(model: EvaluatedModel, dependence: PartialDependence) -> Chart:
+    column, decision = dependence.column, model.decision
+    output = "mean prediction"
+    if decision.task == "binary":
+        output = f"mean probability of {label_text(decision.classes[decision.positive])}"
+    low, high = (format_number(float(value)) for value in (dependence.means.min(), dependence.means.max()))
+    description = f"The {output} lies between {low} and {high}."
+    if dependence.x is None:
+        bars = [Bar(name, mean) for name, mean in zip(dependence.names, dependence.means.tolist(), strict=True)]
+        return bar_chart(column.name, description, output, bars)
+    line = Line(column.name, dependence.x, dependence.means, dots=True)
+    return line_chart(column.name, description, (_axis(column), output), [line])
+
+
+def _class_chart(model: EvaluatedModel, dependence: PartialDependence) -> Chart:
+    names, shown = model.decision.names(), _common_classes(model)
+    which = "each class" if len(shown) == len(names) else "the most common classes"
+    assert dependence.x is not None
+    lines = [Line(names[index], dependence.x, dependence.means[:, index]) for index in shown]
+    return line_chart(
+        dependence.column.name,
+        f"The mean probability of {which}.",
+        (_axis(dependence.column), "mean probability"),
+        lines,
+        y_range=UNIT_RANGE,
+    )
+
+
+def _class_table(model: EvaluatedModel, dependence: PartialDependence) -> DependenceTable:
+    names, shown = model.decision.names(), _common_classes(model)
+    rows = [
+        (name, tuple(float(means[index]) for index in shown))
+        for name, means in zip(dependence.names, dependence.means, strict=True)
+    ]
+    return DependenceTable(dependence.column.name, tuple(names[index] for index in shown), tuple(rows))
+
+
+def _common_classes(model: EvaluatedModel) -> list[int]:
+    counts = np.bincount(model.rows.target, minlength=len(model.decision.classes))
+    return sorted(np.argsort(-counts, kind="stable")[:MAX_CLASS_LINES].tolist())
+
+
+def _axis(column: Column) -> str:
+    if column.kind == "datetime":
+        return f"{column.name}, days since {format_day(column, 0)}"
+    return f"{column.name}, {column.unit}" if column.unit else column.name
+
+
+def slices_section(model: EvaluatedModel, errors: SliceErrors) -> SlicesSection:
+    """Return the slices with the largest error."""
+    return SlicesSection(
+        error_name="mean absolute error" if model.decision.task == "regression" else "share of wrong labels",
+        overall=errors.overall,
+        min_rows=MIN_SLICE_ROWS,
+        slice_count=len(errors.slices),
+        worse_count=sum(each.low > errors.overall for each in errors.slices),
+        worst=errors.slices[:MAX_SLICES],
+    )

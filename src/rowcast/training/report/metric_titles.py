@@ -1,0 +1,12 @@
+"""Display titles of metrics."""
+
+from __future__ import annotations
+
+from typing import Final
+
+TITLES: Final = {"roc_auc": "ROC AUC", "pr_auc": "PR AUC", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "r2": "R²"}
+
+
+def metric_title(metric: str) -> str:
+    """Return the title of a metric as a person writes it."""
+    return TITLES.get(metric, metric.replace("_", " "))

@@ -1,0 +1,213 @@
+"""The section on quality: holdout metrics, curves, confusion matrix and residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowcast.registry.bundle import Manifest, Measure
+from rowcast.schema.prediction import label_text
+from rowcast.schema.scores import winning_classes
+from rowcast.templates.numbers import format_number
+from rowcast.training.report import evaluation
+from rowcast.training.report.charts import Chart, Line, histogram, line_chart, scatter_chart, truncate
+from rowcast.training.report.evaluation import CalibrationBin, ClassQuality, EvaluatedModel
+from rowcast.training.report.metric_titles import metric_title
+
+MAX_DOTS: Final = 800
+MAX_MATRIX_CLASSES: Final = 40
+WIDE_MATRIX_CLASSES: Final = 8
+"""A matrix of more classes is printed in a smaller type size."""
+UNIT_RANGE: Final = (-0.02, 1.02)
+
+
+@dataclass(frozen=True)
+class NamedMeasure:
+    """A holdout metric with its title."""
+
+    title: str
+    measure: Measure
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """A number of rows, and their share of all rows of the same true class."""
+
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """A true class with its rows by predicted class."""
+
+    name: str
+    cells: tuple[MatrixCell, ...]
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """Rows of the holdout by true class and predicted class."""
+
+    names: tuple[str, ...]
+    rows: tuple[MatrixRow, ...]
+    threshold: float | None
+    """None for more than two classes."""
+    is_wide: bool
+
+
+@dataclass(frozen=True)
+class NamedClass:
+    """A class with its quality."""
+
+    name: str
+    quality: ClassQuality
+
+
+@dataclass(frozen=True)
+class QualitySection:
+    """What the holdout says about the model. A matrix is left out if there are too many classes."""
+
+    measures: tuple[NamedMeasure, ...]
+    weight: str
+    """The weight column; empty if every row counts the same."""
+    charts: tuple[Chart, ...] = ()
+    class_count: int = 0
+    matrix: ConfusionMatrix | None = None
+    positive: str = ""
+    bins: tuple[CalibrationBin, ...] = ()
+    classes: tuple[NamedClass, ...] = ()
+
+
+def quality_section(manifest: Manifest, model: EvaluatedModel) -> QualitySection:
+    """Return the holdout metrics with the charts and tables that fit the task."""
+    measures = tuple(NamedMeasure(metric_title(name), measure) for name, measure in manifest.holdout.items())
+    weight = manifest.training.options.get("weight") or ""
+    decision = model.decision
+    if decision.task == "regression":
+        return QualitySection(measures, weight, _residual_charts(model))
+    matrix, class_count = _matrix(model), len(decision.classes)
+    if decision.task == "binary":
+        score = model.output[:, decision.positive].astype(np.float64)
+        bins = evaluation.calibration_bins(score, model.rows.target == 1)
+        charts, positive = _binary_charts(model, bins), label_text(decision.classes[decision.positive])
+        return QualitySection(measures, weight, charts, class_count, matrix, positive=positive, bins=bins)
+    counts = _counts(model)
+    qualities = zip(decision.names(), evaluation.class_quality(counts), strict=True)
+    classes = tuple(NamedClass(name, quality) for name, quality in qualities)
+    return QualitySection(measures, weight, (), class_count, matrix, classes=classes)
+
+
+def _binary_charts(model: EvaluatedModel, bins: Sequence[CalibrationBin]) -> tuple[Chart, ...]:
+    decision = model.decision
+    positive = model.rows.target == 1
+    score = model.output[:, decision.positive].astype(np.float64)
+    label, base_rate = label_text(decision.classes[decision.positive]), float(positive.mean())
+    grid, curves = evaluation.threshold_curves(score, positive)
+    return (
+        line_chart(
+            "ROC curve",
+            "True positive rate against false positive rate at every threshold. The dashed line is chance.",
+            ("false positive rate", "true positive rate"),
+            [Line("model", *evaluation.roc(score, positive))],
+            x_range=UNIT_RANGE,
+            y_range=UNIT_RANGE,
+            diagonal=True,
+        ),
+        line_chart(
+            "Precision and recall",
+            f"Precision against recall at every threshold. {base_rate:.1%} of {len(positive):,} rows are {label}.",
+            ("recall", "precision"),
+            [
+                Line("model", *evaluation.precision_recall(score, positive)),
+                Line("chance", np.array([0.0, 1.0]), np.array([base_rate, base_rate])),
+            ],
+            x_range=UNIT_RANGE,
+            y_range=UNIT_RANGE,
+        ),
+        _calibration_chart(bins),
+        line_chart(
+            "Metrics by threshold",
+            f"The chosen threshold is {format_number(decision.threshold)}. It was chosen by cross-validation, without "
+            "the holdout.",
+            ("threshold", "share"),
+            [Line(name, grid, values) for name, values in curves.items()],
+            x_range=UNIT_RANGE,
+            y_range=UNIT_RANGE,
+            mark=(decision.threshold, "chosen"),
+        ),
+    )
+
+
+def _calibration_chart(bins: Sequence[CalibrationBin]) -> Chart:
+    score, share = np.array([each.score for each in bins]), np.array([each.share for each in bins])
+    low, high = np.array([each.share_low for each in bins]), np.array([each.share_high for each in bins])
+    return line_chart(
+        "Calibration",
+        "Predicted probability against the observed share, with 95 % intervals. A perfectly calibrated model follows "
+        "the dashed line.",
+        ("mean predicted probability", "observed share"),
+        [Line("model", score, share, low, high, dots=True)],
+        x_range=UNIT_RANGE,
+        y_range=UNIT_RANGE,
+        diagonal=True,
+    )
+
+
+def _counts(model: EvaluatedModel) -> NDArray[np.int64]:
+    decision, true = model.decision, model.rows.target
+    if decision.task == "binary":  # the target is 1 for the positive class, whose position may be 0
+        true = np.where(true == 1, decision.positive, 1 - decision.positive)
+    return evaluation.confusion_matrix(true, winning_classes(decision, model.output), len(decision.classes))
+
+
+def _matrix(model: EvaluatedModel) -> ConfusionMatrix | None:
+    decision = model.decision
+    if len(decision.classes) > MAX_MATRIX_CLASSES:
+        return None
+    names = tuple(truncate(name, 40) for name in decision.names())
+    rows = []
+    for name, counts in zip(names, _counts(model).tolist(), strict=True):
+        total = max(sum(counts), 1)
+        rows.append(MatrixRow(name, tuple(MatrixCell(count, count / total) for count in counts)))
+    threshold = decision.threshold if decision.task == "binary" else None
+    return ConfusionMatrix(names, tuple(rows), threshold, is_wide=len(names) > WIDE_MATRIX_CLASSES)
+
+
+def _residual_charts(model: EvaluatedModel) -> tuple[Chart, ...]:
+    predicted, actual = model.output.astype(np.float64).reshape(-1), model.rows.target.astype(np.float64)
+    residuals = actual - predicted
+    total = len(actual)
+    sample = np.arange(total)
+    if total > MAX_DOTS:
+        sample = np.sort(np.random.default_rng([model.seed, 8]).choice(total, MAX_DOTS, replace=False))
+    rows = f"{len(sample):,} of {total:,} rows" if len(sample) < total else f"{total:,} rows"
+    low, high = (format_number(float(np.quantile(residuals, share))) for share in (0.25, 0.75))
+    return (
+        scatter_chart(
+            "Predicted against actual",
+            f"{rows}. A perfect prediction lies on the dashed line.",
+            ("actual", "predicted"),
+            actual[sample],
+            predicted[sample],
+            diagonal=True,
+        ),
+        scatter_chart(
+            "Residuals",
+            f"Actual minus predicted, {rows}. A visible pattern is something the model has not learned.",
+            ("predicted", "residual"),
+            predicted[sample],
+            residuals[sample],
+            zero_line=True,
+        ),
+        histogram(
+            "Distribution of residuals",
+            f"Half of the residuals lie between {low} and {high}.",
+            ("residual", "rows"),
+            residuals,
+        ),
+    )

@@ -1,0 +1,56 @@
+"""Evaluated models for tests of the report, with a graph that is a formula."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowcast.schema.encoding import own_plan
+from rowcast.schema.prediction import Decision
+from rowcast.schema.schema import Column, Schema
+from rowcast.training.cost import Cost
+from rowcast.training.problem import LabelledRows
+from rowcast.training.report.evaluation import EvaluatedModel
+
+
+class SigmoidGraph:
+    """A graph of two classes that looks at the first column alone, and counts the rows it scores."""
+
+    def __init__(self) -> None:
+        self.scored = 0
+
+    def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        (values,) = tensors.values()
+        self.scored += len(values)
+        positive = 1 / (1 + np.exp(-values[:, 0]))
+        return np.stack([1 - positive, positive], axis=1).astype(np.float32)
+
+
+def evaluated_model(
+    count: int = 500,
+    *,
+    graph_bytes: int = 1000,
+    threshold: float = 0.5,
+    metric: str = "roc_auc",
+    cost: Cost | None = None,
+) -> EvaluatedModel:
+    """Return a model of the columns `used` and `idle`; only the first one decides the target, with some noise."""
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=(count, 2)).astype(np.float32)
+    target = (numbers[:, 0] + rng.normal(size=count) > 0).astype(np.int64)
+    schema = Schema((Column(name="used", kind="number"), Column(name="idle", kind="number")))
+    return EvaluatedModel(
+        graph=SigmoidGraph(),
+        graph_bytes=graph_bytes,
+        decision=Decision(task="binary", classes=("no", "yes"), positive=1, threshold=threshold),
+        metric=metric,
+        schema=schema,
+        plan=own_plan(schema),
+        rows=LabelledRows(numbers, np.empty((count, 0), object), target, np.arange(count)),
+        output=SigmoidGraph().run({"numbers": numbers}),
+        seed=0,
+        cost=cost,
+    )

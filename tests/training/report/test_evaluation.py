@@ -1,0 +1,114 @@
+"""Curves, importance and partial dependence are computed from the holdout."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+import pytest
+
+from rowcast.schema.schema import Column
+from rowcast.training.report import evaluation
+from support.reports import SigmoidGraph, evaluated_model
+
+SCORE = np.array([0.9, 0.8, 0.8, 0.3, 0.1])
+POSITIVE = np.array([True, True, False, True, False])
+
+
+def test_roc_and_precision_recall_treat_equal_scores_as_one_threshold() -> None:
+    false_positive_rate, true_positive_rate = evaluation.roc(SCORE, POSITIVE)
+    recall, precision = evaluation.precision_recall(SCORE, POSITIVE)
+
+    assert false_positive_rate.tolist() == [0, 0, 0.5, 0.5, 1]
+    assert true_positive_rate.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1, 1])
+    assert recall.tolist() == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert precision.tolist() == pytest.approx([1, 2 / 3, 3 / 4, 3 / 5])
+
+
+def test_threshold_curves_count_the_predicted_labels() -> None:
+    grid, curves = evaluation.threshold_curves(SCORE, POSITIVE)
+    at_one_half = {name: values[50] for name, values in curves.items()}
+
+    assert grid[50] == 0.5
+    assert at_one_half == pytest.approx({"accuracy": 3 / 5, "precision": 2 / 3, "recall": 2 / 3, "F1": 2 / 3})
+    assert np.isnan(curves["precision"][100])
+
+
+def test_calibration_bins_hold_every_row_once() -> None:
+    bins = evaluation.calibration_bins(np.array([0.0, 0.05, 0.95, 1.0]), np.array([False, True, True, True]))
+
+    assert [(each.low, each.count, each.share) for each in bins] == [(0.0, 2, 0.5), (0.9, 2, 1.0)]
+    assert all(each.share_low <= each.share <= each.share_high for each in bins)
+
+
+def test_a_confusion_matrix_has_true_classes_in_its_rows() -> None:
+    matrix = evaluation.confusion_matrix(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 1]), 3)
+
+    qualities = evaluation.class_quality(matrix)
+
+    assert matrix.tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 0]]
+    assert [quality.recall for quality in qualities] == [0.5, 1.0, 0.0]
+    assert np.isnan(qualities[2].precision)
+
+
+def test_a_thinned_curve_keeps_both_ends() -> None:
+    x, y = evaluation.thin(np.arange(1000.0), np.arange(1000.0) * 2)
+
+    assert len(x) == evaluation.CURVE_POINTS
+    assert (x[0], x[-1], y[-1]) == (0, 999, 1998)
+
+
+def test_importance_ranks_the_column_that_decides_first() -> None:
+    (used, idle), rows = evaluation.permutation_importance(evaluated_model())
+
+    assert (used.encoded.column.name, idle.encoded.column.name) == ("used", "idle")
+    assert 0 < used.low <= used.value <= used.high
+    assert idle.value == idle.low == idle.high == 0
+    assert rows == 500
+
+
+def test_importance_scores_fewer_rows_with_a_large_graph() -> None:
+    small, large = evaluated_model(graph_bytes=1000), evaluated_model(graph_bytes=1 << 40)
+
+    _, small_rows = evaluation.permutation_importance(small)
+    _, large_rows = evaluation.permutation_importance(large)
+
+    assert (small_rows, cast(SigmoidGraph, small.graph).scored) == (500, 5000)
+    assert (large_rows, cast(SigmoidGraph, large.graph).scored) == (100, 200)
+
+
+def test_partial_dependence_follows_the_model() -> None:
+    model = evaluated_model()
+    used, idle = (
+        evaluation.partial_dependence(model, encoded)
+        for encoded in evaluation.encoded_columns(model.schema, model.plan)
+    )
+
+    assert used is not None
+    assert idle is not None
+    assert used.x is not None
+    assert used.means == pytest.approx(1 / (1 + np.exp(-used.x)), abs=1e-6)
+    assert np.ptp(idle.means) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_constant_column_has_no_partial_dependence() -> None:
+    model = evaluated_model()
+    constant = replace(model, rows=replace(model.rows, numbers=np.ones_like(model.rows.numbers)))
+
+    assert evaluation.partial_dependence(constant, evaluation.encoded_columns(model.schema, model.plan)[0]) is None
+
+
+def test_slices_are_ordered_by_the_lower_bound_of_their_error() -> None:
+    errors = evaluation.error_by_slice(evaluated_model())
+
+    assert {each.column for each in errors.slices} == {"used", "idle"}
+    assert [each.low for each in errors.slices] == sorted((each.low for each in errors.slices), reverse=True)
+    assert all(each.rows >= evaluation.MIN_SLICE_ROWS for each in errors.slices)
+    assert 0 < errors.overall < 1
+
+
+def test_days_are_counted_from_the_origin_of_the_column() -> None:
+    column = Column(name="opened", kind="datetime", origin=86_400_000_000)
+
+    assert evaluation.format_day(column, 1.5) == "1970-01-03"
