@@ -1,4 +1,4 @@
-"""`train --config FILE`: every option can be set there, what is typed wins, and what does not fit is one sentence."""
+"""`train --config FILE`: a file can set every option, typed options override it, and errors are one line."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rowcast.errors import SettingsError
 
 TRAIN: Any = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
 OPTIONS = {option.name: option for option in TRAIN.params if option.name not in ("config", "help")}
-NEEDED = "table: t.csv\n"
+TABLE = "table: t.csv\n"
 
 
 def parsed(path: Path, *typed: str) -> dict[str, Any]:
-    """What the command would be called with."""
-    found: dict[str, Any] = TRAIN.make_context("train", ["--config", str(path), *typed]).params
-    return found
+    """Return the parameters that the command receives."""
+    parameters: dict[str, Any] = TRAIN.make_context("train", ["--config", str(path), *typed]).params
+    return parameters
 
 
 def written(folder: Path, text: str, name: str = "train.yaml") -> Path:
@@ -30,7 +30,7 @@ def written(folder: Path, text: str, name: str = "train.yaml") -> Path:
 
 
 def sample(option: Any, folder: Path) -> tuple[Any, Any]:
-    """A value as the file holds it, and as the command gets it."""
+    """Return a value as written in the file, and as the command receives it."""
     kind = option.type_descriptor.annotation
     if option.multiple:
         return ["one", "two"], ["one", "two"]
@@ -49,25 +49,25 @@ def test_every_option_can_be_set(tmp_path: Path, name: str, dash: str, ending: s
     content = {name.replace("_", dash): value}
     if name != "table":
         content["table"] = "t.csv"
-    lines = "\n".join(f"{key} = {json.dumps(each)}" for key, each in content.items())
+    lines = "\n".join(f"{key} = {json.dumps(item)}" for key, item in content.items())
     path = written(tmp_path, lines if ending == ".toml" else json.dumps(content), f"train{ending}")
 
     assert parsed(path)[name] == expected
 
 
-def test_what_is_typed_wins(tmp_path: Path) -> None:
+def test_typed_options_override_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, "table: t.csv\ntarget: a\ntrials: 50\nexclude: [x, y]\nseed: 4\n")
 
-    found = parsed(path, "typed.csv", "--trials", "9", "--exclude", "z")
+    parameters = parsed(path, "typed.csv", "--trials", "9", "--exclude", "z")
 
-    assert (found["table"], found["trials"], found["exclude"]) == (Path("typed.csv"), 9, ["z"])
-    assert (found["target"], found["seed"]) == ("a", 4)
+    assert (parameters["table"], parameters["trials"], parameters["exclude"]) == (Path("typed.csv"), 9, ["z"])
+    assert (parameters["target"], parameters["seed"]) == ("a", 4)
 
 
-def test_lists_and_mappings_are_written_as_is_natural(tmp_path: Path) -> None:
+def test_lists_and_mappings_are_accepted(tmp_path: Path) -> None:
     path = written(
         tmp_path,
-        NEEDED
+        TABLE
         + """
 exclude: [a, "b, c"]
 keep: "0420"
@@ -77,89 +77,87 @@ candidates: [logistic, forest]
 """,
     )
 
-    found = parsed(path)
+    parameters = parsed(path)
 
-    assert found["exclude"] == ["a", "b, c"]
-    assert found["keep"] == ["0420"]
-    assert found["map"] == ["<=50K.=<=50K", "no=yes"]
-    assert found["cost"] == "false_positive=5,false_negative=0.5"
-    assert found["candidates"] == "logistic,forest"
-
-
-@pytest.mark.parametrize(
-    ("written_as", "meant"), [("yes", "yes"), ("0420", "0420"), ("1.0", "1.0"), ('"a: b"', "a: b")]
-)
-def test_a_label_stays_as_it_is_written(tmp_path: Path, written_as: str, meant: str) -> None:
-    assert parsed(written(tmp_path, f"{NEEDED}positive: {written_as}\n"))["positive"] == meant
+    assert parameters["exclude"] == ["a", "b, c"]
+    assert parameters["keep"] == ["0420"]
+    assert parameters["map"] == ["<=50K.=<=50K", "no=yes"]
+    assert parameters["cost"] == "false_positive=5,false_negative=0.5"
+    assert parameters["candidates"] == "logistic,forest"
 
 
-def test_an_address_is_no_path(tmp_path: Path) -> None:
-    assert parsed(written(tmp_path, NEEDED + "storage: redis://host:6379/1\n"))["storage"] == "redis://host:6379/1"
+@pytest.mark.parametrize(("text", "label"), [("yes", "yes"), ("0420", "0420"), ("1.0", "1.0"), ('"a: b"', "a: b")])
+def test_a_label_is_kept_as_written(tmp_path: Path, text: str, label: str) -> None:
+    assert parsed(written(tmp_path, f"{TABLE}positive: {text}\n"))["positive"] == label
+
+
+def test_a_url_is_not_resolved_as_a_path(tmp_path: Path) -> None:
+    assert parsed(written(tmp_path, TABLE + "storage: redis://host:6379/1\n"))["storage"] == "redis://host:6379/1"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("trails: 3", "unknown key 'trails'; did you mean 'trials'?"),
-        ("colour: red", "unknown key 'colour'; there are candidates, "),
+        ("colour: red", "unknown key 'colour'; available keys: candidates, "),
         ("config: other.yaml", "unknown key 'config'"),
-        ("trials: many", "'trials' must be a whole number of at least 1, not 'many'"),
-        ("trials: 0", "'trials' must be a whole number of at least 1, not '0'"),
-        ("trials: [1]", "'trials' must be a whole number of at least 1, not"),
-        ("timeout: soon", "'timeout' must be a number of at least 1, not 'soon'"),
-        ("json: 5", "'json' must be true or false, not '5'"),
-        ("target: [a, b]", "'target' must be text, not"),
-        ("target: {a: b}", "'target' must be text, not"),
-        ("exclude: {a: b}", "'exclude' must be text or a list, not"),
-        ("exclude: [[a]]", "'exclude' must be text or a list, not"),
-        ("map: {a: [b]}", "'map' must be OLD=NEW, a list of them or a mapping, not"),
-        ("target:", "'target' must be text, not nothing; leave the key out"),
-        ("trials: 3\ntrials: 4", "key 'trials' is there twice"),
-        ("target-file: a\ntarget_file: b", "key 'target_file' is there twice, with a dash and with an underscore"),
+        ("trials: many", "'trials' must be an integer of at least 1, got 'many'"),
+        ("trials: 0", "'trials' must be an integer of at least 1, got '0'"),
+        ("trials: [1]", "'trials' must be an integer of at least 1, got"),
+        ("timeout: soon", "'timeout' must be a number of at least 1, got 'soon'"),
+        ("json: 5", "'json' must be true or false, got '5'"),
+        ("target: [a, b]", "'target' must be text, got"),
+        ("target: {a: b}", "'target' must be text, got"),
+        ("exclude: {a: b}", "'exclude' must be text or a list, got"),
+        ("exclude: [[a]]", "'exclude' must be text or a list, got"),
+        ("map: {a: [b]}", "'map' must be OLD=NEW, a list or a mapping, got"),
+        ("target:", "'target' must be text, got no value; remove the key"),
+        ("trials: 3\ntrials: 4", "duplicate key 'trials'"),
+        ("target-file: a\ntarget_file: b", "duplicate key 'target_file'"),
         ("[a]: 1", "a key must be text"),
         ("a: b: c", "line 2: mapping values are not allowed here"),
         ("\t- x", "line 2: "),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
-    path = written(tmp_path, NEEDED + text + "\n")
+def test_an_invalid_value_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = written(tmp_path, TABLE + text + "\n")
 
     with pytest.raises(SettingsError) as caught:
         parsed(path)
-    assert caught.value.message.startswith(f"{path}: {said}")
+    assert f"{path}: {message}" in caught.value.message
     assert "\n" not in caught.value.message
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("train.ini", "x", "must end in .yaml, .yml, .toml, .json"),
-        ("train.yaml", "- a\n- b\n", "must hold keys with values"),
-        ("train.yaml", "", "must hold keys with values"),
-        ("train.json", "[1]", "must hold keys with values"),
-        ("train.json", '{"trials": 1, "trials": 2}', "key 'trials' is there twice"),
-        ("train.json", '{"trials": null}', "'trials' must be a whole number of at least 1, not nothing"),
+        ("train.yaml", "- a\n- b\n", "must contain keys with values"),
+        ("train.yaml", "", "must contain keys with values"),
+        ("train.json", "[1]", "must contain keys with values"),
+        ("train.json", '{"trials": 1, "trials": 2}', "duplicate key 'trials'"),
+        ("train.json", '{"trials": null}', "'trials' must be an integer of at least 1, got no value"),
         ("train.json", "{", "line 1"),
         ("train.toml", "a = = b", "line 1"),
-        ("train.yaml", "target: !!python/name:os.system\n", "'target' must be text, not nothing"),
+        ("train.yaml", "target: !!python/name:os.system\n", "'target' must be text, got no value"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_an_unreadable_file_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     path = written(tmp_path, text, name)
 
     with pytest.raises(SettingsError, match=r"train\.") as caught:
         parsed(path)
-    assert said in caught.value.message
+    assert message in caught.value.message
 
 
-def test_a_file_that_is_missing_or_is_no_text_is_named(tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_is_an_error(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00\x01")
 
-    for path, said in (
+    for path, message in (
         (tmp_path / "none.yaml", "No such file"),
         (binary, "codec can't decode"),
         (tmp_path, "must end"),
     ):
-        with pytest.raises(SettingsError, match=said):
+        with pytest.raises(SettingsError, match=message):
             parsed(path)

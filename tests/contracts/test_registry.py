@@ -98,7 +98,7 @@ def test_a_name_that_cannot_be_used_is_refused(registry: FolderRegistry, name: s
         lambda: registry.folder(Reference(name, 1)),
         lambda: registry.aliases(name),
     ):
-        with pytest.raises(RegistryError, match="cannot name a model"):
+        with pytest.raises(RegistryError, match="invalid model name"):
             attempt()
 
 

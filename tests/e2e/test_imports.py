@@ -312,7 +312,7 @@ def test_a_graph_is_imported_by_a_command(tmp_path: Path) -> None:
         (["m.onnx", "--metadata", "few.json"], "features names 1 columns; the graph takes 10"),
         (["m.onnx", "--wire", "bad.yaml"], r"reply.is: there is no $labl here"),
         (["m.onnx", "--data", "table.csv"], "does not fit the graph"),
-        (["m.onnx", "--name", "Not A Name"], "cannot name a model"),
+        (["m.onnx", "--name", "Not A Name"], "invalid model name"),
         (["text.onnx"], "no ONNX model"),
     ],
 )

@@ -158,8 +158,8 @@ def _training_data(
 ) -> tuple[Table, TrainingOptions]:
     """The table with its target, and the options of the training."""
     from rowcast import tables
-    from rowcast.adapters.files.registry import check_name, name_from
     from rowcast.app.documents import read_document
+    from rowcast.registry.names import check_name, name_from
     from rowcast.training import cost
     from rowcast.training.options import TrainingOptions
 

@@ -1,4 +1,7 @@
-"""The command line: parse, call, print. Exit codes: 0 done, 1 the answer is no, 2 a mistake (one line says which)."""
+"""The command line: each command parses its options, calls the application and prints the result.
+
+Exit codes: 0 success, 1 a negative result such as a broken chain, 2 an error, 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,24 @@ from typer.exceptions import TyperException
 from rowcast.cli.commands import app
 from rowcast.errors import RowcastError
 
-MISTAKE = 2
+ERROR = 2
 INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run one command; a person's mistake is one line on standard error."""
+    """Run one command; print an expected error as a single line on standard error."""
     try:
         status = app(prog_name="rowcast", standalone_mode=False)
     except RowcastError as error:
-        sys.exit(_mistake(error.message))
+        sys.exit(_print_error(error.message))
     except TyperException as error:
-        sys.exit(_mistake(getattr(error, "format_message", error.__str__)()))
+        sys.exit(_print_error(getattr(error, "format_message", error.__str__)()))
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _mistake(message: str) -> int:
+def _print_error(message: str) -> int:
     line = " ".join(message.split())
     sys.stderr.write(f"error: {line}\n")
-    return MISTAKE
+    return ERROR

@@ -1,4 +1,4 @@
-"""`python -m rowcast.cli`, for child processes that must run under this very interpreter."""
+"""Entry point of `python -m rowcast.cli`, which runs child processes under the same interpreter."""
 
 from rowcast.cli import main
 

@@ -29,7 +29,7 @@ class Wanted(NamedTuple):
 
 def create(settings: Settings, wanted: Wanted, *, as_json: bool) -> None:
     """Make a key and show it."""
-    from rowcast.adapters.files.registry import check_name
+    from rowcast.registry.names import check_name
 
     now = int(time.time())
     key_id = secrets.token_hex(access.ID_BYTES)

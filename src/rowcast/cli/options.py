@@ -1,4 +1,4 @@
-"""The options that more than one command takes, described once."""
+"""Options and arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -8,31 +8,40 @@ from typing import Annotated
 import typer
 
 
-def _from_file(context: typer.Context, path: Path | None) -> Path | None:
+def _load_config(context: typer.Context, path: Path | None) -> Path | None:
     if path is None:
         return None
     from rowcast.cli import config
 
-    return config.fill(context, path)
+    return config.apply(context, path)
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Home = Annotated[Path | None, typer.Option(help="Folder for models and history [.rowcast].")]
-Rows = Annotated[Path, typer.Argument(help="CSV, Parquet, JSON Lines or Arrow.")]
-Target = Annotated[str | None, typer.Option(help="The column to predict.")]
-TargetFile = Annotated[Path | None, typer.Option(help="File with the labels, when they lie apart.")]
-Positive = Annotated[str | None, typer.Option(help="The label that `score` is the probability of.")]
-Exclude = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Learn nothing from these.")]
-Keep = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Learn from these as they are.")]
-Sensitive = Annotated[
-    list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Never show their values; see `sensitive`.")
+Rows = Annotated[Path, typer.Argument(help="Input table: CSV, Parquet, JSON Lines or Arrow.")]
+ModelReference = Annotated[str, typer.Argument(help="Model reference: NAME, NAME@3 or NAME@alias.")]
+Target = Annotated[str | None, typer.Option(help="Column to predict.")]
+TargetFile = Annotated[Path | None, typer.Option(help="Separate file with the labels.")]
+Positive = Annotated[str | None, typer.Option(help="Positive class: the label whose probability is `score`.")]
+Exclude = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Columns to ignore.")]
+Keep = Annotated[
+    list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Columns to use even if the data check drops them.")
 ]
-Map = Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Mend a label; give it once a label.")]
-Time = Annotated[str | None, typer.Option(metavar="COLUMN", help="Judge by the last rows of this column.")]
-Group = Annotated[str | None, typer.Option(metavar="COLUMN", help="Keep rows of equal value on one side.")]
-Weight = Annotated[str | None, typer.Option(metavar="COLUMN", help="How much each row counts.")]
+Sensitive = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN[,COLUMN]", help="Columns whose values are never shown; see the setting `sensitive`."),
+]
+Map = Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Rename a label; repeat for each label.")]
+Time = Annotated[str | None, typer.Option(metavar="COLUMN", help="Time column; the latest rows become the holdout.")]
+Group = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Group column; rows of a group stay together in every split.")
+]
+Weight = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column with the weight of each row.")]
 Candidates = Annotated[
-    str | None, typer.Option(metavar="KIND[,KIND]", help="Kinds to try, by comma [logistic,boosting,forest,extra].")
+    str | None,
+    typer.Option(
+        metavar="KIND[,KIND]", help="Kinds of models to try, separated by commas [logistic,boosting,forest,extra]."
+    ),
 ]
 Config = Annotated[
     Path | None,
@@ -40,34 +49,36 @@ Config = Annotated[
         "--config",
         metavar="FILE",
         is_eager=True,
-        callback=_from_file,
-        help="YAML, TOML or JSON with any of these by its long name, `table` too; what is typed wins.",
+        callback=_load_config,
+        help="YAML, TOML or JSON file with these options by their long names, and `table`. The command line overrides "
+        "it.",
     ),
 ]
 Cost = Annotated[
     str | None,
     typer.Option(
         metavar="MISTAKE=NUMBER[,...]",
-        help="What a false_positive and a false_negative cost; sets the threshold.",
+        help="Costs of a false_positive and a false_negative; the threshold minimises the total cost.",
     ),
 ]
 Storage = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|URL",
-        help="Keep the trials here: a file, or redis://HOST. Go on, or share them between processes.",
+        help="File or redis://HOST where trials are stored, so that a search can resume or several processes share it.",
     ),
 ]
 Wire = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Wire template: the JSON that clients send and get. YAML, TOML or JSON."),
+    typer.Option(
+        metavar="FILE", help="Wire template of the requests and replies that clients use: YAML, TOML or JSON."
+    ),
 ]
-OnnxOut = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the ONNX graph alone to this file too.")]
-OnlyModel = Annotated[str | None, typer.Option("--model", help="Only this model's predictions.")]
-
-OnlyVersion = Annotated[int | None, typer.Option("--version", min=1, help="Only this version's.")]
-OnlyLabel = Annotated[str | None, typer.Option("--label", help="Only those answered with this label.")]
-OnlyTenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant's [all].")]
-OnlyEntity = Annotated[str | None, typer.Option("--entity", help="Only those of this entity.")]
-Since = Annotated[str | None, typer.Option(help="RFC 3339 or a date; included.")]
-Until = Annotated[str | None, typer.Option(help="RFC 3339 or a date; not included.")]
+OnnxOut = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the ONNX graph to this file.")]
+OnlyModel = Annotated[str | None, typer.Option("--model", help="Only predictions of this model.")]
+OnlyVersion = Annotated[int | None, typer.Option("--version", min=1, help="Only predictions of this version.")]
+OnlyLabel = Annotated[str | None, typer.Option("--label", help="Only predictions of this label.")]
+OnlyTenant = Annotated[str | None, typer.Option("--tenant", help="Only predictions of this tenant [all].")]
+OnlyEntity = Annotated[str | None, typer.Option("--entity", help="Only predictions for this entity.")]
+Since = Annotated[str | None, typer.Option(help="Start of the period, inclusive: a date or an RFC 3339 time.")]
+Until = Annotated[str | None, typer.Option(help="End of the period, exclusive: a date or an RFC 3339 time.")]

@@ -1,4 +1,4 @@
-"""What commands print: JSON for machines, tables for people, plain text when piped."""
+"""Printing: JSON for programs, tables for people, tab-separated text when piped."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 WIDE, NARROW = 30, 12
-"""Characters that a column of sentences gets at least, and any other that may be folded."""
+"""Minimum width in characters of a column of sentences, and of any other column that may wrap."""
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document."""
     print_lines([msgspec.json.format(msgspec.json.encode(value), indent=2).decode()])
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Plain lines on standard output; whoever reads them may stop reading. RowcastError when they cannot be written."""
+    """Print plain lines; raise RowcastError if standard output cannot be written."""
     try:
         for line in lines:
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
-    except OSError as error:  # at the interpreter's end nothing must be left to write
+    except OSError as error:
+        # The interpreter flushes standard output at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # `rowcast history list | head`: nobody is left to print to
+        if isinstance(error, BrokenPipeError):  # the reader has stopped, as in `rowcast history list | head`
             sys.exit(0)
-        raise RowcastError(f"standard output cannot be written: {error.strerror}") from None
+        raise RowcastError(f"cannot write to standard output: {error.strerror}") from None
 
 
 def print_table(
@@ -45,8 +46,11 @@ def print_table(
     whole: Sequence[str] = (),
     wide: Sequence[str] = (),
 ) -> None:
-    """A table: drawn on a terminal, tab-separated when piped. Columns in `whole` are never folded, `wide` ones less. A
-    terminal that is too narrow for that gets a paragraph a row: nothing is ever cut off."""
+    """Print a table: drawn on a terminal, tab-separated when piped.
+
+    Columns in `whole` never wrap, and columns in `wide` keep a larger minimum width. If the terminal is too narrow for
+    the table, each row becomes a paragraph, so that no text is truncated.
+    """
     if not sys.stdout.isatty():
         print_lines("\t".join(str(cell) for cell in row) for row in [headings, *rows])
         return
@@ -55,14 +59,14 @@ def print_table(
     from rich.text import Text
 
     console = Console()
-    cells = [[Text(str(cell)) for cell in row] for row in rows]  # a cell is data: what looks like markup is shown
+    cells = [[Text(str(cell)) for cell in row] for row in rows]  # Text, because a cell may look like rich markup
     columns = zip(map(Text, headings), *cells, strict=True)
     longest = [max(cell.cell_len for cell in column) for column in columns]
-    least = [
+    minimum = [
         width if name in whole else min(width, WIDE if name in wide else NARROW)
         for name, width in zip(headings, longest, strict=True)
     ]
-    widths = _fitted(longest, least, console.width - 3 * len(headings) - 1)
+    widths = _fit(longest, minimum, console.width - 3 * len(headings) - 1)
     if widths is None:
         _print_paragraphs(console, title, headings, cells)
         return
@@ -74,14 +78,14 @@ def print_table(
     console.print(table)
 
 
-def _fitted(longest: Sequence[int], least: Sequence[int], room: int) -> list[int] | None:
-    """Widths of columns, the widest narrowed first; None when there is no room for the least of them."""
+def _fit(longest: Sequence[int], minimum: Sequence[int], available: int) -> list[int] | None:
+    """Shrink the widest columns until the table fits; return None if even the minimum widths do not fit."""
     widths = list(longest)
-    for _ in range(sum(longest) - room):
-        place = max(range(len(widths)), key=lambda each: (widths[each] > least[each], widths[each]))
-        if widths[place] <= least[place]:
+    for _ in range(sum(longest) - available):
+        widest = max(range(len(widths)), key=lambda index: (widths[index] > minimum[index], widths[index]))
+        if widths[widest] <= minimum[widest]:
             return None
-        widths[place] -= 1
+        widths[widest] -= 1
     return widths
 
 
@@ -98,16 +102,16 @@ def _print_paragraphs(console: Console, title: str, headings: Sequence[str], cel
                 console.print(Padding(Text.assemble((f"{heading}: " if heading else "", "dim"), cell), (0, 0, 0, 2)))
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number with its noun."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """Return a number followed by its noun."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
 def say(text: str) -> None:
-    """A sentence for a person, on standard error, out of the way of what is piped."""
+    """Print a message on standard error, so that it does not end up in a pipe."""
     sys.stderr.write(text + "\n")
 
 
 def moment(microseconds: int) -> str:
-    """A moment as RFC 3339 in UTC."""
+    """Format a time as RFC 3339 in UTC."""
     return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

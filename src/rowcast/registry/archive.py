@@ -47,8 +47,8 @@ def export_bundle(settings: Settings, reference: str, out: Path) -> Reference:
 
 def import_bundle(settings: Settings, path: Path, name: str | None) -> Imported:
     """Publish a bundle from a file as champion, once it is whole and was proven in a process of its own."""
-    from rowcast.adapters.files.registry import check_name
     from rowcast.registry import bundle
+    from rowcast.registry.names import check_name
     from rowcast.registry.onnx_import.inspect import inspect
 
     with tempfile.TemporaryDirectory(prefix="rowcast-import-") as scratch:

@@ -76,8 +76,8 @@ def import_onnx(
     data: Path | None = None,
 ) -> Imported:
     """Publish an ONNX graph as champion: described and tried in a process of its own, packed by this one."""
-    from rowcast.adapters.files.registry import check_name, name_from
     from rowcast.registry import bundle
+    from rowcast.registry.names import check_name, name_from
     from rowcast.registry.onnx_import.convert import MATRIX, NATIVE, Ask, card
 
     given = metadata.get("model_name")
@@ -158,7 +158,7 @@ def meant(settings: Settings) -> str:
     """
     if settings.models_dir is None or settings.default_model or settings.models:
         return ""
-    from rowcast.adapters.files.registry import name_from
+    from rowcast.registry.names import name_from
 
     try:
         given = _metadata(settings.models_dir / SHARED).get("model_name")

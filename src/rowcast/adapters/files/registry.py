@@ -17,11 +17,10 @@ from pathlib import Path
 import msgspec
 
 from rowcast.errors import ModelNotFound, RegistryError
+from rowcast.registry.names import NAME_RULE, check_name
 from rowcast.registry.ports import Reference
 
 FORMAT = 1
-NAME_RULE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-RESERVED = frozenset({"info", "reload"})
 STAGED = ".new-"
 ALIAS_RULE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
@@ -31,22 +30,6 @@ class Aliases(msgspec.Struct):
 
     format: int
     aliases: dict[str, int]
-
-
-def check_name(name: str) -> str:
-    """The name, or RegistryError when it cannot name a model."""
-    if not NAME_RULE.fullmatch(name):
-        raise RegistryError(
-            f"{name!r} cannot name a model: use at most 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first"
-        )
-    if name in RESERVED:
-        raise RegistryError(f"{name!r} is reserved; choose another model name")
-    return name
-
-
-def name_from(text: str) -> str:
-    """A model name made of a table's name: `Loan data 2026` becomes `loan-data-2026`."""
-    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64] or "model"
 
 
 class FolderRegistry:

@@ -1,0 +1,28 @@
+"""The rules for model names."""
+
+from __future__ import annotations
+
+import re
+
+from rowcast.errors import RegistryError
+
+NAME_RULE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+RESERVED = frozenset({"info", "reload"})
+"""Names that are paths of the HTTP API: `/models/info` and `/models/reload`."""
+
+
+def check_name(name: str) -> str:
+    """Return the name; raise RegistryError if it is not a valid model name."""
+    if not NAME_RULE.fullmatch(name):
+        raise RegistryError(
+            f"invalid model name {name!r}; use 1 to 64 characters from a-z, 0-9, '.', '_' and '-', starting with a "
+            "letter or a digit"
+        )
+    if name in RESERVED:
+        raise RegistryError(f"model name {name!r} is reserved; choose another name")
+    return name
+
+
+def name_from(text: str) -> str:
+    """Turn a table's name into a model name: `Loan data 2026` becomes `loan-data-2026`."""
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64] or "model"
