@@ -141,7 +141,7 @@ def _spare(read: Sequence[Any], written: Path) -> None:
     """SettingsError when the graph would be written over what it was learnt from."""
     for source in read:
         if isinstance(source, str | Path) and Path(source).resolve() == written.resolve():
-            raise SettingsError(f"--onnx-out names {written}, which is the table; choose another file")
+            raise SettingsError(f"onnx_out must not overwrite the training data: {written}")
 
 
 def check_table(
@@ -164,7 +164,7 @@ def _training_data(
     from rowcast.training.options import TrainingOptions
 
     if target is None and target_file is None:
-        raise SettingsError("say with --target which column to predict")
+        raise SettingsError("target is required: the column to predict, or target_file with its values")
     is_file = isinstance(data, str | Path)
     chosen = check_name(name or name_from(Path(data).stem if is_file else target or "model"))
     table = tables.read(data) if is_file else tables.from_memory(data, chosen)

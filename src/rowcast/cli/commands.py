@@ -1,4 +1,4 @@
-"""Every command. Each imports what it needs when it runs: `rowcast --help` loads nothing heavy."""
+"""The commands. Each imports its implementation when it runs, so that `rowcast --help` is fast."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rowcast.cli.options import (
     Json,
     Keep,
     Map,
+    ModelReference,
     OnnxOut,
     Positive,
     Rows,
@@ -36,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="Published models.", rich_markup_mode=None)
+models_app = typer.Typer(help="Manage published models.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 app.add_typer(history_app, name="history")
 app.add_typer(keys_app, name="keys")
@@ -47,7 +48,7 @@ def train(
     table: Rows,
     target: Target = None,
     target_file: TargetFile = None,
-    name: Annotated[str | None, typer.Option(help="Name of the model [the table's name].")] = None,
+    name: Annotated[str | None, typer.Option(help="Model name [derived from the file name].")] = None,
     positive: Positive = None,
     exclude: Exclude = None,
     keep: Keep = None,
@@ -57,14 +58,16 @@ def train(
     group: Group = None,
     weight: Weight = None,
     candidates: Candidates = None,
-    class_weight: Annotated[str | None, typer.Option(help="none, or balanced: rare classes count more [none].")] = None,
-    metric: Annotated[str | None, typer.Option(help="What to choose by [roc_auc, log_loss or rmse].")] = None,
+    class_weight: Annotated[
+        str | None, typer.Option(help="none, or balanced to give every class the same weight [none].")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric to optimise [roc_auc, log_loss or rmse].")] = None,
     cost: Cost = None,
-    refit: Annotated[bool, typer.Option("--refit", help="Learn from the rows kept aside too, once measured.")] = False,
-    trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 20,
-    timeout: Annotated[float | None, typer.Option(min=1, help="Stop tuning after so many seconds.")] = None,
-    seed: Annotated[int, typer.Option(help="Same data, seed and trials: same model.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Threads for training.")] = 1,
+    refit: Annotated[bool, typer.Option("--refit", help="Retrain on all rows after measuring the holdout.")] = False,
+    trials: Annotated[int, typer.Option(min=1, help="Total number of trials.")] = 20,
+    timeout: Annotated[float | None, typer.Option(min=1, help="Time limit for the search in seconds.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed; the same data, options and seed give the same model.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of threads.")] = 1,
     storage: Storage = None,
     onnx_out: OnnxOut = None,
     wire: Wire = None,
@@ -72,7 +75,7 @@ def train(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Turn a table into a tuned, calibrated, certified model and publish it as champion."""
+    """Train a tuned, calibrated and certified model on a table and publish it as champion."""
     from rowcast import settings
     from rowcast.cli import training
 
@@ -101,7 +104,7 @@ def train(
         "onnx_out": onnx_out,
         "wire": wire,
     }
-    training.run(settings.load(home=home), table, training.given(options), as_json=json)
+    training.run(settings.load(home=home), table, training.without_defaults(options), as_json=json)
 
 
 @app.command()
@@ -118,7 +121,7 @@ def check(
     weight: Weight = None,
     json: Json = False,
 ) -> None:
-    """Say what a table holds and hides, column by column; nothing is trained."""
+    """Check a table column by column without training a model."""
     from rowcast.cli import training
 
     options = {
@@ -132,28 +135,36 @@ def check(
         "group": group,
         "weight": weight,
     }
-    training.check(table, training.given(options), as_json=json)
+    training.check(table, training.without_defaults(options), as_json=json)
 
 
 @app.command()
 def serve(
-    models: Annotated[list[str] | None, typer.Argument(help="NAME, NAME@3 or NAME@alias [every champion].")] = None,
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Models to serve: NAME, NAME@3 or NAME@alias [every champion].")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one [8000].")] = None,
-    default_model: Annotated[str | None, typer.Option(help="What POST /predict means.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that answer [1].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free port [8000].")] = None,
+    default_model: Annotated[str | None, typer.Option(help="Model that POST /predict uses.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of server processes [1].")] = None,
     train_if_missing: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Train on this table or YAML or TOML first, if there is no model."),
+        typer.Option(
+            metavar="FILE", help="If a model is missing, train it first: a table, or a config file for `train`."
+        ),
     ] = None,
     target: Target = None,
-    durability: Annotated[str | None, typer.Option(help="process, disk or store [process].")] = None,
-    root_path: Annotated[str | None, typer.Option(help="Prefix that a proxy takes away.")] = None,
-    insecure: Annotated[bool | None, typer.Option("--insecure", help="Listen beyond this machine.")] = None,
+    durability: Annotated[
+        str | None, typer.Option(help="When to answer: process, disk or store; see the setting [process].")
+    ] = None,
+    root_path: Annotated[str | None, typer.Option(help="Path prefix that a proxy strips.")] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Accept connections from other machines without an API key.")
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> int:
-    """Answer predictions over HTTP and keep every one of them."""
+    """Serve predictions over HTTP and record each of them."""
     from rowcast import settings
     from rowcast.cli import server
 
@@ -177,44 +188,45 @@ def serve(
 
 @app.command()
 def predict(
-    model: Annotated[str, typer.Argument(help="NAME, NAME@3 or NAME@alias.")],
-    table: Annotated[Path, typer.Argument(help="CSV, Parquet, JSON Lines or Arrow.")],
-    out: Annotated[Path, typer.Option(help="File to write: .csv, .parquet, .jsonl, .ndjson, .arrow or .feather.")],
-    rejects: Annotated[
-        Path | None, typer.Option(help="Score the other rows and put those that do not fit here.")
+    model: ModelReference,
+    table: Rows,
+    out: Annotated[Path, typer.Option(help="Output file: .csv, .parquet, .jsonl, .ndjson, .arrow or .feather.")],
+    rejects: Annotated[Path | None, typer.Option(help="Write invalid rows to this file and score the others.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first invalid row [default].")] = False,
+    columns: Annotated[
+        str | None, typer.Option(help="Input columns to copy to the output, separated by commas [all].")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="End at the first row that does not fit [default].")] = False,
-    columns: Annotated[str | None, typer.Option(help="Columns of the table to keep, by comma [all].")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, max=256, help="Threads that score [one a core].")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, max=256, help="Number of threads [one per core].")] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Score a table: its columns, then prediction, probability, score and probability.LABEL.
+    """Score a table; adds the columns prediction, probability, score and probability.LABEL.
 
-    A row that does not fit ends the job, and nothing is written, unless --rejects says where such rows go: a file of
-    predictions never lacks rows that nobody asked to leave out.
+    An invalid row stops the command and no file is written, unless --rejects names a file for invalid rows.
     """
     from rowcast import settings
     from rowcast.cli import scoring
 
-    kept = None if columns is None else tuple(part.strip() for part in columns.split(",") if part.strip())
-    found = settings.load(home=home)
-    scoring.run(found, model, table, out, rejects, kept, strict=strict, jobs=jobs, as_json=json)
+    names = None if columns is None else tuple(part.strip() for part in columns.split(",") if part.strip())
+    loaded = settings.load(home=home)
+    scoring.run(loaded, model, table, out, rejects, names, strict=strict, jobs=jobs, as_json=json)
 
 
 @app.command()
 def call(
     words: Annotated[
-        list[str], typer.Argument(metavar="[MODEL] ROW", help="ROW: JSON, @FILE or - for standard input; one or many.")
+        list[str],
+        typer.Argument(metavar="[MODEL] ROW", help="Model and rows; ROW is JSON, @FILE or - for standard input."),
     ],
-    url: Annotated[str | None, typer.Option(help="Address of the server [the one of these settings].")] = None,
-    timeout: Annotated[float, typer.Option(min=0.01, max=3600, help="Seconds to wait, retries included.")] = 30.0,
+    url: Annotated[str | None, typer.Option(help="Server URL [from the settings].")] = None,
+    timeout: Annotated[float, typer.Option(min=0.01, max=3600, help="Timeout in seconds, including retries.")] = 30.0,
     home: Home = None,
     json: Json = False,
 ) -> int:
-    """Ask a running server; without MODEL, or with -, its default model. Exit 1 when the row does not fit.
+    """Send rows to a running server; exit 1 if the server rejects a row.
 
-    A key is read from ROWCAST_API_KEY: what is typed can be seen by others.
+    Without MODEL, or with -, the server uses its default model. The API key is read from ROWCAST_API_KEY, because other
+    users of the machine can see the command line.
     """
     from rowcast import settings
     from rowcast.cli import calling
@@ -224,12 +236,12 @@ def call(
 
 @app.command()
 def report(
-    model: Annotated[str, typer.Argument(help="NAME, NAME@3 or NAME@alias.")],
+    model: ModelReference,
     out: Annotated[Path | None, typer.Option(help="File to copy the report to.")] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Say where the report of a model lies, or copy it: one HTML page, nothing else needed."""
+    """Print the path of a model's report, or copy the report; it is one self-contained HTML page."""
     from rowcast import settings
     from rowcast.cli import inspection
 
@@ -238,10 +250,10 @@ def report(
 
 @app.command()
 def example(
-    name: Annotated[str, typer.Argument(help="loans or iris.")],
-    out: Annotated[Path, typer.Option(help="CSV file to write.")],
-    rows: Annotated[int, typer.Option(min=50, help="Rows of the loan example.")] = 5000,
-    seed: Annotated[int, typer.Option(help="Same seed, same table.")] = 0,
+    name: Annotated[str, typer.Argument(help="Name of the example: loans or iris.")],
+    out: Annotated[Path, typer.Option(help="Output file, .csv.")],
+    rows: Annotated[int, typer.Option(min=50, help="Number of rows of the loan example.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same table.")] = 0,
 ) -> None:
     """Write an example table."""
     from rowcast.cli import output
@@ -252,7 +264,7 @@ def example(
 
 @models_app.command("list")
 def models_list(home: Home = None, json: Json = False) -> None:
-    """Every published version with its score and aliases."""
+    """List every published version with its score and aliases."""
     from rowcast import settings
     from rowcast.cli import inspection
 
@@ -261,11 +273,11 @@ def models_list(home: Home = None, json: Json = False) -> None:
 
 @models_app.command("export")
 def models_export(
-    model: Annotated[str, typer.Argument(help="NAME, NAME@3 or NAME@alias.")],
-    out: Annotated[Path, typer.Option(help="File to write, .rowcast.")],
+    model: ModelReference,
+    out: Annotated[Path, typer.Option(help="Output file, .rowcast.")],
     home: Home = None,
 ) -> None:
-    """Write a published model into one file that `models import` takes elsewhere."""
+    """Export a published model to a file for `models import`."""
     from rowcast import settings
     from rowcast.cli import output
     from rowcast.registry import archive
@@ -275,25 +287,25 @@ def models_export(
 
 @models_app.command("import")
 def models_import(
-    model: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX graph, .onnx, or a bundle, .rowcast.")],
-    metadata: Annotated[Path | None, typer.Option(metavar="FILE", help="model_metadata.json of the graph.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the model [the metadata's, else the file's].")] = None,
+    model: Annotated[Path, typer.Argument(metavar="FILE", help="ONNX graph (.onnx) or exported bundle (.rowcast).")],
+    metadata: Annotated[Path | None, typer.Option(metavar="FILE", help="The graph's model_metadata.json.")] = None,
+    name: Annotated[str | None, typer.Option(help="Model name [from the metadata or the file name].")] = None,
     wire: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Wire template; or matrix, or native [by the metadata].")
+        str | None, typer.Option(metavar="FILE", help="Wire template, or `matrix`, or `native` [from the metadata].")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A table of its rows: for ranges, and to try it with.")
+        Path | None, typer.Option(metavar="FILE", help="Table of example rows, for value ranges and test predictions.")
     ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Take a model that others made, try it in a bounded process, and publish it as champion."""
+    """Import a model from another tool, test it in an isolated process and publish it as champion."""
     from rowcast import settings
     from rowcast.cli import inspection
     from rowcast.registry import import_model
 
-    found = settings.load(home=home)
-    imported = import_model.import_model(found, model, metadata=metadata, name=name, wire=wire, data=data)
+    loaded = settings.load(home=home)
+    imported = import_model.import_model(loaded, model, metadata=metadata, name=name, wire=wire, data=data)
     inspection.show_import(imported, as_json=json)
 
 
@@ -303,15 +315,15 @@ app.command("replay")(history_replay)
 
 @app.command()
 def doctor(home: Home = None, json: Json = False) -> int:
-    """Say what is configured, reachable, loaded and wrong, and what to do; exit 1 where something is wrong."""
-    from rowcast.cli import doctor as examination
+    """Check the installation: settings, models, history, servers; exit 1 if there is a problem."""
+    from rowcast.cli import doctor as checkup
 
-    return examination.examine(home=home, as_json=json)
+    return checkup.run(home=home, as_json=json)
 
 
 @app.command(hidden=True)
 def indexer() -> None:
-    """Move journals into the store until standard input closes; `serve` starts it."""
+    """Move journals into the store until standard input closes; started by `serve`."""
     from rowcast import settings
     from rowcast.cli import server
 

@@ -1,4 +1,4 @@
-"""`rowcast doctor`: what is configured, reachable, loaded and wrong. Looks, and changes nothing."""
+"""`rowcast doctor`: checks the settings, models, history, servers and peers of an installation. Read-only."""
 
 from __future__ import annotations
 
@@ -18,26 +18,25 @@ from pydantic import SecretStr
 import rowcast
 from rowcast import settings
 from rowcast.app import health_checks as checks
-from rowcast.app import indexer as app_history
-from rowcast.app import models as app_models
-from rowcast.app import server as app_server
+from rowcast.app import indexer, models, server
 from rowcast.cli import output
 from rowcast.errors import RowcastError
 from rowcast.registry import bundle
 from rowcast.registry.ports import Reference
 from rowcast.settings import MEBIBYTE, Settings
 
-FINE, ILL = 0, 1
-FILES_BESIDE_CONNECTIONS = 512
-LEAST_FILES = 1024
+OK, PROBLEM = 0, 1
+RESERVED_FILES = 512
+"""Open files a server needs besides one for each connection."""
+MIN_FILES = 1024
 EARLIEST = 1_767_225_600
-"""2026 began then: no clock that is right shows less."""
-CLOCK_SLACK = 120
-"""Seconds that the newest entry of history may lie ahead."""
+"""The start of 2026, before the first release: a clock that shows an earlier time is wrong."""
+CLOCK_TOLERANCE = 120
+"""Seconds by which the newest entry of history may be ahead of the clock."""
 
 
 class Part(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One finding. `fix` says what to do where something is wrong."""
+    """The result of one check. `fix` says what to do about a problem."""
 
     part: str
     ok: bool
@@ -45,8 +44,8 @@ class Part(msgspec.Struct, frozen=True, omit_defaults=True):
     fix: str = ""
 
 
-class Wrong(Exception):
-    """Something is wrong, and this is what to do; never leaves this module."""
+class CheckFailed(Exception):
+    """A check has found a problem and knows how to fix it; never leaves this module."""
 
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)
@@ -55,51 +54,54 @@ class Wrong(Exception):
 
 
 Check = Callable[[], str]
+"""Describes a healthy part; raises an error if there is a problem."""
 
 
-def examine(*, as_json: bool, **given: Any) -> int:
-    """Print every part of this installation; 1 where something is wrong."""
-    found = list(_look(given))
-    fine = all(part.ok for part in found)
+def run(*, as_json: bool, **options: Any) -> int:
+    """Print the result of every check; return 1 if there is a problem."""
+    parts = list(_check_all(options))
+    all_ok = all(part.ok for part in parts)
     if as_json:
-        output.print_json({"ok": fine, "parts": found})
+        output.print_json({"ok": all_ok, "parts": parts})
     else:
         rows = [
-            ["ok" if part.ok else "WRONG", part.part, "; ".join(filter(None, (part.says, part.fix)))] for part in found
+            ["ok" if part.ok else "PROBLEM", part.part, "; ".join(filter(None, (part.says, part.fix)))]
+            for part in parts
         ]
-        output.print_table(["", "part", "says"], rows, wide=["says"])
-    return FINE if fine else ILL
+        output.print_table(["", "part", "result"], rows, wide=["result"])
+    return OK if all_ok else PROBLEM
 
 
-def _look(given: dict[str, Any]) -> Iterator[Part]:
+def _check_all(options: dict[str, Any]) -> Iterator[Part]:
     yield Part("rowcast", True, f"{rowcast.__version__} on Python {platform.python_version()}")
     try:
-        found = settings.load(**given)
-        sources = settings.origins(**given)
+        loaded = settings.load(**options)
+        sources = settings.origins(**options)
     except RowcastError as error:
-        yield Part("settings", False, error.message, "mend it where it is set; docs/reference/settings.md lists all")
+        yield Part("settings", False, error.message, "correct the setting; docs/reference/settings.md lists them all")
         return
-    yield Part("settings", True, f"home {found.home.absolute()}")
+    yield Part("settings", True, f"home {loaded.home.absolute()}")
     for name, source in sources.items():
-        yield Part(f"setting {name}", True, f"{_shown(getattr(found, name))}, from {source}")
-    for name, check, fix in _checks(found):
-        yield _checked(name, check, fix)
-    yield _checked("open files", lambda: _files(found, chosen="max_connections" in sources), "")
+        yield Part(f"setting {name}", True, f"{_format_setting(getattr(loaded, name))}, from {source}")
+    for name, check, fix in _checks(loaded):
+        yield _perform(name, check, fix)
+    has_limit = "max_connections" in sources
+    yield _perform("open files", lambda: _check_open_files(loaded, is_explicit=has_limit), "")
 
 
-def _checked(name: str, check: Check, fix: str) -> Part:
+def _perform(name: str, check: Check, fix: str) -> Part:
     try:
         return Part(name, True, check())
-    except Wrong as wrong:
-        return Part(name, False, wrong.message, wrong.fix)
+    except CheckFailed as failure:
+        return Part(name, False, failure.message, failure.fix)
     except RowcastError as error:
         return Part(name, False, error.message, fix)
-    except Exception as error:  # whatever breaks a check is a finding, and the other checks go on
-        return Part(name, False, f"cannot be looked at: {type(error).__name__}: {' '.join(str(error).split())}", fix)
+    except Exception as error:  # an unexpected error must not keep the other checks from running
+        return Part(name, False, f"the check failed: {type(error).__name__}: {' '.join(str(error).split())}", fix)
 
 
-def _shown(value: Any) -> str:
-    """A setting as it may be shown: secrets are not, nor what stands before an @ in an address."""
+def _format_setting(value: Any) -> str:
+    """Return the text of a setting, without secrets and without credentials in URLs."""
     if isinstance(value, SecretStr):
         return "(hidden)"
     if isinstance(value, tuple):
@@ -107,207 +109,215 @@ def _shown(value: Any) -> str:
     return re.sub(r"//[^@/]*@", "//(hidden)@", str(value).lower() if isinstance(value, bool) else str(value))
 
 
-def _checks(found: Settings) -> Iterator[tuple[str, Check, str]]:
-    """Name, check, and what to do where the check itself does not know."""
-    yield "clock", lambda: _clock(found), "look at the store below first"
+def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
+    """Yield the name of each check, the check, and a fix for problems the check itself has none for."""
+    yield "clock", lambda: _check_clock(loaded), "fix the problem with the store first"
     yield (
         "registry",
-        lambda: _registry(found),
-        "restore the folder from a copy, or say where it is with ROWCAST_REGISTRY",
+        lambda: _check_registry(loaded),
+        "restore the folder from a backup, or set ROWCAST_REGISTRY to its location",
     )
     try:
-        names = list(app_models.registry(found).models())
-    except (RowcastError, OSError):  # said by the check above
+        names = list(models.registry(loaded).models())
+    except (RowcastError, OSError):  # reported by the check of the registry
         names = []
     for name in names:
-        fix = "train or publish it again, or restore its folder from a copy"
-        yield f"model {name}", partial(_model, found, name), fix
-    yield "default model", lambda: _default(found), "name models that have a champion in `models`"
-    yield "store", lambda: _store(found), "restore the file from a copy, or say where it is with ROWCAST_STORE"
-    yield "journal", lambda: _journal(found), "let the user of the server own this folder"
-    yield "disk", lambda: _disk(found), "let the user of the server own this folder"
-    yield "server", lambda: _server(found), "start the server again"
+        fix = "train or import the model again, or restore its folder from a backup"
+        yield f"model {name}", partial(_check_model, loaded, name), fix
+    yield "default model", lambda: _check_default(loaded), "list only published models in the setting `models`"
+    yield "store", lambda: _check_store(loaded), "restore the file from a backup, or correct the setting `store`"
+    yield "journal", lambda: _check_journal(loaded), "correct the setting `journal` or the permissions of the folder"
+    yield "disk", lambda: _check_disk(loaded), "give the server's user access to the folder"
+    yield "server", lambda: _check_server(loaded), "restart the server"
     yield (
         "keys",
-        lambda: _keys(found),
-        "restore the file from a copy, or make keys anew with `rowcast keys create NAME`",
+        lambda: _check_keys(loaded),
+        "restore the file from a backup, or delete it and create new keys with `rowcast keys create NAME`",
     )
-    yield "repeats", lambda: _repeats(found), "delete it while no server runs"
-    yield "cache", lambda: _cache(found), ""
-    yield "push", lambda: _push(found), "mend push_gateway"
-    yield "otel", lambda: _otel(found), "mend otel_endpoint"
+    yield "repeats", lambda: _check_repeats(loaded), "stop all servers and delete the file"
+    yield "cache", lambda: _check_cache(loaded), ""
+    yield "push", lambda: _check_push(loaded), "correct the setting `push_gateway`"
+    yield "otel", lambda: _check_otel(loaded), "correct the setting `otel_endpoint`"
 
 
-def _clock(found: Settings) -> str:
+def _check_clock(loaded: Settings) -> str:
     now = time.time()
-    stated = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+    shown = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
     if now < EARLIEST:
-        raise Wrong(f"it is {stated} here, which is long ago", "set the clock; `timedatectl set-ntp true` keeps it")
+        raise CheckFailed(f"the clock shows {shown}, which is in the past", "set the clock, for example with NTP")
     newest = None
-    with contextlib.suppress(RowcastError):  # said by the check of the store
-        newest = app_history.newest_moment(found)
-    if newest is not None and newest / 1e6 > now + CLOCK_SLACK:
-        ahead = f"history's newest entry is of {output.moment(newest)}, and it is {stated} here"
-        raise Wrong(ahead, "set the clock; ids and times of new entries would lie before old ones")
-    return stated
+    with contextlib.suppress(RowcastError):  # reported by the check of the store
+        newest = indexer.newest_moment(loaded)
+    if newest is not None and newest / 1e6 > now + CLOCK_TOLERANCE:
+        raise CheckFailed(
+            f"the newest entry of history is from {output.moment(newest)}, but the clock shows {shown}",
+            "set the clock; otherwise new entries sort before old ones",
+        )
+    return shown
 
 
-def _registry(found: Settings) -> str:
-    names = list(app_models.registry(found).models())
+def _check_registry(loaded: Settings) -> str:
+    names = list(models.registry(loaded).models())
     if not names:
-        raise Wrong(f"no model in {found.registry_folder}", "train one with `rowcast train`")
-    return f"{output.counted(len(names), 'model')} in {found.registry_folder}"
+        raise CheckFailed(f"no models in {loaded.registry_folder}", "train a model with `rowcast train`")
+    return f"{output.counted(len(names), 'model')} in {loaded.registry_folder}"
 
 
-def _model(found: Settings, name: str) -> str:
-    registry = app_models.registry(found)
+def _check_model(loaded: Settings, name: str) -> str:
+    registry = models.registry(loaded)
     if "champion" not in registry.aliases(name):
-        return "has no champion, so it is not served"
-    model = app_models.live_model(found, name)
+        return "not served, because it has no champion"
+    model = models.live_model(loaded, name)
     bundle.verify(registry.folder(Reference(model.name, model.version)))
-    return f"{model.name}@{model.version} loads, its files are unchanged and its golden rows hold"
+    return f"{model.name}@{model.version} loads; its files are unchanged and its golden rows pass"
 
 
-def _default(found: Settings) -> str:
-    served = [reference.name for reference in app_models.served(found)]
-    default = found.default_model or (served[0] if found.models or len(served) == 1 else None)
+def _check_default(loaded: Settings) -> str:
+    names = [reference.name for reference in models.served(loaded)]
+    default = loaded.default_model or (names[0] if loaded.models or len(names) == 1 else None)
     if default is None:
-        return "none: POST /predict needs one; name it with default_model" if served else "none, for there is no model"
-    if default not in served:
-        listed = ", ".join(served) or "none"
-        raise Wrong(f"{default!r} is not among the models served: {listed}", "set default_model to one of them")
+        return "none; POST /predict needs the setting default_model" if names else "none, because there are no models"
+    if default not in names:
+        raise CheckFailed(
+            f"{default!r} is not served; served models: {', '.join(names) or 'none'}",
+            "set default_model to a served model",
+        )
     return default
 
 
-def _store(found: Settings) -> str:
-    counted = output.counted(app_history.store(found).count(), "entry", "entries")
-    reason = checks.store_failure(found)
+def _check_store(loaded: Settings) -> str:
+    entries = output.counted(indexer.store(loaded).count(), "entry", "entries")
+    reason = checks.store_failure(loaded)
     if reason:
-        raise Wrong(
-            f"{found.store_url} cannot be written: {reason}", "end what holds it, or let the server's user own the file"
+        raise CheckFailed(
+            f"cannot write to {loaded.store_url}: {reason}",
+            "stop the process that locks the file, or give the server's user write access",
         )
-    return f"{counted} in {found.store_url}"
+    return f"{entries} in {loaded.store_url}"
 
 
-def _journal(found: Settings) -> str:
-    folder = found.journal_folder
+def _check_journal(loaded: Settings) -> str:
+    folder = loaded.journal_folder
     if not folder.exists():
-        return f"{folder} will be made by the first server"
-    spool = app_history.history(found).spool
+        return f"{folder} does not exist yet; the first server creates it"
+    spool = indexer.history(loaded).spool
     damaged = spool.damaged()
     if damaged:
-        raise Wrong(
-            f"{output.counted(len(damaged), 'journal')} damaged in {folder}: {', '.join(damaged)}",
-            "see what is missing with `rowcast history verify`, then keep these files elsewhere",
+        raise CheckFailed(
+            f"{output.counted(len(damaged), 'damaged journal')} in {folder}: {', '.join(damaged)}",
+            "find the missing entries with `rowcast history verify`, then move these files out of the folder",
         )
-    working = app_history.indexer_is_running(found)
-    if not working and checks.running_servers(found):
-        raise Wrong(
-            f"a server runs, but nothing moves {folder} into the store", "look into the server's log, restart it"
+    is_indexed = indexer.indexer_is_running(loaded)
+    if not is_indexed and checks.running_servers(loaded):
+        raise CheckFailed(
+            f"a server is running, but no indexer moves {folder} into the store",
+            "read the server's log and restart the server",
         )
-    waiting = output.counted(spool.backlog(), "journal")
-    return f"{waiting} not yet stored to the end in {folder}; {'an' if working else 'no'} indexer is at work"
+    backlog = output.counted(spool.backlog(), "journal")
+    return f"{backlog} with unstored entries in {folder}; the indexer is {'running' if is_indexed else 'not running'}"
 
 
-def _disk(found: Settings) -> str:
+def _check_disk(loaded: Settings) -> str:
     free = {}
-    for wanted in (found.journal_folder.absolute(), app_history.store_folder(found)):
-        folder = next(path for path in [wanted, *wanted.parents] if path.exists())
+    for location in (loaded.journal_folder.absolute(), indexer.store_folder(loaded)):
+        folder = next(path for path in [location, *location.parents] if path.exists())
         if not os.access(folder, os.W_OK):
-            raise Wrong(f"{folder} cannot be written", "let the user of the server own this folder")
+            raise CheckFailed(f"cannot write to {folder}", "give the server's user write access to the folder")
         disk = os.statvfs(folder)
         free[folder] = disk.f_bavail * disk.f_frsize // MEBIBYTE
     folder, least = min(free.items(), key=lambda item: item[1])
-    if least < found.min_free_mb:
-        raise Wrong(
-            f"{least} MiB are free at {folder}, less than min_free_mb={found.min_free_mb}: predictions are refused",
-            "make room, or move ROWCAST_HOME",
+    if least < loaded.min_free_mb:
+        raise CheckFailed(
+            f"{least} MiB free at {folder}, less than min_free_mb={loaded.min_free_mb}; servers reject predictions",
+            "free disk space, or move ROWCAST_HOME to a larger disk",
         )
-    return f"{least} MiB free at {folder}; predictions are refused below {found.min_free_mb}"
+    return f"{least} MiB free at {folder}; servers reject predictions below {loaded.min_free_mb} MiB"
 
 
-def _server(found: Settings) -> str:
-    running = checks.running_servers(found)
-    said = []
-    for workers in running.values():
+def _check_server(loaded: Settings) -> str:
+    states = []
+    for workers in checks.running_servers(loaded).values():
         for worker in workers:
-            who = f"worker {worker.worker} (process {worker.pid})"
+            name = f"worker {worker.worker} (process {worker.pid})"
             if worker.state in ("stale", "dead"):
-                fix = f"look at process {worker.pid} and restart the server" if worker.pid else "restart the server"
-                raise Wrong(f"worker {worker.worker} is {worker.state}", fix)
+                fix = f"examine process {worker.pid} and restart the server" if worker.pid else "restart the server"
+                raise CheckFailed(f"worker {worker.worker} is {worker.state}", fix)
             if worker.reload_error:
-                raise Wrong(
-                    f"{who} could not follow the registry: {worker.reload_error}",
-                    "publish a good version, then POST /models/reload",
+                raise CheckFailed(
+                    f"{name} cannot load a new model version: {worker.reload_error}",
+                    "publish a valid version, then send POST /models/reload",
                 )
-            serves = ", ".join(f"{model.model}@{model.version}" for model in worker.models) or "nothing yet"
-            said.append(f"{who} is {worker.state} and serves {serves}")
-    return "; ".join(said) or "none is running from this home"
+            serves = ", ".join(f"{model.model}@{model.version}" for model in worker.models) or "no models yet"
+            states.append(f"{name} is {worker.state} and serves {serves}")
+    return "; ".join(states) or "no server of this home is running"
 
 
-def _keys(found: Settings) -> str:
-    kept = app_server.keys(found).all()
+def _check_keys(loaded: Settings) -> str:
+    keys = server.keys(loaded).all()
     now = time.time()
-    states = [key.state(now) for key in kept]
+    states = [key.state(now) for key in keys]
     active = states.count("active")
-    good = active + (found.api_key is not None)
-    others = [f"{states.count(state)} {state}" for state in ("expired", "revoked") if state in states]
-    counted = ", ".join([f"{active} active", *others, *(["1 from the setting api_key"] if found.api_key else [])])
-    if not found.listens_locally and not good and not found.insecure:
-        raise Wrong(
-            f"{counted}, and {found.host} is open to other machines",
-            "make a key with `rowcast keys create NAME`, or listen on 127.0.0.1",
+    valid = active + (loaded.api_key is not None)
+    inactive = [f"{states.count(state)} {state}" for state in ("expired", "revoked") if state in states]
+    from_setting = ["1 from the setting api_key"] if loaded.api_key else []
+    summary = ", ".join([f"{active} active", *inactive, *from_setting])
+    create = "create a key with `rowcast keys create NAME`"
+    if not loaded.listens_locally and not valid and not loaded.insecure:
+        raise CheckFailed(
+            f"{summary}, but {loaded.host} accepts connections from other machines",
+            f"{create}, or listen on 127.0.0.1",
         )
-    if kept and not good:
-        raise Wrong(f"{counted}: nobody can ask", "make a key with `rowcast keys create NAME`")
-    if not good:
-        where = "from this machine" if found.listens_locally else f"that can reach {found.host}"
-        return f"none: whoever asks {where} may"
-    return counted
+    if keys and not valid:
+        raise CheckFailed(f"{summary}; every request is rejected", create)
+    if not valid:
+        clients = "from this machine" if loaded.listens_locally else f"that reaches {loaded.host}"
+        return f"none; any request {clients} is allowed"
+    return summary
 
 
-def _repeats(found: Settings) -> str:
-    reason = checks.repeats_failure(found)
+def _check_repeats(loaded: Settings) -> str:
+    reason = checks.repeats_failure(loaded)
     if reason:
-        raise Wrong(f"{found.repeats_file} cannot be used: {reason}", "delete it while no server runs")
-    return str(found.repeats_file) if found.repeats_file.exists() else "none kept yet"
+        raise CheckFailed(f"cannot use {loaded.repeats_file}: {reason}", "stop all servers and delete the file")
+    return str(loaded.repeats_file) if loaded.repeats_file.exists() else "no replies stored yet"
 
 
-def _cache(found: Settings) -> str:
-    if not found.cache:
+def _check_cache(loaded: Settings) -> str:
+    if not loaded.cache:
         return "off"
-    return f"on, {found.cache_entries} outcomes a worker for {found.cache_seconds:g} s"
+    return f"on; {loaded.cache_entries} scores in each worker, kept for {loaded.cache_seconds:g} s"
 
 
-def _push(found: Settings) -> str:
-    if found.push_gateway is None:
+def _check_push(loaded: Settings) -> str:
+    if loaded.push_gateway is None:
         return "off"
-    reason = checks.push_failure(found)
+    reason = checks.push_failure(loaded)
     if reason:
-        raise Wrong(reason, "start it, or mend push_gateway, push_username and push_password")
-    return f"{found.push_gateway} answers; metrics go there every {found.push_seconds:g} s"
+        raise CheckFailed(reason, "start the Pushgateway, or correct push_gateway, push_username and push_password")
+    return f"{loaded.push_gateway} responds; metrics are pushed every {loaded.push_seconds:g} s"
 
 
-def _otel(found: Settings) -> str:
-    if found.otel_endpoint is None:
+def _check_otel(loaded: Settings) -> str:
+    if loaded.otel_endpoint is None:
         return "off"
-    reason = checks.otel_failure(found)
+    reason = checks.otel_failure(loaded)
     if reason:
-        fix = "install it, or leave otel_endpoint out" if "installed" in reason else "start it, or mend otel_endpoint"
-        raise Wrong(reason, fix)
-    return f"{found.otel_endpoint} takes spans, of {found.otel_ratio:.0%} of requests"
+        is_missing = "installed" in reason
+        fix = "install it, or unset otel_endpoint" if is_missing else "start the collector, or correct otel_endpoint"
+        raise CheckFailed(reason, fix)
+    return f"{loaded.otel_endpoint} accepts spans; {loaded.otel_ratio:.0%} of requests are traced"
 
 
-def _files(found: Settings, *, chosen: bool) -> str:
-    """Fewer than the default asks for will do, unless that many connections were wanted."""
+def _check_open_files(loaded: Settings, *, is_explicit: bool) -> str:
+    """Compare the limit of open files with max_connections; only an explicit max_connections must be reached."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = found.max_connections + FILES_BESIDE_CONNECTIONS
-    enough = hard == resource.RLIM_INFINITY or hard >= wanted
-    if not enough and (chosen or hard < LEAST_FILES):
-        raise Wrong(
-            f"a process may open {hard} files, and max_connections={found.max_connections} needs {wanted}",
-            "raise it (`ulimit -Hn`, LimitNOFILE= of systemd), or lower max_connections",
+    needed = loaded.max_connections + RESERVED_FILES
+    is_enough = hard == resource.RLIM_INFINITY or hard >= needed
+    if not is_enough and (is_explicit or hard < MIN_FILES):
+        raise CheckFailed(
+            f"a process may open {hard} files, but max_connections={loaded.max_connections} needs {needed}",
+            "raise the limit (`ulimit -Hn`, LimitNOFILE= of systemd), or lower max_connections",
         )
-    if not enough:
-        return f"{hard} allowed: there is room for {hard - FILES_BESIDE_CONNECTIONS} connections at once"
-    return f"{'any number' if hard == resource.RLIM_INFINITY else hard} allowed, {wanted} needed"
+    if not is_enough:
+        return f"limit {hard}; enough for {hard - RESERVED_FILES} connections at once"
+    return f"{'unlimited' if hard == resource.RLIM_INFINITY else f'limit {hard}'}, {needed} needed"

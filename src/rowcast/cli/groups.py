@@ -1,4 +1,4 @@
-"""The commands that come in groups: `rowcast history …` and `rowcast keys …`."""
+"""The command groups `rowcast history` and `rowcast keys`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import typer
 
 from rowcast.cli.options import Home, Json, OnlyEntity, OnlyLabel, OnlyModel, OnlyTenant, OnlyVersion, Since, Until
 
-history_app = typer.Typer(help="What was answered, kept as evidence.", rich_markup_mode=None)
-keys_app = typer.Typer(help="API keys: who may ask, read and manage.", rich_markup_mode=None)
+history_app = typer.Typer(help="Inspect, verify and erase recorded predictions.", rich_markup_mode=None)
+keys_app = typer.Typer(help="Manage API keys.", rich_markup_mode=None)
 
 
 @history_app.command("list")
 def history_list(
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Entries to show.")] = 20,
-    cursor: Annotated[str | None, typer.Option(help="`next` of the page before.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Number of entries to show.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="Start after this cursor: `next` of the previous page.")] = None,
     model: OnlyModel = None,
     version: OnlyVersion = None,
     label: OnlyLabel = None,
@@ -27,20 +27,20 @@ def history_list(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Predictions, newest first."""
+    """List predictions, newest first."""
     from rowcast import settings
     from rowcast.cli import history
     from rowcast.history.service import selection
 
-    wanted = selection(
+    filters = selection(
         model=model, version=version, label=label, tenant=tenant, entity=entity, since=since, until=until
     )
-    history.list_history(settings.load(home=home), limit, cursor, wanted, as_json=json)
+    history.list_history(settings.load(home=home), limit, cursor, filters, as_json=json)
 
 
 @history_app.command("export")
 def history_export(
-    out: Annotated[Path, typer.Option(help="File to write: .csv, .jsonl or .parquet.")],
+    out: Annotated[Path, typer.Option(help="Output file: .csv, .jsonl or .parquet.")],
     model: OnlyModel = None,
     version: OnlyVersion = None,
     label: OnlyLabel = None,
@@ -51,26 +51,27 @@ def history_export(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Write predictions to a file, newest first."""
+    """Export predictions to a file, newest first."""
     from rowcast import settings
     from rowcast.cli import history
     from rowcast.history.service import selection
 
-    wanted = selection(
+    filters = selection(
         model=model, version=version, label=label, tenant=tenant, entity=entity, since=since, until=until
     )
-    history.export(settings.load(home=home), out, wanted, as_json=json)
+    history.export(settings.load(home=home), out, filters, as_json=json)
 
 
 @history_app.command("verify")
 def history_verify(
     heads: Annotated[
-        Path | None, typer.Option(help="Published heads: a file of `history heads --json`, or a log.")
+        Path | None,
+        typer.Option(help="File with published chain heads: the output of `history heads --json`, or a log."),
     ] = None,
     home: Home = None,
     json: Json = False,
 ) -> int:
-    """Check the chain of every writer; exit 1 where it is broken."""
+    """Verify the chain of every writer; exit 1 if a chain is broken."""
     from rowcast import settings
     from rowcast.cli import history
 
@@ -79,7 +80,7 @@ def history_verify(
 
 @history_app.command("replay")
 def history_replay(model: OnlyModel = None, home: Home = None, json: Json = False) -> int:
-    """Score the past again with the bundles of then; exit 1 where an answer differs."""
+    """Score recorded rows again with the same model versions; exit 1 if a prediction differs."""
     from rowcast import settings
     from rowcast.cli import history
 
@@ -88,7 +89,7 @@ def history_replay(model: OnlyModel = None, home: Home = None, json: Json = Fals
 
 @history_app.command("heads")
 def history_heads(home: Home = None, json: Json = False) -> None:
-    """The last entry of every chain; kept elsewhere, they prove later that no chain was cut off."""
+    """Print the last entry of every chain; a copy elsewhere proves later that no chain was truncated."""
     from rowcast import settings
     from rowcast.cli import history
 
@@ -97,12 +98,12 @@ def history_heads(home: Home = None, json: Json = False) -> None:
 
 @history_app.command("purge")
 def history_purge(
-    before: Annotated[str, typer.Option(help="RFC 3339 or a date; not included.")],
+    before: Annotated[str, typer.Option(help="Erase rows before this date or RFC 3339 time.")],
     model: OnlyModel = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Erase the rows of old predictions for good; what was answered stays, and every chain verifies."""
+    """Permanently erase the rows of old predictions; the predictions stay and the chains still verify."""
     from rowcast import settings
     from rowcast.cli import history
 
@@ -111,12 +112,12 @@ def history_purge(
 
 @history_app.command("erase")
 def history_erase(
-    entity: Annotated[str | None, typer.Option(help="The rows of this entity.")] = None,
-    id: Annotated[list[str] | None, typer.Option(help="The row of this prediction; once for each.")] = None,  # noqa: A002
+    entity: Annotated[str | None, typer.Option(help="Erase the rows of this entity.")] = None,
+    id: Annotated[list[str] | None, typer.Option(help="Erase the row of this prediction; repeatable.")] = None,  # noqa: A002
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Erase rows for good; what was answered stays, and every chain verifies."""
+    """Permanently erase rows; the predictions stay and the chains still verify."""
     from rowcast import settings
     from rowcast.cli import history
 
@@ -125,7 +126,7 @@ def history_erase(
 
 @history_app.command("erasures")
 def history_erasures(home: Home = None, json: Json = False) -> None:
-    """Who erased what, when, and how many rows."""
+    """List erasures: who erased which rows, and when."""
     from rowcast import settings
     from rowcast.cli import history
 
@@ -134,16 +135,16 @@ def history_erasures(home: Home = None, json: Json = False) -> None:
 
 @keys_app.command("create")
 def keys_create(
-    name: Annotated[str, typer.Argument(help="Who or what will use it.")],
-    scope: Annotated[str, typer.Option(help="What it may do, by comma: predict, read, admin.")] = "predict",
-    tenant: Annotated[str | None, typer.Option(help="Whose predictions it makes and sees.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Only this model; once for each.")] = None,
-    expires: Annotated[str | None, typer.Option(help="How long it is good, such as 90d, 12h or 30m.")] = None,
-    quota: Annotated[str | None, typer.Option(help="Rows it may ask for, such as 100/60s.")] = None,
+    name: Annotated[str, typer.Argument(help="Name of the user or application.")],
+    scope: Annotated[str, typer.Option(help="Scopes, separated by commas: predict, read, admin.")] = "predict",
+    tenant: Annotated[str | None, typer.Option(help="Tenant whose predictions the key makes and reads.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Restrict the key to this model; repeatable.")] = None,
+    expires: Annotated[str | None, typer.Option(help="Lifetime, for example 90d, 12h or 30m.")] = None,
+    quota: Annotated[str | None, typer.Option(help="Quota in rows, for example 100/60s.")] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Make an API key and show it, this once. Servers know it within a second."""
+    """Create an API key and print it once. Servers accept it within a second."""
     from rowcast import settings
     from rowcast.cli import access
 
@@ -153,7 +154,7 @@ def keys_create(
 
 @keys_app.command("list")
 def keys_list(home: Home = None, json: Json = False) -> None:
-    """Every key, without the secret, which is not kept."""
+    """List the keys, without the secrets, which are not stored."""
     from rowcast import settings
     from rowcast.cli import access
 
@@ -162,11 +163,11 @@ def keys_list(home: Home = None, json: Json = False) -> None:
 
 @keys_app.command("revoke")
 def keys_revoke(
-    key: Annotated[str, typer.Argument(metavar="ID", help="Its id, or its name.")],
+    key: Annotated[str, typer.Argument(metavar="ID", help="Id or name of the key.")],
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """End a key for good. Servers refuse it within a second."""
+    """Permanently revoke a key. Servers reject it within a second."""
     from rowcast import settings
     from rowcast.cli import access
 
@@ -175,12 +176,12 @@ def keys_revoke(
 
 @keys_app.command("rotate")
 def keys_rotate(
-    key: Annotated[str, typer.Argument(metavar="ID", help="Its id, or its name.")],
-    overlap: Annotated[str, typer.Option(help="How long the old secret stays good; 0s for not at all.")] = "24h",
+    key: Annotated[str, typer.Argument(metavar="ID", help="Id or name of the key.")],
+    overlap: Annotated[str, typer.Option(help="How long the old secret stays valid; 0s ends it at once.")] = "24h",
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Give a key a new secret; the old one stays good for a while."""
+    """Give a key a new secret; the old secret stays valid for a while."""
     from rowcast import settings
     from rowcast.cli import access
 

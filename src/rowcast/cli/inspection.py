@@ -1,82 +1,89 @@
-"""Commands that look: models and reports."""
+"""`rowcast models` and `rowcast report`: commands about published models."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rowcast.app import models as app_models
+from rowcast.app import models
 from rowcast.cli import output
 from rowcast.errors import RowcastError
-from rowcast.registry import bundle, import_model
+from rowcast.registry import bundle
 from rowcast.registry.ports import Reference
 
 if TYPE_CHECKING:
+    from rowcast.registry.import_model import Imported
     from rowcast.settings import Settings
 
+MAX_COLUMNS_SHOWN = 12
 
-def show_import(found: import_model.Imported, *, as_json: bool) -> None:
-    """What became of a foreign model."""
+
+def show_import(imported: Imported, *, as_json: bool) -> None:
+    """Print the result of an import."""
     if as_json:
-        output.print_json(found)
+        output.print_json(imported)
         return
-    columns = ", ".join(found.columns[:12]) + (f" and {len(found.columns) - 12} more" if found.columns[12:] else "")
+    columns = ", ".join(imported.columns[:MAX_COLUMNS_SHOWN])
+    more = len(imported.columns) - MAX_COLUMNS_SHOWN
     output.print_lines(
         [
-            *found.notes,
-            f"it takes {columns}",
-            f"published {found.model}@{found.version} ({found.task}): {found.path}",
+            *imported.notes,
+            f"columns: {columns}" + (f" and {more} more" if more > 0 else ""),
+            f"published {imported.model}@{imported.version} ({imported.task}): {imported.path}",
         ]
     )
 
 
 def list_models(settings: Settings, *, as_json: bool) -> None:
-    """Every published version."""
-    registry = app_models.registry(settings)
-    found: list[dict[str, Any]] = []
-    for name, versions in registry.models().items():
-        names = registry.aliases(name)
-        for version in versions:
-            manifest = bundle.read_manifest(registry.folder(Reference(name, version)))
-            found.append(
-                {
-                    "model": name,
-                    "version": version,
-                    "aliases": sorted(alias for alias, pointed in names.items() if pointed == version),
-                    "task": manifest.decision.task,
-                    "metric": manifest.metric,
-                    "score": manifest.score,
-                    "target": manifest.training.target,
-                    "created": manifest.created,
-                    "digest": manifest.digest,
-                }
-            )
+    """Print every published version."""
+    registry = models.registry(settings)
+    versions = [
+        _describe_version(name, version, registry.aliases(name), registry.folder(Reference(name, version)))
+        for name, numbers in registry.models().items()
+        for version in numbers
+    ]
     if as_json:
-        output.print_json({"models": found})
+        output.print_json({"models": versions})
         return
     rows = [
         [
-            m["model"],
-            m["version"],
-            ", ".join(m["aliases"]),
-            m["target"],
-            f"{m['metric']} {m['score']:.4f}" if m["metric"] else "imported",
-            m["created"],
+            version["model"],
+            version["version"],
+            ", ".join(version["aliases"]),
+            version["target"],
+            f"{version['metric']} {version['score']:.4f}" if version["metric"] else "imported",
+            version["created"],
         ]
-        for m in found
+        for version in versions
     ]
     output.print_table(["model", "version", "aliases", "target", "cross-validated", "created"], rows)
 
 
+def _describe_version(name: str, version: int, aliases: Mapping[str, int], folder: Path) -> dict[str, Any]:
+    manifest = bundle.read_manifest(folder)
+    return {
+        "model": name,
+        "version": version,
+        "aliases": sorted(alias for alias, number in aliases.items() if number == version),
+        "task": manifest.decision.task,
+        "metric": manifest.metric,
+        "score": manifest.score,
+        "target": manifest.training.target,
+        "created": manifest.created,
+        "digest": manifest.digest,
+    }
+
+
 def show_report(settings: Settings, model: str, out: Path | None, *, as_json: bool) -> None:
-    """The report in a bundle, or a copy of it."""
-    reference, path = app_models.report(settings, model)
+    """Print the path of a model's report, or copy the report."""
+    reference, path = models.report(settings, model)
     if out is not None:
         try:
             shutil.copyfile(path, out)
         except (OSError, shutil.SameFileError) as error:
-            raise RowcastError(f"the report cannot be written to {out}: {error}") from None
+            raise RowcastError(f"cannot write the report to {out}: {error}") from None
         path = out
     if as_json:
         output.print_json({"model": reference.name, "version": reference.version, "path": str(path)})

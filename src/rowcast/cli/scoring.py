@@ -1,4 +1,4 @@
-"""`rowcast predict`: a progress bar while it runs, then one line or one document."""
+"""`rowcast predict`: scores a table, with a progress bar and a summary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rowcast.app import models as app_models
+from rowcast.app import models
 from rowcast.cli import output
 from rowcast.errors import SettingsError
 from rowcast.jobs.table_scoring import Job, Progress, Summary
@@ -28,32 +28,33 @@ def run(
     jobs: int | None,
     as_json: bool,
 ) -> None:
-    """Score and say what came of it."""
+    """Score the table and print a summary."""
     if strict and rejects is not None:
-        raise SettingsError("--strict ends at the first row that does not fit; --rejects goes on: give one of them")
-    with _progress() as show:
-        job = Job(table, out, rejects, columns, jobs or _cores(), show)
-        summary = app_models.score_table(settings, model, job)
+        raise SettingsError("--strict and --rejects are mutually exclusive: --strict stops at the first invalid row")
+    with _progress() as report:
+        job = Job(table, out, rejects, columns, jobs or _cores(), report)
+        summary = models.score_table(settings, model, job)
     if as_json:
         output.print_json(summary)
     else:
-        output.say(_sentence(summary))
+        output.say(_describe(summary))
 
 
-def _sentence(summary: Summary) -> str:
-    rejected = "" if summary.rejects is None else f", {summary.rejected} rejected into {summary.rejects}"
-    speed = f"{summary.seconds:.1f} s, {summary.rows_per_second:,.0f} rows/s"
-    return f"{summary.rows} rows scored by {summary.model}@{summary.version} into {summary.out}{rejected} ({speed})"
+def _describe(summary: Summary) -> str:
+    rejected = "" if summary.rejects is None else f"; wrote {summary.rejected} rejected rows to {summary.rejects}"
+    scored = f"scored {summary.rows} rows with {summary.model}@{summary.version}"
+    return f"{scored} in {summary.seconds:.1f} s ({summary.rows_per_second:,.0f} rows/s); wrote {summary.out}{rejected}"
 
 
 def _cores() -> int:
+    """Return the number of cores this process may use."""
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Progress], None]]:
-    """A bar with rows and rows/s on a terminal, nothing when standard error is piped."""
+    """Show a progress bar if standard error is a terminal."""
     if not sys.stderr.isatty():
         yield lambda progress: None
         return
@@ -70,8 +71,8 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
     with bars.Progress(*parts, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=1.0)
 
-        def show(progress: Progress) -> None:
+        def report(progress: Progress) -> None:
             speed = progress.rows / max(time.monotonic() - started, 1e-9)
             bar.update(task, completed=progress.share, description=f"{progress.rows:,} rows, {speed:,.0f} rows/s")
 
-        yield show
+        yield report

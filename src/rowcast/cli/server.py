@@ -1,4 +1,4 @@
-"""`rowcast serve` and the indexer beside it."""
+"""`rowcast serve`, and the hidden command of its indexer process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rowcast.app import indexer as app_history
-from rowcast.app import logs as app_logs
-from rowcast.app import server as app_server
+from rowcast.app import indexer, logs, server
 from rowcast.cli import first_model, output
 from rowcast.errors import RowcastError, SettingsError
 from rowcast.registry import import_model
@@ -30,46 +28,44 @@ BACKLOG = 2048
 
 
 def run(settings: Settings, *, train_if_missing: Path | None, target: str | None, as_json: bool) -> int:
-    """Serve until told to stop; every mistake is said before the first request could arrive."""
-    _refuse_open_doors(settings)
-    app_logs.configure_logging(settings)
+    """Serve until a signal arrives. Configuration errors are raised before the first connection is accepted."""
+    _require_key(settings)
+    logs.configure_logging(settings)
     with closing(_bind(settings)) as listener:
         if settings.workers > 1 or train_if_missing is not None:
-            _take_up(settings)
+            _import_models(settings)
         if train_if_missing is not None:
             first_model.ensure(settings, train_if_missing, target)
         elif target is not None:
-            raise SettingsError("--target is for --train-if-missing; say which table to train on")
-        listener.listen(BACKLOG)  # who connects early waits for the models instead of being refused
+            raise SettingsError("--target requires --train-if-missing")
+        listener.listen(BACKLOG)  # early connections wait for the models instead of being refused
         if settings.workers == 1:
             return _serve(settings, listener, as_json=as_json)
         return _supervise(settings, listener, as_json=as_json)
 
 
-def _take_up(settings: Settings) -> None:
+def _import_models(settings: Settings) -> None:
     for drop in import_model.take_up(settings):
         if drop.error:
-            output.say(f"{drop.file} is not served: {drop.error}")
+            output.say(f"cannot serve {drop.file}: {drop.error}")
 
 
 def _supervise(settings: Settings, listener: socket.socket, *, as_json: bool) -> int:
     from rowcast.runtime.supervisor import Indexer, Supervisor
 
-    board = app_server.board(settings)
+    board = server.board(settings)
 
     def work(number: int, parent: int, first: bool) -> int:
         try:
-            place = app_server.Place(board, number)
+            place = server.Place(board, number)
             return _serve(settings, listener, place, parent, announce=first, as_json=as_json)
         except RowcastError as error:
             output.say(f"error: {' '.join(error.message.split())}")
             return 2
 
-    indexer = Indexer(
-        app_history.indexer_command(), settings.for_child(), lambda: app_history.indexer_is_running(settings)
-    )
+    child = Indexer(indexer.indexer_command(), settings.for_child(), lambda: indexer.indexer_is_running(settings))
     try:
-        return Supervisor(board, work, listener.close, indexer, settings.drain_seconds).run()
+        return Supervisor(board, work, listener.close, child, settings.drain_seconds).run()
     finally:
         board.remove()
 
@@ -77,7 +73,7 @@ def _supervise(settings: Settings, listener: socket.socket, *, as_json: bool) ->
 def _serve(
     settings: Settings,
     listener: socket.socket,
-    place: app_server.Place | None = None,
+    place: server.Place | None = None,
     parent: int | None = None,
     *,
     announce: bool = True,
@@ -87,15 +83,15 @@ def _serve(
 
     from rowcast.runtime.drain import DrainingServer
 
-    server = app_server.server(settings, place)
-    protocol = app_server.protocol(settings)
+    process = server.server(settings, place)
+    protocol = server.protocol(settings)
 
     def begin_drain() -> None:
         protocol.door.closing = True
-        server.drain()
+        process.drain()
 
     config = uvicorn.Config(
-        server.app,
+        process.app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -111,44 +107,44 @@ def _serve(
     )
     _raise_file_limit(settings.max_connections)
     if announce:
-        _announce(settings, server.deployment, listener, as_json=as_json)
-    # Being told to stop is no failure, not even before the server listens to signals.
-    for wanted in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(wanted, lambda *_: None)
+        _announce(settings, process.deployment, listener, as_json=as_json)
+    # A signal before the server installs its handlers must not end the process with an error.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     running = DrainingServer(config, begin_drain=begin_drain, drain_seconds=settings.drain_seconds, parent=parent)
     running.run(sockets=[listener])
     return 0
 
 
 def index(settings: Settings) -> None:
-    """Be the indexer while standard input stays open."""
+    """Run as the indexer until standard input closes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    app_logs.configure_logging(settings)
+    logs.configure_logging(settings)
     import structlog
 
     log = structlog.get_logger("rowcast.indexer")
 
-    def told_to_end(seconds: float) -> bool:
+    def wait_for_end(seconds: float) -> bool:
         readable, _, _ = select.select([sys.stdin], [], [], seconds)
         return bool(readable)
 
-    app_history.index_history(settings, told_to_end, lambda reason: log.error("history is behind", reason=reason))
+    indexer.index_history(settings, wait_for_end, lambda reason: log.error("history is behind", reason=reason))
 
 
 def _raise_file_limit(connections: int) -> None:
-    """Each connection is an open file; most systems give a process 1024 until it asks for more."""
+    """Raise the limit of open files: each connection needs one, and the usual default is 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + 512
-    if soft < wanted and soft != resource.RLIM_INFINITY:
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    needed = connections + 512
+    if soft < needed and soft != resource.RLIM_INFINITY:
+        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
 
 
-def _refuse_open_doors(settings: Settings) -> None:
-    if not settings.listens_locally and not settings.insecure and not app_server.has_key(settings):
+def _require_key(settings: Settings) -> None:
+    if not settings.listens_locally and not settings.insecure and not server.has_key(settings):
         raise SettingsError(
-            f"setting 'host' is {settings.host!r}, open to other machines, and there is no API key: make one with "
-            "`rowcast keys create NAME`, listen on 127.0.0.1, or say --insecure"
+            f"host {settings.host!r} accepts connections from other machines, but there is no API key; create one with "
+            "`rowcast keys create NAME`, listen on 127.0.0.1, or pass --insecure"
         )
 
 

@@ -1,4 +1,4 @@
-"""`rowcast train`: progress while it runs, then what came of it."""
+"""`rowcast train` and `rowcast check`: progress, findings and results."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rowcast.app import models as app_models
+from rowcast.app import models
 from rowcast.cli import output
+from rowcast.errors import SettingsError
 
 if TYPE_CHECKING:
     from rowcast.settings import Settings
@@ -20,75 +21,87 @@ if TYPE_CHECKING:
     from rowcast.training.events import TrainingEvent
     from rowcast.training.result import TrainingResult
 
+FINDING_HEADINGS = ("finding", "action", "override")
+
 
 def run(settings: Settings, table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
-    """Train and print the result."""
-    with _progress() as show:
-        result = app_models.train(settings, table, progress=show, **options)
+    """Train a model and print the result."""
+    _require_target(options)
+    with _progress() as report:
+        result = models.train(settings, table, progress=report, **options)
     if as_json:
         output.print_json(_document(result))
     else:
         _print(result)
 
 
-def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were typed, lists made fast."""
-    typed = {name: value for name, value in options.items() if value is not None}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in typed.items()}
+def without_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that have a value, with lists as tuples."""
+    values = {name: value for name, value in options.items() if value is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print what the data check says of each column and of the table as a whole."""
-    found = app_models.check_table(table, **options)
+    """Print the findings of the data check and the kind of each column."""
+    _require_target(options)
+    result = models.check_table(table, **options)
     if as_json:
-        output.print_json(msgspec.to_builtins(found) | {"findings": list(map(finding_document, found.findings))})
+        output.print_json(msgspec.to_builtins(result) | {"findings": list(map(finding_document, result.findings))})
         return
-    kinds = {found.target: "target", "": ""} | {column.name: column.kind or "left out" for column in found.columns}
-    said = {finding.column for finding in found.findings}
+    kinds = {result.target: "target", "": ""} | {column.name: column.kind or "dropped" for column in result.columns}
     rows = [
-        [", ".join(columns), ", ".join(dict.fromkeys(kinds[name] for name in columns)), one.message, one.action, typed]
-        for one, columns, typed in _grouped(found.findings)
+        [", ".join(columns), ", ".join(dict.fromkeys(kinds[name] for name in columns)), *cells]
+        for columns, *cells in _finding_rows(result.findings)
     ]
-    rows += [[name, kind, "", "", ""] for name, kind in kinds.items() if name not in said and name]
-    what = f"{len(found.classes)} classes" if found.classes else found.task
-    title = f"{found.table}: {found.rows} rows, {len(found.columns)} columns, {what}"
-    output.print_table(["column", "kind", "noticed", "so", "change it with"], rows, title, wide=["noticed"])
+    mentioned = {finding.column for finding in result.findings}
+    rows += [[name, kind, "", "", ""] for name, kind in kinds.items() if name and name not in mentioned]
+    task = f"{len(result.classes)} classes" if result.classes else result.task
+    title = f"{result.table}: {result.rows} rows, {len(result.columns)} columns, {task}"
+    output.print_table(["column", "kind", *FINDING_HEADINGS], rows, title, wide=["finding"])
 
 
-def _grouped(findings: Sequence[Finding]) -> list[tuple[Finding, list[str], str]]:
-    """Findings that say the same of several columns, once: with all their columns and one flag for all of them."""
-    alike: dict[tuple[str, str, str], list[Finding]] = {}
+def _require_target(options: Mapping[str, Any]) -> None:
+    if "target" not in options and "target_file" not in options:
+        raise SettingsError("missing option --target: the column to predict, or --target-file with its values")
+
+
+def _finding_rows(findings: Sequence[Finding]) -> list[tuple[list[str], str, str, str]]:
+    """Return columns, finding, action and override; equal findings of several columns share a row."""
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in findings:
-        alike.setdefault((finding.code, finding.message, finding.action), []).append(finding)
-    return [(same[0], [one.column for one in same], _joined([one.override for one in same])) for same in alike.values()]
+        groups.setdefault((finding.code, finding.message, finding.action), []).append(finding)
+    return [
+        ([finding.column for finding in group], message, action, _flags([finding.override for finding in group]))
+        for (_, message, action), group in groups.items()
+    ]
 
 
-def _joined(overrides: Sequence[Override | None]) -> str:
-    """`--exclude a` and `--exclude b` become `--exclude a,b`; a name that needs quotes keeps its own flag."""
+def _flags(overrides: Sequence[Override | None]) -> str:
+    """Join `--exclude a` and `--exclude b` to `--exclude a,b`, unless a value needs quotes or contains a comma."""
     known = [override for override in overrides if override is not None]
     if not known:
         return ""
-    names = [shlex.quote(override.value) for override in known]
-    if not known[0].value or any(name.startswith("'") or "," in name for name in names):
+    values = [shlex.quote(override.value) for override in known]
+    if not known[0].value or any(value.startswith("'") or "," in value for value in values):
         return " ".join(dict.fromkeys(map(_flag, known)))
-    return f"--{known[0].option} {','.join(names)}"
+    return f"--{known[0].option} {','.join(values)}"
 
 
 def _flag(override: Override) -> str:
-    """The override as the user types it in a shell."""
+    """Return the override as typed in a shell."""
     value = f" {shlex.quote(override.value)}" if override.value else ""
     return f"--{override.option}{value}"
 
 
 def finding_document(finding: Finding) -> dict[str, Any]:
-    """A finding as JSON, its override spelled as a command-line flag."""
+    """Return a finding as JSON, with its override as a command-line flag."""
     document: dict[str, Any] = msgspec.to_builtins(finding)
     document.pop("override", None)
     return document if finding.override is None else document | {"flag": _flag(finding.override)}
 
 
 def _document(result: TrainingResult) -> dict[str, Any]:
-    """The result with plain holdout figures; their intervals stand beside them."""
+    """Return the result as JSON, with the holdout metrics and their intervals in separate objects."""
     document: dict[str, Any] = msgspec.to_builtins(result)
     document["holdout"] = {name: measure.value for name, measure in result.holdout.items()}
     document["intervals"] = {name: [measure.low, measure.high] for name, measure in result.holdout.items()}
@@ -98,25 +111,31 @@ def _document(result: TrainingResult) -> dict[str, Any]:
 
 def _print(result: TrainingResult) -> None:
     if result.findings:
-        rows = [[", ".join(names), one.message, one.action, typed] for one, names, typed in _grouped(result.findings)]
-        output.print_table(["column", "noticed", "so", "change it with"], rows, "Data check", wide=["noticed"])
-    rows = [[kind.name, f"{kind.score:.4f}", str(kind.trials), f"{kind.seconds:.1f}"] for kind in result.candidates]
-    output.print_table(["candidate", f"cross-validated {result.metric}", "trials", "seconds"], rows, "Candidates")
-    rows = [[name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}"] for name, m in result.holdout.items()]
-    output.print_table(["metric", "holdout", "95 % interval"], rows, "On rows kept aside")
-    parity = result.parity
+        findings = [[", ".join(columns), *cells] for columns, *cells in _finding_rows(result.findings)]
+        output.print_table(["column", *FINDING_HEADINGS], findings, "Data check", wide=["finding"])
+    candidates = [
+        [candidate.name, f"{candidate.score:.4f}", candidate.trials, f"{candidate.seconds:.1f}"]
+        for candidate in result.candidates
+    ]
+    output.print_table(["candidate", f"cross-validated {result.metric}", "trials", "seconds"], candidates, "Candidates")
+    metrics = [
+        [name, f"{measure.value:.4f}", f"{measure.low:.4f} to {measure.high:.4f}"]
+        for name, measure in result.holdout.items()
+    ]
+    output.print_table(["metric", "holdout", "95 % interval"], metrics, "Holdout metrics")
+    flips = output.counted(result.parity.label_flips, "label flip")
     output.print_lines(
         [
-            f"parity on {parity.rows} rows: {parity.label_flips} label flips, at most {parity.max_abs_diff:.1e} apart",
+            f"parity: {result.parity.rows} rows, {flips}, largest difference {result.parity.max_abs_diff:.1e}",
             f"published {result.model}@{result.version} in {result.seconds:.1f} s: {result.path}",
-            *([f"the graph alone: {result.onnx}"] if result.onnx else []),
+            *([f"wrote the ONNX graph to {result.onnx}"] if result.onnx else []),
         ]
     )
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[TrainingEvent], None]]:
-    """Live progress on a terminal, nothing when standard error is piped."""
+    """Show live progress if standard error is a terminal."""
     if not sys.stderr.isatty():
         yield lambda event: None
         return
@@ -132,8 +151,8 @@ def _progress() -> Iterator[Callable[[TrainingEvent], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading the table", stage="read", total=None)
 
-        def show(event: TrainingEvent) -> None:
-            if event.stage == "tune" and not event.trials:  # out of the ordinary: it stays on the screen
+        def report(event: TrainingEvent) -> None:
+            if event.stage == "tune" and not event.trials:  # a notice, for example after Ctrl-C: keep it on the screen
                 bar.console.print(event.message)
             facts = [event.candidate or event.message]
             if event.trials:
@@ -145,4 +164,4 @@ def _progress() -> Iterator[Callable[[TrainingEvent], None]]:
             total = event.trials or None
             bar.update(task, stage=event.stage, description=", ".join(facts), total=total, completed=event.trial)
 
-        yield show
+        yield report

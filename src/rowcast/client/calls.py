@@ -18,7 +18,7 @@ from rowcast.client.exchange import HttpReply, HttpRequest
 from rowcast.client.replies import (
     HealthReport,
     HistoryEntry,
-    HistoryPage,
+    HistoryList,
     PredictionReply,
     RejectedRow,
     ReloadReport,
@@ -191,11 +191,11 @@ def ready() -> Call[bool]:
     return Call(request, lambda reply: _decode(reply.body, replies.Readiness).ready)
 
 
-def history_page(filters: Mapping[str, Any], limit: int, cursor: str | None) -> Call[HistoryPage]:
+def history_page(filters: Mapping[str, Any], limit: int, cursor: str | None) -> Call[HistoryList]:
     """Return the call that fetches up to `limit` entries of history, starting at a cursor."""
     query = [*_filter_query(filters), ("limit", str(limit))]
     query += [("cursor", cursor)] if cursor is not None else []
-    return Call(HttpRequest("GET", "/predictions", tuple(query)), _reader(HistoryPage))
+    return Call(HttpRequest("GET", "/predictions", tuple(query)), _reader(HistoryList))
 
 
 def history_entry(prediction_id: str) -> Call[HistoryEntry]:

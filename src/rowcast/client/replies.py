@@ -110,7 +110,7 @@ class HistoryEntry(msgspec.Struct, frozen=True):
         return datetime.fromtimestamp(self.at / 1e6, UTC)
 
 
-class HistoryPage(msgspec.Struct, frozen=True):
+class HistoryList(msgspec.Struct, frozen=True):
     """One page of history, newest entry first, and the cursor of the next page."""
 
     predictions: list[HistoryEntry]
