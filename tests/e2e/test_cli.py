@@ -255,7 +255,7 @@ def test_invalid_rows_stop_the_command_unless_rejects_is_given(used: Path, tmp_p
     strict = rowcast(*command, "--strict", cwd=tmp_path)
     by_default = rowcast(*command, cwd=tmp_path)
     assert (strict.returncode, strict.stderr) == (by_default.returncode, by_default.stderr)
-    assert (strict.returncode, "row 1: annual_income" in strict.stderr) == (2, True)
+    assert (strict.returncode, "row 1, column 'annual_income'" in strict.stderr) == (2, True)
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
     summary = json_of(*command, "--rejects", "bad.csv", "--columns", "loan_term", "--jobs", "1", cwd=tmp_path)
