@@ -1,4 +1,4 @@
-"""The scan of all log lines finds what it is for: a planted leak fails the session it is planted in."""
+"""The scan of log lines finds leaks: a planted leak fails its test session."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SENDS = """
 import httpx
 from support import logs
 
-def test_that_sends_a_row_and_finds_nothing_wrong(tmp_path):
+def test_a_passing_test_sends_a_row(tmp_path):
     answer = lambda request: httpx.Response(200)
     with httpx.Client(transport=httpx.MockTransport(answer), base_url="http://rowcast.test") as client:
         row = {"income": 73519.25, "name": "Ottilie Hablützel"}
@@ -30,7 +30,7 @@ def test_that_sends_a_row_and_finds_nothing_wrong(tmp_path):
 
 
 def session(folder: Path, logged: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """A run of pytest whose only test sends a row and has a server log this."""
+    """Run pytest with a single test that sends a row while a server logs this text."""
     (folder / "test_planted.py").write_text(SENDS % logged)
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "support.logs", "-p", "no:cacheprovider", *options, str(folder)],
@@ -50,22 +50,22 @@ def test_a_planted_leak_fails_the_session(tmp_path: Path, leak: str) -> None:
     finished = session(tmp_path, f'{{"event": "ready"}}\n{leak}\n')
 
     assert "1 passed" in finished.stdout
-    assert "2 log lines scanned, 1 with something" in finished.stdout
+    assert "2 log lines scanned, 1 with leaks" in finished.stdout
     assert leak in finished.stdout
     assert finished.returncode == 1
 
 
-def test_a_leak_in_one_of_several_processes_fails_the_session(tmp_path: Path) -> None:
+def test_a_leak_in_a_worker_process_fails_the_session(tmp_path: Path) -> None:
     finished = session(tmp_path, '{"key": "sesame-open-up"}\n', "-n", "1")
 
-    assert "1 log lines scanned, 1 with something" in finished.stdout
+    assert "1 log lines scanned, 1 with leaks" in finished.stdout
     assert finished.returncode == 1
 
 
 def test_a_session_without_leaks_passes(tmp_path: Path) -> None:
     finished = session(tmp_path, '{"event": "head", "seq": 7351925, "timestamp": "2026-11-21T14:36:54.735192Z"}\n')
 
-    assert "1 log lines scanned, 0 with something" in finished.stdout
+    assert "1 log lines scanned, 0 with leaks" in finished.stdout
     assert finished.returncode == 0, finished.stdout
 
 
@@ -80,11 +80,11 @@ def test_a_session_without_leaks_passes(tmp_path: Path) -> None:
         "rk_a1b2c3_SGVsbG8",
     ],
 )
-def test_canaries_and_keys_are_found_in_every_spelling(line: str) -> None:
+def test_canaries_and_keys_are_found_in_any_spelling(line: str) -> None:
     assert logs.leaks(line)
 
 
-def test_names_of_columns_and_tensors_are_nobodys_values() -> None:
+def test_names_of_columns_and_tensors_are_not_leaks() -> None:
     split = {"dataframe_split": {"columns": ["a_name_of_a_column"], "data": [["a value of that column"]]}}
     tensors = {"inputs": [{"name": "a_name_of_a_tensor", "shape": [1], "datatype": "BYTES", "data": ["a value in it"]}]}
     for body in (split, tensors, {"outputs": [{"name": "a_name_of_an_output"}]}, {"name": "a person", "sum": 1}):

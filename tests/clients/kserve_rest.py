@@ -1,4 +1,4 @@
-"""Run by test_clients.py in KServe's client's own environment.
+"""Call a server with KServe's client. `test_clients.py` runs this script in the client's own environment.
 
 python kserve_rest.py http://HOST:PORT ROWS.json
 """
@@ -17,7 +17,7 @@ from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
 
 def request(rows: list[dict[str, Any]], *, binary: bool) -> InferRequest:
-    """A tensor a column."""
+    """Return a request with one tensor per column."""
     inputs = []
     for name in rows[0]:
         cells = [row[name] for row in rows]
@@ -33,20 +33,20 @@ def request(rows: list[dict[str, Any]], *, binary: bool) -> InferRequest:
     return InferRequest("loans", inputs, request_id="mine")
 
 
-async def refused(asking: Any) -> str:
-    """What the client says of a refusal."""
+async def error_of(call: Any) -> str:
+    """Return the text of the error that a call raises."""
     try:
-        await asking
+        await call
     except httpx.HTTPStatusError as error:
         return str(error)
     return ""
 
 
 async def main(address: str, rows: list[dict[str, Any]]) -> None:
-    """Everything once."""
+    """Call every operation once and print the results."""
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     v1, v2 = (InferenceRESTClient(RESTConfig(protocol=protocol)) for protocol in ("v1", "v2"))
-    asked: dict[str, Any] = {
+    labels: dict[str, Any] = {
         "v1 instances": (await v1.infer(address, {"instances": rows}, model_name="loans"))["predictions"],
         "v1 inputs": (await v1.infer(address, {"inputs": columns}, model_name="loans"))["outputs"],
     }
@@ -55,10 +55,10 @@ async def main(address: str, rows: list[dict[str, Any]]) -> None:
         result = await v2.infer(address, request(rows, binary=binary), model_name="loans")
         assert result.id == "mine"
         outputs = {output.name: output for output in result.outputs}
-        asked[f"v2 {binary}"] = [str(cell) for cell in outputs["prediction"].data]
+        labels[f"v2 {binary}"] = [str(cell) for cell in outputs["prediction"].data]
         scores[f"v2 {binary}"] = [float(cell) for cell in np.ravel(outputs["score"].as_numpy())]
-    found = {
-        "asked": asked,
+    results = {
+        "labels": labels,
         "scores": scores,
         "v2": [
             await v2.is_server_live(address),
@@ -66,11 +66,11 @@ async def main(address: str, rows: list[dict[str, Any]]) -> None:
             await v2.is_model_ready(address, "loans"),
         ],
         "v1": [await v1.is_server_live(address), await v1.is_model_ready(address, "loans")],
-        "v1 refused": await refused(v1.infer(address, {"instances": [{}]}, model_name="loans")),
-        "v2 refused": await refused(v2.infer(address, request([{"x": 1}], binary=True), model_name="loans")),
-        "v1 nobody": await refused(v1.is_model_ready(address, "nobody")),
+        "v1 invalid row": await error_of(v1.infer(address, {"instances": [{}]}, model_name="loans")),
+        "v2 invalid row": await error_of(v2.infer(address, request([{"x": 1}], binary=True), model_name="loans")),
+        "v1 unknown model": await error_of(v1.is_model_ready(address, "nobody")),
     }
-    print(json.dumps(found))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

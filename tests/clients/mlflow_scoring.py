@@ -1,4 +1,4 @@
-"""Run by test_clients.py in MLflow's client's own environment.
+"""Call a server with MLflow's scoring client. `test_clients.py` runs this script in the client's own environment.
 
 python mlflow_scoring.py HOST PORT ROWS.json
 """
@@ -14,26 +14,26 @@ from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
 
 def main(host: str, port: str, path: str) -> None:
-    """Everything once."""
+    """Call every operation once and print the results."""
     rows = json.loads(Path(path).read_text())
     client = ScoringServerClient(host, port)
     client.wait_server_ready(10)
     table = pd.DataFrame(rows)  # a column with missing values becomes float64 with NaN
     nullable = table.convert_dtypes()
-    found = {
+    results = {
         "version": client.get_version(),
         "table": json.loads(client.invoke(table).to_json())["predictions"],
         "nullable": json.loads(client.invoke(nullable).to_json())["predictions"],
         "probabilities": json.loads(client.invoke(table.head(3), params={"predict_method": "predict_proba"}).to_json())[
             "predictions"
         ],
-        "refused": "",
+        "invalid row": "",
     }
     try:
         client.invoke(pd.DataFrame([{"x": 1}]))
     except Exception as error:
-        found["refused"] = str(error)
-    print(json.dumps(found))
+        results["invalid row"] = str(error)
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

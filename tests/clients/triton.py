@@ -1,4 +1,4 @@
-"""Run by test_clients.py in the environment of Triton's client: asks in every way it has, and prints what it got.
+"""Call a server with Triton's client. `test_clients.py` runs this script in the client's own environment.
 
 python triton.py HOST:PORT ROWS.json
 """
@@ -17,8 +17,8 @@ NUMPY = {"INT64": np.int64, "FP64": np.float64, "FP32": np.float32, "BOOL": np.b
 
 
 def inputs(rows: list[dict[str, Any]], *, binary: bool, numbers: str) -> list[triton.InferInput]:
-    """A tensor a column; those with missing values as FP64 with NaN."""
-    made = []
+    """Return one tensor per column; columns with missing values are FP64 with NaN."""
+    tensors = []
     for name in rows[0]:
         cells = [row[name] for row in rows]
         kind = numbers
@@ -29,12 +29,12 @@ def inputs(rows: list[dict[str, Any]], *, binary: bool, numbers: str) -> list[tr
         array = np.array(cells, dtype=NUMPY[kind]).reshape(-1, 1)
         tensor = triton.InferInput(name, array.shape, kind)
         tensor.set_data_from_numpy(array, binary_data=binary)
-        made.append(tensor)
-    return made
+        tensors.append(tensor)
+    return tensors
 
 
 def answers(result: triton.InferResult) -> dict[str, Any]:
-    """The outputs as plain lists."""
+    """Return the outputs as plain lists."""
     labels = [cell.decode() if isinstance(cell, bytes) else str(cell) for cell in result.as_numpy("prediction").ravel()]
     return {
         "labels": labels,
@@ -43,20 +43,20 @@ def answers(result: triton.InferResult) -> dict[str, Any]:
     }
 
 
-def refused(ask: Any) -> list[Any]:
-    """How a refusal arrives at the caller."""
+def error_of(call: Any) -> list[Any]:
+    """Return the status and message of the error that a call raises."""
     try:
-        ask()
+        call()
     except triton.InferenceServerException as error:
         return [error.status(), error.message()]
     return []
 
 
 def main(address: str, path: str) -> None:
-    """Everything once."""
+    """Call every operation once and print the results."""
     rows = json.loads(Path(path).read_text())
     client = triton.InferenceServerClient(address)
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "live": client.is_server_live(),
         "ready": client.is_server_ready(),
         "model_ready": client.is_model_ready("loans"),
@@ -66,7 +66,7 @@ def main(address: str, path: str) -> None:
         "config": client.get_model_config("loans", "1"),
         "index": client.get_model_repository_index(),
     }
-    asked: dict[str, Any] = {}
+    predictions: dict[str, Any] = {}
     for binary in (True, False):
         for numbers in ("INT64", "FP64", "FP32"):
             for packing in (None, "gzip", "deflate"):
@@ -79,30 +79,34 @@ def main(address: str, path: str) -> None:
                     response_compression_algorithm=packing,
                 )
                 assert result.get_response()["id"] == "mine"
-                asked[f"{'binary' if binary else 'json'} {numbers} {packing}"] = answers(result)
-    found["asked"] = asked
-    some = [triton.InferRequestedOutput("score", binary_data=False), triton.InferRequestedOutput("id")]
-    result = client.infer("loans", inputs(rows[:3], binary=True, numbers="INT64"), outputs=some)
-    found["chosen"] = [output["name"] for output in result.get_response()["outputs"]]
-    found["ids"] = [cell.decode() for cell in result.as_numpy("id").ravel()]
-    found["later"] = answers(client.async_infer("loans", inputs(rows[:3], binary=True, numbers="INT64")).get_result())
-    less = inputs(rows[:3], binary=True, numbers="INT64")[1:]
-    found["refused"] = refused(lambda: client.infer("loans", less))
-    found["no_output"] = refused(
+                predictions[f"{'binary' if binary else 'json'} {numbers} {packing}"] = answers(result)
+    results["predictions"] = predictions
+    selection = [triton.InferRequestedOutput("score", binary_data=False), triton.InferRequestedOutput("id")]
+    result = client.infer("loans", inputs(rows[:3], binary=True, numbers="INT64"), outputs=selection)
+    results["selection"] = [output["name"] for output in result.get_response()["outputs"]]
+    results["ids"] = [cell.decode() for cell in result.as_numpy("id").ravel()]
+    results["async"] = answers(client.async_infer("loans", inputs(rows[:3], binary=True, numbers="INT64")).get_result())
+    incomplete = inputs(rows[:3], binary=True, numbers="INT64")[1:]
+    results["missing_column"] = error_of(lambda: client.infer("loans", incomplete))
+    results["no_output"] = error_of(
         lambda: client.infer(
             "loans", inputs(rows[:3], binary=True, numbers="INT64"), outputs=[triton.InferRequestedOutput("x")]
         )
     )
-    found["no_model"] = refused(lambda: client.get_model_metadata("nobody"))
+    results["no_model"] = error_of(lambda: client.get_model_metadata("nobody"))
     client.unload_model("loans")
-    found["unloaded"] = [client.is_server_ready(), client.is_model_ready("loans"), client.get_model_repository_index()]
+    results["unloaded"] = [
+        client.is_server_ready(),
+        client.is_model_ready("loans"),
+        client.get_model_repository_index(),
+    ]
     client.load_model("loans")
-    found["loaded"] = [client.is_server_ready(), client.is_model_ready("loans")]
-    found["config_refused"] = refused(lambda: client.load_model("loans", config="{}"))
-    found["file_refused"] = refused(lambda: client.load_model("loans", config="{}", files={"file:1/x": b"x"}))
-    found["stats"] = client.get_inference_statistics("loans")["model_stats"][0]
-    found["all_stats"] = len(client.get_inference_statistics()["model_stats"])
-    print(json.dumps(found))
+    results["loaded"] = [client.is_server_ready(), client.is_model_ready("loans")]
+    results["config_refused"] = error_of(lambda: client.load_model("loans", config="{}"))
+    results["file_refused"] = error_of(lambda: client.load_model("loans", config="{}", files={"file:1/x": b"x"}))
+    results["stats"] = client.get_inference_statistics("loans")["model_stats"][0]
+    results["all_stats"] = len(client.get_inference_statistics()["model_stats"])
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One real server for all tests that only ask; those that kill or tamper start their own."""
+"""A real server shared by all tests that only send requests; other tests start their own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_ROWS = 40
 
 @pytest.fixture(scope="session")
 def serving_home(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> Path:
-    """A home with the loan example and a model of sensitive columns."""
+    """A home with the loan example and a model with sensitive columns."""
     home = models.with_models(tmp_path_factory.mktemp("serving") / "home", loan_registry)
     registry = FolderRegistry(home / "models")
     models.publish(registry, "people", models.sum_graph(6), PEOPLE, models.REGRESSION, "values")
@@ -42,5 +42,5 @@ def server(serving_home: Path) -> Iterator[servers.Server]:
 @pytest.fixture(scope="session")
 def client(server: servers.Server) -> Iterator[httpx.Client]:
     """A client of that server."""
-    with server.client() as found:
-        yield found
+    with server.client() as client:
+        yield client

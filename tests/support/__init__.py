@@ -1,1 +1,1 @@
-"""What several test modules share: strategies, small models, and servers that are real but short-lived."""
+"""Helpers shared by test modules: strategies, small models and short-lived real servers."""

@@ -1,4 +1,4 @@
-"""API keys for tests: made as the product makes them, known by a name."""
+"""API keys for tests: stored like real keys, with secrets derived from their names."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rowcast.adapters.files.keys import FileKeys
 
 
 def secret(name: str) -> str:
-    """The key of this name, as its owner sends it."""
+    """Return the secret of the key with this name."""
     return access.spelled(name, name.encode() * 4)
 
 
 def headers(name: str) -> dict[str, str]:
-    """What a request of this key's owner carries."""
+    """Return the request headers for the key with this name."""
     return {"x-api-key": secret(name)}
 
 
 def add(home: Path, name: str, *scopes: str, quota: str = "", **options: Any) -> None:
-    """One more key for a home."""
+    """Add a key to a home."""
     limit: Quota | None = access.read_quota(quota) if quota else None
     made = Key(
         id=name,

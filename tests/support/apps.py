@@ -1,4 +1,4 @@
-"""The ASGI app in this process: its lifespan run, its requests sent without a socket."""
+"""The ASGI app in this process: run its lifespan and send requests without a socket."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from support import logs
 
 
 class _StandardError:
-    """Whatever standard error is at the moment: pytest gives every test its own and closes it afterwards."""
+    """The current standard error: pytest replaces it for every test and closes it afterwards."""
 
     def write(self, text: str) -> None:
         logs.keep(text)
         (sys.__stderr__ if sys.stderr.closed else sys.stderr).write(text)  # type: ignore[union-attr]
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: output is not buffered."""
 
 
 _always, _last = stages(as_text=True)
@@ -37,7 +37,7 @@ structlog.configure(
 
 @contextlib.asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[None]:
-    """Start the app, and stop it at the end of the block; AssertionError when it does not start."""
+    """Start the app and stop it at the end of the block; raise AssertionError if it does not start."""
     inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     outbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
@@ -55,14 +55,14 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
 
 
 def client(app: Any, root_path: str = "", **options: Any) -> httpx.AsyncClient:
-    """A client whose requests are calls of the app."""
+    """Return a client that calls the app directly."""
     transport = httpx.ASGITransport(app, root_path=root_path, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://rowcast.test", **options)
 
 
 @contextlib.asynccontextmanager
 async def serving(**given: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A whole server of these settings, and a client of it."""
+    """Run a complete server with these settings and yield a client."""
     app = app_server.server(settings.load(**given)).app
     async with lifespan(app), client(app, given.get("root_path", "")) as asking:
         yield asking

@@ -1,4 +1,4 @@
-"""Both public clients behind one face: a test says what is called, not how it is awaited."""
+"""The sync and the async client with the same interface, so that one test covers both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rowcast.client import AsyncClient, Client
 
 
 class Awaited:
-    """An AsyncClient whose calls are waited for, each in turn, on a loop of its own."""
+    """An AsyncClient whose calls block, on an event loop of its own."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._client = AsyncClient(*arguments, **options)
@@ -20,8 +20,8 @@ class Awaited:
         method = getattr(self._client, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            found = method(*arguments, **options)
-            return self._runner.run(_listed(found) if inspect.isasyncgen(found) else found)
+            result = method(*arguments, **options)
+            return self._runner.run(_collect(result) if inspect.isasyncgen(result) else result)
 
         return call
 
@@ -39,8 +39,8 @@ class Awaited:
         self.close()
 
 
-async def _listed(found: Any) -> list[Any]:
-    return [one async for one in found]
+async def _collect(items: Any) -> list[Any]:
+    return [item async for item in items]
 
 
 KINDS: dict[str, Any] = {"sync": Client, "async": Awaited}

@@ -1,4 +1,4 @@
-"""History entries for tests: drafts as a predictor makes them, and sealed entries as a journal keeps them."""
+"""History entries for tests: drafts as serving creates them, and sealed entries as a journal stores them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rowcast.schema.prediction import Prediction
 
 
 def identifier(number: int) -> str:
-    """The id of the entry of this number; ids ascend with numbers."""
+    """Return the id of the entry with this number; ids are in the order of their numbers."""
     return uuid7s(1_700_000_000_000 + number, number.to_bytes(uuid7_randomness(1)))[0]
 
 
@@ -26,7 +26,7 @@ def draft(
     tenant: str = "",
     entity: str = "",
 ) -> Draft:
-    """One prediction, not sealed yet."""
+    """Return the draft of one prediction."""
     reply = msgspec.json.encode(Prediction(identifier(number), model, version, label, 0.75))
     at = 1_700_000_000_000_000 + number
     head = encode_head(Entry(at, "rb1-00", "native", f"r{number}", reply, "", tenant, entity))
@@ -34,18 +34,18 @@ def draft(
 
 
 def drafts(start: int, end: int, model: str = "loans") -> list[Draft]:
-    """Predictions of the numbers from `start` up to `end`."""
+    """Return drafts with the numbers from `start` up to, but not including, `end`."""
     return [draft(number, model) for number in range(start, end)]
 
 
-def extended(chain: Chain, found: Sequence[Draft]) -> list[bytes]:
-    """The links of these entries."""
-    return [chain.extend(one.head, one.salt, one.row) for one in found]
+def extend(chain: Chain, drafts: Sequence[Draft]) -> list[bytes]:
+    """Append drafts to a chain and return their links."""
+    return [chain.extend(draft.head, draft.salt, draft.row) for draft in drafts]
 
 
-def sealed(writer: str, found: list[Draft]) -> list[Sealed]:
-    """A writer's whole chain."""
+def sealed(writer: str, drafts: list[Draft]) -> list[Sealed]:
+    """Return the complete chain of a writer."""
     return [
-        Sealed(seq, one.head, one.salt, one.row, row_hash(one.salt, one.row), link)
-        for seq, (one, link) in enumerate(zip(found, extended(Chain(writer), found), strict=True))
+        Sealed(seq, draft.head, draft.salt, draft.row, row_hash(draft.salt, draft.row), link)
+        for seq, (draft, link) in enumerate(zip(drafts, extend(Chain(writer), drafts), strict=True))
     ]

@@ -1,4 +1,4 @@
-"""Binary tensors made wrong at random, and an oracle that reads them by the book."""
+"""Binary tensors with random errors, and a simple reference parser for them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ NAMES = ("a", "b", "c", "", "rowcast_numbers", "é" * 40)
 KINDS = (*TYPES, "BYTES", "BF16", "", "bytes")
 
 
-def good(chance: random.Random) -> tuple[list[dict[str, Any]], bytes]:
-    """Inputs that are as they say, and their bytes."""
+def valid_inputs(chance: random.Random) -> tuple[list[dict[str, Any]], bytes]:
+    """Return valid inputs and their bytes."""
     rows = chance.randint(0, 6)
     heads: list[dict[str, Any]] = []
     tail = b""
@@ -43,8 +43,8 @@ def good(chance: random.Random) -> tuple[list[dict[str, Any]], bytes]:
     return heads, tail
 
 
-def spoilt(chance: random.Random, heads: list[dict[str, Any]], tail: bytes) -> bytes:
-    """One or two things wrong with the heads or the bytes; sometimes nothing."""
+def mutate(chance: random.Random, heads: list[dict[str, Any]], tail: bytes) -> bytes:
+    """Add up to two errors to the headers, in place, or to the bytes, which are returned."""
     for _ in range(chance.choice([0, 1, 1, 1, 2])):
         if chance.random() < 0.5:
             key, values = chance.choice(WRONG)
@@ -76,9 +76,9 @@ DAMAGE: list[Callable[[random.Random, bytes], bytes]] = [
 ]
 
 
-def by_the_book(heads: list[dict[str, Any]], tail: bytes) -> dict[str, list[Any]]:
-    """The cells, read slowly and plainly; anything that is not so raises."""
-    found: dict[str, list[Any]] = {}
+def parse_simply(heads: list[dict[str, Any]], tail: bytes) -> dict[str, list[Any]]:
+    """Parse the cells in the simplest way; raise an exception for anything invalid."""
+    tensors: dict[str, list[Any]] = {}
     at = 0
     for head in heads:
         count = 1
@@ -95,17 +95,17 @@ def by_the_book(heads: list[dict[str, Any]], tail: bytes) -> dict[str, list[Any]
         else:
             dtype = TYPES[head["datatype"]]
             cells = [
-                np.frombuffer(raw[one : one + dtype.itemsize], dtype)[0].item()
-                for one in range(0, len(raw), dtype.itemsize)
+                np.frombuffer(raw[start : start + dtype.itemsize], dtype)[0].item()
+                for start in range(0, len(raw), dtype.itemsize)
             ]
         assert len(cells) == count
-        found[head["name"]] = [None if cell != cell else cell for cell in cells]
+        tensors[head["name"]] = [None if cell != cell else cell for cell in cells]
     assert at == len(tail)
-    return found
+    return tensors
 
 
 def head_length(chance: random.Random, right: int) -> bytes:
-    """Mostly the right length of the JSON."""
+    """Return the header with the length of the JSON, usually the right one."""
     if chance.random() < 0.85:
         return b"%d" % right
     return chance.choice(
@@ -114,13 +114,13 @@ def head_length(chance: random.Random, right: int) -> bytes:
 
 
 def run(count: int, chance: random.Random) -> dict[str, int]:
-    """So many requests: each is read as the book has it, or refused with a sentence; nothing else may happen."""
+    """Send `count` requests; each must give the reference result or a RowcastError."""
     result = {"read": 0, "refused": 0, "largest_bytes": 0}
     tracemalloc.start()
     try:
         for _ in range(count):
-            heads, tail = good(chance)
-            tail = spoilt(chance, heads, tail)
+            heads, tail = valid_inputs(chance)
+            tail = mutate(chance, heads, tail)
             head = json.dumps({"inputs": heads}).encode()
             if chance.random() < 0.1:
                 at = chance.randrange(len(head))
@@ -129,11 +129,11 @@ def run(count: int, chance: random.Random) -> dict[str, int]:
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
             try:
-                found = cells(Request("/", b"", headers, head + tail, "r"))
+                tensors = parse(Request("/", b"", headers, head + tail, "r"))
             except RowcastError:
                 result["refused"] += 1
             else:
-                check(found, head + tail, headers)
+                check(tensors, head + tail, headers)
                 result["read"] += 1
             result["largest_bytes"] = max(result["largest_bytes"], tracemalloc.get_traced_memory()[1] - before)
     finally:
@@ -141,8 +141,8 @@ def run(count: int, chance: random.Random) -> dict[str, int]:
     return result
 
 
-def cells(request: Request) -> list[Tensor]:
-    """The tensors of a request, every text of them decoded; never the raw input of a model, of which there is none."""
+def parse(request: Request) -> list[Tensor]:
+    """Return the tensors of a request with all of their texts decoded; raw model inputs are rejected."""
     if request.headers[v2_infer.HEADER_LENGTH].strip(b"0") == b"":
         raise RowcastError("raw")
     found = v2_infer.read(request, None).inputs  # type: ignore[arg-type]
@@ -151,13 +151,13 @@ def cells(request: Request) -> list[Tensor]:
     return found
 
 
-def check(found: list[Tensor], body: bytes, headers: Mapping[bytes, bytes]) -> None:
-    """What was read is what the book says of the same bytes."""
+def check(tensors: list[Tensor], body: bytes, headers: Mapping[bytes, bytes]) -> None:
+    """Assert that the tensors equal the result of the reference parser."""
     length = int(headers[v2_infer.HEADER_LENGTH])
     heads = json.loads(body[:length].decode(errors="replace"))["inputs"]
     if any("data" in head for head in heads) or any(
         head.get("parameters", {}).get("binary_data_size") is None for head in heads
     ):
-        return  # JSON tensors have tests of their own
-    wanted = by_the_book(heads, body[length:])
-    assert {tensor.name: tensor.cells() for tensor in found} == wanted or len(wanted) != len(found)
+        return  # JSON tensors have their own tests
+    expected = parse_simply(heads, body[length:])
+    assert {tensor.name: tensor.cells() for tensor in tensors} == expected or len(expected) != len(tensors)

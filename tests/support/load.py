@@ -1,4 +1,4 @@
-"""Clients that never stop asking, and remember every answer they got."""
+"""Clients that send requests continuously and remember every reply."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BATCH_ROWS = 60
 
 @dataclass
 class Load:
-    """What a server is asked and what it answered: prediction id to (row number, reply)."""
+    """The rows to send, and the replies: prediction id to (row number, reply)."""
 
     rows: list[dict[str, Any]]
     answered: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
@@ -23,7 +23,8 @@ class Load:
     _next: int = 0
 
     async def until(self, address: str, answers: int, then: Any) -> None:
-        """Ask until so many more answers came, do `then`, and let every client meet its end."""
+        """Send requests until `answers` more predictions have arrived, call `then`, and wait for all clients to
+        stop."""
         enough = asyncio.Event()
         goal = len(self.answered) + answers
         clients = [
@@ -42,12 +43,12 @@ class Load:
                 try:
                     reply = await client.post("/predict", json=rows[0] if size == 1 else {"rows": rows})
                 except httpx.TransportError:
-                    return  # the server is gone: what was not answered is nobody's
+                    return  # the server is gone; unanswered requests do not count
                 if reply.status_code != 200:
                     self.refused.append(reply.status_code)
                     return
-                found = [reply.json()] if size == 1 else reply.json()["predictions"]
-                for number, prediction in zip(numbers, found, strict=True):
+                predictions = [reply.json()] if size == 1 else reply.json()["predictions"]
+                for number, prediction in zip(numbers, predictions, strict=True):
                     if prediction["id"] in self.answered:
                         self.repeated.append(prediction["id"])
                     self.answered[prediction["id"]] = (number, prediction)

@@ -1,4 +1,4 @@
-"""Small models for tests: hand-made graphs packed as real bundles, and the loan example trained once."""
+"""Small models for tests: hand-made graphs in real bundles, and the trained loan example."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LOAN_ROWS = 1500
 
 
 def trained_loans(root: Path, name: str = "loans") -> FolderRegistry:
-    """A registry with the loan example: boosted trees, trained by the product itself."""
+    """Train the loan example as boosted trees and return its registry."""
     registry = FolderRegistry(root)
     train(
         tables.from_memory(examples.loans(LOAN_ROWS), "loans"),
@@ -48,20 +48,20 @@ def trained_loans(root: Path, name: str = "loans") -> FolderRegistry:
 
 
 def loan_rows(count: int, seed: int = 7) -> list[dict[str, Any]]:
-    """Applications that the trained model has not seen."""
+    """Return applications that the trained model has not seen."""
     columns = {name: cells for name, cells in examples.loans(count, seed).items() if name != "loan_status"}
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
 def with_models(home: Path, registry: Path) -> Path:
-    """A home whose registry is a copy of this one."""
+    """Create a home with a copy of the registry."""
     home.mkdir(parents=True, exist_ok=True)
     shutil.copytree(registry, home / "models")
     return home
 
 
 def number_columns(count: int, **options: Any) -> Schema:
-    """`x0`, `x1` and so on, all of them numbers."""
+    """Return a schema of the number columns `x0`, `x1` and so on."""
     return Schema(tuple(Column(name=f"x{index}", kind="number", example=1.0, **options) for index in range(count)))
 
 
@@ -85,8 +85,10 @@ def _weights(seed: int, **shapes: tuple[int, ...]) -> dict[str, NDArray[np.float
 
 
 def regressor_graph(inputs: int, outputs: int, seed: int = 0) -> bytes:
-    """The operator that scikit-learn's linear models become: left to itself it answers most rows differently alone
-    and together, in the last bit."""
+    """Return a LinearRegressor, the operator for scikit-learn's linear models.
+
+    Without precautions, its result for most rows differs in the last bit between a batch and a single row.
+    """
     weights = np.random.default_rng(seed).normal(size=outputs * inputs).tolist()
     shape = {"coefficients": weights, "intercepts": [0.1] * outputs, "targets": outputs}
     node = helper.make_node("LinearRegressor", [NUMBERS], ["out"], domain="ai.onnx.ml", **shape)
@@ -94,7 +96,7 @@ def regressor_graph(inputs: int, outputs: int, seed: int = 0) -> bytes:
 
 
 def trees_graph(inputs: int, outputs: int, seed: int = 0, trees: int = 60) -> bytes:
-    """Sums of stumps, each with a threshold and two values for every output."""
+    """Return a sum of stumps, each with a threshold and two values per output."""
     rng = np.random.default_rng(seed)
     nodes: dict[str, list[Any]] = {
         "nodes_treeids": [tree for tree in range(trees) for _ in range(3)],
@@ -116,19 +118,19 @@ def trees_graph(inputs: int, outputs: int, seed: int = 0, trees: int = 60) -> by
 
 
 def linear_graph(inputs: int, outputs: int, seed: int = 0) -> bytes:
-    """`x W + b`."""
+    """Return the graph of `x W + b`."""
     nodes = [helper.make_node("MatMul", [NUMBERS, "w"], ["xw"]), helper.make_node("Add", ["xw", "b"], ["out"])]
     return _graph(nodes, _weights(seed, w=(inputs, outputs), b=(outputs,)), inputs, outputs)
 
 
 def sum_graph(inputs: int) -> bytes:
-    """The sum of all columns: an answer that can be computed by head."""
+    """Return the sum of all columns, whose scores are easy to compute by hand."""
     nodes = [helper.make_node("MatMul", [NUMBERS, "w"], ["out"])]
     return _graph(nodes, {"w": np.ones((inputs, 1), np.float32)}, inputs, 1)
 
 
 def miscounting_graph(at: int, more: int) -> bytes:
-    """Gives its one column back; of `at` rows so many more."""
+    """Return the single column, but `more` additional rows for a batch of `at` rows."""
     nodes = [
         helper.make_node("Shape", [NUMBERS], ["shape"], end=1),
         helper.make_node("Equal", ["shape", "at"], ["here"]),
@@ -142,7 +144,7 @@ def miscounting_graph(at: int, more: int) -> bytes:
 
 
 def picking_graph(values: int) -> bytes:
-    """Takes its column for a place in a list of 0, 1, 2 ...; breaks where there is none."""
+    """Use the column as an index into the list 0, 1, 2 ...; fail for an index out of range."""
     nodes = [
         helper.make_node("Cast", [NUMBERS], ["place"], to=TensorProto.INT64),
         helper.make_node("Gather", ["list", "place"], ["out"]),
@@ -151,7 +153,7 @@ def picking_graph(values: int) -> bytes:
 
 
 def mlp_graph(inputs: int, classes: int, seed: int = 0, width: int = 37) -> bytes:
-    """Gemm, Sigmoid, Gemm, Softmax."""
+    """Return a network of Gemm, Sigmoid, Gemm and Softmax."""
     nodes = [
         helper.make_node("Gemm", [NUMBERS, "w1", "b1"], ["h"]),
         helper.make_node("Sigmoid", ["h"], ["s"]),
@@ -163,7 +165,7 @@ def mlp_graph(inputs: int, classes: int, seed: int = 0, width: int = 37) -> byte
 
 
 def hungry_graph(inputs: int) -> bytes:
-    """Asks for forty gigabytes before it adds its columns up."""
+    """Allocate forty gigabytes before adding up the columns."""
     shape = np.array([100_000, 100_000], np.int64)
     nodes = [
         helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
@@ -175,7 +177,7 @@ def hungry_graph(inputs: int) -> bytes:
 
 
 def endless_graph(inputs: int) -> bytes:
-    """Goes round and round before it adds its columns up."""
+    """Loop almost forever before adding up the columns."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["on"], ["still_on"]), helper.make_node("Add", ["one", "step"], ["more"])],
         "round",
@@ -210,7 +212,7 @@ def publish(
     kind: Any,
     wire: dict[str, Any] | None = None,
 ) -> Reference:
-    """A hand-made graph as the next version of a model, with a golden row of its own, as champion."""
+    """Publish a hand-made graph with one golden row as the next version and champion of a model."""
     plan = own_plan(schema)
     encoder = RowEncoder(schema, plan)
     row: dict[str, Any] = {column.name: column.example for column in schema.columns}
@@ -240,7 +242,7 @@ def publish(
 
 
 def bundle_json(value: Any) -> bytes:
-    """Anything of a bundle as JSON."""
+    """Encode a part of a bundle as JSON."""
     return msgspec.json.encode(value)
 
 
@@ -253,13 +255,13 @@ def live(
     kind: Any,
     wire: dict[str, Any] | None = None,
 ) -> LiveModel:
-    """A hand-made graph, published and loaded as a server would."""
+    """Publish a hand-made graph and load it as a server does."""
     registry = FolderRegistry(root)
     return load(publish(registry, name, model, schema, decision, kind, wire), registry, open_graph)
 
 
 def classes(*labels: Any) -> Decision:
-    """The decision of a classifier with these labels."""
+    """Return the decision of a classifier with these labels."""
     return Decision(task="binary" if len(labels) == 2 else "multiclass", classes=tuple(labels))
 
 
@@ -267,6 +269,6 @@ REGRESSION = Decision(task="regression")
 
 
 def random_rows(schema: Schema, count: int, seed: int = 0) -> list[dict[str, float]]:
-    """Rows of normal numbers."""
+    """Return rows of normally distributed numbers."""
     values = np.random.default_rng(seed).normal(size=(count, len(schema.columns)))
     return [dict(zip(schema.names(), row, strict=True)) for row in values.tolist()]

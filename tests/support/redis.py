@@ -1,4 +1,4 @@
-"""A real Redis on a free port of this machine, gone when the test is."""
+"""A real Redis server on a free port, for the duration of a test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.waiting import eventually
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """The address of a Redis that keeps nothing."""
+    """Run a Redis server without persistence and yield its URL."""
     port = free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
     with (folder / "redis.log").open("wb") as log:

@@ -1,4 +1,4 @@
-"""Real `rowcast` processes: started on a free port, asked over real sockets, and gone when the test is."""
+"""Real `rowcast` processes for the duration of a test, on free ports and real sockets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROWCAST = [*PYTHON, "-m", "rowcast.cli"]
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -31,15 +31,15 @@ def free_port() -> int:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """This process's environment without any Rowcast setting but those given."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ROWCAST_")}
-    return {**kept, **settings}
+    """Return the environment of this process with only the given Rowcast settings."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("ROWCAST_")}
+    return {**others, **settings}
 
 
 def rowcast(
     *arguments: str | Path, cwd: Path, settings: Mapping[str, str] | None = None, seconds: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """One command, run to its end."""
+    """Run a `rowcast` command and wait for it."""
     return subprocess.run(
         [*ROWCAST, *map(str, arguments)],
         cwd=cwd,
@@ -53,25 +53,25 @@ def rowcast(
 
 
 def children(pid: int) -> list[int]:
-    """The processes that this one started and that still run."""
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return [int(word) for word in listed.stdout.split()]
+    """Return the running child processes of a process."""
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(word) for word in listing.stdout.split()]
 
 
 def command_of(pid: int) -> str:
-    """A process's command line; empty when there is no such process, or only its shell of a zombie."""
-    found = subprocess.run(["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    state, _, line = found.stdout.strip().partition(" ")
+    """Return the command line of a process; empty if it does not exist or is a zombie."""
+    listing = subprocess.run(["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    state, _, line = listing.stdout.strip().partition(" ")
     return "" if not state or state.startswith("Z") else line
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process is there and is no zombie."""
+    """Return whether the process exists and is not a zombie."""
     return bool(command_of(pid))
 
 
 class Server:
-    """One `rowcast serve`."""
+    """A running `rowcast serve`."""
 
     def __init__(self, process: subprocess.Popen[bytes], address: str, log: Path, home: Path) -> None:
         self.process = process
@@ -84,24 +84,24 @@ class Server:
         return int(httpx.URL(self.address).port or 0)
 
     def client(self, **options: Any) -> httpx.Client:
-        """A client that trusts no proxy of this machine."""
+        """Return a client that ignores the proxy settings of this machine."""
         return httpx.Client(base_url=self.address, timeout=20, trust_env=False, **options)
 
     def indexer(self) -> int:
-        """The process id of the indexer that this server started."""
+        """Return the process id of this server's indexer."""
         return eventually(lambda: [pid for pid in children(self.process.pid) if command_of(pid).endswith(" indexer")])[
             0
         ]
 
     def kill(self) -> None:
-        """kill -9 of the server and whatever it started, in one go."""
+        """Kill the server and all of its child processes at once."""
         for pid in [self.process.pid, *children(self.process.pid)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
 
     def stop(self, seconds: float = 20) -> int:
-        """SIGTERM, and the exit status."""
+        """Send SIGTERM and return the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -118,12 +118,12 @@ def start(
     name: str = "server",
     seconds: float = 20,
 ) -> Server:
-    """A server that is ready; AssertionError with its log when it does not become so."""
+    """Start a server and wait until it is ready; raise AssertionError with its log if it fails."""
     log = home / f"{name}.log"
-    started = [*ROWCAST, "serve", "--json", "--port", "0", "--home", str(home), *arguments]
+    command = [*ROWCAST, "serve", "--json", "--port", "0", "--home", str(home), *arguments]
     with logs.opened(log) as errors:
         process = subprocess.Popen(
-            started,
+            command,
             cwd=home,
             env=environment(**(settings or {})),
             stdin=subprocess.DEVNULL,
@@ -131,7 +131,7 @@ def start(
             stderr=errors,
         )
     try:
-        server = Server(process, _announced(process, log), log, home)
+        server = Server(process, _read_address(process, log), log, home)
         with server.client() as client:
             eventually(lambda: process.poll() is not None or is_ready(client), seconds)
         assert process.poll() is None, log.read_text()
@@ -142,21 +142,21 @@ def start(
     return server
 
 
-def _announced(process: subprocess.Popen[bytes], log: Path) -> str:
-    """The address that a starting server prints."""
+def _read_address(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Return the address that a starting server prints."""
     assert process.stdout is not None
-    said = b""
+    output = b""
     with process.stdout:
         for line in process.stdout:
-            said += line
+            output += line
             if line.rstrip() == b"}":
-                return str(json.loads(said)["address"])
+                return str(json.loads(output)["address"])
     process.wait(10)
-    raise AssertionError(f"the server said {said!r} and {log.read_text()}")
+    raise AssertionError(f"the server printed {output!r} and logged {log.read_text()}")
 
 
 def is_ready(client: httpx.Client) -> bool:
-    """Whether somebody answers and has a model."""
+    """Return whether a server responds and is ready."""
     try:
         return client.get("/health/ready").status_code == 200
     except httpx.TransportError:
@@ -165,7 +165,7 @@ def is_ready(client: httpx.Client) -> bool:
 
 @contextlib.contextmanager
 def run_in(home: Path, command: Sequence[str], settings: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Some other server process, with its output in HOME/server.log; killed at the end if it still runs."""
+    """Run another server process with its output in HOME/server.log; kill it at the end if necessary."""
     with logs.opened(home / "server.log") as log:
         process = subprocess.Popen(
             command, cwd=home, env=environment(**settings), stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -180,7 +180,7 @@ def run_in(home: Path, command: Sequence[str], settings: Mapping[str, str]) -> I
 
 @contextlib.contextmanager
 def running(home: Path, *arguments: str, **options: Any) -> Iterator[Server]:
-    """A server for the length of a block, then stopped in order."""
+    """Run a server during a `with` block, then stop it."""
     server = start(home, *arguments, **options)
     try:
         yield server

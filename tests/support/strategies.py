@@ -1,4 +1,5 @@
-"""Schemas and raw rows for property tests: all five kinds, odd names, and everything a client might send."""
+"""Schemas and raw rows for property tests: all five kinds of columns, unusual names, and anything a client might
+send."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ ZONES = st.sampled_from(["UTC", "Europe/Berlin", "America/New_York"])
 
 @st.composite
 def columns(draw: st.DrawFn, name: str) -> Column:
-    """One column of any kind."""
+    """Generate a column of any kind."""
     kind = draw(st.sampled_from(["number", "integer", "boolean", "category", "datetime"]))
     shared: dict[str, Any] = {
         "name": name,
@@ -54,12 +55,12 @@ def columns(draw: st.DrawFn, name: str) -> Column:
 
 @st.composite
 def schemas(draw: st.DrawFn, max_columns: int = 6) -> Schema:
-    """A schema of at least one column."""
+    """Generate a schema with at least one column."""
     names = draw(st.lists(NAMES, unique=True, min_size=1, max_size=max_columns))
     return Schema(tuple(draw(columns(name)) for name in names))
 
 
-# Cells as JSON text, because what JSON can say and Python cannot hold is what these tests are about.
+# Cells are JSON text, because these tests cover values that JSON can express and Python cannot.
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
@@ -98,7 +99,7 @@ TOKENS = st.one_of(TOKENS_OF_NUMBERS, TOKENS_OF_TEXTS, OTHER_TOKENS)
 
 
 def fitting_tokens(column: Column) -> st.SearchStrategy[str]:
-    """Cells that this column may well take."""
+    """Return a strategy for cells that the column probably accepts."""
     if column.kind in ("number", "integer"):
         found = st.one_of(st.integers(-100, 100).map(str), TOKENS_OF_NUMBERS)
     elif column.kind == "boolean":
@@ -115,7 +116,7 @@ def fitting_tokens(column: Column) -> st.SearchStrategy[str]:
 
 @st.composite
 def bodies(draw: st.DrawFn, schema: Schema, damage: int = 2) -> bytes:
-    """One row as JSON text: every column with a fitting cell, then up to `damage` cells replaced, dropped or added."""
+    """Generate a row as JSON text: a suitable cell per column, then up to `damage` cells replaced, dropped or added."""
     cells = [(column.name, draw(fitting_tokens(column))) for column in schema.columns]
     for _ in range(draw(st.integers(0, damage))):
         place = draw(st.integers(0, len(cells)))

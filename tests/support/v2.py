@@ -1,4 +1,4 @@
-"""Requests of the Open Inference Protocol, written by hand: what a client does, and what it should not."""
+"""Hand-written requests and replies of the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACK = {"INT64": "<i8", "FP64": "<f8", "FP32": "<f4", "BOOL": "?", "INT32": "<i4
 
 
 def kind(cells: Sequence[Any]) -> str:
-    """The datatype that holds these cells."""
+    """Return the datatype for these cells."""
     present = [cell for cell in cells if cell is not None]
     if any(isinstance(cell, str) for cell in present):
         return "BYTES"
@@ -23,7 +23,7 @@ def kind(cells: Sequence[Any]) -> str:
 
 
 def packed(datatype: str, cells: Sequence[Any]) -> bytes:
-    """A binary tensor."""
+    """Return a binary tensor."""
     if datatype == "BYTES":
         texts = [cell.encode() for cell in cells]
         return b"".join(struct.pack("<I", len(text)) + text for text in texts)
@@ -31,23 +31,23 @@ def packed(datatype: str, cells: Sequence[Any]) -> bytes:
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Rows, column by column."""
+    """Convert rows to columns."""
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def as_json(given: Mapping[str, Sequence[Any]], **more: Any) -> bytes:
-    """A request whose tensors are JSON."""
+def as_json(columns: Mapping[str, Sequence[Any]], **more: Any) -> bytes:
+    """Return a request with JSON tensors."""
     inputs = [
         {"name": name, "datatype": kind(cells), "shape": [len(cells), 1], "data": list(cells)}
-        for name, cells in given.items()
+        for name, cells in columns.items()
     ]
     return json.dumps({"inputs": inputs, **more}).encode()
 
 
-def as_binary(given: Mapping[str, Sequence[Any]], **more: Any) -> tuple[bytes, dict[str, str]]:
-    """A request whose tensors are bytes, and its headers."""
+def as_binary(columns: Mapping[str, Sequence[Any]], **more: Any) -> tuple[bytes, dict[str, str]]:
+    """Return a request with binary tensors, and its headers."""
     inputs, tail = [], b""
-    for name, cells in given.items():
+    for name, cells in columns.items():
         raw = packed(kind(cells), cells)
         inputs.append(
             {
@@ -63,28 +63,28 @@ def as_binary(given: Mapping[str, Sequence[Any]], **more: Any) -> tuple[bytes, d
 
 
 def outputs(body: bytes, headers: Mapping[str, str]) -> dict[str, list[Any]]:
-    """The outputs of a reply, JSON or binary, as lists of cells."""
+    """Parse the outputs of a reply, JSON or binary, into lists of cells."""
     length = int(headers.get("inference-header-content-length", len(body)))
-    found, at = {}, length
+    parsed, at = {}, length
     for output in json.loads(body[:length])["outputs"]:
         size = output.get("parameters", {}).get("binary_data_size")
         if size is None:
-            found[output["name"]] = output["data"]
+            parsed[output["name"]] = output["data"]
             continue
         raw, at = body[at : at + size], at + size
         if output["datatype"] == "BYTES":
-            found[output["name"]] = texts(raw)
+            parsed[output["name"]] = texts(raw)
         else:
-            found[output["name"]] = np.frombuffer(raw, PACK[output["datatype"]]).tolist()
+            parsed[output["name"]] = np.frombuffer(raw, PACK[output["datatype"]]).tolist()
     assert at == len(body)
-    return found
+    return parsed
 
 
 def texts(raw: bytes) -> list[str]:
-    """Texts behind their lengths."""
-    found = []
+    """Parse length-prefixed texts."""
+    parsed = []
     while raw:
         (size,) = struct.unpack_from("<I", raw)
-        found.append(raw[4 : 4 + size].decode())
+        parsed.append(raw[4 : 4 + size].decode())
         raw = raw[4 + size :]
-    return found
+    return parsed

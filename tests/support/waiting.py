@@ -1,4 +1,4 @@
-"""Waiting for a condition instead of for time to pass."""
+"""Wait for a condition instead of a fixed time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ T = TypeVar("T")
 
 
 def eventually(condition: Callable[[], T], seconds: float = 10.0, every: float = 0.02) -> T:
-    """What `condition` returns once it is true; AssertionError when it is not in time."""
+    """Wait until `condition` returns a true value and return it; raise AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < deadline, f"{condition} did not hold within {seconds} s"
         time.sleep(every)
-    return found
+    return result
 
 
 async def eventually_async(condition: Callable[[], Awaitable[T]], seconds: float = 10.0, every: float = 0.02) -> T:
-    """The same inside an event loop."""
+    """Like `eventually`, inside an event loop."""
     deadline = time.monotonic() + seconds
-    while not (found := await condition()):
+    while not (result := await condition()):
         assert time.monotonic() < deadline, f"{condition} did not hold within {seconds} s"
         await asyncio.sleep(every)
-    return found
+    return result
