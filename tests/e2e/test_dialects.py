@@ -1,4 +1,5 @@
-"""Other systems' requests, real servers: what was answered is history, whoever dies; curl as documents show it."""
+"""Requests of other systems against real servers: answered predictions survive a kill, and documented curl lines
+work."""
 
 from __future__ import annotations
 
@@ -14,33 +15,33 @@ from support.waiting import eventually
 ROWS = 300
 
 
-def test_a_killed_server_has_lost_no_row_of_an_answered_block(home: Path) -> None:
+def test_a_killed_server_keeps_every_row_of_an_answered_block(home: Path) -> None:
     rows = models.loan_rows(ROWS)
-    asked = [{"name": name} for name in ("id", "prediction", "score")]
-    body, headers = v2.as_binary(v2.columns(rows), outputs=asked)
-    started = servers.start(home, settings={"ROWCAST_METRICS_ALIASES": "1"})
-    with started.client() as client:
+    selection = [{"name": name} for name in ("id", "prediction", "score")]
+    body, headers = v2.as_binary(v2.columns(rows), outputs=selection)
+    first = servers.start(home, settings={"ROWCAST_METRICS_ALIASES": "1"})
+    with first.client() as client:
         reply = client.post("/v2/models/loans/infer", content=body, headers=headers)
-        fresh = client.get(f"/predictions/{v2.outputs(reply.content, reply.headers)['id'][7]}")
+        journaled = client.get(f"/predictions/{v2.outputs(reply.content, reply.headers)['id'][7]}")
         metrics = client.get("/metrics").text
-    started.kill()
-    found = v2.outputs(reply.content, reply.headers)
+    first.kill()
+    outputs = v2.outputs(reply.content, reply.headers)
 
-    with servers.running(home) as again, again.client() as client:
+    with servers.running(home) as second, second.client() as client:
         eventually(lambda: len(client.get("/predictions?limit=1000").json()["predictions"]) == ROWS)
-        kept = [client.get(f"/predictions/{one}").json() for one in found["id"]]
+        entries = [client.get(f"/predictions/{prediction_id}").json() for prediction_id in outputs["id"]]
     verified = servers.rowcast("history", "verify", "--json", "--home", home, cwd=home)
     replayed = servers.rowcast("replay", "--json", "--home", home, cwd=home)
 
-    assert fresh.json()["prediction"]["score"] == found["score"][7]
-    labels = found["prediction"]
+    assert journaled.json()["prediction"]["score"] == outputs["score"][7]
+    labels = outputs["prediction"]
     for label in set(labels):
-        counted = f'rowcast_predictions_total{{label="{label}",model="loans",version="1"}} {labels.count(label)}.0'
-        assert counted in metrics.splitlines()
+        sample = f'rowcast_predictions_total{{label="{label}",model="loans",version="1"}} {labels.count(label)}.0'
+        assert sample in metrics.splitlines()
     assert f"latest_prediction {float(sorted(set(labels)).index(labels[-1]))}" in metrics.splitlines()
-    assert len({entry["writer"] for entry in kept}) == 1
-    assert [entry["seq"] for entry in kept] == list(range(ROWS))
-    for row, score, entry in zip(rows, found["score"], kept, strict=True):
+    assert len({entry["writer"] for entry in entries}) == 1
+    assert [entry["seq"] for entry in entries] == list(range(ROWS))
+    for row, score, entry in zip(rows, outputs["score"], entries, strict=True):
         assert (entry["row"], entry["source"], entry["prediction"]["score"]) == (row, "v2", score)
     assert json.loads(verified.stdout)["broken"] == []
     assert json.loads(verified.stdout)["entries"] == ROWS
@@ -48,14 +49,14 @@ def test_a_killed_server_has_lost_no_row_of_an_answered_block(home: Path) -> Non
 
 
 def curl(address: str, *words: str) -> str:
-    """What curl prints."""
+    """Run curl and return its output."""
     finished = subprocess.run(
         ["curl", "-s", "--noproxy", "*", *words[:-1], address + words[-1]], capture_output=True, text=True, check=True
     )
     return finished.stdout
 
 
-def test_curl_as_the_systems_own_documents_show_it(server: servers.Server, client: httpx.Client) -> None:
+def test_curl_lines_from_the_documentation_of_other_systems_work(server: servers.Server, client: httpx.Client) -> None:
     row = models.loan_rows(1)[0]
     label = client.post("/predict", json=row).json()["prediction"]
     address = server.address
@@ -76,7 +77,7 @@ def test_curl_as_the_systems_own_documents_show_it(server: servers.Server, clien
     assert ready == {"live": True, "ready": True}
 
 
-def test_versions_beside_each_other_answer_to_their_numbers(home: Path) -> None:
+def test_two_served_versions_are_addressed_by_their_numbers(home: Path) -> None:
     from rowcast.adapters.files.registry import FolderRegistry
 
     registry = FolderRegistry(home / "models")
@@ -86,12 +87,13 @@ def test_versions_beside_each_other_answer_to_their_numbers(home: Path) -> None:
     body = {"instances": [[1, 2]]}
 
     with servers.running(home, "sum@2", "sum@1") as server, server.client() as client:
-        found = [client.post(f"/v1/models/sum{way}:predict", json=body).status_code for way in ("", "/versions/1")]
-        gone = client.post("/v1/models/sum/versions/3:predict", json=body)
+        paths = ("/v1/models/sum:predict", "/v1/models/sum/versions/1:predict")
+        statuses = [client.post(path, json=body).status_code for path in paths]
+        missing = client.post("/v1/models/sum/versions/3:predict", json=body)
         versions = client.get("/v2/models/sum").json()["versions"]
         first = client.get("/v2/models/sum/versions/1/ready")
 
-    assert found == [200, 200]
-    assert (gone.status_code, list(gone.json())) == (404, ["error"])
+    assert statuses == [200, 200]
+    assert (missing.status_code, list(missing.json())) == (404, ["error"])
     assert versions == ["1", "2"]
     assert first.status_code == 200
