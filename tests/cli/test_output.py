@@ -1,4 +1,4 @@
-"""What commands print on a terminal."""
+"""How tables are printed on a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_cell_that_looks_like_markup_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_markup_in_a_cell_is_printed_literally(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
 
@@ -25,7 +25,7 @@ def test_a_cell_that_looks_like_markup_is_shown_as_it_is(monkeypatch: pytest.Mon
     assert "[red]7" in terminal.getvalue()
 
 
-HEADINGS = ["column", "kind", "noticed", "so"]
+HEADINGS = ["column", "kind", "finding", "action"]
 ROWS = [
     ["residential_assets_of_the_household", "integer", "is 0 in 2577 rows and empty in 309", "used as a number"],
     ["purpose", "category", "", ""],
@@ -33,25 +33,41 @@ ROWS = [
 
 
 @pytest.mark.parametrize("width", [20, 40, 63, 64, 80, 100, 124, 200])
-def test_nothing_of_a_table_is_cut_off_however_narrow_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+def test_no_text_is_truncated_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERM", "xterm")
 
-    output.print_table(HEADINGS, ROWS, "Data check", whole=["kind"], wide=["noticed"])
+    output.print_table(HEADINGS, ROWS, "Data check", whole=["kind"], wide=["finding"])
 
     lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
     assert max(map(len, lines)) <= width
-    if any("\u2503" in line for line in lines):  # drawn
+    if any("\u2503" in line for line in lines):  # drawn as a table
         columns = [[] for _ in HEADINGS]
         for line in lines:
             cells = [cell.strip() for cell in re.split("[\u2502\u2503]", line)[1:-1]]
             for column, cell in zip(columns, cells, strict=False):
                 column.append(cell)
         shown = ["".join(column).replace(" ", "") for column in columns]
-        for place, shown_column in enumerate(shown):
-            assert shown_column == "".join([HEADINGS[place], *(row[place] for row in ROWS)]).replace(" ", "")
+        for index, text in enumerate(shown):
+            assert text == "".join([HEADINGS[index], *(row[index] for row in ROWS)]).replace(" ", "")
     else:
         shown_text = "".join(lines).replace(" ", "")
         assert all(cell.replace(" ", "") in shown_text for row in ROWS for cell in row)
+
+
+def test_a_piped_table_is_tab_separated(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table(["model", "version"], [["loans", 1], ["sum", 2]])
+
+    assert capsys.readouterr().out == "model\tversion\nloans\t1\nsum\t2\n"
+
+
+def test_a_number_is_printed_with_its_noun() -> None:
+    assert output.counted(1, "row") == "1 row"
+    assert output.counted(2, "row") == "2 rows"
+    assert output.counted(0, "entry", "entries") == "0 entries"
+
+
+def test_a_time_is_printed_in_utc_with_milliseconds() -> None:
+    assert output.moment(1_767_225_600_123_456) == "2026-01-01T00:00:00.123Z"

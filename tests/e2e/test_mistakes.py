@@ -1,4 +1,4 @@
-"""What goes wrong with files, folders and disks: one line, exit code 2, and nothing half-written."""
+"""Errors with files, folders and disks: one line, exit code 2, and no partial files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from support.servers import ROWCAST, environment, rowcast
 RNG = np.random.default_rng(5)
 QUICK = ("--trials", "1", "--candidates", "logistic", "--name", "m")
 LIMIT_KB = 16
-"""The largest file while a disk is nearly full: below a report, above the small files of a bundle."""
+"""The file size limit that simulates a full disk: smaller than a report, larger than a bundle's small files."""
 
 
 def table(path: Path, rows: int = 120) -> Path:
@@ -53,7 +53,7 @@ def broken_files(folder: Path) -> dict[str, bytes]:
     }
 
 
-SAID = {
+MESSAGES = {
     "cut.parquet": "not a whole Parquet file",
     "encrypted.parquet": "neither text nor Parquet",
     "footer.parquet": "not a whole Parquet file",
@@ -65,7 +65,7 @@ SAID = {
     "lonely.csv": "1 cannot be learnt from a single row",
     "twice.csv": "rename one",
     "unnamed.csv": "name them in the first line",
-    "huge.csv": "--exclude a",
+    "huge.csv": "'exclude'",
     "endless.csv": "holds numbers but for 'inf'",
     "deep.jsonl": "not JSON Lines",
     "lists.jsonl": "must be an object",
@@ -85,28 +85,28 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int | str | None:
-    """A command within this process: its exit status."""
+    """Run a command in this process and return its exit code."""
     monkeypatch.setattr(sys, "argv", ["rowcast", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return ended.value.code
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_a_file_of_no_use_is_one_line(
+@pytest.mark.parametrize("name", MESSAGES)
+def test_an_unusable_table_is_one_line(
     files: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status = run(monkeypatch, "train", files / name, "--target", "y", "--home", tmp_path / "home")
 
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert status == 2
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-    assert SAID[name] in said
+    assert printed.startswith("error: ")
+    assert printed.count("\n") == 1
+    assert MESSAGES[name] in printed
     assert not (tmp_path / "home").exists()
 
 
-def test_a_target_that_is_not_there_names_the_nearest(
+def test_a_missing_target_suggests_the_closest_column(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "check", files / "good.csv", "--target", "Y") == 2
@@ -114,7 +114,7 @@ def test_a_target_that_is_not_there_names_the_nearest(
 
 
 @pytest.mark.parametrize("registry", ["file/models", "/proc/rowcast", "/dev/null/models"])
-def test_a_registry_that_cannot_be_written_is_one_line_before_any_trial(
+def test_an_unwritable_registry_is_an_error_before_the_first_trial(
     tmp_path: Path, registry: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -124,16 +124,16 @@ def test_a_registry_that_cannot_be_written_is_one_line_before_any_trial(
 
     status = run(monkeypatch, "train", "t.csv", "--target", "y", "--trials", "100000")
 
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert status == 2
-    assert said.startswith("error: the registry ")
-    assert said.count("\n") == 1
+    assert printed.startswith("error: the registry ")
+    assert printed.count("\n") == 1
     assert (tmp_path / "file").read_text() == "in the way"
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a table and, in `home`, one version of a model. Copy it."""
+    """A folder with a table and a home with one version of a model. Tests must copy it."""
     folder = tmp_path_factory.mktemp("published")
     table(folder / "t.csv")
     table(folder / "big.csv", 20_000)
@@ -143,7 +143,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def limited(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """A command on which every file ends at a few kilobytes, as on a full disk."""
+    """Run a command that cannot write files beyond a few kilobytes, as on a full disk."""
     line = f'ulimit -f {LIMIT_KB}; trap "" XFSZ; exec "$@"'
     command = ["bash", "-c", line, "bash", *ROWCAST, *arguments]
     return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, check=False)
@@ -151,7 +151,7 @@ def limited(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[bool]:
-    """A file system of this size at the folder; False where this process may not mount one."""
+    """Mount a file system of this size at the folder; yield False if this process may not mount one."""
     folder.mkdir(exist_ok=True)
     mount = shutil.which("mount") if os.geteuid() == 0 and sys.platform == "linux" else None
     options = f"size={kilobytes}k"
@@ -165,67 +165,67 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[bool]:
             subprocess.run(["umount", str(folder)], check=True)
 
 
-def everything(folder: Path) -> list[str]:
+def all_files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != ".lock")
 
 
-def test_a_full_disk_while_packing_leaves_the_version_before(published: Path, tmp_path: Path) -> None:
+def test_a_full_disk_during_publishing_keeps_the_previous_version(published: Path, tmp_path: Path) -> None:
     shutil.copytree(published, tmp_path, dirs_exist_ok=True)
-    before = everything(tmp_path / "home")
+    before = all_files(tmp_path / "home")
 
     done = limited("train", "t.csv", "--target", "y", *QUICK, "--home", "home", cwd=tmp_path)
 
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "nothing was published" in done.stderr
-    assert everything(tmp_path / "home") == before
+    assert all_files(tmp_path / "home") == before
     listed = json.loads(rowcast("models", "list", "--json", "--home", "home", cwd=tmp_path).stdout)["models"]
     assert [(model["version"], model["aliases"]) for model in listed] == [(1, ["champion"])]
 
 
 @pytest.mark.parametrize("out", ["out.csv", "out.jsonl", "out.parquet", "out.arrow"])
-def test_a_full_disk_while_scoring_leaves_no_file(published: Path, tmp_path: Path, out: str) -> None:
+def test_a_full_disk_during_scoring_leaves_no_file(published: Path, tmp_path: Path, out: str) -> None:
     shutil.copytree(published, tmp_path, dirs_exist_ok=True)
-    before = everything(tmp_path)
+    before = all_files(tmp_path)
 
     done = limited("predict", "m", "big.csv", "--out", out, "--home", "home", cwd=tmp_path)
 
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert f"{out} cannot be written" in done.stderr
-    assert everything(tmp_path) == before
+    assert all_files(tmp_path) == before
 
 
-def test_a_disk_without_room_is_said_and_left_as_it_was(published: Path, tmp_path: Path) -> None:
+def test_a_disk_that_is_too_small_is_an_error_and_stays_unchanged(published: Path, tmp_path: Path) -> None:
     table(tmp_path / "t.csv")
     disk = tmp_path / "disk"
     with small_disk(disk, 90) as mounted:
         if mounted:
             shutil.copytree(published / "home", disk / "home")
-            before = everything(disk)
+            before = all_files(disk)
             done = rowcast(
                 "train", "t.csv", "--target", "y", *QUICK, "--home", disk / "home", cwd=tmp_path, seconds=120
             )
-            assert everything(disk) == before
-        else:  # an unprivileged run: a disk that is full from the start
+            assert all_files(disk) == before
+        else:  # without root: simulate a disk that is full from the start
             done = limited("train", "t.csv", "--target", "y", *QUICK, "--home", str(disk), cwd=tmp_path)
-            assert everything(disk) == ["models"]
+            assert all_files(disk) == ["models"]
 
     assert done.returncode == 2
     assert "nothing was published" in done.stderr
 
 
-def test_output_that_cannot_be_written_is_one_line(published: Path) -> None:
+def test_unwritable_standard_output_is_one_line(published: Path) -> None:
     command = [*ROWCAST, "models", "list", "--json", "--home", "home"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             command, cwd=published, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
 
-    assert (done.returncode, done.stderr) == (2, "error: standard output cannot be written: No space left on device\n")
+    assert (done.returncode, done.stderr) == (2, "error: cannot write to standard output: No space left on device\n")
 
 
-def test_two_trainings_of_one_name_at_once_are_two_whole_versions(published: Path, tmp_path: Path) -> None:
+def test_two_concurrent_trainings_publish_two_complete_versions(published: Path, tmp_path: Path) -> None:
     shutil.copytree(published, tmp_path, dirs_exist_ok=True)
     command = [*ROWCAST, "train", "t.csv", "--target", "y", *QUICK, "--home", "home", "--json"]
     both = [
@@ -237,27 +237,27 @@ def test_two_trainings_of_one_name_at_once_are_two_whole_versions(published: Pat
     replies = [process.communicate(timeout=120)[0] for process in both]
 
     assert sorted(json.loads(reply)["version"] for reply in replies) == [2, 3]
-    looked = json.loads(rowcast("doctor", "--json", "--home", "home", cwd=tmp_path).stdout)
-    assert next(part["ok"] for part in looked["parts"] if part["part"] == "model m")
+    checkup = json.loads(rowcast("doctor", "--json", "--home", "home", cwd=tmp_path).stdout)
+    assert next(part["ok"] for part in checkup["parts"] if part["part"] == "model m")
     assert {path.name for path in (tmp_path / "home" / "models" / "m").iterdir()} >= {"1", "2", "3"}
     assert not list((tmp_path / "home" / "models" / "m").glob(".new-*"))
 
 
-# Tables that are wide, long or odd are trained in bounded memory.
+# Wide, long and unusual tables are trained in bounded memory.
 
-MOST_MEGABYTES = 2000
+MAX_MEGABYTES = 2000
 
 
 def many_levels(path: Path) -> Path:
     codes = RNG.integers(20_000, 300_000, 7518)
     rows = 30_000
-    frame = {f"code{place}": RNG.choice(codes, rows) for place in range(4)} | {"y": RNG.integers(0, 2, rows)}
+    frame = {f"code{index}": RNG.choice(codes, rows) for index in range(4)} | {"y": RNG.integers(0, 2, rows)}
     pl.DataFrame(frame).write_csv(path)
     return path
 
 
 def many_columns(path: Path) -> Path:
-    pl.DataFrame({f"c{place}": RNG.random(2000) for place in range(300)} | {"y": RNG.integers(0, 2, 2000)}).write_csv(
+    pl.DataFrame({f"c{index}": RNG.random(2000) for index in range(300)} | {"y": RNG.integers(0, 2, 2000)}).write_csv(
         path
     )
     return path
@@ -265,7 +265,7 @@ def many_columns(path: Path) -> Path:
 
 def many_classes(path: Path) -> Path:
     species = RNG.permutation(np.arange(1900) % 32)
-    shapes = {f"s{place}": species * RNG.random() + RNG.normal(size=1900) for place in range(20)}
+    shapes = {f"s{index}": species * RNG.random() + RNG.normal(size=1900) for index in range(20)}
     pl.DataFrame(shapes | {"y": [f"kind {number}" for number in species]}).write_csv(path)
     return path
 
@@ -283,10 +283,9 @@ def long_texts(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("made", [many_levels, many_columns, many_classes, few_positives, long_texts])
-def test_it_is_trained_within_two_gigabytes(tmp_path: Path, made: object) -> None:
-    assert callable(made)
-    made(tmp_path / "t.csv")
+@pytest.mark.parametrize("write", [many_levels, many_columns, many_classes, few_positives, long_texts])
+def test_training_uses_less_than_two_gigabytes(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    write(tmp_path / "t.csv")
     command = [
         *ROWCAST,
         "train",
@@ -300,11 +299,11 @@ def test_it_is_trained_within_two_gigabytes(tmp_path: Path, made: object) -> Non
         "--home",
         "home",
     ]
-    with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=said)
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=errors)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
 
     megabytes = usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024 * 1024)
-    assert process.returncode == 0, (tmp_path / "said").read_text()
-    assert megabytes < MOST_MEGABYTES
+    assert process.returncode == 0, (tmp_path / "errors").read_text()
+    assert megabytes < MAX_MEGABYTES

@@ -1,4 +1,4 @@
-"""Long trainings as people run them: interrupted, killed, gone on with, shared between processes, from a file."""
+"""Long trainings: interrupted, killed, resumed, shared between processes, configured by a file."""
 
 from __future__ import annotations
 
@@ -40,30 +40,30 @@ def options(table: Path, *more: str) -> list[str]:
     return ["train", str(table), "--target", "loan_status", "--candidates", "logistic,boosting", "--json", *more]
 
 
-def trained(cwd: Path, table: Path, *more: str) -> dict[str, Any]:
+def train(cwd: Path, table: Path, *more: str) -> dict[str, Any]:
     finished = rowcast(*options(table, "--trials", str(TRIALS), *more), cwd=cwd, seconds=120)
     assert finished.returncode == 0, finished.stderr
-    found: dict[str, Any] = json.loads(finished.stdout)
-    return found
+    result: dict[str, Any] = json.loads(finished.stdout)
+    return result
 
 
 def trials(journal: Path) -> list[FrozenTrial]:
-    """Every trial of the only study in a journal."""
+    """Return every trial of the only study in a journal."""
     storage = JournalStorage(JournalFileBackend(str(journal)))
     (study,) = optuna.get_all_study_names(storage)
-    found: list[FrozenTrial] = optuna.load_study(study_name=study, storage=storage).trials
-    return found
+    frozen: list[FrozenTrial] = optuna.load_study(study_name=study, storage=storage).trials
+    return frozen
 
 
 def slots(journal: Path) -> Counter[int]:
-    """How often each slot was tried to its end."""
+    """Return how often each slot was completed."""
     finished = (trial for trial in trials(journal) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED))
     return Counter(trial.user_attrs["slot"] for trial in finished)
 
 
 @contextlib.contextmanager
 def started(cwd: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A training in the background; killed at the end if it still runs."""
+    """Run a command in the background; kill it at the end if it is still running."""
     process = subprocess.Popen(
         [*ROWCAST, *arguments],
         cwd=cwd,
@@ -83,13 +83,11 @@ def started(cwd: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture(scope="module")
 def undisturbed(table: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The same training without a journal."""
-    return trained(tmp_path_factory.mktemp("plain"), table)
+    """The result of the same training without a journal."""
+    return train(tmp_path_factory.mktemp("plain"), table)
 
 
-def test_a_killed_search_goes_on_and_ends_as_if_nothing_had_happened(
-    tmp_path: Path, table: Path, undisturbed: dict[str, Any]
-) -> None:
+def test_a_killed_search_resumes_with_the_same_result(tmp_path: Path, table: Path, undisturbed: dict[str, Any]) -> None:
     journal = tmp_path / "trials.log"
     first = options(table, "--trials", str(TRIALS), "--storage", str(journal))
     with started(tmp_path, *first) as process:
@@ -99,7 +97,7 @@ def test_a_killed_search_goes_on_and_ends_as_if_nothing_had_happened(
     before = {trial.number for trial in trials(journal)}
     assert not list((tmp_path / ".rowcast" / "models").glob("loans/[0-9]*"))
 
-    result = trained(tmp_path, table, "--storage", "trials.log")
+    result = train(tmp_path, table, "--storage", "trials.log")
 
     assert slots(journal) == Counter(range(TRIALS))
     assert before <= {trial.number for trial in trials(journal)}
@@ -107,57 +105,59 @@ def test_a_killed_search_goes_on_and_ends_as_if_nothing_had_happened(
     assert result["digest"] == undisturbed["digest"]
 
 
-def test_a_search_that_is_done_is_published_again_without_a_trial(
+def test_a_completed_search_is_published_again_without_new_trials(
     tmp_path: Path, table: Path, undisturbed: dict[str, Any]
 ) -> None:
-    first = trained(tmp_path, table, "--storage", "trials.log")
+    first = train(tmp_path, table, "--storage", "trials.log")
     known = trials(tmp_path / "trials.log")
 
-    again = trained(tmp_path, table, "--storage", "trials.log", "--jobs", "1", "--name", "again")
+    again = train(tmp_path, table, "--storage", "trials.log", "--jobs", "1", "--name", "again")
 
     assert len(trials(tmp_path / "trials.log")) == len(known) == TRIALS
     assert first["digest"] == again["digest"] == undisturbed["digest"]
     assert sum(candidate["trials"] for candidate in again["candidates"]) == TRIALS
-    assert [each["score"] for each in again["candidates"]] == [each["score"] for each in first["candidates"]]
+    assert [candidate["score"] for candidate in again["candidates"]] == [
+        candidate["score"] for candidate in first["candidates"]
+    ]
 
 
-def together(folder: Path, table: Path, storage: str) -> list[dict[str, Any]]:
-    """What two processes print that share one search."""
+def train_together(folder: Path, table: Path, storage: str) -> list[dict[str, Any]]:
+    """Return the results of two processes that share one search."""
     shared = options(table, "--trials", "12", "--storage", storage)
     with started(folder, *shared, "--home", "one") as one, started(folder, *shared, "--home", "two") as two:
-        said = [process.communicate(timeout=120) for process in (one, two)]
-        assert [process.returncode for process in (one, two)] == [0, 0], said
-    return [json.loads(output) for output, _ in said]
+        outputs = [process.communicate(timeout=120) for process in (one, two)]
+        assert [process.returncode for process in (one, two)] == [0, 0], outputs
+    return [json.loads(output) for output, _ in outputs]
 
 
 def test_two_processes_share_one_budget(tmp_path: Path, table: Path) -> None:
-    results = together(tmp_path, table, "trials.log")
+    results = train_together(tmp_path, table, "trials.log")
 
-    found = trials(tmp_path / "trials.log")
+    finished = trials(tmp_path / "trials.log")
     assert slots(tmp_path / "trials.log") == Counter(range(12))
-    assert len({trial.user_attrs["by"] for trial in found if trial.state == TrialState.COMPLETE}) == 2
-    best = max(trial.value or 0.0 for trial in found if trial.state == TrialState.COMPLETE)
+    assert len({trial.user_attrs["by"] for trial in finished if trial.state == TrialState.COMPLETE}) == 2
+    best = max(trial.value or 0.0 for trial in finished if trial.state == TrialState.COMPLETE)
     last = max(results, key=lambda result: sum(candidate["trials"] for candidate in result["candidates"]))
     assert max(candidate["score"] for candidate in last["candidates"] if candidate["trials"]) == pytest.approx(best)
 
 
-def test_redis_keeps_and_shares_the_trials(tmp_path: Path, table: Path, undisturbed: dict[str, Any]) -> None:
+def test_redis_stores_and_shares_trials(tmp_path: Path, table: Path, undisturbed: dict[str, Any]) -> None:
     with redis.running(tmp_path) as address:
-        first = trained(tmp_path, table, "--storage", address)
-        again = trained(tmp_path, table, "--storage", address)
-        together(tmp_path, table, address)
-        whole = trained(tmp_path, table, "--storage", address, "--trials", "12")
+        first = train(tmp_path, table, "--storage", address)
+        again = train(tmp_path, table, "--storage", address)
+        train_together(tmp_path, table, address)
+        whole = train(tmp_path, table, "--storage", address, "--trials", "12")
 
     assert first["digest"] == again["digest"] == undisturbed["digest"]
     assert sum(candidate["trials"] for candidate in whole["candidates"]) == 12
-    gone = rowcast(*options(table, "--storage", address.replace("//", "//:secret@")), cwd=tmp_path)
-    assert gone.returncode == 2
-    assert gone.stderr.startswith(f"error: the trials cannot be kept in {address}: ")
-    assert "secret" not in gone.stderr
+    failed = rowcast(*options(table, "--storage", address.replace("//", "//:secret@")), cwd=tmp_path)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith(f"error: the trials cannot be kept in {address}: ")
+    assert "secret" not in failed.stderr
 
 
 @pytest.mark.parametrize(
-    ("storage", "said"),
+    ("storage", "message"),
     [
         ("loans.csv", "holds something else than trials; name another file"),
         ("no/where.log", "cannot be kept in no/where.log: No such file or directory"),
@@ -165,19 +165,19 @@ def test_redis_keeps_and_shares_the_trials(tmp_path: Path, table: Path, undistur
         ("redis://host:port", "--storage is not an address of a Redis"),
     ],
 )
-def test_a_place_that_cannot_hold_trials_is_told(tmp_path: Path, table: Path, storage: str, said: str) -> None:
+def test_an_invalid_trial_storage_is_an_error(tmp_path: Path, table: Path, storage: str, message: str) -> None:
     content = table.read_bytes()
     (tmp_path / "loans.csv").write_bytes(content)
 
     finished = rowcast(*options(table, "--storage", storage), cwd=tmp_path)
 
     assert (finished.returncode, finished.stderr.count("\n")) == (2, 1)
-    assert said in finished.stderr
+    assert message in finished.stderr
     assert (tmp_path / "loans.csv").read_bytes() == content
 
 
 class Terminal:
-    """A training on a terminal of its own, as a person has it."""
+    """A command on its own terminal."""
 
     def __init__(self, cwd: Path, arguments: list[str], settings: Mapping[str, str]) -> None:
         self._screen, terminal = os.openpty()
@@ -194,7 +194,7 @@ class Terminal:
         self.shown = ""
 
     def until(self, pattern: str) -> str:
-        """What is drawn up to here; AssertionError when the program ends first."""
+        """Read until the pattern appears and return the screen so far; fail if the command ends first."""
         while not re.search(pattern, self.shown):
             assert self._read(), self.shown
         return self.shown
@@ -203,7 +203,7 @@ class Terminal:
         os.write(self._screen, key)
 
     def end(self) -> int:
-        """The exit status, everything read."""
+        """Read the rest and return the exit code."""
         while self._read():
             pass
         os.close(self._screen)
@@ -212,7 +212,7 @@ class Terminal:
     def _read(self) -> bool:
         try:
             piece = os.read(self._screen, 65536)
-        except OSError:  # how Linux says that nobody writes any more
+        except OSError:  # Linux reports the end of the output as an error
             return False
         self.shown += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", piece.decode(errors="replace"))
         return bool(piece)
@@ -221,7 +221,7 @@ class Terminal:
 CTRL_C = b"\x03"
 
 
-def test_the_terminal_shows_how_far_it_is_and_ctrl_c_publishes_the_best_so_far(tmp_path: Path, table: Path) -> None:
+def test_the_terminal_shows_progress_and_ctrl_c_publishes_the_best_model(tmp_path: Path, table: Path) -> None:
     arguments = [word for word in options(table, "--trials", MANY) if word != "--json"]
     terminal = Terminal(tmp_path, arguments, {"TERM": "xterm", "LC_ALL": "C.UTF-8"})
 
@@ -236,7 +236,7 @@ def test_the_terminal_shows_how_far_it_is_and_ctrl_c_publishes_the_best_so_far(t
     bundle.verify(tmp_path / ".rowcast" / "models" / "loans" / "1")
 
 
-def test_ctrl_c_before_there_is_a_model_ends_with_nothing_published(tmp_path: Path, table: Path) -> None:
+def test_ctrl_c_before_the_first_model_publishes_nothing(tmp_path: Path, table: Path) -> None:
     terminal = Terminal(tmp_path, options(table, "--trials", MANY), {"TERM": "xterm", "LC_ALL": "C.UTF-8"})
 
     terminal.until("reading the table")
@@ -247,7 +247,7 @@ def test_ctrl_c_before_there_is_a_model_ends_with_nothing_published(tmp_path: Pa
     assert not (tmp_path / ".rowcast").exists()
 
 
-def test_a_file_alone_says_everything(tmp_path: Path, table: Path) -> None:
+def test_a_config_file_can_set_every_option(tmp_path: Path, table: Path) -> None:
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "train.yaml").write_text(
         f"""
@@ -281,7 +281,7 @@ json: true
 
 
 @pytest.mark.parametrize("place", ["no/where.onnx", "folder", "loans.csv"])
-def test_a_graph_that_cannot_be_written_is_told_before_training(tmp_path: Path, table: Path, place: str) -> None:
+def test_an_invalid_path_for_the_graph_is_an_error_before_training(tmp_path: Path, table: Path, place: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "loans.csv").write_bytes(table.read_bytes())
 

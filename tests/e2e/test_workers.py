@@ -239,7 +239,7 @@ def test_no_worker_survives_its_supervisor(tmp_path: Path) -> None:
         (["nobody"], "there is no model 'nobody'"),
         (["--default-model", "nobody"], "'default_model' is 'nobody', which is not among the models served"),
         (["--workers", "0"], "setting 'workers' is 0"),
-        (["--target", "y"], "--target is for --train-if-missing"),
+        (["--target", "y"], "--target requires --train-if-missing"),
     ],
 )
 def test_a_mistake_is_said_once_and_nothing_keeps_running(home: Path, arguments: list[str], sentence: str) -> None:
