@@ -1,4 +1,4 @@
-"""The HTTP server under the edge, over real sockets: slow, idle, broken and impatient clients."""
+"""The HTTP server over real sockets: pipelined, slow, idle and invalid requests."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]
 
 @pytest.fixture
 def connection(server: servers.Server) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as found:
-        yield found
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        yield connection
 
 
 def reply(stream: Any) -> tuple[int, dict[bytes, bytes], bytes]:
-    """One reply from a connection."""
+    """Read one reply from a connection."""
     status = int(stream.readline().split()[1])
     headers = {}
     while line := stream.readline().strip():
@@ -49,13 +49,13 @@ def reply(stream: Any) -> tuple[int, dict[bytes, bytes], bytes]:
     return status, headers, stream.read(int(headers.get(b"content-length", b"0")))
 
 
-def test_requests_that_come_at_once_are_answered_in_order(connection: socket.socket) -> None:
+def test_pipelined_requests_are_answered_in_order(connection: socket.socket) -> None:
     connection.sendall(POST + GET + POST)
     stream = connection.makefile("rb")
 
     first, second, third = (reply(stream) for _ in range(3))
 
-    assert [found[0] for found in (first, second, third)] == [200, 200, 200]
+    assert [status for status, _, _ in (first, second, third)] == [200, 200, 200]
     assert b'"prediction":3.5' in first[2]
     assert second[2] == b'{"live":true}'
     assert b'"prediction":3.5' in third[2]
@@ -63,14 +63,14 @@ def test_requests_that_come_at_once_are_answered_in_order(connection: socket.soc
         assert len({b"date", b"x-request-id", b"x-content-type-options", b"cache-control"} - headers.keys()) == 0
 
 
-def test_a_request_byte_by_byte_is_a_request(connection: socket.socket) -> None:
+def test_a_request_may_arrive_byte_by_byte(connection: socket.socket) -> None:
     for byte in POST:
         connection.send(bytes([byte]))
 
     assert reply(connection.makefile("rb"))[0] == 200
 
 
-def test_a_client_that_asks_to_close_is_closed(connection: socket.socket) -> None:
+def test_connection_close_closes_the_connection_after_the_reply(connection: socket.socket) -> None:
     connection.sendall(POST.replace(b"Host: x", b"Connection: close"))
     stream = connection.makefile("rb")
 
@@ -78,7 +78,7 @@ def test_a_client_that_asks_to_close_is_closed(connection: socket.socket) -> Non
     assert stream.read() == b""
 
 
-def test_a_body_that_waits_to_be_asked_for_is_asked_for(connection: socket.socket) -> None:
+def test_expect_100_continue_gets_100_continue(connection: socket.socket) -> None:
     connection.sendall(POST.replace(b"Host: x", b"Expect: 100-continue").removesuffix(BODY))
     stream = connection.makefile("rb")
     assert stream.readline() == b"HTTP/1.1 100 Continue\r\n"
@@ -89,7 +89,7 @@ def test_a_body_that_waits_to_be_asked_for_is_asked_for(connection: socket.socke
 
 
 @pytest.mark.parametrize("sent", [b"POST /predict HTTP/1.1\r\nHost", POST.removesuffix(BODY) + b'{"x0"'])
-def test_a_request_that_does_not_end_is_told_so_and_closed(connection: socket.socket, sent: bytes) -> None:
+def test_an_incomplete_request_gets_408_and_is_closed(connection: socket.socket, sent: bytes) -> None:
     began = time.monotonic()
     connection.sendall(sent)
     stream = connection.makefile("rb")
@@ -101,7 +101,7 @@ def test_a_request_that_does_not_end_is_told_so_and_closed(connection: socket.so
     assert time.monotonic() - began >= RECEIVE
 
 
-def test_a_connection_that_says_nothing_is_closed(connection: socket.socket) -> None:
+def test_an_idle_connection_is_closed(connection: socket.socket) -> None:
     began = time.monotonic()
 
     assert connection.recv(1) == b""
@@ -112,15 +112,15 @@ def test_a_connection_that_says_nothing_is_closed(connection: socket.socket) -> 
     ("sent", "status"),
     [(b"\x16\x03\x01\x02\x00\x01", 400), (b"GET / HTTP/1.1\r\nX: " + b"x" * 80_000, 431)],
 )
-def test_what_is_no_request_gets_a_problem(connection: socket.socket, sent: bytes, status: int) -> None:
+def test_an_invalid_request_gets_a_problem(connection: socket.socket, sent: bytes, status: int) -> None:
     connection.sendall(sent)
-    found, headers, body = reply(connection.makefile("rb"))
+    received, headers, body = reply(connection.makefile("rb"))
 
-    assert (found, headers[b"content-type"]) == (status, b"application/problem+json")
+    assert (received, headers[b"content-type"]) == (status, b"application/problem+json")
     assert b"urn:rowcast:error:" in body
 
 
-def test_idle_connections_give_way_to_new_ones(server: servers.Server) -> None:
+def test_idle_connections_are_closed_for_new_ones(server: servers.Server) -> None:
     crowd = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(MOST + 10)]
     try:
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as late:
@@ -133,24 +133,26 @@ def test_idle_connections_give_way_to_new_ones(server: servers.Server) -> None:
             connection.close()
 
 
-def test_every_setting_survives_a_body_that_is_refused_early(connection: socket.socket) -> None:
+def test_a_body_above_the_limit_is_rejected_before_it_has_arrived(connection: socket.socket) -> None:
     connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 1000)
     status, _, _ = reply(connection.makefile("rb"))
 
     assert status == 413
 
 
-def test_a_server_others_can_reach_needs_a_key(tmp_path: Path) -> None:
+def test_a_server_on_a_public_interface_requires_a_key(tmp_path: Path) -> None:
     registry = FolderRegistry(tmp_path / "home" / "models")
     models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
-    refused = servers.rowcast("serve", "--host", "0.0.0.0", "--port", "0", "--home", tmp_path / "home", cwd=tmp_path)
-    made = servers.rowcast("keys", "create", "web", "--scope", "predict", "--home", tmp_path / "home", cwd=tmp_path)
+    without_key = servers.rowcast(
+        "serve", "--host", "0.0.0.0", "--port", "0", "--home", tmp_path / "home", cwd=tmp_path
+    )
+    created = servers.rowcast("keys", "create", "web", "--scope", "predict", "--home", tmp_path / "home", cwd=tmp_path)
 
-    assert refused.returncode == 2
-    assert "rowcast keys create" in refused.stderr
+    assert without_key.returncode == 2
+    assert "rowcast keys create" in without_key.stderr
     with servers.running(tmp_path / "home", "--host", "0.0.0.0") as server:
-        headers = {"x-api-key": made.stdout.strip()}
-        with servers.Server.client(server) as client:
+        headers = {"x-api-key": created.stdout.strip()}
+        with server.client() as client:
             address = f"http://127.0.0.1:{server.port}/predict"
             assert client.post(address, json={"x0": 1, "x1": 1}).status_code == 401
             assert client.post(address, json={"x0": 1, "x1": 1}, headers=headers).status_code == 200

@@ -1,4 +1,4 @@
-"""Several workers under one supervisor: they share the port, the counters and the board; none is missed for long."""
+"""Several workers under one supervisor: shared port, counters and worker state; restarts, reloads and shutdowns."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ ROW = {"x0": 2.0, "x1": 3.0}
 
 
 def publish(home: Path, name: str) -> Reference:
-    """The next version of a model that adds its columns up."""
+    """Publish the next version of a model that adds up its columns."""
     registry = FolderRegistry(home / "models")
     return models.publish(registry, name, models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
 
 
 def publish_broken(home: Path, name: str, graph: bytes = b"nonsense") -> Reference:
-    """A version whose graph is something else, under digests that are right."""
+    """Publish a version with an unusable graph and valid digests."""
     registry = FolderRegistry(home / "models")
-    good = registry.folder(Reference(name, 1))
-    manifest = bundle.read_manifest(good)
-    files = {bundle.MODEL: graph, bundle.GOLDEN: (good / bundle.GOLDEN).read_bytes()}
+    first = registry.folder(Reference(name, 1))
+    manifest = bundle.read_manifest(first)
+    files = {bundle.MODEL: graph, bundle.GOLDEN: (first / bundle.GOLDEN).read_bytes()}
     reference = registry.publish(name, lambda folder: bundle.pack(folder, manifest, files) and None)
     registry.point(reference, "champion")
     return reference
@@ -58,21 +58,21 @@ def server(home: Path) -> Iterator[Server]:
 
 
 def health(server: Server) -> tuple[int, dict[str, Any]]:
-    """What /health says, asked on a connection of its own until one worker answers."""
+    """Return status and body of /health; retry on new connections until a worker responds."""
 
-    def asked() -> httpx.Response | None:
+    def request() -> httpx.Response | None:
         try:
             return httpx.get(f"{server.address}/health", timeout=1, trust_env=False)
-        except httpx.TransportError:  # the kernel gave the connection to a worker that is stopped or just died
+        except httpx.TransportError:  # the kernel gave the connection to a stopped or dead worker
             return None
 
-    reply = eventually(asked, 20)
+    reply = eventually(request, 20)
     assert reply is not None
     return reply.status_code, reply.json()
 
 
 def all_ready(server: Server) -> list[int]:
-    """The workers' pids once all of them are ready."""
+    """Wait until all workers are ready and return their process ids."""
     eventually(lambda: health(server)[0] == 200, 20)
     return [worker["pid"] for worker in health(server)[1]["workers"]]
 
@@ -81,47 +81,45 @@ def states(server: Server) -> list[str]:
     return [worker["state"] for worker in health(server)[1]["workers"]]
 
 
-def counted(server: Server) -> float:
-    """Predictions of `sum` that the metrics know of."""
+def prediction_count(server: Server) -> float:
+    """Return the number of predictions of `sum` in the metrics."""
     text = httpx.get(f"{server.address}/metrics", timeout=5, trust_env=False).text
-    found = re.findall(r'rowcast_predictions_total\{[^}]*model="sum"[^}]*\} (\S+)', text)
-    return sum(map(float, found))
+    counts = re.findall(r'rowcast_predictions_total\{[^}]*model="sum"[^}]*\} (\S+)', text)
+    return sum(map(float, counts))
 
 
 def ask(server: Server, times: int, path: str = "/predict") -> list[int]:
-    """The statuses of so many predictions, each on a connection of its own so that all workers get some."""
+    """Request `times` predictions on separate connections, so that all workers get some, and return the statuses."""
     return [httpx.post(server.address + path, json=ROW, timeout=10, trust_env=False).status_code for _ in range(times)]
 
 
 def versions(server: Server, name: str = "sum") -> set[int]:
-    """The versions of a model that workers say they answer with."""
-    seen = [
-        {loaded["version"] for loaded in worker["models"] if loaded["model"] == name}
-        for worker in health(server)[1]["workers"]
-    ]
-    return set.union(*seen)
+    """Return the versions of a model that the workers report."""
+    loaded = [model for worker in health(server)[1]["workers"] for model in worker["models"]]
+    return {model["version"] for model in loaded if model["model"] == name}
 
 
-def test_a_killed_worker_is_seen_at_once_and_replaced_and_nothing_counted_is_lost(server: Server) -> None:
+def test_a_killed_worker_is_reported_and_replaced_and_its_counts_are_not_lost(server: Server) -> None:
     first, second = all_ready(server)
-    before = counted(server)
+    before = prediction_count(server)
     with ThreadPoolExecutor(8) as pool:
-        assert [status for asked in pool.map(lambda _: ask(server, 5), range(8)) for status in asked] == [200] * 40
-    assert counted(server) == before + 40
+        statuses = [status for group in pool.map(lambda _: ask(server, 5), range(8)) for status in group]
+    assert statuses == [200] * 40
+    assert prediction_count(server) == before + 40
 
     os.kill(first, signal.SIGKILL)
     status, body = health(server)
     assert (status, body["status"], "dead" in states(server) or "starting" in states(server)) == (503, "degraded", True)
-    assert counted(server) == before + 40
+    assert prediction_count(server) == before + 40
     after = all_ready(server)
 
     assert first not in after
     assert second in after
-    assert counted(server) == before + 40
+    assert prediction_count(server) == before + 40
     assert 'rowcast_workers{state="ready"} 2.0' in httpx.get(f"{server.address}/metrics", trust_env=False).text
 
 
-def test_a_worker_that_gives_no_sign_is_no_healthy_worker(server: Server) -> None:
+def test_a_worker_without_a_heartbeat_is_stale(server: Server) -> None:
     stopped, _ = all_ready(server)
     os.kill(stopped, signal.SIGSTOP)
     try:
@@ -132,14 +130,14 @@ def test_a_worker_that_gives_no_sign_is_no_healthy_worker(server: Server) -> Non
     assert stopped in all_ready(server)
 
 
-def test_a_killed_indexer_comes_back(server: Server) -> None:
+def test_a_killed_indexer_is_restarted(server: Server) -> None:
     first = server.indexer()
     os.kill(first, signal.SIGKILL)
 
     assert eventually(lambda: [pid for pid in [server.indexer()] if pid != first])
 
 
-def test_workers_follow_the_registry_and_stay_where_a_version_is_broken(home: Path, server: Server) -> None:
+def test_workers_load_new_versions_and_keep_the_old_one_if_a_version_is_broken(home: Path, server: Server) -> None:
     with server.client() as client:
         good = publish(home, "sum")
         eventually(lambda: versions(server) == {good.version}, 15)
@@ -149,9 +147,8 @@ def test_workers_follow_the_registry_and_stay_where_a_version_is_broken(home: Pa
         reply = client.post("/models/reload")
         assert (reply.status_code, reply.json()["status"]) == (409, "failed")
         for worker in reply.json()["workers"]:
-            assert f"sum@{broken.version} is not served, version {good.version} stays" in worker["reload_error"]
-            assert "cannot be loaded" in worker["reload_error"]
-        assert health(server)[0] == 200  # what is served is well
+            assert f"sum@{broken.version}" in worker["reload_error"]
+        assert health(server)[0] == 200  # the served version is healthy
         assert client.post("/predict", json=ROW).json()["version"] == good.version
         assert "a new version is not served" in server.log.read_text()
 
@@ -161,15 +158,15 @@ def test_workers_follow_the_registry_and_stay_where_a_version_is_broken(home: Pa
         assert versions(server) == {good.version}
 
         FolderRegistry(home / "models").point(good, "champion")
-        mended = client.post("/models/reload")
-        assert (mended.status_code, mended.json()["status"]) == (200, "ok")
-        assert {worker["reload_error"] for worker in mended.json()["workers"]} == {""}
+        reply = client.post("/models/reload")
+        assert (reply.status_code, reply.json()["status"]) == (200, "ok")
+        assert {worker["reload_error"] for worker in reply.json()["workers"]} == {""}
 
 
-def test_a_model_that_appears_is_served_under_its_name_and_one_that_goes_is_not(home: Path, server: Server) -> None:
+def test_a_new_model_is_served_and_a_removed_model_is_not(home: Path, server: Server) -> None:
     assert set(ask(server, 3, "/models/late/predict")) == {404}
 
-    publish(home, "late")  # the only model so far stays the default, also of a worker that starts later
+    publish(home, "late")  # the first model stays the default, also in workers that start later
     eventually(lambda: versions(server, "late") == {1}, 15)
     with server.client() as client:
         assert client.post("/models/reload").status_code == 200
@@ -186,19 +183,19 @@ def test_a_model_that_appears_is_served_under_its_name_and_one_that_goes_is_not(
     assert set(ask(server, 6, "/models/late/predict")) == {404}
 
 
-def test_a_registry_that_is_away_takes_nothing_from_those_who_ask(home: Path, server: Server) -> None:
+def test_a_missing_registry_does_not_stop_served_models(home: Path, server: Server) -> None:
     (home / "models").rename(home / "elsewhere")
     try:
         with server.client() as client:
             reply = client.post("/models/reload")
-            assert reply.status_code == 409
-            assert "what is served stays" in reply.json()["workers"][0]["reload_error"]
+            assert (reply.status_code, reply.json()["status"]) == (409, "failed")
+            assert all(worker["reload_error"] for worker in reply.json()["workers"])
             assert set(ask(server, 4)) == {200}
     finally:
         (home / "elsewhere").rename(home / "models")
 
 
-def test_told_to_stop_all_end_in_order_and_leave_nothing(tmp_path: Path) -> None:
+def test_sigterm_stops_all_processes_and_leaves_no_files(tmp_path: Path) -> None:
     publish(tmp_path, "sum")
     server = servers.start(tmp_path, "--workers", "2")
     pids = [*all_ready(server), server.indexer()]
@@ -216,7 +213,7 @@ def test_told_to_stop_all_end_in_order_and_leave_nothing(tmp_path: Path) -> None
     assert "Traceback" not in server.log.read_text()
 
 
-def test_no_worker_survives_its_supervisor(tmp_path: Path) -> None:
+def test_workers_stop_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     publish(tmp_path, "sum")
     server = servers.start(tmp_path, "--workers", "2")
     try:
@@ -234,23 +231,25 @@ def test_no_worker_survives_its_supervisor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "names"),
     [
-        (["nobody"], "there is no model 'nobody'"),
-        (["--default-model", "nobody"], "'default_model' is 'nobody', which is not among the models served"),
-        (["--workers", "0"], "setting 'workers' is 0"),
-        (["--target", "y"], "--target requires --train-if-missing"),
+        (["nobody"], ["'nobody'"]),
+        (["--default-model", "nobody"], ["default", "'nobody'"]),
+        (["--workers", "0"], ["workers", "0"]),
+        (["--target", "y"], ["--target", "--train-if-missing"]),
     ],
 )
-def test_a_mistake_is_said_once_and_nothing_keeps_running(home: Path, arguments: list[str], sentence: str) -> None:
+def test_a_startup_error_is_reported_once_and_no_process_remains(
+    home: Path, arguments: list[str], names: list[str]
+) -> None:
     finished = rowcast("serve", "--workers", "2", *arguments, "--port", "0", "--home", home, cwd=home)
 
     assert (finished.returncode, finished.stdout) == (2, "")
-    assert sentence in finished.stderr
+    assert [name for name in names if name not in finished.stderr] == []
     assert len(finished.stderr.splitlines()) == 1
 
 
-def test_a_request_already_received_is_answered_and_the_connection_closed(tmp_path: Path) -> None:
+def test_a_received_request_is_answered_during_a_shutdown(tmp_path: Path) -> None:
     publish(tmp_path, "sum")
     server = servers.start(tmp_path)
     body = json.dumps(ROW).encode()
@@ -259,7 +258,7 @@ def test_a_request_already_received_is_answered_and_the_connection_closed(tmp_pa
     )
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as late:
         late.sendall(head + body[:5])
-        eventually(lambda: counted_connections(server) >= 1)
+        eventually(lambda: connection_count(server) >= 1)
         server.process.send_signal(signal.SIGTERM)
         eventually(lambda: refuses(server))
         assert server.process.poll() is None
@@ -272,7 +271,7 @@ def test_a_request_already_received_is_answered_and_the_connection_closed(tmp_pa
     assert server.process.wait(10) == 0
 
 
-def test_a_client_that_asks_steadily_is_told_to_leave_with_its_first_answer(tmp_path: Path) -> None:
+def test_a_persistent_connection_is_closed_with_its_first_reply_during_a_shutdown(tmp_path: Path) -> None:
     publish(tmp_path, "sum")
     server = servers.start(tmp_path)
     body = json.dumps(ROW).encode()
@@ -293,15 +292,15 @@ def test_a_client_that_asks_steadily_is_told_to_leave_with_its_first_answer(tmp_
     assert server.process.wait(10) == 0
 
 
-def counted_connections(server: Server) -> int:
-    """Established connections to the server's port."""
+def connection_count(server: Server) -> int:
+    """Return the number of established connections to the server's port."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     rows = [line.split() for line in lines]
     return sum(row[3] == "01" and int(row[1].rpartition(":")[2], 16) == server.port for row in rows)
 
 
 def refuses(server: Server) -> bool:
-    """Whether nobody listens any more."""
+    """Return whether the server refuses connections."""
     try:
         with socket.create_connection(("127.0.0.1", server.port), timeout=5):
             return False
@@ -309,25 +308,25 @@ def refuses(server: Server) -> bool:
         return True
 
 
-@pytest.mark.parametrize("hasten", [False, True], ids=["in time", "twice"])
-def test_a_drain_ends_though_a_client_never_finishes(tmp_path: Path, hasten: bool) -> None:
+@pytest.mark.parametrize("signal_twice", [False, True], ids=["timeout", "second signal"])
+def test_a_drain_ends_although_a_client_never_finishes(tmp_path: Path, signal_twice: bool) -> None:
     publish(tmp_path, "sum")
-    seconds = "60" if hasten else "1"
+    seconds = "60" if signal_twice else "1"
     server = servers.start(tmp_path, settings={"ROWCAST_DRAIN_SECONDS": seconds})
     try:
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
             slow.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
-            eventually(lambda: counted_connections(server) >= 1)
+            eventually(lambda: connection_count(server) >= 1)
             server.process.send_signal(signal.SIGTERM)
             eventually(lambda: refuses(server))
-            if hasten:
+            if signal_twice:
                 server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(15) == 0
     finally:
         server.kill()
 
 
-def test_a_server_without_a_model_trains_one_first(tmp_path: Path) -> None:
+def test_train_if_missing_trains_a_model_only_if_there_is_none(tmp_path: Path) -> None:
     table = tmp_path / "points.csv"
     rows = [f"{a},{b},{'yes' if a > b else 'no'}" for a in range(20) for b in range(20)]
     table.write_text("a,b,bigger\n" + "\n".join(rows) + "\n")
@@ -336,27 +335,27 @@ def test_a_server_without_a_model_trains_one_first(tmp_path: Path) -> None:
     for name in ("first", "second"):
         with servers.running(tmp_path, *arguments, name=name, seconds=90) as server, server.client() as client:
             assert client.post("/predict", json={"a": 18, "b": 1}).json()["prediction"] == "yes"
-            loaded = Path(f"/proc/{server.process.pid}/maps").read_text()
-            assert "lightgbm" not in loaded
-            assert "sklearn" not in loaded
+            libraries = Path(f"/proc/{server.process.pid}/maps").read_text()
+            assert "lightgbm" not in libraries
+            assert "sklearn" not in libraries
 
     assert "training on" in (tmp_path / "first.log").read_text()
     assert "training on" not in (tmp_path / "second.log").read_text()
 
 
-def test_the_first_model_can_be_trained_from_a_file_of_options(tmp_path: Path) -> None:
+def test_train_if_missing_accepts_a_config_file(tmp_path: Path) -> None:
     rows = [f"{a},{b},{'yes' if a > b else 'no'}" for a in range(20) for b in range(20)]
     (tmp_path / "points.csv").write_text("a,b,bigger\n" + "\n".join(rows) + "\n")
     config = tmp_path / "points.yaml"
     config.write_text("table: points.csv\ntarget: bigger\nname: bigger\ncandidates: tree\ntrials: 2\n")
 
     with servers.running(tmp_path, "--train-if-missing", str(config), seconds=90) as server, server.client() as client:
-        found = client.post("/models/bigger/predict", json={"a": 18, "b": 1}).json()
+        prediction = client.post("/models/bigger/predict", json={"a": 18, "b": 1}).json()
 
-    assert (found["model"], found["prediction"]) == ("bigger", "yes")
+    assert (prediction["model"], prediction["prediction"]) == ("bigger", "yes")
 
 
-def test_training_that_fails_is_said_in_one_sentence(tmp_path: Path) -> None:
+def test_a_failed_training_is_reported_in_one_line(tmp_path: Path) -> None:
     table = tmp_path / "points.csv"
     table.write_text("a,b\n1,2\n")
     serve = ["serve", "--port", "0", "--home", tmp_path, "--train-if-missing", table]
@@ -365,14 +364,16 @@ def test_training_that_fails_is_said_in_one_sentence(tmp_path: Path) -> None:
     wrong_target = rowcast(*serve, "--target", "nobody", cwd=tmp_path)
 
     assert (without_target.returncode, wrong_target.returncode) == (2, 2)
-    assert "say with --target" in without_target.stderr
-    assert "nobody" in wrong_target.stderr.splitlines()[-1]
-    assert wrong_target.stderr.splitlines()[-1].startswith(f"error: training on {table} failed: ")
+    assert "--target" in without_target.stderr
+    last_line = wrong_target.stderr.splitlines()[-1]
+    assert last_line.startswith("error: ")
+    assert str(table) in last_line
+    assert "nobody" in last_line
 
 
 @pytest.fixture(scope="module")
 def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that grants little to a new version."""
+    """A server with low limits for new versions."""
     home = tmp_path_factory.mktemp("bounded")
     publish(home, "sum")
     settings = {"ROWCAST_TRIAL_MEMORY_MB": "512", "ROWCAST_MAX_MODEL_MB": "1", "ROWCAST_TRIAL_SECONDS": "8"}
@@ -381,43 +382,45 @@ def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize(
-    ("graph", "reason"),
+    ("graph", "setting"),
     [
-        (lambda: models.mlp_graph(2, 2, width=200_000), "is larger than 1 MB (setting max_model_mb)"),
-        (lambda: models.hungry_graph(2), "sum@"),
-        (lambda: models.endless_graph(2), "took more than 8 s (setting trial_seconds)"),
-        (lambda: b"nonsense", "the model graph cannot be loaded"),
-        (lambda: models.sum_graph(3), "cannot be run"),
+        (lambda: models.mlp_graph(2, 2, width=200_000), "max_model_mb"),
+        (lambda: models.hungry_graph(2), ""),
+        (lambda: models.endless_graph(2), "trial_seconds"),
+        (lambda: b"nonsense", ""),
+        (lambda: models.sum_graph(3), ""),
     ],
-    ids=["large", "hungry", "endless", "nonsense", "of other columns"],
+    ids=["too large", "too much memory", "endless", "not a graph", "other columns"],
 )
-def test_a_version_that_cannot_be_opened_dies_apart(bounded: Server, graph: Any, reason: str) -> None:
+def test_a_broken_version_fails_in_a_child_process_and_the_old_one_is_served(
+    bounded: Server, graph: Any, setting: str
+) -> None:
     server = bounded
     with server.client() as client:
         broken = publish_broken(server.home, "sum", graph())
         reply = client.post("/models/reload")
         assert reply.status_code == 409
-        said = reply.json()["workers"][0]["reload_error"]
-        assert f"sum@{broken.version} is not served, version 1 stays" in said
-        assert reason in said
+        reason = reply.json()["workers"][0]["reload_error"]
+        assert f"sum@{broken.version}" in reason
+        assert setting in reason
         assert client.post("/predict", json=ROW).json()["version"] == 1
         assert server.process.poll() is None
         assert children(server.process.pid) == [server.indexer()]
         assert "indexer" in command_of(server.indexer())
 
 
-def test_workers_keep_their_own_process_group_away_from_the_terminal(server: Server) -> None:
+def test_workers_are_in_other_process_groups_than_the_supervisor(server: Server) -> None:
     group = os.getpgid(server.process.pid)
 
     assert group not in {os.getpgid(pid) for pid in all_ready(server)}
 
 
-def test_one_process_serves_without_a_supervisor(tmp_path: Path) -> None:
+def test_a_single_worker_needs_no_supervisor(tmp_path: Path) -> None:
     publish(tmp_path, "sum")
     with servers.running(tmp_path) as server:
         (worker,) = health(server)[1]["workers"]
         assert worker["pid"] == server.process.pid
-        listed = subprocess.run(
+        listing = subprocess.run(
             ["ps", "-o", "pid=", "--ppid", str(server.process.pid)], capture_output=True, text=True, check=False
         )
-        assert [int(word) for word in listed.stdout.split()] == [server.indexer()]
+        assert [int(word) for word in listing.stdout.split()] == [server.indexer()]
