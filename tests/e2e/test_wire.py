@@ -1,4 +1,4 @@
-"""A model trained with a wire template answers the clients of the system before it, and is kept in its own words."""
+"""A model trained with a wire template serves the clients of another system; history stays in the native form."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ wire:
 """
 
 
-def test_a_trained_model_speaks_as_its_template_says(tmp_path: Path) -> None:
+def test_a_trained_model_uses_its_template(tmp_path: Path) -> None:
     assert rowcast("example", "loans", "--out", "loans.csv", cwd=tmp_path).returncode == 0
     (tmp_path / "train.yaml").write_text(CONFIG)
     trained = rowcast("train", "--config", "train.yaml", "--home", tmp_path, cwd=tmp_path)
@@ -35,26 +35,26 @@ def test_a_trained_model_speaks_as_its_template_says(tmp_path: Path) -> None:
         sent = {"annual_income": 8049172, "loan_amount": 1000000, "loan_term": 15, "score": 720}
         first = client.post("/predict", json=sent)
         short = {name: value for name, value in sent.items() if name != "loan_term"}
-        mended = client.post("/predict", json=short)
+        shortened = client.post("/predict", json=short)
 
-        said = first.json()
-        assert list(said) == ["approval_status", "confidence", "code", "currency", "no"]
-        assert said["code"] == {"approved": 1, "rejected": 0}[said["approval_status"]]
-        assert (said["currency"], said["no"]) == ("EUR", 1)
-        assert mended.json() == said
-        assert mended.headers["x-wire-warning"] == "filled=1, ignored=0"
+        reply = first.json()
+        assert list(reply) == ["approval_status", "confidence", "code", "currency", "no"]
+        assert reply["code"] == {"approved": 1, "rejected": 0}[reply["approval_status"]]
+        assert (reply["currency"], reply["no"]) == ("EUR", 1)
+        assert shortened.json() == reply
+        assert shortened.headers["x-wire-warning"] == "filled=1, ignored=0"
         assert client.get("/").json() == {"status": "ok", "features_count": 4}
         entries = eventually(lambda: client.get("/predictions").json()["predictions"][1:])
         row = {"annual_income": 8049172, "loan_amount": 1000000, "loan_term": 15, "credit_score": 720}
         assert entries[0]["row"] == row
-        assert entries[0]["prediction"]["prediction"] == said["approval_status"].capitalize()
+        assert entries[0]["prediction"]["prediction"] == reply["approval_status"].capitalize()
     assert "mended by its wire template" in server.log.read_text()
     assert "8049172" not in server.log.read_text()
     replayed = json.loads(rowcast("replay", "--json", "--home", tmp_path, cwd=tmp_path).stdout)
     assert (replayed["equal"], replayed["entries"]) == (2, 2)
 
 
-def test_a_template_that_does_not_fit_is_refused_before_any_trial(tmp_path: Path) -> None:
+def test_a_template_that_does_not_fit_the_table_is_refused_before_the_search(tmp_path: Path) -> None:
     rowcast("example", "loans", "--out", "loans.csv", cwd=tmp_path)
     (tmp_path / "wire.json").write_text('{"labels": {"Granted": "yes"}}')
 
@@ -63,5 +63,7 @@ def test_a_template_that_does_not_fit_is_refused_before_any_trial(tmp_path: Path
     )
 
     assert done.returncode == 2
-    assert done.stderr == ("error: the wire template: labels names 'Granted'; the classes are Approved, Rejected\n")
+    assert done.stderr == (
+        "error: wire template: labels: unknown class 'Granted'; the classes are Approved, Rejected\n"
+    )
     assert not (tmp_path / "models" / "loans").exists()

@@ -1,4 +1,4 @@
-"""The bundle: what is packed is what is opened, and nothing that was touched is."""
+"""A bundle opens exactly as it was packed; a changed or damaged one is refused."""
 
 from __future__ import annotations
 
@@ -33,13 +33,20 @@ def folder(registry: FolderRegistry) -> Path:
     return registry.folder(reference)
 
 
-def rewritten(path: Path, change: Callable[[Any], object]) -> None:
+def edit_manifest(folder: Path, change: Callable[[Any], object]) -> None:
+    path = folder / bundle.MANIFEST
     document = json.loads(path.read_bytes())
     change(document)
     path.write_text(json.dumps(document))
 
 
-def test_a_packed_bundle_opens_with_all_it_was_given(folder: Path) -> None:
+def refusal(read: Callable[[], object]) -> BundleError:
+    with pytest.raises(BundleError) as caught:
+        read()
+    return caught.value
+
+
+def test_a_packed_bundle_opens_with_its_whole_content(folder: Path) -> None:
     opened = bundle.open(folder)
 
     assert opened.model == models.sum_graph(2)
@@ -48,29 +55,42 @@ def test_a_packed_bundle_opens_with_all_it_was_given(folder: Path) -> None:
     assert opened.manifest.digest.startswith("rb1-")
 
 
-def test_the_same_content_has_the_same_digest(registry: FolderRegistry, folder: Path) -> None:
-    again = models.publish(registry, "sum", models.sum_graph(2), SCHEMA, models.REGRESSION, "values")
+def test_the_score_of_a_golden_row_is_stored_as_outcome(folder: Path) -> None:
+    stored = json.loads((folder / bundle.GOLDEN).read_bytes())
+
+    assert stored == [{"row": {"x0": 1.0, "x1": 1.0}, "outcome": {"prediction": 2.0}}]
+
+
+def test_equal_content_has_an_equal_digest(registry: FolderRegistry, folder: Path) -> None:
+    same = models.publish(registry, "sum", models.sum_graph(2), SCHEMA, models.REGRESSION, "values")
     other = models.publish(registry, "sum", models.linear_graph(2, 1), SCHEMA, models.REGRESSION, "values")
 
     digests = [bundle.read_manifest(registry.folder(Reference("sum", version))).digest for version in (1, 2, 3)]
-    assert (again.version, other.version) == (2, 3)
+    assert (same.version, other.version) == (2, 3)
     assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.parametrize("name", [bundle.MODEL, bundle.GOLDEN])
-def test_a_serving_file_that_was_changed_is_refused(folder: Path, name: str) -> None:
+def test_a_changed_serving_file_is_refused(folder: Path, name: str) -> None:
     (folder / name).write_bytes((folder / name).read_bytes() + b" ")
 
-    with pytest.raises(BundleError, match=f"{name} was changed"):
-        bundle.open(folder)
+    error = refusal(lambda: bundle.open(folder))
+
+    assert error.slug == "digest-mismatch"
+    assert str(folder / name) in error.message
 
 
-@pytest.mark.parametrize("name", [bundle.MODEL, bundle.GOLDEN, bundle.MANIFEST])
-def test_a_file_that_is_gone_is_named(folder: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [(bundle.MODEL, "unreadable"), (bundle.GOLDEN, "unreadable"), (bundle.MANIFEST, "not-a-bundle")],
+)
+def test_a_missing_file_is_named(folder: Path, name: str, slug: str) -> None:
     (folder / name).unlink()
 
-    with pytest.raises(BundleError, match=name):
-        bundle.open(folder)
+    error = refusal(lambda: bundle.open(folder))
+
+    assert error.slug == slug
+    assert name in error.message
 
 
 @pytest.mark.parametrize(
@@ -84,51 +104,70 @@ def test_a_file_that_is_gone_is_named(folder: Path, name: str) -> None:
     ],
     ids=["decision", "schema", "output", "plan", "digest"],
 )
-def test_a_manifest_whose_serving_part_was_changed_is_refused(folder: Path, change: Callable[[Any], object]) -> None:
-    rewritten(folder / bundle.MANIFEST, change)
+def test_a_changed_serving_part_of_the_manifest_is_refused(folder: Path, change: Callable[[Any], object]) -> None:
+    edit_manifest(folder, change)
 
-    with pytest.raises(BundleError, match="digest does not match"):
-        bundle.open(folder)
+    assert refusal(lambda: bundle.open(folder)).slug == "digest-mismatch"
 
 
-@pytest.mark.parametrize("found", [0, 2, "1", None])
-def test_another_format_is_refused_by_its_number(folder: Path, found: Any) -> None:
-    rewritten(folder / bundle.MANIFEST, lambda document: document.update(format=found))
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_format_is_refused_with_its_number(folder: Path, version: Any) -> None:
+    edit_manifest(folder, lambda document: document.update(format=version))
 
-    with pytest.raises(BundleError, match=f"format {found!r}.*reads format 1"):
-        bundle.open(folder)
+    error = refusal(lambda: bundle.open(folder))
+
+    assert error.slug == "bundle-format"
+    assert f"format {version!r}" in error.message
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b'{"format":1}', b"[" * 100_000])
-def test_a_manifest_that_is_no_manifest_is_refused(folder: Path, content: bytes) -> None:
+def test_a_damaged_manifest_is_refused(folder: Path, content: bytes) -> None:
     (folder / bundle.MANIFEST).write_bytes(content)
 
-    with pytest.raises(BundleError, match=r"bundle\.json"):
-        bundle.open(folder)
+    error = refusal(lambda: bundle.open(folder))
+
+    assert error.slug in ("damaged-bundle", "bundle-format")
+    assert bundle.MANIFEST in error.message
 
 
-def test_a_manifest_cannot_name_files_outside(folder: Path) -> None:
-    rewritten(folder / bundle.MANIFEST, lambda document: document["files"].update({"../../secret": "00"}))
+def test_a_manifest_cannot_list_files_outside_its_folder(folder: Path) -> None:
+    edit_manifest(folder, lambda document: document["files"].update({"../../secret": "00"}))
 
-    with pytest.raises(BundleError, match="secret"):
-        bundle.verify(folder)
+    assert refusal(lambda: bundle.verify(folder)).slug == "unlisted-file"
 
 
-def test_later_fields_of_the_same_format_are_read_over(folder: Path) -> None:
-    rewritten(folder / bundle.MANIFEST, lambda document: document.update(later={"more": 1}))
+def test_unknown_fields_of_the_same_format_are_ignored(folder: Path) -> None:
+    edit_manifest(folder, lambda document: document.update(later={"more": 1}))
 
     assert bundle.open(folder).manifest.name == "sum"
 
 
-def test_a_model_is_proven_before_it_answers(registry: FolderRegistry, folder: Path) -> None:
+def test_a_graph_is_copied_completely_or_not_at_all(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "graph.onnx"
+
+    with bundle.graph_writer(path) as write:
+        assert not path.exists()
+        write(folder)
+
+    assert path.read_bytes() == models.sum_graph(2)
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "models"]
+
+
+def test_a_graph_file_that_cannot_be_written_is_refused_before_the_training(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none" / "graph.onnx"):
+        with pytest.raises(BundleError), bundle.graph_writer(path):
+            pytest.fail("the body must not run")
+
+
+def test_a_model_is_verified_before_it_is_served(registry: FolderRegistry, folder: Path) -> None:
     model = load(Reference("sum", 1), registry, open_graph)
 
-    (outcome,) = model.score([model.encoder.parse({"x0": 2.5, "x1": 1})])
+    (score,) = model.score([model.encoder.parse({"x0": 2.5, "x1": 1})])
 
-    assert outcome == Score(3.5)
+    assert score == Score(3.5)
 
 
-def test_a_model_that_answers_its_golden_rows_otherwise_is_not_served(registry: FolderRegistry) -> None:
+def test_a_model_with_wrong_answers_for_its_golden_rows_is_not_served(registry: FolderRegistry) -> None:
     def pack(folder: Path) -> None:
         manifest = bundle.read_manifest(registry.folder(Reference("sum", 1)))
         golden = [bundle.GoldenRow({"x0": 1.0, "x1": 1.0}, Score(2.001))]
@@ -137,8 +176,9 @@ def test_a_model_that_answers_its_golden_rows_otherwise_is_not_served(registry: 
     models.publish(registry, "sum", models.sum_graph(2), SCHEMA, models.REGRESSION, "values")
     registry.publish("sum", pack)
 
-    with pytest.raises(BundleError, match=r"sum@2 answers golden row 0 with 2\.0, certified was 2\.001: not served"):
-        load(Reference("sum", 2), registry, open_graph)
+    error = refusal(lambda: load(Reference("sum", 2), registry, open_graph))
+
+    assert all(text in error.message for text in ("sum@2", "golden row 0", "2.0", "2.001"))
 
 
 def test_a_model_without_golden_rows_is_not_served(registry: FolderRegistry, folder: Path) -> None:
@@ -146,5 +186,4 @@ def test_a_model_without_golden_rows_is_not_served(registry: FolderRegistry, fol
     files = {bundle.MODEL: models.sum_graph(2), bundle.GOLDEN: b"[]"}
     registry.publish("sum", lambda empty: bundle.pack(empty, manifest, files) and None)
 
-    with pytest.raises(BundleError, match="no golden rows"):
-        load(Reference("sum", 2), registry, open_graph)
+    assert "golden rows" in refusal(lambda: load(Reference("sum", 2), registry, open_graph)).message

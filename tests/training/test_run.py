@@ -108,7 +108,7 @@ def test_golden_rows_are_what_a_client_sends_and_the_graph_repeats_them(
     rows = [encoder.read(msgspec.json.encode(golden.row)) for golden in opened.golden]
 
     assert score_rows(manifest.decision, graph.run(stack_rows(encoder.plan, rows))) == [
-        golden.outcome for golden in opened.golden
+        golden.score for golden in opened.golden
     ]
     assert len(opened.golden) == 32
     assert any(row.warnings for row in rows)

@@ -1,22 +1,30 @@
-"""`python -m rowcast.app.describe_onnx FOLDER MEMORY_MB SECONDS`: inspect, try and describe a foreign graph.
+"""`python -m rowcast.app.describe_onnx FOLDER MEMORY_MB SECONDS`: convert an imported graph.
 
-FOLDER contains `model.onnx` and `ask.json`; the result is printed as JSON. This runs in a bounded child process because
-a hostile graph may crash it. It is not a CLI command so that it starts quickly.
+The importer starts this child process with limited resources, because a hostile graph can crash it. FOLDER holds the
+request; the result is written to standard output. To start quickly, it imports neither the command line nor the
+settings.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from rowcast.adapters.sandbox import limit_this_process
 from rowcast.errors import RowcastError
-from rowcast.registry import import_model
+
+if TYPE_CHECKING:
+    from rowcast.registry.ports import ForeignGraph
 
 
 def main(folder: str, memory_mb: str, seconds: str) -> int:
-    """0 and the adopted model on standard output; else 2, and the reason on standard error."""
+    """Return 0 after writing the result, or 2 after writing the reason to standard error."""
     try:
-        sys.stdout.buffer.write(import_model.describe_foreign(Path(folder), int(memory_mb), float(seconds)))
+        limit_this_process(int(memory_mb), float(seconds))
+        from rowcast.registry.onnx_import.exchange import answer_request
+
+        sys.stdout.buffer.write(answer_request(Path(folder), _open_graph))
     except MemoryError:
         sys.stderr.write(f"error: the model needs more than {memory_mb} MB (setting trial_memory_mb)\n")
         return 2
@@ -24,6 +32,12 @@ def main(folder: str, memory_mb: str, seconds: str) -> int:
         sys.stderr.write(f"error: {' '.join(error.message.split())}\n")
         return 2
     return 0
+
+
+def _open_graph(model: bytes) -> ForeignGraph:
+    from rowcast.adapters.onnxruntime.graph import ForeignOnnxGraph  # only after the graph was inspected
+
+    return ForeignOnnxGraph(model)
 
 
 if __name__ == "__main__":

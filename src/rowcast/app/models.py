@@ -131,9 +131,9 @@ def train(
     if onnx_out is None:
         return run(table, chosen, open_graph=open_graph, registry=models, now=now, progress=progress)
     _spare([data, target_file], Path(onnx_out))
-    with bundle.extracting(Path(onnx_out)) as extract:
+    with bundle.graph_writer(Path(onnx_out)) as write_graph:
         result = run(table, chosen, open_graph=open_graph, registry=models, now=now, progress=progress)
-        extract(Path(result.path))
+        write_graph(Path(result.path))
     return msgspec.structs.replace(result, onnx=str(onnx_out))
 
 

@@ -9,13 +9,12 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from rowcast.app import imports
 from rowcast.app.indexer import history, indexer_command, store, store_folder
 from rowcast.app.models import registry
 from rowcast.errors import BundleError, SettingsError
-from rowcast.registry import import_model as imports
 from rowcast.registry.ports import Reference, RegistryWriter
 
 if TYPE_CHECKING:
@@ -140,7 +139,7 @@ def server(settings: Settings, place: Place | None = None) -> Server:
         undo.callback(slot.close)
         spool = FolderSpool(settings.journal_folder)
         counts = SharedCounters(shared.folder, place.worker) if place else LocalCounters()
-        take_up = partial(imports.take_up, settings)
+        take_up = partial(imports.import_models_folder, settings)
         if place is None:  # else the supervisor's parent has done it
             log_drops(take_up())
         metrics = Metrics(counts, spool.backlog, shared.workers, old_names=settings.metrics_aliases)
@@ -155,7 +154,7 @@ def server(settings: Settings, place: Place | None = None) -> Server:
             trial=_trial(settings, models, shared),
             last_good=LastGood(shared.last_served, shared.record_served),
             put_away=shared.unloaded_models,
-            meant=partial(imports.meant, settings),
+            meant=partial(imports.preferred_model, settings),
         )
         generation, asked = models.generation(), shared.reload_requests()
         followed = follower.begin()
@@ -175,7 +174,7 @@ def server(settings: Settings, place: Place | None = None) -> Server:
         native = NativeApi(predictor, max_rows=settings.max_rows)
         watch = Watch(journal, predictor.hold, _free_bytes(settings), settings.min_free_mb * MEBIBYTE)
         health = Health({"history": _store_check(settings), "disk": watch.check})
-        retake = partial(take_up, again=True)
+        retake = partial(take_up, retry_failed=True)
         member = Member(shared, slot, deployment, follower, models.generation, native.refresh, retake, predictor.queue)
         metrics.prepare = member.show_queue
         pusher = telemetry.pusher(settings, metrics, shared, place.worker if place else 0)
@@ -252,17 +251,6 @@ def _trial(settings: Settings, models: RegistryWriter, shared: ServerFolder) -> 
             raise BundleError(reason)
 
     return trial
-
-
-def try_bundle(reference: Reference, folder: Path, memory_mb: int, seconds: float) -> None:
-    """Load and prove a bundle in this process, which gets bounds and may die of it."""
-    from rowcast.adapters.sandbox import limit_this_process
-
-    limit_this_process(memory_mb, seconds)
-    from rowcast.adapters.onnxruntime.graph import open_graph
-    from rowcast.serving.live_models import load_folder
-
-    load_folder(reference, folder, open_graph)
 
 
 def _free_bytes(settings: Settings) -> Callable[[], int]:

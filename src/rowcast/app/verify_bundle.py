@@ -1,7 +1,7 @@
-"""`python -m rowcast.app.verify_bundle FOLDER NAME VERSION MEMORY_MB SECONDS`: open and verify a bundle apart.
+"""`python -m rowcast.app.verify_bundle FOLDER NAME VERSION MEMORY_MB SECONDS`: load a bundle and check its golden rows.
 
-A running server starts it before it takes a new version up. It is no command, because it must start quickly: it imports
-neither the command line nor the settings.
+A server or importer starts this child process with limited resources before it uses a new bundle. To start quickly, it
+imports neither the command line nor the settings.
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rowcast.app import server as app_server
+from rowcast.adapters.sandbox import limit_this_process
 from rowcast.errors import RowcastError
 from rowcast.registry.ports import Reference
 
 
 def main(folder: str, name: str, version: str, memory_mb: str, seconds: str) -> int:
-    """0 when the bundle can be served; else 2, and the reason on standard error."""
+    """Return 0 if the bundle can be served, or 2 after writing the reason to standard error."""
     try:
-        app_server.try_bundle(Reference(name, int(version)), Path(folder), int(memory_mb), float(seconds))
+        limit_this_process(int(memory_mb), float(seconds))
+        from rowcast.adapters.onnxruntime.graph import open_graph
+        from rowcast.serving.live_models import load_folder
+
+        load_folder(Reference(name, int(version)), Path(folder), open_graph)
     except RowcastError as error:
         sys.stderr.write(f"error: {' '.join(error.message.split())}\n")
         return 2

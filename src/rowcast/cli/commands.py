@@ -279,10 +279,10 @@ def models_export(
 ) -> None:
     """Export a published model to a file for `models import`."""
     from rowcast import settings
+    from rowcast.app import imports
     from rowcast.cli import output
-    from rowcast.registry import archive
 
-    output.say(f"wrote {archive.export_bundle(settings.load(home=home), model, out)} to {out}")
+    output.say(f"wrote {imports.export_model(settings.load(home=home), model, out)} to {out}")
 
 
 @models_app.command("import")
@@ -301,11 +301,11 @@ def models_import(
 ) -> None:
     """Import a model from another tool, test it in an isolated process and publish it as champion."""
     from rowcast import settings
+    from rowcast.app import imports
     from rowcast.cli import inspection
-    from rowcast.registry import import_model
 
     loaded = settings.load(home=home)
-    imported = import_model.import_model(loaded, model, metadata=metadata, name=name, wire=wire, data=data)
+    imported = imports.import_model(loaded, model, metadata=metadata, name=name, wire=wire, data=data)
     inspection.show_import(imported, as_json=json)
 
 

@@ -14,13 +14,13 @@ from rowcast.registry import bundle
 from rowcast.registry.ports import Reference
 
 if TYPE_CHECKING:
-    from rowcast.registry.import_model import Imported
+    from rowcast.registry.importer import ImportedModel
     from rowcast.settings import Settings
 
 MAX_COLUMNS_SHOWN = 12
 
 
-def show_import(imported: Imported, *, as_json: bool) -> None:
+def show_import(imported: ImportedModel, *, as_json: bool) -> None:
     """Print the result of an import."""
     if as_json:
         output.print_json(imported)

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rowcast.app import indexer, logs, server
+from rowcast.app import imports, indexer, logs, server
 from rowcast.cli import first_model, output
 from rowcast.errors import RowcastError, SettingsError
-from rowcast.registry import import_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,9 +44,9 @@ def run(settings: Settings, *, train_if_missing: Path | None, target: str | None
 
 
 def _import_models(settings: Settings) -> None:
-    for drop in import_model.take_up(settings):
-        if drop.error:
-            output.say(f"cannot serve {drop.file}: {drop.error}")
+    for result in imports.import_models_folder(settings):
+        if result.error:
+            output.say(f"cannot serve {result.file}: {result.error}")
 
 
 def _supervise(settings: Settings, listener: socket.socket, *, as_json: bool) -> int:

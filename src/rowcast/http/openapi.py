@@ -278,7 +278,7 @@ def _example(model: LiveModel) -> dict[str, Any]:
 def _example_reply(model: LiveModel) -> bytes:
     assert model.golden is not None  # a model without one is not served
     row = EncodedRow((), NO_WARNINGS)
-    (reply,) = model.replies(["01890a5d-ac96-774b-8bce-b302099a8057"], [model.golden.outcome], [row], [False])
+    (reply,) = model.replies(["01890a5d-ac96-774b-8bce-b302099a8057"], [model.golden.score], [row], [False])
     return reply
 
 

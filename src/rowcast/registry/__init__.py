@@ -1,1 +1,1 @@
-"""Published bundles, their names and aliases, archives, and imports of foreign models."""
+"""Published bundles: their files, names, aliases and archives, and the import of models trained elsewhere."""

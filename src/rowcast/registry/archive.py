@@ -1,99 +1,82 @@
-"""A bundle as one file, `.rowcast`: a zip of its folder. What comes in one is trusted no more than any other file."""
+"""Bundles as single files: a `.rowcast` archive is a zip of a bundle's folder. Archives are untrusted."""
 
 from __future__ import annotations
 
-import tempfile
 import zipfile
 import zlib
+from lzma import LZMAError
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from rowcast.app.models import registry
 from rowcast.errors import BundleError, SettingsError
-from rowcast.registry.import_model import MEBIBYTE, Imported, publish_proven
-from rowcast.registry.ports import Reference
+from rowcast.registry import bundle
+from rowcast.registry.bundle import Manifest
 
-if TYPE_CHECKING:
-    from rowcast.settings import Settings
+SUFFIX: Final = ".rowcast"
+MEBIBYTE: Final = 1024 * 1024
+MAX_FILES: Final = 20
+MAX_OTHER_MB: Final = 256
+"""Limit on the total unpacked size of all files except the graph."""
+ZIP_ERRORS: Final = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, zlib.error, LZMAError)
 
-MOST_FILES: Final = 20
-MOST_OTHER_MB: Final = 256
-"""Of all files but the graph, unpacked."""
 
-
-def export_bundle(settings: Settings, reference: str, out: Path) -> Reference:
-    """Write a published version into one file, whole or not at all."""
-    from rowcast.registry import bundle
-    from rowcast.registry.resolve import resolve
-
-    if out.suffix != ".rowcast":
-        raise SettingsError(f"{out} must end in .rowcast")
-    models = registry(settings)
-    found = resolve(reference, models)
-    folder = models.folder(found)
+def write_archive(folder: Path, path: Path) -> None:
+    """Verify the bundle in `folder` and write it to `path`, completely or not at all."""
+    if path.suffix != SUFFIX:
+        raise SettingsError(f"{path}: the name of an archive must end in {SUFFIX}")
     manifest = bundle.verify(folder)
-    part = out.with_name(f".{out.name}.part")
+    part = path.with_name(f".{path.name}.part")
     try:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in sorted([bundle.MANIFEST, *manifest.files]):
                 archive.write(folder / name, name)
-        part.replace(out)
+        part.replace(path)
     except OSError as error:
-        raise BundleError(f"{out} cannot be written: {error.strerror or error}") from None
+        raise BundleError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         part.unlink(missing_ok=True)
-    return found
 
 
-def import_bundle(settings: Settings, path: Path, name: str | None) -> Imported:
-    """Publish a bundle from a file as champion, once it is whole and was proven in a process of its own."""
-    from rowcast.registry import bundle
-    from rowcast.registry.names import check_name
-    from rowcast.registry.onnx_import.inspect import inspect
-
-    with tempfile.TemporaryDirectory(prefix="rowcast-import-") as scratch:
-        folder = Path(scratch)
-        files = _unpacked(path, folder, settings.max_model_mb)
-        try:
-            manifest = bundle.verify(folder)
-        except BundleError as error:
-            raise BundleError(f"{path}: {error.message.replace(f'{folder}/', '').replace(str(folder), 'it')}") from None
-        stray = sorted(set(files) - {bundle.MANIFEST, *manifest.files})
-        if stray:
-            raise BundleError(f"{path} holds {', '.join(stray)[:200]}, which its {bundle.MANIFEST} does not name")
-        chosen = check_name(name or manifest.name)
-        inspect((folder / bundle.MODEL).read_bytes(), settings.max_model_nodes)
-        reference, where = publish_proven(settings, path.name, folder, chosen)
-    columns = manifest.schema.names()
-    return Imported(reference.name, reference.version, manifest.digest, where, manifest.decision.task, columns, [])
+def unpack_archive(path: Path, folder: Path, max_model_mb: int) -> Manifest:
+    """Unpack an archive into an empty folder and verify the bundle; return its manifest."""
+    names = _unpack_files(path, folder, max_model_mb)
+    try:
+        manifest = bundle.verify(folder)
+    except BundleError as error:
+        message = error.message.replace(f"{folder}/", "").replace(str(folder), "the archive")
+        raise BundleError(f"{path}: {message}") from None
+    extra = sorted(set(names) - {bundle.MANIFEST, *manifest.files})
+    if extra:
+        message = f"{path}: unexpected files {', '.join(extra)[:200]}, which {bundle.MANIFEST} does not list"
+        raise BundleError(message, slug="unexpected-file")
+    return manifest
 
 
-def _unpacked(path: Path, folder: Path, model_mb: int) -> list[str]:
-    """The files of the archive, in the folder; BundleError for names that lead out of it, and for bombs."""
-    from lzma import LZMAError
-
-    from rowcast.registry import bundle
-
-    broken = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, zlib.error, LZMAError)
+def _unpack_files(path: Path, folder: Path, max_model_mb: int) -> list[str]:
+    """Unpack the files and return their names; refuse names that lead out of the folder, and zip bombs."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            if len(entries) > MOST_FILES:
-                raise BundleError(f"{path} holds {len(entries)} files; a bundle has fewer")
-            left = {True: model_mb * MEBIBYTE, False: MOST_OTHER_MB * MEBIBYTE}
+            if len(entries) > MAX_FILES:
+                raise BundleError(f"{path}: too many files: {len(entries)}; the limit is {MAX_FILES}", slug="too-large")
+            budgets = {True: max_model_mb * MEBIBYTE, False: MAX_OTHER_MB * MEBIBYTE}
             for entry in entries:
-                if entry.filename != Path(entry.filename).name or entry.filename in ("", ".", ".."):
-                    raise BundleError(f"{path} holds {entry.filename[:80]!r}; the files of a bundle lie in no folder")
-                is_model = entry.filename == bundle.MODEL
+                name = entry.filename
+                if name != Path(name).name or name in ("", ".", ".."):
+                    message = f"{path}: invalid file name {name[:80]!r}; an archive has no folders"
+                    raise BundleError(message, slug="unsafe-name")
+                is_model = name == bundle.MODEL
                 with archive.open(entry) as file:
-                    content = file.read(left[is_model] + 1)
-                left[is_model] -= len(content)
-                if left[is_model] < 0:
-                    most = model_mb if is_model else MOST_OTHER_MB
-                    raise BundleError(f"{path}: {entry.filename} is too large; at most {most} MB are unpacked")
-                (folder / entry.filename).write_bytes(content)
-    except broken as error:
-        raise BundleError(f"{path} is no .rowcast file: {error}") from None
+                    content = file.read(budgets[is_model] + 1)
+                budgets[is_model] -= len(content)
+                if budgets[is_model] < 0:
+                    limit = max_model_mb if is_model else MAX_OTHER_MB
+                    raise BundleError(
+                        f"{path}: {name} is too large; the limit is {limit} MB unpacked", slug="too-large"
+                    )
+                (folder / name).write_bytes(content)
+    except ZIP_ERRORS as error:
+        raise BundleError(f"{path}: not a valid {SUFFIX} archive: {error}", slug="bad-archive") from None
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise BundleError(f"cannot read {path}: {error.strerror or error}") from None
     return [entry.filename for entry in entries]

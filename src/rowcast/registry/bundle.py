@@ -1,4 +1,4 @@
-"""The bundle: one model version as a folder of plain files. Packing writes it, opening trusts nothing in it."""
+"""Bundles: one model version as a folder of plain files. `pack` writes one; `open` and `verify` trust nothing in it."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The output of the graph that is read; of foreign graphs also raw scores or labels."""
+    """The graph output to read. Only imported graphs return raw scores or labels."""
 
     name: str
     kind: OutputKind
     activation: Activation = "none"
-    """What makes probabilities of raw scores."""
+    """The function that turns raw scores into probabilities."""
 
 
 class Measure(msgspec.Struct, frozen=True):
-    """A metric on the holdout with its bootstrap interval (95 %)."""
+    """A metric on the holdout with its 95 % bootstrap interval."""
 
     value: float
     low: float
@@ -48,7 +48,7 @@ class Measure(msgspec.Struct, frozen=True):
 
 
 class Parity(msgspec.Struct, frozen=True):
-    """The certificate: how far the served graph is from the trained model."""
+    """How far the answers of the served graph are from those of the trained model."""
 
     rows: int
     max_abs_diff: float
@@ -56,7 +56,7 @@ class Parity(msgspec.Struct, frozen=True):
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model was trained on and how, enough to train it again."""
+    """The training data and settings, complete enough to repeat the training."""
 
     table: str
     sha256: str
@@ -70,14 +70,14 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GoldenRow(msgspec.Struct, frozen=True):
-    """A row as a client would send it, and what must come out."""
+    """A row as a client would send it, and the score that the graph must return for it."""
 
     row: dict[str, Any]
-    outcome: Score
+    score: Score = msgspec.field(name="outcome")
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """`bundle.json`. Fields are only ever added; a reader refuses a newer `format`."""
+    """The content of `bundle.json`. Fields are added but never removed; readers refuse another `format`."""
 
     format: int = FORMAT
     name: str
@@ -97,12 +97,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str] = {}
 
     def serving(self) -> list[Any]:
-        """The part that decides an answer; its digest is the bundle's identity."""
+        """Return the parts that determine a prediction; their digest is the bundle's identity."""
         return [self.schema, self.plan, self.output, self.decision, self.wire]
 
 
 class Bundle:
-    """An opened bundle whose serving files were found to be what the manifest says."""
+    """An opened bundle whose serving files match the digests in its manifest."""
 
     def __init__(self, folder: Path, manifest: Manifest, model: bytes, golden: list[GoldenRow]) -> None:
         self.folder = folder
@@ -112,7 +112,7 @@ class Bundle:
 
 
 def pack(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
-    """Write a bundle into an empty folder; return its manifest, completed with all digests."""
+    """Write a bundle into an empty folder; return its manifest with all digests filled in."""
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     complete = msgspec.structs.replace(manifest, files=digests, digest=_digest(manifest, digests))
     for name, content in files.items():
@@ -122,85 +122,92 @@ def pack(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manife
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest alone, of a format this version reads."""
+    """Read the manifest without checking any other file; raise BundleError if it is damaged or has another format."""
     path = folder / MANIFEST
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes")
+            raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes", slug="damaged-bundle")
         document = msgspec.json.decode(path.read_bytes())
-        found = document.get("format") if isinstance(document, dict) else None
-        if found != FORMAT:
-            raise BundleError(f"{path} has bundle format {found!r}; this version of Rowcast reads format {FORMAT}")
+        version = document.get("format") if isinstance(document, dict) else None
+        if version != FORMAT:
+            message = f"{path} has bundle format {version!r}; this version of Rowcast reads format {FORMAT}"
+            raise BundleError(message, slug="bundle-format")
         return msgspec.convert(document, Manifest)
     except FileNotFoundError:
-        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}") from None
+        raise BundleError(f"{folder} is not a bundle: {MANIFEST} is missing", slug="not-a-bundle") from None
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+        raise BundleError(f"cannot read {path}: {error.strerror}", slug="unreadable") from None
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is damaged: {error}") from None
+        raise BundleError(f"{path} is damaged: {error}", slug="damaged-bundle") from None
 
 
 def open(folder: Path) -> Bundle:
-    """A bundle ready to be loaded: format, digest and serving files are checked."""
+    """Read a bundle and check its format, its digest and its serving files."""
     manifest = read_manifest(folder)
-    contents = {name: _checked(folder, name, manifest) for name in SERVING_FILES}
+    contents = {name: _read_checked(folder, name, manifest) for name in SERVING_FILES}
     if manifest.digest != _digest(manifest, manifest.files):
-        raise BundleError(f"{folder / MANIFEST} was changed after it was packed: its digest does not match")
+        message = f"{folder / MANIFEST} was changed after packing: its digest does not match"
+        raise BundleError(message, slug="digest-mismatch")
     try:
         golden = msgspec.json.decode(contents[GOLDEN], type=list[GoldenRow])
     except msgspec.MsgspecError as error:
-        raise BundleError(f"{folder / GOLDEN} is damaged: {error}") from None
+        raise BundleError(f"{folder / GOLDEN} is damaged: {error}", slug="damaged-bundle") from None
     return Bundle(folder, manifest, contents[MODEL], golden)
 
 
 def verify(folder: Path) -> Manifest:
-    """Check every file the manifest names, not the serving files alone."""
+    """Open the bundle and check every file that the manifest lists; return the manifest."""
     manifest = open(folder).manifest
     for name in manifest.files:
-        _checked(folder, name, manifest)
+        _read_checked(folder, name, manifest)
     return manifest
 
 
 @contextmanager
-def extracting(path: Path) -> Iterator[Callable[[Path], None]]:
-    """Puts the graph of a bundle into a file of its own, whole or not at all; a place that takes none is told now."""
+def graph_writer(path: Path) -> Iterator[Callable[[Path], None]]:
+    """Yield a function that copies the graph of a bundle to `path`, completely or not at all.
+
+    Raises BundleError at once if `path` cannot be written, so that a long training does not fail at its end.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with _told(path):
+        with _write_errors(path):
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             part.write_bytes(b"")
 
-        def extract(folder: Path) -> None:
-            with _told(path):
+        def write(folder: Path) -> None:
+            with _write_errors(path):
                 shutil.copyfile(folder / MODEL, part)
                 part.replace(path)
 
-        yield extract
+        yield write
     finally:
         part.unlink(missing_ok=True)
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _write_errors(path: Path) -> Iterator[None]:
+    """Raise BundleError in place of OSError."""
     try:
         yield
     except OSError as error:
-        raise BundleError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise BundleError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def _digest(manifest: Manifest, digests: Mapping[str, str]) -> str:
     return identity.bundle_digest(manifest.serving(), [(name, digests.get(name, "")) for name in SERVING_FILES])
 
 
-def _checked(folder: Path, name: str, manifest: Manifest) -> bytes:
+def _read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
+    """Return the content of a file of the bundle; raise BundleError unless it matches its digest."""
     path = folder / name
     if name != path.name or name not in manifest.files:
-        raise BundleError(f"{folder / MANIFEST} does not name {name}")
+        raise BundleError(f"{folder / MANIFEST} does not list {name} as a file of the bundle", slug="unlisted-file")
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+        raise BundleError(f"cannot read {path}: {error.strerror}", slug="unreadable") from None
     if hashlib.sha256(content).hexdigest() != manifest.files[name]:
-        raise BundleError(f"{path} was changed after it was packed: its sha256 does not match")
+        raise BundleError(f"{path} was changed after packing: its sha256 does not match", slug="digest-mismatch")
     return content

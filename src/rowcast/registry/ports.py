@@ -1,6 +1,6 @@
-"""What the registry needs from the world: published bundles, and a runtime that opens graphs.
+"""What the registry needs from the outside: stored bundles, a graph runtime and a sandbox.
 
-Every implementation passes the contract tests in `tests/contracts/`.
+Every adapter passes the contract tests in `tests/contracts/`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,22 @@ if TYPE_CHECKING:
 
 
 class Graph(Protocol):
-    """A loaded model graph. Safe to call from one thread at a time."""
+    """A loaded model graph. Only one thread at a time may use it."""
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Probabilities [N, k] or values [N]; of foreign graphs what `schema/outputs.py` makes these of. A row's answer
-        does not depend on its companions, to the last bit."""
+        """Return probabilities [N, k], values [N], or for an imported graph any output that `schema/outputs.py` reads.
+
+        The result for a row is bit for bit the same, whichever rows are scored together with it.
+        """
         ...
 
 
+OpenGraph = Callable[[bytes, str], Graph]
+"""Loads a graph from the model's bytes and the output's name; raises BundleError if the runtime cannot load it."""
+
+
 class GraphTensor(NamedTuple):
-    """An input or output of a graph, as the runtime tells it; a dimension that may vary is None."""
+    """An input or output of a graph, as the runtime reports it. A variable dimension is None."""
 
     name: str
     type: str
@@ -33,34 +39,34 @@ class GraphTensor(NamedTuple):
 
     def __str__(self) -> str:
         sizes = ", ".join("N" if size is None else str(size) for size in self.shape)
-        name = self.name if self.name.isprintable() else repr(self.name)  # a file's text must not steer a terminal
+        name = self.name if self.name.isprintable() else repr(self.name)  # keep control characters off the terminal
         return f"{name} ({self.type}, [{sizes}])"
 
 
-class UnknownGraph(Protocol):
-    """A graph of which nothing is known yet."""
+class ForeignGraph(Protocol):
+    """A graph that was not made by Rowcast, before its inputs and outputs have been interpreted."""
 
     @property
     def inputs(self) -> Sequence[GraphTensor]:
-        """What it takes."""
+        """The tensors it takes."""
         ...
 
     @property
     def outputs(self) -> Sequence[GraphTensor]:
-        """What it gives."""
+        """The tensors it returns."""
         ...
 
     def run(self, output: str, tensors: Mapping[str, NDArray[Any]]) -> Any:
-        """One output as it comes, an array or a list of maps; BundleError when the graph cannot be run."""
+        """Return one output, an array or a list of maps; raise BundleError if the graph fails."""
         ...
 
 
-OpenGraph = Callable[[bytes, str], Graph]
-"""(model bytes, output name) -> graph. BundleError when the bytes are not a graph that can be run."""
+OpenForeignGraph = Callable[[bytes], ForeignGraph]
+"""Loads a graph from the model's bytes; raises BundleError if the runtime cannot load it."""
 
 
 class Reference(NamedTuple):
-    """One published version."""
+    """One published version of a model."""
 
     name: str
     version: int
@@ -69,8 +75,8 @@ class Reference(NamedTuple):
         return f"{self.name}@{self.version}"
 
 
-class Drop(msgspec.Struct, frozen=True):
-    """A file in the models folder, and what became of it: a published version, or an error."""
+class ImportResult(msgspec.Struct, frozen=True):
+    """The result of importing a file from the models folder: a published version, or an error."""
 
     file: str
     model: str = ""
@@ -78,40 +84,57 @@ class Drop(msgspec.Struct, frozen=True):
     error: str = ""
 
 
+class Sandbox(Protocol):
+    """Opens untrusted models in a child process with limited memory and time.
+
+    The child may crash, run out of memory or never finish without harm to the caller. Each method then raises
+    BundleError with the reason.
+    """
+
+    def describe_onnx(self, folder: Path) -> bytes:
+        """Convert the graph that `onnx_import.exchange` wrote into this folder; return the child's output."""
+        ...
+
+    def verify_bundle(self, folder: Path, reference: Reference) -> None:
+        """Load a bundle and check its golden rows as a server would; `reference` names it in messages."""
+        ...
+
+
 class RegistryReader(Protocol):
-    """Published bundles and their aliases. A version never changes once it can be seen."""
+    """Reads published bundles and their aliases. A published version never changes."""
 
     def models(self) -> Mapping[str, Sequence[int]]:
-        """Every name with its versions, ascending."""
+        """Return every model name with its versions in ascending order."""
         ...
 
     def aliases(self, name: str) -> Mapping[str, int]:
-        """Alias to version; ModelNotFound for an unknown name."""
+        """Return the version of each alias; raise ModelNotFound for an unknown name."""
         ...
 
     def folder(self, reference: Reference) -> Path:
-        """Where the bundle lies on this machine; ModelNotFound when there is none."""
+        """Return the local folder of a bundle; raise ModelNotFound if the version does not exist."""
         ...
 
     def generation(self) -> int:
-        """A number that grows with every change of an alias; cheap enough to be asked every second."""
+        """Return a number that grows with every change of an alias. Servers poll it every second."""
         ...
 
 
 class RegistryWriter(RegistryReader, Protocol):
-    """Publishing is atomic: readers see the whole new version or nothing, whoever dies meanwhile."""
+    """Publishes bundles atomically: readers see a complete version or none, even if the writer dies."""
 
     def ready(self, name: str) -> None:
-        """RegistryError when `name` could not be published to; nothing stays of the attempt."""
+        """Raise RegistryError if publishing under `name` would fail. Leaves nothing behind."""
         ...
 
     def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:
-        """Call `fill` with an empty folder, then make it the next version of `name`, and the alias's if one is given.
+        """Call `fill` with an empty folder, publish that folder as the next version, and move `alias` to it if given.
 
-        Nothing stays if `fill` raises or the alias cannot be moved; what a dead publisher left goes with the next one.
+        Leaves nothing behind if `fill` raises or the alias cannot be moved. The next call removes the remains of a
+        publisher that died.
         """
         ...
 
     def point(self, reference: Reference, alias: str) -> None:
-        """Let `alias` name this version from now on; bumps the generation that servers watch."""
+        """Move `alias` to this version and increase the generation."""
         ...

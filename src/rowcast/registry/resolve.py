@@ -1,4 +1,4 @@
-"""Which versions are meant: references resolved against the registry. Imports nothing heavy; for supervisors."""
+"""Resolve references such as `loans@3` to published versions. The supervisor imports this module; keep it light."""
 
 from __future__ import annotations
 
@@ -11,36 +11,39 @@ CHAMPION = "champion"
 
 
 def resolve(text: str, registry: RegistryReader) -> Reference:
-    """`NAME`, `NAME@3` or `NAME@alias` to a published version; a bare name means its champion."""
-    name, mark, tail = text.partition("@")
-    if mark and not tail:
-        raise ModelNotFound(f"{text!r} names no version: write {name}, {name}@3 or {name}@{CHAMPION}")
-    if tail.isdecimal():
-        reference = Reference(name, int(tail))
-        registry.folder(reference)
+    """Resolve `NAME`, `NAME@3` or `NAME@alias` to a published version. `NAME` alone means its champion."""
+    name, separator, suffix = text.partition("@")
+    if separator and not suffix:
+        raise ModelNotFound(f"{text!r} lacks a version; write {name}, {name}@3 or {name}@{CHAMPION}")
+    if suffix.isdecimal():
+        reference = Reference(name, int(suffix))
+        registry.folder(reference)  # raises ModelNotFound if the version does not exist
         return reference
-    alias = tail or CHAMPION
+    alias = suffix or CHAMPION
     aliases = registry.aliases(name)
     if alias not in aliases:
-        known = ", ".join(sorted(aliases)) or "none"
-        raise ModelNotFound(f"{name} has no alias {alias!r} (it has: {known})")
+        available = ", ".join(sorted(aliases)) or "none"
+        raise ModelNotFound(f"model {name!r} has no alias {alias!r}; available aliases: {available}")
     return Reference(name, aliases[alias])
 
 
-def addresses(wanted: Iterable[str]) -> dict[str, str]:
-    """By what was asked for, the name under which it answers: the first of each model under the model's own name, each
-    further one as it was written, such as `loans@3`."""
-    found: dict[str, str] = {}
-    for text in wanted:
+def addresses(references: Iterable[str]) -> dict[str, str]:
+    """Map each reference to the name it is served under.
+
+    The first reference to a model is served under the model's name, each further one under its own text, such as
+    `loans@3`.
+    """
+    served_names: dict[str, str] = {}
+    for text in references:
         name = text.partition("@")[0]
-        found[text] = text if name in found.values() else name
-    return found
+        served_names[text] = text if name in served_names.values() else name
+    return served_names
 
 
-def served(registry: RegistryReader, names: Sequence[str] = ()) -> dict[str, Reference]:
-    """The versions to serve by what was asked for: those named, else every model's champion."""
-    if names:
-        return {name: resolve(name, registry) for name in names}
+def served(registry: RegistryReader, references: Sequence[str] = ()) -> dict[str, Reference]:
+    """Map each reference to the version to serve. Without references, serve the champion of every model."""
+    if references:
+        return {text: resolve(text, registry) for text in references}
     return {
         name: Reference(name, aliases[CHAMPION])
         for name in registry.models()

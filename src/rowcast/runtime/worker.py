@@ -12,7 +12,7 @@ import structlog
 
 from rowcast.adapters.files.worker_state import LoadedModel, ServerFolder, WorkerSlot, WorkerStatus
 from rowcast.errors import RowcastError
-from rowcast.registry.ports import Drop
+from rowcast.registry.ports import ImportResult
 from rowcast.serving.batcher import Queue
 from rowcast.serving.live_models import Deployment
 from rowcast.serving.reload import Followed, Follower
@@ -30,11 +30,11 @@ class Reload(msgspec.Struct, frozen=True):
 
     status: Literal["ok", "failed", "pending"]
     workers: list[WorkerStatus]
-    imports: list[Drop]
+    imports: list[ImportResult]
     """What lies in the models folder."""
 
 
-def log_drops(drops: Sequence[Drop]) -> None:
+def log_drops(drops: Sequence[ImportResult]) -> None:
     """Say what of the models folder cannot be served."""
     for drop in drops:
         if drop.error:
@@ -52,7 +52,7 @@ class Member:
         follower: Follower,
         generation: Callable[[], int],
         refresh: Callable[[], None],
-        take_up: Callable[[], list[Drop]],
+        take_up: Callable[[], list[ImportResult]],
         queue: Callable[[], Queue],
     ) -> None:
         self._board = board

@@ -174,10 +174,10 @@ def prove(model: LiveModel, golden: Sequence[bundle.GoldenRow]) -> None:
     rows = [model.encoder.parse(example.row) for example in golden]
     together = model.score(rows)
     for number, (example, row, outcome) in enumerate(zip(golden, rows, together, strict=True)):
-        if model.compare(example.outcome, outcome) == "different":
+        if model.compare(example.score, outcome) == "different":
             raise BundleError(
                 f"{model.name}@{model.version} answers golden row {number} with {outcome.prediction!r}, "
-                f"certified was {example.outcome.prediction!r}: not served"
+                f"certified was {example.score.prediction!r}: not served"
             )
         if number < 3 and model.score([row])[0] != outcome:
             raise BundleError(f"{model.name}@{model.version} answers golden row {number} differently when it is alone")

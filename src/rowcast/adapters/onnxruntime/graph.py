@@ -99,7 +99,7 @@ def _neighbours(numbers: NDArray[Any], answers: NDArray[np.float32]) -> NDArray[
     return np.argsort(place, kind="stable")
 
 
-class Unknown:
+class ForeignOnnxGraph:
     """A graph of which nothing is known yet."""
 
     def __init__(self, model: bytes) -> None:

@@ -1,1 +1,1 @@
-"""A foreign ONNX graph with its metadata becomes a bundle. Runs in a bounded process."""
+"""Turns an untrusted ONNX graph and its metadata into a bundle. Runs in a child process with limited resources."""

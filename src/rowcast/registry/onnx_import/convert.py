@@ -1,7 +1,7 @@
-"""The story of an import: a graph and its metadata become a manifest with golden rows. Read `adopt` top to bottom.
+"""Convert an imported graph and its metadata into a manifest with golden rows.
 
-What the graph gives is taken as it shows itself on rows: a tensor named `probabilities` that holds raw scores is raw
-scores.
+The graph's output is interpreted by what it returns for real rows: a tensor named `probabilities` that holds raw scores
+is read as raw scores.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from numpy.typing import NDArray
 
 from rowcast.errors import BundleError, InvalidRows, SettingsError
 from rowcast.registry.bundle import Fingerprint, GoldenRow, Manifest, Output, Parity
-from rowcast.registry.onnx_import.metadata import Metadata, read_metadata
+from rowcast.registry.onnx_import.classes import build_decision, class_labels
+from rowcast.registry.onnx_import.metadata import Metadata, metadata_error, read_metadata
+from rowcast.registry.onnx_import.request import MATRIX, NATIVE, ConvertedModel, ImportRequest
 from rowcast.registry.onnx_import.signature import (
     FLOATS,
     LABELS,
     MAPS,
-    SeenColumn,
-    chosen_output,
+    build_plan,
     label_output,
-    plan_of,
+    select_output,
     with_examples,
 )
-from rowcast.registry.ports import GraphTensor, UnknownGraph
-from rowcast.schema.encoding import RowEncoder
+from rowcast.registry.ports import ForeignGraph, GraphTensor
+from rowcast.schema.encoding import Plan, RowEncoder
 from rowcast.schema.outputs import output_reader
 from rowcast.schema.prediction import Decision, Label, has_probabilities
 from rowcast.schema.schema import Column, Schema, Value
@@ -35,12 +36,10 @@ from rowcast.schema.scores import non_finite_rows, score_rows
 from rowcast.schema.stacking import stack_rows
 from rowcast.wire.codec import compile_template
 
-ROWS: Final = 64
-GOLDEN: Final = 32
+TRIAL_ROWS: Final = 64
+GOLDEN_ROWS: Final = 32
 SUM_TOLERANCE: Final = 1e-3
 TEXTS: Final = ("a", "b", "c")
-MATRIX: Final = "matrix"
-NATIVE: Final = "native"
 MATRIX_REQUEST: Final[Mapping[str, Any]] = {
     "form": "matrix",
     "path": "data",
@@ -50,295 +49,214 @@ MATRIX_REQUEST: Final[Mapping[str, Any]] = {
 }
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be imported."""
+class GraphAnswers(NamedTuple):
+    """The selected output for the trial rows, and the graph's own labels if it has an output of them."""
 
-    name: str
-    metadata: dict[str, Any] = {}
-    wire: dict[str, Any] | str | None = None
-    """A template, `matrix`, `native`, or what fits the metadata."""
-    source: str = ""
-    sha256: str = ""
-    max_nodes: int = 0
-    rows: list[dict[str, Any]] = []
-    """Rows of a table, as its cells are read."""
-    columns: list[str] = []
-    seen: dict[str, SeenColumn] = {}
-
-
-class Adopted(msgspec.Struct, frozen=True):
-    """A model that can be packed, and what should be said of it."""
-
-    manifest: Manifest
-    golden: list[GoldenRow]
-    notes: list[str]
-
-
-class Answers(NamedTuple):
-    """What the graph says of the rows."""
-
-    read: Any
+    output: Any
     labels: list[Any] | None
 
 
-def adopt(graph: UnknownGraph, ask: Ask) -> Adopted:
-    """The manifest and golden rows; BundleError or SettingsError says why there can be none."""
-    metadata = read_metadata(ask.metadata)
-    schema, plan = plan_of(graph.inputs, metadata, ask.seen, ask.columns)
+class Interpretation(NamedTuple):
+    """How to read the selected output and decide by it, with a note for the user."""
+
+    output: Output
+    decision: Decision
+    note: str
+
+
+def convert(graph: ForeignGraph, request: ImportRequest) -> ConvertedModel:
+    """Score trial rows and convert the graph; raise BundleError or SettingsError if that is not possible."""
+    metadata = read_metadata(request.metadata)
+    schema, plan = build_plan(graph.inputs, metadata, request.observed, request.columns)
     encoder = RowEncoder(schema, plan)
-    rows = _given_rows(schema, ask.rows) or _made_rows(schema)
+    rows = _table_rows(schema, request.rows) or _random_rows(schema)
     tensors = stack_rows(encoder.plan, [encoder.parse(row) for row in rows])
-    chosen = chosen_output(graph.outputs, metadata)
-    beside = label_output(graph.outputs, chosen) if not metadata.output else None
-    answers = Answers(
-        graph.run(chosen.name, tensors),
-        None if beside is None else np.asarray(graph.run(beside.name, tensors)).reshape(-1).tolist(),
-    )
-    output, decision, notes = _read_as(chosen, answers, metadata, len(rows))
-    read = output_reader(output.kind, output.activation, decision)(_array(answers.read))
-    finite = sorted(set(range(len(rows))) - set(non_finite_rows(read)))
+    selected = select_output(graph.outputs, metadata)
+    label_tensor = label_output(graph.outputs, selected) if not metadata.output else None
+    labels = None if label_tensor is None else np.asarray(graph.run(label_tensor.name, tensors)).reshape(-1).tolist()
+    answers = GraphAnswers(graph.run(selected.name, tensors), labels)
+    output, decision, note = _interpret(selected, answers, metadata, len(rows))
+    scores = output_reader(output.kind, output.activation, decision)(_as_array(answers.output))
+    finite = sorted(set(range(len(rows))) - set(non_finite_rows(scores)))
     if not finite:
-        raise BundleError(
-            "the graph has no finite answer for any row that was tried; give rows that it knows with --data TABLE"
-        )
-    outcomes = score_rows(decision, read[finite])
-    _compare(answers.labels, finite, [one.prediction for one in outcomes], decision, beside)
-    golden = [GoldenRow(rows[place], one) for place, one in zip(finite, outcomes, strict=True)][:GOLDEN]
+        message = "the graph returned no finite answer for any trial row; supply a table of rows that it can score"
+        raise BundleError(message, slug="no-finite-answer")
+    results = score_rows(decision, scores[finite])
+    if label_tensor is not None and answers.labels is not None:
+        finite_labels = [answers.labels[row] for row in finite]
+        _compare_labels(label_tensor, finite_labels, [result.prediction for result in results], decision)
+    golden = [GoldenRow(rows[row], result) for row, result in zip(finite, results, strict=True)][:GOLDEN_ROWS]
     schema = with_examples(schema, golden[0].row)
-    wire = _wire(ask, metadata, decision, sure=has_probabilities(output.kind, output.activation))
+    is_certain = has_probabilities(output.kind, output.activation)
+    wire = _wire_template(request, metadata, decision, is_certain=is_certain)
     if wire is not None:
-        sure = has_probabilities(output.kind, output.activation)
         compile_template(
             wire,
-            model=ask.name,
+            model=request.name,
             version=1,
             schema=schema,
             decision=decision,
             parse_row=encoder.read,
-            has_probabilities=sure,
+            has_probabilities=is_certain,
         )
-    manifest = Manifest(
-        name=ask.name,
+    manifest = _manifest(request, metadata, schema, plan, output, decision)
+    manifest = msgspec.structs.replace(manifest, wire=wire, parity=Parity(len(golden), 0.0, 0))
+    return ConvertedModel(manifest, golden, [note])
+
+
+def _manifest(
+    request: ImportRequest, metadata: Metadata, schema: Schema, plan: Plan, output: Output, decision: Decision
+) -> Manifest:
+    return Manifest(
+        name=request.name,
         created="",
         schema=schema,
         plan=plan,
         output=output,
         decision=decision,
-        wire=wire,
         metric="",
         score=0.0,
         holdout={},
-        parity=Parity(len(golden), 0.0, 0),
+        parity=Parity(0, 0.0, 0),
         training=Fingerprint(
-            table=ask.source,
-            sha256=ask.sha256,
+            table=request.source,
+            sha256=request.sha256,
             rows=0,
-            target=metadata.target or metadata.model_name or ask.name,
+            target=metadata.target or metadata.model_name or request.name,
             seed=0,
             candidate="imported",
             params={},
             calibration={"method": "none"},
-            options={"metadata": ask.metadata},
+            options={"metadata": request.metadata},
         ),
         versions={},
     )
-    return Adopted(manifest, golden, notes)
 
 
-def _given_rows(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Value]]:
-    """Rows of a table as a client would send them."""
-    found = []
-    for number, cells in enumerate(rows[:ROWS]):
+def _table_rows(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Value]]:
+    """Return rows of the user's table as a client would send them."""
+    parsed_rows = []
+    for number, cells in enumerate(rows[:TRIAL_ROWS]):
         try:
-            parsed = schema.parse({name: cells.get(name) for name in schema.names()}, text=True)
+            values = schema.parse({name: cells.get(name) for name in schema.names()}, text=True)
         except InvalidRows as invalid:
-            problem = invalid.problems[0]
-            raise SettingsError(
-                f"row {number} of the table does not fit the graph: {problem.column} {problem.message}"
-            ) from None
-        found.append(dict(zip(schema.names(), parsed, strict=True)))
-    return found
+            message = f"the table does not fit the graph: row {number}, {invalid.problems[0].reason}"
+            raise SettingsError(message, slug="table-mismatch") from None
+        parsed_rows.append(dict(zip(schema.names(), values, strict=True)))
+    return parsed_rows
 
 
-def _made_rows(schema: Schema) -> list[dict[str, Value]]:
-    """Random rows, in the ranges that were seen."""
+def _random_rows(schema: Schema) -> list[dict[str, Value]]:
+    """Return random rows within the observed ranges."""
     rng = np.random.default_rng(0)
-    return [{column.name: _made(column, rng) for column in schema.columns} for _ in range(ROWS)]
+    return [{column.name: _random_value(column, rng) for column in schema.columns} for _ in range(TRIAL_ROWS)]
 
 
-def _made(column: Column, rng: np.random.Generator) -> Value:
+def _random_value(column: Column, rng: np.random.Generator) -> Value:
     if column.kind == "boolean":
         return bool(rng.integers(2))
     if column.kind == "category":
-        known = column.levels or TEXTS
-        return str(known[rng.integers(len(known))])
+        levels = column.levels or TEXTS
+        return str(levels[rng.integers(len(levels))])
     low, high = (column.low, column.high) if column.low is not None and column.high is not None else (0.0, 10.0)
     if column.kind == "integer":
         return int(rng.integers(int(low), int(high) + 1))
     return round(float(rng.uniform(low, high)), 4)
 
 
-def _array(answer: Any) -> NDArray[Any]:
-    """An output as an array: maps in the order of their keys."""
-    return (
-        np.array([list(row.values()) for row in answer], np.float32) if isinstance(answer, list) else np.asarray(answer)
-    )
+def _as_array(output: Any) -> NDArray[Any]:
+    """Return an output as an array. Maps become rows in the order of their keys."""
+    if isinstance(output, list):
+        return np.array([list(row.values()) for row in output], np.float32)
+    return np.asarray(output)
 
 
-def _read_as(
-    chosen: GraphTensor, answers: Answers, metadata: Metadata, rows: int
-) -> tuple[Output, Decision, list[str]]:
-    """How the output is read, and what is decided by it."""
-    found = _array(answers.read)
-    if found.ndim not in (1, 2) or len(found) != rows or not found.size:
-        raise BundleError(f"the output {chosen} is {list(found.shape)} for {rows} rows; it must be [N] or [N, k]")
-    if chosen.type in LABELS and metadata.task != "regression":
-        classes = _classes(metadata, None, found.reshape(-1).tolist())
-        return (
-            Output(chosen.name, "labels"),
-            _decision(classes, metadata),
-            _told(chosen, "labels, without probabilities"),
-        )
-    width = 1 if found.ndim == 1 else int(found.shape[1])
-    if _is_regression(chosen, answers, metadata, width):
+def _interpret(selected: GraphTensor, answers: GraphAnswers, metadata: Metadata, rows: int) -> Interpretation:
+    array = _as_array(answers.output)
+    if array.ndim not in (1, 2) or len(array) != rows or not array.size:
+        message = f"the output {selected} has the shape {list(array.shape)} for {rows} rows; expected [N] or [N, k]"
+        raise BundleError(message, slug="unsupported-output")
+    if selected.type in LABELS and metadata.task != "regression":
+        classes = class_labels(metadata, None, array.reshape(-1).tolist())
+        note = _note(selected, "labels, without probabilities")
+        return Interpretation(Output(selected.name, "labels"), build_decision(classes, metadata), note)
+    width = 1 if array.ndim == 1 else int(array.shape[1])
+    if _is_regression(selected, answers, metadata, width):
         if width != 1:
-            raise BundleError(f"the output {chosen} has {width} values a row; a regression predicts one")
-        return Output(chosen.name, "values"), Decision(task="regression"), _told(chosen, "values")
-    keys = list(answers.read[0]) if chosen.type in MAPS else None
-    classes = _classes(metadata, keys, answers.labels, max(width, 2))
+            message = f"the output {selected} has {width} values per row; a regression has one"
+            raise BundleError(message, slug="unsupported-output")
+        return Interpretation(Output(selected.name, "values"), Decision(task="regression"), _note(selected, "values"))
+    keys = list(answers.output[0]) if selected.type in MAPS else None
+    classes = class_labels(metadata, keys, answers.labels, max(width, 2))
     if len(classes) != max(width, 2):
-        raise SettingsError(
-            f"the model's metadata names {len(classes)} classes; the output {chosen} tells of {max(width, 2)}"
-        )
-    decision = _decision(classes, metadata)
+        message = f"{len(classes)} classes, but the output {selected} has {max(width, 2)}"
+        raise metadata_error("output_classes" if metadata.class_names is None else "class_names", message)
+    decision = build_decision(classes, metadata)
     if metadata.activation != "none":
-        return (
-            Output(chosen.name, "scores", metadata.activation),
-            decision,
-            _told(chosen, f"raw scores made probabilities by {metadata.activation}"),
-        )
-    certain = metadata.output_kind == "probabilities" or (not metadata.output_kind and _are_probabilities(found))
-    if certain:
-        return Output(chosen.name, "probabilities"), decision, _told(chosen, "probabilities")
-    hint = (
-        "raw scores, without probabilities; set `activation` to sigmoid or softmax in the metadata if one belongs there"
+        note = _note(selected, f"raw scores, converted to probabilities by {metadata.activation}")
+        return Interpretation(Output(selected.name, "scores", metadata.activation), decision, note)
+    if metadata.output_kind == "probabilities" or (not metadata.output_kind and _are_probabilities(array)):
+        return Interpretation(Output(selected.name, "probabilities"), decision, _note(selected, "probabilities"))
+    note = _note(
+        selected,
+        "raw scores, without probabilities; if sigmoid or softmax converts them, set `activation` in the metadata",
     )
-    return Output(chosen.name, "scores"), decision, _told(chosen, hint)
+    return Interpretation(Output(selected.name, "scores"), decision, note)
 
 
-def _is_regression(chosen: GraphTensor, answers: Answers, metadata: Metadata, width: int) -> bool:
+def _is_regression(selected: GraphTensor, answers: GraphAnswers, metadata: Metadata, width: int) -> bool:
     if metadata.output_kind:
         return metadata.output_kind == "values"
     if metadata.task:
         return metadata.task == "regression"
-    told = metadata.class_names is not None or metadata.output_classes is not None or metadata.activation != "none"
-    return chosen.type in FLOATS and width == 1 and answers.labels is None and not told
+    names_classes = metadata.class_names is not None or metadata.output_classes is not None
+    is_classifier = names_classes or metadata.activation != "none"
+    return selected.type in FLOATS and width == 1 and answers.labels is None and not is_classifier
 
 
-def _are_probabilities(found: NDArray[Any]) -> bool:
-    """Whether every row is shares of one; of a single column, whether all lie between 0 and 1."""
-    finite = found[np.isfinite(found.reshape(len(found), -1)).all(axis=1)]
+def _are_probabilities(array: NDArray[Any]) -> bool:
+    """Return whether each finite row sums to one, or a single column stays between 0 and 1."""
+    finite = array[np.isfinite(array.reshape(len(array), -1)).all(axis=1)]
     if not len(finite) or np.any(finite < -1e-6) or np.any(finite > 1 + 1e-6):
         return False
     return finite.ndim == 1 or finite.shape[1] == 1 or bool(np.all(np.abs(finite.sum(axis=1) - 1) < SUM_TOLERANCE))
 
 
-def _classes(
-    metadata: Metadata, keys: Sequence[Any] | None, labels: Sequence[Any] | None, width: int | None = None
-) -> tuple[Label, ...]:
-    """The classes in the order of the output: by its keys, by the metadata, or 0, 1, 2 ..."""
-    named = metadata.class_names
-    if keys is not None and all(isinstance(key, str) for key in keys):
-        if named is not None and {str(name) for name in named} != set(keys):
-            raise SettingsError(f"the model's metadata: class_names are not the graph's classes {', '.join(keys)}")
-        return tuple(keys)
-    if keys is not None and named is not None and not all(0 <= key < len(named) for key in keys):
-        shown = ", ".join(map(str, keys[:8]))
-        raise SettingsError(f"the model's metadata names {len(named)} classes; the graph numbers them {shown}")
-    if keys is not None:
-        return tuple(keys) if named is None else tuple(named[key] for key in keys)
-    if named is not None:
-        return tuple(named)
-    count = metadata.output_classes or width
-    seen = sorted(set(labels or ()), key=str)
-    if any(isinstance(label, str) for label in seen):
-        raise SettingsError(
-            f"the graph's labels are texts ({', '.join(map(str, seen[:8]))}); name all classes, in the order of its "
-            "output, as `class_names` in the metadata"
-        )
-    if count is None:
-        count = max((int(label) for label in seen), default=1) + 1
-    if any(not 0 <= label < count for label in seen):
-        raise SettingsError(
-            f"the graph's labels are {', '.join(map(str, seen[:8]))}; name them as `class_names` in the metadata"
-        )
-    return tuple(range(max(count, 2)))
-
-
-def _decision(classes: tuple[Label, ...], metadata: Metadata) -> Decision:
-    if len(classes) < 2:
-        raise SettingsError("the model's metadata: a classifier has two classes at least")
-    if len(classes) > 2:
-        return Decision(task="multiclass", classes=classes)
-    if metadata.positive is None:
-        return Decision(task="binary", classes=classes)
-    if metadata.positive not in classes:
-        raise SettingsError(f"the model's metadata: positive is {metadata.positive!r}; the classes are {classes}")
-    return Decision(task="binary", classes=classes, positive=classes.index(metadata.positive))
-
-
-def _compare(
-    labels: Sequence[Any] | None,
-    finite: Sequence[int],
-    ours: Sequence[Label],
-    decision: Decision,
-    beside: GraphTensor | None,
+def _compare_labels(
+    tensor: GraphTensor, labels: Sequence[Any], predictions: Sequence[Label], decision: Decision
 ) -> None:
-    """The graph's own labels must be ours; BundleError when it decides by another rule."""
-    if labels is None or decision.task == "regression":
+    """Raise BundleError unless the graph's own labels equal the predictions made from its scores."""
+    if decision.task == "regression":
         return
-    read = output_reader("labels", "none", decision)
-    places = read(np.array([labels[row] for row in finite], object)).tolist()
-    theirs = [None if place != place else decision.classes[int(place)] for place in places]
-    wrong = [row for row, (one, other) in enumerate(zip(theirs, ours, strict=True)) if one is not None and one != other]
-    if wrong or any(one is None for one in theirs):
-        row = wrong[0] if wrong else theirs.index(None)
+    indices = output_reader("labels", "none", decision)(np.array(labels, object)).tolist()
+    # A label outside the classes is read as NaN, the only value that differs from itself.
+    own = [None if index != index else decision.classes[int(index)] for index in indices]
+    different = [row for row, label in enumerate(own) if label is not None and label != predictions[row]]
+    if different or None in own:
+        row = different[0] if different else own.index(None)
         raise BundleError(
-            f"the graph's own label {beside} is {labels[finite[row]]!r} where its scores say {ours[row]!r}: are the "
-            "class names in the order of its output? To go by the scores all the same, name them as `output` in the "
-            "metadata"
+            f"the graph's label output {tensor} is {labels[row]!r} where its scores predict {predictions[row]!r}; "
+            "check that the class names are in the order of the scores, or name the scores as `output` in the metadata "
+            "to ignore the labels",
+            slug="label-mismatch",
         )
 
 
-def _wire(ask: Ask, metadata: Metadata, decision: Decision, *, sure: bool) -> dict[str, Any] | None:
-    if isinstance(ask.wire, dict):
-        return ask.wire
-    if ask.wire == NATIVE or (ask.wire is None and not metadata.is_matrix):
-        return None
-    return matrix_template(decision, sure=sure)
+def _wire_template(
+    request: ImportRequest, metadata: Metadata, decision: Decision, *, is_certain: bool
+) -> dict[str, Any] | None:
+    if isinstance(request.wire, dict):
+        return request.wire
+    if request.wire == MATRIX or (request.wire != NATIVE and metadata.is_matrix):
+        return matrix_template(decision, is_certain=is_certain)
+    return None
 
 
-def card(adopted: Adopted) -> str:
-    """The model card of an import: what is known of it."""
-    manifest = adopted.manifest
-    source = f"Imported from {manifest.training.table}, sha256 `{manifest.training.sha256}`."
-    lines = [
-        f"# {manifest.name}",
-        "",
-        f"{source} Rowcast did not train it and has measured nothing.",
-        "",
-        *[f"- {note}" for note in adopted.notes],
-        f"- Task: {manifest.decision.task}",
-        f"- Columns: {', '.join(manifest.schema.names())}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def matrix_template(decision: Decision, *, sure: bool) -> dict[str, Any]:
-    """The dialect of servers that take `{"data": [[...]]}`, for any model."""
-    word = "$prediction" if decision.task == "regression" else "$class_index"
-    reply: dict[str, Any] = {"predictions": {"$rows": word}}
-    if sure:
+def matrix_template(decision: Decision, *, is_certain: bool) -> dict[str, Any]:
+    """Return the wire template of servers whose clients send `{"data": [[...]]}`, suited to this decision."""
+    prediction = "$prediction" if decision.task == "regression" else "$class_index"
+    reply: dict[str, Any] = {"predictions": {"$rows": prediction}}
+    if is_certain:
         reply["probabilities"] = {"$rows": "$probabilities"}
     reply["model_info"] = {
         "model_name": "$model",
@@ -346,14 +264,13 @@ def matrix_template(decision: Decision, *, sure: bool) -> dict[str, Any]:
         "input_shape": "$input_shape",
         "cached": "$cached",
     }
-    root = {"status": "healthy", "model_loaded": "$model_loaded", "model_name": "$model"}
     return {
         "request": dict(MATRIX_REQUEST),
         "reply": reply,
         "batch_reply": {"predictions": {"$requests": "$reply"}},
-        "root": root,
+        "root": {"status": "healthy", "model_loaded": "$model_loaded", "model_name": "$model"},
     }
 
 
-def _told(chosen: GraphTensor, what: str) -> list[str]:
-    return [f"the output {chosen} is read as {what}"]
+def _note(selected: GraphTensor, reading: str) -> str:
+    return f"the output {selected} is read as {reading}"

@@ -1,7 +1,8 @@
-"""A look at an untrusted ONNX file before anything else touches it: its protobuf is walked, nothing of it is run.
+"""Inspect an untrusted ONNX file without running it or loading it into a runtime.
 
-Refused: data outside the file, operators that are not ONNX's own, functions, too many nodes, too deep subgraphs, and
-bytes that are no ONNX at all. The walk copies nothing and takes about 0.4 µs for each field it must look at.
+`inspect` walks the protobuf encoding. It refuses external data, operators outside the ONNX standard, model-local
+functions, training graphs, too many nodes, deeply nested subgraphs, and bytes that are not an ONNX model. The walk
+copies nothing and takes about 0.4 µs per field.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from typing import Final, NamedTuple
 
 from rowcast.errors import BundleError
 
-DOMAINS: Final = frozenset({b"", b"ai.onnx", b"ai.onnx.ml"})
-MOST_DEPTH: Final = 8
-EXTERNAL: Final = 1
+STANDARD_DOMAINS: Final = frozenset({b"", b"ai.onnx", b"ai.onnx.ml"})
+MAX_DEPTH: Final = 8
+EXTERNAL_LOCATION: Final = 1
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-# An attribute's floats and ints are not packed: a forest has millions, each a field of its own. Skipped as one.
-_numbers = re.compile(rb"(?:\x3d[\s\S]{4}|\x40[\x80-\xff]{0,9}[\x00-\x7f])+").match
+# The floats and ints of an attribute are not packed: each of a forest's millions of numbers is a field. Skip a whole
+# run of them at once.
+_match_numbers = re.compile(rb"(?:\x3d[\s\S]{4}|\x40[\x80-\xff]{0,9}[\x00-\x7f])+").match
 
 
-class Field(NamedTuple):
-    """One field of a message: its number, and its value or where its bytes lie."""
+class ProtobufField(NamedTuple):
+    """One field of a message: its number, the value of a varint, and the position of its bytes."""
 
     number: int
     value: int
@@ -29,27 +31,29 @@ class Field(NamedTuple):
     end: int
 
 
-class Seen(NamedTuple):
-    """What the walk found."""
+class Inspection(NamedTuple):
+    """The number of nodes in a model, subgraphs included, and the operator domains it uses."""
 
     nodes: int
     domains: frozenset[bytes]
 
 
-def inspect(model: bytes, most_nodes: int) -> Seen:
-    """Walk the whole model; BundleError says what it may not have."""
-    walk = _Walk(model, most_nodes)
+def inspect(model: bytes, max_nodes: int) -> Inspection:
+    """Walk the whole model; raise BundleError for content that is not allowed."""
+    walk = _Walk(model, max_nodes)
     try:
         walk.model()
     except (IndexError, RecursionError):
-        raise _broken() from None
-    return Seen(walk.nodes, frozenset(walk.domains))
+        raise _not_onnx() from None
+    return Inspection(walk.nodes, frozenset(walk.domains))
 
 
 class _Walk:
-    def __init__(self, content: bytes, most_nodes: int) -> None:
+    """Walks the messages of an ONNX model. The numbers are the field numbers of onnx.proto3."""
+
+    def __init__(self, content: bytes, max_nodes: int) -> None:
         self._content = content
-        self._most_nodes = most_nodes
+        self._max_nodes = max_nodes
         self.nodes = 0
         self.domains: set[bytes] = set()
 
@@ -60,99 +64,107 @@ class _Walk:
                 graphs += 1
                 self._graph(field, 1)
             elif field.number == 8:
-                self._domain(b"".join(self._texts(field, 1)))
+                self._check_domain(b"".join(self._values(field, 1)))
             elif field.number == 25:
-                raise BundleError("the ONNX file has functions of its own; inline them first (onnx.inliner)")
+                message = "the ONNX model defines functions of its own; inline them with onnx.inliner"
+                raise BundleError(message, slug="local-functions")
             elif field.number == 20:
-                raise BundleError("the ONNX file holds training steps; export it for inference")
+                message = "the ONNX model contains training information; export it for inference"
+                raise BundleError(message, slug="training-graph")
         if graphs != 1:
-            raise _broken()
+            raise _not_onnx()
 
-    def _graph(self, graph: Field, depth: int) -> None:
-        if depth > MOST_DEPTH:
-            raise BundleError(f"the ONNX graph has subgraphs more than {MOST_DEPTH} deep")
+    def _graph(self, graph: ProtobufField, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            message = f"the ONNX graph has subgraphs nested more than {MAX_DEPTH} levels deep"
+            raise BundleError(message, slug="too-deep")
         for field in self._fields(graph.start, graph.end):
             if field.number == 1:
                 self._node(field, depth)
             elif field.number == 5:
                 self._tensor(field)
             elif field.number == 15:
-                self._sparse(field)
+                self._sparse_tensor(field)
 
-    def _node(self, node: Field, depth: int) -> None:
+    def _node(self, node: ProtobufField, depth: int) -> None:
         self.nodes += 1
-        if self.nodes > self._most_nodes:
-            raise BundleError(f"the ONNX graph has more than {self._most_nodes} nodes (setting max_model_nodes)")
+        if self.nodes > self._max_nodes:
+            message = f"the ONNX graph has more than {self._max_nodes} nodes (setting max_model_nodes)"
+            raise BundleError(message, slug="too-many-nodes")
         for field in self._fields(node.start, node.end):
             if field.number == 7:
-                self._domain(self._content[field.start : field.end])
+                self._check_domain(self._content[field.start : field.end])
             elif field.number == 5:
                 self._attribute(field, depth)
 
-    def _attribute(self, attribute: Field, depth: int) -> None:
+    def _attribute(self, attribute: ProtobufField, depth: int) -> None:
         for field in self._fields(attribute.start, attribute.end):
             if field.number in (6, 11):
                 self._graph(field, depth + 1)
             elif field.number in (5, 10):
                 self._tensor(field)
             elif field.number in (22, 23):
-                self._sparse(field)
+                self._sparse_tensor(field)
 
-    def _sparse(self, sparse: Field) -> None:
-        for field in self._fields(sparse.start, sparse.end):
+    def _sparse_tensor(self, tensor: ProtobufField) -> None:
+        for field in self._fields(tensor.start, tensor.end):
             if field.number in (1, 2):
                 self._tensor(field)
 
-    def _tensor(self, tensor: Field) -> None:
+    def _tensor(self, tensor: ProtobufField) -> None:
         for field in self._fields(tensor.start, tensor.end):
-            if field.number == 13 or (field.number == 14 and field.value == EXTERNAL):
-                raise BundleError("the ONNX file keeps weights outside itself; save it as one file (no external data)")
+            if field.number == 13 or (field.number == 14 and field.value == EXTERNAL_LOCATION):
+                message = "the ONNX model stores weights in another file; save it as a single file"
+                raise BundleError(message, slug="external-data")
 
-    def _domain(self, domain: bytes) -> None:
-        if domain not in DOMAINS:
+    def _check_domain(self, domain: bytes) -> None:
+        if domain not in STANDARD_DOMAINS:
             shown = domain.decode(errors="replace")[:80]
-            raise BundleError(f"the ONNX graph needs operators of {shown!r}; only ONNX's own are taken")
+            message = (
+                f"the ONNX graph uses operators of the domain {shown!r}; only standard ONNX operators are supported"
+            )
+            raise BundleError(message, slug="unknown-operators")
         self.domains.add(domain)
 
-    def _texts(self, message: Field, number: int) -> list[bytes]:
-        found = self._fields(message.start, message.end)
-        return [self._content[field.start : field.end] for field in found if field.number == number]
+    def _values(self, message: ProtobufField, number: int) -> list[bytes]:
+        fields = self._fields(message.start, message.end)
+        return [self._content[field.start : field.end] for field in fields if field.number == number]
 
-    def _fields(self, at: int, end: int) -> Iterator[Field]:
+    def _fields(self, position: int, end: int) -> Iterator[ProtobufField]:
         content = self._content
-        while at < end:
-            run = _numbers(content, at, end)
-            if run is not None:
-                at = run.end()
+        while position < end:
+            numbers = _match_numbers(content, position, end)
+            if numbers is not None:
+                position = numbers.end()
                 continue
-            tag, at = self._varint(at)
-            number, kind = tag >> 3, tag & 7
-            value, start = 0, at
-            if kind == VARINT:
-                value, at = self._varint(at)
-            elif kind == BYTES:
-                length, start = self._varint(at)
-                at = start + length
-            elif kind in (FIXED64, FIXED32):
-                at += 8 if kind == FIXED64 else 4
+            tag, position = self._varint(position)
+            number, wire_type = tag >> 3, tag & 7
+            value, start = 0, position
+            if wire_type == VARINT:
+                value, position = self._varint(position)
+            elif wire_type == BYTES:
+                length, start = self._varint(position)
+                position = start + length
+            elif wire_type in (FIXED64, FIXED32):
+                position += 8 if wire_type == FIXED64 else 4
             else:
-                raise _broken()
-            if at > end or not number:
-                raise _broken()
-            yield Field(number, value, start, at)
+                raise _not_onnx()
+            if position > end or not number:
+                raise _not_onnx()
+            yield ProtobufField(number, value, start, position)
 
-    def _varint(self, at: int) -> tuple[int, int]:
+    def _varint(self, position: int) -> tuple[int, int]:
         value = shift = 0
         while True:
-            byte = self._content[at]
-            at += 1
+            byte = self._content[position]
+            position += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
-                return value, at
+                return value, position
             shift += 7
             if shift > 63:
-                raise _broken()
+                raise _not_onnx()
 
 
-def _broken() -> BundleError:
-    return BundleError("the file is no ONNX model, or was cut off")
+def _not_onnx() -> BundleError:
+    return BundleError("the file is not a valid ONNX model, or it is truncated", slug="not-onnx")

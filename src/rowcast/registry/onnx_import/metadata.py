@@ -1,4 +1,4 @@
-"""`model_metadata.json`: what a graph does not say of itself."""
+"""The metadata of an imported model, `model_metadata.json`: facts that an ONNX graph does not contain."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from rowcast.errors import SettingsError
+from rowcast.errors import DocumentError
 from rowcast.schema.prediction import Activation
-
-MATRIX_FIELDS = ("input_shape", "class_names")
-"""Whoever has one of these is asked by matrices: such files were written for servers that take nothing else."""
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of such files, all optional, and ours below them; others are left alone."""
+    """All fields are optional; unknown fields are ignored. The fields after `class_names` are specific to Rowcast."""
 
     model_name: str = ""
     model_type: str = ""
@@ -25,42 +22,47 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     class_names: list[str | int] | None = None
 
     output: str = ""
-    """Which output of the graph is read."""
+    """The output of the graph to read."""
     output_kind: Literal["", "probabilities", "scores", "labels", "values"] = ""
     activation: Activation = "none"
-    """What makes probabilities of raw scores."""
+    """The function that turns raw scores into probabilities."""
     positive: str | int | None = None
     target: str = ""
     missing: bool | list[str] = False
-    """Which columns may be missing."""
+    """The columns that may be missing; `true` means all."""
     fill: float | int | bool | str | dict[str, float | int | bool | str] | None = None
-    """What the graph gets for a missing value, of all inputs or by input; else NaN, or an empty text."""
+    """The value that replaces a missing one, for all inputs or by input. The default is NaN or an empty string."""
 
     @property
     def is_matrix(self) -> bool:
-        """Whether clients of such a model send matrices."""
+        """Whether the model's clients send matrices: servers that write these fields accept no other form."""
         return self.class_names is not None or self.input_shape is not None
 
     @property
     def task(self) -> Literal["", "classification", "regression"]:
-        """What `model_type` says, in any words."""
-        said = self.model_type.lower()
-        if "regress" in said:
+        """The task that the free text in `model_type` names, if any."""
+        text = self.model_type.lower()
+        if "regress" in text:
             return "regression"
-        return "classification" if "class" in said else ""
+        return "classification" if "class" in text else ""
 
 
 def read_metadata(document: Mapping[str, Any]) -> Metadata:
-    """The metadata; SettingsError names the field that cannot be."""
+    """Parse the metadata; raise DocumentError if a field is invalid."""
     try:
-        found = msgspec.convert(document, Metadata)
+        metadata = msgspec.convert(document, Metadata)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"the model's metadata cannot be used: {error}") from None
-    for key, names in (("features", found.features or []), ("class_names", found.class_names or [])):
+        raise metadata_error("", str(error)) from None
+    for key, names in (("features", metadata.features or []), ("class_names", metadata.class_names or [])):
         texts = [str(name) for name in names]
         repeated = sorted({text for text in texts if texts.count(text) > 1})
         if repeated:
-            raise SettingsError(f"the model's metadata: {key} names {', '.join(repeated)} twice")
-    if found.activation != "none" and found.output_kind not in ("", "scores"):
-        raise SettingsError("the model's metadata: activation is for raw scores; leave out output_kind")
-    return found
+            raise metadata_error(key, f"duplicate names: {', '.join(repeated)}")
+    if metadata.activation != "none" and metadata.output_kind not in ("", "scores"):
+        raise metadata_error("activation", f"applies to raw scores only, but output_kind is {metadata.output_kind!r}")
+    return metadata
+
+
+def metadata_error(field: str, message: str) -> DocumentError:
+    """Return the error for a problem with this field."""
+    return DocumentError("model metadata", field, message)

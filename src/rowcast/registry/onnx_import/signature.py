@@ -1,4 +1,4 @@
-"""From what a graph takes and gives to a schema, a tensor plan and the one output that is read."""
+"""Derive a schema, a tensor plan and the output to read from the inputs and outputs of an imported graph."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from rowcast.errors import BundleError, SettingsError
-from rowcast.registry.onnx_import.metadata import Metadata
+from rowcast.errors import BundleError
+from rowcast.registry.onnx_import.metadata import Metadata, metadata_error
 from rowcast.registry.ports import GraphTensor
 from rowcast.schema.encoding import DType, Feature, Plan, TensorSpec
 from rowcast.schema.schema import Column, Schema, Value
@@ -33,164 +33,171 @@ LABELS: Final = ("tensor(int64)", "tensor(string)", "tensor(bool)", "tensor(int3
 MAPS: Final = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
 
 
-class SeenColumn(msgspec.Struct, frozen=True, kw_only=True):
-    """What a table showed of a column."""
+class ObservedColumn(msgspec.Struct, frozen=True, kw_only=True):
+    """The range or levels of a column in the user's table."""
 
     low: float | None = None
     high: float | None = None
     levels: tuple[str, ...] = ()
-    missing: bool = False
 
 
-def plan_of(
-    inputs: Sequence[GraphTensor], metadata: Metadata, seen: Mapping[str, SeenColumn], table: Sequence[str] = ()
+def build_plan(
+    inputs: Sequence[GraphTensor],
+    metadata: Metadata,
+    observed: Mapping[str, ObservedColumn],
+    table_columns: Sequence[str] = (),
 ) -> tuple[Schema, Plan]:
-    """The columns and how they become tensors; BundleError for inputs that rows cannot be."""
+    """Return the columns and the plan that turns them into tensors; raise BundleError for an unsupported input."""
     if not inputs:
-        raise BundleError("the ONNX graph has no inputs")
-    widths = [_width(tensor, metadata, alone=len(inputs) == 1) for tensor in inputs]
-    names = _names(inputs, widths, metadata, table)
+        raise _unsupported_input("the ONNX graph has no inputs")
+    widths = [_width(tensor, metadata, is_only_input=len(inputs) == 1) for tensor in inputs]
+    names = _column_names(inputs, widths, metadata, table_columns)
+    fills = _fills_by_input(metadata, inputs)
     columns: list[Column] = []
     plan: list[TensorSpec] = []
-    fills = _fills(metadata, inputs)
     for tensor, width in zip(inputs, widths, strict=True):
         dtype = DTYPES[tensor.type]
-        taken, names = names[:width], names[width:]
-        optional = [name for name in taken if _may_miss(name, metadata)]
+        own_names, names = names[:width], names[width:]
+        optional = [name for name in own_names if _is_optional(name, metadata)]
         fill = _fill(fills.get(tensor.name), dtype, optional)
-        columns += [_column(name, KINDS[dtype], seen.get(name), missing=name in optional) for name in taken]
+        columns += [_column(name, KINDS[dtype], observed.get(name), missing=name in optional) for name in own_names]
         shape = (width,) if len(tensor.shape) == 2 else ()
-        plan.append(TensorSpec(tensor.name, dtype, shape, tuple(map(Feature, taken)), fill))
+        plan.append(TensorSpec(tensor.name, dtype, shape, tuple(map(Feature, own_names)), fill))
     return Schema(tuple(columns)), tuple(plan)
 
 
-def _width(tensor: GraphTensor, metadata: Metadata, *, alone: bool) -> int:
+def _width(tensor: GraphTensor, metadata: Metadata, *, is_only_input: bool) -> int:
+    """Return the number of columns in an input."""
     if tensor.type not in DTYPES:
-        raise BundleError(
-            f"the input {tensor} is of a type that no column has; there are {', '.join(DTYPES)}: cast it in the graph"
+        raise _unsupported_input(
+            f"the input {tensor} has an unsupported type; supported types are {', '.join(DTYPES)}. Add a Cast to the "
+            "graph"
         )
     if len(tensor.shape) not in (1, 2):
-        raise BundleError(f"the input {tensor} must be [N] or [N, k]: a row is a list of values")
+        raise _unsupported_input(f"the input {tensor} has an unsupported shape; expected [N] or [N, k]")
     if tensor.shape[0] is not None:
-        raise BundleError(
-            f"the input {tensor} takes {tensor.shape[0]} rows at a time and no others; export it with a first "
-            "dimension that may vary (dynamic_axes, dynamic_shapes)"
+        raise _unsupported_input(
+            f"the input {tensor} accepts exactly {tensor.shape[0]} rows; export the model with a dynamic first "
+            "dimension (dynamic_axes or dynamic_shapes)"
         )
     if len(tensor.shape) == 1:
         return 1
-    told = tensor.shape[1]
-    if told is None and alone:
+    width = tensor.shape[1]
+    if width is None and is_only_input:
         shape = metadata.input_shape
-        told = len(metadata.features) if metadata.features else shape[-1] if shape else None
-    if told is None or told < 1:
-        raise BundleError(
-            f"the input {tensor} does not say how many columns it has; name them in the metadata's features"
+        width = len(metadata.features) if metadata.features else shape[-1] if shape else None
+    if width is None or width < 1:
+        raise _unsupported_input(
+            f"the input {tensor} has an unknown number of columns; list them as `features` in the model metadata"
         )
-    return told
+    return width
 
 
-def _names(inputs: Sequence[GraphTensor], widths: Sequence[int], metadata: Metadata, table: Sequence[str]) -> list[str]:
-    """The columns' names in the order of the tensors: the metadata's, the table's, else made of the inputs'."""
+def _column_names(
+    inputs: Sequence[GraphTensor], widths: Sequence[int], metadata: Metadata, table_columns: Sequence[str]
+) -> list[str]:
+    """Return a name for each column in tensor order: from the metadata, the table, or the names of the inputs."""
     total = sum(widths)
-    given = metadata.features
+    features = metadata.features
     own = [
-        tensor.name if width == 1 else f"{tensor.name}_{place}"
+        tensor.name if width == 1 else f"{tensor.name}_{index}"
         for tensor, width in zip(inputs, widths, strict=True)
-        for place in range(width)
+        for index in range(width)
     ]
-    if given is not None:
-        if len(given) != total:
-            raise SettingsError(
-                f"the model's metadata: features names {len(given)} columns; the graph takes {total} "
-                f"({', '.join(map(str, inputs[:8]))})"
-            )
-        return own if set(own) == set(given) else [name.strip() for name in given]
+    if features is not None:
+        if len(features) != total:
+            inputs_text = ", ".join(map(str, inputs[:8]))
+            message = f"expected {total} names for the graph's inputs {inputs_text}, got {len(features)}"
+            raise metadata_error("features", message)
+        return own if set(own) == set(features) else [name.strip() for name in features]
     shape = metadata.input_shape
     if shape and shape[-1] is not None and len(inputs) == 1 and shape[-1] != total:
-        raise SettingsError(f"the model's metadata: input_shape says {shape[-1]} columns; the graph takes {total}")
-    if set(own) <= set(table):
+        raise metadata_error("input_shape", f"{shape[-1]} columns, but the graph takes {total}")
+    if set(own) <= set(table_columns):
         return own
-    if len(table) == total and len(inputs) == 1:
-        return list(table)
-    return [f"feature_{place}" for place in range(total)] if len(inputs) == 1 and total > 1 else own
+    if len(table_columns) == total and len(inputs) == 1:
+        return list(table_columns)
+    return [f"feature_{index}" for index in range(total)] if len(inputs) == 1 and total > 1 else own
 
 
-def _may_miss(name: str, metadata: Metadata) -> bool:
+def _is_optional(name: str, metadata: Metadata) -> bool:
     return metadata.missing if isinstance(metadata.missing, bool) else name in metadata.missing
 
 
-def _fills(metadata: Metadata, inputs: Sequence[GraphTensor]) -> dict[str, Any]:
+def _fills_by_input(metadata: Metadata, inputs: Sequence[GraphTensor]) -> dict[str, Any]:
     names = [tensor.name for tensor in inputs]
     if not isinstance(metadata.fill, dict):
         return dict.fromkeys(names, metadata.fill)
     unknown = sorted(metadata.fill.keys() - set(names))
     if unknown:
-        raise SettingsError(
-            f"the model's metadata: fill names {', '.join(unknown)}; the graph's inputs are {', '.join(names)}"
-        )
+        raise metadata_error("fill", f"unknown inputs {', '.join(unknown)}; the graph's inputs are {', '.join(names)}")
     return dict(metadata.fill)
 
 
-def _fill(given: Any, dtype: DType, optional: Sequence[str]) -> float | str | None:
-    """What the plan says; SettingsError where a missing value would have nothing to stand for it."""
+def _fill(value: Any, dtype: DType, optional: Sequence[str]) -> float | str | None:
+    """Return the plan's fill for missing values; raise DocumentError if the tensor's type cannot hold it."""
     if not optional:
         return None
     if dtype == "string":
-        return "" if given is None else str(given)
-    if given is None and dtype in ("int64", "bool"):
-        raise SettingsError(
-            f"the model's metadata: {optional[0]!r} may be missing, so `fill` must say what the graph gets"
-        )
-    if isinstance(given, str):
-        raise SettingsError(f"the model's metadata: fill is {given!r}, and {optional[0]!r} is a number")
-    if given is not None and dtype in ("int64", "bool") and float(given) != int(given):
-        raise SettingsError(f"the model's metadata: fill is {given!r}, and {optional[0]!r} takes whole numbers")
-    return None if given is None else float(given)
+        return "" if value is None else str(value)
+    if value is None and dtype in ("int64", "bool"):
+        raise metadata_error("fill", f"required, because the {dtype} column {optional[0]!r} may be missing")
+    if isinstance(value, str):
+        raise metadata_error("fill", f"expected a number for the column {optional[0]!r}, got {value!r}")
+    if value is not None and dtype in ("int64", "bool") and float(value) != int(value):
+        raise metadata_error("fill", f"expected a whole number for the column {optional[0]!r}, got {value!r}")
+    return None if value is None else float(value)
 
 
-def _column(name: str, kind: Kind, seen: SeenColumn | None, *, missing: bool) -> Column:
-    if seen is None:
+def _column(name: str, kind: Kind, observed: ObservedColumn | None, *, missing: bool) -> Column:
+    if observed is None:
         return Column(name=name, kind=kind, missing=missing)
-    numeric = kind in ("number", "integer")
-    levels = seen.levels if kind == "category" else ()
-    low, high = (seen.low, seen.high) if numeric else (None, None)
+    is_numeric = kind in ("number", "integer")
+    levels = observed.levels if kind == "category" else ()
+    low, high = (observed.low, observed.high) if is_numeric else (None, None)
     return Column(name=name, kind=kind, missing=missing, low=low, high=high, levels=levels)
 
 
 def with_examples(schema: Schema, row: Mapping[str, Value]) -> Schema:
-    """The schema with this row's values as its examples."""
-    return Schema(tuple(msgspec.structs.replace(one, example=row.get(one.name)) for one in schema.columns))
+    """Return the schema with the values of this row as examples."""
+    return Schema(tuple(msgspec.structs.replace(column, example=row.get(column.name)) for column in schema.columns))
 
 
-def chosen_output(outputs: Sequence[GraphTensor], metadata: Metadata) -> GraphTensor:
-    """The output that is read: the one that is named, else maps, the one of floats, the one of labels."""
+def select_output(outputs: Sequence[GraphTensor], metadata: Metadata) -> GraphTensor:
+    """Return the output to read: the one that the metadata names, else the only one of maps, floats or labels."""
     if metadata.output:
         for tensor in outputs:
             if tensor.name == metadata.output:
-                return _readable(tensor)
-        raise SettingsError(
-            f"the model's metadata: output is {metadata.output!r}; the graph gives {', '.join(map(str, outputs))}"
-        )
+                return _check_output(tensor)
+        names = ", ".join(map(str, outputs))
+        raise metadata_error("output", f"unknown output {metadata.output!r}; the graph's outputs are {names}")
     for types in (MAPS, FLOATS, LABELS):
-        found = [tensor for tensor in outputs if tensor.type in types]
-        if len(found) > 1:
-            raise SettingsError(
-                f"the graph gives {', '.join(map(str, found))}; name the one to read as `output` in the metadata"
-            )
-        if found:
-            return _readable(found[0])
-    raise BundleError(f"the graph gives {', '.join(map(str, outputs))}; none of it is probabilities, labels or values")
+        candidates = [tensor for tensor in outputs if tensor.type in types]
+        if len(candidates) > 1:
+            names = ", ".join(map(str, candidates))
+            raise metadata_error("output", f"required, because the graph has several outputs to choose from: {names}")
+        if candidates:
+            return _check_output(candidates[0])
+    raise _unsupported_output(
+        f"the graph has no output of probabilities, labels or values: {', '.join(map(str, outputs))}"
+    )
 
 
-def label_output(outputs: Sequence[GraphTensor], chosen: GraphTensor) -> GraphTensor | None:
-    """The graph's own labels beside what is read, to compare with."""
-    found = [tensor for tensor in outputs if tensor.type in LABELS and tensor.name != chosen.name]
-    return found[0] if len(found) == 1 and len(found[0].shape) <= 2 else None
+def label_output(outputs: Sequence[GraphTensor], selected: GraphTensor) -> GraphTensor | None:
+    """Return the graph's output of labels, if it has exactly one besides the selected output."""
+    candidates = [tensor for tensor in outputs if tensor.type in LABELS and tensor.name != selected.name]
+    return candidates[0] if len(candidates) == 1 and len(candidates[0].shape) <= 2 else None
 
 
-def _readable(tensor: GraphTensor) -> GraphTensor:
-    if tensor.type in MAPS:
-        return tensor
-    if tensor.type not in (*FLOATS, *LABELS):
-        raise BundleError(f"the output {tensor} is neither probabilities, labels nor values [N] or [N, k]")
+def _check_output(tensor: GraphTensor) -> GraphTensor:
+    if tensor.type not in (*MAPS, *FLOATS, *LABELS):
+        raise _unsupported_output(f"the output {tensor} cannot be read as probabilities, labels or values")
     return tensor
+
+
+def _unsupported_input(message: str) -> BundleError:
+    return BundleError(message, slug="unsupported-input")
+
+
+def _unsupported_output(message: str) -> BundleError:
+    return BundleError(message, slug="unsupported-output")

@@ -1,0 +1,110 @@
+"""Compose the import of models: the registry, the sandbox and the limits of the settings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rowcast.app.documents import read_document
+from rowcast.app.models import registry
+from rowcast.errors import BundleError
+from rowcast.registry.ports import ImportResult, Reference
+
+if TYPE_CHECKING:
+    from rowcast.adapters.sandbox import SandboxLimits
+    from rowcast.registry.importer import ImportedModel, ModelImporter, WireSource
+    from rowcast.settings import Settings
+
+
+class ChildSandbox:
+    """A sandbox whose child processes run `app/describe_onnx.py` and `app/verify_bundle.py`."""
+
+    def __init__(self, limits: SandboxLimits, environment: Mapping[str, str]) -> None:
+        self._limits = limits
+        self._environment = environment
+
+    def describe_onnx(self, folder: Path) -> bytes:
+        """Convert the graph in this folder; return the child's output."""
+        from rowcast.adapters.sandbox import run_sandboxed
+
+        arguments = [str(folder), str(self._limits.memory_mb), str(self._limits.seconds)]
+        command = [sys.executable, "-m", "rowcast.app.describe_onnx", *arguments]
+        result = run_sandboxed(command, self._limits, self._environment)
+        if result.error:
+            raise BundleError(result.error)
+        return result.printed
+
+    def verify_bundle(self, folder: Path, reference: Reference) -> None:
+        """Load a bundle and check its golden rows."""
+        from rowcast.adapters.sandbox import run_trial
+
+        command = [sys.executable, "-m", "rowcast.app.verify_bundle"]
+        error = run_trial(command, folder, reference, self._limits, self._environment)
+        if error:
+            raise BundleError(error)
+
+
+def sandbox(settings: Settings) -> ChildSandbox:
+    """Return the sandbox for untrusted models."""
+    from rowcast.adapters.sandbox import SandboxLimits
+
+    limits = SandboxLimits(settings.max_model_mb, settings.trial_memory_mb, settings.trial_seconds)
+    return ChildSandbox(limits, settings.for_child())
+
+
+def importer(settings: Settings) -> ModelImporter:
+    """Return an importer into the configured registry."""
+    from rowcast.registry.importer import ModelImporter
+
+    return ModelImporter(
+        registry(settings),
+        sandbox(settings),
+        read_document,
+        max_model_mb=settings.max_model_mb,
+        max_model_nodes=settings.max_model_nodes,
+    )
+
+
+def import_model(
+    settings: Settings,
+    path: Path,
+    *,
+    metadata: Path | None = None,
+    name: str | None = None,
+    wire: WireSource = None,
+    data: Path | None = None,
+) -> ImportedModel:
+    """Import an ONNX file or a bundle archive and publish it as champion."""
+    return importer(settings).import_file(path, metadata=metadata, name=name, wire=wire, data=data)
+
+
+def export_model(settings: Settings, reference: str, path: Path) -> Reference:
+    """Write a published version into an archive and return the version."""
+    from rowcast.registry.archive import write_archive
+    from rowcast.registry.resolve import resolve
+
+    models = registry(settings)
+    resolved = resolve(reference, models)
+    write_archive(models.folder(resolved), path)
+    return resolved
+
+
+def import_models_folder(settings: Settings, *, retry_failed: bool = False) -> list[ImportResult]:
+    """Import the new files of the models folder, if one is configured."""
+    from rowcast.registry.models_folder import ModelsFolder
+
+    if settings.models_dir is None:
+        return []
+    folder = ModelsFolder(settings.models_dir, importer(settings), state_folder=settings.registry_folder)
+    return folder.import_new(retry_failed=retry_failed)
+
+
+def preferred_model(settings: Settings) -> str:
+    """Return the model that the models folder names as its default, unless the settings choose one."""
+    from rowcast.registry import models_folder
+
+    if settings.models_dir is None or settings.default_model or settings.models:
+        return ""
+    return models_folder.preferred_model(settings.models_dir, read_document)

@@ -1,0 +1,198 @@
+"""Import models: ONNX files made by other tools, and bundle archives made by another Rowcast.
+
+The importer never opens an untrusted model in its own process; the sandbox does that in a child process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from rowcast.errors import BundleError, SettingsError
+from rowcast.registry import bundle
+from rowcast.registry.archive import MEBIBYTE, SUFFIX, unpack_archive
+from rowcast.registry.names import check_name, name_from
+from rowcast.registry.onnx_import import exchange
+from rowcast.registry.onnx_import.inspect import inspect
+from rowcast.registry.onnx_import.request import MATRIX, NATIVE, ImportRequest, model_card
+from rowcast.registry.ports import Reference, RegistryWriter, Sandbox
+from rowcast.registry.resolve import CHAMPION
+
+WireSource = str | Path | Mapping[str, Any] | None
+"""A template, a file with one, `matrix`, `native`, or None to choose by the metadata."""
+ReadDocument = Callable[[str | Path | Mapping[str, Any], str], dict[str, Any]]
+"""Reads a document from a file or from memory. Takes the source and the kind of document; raises SettingsError."""
+METADATA_KIND: Final = "metadata document"
+TEMPLATE_KIND: Final = "wire template"
+
+
+class ImportedModel(msgspec.Struct, frozen=True):
+    """A published import, as `rowcast models import --json` prints it."""
+
+    model: str
+    version: int
+    digest: str
+    path: str
+    task: str
+    columns: list[str]
+    notes: list[str]
+
+
+class ModelImporter:
+    """Imports models into a registry and makes each the champion of its name."""
+
+    def __init__(
+        self,
+        registry: RegistryWriter,
+        sandbox: Sandbox,
+        read_document: ReadDocument,
+        *,
+        max_model_mb: int,
+        max_model_nodes: int,
+    ) -> None:
+        self._registry = registry
+        self._sandbox = sandbox
+        self._read_document = read_document
+        self._max_model_nodes = max_model_nodes
+        self.max_model_mb = max_model_mb
+
+    def import_file(
+        self,
+        path: Path,
+        *,
+        metadata: Path | None = None,
+        name: str | None = None,
+        wire: WireSource = None,
+        data: Path | None = None,
+    ) -> ImportedModel:
+        """Import an ONNX file or a bundle archive, chosen by the file's suffix."""
+        suffix = path.suffix.lower()
+        if suffix == SUFFIX:
+            if metadata is not None or wire is not None or data is not None:
+                raise SettingsError(
+                    f"{path}: an archive is complete; metadata, a wire template and data apply to ONNX files only"
+                )
+            return self.import_archive(path, name)
+        if suffix != ".onnx":
+            raise SettingsError(f"cannot import {path}; the file name must end in .onnx or {SUFFIX}")
+        content = read_model_file(path, self.max_model_mb)
+        return self.import_onnx(path.name, content, self.read_metadata(metadata), name=name, wire=wire, data=data)
+
+    def import_onnx(
+        self,
+        source: str,
+        content: bytes,
+        metadata: Mapping[str, Any],
+        *,
+        name: str | None = None,
+        wire: WireSource = None,
+        data: Path | None = None,
+    ) -> ImportedModel:
+        """Import an ONNX graph: convert and verify it in the sandbox, and publish the bundle packed here."""
+        metadata_name = metadata.get("model_name")
+        default_name = metadata_name if isinstance(metadata_name, str) and metadata_name else Path(source).stem
+        request = ImportRequest(
+            name=check_name(name or name_from(default_name)),
+            metadata=dict(metadata),
+            wire=self._wire(wire),
+            source=source,
+            sha256=hashlib.sha256(content).hexdigest(),
+            max_nodes=self._max_model_nodes,
+        )
+        if data is not None:
+            request = _with_table(request, data)
+        with tempfile.TemporaryDirectory(prefix="rowcast-import-") as scratch:
+            exchange.write_request(Path(scratch), content, request)
+            with _source_named(source):
+                model = exchange.read_result(self._sandbox.describe_onnx(Path(scratch)))
+        manifest = msgspec.structs.replace(model.manifest, created=datetime.now(UTC).isoformat(timespec="seconds"))
+        files = {
+            bundle.MODEL: content,
+            bundle.GOLDEN: msgspec.json.encode(model.golden),
+            bundle.CARD: model_card(model).encode(),
+        }
+        with tempfile.TemporaryDirectory(prefix="rowcast-import-") as scratch:
+            manifest = bundle.pack(Path(scratch), manifest, files)
+            reference = self._publish_verified(source, Path(scratch), request.name)
+        return self._imported(reference, manifest, model.notes)
+
+    def import_archive(self, path: Path, name: str | None = None) -> ImportedModel:
+        """Import a bundle archive after verifying its digests here and its answers in the sandbox."""
+        with tempfile.TemporaryDirectory(prefix="rowcast-import-") as scratch:
+            folder = Path(scratch)
+            manifest = unpack_archive(path, folder, self.max_model_mb)
+            model_name = check_name(name or manifest.name)
+            inspect((folder / bundle.MODEL).read_bytes(), self._max_model_nodes)
+            reference = self._publish_verified(path.name, folder, model_name)
+        return self._imported(reference, manifest, [])
+
+    def read_metadata(self, path: Path | None) -> dict[str, Any]:
+        """Return the metadata document in this file, or an empty one without a file."""
+        return {} if path is None else self._read_document(path, METADATA_KIND)
+
+    def _wire(self, wire: WireSource) -> dict[str, Any] | str | None:
+        if wire is None or (isinstance(wire, str) and wire in (MATRIX, NATIVE)):
+            return wire
+        return self._read_document(wire, TEMPLATE_KIND)
+
+    def _publish_verified(self, source: str, folder: Path, name: str) -> Reference:
+        """Verify the bundle in the sandbox and publish it as champion."""
+        with _source_named(source):
+            self._sandbox.verify_bundle(folder, Reference(name, 1))
+
+        def fill(staging: Path) -> None:
+            for file in folder.iterdir():
+                (staging / file.name).write_bytes(file.read_bytes())
+
+        return self._registry.publish(name, fill, CHAMPION)
+
+    def _imported(self, reference: Reference, manifest: bundle.Manifest, notes: list[str]) -> ImportedModel:
+        return ImportedModel(
+            model=reference.name,
+            version=reference.version,
+            digest=manifest.digest,
+            path=str(self._registry.folder(reference)),
+            task=manifest.decision.task,
+            columns=manifest.schema.names(),
+            notes=notes,
+        )
+
+
+def read_model_file(path: Path, max_mb: int) -> bytes:
+    """Return the bytes of a regular file; raise BundleError if it is not one or exceeds the limit."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe must not block
+        with os.fdopen(handle, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BundleError(f"{path} is not a regular file", slug="not-a-file")
+            if status.st_size > max_mb * MEBIBYTE:
+                raise BundleError(f"{path} is larger than {max_mb} MB (setting max_model_mb)", slug="too-large")
+            return file.read(max_mb * MEBIBYTE)
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror or error}", slug="unreadable") from None
+
+
+def _with_table(request: ImportRequest, path: Path) -> ImportRequest:
+    from rowcast.registry.onnx_import.table_sample import sample_table
+
+    sample = sample_table(path)
+    return msgspec.structs.replace(request, rows=sample.rows, columns=sample.columns, observed=sample.observed)
+
+
+@contextmanager
+def _source_named(source: str) -> Iterator[None]:
+    """Name the imported file in the errors of the sandbox."""
+    try:
+        yield
+    except BundleError as error:
+        raise BundleError(f"cannot import {source}: {error.message}") from None

@@ -1,0 +1,136 @@
+"""Import the ONNX files of a folder. A server does so at start and on reload.
+
+One process at a time imports, and each content is imported once for all servers: a file beside the registry records
+the results.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from rowcast.errors import RegistryError, RowcastError, SettingsError
+from rowcast.registry.importer import METADATA_KIND, ModelImporter, ReadDocument, read_model_file
+from rowcast.registry.names import name_from
+from rowcast.registry.ports import ImportResult
+
+RECORD: Final = ".imports.json"
+LOCK: Final = ".imports.lock"
+SHARED_METADATA: Final = "model_metadata.json"
+MAX_METADATA_MB: Final = 1
+
+
+class ModelsFolder:
+    """A folder of ONNX files with their metadata. `state_folder` holds the record of imports."""
+
+    def __init__(self, folder: Path, importer: ModelImporter, *, state_folder: Path) -> None:
+        self._folder = folder
+        self._importer = importer
+        self._state_folder = state_folder
+
+    def import_new(self, *, retry_failed: bool = False) -> list[ImportResult]:
+        """Import every file that was not imported yet and return the result of each file.
+
+        Failed imports are tried again only with `retry_failed`.
+        """
+        try:
+            files = sorted(path for path in self._folder.iterdir() if _is_model(path))
+            self._state_folder.mkdir(parents=True, exist_ok=True)
+            with (self._state_folder / LOCK).open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                record = _read_record(self._state_folder / RECORD)
+                results = [self._result(path, files, record, retry_failed=retry_failed) for path in files]
+                _write_record(self._state_folder / RECORD, record)
+        except OSError as error:
+            message = f"cannot use {error.filename or self._folder}: {error.strerror}"
+            return [ImportResult(str(self._folder), error=message)]
+        except RegistryError as error:
+            return [ImportResult(str(self._folder), error=error.message)]
+        return results
+
+    def _result(
+        self, path: Path, files: Sequence[Path], record: dict[str, ImportResult], *, retry_failed: bool
+    ) -> ImportResult:
+        """Return the recorded result of this content, or import it and record the result."""
+        try:
+            content = read_model_file(path, self._importer.max_model_mb)
+            metadata = self._metadata_path(path, files)
+            metadata_bytes = b"" if metadata is None else read_model_file(metadata, MAX_METADATA_MB)
+            # The file name is part of the key: the same graph under another name may be another model.
+            graph = hashlib.sha256(hashlib.sha256(content).digest() + path.stem.encode())
+            key = hashlib.sha256(graph.digest() + metadata_bytes).hexdigest()
+            described_key = f"described {graph.hexdigest()}"
+            if metadata is None and described_key in record:  # its shared metadata file now belongs to another graph
+                return msgspec.structs.replace(record[described_key], file=path.name)
+            previous = record.get(key)
+            if previous is not None and not (retry_failed and previous.error):
+                return msgspec.structs.replace(previous, file=path.name)
+            record[key] = result = self._import(path, content, metadata)
+            if metadata is not None and not result.error:
+                record[described_key] = result
+        except RowcastError as error:
+            return ImportResult(path.name, error=error.message)
+        return result
+
+    def _import(self, path: Path, content: bytes, metadata: Path | None) -> ImportResult:
+        try:
+            model = self._importer.import_onnx(path.name, content, self._importer.read_metadata(metadata))
+        except RowcastError as error:
+            return ImportResult(path.name, error=error.message)
+        return ImportResult(path.name, model.model, model.version)
+
+    def _metadata_path(self, path: Path, files: Sequence[Path]) -> Path | None:
+        """Return the graph's own metadata file, else the folder's shared one if it belongs to this graph.
+
+        Raises SettingsError if several graphs could own the shared file.
+        """
+        own, shared = path.with_name(f"{path.stem}_metadata.json"), path.with_name(SHARED_METADATA)
+        if own.exists():
+            return own
+        if not shared.exists():
+            return None
+        name = self._importer.read_metadata(shared).get("model_name")
+        if name == path.stem or files == [path]:
+            return shared
+        if name not in [file.stem for file in files]:
+            raise SettingsError(
+                f"{shared.name} describes the model {name!r}, which matches none of the {len(files)} graphs; rename it "
+                f"to {own.name}, or set its model_name"
+            )
+        return None
+
+
+def preferred_model(folder: Path, read_document: ReadDocument) -> str:
+    """Return the name of the model that the folder's shared metadata describes, or an empty string.
+
+    The file says which graph to serve by default. `ModelsFolder.import_new` reports its errors.
+    """
+    try:
+        name = read_document(folder / SHARED_METADATA, METADATA_KIND).get("model_name")
+    except RowcastError:
+        return ""
+    return name_from(name) if isinstance(name, str) and name else ""
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix.lower() == ".onnx" and not path.name.startswith(".")
+
+
+def _read_record(path: Path) -> dict[str, ImportResult]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, ImportResult])
+    except FileNotFoundError:
+        return {}
+    except msgspec.MsgspecError as error:
+        raise RegistryError(f"{path} is damaged: {error}; delete it to import every file again") from None
+
+
+def _write_record(path: Path, record: Mapping[str, ImportResult]) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(msgspec.json.encode(record))
+    part.replace(path)

@@ -1,0 +1,66 @@
+"""Derive the classes of an imported classifier and their order from its metadata and its output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rowcast.registry.onnx_import.metadata import Metadata, metadata_error
+from rowcast.schema.prediction import Decision, Label
+
+SHOWN_LABELS = 8
+
+
+def class_labels(
+    metadata: Metadata, keys: Sequence[Any] | None, labels: Sequence[Any] | None, width: int | None = None
+) -> tuple[Label, ...]:
+    """Return the classes in the order of the output.
+
+    `keys` are those of an output of maps, `labels` the graph's own labels for some rows, and `width` the number of
+    scores per row. Without names from the keys or the metadata, the classes are 0, 1, 2 and so on.
+    """
+    if keys is not None:
+        return _from_keys(metadata, keys)
+    if metadata.class_names is not None:
+        return tuple(metadata.class_names)
+    distinct = sorted(set(labels or ()), key=str)
+    if any(isinstance(label, str) for label in distinct):
+        message = f"required in the order of the output, because the graph's labels are strings ({_join(distinct)})"
+        raise metadata_error("class_names", message)
+    count = metadata.output_classes or width
+    if count is None:
+        count = max((int(label) for label in distinct), default=1) + 1
+    if any(not 0 <= label < count for label in distinct):
+        message = f"required, because the graph's labels are not the numbers from 0 to {count - 1} ({_join(distinct)})"
+        raise metadata_error("class_names", message)
+    return tuple(range(max(count, 2)))
+
+
+def build_decision(classes: tuple[Label, ...], metadata: Metadata) -> Decision:
+    """Return the decision of a classifier with these classes."""
+    if len(classes) < 2:
+        raise metadata_error("class_names", "a classifier needs at least two classes")
+    if len(classes) > 2:
+        return Decision(task="multiclass", classes=classes)
+    if metadata.positive is None:
+        return Decision(task="binary", classes=classes)
+    if metadata.positive not in classes:
+        raise metadata_error("positive", f"unknown class {metadata.positive!r}; the classes are {_join(classes)}")
+    return Decision(task="binary", classes=classes, positive=classes.index(metadata.positive))
+
+
+def _from_keys(metadata: Metadata, keys: Sequence[Any]) -> tuple[Label, ...]:
+    names = metadata.class_names
+    if all(isinstance(key, str) for key in keys):
+        if names is not None and {str(name) for name in names} != set(keys):
+            raise metadata_error("class_names", f"the graph has other classes: {', '.join(keys)}")
+        return tuple(keys)
+    if names is None:
+        return tuple(keys)
+    if not all(0 <= key < len(names) for key in keys):
+        raise metadata_error("class_names", f"{len(names)} classes, but the graph numbers its classes {_join(keys)}")
+    return tuple(names[key] for key in keys)
+
+
+def _join(labels: Sequence[Any]) -> str:
+    return ", ".join(map(str, labels[:SHOWN_LABELS]))

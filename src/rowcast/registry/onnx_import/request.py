@@ -1,0 +1,55 @@
+"""What is asked of an ONNX import, and what it returns."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from rowcast.registry.bundle import GoldenRow, Manifest
+from rowcast.registry.onnx_import.signature import ObservedColumn
+
+MATRIX: Final = "matrix"
+NATIVE: Final = "native"
+
+
+class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The model to import and how."""
+
+    name: str
+    metadata: dict[str, Any] = {}
+    wire: dict[str, Any] | str | None = None
+    """A wire template, `matrix`, `native`, or None to choose by the metadata."""
+    source: str = ""
+    """The name of the imported file."""
+    sha256: str = ""
+    max_nodes: int = 0
+    rows: list[dict[str, Any]] = []
+    """Rows of a table to score, with cells as text."""
+    columns: list[str] = []
+    """The table's columns."""
+    observed: dict[str, ObservedColumn] = {}
+
+
+class ConvertedModel(msgspec.Struct, frozen=True):
+    """A converted graph, ready to be packed into a bundle, with notes for the user."""
+
+    manifest: Manifest
+    golden: list[GoldenRow]
+    notes: list[str]
+
+
+def model_card(model: ConvertedModel) -> str:
+    """Return the model card of an import as Markdown."""
+    manifest = model.manifest
+    origin = f"Imported from {manifest.training.table}, sha256 `{manifest.training.sha256}`."
+    lines = [
+        f"# {manifest.name}",
+        "",
+        f"{origin} Rowcast did not train this model and has not measured its quality.",
+        "",
+        *[f"- {note}" for note in model.notes],
+        f"- Task: {manifest.decision.task}",
+        f"- Columns: {', '.join(manifest.schema.names())}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,183 @@
+"""Columns and tensors follow from a graph's inputs; the output to read follows from its types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from rowcast.errors import BundleError, DocumentError
+from rowcast.registry.onnx_import.metadata import read_metadata
+from rowcast.registry.onnx_import.signature import ObservedColumn, build_plan, label_output, select_output
+from rowcast.registry.ports import GraphTensor
+from support.onnx_graphs import BOOL, DOUBLE, FLOAT, INT, PROBABILITIES, TEXT, converted, onnx_model
+
+MATRIX = GraphTensor("x", "tensor(float)", [None, 4])
+LABEL = GraphTensor("label", "tensor(int64)", [None])
+FLOATS = GraphTensor("p", "tensor(float)", [None, 3])
+MAPS = GraphTensor("m", "seq(map(int64,tensor(float)))", [])
+
+
+def test_one_input_of_several_columns_takes_its_names_from_the_metadata() -> None:
+    named = converted(PROBABILITIES, metadata={"features": ["a", "b", "c", "d"]}).manifest
+    unnamed = converted(PROBABILITIES).manifest
+
+    assert named.schema.names() == ["a", "b", "c", "d"]
+    assert unnamed.schema.names() == ["feature_0", "feature_1", "feature_2", "feature_3"]
+    assert [(spec.name, spec.dtype, spec.shape) for spec in named.plan] == [("x", "float32", (4,))]
+
+
+def test_columns_take_their_names_from_a_table_of_the_same_width() -> None:
+    schema, _ = build_plan([MATRIX], read_metadata({}), {}, ["a", "b", "c", "d"])
+
+    assert schema.names() == ["a", "b", "c", "d"]
+
+
+def test_an_observed_column_has_a_range_or_levels() -> None:
+    inputs = [GraphTensor("n", "tensor(float)", [None]), GraphTensor("t", "tensor(string)", [None])]
+    observed = {"n": ObservedColumn(low=1.0, high=2.0), "t": ObservedColumn(levels=("a", "b"))}
+
+    schema, _ = build_plan(inputs, read_metadata({}), observed)
+
+    number, text = schema.columns
+    assert (number.low, number.high, number.levels) == (1.0, 2.0, ())
+    assert (text.low, text.high, text.levels) == (None, None, ("a", "b"))
+
+
+def test_one_input_per_column_of_every_type() -> None:
+    inputs = [("f", FLOAT, ["N"]), ("d", DOUBLE, ["N", 1]), ("i", INT, ["N", 1]), ("b", BOOL, ["N"])]
+    cast = [helper.make_node("Cast", [name], [f"{name}_"], to=FLOAT) for name, _, _ in inputs]
+    flat = [helper.make_node("Reshape", [f"{name}_", "flat"], [f"{name}__"]) for name, _, _ in inputs]
+    encoder = helper.make_node(
+        "LabelEncoder",
+        ["t"],
+        ["n"],
+        domain="ai.onnx.ml",
+        keys_strings=["a", "b"],
+        values_floats=[1.0, 2.0],
+        default_float=0.0,
+    )
+    total = helper.make_node("Sum", [*(f"{name}__" for name, _, _ in inputs), "n"], ["y"])
+    content = onnx_model(
+        [*cast, *flat, encoder, total],
+        [*inputs, ("t", TEXT, ["N"])],
+        [("y", FLOAT, ["N"])],
+        {"flat": np.array([-1], np.int64)},
+    )
+
+    model = converted(content, metadata={"missing": ["f", "t"], "fill": {"f": 7.5}})
+
+    manifest = model.manifest
+    assert [(column.name, column.kind, column.missing) for column in manifest.schema.columns] == [
+        ("f", "number", True),
+        ("d", "number", False),
+        ("i", "integer", False),
+        ("b", "boolean", False),
+        ("t", "category", True),
+    ]
+    assert [spec.dtype for spec in manifest.plan] == ["float32", "float64", "int64", "bool", "string"]
+    assert [spec.shape for spec in manifest.plan] == [(), (1,), (1,), (), ()]
+    assert [spec.fill for spec in manifest.plan] == [7.5, None, None, None, ""]
+    assert manifest.decision.task == "regression"
+    for golden in model.golden:
+        row: dict[str, Any] = golden.row
+        text = {"a": 1.0, "b": 2.0}.get(row["t"], 0.0)
+        assert golden.score.prediction == pytest.approx(row["f"] + row["d"] + row["i"] + row["b"] + text, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [],
+        [GraphTensor("x", "tensor(int32)", [None, 2])],
+        [GraphTensor("x", "tensor(float16)", [None, 2])],
+        [GraphTensor("x", "tensor(float)", [None, 2, 2])],
+        [GraphTensor("x", "tensor(float)", [])],
+        [GraphTensor("x", "tensor(float)", [1, 2])],
+        [GraphTensor("x", "tensor(float)", [None, None])],
+    ],
+)
+def test_an_unsupported_input_is_refused(inputs: list[GraphTensor]) -> None:
+    with pytest.raises(BundleError) as caught:
+        build_plan(inputs, read_metadata({}), {})
+
+    assert caught.value.slug == "unsupported-input"
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        (TensorProto.INT32, ["N", 2]),
+        (TensorProto.FLOAT16, ["N", 2]),
+        (FLOAT, ["N", 2, 2]),
+        (FLOAT, []),
+        (FLOAT, [1, 2]),
+        (FLOAT, ["N", "k"]),
+    ],
+)
+def test_an_unsupported_input_of_a_real_graph_is_refused(kind: Any, shape: list[Any]) -> None:
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=FLOAT)]
+
+    with pytest.raises(BundleError) as caught:
+        converted(onnx_model(nodes, [("x", kind, shape)], [("y", FLOAT, None)]))
+
+    assert caught.value.slug == "unsupported-input"
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        ({"features": ["a"]}, "features"),
+        ({"input_shape": [None, 7]}, "input_shape"),
+        ({"fill": {"z": 1}, "missing": True}, "fill"),
+        ({"fill": "none", "missing": True}, "fill"),
+    ],
+)
+def test_metadata_that_does_not_fit_the_inputs_is_refused(document: dict[str, Any], field: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        build_plan([MATRIX], read_metadata(document), {})
+
+    assert caught.value.place == field
+
+
+@pytest.mark.parametrize("fill", [{}, {"fill": 0.5}])
+def test_an_integer_column_needs_a_whole_fill_if_it_may_be_missing(fill: dict[str, Any]) -> None:
+    integers = GraphTensor("i", "tensor(int64)", [None])
+
+    with pytest.raises(DocumentError) as caught:
+        build_plan([integers], read_metadata({"missing": True, **fill}), {})
+
+    assert caught.value.place == "fill"
+
+
+def test_the_output_is_selected_by_name_or_by_type() -> None:
+    assert select_output([LABEL, FLOATS], read_metadata({})) == FLOATS
+    assert select_output([LABEL, FLOATS, MAPS], read_metadata({})) == MAPS
+    assert select_output([LABEL], read_metadata({})) == LABEL
+    assert select_output([LABEL, FLOATS], read_metadata({"output": "label"})) == LABEL
+
+
+@pytest.mark.parametrize(
+    ("outputs", "document"), [([FLOATS, FLOATS._replace(name="q")], {}), ([FLOATS], {"output": "q"})]
+)
+def test_an_ambiguous_or_unknown_output_is_refused(outputs: list[GraphTensor], document: dict[str, Any]) -> None:
+    with pytest.raises(DocumentError) as caught:
+        select_output(outputs, read_metadata(document))
+
+    assert caught.value.place == "output"
+
+
+@pytest.mark.parametrize("document", [{}, {"output": "c"}])
+def test_an_unsupported_output_is_refused(document: dict[str, Any]) -> None:
+    with pytest.raises(BundleError) as caught:
+        select_output([GraphTensor("c", "tensor(complex64)", [None])], read_metadata(document))
+
+    assert caught.value.slug == "unsupported-output"
+
+
+def test_the_label_output_must_be_the_only_other_one_of_labels() -> None:
+    assert label_output([LABEL, FLOATS], FLOATS) == LABEL
+    assert label_output([LABEL, FLOATS], LABEL) is None
+    assert label_output([LABEL, LABEL._replace(name="other"), FLOATS], FLOATS) is None

@@ -1,0 +1,27 @@
+"""The sample of a user's table shows ranges, levels and rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rowcast.registry.onnx_import.table_sample import SAMPLE_ROWS, sample_table
+
+
+def test_numeric_columns_have_ranges_and_others_have_levels(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("n,t\n1.5,a\n-2,b\n,b\n")
+
+    sample = sample_table(path)
+
+    assert sample.columns == ["n", "t"]
+    assert (sample.observed["n"].low, sample.observed["n"].high) == (-2.0, 1.5)
+    assert sample.observed["t"].levels == ("b", "a")
+    assert sorted(row["t"] for row in sample.rows) == ["a", "b", "b"]
+
+
+def test_a_long_table_is_sampled_in_the_same_way_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("n\n" + "\n".join(map(str, range(1000))))
+
+    assert len(sample_table(path).rows) == SAMPLE_ROWS
+    assert sample_table(path) == sample_table(path)

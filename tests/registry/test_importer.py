@@ -1,0 +1,169 @@
+"""Imports are checked before and in the sandbox, and published as champion only if they pass."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.app.documents import read_document
+from rowcast.errors import BundleError, RegistryError, RowcastError, SettingsError
+from rowcast.registry import bundle
+from rowcast.registry.archive import write_archive
+from rowcast.registry.importer import ModelImporter, read_model_file
+from rowcast.registry.ports import Reference
+from support.onnx_graphs import PROBABILITIES, InProcessSandbox
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> FolderRegistry:
+    return FolderRegistry(tmp_path / "models")
+
+
+@pytest.fixture
+def importer(registry: FolderRegistry) -> ModelImporter:
+    return ModelImporter(registry, InProcessSandbox(), read_document, max_model_mb=1, max_model_nodes=100)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """An ONNX file."""
+    path = tmp_path / "Iris 2.onnx"
+    path.write_bytes(PROBABILITIES)
+    return path
+
+
+class RefusingSandbox(InProcessSandbox):
+    """Refuses every bundle."""
+
+    def verify_bundle(self, folder: Path, reference: Reference) -> None:
+        raise BundleError(f"{reference} has wrong answers")
+
+
+def test_an_onnx_file_becomes_the_champion_under_the_name_of_the_file(
+    importer: ModelImporter, registry: FolderRegistry, path: Path
+) -> None:
+    model = importer.import_file(path)
+
+    folder = registry.folder(Reference("iris-2", 1))
+    assert (model.model, model.version, model.task, model.path) == ("iris-2", 1, "multiclass", str(folder))
+    assert registry.aliases("iris-2") == {"champion": 1}
+    assert bundle.verify(folder).digest == model.digest
+    assert (folder / bundle.MODEL).read_bytes() == PROBABILITIES
+    assert (folder / bundle.CARD).read_text().startswith("# iris-2\n")
+
+
+def test_the_metadata_names_the_model_unless_a_name_is_given(
+    importer: ModelImporter, tmp_path: Path, path: Path
+) -> None:
+    metadata = tmp_path / "meta.json"
+    metadata.write_text('{"model_name": "Named", "features": ["a", "b", "c", "d"]}')
+
+    assert importer.import_file(path, metadata=metadata).model == "named"
+    model = importer.import_file(path, metadata=metadata, name="other", wire={"reply": "$label"})
+    assert (model.model, model.columns) == ("other", ["a", "b", "c", "d"])
+
+
+def test_a_table_supplies_column_names_and_ranges(
+    importer: ModelImporter, registry: FolderRegistry, tmp_path: Path, path: Path
+) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("a,b,c,d\n1,2,3,4\n5,6,7,8\n")
+
+    model = importer.import_file(path, data=table)
+
+    columns = bundle.read_manifest(Path(model.path)).schema.columns
+    assert [(column.name, column.low, column.high) for column in columns][:2] == [("a", 1.0, 5.0), ("b", 2.0, 6.0)]
+
+
+def test_an_archive_keeps_its_content_under_a_new_name(importer: ModelImporter, tmp_path: Path, path: Path) -> None:
+    original = importer.import_file(path)
+    archive = tmp_path / "x.rowcast"
+    write_archive(Path(original.path), archive)
+
+    model = importer.import_file(archive, name="copy")
+
+    assert (model.model, model.digest) == ("copy", original.digest)
+    for file in Path(original.path).iterdir():
+        assert (Path(model.path) / file.name).read_bytes() == file.read_bytes()
+
+
+def test_the_graph_of_an_archive_is_inspected(importer: ModelImporter, registry: FolderRegistry, path: Path) -> None:
+    strict = ModelImporter(registry, InProcessSandbox(), read_document, max_model_mb=1, max_model_nodes=1)
+    archive = path.with_suffix(".rowcast")
+    write_archive(Path(importer.import_file(path).path), archive)
+
+    with pytest.raises(BundleError) as caught:
+        strict.import_file(archive, name="copy")
+
+    assert caught.value.slug == "too-many-nodes"
+
+
+def test_a_bundle_that_fails_verification_is_not_published(registry: FolderRegistry, path: Path) -> None:
+    importer = ModelImporter(registry, RefusingSandbox(), read_document, max_model_mb=1, max_model_nodes=100)
+
+    with pytest.raises(BundleError) as caught:
+        importer.import_file(path)
+
+    assert str(caught.value) == "cannot import Iris 2.onnx: iris-2@1 has wrong answers"
+    assert registry.models() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "error"),
+    [
+        ("none.onnx", {}, BundleError),
+        ("m.pkl", {}, SettingsError),
+        ("m.rowcast", {"wire": "native"}, SettingsError),
+        ("m.onnx", {"name": "Not A Name"}, RegistryError),
+        ("m.onnx", {"metadata": Path("none.json")}, SettingsError),
+        ("m.onnx", {"wire": {"reply": "$labl"}}, RowcastError),
+    ],
+)
+def test_an_unsuitable_file_or_argument_is_refused(
+    importer: ModelImporter,
+    registry: FolderRegistry,
+    tmp_path: Path,
+    name: str,
+    arguments: dict[str, Any],
+    error: type[RowcastError],
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(PROBABILITIES)
+
+    with pytest.raises(error):
+        importer.import_file(tmp_path / name, **arguments)
+
+    assert registry.models() == {}
+
+
+def test_only_regular_files_within_the_limit_are_read(tmp_path: Path) -> None:
+    large = tmp_path / "large.onnx"
+    with large.open("wb") as file:
+        file.truncate(2 * 1024 * 1024)
+    (tmp_path / "folder.onnx").mkdir()
+    os.mkfifo(tmp_path / "pipe.onnx")
+
+    for path, slug in (
+        (large, "too-large"),
+        (tmp_path / "folder.onnx", "unreadable"),
+        (tmp_path / "pipe.onnx", "not-a-file"),
+        (tmp_path / "none.onnx", "unreadable"),
+    ):
+        with pytest.raises(BundleError) as caught:
+            read_model_file(path, 1)
+        assert caught.value.slug == slug
+
+
+def test_a_file_that_is_no_archive_is_refused(importer: ModelImporter, tmp_path: Path) -> None:
+    path = tmp_path / "x.rowcast"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("readme.txt", "no bundle")
+
+    with pytest.raises(BundleError) as caught:
+        importer.import_file(path)
+
+    assert "x.rowcast" in caught.value.message
