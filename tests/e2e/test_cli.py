@@ -204,8 +204,8 @@ def test_train_accepts_groups_weights_and_class_weights(tmp_path: Path) -> None:
 
     manifest = json.loads((Path(tmp_path, found["path"]) / "bundle.json").read_text())
     assert {finding["code"]: finding["action"] for finding in checked["findings"]}.items() >= {
-        ("group", "not learnt from"),
-        ("weight", "not learnt from"),
+        ("group", "not used as a feature"),
+        ("weight", "not used as a feature"),
     }
     assert [column["name"] for column in manifest["schema"]["columns"]] == ["score"]
     assert [manifest["training"]["options"][name] for name in ("group", "weight", "class_weight")] == [

@@ -77,9 +77,9 @@ def test_the_group_is_not_learnt_from_unless_it_is_kept() -> None:
     assert "customer" not in left_out.schema.names()
     assert "customer" in kept.schema.names()
     assert [(f.action, str(f.override)) for f in left_out.findings if f.code == "group"] == [
-        ("not learnt from", "keep=customer")
+        ("not used as a feature", "keep=customer")
     ]
-    assert [f.action for f in kept.findings if f.code == "group"] == ["learnt from as well"]
+    assert [f.action for f in kept.findings if f.code == "group"] == ["also used as a feature"]
 
 
 def test_values_may_be_split_by_groups_too() -> None:
@@ -95,8 +95,6 @@ def test_values_may_be_split_by_groups_too() -> None:
 @pytest.mark.parametrize(
     ("group", "sentence"),
     [
-        (lambda owner: None if owner == "c3" else owner, "--group names 'customer', which is missing in . of"),
-        (lambda owner: "?" if owner == "c3" else owner, "rows; fill it or leave them out"),
         (lambda owner: min(int(owner[1:]), 3), "1 group is left to learn from, fewer than the 3 folds"),
         (lambda owner: int(owner[1:]) % 2, "its 2 groups are too few, or too uneven, to keep rows aside"),
         (lambda _: "all", "its 1 group is too few"),
@@ -126,26 +124,6 @@ def test_a_class_of_one_group_is_refused_because_no_fold_could_learn_it() -> Non
 def test_groups_and_time_do_not_decide_together() -> None:
     with pytest.raises(TrainingError, match="--group and --time cannot both decide the split"):
         TrainingOptions(target="y", name="x", group="customer", time="day")
-
-
-@pytest.mark.parametrize("option", ["group", "time", "weight"])
-def test_a_column_that_is_the_target_or_is_none_is_refused(option: str) -> None:
-    with pytest.raises(TableError, match=f"--{option} names 'y', which is the target"):
-        posed(customers(), **{option: "y"})
-    with pytest.raises(TableError, match="no column 'custmer'; did you mean 'customer'"):
-        posed(customers(), **{option: "custmer"})
-
-
-def test_an_identifier_that_repeats_is_named_until_it_decides_the_split() -> None:
-    columns = customers()
-    columns["customer_id"] = columns.pop("customer")
-
-    said = {finding.code: finding for finding in posed(columns).findings}
-    grouped = {finding.code for finding in posed(columns, group="customer_id").findings}
-
-    assert str(said["repeated-id"].override) == "group=customer_id"
-    assert "120 values" in said["repeated-id"].message
-    assert "repeated-id" not in grouped
 
 
 def test_folds_in_order_of_time_learn_from_earlier_rows_alone() -> None:
@@ -234,8 +212,8 @@ def test_the_time_may_decide_the_split_and_not_be_learnt_from() -> None:
     assert "day" in learnt.schema.names()
     assert "day" not in left_out.schema.names()
     assert learnt.holdout.places.tolist() == left_out.holdout.places.tolist()
-    assert [f.action for f in left_out.findings if f.code == "time"] == ["not learnt from"]
-    assert [f.action for f in learnt.findings if f.code == "time"] == ["learnt from as well"]
+    assert [f.action for f in left_out.findings if f.code == "time"] == ["not used as a feature"]
+    assert [f.action for f in learnt.findings if f.code == "time"] == ["also used as a feature"]
 
 
 def texts(levels: Any) -> Any:

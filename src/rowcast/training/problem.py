@@ -17,8 +17,7 @@ from rowcast.schema.schema import Column, Schema
 from rowcast.schema.values import BLANKS, BadValue
 from rowcast.tables import Finding, Table
 from rowcast.training import labels, split
-from rowcast.training.data_check import check
-from rowcast.training.data_check import special_columns as roles
+from rowcast.training.data_check import check, special_columns
 from rowcast.training.options import TrainingOptions
 from rowcast.training.result import ColumnCheck, TableCheck
 from rowcast.training.split import SplitColumn
@@ -104,8 +103,8 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
     """The problem in a table; TableError says in one sentence why there is none."""
     name = options.target.strip(BLANKS)
     table.require(name)
-    left_out, keep = roles.named(table, name, options)
-    table, weightless = roles.weighed(table, options)
+    left_out, keep = special_columns.resolve_exclude_and_keep(table, name, options)
+    table, weightless = special_columns.drop_weightless_rows(table, options)
     found = labels.read(table, name, options)
     table, target = found.table.without(left_out), found.target
     if len(target) < FEWEST_ROWS:
@@ -115,12 +114,24 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
     profile = replace(profile, schema=profile.schema.with_sensitive(sensitive))
     plan = own_plan(profile.schema)
     tensors = tables.encode(table, profile.schema, plan)
-    rows = _rows(tensors, target, roles.weights(found.table, options), roles.tie(found.table, options))
+    weights = special_columns.row_weights(found.table, options)
+    rows = _rows(tensors, target, weights, special_columns.read_split_column(found.table, options))
     training, holdout, class_weights = _sides(rows, found, options)
-    given = check.examine(table.frame, profile.schema, plan, tensors, target, found.task, found.classes, found.positive)
+    given = check.check_target(
+        table.frame,
+        schema=profile.schema,
+        plan=plan,
+        tensors=tensors,
+        target=target,
+        task=found.task,
+        classes=found.classes,
+        positive=found.positive,
+    )
     if options.time is not None:
-        given = [finding for finding in given if finding.code not in check.ORDERED]
-    tied = roles.findings(found.table, name, profile.schema.names(), options)
+        given = [finding for finding in given if finding.code not in check.ORDER_CODES]
+    tied = special_columns.check_special_columns(
+        found.table, target=name, features=profile.schema.names(), options=options
+    )
     return LearningProblem(
         found.task,
         found.classes,
@@ -132,7 +143,7 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
         name,
         training,
         holdout,
-        check.ranked([*profile.findings, *weightless, *tied, *given, *found.findings]),
+        check.sort_by_severity([*profile.findings, *weightless, *tied, *given, *found.findings]),
         class_weights,
     )
 

@@ -1,1 +1,1 @@
-"""The data check: what is noticed about a table before training, and what is done about it."""
+"""The data check before training: findings about the target, about pairs of columns and about special columns."""

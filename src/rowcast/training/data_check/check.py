@@ -1,128 +1,162 @@
-"""What the target gives away: columns that alone predict it, rows in its order, equal rows with unequal labels.
+"""Check the columns against the target: leaks, row order, conflicting rows and rare classes.
 
-Nothing is left out for it: a column may be that good. The finding names the option that excludes it.
+The check never drops a column, because an honest column may predict the target that well too. Each finding names the
+option that changes the action.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rowcast.schema.encoding import Plan, TensorSpec
+from rowcast.schema.encoding import Plan
 from rowcast.schema.prediction import Label, Task
 from rowcast.schema.schema import Column, Schema
 from rowcast.tables import Finding, Override
-from rowcast.training.data_check import column_pairs as relations
+from rowcast.training.data_check import column_pairs
+from rowcast.training.data_check.column_pairs import LEAK_ACTION, Power
 
-SAMPLED: Final = 20_000
-FEWEST: Final = 50
-"""Below so many rows chance alone makes perfect columns."""
+SAMPLE_ROWS: Final = 20_000
+MIN_ROWS: Final = 50
+"""In smaller tables, columns predict the target perfectly by chance."""
 BINS: Final = 100
 LEAK: Final = {"binary": 0.98, "multiclass": 0.99, "regression": 0.93}
-"""AUC (over classes: their mean) or R² of one column alone, predicted from the other half of the rows."""
+"""AUC (the mean over the classes) or R² of a single column, predicted from the other half of the rows."""
 DOMINANT: Final = 0.78
-FEW_LEVELS: Final = 64
-FEW_CLASSES: Final = 4
+MAX_LEVELS: Final = 64
+MAX_CERTAIN_CLASSES: Final = 4
+"""With more classes, it is normal that a value occurs in one class only."""
 BLOCKS: Final = 20
 DRIFT: Final = 0.01
-"""Share of the target's variance that the place in the file explains; chance explains BLOCKS / rows."""
+"""Share of the target's variance explained by the position in the file; chance explains BLOCKS / rows."""
 SORTED: Final = 0.9
-SAME_WAY: Final = 0.98
-ORDERED: Final = ("target-ordered", "ordered-rows")
-RARE_CLASS: Final = 20
-COUNTING: Final = 0.98
-_paid = re.compile(r"(?i)(^|[ _.\-])(paid|repaid|recovered|recoveries|collected)([ _.\-]|$)").search
-_ended = re.compile(
-    r"(?i)((fully |partly )?(re)?paid( off| in full)?|(charged|written)[ -]?off|refunded|foreclosed|defaulted|churned)"
-).fullmatch
-GRAVITY: Final = (
+SORTED_STEPS: Final = 0.98
+COUNTING_STEPS: Final = 0.98
+RARE_CLASS_ROWS: Final = 20
+ORDER_CODES: Final = ("target-ordered", "ordered-rows")
+SEVERITY: Final = (
     *("leak", "joint-leak", "later-fact", "certain-value", "dominant"),
     *("target-ordered", "ordered-rows", "repeated-id", "conflicting-rows", "duplicate-rows", "alike-labels"),
     *("missing-target", "lonely-class", "rare-class", "weight-like", "row-order", "sentinel", "far-value"),
 )
-"""What may make a score a lie, then what a person should look at; all other findings follow as they came."""
-USED: Final = "used; is it known before the target is?"
+"""Codes by severity: first what can make the metrics misleading, then what a person should look at."""
+_names_payment = re.compile(r"(?i)(^|[ _.\-])(paid|repaid|recovered|recoveries|collected)([ _.\-]|$)").search
+_names_ending = re.compile(
+    r"(?i)((fully |partly )?(re)?paid( off| in full)?|(charged|written)[ -]?off|refunded|foreclosed|defaulted|churned)"
+).fullmatch
 
 
-def examine(
+@dataclass(frozen=True)
+class CheckInput:
+    """The encoded columns with the target. A datetime is one column: its days since the first one."""
+
+    columns: Mapping[str, NDArray[Any]]
+    schema: Schema
+    target: NDArray[Any]
+    indicators: NDArray[np.float64]
+    """The target as a single column, or one column per class if there are more than two."""
+    task: Task
+    classes: tuple[Label, ...]
+    """In the order of the numbers in the target."""
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric that measures predictive power."""
+        return "R²" if self.task == "regression" else "ROC AUC"
+
+
+def check_target(
     frame: pl.DataFrame,
+    *,
     schema: Schema,
     plan: Plan,
-    tensors: dict[str, NDArray[Any]],
+    tensors: Mapping[str, NDArray[Any]],
     target: NDArray[Any],
     task: Task,
     classes: Sequence[Label],
     positive: int,
 ) -> list[Finding]:
-    """Every finding that needs the target, the gravest first."""
-    wanted = _wanted(target, task, len(classes))
-    found = _conflicts(frame, schema, target)
-    if len(target) >= FEWEST:
-        parts = _columns(plan, tensors)
-        columns = {feature.column: column for feature, column in parts if feature.part in ("value", "days")}
-        shown = classes if task != "binary" else (classes[1 - positive], classes[positive])
-        found = _leaks(columns, wanted, task)
-        told = {finding.column for finding in found}
-        others = [column for column in schema.columns if column.name not in told]
-        found += [*_certain(columns, others, target, task, shown), *_later(columns, others)]
-        told = {finding.column for finding in found}
-        others = [column for column in schema.columns if column.name not in told]
-        found += [*_together(columns, others, wanted, task), *relations.same_facts(columns, others)]
-        found += [*_order(columns, wanted, schema), *_counters(columns, others), *_conflicts(frame, schema, target)]
-    return [*found, *_rare(target, task, classes, positive)]
+    """Return all findings that need the target."""
+    if task == "binary":  # the target is 1 for the positive class, whatever its position
+        classes = (classes[1 - positive], classes[positive])
+    data = CheckInput(
+        columns=_first_parts(plan, tensors),
+        schema=schema,
+        target=target,
+        indicators=_indicators(target, task, len(classes)),
+        task=task,
+        classes=tuple(classes),
+    )
+    findings = [*_conflicting_rows(frame, data), *_rare_classes(data)]
+    return findings if len(target) < MIN_ROWS else [*_column_findings(data), *_row_order(data), *findings]
 
 
-def ranked(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """The gravest first."""
-    places = {code: place for place, code in enumerate(GRAVITY)}
-    return tuple(sorted(findings, key=lambda finding: places.get(finding.code, len(GRAVITY))))
+def sort_by_severity(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Sort findings, the most severe first; codes without a severity keep their order at the end."""
+    positions = {code: position for position, code in enumerate(SEVERITY)}
+    return tuple(sorted(findings, key=lambda finding: positions.get(finding.code, len(SEVERITY))))
 
 
-def _wanted(target: NDArray[Any], task: Task, classes: int) -> NDArray[np.float64]:
-    """One column to be predicted, or one a class when there are more than two."""
+def _column_findings(data: CheckInput) -> list[Finding]:
+    """Check columns one by one and in pairs; a column with a finding is not checked for lesser ones."""
+    power = _power(data)
+    findings = _leaks(data, power)
+    columns = _without_finding(data.schema, findings)
+    findings += [*_certain_values(data, columns), *_later_facts(data, columns)]
+    columns = _without_finding(data.schema, findings)
+    if data.task != "multiclass":
+        numbers = _numbers(data, columns)
+        findings += column_pairs.joint_leaks(numbers, data.indicators[:, 0], power=power, task=data.task)
+    return [*findings, *column_pairs.same_facts(data.columns, columns), *_row_counters(data, columns)]
+
+
+def _without_finding(schema: Schema, findings: Sequence[Finding]) -> list[Column]:
+    names = {finding.column for finding in findings}
+    return [column for column in schema.columns if column.name not in names]
+
+
+def _first_parts(plan: Plan, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the values of each column, without the parts that are derived from a datetime."""
+    return {
+        feature.column: tensors[spec.name][:, index]
+        for spec in plan
+        for index, feature in enumerate(spec.columns)
+        if feature.part in ("value", "days")
+    }
+
+
+def _indicators(target: NDArray[Any], task: Task, classes: int) -> NDArray[np.float64]:
     if task != "multiclass":
         return np.asarray(target, np.float64)[:, None]
     return np.asarray(np.eye(classes)[target], np.float64)
 
 
-def _columns(plan: Plan, tensors: dict[str, NDArray[Any]]) -> list[tuple[Any, NDArray[Any]]]:
-    def place(spec: TensorSpec, index: int) -> NDArray[Any]:
-        return tensors[spec.name][:, index]
+def _power(data: CheckInput) -> Power:
+    """Return a function that measures how well one column alone predicts the target, on a sample of the rows.
 
-    return [(feature, place(spec, index)) for spec in plan for index, feature in enumerate(spec.columns)]
-
-
-def _leaks(columns: dict[str, NDArray[Any]], wanted: NDArray[np.float64], task: Task) -> list[Finding]:
-    """Columns that alone predict the target almost perfectly, or far better than any other."""
+    The means of the column's bins over one half of the sample predict the other half.
+    """
     rng = np.random.default_rng(0)
-    rows = rng.permutation(len(wanted))[:SAMPLED]
+    rows = rng.permutation(len(data.target))[:SAMPLE_ROWS]
     half = rng.integers(0, 2, len(rows)).astype(bool)
-    wanted = wanted[rows]
-    power = {name: _power(_binned(values[rows]), wanted, half, task) for name, values in columns.items()}
-    ranked = sorted(power, key=lambda name: -power[name])
-    measure = "R²" if task == "regression" else "ROC AUC"
-    found = []
-    for name in ranked:
-        if power[name] < LEAK[task]:
-            break
-        what = "its gaps alone predict" if _gaps_tell(columns[name][rows], wanted, half, task) else "alone predicts"
-        message = f"{what} the target almost perfectly ({measure} {power[name]:.3f})"
-        found.append(Finding("leak", name, message, USED, Override("exclude", name)))
-    if task == "binary" and not found and len(ranked) > 1:
-        first, second = ranked[:2]
-        if power[first] >= DOMINANT and power[first] - 0.5 >= 1.8 * (power[second] - 0.5):
-            message = f"alone predicts the target far better than any other ({measure} {power[first]:.3f})"
-            found.append(Finding("dominant", first, message, USED, Override("exclude", first)))
-    return found
+    targets = data.indicators[rows].T
+    score = _r2 if data.task == "regression" else _auc
+
+    def power(values: NDArray[Any]) -> float:
+        bins = _bins(values[rows])
+        return float(np.mean([score(target, _predict_halves(bins, target, half)) for target in targets]))
+
+    return power
 
 
-def _binned(values: NDArray[Any]) -> NDArray[np.intp]:
-    """Bins of a column: its levels, or quantiles with a place for each often repeated value and for gaps."""
+def _bins(values: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the bin of each value: its level, or its quantile; frequent numbers and missing values get their own."""
     if values.dtype == object:
         return np.unique(values.astype(str), return_inverse=True)[1]
     known = ~np.isnan(values)
@@ -133,23 +167,21 @@ def _binned(values: NDArray[Any]) -> NDArray[np.intp]:
     return np.where(known, bins, 2 * len(edges) + 1)
 
 
-def _power(bins: NDArray[np.intp], wanted: NDArray[np.float64], half: NDArray[np.bool_], task: Task) -> float:
-    """How well the bins' means over one half of the rows predict the other half."""
-    scores = []
-    for column in wanted.T:
-        predicted = np.empty(len(column))
-        for side in (half, ~half):
-            seen, mean = ~side, column[~side].mean()
-            counts = np.bincount(bins[seen], minlength=bins.max() + 1)
-            sums = np.bincount(bins[seen], weights=column[seen], minlength=bins.max() + 1)
-            predicted[side] = ((sums + 2 * mean) / (counts + 2))[bins[side]]
-        scores.append(_r2(column, predicted) if task == "regression" else _auc(column, predicted))
-    return float(np.mean(scores))
+def _predict_halves(
+    bins: NDArray[np.intp], target: NDArray[np.float64], half: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    predicted = np.empty(len(target))
+    for side in (half, ~half):
+        other, mean = ~side, target[~side].mean()
+        counts = np.bincount(bins[other], minlength=bins.max() + 1)
+        sums = np.bincount(bins[other], weights=target[other], minlength=bins.max() + 1)
+        predicted[side] = ((sums + 2 * mean) / (counts + 2))[bins[side]]
+    return predicted
 
 
 def _r2(target: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
-    spread = float(((target - target.mean()) ** 2).sum())
-    return 1 - float(((target - predicted) ** 2).sum()) / spread if spread else 0.0
+    variation = float(((target - target.mean()) ** 2).sum())
+    return 1 - float(((target - predicted) ** 2).sum()) / variation if variation else 0.0
 
 
 def _auc(target: NDArray[np.float64], score: NDArray[np.float64]) -> float:
@@ -157,152 +189,161 @@ def _auc(target: NDArray[np.float64], score: NDArray[np.float64]) -> float:
     zeros = len(target) - ones
     if not ones or not zeros:
         return 0.5
-    _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    _, level, counts = np.unique(score, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[level]
     return float((ranks[target == 1].sum() - ones * (ones + 1) / 2) / (ones * zeros))
 
 
-def _gaps_tell(values: NDArray[Any], wanted: NDArray[np.float64], half: NDArray[np.bool_], task: Task) -> bool:
-    gaps = values == "" if values.dtype == object else np.isnan(values)
-    return bool(gaps.any()) and _power(gaps.astype(np.intp), wanted, half, task) >= LEAK[task]
-
-
-def _certain(
-    columns: dict[str, NDArray[Any]],
-    known: Sequence[Column],
-    target: NDArray[Any],
-    task: Task,
-    classes: Sequence[Label],
-) -> list[Finding]:
-    """Values after which the target never varies, in so many rows that it is no chance."""
-    if task == "multiclass" and len(classes) > FEW_CLASSES:  # among many, a value of one class alone is the rule
-        return []
-    shares = np.bincount(target) / len(target) if task != "regression" else np.zeros(0)
-    found = []
-    for column in known:
-        if column.kind not in ("boolean", "category") or column.name not in columns:
-            continue
-        levels, place = _levels(columns[column.name])
-        if not 2 <= len(levels) <= FEW_LEVELS:
-            continue
-        counts = np.bincount(place)
-        means = np.bincount(place, weights=target) / counts
-        spreads = np.bincount(place, weights=(target - means[place]) ** 2)
-        for index in np.flatnonzero(spreads <= 1e-9):
-            only = round(means[index]) if task != "regression" else 0
-            others = 1 - shares[only] if task != "regression" else 1.0
-            if counts[index] * others < RARE_CLASS:
-                continue
-            said = repr(classes[only]) if task != "regression" else f"{means[index]:g}"
-            message = f"where it is {levels[index]!r}, the target is {said} in all of {counts[index]} rows"
-            found.append(Finding("certain-value", column.name, message, USED, Override("exclude", column.name)))
+def _leaks(data: CheckInput, power: Power) -> list[Finding]:
+    """Report columns that predict the target almost perfectly, or one that predicts it far better than all others."""
+    powers = {name: power(values) for name, values in data.columns.items()}
+    ranked = sorted(powers, key=lambda name: -powers[name])
+    leaks = []
+    for name in ranked:
+        if powers[name] < LEAK[data.task]:
             break
-    return found
-
-
-def _later(columns: dict[str, NDArray[Any]], known: Sequence[Column]) -> list[Finding]:
-    """Columns that tell, by name, value or sum, of what was paid or lost, which mostly follows what is predicted."""
-    named = [column.name for column in known if _paid(column.name)]
-    said = dict.fromkeys(named, "tells, by its name, of what came later")
-    for column in known:
-        ends = [level for level in column.levels if _ended(level)]
-        if ends and len(column.levels) <= FEW_LEVELS:
-            said.setdefault(column.name, f"says {ends[0]!r}, which is how a case ends")
-    found = [Finding("later-fact", name, message, USED, Override("exclude", name)) for name, message in said.items()]
-    return [*found, *relations.remainders(_numbers(columns, known), named)]
-
-
-def _numbers(columns: dict[str, NDArray[Any]], known: Sequence[Column]) -> dict[str, NDArray[Any]]:
-    kinds = {column.name for column in known if column.kind in ("number", "integer")}
-    return {name: values for name, values in columns.items() if name in kinds}
-
-
-def _together(
-    columns: dict[str, NDArray[Any]], known: Sequence[Column], wanted: NDArray[np.float64], task: Task
-) -> list[Finding]:
-    if task == "multiclass":
+        missing = _is_missing(data.columns[name])
+        by_missing = bool(missing.any()) and power(missing.astype(np.float32)) >= LEAK[data.task]
+        how = "whether it is missing predicts" if by_missing else "predicts"
+        message = f"{how} the target almost perfectly ({data.metric} {powers[name]:.3f})"
+        leaks.append(Finding("leak", name, message, LEAK_ACTION, Override("exclude", name)))
+    if leaks or data.task != "binary" or len(ranked) < 2:
+        return leaks
+    first, second = ranked[:2]
+    if powers[first] < DOMINANT or powers[first] - 0.5 < 1.8 * (powers[second] - 0.5):
         return []
-    rng = np.random.default_rng(0)
-    rows = rng.permutation(len(wanted))[:SAMPLED]
-    half = rng.integers(0, 2, len(rows)).astype(bool)
-
-    def power(values: NDArray[np.float64]) -> float:
-        return _power(_binned(values[rows]), wanted[rows], half, task)
-
-    return relations.together(_numbers(columns, known), wanted[:, 0], power, task)
+    message = f"predicts the target far better than any other column ({data.metric} {powers[first]:.3f})"
+    return [Finding("dominant", first, message, LEAK_ACTION, Override("exclude", first))]
 
 
-def _counters(columns: dict[str, NDArray[Any]], known: Sequence[Column]) -> list[Finding]:
-    """Numbers that count along the file, starting again here and there: they tell a row's place, not its nature."""
-    found = []
-    for column in known:
-        if column.kind != "integer" or column.name not in columns:
+def _is_missing(values: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.asarray(values == "" if values.dtype == object else np.isnan(values))
+
+
+def _certain_values(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
+    """Report values for which the target never varies, in too many rows to be chance."""
+    is_regression = data.task == "regression"
+    if data.task == "multiclass" and len(data.classes) > MAX_CERTAIN_CLASSES:
+        return []
+    target = data.target
+    class_shares = np.zeros(0) if is_regression else np.bincount(target) / len(target)
+    findings = []
+    for column in columns:
+        if column.kind not in ("boolean", "category") or column.name not in data.columns:
             continue
-        steps = np.diff(columns[column.name].astype(np.float64))
-        if (steps == 1).mean() >= COUNTING:
-            message = "counts along the file, starting again here and there: it tells the place of a row"
-            found.append(Finding("row-order", column.name, message, "used", Override("exclude", column.name)))
-    return found
+        levels, level_of_row = _levels(data.columns[column.name])
+        if not 2 <= len(levels) <= MAX_LEVELS:
+            continue
+        counts = np.bincount(level_of_row)
+        means = np.bincount(level_of_row, weights=target) / counts
+        variations = np.bincount(level_of_row, weights=(target - means[level_of_row]) ** 2)
+        for index in np.flatnonzero(variations <= 1e-9):
+            other_share = 1.0 if is_regression else 1 - class_shares[round(means[index])]
+            if counts[index] * other_share < RARE_CLASS_ROWS:
+                continue
+            value = f"{means[index]:g}" if is_regression else repr(data.classes[round(means[index])])
+            message = f"the target is always {value} where this column is {levels[index]!r} ({counts[index]} rows)"
+            findings.append(Finding("certain-value", column.name, message, LEAK_ACTION, _exclude(column)))
+            break
+    return findings
+
+
+def _exclude(column: Column) -> Override:
+    return Override("exclude", column.name)
 
 
 def _levels(values: NDArray[Any]) -> tuple[list[Any], NDArray[np.intp]]:
     if values.dtype == object:
-        levels, place = np.unique(values.astype(str), return_inverse=True)
-        return levels.tolist(), place
+        levels, level_of_row = np.unique(values.astype(str), return_inverse=True)
+        return levels.tolist(), level_of_row
     words = {0.0: "false", 1.0: "true"}
-    numbers, place = np.unique(values, return_inverse=True)
-    return [words.get(number, "") for number in numbers.tolist()], place
+    numbers, level_of_row = np.unique(values, return_inverse=True)
+    return [words.get(number, "") for number in numbers.tolist()], level_of_row
 
 
-def _order(columns: dict[str, NDArray[Any]], wanted: NDArray[np.float64], schema: Schema) -> list[Finding]:
-    """Whether the target changes along the file: such rows, split at random, tell of their own future."""
-    rows = len(wanted)
+def _later_facts(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
+    """Report columns about payments and losses, which usually follow the predicted event.
+
+    They are recognized by their name, by their values, or as the difference of two other columns.
+    """
+    named = [column.name for column in columns if _names_payment(column.name)]
+    messages = dict.fromkeys(named, "its name suggests that it is known only after the target")
+    for column in columns:
+        endings = [level for level in column.levels if _names_ending(level)]
+        if endings and len(column.levels) <= MAX_LEVELS:
+            messages.setdefault(column.name, f"contains {endings[0]!r}, which describes how a case ends")
+    findings = [
+        Finding("later-fact", name, message, LEAK_ACTION, Override("exclude", name))
+        for name, message in messages.items()
+    ]
+    return [*findings, *column_pairs.remainders(_numbers(data, columns), named)]
+
+
+def _numbers(data: CheckInput, columns: Sequence[Column]) -> dict[str, NDArray[Any]]:
+    names = {column.name for column in columns if column.kind in ("number", "integer")}
+    return {name: values for name, values in data.columns.items() if name in names}
+
+
+def _row_counters(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
+    """Report integers that count the rows, possibly with restarts: they describe the file, not the case."""
+    findings = []
+    for column in columns:
+        if column.kind != "integer" or column.name not in data.columns:
+            continue
+        steps = np.diff(data.columns[column.name].astype(np.float64))
+        if (steps == 1).mean() >= COUNTING_STEPS:
+            message = "counts along the file with restarts, so it reveals the position of a row"
+            findings.append(Finding("row-order", column.name, message, "used as a feature", _exclude(column)))
+    return findings
+
+
+def _row_order(data: CheckInput) -> list[Finding]:
+    """Report a target that changes along the file: a random split then lets the model see the future of such rows."""
+    rows = len(data.target)
     block = np.arange(rows) * BLOCKS // rows
     counts = np.bincount(block, minlength=BLOCKS)
-    between = within = 0.0
-    for column in wanted.T:
-        means = np.bincount(block, weights=column, minlength=BLOCKS) / np.maximum(counts, 1)
-        between += float((counts * (means - column.mean()) ** 2).sum())
-        within += float(((column - column.mean()) ** 2).sum())
-    share = between / within if within else 0.0
-    dates = [column.name for column in schema.columns if column.kind == "datetime"]
+    between = total = 0.0
+    for target in data.indicators.T:
+        means = np.bincount(block, weights=target, minlength=BLOCKS) / np.maximum(counts, 1)
+        between += float((counts * (means - target.mean()) ** 2).sum())
+        total += float(((target - target.mean()) ** 2).sum())
+    share = between / total if total else 0.0
+    dates = [column.name for column in data.schema.columns if column.kind == "datetime"]
+    action = "split at random; the model may do worse on later rows"
     if share < max(DRIFT, 6 * BLOCKS / rows):
-        return [_sorted_by(name) for name in dates if name in columns and _is_sorted(columns[name])][:1]
+        in_order = [name for name in dates if name in data.columns and _is_sorted(data.columns[name])]
+        return [
+            Finding("ordered-rows", "", f"the rows are sorted by {name!r}", action, Override("time", name))
+            for name in in_order[:1]
+        ]
     if share > SORTED:
         return [Finding("target-ordered", "", "the rows are sorted by the target", "split at random")]
-    message = f"the target changes along the file, which explains {share:.0%} of it: are the rows in order of time?"
-    action = "split at random; on later rows the model may do worse"
+    message = f"the target drifts along the file (row position explains {share:.0%} of its variance)"
     return [Finding("ordered-rows", "", message, action, Override("time", dates[0] if dates else ""))]
-
-
-def _sorted_by(name: str) -> Finding:
-    message = f"the rows are in the order of {name!r}"
-    action = "split at random; on later rows the model may do worse"
-    return Finding("ordered-rows", "", message, action, Override("time", name))
 
 
 def _is_sorted(values: NDArray[Any]) -> bool:
     steps = np.diff(values[~np.isnan(values)])
-    return bool(len(steps)) and max((steps >= 0).mean(), (steps <= 0).mean()) >= SAME_WAY and bool(steps.any())
+    return bool(len(steps)) and max((steps >= 0).mean(), (steps <= 0).mean()) >= SORTED_STEPS and bool(steps.any())
 
 
-def _conflicts(frame: pl.DataFrame, schema: Schema, target: NDArray[Any]) -> list[Finding]:
-    """Rows that are equal in every column of use and differ in the target."""
-    rows = frame.select(schema.names()).hash_rows(0).to_frame("row").with_columns(pl.Series("target", target))
-    unequal = rows.filter((pl.len().over("row") > 1) & (pl.col("target").n_unique().over("row") > 1))
-    if not unequal.height:
+def _conflicting_rows(frame: pl.DataFrame, data: CheckInput) -> list[Finding]:
+    """Report rows that are equal in every feature but differ in the target."""
+    rows = frame.select(data.schema.names()).hash_rows(0).to_frame("row")
+    rows = rows.with_columns(pl.Series("target", data.target))
+    conflicts = rows.filter((pl.len().over("row") > 1) & (pl.col("target").n_unique().over("row") > 1))
+    if not conflicts.height:
         return []
-    message = f"{unequal.height} rows are equal to another in every column of use, and differ in the target"
-    return [Finding("conflicting-rows", "", message, "kept; no model can tell them apart")]
+    message = f"{conflicts.height} rows equal another row in every feature but have a different target"
+    return [Finding("conflicting-rows", "", message, "used; no model can tell them apart")]
 
 
-def _rare(target: NDArray[Any], task: Task, classes: Sequence[Label], positive: int) -> list[Finding]:
-    if task == "regression":
+def _rare_classes(data: CheckInput) -> list[Finding]:
+    if data.task == "regression":
         return []
-    counts = np.bincount(target, minlength=len(classes))
-    names = classes if task == "multiclass" else (classes[1 - positive], classes[positive])
-    rare = [f"{names[index]!r} ({count})" for index, count in enumerate(counts.tolist()) if count < RARE_CLASS]
+    counts = np.bincount(data.target, minlength=len(data.classes)).tolist()
+    rare = [f"{name!r} ({count})" for name, count in zip(data.classes, counts, strict=True) if count < RARE_CLASS_ROWS]
     if not rare:
         return []
-    message = f"classes with fewer than {RARE_CLASS} rows: {', '.join(rare[:5])}"
-    return [Finding("rare-class", "", message, "learnt from; scores on them are luck")]
+    message = f"classes with fewer than {RARE_CLASS_ROWS} rows: {', '.join(rare[:5])}"
+    return [Finding("rare-class", "", message, "used; their metrics are unreliable")]

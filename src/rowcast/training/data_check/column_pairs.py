@@ -1,6 +1,6 @@
-"""What columns tell together: one made of another, two that give the target away, the same fact twice.
+"""Check pairs of columns: joint leaks, remainders of later facts, and the same fact in two columns.
 
-The search is by ratios and differences of two columns, which is how prices, rates and balances are made.
+Joint leaks are searched among ratios and differences, because prices, rates and balances are computed that way.
 """
 
 from __future__ import annotations
@@ -12,118 +12,125 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rowcast.schema.prediction import Task
 from rowcast.schema.schema import Column
 from rowcast.tables import Finding, Override
 
-Power = Callable[[NDArray[np.float64]], float]
-"""How well one column alone predicts the target: ROC AUC or R²."""
+Power = Callable[[NDArray[Any]], float]
+"""Measures how well one column alone predicts the target: ROC AUC or R²."""
 
-SCREENED: Final = 1000
-"""Rows of the first look at every pair."""
-MOST_PAIRED: Final = 40
-"""Columns of a table that are paired, those with most different values first: 780 pairs take a quarter of a second."""
+SCREENED_ROWS: Final = 1000
+"""Rows on which every pair is screened."""
+MAX_COLUMNS: Final = 40
+"""Columns that are paired, those with most distinct values first. Screening 780 pairs takes a quarter of a second."""
 PAIR_BINS: Final = 40
-FINE: Final = 20
-JOINED: Final = {"binary": 0.85, "regression": 0.6}
-GAIN: Final = {"binary": 0.2, "regression": 0.4}
-"""A pair counts when it reaches JOINED and beats the better of the two alone by GAIN; no honest pair was seen to."""
-COMPARED: Final = 5000
+MIN_DISTINCT: Final = 20
+MEASURED_PAIRS: Final = 5
+JOINT_POWER: Final = {"binary": 0.85, "regression": 0.6}
+JOINT_GAIN: Final = {"binary": 0.2, "regression": 0.4}
+"""A joint leak reaches JOINT_POWER and beats both of its columns by JOINT_GAIN. No honest pair is known to do so."""
+COMPARED_ROWS: Final = 5000
 SAME_SHARE: Final = 0.995
-LATER: Final = "used; is it known before the target is?"
+LEAK_ACTION: Final = "used as a feature; check that it is known before the target"
 
 
-def together(
-    columns: Mapping[str, NDArray[Any]], wanted: NDArray[np.float64], power: Power, task: str
+def joint_leaks(
+    columns: Mapping[str, NDArray[Any]], target: NDArray[np.float64], *, power: Power, task: Task
 ) -> list[Finding]:
-    """Pairs whose ratio or difference predicts the target though neither does alone; each column is named once."""
-    fine = {name: len(np.unique(values[:SCREENED])) for name, values in columns.items()}
-    chosen = sorted((name for name in columns if fine[name] > FINE), key=lambda name: -fine[name])[:MOST_PAIRED]
-    rows = np.random.default_rng(0).permutation(len(wanted))[:SCREENED]
-    seen = sorted(
-        ((_screened(_joined(columns, a, b, how)[rows], wanted[rows]), a, b, how) for a, b, how in _pairs(chosen)),
+    """Report pairs whose ratio or difference predicts the target although neither column does; each column once."""
+    distinct = {name: len(np.unique(values[:SCREENED_ROWS])) for name, values in columns.items()}
+    fine = sorted((name for name in columns if distinct[name] > MIN_DISTINCT), key=lambda name: -distinct[name])
+    rows = np.random.default_rng(0).permutation(len(target))[:SCREENED_ROWS]
+    screened = sorted(
+        (
+            (_explained_variation(_combine(columns, a, b, operator)[rows], target[rows]), a, b, operator)
+            for a, b in combinations(fine[:MAX_COLUMNS], 2)
+            for operator in "/-"
+        ),
         reverse=True,
     )
-    found: list[Finding] = []
-    told: set[str] = set()
-    measure = "R²" if task == "regression" else "ROC AUC"
-    for _, a, b, how in seen[:5]:
-        if told & {a, b}:
+    findings: list[Finding] = []
+    reported: set[str] = set()
+    metric = "R²" if task == "regression" else "ROC AUC"
+    for _, a, b, operator in screened[:MEASURED_PAIRS]:
+        if reported & {a, b}:
             continue
-        reached = power(_joined(columns, a, b, how))
-        if reached < JOINED[task] or reached - max(power(columns[a]), power(columns[b])) < GAIN[task]:
+        joint = power(_combine(columns, a, b, operator))
+        if joint < JOINT_POWER[task] or joint - max(power(columns[a]), power(columns[b])) < JOINT_GAIN[task]:
             continue
-        made, of = (a, b) if fine[a] >= fine[b] else (b, a)  # what was computed has more digits than what it is made of
-        told |= {a, b}
-        word = "its ratio to" if how == "/" else "its difference from"
-        message = f"{word} {of!r} predicts the target far better than either alone ({measure} {reached:.3f})"
-        found.append(Finding("joint-leak", made, message, LATER, Override("exclude", made)))
-    return found
+        # A computed column has more digits than the column it was computed from.
+        computed, source = (a, b) if distinct[a] >= distinct[b] else (b, a)
+        reported |= {a, b}
+        relation = "its ratio to" if operator == "/" else "its difference from"
+        message = f"{relation} {source!r} predicts the target far better than either column ({metric} {joint:.3f})"
+        findings.append(Finding("joint-leak", computed, message, LEAK_ACTION, Override("exclude", computed)))
+    return findings
 
 
-def _pairs(names: Sequence[str]) -> list[tuple[str, str, str]]:
-    return [(a, b, how) for a, b in combinations(names, 2) for how in "/-"]
-
-
-def _joined(columns: Mapping[str, NDArray[Any]], a: str, b: str, how: str) -> NDArray[np.float64]:
-    one, other = columns[a].astype(np.float64), columns[b].astype(np.float64)
-    if how == "-":
-        return one - other
-    ratio = np.full(len(one), np.nan)
-    np.divide(one, other, out=ratio, where=other != 0)
+def _combine(columns: Mapping[str, NDArray[Any]], a: str, b: str, operator: str) -> NDArray[np.float64]:
+    left, right = columns[a].astype(np.float64), columns[b].astype(np.float64)
+    if operator == "-":
+        return left - right
+    ratio = np.full(len(left), np.nan)
+    np.divide(left, right, out=ratio, where=right != 0)
     return ratio
 
 
-def _screened(values: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
-    """The share of the target's variance between bins of equal size: quick, and the same order for AUC."""
+def _explained_variation(values: NDArray[np.float64], target: NDArray[np.float64]) -> float:
+    """Return the variation of the target between bins of equal size: fast to compute, and ranks pairs as AUC does."""
     bins = np.empty(len(values), np.intp)
     bins[np.argsort(values)] = np.arange(len(values)) * PAIR_BINS // len(values)
     counts = np.bincount(bins, minlength=PAIR_BINS)
-    means = np.bincount(bins, weights=wanted, minlength=PAIR_BINS) / np.maximum(counts, 1)
-    return float((counts * (means - wanted.mean()) ** 2).sum())
+    means = np.bincount(bins, weights=target, minlength=PAIR_BINS) / np.maximum(counts, 1)
+    return float((counts * (means - target.mean()) ** 2).sum())
 
 
 def remainders(columns: Mapping[str, NDArray[Any]], later: Sequence[str]) -> list[Finding]:
-    """Columns that are another less (or with) one that tells of what came later, and so tell of it too."""
-    rows = slice(0, COMPARED)
-    found: dict[str, Finding] = {}
-    rest = [name for name in columns if name not in later and len(np.unique(columns[name][rows])) > FINE]
+    """Report columns that equal another column minus a later fact, and so reveal that fact."""
+    rows = slice(0, COMPARED_ROWS)
+    fine = [name for name in columns if len(np.unique(columns[name][rows])) > MIN_DISTINCT]
+    others = [name for name in fine if name not in later][:MAX_COLUMNS]
+    findings: dict[str, Finding] = {}
     for name in later:
-        if name not in columns or len(np.unique(columns[name][rows])) <= FINE:
+        if name not in fine:
             continue
         part = columns[name][rows].astype(np.float64)
-        for a, b in combinations(rest[:MOST_PAIRED], 2):
-            whole, left = columns[a][rows].astype(np.float64), columns[b][rows].astype(np.float64)
-            for total, remains, made, of in ((whole, left, b, a), (left, whole, a, b)):
-                close = np.abs(total - part - remains) <= 1e-6 * np.abs(total) + 0.01
-                if made not in found and close.mean() >= SAME_SHARE:
-                    message = f"is {of!r} less {name!r}, which tells of what came later"
-                    found[made] = Finding("later-fact", made, message, LATER, Override("exclude", made))
-    return list(found.values())
+        for pair in combinations(others, 2):
+            for total, remainder in (pair, pair[::-1]):
+                if remainder in findings:
+                    continue
+                whole, rest = columns[total][rows].astype(np.float64), columns[remainder][rows].astype(np.float64)
+                close = np.abs(whole - part - rest) <= 1e-6 * np.abs(whole) + 0.01
+                if close.mean() >= SAME_SHARE:
+                    message = f"equals {total!r} minus {name!r}, which is known only after the target"
+                    override = Override("exclude", remainder)
+                    findings[remainder] = Finding("later-fact", remainder, message, LEAK_ACTION, override)
+    return list(findings.values())
 
 
-def same_facts(columns: Mapping[str, NDArray[Any]], known: Sequence[Column]) -> list[Finding]:
-    """Columns that say, value for value, what another says."""
+def same_facts(columns: Mapping[str, NDArray[Any]], candidates: Sequence[Column]) -> list[Finding]:
+    """Report columns whose values correspond one to one to the values of an earlier column."""
     first: dict[bytes, str] = {}
-    found = []
-    for column in known:
+    findings = []
+    for column in candidates:
         values = columns.get(column.name)
         if values is None:
             continue
-        order = _order_met(values[:COMPARED])
-        if not 2 <= order.max() + 1 <= len(order) / 2:
+        pattern = _pattern(values[:COMPARED_ROWS])
+        if not 2 <= pattern.max() + 1 <= len(pattern) / 2:
             continue
-        other = first.setdefault(order.tobytes(), column.name)
-        if other != column.name and np.array_equal(_order_met(values), _order_met(columns[other])):
-            message = f"says the same as {other!r}, value for value"
-            action = "used; importance is shared between them"
-            found.append(Finding("same-fact", column.name, message, action, Override("exclude", column.name)))
-    return found
+        other = first.setdefault(pattern.tobytes(), column.name)
+        if other != column.name and np.array_equal(_pattern(values), _pattern(columns[other])):
+            message = f"corresponds to {other!r} value by value"
+            action = "used as a feature; the two columns share their importance"
+            findings.append(Finding("same-fact", column.name, message, action, Override("exclude", column.name)))
+    return findings
 
 
-def _order_met(values: NDArray[Any]) -> NDArray[np.intp]:
-    """Each value as the number of different ones before it first came: equal for columns that are renamings."""
+def _pattern(values: NDArray[Any]) -> NDArray[np.intp]:
+    """Number the distinct values in the order of their first occurrence; renaming values does not change the result."""
     cells = values.astype(str) if values.dtype == object else values
-    _, met, place = np.unique(cells, return_index=True, return_inverse=True)
-    rank = np.empty(len(met), np.intp)
-    rank[np.argsort(met)] = np.arange(len(met))
-    return rank[place]
+    _, first, level_of_row = np.unique(cells, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.intp)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[level_of_row]

@@ -1,6 +1,7 @@
-"""Columns that say something of the rows, not of the case: what ties rows together, what weighs them, what is left out.
+"""Columns that training options give a role: excluded, kept, time, group and weight columns.
 
-A group or a weight is not learnt from unless `--keep` names it; a time is, unless `--exclude` does.
+A group or weight column is a feature only if the option `keep` lists it. A time column is a feature unless the option
+`exclude` lists it.
 """
 
 from __future__ import annotations
@@ -22,145 +23,162 @@ from rowcast.tables import Finding, Override, Table
 from rowcast.training.options import TrainingOptions
 from rowcast.training.split import SplitColumn
 
-GROUP_LEVELS: Final = 20
-GROUP_REPEATS: Final = 1.2
-"""Rows a value, below which repeats of an identifier are no groups worth a word."""
-_id_name = re.compile(r"(^|[ _.\-])(?i:id|uid|guid|uuid)$|[a-z](ID|Id)$").search
+MIN_GROUPS: Final = 20
+MIN_GROUP_SIZE: Final = 1.2
+"""Mean number of rows per value. An identifier with fewer repeats hardly biases a random split."""
+_is_id_name = re.compile(r"(^|[ _.\-])(?i:id|uid|guid|uuid)$|[a-z](ID|Id)$").search
 
 
-def named(table: Table, target: str, options: TrainingOptions) -> tuple[list[str], list[str]]:
-    """The columns to leave out and those to keep; TableError for names that make no sense."""
+def resolve_exclude_and_keep(table: Table, target: str, options: TrainingOptions) -> tuple[list[str], list[str]]:
+    """Return the columns to exclude and the columns to keep; TableError if the options contradict each other."""
     exclude = table.resolve_columns(options.exclude, "exclude")
     keep = table.resolve_columns(options.keep, "keep")
     for name in exclude:
         if name == target:
-            raise TableError(f"--exclude names {name!r}, which is the target")
+            raise _target_error("exclude", name)
         if name in keep:
-            raise TableError(f"column {name!r} is named by --keep and by --exclude; choose one")
-    for option, asked in (("--time", options.time), ("--group", options.group), ("--weight", options.weight)):
-        if asked is not None:
-            name = asked.strip(BLANKS)
+            message = f"column {name!r} is listed in the options 'keep' and 'exclude'; remove it from one of them"
+            raise TableError(message, slug="kept-and-excluded")
+    for option, text in (("time", options.time), ("group", options.group), ("weight", options.weight)):
+        if text is not None:
+            name = text.strip(BLANKS)
             if name == target:
-                raise TableError(f"{option} names {name!r}, which is the target")
+                raise _target_error(option, name)
             table.require(name)
-            if option != "--time" and name not in (*keep, *exclude):
+            if option != "time" and name not in (*keep, *exclude):
                 exclude.append(name)
     return exclude, keep
 
 
-def weighed(table: Table, options: TrainingOptions) -> tuple[Table, list[Finding]]:
-    """The table without the rows that weigh nothing; TableError when the weights are none."""
+def _target_error(option: str, name: str) -> TableError:
+    return TableError(f"option {option!r}: column {name!r} is the target; choose another column", slug="target-column")
+
+
+def drop_weightless_rows(table: Table, options: TrainingOptions) -> tuple[Table, list[Finding]]:
+    """Return the table without rows of weight 0; TableError if the column does not hold valid weights."""
     if options.weight is None:
         return table, []
-    name = options.weight.strip(BLANKS)
-    column, values = _numbers(table, name, "--weight", "numbers")
-    if column.kind == "datetime":
-        raise TableError(f"--weight names {name!r}, which does not hold numbers")
+    name, values = _weights(table, options.weight)
     if values.min() < 0:
         first = int(np.flatnonzero(values < 0)[0])
-        raise TableError(f"--weight names {name!r}, which is negative in row {first}; a weight is 0 or more")
-    heavy = values > 0
-    if not heavy.any():
-        raise TableError(f"--weight names {name!r}, which is 0 in every row; there is nothing to learn from")
-    if heavy.all():
+        message = f"option 'weight': column {name!r} is negative in row {first}; weights must be 0 or more"
+        raise TableError(message, slug="negative-weight")
+    positive = values > 0
+    if not positive.any():
+        message = f"option 'weight': column {name!r} is 0 in every row; at least one weight must be positive"
+        raise TableError(message, slug="zero-weights")
+    if positive.all():
         return table, []
-    rows = replace(table, frame=table.frame.filter(pl.Series(heavy)))
-    message = f"is 0 in {int((~heavy).sum())} of {len(heavy)} rows"
-    return rows, [Finding("weightless", name, message, "those rows were left out")]
+    rows = replace(table, frame=table.frame.filter(pl.Series(positive)))
+    message = f"is 0 in {int((~positive).sum())} of {len(positive)} rows"
+    return rows, [Finding("weightless", name, message, "these rows are excluded")]
 
 
-def weights(table: Table, options: TrainingOptions) -> NDArray[np.float64] | None:
-    """How much each row counts, 1 on average."""
+def row_weights(table: Table, options: TrainingOptions) -> NDArray[np.float64] | None:
+    """Return the weight of each row, scaled to a mean of 1; None without the option `weight`."""
     if options.weight is None:
         return None
-    _, values = _numbers(table, options.weight.strip(BLANKS), "--weight", "numbers")
+    _, values = _weights(table, options.weight)
     return np.asarray(values / values.mean())
 
 
-def tie(table: Table, options: TrainingOptions) -> SplitColumn | None:
-    """What the split goes by beside chance."""
+def _weights(table: Table, text: str) -> tuple[str, NDArray[np.float64]]:
+    name = text.strip(BLANKS)
+    column, values = _ordered_values(table, name, "weight")
+    if column.kind == "datetime":
+        message = f"option 'weight': column {name!r} contains dates; a weight must be a number"
+        raise TableError(message, slug="column-kind")
+    return name, values
+
+
+def read_split_column(table: Table, options: TrainingOptions) -> SplitColumn | None:
+    """Return the column that decides the split; None for a random split."""
     if options.time is not None:
         name = options.time.strip(BLANKS)
-        return SplitColumn("time", name, _numbers(table, name, "--time", "dates nor numbers")[1])
-    return (
-        None
-        if options.group is None
-        else SplitColumn("group", options.group.strip(BLANKS), _groups(table, options.group))
-    )
+        return SplitColumn("time", name, _ordered_values(table, name, "time")[1])
+    if options.group is not None:
+        name = options.group.strip(BLANKS)
+        return SplitColumn("group", name, _group_numbers(table, name))
+    return None
 
 
-def _numbers(table: Table, name: str, option: str, what: str) -> tuple[Column, NDArray[np.float64]]:
-    """A column of moments or numbers as numbers in order, none missing."""
+def _ordered_values(table: Table, name: str, option: str) -> tuple[Column, NDArray[np.float64]]:
+    """Return a column of numbers or dates, as numbers in the same order; TableError if it is incomplete."""
     series = table.require(name)
     if series.null_count() == len(series):
-        raise TableError(f"{option} names {name!r}, which holds no value at all")
-    alone = replace(table, frame=series.to_frame(), findings=())
-    column = tables.infer(alone, keep=[name]).schema.columns[0]
+        raise TableError(f"option {option!r}: column {name!r} has no values", slug="empty-column")
+    column = tables.infer(replace(table, frame=series.to_frame(), findings=()), keep=[name]).schema.columns[0]
     if column.kind not in ("datetime", "integer", "number"):
-        said = f"neither {what}" if " nor " in what else f"something else than {what}"
-        raise TableError(f"{option} names {name!r}, which holds {said}")
+        expected = "a number or a date" if option == "time" else "a number"
+        message = f"option {option!r}: column {name!r} is of kind {column.kind}; it must be {expected}"
+        raise TableError(message, slug="column-kind")
     if column.missing:
-        raise TableError(f"{option} names {name!r}, which is missing in some rows; leave those rows out")
+        message = f"option {option!r}: column {name!r} is missing in some rows; fill or remove them"
+        raise TableError(message, slug="missing-values")
     distinct = {cell: column.parse(cell, text=True) for cell in series.unique().to_list()}
     return column, np.array([distinct[cell] for cell in series.to_list()], np.float64)
 
 
-def _groups(table: Table, asked: str) -> NDArray[np.intp]:
-    """A number for each group, in the order of their values."""
-    name = asked.strip(BLANKS)
-    series = _present(table.require(name))
-    lost = series.null_count()
-    if lost:
-        raise TableError(
-            f"--group names {name!r}, which is missing in {lost} of {len(series)} rows; fill it or leave them out"
-        )
+def _group_numbers(table: Table, name: str) -> NDArray[np.intp]:
+    """Number the groups in the order of their values; TableError if a row has no group."""
+    series = _with_nulls(table.require(name))
+    missing = series.null_count()
+    if missing:
+        message = f"option 'group': column {name!r} is missing in {missing} of {len(series)} rows; fill or remove them"
+        raise TableError(message, slug="missing-values")
     return series.rank("dense").to_numpy().astype(np.intp)
 
 
-def _present(series: pl.Series) -> pl.Series:
-    """The column with every way to say "missing" as null."""
+def _with_nulls(series: pl.Series) -> pl.Series:
+    """Replace every notation of a missing value by null."""
     if series.dtype == pl.String:
         trimmed = series.str.strip_chars(BLANKS)
         return trimmed.set(trimmed.is_in(list(MISSING_WORDS)), None)
     return series.fill_nan(None) if series.dtype.is_float() else series
 
 
-def findings(table: Table, target: str, learnt: Collection[str], options: TrainingOptions) -> list[Finding]:
-    """What is said of the columns that tie or weigh, and of one that looks as if it should tie."""
-    found = []
+def check_special_columns(
+    table: Table, *, target: str, features: Collection[str], options: TrainingOptions
+) -> list[Finding]:
+    """Report the time, group and weight columns, and identifiers that should perhaps be the group column."""
+    findings = []
     if options.time is not None:
         name = options.time.strip(BLANKS)
-        message = "orders the rows: the last are kept aside, and every fold is judged by later rows"
-        found.append(Finding("time", name, message, *_use(name, learnt, None)))
+        message = "orders the rows: the last rows are the holdout, and each fold is validated on later rows"
+        findings.append(Finding("time", name, message, *_use(name, features, None)))
     if options.group is not None:
         name = options.group.strip(BLANKS)
-        message = f"{table.frame[name].n_unique()} groups in {table.frame.height} rows, none on both sides of a split"
-        found.append(Finding("group", name, message, *_use(name, learnt, Override("keep", name))))
+        groups, rows = table.frame[name].n_unique(), table.frame.height
+        message = f"{groups} groups in {rows} rows; the rows of a group are never on both sides of a split"
+        findings.append(Finding("group", name, message, *_use(name, features, Override("keep", name))))
     if options.weight is not None:
         name = options.weight.strip(BLANKS)
-        message = "says how much each row counts: all figures are weighted"
-        found.append(Finding("weight", name, message, *_use(name, learnt, Override("keep", name))))
+        message = "is the weight of each row in training and in all metrics"
+        findings.append(Finding("weight", name, message, *_use(name, features, Override("keep", name))))
     if options.time is None and options.group is None:
-        found += _tying(table, target, learnt, options)
-    return found
+        findings += _repeated_ids(table, target, features, options.weight)
+    return findings
 
 
-def _use(name: str, learnt: Collection[str], otherwise: Override | None) -> tuple[str, Override | None]:
-    """Whether a column is learnt from beside what it is for, and the option that changes that."""
-    return ("learnt from as well", Override("exclude", name)) if name in learnt else ("not learnt from", otherwise)
+def _use(name: str, features: Collection[str], override: Override | None) -> tuple[str, Override | None]:
+    """Return the action and the override for a column with a role; `override` makes it a feature."""
+    if name in features:
+        return "also used as a feature", Override("exclude", name)
+    return "not used as a feature", override
 
 
-def _tying(table: Table, target: str, learnt: Collection[str], options: TrainingOptions) -> list[Finding]:
-    """Identifiers, by their names, that many rows share: rows of one customer on both sides flatter the figures."""
-    found = []
+def _repeated_ids(table: Table, target: str, features: Collection[str], weight: str | None) -> list[Finding]:
+    """Report identifiers, judging by name, that repeat: a random split shows the model rows of holdout customers."""
+    findings = []
     for name in table.frame.columns:
-        if name in (target, options.weight) or not _id_name(name) or table.frame[name].dtype.is_float():
+        if name in (target, weight) or not _is_id_name(name) or table.frame[name].dtype.is_float():
             continue
-        series = _present(table.frame[name]).drop_nulls()
-        levels = series.n_unique()
-        if levels < GROUP_LEVELS or len(series) < GROUP_REPEATS * levels:
+        series = _with_nulls(table.frame[name]).drop_nulls()
+        values = series.n_unique()
+        if values < MIN_GROUPS or len(series) < MIN_GROUP_SIZE * values:
             continue
-        message = f"identifies something, by its name, and repeats: {levels} values in {len(series)} rows"
-        action = ("learnt from" if name in learnt else "left out") + "; rows of one value are on both sides of a split"
-        found.append(Finding("repeated-id", name, message, action, Override("group", name)))
-    return found
+        message = f"looks like an identifier that repeats: {values} values in {len(series)} rows"
+        use = "used as a feature" if name in features else "excluded"
+        action = f"{use}; rows with the same value can be on both sides of a split"
+        findings.append(Finding("repeated-id", name, message, action, Override("group", name)))
+    return findings

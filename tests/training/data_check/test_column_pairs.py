@@ -1,0 +1,54 @@
+"""Pairs of columns: joint leaks, remainders of later facts, and the same fact in two columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from support.findings import LABELS, RNG, ROWS, findings_of
+
+
+def test_two_columns_that_reveal_a_value_together_are_reported_once() -> None:
+    rate = RNG.uniform(5, 30, ROWS)
+    amount = RNG.integers(1, 400, ROWS) * 100
+    columns = {"amount": amount, "instalment": np.round(amount * (1 + rate / 100) / 36, 2)}
+
+    findings = findings_of("joint-leak", columns, rate)
+
+    assert [(finding.column, str(finding.override)) for finding in findings] == [("instalment", "exclude=instalment")]
+    assert "'amount'" in findings[0].message
+
+
+def test_two_columns_that_reveal_a_label_together_are_reported() -> None:
+    limit = RNG.integers(1, 500, ROWS) * 10
+    spent = np.where(LABELS, limit + RNG.integers(1, 90, ROWS), limit - RNG.integers(1, 90, ROWS))
+
+    assert [finding.column for finding in findings_of("joint-leak", {"limit": limit, "spent": spent})] == ["spent"]
+
+
+def test_a_useful_ratio_is_not_a_leak() -> None:
+    height, weight = RNG.normal(170, 10, ROWS), RNG.normal(70, 12, ROWS)
+    columns = {"height": height, "weight": weight}
+
+    assert not findings_of("joint-leak", columns, weight / height + RNG.normal(0, 0.1, ROWS))
+
+
+def test_the_remainder_of_a_later_fact_is_a_later_fact() -> None:
+    loan = RNG.integers(10, 400, ROWS) * 100
+    paid = np.round(RNG.uniform(0, 500, ROWS), 2)
+
+    findings = findings_of("later-fact", {"loan": loan, "paid_so_far": paid, "balance": np.round(loan - paid, 2)})
+
+    messages = {finding.column: finding.message for finding in findings}
+    assert messages.keys() >= {"paid_so_far", "balance"}
+    assert any("'loan' minus 'paid_so_far'" in message for message in messages.values())
+
+
+def test_the_same_fact_in_two_columns_is_reported() -> None:
+    level = RNG.integers(0, 7, ROWS)
+    names: Any = np.array(["none", "some", "school", "college", "bachelor", "master", "doctor"])[level]
+
+    findings = findings_of("same-fact", {"education": names, "years": level * 3, "other": RNG.permutation(level)})
+
+    assert [(finding.column, "'education'" in finding.message) for finding in findings] == [("years", True)]
