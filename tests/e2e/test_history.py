@@ -170,7 +170,7 @@ def test_what_was_just_answered_is_listed_and_exported_and_what_nobody_stores_is
     assert [one["id"] for one in listed["predictions"]] == ids[2::-1]
     assert exported["entries"] == 6
     assert [one["id"] for one in json.loads(later.stdout)["predictions"]] == ids[5::-1]
-    assert "2 newer answers are still in the journal and not shown" in later.stderr
+    assert "2 newer predictions are still in the journal and not shown" in later.stderr
 
 
 def test_labels_part_the_history(filled: tuple[Server, list[str]]) -> None:

@@ -148,8 +148,8 @@ def keys_create(
     from rowcast import settings
     from rowcast.cli import access
 
-    wanted = access.Wanted(name, scope, tenant, tuple(model or ()), expires, quota)
-    access.create(settings.load(home=home), wanted, as_json=json)
+    options = access.KeyOptions(name, scope, tenant, tuple(model or ()), expires, quota)
+    access.create(settings.load(home=home), options, as_json=json)
 
 
 @keys_app.command("list")

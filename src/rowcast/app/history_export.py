@@ -1,0 +1,83 @@
+"""Export of history to a file: CSV, JSON Lines or Parquet, in constant memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rowcast.errors import TableError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from rowcast.history.service import Record
+
+
+def export_records(records: Iterator[Record], out: Path) -> int:
+    """Write the records in the format that the file name ends in, and return their number.
+
+    The file appears only when it is complete. Only its owner can read it, because it contains rows.
+    """
+    from rowcast.history.export import TEXTS
+
+    counter = _Counter(records)
+    suffix = out.suffix.lower().lstrip(".")
+    if suffix == "parquet":
+        _write_parquet(out, counter)
+    elif suffix in TEXTS:
+        _write_text(out, TEXTS[suffix](counter))
+    else:
+        raise TableError(f"cannot write {out}: unknown format; the file name must end in .csv, .jsonl or .parquet")
+    return counter.count
+
+
+class _Counter:
+    """Iterates over records and counts them."""
+
+    def __init__(self, records: Iterator[Record]) -> None:
+        self._records = records
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Record]:
+        for record in self._records:
+            self.count += 1
+            yield record
+
+
+def _write_text(out: Path, chunks: Iterator[bytes]) -> None:
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123 - sets the mode
+            file.writelines(chunks)
+        part.replace(out)
+    except OSError as error:
+        raise TableError(f"cannot write {out}: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def _write_parquet(out: Path, records: _Counter) -> None:
+    import polars as pl
+
+    from rowcast import tables
+    from rowcast.history.export import COLUMNS, flat, pieces
+
+    kinds = {"at": pl.Int64, "version": pl.Int64, "seq": pl.Int64, "probability": pl.Float64, "score": pl.Float64}
+    schema = {name: kinds.get(name, pl.String) for name in COLUMNS}
+
+    def frame(piece: list[Record]) -> pl.DataFrame:
+        return pl.DataFrame([flat(record) for record in piece], schema=schema).with_columns(
+            pl.col("at").cast(pl.Datetime("us", "UTC"))
+        )
+
+    with tables.writing(out) as writer:
+        is_first = True
+        for piece in pieces(records):
+            writer.append(writer.prepare(frame(piece), first=is_first))
+            is_first = False
+        if is_first:
+            writer.append(writer.prepare(frame([]), first=True))
