@@ -104,15 +104,15 @@ def test_a_purge_of_the_past_leaves_what_came_later(home: Path) -> None:
     ("arguments", "said"),
     [
         (["purge", "--before", "last week"], "until: 'last week' is no time"),
-        (["erase"], "--entity E, or --id ID"),
-        (["erase", "--entity", "e", "--id", "i"], "--entity E, or --id ID"),
-        (["erase", "--id", "nothing"], "no prediction 'nothing'"),
-        (["erase", "--entity", ""], "--entity is empty"),
+        (["erase"], "either --entity or --id"),
+        (["erase", "--entity", "e", "--id", "i"], "either --entity or --id"),
+        (["erase", "--id", "nothing"], "unknown prediction 'nothing'"),
+        (["erase", "--entity", ""], "--entity must not be empty"),
         (["export", "--out", "history.xlsx"], "must end in .csv, .jsonl or .parquet"),
-        (["export", "--out", "missing/history.csv"], "cannot be written"),
+        (["export", "--out", "missing/history.csv"], "cannot write missing/history.csv"),
         (["list", "--since", "31.1.2026"], "is no time"),
         (["list", "--cursor", "x"], "not a cursor"),
-        (["verify", "--heads", "nothing.json"], "cannot be read"),
+        (["verify", "--heads", "nothing.json"], "cannot read the chain heads in nothing.json"),
     ],
 )
 def test_a_mistake_is_one_line(home: Path, arguments: list[str], said: str) -> None:
