@@ -1,0 +1,82 @@
+"""When the client retries, how long it waits and when it gives up."""
+
+from __future__ import annotations
+
+import pytest
+
+from rowcast.client import errors
+from rowcast.client.exchange import HttpReply, HttpRequest, NoReply, retry_after, retry_pause
+from support.exchanges import IN_FLIGHT, KEYED, POLICY, READ, SUCCESS, UNKEYED, play, problem_reply
+
+
+@pytest.mark.parametrize(
+    ("header", "date", "seconds"),
+    [
+        ("3", "", 3.0),
+        ("0", "", 0.0),
+        ("", "", None),
+        ("-1", "", None),
+        ("soon", "", None),
+        ("Wed, 21 Oct 2026 07:28:10 GMT", "Wed, 21 Oct 2026 07:28:00 GMT", 10.0),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 2026 07:28:10 GMT", 0.0),
+        ("Wed, 21 Oct 2026 07:28:10 GMT", "", None),
+        ("9" * 500, "", 999_999_999.0),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date_by_the_servers_clock(header: str, date: str, seconds: float | None) -> None:
+    assert retry_after(HttpReply(503, {"retry-after": header, "date": date})) == seconds
+
+
+def test_an_exceeded_quota_is_retried_only_with_retry_after() -> None:
+    assert retry_pause(KEYED, problem_reply(429, "over-quota"), POLICY, 0, 0.5) is None
+    assert retry_pause(KEYED, problem_reply(429, "over-quota", "2"), POLICY, 0, 0.5) == 2.125
+
+
+def test_a_request_without_a_key_is_sent_once() -> None:
+    played = play(UNKEYED, [NoReply("connection refused", sent=False), SUCCESS])
+
+    assert len(played.sent) == 1
+    assert isinstance(played.error, errors.Unreachable)
+
+
+def test_waiting_for_a_request_in_flight_does_not_count_as_a_retry() -> None:
+    played = play(KEYED, [*[IN_FLIGHT] * 12, SUCCESS])
+
+    assert (len(played.sent), played.error) == (13, None)
+
+
+@pytest.mark.parametrize("status", [200, 409, 503])
+def test_a_failed_reload_is_a_regular_reply_but_a_problem_is_an_error(status: int) -> None:
+    reload = HttpRequest("POST", "/models/reload", success_statuses=frozenset({200, 409, 503}))
+    answered = play(reload, [HttpReply(status, {"content-type": "application/json"}, b"{}")])
+    overloaded = play(reload, [problem_reply(503, "overloaded")])
+
+    assert answered.error is None
+    assert isinstance(overloaded.error, errors.ServerUnavailable)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        HttpReply(502, {"content-type": "text/html"}, b"<html>"),
+        HttpReply(503, {"content-type": "application/problem+json"}),
+    ],
+)
+def test_an_error_page_of_a_proxy_is_retried(reply: HttpReply) -> None:
+    played = play(READ, [reply])
+
+    assert isinstance(played.error, errors.ServerUnavailable)
+    assert (played.error.status, played.error.slug) == (reply.status, "http")
+    assert len(played.sent) == POLICY.retries + 1
+
+
+def test_a_redirect_is_not_a_rowcast_reply() -> None:
+    assert isinstance(play(READ, [HttpReply(308, {"location": "https://x"})]).error, errors.BadReply)
+
+
+def test_the_server_is_given_less_time_than_the_client_waits() -> None:
+    played = play(KEYED, [SUCCESS])
+    ((_, send),) = played.sent
+
+    assert send.seconds == POLICY.timeout
+    assert float(send.request.headers["x-request-timeout"]) == POLICY.timeout - 0.25

@@ -1,0 +1,59 @@
+"""Plays a client's exchange against a script of replies, without IO and with time as a number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from rowcast.client import errors
+from rowcast.client.exchange import HttpReply, HttpRequest, NoReply, RetryPolicy, Send, Wait, exchange
+
+UNKEYED = HttpRequest("POST", "/predict", (), {"content-type": "application/json"}, b"{}", is_repeatable=False)
+KEYED = msgspec.structs.replace(UNKEYED, is_repeatable=True, headers={**UNKEYED.headers, "idempotency-key": "k"})
+READ = HttpRequest("GET", "/models")
+POLICY = RetryPolicy(timeout=20.0, retries=4)
+
+
+def problem_reply(status: int, slug: str = "", retry_after: str | None = None) -> HttpReply:
+    """Return a problem document, whose detail is "secret"."""
+    headers = {"content-type": "application/problem+json", "x-request-id": "r"}
+    body = msgspec.json.encode({"type": f"urn:rowcast:error:{slug}", "title": "No", "detail": "secret"})
+    return HttpReply(status, headers if retry_after is None else {**headers, "retry-after": retry_after}, body)
+
+
+IN_FLIGHT = problem_reply(409, "repeat-in-flight", "1")
+SUCCESS = HttpReply(200, {"content-type": "application/json"}, b"{}")
+
+
+class PlayedExchange(msgspec.Struct):
+    """What the client did: what it sent when, its pauses, and its error if it failed."""
+
+    sent: list[tuple[float, Send]] = []
+    pauses: list[float] = []
+    error: errors.ClientError | None = None
+    now: float = 0.0
+
+
+def play(
+    request: HttpRequest, script: Sequence[HttpReply | NoReply], random: float = 0.0, duration: float = 0.01
+) -> PlayedExchange:
+    """Perform the exchange; the last reply of the script repeats, and each attempt takes `duration` seconds."""
+    played = PlayedExchange()
+    flow = exchange(request, POLICY, "http://server", lambda: played.now, lambda: random)
+    try:
+        step = next(flow)
+        while True:
+            if isinstance(step, Wait):
+                played.pauses.append(step.seconds)
+                played.now += step.seconds
+                step = next(flow)
+            else:
+                played.sent.append((played.now, step))
+                played.now += duration
+                step = flow.send(script[min(len(played.sent), len(script)) - 1])
+    except StopIteration:
+        pass
+    except errors.ClientError as error:
+        played.error = error
+    return played
