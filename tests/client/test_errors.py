@@ -40,7 +40,7 @@ def test_the_slug_or_the_status_selects_the_error(status: int, slug: str, kind: 
 def test_rejected_rows_are_summarised_without_values() -> None:
     problems = [ValueProblem("age", "wrong-type", "must be a number", got="secret", row=row) for row in range(7)]
 
-    error = errors.RowsRejected(422, "invalid-row", "Invalid rows", "secret", problems, "r")
+    error = errors.RowsRejected(422, "invalid-row", "Invalid rows", detail="secret", problems=problems, request_id="r")
 
     assert str(error) == (
         "Invalid rows: row 0 age (wrong-type), row 1 age (wrong-type), row 2 age (wrong-type), row 3 age (wrong-type), "
@@ -50,6 +50,6 @@ def test_rejected_rows_are_summarised_without_values() -> None:
 
 
 def test_a_long_column_name_is_shortened() -> None:
-    error = errors.RowsRejected(422, "invalid-row", "Invalid rows", "", [ValueProblem("x" * 500, "missing", "")])
+    error = errors.RowsRejected(422, "invalid-row", "Invalid rows", problems=[ValueProblem("x" * 500, "missing", "")])
 
     assert len(str(error)) < 200

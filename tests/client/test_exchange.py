@@ -28,8 +28,8 @@ def test_retry_after_is_a_number_or_a_date_by_the_servers_clock(header: str, dat
 
 
 def test_an_exceeded_quota_is_retried_only_with_retry_after() -> None:
-    assert retry_pause(KEYED, problem_reply(429, "over-quota"), POLICY, 0, 0.5) is None
-    assert retry_pause(KEYED, problem_reply(429, "over-quota", "2"), POLICY, 0, 0.5) == 2.125
+    assert retry_pause(KEYED, problem_reply(429, "over-quota"), POLICY, retries=0, random=0.5) is None
+    assert retry_pause(KEYED, problem_reply(429, "over-quota", "2"), POLICY, retries=0, random=0.5) == 2.125
 
 
 def test_a_request_without_a_key_is_sent_once() -> None:

@@ -9,7 +9,7 @@ import msgspec
 from rowcast.client import errors
 from rowcast.client.exchange import HttpReply, HttpRequest, NoReply, RetryPolicy, Send, Wait, exchange
 
-UNKEYED = HttpRequest("POST", "/predict", (), {"content-type": "application/json"}, b"{}", is_repeatable=False)
+UNKEYED = HttpRequest("POST", "/predict", headers={"content-type": "application/json"}, body=b"{}", is_repeatable=False)
 KEYED = msgspec.structs.replace(UNKEYED, is_repeatable=True, headers={**UNKEYED.headers, "idempotency-key": "k"})
 READ = HttpRequest("GET", "/models")
 POLICY = RetryPolicy(timeout=20.0, retries=4)
@@ -40,7 +40,7 @@ def play(
 ) -> PlayedExchange:
     """Perform the exchange; the last reply of the script repeats, and each attempt takes `duration` seconds."""
     played = PlayedExchange()
-    flow = exchange(request, POLICY, "http://server", lambda: played.now, lambda: random)
+    flow = exchange(request, POLICY, "http://server", clock=lambda: played.now, random=lambda: random)
     try:
         step = next(flow)
         while True:

@@ -27,7 +27,7 @@ def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bo
     from rowcast.client import Client
     from rowcast.client.errors import RequestFailed, RowsRejected, Unreachable
 
-    model, rows, is_single = _parse(words)
+    model, rows, is_single = parse(words)
     key = settings.api_key.get_secret_value() if settings.api_key else None
     with Client(settings.server_url, key, timeout=seconds, retries=RETRIES) as client:
         try:
@@ -50,7 +50,7 @@ def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bo
     return OK
 
 
-def _parse(words: Sequence[str]) -> tuple[str | None, list[msgspec.Raw], bool]:
+def parse(words: Sequence[str]) -> tuple[str | None, list[msgspec.Raw], bool]:
     """Return the model, the rows as they were written, and whether they are a single row rather than a list."""
     if len(words) > 2:
         raise RowcastError("too many arguments; expected [MODEL] ROW. Quote the row, for example '{\"a\": 1}'")

@@ -209,7 +209,17 @@ def predict(
 
     names = None if columns is None else tuple(part.strip() for part in columns.split(",") if part.strip())
     loaded = settings.load(home=home)
-    scoring.run(loaded, model, table, out, rejects, names, strict=strict, jobs=jobs, as_json=json)
+    scoring.run(
+        loaded,
+        model,
+        table=table,
+        out=out,
+        rejects=rejects,
+        columns=names,
+        strict=strict,
+        jobs=jobs,
+        as_json=json,
+    )
 
 
 @app.command()

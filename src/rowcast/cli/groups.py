@@ -35,7 +35,7 @@ def history_list(
     filters = selection(
         model=model, version=version, label=label, tenant=tenant, entity=entity, since=since, until=until
     )
-    history.list_history(settings.load(home=home), limit, cursor, filters, as_json=json)
+    history.list_history(settings.load(home=home), filters, limit=limit, cursor=cursor, as_json=json)
 
 
 @history_app.command("export")

@@ -26,7 +26,7 @@ POLL_SECONDS = 0.1
 MAX_ID_SHOWN = 64
 
 
-def list_history(settings: Settings, limit: int, cursor: str | None, filters: Selection, *, as_json: bool) -> None:
+def list_history(settings: Settings, filters: Selection, *, limit: int, cursor: str | None, as_json: bool) -> None:
     """Print one page of predictions, newest first."""
     page = _current_history(settings).page(limit, filters, cursor)
     if as_json:

@@ -19,11 +19,11 @@ from rowcast.settings import Settings
 def run(
     settings: Settings,
     model: str,
+    *,
     table: Path,
     out: Path,
     rejects: Path | None,
     columns: tuple[str, ...] | None,
-    *,
     strict: bool,
     jobs: int | None,
     as_json: bool,
@@ -37,10 +37,10 @@ def run(
     if as_json:
         output.print_json(summary)
     else:
-        output.say(_describe(summary))
+        output.say(describe(summary))
 
 
-def _describe(summary: Summary) -> str:
+def describe(summary: Summary) -> str:
     rejected = "" if summary.rejects is None else f"; wrote {summary.rejected} rejected rows to {summary.rejects}"
     scored = f"scored {summary.rows} rows with {summary.model}@{summary.version}"
     return f"{scored} in {summary.seconds:.1f} s ({summary.rows_per_second:,.0f} rows/s); wrote {summary.out}{rejected}"

@@ -132,7 +132,7 @@ class ModelCalls:
         return Call(self._predict(_encode(row, "the row"), model, options), _read_prediction)
 
     def predict_many(
-        self, rows: Iterable[Row], model: str | None, partial: bool, options: CheckedOptions
+        self, rows: Iterable[Row], model: str | None, options: CheckedOptions, *, partial: bool
     ) -> Call[list[PredictionReply | RejectedRow]]:
         """Return the call that predicts many rows, in order."""
         body = _encode({"rows": list(rows)}, "the rows")
@@ -160,7 +160,7 @@ class ModelCalls:
         headers = {"content-type": JSON, **options.headers(), **({"idempotency-key": key} if key else {})}
         path = "/predict" if model is None else f"/models/{_checked_name(model)}/predict"
         query = (*query, *options.query(), NATIVE_FORM)
-        return HttpRequest("POST", path, query, headers, body, is_repeatable=key is not None)
+        return HttpRequest("POST", path, query=query, headers=headers, body=body, is_repeatable=key is not None)
 
 
 def models() -> Call[list[ServedModel]]:
@@ -170,7 +170,7 @@ def models() -> Call[list[ServedModel]]:
 
 def sample() -> Call[dict[str, Any]]:
     """Return the call that fetches an example row for the default model."""
-    return Call(HttpRequest("GET", "/sample", (NATIVE_FORM,)), _reader(dict[str, Any]))
+    return Call(HttpRequest("GET", "/sample", query=(NATIVE_FORM,)), _reader(dict[str, Any]))
 
 
 def reload() -> Call[ReloadReport]:
@@ -195,7 +195,7 @@ def history_page(filters: Mapping[str, Any], limit: int, cursor: str | None) -> 
     """Return the call that fetches up to `limit` entries of history, starting at a cursor."""
     query = [*_filter_query(filters), ("limit", str(limit))]
     query += [("cursor", cursor)] if cursor is not None else []
-    return Call(HttpRequest("GET", "/predictions", tuple(query)), _reader(HistoryList))
+    return Call(HttpRequest("GET", "/predictions", query=tuple(query)), _reader(HistoryList))
 
 
 def history_entry(prediction_id: str) -> Call[HistoryEntry]:
@@ -208,7 +208,7 @@ def history_entry(prediction_id: str) -> Call[HistoryEntry]:
 def export(file: Download, form: Format, filters: Mapping[str, Any]) -> Call[int]:
     """Return the call that downloads history into a file."""
     query = (("format", form), *_filter_query(filters))
-    return Call(HttpRequest("GET", "/predictions/export", query, sink=file), lambda reply: file.size)
+    return Call(HttpRequest("GET", "/predictions/export", query=query, sink=file), lambda reply: file.size)
 
 
 class Download:

@@ -106,7 +106,7 @@ Random = Callable[[], float]
 Flow = Generator[Send | Wait, HttpReply | NoReply | None, HttpReply]
 
 
-def exchange(request: HttpRequest, policy: RetryPolicy, url: str, clock: Clock, random: Random) -> Flow:
+def exchange(request: HttpRequest, policy: RetryPolicy, url: str, *, clock: Clock, random: Random) -> Flow:
     """Return the successful reply to a request, retrying within the policy; raise ClientError otherwise."""
     deadline = clock() + policy.timeout
     retries = 0
@@ -117,7 +117,7 @@ def exchange(request: HttpRequest, policy: RetryPolicy, url: str, clock: Clock, 
         if isinstance(result, HttpReply) and is_success(request, result):
             return result
         in_flight = is_in_flight(result)
-        pause = retry_pause(request, result, policy, retries, random())
+        pause = retry_pause(request, result, policy, retries=retries, random=random())
         if pause is None or pause >= deadline - clock():
             raise error_of(result, url)
         yield Wait(pause)
@@ -125,7 +125,7 @@ def exchange(request: HttpRequest, policy: RetryPolicy, url: str, clock: Clock, 
 
 
 def retry_pause(
-    request: HttpRequest, result: HttpReply | NoReply, policy: RetryPolicy, retries: int, random: float
+    request: HttpRequest, result: HttpReply | NoReply, policy: RetryPolicy, *, retries: int, random: float
 ) -> float | None:
     """Return the pause before the request is sent again, or None if it must not be."""
     if not request.is_repeatable:
@@ -196,7 +196,15 @@ def error_of(result: HttpReply | NoReply, url: str) -> errors.ClientError:
     kind = errors.BY_SLUG.get(slug) or errors.BY_STATUS.get(result.status, errors.RequestFailed)
     title = problem.title or "The server returned an error"
     request_id = result.headers.get("x-request-id", "")
-    return kind(result.status, slug, title, problem.detail, problem.errors, request_id, retry_after(result))
+    return kind(
+        result.status,
+        slug,
+        title,
+        detail=problem.detail,
+        problems=problem.errors,
+        request_id=request_id,
+        retry_after=retry_after(result),
+    )
 
 
 def _with_timeout(request: HttpRequest, left: float) -> HttpRequest:

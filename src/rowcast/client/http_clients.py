@@ -49,7 +49,7 @@ class _BaseClient:
     """What both clients share: the configuration and the translation to httpx."""
 
     def __init__(
-        self, url: str, api_key: str | None, timeout: float, retries: int, headers: Mapping[str, str] | None
+        self, url: str, api_key: str | None, *, timeout: float, retries: int, headers: Mapping[str, str] | None
     ) -> None:
         if not (timeout > 0 and math.isfinite(timeout)):
             raise BadCall("timeout must be a positive number of seconds")
@@ -68,7 +68,7 @@ class _BaseClient:
 
     def _flow(self, request: HttpRequest, timeout: float | None) -> Flow:
         policy = self._policy if timeout is None else msgspec.structs.replace(self._policy, timeout=timeout)
-        return exchange(request, policy, self._address.shown, time.monotonic, random.random)
+        return exchange(request, policy, self._address.shown, clock=time.monotonic, random=random.random)
 
     def _httpx_options(self) -> dict[str, Any]:
         # A proxy from the environment cannot reach a server on this machine's loopback address.
@@ -104,7 +104,7 @@ class Client(_BaseClient):
         headers: Mapping[str, str] | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        super().__init__(url, api_key, timeout, retries, headers)
+        super().__init__(url, api_key, timeout=timeout, retries=retries, headers=headers)
         self._client = httpx.Client(transport=transport, **self._httpx_options())
 
     def predict(self, row: Row, model: str | None = None, **options: Unpack[PredictOptions]) -> PredictionReply:
@@ -137,7 +137,7 @@ class Client(_BaseClient):
         invalid row. All rows are sent in one request, which a server limits to 10,000 rows by default.
         """
         checked = CheckedOptions(**options)
-        return self._perform(self._model_calls.predict_many(rows, model, partial, checked), checked.timeout)
+        return self._perform(self._model_calls.predict_many(rows, model, checked, partial=partial), checked.timeout)
 
     def models(self) -> list[ServedModel]:
         """Return every model the API key grants access to."""
@@ -248,7 +248,7 @@ class AsyncClient(_BaseClient):
         headers: Mapping[str, str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(url, api_key, timeout, retries, headers)
+        super().__init__(url, api_key, timeout=timeout, retries=retries, headers=headers)
         self._client = httpx.AsyncClient(transport=transport, **self._httpx_options())
 
     async def predict(self, row: Row, model: str | None = None, **options: Unpack[PredictOptions]) -> PredictionReply:
@@ -274,7 +274,9 @@ class AsyncClient(_BaseClient):
     ) -> Any:
         """See `Client.predict_many`."""
         checked = CheckedOptions(**options)
-        return await self._perform(self._model_calls.predict_many(rows, model, partial, checked), checked.timeout)
+        return await self._perform(
+            self._model_calls.predict_many(rows, model, checked, partial=partial), checked.timeout
+        )
 
     async def models(self) -> list[ServedModel]:
         """See `Client.models`."""

@@ -1,0 +1,46 @@
+"""The options and the summary of `rowcast predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rowcast.cli import scoring
+from rowcast.errors import SettingsError
+from rowcast.jobs.table_scoring import Summary
+from rowcast.settings import Settings
+
+
+def summary(rejects: str | None) -> Summary:
+    return Summary(
+        model="loans",
+        version=3,
+        digest="d",
+        rows=1000,
+        rejected=2 if rejects else 0,
+        out="out.csv",
+        rejects=rejects,
+        seconds=0.25,
+        rows_per_second=4000.0,
+    )
+
+
+def test_the_summary_names_the_files() -> None:
+    assert scoring.describe(summary(None)) == "scored 1000 rows with loans@3 in 0.2 s (4,000 rows/s); wrote out.csv"
+    assert scoring.describe(summary("bad.csv")).endswith("; wrote out.csv; wrote 2 rejected rows to bad.csv")
+
+
+def test_strict_and_rejects_are_mutually_exclusive(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError):
+        scoring.run(
+            Settings(),
+            "loans",
+            table=tmp_path / "t.csv",
+            out=tmp_path / "out.csv",
+            rejects=tmp_path / "bad.csv",
+            columns=None,
+            strict=True,
+            jobs=1,
+            as_json=False,
+        )
