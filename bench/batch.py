@@ -52,7 +52,7 @@ class Promise(NamedTuple):
     """A measured value with its limit."""
 
     name: str
-    found: float
+    value: float
     most: float
 
 
@@ -69,15 +69,15 @@ def main() -> int:
         generate(work, "rows", options.rows, "csv", "parquet", "jsonl")
         figures = measure(work, model, options.rounds)
         figures["rowcast jsonl"] = [predict(work, "rows", "jsonl")]
-        figures |= beside(work)
+        figures |= measure_alternatives(work)
         if options.more:
             generate(work, "more", options.more, "csv", "parquet")
             for kind in ("csv", "parquet"):
                 figures[f"rowcast {kind}, {options.more:,} rows"] = [predict(work, "more", kind)]
                 (work / f"out.{kind}").unlink()
-    found = {name: summary(runs) for name, runs in figures.items()}
-    promises = judged(found, options.more)
-    show(found, promises)
+    medians = {name: summary(runs) for name, runs in figures.items()}
+    promises = check_promises(medians, options.more)
+    show(medians, promises)
     record(
         "batch",
         versions={name: version(name) for name in ("polars", "onnxruntime", "numpy")},
@@ -85,11 +85,11 @@ def main() -> int:
         rows=options.rows,
         more=options.more,
         rounds=options.rounds,
-        medians=found,
-        checks={promise.name: round(promise.found, 3) for promise in promises},
-        kept=all(promise.found <= promise.most for promise in promises),
+        medians=medians,
+        checks={promise.name: round(promise.value, 3) for promise in promises},
+        kept=all(promise.value <= promise.most for promise in promises),
     )
-    return 0 if all(promise.found <= promise.most for promise in promises) else 1
+    return 0 if all(promise.value <= promise.most for promise in promises) else 1
 
 
 def train(work: Path) -> Path:
@@ -117,7 +117,7 @@ def measure(work: Path, model: Path, rounds: int) -> dict[str, list[Run]]:
     for _ in range(rounds):
         for threads in sorted({1, cores}):
             name = f"ONNX Runtime on arrays in memory, {threads} threads" if threads > 1 else BARE
-            figures.setdefault(name, []).append(alone(work, model, threads))
+            figures.setdefault(name, []).append(run_bare(work, model, threads))
         for kind in ("csv", "parquet"):
             figures.setdefault(f"rowcast {kind}", []).append(predict(work, "rows", kind))
     return figures
@@ -126,34 +126,34 @@ def measure(work: Path, model: Path, rounds: int) -> dict[str, list[Run]]:
 BARE = "ONNX Runtime on arrays in memory, 1 thread"
 
 
-def beside(work: Path) -> dict[str, list[Run]]:
+def measure_alternatives(work: Path) -> dict[str, list[Run]]:
     """Measure the alternatives with a model of the same size; MLflow's time includes its start."""
     python, script, model = peers.python(), HERE / "usual.py", work / "usual"
-    watched([python, script, "train", work / "train.csv", model])
+    run_sampled([python, script, "train", work / "train.csv", model])
     figures = {}
     for kind in ("csv", "parquet"):
-        run = watched([python, script, "score", model, work / f"rows.{kind}", work / f"usual.{kind}"])
+        run = run_sampled([python, script, "score", model, work / f"rows.{kind}", work / f"usual.{kind}"])
         figures[f"pandas + scikit-learn {kind}"] = [run._replace(seconds=float(run.output))]
     command = [python, "-m", "mlflow", "models", "predict", "--env-manager", "local", "-m", model, "-t", "csv"]
-    figures["mlflow models predict csv"] = [watched([*command, "-i", work / "rows.csv", "-o", work / "usual.json"])]
+    figures["mlflow models predict csv"] = [run_sampled([*command, "-i", work / "rows.csv", "-o", work / "usual.json"])]
     return figures
 
 
 def predict(work: Path, name: str, kind: str) -> Run:
     """Run `rowcast predict`; the seconds are the ones that it prints."""
     command = [sys.executable, "-m", "rowcast.cli", "predict", "loans", work / f"{name}.{kind}"]
-    run = watched([*command, "--out", work / f"out.{kind}", "--home", work / "home", "--json"])
+    run = run_sampled([*command, "--out", work / f"out.{kind}", "--home", work / "home", "--json"])
     return run._replace(seconds=json.loads(run.output)["seconds"])
 
 
-def alone(work: Path, model: Path, threads: int) -> Run:
+def run_bare(work: Path, model: Path, threads: int) -> Run:
     """Run `bare` in a separate process."""
-    run = watched([sys.executable, __file__, "--bare", work, model, threads])
+    run = run_sampled([sys.executable, __file__, "--bare", work, model, threads])
     seconds, cpu = map(float, run.output.split())
     return run._replace(seconds=seconds, cpu=cpu)
 
 
-def watched(command: list[Any]) -> Run:
+def run_sampled(command: list[Any]) -> Run:
     """Run a command; the resident memory of its process tree is sampled every 20 ms."""
     began = time.monotonic()
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -209,33 +209,33 @@ def summary(runs: list[Run]) -> dict[str, float]:
     }
 
 
-def judged(found: dict[str, dict[str, float]], more: int) -> list[Promise]:
+def check_promises(medians: dict[str, dict[str, float]], more: int) -> list[Promise]:
     """Return the promises: time compared with the faster ONNX Runtime baseline, and memory, also with more rows."""
-    baselines = [name for name in found if name.startswith("ONNX Runtime")]
-    fastest = min(baselines, key=lambda name: found[name]["seconds"])
+    baselines = [name for name in medians if name.startswith("ONNX Runtime")]
+    fastest = min(baselines, key=lambda name: medians[name]["seconds"])
     promises = []
     for kind in ("csv", "parquet"):
-        ours = found[f"rowcast {kind}"]
-        promises.append(Promise(f"{kind}: time / {fastest}", ours["seconds"] / found[fastest]["seconds"], RATIO))
+        ours = medians[f"rowcast {kind}"]
+        promises.append(Promise(f"{kind}: time / {fastest}", ours["seconds"] / medians[fastest]["seconds"], RATIO))
         promises.append(Promise(f"{kind}: peak memory, MB", ours["megabytes"], MEGABYTES))
         if more:
-            larger = found[f"rowcast {kind}, {more:,} rows"]["megabytes"]
+            larger = medians[f"rowcast {kind}, {more:,} rows"]["megabytes"]
             promises.append(Promise(f"{kind}: peak memory with {more:,} rows, MB", larger, MEGABYTES))
             promises.append(Promise(f"{kind}: growth of peak memory", larger / ours["megabytes"], GROWTH))
     return promises
 
 
-def show(found: dict[str, dict[str, float]], promises: list[Promise]) -> None:
+def show(medians: dict[str, dict[str, float]], promises: list[Promise]) -> None:
     """Print the figures and the promises."""
-    base = found[BARE]["seconds"]
+    base = medians[BARE]["seconds"]
     print(f"{'run':44} {'seconds':>9} {'ratio':>7} {'CPU s':>7} {'peak MB':>8}")
-    for name, figures in found.items():
+    for name, figures in medians.items():
         times = f"{figures['seconds']:9.2f} {figures['seconds'] / base:7.2f} {figures['cpu']:7.2f}"
         print(f"{name:44} {times} {figures['megabytes']:8.0f}")
     print(f"\n{'promise':64} {'measured':>8} {'at most':>8}")
     for promise in promises:
-        verdict = "kept" if promise.found <= promise.most else "broken"
-        print(f"{promise.name:64} {promise.found:8.2f} {promise.most:8.2f} {verdict}")
+        verdict = "kept" if promise.value <= promise.most else "broken"
+        print(f"{promise.name:64} {promise.value:8.2f} {promise.most:8.2f} {verdict}")
 
 
 if __name__ == "__main__":

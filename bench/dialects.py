@@ -41,7 +41,7 @@ class Measure(NamedTuple):
     """One form in one round."""
 
     round: int
-    way: str
+    form: str
     rows_per_second: float
     cpu_us: float
     """CPU time of the server process per row."""
@@ -58,7 +58,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as scratch:
         home = Path(scratch)
         bundle = train(home) if options.trees else linear(home)
-        batches = rows_of(home, bundle)
+        batches = read_rows(home, bundle)
         key = make_key(home)
         requests = {
             NATIVE: [native(key, rows) for rows in batches],
@@ -70,10 +70,10 @@ def main() -> int:
         server = Server("rowcast", command, PORT, "/predict", env, log, key)
         with running(server, json.dumps(batches[0][0]).encode()):
             compare(requests)
-            measures = measured(server, requests, options, console)
-        kept = history(home)
-    answered = sum(one[1] for one in COUNTED)
-    checks = judged(measures, kept, answered, LEAST_TREES if options.trees else LEAST)
+            measures = measure_rounds(server, requests, options, console)
+        report = history(home)
+    answered = sum(rows for _, rows in COUNTED)
+    checks = check_promises(measures, report, answered, LEAST_TREES if options.trees else LEAST)
     promises.show(console, checks)
     if not options.no_record:
         record(options, measures, checks)
@@ -98,7 +98,7 @@ def linear(home: Path) -> Path:
     return home / "home" / "models" / "loans" / "1"
 
 
-def rows_of(home: Path, bundle: Path) -> list[list[dict[str, Any]]]:
+def read_rows(home: Path, bundle: Path) -> list[list[dict[str, Any]]]:
     """Return batches of rows of the table, as a client would send them."""
     schema = json.loads((bundle / "bundle.json").read_text())["schema"]["columns"]
     kinds = {column["name"]: column["kind"] for column in schema}
@@ -134,7 +134,7 @@ def binary(key: str, rows: list[dict[str, Any]]) -> bytes:
         elif isinstance(cells[0], bool):
             kind, raw = "BOOL", np.array(cells).tobytes()
         elif None in cells:
-            kind, raw = "FP64", np.array([np.nan if one is None else one for one in cells]).tobytes()
+            kind, raw = "FP64", np.array([np.nan if cell is None else cell for cell in cells]).tobytes()
         else:
             kind, raw = "INT64", np.array(cells, np.int64).tobytes()
         inputs.append(
@@ -163,15 +163,15 @@ def compare(requests: dict[str, list[bytes]]) -> None:
     """Exit if the two forms do not return bit-identical scores."""
     with socket.create_connection(("127.0.0.1", PORT)) as connection:
         stream = connection.makefile("rb")
-        for asked, again in zip(requests[NATIVE], requests[BINARY], strict=True):
-            connection.sendall(asked)
-            wanted = [one["score"] for one in json.loads(reply(stream)[1])["predictions"]]
-            connection.sendall(again)
+        for native_request, binary_request in zip(requests[NATIVE], requests[BINARY], strict=True):
+            connection.sendall(native_request)
+            scores = [prediction["score"] for prediction in json.loads(reply(stream)[1])["predictions"]]
+            connection.sendall(binary_request)
             headers, body = reply(stream)
             at = int(headers[b"inference-header-content-length"])
             for output in json.loads(body[:at])["outputs"]:
                 size = output["parameters"]["binary_data_size"]
-                if output["name"] == "score" and np.frombuffer(body[at : at + size], "<f4").tolist() != wanted:
+                if output["name"] == "score" and np.frombuffer(body[at : at + size], "<f4").tolist() != scores:
                     raise SystemExit("the scores differ")
                 at += size
             COUNTED.append((0, 2 * ROWS))
@@ -181,32 +181,32 @@ COUNTED: list[tuple[int, int]] = []
 """Answered rows; all of them must be in history."""
 
 
-def measured(
+def measure_rounds(
     server: Server, requests: dict[str, list[bytes]], options: argparse.Namespace, console: Console
 ) -> list[Measure]:
     """Warm up each form, then measure each form, round by round."""
     os.sched_setaffinity(0, {LOAD_CORE})
-    for asked in requests.values():
-        load(asked, 1.0)
+    for bodies in requests.values():
+        load(bodies, 1.0)
     server.settle()
-    found = []
+    measures = []
     for turn in range(1, options.rounds + 1):
-        for way, asked in requests.items():
+        for form, bodies in requests.items():
             server.clear_core()
             busy, (cpu, beside), mine = busy_seconds(), server.cpu(), time.process_time()
-            rows, seconds = load(asked, options.seconds)
+            rows, seconds = load(bodies, options.seconds)
             busy_after, (cpu_after, beside_after) = busy_seconds(), server.cpu()
             ours = cpu_after - cpu + beside_after - beside + time.process_time() - mine
             others = max(0.0, (busy_after - busy - ours) / seconds)
             server.settle()
             beside_after = server.cpu()[1]
             cpu_us, beside_us = (cpu_after - cpu) / rows * 1e6, (beside_after - beside) / rows * 1e6
-            found.append(Measure(turn, way, rows / seconds, cpu_us, beside_us, others))
+            measures.append(Measure(turn, form, rows / seconds, cpu_us, beside_us, others))
             console.print(
-                f"{turn} {way:12} {rows / seconds:10,.0f} rows/s  cpu {cpu_us:6.2f} µs/row  indexer {beside_us:5.2f}"
+                f"{turn} {form:12} {rows / seconds:10,.0f} rows/s  cpu {cpu_us:6.2f} µs/row  indexer {beside_us:5.2f}"
                 f"  others {others:.2f}"
             )
-    return found
+    return measures
 
 
 def load(requests: list[bytes], seconds: float) -> tuple[int, float]:
@@ -231,16 +231,19 @@ def load(requests: list[bytes], seconds: float) -> tuple[int, float]:
     return sum(answered) * ROWS, time.perf_counter() - began
 
 
-def judged(measures: list[Measure], kept: dict[str, Any], answered: int, least: float) -> list[Check]:
+def check_promises(measures: list[Measure], report: dict[str, Any], answered: int, least: float) -> list[Check]:
     """Return a check for every promise."""
-    rounds = [{one.way: one for one in measures if one.round == turn} for turn in {one.round for one in measures}]
-    faster = median(one[BINARY].rows_per_second / one[NATIVE].rows_per_second for one in rounds)
-    lighter = median(one[NATIVE].cpu_us / one[BINARY].cpu_us for one in rounds)
+    rounds = [
+        {measure.form: measure for measure in measures if measure.round == turn}
+        for turn in {measure.round for measure in measures}
+    ]
+    faster = median(group[BINARY].rows_per_second / group[NATIVE].rows_per_second for group in rounds)
+    lighter = median(group[NATIVE].cpu_us / group[BINARY].cpu_us for group in rounds)
     return [
         Check("rows/s: V2 binary / native JSON, 1,000 rows per request", faster, least=least),
         Check("CPU time per row: native JSON / V2 binary", lighter, least=least),
-        Check("broken chains in history", len(kept["broken"]), most=0),
-        Check("history entries minus predictions", abs(kept["entries"] - 1 - answered), most=0),
+        Check("broken chains in history", len(report["broken"]), most=0),
+        Check("history entries minus predictions", abs(report["entries"] - 1 - answered), most=0),
     ]
 
 
@@ -253,10 +256,13 @@ def record(options: argparse.Namespace, measures: list[Measure], checks: list[Ch
         rounds=options.rounds,
         seconds=options.seconds,
         medians={
-            way: {name: round(median(getattr(one, name) for one in measures if one.way == way), 3) for name in figures}
-            for way in (NATIVE, BINARY)
+            form: {
+                name: round(median(getattr(measure, name) for measure in measures if measure.form == form), 3)
+                for name in figures
+            }
+            for form in (NATIVE, BINARY)
         },
-        checks={check.name: round(check.found, 4) for check in checks},
+        checks={check.name: round(check.value, 4) for check in checks},
         kept=all(check.kept for check in checks),
     )
 

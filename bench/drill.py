@@ -79,12 +79,12 @@ class Drill:
         self.pressure = Pressure(PORT, models.rows, self._right)
         self.tally: Tally = self.pressure.tally
 
-    def _right(self, version: int, row: int, found: dict[str, Any]) -> bool:
+    def _right(self, version: int, row: int, prediction: dict[str, Any]) -> bool:
         kind = self.kinds.get(version)
         if kind is None:
             return False
-        outcome = msgspec.convert({key: found[key] for key in Score.__struct_fields__ if key in found}, Score)
-        return outcome == self._models.expected[kind][row]
+        fields = {key: prediction[key] for key in Score.__struct_fields__ if key in prediction}
+        return msgspec.convert(fields, Score) == self._models.expected[kind][row]
 
     # The server, restarted as an init system would do it.
     def start(self) -> float:
@@ -137,9 +137,9 @@ class Drill:
         """The process id of the indexer."""
         began = time.monotonic()
         while True:
-            found = [pid for pid in children(self.supervisor) if command_of(pid).endswith(b"\0indexer\0")]
-            if found:
-                return found[0]
+            pids = [pid for pid in children(self.supervisor) if command_of(pid).endswith(b"\0indexer\0")]
+            if pids:
+                return pids[0]
             self._in_time(began, "the indexer did not start")
             time.sleep(0.05)
 
@@ -195,17 +195,17 @@ class Drill:
         return reference
 
 
-def nonsense(folders: dict[str, Path], new: Path) -> None:
+def write_no_graph(folders: dict[str, Path], new: Path) -> None:
     """Write a bundle whose graph is not an ONNX file, with valid digests."""
     repack(folders["first"], new, model=b"nonsense")
 
 
-def swapped(folders: dict[str, Path], new: Path) -> None:
+def write_other_graph(folders: dict[str, Path], new: Path) -> None:
     """Write a bundle with the graph of the other model, which contradicts its golden rows."""
     repack(folders["first"], new, model=(folders["second"] / bundle.MODEL).read_bytes())
 
 
-def tampered(folders: dict[str, Path], new: Path) -> None:
+def write_tampered_graph(folders: dict[str, Path], new: Path) -> None:
     """Write a bundle and change one byte of its graph."""
     shutil.copytree(folders["first"], new, dirs_exist_ok=True)
     content = bytearray((new / bundle.MODEL).read_bytes())
@@ -213,7 +213,7 @@ def tampered(folders: dict[str, Path], new: Path) -> None:
     (new / bundle.MODEL).write_bytes(content)
 
 
-def cut_short(folders: dict[str, Path], new: Path) -> None:
+def write_truncated(folders: dict[str, Path], new: Path) -> None:
     """Write a bundle with half a manifest and without golden rows."""
     shutil.copytree(folders["first"], new, dirs_exist_ok=True)
     text = (new / bundle.MANIFEST).read_bytes()
@@ -227,7 +227,12 @@ def repack(source: Path, new: Path, model: bytes) -> None:
     bundle.pack(new, bundle.read_manifest(source), files)
 
 
-BROKEN = {"nonsense": nonsense, "swapped": swapped, "tampered": tampered, "cut short": cut_short}
+BROKEN = {
+    "no graph": write_no_graph,
+    "other graph": write_other_graph,
+    "tampered graph": write_tampered_graph,
+    "truncated": write_truncated,
+}
 
 
 # The scenarios.
@@ -243,7 +248,7 @@ def kill_workers(drill: Drill) -> Iterator[Check]:
             seconds.append(
                 drill.until(lambda body, pid=pid: body["status"] == "ok" and pid not in pids(body), "no new worker")
             )
-    yield from recovered(seconds)
+    yield from check_recovery(seconds)
     yield Check("refused connections", drill.tally.counts["refused"], most=0)
     yield Check("requests lost with their worker", drill.tally.counts["cut"] + drill.tally.counts["torn"])
 
@@ -261,8 +266,8 @@ def kill_indexer(drill: Drill) -> Iterator[Check]:
             while drill.indexer() == pid:
                 time.sleep(0.02)
             seconds.append(time.monotonic() - began)
-    yield from recovered(seconds)
-    yield from all_answered(drill, most_refused=0)
+    yield from check_recovery(seconds)
+    yield from check_replies(drill, most_refused=0)
 
 
 def kill_supervisor(drill: Drill) -> Iterator[Check]:
@@ -279,8 +284,8 @@ def kill_supervisor(drill: Drill) -> Iterator[Check]:
             left = [pid for pid in before if b"rowcast" in command_of(pid)]
             if left:
                 drill.tally.wrong.append(f"processes {left} outlived the supervisor")
-    yield from recovered(seconds)
-    yield from all_answered(drill)
+    yield from check_recovery(seconds)
+    yield from check_replies(drill)
 
 
 def change_models(drill: Drill) -> Iterator[Check]:
@@ -302,7 +307,7 @@ def change_models(drill: Drill) -> Iterator[Check]:
     yield Check("invalid versions rejected", len(broken), least=drill.rounds)
     yield Check("median time to load, s", round(median(good), 3))
     yield Check("longest time to load, s", round(max(good), 3))
-    yield from all_answered(drill, most_refused=0)
+    yield from check_replies(drill, most_refused=0)
 
 
 def shut_down(drill: Drill) -> Iterator[Check]:
@@ -319,7 +324,7 @@ def shut_down(drill: Drill) -> Iterator[Check]:
     yield Check("shutdowns", len(statuses))
     yield Check("shutdowns with a non-zero exit status", sum(map(bool, statuses)), most=0)
     yield Check("longest shutdown, s", round(max(seconds), 3))
-    yield from all_answered(drill)
+    yield from check_replies(drill)
 
 
 SCENARIOS: dict[str, Callable[[Drill], Iterator[Check]]] = {
@@ -331,20 +336,20 @@ SCENARIOS: dict[str, Callable[[Drill], Iterator[Check]]] = {
 }
 
 
-def recovered(seconds: list[float]) -> Iterator[Check]:
+def check_recovery(seconds: list[float]) -> Iterator[Check]:
     """Check that the server recovered after every kill."""
     yield Check("killed processes", len(seconds))
     yield Check("median recovery time, s", round(median(seconds), 3))
     yield Check("longest recovery time, s", round(max(seconds), 3), most=PATIENCE)
 
 
-def all_answered(drill: Drill, most_refused: float | None = None) -> Iterator[Check]:
+def check_replies(drill: Drill, most_refused: float | None = None) -> Iterator[Check]:
     """Check that every received request was answered."""
     yield Check("received requests without a reply", drill.tally.counts["cut"] + drill.tally.counts["torn"], most=0)
     yield Check("refused connections", drill.tally.counts["refused"], most=most_refused)
 
 
-def evidence(drill: Drill) -> Iterator[Check]:
+def check_history(drill: Drill) -> Iterator[Check]:
     """Check after the end that every reply was correct and is in history exactly once, and that all chains verify."""
     tally = drill.tally
     counts: Counter[str] = Counter()
@@ -376,7 +381,7 @@ def pids(body: dict[str, Any]) -> list[int]:
 
 def all_serve(body: dict[str, Any], version: int) -> bool:
     """Return whether every worker serves this version."""
-    return all([one["version"] for one in worker["models"]] == [version] for worker in body["workers"])
+    return all([model["version"] for model in worker["models"]] == [version] for worker in body["workers"])
 
 
 def all_report(body: dict[str, Any], text: str) -> bool:
@@ -446,7 +451,7 @@ def main() -> int:
             results[name] = run_scenario(name, Path(scratch) / name.replace(" ", "-"), models, options.rounds)
     kept = all(check.kept for checks in results.values() for check in checks)
     if not options.no_record:
-        scenarios = {name: {check.name: check.found for check in checks} for name, checks in results.items()}
+        scenarios = {name: {check.name: check.value for check in checks} for name, checks in results.items()}
         record("drill", rounds=options.rounds, workers=WORKERS, scenarios=scenarios, kept=kept)
     print("all promises kept" if kept else "SOME PROMISES BROKEN")
     return 0 if kept else 1
@@ -458,7 +463,7 @@ def run_scenario(name: str, home: Path, models: Models, rounds: int) -> list[Che
     drill = Drill(home, models, rounds)
     began = time.monotonic()
     try:
-        checks = [*SCENARIOS[name](drill), Check("final exit status", drill.stop(), most=0), *evidence(drill)]
+        checks = [*SCENARIOS[name](drill), Check("final exit status", drill.stop(), most=0), *check_history(drill)]
     finally:
         drill.kill_all()
     show(Console(width=110), checks, f"{name} ({time.monotonic() - began:.0f} s)")

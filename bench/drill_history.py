@@ -149,7 +149,7 @@ class Drill:
         """Open the history of this home."""
         return app_history.history(settings.load(home=self.home))
 
-    def evidence(self, lost: int = 0) -> Iterator[Check]:
+    def check_history(self, lost: int = 0) -> Iterator[Check]:
         """Yield the checks that every scenario must pass."""
         counts: dict[str, int] = {}
         wrong = 0
@@ -208,7 +208,7 @@ def _fill(drill: Drill, least: str, leave: int, expected: int) -> Iterator[Check
     yield Check("time since the last rejected prediction, s", time.monotonic() - refused, most=30)
     drill.until_answered(50)
     drill.stop()
-    yield from drill.evidence()
+    yield from drill.check_history()
 
 
 def locked_store(drill: Drill) -> Iterator[Check]:
@@ -230,7 +230,7 @@ def locked_store(drill: Drill) -> Iterator[Check]:
         connection.execute("ROLLBACK")
     yield Check("time until everything is stored, s", until(lambda: drill.history().store.count() >= waiting), most=40)
     drill.stop()
-    yield from drill.evidence()
+    yield from drill.check_history()
 
 
 def damaged_journal(drill: Drill) -> Iterator[Check]:
@@ -252,7 +252,7 @@ def damaged_journal(drill: Drill) -> Iterator[Check]:
     yield Check("log lines that report the lost entry", log.count("entry 50 is lost"), least=1, most=1)
     (broken,) = drill.history().verify().broken
     yield Check("entry reported by verify", broken["seq"], least=50, most=50)
-    yield from drill.evidence(lost=1)
+    yield from drill.check_history(lost=1)
 
 
 def changing_clock(drill: Drill) -> Iterator[Check]:
@@ -290,7 +290,7 @@ def changing_clock(drill: Drill) -> Iterator[Check]:
     yield Check("entries listed more than once", len(paged) - len(set(paged)), most=0)
     yield Check("entries never listed", len(drill.answered.keys() - set(paged)), most=0)
     (drill.home / "server.log").touch()
-    yield from drill.evidence()
+    yield from drill.check_history()
 
 
 SCENARIOS: dict[str, Callable[[Drill], Iterator[Check]]] = {
@@ -317,7 +317,7 @@ def place(name: str) -> Iterator[Path]:
             subprocess.run(["umount", "-l", folder], check=True)
 
 
-def trained(folder: Path) -> Path:
+def train(folder: Path) -> Path:
     """Train the loan example and return the registry folder."""
     loaded = settings.load(home=folder)
     app_models.train(
@@ -342,7 +342,7 @@ def main() -> int:
     arguments = parser.parse_args()
     console, results = Console(width=110), dict[str, list[Check]]()
     with tempfile.TemporaryDirectory(prefix="drill-models-") as scratch:
-        models = trained(Path(scratch))
+        models = train(Path(scratch))
         for name in [arguments.only] if arguments.only else SCENARIOS:
             with place(name) as folder:
                 drill = Drill(folder / "home", models, quick=arguments.quick)
@@ -354,7 +354,7 @@ def main() -> int:
                     drill.stop()
     kept = all(check.kept for checks in results.values() for check in checks)
     if not arguments.no_record:
-        scenarios = {name: {check.name: check.found for check in checks} for name, checks in results.items()}
+        scenarios = {name: {check.name: check.value for check in checks} for name, checks in results.items()}
         record("drill history", quick=arguments.quick, scenarios=scenarios, kept=kept)
     print("all promises kept" if kept else "SOME PROMISES BROKEN")
     return 0 if kept else 1

@@ -49,14 +49,14 @@ def main() -> int:
         )
         stack.enter_context(running(server, sample))
         rows = [line.replace("\t", str(FIRST)).encode() for line in bodies.read_text().splitlines()]
-        found = measured(server, rows, options)
-    broken = judged(found)
-    found["kept"] = not broken
-    print(json.dumps(found, indent=1))
+        figures = measure(server, rows, options)
+    broken = broken_promises(figures)
+    figures["kept"] = not broken
+    print(json.dumps(figures, indent=1))
     for promise in broken:
         print(f"broken promise: {promise}", file=sys.stderr)
     if not options.no_record:
-        record("fuzz", **found)
+        record("fuzz", **figures)
     return 1 if broken else 0
 
 
@@ -71,38 +71,38 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measured(server: Server, rows: list[bytes], options: argparse.Namespace) -> dict[str, Any]:
+def measure(server: Server, rows: list[bytes], options: argparse.Namespace) -> dict[str, Any]:
     """Return the effects of each part on the server and on the normal client."""
     for _ in range(3):
         normal_speed(server, rows, 1.0)  # warm up
     alone = normal_speed(server, rows, 3.0)
     before = server.memory()
-    found: dict[str, Any] = {"alone_rps": round(alone)}
-    statuses = asyncio.run(mutated(server.key, rows, options.requests, random.Random(options.seed)))
-    found["mutated"] = {"sent": options.requests, "statuses": dict(sorted(statuses.items()))}
+    figures: dict[str, Any] = {"alone_rps": round(alone)}
+    statuses = asyncio.run(send_mutated(server.key, rows, options.requests, random.Random(options.seed)))
+    figures["mutated"] = {"sent": options.requests, "statuses": dict(sorted(statuses.items()))}
     with Crowd(lambda: idle(options.idle)) as crowd:
-        found["idle"] = {"open": crowd.size, "share": round(normal_speed(server, rows, 3.0) / alone, 3)}
+        figures["idle"] = {"open": crowd.size, "share": round(normal_speed(server, rows, 3.0) / alone, 3)}
     with Crowd(lambda: idle(options.slow), trickle=True) as crowd:
-        found["slow"] = {"open": crowd.size, "share": round(normal_speed(server, rows, 3.0) / alone, 3)}
+        figures["slow"] = {"open": crowd.size, "share": round(normal_speed(server, rows, 3.0) / alone, 3)}
     bomb = gzip.compress(b" " * 200_000_000)
     answers = Counter(post(server.key, bomb, b"Content-Encoding: gzip\r\n") for _ in range(options.bombs))
-    found["bombs"] = {"bytes": len(bomb), "statuses": dict(answers)}
-    found["after_rps"] = round(normal_speed(server, rows, 3.0))
-    found["memory_mb"] = {"before": round(before, 1), "after": round(server.memory(), 1)}
-    found["alive"] = server.answers(rows[0])
-    return found
+    figures["bombs"] = {"bytes": len(bomb), "statuses": dict(answers)}
+    figures["after_rps"] = round(normal_speed(server, rows, 3.0))
+    figures["memory_mb"] = {"before": round(before, 1), "after": round(server.memory(), 1)}
+    figures["alive"] = server.answers(rows[0])
+    return figures
 
 
-def judged(found: dict[str, Any]) -> list[str]:
+def broken_promises(figures: dict[str, Any]) -> list[str]:
     """Return the broken promises."""
-    statuses = {int(code) for part in ("mutated", "bombs") for code in found[part]["statuses"]}
+    statuses = {int(code) for part in ("mutated", "bombs") for code in figures[part]["statuses"]}
     promises = {
         "no 5xx response": not any(code >= 500 for code in statuses),
-        "bombs are rejected with 413": set(found["bombs"]["statuses"]) <= {413},
-        "a client keeps half its speed beside idle connections": found["idle"]["share"] >= 0.5,
-        "a client keeps half its speed beside slow senders": found["slow"]["share"] >= 0.5,
-        "memory grows by less than 60 MB": found["memory_mb"]["after"] - found["memory_mb"]["before"] < 60,
-        "the server still responds": found["alive"],
+        "bombs are rejected with 413": set(figures["bombs"]["statuses"]) <= {413},
+        "a client keeps half its speed beside idle connections": figures["idle"]["share"] >= 0.5,
+        "a client keeps half its speed beside slow senders": figures["slow"]["share"] >= 0.5,
+        "memory grows by less than 60 MB": figures["memory_mb"]["after"] - figures["memory_mb"]["before"] < 60,
+        "the server still responds": figures["alive"],
     }
     return [name for name, held in promises.items() if not held]
 
@@ -162,7 +162,7 @@ def mutate(row: bytes, rng: random.Random) -> bytes:
     return bytes(body)
 
 
-async def mutated(key: str, rows: list[bytes], count: int, rng: random.Random) -> Counter[int]:
+async def send_mutated(key: str, rows: list[bytes], count: int, rng: random.Random) -> Counter[int]:
     """Send mutated requests over 16 connections and count the statuses; 2 % also have mutated headers.
 
     Status 0 means no reply: the server waits for the rest of an announced body, or closed the connection.

@@ -25,12 +25,12 @@ def main() -> int:
     parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")
     options = parser.parse_args()
     began = time.perf_counter()
-    found = fuzzing.run(options.requests, random.Random(options.seed))
+    figures = fuzzing.run(options.requests, random.Random(options.seed))
     seconds = time.perf_counter() - began
-    kept = found["read"] + found["refused"] == options.requests and found["largest_bytes"] < 4_000_000
-    print(json.dumps({**found, "seconds": round(seconds, 1), "kept": kept}))
+    kept = figures["read"] + figures["refused"] == options.requests and figures["largest_bytes"] < 4_000_000
+    print(json.dumps({**figures, "seconds": round(seconds, 1), "kept": kept}))
     if not options.no_record:
-        promises.record("fuzz-tensors", requests=options.requests, seed=options.seed, **found, kept=kept)
+        promises.record("fuzz-tensors", requests=options.requests, seed=options.seed, **figures, kept=kept)
     return 0 if kept else 1
 
 

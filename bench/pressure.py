@@ -115,12 +115,12 @@ class Pressure:
         single = len(numbers) == 1
         replies = [msgspec.Raw(content)] if single else msgspec.json.decode(content, type=_Many).predictions
         for number, raw in zip(numbers, replies, strict=True):
-            found = msgspec.json.decode(raw)
-            if found["id"] in tally.acknowledged:
-                tally.wrong.append(f"id {found['id']} was returned twice")
-            tally.acknowledged[found["id"]] = zlib.crc32(bytes(raw))
-            if not self._right(found["version"], number, found):
-                tally.wrong.append(f"row {number}: {found}")
+            prediction = msgspec.json.decode(raw)
+            if prediction["id"] in tally.acknowledged:
+                tally.wrong.append(f"id {prediction['id']} was returned twice")
+            tally.acknowledged[prediction["id"]] = zlib.crc32(bytes(raw))
+            if not self._right(prediction["version"], number, prediction):
+                tally.wrong.append(f"row {number}: {prediction}")
 
 
 class _Many(msgspec.Struct):

@@ -21,7 +21,7 @@ class Check(NamedTuple):
     """A measured value with its limits. Without a limit, the value is only displayed."""
 
     name: str
-    found: float
+    value: float
     most: float | None = None
     least: float | None = None
     aim: float | None = None
@@ -29,7 +29,7 @@ class Check(NamedTuple):
     @property
     def kept(self) -> bool:
         """Whether the value is within its limits."""
-        return (self.most is None or self.found <= self.most) and (self.least is None or self.found >= self.least)
+        return (self.most is None or self.value <= self.most) and (self.least is None or self.value >= self.least)
 
 
 def show(console: Console, checks: Sequence[Check], title: str = "promises") -> None:
@@ -39,7 +39,7 @@ def show(console: Console, checks: Sequence[Check], title: str = "promises") -> 
         table.add_column(heading, justify="left" if heading == "promise" else "right")
     for check in checks:
         bounds = ["" if bound is None else f"{bound:g}" for bound in (check.least, check.most, check.aim)]
-        table.add_row(check.name, f"{check.found:.4g}", *bounds, "[green]kept" if check.kept else "[red]BROKEN")
+        table.add_row(check.name, f"{check.value:.4g}", *bounds, "[green]kept" if check.kept else "[red]BROKEN")
     console.print(table)
 
 

@@ -85,9 +85,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.command == "page":
         return page(options.results)
-    wanted = set(options.tables.split(",")) if options.tables else None
+    names = set(options.tables.split(",")) if options.tables else None
     for task in tasks(options.data):
-        if wanted is None or task.name in wanted:
+        if names is None or task.name in names:
             record(task, options)
     return 0
 
@@ -115,19 +115,19 @@ def tasks(folder: Path) -> Iterator[Task]:
 def record(task: Task, options: argparse.Namespace) -> None:
     """Run the three folds of one table with one system and append a line to the results."""
     frame, target = load(task)
-    found: list[Mapping[str, Any]] = []
-    for train, test in cuts(target, task.kind):
+    folds: list[Mapping[str, Any]] = []
+    for train, test in split_folds(target, task.kind):
         with tempfile.TemporaryDirectory(prefix="rowcast-quality-") as folder:
             work = Path(folder)
             tables.write(frame[train], work / "train.csv")
             rows = frame[test].drop(task.target).with_row_index(ROW)
             tables.write(rows if options.system == "rowcast" else rows.drop(ROW), work / "test.csv")
             began = time.monotonic()
-            facts = ours(task, work, options) if options.system == "rowcast" else theirs(task, work, options)
+            facts = run_rowcast(task, work, options) if options.system == "rowcast" else run_peer(task, work, options)
             wall = time.monotonic() - began
             answers = pl.read_csv(work / "answers.csv", infer_schema=False)
-            found.append({**facts, "wall": round(wall, 1), "score": score(task, target[test], answers)})
-            print(task.name, found[-1], file=sys.stderr, flush=True)
+            folds.append({**facts, "wall": round(wall, 1), "score": score(task, target[test], answers)})
+            print(task.name, folds[-1], file=sys.stderr, flush=True)
     line = {
         "table": task.name,
         "rows": len(target),
@@ -142,8 +142,8 @@ def record(task: Task, options: argparse.Namespace) -> None:
         "load": round(os.getloadavg()[1], 1),
         "reference": task.reference,
         "spread": task.spread,
-        "score": round(fmean(fold["score"] for fold in found), 5),
-        "folds": found,
+        "score": round(fmean(fold["score"] for fold in folds), 5),
+        "folds": folds,
     }
     with options.results.open("a") as out:
         out.write(json.dumps(line) + "\n")
@@ -155,10 +155,10 @@ def load(task: Task) -> tuple[pl.DataFrame, np.ndarray]:
     frame = tables.read(task.path).frame
     frame = frame.drop([name for name in task.exclude if name in frame.columns])
     if frame.height > MOST_ROWS:
-        chosen = np.sort(
+        sample = np.sort(
             np.random.RandomState(0).choice(frame.height, MOST_ROWS, replace=False)
         )  # the sampling of pandas
-        frame = frame[chosen]
+        frame = frame[sample]
     target = np.array([str(label).strip() for label in frame[task.target].to_list()], object)
     target = np.array([task.map.get(label, label) for label in target.tolist()])
     return frame.with_columns(pl.Series(task.target, target)), target.astype(
@@ -166,23 +166,23 @@ def load(task: Task) -> tuple[pl.DataFrame, np.ndarray]:
     ) if task.kind == "regression" else target
 
 
-def cuts(target: np.ndarray, kind: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def split_folds(target: np.ndarray, kind: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Return the training and test rows of each fold."""
     cutter = KFold if kind == "regression" else StratifiedKFold
     return iter(cutter(FOLDS, shuffle=True, random_state=0).split(target, target))
 
 
-def ours(task: Task, work: Path, options: argparse.Namespace) -> Mapping[str, Any]:
+def run_rowcast(task: Task, work: Path, options: argparse.Namespace) -> Mapping[str, Any]:
     """Run `rowcast train` and `rowcast predict`, so that the published graph makes the predictions."""
     home = ["--home", work / "home"]
     positive = ["--positive", task.positive] if task.positive is not None and task.kind == "binary" else []
-    result = called(
+    result = rowcast(
         *("train", work / "train.csv", "--target", task.target, "--name", "model", "--json", *home, *positive),
         *("--timeout", options.seconds, "--jobs", options.jobs, *options.options.split()),
     )
     files = ("--out", work / "scored.csv", "--rejects", work / "rejects.csv")
-    scored = called("predict", "model", work / "test.csv", *files, "--json", *home)
-    whole(work).write_csv(work / "answers.csv")
+    scored = rowcast("predict", "model", work / "test.csv", *files, "--json", *home)
+    complete_answers(work).write_csv(work / "answers.csv")
     return {
         "refused": scored["rejected"],
         "members": result["candidates"][0].get("members") or {result["candidates"][0]["name"]: 1.0},
@@ -193,7 +193,7 @@ def ours(task: Task, work: Path, options: argparse.Namespace) -> Mapping[str, An
     }
 
 
-def whole(work: Path) -> pl.DataFrame:
+def complete_answers(work: Path) -> pl.DataFrame:
     """Return the predictions of all rows in order; a rejected row gets the mean prediction."""
     numbered = pl.read_csv(work / "test.csv", infer_schema=False).select(ROW)
     answers = numbered.join(
@@ -207,7 +207,7 @@ def whole(work: Path) -> pl.DataFrame:
     return answers.with_columns(pl.col("prediction").fill_null(usual), *means)
 
 
-def called(*arguments: Any) -> dict[str, Any]:
+def rowcast(*arguments: Any) -> dict[str, Any]:
     """Run a `rowcast` command and return its JSON output."""
     command = [sys.executable, "-m", "rowcast.cli", *map(str, arguments)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -217,7 +217,7 @@ def called(*arguments: Any) -> dict[str, Any]:
     return document
 
 
-def theirs(task: Task, work: Path, options: argparse.Namespace) -> Mapping[str, Any]:
+def run_peer(task: Task, work: Path, options: argparse.Namespace) -> Mapping[str, Any]:
     """Run another system with its script in this folder."""
     script = HERE / f"peer_{options.system}.py"
     command = [options.python, script, work, task.target, task.kind, str(options.seconds), str(options.jobs)]
@@ -245,7 +245,7 @@ def page(results: Path) -> int:
         newest[line["system"], line["table"]] = line
     own = {table: line for (system, table), line in newest.items() if system == "rowcast"}
     gaps = [line["score"] - line["reference"] for line in own.values()]
-    broken = [table for table, line in own.items() if line["score"] < line["reference"] - allowed(line)]
+    broken = [table for table, line in own.items() if line["score"] < line["reference"] - tolerance(line)]
     promises = [
         f"| tables below their reference by more than the tolerance | {', '.join(broken) or 'none'} | none |",
         f"| mean difference to the reference | {fmean(gaps):+.4f} | above 0 |",
@@ -272,7 +272,7 @@ def page(results: Path) -> int:
     return 0 if kept else 1
 
 
-def allowed(line: Mapping[str, Any]) -> float:
+def tolerance(line: Mapping[str, Any]) -> float:
     """Return how far below its reference a table may score."""
     return max(SLACK, line["spread"])
 

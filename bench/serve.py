@@ -80,11 +80,11 @@ def main() -> int:
             for server in started:
                 stack.enter_context(running(server, sample))
             compare(started[1:3], bodies)
-            measures = list(measured(started, options, bodies, console))
+            measures = list(measure_rounds(started, options, bodies, console))
             memory = {server.name: server.memory() for server in started}
-            answers = counted_answers(started[2])
-        kept = history(home)
-    checks = judged(measures, starts, memory, answers, kept)
+            answers = prediction_count(started[2])
+        report = history(home)
+    checks = check_promises(measures, starts, memory, answers, report)
     show(console, measures, starts, memory, checks)
     if not options.no_record:
         record(
@@ -93,14 +93,14 @@ def main() -> int:
             rounds=options.rounds,
             seconds=options.seconds,
             medians=summary(measures),
-            start_seconds={name: round(median(found), 3) for name, found in starts.items()},
-            memory_mb={name: round(found, 1) for name, found in memory.items()},
-            checks={check.name: round(check.found, 4) for check in checks},
+            start_seconds={name: round(median(seconds), 3) for name, seconds in starts.items()},
+            memory_mb={name: round(size, 1) for name, size in memory.items()},
+            checks={check.name: round(check.value, 4) for check in checks},
             kept=not [check for check in checks if not check.kept],
         )
     broken = [check for check in checks if not check.kept]
     for check in broken:
-        console.print(f"[red]broken promise: {check.name} is {check.found:.3g}")
+        console.print(f"[red]broken promise: {check.name} is {check.value:.3g}")
     return 1 if broken else 0
 
 
@@ -207,7 +207,9 @@ def compare(started: list[Server], bodies: Path) -> None:
             raise SystemExit(f"the predictions differ for {body.decode()}: {plain} and {ours}")
 
 
-def measured(started: list[Server], options: argparse.Namespace, bodies: Path, console: Console) -> Iterator[Measure]:
+def measure_rounds(
+    started: list[Server], options: argparse.Namespace, bodies: Path, console: Console
+) -> Iterator[Measure]:
     """Warm up each server, then yield a measure of each server and load, round by round."""
     fresh = FIRST
     for server in started:
@@ -216,25 +218,25 @@ def measured(started: list[Server], options: argparse.Namespace, bodies: Path, c
     for turn in range(1, options.rounds + 1):
         for connections in options.connections:
             for server in started:
-                found = measure(server, turn, connections, options.seconds, bodies, fresh)
-                fresh = FIRST + (fresh + found.answered - FIRST) % (LAST - FIRST)
+                result = measure(server, turn, connections, options.seconds, bodies, fresh)
+                fresh = FIRST + (fresh + result.answered - FIRST) % (LAST - FIRST)
                 console.print(
-                    f"{turn} c{connections:<4} {server.name:8} {found.rps:8.0f}/s  cpu {found.cpu_us:6.1f} µs"
-                    f"  beside {found.beside_us:5.1f}  p50 {found.p50_ms:.2f}  p99 {found.p99_ms:.2f}"
-                    f"  others {found.others:.2f}"
+                    f"{turn} c{connections:<4} {server.name:8} {result.rps:8.0f}/s  cpu {result.cpu_us:6.1f} µs"
+                    f"  beside {result.beside_us:5.1f}  p50 {result.p50_ms:.2f}  p99 {result.p99_ms:.2f}"
+                    f"  others {result.others:.2f}"
                 )
-                yield found
+                yield result
 
 
 def measure(server: Server, turn: int, connections: int, seconds: float, bodies: Path, fresh: int) -> Measure:
     """Run wrk once and return the speed and the CPU time of the server."""
     server.clear_core()
     busy, (cpu, beside) = busy_seconds(), server.cpu()
-    seen = load(server, connections, seconds, bodies, fresh)
+    run = load(server, connections, seconds, bodies, fresh)
     busy_after, (cpu_after, beside_after) = busy_seconds(), server.cpu()
-    if seen.failed or not seen.answered:
-        raise SystemExit(f"{server.name} at c{connections}: {seen.failed} failed of {seen.answered}")
-    others = busy_after - busy - (cpu_after - cpu) - (beside_after - beside) - seen.cpu
+    if run.failed or not run.answered:
+        raise SystemExit(f"{server.name} at c{connections}: {run.failed} failed of {run.answered}")
+    others = busy_after - busy - (cpu_after - cpu) - (beside_after - beside) - run.cpu
     # The indexer's remaining work belongs to this run.
     server.settle()
     beside_after = server.cpu()[1]
@@ -242,17 +244,17 @@ def measure(server: Server, turn: int, connections: int, seconds: float, bodies:
         turn,
         server.name,
         connections,
-        seen.answered,
-        seen.answered / seen.seconds,
-        seen.p50_ms,
-        seen.p99_ms,
-        (cpu_after - cpu) / seen.answered * 1e6,
-        (beside_after - beside) / seen.answered * 1e6,
-        max(0.0, others / seen.seconds),
+        run.answered,
+        run.answered / run.seconds,
+        run.p50_ms,
+        run.p99_ms,
+        (cpu_after - cpu) / run.answered * 1e6,
+        (beside_after - beside) / run.answered * 1e6,
+        max(0.0, others / run.seconds),
     )
 
 
-def counted_answers(server: Server) -> float:
+def prediction_count(server: Server) -> float:
     """Return the number of predictions since the server's start, from its metrics."""
     text = server.ask(None, "/metrics").decode()
     lines = [line for line in text.splitlines() if line.startswith("rowcast_predictions_total")]
@@ -265,32 +267,32 @@ def history(home: Path) -> dict[str, Any]:
     return report
 
 
-def paired(measures: list[Measure], connections: int, ratio: Callable[[dict[str, Measure]], float]) -> float:
+def median_ratio(measures: list[Measure], connections: int, ratio: Callable[[dict[str, Measure]], float]) -> float:
     """Return the median over all rounds of a ratio computed within a round."""
-    rounds = sorted({found.round for found in measures})
+    rounds = sorted({each.round for each in measures})
     groups = [
-        {found.server: found for found in measures if (found.round, found.connections) == (turn, connections)}
+        {each.server: each for each in measures if (each.round, each.connections) == (turn, connections)}
         for turn in rounds
     ]
     return median(map(ratio, groups))
 
 
-def judged(
+def check_promises(
     measures: list[Measure],
     starts: dict[str, list[float]],
     memory: dict[str, float],
     answers: float,
-    kept: dict[str, Any],
+    report: dict[str, Any],
 ) -> list[Check]:
     """Return a check for every promise of serving."""
     checks = []
-    loads = {found.connections for found in measures}
+    loads = {each.connections for each in measures}
     for connections, least, aim in ((32, 0.45, 0.55), (128, 0.55, 0.70)):
         if connections not in loads:
             continue
 
         def at(ratio: Callable[[dict[str, Measure]], float], connections: int = connections) -> float:
-            return paired(measures, connections, ratio)
+            return median_ratio(measures, connections, ratio)
 
         label = f"{connections} connections"
         checks += [
@@ -330,14 +332,14 @@ def judged(
         ratio = median(ours / plain for ours, plain in zip(starts["rowcast"], starts["plain"], strict=True))
         checks.append(Check("time to first response: Rowcast / plain FastAPI", ratio, most=2.5))
     checks.append(Check("server memory, MB", memory["rowcast"], most=130))
-    checks.append(Check("broken chains in history", len(kept["broken"]), most=0))
-    surplus = kept["entries"] - len(starts.get("rowcast", [])) - answers
+    checks.append(Check("broken chains in history", len(report["broken"]), most=0))
+    surplus = report["entries"] - len(starts.get("rowcast", [])) - answers
     checks.append(Check("history entries minus predictions", surplus, most=0, least=0))
     return checks
 
 
-def spread(found: Measure) -> float:
-    return found.p99_ms / found.p50_ms
+def spread(each: Measure) -> float:
+    return each.p99_ms / each.p50_ms
 
 
 def show(
@@ -373,11 +375,11 @@ def show(
 def summary(measures: list[Measure]) -> list[dict[str, Any]]:
     """Return the median of each figure, one item per server and load."""
     rows = []
-    for connections in sorted({found.connections for found in measures}):
+    for connections in sorted({each.connections for each in measures}):
         for name in NAMES:
-            group = [asdict(found) for found in measures if (found.server, found.connections) == (name, connections)]
+            group = [asdict(each) for each in measures if (each.server, each.connections) == (name, connections)]
             figures = ("rps", "p50_ms", "p99_ms", "cpu_us", "beside_us", "others")
-            middle = {figure: round(median(one[figure] for one in group), 3) for figure in figures}
+            middle = {figure: round(median(row[figure] for row in group), 3) for figure in figures}
             rows.append({"server": name, "connections": connections, **middle})
     return rows
 

@@ -30,7 +30,7 @@ def main() -> int:
     show(Console(width=110), checks)
     kept = all(check.kept for check in checks)
     if not options.no_record:
-        record("startup", checks={check.name: round(check.found, 1) for check in checks}, kept=kept)
+        record("startup", checks={check.name: round(check.value, 1) for check in checks}, kept=kept)
     return 0 if kept else 1
 
 

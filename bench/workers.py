@@ -45,18 +45,18 @@ class Workers(Server):
 
     def groups(self) -> dict[str, list[int]]:
         """Group the processes; the supervisor's few milliseconds count as answering."""
-        found: dict[str, list[int]] = {group: [] for group in GROUPS}
+        groups: dict[str, list[int]] = {group: [] for group in GROUPS}
         for pid in self.tree():
             with suppress(OSError):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                found["indexer" if b"indexer" in words else "answering"].append(pid)
-        return found
+                groups["indexer" if b"indexer" in words else "answering"].append(pid)
+        return groups
 
-    def spent(self) -> dict[str, float]:
+    def cpu_by_group(self) -> dict[str, float]:
         """Return the CPU seconds of each group."""
         return {group: sum(map(cpu_seconds, pids)) for group, pids in self.groups().items()}
 
-    def megabytes(self) -> dict[str, float]:
+    def memory_by_group(self) -> dict[str, float]:
         """Return the memory of the largest process of each group."""
         return {group: max(map(resident, pids), default=0.0) for group, pids in self.groups().items()}
 
@@ -73,10 +73,10 @@ def main() -> int:
         measures = []
         for turn in range(1, options.rounds + 1):
             for workers in (1, 2) if turn % 2 else (2, 1):
-                measures += compared(home, key, workers, turn, options, bodies, sample, console)
+                measures += measure_loads(home, key, workers, turn, options, bodies, sample, console)
         memory = long_run(home, key, options.requests, bodies, sample, console) if options.requests else []
-        kept = history(home)
-    checks = judged(measures, memory, kept)
+        report = history(home)
+    checks = check_promises(measures, memory, report)
     show(console, checks)
     if not options.no_record:
         record(
@@ -85,7 +85,7 @@ def main() -> int:
             seconds=options.seconds,
             medians=summary(measures),
             memory=memory,
-            checks={check.name: round(check.found, 4) for check in checks},
+            checks={check.name: round(check.value, 4) for check in checks},
             kept=all(check.kept for check in checks),
         )
     return 0 if all(check.kept for check in checks) else 1
@@ -109,7 +109,7 @@ def server(home: Path, key: str, workers: int) -> Workers:
     return Workers(f"{workers} workers", command, PORT, "/predict", env, home / "servers.log", key)
 
 
-def compared(
+def measure_loads(
     home: Path,
     key: str,
     workers: int,
@@ -120,27 +120,29 @@ def compared(
     console: Console,
 ) -> list[Measure]:
     """Start a server and measure each load once, with the same number of connections per worker."""
-    found = []
+    measures = []
     started = server(home, key, workers)
     with running(started, sample):
         free(started)
         fresh = FIRST + load(started, 32, 1, bodies, FIRST).answered
         started.settle()
         for each in (32, 128):
-            before = started.spent()
-            seen = load(started, each * workers, options.seconds, bodies, fresh)
-            fresh = FIRST + (fresh + seen.answered - FIRST) % (LAST - FIRST)
+            before = started.cpu_by_group()
+            run = load(started, each * workers, options.seconds, bodies, fresh)
+            fresh = FIRST + (fresh + run.answered - FIRST) % (LAST - FIRST)
             started.settle()
-            if seen.failed or not seen.answered:
-                raise SystemExit(f"{started.name} at c{each}: {seen.failed} failed of {seen.answered}")
-            cost = {group: (spent - before[group]) / seen.answered * 1e6 for group, spent in started.spent().items()}
-            rps = seen.answered / seen.seconds
-            found.append(Measure(turn, workers, each, seen.answered, rps, cost["answering"], cost["indexer"]))
+            if run.failed or not run.answered:
+                raise SystemExit(f"{started.name} at c{each}: {run.failed} failed of {run.answered}")
+            cost = {
+                group: (spent - before[group]) / run.answered * 1e6 for group, spent in started.cpu_by_group().items()
+            }
+            rps = run.answered / run.seconds
+            measures.append(Measure(turn, workers, each, run.answered, rps, cost["answering"], cost["indexer"]))
             console.print(
                 f"{turn} {workers} workers, {each} connections each {rps:8.0f}/s  answering {cost['answering']:5.1f} µs"
                 f"  indexer {cost['indexer']:5.1f} µs"
             )
-    return found
+    return measures
 
 
 def long_run(home: Path, key: str, requests: int, bodies: Path, sample: bytes, console: Console) -> list[Any]:
@@ -151,12 +153,14 @@ def long_run(home: Path, key: str, requests: int, bodies: Path, sample: bytes, c
         free(started)
         answered, fresh = 0, FIRST
         while answered < requests:
-            seen = load(started, 64, 5, bodies, fresh)
-            if seen.failed:
-                raise SystemExit(f"{seen.failed} failed of {seen.answered} after {answered}")
-            answered += seen.answered
-            fresh = FIRST + (fresh + seen.answered - FIRST) % (LAST - FIRST)
-            lines.append({"answered": answered, **{name: round(mb, 1) for name, mb in started.megabytes().items()}})
+            run = load(started, 64, 5, bodies, fresh)
+            if run.failed:
+                raise SystemExit(f"{run.failed} failed of {run.answered} after {answered}")
+            answered += run.answered
+            fresh = FIRST + (fresh + run.answered - FIRST) % (LAST - FIRST)
+            lines.append(
+                {"answered": answered, **{name: round(mb, 1) for name, mb in started.memory_by_group().items()}}
+            )
             console.print(f"{answered:9,} answered  " + "  ".join(f"{name} {lines[-1][name]} MB" for name in GROUPS))
     return lines
 
@@ -169,13 +173,15 @@ def free(started: Server) -> None:
                 os.sched_setaffinity(int(thread.name), range(os.cpu_count() or 1))
 
 
-def judged(measures: list[Measure], memory: list[Any], kept: dict[str, Any]) -> list[Check]:
+def check_promises(measures: list[Measure], memory: list[Any], report: dict[str, Any]) -> list[Check]:
     """Return a check for every promise."""
     checks = []
-    for each in sorted({one.connections for one in measures}):
-        one, two = ([m for m in measures if (m.workers, m.connections) == (workers, each)] for workers in (1, 2))
-        workers = median(2 * a.answering_us / b.answering_us for a, b in zip(one, two, strict=True))
-        whole = median(2 * a.answering_us / (b.answering_us + b.indexer_us) for a, b in zip(one, two, strict=True))
+    for each in sorted({measure.connections for measure in measures}):
+        single, double = ([m for m in measures if (m.workers, m.connections) == (workers, each)] for workers in (1, 2))
+        workers = median(2 * a.answering_us / b.answering_us for a, b in zip(single, double, strict=True))
+        whole = median(
+            2 * a.answering_us / (b.answering_us + b.indexer_us) for a, b in zip(single, double, strict=True)
+        )
         checks += [
             Check(f"throughput: two workers / one, {each} connections each", workers, least=1.6),
             Check(f"throughput including the indexer: two workers / one, {each} connections each", whole),
@@ -186,16 +192,16 @@ def judged(measures: list[Measure], memory: list[Any], kept: dict[str, Any]) -> 
             early, late = (mean(line[group] for line in part) for part in (memory[:quarter], memory[-quarter:]))
             name = {"answering": "workers", "indexer": "indexer"}[group]
             checks.append(Check(f"memory of the {name}: last quarter / first quarter", late / early, most=1.05))
-    checks.append(Check("broken chains in history", len(kept["broken"]), most=0))
+    checks.append(Check("broken chains in history", len(report["broken"]), most=0))
     return checks
 
 
 def summary(measures: list[Measure]) -> list[dict[str, Any]]:
     """Return the median of each figure, one item per number of workers and connections."""
     lines = []
-    for key in sorted({(one.workers, one.connections) for one in measures}):
-        group = [asdict(one) for one in measures if (one.workers, one.connections) == key]
-        middle = {name: round(median(one[name] for one in group), 2) for name in ("rps", "answering_us", "indexer_us")}
+    for key in sorted({(measure.workers, measure.connections) for measure in measures}):
+        group = [asdict(m) for m in measures if (m.workers, m.connections) == key]
+        middle = {name: round(median(row[name] for row in group), 2) for name in ("rps", "answering_us", "indexer_us")}
         lines.append({"workers": key[0], "connections": key[1], **middle})
     return lines
 
