@@ -13,7 +13,7 @@ import structlog
 
 from rowcast import settings
 from rowcast.app import server as app_server
-from rowcast.app.logs import stages
+from rowcast.app.logs import log_processors
 from support import logs
 
 
@@ -28,7 +28,7 @@ class _StandardError:
         """Do nothing: output is not buffered."""
 
 
-_always, _last = stages(as_text=True)
+_always, _last = log_processors(as_text=True)
 structlog.configure(
     processors=[*_always, *_last],
     logger_factory=lambda *args: structlog.PrintLogger(_StandardError()),  # type: ignore[arg-type]
