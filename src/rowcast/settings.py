@@ -65,8 +65,8 @@ ALIASES: Mapping[str, Alias] = {
     "PROM_PUSHJOB": Alias("push_job"),
     "OTEL_EXPORTER_OTLP_ENDPOINT": Alias("otel_endpoint"),
 }
-"""Environment variables of the systems that Rowcast replaces. They override `rowcast.toml`; the setting's own name
-overrides them everywhere else. Empty variables are ignored. docs/reference/settings.md is generated from this table."""
+"""Environment variables of the systems that Rowcast replaces. An alias overrides `rowcast.toml`, but not the setting's
+own name in `.env`, in the environment or on the command line. Empty variables are ignored."""
 ALIAS_PUSH_JOB = "loan_model"
 """The default job of the system that `PROM_PUSHGATEWAY` comes from."""
 
@@ -129,8 +129,9 @@ class Settings(BaseSettings):
     store: str | None = Field(None, description="URL of the history store. Default: `sqlite:///HOME/history.db`.")
     durability: Literal["process", "disk", "store"] = Field(
         "process",
-        description="When a prediction is answered: once it survives a crash of the process (`process`), a crash of "
-        "the machine (`disk`), or once it is in the store (`store`).",
+        description="Where a prediction is recorded before it is answered: in the journal (`process`; survives a "
+        "crash of any process), in the journal on disk (`disk`; survives a crash of the machine), or in the store "
+        "(`store`).",
     )
     retention_days: int | None = Field(
         None, ge=1, description="Erase rows from history after this many days. Default: keep them."
@@ -194,7 +195,7 @@ class Settings(BaseSettings):
     )
     cache: bool = Field(False, description="Cache scores by row; worthwhile for slow models.")
     cache_entries: int = Field(
-        100_000, ge=1, description="Maximum number of cached scores in each worker; a score takes about 0.5 KB."
+        100_000, ge=1, description="Maximum number of cached scores in each server process; a score takes about 0.5 KB."
     )
     cache_seconds: float = Field(3600.0, gt=0, description="Lifetime of a cached score.")
     models_dir: Path | None = Field(
@@ -206,7 +207,7 @@ class Settings(BaseSettings):
     trial_memory_mb: int = Field(
         2048, ge=128, description="Memory limit (MiB) of the process that tests a new version before it is served."
     )
-    trial_seconds: float = Field(60.0, gt=0, description="Time limit of that process.")
+    trial_seconds: float = Field(60.0, gt=0, description="Time limit (seconds) of that process.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level to log.")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="Log format; `auto` means text on a terminal and JSON elsewhere."
@@ -220,7 +221,7 @@ class Settings(BaseSettings):
     push_gateway: str | None = Field(
         None,
         description="Prometheus Pushgateway to push metrics to: its base URL, or a full URL with `/metrics/job/...`, "
-        "which receives a POST as it is.",
+        "which is used unchanged.",
     )
     push_username: str | None = Field(None, description="User name for the Pushgateway.")
     push_password: SecretStr | None = Field(None, description="Password for the Pushgateway.")

@@ -61,7 +61,7 @@ def train(
     class_weight: Annotated[
         str | None, typer.Option(help="none, or balanced to give every class the same weight [none].")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="Metric to optimise [roc_auc, log_loss or rmse].")] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric to optimize [roc_auc, log_loss or rmse].")] = None,
     cost: Cost = None,
     refit: Annotated[bool, typer.Option("--refit", help="Retrain on all rows after measuring the holdout.")] = False,
     trials: Annotated[int, typer.Option(min=1, help="Total number of trials.")] = 20,
@@ -150,12 +150,13 @@ def serve(
     train_if_missing: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="If a model is missing, train it first: a table, or a config file for `train`."
+            metavar="FILE", help="Table to train on if a model is missing, or a config file for `rowcast train`."
         ),
     ] = None,
     target: Target = None,
     durability: Annotated[
-        str | None, typer.Option(help="When to answer: process, disk or store; see the setting [process].")
+        str | None,
+        typer.Option(help="How predictions are recorded before replying: process, disk or store [process]."),
     ] = None,
     root_path: Annotated[str | None, typer.Option(help="Path prefix that a proxy strips.")] = None,
     insecure: Annotated[
@@ -247,11 +248,11 @@ def call(
 @app.command()
 def report(
     model: ModelReference,
-    out: Annotated[Path | None, typer.Option(help="File to copy the report to.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Copy the report to this file.")] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Print the path of a model's report, or copy the report; it is one self-contained HTML page."""
+    """Print the path of a model's HTML report, or copy it to a file."""
     from rowcast import settings
     from rowcast.cli import inspection
 
@@ -309,7 +310,10 @@ def models_import(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Import a model from another tool, test it in an isolated process and publish it as champion."""
+    """Import a model from another tool and publish it as champion.
+
+    The model is tested first, in a process with limited memory and time.
+    """
     from rowcast import settings
     from rowcast.app import imports
     from rowcast.cli import inspection
@@ -325,7 +329,11 @@ app.command("replay")(history_replay)
 
 @app.command()
 def doctor(home: Home = None, json: Json = False) -> int:
-    """Check the installation: settings, models, history, servers; exit 1 if there is a problem."""
+    """Check the installation; exit 1 if there is a problem.
+
+    Checks the settings, models, history, disk, running servers, API keys and the services that metrics and traces are
+    sent to.
+    """
     from rowcast.cli import doctor as checkup
 
     return checkup.run(home=home, as_json=json)

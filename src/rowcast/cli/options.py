@@ -58,7 +58,7 @@ Cost = Annotated[
     str | None,
     typer.Option(
         metavar="MISTAKE=NUMBER[,...]",
-        help="Costs of a false_positive and a false_negative; the threshold minimises the total cost.",
+        help="Costs of a false_positive and a false_negative; the threshold minimizes the total cost.",
     ),
 ]
 Storage = Annotated[
