@@ -20,6 +20,7 @@ from rowcast.templates.numbers import format_number
 from rowcast.training.cost import Cost
 from rowcast.training.options import TrainingOptions
 from rowcast.training.report.behaviour_sections import MAX_SLICES
+from rowcast.training.report.metric_titles import metric_title
 from rowcast.training.run import train
 
 HOSTILE = '<script>alert("1")</script> & \''
@@ -104,10 +105,9 @@ def test_a_report_is_self_contained(loans: tuple[str, Manifest]) -> None:
 def test_a_binary_report_shows_the_numbers_of_the_bundle(loans: tuple[str, Manifest]) -> None:
     page, manifest = loans
     rows = PageParser(page).rows
-    titles = {"roc_auc": "ROC AUC", "pr_auc": "PR AUC", "f1": "F1"}
 
     for name in manifest.holdout:
-        assert [titles.get(name, name.replace("_", " ")), *measure_cells(manifest, name)] in rows
+        assert [metric_title(name), *measure_cells(manifest, name)] in rows
     assert f"<dd>{format_number(manifest.decision.threshold)}<small>predicts Approved" in page
     assert ["rows compared", f"{manifest.parity.rows:,}"] in rows
     assert ["SHA-256 of the table", manifest.training.sha256] in rows

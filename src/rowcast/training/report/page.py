@@ -111,7 +111,8 @@ def _facts(manifest: Manifest) -> list[Fact]:
     for metric in dict.fromkeys([manifest.metric, "accuracy", "r2"]):
         measure = manifest.holdout.get(metric)
         if measure is not None:
-            name = f"{metric_title(metric)} on the holdout"
+            title = metric_title(metric)
+            name = f"{title[0].upper()}{title[1:]} on the holdout"
             facts.append(Fact(name, format_number(measure.value), _interval(measure)))
     facts.append(Fact("Model", training.candidate, f"calibration: {training.calibration.get('method', 'none')}"))
     if decision.task == "binary":
