@@ -16,7 +16,18 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "rowcast"
 # In a server, these libraries would cost seconds of start-up time and hundreds of megabytes.
 TRAINING = {"lightgbm", "matplotlib", "onnx", "optuna", "pandas", "polars", "scipy", "skl2onnx", "sklearn", "torch"}
-HEAVY = TRAINING | {"fastapi", "httpx", "numpy", "onnxruntime", "pydantic", "rich", "starlette", "structlog", "uvicorn"}
+HEAVY = TRAINING | {
+    "fastapi",
+    "httpx",
+    "jinja2",
+    "numpy",
+    "onnxruntime",
+    "pydantic",
+    "rich",
+    "starlette",
+    "structlog",
+    "uvicorn",
+}
 SERVER_PACKAGES = ("app", "serving", "history", "http", "runtime", "adapters")
 # The pure core has no clock, no randomness, no IO and no tasks.
 PURE = ("schema", "access")

@@ -15,13 +15,13 @@ from rowcast.templates.numbers import format_number
 
 
 def render(package: str, template: str, **context: Any) -> str:
-    """Render a template from the package's `templates` folder; its templates may use the base templates too."""
+    """Render a template from the package's `templates` folder. It may extend and import the base templates."""
     return environment(package).get_template(template).render(context)
 
 
 @cache
 def environment(package: str) -> Environment:
-    """Return the environment of a package. Undefined names are errors, and every value is escaped as HTML."""
+    """Return the environment of a package. Undefined names are errors, and HTML templates escape every value."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("rowcast")]),
         # Markdown is the only format that is not escaped as HTML.
@@ -38,5 +38,5 @@ def environment(package: str) -> Environment:
 
 
 def _escape_table_cell(text: str) -> str:
-    """Escape what would end a cell of a Markdown table."""
+    """Escape the characters that would end a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ")

@@ -1,7 +1,7 @@
 """Check the columns against the target: leaks, row order, conflicting rows and rare classes.
 
-The check never drops a column, because an honest column may predict the target that well too. Each finding names the
-option that changes the action.
+The check never drops a column, because an honest column may predict the target that well too. A finding names the
+option that changes its action, if there is one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rowcast.training.data_check.column_pairs import LEAK_ACTION, Power
 
 SAMPLE_ROWS: Final = 20_000
 MIN_ROWS: Final = 50
-"""In smaller tables, columns predict the target perfectly by chance."""
+"""In smaller tables, a column may predict the target perfectly by chance."""
 BINS: Final = 100
 LEAK: Final = {"binary": 0.98, "multiclass": 0.99, "regression": 0.93}
 """AUC (the mean over the classes) or R² of a single column, predicted from the other half of the rows."""
@@ -54,7 +54,7 @@ _names_ending = re.compile(
 
 @dataclass(frozen=True)
 class CheckInput:
-    """The encoded columns with the target. A datetime is one column: its days since the first one."""
+    """The encoded columns with the target. A datetime is represented by a number of days."""
 
     columns: Mapping[str, NDArray[Any]]
     schema: Schema
@@ -264,7 +264,7 @@ def _levels(values: NDArray[Any]) -> tuple[list[Any], NDArray[np.intp]]:
 def _later_facts(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
     """Report columns about payments and losses, which usually follow the predicted event.
 
-    They are recognized by their name, by their values, or as the difference of two other columns.
+    They are recognised by their name, by their values, or as the difference of two other columns.
     """
     named = [column.name for column in columns if _names_payment(column.name)]
     messages = dict.fromkeys(named, "its name suggests that it is known only after the target")
@@ -298,7 +298,7 @@ def _row_counters(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
 
 
 def _row_order(data: CheckInput) -> list[Finding]:
-    """Report a target that changes along the file: a random split then lets the model see the future of such rows."""
+    """Report rows that seem to be in time order, because a random split lets the model learn from later rows."""
     rows = len(data.target)
     block = np.arange(rows) * BLOCKS // rows
     counts = np.bincount(block, minlength=BLOCKS)

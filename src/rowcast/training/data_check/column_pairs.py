@@ -1,6 +1,6 @@
 """Check pairs of columns: joint leaks, remainders of later facts, and the same fact in two columns.
 
-Joint leaks are searched among ratios and differences, because prices, rates and balances are computed that way.
+The search for joint leaks covers ratios and differences, because prices, rates and balances are computed that way.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LEAK_ACTION: Final = "used as a feature; check that it is known before the targe
 def joint_leaks(
     columns: Mapping[str, NDArray[Any]], target: NDArray[np.float64], *, power: Power, task: Task
 ) -> list[Finding]:
-    """Report pairs whose ratio or difference predicts the target although neither column does; each column once."""
+    """Report pairs whose ratio or difference predicts the target although neither column does, each column once."""
     distinct = {name: len(np.unique(values[:SCREENED_ROWS])) for name, values in columns.items()}
     fine = sorted((name for name in columns if distinct[name] > MIN_DISTINCT), key=lambda name: -distinct[name])
     rows = np.random.default_rng(0).permutation(len(target))[:SCREENED_ROWS]
@@ -77,7 +77,7 @@ def _combine(columns: Mapping[str, NDArray[Any]], a: str, b: str, operator: str)
 
 
 def _explained_variation(values: NDArray[np.float64], target: NDArray[np.float64]) -> float:
-    """Return the variation of the target between bins of equal size: fast to compute, and ranks pairs as AUC does."""
+    """Return the variation of the target between bins of equal size: fast to compute, and it ranks pairs like AUC."""
     bins = np.empty(len(values), np.intp)
     bins[np.argsort(values)] = np.arange(len(values)) * PAIR_BINS // len(values)
     counts = np.bincount(bins, minlength=PAIR_BINS)

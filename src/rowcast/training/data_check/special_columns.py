@@ -1,4 +1,4 @@
-"""Columns that training options give a role: excluded, kept, time, group and weight columns.
+"""Columns with a role set by a training option: excluded, kept, time, group and weight columns.
 
 A group or weight column is a feature only if the option `keep` lists it. A time column is a feature unless the option
 `exclude` lists it.
@@ -103,7 +103,7 @@ def read_split_column(table: Table, options: TrainingOptions) -> SplitColumn | N
 
 
 def _ordered_values(table: Table, name: str, option: str) -> tuple[Column, NDArray[np.float64]]:
-    """Return a column of numbers or dates, as numbers in the same order; TableError if it is incomplete."""
+    """Return a column of numbers or dates with its values as floats; TableError if a value is missing."""
     series = table.require(name)
     if series.null_count() == len(series):
         raise TableError(f"option {option!r}: column {name!r} has no values", slug="empty-column")
@@ -168,7 +168,7 @@ def _use(name: str, features: Collection[str], override: Override | None) -> tup
 
 
 def _repeated_ids(table: Table, target: str, features: Collection[str], weight: str | None) -> list[Finding]:
-    """Report identifiers, judging by name, that repeat: a random split shows the model rows of holdout customers."""
+    """Report repeated identifiers, judging by name: a random split puts rows of one customer on both sides."""
     findings = []
     for name in table.frame.columns:
         if name in (target, weight) or not _is_id_name(name) or table.frame[name].dtype.is_float():

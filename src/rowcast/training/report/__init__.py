@@ -1,1 +1,1 @@
-"""The training report: what is measured about a model, drawn and written as one HTML page."""
+"""The training report and the model card of a bundle."""

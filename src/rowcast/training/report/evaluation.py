@@ -30,7 +30,7 @@ Values = NDArray[np.float64]
 
 CURVE_POINTS: Final = 150
 MAX_REPEATS: Final = 5
-"""How often each column is shuffled, at most."""
+"""The maximum number of times that each column is shuffled."""
 RESAMPLES: Final = 40
 """Bootstrap resamples of the rows for each shuffle of a column."""
 MAX_ROWS: Final = 1000
@@ -112,7 +112,7 @@ class SliceErrors:
 
 @dataclass(frozen=True)
 class ClassQuality:
-    """How well one class is recognized. A figure without a denominator is NaN."""
+    """How well the model recognises one class. A value is NaN if its denominator is 0."""
 
     rows: int
     precision: float

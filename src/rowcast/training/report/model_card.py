@@ -1,4 +1,4 @@
-"""`MODEL_CARD.md`: the facts about a model as Markdown. Each of them is also in `bundle.json`."""
+"""`MODEL_CARD.md`: a summary of `bundle.json` and of the data check as Markdown."""
 
 from __future__ import annotations
 

@@ -33,11 +33,11 @@ class Fact:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page. `content` is the context of its template; a section without content is left out."""
+    """A section of the page. `content` is the context of its template; a section without content is omitted."""
 
     anchor: str
     heading: str
-    content: Any
+    content: object
 
     @property
     def template(self) -> str:
@@ -127,8 +127,8 @@ def _holdout_note(options: dict[str, Any]) -> str:
     if not isinstance(share, float):
         return ""
     if options.get("refit"):
-        return f"{share:.0%} of the rows are the holdout; after it was measured, the model was refitted on all rows"
-    return f"{share:.0%} of the rows are the holdout"
+        return f"holdout: {share:.0%} of the rows; after measuring, the model was refitted on all rows"
+    return f"holdout: {share:.0%} of the rows"
 
 
 def _interval(measure: Measure) -> str:

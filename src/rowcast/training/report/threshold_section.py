@@ -34,7 +34,7 @@ class ThresholdSection:
 
     threshold: float
     by_f1: bool
-    """Whether the threshold maximizes F1; it minimizes mistakes otherwise, or their cost if there is one."""
+    """Whether the threshold maximises F1; it minimises mistakes otherwise, or their cost if there is one."""
     cost: Cost | None
     charts: tuple[Chart, ...]
     row_count: int
@@ -76,7 +76,7 @@ def _charts(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.boo
 
 
 def describe_cost(cost: Cost) -> str:
-    """Return both costs as a sentence."""
+    """Describe both costs in words."""
     return f"a false positive costs {cost.false_positive:g} and a false negative costs {cost.false_negative:g}"
 
 

@@ -21,6 +21,7 @@ from rowcast.training.result import CandidateScore
 
 SHOWN_LEVELS: Final = 8
 DOTTED_TRIALS: Final = 40
+"""With this many trials or more, the chart shows no dots."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def columns_section(schema: Schema) -> ColumnsSection:
 
 
 def describe_values(column: Column) -> str:
-    """Summarize the values of a column seen in training."""
+    """Summarise the values of a column seen in training."""
     if column.levels:
         shown = ", ".join(truncate(level, 60) for level in column.levels[:SHOWN_LEVELS])
         more = len(column.levels) - SHOWN_LEVELS
