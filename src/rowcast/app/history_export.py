@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def export_records(records: Iterator[Record], out: Path) -> int:
-    """Write the records in the format that the file name ends in, and return their number.
+    """Write the records in the format given by the suffix of the file, and return their number.
 
     The file appears only when it is complete. Only its owner can read it, because it contains rows.
     """

@@ -93,7 +93,7 @@ def rotate(settings: Settings, id_or_name: str, overlap: str, *, as_json: bool) 
 
 
 def _print_secret(key: Key, secret: str, *, as_json: bool) -> None:
-    """Print the secret on standard output, and what it is on standard error."""
+    """Print the secret on standard output, and its description on standard error."""
     if as_json:
         output.print_json({"key": secret, **_to_document(key, time.time())})
         return

@@ -51,7 +51,7 @@ def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bo
 
 
 def parse(words: Sequence[str]) -> tuple[str | None, list[msgspec.Raw], bool]:
-    """Return the model, the rows as they were written, and whether they are a single row rather than a list."""
+    """Return the model, the rows as written, and whether the input is a single row instead of a list."""
     if len(words) > 2:
         raise RowcastError("too many arguments; expected [MODEL] ROW. Quote the row, for example '{\"a\": 1}'")
     model = words[0] if len(words) == 2 and words[0] != "-" else None

@@ -27,7 +27,7 @@ from rowcast.settings import MEBIBYTE, Settings
 
 OK, PROBLEM = 0, 1
 RESERVED_FILES = 512
-"""Open files a server needs besides one for each connection."""
+"""Open files that a server needs in addition to one for each connection."""
 MIN_FILES = 1024
 EARLIEST = 1_767_225_600
 """The start of 2026, before the first release: a clock that shows an earlier time is wrong."""
@@ -45,7 +45,7 @@ class Part(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CheckFailed(Exception):
-    """A check has found a problem and knows how to fix it; never leaves this module."""
+    """A problem that comes with its fix; never leaves this module."""
 
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)
@@ -78,7 +78,9 @@ def _check_all(options: dict[str, Any]) -> Iterator[Part]:
         loaded = settings.load(**options)
         sources = settings.origins(**options)
     except RowcastError as error:
-        yield Part("settings", False, error.message, "correct the setting; docs/reference/settings.md lists them all")
+        yield Part(
+            "settings", False, error.message, "correct the setting; docs/reference/settings.md lists all settings"
+        )
         return
     yield Part("settings", True, f"home {loaded.home.absolute()}")
     for name, source in sources.items():
@@ -110,7 +112,7 @@ def _format_setting(value: Any) -> str:
 
 
 def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
-    """Yield the name of each check, the check, and a fix for problems the check itself has none for."""
+    """Yield each check's name, the check, and the fix for problems that come without one."""
     yield "clock", lambda: _check_clock(loaded), "fix the problem with the store first"
     yield (
         "registry",
@@ -144,7 +146,10 @@ def _check_clock(loaded: Settings) -> str:
     now = time.time()
     shown = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
     if now < EARLIEST:
-        raise CheckFailed(f"the clock shows {shown}, which is in the past", "set the clock, for example with NTP")
+        raise CheckFailed(
+            f"the clock shows {shown}, which is before the first release of Rowcast",
+            "set the clock, for example with NTP",
+        )
     newest = None
     with contextlib.suppress(RowcastError):  # reported by the check of the store
         newest = indexer.newest_moment(loaded)
@@ -285,7 +290,7 @@ def _check_repeats(loaded: Settings) -> str:
 def _check_cache(loaded: Settings) -> str:
     if not loaded.cache:
         return "off"
-    return f"on; {loaded.cache_entries} scores in each worker, kept for {loaded.cache_seconds:g} s"
+    return f"on; {loaded.cache_entries} scores in each server process, kept for {loaded.cache_seconds:g} s"
 
 
 def _check_push(loaded: Settings) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rowcast.settings import Settings
 
 CONFIG_SUFFIXES = frozenset({".yaml", ".yml", ".toml", ".json"})
-"""File types that `rowcast train --config` reads; no table has one of them."""
+"""Suffixes of config files; none of them is a table format."""
 
 
 def ensure(settings: Settings, table: Path, target: str | None) -> None:

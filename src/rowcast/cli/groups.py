@@ -89,7 +89,7 @@ def history_replay(model: OnlyModel = None, home: Home = None, json: Json = Fals
 
 @history_app.command("heads")
 def history_heads(home: Home = None, json: Json = False) -> None:
-    """Print the last entry of every chain; a copy elsewhere proves later that no chain was truncated."""
+    """Print the head of every chain; keep a copy elsewhere to detect truncated chains later."""
     from rowcast import settings
     from rowcast.cli import history
 
@@ -177,7 +177,9 @@ def keys_revoke(
 @keys_app.command("rotate")
 def keys_rotate(
     key: Annotated[str, typer.Argument(metavar="ID", help="Id or name of the key.")],
-    overlap: Annotated[str, typer.Option(help="How long the old secret stays valid; 0s ends it at once.")] = "24h",
+    overlap: Annotated[
+        str, typer.Option(help="How long the old secret stays valid; 0s revokes it immediately.")
+    ] = "24h",
     home: Home = None,
     json: Json = False,
 ) -> None:

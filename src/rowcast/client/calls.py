@@ -192,7 +192,7 @@ def ready() -> Call[bool]:
 
 
 def history_page(filters: Mapping[str, Any], limit: int, cursor: str | None) -> Call[HistoryList]:
-    """Return the call that fetches up to `limit` entries of history, starting at a cursor."""
+    """Return the call that fetches up to `limit` entries of history, starting after a cursor."""
     query = [*_filter_query(filters), ("limit", str(limit))]
     query += [("cursor", cursor)] if cursor is not None else []
     return Call(HttpRequest("GET", "/predictions", query=tuple(query)), _reader(HistoryList))

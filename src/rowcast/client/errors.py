@@ -1,7 +1,7 @@
 """The errors that a client call can raise.
 
 ClientError                     base class of every error the client raises
-├── BadCall                     the call is invalid and was not sent: a bad URL, name, option or row
+├── BadCall                     an invalid argument, or an export file that cannot be written
 ├── Unreachable                 no response, or not in time; `sent` says whether the server may have seen the request
 ├── BadReply                    a response that no Rowcast server sends
 └── RequestFailed               an error response: status, slug, detail, problems, request_id, retry_after

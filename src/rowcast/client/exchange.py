@@ -148,7 +148,7 @@ def retry_pause(
 
 
 def is_success(request: HttpRequest, reply: HttpReply) -> bool:
-    """Return whether the reply is a regular one, not a problem document with one of the success statuses."""
+    """Return whether the reply has a success status and is not a problem document."""
     if reply.status not in request.success_statuses and reply.status != 304:
         return False
     return reply.status in (200, 304) or reply.media_type == "application/json"

@@ -46,7 +46,7 @@ POOL = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive
 
 
 class _BaseClient:
-    """What both clients share: the configuration and the translation to httpx."""
+    """The configuration and the translation to httpx, shared by both clients."""
 
     def __init__(
         self, url: str, api_key: str | None, *, timeout: float, retries: int, headers: Mapping[str, str] | None
@@ -56,7 +56,7 @@ class _BaseClient:
         if retries < 0:
             raise BadCall("retries must not be negative")
         if api_key is not None and not is_header_value(api_key):
-            raise BadCall("api_key contains an invalid character, or is longer than 255; check for a line break")
+            raise BadCall("api_key must be 1 to 255 visible ASCII characters; check for a line break")
         self._address = ServerAddress.parse(url)
         self._policy = RetryPolicy(timeout, retries)
         self._model_calls = ModelCalls(lambda: uuid.uuid4().hex, retries=retries)

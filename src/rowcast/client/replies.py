@@ -147,7 +147,7 @@ class ReloadReport(msgspec.Struct, frozen=True):
 
 
 class HealthReport(msgspec.Struct, frozen=True):
-    """The health of the server; `status` is ok or degraded, and `checks` explain why."""
+    """The health of the server; `status` is ok or degraded, and `checks` holds the result of each check."""
 
     status: str
     ready: bool
