@@ -119,6 +119,13 @@ def test_links_and_make_targets_in_documents_exist(document: Path) -> None:
     assert [link for link in links if not (document.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_source_files_named_in_documents_exist(document: Path) -> None:
+    paths = re.findall(r"`([a-z_]+(?:/[a-z_0-9]+)+\.(?:py|sh|sql))`", document.read_text())
+
+    assert [path for path in paths if not (ROOT / path).exists() and not (ROOT / "src/rowcast" / path).exists()] == []
+
+
 def test_decisions_are_short() -> None:
     long = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "docs" / "decisions").glob("*.md")}
 
