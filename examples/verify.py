@@ -1,7 +1,7 @@
-"""What the five `verify` scripts share: run an example in a scratch home, ask it as its old clients did, compare.
+"""Shared code of the five `verify` scripts: run an example in a temporary home, send the old requests, compare replies.
 
-The curl lines are those of the example's README.md, in fences tagged `sh curl NAME`; only the address in them is
-replaced. Nothing but the standard library and `curl` is needed.
+The curl lines come from the example's README.md, from fences tagged `sh curl NAME`; only their address is replaced. The
+scripts require only the standard library and `curl`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from typing import Any, NamedTuple
 
 FENCE = re.compile(r"^```sh curl (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HOST = re.compile(r"http://localhost(:\d+)?")
-NOT_OURS = re.compile(r"ROWCAST_|PROM_|API_KEY$|ENV$|LOG_LEVEL$|MODEL_PATH$|REDIS_|PORT$")
-"""Variables of whoever calls that would change what is verified."""
+CALLER_SETTINGS = re.compile(r"ROWCAST_|PROM_|API_KEY$|ENV$|LOG_LEVEL$|MODEL_PATH$|REDIS_|PORT$")
+"""Variables in the caller's environment that would change the example."""
 READY_SECONDS = 120.0
-"""Training included."""
+"""Includes the training."""
 
-Answers = Callable[[Any], bool]
-"""A test of one value; its docstring says what was expected."""
+Predicate = Callable[[Any], bool]
+"""A test of one value. Its docstring describes the expected value."""
 
 
 class Reply(NamedTuple):
-    """What came back over HTTP."""
+    """An HTTP reply."""
 
     status: int
     text: str
@@ -42,7 +42,7 @@ class Reply(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """The body; None when it is no JSON."""
+        """The decoded body, or None if it is not JSON."""
         try:
             return json.loads(self.text)
         except ValueError:
@@ -50,31 +50,31 @@ class Reply(NamedTuple):
 
 
 class Report:
-    """What was the same and what differs, one line each."""
+    """Prints one line for each comparison and counts the differences."""
 
     def __init__(self, folder: Path) -> None:
         self.curls = dict(FENCE.findall((folder / "README.md").read_text(encoding="utf-8")))
-        self.faults = 0
-        self._asked: set[str] = set()
+        self.differences = 0
+        self._used: set[str] = set()
 
     def line(self, name: str) -> str:
-        """A curl line of the README."""
-        self._asked.add(name)
+        """Return a curl line of the README."""
+        self._used.add(name)
         return self.curls[name]
 
-    def tell(self, what: str, wrong: list[str]) -> None:
-        """Print one line for what holds, and one for every difference."""
-        self.faults += len(wrong)
-        for each in wrong or [""]:
-            print(f"differs  {what}: {each}" if each else f"same     {what}", flush=True)
+    def add(self, subject: str, problems: list[str]) -> None:
+        """Print one line for each difference, or one line that says there is none."""
+        self.differences += len(problems)
+        for problem in problems or [""]:
+            print(f"differs  {subject}: {problem}" if problem else f"same     {subject}", flush=True)
 
     def end(self) -> int:
-        """The exit status; a curl line that nobody ran is a fault."""
+        """Print the summary and return the exit status. A curl line that was not run counts as a difference."""
         for name in self.curls:
-            if name not in self._asked:
-                self.tell(f"curl {name}", ["it was not run"])
-        print(f"{self.faults} differences" if self.faults else "everything is as documented")
-        return 1 if self.faults else 0
+            if name not in self._used:
+                self.add(f"curl {name}", ["not run"])
+        print(f"{self.differences} differences" if self.differences else "everything is as documented")
+        return 1 if self.differences else 0
 
 
 class System:
@@ -84,8 +84,8 @@ class System:
         self.report = report
         self.address = address
 
-    def curl(self, name: str, wanted: Any, status: int = 200) -> Any:
-        """Run a curl line of the README as it stands there, but for the address, and compare its reply."""
+    def curl(self, name: str, expected: Any, status: int = 200) -> Any:
+        """Run a curl line of the README with this system's address and compare the reply."""
         line = HOST.sub(self.address, self.report.line(name))
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, ".curlrc").write_text('silent\nshow-error\nnoproxy = "*"\nwrite-out = "\\n%{http_code}"\n')
@@ -94,13 +94,13 @@ class System:
                 ["bash", "-c", line], capture_output=True, text=True, env=environment, timeout=30, check=False
             )
         body, _, code = done.stdout.rpartition("\n")
-        found = Reply(int(code or 0), body, {})
-        self.compare(f"curl {name}", found, wanted, status, done.stderr.strip())
-        return found.json
+        reply = Reply(int(code or 0), body, {})
+        self.compare(f"curl {name}", reply, expected, status, done.stderr.strip())
+        return reply.json
 
-    def ask(self, what: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
+    def send(self, request_line: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
         """Send `METHOD /path` with a JSON body."""
-        method, _, path = what.partition(" ")
+        method, _, path = request_line.partition(" ")
         data = None if body is None else json.dumps(body).encode()
         sent = {**({"content-type": "application/json"} if data else {}), **(headers or {})}
         request = urllib.request.Request(self.address + path, data, sent, method=method)
@@ -115,45 +115,45 @@ class System:
 
     def check(
         self,
-        what: str,
-        wanted: Any = None,
+        request_line: str,
+        expected: Any = None,
         body: Any = None,
         status: int = 200,
         headers: Mapping[str, str] | None = None,
-        why: str = "",
+        case: str = "",
     ) -> Any:
-        """Send `METHOD /path` and compare the reply; `wanted` None compares the status alone."""
-        found = self.ask(what, body, headers)
-        self.compare(f"{what} {why}".rstrip(), found, wanted, status)
-        return found.json
+        """Send `METHOD /path` and compare the reply; without `expected`, compare only the status."""
+        reply = self.send(request_line, body, headers)
+        self.compare(f"{request_line} {case}".rstrip(), reply, expected, status)
+        return reply.json
 
     def metrics(self, *names: str) -> None:
-        """These metrics are exported."""
-        found = self.ask("GET /metrics")
-        missing = [name for name in names if not re.search(rf"^{name}(_bucket)?[ {{]", found.text, re.MULTILINE)]
-        self.report.tell("GET /metrics", [f"there is no metric {name}" for name in missing])
+        """Check that these metrics are exported."""
+        reply = self.send("GET /metrics")
+        missing = [name for name in names if not re.search(rf"^{name}(_bucket)?[ {{]", reply.text, re.MULTILINE)]
+        self.report.add("GET /metrics", [f"no metric {name}" for name in missing])
 
-    def compare(self, what: str, found: Reply, wanted: Any, status: int = 200, said: str = "") -> None:
-        """Compare a reply."""
-        wrong = [f"the status is {found.status}, not {status}: {said or found.text[:300]}"]
-        if found.status == status:
-            wrong = [] if wanted is None else differences(found.json, wanted)
-        self.report.tell(what, wrong)
+    def compare(self, subject: str, reply: Reply, expected: Any, status: int = 200, message: str = "") -> None:
+        """Compare a reply with the expected body and status."""
+        problems = [f"the status is {reply.status}, not {status}: {message or reply.text[:300]}"]
+        if reply.status == status:
+            problems = [] if expected is None else differences(reply.json, expected)
+        self.report.add(subject, problems)
 
 
-def differences(got: Any, wanted: Any, place: str = "the reply") -> list[str]:
-    """What differs: objects must have the same names in the same order, values the same type and value."""
-    if callable(wanted):
-        return [] if wanted(got) else [f"{place} is {_shown(got)}, not {wanted.__doc__}"]
-    if isinstance(wanted, dict) and isinstance(got, dict):
-        if list(got) != list(wanted):
-            return [f"{place} has the names {', '.join(got)}, not {', '.join(wanted)}"]
-        return [each for name in wanted for each in differences(got[name], wanted[name], f"{place}.{name}")]
-    if isinstance(wanted, list) and isinstance(got, list) and len(got) == len(wanted):
-        return [
-            each for n, pair in enumerate(zip(got, wanted, strict=True)) for each in differences(*pair, f"{place}[{n}]")
-        ]
-    return [] if type(got) is type(wanted) and got == wanted else [f"{place} is {_shown(got)}, not {_shown(wanted)}"]
+def differences(value: Any, expected: Any, place: str = "the reply") -> list[str]:
+    """Return the differences. Objects must have the same names in the same order; values must have the same type."""
+    if callable(expected):
+        return [] if expected(value) else [f"{place} is {_shown(value)}, not {expected.__doc__}"]
+    if isinstance(expected, dict) and isinstance(value, dict):
+        if list(value) != list(expected):
+            return [f"{place} has the names {', '.join(value)}, not {', '.join(expected)}"]
+        return [each for name in expected for each in differences(value[name], expected[name], f"{place}.{name}")]
+    if isinstance(expected, list) and isinstance(value, list) and len(value) == len(expected):
+        pairs = enumerate(zip(value, expected, strict=True))
+        return [each for index, pair in pairs for each in differences(*pair, f"{place}[{index}]")]
+    is_equal = type(value) is type(expected) and value == expected
+    return [] if is_equal else [f"{place} is {_shown(value)}, not {_shown(expected)}"]
 
 
 def share(value: Any) -> bool:
@@ -166,29 +166,24 @@ def seconds(value: Any) -> bool:
     return type(value) is float and 0 <= value < 30
 
 
-def text(value: Any) -> bool:
-    """text"""
-    return isinstance(value, str)
+def having(**expected: Any) -> Predicate:
+    """Accept an object with these fields, whatever other fields it has."""
+
+    def matches(value: Any) -> bool:
+        return isinstance(value, dict) and not differences({name: value.get(name) for name in expected}, expected)
+
+    matches.__doc__ = f"an object with {', '.join(f'{name} = {_shown(each)}' for name, each in expected.items())}"
+    return matches
 
 
-def having(**wanted: Any) -> Answers:
-    """An object that holds these, and may hold more."""
+def one_of(*expected: Any) -> Predicate:
+    """Accept any of these values."""
 
-    def holds(value: Any) -> bool:
-        return isinstance(value, dict) and not differences({name: value.get(name) for name in wanted}, wanted)
+    def matches(value: Any) -> bool:
+        return any(type(value) is type(each) and value == each for each in expected)
 
-    holds.__doc__ = f"an object with {', '.join(f'{name} = {_shown(each)}' for name, each in wanted.items())}"
-    return holds
-
-
-def one_of(*wanted: Any) -> Answers:
-    """One of these values."""
-
-    def is_one(value: Any) -> bool:
-        return any(type(value) is type(each) and value == each for each in wanted)
-
-    is_one.__doc__ = " or ".join(map(_shown, wanted))
-    return is_one
+    matches.__doc__ = " or ".join(map(_shown, expected))
+    return matches
 
 
 def _shown(value: Any) -> str:
@@ -201,22 +196,22 @@ def _lower(headers: Any) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-class Scratch:
-    """A home of its own in which the example runs, as often as the verification wants."""
+class ExampleRunner:
+    """Starts an example any number of times in the same temporary home."""
 
     def __init__(self, folder: Path, home: Path, report: Report) -> None:
         self.folder = folder
         self.home = home
         self.report = report
         self.first_log = ""
-        """What `./run` printed while it trained and answered."""
-        kept = {name: value for name, value in os.environ.items() if not NOT_OURS.match(name)}
+        """The output of the first `./run`, training included."""
+        inherited = {name: value for name, value in os.environ.items() if not CALLER_SETTINGS.match(name)}
         path = f"{folder.parents[1] / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        self.environment = {**kept, "PATH": path, "ROWCAST_HOME": str(home), "NO_PROXY": "*", "no_proxy": "*"}
+        self.environment = {**inherited, "PATH": path, "ROWCAST_HOME": str(home), "NO_PROXY": "*", "no_proxy": "*"}
 
     @contextlib.contextmanager
     def running(self, *command: str, **settings: str) -> Iterator[System]:
-        """`./run PORT`, or another command in which PORT is replaced, until the block ends."""
+        """Run `./run PORT`, or another command that contains the word PORT, until the block ends."""
         port = str(_free_port())
         words = [word.replace("PORT", port) for word in command or (str(self.folder / "run"), "PORT")]
         with (self.home / "log").open("wb") as log:
@@ -238,25 +233,25 @@ class Scratch:
             _stop(process)
 
     def execute(self, *command: str | Path) -> None:
-        """Run something else in this environment, to its end."""
+        """Run another command in the same environment and wait for it."""
         subprocess.run(command, cwd=self.folder, env=self.environment, check=True, timeout=60)
 
     def log(self) -> str:
-        """What the last process printed."""
+        """Return the output of the last process."""
         return (self.home / "log").read_text(encoding="utf-8", errors="replace")
 
 
 def _is_ready(system: System, process: subprocess.Popen[bytes]) -> bool:
     end = time.monotonic() + READY_SECONDS
     while process.poll() is None and time.monotonic() < end:
-        if system.ask("GET /health/ready").status == 200:
+        if system.send("GET /health/ready").status == 200:
             return True
         time.sleep(0.1)
     return False
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM; what is left of its session after ten seconds is killed."""
+    """Send SIGTERM; after ten seconds, kill what is left of the process's session."""
     process.terminate()
     try:
         process.wait(10)
@@ -272,18 +267,18 @@ def _free_port() -> int:
         return port
 
 
-def main(script: str, requests: Callable[[System], None], *more: Callable[[Scratch], None]) -> int:
-    """`./verify` starts `./run`, sends `requests` and does `more`; `./verify URL` sends `requests` there."""
+def main(script: str, requests: Callable[[System], None], *checks: Callable[[ExampleRunner], None]) -> int:
+    """Run a `verify` script: start `./run`, send the requests and run the checks. With a URL, only send the requests."""
     folder = Path(script).resolve().parent
     report = Report(folder)
     if len(sys.argv) > 1:
         requests(System(report, sys.argv[1].rstrip("/")))
         return report.end()
     with tempfile.TemporaryDirectory() as home:
-        scratch = Scratch(folder, Path(home), report)
-        with scratch.running() as system:
+        runner = ExampleRunner(folder, Path(home), report)
+        with runner.running() as system:
             requests(system)
-        scratch.first_log = scratch.log()
-        for each in more:
-            each(scratch)
+        runner.first_log = runner.log()
+        for check in checks:
+            check(runner)
     return report.end()

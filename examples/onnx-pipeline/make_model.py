@@ -1,6 +1,7 @@
-"""make_model.py FOLDER NAME [SEED] writes NAME.onnx and model_metadata.json: a classifier of ten invented measures.
+"""Write a classifier of ten synthetic features as NAME.onnx, with its model_metadata.json.
 
-It stands for a model that another tool made: one tensor of floats goes in, a label and probabilities come out.
+Usage: make_model.py FOLDER NAME [SEED]. The file stands for a model that another tool exported: the graph
+takes one float tensor and returns a label and probabilities.
 """
 
 import json
@@ -17,7 +18,7 @@ FEATURES, CLASSES = 10, 3
 
 
 def graph(seed: int) -> onnx.ModelProto:
-    """A fitted logistic regression as ONNX operators."""
+    """Return a fitted logistic regression as an ONNX graph."""
     rows, labels = make_classification(
         900, FEATURES, n_informative=6, n_redundant=0, n_classes=CLASSES, class_sep=1.5, random_state=seed
     )
@@ -29,7 +30,7 @@ def graph(seed: int) -> onnx.ModelProto:
         helper.make_node("Softmax", ["scores"], ["output_probability"], axis=1),
         helper.make_node("ArgMax", ["scores"], ["output_label"], axis=1, keepdims=0),
     ]
-    made = helper.make_graph(
+    onnx_graph = helper.make_graph(
         nodes,
         "classifier",
         [helper.make_tensor_value_info("float_input", TensorProto.FLOAT, [None, FEATURES])],
@@ -39,11 +40,11 @@ def graph(seed: int) -> onnx.ModelProto:
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
 def main(folder: Path, name: str, seed: int) -> None:
-    """Write both files; the graph last, whole or not at all."""
+    """Write both files. The graph is written last, completely or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {
         "model_name": name,

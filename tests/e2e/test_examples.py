@@ -1,4 +1,4 @@
-"""The five systems that Rowcast replaces: each folder of examples/ asks itself what the old clients asked."""
+"""Each example replies to the requests of the system that it replaces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def verify(name: str, *address: str, status: int = 0) -> str:
-    """What `./verify` prints; unless it says otherwise it must find nothing that differs."""
+    """Run `./verify`, check its exit status and return its output."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [EXAMPLES / name / "verify", *address],
@@ -35,44 +35,44 @@ def verify(name: str, *address: str, status: int = 0) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SERVED)
-def test_the_old_systems_requests_get_the_answers_they_were_promised(name: str) -> None:
-    printed = verify(name)
+def test_an_example_replies_like_the_system_that_it_replaces(name: str) -> None:
+    output = verify(name)
 
-    assert printed.splitlines()[-1] == "everything is as documented"
-    assert printed.count("same     ") >= 5
+    assert output.splitlines()[-1] == "everything is as documented"
+    assert output.count("same     ") >= 5
 
 
 @pytest.mark.slow
-def test_the_gateways_model_is_trained_with_pytorch() -> None:
-    pytest.importorskip("torch")  # an extra; in CI a skipped test is a failed one
+def test_the_gateway_example_trains_with_pytorch() -> None:
+    pytest.importorskip("torch")  # an optional extra; CI treats a skipped test as a failure
 
-    assert "same     the test accuracy is printed" in verify("loan-gateway")
+    assert "same     test accuracy in the output" in verify("loan-gateway")
 
 
-def test_another_server_is_asked_where_it_is_and_what_differs_is_named(server: Server) -> None:
-    printed = verify("loan-mlops", server.address, status=1).splitlines()
+def test_verify_checks_the_server_at_a_url_and_lists_the_differences(server: Server) -> None:
+    lines = verify("loan-mlops", server.address, status=1).splitlines()
 
-    assert "same     POST /predict" not in printed
-    assert [line for line in printed if line.startswith("differs  curl health: the reply has the names name, version")]
-    assert [line for line in printed if line.startswith("differs  curl predict: the status is 422, not 200")]
-    assert "differs  GET /metrics: there is no metric latest_prediction" in printed
-    assert printed[-1].endswith(" differences")
+    assert "same     POST /predict" not in lines
+    assert [line for line in lines if line.startswith("differs  curl health: the reply has the names name, version")]
+    assert [line for line in lines if line.startswith("differs  curl predict: the status is 422, not 200")]
+    assert "differs  GET /metrics: no metric latest_prediction" in lines
+    assert lines[-1].endswith(" differences")
 
 
 @pytest.fixture(scope="module")
-def verifying() -> ModuleType:
-    """examples/verify.py."""
+def verify_module() -> ModuleType:
+    """The module examples/verify.py."""
     spec = importlib.util.spec_from_file_location("verify", EXAMPLES / "verify.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # a NamedTuple looks its own module up
+    sys.modules[spec.name] = module  # NamedTuple looks up the module that defines it
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.mark.parametrize(
-    ("got", "wanted", "difference"),
+    ("value", "expected", "difference"),
     [
         ({"a": 1, "b": 2}, {"a": 1}, "the reply has the names a, b, not a"),
         ({"b": 1, "a": 2}, {"a": 2, "b": 1}, "the reply has the names b, a, not a, b"),
@@ -83,18 +83,22 @@ def verifying() -> ModuleType:
         (None, {"a": 1}, 'the reply is null, not {"a": 1}'),
     ],
 )
-def test_a_difference_is_named(verifying: ModuleType, got: object, wanted: object, difference: str) -> None:
-    assert verifying.differences(got, wanted) == [difference]
-    assert verifying.differences(wanted, wanted) == []
+def test_a_difference_names_its_place(
+    verify_module: ModuleType, value: object, expected: object, difference: str
+) -> None:
+    assert verify_module.differences(value, expected) == [difference]
+    assert verify_module.differences(expected, expected) == []
 
 
-def test_a_value_may_be_described(verifying: ModuleType) -> None:
-    assert verifying.differences({"p": 0.5}, {"p": verifying.share}) == []
-    assert verifying.differences({"p": 1.5}, {"p": verifying.share}) == ["the reply.p is 1.5, not a number from 0 to 1"]
+def test_an_expected_value_can_be_a_predicate(verify_module: ModuleType) -> None:
+    share = verify_module.share
+
+    assert verify_module.differences({"p": 0.5}, {"p": share}) == []
+    assert verify_module.differences({"p": 1.5}, {"p": share}) == ["the reply.p is 1.5, not a number from 0 to 1"]
 
 
 @pytest.mark.parametrize("folder", [*SERVED, "loan-gateway"])
-def test_every_example_is_whole(folder: str) -> None:
+def test_every_example_is_complete(folder: str) -> None:
     readme = (EXAMPLES / folder / "README.md").read_text(encoding="utf-8")
 
     assert os.access(EXAMPLES / folder / "run", os.X_OK)
@@ -103,4 +107,4 @@ def test_every_example_is_whole(folder: str) -> None:
     assert re.search(r"^## Data\n\n.*?(CC0|CC BY|Apache-2\.0)", readme, re.MULTILINE | re.DOTALL)
     lines = [line for line in readme.splitlines() if line.startswith("curl ")]
     tagged = re.findall(r"^```sh curl \S+\n(curl .*)$", readme, re.MULTILINE)
-    assert lines == tagged  # a curl line that is shown is run
+    assert lines == tagged  # every curl line on the page is run

@@ -11,7 +11,7 @@ import pytest
 
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
-from rowcast.errors import BundleError
+from rowcast.errors import BundleError, SettingsError
 from rowcast.registry import bundle
 from rowcast.registry.ports import Reference
 from rowcast.schema.prediction import Score
@@ -157,6 +157,15 @@ def test_a_graph_file_that_cannot_be_written_is_refused_before_the_training(tmp_
     for path in (tmp_path, tmp_path / "none" / "graph.onnx"):
         with pytest.raises(BundleError), bundle.graph_writer(path):
             pytest.fail("the body must not run")
+
+
+def test_a_graph_file_must_not_overwrite_the_training_data(tmp_path: Path) -> None:
+    table = tmp_path / "loans.csv"
+    table.write_text("a,b\n")
+
+    with pytest.raises(SettingsError), bundle.graph_writer(tmp_path / "." / "loans.csv", inputs=[str(table), None]):
+        pytest.fail("the body must not run")
+    assert table.read_text() == "a,b\n"
 
 
 def test_a_model_is_verified_before_it_is_served(registry: FolderRegistry, folder: Path) -> None:

@@ -6,14 +6,14 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from rowcast.errors import BundleError
+from rowcast.errors import BundleError, SettingsError
 from rowcast.schema import identity
 from rowcast.schema.encoding import Plan
 from rowcast.schema.prediction import Activation, Decision, OutputKind, Score
@@ -164,11 +164,15 @@ def verify(folder: Path) -> Manifest:
 
 
 @contextmanager
-def graph_writer(path: Path) -> Iterator[Callable[[Path], None]]:
+def graph_writer(path: Path, inputs: Iterable[Any] = ()) -> Iterator[Callable[[Path], None]]:
     """Yield a function that copies the graph of a bundle to `path`, completely or not at all.
 
-    Raises BundleError at once if `path` cannot be written, so that a long training does not fail at its end.
+    Raises an error at once if `path` cannot be written or is one of the input files, so that a long training does not
+    fail at its end.
     """
+    for source in inputs:
+        if isinstance(source, str | Path) and Path(source).resolve() == path.resolve():
+            raise SettingsError(f"the ONNX file must not overwrite the training data: {path}")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with _write_errors(path):
