@@ -268,7 +268,7 @@ def _free_port() -> int:
 
 
 def main(script: str, requests: Callable[[System], None], *checks: Callable[[ExampleRunner], None]) -> int:
-    """Run a `verify` script: start `./run`, send the requests and run the checks. With a URL, only send the requests."""
+    """Start `./run`, send the requests and run the checks. With a URL, only send the requests to that server."""
     folder = Path(script).resolve().parent
     report = Report(folder)
     if len(sys.argv) > 1:
