@@ -13,7 +13,7 @@ from support.exchanges import problem_reply
 @pytest.mark.parametrize(
     ("status", "slug", "kind"),
     [
-        (400, "bad-option", errors.RequestFailed),
+        (400, "bad-option", errors.ErrorReply),
         (401, "unauthorized", errors.AccessDenied),
         (403, "forbidden", errors.AccessDenied),
         (404, "model-not-found", errors.ResourceNotFound),
@@ -27,11 +27,11 @@ from support.exchanges import problem_reply
         (504, "too-late", errors.DeadlineExceeded),
     ],
 )
-def test_the_slug_or_the_status_selects_the_error(status: int, slug: str, kind: type[errors.RequestFailed]) -> None:
+def test_the_slug_or_the_status_selects_the_error(status: int, slug: str, kind: type[errors.ErrorReply]) -> None:
     error = error_of(problem_reply(status, slug, "7"), "http://server")
 
     assert type(error) is kind
-    assert isinstance(error, errors.RequestFailed)
+    assert isinstance(error, errors.ErrorReply)
     assert (error.status, error.slug, error.request_id, error.retry_after) == (status, slug, "r", 7.0)
     assert error.detail == "secret"
     assert "secret" not in str(error)

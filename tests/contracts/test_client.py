@@ -222,7 +222,7 @@ def test_export_writes_a_complete_file_or_none(client: Any, kind: Any, tmp_path:
     assert [json.loads(line)["id"] for line in lines] == ids[::-1]
     assert size == (tmp_path / "h.jsonl").stat().st_size
     assert len((tmp_path / "h.csv").read_text().splitlines()) == 4
-    with pytest.raises(errors.RequestFailed) as failed:
+    with pytest.raises(errors.ErrorReply) as failed:
         client.export(tmp_path / "no.jsonl", since="yesterday")
     assert failed.value.slug == "bad-option"
     with pytest.raises(errors.BadCall):
@@ -239,7 +239,7 @@ def test_each_kind_of_failure_has_its_own_error(client: Any, kind: Any, server: 
         stranger.predict(ROW)
     with kind(server.address, access.secret("few")) as poor, pytest.raises(errors.AccessDenied) as forbidden:
         next(iter(poor.history()))
-    with pytest.raises(errors.RequestFailed) as bad:
+    with pytest.raises(errors.ErrorReply) as bad:
         client.predict(ROW, entity="é")
 
     assert (missing.value.status, missing.value.slug) == (404, "model-not-found")

@@ -25,7 +25,7 @@ STYLES = {"prediction": "bold green", "warning": "yellow"}
 def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bool) -> int:
     """Send the rows and print the predictions; return 1 if the server rejects the rows."""
     from rowcast.client import Client
-    from rowcast.client.errors import RequestFailed, RowsRejected, Unreachable
+    from rowcast.client.errors import ErrorReply, RowsRejected, Unreachable
 
     model, rows, is_single = parse(words)
     key = settings.api_key.get_secret_value() if settings.api_key else None
@@ -34,7 +34,7 @@ def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bo
             predictions = [client.predict(rows[0], model)] if is_single else client.predict_many(rows, model)
         except RowsRejected as error:
             return _print_problems(error, as_json=as_json)
-        except RequestFailed as error:
+        except ErrorReply as error:
             # The detail may contain values, but the user who sees it here has sent them.
             raise RowcastError(error.detail or error.message) from None
         except Unreachable as error:

@@ -35,7 +35,7 @@ CLOCK_TOLERANCE = 120
 """Seconds by which the newest entry of history may be ahead of the clock."""
 
 
-class Part(msgspec.Struct, frozen=True, omit_defaults=True):
+class CheckResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """The result of one check. `fix` says what to do about a problem."""
 
     part: str
@@ -72,34 +72,36 @@ def run(*, as_json: bool, **options: Any) -> int:
     return OK if all_ok else PROBLEM
 
 
-def _check_all(options: dict[str, Any]) -> Iterator[Part]:
-    yield Part("rowcast", True, f"{rowcast.__version__} on Python {platform.python_version()}")
+def _check_all(options: dict[str, Any]) -> Iterator[CheckResult]:
+    yield CheckResult("rowcast", True, f"{rowcast.__version__} on Python {platform.python_version()}")
     try:
         loaded = settings.load(**options)
         sources = settings.origins(**options)
     except RowcastError as error:
-        yield Part(
+        yield CheckResult(
             "settings", False, error.message, "correct the setting; docs/reference/settings.md lists all settings"
         )
         return
-    yield Part("settings", True, f"home {loaded.home.absolute()}")
+    yield CheckResult("settings", True, f"home {loaded.home.absolute()}")
     for name, source in sources.items():
-        yield Part(f"setting {name}", True, f"{_format_setting(getattr(loaded, name))}, from {source}")
+        yield CheckResult(f"setting {name}", True, f"{_format_setting(getattr(loaded, name))}, from {source}")
     for name, check, fix in _checks(loaded):
         yield _perform(name, check, fix)
     has_limit = "max_connections" in sources
     yield _perform("open files", lambda: _check_open_files(loaded, is_explicit=has_limit), "")
 
 
-def _perform(name: str, check: Check, fix: str) -> Part:
+def _perform(name: str, check: Check, fix: str) -> CheckResult:
     try:
-        return Part(name, True, check())
+        return CheckResult(name, True, check())
     except CheckFailed as failure:
-        return Part(name, False, failure.message, failure.fix)
+        return CheckResult(name, False, failure.message, failure.fix)
     except RowcastError as error:
-        return Part(name, False, error.message, fix)
+        return CheckResult(name, False, error.message, fix)
     except Exception as error:  # an unexpected error must not keep the other checks from running
-        return Part(name, False, f"the check failed: {type(error).__name__}: {' '.join(str(error).split())}", fix)
+        return CheckResult(
+            name, False, f"the check failed: {type(error).__name__}: {' '.join(str(error).split())}", fix
+        )
 
 
 def _format_setting(value: Any) -> str:

@@ -4,7 +4,7 @@ ClientError                     base class of every error the client raises
 ├── BadCall                     an invalid argument, or an export file that cannot be written
 ├── Unreachable                 no response, or not in time; `sent` says whether the server may have seen the request
 ├── BadReply                    a response that no Rowcast server sends
-└── RequestFailed               an error response: status, slug, detail, problems, request_id, retry_after
+└── ErrorReply                  an error response: status, slug, detail, problems, request_id, retry_after
     ├── RowsRejected            invalid rows, or rows the model cannot score; `problems` lists every problem
     ├── AccessDenied            the API key is missing, invalid or lacks permission
     ├── ResourceNotFound        no such model, prediction or path
@@ -51,7 +51,7 @@ class BadReply(ClientError):
     slug = "bad-reply"
 
 
-class RequestFailed(ClientError):
+class ErrorReply(ClientError):
     """An error response. The message omits `detail` and is safe to log."""
 
     def __init__(
@@ -77,7 +77,7 @@ class RequestFailed(ClientError):
         return title
 
 
-class RowsRejected(RequestFailed):
+class RowsRejected(ErrorReply):
     """`problems` lists every problem; `by_column` groups them by column."""
 
     @property
@@ -94,35 +94,35 @@ class RowsRejected(RequestFailed):
         return ": ".join([title, ", ".join([*places, *([f"and {more} more"] if more else [])])])
 
 
-class AccessDenied(RequestFailed):
+class AccessDenied(ErrorReply):
     pass
 
 
-class ResourceNotFound(RequestFailed):
+class ResourceNotFound(ErrorReply):
     pass
 
 
-class IdempotencyConflict(RequestFailed):
+class IdempotencyConflict(ErrorReply):
     pass
 
 
-class QuotaExceeded(RequestFailed):
+class QuotaExceeded(ErrorReply):
     pass
 
 
-class ServerUnavailable(RequestFailed):
+class ServerUnavailable(ErrorReply):
     pass
 
 
-class DeadlineExceeded(RequestFailed):
+class DeadlineExceeded(ErrorReply):
     pass
 
 
-class InternalServerError(RequestFailed):
+class InternalServerError(ErrorReply):
     pass
 
 
-BY_STATUS: dict[int, type[RequestFailed]] = {
+BY_STATUS: dict[int, type[ErrorReply]] = {
     401: AccessDenied,
     403: AccessDenied,
     404: ResourceNotFound,
@@ -133,7 +133,7 @@ BY_STATUS: dict[int, type[RequestFailed]] = {
     503: ServerUnavailable,
     504: DeadlineExceeded,
 }
-BY_SLUG: dict[str, type[RequestFailed]] = {
+BY_SLUG: dict[str, type[ErrorReply]] = {
     "invalid-row": RowsRejected,
     "no-answer": RowsRejected,
     "repeat-differs": IdempotencyConflict,

@@ -193,7 +193,7 @@ def error_of(result: HttpReply | NoReply, url: str) -> errors.ClientError:
         return errors.BadReply(f"unexpected status {result.status} from {url}; check that it is a Rowcast server")
     problem = read_problem(result)
     slug = problem.type.removeprefix(errors.PREFIX) if problem.type.startswith(errors.PREFIX) else "http"
-    kind = errors.BY_SLUG.get(slug) or errors.BY_STATUS.get(result.status, errors.RequestFailed)
+    kind = errors.BY_SLUG.get(slug) or errors.BY_STATUS.get(result.status, errors.ErrorReply)
     title = problem.title or "The server returned an error"
     request_id = result.headers.get("x-request-id", "")
     return kind(

@@ -1,0 +1,63 @@
+"""`rowcast models list`, `rowcast report` and the output of an import."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rowcast import settings
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.cli import inspection
+from rowcast.errors import RowcastError
+from rowcast.registry.importer import ImportedModel
+from support import models
+
+
+@pytest.fixture
+def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> settings.Settings:
+    """Settings of a home with two versions of one model."""
+    monkeypatch.chdir(tmp_path)
+    registry = FolderRegistry(tmp_path / "home" / "models")
+    for _ in range(2):
+        models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
+    return settings.load(home=tmp_path / "home")
+
+
+def test_every_version_is_listed_with_its_aliases(
+    loaded: settings.Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspection.list_models(loaded, as_json=True)
+
+    listed = json.loads(capsys.readouterr().out)["models"]
+    assert [(model["model"], model["version"], model["aliases"]) for model in listed] == [
+        ("sum", 1, []),
+        ("sum", 2, ["champion"]),
+    ]
+
+
+def test_a_model_without_a_report_is_an_error(loaded: settings.Settings) -> None:
+    with pytest.raises(RowcastError) as failed:
+        inspection.show_report(loaded, "sum@1", None, as_json=True)
+
+    assert failed.value.slug == "bundle"
+
+
+def test_only_the_first_columns_of_an_import_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    imported = ImportedModel(
+        model="wide",
+        version=1,
+        digest="d",
+        path="/models/wide/1",
+        task="binary",
+        columns=[f"x{number}" for number in range(14)],
+        notes=["a note"],
+    )
+
+    inspection.show_import(imported, as_json=False)
+
+    note, columns, published = capsys.readouterr().out.splitlines()
+    assert note == "a note"
+    assert columns.endswith("x11 and 2 more")
+    assert "wide@1" in published
