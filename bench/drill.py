@@ -38,7 +38,7 @@ from rich.console import Console
 from rowcast import settings
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
-from rowcast.app import indexer as app_history
+from rowcast.app import history as app_history
 from rowcast.history.chain import decode_head
 from rowcast.registry import bundle
 from rowcast.registry.ports import Reference

@@ -33,9 +33,10 @@ from promises import Check, record, show
 from rich.console import Console
 
 from rowcast import settings
-from rowcast.adapters.files.journal import FileJournal, FolderSpool
+from rowcast.adapters.files.journal import FileJournal
+from rowcast.adapters.files.journal_reader import FolderJournalReader
 from rowcast.adapters.sqlite.store import SqliteStore
-from rowcast.app import indexer as app_history
+from rowcast.app import history as app_history
 from rowcast.app import models as app_models
 from rowcast.history.chain import decode_head
 from rowcast.history.service import History
@@ -278,7 +279,7 @@ def changing_clock(drill: Drill) -> Iterator[Check]:
     asyncio.run(ask())
     journal.close()
     with contextlib.closing(SqliteStore(drill.home / "history.db")) as store:
-        FolderSpool(folder).drain(store)
+        FolderJournalReader(folder).drain(store)
     paged: list[str] = []
     cursor: str | None = None
     while True:

@@ -24,7 +24,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from rowcast.access.keys_and_quotas import read_quota
+from rowcast.access.quotas import parse_quota
 from rowcast.errors import SettingsError
 
 PREFIX = "ROWCAST_"
@@ -345,7 +345,7 @@ def _validate(settings: Settings) -> None:
         if folder is not None and folder.exists() and not folder.is_dir():
             raise SettingsError(f"setting {name!r} must be a folder, but {str(folder)!r} is a file")
     if settings.quota is not None:
-        read_quota(settings.quota)
+        parse_quota(settings.quota)
     for name, url in (("push_gateway", settings.push_gateway), ("otel_endpoint", settings.otel_endpoint)):
         if url is not None:
             _validate_url(name, url)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from rowcast.adapters.files.journal import FolderSpool
-from rowcast.adapters.memory import MemoryStore
+from rowcast.adapters.files.journal_reader import FolderJournalReader
+from rowcast.adapters.memory.store import MemoryStore
 from rowcast.history import chain
 from support import apps, servers
 from support.servers import rowcast
@@ -72,7 +72,7 @@ def test_old_blocks_are_opened_into_the_entries_they_always_were(tmp_path: Path)
     wanted = json.loads((folder / "entries.json").read_text())
     store = MemoryStore()
 
-    FolderSpool(folder).drain(store)
+    FolderJournalReader(folder).drain(store)
 
     found = list(store.chain(wanted["writer"]))
     assert [json.loads(entry.row or b"") for entry in found] == [entry["row"] for entry in wanted["entries"]]

@@ -10,13 +10,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from rowcast.adapters.files.journal import FileJournal, FolderSpool
-from rowcast.adapters.memory import MemoryJournal, MemoryStore, NoSpool
+from rowcast.adapters.files.journal import FileJournal
+from rowcast.adapters.files.journal_reader import FolderJournalReader
+from rowcast.adapters.memory.journal import EmptyJournalReader, MemoryJournal
+from rowcast.adapters.memory.store import MemoryStore
 from rowcast.errors import HistoryError, Unavailable
 from rowcast.history import blocks, chain
-from rowcast.history.blocks import Block, Column
-from rowcast.history.chain import Sealed, decode_head, row_hash
-from rowcast.history.ports import Spool
+from rowcast.history.blocks import Block, BlockColumn
+from rowcast.history.chain import SealedEntry, decode_head, row_hash
+from rowcast.history.ports import JournalReader
 from rowcast.history.service import History
 from rowcast.schema.prediction import Decision
 from support.entries import drafts
@@ -43,20 +45,20 @@ def block(number: int = 0) -> Block:
         3,
         DECISION,
         ROWS,
-        (Column("x", "FP64", numbers.nbytes), Column("t", "BYTES", len(texts))),
+        (BlockColumn("x", "FP64", numbers.nbytes), BlockColumn("t", "BYTES", len(texts))),
         numbers.tobytes() + texts,
         np.stack([1 - scores, scores], axis=1).astype("<f4").tobytes(),
         bytes([number]) * blocks.SEED_BYTES,
     )
 
 
-def sealed(writer: str, *found: Block) -> list[Sealed]:
+def sealed(writer: str, *found: Block) -> list[SealedEntry]:
     """A writer's whole chain."""
     linking = chain.Chain(writer)
     made = []
     for one in (draft for each in found for draft in blocks.entries(each)):
         seq, hashed = linking.seq, row_hash(one.salt, one.row)
-        made.append(Sealed(seq, one.head, one.salt, one.row, hashed, linking.extend(one.head, one.salt, one.row)))
+        made.append(SealedEntry(seq, one.head, one.salt, one.row, hashed, linking.extend(one.head, one.salt, one.row)))
     return made
 
 
@@ -86,8 +88,8 @@ def test_the_entries_of_a_block_say_what_was_received_and_answered() -> None:
     assert replies[19]["probabilities"] == {"no": 0.0, "yes": 1.0}
     assert [reply["id"] for reply in replies] == blocks.ids(block())
     assert len({draft.salt for draft in found}) == len({reply["id"] for reply in replies}) == ROWS
-    assert all(blocks.holds(block(), reply["id"]) for reply in replies)
-    assert not blocks.holds(block(1), replies[0]["id"])
+    assert all(blocks.contains(block(), reply["id"]) for reply in replies)
+    assert not blocks.contains(block(1), replies[0]["id"])
 
 
 def test_a_memory_keeps_blocks_in_its_own_chain() -> None:
@@ -99,13 +101,13 @@ def test_a_memory_keeps_blocks_in_its_own_chain() -> None:
 
 
 def test_drained_blocks_are_one_chain_of_their_own_writer(journal: FileJournal, folder: Path) -> None:
-    store, spool = MemoryStore(), FolderSpool(folder)
+    store, journals = MemoryStore(), FolderJournalReader(folder)
     journal.append(drafts(0, 2))
     journal.append_block(block(0))
 
-    first = spool.drain(store)
+    first = journals.drain(store)
     journal.append_block(block(1))
-    second = spool.drain(store)
+    second = journals.drain(store)
 
     assert (first, second) == (2 + ROWS, ROWS)
     assert list(store.chain("b")) == sealed("b", block(0), block(1))
@@ -116,10 +118,10 @@ def test_drained_blocks_are_one_chain_of_their_own_writer(journal: FileJournal, 
 def test_whoever_opens_a_block_again_finds_the_same_entries(journal: FileJournal, folder: Path) -> None:
     store = MemoryStore()
     journal.append_block(block(0))
-    FolderSpool(folder).drain(store)
+    FolderJournalReader(folder).drain(store)
     journal.append_block(block(1))
 
-    moved = FolderSpool(folder).drain(store)  # an indexer that was started anew
+    moved = FolderJournalReader(folder).drain(store)  # an indexer that was started anew
 
     assert moved == ROWS
     assert list(store.chain("b")) == sealed("b", block(0), block(1))
@@ -130,11 +132,11 @@ def test_a_prediction_of_a_block_is_found_at_once(journal: FileJournal, folder: 
     journal.append_block(block(1))
     wanted = blocks.ids(block(1))[7]
 
-    found = History(MemoryStore(), FolderSpool(folder)).get(wanted)
+    found = History(MemoryStore(), FolderJournalReader(folder)).get(wanted)
 
     assert found is not None
     assert (found.id, found.writer, found.seq) == (wanted, "b", ROWS + 7)
-    assert History(MemoryStore(), FolderSpool(folder)).get(wanted[:-1] + "x") is None
+    assert History(MemoryStore(), FolderJournalReader(folder)).get(wanted[:-1] + "x") is None
 
 
 def test_no_block_is_opened_for_an_id_of_its_moment_that_is_not_its_own(
@@ -144,18 +146,18 @@ def test_no_block_is_opened_for_an_id_of_its_moment_that_is_not_its_own(
     wanted = blocks.ids(block(0))[7]
     monkeypatch.setattr(blocks, "entries", pytest.fail)  # of a full segment that takes seconds
 
-    assert FolderSpool(folder).find(wanted[:-12] + "0" * 12) is None
-    assert FolderSpool(folder).ends()["b"] == ROWS - 1
+    assert FolderJournalReader(folder).find(wanted[:-12] + "0" * 12) is None
+    assert FolderJournalReader(folder).last_seqs()["b"] == ROWS - 1
 
 
 def test_what_lies_in_journals_follows_what_is_stored(journal: FileJournal, folder: Path) -> None:
     journal.append_block(block(0))
-    spool: Spool = FolderSpool(folder)
+    journals: JournalReader = FolderJournalReader(folder)
 
-    assert [entry.seq for entry in spool.after("b", 4)] == list(range(5, ROWS))
-    assert "b" in spool.writers()
-    assert spool.ends()["b"] == ROWS - 1
-    assert list(NoSpool().after("b", 0)) == []
+    assert [entry.seq for entry in journals.chain("b", 4)] == list(range(5, ROWS))
+    assert "b" in journals.writers()
+    assert journals.last_seqs()["b"] == ROWS - 1
+    assert list(EmptyJournalReader().chain("b")) == []
 
 
 def test_a_block_that_a_crash_cut_was_never_answered(journal: FileJournal, folder: Path) -> None:
@@ -168,7 +170,7 @@ def test_a_block_that_a_crash_cut_was_never_answered(journal: FileJournal, folde
     path.write_bytes(content[: end - 200] + b"\0" * (len(content) - end + 200))
     store = MemoryStore()
 
-    FolderSpool(folder).drain(store)
+    FolderJournalReader(folder).drain(store)
 
     assert list(store.chain("b")) == sealed("b", block(0))
     assert not path.exists()
@@ -182,34 +184,34 @@ def test_a_damaged_block_is_reported_and_put_aside(journal: FileJournal, folder:
     (path,) = folder.glob("b-*.journal")
     path.write_bytes(path.read_bytes().replace(b"r1", b"rX"))
     store = MemoryStore()
-    spool = FolderSpool(folder)
+    journals = FolderJournalReader(folder)
 
-    with pytest.raises(HistoryError, match="a block of predictions"):
-        spool.drain(store)
+    with pytest.raises(HistoryError):
+        journals.drain(store)
 
     assert list(store.chain("b")) == sealed("b", block(0))
     assert path.with_suffix(".damaged").exists()
-    verdict = History(store, spool).verify()
+    verdict = History(store, journals).verify()
     assert [(one["writer"], one["seq"]) for one in verdict.broken] == [("b", ROWS)]
     path.with_suffix(".damaged").unlink()
-    assert History(store, FolderSpool(folder)).verify().broken == []
+    assert History(store, FolderJournalReader(folder)).verify().broken == []
 
 
 def test_a_journal_damaged_where_nothing_is_lost_breaks_no_chain(journal: FileJournal, folder: Path) -> None:
     journal.append_block(block(0))
     journal.append_block(block(1))
     store = MemoryStore()
-    spool = FolderSpool(folder)
-    spool.drain(store)
+    journals = FolderJournalReader(folder)
+    journals.drain(store)
     journal.close()
     (path,) = folder.glob("b-*.journal")
     path.write_bytes(path.read_bytes().replace(b"r0", b"rX"))
 
-    with pytest.raises(HistoryError, match="a block of predictions"):
-        FolderSpool(folder).drain(store)
+    with pytest.raises(HistoryError):
+        FolderJournalReader(folder).drain(store)
 
     assert path.with_suffix(".damaged").exists()
-    assert History(store, spool).verify().broken == []
+    assert History(store, journals).verify().broken == []
 
 
 def test_a_full_segment_is_followed_by_one_of_another_writer(
@@ -220,20 +222,20 @@ def test_a_full_segment_is_followed_by_one_of_another_writer(
         journal.append_block(block(number))
     store = MemoryStore()
 
-    FolderSpool(folder).drain(store)
+    FolderJournalReader(folder).drain(store)
 
     assert [list(store.chain(writer)) for writer in "bc"] == [sealed("b", block(0), block(1)), sealed("c", block(2))]
     assert not list(folder.glob("b-*"))
 
 
 def test_a_roll_ends_a_segment_of_blocks_and_a_closed_journal_takes_none(journal: FileJournal, folder: Path) -> None:
-    store, spool = MemoryStore(), FolderSpool(folder)
+    store, journals = MemoryStore(), FolderJournalReader(folder)
     journal.append_block(block(0))
-    spool.ask_to_roll()
+    journals.request_roll()
     journal.roll()
-    spool.drain(store)
+    journals.drain(store)
     journal.append_block(block(1))
-    spool.drain(store)
+    journals.drain(store)
     journal.close()
 
     assert not list(folder.glob("b-*"))

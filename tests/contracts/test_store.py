@@ -1,57 +1,57 @@
-"""What every store keeps: `StoreReader` and `StoreWriter`."""
+"""The contract of `Store`."""
 
 from __future__ import annotations
 
-import sqlite3
-import subprocess
-import sys
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from random import Random
 
-import msgspec
 import pytest
 
-from rowcast.adapters.memory import MemoryStore
-from rowcast.adapters.sqlite.store import MIGRATIONS, SqliteStore, page_query, statement
-from rowcast.errors import HistoryError, Unavailable
+from rowcast.adapters.memory.store import MemoryStore
+from rowcast.adapters.sqlite.store import SqliteStore
+from rowcast.errors import Unavailable
 from rowcast.history import chain
-from rowcast.history.chain import Entry, decode_erasure, encode_head
+from rowcast.history.chain import decode_erasure
 from rowcast.history.entry_filter import Selection
-from rowcast.history.ports import ErasureRequest, Position, Step, Stored
-from rowcast.schema.prediction import Prediction
-from support.entries import draft, drafts, identifier, sealed
+from rowcast.history.ports import ErasureRequest, ErasureStep, OpenErasure, Position, Store, StoredEntry
+from support.entries import MIXED, draft, drafts, identifier, sealed
 
-Store = MemoryStore | SqliteStore
+NO_JOURNALS: frozenset[str] = frozenset()
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "history.db")
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    opened: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "history.db")
+    with opened:
+        yield opened
 
 
-def test_an_empty_store_answers_with_nothing(store: Store) -> None:
+def test_an_empty_store_has_no_entries(store: Store) -> None:
     assert store.get(identifier(0)) is None
     assert store.latest(10) == []
     assert store.writers() == []
     assert list(store.chain("w")) == []
     assert store.position("w") is None
     assert store.count() == 0
+    assert store.erasures() == []
+    assert store.open_erasures() == []
 
 
-def test_an_entry_comes_back_as_it_was_kept(store: Store) -> None:
+def test_an_entry_is_returned_as_it_was_recorded(store: Store) -> None:
     entries = sealed("w", drafts(0, 3))
 
     store.record("w", entries)
 
-    assert store.get(identifier(1)) == Stored("w", entries[1])
+    assert store.get(identifier(1)) == StoredEntry("w", entries[1])
     assert list(store.chain("w")) == entries
     assert list(store.chain("w", after=0)) == entries[1:]
     assert store.position("w") == Position(2, entries[2].link)
     assert store.count() == 3
 
 
-def test_what_was_kept_verifies(store: Store) -> None:
+def test_a_recorded_chain_verifies(store: Store) -> None:
     entries = sealed("w", drafts(0, 50))
     store.record("w", entries[:20])
     store.record("w", entries[20:])
@@ -71,7 +71,7 @@ def test_recording_again_changes_nothing(store: Store) -> None:
     assert store.position("w") == Position(3, entries[3].link)
 
 
-def test_what_is_kept_cannot_be_replaced(store: Store) -> None:
+def test_a_recorded_entry_cannot_be_replaced(store: Store) -> None:
     entries = sealed("w", drafts(0, 3))
     store.record("w", entries)
 
@@ -80,38 +80,80 @@ def test_what_is_kept_cannot_be_replaced(store: Store) -> None:
     assert list(store.chain("w")) == entries
 
 
-def test_writers_do_not_mix(store: Store) -> None:
+def test_the_order_of_commits_does_not_matter(store: Store) -> None:
+    ours, theirs = sealed("a", drafts(10, 20)), sealed("b", drafts(0, 10))
+
+    store.record("a", ours[5:])
+    store.record("b", theirs)
+    store.record("a", ours[:5])
+
+    assert list(store.chain("a")) == ours
+    assert store.position("a") == Position(9, ours[9].link)
+    assert [stored.sealed for stored in store.latest(20)] == [*reversed(ours), *reversed(theirs)]
+
+
+def test_a_transaction_that_fails_records_nothing(store: Store) -> None:
+    entries = sealed("w", drafts(0, 3))
+    store.record("w", entries[:1])
+
+    with pytest.raises(Unavailable):  # another writer cannot have the same prediction id
+        store.record("other", sealed("other", [draft(7), draft(0)]))
+
+    assert store.count() == 1
+    store.record("w", entries)
+    assert list(store.chain("w")) == entries
+
+
+def test_writers_are_kept_apart(store: Store) -> None:
     ours, theirs = sealed("b", drafts(0, 2)), sealed("a", drafts(10, 13))
     store.record("b", ours)
     store.record("a", theirs)
 
     assert store.writers() == ["a", "b"]
     assert list(store.chain("a")) == theirs
-    assert store.get(identifier(0)) == Stored("b", ours[0])
-    assert store.position("nobody") is None
+    assert store.get(identifier(0)) == StoredEntry("b", ours[0])
+    assert store.position("unknown") is None
 
 
-def test_the_latest_come_newest_first_a_page_at_a_time(store: Store) -> None:
+def test_many_indexers_record_at_the_same_time(store: Store) -> None:
+    chains = {f"w{number}": sealed(f"w{number}", drafts(number * 1000, number * 1000 + 60)) for number in range(4)}
+
+    def index(writer: str) -> None:
+        with _another(store) as own:
+            for start in range(0, 60, 20):
+                own.record(writer, chains[writer][start : start + 20])
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(index, chains))
+
+    assert {writer: list(store.chain(writer)) for writer in store.writers()} == chains
+    assert store.count() == 240
+
+
+def _another(store: Store) -> Store:
+    """Return a store on the same entries, as another process has it."""
+    return SqliteStore(store.path) if isinstance(store, SqliteStore) else store
+
+
+def test_pages_list_the_newest_entries_first(store: Store) -> None:
     store.record("a", sealed("a", drafts(0, 5)))
     store.record("b", sealed("b", drafts(5, 10)))
 
-    first = store.latest(4)
-    second = store.latest(4, before=identifier(6))
-    third = store.latest(4, before=identifier(2))
+    pages = (store.latest(4), store.latest(4, before=identifier(6)), store.latest(4, before=identifier(2)))
 
-    numbers = [[int.from_bytes(stored.sealed.salt or b"") for stored in page] for page in (first, second, third)]
+    numbers = [[int.from_bytes(stored.sealed.salt or b"") for stored in page] for page in pages]
     assert numbers == [[9, 8, 7, 6], [5, 4, 3, 2], [1, 0]]
 
 
-def test_the_latest_can_be_those_of_one_model(store: Store) -> None:
+def test_pages_can_be_limited_to_one_model(store: Store) -> None:
     store.record("w", sealed("w", [draft(n, "loans" if n % 2 else "iris") for n in range(6)]))
 
     assert [stored.sealed.seq for stored in store.latest(10, Selection(model="loans"))] == [5, 3, 1]
     assert [stored.sealed.seq for stored in store.latest(1, Selection(model="loans"), before=identifier(5))] == [3]
-    assert store.latest(10, Selection(model="nothing")) == []
+    assert store.latest(10, Selection(model="unknown")) == []
 
 
-def test_an_erased_row_stays_erased_and_the_chain_whole(store: Store) -> None:
+def test_entries_without_row_are_recorded_and_verify(store: Store) -> None:
     entries = [entry._replace(salt=None, row=None) for entry in sealed("w", drafts(0, 3))]
 
     store.record("w", entries)
@@ -120,7 +162,7 @@ def test_an_erased_row_stays_erased_and_the_chain_whole(store: Store) -> None:
     assert list(chain.verify("w", store.chain("w"))) == []
 
 
-def test_bytes_of_any_kind_are_kept(store: Store) -> None:
+def test_rows_may_contain_any_bytes(store: Store) -> None:
     entries = sealed("w", [draft(0, row=b""), draft(1, row=bytes(range(256))), draft(2, row=b"\0" * 9)])
 
     store.record("w", entries)
@@ -128,21 +170,8 @@ def test_bytes_of_any_kind_are_kept(store: Store) -> None:
     assert [entry.row for entry in store.chain("w")] == [entry.row for entry in entries]
 
 
-MIXED = [
-    draft(
-        number,
-        "loans" if number % 2 else "iris",
-        version=1 + number % 3,
-        label="Approved" if number % 4 else "Rejected",
-        tenant="" if number % 5 else "bank",
-        entity="" if number % 3 else f"customer-{number % 6}",
-    )
-    for number in range(60)
-]
-
-
 @pytest.mark.parametrize(
-    "wanted",
+    "selection",
     [
         Selection(),
         Selection(model="loans"),
@@ -162,47 +191,51 @@ MIXED = [
         Selection(models=("loans",)),
         Selection(models=("iris", "loans"), label="Rejected"),
         Selection(model="iris", models=("loans",)),
-        Selection(models=("nothing",)),
+        Selection(models=("unknown",)),
     ],
 )
-def test_a_selection_gives_what_it_takes_page_by_page(store: Store, wanted: Selection) -> None:
+def test_the_pages_of_a_selection_contain_exactly_its_entries(store: Store, selection: Selection) -> None:
     store.record("w", sealed("w", MIXED))
-    expected = [number for number in reversed(range(60)) if takes(wanted, number)]
+    expected = [number for number in reversed(range(60)) if is_selected(selection, number)]
 
-    found: list[int] = []
+    numbers: list[int] = []
     before = None
-    while page := store.latest(7, wanted, before):
-        found += [stored.sealed.seq for stored in page]
-        before = identifier(found[-1])
+    while page := store.latest(7, selection, before):
+        numbers += [stored.sealed.seq for stored in page]
+        before = identifier(numbers[-1])
 
-    assert found == expected
+    assert numbers == expected
 
 
-def takes(wanted: Selection, number: int) -> bool:
-    """The rule, said once more in plain words."""
+def is_selected(selection: Selection, number: int) -> bool:
+    """A second, independent statement of the rule."""
     entity = "" if number % 3 else f"customer-{number % 6}"
     label = "Approved" if number % 4 else "Rejected"
     return (
-        wanted.model in (None, "loans" if number % 2 else "iris")
-        and wanted.version in (None, 1 + number % 3)
-        and wanted.label in (None, label)
-        and wanted.tenant in (None, "" if number % 5 else "bank")
-        and wanted.entity in (None, entity)
-        and (wanted.first or "") <= identifier(number) < (wanted.end or "z")
-        and (not wanted.ids or identifier(number) in wanted.ids)
-        and (not wanted.models or ("loans" if number % 2 else "iris") in wanted.models)
+        selection.model in (None, "loans" if number % 2 else "iris")
+        and selection.version in (None, 1 + number % 3)
+        and selection.label in (None, label)
+        and selection.tenant in (None, "" if number % 5 else "bank")
+        and selection.entity in (None, entity)
+        and (selection.first or "") <= identifier(number) < (selection.end or "z")
+        and (not selection.ids or identifier(number) in selection.ids)
+        and (not selection.models or ("loans" if number % 2 else "iris") in selection.models)
     )
 
 
-def request(wanted: Selection, **journals: str) -> ErasureRequest:
-    return ErasureRequest(wanted, "somebody", "erase", journals)
+def request(selection: Selection) -> ErasureRequest:
+    return ErasureRequest(selection, "user", "erase")
 
 
-def test_erased_rows_are_gone_their_hashes_stay_and_it_is_recorded(store: Store) -> None:
+def erase(store: Store, erasure: OpenErasure, limit: int = 1000, after: str | None = None, at: int = 0) -> ErasureStep:
+    return store.erase(erasure.request, number=erasure.number, at=at, limit=limit, after=after)
+
+
+def test_an_erasure_removes_rows_keeps_hashes_and_is_recorded(store: Store) -> None:
     store.record("w", sealed("w", MIXED))
-    asked = store.ask(request(Selection(entity="customer-3")))
+    erasure = store.open_erasure(request(Selection(entity="customer-3")), "f", NO_JOURNALS)
 
-    step = store.erase(asked, 17, 1000)
+    step = erase(store, erasure, at=17)
 
     erased = [entry.seq for entry in store.chain("w") if entry.row is None]
     (recorded,) = [decode_erasure(entry.head) for entry in store.erasures()]
@@ -210,249 +243,122 @@ def test_erased_rows_are_gone_their_hashes_stay_and_it_is_recorded(store: Store)
     assert all((entry.row is None) == (entry.salt is None) for entry in store.chain("w"))
     assert list(chain.verify("w", store.chain("w"))) == []
     assert list(chain.verify(chain.ERASURES, store.erasures())) == []
-    assert (step, store.erased(asked.number)) == (Step(10, None), 10)
-    assert (recorded.at, recorded.by, recorded.reason, recorded.rows) == (17, "somebody", "erase", 10)
-    assert b"customer-3" in recorded.wanted
+    assert (step, store.erased_rows(erasure.number)) == (ErasureStep(10, None), 10)
+    assert (recorded.at, recorded.by, recorded.reason, recorded.rows) == (17, "user", "erase", 10)
+    assert b"customer-3" in recorded.selection
 
 
-def test_an_erasure_goes_step_by_step_and_counts_each_row_once(store: Store) -> None:
+def test_an_erasure_in_steps_counts_each_row_once(store: Store) -> None:
     store.record("w", sealed("w", MIXED))
-    asked = store.ask(request(Selection(end=identifier(25))))
-    steps = [store.erase(asked, 0, 10)]
+    erasure = store.open_erasure(request(Selection(end=identifier(25))), "f", NO_JOURNALS)
+    steps = [erase(store, erasure, 10)]
     while steps[-1].last is not None:
-        steps.append(store.erase(asked, 0, 10, steps[-1].last))
-    again = store.erase(asked, 0, 100)
+        steps.append(erase(store, erasure, 10, steps[-1].last))
+    again = erase(store, erasure, 100)
 
     assert [step.rows for step in steps] == [10, 10, 5]
-    assert again == Step(0, None)
-    assert store.erased(asked.number) == 25
-    assert len(store.erasures()) == 3  # a step that erased nothing leaves no record
+    assert again == ErasureStep(0, None)
+    assert store.erased_rows(erasure.number) == 25
+    assert len(store.erasures()) == 3  # a step that erases nothing leaves no record
 
 
-def test_what_is_stored_after_a_request_is_erased_when_it_is_fresh(store: Store) -> None:
-    entries = sealed("w", [draft(number, entity="e") for number in range(6)])
-    store.record("w", entries[:4])
-    asked = store.ask(request(Selection(entity="e"), journal="w"))
-    store.record("w", entries[4:])
-
-    step = store.erase(asked, 0, 100, fresh=True)
-
-    assert step.rows == 2
-    assert [entry.seq for entry in store.chain("w") if entry.row is None] == [4, 5]
-
-
-def test_requests_stay_open_until_they_are_settled_and_numbers_are_not_used_again(store: Store) -> None:
-    first = store.ask(request(Selection(entity="a"), journal="w"))
-    second = store.ask(request(Selection(ids=(identifier(1),))))
-
-    assert store.asked() == [first, second]
-    assert store.settle([first.number, second.number])
-    assert store.asked() == []
-    assert store.ask(request(Selection(entity="c"))).number not in (first.number, second.number)
-
-
-def test_an_erased_entry_is_not_brought_back_by_its_journal(store: Store) -> None:
+def test_recording_again_does_not_restore_an_erased_row(store: Store) -> None:
     entries = sealed("w", drafts(0, 3))
     store.record("w", entries)
-    store.erase(store.ask(request(Selection())), 0, 100)
+    erase(store, store.open_erasure(request(Selection()), "f", NO_JOURNALS))
 
     store.record("w", entries)
 
     assert [entry.row for entry in store.chain("w")] == [None] * 3
 
 
-@pytest.fixture
-def sqlite(tmp_path: Path) -> SqliteStore:
-    return SqliteStore(tmp_path / "history.db")
+def test_a_request_is_open_until_its_folder_completes_it_and_its_number_is_never_used_again(store: Store) -> None:
+    first = store.open_erasure(request(Selection(entity="a")), "f", frozenset({"journal"}))
+    second = store.open_erasure(request(Selection(ids=(identifier(1),))), "f", NO_JOURNALS)
+
+    assert first.pending == {"f": {"journal"}}
+    assert store.open_erasures() == [first, second]
+    for _ in range(2):
+        store.complete(first.number, "f")
+        store.complete(second.number, "f")
+    assert store.open_erasures() == []
+    assert store.open_erasure(request(Selection(entity="c")), "f", NO_JOURNALS).number > second.number
 
 
-def test_reading_makes_no_file(sqlite: SqliteStore) -> None:
-    sqlite.latest(1)
+def test_a_request_waits_for_every_registered_folder(store: Store) -> None:
+    store.register_folder("a")
+    store.register_folder("b")
+    store.register_folder("b")
+    number = store.open_erasure(request(Selection()), "a", frozenset({"j1"})).number
+    store.register_folder("late")
 
-    assert not sqlite.path.exists()
+    (erasure,) = store.open_erasures()
+    assert erasure.pending == {"a": {"j1"}, "b": None, "late": None}
 
+    store.acknowledge(number, "b", frozenset({"j2", "j3"}))
+    store.acknowledge(number, "unknown", NO_JOURNALS)
+    store.complete(number, "a")
+    store.complete(number, "late")
+    (erasure,) = store.open_erasures()
+    assert erasure.pending == {"b": {"j2", "j3"}}
 
-def test_a_file_that_is_only_just_being_made_is_an_empty_history(sqlite: SqliteStore) -> None:
-    connection = sqlite3.connect(sqlite.path)
-    connection.execute("PRAGMA journal_mode = WAL")
-
-    assert sqlite.count() == 0
-    assert sqlite.latest(1) == []
-    connection.close()
-
-
-def test_another_store_on_the_file_reads_while_one_writes(sqlite: SqliteStore) -> None:
-    entries = sealed("w", drafts(0, 400))
-    reader = SqliteStore(sqlite.path)
-    counts: list[int] = []
-    done = threading.Event()
-
-    def read() -> None:
-        while not done.is_set():
-            counts.append(reader.count())
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    for start in range(0, 400, 20):
-        sqlite.record("w", entries[start : start + 20])
-    done.set()
-    thread.join()
-
-    assert counts == sorted(counts)
-    assert all(count % 20 == 0 for count in counts)
-    assert reader.count() == 400
+    store.complete(number, "b")
+    assert store.open_erasures() == []
 
 
-def test_a_transaction_that_fails_keeps_nothing(sqlite: SqliteStore) -> None:
-    entries = sealed("w", drafts(0, 3))
-    # Another writer with the same prediction ids: the index of ids refuses the whole transaction.
-    sqlite.record("w", entries[:1])
+def test_new_requests_do_not_wait_for_an_unregistered_folder(store: Store) -> None:
+    store.register_folder("a")
+    store.register_folder("b")
+    before = store.open_erasure(request(Selection()), "a", NO_JOURNALS)
+    store.unregister_folder("b")
+    after = store.open_erasure(request(Selection()), "a", NO_JOURNALS)
 
-    with pytest.raises(Unavailable, match="cannot be written"):
-        sqlite.record("other", sealed("other", [draft(7), draft(0)]))
-
-    assert sqlite.count() == 1
-    sqlite.record("w", entries)
-    assert list(sqlite.chain("w")) == entries
+    assert (set(before.pending), set(after.pending)) == ({"a", "b"}, {"a"})
+    assert store.open_erasures() == [before, after]
 
 
-def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
-    path = tmp_path / "history.db"
-    path.write_bytes(b"not a database, by any means" * 100)
+def test_erased_bytes_can_be_scrubbed(store: Store) -> None:
+    store.record("w", sealed("w", MIXED))
+    erase(store, store.open_erasure(request(Selection()), "f", NO_JOURNALS))
 
-    with pytest.raises(Unavailable, match=r"history\.db"):
-        SqliteStore(path).count()
-    with pytest.raises(Unavailable, match=r"history\.db"):
-        SqliteStore(path).record("w", sealed("w", drafts(0, 1)))
+    assert store.scrub()
 
 
-def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+def test_only_one_process_at_a_time_has_the_maintenance_lock_and_recording_does_not_need_it(store: Store) -> None:
+    held, release, outcomes = threading.Event(), threading.Event(), []
 
-    with pytest.raises(Unavailable, match="cannot be opened"):
-        SqliteStore(tmp_path / "file" / "history.db").record("w", sealed("w", drafts(0, 1)))
+    def hold() -> None:
+        with _another(store) as own, own.maintenance() as acquired:
+            outcomes.append(acquired)
+            held.set()
+            release.wait(20)
 
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(20)
+    with store.maintenance() as acquired:
+        outcomes.append(acquired)
+    store.record("w", sealed("w", drafts(0, 1)))
+    release.set()
+    holder.join()
+    with store.maintenance() as acquired:
+        outcomes.append(acquired)
 
-def test_a_newer_database_is_refused(sqlite: SqliteStore) -> None:
-    sqlite.record("w", sealed("w", drafts(0, 1)))
-    sqlite.close()
-    with sqlite3.connect(sqlite.path) as connection:
-        connection.execute("PRAGMA user_version = 999")
-    connection.close()
-
-    with pytest.raises(HistoryError, match="newer Rowcast"):
-        SqliteStore(sqlite.path).record("w", sealed("w", drafts(0, 1)))
-
-
-def test_reading_a_newer_database_is_refused(sqlite: SqliteStore) -> None:
-    sqlite.record("w", sealed("w", drafts(0, 1)))
-    sqlite.close()
-    with sqlite3.connect(sqlite.path) as connection:
-        connection.execute("PRAGMA user_version = 999")
-    connection.close()
-
-    with pytest.raises(HistoryError, match="newer Rowcast"):
-        SqliteStore(sqlite.path).latest(1)
+    assert outcomes == [True, False, True]
+    assert store.count() == 1
 
 
-QUERIES = {
-    "entries_model": Selection(model="loans", version=2),
-    "entries_label": Selection(label="Rejected"),
-    "entries_tenant": Selection(tenant="bank"),
-    "entries_entity": Selection(entity="customer-3"),
-    "entries_id": Selection(first=identifier(20), end=identifier(40)),
-}
+def test_a_store_can_be_closed_and_opened_again(store: Store) -> None:
+    store.record("w", sealed("w", drafts(0, 1)))
+    store.close()
+    store.close()
+
+    with store as opened:
+        opened.check()
+        opened.record("w", sealed("w", drafts(0, 2)))
+    assert store.count() == 2
 
 
-@pytest.mark.parametrize("before", [None, identifier(30)])
-@pytest.mark.parametrize("index", QUERIES)
-def test_every_filter_has_an_index_in_the_order_of_the_list(
-    sqlite: SqliteStore, index: str, before: str | None
-) -> None:
-    sqlite.record("w", sealed("w", MIXED))
-    query, values = page_query(QUERIES[index], before)
-
-    with sqlite3.connect(sqlite.path) as connection:
-        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", {**values, "limit": 50})]
-    connection.close()
-
-    assert any(f"SEARCH e USING INDEX {index} " in step for step in plan), plan
-    assert not any("TEMP B-TREE" in step for step in plan), plan
-
-
-def test_erased_rows_are_gone_from_the_files(sqlite: SqliteStore) -> None:
-    """Rows of many sizes, erased in several goes in no order: nothing of them may stay in pages that were rebuilt."""
-    random = Random(7)
-    marks = [random.randbytes(12).hex() for _ in range(1500)]
-    rows = [b'{"who":"%s","more":"%s"}' % (mark.encode(), b"x" * random.randrange(3000)) for mark in marks]
-    entries = sealed("w", [draft(number, row=row) for number, row in enumerate(rows)])
-    for start in range(0, 1500, 100):
-        sqlite.record("w", entries[start : start + 100])
-    order = random.sample(range(1500), 1500)
-
-    for gone in (order[:200], order[200:600], order[600:1100]):
-        sqlite.erase(sqlite.ask(request(Selection(ids=tuple(identifier(number) for number in gone)))), 0, 1000)
-        assert sqlite.settle([])
-
-    on_disk = b"".join(path.read_bytes() for path in sqlite.path.parent.iterdir())
-    left = {number for number in range(1500) if marks[number].encode() in on_disk}
-    assert left == set(order[1100:])
-
-
-def test_a_reader_who_takes_his_time_does_not_hold_up_the_settling(sqlite: SqliteStore) -> None:
-    sqlite.record("w", sealed("w", MIXED))
-    reading = SqliteStore(sqlite.path).chain("w")
-    next(reading)
-    sqlite.erase(sqlite.ask(request(Selection())), 0, 1000)
-
-    assert sqlite.settle([1]) is False
-    list(reading)
-    assert sqlite.settle([]) is True
-
-
-def test_the_values_of_a_regression_are_no_labels(sqlite: SqliteStore) -> None:
-    reply = msgspec.json.encode(Prediction(identifier(0), "prices", 1, 12.5))
-    head = encode_head(Entry(0, "rb1-00", "native", "r", reply))
-    sqlite.record("w", sealed("w", [chain.Draft(head, bytes(16), b"{}")]))
-
-    with sqlite3.connect(sqlite.path) as connection:
-        assert connection.execute("SELECT label FROM entries").fetchall() == [("",)]
-    connection.close()
-
-
-def test_many_processes_may_open_a_new_history_at_once(tmp_path: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path; from rowcast.adapters.sqlite.store import SqliteStore\n"
-        "sys.stdin.readline(); SqliteStore(Path('history.db')).check()"
-    )
-    for attempt in range(3):
-        folder = tmp_path / str(attempt)
-        folder.mkdir()
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", program], cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-            for _ in range(6)
-        ]
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        said = [process.communicate(timeout=60)[1] for process in processes]
-
-        assert said == [""] * 6
-
-
-def test_a_history_of_the_first_schema_is_read_as_it_is_and_migrated_by_its_writer(sqlite: SqliteStore) -> None:
-    with sqlite3.connect(sqlite.path) as connection:
-        for part in statement(MIGRATIONS[0]).split(";\n"):
-            connection.execute(part)
-        connection.execute("PRAGMA user_version = 1")
-    connection.close()
-
-    assert (sqlite.latest(10), sqlite.erasures()) == ([], [])
-    sqlite.record("w", sealed("w", MIXED))
-    sqlite.erase(sqlite.ask(request(Selection(entity="customer-3"))), 0, 1000)
-
-    assert len(sqlite.erasures()) == 1
-    assert sqlite.latest(1, Selection(entity="customer-0"))[0].sealed.seq == 54
+def test_a_store_names_its_location(store: Store) -> None:
+    assert store.location
+    assert store.disk_folder is None or store.disk_folder.is_dir()

@@ -1,4 +1,4 @@
-"""What was answered is in history, whoever was killed: the promise that everything else rests on."""
+"""Every prediction sent to a client is in history, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ KILLS = 10
 ANSWERS_A_LIFE = 1_050
 
 
-def kept(home: Path) -> dict[str, dict[str, Any]]:
-    """Every stored prediction by its id; AssertionError when one is there twice."""
+def stored_entries(home: Path) -> dict[str, dict[str, Any]]:
+    """Return every stored entry by id, and check that none is stored twice."""
     listed = json.loads(rowcast("history", "list", "--limit", "100000", "--json", "--home", home, cwd=home).stdout)
-    found = {entry["id"]: entry for entry in listed["predictions"]}
-    assert len(found) == len(listed["predictions"])
-    return found
+    entries = {entry["id"]: entry for entry in listed["predictions"]}
+    assert len(entries) == len(listed["predictions"])
+    return entries
 
 
-def assert_kept(load: Load, home: Path) -> None:
-    """Every answer is in history once, with the row it answers, as it was sent."""
-    history = kept(home)
+def assert_recorded(load: Load, home: Path) -> None:
+    """Check that every reply is in history once, as sent, with its row."""
+    history = stored_entries(home)
     assert load.answered.keys() <= history.keys()
     assert load.repeated == []
     for prediction_id, (number, reply) in load.answered.items():
@@ -46,12 +46,12 @@ def journals(home: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_ten_deaths_under_load_lose_no_answer(home: Path) -> None:
+def test_a_server_killed_ten_times_under_load_loses_no_prediction(home: Path) -> None:
     load = Load(ROWS)
     for life in range(KILLS):
         server = servers.start(home, name=f"life-{life}")
         try:
-            if load.answered:  # the last answer before the death can be looked up at once
+            if load.answered:  # the last reply before the kill can be looked up at once
                 last = next(reversed(load.answered))
                 with server.client() as client:
                     assert client.get(f"/predictions/{last}").json()["prediction"] == load.answered[last][1]
@@ -64,14 +64,14 @@ def test_ten_deaths_under_load_lose_no_answer(home: Path) -> None:
     assert load.refused == []
     assert len(load.answered) >= 10_000
     assert journals(home) == []
-    assert_kept(load, home)
-    verdict = json.loads(rowcast("verify", "--json", "--home", home, cwd=home).stdout)
+    assert_recorded(load, home)
+    verification = json.loads(rowcast("verify", "--json", "--home", home, cwd=home).stdout)
     replay = json.loads(rowcast("replay", "--json", "--home", home, cwd=home).stdout)
-    assert (verdict["broken"], verdict["entries"] >= len(load.answered)) == ([], True)
-    assert (replay["equal"], replay["examples"]) == (verdict["entries"], [])
+    assert (verification["broken"], verification["entries"] >= len(load.answered)) == ([], True)
+    assert (replay["equal"], replay["examples"]) == (verification["entries"], [])
 
 
-def test_a_server_told_to_stop_under_load_answers_stores_and_exits_0(home: Path) -> None:
+def test_a_server_stopped_under_load_replies_stores_its_entries_and_exits_0(home: Path) -> None:
     load, statuses = Load(ROWS), []
     server = servers.start(home)
     indexer = server.indexer()
@@ -84,7 +84,7 @@ def test_a_server_told_to_stop_under_load_answers_stores_and_exits_0(home: Path)
     assert not is_running(indexer)
     assert journals(home) == []
     assert set(load.refused) <= {503}
-    assert_kept(load, home)
+    assert_recorded(load, home)
     assert "Traceback" not in server.log.read_text()
 
 
@@ -107,7 +107,7 @@ def is_listed(server: Server, prediction_id: str) -> bool:
     return any(entry["id"] == prediction_id for entry in listed)
 
 
-def test_an_answer_can_be_looked_up_at_once_and_is_stored_within_seconds(server: Server) -> None:
+def test_a_prediction_can_be_looked_up_at_once_and_is_stored_within_seconds(server: Server) -> None:
     with server.client() as client:
         answered = client.post("/predict", json=ROWS[0], headers={"x-request-id": "mine"}).json()
         found = client.get(f"/predictions/{answered['id'].upper()}").json()
@@ -116,7 +116,7 @@ def test_an_answer_can_be_looked_up_at_once_and_is_stored_within_seconds(server:
     eventually(lambda: is_listed(server, answered["id"]), 5)
 
 
-def test_a_killed_indexer_comes_back_by_itself(server: Server) -> None:
+def test_a_killed_indexer_is_restarted(server: Server) -> None:
     first = server.indexer()
     os.kill(first, signal.SIGKILL)
     prediction_id = predicted(server)
@@ -127,7 +127,7 @@ def test_a_killed_indexer_comes_back_by_itself(server: Server) -> None:
     eventually(lambda: is_listed(server, prediction_id))
 
 
-def test_a_killed_server_leaves_no_process_and_its_answers_are_stored(home: Path) -> None:
+def test_a_killed_server_leaves_no_process_and_its_predictions_are_stored(home: Path) -> None:
     server = servers.start(home)
     indexer = server.indexer()
     prediction_id = predicted(server)
@@ -136,11 +136,11 @@ def test_a_killed_server_leaves_no_process_and_its_answers_are_stored(home: Path
     server.process.wait(10)
 
     eventually(lambda: not is_running(indexer))
-    assert prediction_id in kept(home)
+    assert prediction_id in stored_entries(home)
     assert journals(home) == []
 
 
-def test_a_server_killed_alone_with_its_indexer_stopped_is_indexed_by_the_next(home: Path) -> None:
+def test_the_next_server_stores_the_journals_of_a_killed_one(home: Path) -> None:
     first = servers.start(home, name="first")
     os.kill(first.indexer(), signal.SIGSTOP)
     prediction_id = predicted(first)
@@ -153,7 +153,7 @@ def test_a_server_killed_alone_with_its_indexer_stopped_is_indexed_by_the_next(h
         eventually(lambda: is_listed(second, prediction_id))
 
 
-def test_two_servers_share_one_history_and_one_indexer(home: Path) -> None:
+def test_two_servers_of_one_home_share_one_history_and_one_indexer(home: Path) -> None:
     with servers.running(home, name="second") as second:
         first = servers.start(home, name="first")
         ids = [predicted(first), predicted(second)]
@@ -162,20 +162,20 @@ def test_two_servers_share_one_history_and_one_indexer(home: Path) -> None:
         ids.append(predicted(second))
         eventually(lambda: is_listed(second, ids[-1]))
 
-    assert set(ids) == kept(home).keys()
+    assert set(ids) == stored_entries(home).keys()
     assert json.loads(rowcast("verify", "--json", "--home", home, cwd=home).stdout)["writers"] == 2
 
 
-def test_answers_are_kept_when_the_disk_is_asked_to_have_them(home: Path) -> None:
+def test_with_durability_disk_predictions_are_recorded(home: Path) -> None:
     with servers.running(home, "--durability", "disk") as server:
         prediction_id = predicted(server)
 
-    assert prediction_id in kept(home)
+    assert prediction_id in stored_entries(home)
 
 
-def test_history_waits_in_the_journal_while_the_store_cannot_be_written(home: Path) -> None:
+def test_entries_stay_in_the_journal_while_the_store_is_unavailable(home: Path) -> None:
     store = home / "history.db"
-    store.mkdir()  # nothing can be opened under this name
+    store.mkdir()  # a folder cannot be opened as a database
     with servers.running(home) as server:
         prediction_id = predicted(server)
         with server.client() as client:
@@ -200,10 +200,10 @@ def test_uvicorn_serves_the_public_app(home: Path) -> None:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
     eventually(lambda: not is_running(indexer))
-    assert prediction_id in kept(home)
+    assert prediction_id in stored_entries(home)
 
 
-def test_uvicorn_logs_as_the_environment_says(home: Path) -> None:
+def test_uvicorn_uses_the_log_format_of_the_environment(home: Path) -> None:
     port = servers.free_port()
     command = [*servers.PYTHON, "-m", "uvicorn", "rowcast.asgi:app", "--port", str(port)]
     settings = {"ROWCAST_HOME": str(home), "ENV": "production", "MODEL_PATH": "/app/models/", "REDIS_URL": "redis://r"}
@@ -216,7 +216,7 @@ def test_uvicorn_logs_as_the_environment_says(home: Path) -> None:
     assert json.loads(lines[0])["event"] == "a file of the models folder is not served"
 
 
-def test_uvicorn_without_a_model_ends_with_the_reason(tmp_path: Path) -> None:
+def test_uvicorn_without_a_model_exits_with_the_reason(tmp_path: Path) -> None:
     finished = subprocess.run(
         [*servers.PYTHON, "-m", "uvicorn", "rowcast.asgi:app", "--port", str(servers.free_port())],
         cwd=tmp_path,

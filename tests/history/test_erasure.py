@@ -1,4 +1,4 @@
-"""Rows erased wherever they lie, and when their time is over."""
+"""Erasing rows from the store and from journals, for one home and for several, and when retention ends."""
 
 from __future__ import annotations
 
@@ -7,110 +7,206 @@ from pathlib import Path
 
 import pytest
 
-from rowcast.adapters.files.journal import FileJournal, FolderSpool
-from rowcast.adapters.memory import MemoryStore, NoSpool
+from rowcast.adapters.files.journal import FileJournal
+from rowcast.adapters.files.journal_reader import FolderJournalReader
+from rowcast.adapters.memory.journal import EmptyJournalReader
+from rowcast.adapters.memory.store import MemoryStore
 from rowcast.adapters.sqlite.store import SqliteStore
 from rowcast.history.chain import decode_erasure
 from rowcast.history.entry_filter import Selection
-from rowcast.history.erasure import RETENTION_EVERY_US, ROWS_AT_ONCE, Caretaker, Eraser
+from rowcast.history.erasure import ENTRIES_PER_STEP, RETENTION_INTERVAL_US, STEPS_PER_ROUND, Eraser, Maintenance
+from rowcast.history.ports import ErasureRequest, Store
 from rowcast.history.service import History
 from support.entries import draft, drafts, sealed
 
 STARTED_US = 1_700_000_000_000_000
 DAY_US = 24 * 3600 * 1_000_000
-Store = MemoryStore | SqliteStore
 
 
 @pytest.fixture(params=["memory", "sqlite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    found = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "history.db")
-    yield found
-    if isinstance(found, SqliteStore):
-        found.close()
+    opened: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "history.db")
+    with opened:
+        yield opened
 
 
-def test_a_row_is_erased_in_the_store_in_an_open_journal_and_in_what_was_not_moved(
+def erased_seqs(store: Store, writer: str) -> list[int]:
+    return [entry.seq for entry in store.chain(writer) if entry.row is None]
+
+
+def test_a_row_is_erased_from_the_store_from_open_journals_and_from_entries_not_stored_yet(
     store: Store, tmp_path: Path
 ) -> None:
     folder = tmp_path / "journal"
-    journal, spool = FileJournal(folder, lambda: "w"), FolderSpool(folder)
-    everything = [draft(number, entity="e" if number % 2 else "other") for number in range(9)]
-    journal.append(everything[:4])
-    spool.drain(store)  # stored, and still in the open journal
-    journal.append(everything[4:8])  # not stored yet
-    eraser, caretaker = Eraser(store, FolderSpool(folder), lambda: 5), Caretaker(store, spool, lambda: 6)
+    journal, journals = FileJournal(folder, lambda: "w"), FolderJournalReader(folder)
+    entries = [draft(number, entity="e" if number % 2 else "other") for number in range(9)]
+    journal.append(entries[:4])
+    journals.drain(store)  # stored, and still in the open journal
+    journal.append(entries[4:8])  # not stored yet
+    eraser, maintenance = Eraser(store, FolderJournalReader(folder), lambda: 5), Maintenance(store, journals, lambda: 6)
 
-    begun = eraser.erase(Selection(entity="e"), "somebody", "erase")
-    caretaker.turn()
-    assert (begun.rows, begun.journals, eraser.is_done(begun.request)) == (2, ["w-000000000000.journal"], False)
+    result = eraser.erase(Selection(entity="e"), "user", "erase")
+    maintenance.run_once()
+    assert (result.rows, result.journals) == (2, ["w-000000000000.journal"])
+    assert not eraser.is_complete(result.request)
 
     journal.roll()
-    journal.append(everything[8:])
-    spool.drain(store)
-    caretaker.turn()
+    journal.append(entries[8:])
+    journals.drain(store)
+    maintenance.run_once()
 
-    assert eraser.is_done(begun.request)
-    assert eraser.result(begun.request).rows == 4
-    assert [entry.seq for entry in store.chain("w") if entry.row is None] == [1, 3, 5, 7]
-    verdict = History(store, spool).verify()
-    assert (verdict.entries, verdict.erased, verdict.unrecorded, verdict.broken) == (9, 4, 0, [])
+    assert eraser.is_complete(result.request)
+    assert eraser.result(result.request).rows == 4
+    assert eraser.result(result.request).journals == []
+    assert erased_seqs(store, "w") == [1, 3, 5, 7]
+    verification = History(store, journals).verify()
+    assert (verification.entries, verification.erased, verification.unrecorded) == (9, 4, 0)
+    assert verification.broken == []
     assert not any(b'{"x":5}' in path.read_bytes() for path in folder.iterdir())
     journal.close()
 
 
-def test_an_erasure_without_journals_is_done_at_once(store: Store) -> None:
+def test_an_erasure_waits_for_the_journals_of_every_home(store: Store, tmp_path: Path) -> None:
+    homes = [tmp_path / "a", tmp_path / "b"]
+    journals = [FileJournal(home, lambda home=home: home.name) for home in homes]  # type: ignore[misc]
+    readers = [FolderJournalReader(home) for home in homes]
+    maintenances = [Maintenance(store, reader, lambda: 6) for reader in readers]
+    for number, (journal, maintenance) in enumerate(zip(journals, maintenances, strict=True)):
+        maintenance.run_once()
+        journal.append([draft(number, entity="e")])
+
+    eraser = Eraser(store, readers[0], lambda: 5)
+    result = eraser.erase(Selection(entity="e"), "user", "erase")
+    assert result.journals == ["a-000000000000.journal", f"folder {readers[1].folder_id}"]
+
+    maintenances[1].run_once()
+    assert eraser.result(result.request).journals == ["a-000000000000.journal", "b-000000000000.journal"]
+
+    for journal, reader, maintenance in zip(journals, readers, maintenances, strict=True):
+        assert not eraser.is_complete(result.request)
+        journal.roll()
+        reader.drain(store)
+        maintenance.run_once()
+        journal.close()
+
+    assert eraser.is_complete(result.request)
+    assert [erased_seqs(store, writer) for writer in "ab"] == [[0], [0]]
+    assert eraser.result(result.request).rows == 2
+
+
+def test_an_erasure_does_not_wait_for_a_home_that_ended_without_journals(store: Store, tmp_path: Path) -> None:
+    ended, waiting = (Maintenance(store, FolderJournalReader(tmp_path / name), lambda: 6) for name in ("a", "b"))
+    journal = FileJournal(tmp_path / "b", lambda: "w")
+    journal.append(drafts(0, 1))
+    for maintenance in (ended, waiting):
+        maintenance.run_once()
+        maintenance.close()
+
+    result = Eraser(store, EmptyJournalReader(), lambda: 5).erase(Selection(), "user", "erase")
+
+    assert result.journals == [f"folder {FolderJournalReader(tmp_path / 'b').folder_id}"]
+    journal.close()
+
+
+def test_an_erasure_without_journals_is_complete_at_once(store: Store) -> None:
     store.record("w", sealed("w", drafts(0, 5)))
-    eraser = Eraser(store, NoSpool(), lambda: 5)
+    eraser = Eraser(store, EmptyJournalReader(), lambda: 5)
 
-    erased = eraser.erase(Selection(model="loans"), "somebody", "purge")
+    result = eraser.erase(Selection(model="loans"), "user", "purge")
 
-    assert (erased.rows, erased.journals, eraser.is_done(erased.request)) == (5, [], True)
+    assert (result.rows, result.journals, eraser.is_complete(result.request)) == (5, [], True)
 
 
-def test_more_rows_than_a_transaction_takes_are_all_erased(store: Store) -> None:
-    count = 2 * ROWS_AT_ONCE + 7
+def test_more_rows_than_one_transaction_allows_are_all_erased(store: Store) -> None:
+    count = 2 * ENTRIES_PER_STEP + 7
     store.record("w", sealed("w", drafts(0, count)))
 
-    assert Eraser(store, NoSpool(), lambda: 5).erase(Selection(), "somebody", "purge").rows == count
-    assert [decode_erasure(entry.head).rows for entry in store.erasures()] == [ROWS_AT_ONCE, ROWS_AT_ONCE, 7]
+    assert Eraser(store, EmptyJournalReader(), lambda: 5).erase(Selection(), "user", "purge").rows == count
+    rows = [decode_erasure(entry.head).rows for entry in store.erasures()]
+    assert rows == [ENTRIES_PER_STEP, ENTRIES_PER_STEP, 7]
 
 
-def test_retention_erases_what_is_old_a_step_a_turn_and_later_what_became_old(store: Store) -> None:
-    day = [draft(number) for number in range(ROWS_AT_ONCE + 5)]  # a millisecond apart
-    store.record("w", sealed("w", day))
-    now = STARTED_US + 30 * DAY_US + ROWS_AT_ONCE * 1000  # the last five are not 30 days old
-    caretaker = Caretaker(store, NoSpool(), lambda: now, 30)
+def test_maintenance_continues_a_large_erasure_in_the_next_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rowcast.history.erasure.ENTRIES_PER_STEP", 2)
+    store = MemoryStore()
+    count = 2 * STEPS_PER_ROUND + 5
+    store.record("w", sealed("w", drafts(0, count)))
+    maintenance = Maintenance(store, EmptyJournalReader(), lambda: 5)
+    store.open_erasure(_request(), EmptyJournalReader.folder_id, frozenset())
 
-    def erased() -> int:
-        return sum(entry.row is None for entry in store.chain("w"))
+    maintenance.run_once()
+    assert len(erased_seqs(store, "w")) == 2 * STEPS_PER_ROUND
+    assert len(store.open_erasures()) == 1
 
-    caretaker.turn()
-    assert erased() == ROWS_AT_ONCE
-    caretaker.turn()
-    now += 1_000_000  # they are now, but it is not time to look yet
-    caretaker.turn()
-    assert erased() == ROWS_AT_ONCE
-    now += RETENTION_EVERY_US
-    caretaker.turn()
-    caretaker.turn()
+    maintenance.run_once()
+    assert len(erased_seqs(store, "w")) == count
+    assert store.open_erasures() == []
 
-    assert erased() == ROWS_AT_ONCE + 5
+
+def _request() -> ErasureRequest:
+    return ErasureRequest(Selection(), "user", "purge")
+
+
+def test_a_request_stays_open_until_its_bytes_are_scrubbed() -> None:
+    class BusyStore(MemoryStore):
+        """A store with a slow reader that delays the first two scrubs."""
+
+        attempts = 0
+
+        def scrub(self) -> bool:
+            self.attempts += 1
+            return self.attempts > 2
+
+    store = BusyStore()
+    store.record("w", sealed("w", drafts(0, 5)))
+    eraser = Eraser(store, EmptyJournalReader(), lambda: 5)
+
+    result = eraser.erase(Selection(), "user", "purge")
+    assert not eraser.is_complete(result.request)
+    eraser.advance()
+    assert not eraser.is_complete(result.request)
+    eraser.advance()
+    assert eraser.is_complete(result.request)
+    assert eraser.result(result.request).rows == 5
+
+
+def test_retention_erases_old_rows_step_by_step_and_repeats_later(store: Store) -> None:
+    entries = [draft(number) for number in range(ENTRIES_PER_STEP + 5)]  # one per millisecond
+    store.record("w", sealed("w", entries))
+    now = STARTED_US + 30 * DAY_US + ENTRIES_PER_STEP * 1000  # the last five are younger than 30 days
+    maintenance = Maintenance(store, EmptyJournalReader(), lambda: now, 30)
+
+    maintenance.run_once()
+    assert len(erased_seqs(store, "w")) == ENTRIES_PER_STEP
+    maintenance.run_once()
+    now += 1_000_000  # now they are older, but the next pass is not due yet
+    maintenance.run_once()
+    assert len(erased_seqs(store, "w")) == ENTRIES_PER_STEP
+    now += RETENTION_INTERVAL_US
+    maintenance.run_once()
+    maintenance.run_once()
+
+    assert len(erased_seqs(store, "w")) == ENTRIES_PER_STEP + 5
     assert {decode_erasure(entry.head).reason for entry in store.erasures()} == {"retention"}
-    assert History(store, NoSpool()).verify().unrecorded == 0
+    assert History(store, EmptyJournalReader()).verify().unrecorded == 0
 
 
-def test_without_retention_nothing_is_erased(store: Store) -> None:
+def test_retention_leaves_the_store_to_the_process_that_holds_the_maintenance_lock() -> None:
+    store = MemoryStore()
+    store.record("w", sealed("w", drafts(0, 5)))
+    maintenance = Maintenance(store, EmptyJournalReader(), lambda: STARTED_US * 2, 30)
+
+    with store.maintenance():
+        maintenance.run_once()
+        assert erased_seqs(store, "w") == []
+    maintenance.run_once()
+
+    assert len(erased_seqs(store, "w")) == 5
+
+
+def test_without_a_retention_period_nothing_is_erased(store: Store) -> None:
     store.record("w", sealed("w", drafts(0, 5)))
 
-    Caretaker(store, NoSpool(), lambda: STARTED_US * 9).turn()
+    Maintenance(store, EmptyJournalReader(), lambda: STARTED_US * 9).run_once()
 
-    assert all(entry.row is not None for entry in store.chain("w"))
-
-
-def test_rows_taken_out_by_hand_are_told_from_erased_ones() -> None:
-    store = MemoryStore()
-    store.record("w", [entry._replace(row=None, salt=None) for entry in sealed("w", drafts(0, 3))])
-
-    verdict = History(store, NoSpool()).verify()
-
-    assert (verdict.erased, verdict.unrecorded, verdict.broken) == (3, 3, [])
+    assert erased_seqs(store, "w") == []

@@ -444,6 +444,7 @@ async def test_metrics_can_be_opened(home: Path) -> None:
 async def test_a_damaged_key_file_keeps_the_server_from_starting(home: Path) -> None:
     (home / "keys.json").write_text("{")
 
-    with pytest.raises(SettingsError, match=r"keys\.json cannot be read"):
+    with pytest.raises(SettingsError) as refused:
         async with apps.serving(home=home):
             pass
+    assert "keys.json" in refused.value.message

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from rowcast.adapters.memory import MemoryKeys, MemoryRepeats
+from rowcast.adapters.memory.idempotency import MemoryIdempotencyStore
+from rowcast.adapters.memory.keys import MemoryKeys
 from rowcast.errors import HistoryError, Overloaded, Unavailable
 from rowcast.events import Event, RequestAnswered
 from rowcast.http.authentication import Gate, Rules
@@ -63,7 +64,7 @@ def events() -> list[Event]:
 
 @pytest.fixture
 def edge(events: list[Event]) -> Edge:
-    gate, once = Gate(MemoryKeys(), Rules()), Once(MemoryRepeats(), 60)
+    gate, once = Gate(MemoryKeys(), Rules()), Once(MemoryIdempotencyStore(), 60)
     bounds = Bounds(max_body=1000)
     return Edge(ROUTES, cold, no_lifespan, events.append, gate, once, bounds, root_path="", request_id_prefix="made")
 

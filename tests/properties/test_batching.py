@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rowcast.adapters.files.registry import FolderRegistry
-from rowcast.adapters.memory import MemoryJournal, MemoryStore
+from rowcast.adapters.memory.journal import MemoryJournal
+from rowcast.adapters.memory.store import MemoryStore
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import Overloaded, TooLate, Unavailable
 from rowcast.events import Event, RowsScored

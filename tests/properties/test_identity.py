@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from rowcast.errors import RequestError
 from rowcast.history import chain
-from rowcast.history.chain import Chain, Draft, Entry, Sealed
+from rowcast.history.chain import Chain, Draft, Entry, SealedEntry
 from rowcast.registry.bundle import SERVING_FILES, Fingerprint, Manifest, Measure, Output, Parity
 from rowcast.schema import identity
 from rowcast.schema.encoding import EncodedRow, RowEncoder, own_plan
 from rowcast.schema.prediction import Decision
 from rowcast.schema.stacking import stack_rows
-from support.entries import extended
+from support.entries import extend
 from support.models import NOW, REGRESSION, number_columns
 from support.strategies import bodies, schemas
 
@@ -121,10 +121,10 @@ drafts = st.lists(
 )
 
 
-def sealed(found: list[Draft], writer: str = WRITER) -> list[Sealed]:
+def sealed(found: list[Draft], writer: str = WRITER) -> list[SealedEntry]:
     return [
-        Sealed(seq, draft.head, draft.salt, draft.row, chain.row_hash(draft.salt, draft.row), linked)
-        for seq, (draft, linked) in enumerate(zip(found, extended(Chain(writer), found), strict=True))
+        SealedEntry(seq, draft.head, draft.salt, draft.row, chain.row_hash(draft.salt, draft.row), linked)
+        for seq, (draft, linked) in enumerate(zip(found, extend(Chain(writer), found), strict=True))
     ]
 
 
@@ -150,7 +150,7 @@ def test_a_chain_verifies_with_any_rows_erased(found: list[Draft], data: st.Data
 def test_a_chain_can_be_extended_in_pieces(found: list[Draft], cut: int) -> None:
     whole, pieces = Chain(WRITER), Chain(WRITER)
 
-    assert extended(whole, found) == extended(pieces, found[:cut]) + extended(pieces, found[cut:])
+    assert extend(whole, found) == extend(pieces, found[:cut]) + extend(pieces, found[cut:])
     assert (whole.seq, whole.previous) == (pieces.seq, pieces.previous)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from rowcast.adapters.memory import MemoryJournal, MemoryStore
+from rowcast.adapters.memory.journal import MemoryJournal
+from rowcast.adapters.memory.store import MemoryStore
 from rowcast.serving.batcher import Predictor
 from rowcast.serving.live_models import Deployment
 from rowcast.serving.rows import Row

@@ -1,35 +1,44 @@
-"""API keys for tests: stored like real keys, with secrets derived from their names."""
+"""API keys for tests, made as the product makes them and known by a name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from rowcast.access import keys_and_quotas as access
-from rowcast.access.keys_and_quotas import Key, Quota
+from rowcast.access import keys as access_keys
+from rowcast.access.keys import Key
+from rowcast.access.quotas import Quota, parse_quota
 from rowcast.adapters.files.keys import FileKeys
+
+SECRET = "rk_1_secret"
+
+
+def new_key(id_: str = "1", secret_text: str = SECRET, **fields: Any) -> Key:
+    """Return a key with the scope `predict`, unless `fields` says otherwise."""
+    defaults = {"name": f"key {id_}", "scopes": ("predict",), "created": 0}
+    return Key(id=id_, hash=access_keys.hash_key(secret_text), **{**defaults, **fields})
 
 
 def secret(name: str) -> str:
-    """Return the secret of the key with this name."""
-    return access.spelled(name, name.encode() * 4)
+    """Return the key with this name, as its owner sends it."""
+    return access_keys.format_key(name, name.encode() * 4)
 
 
 def headers(name: str) -> dict[str, str]:
-    """Return the request headers for the key with this name."""
+    """Return the request headers of this key's owner."""
     return {"x-api-key": secret(name)}
 
 
-def add(home: Path, name: str, *scopes: str, quota: str = "", **options: Any) -> None:
+def add(home: Path, name: str, *scopes: str, quota: str = "", **fields: Any) -> None:
     """Add a key to a home."""
-    limit: Quota | None = access.read_quota(quota) if quota else None
-    made = Key(
+    limit: Quota | None = parse_quota(quota) if quota else None
+    key = Key(
         id=name,
         name=name,
-        hash=access.hash_of(secret(name)),
+        hash=access_keys.hash_key(secret(name)),
         scopes=scopes or ("predict",),  # type: ignore[arg-type]
         created=1,
         quota=limit,
-        **options,
+        **fields,
     )
-    FileKeys(home / "keys.json").change(lambda keys: [*keys, made])
+    FileKeys(home / "keys.json").change(lambda keys: [*keys, key])

@@ -1,4 +1,4 @@
-"""History entries for tests: drafts as serving creates them, and sealed entries as a journal stores them."""
+"""History entries for tests: drafts as the recorder makes them, and sealed entries as a journal writes them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rowcast.history.chain import Chain, Draft, Entry, Sealed, encode_head, row_hash
+from rowcast.history.chain import Chain, Draft, Entry, SealedEntry, encode_head, row_hash
 from rowcast.schema.identity import uuid7_randomness, uuid7s
 from rowcast.schema.prediction import Prediction
 
 
 def identifier(number: int) -> str:
-    """Return the id of the entry with this number; ids are in the order of their numbers."""
+    """Return the id of the entry with this number; ids ascend with numbers."""
     return uuid7s(1_700_000_000_000 + number, number.to_bytes(uuid7_randomness(1)))[0]
 
 
@@ -26,7 +26,7 @@ def draft(
     tenant: str = "",
     entity: str = "",
 ) -> Draft:
-    """Return the draft of one prediction."""
+    """Return one prediction that is not sealed yet."""
     reply = msgspec.json.encode(Prediction(identifier(number), model, version, label, 0.75))
     at = 1_700_000_000_000_000 + number
     head = encode_head(Entry(at, "rb1-00", "native", f"r{number}", reply, "", tenant, entity))
@@ -34,18 +34,32 @@ def draft(
 
 
 def drafts(start: int, end: int, model: str = "loans") -> list[Draft]:
-    """Return drafts with the numbers from `start` up to, but not including, `end`."""
+    """Return the predictions numbered from `start` up to but not including `end`."""
     return [draft(number, model) for number in range(start, end)]
 
 
-def extend(chain: Chain, drafts: Sequence[Draft]) -> list[bytes]:
-    """Append drafts to a chain and return their links."""
-    return [chain.extend(draft.head, draft.salt, draft.row) for draft in drafts]
+def extend(chain: Chain, entries: Sequence[Draft]) -> list[bytes]:
+    """Append entries to a chain and return their links."""
+    return [chain.extend(entry.head, entry.salt, entry.row) for entry in entries]
 
 
-def sealed(writer: str, drafts: list[Draft]) -> list[Sealed]:
-    """Return the complete chain of a writer."""
+def sealed(writer: str, entries: Sequence[Draft]) -> list[SealedEntry]:
+    """Return the whole chain of a writer."""
     return [
-        Sealed(seq, draft.head, draft.salt, draft.row, row_hash(draft.salt, draft.row), link)
-        for seq, (draft, link) in enumerate(zip(drafts, extend(Chain(writer), drafts), strict=True))
+        SealedEntry(seq, entry.head, entry.salt, entry.row, row_hash(entry.salt, entry.row), link)
+        for seq, (entry, link) in enumerate(zip(entries, extend(Chain(writer), entries), strict=True))
     ]
+
+
+MIXED = [
+    draft(
+        number,
+        "loans" if number % 2 else "iris",
+        version=1 + number % 3,
+        label="Approved" if number % 4 else "Rejected",
+        tenant="" if number % 5 else "bank",
+        entity="" if number % 3 else f"customer-{number % 6}",
+    )
+    for number in range(60)
+]
+"""Sixty predictions that differ in every field that a selection can filter."""

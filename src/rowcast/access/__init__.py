@@ -1,1 +1,1 @@
-"""API keys, scopes, tenants and quotas. Pure: no clock, no randomness, no IO."""
+"""Access: API keys, scopes, tenants and quotas."""

@@ -1,6 +1,6 @@
-"""What access needs from the world: where keys are kept, and which requests were answered before.
+"""What access needs from its adapters: a store of API keys, and a store of replies to requests with an Idempotency-Key.
 
-Every implementation passes the contract tests in `tests/contracts/`.
+Every adapter passes the contract tests in `tests/contracts/`.
 """
 
 from __future__ import annotations
@@ -8,55 +8,59 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from rowcast.access.keys_and_quotas import Key
+from rowcast.access.keys import Key
+
+IN_FLIGHT = "the first request with this Idempotency-Key is still in progress; retry in 1 s"
+OTHER_REQUEST = "this Idempotency-Key was used for a different request; use a new key for each request"
 
 
 class KeyReader(Protocol):
-    """The API keys, as a server follows them."""
+    """Reads the API keys. A running server follows changes by comparing revisions."""
 
     def all(self) -> Sequence[Key]:
-        """Every key, revoked ones included; SettingsError when they cannot be read."""
+        """Return every key, revoked keys included; SettingsError when the keys cannot be read."""
         ...
 
-    def mark(self) -> object:
-        """Something cheap that differs once the keys have changed."""
+    def revision(self) -> object:
+        """Return a value that changes whenever the keys change. Cheap enough to call every second."""
         ...
 
 
 class KeyWriter(KeyReader, Protocol):
-    """Changes are atomic: readers see the keys before or after, whoever dies meanwhile."""
+    """Changes the API keys. A change is atomic: readers see the keys before or after it, even if the writer dies."""
 
     def change(self, edit: Callable[[Sequence[Key]], Sequence[Key]]) -> None:
-        """Replace all keys by what `edit` makes of them; one change at a time. Nothing changes if `edit` raises."""
+        """Replace all keys with the result of `edit`. Changes run one at a time; if `edit` raises, nothing changes."""
         ...
 
 
-IN_FLIGHT = "the first request with this Idempotency-Key is not answered yet; try again in a second"
+class IdempotencyStore(Protocol):
+    """Replies by idempotency key, shared by all server processes: a repeated request gets the first reply.
 
-
-OTHER_REQUEST = "this Idempotency-Key was used for another request; choose a new key for a new request"
-
-
-class Repeats(Protocol):
-    """Requests that may come again: the first one is answered, the others get its reply. Shared by all workers.
-
-    A claim is its process's until it is kept or released; claims of dead processes, and those held for too long, are
-    void. `now` is in seconds and the same clock for everyone.
+    A claim belongs to the process that made it until that process saves a reply or releases the key. Claims of dead
+    processes and claims older than the store's limit are void. `now` is UTC seconds.
     """
 
     def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
-        """None: the caller answers, then keeps or releases. Else the reply that was kept. RepeatConflict while the
-        first is in flight, or when it was another request; Unavailable when nothing can be claimed."""
+        """Return the saved reply, or None: the caller then owns the key and must save a reply or release the key.
+
+        RepeatConflict while another process owns the key, or when `fingerprint` differs from that of the first request;
+        Unavailable when the store cannot be used.
+        """
         ...
 
-    def keep(self, key: str, reply: bytes, now: float) -> None:
-        """The reply that repeats get from now on."""
+    def save_reply(self, key: str, reply: bytes, now: float) -> None:
+        """Save the reply that later requests with this key receive."""
         ...
 
     def release(self, key: str) -> None:
-        """Let the next one be the first."""
+        """Give up a claim, so that the next request with this key is treated as the first."""
         ...
 
     def purge(self, before: float) -> None:
-        """Forget what was claimed before that moment."""
+        """Delete claims and replies from before this time."""
+        ...
+
+    def check(self) -> None:
+        """Raise Unavailable when the store cannot be used. Creates and changes nothing."""
         ...

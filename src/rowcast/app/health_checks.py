@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,33 +20,27 @@ def running_servers(settings: Settings) -> dict[str, list[WorkerStatus]]:
 
 
 def store_failure(settings: Settings) -> str:
-    """Why the store could not be written now; asks without making or changing it."""
-    from rowcast.app.indexer import store
+    """Return why the store cannot be written now, or nothing. Creates and changes nothing."""
+    from rowcast.app.history import store
+    from rowcast.errors import RowcastError
 
-    path = store(settings).path
-    if not path.exists():
-        return ""
     try:
-        uri = f"file:{path}?mode=rw"
-        with closing(sqlite3.connect(uri, uri=True, timeout=SECONDS, isolation_level=None)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
-    except sqlite3.Error as error:
-        return str(error)
+        store(settings).check()
+    except RowcastError as error:
+        return error.message
     return ""
 
 
 def repeats_failure(settings: Settings) -> str:
-    """What is wrong with the replies that repeated requests get."""
-    path = settings.repeats_file
-    if not path.exists():
-        return ""
+    """Return why the idempotency store cannot be used, or nothing."""
+    from rowcast.adapters.sqlite.idempotency import SqliteIdempotencyStore
+    from rowcast.errors import RowcastError
+
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=SECONDS)) as connection:
-            (found,) = connection.execute("PRAGMA quick_check").fetchone()
-    except sqlite3.Error as error:
-        return str(error)
-    return "" if found == "ok" else str(found)
+        SqliteIdempotencyStore(settings.repeats_file).check()
+    except RowcastError as error:
+        return error.message
+    return ""
 
 
 def push_failure(settings: Settings) -> str:

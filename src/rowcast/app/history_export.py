@@ -13,7 +13,7 @@ from rowcast.errors import TableError
 if TYPE_CHECKING:
     import polars as pl
 
-    from rowcast.history.service import Record
+    from rowcast.history.records import Record
 
 
 def export_records(records: Iterator[Record], out: Path) -> int:
@@ -21,14 +21,14 @@ def export_records(records: Iterator[Record], out: Path) -> int:
 
     The file appears only when it is complete. Only its owner can read it, because it contains rows.
     """
-    from rowcast.history.export import TEXTS
+    from rowcast.history.export import FORMATS
 
     counter = _Counter(records)
     suffix = out.suffix.lower().lstrip(".")
     if suffix == "parquet":
         _write_parquet(out, counter)
-    elif suffix in TEXTS:
-        _write_text(out, TEXTS[suffix](counter))
+    elif suffix in FORMATS:
+        _write_text(out, FORMATS[suffix](counter))
     else:
         raise TableError(f"cannot write {out}: unknown format; the file name must end in .csv, .jsonl or .parquet")
     return counter.count
@@ -64,19 +64,19 @@ def _write_parquet(out: Path, records: _Counter) -> None:
     import polars as pl
 
     from rowcast import tables
-    from rowcast.history.export import COLUMNS, flat, pieces
+    from rowcast.history.export import COLUMNS, split_into_pieces, to_columns
 
     kinds = {"at": pl.Int64, "version": pl.Int64, "seq": pl.Int64, "probability": pl.Float64, "score": pl.Float64}
     schema = {name: kinds.get(name, pl.String) for name in COLUMNS}
 
     def frame(piece: list[Record]) -> pl.DataFrame:
-        return pl.DataFrame([flat(record) for record in piece], schema=schema).with_columns(
+        return pl.DataFrame([to_columns(record) for record in piece], schema=schema).with_columns(
             pl.col("at").cast(pl.Datetime("us", "UTC"))
         )
 
     with tables.writing(out) as writer:
         is_first = True
-        for piece in pieces(records):
+        for piece in split_into_pieces(records):
             writer.append(writer.prepare(frame(piece), first=is_first))
             is_first = False
         if is_first:

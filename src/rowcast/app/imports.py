@@ -34,7 +34,7 @@ class ChildSandbox:
         result = run_sandboxed(command, self._limits, self._environment)
         if result.error:
             raise BundleError(result.error)
-        return result.printed
+        return result.output
 
     def verify_bundle(self, folder: Path, reference: Reference) -> None:
         """Load a bundle and check its golden rows."""

@@ -7,12 +7,13 @@ import secrets
 import sys
 import uuid
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from rowcast.app import imports
-from rowcast.app.indexer import history, indexer_command, store, store_folder
+from rowcast.app.history import history, store
+from rowcast.app.indexer import indexer_command
 from rowcast.app.models import registry
 from rowcast.errors import BundleError, SettingsError
 from rowcast.registry.ports import Reference, RegistryWriter
@@ -44,12 +45,12 @@ def has_key(settings: Settings) -> bool:
 
 def gate(settings: Settings) -> Gate:
     """Who may come in."""
-    from rowcast.access.keys_and_quotas import read_quota
+    from rowcast.access.quotas import parse_quota
     from rowcast.http.authentication import Gate, Rules
 
     rules = Rules(
         settings.api_key.get_secret_value() if settings.api_key else "",
-        read_quota(settings.quota) if settings.quota else None,
+        parse_quota(settings.quota) if settings.quota else None,
         settings.workers,
         settings.open_metrics,
         settings.listens_locally,
@@ -102,14 +103,15 @@ def board(settings: Settings) -> ServerFolder:
 
 def server(settings: Settings, place: Place | None = None) -> Server:
     """Every part of a server process: models proven, journal open. Without a place it is a server of its own."""
-    from rowcast.adapters.files.journal import FileJournal, FolderSpool
+    from rowcast.adapters.files.journal import FileJournal
+    from rowcast.adapters.files.journal_reader import FolderJournalReader
     from rowcast.adapters.files.shared_counters import LocalCounters, SharedCounters
     from rowcast.adapters.files.worker_state import ServerFolder
     from rowcast.adapters.onnxruntime.graph import open_graph
-    from rowcast.adapters.sqlite.idempotency import SqliteRepeats
+    from rowcast.adapters.sqlite.idempotency import SqliteIdempotencyStore
     from rowcast.adapters.telemetry.prometheus import Metrics
     from rowcast.app import telemetry
-    from rowcast.history.commit_waiter import UntilStored
+    from rowcast.history.commit_waiter import CommitWaiter
     from rowcast.http.cold_routes import Health, cold_app
     from rowcast.http.dialects.mlflow import MLflow
     from rowcast.http.dialects.native import NativeApi
@@ -137,12 +139,12 @@ def server(settings: Settings, place: Place | None = None) -> Server:
         undo.callback(end)
         slot = shared.slot(place.worker if place else 0)
         undo.callback(slot.close)
-        spool = FolderSpool(settings.journal_folder)
+        journals = FolderJournalReader(settings.journal_folder)
         counts = SharedCounters(shared.folder, place.worker) if place else LocalCounters()
         take_up = partial(imports.import_models_folder, settings)
         if place is None:  # else the supervisor's parent has done it
             log_drops(take_up())
-        metrics = Metrics(counts, spool.backlog, shared.workers, old_names=settings.metrics_aliases)
+        metrics = Metrics(counts, journals.backlog, shared.workers, old_names=settings.metrics_aliases)
         spans = telemetry.spans(settings)
         watched = settings.access_log or spans is not None
         listen = hearing(metrics.listen) if watched else metrics.listen
@@ -169,7 +171,7 @@ def server(settings: Settings, place: Place | None = None) -> Server:
             max_waiting=settings.max_waiting_rows,
             cache=_cache(settings),
             guard=_guard(settings),
-            stored=UntilStored(store(settings).position) if settings.durability == "store" else None,
+            stored=CommitWaiter(store(settings).position) if settings.durability == "store" else None,
         )
         native = NativeApi(predictor, max_rows=settings.max_rows)
         watch = Watch(journal, predictor.hold, _free_bytes(settings), settings.min_free_mb * MEBIBYTE)
@@ -206,7 +208,7 @@ def server(settings: Settings, place: Place | None = None) -> Server:
             lifecycle,
             listen,
             gate(settings),
-            Once(SqliteRepeats(settings.repeats_file), settings.idempotency_seconds),
+            Once(SqliteIdempotencyStore(settings.repeats_file), settings.idempotency_seconds),
             Bounds(settings.max_body_bytes, settings.max_wait_seconds),
             root_path=settings.root_path,
             request_id_prefix=secrets.token_hex(6),
@@ -225,7 +227,7 @@ def _default_model(settings: Settings, names: list[str]) -> str | None:
 
 
 def _cache(settings: Settings) -> Cache | None:
-    from rowcast.adapters.memory import MemoryCache
+    from rowcast.adapters.memory.cache import MemoryCache
 
     return MemoryCache(settings.cache_entries, settings.cache_seconds) if settings.cache else None
 
@@ -255,7 +257,7 @@ def _trial(settings: Settings, models: RegistryWriter, shared: ServerFolder) -> 
 
 def _free_bytes(settings: Settings) -> Callable[[], int]:
     """Asks how many bytes are free where journals and store lie."""
-    folders = (settings.journal_folder, store_folder(settings))
+    folders = [settings.journal_folder, *([disk] if (disk := store(settings).disk_folder) else [])]
 
     def free() -> int:
         found = [os.statvfs(folder) for folder in folders if folder.exists()]
@@ -266,12 +268,12 @@ def _free_bytes(settings: Settings) -> Callable[[], int]:
 
 def _guard(settings: Settings) -> Redactor | None:
     """What keeps sensitive columns out of history, when there are any."""
-    from rowcast.adapters.files.secret import secret
+    from rowcast.adapters.files.secret import load_secret
     from rowcast.schema.sensitive import Redactor
 
     if settings.sensitive == "keep":
         return None
-    return Redactor(settings.sensitive, secret(settings.history_key_file) if settings.sensitive == "hash" else b"")
+    return Redactor(settings.sensitive, load_secret(settings.history_key_file) if settings.sensitive == "hash" else b"")
 
 
 def _store_check(settings: Settings) -> Callable[[], str | None]:
@@ -279,8 +281,8 @@ def _store_check(settings: Settings) -> Callable[[], str | None]:
 
     def check() -> str | None:
         try:
-            with closing(store(settings)) as kept:
-                kept.check()
+            with store(settings) as opened:
+                opened.check()
         except RowcastError as error:
             return error.message
         return None

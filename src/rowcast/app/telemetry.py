@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rowcast.adapters.telemetry.otel import Spans
     from rowcast.adapters.telemetry.prometheus import Metrics
     from rowcast.adapters.telemetry.pushgateway import Pusher
-    from rowcast.history.blocks import Block, Column
+    from rowcast.history.blocks import Block, BlockColumn
     from rowcast.settings import Settings
 
 ALIVE = ("ready", "draining")
@@ -35,7 +35,12 @@ class NotingPredictor(Predictor):
         return super()._wait(model, rows, ask, alone, render)
 
     def predict_block(
-        self, model: LiveModel, tensors: Mapping[str, NDArray[Any]], columns: Sequence[Column], body: bytes, ask: Ask
+        self,
+        model: LiveModel,
+        tensors: Mapping[str, NDArray[Any]],
+        columns: Sequence[BlockColumn],
+        body: bytes,
+        ask: Ask,
     ) -> Block:
         """As without notes."""
         block = super().predict_block(model, tensors, columns, body, ask)

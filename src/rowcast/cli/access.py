@@ -7,8 +7,11 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rowcast.access import keys_and_quotas as access
-from rowcast.access.keys_and_quotas import Key
+from rowcast.access import keys as access_keys
+from rowcast.access.durations import parse_duration
+from rowcast.access.keys import Key
+from rowcast.access.quotas import parse_quota
+from rowcast.access.scopes import parse_scopes
 from rowcast.app import server
 from rowcast.cli import output
 from rowcast.registry.names import check_name
@@ -31,20 +34,20 @@ class KeyOptions(NamedTuple):
 def create(settings: Settings, options: KeyOptions, *, as_json: bool) -> None:
     """Create a key and print it."""
     now = int(time.time())
-    key_id = secrets.token_hex(access.ID_BYTES)
-    secret = access.spelled(key_id, secrets.token_bytes(access.SECRET_BYTES))
+    key_id = secrets.token_hex(access_keys.ID_BYTES)
+    secret = access_keys.format_key(key_id, secrets.token_bytes(access_keys.SECRET_BYTES))
     key = Key(
         id=key_id,
-        name=access.read_name(options.name),
-        hash=access.hash_of(secret),
-        scopes=access.read_scopes(options.scopes),
+        name=access_keys.parse_name(options.name),
+        hash=access_keys.hash_key(secret),
+        scopes=parse_scopes(options.scopes),
         created=now,
-        tenant=access.read_tenant(options.tenant) if options.tenant is not None else "",
+        tenant=access_keys.parse_tenant(options.tenant) if options.tenant is not None else "",
         models=tuple(check_name(model) for model in options.models),
-        quota=access.read_quota(options.quota) if options.quota is not None else None,
-        expires=now + access.read_duration(options.expires) if options.expires is not None else None,
+        quota=parse_quota(options.quota) if options.quota is not None else None,
+        expires=now + parse_duration(options.expires) if options.expires is not None else None,
     )
-    server.keys(settings).change(lambda keys: access.made(keys, key))
+    server.keys(settings).change(lambda keys: access_keys.add_key(keys, key))
     _print_secret(key, secret, as_json=as_json)
 
 
@@ -74,8 +77,8 @@ def revoke(settings: Settings, id_or_name: str, *, as_json: bool) -> None:
     """Revoke a key."""
     now = int(time.time())
     key_file = server.keys(settings)
-    key = access.named(key_file.all(), id_or_name)
-    key_file.change(lambda keys: access.revoked(keys, key.id, now))
+    key = access_keys.find_key(key_file.all(), id_or_name)
+    key_file.change(lambda keys: access_keys.revoke_key(keys, key.id, now))
     if as_json:
         output.print_json({"id": key.id, "name": key.name, "state": "revoked"})
     else:
@@ -84,12 +87,12 @@ def revoke(settings: Settings, id_or_name: str, *, as_json: bool) -> None:
 
 def rotate(settings: Settings, id_or_name: str, overlap: str, *, as_json: bool) -> None:
     """Give a key a new secret and print it; the old secret stays valid for the overlap."""
-    now, seconds = int(time.time()), access.read_duration(overlap)
+    now, seconds = int(time.time()), parse_duration(overlap)
     key_file = server.keys(settings)
-    key = access.named(key_file.all(), id_or_name)
-    secret = access.spelled(key.id, secrets.token_bytes(access.SECRET_BYTES))
-    key_file.change(lambda keys: access.rotated(keys, key.id, access.hash_of(secret), now, seconds))
-    _print_secret(access.named(key_file.all(), key.id), secret, as_json=as_json)
+    key = access_keys.find_key(key_file.all(), id_or_name)
+    secret = access_keys.format_key(key.id, secrets.token_bytes(access_keys.SECRET_BYTES))
+    key_file.change(lambda keys: access_keys.rotate_key(keys, key.id, access_keys.hash_key(secret), now, seconds))
+    _print_secret(access_keys.find_key(key_file.all(), key.id), secret, as_json=as_json)
 
 
 def _print_secret(key: Key, secret: str, *, as_json: bool) -> None:

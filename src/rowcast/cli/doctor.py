@@ -18,7 +18,7 @@ from pydantic import SecretStr
 import rowcast
 from rowcast import settings
 from rowcast.app import health_checks as checks
-from rowcast.app import indexer, models, server
+from rowcast.app import history, indexer, models, server
 from rowcast.cli import output
 from rowcast.errors import RowcastError
 from rowcast.registry import bundle
@@ -154,7 +154,7 @@ def _check_clock(loaded: Settings) -> str:
         )
     newest = None
     with contextlib.suppress(RowcastError):  # reported by the check of the store
-        newest = indexer.newest_moment(loaded)
+        newest = history.newest_entry_time(loaded)
     if newest is not None and newest / 1e6 > now + CLOCK_TOLERANCE:
         raise CheckFailed(
             f"the newest entry of history is from {output.moment(newest)}, but the clock shows {shown}",
@@ -193,7 +193,7 @@ def _check_default(loaded: Settings) -> str:
 
 
 def _check_store(loaded: Settings) -> str:
-    entries = output.counted(indexer.store(loaded).count(), "entry", "entries")
+    entries = output.counted(history.store(loaded).count(), "entry", "entries")
     reason = checks.store_failure(loaded)
     if reason:
         raise CheckFailed(
@@ -207,8 +207,8 @@ def _check_journal(loaded: Settings) -> str:
     folder = loaded.journal_folder
     if not folder.exists():
         return f"{folder} does not exist yet; the first server creates it"
-    spool = indexer.history(loaded).spool
-    damaged = spool.damaged()
+    journals = history.history(loaded).journals
+    damaged = journals.damaged()
     if damaged:
         raise CheckFailed(
             f"{output.counted(len(damaged), 'damaged journal')} in {folder}: {', '.join(damaged)}",
@@ -220,13 +220,14 @@ def _check_journal(loaded: Settings) -> str:
             f"a server is running, but no indexer moves {folder} into the store",
             "read the server's log and restart the server",
         )
-    backlog = output.counted(spool.backlog(), "journal")
+    backlog = output.counted(journals.backlog(), "journal")
     return f"{backlog} with unstored entries in {folder}; the indexer is {'running' if is_indexed else 'not running'}"
 
 
 def _check_disk(loaded: Settings) -> str:
     free = {}
-    for location in (loaded.journal_folder.absolute(), indexer.store_folder(loaded)):
+    locations = [loaded.journal_folder.absolute(), history.store(loaded).disk_folder]
+    for location in (location for location in locations if location is not None):
         folder = next(path for path in [location, *location.parents] if path.exists())
         if not os.access(folder, os.W_OK):
             raise CheckFailed(f"cannot write to {folder}", "give the server's user write access to the folder")

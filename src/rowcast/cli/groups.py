@@ -30,9 +30,9 @@ def history_list(
     """List predictions, newest first."""
     from rowcast import settings
     from rowcast.cli import history
-    from rowcast.history.service import selection
+    from rowcast.history.entry_filter import parse_selection
 
-    filters = selection(
+    filters = parse_selection(
         model=model, version=version, label=label, tenant=tenant, entity=entity, since=since, until=until
     )
     history.list_history(settings.load(home=home), filters, limit=limit, cursor=cursor, as_json=json)
@@ -54,9 +54,9 @@ def history_export(
     """Export predictions to a file, newest first."""
     from rowcast import settings
     from rowcast.cli import history
-    from rowcast.history.service import selection
+    from rowcast.history.entry_filter import parse_selection
 
-    filters = selection(
+    filters = parse_selection(
         model=model, version=version, label=label, tenant=tenant, entity=entity, since=since, until=until
     )
     history.export(settings.load(home=home), out, filters, as_json=json)

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rowcast.app import indexer, models
+from rowcast.app import history as app_history
 from rowcast.cli import output
 from rowcast.errors import HistoryError, RequestError
 from rowcast.history.entry_filter import Selection, first_id
 
 if TYPE_CHECKING:
-    from rowcast.history.erasure import Erased
-    from rowcast.history.service import History, Record, Verdict
+    from rowcast.history.erasure import ErasureResult
+    from rowcast.history.records import Record
+    from rowcast.history.service import History
+    from rowcast.history.verification import Verification
     from rowcast.settings import Settings
 
 OK, FAILED = 0, 1
@@ -51,7 +53,7 @@ def _list_row(record: Record) -> list[Any]:
 
 def _current_history(settings: Settings) -> History:
     """Return history after waiting a moment for the indexer to store the latest predictions."""
-    history = indexer.history(settings)
+    history = app_history.history(settings)
     backlog = history.catch_up(CATCH_UP_SECONDS)
     if backlog:
         newer = output.counted(backlog, "newer prediction is", "newer predictions are")
@@ -61,13 +63,13 @@ def _current_history(settings: Settings) -> History:
 
 def verify_history(settings: Settings, heads: Path | None, *, as_json: bool) -> int:
     """Verify every chain and check that the published heads are still in them."""
-    from rowcast.history.service import read_heads
+    from rowcast.history.heads import parse_heads
 
     try:
-        published = read_heads(heads.read_text(encoding="utf-8")) if heads is not None else []
+        published = parse_heads(heads.read_text(encoding="utf-8")) if heads is not None else []
     except (OSError, UnicodeDecodeError) as error:
         raise HistoryError(f"cannot read the chain heads in {heads}: {error}") from None
-    verdict = indexer.history(settings).verify(published)
+    verdict = app_history.history(settings).verify(published)
     if as_json:
         output.print_json(verdict)
     else:
@@ -75,7 +77,7 @@ def verify_history(settings: Settings, heads: Path | None, *, as_json: bool) -> 
     return FAILED if verdict.broken else OK
 
 
-def _print_verdict(verdict: Verdict, published: int) -> None:
+def _print_verdict(verdict: Verification, published: int) -> None:
     for broken in verdict.broken:
         output.print_lines([f"BROKEN {broken['writer']} at entry {broken['seq']}: {broken['reason']}"])
     parts = [f"{output.counted(len(verdict.broken), 'chain')} broken" if verdict.broken else "all chains verified"]
@@ -90,9 +92,8 @@ def _print_verdict(verdict: Verdict, published: int) -> None:
 
 def replay_history(settings: Settings, model: str | None, *, as_json: bool) -> int:
     """Score recorded rows again and compare the predictions."""
-    from rowcast.history.replay import replay
 
-    result = replay(indexer.history(settings), models.model_by_digest(settings), model)
+    result = app_history.replay_history(settings, model)
     if as_json:
         output.print_json(result)
     else:
@@ -105,7 +106,7 @@ def replay_history(settings: Settings, model: str | None, *, as_json: bool) -> i
 
 def show_heads(settings: Settings, *, as_json: bool) -> None:
     """Print the last entry of every chain."""
-    heads = indexer.history(settings).heads()
+    heads = app_history.history(settings).heads()
     if as_json:
         output.print_json({"heads": heads})
     else:
@@ -116,15 +117,23 @@ def show_erasures(settings: Settings, *, as_json: bool) -> None:
     """Print every erasure: when, by whom, why and which rows."""
     from rowcast.history.chain import decode_erasure
 
-    erasures = [decode_erasure(sealed.head) for sealed in indexer.store(settings).erasures()]
+    erasures = [decode_erasure(sealed.head) for sealed in app_history.store(settings).erasures()]
     if as_json:
         documents: list[dict[str, Any]] = [
-            {**msgspec.structs.asdict(erasure), "wanted": msgspec.Raw(erasure.wanted)} for erasure in erasures
+            {
+                "at": erasure.at,
+                "by": erasure.by,
+                "reason": erasure.reason,
+                "wanted": msgspec.Raw(erasure.selection),
+                "rows": erasure.rows,
+                "request": erasure.request,
+            }
+            for erasure in erasures
         ]
         output.print_json({"erasures": documents})
         return
     rows = [
-        [output.moment(erasure.at), erasure.by, erasure.reason, erasure.rows, erasure.wanted.decode()]
+        [output.moment(erasure.at), erasure.by, erasure.reason, erasure.rows, erasure.selection.decode()]
         for erasure in erasures
     ]
     output.print_table(["at", "by", "reason", "rows", "selection"], rows)
@@ -132,9 +141,9 @@ def show_erasures(settings: Settings, *, as_json: bool) -> None:
 
 def purge(settings: Settings, before: str, model: str | None, *, as_json: bool) -> None:
     """Erase the rows of all predictions before a time; a time in the future means now."""
-    from rowcast.history.service import selection
+    from rowcast.history.entry_filter import parse_selection
 
-    filters = selection(until=before, model=model)
+    filters = parse_selection(until=before, model=model)
     now = first_id(int(time.time() * 1000))
     _erase(settings, msgspec.structs.replace(filters, end=min(filters.end or now, now)), "purge", as_json=as_json)
 
@@ -145,7 +154,7 @@ def erase(settings: Settings, entity: str | None, ids: Sequence[str], *, as_json
         raise RequestError("select the rows to erase with either --entity or --id")
     if entity == "":
         raise RequestError("--entity must not be empty")
-    history = indexer.history(settings)
+    history = app_history.history(settings)
     unknown = [prediction_id for prediction_id in ids if history.get(prediction_id.lower()) is None]
     if unknown:
         raise RequestError(f"unknown prediction {unknown[0][:MAX_ID_SHOWN]!r}; nothing was erased")
@@ -160,10 +169,10 @@ def _erase(settings: Settings, filters: Selection, reason: str, *, as_json: bool
         time.sleep(POLL_SECONDS)  # the indexer is another process, whose progress can only be polled
         return time.monotonic() < deadline
 
-    _print_erased(indexer.erase_history(settings, filters, reason, wait), as_json=as_json)
+    _print_erased(app_history.erase_history(settings, filters, reason, wait), as_json=as_json)
 
 
-def _print_erased(erased: Erased, *, as_json: bool) -> None:
+def _print_erased(erased: ErasureResult, *, as_json: bool) -> None:
     if as_json:
         output.print_json(erased)
         return

@@ -1,1 +1,1 @@
-"""Recorded predictions: entries, their hash chain, journals, the store, verification, replay, erasure and export."""
+"""History: a record of every prediction, as a chain of hashes that can be verified, replayed, exported and erased."""

@@ -1,7 +1,7 @@
-"""Many predictions of one request kept as one block: the columns as they were received, and the graph's output.
+"""Blocks: all predictions of one large request in a single journal write, as received columns and the graph's output.
 
-A block is written before the answer is sent; what it holds decides every byte of its entries: `entries` makes the
-same ones whoever opens it, and whenever. Ids and salts come from a seed that only the block knows.
+A block is written before the reply is sent, and it determines every byte of its entries: `entries` returns the same
+entries for every reader at any time. Ids and salts derive from a random seed inside the block.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ SEED_BYTES = 32
 NO_WARNINGS: tuple[Any, ...] = ()
 
 
-class Column(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One column of the body: its name, how its cells lie, and in how many bytes."""
+class BlockColumn(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One column of a block: its name, the data type of its cells, and its size in bytes."""
 
     name: str
     datatype: str
@@ -33,7 +33,7 @@ class Column(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Block(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The predictions of one request. Fields are only ever appended."""
+    """The predictions of one request. File format: new fields may only be appended."""
 
     at: int
     """UTC nanoseconds."""
@@ -47,11 +47,11 @@ class Block(msgspec.Struct, frozen=True, array_like=True, gc=False):
     version: int
     decision: Decision
     rows: int
-    columns: tuple[Column, ...]
+    columns: tuple[BlockColumn, ...]
     body: bytes
-    """The cells of all columns, one column after the other."""
+    """The cells of all columns, column by column."""
     output: bytes
-    """The graph's output, float32."""
+    """The graph's output as float32."""
     seed: bytes
 
 
@@ -60,38 +60,38 @@ decode = msgspec.msgpack.Decoder(Block).decode
 
 
 def ids(block: Block) -> list[str]:
-    """The ids of a block's predictions."""
+    """Return the ids of the block's predictions."""
     random = hashlib.shake_256(b"ids" + block.seed).digest(uuid7_randomness(block.rows))
     return uuid7s(block.at // 1_000_000, random)
 
 
-def holds(block: Block, prediction_id: str) -> bool:
-    """Whether the id is one of the block's; cheap where it is of another moment."""
+def contains(block: Block, prediction_id: str) -> bool:
+    """Return whether the block has this prediction; cheap for an id of another millisecond."""
     return prediction_id.replace("-", "")[:12] == f"{block.at // 1_000_000:012x}" and prediction_id in ids(block)
 
 
 def output(block: Block) -> NDArray[np.float32]:
-    """The graph's output, a row a prediction."""
+    """Return the graph's output, one row per prediction."""
     return np.frombuffer(block.output, "<f4").reshape(block.rows, -1)
 
 
 def rows(block: Block) -> list[bytes]:
-    """Each row as JSON, as the native dialect would have received it."""
-    found: list[Sequence[Any]] = []
+    """Return each row as JSON, as the native dialect would have received it."""
+    columns: list[Sequence[Any]] = []
     at, memory = 0, memoryview(block.body)
     for column in block.columns:
         head = tensors.TensorHeader(column.name, [block.rows], column.datatype)
-        found.append(tensors.from_bytes(head, memory[at : at + column.size]).cells())
+        columns.append(tensors.from_bytes(head, memory[at : at + column.size]).cells())
         at += column.size
     names = [column.name for column in block.columns]
-    return [msgspec.json.encode(dict(zip(names, cells, strict=True))) for cells in zip(*found, strict=True)]
+    return [msgspec.json.encode(dict(zip(names, cells, strict=True))) for cells in zip(*columns, strict=True)]
 
 
 def entries(block: Block) -> Iterator[Draft]:
-    """What history keeps of the block: an entry a row, as any other door would have written it."""
-    outcomes = score_rows(block.decision, output(block))
+    """Yield one entry per row, exactly as a request with single rows would have recorded it."""
+    scores = score_rows(block.decision, output(block))
     none = [NO_WARNINGS] * block.rows
-    replies = encode_replies(block.model, block.version, ids(block), outcomes, none, [False] * block.rows)
+    replies = encode_replies(block.model, block.version, ids(block), scores, none, [False] * block.rows)
     salts = hashlib.shake_256(b"salts" + block.seed).digest(SALT_BYTES * block.rows)
     at = block.at // 1_000
     for number, (row, reply) in enumerate(zip(rows(block), replies, strict=True)):

@@ -1,4 +1,4 @@
-"""durability=store: an answer waits until the database has its entry."""
+"""durability=store: a reply waits until the database has committed its entry."""
 
 from __future__ import annotations
 
@@ -9,67 +9,67 @@ from typing import NamedTuple
 from rowcast.errors import RowcastError, Unavailable
 from rowcast.history.ports import Journal, Position
 
-LOOK_EVERY_SECONDS = 0.005
-"""Another process commits: its progress can be looked at, not awaited."""
-PATIENCE_SECONDS = 10.0
+POLL_SECONDS = 0.005
+"""Another process commits the entries, so the waiter polls its progress."""
+TIMEOUT_SECONDS = 10.0
 
 
-class _Waiting(NamedTuple):
+class _PendingCommit(NamedTuple):
     writer: str
     seq: int
-    until: float
+    deadline: float
     done: Callable[[Exception | None], None]
 
 
-class UntilStored:
-    """Calls back when entries of a journal have reached the store, or did not in time. One for each event loop."""
+class CommitWaiter:
+    """Calls back when journal entries have reached the store, or when the timeout expires. One per event loop."""
 
-    def __init__(self, position: Callable[[str], Position | None], patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, position: Callable[[str], Position | None], timeout: float = TIMEOUT_SECONDS) -> None:
         self._position = position
-        self._patience = patience
-        self._waiting: list[_Waiting] = []
-        self._looking: asyncio.Task[None] | None = None
+        self._timeout = timeout
+        self._pending: list[_PendingCommit] = []
+        self._poller: asyncio.Task[None] | None = None
 
-    def then(self, journal: Journal, done: Callable[[Exception | None], None]) -> None:
-        """Call `done` once everything that this journal has now is stored; with an error when that takes too long."""
+    def when_stored(self, journal: Journal, done: Callable[[Exception | None], None]) -> None:
+        """Call `done(None)` once all entries now in the journal are stored, or `done(error)` after the timeout."""
         head = journal.head
         if head is None:
             done(None)
             return
         loop = asyncio.get_running_loop()
-        self._waiting.append(_Waiting(journal.writer, head.seq, loop.time() + self._patience, done))
-        if self._looking is None:
-            self._looking = loop.create_task(self._look())
+        self._pending.append(_PendingCommit(journal.writer, head.seq, loop.time() + self._timeout, done))
+        if self._poller is None:
+            self._poller = loop.create_task(self._poll())
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         try:
-            while self._waiting:
-                writers = {waiting.writer for waiting in self._waiting}
-                stored = await asyncio.to_thread(self._positions, writers)
-                self._tell(stored, asyncio.get_running_loop().time())
-                await asyncio.sleep(LOOK_EVERY_SECONDS)
+            while self._pending:
+                writers = {pending.writer for pending in self._pending}
+                stored = await asyncio.to_thread(self._stored_seqs, writers)
+                self._notify(stored, asyncio.get_running_loop().time())
+                await asyncio.sleep(POLL_SECONDS)
         finally:
-            self._looking = None
+            self._poller = None
 
-    def _positions(self, writers: set[str]) -> dict[str, int]:
+    def _stored_seqs(self, writers: set[str]) -> dict[str, int]:
         try:
-            found = {writer: self._position(writer) for writer in writers}
-        except RowcastError:  # the store is away: whoever waits is told when his patience ends
+            positions = {writer: self._position(writer) for writer in writers}
+        except RowcastError:  # while the store is unavailable, pending commits run into their timeout
             return {}
-        return {writer: position.seq for writer, position in found.items() if position is not None}
+        return {writer: position.seq for writer, position in positions.items() if position is not None}
 
-    def _tell(self, stored: dict[str, int], now: float) -> None:
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            if stored.get(one.writer, -1) >= one.seq:
-                one.done(None)
-            elif now > one.until:
-                one.done(
+    def _notify(self, stored: dict[str, int], now: float) -> None:
+        pending, self._pending = self._pending, []
+        for commit in pending:
+            if stored.get(commit.writer, -1) >= commit.seq:
+                commit.done(None)
+            elif now > commit.deadline:
+                commit.done(
                     Unavailable(
-                        f"the store has not taken the prediction within {self._patience:g} s; the journal keeps it, "
-                        "and history will have it",
+                        f"the store did not commit the prediction within {self._timeout:g} s; the journal has it and "
+                        "will move it into the store later",
                         slug="not-stored",
                     )
                 )
             else:
-                self._waiting.append(one)
+                self._pending.append(commit)

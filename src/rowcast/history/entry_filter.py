@@ -1,15 +1,18 @@
-"""Which history entries are meant: what was answered, for whom and when. Ids are UUIDv7: a time is a bound of ids."""
+"""Filters of history entries, and the cursors of filtered pages. Ids are UUIDv7, so a time is a bound of ids."""
 
 from __future__ import annotations
 
 import base64
 import re
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
 import msgspec
+
+from rowcast.errors import RequestError
 
 LATEST_MS = (1 << 48) - 1
 CURSOR_BYTES = 20
@@ -17,7 +20,7 @@ _LOST_PLUS = re.compile(r" (\d\d:?\d\d)$")
 
 
 class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Entries for which all of this holds; nothing said means every entry."""
+    """A filter of entries: an entry must match every field that is set. The default selects everything."""
 
     tenant: str | None = None
     model: str | None = None
@@ -25,60 +28,100 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
     label: str | None = None
     entity: str | None = None
     first: str | None = None
-    """The lowest id, itself included."""
+    """The lowest id, inclusive."""
     end: str | None = None
-    """Ids below this one."""
+    """The upper bound of ids, exclusive."""
     ids: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
-    """None but these: what whoever asks may see."""
+    """The models that the caller may see; empty for all models."""
 
-    def takes(self, **known: Any) -> bool:
-        """Whether an entry with this id, model, version, label, tenant and entity is meant."""
-        wanted = ("tenant", "model", "version", "label", "entity")
+    def matches(self, **fields: Any) -> bool:
+        """Return whether an entry with this id, model, version, label, tenant and entity is selected."""
+        exact = ("tenant", "model", "version", "label", "entity")
         return (
-            all(getattr(self, name) in (None, known[name]) for name in wanted)
-            and (self.first is None or known["id"] >= self.first)
-            and (self.end is None or known["id"] < self.end)
-            and (not self.ids or known["id"] in self.ids)
-            and (not self.models or known["model"] in self.models)
+            all(getattr(self, name) in (None, fields[name]) for name in exact)
+            and (self.first is None or fields["id"] >= self.first)
+            and (self.end is None or fields["id"] < self.end)
+            and (not self.ids or fields["id"] in self.ids)
+            and (not self.models or fields["model"] in self.models)
         )
 
 
 EVERYTHING = Selection()
 
 
-def moment(text: str) -> int:
-    """Milliseconds of an RFC 3339 time or a date, which is its first moment in UTC; ValueError when it is neither."""
-    found = datetime.fromisoformat(_LOST_PLUS.sub(r"+\1", text.strip()))  # a `+` in a query string arrives as a blank
-    milliseconds = int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+def visible_to(*, tenant: str | None, models: Iterable[str]) -> Selection:
+    """Return the selection of entries that a caller may read.
+
+    `tenant` is the caller's tenant, or None for a caller that sees all tenants; no `models` means all models.
+    """
+    return Selection(tenant=tenant, models=tuple(sorted(models)))
+
+
+def parse_selection(
+    *,
+    tenant: str | None = None,
+    model: str | None = None,
+    version: int | None = None,
+    label: str | None = None,
+    entity: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+) -> Selection:
+    """Build a selection from user input; `since` is inclusive, `until` exclusive. RequestError for invalid times."""
+    first = None if since is None else first_id(_parse_bound("since", since))
+    end = None if until is None else first_id(_parse_bound("until", until))
+    if first is not None and end is not None and first > end:
+        raise RequestError(f"since: {since!r} is later than until {until!r}", slug="bad-option")
+    return Selection(tenant=tenant, model=model, version=version, label=label, entity=entity, first=first, end=end)
+
+
+def _parse_bound(name: str, text: str) -> int:
+    try:
+        return parse_time(text)
+    except (ValueError, OverflowError):
+        raise RequestError(
+            f"{name}: {text[:40]!r} is not a valid time; use 2026-01-31 or 2026-01-31T09:30:00Z", slug="bad-option"
+        ) from None
+
+
+def parse_time(text: str) -> int:
+    """Return the UTC milliseconds of an RFC 3339 time, or of the start of a date in UTC; ValueError otherwise."""
+    time = datetime.fromisoformat(_LOST_PLUS.sub(r"+\1", text.strip()))  # query strings turn `+` into a space
+    milliseconds = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
     if not 0 <= milliseconds <= LATEST_MS:
-        raise ValueError("the time lies before 1970")
+        raise ValueError("the time is out of range")
     return milliseconds
 
 
 def first_id(milliseconds: int) -> str:
-    """The lowest id that a prediction of this moment can have."""
+    """Return the lowest id that a prediction made in this millisecond can have."""
     stamp = f"{milliseconds:012x}"
     return f"{stamp[:8]}-{stamp[8:]}-7000-8000-000000000000"
 
 
-def cursor(last: str, selection: Selection) -> str:
-    """Where the next page of a selection begins: behind the id `last`."""
-    return base64.urlsafe_b64encode(uuid.UUID(last).bytes + _mark(selection)).decode().rstrip("=")
+def encode_cursor(last_id: str, selection: Selection) -> str:
+    """Return the cursor of the page that follows the entry `last_id` of a selection."""
+    return base64.urlsafe_b64encode(uuid.UUID(last_id).bytes + _fingerprint(selection)).decode().rstrip("=")
 
 
-def after_cursor(text: str, selection: Selection) -> str:
-    """The id that a cursor stands for; ValueError when it is none, or was given for another selection."""
+def decode_cursor(cursor: str, selection: Selection) -> str:
+    """Return the id that a cursor holds; RequestError when it is malformed or belongs to another selection."""
     try:
-        found = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except ValueError:  # binascii.Error is one
-        raise ValueError("it is not a cursor; pass on `next` of the page before") from None
-    if len(found) != CURSOR_BYTES:
-        raise ValueError("it is not a cursor; pass on `next` of the page before")
-    if found[16:] != _mark(selection):
-        raise ValueError("it belongs to other filters; begin without a cursor when the filters change")
-    return str(uuid.UUID(bytes=found[:16]))
+        content = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+    except ValueError:  # includes binascii.Error
+        content = b""
+    if len(content) != CURSOR_BYTES:
+        raise RequestError(
+            "cursor: not a valid cursor; pass the value of `next` from the previous page", slug="bad-option"
+        )
+    if content[16:] != _fingerprint(selection):
+        raise RequestError(
+            "cursor: belongs to a page with other filters; start without a cursor after changing filters",
+            slug="bad-option",
+        )
+    return str(uuid.UUID(bytes=content[:16]))
 
 
-def _mark(selection: Selection) -> bytes:
+def _fingerprint(selection: Selection) -> bytes:
     return sha256(msgspec.json.encode(selection)).digest()[: CURSOR_BYTES - 16]

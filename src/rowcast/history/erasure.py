@@ -1,7 +1,8 @@
-"""Rows taken out of history: on request, by date, or when their time is over. Hashes stay; each erasure is recorded.
+"""Erasing rows: on request, or when their retention period ends. Hashes stay, and every erasure is recorded.
 
-A row may lie in three places: the store, a journal that is not stored yet, and a journal that is stored but still open.
-So a request stays open until the journals of its time are gone, and the indexer erases what they bring.
+A row can be in the store, in a journal that is not stored yet, or in a journal that is stored but not deleted yet. A
+request therefore stays open until every journal folder has drained the journals that it had at that time and has erased
+the rows they brought.
 """
 
 from __future__ import annotations
@@ -11,103 +12,141 @@ from collections.abc import Callable
 import msgspec
 
 from rowcast.history.entry_filter import Selection, first_id
-from rowcast.history.ports import ErasureRequest, OpenRequest, Spool, StoreEraser
+from rowcast.history.ports import ErasureRequest, JournalReader, OpenErasure, Store, StoreEraser
 
-ROWS_AT_ONCE = 1000
-"""Entries a transaction: the indexer waits no longer for it than for one of its own."""
-RETENTION_EVERY_US = 600 * 1_000_000
+ENTRIES_PER_STEP = 1000
+"""Entries per transaction: small enough that the indexer never waits long for the database."""
+STEPS_PER_ROUND = 20
+RETENTION_INTERVAL_US = 600 * 1_000_000
 DAY_MS = 24 * 3600 * 1000
 LATE_MS = DAY_MS
-"""What was looked through is not looked at again, but for a day: entries may come late. A new process begins anew."""
+"""Retention examines again only the last day of what it has examined: entries may be stored late."""
 
 
-class Erased(msgspec.Struct, frozen=True):
-    """What an erasure did; `journals` are those whose rows the indexer will erase when it has moved them."""
+class ErasureResult(msgspec.Struct, frozen=True):
+    """The state of an erasure: rows erased so far, and the journals that may still contain rows."""
 
     request: int
     rows: int
     journals: list[str]
+    """Not drained yet; the indexer erases their rows after it has moved them."""
     damaged: list[str]
-    """Journals that were put aside because they are damaged; nobody can take rows out of them."""
+    """Damaged journals, from which no row can be erased."""
 
 
 class Eraser:
-    """Erases in small transactions, so that nobody waits long."""
+    """Erases rows in small transactions for one journal folder."""
 
-    def __init__(self, store: StoreEraser, spool: Spool, now: Callable[[], int]) -> None:
+    def __init__(self, store: StoreEraser, journals: JournalReader, now: Callable[[], int]) -> None:
         self._store = store
-        self._spool = spool
+        self._journals = journals
         self._now = now
-        self._scrubbed = True
+        self._progress: dict[int, str] = {}
+        """The last id that the unfinished pass of a request has examined."""
 
-    def erase(self, wanted: Selection, by: str, reason: str) -> Erased:
-        """Erase what is stored, and let the indexer erase what still lies in journals."""
-        asked = self._store.ask(ErasureRequest(wanted, by, reason, self._spool.journals()))
-        self._spool.ask_to_roll()
-        self._erase(asked)
-        self.go_on()
-        return self.result(asked.number)
+    def erase(self, selection: Selection, by: str, reason: str) -> ErasureResult:
+        """Erase stored rows now, and leave those in journals to the indexer."""
+        journals = self._journals.open_journals()
+        erasure = self._store.open_erasure(ErasureRequest(selection, by, reason), self._journals.folder_id, journals)
+        self._journals.request_roll()
+        if journals:
+            self._erase_all(erasure)
+        self.advance()
+        return self.result(erasure.number)
 
-    def result(self, number: int) -> Erased:
-        """How far a request is."""
-        waiting = [sorted(found.request.journals) for found in self._store.asked() if found.number == number]
-        return Erased(number, self._store.erased(number), waiting[0] if waiting else [], self._spool.damaged())
+    def result(self, number: int) -> ErasureResult:
+        """Return the state of a request."""
+        waiting = {erasure.number: self._waiting(erasure) for erasure in self._store.open_erasures()}
+        rows = self._store.erased_rows(number)
+        return ErasureResult(number, rows, waiting.get(number, []), self._journals.damaged())
 
-    def is_done(self, number: int) -> bool:
-        """Whether nothing of a request is left to do."""
-        if not self._scrubbed:
-            self._scrubbed = self._store.settle(())
-        return self._scrubbed and all(found.number != number for found in self._store.asked())
+    def is_complete(self, number: int) -> bool:
+        """Return whether every folder has completed a request."""
+        return all(erasure.number != number for erasure in self._store.open_erasures())
 
-    def go_on(self) -> None:
-        """Erase what journals brought since they were asked for, and settle the requests whose journals are gone."""
-        found = self._store.asked()
-        if not found:
+    def advance(self, max_steps: int | None = None) -> None:
+        """Do this folder's part of every open request as far as its journals allow, in at most `max_steps` steps."""
+        erasures = [erasure for erasure in self._store.open_erasures() if self._journals.folder_id in erasure.pending]
+        if not erasures:
             return
-        journals = self._spool.journals()  # asked first: what they held is stored by then
-        for request in found:
-            self._erase(request, fresh=True)
-        gone = [request.number for request in found if not journals.keys() & request.request.journals.keys()]
-        if gone:
-            self._scrubbed = self._store.settle(gone)
+        open_journals = self._journals.open_journals()  # read first: a journal missing here is already stored
+        for erasure in erasures:
+            journals = erasure.pending[self._journals.folder_id]
+            if journals is None:
+                self._store.acknowledge(erasure.number, self._journals.folder_id, open_journals)
+                self._journals.request_roll()
+                journals = open_journals
+            if not journals & open_journals and self._erase_all(erasure, max_steps) and self._store.scrub():
+                self._store.complete(erasure.number, self._journals.folder_id)
 
-    def _erase(self, asked: OpenRequest, *, fresh: bool = False) -> None:
-        after = self._store.erase(asked, self._now(), ROWS_AT_ONCE, fresh=fresh).last
-        while after is not None:
-            after = self._store.erase(asked, self._now(), ROWS_AT_ONCE, after, fresh=fresh).last
+    def _erase_all(self, erasure: OpenErasure, max_steps: int | None = None) -> bool:
+        """Examine the whole selection, continuing an unfinished pass, and return whether the end was reached."""
+        number, steps = erasure.number, 0
+        while max_steps is None or steps < max_steps:
+            after = self._progress.pop(number, None)
+            step = self._store.erase(
+                erasure.request, number=number, at=self._now(), limit=ENTRIES_PER_STEP, after=after
+            )
+            if step.last is None:
+                return True
+            self._progress[number] = step.last
+            steps += 1
+        return False
+
+    def _waiting(self, erasure: OpenErasure) -> list[str]:
+        """Return the journals that delay a request, and the folders that have not learned of it yet."""
+        names: list[str] = []
+        for folder_id, journals in erasure.pending.items():
+            if folder_id == self._journals.folder_id:
+                names += (journals or frozenset()) & self._journals.open_journals()
+            else:
+                names += [f"folder {folder_id}"] if journals is None else journals
+        return sorted(names)
 
 
-class Caretaker(Eraser):
-    """What the indexer does between moving journals: open requests, and retention."""
+class Maintenance(Eraser):
+    """The indexer's work between two rounds: this folder's part of open erasures, and retention for the store."""
 
     def __init__(
-        self, store: StoreEraser, spool: Spool, now: Callable[[], int], retention_days: int | None = None
+        self, store: Store, journals: JournalReader, now: Callable[[], int], retention_days: int | None = None
     ) -> None:
-        super().__init__(store, spool, now)
-        self._days = retention_days
-        self._due = 0
-        self._after: str | None = None
-        self._first: str | None = None
-        self._dirty = False
+        super().__init__(store, journals, now)
+        self._shared_store = store
+        self._retention_days = retention_days
+        self._registered = False
+        self._erased_any = False
+        self._needs_scrub = False
+        self._retention_due = 0
+        self._retention_after: str | None = None
+        self._retention_first: str | None = None
 
-    def turn(self) -> None:
-        """One round: never more than a few small transactions."""
-        self.go_on()
-        if not self._scrubbed:
-            self._scrubbed = self._store.settle(())
+    def run_once(self) -> None:
+        """Run a few small transactions."""
+        if not self._registered:
+            self._store.register_folder(self._journals.folder_id)
+            self._registered = True
+        self.advance(STEPS_PER_ROUND)
+        if self._needs_scrub:
+            self._needs_scrub = not self._store.scrub()
         now = self._now()
-        if self._days is not None and now >= self._due:
-            self._retain(now, self._days)
+        if self._retention_days is not None and now >= self._retention_due:
+            with self._shared_store.maintenance() as acquired:
+                if acquired:
+                    self._retain(now, self._retention_days)
+
+    def close(self) -> None:
+        """Unregister a folder without journals, so that no erasure waits for a home that may never start again."""
+        if self._registered and not self._journals.open_journals():
+            self._store.unregister_folder(self._journals.folder_id)
 
     def _retain(self, now: int, days: int) -> None:
-        """One step through what is older than it may be; when all is done, again in ten minutes."""
+        """Run one step of a pass over all entries older than the retention period; the next pass is due later."""
         end = max(0, now // 1000 - days * DAY_MS)
-        wanted = Selection(first=self._first, end=first_id(end))
-        request = ErasureRequest(wanted, "retention", "retention")
-        step = self._store.erase(OpenRequest(0, 0, request), now, ROWS_AT_ONCE, self._after)
-        self._dirty = self._dirty or step.rows > 0
-        self._after = step.last
+        request = ErasureRequest(Selection(first=self._retention_first, end=first_id(end)), "retention", "retention")
+        step = self._store.erase(request, number=0, at=now, limit=ENTRIES_PER_STEP, after=self._retention_after)
+        self._erased_any = self._erased_any or step.rows > 0
+        self._retention_after = step.last
         if step.last is None:
-            self._due = now + RETENTION_EVERY_US
-            self._first = first_id(max(0, end - LATE_MS))
-            self._scrubbed, self._dirty = self._scrubbed and not self._dirty, False
+            self._retention_due = now + RETENTION_INTERVAL_US
+            self._retention_first = first_id(max(0, end - LATE_MS))
+            self._needs_scrub, self._erased_any = self._needs_scrub or self._erased_any, False

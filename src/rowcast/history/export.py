@@ -1,4 +1,4 @@
-"""History as a file: CSV for spreadsheets, JSON Lines with everything. Text in pieces, never the whole."""
+"""History as a file: CSV for spreadsheets, JSON Lines with every field. Both are generated piece by piece."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from rowcast.history.service import Record
-from rowcast.schema.prediction import Prediction, label_text
+from rowcast.history.records import Record, decode_reply
+from rowcast.schema.prediction import label_text
 
-ROWS_A_PIECE = 500
+RECORDS_PER_PIECE = 500
 COLUMNS = (
     "id",
     "at",
@@ -34,12 +34,10 @@ COLUMNS = (
     "row",
 )
 
-_reply = msgspec.json.Decoder(Prediction).decode
 
-
-def flat(record: Record) -> dict[str, Any]:
-    """One entry as a line of a table; `row` is JSON, None where it was erased. None of it is invented or rounded."""
-    reply = _reply(record.prediction)
+def to_columns(record: Record) -> dict[str, Any]:
+    """Return the exact values of one entry by column; `row` is JSON, or None once erased."""
+    reply = decode_reply(record.prediction)
     return {
         "id": record.id,
         "at": record.at,
@@ -60,42 +58,42 @@ def flat(record: Record) -> dict[str, Any]:
     }
 
 
-def pieces(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """So many records at a time as are written at once."""
+def split_into_pieces(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Yield lists of at most `RECORDS_PER_PIECE` records."""
     rest = iter(records)
-    while piece := list(islice(rest, ROWS_A_PIECE)):
+    while piece := list(islice(rest, RECORDS_PER_PIECE)):
         yield piece
 
 
-def as_csv(records: Iterable[Record]) -> Iterator[bytes]:
-    """A header line, then a line an entry; times in RFC 3339."""
+def to_csv(records: Iterable[Record]) -> Iterator[bytes]:
+    """Yield CSV: a header line, then one line per entry with times in RFC 3339."""
     buffer = io.StringIO()
     lines = csv.writer(buffer, lineterminator="\n")
     lines.writerow(COLUMNS)
-    for piece in pieces(records):
+    for piece in split_into_pieces(records):
         for record in piece:
-            found = flat(record)
-            found["at"] = datetime.fromtimestamp(record.at / 1e6, UTC).isoformat(timespec="microseconds")
-            lines.writerow(["" if value is None else value for value in found.values()])
+            values = to_columns(record)
+            values["at"] = datetime.fromtimestamp(record.at / 1e6, UTC).isoformat(timespec="microseconds")
+            lines.writerow(["" if value is None else value for value in values.values()])
         yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()
     if buffer.tell():
-        yield buffer.getvalue().encode()  # the header of an empty history
+        yield buffer.getvalue().encode()  # an empty history still gets its header
 
 
-def as_lines(records: Iterable[Record]) -> Iterator[bytes]:
-    """A JSON object an entry, as `GET /predictions/ID` shows it."""
+def to_json_lines(records: Iterable[Record]) -> Iterator[bytes]:
+    """Yield JSON Lines: one object per entry, as `GET /predictions/{id}` returns it."""
     encode = msgspec.json.Encoder().encode_lines
-    for piece in pieces(records):
+    for piece in split_into_pieces(records):
         yield encode([_on_one_line(record) for record in piece])
 
 
 def _on_one_line(record: Record) -> Record:
-    """A row is kept as it was sent, perhaps over many lines."""
+    """Remove the line breaks of a row that was sent as indented JSON."""
     if isinstance(record.row, msgspec.Raw) and b"\n" in bytes(record.row):
         return msgspec.structs.replace(record, row=msgspec.Raw(msgspec.json.format(bytes(record.row), indent=-1)))
     return record
 
 
-TEXTS: Mapping[str, Callable[[Iterable[Record]], Iterator[bytes]]] = {"csv": as_csv, "jsonl": as_lines}
+FORMATS: Mapping[str, Callable[[Iterable[Record]], Iterator[bytes]]] = {"csv": to_csv, "jsonl": to_json_lines}

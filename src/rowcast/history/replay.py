@@ -1,29 +1,42 @@
-"""The past scored again: does every kept row still get the answer that was given?"""
+"""Replay: score recorded rows again and compare the new scores with the recorded replies."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from rowcast.errors import RowcastError
-from rowcast.history import chain
-from rowcast.history.chain import decode_head
+from rowcast.history.chain import SealedEntry, decode_head
+from rowcast.history.records import decode_reply
 from rowcast.history.service import History
-from rowcast.registry.ports import Reference
 from rowcast.schema.prediction import Prediction, Score
-from rowcast.serving.live_models import LiveModel
 
 REPLAY_CHUNK = 1024
+MAX_EXAMPLES = 20
 
-_decode_reply = msgspec.json.Decoder(Prediction).decode
+
+class ReplayScorer(Protocol):
+    """A bundle that scores recorded rows."""
+
+    def score(self, rows: Sequence[bytes]) -> Sequence[Score]:
+        """Return the score of each row; a row is JSON as recorded."""
+        ...
+
+    def compare(self, recorded: Score, current: Score) -> str:
+        """Return `equal`, `borderline` (the score is within tolerance of the threshold) or `different`."""
+        ...
+
+
+LoadScorer = Callable[[str, int, str], ReplayScorer]
+"""Loads a model by name, version and digest; RowcastError when exactly this bundle cannot be loaded."""
 
 
 class Replay(msgspec.Struct, frozen=True):
-    """What scoring the past again found; `examples` names the first entries that are not equal."""
+    """The result of a replay; `examples` holds the first entries that are not equal."""
 
     entries: int
     equal: int
@@ -33,58 +46,59 @@ class Replay(msgspec.Struct, frozen=True):
     examples: list[dict[str, Any]]
 
 
-def replay(history: History, load: Callable[[Reference, str], LiveModel], model: str | None = None) -> Replay:
-    """Score every kept row again with its own bundle; `load` takes the reference and the digest it must have."""
-    tally: Counter[str] = Counter()
+def replay(history: History, load: LoadScorer, model: str | None = None) -> Replay:
+    """Score every recorded row again with the bundle that scored it first, for one model or for all."""
+    counts: Counter[str] = Counter()
     examples: list[dict[str, Any]] = []
-    models: dict[str, LiveModel | str] = {}
+    scorers: dict[str, ReplayScorer | str] = {}
     entries = history.entries(model)
-    while chunk := [sealed for _, sealed in islice(entries, REPLAY_CHUNK)]:
-        for found, prediction_id, verdict in _replayed(chunk, models, load):
-            tally[found] += 1
-            if found != "equal" and len(examples) < 20:
-                examples.append({"id": prediction_id, "verdict": found, **verdict})
+    while chunk := [entry for _, entry in islice(entries, REPLAY_CHUNK)]:
+        for verdict, prediction_id, details in _replay_chunk(chunk, scorers, load):
+            counts[verdict] += 1
+            if verdict != "equal" and len(examples) < MAX_EXAMPLES:
+                examples.append({"id": prediction_id, "verdict": verdict, **details})
     return Replay(
-        sum(tally.values()),
-        tally["equal"],
-        tally["borderline"],
-        tally["different"],
-        tally["not replayable"],
-        examples,
+        entries=counts.total(),
+        equal=counts["equal"],
+        borderline=counts["borderline"],
+        different=counts["different"],
+        not_replayable=counts["not replayable"],
+        examples=examples,
     )
 
 
-def _replayed(
-    chunk: list[chain.Sealed], models: dict[str, LiveModel | str], load: Callable[[Reference, str], LiveModel]
+def _replay_chunk(
+    chunk: Sequence[SealedEntry], scorers: dict[str, ReplayScorer | str], load: LoadScorer
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(verdict, id, details) for each entry, scored a model at a time."""
+    """Yield verdict, id and details of each entry; rows of the same bundle are scored together."""
     groups: dict[str, list[tuple[Prediction, bytes]]] = {}
     for sealed in chunk:
         entry = decode_head(sealed.head)
-        reply = _decode_reply(entry.reply)
+        reply = decode_reply(entry.reply)
         if sealed.row is None:
             yield "not replayable", reply.id, {"reason": "the row was erased"}
             continue
         if entry.withheld:
             columns = ", ".join(entry.withheld)
-            yield "not replayable", reply.id, {"reason": f"{columns}: hashed or dropped before the row was kept"}
+            yield "not replayable", reply.id, {"reason": f"{columns}: hashed or dropped before the row was recorded"}
             continue
-        if entry.digest not in models:
-            models[entry.digest] = _loaded(load, Reference(reply.model, reply.version), entry.digest)
+        if entry.digest not in scorers:
+            scorers[entry.digest] = _load(load, reply, entry.digest)
         groups.setdefault(entry.digest, []).append((reply, sealed.row))
-    for digest, kept in groups.items():
-        model = models[digest]
-        if isinstance(model, str):
-            yield from (("not replayable", reply.id, {"reason": model}) for reply, _ in kept)
+    for digest, members in groups.items():
+        scorer = scorers[digest]
+        if isinstance(scorer, str):
+            yield from (("not replayable", reply.id, {"reason": scorer}) for reply, _ in members)
             continue
-        outcomes = model.score([model.encoder.read(row) for _, row in kept])
-        for (reply, _), outcome in zip(kept, outcomes, strict=True):
-            then = Score(reply.prediction, reply.probability, reply.score, reply.probabilities)
-            yield model.compare(then, outcome), reply.id, {"then": then, "now": outcome}
+        scores = scorer.score([row for _, row in members])
+        for (reply, _), current in zip(members, scores, strict=True):
+            recorded = Score(reply.prediction, reply.probability, reply.score, reply.probabilities)
+            yield scorer.compare(recorded, current), reply.id, {"then": recorded, "now": current}
 
 
-def _loaded(load: Callable[[Reference, str], LiveModel], reference: Reference, digest: str) -> LiveModel | str:
+def _load(load: LoadScorer, reply: Prediction, digest: str) -> ReplayScorer | str:
+    """Return the scorer of a bundle, or the reason why it cannot be loaded."""
     try:
-        return load(reference, digest)
+        return load(reply.model, reply.version, digest)
     except RowcastError as error:
         return error.message

@@ -15,8 +15,10 @@ from typing import Any
 import msgspec
 import structlog
 
-from rowcast.access.keys_and_quotas import STRANGER, Caller, Meter, Quota, Scope, callers, with_meters_of
+from rowcast.access.callers import STRANGER, Caller, active_callers, keep_meters
 from rowcast.access.ports import KeyReader
+from rowcast.access.quotas import Meter, Quota
+from rowcast.access.scopes import Scope
 from rowcast.errors import Forbidden, RowcastError, Unauthorized
 from rowcast.serving.live_models import Deployment, LiveModel
 
@@ -159,20 +161,20 @@ class Gate:
 
     def _look(self, now: float) -> None:
         self._look_again = now + LOOK_EVERY_SECONDS
-        if self._keys.mark() != self._mark:
+        if self._keys.revision() != self._mark:
             try:
                 self._read()
             except RowcastError as error:  # those that were known stay; the file is looked at again
                 log.warning("the keys cannot be read; the ones from before stay", reason=error.message)
 
     def _read(self) -> None:
-        self._mark, now = self._keys.mark(), self._now()
+        self._mark, now = self._keys.revision(), self._now()
         kept: Sequence[Any] = self._keys.all()
-        found = callers(kept, now, self._rules.quota, self._rules.workers)
+        found = active_callers(kept, now, self._rules.quota, self._rules.workers)
         if self._rules.api_key:
             meter = Meter(self._rules.quota, self._rules.workers) if self._rules.quota else None
             found[sha256(self._rules.api_key.encode()).digest()] = Caller("env", meter=meter)
-        self._callers = with_meters_of(found, self._callers)
+        self._callers = keep_meters(found, self._callers)
         self.needs_key = self.needs_key or bool(kept)
 
     def _by_address(self, scope: Any) -> Caller:

@@ -14,13 +14,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from rowcast.access.keys_and_quotas import Caller
+from rowcast.access.callers import Caller
 from rowcast.adapters.files.worker_state import WorkerStatus
 from rowcast.errors import MethodNotAllowed, ModelNotFound, NotFound, RequestError, RowcastError
-from rowcast.history.entry_filter import Selection
-from rowcast.history.export import TEXTS
+from rowcast.history.entry_filter import Selection, parse_selection, visible_to
+from rowcast.history.export import FORMATS
 from rowcast.history.service import History
-from rowcast.history.service import selection as history_selection
 from rowcast.http import openapi, problems
 from rowcast.http.authentication import model_for
 from rowcast.runtime.worker import Member
@@ -82,15 +81,20 @@ class Chosen:
 
     def selection(self, caller: Caller) -> Selection:
         """What is selected, of what the caller may see."""
-        seen = caller.sees
-        chosen = history_selection(tenant=seen.tenant, **asdict(self))
-        return msgspec.structs.replace(chosen, models=seen.models)
+        visible = _visible(caller)
+        chosen = parse_selection(tenant=visible.tenant, **asdict(self))
+        return msgspec.structs.replace(chosen, models=visible.models)
 
 
 def _refuse_unknown(request: Request, known: Sequence[str]) -> None:
     for name in request.query_params:
         if name not in known:
             raise RequestError(f"there is no option {name[:40]!r}; known are {', '.join(known)}", slug="bad-option")
+
+
+def _visible(caller: Caller) -> Selection:
+    """Return the selection of entries that a caller may read."""
+    return visible_to(tenant=None if caller.sees_all_tenants else caller.tenant, models=caller.models)
 
 
 class Json(Response):
@@ -178,17 +182,17 @@ def _history_routes(app: FastAPI, history: History) -> None:
     @app.get("/predictions/export", tags=["history"], summary="Predictions as a file, newest first")
     def export(request: Request, chosen: Annotated[Chosen, Depends()], format: Format = "jsonl") -> Response:  # noqa: A002
         _refuse_unknown(request, [*CHOICES, "format"])
-        if format not in TEXTS:
+        if format not in FORMATS:
             hint = "; Parquet is written by `rowcast history export`" if format == "parquet" else ""
-            raise RequestError(f"format: {format[:40]!r} is not one of {', '.join(TEXTS)}{hint}", slug="bad-option")
+            raise RequestError(f"format: {format[:40]!r} is not one of {', '.join(FORMATS)}{hint}", slug="bad-option")
         name = f"predictions.{format}"
         headers = {"content-disposition": f'attachment; filename="{name}"'}
-        pieces = TEXTS[format](history.select(chosen.selection(caller(request))))
+        pieces = FORMATS[format](history.select(chosen.selection(caller(request))))
         return StreamingResponse(pieces, headers=headers, media_type=EXPORTED[format])
 
     @app.get("/predictions/{prediction_id}", tags=["history"], summary="One prediction with its evidence")
     def prediction(prediction_id: str, request: Request) -> Response:
-        found = history.get(prediction_id.lower(), caller(request).sees)
+        found = history.get(prediction_id.lower(), _visible(caller(request)))
         if found is None:
             raise NotFound(f"there is no prediction {prediction_id[:64]!r} in history")
         return Json(found)

@@ -17,7 +17,8 @@ import msgspec
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from rowcast.access.keys_and_quotas import Caller, Meter
+from rowcast.access.callers import Caller
+from rowcast.access.quotas import Meter
 from rowcast.errors import BodyError, MethodNotAllowed, Overloaded, RequestError, RowcastError, TooLate
 from rowcast.events import Listener, RequestAnswered, RequestFailed
 from rowcast.http import bodies, problems

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import structlog
 
-from rowcast.access.keys_and_quotas import Caller
-from rowcast.access.ports import Repeats
+from rowcast.access.callers import Caller
+from rowcast.access.ports import IdempotencyStore
 from rowcast.errors import RequestError, RowcastError
 
 USABLE = re.compile(rb"[\x21-\x7e]{1,255}").fullmatch
@@ -26,7 +26,7 @@ log = structlog.get_logger("rowcast.http")
 class Once:
     """Answers each request with a key once. What it keeps is asked on one thread: the event loop waits for no disk."""
 
-    def __init__(self, repeats: Repeats, seconds: float, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, repeats: IdempotencyStore, seconds: float, now: Callable[[], float] = time.time) -> None:
         self._repeats = repeats
         self._seconds = seconds
         self._now = now
@@ -52,7 +52,7 @@ class Once:
         except BaseException:
             await self._settle(self._repeats.release, key)
             raise
-        await self._settle(self._repeats.keep, key, reply, self._now())
+        await self._settle(self._repeats.save_reply, key, reply, self._now())
         return reply, False
 
     async def _settle(self, question: Callable[..., None], *arguments: object) -> None:

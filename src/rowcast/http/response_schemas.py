@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from rowcast.adapters.files.worker_state import WorkerStatus
-from rowcast.history.service import Record
+from rowcast.history.records import Record
 from rowcast.registry.bundle import Parity
 from rowcast.runtime.worker import Reload
 from rowcast.schema.schema import Column

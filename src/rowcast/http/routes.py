@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from rowcast.access.keys_and_quotas import Caller
-from rowcast.access.keys_and_quotas import Scope as KeyScope
+from rowcast.access.callers import Caller
+from rowcast.access.scopes import Scope as KeyScope
 from rowcast.http import problems
 
 Scope = MutableMapping[str, Any]

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from rowcast.errors import NoAnswer, Overloaded, TooLate, Unavailable
 from rowcast.events import Listener, RowsScored
-from rowcast.history.blocks import SEED_BYTES, Block, Column
+from rowcast.history.blocks import SEED_BYTES, Block, BlockColumn
 from rowcast.history.chain import SALT_BYTES, Draft, Entry, encode_head
-from rowcast.history.commit_waiter import UntilStored
+from rowcast.history.commit_waiter import CommitWaiter
 from rowcast.history.ports import Journal
 from rowcast.schema.identity import row_key, uuid7_randomness, uuid7s
 from rowcast.schema.prediction import Score
@@ -85,7 +85,7 @@ class Predictor:
         max_waiting: int = 10_000,
         cache: Cache | None = None,
         guard: Redactor | None = None,
-        stored: UntilStored | None = None,
+        stored: CommitWaiter | None = None,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         self.deployment = deployment
@@ -135,7 +135,12 @@ class Predictor:
         return self._guard is None or not self._guard.withheld_columns(model.schema)
 
     def predict_block(
-        self, model: LiveModel, tensors: Mapping[str, NDArray[Any]], columns: Sequence[Column], body: bytes, ask: Ask
+        self,
+        model: LiveModel,
+        tensors: Mapping[str, NDArray[Any]],
+        columns: Sequence[BlockColumn],
+        body: bytes,
+        ask: Ask,
     ) -> Block:
         """Score the graph's tensors and record them with the columns they were made of, in one block. HOT"""
         self._check_room()
@@ -310,7 +315,7 @@ class Predictor:
         if self._stored is None:
             answer_all(together, replies)
         else:
-            self._stored.then(self._journal, partial(answer_when_stored, together, replies))
+            self._stored.when_stored(self._journal, partial(answer_when_stored, together, replies))
 
     def _leave_line(self, asked: Waiting) -> None:
         self._rows_in_lines -= len(asked.rows)

@@ -1,4 +1,4 @@
-"""Counters of several workers: added up, and still there when one of them is gone."""
+"""Counters of several workers are added up and outlive their processes."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def metrics(counts: Counters) -> Metrics:
 
 
 def sample(metrics: Metrics, name: str) -> float:
-    """The sum of a metric's samples."""
+    """Return the sum of a metric's samples."""
     text = metrics.exposition().decode()
-    return sum(float(found) for found in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+    return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
 
 
-def happen(metrics: Metrics, times: int) -> None:
+def record_events(metrics: Metrics, times: int) -> None:
     for _ in range(times):
         metrics.listen(RequestAnswered("/predict", "POST", 200, 0.25))
         metrics.listen(RowsScored("loans", 1, 2, ["yes", "no"]))
 
 
-@pytest.mark.parametrize("shared", [False, True], ids=["alone", "among workers"])
-def test_what_happened_is_counted(tmp_path: Path, shared: bool) -> None:
+@pytest.mark.parametrize("shared", [False, True], ids=["local", "shared"])
+def test_events_are_counted(tmp_path: Path, shared: bool) -> None:
     seen = metrics(SharedCounters(tmp_path, 0) if shared else LocalCounters())
-    happen(seen, 4)
+    record_events(seen, 4)
     seen.listen(ModelLoaded("loans", 1, "digest", 0.5))
     seen.listen(ReloadFinished("broken"))
 
@@ -47,12 +47,12 @@ def test_what_happened_is_counted(tmp_path: Path, shared: bool) -> None:
     assert sample(seen, "rowcast_journal_segments") == 3
 
 
-def test_workers_are_added_up_and_a_successor_goes_on_where_the_dead_one_was(tmp_path: Path) -> None:
+def test_workers_are_added_up_and_a_successor_continues_with_the_counts_of_the_dead_worker(tmp_path: Path) -> None:
     first, second = metrics(SharedCounters(tmp_path, 0)), metrics(SharedCounters(tmp_path, 1))
-    happen(first, 3)
-    happen(second, 5)
+    record_events(first, 3)
+    record_events(second, 5)
     successor = metrics(SharedCounters(tmp_path, 0))
-    happen(successor, 2)
+    record_events(successor, 2)
 
     for seen in (second, successor):
         assert sample(seen, "rowcast_requests_total") == 10
@@ -60,7 +60,7 @@ def test_workers_are_added_up_and_a_successor_goes_on_where_the_dead_one_was(tmp
         assert sample(seen, "rowcast_predictions_total") == 20
 
 
-def test_a_killed_process_loses_nothing_that_it_counted(tmp_path: Path) -> None:
+def test_the_counts_of_a_killed_process_survive(tmp_path: Path) -> None:
     code = f"""
 import os, signal, pathlib
 from rowcast.adapters.files.shared_counters import SharedCounters
@@ -76,31 +76,31 @@ os.kill(os.getpid(), signal.SIGKILL)
     }
 
 
-def test_labels_of_every_length_and_script_keep_apart(tmp_path: Path) -> None:
+def test_labels_of_any_length_and_script_have_separate_cells(tmp_path: Path) -> None:
     counts = SharedCounters(tmp_path, 0)
     labels = [("predictions", "m", "1", "é" * length + "\n") for length in range(40)]
-    for number, one in enumerate(labels):
-        counts.cells(one, 1 + number % 3)[0] += number + 1
+    for number, label in enumerate(labels):
+        counts.cells(label, 1 + number % 3)[0] += number + 1
 
-    assert {one: cells[0] for one, cells in sums(SharedCounters(tmp_path, 1)).items()} == {
-        one: number + 1 for number, one in enumerate(labels)
+    assert {label: cells[0] for label, cells in sums(SharedCounters(tmp_path, 1)).items()} == {
+        label: number + 1 for number, label in enumerate(labels)
     }
 
 
-def test_more_labels_than_there_is_room_for_harm_nobody(tmp_path: Path) -> None:
+def test_labels_that_do_not_fit_into_the_file_do_not_disturb_others(tmp_path: Path) -> None:
     counts = SharedCounters(tmp_path, 0)
     counts.cells(("first",), 1)[0] += 1
     for number in range(ROOM // 16):
         counts.cells((f"label {number}",), 1)[0] += 1
     counts.cells(("first",), 1)[0] += 1
 
-    found = sums(counts)
-    assert found[("first",)] == [2.0]
-    assert len(found) < ROOM // 16
+    totals = sums(counts)
+    assert totals[("first",)] == [2.0]
+    assert len(totals) < ROOM // 16
     assert (tmp_path / "worker-0.counts").stat().st_size == ROOM
 
 
-def test_the_queue_of_all_workers_is_the_sum_of_rows_and_the_oldest_wait() -> None:
+def test_the_queue_metrics_are_the_sum_of_rows_and_the_longest_wait() -> None:
     workers = [
         WorkerStatus(0, "ready", waiting=3, waiting_seconds=0.5),
         WorkerStatus(1, "ready", waiting=4, waiting_seconds=2.25),
@@ -111,7 +111,7 @@ def test_the_queue_of_all_workers_is_the_sum_of_rows_and_the_oldest_wait() -> No
     assert sample(seen, "rowcast_queue_age_seconds") == 2.25
 
 
-def test_cache_and_problems_are_counted_over_all_workers(tmp_path: Path) -> None:
+def test_cache_results_and_problems_are_added_up_over_all_workers(tmp_path: Path) -> None:
     first, second = metrics(SharedCounters(tmp_path, 0)), metrics(SharedCounters(tmp_path, 1))
     for seen in (first, second):
         seen.listen(RowsScored("loans", 1, 3, ["yes"] * 3, 1.0, 1, 2))
@@ -122,7 +122,7 @@ def test_cache_and_problems_are_counted_over_all_workers(tmp_path: Path) -> None
     assert sample(second, "rowcast_problems_total") == 2
 
 
-def test_the_latest_prediction_is_that_of_whoever_made_it_last(tmp_path: Path) -> None:
+def test_the_latest_prediction_comes_from_the_worker_that_made_it_last(tmp_path: Path) -> None:
     first, second = (
         Metrics(SharedCounters(tmp_path, number), lambda: 0, list[WorkerStatus], old_names=True) for number in range(2)
     )
@@ -132,7 +132,7 @@ def test_the_latest_prediction_is_that_of_whoever_made_it_last(tmp_path: Path) -
         assert sample(first, "latest_prediction") == sample(second, "latest_prediction") == number
 
 
-def test_old_names_count_requests_for_predictions_by_every_dialect() -> None:
+def test_old_metric_names_count_prediction_requests_of_every_dialect() -> None:
     seen = Metrics(LocalCounters(), lambda: 0, list[WorkerStatus], old_names=True)
     by_dialect = ("/models/{name}/predict", "/v2/models/{name}/infer", "/invocations", "/v1/models/{name}:predict")
     for route in ("/predict", *by_dialect):

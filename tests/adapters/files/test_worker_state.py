@@ -1,4 +1,4 @@
-"""The board: what workers see of each other, whoever died or keeps silent."""
+"""Shared worker state: reports, heartbeats, and the files of killed workers and servers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rowcast.adapters.files import worker_state as boards
+from rowcast.adapters.files import worker_state
 from rowcast.adapters.files.worker_state import LoadedModel, ServerFolder
 from rowcast.errors import SettingsError
 from support.waiting import eventually
@@ -20,12 +20,12 @@ PROCESS = """
 import pathlib, sys, time
 from rowcast.adapters.files.worker_state import ServerFolder, WorkerSlot
 {work}
-print("there", flush=True)
+print("ready", flush=True)
 sys.stdin.read()
 """
 
 
-def test_what_a_worker_says_is_seen(tmp_path: Path) -> None:
+def test_a_report_is_visible_to_other_workers(tmp_path: Path) -> None:
     board = ServerFolder(tmp_path, 2)
     slot = board.slot(0)
     slot.report(
@@ -39,7 +39,7 @@ def test_what_a_worker_says_is_seen(tmp_path: Path) -> None:
     assert (second.worker, second.state, second.pid) == (1, "starting", None)
 
 
-def test_what_a_worker_said_before_does_not_stay_behind_a_shorter_word(tmp_path: Path) -> None:
+def test_a_shorter_report_replaces_a_longer_one(tmp_path: Path) -> None:
     board = ServerFolder(tmp_path, 1)
     slot = board.slot(0)
     slot.report(state="ready", reload_error="x" * 5000)
@@ -53,20 +53,20 @@ def test_a_worker_without_a_heartbeat_is_stale_and_recovers(tmp_path: Path, monk
     slot = board.slot(0)
     slot.report(state="ready")
     now = time.monotonic()
-    monkeypatch.setattr(boards.time, "monotonic", lambda: now + boards.STALE_SECONDS + 1)
+    monkeypatch.setattr(worker_state.time, "monotonic", lambda: now + worker_state.STALE_SECONDS + 1)
 
     assert [worker.state for worker in board.workers()] == ["stale"]
     slot.beat()
     assert [worker.state for worker in board.workers()] == ["ready"]
 
 
-def test_a_killed_worker_is_dead_at_once_and_its_place_can_be_taken(tmp_path: Path) -> None:
+def test_a_killed_worker_is_dead_at_once_and_its_slot_can_be_claimed(tmp_path: Path) -> None:
     board = ServerFolder(tmp_path, 1)
     path = str(board.folder / "worker-0")
     code = PROCESS.format(work=f"slot = WorkerSlot(pathlib.Path({path!r})); slot.report(state='ready')")
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"there\n"
+        assert process.stdout.readline() == b"ready\n"
         assert [worker.state for worker in board.workers()] == ["ready"]
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -76,7 +76,7 @@ def test_a_killed_worker_is_dead_at_once_and_its_place_can_be_taken(tmp_path: Pa
     assert [(worker.state, worker.pid) for worker in board.workers()] == [("ready", os.getpid())]
 
 
-def test_the_folder_of_a_killed_server_is_taken_away_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+def test_the_next_server_deletes_the_folder_of_a_killed_server_only(tmp_path: Path) -> None:
     code = PROCESS.format(work=f"board = ServerFolder(pathlib.Path({str(tmp_path)!r}), 1)")
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -93,14 +93,14 @@ def test_the_folder_of_a_killed_server_is_taken_away_and_that_of_a_living_one_is
     assert list(tmp_path.glob("*-*")) == []
 
 
-def test_asking_for_a_reload_counts_up(tmp_path: Path) -> None:
+def test_reload_requests_are_counted(tmp_path: Path) -> None:
     board = ServerFolder(tmp_path, 1)
 
     assert board.reload_requests() == 0
     assert [board.request_reload(), board.request_reload(), board.reload_requests()] == [1, 2, 2]
 
 
-def test_what_was_good_outlives_the_server(tmp_path: Path) -> None:
+def test_the_last_served_versions_outlive_the_server(tmp_path: Path) -> None:
     first = ServerFolder(tmp_path, 1)
     first.record_served({"loans": 3})
     first.record_served({"iris": 1, "loans": 4})
@@ -111,8 +111,8 @@ def test_what_was_good_outlives_the_server(tmp_path: Path) -> None:
     assert ServerFolder(tmp_path, 1).last_served() == {}
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
 
-    with pytest.raises(SettingsError, match="cannot be written"):
+    with pytest.raises(SettingsError):
         ServerFolder(tmp_path / "run", 1)

@@ -1,11 +1,11 @@
-"""Segments of blocks: many predictions written as one piece, and opened by whoever reads them.
+"""Segments of blocks: all predictions of a large request in one frame, expanded into entries by the reader.
 
     segment   header line: JSON {format: 2, writer, first: 0, previous}, then frames, then zeros
     frame     magic 'RB', u32 payload length, u32 mark (the length's own check), payload, 32 bytes link; little-endian
 
-The link is H(link before ‖ payload), the one before the first is the writer's genesis: it is the frame's checksum and
-covers all frames before it. Opened, the blocks of a segment are the entries of one writer in order, from 0, with the
-chain that any writer has: it follows from the blocks alone (docs/decisions/0049).
+The link is H(previous link ‖ payload), starting with the writer's genesis. It is the checksum of the frame and covers
+all frames before it. The blocks of a segment expand into the entries of one writer, numbered from 0, with the usual
+chain, which follows from the blocks alone (docs/decisions/0049).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rowcast.adapters.files.locks import is_unlocked
 from rowcast.errors import HistoryError
 from rowcast.history import blocks
 from rowcast.history.blocks import Block
-from rowcast.history.chain import Chain, Sealed, decode_head, genesis, row_hash
+from rowcast.history.chain import Chain, SealedEntry, decode_head, genesis, row_hash
 
 FORMAT = 2
 FRAME = struct.Struct("<2sII")
@@ -31,13 +31,13 @@ LINK_BYTES = 32
 
 
 def frame(previous: bytes, payload: bytes) -> tuple[bytes, bytes]:
-    """A payload as it is written, and its link."""
+    """Return a payload as it is written, and its link."""
     linked = sha256(previous + payload).digest()
     return b"".join((FRAME.pack(MAGIC, len(payload), len(payload) ^ LENGTH_MARK), payload, linked)), linked
 
 
 class BlockSegment:
-    """The reading end of one segment of blocks: where it is, and how far this reader got."""
+    """Reads one segment of blocks, and remembers its position."""
 
     def __init__(self, path: Path, writer: str, start: int) -> None:
         self.path = path
@@ -47,67 +47,67 @@ class BlockSegment:
         self._chain = Chain(writer)
         self._before = (start, self._link, 0, self._chain.previous)
 
-    def more(self, limit: int = 4096) -> list[Sealed]:
-        """The next entries, of whole blocks; HistoryError where one is damaged."""
+    def more(self, limit: int = 4096) -> list[SealedEntry]:
+        """Return the entries of the next complete blocks; HistoryError at a damaged block."""
         self._before = (self._offset, self._link, self._chain.seq, self._chain.previous)
-        found: list[Sealed] = []
+        entries: list[SealedEntry] = []
         with self.path.open("rb", buffering=0) as file:
             ended = is_unlocked(file)
-            while len(found) < limit:
-                block = self._next(file, ended, proven=bool(found))
+            while len(entries) < limit:
+                block = self._next(file, ended, follows_entries=bool(entries))
                 if block is None:
                     break
-                found += self._opened(block)
-        return found
+                entries += self._expand(block)
+        return entries
 
-    def find(self, prediction_id: str) -> Sealed | None:
-        """The entry of this id; nothing is opened when no block has it."""
-        if not any(blocks.holds(block, prediction_id) for block in self._unopened()):
+    def find(self, prediction_id: str) -> SealedEntry | None:
+        """Return the entry with this prediction id. Blocks are expanded only if one of them contains it."""
+        if not any(blocks.contains(block, prediction_id) for block in self._blocks()):
             return None
         start = b'{"id":"%s"' % prediction_id.encode()
         return next((sealed for sealed in self.all() if decode_head(sealed.head).reply.startswith(start)), None)
 
-    def _unopened(self) -> Iterator[Block]:
-        """Every whole block from here on; where this reader stands does not change."""
+    def _blocks(self) -> Iterator[Block]:
+        """Yield every complete block from the current position on, without changing the position."""
         before = self._offset, self._link
         try:
             with self.path.open("rb", buffering=0) as file:
-                while (block := self._next(file, ended=False, proven=True)) is not None:
+                while (block := self._next(file, ended=False, follows_entries=True)) is not None:
                     yield block
         finally:
             self._offset, self._link = before
 
-    def mend(self) -> None:
-        """Behind damage nothing can be proven: the links of blocks cover all before them."""
+    def recover(self) -> None:
+        """Return None: each link covers all earlier blocks, so nothing after damage can be verified."""
 
     def back(self) -> None:
-        """Undo the last `more`: what it gave was not kept."""
+        """Undo the last `more`, because its entries were not stored."""
         self._offset, self._link, self._chain.seq, self._chain.previous = self._before
 
-    def all(self) -> Iterator[Sealed]:
-        """Every entry from here on."""
-        while found := self.more():
-            yield from found
+    def all(self) -> Iterator[SealedEntry]:
+        """Yield every entry from the current position on."""
+        while entries := self.more():
+            yield from entries
 
     def last(self) -> int:
-        """The number of the last entry, or -1; nothing is opened."""
-        return sum(block.rows for block in self._unopened()) - 1
+        """Return the `seq` of the last entry, or -1, without expanding any block."""
+        return sum(block.rows for block in self._blocks()) - 1
 
     def ended(self) -> bool:
-        """Whether its writer has let go of it."""
+        """Return whether the writer has released the segment or died."""
         with self.path.open("rb") as file:
             return is_unlocked(file)
 
-    def _opened(self, block: Block) -> list[Sealed]:
-        made = []
+    def _expand(self, block: Block) -> list[SealedEntry]:
+        entries = []
         for draft in blocks.entries(block):
             seq = self._chain.seq
             linked = self._chain.extend(draft.head, draft.salt, draft.row)
-            made.append(Sealed(seq, draft.head, draft.salt, draft.row, row_hash(draft.salt, draft.row), linked))
-        return made
+            entries.append(SealedEntry(seq, draft.head, draft.salt, draft.row, row_hash(draft.salt, draft.row), linked))
+        return entries
 
-    def _next(self, file: FileIO, ended: bool, *, proven: bool) -> Block | None:
-        """The block at the offset; None when there is none yet, or one cut by a crash: it was never answered."""
+    def _next(self, file: FileIO, ended: bool, *, follows_entries: bool) -> Block | None:
+        """Return the block at the offset; None if there is none, or only part of one, for which no reply was sent."""
         prefix = os.pread(file.fileno(), FRAME.size, self._offset)
         if len(prefix) == FRAME.size and prefix.strip(b"\0"):
             magic, length, mark = FRAME.unpack(prefix)
@@ -121,7 +121,7 @@ class BlockSegment:
                 end = self._offset + FRAME.size + length + LINK_BYTES
             else:
                 end = self._offset + FRAME.size
-            if not proven and self._something_follows(file, end, ended):
+            if not follows_entries and self._something_follows(file, end, ended):
                 raise HistoryError(f"{self.path} is damaged at byte {self._offset}: a block of predictions")
         return None
 

@@ -1,4 +1,4 @@
-"""API keys in one file, `HOME/keys.json`: hashes only, readable by its owner alone, replaced whole."""
+"""API keys in the file `HOME/keys.json`: only hashes, readable only by its owner, replaced atomically."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ from pathlib import Path
 
 import msgspec
 
-from rowcast.access.keys_and_quotas import Key
+from rowcast.access.keys import Key
 from rowcast.errors import SettingsError
 
 FORMAT = 1
 
 
-class Kept(msgspec.Struct, forbid_unknown_fields=True):
-    """The file."""
+class KeyFile(msgspec.Struct, forbid_unknown_fields=True):
+    """The content of the file."""
 
     format: int
     keys: tuple[Key, ...]
 
 
 class FileKeys:
-    """The keys of one home; the file is made with the first key."""
+    """The keys of one home. The first change creates the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def all(self) -> Sequence[Key]:
-        """Every key; none while there is no file."""
+        """Return every key; none without a file."""
         try:
-            kept = msgspec.json.decode(self.path.read_bytes(), type=Kept)
+            content = msgspec.json.decode(self.path.read_bytes(), type=KeyFile)
         except FileNotFoundError:
             return ()
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise SettingsError(f"the keys in {self.path} cannot be read: {error}") from None
-        if kept.format > FORMAT:
-            raise SettingsError(f"{self.path} was written by a newer Rowcast (format {kept.format})")
-        return kept.keys
+            raise SettingsError(f"cannot read the keys in {self.path}: {error}") from None
+        if content.format > FORMAT:
+            raise SettingsError(f"{self.path} was written by a newer Rowcast (format {content.format})")
+        return content.keys
 
-    def mark(self) -> object:
-        """Which file it is and when it was written."""
+    def revision(self) -> object:
+        """Return the inode, modification time and size of the file."""
         try:
-            found = self.path.stat()
+            status = self.path.stat()
         except OSError:
             return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
     def change(self, edit: Callable[[Sequence[Key]], Sequence[Key]]) -> None:
-        """Replace the file, under a lock that the next one waits for."""
+        """Replace the file under a lock, so that changes run one at a time."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.with_suffix(".lock").open("a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                self._replace(msgspec.json.encode(Kept(FORMAT, tuple(edit(self.all())))))
+                self._replace(msgspec.json.encode(KeyFile(FORMAT, tuple(edit(self.all())))))
         except OSError as error:
-            raise SettingsError(f"the keys in {self.path} cannot be written: {error.strerror}") from None
+            raise SettingsError(f"cannot write the keys to {self.path}: {error.strerror}") from None
 
     def _replace(self, content: bytes) -> None:
         descriptor, name = tempfile.mkstemp(prefix=".keys-", dir=self.path.parent)  # mode 600

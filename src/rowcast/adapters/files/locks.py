@@ -1,4 +1,4 @@
-"""Whether another process holds a file: the kernel lets go of its lock however that process ends."""
+"""File locks, which the kernel releases however the holding process ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import IO
 
 
 def is_unlocked(file: IO[bytes]) -> bool:
-    """Whether nobody holds this open file alone."""
+    """Return whether no process holds an exclusive lock on this open file."""
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""A secret in a file of its own, made when it is first needed; whichever process comes first makes it for all."""
+"""A random secret in a file. The first process that needs it creates it for all."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from rowcast.errors import SettingsError
 SECRET_BYTES = 32
 
 
-def secret(path: Path) -> bytes:
-    """The secret of this file; SettingsError when there is none and none can be made."""
+def load_secret(path: Path) -> bytes:
+    """Return the secret in this file, creating it if necessary; SettingsError when that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            _make(path)
-        found = bytes.fromhex(path.read_text(encoding="ascii"))
+            _create(path)
+        secret = bytes.fromhex(path.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        raise SettingsError(f"the secret {path} cannot be read or made: {error}") from None
-    if len(found) < SECRET_BYTES:
-        raise SettingsError(f"the secret {path} is too short; restore it from a backup")
-    return found
+        raise SettingsError(f"cannot read or create the secret {path}: {error}") from None
+    if len(secret) < SECRET_BYTES:
+        raise SettingsError(f"the secret {path} is too short; restore the file from a backup")
+    return secret
 
 
-def _make(path: Path) -> None:
+def _create(path: Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.write(descriptor, secrets.token_hex(SECRET_BYTES).encode() + b"\n")
         os.fsync(descriptor)
-        with suppress(FileExistsError):  # another process was first, and its secret holds
+        with suppress(FileExistsError):  # another process was faster; its secret is used
             os.link(part, path)
     finally:
         os.close(descriptor)

@@ -1,11 +1,12 @@
-"""Where counters live: cells of float64, found by their labels.
+"""Counters: cells of float64, addressed by labels.
 
-A server of one process counts in lists. Workers count in files that are mapped into memory, one for each worker's
-place: whoever is asked for metrics adds them up, and what a killed worker counted is still there for its successor.
+A server with one process counts in lists. With several, each process counts in its own memory-mapped file. The process
+that is asked for metrics adds up all files, and the successor of a killed process continues with its counts.
 
-A file begins with the number of bytes in use (u64); an entry is u32 length of the labels, u32 number of cells, the
-labels as JSON, zeros up to the next multiple of eight, the cells; native byte order, for no other machine reads it. The
-room is reserved when the file is made: a page that a full disk has no room for would end the process that touches it.
+A file starts with the number of bytes in use (u64). An entry consists of the length of the labels (u32), the number of
+cells (u32), the labels as JSON, zeros up to the next multiple of eight, and the cells. The byte order is native: only
+this machine reads the files. Their space is reserved when they are created; otherwise a full disk would kill a process
+when it first touches a page.
 """
 
 from __future__ import annotations
@@ -29,30 +30,30 @@ Labels = tuple[str, ...]
 
 
 class CounterCells(Protocol):
-    """Numbers that are counted up in place: a list, or a view of a file."""
+    """Numbers that are incremented in place: a list or a view of a file."""
 
     def __getitem__(self, place: int, /) -> float: ...
     def __setitem__(self, place: int, value: float, /) -> None: ...
 
 
 class Counters(Protocol):
-    """CounterCells by family and labels; the first label names the family."""
+    """Counter cells by labels; the first label names the family."""
 
     def cells(self, labels: Labels, count: int) -> CounterCells:
-        """This process's cells of these labels; they begin at 0 and only ever grow."""
+        """Return this process's cells for these labels. They start at 0 and only grow."""
         ...
 
     def each(self) -> Iterator[tuple[Labels, list[float]]]:
-        """Every entry of every worker, dead ones included."""
+        """Yield the labels and cells of every process, including dead ones."""
         ...
 
 
 def sums(counts: Counters) -> dict[Labels, list[float]]:
-    """Every entry, added up over all workers."""
+    """Return the cells by labels, added up over all processes."""
     totals: dict[Labels, list[float]] = {}
-    for labels, found in counts.each():
+    for labels, cells in counts.each():
         before = totals.get(labels)
-        totals[labels] = [a + b for a, b in zip(before, found, strict=True)] if before else found
+        totals[labels] = [a + b for a, b in zip(before, cells, strict=True)] if before else cells
     return totals
 
 
@@ -63,16 +64,16 @@ class LocalCounters:
         self._cells: dict[Labels, list[float]] = {}
 
     def cells(self, labels: Labels, count: int) -> CounterCells:
-        """A list of its own for each."""
+        """Return a list."""
         return self._cells.setdefault(labels, [0.0] * count)
 
     def each(self) -> Iterator[tuple[Labels, list[float]]]:
-        """What was counted."""
+        """Yield copies of all lists."""
         yield from [(labels, list(cells)) for labels, cells in list(self._cells.items())]
 
 
 class SharedCounters:
-    """The counters of one worker among others, in a folder that all of them read."""
+    """The counters of one worker, in a folder that all workers of the server read."""
 
     def __init__(self, folder: Path, worker: int) -> None:
         self._folder = folder
@@ -90,7 +91,7 @@ class SharedCounters:
         self._places = {labels: (at, count) for labels, at, count in _entries(self._map)}
 
     def cells(self, labels: Labels, count: int) -> CounterCells:
-        """A view of the file; a list that nobody else sees once the file is full."""
+        """Return a view of the file, or a list that only this process sees once the file is full."""
         if labels not in self._places:
             key = msgspec.json.encode(labels)
             at = self._used + ENTRY.size + -(-len(key) // 8) * 8
@@ -99,14 +100,14 @@ class SharedCounters:
                 return [0.0] * count
             ENTRY.pack_into(self._map, self._used, len(key), count)
             self._map[self._used + ENTRY.size : self._used + ENTRY.size + len(key)] = key
-            USED.pack_into(self._map, 0, end)  # last: a reader sees whole entries
+            USED.pack_into(self._map, 0, end)  # written last, so that readers see only complete entries
             self._used = end
             self._places[labels] = (at // 8, count)
         start, count = self._places[labels]
         return self._doubles[start : start + count]
 
     def each(self) -> Iterator[tuple[Labels, list[float]]]:
-        """What all files of the folder hold."""
+        """Yield the entries of all files in the folder."""
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             content = path.read_bytes()
             doubles = memoryview(content).cast("d")
@@ -115,7 +116,7 @@ class SharedCounters:
 
 
 def _entries(content: bytes | mmap.mmap) -> Iterator[tuple[Labels, int, int]]:
-    """Labels, number of the first cell, number of cells."""
+    """Yield the labels, the index of the first cell and the number of cells of each entry."""
     used = USED.unpack_from(content)[0] if len(content) >= ROOM else 0
     at = 8
     while at < used:

@@ -1,17 +1,19 @@
-"""What the workers of one server know of each other: a folder in HOME/run with a slot for each worker.
+"""State that the server processes of one server share: a folder in HOME/run with one small file per worker.
 
-A slot is one small file. Its worker holds a lock on it, which the kernel drops with the process: that is how a death is
-seen at once. A heartbeat shows that the event loop turns; it is monotonic time, which all processes of a machine share
-and no clock change moves. The folder goes when its server ends; what a killed server left, the next one takes away.
+A worker holds a lock on its file. The kernel releases the lock when the process ends, so that a death is noticed at
+once. A heartbeat shows that the event loop is running; it is monotonic time, which all processes of a machine share and
+which does not change when the clock is set. A server deletes its folder when it ends; the next server deletes the
+folders of killed servers.
 
-    slot      heartbeat f64, rows that wait u32, seconds that the oldest has waited f32, then at byte 16: u32 length,
+    worker-N  heartbeat f64, waiting rows u32, seconds that the oldest row has waited f32, then at byte 16: u32 length,
               u32 crc32, JSON of `WorkerReport`; little-endian
-    reload    how often a reload was asked for
+    reload    the number of requested reloads
     default   the default model
-    trials    what the trial of a version found, so that one worker tries for all
+    away      unloaded models
+    trials    the results of loading new versions in a sandbox, so that one worker tries each version for all
 
-HOME/run itself keeps `good`, the versions that were served last: what a server falls back on when it starts and finds a
-champion that cannot be served.
+HOME/run itself contains `good`, the versions that were served last: a server that starts with a broken champion falls
+back to them.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from rowcast.adapters.files.locks import is_unlocked
 from rowcast.errors import SettingsError
 
 STALE_SECONDS = 3.0
-"""An event loop that gave no sign for so long is stuck, or its process is stopped."""
+"""Without a heartbeat for this long, the event loop is blocked or the process is stopped."""
 SLOT_BYTES = 1024 * 1024
 READS, READ_AGAIN_SECONDS = 5, 0.001
 RECORD = struct.Struct("<II")
@@ -48,30 +50,30 @@ State = Literal["starting", "ready", "draining", "stale", "dead"]
 
 
 class LoadedModel(msgspec.Struct, frozen=True):
-    """A version that a worker answers with."""
+    """A model version that a worker serves."""
 
     model: str
     version: int
     digest: str
     seconds: float
-    """That loading and proving it took."""
+    """How long loading and checking it took."""
 
 
 class WorkerReport(msgspec.Struct, frozen=True):
-    """What a worker says of itself."""
+    """The state that a worker reports."""
 
     pid: int
     state: State = "starting"
     models: tuple[LoadedModel, ...] = ()
     generation: int = -1
-    """Of the registry, that it has followed."""
+    """The registry generation that the worker has loaded."""
     asked: int = 0
-    """Requests for a reload, that it has followed."""
+    """The number of reload requests that the worker has followed."""
     reload_error: str = ""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
-    """What the board shows of one worker."""
+    """The state of one worker as other processes see it."""
 
     worker: int
     state: State
@@ -82,13 +84,13 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     reload_error: str = ""
     silent_seconds: float = 0.0
     waiting: int = 0
-    """Rows that wait to be answered."""
+    """Rows waiting for their score."""
     waiting_seconds: float = 0.0
-    """How long the oldest of them has."""
+    """How long the oldest of them has been waiting."""
 
 
 class ServerFolder:
-    """One server's folder below `HOME/run`, made by whoever starts the server."""
+    """The folder of one server below `HOME/run`, created by the process that starts the server."""
 
     def __init__(self, runs: Path, workers: int) -> None:
         self.workers_wanted = workers
@@ -97,64 +99,63 @@ class ServerFolder:
         try:
             runs.mkdir(parents=True, exist_ok=True)
             with _locked(runs / ".lock"):
-                for left in runs.iterdir():
-                    if left.is_dir() and _is_free(left / "server"):
-                        shutil.rmtree(left, ignore_errors=True)
+                for folder in runs.iterdir():
+                    if folder.is_dir() and _is_free(folder / "server"):
+                        shutil.rmtree(folder, ignore_errors=True)
                 self.folder.mkdir(mode=0o700)
-                # Held by this process and by the workers it forks: the folder stays while one of them lives.
-                self._mine = _hold(self.folder / "server")
+                # Locked by this process and by the workers that it forks: the folder stays while one of them lives.
+                self._server_lock = _open_locked(self.folder / "server")
         except OSError as error:
-            raise SettingsError(f"the folder {runs} cannot be written: {error.strerror}") from None
+            raise SettingsError(f"cannot write to the folder {runs}: {error.strerror}") from None
 
     def slot(self, number: int) -> WorkerSlot:
-        """Take a worker's place; it is given up when this process ends."""
+        """Claim the slot of a worker until this process ends."""
         return WorkerSlot(self.folder / f"worker-{number}")
 
     def workers(self) -> list[WorkerStatus]:
-        """Every worker that there should be, as it is now."""
-        return [_look(self.folder / f"worker-{number}", number) for number in range(self.workers_wanted)]
+        """Return the state of every expected worker."""
+        return [_read_status(self.folder / f"worker-{number}", number) for number in range(self.workers_wanted)]
 
     def request_reload(self) -> int:
-        """Ask every worker to follow the registry; a worker has when its `asked` is at least this number."""
+        """Ask every worker to reload. A worker has done so once its `asked` is at least the returned number."""
         with _locked(self.folder / ".lock"):
             number = self.reload_requests() + 1
             _replace(self.folder / "reload", str(number).encode())
             return number
 
     def reload_requests(self) -> int:
-        """How often a reload was asked for."""
+        """Return how many reloads have been requested."""
         try:
             return int((self.folder / "reload").read_bytes())
         except FileNotFoundError:
             return 0
 
     def unloaded_models(self) -> frozenset[str]:
-        """The models that this server is not to serve, whatever the registry says."""
+        """Return the models that this server must not serve, regardless of the registry."""
         try:
             return msgspec.json.decode((self.folder / "away").read_bytes(), type=frozenset[str])
         except FileNotFoundError:
             return frozenset()
 
     def set_unloaded(self, model: str, *, unloaded: bool) -> None:
-        """Put a model away, or take it out again; workers see it when they follow the registry next."""
+        """Unload a model or load it again; workers apply this at their next reload."""
         with _locked(self.folder / ".lock"):
-            found = self.unloaded_models() - {model}
-            _replace(self.folder / "away", msgspec.json.encode(found | {model} if unloaded else found))
+            others = self.unloaded_models() - {model}
+            _replace(self.folder / "away", msgspec.json.encode(others | {model} if unloaded else others))
 
     @contextmanager
     def trial_results(self) -> Iterator[dict[str, str]]:
-        """What trials found, kept for all workers when the block ends; one worker is in here at a time."""
+        """Yield the sandbox results, and save all changes when the block ends. One worker at a time."""
         path = self.folder / "trials"
         with _locked(self.folder / ".trials.lock"):
-            found: dict[str, str] = {}
+            results: dict[str, str] = {}
             with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
-                found = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
-            yield found
-            _replace(path, msgspec.json.encode(found))
+                results = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+            yield results
+            _replace(path, msgspec.json.encode(results))
 
     def agree_default_model(self, choose: Callable[[], str | None]) -> str | None:
-        """What the first worker of this server chose as the default model: it holds for all of them and for good,
-        whichever models appear later."""
+        """Return the default model, which the first worker of this server chooses for good."""
         path = self.folder / "default"
         with _locked(self.folder / ".lock"):
             if not path.exists():
@@ -162,66 +163,66 @@ class ServerFolder:
             return msgspec.json.decode(path.read_bytes(), type=str | None)
 
     def last_served(self) -> dict[str, int]:
-        """The versions that were served last from this home, by what was asked for; outlives servers."""
+        """Return the versions that were last served from this home, by model reference. They outlive servers."""
         try:
             return msgspec.json.decode((self._runs / "good").read_bytes(), type=dict[str, int])
         except (FileNotFoundError, msgspec.MsgspecError):
             return {}
 
     def record_served(self, versions: Mapping[str, int]) -> None:
-        """These are served now."""
+        """Save the versions that are served now."""
         with _locked(self._runs / ".lock"):
             known = self.last_served()
             if known != {**known, **versions}:
                 _replace(self._runs / "good", msgspec.json.encode({**known, **versions}))
 
     def remove(self) -> None:
-        """The server has ended."""
+        """Delete the folder of a server that has ended."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        os.close(self._mine)
+        os.close(self._server_lock)
 
 
 def running_servers(runs: Path) -> dict[str, list[WorkerStatus]]:
-    """The servers that run now, by the name of their folder, each with the workers that it has had."""
-    found = {}
+    """Return the workers of every running server, by the name of its folder."""
+    servers = {}
     for folder in sorted(runs.glob("*-*")):
         if folder.is_dir() and not _is_free(folder / "server"):
             numbers = sorted(int(path.name.partition("-")[2]) for path in folder.glob("worker-*") if not path.suffix)
-            found[folder.name] = [_look(folder / f"worker-{number}", number) for number in numbers]
-    return found
+            servers[folder.name] = [_read_status(folder / f"worker-{number}", number) for number in numbers]
+    return servers
 
 
 class WorkerSlot:
-    """A worker's own place on the board."""
+    """The file in which a worker reports its state."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = _hold(path)
+        self._fd = _open_locked(path)
         self.status = WorkerReport(os.getpid())
         self.beat()
         self.report()
 
     def beat(self) -> None:
-        """The event loop turns."""
+        """Write a heartbeat."""
         os.pwrite(self._fd, HEARTBEAT.pack(time.monotonic()), 0)
 
     def report(self, **changes: Any) -> None:
-        """Show this of the worker from now on."""
+        """Change fields of the reported state."""
         self.status = msgspec.structs.replace(self.status, **changes)
         content = msgspec.json.encode(self.status)
         os.pwrite(self._fd, RECORD.pack(len(content), zlib.crc32(content)) + content, RECORD_AT)
 
     def report_queue(self, rows: int, seconds: float) -> None:
-        """So many rows wait, the oldest for so long; nothing once the place is given up."""
+        """Report the waiting rows and the age of the oldest; does nothing once the slot is closed."""
         if self._fd >= 0:
             os.pwrite(self._fd, QUEUE.pack(rows, seconds), QUEUE_AT)
 
     def close(self) -> None:
-        """Give the place up."""
+        """Release the slot."""
         fd, self._fd = self._fd, -1
         os.close(fd)
 
 
-def _look(path: Path, number: int) -> WorkerStatus:
+def _read_status(path: Path, number: int) -> WorkerStatus:
     try:
         file = path.open("rb", buffering=0)
     except FileNotFoundError:
@@ -229,7 +230,7 @@ def _look(path: Path, number: int) -> WorkerStatus:
     with file:
         if is_unlocked(file):
             return WorkerStatus(number, "dead")
-        silent, (waiting, waited), status = _read(file)
+        silent, (waiting, waited), status = _read_slot(file)
     return WorkerStatus(
         number,
         "stale" if silent > STALE_SECONDS and status.state != "starting" else status.state,
@@ -244,29 +245,29 @@ def _look(path: Path, number: int) -> WorkerStatus:
     )
 
 
-def _read(file: IO[bytes]) -> tuple[float, tuple[int, float], WorkerReport]:
-    """Seconds since the heartbeat, the queue, and the status; read again when the worker is writing this moment."""
+def _read_slot(file: IO[bytes]) -> tuple[float, tuple[int, float], WorkerReport]:
+    """Return the heartbeat's age, the queue and the report. Retries while the worker is writing."""
     for _ in range(READS):
-        found = os.pread(file.fileno(), SLOT_BYTES, 0)
-        if len(found) >= RECORD_AT + RECORD.size:
-            length, mark = RECORD.unpack_from(found, RECORD_AT)
-            content = found[RECORD_AT + RECORD.size :][:length]
-            if zlib.crc32(content) == mark:
-                silent = max(0.0, time.monotonic() - HEARTBEAT.unpack_from(found)[0])
-                return silent, QUEUE.unpack_from(found, QUEUE_AT), msgspec.json.decode(content, type=WorkerReport)
+        content = os.pread(file.fileno(), SLOT_BYTES, 0)
+        if len(content) >= RECORD_AT + RECORD.size:
+            length, mark = RECORD.unpack_from(content, RECORD_AT)
+            report = content[RECORD_AT + RECORD.size :][:length]
+            if zlib.crc32(report) == mark:
+                silent = max(0.0, time.monotonic() - HEARTBEAT.unpack_from(content)[0])
+                return silent, QUEUE.unpack_from(content, QUEUE_AT), msgspec.json.decode(report, type=WorkerReport)
         time.sleep(READ_AGAIN_SECONDS)
     return 0.0, (0, 0.0), WorkerReport(0)
 
 
-def _hold(path: Path) -> int:
-    """A locked file, until it is closed by every process that has it."""
+def _open_locked(path: Path) -> int:
+    """Open and lock a file. The lock ends when every process with this descriptor has closed it."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(fd, fcntl.LOCK_EX)
     return fd
 
 
 def _is_free(path: Path) -> bool:
-    """Whether nobody holds this file, or it is not there."""
+    """Return whether no process holds this file, or it does not exist."""
     try:
         with path.open("rb") as file:
             return is_unlocked(file)
@@ -282,7 +283,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Readers see the old content or the new."""
+    """Replace a file atomically: readers see the old content or the new."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_bytes(content)
     fresh.replace(path)

@@ -1,1 +1,1 @@
-"""SQLite."""
+"""Adapters on SQLite: the history store, and the replies by idempotency key."""

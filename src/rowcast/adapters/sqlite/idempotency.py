@@ -1,6 +1,6 @@
-"""Replies to requests with an Idempotency-Key, in a SQLite file of its own that all workers of a home share.
+"""Replies by idempotency key, in their own SQLite file, which all server processes of a home share.
 
-It is no evidence, that is history's task: it may be deleted while nothing runs, and old replies go by themselves.
+The file is not part of the history: it may be deleted while no server runs, and old replies are purged.
 """
 
 from __future__ import annotations
@@ -9,40 +9,41 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from rowcast.access.ports import IN_FLIGHT, OTHER_REQUEST
 from rowcast.errors import RepeatConflict, Unavailable
 
 VERSION = 1
+CHECK_SECONDS = 5
 CREATE = """CREATE TABLE IF NOT EXISTS repeats (
     key TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, at REAL NOT NULL, owner INTEGER NOT NULL, reply BLOB
 ) WITHOUT ROWID"""
 
 
-class SqliteRepeats:
-    """Opened with the first request that carries a key."""
+class SqliteIdempotencyStore:
+    """Opens its file with the first request that carries a key."""
 
     def __init__(self, path: Path, claim_seconds: float = 120.0) -> None:
         self._path = path
         self._claim_seconds = claim_seconds
         self._connection: sqlite3.Connection | None = None
-        self._one_at_a_time = threading.Lock()
+        self._lock = threading.Lock()
 
     def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
-        """None to the first, its reply to the others."""
-        with self._changing() as connection:
-            found = connection.execute(
+        """Return the saved reply, or None to the caller that now owns the key."""
+        with self._transaction() as connection:
+            row = connection.execute(
                 "SELECT fingerprint, at, owner, reply FROM repeats WHERE key = ?", [key]
             ).fetchone()
-            if found is not None:
-                kept, at, owner, reply = found
-                if kept != fingerprint:
+            if row is not None:
+                first, at, owner, reply = row
+                if first != fingerprint:
                     raise RepeatConflict(OTHER_REQUEST, slug="repeat-differs")
                 if reply is not None:
                     return bytes(reply)
-                if now < at + self._claim_seconds and _runs(owner):
+                if now < at + self._claim_seconds and _is_running(owner):
                     raise RepeatConflict(IN_FLIGHT)
             connection.execute(
                 "INSERT OR REPLACE INTO repeats (key, fingerprint, at, owner) VALUES (?, ?, ?, ?)",
@@ -50,26 +51,39 @@ class SqliteRepeats:
             )
         return None
 
-    def keep(self, key: str, reply: bytes, now: float) -> None:
-        """The reply that repeats get."""
-        with self._changing() as connection:
+    def save_reply(self, key: str, reply: bytes, now: float) -> None:
+        """Save the reply for later requests."""
+        with self._transaction() as connection:
             connection.execute("UPDATE repeats SET reply = ?, at = ? WHERE key = ?", [reply, now, key])
 
     def release(self, key: str) -> None:
-        """Let the next one be the first."""
-        with self._changing() as connection:
+        """Give up a claim."""
+        with self._transaction() as connection:
             connection.execute("DELETE FROM repeats WHERE key = ? AND reply IS NULL", [key])
 
     def purge(self, before: float) -> None:
-        """Forget the old ones."""
-        with self._changing() as connection:
+        """Delete old claims and replies."""
+        with self._transaction() as connection:
             connection.execute("DELETE FROM repeats WHERE at < ?", [before])
 
+    def check(self) -> None:
+        """Run SQLite's quick check on the file, if it exists."""
+        if not self._path.exists():
+            return
+        uri = f"{self._path.absolute().as_uri()}?mode=ro"
+        try:
+            with closing(sqlite3.connect(uri, uri=True, timeout=CHECK_SECONDS)) as connection:
+                (verdict,) = connection.execute("PRAGMA quick_check").fetchone()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from None
+        if verdict != "ok":
+            raise self._unusable(verdict)
+
     @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        with self._one_at_a_time:
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
             try:
-                connection = self._connection = self._connection or self._opened()
+                connection = self._connection = self._connection or self._connect()
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield connection
@@ -78,11 +92,14 @@ class SqliteRepeats:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
             except (sqlite3.Error, OSError) as error:
-                raise Unavailable(f"repeated requests in {self._path} cannot be looked up: {error}") from None
+                raise self._unusable(error) from None
 
-    def _opened(self) -> sqlite3.Connection:
+    def _unusable(self, reason: Exception | str) -> Unavailable:
+        return Unavailable(f"cannot use the idempotency store {self._path}: {reason}")
+
+    def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))  # it holds replies
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))  # the file contains replies
         connection = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -96,8 +113,8 @@ class SqliteRepeats:
         return connection
 
 
-def _runs(pid: int) -> bool:
-    """Whether the process that claimed is still there."""
+def _is_running(pid: int) -> bool:
+    """Return whether the process that made a claim still exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

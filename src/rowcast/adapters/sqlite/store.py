@@ -1,4 +1,4 @@
-"""History in one SQLite file: one process writes (the indexer), any number read beside it."""
+"""The history store in one SQLite file. Any number of indexers write to it, and any number of processes read."""
 
 from __future__ import annotations
 
@@ -7,42 +7,30 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 
-from rowcast.errors import HistoryError, Unavailable
-from rowcast.history.chain import NO_ROW, Erasure, Sealed, decode_erasure, decode_head, sealed_erasure
+from rowcast.adapters.sqlite.migrations import migrate, read_statement, schema_version
+from rowcast.adapters.sqlite.queries import SELECT_ROWS_TO_ERASE, page_query, where_clause
+from rowcast.errors import Unavailable
+from rowcast.history.chain import NO_ROW, Erasure, SealedEntry, decode_erasure, decode_head, seal_erasure
 from rowcast.history.entry_filter import EVERYTHING, Selection
-from rowcast.history.ports import ErasureRequest, OpenRequest, Position, Step, Stored
+from rowcast.history.ports import ErasureRequest, ErasureStep, OpenErasure, Position, StoredEntry
 from rowcast.schema.prediction import Label, searchable_label
 
-MIGRATIONS = ("0001_history.sql", "0002_erasures.sql")
 BUSY_SECONDS = 30
-ERASURES_SINCE = 2
-"""The schema that first records erasures."""
-CONDITIONS = {
-    "tenant": "e.tenant = :tenant",
-    "model": "e.model = :model",
-    "version": "e.version = :version",
-    "label": "e.label = :label",
-    "entity": "e.entity = :entity",
-    "first": "e.id >= :first",
-    "end": "e.id < :end",
-    "ids": "e.id IN (SELECT value FROM json_each(:ids))",
-    "models": "e.model IN (SELECT value FROM json_each(:models))",
-    "before": "e.id < :before",
-    "after": "e.id > :after",
-    "mark": "e.rowid > :mark",
-}
-COLUMNS = "w.writer, e.seq, e.head, e.salt, e.row, e.row_hash, e.link"
-ENTRIES = "entries AS e JOIN writers AS w ON w.number = e.writer"
+CHECK_SECONDS = 2
+SCRUB_MILLISECONDS = 200
+"""How long `scrub` waits for readers; one that reads for minutes must not stop the indexer."""
+ERASURES_VERSION = 2
+"""The schema version that introduced the chain of erasures."""
 
 
-class Copied(msgspec.Struct, gc=False):
-    """What is copied out of a reply into columns of its own."""
+class ReplyColumns(msgspec.Struct, gc=False):
+    """The fields of a reply that are copied into columns."""
 
     id: str
     model: str
@@ -51,156 +39,237 @@ class Copied(msgspec.Struct, gc=False):
     probability: float | msgspec.UnsetType = msgspec.UNSET
 
 
-_copied = msgspec.json.Decoder(Copied).decode
-
-
-def statement(name: str) -> str:
-    """The text of one statement in `sql/`."""
-    return (resources.files("rowcast.adapters.sqlite") / "sql" / name).read_text()
+_decode_columns = msgspec.json.Decoder(ReplyColumns).decode
 
 
 class SqliteStore:
-    """Reader and writer of one history file. Each call that reads opens a connection of its own."""
+    """Reads and writes one history file. Each read opens its own connection; writes share one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._writing: sqlite3.Connection | None = None
-        self._numbers: dict[str, int] = {}
-        self._insert = statement("insert.sql")
+        self._connection: sqlite3.Connection | None = None
+        self._writer_numbers: dict[str, int] = {}
+        self._insert = read_statement("insert.sql")
+
+    @property
+    def location(self) -> str:
+        """The path of the file."""
+        return str(self.path)
+
+    @property
+    def disk_folder(self) -> Path:
+        """The folder of the file."""
+        return self.path.absolute().parent
+
+    def open(self) -> None:
+        """Open the writing connection; create or migrate the file if necessary."""
+        self._writer()
+
+    def close(self) -> None:
+        """Close the writing connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def check(self) -> None:
+        """Take the write lock for a moment; a file that does not exist yet is not created."""
+        if not self.path.exists():
+            return
+        uri = f"{self.path.absolute().as_uri()}?mode=rw"
+        try:
+            with closing(sqlite3.connect(uri, uri=True, timeout=CHECK_SECONDS, isolation_level=None)) as connection:
+                schema_version(connection, self.location)
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise self._unwritable(error) from None
+
+    @contextmanager
+    def maintenance(self) -> Iterator[bool]:
+        """Try to take the lock of the file's folder. The kernel releases it when the process ends."""
+        self.open()
+        descriptor = os.open(self.disk_folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(descriptor)
 
     def position(self, writer: str) -> Position | None:
-        """The last entry stored of this writer."""
+        """Return the entry of this writer with the highest `seq`."""
         with self._reading() as connection:
-            found = connection.execute(
+            row = connection.execute(
                 "SELECT e.seq, e.link FROM entries AS e JOIN writers AS w ON w.number = e.writer "
                 "WHERE w.writer = ? ORDER BY e.seq DESC LIMIT 1",
                 [writer],
             ).fetchone()
-        return Position(*found) if found else None
+        return Position(*row) if row else None
 
-    def record(self, writer: str, entries: Sequence[Sealed]) -> None:
-        """Keep entries in one transaction; those already kept are left alone."""
-        with self._changing() as connection:
-            number = self._numbers.get(writer) or self._number(connection, writer)
-            connection.executemany(self._insert, (_row(number, entry) for entry in entries))
-        self._numbers[writer] = number
+    def record(self, writer: str, entries: Sequence[SealedEntry]) -> None:
+        """Add the entries that are new, in one transaction."""
+        with self._transaction() as connection:
+            number = self._writer_numbers.get(writer) or self._add_writer(connection, writer)
+            connection.executemany(self._insert, (_to_columns(number, entry) for entry in entries))
+        self._writer_numbers[writer] = number
 
-    def get(self, prediction_id: str) -> Stored | None:
-        """The entry of one prediction."""
+    def get(self, prediction_id: str) -> StoredEntry | None:
+        """Return the entry of one prediction."""
         with self._reading() as connection:
-            found = connection.execute(statement("get.sql"), [prediction_id]).fetchone()
-        return _stored(found) if found else None
+            row = connection.execute(read_statement("get.sql"), [prediction_id]).fetchone()
+        return _to_entry(row) if row else None
 
-    def latest(self, limit: int, wanted: Selection = EVERYTHING, before: str | None = None) -> list[Stored]:
-        """Newest first; `before` is the id of the last entry of the page before."""
-        query, values = page_query(wanted, before)
+    def latest(self, limit: int, selection: Selection = EVERYTHING, before: str | None = None) -> list[StoredEntry]:
+        """Return selected entries by descending id."""
+        query, values = page_query(selection, before)
         with self._reading() as connection:
             rows = connection.execute(query, {**values, "limit": limit}).fetchall()
-        return [_stored(row) for row in rows]
-
-    def erasures(self) -> list[Sealed]:
-        """The chain of erasures."""
-        with self._reading() as connection:
-            if schema_version(connection, self.path) < ERASURES_SINCE:
-                return []
-            return [_sealed_erasure(*row) for row in connection.execute("SELECT * FROM erasures ORDER BY seq")]
+        return [_to_entry(row) for row in rows]
 
     def writers(self) -> list[str]:
-        """Every writer that has entries."""
+        """Return every writer that has entries."""
         with self._reading() as connection:
             return [row[0] for row in connection.execute("SELECT writer FROM writers ORDER BY writer")]
 
-    def chain(self, writer: str, after: int = -1) -> Iterator[Sealed]:
-        """One writer's entries in order of `seq`, those after `after`, read as they are asked for."""
+    def chain(self, writer: str, after: int = -1) -> Iterator[SealedEntry]:
+        """Yield one writer's entries in order, as the caller consumes them."""
         with self._reading() as connection:
-            for row in connection.execute(statement("chain.sql"), [writer, after]):
-                yield Sealed(*row)
+            for row in connection.execute(read_statement("chain.sql"), [writer, after]):
+                yield SealedEntry(*row)
 
     def count(self) -> int:
-        """How many entries are stored."""
+        """Return the number of entries."""
         with self._reading() as connection:
             return int(connection.execute("SELECT count(*) FROM entries").fetchone()[0])
 
-    def erase(self, asked: OpenRequest, at: int, most: int, after: str | None = None, *, fresh: bool = False) -> Step:
-        """Look at `most` entries, erase their rows and record that, in one transaction."""
-        where, values = _where(asked.request.wanted, after=after, mark=asked.mark if fresh else None)
-        # The few entries that came since are found by their place in the table.
-        source = "entries AS e NOT INDEXED" if fresh else "entries AS e"
-        query = f"SELECT e.rowid, e.id, e.row IS NOT NULL FROM {source} WHERE {where} ORDER BY e.id LIMIT :most"  # noqa: S608 - fixed texts
-        with self._changing() as connection:
-            seen = connection.execute(query, {**values, "most": most}).fetchall()
-            numbers = [(number,) for number, _, has_row in seen if has_row]
-            connection.executemany("UPDATE entries SET row = NULL, salt = NULL WHERE rowid = ?", numbers)
-            if numbers:
-                self._record_erasure(connection, asked, at, len(numbers))
-        return Step(len(numbers), seen[-1][1] if len(seen) == most else None)
+    def erasures(self) -> list[SealedEntry]:
+        """Return the chain of erasures."""
+        with self._reading() as connection:
+            if schema_version(connection, self.location) < ERASURES_VERSION:
+                return []
+            rows = connection.execute("SELECT seq, head, link FROM erasures ORDER BY seq").fetchall()
+        return [SealedEntry(seq, head, None, None, NO_ROW, linked) for seq, head, linked in rows]
 
-    def erased(self, number: int) -> int:
-        """How many rows a request erased so far."""
-        found = [decode_erasure(sealed.head) for sealed in self.erasures()]
-        return sum(erasure.rows for erasure in found if erasure.request == number)
+    def register_folder(self, folder_id: str) -> None:
+        """Make open and later erasures wait for this folder."""
+        with self._transaction() as connection:
+            added = connection.execute("INSERT INTO journal_folders VALUES (?) ON CONFLICT DO NOTHING", [folder_id])
+            if added.rowcount:
+                connection.execute(
+                    "INSERT INTO erasure_folders (number, folder) SELECT number, ? FROM requests WHERE true "
+                    "ON CONFLICT DO NOTHING",
+                    [folder_id],
+                )
 
-    def _record_erasure(self, connection: sqlite3.Connection, asked: OpenRequest, at: int, rows: int) -> None:
-        request = asked.request
-        last = connection.execute("SELECT seq, link FROM erasures ORDER BY seq DESC LIMIT 1").fetchone()
-        erasure = Erasure(at, request.by, request.reason, msgspec.json.encode(request.wanted), rows, asked.number)
-        sealed = sealed_erasure(last[0] + 1 if last else 0, last[1] if last else None, erasure)
-        connection.execute("INSERT INTO erasures VALUES (?, ?, ?)", [sealed.seq, sealed.head, sealed.link])
+    def unregister_folder(self, folder_id: str) -> None:
+        """Stop new erasures from waiting for this folder."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM journal_folders WHERE folder = ?", [folder_id])
 
-    def ask(self, request: ErasureRequest) -> OpenRequest:
-        """Remember a request until it is settled."""
-        with self._changing() as connection:
-            mark = int(connection.execute("SELECT coalesce(max(rowid), 0) FROM entries").fetchone()[0])
+    def open_erasure(self, request: ErasureRequest, folder_id: str, journals: frozenset[str]) -> OpenErasure:
+        """Store a request until every folder has completed it."""
+        with self._transaction() as connection:
             added = connection.execute(
-                "INSERT INTO requests (mark, request) VALUES (?, ?)", [mark, msgspec.json.encode(request)]
+                "INSERT INTO requests (mark, request) VALUES (0, ?)", [msgspec.json.encode(request)]
             )
-            return OpenRequest(added.lastrowid or 0, mark, request)
+            number = added.lastrowid or 0
+            connection.execute(
+                "INSERT INTO erasure_folders (number, folder) SELECT ?, folder FROM journal_folders", [number]
+            )
+            connection.execute(
+                "INSERT OR REPLACE INTO erasure_folders VALUES (?, ?, ?)", [number, folder_id, _encode_names(journals)]
+            )
+            pending = connection.execute("SELECT folder, journals FROM erasure_folders WHERE number = ?", [number])
+            return OpenErasure(number, request, {folder: _decode_names(names) for folder, names in pending})
 
-    def asked(self) -> list[OpenRequest]:
-        """Requests that are open."""
+    def open_erasures(self) -> list[OpenErasure]:
+        """Return all open requests."""
         try:
-            found = self._writer().execute("SELECT number, mark, request FROM requests ORDER BY number").fetchall()
+            connection = self._writer()
+            requests = connection.execute("SELECT number, request FROM requests ORDER BY number").fetchall()
+            folders = connection.execute("SELECT number, folder, journals FROM erasure_folders").fetchall()
         except sqlite3.Error as error:
             raise self._unwritable(error) from None
         return [
-            OpenRequest(number, mark, msgspec.json.decode(text, type=ErasureRequest)) for number, mark, text in found
+            OpenErasure(
+                number,
+                msgspec.json.decode(content, type=ErasureRequest),
+                {folder: _decode_names(names) for owner, folder, names in folders if owner == number},
+            )
+            for number, content in requests
         ]
 
-    def settle(self, numbers: Sequence[int]) -> bool:
-        """Forget requests; then empty the write-ahead log, which holds pages as they were before rows were erased."""
-        with self._changing() as connection:
-            connection.executemany("DELETE FROM requests WHERE number = ?", [(number,) for number in numbers])
-        connection = self._writer()
-        try:
+    def acknowledge(self, number: int, folder_id: str, journals: frozenset[str]) -> None:
+        """Record which journals a folder still had when it learned of a request."""
+        with self._transaction() as connection:
             connection.execute(
-                "PRAGMA busy_timeout = 200"
-            )  # who reads for minutes is not waited for: the caller asks again
+                "UPDATE erasure_folders SET journals = ? WHERE number = ? AND folder = ?",
+                [_encode_names(journals), number, folder_id],
+            )
+
+    def complete(self, number: int, folder_id: str) -> None:
+        """Record that a folder has completed its part."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM erasure_folders WHERE number = ? AND folder = ?", [number, folder_id])
+            connection.execute(
+                "DELETE FROM requests WHERE number = ? "
+                "AND NOT EXISTS (SELECT 1 FROM erasure_folders AS f WHERE f.number = requests.number)",
+                [number],
+            )
+
+    def erase(
+        self, request: ErasureRequest, *, number: int, at: int, limit: int, after: str | None = None
+    ) -> ErasureStep:
+        """Examine up to `limit` selected entries, and erase their rows, in one transaction."""
+        where, values = where_clause(request.selection, after=after)
+        query = SELECT_ROWS_TO_ERASE.format(where=where)
+        with self._transaction() as connection:
+            examined = connection.execute(query, {**values, "limit": limit}).fetchall()
+            places = [(writer, seq) for writer, seq, _, has_row in examined if has_row]
+            connection.executemany("UPDATE entries SET row = NULL, salt = NULL WHERE writer = ? AND seq = ?", places)
+            if places:
+                self._record_erasure(connection, request, number, at, len(places))
+        return ErasureStep(len(places), examined[-1][2] if len(examined) == limit else None)
+
+    def erased_rows(self, number: int) -> int:
+        """Return how many rows a request has erased."""
+        erasures = [decode_erasure(entry.head) for entry in self.erasures()]
+        return sum(erasure.rows for erasure in erasures if erasure.request == number)
+
+    def scrub(self) -> bool:
+        """Empty the write-ahead log, which contains pages from before rows were erased."""
+        try:
+            connection = self._writer()
+            connection.execute(f"PRAGMA busy_timeout = {SCRUB_MILLISECONDS}")
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
         except sqlite3.Error as error:
             raise self._unwritable(error) from None
         return not busy
 
-    def check(self) -> None:
-        """Unavailable when an entry could not be written now."""
-        try:
-            connection = self._writer()
-            connection.execute("PRAGMA busy_timeout = 2000")  # who asks for health does not wait for half a minute
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
-            connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
-        except sqlite3.Error as error:
-            raise self._unwritable(error) from None
-
-    def close(self) -> None:
-        """Close the writing connection."""
-        if self._writing is not None:
-            self._writing.close()
-            self._writing = None
+    def _record_erasure(
+        self, connection: sqlite3.Connection, request: ErasureRequest, number: int, at: int, rows: int
+    ) -> None:
+        last = connection.execute("SELECT seq, link FROM erasures ORDER BY seq DESC LIMIT 1").fetchone()
+        erasure = Erasure(at, request.by, request.reason, msgspec.json.encode(request.selection), rows, number)
+        sealed = seal_erasure(last[0] + 1 if last else 0, last[1] if last else None, erasure)
+        connection.execute("INSERT INTO erasures VALUES (?, ?, ?)", [sealed.seq, sealed.head, sealed.link])
 
     @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, kept whole or not at all."""
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commit all changes of the block, or none."""
         connection = self._writer()
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -213,7 +282,7 @@ class SqliteStore:
                 connection.execute("ROLLBACK")
 
     def _unwritable(self, error: sqlite3.Error) -> Unavailable:
-        return Unavailable(f"the history {self.path} cannot be written: {error}")
+        return Unavailable(f"cannot write to the history {self.path}: {error}")
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -221,69 +290,50 @@ class SqliteStore:
             with closing(self._reader()) as connection:
                 yield connection
         except sqlite3.Error as error:
-            raise Unavailable(f"the history {self.path} cannot be read: {error}") from None
+            raise Unavailable(f"cannot read the history {self.path}: {error}") from None
 
     def _reader(self) -> sqlite3.Connection:
-        """A connection that cannot write; to an empty history while there is none on disk yet."""
+        """Return a read-only connection, or one to an empty history while the file has no schema yet."""
         if self.path.exists():
             connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
-            if schema_version(connection, self.path) > 0:
+            if schema_version(connection, self.location) > 0:
                 return connection
             connection.close()
         connection = sqlite3.connect(":memory:", isolation_level=None)
-        migrate(connection, self.path)
+        migrate(connection, self.location)
         return connection
 
     def _writer(self) -> sqlite3.Connection:
-        if self._writing is None:
+        if self._connection is None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                with _alone(self.path.parent):
-                    connection = self._opened()
+                with _folder_lock(self.path.parent):
+                    connection = self._connect()
             except (sqlite3.Error, OSError) as error:
-                raise Unavailable(f"the history {self.path} cannot be opened: {error}") from None
-            self._writing = connection
-        return self._writing
+                raise Unavailable(f"cannot open the history {self.path}: {error}") from None
+            self._connection = connection
+        return self._connection
 
-    def _opened(self) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         if not self.path.exists():
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # it holds what people sent
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # the file will contain personal data
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
-        # A journal is deleted once it is stored, so what is stored must be on the disk.
+        # FULL, because a journal is deleted once its entries are stored: they must be on the disk by then.
         connection.execute("PRAGMA synchronous = FULL")
-        # Bytes that are freed are overwritten, whenever a page is rebuilt: else erased rows could stay in the file.
+        # Overwrites freed bytes; otherwise erased rows could stay in the file.
         connection.execute("PRAGMA secure_delete = ON")
-        migrate(connection, self.path)
+        migrate(connection, self.location)
         return connection
 
-    def _number(self, connection: sqlite3.Connection, writer: str) -> int:
+    def _add_writer(self, connection: sqlite3.Connection, writer: str) -> int:
         connection.execute("INSERT INTO writers (writer) VALUES (?) ON CONFLICT DO NOTHING", [writer])
         return int(connection.execute("SELECT number FROM writers WHERE writer = ?", [writer]).fetchone()[0])
 
 
-def page_query(wanted: Selection, before: str | None = None) -> tuple[str, dict[str, Any]]:
-    """The query of one page and its values. Built from what is asked: one query for all cases would use no index."""
-    where, values = _where(wanted, before=before)
-    return f"SELECT {COLUMNS} FROM {ENTRIES} WHERE {where} ORDER BY e.id DESC LIMIT :limit", values  # noqa: S608 - fixed texts
-
-
-def _where(wanted: Selection, **more: Any) -> tuple[str, dict[str, Any]]:
-    values = {name: value for name, value in {**msgspec.structs.asdict(wanted), **more}.items() if value is not None}
-    for name in ("ids", "models"):
-        if not (several := values.pop(name)):
-            continue
-        values[name] = msgspec.json.encode(several).decode()
-    conditions = [CONDITIONS[name] for name in values]
-    # Said in words, so that the indexes that leave empty texts out may be used.
-    conditions += [f"e.{name} <> ''" for name in ("tenant", "label", "entity") if values.get(name)]
-    return " AND ".join(conditions or ["TRUE"]), values
-
-
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """No other process opens a history in this folder meanwhile: who turns a new file to WAL waits for nobody, and
-    nobody waits for him."""
+def _folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock. Without it, two processes that switch a new file to WAL at the same time fail."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -292,40 +342,24 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def schema_version(connection: sqlite3.Connection, path: Path) -> int:
-    """How many migrations the file has seen; HistoryError when it has seen more than this version knows."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > len(MIGRATIONS):
-        connection.close()
-        raise HistoryError(
-            f"{path} was written by a newer Rowcast (schema {version}); this one knows {len(MIGRATIONS)}"
-        )
-    return version
+def _encode_names(journals: frozenset[str]) -> bytes:
+    return msgspec.json.encode(sorted(journals))
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the file up to this version, all steps in one transaction; refuse a newer one.
-
-    A migration only adds. What it replaces is dropped by a migration of the release after: docs/reference/history.md.
-    """
-    connection.execute("BEGIN IMMEDIATE")  # two processes may open a new file at once: the second finds it done
-    for name in MIGRATIONS[schema_version(connection, path) :]:
-        for part in statement(name).split(";\n"):
-            connection.execute(part)
-    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-    connection.execute("COMMIT")
+def _decode_names(content: bytes | None) -> frozenset[str] | None:
+    return None if content is None else msgspec.json.decode(content, type=frozenset[str])
 
 
-def _row(number: int, entry: Sealed) -> tuple[Any, ...]:
+def _to_columns(writer_number: int, entry: SealedEntry) -> tuple[Any, ...]:
     head = decode_head(entry.head)
-    copied = _copied(head.reply)
+    reply = _decode_columns(head.reply)
     return (
-        number,
+        writer_number,
         entry.seq,
-        copied.id,
-        copied.model,
-        copied.version,
-        searchable_label(copied.prediction, copied.probability),
+        reply.id,
+        reply.model,
+        reply.version,
+        searchable_label(reply.prediction, reply.probability),
         head.tenant,
         head.entity,
         entry.head,
@@ -336,9 +370,5 @@ def _row(number: int, entry: Sealed) -> tuple[Any, ...]:
     )
 
 
-def _sealed_erasure(seq: int, head: bytes, linked: bytes) -> Sealed:
-    return Sealed(seq, head, None, None, NO_ROW, linked)
-
-
-def _stored(row: Sequence[Any]) -> Stored:
-    return Stored(row[0], Sealed(*row[1:]))
+def _to_entry(row: Sequence[Any]) -> StoredEntry:
+    return StoredEntry(row[0], SealedEntry(*row[1:]))

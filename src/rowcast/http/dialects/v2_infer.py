@@ -89,13 +89,13 @@ def read(request: Request, model: LiveModel) -> Asked:
     return Asked(asked, tensors.read_tensors(asked.inputs, memoryview(tail)), tail)
 
 
-def block_columns(asked: Asked, rows: int) -> list[blocks.Column] | None:
+def block_columns(asked: Asked, rows: int) -> list[blocks.BlockColumn] | None:
     """How the columns lie in the tail; None when not all of them do, or so few rows that a block gains nothing."""
     sizes = [(head.parameters or {}).get("binary_data_size") for head in asked.inference.inputs]
     if rows < LEAST_BLOCK or None in sizes or not sizes:
         return None
     heads = zip(asked.inference.inputs, sizes, strict=True)
-    return [blocks.Column(head.name, head.datatype, size) for head, size in heads if size is not None]
+    return [blocks.BlockColumn(head.name, head.datatype, size) for head, size in heads if size is not None]
 
 
 def inference(head: bytes) -> Inference:

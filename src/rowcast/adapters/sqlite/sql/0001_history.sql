@@ -1,4 +1,4 @@
--- One row an entry. `head` and `link` are the evidence; the other columns are copies out of `head`, for finding entries.
+-- One row per entry. `head` and `link` are the evidence; the other columns copy values from `head` for queries.
 CREATE TABLE writers (
     number INTEGER PRIMARY KEY,
     writer TEXT NOT NULL UNIQUE
@@ -21,5 +21,5 @@ CREATE TABLE entries (
     UNIQUE (writer, seq)
 ) STRICT;
 
--- Ids are UUIDv7: this index finds one prediction and lists the newest.
+-- Ids are UUIDv7, so this index serves look-ups as well as lists by time.
 CREATE UNIQUE INDEX entries_id ON entries (id);

@@ -1,18 +1,18 @@
--- Filters of the history list, each in the order of the list. Empty texts are in no index: most entries have no entity,
--- and the values of a regression are no labels.
+-- One index per filter of the history list, in the order of the list. The indexes leave out empty texts: most entries
+-- have no entity, and the predicted values of a regression are not stored as labels.
 CREATE INDEX entries_model ON entries (model, id);
 CREATE INDEX entries_label ON entries (label, id) WHERE label <> '';
 CREATE INDEX entries_tenant ON entries (tenant, id) WHERE tenant <> '';
 CREATE INDEX entries_entity ON entries (entity, id) WHERE entity <> '';
 
--- The chain of erasures: who erased what, when, how many rows.
+-- The chain of erasures: who erased which rows, when and how many.
 CREATE TABLE erasures (
     seq INTEGER PRIMARY KEY,
     head BLOB NOT NULL,
     link BLOB NOT NULL
 ) STRICT;
 
--- Erasures that wait for journals of the time they were asked to be stored and deleted.
+-- Erasures that are not complete yet.
 CREATE TABLE requests (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     mark INTEGER NOT NULL,

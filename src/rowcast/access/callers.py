@@ -1,0 +1,76 @@
+"""Callers: what the owner of a valid API key may do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from rowcast.access.keys import Key
+from rowcast.access.quotas import Meter, Quota
+from rowcast.access.scopes import SCOPES, Scope
+
+
+class Caller(msgspec.Struct, frozen=True, gc=False):
+    """The identity and the permissions of a client; history records the key and the tenant with each prediction."""
+
+    key_id: str = ""
+    tenant: str = ""
+    scopes: frozenset[Scope] = frozenset(SCOPES)
+    models: frozenset[str] = frozenset()
+    """Empty: every model."""
+    until: float = math.inf
+    """UTC seconds at which the key expires."""
+    meter: Meter | None = None
+
+    def may_use(self, model: str) -> bool:
+        """Return whether the caller may use this model."""
+        return not self.models or model in self.models
+
+    @property
+    def sees_all_tenants(self) -> bool:
+        """Whether the caller may read the predictions of every tenant: an administrator without a tenant."""
+        return "admin" in self.scopes and not self.tenant
+
+
+STRANGER: Final = Caller(scopes=frozenset(), models=frozenset(("",)))
+"""A client without the key that the server requires. No model has an empty name, so it sees no model."""
+
+
+def active_callers(keys: Iterable[Key], now: float, default: Quota | None, share: int) -> dict[bytes, Caller]:
+    """Map the digest of each active key to its caller. A rotated key has two digests with one shared meter.
+
+    `default` is the quota of keys without their own; `share` is the number of processes that split each quota.
+    """
+    callers: dict[bytes, Caller] = {}
+    for key in keys:
+        if key.state(now) != "active":
+            continue
+        quota = key.quota or default
+        caller = Caller(
+            key.id,
+            key.tenant,
+            frozenset(key.scopes),
+            frozenset(key.models),
+            key.valid_until(),
+            Meter(quota, share) if quota else None,
+        )
+        callers[bytes.fromhex(key.hash)] = caller
+        if key.old_hash and now < key.old_until:
+            until = min(caller.until, key.old_until)
+            callers[bytes.fromhex(key.old_hash)] = msgspec.structs.replace(caller, until=until)
+    return callers
+
+
+def keep_meters(new: dict[bytes, Caller], old: Mapping[bytes, Caller]) -> dict[bytes, Caller]:
+    """Return the new callers, with the old meter wherever the quota is unchanged, so that a reload resets no quota."""
+    meters = {caller.key_id: caller.meter for caller in old.values()}
+
+    def with_meter(caller: Caller) -> Caller:
+        before = meters.get(caller.key_id)
+        unchanged = before is not None and caller.meter is not None and before.quota == caller.meter.quota
+        return msgspec.structs.replace(caller, meter=before) if unchanged else caller
+
+    return {digest: with_meter(caller) for digest, caller in new.items()}

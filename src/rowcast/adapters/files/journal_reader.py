@@ -1,0 +1,218 @@
+"""Reads the journals of one folder: for the indexer, which moves them into the store, and for look-ups.
+
+Each folder has one indexer at a time; `indexer_lock` decides which process it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rowcast.adapters.files.blocks import BlockSegment
+from rowcast.adapters.files.journal import ROLL, STARTING, SUFFIX
+from rowcast.adapters.files.segment import LOOK_AHEAD, Segment, has_ended, open_segment
+from rowcast.errors import HistoryError, Unavailable
+from rowcast.history.chain import SealedEntry
+from rowcast.history.ports import Position, StoredEntry, StoreWriter
+
+STARTING_SECONDS = 60
+DAMAGED = ".damaged"
+FOLDER_ID = "folder.id"
+
+
+class FolderJournalReader:
+    """All segments in one folder, of every writer."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._segments: dict[Path, Segment | BlockSegment] = {}
+        self._positions: dict[str, Position | None] = {}
+        self._damage: dict[Path, list[str]] = {}
+
+    @property
+    def folder_id(self) -> str:
+        """The identity of the folder, a file that the first caller creates."""
+        path = self._folder / FOLDER_ID
+        try:
+            if not path.exists():
+                self._create_id(path)
+            return path.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise Unavailable(f"cannot write to the journal {self._folder}: {error.strerror}") from None
+
+    def _create_id(self, path: Path) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{FOLDER_ID}.{uuid.uuid4().hex}")
+        part.write_text(f"{uuid.uuid4().hex}\n", encoding="ascii")
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            os.link(part, path)
+        part.unlink()
+
+    def find(self, prediction_id: str) -> StoredEntry | None:
+        """Return the entry of a prediction that is still in a journal; skip segments that cannot be read."""
+        pattern = prediction_id.encode()
+        for path in self._paths():
+            with contextlib.suppress(FileNotFoundError, ValueError, HistoryError):
+                segment = open_segment(path)
+                if isinstance(segment, Segment):
+                    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+                        if memory.find(pattern) < 0:
+                            continue
+                sealed = segment.find(prediction_id)
+                if sealed is not None:
+                    return StoredEntry(segment.writer, sealed)
+        return None
+
+    def chain(self, writer: str, after: int = -1) -> Iterator[SealedEntry]:
+        """Yield one writer's entries with a `seq` above `after`."""
+        for path in self._paths(writer):
+            try:
+                yield from (sealed for sealed in open_segment(path).all() if sealed.seq > after)
+            except FileNotFoundError:
+                continue  # stored and deleted in the meantime
+
+    def writers(self) -> list[str]:
+        """Return every writer that has a segment."""
+        return sorted({_writer_of(path) for path in self._paths()})
+
+    def last_seqs(self) -> dict[str, int]:
+        """Return the last `seq` in the segments of each writer; skip segments that cannot be read."""
+        newest = {_writer_of(path): path for path in self._paths()}
+        seqs: dict[str, int] = {}
+        for writer, path in newest.items():
+            with contextlib.suppress(OSError, HistoryError):  # verification reports damage
+                seqs[writer] = open_segment(path).last()
+        return seqs
+
+    def drain(self, store: StoreWriter) -> int:
+        """Move complete entries into the store, and delete the segments that have ended and are completely stored."""
+        count = 0
+        damage: HistoryError | None = None
+        for path in self._paths():
+            try:
+                count += self._drain(path, store)
+            except HistoryError as error:
+                damage = damage or error
+        for path in self._folder.glob(f"*{STARTING}"):  # left by a writer that died while it created a segment
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > STARTING_SECONDS and has_ended(path):
+                    path.unlink()
+        if damage is not None:
+            raise damage
+        return count
+
+    def _drain(self, path: Path, store: StoreWriter) -> int:
+        segment = self._segments.get(path) or open_segment(path)
+        self._segments[path] = segment
+        ended = segment.ended()  # checked before reading, so that nothing can follow the last entry that is read
+        count = 0
+        while (entries := self._read_more(segment, ended)) is not None:
+            try:
+                count += self._record(store, segment.writer, entries)
+            except BaseException:
+                segment.back()
+                raise
+        damage = self._damage.get(path)
+        if ended:
+            if damage:
+                path.rename(path.with_suffix(DAMAGED))
+                damage.append(f"the file is kept as {path.stem}{DAMAGED}")
+            else:
+                path.unlink()
+            self._damage.pop(path, None)
+            del self._segments[path]
+        if damage:
+            raise HistoryError("; ".join(damage))
+        return count
+
+    def _read_more(self, segment: Segment | BlockSegment, ended: bool) -> list[SealedEntry] | None:
+        """Return the next entries; after damage, those that still verify. None at the end."""
+        try:
+            return segment.more() or None
+        except HistoryError as error:
+            recovery = segment.recover()
+            if recovery is None and not ended:
+                raise
+            loss = "all later entries are lost" if recovery is None else _describe_loss(recovery[1])
+            self._damage.setdefault(segment.path, []).append(f"{error.message}: {loss}")
+            return recovery[0] if recovery else None
+
+    def _record(self, store: StoreWriter, writer: str, entries: list[SealedEntry]) -> int:
+        if writer not in self._positions:
+            self._positions[writer] = store.position(writer)
+        position = self._positions[writer]
+        new = [sealed for sealed in entries if position is None or sealed.seq > position.seq]
+        if new:
+            store.record(writer, new)
+            self._positions[writer] = Position(new[-1].seq, new[-1].link)
+        return len(new)
+
+    def backlog(self) -> int:
+        """Return the number of segments that are not completely stored."""
+        return len(self._paths())
+
+    def open_journals(self) -> frozenset[str]:
+        """Return the names of the segments that have contained entries and are not deleted yet."""
+        return frozenset(path.name for path in self._paths() if _has_entries(path))
+
+    def damaged(self) -> list[str]:
+        """Return the names of damaged segments that were renamed."""
+        return sorted(path.name for path in self._folder.glob(f"*{DAMAGED}"))
+
+    def unreadable(self) -> dict[str, int]:
+        """Return, for each writer of a damaged segment, the first `seq` that cannot be read from it."""
+        seqs: dict[str, int] = {}
+        for name in reversed(self.damaged()):  # the first damaged segment of a writer decides, so it comes last
+            writer, _, first = name.removesuffix(DAMAGED).rpartition("-")
+            seqs[writer] = int(first) if first.isdigit() else 0
+            with contextlib.suppress(HistoryError, FileNotFoundError):
+                for sealed in open_segment(self._folder / name).all():
+                    seqs[writer] = sealed.seq + 1
+        return seqs
+
+    def request_roll(self) -> None:
+        """Ask every writer to start a new segment."""
+        if self._folder.exists():
+            (self._folder / ROLL).touch()
+
+    def _paths(self, writer: str = "*") -> list[Path]:
+        return sorted(self._folder.glob(f"{writer}-*{SUFFIX}"))
+
+
+def _writer_of(path: Path) -> str:
+    return path.name.rpartition("-")[0]
+
+
+def _has_entries(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.readline(LOOK_AHEAD)
+            return bool(file.read(LOOK_AHEAD).strip(b"\0"))
+    except FileNotFoundError:
+        return False  # stored and deleted in the meantime
+
+
+def _describe_loss(seqs: range) -> str:
+    if not seqs:
+        return "only a link is damaged, no entry is lost"
+    return f"entry {seqs[0]} is lost" if len(seqs) == 1 else f"entries {seqs[0]} to {seqs[-1]} are lost"
+
+
+@contextmanager
+def indexer_lock(folder: Path) -> Iterator[bool]:
+    """Try to become the folder's indexer; True inside the block if this process is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "indexer.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

@@ -1,0 +1,41 @@
+"""Replies by idempotency key in the memory of one process."""
+
+from __future__ import annotations
+
+from rowcast.access.ports import IN_FLIGHT, OTHER_REQUEST
+from rowcast.errors import RepeatConflict
+
+
+class MemoryIdempotencyStore:
+    """Claims and replies for the life of one process."""
+
+    def __init__(self, claim_seconds: float = 120.0) -> None:
+        self._claim_seconds = claim_seconds
+        self._claims: dict[str, tuple[bytes, float, bytes | None]] = {}
+        """Key to fingerprint, time, and the reply once it is saved."""
+
+    def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
+        """Return the saved reply, or None to the caller that now owns the key."""
+        first, at, reply = self._claims.get(key, (fingerprint, now, None))
+        if first != fingerprint:
+            raise RepeatConflict(OTHER_REQUEST, slug="repeat-differs")
+        if reply is None and key in self._claims and now < at + self._claim_seconds:
+            raise RepeatConflict(IN_FLIGHT)
+        if reply is None:
+            self._claims[key] = (fingerprint, now, None)
+        return reply
+
+    def save_reply(self, key: str, reply: bytes, now: float) -> None:
+        """Save the reply for later requests."""
+        self._claims[key] = (self._claims[key][0], now, reply)
+
+    def release(self, key: str) -> None:
+        """Give up a claim."""
+        self._claims.pop(key, None)
+
+    def purge(self, before: float) -> None:
+        """Delete old claims and replies."""
+        self._claims = {key: claim for key, claim in self._claims.items() if claim[1] >= before}
+
+    def check(self) -> None:
+        """Do nothing: memory is always available."""

@@ -1,0 +1,89 @@
+"""A journal without files: every entry goes straight into a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rowcast.history import blocks
+from rowcast.history.blocks import Block
+from rowcast.history.chain import Chain, Draft, SealedEntry, row_hash
+from rowcast.history.ports import Position, StoredEntry, StoreWriter
+
+
+class MemoryJournal:
+    """Records entries in a store at once, where they can be looked up immediately."""
+
+    def __init__(self, store: StoreWriter, writer: str) -> None:
+        self._store = store
+        self._chain = Chain(writer)
+
+    @property
+    def writer(self) -> str:
+        """The writer whose chain is being extended."""
+        return self._chain.writer
+
+    @property
+    def head(self) -> Position | None:
+        """The writer's last entry."""
+        return self._store.position(self.writer)
+
+    def append(self, drafts: Sequence[Draft]) -> None:
+        """Seal and record all drafts."""
+        self._store.record(self.writer, [self._seal(draft) for draft in drafts])
+
+    def append_block(self, block: Block) -> None:
+        """Record the entries of a block, continuing this writer's chain."""
+        self.append(list(blocks.entries(block)))
+
+    def close(self) -> None:
+        """Do nothing: the store belongs to the caller."""
+
+    def _seal(self, draft: Draft) -> SealedEntry:
+        seq, hashed = self._chain.seq, row_hash(draft.salt, draft.row)
+        linked = self._chain.extend(draft.head, draft.salt, draft.row)
+        return SealedEntry(seq, draft.head, draft.salt, draft.row, hashed, linked)
+
+
+class EmptyJournalReader:
+    """The journal reader that belongs to a `MemoryJournal`: nothing is ever waiting to be stored."""
+
+    folder_id = "memory"
+
+    def find(self, prediction_id: str) -> StoredEntry | None:
+        """Return None."""
+        return None
+
+    def chain(self, writer: str, after: int = -1) -> Iterator[SealedEntry]:
+        """Yield nothing."""
+        return iter(())
+
+    def writers(self) -> list[str]:
+        """Return no writers."""
+        return []
+
+    def last_seqs(self) -> dict[str, int]:
+        """Return no writers."""
+        return {}
+
+    def drain(self, store: StoreWriter) -> int:
+        """Move nothing."""
+        return 0
+
+    def backlog(self) -> int:
+        """Return 0."""
+        return 0
+
+    def open_journals(self) -> frozenset[str]:
+        """Return no journals."""
+        return frozenset()
+
+    def damaged(self) -> list[str]:
+        """Return no journals."""
+        return []
+
+    def unreadable(self) -> dict[str, int]:
+        """Return no writers."""
+        return {}
+
+    def request_roll(self) -> None:
+        """Do nothing: there are no journals to end."""

@@ -1,0 +1,26 @@
+"""API keys in the memory of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rowcast.access.keys import Key
+
+
+class MemoryKeys:
+    """API keys for the life of one process."""
+
+    def __init__(self, keys: Sequence[Key] = ()) -> None:
+        self._keys = tuple(keys)
+
+    def all(self) -> Sequence[Key]:
+        """Return every key."""
+        return self._keys
+
+    def revision(self) -> object:
+        """Return the keys themselves: they are immutable."""
+        return self._keys
+
+    def change(self, edit: Callable[[Sequence[Key]], Sequence[Key]]) -> None:
+        """Replace all keys."""
+        self._keys = tuple(edit(self._keys))

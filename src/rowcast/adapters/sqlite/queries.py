@@ -1,0 +1,49 @@
+"""Queries for a selection. They contain only the conditions that are set, so that SQLite can use an index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from rowcast.history.entry_filter import Selection
+
+CONDITIONS = {
+    "tenant": "e.tenant = :tenant",
+    "model": "e.model = :model",
+    "version": "e.version = :version",
+    "label": "e.label = :label",
+    "entity": "e.entity = :entity",
+    "first": "e.id >= :first",
+    "end": "e.id < :end",
+    "ids": "e.id IN (SELECT value FROM json_each(:ids))",
+    "models": "e.model IN (SELECT value FROM json_each(:models))",
+    "before": "e.id < :before",
+    "after": "e.id > :after",
+}
+SELECT_PAGE = (
+    "SELECT w.writer, e.seq, e.head, e.salt, e.row, e.row_hash, e.link "
+    "FROM entries AS e JOIN writers AS w ON w.number = e.writer WHERE {where} ORDER BY e.id DESC LIMIT :limit"
+)
+SELECT_ROWS_TO_ERASE = (
+    "SELECT e.writer, e.seq, e.id, e.row IS NOT NULL FROM entries AS e WHERE {where} ORDER BY e.id LIMIT :limit"
+)
+
+
+def page_query(selection: Selection, before: str | None = None) -> tuple[str, dict[str, Any]]:
+    """Return the query of one page, by descending id, with its values; the caller adds the value of `limit`."""
+    where, values = where_clause(selection, before=before)
+    return SELECT_PAGE.format(where=where), values
+
+
+def where_clause(selection: Selection, **bounds: str | None) -> tuple[str, dict[str, Any]]:
+    """Return the condition for a selection and its values. `bounds` are `before` and `after`."""
+    fields = {**msgspec.structs.asdict(selection), **bounds}
+    values = {name: value for name, value in fields.items() if value is not None and value != ()}
+    for name in ("ids", "models"):
+        if name in values:
+            values[name] = msgspec.json.encode(values[name]).decode()
+    conditions = [CONDITIONS[name] for name in values]
+    # Partial indexes leave out empty texts; SQLite uses such an index only if the query repeats its condition.
+    conditions += [f"e.{name} <> ''" for name in ("tenant", "label", "entity") if values.get(name)]
+    return " AND ".join(conditions or ["TRUE"]), values

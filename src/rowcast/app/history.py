@@ -1,0 +1,102 @@
+"""History: its store, its journals, and the operations on both that commands and servers share."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rowcast.errors import HistoryError, SettingsError
+
+if TYPE_CHECKING:
+    from rowcast.history.entry_filter import Selection
+    from rowcast.history.erasure import ErasureResult
+    from rowcast.history.ports import Store
+    from rowcast.history.replay import Replay
+    from rowcast.history.service import History
+    from rowcast.schema.prediction import Score
+    from rowcast.serving.live_models import LiveModel
+    from rowcast.settings import Settings
+
+
+def store(settings: Settings) -> Store:
+    """Return the history store for the URL in the settings, not opened yet."""
+    from rowcast.adapters.sqlite.store import SqliteStore
+
+    scheme, separator, path = settings.store_url.partition(":///")
+    if scheme != "sqlite" or not separator or not path:
+        raise SettingsError(f"setting 'store' is {settings.store_url!r}; expected sqlite:///PATH")
+    return SqliteStore(Path(path))
+
+
+def history(settings: Settings) -> History:
+    """Return all recorded predictions: the store, and the journals of this home."""
+    from rowcast.adapters.files.journal_reader import FolderJournalReader
+    from rowcast.history.service import History
+
+    return History(store(settings), FolderJournalReader(settings.journal_folder))
+
+
+def newest_entry_time(settings: Settings) -> int | None:
+    """Return when the newest stored entry was made, in UTC microseconds; None for an empty store."""
+    from rowcast.history.chain import decode_head
+
+    entries = store(settings).latest(1)
+    return decode_head(entries[0].sealed.head).at if entries else None
+
+
+def replay_history(settings: Settings, model: str | None) -> Replay:
+    """Score recorded rows again, for one model or for all, with the published bundles."""
+    from rowcast.app.models import model_by_digest
+    from rowcast.history.replay import replay
+    from rowcast.registry.ports import Reference
+
+    load = model_by_digest(settings)
+
+    def load_scorer(name: str, version: int, digest: str) -> _BundleScorer:
+        return _BundleScorer(load(Reference(name, version), digest))
+
+    return replay(history(settings), load_scorer, model)
+
+
+class _BundleScorer:
+    """A live model as the scorer of a replay."""
+
+    def __init__(self, model: LiveModel) -> None:
+        self._model = model
+
+    def score(self, rows: Sequence[bytes]) -> Sequence[Score]:
+        """Decode and score rows."""
+        return self._model.score([self._model.encoder.read(row) for row in rows])
+
+    def compare(self, recorded: Score, current: Score) -> str:
+        """Compare within the tolerance of the model."""
+        return self._model.compare(recorded, current)
+
+
+def erase_history(settings: Settings, selection: Selection, reason: str, wait: Callable[[], bool]) -> ErasureResult:
+    """Erase rows; then wait for rows in journals until the erasure is complete or `wait()` returns False."""
+    from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
+    from rowcast.history.erasure import Eraser
+
+    journals = FolderJournalReader(settings.journal_folder)
+    user = f"{getpass.getuser()}@{socket.gethostname()}"
+    with store(settings) as opened:
+        eraser = Eraser(opened, journals, utc_microseconds)
+        erasure = eraser.erase(selection, user, reason)
+        while not eraser.is_complete(erasure.request) and wait():
+            with indexer_lock(settings.journal_folder) as acquired:
+                if acquired:  # no server is running, so this process does the indexer's work
+                    with suppress(HistoryError):  # verification reports damaged journals
+                        journals.drain(opened)
+                    eraser.advance()
+        return eraser.result(erasure.request)
+
+
+def utc_microseconds() -> int:
+    """Return the current time."""
+    return time.time_ns() // 1000

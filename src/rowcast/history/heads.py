@@ -1,0 +1,38 @@
+"""Chain heads: the last entry of each chain. A published head proves later that its chain was not truncated."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import msgspec
+
+from rowcast.errors import HistoryError
+
+
+class ChainHead(msgspec.Struct, frozen=True):
+    """The last entry of one chain; `link` is hexadecimal."""
+
+    writer: str
+    seq: int
+    link: str
+
+
+class _HeadList(msgspec.Struct):
+    heads: list[ChainHead]
+
+
+def parse_heads(text: str) -> list[ChainHead]:
+    """Read published heads from the JSON of `history heads` or from a server's JSON log; HistoryError without any."""
+    try:
+        return msgspec.json.decode(text, type=_HeadList).heads
+    except msgspec.MsgspecError:
+        pass  # try the text as a log, line by line
+    heads = []
+    for line in text.splitlines():
+        with suppress(msgspec.MsgspecError):
+            heads.append(msgspec.json.decode(line, type=ChainHead))
+    if not heads:
+        raise HistoryError(
+            "no chain heads found; expected the JSON output of `rowcast history heads` or a server's JSON log"
+        )
+    return heads

@@ -1,0 +1,116 @@
+"""Verification of all chains against their links and against published heads."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from rowcast.errors import HistoryError
+from rowcast.history import chain
+from rowcast.history.chain import ERASURES, ChainBreak, SealedEntry, decode_erasure
+from rowcast.history.heads import ChainHead
+
+
+class Verification(msgspec.Struct, frozen=True):
+    """The result of verifying every chain."""
+
+    writers: int
+    entries: int
+    erased: int
+    """Entries whose row is erased."""
+    unrecorded: int
+    """Erased rows that no recorded erasure accounts for: they were removed by hand."""
+    heads: int
+    """Published heads that are still in their chains."""
+    broken: list[dict[str, Any]]
+    """The first break of each broken chain."""
+
+
+class ChainAudit:
+    """Collects the results while chains are read one after the other."""
+
+    def __init__(self, published: Iterable[ChainHead]) -> None:
+        self._entries = 0
+        self._erased = 0
+        self._recorded = 0
+        self._confirmed = 0
+        self._breaks: list[ChainBreak] = []
+        self._lengths: dict[str, int] = {}
+        self._published: defaultdict[str, dict[int, str]] = defaultdict(dict)
+        for head in published:
+            self._published[head.writer][head.seq] = head.link
+
+    def check_writer(self, writer: str, entries: Iterable[SealedEntry]) -> None:
+        """Verify the chain of one writer and count its entries."""
+
+        def counted() -> Iterator[SealedEntry]:
+            for entry in entries:
+                self._entries += 1
+                self._erased += entry.row is None
+                yield entry
+
+        self._check(writer, counted())
+
+    def check_erasures(self, entries: Sequence[SealedEntry]) -> None:
+        """Verify the chain of erasures and count the rows that it accounts for."""
+        self._check(ERASURES, entries)
+        self._recorded = sum(decode_erasure(entry.head).rows for entry in entries)
+
+    def report_lost(self, writer: str, seq: int) -> None:
+        """Report a damaged journal that cannot be read from `seq` on, unless the store has its entries."""
+        if self._lengths.get(writer, 0) <= seq and all(found.writer != writer for found in self._breaks):
+            reason = f"entry {seq} and all later entries are lost: their journal is damaged"
+            self._breaks.append(ChainBreak(writer, seq, reason))
+
+    def report_missing_writers(self, writers: Sequence[str]) -> None:
+        """Report published heads of chains that no longer exist."""
+        for writer in self._published.keys() - {*writers, ERASURES}:
+            self._report_truncated(writer, self._published[writer])
+
+    def result(self, writers: int) -> Verification:
+        """Return the result of all checks."""
+        return Verification(
+            writers=writers,
+            entries=self._entries,
+            erased=self._erased,
+            unrecorded=max(0, self._erased - self._recorded),
+            heads=self._confirmed,
+            broken=[found._asdict() for found in self._breaks],
+        )
+
+    def _check(self, writer: str, entries: Iterable[SealedEntry]) -> None:
+        length = 0
+        heads = self._published[writer]
+
+        def walked() -> Iterator[SealedEntry]:
+            nonlocal length
+            for entry in entries:
+                length = entry.seq + 1
+                if entry.seq in heads:
+                    self._compare_head(writer, entry, heads.pop(entry.seq))
+                yield entry
+
+        walk = walked()
+        try:
+            self._breaks += chain.verify(writer, walk)
+            deque(walk, maxlen=0)  # entries after a break are still counted and compared with published heads
+        except HistoryError as error:
+            self._breaks.append(ChainBreak(writer, length, error.message))
+        self._lengths[writer] = length
+        self._report_truncated(writer, heads)
+
+    def _compare_head(self, writer: str, entry: SealedEntry, link: str) -> None:
+        if entry.link.hex() == link:
+            self._confirmed += 1
+        else:
+            reason = "the link differs from the published head: the chain was rewritten"
+            self._breaks.append(ChainBreak(writer, entry.seq, reason))
+
+    def _report_truncated(self, writer: str, heads: Mapping[int, str]) -> None:
+        if heads:
+            last = max(heads)
+            reason = f"entry {last} was published as the head but is missing: the chain was truncated"
+            self._breaks.append(ChainBreak(writer, last, reason))

@@ -1,0 +1,55 @@
+"""Callers: what the owners of a list of keys may do."""
+
+from __future__ import annotations
+
+import pytest
+
+from rowcast.access import keys as access_keys
+from rowcast.access.callers import Caller, active_callers, keep_meters
+from rowcast.access.quotas import Quota
+from rowcast.access.scopes import Scope
+from support.access import new_key
+
+
+def test_a_rotated_key_has_two_secrets_during_the_overlap_and_one_quota() -> None:
+    (rotated,) = access_keys.rotate_key(
+        [new_key(quota=Quota(5, 60))], "1", access_keys.hash_key("new"), now=100, overlap=50
+    )
+
+    during = active_callers([rotated], 149, None, 1)
+    after = active_callers([rotated], 150, None, 1)
+
+    assert len(during) == 2
+    assert len({id(caller.meter) for caller in during.values()}) == 1
+    assert list(after) == [bytes.fromhex(access_keys.hash_key("new"))]
+
+
+def test_revoking_a_rotated_key_ends_both_secrets() -> None:
+    rotated = access_keys.rotate_key([new_key()], "1", access_keys.hash_key("new"), now=100, overlap=50)
+
+    assert active_callers(access_keys.revoke_key(rotated, "key 1", 120), 121, None, 1) == {}
+
+
+def test_a_key_without_quota_gets_the_default() -> None:
+    (caller,) = active_callers([new_key()], 0, Quota(7, 60), 1).values()
+
+    assert caller.meter is not None
+    assert caller.meter.quota == Quota(7, 60)
+
+
+def test_an_unchanged_quota_keeps_its_meter_and_a_changed_quota_gets_a_new_one() -> None:
+    old = active_callers([new_key(quota=Quota(5, 60))], 0, None, 1)
+    unchanged = keep_meters(active_callers([new_key(quota=Quota(5, 60))], 0, None, 1), old)
+    changed = keep_meters(active_callers([new_key(quota=Quota(6, 60))], 0, None, 1), old)
+
+    (before,) = old.values()
+    assert [caller.meter is before.meter for caller in unchanged.values()] == [True]
+    assert [caller.meter is before.meter for caller in changed.values()] == [False]
+
+
+@pytest.mark.parametrize(
+    ("tenant", "scopes", "expected"),
+    [("", {"read", "admin"}, True), ("acme", {"read", "admin"}, False), ("", {"read"}, False)],
+)
+def test_only_an_administrator_without_tenant_sees_all_tenants(tenant: str, scopes: set[Scope], expected: bool) -> None:
+    assert Caller("1", tenant, frozenset(scopes)).sees_all_tenants is expected

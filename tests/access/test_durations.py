@@ -1,0 +1,21 @@
+"""Durations as text."""
+
+from __future__ import annotations
+
+import pytest
+
+from rowcast.access.durations import parse_duration
+from rowcast.errors import SettingsError
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90d", 90 * 86_400), ("5m", 300), ("0s", 0)])
+def test_a_duration_is_parsed(text: str, seconds: int) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "90", "-1d", ""])
+def test_an_invalid_duration_is_refused_with_its_text(text: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse_duration(text)
+
+    assert repr(text) in refused.value.message

@@ -1,0 +1,66 @@
+"""API keys as values, and the edits of a list of keys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from rowcast.access import keys as access_keys
+from rowcast.access.keys import Key
+from rowcast.errors import SettingsError
+from support.access import new_key
+
+
+def test_only_the_hash_of_a_key_is_stored() -> None:
+    key = access_keys.format_key("aa", b"\x01" * access_keys.SECRET_BYTES)
+
+    assert key.startswith("rk_aa_0101")
+    assert access_keys.hash_key(key) not in key
+    assert len(access_keys.hash_key(key)) == 64
+
+
+def test_two_active_keys_cannot_have_the_same_name() -> None:
+    with pytest.raises(SettingsError):
+        access_keys.add_key([new_key()], new_key("2", name="key 1"))
+    assert len(access_keys.add_key([new_key(revoked=1)], new_key("2", name="key 1"))) == 2
+
+
+def test_a_key_is_found_by_id_and_by_name() -> None:
+    keys = [new_key("1"), new_key("2")]
+
+    assert access_keys.find_key(keys, "2") is keys[1]
+    assert access_keys.find_key(keys, "key 2") is keys[1]
+
+
+@pytest.mark.parametrize("keys", [[], [new_key("2", revoked=5, name="lost")]])
+def test_an_unknown_or_revoked_key_is_refused(keys: list[Key]) -> None:
+    with pytest.raises(SettingsError) as refused:
+        access_keys.find_key(keys, "lost")
+
+    assert "'lost'" in refused.value.message
+
+
+def test_a_key_has_the_state_of_its_time() -> None:
+    key = new_key(expires=100)
+
+    assert (key.state(99), key.state(100)) == ("active", "expired")
+    assert new_key(revoked=1).state(0) == "revoked"
+    assert new_key().valid_until() == math.inf
+
+
+@pytest.mark.parametrize("parse", [access_keys.parse_name, access_keys.parse_tenant])
+def test_valid_names_are_accepted(parse: Callable[[str], str]) -> None:
+    assert parse("acme") == "acme"
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [(access_keys.parse_tenant, "Acme Ltd"), (access_keys.parse_name, " "), (access_keys.parse_name, "x" * 65)],
+)
+def test_invalid_names_are_refused_with_their_text(parse: Callable[[str], str], text: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse(text)
+
+    assert repr(text) in refused.value.message

@@ -1,0 +1,86 @@
+"""Quotas: parsing, and the meter that enforces them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rowcast.access.quotas import Meter, Quota, parse_quota
+from rowcast.errors import OverQuota, SettingsError
+
+
+@given(
+    st.integers(1, 50),
+    st.integers(1, 100),
+    st.lists(st.tuples(st.floats(0, 30), st.integers(1, 8)), min_size=1, max_size=60),
+)
+def test_a_window_allows_at_most_twice_the_quota_and_a_burst_at_most_once(
+    rows: int, seconds: int, requests: list[tuple[float, int]]
+) -> None:
+    meter, now, accepted = Meter(Quota(rows, seconds)), 100.0, []
+    for pause, count in requests:
+        now += pause
+        try:
+            meter.spend(count, now)
+        except OverQuota:
+            continue
+        accepted.append((now, count))
+
+    for start, _ in accepted:
+        window = sum(count for at, count in accepted if start <= at <= start + seconds)
+        assert window <= 2 * rows
+        assert sum(count for at, count in accepted if at == start) <= rows
+
+
+def test_the_row_above_the_quota_is_refused_with_the_time_until_the_next() -> None:
+    meter = Meter(Quota(10, 60))
+    for _ in range(10):
+        meter.spend(1, 5.0)
+
+    with pytest.raises(OverQuota) as refused:
+        meter.spend(1, 5.0)
+
+    assert refused.value.seconds == 6
+    meter.spend(1, 5.0 + 6)
+    assert meter.headers(5.0 + 6) == b'ratelimit-policy: "default";q=10;w=60\r\nratelimit: "default";r=0;t=61\r\n'
+
+
+def test_a_refused_request_uses_no_quota() -> None:
+    meter = Meter(Quota(10, 60))
+    meter.spend(8, 0.0)
+    for _ in range(5):
+        with pytest.raises(OverQuota):
+            meter.spend(3, 0.0)
+
+    meter.spend(2, 0.0)
+
+
+def test_a_request_larger_than_the_quota_is_not_told_to_retry() -> None:
+    with pytest.raises(OverQuota) as refused:
+        Meter(Quota(10, 60)).spend(11, 0.0)
+
+    assert refused.value.seconds == 0
+
+
+def test_server_processes_share_a_quota() -> None:
+    meter = Meter(Quota(100, 60), share=4)
+    meter.spend(25, 0.0)
+
+    with pytest.raises(OverQuota):
+        meter.spend(1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "quota"), [("100/60s", Quota(100, 60)), ("5/1m", Quota(5, 60)), ("5/10", Quota(5, 10))]
+)
+def test_a_quota_is_parsed(text: str, quota: Quota) -> None:
+    assert parse_quota(text) == quota
+
+
+@pytest.mark.parametrize("text", ["100", "0/60s", "5/1w", ""])
+def test_an_invalid_quota_is_refused_with_its_text(text: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse_quota(text)
+
+    assert repr(text) in refused.value.message

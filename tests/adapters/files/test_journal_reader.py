@@ -1,0 +1,199 @@
+"""Draining journals: live writers, dying indexers and a store that is unavailable."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rowcast.adapters.files.journal import FileJournal
+from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
+from rowcast.adapters.memory.store import MemoryStore
+from rowcast.adapters.sqlite.store import SqliteStore
+from rowcast.errors import HistoryError, Unavailable
+from rowcast.history import chain
+from rowcast.history.service import History
+from support.entries import drafts, identifier, sealed
+from support.journals import write_segment, writer_names
+
+TESTS = str(Path(__file__).parents[2])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "journal"
+
+
+class UnavailableStore(MemoryStore):
+    """A store that accepts nothing while `unavailable` is True."""
+
+    unavailable = True
+
+    def record(self, writer: str, entries: object) -> None:
+        """Fail as a database fails that cannot be reached."""
+        if self.unavailable:
+            raise Unavailable("the database does not answer")
+        super().record(writer, entries)  # type: ignore[arg-type]
+
+
+def test_the_last_entry_of_every_writer_is_known_whether_stored_or_not(tmp_path: Path) -> None:
+    journals, store = FolderJournalReader(tmp_path / "journal"), MemoryStore()
+    first = FileJournal(tmp_path / "journal", writer_names("a"))
+    second = FileJournal(tmp_path / "journal", writer_names("b"))
+    assert journals.last_seqs() == {"a": -1, "b": -1}
+
+    first.append(drafts(0, 5))
+    journals.drain(store)
+    journals.request_roll()
+    first.roll()
+    assert journals.last_seqs() == {"a": 4, "b": -1}  # the new segment is empty
+    first.append(drafts(5, 6))
+    second.append(drafts(10, 12))
+    first.close()
+
+    assert journals.last_seqs() == {"a": 5, "b": 1}
+    assert History(store, journals).catch_up(0.0) == 3
+    journals.drain(store)
+    assert History(store, journals).catch_up(60.0) == 0
+    second.close()
+
+
+def test_draining_never_deletes_the_segment_of_a_live_writer(folder: Path) -> None:
+    journal, journals, store = FileJournal(folder, lambda: "w"), FolderJournalReader(folder), MemoryStore()
+    for number in range(20):
+        journal.append(drafts(number, number + 1))
+        journals.drain(store)
+        assert journals.backlog() == 1
+    journal.close()
+    journals.drain(store)
+
+    assert list(store.chain("w")) == sealed("w", drafts(0, 20))
+
+
+def test_an_indexer_that_dies_before_deleting_a_segment_stores_nothing_twice(folder: Path, tmp_path: Path) -> None:
+    segment = write_segment(folder, drafts(0, 5))
+    content = segment.read_bytes()
+    store = SqliteStore(tmp_path / "history.db")
+    FolderJournalReader(folder).drain(store)
+    assert not segment.exists()
+
+    segment.write_bytes(content)  # as if the process had died after the commit
+    count = FolderJournalReader(folder).drain(store)
+    store.close()
+
+    assert count == 0
+    assert not segment.exists()
+    assert list(SqliteStore(tmp_path / "history.db").chain("w")) == sealed("w", drafts(0, 5))
+
+
+def test_an_indexer_that_dies_in_the_middle_of_a_segment_stores_nothing_twice(folder: Path, tmp_path: Path) -> None:
+    segment = write_segment(folder, drafts(0, 8))
+    store = SqliteStore(tmp_path / "history.db")
+    store.record("w", sealed("w", drafts(0, 3)))
+
+    count = FolderJournalReader(folder).drain(store)
+    store.close()
+
+    assert count == 5
+    assert not segment.exists()
+    assert list(SqliteStore(tmp_path / "history.db").chain("w")) == sealed("w", drafts(0, 8))
+
+
+def test_journals_keep_their_entries_while_the_store_is_unavailable(folder: Path) -> None:
+    segment = write_segment(folder, drafts(0, 5))
+    store, journals = UnavailableStore(), FolderJournalReader(folder)
+
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            journals.drain(store)
+        assert segment.exists()
+    store.unavailable = False
+    journals.drain(store)
+
+    assert list(store.chain("w")) == sealed("w", drafts(0, 5))
+    assert not segment.exists()
+
+
+def test_a_folder_has_one_indexer_at_a_time(folder: Path) -> None:
+    with indexer_lock(folder) as first, indexer_lock(folder) as second:
+        assert (first, second) == (True, False)
+    with indexer_lock(folder) as again:
+        assert again
+
+
+BUSY_WRITER = """
+import sys
+from pathlib import Path
+from support.entries import draft
+from rowcast.adapters.files.journal import FileJournal
+journal = FileJournal(Path(sys.argv[1]), lambda: "w")
+print("ready", flush=True)
+number = 0
+while number < 40_000:
+    journal.append([draft(number + place, row=b"y" * (number % 700)) for place in range(7)])
+    number += 7
+"""
+
+
+def test_reading_a_growing_journal_never_reports_damage(folder: Path) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-c", BUSY_WRITER, str(folder)],
+        env={**os.environ, "PYTHONPATH": TESTS},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "ready\n"
+    journals, store = FolderJournalReader(folder), MemoryStore()
+    while writer.poll() is None:
+        journals.drain(store)
+    journals.drain(store)
+    writer.stdout.close()
+
+    assert writer.returncode == 0
+    assert store.count() >= 40_000
+    assert list(chain.verify("w", store.chain("w"))) == []
+
+
+def test_a_look_up_skips_a_file_that_is_not_a_journal(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "a-000000000000.journal").write_bytes(b"")
+    write_segment(folder, drafts(0, 2), writer="b")
+
+    stored = FolderJournalReader(folder).find(identifier(1))
+
+    assert stored is not None
+    assert stored.sealed.seq == 1
+
+
+def test_a_store_that_fails_after_damage_gets_the_same_entries_again(folder: Path) -> None:
+    segment = write_segment(folder, drafts(0, 4))
+    segment.write_bytes(segment.read_bytes().replace(b'{"x":1}', b'{"x":7}'))
+    store, journals = UnavailableStore(), FolderJournalReader(folder)
+    with pytest.raises(Unavailable):
+        journals.drain(store)
+    store.unavailable = False
+
+    with pytest.raises(HistoryError):
+        journals.drain(store)
+
+    assert [entry.seq for entry in store.chain("w")] == [0, 2, 3]
+
+
+def test_concurrent_readers_agree_on_the_id_of_a_folder(folder: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        ids = set(threads.map(lambda _: FolderJournalReader(folder).folder_id, range(8)))
+
+    assert len(ids) == 1
+    assert [path.name for path in folder.iterdir()] == ["folder.id"]
+
+
+def test_a_folder_that_cannot_be_created_has_no_id(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+
+    with pytest.raises(Unavailable):
+        _ = FolderJournalReader(tmp_path / "file" / "journal").folder_id

@@ -1,0 +1,87 @@
+"""Schema migrations of the history database."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rowcast.adapters.sqlite.migrations import MIGRATIONS, read_statement
+from rowcast.adapters.sqlite.store import SqliteStore
+from rowcast.errors import HistoryError
+from rowcast.history.entry_filter import Selection
+from rowcast.history.ports import ErasureRequest
+from support.entries import MIXED, drafts, sealed
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "history.db"
+
+
+def execute(path: Path, *statements: str) -> list[tuple[Any, ...]]:
+    """Run statements on the file, and return the rows of the last one."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        rows = [connection.execute(statement).fetchall() for statement in statements]
+    return rows[-1]
+
+
+def create_with_version(path: Path, version: int) -> None:
+    """Create a file as a release with this schema version did."""
+    statements = [part for name in MIGRATIONS[:version] for part in read_statement(name).split(";\n")]
+    execute(path, *statements, f"PRAGMA user_version = {version}")
+
+
+def test_a_new_file_lists_all_migrations_in_its_version_table(path: Path) -> None:
+    with SqliteStore(path):
+        pass
+
+    rows = execute(path, "SELECT version, name FROM schema_versions WHERE applied_at > 0 ORDER BY version")
+    assert rows == list(enumerate(MIGRATIONS, 1))
+    assert execute(path, "PRAGMA user_version") == [(len(MIGRATIONS),)]
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+def test_an_old_file_is_read_as_it_is_and_migrated_when_opened_for_writing(path: Path, version: int) -> None:
+    create_with_version(path, version)
+    store = SqliteStore(path)
+
+    assert (store.latest(10), store.erasures()) == ([], [])
+    assert execute(path, "PRAGMA user_version") == [(version,)]
+    with store:
+        store.record("w", sealed("w", MIXED))
+        store.erase(ErasureRequest(Selection(entity="customer-3"), "user", "erase"), number=0, at=0, limit=1000)
+
+    assert len(store.erasures()) == 1
+    assert store.latest(1, Selection(entity="customer-0"))[0].sealed.seq == 54
+    applied = execute(path, "SELECT version, applied_at IS NULL FROM schema_versions ORDER BY version")
+    assert applied == [(number, number <= version) for number in range(1, len(MIGRATIONS) + 1)]
+
+
+def test_an_erasure_that_an_older_release_left_open_waits_for_the_folders_that_register(path: Path) -> None:
+    create_with_version(path, 2)
+    old = '{"wanted":{"entity":"e"},"by":"user","reason":"erase","journals":{"w-000000000000.journal":"w"}}'
+    execute(path, f"INSERT INTO requests (mark, request) VALUES (7, CAST('{old}' AS BLOB))")
+
+    with SqliteStore(path) as store:
+        (before,) = store.open_erasures()
+        store.register_folder("f")
+        (after,) = store.open_erasures()
+        store.complete(after.number, "f")
+
+        assert (before.request.selection, before.pending) == (Selection(entity="e"), {})
+        assert after.pending == {"f": None}
+        assert store.open_erasures() == []
+
+
+@pytest.mark.parametrize("operation", [SqliteStore.open, SqliteStore.check, lambda store: store.latest(1)])
+def test_a_newer_file_is_refused(path: Path, operation: Any) -> None:
+    with SqliteStore(path) as store:
+        store.record("w", sealed("w", drafts(0, 1)))
+    execute(path, "PRAGMA user_version = 999")
+
+    with pytest.raises(HistoryError):
+        operation(SqliteStore(path))

@@ -1,0 +1,75 @@
+"""The contract of `IdempotencyStore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rowcast.access.ports import IdempotencyStore
+from rowcast.adapters.memory.idempotency import MemoryIdempotencyStore
+from rowcast.adapters.sqlite.idempotency import SqliteIdempotencyStore
+from rowcast.errors import RepeatConflict
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> IdempotencyStore:
+    if request.param == "memory":
+        return MemoryIdempotencyStore(60)
+    return SqliteIdempotencyStore(tmp_path / "a" / "repeats.db", 60)
+
+
+def test_the_first_request_claims_the_key_and_later_requests_get_its_reply(store: IdempotencyStore) -> None:
+    assert store.claim("k", b"f", 1.0) is None
+    store.save_reply("k", b"reply", 2.0)
+
+    assert store.claim("k", b"f", 3.0) == b"reply"
+    assert store.claim("other", b"f", 3.0) is None
+
+
+def test_a_request_in_progress_is_a_conflict(store: IdempotencyStore) -> None:
+    store.claim("k", b"f", 1.0)
+
+    with pytest.raises(RepeatConflict) as refused:
+        store.claim("k", b"f", 2.0)
+    assert refused.value.slug == "repeat-in-flight"
+
+
+@pytest.mark.parametrize("has_reply", [False, True])
+def test_a_different_request_with_the_same_key_is_a_conflict(store: IdempotencyStore, has_reply: bool) -> None:
+    store.claim("k", b"f", 1.0)
+    if has_reply:
+        store.save_reply("k", b"reply", 1.0)
+
+    with pytest.raises(RepeatConflict) as refused:
+        store.claim("k", b"g", 2.0)
+    assert refused.value.slug == "repeat-differs"
+
+
+def test_a_released_key_can_be_claimed_again(store: IdempotencyStore) -> None:
+    store.claim("k", b"f", 1.0)
+    store.release("k")
+
+    assert store.claim("k", b"g", 1.0) is None
+
+
+def test_a_claim_expires(store: IdempotencyStore) -> None:
+    store.claim("k", b"f", 1.0)
+
+    assert store.claim("k", b"f", 61.0) is None
+
+
+def test_purging_deletes_only_old_replies(store: IdempotencyStore) -> None:
+    for key, at in (("old", 1.0), ("new", 9.0)):
+        store.claim(key, b"f", at)
+        store.save_reply(key, b"reply", at)
+    store.purge(5.0)
+
+    assert store.claim("old", b"f", 10.0) is None
+    assert store.claim("new", b"f", 10.0) == b"reply"
+
+
+def test_a_healthy_store_passes_its_check_before_and_after_the_first_claim(store: IdempotencyStore) -> None:
+    store.check()
+    store.claim("k", b"f", 1.0)
+    store.check()

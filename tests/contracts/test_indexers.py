@@ -1,0 +1,66 @@
+"""Several indexers, each with its own journal folder, write to one store at the same time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from rowcast.adapters.files.journal import FileJournal
+from rowcast.adapters.files.journal_reader import FolderJournalReader
+from rowcast.adapters.sqlite.store import SqliteStore
+from rowcast.history.service import History
+from support.entries import draft, sealed
+from support.waiting import eventually
+
+# The journal of each home grows while its indexer runs, so that the kill interrupts a transaction sooner or later.
+INDEXER = """
+import sys
+from pathlib import Path
+from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
+from rowcast.adapters.sqlite.store import SqliteStore
+folder, store = Path(sys.argv[1]), SqliteStore(Path(sys.argv[2]))
+with indexer_lock(folder) as acquired, store:
+    assert acquired
+    journals = FolderJournalReader(folder)
+    while not (folder / "stop").exists() or journals.backlog():
+        journals.drain(store)
+"""
+BATCHES, BATCH = 120, 25
+
+
+def start_indexer(folder: Path, store: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", INDEXER, str(folder), str(store)])
+
+
+def test_two_indexers_one_of_them_killed_repeatedly_store_every_entry_exactly_once(tmp_path: Path) -> None:
+    folders, path = [tmp_path / "a", tmp_path / "b"], tmp_path / "history.db"
+    entries = [[draft(home * 100_000 + number) for number in range(BATCHES * BATCH)] for home in range(2)]
+    journals = [FileJournal(folder, lambda name=folder.name: name) for folder in folders]  # type: ignore[misc]
+    indexers = [start_indexer(folder, path) for folder in folders]
+    store = SqliteStore(path)
+    kills = 0
+
+    for batch in range(BATCHES):
+        position = store.position("a")
+        for home in range(2):
+            journals[home].append(entries[home][batch * BATCH : (batch + 1) * BATCH])
+        if batch % 30 == 29:
+            eventually(lambda before=position: store.position("a") != before)  # kill it while it is writing
+            os.kill(indexers[0].pid, signal.SIGKILL)
+            indexers[0].wait()
+            kills += 1
+            indexers[0] = start_indexer(folders[0], path)
+    for journal, folder in zip(journals, folders, strict=True):
+        journal.close()
+        (folder / "stop").touch()
+
+    assert [indexer.wait(60) for indexer in indexers] == [0, 0]
+    assert kills == 4
+    assert store.count() == 2 * BATCHES * BATCH
+    for name, drafts in zip("ab", entries, strict=True):
+        assert list(store.chain(name)) == sealed(name, drafts)
+    verification = History(store, FolderJournalReader(folders[0])).verify()
+    assert (verification.writers, verification.broken) == (2, [])

@@ -1,0 +1,22 @@
+"""Published chain heads are read from the command's output and from logs."""
+
+from __future__ import annotations
+
+import pytest
+
+from rowcast.errors import HistoryError
+from rowcast.history.heads import ChainHead, parse_heads
+
+HEAD = '{"writer":"w","seq":4,"link":"ab"}'
+LOG_LINE = '{"event":"history head","level":"info","writer":"w","seq":4,"link":"ab"}'
+
+
+@pytest.mark.parametrize("text", ['{"heads":[' + HEAD + "]}", f"a line that is not JSON\n{LOG_LINE}\n"])
+def test_heads_are_read(text: str) -> None:
+    assert parse_heads(text) == [ChainHead("w", 4, "ab")]
+
+
+@pytest.mark.parametrize("text", ["", "nothing", '{"event":"started"}\n'])
+def test_a_text_without_heads_is_refused(text: str) -> None:
+    with pytest.raises(HistoryError):
+        parse_heads(text)

@@ -1,0 +1,65 @@
+"""The indexer loop survives every failure of the store and of journals."""
+
+from __future__ import annotations
+
+from rowcast.adapters.memory.journal import EmptyJournalReader
+from rowcast.adapters.memory.store import MemoryStore
+from rowcast.errors import HistoryError, Unavailable
+from rowcast.history.indexer import run_indexer
+from rowcast.history.ports import StoreWriter
+
+
+class FailingJournalReader(EmptyJournalReader):
+    """Fails with the given errors, then works."""
+
+    def __init__(self, failures: list[Exception]) -> None:
+        self.failures = failures
+        self.drained = 0
+
+    def drain(self, store: StoreWriter) -> int:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.drained += 1
+        return 0
+
+
+def run(journals: FailingJournalReader, rounds: int) -> tuple[list[str], list[float]]:
+    """Run a number of rounds; return the reports and the pauses before the rounds."""
+    reports: list[str] = []
+    pauses: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        pauses.append(seconds)
+        return len(pauses) == rounds
+
+    run_indexer(journals, MemoryStore(), wait=wait, report=reports.append)
+    return reports, pauses
+
+
+def test_the_indexer_reports_each_failure_and_continues() -> None:
+    journals = FailingJournalReader([Unavailable("store"), HistoryError("damage")])
+
+    reports, _ = run(journals, 4)
+
+    assert reports == ["store", "damage"]
+    assert journals.drained == 2
+
+
+def test_the_same_damage_is_reported_once() -> None:
+    reports, _ = run(FailingJournalReader([HistoryError("a"), HistoryError("a"), HistoryError("b")]), 4)
+
+    assert reports == ["a", "b"]
+
+
+def test_pauses_grow_while_the_store_is_unavailable() -> None:
+    _, pauses = run(FailingJournalReader([Unavailable("store")] * 6), 8)
+
+    assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 0.2]
+
+
+def test_the_indexer_drains_once_more_when_it_stops() -> None:
+    journals = FailingJournalReader([])
+
+    run(journals, 1)
+
+    assert journals.drained == 1

@@ -1,0 +1,118 @@
+"""Replay: recorded rows scored again by the same model, by another model and by none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rowcast.adapters.memory.journal import EmptyJournalReader, MemoryJournal
+from rowcast.adapters.memory.store import MemoryStore
+from rowcast.errors import ModelNotFound
+from rowcast.history.replay import LoadScorer, Replay, ReplayScorer, replay
+from rowcast.history.service import History
+from rowcast.schema.prediction import Score
+from rowcast.serving.batcher import Predictor
+from rowcast.serving.live_models import Deployment, LiveModel
+from rowcast.serving.rows import Row
+from rowcast.serving.waiting import Ask
+from support import models
+
+SCHEMA = models.number_columns(3)
+CLASSES = models.classes("no", "yes")
+
+
+class ModelScorer:
+    """A live model as the scorer of a replay."""
+
+    def __init__(self, model: LiveModel) -> None:
+        self._model = model
+
+    def score(self, rows: Sequence[bytes]) -> Sequence[Score]:
+        return self._model.score([self._model.encoder.read(row) for row in rows])
+
+    def compare(self, recorded: Score, current: Score) -> str:
+        return self._model.compare(recorded, current)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> LiveModel:
+    return models.live(tmp_path, "m", models.mlp_graph(3, 2), SCHEMA, CLASSES, "probabilities")
+
+
+@pytest.fixture
+def other_model(tmp_path: Path) -> LiveModel:
+    """A model that gives other scores for the same rows."""
+    return models.live(tmp_path / "other", "m", models.mlp_graph(3, 2, seed=9), SCHEMA, CLASSES, "probabilities")
+
+
+def recorded_predictions(model: LiveModel, count: int) -> MemoryStore:
+    """Return a store with predictions of this model."""
+    store = MemoryStore()
+
+    async def predict() -> None:
+        predictor = Predictor(Deployment({model.name: model}), MemoryJournal(store, "w"), lambda event: None)
+        rows = [msgspec.json.encode(row) for row in models.random_rows(SCHEMA, count)]
+        await predictor.predict_all(model, [Row(model.encoder.read(row), row) for row in rows], Ask("test", "r"))
+
+    asyncio.run(predict())
+    return store
+
+
+def loading(model: LiveModel) -> LoadScorer:
+    return lambda name, version, digest: ModelScorer(model)
+
+
+def replay_store(store: MemoryStore, load: LoadScorer, model: str | None = None) -> Replay:
+    return replay(History(store, EmptyJournalReader()), load, model)
+
+
+def test_the_same_model_gives_equal_scores(model: LiveModel) -> None:
+    result = replay_store(recorded_predictions(model, 50), loading(model))
+
+    assert (result.entries, result.equal, result.examples) == (50, 50, [])
+
+
+def test_another_model_gives_different_scores_and_examples_of_them(model: LiveModel, other_model: LiveModel) -> None:
+    result = replay_store(recorded_predictions(model, 50), loading(other_model))
+
+    assert (result.entries, result.equal, result.different) == (50, 0, 50)
+    assert len(result.examples) == 20
+    assert {example["verdict"] for example in result.examples} == {"different"}
+    assert {"id", "then", "now"} <= result.examples[0].keys()
+
+
+def test_more_entries_than_one_chunk_are_all_replayed(model: LiveModel) -> None:
+    result = replay_store(recorded_predictions(model, 2500), loading(model))
+
+    assert (result.entries, result.equal) == (2500, 2500)
+
+
+def test_an_erased_row_is_not_replayable(model: LiveModel) -> None:
+    store, entries = MemoryStore(), list(recorded_predictions(model, 3).chain("w"))
+    store.record("w", [entries[0], entries[1]._replace(row=None, salt=None), entries[2]])
+
+    result = replay_store(store, loading(model))
+
+    assert (result.equal, result.not_replayable) == (2, 1)
+    assert [example["verdict"] for example in result.examples] == ["not replayable"]
+
+
+def test_entries_of_a_deleted_model_are_not_replayable_for_the_reason_of_the_loader(model: LiveModel) -> None:
+    def fail(name: str, version: int, digest: str) -> ReplayScorer:
+        raise ModelNotFound(f"{name} {version} {digest}")
+
+    result = replay_store(recorded_predictions(model, 3), fail)
+
+    assert (result.equal, result.not_replayable) == (0, 3)
+    assert {example["reason"] for example in result.examples} == {f"m 1 {model.digest}"}
+
+
+def test_a_replay_can_be_limited_to_one_model(model: LiveModel) -> None:
+    store = recorded_predictions(model, 5)
+
+    assert replay_store(store, loading(model), "m").entries == 5
+    assert replay_store(store, loading(model), "another").entries == 0

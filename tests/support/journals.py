@@ -1,0 +1,31 @@
+"""Journals on disk for tests."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+from rowcast.adapters.files.journal import FileJournal
+from rowcast.history.chain import Draft
+
+
+def writer_names(first: str = "w") -> Callable[[], str]:
+    """Return names for the successive writers of one journal: `w`, then `w2`, `w3` ... after failures."""
+    names = itertools.chain([first], (f"{first}{number}" for number in itertools.count(2)))
+    return lambda: next(names)
+
+
+def write_segment(folder: Path, *batches: list[Draft], writer: str = "w") -> Path:
+    """Write a closed journal with these batches, and return its only segment."""
+    journal = FileJournal(folder, lambda: writer)
+    for batch in batches:
+        journal.append(batch)
+    journal.close()
+    (segment,) = folder.glob(f"{writer}-*.journal")
+    return segment
+
+
+def end_of_entries(segment: Path) -> int:
+    """Return the offset of the end of the last entry; only zeros follow."""
+    return len(segment.read_bytes().rstrip(b"\0"))
