@@ -1,4 +1,4 @@
-"""Whatever the template, a row gets the prediction of the native dialect and is kept as the native dialect keeps it."""
+"""With any template, a row is scored and recorded exactly like the same row in the native dialect."""
 
 from __future__ import annotations
 
@@ -49,81 +49,78 @@ TREES = st.recursive(
 LABELS = {"yes": "Ja %b", "no %": 0}
 
 
-def wire(template: dict[str, Any]) -> WireCodec:
+def compiled(template: dict[str, Any]) -> WireCodec:
     return compile_template(template, model="m", version=3, schema=SCHEMA, decision=DECISION, parse_row=ENCODER.read)
 
 
 def native(row: dict[str, Any]) -> EncodedRow | set[tuple[str, str]]:
-    """The encoded row, or the problems it has."""
+    """Return the encoded row, or the columns and codes of its problems."""
     try:
         return ENCODER.read(msgspec.json.encode(row))
     except InvalidRows as invalid:
         return {(problem.column, problem.code) for problem in invalid.problems}
 
 
-def nested(path: str, what: Any) -> Any:
+def nested(path: str, value: Any) -> Any:
+    """Wrap a value in objects, so that it lies at the path."""
     for name in reversed(path.split(".") if path else []):
-        what = {name: what}
-    return what
+        value = {name: value}
+    return value
 
 
 @given(ROWS, CLIENT, PATHS)
-def test_an_object_is_read_as_the_native_dialect_reads_it(
-    row: dict[str, Any], names: dict[str, str], path: str
-) -> None:
-    made = wire({"request": {"rename": names, "path": path}})
+def test_an_object_is_parsed_like_a_native_row(row: dict[str, Any], names: dict[str, str], path: str) -> None:
+    codec = compiled({"request": {"rename": names, "path": path}})
     sent = {client: row[column] for client, column in names.items()}
     expected = native(row)
 
     try:
-        ((encoded, kept),) = made.read(msgspec.json.encode(nested(path, sent)), MOST).rows
+        ((encoded, text),) = codec.read(msgspec.json.encode(nested(path, sent)), MOST).rows
     except InvalidRows as invalid:
-        found = {(names[problem.column], problem.code) for problem in invalid.problems}
-        assert found == expected
+        problems = {(names[problem.column], problem.code) for problem in invalid.problems}
+        assert problems == expected
     else:
         assert encoded == expected
-        assert msgspec.json.decode(kept) == row
-        assert ENCODER.read(kept) == encoded  # replay
+        assert msgspec.json.decode(text) == row
+        assert ENCODER.read(text) == encoded  # replay
 
 
 @given(st.lists(ROWS, min_size=1, max_size=4), PATHS.filter(bool), st.booleans(), st.integers(1, 86_400))
-def test_a_matrix_is_read_as_the_native_dialect_reads_its_rows(
-    rows: list[dict[str, Any]], path: str, use_cache: bool, ttl: int
-) -> None:
-    made = wire({"request": {"form": "matrix", "path": path, "use_cache": "o.cache", "cache_ttl": "o.ttl"}})
+def test_a_matrix_is_parsed_like_native_rows(rows: list[dict[str, Any]], path: str, use_cache: bool, ttl: int) -> None:
+    codec = compiled({"request": {"form": "matrix", "path": path, "use_cache": "o.cache", "cache_ttl": "o.ttl"}})
     body = {**nested(path, [list(row.values()) for row in rows]), "o": {"cache": use_cache, "ttl": ttl}}
     expected = [native(row) for row in rows]
 
     try:
-        asked = made.read(msgspec.json.encode(body), MOST)
+        request = codec.read(msgspec.json.encode(body), MOST)
     except InvalidRows as invalid:
-        found: dict[Any, set[tuple[str, str]]] = {}
+        problems: dict[Any, set[tuple[str, str]]] = {}
         for problem in invalid.problems:
-            found.setdefault(problem.row, set()).add((problem.column, problem.code))
-        assert found == {number: each for number, each in enumerate(expected) if isinstance(each, set)}
+            problems.setdefault(problem.row, set()).add((problem.column, problem.code))
+        assert problems == {number: each for number, each in enumerate(expected) if isinstance(each, set)}
     else:
-        assert [encoded for encoded, _ in asked.rows] == expected
-        assert [msgspec.json.decode(kept) for _, kept in asked.rows] == rows
-        assert (asked.use_cache, asked.ttl) == (use_cache, ttl)
+        assert [encoded for encoded, _ in request.rows] == expected
+        assert [msgspec.json.decode(text) for _, text in request.rows] == rows
+        assert (request.use_cache, request.ttl) == (use_cache, ttl)
 
 
 @given(ROWS, st.sets(st.sampled_from(NAMES)), st.dictionaries(st.sampled_from(["x", "income "]), st.integers()))
-def test_a_mended_row_is_the_row_that_was_meant(row: dict[str, Any], absent: set[str], more: dict[str, Any]) -> None:
+def test_a_repaired_row_equals_the_complete_row(row: dict[str, Any], absent: set[str], unknown: dict[str, Any]) -> None:
     fills: dict[str, Any] = {"income": 0, "town": "Bonn", "owner": False}
-    made = wire({"request": {"on_missing": fills, "on_unknown": "ignore"}})
-    sent = {name: cell for name, cell in row.items() if name not in absent} | more
-    meant = {name: sent.get(name, fills.get(name)) for name in NAMES if name in sent or name in fills}
-    expected = native(meant)
+    codec = compiled({"request": {"on_missing": fills, "on_unknown": "ignore"}})
+    sent = {name: cell for name, cell in row.items() if name not in absent} | unknown
+    complete = {name: sent.get(name, fills.get(name)) for name in NAMES if name in sent or name in fills}
+    expected = native(complete)
 
     if isinstance(expected, set):
         with pytest.raises(InvalidRows) as refused:
-            made.read(msgspec.json.encode(sent), MOST)
+            codec.read(msgspec.json.encode(sent), MOST)
         assert {(problem.column, problem.code) for problem in refused.value.problems} == expected
     else:
-        asked = made.read(msgspec.json.encode(sent), MOST)
-        assert asked.rows[0][0] == expected
-        assert msgspec.json.decode(asked.rows[0][1]) == meant
-        assert (asked.filled, asked.ignored) == (len(absent & fills.keys()), len(more))
+        request = codec.read(msgspec.json.encode(sent), MOST)
+        assert request.rows[0][0] == expected
+        assert msgspec.json.decode(request.rows[0][1]) == complete
+        assert (request.filled, request.ignored) == (len(absent & fills.keys()), len(unknown))
 
 
 @given(
@@ -134,56 +131,57 @@ def test_a_mended_row_is_the_row_that_was_meant(row: dict[str, Any], absent: set
     ).map(msgspec.json.encode)
 )
 @settings(max_examples=300)
-def test_no_body_is_answered_with_anything_but_a_refusal(body: bytes) -> None:
+def test_an_arbitrary_body_is_refused_without_a_crash(body: bytes) -> None:
     for template in (
         {"request": {"path": "data", "rename": {"i": "income"}}},
         {"request": {"rename": {"i": "income"}, "on_unknown": "ignore", "on_missing": {"town": "x"}}},
         {"request": {"form": "matrix", "path": "data", "on_unknown": "ignore"}},
     ):
-        made = wire(template)
-        for read in (made.read, made.read_batch):
+        codec = compiled(template)
+        for read in (codec.read, codec.read_batch):
             with pytest.raises(RowcastError):
                 read(body, MOST)
 
 
 @given(TREES, st.floats(0, 1), st.booleans())
 @settings(max_examples=300)
-def test_a_reply_is_the_tree_with_its_blanks_filled(tree: Any, score: float, cached: bool) -> None:
+def test_a_reply_is_the_tree_with_its_placeholders_filled(tree: Any, score: float, cached: bool) -> None:
     label = "yes" if score >= 0.5 else "no %"
-    shares = {"no %": 1 - score, "yes": score}
-    told = Prediction("id", "m", 3, label, shares[label], score, shares, NO_WARNINGS, cached)
-    sent = msgspec.json.encode(told)
-    known = {
+    probabilities = {"no %": 1 - score, "yes": score}
+    prediction = Prediction("id", "m", 3, label, probabilities[label], score, probabilities, NO_WARNINGS, cached)
+    native_reply = msgspec.json.encode(prediction)
+    values = {
         "$label": LABELS[label],
         "$class_index": ["no %", "yes"].index(label),
         "$prediction": label,
-        "$probability": shares[label],
+        "$probability": probabilities[label],
         "$score": score,
-        "$probabilities": list(shares.values()),
-        "$probabilities_by_label": {"0": shares["no %"], "Ja %b": score},
+        "$probabilities": list(probabilities.values()),
+        "$probabilities_by_label": {"0": probabilities["no %"], "Ja %b": score},
         "$id": "id",
         "$warnings": [],
-        "$native": msgspec.json.decode(sent),
+        "$native": msgspec.json.decode(native_reply),
         "$cached": cached,
         "$model": "m",
         "$columns": NAMES,
     }
 
-    def filled(node: Any) -> Any:
+    def fill(node: Any) -> Any:
         if isinstance(node, dict):
-            return {filled(key): filled(below) for key, below in node.items()}
+            return {fill(key): fill(below) for key, below in node.items()}
         if isinstance(node, list):
-            return [filled(below) for below in node]
+            return [fill(below) for below in node]
         if isinstance(node, str):
-            return known.get(node, node.removeprefix("$") if node.startswith("$$") else node)
+            return values.get(node, node.removeprefix("$") if node.startswith("$$") else node)
         return node
 
-    made = wire({"reply": tree, "labels": LABELS})
-    assert msgspec.json.decode(made.render(NativeReplies([sent], 0.5))) == filled(tree)
-    rows = wire({"reply": {"all": {"$rows": tree}}, "labels": LABELS}) if not uses(tree, "$cached") else None
-    if rows is not None:
-        assert msgspec.json.decode(rows.render(NativeReplies([sent, sent], 0.5))) == {"all": [filled(tree)] * 2}
+    codec = compiled({"reply": tree, "labels": LABELS})
+    assert msgspec.json.decode(codec.render(NativeReplies([native_reply], 0.5))) == fill(tree)
+    if not uses(tree, "$cached"):
+        codec = compiled({"reply": {"all": {"$rows": tree}}, "labels": LABELS})
+        replies = NativeReplies([native_reply] * 2, 0.5)
+        assert msgspec.json.decode(codec.render(replies)) == {"all": [fill(tree)] * 2}
 
 
-def uses(tree: Any, word: str) -> bool:
-    return word in str(tree)
+def uses(tree: Any, placeholder: str) -> bool:
+    return placeholder in str(tree)

@@ -1,4 +1,4 @@
-"""Requests and replies in the form of a model's wire template, through the app."""
+"""Models with a wire template serve the JSON of other systems, through the whole application."""
 
 from __future__ import annotations
 
@@ -82,62 +82,63 @@ MODELS: dict[str, tuple[bytes, Schema, Any, dict[str, Any]]] = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def wired(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
-    """An app that caches, with a model for each of the old systems."""
-    home = tmp_path_factory.mktemp("wired")
+async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an application with a cache and a model for each of four other systems."""
+    home = tmp_path_factory.mktemp("wire")
     registry = FolderRegistry(home / "models")
     for name, (graph, schema, decision, wire) in MODELS.items():
         models.publish(registry, name, graph, schema, decision, "probabilities", wire)
-    async with apps.serving(home=home, default_model="mlops", cache=True) as client:
-        yield client
+    async with apps.serving(home=home, default_model="mlops", cache=True) as running:
+        yield running
 
 
 async def native(client: httpx.AsyncClient, name: str, row: dict[str, Any]) -> dict[str, Any]:
-    found = await client.post(f"/models/{name}/predict?wire=false", json=row)
-    assert found.status_code == 200, found.text
-    answer: dict[str, Any] = found.json()
-    return answer
+    """Return the native prediction."""
+    reply = await client.post(f"/models/{name}/predict?wire=false", json=row)
+    assert reply.status_code == 200, reply.text
+    prediction: dict[str, Any] = reply.json()
+    return prediction
 
 
-async def test_loan_gateway(wired: httpx.AsyncClient) -> None:
+async def test_the_template_of_loan_gateway(client: httpx.AsyncClient) -> None:
     for row in models.random_rows(NUMBERS, 20):
-        said = (await wired.post("/models/gateway/predict", json=row)).json()
-        told = await native(wired, "gateway", row)
+        body = (await client.post("/models/gateway/predict", json=row)).json()
+        prediction = await native(client, "gateway", row)
 
-        assert said == {
-            "approval_status": {0: "rejected", 1: "approved"}[told["prediction"]],
-            "confidence": told["probability"],
+        assert body == {
+            "approval_status": {0: "rejected", 1: "approved"}[prediction["prediction"]],
+            "confidence": prediction["probability"],
         }
 
 
-async def test_loan_mlops(wired: httpx.AsyncClient) -> None:
+async def test_the_template_of_loan_mlops(client: httpx.AsyncClient) -> None:
     row = {"income": 2.5, "employed": False, "age": 31}
-    reply = await wired.post("/predict", json=row)
-    said, told = reply.json(), await native(wired, "mlops", row)
+    reply = await client.post("/predict", json=row)
+    body, prediction = reply.json(), await native(client, "mlops", row)
 
-    assert list(said) == ["prediction", "prediction_label", "latency_seconds", "features_used"]
-    assert said["prediction"] == told["prediction"]
-    assert said["prediction_label"] == {0: "Rejected", 1: "Approved"}[told["prediction"]]
-    assert said["features_used"] == ["income", "employed", "age"]
-    assert 0 < said["latency_seconds"] < 10
+    assert list(body) == ["prediction", "prediction_label", "latency_seconds", "features_used"]
+    assert body["prediction"] == prediction["prediction"]
+    assert body["prediction_label"] == {0: "Rejected", 1: "Approved"}[prediction["prediction"]]
+    assert body["features_used"] == ["income", "employed", "age"]
+    assert 0 < body["latency_seconds"] < 10
     assert "x-wire-warning" not in reply.headers
 
 
-async def test_missing_and_unknown_columns_are_mended_where_the_template_says_so(wired: httpx.AsyncClient) -> None:
-    mended = await wired.post("/predict", json={"age": 31, "shoe_size": 44})
-    whole = (await wired.post("/predict", json={"age": 31, "income": 0, "employed": False})).json()
-    kept = (await wired.get("/predictions", params={"model": "mlops", "limit": 1})).status_code
+async def test_a_template_can_fill_missing_columns_and_ignore_unknown_ones(client: httpx.AsyncClient) -> None:
+    repaired = await client.post("/predict", json={"age": 31, "shoe_size": 44})
+    complete = (await client.post("/predict", json={"age": 31, "income": 0, "employed": False})).json()
+    history = await client.get("/predictions", params={"model": "mlops", "limit": 1})
 
-    assert {**mended.json(), "latency_seconds": 0} == {**whole, "latency_seconds": 0}
-    assert mended.headers["x-wire-warning"] == "filled=2, ignored=1"
-    assert kept == 200
-    wrong = await wired.post("/predict", json={"age": "old", "shoe_size": 44})
-    assert wrong.status_code == 422
-    assert [problem["column"] for problem in wrong.json()["errors"]] == ["age"]
+    assert {**repaired.json(), "latency_seconds": 0} == {**complete, "latency_seconds": 0}
+    assert repaired.headers["x-wire-warning"] == "filled=2, ignored=1"
+    assert history.status_code == 200
+    invalid = await client.post("/predict", json={"age": "old", "shoe_size": 44})
+    assert invalid.status_code == 422
+    assert [problem["column"] for problem in invalid.json()["errors"]] == ["age"]
 
 
-async def test_the_root_answers_as_the_template_says(wired: httpx.AsyncClient) -> None:
-    reply = await wired.get("/", headers={"accept": "*/*"})
+async def test_the_template_defines_the_reply_at_the_root(client: httpx.AsyncClient) -> None:
+    reply = await client.get("/", headers={"accept": "*/*"})
 
     assert reply.json() == {
         "status": "ok",
@@ -146,24 +147,24 @@ async def test_the_root_answers_as_the_template_says(wired: httpx.AsyncClient) -
         "categorical_count": 0,
         "boolean_count": 1,
     }
-    assert (await wired.get("/", headers={"accept": "text/html"})).status_code == 307
+    assert (await client.get("/", headers={"accept": "text/html"})).status_code == 307
 
 
-async def test_iris_api(wired: httpx.AsyncClient) -> None:
+async def test_the_template_of_iris_api(client: httpx.AsyncClient) -> None:
     names = NUMBERS.names()
     for row in models.random_rows(NUMBERS, 20):
         sent = {f"feature{number}": row[name] for number, name in enumerate(names, 1)}
-        said = (await wired.post("/models/iris/predict", json=sent)).json()
-        told = await native(wired, "iris", row)
+        body = (await client.post("/models/iris/predict", json=sent)).json()
+        prediction = await native(client, "iris", row)
 
-        assert said == {
-            "prediction": ["setosa", "versicolor", "virginica"].index(told["prediction"]),
-            "probability": told["probability"],
+        assert body == {
+            "prediction": ["setosa", "versicolor", "virginica"].index(prediction["prediction"]),
+            "probability": prediction["probability"],
         }
 
 
-async def test_errors_speak_of_the_clients_names(wired: httpx.AsyncClient) -> None:
-    reply = await wired.post("/models/iris/predict", json={"feature1": "x", "feature2": 1, "x2": 3, "more": 4})
+async def test_errors_use_the_clients_names(client: httpx.AsyncClient) -> None:
+    reply = await client.post("/models/iris/predict", json={"feature1": "x", "feature2": 1, "x2": 3, "more": 4})
 
     assert reply.status_code == 422
     assert reply.headers["content-type"] == "application/problem+json"
@@ -176,44 +177,44 @@ async def test_errors_speak_of_the_clients_names(wired: httpx.AsyncClient) -> No
     }
 
 
-async def test_onnx_pipeline(wired: httpx.AsyncClient) -> None:
+async def test_the_template_of_onnx_pipeline(client: httpx.AsyncClient) -> None:
     rows = models.random_rows(NUMBERS, 5)
     matrix = [list(row.values()) for row in rows]
-    first = await wired.post("/models/pipeline/predict", json={"data": matrix, "use_cache": True, "cache_ttl": 3600})
-    again = await wired.post("/models/pipeline/predict", json={"data": matrix})
-    fresh = await wired.post("/models/pipeline/predict", json={"data": matrix, "use_cache": False})
-    told = [await native(wired, "pipeline", row) for row in rows]
+    first = await client.post("/models/pipeline/predict", json={"data": matrix, "use_cache": True, "cache_ttl": 3600})
+    again = await client.post("/models/pipeline/predict", json={"data": matrix})
+    fresh = await client.post("/models/pipeline/predict", json={"data": matrix, "use_cache": False})
+    predictions = [await native(client, "pipeline", row) for row in rows]
 
-    said = first.json()
-    assert said["predictions"] == ["abc".index(each["prediction"]) for each in told]
-    assert said["probabilities"] == [list(each["probabilities"].values()) for each in told]
-    assert said["model_info"].keys() == {"model_name", "prediction_time", "input_shape", "cached"}
-    assert (said["model_info"]["model_name"], said["model_info"]["input_shape"]) == ("pipeline", [5, 4])
+    body = first.json()
+    assert body["predictions"] == ["abc".index(each["prediction"]) for each in predictions]
+    assert body["probabilities"] == [list(each["probabilities"].values()) for each in predictions]
+    assert body["model_info"].keys() == {"model_name", "prediction_time", "input_shape", "cached"}
+    assert (body["model_info"]["model_name"], body["model_info"]["input_shape"]) == ("pipeline", [5, 4])
     assert [each.json()["model_info"]["cached"] for each in (first, again, fresh)] == [False, True, False]
     assert [each.headers.get("x-cache") for each in (first, again, fresh)] == ["miss", "hit", None]
 
 
-async def test_a_batch_of_matrices(wired: httpx.AsyncClient) -> None:
+async def test_a_batch_of_matrices(client: httpx.AsyncClient) -> None:
     rows = models.random_rows(NUMBERS, 3, seed=1)
     matrix = [list(row.values()) for row in rows]
     body = {"requests": [{"data": matrix[:1]}, {"data": matrix[1:], "use_cache": False}]}
-    said = (await wired.post("/models/pipeline/predict/batch", json=body)).json()
+    reply = (await client.post("/models/pipeline/predict/batch", json=body)).json()
 
-    told = [await native(wired, "pipeline", row) for row in rows]
-    assert [len(each["predictions"]) for each in said["predictions"]] == [1, 2]
-    assert [share for each in said["predictions"] for share in each["probabilities"]] == [
-        list(each["probabilities"].values()) for each in told
+    predictions = [await native(client, "pipeline", row) for row in rows]
+    assert [len(each["predictions"]) for each in reply["predictions"]] == [1, 2]
+    assert [share for each in reply["predictions"] for share in each["probabilities"]] == [
+        list(each["probabilities"].values()) for each in predictions
     ]
 
 
-async def test_a_batch_of_objects(wired: httpx.AsyncClient) -> None:
+async def test_a_batch_of_objects(client: httpx.AsyncClient) -> None:
     rows = models.random_rows(NUMBERS, 3, seed=2)
-    reply = await wired.post("/models/gateway/predict/batch", json={"rows": rows})
-    alone = [(await wired.post("/models/gateway/predict", json=row)).json() for row in rows]
+    reply = await client.post("/models/gateway/predict/batch", json={"rows": rows})
+    single = [(await client.post("/models/gateway/predict", json=row)).json() for row in rows]
 
-    assert reply.json() == {"model": "gateway", "version": 1, "predictions": alone}
-    wrong = await wired.post("/models/gateway/predict/batch", json={"rows": [rows[0], {**rows[1], "x0": "?"}]})
-    assert [(problem["row"], problem["column"]) for problem in wrong.json()["errors"]] == [(1, "x0")]
+    assert reply.json() == {"model": "gateway", "version": 1, "predictions": single}
+    invalid = await client.post("/models/gateway/predict/batch", json={"rows": [rows[0], {**rows[1], "x0": "?"}]})
+    assert [(problem["row"], problem["column"]) for problem in invalid.json()["errors"]] == [(1, "x0")]
 
 
 @pytest.mark.parametrize(
@@ -238,46 +239,46 @@ async def test_a_batch_of_objects(wired: httpx.AsyncClient) -> None:
         (b'\xff{"data": [[1, 2, 3, 4]]}', 400, "malformed-body"),
     ],
 )
-async def test_a_request_of_another_shape_is_refused(
-    wired: httpx.AsyncClient, body: bytes, status: int, slug: str
+async def test_a_request_of_the_wrong_shape_is_refused(
+    client: httpx.AsyncClient, body: bytes, status: int, slug: str
 ) -> None:
-    reply = await wired.post("/models/pipeline/predict", content=body)
+    reply = await client.post("/models/pipeline/predict", content=body)
 
     assert (reply.status_code, reply.json()["type"]) == (status, f"urn:rowcast:error:{slug}"), reply.text
 
 
-async def test_the_sample_is_a_request_that_the_template_takes(wired: httpx.AsyncClient) -> None:
-    sample = (await wired.get("/sample")).json()
+async def test_the_sample_is_a_valid_request(client: httpx.AsyncClient) -> None:
+    sample = (await client.get("/sample")).json()
 
-    assert (await wired.post("/predict", json=sample)).status_code == 200
+    assert (await client.post("/predict", json=sample)).status_code == 200
 
 
-async def test_history_is_that_of_the_native_dialect(wired: httpx.AsyncClient) -> None:
+async def test_history_records_native_rows_and_predictions(client: httpx.AsyncClient) -> None:
     row = models.random_rows(NUMBERS, 1, seed=9)[0]
-    await wired.post("/models/iris/predict", json={f"feature{at}": cell for at, cell in enumerate(row.values(), 1)})
-    await wired.post("/models/pipeline/predict", json={"data": [list(row.values())], "use_cache": False})
+    await client.post("/models/iris/predict", json={f"feature{at}": cell for at, cell in enumerate(row.values(), 1)})
+    await client.post("/models/pipeline/predict", json={"data": [list(row.values())], "use_cache": False})
     for name in ("iris", "pipeline"):
-        told = await native(wired, name, row)
-        entry = await newest(wired, name, told["id"])
+        prediction = await native(client, name, row)
+        entry = await newest(client, name, prediction["id"])
 
         assert entry["row"] == row
         assert entry["source"] == "wire"
-        assert {**entry["prediction"], "id": "", "cached": False} == {**told, "id": "", "cached": False}
+        assert {**entry["prediction"], "id": "", "cached": False} == {**prediction, "id": "", "cached": False}
 
 
-async def newest(client: httpx.AsyncClient, name: str, not_this: str) -> dict[str, Any]:
-    """The newest stored prediction of a model that the wire asked for."""
+async def newest(client: httpx.AsyncClient, name: str, native_id: str) -> dict[str, Any]:
+    """Return the newest stored prediction that came in through the template."""
 
-    async def found() -> list[dict[str, Any]]:
+    async def wire_entries() -> list[dict[str, Any]]:
         entries = (await client.get("/predictions", params={"model": name, "limit": 5})).json()["predictions"]
         ids = [entry["id"] for entry in entries]
-        return [entry for entry in entries if entry["source"] == "wire"] if not_this in ids else []
+        return [entry for entry in entries if entry["source"] == "wire"] if native_id in ids else []
 
-    entries: list[dict[str, Any]] = await eventually_async(found)
+    entries: list[dict[str, Any]] = await eventually_async(wire_entries)
     return entries[0]
 
 
-async def test_a_row_without_a_finite_answer_is_refused_alone(tmp_path: Path) -> None:
+async def test_a_row_without_a_finite_score_is_refused_without_the_others(tmp_path: Path) -> None:
     registry = FolderRegistry(tmp_path / "models")
     models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
     huge = {"x0": 3e38, "x1": 3e38}
@@ -297,7 +298,7 @@ async def test_a_row_without_a_finite_answer_is_refused_alone(tmp_path: Path) ->
         assert (await client.get("/health")).json()["status"] == "ok"
 
 
-async def test_a_row_that_breaks_the_graph_is_refused_alone(tmp_path: Path) -> None:
+async def test_a_row_that_fails_in_the_graph_is_refused_without_the_others(tmp_path: Path) -> None:
     registry = FolderRegistry(tmp_path / "models")
     models.publish(registry, "pick", models.picking_graph(3), models.number_columns(1), models.REGRESSION, "values")
     async with apps.serving(home=tmp_path) as client:
@@ -306,37 +307,37 @@ async def test_a_row_that_breaks_the_graph_is_refused_alone(tmp_path: Path) -> N
         together = await asyncio.gather(*[client.post("/predict", json=row) for row in rows])
 
         assert (whole.status_code, [problem["row"] for problem in whole.json()["errors"]]) == (422, [1])
-        assert whole.json()["detail"] == "row 1: the model has no valid output for this row"
+        assert whole.json()["errors"][0]["code"] == "no-answer"
         assert [reply.status_code for reply in together] == [200, 422, 200]
         assert [together[place].json()["prediction"] for place in (0, 2)] == [1.0, 2.0]
 
 
-async def test_the_api_describes_each_models_own_form(wired: httpx.AsyncClient) -> None:
-    document = (await wired.get("/openapi.json")).json()
+async def test_the_openapi_document_describes_the_form_of_each_model(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
 
     for name in MODELS:
         for tail in ("", "/batch"):
             path = f"/models/{name}/predict{tail}"
             operation = document["paths"][path]["post"]
-            asked = operation["requestBody"]["content"]["application/json"]
-            told = operation["responses"]["200"]["content"]["application/json"]
-            for title, example in asked["examples"].items():
+            request_body = operation["requestBody"]["content"]["application/json"]
+            response = operation["responses"]["200"]["content"]["application/json"]
+            for title, example in request_body["examples"].items():
                 query = "?wire=false" if title.startswith("native") else ""
-                reply = await wired.post(path + query, json=example["value"])
+                reply = await client.post(path + query, json=example["value"])
                 assert reply.status_code == 200, reply.text
-                check(document, asked["schema"], example["value"])
-                check(document, told["schema"], reply.json())
-                check(document, told["schema"], told["examples"][title]["value"])
-            assert next(iter(asked["examples"])) == ("wire-batch" if tail else "wire")
+                check(document, request_body["schema"], example["value"])
+                check(document, response["schema"], reply.json())
+                check(document, response["schema"], response["examples"][title]["value"])
+            assert next(iter(request_body["examples"])) == ("wire-batch" if tail else "wire")
 
 
 def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
-    """JSON Schema, with the document's own references."""
+    """Validate a value against a schema with references into the OpenAPI document."""
     jsonschema_rs.Draft202012Validator({**schema, "components": document["components"]}).validate(value)
 
 
-async def test_our_own_client_asks_natively(wired: httpx.AsyncClient) -> None:
-    sample = (await wired.get("/sample", params={"wire": "false"})).json()
+async def test_the_rowcast_client_uses_the_native_form(client: httpx.AsyncClient) -> None:
+    sample = (await client.get("/sample", params={"wire": "false"})).json()
 
     assert sample == {"income": 1.5, "employed": True, "age": 30}
     request = calls.ModelCalls(str, retries=0).predict(sample, "iris", calls.CheckedOptions()).request
