@@ -1,0 +1,48 @@
+"""References are resolved to published versions, and each served version has one address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.errors import ModelNotFound
+from rowcast.registry.ports import Reference
+from rowcast.registry.resolve import addresses, resolve, served
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> FolderRegistry:
+    """A registry of `loans` with two versions, the first of them champion, and `sum` without a champion."""
+    registry = FolderRegistry(tmp_path)
+    registry.publish("loans", lambda folder: None, "champion")
+    registry.publish("loans", lambda folder: None, "challenger")
+    registry.publish("sum", lambda folder: None)
+    return registry
+
+
+@pytest.mark.parametrize(
+    ("text", "version"), [("loans", 1), ("loans@champion", 1), ("loans@challenger", 2), ("loans@2", 2)]
+)
+def test_a_reference_names_a_version(registry: FolderRegistry, text: str, version: int) -> None:
+    assert resolve(text, registry) == Reference("loans", version)
+
+
+@pytest.mark.parametrize("text", ["loans@", "loans@3", "loans@best", "sum", "iris", "iris@1"])
+def test_an_unknown_reference_is_an_error(registry: FolderRegistry, text: str) -> None:
+    with pytest.raises(ModelNotFound):
+        resolve(text, registry)
+
+
+def test_a_server_serves_all_champions_or_the_references_it_is_given(registry: FolderRegistry) -> None:
+    assert served(registry) == {"loans": Reference("loans", 1)}
+    assert served(registry, ["sum@1", "loans@2"]) == {"sum@1": Reference("sum", 1), "loans@2": Reference("loans", 2)}
+
+
+def test_only_the_first_reference_to_a_model_is_served_under_its_plain_name() -> None:
+    assert addresses(["loans@challenger", "sum", "loans@3"]) == {
+        "loans@challenger": "loans",
+        "sum": "sum",
+        "loans@3": "loans@3",
+    }
