@@ -103,7 +103,7 @@ def train(work: Path) -> Path:
 def generate(work: Path, name: str, rows: int, *kinds: str) -> None:
     """Write `rows` applications without labels, chunk by chunk."""
     with ExitStack() as files:
-        writers = [files.enter_context(tables.writing(work / f"{name}.{kind}")) for kind in kinds]
+        writers = [files.enter_context(tables.open_writer(work / f"{name}.{kind}")) for kind in kinds]
         for start in range(0, rows, PIECE):
             frame = pl.DataFrame(examples.loans(min(PIECE, rows - start), 7 + start)).drop("loan_status")
             for writer in writers:

@@ -1,4 +1,4 @@
-"""Batch scoring: piece by piece what the whole table gives, in order, all of it or nothing."""
+"""Scoring a table: the same predictions as for the whole table at once, in order, all or nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from rowcast import tables
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import InvalidRows, TableError
-from rowcast.jobs import table_scoring as batch
+from rowcast.jobs.table_scoring import Progress, ScoringOptions, Summary, score_file
 from rowcast.registry.ports import Reference
 from rowcast.serving.live_models import load
 from rowcast.tables import stream
@@ -22,7 +22,7 @@ ROWS = 200
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces of a few lines."""
+    """Chunks of a few lines."""
     monkeypatch.setattr(stream, "BLOCK", 500)
     monkeypatch.setattr(stream, "ROWS", 13)
 
@@ -36,16 +36,16 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Any:
-    """x0 + x1, as a bundle."""
+    """A bundle whose model adds x0 and x1."""
     registry = models.FolderRegistry(tmp_path / "models")
     schema = models.number_columns(2)
     reference = models.publish(registry, "sum", models.sum_graph(2), schema, models.REGRESSION, "values")
     return models.bundle.open(registry.folder(reference))
 
 
-def run(model: Any, source: Path, out: Path, *, jobs: int = 2, **options: Any) -> batch.Summary:
-    graphs = [open_graph(model.model, model.manifest.output.name) for _ in range(jobs)]
-    return batch.score_file(Reference("sum", 1), model.manifest, graphs, batch.Job(source, out, **options))
+def run(model: Any, source: Path, out: Path, *, threads: int = 2, **options: Any) -> Summary:
+    graphs = [open_graph(model.model, model.manifest.output.name) for _ in range(threads)]
+    return score_file(Reference("sum", 1), model.manifest, graphs, ScoringOptions(source, out, **options))
 
 
 def spoil(source: Path, *rows: int) -> None:
@@ -56,23 +56,23 @@ def spoil(source: Path, *rows: int) -> None:
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl", "arrow"])
-@pytest.mark.parametrize("jobs", [1, 3])
-def test_every_row_is_answered_in_order(tmp_path: Path, model: Any, source: Path, ending: str, jobs: int) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_row_is_scored_in_order(tmp_path: Path, model: Any, source: Path, ending: str, threads: int) -> None:
     out = tmp_path / f"out.{ending}"
 
-    summary = run(model, source, out, jobs=jobs)
+    summary = run(model, source, out, threads=threads)
 
     table = tables.read(source).frame
     tensors = tables.encode(table, model.manifest.schema, model.manifest.plan)
     output = open_graph(model.model, model.manifest.output.name).run(tensors)
     whole = tables.with_predictions(table, model.manifest.decision, output)
-    found = tables.read(out).frame
-    assert (summary.rows, summary.rejected, found.columns) == (ROWS, 0, whole.columns)
-    assert found.cast({"prediction": pl.Float64}).equals(whole)
+    written = tables.read(out).frame
+    assert (summary.rows, summary.rejected, written.columns) == (ROWS, 0, whole.columns)
+    assert written.cast({"prediction": pl.Float64}).equals(whole)
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
-def test_rows_that_do_not_fit_go_to_their_own_file_with_their_cells(
+def test_invalid_rows_are_written_to_the_rejects_with_their_cells(
     tmp_path: Path, model: Any, source: Path, ending: str
 ) -> None:
     spoil(source, 3, 150)
@@ -80,31 +80,34 @@ def test_rows_that_do_not_fit_go_to_their_own_file_with_their_cells(
 
     summary = run(model, source, tmp_path / "out.csv", rejects=rejects)
 
-    found = tables.read(rejects).frame
+    rejected = tables.read(rejects).frame
     assert (summary.rows, summary.rejected) == (ROWS - 2, 2)
-    assert [str(row) for row in found["rejected_row"]] == ["3", "150"]
-    assert found["id"].to_list() == ["r3", "r150"]
-    assert found["rejected_column"].to_list() == ["x0; x1"] * 2
-    assert "column 'x0': expected a number" in found["rejected_reason"][0]
-    kept = tables.read(tmp_path / "out.csv").frame
-    assert kept["id"].to_list() == [f"r{n}" for n in range(ROWS) if n not in (3, 150)]
+    assert [str(row) for row in rejected["rejected_row"]] == ["3", "150"]
+    assert rejected["id"].to_list() == ["r3", "r150"]
+    assert rejected["rejected_column"].to_list() == ["x0; x1"] * 2
+    assert "column 'x0': expected a number" in rejected["rejected_reason"][0]
+    scored = tables.read(tmp_path / "out.csv").frame
+    assert scored["id"].to_list() == [f"r{n}" for n in range(ROWS) if n not in (3, 150)]
 
 
-def test_without_a_place_for_them_the_first_bad_row_ends_the_job(tmp_path: Path, model: Any, source: Path) -> None:
+def test_without_a_file_for_rejects_the_first_invalid_row_stops_the_scoring(
+    tmp_path: Path, model: Any, source: Path
+) -> None:
     spoil(source, 150)
     out = tmp_path / "out.csv"
-    out.write_text("of yesterday")
+    out.write_text("an older file")
 
-    with pytest.raises(InvalidRows, match="row 150: x0"):
+    with pytest.raises(InvalidRows) as caught:
         run(model, source, out)
 
-    assert out.read_text() == "of yesterday"
+    assert [(problem.row, problem.column) for problem in caught.value.problems] == [(150, "x0"), (150, "x1")]
+    assert out.read_text() == "an older file"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "out.csv", "rows.csv"]
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_a_job_that_is_interrupted_leaves_nothing(tmp_path: Path, model: Any, source: Path, ending: str) -> None:
-    def interrupt(progress: batch.Progress) -> None:
+def test_interrupted_scoring_leaves_no_files(tmp_path: Path, model: Any, source: Path, ending: str) -> None:
+    def interrupt(progress: Progress) -> None:
         if progress.rows > ROWS / 2:
             raise KeyboardInterrupt
 
@@ -114,7 +117,7 @@ def test_a_job_that_is_interrupted_leaves_nothing(tmp_path: Path, model: Any, so
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "rows.csv"]
 
 
-def test_a_table_of_bad_rows_gives_two_whole_files(tmp_path: Path, model: Any, source: Path) -> None:
+def test_a_table_of_invalid_rows_gives_two_complete_files(tmp_path: Path, model: Any, source: Path) -> None:
     spoil(source, *range(ROWS))
 
     summary = run(model, source, tmp_path / "out.csv", rejects=tmp_path / "bad.parquet")
@@ -123,46 +126,53 @@ def test_a_table_of_bad_rows_gives_two_whole_files(tmp_path: Path, model: Any, s
     assert (tmp_path / "out.csv").read_text() == "id,x0,x1,prediction\n"
 
 
-def test_chosen_columns_are_kept(tmp_path: Path, model: Any, source: Path) -> None:
+def test_selected_columns_are_copied_to_the_output(tmp_path: Path, model: Any, source: Path) -> None:
     run(model, source, tmp_path / "out.csv", columns=("x1", "id"))
 
     assert tables.read(tmp_path / "out.csv").frame.columns == ["x1", "id", "prediction"]
-    with pytest.raises(TableError, match="no column 'x9' to keep"):
+    with pytest.raises(TableError) as caught:
         run(model, source, tmp_path / "out.csv", columns=("x9",))
+    assert caught.value.slug == "unknown-column"
 
 
-def test_progress_ends_with_every_row(tmp_path: Path, model: Any, source: Path) -> None:
-    seen: list[batch.Progress] = []
+def test_progress_ends_with_all_rows(tmp_path: Path, model: Any, source: Path) -> None:
+    seen: list[Progress] = []
 
     run(model, source, tmp_path / "out.csv", progress=seen.append)
 
     assert seen == sorted(seen)
-    assert (len(seen) > 3, seen[-1]) == (True, batch.Progress(ROWS, 1.0))
+    assert (len(seen) > 3, seen[-1]) == (True, Progress(ROWS, 1.0))
 
 
-@pytest.mark.parametrize("name", ["rows.csv", "none.csv", "empty.csv"])
-def test_what_cannot_be_scored_is_said_and_nothing_is_written(tmp_path: Path, model: Any, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "slug"), [("rows.csv", "empty-table"), ("none.csv", "file-not-found"), ("empty.csv", "empty-table")]
+)
+def test_a_table_that_cannot_be_read_writes_nothing(tmp_path: Path, model: Any, name: str, slug: str) -> None:
     (tmp_path / "rows.csv").write_text("id,x0,x1\n")
     (tmp_path / "empty.csv").write_text("")
 
-    with pytest.raises(TableError, match=r"no rows|does not exist|is empty"):
+    with pytest.raises(TableError) as caught:
         run(model, tmp_path / name, tmp_path / "out.parquet")
 
+    assert caught.value.slug == slug
     assert not list(tmp_path.glob("*out*"))
 
 
-def test_predictions_and_rejects_need_two_files(tmp_path: Path, model: Any, source: Path) -> None:
-    with pytest.raises(TableError, match="name two files"):
+def test_predictions_and_rejects_need_different_files(tmp_path: Path, model: Any, source: Path) -> None:
+    with pytest.raises(TableError) as caught:
         run(model, source, tmp_path / "out.csv", rejects=tmp_path / "out.csv")
 
+    assert caught.value.slug == "same-file"
 
-def test_a_folder_that_is_not_there_is_said(tmp_path: Path, model: Any, source: Path) -> None:
+
+def test_a_missing_output_folder_is_an_error(tmp_path: Path, model: Any, source: Path) -> None:
     for ending in ("csv", "parquet"):
-        with pytest.raises(TableError, match="cannot be written"):
+        with pytest.raises(TableError) as caught:
             run(model, source, tmp_path / "none" / f"out.{ending}")
+        assert caught.value.slug == "not-writable"
 
 
-def test_loans_are_answered_as_the_server_answers(tmp_path: Path, loan_registry: Path) -> None:
+def test_loans_are_scored_as_by_the_server(tmp_path: Path, loan_registry: Path) -> None:
     registry = models.FolderRegistry(loan_registry)
     live = load(Reference("loans", 1), registry, open_graph)
     rows = models.loan_rows(100)
@@ -171,7 +181,7 @@ def test_loans_are_answered_as_the_server_answers(tmp_path: Path, loan_registry:
 
     run(opened, tmp_path / "rows.csv", tmp_path / "out.parquet")
 
-    outcomes = live.score([live.encoder.parse(row) for row in rows])
-    found = pl.read_parquet(tmp_path / "out.parquet")
-    assert found["prediction"].to_list() == [outcome.prediction for outcome in outcomes]
-    assert found["score"].to_list() == [outcome.score for outcome in outcomes]
+    scores = live.score([live.encoder.parse(row) for row in rows])
+    written = pl.read_parquet(tmp_path / "out.parquet")
+    assert written["prediction"].to_list() == [score.prediction for score in scores]
+    assert written["score"].to_list() == [score.score for score in scores]

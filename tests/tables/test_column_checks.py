@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from rowcast import tables
-from rowcast.tables import Finding
+from rowcast.tables import Finding, column_checks
 from rowcast.training.options import TrainingOptions
 from rowcast.training.problem import build_problem
 from support.findings import LABELS, NOISE, RNG, ROWS, findings_of, problem_of
@@ -135,3 +136,31 @@ def test_weights_gaps_and_padded_numbers_are_reported() -> None:
     codes = {finding.column: finding.code for finding in problem_of(columns).findings if finding.column != "y"}
 
     assert codes == {"fnlwgt": "weight-like", "mostly": "mostly-missing", "one": "mostly-missing", "n": "leading-zeros"}
+
+
+@pytest.mark.parametrize(
+    ("name", "is_weight"), [("fnlwgt", True), ("sample_weight", True), ("weight", False), ("body weight", False)]
+)
+def test_names_of_weights_are_recognised(name: str, is_weight: bool) -> None:
+    assert bool(column_checks.named_like_weight(name)) == is_weight
+
+
+@pytest.mark.parametrize(
+    ("missing", "distinct", "is_reported"), [(10, 1, True), (95, 3, True), (51, 3, True), (50, 3, False)]
+)
+def test_columns_with_many_missing_values_are_reported(missing: int, distinct: int, is_reported: bool) -> None:
+    assert bool(column_checks.gaps("x", missing, 100, distinct)) == is_reported
+
+
+def test_a_column_with_many_texts_does_not_count_as_numbers() -> None:
+    assert column_checks.almost_numbers("x", ["1", "2", "inf"], [60, 39, 1])
+    assert not column_checks.almost_numbers("x", ["1", "2", "red"], [30, 30, 40])
+
+
+def test_units_below_the_header_are_a_second_header() -> None:
+    def frame(*rows: str) -> pl.DataFrame:
+        return pl.DataFrame([row.split(",") for row in rows], schema=["a", "b"], orient="row")
+
+    assert column_checks.second_header(frame("km/h,kg", "1,2", "3,4"))
+    assert not column_checks.second_header(frame("1,2", "3,4", "5,6"))
+    assert not column_checks.second_header(frame("km/h,kg", "1,2"))

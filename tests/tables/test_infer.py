@@ -1,5 +1,5 @@
-"""What a column means is decided by its cells alone."""
-# ruff: noqa: DTZ001 - naive moments are what some of these tests are about
+"""Inference: the kind of a column depends only on its cells."""
+# ruff: noqa: DTZ001 - some of these tests are about naive datetimes
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MICROSECONDS_A_DAY = 86_400_000_000
 
 
 def column(values: list[Any]) -> Column:
-    """The column inferred from these cells, beside another that keeps the table alive."""
+    """Return the column inferred from these cells, in a table with a second column."""
     profile = tables.infer(tables.from_memory({"x": values, "other": [index % 2 for index in range(len(values))]}))
     return profile.schema.columns[0]
 
@@ -53,28 +53,28 @@ def codes(columns: dict[str, list[Any]]) -> list[tuple[str, str]]:
         ([123456789012345678, 123456789012345679, 5], "category"),
     ],
 )
-def test_kinds(cells: list[Any], kind: str) -> None:
+def test_the_kind_of_a_column_fits_all_cells(cells: list[Any], kind: str) -> None:
     assert column(cells).kind == kind
 
 
-def test_boolean_words_are_kept_in_lower_case() -> None:
+def test_boolean_words_are_stored_in_lower_case() -> None:
     assert column(["Yes", "Yes ", "no", None]) == Column(
         name="x", kind="boolean", missing=True, words={"no": False, "yes": True}, example="Yes"
     )
 
 
-def test_levels_come_most_frequent_first_and_ties_by_text() -> None:
-    found = column(["b", "a ", "c", "a", "?", "", "cafe\u0301", "caf\u00e9"])
+def test_levels_are_sorted_by_frequency_and_then_by_text() -> None:
+    inferred = column(["b", "a ", "c", "a", "?", "", "cafe\u0301", "caf\u00e9"])
 
-    assert found.levels == ("a", "caf\u00e9", "b", "c")
-    assert found.missing
-    assert found.example == "a"
+    assert inferred.levels == ("a", "caf\u00e9", "b", "c")
+    assert inferred.missing
+    assert inferred.example == "a"
 
 
-def test_numbers_know_their_range_and_their_median() -> None:
-    found = column(["5", "1", "9", "9", "9"])
+def test_a_number_column_has_a_range_and_its_median_as_example() -> None:
+    inferred = column(["5", "1", "9", "9", "9"])
 
-    assert (found.low, found.high, found.example) == (1.0, 9.0, 9)
+    assert (inferred.low, inferred.high, inferred.example) == (1.0, 9.0, 9)
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,11 @@ def test_numbers_know_their_range_and_their_median() -> None:
         (["1,250", "$5", "7%"], ("thousands", "currency", "percent"), 5.0, 1250.0),
     ],
 )
-def test_written_numbers_are_numbers(cells: list[str], forms: tuple[str, ...], low: float, high: float) -> None:
-    found = column(cells)
+def test_notations_of_numbers_are_recognised(cells: list[str], forms: tuple[str, ...], low: float, high: float) -> None:
+    inferred = column(cells)
 
-    assert (found.forms, found.low, found.high) == (forms, low, high)
-    assert found.kind in ("number", "integer")
+    assert (inferred.forms, inferred.low, inferred.high) == (forms, low, high)
+    assert inferred.kind in ("number", "integer")
 
 
 @pytest.mark.parametrize(
@@ -107,18 +107,18 @@ def test_written_numbers_are_numbers(cells: list[str], forms: tuple[str, ...], l
         (["31/12/2025", "2026-01-01", "5 Jan 2026"], ("%d/%m/%Y", "%d %b %Y")),
     ],
 )
-def test_dates_in_their_formats(cells: list[str], forms: tuple[str, ...]) -> None:
-    found = column(cells)
+def test_date_formats_are_recognised(cells: list[str], forms: tuple[str, ...]) -> None:
+    inferred = column(cells)
 
-    assert (found.kind, found.forms) == ("datetime", forms)
-    assert found.origin == min(int(found.parse(cell, text=True) or 0) for cell in cells)
+    assert (inferred.kind, inferred.forms) == ("datetime", forms)
+    assert inferred.origin == min(int(inferred.parse(cell, text=True) or 0) for cell in cells)
 
 
-def test_dates_that_can_be_read_two_ways_are_said() -> None:
+def test_ambiguous_dates_are_a_finding() -> None:
     assert ("ambiguous-dates", "x") in codes({"x": ["01/02/2026", "03/04/2026"], "y": [1, 2]})
 
 
-def test_columns_without_use_are_left_out_and_named() -> None:
+def test_unusable_columns_are_excluded_with_a_finding() -> None:
     rows = 40
     columns = {
         "counter": list(range(rows)),
@@ -150,30 +150,37 @@ def test_columns_without_use_are_left_out_and_named() -> None:
     assert all(finding.override for finding in profile.findings if finding.code != "all-missing")
 
 
-def test_a_constant_with_gaps_still_says_something() -> None:
+def test_a_constant_with_missing_values_is_used() -> None:
     assert column(["x", None, "x"]).missing
 
 
-def test_repeated_rows_and_large_integers_are_said() -> None:
+def test_duplicate_rows_and_large_integers_are_findings() -> None:
     assert codes({"x": [16_777_217, 5, 5], "y": [1, 2, 2]}) == [("duplicate-rows", ""), ("large-integer", "x")]
 
 
-def test_the_target_is_no_column_of_the_schema() -> None:
+def test_the_schema_does_not_contain_the_target() -> None:
     table = tables.from_memory({"x": [1, 2, 3], "y": [0, 1, 0]})
 
     assert tables.infer(table, target="y").schema.names() == ["x"]
 
 
-def test_tables_that_cannot_be_learnt_from_are_refused() -> None:
-    with pytest.raises(TableError, match="named 'rows'"):
-        tables.infer(tables.from_memory({"rows": [1, 2], "y": [0, 1]}), target="y")
-    with pytest.raises(TableError, match="numbers beyond"):
-        tables.infer(tables.from_memory({"x": [1.0, float("inf")], "y": [0, 1]}), target="y")
-    with pytest.raises(TableError, match="no column to learn from"):
-        tables.infer(tables.from_memory({"x": [1, 1], "y": [0, 1]}), target="y")
+@pytest.mark.parametrize(
+    ("columns", "keep", "slug"),
+    [
+        ({"rows": [1, 2], "y": [0, 1]}, (), "column-name"),
+        ({"x": [1.0, float("inf")], "y": [0, 1]}, (), "too-large"),
+        ({"x": [1, 1], "y": [0, 1]}, (), "no-columns"),
+        ({"x": [None, None], "z": [1, 2], "y": [0, 1]}, ("x",), "empty-column"),
+    ],
+)
+def test_an_unusable_table_is_an_error(columns: dict[str, list[Any]], keep: tuple[str, ...], slug: str) -> None:
+    with pytest.raises(TableError) as caught:
+        tables.infer(tables.from_memory(columns), target="y", keep=keep)
+
+    assert caught.value.slug == slug
 
 
-def test_a_two_day_column_starts_at_its_first_day() -> None:
+def test_the_origin_of_a_date_column_is_its_earliest_value() -> None:
     assert column([datetime(1970, 1, 3), datetime(1970, 1, 2)]).origin == MICROSECONDS_A_DAY
 
 
@@ -181,8 +188,8 @@ def test_a_two_day_column_starts_at_its_first_day() -> None:
     ("cells", "high"),
     [(["1,5", "2,25", "3"], 3.0), (["1.250,50", "7,5"], 1250.5), (["1,250", "2,5"], 2.5), (["1,250", "2,500"], 2500.0)],
 )
-def test_a_comma_is_the_decimal_point_where_no_other_reading_fits(cells: list[str], high: float) -> None:
-    found = column(cells)
+def test_a_comma_is_a_decimal_point_if_the_cells_allow_no_other_reading(cells: list[str], high: float) -> None:
+    inferred = column(cells)
 
-    assert found.high == high
-    assert found.parse(cells[0], text=True) == found.parse(cells[0])
+    assert inferred.high == high
+    assert inferred.parse(cells[0], text=True) == inferred.parse(cells[0])

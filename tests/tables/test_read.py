@@ -1,5 +1,5 @@
-"""Reading tables: whatever the file looks like, its cells arrive; what is no table is refused with one sentence."""
-# ruff: noqa: DTZ001 - naive moments are what some of these tests are about
+"""Reading tables: formats, encodings and quoting; errors for files that are not tables."""
+# ruff: noqa: DTZ001 - some of these tests are about naive datetimes
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def written(folder: Path, content: bytes, name: str = "table.csv") -> Path:
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_any_common_delimiter_is_found(tmp_path: Path, delimiter: str) -> None:
+def test_common_delimiters_are_detected(tmp_path: Path, delimiter: str) -> None:
     lines = [["name", "note"], ["a", f'"x{delimiter} y"'], ["b", "z"]]
     content = "\n".join(delimiter.join(cells) for cells in lines).encode()
 
@@ -42,26 +42,28 @@ def test_any_common_delimiter_is_found(tmp_path: Path, delimiter: str) -> None:
     ],
     ids=["mark and crlf", "windows-1252", "latin-1", "utf-16", "cr only", "single quotes", "quotes in quotes"],
 )
-def test_any_common_encoding_and_quoting_is_read(
+def test_common_encodings_and_quotes_are_detected(
     tmp_path: Path, content: bytes, expected: dict[str, list[str]]
 ) -> None:
     assert tables.read(written(tmp_path, content)).frame.to_dict(as_series=False) == expected
 
 
-def test_headers_are_trimmed_and_cells_stay_as_written(tmp_path: Path) -> None:
+def test_headers_are_trimmed_and_cells_are_unchanged(tmp_path: Path) -> None:
     table = tables.read(written(tmp_path, b"id , big\n007 , 123456789012345678\n"))
 
     assert table.frame.to_dict(as_series=False) == {"id": ["007 "], "big": [" 123456789012345678"]}
 
 
-def test_blank_lines_are_left_out_and_said(tmp_path: Path) -> None:
+def test_blank_lines_are_excluded_with_a_finding(tmp_path: Path) -> None:
     table = tables.read(written(tmp_path, b"a,b\n1,2\n\n,\n3,4\n"))
 
     assert table.frame["a"].to_list() == ["1", "3"]
-    assert [(finding.code, finding.message) for finding in table.findings] == [("blank-rows", "2 lines hold no value")]
+    assert [(finding.code, finding.message) for finding in table.findings] == [
+        ("blank-rows", "2 lines contain no values")
+    ]
 
 
-def test_an_unnamed_index_column_gets_a_name(tmp_path: Path) -> None:
+def test_an_unnamed_column_gets_a_name(tmp_path: Path) -> None:
     assert tables.read(written(tmp_path, b",a\n0,x\n")).frame.columns == ["column_1", "a"]
 
 
@@ -77,7 +79,7 @@ def test_typed_files_keep_their_types(tmp_path: Path) -> None:
     assert tables.read(tmp_path / "t.arrow").frame.rows() == expected
 
 
-def test_json_lines_keep_types_and_mixtures_become_canonical_text(tmp_path: Path) -> None:
+def test_json_lines_keep_their_types_and_mixed_types_become_text(tmp_path: Path) -> None:
     lines = b'{"n":1,"m":1,"b":true}\n\n{"n":2.5,"m":"x"}\n{"n":null,"m":2.0,"b":false}\n'
 
     frame = tables.read(written(tmp_path, lines, "rows.jsonl")).frame
@@ -89,12 +91,12 @@ def test_json_lines_keep_types_and_mixtures_become_canonical_text(tmp_path: Path
     }
 
 
-def test_a_json_array_of_rows_is_a_table_too(tmp_path: Path) -> None:
+def test_a_json_array_of_rows_is_a_table(tmp_path: Path) -> None:
     assert tables.read(written(tmp_path, b'[{"a":1},{"a":2}]', "rows.json")).frame["a"].to_list() == [1, 2]
 
 
 class PandasLike:
-    """What `from_memory` asks of a pandas frame."""
+    """The part of a pandas frame that `from_memory` uses."""
 
     columns = ("a", "when")
 
@@ -113,70 +115,83 @@ class PandasLike:
     ],
     ids=["columns", "rows", "polars", "pandas"],
 )
-def test_tables_in_memory_read_alike(data: object) -> None:
+def test_tables_in_memory_are_read_alike(data: object) -> None:
     frame = tables.from_memory(data).frame
 
     assert frame.rows() == [(1.0, datetime(2026, 1, 1, tzinfo=UTC)), (None, None)]
 
 
-def test_equal_tables_have_equal_fingerprints() -> None:
-    one, same, other = (tables.from_memory({"a": values}) for values in ([1, 2], [1, 2], [2, 1]))
+def test_equal_tables_have_equal_digests() -> None:
+    first, same, other = (tables.from_memory({"a": values}) for values in ([1, 2], [1, 2], [2, 1]))
 
-    assert one.sha256 == same.sha256 != other.sha256
+    assert first.sha256 == same.sha256 != other.sha256
 
 
 @pytest.mark.parametrize(
-    ("content", "name", "sentence"),
+    ("content", "name", "slug"),
     [
-        (b"", "t.csv", "is empty"),
-        (b" \n\n", "t.csv", "is empty"),
-        (b"a,b\n", "t.csv", "has a header and no rows"),
-        (b"a,a\n1,2\n", "t.csv", "more than one column named 'a'"),
-        (b"a, a\n1,2\n", "t.csv", "more than one column named 'a'"),
-        (b"a,,\n1,2,3\n", "t.csv", "2 columns without a name"),
-        (b"a,b\n1,2,3\n", "t.csv", "more cells than the header has names"),
-        (b'a,b\n1,"2\n', "t.csv", "never closed"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "t.csv", "is not a table"),
-        (bytes(range(1, 32)) * 40 + b"\xff\xfe\xfd", "t.csv", "is not a table"),
-        (b"PAR1 and no more", "t.parquet", "is not a whole Parquet file"),
-        (b"ARROW1 and no more", "t.arrow", "is not a whole Arrow file"),
-        (b'{"a":1}\n{"a":', "t.jsonl", "is not JSON Lines"),
-        (b'{"a":1}\n2\n', "t.jsonl", "every row must be an object"),
-        (b'{"a":[1]}\n', "t.jsonl", "holds lists or objects"),
+        (b"", "t.csv", "empty-table"),
+        (b" \n\n", "t.csv", "empty-table"),
+        (b"a,b\n", "t.csv", "empty-table"),
+        (b"a,a\n1,2\n", "t.csv", "duplicate-column"),
+        (b"a, a\n1,2\n", "t.csv", "duplicate-column"),
+        (b"a,,\n1,2,3\n", "t.csv", "unnamed-column"),
+        (b"a,b\n1,2,3\n", "t.csv", "malformed-file"),
+        (b'a,b\n1,"2\n', "t.csv", "malformed-file"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "t.csv", "not-a-table"),
+        (bytes(range(1, 32)) * 40 + b"\xff\xfe\xfd", "t.csv", "not-a-table"),
+        (b"PAR1 and no more", "t.parquet", "malformed-file"),
+        (b"ARROW1 and no more", "t.arrow", "malformed-file"),
+        (b'{"a":1}\n{"a":', "t.jsonl", "malformed-file"),
+        (b'{"a":1}\n2\n', "t.jsonl", "malformed-file"),
+        (b'{"a":[1]}\n', "t.jsonl", "nested-value"),
     ],
 )
-def test_what_is_no_table_is_refused_in_one_sentence(tmp_path: Path, content: bytes, name: str, sentence: str) -> None:
-    with pytest.raises(TableError, match=sentence) as caught:
+def test_a_file_that_is_not_a_table_is_an_error_of_one_line(
+    tmp_path: Path, content: bytes, name: str, slug: str
+) -> None:
+    with pytest.raises(TableError) as caught:
         tables.read(written(tmp_path, content, name))
 
+    assert caught.value.slug == slug
     assert "\n" not in caught.value.message
     assert name in caught.value.message or "column" in caught.value.message
 
 
-def test_a_missing_file_and_a_folder_are_said(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="does not exist"):
-        tables.read(tmp_path / "none.csv")
-    with pytest.raises(TableError, match="is a folder"):
-        tables.read(tmp_path)
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"a,b\n1,2,3\n", "more cells than the header has names"), (b'a,b\n1,"2\n', "a quoted cell is never closed")],
+)
+def test_an_error_in_a_csv_file_states_the_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+    with pytest.raises(TableError, match=reason):
+        tables.read(written(tmp_path, content))
 
 
-def test_an_unknown_column_names_the_closest() -> None:
-    table = tables.from_memory({"loan_status": [1], "amount": [2]})
-
-    with pytest.raises(TableError, match="did you mean 'loan_status'"):
-        table.require("Loan_Stat")
-    with pytest.raises(TableError, match="it has loan_status, amount"):
-        table.require("zzz")
+def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
+    for path, slug in ((tmp_path / "none.csv", "file-not-found"), (tmp_path, "not-a-file")):
+        with pytest.raises(TableError) as caught:
+            tables.read(path)
+        assert caught.value.slug == slug
 
 
-def test_a_second_header_line_is_left_out_and_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("data", "slug"), [(7, "not-a-table"), ({"a": [1], "b": [1, 2]}, "row-count"), ([1, 2], "malformed-file")]
+)
+def test_data_in_memory_that_is_not_a_table_is_an_error(data: object, slug: str) -> None:
+    with pytest.raises(TableError) as caught:
+        tables.from_memory(data)
+
+    assert caught.value.slug == slug
+
+
+def test_a_second_header_line_is_excluded_with_a_finding(tmp_path: Path) -> None:
     table = tables.read(written(tmp_path, b"speed,mass,name\nkm/h,kg,text\n1,2,a\n3,4,b\n"))
 
     assert table.frame["speed"].to_list() == ["1", "3"]
     assert [finding.code for finding in table.findings] == ["two-line-header"]
 
 
-def test_a_first_row_with_one_odd_cell_is_no_header(tmp_path: Path) -> None:
+def test_a_first_row_with_a_single_text_is_not_a_header(tmp_path: Path) -> None:
     table = tables.read(written(tmp_path, b"a,b,c\nx,1,1\n1,2,2\n3,4,4\n"))
 
     assert table.frame.height == 3

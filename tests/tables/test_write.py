@@ -1,4 +1,4 @@
-"""Predictions beside their rows."""
+"""Writing tables with predictions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FRAME = pl.DataFrame({"a": [" 1", "2 ", None]})
 OUTPUT = np.array([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]], np.float32)
 
 
-def test_a_binary_model_adds_label_probability_score_and_each_class() -> None:
+def test_a_binary_model_adds_prediction_probability_score_and_class_probabilities() -> None:
     decision = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=0.5)
 
     result = tables.with_predictions(FRAME, decision, OUTPUT)
@@ -32,34 +32,45 @@ def test_a_binary_model_adds_label_probability_score_and_each_class() -> None:
     }
 
 
-def test_predictions_equal_the_outcomes_of_the_decision() -> None:
+def test_predictions_in_tables_equal_the_scores_of_rows() -> None:
     decision = Decision(task="multiclass", classes=(1, 2, 3))
     output = np.random.default_rng(0).dirichlet([1, 1, 1], 50).astype(np.float32)
 
     result = tables.with_predictions(pl.DataFrame({"x": range(50)}), decision, output)
 
-    for row, outcome in zip(result.to_dicts(), score_rows(decision, output), strict=True):
-        assert (row["prediction"], row["probability"]) == (outcome.prediction, outcome.probability)
-        assert {name: row[f"probability.{name}"] for name in "123"} == outcome.probabilities
+    for row, score in zip(result.to_dicts(), score_rows(decision, output), strict=True):
+        assert (row["prediction"], row["probability"]) == (score.prediction, score.probability)
+        assert {name: row[f"probability.{name}"] for name in "123"} == score.probabilities
     assert "score" not in result.columns
 
 
-def test_a_regression_model_adds_the_value_alone() -> None:
+def test_a_regression_model_adds_only_the_value() -> None:
     result = tables.with_predictions(FRAME, Decision(task="regression"), np.array([1, 2.5, 3], np.float32))
 
     assert result.columns == ["a", "prediction"]
     assert result["prediction"].to_list() == [1.0, 2.5, 3.0]
 
 
-def test_columns_are_never_overwritten() -> None:
+def test_class_indices_add_only_the_label() -> None:
+    decision = Decision(task="binary", classes=("no", "yes"))
+
+    result = tables.with_predictions(FRAME, decision, np.array([1.0, 0.0, 1.0]))
+
+    assert result.columns == ["a", "prediction"]
+    assert result["prediction"].to_list() == ["yes", "no", "yes"]
+
+
+def test_existing_columns_are_never_overwritten() -> None:
     frame = pl.DataFrame({"prediction": [1]})
 
-    with pytest.raises(TableError, match="already has columns named prediction"):
+    with pytest.raises(TableError) as caught:
         tables.with_predictions(frame, Decision(task="regression"), np.zeros(1, np.float32))
+
+    assert caught.value.slug == "duplicate-column"
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl", "arrow"])
-def test_what_is_written_reads_back(tmp_path: Path, ending: str) -> None:
+def test_a_written_table_can_be_read_again(tmp_path: Path, ending: str) -> None:
     frame = pl.DataFrame({"t": ["x", None], "n": [0.1, 2.5]})
     path = tmp_path / f"out.{ending}"
 
@@ -69,8 +80,26 @@ def test_what_is_written_reads_back(tmp_path: Path, ending: str) -> None:
     assert cells == [("x", 0.1), (None, 2.5)]
 
 
-def test_unknown_endings_and_folders_that_are_not_there_are_said(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="must end in"):
-        tables.write(FRAME, tmp_path / "out.xlsx")
-    with pytest.raises(TableError, match="cannot be written"):
-        tables.write(FRAME, tmp_path / "none" / "out.csv")
+def test_an_unknown_extension_and_a_missing_folder_are_errors(tmp_path: Path) -> None:
+    paths = {tmp_path / "out.xlsx": "unknown-extension"} | {
+        tmp_path / "none" / f"out.{ending}": "not-writable" for ending in ("csv", "parquet")
+    }
+    for path, slug in paths.items():
+        with pytest.raises(TableError) as caught:
+            tables.write(FRAME, path)
+        assert caught.value.slug == slug
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_file_appears_only_if_writing_succeeds(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"out.{ending}"
+
+    def fail_while_writing() -> None:
+        with tables.open_writer(path) as writer:
+            writer.append(writer.prepare(FRAME, first=True))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_while_writing()
+
+    assert list(tmp_path.iterdir()) == []

@@ -74,7 +74,7 @@ def _write_parquet(out: Path, records: _Counter) -> None:
             pl.col("at").cast(pl.Datetime("us", "UTC"))
         )
 
-    with tables.writing(out) as writer:
+    with tables.open_writer(out) as writer:
         is_first = True
         for piece in split_into_pieces(records):
             writer.append(writer.prepare(frame(piece), first=is_first))

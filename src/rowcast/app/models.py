@@ -13,7 +13,7 @@ from rowcast.errors import BundleError, ModelNotFound, SettingsError
 from rowcast.registry.ports import Reference, RegistryWriter
 
 if TYPE_CHECKING:
-    from rowcast.jobs.table_scoring import Job, Summary
+    from rowcast.jobs.table_scoring import ScoringOptions, Summary
     from rowcast.serving.live_models import LiveModel
     from rowcast.settings import Settings
     from rowcast.tables import Table
@@ -96,18 +96,18 @@ def report(settings: Settings, reference: str) -> tuple[Reference, Path]:
     return resolved, path
 
 
-def score_table(settings: Settings, reference: str, job: Job) -> Summary:
+def score_table(settings: Settings, reference: str, options: ScoringOptions) -> Summary:
     """Score a table file and write the predictions to another."""
     from rowcast.adapters.onnxruntime.graph import open_graph
-    from rowcast.jobs import table_scoring
+    from rowcast.jobs.table_scoring import score_file
     from rowcast.registry import bundle
     from rowcast.registry.resolve import resolve
 
     models = registry(settings)
     resolved = resolve(reference, models)
     opened = bundle.open(models.folder(resolved))
-    graphs = [open_graph(opened.model, opened.manifest.output.name) for _ in range(job.jobs)]
-    return table_scoring.score_file(resolved, opened.manifest, graphs, job)
+    graphs = [open_graph(opened.model, opened.manifest.output.name) for _ in range(options.threads)]
+    return score_file(resolved, opened.manifest, graphs, options)
 
 
 def train(

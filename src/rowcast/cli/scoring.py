@@ -12,7 +12,7 @@ from pathlib import Path
 from rowcast.app import models
 from rowcast.cli import output
 from rowcast.errors import SettingsError
-from rowcast.jobs.table_scoring import Job, Progress, Summary
+from rowcast.jobs.table_scoring import Progress, ScoringOptions, Summary
 from rowcast.settings import Settings
 
 
@@ -32,8 +32,8 @@ def run(
     if strict and rejects is not None:
         raise SettingsError("--strict and --rejects are mutually exclusive: --strict stops at the first invalid row")
     with _progress() as report:
-        job = Job(table, out, rejects, columns, jobs or _cores(), report)
-        summary = models.score_table(settings, model, job)
+        options = ScoringOptions(table, out, rejects, columns, jobs or _cores(), report)
+        summary = models.score_table(settings, model, options)
     if as_json:
         output.print_json(summary)
     else:

@@ -1,1 +1,1 @@
-"""Scoring whole tables."""
+"""Scoring of whole tables."""

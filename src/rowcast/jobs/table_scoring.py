@@ -1,7 +1,10 @@
-"""A table scored from disk to disk, in constant memory: read in pieces, scored on several threads, written in order.
+"""Score a table from one file to another in constant memory.
 
-Threads, not processes: reading, scoring and writing all leave Python's lock, and one process has one polars and one
-runtime in memory (docs/decisions/0015-score-tables-on-threads.md).
+The table is read in chunks; several threads score the chunks, and the main thread writes the results in order. Threads
+are enough: reading, scoring and writing release the global interpreter lock. A single process also needs only one copy
+of polars and of the runtime (docs/decisions/0015-score-tables-on-threads.md).
+
+Scoring runs in the foreground of the command line. Background jobs will use this module too.
 """
 
 from __future__ import annotations
@@ -26,13 +29,14 @@ from rowcast.registry.bundle import Manifest
 from rowcast.registry.ports import Graph, Reference
 from rowcast.schema.outputs import output_reader
 from rowcast.schema.scores import non_finite_rows
+from rowcast.tables.write import refuse_existing
 
-REPORTED = 20
-REASONS = ("rejected_row", "rejected_column", "rejected_reason")
+MAX_PROBLEMS = 20
+REJECT_COLUMNS = ("rejected_row", "rejected_column", "rejected_reason")
 
 
 class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `rowcast predict --json` prints."""
+    """The result of scoring a table. `rowcast predict` also prints it as JSON."""
 
     model: str
     version: int
@@ -46,57 +50,60 @@ class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Progress(NamedTuple):
-    """How far a job is."""
+    """The number of rows and the share of the table that are done."""
 
     rows: int
     share: float
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is asked for."""
+class ScoringOptions:
+    """What to score and where to write the results."""
 
     source: Path
     out: Path
     rejects: Path | None = None
-    """Where rows that do not fit go; without it the first of them ends the job."""
+    """The file for rejected rows; without it, the first invalid row stops the scoring."""
     columns: tuple[str, ...] | None = None
-    """The table's columns that are kept beside the predictions; all by default."""
-    jobs: int = 1
+    """The columns of the table to copy to the output; all by default."""
+    threads: int = 1
     progress: Callable[[Progress], None] = field(default=lambda progress: None)
 
 
-class Scored(NamedTuple):
-    """A piece, scored and ready to be written."""
+class ScoredChunk(NamedTuple):
+    """A scored chunk of the table, ready to be written."""
 
     out: Any
     rows: int
-    """As they stand in the file, rejected ones included."""
+    """The number of rows in the chunk, including rejected rows."""
     rejected: pl.DataFrame
     problems: list[ValueProblem]
-    """`row` counts from the beginning of the piece."""
+    """`row` is relative to the chunk."""
     share: float
 
 
-def score_file(reference: Reference, manifest: Manifest, graphs: Sequence[Graph], job: Job) -> Summary:
-    """Score one file into another; its name is taken when the last row is written, and not at all on any failure."""
+def score_file(reference: Reference, manifest: Manifest, graphs: Sequence[Graph], options: ScoringOptions) -> Summary:
+    """Score one file into another. The output appears only if all rows have been processed.
+
+    InvalidRows if a row is invalid and there is no file for rejected rows; TableError if a file cannot be used.
+    """
     started = time.monotonic()
-    _refuse_same(job)
+    _check_outputs(options)
     rows = rejected = 0
     with ExitStack() as files:
-        out = files.enter_context(tables.writing(job.out))
-        bad = None if job.rejects is None else files.enter_context(tables.writing(job.rejects))
-        for index, piece in enumerate(_scored(manifest, graphs, job, out)):
-            out.append(piece.out)
-            if bad is not None:
-                bad.append(bad.prepare(_with_reasons(piece, rows), first=index == 0))
-            elif piece.problems:
-                raise InvalidRows([_moved(problem, rows) for problem in piece.problems[:REPORTED]])
-            rows += piece.rows
-            rejected += piece.rejected.height
-            job.progress(Progress(rows, piece.share))
+        out = files.enter_context(tables.open_writer(options.out))
+        rejects = None if options.rejects is None else files.enter_context(tables.open_writer(options.rejects))
+        for index, chunk in enumerate(_scored_chunks(manifest, graphs, options, out)):
+            out.append(chunk.out)
+            if rejects is not None:
+                rejects.append(rejects.prepare(_with_reasons(chunk, rows), first=index == 0))
+            elif chunk.problems:
+                raise InvalidRows([_shifted(problem, rows) for problem in chunk.problems[:MAX_PROBLEMS]])
+            rows += chunk.rows
+            rejected += chunk.rejected.height
+            options.progress(Progress(rows, chunk.share))
         if not rows:
-            raise TableError(f"{job.source.name} has a header and no rows")
+            raise TableError(f"{options.source.name} has no rows", slug="empty-table")
     seconds = time.monotonic() - started
     return Summary(
         reference.name,
@@ -104,37 +111,41 @@ def score_file(reference: Reference, manifest: Manifest, graphs: Sequence[Graph]
         manifest.digest,
         rows - rejected,
         rejected,
-        str(job.out),
-        None if job.rejects is None else str(job.rejects),
+        str(options.out),
+        None if options.rejects is None else str(options.rejects),
         round(seconds, 3),
         round(rows / seconds, 1),
     )
 
 
-def _refuse_same(job: Job) -> None:
-    for path in (job.out, job.rejects):
+def _check_outputs(options: ScoringOptions) -> None:
+    for path in (options.out, options.rejects):
         if path is not None:
-            tables.check_name(path)
-    if job.rejects is not None and job.rejects.resolve() == job.out.resolve():
-        raise TableError(f"{job.out} cannot hold both the predictions and the rejected rows; name two files")
+            tables.check_extension(path)
+    if options.rejects is not None and options.rejects.resolve() == options.out.resolve():
+        raise TableError(
+            f"predictions and rejected rows cannot both be written to {options.out}; name two files", slug="same-file"
+        )
 
 
-def _scored(manifest: Manifest, graphs: Sequence[Graph], job: Job, out: tables.Writer) -> Iterator[Scored]:
-    """Every piece in the order of the file; no more of them are in memory than there are graphs and two."""
+def _scored_chunks(
+    manifest: Manifest, graphs: Sequence[Graph], options: ScoringOptions, out: tables.TableWriter
+) -> Iterator[ScoredChunk]:
+    """Yield all chunks in the order of the file. Memory holds at most two more chunks than there are graphs."""
     idle = deque(graphs)
 
-    def score(piece: tables.Piece, first: bool) -> Scored:
-        graph = idle.popleft()  # as many as threads: one is always there
+    def score(chunk: tables.Chunk, first: bool) -> ScoredChunk:
+        graph = idle.popleft()  # never empty: there are as many graphs as threads
         try:
-            return _score(piece, manifest, graph, job, out, first=first)
+            return _score(chunk, manifest, graph, options, out, first=first)
         finally:
             idle.append(graph)
 
     pool = ThreadPoolExecutor(len(graphs), "rowcast-batch")
-    running: deque[Future[Scored]] = deque()
+    running: deque[Future[ScoredChunk]] = deque()
     try:
-        for index, piece in enumerate(tables.pieces(job.source)):
-            running.append(pool.submit(score, piece, index == 0))
+        for index, chunk in enumerate(tables.chunks(options.source)):
+            running.append(pool.submit(score, chunk, index == 0))
             if len(running) > len(graphs) + 1:
                 yield running.popleft().result()
         while running:
@@ -144,33 +155,39 @@ def _scored(manifest: Manifest, graphs: Sequence[Graph], job: Job, out: tables.W
 
 
 def _score(
-    piece: tables.Piece, manifest: Manifest, graph: Graph, job: Job, out: tables.Writer, *, first: bool
-) -> Scored:
-    frame = piece.load()
+    chunk: tables.Chunk,
+    manifest: Manifest,
+    graph: Graph,
+    options: ScoringOptions,
+    out: tables.TableWriter,
+    *,
+    first: bool,
+) -> ScoredChunk:
+    frame = chunk.load()
     encoded = tables.encode_all(frame, manifest.schema, manifest.plan)
-    problems, bad = encoded.problems(), encoded.rejected()
-    scored = np.flatnonzero(~bad)
-    output = _answers(manifest, graph, encoded.tensors, ~bad)
-    silent = non_finite_rows(output)
-    if silent:
-        problems = sorted([*problems, *NoAnswer(scored[silent].tolist()).problems], key=_row)
-        bad[scored[silent]] = True
-        output = np.delete(output, silent, axis=0)
-    good, rejected = (frame.filter(~bad), frame.filter(bad)) if problems else (frame, frame.clear())
-    kept = good if job.columns is None else good.select(_known(good, job.columns))
-    written = out.prepare(tables.with_predictions(kept, manifest.decision, output), first=first)
-    return Scored(written, frame.height, rejected, problems, piece.share)
+    problems, rejected = encoded.problems(), encoded.rejected()
+    scored = np.flatnonzero(~rejected)
+    output = _run_graph(manifest, graph, encoded.tensors, ~rejected)
+    unanswered = non_finite_rows(output)
+    if unanswered:
+        problems = sorted([*problems, *NoAnswer(scored[unanswered].tolist()).problems], key=_row)
+        rejected[scored[unanswered]] = True
+        output = np.delete(output, unanswered, axis=0)
+    good, bad = (frame.filter(~rejected), frame.filter(rejected)) if problems else (frame, frame.clear())
+    copied = good if options.columns is None else good.select(_existing(good, options.columns))
+    prepared = out.prepare(tables.with_predictions(copied, manifest.decision, output), first=first)
+    return ScoredChunk(prepared, frame.height, bad, problems, chunk.share)
 
 
-def _answers(
-    manifest: Manifest, graph: Graph, tensors: Mapping[str, NDArray[Any]], good: NDArray[np.bool_]
+def _run_graph(
+    manifest: Manifest, graph: Graph, tensors: Mapping[str, NDArray[Any]], valid: NDArray[np.bool_]
 ) -> NDArray[Any]:
-    """What the graph says of the good rows."""
+    """Return the output of the graph for the valid rows."""
     decision, output = manifest.decision, manifest.output
-    if not good.any():
+    if not valid.any():
         return np.zeros((0,) if decision.task == "regression" else (0, len(decision.classes)), np.float32)
-    chosen = tensors if good.all() else {name: tensor[good] for name, tensor in tensors.items()}
-    return output_reader(output.kind, output.activation, decision)(graph.run(chosen))
+    inputs = tensors if valid.all() else {name: tensor[valid] for name, tensor in tensors.items()}
+    return output_reader(output.kind, output.activation, decision)(graph.run(inputs))
 
 
 def _row(problem: ValueProblem) -> int:
@@ -178,33 +195,33 @@ def _row(problem: ValueProblem) -> int:
     return problem.row
 
 
-def _known(frame: pl.DataFrame, columns: Sequence[str]) -> Sequence[str]:
+def _existing(frame: pl.DataFrame, columns: Sequence[str]) -> Sequence[str]:
     for name in columns:
         if name not in frame.columns:
-            raise TableError(f"the table has no column {name!r} to keep; it has {', '.join(frame.columns[:12])}")
+            hint = tables.closest(name, frame.columns)
+            raise TableError(f"the table has no column {name!r} to copy to the output; {hint}", slug="unknown-column")
     return columns
 
 
-def _with_reasons(piece: Scored, before: int) -> pl.DataFrame:
-    """The rejected rows, a line each: where they stand, which columns do not fit and why, then their cells."""
-    taken = [name for name in REASONS if name in piece.rejected.columns]
-    if taken:
-        raise TableError(f"the table already has columns named {', '.join(taken)}; rename or drop them")
-    lines: dict[int, tuple[list[str], list[str]]] = {}
-    for problem in piece.problems:
-        assert isinstance(problem.row, int)
-        columns, reasons = lines.setdefault(problem.row + before, ([], []))
+def _with_reasons(chunk: ScoredChunk, offset: int) -> pl.DataFrame:
+    """Return the rejected rows with their positions, invalid columns and reasons in front of their cells."""
+    refuse_existing(chunk.rejected, REJECT_COLUMNS)
+    rejects: dict[int, tuple[list[str], list[str]]] = {}
+    for problem in chunk.problems:
+        columns, reasons = rejects.setdefault(_row(problem) + offset, ([], []))
         columns.append(problem.column)
         reasons.append(problem.reason)
-    named = ["; ".join(columns) for columns, _ in lines.values()]
-    why = ["; ".join(reasons) for _, reasons in lines.values()]
-    marks = pl.DataFrame(
-        dict(zip(REASONS, (list(lines), named, why), strict=True)),
-        schema=dict(zip(REASONS, (pl.Int64, pl.String, pl.String), strict=True)),
+    cells = (
+        list(rejects),
+        ["; ".join(columns) for columns, _ in rejects.values()],
+        ["; ".join(reasons) for _, reasons in rejects.values()],
     )
-    return marks.hstack(piece.rejected)
+    marks = pl.DataFrame(
+        dict(zip(REJECT_COLUMNS, cells, strict=True)),
+        schema=dict(zip(REJECT_COLUMNS, (pl.Int64, pl.String, pl.String), strict=True)),
+    )
+    return marks.hstack(chunk.rejected)
 
 
-def _moved(problem: ValueProblem, before: int) -> ValueProblem:
-    assert isinstance(problem.row, int)
-    return msgspec.structs.replace(problem, row=problem.row + before)
+def _shifted(problem: ValueProblem, offset: int) -> ValueProblem:
+    return msgspec.structs.replace(problem, row=_row(problem) + offset)

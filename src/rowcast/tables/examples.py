@@ -1,10 +1,10 @@
-"""Tables to try Rowcast with: an invented loan book, written by a documented and seeded recipe, and Fisher's iris.
+"""Example tables: synthetic loan applications, generated from a seed, and Fisher's iris data.
 
-The loan recipe. An applicant has a latent prosperity and a latent discipline, both normal. Income is log-normal in
-prosperity and education; assets follow income; the credit score follows discipline. The amount asked for is a multiple
-of income, its term grows with it. The bank approves by a smooth score of credit score, burden (yearly payment over
-income), assets over amount and dependents, plus noise it knows and we do not: the best possible model is right in about
-nine of ten cases.
+The loan applicants have two hidden traits, prosperity and discipline, both normally distributed. Income is log-normal
+and depends on prosperity and education. Assets depend on income, and the credit score mainly on discipline. The loan
+amount is a multiple of income, and the term grows with that multiple. The bank decides by a smooth function of credit
+score, burden (yearly payment over income), assets over amount, and dependents, plus noise that the table does not show.
+The best possible model predicts about nine of ten decisions correctly.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ ROWS: Final = 5000
 EDUCATION: Final = ("high school", "bachelor", "master", "doctorate")
 PURPOSES: Final = ("home", "car", "education", "business", "medical", "other")
 LARGEST: Final = 15e6
-"""No sum is larger: float32 holds every whole number up to 16,777,216."""
+"""The largest amount: float32 represents all whole numbers up to 16,777,216 exactly."""
 
 Columns = Mapping[str, list[Any]]
 
 
 def loans(rows: int = ROWS, seed: int = 0) -> Columns:
-    """Loan applications and what the bank decided: eleven columns and `loan_status`."""
+    """Return loan applications in eleven columns, and the bank's decision in `loan_status`."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -48,7 +48,7 @@ def loans(rows: int = ROWS, seed: int = 0) -> Columns:
     risky = np.array([0.0, 0.05, 0.1, 0.45, 0.2, 0.3])[purpose] + 0.3 * self_employed
     merit = 0.024 * (credit - 632) - 3.4 * (burden - 0.42) + 1.3 * (cover - 0.9) - 0.22 * dependents - risky + 0.6
     approved = merit * 2.2 + rng.logistic(size=rows) > 0
-    unknown = rng.random(rows) < 0.06  # not every branch asks for commercial assets
+    unknown = rng.random(rows) < 0.06  # some branches do not ask for commercial assets
     return {
         "annual_income": _rounded(income, 1000),
         "loan_amount": _rounded(amount, 1000),
@@ -72,14 +72,14 @@ def _rounded(values: Any, unit: int) -> list[int]:
 
 
 def iris(rows: int = 150, seed: int = 0) -> Columns:
-    """Fisher's iris as scikit-learn ships it: four measures in centimetres and the `species`."""
-    del seed  # the table is what it is
+    """Return Fisher's iris data from scikit-learn: four lengths in centimetres and the `species`."""
+    del seed  # not a synthetic table
     from sklearn.datasets import load_iris
 
-    found = load_iris()
-    names = [name.removesuffix(" (cm)").replace(" ", "_") for name in found.feature_names]
-    columns = {name: found.data[:rows, place].tolist() for place, name in enumerate(names)}
-    return {**columns, "species": [str(found.target_names[kind]) for kind in found.target[:rows]]}
+    data = load_iris()
+    names = [name.removesuffix(" (cm)").replace(" ", "_") for name in data.feature_names]
+    columns = {name: data.data[:rows, index].tolist() for index, name in enumerate(names)}
+    return {**columns, "species": [str(data.target_names[kind]) for kind in data.target[:rows]]}
 
 
 TARGETS: Final = {"loans": "loan_status", "iris": "species"}
@@ -87,9 +87,9 @@ EXAMPLES: Final[Mapping[str, Callable[..., Columns]]] = {"loans": loans, "iris":
 
 
 def write_example(name: str, path: str | Path, rows: int | None = None, seed: int = 0) -> Path:
-    """Write an example as CSV; TableError lists the examples there are."""
+    """Write an example table as CSV; TableError if there is no example with this name."""
     if name not in EXAMPLES:
-        raise TableError(f"there is no example {name!r}; choose from {', '.join(EXAMPLES)}")
+        raise TableError(f"unknown example {name!r}; available examples: {', '.join(EXAMPLES)}", slug="unknown-example")
     columns = EXAMPLES[name](seed=seed) if rows is None else EXAMPLES[name](rows=rows, seed=seed)
     path = Path(path)
     try:
@@ -98,5 +98,5 @@ def write_example(name: str, path: str | Path, rows: int | None = None, seed: in
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))
     except OSError as error:
-        raise TableError(f"{path} cannot be written: {error.strerror}") from None
+        raise TableError(f"{path} cannot be written: {error.strerror}", slug="not-writable") from None
     return path

@@ -1,6 +1,7 @@
-"""What the columns of a table mean: the schema a model will take, and what was noticed on the way.
+"""Infer the schema of a table, and report findings about its columns.
 
-Looks at every cell, decides by rules alone, never at the target: what a column is must not depend on what is predicted.
+Inference examines every cell and follows fixed rules. It ignores the target, so that the kind of a column does not
+depend on what the model predicts.
 """
 
 from __future__ import annotations
@@ -30,15 +31,16 @@ from rowcast.schema.values import (
     microseconds,
     number_from_text,
 )
-from rowcast.tables import column_checks as notice
+from rowcast.tables import column_checks
 from rowcast.tables.table import Finding, Override, Table
 
 EXACT_FLOAT32: Final = 1 << 24
 CODE_DIGITS: Final = 15
-"""An integer with more digits is a code: float64 itself would not keep it."""
-FEW_ROWS: Final = 20
-"""Below this nothing is dropped for being unique: any small table has unique columns."""
+"""Integers with more digits are treated as codes, because float64 cannot represent them exactly."""
+MIN_ROWS: Final = 20
+"""In smaller tables, columns with unique values are kept: uniqueness means nothing there."""
 UNIQUE_SHARE: Final = 0.9
+CATEGORY: Final = "treated as a category"
 DATE_FORMATS: Final = (
     "%d/%m/%Y",
     "%m/%d/%Y",
@@ -67,15 +69,15 @@ _id_name = re.compile(r"(^|[ _.\-])(?i:id|pid|uid|guid|uuid|key|index|rownum|row
 
 @dataclass(frozen=True)
 class Profile:
-    """The schema of the columns that are of use, and every finding, those of reading included."""
+    """The schema of the usable columns, and all findings, including those of reading the table."""
 
     schema: Schema
     findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True)
-class _Texts:
-    """The distinct, trimmed values of a column, most frequent first, with how often each occurs."""
+class _Distinct:
+    """The distinct, trimmed values of a column, most frequent first, and their counts."""
 
     values: list[Any]
     counts: list[int]
@@ -84,22 +86,26 @@ class _Texts:
 
 
 def infer(table: Table, *, target: str | None = None, keep: Sequence[str] = ()) -> Profile:
-    """The schema of every column but the target; TableError when no column is left to learn from.
+    """Infer the schema of all columns except the target; TableError if no column is usable.
 
-    Columns to `keep` stay as they are, though they be constant, identifiers or codes.
+    Columns in `keep` are used unchanged, even if they look like constants, identifiers or codes.
     """
     names = [name for name in table.frame.columns if name != target]
     columns: list[Column] = []
     findings = [*table.findings, *_duplicated(table)]
     for name in names:
-        column, found = _column(table.frame[name], name in keep)
-        findings.extend(found)
+        column, column_findings = _column(table.frame[name], is_kept=name in keep)
+        findings.extend(column_findings)
         if column is not None:
             columns.append(column)
     if not columns:
-        raise TableError(f"{table.name} has no column to learn from: every one is empty, constant or an identifier")
+        raise TableError(
+            f"{table.name} has no usable column: every column is empty, constant or an identifier", slug="no-columns"
+        )
     if [column.name for column in columns] == ["rows"]:
-        raise TableError("the only column is named 'rows', which is how many rows are sent; rename it")
+        raise TableError(
+            "the only column is named 'rows', a name that requests with several rows use; rename it", slug="column-name"
+        )
     return Profile(Schema(tuple(columns)), tuple(findings))
 
 
@@ -107,53 +113,51 @@ def _duplicated(table: Table) -> list[Finding]:
     count = table.frame.height - table.frame.n_unique()
     if not count:
         return []
-    message = f"{count} of {table.frame.height} rows repeat another row"
-    return [Finding("duplicate-rows", "", message, "kept; if they are the same case twice, the score is too good")]
+    message = f"{count} of {table.frame.height} rows are copies of another row"
+    return [
+        Finding("duplicate-rows", "", message, "used; if they describe the same case, the scores are too optimistic")
+    ]
 
 
-def _column(series: pl.Series, kept: bool) -> tuple[Column | None, list[Finding]]:
-    """The column a series is, or None and the finding that says why it is of no use."""
+def _column(series: pl.Series, *, is_kept: bool) -> tuple[Column | None, list[Finding]]:
+    """Return the column for a series and its findings; the column is None if it is excluded."""
     name = series.name
-    texts = _distinct(series)
-    if not texts.values:
-        if kept:
-            raise TableError(f"column {name!r} holds no value at all; there is nothing to keep")
-        return None, [Finding("all-missing", name, "holds no value at all", "left out")]
-    if len(texts.values) == 1 and not texts.missing and not kept:
-        shown = str(texts.values[0])[:40]
-        return None, [Finding("constant", name, f"is {shown!r} in every row", "left out", Override("keep", name))]
-    column, findings = _kind(series, texts)
-    if kept:
+    distinct = _distinct(series)
+    if not distinct.values:
+        if is_kept:
+            raise TableError(f"column {name!r} has no values; remove it from the option 'keep'", slug="empty-column")
+        return None, [Finding("all-missing", name, "has no values", "excluded")]
+    if len(distinct.values) == 1 and not distinct.missing and not is_kept:
+        shown = str(distinct.values[0])[:40]
+        return None, [Finding("constant", name, f"is {shown!r} in every row", "excluded", Override("keep", name))]
+    column, findings = _typed_column(series, distinct)
+    if is_kept:
         return column, findings
-    dropped = _identifier(column, texts)
-    if dropped is not None:
-        return None, [*(finding for finding in findings if finding.code == "almost-number"), dropped]
-    coded = _codes(column, texts)
+    exclusion = _identifier(column, distinct)
+    if exclusion is not None:
+        return None, [*(finding for finding in findings if finding.code == "almost-number"), exclusion]
+    coded = _codes(column, distinct)
+    levels = len(distinct.values)
     if coded is None and column.kind == "category":
-        findings = [*findings, *notice.many_levels(name, len(texts.values), texts.rows - texts.missing)]
+        findings = [*findings, *column_checks.many_levels(name, levels, distinct.rows - distinct.missing)]
     column, findings = coded or (column, findings)
-    return column, [*findings, *_told_by_itself(column, texts)]
+    weights = column_checks.named_like_weight(name)
+    return column, [*findings, *weights, *column_checks.gaps(name, distinct.missing, distinct.rows, levels)]
 
 
-def _told_by_itself(column: Column, texts: _Texts) -> list[Finding]:
-    """What is worth saying of a column in use, whatever its kind."""
-    distinct = len(texts.values)
-    return [*notice.named_like_weight(column.name), *notice.gaps(column.name, texts.missing, texts.rows, distinct)]
-
-
-def _codes(column: Column, texts: _Texts) -> tuple[Column, list[Finding]] | None:
-    """The category that whole numbers are when they are names, not amounts; None when they are amounts."""
+def _codes(column: Column, distinct: _Distinct) -> tuple[Column, list[Finding]] | None:
+    """Return a category if the whole numbers of the column are codes, else None."""
     if column.kind != "integer" or column.forms:
         return None
-    padded = any(isinstance(value, str) and len(value) > 1 and value.startswith("0") for value in texts.values)
-    if padded or not notice.is_codes(np.array(texts.values, np.float64), texts.counts):
+    padded = any(isinstance(value, str) and len(value) > 1 and value.startswith("0") for value in distinct.values)
+    if padded or not column_checks.is_codes(np.array(distinct.values, np.float64), distinct.counts):
         return None
-    message = "large whole numbers, far apart and often repeated, are codes"
-    finding = Finding("code", column.name, message, "taken as categories", Override("keep", column.name))
-    return _category(column.name, texts), [finding]
+    message = "contains large, widely spaced and often repeated whole numbers, which are probably codes"
+    finding = Finding("code", column.name, message, CATEGORY, Override("keep", column.name))
+    return _category(column.name, distinct), [finding]
 
 
-def _distinct(series: pl.Series) -> _Texts:
+def _distinct(series: pl.Series) -> _Distinct:
     if series.dtype == pl.String:
         series = series.str.strip_chars(BLANKS)
         present = series.filter(series.is_not_null() & ~series.is_in(list(MISSING_WORDS)))
@@ -161,46 +165,46 @@ def _distinct(series: pl.Series) -> _Texts:
         present = series.drop_nulls()
         present = present.drop_nans() if present.dtype.is_float() else present
     counted = present.alias("value").value_counts(name="count").sort(["count", "value"], descending=[True, False])
-    return _Texts(counted["value"].to_list(), counted["count"].to_list(), len(series), len(series) - len(present))
+    return _Distinct(counted["value"].to_list(), counted["count"].to_list(), len(series), len(series) - len(present))
 
 
-def _kind(series: pl.Series, texts: _Texts) -> tuple[Column, list[Finding]]:
+def _typed_column(series: pl.Series, distinct: _Distinct) -> tuple[Column, list[Finding]]:
     if series.dtype == pl.Boolean:
-        return _made(series.name, "boolean", texts, example=texts.values[0]), []
+        return _build(series.name, "boolean", distinct, example=distinct.values[0]), []
     if isinstance(series.dtype, pl.Datetime):
-        return _moments(series.name, texts, (), [microseconds(value, "UTC") for value in texts.values]), []
+        return _dates(series.name, distinct, (), [microseconds(value, "UTC") for value in distinct.values]), []
     if series.dtype.is_numeric():
-        if series.dtype.is_integer() and _digits(texts.values) > CODE_DIGITS:
-            return _category(series.name, texts), [_long_integers(series.name)]
-        return _numbers(series.name, texts, (), np.array(texts.values, np.float64), series.dtype.is_integer())
-    return _text_kind(series.name, texts)
+        if series.dtype.is_integer() and _digits(distinct.values) > CODE_DIGITS:
+            return _category(series.name, distinct), [_long_integers(series.name)]
+        return _numbers(series.name, distinct, (), np.array(distinct.values, np.float64), series.dtype.is_integer())
+    return _text_column(series.name, distinct)
 
 
-def _text_kind(name: str, texts: _Texts) -> tuple[Column, list[Finding]]:
-    """What text means: booleans, numbers, moments, else categories; one odd value decides for the weaker kind."""
-    words = {value.lower() for value in texts.values}
+def _text_column(name: str, distinct: _Distinct) -> tuple[Column, list[Finding]]:
+    """Return the column for texts: the first of boolean, number and date that fits every value, else a category."""
+    words = {value.lower() for value in distinct.values}
     if words <= TRUE_WORDS | FALSE_WORDS and words & TRUE_WORDS and words & FALSE_WORDS:
         accepted = {word: word in TRUE_WORDS for word in sorted(words - {"true", "false"})}
-        return _made(name, "boolean", texts, words=accepted, example=texts.values[0]), []
-    forms = _number_forms(texts.values)
+        return _build(name, "boolean", distinct, words=accepted, example=distinct.values[0]), []
+    forms = _number_forms(distinct.values)
     if forms is not None:
-        return _text_numbers(name, texts, forms)
-    formats, findings = _date_formats(name, texts.values)
+        return _text_numbers(name, distinct, forms)
+    formats, findings = _date_formats(name, distinct.values)
     if formats is not None:
-        moments = [datetime_from_text(value, formats, "UTC") or 0 for value in texts.values]
-        return _moments(name, texts, formats, moments), findings
-    odd = notice.almost_numbers(name, texts.values, texts.counts)
-    return _category(name, texts), [*odd, *notice.unknown_levels(name, texts.values, texts.counts)]
+        moments = [datetime_from_text(value, formats, "UTC") or 0 for value in distinct.values]
+        return _dates(name, distinct, formats, moments), findings
+    odd = column_checks.almost_numbers(name, distinct.values, distinct.counts)
+    return _category(name, distinct), [*odd, *column_checks.unknown_levels(name, distinct.values, distinct.counts)]
 
 
 def _number_forms(values: Sequence[str]) -> tuple[str, ...] | None:
-    """The notations beside the plain one, or None when some value is no number at all."""
-    distinct = pl.Series(values)
-    odd = distinct.filter(~distinct.str.contains(PLAIN_NUMBER))
+    """Return the notations in use besides the plain one, or None if a value is not a number."""
+    texts = pl.Series(values)
+    odd = texts.filter(~texts.str.contains(PLAIN_NUMBER))
     forms: list[str] = []
     thousands, comma = NUMBER_FORMS["thousands"][0], NUMBER_FORMS["comma"][0]
     if len(odd) and odd.str.contains(comma).all() and not odd.str.contains(thousands).all():
-        return ("comma",)  # 1,250 beside 2,5 is one and a quarter
+        return ("comma",)  # In a column that also contains 2,5, the comma of 1,250 is a decimal point.
     for form, (pattern, _) in list(NUMBER_FORMS.items())[:-1]:
         left = odd.filter(~odd.str.contains(pattern))
         if len(left) < len(odd):
@@ -209,28 +213,32 @@ def _number_forms(values: Sequence[str]) -> tuple[str, ...] | None:
     return None if len(odd) else tuple(forms)
 
 
-def _text_numbers(name: str, texts: _Texts, forms: tuple[str, ...]) -> tuple[Column, list[Finding]]:
-    whole = all(value.lstrip("+-").isdigit() for value in texts.values) if not forms else False
-    if whole and _is_code(texts.values):
-        message = "numbers of one length, some with leading zeros, are codes"
-        return _category(name, texts), [Finding("code", name, message, "taken as categories")]
-    if whole and _digits(texts.values) > CODE_DIGITS:
-        return _category(name, texts), [_long_integers(name)]
-    numbers = np.array([number_from_text(value, forms) for value in texts.values], np.float64)
+def _text_numbers(name: str, distinct: _Distinct, forms: tuple[str, ...]) -> tuple[Column, list[Finding]]:
+    whole = all(value.lstrip("+-").isdigit() for value in distinct.values) if not forms else False
+    if whole and _is_code(distinct.values):
+        message = "contains numbers of equal length, some with leading zeros, which are probably codes"
+        return _category(name, distinct), [Finding("code", name, message, CATEGORY)]
+    if whole and _digits(distinct.values) > CODE_DIGITS:
+        return _category(name, distinct), [_long_integers(name)]
+    numbers = np.array([number_from_text(value, forms) for value in distinct.values], np.float64)
     if forms:
-        whole = bool(np.all(numbers == np.trunc(numbers))) and not any("." in value for value in texts.values)
-    column, findings = _numbers(name, texts, forms, numbers, whole)
+        whole = bool(np.all(numbers == np.trunc(numbers))) and not any("." in value for value in distinct.values)
+    column, findings = _numbers(name, distinct, forms, numbers, whole)
     if whole:
-        findings.extend(notice.leading_zeros(name, texts.values))
+        findings.extend(column_checks.leading_zeros(name, distinct.values))
     if forms:
-        findings.append(Finding("number-forms", name, f"numbers are written as {', '.join(forms)}", "read as numbers"))
+        findings.append(
+            Finding(
+                "number-forms", name, f"contains numbers in these notations: {', '.join(forms)}", "treated as numbers"
+            )
+        )
     return column, findings
 
 
 def _is_code(values: Sequence[str]) -> bool:
-    """Equal length of four or more, some but not all with a leading zero: a postcode, not a padded number."""
-    led = [value.startswith("0") for value in values]
-    return any(led) and not all(led) and len(set(map(len, values))) == 1 and len(values[0]) >= 4
+    """Return whether numbers look like postcodes: equal length of at least four, and some but not all start with 0."""
+    padded = [value.startswith("0") for value in values]
+    return any(padded) and not all(padded) and len(set(map(len, values))) == 1 and len(values[0]) >= 4
 
 
 def _digits(values: Sequence[Any]) -> int:
@@ -238,72 +246,72 @@ def _digits(values: Sequence[Any]) -> int:
 
 
 def _long_integers(name: str) -> Finding:
-    message = f"whole numbers of more than {CODE_DIGITS} digits are codes"
-    return Finding("long-integer", name, message, "taken as categories")
+    message = f"contains whole numbers of more than {CODE_DIGITS} digits, which are probably codes"
+    return Finding("long-integer", name, message, CATEGORY)
 
 
 def _numbers(
-    name: str, texts: _Texts, forms: tuple[str, ...], numbers: NDArray[np.float64], whole: bool
+    name: str, distinct: _Distinct, forms: tuple[str, ...], numbers: NDArray[np.float64], whole: bool
 ) -> tuple[Column, list[Finding]]:
     findings = []
     if np.abs(numbers).max() >= FLOAT32_LIMIT:
-        fix = "rescale it, or leave it out with the option 'exclude'"
-        raise TableError(f"column {name!r} holds numbers beyond ±{FLOAT32_LIMIT:.2g}; {fix}")
+        fix = "rescale the column or add it to the option 'exclude'"
+        raise TableError(f"column {name!r} contains numbers beyond ±{FLOAT32_LIMIT:.2g}; {fix}", slug="too-large")
     if whole and np.abs(numbers).max() > EXACT_FLOAT32:
-        message = f"whole numbers above {EXACT_FLOAT32:,} are rounded to seven digits by the model"
+        message = f"the model rounds whole numbers above {EXACT_FLOAT32:,} to seven digits"
         findings.append(Finding("large-integer", name, message, "used as numbers", Override("exclude", name)))
-    findings.extend(notice.sentinels(name, numbers, texts.counts, whole))
-    findings.extend(notice.amounts(name, numbers, texts.counts, missing=texts.missing, whole=whole))
-    middle = _median(numbers, np.array(texts.counts))
+    findings.extend(column_checks.sentinels(name, numbers, distinct.counts, whole))
+    findings.extend(column_checks.amounts(name, numbers, distinct.counts, missing=distinct.missing, whole=whole))
+    middle = _median(numbers, np.array(distinct.counts))
     low, high = float(numbers.min()), float(numbers.max())
     example = int(middle) if whole else middle
     kind: Kind = "integer" if whole else "number"
-    return _made(name, kind, texts, forms=forms, low=low, high=high, example=example), findings
+    return _build(name, kind, distinct, forms=forms, low=low, high=high, example=example), findings
 
 
 def _median(numbers: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
     order = np.argsort(numbers, kind="stable")
-    reached = np.cumsum(counts[order])
-    return float(numbers[order][np.searchsorted(reached, reached[-1] / 2)])
+    cumulated = np.cumsum(counts[order])
+    return float(numbers[order][np.searchsorted(cumulated, cumulated[-1] / 2)])
 
 
-def _moments(name: str, texts: _Texts, formats: tuple[str, ...], moments: Sequence[int]) -> Column:
-    example = texts.values[0]
+def _dates(name: str, distinct: _Distinct, formats: tuple[str, ...], moments: Sequence[int]) -> Column:
+    example = distinct.values[0]
     shown = example if isinstance(example, str) else example.isoformat()
-    return _made(name, "datetime", texts, forms=formats, origin=min(moments), example=shown)
+    return _build(name, "datetime", distinct, forms=formats, origin=min(moments), example=shown)
 
 
-def _category(name: str, texts: _Texts) -> Column:
+def _category(name: str, distinct: _Distinct) -> Column:
     counts: dict[str, int] = {}
-    for value, count in zip(texts.values, texts.counts, strict=True):
+    for value, count in zip(distinct.values, distinct.counts, strict=True):
         text = canonical_text(value)
         counts[text] = counts.get(text, 0) + count
     levels = tuple(sorted(counts, key=lambda text: (-counts[text], text)))
-    return _made(name, "category", texts, levels=levels, example=levels[0])
+    return _build(name, "category", distinct, levels=levels, example=levels[0])
 
 
-def _made(name: str, kind: Kind, texts: _Texts, **known: Any) -> Column:
-    return Column(name=name, kind=kind, missing=texts.missing > 0, **known)
+def _build(name: str, kind: Kind, distinct: _Distinct, **fields: Any) -> Column:
+    return Column(name=name, kind=kind, missing=distinct.missing > 0, **fields)
 
 
 def _date_formats(name: str, values: Sequence[str]) -> tuple[tuple[str, ...] | None, list[Finding]]:
-    """The formats that read every value (RFC 3339 needs none), or None when some value is no date."""
-    if not all(_date_like(value) for value in values[:FEW_ROWS]):
+    """Return the formats that parse all values (RFC 3339 needs none), or None if a value is not a date."""
+    if not all(_date_like(value) for value in values[:MIN_ROWS]):
         return None, []
     left = [value for value in values if datetime_from_text(value, (), "UTC") is None]
     formats: list[str] = []
     findings: list[Finding] = []
-    while left and len(formats) < 3:  # more than three notations in one column is not a date column
-        read = {form: _unread(form, left) for form in _formats_for(left[0])}
-        if not read:
+    while left and len(formats) < 3:  # A column with more than three formats does not count as dates.
+        unparsed = {form: _unparsed(form, left) for form in _formats_for(left[0])}
+        if not unparsed:
             return None, []
-        best = min(read, key=lambda form: len(read[form]))
-        rivals = [form for form, rest in read.items() if rest == read[best] and form != best]
+        best = min(unparsed, key=lambda form: len(unparsed[form]))
+        rivals = [form for form, rest in unparsed.items() if rest == unparsed[best] and form != best]
         if rivals:
-            message = f"dates can be read as {best} and as {', '.join(rivals)}"
-            findings.append(Finding("ambiguous-dates", name, message, f"read as {best}"))
+            message = f"the dates match the formats {' and '.join([best, *rivals])}"
+            findings.append(Finding("ambiguous-dates", name, message, f"parsed as {best}"))
         formats.append(best)
-        left = read[best]
+        left = unparsed[best]
     return (None, []) if left else (tuple(formats), findings)
 
 
@@ -312,24 +320,24 @@ def _formats_for(value: str) -> list[str]:
     return [form for form in patterns if datetime_from_text(value, (form,), "UTC") is not None]
 
 
-def _unread(form: str, values: Sequence[str]) -> list[str]:
+def _unparsed(form: str, values: Sequence[str]) -> list[str]:
     return [value for value in values if datetime_from_text(value, (form,), "UTC") is None]
 
 
-def _identifier(column: Column, texts: _Texts) -> Finding | None:
-    """The finding that drops a column which names its row: a counter, unique text, an id by name."""
-    present, distinct = texts.rows - texts.missing, len(texts.values)
-    if texts.rows < FEW_ROWS or present < FEW_ROWS or distinct < UNIQUE_SHARE * present:
+def _identifier(column: Column, distinct: _Distinct) -> Finding | None:
+    """Return the finding that excludes a column because it identifies its rows: a counter, unique text or an id."""
+    present, levels = distinct.rows - distinct.missing, len(distinct.values)
+    if distinct.rows < MIN_ROWS or present < MIN_ROWS or levels < UNIQUE_SHARE * present:
         return None
     keep = Override("keep", column.name)
-    if column.kind == "integer" and distinct == present:
+    if column.kind == "integer" and levels == present:
         low, high = column.low or 0.0, column.high or 0.0
-        if high - low + 1 == distinct:
-            return Finding("id", column.name, "counts the rows", "left out", keep)
+        if high - low + 1 == levels:
+            return Finding("id", column.name, "counts the rows", "excluded", keep)
         if _id_name(column.name):
-            return Finding("id", column.name, "is a different whole number in every row", "left out", keep)
+            return Finding("id", column.name, "is a different whole number in every row", "excluded", keep)
     if column.kind == "category":
-        what = "is different in every row" if distinct == present else f"has {distinct} values in {present} rows"
-        code = "id" if distinct == present else "free-text"
-        return Finding(code, column.name, what, "left out", keep)
+        message = "is different in every row" if levels == present else f"has {levels} values in {present} rows"
+        code = "id" if levels == present else "free-text"
+        return Finding(code, column.name, message, "excluded", keep)
     return None

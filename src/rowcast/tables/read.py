@@ -1,4 +1,7 @@
-"""Read a table from a file or from memory. CSV cells stay text: what a cell means is decided by `domain.values`."""
+"""Read a table from a file or from memory.
+
+CSV cells stay text; `schema/values.py` decides what a cell means.
+"""
 
 from __future__ import annotations
 
@@ -26,27 +29,27 @@ SNIFFED_LINES: Final = 50
 
 
 def read(path: str | Path) -> Table:
-    """The table in a CSV, Parquet, JSON Lines or Arrow file, told apart by content first and by name second."""
+    """Read a CSV, Parquet, JSON Lines or Arrow file. The content decides the format first, the file name second."""
     path = Path(path)
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise read_error(path, error) from None
     frame, findings = _reader(path, content)(path, content)
     return _table(frame, path.name, hashlib.sha256(content).hexdigest(), findings)
 
 
-def unreadable(path: Path, error: OSError) -> TableError:
-    """Why a file could not be read, in a sentence."""
+def read_error(path: Path, error: OSError) -> TableError:
+    """Return the error for a file that the operating system cannot read."""
     if isinstance(error, FileNotFoundError):
-        return TableError(f"{path} does not exist")
+        return TableError(f"{path} does not exist", slug="file-not-found")
     if isinstance(error, IsADirectoryError):
-        return TableError(f"{path} is a folder; name one file")
-    return TableError(f"{path} cannot be read: {error.strerror or error}")
+        return TableError(f"{path} is a folder; name a file", slug="not-a-file")
+    return TableError(f"{path} cannot be read: {error.strerror or error}", slug="unreadable")
 
 
 def from_memory(data: Any, name: str = "table") -> Table:
-    """The table in a polars or pandas frame, a mapping of columns, or a sequence of rows (mappings)."""
+    """Return a polars or pandas frame, a mapping of columns or a sequence of rows as a table."""
     if isinstance(data, Table):
         return data
     if isinstance(data, pl.DataFrame):
@@ -58,13 +61,16 @@ def from_memory(data: Any, name: str = "table") -> Table:
     elif isinstance(data, Sequence) and not isinstance(data, str | bytes):
         frame = _from_rows(data, name)
     else:
-        raise TableError(f"cannot read a table from {type(data).__name__}; give a file, a frame, columns or rows")
+        raise TableError(
+            f"cannot read a table from {type(data).__name__}; expected a path, a data frame, columns or rows",
+            slug="not-a-table",
+        )
     table = _table(frame, name, "", ())
     return Table(table.frame, name, hashlib.sha256(table.frame.write_csv().encode()).hexdigest())
 
 
-class Form(NamedTuple):
-    """How a CSV file is written."""
+class CsvFormat(NamedTuple):
+    """The column names, the delimiter and the quote character of a CSV file."""
 
     names: list[str]
     delimiter: str
@@ -77,7 +83,7 @@ Reader = Callable[[Path, bytes], tuple[pl.DataFrame, Findings]]
 
 def _reader(path: Path, content: bytes) -> Reader:
     if not content.strip():
-        raise TableError(f"{path} is empty")
+        raise TableError(f"{path} is empty", slug="empty-table")
     if content[:4] == b"PAR1":
         return _read_parquet
     if content[:6] == b"ARROW1":
@@ -91,14 +97,14 @@ def _read_parquet(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings]:
     try:
         return pl.read_parquet(io.BytesIO(content)), ()
     except pl.exceptions.PolarsError as error:
-        raise TableError(f"{path} is not a whole Parquet file: {_first_line(error)}") from None
+        raise malformed(path, "Parquet", _first_line(error)) from None
 
 
 def _read_arrow(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings]:
     try:
         return pl.read_ipc(io.BytesIO(content)), ()
     except pl.exceptions.PolarsError as error:
-        raise TableError(f"{path} is not a whole Arrow file: {_first_line(error)}") from None
+        raise malformed(path, "Arrow", _first_line(error)) from None
 
 
 def _read_json_lines(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings]:
@@ -107,7 +113,7 @@ def _read_json_lines(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings
             return _from_rows(msgspec.json.decode(content), path.name), ()
         rows = [msgspec.json.decode(line) for line in content.splitlines() if line.strip()]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise TableError(f"{path} is not JSON Lines (one object a line): {error}") from None
+        raise malformed(path, "JSON Lines", str(error)) from None
     return _from_rows(rows, path.name), ()
 
 
@@ -116,37 +122,37 @@ def _read_csv(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings]:
     frame = parse_csv(path, text.encode(), sniff(path, text))
     if second_header(frame):
         shown = ", ".join(repr(cell) for cell in frame.row(0)[:4])
-        findings = (*findings, Finding("two-line-header", "", f"the second line is a header too ({shown})", "left out"))
+        message = f"the second line is also a header ({shown})"
+        findings = (*findings, Finding("two-line-header", "", message, "excluded"))
         frame = frame[1:]
-    kept = without_blank(frame)
-    if kept.height < frame.height:
-        blank = frame.height - kept.height
-        findings = (*findings, Finding("blank-rows", "", f"{blank} lines hold no value", "left out"))
-    return kept, findings
+    rows = without_blank(frame)
+    if rows.height < frame.height:
+        message = f"{frame.height - rows.height} lines contain no values"
+        findings = (*findings, Finding("blank-rows", "", message, "excluded"))
+    return rows, findings
 
 
-def parse_csv(path: Path, content: bytes, form: Form) -> pl.DataFrame:
-    """UTF-8 text, its header line first, as a frame of texts."""
-    names = form.names
+def parse_csv(path: Path, content: bytes, csv_format: CsvFormat) -> pl.DataFrame:
+    """Parse UTF-8 text that starts with the header line; all cells stay texts."""
+    names = csv_format.names
     try:
         frame = pl.read_csv(
             io.BytesIO(content),
-            separator=form.delimiter,
-            quote_char=form.quote,
+            separator=csv_format.delimiter,
+            quote_char=csv_format.quote,
             infer_schema=False,
             new_columns=[f"c{index}" for index in range(len(names))],
         )
     except pl.exceptions.PolarsError as error:
-        raise TableError(f"{path} cannot be read as CSV: {_csv_reason(error)}") from None
+        raise malformed(path, "CSV", _csv_reason(error)) from None
     if frame.width != len(names):
-        found = f"the header has {len(names)} names, the rows {frame.width} cells"
-        raise TableError(f"{path} cannot be read as CSV: {found}")
+        raise malformed(path, "CSV", f"the header has {len(names)} names, but the rows have {frame.width} cells")
     frame.columns = _unique(path.name, names)
     return frame
 
 
 def without_blank(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame without lines that hold no value; in a single column an empty line is a missing value."""
+    """Drop lines without values, except in a frame of one column, where an empty line is a missing value."""
     return frame.filter(~pl.all_horizontal(pl.all().is_null())) if frame.width > 1 else frame
 
 
@@ -154,34 +160,34 @@ def _csv_reason(error: Exception) -> str:
     reason = _first_line(error)
     if "more fields" in reason:
         return "a row has more cells than the header has names"
-    return "a quote is opened and never closed" if "could not parse" in reason else reason
+    return "a quoted cell is never closed" if "could not parse" in reason else reason
 
 
 def _decoded(path: Path, content: bytes) -> tuple[str, Findings]:
-    """The text of a file: UTF-8 (with or without mark), UTF-16 with mark, else Windows-1252, else Latin-1."""
+    """Decode a file: UTF-8, UTF-16 with a byte order mark, else Windows-1252, else Latin-1."""
     findings: Findings = ()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         text = content.decode("utf-16", "replace")
     elif b"\0" in content[:SNIFFED_BYTES]:
-        raise TableError(f"{path} is not a table: it is neither text nor Parquet nor Arrow")
+        raise not_a_table(path)
     else:
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
             encoding = single_byte(path, content)
             text = content.decode(encoding)
-            note = f"the file is not UTF-8; it was read as {encoding}"
-            findings = (Finding("encoding", "", note, "read all the same"),)
+            findings = (Finding("encoding", "", "the file is not UTF-8", f"read as {encoding}"),)
     if "\r" in text and "\n" not in text:
         text = text.replace("\r", "\n")
     return text.lstrip("\n\r"), findings
 
 
 def single_byte(path: Path, content: bytes) -> str:
-    """Windows-1252 or Latin-1; TableError when the content is no text at all."""
+    """Return the encoding of text that is not UTF-8, Windows-1252 or Latin-1; TableError if it is not text."""
     controls = sum(byte < 32 and byte not in b"\t\n\r\x0b\x0c" for byte in content[:SNIFFED_BYTES])
-    if controls * 100 > min(len(content), SNIFFED_BYTES):  # a text has next to none, a picture or an archive 10 %
-        raise TableError(f"{path} is not a table: it is neither text nor Parquet nor Arrow")
+    # Text has almost no control characters; images and archives have about 10 %.
+    if controls * 100 > min(len(content), SNIFFED_BYTES):
+        raise not_a_table(path)
     try:
         content.decode("cp1252")
     except UnicodeDecodeError:
@@ -189,8 +195,11 @@ def single_byte(path: Path, content: bytes) -> str:
     return "cp1252"
 
 
-def sniff(path: Path, text: str) -> Form:
-    """Header names, delimiter and quote: the delimiter that cuts most lines into the same, largest number of cells."""
+def sniff(path: Path, text: str) -> CsvFormat:
+    """Detect the format of CSV text.
+
+    The best delimiter splits the most lines into as many cells as the first line has. In a tie, more cells win.
+    """
     sample = text[:SNIFFED_BYTES]
     quote = "'" if sample[:1] == "'" and sample.count("'") > sample.count('"') else '"'
     best: tuple[tuple[float, int], str, list[str]] | None = None
@@ -202,13 +211,13 @@ def sniff(path: Path, text: str) -> Form:
         if not lines:
             break
         width = len(lines[0])
-        agreeing = sum(len(line) == width for line in lines) / len(lines)
-        fit = (agreeing if width > 1 else 0.0, width)
+        consistency = sum(len(line) == width for line in lines) / len(lines)
+        fit = (consistency if width > 1 else 0.0, width)
         if best is None or fit > best[0]:
             best = fit, delimiter, lines[0]
     if best is None:
-        raise TableError(f"{path} cannot be read as CSV: no header line was found")
-    return Form(best[2], best[1], quote)
+        raise malformed(path, "CSV", "no header line found")
+    return CsvFormat(best[2], best[1], quote)
 
 
 def _cells(sample: str, delimiter: str, quote: str) -> list[list[str]]:
@@ -226,33 +235,39 @@ def _unique(name: str, headers: Sequence[str]) -> list[str]:
     names = [header.strip(BLANKS) for header in headers]
     repeated = [header for header, count in Counter(names).items() if count > 1 and header]
     if repeated:
-        raise TableError(f"{name} has more than one column named {', '.join(map(repr, repeated))}; rename one")
+        raise TableError(
+            f"{name} has several columns with the same name: {', '.join(map(repr, repeated))}; rename them",
+            slug="duplicate-column",
+        )
     empty = [index for index, header in enumerate(names) if not header]
-    if len(empty) == 1 and f"column_{empty[0] + 1}" not in names:  # the index column that pandas writes without a name
+    if len(empty) == 1 and f"column_{empty[0] + 1}" not in names:  # pandas writes its index without a name
         names[empty[0]] = f"column_{empty[0] + 1}"
     elif empty:
-        raise TableError(f"{name} has {len(empty)} columns without a name; name them in the first line")
+        raise TableError(
+            f"{name} has {len(empty)} columns without a name; name them in the first line", slug="unnamed-column"
+        )
     return names
 
 
 def _from_rows(rows: Sequence[Any], name: str) -> pl.DataFrame:
     if not all(isinstance(row, Mapping) for row in rows):
-        raise TableError(f"{name}: every row must be an object, column name to value")
+        raise not_objects(name)
     names = dict.fromkeys(str(key) for row in rows for key in row)
     return _from_columns({key: [row.get(key) for row in rows] for key in names})
 
 
 Types = Mapping[str, set[type]]
+"""The types of the values in each column, over all rows of a table."""
 
 
 def from_objects(rows: Sequence[Any], types: Types) -> pl.DataFrame:
-    """Some rows of a table whose columns hold these types of values in all its rows."""
+    """Return rows of a larger table as a frame whose columns are typed for the whole table."""
     return pl.DataFrame([column_of(name, [row.get(name) for row in rows], types[name]) for name in types])
 
 
 def _from_columns(columns: Mapping[str, list[Any]]) -> pl.DataFrame:
     if len({len(cells) for cells in columns.values()}) > 1:
-        raise TableError("the columns are not of equal length")
+        raise TableError("the columns differ in length", slug="row-count")
     return pl.DataFrame([_series(name, cells) for name, cells in columns.items()])
 
 
@@ -262,7 +277,7 @@ def _series(name: str, cells: list[Any]) -> pl.Series:
 
 
 def types_of(values: Iterable[Any]) -> set[type]:
-    """The types among the values; whole numbers beyond 64 bits count as floats too."""
+    """Return the types of the values. Whole numbers of more than 64 bits also count as floats."""
     types = {type(value) for value in values} - {type(None)}
     if int in types and not all(type(value) is not int or -(1 << 63) <= value < 1 << 63 for value in values):
         types.add(float)
@@ -270,9 +285,11 @@ def types_of(values: Iterable[Any]) -> set[type]:
 
 
 def column_of(name: str, values: list[Any], types: set[type]) -> pl.Series:
-    """One column of Python values, typed as narrowly as all `types` allow; a mixture becomes canonical text."""
+    """Return a series of the narrowest type that fits all `types`; mixed types become canonical text."""
     if any(issubclass(kind, list | tuple | dict | set) for kind in types):
-        raise TableError(f"column {name!r} holds lists or objects; give one value a cell")
+        raise TableError(
+            f"column {name!r} contains lists or objects; each cell must hold a single value", slug="nested-value"
+        )
     if types <= {bool}:
         return pl.Series(name, values, pl.Boolean if types else pl.String)
     if types <= {int}:
@@ -304,21 +321,21 @@ def _moments(name: str, values: list[Any]) -> pl.Series:
 
 
 def _midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day)  # noqa: DTZ001 - naive on purpose: the schema's zone decides
+    return datetime(day.year, day.month, day.day)  # noqa: DTZ001 - naive, so that the column's zone applies
 
 
 def _table(frame: pl.DataFrame, name: str, sha256: str, findings: Findings) -> Table:
-    """A frame whose columns are text, whole numbers, floats, booleans or moments, with at least one row."""
+    """Return a table of at least one row, with columns of the five plain types."""
     frame = plain(frame, name)
     if not frame.height:
-        raise TableError(f"{name} has a header and no rows")
+        raise TableError(f"{name} has no rows", slug="empty-table")
     return Table(frame, name, sha256, findings)
 
 
 def plain(frame: pl.DataFrame, name: str) -> pl.DataFrame:
-    """The frame with header names trimmed and unique, and with columns of the five plain types."""
+    """Return the frame with trimmed, unique names and columns of texts, integers, floats, booleans or datetimes."""
     if not frame.width:
-        raise TableError(f"{name} has no columns")
+        raise TableError(f"{name} has no columns", slug="empty-table")
     frame = frame.rename(dict(zip(frame.columns, _unique(name, frame.columns), strict=True)))
     return frame.select(_plain(name, series) for series in frame.get_columns())
 
@@ -335,7 +352,24 @@ def _plain(table: str, series: pl.Series) -> pl.Series:
         return series.cast(pl.Datetime("us"))
     if isinstance(kind, pl.Datetime):
         return (series.dt.convert_time_zone("UTC") if kind.time_zone else series).dt.cast_time_unit("us")
-    raise TableError(f"{table}: column {series.name!r} holds {kind}; give one plain value a cell")
+    raise TableError(
+        f"{table}: column {series.name!r} has the type {kind}; each cell must hold a single value", slug="nested-value"
+    )
+
+
+def malformed(path: Path, kind: str, reason: str) -> TableError:
+    """Return the error for a file that violates its format."""
+    return TableError(f"{path} is not valid {kind}: {reason}", slug="malformed-file")
+
+
+def not_a_table(path: Path) -> TableError:
+    """Return the error for a file that is not in any of the supported formats."""
+    return TableError(f"{path} is not a table; expected text, Parquet or Arrow", slug="not-a-table")
+
+
+def not_objects(name: str) -> TableError:
+    """Return the error for JSON whose rows are not objects."""
+    return TableError(f"{name}: every row must be an object that maps column names to values", slug="malformed-file")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,6 @@
-"""Read a table in pieces, in constant memory: the rows, their types and the errors are those of `tables.read`.
+"""Read a table in chunks, in constant memory. Rows, types and errors are the same as those of `tables.read`.
 
-What only the whole file can tell (its encoding, the type of a JSON column) is found by a first pass over it.
+The encoding of a CSV file and the types of JSON columns depend on the whole file, so a first pass determines them.
 """
 
 from __future__ import annotations
@@ -18,76 +18,80 @@ from rowcast.errors import TableError
 from rowcast.tables.column_checks import second_header
 from rowcast.tables.read import (
     SNIFFED_BYTES,
-    Form,
+    CsvFormat,
     from_objects,
+    malformed,
+    not_a_table,
+    not_objects,
     parse_csv,
     plain,
     read,
+    read_error,
     single_byte,
     sniff,
     types_of,
-    unreadable,
     without_blank,
 )
 
 BLOCK: Final = 2 * 1024 * 1024
-"""Bytes of text in a piece: some 30,000 rows. Larger pieces are not faster and each waiting one costs memory."""
+"""Bytes of text per chunk, about 30,000 rows. Larger chunks are not faster, and every waiting chunk takes memory."""
 ROWS: Final = 32_768
+"""Rows per chunk of a columnar file."""
 CELLS: Final = 16 * ROWS
-"""Of a wide table a piece has fewer rows."""
-AHEAD: Final = 4
-"""Pieces that are read from a columnar file at once."""
-LONGEST_ROW: Final = 8 * 1024 * 1024
-LARGEST_LIST: Final = 32 * 1024 * 1024
-"""Bytes of a JSON list, which is read whole: as Python objects it takes some ten times as much."""
+"""Cells per chunk of a columnar file, which limits the rows of wide tables."""
+CHUNKS_PER_READ: Final = 4
+"""Chunks that are read from a columnar file at once."""
+MAX_ROW_BYTES: Final = 8 * 1024 * 1024
+MAX_LIST_BYTES: Final = 32 * 1024 * 1024
+"""The largest JSON list, which is read as a whole: its Python objects take about ten times as much memory."""
 UNDEFINED_IN_CP1252: Final = b"\x81\x8d\x8f\x90\x9d"
 
 
-class Piece(NamedTuple):
-    """Some rows, in the order of the file."""
+class Chunk(NamedTuple):
+    """Consecutive rows of a file."""
 
     load: Callable[[], pl.DataFrame]
-    """Parses them, on any thread."""
+    """Parses the rows; may run on any thread."""
     share: float
-    """How much of the file is read with this piece, up to 1."""
+    """The share of the file that has been read up to the end of this chunk, from 0 to 1."""
 
 
-def pieces(path: Path) -> Iterator[Piece]:
-    """The table in a CSV, Parquet, JSON Lines or Arrow file, piece by piece; TableError when it cannot be read."""
+def chunks(path: Path) -> Iterator[Chunk]:
+    """Read a CSV, Parquet, JSON Lines or Arrow file in chunks; TableError if it cannot be read."""
     try:
         with path.open("rb") as file:
             yield from _reader(path, file)
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise read_error(path, error) from None
 
 
-def _reader(path: Path, file: IO[bytes]) -> Iterator[Piece]:
+def _reader(path: Path, file: IO[bytes]) -> Iterator[Chunk]:
     head = file.read(BLOCK)
     if head[:4] == b"PAR1":
         return _scanned(path, pl.scan_parquet, "Parquet")
     if head[:6] == b"ARROW1":
         return _scanned(path, pl.scan_ipc, "Arrow")
     if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
-        if head.lstrip()[:1] in (b"[", b""):  # one JSON document has no lines to cut at
+        if head.lstrip()[:1] in (b"[", b""):  # a JSON list cannot be split at line breaks
             _refuse_large_list(path)
             table = read(path)
-            return iter([Piece(lambda: table.frame, 1.0)])
+            return iter([Chunk(lambda: table.frame, 1.0)])
         return _json_lines(path, file)
     return _csv(path, file, head)
 
 
 def _refuse_large_list(path: Path) -> None:
     size = path.stat().st_size
-    if size > LARGEST_LIST:
-        most = LARGEST_LIST // 1_000_000
+    if size > MAX_LIST_BYTES:
         raise TableError(
-            f"{path.name} is one JSON list of {size // 1_000_000} MB; one of more than {most} MB cannot be read in "
-            "constant memory: write it as JSON Lines, one object a line (jq -c '.[]' does that)"
+            f"{path.name} is a JSON list of {size // 1_000_000} MB; the limit is {MAX_LIST_BYTES // 1_000_000} MB. "
+            "Convert it to JSON Lines, one object per line (jq -c '.[]')",
+            slug="too-large",
         )
 
 
-def _scanned(path: Path, scan: Callable[[Path], pl.LazyFrame], kind: str) -> Iterator[Piece]:
-    """A slice at a time: polars' own batches run ahead of whoever takes them by as much of the file as they can."""
+def _scanned(path: Path, scan: Callable[[Path], pl.LazyFrame], kind: str) -> Iterator[Chunk]:
+    """Yield slices of a lazy frame. polars' own batches would read ahead without a limit."""
     try:
         frames = scan(path)
         total = frames.select(pl.len()).collect().item()
@@ -96,14 +100,14 @@ def _scanned(path: Path, scan: Callable[[Path], pl.LazyFrame], kind: str) -> Ite
         rows = min(ROWS, max(1024, CELLS // len(frames.collect_schema())))
         done = 0
         while done < total:
-            for frame in frames.slice(done, AHEAD * rows).collect().iter_slices(rows):
+            for frame in frames.slice(done, CHUNKS_PER_READ * rows).collect().iter_slices(rows):
                 done += frame.height
-                yield Piece(partial(plain, frame, path.name), done / total)
+                yield Chunk(partial(plain, frame, path.name), done / total)
     except pl.exceptions.PolarsError as error:
-        raise TableError(f"{path} is not a whole {kind} file: {str(error).strip().splitlines()[0]}") from None
+        raise malformed(path, kind, str(error).strip().splitlines()[0]) from None
 
 
-def _json_lines(path: Path, file: IO[bytes]) -> Iterator[Piece]:
+def _json_lines(path: Path, file: IO[bytes]) -> Iterator[Chunk]:
     types: dict[str, set[type]] = {}
     total = 0
     for rows in _objects(path, file):
@@ -113,7 +117,7 @@ def _json_lines(path: Path, file: IO[bytes]) -> Iterator[Piece]:
     done = 0
     for rows in _objects(path, file):
         done += len(rows)
-        yield Piece(lambda rows=rows: plain(from_objects(rows, types), path.name), done / total)  # type: ignore[misc]
+        yield Chunk(lambda rows=rows: plain(from_objects(rows, types), path.name), done / total)  # type: ignore[misc]
 
 
 def _objects(path: Path, file: IO[bytes]) -> Iterator[list[dict[str, Any]]]:
@@ -123,49 +127,48 @@ def _objects(path: Path, file: IO[bytes]) -> Iterator[list[dict[str, Any]]]:
         try:
             rows = [decode(line) for line in lines if not line.isspace()]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise TableError(f"{path} is not JSON Lines (one object a line): {error}") from None
+            raise malformed(path, "JSON Lines", str(error)) from None
         if not all(isinstance(row, dict) for row in rows):
-            raise TableError(f"{path.name}: every row must be an object, column name to value")
+            raise not_objects(path.name)
         if rows:
             yield rows
 
 
-def _csv(path: Path, file: IO[bytes], head: bytes) -> Iterator[Piece]:
-    text = _survey(path, file, head)
+def _csv(path: Path, file: IO[bytes], head: bytes) -> Iterator[Chunk]:
+    encoding = _detect_encoding(path, file, head)
     file.seek(0)
     size = path.stat().st_size
-    blocks = _blocks(file, text)
+    blocks = _blocks(file, encoding)
     first = next(blocks)
-    form = sniff(path, first[: 4 * SNIFFED_BYTES].decode("utf-8", "ignore"))
-    quote = form.quote.encode()
+    csv_format = sniff(path, first[: 4 * SNIFFED_BYTES].decode("utf-8", "ignore"))
+    quote = csv_format.quote.encode()
     header, rest, line = b"", first, 1
     for block in blocks:
         cut = _last_line_end(rest, quote)
         line += rest.count(b"\n", 0, cut)
-        if len(rest) - cut > LONGEST_ROW:
-            raise TableError(
-                f"{path} cannot be read as CSV: a quote that is opened in line {line} is not closed within "
-                f"{LONGEST_ROW // 1_000_000} MB; close it, or write it twice inside a quoted cell"
-            )
+        if len(rest) - cut > MAX_ROW_BYTES:
+            limit = f"{MAX_ROW_BYTES // 1_000_000} MB"
+            fix = "close it, or double it inside a quoted cell"
+            raise malformed(path, "CSV", f"the quote opened in line {line} is not closed within {limit}; {fix}")
         if cut:
-            begins = not header
+            is_first = not header
             header, content = _with_header(header, rest[:cut], quote)
-            yield Piece(partial(_parsed, path, content, form, begins=begins), min(1.0, file.tell() / size))
+            yield Chunk(partial(_parse, path, content, csv_format, is_first=is_first), min(1.0, file.tell() / size))
         rest = rest[cut:] + block
-    begins = not header
+    is_first = not header
     header, content = _with_header(header, rest, quote)
-    yield Piece(partial(_parsed, path, content, form, begins=begins), 1.0)
+    yield Chunk(partial(_parse, path, content, csv_format, is_first=is_first), 1.0)
 
 
-def _parsed(path: Path, content: bytes, form: Form, *, begins: bool) -> pl.DataFrame:
-    frame = parse_csv(path, content, form)
-    if begins and second_header(frame):
+def _parse(path: Path, content: bytes, csv_format: CsvFormat, *, is_first: bool) -> pl.DataFrame:
+    frame = parse_csv(path, content, csv_format)
+    if is_first and second_header(frame):
         frame = frame[1:]
     return plain(without_blank(frame), path.name)
 
 
 def _with_header(header: bytes, content: bytes, quote: bytes) -> tuple[bytes, bytes]:
-    """Every piece is parsed with the file's header line in front: one way of reading, whatever the piece."""
+    """Return the header of the file and a content that starts with it. The first content already does."""
     if header:
         return header, header + content
     end = content.find(b"\n")
@@ -175,7 +178,7 @@ def _with_header(header: bytes, content: bytes, quote: bytes) -> tuple[bytes, by
 
 
 def _last_line_end(content: bytes, quote: bytes) -> int:
-    """Where the last whole row ends: after a line break with an even number of quotes before it; 0 when none is."""
+    """Return the end of the last complete row, or 0: the last line break that follows an even number of quotes."""
     end = content.rfind(b"\n")
     quotes = content.count(quote, 0, end) if end >= 0 else 0
     while end >= 0 and quotes % 2:
@@ -185,44 +188,44 @@ def _last_line_end(content: bytes, quote: bytes) -> int:
     return end + 1
 
 
-class _Text(NamedTuple):
-    """How to read the bytes of a text file."""
+class _Encoding(NamedTuple):
+    """The encoding and the line ends of a text file."""
 
-    encoding: str
-    old_lines: bool
-    """Lines end with a carriage return alone."""
+    name: str
+    has_cr_lines: bool
+    """Whether lines end with a single carriage return."""
 
 
-def _survey(path: Path, file: IO[bytes], head: bytes) -> _Text:
-    """The encoding of the whole file, by the rules of `tables.read`."""
-    utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    if not utf16 and b"\0" in head[:SNIFFED_BYTES]:
-        raise TableError(f"{path} is not a table: it is neither text nor Parquet nor Arrow")
-    decoder = codecs.getincrementaldecoder("utf-16" if utf16 else "utf-8")("replace" if utf16 else "strict")
-    utf8 = not utf16
-    returns = feeds = undefined = False
-    blank = True
+def _detect_encoding(path: Path, file: IO[bytes], head: bytes) -> _Encoding:
+    """Determine the encoding from the whole file, by the rules of `tables.read`."""
+    is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if not is_utf16 and b"\0" in head[:SNIFFED_BYTES]:
+        raise not_a_table(path)
+    decoder = codecs.getincrementaldecoder("utf-16" if is_utf16 else "utf-8")("replace" if is_utf16 else "strict")
+    is_utf8 = not is_utf16
+    has_cr = has_lf = has_undefined = False
+    is_blank = True
     file.seek(0)
     while block := file.read(BLOCK):
-        blank = blank and not block.strip()
-        returns = returns or b"\r" in block
-        feeds = feeds or b"\n" in block
-        if block.isascii() and not utf16 and not decoder.getstate()[0]:
+        is_blank = is_blank and not block.strip()
+        has_cr = has_cr or b"\r" in block
+        has_lf = has_lf or b"\n" in block
+        if block.isascii() and not is_utf16 and not decoder.getstate()[0]:
             continue
-        undefined = undefined or len(block.translate(None, UNDEFINED_IN_CP1252)) < len(block)
-        utf8 = utf8 and _continues(decoder, block)
-    if blank:
-        raise TableError(f"{path} is empty")
-    if utf8 and not _continues(decoder, b"", final=True):
-        utf8 = False
-    if utf16 or utf8:
-        encoding = "utf-16" if utf16 else "utf-8"
+        has_undefined = has_undefined or len(block.translate(None, UNDEFINED_IN_CP1252)) < len(block)
+        is_utf8 = is_utf8 and _is_valid(decoder, block)
+    if is_blank:
+        raise TableError(f"{path} is empty", slug="empty-table")
+    if is_utf8 and not _is_valid(decoder, b"", final=True):
+        is_utf8 = False
+    if is_utf16 or is_utf8:
+        name = "utf-16" if is_utf16 else "utf-8"
     else:
-        encoding = "latin-1" if single_byte(path, head) == "latin-1" or undefined else "cp1252"
-    return _Text(encoding, returns and not feeds)
+        name = "latin-1" if single_byte(path, head) == "latin-1" or has_undefined else "cp1252"
+    return _Encoding(name, has_cr and not has_lf)
 
 
-def _continues(decoder: codecs.IncrementalDecoder, block: bytes, *, final: bool = False) -> bool:
+def _is_valid(decoder: codecs.IncrementalDecoder, block: bytes, *, final: bool = False) -> bool:
     try:
         decoder.decode(block, final)
     except UnicodeDecodeError:
@@ -230,21 +233,21 @@ def _continues(decoder: codecs.IncrementalDecoder, block: bytes, *, final: bool 
     return True
 
 
-def _blocks(file: IO[bytes], text: _Text) -> Iterator[bytes]:
-    """The file in blocks of UTF-8 without mark and without empty lines in front; at least one."""
-    as_is = text.encoding == "utf-8" and not text.old_lines
-    decoder = codecs.getincrementaldecoder(text.encoding)("replace")
-    begun = False
+def _blocks(file: IO[bytes], encoding: _Encoding) -> Iterator[bytes]:
+    """Yield the file as blocks of UTF-8, without a byte order mark or leading empty lines; at least one block."""
+    is_utf8 = encoding.name == "utf-8" and not encoding.has_cr_lines
+    decoder = codecs.getincrementaldecoder(encoding.name)("replace")
+    has_started = False
     while block := file.read(BLOCK):
-        if not as_is:
-            decoded = decoder.decode(block)
-            block = (decoded.replace("\r", "\n") if text.old_lines else decoded).encode()
-        if not begun:
+        if not is_utf8:
+            text = decoder.decode(block)
+            block = (text.replace("\r", "\n") if encoding.has_cr_lines else text).encode()
+        if not has_started:
             block = block.removeprefix(codecs.BOM_UTF8).lstrip(b"\n\r")
-            begun = bool(block)
-        if begun:
+            has_started = bool(block)
+        if has_started:
             yield block
-    if not as_is:
+    if not is_utf8:
         yield decoder.decode(b"", True).encode()
-    if not begun:
+    if not has_started:
         yield b""

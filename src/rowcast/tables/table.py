@@ -1,4 +1,4 @@
-"""The table value, and what was noticed about it."""
+"""Tables, and the findings of the data check."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
     code: str
     column: str
-    """Empty when the finding is about the whole table."""
+    """Empty if the finding concerns the whole table."""
     message: str
     action: str
+    """What Rowcast did about it."""
     override: Override | None = None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as they were read: header names trimmed and unique, cells untouched."""
+    """Rows as read from a file or from memory: column names are trimmed and unique, cells are unchanged."""
 
     frame: pl.DataFrame
     name: str
@@ -47,10 +48,11 @@ class Table:
     findings: tuple[Finding, ...] = ()
 
     def require(self, column: str) -> pl.Series:
-        """The column of this name; TableError names the closest ones when there is none."""
+        """Return the column with this name; TableError suggests similar names if there is none."""
         if column in self.frame.columns:
             return self.frame[column]
-        raise TableError(f"{self.name} has no column {column!r}; {closest(column, self.frame.columns)}")
+        hint = closest(column, self.frame.columns)
+        raise TableError(f"{self.name} has no column {column!r}; {hint}", slug="unknown-column")
 
     def resolve_columns(self, texts: Sequence[str], option: str) -> list[str]:
         """Return the columns that an option lists; each text holds one name or several joined by commas.
@@ -64,37 +66,48 @@ class Table:
             for part in parts:
                 if part not in self.frame.columns:
                     hint = closest(part, self.frame.columns)
-                    raise TableError(f"option {option!r}: {self.name} has no column {part!r}; {hint}")
+                    message = f"option {option!r}: {self.name} has no column {part!r}; {hint}"
+                    raise TableError(message, slug="unknown-column")
             names.extend(parts)
         return list(dict.fromkeys(names))
 
     def without(self, names: Sequence[str]) -> Table:
-        """The table with these columns taken away."""
+        """Return the table without these columns."""
         return replace(self, frame=self.frame.drop(names))
 
 
 def with_target(table: Table, labels: Table, target: str | None) -> tuple[Table, str]:
-    """The table with the labels of another file beside its rows, and the name of their column."""
+    """Return the table with a column of labels from another table, and the name of that column.
+
+    `target` may be None if `labels` has a single column.
+    """
     if target is None and labels.frame.width > 1:
         raise TableError(
-            f"{labels.name} has {labels.frame.width} columns; set the option 'target' to the one that holds the labels"
+            f"{labels.name} has {labels.frame.width} columns; set the option 'target' to the one that holds the labels",
+            slug="target-required",
         )
     name = labels.frame.columns[0] if target is None else target.strip(BLANKS)
     series = labels.require(name)
     if name in table.frame.columns:
-        raise TableError(f"{table.name} has a column {name!r} too; remove it from one of the two files")
+        raise TableError(
+            f"{table.name} and {labels.name} both have a column {name!r}; remove it from one of them",
+            slug="duplicate-column",
+        )
     if len(series) != table.frame.height:
-        counts = f"{labels.name} has {len(series)} labels for the {table.frame.height} rows of {table.name}"
-        raise TableError(f"{counts}; both need a header line, then one line a row in the same order")
+        raise TableError(
+            f"{labels.name} has {len(series)} labels for the {table.frame.height} rows of {table.name}; "
+            "both files need a header line and one line per row, in the same order",
+            slug="row-count",
+        )
     sha256 = hashlib.sha256(f"{table.sha256} {labels.sha256}".encode()).hexdigest()
     return Table(table.frame.with_columns(series), table.name, sha256, (*table.findings, *labels.findings)), name
 
 
-def closest(wanted: str, names: Sequence[str]) -> str:
-    """A hint that names the columns which were perhaps meant."""
-    folded = {name.casefold(): name for name in names}
-    near = [folded[name] for name in difflib.get_close_matches(wanted.strip().casefold(), list(folded), 3, 0.5)]
+def closest(name: str, names: Sequence[str]) -> str:
+    """Return a hint with the names most similar to `name`, else with the first names of all."""
+    folded = {each.casefold(): each for each in names}
+    near = [folded[match] for match in difflib.get_close_matches(name.strip().casefold(), list(folded), 3, 0.5)]
     if near:
-        return "did you mean " + " or ".join(repr(name) for name in near) + "?"
+        return "did you mean " + " or ".join(map(repr, near)) + "?"
     shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-    return f"it has {shown}"
+    return f"available: {shown}"

@@ -1,0 +1,33 @@
+"""Example tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rowcast import tables
+from rowcast.errors import TableError
+from rowcast.tables import examples
+
+
+@pytest.mark.parametrize("name", examples.EXAMPLES)
+def test_an_example_is_written_with_its_target(tmp_path: Path, name: str) -> None:
+    frame = tables.read(examples.write_example(name, tmp_path / "table.csv", rows=60)).frame
+
+    assert frame.height == 60
+    assert frame.columns[-1] == examples.TARGETS[name]
+
+
+def test_equal_seeds_give_equal_loans() -> None:
+    assert examples.loans(20, seed=3) == examples.loans(20, seed=3) != examples.loans(20, seed=4)
+
+
+def test_an_unknown_example_and_a_missing_folder_are_errors(tmp_path: Path) -> None:
+    for name, path, slug in (
+        ("houses", tmp_path / "t.csv", "unknown-example"),
+        ("loans", tmp_path / "none" / "t.csv", "not-writable"),
+    ):
+        with pytest.raises(TableError) as caught:
+            examples.write_example(name, path)
+        assert caught.value.slug == slug

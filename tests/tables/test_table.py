@@ -1,0 +1,81 @@
+"""Tables: columns by name, and labels from another file."""
+
+from __future__ import annotations
+
+import pytest
+
+from rowcast import tables
+from rowcast.errors import TableError
+from rowcast.tables import Override
+
+TABLE = tables.from_memory({"loan_status": [1, 0], "amount": [2, 3], "a,b": [4, 5]}, "loans.csv")
+
+
+@pytest.mark.parametrize(("name", "hint"), [("Loan_Stat", "'loan_status'"), ("zzz", "loan_status, amount")])
+def test_an_unknown_column_is_an_error_with_a_hint(name: str, hint: str) -> None:
+    with pytest.raises(TableError) as caught:
+        TABLE.require(name)
+
+    assert caught.value.slug == "unknown-column"
+    assert hint in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("texts", "columns"),
+    [
+        ((" amount ",), ["amount"]),
+        (("amount,loan_status",), ["amount", "loan_status"]),
+        (("a,b", "amount"), ["a,b", "amount"]),
+        (("amount", "amount"), ["amount"]),
+        ((), []),
+    ],
+)
+def test_an_option_lists_columns_one_by_one_or_joined_by_commas(texts: tuple[str, ...], columns: list[str]) -> None:
+    assert TABLE.resolve_columns(texts, "exclude") == columns
+
+
+def test_an_option_with_an_unknown_column_is_an_error() -> None:
+    with pytest.raises(TableError) as caught:
+        TABLE.resolve_columns(["amount,zzz"], "exclude")
+
+    assert caught.value.slug == "unknown-column"
+    assert "'exclude'" in caught.value.message
+
+
+def test_columns_can_be_removed() -> None:
+    assert TABLE.without(["amount"]).frame.columns == ["loan_status", "a,b"]
+
+
+def labels(**columns: list[int]) -> tables.Table:
+    return tables.from_memory(columns, "labels.csv")
+
+
+def test_labels_of_another_file_become_the_target() -> None:
+    table, target = tables.with_target(TABLE, labels(y=[0, 1]), None)
+
+    assert target == "y"
+    assert table.frame["y"].to_list() == [0, 1]
+    assert table.sha256 not in (TABLE.sha256, "")
+
+
+@pytest.mark.parametrize(
+    ("columns", "target", "slug"),
+    [
+        ({"y": [0, 1, 1]}, None, "row-count"),
+        ({"y": [0, 1], "z": [0, 1]}, None, "target-required"),
+        ({"y": [0, 1], "z": [0, 1]}, "yy", "unknown-column"),
+        ({"amount": [0, 1]}, None, "duplicate-column"),
+    ],
+)
+def test_labels_that_do_not_fit_the_table_are_an_error(
+    columns: dict[str, list[int]], target: str | None, slug: str
+) -> None:
+    with pytest.raises(TableError) as caught:
+        tables.with_target(TABLE, labels(**columns), target)
+
+    assert caught.value.slug == slug
+
+
+def test_an_override_reads_like_a_keyword_argument() -> None:
+    assert str(Override("exclude", "age")) == "exclude=age"
+    assert str(Override("map")) == "map"
