@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Hooks and fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from support.logs import pytest_sessionfinish, pytest_sessionstart, pytest_termi
 
 __all__ = ["pytest_sessionfinish", "pytest_sessionstart", "pytest_terminal_summary", "pytest_testnodedown"]
 
-settings.register_profile("untimed", deadline=None)  # a slow machine is no finding
+settings.register_profile("untimed", deadline=None)  # a slow machine must not fail a property test
 settings.load_profile("untimed")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """In CI a skipped test is a failed one: what is not run proves nothing."""
+    """Fail skipped tests in CI."""
     return _refuse_skips((yield))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Any:
-    """The same for whole modules."""
+    """Fail skipped modules in CI."""
     return _refuse_skips((yield))
 
 
@@ -42,10 +42,10 @@ def _refuse_skips(report: Any) -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def _loggers_of_this_process() -> Iterator[None]:
-    """A command that runs in this process must not bind the loggers to a stream that pytest closes after its test."""
+    """Keep commands that run in this process from binding loggers to a stream that pytest closes after the test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rowcast.app.logs.configure_logging", lambda settings: None)
-        for name in ALIASES:  # of this machine; nothing that a test sets
+        for name in ALIASES:  # variables of this machine must not affect tests
             patch.delenv(name, raising=False)
         yield
 
@@ -53,14 +53,14 @@ def _loggers_of_this_process() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def loan_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a registry with the trained loan example; copy it before changing anything."""
-    from support import models  # the training stack: seconds that most tests need not pay
+    from support import models  # loads the training stack, which takes seconds and is rarely needed
 
     return models.trained_loans(tmp_path_factory.mktemp("loans") / "models").root
 
 
 @pytest.fixture
 def home(tmp_path: Path, loan_registry: Path) -> Path:
-    """A home of one's own with the loan example as its only model."""
+    """A new home with the loan example as its only model."""
     from support import models
 
     return models.with_models(tmp_path / "home", loan_registry)
@@ -68,7 +68,7 @@ def home(tmp_path: Path, loan_registry: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def app_home(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> Path:
-    """A home with two models: the loan example and the sum of two numbers."""
+    """A home with two models: the loan example and a model that adds two numbers."""
     from rowcast.adapters.files.registry import FolderRegistry
     from support import models
 
@@ -83,5 +83,5 @@ async def client(app_home: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a running app whose default model is the loan example."""
     from support import apps
 
-    async with apps.serving(home=app_home, default_model="loans") as asking:
-        yield asking
+    async with apps.serving(home=app_home, default_model="loans") as client:
+        yield client

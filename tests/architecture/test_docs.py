@@ -133,7 +133,7 @@ class Tour:
 
     def serve(self, block: Block) -> None:
         """Start a server and wait until it is ready."""
-        with logs.opened(self.folder / "server.log") as log:
+        with logs.open_log(self.folder / "server.log") as log:
             command = ["bash", "-c", f"exec {block.text}"]
             process = subprocess.Popen(
                 command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log

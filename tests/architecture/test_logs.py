@@ -23,7 +23,7 @@ def test_a_passing_test_sends_a_row(tmp_path):
     with httpx.Client(transport=httpx.MockTransport(answer), base_url="http://rowcast.test") as client:
         row = {"income": 73519.25, "name": "Ottilie Hablützel"}
         client.post("/predict", json=row, headers={"x-api-key": "sesame-open-up"})
-    with logs.opened(tmp_path / "server.log") as log:
+    with logs.open_log(tmp_path / "server.log") as log:
         log.write(%r.encode())
     (tmp_path / "server.log").unlink()
 """

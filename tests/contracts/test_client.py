@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> Ite
     home = models.with_models(tmp_path_factory.mktemp("client") / "home", loan_registry)
     models.publish(FolderRegistry(home / "models"), "sum", models.sum_graph(2), SUM, models.REGRESSION, "values")
     access.add(home, "boss", "predict", "read", "admin")
-    for name in ("few", "Client", "Awaited"):
+    for name in ("few", "Client", "BlockingAsyncClient"):
         access.add(home, name, "predict", quota="3/3600s")
     with servers.running(home, "--default-model", "sum", settings={"ROWCAST_CACHE": "true"}) as running:
         yield running

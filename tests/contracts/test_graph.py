@@ -1,4 +1,4 @@
-"""What every graph keeps: `Graph` and `OpenGraph`."""
+"""The contract of the ports `Graph` and `OpenGraph`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GRAPHS = {
 
 
 @pytest.mark.parametrize("model", GRAPHS.values(), ids=GRAPHS)
-def test_a_row_does_not_depend_on_its_companions_to_the_last_bit(model: bytes) -> None:
+def test_a_rows_score_is_bit_identical_in_every_batch(model: bytes) -> None:
     graph = open_graph(model, "out")
     values = np.random.default_rng(0).normal(size=(2 * CHUNK + 3, 7)).astype(np.float32)
     alone = np.concatenate([graph.run({NUMBERS: values[row : row + 1]}) for row in range(len(values))])
@@ -36,7 +36,7 @@ def test_a_row_does_not_depend_on_its_companions_to_the_last_bit(model: bytes) -
 
 
 @pytest.mark.parametrize("count", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + 2, 2 * CHUNK, 2 * CHUNK + 1, 1000])
-def test_every_row_is_answered_once_and_in_order(count: int) -> None:
+def test_every_row_is_scored_once_and_in_order(count: int) -> None:
     graph = open_graph(models.sum_graph(1), "out")
     values = np.arange(count, dtype=np.float32).reshape(-1, 1)
 
@@ -45,7 +45,7 @@ def test_every_row_is_answered_once_and_in_order(count: int) -> None:
 
 @pytest.mark.parametrize("name", ["regressor", "mlp", "trees", "trees with classes"])
 @pytest.mark.parametrize("more", [0, 1, 2, CHUNK - 1])
-def test_many_rows_get_the_answers_of_few_in_their_own_order(name: str, more: int) -> None:
+def test_large_batches_get_the_scores_of_small_ones_in_the_original_order(name: str, more: int) -> None:
     graph = open_graph(GRAPHS[name], "out")
     values = np.random.default_rng(1).normal(size=(SORTED_FROM + more, 7)).astype(np.float32)
     values[::3, 2] = np.nan
@@ -61,38 +61,41 @@ def test_nan_in_one_row_stays_in_that_row() -> None:
     values = np.ones((5, 3), np.float32)
     values[2, 1] = np.nan
 
-    answered = graph.run({NUMBERS: values})
+    output = graph.run({NUMBERS: values})
 
-    assert np.isnan(answered).all(axis=1).tolist() == [False, False, True, False, False]
+    assert np.isnan(output).all(axis=1).tolist() == [False, False, True, False, False]
 
 
-@pytest.mark.parametrize("model", [b"", b"not a graph", models.sum_graph(2)[:-20]], ids=["empty", "noise", "cut off"])
-def test_bytes_that_are_no_graph_are_refused(model: bytes) -> None:
-    with pytest.raises(BundleError, match="cannot be loaded"):
+@pytest.mark.parametrize("model", [b"", b"not a graph", models.sum_graph(2)[:-20]], ids=["empty", "noise", "truncated"])
+def test_invalid_graphs_are_rejected(model: bytes) -> None:
+    with pytest.raises(BundleError):
         open_graph(model, "out")
 
 
-def test_an_output_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    with pytest.raises(BundleError, match="no output 'score'; it has out"):
+def test_an_unknown_output_is_rejected_and_the_error_names_the_outputs_of_the_graph() -> None:
+    with pytest.raises(BundleError) as error:
         open_graph(models.sum_graph(2), "score")
 
+    assert "'score'" in error.value.message
+    assert "out" in error.value.message.split()
 
-def test_weights_outside_the_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+def test_weights_outside_the_file_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnx
 
     monkeypatch.chdir(tmp_path)
     model = onnx.load_from_string(models.linear_graph(50, 50))
     onnx.save(model, "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
 
-    with pytest.raises(BundleError, match="cannot be loaded"):
+    with pytest.raises(BundleError):
         open_graph(Path("model.onnx").read_bytes(), "out")
 
 
 @pytest.mark.parametrize("more", [-1, 1])
-def test_a_graph_that_gives_more_or_fewer_answers_than_rows_is_not_believed(more: int) -> None:
+def test_a_graph_that_returns_more_or_fewer_rows_than_it_gets_fails(more: int) -> None:
     graph = open_graph(models.miscounting_graph(at=5, more=more), "out")
     values = np.arange(6, dtype=np.float32).reshape(-1, 1)
 
     assert graph.run({NUMBERS: values}).tolist() == values.tolist()
-    with pytest.raises(GraphFailed, match=rf"output is \[{5 + more}, 1\] for 5 rows"):
+    with pytest.raises(GraphFailed):
         graph.run({NUMBERS: values[:5]})

@@ -21,7 +21,7 @@ class _StandardError:
     """The current standard error: pytest replaces it for every test and closes it afterwards."""
 
     def write(self, text: str) -> None:
-        logs.keep(text)
+        logs.collect(text)
         (sys.__stderr__ if sys.stderr.closed else sys.stderr).write(text)  # type: ignore[union-attr]
 
     def flush(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from rowcast.client import AsyncClient, Client
 
 
-class Awaited:
+class BlockingAsyncClient:
     """An AsyncClient whose calls block, on an event loop of its own."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -43,4 +43,4 @@ async def _collect(items: Any) -> list[Any]:
     return [item async for item in items]
 
 
-KINDS: dict[str, Any] = {"sync": Client, "async": Awaited}
+KINDS: dict[str, Any] = {"sync": Client, "async": BlockingAsyncClient}

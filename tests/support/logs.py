@@ -53,7 +53,7 @@ def folder() -> Path:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def open_log(path: Path) -> Iterator[IO[bytes]]:
     """Open a log file for appending. It is stored in the collecting folder, so it survives when a test deletes it."""
     if not path.exists():
         path.unlink(missing_ok=True)  # a link into the folder of an earlier session
@@ -62,7 +62,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def keep(text: str) -> None:
+def collect(text: str) -> None:
     """Collect log text of an app in this process."""
     with (folder() / "this-process.log").open("a", encoding="utf-8") as file:
         file.write(text)

@@ -121,7 +121,7 @@ def start(
     """Start a server and wait until it is ready; raise AssertionError with its log if it fails."""
     log = home / f"{name}.log"
     command = [*ROWCAST, "serve", "--json", "--port", "0", "--home", str(home), *arguments]
-    with logs.opened(log) as errors:
+    with logs.open_log(log) as errors:
         process = subprocess.Popen(
             command,
             cwd=home,
@@ -166,7 +166,7 @@ def is_ready(client: httpx.Client) -> bool:
 @contextlib.contextmanager
 def run_in(home: Path, command: Sequence[str], settings: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run another server process with its output in HOME/server.log; kill it at the end if necessary."""
-    with logs.opened(home / "server.log") as log:
+    with logs.open_log(home / "server.log") as log:
         process = subprocess.Popen(
             command, cwd=home, env=environment(**settings), stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )

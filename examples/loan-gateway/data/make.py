@@ -1,4 +1,4 @@
-"""Writes loan_approval_dataset.csv: invented applications, five columns of `rowcast example loans`."""
+"""Generate loan_approval_dataset.csv: synthetic applications with five columns of `rowcast example loans`."""
 
 import csv
 from pathlib import Path

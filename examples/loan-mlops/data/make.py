@@ -1,4 +1,4 @@
-"""Writes X.csv and y.csv: invented applications by the recipe of `rowcast example loans`, features and labels apart."""
+"""Generate X.csv (features) and y.csv (labels): synthetic applications like those of `rowcast example loans`."""
 
 import csv
 from pathlib import Path
@@ -9,7 +9,7 @@ FOLDER = Path(__file__).parent
 
 
 def write(name: str, header: list[str], rows: list[list[object]]) -> None:
-    """One table."""
+    """Write a CSV file."""
     with (FOLDER / name).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)

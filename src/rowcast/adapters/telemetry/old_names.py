@@ -1,6 +1,7 @@
-"""Metrics by the names of the systems that Rowcast replaces, for dashboards that know no others.
+"""Metrics under the names used by the systems that Rowcast replaces, for existing dashboards.
 
-Their texts name no labels, so there are none. A prediction request is one to a route that predicts, however answered.
+These metrics have no labels, as in the documentation of these systems. A prediction request is any request to a route
+that returns predictions, regardless of its status.
 """
 
 from __future__ import annotations
@@ -15,31 +16,31 @@ from prometheus_client.metrics_core import Metric
 _predicts = re.compile(r".*(/predict|/predict/batch|:predict|/infer|/invocations)").fullmatch
 
 Requests = Mapping[tuple[str, ...], Sequence[float]]
-"""Route, method and status to what `prometheus.py` keeps of a request."""
+"""Route, method and status, mapped to the cells that `prometheus.py` keeps for these requests."""
 
 
 def old_names(requests: Requests, bounds: Sequence[str], rows: float, latest: float, load: float) -> Iterator[Metric]:
-    """The metrics of loan-mlops, then those of onnx-pipeline."""
-    nothing = [0.0] * (len(bounds) + 1)
+    """Yield the metrics of loan-mlops and of onnx-pipeline."""
+    zeros = [0.0] * (len(bounds) + 1)
     of_predictions = [cells for (route, *_), cells in requests.items() if _predicts(route)]
     for cells, (counted, text), (timed, about) in (
         (
             of_predictions,
-            ("pred_requests", "Requests for predictions."),
-            ("pred_request_latency_seconds", "Time that they took."),
+            ("pred_requests", "Prediction requests."),
+            ("pred_request_latency_seconds", "Duration of prediction requests."),
         ),
         (
             list(requests.values()),
-            ("ml_api_requests", "HTTP requests answered."),
-            ("ml_api_request_duration_seconds", "Time that they took."),
+            ("ml_api_requests", "Answered HTTP requests."),
+            ("ml_api_request_duration_seconds", "Duration of HTTP requests."),
         ),
     ):
-        together = [sum(column) for column in zip(nothing, *cells, strict=True)]
+        together = [sum(column) for column in zip(zeros, *cells, strict=True)]
         running = list(accumulate(together[:-1]))
         yield CounterMetricFamily(counted, text, value=running[-1])
         yield HistogramMetricFamily(timed, about, list(zip(bounds, running, strict=True)), together[-1])
     yield GaugeMetricFamily(
-        "latest_prediction", "The last prediction: the number of its class, or the value.", value=latest
+        "latest_prediction", "The latest prediction: its class number, or the value of a regression.", value=latest
     )
-    yield CounterMetricFamily("ml_api_predictions", "Rows scored and recorded.", value=rows)
-    yield GaugeMetricFamily("ml_api_model_load_seconds", "Loading a model; the slowest that is served.", value=load)
+    yield CounterMetricFamily("ml_api_predictions", "Scored and recorded rows.", value=rows)
+    yield GaugeMetricFamily("ml_api_model_load_seconds", "Load time of the slowest served model.", value=load)

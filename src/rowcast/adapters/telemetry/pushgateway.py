@@ -1,7 +1,7 @@
-"""Metrics pushed to a Prometheus Pushgateway: by a thread of its own, never in a request.
+"""Push metrics to a Prometheus Pushgateway from a separate thread, never during a request.
 
-Of several workers the first that lives pushes, for all of them; the last one to end pushes once more. A gateway that is
-down or hangs costs a line in the log when that begins and when it is over.
+The first live worker pushes for all workers; the last one to stop pushes once more. If the gateway fails, one line is
+logged when the failure starts and one when it ends.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ log = structlog.get_logger("rowcast.push")
 
 
 def push_url(gateway: str, job: str) -> str:
-    """Where to post: an address with a path is used as it is, any other gets the path of this job."""
+    """Return the URL to post to: a URL with a path is used unchanged, any other gets the path of the job."""
     if urlsplit(gateway).path.strip("/"):
         return gateway
     return f"{gateway.rstrip('/')}/metrics/job/{quote(job, safe='')}"
 
 
 def failure(url: str, auth: tuple[str, str] | None, content: bytes) -> str:
-    """Post once; why it failed, or nothing."""
+    """Post the metrics once; return the reason for a failure, or an empty text."""
     try:
         reply = httpx.post(
             url, content=content, auth=auth, headers={"content-type": CONTENT_TYPE}, timeout=TIMEOUT_SECONDS
         )
     except httpx.HTTPError as error:
-        return f"it does not answer ({type(error).__name__})"
+        return f"no response ({type(error).__name__})"
     if reply.is_success:
         return ""
-    return f"it answers {reply.status_code}" + (": check name and password" if reply.status_code in (401, 403) else "")
+    hint = "; check push_username and push_password" if reply.status_code in (401, 403) else ""
+    return f"status {reply.status_code}{hint}"
 
 
 class Pusher:
-    """Pushes every few seconds while `mine` says that it is this process's turn."""
+    """Pushes at a fixed interval, if `mine` returns true: only one of several processes pushes."""
 
     def __init__(
         self,
@@ -61,13 +62,13 @@ class Pusher:
         self._thread = threading.Thread(target=self._run, name="push", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Push what was counted last; a gateway that hangs is not waited for longer than one push may take."""
+        """Push once more and stop the thread; wait no longer than the timeout of one push."""
         self._ending.set()
-        with contextlib.suppress(RuntimeError):  # never begun
+        with contextlib.suppress(RuntimeError):  # the thread was never started
             self._thread.join(TIMEOUT_SECONDS)
 
     def _run(self) -> None:

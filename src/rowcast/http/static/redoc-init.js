@@ -1,21 +1,21 @@
-// ReDoc without inline script. The script element names the document, relative to the page, so that it is found
-// behind any path prefix:  <div id="redoc"></div>  <script src="…/redoc-init.js" data-openapi="openapi.json">
+// Start ReDoc without an inline script. The script element names the document relative to the page, so that it also
+// works behind a path prefix:  <div id="redoc"></div>  <script src="…/redoc-init.js" data-openapi="openapi.json">
 "use strict";
 (() => {
   const address = document.currentScript.dataset.openapi || "openapi.json";
-  // ReDoc's footer asks its maker's host for a logo, and no option says no. The page's policy blocks the request, with
-  // an error in the console; an image that cannot be drawn is taken away by ReDoc itself without asking anybody.
+  // ReDoc's footer loads a logo from an external host, and no option disables it. The page's content security policy
+  // blocks the request, but the browser logs an error. With an invalid image instead, ReDoc hides the logo silently.
   const create = document.createElement.bind(document);
-  document.createElement = (...given) => {
-    const made = create(...given);
-    if (made instanceof HTMLImageElement) {
-      const set = made.setAttribute.bind(made);
-      made.setAttribute = (name, value) => set(name, name === "src" ? "data:," : value);
-      Object.defineProperty(made, "src", { set: () => set("src", "data:,") });
+  document.createElement = (...args) => {
+    const element = create(...args);
+    if (element instanceof HTMLImageElement) {
+      const set = element.setAttribute.bind(element);
+      element.setAttribute = (name, value) => set(name, name === "src" ? "data:," : value);
+      Object.defineProperty(element, "src", { set: () => set("src", "data:,") });
     }
-    return made;
+    return element;
   };
-  // The search index is built in a worker made from a blob, which the page's policy does not allow.
+  // The search runs in a worker created from a blob, which the content security policy does not allow.
   const options = { disableSearch: true, hideLogo: true, nativeScrollbars: true };
   Redoc.init(new URL(address, document.baseURI).href, options, document.getElementById("redoc"));
 })();

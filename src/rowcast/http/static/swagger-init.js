@@ -1,18 +1,18 @@
-// Swagger UI without inline script. The script element names the document, relative to the page, so that it is found
-// behind any path prefix:  <div id="swagger-ui"></div>  <script src="…/swagger-init.js" data-openapi="openapi.json">
-// A server with keys shows of its models what the key may use: the document is read again whenever the key changes.
+// Start Swagger UI without an inline script. The script element names the document relative to the page, so that it
+// works behind a path prefix:  <div id="swagger-ui"></div>  <script src="…/swagger-init.js" data-openapi="openapi.json">
+// A server with keys describes only the models that the key may use, so the document is reloaded when the key changes.
 "use strict";
 (() => {
   const address = document.currentScript.dataset.openapi || "openapi.json";
   let key = "";
-  const rereading = (chosen) => (original, { specActions }) => (payload) => {
-    const done = original(payload);
-    key = chosen(payload);
+  const reloadWithKey = (keyOf) => (original, { specActions }) => (payload) => {
+    const result = original(payload);
+    key = keyOf(payload);
     specActions.download();
-    return done;
+    return result;
   };
-  const authorize = rereading((schemes) => Object.values(schemes)[0].value);
-  const logout = rereading(() => "");
+  const authorize = reloadWithKey((schemes) => Object.values(schemes)[0].value);
+  const logout = reloadWithKey(() => "");
   window.ui = SwaggerUIBundle({
     url: new URL(address, document.baseURI).href,
     dom_id: "#swagger-ui",
@@ -25,7 +25,7 @@
       if (request.loadSpec && key) request.headers["x-api-key"] = key;
       return request;
     },
-    // No request leaves for the public validator.
+    // Do not send the document to the public validator.
     validatorUrl: null,
   });
 })();
