@@ -13,7 +13,8 @@ from support.wire import compiled
 
 
 def shape(path: str = "", batch: str = "", cache: tuple[str, str] = ("", ""), *, lax: bool = False) -> RequestShape:
-    return RequestShape(path, batch, *cache, matrix=False, lax=lax)
+    use_cache, cache_ttl = cache
+    return RequestShape(path=path, batch=batch, use_cache=use_cache, cache_ttl=cache_ttl, matrix=False, lax=lax)
 
 
 @pytest.mark.parametrize(

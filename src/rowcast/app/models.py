@@ -46,12 +46,12 @@ def name_to_train(settings: Settings) -> str:
     """Return the name of the one model to serve; raise SettingsError if the settings name several."""
     names = {reference.partition("@")[0] for reference in settings.models}
     if len(names) > 1:
-        raise SettingsError(f"cannot train the missing models {', '.join(sorted(names))}: one table trains one model")
+        raise SettingsError(f"cannot train several models from one table: {', '.join(sorted(names))}")
     return names.pop()
 
 
 def served(settings: Settings) -> list[Reference]:
-    """Return the versions that a server with these settings serves at start."""
+    """Return the versions that a server with these settings serves at startup."""
     from rowcast.registry import resolve
 
     return list(resolve.served(registry(settings), settings.models).values())

@@ -1,4 +1,7 @@
-"""Bundles as single files: a `.rowcast` archive is a zip of a bundle's folder. Archives are untrusted."""
+"""Read and write bundles as single files: a `.rowcast` archive is a zip file of a bundle's folder.
+
+Every archive is treated as untrusted input.
+"""
 
 from __future__ import annotations
 

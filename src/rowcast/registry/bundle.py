@@ -1,4 +1,7 @@
-"""Bundles: one model version as a folder of plain files. `pack` writes one; `open` and `verify` trust nothing in it."""
+"""A bundle is one model version as a folder of plain files.
+
+`pack` writes a bundle. `open` and `verify` check it before use.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ class Measure(msgspec.Struct, frozen=True):
 
 
 class Parity(msgspec.Struct, frozen=True):
-    """How far the answers of the served graph are from those of the trained model."""
+    """A comparison of the served graph with the trained model on the same rows."""
 
     rows: int
     max_abs_diff: float

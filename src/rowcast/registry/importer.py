@@ -1,4 +1,4 @@
-"""Import models: ONNX files made by other tools, and bundle archives made by another Rowcast.
+"""Import models: ONNX files from other tools, and bundle archives exported by Rowcast.
 
 The importer never opens an untrusted model in its own process; the sandbox does that in a child process.
 """
@@ -28,7 +28,7 @@ from rowcast.registry.ports import Reference, RegistryWriter, Sandbox
 from rowcast.registry.resolve import CHAMPION
 
 WireSource = str | Path | Mapping[str, Any] | None
-"""A template, a file with one, `matrix`, `native`, or None to choose by the metadata."""
+"""A template, the path of a template file, `matrix`, `native`, or None to let the metadata decide."""
 ReadDocument = Callable[[str | Path | Mapping[str, Any], str], dict[str, Any]]
 """Reads a document from a file or from memory. Takes the source and the kind of document; raises SettingsError."""
 METADATA_KIND: Final = "metadata document"
@@ -36,7 +36,7 @@ TEMPLATE_KIND: Final = "wire template"
 
 
 class ImportedModel(msgspec.Struct, frozen=True):
-    """A published import, as `rowcast models import --json` prints it."""
+    """A published import. The import command prints these fields as JSON."""
 
     model: str
     version: int
@@ -48,7 +48,7 @@ class ImportedModel(msgspec.Struct, frozen=True):
 
 
 class ModelImporter:
-    """Imports models into a registry and makes each the champion of its name."""
+    """Imports models into a registry and makes each one the champion of its name."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Import the ONNX files of a folder. A server does so at start and on reload.
+"""Import the ONNX files of a folder. Servers do this at startup and on reload.
 
 One process at a time imports, and each content is imported once for all servers: a file beside the registry records
 the results.

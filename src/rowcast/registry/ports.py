@@ -1,6 +1,6 @@
-"""What the registry needs from the outside: stored bundles, a graph runtime and a sandbox.
+"""Ports of the registry: stored bundles, graph runtimes and the sandbox for untrusted models.
 
-Every adapter passes the contract tests in `tests/contracts/`.
+The adapters for registries and graphs pass the contract tests in `tests/contracts/`.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ class ForeignGraph(Protocol):
 
     @property
     def inputs(self) -> Sequence[GraphTensor]:
-        """The tensors it takes."""
+        """The input tensors."""
         ...
 
     @property
     def outputs(self) -> Sequence[GraphTensor]:
-        """The tensors it returns."""
+        """The output tensors."""
         ...
 
     def run(self, output: str, tensors: Mapping[str, NDArray[Any]]) -> Any:
-        """Return one output, an array or a list of maps; raise BundleError if the graph fails."""
+        """Return one output, which is an array or a list of maps; raise BundleError if the graph fails."""
         ...
 
 

@@ -96,7 +96,7 @@ class ByteTemplate(NamedTuple):
     renderers: tuple[Renderer, ...]
 
     def render(self, source: Any) -> bytes:
-        """Fill every field from `source`. HOT."""
+        """Fill every field from `source`. Hot path."""
         return self.text % tuple([renderer(source) for renderer in self.renderers])
 
 
@@ -140,7 +140,7 @@ class ReplyRenderer:
 
 
 def _row_renderer(decode: Callable[[bytes], Any], template: ByteTemplate) -> Callable[[bytes], bytes]:
-    """Return a function that renders a reply from one native reply. HOT.
+    """Return a function that renders a reply from one native reply. Hot path.
 
     Most templates have two placeholders. For them, a list comprehension would double the cost (bench/serve.py).
     """

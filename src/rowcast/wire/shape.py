@@ -43,9 +43,9 @@ class UnwrappedRequest(NamedTuple):
 
 
 class RequestShape:
-    """Decodes requests of one shape. With `lax`, it accepts names outside the paths and reports that it did."""
+    """Decodes requests of one shape. With `lax`, unknown names are ignored and reported instead of refused."""
 
-    def __init__(self, path: str, batch: str, use_cache: str, cache_ttl: str, *, matrix: bool, lax: bool) -> None:
+    def __init__(self, *, path: str, batch: str, use_cache: str, cache_ttl: str, matrix: bool, lax: bool) -> None:
         for key, value in (("path", path), ("use_cache", use_cache), ("cache_ttl", cache_ttl)):
             if value and not _match_path(value):
                 message = f"{value[:80]!r} is not a path; write up to {MAX_PATH_NAMES} names joined by dots"
@@ -71,7 +71,7 @@ class RequestShape:
         return UnwrappedRequest(rows, use_cache is not False, ttl or 0), ignored
 
     def read_batch(self, body: bytes) -> tuple[list[UnwrappedRequest], int]:
-        """Return the requests of a batch, and the number of its parts with ignored names."""
+        """Return the requests of a batch, and how many of its objects contain ignored names."""
         document, ignored = _decode(body, self._decode_batch, self._decode_batch_lax)
         bodies = [bytes(raw) for raw in self._get_list(document)]
         if self.is_plain:

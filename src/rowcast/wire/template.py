@@ -110,7 +110,7 @@ def _default_cell(column: Column, value: Any) -> msgspec.Raw:
         value = f"{value:.15g}"
     try:
         if column.parse(value) is None:
-            raise BadValue(MISSING, "the fill value is itself missing")
+            raise BadValue(MISSING, "the default is itself a missing value")
     except BadValue as bad:
         message = f"invalid default for the column {column.name!r}: {bad.message}; set a default for each column"
         raise template_error("request.on_missing", message) from None

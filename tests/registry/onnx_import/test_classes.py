@@ -27,7 +27,7 @@ from rowcast.registry.onnx_import.metadata import read_metadata
 def test_classes_come_from_keys_then_names_then_numbers(
     metadata: dict[str, Any], keys: Any, labels: Any, width: int | None, classes: tuple[Any, ...]
 ) -> None:
-    assert class_labels(read_metadata(metadata), keys, labels, width) == classes
+    assert class_labels(read_metadata(metadata), keys=keys, labels=labels, width=width) == classes
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_classes_come_from_keys_then_names_then_numbers(
 )
 def test_classes_that_cannot_be_ordered_must_be_named(metadata: dict[str, Any], keys: Any, labels: Any) -> None:
     with pytest.raises(DocumentError) as caught:
-        class_labels(read_metadata(metadata), keys, labels, 2)
+        class_labels(read_metadata(metadata), keys=keys, labels=labels, width=2)
 
     assert caught.value.place == "class_names"
 

@@ -30,7 +30,7 @@ def test_one_input_of_several_columns_takes_its_names_from_the_metadata() -> Non
 
 
 def test_columns_take_their_names_from_a_table_of_the_same_width() -> None:
-    schema, _ = build_plan([MATRIX], read_metadata({}), {}, ["a", "b", "c", "d"])
+    schema, _ = build_plan([MATRIX], read_metadata({}), observed={}, table_columns=["a", "b", "c", "d"])
 
     assert schema.names() == ["a", "b", "c", "d"]
 
@@ -39,7 +39,7 @@ def test_an_observed_column_has_a_range_or_levels() -> None:
     inputs = [GraphTensor("n", "tensor(float)", [None]), GraphTensor("t", "tensor(string)", [None])]
     observed = {"n": ObservedColumn(low=1.0, high=2.0), "t": ObservedColumn(levels=("a", "b"))}
 
-    schema, _ = build_plan(inputs, read_metadata({}), observed)
+    schema, _ = build_plan(inputs, read_metadata({}), observed=observed)
 
     number, text = schema.columns
     assert (number.low, number.high, number.levels) == (1.0, 2.0, ())
@@ -101,7 +101,7 @@ def test_one_input_per_column_of_every_type() -> None:
 )
 def test_an_unsupported_input_is_refused(inputs: list[GraphTensor]) -> None:
     with pytest.raises(BundleError) as caught:
-        build_plan(inputs, read_metadata({}), {})
+        build_plan(inputs, read_metadata({}), observed={})
 
     assert caught.value.slug == "unsupported-input"
 
@@ -137,7 +137,7 @@ def test_an_unsupported_input_of_a_real_graph_is_refused(kind: Any, shape: list[
 )
 def test_metadata_that_does_not_fit_the_inputs_is_refused(document: dict[str, Any], field: str) -> None:
     with pytest.raises(DocumentError) as caught:
-        build_plan([MATRIX], read_metadata(document), {})
+        build_plan([MATRIX], read_metadata(document), observed={})
 
     assert caught.value.place == field
 
@@ -147,7 +147,7 @@ def test_an_integer_column_needs_a_whole_fill_if_it_may_be_missing(fill: dict[st
     integers = GraphTensor("i", "tensor(int64)", [None])
 
     with pytest.raises(DocumentError) as caught:
-        build_plan([integers], read_metadata({"missing": True, **fill}), {})
+        build_plan([integers], read_metadata({"missing": True, **fill}), observed={})
 
     assert caught.value.place == "fill"
 

@@ -12,7 +12,11 @@ SHOWN_LABELS = 8
 
 
 def class_labels(
-    metadata: Metadata, keys: Sequence[Any] | None, labels: Sequence[Any] | None, width: int | None = None
+    metadata: Metadata,
+    *,
+    keys: Sequence[Any] | None = None,
+    labels: Sequence[Any] | None = None,
+    width: int | None = None,
 ) -> tuple[Label, ...]:
     """Return the classes in the order of the output.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +27,7 @@ from rowcast.registry.onnx_import.signature import (
     with_examples,
 )
 from rowcast.registry.ports import ForeignGraph, GraphTensor
-from rowcast.schema.encoding import Plan, RowEncoder
+from rowcast.schema.encoding import RowEncoder
 from rowcast.schema.outputs import output_reader
 from rowcast.schema.prediction import Decision, Label, has_probabilities
 from rowcast.schema.schema import Column, Schema, Value
@@ -67,7 +66,7 @@ class Interpretation(NamedTuple):
 def convert(graph: ForeignGraph, request: ImportRequest) -> ConvertedModel:
     """Score trial rows and convert the graph; raise BundleError or SettingsError if that is not possible."""
     metadata = read_metadata(request.metadata)
-    schema, plan = build_plan(graph.inputs, metadata, request.observed, request.columns)
+    schema, plan = build_plan(graph.inputs, metadata, observed=request.observed, table_columns=request.columns)
     encoder = RowEncoder(schema, plan)
     rows = _table_rows(schema, request.rows) or _random_rows(schema)
     tensors = stack_rows(encoder.plan, [encoder.parse(row) for row in rows])
@@ -75,7 +74,7 @@ def convert(graph: ForeignGraph, request: ImportRequest) -> ConvertedModel:
     label_tensor = label_output(graph.outputs, selected) if not metadata.output else None
     labels = None if label_tensor is None else np.asarray(graph.run(label_tensor.name, tensors)).reshape(-1).tolist()
     answers = GraphAnswers(graph.run(selected.name, tensors), labels)
-    output, decision, note = _interpret(selected, answers, metadata, len(rows))
+    output, decision, note = _interpret(selected, answers, metadata, row_count=len(rows))
     scores = output_reader(output.kind, output.activation, decision)(_as_array(answers.output))
     finite = sorted(set(range(len(rows))) - set(non_finite_rows(scores)))
     if not finite:
@@ -99,37 +98,36 @@ def convert(graph: ForeignGraph, request: ImportRequest) -> ConvertedModel:
             parse_row=encoder.read,
             has_probabilities=is_certain,
         )
-    manifest = _manifest(request, metadata, schema, plan, output, decision)
-    manifest = msgspec.structs.replace(manifest, wire=wire, parity=Parity(len(golden), 0.0, 0))
-    return ConvertedModel(manifest, golden, [note])
-
-
-def _manifest(
-    request: ImportRequest, metadata: Metadata, schema: Schema, plan: Plan, output: Output, decision: Decision
-) -> Manifest:
-    return Manifest(
+    manifest = Manifest(
         name=request.name,
         created="",
         schema=schema,
         plan=plan,
         output=output,
         decision=decision,
+        wire=wire,
         metric="",
         score=0.0,
         holdout={},
-        parity=Parity(0, 0.0, 0),
-        training=Fingerprint(
-            table=request.source,
-            sha256=request.sha256,
-            rows=0,
-            target=metadata.target or metadata.model_name or request.name,
-            seed=0,
-            candidate="imported",
-            params={},
-            calibration={"method": "none"},
-            options={"metadata": request.metadata},
-        ),
+        parity=Parity(len(golden), 0.0, 0),
+        training=_fingerprint(request, metadata),
         versions={},
+    )
+    return ConvertedModel(manifest, golden, [note])
+
+
+def _fingerprint(request: ImportRequest, metadata: Metadata) -> Fingerprint:
+    """Describe the origin of the model in place of a training."""
+    return Fingerprint(
+        table=request.source,
+        sha256=request.sha256,
+        rows=0,
+        target=metadata.target or metadata.model_name or request.name,
+        seed=0,
+        candidate="imported",
+        params={},
+        calibration={"method": "none"},
+        options={"metadata": request.metadata},
     )
 
 
@@ -171,23 +169,25 @@ def _as_array(output: Any) -> NDArray[Any]:
     return np.asarray(output)
 
 
-def _interpret(selected: GraphTensor, answers: GraphAnswers, metadata: Metadata, rows: int) -> Interpretation:
+def _interpret(selected: GraphTensor, answers: GraphAnswers, metadata: Metadata, *, row_count: int) -> Interpretation:
     array = _as_array(answers.output)
-    if array.ndim not in (1, 2) or len(array) != rows or not array.size:
-        message = f"the output {selected} has the shape {list(array.shape)} for {rows} rows; expected [N] or [N, k]"
+    if array.ndim not in (1, 2) or len(array) != row_count or not array.size:
+        message = (
+            f"the output {selected} has the shape {list(array.shape)} for {row_count} rows; expected [N] or [N, k]"
+        )
         raise BundleError(message, slug="unsupported-output")
     if selected.type in LABELS and metadata.task != "regression":
-        classes = class_labels(metadata, None, array.reshape(-1).tolist())
+        classes = class_labels(metadata, labels=array.reshape(-1).tolist())
         note = _note(selected, "labels, without probabilities")
         return Interpretation(Output(selected.name, "labels"), build_decision(classes, metadata), note)
     width = 1 if array.ndim == 1 else int(array.shape[1])
-    if _is_regression(selected, answers, metadata, width):
+    if _is_regression(selected, answers, metadata, width=width):
         if width != 1:
             message = f"the output {selected} has {width} values per row; a regression has one"
             raise BundleError(message, slug="unsupported-output")
         return Interpretation(Output(selected.name, "values"), Decision(task="regression"), _note(selected, "values"))
     keys = list(answers.output[0]) if selected.type in MAPS else None
-    classes = class_labels(metadata, keys, answers.labels, max(width, 2))
+    classes = class_labels(metadata, keys=keys, labels=answers.labels, width=max(width, 2))
     if len(classes) != max(width, 2):
         message = f"{len(classes)} classes, but the output {selected} has {max(width, 2)}"
         raise metadata_error("output_classes" if metadata.class_names is None else "class_names", message)
@@ -204,7 +204,7 @@ def _interpret(selected: GraphTensor, answers: GraphAnswers, metadata: Metadata,
     return Interpretation(Output(selected.name, "scores"), decision, note)
 
 
-def _is_regression(selected: GraphTensor, answers: GraphAnswers, metadata: Metadata, width: int) -> bool:
+def _is_regression(selected: GraphTensor, answers: GraphAnswers, metadata: Metadata, *, width: int) -> bool:
     if metadata.output_kind:
         return metadata.output_kind == "values"
     if metadata.task:

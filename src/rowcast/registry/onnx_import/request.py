@@ -1,4 +1,4 @@
-"""What is asked of an ONNX import, and what it returns."""
+"""The request and the result of an ONNX import."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ NATIVE: Final = "native"
 
 
 class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The model to import and how."""
+    """The model to import, its metadata, and a sample of the user's table if there is one."""
 
     name: str
     metadata: dict[str, Any] = {}
     wire: dict[str, Any] | str | None = None
-    """A wire template, `matrix`, `native`, or None to choose by the metadata."""
+    """A wire template, `matrix`, `native`, or None to let the metadata decide."""
     source: str = ""
     """The name of the imported file."""
     sha256: str = ""

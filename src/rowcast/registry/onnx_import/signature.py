@@ -44,6 +44,7 @@ class ObservedColumn(msgspec.Struct, frozen=True, kw_only=True):
 def build_plan(
     inputs: Sequence[GraphTensor],
     metadata: Metadata,
+    *,
     observed: Mapping[str, ObservedColumn],
     table_columns: Sequence[str] = (),
 ) -> tuple[Schema, Plan]:
@@ -51,7 +52,7 @@ def build_plan(
     if not inputs:
         raise _unsupported_input("the ONNX graph has no inputs")
     widths = [_width(tensor, metadata, is_only_input=len(inputs) == 1) for tensor in inputs]
-    names = _column_names(inputs, widths, metadata, table_columns)
+    names = _column_names(inputs, widths, metadata, table_columns=table_columns)
     fills = _fills_by_input(metadata, inputs)
     columns: list[Column] = []
     plan: list[TensorSpec] = []
@@ -94,7 +95,7 @@ def _width(tensor: GraphTensor, metadata: Metadata, *, is_only_input: bool) -> i
 
 
 def _column_names(
-    inputs: Sequence[GraphTensor], widths: Sequence[int], metadata: Metadata, table_columns: Sequence[str]
+    inputs: Sequence[GraphTensor], widths: Sequence[int], metadata: Metadata, *, table_columns: Sequence[str]
 ) -> list[str]:
     """Return a name for each column in tensor order: from the metadata, the table, or the names of the inputs."""
     total = sum(widths)
