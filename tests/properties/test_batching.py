@@ -1,4 +1,4 @@
-"""Batching: whoever else asks in the same tick, gives up or fails, an answer is the one that the row gets alone."""
+"""Batching: a row gets the same reply as alone, whatever other callers in the same batch do."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ SCHEMA = models.number_columns(5)
 ROWS = 40
 
 
-class MoodyJournal:
-    """A journal that keeps nothing when it is told so, as a full disk would."""
+class UnreliableJournal:
+    """A journal that can be made to fail, like a full disk."""
 
     def __init__(self, store: MemoryStore) -> None:
         self._inner = MemoryJournal(store, "w")
@@ -57,7 +57,7 @@ class MoodyJournal:
 
 @dataclass(frozen=True)
 class Rig:
-    """Two models, the rows they can be asked about, and what each row gets alone."""
+    """Two models, rows for each, and the score of each row alone."""
 
     live: tuple[LiveModel, LiveModel]
     rows: list[list[Row]]
@@ -73,13 +73,13 @@ def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         model.slow = model.name in request.param
     bodies = [msgspec.json.encode(row) for row in models.random_rows(SCHEMA, ROWS)]
     rows = [[Row(model.encoder.read(body), body) for body in bodies] for model in (linear, mlp)]
-    alone = [[model.score([row.encoded])[0] for row in asked] for model, asked in zip((linear, mlp), rows, strict=True)]
+    alone = [[model.score([row.encoded])[0] for row in each] for model, each in zip((linear, mlp), rows, strict=True)]
     return Rig((linear, mlp), rows, alone)
 
 
 @dataclass
-class Asked:
-    """One call of the predictor and what it stands for."""
+class Call:
+    """One call of the predictor."""
 
     model: int
     rows: list[int]
@@ -90,52 +90,56 @@ class Asked:
 
 @dataclass
 class World:
-    """A predictor with a moody journal, and everything that was asked of it."""
+    """A predictor with an unreliable journal, and all calls of it."""
 
     rig: Rig
     store: MemoryStore = field(default_factory=MemoryStore)
     events: list[Event] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.journal = MoodyJournal(self.store)
+        self.journal = UnreliableJournal(self.store)
         deployment = Deployment({model.name: model for model in self.rig.live})
         self.predictor = Predictor(deployment, self.journal, self.events.append)
 
     def ask(self, model: int, rows: list[int], *, single: bool) -> None:
-        request_id = f"r{len(self.asked)}"
+        request_id = f"r{len(self.calls)}"
         ask, live = Ask("test", request_id), self.rig.live[model]
-        given = [self.rig.rows[model][row] for row in rows]
-        future = self.predictor.predict(live, given[0], ask) if single else self.predictor.predict_all(live, given, ask)
-        self.asked.append(Asked(model, rows, single, future, request_id))
+        rows_of_model = [self.rig.rows[model][row] for row in rows]
+        future = (
+            self.predictor.predict(live, rows_of_model[0], ask)
+            if single
+            else self.predictor.predict_all(live, rows_of_model, ask)
+        )
+        self.calls.append(Call(model, rows, single, future, request_id))
 
-    def kept(self) -> dict[str, tuple[str, bytes, bytes | None]]:
-        """Prediction id to request id, reply and row, out of the journal."""
-        found = {}
+    def recorded(self) -> dict[str, tuple[str, bytes, bytes | None]]:
+        """Return the request id, the reply and the row of each prediction id in the journal."""
+        entries = {}
         for sealed in self.store.chain("w"):
             entry = decode_head(sealed.head)
-            found[msgspec.json.decode(entry.reply)["id"]] = (entry.request_id, entry.reply, sealed.row)
-        return found
+            entries[msgspec.json.decode(entry.reply)["id"]] = (entry.request_id, entry.reply, sealed.row)
+        return entries
 
 
 async def play(world: World, script: list[tuple[Any, ...]]) -> None:
-    """Do what the script says, then wait until nobody waits."""
+    """Run the script, then wait until all calls have finished."""
     for step in script:
         match step:
             case ("one", model, row):
                 world.ask(model, [row], single=True)
             case ("many", model, rows):
                 world.ask(model, rows, single=False)
-            case ("cancel", which) if world.asked:
-                world.asked[which % len(world.asked)].future.cancel()
+            case ("cancel", which) if world.calls:
+                world.calls[which % len(world.calls)].future.cancel()
             case ("turn", turns):
                 for _ in range(turns):
                     await asyncio.sleep(0)
             case ("rest",):
-                await asyncio.wait([asked.future for asked in world.asked], timeout=3)
-            case ("mood", failing):
+                await asyncio.wait([call.future for call in world.calls], timeout=3)
+            case ("journal", failing):
                 world.journal.failing = failing
-    await asyncio.wait_for(asyncio.gather(*[asked.future for asked in world.asked], return_exceptions=True), 3)
+    await asyncio.wait_for(asyncio.gather(*[call.future for call in world.calls], return_exceptions=True), 3)
 
 
 STEPS = st.one_of(
@@ -143,55 +147,55 @@ STEPS = st.one_of(
     st.tuples(st.just("many"), st.integers(0, 1), st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=70)),
     st.tuples(st.just("cancel"), st.integers(0, 20)),
     st.tuples(st.just("turn"), st.integers(1, 3)),
-    st.tuples(st.just("mood"), st.booleans()),
+    st.tuples(st.just("journal"), st.booleans()),
 )
 
 
-def outcome(reply: bytes) -> Score:
-    found = msgspec.json.decode(reply, type=Prediction)
-    return Score(found.prediction, found.probability, found.score, found.probabilities)
+def score_of(reply: bytes) -> Score:
+    prediction = msgspec.json.decode(reply, type=Prediction)
+    return Score(prediction.prediction, prediction.probability, prediction.score, prediction.probabilities)
 
 
 @given(st.lists(STEPS, max_size=30))
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whoever_asks_beside_it_a_row_gets_the_answer_it_gets_alone(rig: Rig, script: list[tuple[Any, ...]]) -> None:
+def test_a_row_gets_the_same_score_alone_and_in_any_batch(rig: Rig, script: list[tuple[Any, ...]]) -> None:
     world = World(rig)
 
     asyncio.run(play(world, script))
 
-    kept = world.kept()
+    recorded = world.recorded()
     answered: set[str] = set()
-    for asked in world.asked:
-        assert asked.future.done()
-        if asked.future.cancelled():
+    for call in world.calls:
+        assert call.future.done()
+        if call.future.cancelled():
             continue
-        if (error := asked.future.exception()) is not None:
+        if (error := call.future.exception()) is not None:
             assert isinstance(error, Unavailable)
             continue
-        replies = [asked.future.result()] if asked.single else asked.future.result()
-        assert [outcome(reply) for reply in replies] == [rig.alone[asked.model][row] for row in asked.rows]
-        for reply, row in zip(replies, asked.rows, strict=True):
+        replies = [call.future.result()] if call.single else call.future.result()
+        assert [score_of(reply) for reply in replies] == [rig.alone[call.model][row] for row in call.rows]
+        for reply, row in zip(replies, call.rows, strict=True):
             prediction_id = msgspec.json.decode(reply)["id"]
             assert prediction_id not in answered
             answered.add(prediction_id)
-            assert kept[prediction_id] == (asked.request_id, reply, rig.rows[asked.model][row].received)
-    given_up = {asked.request_id for asked in world.asked if asked.future.cancelled()}
-    assert {kept[unanswered][0] for unanswered in kept.keys() - answered} <= given_up
+            assert recorded[prediction_id] == (call.request_id, reply, rig.rows[call.model][row].received)
+    cancelled = {call.request_id for call in world.calls if call.future.cancelled()}
+    assert {recorded[unanswered][0] for unanswered in recorded.keys() - answered} <= cancelled
     assert list(chain.verify("w", world.store.chain("w"))) == []
-    assert sum(event.rows for event in world.events if isinstance(event, RowsScored)) == len(kept)
+    assert sum(event.rows for event in world.events if isinstance(event, RowsScored)) == len(recorded)
 
 
-def test_rows_that_wait_together_are_kept_in_one_write(rig: Rig) -> None:
+def test_rows_of_one_batch_are_recorded_in_one_write(rig: Rig) -> None:
     world = World(rig)
 
     asyncio.run(play(world, [("one", 0, row) for row in range(20)] + [("many", 0, [1, 2, 3])]))
 
     assert world.journal.appends == 1
-    assert len(world.kept()) == 23
+    assert len(world.recorded()) == 23
 
 
 class Gated(LiveModel):
-    """A slow model whose thread waits at a gate."""
+    """A slow model that waits in its thread until the test opens a gate."""
 
     def __init__(self, like: LiveModel) -> None:
         super().__init__(Reference("gated", 1), like.manifest, open_graph(models.regressor_graph(5, 1), "out"))
@@ -208,28 +212,28 @@ class Gated(LiveModel):
         return super().score(rows)
 
 
-def test_a_slow_model_holds_up_nobody_and_takes_what_came_meanwhile_at_once(rig: Rig) -> None:
+def test_a_slow_model_delays_no_other_model_and_scores_all_waiting_rows_at_once(rig: Rig) -> None:
     world, slow, quick = World(rig), Gated(rig.live[0]), rig.live[1]
 
     async def ask() -> list[bytes]:
-        asked = [world.predictor.predict(slow, rig.rows[0][0], Ask("test", "first"))]
+        futures = [world.predictor.predict(slow, rig.rows[0][0], Ask("test", "first"))]
         await eventually_async(slow.is_scoring)
-        asked += [world.predictor.predict(slow, rig.rows[0][row], Ask("test", f"r{row}")) for row in range(1, 6)]
-        asked[2].cancel()
+        futures += [world.predictor.predict(slow, rig.rows[0][row], Ask("test", f"r{row}")) for row in range(1, 6)]
+        futures[2].cancel()
         other = await asyncio.wait_for(world.predictor.predict(quick, rig.rows[1][3], Ask("test", "quick")), 3)
-        assert outcome(other) == rig.alone[1][3]
-        assert not any(one.done() for one in asked if not one.cancelled())
+        assert score_of(other) == rig.alone[1][3]
+        assert not any(future.done() for future in futures if not future.cancelled())
         slow.gate.set()
-        return list(await asyncio.gather(*[one for one in asked if not one.cancelled()]))
+        return list(await asyncio.gather(*[future for future in futures if not future.cancelled()]))
 
     replies = asyncio.run(ask())
 
-    assert [outcome(reply) for reply in replies] == [rig.alone[0][row] for row in (0, 1, 3, 4, 5)]
+    assert [score_of(reply) for reply in replies] == [rig.alone[0][row] for row in (0, 1, 3, 4, 5)]
     assert slow.batches == [1, 4]
-    assert [kept[0] for kept in world.kept().values()] == ["quick", "first", "r1", "r3", "r4", "r5"]
+    assert [entry[0] for entry in world.recorded().values()] == ["quick", "first", "r1", "r3", "r4", "r5"]
 
 
-def test_the_queue_shows_what_waits_and_how_long_the_oldest_has(rig: Rig) -> None:
+def test_the_queue_reports_waiting_rows_and_the_longest_wait(rig: Rig) -> None:
     world, slow, quick = World(rig), Gated(rig.live[0]), rig.live[1]
     queue = world.predictor.queue
 
@@ -252,7 +256,7 @@ def test_the_queue_shows_what_waits_and_how_long_the_oldest_has(rig: Rig) -> Non
     assert asyncio.run(ask()) == [(0, False), (3, True), (4, True), (0, False)]
 
 
-def test_who_gives_up_while_a_thread_scores_is_not_kept_and_frees_the_place(rig: Rig) -> None:
+def test_a_call_cancelled_during_scoring_is_not_recorded_and_frees_its_place(rig: Rig) -> None:
     world, slow = World(rig), Gated(rig.live[0])
     predictor = Predictor(world.predictor.deployment, world.journal, world.events.append, max_waiting=3)
 
@@ -264,14 +268,14 @@ def test_who_gives_up_while_a_thread_scores_is_not_kept_and_frees_the_place(rig:
             predictor.predict(slow, rig.rows[0][3], Ask("test", "refused"))
         gone.cancel()
         slow.gate.set()
-        assert outcome(await stays) == rig.alone[0][2]
+        assert score_of(await stays) == rig.alone[0][2]
         return await predictor.predict(slow, rig.rows[0][3], Ask("test", "later"))
 
-    assert outcome(asyncio.run(ask())) == rig.alone[0][3]
-    assert [kept[0] for kept in world.kept().values()] == ["stays", "later"]
+    assert score_of(asyncio.run(ask())) == rig.alone[0][3]
+    assert [entry[0] for entry in world.recorded().values()] == ["stays", "later"]
 
 
-def test_whose_time_passes_in_a_slow_models_line_is_told_at_once_and_frees_the_place(rig: Rig) -> None:
+def test_a_call_that_expires_in_the_queue_fails_at_once_and_frees_its_place(rig: Rig) -> None:
     world, slow = World(rig), Gated(rig.live[0])
     predictor = Predictor(world.predictor.deployment, world.journal, world.events.append, max_waiting=4)
 
@@ -281,7 +285,7 @@ def test_whose_time_passes_in_a_slow_models_line_is_told_at_once_and_frees_the_p
         await eventually_async(slow.is_scoring)
         hasty = predictor.predict_all(slow, rig.rows[0][1:3], Ask("test", "hasty", deadline=deadline))
         patient = predictor.predict(slow, rig.rows[0][3], Ask("test", "patient", deadline=deadline + 60))
-        with pytest.raises(TooLate):  # while the thread still waits at its gate
+        with pytest.raises(TooLate):  # although the gate is still closed
             await asyncio.wait_for(hasty, 3)
         assert not first.done()
         last = predictor.predict_all(slow, rig.rows[0][4:6], Ask("test", "last"))
@@ -290,33 +294,33 @@ def test_whose_time_passes_in_a_slow_models_line_is_told_at_once_and_frees_the_p
 
     replies = asyncio.run(ask())
 
-    assert [outcome(reply) for reply in replies] == [rig.alone[0][row] for row in (0, 3, 4, 5)]
+    assert [score_of(reply) for reply in replies] == [rig.alone[0][row] for row in (0, 3, 4, 5)]
     assert slow.batches == [1, 3]
-    assert [kept[0] for kept in world.kept().values()] == ["scored", "patient", "last", "last"]
+    assert [entry[0] for entry in world.recorded().values()] == ["scored", "patient", "last", "last"]
 
 
-def test_nobody_is_scored_who_gave_up_before_the_tick(rig: Rig) -> None:
+def test_a_call_cancelled_before_scoring_is_not_scored(rig: Rig) -> None:
     world = World(rig)
 
     asyncio.run(play(world, [("one", 0, 1), ("one", 0, 2), ("cancel", 0), ("turn", 3)]))
 
-    assert [request_id for request_id, _, _ in world.kept().values()] == ["r1"]
+    assert [request_id for request_id, _, _ in world.recorded().values()] == ["r1"]
 
 
-def test_a_failed_write_is_told_to_all_of_its_tick_and_to_nobody_else(rig: Rig) -> None:
+def test_a_failed_write_fails_exactly_the_calls_of_its_batch(rig: Rig) -> None:
     world = World(rig)
-    script = [("mood", True), ("one", 0, 1), ("many", 0, [2, 3]), ("rest",), ("mood", False), ("one", 0, 4)]
+    script = [("journal", True), ("one", 0, 1), ("many", 0, [2, 3]), ("rest",), ("journal", False), ("one", 0, 4)]
 
     asyncio.run(play(world, script))
 
-    first, second, third = (asked.future for asked in world.asked)
+    first, second, third = (call.future for call in world.calls)
     assert isinstance(first.exception(), Unavailable)
     assert isinstance(second.exception(), Unavailable)
-    assert outcome(third.result()) == rig.alone[0][4]
-    assert [entry[0] for entry in world.kept().values()] == ["r2"]
+    assert score_of(third.result()) == rig.alone[0][4]
+    assert [entry[0] for entry in world.recorded().values()] == ["r2"]
 
 
-def test_a_model_that_fails_harms_its_own_callers_alone(rig: Rig) -> None:
+def test_a_failing_model_fails_only_its_own_calls(rig: Rig) -> None:
     class Broken(LiveModel):
         def score(self, rows: Any) -> Any:
             raise RuntimeError("the graph has no such node")
@@ -334,11 +338,11 @@ def test_a_model_that_fails_harms_its_own_callers_alone(rig: Rig) -> None:
 
     answers = asyncio.run(ask())
 
-    assert [outcome(reply) for reply in answers[::2]] == rig.alone[0][:4]
+    assert [score_of(reply) for reply in answers[::2]] == rig.alone[0][:4]
     assert all(isinstance(error, RuntimeError) for error in answers[1::2])
 
 
-def test_more_rows_than_may_wait_are_refused_and_those_waiting_are_answered(rig: Rig) -> None:
+def test_rows_beyond_the_queue_limit_are_rejected_and_waiting_rows_are_answered(rig: Rig) -> None:
     world = World(rig)
     predictor = Predictor(world.predictor.deployment, world.journal, world.events.append, max_waiting=10)
 
@@ -351,11 +355,11 @@ def test_more_rows_than_may_wait_are_refused_and_those_waiting_are_answered(rig:
         await second
         return await predictor.predict(rig.live[0], rig.rows[0][10], Ask("test", "r"))
 
-    assert outcome(asyncio.run(ask())) == rig.alone[0][10]
+    assert score_of(asyncio.run(ask())) == rig.alone[0][10]
 
 
 def test_concurrent_callers_with_timeouts_get_their_own_answers(rig: Rig) -> None:
-    """Tasks that are cancelled while they await, as a web server does when a client hangs up."""
+    """A web server cancels a waiting task when its client disconnects."""
     world = World(rig)
 
     async def caller(number: int) -> Score | None:
@@ -363,9 +367,9 @@ def test_concurrent_callers_with_timeouts_get_their_own_answers(rig: Rig) -> Non
         for _ in range(number % 3):
             await asyncio.sleep(0)
         reply = await world.predictor.predict(rig.live[model], rig.rows[model][row], Ask("test", str(number)))
-        return outcome(reply)
+        return score_of(reply)
 
-    async def everybody() -> list[Any]:
+    async def all_callers() -> list[Any]:
         tasks = [asyncio.create_task(caller(number)) for number in range(200)]
         for turn in range(6):
             await asyncio.sleep(0)
@@ -373,7 +377,7 @@ def test_concurrent_callers_with_timeouts_get_their_own_answers(rig: Rig) -> Non
                 task.cancel()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    answers = asyncio.run(everybody())
+    answers = asyncio.run(all_callers())
 
     served = [(number, answer) for number, answer in enumerate(answers) if isinstance(answer, Score)]
     assert len(served) >= 200 // 7
@@ -383,19 +387,19 @@ def test_concurrent_callers_with_timeouts_get_their_own_answers(rig: Rig) -> Non
 
 def every_model(folder: Path, loans: Path) -> Iterator[tuple[LiveModel, list[dict[str, Any]]]]:
     wide = models.number_columns(11)
-    made = [
+    graphs = [
         ("regressor", models.regressor_graph(11, 1), models.REGRESSION, "values"),
         ("linear", models.linear_graph(11, 1), models.REGRESSION, "values"),
         ("linear2", models.linear_graph(11, 3), models.classes(1, 2, 3), "probabilities"),
         ("mlp", models.mlp_graph(11, 3), models.classes("a", "b", "c"), "probabilities"),
         ("mlp2", models.mlp_graph(11, 2, seed=3, width=128), models.classes(False, True), "probabilities"),
     ]
-    for name, graph, decision, kind in made:
+    for name, graph, decision, kind in graphs:
         yield models.live(folder, name, graph, wide, decision, kind), models.random_rows(wide, 130)
     yield load(Reference("loans", 1), FolderRegistry(loans), open_graph), models.loan_rows(130)
 
 
-def test_batches_of_every_size_answer_as_rows_alone_do_to_the_last_bit(tmp_path: Path, loan_registry: Path) -> None:
+def test_batches_of_every_size_have_the_same_scores_as_single_rows(tmp_path: Path, loan_registry: Path) -> None:
     for model, rows in every_model(tmp_path, loan_registry):
         encoded = [model.encoder.parse(row) for row in rows]
         alone = [model.score([row])[0] for row in encoded]

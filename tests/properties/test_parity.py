@@ -1,4 +1,4 @@
-"""Whatever the columns, the task and the rows: the exported graph answers what the trained model answers."""
+"""The exported graph returns what the trained model returns, for all columns, tasks and rows."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ AWKWARD = [0.0, -0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-45, 0.
 
 
 def cells(kind: str, rows: int, rng: np.random.Generator, gaps: bool) -> list[Any]:
-    """A column of the table, as a file would hold it."""
+    """Return the cells of a column as in a file."""
     whole = rng.integers(0, 60, rows)
-    made: dict[str, Any] = {
+    columns: dict[str, Any] = {
         "number": np.round(rng.normal(size=rows), 3).tolist(),
         "huge": (rng.normal(size=rows) * 1e36).tolist(),
         "tiny": np.where(whole < 20, 0.0, rng.normal(size=rows) * 1e-35).tolist(),
@@ -45,17 +45,17 @@ def cells(kind: str, rows: int, rng: np.random.Generator, gaps: bool) -> list[An
         "form": [f"${value * 1000:,}.5" for value in whole],
     }
     lost = rng.random(rows) < 0.15 if gaps else np.zeros(rows, bool)
-    return [None if gone else value for value, gone in zip(made[kind], lost, strict=True)]
+    return [None if gone else value for value, gone in zip(columns[kind], lost, strict=True)]
 
 
 @st.composite
 def posed(draw: st.DrawFn) -> tuple[LearningProblem, TrainingOptions]:
-    """A small problem over any mix of columns."""
+    """Draw a small learning problem with any mix of columns."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=5))
     rows = draw(st.sampled_from([40, 150, 400]))
     columns = {f"c{place}": cells(kind, rows, rng, draw(st.booleans())) for place, kind in enumerate(kinds)}
-    signal = rng.normal(size=rows) + np.array([hash_free(cell) for cell in columns["c0"]])
+    signal = rng.normal(size=rows) + np.array([signal_of(cell) for cell in columns["c0"]])
     target: dict[str, list[Any]] = {
         "binary": ["good" if value > np.median(signal) else "bad" for value in signal],
         "multiclass": [("low", "middle", "high", "top")[int(rank)] for rank in signal.argsort().argsort() * 4 // rows],
@@ -71,13 +71,13 @@ def posed(draw: st.DrawFn) -> tuple[LearningProblem, TrainingOptions]:
     return build_problem(tables.from_memory({**columns, "y": target[task]}), options), options
 
 
-def hash_free(cell: Any) -> float:
-    """A number that says something about a cell, the same in every process."""
+def signal_of(cell: Any) -> float:
+    """Return a number that depends only on the cell; hash() would differ between processes."""
     return sum(map(ord, str(cell))) % 7 / 3.0
 
 
 def sent(column: Column, draw: st.DrawFn, thresholds: list[float]) -> Any:
-    """A cell as a client may send it: usual, awkward, missing, unseen, at a threshold or beside it."""
+    """Draw a cell that a client may send: ordinary, awkward, missing, unseen, or at or next to a threshold."""
     if column.missing and draw(st.integers(0, 5)) == 0:
         return None
     if column.kind == "category":
@@ -91,19 +91,19 @@ def sent(column: Column, draw: st.DrawFn, thresholds: list[float]) -> Any:
     return draw(st.sampled_from([column.example, *AWKWARD, *thresholds]))
 
 
-def beside(values: np.ndarray) -> list[float]:
-    """Values with their two float32 neighbours."""
+def with_neighbours(values: np.ndarray) -> list[float]:
+    """Return the values and their float32 neighbours."""
     sides = [np.nextafter(values, np.float32(side)) for side in (-np.inf, np.inf)]
     return [float(value) for value in np.concatenate([values, *sides]) if np.isfinite(value)]
 
 
 def client_rows(data: st.DataObject, problem: LearningProblem, pipeline: Trained) -> dict[str, np.ndarray]:
-    """Rows through the row path, as tensors."""
+    """Draw rows and return them as tensors, encoded like the rows of a request."""
     encoder = RowEncoder(problem.schema, problem.plan)
     edges = pipeline.thresholds()
     names = [spec.columns for spec in problem.plan if spec.name == NUMBERS]
     known = {
-        feature.column: beside(edges[place])
+        feature.column: with_neighbours(edges[place])
         for place, feature in enumerate(names[0] if names else ())
         if place in edges
     }
@@ -114,23 +114,23 @@ def client_rows(data: st.DataObject, problem: LearningProblem, pipeline: Trained
         }
         try:
             encoded.append(encoder.read(msgspec.json.encode(row)))
-        except InvalidRows as error:  # the neighbour of a threshold at the very end of float32
-            refused = error.problems
-            assert {found.code for found in refused} == {"too-large"}
+        except InvalidRows as error:  # the neighbour of a threshold at the limit of float32
+            codes = {problem.code for problem in error.problems}
+            assert codes == {"too-large"}
     return stack_rows(encoder.plan, encoded)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(posed(), st.data())
-def test_the_graph_repeats_the_model_on_any_row(
+def test_the_graph_agrees_with_the_model_on_any_row(
     case: tuple[LearningProblem, TrainingOptions], data: st.DataObject
 ) -> None:
     problem, options = case
-    found, setting = search(problem, options, lambda event: None)
-    weight = 1 / len(found.attempts)
+    best, setting = search(problem, options, lambda event: None)
+    weight = 1 / len(best.attempts)
     members = [
         EnsembleMember(each, calibrate.fit(each.raw, problem.training.target, problem.task), weight)
-        for each in found.attempts
+        for each in best.attempts
     ]
     choice = Choice(tuple(members), 0.0)
     pipeline = train_choice(problem, choice, setting)

@@ -1,4 +1,4 @@
-"""Rows: the fast way and the general way agree, every problem is told at once, canonical values stay what they are."""
+"""Rows: the fast and the general path agree, all problems are reported, canonical values are stable."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ FLOAT32_MAX = 3.4028234663852886e38
 HUGE = "9" * 400
 
 
-def outcome(read: Any, body: bytes) -> Any:
-    """What became of a body: the pieces, or the refusal, in a form that can be compared."""
+def result(read: Any, body: bytes) -> Any:
+    """Return the encoded row or the error in a form that can be compared."""
     try:
         row: EncodedRow = read(body)
     except InvalidRows as invalid:
-        return "refused", [(problem.column, problem.code, problem.message) for problem in invalid.problems]
+        return "invalid", [(problem.column, problem.code, problem.message) for problem in invalid.problems]
     except BodyError as malformed:
         return "malformed", malformed.slug
-    return "read", row.inputs, row.warnings
+    return "encoded", row.inputs, row.warnings
 
 
 def as_json(cells: dict[str, str]) -> bytes:
-    """A row whose cells are given as JSON text."""
+    """Return a row with cells that are already JSON."""
     inside = ",".join(f'"{name}":{token}' for name, token in cells.items())
     return f"{{{inside}}}".encode()
 
 
 def foreign_plan(schema: Schema) -> Plan:
-    """One tensor a column, in a type that a graph from elsewhere might ask for, with a fill for missing values."""
+    """Return a plan with one tensor per column, with types and fills that imported graphs may have."""
     plan = []
     for index, column in enumerate(schema.columns):
         dtype = {
@@ -59,12 +59,12 @@ def foreign_plan(schema: Schema) -> Plan:
 
 @given(st.data())
 @settings(max_examples=400)
-def test_the_fast_way_and_the_general_way_read_the_same(data: st.DataObject) -> None:
+def test_the_fast_and_the_general_path_agree(data: st.DataObject) -> None:
     schema = data.draw(schemas(), label="schema")
     encoder = RowEncoder(schema, own_plan(schema))
     body = data.draw(bodies(schema), label="body")
 
-    assert outcome(encoder.read, body) == outcome(lambda raw: encoder.parse(decode_object(raw)), body)
+    assert result(encoder.read, body) == result(lambda raw: encoder.parse(decode_object(raw)), body)
 
 
 EVERY_KIND = Schema(
@@ -78,7 +78,7 @@ EVERY_KIND = Schema(
     )
 )
 FINE = {"n": "null", "m": "1", "i": "1", "b": "true", "c": '"red"', "d": '"2026-01-31"'}
-NASTY = [
+UNUSUAL = [
     *[(name, token) for name in "nmi" for token in ("3.4028235e38", "3.4028235677973365e38", "-3.4028236e38", "1e38")],
     *[
         (name, token)
@@ -102,41 +102,41 @@ NASTY = [
 ]
 
 
-@pytest.mark.parametrize(("name", "token"), NASTY, ids=lambda text: text[:24])
-def test_both_ways_agree_on_nasty_cells(name: str, token: str) -> None:
+@pytest.mark.parametrize(("name", "token"), UNUSUAL, ids=lambda text: text[:24])
+def test_both_paths_agree_on_unusual_cells(name: str, token: str) -> None:
     encoder = RowEncoder(EVERY_KIND, own_plan(EVERY_KIND))
     body = as_json({**FINE, name: token})
 
-    assert outcome(encoder.read, body) == outcome(lambda raw: encoder.parse(decode_object(raw)), body)
+    assert result(encoder.read, body) == result(lambda raw: encoder.parse(decode_object(raw)), body)
 
 
-def test_the_last_of_two_cells_for_one_column_counts_in_both_ways() -> None:
+def test_both_paths_use_the_last_of_two_cells_for_one_column() -> None:
     encoder = RowEncoder(schema := Schema((Column(name="n", kind="number"),)), own_plan(schema))
 
     for body in (b'{"n":1,"n":2}', b'{"n":2,"n":1}', b'{"n":"x","n":2}'):
-        assert outcome(encoder.read, body) == outcome(lambda raw: encoder.parse(decode_object(raw)), body)
+        assert result(encoder.read, body) == result(lambda raw: encoder.parse(decode_object(raw)), body)
 
 
 @given(st.data())
 @settings(max_examples=200)
-def test_both_ways_agree_for_the_tensors_of_a_foreign_graph(data: st.DataObject) -> None:
+def test_both_paths_agree_for_the_tensors_of_an_imported_graph(data: st.DataObject) -> None:
     schema = data.draw(schemas(max_columns=3), label="schema")
     encoder = RowEncoder(schema, foreign_plan(schema))
     body = data.draw(bodies(schema), label="body")
 
-    assert outcome(encoder.read, body) == outcome(lambda raw: encoder.parse(decode_object(raw)), body)
+    assert result(encoder.read, body) == result(lambda raw: encoder.parse(decode_object(raw)), body)
 
 
 @given(st.data())
 @settings(max_examples=200)
-def test_a_body_is_read_or_refused_with_a_reason_that_can_be_sent(data: st.DataObject) -> None:
+def test_a_body_is_encoded_or_rejected_with_an_error_that_can_be_sent(data: st.DataObject) -> None:
     schema = data.draw(schemas(), label="schema")
     body = data.draw(bodies(schema, damage=4), label="body")
 
     try:
         RowEncoder(schema, own_plan(schema)).read(body)
-    except RequestError as refused:
-        msgspec.json.encode([refused.message, getattr(refused, "problems", [])])
+    except RequestError as error:
+        msgspec.json.encode([error.message, getattr(error, "problems", [])])
 
 
 @given(st.binary(max_size=40))
@@ -150,17 +150,17 @@ def test_a_body_is_read_or_refused_with_a_reason_that_can_be_sent(data: st.DataO
 @example(('{"n":' + "9" * 5000 + ',"m":' + "[" * 100_000 + "]" * 100_000 + "}").encode())
 @example(b'{"n":"\xc3\x28"}')
 @example(b'\xef\xbb\xbf{"n":1}')
-def test_no_bytes_at_all_are_more_than_a_refusal(body: bytes) -> None:
+def test_arbitrary_bytes_raise_only_request_errors(body: bytes) -> None:
     schema = Schema((Column(name="n", kind="number"), Column(name="c", kind="category", missing=True)))
 
     try:
         RowEncoder(schema, own_plan(schema)).read(body)
-    except RequestError as refused:
-        msgspec.json.encode([refused.message, getattr(refused, "problems", [])])
+    except RequestError as error:
+        msgspec.json.encode([error.message, getattr(error, "problems", [])])
 
 
-# One column of each kind with the cells it must refuse, whatever else the row holds, and their codes.
-REFUSED: dict[str, tuple[Column, dict[str, str]]] = {
+# One column of each kind, with invalid cells and their codes.
+INVALID: dict[str, tuple[Column, dict[str, str]]] = {
     "n": (
         Column(name="n", kind="number"),
         {
@@ -194,23 +194,26 @@ REFUSED: dict[str, tuple[Column, dict[str, str]]] = {
 GOOD = {"n": "1.5", "i": "7", "b": '"Yes"', "c": '" red "', "d": '"31/01/2026"'}
 
 
-@given(st.fixed_dictionaries({name: st.sampled_from([None, *cells.items()]) for name, (_, cells) in REFUSED.items()}))
+@given(st.fixed_dictionaries({name: st.sampled_from([None, *cells.items()]) for name, (_, cells) in INVALID.items()}))
 @settings(max_examples=300)
-def test_every_problem_of_a_row_is_told_at_once(chosen: dict[str, tuple[str, str] | None]) -> None:
-    schema = Schema(tuple(column for column, _ in REFUSED.values()))
-    cells = {name: GOOD[name] if bad is None else bad[0] for name, bad in chosen.items()}
+def test_all_problems_of_a_row_are_reported_at_once(cells_and_codes: dict[str, tuple[str, str] | None]) -> None:
+    schema = Schema(tuple(column for column, _ in INVALID.values()))
+    cells = {name: GOOD[name] if bad is None else bad[0] for name, bad in cells_and_codes.items()}
     body = as_json({**cells, "x": "1", "y": "null"})
 
     with pytest.raises(InvalidRows) as caught:
         RowEncoder(schema, own_plan(schema)).read(body)
 
-    expected = {name: bad[1] for name, bad in chosen.items() if bad is not None}
-    found = {problem.column: problem.code for problem in caught.value.problems}
-    assert found == {**expected, "x": "unknown-column", "y": "unknown-column"}
+    expected = {name: bad[1] for name, bad in cells_and_codes.items() if bad is not None}
+    assert {problem.column: problem.code for problem in caught.value.problems} == {
+        **expected,
+        "x": "unknown-column",
+        "y": "unknown-column",
+    }
 
 
 @pytest.mark.parametrize("token", ["1e308", "3.4028236e38", "-3.4028236e38"])
-def test_a_number_that_float32_cannot_hold_is_refused(token: str) -> None:
+def test_numbers_beyond_float32_are_problems(token: str) -> None:
     schema = Schema((Column(name="n", kind="number"),))
 
     with pytest.raises(InvalidRows) as caught:
@@ -219,7 +222,7 @@ def test_a_number_that_float32_cannot_hold_is_refused(token: str) -> None:
     assert [(problem.column, problem.code) for problem in caught.value.problems] == [("n", "too-large")]
 
 
-def test_the_largest_float32_is_taken() -> None:
+def test_the_largest_float32_is_valid() -> None:
     encoder = RowEncoder(schema := Schema((Column(name="n", kind="number"),)), own_plan(schema))
 
     (tensor,) = stack_rows(encoder.plan, [encoder.read(f'{{"n":{FLOAT32_MAX!r}}}'.encode())]).values()
@@ -228,7 +231,7 @@ def test_the_largest_float32_is_taken() -> None:
 
 
 @given(st.one_of(TEXTS, st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False)))
-def test_canonical_text_is_its_own_canonical_text(raw: str | int | float | bool) -> None:
+def test_canonical_text_is_idempotent(raw: str | int | float | bool) -> None:
     once = canonical_text(raw)
 
     assert canonical_text(once) == once
@@ -236,8 +239,8 @@ def test_canonical_text_is_its_own_canonical_text(raw: str | int | float | bool)
 
 @given(st.data())
 @settings(max_examples=200)
-def test_a_canonical_value_is_read_as_itself(data: st.DataObject) -> None:
-    column = data.draw(columns("x").filter(lambda found: found.kind != "datetime"), label="column")
+def test_a_canonical_value_is_parsed_as_itself(data: st.DataObject) -> None:
+    column = data.draw(columns("x").filter(lambda drawn: drawn.kind != "datetime"), label="column")
     raw = data.draw(st.one_of(st.integers(-100, 100), st.booleans(), TEXTS, st.floats(-1e6, 1e6)), label="raw")
     encoder = RowEncoder(schema := Schema((column,)), own_plan(schema))
     try:
@@ -253,7 +256,7 @@ def test_a_canonical_value_is_read_as_itself(data: st.DataObject) -> None:
 
 @given(st.data())
 @settings(max_examples=100)
-def test_a_schema_survives_being_written_and_read(data: st.DataObject) -> None:
+def test_a_schema_is_decoded_as_it_was_encoded(data: st.DataObject) -> None:
     schema = data.draw(schemas(), label="schema")
 
     assert msgspec.json.decode(msgspec.json.encode(schema), type=Schema) == schema
@@ -261,7 +264,7 @@ def test_a_schema_survives_being_written_and_read(data: st.DataObject) -> None:
 
 @given(st.data())
 @settings(max_examples=100)
-def test_the_json_schema_promises_no_more_than_the_parser_takes(data: st.DataObject) -> None:
+def test_the_json_schema_allows_missing_values_where_the_parser_does(data: st.DataObject) -> None:
     schema = data.draw(schemas(), label="schema")
     described = schema.json_schema()
 
@@ -273,18 +276,18 @@ def test_the_json_schema_promises_no_more_than_the_parser_takes(data: st.DataObj
 
 @pytest.mark.parametrize("word", sorted(MISSING_WORDS))
 @pytest.mark.parametrize("kind", ["number", "integer", "boolean", "category", "datetime"])
-def test_a_missing_word_is_missing_in_every_kind(kind: Any, word: str) -> None:
-    needed = Schema((Column(name="x", kind=kind),))
+def test_a_missing_word_is_a_missing_value_in_every_kind(kind: Any, word: str) -> None:
+    required = Schema((Column(name="x", kind=kind),))
     optional = Schema((Column(name="x", kind=kind, missing=True),))
 
     with pytest.raises(InvalidRows) as caught:
-        needed.parse({"x": f" {word} "})
+        required.parse({"x": f" {word} "})
 
     assert caught.value.problems[0].code == "missing"
     assert optional.parse({"x": word}) == [None]
 
 
-def test_a_missing_number_reaches_the_model_as_nan_and_a_missing_text_as_nothing() -> None:
+def test_missing_numbers_are_encoded_as_nan_and_missing_texts_as_empty() -> None:
     schema = Schema((Column(name="n", kind="number", missing=True), Column(name="c", kind="category", missing=True)))
     encoder = RowEncoder(schema, own_plan(schema))
 
