@@ -1,4 +1,4 @@
-"""What an older release wrote is opened, verified, served, replayed and migrated: `v1/` was written by Rowcast 0.1."""
+"""Files of older releases are opened, verified, served, replayed and migrated; Rowcast 0.1 wrote `v1/`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STORED = 30
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A copy of the old home."""
+    """Return a copy of the old home."""
     return Path(shutil.copytree(V1, tmp_path / "home"))
 
 
@@ -34,11 +34,11 @@ def schema_of(home: Path) -> int:
         return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def test_an_old_home_verifies_and_replays_before_anything_is_migrated(home: Path) -> None:
-    verdict = json.loads(rowcast("verify", "--json", "--home", home, cwd=home).stdout)
+def test_an_old_home_is_verified_and_replayed_without_migration(home: Path) -> None:
+    verification = json.loads(rowcast("verify", "--json", "--home", home, cwd=home).stdout)
     replay = json.loads(rowcast("replay", "--json", "--home", home, cwd=home).stdout)
 
-    assert (verdict["writers"], verdict["entries"], verdict["broken"]) == (2, 40, [])
+    assert (verification["writers"], verification["entries"], verification["broken"]) == (2, 40, [])
     assert (replay["equal"], replay["different"], replay["not_replayable"]) == (40, 0, 0)
     assert schema_of(home) == 1
 
@@ -53,30 +53,30 @@ async def test_an_old_home_is_served_with_its_history(home: Path, monkeypatch: p
             assert again["probability"] == pytest.approx(answer["probability"], abs=1e-6)
 
 
-def test_a_server_moves_an_old_journal_into_an_old_store_and_migrates_it(home: Path) -> None:
+def test_a_server_migrates_an_old_store_and_moves_an_old_journal_into_it(home: Path) -> None:
     with servers.running(home):
         pass
 
     listed = json.loads(rowcast("history", "list", "--limit", "100", "--json", "--home", home, cwd=home).stdout)
-    found = {entry["id"]: entry["prediction"] for entry in listed["predictions"]}
-    verdict = json.loads(rowcast("verify", "--json", "--home", home, cwd=home).stdout)
+    predictions = {entry["id"]: entry["prediction"] for entry in listed["predictions"]}
+    verification = json.loads(rowcast("verify", "--json", "--home", home, cwd=home).stdout)
 
-    assert found == {answer["id"]: answer for answer in ANSWERS}
-    assert (verdict["entries"], verdict["broken"]) == (40, [])
+    assert predictions == {answer["id"]: answer for answer in ANSWERS}
+    assert (verification["entries"], verification["broken"]) == (40, [])
     assert list((home / "journal").glob("*.journal")) == []
     assert schema_of(home) > 1
 
 
-def test_old_blocks_are_opened_into_the_entries_they_always_were(tmp_path: Path) -> None:
+def test_old_blocks_expand_into_the_same_entries(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(BLOCKS, tmp_path / "journal"))
-    wanted = json.loads((folder / "entries.json").read_text())
+    expected = json.loads((folder / "entries.json").read_text())
     store = MemoryStore()
 
     FolderJournalReader(folder).drain(store)
 
-    found = list(store.chain(wanted["writer"]))
-    assert [json.loads(entry.row or b"") for entry in found] == [entry["row"] for entry in wanted["entries"]]
-    replies = [json.loads(chain.decode_head(entry.head).reply) for entry in found]
-    assert replies == [entry["reply"] for entry in wanted["entries"]]
-    assert found[-1].link.hex() == wanted["last_link"]
-    assert list(chain.verify(wanted["writer"], found)) == []
+    entries = list(store.chain(expected["writer"]))
+    assert [json.loads(entry.row or b"") for entry in entries] == [entry["row"] for entry in expected["entries"]]
+    replies = [json.loads(chain.decode_head(entry.head).reply) for entry in entries]
+    assert replies == [entry["reply"] for entry in expected["entries"]]
+    assert entries[-1].link.hex() == expected["last_link"]
+    assert list(chain.verify(expected["writer"], entries)) == []

@@ -1,4 +1,4 @@
-"""Blocks in journals: opened they are the entries that any other door would have written; what a file can suffer."""
+"""Blocks in journals: they expand into ordinary entries, and survive crashes and damage."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from rowcast.adapters.memory.store import MemoryStore
 from rowcast.errors import HistoryError, Unavailable
 from rowcast.history import blocks, chain
 from rowcast.history.blocks import Block, BlockColumn
-from rowcast.history.chain import SealedEntry, decode_head, row_hash
+from rowcast.history.chain import SealedEntry, decode_head
 from rowcast.history.ports import JournalReader
 from rowcast.history.service import History
 from rowcast.schema.prediction import Decision
-from support.entries import drafts
+from support.entries import drafts, sealed
 
 ROWS = 20
 DECISION = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=0.5)
 
 
 def block(number: int = 0) -> Block:
-    """Twenty predictions of one request."""
+    """Return twenty predictions of one request."""
     texts = b"".join(b"\x02\x00\x00\x00" + f"t{row % 5}".encode() for row in range(ROWS))
     numbers = np.arange(ROWS, dtype=np.float64)
     numbers[3] = np.nan
@@ -52,14 +52,9 @@ def block(number: int = 0) -> Block:
     )
 
 
-def sealed(writer: str, *found: Block) -> list[SealedEntry]:
-    """A writer's whole chain."""
-    linking = chain.Chain(writer)
-    made = []
-    for one in (draft for each in found for draft in blocks.entries(each)):
-        seq, hashed = linking.seq, row_hash(one.salt, one.row)
-        made.append(SealedEntry(seq, one.head, one.salt, one.row, hashed, linking.extend(one.head, one.salt, one.row)))
-    return made
+def seal_blocks(writer: str, *sources: Block) -> list[SealedEntry]:
+    """Return the whole chain of a writer."""
+    return sealed(writer, [draft for source in sources for draft in blocks.entries(source)])
 
 
 @pytest.fixture
@@ -70,37 +65,39 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def journal(folder: Path) -> Iterator[FileJournal]:
     names = iter(["w", "b", "c", "d", "e"])
-    made = FileJournal(folder, lambda: next(names))
-    yield made
-    made.close()
+    journal = FileJournal(folder, lambda: next(names))
+    yield journal
+    journal.close()
 
 
-def test_the_entries_of_a_block_say_what_was_received_and_answered() -> None:
-    found = list(blocks.entries(block()))
+def test_the_entries_of_a_block_contain_its_rows_and_replies() -> None:
+    expanded = list(blocks.entries(block()))
 
-    rows = [json.loads(draft.row) for draft in found]
-    entries = [decode_head(draft.head) for draft in found]
+    rows = [json.loads(draft.row) for draft in expanded]
+    entries = [decode_head(draft.head) for draft in expanded]
     replies = [json.loads(entry.reply) for entry in entries]
     assert rows[3] == {"x": None, "t": "t3"}
     assert rows[7] == {"x": 7.0, "t": "t2"}
-    assert {(one.source, one.request_id, one.key_id, one.tenant) for one in entries} == {("v2", "r0", "key", "tenant")}
+    assert {(entry.source, entry.request_id, entry.key_id, entry.tenant) for entry in entries} == {
+        ("v2", "r0", "key", "tenant")
+    }
     assert [reply["prediction"] for reply in replies] == ["no"] * 10 + ["yes"] * 10
     assert replies[19]["probabilities"] == {"no": 0.0, "yes": 1.0}
     assert [reply["id"] for reply in replies] == blocks.ids(block())
-    assert len({draft.salt for draft in found}) == len({reply["id"] for reply in replies}) == ROWS
+    assert len({draft.salt for draft in expanded}) == len({reply["id"] for reply in replies}) == ROWS
     assert all(blocks.contains(block(), reply["id"]) for reply in replies)
     assert not blocks.contains(block(1), replies[0]["id"])
 
 
-def test_a_memory_keeps_blocks_in_its_own_chain() -> None:
+def test_a_memory_journal_records_blocks_in_its_own_chain() -> None:
     store = MemoryStore()
     journal = MemoryJournal(store, "w")
     journal.append_block(block())
 
-    assert list(store.chain("w")) == sealed("w", block())
+    assert list(store.chain("w")) == seal_blocks("w", block())
 
 
-def test_drained_blocks_are_one_chain_of_their_own_writer(journal: FileJournal, folder: Path) -> None:
+def test_drained_blocks_form_one_chain_of_their_own_writer(journal: FileJournal, folder: Path) -> None:
     store, journals = MemoryStore(), FolderJournalReader(folder)
     journal.append(drafts(0, 2))
     journal.append_block(block(0))
@@ -110,47 +107,47 @@ def test_drained_blocks_are_one_chain_of_their_own_writer(journal: FileJournal, 
     second = journals.drain(store)
 
     assert (first, second) == (2 + ROWS, ROWS)
-    assert list(store.chain("b")) == sealed("b", block(0), block(1))
+    assert list(store.chain("b")) == seal_blocks("b", block(0), block(1))
     assert list(chain.verify("b", store.chain("b"))) == []
     assert len(list(store.chain("w"))) == 2
 
 
-def test_whoever_opens_a_block_again_finds_the_same_entries(journal: FileJournal, folder: Path) -> None:
+def test_expanding_a_block_again_gives_the_same_entries(journal: FileJournal, folder: Path) -> None:
     store = MemoryStore()
     journal.append_block(block(0))
     FolderJournalReader(folder).drain(store)
     journal.append_block(block(1))
 
-    moved = FolderJournalReader(folder).drain(store)  # an indexer that was started anew
+    count = FolderJournalReader(folder).drain(store)  # a restarted indexer
 
-    assert moved == ROWS
-    assert list(store.chain("b")) == sealed("b", block(0), block(1))
+    assert count == ROWS
+    assert list(store.chain("b")) == seal_blocks("b", block(0), block(1))
 
 
-def test_a_prediction_of_a_block_is_found_at_once(journal: FileJournal, folder: Path) -> None:
+def test_a_prediction_in_a_block_can_be_looked_up_at_once(journal: FileJournal, folder: Path) -> None:
     journal.append_block(block(0))
     journal.append_block(block(1))
-    wanted = blocks.ids(block(1))[7]
+    prediction_id = blocks.ids(block(1))[7]
 
-    found = History(MemoryStore(), FolderJournalReader(folder)).get(wanted)
+    record = History(MemoryStore(), FolderJournalReader(folder)).get(prediction_id)
 
-    assert found is not None
-    assert (found.id, found.writer, found.seq) == (wanted, "b", ROWS + 7)
-    assert History(MemoryStore(), FolderJournalReader(folder)).get(wanted[:-1] + "x") is None
+    assert record is not None
+    assert (record.id, record.writer, record.seq) == (prediction_id, "b", ROWS + 7)
+    assert History(MemoryStore(), FolderJournalReader(folder)).get(prediction_id[:-1] + "x") is None
 
 
-def test_no_block_is_opened_for_an_id_of_its_moment_that_is_not_its_own(
+def test_no_block_is_expanded_for_an_id_of_its_millisecond_that_it_does_not_contain(
     journal: FileJournal, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal.append_block(block(0))
-    wanted = blocks.ids(block(0))[7]
-    monkeypatch.setattr(blocks, "entries", pytest.fail)  # of a full segment that takes seconds
+    prediction_id = blocks.ids(block(0))[7]
+    monkeypatch.setattr(blocks, "entries", pytest.fail)  # expanding a full segment takes seconds
 
-    assert FolderJournalReader(folder).find(wanted[:-12] + "0" * 12) is None
+    assert FolderJournalReader(folder).find(prediction_id[:-12] + "0" * 12) is None
     assert FolderJournalReader(folder).last_seqs()["b"] == ROWS - 1
 
 
-def test_what_lies_in_journals_follows_what_is_stored(journal: FileJournal, folder: Path) -> None:
+def test_entries_in_blocks_can_be_read_from_any_position(journal: FileJournal, folder: Path) -> None:
     journal.append_block(block(0))
     journals: JournalReader = FolderJournalReader(folder)
 
@@ -160,7 +157,7 @@ def test_what_lies_in_journals_follows_what_is_stored(journal: FileJournal, fold
     assert list(EmptyJournalReader().chain("b")) == []
 
 
-def test_a_block_that_a_crash_cut_was_never_answered(journal: FileJournal, folder: Path) -> None:
+def test_a_block_that_a_crash_truncated_is_ignored(journal: FileJournal, folder: Path) -> None:
     journal.append_block(block(0))
     journal.append_block(block(1))
     journal.close()
@@ -172,11 +169,11 @@ def test_a_block_that_a_crash_cut_was_never_answered(journal: FileJournal, folde
 
     FolderJournalReader(folder).drain(store)
 
-    assert list(store.chain("b")) == sealed("b", block(0))
+    assert list(store.chain("b")) == seal_blocks("b", block(0))
     assert not path.exists()
 
 
-def test_a_damaged_block_is_reported_and_put_aside(journal: FileJournal, folder: Path) -> None:
+def test_a_damaged_block_is_reported_and_its_file_renamed(journal: FileJournal, folder: Path) -> None:
     journal.append_block(block(0))
     journal.append_block(block(1))
     journal.append_block(block(2))
@@ -189,15 +186,15 @@ def test_a_damaged_block_is_reported_and_put_aside(journal: FileJournal, folder:
     with pytest.raises(HistoryError):
         journals.drain(store)
 
-    assert list(store.chain("b")) == sealed("b", block(0))
+    assert list(store.chain("b")) == seal_blocks("b", block(0))
     assert path.with_suffix(".damaged").exists()
-    verdict = History(store, journals).verify()
-    assert [(one["writer"], one["seq"]) for one in verdict.broken] == [("b", ROWS)]
+    verification = History(store, journals).verify()
+    assert [(broken["writer"], broken["seq"]) for broken in verification.broken] == [("b", ROWS)]
     path.with_suffix(".damaged").unlink()
     assert History(store, FolderJournalReader(folder)).verify().broken == []
 
 
-def test_a_journal_damaged_where_nothing_is_lost_breaks_no_chain(journal: FileJournal, folder: Path) -> None:
+def test_damage_in_stored_blocks_breaks_no_chain(journal: FileJournal, folder: Path) -> None:
     journal.append_block(block(0))
     journal.append_block(block(1))
     store = MemoryStore()
@@ -214,7 +211,7 @@ def test_a_journal_damaged_where_nothing_is_lost_breaks_no_chain(journal: FileJo
     assert History(store, journals).verify().broken == []
 
 
-def test_a_full_segment_is_followed_by_one_of_another_writer(
+def test_the_segment_after_a_full_one_has_another_writer(
     journal: FileJournal, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rowcast.adapters.files.journal.SEGMENT_BYTES", 2000)
@@ -224,11 +221,14 @@ def test_a_full_segment_is_followed_by_one_of_another_writer(
 
     FolderJournalReader(folder).drain(store)
 
-    assert [list(store.chain(writer)) for writer in "bc"] == [sealed("b", block(0), block(1)), sealed("c", block(2))]
+    assert [list(store.chain(writer)) for writer in "bc"] == [
+        seal_blocks("b", block(0), block(1)),
+        seal_blocks("c", block(2)),
+    ]
     assert not list(folder.glob("b-*"))
 
 
-def test_a_roll_ends_a_segment_of_blocks_and_a_closed_journal_takes_none(journal: FileJournal, folder: Path) -> None:
+def test_a_roll_ends_a_segment_of_blocks_and_a_closed_journal_accepts_none(journal: FileJournal, folder: Path) -> None:
     store, journals = MemoryStore(), FolderJournalReader(folder)
     journal.append_block(block(0))
     journals.request_roll()
@@ -239,12 +239,12 @@ def test_a_roll_ends_a_segment_of_blocks_and_a_closed_journal_takes_none(journal
     journal.close()
 
     assert not list(folder.glob("b-*"))
-    assert list(store.chain("c")) == sealed("c", block(1))
+    assert list(store.chain("c")) == seal_blocks("c", block(1))
     with pytest.raises(Unavailable):
         journal.append_block(block(2))
 
 
-def test_blocks_may_get_more_fields() -> None:
+def test_blocks_with_additional_fields_can_be_read() -> None:
     encoded = msgspec.msgpack.encode([*msgspec.msgpack.decode(blocks.encode(block())), "more"])
 
     assert blocks.decode(encoded) == block()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rowcast.adapters.files.registry import FolderRegistry
-from rowcast.errors import ModelNotFound
+from rowcast.errors import ModelNotFound, RegistryError
 from rowcast.registry.ports import Reference
 from rowcast.registry.resolve import addresses, resolve, served
 
@@ -32,6 +32,12 @@ def test_a_reference_names_a_version(registry: FolderRegistry, text: str, versio
 @pytest.mark.parametrize("text", ["loans@", "loans@3", "loans@best", "sum", "iris", "iris@1"])
 def test_an_unknown_reference_is_an_error(registry: FolderRegistry, text: str) -> None:
     with pytest.raises(ModelNotFound):
+        resolve(text, registry)
+
+
+@pytest.mark.parametrize("text", ["", "@1", "LOANS", "loans@1@2", "loans@-1"])
+def test_an_invalid_reference_is_an_error(registry: FolderRegistry, text: str) -> None:
+    with pytest.raises(RegistryError):
         resolve(text, registry)
 
 

@@ -1,6 +1,7 @@
-"""A registry in a folder: `NAME/VERSION/` bundles, `NAME/aliases.json`, and `generation`, which moves with every alias.
+"""A registry in a folder: `NAME/VERSION/` bundles, `NAME/aliases.json`, and `generation`, which every alias increments.
 
-Atomic by rename alone, so that it works on any local or NFS folder and survives the death of a writer at any point.
+All changes are atomic renames, so the registry works on any local or NFS folder and survives a writer that dies at any
+point.
 """
 
 from __future__ import annotations
@@ -25,56 +26,57 @@ STAGED = ".new-"
 ALIAS_RULE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
-class Aliases(msgspec.Struct):
-    """`aliases.json`."""
+class AliasFile(msgspec.Struct):
+    """The content of `aliases.json`."""
 
     format: int
     aliases: dict[str, int]
 
 
 class FolderRegistry:
-    """The registry below one folder; it is made when something is published."""
+    """The registry below one folder, which the first publication creates."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def models(self) -> Mapping[str, Sequence[int]]:
-        """Every name with its versions, ascending."""
+        """Return the versions of every model, in ascending order."""
         if not self.root.is_dir():
             return {}
-        found = {}
+        models = {}
         for folder in sorted(self.root.iterdir()):
             if NAME_RULE.fullmatch(folder.name) and folder.is_dir():
                 versions = sorted(int(child.name) for child in folder.iterdir() if child.name.isdecimal())
                 if versions:
-                    found[folder.name] = versions
-        return found
+                    models[folder.name] = versions
+        return models
 
     def aliases(self, name: str) -> Mapping[str, int]:
-        """Alias to version; ModelNotFound for an unknown name."""
+        """Return the versions by alias; ModelNotFound for an unknown model."""
         if not (self.root / check_name(name)).is_dir():
             raise self._unknown(name)
         return self._aliases(name)
 
     def folder(self, reference: Reference) -> Path:
-        """Where the bundle lies; ModelNotFound names the versions that exist."""
+        """Return the folder of a bundle; ModelNotFound lists the available versions."""
         folder = self.root / check_name(reference.name) / str(reference.version)
         if not folder.is_dir():
             versions = self.models().get(reference.name)
             if not versions:
                 raise self._unknown(reference.name)
             raise ModelNotFound(
-                f"{reference.name} has no version {reference.version}; it has {', '.join(map(str, versions))}"
+                f"model {reference.name!r} has no version {reference.version}; "
+                f"available versions: {', '.join(map(str, versions))}"
             )
         return folder
 
     def ready(self, name: str) -> None:
-        """RegistryError when nothing could be published under this name; asked before long work."""
+        """Raise RegistryError if nothing can be published under this name. Call this before long work."""
         with self._staging(self.root / check_name(name)):
             pass
 
     def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:
-        """Fill a hidden folder, then rename it to the next free version; whoever loses a race takes the one after."""
+        """Fill a hidden folder, then rename it to the next free version."""
         home = self.root / check_name(name)
         try:
             with self._staging(home) as staging:
@@ -86,7 +88,7 @@ class FolderRegistry:
                 reference = Reference(name, self._claim(home, staging))
             _sync(home)
         except OSError as error:
-            message = f"the bundle of {name} cannot be written to {home}: {error.strerror}; nothing was published"
+            message = f"cannot write the bundle of {name} to {home}: {error.strerror}; nothing was published"
             raise RegistryError(message) from None
         if alias is not None:
             self._point_or_withdraw(reference, alias)
@@ -101,7 +103,7 @@ class FolderRegistry:
 
     @contextmanager
     def _staging(self, home: Path) -> Iterator[Path]:
-        """A hidden folder, gone afterwards. Its lock tells the next publisher whether its owner still lives."""
+        """Yield a hidden folder, and delete it afterwards. Its lock shows other publishers that its owner is alive."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with _locked(self.root / ".lock"):
@@ -112,7 +114,7 @@ class FolderRegistry:
                 staging = Path(lock).with_suffix("")
                 staging.mkdir()
         except OSError as error:
-            raise RegistryError(f"the registry {self.root} cannot be written: {error.strerror}") from None
+            raise RegistryError(f"cannot write to the registry {self.root}: {error.strerror}") from None
         try:
             yield staging
         finally:
@@ -121,40 +123,40 @@ class FolderRegistry:
                 Path(lock).unlink(missing_ok=True)
                 os.close(handle)
                 with suppress(OSError):
-                    home.rmdir()  # where nothing was ever published nothing stays
+                    home.rmdir()  # removes the folder of a model without versions
 
     def point(self, reference: Reference, alias: str) -> None:
-        """Let `alias` name this version; readers see the old or the new table, never a half."""
+        """Point an alias at this version. Readers see the old or the new aliases."""
         if not ALIAS_RULE.fullmatch(alias):
-            raise RegistryError(f"{alias!r} cannot be an alias: use a-z, 0-9, '_' and '-', a letter first")
+            raise RegistryError(f"invalid alias {alias!r}; use a-z, 0-9, '_' and '-', starting with a letter")
         self.folder(reference)
         home = self.root / reference.name
         try:
             with _locked(home / ".lock"):
-                _remove(home.glob(".aliases.json-*"))  # a dead writer's: a living one holds the lock
+                _remove(home.glob(".aliases.json-*"))  # left by a dead writer: a live one holds the lock
                 aliases = {**self._aliases(reference.name), alias: reference.version}
-                _replace(home / "aliases.json", msgspec.json.encode(Aliases(FORMAT, dict(sorted(aliases.items())))))
+                _replace(home / "aliases.json", msgspec.json.encode(AliasFile(FORMAT, dict(sorted(aliases.items())))))
             with _locked(self.root / ".lock"):
                 _remove(self.root.glob(".generation-*"))
                 _replace(self.root / "generation", str(self.generation() + 1).encode())
         except OSError as error:
-            raise RegistryError(f"the registry {self.root} cannot be written: {error.strerror}") from None
+            raise RegistryError(f"cannot write to the registry {self.root}: {error.strerror}") from None
 
     def generation(self) -> int:
-        """A number that grows with every change of an alias."""
+        """Return a number that grows with every change of an alias."""
         path = self.root / "generation"
         try:
             return int(path.read_bytes())
         except FileNotFoundError:
             return 0
         except (OSError, ValueError) as error:
-            raise RegistryError(f"{path} cannot be read: {error}") from None
+            raise RegistryError(f"cannot read {path}: {error}") from None
 
     def _claim(self, home: Path, staging: Path) -> int:
         version = 1 + max((int(child.name) for child in home.iterdir() if child.name.isdecimal()), default=0)
         while True:
             try:
-                staging.rename(home / str(version))  # fails on a folder that is not empty, and a version never is
+                staging.rename(home / str(version))  # fails if the version exists: its folder is never empty
             except OSError:
                 if not (home / str(version)).is_dir():
                     raise
@@ -165,18 +167,18 @@ class FolderRegistry:
     def _aliases(self, name: str) -> dict[str, int]:
         path = self.root / name / "aliases.json"
         try:
-            table = msgspec.json.decode(path.read_bytes(), type=Aliases)
+            table = msgspec.json.decode(path.read_bytes(), type=AliasFile)
         except FileNotFoundError:
             return {}
         except msgspec.MsgspecError as error:
             raise RegistryError(f"{path} is damaged: {error}") from None
         if table.format != FORMAT:
-            raise RegistryError(f"{path} has registry format {table.format}; this version of Rowcast reads {FORMAT}")
+            raise RegistryError(f"{path} has registry format {table.format}; this release supports {FORMAT}")
         return table.aliases
 
     def _unknown(self, name: str) -> ModelNotFound:
-        names = ", ".join(self.models()) or "none yet; train one with `rowcast train`"
-        return ModelNotFound(f"there is no model {name!r} in {self.root}; models: {names}")
+        names = ", ".join(self.models()) or "none; train one with `rowcast train`"
+        return ModelNotFound(f"unknown model {name!r} in {self.root}; available models: {names}")
 
 
 @contextmanager
@@ -187,7 +189,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _clear(home: Path) -> None:
-    """Remove what publishers left that died; the living hold a lock beside their folder."""
+    """Delete the hidden folders of dead publishers. A live publisher holds a lock beside its folder."""
     for lock in home.glob(f"{STAGED}*.lock"):
         with lock.open("w") as file:
             try:
@@ -208,7 +210,7 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """The file with a new content, whole or not at all; nothing else stays when the disk is full."""
+    """Replace a file atomically; leave no temporary file behind, even on a full disk."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,1 +1,1 @@
-"""ONNX Runtime."""
+"""Adapters on ONNX Runtime."""

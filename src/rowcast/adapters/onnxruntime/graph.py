@@ -1,6 +1,6 @@
-"""Graphs on ONNX Runtime: one thread, no spinning, the same bits for a row whatever its companions are.
+"""Graphs on ONNX Runtime: one thread, no spinning, and the same bits for a row regardless of the rest of its batch.
 
-Many rows are scored by trees in another order than they stand in (docs/decisions/0024).
+Large batches of rows are reordered before trees score them (docs/decisions/0024).
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from numpy.typing import NDArray
 from rowcast.errors import BundleError, GraphFailed
 from rowcast.registry.ports import GraphTensor
 
-# A row alone takes another matrix kernel than in a batch (a third of linear answers differ in the last bit), so one row
-# is padded to two. Larger pieces than this gain nothing (200 trees: 5.2 µs a row at 64, 4.4 at 256), and one request's
-# memory must not grow with its rows.
+# A single row uses another matrix kernel than a batch (a third of linear scores differ in the last bit), so one row is
+# padded to two. Larger chunks than this gain nothing (200 trees: 5.2 µs per row at 64, 4.4 at 256), and the memory of a
+# request must not grow with its rows.
 CHUNK = 256
 
 SORTED_FROM = 16 * CHUNK
-"""With fewer rows, neighbours are not enough alike to pay for the sorting."""
+"""With fewer rows, neighbours are not similar enough to make sorting worthwhile."""
 SORTED_BY, PARTS = 4, 8
 
 
 class OnnxGraph:
-    """A loaded ONNX model with one output that is read."""
+    """A loaded ONNX model and the output to read from it."""
 
     def __init__(self, session: ort.InferenceSession, output: str, *, trees: bool) -> None:
         self._session = session
         self._outputs = [output]
         self._trees = trees
         self._row_shape: tuple[int, ...] | None = None
-        """What a row's answer is like, since the first."""
+        """The shape of one row's output, known after the first batch."""
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """What the output holds, a row an entry; rows are scored in chunks, never alone. GraphFailed when it breaks."""
+        """Return the output, one entry per row, scored in chunks and never alone; GraphFailed if the graph fails."""
         count = len(next(iter(tensors.values())))
         if 1 < count <= CHUNK:
             return self._score(dict(tensors))
@@ -50,15 +50,15 @@ class OnnxGraph:
         if first.dtype.kind != "f":  # labels
             return self._chunks(tensors, count)
         order = _neighbours(numbers, first)
-        answers = self._chunks({name: array[order] for name, array in tensors.items()}, count)
-        restored = np.empty_like(answers)
-        restored[order] = answers
-        return restored
+        sorted_output = self._chunks({name: array[order] for name, array in tensors.items()}, count)
+        output = np.empty_like(sorted_output)
+        output[order] = sorted_output
+        return output
 
     def _chunks(self, tensors: Mapping[str, NDArray[Any]], count: int) -> NDArray[Any]:
         starts = list(range(0, count, CHUNK))
         if count - starts[-1] == 1:
-            starts[-1] -= 1  # the last row would be alone: let it overlap with its neighbour
+            starts[-1] -= 1  # the last row would be alone, so its chunk overlaps the previous one
         pieces = [
             self._score({name: array[start : start + CHUNK] for name, array in tensors.items()}) for start in starts
         ]
@@ -69,75 +69,75 @@ class OnnxGraph:
     def _score(self, feed: dict[str, NDArray[Any]]) -> NDArray[Any]:
         try:
             output: Any = self._session.run(self._outputs, feed)[0]
-        except Exception as error:  # ONNX Runtime's errors have no base class of their own
-            raise GraphFailed(f"the graph cannot be run: {_said(error)}") from None
-        if isinstance(output, list):  # a map a row, label to probability, its keys in the same order in every row
+        except Exception as error:  # ONNX Runtime's errors have no common base class
+            raise GraphFailed(f"cannot run the graph: {_first_words(error)}") from None
+        if isinstance(output, list):  # one map per row, label to probability, with the same key order in every row
             output = np.array([list(row.values()) for row in output], np.float32)
-        found: NDArray[Any] = output
+        scores: NDArray[Any] = output
         count = len(next(iter(feed.values())))
         if self._row_shape is None:
-            self._row_shape = found.shape[1:]
-        if found.shape != (count, *self._row_shape):  # taken as it is, callers would get the answers of others
-            raise GraphFailed(f"the graph's output is {list(found.shape)} for {count} rows")
-        return found
+            self._row_shape = scores.shape[1:]
+        if scores.shape != (count, *self._row_shape):  # otherwise rows would get the scores of other rows
+            raise GraphFailed(f"the graph returned an output of shape {list(scores.shape)} for {count} rows")
+        return scores
 
 
-def _neighbours(numbers: NDArray[Any], answers: NDArray[np.float32]) -> NDArray[np.intp]:
-    """An order of the rows in which neighbours are alike in the columns that tell most about the first answers.
+def _neighbours(numbers: NDArray[Any], outputs: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return an order in which neighbouring rows are similar in the columns that best explain the first outputs.
 
-    A row that takes the ways of the row before it is guessed right by the processor (`make bench-batch`: 3.6 µs a row
-    become 2.7; a forest's 5.6 become 3.8).
+    The processor predicts the branches of a row that takes the same paths as the previous row (`make bench-batch`: 2.7
+    instead of 3.6 µs per row; a forest 3.8 instead of 5.6).
     """
     first = numbers[:CHUNK]
     ranked = np.argsort(first, axis=0)
-    means = answers.reshape(CHUNK, -1)[ranked].reshape(PARTS, CHUNK // PARTS, first.shape[1], -1).mean(axis=1)
-    told = means.var(axis=0).sum(axis=-1)
-    place = np.zeros(len(numbers), np.uint16)  # numpy sorts 16 bits by counting: 0.02 µs a row
-    for column in np.argsort(told)[: -SORTED_BY - 1 : -1]:
+    means = outputs.reshape(CHUNK, -1)[ranked].reshape(PARTS, CHUNK // PARTS, first.shape[1], -1).mean(axis=1)
+    explained = means.var(axis=0).sum(axis=-1)
+    keys = np.zeros(len(numbers), np.uint16)  # numpy sorts 16-bit numbers by counting: 0.02 µs per row
+    for column in np.argsort(explained)[: -SORTED_BY - 1 : -1]:
         edges = first[ranked[CHUNK // PARTS :: CHUNK // PARTS, column], column]
-        place = place * np.uint16(PARTS) + np.searchsorted(edges, numbers[:, column]).astype(np.uint16)
-    return np.argsort(place, kind="stable")
+        keys = keys * np.uint16(PARTS) + np.searchsorted(edges, numbers[:, column]).astype(np.uint16)
+    return np.argsort(keys, kind="stable")
 
 
 class ForeignOnnxGraph:
-    """A graph of which nothing is known yet."""
+    """A graph of unknown origin, before its inputs and outputs are known."""
 
     def __init__(self, model: bytes) -> None:
         self._session = _session(model)
 
     @property
     def inputs(self) -> list[GraphTensor]:
-        """What it takes."""
-        return [_tensor(found) for found in self._session.get_inputs()]
+        """Return the input tensors."""
+        return [_describe(tensor) for tensor in self._session.get_inputs()]
 
     @property
     def outputs(self) -> list[GraphTensor]:
-        """What it gives."""
-        return [_tensor(found) for found in self._session.get_outputs()]
+        """Return the output tensors."""
+        return [_describe(tensor) for tensor in self._session.get_outputs()]
 
     def run(self, output: str, tensors: Mapping[str, NDArray[Any]]) -> Any:
-        """One output as it comes; BundleError when the graph cannot be run on these rows."""
+        """Return one output unchanged; BundleError when the graph fails on these rows."""
         try:
             return self._session.run([output], dict(tensors))[0]
         except Exception as error:
-            raise BundleError(f"the graph cannot be run: {_said(error)}") from None
+            raise BundleError(f"cannot run the graph: {_first_words(error)}") from None
 
 
-def _said(error: Exception) -> str:
+def _first_words(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _tensor(found: Any) -> GraphTensor:
-    shape = found.shape or []
-    return GraphTensor(found.name, found.type, [s if isinstance(s, int) and s > 0 else None for s in shape])
+def _describe(tensor: Any) -> GraphTensor:
+    shape = tensor.shape or []
+    return GraphTensor(tensor.name, tensor.type, [s if isinstance(s, int) and s > 0 else None for s in shape])
 
 
 def open_graph(model: bytes, output: str) -> OnnxGraph:
-    """Load a model; BundleError when ONNX Runtime cannot take it or it has no such output."""
+    """Load a model; BundleError when ONNX Runtime rejects it or it lacks the output."""
     session = _session(model)
-    names = [found.name for found in session.get_outputs()]
+    names = [tensor.name for tensor in session.get_outputs()]
     if output not in names:
-        raise BundleError(f"the model graph has no output {output!r}; it has {', '.join(names)}")
+        raise BundleError(f"the model graph has no output {output!r}; available outputs: {', '.join(names)}")
     return OnnxGraph(session, output, trees=b"TreeEnsemble" in model)
 
 
@@ -147,9 +147,9 @@ def _session(model: bytes) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    # Weights outside the file would be read from wherever the server runs, and no digest covers them.
+    # External weights would be read from the working directory of the server, and no digest covers them.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors have no base class of their own
-        raise BundleError(f"the model graph cannot be loaded: {str(error).splitlines()[0][:300]}") from None
+    except Exception as error:  # ONNX Runtime's errors have no common base class
+        raise BundleError(f"cannot load the model graph: {str(error).splitlines()[0][:300]}") from None

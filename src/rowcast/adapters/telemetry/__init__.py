@@ -1,1 +1,1 @@
-"""Metrics and traces."""
+"""Adapters for metrics and traces."""

@@ -1,6 +1,7 @@
-"""Spans of requests for an OpenTelemetry collector, over OTLP/HTTP; needs rowcast[otel].
+"""Sends spans of requests to an OpenTelemetry collector over OTLP/HTTP; needs rowcast[otel].
 
-The library's own queue, batches and thread: what cannot be delivered is dropped, and no request waits for it.
+The library queues, batches and sends spans on its own thread. It drops spans that it cannot deliver, and no request
+waits for it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ try:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ModuleNotFoundError as missing:
     raise SettingsError(
-        f"setting 'otel_endpoint' needs the package {missing.name}: install rowcast[otel], or leave the setting out"
+        f"setting 'otel_endpoint' needs the package {missing.name}; install rowcast[otel] or remove the setting"
     ) from None
 
 TRACES = "/v1/traces"
@@ -36,26 +37,26 @@ log = structlog.get_logger("rowcast.otel")
 
 
 def traces_url(endpoint: str) -> str:
-    """Where spans go: the collector's address and the path that the protocol has for them."""
+    """Return the URL for spans: the collector's address with the path of the protocol."""
     address = endpoint.rstrip("/")
     return address if address.endswith(TRACES) else address + TRACES
 
 
 class Span:
-    """One request. `traceparent` names it to others."""
+    """The span of one request. `traceparent` is its header for outgoing requests."""
 
     def __init__(self, span: Any) -> None:
         self._span = span
-        found = span.get_span_context()
-        self.traceparent = b"00-%032x-%016x-%02x" % (found.trace_id, found.span_id, found.trace_flags)
+        context = span.get_span_context()
+        self.traceparent = b"00-%032x-%016x-%02x" % (context.trace_id, context.span_id, context.trace_flags)
 
-    def end(self, method: str, route: str, status: int, asked: tuple[str, int, int]) -> None:
-        """The request is over; `asked` is the model, its version and the number of rows."""
+    def end(self, method: str, route: str, status: int, prediction: tuple[str, int, int]) -> None:
+        """End the span; `prediction` is the model, its version and the number of rows."""
         if not self._span.is_recording():
             return
         self._span.update_name(f"{method} {route}")
         self._span.set_attributes({"http.route": route, "http.response.status_code": status})
-        model, version, rows = asked
+        model, version, rows = prediction
         if model:
             self._span.set_attributes({"rowcast.model": model, "rowcast.version": version, "rowcast.rows": rows})
         if status >= 500:
@@ -64,11 +65,13 @@ class Span:
 
 
 class Spans:
-    """Makes a span a request: of a share of those that begin here, and of those whose caller's trace is sampled."""
+    """Creates spans: for a share of the requests without a trace, and for all requests with a sampled trace."""
 
     def __init__(self, endpoint: str, ratio: float) -> None:
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # `_Telling` says it once, not at every batch
-        exporter = _Telling(OTLPSpanExporter(traces_url(endpoint), timeout=TIMEOUT_SECONDS))
+        logging.getLogger("opentelemetry").setLevel(
+            logging.CRITICAL
+        )  # `_ReportingExporter` logs a failure once, not for every batch
+        exporter = _ReportingExporter(OTLPSpanExporter(traces_url(endpoint), timeout=TIMEOUT_SECONDS))
         self._processor = BatchSpanProcessor(exporter, schedule_delay_millis=EVERY_MILLISECONDS)
         provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(ratio)),
@@ -80,7 +83,7 @@ class Spans:
         self._read = TraceContextTextMapPropagator().extract
 
     def begin(self, method: str, traceparent: bytes, started: int) -> Span:
-        """A span that goes on where the caller's ended; `started` in UTC nanoseconds."""
+        """Start a span that continues the caller's trace, if any; `started` is in UTC nanoseconds."""
         context = self._read({"traceparent": traceparent.decode("latin-1")}) if traceparent else None
         span = self._tracer.start_span(
             method, context, SpanKind.SERVER, {"http.request.method": method}, start_time=started
@@ -88,28 +91,28 @@ class Spans:
         return Span(span)
 
     def stop(self) -> None:
-        """Deliver what is left, as long as that takes no longer than one delivery may."""
-        last = threading.Thread(target=self._processor.shutdown, name="spans", daemon=True)
-        last.start()
-        last.join(TIMEOUT_SECONDS)
+        """Deliver the remaining spans, within the timeout of one delivery."""
+        thread = threading.Thread(target=self._processor.shutdown, name="spans", daemon=True)
+        thread.start()
+        thread.join(TIMEOUT_SECONDS)
 
 
-class _Telling(SpanExporter):  # type: ignore[misc]  # an extra: without types here
-    """Says once that spans cannot be delivered, and once that they can again."""
+class _ReportingExporter(SpanExporter):  # type: ignore[misc]  # an optional dependency, untyped here
+    """Logs once when delivery starts to fail, and once when it works again."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
-        self._fails = False
+        self._is_failing = False
 
     def export(self, spans: Sequence[Any]) -> Any:
         result = self._exporter.export(spans)
-        fails = result is not SpanExportResult.SUCCESS
-        if fails != self._fails:
-            self._fails = fails
-            if fails:
-                log.warning("spans cannot be delivered; they are dropped until the collector takes them")
+        is_failing = result is not SpanExportResult.SUCCESS
+        if is_failing != self._is_failing:
+            self._is_failing = is_failing
+            if is_failing:
+                log.warning("cannot deliver spans; dropping them until the collector accepts them")
             else:
-                log.info("spans are delivered again")
+                log.info("delivering spans again")
         return result
 
     def shutdown(self) -> None:

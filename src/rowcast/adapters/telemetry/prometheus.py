@@ -1,9 +1,9 @@
-"""What happened, as Prometheus metrics.
+"""Counts events and exposes them as Prometheus metrics.
 
-Counting is plain arithmetic on cells (0.3 µs a request; the client library's own counter and histogram take 0.9 µs, 2.6
-in its multi-process mode); the library does what it is good at, the exposition, when a scrape asks. Where the cells lie
-decides whether one process counts or several workers together: `counts.py`. Gauges are looked up when a scrape asks.
-The names of other systems (`old_names.py`) are read from the same cells.
+Counting is plain arithmetic on counter cells (0.3 µs per request; the client library's own counter and histogram take
+0.9 µs, and 2.6 µs in its multi-process mode). The library only renders the exposition during a scrape. The cells belong
+to one process or are shared by several (`shared_counters.py`). Gauges are computed during a scrape. The metrics of
+other systems (`old_names.py`) use the same cells.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ PROBLEMS, HITS, MISSES, LATEST = "problems", "hits", "misses", "latest"
 STATES = ("starting", "ready", "draining", "stale", "dead")
 PLAIN: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     PREDICTIONS: ("rowcast_predictions", "Rows scored and recorded.", ("model", "version", "label")),
-    PROBLEMS: ("rowcast_problems", "Requests answered with a problem, by its slug.", ("slug",)),
-    HITS: ("rowcast_cache_hits", "Rows whose outcome the cache knew.", ("model",)),
-    MISSES: ("rowcast_cache_misses", "Rows whose outcome the cache did not know.", ("model",)),
-    LOADS: ("rowcast_model_loads", "Versions loaded and proven.", ("model", "version")),
-    RELOADS: ("rowcast_reloads", "Times a worker followed the registry, by outcome.", ("outcome",)),
+    PROBLEMS: ("rowcast_problems", "Requests answered with a problem, by slug.", ("slug",)),
+    HITS: ("rowcast_cache_hits", "Rows whose score was in the cache.", ("model",)),
+    MISSES: ("rowcast_cache_misses", "Rows whose score was not in the cache.", ("model",)),
+    LOADS: ("rowcast_model_loads", "Model versions loaded and checked.", ("model", "version")),
+    RELOADS: ("rowcast_reloads", "Reloads by workers, by outcome.", ("outcome",)),
 }
-"""Counters of one cell: family to name, help and labels."""
+"""Counters with one cell: family to name, help and labels."""
 
 
 class Metrics:
-    """Listens to events; one for each process. `prepare` is called before the board is looked at."""
+    """Counts events; one per process. `prepare` is called before the workers' state is read."""
 
     def __init__(
         self,
@@ -57,10 +57,10 @@ class Metrics:
         self._workers = workers
         self._old_names = old_names
         self.prepare: Callable[[], None] = lambda: None
-        # Requests by bucket of duration, those above the last bucket, and the sum of all durations.
+        # Requests per duration bucket, requests above the last bucket, and the sum of all durations.
         self._answers: dict[tuple[str, str, int], CounterCells] = {}
         self._predictions: dict[tuple[str, int, object], CounterCells] = {}
-        # Moment and number of the last prediction.
+        # Time and value of the latest prediction.
         self._latest = counts.cells((LATEST,), 2)
         self._count: dict[type[Event], Callable[[Any], None]] = {
             RequestAnswered: self._answered,
@@ -110,33 +110,33 @@ class Metrics:
         self._counts.cells((RELOADS, "failed" if event.error else "ok"), 1)[0] += 1
 
     def exposition(self) -> bytes:
-        """The text that a scrape gets."""
+        """Return the response to a scrape."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """Called by the client library at each scrape."""
+        """Yield all metrics; the client library calls this for each scrape."""
         self.prepare()
-        found, workers = sums(self._counts), self._workers()
+        totals, workers = sums(self._counts), self._workers()
         slowest = _slowest(workers)
-        yield from _counters(found)
+        yield from _counters(totals)
         yield from self._gauges(workers, slowest)
         if self._old_names:
-            requests = {labels[1:]: cells for labels, cells in found.items() if labels[0] == REQUESTS}
-            rows = sum(cells[0] for labels, cells in found.items() if labels[0] == PREDICTIONS)
+            requests = {labels[1:]: cells for labels, cells in totals.items() if labels[0] == REQUESTS}
+            rows = sum(cells[0] for labels, cells in totals.items() if labels[0] == PREDICTIONS)
             latest = max(tuple(cells) for labels, cells in self._counts.each() if labels[0] == LATEST)
             yield from old_names(requests, BOUNDS, rows, latest[1], max(slowest.values(), default=0.0))
 
     def _gauges(self, workers: Sequence[WorkerStatus], slowest: Mapping[tuple[str, str], float]) -> Iterator[Metric]:
         seconds = GaugeMetricFamily(
             "rowcast_model_load_seconds",
-            "Loading and proving a model that is served; of the slowest worker.",
+            "Time to load and check a served model, in the slowest worker.",
             labels=["model", "version"],
         )
-        for labels, taken in sorted(slowest.items()):
-            seconds.add_metric(labels, taken)
+        for labels, duration in sorted(slowest.items()):
+            seconds.add_metric(labels, duration)
         yield seconds
         yield GaugeMetricFamily(
-            "rowcast_models_loaded", "Models that some worker answers with.", value=len({name for name, _ in slowest})
+            "rowcast_models_loaded", "Models that at least one worker serves.", value=len({name for name, _ in slowest})
         )
         states = GaugeMetricFamily("rowcast_workers", "Worker processes by state.", labels=["state"])
         for state in STATES:
@@ -144,40 +144,40 @@ class Metrics:
         yield states
         yield GaugeMetricFamily(
             "rowcast_queue_rows",
-            "Rows that wait to be answered, in all workers.",
+            "Rows waiting for their score, in all workers.",
             value=sum(worker.waiting for worker in workers),
         )
         yield GaugeMetricFamily(
             "rowcast_queue_age_seconds",
-            "How long the oldest of them has waited.",
+            "How long the oldest of these rows has been waiting.",
             value=max((worker.waiting_seconds for worker in workers), default=0.0),
         )
         yield GaugeMetricFamily(
             "rowcast_journal_segments",
-            "Journal segments not yet stored to their end; one for each worker is normal.",
+            "Journal segments that are not completely stored; one per worker is normal.",
             value=float(self._backlog()),
         )
 
 
-def _counters(found: Mapping[Labels, list[float]]) -> Iterator[Metric]:
-    of_request = ["route", "method", "status"]
-    requests = CounterMetricFamily("rowcast_requests", "HTTP requests answered.", labels=of_request)
+def _counters(totals: Mapping[Labels, list[float]]) -> Iterator[Metric]:
+    request_labels = ["route", "method", "status"]
+    requests = CounterMetricFamily("rowcast_requests", "HTTP requests answered.", labels=request_labels)
     durations = HistogramMetricFamily(
-        "rowcast_request_duration_seconds", "From the request's head to its answer.", labels=of_request
+        "rowcast_request_duration_seconds", "From the head of a request to its response.", labels=request_labels
     )
     plain = {family: CounterMetricFamily(name, text, labels=labels) for family, (name, text, labels) in PLAIN.items()}
-    for (family, *labels), cells in found.items():
+    for (family, *labels), cells in totals.items():
         if family == REQUESTS:
-            running = list(accumulate(cells[:-1]))
-            requests.add_metric(labels, running[-1])
-            durations.add_metric(labels, list(zip(BOUNDS, running, strict=True)), cells[-1])
+            cumulative = list(accumulate(cells[:-1]))
+            requests.add_metric(labels, cumulative[-1])
+            durations.add_metric(labels, list(zip(BOUNDS, cumulative, strict=True)), cells[-1])
         elif family in plain:
             plain[family].add_metric(labels, cells[0])
     yield from (requests, durations, *plain.values())
 
 
 def _slowest(workers: Sequence[WorkerStatus]) -> dict[tuple[str, str], float]:
-    """Seconds that loading took, by model and version."""
+    """Return the longest load time in seconds, by model and version."""
     slowest: dict[tuple[str, str], float] = {}
     for loaded in (loaded for worker in workers for loaded in worker.models):
         key = loaded.model, str(loaded.version)
