@@ -21,7 +21,7 @@ from rowcast.registry import bundle
 from rowcast.training import run
 from rowcast.training.models import candidates
 from rowcast.training.models.boosting import Boosting
-from rowcast.training.models.candidate import Fitted, LabelledMatrix, Params, Setting
+from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Setting
 from rowcast.training.options import TrainingOptions
 
 TREES = 200
@@ -32,7 +32,7 @@ class TwoHundredTrees(Boosting):
 
     def fit(
         self, rows: LabelledMatrix, params: Params, setting: Setting, validation: LabelledMatrix | None = None
-    ) -> Fitted:
+    ) -> Estimator:
         return super().fit(rows, {**params, "rounds": TREES}, setting)
 
 

@@ -152,17 +152,17 @@ def test_redis_stores_and_shares_trials(tmp_path: Path, table: Path, undisturbed
     assert sum(candidate["trials"] for candidate in whole["candidates"]) == 12
     failed = rowcast(*options(table, "--storage", address.replace("//", "//:secret@")), cwd=tmp_path)
     assert failed.returncode == 2
-    assert failed.stderr.startswith(f"error: the trials cannot be kept in {address}: ")
+    assert failed.stderr.startswith(f"error: cannot store trials in {address}: ")
     assert "secret" not in failed.stderr
 
 
 @pytest.mark.parametrize(
     ("storage", "message"),
     [
-        ("loans.csv", "holds something else than trials; name another file"),
-        ("no/where.log", "cannot be kept in no/where.log: No such file or directory"),
-        ("mysql://host/db", "--storage takes a file, or an address that begins with redis://"),
-        ("redis://host:port", "--storage is not an address of a Redis"),
+        ("loans.csv", "does not contain trials; choose another file"),
+        ("no/where.log", "cannot store trials in no/where.log: No such file or directory"),
+        ("mysql://host/db", "option 'storage': expected a file or a URL that starts with redis://"),
+        ("redis://host:port", "option 'storage': invalid Redis URL"),
     ],
 )
 def test_an_invalid_trial_storage_is_an_error(tmp_path: Path, table: Path, storage: str, message: str) -> None:
@@ -231,7 +231,7 @@ def test_the_terminal_shows_progress_and_ctrl_c_publishes_the_best_model(tmp_pat
 
     assert re.search(rf"tune .*(boosting|logistic), trial \d+ of {MANY}, best 0\.\d{{4}}, about \d+ s left", drawn)
     assert status == 0, terminal.shown
-    assert "interrupted: the best so far is kept" in terminal.shown
+    assert "interrupted; keeping the best model so far" in terminal.shown
     assert re.search(r"published loans@1 in \d+\.\d s", terminal.shown)
     bundle.verify(tmp_path / ".rowcast" / "models" / "loans" / "1")
 

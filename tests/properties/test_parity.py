@@ -127,10 +127,10 @@ def test_the_graph_agrees_with_the_model_on_any_row(
 ) -> None:
     problem, options = case
     best, setting = search(problem, options, lambda event: None)
-    weight = 1 / len(best.attempts)
+    weight = 1 / len(best.trials)
     members = [
         EnsembleMember(each, calibrate.fit(each.raw, problem.training.target, problem.task), weight)
-        for each in best.attempts
+        for each in best.trials
     ]
     choice = Choice(tuple(members), 0.0)
     pipeline = train_choice(problem, choice, setting)
@@ -149,8 +149,8 @@ def test_the_graph_agrees_with_the_model_on_any_row(
         answers = graph.run(tensors)
         if problem.task == "binary":
             scores = reference[:, problem.positive].astype(np.float32)
-            own = choice.answers().astype(np.float32)
-            threshold = calibrate.choose_threshold(own, problem.training.target, "accuracy", scores)
+            own = choice.predictions().astype(np.float32)
+            threshold = calibrate.choose_threshold(own, problem.training.target, metric="accuracy", avoid=scores)
             decision = msgspec.structs.replace(decision, threshold=threshold)
         spread = float(problem.training.target.std()) if problem.task == "regression" else 1.0
         certify.certify(reference, answers, decision, spread)

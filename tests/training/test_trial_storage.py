@@ -1,4 +1,4 @@
-"""A search in a journal: each slot is tried once, whoever comes and goes, and unequal problems never meet."""
+"""Stored trials: every slot is tried once, across restarts and processes, and different problems never mix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from rowcast.errors import TrainingError
-from rowcast.training import trial_storage as study
+from rowcast.training import trial_storage
 from rowcast.training.cost import Cost
 from rowcast.training.options import TrainingOptions
 from rowcast.training.trial_storage import Study
@@ -19,20 +19,22 @@ from rowcast.training.trial_storage import Study
 TOTAL = 6
 
 
-def opened(journal: Path | None, **options: Any) -> Study:
+def open_study(journal: Path | None, **options: Any) -> Study:
     storage = None if journal is None else str(journal)
-    return study.open_study(TrainingOptions(target="y", name="m", storage=storage, **options), "sha", "roc_auc", TOTAL)
+    return trial_storage.open_study(
+        TrainingOptions(target="y", name="m", storage=storage, **options), "sha", "roc_auc", TOTAL
+    )
 
 
-def noted(shared: Study, drawn: list[tuple[int, float]], stop_after: int = 100) -> Callable[[optuna.Trial], float]:
-    """Draws a number, notes it with its slot, and stops after so many."""
+def drawing(study: Study, drawn: list[tuple[int, float]], stop_after: int = 100) -> Callable[[optuna.Trial], float]:
+    """Return an objective that records its slot and a random number, and stops after a number of trials."""
 
     def objective(trial: optuna.Trial) -> float:
-        slot = shared.claim(trial)
+        slot = study.claim(trial)
         if slot is None:
             trial.study.stop()
             return float("nan")
-        trial.set_user_attr(study.KIND, "kind")
+        trial.set_user_attr(trial_storage.KIND, "kind")
         drawn.append((slot, trial.suggest_float("x", 0, 1)))
         if len(drawn) == stop_after:
             trial.study.stop()
@@ -41,13 +43,13 @@ def noted(shared: Study, drawn: list[tuple[int, float]], stop_after: int = 100) 
     return objective
 
 
-def leave(_study: optuna.Study, _trial: FrozenTrial) -> None:
-    """Nothing after a trial."""
+def ignore(_study: optuna.Study, _trial: FrozenTrial) -> None:
+    """Do nothing after a trial."""
 
 
-def run(shared: Study, stop_after: int = 100) -> list[tuple[int, float]]:
+def run(study: Study, stop_after: int = 100) -> list[tuple[int, float]]:
     drawn: list[tuple[int, float]] = []
-    shared.optimise(noted(shared, drawn, stop_after), leave)
+    study.optimise(drawing(study, drawn, stop_after), ignore)
     return drawn
 
 
@@ -56,75 +58,77 @@ def quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def test_the_slots_are_the_budget_with_and_without_a_journal(tmp_path: Path) -> None:
-    plain, kept = run(opened(None)), run(opened(tmp_path / "trials.log"))
+def test_the_number_of_slots_is_the_budget_with_and_without_a_journal(tmp_path: Path) -> None:
+    in_memory, stored = run(open_study(None)), run(open_study(tmp_path / "trials.log"))
 
-    assert [slot for slot, _ in plain] == list(range(TOTAL))
-    assert plain == kept
+    assert [slot for slot, _ in in_memory] == list(range(TOTAL))
+    assert in_memory == stored
 
 
 @pytest.mark.parametrize("first", [1, 3, TOTAL])
-def test_a_search_that_goes_on_draws_what_it_would_have_drawn(tmp_path: Path, first: int) -> None:
-    drawn = run(opened(tmp_path / "trials.log"), stop_after=first) + run(opened(tmp_path / "trials.log"))
+def test_a_resumed_search_draws_what_an_uninterrupted_one_draws(tmp_path: Path, first: int) -> None:
+    drawn = run(open_study(tmp_path / "trials.log"), stop_after=first) + run(open_study(tmp_path / "trials.log"))
 
-    assert drawn == run(opened(None))
+    assert drawn == run(open_study(None))
 
 
-def test_processes_that_take_turns_never_try_the_same(tmp_path: Path) -> None:
-    one, two = opened(tmp_path / "trials.log"), opened(tmp_path / "trials.log")
-    asked = [(each, each.optuna.ask()) for each in (one, two, one, two)]
+def test_interleaved_processes_claim_different_slots(tmp_path: Path) -> None:
+    first, second = open_study(tmp_path / "trials.log"), open_study(tmp_path / "trials.log")
+    trials = [(study, study.optuna.ask()) for study in (first, second, first, second)]
 
-    # The later one says first which slot it takes: the earlier one is still owed the lowest.
-    slots = [each.claim(trial) for each, trial in reversed(asked)]
+    # Later trials claim first, but the lowest slots stay reserved for earlier trials.
+    slots = [study.claim(trial) for study, trial in reversed(trials)]
 
     assert slots == [3, 2, 1, 0]
 
 
-def test_a_trial_too_many_gets_no_slot(tmp_path: Path) -> None:
-    shared = opened(tmp_path / "trials.log")
-    run(shared)
+def test_a_trial_beyond_the_budget_gets_no_slot(tmp_path: Path) -> None:
+    study = open_study(tmp_path / "trials.log")
+    run(study)
 
-    assert shared.is_used_up
-    assert shared.claim(shared.optuna.ask()) is None
+    assert study.is_used_up
+    assert study.claim(study.optuna.ask()) is None
 
 
 @pytest.mark.parametrize("claimed", [True, False])
-def test_the_slot_of_a_process_that_died_is_free_again(tmp_path: Path, claimed: bool) -> None:
-    dead = opened(tmp_path / "trials.log")
-    dead.optuna.enqueue_trial({}, user_attrs={study.BY: dead._by})  # what `optimise` does before it asks
+def test_the_slot_of_a_dead_process_is_free_again(tmp_path: Path, claimed: bool) -> None:
+    dead = open_study(tmp_path / "trials.log")
+    dead.optuna.enqueue_trial(
+        {}, user_attrs={trial_storage.OWNER: dead._owner}
+    )  # as `optimise` does before it starts a trial
     trial = dead.optuna.ask()
     if claimed:
         dead.claim(trial)
 
-    # This process's own number, which it had not asked anything with yet: whoever had it is gone.
-    drawn = run(opened(tmp_path / "trials.log"))
+    # The trial has the process id of this process, which has not started a trial: its owner must be dead.
+    drawn = run(open_study(tmp_path / "trials.log"))
 
     assert [slot for slot, _ in drawn] == list(range(TOTAL))
 
 
-def test_the_trials_of_a_living_process_are_left_to_it(tmp_path: Path) -> None:
-    alive = opened(tmp_path / "trials.log")
-    alive._by = f"{alive._by.split(' ')[0]} 1 token"  # process 1 always runs
+def test_running_trials_of_a_living_process_keep_their_slots(tmp_path: Path) -> None:
+    alive = open_study(tmp_path / "trials.log")
+    alive._owner = f"{alive._owner.split(' ')[0]} 1 token"  # process 1 always runs
     alive.claim(alive.optuna.ask())
 
-    other = opened(tmp_path / "trials.log")
+    other = open_study(tmp_path / "trials.log")
 
     assert [slot for slot, _ in run(other)] == list(range(1, TOTAL))
     assert other.optuna.trials[0].state == TrialState.RUNNING
 
 
-def test_what_others_found_is_known_by_kind(tmp_path: Path) -> None:
-    first = opened(tmp_path / "trials.log")
+def test_remote_trials_are_listed_by_candidate(tmp_path: Path) -> None:
+    first = open_study(tmp_path / "trials.log")
     drawn = run(first)
-    second = opened(tmp_path / "trials.log")
+    second = open_study(tmp_path / "trials.log")
 
-    assert first.elsewhere("kind") == []
-    assert [trial.value for trial in second.elsewhere("kind")] == [value for _, value in drawn]
-    assert second.elsewhere("another") == []
+    assert first.remote_trials("kind") == []
+    assert [trial.value for trial in second.remote_trials("kind")] == [value for _, value in drawn]
+    assert second.remote_trials("another") == []
 
 
-def test_unequal_problems_have_unequal_names() -> None:
-    plain = TrainingOptions(target="y", name="m")
+def test_different_problems_have_different_names() -> None:
+    base = TrainingOptions(target="y", name="m")
     same = TrainingOptions(target="y", name="other", trials=5, timeout=3, jobs=2, cost=Cost(), storage="x", alias=None)
     others = [
         TrainingOptions(target="z", name="m"),
@@ -135,18 +139,18 @@ def test_unequal_problems_have_unequal_names() -> None:
         TrainingOptions(target="y", name="m", map=("a=b",)),
     ]
 
-    names = [study.study_name("sha", "roc_auc", options) for options in (plain, same, *others)]
-    names += [study.study_name("another", "roc_auc", plain), study.study_name("sha", "f1", plain)]
+    names = [trial_storage.study_name("sha", "roc_auc", options) for options in (base, same, *others)]
+    names += [trial_storage.study_name("another", "roc_auc", base), trial_storage.study_name("sha", "f1", base)]
 
     assert names[0] == names[1]
     assert len(set(names)) == len(names) - 1
 
 
 @pytest.mark.parametrize("content", ["a,b\n1,2\n3,4\n", '{"a": 1}\n{"a": 2}\n', "[1]\n[2]\n"])
-def test_a_file_of_something_else_stays_as_it_is(tmp_path: Path, content: str) -> None:
+def test_a_file_without_trials_is_rejected_and_left_unchanged(tmp_path: Path, content: str) -> None:
     path = tmp_path / "trials.log"
     path.write_text(content)
 
-    with pytest.raises(TrainingError, match="holds something else than trials"):
-        opened(path)
+    with pytest.raises(TrainingError, match="does not contain trials"):
+        open_study(path)
     assert path.read_text() == content

@@ -1,1 +1,1 @@
-"""From a table to a certified bundle. Never imported by a server."""
+"""Training: turns a table into a certified bundle. Servers never import this package."""

@@ -1,4 +1,4 @@
-"""Raw scores to probabilities, and probabilities to labels; both learnt from out-of-fold scores."""
+"""Calibration of raw scores to probabilities, and the choice of the threshold, both from out-of-fold scores."""
 
 from __future__ import annotations
 
@@ -17,42 +17,46 @@ Raw = NDArray[np.float64]
 Weight = NDArray[np.float64]
 PARTS: Final = 5
 SAFE_GAP: Final = 4e-6
-"""Scores this far apart stay apart in float32 arithmetic: the graph was never more than 1e-6 off."""
+"""Minimum distance between threshold and score; float32 errors of the graph stay below 1e-6."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """p = link(scale * raw + shift); 1 and 0 leave the model's own probabilities."""
+    """p = link(scale * raw + shift); a scale of 1 and a shift of 0 keep the probabilities of the model."""
 
     task: Task
     scale: float = 1.0
     shift: float = 0.0
     shifts: tuple[float, ...] = ()
-    """One a class, when there are more than two and their shares in the fit were not the real ones."""
+    """One shift per class, if there are more than two classes and the fit weighted them."""
 
     @property
     def method(self) -> str:
+        """The name of the method in the bundle: `none`, `sigmoid` or `temperature`."""
         if (self.scale, self.shift, self.shifts) == (1.0, 0.0, ()):
             return "none"
         return "sigmoid" if self.task == "binary" else "temperature"
 
     def positive(self, raw: Raw) -> Raw:
-        """Probability of the positive class [N], binary."""
+        """Return the probabilities [N] of the positive class (binary)."""
         return sigmoid(self.scale * raw[:, 0] + self.shift)
 
     def classes(self, raw: Raw) -> Raw:
-        """Probabilities [N, k], multi-class."""
+        """Return the probabilities [N, k] of all classes (multi-class)."""
         scaled = self.scale * raw
         return softmax(scaled + np.array(self.shifts) if self.shifts else scaled)
 
-    def answers(self, raw: Raw) -> Raw:
-        """What metrics read: probabilities of the positive class or of every class, or values."""
+    def predictions(self, raw: Raw) -> Raw:
+        """Return what metrics take: probabilities of the positive class or of all classes, or values."""
         if self.task == "binary":
             return self.positive(raw)
         return self.classes(raw) if self.task == "multiclass" else raw[:, 0]
 
     def emit(self, graph: GraphBuilder, raw: str, positive: int) -> str:
-        """The calibrated raw scores [N, k], before the link function; of two classes, one is the other's negative."""
+        """Add the calibration to a graph and return the name of the calibrated raw scores [N, k].
+
+        The link function is not applied yet. With two classes, the score of one is the negative of the other.
+        """
         signs = np.ones((1, 1), np.float32)
         if self.task == "binary":
             signs = np.array([[1, -1]] if positive == 0 else [[-1, 1]], np.float32)
@@ -64,79 +68,85 @@ class Calibration:
 
 
 def sigmoid(x: Raw) -> Raw:
-    """1 / (1 + exp(-x)) without overflow."""
+    """Return 1 / (1 + exp(-x)) without overflow."""
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1.0, small) / (1.0 + small)
 
 
 def softmax(x: Raw) -> Raw:
-    """Rows that sum to one."""
+    """Return the softmax of each row."""
     powers = np.exp(x - x.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def uncalibrated(task: Task, class_weights: Sequence[float] = ()) -> Calibration:
-    """The model's own probabilities; where classes were weighted in the fit, with their real shares given back."""
+    """Return the calibration that keeps the probabilities of the model.
+
+    If the fit weighted the classes, it restores their true shares.
+    """
     if not class_weights:
         return Calibration(task)
-    back = (-np.log(class_weights)).astype(np.float32)
+    shifts = (-np.log(class_weights)).astype(np.float32)
     if task == "binary":
-        return Calibration(task, shift=float(back[1] - back[0]))
-    return Calibration(task, shifts=tuple(back.tolist()))
+        return Calibration(task, shift=float(shifts[1] - shifts[0]))
+    return Calibration(task, shifts=tuple(shifts.tolist()))
 
 
 def fit(
-    raw: Raw, target: NDArray[Any], task: Task, weight: Weight | None = None, class_weights: Sequence[float] = ()
+    raw: Raw, target: NDArray[Any], task: Task, *, weight: Weight | None = None, class_weights: Sequence[float] = ()
 ) -> Calibration:
-    """The calibration that lowers the log loss on rows it was not fitted on; the plain one when it does not."""
-    none = uncalibrated(task, class_weights)
+    """Fit a calibration; return the uncalibrated one if the fit does not lower the cross-validated log loss."""
+    base = uncalibrated(task, class_weights)
     if task == "regression" or len(np.unique(target)) < 2:
-        return none
+        return base
     weight = np.ones(len(target)) if weight is None else weight
     losses = np.zeros(2)
     part = np.arange(len(target)) % PARTS
-    for held in range(PARTS):
-        rest, own = part != held, part == held
-        fitted = _fitted(raw[rest], target[rest], weight[rest], none)
-        losses += [_loss(each, raw[own], target[own], weight[own]) for each in (none, fitted)]
-    return _fitted(raw, target, weight, none) if losses[1] < losses[0] else none
+    for index in range(PARTS):
+        train, test = part != index, part == index
+        fitted = _fit(raw[train], target[train], weight[train], base)
+        losses += [_loss(each, raw[test], target[test], weight[test]) for each in (base, fitted)]
+    return _fit(raw, target, weight, base) if losses[1] < losses[0] else base
 
 
-def _fitted(raw: Raw, target: NDArray[Any], weight: Weight, none: Calibration) -> Calibration:
-    """Newton's method on the log loss, with Platt's softened targets; float32 values, as the graph holds them."""
-    task = none.task
+def _fit(raw: Raw, target: NDArray[Any], weight: Weight, base: Calibration) -> Calibration:
+    """Minimise the log loss: by Newton's method with Platt's soft targets, or by temperature for more than two classes.
+
+    Parameters are rounded to float32, as the graph stores them.
+    """
+    task = base.task
     if task == "multiclass":
-        return _heated(none, float(np.float32(_temperature(raw, target, weight, none))))
+        return _with_temperature(base, float(np.float32(_fit_temperature(raw, target, weight, base))))
     positives = float(weight @ target)
     high, low = (positives + 1) / (positives + 2), 1 / (float(weight.sum()) - positives + 2)
-    wanted = np.where(target == 1, high, low)
+    soft_target = np.where(target == 1, high, low)
     design = np.stack([raw[:, 0], np.ones(len(raw))], axis=1)
     weights = np.array([1.0, 0.0])
     for _ in range(50):
         p = sigmoid(design @ weights)
-        gradient = design.T @ (weight * (p - wanted))
+        gradient = design.T @ (weight * (p - soft_target))
         curvature = (design * (weight * p * (1 - p))[:, None]).T @ design + 1e-9 * np.eye(2)
         step = np.linalg.solve(curvature, gradient)
         weights = weights - np.clip(step, -1.0, 1.0)
         if np.abs(step).max() < 1e-8:
             break
-    if not np.isfinite(weights).all() or weights[0] <= 0.05:  # turned round or flattened: not a calibration
-        return none
+    if not np.isfinite(weights).all() or weights[0] <= 0.05:  # would invert or flatten the scores
+        return base
     return Calibration(task, float(np.float32(weights[0])), float(np.float32(weights[1])))
 
 
-def _heated(none: Calibration, scale: float) -> Calibration:
-    """The plain calibration at another temperature."""
-    return replace(none, scale=scale, shifts=tuple(float(np.float32(scale * shift)) for shift in none.shifts))
+def _with_temperature(base: Calibration, scale: float) -> Calibration:
+    """Return the uncalibrated model with another inverse temperature."""
+    return replace(base, scale=scale, shifts=tuple(float(np.float32(scale * shift)) for shift in base.shifts))
 
 
-def _temperature(raw: Raw, target: NDArray[Any], weight: Weight, none: Calibration) -> float:
-    """The inverse temperature with the least log loss, by golden section on its logarithm."""
+def _fit_temperature(raw: Raw, target: NDArray[Any], weight: Weight, base: Calibration) -> float:
+    """Return the inverse temperature of least log loss, by golden-section search over its logarithm."""
     low, high = np.log(0.1), np.log(10.0)
     ratio = (np.sqrt(5.0) - 1) / 2
     for _ in range(40):
         left, right = high - ratio * (high - low), low + ratio * (high - low)
-        losses = [_loss(_heated(none, float(np.exp(x))), raw, target, weight) for x in (left, right)]
+        losses = [_loss(_with_temperature(base, float(np.exp(x))), raw, target, weight) for x in (left, right)]
         low, high = (low, right) if losses[0] < losses[1] else (left, high)
     return float(np.exp((low + high) / 2))
 
@@ -144,52 +154,54 @@ def _temperature(raw: Raw, target: NDArray[Any], weight: Weight, none: Calibrati
 def _loss(calibration: Calibration, raw: Raw, target: NDArray[Any], weight: Weight) -> float:
     if calibration.task == "binary":
         p = calibration.positive(raw)
-        likely = np.where(target == 1, p, 1 - p)
+        likelihood = np.where(target == 1, p, 1 - p)
     else:
-        likely = calibration.classes(raw)[np.arange(len(raw)), target]
-    return float(-(weight @ np.log(np.maximum(likely, 1e-15))))
+        likelihood = calibration.classes(raw)[np.arange(len(raw)), target]
+    return float(-(weight @ np.log(np.maximum(likelihood, 1e-15))))
 
 
 def choose_threshold(
     scores: NDArray[np.float32],
     target: NDArray[Any],
+    *,
     metric: str,
     avoid: NDArray[np.float32],
     weight: Weight | None = None,
     cost: Cost | None = None,
 ) -> float:
-    """The best float32 midpoint between neighbouring out-of-fold scores: by cost, else F1 if that is the metric.
+    """Return the best float32 midpoint between neighbouring out-of-fold scores.
 
-    Without either each kind of mistake counts the same. A midpoint keeps clear of every out-of-fold score and of those
-    in `avoid`, so that no rounding turns a label; of equally good ones the widest gap wins, then the nearest to a half.
+    The best midpoint has the least cost if costs are set, else the greatest F1 if that is the metric, else the fewest
+    mistakes. Midpoints too close to an out-of-fold score or to a score in `avoid` are excluded, unless all are, so
+    that no rounding flips a label. Ties go to the widest gap, then to the midpoint nearest to 0.5.
     """
     order = np.argsort(scores, kind="stable")
-    counted = np.ones(len(order)) if weight is None else weight[order]
-    ranked, hits = scores[order].astype(np.float64), counted * (target[order] == 1)
-    others = counted - hits
+    weights = np.ones(len(order)) if weight is None else weight[order]
+    ranked, positives = scores[order].astype(np.float64), weights * (target[order] == 1)
+    negatives = weights - positives
     edges = np.concatenate([[0.0], ranked, [1.0]])
-    cuts = ((edges[:-1] + edges[1:]) / 2).astype(np.float32)
+    midpoints = ((edges[:-1] + edges[1:]) / 2).astype(np.float32)
     gaps = np.diff(edges)
-    missed = np.concatenate([[0], np.cumsum(hits)])  # positives below cut i
-    alarms = others.sum() - np.concatenate([[0], np.cumsum(others)])  # negatives above cut i
-    caught = hits.sum() - missed
+    false_negatives = np.concatenate([[0], np.cumsum(positives)])
+    false_positives = negatives.sum() - np.concatenate([[0], np.cumsum(negatives)])
+    true_positives = positives.sum() - false_negatives
     if metric == "f1" and cost is None:
-        either = 2 * caught + missed + alarms
-        value = 2 * caught / np.where(either > 0, either, 1)
+        denominator = 2 * true_positives + false_negatives + false_positives
+        value = 2 * true_positives / np.where(denominator > 0, denominator, 1)
     else:
-        value = -(cost or EVEN).of(alarms, missed)
-    clear = (gaps > 2 * SAFE_GAP) & (_distance(cuts, np.sort(avoid)) > SAFE_GAP)
+        value = -(cost or EVEN).total(false_positives, false_negatives)
+    clear = (gaps > 2 * SAFE_GAP) & (_distance(midpoints, np.sort(avoid)) > SAFE_GAP)
     clear = clear if clear.any() else gaps == gaps.max()
-    near_half = np.abs(cuts.astype(np.float64) - 0.5)
-    best = np.lexsort((near_half[clear], -gaps[clear], -np.asarray(value, np.float64)[clear]))[0]
-    return float(cuts[clear][best])
+    from_half = np.abs(midpoints.astype(np.float64) - 0.5)
+    best = np.lexsort((from_half[clear], -gaps[clear], -np.asarray(value, np.float64)[clear]))[0]
+    return float(midpoints[clear][best])
 
 
-def _distance(cuts: NDArray[np.float32], ranked: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How far each cut is from the nearest of the ranked scores."""
+def _distance(midpoints: NDArray[np.float32], ranked: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the distance of each midpoint to the nearest of the ranked scores."""
     if not len(ranked):
-        return np.full(len(cuts), np.inf)
-    wide, at = ranked.astype(np.float64), cuts.astype(np.float64)
-    place = np.searchsorted(wide, at)
-    below, above = wide[np.maximum(place - 1, 0)], wide[np.minimum(place, len(wide) - 1)]
-    return np.minimum(np.abs(at - below), np.abs(at - above))
+        return np.full(len(midpoints), np.inf)
+    scores, points = ranked.astype(np.float64), midpoints.astype(np.float64)
+    index = np.searchsorted(scores, points)
+    below, above = scores[np.maximum(index - 1, 0)], scores[np.minimum(index, len(scores) - 1)]
+    return np.minimum(np.abs(points - below), np.abs(points - above))

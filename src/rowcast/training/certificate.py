@@ -1,6 +1,6 @@
-"""The parity certificate: the exported graph repeats the trained model on the rows most likely to part them.
+"""The parity certificate: the exported graph agrees with the trained model on the rows most likely to differ.
 
-A graph that does not is refused; nothing is ever published without the certificate.
+A bundle is never published without the certificate.
 """
 
 from __future__ import annotations
@@ -23,39 +23,42 @@ from rowcast.training.problem import LabelledRows
 
 TOLERANCE: Final = 1e-5
 RANDOM_ROWS: Final = 2000
-MOST_EDGES: Final = 10_000
-"""Thresholds that are probed; of a forest with more, evenly chosen ones of every column."""
-AWKWARD: Final = (np.nan, -0.0, 0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-40, -1e-40)
-STRANGE: Final = ("", "never seen", "Ünïcödé ☃", " ", "x" * 300)
+MOST_THRESHOLDS: Final = 10_000
+"""Maximum number of tree thresholds to probe; larger models are probed at evenly spaced thresholds of each column."""
+ODD_NUMBERS: Final = (np.nan, -0.0, 0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-40, -1e-40)
+ODD_TEXTS: Final = ("", "never seen", "Ünïcödé ☃", " ", "x" * 300)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Encoded rows to hold two models against each other."""
+    """Encoded rows for comparing the graph with the trained model."""
 
     numbers: Numbers
     texts: Texts
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """The rows as the graph takes them."""
+        """Return the input tensors of the graph."""
         named = {NUMBERS: self.numbers, TEXTS: self.texts}
         return {name: array for name, array in named.items() if array.shape[1]}
 
 
 def build_probe(pipeline: Trained, training: LabelledRows, holdout: LabelledRows, seed: int) -> Probe:
-    """The holdout, random rows, awkward cells, and every threshold of the model with its two float32 neighbours."""
+    """Return the holdout, random rows, odd values, and every tree threshold with its two float32 neighbours.
+
+    The holdout comes first.
+    """
     rng = np.random.default_rng([seed, 3])
-    pieces = [
+    parts = [
         (holdout.numbers, holdout.texts),
-        _random(training, rng),
-        *_awkward(training, rng),
-        *_edges(pipeline, training, rng),
+        _random_rows(training, rng),
+        *_odd_values(training, rng),
+        *_thresholds(pipeline, training, rng),
     ]
-    return Probe(np.concatenate([numbers for numbers, _ in pieces]), np.concatenate([texts for _, texts in pieces]))
+    return Probe(np.concatenate([numbers for numbers, _ in parts]), np.concatenate([texts for _, texts in parts]))
 
 
-def _random(training: LabelledRows, rng: np.random.Generator) -> tuple[Numbers, Texts]:
-    """Rows whose cells come from different training rows, from the whole range, or from nowhere."""
+def _random_rows(training: LabelledRows, rng: np.random.Generator) -> tuple[Numbers, Texts]:
+    """Return rows whose values come from different training rows, lie between two training values, or are odd."""
     columns = training.numbers.shape[1] + training.texts.shape[1]
     picks = rng.integers(len(training), size=(RANDOM_ROWS, columns))
     split = training.numbers.shape[1]
@@ -67,32 +70,32 @@ def _random(training: LabelledRows, rng: np.random.Generator) -> tuple[Numbers, 
     with np.errstate(over="ignore", invalid="ignore"):
         mixed = numbers * between + other * (1 - between)
     numbers = np.where((kind < 0.4) & np.isfinite(mixed), mixed, numbers)
-    odd = np.array(AWKWARD, np.float32)[rng.integers(len(AWKWARD), size=numbers.shape)]
-    numbers = np.where(kind > 0.93, odd, numbers)
-    strange = np.array(STRANGE, object)[rng.integers(len(STRANGE), size=texts.shape)]
-    return numbers, np.where(rng.random(texts.shape) > 0.9, strange, texts)
+    odd_numbers = np.array(ODD_NUMBERS, np.float32)[rng.integers(len(ODD_NUMBERS), size=numbers.shape)]
+    numbers = np.where(kind > 0.93, odd_numbers, numbers)
+    odd_texts = np.array(ODD_TEXTS, object)[rng.integers(len(ODD_TEXTS), size=texts.shape)]
+    return numbers, np.where(rng.random(texts.shape) > 0.9, odd_texts, texts)
 
 
-def _awkward(training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
-    """A training row with one awkward cell, for every column and awkward value."""
+def _odd_values(training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
+    """Yield a training row for every combination of a column and an odd value."""
     for column in range(training.numbers.shape[1]):
-        yield _with_number(training, rng, column, np.array(AWKWARD, np.float32))
+        yield _with_number(training, rng, column, np.array(ODD_NUMBERS, np.float32))
     for column in range(training.texts.shape[1]):
-        base = training.take(rng.integers(len(training), size=len(STRANGE)))
-        base.texts[:, column] = STRANGE
+        base = training.take(rng.integers(len(training), size=len(ODD_TEXTS)))
+        base.texts[:, column] = ODD_TEXTS
         yield base.numbers, base.texts
 
 
-def _edges(pipeline: Trained, training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
-    """A training row on each side of, and at, every threshold on a raw column."""
-    numbers = training.numbers.shape[1]  # they come first and unscaled; flags and levels are 0 or 1
-    edges = {feature: each for feature, each in pipeline.thresholds().items() if feature < numbers}
-    share = min(1.0, MOST_EDGES / max(sum(map(len, edges.values())), 1))
-    for feature, every in edges.items():
-        found = every[np.unique(np.linspace(0, len(every) - 1, int(np.ceil(len(every) * share))).astype(np.intp))]
+def _thresholds(pipeline: Trained, training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
+    """Yield training rows with a number at, just below and just above each threshold."""
+    numbers = training.numbers.shape[1]  # the first features are the unscaled numbers; flags and levels are 0 or 1
+    thresholds = {feature: each for feature, each in pipeline.thresholds().items() if feature < numbers}
+    share = min(1.0, MOST_THRESHOLDS / max(sum(map(len, thresholds.values())), 1))
+    for feature, every in thresholds.items():
+        sample = every[np.unique(np.linspace(0, len(every) - 1, int(np.ceil(len(every) * share))).astype(np.intp))]
         with np.errstate(over="ignore"):
-            sides = [np.nextafter(found, np.float32(side)) for side in (-np.inf, np.inf)]
-        values = np.concatenate([found, *sides])
+            neighbours = [np.nextafter(sample, np.float32(side)) for side in (-np.inf, np.inf)]
+        values = np.concatenate([sample, *neighbours])
         yield _with_number(training, rng, feature, values[np.isfinite(values)])
 
 
@@ -105,12 +108,13 @@ def _with_number(
 
 
 def certify(reference: NDArray[Any], output: NDArray[np.float32], decision: Decision, spread: float = 1.0) -> Parity:
-    """The certificate of a graph's output against the trained model's; ParityError when they part.
+    """Return the certificate that a graph's output agrees with the trained model's; ParityError if it does not.
 
-    Probabilities may differ by 1e-5 and no label may; values by 1e-5 of themselves and of the target's `spread`.
+    Labels must be equal and probabilities may differ by 1e-5. Regression values may differ by 1e-5 times the sum of
+    their magnitude and the target's standard deviation, `spread`.
     """
     if reference.shape != output.shape:
-        raise ParityError(f"the exported graph answers {output.shape}, the trained model {reference.shape}")
+        raise ParityError(f"the exported graph returned the shape {output.shape}, the trained model {reference.shape}")
     gap = np.abs(reference - output.astype(np.float64))
     gap[np.isnan(gap)] = np.inf
     allowed = TOLERANCE if decision.task != "regression" else TOLERANCE * (spread + np.abs(reference))
@@ -122,7 +126,7 @@ def certify(reference: NDArray[Any], output: NDArray[np.float32], decision: Deci
     certificate = Parity(len(reference), float(gap.max()), flips)
     if flips or np.any(gap > allowed):
         raise ParityError(
-            f"the exported graph does not repeat the trained model: {flips} of {len(reference)} labels flip, "
+            f"the exported graph differs from the trained model: {flips} of {len(reference)} labels flip, "
             f"the largest difference is {certificate.max_abs_diff:.3g}"
         )
     return certificate

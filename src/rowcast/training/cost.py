@@ -1,4 +1,4 @@
-"""What mistakes cost: read from `false_positive=5,false_negative=1`, and counted along a threshold."""
+"""The cost of mistakes: parse `false_positive=5,false_negative=1`, and count mistakes at each threshold."""
 
 from __future__ import annotations
 
@@ -13,39 +13,40 @@ from rowcast.errors import TrainingError
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What one mistake of each kind costs, in any unit; only the ratio moves the threshold."""
+    """The cost of one mistake of each kind, in any unit; only the ratio affects the threshold."""
 
     false_positive: float = 1.0
-    """A negative row taken for a positive one."""
+    """Cost of predicting the positive class for a negative row."""
     false_negative: float = 1.0
-    """A positive row that is missed."""
+    """Cost of missing a positive row."""
 
     def __post_init__(self) -> None:
         prices = (self.false_positive, self.false_negative)
         if not all(0 <= price < np.inf for price in prices) or not any(prices):
-            given = f"false_positive={prices[0]:g}, false_negative={prices[1]:g}"
-            raise TrainingError(f"--cost needs two numbers of at least 0, one of them above 0, not {given}")
+            values = f"false_positive={prices[0]:g}, false_negative={prices[1]:g}"
+            raise TrainingError(f"option 'cost': costs must be 0 or more and not both 0, got {values}")
 
-    def of(self, alarms: Any, missed: Any) -> Any:
-        """What so many false positives and false negatives cost together."""
-        return self.false_positive * alarms + self.false_negative * missed
+    def total(self, false_positives: Any, false_negatives: Any) -> Any:
+        """Return the total cost of these numbers of mistakes."""
+        return self.false_positive * false_positives + self.false_negative * false_negatives
 
 
 EVEN = Cost()
-"""Every mistake counts the same."""
+"""Both kinds of mistake cost the same."""
 
 
-def parse(given: str | Mapping[str, Any] | Cost) -> Cost:
-    """Costs from `NAME=NUMBER,...` or a mapping; a mistake that is not named costs 1."""
-    if isinstance(given, Cost):
-        return given
-    pairs = _pairs(given) if isinstance(given, str) else given.items()
+def parse(value: str | Mapping[str, Any] | Cost) -> Cost:
+    """Return the costs in a text `NAME=NUMBER,...` or a mapping; a kind of mistake that is left out costs 1."""
+    if isinstance(value, Cost):
+        return value
+    pairs = _pairs(value) if isinstance(value, str) else value.items()
     prices: dict[str, float] = {}
     for name, price in pairs:
         if name not in Cost.__struct_fields__:
-            raise TrainingError(f"--cost knows {' and '.join(Cost.__struct_fields__)}, not {name!r}")
+            names = " and ".join(Cost.__struct_fields__)
+            raise TrainingError(f"option 'cost': unknown kind of mistake {name!r}; known kinds: {names}")
         if name in prices:
-            raise TrainingError(f"--cost names {name!r} twice")
+            raise TrainingError(f"option 'cost': {name!r} is set twice")
         prices[name] = _price(name, price)
     return Cost(**prices)
 
@@ -54,7 +55,7 @@ def _pairs(text: str) -> Iterable[tuple[str, str]]:
     for part in text.split(","):
         name, separator, price = part.partition("=")
         if not separator:
-            raise TrainingError(f"--cost takes false_positive=NUMBER,false_negative=NUMBER, not {text!r}")
+            raise TrainingError(f"option 'cost': expected 'false_positive=NUMBER,false_negative=NUMBER', got {text!r}")
         yield name.strip().replace("-", "_"), price.strip()
 
 
@@ -62,10 +63,12 @@ def _price(name: str, price: Any) -> float:
     try:
         return float(price)
     except (TypeError, ValueError):
-        raise TrainingError(f"--cost: {name} must be a number, not {price!r}") from None
+        raise TrainingError(f"option 'cost': {name} must be a number, got {price!r}") from None
 
 
-def mistakes(score: NDArray[Any], positive: NDArray[np.bool_], cuts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """False positives and false negatives when a row is positive from each of these thresholds on."""
-    above, below = np.sort(score[~positive]), np.sort(score[positive])
-    return len(above) - np.searchsorted(above, cuts), np.searchsorted(below, cuts)
+def count_mistakes(
+    scores: NDArray[Any], positive: NDArray[np.bool_], thresholds: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the numbers of false positives and false negatives at each threshold."""
+    negatives, positives = np.sort(scores[~positive]), np.sort(scores[positive])
+    return len(negatives) - np.searchsorted(negatives, thresholds), np.searchsorted(positives, thresholds)

@@ -1,6 +1,7 @@
-"""Which models answer in the end: the best one, or a few of different kinds whose answers are averaged.
+"""The choice between the best model and a weighted average of models of different kinds.
 
-Decided on out-of-fold answers alone. One model is served faster than several: they must win by more than a hair.
+The choice uses out-of-fold predictions only. A single model is faster to serve, so an average must be clearly better
+(decision 0017).
 """
 
 from __future__ import annotations
@@ -14,59 +15,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowcast.schema.prediction import Task
-from rowcast.training import calibration as calibrate
-from rowcast.training import metrics
+from rowcast.training import calibration, metrics
 from rowcast.training.calibration import Calibration
+from rowcast.training.cross_validation import TrialResult, train_final
 from rowcast.training.models.candidate import Setting
 from rowcast.training.pipeline import Ensemble, Pipeline, Trained
 from rowcast.training.problem import LearningProblem
-from rowcast.training.search import SearchResult, TrialResult, train_best
+from rowcast.training.search import SearchResult
 
 PICKS: Final = 8
-MOST: Final = 4
+MOST_MEMBERS: Final = 4
 LEAST_GAIN: Final = 0.01
-"""Share of the way to perfect, below which a second model is not worth its time in every answer."""
+"""Minimum gain of an average, as a share of the distance between the best model's score and a perfect score."""
 
-Answers = NDArray[np.float64]
+Predictions = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class EnsembleMember:
-    """One way to train, how its scores become answers, and its share in the average."""
+    """A trial result with its calibration and its weight in the average."""
 
-    attempt: TrialResult
+    trial: TrialResult
     calibration: Calibration
     weight: float
 
-    def answers(self) -> Answers:
-        """Out-of-fold, as metrics read them."""
-        return self.calibration.answers(self.attempt.raw)
+    def predictions(self) -> Predictions:
+        """Return the out-of-fold predictions in the form that metrics take."""
+        return self.calibration.predictions(self.trial.raw)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What will be trained on all training rows."""
+    """The members of the model to train on all training rows, and its cross-validated score."""
 
     members: tuple[EnsembleMember, ...]
     score: float
 
     @property
     def name(self) -> str:
-        return "ensemble" if len(self.members) > 1 else self.members[0].attempt.candidate.name
+        """The name of the candidate, or `ensemble`."""
+        return "ensemble" if len(self.members) > 1 else self.members[0].trial.candidate.name
 
     @property
     def weights(self) -> dict[str, float]:
-        """Each member's share in the average."""
-        return {member.attempt.candidate.name: member.weight for member in self.members}
+        """Weight of each candidate in the average."""
+        return {member.trial.candidate.name: member.weight for member in self.members}
 
-    def answers(self) -> Answers:
-        """Out-of-fold answers of the average."""
-        return np.asarray(sum(member.weight * member.answers() for member in self.members))
+    def predictions(self) -> Predictions:
+        """Return the out-of-fold predictions of the average."""
+        return np.asarray(sum(member.weight * member.predictions() for member in self.members))
 
 
 @dataclass(frozen=True)
 class FoldScorer:
-    """Scores answers fold by fold."""
+    """Scores out-of-fold predictions, one fold at a time."""
 
     metric: str
     task: Task
@@ -74,95 +76,103 @@ class FoldScorer:
     weight: NDArray[np.float64] | None
     folds: Sequence[NDArray[np.intp]]
 
-    def scores(self, answers: Answers) -> NDArray[np.float64]:
-        """One score a fold, the greater the better; NaN where a fold cannot be scored."""
+    def scores(self, predictions: Predictions) -> NDArray[np.float64]:
+        """Return the score of each fold, greater is better; NaN if the metric is undefined on a fold."""
         sign = 1.0 if self.metric in metrics.GREATER else -1.0
         weights = [None if self.weight is None else self.weight[fold] for fold in self.folds]
         return np.array(
             [
-                sign * metrics.score(self.metric, answers[fold], self.target[fold], self.task, weight)
+                sign * metrics.score(self.metric, predictions[fold], self.target[fold], self.task, weight)
                 for fold, weight in zip(self.folds, weights, strict=True)
             ]
         )
 
-    def mean(self, answers: Answers) -> float:
-        scores = self.scores(answers)
+    def mean(self, predictions: Predictions) -> float:
+        """Return the mean score of the folds that have one."""
+        scores = self.scores(predictions)
         return float(scores[np.isfinite(scores)].mean()) if np.isfinite(scores).any() else -np.inf
 
 
-def choose(found: SearchResult, problem: LearningProblem, metric: str) -> Choice:
-    """The best model, or the average of a few when that is better."""
-    judges = found.judges
+def choose(result: SearchResult, problem: LearningProblem, metric: str) -> Choice:
+    """Return the best model, or an average of a few models if that is clearly better."""
+    rows = result.validation
     rivals = [
         EnsembleMember(
-            each, calibrate.fit(each.raw, judges.target, problem.task, judges.weight, problem.class_weights), 1.0
+            trial,
+            calibration.fit(
+                trial.raw, rows.target, problem.task, weight=rows.weight, class_weights=problem.class_weights
+            ),
+            1.0,
         )
-        for each in found.attempts
+        for trial in result.trials
     ]
-    single = Choice((rivals[0],), found.best.score)
+    single = Choice((rivals[0],), result.best.score)
     if len(rivals) == 1:
         return single
-    jury = FoldScorer(metric, problem.task, judges.target, judges.weight, found.folds)
-    answers = [rival.answers() for rival in rivals]
-    picked = Counter(_greedy(jury, answers))
-    if len(picked) == 1:
+    scorer = FoldScorer(metric, problem.task, rows.target, rows.weight, result.folds)
+    predictions = [rival.predictions() for rival in rivals]
+    picks = Counter(_pick_greedily(scorer, predictions))
+    if len(picks) == 1:
         return single
-    total = picked.total()
+    total = picks.total()
     members = [
-        EnsembleMember(rivals[place].attempt, rivals[place].calibration, count / total)
-        for place, count in sorted(picked.items())
+        EnsembleMember(rivals[index].trial, rivals[index].calibration, count / total)
+        for index, count in sorted(picks.items())
     ]
-    several = Choice(tuple(members), 0.0)
-    if not _worth_it(jury.scores(several.answers()) - jury.scores(answers[0]), found.best.score, metric):
+    average = Choice(tuple(members), 0.0)
+    if not _is_clear_gain(scorer.scores(average.predictions()) - scorer.scores(predictions[0]), single.score, metric):
         return single
-    return Choice(several.members, abs(jury.mean(several.answers())))
+    return Choice(average.members, abs(scorer.mean(average.predictions())))
 
 
-def _greedy(jury: FoldScorer, answers: Sequence[Answers]) -> list[int]:
-    """Picks with repetition, each the one that helps the average most, from the best rival on (Caruana, 2004)."""
-    picks, total = [0], answers[0]
-    best, kept = jury.mean(total), 1
+def _pick_greedily(scorer: FoldScorer, predictions: Sequence[Predictions]) -> list[int]:
+    """Start from the best model and repeatedly add the model that improves the average most (Caruana, 2004).
+
+    A model may be added several times. The result ends at the best average.
+    """
+    picks, total = [0], predictions[0]
+    best, best_length = scorer.mean(total), 1
     while len(picks) < PICKS:
-        open_to = range(len(answers)) if len(set(picks)) < MOST else sorted(set(picks))
-        gains = {place: jury.mean((total + answers[place]) / (len(picks) + 1)) for place in open_to}
-        place = max(gains, key=lambda each: gains[each])
-        picks.append(place)
-        total = total + answers[place]
-        if gains[place] > best:
-            best, kept = gains[place], len(picks)
-    return picks[:kept]
+        options = range(len(predictions)) if len(set(picks)) < MOST_MEMBERS else sorted(set(picks))
+        means = {index: scorer.mean((total + predictions[index]) / (len(picks) + 1)) for index in options}
+        index = max(means, key=lambda each: means[each])
+        picks.append(index)
+        total = total + predictions[index]
+        if means[index] > best:
+            best, best_length = means[index], len(picks)
+    return picks[:best_length]
 
 
-def _worth_it(gains: NDArray[np.float64], score: float, metric: str) -> bool:
+def _is_clear_gain(gains: NDArray[np.float64], score: float, metric: str) -> bool:
     gains = gains[np.isfinite(gains)]
-    missing = 1.0 - score if metric in metrics.GREATER else score
-    return bool(len(gains) and gains.mean() > LEAST_GAIN * missing)
+    from_perfect = 1.0 - score if metric in metrics.GREATER else score
+    return bool(len(gains) and gains.mean() > LEAST_GAIN * from_perfect)
 
 
 def train_choice(problem: LearningProblem, choice: Choice, setting: Setting) -> Trained:
-    """The chosen models on the whole training part."""
-    trained = [train_best(problem, member.attempt, setting, member.calibration) for member in choice.members]
+    """Train the members of a choice on all training rows."""
+    trained = [train_final(problem, member.trial, setting, member.calibration) for member in choice.members]
     if len(trained) == 1:
         return trained[0]
     return Ensemble(tuple(trained), tuple(member.weight for member in choice.members))
 
 
 def describe(choice: Choice, trained: Trained) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the fingerprint says of the settings and of the calibration."""
+    """Return the parameters and the calibration for the bundle's training fingerprint."""
     if isinstance(trained, Pipeline):
-        return dict(trained.estimator.params), _calibration(trained.calibration)
+        return dict(trained.estimator.params), _describe_calibration(trained.calibration)
     members = [
         {
-            "candidate": member.attempt.candidate.name,
+            "candidate": member.trial.candidate.name,
             "weight": member.weight,
             "params": dict(pipeline.estimator.params),
-            "calibration": _calibration(pipeline.calibration),
+            "calibration": _describe_calibration(pipeline.calibration),
         }
         for member, pipeline in zip(choice.members, trained.members, strict=True)
     ]
     return {"members": members}, {"method": "of each member"}
 
 
-def _calibration(found: Calibration) -> dict[str, Any]:
-    shifts = {"shifts": list(found.shifts)} if found.shifts else {}
-    return {"method": found.method, "scale": found.scale, "shift": found.shift, **shifts}
+def _describe_calibration(calibration: Calibration) -> dict[str, Any]:
+    shifts = {"shifts": list(calibration.shifts)} if calibration.shifts else {}
+    return {"method": calibration.method, "scale": calibration.scale, "shift": calibration.shift, **shifts}

@@ -1,4 +1,4 @@
-"""The trained model as one ONNX graph that takes raw columns."""
+"""Export of a trained model as one ONNX graph that takes raw columns."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ VALUES: Final = Output("rowcast_values", "values")
 
 
 def export(trained: Trained, plan: Plan, classes: int) -> tuple[bytes, Output]:
-    """The graph and which of its outputs to read; the same model gives the same bytes."""
+    """Return the graph and its output; equal models give equal bytes."""
     graph = GraphBuilder()
-    answer = _average(graph, trained) if isinstance(trained, Ensemble) else _answer(graph, trained)
+    prediction = _emit_average(graph, trained) if isinstance(trained, Ensemble) else _emit(graph, trained)
     inputs = [tensor(spec.name, STRING if spec.dtype == "string" else FLOAT, "N", *spec.shape) for spec in plan]
     if trained.task == "regression":
-        graph.node("Reshape", answer, graph.constant(np.array([-1], np.int64)), output=VALUES.name)
+        graph.node("Reshape", prediction, graph.constant(np.array([-1], np.int64)), output=VALUES.name)
         return graph.model(inputs, tensor(VALUES.name, FLOAT, "N")), VALUES
-    graph.rename(answer, PROBABILITIES.name)
+    graph.rename(prediction, PROBABILITIES.name)
     return graph.model(inputs, tensor(PROBABILITIES.name, FLOAT, "N", classes)), PROBABILITIES
 
 
-def _answer(graph: GraphBuilder, pipeline: Pipeline) -> str:
-    """Probabilities [N, k] or values [N, 1]."""
+def _emit(graph: GraphBuilder, pipeline: Pipeline) -> str:
+    """Add one pipeline to the graph and return the name of its probabilities [N, k] or values [N, 1]."""
     matrix = pipeline.features.emit(graph, NUMBERS, TEXTS)
     raw = pipeline.calibration.emit(graph, pipeline.estimator.emit(graph, matrix), pipeline.positive)
     if pipeline.task == "regression":
@@ -36,10 +36,10 @@ def _answer(graph: GraphBuilder, pipeline: Pipeline) -> str:
     return graph.node("Softmax", raw, axis=1) if pipeline.task == "multiclass" else graph.node("Sigmoid", raw)
 
 
-def _average(graph: GraphBuilder, ensemble: Ensemble) -> str:
-    """Members share whatever they ask for alike: the builder answers equal requests with one node."""
+def _emit_average(graph: GraphBuilder, ensemble: Ensemble) -> str:
+    """Add the weighted average of all members; the builder merges equal nodes, so members share preprocessing."""
     parts = [
-        graph.node("Mul", _answer(graph, member), graph.constant(np.array(weight, np.float32)))
+        graph.node("Mul", _emit(graph, member), graph.constant(np.array(weight, np.float32)))
         for member, weight in zip(ensemble.members, ensemble.weights, strict=True)
     ]
     return graph.node("Sum", *parts)

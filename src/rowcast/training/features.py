@@ -1,10 +1,11 @@
-"""The preprocessing: fitted once, written twice, as numpy and as ONNX operators, equal to the last bit.
+"""Preprocessing: fitted once, then computed in numpy and as ONNX operators with bit-identical results.
 
-numbers  NaN becomes the training median, with a flag for columns that had gaps; scaled and clipped for linear models
-         only (never before trees: rounding would move rows across a split)
-texts    up to 64 levels: one-hot, where rare and unseen values share "no level at all"; missing is a level of its own
-         more: the target's mean, what the level adds to other such columns, and its frequency, learnt out of fold,
-         looked up
+Numbers: a missing value becomes the training median, and a flag marks it if the column had missing values in training.
+Linear models get scaled and clipped numbers. Trees get raw numbers, because rounding would move rows across a split.
+
+Texts: a column of up to 64 levels is one-hot encoded; a missing value is its own level, and rare or unseen values have
+no level. A column of more levels becomes a lookup of statistics per level: the target mean, the effect of the level
+given the other columns of this kind, and the frequency. Training rows get out-of-fold values.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Style = Literal["linear", "trees"]
 MOST_LEVELS: Final = 64
 RARE: Final = 3
 CLIP: Final = np.float32(25.0)
-"""Standard deviations beyond which a linear model sees no difference: 1e38 stays a number."""
+"""Limit of scaled numbers, in standard deviations, so that 1e38 does not overflow in a linear model."""
 INNER_FOLDS: Final = 5
 SMOOTHING: Final = 10.0
 
@@ -36,7 +37,7 @@ Texts = NDArray[np.object_]
 
 @dataclass(frozen=True)
 class Scale:
-    """Centre and inverse spread of the numbers, for linear models."""
+    """Mean and inverse standard deviation of each number, for linear models."""
 
     mean: Numbers
     inverse: Numbers
@@ -44,37 +45,39 @@ class Scale:
 
 @dataclass(frozen=True)
 class TextBlock:
-    """One text column as a lookup: the level's row of `table`, its last row for everything else."""
+    """A text column as a lookup in `table`: one row per level, and a last row for all other values."""
 
     column: int
     levels: tuple[str, ...]
     table: Numbers
 
     def lookup(self, texts: Texts) -> Numbers:
-        place = {level: index for index, level in enumerate(self.levels)}
+        row = {level: index for index, level in enumerate(self.levels)}
         other = len(self.levels)
-        return self.table[[place.get(text, other) for text in texts[:, self.column].tolist()]]
+        return self.table[[row.get(text, other) for text in texts[:, self.column].tolist()]]
 
 
 @dataclass(frozen=True)
 class InnerFolds:
-    """Which rows a row's target means may come from: those of other folds or, of folds in order, of earlier ones."""
+    """The folds for target means: the means of a row come from the rows of all other folds."""
 
     fold: NDArray[np.intp]
     ordered: bool
+    """Whether the folds are ordered by time; means then come from earlier folds only."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Raw columns to the matrix an estimator takes."""
+    """The fitted transformation of raw columns into the matrix of an estimator."""
 
     median: Numbers
     flagged: NDArray[np.int64]
+    """Number columns with a flag for missing values."""
     scale: Scale | None
     blocks: tuple[TextBlock, ...]
 
     def transform(self, numbers: Numbers, texts: Texts) -> Numbers:
-        """The matrix [N, width] in float32: numbers, flags, levels."""
+        """Return the matrix [N, width] in float32: numbers, flags, text columns."""
         parts = []
         if len(self.median):
             gaps = np.isnan(numbers)
@@ -86,12 +89,12 @@ class Features:
     def _scaled(self, filled: Numbers) -> Numbers:
         if self.scale is None:
             return filled
-        with np.errstate(over="ignore"):  # infinite for a moment: the clip follows
+        with np.errstate(over="ignore"):  # an overflow becomes infinite, and is then clipped
             scaled = (filled - self.scale.mean) * self.scale.inverse
         return np.asarray(np.clip(scaled, -CLIP, CLIP))
 
     def emit(self, graph: GraphBuilder, numbers: str, texts: str) -> str:
-        """The same matrix, as the name of a tensor in a graph."""
+        """Add the transformation to a graph and return the name of the matrix."""
         parts = self._emit_numbers(graph, numbers) if len(self.median) else []
         parts += _emit_blocks(graph, self.blocks, texts) if self.blocks else []
         return parts[0] if len(parts) == 1 else graph.node("Concat", *parts, axis=1)
@@ -105,15 +108,18 @@ class Features:
             filled = graph.node("Clip", scaled, graph.constant(np.array(-CLIP)), graph.constant(np.array(CLIP)))
         if not len(self.flagged):
             return [filled]
-        chosen = graph.node("Gather", gaps, graph.constant(self.flagged), axis=1)
-        return [filled, graph.node("Cast", chosen, to=FLOAT)]
+        flags = graph.node("Gather", gaps, graph.constant(self.flagged), axis=1)
+        return [filled, graph.node("Cast", flags, to=FLOAT)]
 
 
 def _emit_blocks(graph: GraphBuilder, blocks: Sequence[TextBlock], texts: str) -> list[str]:
-    """Each block's rows of its table. Texts become numbers at once: taking columns apart would copy every string twice
-    (a third of the graph's time at 32 rows)."""
+    """Add the lookups to a graph.
+
+    One LabelEncoder converts the texts of all columns to numbers: separating the columns first would copy every string
+    twice, a third of the graph's time for 32 rows.
+    """
     union = {level: index for index, level in enumerate(dict.fromkeys(chain(*(block.levels for block in blocks))))}
-    places = graph.node(
+    levels = graph.node(
         "LabelEncoder",
         texts,
         domain=ML,
@@ -125,7 +131,7 @@ def _emit_blocks(graph: GraphBuilder, blocks: Sequence[TextBlock], texts: str) -
     for block in blocks:
         own = {level: index for index, level in enumerate(block.levels)}
         rows = [own.get(level, len(own)) for level in union] + [len(own)]
-        column = graph.node("Gather", places, graph.constant(np.array(block.column)), axis=1)
+        column = graph.node("Gather", levels, graph.constant(np.array(block.column)), axis=1)
         parts.append(graph.node("Gather", graph.constant(block.table[rows]), column, axis=0))
     return parts
 
@@ -134,36 +140,37 @@ def fit(
     numbers: Numbers,
     texts: Texts,
     target: NDArray[np.float64],
+    *,
     style: Style,
     inner: InnerFolds | None = None,
     weight: NDArray[np.float64] | None = None,
 ) -> tuple[Features, Numbers]:
-    """Features learnt from training rows, and those rows' own matrix, where target means come from other rows only.
+    """Fit the features to training rows and return them with the matrix of these rows.
 
-    `target` is [N, k]: one column a raw score (the class as 0 or 1, or the value). Without `inner`, chance decides
-    which rows are the others; target means are weighted.
+    The target means in the matrix come from other rows only, by the folds of `inner` or, without it, by random folds.
+    `target` is [N, k], one column per raw score: the class as 0 or 1, or the value. `weight` applies to target means.
     """
     inner = inner or InnerFolds(np.random.default_rng(0).permutation(len(target)) % INNER_FOLDS, ordered=False)
     median, flagged, scale = _fit_numbers(numbers, style)
     blocks: dict[int, TextBlock] = {}
-    coded: list[_Coded] = []
+    coded: list[_CodedColumn] = []
     for column in range(texts.shape[1]):
         cells = texts[:, column].tolist()
         counts = Counter(cells)
         if len(counts) <= MOST_LEVELS:
             blocks[column] = _one_hot(column, counts)
         else:
-            coded.append(_coded(column, cells, counts))
-    learnt = _target_means(coded, _Wanted(target, inner, weight))
-    blocks |= {block.column: block for block, _ in learnt}
+            coded.append(_encode_levels(column, cells, counts))
+    lookups = _target_lookups(coded, _TargetRows(target, inner, weight))
+    blocks |= {block.column: block for block, _ in lookups}
     features = Features(median, flagged, scale, tuple(blocks[column] for column in sorted(blocks)))
     matrix = features.transform(numbers, texts)
-    replaced = {block.column: own for block, own in learnt}
+    out_of_fold = {block.column: values for block, values in lookups}
     start = len(median) + len(flagged)
     for block in features.blocks:
         width = block.table.shape[1]
-        if block.column in replaced:
-            matrix[:, start : start + width] = replaced[block.column]
+        if block.column in out_of_fold:
+            matrix[:, start : start + width] = out_of_fold[block.column]
         start += width
     return features, matrix
 
@@ -173,7 +180,7 @@ def _fit_numbers(numbers: Numbers, style: Style) -> tuple[Numbers, NDArray[np.in
     median = np.zeros(numbers.shape[1], np.float32)
     for column in np.flatnonzero(~gaps.all(axis=0)):
         present = np.sort(numbers[~gaps[:, column], column])
-        median[column] = present[(len(present) - 1) // 2]  # a value that was seen: no mean of two that may overflow
+        median[column] = present[(len(present) - 1) // 2]  # a value of the column: the mean of two may overflow
     flagged = np.flatnonzero(gaps.any(axis=0) & ~gaps.all(axis=0)).astype(np.int64)
     if style == "trees":
         return median, flagged, None
@@ -185,90 +192,103 @@ def _fit_numbers(numbers: Numbers, style: Style) -> tuple[Numbers, NDArray[np.in
 
 def _one_hot(column: int, counts: Counter[str]) -> TextBlock:
     ranked = sorted(counts, key=lambda text: (-counts[text], text))
-    frequent = [text for text in ranked if counts[text] >= RARE] or ranked[:1]  # a matrix is never empty
+    frequent = [text for text in ranked if counts[text] >= RARE] or ranked[:1]  # the matrix needs at least one column
     table = np.concatenate([np.eye(len(frequent)), np.zeros((1, len(frequent)))]).astype(np.float32)
     return TextBlock(column, tuple(frequent), table)
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """What target means are made of."""
+class _TargetRows:
+    """The target of the training rows, with the folds and weights for target means."""
 
     target: NDArray[np.float64]
     inner: InnerFolds
     weight: NDArray[np.float64] | None
 
     def scaled(self) -> NDArray[np.float64]:
-        """Centred, with a spread of one; of more than two classes without the last, which follows from the others."""
+        """Return the target with mean 0 and standard deviation 1.
+
+        With more than two classes the last column is dropped, because it follows from the others.
+        """
         target = self.target[:, :-1] if self.target.shape[1] > 2 else self.target
-        middle = target.mean(axis=0) if self.weight is None else np.average(target, axis=0, weights=self.weight)
+        mean = target.mean(axis=0) if self.weight is None else np.average(target, axis=0, weights=self.weight)
         spread = target.std(axis=0)
-        return np.asarray((target - middle) / np.where(spread > 0, spread, 1.0))
+        return np.asarray((target - mean) / np.where(spread > 0, spread, 1.0))
 
 
 @dataclass(frozen=True)
-class _Coded:
-    """A text column of many levels, the most frequent first, and the level of each row."""
+class _CodedColumn:
+    """A text column of many levels: the levels by frequency, and the level number of each row."""
 
     column: int
     levels: tuple[str, ...]
     codes: NDArray[np.intp]
 
 
-def _coded(column: int, cells: list[str], counts: Counter[str]) -> _Coded:
+def _encode_levels(column: int, cells: list[str], counts: Counter[str]) -> _CodedColumn:
     levels = sorted(counts, key=lambda text: (-counts[text], text))
-    place = {level: index for index, level in enumerate(levels)}
-    return _Coded(column, tuple(levels), np.array([place[cell] for cell in cells]))
+    number = {level: index for index, level in enumerate(levels)}
+    return _CodedColumn(column, tuple(levels), np.array([number[cell] for cell in cells]))
 
 
-def _target_means(coded: Sequence[_Coded], wanted: _Wanted) -> list[tuple[TextBlock, Numbers]]:
-    """Lookups of what each level says of the target and how frequent it is, and the training rows' own values, where
-    the target is that of other rows."""
+def _target_lookups(coded: Sequence[_CodedColumn], target: _TargetRows) -> list[tuple[TextBlock, Numbers]]:
+    """Return a lookup for each column, and the out-of-fold values of the training rows.
+
+    The lookup holds the statistics of each level in all rows and its frequency.
+    """
     if not coded:
         return []
-    fold, rows = wanted.inner.fold, len(wanted.target)
-    everywhere = _learnt(coded, wanted, np.ones(rows, bool))
-    found = []
-    for each, learnt in zip(coded, everywhere, strict=True):
-        often = np.log1p(np.bincount(each.codes, minlength=len(each.levels) + 1))[:, None] / np.log1p(rows)
-        table = np.concatenate([learnt, often], axis=1).astype(np.float32)
-        found.append((TextBlock(each.column, each.levels, table), table[each.codes]))
+    fold, rows = target.inner.fold, len(target.target)
+    lookups = []
+    for column, statistics in zip(coded, _level_statistics(coded, target, np.ones(rows, bool)), strict=True):
+        counts = np.bincount(column.codes, minlength=len(column.levels) + 1)
+        frequency = np.log1p(counts)[:, None] / np.log1p(rows)
+        table = np.concatenate([statistics, frequency], axis=1).astype(np.float32)
+        lookups.append((TextBlock(column.column, column.levels, table), table[column.codes]))
     for index in range(fold.max() + 1):
-        mine, others = fold == index, fold < index if wanted.inner.ordered else fold != index
-        for each, (_, own), learnt in zip(coded, found, _learnt(coded, wanted, others), strict=True):
-            own[mine, :-1] = learnt[each.codes[mine]]
-    return found
+        mine, others = fold == index, fold < index if target.inner.ordered else fold != index
+        fold_statistics = _level_statistics(coded, target, others)
+        for column, (_, values), statistics in zip(coded, lookups, fold_statistics, strict=True):
+            values[mine, :-1] = statistics[column.codes[mine]]
+    return lookups
 
 
-def _learnt(coded: Sequence[_Coded], wanted: _Wanted, rows: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
-    """A table for each column, learnt from these rows: the target's smoothed mean in each level, and, beside other such
-    columns, what the level adds to theirs (decision 0028)."""
-    target, weight = wanted.scaled()[rows], None if wanted.weight is None else wanted.weight[rows]
-    means = [_means(each.codes[rows], target, weight, len(each.levels)) for each in coded]
+def _level_statistics(
+    coded: Sequence[_CodedColumn], target: _TargetRows, rows: NDArray[np.bool_]
+) -> list[NDArray[np.float64]]:
+    """Return a table for each column, computed from these rows: the smoothed target mean of each level.
+
+    If there are several columns, the tables also hold the effect of the level given the other columns (decision 0028).
+    """
+    values, weight = target.scaled()[rows], None if target.weight is None else target.weight[rows]
+    means = [_smoothed_means(column.codes[rows], values, weight, len(column.levels)) for column in coded]
     if len(coded) == 1 or not rows.any():
         return means if len(coded) == 1 else [np.tile(each, 2) for each in means]
-    return [np.hstack(pair) for pair in zip(means, _effects(coded, target, weight, rows), strict=True)]
+    return [np.hstack(pair) for pair in zip(means, _joint_effects(coded, values, weight, rows), strict=True)]
 
 
-def _effects(
-    coded: Sequence[_Coded], target: NDArray[np.float64], weight: NDArray[np.float64] | None, rows: NDArray[np.bool_]
+def _joint_effects(
+    coded: Sequence[_CodedColumn],
+    target: NDArray[np.float64],
+    weight: NDArray[np.float64] | None,
+    rows: NDArray[np.bool_],
 ) -> list[NDArray[np.float64]]:
-    """Least squares over the levels of all columns at once, held as small as the means are smoothed."""
+    """Return the effects of all levels of all columns, by one ridge regression as strong as the smoothing of means."""
     count = len(target)
-    widths = [len(each.levels) + 1 for each in coded]
-    hot = [
-        sparse.csr_matrix((np.ones(count), each.codes[rows], np.arange(count + 1)), shape=(count, width))
-        for each, width in zip(coded, widths, strict=True)
+    widths = [len(column.levels) + 1 for column in coded]
+    one_hot = [
+        sparse.csr_matrix((np.ones(count), column.codes[rows], np.arange(count + 1)), shape=(count, width))
+        for column, width in zip(coded, widths, strict=True)
     ]
     model = Ridge(alpha=SMOOTHING, fit_intercept=False, solver="sparse_cg", tol=1e-4)
-    model.fit(sparse.hstack(hot, format="csr"), target, sample_weight=weight)
+    model.fit(sparse.hstack(one_hot, format="csr"), target, sample_weight=weight)
     return np.split(np.atleast_2d(model.coef_).T, np.cumsum(widths)[:-1])
 
 
-def _means(
+def _smoothed_means(
     codes: NDArray[np.intp], target: NDArray[np.float64], weight: NDArray[np.float64] | None, levels: int
 ) -> NDArray[np.float64]:
-    """Each level's mean of a centred target, drawn to 0 the rarer it is; 0 for a level that was not seen."""
+    """Return the mean of a centred target in each level, shrunk towards 0 for rare levels and 0 for unseen levels."""
     counts = np.bincount(codes, weight, minlength=levels + 1)[:, None]
     if weight is not None:
         target = target * weight[:, None]

@@ -1,4 +1,4 @@
-"""The labels of a table: mended as asked, typed as written, and what kind of problem they make."""
+"""The labels of a table: correct them, give them a type, and derive the task and the positive class."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ POSITIVE_WORDS: Final = ("1", "true", "yes", "approved", "y", "t")
 
 @dataclass(frozen=True)
 class LabelledTable:
-    """The rows that have a label, and what each should become: a class number, 1 for the positive class, or a value."""
+    """The rows that have a label, with the encoded target.
+
+    The target is 1 for the positive class (binary), the class number (multi-class) or the value (regression).
+    """
 
     table: Table
     task: Task
@@ -35,77 +38,76 @@ class LabelledTable:
 
 
 def read(table: Table, name: str, options: TrainingOptions) -> LabelledTable:
-    """The labels in column `name`; TableError says in one sentence why nothing can be learnt from them."""
-    table, mended = _mended(table, name, options.map)
-    table, labels, findings = _labelled(table, name)
-    findings = [*mended, *findings]
-    task = options.task or _task(labels)
+    """Read the labels in column `name`; TableError if no model can be trained on them."""
+    table, corrections = _corrected(table, name, options.map)
+    table, labels, missing = _present(table, name)
+    findings = [*corrections, *missing]
+    task = options.task or _infer_task(labels)
     if task == "regression":
         return LabelledTable(table, task, (), 1, _values(labels, name), tuple(findings))
-    findings += _alike(labels, name)
-    table, labels, lonely = _without_lonely(table, labels, name)
-    findings += lonely
+    findings += _similar_labels(labels, name)
+    table, labels, single_rows = _without_single_rows(table, labels, name)
+    findings += single_rows
     classes = _classes(labels, name)
     task = _checked_task(task, classes, name)
     position = {label: index for index, label in enumerate(classes)}
     target = np.array([position[label] for label in labels])
     positive = 1
     if task == "binary":
-        positive, said = _positive(classes, target, name, options.positive)
-        findings.append(said)
+        positive, finding = _positive_class(classes, target, name, options.positive)
+        findings.append(finding)
         target = (target == positive).astype(np.int64)
     return LabelledTable(table, task, classes, positive, target, tuple(findings))
 
 
-def _mended(table: Table, target: str, rules: Sequence[str]) -> tuple[Table, list[Finding]]:
-    """The table with labels replaced as `OLD=NEW` rules say; every rule must meet a label, a missing NEW drops rows."""
+def _corrected(table: Table, target: str, rules: Sequence[str]) -> tuple[Table, list[Finding]]:
+    """Replace labels by the rules `OLD=NEW`; every OLD must be a label, and a missing value as NEW drops the rows."""
     if not rules:
         return table, []
     series = table.frame[target]
-    present = {value: canonical_text(value) for value in series.drop_nulls().unique().to_list()}
-    known = sorted(set(present.values()))
-    changes = dict(_rule(rule, target, known) for rule in rules)
+    texts_by_value = {value: canonical_text(value) for value in series.drop_nulls().unique().to_list()}
+    known = sorted(set(texts_by_value.values()))
+    changes = dict(_parse_rule(rule, target, known) for rule in rules)
     findings = []
     for old, new in changes.items():
-        count = sum(present.get(value) == old for value in series.to_list())
-        findings.append(
-            Finding("mended-labels", target, f"{count} labels {old!r} stand for {new!r}", "read so", Override("map"))
-        )
-    texts = [None if value is None else present[value] for value in series.to_list()]
-    mended = pl.Series(target, [None if text is None else changes.get(text, text) for text in texts], pl.String)
-    return Table(table.frame.with_columns(mended), table.name, table.sha256, table.findings), findings
+        count = sum(texts_by_value.get(value) == old for value in series.to_list())
+        message = f"{count} rows have the label {old!r}"
+        findings.append(Finding("mended-labels", target, message, f"changed to {new!r}", Override("map")))
+    texts = [None if value is None else texts_by_value[value] for value in series.to_list()]
+    corrected = pl.Series(target, [None if text is None else changes.get(text, text) for text in texts], pl.String)
+    return Table(table.frame.with_columns(corrected), table.name, table.sha256, table.findings), findings
 
 
-def _rule(rule: str, target: str, known: Sequence[str]) -> tuple[str, str]:
-    """OLD and NEW of a rule; labels may hold `=` themselves, so the rule is cut where OLD is a label."""
-    cuts = [place for place, letter in enumerate(rule) if letter == "="]
-    if not cuts:
-        raise TableError(f"--map takes OLD=NEW, not {rule!r}")
-    pairs = [(canonical_text(rule[:cut]), canonical_text(rule[cut + 1 :])) for cut in cuts]
-    met = [pair for pair in pairs if pair[0] in known]
-    if not met:
-        raise TableError(f"--map {rule!r} meets no label of {target!r}; {closest(pairs[0][0] or rule, known)}")
-    return max(met, key=lambda pair: (pair[1] in known, len(pair[0])))
+def _parse_rule(rule: str, target: str, known: Sequence[str]) -> tuple[str, str]:
+    """Split a rule into OLD and NEW. Labels may contain `=`, so the rule is split where OLD is a known label."""
+    signs = [index for index, letter in enumerate(rule) if letter == "="]
+    if not signs:
+        raise TableError(f"option 'map': expected OLD=NEW, got {rule!r}")
+    pairs = [(canonical_text(rule[:sign]), canonical_text(rule[sign + 1 :])) for sign in signs]
+    matches = [pair for pair in pairs if pair[0] in known]
+    if not matches:
+        hint = closest(pairs[0][0] or rule, known)
+        raise TableError(f"option 'map': {rule!r} matches no label of {target!r}; {hint}")
+    return max(matches, key=lambda pair: (pair[1] in known, len(pair[0])))
 
 
-def _alike(labels: Sequence[Label], target: str) -> list[Finding]:
-    """Labels that differ in case or a full stop alone are likely one label written in two ways."""
+def _similar_labels(labels: Sequence[Label], target: str) -> list[Finding]:
+    """Report labels that differ only in case, spaces or a trailing period: they are probably the same label."""
     counts = Counter(label for label in labels if isinstance(label, str))
-    ways: dict[str, list[str]] = {}
+    spellings: dict[str, list[str]] = {}
     for label, _ in counts.most_common(MOST_CLASSES):
-        ways.setdefault(" ".join(label.casefold().rstrip(". ").split()), []).append(label)
+        spellings.setdefault(" ".join(label.casefold().rstrip(". ").split()), []).append(label)
     findings = []
-    for usual, *others in ways.values():
+    for usual, *others in spellings.values():
         for other in others:
-            message = f"the labels {other!r} and {usual!r} look like one written in two ways"
-            findings.append(
-                Finding("alike-labels", target, message, "two classes", Override("map", f"{other}={usual}"))
-            )
+            message = f"the labels {other!r} and {usual!r} look like two spellings of one label"
+            override = Override("map", f"{other}={usual}")
+            findings.append(Finding("alike-labels", target, message, "treated as two classes", override))
     return findings
 
 
-def _labelled(table: Table, target: str) -> tuple[Table, list[Label], list[Finding]]:
-    """The rows that have a target, and their labels typed as in the table."""
+def _present(table: Table, target: str) -> tuple[Table, list[Label], list[Finding]]:
+    """Return the rows that have a label, and their labels with the type they have in the table."""
     series = table.frame[target]
     if series.dtype == pl.String:
         series = series.str.strip_chars(BLANKS)
@@ -114,47 +116,47 @@ def _labelled(table: Table, target: str) -> tuple[Table, list[Label], list[Findi
         present = series.is_not_null()
     lost = len(series) - int(present.sum())
     if lost == len(series):
-        raise TableError(f"the target {target!r} is empty in every row")
+        raise TableError(f"target {target!r} is missing in every row")
     findings = []
     if lost:
-        message = f"{lost} of {len(series)} rows have no target"
-        findings.append(Finding("missing-target", target, message, "those rows were left out"))
-        table = _kept(table, present)
+        message = f"the target is missing in {lost} of {len(series)} rows"
+        findings.append(Finding("missing-target", target, message, "rows dropped"))
+        table = _filtered(table, present)
     return table, _typed(series.filter(present), target), findings
 
 
-def _kept(table: Table, rows: pl.Series) -> Table:
-    return Table(table.frame.filter(rows), table.name, table.sha256, table.findings)
+def _filtered(table: Table, mask: pl.Series) -> Table:
+    return Table(table.frame.filter(mask), table.name, table.sha256, table.findings)
 
 
 def _typed(series: pl.Series, target: str) -> list[Label]:
     if isinstance(series.dtype, pl.Datetime):
-        raise TableError(f"the target {target!r} is a date; predict a number or a class")
+        raise TableError(f"target {target!r} contains dates; the target must contain numbers or classes")
     if series.dtype == pl.Boolean or series.dtype.is_integer():
         return series.to_list()
     if series.dtype.is_float():
-        return _whole_if_all(series.to_list())
+        return _integers_if_whole(series.to_list())
     texts = series.to_list()
     distinct = set(texts)
     if {text.lower() for text in distinct} == {"true", "false"}:
         return [text.lower() == "true" for text in texts]
     numbers = {text: number_from_text(text) for text in distinct}
-    padded = any(len(text) > 1 and text.startswith("0") and text.isdigit() for text in distinct)
-    if padded or any(number is None for number in numbers.values()):
-        spelled = {text: canonical_text(text) for text in distinct}
-        return [spelled[text] for text in texts]
-    return _whole_if_all([numbers[text] or 0.0 for text in texts])
+    zero_padded = any(len(text) > 1 and text.startswith("0") and text.isdigit() for text in distinct)
+    if zero_padded or any(number is None for number in numbers.values()):
+        canonical = {text: canonical_text(text) for text in distinct}
+        return [canonical[text] for text in texts]
+    return _integers_if_whole([numbers[text] or 0.0 for text in texts])
 
 
-def _whole_if_all(values: list[float]) -> list[Label]:
-    """Integers when every value is whole: 0.0 and 1.0 are the labels 0 and 1."""
+def _integers_if_whole(values: list[float]) -> list[Label]:
+    """Return integers if every value is whole: 0.0 and 1.0 become the labels 0 and 1."""
     if all(value.is_integer() for value in values):
         return [int(value) for value in values]
     return list(values)
 
 
-def _task(labels: list[Label]) -> Task:
-    """Text, booleans and few distinct whole numbers are classes; other numbers are values."""
+def _infer_task(labels: list[Label]) -> Task:
+    """Return the task: texts, booleans and a few distinct integers are classes, other numbers are values."""
     distinct = set(labels)
     if any(isinstance(label, str | bool) for label in distinct):
         return "binary" if len(distinct) == 2 else "multiclass"
@@ -167,68 +169,71 @@ def _task(labels: list[Label]) -> Task:
 
 def _values(labels: list[Label], target: str) -> NDArray[np.float64]:
     if any(isinstance(label, str) for label in labels):
-        raise TableError(f"the target {target!r} holds text; regression needs numbers")
+        raise TableError(f"target {target!r} contains text; regression needs numbers")
     values = np.array(labels, np.float64)
     if not np.isfinite(values).all() or np.abs(values).max() > 1e30:
-        raise TableError(f"the target {target!r} holds infinite or absurdly large numbers")
+        raise TableError(f"target {target!r} contains infinite values or values beyond 1e30")
     if values.min() == values.max():
-        raise TableError(f"the target {target!r} is {labels[0]} in every row; there is nothing to learn")
+        raise TableError(f"target {target!r} is {labels[0]} in every row; training needs at least two values")
     return values
 
 
-def _without_lonely(table: Table, labels: list[Label], target: str) -> tuple[Table, list[Label], list[Finding]]:
-    """Without classes of one row: such a class cannot be learnt and measured."""
-    lonely = [label for label, count in Counter(labels).items() if count == 1]
-    if not lonely or len(lonely) == len(set(labels)):
+def _without_single_rows(table: Table, labels: list[Label], target: str) -> tuple[Table, list[Label], list[Finding]]:
+    """Drop classes of a single row: such a class cannot be both learned and measured."""
+    singles = [label for label, count in Counter(labels).items() if count == 1]
+    if not singles or len(singles) == len(set(labels)):
         return table, labels, []
-    shown = ", ".join(repr(label) for label in lonely[:5])
-    if len(lonely) == len(set(labels)) - 1:
-        found = f"has one class of more than one row; {shown} cannot be learnt from a single row"
-        raise TableError(f"the target {target!r} {found}")
-    message = f"{len(lonely)} classes have one row only ({shown})"
-    kept = [label not in set(lonely) for label in labels]
-    remaining = [label for label, keep in zip(labels, kept, strict=True) if keep]
-    return _kept(table, pl.Series(kept)), remaining, [Finding("lonely-class", "", message, "those rows were left out")]
+    shown = ", ".join(repr(label) for label in singles[:5])
+    if len(singles) == len(set(labels)) - 1:
+        raise TableError(
+            f"target {target!r} has only one class with more than one row; classes with a single row: {shown}"
+        )
+    message = f"{len(singles)} classes have only one row ({shown})"
+    mask = [label not in set(singles) for label in labels]
+    remaining = [label for label, has_more in zip(labels, mask, strict=True) if has_more]
+    return _filtered(table, pl.Series(mask)), remaining, [Finding("lonely-class", "", message, "rows dropped")]
 
 
 def _classes(labels: list[Label], target: str) -> tuple[Label, ...]:
     distinct = set(labels)
     if len(distinct) < 2:
-        raise TableError(f"the target {target!r} is {labels[0]!r} in every row; there is nothing to learn")
+        raise TableError(f"target {target!r} is {labels[0]!r} in every row; training needs at least two classes")
     if len(distinct) > MOST_CLASSES or len(distinct) > len(labels) / 2:
-        odd = [label for label in distinct if isinstance(label, str) and number_from_text(label) is None]
-        if len(odd) * 10 <= len(distinct):
-            shown = ", ".join(map(repr, sorted(odd)[:3]))
-            raise TableError(f"the target {target!r} holds numbers but for {shown}; empty or mend those cells")
-        found = f"{len(distinct)} different values in {len(labels)} rows"
-        raise TableError(f"the target {target!r} has {found}; that is too many classes")
+        texts = [label for label in distinct if isinstance(label, str) and number_from_text(label) is None]
+        if len(texts) * 10 <= len(distinct):
+            shown = ", ".join(map(repr, sorted(texts)[:3]))
+            raise TableError(f"target {target!r} contains numbers except for {shown}; correct or clear those cells")
+        counts = f"{len(distinct)} distinct values in {len(labels)} rows"
+        raise TableError(f"target {target!r} has too many classes: {counts}")
     return tuple(sorted(distinct, key=lambda label: (isinstance(label, str), label)))
 
 
 def _checked_task(task: Task, classes: tuple[Label, ...], target: str) -> Task:
     if task == "binary" and len(classes) != 2:
-        raise TableError(f"the target {target!r} has {len(classes)} classes; a binary model needs two")
+        raise TableError(f"target {target!r} has {len(classes)} classes; the task 'binary' needs exactly two")
     return "binary" if len(classes) == 2 else task
 
 
-def _positive(classes: tuple[Label, ...], target: NDArray[Any], column: str, asked: str | None) -> tuple[int, Finding]:
-    """The class whose probability is the score: as asked, else by its name, else the rarer one."""
-    names = [label_text(label) for label in classes]
-    if asked is not None:
-        wanted = canonical_text(asked)
-        matches = [index for index, name in enumerate(names) if name == wanted]
-        matches = matches or [index for index, name in enumerate(names) if name.casefold() == wanted.casefold()]
+def _positive_class(
+    classes: tuple[Label, ...], target: NDArray[Any], column: str, label: str | None
+) -> tuple[int, Finding]:
+    """Return the positive class: the label from the options, else a label such as `yes`, else the rarer label."""
+    names = [label_text(each) for each in classes]
+    if label is not None:
+        name = canonical_text(label)
+        matches = [index for index, each in enumerate(names) if each == name]
+        matches = matches or [index for index, each in enumerate(names) if each.casefold() == name.casefold()]
         if not matches:
-            raise TableError(f"{asked!r} is not a class of {column!r}; it has {', '.join(names)}")
-        return matches[0], _positive_finding(column, names[matches[0]], "as asked")
+            raise TableError(f"option 'positive': {label!r} is not a class of {column!r}; classes: {', '.join(names)}")
+        return matches[0], _positive_finding(column, names[matches[0]], "set by the option")
     for word in POSITIVE_WORDS:
         if word in [name.casefold() for name in names]:
             index = [name.casefold() for name in names].index(word)
-            return index, _positive_finding(column, names[index], "by its name")
+            return index, _positive_finding(column, names[index], "recognised by its name")
     index = int(np.argmin(np.bincount(target, minlength=2)))
     return index, _positive_finding(column, names[index], "the rarer class")
 
 
-def _positive_finding(target: str, name: str, why: str) -> Finding:
-    message = f"the positive class is {name!r}, {why}"
+def _positive_finding(target: str, name: str, reason: str) -> Finding:
+    message = f"the positive class is {name!r} ({reason})"
     return Finding("positive-class", target, message, "score is its probability", Override("positive"))

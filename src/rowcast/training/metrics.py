@@ -1,6 +1,6 @@
-"""How good a model is: each metric with the interval that chance alone explains (bootstrap, 95 %).
+"""Metrics, each with a 95 % bootstrap interval.
 
-A resample is a vector of weights over the same rows, so rows are sorted once and all resamples are scored together.
+A resample is a vector of weights over the same rows, so one sort serves all resamples.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from rowcast.schema.scores import winning_classes
 
 RESAMPLES: Final = 200
 MOST_ROWS: Final = 5000
-"""Resampled rows; beyond, the interval is that of so many rows scaled to the real number."""
+"""Maximum number of rows to resample; the interval of a larger holdout is scaled down to its real size."""
 FEW_GROUPS: Final = 5
-"""Fewer groups say nothing of how groups differ; their rows are drawn one by one."""
+"""Minimum number of groups to resample groups; with fewer, single rows are resampled."""
 BINS: Final = 10
 
 Weights = NDArray[np.float64]
 Values = NDArray[np.float64]
 Scores = NDArray[np.float64]
 Metric = Callable[[Scores, NDArray[Any], Weights], Values]
-"""(probability of the positive class, or probabilities, or values; target; weights [B, N]) -> [B]."""
+"""Takes scores (probabilities of the positive class, all probabilities or values), targets and weights [B, N]; returns
+[B]."""
 
 GREATER: Final = frozenset({"accuracy", "balanced_accuracy", "f1", "roc_auc", "pr_auc", "r2"})
-"""Metrics of which more is better; of all others less is."""
+"""Metrics for which greater is better; for all others, smaller is better."""
 DEFAULT: Final[Mapping[Task, str]] = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
 CHOICES: Final[Mapping[Task, tuple[str, ...]]] = {
     "binary": ("roc_auc", "pr_auc", "log_loss", "brier", "accuracy", "f1"),
@@ -40,20 +41,23 @@ CHOICES: Final[Mapping[Task, tuple[str, ...]]] = {
 
 
 def resolve(metric: str | None, task: Task) -> str:
-    """The metric to choose by; TrainingError lists those that fit the task."""
+    """Return the metric that ranks models; TrainingError if it does not apply to the task."""
     if metric is None:
         return DEFAULT[task]
     if metric not in CHOICES[task]:
-        raise TrainingError(f"--metric {metric!r} cannot rank {task} models; choose from {', '.join(CHOICES[task])}")
+        raise TrainingError(
+            f"option 'metric': {metric!r} cannot rank {task} models; available metrics: {', '.join(CHOICES[task])}"
+        )
     return metric
 
 
 def score(
     metric: str, output: NDArray[Any], target: NDArray[Any], task: Task, weight: NDArray[np.float64] | None = None
 ) -> float:
-    """One metric over all rows, from the positive class's probabilities, all probabilities, or values.
+    """Return one metric over all rows.
 
-    F1 of two classes is the one at its best threshold: that is how the threshold will be chosen.
+    `output` holds the probabilities of the positive class, all probabilities, or values. For two classes, F1 is the one
+    at the best threshold, because the threshold is chosen that way later.
     """
     weights = np.ones((1, len(target))) if weight is None else weight[None, :]
     if task == "binary" and metric == "f1":
@@ -66,13 +70,15 @@ def measure_holdout(
     decision: Decision,
     output: NDArray[Any],
     target: NDArray[Any],
+    *,
     seed: int,
     weight: NDArray[np.float64] | None = None,
     group: NDArray[Any] | None = None,
 ) -> dict[str, Measure]:
-    """Every metric of the task over the holdout. `target` is 1 for the positive class, a class number, or a value.
+    """Return every metric of the task over the holdout.
 
-    Rows of one group are drawn together: they are alike, and taking them for chance would promise too much.
+    `target` is 1 for the positive class, a class number, or a value. The bootstrap draws whole groups: rows of a group
+    resemble each other, so drawing single rows would make the intervals too narrow.
     """
     weight = np.ones(len(target)) if weight is None else weight
     task = decision.task
@@ -83,32 +89,32 @@ def measure_holdout(
         if task == "binary":
             labels = (labels == decision.positive).astype(np.int64)
             scores = scores[:, decision.positive]
-    chosen, weights, shrink = _resampled(len(target), seed, group)
-    weights *= weight[chosen]
-    whole, part = _METRICS[task](labels), _METRICS[task](None if labels is None else labels[chosen])
+    rows, weights, shrink = _resample(len(target), seed, group)
+    weights *= weight[rows]
+    whole, part = _METRICS[task](labels), _METRICS[task](None if labels is None else labels[rows])
     measures = {}
     for name, metric in whole.items():
         value = float(metric(scores, target, weight[None, :])[0])
         if np.isfinite(value):
-            sampled = part[name](scores[chosen], target[chosen], weights)
-            measures[name] = _measure(value, sampled, shrink)
+            samples = part[name](scores[rows], target[rows], weights)
+            measures[name] = _measure(value, samples, shrink)
     return measures
 
 
-def _resampled(rows: int, seed: int, group: NDArray[Any] | None) -> tuple[NDArray[np.intp], Weights, float]:
-    """Rows, how often each is drawn in every resample, and how much narrower the interval of all rows is."""
+def _resample(count: int, seed: int, group: NDArray[Any] | None) -> tuple[NDArray[np.intp], Weights, float]:
+    """Return the rows to resample, the weights [B, N] of the resamples, and the factor that narrows the interval."""
     rng = np.random.default_rng([seed, 2])
-    chosen = np.arange(rows) if rows <= MOST_ROWS else np.sort(rng.choice(rows, MOST_ROWS, False))
-    units, place = (chosen, chosen) if group is None else np.unique(group[chosen], return_inverse=True)
+    rows = np.arange(count) if count <= MOST_ROWS else np.sort(rng.choice(count, MOST_ROWS, False))
+    units, unit = (rows, rows) if group is None else np.unique(group[rows], return_inverse=True)
     if group is None or len(units) < FEW_GROUPS:
-        weights = rng.multinomial(len(chosen), np.full(len(chosen), 1 / len(chosen)), size=RESAMPLES)
-        return chosen, weights.astype(np.float64), float(np.sqrt(len(chosen) / rows))
+        weights = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=RESAMPLES)
+        return rows, weights.astype(np.float64), float(np.sqrt(len(rows) / count))
     weights = rng.multinomial(len(units), np.full(len(units), 1 / len(units)), size=RESAMPLES)
-    return chosen, weights[:, place].astype(np.float64), float(np.sqrt(len(units) / len(np.unique(group))))
+    return rows, weights[:, unit].astype(np.float64), float(np.sqrt(len(units) / len(np.unique(group))))
 
 
-def _measure(value: float, sampled: Values, shrink: float) -> Measure:
-    finite = sampled[np.isfinite(sampled)]
+def _measure(value: float, samples: Values, shrink: float) -> Measure:
+    finite = samples[np.isfinite(samples)]
     if not len(finite):
         return Measure(value, value, value)
     low, middle, high = np.quantile(finite, [0.025, 0.5, 0.975]).tolist()
@@ -136,9 +142,9 @@ def _multiclass(labels: NDArray[Any]) -> dict[str, Metric]:
         return lambda p, y, w: np.mean([each(k, p, y, w) for k in np.unique(y)], axis=0)
 
     def balanced(_p: Scores, y: NDArray[Any], w: Weights) -> Values:
-        """The mean recall of the classes; those that a resample lacks have no say."""
-        found = [_share(w @ ((labels == k) & (y == k)), w @ (y == k), np.nan) for k in np.unique(y)]
-        return np.asarray(np.nanmean(found, axis=0))
+        """Return the mean recall of the classes that occur in the resample."""
+        recalls = [_share(w @ ((labels == k) & (y == k)), w @ (y == k), np.nan) for k in np.unique(y)]
+        return np.asarray(np.nanmean(recalls, axis=0))
 
     return {
         "accuracy": lambda _p, y, w: _mean(labels == y, w),
@@ -172,62 +178,66 @@ _METRICS: Final[Mapping[Task, Callable[[Any], dict[str, Metric]]]] = {
 
 
 def _mean(values: NDArray[Any], w: Weights) -> Values:
-    return np.asarray(w @ values.astype(np.float64) / (w @ np.ones(len(values))))  # added alike: a mean of ones is one
+    # The same summation in numerator and denominator makes the mean of ones exactly 1.
+    return np.asarray(w @ values.astype(np.float64) / (w @ np.ones(len(values))))
 
 
-def _f1(said: NDArray[np.bool_], true: NDArray[np.bool_], w: Weights) -> Values:
-    both = w @ (said & true)
-    either = w @ said.astype(np.float64) + w @ true.astype(np.float64)
-    return _share(2 * both, either, 0.0)
+def _f1(predicted: NDArray[np.bool_], actual: NDArray[np.bool_], w: Weights) -> Values:
+    true_positives = w @ (predicted & actual)
+    counts = w @ predicted.astype(np.float64) + w @ actual.astype(np.float64)
+    return _share(2 * true_positives, counts, 0.0)
 
 
-def _best_f1(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:
-    positives, negatives = _ranked(p, true, w)
-    caught, said = np.cumsum(positives, axis=1), np.cumsum(positives + negatives, axis=1)
-    return np.asarray((2 * caught / (said + positives.sum(axis=1, keepdims=True))).max(axis=1))
+def _best_f1(p: Scores, actual: NDArray[np.bool_], w: Weights) -> Values:
+    positives, negatives = _rank(p, actual, w)
+    true_positives, predicted = np.cumsum(positives, axis=1), np.cumsum(positives + negatives, axis=1)
+    return np.asarray((2 * true_positives / (predicted + positives.sum(axis=1, keepdims=True))).max(axis=1))
 
 
 def _share(part: Values, whole: Values, empty: float) -> Values:
-    """part / whole, and `empty` where there is no whole."""
+    """Return part / whole, or `empty` where the whole is 0."""
     return np.asarray(np.divide(part, whole, out=np.full(part.shape, empty), where=whole > 0))
 
 
-def _ranked(p: Scores, true: NDArray[np.bool_], w: Weights) -> tuple[Weights, Weights]:
-    """Weight of positives and of negatives at each distinct score, highest score first."""
+def _rank(p: Scores, actual: NDArray[np.bool_], w: Weights) -> tuple[Weights, Weights]:
+    """Return the weights of positives and of negatives at each distinct score, highest score first."""
     order = np.argsort(-p, kind="stable")
     starts = np.flatnonzero(np.concatenate([[True], np.diff(p[order]) != 0]))
-    hits = true[order]
+    hits = actual[order]
     return np.add.reduceat(w[:, order] * hits, starts, axis=1), np.add.reduceat(w[:, order] * ~hits, starts, axis=1)
 
 
-def _roc_auc(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:
-    positives, negatives = _ranked(p, true, w)
+def _roc_auc(p: Scores, actual: NDArray[np.bool_], w: Weights) -> Values:
+    positives, negatives = _rank(p, actual, w)
     above = np.cumsum(positives, axis=1) - positives / 2
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    return np.minimum(_share((above * negatives).sum(axis=1), pairs, np.nan), 1.0)  # sums of weights are rounded
+    return np.minimum(_share((above * negatives).sum(axis=1), pairs, np.nan), 1.0)  # rounding could exceed 1
 
 
-def _pr_auc(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:
-    """Average precision."""
-    positives, negatives = _ranked(p, true, w)
-    caught = np.cumsum(positives, axis=1)
-    seen = caught + np.cumsum(negatives, axis=1)
-    precision = _share(caught, seen, 0.0)
+def _pr_auc(p: Scores, actual: NDArray[np.bool_], w: Weights) -> Values:
+    """Return the average precision."""
+    positives, negatives = _rank(p, actual, w)
+    true_positives = np.cumsum(positives, axis=1)
+    predicted = true_positives + np.cumsum(negatives, axis=1)
+    precision = _share(true_positives, predicted, 0.0)
     total = positives.sum(axis=1)
     return np.minimum(_share((precision * positives).sum(axis=1), total, np.nan), 1.0)
 
 
-def _calibration_error(p: Scores, true: NDArray[np.bool_], w: Weights) -> Values:
-    """Expected calibration error over equally wide bins."""
-    place = np.minimum((p * BINS).astype(np.int64), BINS - 1)
-    member = np.eye(BINS)[place]
-    return np.asarray(np.abs(w @ (member * (p - true)[:, None])).sum(axis=1) / w.sum(axis=1))
+def _calibration_error(p: Scores, actual: NDArray[np.bool_], w: Weights) -> Values:
+    """Return the expected calibration error over bins of equal width."""
+    index = np.minimum((p * BINS).astype(np.int64), BINS - 1)
+    one_hot = np.eye(BINS)[index]
+    return np.asarray(np.abs(w @ (one_hot * (p - actual)[:, None])).sum(axis=1) / w.sum(axis=1))
 
 
 def score_resamples(
     metric: str, decision: Decision, output: NDArray[np.float32], target: NDArray[Any], weights: Weights
 ) -> Values:
-    """One metric under each vector of weights, labels decided as they are served; `target` as in `holdout`."""
+    """Return one metric for each vector of weights, with labels as the server would return them.
+
+    `target` is as in `measure_holdout`.
+    """
     scores = np.asarray(output, np.float64)
     if decision.task == "regression":
         return _METRICS[decision.task](None)[metric](scores, target, weights)

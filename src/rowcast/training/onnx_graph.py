@@ -1,6 +1,7 @@
-"""Write ONNX by hand: a small builder, and the table of trees that becomes one TreeEnsembleRegressor.
+"""A small builder for ONNX graphs, and a table of trees that becomes one TreeEnsembleRegressor.
 
-No converter: what a node means is decided here, once, and the parity certificate holds it against the trained model.
+Rowcast writes graphs by hand instead of using converters (decision 0010). The parity certificate compares every graph
+with the trained model.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ML: Final = "ai.onnx.ml"
 
 
 class GraphBuilder:
-    """Nodes and constants in the order they are asked for, each only once; equal requests give equal bytes."""
+    """Collects nodes and constants in order and merges equal ones; equal calls give equal bytes."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -28,7 +29,7 @@ class GraphBuilder:
         self._known: dict[tuple[object, ...] | bytes, str] = {}
 
     def constant(self, array: NDArray[Any]) -> str:
-        """The name of a constant tensor."""
+        """Add a constant tensor and return its name."""
         content = np.asarray(array, order="C")
         key = (content.dtype.str, content.shape, content.tobytes())
         if key not in self._known:
@@ -37,7 +38,7 @@ class GraphBuilder:
         return self._known[key]
 
     def node(self, operator: str, *inputs: str, output: str = "", domain: str = "", **attributes: Any) -> str:
-        """The name of the single output of a node."""
+        """Add a node with one output and return the name of the output."""
         node = helper.make_node(operator, list(inputs), [], domain=domain, **attributes)
         key = sha256(node.SerializeToString(deterministic=True)).digest()
         if key in self._known and not output:
@@ -47,13 +48,13 @@ class GraphBuilder:
         self._nodes.append(node)
         return self._known[key]
 
-    def rename(self, made: str, output: str) -> None:
-        """Give the last node's output the name that the graph is read by."""
-        assert list(self._nodes[-1].output) == [made]
+    def rename(self, name: str, output: str) -> None:
+        """Rename the output of the last node, which must be `name`."""
+        assert list(self._nodes[-1].output) == [name]
         self._nodes[-1].output[0] = output
 
     def model(self, inputs: Sequence[onnx.ValueInfoProto], output: onnx.ValueInfoProto) -> bytes:
-        """The checked model as bytes that depend on nothing but what was asked for."""
+        """Check the model and serialise it; the bytes depend only on the calls."""
         graph = helper.make_graph(self._nodes, "rowcast", list(inputs), [output], self._constants)
         opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="rowcast")
@@ -62,7 +63,7 @@ class GraphBuilder:
 
 
 class Trees:
-    """Additive trees as flat lists: one raw score a target, `x <= threshold` goes to the true side."""
+    """Additive trees as flat lists, with one raw score per target; `x <= threshold` leads to the true child."""
 
     def __init__(self, targets: int) -> None:
         self.targets = targets
@@ -72,11 +73,11 @@ class Trees:
         self._leaves: dict[str, list[Any]] = {key: [] for key in ("treeids", "nodeids", "ids", "weights")}
 
     def split(self, tree: int, node: int, feature: int, threshold: float, true: int, false: int) -> None:
-        """An inner node; the threshold is floored, so that every float32 goes the way float64 would send it."""
+        """Add an inner node; flooring the threshold sends every float32 to the same child as in float64."""
         self._node(tree, node, feature, "BRANCH_LEQ", float(floor32(threshold)), true, false)
 
     def leaf(self, tree: int, node: int, weights: dict[int, float]) -> None:
-        """A leaf that adds a weight to some targets."""
+        """Add a leaf with a weight for each target."""
         self._node(tree, node, 0, "LEAF", 0.0, 0, 0)
         for target, weight in weights.items():
             for key, value in zip(self._leaves, (tree, node, target, float(np.float32(weight))), strict=True):
@@ -87,30 +88,30 @@ class Trees:
             self._nodes[key].append(value)
 
     def thresholds(self) -> dict[int, NDArray[np.float32]]:
-        """The distinct thresholds of each feature that any tree asks about."""
-        found: dict[int, set[float]] = {}
+        """Return the distinct thresholds of each feature that a tree splits on."""
+        thresholds: dict[int, set[float]] = {}
         nodes = self._nodes
         for feature, mode, value in zip(nodes["featureids"], nodes["modes"], nodes["values"], strict=True):
             if mode != "LEAF":
-                found.setdefault(feature, set()).add(value)
-        return {feature: np.array(sorted(values), np.float32) for feature, values in sorted(found.items())}
+                thresholds.setdefault(feature, set()).add(value)
+        return {feature: np.array(sorted(values), np.float32) for feature, values in sorted(thresholds.items())}
 
     def emit(self, graph: GraphBuilder, matrix: str) -> str:
-        """The raw scores [N, targets] of the rows in `matrix`."""
+        """Add the trees to a graph and return the name of the raw scores [N, targets]."""
         table: dict[str, Any] = {f"nodes_{key}": values for key, values in self._nodes.items()}
         table |= {f"target_{key}": values for key, values in self._leaves.items()}
         return graph.node("TreeEnsembleRegressor", matrix, domain=ML, n_targets=self.targets, **table)
 
 
 def floor32(value: float) -> np.float32:
-    """The largest float32 not above the value: x <= value and x <= floor32(value) agree for every float32 x."""
+    """Return the largest float32 not above the value: x <= value and x <= floor32(value) agree for every float32 x."""
     with np.errstate(over="ignore"):
-        near = np.float32(value)
-    return np.nextafter(near, np.float32(-np.inf)) if float(near) > value else near
+        nearest = np.float32(value)
+    return np.nextafter(nearest, np.float32(-np.inf)) if float(nearest) > value else nearest
 
 
 def tensor(name: str, kind: int, *shape: int | str) -> onnx.ValueInfoProto:
-    """The declaration of an input or output."""
+    """Return the declaration of an input or output."""
     return helper.make_tensor_value_info(name, kind, list(shape))
 
 

@@ -1,4 +1,4 @@
-"""What the story of a training is told with: the options it starts from, the events on the way, the result."""
+"""The options of a training run."""
 
 from __future__ import annotations
 
@@ -12,58 +12,62 @@ from rowcast.training.cost import Cost
 
 
 class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller decides. Everything else is decided by the data."""
+    """The caller's choices; every other choice is derived from the data.
+
+    The bundle records these fields under the same names.
+    """
 
     target: str
     name: str
     task: Task | None = None
     positive: str | None = None
     exclude: tuple[str, ...] = ()
-    """Columns that must not be learnt from; an entry may join several names by commas."""
+    """Columns to drop; an entry may list several names separated by commas."""
     keep: tuple[str, ...] = ()
-    """Columns that stay as they are, though the data check would leave them out or take them for codes."""
+    """Columns to use unchanged, even if the data check would drop them or treat them as codes."""
     sensitive: tuple[str, ...] = ()
-    """Columns whose values are never shown in errors, and kept in history as the setting `sensitive` says."""
+    """Columns whose values never appear in errors; the setting `sensitive` controls how history stores them."""
     map: tuple[str, ...] = ()
-    """How labels are mended, each `OLD=NEW`."""
+    """Corrections of labels, each `OLD=NEW`."""
     time: str | None = None
-    """A column of moments or numbers: the rows kept aside are later than all others."""
+    """A column of dates or numbers that orders the rows; the holdout takes the latest rows."""
     group: str | None = None
-    """A column whose equal values stay together: rows of one customer are never on both sides of a split."""
+    """A column that identifies groups of rows, such as a customer; no group is divided between two sides of a split."""
     weight: str | None = None
-    """A column of numbers that say how much each row counts, in fits and in figures."""
+    """A column of row weights, used in fits and in metrics."""
     class_weight: str = "none"
-    """`balanced`: in fits every class counts the same; probabilities are brought back to the real shares."""
+    """`balanced` gives every class the same total weight in fits; probabilities still reflect the true class shares."""
     seed: int = 0
     trials: int = 20
-    """Of all candidates together; every candidate gets one at least."""
+    """Total number of trials; every candidate gets at least one."""
     timeout: float | None = None
-    """Seconds for the search; what was found by then is used."""
+    """Time limit of the search in seconds; the search then returns the best model so far."""
     jobs: int = 1
     candidates: tuple[str, ...] = ("logistic", "boosting", "forest", "extra")
-    """Where a value is predicted, `ridge` takes the place of `logistic`."""
+    """Names of the candidates to try; `ridge` replaces `logistic` in regression."""
     metric: str | None = None
     refit: bool = False
-    """Whether the certified model learns from the rows kept aside too, once its figures are known."""
+    """Whether to fit the published model on all rows, after the holdout metrics are known."""
     cost: Cost | None = None
-    """What mistakes cost: the threshold is chosen by it. Of two classes only."""
+    """Cost of each kind of mistake, which sets the threshold; binary targets only."""
     storage: str | None = None
-    """Where the trials are kept: a file or the URL of a Redis. Trials of the same problem there count as done."""
+    """Where to store trials: a file or a Redis URL. Trials of the same problem found there count towards `trials`."""
     holdout: float = 0.2
     folds: int = 3
     alias: str | None = "champion"
     wire: dict[str, Any] | None = None
-    """The JSON that clients of the model send and get, when it is not the native one."""
+    """The wire template of the model; None for the native JSON format."""
 
     def __post_init__(self) -> None:
         if not 0 < self.holdout < 0.9:
-            raise TrainingError(f"the holdout must be a share between 0 and 0.9, not {self.holdout}")
-        if self.folds < 2 or self.trials < 1 or self.jobs < 1:
-            raise TrainingError("training needs at least two folds, one trial and one job")
+            raise TrainingError(f"option 'holdout' must be between 0 and 0.9, got {self.holdout}")
+        for option, value, least in (("folds", self.folds, 2), ("trials", self.trials, 1), ("jobs", self.jobs, 1)):
+            if value < least:
+                raise TrainingError(f"option {option!r} must be at least {least}, got {value}")
         if self.class_weight not in ("none", "balanced"):
-            raise TrainingError(f"--class-weight is none or balanced, not {self.class_weight!r}")
+            raise TrainingError(f"option 'class_weight' must be 'none' or 'balanced', got {self.class_weight!r}")
         if self.group is not None and self.time is not None:
             raise TrainingError(
-                "--group and --time cannot both decide the split; with --time alone the earlier rows of a group are "
-                "learnt from, as they will be known by then"
+                "options 'group' and 'time' cannot be combined; use 'time' alone if earlier rows of a group are known "
+                "when later rows are predicted"
             )

@@ -1,4 +1,4 @@
-"""The trained model as Python runs it, one or an average of a few: the reference that the graph must repeat."""
+"""The trained model in Python, the reference for the exported graph: a pipeline or an ensemble of pipelines."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 from rowcast.schema.prediction import Task
 from rowcast.training.calibration import Calibration
 from rowcast.training.features import Features, Numbers, Texts
-from rowcast.training.models.candidate import Fitted
+from rowcast.training.models.candidate import Estimator
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Features, estimator and calibration of one model."""
+    """The features, estimator and calibration of one model."""
 
     task: Task
     positive: int
     features: Features
-    estimator: Fitted
+    estimator: Estimator
     calibration: Calibration
 
     def predict(self, numbers: Numbers, texts: Texts) -> NDArray[Any]:
-        """Probabilities [N, k] in the order of the classes, or values [N]; float64."""
+        """Return probabilities [N, k] in the order of the classes, or values [N], in float64."""
         return self.finish(self.estimator.raw(self.features.transform(numbers, texts)))
 
     def finish(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Raw scores to the model's output."""
+        """Convert raw scores to probabilities or values."""
         if self.task == "regression":
             return raw[:, 0]
         if self.task == "multiclass":
@@ -39,13 +39,13 @@ class Pipeline:
         return np.stack([1 - p, p] if self.positive == 1 else [p, 1 - p], axis=1)
 
     def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
-        """Where the model jumps, by feature."""
+        """Return the tree thresholds of each feature."""
         return self.estimator.thresholds()
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Models of different kinds over the same columns; the weighted average of their answers."""
+    """A weighted average of models of different kinds over the same columns."""
 
     members: tuple[Pipeline, ...]
     weights: tuple[float, ...]
@@ -55,17 +55,17 @@ class Ensemble:
         return self.members[0].task
 
     def predict(self, numbers: Numbers, texts: Texts) -> NDArray[Any]:
-        """Probabilities [N, k] in the order of the classes, or values [N]; float64."""
-        answers = (member.predict(numbers, texts) for member in self.members)
-        return np.asarray(sum(weight * answer for weight, answer in zip(self.weights, answers, strict=True)))
+        """Return probabilities [N, k] in the order of the classes, or values [N], in float64."""
+        predictions = (member.predict(numbers, texts) for member in self.members)
+        return np.asarray(sum(weight * each for weight, each in zip(self.weights, predictions, strict=True)))
 
     def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
-        """Where any member jumps, by feature; the numbers are the first features of every member."""
-        found: dict[int, NDArray[np.float32]] = {}
+        """Return the tree thresholds of all members by feature; every member has the numbers as its first features."""
+        union: dict[int, NDArray[np.float32]] = {}
         for member in self.members:
-            for feature, each in member.thresholds().items():
-                found[feature] = np.union1d(found.get(feature, each), each)
-        return dict(sorted(found.items()))
+            for feature, thresholds in member.thresholds().items():
+                union[feature] = np.union1d(union.get(feature, thresholds), thresholds)
+        return dict(sorted(union.items()))
 
 
 Trained = Pipeline | Ensemble

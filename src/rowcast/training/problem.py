@@ -1,4 +1,4 @@
-"""The learning problem in a table: what is predicted, from which rows, and which rows are kept aside."""
+"""The learning problem in a table: the target, the columns, the training rows and the holdout."""
 
 from __future__ import annotations
 
@@ -27,56 +27,64 @@ FEWEST_ROWS: Final = 20
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Encoded rows with what they should become: class numbers, 1 for the positive class, or values."""
+    """Encoded rows with their targets.
+
+    The target is a class number (multi-class), 1 for the positive class (binary) or the value (regression).
+    """
 
     numbers: NDArray[np.float32]
     texts: NDArray[np.object_]
     target: NDArray[Any]
     places: NDArray[np.intp]
-    """Where each row stands in the problem's frame."""
+    """Row numbers in the problem's data frame."""
     weight: NDArray[np.float64] | None = None
-    """How much each row counts in figures; None: all alike."""
+    """Row weights for metrics; None if all rows count the same."""
     emphasis: NDArray[np.float64] | None = None
-    """How much it counts in fits: its weight, times that of its class."""
-    tie: SplitColumn | None = None
+    """Row weights for fits: the row weight times the class weight."""
+    split_column: SplitColumn | None = None
 
     @property
     def group(self) -> NDArray[Any] | None:
-        """The group of each row, where groups decide the split."""
-        return self.tie.values if self.tie is not None and self.tie.by == "group" else None
+        """The group of each row if the split is by group."""
+        column = self.split_column
+        return column.values if column is not None and column.by == "group" else None
 
-    def take(self, chosen: NDArray[np.intp]) -> LabelledRows:
+    def take(self, rows: NDArray[np.intp]) -> LabelledRows:
         return LabelledRows(
-            self.numbers[chosen],
-            self.texts[chosen],
-            self.target[chosen],
-            self.places[chosen],
-            None if self.weight is None else self.weight[chosen],
-            None if self.emphasis is None else self.emphasis[chosen],
-            None if self.tie is None else self.tie.take(chosen),
+            self.numbers[rows],
+            self.texts[rows],
+            self.target[rows],
+            self.places[rows],
+            None if self.weight is None else self.weight[rows],
+            None if self.emphasis is None else self.emphasis[rows],
+            None if self.split_column is None else self.split_column.take(rows),
         )
 
-    def joined(self, other: LabelledRows) -> LabelledRows:
-        """These rows and then the others."""
+    def concat(self, other: LabelledRows) -> LabelledRows:
+        """Return these rows followed by the other rows."""
         return LabelledRows(
             np.concatenate([self.numbers, other.numbers]),
             np.concatenate([self.texts, other.texts]),
             np.concatenate([self.target, other.target]),
             np.concatenate([self.places, other.places]),
-            None if self.weight is None or other.weight is None else np.concatenate([self.weight, other.weight]),
+            _concat(self.weight, other.weight),
+            _concat(self.emphasis, other.emphasis),
             None
-            if self.emphasis is None or other.emphasis is None
-            else np.concatenate([self.emphasis, other.emphasis]),
-            None if self.tie is None or other.tie is None else self.tie.joined(other.tie),
+            if self.split_column is None or other.split_column is None
+            else self.split_column.concat(other.split_column),
         )
 
     def __len__(self) -> int:
         return len(self.target)
 
 
+def _concat(first: NDArray[np.float64] | None, second: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    return None if first is None or second is None else np.concatenate([first, second])
+
+
 @dataclass(frozen=True)
 class LearningProblem:
-    """Everything training needs to know of the data. The holdout is for measuring alone."""
+    """Everything a training run needs to know about the data. The holdout serves only to measure the model."""
 
     task: Task
     classes: tuple[Label, ...]
@@ -85,28 +93,28 @@ class LearningProblem:
     plan: Plan
     frame: pl.DataFrame
     sha256: str
-    """Of the table that was read."""
+    """Digest of the source table."""
     target: str
     training: LabelledRows
     holdout: LabelledRows
     findings: tuple[Finding, ...]
     class_weights: tuple[float, ...] = ()
-    """How much each class counts in fits, by its number in the target; empty: as its rows do."""
+    """Weight of each class in fits, by its number in the target; empty if classes are not weighted."""
 
     @property
     def width(self) -> int:
-        """How many raw scores a row gets: one, or one a class when there are more than two."""
+        """Number of raw scores per row: one per class if there are more than two classes, else one."""
         return len(self.classes) if self.task == "multiclass" else 1
 
 
 def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
-    """The problem in a table; TableError says in one sentence why there is none."""
+    """Return the learning problem in a table; TableError if no model can be trained on it."""
     name = options.target.strip(BLANKS)
     table.require(name)
     left_out, keep = special_columns.resolve_exclude_and_keep(table, name, options)
     table, weightless = special_columns.drop_weightless_rows(table, options)
-    found = labels.read(table, name, options)
-    table, target = found.table.without(left_out), found.target
+    labelled = labels.read(table, name, options)
+    table, target = labelled.table.without(left_out), labelled.target
     if len(target) < FEWEST_ROWS:
         raise TableError(f"{table.name} has {len(target)} rows with a target; training needs at least {FEWEST_ROWS}")
     sensitive = table.resolve_columns(options.sensitive, "sensitive")
@@ -114,28 +122,36 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
     profile = replace(profile, schema=profile.schema.with_sensitive(sensitive))
     plan = own_plan(profile.schema)
     tensors = tables.encode(table, profile.schema, plan)
-    weights = special_columns.row_weights(found.table, options)
-    rows = _rows(tensors, target, weights, special_columns.read_split_column(found.table, options))
-    training, holdout, class_weights = _sides(rows, found, options)
-    given = check.check_target(
+    weight = special_columns.row_weights(labelled.table, options)
+    rows = LabelledRows(
+        tensors.get(NUMBERS, np.empty((len(target), 0), np.float32)),
+        tensors.get(TEXTS, np.empty((len(target), 0), object)),
+        target,
+        np.arange(len(target)),
+        weight,
+        weight,
+        special_columns.read_split_column(labelled.table, options),
+    )
+    training, holdout, class_weights = _split(rows, labelled, options)
+    examined = check.check_target(
         table.frame,
         schema=profile.schema,
         plan=plan,
         tensors=tensors,
         target=target,
-        task=found.task,
-        classes=found.classes,
-        positive=found.positive,
+        task=labelled.task,
+        classes=labelled.classes,
+        positive=labelled.positive,
     )
     if options.time is not None:
-        given = [finding for finding in given if finding.code not in check.ORDER_CODES]
-    tied = special_columns.check_special_columns(
-        found.table, target=name, features=profile.schema.names(), options=options
+        examined = [finding for finding in examined if finding.code not in check.ORDER_CODES]
+    special = special_columns.check_special_columns(
+        labelled.table, target=name, features=profile.schema.names(), options=options
     )
     return LearningProblem(
-        found.task,
-        found.classes,
-        found.positive,
+        labelled.task,
+        labelled.classes,
+        labelled.positive,
         profile.schema,
         plan,
         table.frame,
@@ -143,13 +159,13 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
         name,
         training,
         holdout,
-        check.sort_by_severity([*profile.findings, *weightless, *tied, *given, *found.findings]),
+        check.sort_by_severity([*profile.findings, *weightless, *special, *examined, *labelled.findings]),
         class_weights,
     )
 
 
 def run_data_check(table: Table, options: TrainingOptions) -> TableCheck:
-    """The data check alone; TableError where a training would be refused."""
+    """Return the data check of a table without training; TableError if training would reject the table."""
     problem = build_problem(table, options)
     kinds = {column.name: column.kind for column in problem.schema.columns}
     return TableCheck(
@@ -163,43 +179,37 @@ def run_data_check(table: Table, options: TrainingOptions) -> TableCheck:
     )
 
 
-def _rows(
-    tensors: dict[str, NDArray[Any]], target: NDArray[Any], weight: NDArray[np.float64] | None, tie: SplitColumn | None
-) -> LabelledRows:
-    count = len(target)
-    numbers = tensors.get(NUMBERS, np.empty((count, 0), np.float32))
-    texts = tensors.get(TEXTS, np.empty((count, 0), object))
-    return LabelledRows(numbers, texts, target, np.arange(count), weight, weight, tie)
-
-
-def _sides(
-    rows: LabelledRows, found: labels.LabelledTable, options: TrainingOptions
+def _split(
+    rows: LabelledRows, labelled: labels.LabelledTable, options: TrainingOptions
 ) -> tuple[LabelledRows, LabelledRows, tuple[float, ...]]:
-    """The rows for training and those kept aside, and how much each class counts in fits beside the rows' weights."""
-    names = found.classes
-    if found.task == "binary":
-        names = (found.classes[1 - found.positive], found.classes[found.positive])
-    training, holdout = split.split_holdout(rows.target, found.task, options.holdout, options.seed, rows.tie)
-    if rows.tie is not None:
-        split.check_sides(rows.target, training, holdout, names, options.folds, rows.tie)
-    learnt = rows.take(training)
+    """Return the training rows, the holdout and the weight of each class in fits."""
+    names = labelled.classes
+    if labelled.task == "binary":
+        names = (labelled.classes[1 - labelled.positive], labelled.classes[labelled.positive])
+    column = rows.split_column
+    training_rows, holdout_rows = split.split_holdout(rows.target, labelled.task, options.holdout, options.seed, column)
+    if column is not None:
+        split.check_sides(rows.target, training_rows, holdout_rows, classes=names, folds=options.folds, column=column)
+    training, holdout = rows.take(training_rows), rows.take(holdout_rows)
     if options.class_weight == "none":
-        return learnt, rows.take(holdout), ()
-    if found.task == "regression":
-        raise TableError(f"--class-weight is for classes; the target {options.target!r} is a value")
-    shares = np.bincount(learnt.target, learnt.weight, len(names))
+        return training, holdout, ()
+    if labelled.task == "regression":
+        raise TableError(
+            f"option 'class_weight' requires a target of classes; {options.target!r} is a regression target"
+        )
+    shares = np.bincount(training.target, training.weight, len(names))
     balance = shares.sum() / (len(shares) * shares)
-    emphasis = balance[learnt.target] * (1.0 if learnt.weight is None else learnt.weight)
-    return replace(learnt, emphasis=emphasis), rows.take(holdout), tuple(balance.tolist())
+    emphasis = balance[training.target] * (1.0 if training.weight is None else training.weight)
+    return replace(training, emphasis=emphasis), holdout, tuple(balance.tolist())
 
 
 def client_value(column: Column, cell: Any) -> Any:
-    """The cell as a client would send it in JSON: numbers as numbers, what needs a notation as it was written."""
+    """Return a cell as a client would send it in JSON: numbers as numbers, dates and boolean words as in the table."""
     if isinstance(cell, str):
         cell = cell.strip(BLANKS)
     try:
         value = column.parse(cell, text=True)
-    except BadValue:  # the table may hold a missing cell where the schema, kept by hand, allows none
+    except BadValue:  # the schema may forbid a missing value that the table contains
         return None
     if value is None or column.kind in ("number", "integer", "category"):
         return value

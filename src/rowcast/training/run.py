@@ -1,43 +1,29 @@
-"""The story of a training: a table becomes a certified, published bundle. Read `train` from top to bottom."""
+"""A training run: turns a table into a certified, published bundle. Read `train` from top to bottom."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from rowcast.errors import TrainingError
 from rowcast.registry import bundle
-from rowcast.registry.bundle import Fingerprint, Manifest, Measure, Output, Parity
-from rowcast.registry.ports import Graph, OpenGraph, Reference, RegistryWriter
+from rowcast.registry.bundle import Fingerprint, Manifest
+from rowcast.registry.ports import OpenGraph, Reference, RegistryWriter
 from rowcast.schema.encoding import RowEncoder
 from rowcast.schema.prediction import Decision
 from rowcast.tables import Table
-from rowcast.training import (
-    bundle_files,
-    ensemble,
-    metrics,
-)
-from rowcast.training import (
-    calibration as calibrate,
-)
-from rowcast.training import (
-    certificate as certify,
-)
+from rowcast.training import bundle_files, ensemble, metrics
 from rowcast.training.ensemble import Choice
 from rowcast.training.events import Progress, TrainingEvent
-from rowcast.training.export import export
+from rowcast.training.model_builder import CertifiedModel, ModelBuilder
 from rowcast.training.models import candidates
 from rowcast.training.options import TrainingOptions
-from rowcast.training.pipeline import Trained
-from rowcast.training.problem import LabelledRows, LearningProblem, build_problem
+from rowcast.training.problem import LearningProblem, build_problem
 from rowcast.training.report.evaluation import EvaluatedModel
 from rowcast.training.report.model_card import render_model_card
 from rowcast.training.report.page import render_report
@@ -45,33 +31,8 @@ from rowcast.training.result import CandidateScore, TrainingResult
 from rowcast.training.search import SearchResult, search
 from rowcast.wire.codec import compile_template
 
-VERSIONED: Final = ("rowcast", "numpy", "polars", "scikit-learn", "lightgbm", "optuna", "onnx", "onnxruntime", "torch")
-
-
-@dataclass(frozen=True)
-class ExportedModel:
-    """A trained model with its graph, on its way to being published."""
-
-    problem: LearningProblem
-    choice: Choice
-    judges: LabelledRows
-    """Those that the choice has out-of-fold answers for."""
-    metric: str
-    trained: Trained
-    content: bytes
-    output: Output
-    graph: Graph
-
-
-@dataclass(frozen=True)
-class Certification:
-    """How a model decides, that its graph repeats it, and how good it is."""
-
-    decision: Decision
-    parity: Parity
-    holdout: dict[str, Measure]
-    output: NDArray[np.float32]
-    """What the served graph says of the rows kept aside."""
+PACKAGES: Final = ("rowcast", "numpy", "polars", "scikit-learn", "lightgbm", "optuna", "onnx", "onnxruntime", "torch")
+"""Packages whose versions the bundle records."""
 
 
 def train(
@@ -83,52 +44,33 @@ def train(
     now: datetime,
     progress: Progress,
 ) -> TrainingResult:
-    """Train, certify and publish one model; TableError or TrainingError says what stands in the way."""
+    """Train, certify and publish one model; TableError or TrainingError if that is not possible."""
     started = time.monotonic()
-    candidates.check(options.candidates)  # a typing mistake is told before any work
+    candidates.check(options.candidates)
     problem = build_problem(table, options)
     metric = metrics.resolve(options.metric, problem.task)
     _check_cost(problem, options)
     _check_wire(problem, options)
-    registry.ready(options.name)  # not found out after an hour of trials
-    progress(TrainingEvent(stage="check", message=_described(problem), findings=problem.findings))
+    registry.ready(options.name)  # fail before the search, not after it
+    progress(TrainingEvent(stage="check", message=_summary(problem), findings=problem.findings))
 
     trials: list[TrainingEvent] = []
 
-    def remember(event: TrainingEvent) -> None:
+    def record(event: TrainingEvent) -> None:
         trials.append(event)
         progress(event)
 
-    found, setting = search(problem, options, remember)
-    choice = ensemble.choose(found, problem, metric)
-
-    def certified(problem: LearningProblem) -> tuple[ExportedModel, Certification]:
-        message = f"{' and '.join(choice.weights)} on {len(problem.training)} rows"
-        progress(TrainingEvent(stage="fit", message=message, best=choice.score))
-        trained = ensemble.train_choice(problem, choice, setting)
-        progress(TrainingEvent(stage="export", message="one ONNX graph from raw columns"))
-        content, output = export(trained, problem.plan, len(problem.classes))
-        model = ExportedModel(
-            problem, choice, found.judges, metric, trained, content, output, open_graph(content, output.name)
-        )
-        progress(TrainingEvent(stage="certify", message="the graph against the trained model"))
-        return model, prove(model, options)
-
-    measured, proof = certified(problem)
-    served = measured
-    if options.refit:  # measured without the rows kept aside, served with them
-        served, again = certified(replace(problem, training=problem.training.joined(problem.holdout)))
-        proof = replace(again, holdout=proof.holdout, output=proof.output)
+    search_result, setting = search(problem, options, record)
+    choice = ensemble.choose(search_result, problem, metric)
+    builder = ModelBuilder(options, metric, choice, setting, search_result.validation, open_graph, progress)
+    measured = builder.build(problem)
+    served = builder.refit(measured) if options.refit else measured
 
     progress(TrainingEvent(stage="publish", message=options.name))
-    manifest = _manifest(served, proof, table, options, now)
-    page = render_report(
-        manifest,
-        _evaluated_model(measured, proof, options),
-        findings=problem.findings,
-        candidates=_standings(found, choice),
-        trials=trials,
-    )
+    manifest = _manifest(served, choice, metric, table=table, options=options, now=now)
+    scores = _candidate_scores(search_result, choice)
+    evaluated = _evaluated_model(measured, served.decision, metric, options)
+    page = render_report(manifest, evaluated, findings=problem.findings, candidates=scores, trials=trials)
     reference, digest = _publish(registry, served, manifest, page, options)
     return TrainingResult(
         model=reference.name,
@@ -138,25 +80,25 @@ def train(
         task=problem.task,
         metric=metric,
         score=choice.score,
-        holdout=proof.holdout,
-        parity=proof.parity,
-        candidates=_standings(found, choice),
+        holdout=served.holdout,
+        parity=served.parity,
+        candidates=scores,
         findings=problem.findings,
         seconds=round(time.monotonic() - started, 3),
     )
 
 
-def _standings(found: SearchResult, choice: Choice) -> tuple[CandidateScore, ...]:
-    """The ensemble first when there is one, then every kind by its own score."""
+def _candidate_scores(result: SearchResult, choice: Choice) -> tuple[CandidateScore, ...]:
+    """Return the scores of all candidates, with an ensemble first if there is one."""
     if len(choice.members) == 1:
-        return found.scores
-    return (CandidateScore(choice.name, choice.score, 0, 0.0, choice.weights), *found.scores)
+        return result.scores
+    return (CandidateScore(choice.name, choice.score, 0, 0.0, choice.weights), *result.scores)
 
 
 def _check_cost(problem: LearningProblem, options: TrainingOptions) -> None:
     if options.cost is not None and problem.task != "binary":
-        what = "holds values" if problem.task == "regression" else f"has {len(problem.classes)} classes"
-        raise TrainingError(f"--cost needs a target of two classes; {problem.target!r} {what}")
+        actual = "is a number" if problem.task == "regression" else f"has {len(problem.classes)} classes"
+        raise TrainingError(f"option 'cost' requires a target of two classes; {problem.target!r} {actual}")
 
 
 def _check_wire(problem: LearningProblem, options: TrainingOptions) -> None:
@@ -172,59 +114,30 @@ def _check_wire(problem: LearningProblem, options: TrainingOptions) -> None:
         )
 
 
-def prove(model: ExportedModel, options: TrainingOptions) -> Certification:
-    """Decide the threshold, hold the graph against the trained model, measure the graph; ParityError when they part."""
-    problem, seed = model.problem, options.seed
-    rows = certify.build_probe(model.trained, problem.training, problem.holdout, seed)
-    reference = model.trained.predict(rows.numbers, rows.texts)
-    decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
-    if problem.task == "binary":
-        decision = msgspec.structs.replace(decision, threshold=_threshold(model, reference, options))
-    answers = model.graph.run(rows.tensors())
-    spread = float(problem.training.target.std()) if problem.task == "regression" else 1.0
-    parity = certify.certify(reference, answers, decision, spread)
-    aside = problem.holdout  # the probe begins with these rows
-    output = answers[: len(aside)]
-    return Certification(
-        decision,
-        parity,
-        metrics.measure_holdout(decision, output, aside.target, seed, aside.weight, aside.group),
-        output,
-    )
-
-
-def _threshold(model: ExportedModel, reference: NDArray[Any], options: TrainingOptions) -> float:
-    """Chosen on out-of-fold scores; it keeps clear of the scores to be compared, whose labels it never sees."""
-    scores = model.choice.answers().astype(np.float32)
-    seen = reference[:, model.problem.positive].astype(np.float32)
-    judges = model.judges
-    return calibrate.choose_threshold(scores, judges.target, model.metric, seen, judges.weight, options.cost)
-
-
 def _manifest(
-    model: ExportedModel, proof: Certification, table: Table, options: TrainingOptions, now: datetime
+    model: CertifiedModel, choice: Choice, metric: str, *, table: Table, options: TrainingOptions, now: datetime
 ) -> Manifest:
     problem = model.problem
-    params, calibration = ensemble.describe(model.choice, model.trained)
+    params, calibration = ensemble.describe(choice, model.trained)
     return Manifest(
         name=options.name,
         created=now.isoformat(timespec="seconds"),
         schema=problem.schema,
         plan=problem.plan,
         output=model.output,
-        decision=proof.decision,
+        decision=model.decision,
         wire=options.wire,
-        metric=model.metric,
-        score=model.choice.score,
-        holdout=proof.holdout,
-        parity=proof.parity,
+        metric=metric,
+        score=choice.score,
+        holdout=model.holdout,
+        parity=model.parity,
         training=Fingerprint(
             table=table.name,
             sha256=table.sha256,
             rows=problem.frame.height,
             target=problem.target,
             seed=options.seed,
-            candidate=model.choice.name,
+            candidate=choice.name,
             params=params,
             calibration=calibration,
             options=msgspec.to_builtins(options),
@@ -233,32 +146,33 @@ def _manifest(
     )
 
 
-def _evaluated_model(model: ExportedModel, proof: Certification, options: TrainingOptions) -> EvaluatedModel:
+def _evaluated_model(
+    model: CertifiedModel, decision: Decision, metric: str, options: TrainingOptions
+) -> EvaluatedModel:
     problem = model.problem
     return EvaluatedModel(
         graph=model.graph,
         graph_bytes=len(model.content),
-        decision=proof.decision,
-        metric=model.metric,
+        decision=decision,
+        metric=metric,
         schema=problem.schema,
         plan=problem.plan,
         rows=problem.holdout,
-        output=proof.output,
+        output=model.holdout_output,
         seed=options.seed,
         cost=options.cost,
     )
 
 
 def _publish(
-    registry: RegistryWriter, model: ExportedModel, manifest: Manifest, page: str, options: TrainingOptions
+    registry: RegistryWriter, model: CertifiedModel, manifest: Manifest, page: str, options: TrainingOptions
 ) -> tuple[Reference, str]:
-    """The published version and its digest."""
+    """Publish the bundle and return its reference and digest."""
     problem = model.problem
+    golden_rows = bundle_files.golden_rows(problem, model.graph, manifest.decision, options.seed)
     files = {
         bundle.MODEL: model.content,
-        bundle.GOLDEN: msgspec.json.encode(
-            bundle_files.golden_rows(problem, model.graph, manifest.decision, options.seed)
-        ),
+        bundle.GOLDEN: msgspec.json.encode(golden_rows),
         bundle.REFERENCE: bundle_files.reference_sample(problem, options.seed),
         bundle.CARD: render_model_card(manifest, problem.findings).encode(),
         bundle.REPORT: page.encode(),
@@ -273,16 +187,16 @@ def _publish(
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for package in VERSIONED:
+    versions = {}
+    for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # run from a source folder, or a runtime of another name
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # not installed, or installed under another name
             continue
-    return found
+    return versions
 
 
-def _described(problem: LearningProblem) -> str:
-    what = problem.task if problem.task == "regression" else f"{len(problem.classes)} classes"
+def _summary(problem: LearningProblem) -> str:
+    target = problem.task if problem.task == "regression" else f"{len(problem.classes)} classes"
     rows, columns = problem.frame.height, len(problem.schema.columns)
-    return f"{rows} rows, {columns} columns, {what}; {len(problem.holdout)} rows kept aside"
+    return f"{rows} rows, {columns} columns, {target}; holdout of {len(problem.holdout)} rows"

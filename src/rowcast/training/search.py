@@ -1,14 +1,15 @@
-"""The search: every candidate gets its good default, then Optuna spends the rest where it pays. Training part only."""
+"""The search for the best configuration, on the training rows only.
+
+Every candidate first tries its good defaults. Optuna then spends the remaining trials where they promise most.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 import numpy as np
 import optuna
@@ -17,376 +18,287 @@ from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits
 
 from rowcast.errors import TrainingError
-from rowcast.training import calibration as calibrate
-from rowcast.training import features, metrics, split
-from rowcast.training import trial_storage as study
-from rowcast.training.calibration import Calibration
+from rowcast.training import metrics, trial_storage
+from rowcast.training.cross_validation import CrossValidator, TrialResult, make_folds
 from rowcast.training.events import Progress, TrainingEvent
-from rowcast.training.features import Features, Numbers, Style
-from rowcast.training.models.candidate import Candidate, LabelledMatrix, Params, Raw, Setting
+from rowcast.training.models.candidate import Candidate, Params, Setting
 from rowcast.training.models.candidates import select
 from rowcast.training.options import TrainingOptions
-from rowcast.training.pipeline import Pipeline
 from rowcast.training.problem import LabelledRows, LearningProblem
 from rowcast.training.result import CandidateScore
 from rowcast.training.trial_storage import FOLD_SECONDS, KIND, NO_TIME, SLOT, Study
 
-LAST_FIT: Final = 1.5
-"""Seconds for the whole training part against those for the two thirds of a fold."""
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """One way to train, with what cross-validation says of it."""
-
-    candidate: Candidate
-    params: Params
-    score: float
-    raw: Raw
-    """Out-of-fold raw scores of every row that judged."""
+FINAL_FIT: Final = 1.5
+"""Duration of a fit on all training rows, relative to a fit in one of three folds."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best attempt of each kind, best kind first, the training rows that judged them, and those of each fold.
+    """The best trial of each candidate, best first, with the rows and folds that validated them."""
 
-    In order of time the first rows only learn: no fold judges by them.
-    """
-
-    attempts: tuple[TrialResult, ...]
+    trials: tuple[TrialResult, ...]
     scores: tuple[CandidateScore, ...]
-    judges: LabelledRows
+    validation: LabelledRows
+    """The validation rows of all folds. In a split by time, the earliest rows are never validated."""
     folds: tuple[NDArray[np.intp], ...]
+    """Positions of each fold's rows in `validation`."""
 
     @property
     def best(self) -> TrialResult:
-        return self.attempts[0]
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One cut of the training part."""
-
-    train: LabelledRows
-    valid: LabelledRows
-    places: NDArray[np.intp]
-    """Where the validated rows stand among all that judge."""
-
-
-class FoldResult(NamedTuple):
-    """A fold's raw scores of the rows it did not learn from."""
-
-    raw: Raw
-    rounds: int
-    seconds: float
+        return self.trials[0]
 
 
 @dataclass
-class Standing:
-    """What is known of one candidate so far."""
+class CandidateState:
+    """What the search knows about one candidate."""
 
     trials: int = 0
     seconds: float = 0.0
     folds: int = 0
     best: TrialResult | None = None
-    theirs: FrozenTrial | None = None
-    """The best trial of other processes, where it beats `best`."""
-    repeat: int = 0
-    """Folds to compute again before that trial can be trained here."""
-    told_seconds: float = 0.0
-    """What other processes say one fold takes."""
+    remote_best: FrozenTrial | None = None
+    """The best trial of another process, if it beats `best`."""
+    folds_to_repeat: int = 0
+    """Folds to compute here before `remote_best` can be trained."""
+    remote_fold_seconds: float = 0.0
+    """Duration of a fold in other processes."""
 
     @property
     def fold_seconds(self) -> float:
-        """What one fit and its scoring usually take."""
-        return self.seconds / self.folds if self.folds else self.told_seconds
+        """The expected duration of one fold."""
+        return self.seconds / self.folds if self.folds else self.remote_fold_seconds
 
     @property
     def score(self) -> float | None:
         """The best score of all processes."""
-        if self.theirs is not None:
-            return self.theirs.value
+        if self.remote_best is not None:
+            return self.remote_best.value
         return self.best.score if self.best else None
 
 
 @dataclass
 class Search:
-    """Scores attempts; features of each fold are made once a style and shared by all trials."""
+    """The state of all candidates and the time limit."""
 
-    problem: LearningProblem
-    setting: Setting
-    metric: str
-    cuts: list[Fold]
-    judges: LabelledRows
-    standings: dict[str, Standing]
+    validator: CrossValidator
+    candidates: dict[str, Candidate]
+    states: dict[str, CandidateState]
     seconds_left: Callable[[], float]
-    _matrices: dict[tuple[int, Style], tuple[Numbers, Numbers]] = field(default_factory=dict)
 
-    def attempt(self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]) -> TrialResult:
-        """Cross-validate one way to train; `after_fold` may stop it."""
-        standing = self.standings[candidate.name]
-        standing.trials += 1
-        found = self._cross_validated(candidate, params, after_fold)
-        if standing.best is None or self.better(found.score, standing.best.score):
-            standing.best = found
-        return found
+    @property
+    def has_model(self) -> bool:
+        """Whether some process has finished a trial."""
+        return any(state.score is not None for state in self.states.values())
 
-    def _cross_validated(
+    @property
+    def has_local_model(self) -> bool:
+        """Whether this process has finished a trial."""
+        return any(state.best is not None for state in self.states.values())
+
+    def try_params(self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]) -> TrialResult:
+        """Cross-validate one configuration; `after_fold` may raise to stop it."""
+        state = self.states[candidate.name]
+        state.trials += 1
+        result = self._cross_validate(candidate, params, after_fold)
+        if state.best is None or self.is_better(result.score, state.best.score):
+            state.best = result
+        return result
+
+    def _cross_validate(
         self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]
     ) -> TrialResult:
-        raw = np.zeros((len(self.judges), self.setting.width))
-        scores, rounds = [], []
-        standing = self.standings[candidate.name]
-        with closing(self._judged(candidate, params)) as judged:
-            for index, (fold, found) in enumerate(zip(self.cuts, judged, strict=True)):
-                raw[fold.places] = found.raw
-                scores.append(self._score(found.raw, fold.valid))
-                rounds.append(found.rounds)
-                standing.seconds += found.seconds
-                standing.folds += 1
-                after_fold(index, self._mean(scores))
-        known = {"rounds": max(1, round(float(np.mean(rounds))))} if any(rounds) else {}
-        return TrialResult(candidate, params | known, self._mean(scores), raw)
+        state = self.states[candidate.name]
 
-    def _judged(self, candidate: Candidate, params: Params) -> Generator[FoldResult, None, None]:
-        """Every fold in order; side by side where there are threads for it, each fit with one."""
-        if self.setting.jobs == 1 or not candidate.threadsafe:
-            yield from (self._judge(candidate, params, self.setting, index) for index in range(len(self.cuts)))
-            return
-        for index in range(len(self.cuts)):
-            self._matrix(index, candidate.style)  # not for several threads to make
-        setting = replace(self.setting, jobs=1)
-        pool = ThreadPoolExecutor(self.setting.jobs, "rowcast-fold")
-        try:
-            yield from pool.map(lambda index: self._judge(candidate, params, setting, index), range(len(self.cuts)))
-        finally:
-            pool.shutdown(cancel_futures=True)
+        def count(index: int, mean: float, seconds: float) -> None:
+            state.seconds += seconds
+            state.folds += 1
+            after_fold(index, mean)
 
-    def _judge(self, candidate: Candidate, params: Params, setting: Setting, index: int) -> FoldResult:
-        started, fold = time.monotonic(), self.cuts[index]
-        train, valid = self._matrix(index, candidate.style)
-        fitted = candidate.fit(labelled(train, fold.train), params, setting, labelled(valid, fold.valid))
-        return FoldResult(fitted.raw(valid), fitted.params.get("rounds", 0), time.monotonic() - started)
+        return self.validator.run(candidate, params, count)
 
-    def _score(self, raw: Raw, rows: LabelledRows) -> float:
-        answers = calibrate.uncalibrated(self.problem.task, self.problem.class_weights).answers(raw)
-        return metrics.score(self.metric, answers, rows.target, self.problem.task, rows.weight)
+    def has_time_for_fold(self, candidate: Candidate) -> bool:
+        """Whether another fold and the final fits are expected to finish in time.
 
-    def _mean(self, scores: list[float]) -> float:
-        """Of the folds that can be scored: one without a positive row has no AUC."""
-        finite = [score for score in scores if np.isfinite(score)]
-        worst = 0.0 if self.metric in metrics.GREATER else 1e300
-        return float(np.mean(finite)) if finite else worst
-
-    def _matrix(self, index: int, style: Style) -> tuple[Numbers, Numbers]:
-        if (index, style) not in self._matrices:
-            fold = self.cuts[index]
-            made, train = fit_features(self.problem, fold.train, style)
-            self._matrices[index, style] = train, made.transform(fold.valid.numbers, fold.valid.texts)
-        return self._matrices[index, style]
-
-    def has_time_for_a_fold(self, candidate: Candidate) -> bool:
-        """Whether the next fold will end in time, as far as earlier folds of this kind tell, and what was found can be
-        trained after it. The first model is always finished: without it there is nothing to keep."""
-        if all(standing.score is None for standing in self.standings.values()):
+        True until a first model exists, because the search must return a model.
+        """
+        if not self.has_model:
             return True
-        return self.seconds_left() > self.standings[candidate.name].fold_seconds + self.last_fits()
+        return self.seconds_left() > self.states[candidate.name].fold_seconds + self.final_fit_seconds()
 
-    def last_fits(self) -> float:
-        """Seconds to train the best of every kind on the whole training part: any of them may be chosen."""
-        known = [standing for standing in self.standings.values() if standing.score is not None]
-        return sum((LAST_FIT + standing.repeat) * standing.fold_seconds for standing in known)
+    def final_fit_seconds(self) -> float:
+        """Return the time to fit the best configuration of every candidate on all training rows; each may be chosen."""
+        known = [state for state in self.states.values() if state.score is not None]
+        return sum((FINAL_FIT + state.folds_to_repeat) * state.fold_seconds for state in known)
 
-    def look_around(self, shared: Study) -> None:
-        """Note what other processes found, as long as nothing here is better."""
-        for name, standing in self.standings.items():
-            standing.theirs, standing.repeat = None, 0
-            for trial in shared.elsewhere(name):
+    def sync_remote_trials(self, study: Study) -> None:
+        """Note the best trials of other processes that beat the trials of this process."""
+        for name, state in self.states.items():
+            state.remote_best, state.folds_to_repeat = None, 0
+            for trial in study.remote_trials(name):
                 if trial.state != TrialState.COMPLETE or trial.value is None:
                     continue
-                standing.told_seconds = trial.user_attrs[FOLD_SECONDS]
-                if standing.score is None or self.better(trial.value, standing.score):
-                    standing.theirs, standing.repeat = trial, len(self.cuts)
+                state.remote_fold_seconds = trial.user_attrs[FOLD_SECONDS]
+                if state.score is None or self.is_better(trial.value, state.score):
+                    state.remote_best, state.folds_to_repeat = trial, len(self.validator.folds)
 
-    def repeat_theirs(self, candidates: dict[str, Candidate], progress: Progress) -> None:
-        """Cross-validate what other processes found again: their out-of-fold scores are known to them alone."""
-        sign = -1.0 if self.metric in metrics.GREATER else 1.0
-        for name, standing in sorted(self.standings.items(), key=lambda pair: sign * (pair[1].score or 0.0)):
-            trial, standing.theirs, standing.repeat = standing.theirs, None, 0
+    def repeat_remote_trials(self, progress: Progress) -> None:
+        """Cross-validate the best trials of other processes here, because storage has no out-of-fold scores."""
+        sign = -1.0 if self.validator.metric in metrics.GREATER else 1.0
+        for name, state in sorted(self.states.items(), key=lambda pair: sign * (pair[1].score or 0.0)):
+            trial, state.remote_best, state.folds_to_repeat = state.remote_best, None, 0
             if trial is None:
                 continue
-            needed = (len(self.cuts) + LAST_FIT) * standing.fold_seconds + self.last_fits()
-            if any(each.best for each in self.standings.values()) and self.seconds_left() < needed:
+            seconds = (len(self.validator.folds) + FINAL_FIT) * state.fold_seconds + self.final_fit_seconds()
+            if self.has_local_model and self.seconds_left() < seconds:
                 continue
-            progress(TrainingEvent(stage="tune", message=f"the best {name} of another process again", best=trial.value))
-            candidate, params = _params(trial, trial.user_attrs[SLOT], candidates, self.setting)
-            standing.best = self._cross_validated(candidate, params, lambda index, mean: None)
+            message = f"repeating the best {name} trial of another process"
+            progress(TrainingEvent(stage="tune", message=message, best=trial.value))
+            candidate, params = _params(trial, trial.user_attrs[SLOT], self.candidates, self.validator.setting)
+            state.best = self._cross_validate(candidate, params, lambda index, mean: None)
 
-    def better(self, left: float, right: float) -> bool:
-        return left > right if self.metric in metrics.GREATER else left < right
-
-
-def fit_features(problem: LearningProblem, rows: LabelledRows, style: Style) -> tuple[Features, Numbers]:
-    """Features learnt from these rows, and their matrix."""
-    if problem.task == "multiclass":
-        wanted = np.eye(problem.width)[rows.target]
-    else:
-        wanted = rows.target.astype(np.float64)[:, None]
-    return features.fit(rows.numbers, rows.texts, wanted, style, split.make_inner_folds(rows.tie), rows.weight)
-
-
-def labelled(matrix: Numbers, rows: LabelledRows) -> LabelledMatrix:
-    """The matrix of these rows, as a candidate learns from it."""
-    return LabelledMatrix(matrix, rows.target, rows.emphasis)
+    def is_better(self, left: float, right: float) -> bool:
+        return left > right if self.validator.metric in metrics.GREATER else left < right
 
 
 def search(problem: LearningProblem, options: TrainingOptions, progress: Progress) -> tuple[SearchResult, Setting]:
-    """The best way to train that the trials and the time allow; Ctrl-C keeps the best so far."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failure is told once, by whoever catches it
+    """Return the best configurations within the budget of trials and time; Ctrl-C returns the best so far."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # the caller reports failures
     started = time.monotonic()
 
     def seconds_left() -> float:
         return np.inf if options.timeout is None else options.timeout - (time.monotonic() - started)
 
     def out_of_time() -> bool:
-        return seconds_left() <= trying.last_fits()
+        return seconds_left() <= running.final_fit_seconds()
 
     setting = Setting(problem.task, problem.width, len(problem.training), options.seed, options.jobs, out_of_time)
     candidates = {candidate.name: candidate for candidate in select(options.candidates, problem.task)}
     metric = metrics.resolve(options.metric, problem.task)
-    standings = {name: Standing() for name in candidates}
-    trying = Search(problem, setting, metric, *_cuts(problem, options), standings, seconds_left)
+    validator = CrossValidator(problem, setting, metric, *make_folds(problem, options))
+    running = Search(validator, candidates, {name: CandidateState() for name in candidates}, seconds_left)
     total = max(options.trials, len(candidates))
-    shared = study.open_study(options, problem.sha256, metric, total)
+    study = trial_storage.open_study(options, problem.sha256, metric, total)
     with threadpool_limits(setting.threads):
-        TrialRunner(trying, candidates, shared, total, progress).run()
-    found = {name: standing.best for name, standing in trying.standings.items() if standing.best is not None}
-    if not found:
-        raise TrainingError("the search was stopped before one model was trained; give it more time")
-    sign = -1 if metric in metrics.GREATER else 1
-    ranked = sorted(found, key=lambda name: sign * found[name].score)
-    trials = {name: standings[name].trials + len(shared.elsewhere(name)) for name in ranked}
-    scores = tuple(_score_of(found[name], standings[name], trials[name]) for name in ranked)
-    places = tuple(cut.places for cut in trying.cuts)
-    return SearchResult(tuple(found[name] for name in ranked), scores, trying.judges, places), setting
+        TrialRunner(running, study, total, progress).run()
+    if not running.has_local_model:
+        raise TrainingError(
+            "the search stopped before this process trained a model; increase the option 'timeout' or 'trials'"
+        )
+    return _result(running, study), setting
+
+
+def _result(running: Search, study: Study) -> SearchResult:
+    best = {name: state.best for name, state in running.states.items() if state.best is not None}
+    sign = -1 if running.validator.metric in metrics.GREATER else 1
+    ranked = sorted(best, key=lambda name: sign * best[name].score)
+    scores = [
+        CandidateScore(
+            name,
+            best[name].score,
+            running.states[name].trials + len(study.remote_trials(name)),
+            round(running.states[name].seconds, 3),
+        )
+        for name in ranked
+    ]
+    places = tuple(fold.places for fold in running.validator.folds)
+    return SearchResult(tuple(best[name] for name in ranked), tuple(scores), running.validator.validation, places)
 
 
 @dataclass
 class TrialRunner:
-    """Tries what the study asks for, slot by slot, until the trials or the time are used up."""
+    """Runs the trials of a study, one slot at a time, until the budget of trials or time is used up."""
 
-    trying: Search
-    candidates: dict[str, Candidate]
-    shared: Study
+    search: Search
+    study: Study
     total: int
     progress: Progress
 
     def __post_init__(self) -> None:
-        self._started, self._before = time.monotonic(), self.shared.done
+        self._started, self._finished_before = time.monotonic(), self.study.finished_count
 
     def run(self) -> None:
-        """Ctrl-C ends it early, once there is something to keep."""
-        self.trying.look_around(self.shared)
+        """Run trials; Ctrl-C ends the search early if a model exists, else it propagates."""
+        self.search.sync_remote_trials(self.study)
         try:
-            self.shared.optimise(self._objective, self._stop_in_time)
+            self.study.optimise(self._objective, self._stop_in_time)
         except KeyboardInterrupt:
-            if all(standing.score is None for standing in self.trying.standings.values()):
+            if not self.search.has_model:
                 raise
-            self.progress(TrainingEvent(stage="tune", message="interrupted: the best so far is kept"))
+            self.progress(TrainingEvent(stage="tune", message="interrupted; keeping the best model so far"))
         try:
-            self.trying.repeat_theirs(self.candidates, self.progress)
+            self.search.repeat_remote_trials(self.progress)
         except KeyboardInterrupt:
-            if not any(standing.best for standing in self.trying.standings.values()):
+            if not self.search.has_local_model:
                 raise
 
     def _objective(self, trial: optuna.Trial) -> float:
-        slot = self.shared.claim(trial)
+        slot = self.study.claim(trial)
         if slot is None:
             trial.study.stop()
-            return float("nan")  # a trial that failed holds no slot
-        candidate, params = _params(trial, slot, self.candidates, self.trying.setting)
+            return float("nan")  # Optuna marks the trial as failed, and a failed trial holds no slot
+        candidates = self.search.candidates
+        candidate, params = _params(trial, slot, candidates, self.search.validator.setting)
         trial.set_user_attr(KIND, candidate.name)
 
         def after_fold(index: int, mean: float) -> None:
             trial.report(mean, index)
-            if index + 1 == len(self.trying.cuts):
+            if index + 1 == len(self.search.validator.folds):
                 return
-            if slot >= len(self.candidates) and trial.should_prune():  # every kind may show its default
+            if slot >= len(candidates) and trial.should_prune():  # the first trial of each candidate is never pruned
                 raise optuna.TrialPruned
-            self._stop_without_time(trial, candidate)
+            self._prune_without_time(trial, candidate)
 
-        self._stop_without_time(trial, candidate)
+        self._prune_without_time(trial, candidate)
         try:
-            return self.trying.attempt(candidate, params, after_fold).score
+            return self.search.try_params(candidate, params, after_fold).score
         finally:
-            trial.set_user_attr(FOLD_SECONDS, self.trying.standings[candidate.name].fold_seconds)
-            self._tell(candidate.name)
+            trial.set_user_attr(FOLD_SECONDS, self.search.states[candidate.name].fold_seconds)
+            self._report(candidate.name)
 
-    def _stop_without_time(self, trial: optuna.Trial, candidate: Candidate) -> None:
-        if not self.trying.has_time_for_a_fold(candidate):
+    def _prune_without_time(self, trial: optuna.Trial, candidate: Candidate) -> None:
+        if not self.search.has_time_for_fold(candidate):
             trial.set_user_attr(NO_TIME, True)
             raise optuna.TrialPruned
 
-    def _stop_in_time(self, found: optuna.Study, _trial: FrozenTrial) -> None:
-        candidates = self.candidates.values()
-        if self.shared.is_used_up or not any(self.trying.has_time_for_a_fold(each) for each in candidates):
-            found.stop()
+    def _stop_in_time(self, study: optuna.Study, _trial: FrozenTrial) -> None:
+        candidates = self.search.candidates.values()
+        if self.study.is_used_up or not any(self.search.has_time_for_fold(each) for each in candidates):
+            study.stop()
 
-    def _tell(self, name: str) -> None:
-        self.trying.look_around(self.shared)
-        done = self.shared.done + 1  # with the one that is about to end
-        spent = time.monotonic() - self._started
-        left = spent / (done - self._before) * max(self.total - done, 0)
-        self.progress(_event(self.trying, name, min(done, self.total), self.total, left))
+    def _report(self, name: str) -> None:
+        """Emit the event of the trial that is about to finish."""
+        self.search.sync_remote_trials(self.study)
+        finished = self.study.finished_count + 1
+        elapsed = time.monotonic() - self._started
+        left = elapsed / (finished - self._finished_before) * max(self.total - finished, 0)
+        metric, states = self.search.validator.metric, self.search.states.values()
+        scores = [state.score for state in states if state.score is not None]
+        best = None if not scores else max(scores) if metric in metrics.GREATER else min(scores)
+        self.progress(
+            TrainingEvent(
+                stage="tune",
+                message=f"{metric} in {len(self.search.validator.folds)}-fold cross-validation",
+                trial=min(finished, self.total),
+                trials=self.total,
+                candidate=name,
+                best=best,
+                seconds_left=max(0.0, min(left, self.search.seconds_left())),
+            )
+        )
 
 
 def _params(
     trial: BaseTrial, slot: int, candidates: dict[str, Candidate], setting: Setting
 ) -> tuple[Candidate, Params]:
-    """What a trial tries: the good defaults of every kind first, then what the sampler thought best."""
+    """Return the configuration of a trial: first the defaults of every candidate, then suggestions of the sampler."""
     starts = _starts(candidates.values(), setting)
     if slot < len(starts):
         return starts[slot]
     candidate = candidates[trial.suggest_categorical("candidate", list(candidates))]
-    return candidate, candidate.suggest(cast(optuna.Trial, trial), setting)  # a finished trial suggests what it had
+    return candidate, candidate.suggest(cast(optuna.Trial, trial), setting)  # a finished trial repeats its parameters
 
 
 def _starts(candidates: Iterable[Candidate], setting: Setting) -> list[tuple[Candidate, Params]]:
-    """The first guess of every kind, then the second guesses."""
-    guesses = [[(candidate, params) for params in candidate.starts(setting)] for candidate in candidates]
-    return [guess for turn in zip_longest(*guesses) for guess in turn if guess is not None]
-
-
-def _event(trying: Search, name: str, done: int, total: int, left: float) -> TrainingEvent:
-    scores = [standing.score for standing in trying.standings.values() if standing.score is not None]
-    best = None if not scores else max(scores) if trying.metric in metrics.GREATER else min(scores)
-    return TrainingEvent(
-        stage="tune",
-        message=f"{trying.metric} by {len(trying.cuts)}-fold cross-validation",
-        trial=done,
-        trials=total,
-        candidate=name,
-        best=best,
-        seconds_left=max(0.0, min(left, trying.seconds_left())),
-    )
-
-
-def _cuts(problem: LearningProblem, options: TrainingOptions) -> tuple[list[Fold], LabelledRows]:
-    """The folds, and the rows that judge in one of them."""
-    rows = problem.training
-    sides = split.make_folds(rows.target, problem.task, options.folds, options.seed, rows.tie)
-    judging = np.sort(np.concatenate([judge for _, judge in sides]))
-    cuts = [Fold(rows.take(learn), rows.take(judge), np.searchsorted(judging, judge)) for learn, judge in sides]
-    return cuts, rows if len(judging) == len(rows) else rows.take(judging)
-
-
-def _score_of(best: TrialResult, standing: Standing, trials: int) -> CandidateScore:
-    return CandidateScore(best.candidate.name, best.score, trials, round(standing.seconds, 3))
-
-
-def train_best(problem: LearningProblem, best: TrialResult, setting: Setting, calibration: Calibration) -> Pipeline:
-    """The chosen way, on the whole training part."""
-    made, matrix = fit_features(problem, problem.training, best.candidate.style)
-    with threadpool_limits(setting.threads):
-        fitted = best.candidate.fit(labelled(matrix, problem.training), best.params, setting)
-    return Pipeline(problem.task, problem.positive, made, fitted, calibration)
+    """Return the first default of every candidate, then the second defaults."""
+    defaults = [[(candidate, params) for params in candidate.starts(setting)] for candidate in candidates]
+    return [each for rank in zip_longest(*defaults) for each in rank if each is not None]

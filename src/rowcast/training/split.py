@@ -1,6 +1,7 @@
-"""Which rows are learnt from, which judge the search, and which are kept aside: seeded, and decided here alone.
+"""Splits: which rows train the model, which rows validate the search and which rows form the holdout.
 
-At random every class is spread evenly. Rows tied by a group stay together; with moments later rows judge earlier ones.
+Every split is seeded. A random split spreads each class evenly. A split by group never divides a group. A split by time
+validates on rows that are later than the training rows.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from rowcast.schema.prediction import Label, Task
 from rowcast.training.features import INNER_FOLDS, InnerFolds
 
 FIRST_WINDOW: Final = 0.5
-"""Share of the rows in order of time that only learn: folds that learn from little choose for little."""
+"""Share of the earliest rows that never validate: a model trained on few rows says little about one trained on all."""
 ORDERED_FOLDS: Final = 10
-"""More than at random: the rows of the first have no target means at all."""
+"""More folds than in a random split, because rows of the first fold get no target means."""
 
-Places = NDArray[np.intp]
+Indices = NDArray[np.intp]
 Target = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class SplitColumn:
-    """What decides a split beside chance: the group that each row belongs to, or when it was."""
+    """The column that determines the split: the group or the time of each row."""
 
     by: Literal["group", "time"]
     column: str
@@ -36,38 +37,44 @@ class SplitColumn:
 
     @property
     def option(self) -> str:
-        """As it was typed."""
-        return f"--{self.by} {self.column!r}"
+        """The option that names the column, for error messages."""
+        return f"option {self.by!r}: column {self.column!r}"
 
-    def take(self, chosen: Places) -> SplitColumn:
-        return SplitColumn(self.by, self.column, self.values[chosen])
+    def take(self, rows: Indices) -> SplitColumn:
+        return SplitColumn(self.by, self.column, self.values[rows])
 
-    def joined(self, other: SplitColumn) -> SplitColumn:
+    def concat(self, other: SplitColumn) -> SplitColumn:
         return SplitColumn(self.by, self.column, np.concatenate([self.values, other.values]))
 
 
 def split_holdout(
-    target: Target, task: Task, share: float, seed: int, tie: SplitColumn | None
-) -> tuple[Places, Places]:
-    """The rows for training and the rows kept aside."""
-    if tie is None:
-        holdout = _drawn(target, task, share, seed)
-    elif tie.by == "group":
-        part = _spread(tie.values, target, task, (1 - share, share), [seed])
+    target: Target, task: Task, share: float, seed: int, column: SplitColumn | None
+) -> tuple[Indices, Indices]:
+    """Return the training rows and the holdout; TableError if the holdout would be empty."""
+    if column is None:
+        holdout = _draw(target, task, share, seed)
+    elif column.by == "group":
+        part = _spread(column.values, target, task, (1 - share, share), [seed])
         holdout = np.flatnonzero(part == 1)
     else:
-        holdout = _latest(tie, share)
-    if not len(holdout) and tie is not None:
-        groups = len(np.unique(tie.values))
-        said = f"its {groups} {'group is' if groups == 1 else 'groups are'} too few, or too uneven, to keep rows aside"
-        raise TableError(f"split by {tie.option}, {said}; split at random, or give rows of more groups")
+        holdout = _latest(column, share)
+    if not len(holdout) and column is not None:
+        groups = _count_groups(len(np.unique(column.values)))
+        raise TableError(
+            f"{column.option} has too few groups, or too uneven ones, for a holdout: {groups}; "
+            "add rows of more groups or split at random"
+        )
     if not len(holdout):
-        raise TableError("the table is too small to keep rows aside; give more rows or a larger holdout")
+        raise TableError("the table is too small for a holdout; add rows or increase the option 'holdout'")
     return np.setdiff1d(np.arange(len(target)), holdout), holdout
 
 
-def _drawn(target: Target, task: Task, share: float, seed: int) -> Places:
-    """Of every class its share; every class keeps at least one row for training."""
+def _count_groups(count: int) -> str:
+    return "1 group" if count == 1 else f"{count} groups"
+
+
+def _draw(target: Target, task: Task, share: float, seed: int) -> Indices:
+    """Draw the same share of every class, and leave at least one row of each class for training."""
     rng = np.random.default_rng(seed)
     strata = _strata(target, task)
     return np.sort(
@@ -75,65 +82,75 @@ def _drawn(target: Target, task: Task, share: float, seed: int) -> Places:
     )
 
 
-def _latest(tie: SplitColumn, share: float) -> Places:
-    """The last rows, each later than every row for training."""
-    moments = tie.values
-    last = np.sort(moments)[len(moments) - max(round(len(moments) * share), 1) - 1]
-    holdout = np.flatnonzero(moments > last)
+def _latest(column: SplitColumn, share: float) -> Indices:
+    """Return the last rows, all of them later than every training row."""
+    times = column.values
+    last = np.sort(times)[len(times) - max(round(len(times) * share), 1) - 1]
+    holdout = np.flatnonzero(times > last)
     if not len(holdout):
-        raise TableError(f"{tie.option} does not part the rows: too many of them share the last moment")
+        raise TableError(f"{column.option} cannot split the rows; too many rows share the last value")
     return holdout
 
 
 def check_sides(
-    target: Target, training: Places, holdout: Places, classes: Sequence[Label], folds: int, tie: SplitColumn
+    target: Target,
+    training: Indices,
+    holdout: Indices,
+    *,
+    classes: Sequence[Label],
+    folds: int,
+    column: SplitColumn,
 ) -> None:
-    """TableError when a split by groups or by time leaves a side without rows to learn from or to measure by.
+    """Raise TableError if a split by group or time lacks the rows to train on or to measure with.
 
-    `classes` stand in the order of their numbers in the target; there are none where a value is predicted.
+    `classes` are ordered by their number in the target, and empty in regression.
     """
-    names = ("earlier", "later") if tie.by == "time" else ("training", "kept aside")
+    names = ("earlier", "later") if column.by == "time" else ("training", "holdout")
     for name, rows in zip(names, (training, holdout), strict=True):
         lacking = [label for number, label in enumerate(classes) if number not in target[rows]]
-        enough = name == names[1] and len(classes) - len(lacking) >= 2  # a rare class may be missing where one measures
+        enough = name == names[1] and len(classes) - len(lacking) >= 2  # a holdout may lack a rare class
         if lacking and not enough:
-            said = f"the {name} rows do not hold every class: {lacking[0]!r} is missing"
-            raise TableError(f"split by {tie.option}, {said}; split at random or give more rows")
-    if tie.by == "group":
-        _require_groups(target[training], tie.take(training), classes, folds)
-    elif tie.values[training].min() == tie.values[training].max():
-        raise TableError(f"split by {tie.option}, the earlier rows share one moment; no fold of them can be judged")
+            raise TableError(
+                f"{column.option} leaves no row of class {lacking[0]!r} among the {name} rows; "
+                "add rows or split at random"
+            )
+    if column.by == "group":
+        _check_groups(target[training], column.take(training), classes, folds)
+    elif column.values[training].min() == column.values[training].max():
+        raise TableError(f"{column.option} has the same value in all earlier rows, so no fold can be validated")
 
 
-def _require_groups(target: Target, tie: SplitColumn, classes: Sequence[Label], folds: int) -> None:
-    """Every fold gets a group, and where there are two classes no fold learns from one alone."""
-    groups = len(np.unique(tie.values))
+def _check_groups(target: Target, column: SplitColumn, classes: Sequence[Label], folds: int) -> None:
+    """Raise TableError unless every fold gets a group and no training fold of a binary target lacks a class."""
+    groups = len(np.unique(column.values))
     if groups < folds:
-        said = (
-            f"{groups} {'group is' if groups == 1 else 'groups are'} left to learn from, fewer than the {folds} folds"
+        raise TableError(
+            f"{column.option} leaves {_count_groups(groups)} for training, fewer than the {folds} folds; "
+            "add rows of more groups or split at random"
         )
-        raise TableError(f"split by {tie.option}, {said}; split at random, or give rows of more groups")
     for number, label in enumerate(classes if len(classes) == 2 else ()):
-        if len(np.unique(tie.values[target == number])) < 2:
-            said = f"{label!r} is found in a single group of the training rows, so a fold would hold no row of it"
-            raise TableError(f"split by {tie.option}, {said}; split at random, or give rows of more groups")
+        if len(np.unique(column.values[target == number])) < 2:
+            raise TableError(
+                f"{column.option} has a single training group with class {label!r}, so one fold would train without "
+                "that class; add rows of more groups or split at random"
+            )
 
 
 def make_folds(
-    target: Target, task: Task, count: int, seed: int, tie: SplitColumn | None
-) -> list[tuple[Places, Places]]:
-    """The rows to learn from and the rows that judge, of each fold."""
-    if tie is not None and tie.by == "time":
-        return _windows(tie.values, count)
-    if tie is None:
-        fold = _dealt(target, task, count, seed)
+    target: Target, task: Task, count: int, seed: int, column: SplitColumn | None
+) -> list[tuple[Indices, Indices]]:
+    """Return the training rows and the validation rows of each fold."""
+    if column is not None and column.by == "time":
+        return _windows(column.values, count)
+    if column is None:
+        fold = _deal(target, task, count, seed)
     else:
-        fold = _spread(tie.values, target, task, (1 / count,) * count, [seed, 1])
+        fold = _spread(column.values, target, task, (1 / count,) * count, [seed, 1])
     return [(np.flatnonzero(fold != index), np.flatnonzero(fold == index)) for index in range(count)]
 
 
-def _dealt(target: Target, task: Task, count: int, seed: int) -> Places:
-    """The fold of each row: every class spread evenly."""
+def _deal(target: Target, task: Task, count: int, seed: int) -> Indices:
+    """Return the fold of each row, with every class spread evenly."""
     rng = np.random.default_rng([seed, 1])
     fold = np.empty(len(target), np.intp)
     start = 0
@@ -143,54 +160,58 @@ def _dealt(target: Target, task: Task, count: int, seed: int) -> Places:
     return fold
 
 
-def _windows(moments: NDArray[Any], count: int) -> list[tuple[Places, Places]]:
-    """A window that grows: the rows up to a moment learn, those up to the next judge; fewer where moments repeat."""
-    ranked = np.sort(moments)
+def _windows(times: NDArray[Any], count: int) -> list[tuple[Indices, Indices]]:
+    """Return folds of an expanding window: train on all rows up to a time, validate on the rows up to the next.
+
+    Repeated times reduce the number of folds.
+    """
+    ranked = np.sort(times)
     shares = FIRST_WINDOW + (1 - FIRST_WINDOW) * np.arange(count + 1) / count
     cuts = np.unique(ranked[np.ceil(shares * len(ranked)).astype(np.intp) - 1])
-    if len(cuts) == 1:  # half of the rows share the last moment
+    if len(cuts) == 1:  # half of the rows share the last time
         cuts = np.array([ranked[ranked < cuts[0]][-1], cuts[0]])
     return [
-        (np.flatnonzero(moments <= first), np.flatnonzero((moments > first) & (moments <= last)))
+        (np.flatnonzero(times <= first), np.flatnonzero((times > first) & (times <= last)))
         for first, last in pairwise(cuts)
     ]
 
 
-def make_inner_folds(tie: SplitColumn | None) -> InnerFolds | None:
-    """Which rows may tell a row the mean target of its level; None leaves it to chance."""
-    if tie is None:
+def make_inner_folds(column: SplitColumn | None) -> InnerFolds | None:
+    """Return the folds for target means; None if they may be random."""
+    if column is None:
         return None
-    values = tie.values
-    if tie.by == "group":
-        groups, place = np.unique(values, return_inverse=True)
-        return InnerFolds((np.random.default_rng(0).permutation(len(groups)) % INNER_FOLDS)[place], ordered=False)
-    before = np.searchsorted(np.sort(values), values)  # equal moments share a fold
-    return InnerFolds(before * ORDERED_FOLDS // len(values), ordered=True)
+    values = column.values
+    if column.by == "group":
+        groups, index = np.unique(values, return_inverse=True)
+        return InnerFolds((np.random.default_rng(0).permutation(len(groups)) % INNER_FOLDS)[index], ordered=False)
+    earlier = np.searchsorted(np.sort(values), values)  # rows of the same time share a fold
+    return InnerFolds(earlier * ORDERED_FOLDS // len(values), ordered=True)
 
 
-def _strata(target: Target, task: Task) -> list[Places]:
-    """The rows of each class; all rows together when values are predicted."""
+def _strata(target: Target, task: Task) -> list[Indices]:
+    """Return the rows of each class; in regression, all rows together."""
     if task == "regression":
         return [np.arange(len(target))]
     return [np.flatnonzero(target == label) for label in np.unique(target)]
 
 
-def _spread(group: Places, target: Target, task: Task, shares: Sequence[float], seed: Sequence[int]) -> Places:
-    """The part of each row, groups kept whole: the largest first, each where rows and classes are most wanting.
+def _spread(group: Indices, target: Target, task: Task, shares: Sequence[float], seed: Sequence[int]) -> Indices:
+    """Assign whole groups to parts and return the part of each row.
 
-    Wanting is measured by the squares of what each part holds, over the share that it should hold.
+    The largest group comes first. Each group goes where it least increases the sum of squared counts, of rows and of
+    each class, relative to the part's share.
     """
-    _, place = np.unique(group, return_inverse=True)
-    columns = [np.bincount(place)]
+    _, index = np.unique(group, return_inverse=True)
+    columns = [np.bincount(index)]
     if task != "regression":
-        columns += [np.bincount(place, weights=target == label) for label in np.unique(target)]
+        columns += [np.bincount(index, weights=target == label) for label in np.unique(target)]
     counts = np.stack(columns, axis=1).astype(np.float64)
-    parts = counts / counts.sum(axis=0)
-    order = np.random.default_rng(list(seed)).permutation(len(parts))
-    held, wanted = np.zeros((len(shares), parts.shape[1])), np.array(shares)
-    chosen = np.empty(len(parts), np.intp)
+    fractions = counts / counts.sum(axis=0)
+    order = np.random.default_rng(list(seed)).permutation(len(fractions))
+    totals, part_shares = np.zeros((len(shares), fractions.shape[1])), np.array(shares)
+    part = np.empty(len(fractions), np.intp)
     for each in order[np.argsort(-counts[order, 0], kind="stable")]:
-        part = parts[each]
-        chosen[each] = best = np.argmin((2 * held + part) @ part / wanted)
-        held[best] += part
-    return chosen[place]
+        fraction = fractions[each]
+        part[each] = best = np.argmin((2 * totals + fraction) @ fraction / part_shares)
+        totals[best] += fraction
+    return part[index]

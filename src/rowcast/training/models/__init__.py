@@ -1,1 +1,1 @@
-"""The kinds of models that compete in training."""
+"""The kinds of models that a training run can try."""

@@ -1,6 +1,6 @@
-"""What a kind of model must be able to do to compete: try, fit, score, and be written as ONNX.
+"""The interface of a candidate: suggest parameters, fit, score, and export to ONNX.
 
-An estimator gives raw scores [N, k]: log-odds of the positive class, one score a class, or the value.
+An estimator returns raw scores [N, k]: log-odds of the positive class, one score per class, or the value.
 """
 
 from __future__ import annotations
@@ -24,49 +24,51 @@ Raw = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Setting:
-    """What every fit of one training shares."""
+    """Settings that all fits of a training run share."""
 
     task: Task
     width: int
-    """Raw scores a row."""
+    """Number of raw scores per row."""
     rows: int
+    """Number of training rows."""
     seed: int
     jobs: int
     out_of_time: Callable[[], bool]
+    """Whether a fit should stop early because of the time limit."""
 
     @property
     def threads(self) -> int:
-        """For the loops inside a fit: over few rows they wait for each other ten times longer than they work."""
+        """Threads within one fit; for few rows, synchronisation takes ten times longer than the work."""
         return self.jobs if self.rows >= MANY_ROWS else 1
 
 
 class LabelledMatrix(NamedTuple):
-    """A matrix with what its rows should become."""
+    """A feature matrix with the target of each row."""
 
     matrix: Numbers
     target: NDArray[Any]
     weight: NDArray[np.float64] | None = None
-    """How much each row counts, 1 on average; None: all alike."""
+    """Row weights with a mean of 1; None if all rows count the same."""
 
 
-class Fitted(Protocol):
+class Estimator(Protocol):
     """A trained estimator."""
 
     @property
     def params(self) -> Params:
-        """Enough to fit it again without a validation part."""
+        """Parameters that suffice to fit it again without validation rows."""
         ...
 
     def raw(self, matrix: Numbers) -> Raw:
-        """Raw scores [N, k] as the training library computes them."""
+        """Return the raw scores [N, k] as the training library computes them."""
         ...
 
     def emit(self, graph: GraphBuilder, matrix: str) -> str:
-        """The same scores, float32 [N, k], as the name of a tensor."""
+        """Add the estimator to a graph and return the name of the raw scores, float32 [N, k]."""
         ...
 
     def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
-        """Where the model jumps: thresholds by feature of the matrix; empty for smooth models."""
+        """Return the split thresholds by feature of the matrix; empty for models without splits."""
         ...
 
 
@@ -78,29 +80,32 @@ class Candidate(Protocol):
 
     @property
     def style(self) -> Style:
-        """Which preprocessing it wants."""
+        """The preprocessing that it needs."""
         ...
 
     @property
     def tasks(self) -> frozenset[Task]:
-        """What it can learn."""
+        """The tasks that it supports."""
         ...
 
     @property
     def threadsafe(self) -> bool:
-        """Whether several threads may fit at once, and gain by it."""
+        """Whether fits in parallel threads are safe and faster."""
         ...
 
     def starts(self, setting: Setting) -> Sequence[Params]:
-        """Good first guesses, the best one first."""
+        """Return good default parameters, the best first."""
         ...
 
     def suggest(self, trial: optuna.Trial, setting: Setting) -> Params:
-        """The next guess."""
+        """Return the parameters that the sampler suggests for a trial."""
         ...
 
     def fit(
         self, rows: LabelledMatrix, params: Params, setting: Setting, validation: LabelledMatrix | None = None
-    ) -> Fitted:
-        """Train; with a validation part, stop early where the kind can, and say so in `params`."""
+    ) -> Estimator:
+        """Train on the rows.
+
+        With validation rows, a candidate may stop early; it then records the number of rounds in `params`.
+        """
         ...

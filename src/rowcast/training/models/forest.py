@@ -1,7 +1,7 @@
-"""One decision tree, and forests of them (random or extra), with scikit-learn; written as one TreeEnsembleRegressor.
+"""Decision trees, random forests and extra trees (scikit-learn), exported as one TreeEnsembleRegressor.
 
-A leaf holds shares of the classes; the raw score is the log-odds of the averaged share. Leaf weights are multiples of
-one power of two and small enough that float32 adds them without rounding, in any order: see decision 0016.
+A leaf holds class shares, and the raw score is the log-odds of the averaged share. Leaf weights are multiples of one
+power of two, so that float32 adds them without rounding in any order (decision 0016).
 """
 
 from __future__ import annotations
@@ -23,65 +23,65 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
-from rowcast.training.models.candidate import Fitted, LabelledMatrix, Params, Raw, Setting
+from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Raw, Setting
 from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Trees
 
 SHARE: Final = 0.005
-"""No class gets less: a forest that never saw a class here does not know that it cannot be."""
+"""Share of every leaf that is spread evenly over all classes, because a class that a leaf lacks may still occur."""
 EXACT: Final = 2.0**24
-"""Whole numbers up to here are exact in float32."""
+"""Integers up to this limit are exact in float32."""
 
 
 @dataclass(frozen=True)
 class Grove:
-    """Fitted trees with one row of leaf weights a node; their sum plus `base` is a share or a value."""
+    """Estimator trees with a row of weights for each node; the sum over all trees plus `base` is a share or a value."""
 
     params: Params
     task: Task
-    grown: tuple[Any, ...]
-    """scikit-learn's `Tree` of each estimator."""
+    trees: tuple[Any, ...]
+    """The `Tree` object of each scikit-learn estimator."""
     weights: tuple[Raw, ...]
     base: float
 
     def raw(self, matrix: Numbers) -> Raw:
         rows = np.ascontiguousarray(matrix, np.float32)
-        total = sum((weights[tree.apply(rows)] for tree, weights in zip(self.grown, self.weights, strict=True)), 0.0)
+        total = sum((weights[tree.apply(rows)] for tree, weights in zip(self.trees, self.weights, strict=True)), 0.0)
         summed = np.asarray(total, np.float64)
         if self.task == "regression":
             return summed + self.base
         return np.log(summed) - np.log(1.0 - summed) if self.task == "binary" else np.log(summed)
 
     def emit(self, graph: GraphBuilder, matrix: str) -> str:
-        wide = graph.node("Cast", self.trees().emit(graph, matrix), to=DOUBLE)
+        wide = graph.node("Cast", self.table().emit(graph, matrix), to=DOUBLE)
         if self.task == "regression":
-            found = graph.node("Add", wide, graph.constant(np.array(self.base)))
+            raw = graph.node("Add", wide, graph.constant(np.array(self.base)))
         else:
-            found = graph.node("Log", wide)
+            raw = graph.node("Log", wide)
             if self.task == "binary":
                 rest = graph.node("Sub", graph.constant(np.array(1.0)), wide)
-                found = graph.node("Sub", found, graph.node("Log", rest))
-        return graph.node("Cast", found, to=FLOAT)
+                raw = graph.node("Sub", raw, graph.node("Log", rest))
+        return graph.node("Cast", raw, to=FLOAT)
 
     def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
-        return self.trees().thresholds()
+        return self.table().thresholds()
 
-    def trees(self) -> Trees:
-        """The trees as a flat table."""
-        trees = Trees(self.weights[0].shape[1])
-        for index, (tree, weights) in enumerate(zip(self.grown, self.weights, strict=True)):
+    def table(self) -> Trees:
+        """Return the trees as a flat table."""
+        table = Trees(self.weights[0].shape[1])
+        for index, (tree, weights) in enumerate(zip(self.trees, self.weights, strict=True)):
             columns = (tree.children_left, tree.children_right, tree.feature, tree.threshold, weights)
             for node, (left, right, feature, threshold, leaf) in enumerate(
                 zip(*(column.tolist() for column in columns), strict=True)
             ):
                 if left < 0:
-                    trees.leaf(index, node, dict(enumerate(leaf)))
+                    table.leaf(index, node, dict(enumerate(leaf)))
                 else:
-                    trees.split(index, node, feature, threshold, left, right)
-        return trees
+                    table.split(index, node, feature, threshold, left, right)
+        return table
 
 
 class DecisionTree:
-    """A single tree: rarely the best, always the easiest to follow."""
+    """A single decision tree: rarely the best model, but the easiest to interpret."""
 
     name = "tree"
     style: Style = "trees"
@@ -99,14 +99,14 @@ class DecisionTree:
 
     def fit(
         self, rows: LabelledMatrix, params: Params, setting: Setting, _validation: LabelledMatrix | None = None
-    ) -> Fitted:
+    ) -> Estimator:
         kind = DecisionTreeRegressor if setting.task == "regression" else DecisionTreeClassifier
-        fitted = kind(**params, random_state=setting.seed).fit(*rows)
-        return _grove([fitted], rows, params, setting)
+        tree = kind(**params, random_state=setting.seed).fit(*rows)
+        return _make_grove([tree], rows, params, setting)
 
 
 class Forest:
-    """The average of many trees, each grown on rows drawn with replacement (a random forest)."""
+    """A random forest: the average of many trees, each grown on a bootstrap sample of the rows."""
 
     name = "forest"
     style: Style = "trees"
@@ -114,20 +114,20 @@ class Forest:
     threadsafe = True
     TREES: Final = 100
     STEP: Final = 20
-    """Trees grown between two looks at the clock."""
+    """Number of trees to grow between two checks of the time limit."""
     share: float = 0.3
-    """Of the columns that a split chooses from, as a first guess; half as many again for values."""
+    """Default share of the columns that each split may use; 1.5 times as many in regression."""
     estimators: tuple[type, type] = (RandomForestClassifier, RandomForestRegressor)
 
     def starts(self, setting: Setting) -> Sequence[Params]:
-        fewest, share = _fewest(setting), self.share
+        fewest, share = _min_leaf_size(setting), self.share
         if setting.task == "regression":
             share = min(1.0, share * 1.5)
         small, large = max(1 if setting.task == "multiclass" else 2, fewest), fewest + 7
         return {"min_samples_leaf": small, "max_features": share}, {"min_samples_leaf": large, "max_features": share}
 
     def suggest(self, trial: optuna.Trial, setting: Setting) -> Params:
-        fewest = _fewest(setting)
+        fewest = _min_leaf_size(setting)
         return {
             "min_samples_leaf": trial.suggest_int(f"{self.name}.min_samples_leaf", fewest, fewest + 30, log=True),
             "max_features": trial.suggest_float(f"{self.name}.max_features", 0.1, 1.0),
@@ -135,7 +135,7 @@ class Forest:
 
     def fit(
         self, rows: LabelledMatrix, params: Params, setting: Setting, validation: LabelledMatrix | None = None
-    ) -> Fitted:
+    ) -> Estimator:
         settings, kind = dict(params), self.estimators[setting.task == "regression"]
         most = settings.pop("rounds", self.TREES)
         model = kind(**settings, n_estimators=0, warm_start=True, n_jobs=setting.jobs, random_state=setting.seed)
@@ -143,45 +143,45 @@ class Forest:
             model.set_params(n_estimators=min(model.n_estimators + self.STEP, most))
             model.fit(*rows)
             if validation is not None and setting.out_of_time():
-                break  # judged with the trees it has, and grown no larger if it is chosen
-        return _grove(model.estimators_, rows, {**params, "rounds": model.n_estimators}, setting)
+                break  # validation scores the trees so far, and a final fit grows no more
+        return _make_grove(model.estimators_, rows, {**params, "rounds": model.n_estimators}, setting)
 
 
 class ExtraTrees(Forest):
-    """The average of many trees whose splits are drawn at random: smoother, and wrong in other places than a forest."""
+    """Extra trees: like a random forest, but with random split points, so its errors differ from those of a forest."""
 
     name = "extra"
     share = 0.6
     estimators = (ExtraTreesClassifier, ExtraTreesRegressor)
 
 
-def _fewest(setting: Setting) -> int:
-    """The smallest leaf: it bounds the graph, 100 trees over 50,000 rows stay near 300,000 nodes."""
+def _min_leaf_size(setting: Setting) -> int:
+    """Return the minimum leaf size, which bounds the graph: 100 trees on 50,000 rows have about 300,000 nodes."""
     return max(1, setting.rows // 4000)
 
 
-def _grove(fitted: Sequence[Any], rows: LabelledMatrix, params: Params, setting: Setting) -> Grove:
-    grown = tuple(estimator.tree_ for estimator in fitted)
+def _make_grove(estimators: Sequence[Any], rows: LabelledMatrix, params: Params, setting: Setting) -> Grove:
+    trees = tuple(estimator.tree_ for estimator in estimators)
     if setting.task == "regression":
         base = float(rows.target.mean())
-        weights = [(tree.value[:, 0, :] - base) / len(grown) for tree in grown]
+        weights = [(tree.value[:, 0, :] - base) / len(trees) for tree in trees]
     else:
         base, present = 0.0, np.unique(rows.target).astype(np.intp)
-        weights = [_shares(tree.value[:, 0, :], present, setting) / len(grown) for tree in grown]
-    return Grove(params, setting.task, grown, _exact(weights), base)
+        weights = [_class_shares(tree.value[:, 0, :], present, setting) / len(trees) for tree in trees]
+    return Grove(params, setting.task, trees, _exact(weights), base)
 
 
-def _shares(found: Raw, present: NDArray[np.intp], setting: Setting) -> Raw:
-    """Shares of every class (of two: the positive one), also of those that a fold lacks, all a little above zero."""
+def _class_shares(values: Raw, present: NDArray[np.intp], setting: Setting) -> Raw:
+    """Return smoothed shares of all classes, including those that a fold lacks; of two classes, the positive one."""
     classes = max(setting.width, 2)
-    full = np.zeros((len(found), classes))
-    full[:, present] = found / found.sum(axis=1, keepdims=True)
+    full = np.zeros((len(values), classes))
+    full[:, present] = values / values.sum(axis=1, keepdims=True)
     smooth = SHARE / classes + (1.0 - SHARE) * full
     return smooth[:, 1:] if setting.task == "binary" else smooth
 
 
 def _exact(weights: Sequence[Raw]) -> tuple[Raw, ...]:
-    """The weights rounded to the multiples of a power of two whose sums stay below 2^24 of them."""
+    """Round the weights to multiples of a power of two, chosen so that sums stay below 2^24 multiples."""
     largest = sum(float(np.abs(each).max()) for each in weights)
     if largest == 0.0:
         return tuple(weights)

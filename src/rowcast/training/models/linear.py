@@ -1,4 +1,4 @@
-"""Linear models: logistic regression, and least squares held small (ridge) or sparse as well (elastic net)."""
+"""Linear models: logistic regression, ridge and elastic net."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
 
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
-from rowcast.training.models.candidate import Fitted, LabelledMatrix, Params, Raw, Setting
+from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Raw, Setting
 from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A fitted linear model: raw = matrix · weights + bias, in float64 in the graph too."""
+    """A fitted linear model: raw = matrix · weights + bias, in float64 both here and in the graph."""
 
     params: Params
     weights: Raw
@@ -30,7 +30,9 @@ class Linear:
         return np.asarray(matrix.astype(np.float64) @ self.weights + self.bias)
 
     def emit(self, graph: GraphBuilder, matrix: str) -> str:
-        wide = graph.node("Cast", matrix, to=DOUBLE)  # large terms cancel: float32 sums were 3e-5 off at the clip
+        wide = graph.node(
+            "Cast", matrix, to=DOUBLE
+        )  # large terms cancel; in float32, sums were off by 3e-5 (decision 0011)
         product = graph.node("MatMul", wide, graph.constant(self.weights))
         return graph.node("Cast", graph.node("Add", product, graph.constant(self.bias)), to=FLOAT)
 
@@ -44,7 +46,7 @@ class Logistic:
     name = "logistic"
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass"})
-    threadsafe = False  # Python's warning filters are not
+    threadsafe = False  # warning filters are global to the process
 
     def starts(self, _setting: Setting) -> Sequence[Params]:
         return {"strength": 1.0}, {"strength": 0.03}
@@ -54,19 +56,19 @@ class Logistic:
 
     def fit(
         self, rows: LabelledMatrix, params: Params, setting: Setting, _validation: LabelledMatrix | None = None
-    ) -> Fitted:
+    ) -> Estimator:
         return _logistic(rows, params, setting)
 
 
 class LeastSquares(Logistic):
-    """Ridge regression on scaled columns; classes are learnt as -1 and 1, and scored as log-odds would be."""
+    """Ridge regression on scaled columns; classes become targets -1 and 1, and scores are rescaled to log-odds."""
 
     name = "ridge"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
 
     def fit(
         self, rows: LabelledMatrix, params: Params, setting: Setting, _validation: LabelledMatrix | None = None
-    ) -> Fitted:
+    ) -> Estimator:
         if setting.task == "regression":
             return _ridge(rows, rows.target[:, None], params)
         if setting.task == "binary":
@@ -74,13 +76,13 @@ class LeastSquares(Logistic):
         else:
             signs = 2 * np.eye(setting.width)[rows.target] - 1
         model = _ridge(rows, signs, params)
-        left = float(np.average(((model.raw(rows.matrix) - signs) ** 2).mean(axis=1), weights=rows.weight))
-        odds = 2 / max(left, 0.05)  # of two normal clouds with this spread around -1 and 1
-        return Linear(params, model.weights * odds, model.bias * odds)
+        error = float(np.average(((model.raw(rows.matrix) - signs) ** 2).mean(axis=1), weights=rows.weight))
+        scale = 2 / max(error, 0.05)  # log-odds of two normal distributions around -1 and 1 with this variance
+        return Linear(params, model.weights * scale, model.bias * scale)
 
 
-class Sparse:
-    """Elastic net on scaled columns: useless columns get no weight at all."""
+class SparseLinear:
+    """Elastic net on scaled columns, which gives useless columns a weight of zero."""
 
     name = "elasticnet"
     style: Style = "linear"
@@ -98,12 +100,12 @@ class Sparse:
 
     def fit(
         self, rows: LabelledMatrix, params: Params, setting: Setting, _validation: LabelledMatrix | None = None
-    ) -> Fitted:
+    ) -> Estimator:
         centre = float(np.average(rows.target, weights=rows.weight))
-        spread = float(rows.target.std()) or 1.0  # alpha means the same everywhere
+        spread = float(rows.target.std()) or 1.0  # scaling the target makes alpha independent of its unit
         model = ElasticNet(**params, max_iter=2000, tol=1e-3, random_state=setting.seed)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # still a model, and validation judges it
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the model is usable, and validation scores it
             model.fit(rows.matrix.astype(np.float64), (rows.target - centre) / spread, rows.weight)
         weights = np.asarray(model.coef_, np.float64).reshape(-1, 1) * spread
         return Linear(params, weights, np.array([model.intercept_ * spread + centre]))
@@ -112,33 +114,33 @@ class Sparse:
 def _logistic(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
     if len(np.unique(rows.target)) == 1:
         return _constant(rows, params, setting)
-    small = rows.matrix.shape[1] * setting.width <= 400  # newton solves a dense system of that size at each step
+    small = rows.matrix.shape[1] * setting.width <= 400  # Newton solves a dense system of this size in each step
     model = LogisticRegression(C=params["strength"], solver="newton-cholesky" if small else "lbfgs", max_iter=300)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # still a model, and validation judges it
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the model is usable, and validation scores it
         warnings.filterwarnings("ignore", module="scipy")
         model.fit(rows.matrix.astype(np.float64), rows.target, rows.weight)
     weights, bias = np.asarray(model.coef_.T, np.float64), np.asarray(model.intercept_, np.float64)
     if setting.width == 1:
         return Linear(params, weights, bias)
-    return _every_class(Linear(params, weights, bias), model.classes_, setting.width)
+    return _with_all_classes(Linear(params, weights, bias), model.classes_, setting.width)
 
 
 def _constant(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
-    """Always the only class of a fold, as far as its rows allow to be certain."""
-    certain, label = np.log(len(rows.target) + 1.0), int(rows.target[0])
+    """Return a model that always predicts the only class of a fold; its confidence grows with the number of rows."""
+    log_odds, label = np.log(len(rows.target) + 1.0), int(rows.target[0])
     bias = np.zeros(setting.width)
     if setting.width == 1:
-        bias[0] = certain if label else -certain
+        bias[0] = log_odds if label else -log_odds
     else:
-        bias[label] = certain
+        bias[label] = log_odds
     return Linear(params, np.zeros((rows.matrix.shape[1], setting.width)), bias)
 
 
-def _every_class(model: Linear, present: NDArray[np.intp], width: int) -> Linear:
-    """One column of scores a class, also for the classes that a fold lacks."""
+def _with_all_classes(model: Linear, present: NDArray[np.intp], width: int) -> Linear:
+    """Return the model with one column of scores per class, including the classes that a fold lacks."""
     weights, bias = model.weights, model.bias
-    if len(present) == 2:  # scikit-learn gives one column of log-odds for two
+    if len(present) == 2:  # scikit-learn returns one column of log-odds for two classes
         weights, bias = np.hstack([-weights / 2, weights / 2]), np.concatenate([-bias / 2, bias / 2])
     full, base = np.zeros((len(weights), width)), np.full(width, bias.min() - 10.0)
     full[:, present], base[present] = weights, bias
@@ -146,7 +148,7 @@ def _every_class(model: Linear, present: NDArray[np.intp], width: int) -> Linear
 
 
 def _ridge(rows: LabelledMatrix, target: Raw, params: Params) -> Linear:
-    """Least squares for every column of the target."""
+    """Fit ridge regression to every column of the target."""
     model = Ridge(alpha=1.0 / params["strength"]).fit(rows.matrix.astype(np.float64), target, rows.weight)
     weights = np.asarray(model.coef_, np.float64).reshape(target.shape[1], -1).T
     return Linear(params, np.ascontiguousarray(weights), np.atleast_1d(np.asarray(model.intercept_, np.float64)))

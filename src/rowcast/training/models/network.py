@@ -1,7 +1,7 @@
-"""A small bag of neural networks, trained as one with PyTorch (the extra `torch`), written as a few matrix products.
+"""A small ensemble of neural networks, trained jointly with PyTorch (extra `torch`), exported as a few matrix products.
 
-Every column becomes its place between the quantiles around it, so no cell is further out than those seen in training.
-The members of the bag share weights; each scales what flows through them in its own way (after TabM, 2024).
+Each number is encoded by its position between training quantiles and clipped to the range seen in training. The members
+share weights, and each member scales the inputs of every layer in its own way (after TabM, 2024).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rowcast.errors import TrainingError
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
-from rowcast.training.models.candidate import Fitted, LabelledMatrix, Params, Raw, Setting
+from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Raw, Setting
 from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder
 
 if TYPE_CHECKING:
@@ -28,34 +28,35 @@ if TYPE_CHECKING:
 
 MEMBERS: Final = 8
 SCALES: Final = 0.5
-"""How far apart the members start."""
+"""Standard deviation of the initial scales, which makes the members differ."""
 MOST_ROUNDS: Final = 100
 PATIENCE: Final = 8
-"""Rounds without a better loss on the validation part."""
+"""Rounds without a better validation loss before training stops."""
 MOST_STEPS: Final = 64
-"""Batches of a round: a large table is looked at several times before its rows are through."""
-PIECE: Final = 4096
-"""Rows scored at once."""
+"""Maximum number of batches per round, so that a large table is validated several times per pass over its rows."""
+CHUNK: Final = 4096
+"""Number of rows to score at once."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Columns of the matrix as shares of the way through intervals; constant columns have none."""
+    """Encoding of numbers as positions in intervals, from 0 to 1; a constant column has no interval."""
 
     columns: NDArray[np.int64]
     low: Raw
     inverse: Raw
 
     def emit(self, graph: GraphBuilder, matrix: str) -> str:
-        chosen = graph.node("Gather", graph.node("Cast", matrix, to=DOUBLE), graph.constant(self.columns), axis=1)
-        moved = graph.node("Sub", chosen, graph.constant(self.low))
+        """Add the encoding to a graph and return the name of the encoded matrix."""
+        values = graph.node("Gather", graph.node("Cast", matrix, to=DOUBLE), graph.constant(self.columns), axis=1)
+        moved = graph.node("Sub", values, graph.constant(self.low))
         shares = graph.node("Mul", moved, graph.constant(self.inverse))
         return graph.node("Clip", shares, graph.constant(np.array(0.0)), graph.constant(np.array(1.0)))
 
 
 @dataclass(frozen=True)
 class Layer:
-    """(input * scale) · weights + bias: weights [i, o] of all members, scale [k, i] and bias [k, o] of each."""
+    """(input * scale) · weights + bias: shared weights [i, o], and the scale [k, i] and bias [k, o] of each member."""
 
     scale: Any
     weights: Any
@@ -64,7 +65,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """The fitted bag: the mean of its members' scores, computed in float64 here and in the graph."""
+    """A fitted ensemble: the mean of the members' scores, in float64 both here and in the graph."""
 
     params: Params
     encoding: Encoding
@@ -75,25 +76,25 @@ class Network:
     def raw(self, matrix: Numbers) -> Raw:
         import torch
 
-        with _quiet(1), torch.inference_mode():
+        with _deterministic(1), torch.inference_mode():
             encode = _encoder(self.encoding, torch.float64)
             layers = [Layer(*(torch.from_numpy(each) for each in _parts(layer))) for layer in self.layers]
-            pieces = [
-                _forward(encode(torch.from_numpy(matrix[start : start + PIECE])), layers).mean(dim=1).numpy()
-                for start in range(0, len(matrix), PIECE)
+            chunks = [
+                _forward(encode(torch.from_numpy(matrix[start : start + CHUNK])), layers).mean(dim=1).numpy()
+                for start in range(0, len(matrix), CHUNK)
             ]
-        return np.asarray(np.concatenate(pieces) * self.spread + self.centre)
+        return np.asarray(np.concatenate(chunks) * self.spread + self.centre)
 
     def emit(self, graph: GraphBuilder, matrix: str) -> str:
         hidden = self.encoding.emit(graph, matrix)
         first, *middle, last = self.layers
         members = len(first.scale)
-        # One product for all members: each has its scaled copy of the first weights, side by side.
+        # One product serves all members: their scaled copies of the first weights stand side by side.
         wide = np.concatenate([first.weights * scale[:, None] for scale in first.scale], axis=1)
         hidden = _relu(graph, graph.node("MatMul", hidden, graph.constant(wide)), first.bias.reshape(-1))
         for layer in middle:
-            apart = graph.constant(np.array([-1, members, len(layer.weights)]))
-            hidden = graph.node("Mul", graph.node("Reshape", hidden, apart), graph.constant(layer.scale))
+            by_member = graph.constant(np.array([-1, members, len(layer.weights)]))
+            hidden = graph.node("Mul", graph.node("Reshape", hidden, by_member), graph.constant(layer.scale))
             hidden = _relu(graph, graph.node("MatMul", hidden, graph.constant(layer.weights)), layer.bias)
             hidden = graph.node("Reshape", hidden, graph.constant(np.array([-1, members * layer.weights.shape[1]])))
         heads = np.concatenate([last.weights * scale[:, None] for scale in last.scale]) * (self.spread / members)
@@ -114,7 +115,10 @@ def _parts(layer: Layer) -> tuple[Any, Any, Any]:
 
 
 class NetworkEnsemble:
-    """The candidate: AdamW, stopped early on the validation part; without one, as long as it took before."""
+    """The candidate: trains with AdamW and stops early on the validation loss.
+
+    Without validation rows it trains for the number of rounds in `params`.
+    """
 
     name = "mlp"
     style: Style = "linear"
@@ -144,38 +148,38 @@ class NetworkEnsemble:
 
     def fit(
         self, rows: LabelledMatrix, params: Params, setting: Setting, validation: LabelledMatrix | None = None
-    ) -> Fitted:
-        with _quiet(setting.jobs):
-            return _Training(rows, params, setting).run(validation)
+    ) -> Estimator:
+        with _deterministic(setting.jobs):
+            return _NetworkFit(rows, params, setting).run(validation)
 
 
 def require() -> None:
-    """TrainingError says what to install where PyTorch is missing."""
+    """Raise TrainingError with installation advice if PyTorch is missing."""
     try:
         import torch  # noqa: F401
     except ImportError:
         raise TrainingError(
-            "the candidate mlp needs PyTorch, which is not installed: run `make torch`, or `pip install torch==2.13.0` "
-            "from a source of CPU wheels"
+            "option 'candidates': mlp requires PyTorch, which is not installed; run `make torch`, or run "
+            "`pip install torch==2.13.0` with an index of CPU wheels"
         ) from None
 
 
 class _TensorRows(NamedTuple):
-    """Rows as tensors."""
+    """The matrix, target and weights of rows as tensors."""
 
     matrix: Tensor
     target: Tensor
     weight: Tensor
 
 
-class _Training:
-    """One fit: the bag's tensors and what changes them."""
+class _NetworkFit:
+    """One fit: the tensors of the network, the optimiser and the random generator."""
 
     def __init__(self, rows: LabelledMatrix, params: Params, setting: Setting) -> None:
         import torch
 
         self.params, self.setting = params, setting
-        self.dice = torch.Generator().manual_seed(setting.seed)
+        self.generator = torch.Generator().manual_seed(setting.seed)
         self.centre, self.spread = 0.0, 1.0
         if setting.task == "regression":
             self.centre, self.spread = float(rows.target.mean()), float(rows.target.std()) or 1.0
@@ -194,75 +198,75 @@ class _Training:
         )
 
     def run(self, validation: LabelledMatrix | None) -> Network:
-        """Round by round; the round with the least loss on the validation part is kept."""
+        """Train round by round and return the network; with validation rows, the one of least validation loss."""
         most = self.params.get("rounds", MOST_ROUNDS)
         if validation is None:
             for _ in range(most):
                 self._round()
             return self._network(most)
-        held = self._tensors(validation)
-        least, kept = np.inf, self._network(1)
-        for done in range(1, most + 1):
+        valid = self._tensors(validation)
+        least, best = np.inf, self._network(1)
+        for number in range(1, most + 1):
             self._round()
-            loss = self._validated(held)
+            loss = self._validation_loss(valid)
             if loss < least:
-                least, kept = loss, self._network(done)
-            if done - kept.params["rounds"] >= PATIENCE or self.setting.out_of_time():
+                least, best = loss, self._network(number)
+            if number - best.params["rounds"] >= PATIENCE or self.setting.out_of_time():
                 break
-        return kept
+        return best
 
     def _round(self) -> None:
-        """Once through the rows in a new order, or as many batches as a round may have."""
+        """Train on the rows once in random order, or on the maximum number of batches."""
         import torch
 
-        order = torch.randperm(len(self.rows.target), generator=self.dice)
+        order = torch.randperm(len(self.rows.target), generator=self.generator)
         for start in range(0, min(len(order), MOST_STEPS * self.batch), self.batch):
-            chosen = order[start : start + self.batch]
-            batch = _TensorRows(*(each[chosen] for each in self.rows))
-            losses = self._losses(_forward(self.encode(batch.matrix), self.layers, self._drop), batch.target)
+            rows = order[start : start + self.batch]
+            batch = _TensorRows(*(each[rows] for each in self.rows))
+            losses = self._losses(_forward(self.encode(batch.matrix), self.layers, self._dropout), batch.target)
             loss = (losses.mean(dim=1) * batch.weight).mean()
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
 
-    def _validated(self, held: _TensorRows) -> float:
-        """The loss of what the bag says together."""
+    def _validation_loss(self, rows: _TensorRows) -> float:
+        """Return the loss of the mean of all members."""
         import torch
 
         total = 0.0
         with torch.inference_mode():
-            for start in range(0, len(held.target), PIECE):
-                piece = _TensorRows(*(each[start : start + PIECE] for each in held))
-                together = _forward(self.encode(piece.matrix), self.layers).mean(dim=1, keepdim=True)
-                total += float((self._losses(together, piece.target)[:, 0] * piece.weight).sum())
-        return total / len(held.target)
+            for start in range(0, len(rows.target), CHUNK):
+                chunk = _TensorRows(*(each[start : start + CHUNK] for each in rows))
+                mean = _forward(self.encode(chunk.matrix), self.layers).mean(dim=1, keepdim=True)
+                total += float((self._losses(mean, chunk.target)[:, 0] * chunk.weight).sum())
+        return total / len(rows.target)
 
     def _losses(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Of every row and member: scores [N, k, o] to [N, k]."""
+        """Return the loss of each row and member: scores [N, k, o] to losses [N, k]."""
         from torch.nn import functional
 
         members = scores.shape[1]
-        wanted = target[:, None].expand(-1, members)
+        targets = target[:, None].expand(-1, members)
         if self.setting.task == "multiclass":
-            return functional.cross_entropy(scores.transpose(1, 2), wanted, reduction="none")
+            return functional.cross_entropy(scores.transpose(1, 2), targets, reduction="none")
         if self.setting.task == "binary":
-            return functional.binary_cross_entropy_with_logits(scores[:, :, 0], wanted, reduction="none")
-        return functional.mse_loss(scores[:, :, 0], wanted, reduction="none")
+            return functional.binary_cross_entropy_with_logits(scores[:, :, 0], targets, reduction="none")
+        return functional.mse_loss(scores[:, :, 0], targets, reduction="none")
 
-    def _drop(self, hidden: Tensor) -> Tensor:
+    def _dropout(self, hidden: Tensor) -> Tensor:
         import torch
 
         keep = 1 - self.params["dropout"]
-        return hidden * torch.empty_like(hidden).bernoulli_(keep, generator=self.dice) / keep
+        return hidden * torch.empty_like(hidden).bernoulli_(keep, generator=self.generator) / keep
 
     def _layer(self, inputs: int, outputs: int) -> Layer:
-        """Members start apart by how they scale their inputs."""
+        """Return a new layer; the members start with different scales."""
         import torch
 
-        edge = inputs**-0.5
-        weights = torch.rand((inputs, outputs), generator=self.dice) * (2 * edge) - edge
-        scale = 1 + SCALES * torch.randn((MEMBERS, inputs), generator=self.dice)
-        bias = torch.rand((MEMBERS, outputs), generator=self.dice) * (2 * edge) - edge
+        limit = inputs**-0.5
+        weights = torch.rand((inputs, outputs), generator=self.generator) * (2 * limit) - limit
+        scale = 1 + SCALES * torch.randn((MEMBERS, inputs), generator=self.generator)
+        bias = torch.rand((MEMBERS, outputs), generator=self.generator) * (2 * limit) - limit
         return Layer(*(each.requires_grad_() for each in (scale, weights, bias)))
 
     def _tensors(self, rows: LabelledMatrix) -> _TensorRows:
@@ -280,20 +284,20 @@ class _Training:
         return Network({**self.params, "rounds": rounds}, self.encoding, tuple(layers), self.centre, self.spread)
 
 
-def _forward(hidden: Tensor, layers: Sequence[Layer], drop: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Scores of every member, [N, k, o], of encoded rows."""
+def _forward(hidden: Tensor, layers: Sequence[Layer], dropout: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Return the scores [N, k, o] of every member for encoded rows."""
     hidden = hidden[:, None, :]
     for layer in layers[:-1]:
         hidden = ((hidden * layer.scale) @ layer.weights + layer.bias).relu()
-        if drop is not None:
-            hidden = drop(hidden)
+        if dropout is not None:
+            hidden = dropout(hidden)
     last = layers[-1]
     return (hidden * last.scale) @ last.weights + last.bias
 
 
 def _intervals(matrix: Numbers, bins: int) -> Encoding:
-    """Between the quantiles of the training rows; a column of two values has one interval, a constant one none."""
-    columns, low, high = [0], [0.0], [np.inf]  # always 0: there is something to learn from, if every column is constant
+    """Return intervals between training quantiles; a column of two values has one interval, a constant column none."""
+    columns, low, high = [0], [0.0], [np.inf]  # a constant 0, so that the input is never empty
     for column, values in enumerate(matrix.astype(np.float64).T):
         edges = np.unique(values)
         if len(edges) > bins + 1:
@@ -309,7 +313,8 @@ def _encoder(encoding: Encoding, dtype: torch.dtype) -> Callable[[Tensor], Tenso
 
     columns, low, inverse = (torch.from_numpy(each) for each in (encoding.columns, encoding.low, encoding.inverse))
 
-    def encode(matrix: Tensor) -> Tensor:  # in float64: an interval may be as narrow as float32 allows
+    def encode(matrix: Tensor) -> Tensor:
+        # Computed in float64, because the ends of an interval may be neighbouring float32 numbers.
         shares: Tensor = ((matrix[:, columns].double() - low) * inverse).clamp(0, 1)
         return shares.to(dtype)
 
@@ -317,8 +322,8 @@ def _encoder(encoding: Encoding, dtype: torch.dtype) -> Callable[[Tensor], Tenso
 
 
 @contextmanager
-def _quiet(jobs: int) -> Iterator[None]:
-    """So many threads, and only algorithms that repeat themselves; as it was before, afterwards."""
+def _deterministic(jobs: int) -> Iterator[None]:
+    """Limit PyTorch to `jobs` threads and deterministic algorithms, and restore its settings afterwards."""
     import torch
 
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()

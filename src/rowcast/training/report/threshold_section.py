@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowcast.schema.prediction import label_text
-from rowcast.training.cost import EVEN, Cost, mistakes
+from rowcast.training.cost import EVEN, Cost, count_mistakes
 from rowcast.training.report.charts import Chart, Line, line_chart
 from rowcast.training.report.evaluation import EvaluatedModel
 
@@ -59,7 +59,7 @@ def threshold_section(model: EvaluatedModel) -> ThresholdSection | None:
 
 def _charts(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.bool_]) -> tuple[Chart, ...]:
     grid = np.linspace(0.0, 1.0, GRID_POINTS)
-    false_positives, false_negatives = mistakes(score, positive, grid)
+    false_positives, false_negatives = count_mistakes(score, positive, grid)
     mark = (model.decision.threshold, "chosen")
     lines = [Line("false positives", grid, false_positives), Line("false negatives", grid, false_negatives)]
     if model.cost is None:
@@ -69,7 +69,7 @@ def _charts(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.boo
     chart = line_chart("Mistakes", description, ("threshold", "rows"), lines, x_range=X_RANGE, mark=mark)
     if model.cost is None:
         return (chart,)
-    per_row = model.cost.of(false_positives, false_negatives) / len(score)
+    per_row = model.cost.total(false_positives, false_negatives) / len(score)
     description = f"The average cost of mistakes: {describe_cost(model.cost)}."
     line = Line("cost", grid, per_row)
     return chart, line_chart("Cost", description, ("threshold", "cost per row"), [line], x_range=X_RANGE, mark=mark)
@@ -88,9 +88,9 @@ def _rows(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.bool_
         "best in hindsight": _best(score, positive, cost),
     }
     cuts = np.array(list(thresholds.values()), np.float32)
-    counts = zip(*(count.tolist() for count in mistakes(score, positive, cuts)), strict=True)
+    counts = zip(*(count.tolist() for count in count_mistakes(score, positive, cuts)), strict=True)
     return tuple(
-        ThresholdRow(name, float(cut), false_positives, false_negatives, cost.of(false_positives, false_negatives))
+        ThresholdRow(name, float(cut), false_positives, false_negatives, cost.total(false_positives, false_negatives))
         for name, cut, (false_positives, false_negatives) in zip(thresholds, cuts, counts, strict=True)
     )
 
@@ -100,5 +100,5 @@ def _best(score: NDArray[Any], positive: NDArray[np.bool_], cost: Cost) -> float
     distinct = np.unique(score).astype(np.float64)
     edges = np.concatenate([[0.0], distinct, [1.0]])
     cuts = ((edges[:-1] + edges[1:]) / 2).astype(np.float32)
-    costs = cost.of(*mistakes(score, positive, cuts))
+    costs = cost.total(*count_mistakes(score, positive, cuts))
     return float(cuts[np.lexsort((np.abs(cuts - 0.5), costs))[0]])

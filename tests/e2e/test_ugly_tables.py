@@ -1,4 +1,4 @@
-"""Ugly tables: each is trained, or refused with one sentence that says why. Never a traceback."""
+"""Difficult tables: each is trained, or rejected with a one-line message."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ ROWS = 240
 RNG = np.random.default_rng(1)
 NUMBER = np.arange(ROWS)
 LABEL = ["yes" if value > 0 else "no" for value in RNG.normal(size=ROWS)]
+MIXED_DATES = [["2026-01-31", "31/12/2025", "5 Jan 2026", "02/03/2026"][index % 4] for index in range(ROWS)]
+MANY_DATES = [["2026-01-31", "31/12/2025", "5 Jan 2026", "Mar-2018", "soon"][index % 5] for index in range(ROWS)]
 
 
-def written(path: Path, columns: dict[str, Any], encoding: str = "utf-8") -> Path:
+def write_csv(path: Path, columns: dict[str, Any], encoding: str = "utf-8") -> Path:
     lines = [",".join(columns), *(",".join(map(str, cells)) for cells in zip(*columns.values(), strict=True))]
     path.write_text("\n".join(lines) + "\n", encoding=encoding)
     return path
 
 
-def trained(path: Path) -> TrainingResult:
+def train_table(path: Path) -> TrainingResult:
     return train(
         tables.read(path),
         TrainingOptions(target="y", name="ugly", trials=2),
@@ -39,10 +41,6 @@ def trained(path: Path) -> TrainingResult:
         now=datetime(2026, 11, 1, tzinfo=UTC),
         progress=lambda event: None,
     )
-
-
-MIXED_DATES = [["2026-01-31", "31/12/2025", "5 Jan 2026", "02/03/2026"][index % 4] for index in range(ROWS)]
-MANY_DATES = [["2026-01-31", "31/12/2025", "5 Jan 2026", "Mar-2018", "soon"][index % 5] for index in range(ROWS)]
 
 
 @pytest.mark.parametrize(
@@ -73,15 +71,15 @@ MANY_DATES = [["2026-01-31", "31/12/2025", "5 Jan 2026", "Mar-2018", "soon"][ind
         "a number beyond float32",
     ],
 )
-def test_it_is_trained_or_refused_in_a_sentence(tmp_path: Path, columns: dict[str, Any], kinds: Any) -> None:
-    path = written(tmp_path / "t.csv", {**columns, "y": LABEL})
+def test_a_difficult_table_is_trained_or_rejected(tmp_path: Path, columns: dict[str, Any], kinds: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", {**columns, "y": LABEL})
 
     if kinds is None:
         with pytest.raises(RowcastError, match="'x'") as caught:
-            trained(path)
+            train_table(path)
         assert "\n" not in caught.value.message
         return
-    result = trained(path)
+    result = train_table(path)
 
     found = {column.name: column.kind for column in bundle.open(Path(result.path)).manifest.schema.columns}
     assert result.parity.label_flips == 0
@@ -116,11 +114,11 @@ def test_it_is_trained_or_refused_in_a_sentence(tmp_path: Path, columns: dict[st
         "a cell too many",
     ],
 )
-def test_what_cannot_be_learnt_from_is_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+def test_a_table_without_a_learnable_target_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.csv").write_bytes(content)
 
     with pytest.raises(RowcastError) as caught:
-        trained(tmp_path / "t.csv")
+        train_table(tmp_path / "t.csv")
 
     assert caught.value.message
     assert "\n" not in caught.value.message

@@ -1,0 +1,100 @@
+"""From the choice of the search to a certified model: train, export to ONNX, certify, measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rowcast.registry.bundle import Measure, Output, Parity
+from rowcast.registry.ports import Graph, OpenGraph
+from rowcast.schema.prediction import Decision
+from rowcast.training import calibration, certificate, ensemble, metrics
+from rowcast.training.ensemble import Choice
+from rowcast.training.events import Progress, TrainingEvent
+from rowcast.training.export import export
+from rowcast.training.models.candidate import Setting
+from rowcast.training.options import TrainingOptions
+from rowcast.training.pipeline import Trained
+from rowcast.training.problem import LabelledRows, LearningProblem
+
+
+@dataclass(frozen=True)
+class CertifiedModel:
+    """A trained model, its graph, and the proof that both agree."""
+
+    problem: LearningProblem
+    trained: Trained
+    content: bytes
+    """The ONNX file."""
+    output: Output
+    graph: Graph
+    decision: Decision
+    parity: Parity
+    holdout: dict[str, Measure]
+    """Metrics of the graph on the holdout."""
+    holdout_output: NDArray[np.float32]
+    """Output of the graph for the holdout."""
+
+
+@dataclass(frozen=True)
+class ModelBuilder:
+    """Builds the model that the search chose."""
+
+    options: TrainingOptions
+    metric: str
+    choice: Choice
+    setting: Setting
+    validation: LabelledRows
+    """The rows of the choice's out-of-fold predictions."""
+    open_graph: OpenGraph
+    progress: Progress
+
+    def build(self, problem: LearningProblem) -> CertifiedModel:
+        """Train, export, certify and measure the model; ParityError if the graph differs from the trained model."""
+        message = f"{' and '.join(self.choice.weights)} on {len(problem.training)} rows"
+        self.progress(TrainingEvent(stage="fit", message=message, best=self.choice.score))
+        trained = ensemble.train_choice(problem, self.choice, self.setting)
+        self.progress(TrainingEvent(stage="export", message="to one ONNX graph that takes raw columns"))
+        content, output = export(trained, problem.plan, len(problem.classes))
+        graph = self.open_graph(content, output.name)
+        self.progress(TrainingEvent(stage="certify", message="comparing the graph with the trained model"))
+        probe = certificate.build_probe(trained, problem.training, problem.holdout, self.options.seed)
+        reference = trained.predict(probe.numbers, probe.texts)
+        decision = self._decide(problem, reference)
+        result = graph.run(probe.tensors())
+        spread = float(problem.training.target.std()) if problem.task == "regression" else 1.0
+        parity = certificate.certify(reference, result, decision, spread)
+        rows = problem.holdout
+        holdout_output = result[: len(rows)]  # the probe starts with the holdout
+        holdout = metrics.measure_holdout(
+            decision, holdout_output, rows.target, seed=self.options.seed, weight=rows.weight, group=rows.group
+        )
+        return CertifiedModel(problem, trained, content, output, graph, decision, parity, holdout, holdout_output)
+
+    def refit(self, model: CertifiedModel) -> CertifiedModel:
+        """Build the model again on the training rows and the holdout; it keeps the holdout metrics of `model`."""
+        problem = model.problem
+        refitted = self.build(replace(problem, training=problem.training.concat(problem.holdout)))
+        return replace(refitted, holdout=model.holdout, holdout_output=model.holdout_output)
+
+    def _decide(self, problem: LearningProblem, reference: NDArray[Any]) -> Decision:
+        """Return the decision. Its threshold is chosen on out-of-fold scores and keeps its distance to `reference`.
+
+        The labels of `reference` play no part in the choice.
+        """
+        decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
+        if problem.task != "binary":
+            return decision
+        threshold = calibration.choose_threshold(
+            self.choice.predictions().astype(np.float32),
+            self.validation.target,
+            metric=self.metric,
+            avoid=reference[:, problem.positive].astype(np.float32),
+            weight=self.validation.weight,
+            cost=self.options.cost,
+        )
+        return msgspec.structs.replace(decision, threshold=threshold)

@@ -1,0 +1,53 @@
+"""Cross-validation: out-of-fold scores, early stops and threads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rowcast.training.cross_validation import CrossValidator, make_folds
+from rowcast.training.models.candidates import CANDIDATES
+from rowcast.training.options import TrainingOptions
+from support.training import customers, fit_setting, learning_problem
+
+PARAMS = {"max_leaf_nodes": 8, "min_samples_leaf": 5}
+
+
+def validator(jobs: int = 1) -> CrossValidator:
+    problem = learning_problem(customers(), exclude=("customer", "day"))
+    setting = replace(fit_setting("binary", len(problem.training)), jobs=jobs)
+    return CrossValidator(problem, setting, "roc_auc", *make_folds(problem, TrainingOptions(target="y", name="x")))
+
+
+def test_every_validation_row_gets_a_score_and_the_result_is_the_mean_of_the_folds() -> None:
+    means: list[float] = []
+
+    result = validator().run(CANDIDATES["tree"], PARAMS, lambda index, mean, seconds: means.append(mean))
+
+    assert len(means) == 3
+    assert result.score == means[-1]
+    assert np.isfinite(result.raw).all()
+    assert np.count_nonzero(result.raw) == result.raw.size
+
+
+def test_threads_do_not_change_the_scores() -> None:
+    serial, parallel = (
+        validator(jobs).run(CANDIDATES["tree"], PARAMS, lambda index, mean, seconds: None) for jobs in (1, 3)
+    )
+
+    assert parallel.score == serial.score
+    assert parallel.raw.tobytes() == serial.raw.tobytes()
+
+
+def test_the_callback_can_stop_after_a_fold() -> None:
+    indices: list[int] = []
+
+    def stop(index: int, mean: float, seconds: float) -> None:
+        indices.append(index)
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        validator().run(CANDIDATES["tree"], PARAMS, stop)
+    assert indices == [0]

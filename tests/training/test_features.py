@@ -1,0 +1,119 @@
+"""Features: numpy and the graph agree, and target means come from other rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rowcast.adapters.onnxruntime.graph import open_graph
+from rowcast.schema.encoding import NUMBERS, TEXTS
+from rowcast.training import features, split
+from rowcast.training.onnx_graph import FLOAT, STRING, GraphBuilder, tensor
+from rowcast.training.split import SplitColumn
+
+RNG = np.random.default_rng(7)
+
+
+@pytest.mark.parametrize("style", ["linear", "trees"])
+@pytest.mark.parametrize("levels", [5, 200])
+def test_numpy_and_the_graph_compute_identical_features(style: features.Style, levels: int) -> None:
+    rows = 600
+    numbers = (RNG.normal(size=(rows, 4)) * [1, 1e6, 1e-6, 1e30]).astype(np.float32)
+    numbers[RNG.random(numbers.shape) < 0.1] = np.nan
+    texts = np.array([["", *map(str, range(levels))][k] for k in RNG.integers(levels + 1, size=rows * 2)], object)
+    texts = texts.reshape(rows, 2)
+    transformation, _ = features.fit(numbers, texts, RNG.random((rows, 1)), style=style)
+    graph = GraphBuilder()
+    width = transformation.transform(numbers[:1], texts[:1]).shape[1]
+    graph.node("Identity", transformation.emit(graph, NUMBERS, TEXTS), output="X")
+    inputs = [tensor(NUMBERS, FLOAT, "N", 4), tensor(TEXTS, STRING, "N", 2)]
+    model = open_graph(graph.model(inputs, tensor("X", FLOAT, "N", width)), "X")
+    odd = np.array([np.nan, -0.0, 1e38, -3.4e38, 1e-45, 2.0**53 + 1], np.float32)
+    numbers = np.concatenate([numbers, RNG.choice(odd, (300, 4))])
+    texts = np.concatenate([texts, RNG.choice(np.array(["", "never", "1", "Ünï"], object), (300, 2))])
+
+    expected = transformation.transform(numbers, texts)
+
+    assert np.isfinite(expected).all()
+    assert model.run({NUMBERS: numbers, TEXTS: texts}).tobytes() == expected.tobytes()
+
+
+def test_rare_and_unseen_levels_have_no_column_and_missing_has_its_own() -> None:
+    texts = np.array([["a"]] * 5 + [["b"]] * 4 + [["rare"]] + [[""]] * 3, object)
+    numbers = np.empty((len(texts), 0), np.float32)
+
+    transformation, _ = features.fit(numbers, texts, np.zeros((len(texts), 1)), style="trees")
+    cells = np.array([["a"], ["b"], [""], ["rare"], ["unseen"]], object)
+
+    assert transformation.transform(numbers[:5], cells).tolist() == [
+        [1, 0, 0],
+        [0, 1, 0],
+        [0, 0, 1],
+        [0, 0, 0],
+        [0, 0, 0],
+    ]
+
+
+def test_target_means_of_training_rows_come_from_other_rows() -> None:
+    rows = 2000
+    texts = np.array([f"level {k}" for k in RNG.integers(400, size=rows)], object).reshape(-1, 1)
+    target = RNG.integers(2, size=(rows, 1)).astype(float)
+
+    _, matrix = features.fit(np.empty((rows, 0), np.float32), texts, target, style="trees")
+
+    assert abs(np.corrcoef(matrix[:, 0], target[:, 0])[0, 1]) < 0.1  # in-fold means would reach 0.4
+
+
+def texts(levels: Any) -> Any:
+    return np.array([f"level {level}" for level in levels], object).reshape(-1, 1)
+
+
+def target_means(levels: Any, target: Any, column: SplitColumn | None) -> Any:
+    numbers = np.empty((len(levels), 0), np.float32)
+    inner = split.make_inner_folds(column)
+    return features.fit(numbers, texts(levels), target[:, None], style="trees", inner=inner)[1][:, 0]
+
+
+def test_target_means_never_come_from_the_same_group() -> None:
+    rng = np.random.default_rng(0)
+    levels = np.arange(400) // 4  # each level occurs in one group only, so no other row has it
+    target = rng.normal(size=400)
+
+    grouped = target_means(levels, target, SplitColumn("group", "customer", levels))
+
+    assert not grouped.any()
+    assert target_means(levels, target, None).any()
+
+
+def test_target_means_by_time_come_from_earlier_rows() -> None:
+    rng = np.random.default_rng(0)
+    levels, times, target = rng.integers(80, size=600), rng.permutation(600), rng.normal(size=600)
+    late = np.flatnonzero(times >= 300)
+    other = target.copy()
+    other[late] = target[rng.permutation(late)]
+
+    before, after = (target_means(levels, each, SplitColumn("time", "day", times)) for each in (target, other))
+
+    assert before[times < 300] == pytest.approx(after[times < 300], abs=1e-6)
+    assert not before[times < 60].any()
+    assert before[times >= 60].any()
+    assert np.abs(before - after).max() > 0.01
+
+
+def test_weighted_target_means_equal_means_of_repeated_rows() -> None:
+    levels = texts(np.arange(2000) % 100)
+    target = RNG.integers(2, size=(2000, 1)).astype(float)
+    weight = RNG.integers(1, 4, 2000)
+    numbers = np.empty((2000, 0), np.float32)
+
+    def means(transformation: features.Features) -> Any:
+        block = transformation.blocks[0]
+        return dict(zip(block.levels, block.table[:, 0].tolist(), strict=False))
+
+    weighted, _ = features.fit(numbers, levels, target, style="trees", weight=weight.astype(float))
+    rows = [np.repeat(array, weight, axis=0) for array in (numbers, levels, target)]
+    repeated, _ = features.fit(*rows, style="trees")
+
+    assert means(weighted) == pytest.approx(means(repeated), abs=0.01)

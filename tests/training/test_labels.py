@@ -1,0 +1,127 @@
+"""How labels determine the task, the classes and the positive class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rowcast import tables
+from rowcast.errors import TableError
+from rowcast.tables import Override
+from rowcast.training import labels
+from rowcast.training.labels import LabelledTable
+from rowcast.training.options import TrainingOptions
+
+
+def read(values: list[Any], **options: Any) -> LabelledTable:
+    table = tables.from_memory({"x": [float(index % 17) for index in range(len(values))], "y": values})
+    return labels.read(table, "y", TrainingOptions(target="y", name="test", **options))
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "classes"),
+    [
+        (["yes", "no"] * 30, "binary", ("no", "yes")),
+        ([" Approved", "Rejected "] * 30, "binary", ("Approved", "Rejected")),
+        (["0", "1"] * 30, "binary", (0, 1)),
+        (["0.0", "1.0"] * 30, "binary", (0, 1)),
+        (["TRUE", "false"] * 30, "binary", (False, True)),
+        ([True, False] * 30, "binary", (False, True)),
+        (["01", "02"] * 30, "binary", ("01", "02")),
+        (["+", "-"] * 30, "binary", ("+", "-")),
+        (["10", "9", "2"] * 30, "multiclass", (2, 9, 10)),
+        (["a", "b", "c"] * 30, "multiclass", ("a", "b", "c")),
+        ([str(index % 40) for index in range(200)], "regression", ()),
+        ([index / 7 for index in range(60)], "regression", ()),
+    ],
+)
+def test_labels_determine_the_task_and_keep_their_type(values: list[Any], task: str, classes: Any) -> None:
+    labelled = read(values)
+
+    assert (labelled.task, labelled.classes) == (task, classes)
+    assert [type(label) for label in labelled.classes] == [type(label) for label in classes]
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "positive"),
+    [
+        (["Rejected", "Approved"] * 30, {}, "Approved"),
+        (["no", "Yes"] * 30, {}, "Yes"),
+        ([1, 0, 1] * 30, {}, 1),
+        ([True, False] * 30, {}, True),
+        (["good", "good", "bad"] * 30, {}, "bad"),
+        (["good", "good", "bad"] * 30, {"positive": " good"}, "good"),
+        (["Good", "bad", "bad"] * 30, {"positive": "gOOD"}, "Good"),
+    ],
+)
+def test_the_positive_class_is_set_by_option_or_name_or_rarity(
+    values: list[Any], options: dict[str, Any], positive: Any
+) -> None:
+    labelled = read(values, **options)
+
+    assert labelled.classes[labelled.positive] == positive
+    assert [finding.code for finding in labelled.findings].count("positive-class") == 1
+    expected = [str(value).strip().casefold() == str(positive).casefold() for value in values]
+    assert labelled.target.tolist() == np.array(expected, int).tolist()
+
+
+def test_rows_without_a_label_and_classes_of_one_row_are_dropped_and_reported() -> None:
+    labelled = read(["a", "b", "?", None, " "] * 20 + ["once"])
+
+    assert labelled.table.frame.height == len(labelled.target) == 40
+    assert {"missing-target", "lonely-class"} <= {finding.code for finding in labelled.findings}
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "reason"),
+    [
+        (["a"] * 50, {}, "is 'a' in every row"),
+        ([None] * 50, {}, "is missing in every row"),
+        ([f"t{index}" for index in range(50)], {}, "has too many classes: 50 distinct values in 50 rows"),
+        ([*map(str, range(200)), "n/k"], {"task": "multiclass"}, "contains numbers except for 'n/k'"),
+        (["a"] * 30 + ["b", "c"], {}, "only one class with more than one row"),
+        (["a", "b"] * 30, {"positive": "c"}, "'c' is not a class of 'y'; classes: a, b"),
+        (["a", "b"] * 30, {"task": "regression"}, "contains text"),
+        ([1.5] * 50, {}, "is 1.5 in every row"),
+        ([1e31, 2.5, 3.5], {}, "beyond 1e30"),
+        (["a", "b", "c"] * 30, {"task": "binary"}, "has 3 classes"),
+    ],
+)
+def test_unsuitable_labels_are_rejected(values: list[Any], options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(TableError, match=reason):
+        read(values, **options)
+
+
+def test_labels_are_corrected_by_rules() -> None:
+    values = ["<=50K", ">50K", "<=50K.", ">50K."] * 15
+
+    original = read(values)
+    corrected = read(values, map=("<=50K.=<=50K", ">50K.=>50K"))
+
+    assert len(original.classes) == 4
+    overrides = [finding.override for finding in original.findings if finding.code == "alike-labels"]
+    assert overrides == [Override("map", "<=50K.=<=50K"), Override("map", ">50K.=>50K")]
+    assert corrected.classes == ("<=50K", ">50K")
+    assert set(corrected.table.frame["y"].to_list()) == {"<=50K", ">50K"}
+
+
+def test_labels_can_be_changed_to_numbers_or_dropped() -> None:
+    labelled = read(["1", "2", "x"] * 20, map=("x=",))
+
+    assert labelled.classes == (1, 2)
+    assert len(labelled.target) == 40
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [("good", "expected OLD=NEW, got 'good'"), ("goood=good", "matches no label of 'y'; did you mean 'good'")],
+)
+def test_invalid_rules_are_rejected(rule: str, reason: str) -> None:
+    with pytest.raises(TableError, match=f"option 'map': .*{reason}"):
+        read(["good", "bad"] * 30, map=(rule,))
+
+
+def test_plus_and_minus_are_different_labels() -> None:
+    assert "alike-labels" not in {finding.code for finding in read(["+", "-"] * 30).findings}

@@ -1,0 +1,183 @@
+"""Metrics agree with scikit-learn, and their intervals reflect rows and groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+from rowcast.errors import TrainingError
+from rowcast.registry.bundle import Measure
+from rowcast.schema.prediction import Decision
+from rowcast.training import metrics
+
+RNG = np.random.default_rng(7)
+Rng = np.random.Generator
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(11)
+
+
+def test_binary_metrics_agree_with_scikit_learn() -> None:
+    target = RNG.integers(2, size=400)
+    p = np.round(np.clip(target * 0.2 + RNG.random(400) * 0.8, 0.01, 0.99), 2)  # rounding creates ties
+    decision = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=0.5)
+
+    measures = metrics.measure_holdout(decision, np.stack([1 - p, p], axis=1), target, seed=0)
+
+    predicted = p.astype(np.float32) >= 0.5
+    expected = {
+        "accuracy": reference.accuracy_score(target, predicted),
+        "f1": reference.f1_score(target, predicted),
+        "roc_auc": reference.roc_auc_score(target, p),
+        "pr_auc": reference.average_precision_score(target, p),
+        "log_loss": reference.log_loss(target, p),
+        "brier": reference.brier_score_loss(target, p),
+    }
+    assert {name: measures[name].value for name in expected} == pytest.approx(expected)
+    assert 0 <= measures["calibration_error"].value <= 1
+    assert all(measure.low < measure.value < measure.high for measure in measures.values())
+
+
+def test_multiclass_and_regression_metrics_agree_with_scikit_learn() -> None:
+    output = RNG.dirichlet([1, 1, 1], 300)
+    target = np.array([RNG.choice(3, p=row) for row in output])
+    measures = metrics.measure_holdout(Decision(task="multiclass", classes=("a", "b", "c")), output, target, seed=0)
+    assert {name: measures[name].value for name in ("accuracy", "f1", "roc_auc", "log_loss")} == pytest.approx(
+        {
+            "accuracy": reference.accuracy_score(target, output.argmax(axis=1)),
+            "f1": reference.f1_score(target, output.argmax(axis=1), average="macro"),
+            "roc_auc": reference.roc_auc_score(target, output, multi_class="ovr"),
+            "log_loss": reference.log_loss(target, output),
+        }
+    )
+
+    values = RNG.normal(size=300)
+    guess = values + RNG.normal(size=300)
+    measures = metrics.measure_holdout(Decision(task="regression"), guess, values, seed=0)
+    assert {name: measure.value for name, measure in measures.items()} == pytest.approx(
+        {
+            "rmse": reference.root_mean_squared_error(values, guess),
+            "mae": reference.mean_absolute_error(values, guess),
+            "r2": reference.r2_score(values, guess),
+        }
+    )
+
+
+def test_weighted_metrics_agree_with_scikit_learn(rng: Rng) -> None:
+    target, w = rng.integers(2, size=400), rng.random(400) + 0.1
+    p = np.round(np.clip(target * 0.2 + rng.random(400) * 0.8, 0.01, 0.99), 2)
+    decision = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=0.5)
+    predicted = p.astype(np.float32) >= 0.5
+
+    measures = metrics.measure_holdout(decision, np.stack([1 - p, p], axis=1), target, seed=0, weight=w)
+
+    assert {name: measures[name].value for name in metrics.CHOICES["binary"]} == pytest.approx(
+        {
+            "accuracy": reference.accuracy_score(target, predicted, sample_weight=w),
+            "f1": reference.f1_score(target, predicted, sample_weight=w),
+            "roc_auc": reference.roc_auc_score(target, p, sample_weight=w),
+            "pr_auc": reference.average_precision_score(target, p, sample_weight=w),
+            "log_loss": reference.log_loss(target, p, sample_weight=w),
+            "brier": reference.brier_score_loss(target, p, sample_weight=w),
+        }
+    )
+    assert all(measure.low < measure.value < measure.high for measure in measures.values())
+
+    output = rng.dirichlet([1, 1, 1], 400)
+    classes = np.array([rng.choice(3, p=row) for row in output])
+    measures = metrics.measure_holdout(
+        Decision(task="multiclass", classes=("a", "b", "c")), output, classes, seed=0, weight=w
+    )
+    best = output.argmax(axis=1)
+    expected = {
+        "accuracy": reference.accuracy_score(classes, best, sample_weight=w),
+        "balanced_accuracy": reference.balanced_accuracy_score(classes, best, sample_weight=w),
+        "f1": reference.f1_score(classes, best, average="macro", sample_weight=w),
+        "log_loss": reference.log_loss(classes, output, sample_weight=w),
+    }
+    assert {name: measures[name].value for name in expected} == pytest.approx(expected)
+
+    values = rng.normal(size=400)
+    guess = values + rng.normal(size=400)
+    measures = metrics.measure_holdout(Decision(task="regression"), guess, values, seed=0, weight=w)
+    assert {name: measure.value for name, measure in measures.items()} == pytest.approx(
+        {
+            "rmse": reference.root_mean_squared_error(values, guess, sample_weight=w),
+            "mae": reference.mean_absolute_error(values, guess, sample_weight=w),
+            "r2": reference.r2_score(values, guess, sample_weight=w),
+        }
+    )
+
+
+def test_the_interval_of_a_large_holdout_reflects_all_its_rows() -> None:
+    target = RNG.integers(2, size=40_000)
+    right = RNG.random(40_000) < 0.8
+    p = np.where(right == (target == 1), 0.9, 0.1)
+    decision = Decision(task="binary", classes=(0, 1))
+
+    measures = metrics.measure_holdout(decision, np.stack([1 - p, p], axis=1), target, seed=0)["accuracy"]
+
+    assert measures.high - measures.low == pytest.approx(2 * 1.96 * np.sqrt(0.16 / 40_000), rel=0.25)
+
+
+def test_an_interval_over_groups_is_wider_than_one_over_rows(rng: Rng) -> None:
+    group = np.repeat(np.arange(60), 10)
+    right = np.repeat(rng.random(60) < 0.7, 10)  # all predictions for a group are right, or all are wrong
+    target = rng.integers(2, size=600)
+    p = np.where(right == (target == 1), 0.9, 0.1)
+    decision = Decision(task="binary", classes=(0, 1))
+
+    rows, groups = (
+        metrics.measure_holdout(decision, np.stack([1 - p, p], axis=1), target, seed=0, group=each)["accuracy"]
+        for each in (None, group)
+    )
+
+    assert groups.value == rows.value
+    assert groups.high - groups.low > 2 * (rows.high - rows.low)
+
+
+def test_a_holdout_of_one_class_has_no_auc() -> None:
+    output = np.tile([[0.4, 0.6]], (10, 1))
+
+    measures = metrics.measure_holdout(Decision(task="binary", classes=(0, 1)), output, np.ones(10, int), seed=0)
+
+    assert "roc_auc" not in measures
+    assert measures["accuracy"] == Measure(1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"), [(task, name) for task in metrics.CHOICES for name in metrics.CHOICES[task]]
+)
+def test_the_direction_of_every_metric_is_known(rng: Rng, task: Any, metric: str) -> None:
+    target = rng.integers(0, 2 if task == "binary" else 3, 300)
+    right = {"binary": target * 0.8 + 0.1, "multiclass": np.eye(3)[target] * 0.7 + 0.1, "regression": target * 1.0}[
+        task
+    ]
+    shuffled = rng.permutation(right)
+
+    better, worse = (metrics.score(metric, output, target, task) for output in (right, shuffled))
+
+    assert (better > worse) == (metric in metrics.GREATER)
+    assert metrics.resolve(metric, task) == metric
+
+
+@pytest.mark.parametrize(
+    ("metric", "task", "available"),
+    [("auc", "multiclass", "log_loss, accuracy"), ("roc_auc", "regression", "rmse, mae, r2")],
+)
+def test_a_metric_of_another_task_is_rejected_with_a_list(metric: str, task: Any, available: str) -> None:
+    with pytest.raises(TrainingError, match=f"'{metric}' cannot rank {task} models; available metrics: {available}"):
+        metrics.resolve(metric, task)
+
+
+def test_f1_uses_the_best_threshold() -> None:
+    target = np.repeat([0, 1], [95, 5])
+    low_scores = np.where(target == 1, 0.3, 0.1)  # a threshold of 0.2 separates the classes
+
+    assert metrics.score("f1", low_scores, target, "binary") == 1.0
+    assert metrics.score("f1", np.full(100, 0.1), target, "binary") == pytest.approx(2 * 5 / (100 + 5))

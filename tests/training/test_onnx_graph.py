@@ -1,0 +1,35 @@
+"""The graph builder and the table of trees."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rowcast.training.onnx_graph import GraphBuilder, Trees, floor32
+
+RNG = np.random.default_rng(7)
+
+
+def test_floor32_sends_every_float32_to_the_same_side() -> None:
+    thresholds = np.concatenate([RNG.normal(size=200), [1e300, -1e300, 1e-300, 0.1, 16777217.0]])
+
+    for threshold in thresholds.tolist():
+        nearest = np.float32(threshold) if abs(threshold) < 3e38 else np.float32(np.copysign(3e38, threshold))
+        for x in (nearest, np.nextafter(nearest, np.float32(np.inf)), np.nextafter(nearest, np.float32(-np.inf))):
+            assert (float(x) <= threshold) == bool(x <= floor32(threshold))
+
+
+def test_trees_list_their_thresholds() -> None:
+    trees = Trees(1)
+    trees.split(0, 0, 3, 0.5, 1, 2)
+    trees.leaf(0, 1, {0: 1.0})
+    trees.leaf(0, 2, {0: -1.0})
+
+    assert {key: values.tolist() for key, values in trees.thresholds().items()} == {3: [0.5]}
+
+
+def test_equal_nodes_and_constants_are_added_once() -> None:
+    graph = GraphBuilder()
+    zero, again = graph.constant(np.zeros(1, np.float32)), graph.constant(np.zeros(1, np.float32))
+
+    assert zero == again
+    assert graph.node("Add", "X", zero) == graph.node("Add", "X", again) != graph.node("Sub", "X", zero)

@@ -1,0 +1,175 @@
+"""Learning problems: columns, holdout and class weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rowcast import tables
+from rowcast.errors import TableError
+from rowcast.tables import Override
+from rowcast.training.options import TrainingOptions
+from rowcast.training.problem import run_data_check
+from support.training import customers, learning_problem, weighted_loans
+
+ROWS = 60
+
+
+def columns(**more: list[Any]) -> dict[str, list[Any]]:
+    """Return a useful column, a constant, a row counter and a target."""
+    base = {
+        "amount": [index % 7 for index in range(ROWS)],
+        "same": ["x"] * ROWS,
+        "number": list(range(ROWS)),
+        "y": ["good" if index % 3 else "bad" for index in range(ROWS)],
+    }
+    return {**base, **more}
+
+
+def test_excluded_columns_are_dropped() -> None:
+    table = columns(other=[index % 5 for index in range(ROWS)], third=[index % 4 for index in range(ROWS)])
+
+    assert learning_problem(table, exclude=("other, third",)).schema.names() == ["amount"]
+    assert learning_problem(table, exclude=("other", "third")).schema.names() == ["amount"]
+
+
+def test_a_column_name_may_contain_a_comma() -> None:
+    table = columns(**{"rate, yearly": [index % 5 for index in range(ROWS)]})
+
+    assert learning_problem(table, exclude=("rate, yearly",)).schema.names() == ["amount"]
+
+
+def test_kept_columns_stay_even_if_the_data_check_would_drop_them() -> None:
+    problem = learning_problem(columns(), keep=("same", "number"))
+
+    assert problem.schema.names() == ["amount", "same", "number"]
+    assert not {"constant", "id"} & {finding.code for finding in problem.findings}
+
+
+def test_a_finding_names_the_option_that_overrides_its_action() -> None:
+    problem = learning_problem(columns(**{"Region's name": ["x"] * ROWS}))
+
+    assert Override("keep", "Region's name") in [finding.override for finding in problem.findings]
+
+
+@pytest.mark.parametrize(
+    ("options", "column", "suggestion"),
+    [
+        ({"exclude": ("amuont",)}, "amuont", "amount"),
+        ({"keep": ("sam",)}, "sam", "same"),
+        ({"sensitive": ("numbr",)}, "numbr", "number"),
+        ({"target": "z"}, "z", ""),
+        ({"keep": ("empty",)}, "empty", ""),
+    ],
+)
+def test_unknown_and_empty_columns_are_rejected_with_a_suggestion(
+    options: dict[str, Any], column: str, suggestion: str
+) -> None:
+    with pytest.raises(TableError, match=f"'{column}'.*{suggestion}") as caught:
+        learning_problem(columns(empty=[None] * ROWS), **options)
+
+    assert "\n" not in caught.value.message
+
+
+def test_a_table_needs_twenty_labelled_rows() -> None:
+    with pytest.raises(TableError, match="training needs at least 20"):
+        learning_problem({"x": [1.5, 2.5] * 5, "y": ["a", "b"] * 5})
+
+
+def test_the_holdout_has_its_share_of_every_class_and_is_seeded() -> None:
+    labels = ["a"] * 100 + ["b"] * 20 + ["c"] * 5 + ["d"] * 2
+    table = {"x": [float(index % 17) for index in range(len(labels))], "y": labels}
+
+    first, again, other = (learning_problem(table, seed=seed) for seed in (0, 0, 1))
+
+    assert np.bincount(first.holdout.target, minlength=4).tolist() == [20, 4, 1, 0]
+    assert not set(first.holdout.places) & set(first.training.places)
+    assert first.holdout.places.tolist() == again.holdout.places.tolist() != other.holdout.places.tolist()
+
+
+def test_a_split_by_group_is_seeded() -> None:
+    first, again, other = (learning_problem(customers(), group="customer", seed=seed) for seed in (0, 0, 1))
+
+    assert first.holdout.places.tolist() == again.holdout.places.tolist() != other.holdout.places.tolist()
+
+
+def test_a_regression_target_may_be_split_by_group() -> None:
+    table = customers()
+    table["y"] = [value * 7.3 for value in table["x"]]
+
+    problem = learning_problem(table, group="customer")
+    sides = [{table["customer"][place] for place in rows.places} for rows in (problem.training, problem.holdout)]
+
+    assert problem.task == "regression"
+    assert not sides[0] & sides[1]
+
+
+def days(order: list[int]) -> list[str]:
+    """Return one date per row, in this order."""
+    return [f"2026-{1 + place // 28:02d}-{1 + place % 28:02d}" for place in order]
+
+
+@pytest.mark.parametrize("times", [days, list], ids=["dates", "numbers"])
+def test_a_split_by_time_puts_the_latest_rows_into_the_holdout(times: Any) -> None:
+    order = [(7 * index) % ROWS for index in range(ROWS)]
+
+    problem = learning_problem(columns(when=times(order)), time="when")
+
+    assert sorted(order[place] for place in problem.holdout.places) == list(range(48, 60))
+    assert len(problem.training) == 48
+
+
+def test_rows_of_equal_time_stay_on_one_side() -> None:
+    problem = learning_problem(columns(year=[2020 + index // 13 for index in range(ROWS)]), time="year")
+
+    assert {2020 + place // 13 for place in problem.holdout.places} == {2024}
+
+
+def test_a_time_column_splits_the_rows_even_if_it_is_excluded() -> None:
+    feature, excluded = (learning_problem(customers(), time="day", **each) for each in ({}, {"exclude": ("day",)}))
+
+    assert "day" not in excluded.schema.names()
+    assert feature.holdout.places.tolist() == excluded.holdout.places.tolist()
+
+
+def test_ordered_rows_are_reported_for_a_random_split_only() -> None:
+    table = columns(y=["good" if index % (2 + index // 8) else "bad" for index in range(ROWS)] * 20)
+    table = {name: cells if name == "y" else cells * 20 for name, cells in table.items()}
+    table["y"] = [label if index > 600 else "bad" for index, label in enumerate(table["y"])]
+    table["number"] = list(range(20 * ROWS))
+
+    random = {finding.code for finding in learning_problem(table).findings}
+    by_time = {finding.code for finding in learning_problem(table, time="number").findings}
+
+    assert random - by_time == {"ordered-rows"}
+
+
+@pytest.mark.parametrize("options", [{}, {"weight": "w"}])
+def test_balanced_classes_have_the_same_total_weight(options: dict[str, str]) -> None:
+    problem = learning_problem(weighted_loans(), class_weight="balanced", **options)
+    rows = problem.training
+
+    assert rows.emphasis is not None
+    emphasis = [rows.emphasis[rows.target == label].sum() for label in (0, 1)]
+    assert emphasis[0] == pytest.approx(emphasis[1])
+    assert (rows.weight is None) == (not options)
+    assert problem.class_weights[1] > 1 > problem.class_weights[0]
+
+
+def test_class_weights_require_classes() -> None:
+    loans = weighted_loans()
+
+    with pytest.raises(TableError, match="option 'class_weight' requires a target of classes"):
+        learning_problem({**loans, "y": [value * 3.7 for value in loans["a"]]}, class_weight="balanced")
+
+
+def test_a_data_check_lists_every_column_with_its_kind() -> None:
+    table = tables.from_memory(columns(), "loans")
+
+    result = run_data_check(table, TrainingOptions(target="y", name="check"))
+
+    assert {column.name: column.kind for column in result.columns} == {"amount": "integer", "same": "", "number": ""}
+    assert (result.rows, result.target, result.task, result.classes) == (ROWS, "y", "binary", ("bad", "good"))
+    assert {"constant", "id"} <= {finding.code for finding in result.findings}

@@ -1,0 +1,122 @@
+"""The search: time limit, interrupts, and validation by time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rowcast import tables
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.tables import examples
+from rowcast.training import cross_validation, search
+from rowcast.training.events import TrainingEvent
+from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Setting
+from rowcast.training.models.candidates import CANDIDATES
+from rowcast.training.models.linear import Logistic
+from rowcast.training.options import TrainingOptions
+from rowcast.training.problem import build_problem
+from support.training import customers, train_model
+
+LOANS = tables.from_memory(examples.loans(1500), "loans")
+IRIS = tables.from_memory(examples.iris(), "iris")
+
+
+def test_a_search_by_time_validates_the_later_rows_only() -> None:
+    options = TrainingOptions(target="y", name="x", time="day", trials=3, candidates=("logistic", "ridge"))
+    problem = build_problem(tables.from_memory(customers()), options)
+
+    result, _ = search.search(problem, options, lambda event: None)
+
+    assert problem.training.split_column is not None
+    assert result.validation.split_column is not None
+    halfway = np.median(problem.training.split_column.values)
+    assert result.validation.split_column.values.min() >= halfway - 1
+    assert sorted(np.concatenate(result.folds)) == list(range(len(result.validation)))
+    for trial in result.trials:
+        assert len(trial.raw) == len(result.validation) < len(problem.training)
+        assert np.count_nonzero(trial.raw) == trial.raw.size
+
+
+def test_every_candidate_gets_a_trial_and_the_best_comes_first() -> None:
+    options = TrainingOptions(target="y", name="x", trials=1, candidates=("logistic", "ridge", "tree"))
+    problem = build_problem(tables.from_memory(customers()), options)
+
+    result, _ = search.search(problem, options, lambda event: None)
+
+    assert {score.name: score.trials for score in result.scores} == {"logistic": 1, "ridge": 1, "tree": 1}
+    assert [score.score for score in result.scores] == sorted((each.score for each in result.trials), reverse=True)
+    assert result.best is result.trials[0]
+
+
+def test_the_time_limit_ends_the_search(tmp_path: Path) -> None:
+    started = time.monotonic()
+
+    result = train_model(tmp_path, LOANS, "loan_status", trials=10_000, timeout=1.0)
+
+    assert time.monotonic() - started < 5
+    assert sum(candidate.trials for candidate in result.candidates) < 10_000
+
+
+class Clock:
+    """A clock that only the fits of `SlowLogistic` advance."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class SlowLogistic(Logistic):
+    """Logistic regression whose fits take 0.3 seconds on a test clock."""
+
+    name = "slow"
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def fit(
+        self, rows: LabelledMatrix, params: Params, setting: Setting, validation: LabelledMatrix | None = None
+    ) -> Estimator:
+        self._clock.now += 0.3
+        return super().fit(rows, params, setting, validation)
+
+
+@pytest.mark.parametrize(("timeout", "trials"), [(0.1, 1), (3.0, 3)])
+def test_the_time_limit_includes_the_final_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timeout: float, trials: int
+) -> None:
+    """Only the first trial may exceed the limit, because the search always finishes it."""
+    clock = Clock()
+    monkeypatch.setitem(CANDIDATES, "slow", SlowLogistic(clock))
+    monkeypatch.setattr(search, "time", clock)
+    monkeypatch.setattr(cross_validation, "time", clock)
+    trial_seconds, final_fit_seconds = 3 * 0.3, 0.3  # three folds
+
+    result = train_model(tmp_path, IRIS, "species", trials=100, timeout=timeout, candidates=("slow",))
+
+    assert clock.now <= max(timeout, trial_seconds + final_fit_seconds + 1e-9)
+    assert clock.now > timeout - trial_seconds - final_fit_seconds
+    assert result.candidates[0].trials == trials
+
+
+def test_an_interrupt_keeps_the_best_model_so_far(tmp_path: Path) -> None:
+    def interrupt(event: TrainingEvent) -> None:
+        if event.stage == "tune" and event.trial == 3:
+            raise KeyboardInterrupt
+
+    result = train_model(tmp_path, IRIS, "species", trials=50, progress=interrupt)
+
+    assert sum(candidate.trials for candidate in result.candidates) == 3
+
+
+def test_an_interrupt_before_the_first_model_propagates(tmp_path: Path) -> None:
+    def interrupt(event: TrainingEvent) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_model(tmp_path, IRIS, "species", progress=interrupt)
+    assert not FolderRegistry(tmp_path).models()
