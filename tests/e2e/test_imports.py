@@ -60,17 +60,17 @@ def test_a_model_from_the_folder_serves_its_existing_clients(tmp_path: Path, dro
     settings = {"MODEL_PATH": str(drop), "ROWCAST_CACHE": "true"}
     with servers.running(tmp_path, settings=settings) as server, server.client() as client:
         body = {"data": [ROW, [value + 1 for value in ROW]], "use_cache": True, "cache_ttl": 3600}
-        first, again = client.post("/predict", json=body).json(), client.post("/predict", json=body).json()
+        first, repeated = client.post("/predict", json=body).json(), client.post("/predict", json=body).json()
         batch = client.post("/predict/batch", json={"requests": [{"data": [ROW]}, {"data": [ROW, ROW]}]}).json()
         info = client.get("/models/info").json()
 
         assert all(prediction in (0, 1, 2) for prediction in first["predictions"])
-        assert [len(shares) for shares in first["probabilities"]] == [3, 3]
+        assert [len(row) for row in first["probabilities"]] == [3, 3]
         assert first["model_info"]["input_shape"] == [2, 10]
         assert first["model_info"]["model_name"] == "your_model"
-        assert [reply["model_info"]["cached"] for reply in (first, again)] == [False, True]
-        assert {**again, "model_info": 0} == {**first, "model_info": 0}
-        assert [one["predictions"] for one in batch["predictions"]] == [
+        assert [reply["model_info"]["cached"] for reply in (first, repeated)] == [False, True]
+        assert {**repeated, "model_info": 0} == {**first, "model_info": 0}
+        assert [reply["predictions"] for reply in batch["predictions"]] == [
             first["predictions"][:1],
             first["predictions"][:1] * 2,
         ]
@@ -140,10 +140,10 @@ def test_a_graph_whose_answers_depend_on_the_other_rows_is_not_published(tmp_pat
     del graph.graph.output[0]
     onnx.save(graph, path)
 
-    refused = rowcast("models", "import", path, "--home", tmp_path / "home", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "m.onnx" in refused.stderr
-    assert "golden row 0" in refused.stderr
+    done = rowcast("models", "import", path, "--home", tmp_path / "home", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "m.onnx" in done.stderr
+    assert "golden row 0" in done.stderr
     assert not list((tmp_path / "home").rglob("model.onnx"))
 
 
@@ -163,27 +163,25 @@ def small_graph(path: Path, operator: str, output: str, kind: int, columns: int 
 
 
 def test_an_imported_graph_answers_in_every_dialect(tmp_path: Path, drop: Path) -> None:
-    rows = [dict(zip(FEATURES, (value + at for value in ROW), strict=True)) for at in range(20)]
+    rows = [dict(zip(FEATURES, (value + shift for value in ROW), strict=True)) for shift in range(20)]
     with servers.running(tmp_path, settings={"MODEL_PATH": str(drop)}) as server, server.client() as client:
         native = client.post("/predict?wire=false", json={"rows": rows}).json()["predictions"]
         body, headers = v2.as_binary(v2.columns(rows), parameters={"binary_data_output": True})
         binary = client.post("/v2/models/your_model/infer", content=body, headers=headers)
-        own = {
+        matrix = {
             "name": "float_input",
             "datatype": "FP32",
             "shape": [20, 10],
             "data": [list(row.values()) for row in rows],
         }
-        tensor = client.post("/v2/models/your_model/infer", json={"inputs": [own]})
-        labels = [one["prediction"] for one in native]
+        tensor = client.post("/v2/models/your_model/infer", json={"inputs": [matrix]})
+        labels = [prediction["prediction"] for prediction in native]
 
-        for found in (binary, tensor):
-            outputs = v2.outputs(found.content, found.headers)
+        probabilities = np.float32([prediction["probability"] for prediction in native]).tolist()
+        for reply in (binary, tensor):
+            outputs = v2.outputs(reply.content, reply.headers)
             assert outputs["prediction"] == labels
-            assert (
-                np.float32(outputs["probability"]).tolist()
-                == np.float32([one["probability"] for one in native]).tolist()
-            )
+            assert np.float32(outputs["probability"]).tolist() == probabilities
         assert client.post("/v1/models/your_model:predict", json={"instances": rows}).json() == {"predictions": labels}
         assert client.post("/invocations", json={"dataframe_records": rows}).json() == {"predictions": labels}
         eventually(lambda: len(client.get("/predictions?limit=200").json()["predictions"]) == 100)
@@ -193,15 +191,8 @@ def test_a_model_without_probabilities_answers_in_every_dialect(tmp_path: Path) 
     path = small_graph(tmp_path / "m.onnx", "ArgMax", "label", TensorProto.INT64)
     (tmp_path / "meta.json").write_text('{"class_names": ["a", "b"]}')
     done = rowcast(
-        "models",
-        "import",
-        path,
-        "--metadata",
-        tmp_path / "meta.json",
-        "--wire",
-        "native",
-        "--home",
-        tmp_path,
+        *["models", "import", path, "--metadata", tmp_path / "meta.json", "--wire", "native"],
+        *["--home", tmp_path],
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
@@ -213,8 +204,8 @@ def test_a_model_without_probabilities_answers_in_every_dialect(tmp_path: Path) 
         outputs = client.post("/v2/models/m/infer", json=body).json()["outputs"]
 
         assert (native["prediction"], "probability" in native) == ("b", False)
-        assert [one["name"] for one in client.get("/v2/models/m").json()["outputs"]] == ["prediction"]
-        assert [(one["name"], one["data"]) for one in outputs] == [("prediction", ["b"])]
+        assert [output["name"] for output in client.get("/v2/models/m").json()["outputs"]] == ["prediction"]
+        assert [(output["name"], output["data"]) for output in outputs] == [("prediction", ["b"])]
         assert client.post("/v1/models/m:predict", json={"instances": [row]}).json() == {"predictions": ["b"]}
         assert client.post("/invocations", json={"instances": [row]}).json() == {"predictions": ["b"]}
 
@@ -239,7 +230,8 @@ def test_a_row_without_an_answer_is_refused_in_the_form_of_each_dialect(tmp_path
             "v1": 400,
             "mlflow": 400,
         }
-        assert all("no valid output" in reply.text for reply in replies.values())
+        assert replies["native"].json()["errors"][0]["code"] == "no-answer"
+        assert all("no valid output" in reply.text for reply in replies.values())  # the others have no code
         assert client.get("/predictions").json()["predictions"] == []
         assert client.post("/v1/models/m:predict", json={"instances": [[1.0]]}).json() == {"predictions": [0.0]}
 
@@ -258,14 +250,14 @@ def test_the_shared_metadata_selects_the_default_model_and_leaves_the_others_unc
         assert client.post("/models/reload").json()["status"] == "ok"
         second = defaults()
         versions = {model["name"]: model["version"] for model in client.get("/models").json()["models"]}
-        still = client.post("/models/your_model/predict", json={"data": [ROW]}).json()["model_info"]["model_name"]
+        unchanged = client.post("/models/your_model/predict", json={"data": [ROW]}).json()["model_info"]["model_name"]
         (drop / "model_metadata.json").write_text(json.dumps(METADATA))
         assert client.post("/models/reload").json()["status"] == "ok"
 
-        assert (second, still, versions) == ({"second"}, "your_model", {"your_model": 1, "second": 1})
+        assert (second, unchanged, versions) == ({"second"}, "your_model", {"your_model": 1, "second": 1})
         assert defaults() == {"your_model"}
-    chosen = ("--default-model", "second")
-    with servers.running(tmp_path, *chosen, settings=settings) as server, server.client() as client:
+    option = ("--default-model", "second")
+    with servers.running(tmp_path, *option, settings=settings) as server, server.client() as client:
         assert client.get("/models/info").json()["name"] == "second"
 
 
@@ -288,13 +280,13 @@ def test_a_command_imports_a_graph(tmp_path: Path) -> None:
         *["--data", table, "--home", tmp_path],
         cwd=tmp_path,
     )
-    again = rowcast("models", "import", path, "--name", "plain", "--json", "--home", tmp_path, cwd=tmp_path)
+    renamed = rowcast("models", "import", path, "--name", "plain", "--json", "--home", tmp_path, cwd=tmp_path)
     scored = rowcast("predict", "plain", table, "--out", tmp_path / "out.csv", "--home", tmp_path, cwd=tmp_path)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "read as probabilities" in done.stdout
     assert "published iris-model@1 (multiclass)" in done.stdout
-    assert json.loads(again.stdout)["columns"] == FEATURES
+    assert json.loads(renamed.stdout)["columns"] == FEATURES
     assert scored.returncode == 0, scored.stderr
     bundle = json.loads((tmp_path / "models" / "iris-model" / "1" / "bundle.json").read_text())
     assert bundle["schema"]["columns"][3]["low"] == 3.0

@@ -1,0 +1,69 @@
+"""Imports with a real child process as the sandbox, composed from the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rowcast import settings
+from rowcast.app import imports
+from rowcast.app.models import registry
+from rowcast.errors import BundleError
+from rowcast.registry.ports import ImportResult, Reference
+from support import models
+from support.onnx_graphs import PROBABILITIES
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    """An ONNX file."""
+    path = tmp_path / "iris.onnx"
+    path.write_bytes(PROBABILITIES)
+    return path
+
+
+def test_a_model_is_imported_exported_and_imported_again(tmp_path: Path, graph: Path) -> None:
+    loaded = settings.load(home=tmp_path)
+
+    model = imports.import_model(loaded, graph)
+    assert imports.export_model(loaded, "iris", tmp_path / "iris.rowcast") == Reference("iris", 1)
+    copy = imports.import_model(loaded, tmp_path / "iris.rowcast", name="copy")
+
+    assert copy.digest == model.digest
+    assert registry(loaded).aliases("copy") == {"champion": 1}
+
+
+def test_a_graph_that_crashes_its_child_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWCAST_TRIAL_MEMORY_MB", "512")
+    path = tmp_path / "hungry.onnx"
+    path.write_bytes(models.hungry_graph(2))
+    loaded = settings.load(home=tmp_path)
+
+    with pytest.raises(BundleError) as caught:
+        imports.import_model(loaded, path)
+
+    assert caught.value.message.startswith("cannot import hungry.onnx: ")
+    assert registry(loaded).models() == {}
+
+
+def test_the_models_folder_is_imported_if_the_settings_name_one(
+    tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert imports.import_models_folder(settings.load(home=tmp_path / "home")) == []
+
+    monkeypatch.setenv("ROWCAST_MODELS_DIR", str(tmp_path))
+    loaded = settings.load(home=tmp_path / "home")
+    assert imports.import_models_folder(loaded) == [ImportResult("iris.onnx", "iris", 1)]
+    assert registry(loaded).aliases("iris") == {"champion": 1}
+
+
+def test_the_models_folder_names_the_preferred_model_unless_the_settings_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model_metadata.json").write_text('{"model_name": "iris"}')
+    assert imports.preferred_model(settings.load(home=tmp_path)) == ""
+
+    monkeypatch.setenv("ROWCAST_MODELS_DIR", str(tmp_path))
+    assert imports.preferred_model(settings.load(home=tmp_path)) == "iris"
+    assert imports.preferred_model(settings.load(home=tmp_path, default_model="loans")) == ""

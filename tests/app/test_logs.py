@@ -1,0 +1,40 @@
+"""Every log line has the same form, whether it comes from Rowcast, a library or an uncaught exception."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+SCRIPT = """
+import logging, threading, warnings
+import structlog
+from rowcast import settings
+from rowcast.app import logs
+
+logs.configure_logging(settings.load(log_format="json"))
+structlog.get_logger("rowcast").info("own", row=1)
+logging.getLogger("library").warning("of a library")
+logging.getLogger("httpx").info("verbose")
+warnings.warn("a warning")
+
+def fail(secret):
+    raise RuntimeError("failure")
+
+thread = threading.Thread(target=fail, args=("sesame",))
+thread.start()
+thread.join()
+fail("sesame")
+"""
+
+
+def test_own_lines_library_lines_warnings_and_exceptions_are_json() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(line["level"], line["event"]) for line in lines[:2]] == [("info", "own"), ("warning", "of a library")]
+    assert "a warning" in lines[2]["event"]
+    assert [line["level"] for line in lines[3:]] == ["critical", "critical"]
+    assert all(line["exception"][0]["exc_value"] == "failure" for line in lines[3:])
+    assert "sesame" not in "".join(str(line["exception"]) for line in lines[3:4])
+    assert "verbose" not in done.stderr
