@@ -189,7 +189,7 @@ class InvalidRows(RequestError):
 class NoAnswer(InvalidRows):
     """Valid rows for which the model returns NaN, infinity, an unknown class or nothing.
 
-    `rows` holds their positions. `alone` leaves the position out of the problem: the request has only one row.
+    `rows` holds their positions. `alone` omits the position, for a request with a single row.
     """
 
     slug = "no-answer"

@@ -85,7 +85,8 @@ class ScoredChunk(NamedTuple):
 def score_file(reference: Reference, manifest: Manifest, graphs: Sequence[Graph], options: ScoringOptions) -> Summary:
     """Score one file into another. The output appears only if all rows have been processed.
 
-    InvalidRows if a row is invalid and there is no file for rejected rows; TableError if a file cannot be used.
+    Raise InvalidRows if a row is invalid and there is no file for rejected rows.
+    Raise TableError if a file cannot be read or written.
     """
     started = time.monotonic()
     _check_outputs(options)

@@ -31,7 +31,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def decode_columns(schema: Schema, plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, list[Any]]:
     """Return the raw cells of each column.
 
-    BodyError if a tensor does not match the plan; InvalidRows if the parts of a date contradict each other.
+    Raise BodyError if a tensor does not match the plan; raise InvalidRows if the parts of a date contradict each other.
     """
     columns = {column.name: column for column in schema.columns}
     parts: dict[str, dict[str, list[Any]]] = {}

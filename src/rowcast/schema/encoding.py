@@ -57,7 +57,7 @@ Plan = tuple[TensorSpec, ...]
 
 
 class RowWarning(msgspec.Struct, frozen=True):
-    """A remark about a row that was scored despite it."""
+    """A warning about a row that was scored nevertheless."""
 
     column: str
     code: str
@@ -112,7 +112,7 @@ class RowEncoder:
     def read(self, body: bytes | msgspec.Raw) -> EncodedRow:
         """Validate and encode one JSON object. HOT
 
-        InvalidRows with every problem of the row; BodyError if the body is not a JSON object.
+        Raise InvalidRows with every problem of the row; raise BodyError if the body is not a JSON object.
         """
         if self._decode is not None:
             try:
@@ -140,7 +140,7 @@ class RowEncoder:
 
 
 def decode_object(body: bytes | msgspec.Raw) -> dict[str, Any]:
-    """Decode a JSON object; BodyError if the body is malformed or not an object."""
+    """Decode a JSON object; raise BodyError if the body is malformed or not an object."""
     document = decode_json(body)
     if not isinstance(document, dict):
         raise BodyError("the body must be a JSON object that maps column names to values", slug="not-an-object")
@@ -148,7 +148,7 @@ def decode_object(body: bytes | msgspec.Raw) -> dict[str, Any]:
 
 
 def decode_json(body: bytes | msgspec.Raw) -> Any:
-    """Decode any JSON document; BodyError if it is malformed."""
+    """Decode any JSON document; raise BodyError if it is malformed."""
     if not bytes(body).strip():
         raise BodyError("the body is empty; send one JSON object", slug="empty-body")
     try:

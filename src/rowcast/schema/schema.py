@@ -69,7 +69,7 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     def parse(self, raw: Any, *, text: bool = False) -> Value:
         """Return the canonical value of a raw cell, or None if it is missing.
 
-        `text=True` parses strings as CSV cells. BadValue if the cell does not fit the column.
+        `text=True` parses strings as CSV cells. Raise BadValue if the cell does not fit the column.
         """
         if isinstance(raw, str):
             raw = raw.strip(BLANKS)
@@ -175,7 +175,7 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
     def parse(self, row: Mapping[str, Any], *, text: bool = False) -> list[Value]:
-        """Return the canonical values of a row in column order; InvalidRows with every problem of the row."""
+        """Return the canonical values of a row in column order; raise InvalidRows with every problem of the row."""
         values: list[Value] = []
         problems: list[ValueProblem] = []
         for column in self.columns:

@@ -28,7 +28,7 @@ def winning_classes(decision: Decision, output: NDArray[np.float32]) -> NDArray[
 def score_rows(decision: Decision, output: NDArray[Any]) -> list[Score]:
     """Return one score per row from probabilities [N, k], values [N] or class indices [N]. HOT
 
-    NoAnswer if the output of any row is not finite.
+    Raise NoAnswer if the output of any row is not finite.
     """
     rows: list[Any] = output.tolist()
     # A sum keeps NaN and infinity, and float32 values cannot overflow a sum of doubles. Costs 0.1 µs per row.

@@ -48,7 +48,7 @@ class Tensor(msgspec.Struct, frozen=True):
         return prod(self.shape[1:])
 
     def cells(self) -> list[Any]:
-        """Return the cells as Python values, NaN as None; BodyError if the bytes of the texts are malformed."""
+        """Return the cells as Python values, NaN as None; raise BodyError if the bytes of the texts are malformed."""
         if isinstance(self.data, bytes):
             return list(_texts(self.name, self.data, prod(self.shape)))
         if not isinstance(self.data, np.ndarray):
@@ -70,7 +70,7 @@ class TensorHeader(msgspec.Struct, frozen=True):
 def read_tensors(headers: Sequence[TensorHeader], tail: memoryview) -> list[Tensor]:
     """Return the tensors of a request. `tail` is the binary part of the body.
 
-    BodyError if a declaration is invalid or the declared sizes do not add up to the size of the tail.
+    Raise BodyError if a declaration is invalid or the declared sizes do not add up to the size of the tail.
     """
     tensors = []
     at = 0

@@ -114,7 +114,7 @@ def datetime_from_text(text: str, formats: tuple[str, ...], zone: str) -> int | 
 
 
 def microseconds(moment: datetime, zone: str) -> int:
-    """Return the UTC microseconds of a datetime; a naive datetime is in the given zone."""
+    """Return the UTC microseconds of a datetime; a naive datetime is interpreted in the given zone."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=_zone(zone))
     return (moment - _EPOCH) // _MICROSECOND
@@ -140,7 +140,7 @@ def boolean_from_text(text: str, words: Mapping[str, bool]) -> bool | None:
 
 
 def within_float32(value: float | int) -> float | int:
-    """Return the value unchanged; BadValue if float32, the type of the model's inputs, cannot hold it."""
+    """Return the value unchanged; raise BadValue if float32, the type of the model's inputs, cannot hold it."""
     if value != value:
         raise BadValue("not-finite", "NaN is not a number; send null for a missing value")
     if not -FLOAT32_LIMIT < value < FLOAT32_LIMIT:

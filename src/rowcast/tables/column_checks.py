@@ -1,4 +1,4 @@
-"""Checks of single columns: values that stand for missing, numbers that are codes, implausible values.
+"""Checks of single columns: values that may mean missing, numbers that may be codes, implausible values.
 
 The checks only report findings; they never change a column.
 """
@@ -25,8 +25,10 @@ CODE_LEVELS: Final = 10
 CODE_MIDDLE: Final = 1000
 """The smallest median of codes, which are large, sparse, often repeated and rarely round, unlike amounts and counts."""
 FAR_FACTOR: Final = 7
-"""A value is far if its distance from the median is this many times the distance of the 99.9th percentile: the result
-of a wrong unit or a typing mistake rather than of a long tail."""
+"""A value is reported if it lies this many times as far from the median as the 99.9th percentile.
+
+Wrong units and typing errors produce such values; a long tail rarely does.
+"""
 FAR_ROWS: Final = 1000
 """With fewer rows, the 99.9th percentile is not meaningful."""
 LARGE: Final = 100
@@ -47,7 +49,7 @@ _fill_value = re.compile(r"^(9{2,}|8{3,}|6{3}|7{3}|365243)$").match
 
 
 def sentinels(name: str, numbers: NDArray[np.float64], counts: Sequence[int], whole: bool) -> list[Finding]:
-    """Report values that may stand for missing: a single negative value, or a value like 999 far above all others."""
+    """Report values that may mean missing: a single negative value, or a value like 999 far above all others."""
     if len(numbers) < MIN_REPEATS or (not whole and not np.all(numbers == np.trunc(numbers))):
         return []
     order = np.argsort(numbers)
@@ -59,7 +61,7 @@ def sentinels(name: str, numbers: NDArray[np.float64], counts: Sequence[int], wh
     if _fill_value(f"{ranked[-1]:.0f}") and ranked[-2] >= 0 and ranked[-1] >= 2 * max(ranked[-2], 1.0):
         suspects.append((ranked[-1], times[-1], "is far above all other values"))
     return [
-        _sentinel(name, f"{value:.0f} in {count} rows {reason}; it may stand for missing")
+        _sentinel(name, f"{value:.0f} in {count} rows {reason}; it may stand for a missing value")
         for value, count, reason in suspects
     ]
 
@@ -71,14 +73,14 @@ def _sentinel(name: str, message: str) -> Finding:
 def amounts(
     name: str, numbers: NDArray[np.float64], counts: Sequence[int], *, missing: int, whole: bool
 ) -> list[Finding]:
-    """Report values far from all others, implausible ages, and zeros that may stand for missing."""
+    """Report values far from all others, implausible ages, and zeros that may mean missing."""
     order = np.argsort(numbers)
     ranked, times = numbers[order], np.array(counts)[order]
     return [*_far(name, ranked, times), *_ages(name, ranked, times), *_zeros(name, ranked, times, missing, whole)]
 
 
 def _quantile(ranked: NDArray[np.float64], times: NDArray[np.int64], share: float) -> float:
-    """Return the quantile of ranked distinct values that occur `times` times."""
+    """Return a quantile of ranked distinct values, weighted by how often each occurs."""
     cumulated = np.cumsum(times)
     return float(ranked[np.searchsorted(cumulated, share * cumulated[-1])])
 
@@ -125,9 +127,9 @@ def _zeros(
     few = MIN_REPEATS <= zeros < rows / 20 and rest[0] >= middle / 4 and (not whole or middle >= 10)
     many = zeros >= rows / 20 and missing > rows / 300 and middle >= LARGE
     if few:
-        message = f"0 in {zeros} rows is far below all other values; it may stand for missing"
+        message = f"0 in {zeros} rows is far below all other values; it may stand for a missing value"
     elif many:
-        message = f"is 0 in {zeros} rows and empty in {missing}; 0 may also stand for missing"
+        message = f"is 0 in {zeros} rows and empty in {missing}; 0 may also stand for a missing value"
     else:
         return []
     return [_sentinel(name, message)]
@@ -184,7 +186,7 @@ def almost_numbers(name: str, values: Sequence[str], counts: Sequence[int]) -> l
 
 
 def unknown_levels(name: str, levels: Sequence[Any], counts: Sequence[int]) -> list[Finding]:
-    """Report words such as "unknown" that may stand for missing."""
+    """Report words such as "unknown" that may mean missing."""
     return [
         Finding("unknown-level", name, f"contains {level!r} in {count} rows", "used as a value of its own")
         for level, count in zip(levels, counts, strict=True)
@@ -208,7 +210,10 @@ def is_codes(numbers: NDArray[np.float64], counts: Sequence[int]) -> bool:
 
 
 def second_header(frame: pl.DataFrame) -> bool:
-    """Return whether the first row holds units or labels: at least half of the columns have text above only numbers."""
+    """Return whether the first row holds units or labels.
+
+    It does if at least half of the columns start with text and otherwise contain only numbers.
+    """
     if frame.height < MIN_REPEATS:
         return False
     above = 0

@@ -33,7 +33,7 @@ class ParsedColumn:
     """Numbers (NaN if missing), microseconds or texts."""
     missing: NDArray[np.bool_]
     bad: dict[int, BadValue]
-    """Row to the reason why its cell is invalid."""
+    """Maps a row to the reason why its cell is invalid."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class EncodedTable:
 
 
 def encode(table: Table | pl.DataFrame, schema: Schema, plan: Plan) -> dict[str, NDArray[Any]]:
-    """Return the input tensors of a table; InvalidRows with the first problems if a cell is invalid.
+    """Return the input tensors of a table; raise InvalidRows with the first problems if a cell is invalid.
 
     Columns that the schema does not have are ignored.
     """
@@ -79,7 +79,7 @@ def encode(table: Table | pl.DataFrame, schema: Schema, plan: Plan) -> dict[str,
 
 
 def encode_all(table: Table | pl.DataFrame, schema: Schema, plan: Plan) -> EncodedTable:
-    """Encode a table including its invalid rows; TableError if a required column is absent."""
+    """Encode a table including its invalid rows; raise TableError if a required column is absent."""
     frame = table.frame if isinstance(table, Table) else table
     _refuse_absent(frame, schema)
     columns = {column.name: _parse_column(frame, column) for column in schema.columns}
@@ -123,7 +123,7 @@ def _parse_numeric_texts(series: pl.Series, column: Column) -> ParsedColumn:
 
 
 def _parse_cells(series: pl.Series, column: Column) -> ParsedColumn:
-    """Parse each distinct text once. Stripping and comparing every cell took half of the time of encoding."""
+    """Parse each distinct text once. Stripping and comparing every cell took half of the encoding time."""
     if series.dtype != pl.String:
         return _parse_series(series, column)
     texts, codes = _factorise(series)
@@ -243,7 +243,7 @@ def _texts(cells: ParsedColumn) -> NDArray[Any]:
         return np.array(
             ["" if empty else str(value) for value, empty in zip(cells.values.tolist(), unusable, strict=True)], object
         )
-    return np.where(unusable, "", cells.values)  # a loop over categories took a quarter of the time
+    return np.where(unusable, "", cells.values)  # a loop took a quarter of the encoding time
 
 
 def _numbers(cells: ParsedColumn, column: Column, feature: Feature, fill: float | str | None) -> NDArray[Any]:

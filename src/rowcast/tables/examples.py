@@ -87,7 +87,7 @@ EXAMPLES: Final[Mapping[str, Callable[..., Columns]]] = {"loans": loans, "iris":
 
 
 def write_example(name: str, path: str | Path, rows: int | None = None, seed: int = 0) -> Path:
-    """Write an example table as CSV; TableError if there is no example with this name."""
+    """Write an example table as CSV; raise TableError if there is no example with this name."""
     if name not in EXAMPLES:
         raise TableError(f"unknown example {name!r}; available examples: {', '.join(EXAMPLES)}", slug="unknown-example")
     columns = EXAMPLES[name](seed=seed) if rows is None else EXAMPLES[name](rows=rows, seed=seed)

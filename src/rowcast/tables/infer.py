@@ -69,7 +69,7 @@ _id_name = re.compile(r"(^|[ _.\-])(?i:id|pid|uid|guid|uuid|key|index|rownum|row
 
 @dataclass(frozen=True)
 class Profile:
-    """The schema of the usable columns, and all findings, including those of reading the table."""
+    """The schema of the usable columns, and all findings, including those from reading the table."""
 
     schema: Schema
     findings: tuple[Finding, ...]
@@ -86,7 +86,7 @@ class _Distinct:
 
 
 def infer(table: Table, *, target: str | None = None, keep: Sequence[str] = ()) -> Profile:
-    """Infer the schema of all columns except the target; TableError if no column is usable.
+    """Infer the schema of all columns except the target; raise TableError if no column is usable.
 
     Columns in `keep` are used unchanged, even if they look like constants, identifiers or codes.
     """

@@ -1,6 +1,6 @@
 """Read a table from a file or from memory.
 
-CSV cells stay text; `schema/values.py` decides what a cell means.
+CSV cells remain text; `schema/values.py` determines what a cell means.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SNIFFED_LINES: Final = 50
 
 
 def read(path: str | Path) -> Table:
-    """Read a CSV, Parquet, JSON Lines or Arrow file. The content decides the format first, the file name second."""
+    """Read a CSV, Parquet, JSON Lines or Arrow file; the content and the file name determine the format."""
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -133,7 +133,7 @@ def _read_csv(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings]:
 
 
 def parse_csv(path: Path, content: bytes, csv_format: CsvFormat) -> pl.DataFrame:
-    """Parse UTF-8 text that starts with the header line; all cells stay texts."""
+    """Parse UTF-8 text that starts with the header line; all cells remain strings."""
     names = csv_format.names
     try:
         frame = pl.read_csv(
@@ -183,7 +183,7 @@ def _decoded(path: Path, content: bytes) -> tuple[str, Findings]:
 
 
 def single_byte(path: Path, content: bytes) -> str:
-    """Return the encoding of text that is not UTF-8, Windows-1252 or Latin-1; TableError if it is not text."""
+    """Return `cp1252` or `latin-1` for text that is not UTF-8; raise TableError if the content is not text."""
     controls = sum(byte < 32 and byte not in b"\t\n\r\x0b\x0c" for byte in content[:SNIFFED_BYTES])
     # Text has almost no control characters; images and archives have about 10 %.
     if controls * 100 > min(len(content), SNIFFED_BYTES):

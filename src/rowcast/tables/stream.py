@@ -57,7 +57,7 @@ class Chunk(NamedTuple):
 
 
 def chunks(path: Path) -> Iterator[Chunk]:
-    """Read a CSV, Parquet, JSON Lines or Arrow file in chunks; TableError if it cannot be read."""
+    """Read a CSV, Parquet, JSON Lines or Arrow file in chunks; raise TableError if it cannot be read."""
     try:
         with path.open("rb") as file:
             yield from _reader(path, file)
@@ -84,8 +84,8 @@ def _refuse_large_list(path: Path) -> None:
     size = path.stat().st_size
     if size > MAX_LIST_BYTES:
         raise TableError(
-            f"{path.name} is a JSON list of {size // 1_000_000} MB; the limit is {MAX_LIST_BYTES // 1_000_000} MB. "
-            "Convert it to JSON Lines, one object per line (jq -c '.[]')",
+            f"{path.name} is a JSON list of {size // 1_000_000} MB; the limit is {MAX_LIST_BYTES // 1_000_000} MB; "
+            "convert it to JSON Lines, one object per line (jq -c '.[]')",
             slug="too-large",
         )
 
@@ -168,7 +168,7 @@ def _parse(path: Path, content: bytes, csv_format: CsvFormat, *, is_first: bool)
 
 
 def _with_header(header: bytes, content: bytes, quote: bytes) -> tuple[bytes, bytes]:
-    """Return the header of the file and a content that starts with it. The first content already does."""
+    """Return the header line, and the content with the header line in front. The first content already has it."""
     if header:
         return header, header + content
     end = content.find(b"\n")

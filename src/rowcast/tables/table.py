@@ -57,7 +57,7 @@ class Table:
     def resolve_columns(self, texts: Sequence[str], option: str) -> list[str]:
         """Return the columns that an option lists; each text holds one name or several joined by commas.
 
-        TableError if a name is not a column.
+        Raise TableError if a name is not a column.
         """
         names: list[str] = []
         for text in texts:

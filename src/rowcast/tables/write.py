@@ -35,7 +35,7 @@ def with_predictions(frame: pl.DataFrame, decision: Decision, output: NDArray[An
 
 
 def refuse_existing(frame: pl.DataFrame, names: Iterable[str]) -> None:
-    """TableError if the frame already has one of the columns that are to be added."""
+    """Raise TableError if the frame already has a column with one of the names."""
     existing = [name for name in names if name in frame.columns]
     if existing:
         raise TableError(
@@ -77,7 +77,7 @@ MAX_WAITING: Final = 2
 
 
 def check_extension(path: str | Path) -> None:
-    """TableError if no format belongs to the extension of the file name."""
+    """Raise TableError if the extension of the file name does not stand for a format."""
     if Path(path).suffix.lower() not in {**LINE_WRITERS, **COLUMNAR_WRITERS}:
         extensions = ", ".join([*LINE_WRITERS, *COLUMNAR_WRITERS])
         raise TableError(f"{path} has an unknown extension; use one of {extensions}", slug="unknown-extension")
@@ -103,7 +103,7 @@ class TableWriter(Protocol):
 def open_writer(path: Path) -> Iterator[TableWriter]:
     """Open a file for writing. The file appears only if the `with` block succeeds.
 
-    TableError if the file cannot be written.
+    Raise TableError if the file cannot be written.
     """
     check_extension(path)
     suffix = path.suffix.lower()
