@@ -181,7 +181,7 @@ def test_every_change_removal_swap_or_insertion_breaks_the_chain(found: list[Dra
         tampered[place] = entries[place]._replace(seq=entries[place].seq + 1 + bit)
     else:
         tampered[place] = entries[place]._replace(**{what: flipped(getattr(entries[place], what), bit)})
-    # A missing end of the chain only shows in comparison with the writer's head.
+    # Missing entries at the end are only found by comparing the chain with the writer's head.
     is_prefix = tampered == entries[: len(tampered)]
 
     assert bool(list(chain.verify(WRITER, tampered))) == (not is_prefix)

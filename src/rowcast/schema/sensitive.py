@@ -1,7 +1,7 @@
 """Hash or drop sensitive columns before a row is recorded. The model still scores the original values.
 
-Hashes are keyed with a secret. Equal values have equal hashes and can be counted and joined, but nobody without the key
-can guess a value and compare its hash.
+Hashes are keyed with a secret. Equal values have equal hashes and can be counted and joined. Without the key, a guessed
+value cannot be compared with a hash.
 """
 
 from __future__ import annotations

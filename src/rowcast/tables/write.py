@@ -80,7 +80,8 @@ def check_extension(path: str | Path) -> None:
     """Raise TableError if the extension of the file name does not stand for a format."""
     if Path(path).suffix.lower() not in {**LINE_WRITERS, **COLUMNAR_WRITERS}:
         extensions = ", ".join([*LINE_WRITERS, *COLUMNAR_WRITERS])
-        raise TableError(f"{path} has an unknown extension; use one of {extensions}", slug="unknown-extension")
+        message = f"cannot write {path}: unknown format; the file name must end in {extensions}"
+        raise TableError(message, slug="unknown-extension")
 
 
 class TableWriter(Protocol):
