@@ -1,4 +1,4 @@
-"""What the doctor asks of parts that a server would use: each says why it is not well, or nothing."""
+"""Checks of the parts that a server uses. Each returns the reason of a failure, or an empty text."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SECONDS = 5.0
 
 
 def running_servers(settings: Settings) -> dict[str, list[WorkerStatus]]:
-    """The servers that run from this home, each with its workers."""
+    """Return the workers of every running server of this home, by server."""
     from rowcast.adapters.files.worker_state import running_servers as find_servers
 
     return find_servers(settings.run_folder)
 
 
 def store_failure(settings: Settings) -> str:
-    """Return why the store cannot be written now, or nothing. Creates and changes nothing."""
+    """Check that entries can be stored now. Creates and changes nothing."""
     from rowcast.app.history import store
     from rowcast.errors import RowcastError
 
@@ -32,7 +32,7 @@ def store_failure(settings: Settings) -> str:
 
 
 def repeats_failure(settings: Settings) -> str:
-    """Return why the idempotency store cannot be used, or nothing."""
+    """Check that the idempotency store can be used. Creates and changes nothing."""
     from rowcast.adapters.sqlite.idempotency import SqliteIdempotencyStore
     from rowcast.errors import RowcastError
 
@@ -44,7 +44,7 @@ def repeats_failure(settings: Settings) -> str:
 
 
 def push_failure(settings: Settings) -> str:
-    """Why nothing can be pushed; asks without pushing."""
+    """Check that the Pushgateway accepts requests. Pushes nothing."""
     import httpx
 
     from rowcast.app.telemetry import push_target
@@ -53,13 +53,13 @@ def push_failure(settings: Settings) -> str:
     try:
         status = httpx.get(url, auth=auth, timeout=SECONDS).status_code
     except httpx.HTTPError as error:
-        return f"{url} does not answer ({type(error).__name__})"
-    # Most answer 405 to a question: whoever says so is there.
-    return f"{url} answers {status}" if status in (401, 403, 407) or status >= 500 else ""
+        return f"{url} does not respond ({type(error).__name__})"
+    # Most gateways answer a GET with 405, which shows that they are reachable.
+    return f"{url} responds with {status}" if status in (401, 403, 407) or status >= 500 else ""
 
 
 def otel_failure(settings: Settings) -> str:
-    """Why no span can be delivered; delivers none."""
+    """Check that the collector accepts spans. Sends none."""
     if importlib.util.find_spec("opentelemetry.sdk") is None:
         return "rowcast[otel] is not installed"
     import httpx
@@ -70,5 +70,5 @@ def otel_failure(settings: Settings) -> str:
     try:
         reply = httpx.post(url, content=b"", headers={"content-type": "application/x-protobuf"}, timeout=SECONDS)
     except httpx.HTTPError as error:
-        return f"{url} does not answer ({type(error).__name__})"
-    return "" if reply.is_success else f"{url} answers {reply.status_code}"
+        return f"{url} does not respond ({type(error).__name__})"
+    return "" if reply.is_success else f"{url} responds with {reply.status_code}"

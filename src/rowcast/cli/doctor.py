@@ -197,7 +197,7 @@ def _check_store(loaded: Settings) -> str:
     reason = checks.store_failure(loaded)
     if reason:
         raise CheckFailed(
-            f"cannot write to {loaded.store_url}: {reason}",
+            reason,
             "stop the process that locks the file, or give the server's user write access",
         )
     return f"{entries} in {loaded.store_url}"
@@ -286,7 +286,7 @@ def _check_keys(loaded: Settings) -> str:
 def _check_repeats(loaded: Settings) -> str:
     reason = checks.repeats_failure(loaded)
     if reason:
-        raise CheckFailed(f"cannot use {loaded.repeats_file}: {reason}", "stop all servers and delete the file")
+        raise CheckFailed(reason, "stop all servers and delete the file")
     return str(loaded.repeats_file) if loaded.repeats_file.exists() else "no replies stored yet"
 
 
