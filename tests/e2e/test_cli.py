@@ -66,23 +66,23 @@ def json_of(*arguments: str | Path, cwd: Path, status: int = 0) -> Any:
 
 
 def test_models_list_shows_every_version(used: Path) -> None:
-    found = json_of("models", "list", "--home", used, cwd=used)["models"]
+    listed = json_of("models", "list", "--home", used, cwd=used)["models"]
 
-    assert [(model["model"], model["version"], model["aliases"]) for model in found] == [
+    assert [(model["model"], model["version"], model["aliases"]) for model in listed] == [
         ("loans", 1, ["champion"]),
         ("sum", 1, ["champion"]),
     ]
-    assert {"task", "metric", "score", "target", "created", "digest"} <= found[0].keys()
+    assert {"task", "metric", "score", "target", "created", "digest"} <= listed[0].keys()
 
 
 def test_a_report_can_be_located_and_copied(used: Path, tmp_path: Path) -> None:
-    found = json_of("report", "loans", "--home", used, cwd=used)
+    located = json_of("report", "loans", "--home", used, cwd=used)
     copied = json_of("report", "loans@champion", "--out", tmp_path / "loans.html", "--home", used, cwd=used)
 
-    assert (found["model"], found["version"]) == ("loans", 1)
-    assert Path(found["path"]).name == "report.html"
+    assert (located["model"], located["version"]) == ("loans", 1)
+    assert Path(located["path"]).name == "report.html"
     assert copied["path"] == str(tmp_path / "loans.html")
-    assert Path(copied["path"]).read_bytes() == (used / found["path"]).read_bytes()
+    assert Path(copied["path"]).read_bytes() == (used / located["path"]).read_bytes()
 
 
 def test_a_missing_report_is_an_error(used: Path, tmp_path: Path) -> None:
@@ -121,11 +121,11 @@ def test_history_can_be_verified_and_replayed(used: Path) -> None:
 
 
 def test_doctor_finds_no_problem(used: Path) -> None:
-    found = json_of("doctor", "--home", used, cwd=used)
+    checkup = json_of("doctor", "--home", used, cwd=used)
 
-    assert found["ok"]
+    assert checkup["ok"]
     assert {"rowcast", "settings", "registry", "model loans", "model sum", "store", "journal"} <= {
-        part["part"] for part in found["parts"]
+        part["part"] for part in checkup["parts"]
     }
 
 
@@ -133,28 +133,28 @@ def test_doctor_exits_1_if_there_is_a_problem(copy: Path, tmp_path: Path) -> Non
     with (copy / "models" / "loans" / "1" / "model.onnx").open("ab") as file:
         file.write(b"\0")
 
-    found = json_of("doctor", "--home", copy, cwd=tmp_path, status=1)
+    checkup = json_of("doctor", "--home", copy, cwd=tmp_path, status=1)
 
-    assert not found["ok"]
-    assert [part["part"] for part in found["parts"] if not part["ok"]] == ["model loans"]
-    assert "model.onnx" in next(part["says"] for part in found["parts"] if not part["ok"])
+    assert not checkup["ok"]
+    assert [part["part"] for part in checkup["parts"] if not part["ok"]] == ["model loans"]
+    assert "model.onnx" in next(part["says"] for part in checkup["parts"] if not part["ok"])
 
 
 def test_train_prints_one_json_document(tmp_path: Path) -> None:
     examples.write_example("loans", tmp_path / "loans.csv", rows=600)
 
-    found = json_of(
+    result = json_of(
         "train", "loans.csv", "--target", "loan_status", "--candidates", "logistic", "--trials", "1", cwd=tmp_path
     )
 
-    assert (found["model"], found["version"], found["task"]) == ("loans", 1, "binary")
-    assert {"path", "digest", "metric", "score", "findings", "seconds"} <= found.keys()
-    assert {"accuracy", "f1", "roc_auc"} <= found["holdout"].keys()
-    assert (found["parity"]["label_flips"], found["parity"]["max_abs_diff"] <= 1e-5) == (0, True)
-    assert [set(kind) for kind in found["candidates"]] == [{"name", "score", "trials", "seconds"}]
-    assert (Path(tmp_path, found["path"]) / "bundle.json").is_file()
+    assert (result["model"], result["version"], result["task"]) == ("loans", 1, "binary")
+    assert {"path", "digest", "metric", "score", "findings", "seconds"} <= result.keys()
+    assert {"accuracy", "f1", "roc_auc"} <= result["holdout"].keys()
+    assert (result["parity"]["label_flips"], result["parity"]["max_abs_diff"] <= 1e-5) == (0, True)
+    assert [set(kind) for kind in result["candidates"]] == [{"name", "score", "trials", "seconds"}]
+    assert (Path(tmp_path, result["path"]) / "bundle.json").is_file()
     listed = json_of("models", "list", cwd=tmp_path)["models"]
-    assert [(model["model"], model["digest"]) for model in listed] == [("loans", found["digest"])]
+    assert [(model["model"], model["digest"]) for model in listed] == [("loans", result["digest"])]
 
 
 def test_labels_can_be_in_a_separate_file(tmp_path: Path) -> None:
@@ -162,10 +162,10 @@ def test_labels_can_be_in_a_separate_file(tmp_path: Path) -> None:
     (tmp_path / "y.csv").write_text("approved\n" + "".join("yes.\n" if n % 9 > 4 else "no\n" for n in range(300)))
     options = ["--target-file", "y.csv", "--map", "yes.=yes", "--exclude", "b,c", "--trials", "1"]
 
-    found = json_of("train", "X.csv", *options, cwd=tmp_path)
+    result = json_of("train", "X.csv", *options, cwd=tmp_path)
 
-    manifest = json.loads((Path(tmp_path, found["path"]) / "bundle.json").read_text())
-    assert found["model"] == "x"
+    manifest = json.loads((Path(tmp_path, result["path"]) / "bundle.json").read_text())
+    assert result["model"] == "x"
     assert manifest["training"]["target"] == "approved"
     assert manifest["decision"]["classes"] == ["no", "yes"]
     assert [column["name"] for column in manifest["schema"]["columns"]] == ["a"]
@@ -175,16 +175,16 @@ def test_check_reports_findings_without_training(tmp_path: Path) -> None:
     lines = [f"{n},{n % 7},{'yes' if n % 7 > 3 else 'no'},x\n" for n in range(200)]
     (tmp_path / "t.csv").write_text("row,score,y,same\n" + "".join(lines))
 
-    found = json_of("check", "t.csv", "--target", "y", cwd=tmp_path)
+    checked = json_of("check", "t.csv", "--target", "y", cwd=tmp_path)
     shown = rowcast("check", "t.csv", "--target", "y", cwd=tmp_path)
 
-    assert (found["rows"], found["task"], found["classes"]) == (200, "binary", ["no", "yes"])
-    assert [(column["name"], column["kind"]) for column in found["columns"]] == [
+    assert (checked["rows"], checked["task"], checked["classes"]) == (200, "binary", ["no", "yes"])
+    assert [(column["name"], column["kind"]) for column in checked["columns"]] == [
         ("row", ""),
         ("score", "integer"),
         ("same", ""),
     ]
-    flags = {finding["code"]: finding.get("flag") for finding in found["findings"]}
+    flags = {finding["code"]: finding.get("flag") for finding in checked["findings"]}
     assert flags["id"] == "--keep row"
     assert flags["leak"] == "--exclude score"
     assert (shown.returncode, shown.stderr) == (0, "")
@@ -200,9 +200,9 @@ def test_train_accepts_groups_weights_and_class_weights(tmp_path: Path) -> None:
     options = ["--target", "y", "--group", "customer", "--weight", "worth"]
 
     checked = json_of("check", "t.csv", *options, cwd=tmp_path)
-    found = json_of("train", "t.csv", *options, "--class-weight", "balanced", "--trials", "1", cwd=tmp_path)
+    trained = json_of("train", "t.csv", *options, "--class-weight", "balanced", "--trials", "1", cwd=tmp_path)
 
-    manifest = json.loads((Path(tmp_path, found["path"]) / "bundle.json").read_text())
+    manifest = json.loads((Path(tmp_path, trained["path"]) / "bundle.json").read_text())
     assert {finding["code"]: finding["action"] for finding in checked["findings"]}.items() >= {
         ("group", "not used as a feature"),
         ("weight", "not used as a feature"),
