@@ -1,4 +1,4 @@
-"""A schema with a column of most kinds, and wire templates compiled for it."""
+"""A schema with columns of four kinds, and wire templates compiled for it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Import models: ONNX files from other tools, and bundle archives exported by Rowcast.
 
-The importer never opens an untrusted model in its own process; the sandbox does that in a child process.
+The importer never loads an untrusted model into a graph runtime; the sandbox does that in a child process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Import the ONNX files of a folder. Servers do this at startup and on reload.
 
-One process at a time imports, and each content is imported once for all servers: a file beside the registry records
-the results.
+Only one process imports at a time. Each file content is imported once for all servers; a file in the registry's folder
+records the results.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ModelsFolder:
         self._state_folder = state_folder
 
     def import_new(self, *, retry_failed: bool = False) -> list[ImportResult]:
-        """Import every file that was not imported yet and return the result of each file.
+        """Import every file that has not been imported yet; return the result of each file.
 
         Failed imports are tried again only with `retry_failed`.
         """

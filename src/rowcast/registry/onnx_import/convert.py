@@ -1,7 +1,7 @@
 """Convert an imported graph and its metadata into a manifest with golden rows.
 
-The graph's output is interpreted by what it returns for real rows: a tensor named `probabilities` that holds raw scores
-is read as raw scores.
+The output is interpreted by the values it returns for trial rows, not by its name: a tensor named `probabilities` that
+contains raw scores is read as raw scores.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ MATRIX_REQUEST: Final[Mapping[str, Any]] = {
 
 
 class GraphAnswers(NamedTuple):
-    """The selected output for the trial rows, and the graph's own labels if it has an output of them."""
+    """The selected output for the trial rows, and the graph's own labels if it returns any."""
 
     output: Any
     labels: list[Any] | None
 
 
 class Interpretation(NamedTuple):
-    """How to read the selected output and decide by it, with a note for the user."""
+    """How to read the selected output and turn it into predictions, with a note for the user."""
 
     output: Output
     decision: Decision
@@ -117,7 +117,7 @@ def convert(graph: ForeignGraph, request: ImportRequest) -> ConvertedModel:
 
 
 def _fingerprint(request: ImportRequest, metadata: Metadata) -> Fingerprint:
-    """Describe the origin of the model in place of a training."""
+    """Return a fingerprint that names the imported file instead of a training table."""
     return Fingerprint(
         table=request.source,
         sha256=request.sha256,
