@@ -99,8 +99,8 @@ def broken_promises(figures: dict[str, Any]) -> list[str]:
     promises = {
         "no 5xx response": not any(code >= 500 for code in statuses),
         "bombs are rejected with 413": set(figures["bombs"]["statuses"]) <= {413},
-        "a client keeps half its speed beside idle connections": figures["idle"]["share"] >= 0.5,
-        "a client keeps half its speed beside slow senders": figures["slow"]["share"] >= 0.5,
+        "a client keeps half its speed with idle connections open": figures["idle"]["share"] >= 0.5,
+        "a client keeps half its speed with slow senders connected": figures["slow"]["share"] >= 0.5,
         "memory grows by less than 60 MB": figures["memory_mb"]["after"] - figures["memory_mb"]["before"] < 60,
         "the server still responds": figures["alive"],
     }
