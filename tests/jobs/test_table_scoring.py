@@ -45,7 +45,9 @@ def model(tmp_path: Path) -> Any:
 
 def run(model: Any, source: Path, out: Path, *, threads: int = 2, **options: Any) -> Summary:
     graphs = [open_graph(model.model, model.manifest.output.name) for _ in range(threads)]
-    return score_file(Reference("sum", 1), model.manifest, graphs, ScoringOptions(source, out, **options))
+    return score_file(
+        Reference("sum", 1), model.manifest, graphs=graphs, options=ScoringOptions(source, out, **options)
+    )
 
 
 def spoil(source: Path, *rows: int) -> None:

@@ -22,7 +22,12 @@ def test_replies_are_encoded_as_predictions_without_unset_fields() -> None:
     warning = RowWarning("city", "unseen-category", "line\nbreak")
 
     first, second = encode_replies(
-        "m", 3, ["id1", "id2"], [Score("yes", 0.75), Score(1.5)], [(warning,), NO_WARNINGS], [True, False]
+        "m",
+        3,
+        ids=["id1", "id2"],
+        scores=[Score("yes", 0.75), Score(1.5)],
+        warnings=[(warning,), NO_WARNINGS],
+        cached=[True, False],
     )
 
     assert msgspec.json.decode(first, type=Prediction) == Prediction(
@@ -69,13 +74,13 @@ def binary(score: float, label: str) -> Score:
     ],
 )
 def test_two_scores_are_equal_borderline_or_different(then: Score, now: Score, verdict: str) -> None:
-    assert compare_scores(then, now, 1e-6, 0.5) == verdict
+    assert compare_scores(then, now, tolerance=1e-6, threshold=0.5) == verdict
 
 
 def test_large_values_are_compared_relative_to_their_size() -> None:
     # float32 holds seven digits, so 0.03 of 500,000 is a rounding error.
-    assert compare_scores(Score(500_000.0), Score(500_000.03), 1e-6, 0.5) == "equal"
-    assert compare_scores(Score(500_000.0), Score(500_010.0), 1e-6, 0.5) == "different"
+    assert compare_scores(Score(500_000.0), Score(500_000.03), tolerance=1e-6, threshold=0.5) == "equal"
+    assert compare_scores(Score(500_000.0), Score(500_010.0), tolerance=1e-6, threshold=0.5) == "different"
 
 
 def test_the_largest_gap_of_different_lengths_is_infinite() -> None:

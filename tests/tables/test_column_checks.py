@@ -149,7 +149,7 @@ def test_names_of_weights_are_recognised(name: str, is_weight: bool) -> None:
     ("missing", "distinct", "is_reported"), [(10, 1, True), (95, 3, True), (51, 3, True), (50, 3, False)]
 )
 def test_columns_with_many_missing_values_are_reported(missing: int, distinct: int, is_reported: bool) -> None:
-    assert bool(column_checks.gaps("x", missing, 100, distinct)) == is_reported
+    assert bool(column_checks.gaps("x", missing=missing, rows=100, distinct=distinct)) == is_reported
 
 
 def test_a_column_with_many_texts_does_not_count_as_numbers() -> None:

@@ -107,7 +107,7 @@ def score_table(settings: Settings, reference: str, options: ScoringOptions) -> 
     resolved = resolve(reference, models)
     opened = bundle.open(models.folder(resolved))
     graphs = [open_graph(opened.model, opened.manifest.output.name) for _ in range(options.threads)]
-    return score_file(resolved, opened.manifest, graphs, options)
+    return score_file(resolved, opened.manifest, graphs=graphs, options=options)
 
 
 def train(

@@ -91,7 +91,9 @@ def entries(block: Block) -> Iterator[Draft]:
     """Yield one entry per row, exactly as a request with single rows would have recorded it."""
     scores = score_rows(block.decision, output(block))
     none = [NO_WARNINGS] * block.rows
-    replies = encode_replies(block.model, block.version, ids(block), scores, none, [False] * block.rows)
+    replies = encode_replies(
+        block.model, block.version, ids=ids(block), scores=scores, warnings=none, cached=[False] * block.rows
+    )
     salts = hashlib.shake_256(b"salts" + block.seed).digest(SALT_BYTES * block.rows)
     at = block.at // 1_000
     for number, (row, reply) in enumerate(zip(rows(block), replies, strict=True)):

@@ -82,7 +82,9 @@ class ScoredChunk(NamedTuple):
     share: float
 
 
-def score_file(reference: Reference, manifest: Manifest, graphs: Sequence[Graph], options: ScoringOptions) -> Summary:
+def score_file(
+    reference: Reference, manifest: Manifest, *, graphs: Sequence[Graph], options: ScoringOptions
+) -> Summary:
     """Score one file into another. The output appears only if all rows have been processed.
 
     Raise InvalidRows if a row is invalid and there is no file for rejected rows.
@@ -94,7 +96,7 @@ def score_file(reference: Reference, manifest: Manifest, graphs: Sequence[Graph]
     with ExitStack() as files:
         out = files.enter_context(tables.open_writer(options.out))
         rejects = None if options.rejects is None else files.enter_context(tables.open_writer(options.rejects))
-        for index, chunk in enumerate(_scored_chunks(manifest, graphs, options, out)):
+        for index, chunk in enumerate(_scored_chunks(manifest, graphs=graphs, options=options, out=out)):
             out.append(chunk.out)
             if rejects is not None:
                 rejects.append(rejects.prepare(_with_reasons(chunk, rows), first=index == 0))
@@ -107,15 +109,15 @@ def score_file(reference: Reference, manifest: Manifest, graphs: Sequence[Graph]
             raise TableError(f"{options.source.name} has no rows", slug="empty-table")
     seconds = time.monotonic() - started
     return Summary(
-        reference.name,
-        reference.version,
-        manifest.digest,
-        rows - rejected,
-        rejected,
-        str(options.out),
-        None if options.rejects is None else str(options.rejects),
-        round(seconds, 3),
-        round(rows / seconds, 1),
+        model=reference.name,
+        version=reference.version,
+        digest=manifest.digest,
+        rows=rows - rejected,
+        rejected=rejected,
+        out=str(options.out),
+        rejects=None if options.rejects is None else str(options.rejects),
+        seconds=round(seconds, 3),
+        rows_per_second=round(rows / seconds, 1),
     )
 
 
@@ -130,7 +132,7 @@ def _check_outputs(options: ScoringOptions) -> None:
 
 
 def _scored_chunks(
-    manifest: Manifest, graphs: Sequence[Graph], options: ScoringOptions, out: tables.TableWriter
+    manifest: Manifest, *, graphs: Sequence[Graph], options: ScoringOptions, out: tables.TableWriter
 ) -> Iterator[ScoredChunk]:
     """Yield all chunks in the order of the file. Memory holds at most two more chunks than there are graphs."""
     idle = deque(graphs)
@@ -138,7 +140,7 @@ def _scored_chunks(
     def score(chunk: tables.Chunk, first: bool) -> ScoredChunk:
         graph = idle.popleft()  # never empty: there are as many graphs as threads
         try:
-            return _score(chunk, manifest, graph, options, out, first=first)
+            return _score(chunk, manifest, graph, options=options, out=out, first=first)
         finally:
             idle.append(graph)
 
@@ -159,16 +161,16 @@ def _score(
     chunk: tables.Chunk,
     manifest: Manifest,
     graph: Graph,
+    *,
     options: ScoringOptions,
     out: tables.TableWriter,
-    *,
     first: bool,
 ) -> ScoredChunk:
     frame = chunk.load()
     encoded = tables.encode_all(frame, manifest.schema, manifest.plan)
     problems, rejected = encoded.problems(), encoded.rejected()
     scored = np.flatnonzero(~rejected)
-    output = _run_graph(manifest, graph, encoded.tensors, ~rejected)
+    output = _run_graph(manifest, graph, tensors=encoded.tensors, valid=~rejected)
     unanswered = non_finite_rows(output)
     if unanswered:
         problems = sorted([*problems, *NoAnswer(scored[unanswered].tolist()).problems], key=_row)
@@ -177,11 +179,11 @@ def _score(
     good, bad = (frame.filter(~rejected), frame.filter(rejected)) if problems else (frame, frame.clear())
     copied = good if options.columns is None else good.select(_existing(good, options.columns))
     prepared = out.prepare(tables.with_predictions(copied, manifest.decision, output), first=first)
-    return ScoredChunk(prepared, frame.height, bad, problems, chunk.share)
+    return ScoredChunk(out=prepared, rows=frame.height, rejected=bad, problems=problems, share=chunk.share)
 
 
 def _run_graph(
-    manifest: Manifest, graph: Graph, tensors: Mapping[str, NDArray[Any]], valid: NDArray[np.bool_]
+    manifest: Manifest, graph: Graph, *, tensors: Mapping[str, NDArray[Any]], valid: NDArray[np.bool_]
 ) -> NDArray[Any]:
     """Return the output of the graph for the valid rows."""
     decision, output = manifest.decision, manifest.output

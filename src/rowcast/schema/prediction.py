@@ -66,6 +66,7 @@ _encode_lines = msgspec.json.Encoder().encode_lines
 def encode_replies(
     model: str,
     version: int,
+    *,
     ids: Sequence[str],
     scores: Sequence[Score],
     warnings: Iterable[tuple[RowWarning, ...]],
@@ -99,7 +100,7 @@ def searchable_label(label: Label, probability: float | msgspec.UnsetType) -> st
     return "" if is_value else label_text(label)
 
 
-def compare_scores(left: Score, right: Score, tolerance: float, threshold: float) -> str:
+def compare_scores(left: Score, right: Score, *, tolerance: float, threshold: float) -> str:
     """Return `equal`, `different` or `borderline`.
 
     `borderline`: the numbers agree, the labels differ, and the score is within the tolerance of the threshold.

@@ -100,7 +100,8 @@ class LiveModel:
         self, ids: Sequence[str], outcomes: Sequence[Score], rows: Sequence[EncodedRow], cached: Iterable[bool]
     ) -> list[bytes]:
         """The predictions as they are sent and kept, all encoded in one call."""
-        return encode_replies(self.name, self.version, ids, outcomes, [row.warnings for row in rows], cached)
+        warnings = [row.warnings for row in rows]
+        return encode_replies(self.name, self.version, ids=ids, scores=outcomes, warnings=warnings, cached=cached)
 
     def tally(self, output: NDArray[np.float32]) -> tuple[dict[Label, int], float]:
         """How many rows each class has in a graph's output, and the last row as one number."""
@@ -125,7 +126,7 @@ class LiveModel:
 
     def compare(self, left: Score, right: Score) -> str:
         """`equal`, `borderline` or `different`, within what machines may differ by."""
-        return compare_scores(left, right, GOLDEN_TOLERANCE, self._decision.threshold)
+        return compare_scores(left, right, tolerance=GOLDEN_TOLERANCE, threshold=self._decision.threshold)
 
 
 def load(reference: Reference, registry: RegistryReader, open_graph: OpenGraph) -> LiveModel:

@@ -48,7 +48,7 @@ _weight = re.compile(
 _fill_value = re.compile(r"^(9{2,}|8{3,}|6{3}|7{3}|365243)$").match
 
 
-def sentinels(name: str, numbers: NDArray[np.float64], counts: Sequence[int], whole: bool) -> list[Finding]:
+def sentinels(name: str, numbers: NDArray[np.float64], counts: Sequence[int], *, whole: bool) -> list[Finding]:
     """Report values that may mean missing: a single negative value, or a value like 999 far above all others."""
     if len(numbers) < MIN_REPEATS or (not whole and not np.all(numbers == np.trunc(numbers))):
         return []
@@ -76,7 +76,11 @@ def amounts(
     """Report values far from all others, implausible ages, and zeros that may mean missing."""
     order = np.argsort(numbers)
     ranked, times = numbers[order], np.array(counts)[order]
-    return [*_far(name, ranked, times), *_ages(name, ranked, times), *_zeros(name, ranked, times, missing, whole)]
+    return [
+        *_far(name, ranked, times),
+        *_ages(name, ranked, times),
+        *_zeros(name, ranked, times, missing=missing, whole=whole),
+    ]
 
 
 def _quantile(ranked: NDArray[np.float64], times: NDArray[np.int64], share: float) -> float:
@@ -116,7 +120,7 @@ def _ages(name: str, ranked: NDArray[np.float64], times: NDArray[np.int64]) -> l
 
 
 def _zeros(
-    name: str, ranked: NDArray[np.float64], times: NDArray[np.int64], missing: int, whole: bool
+    name: str, ranked: NDArray[np.float64], times: NDArray[np.int64], *, missing: int, whole: bool
 ) -> list[Finding]:
     """Report zeros far from all other values: a few zeros, or many zeros in a column that also has empty cells."""
     zeros, rest = int(times[ranked == 0].sum()), ranked[ranked != 0]
@@ -143,7 +147,7 @@ def named_like_weight(name: str) -> list[Finding]:
     return [Finding("weight-like", name, message, "used as a feature", Override("weight", name))]
 
 
-def gaps(name: str, missing: int, rows: int, distinct: int) -> list[Finding]:
+def gaps(name: str, *, missing: int, rows: int, distinct: int) -> list[Finding]:
     """Report a column that is empty in most rows, or that has a single value and empty cells."""
     if distinct == 1:
         message = "has a single value and empty cells"

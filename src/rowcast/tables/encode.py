@@ -84,7 +84,7 @@ def encode_all(table: Table | pl.DataFrame, schema: Schema, plan: Plan) -> Encod
     _refuse_absent(frame, schema)
     columns = {column.name: _parse_column(frame, column) for column in schema.columns}
     by_name = {column.name: column for column in schema.columns}
-    tensors = {spec.name: _tensor(spec, columns, by_name, frame.height) for spec in plan}
+    tensors = {spec.name: _tensor(spec, columns, schema=by_name, rows=frame.height) for spec in plan}
     return EncodedTable(tensors, frame, columns, schema)
 
 
@@ -156,7 +156,8 @@ def _values(series: pl.Series, column: Column, missing: NDArray[np.bool_]) -> tu
     if column.kind == "datetime" and isinstance(series.dtype, pl.Datetime) and _is_utc(series.dtype, column):
         return series.to_physical().fill_null(0).to_numpy(), {}
     start = np.zeros(len(series), np.int64) if column.kind == "datetime" else np.full(len(series), np.nan)
-    return _parse_each(series, column, ~missing, start.astype(object) if column.kind == "category" else start)
+    values = start.astype(object) if column.kind == "category" else start
+    return _parse_each(series, column, rows=~missing, values=values)
 
 
 def _is_utc(kind: pl.Datetime, column: Column) -> bool:
@@ -175,7 +176,7 @@ def _number_values(
     else:
         numbers = pl.Series(series.name, [None] * len(series), pl.Float64)
     values, accepted = _accept_numbers(numbers, column)
-    return _parse_each(series, column, ~accepted & ~missing, values)
+    return _parse_each(series, column, rows=~accepted & ~missing, values=values)
 
 
 def _accept_numbers(numbers: pl.Series, column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -190,7 +191,7 @@ def _accept_numbers(numbers: pl.Series, column: Column) -> tuple[NDArray[np.floa
 
 
 def _parse_each(
-    series: pl.Series, column: Column, rows: NDArray[np.bool_], values: NDArray[Any]
+    series: pl.Series, column: Column, *, rows: NDArray[np.bool_], values: NDArray[Any]
 ) -> tuple[NDArray[Any], dict[int, BadValue]]:
     """Fill `values` at `rows` with the results of `Column.parse`, called once per distinct cell."""
     bad: dict[int, BadValue] = {}
@@ -222,7 +223,7 @@ def _factorise(series: pl.Series) -> tuple[pl.Series, NDArray[np.intp]]:
 
 
 def _tensor(
-    spec: TensorSpec, columns: Mapping[str, ParsedColumn], schema: Mapping[str, Column], rows: int
+    spec: TensorSpec, columns: Mapping[str, ParsedColumn], *, schema: Mapping[str, Column], rows: int
 ) -> NDArray[Any]:
     width = len(spec.columns)
     tensor = np.empty((rows, width), object if spec.dtype == "string" else np.dtype(spec.dtype))
@@ -232,7 +233,7 @@ def _tensor(
             tensor[:, index] = _texts(cells)
         else:
             with np.errstate(over="ignore", invalid="ignore"):
-                tensor[:, index] = _numbers(cells, schema[feature.column], feature, spec.fill)
+                tensor[:, index] = _numbers(cells, schema[feature.column], feature=feature, fill=spec.fill)
     return tensor.reshape((rows, *spec.shape))
 
 
@@ -246,15 +247,17 @@ def _texts(cells: ParsedColumn) -> NDArray[Any]:
     return np.where(unusable, "", cells.values)  # a loop took a quarter of the encoding time
 
 
-def _numbers(cells: ParsedColumn, column: Column, feature: Feature, fill: float | str | None) -> NDArray[Any]:
+def _numbers(cells: ParsedColumn, column: Column, *, feature: Feature, fill: float | str | None) -> NDArray[Any]:
     unusable = cells.missing.copy()
     unusable[list(cells.bad)] = True
-    values = cells.values if column.kind != "datetime" else _parts(cells.values, column, feature, ~unusable)
+    values = (
+        cells.values if column.kind != "datetime" else _parts(cells.values, column, feature=feature, rows=~unusable)
+    )
     filled = np.nan if fill is None else float(fill)
     return np.where(unusable, filled, values.astype(np.float64))
 
 
-def _parts(moments: NDArray[Any], column: Column, feature: Feature, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _parts(moments: NDArray[Any], column: Column, *, feature: Feature, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
     part = DATE_PARTS.index(feature.part)
     values = np.zeros(len(moments), np.float64)
     distinct, codes = np.unique(moments[rows].astype(np.int64), return_inverse=True)

@@ -86,7 +86,7 @@ TARGETS: Final = {"loans": "loan_status", "iris": "species"}
 EXAMPLES: Final[Mapping[str, Callable[..., Columns]]] = {"loans": loans, "iris": iris}
 
 
-def write_example(name: str, path: str | Path, rows: int | None = None, seed: int = 0) -> Path:
+def write_example(name: str, path: str | Path, *, rows: int | None = None, seed: int = 0) -> Path:
     """Write an example table as CSV; raise TableError if there is no example with this name."""
     if name not in EXAMPLES:
         raise TableError(f"unknown example {name!r}; available examples: {', '.join(EXAMPLES)}", slug="unknown-example")

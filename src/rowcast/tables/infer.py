@@ -142,7 +142,8 @@ def _column(series: pl.Series, *, is_kept: bool) -> tuple[Column | None, list[Fi
         findings = [*findings, *column_checks.many_levels(name, levels, distinct.rows - distinct.missing)]
     column, findings = coded or (column, findings)
     weights = column_checks.named_like_weight(name)
-    return column, [*findings, *weights, *column_checks.gaps(name, distinct.missing, distinct.rows, levels)]
+    gaps = column_checks.gaps(name, missing=distinct.missing, rows=distinct.rows, distinct=levels)
+    return column, [*findings, *weights, *gaps]
 
 
 def _codes(column: Column, distinct: _Distinct) -> tuple[Column, list[Finding]] | None:
@@ -172,11 +173,11 @@ def _typed_column(series: pl.Series, distinct: _Distinct) -> tuple[Column, list[
     if series.dtype == pl.Boolean:
         return _build(series.name, "boolean", distinct, example=distinct.values[0]), []
     if isinstance(series.dtype, pl.Datetime):
-        return _dates(series.name, distinct, (), [microseconds(value, "UTC") for value in distinct.values]), []
+        return _dates(series.name, distinct, [microseconds(value, "UTC") for value in distinct.values]), []
     if series.dtype.is_numeric():
         if series.dtype.is_integer() and _digits(distinct.values) > CODE_DIGITS:
             return _category(series.name, distinct), [_long_integers(series.name)]
-        return _numbers(series.name, distinct, (), np.array(distinct.values, np.float64), series.dtype.is_integer())
+        return _numbers(series.name, distinct, np.array(distinct.values, np.float64), whole=series.dtype.is_integer())
     return _text_column(series.name, distinct)
 
 
@@ -192,7 +193,7 @@ def _text_column(name: str, distinct: _Distinct) -> tuple[Column, list[Finding]]
     formats, findings = _date_formats(name, distinct.values)
     if formats is not None:
         moments = [datetime_from_text(value, formats, "UTC") or 0 for value in distinct.values]
-        return _dates(name, distinct, formats, moments), findings
+        return _dates(name, distinct, moments, formats=formats), findings
     odd = column_checks.almost_numbers(name, distinct.values, distinct.counts)
     return _category(name, distinct), [*odd, *column_checks.unknown_levels(name, distinct.values, distinct.counts)]
 
@@ -223,7 +224,7 @@ def _text_numbers(name: str, distinct: _Distinct, forms: tuple[str, ...]) -> tup
     numbers = np.array([number_from_text(value, forms) for value in distinct.values], np.float64)
     if forms:
         whole = bool(np.all(numbers == np.trunc(numbers))) and not any("." in value for value in distinct.values)
-    column, findings = _numbers(name, distinct, forms, numbers, whole)
+    column, findings = _numbers(name, distinct, numbers, forms=forms, whole=whole)
     if whole:
         findings.extend(column_checks.leading_zeros(name, distinct.values))
     if forms:
@@ -251,7 +252,7 @@ def _long_integers(name: str) -> Finding:
 
 
 def _numbers(
-    name: str, distinct: _Distinct, forms: tuple[str, ...], numbers: NDArray[np.float64], whole: bool
+    name: str, distinct: _Distinct, numbers: NDArray[np.float64], *, forms: tuple[str, ...] = (), whole: bool
 ) -> tuple[Column, list[Finding]]:
     findings = []
     if np.abs(numbers).max() >= FLOAT32_LIMIT:
@@ -260,7 +261,7 @@ def _numbers(
     if whole and np.abs(numbers).max() > EXACT_FLOAT32:
         message = f"the model rounds whole numbers above {EXACT_FLOAT32:,} to seven digits"
         findings.append(Finding("large-integer", name, message, "used as numbers", Override("exclude", name)))
-    findings.extend(column_checks.sentinels(name, numbers, distinct.counts, whole))
+    findings.extend(column_checks.sentinels(name, numbers, distinct.counts, whole=whole))
     findings.extend(column_checks.amounts(name, numbers, distinct.counts, missing=distinct.missing, whole=whole))
     middle = _median(numbers, np.array(distinct.counts))
     low, high = float(numbers.min()), float(numbers.max())
@@ -275,7 +276,7 @@ def _median(numbers: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
     return float(numbers[order][np.searchsorted(cumulated, cumulated[-1] / 2)])
 
 
-def _dates(name: str, distinct: _Distinct, formats: tuple[str, ...], moments: Sequence[int]) -> Column:
+def _dates(name: str, distinct: _Distinct, moments: Sequence[int], *, formats: tuple[str, ...] = ()) -> Column:
     example = distinct.values[0]
     shown = example if isinstance(example, str) else example.isoformat()
     return _build(name, "datetime", distinct, forms=formats, origin=min(moments), example=shown)

@@ -36,7 +36,7 @@ def read(path: str | Path) -> Table:
     except OSError as error:
         raise read_error(path, error) from None
     frame, findings = _reader(path, content)(path, content)
-    return _table(frame, path.name, hashlib.sha256(content).hexdigest(), findings)
+    return _table(frame, path.name, sha256=hashlib.sha256(content).hexdigest(), findings=findings)
 
 
 def read_error(path: Path, error: OSError) -> TableError:
@@ -65,7 +65,7 @@ def from_memory(data: Any, name: str = "table") -> Table:
             f"cannot read a table from {type(data).__name__}; expected a path, a data frame, columns or rows",
             slug="not-a-table",
         )
-    table = _table(frame, name, "", ())
+    table = _table(frame, name)
     return Table(table.frame, name, hashlib.sha256(table.frame.write_csv().encode()).hexdigest())
 
 
@@ -324,7 +324,7 @@ def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day)  # noqa: DTZ001 - naive, so that the column's zone applies
 
 
-def _table(frame: pl.DataFrame, name: str, sha256: str, findings: Findings) -> Table:
+def _table(frame: pl.DataFrame, name: str, *, sha256: str = "", findings: Findings = ()) -> Table:
     """Return a table of at least one row, with columns of the five plain types."""
     frame = plain(frame, name)
     if not frame.height:
