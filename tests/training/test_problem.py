@@ -74,8 +74,10 @@ def test_unknown_and_empty_columns_are_rejected_with_a_suggestion(
 
 
 def test_a_table_needs_twenty_labelled_rows() -> None:
-    with pytest.raises(TableError, match="training needs at least 20"):
+    with pytest.raises(TableError) as caught:
         learning_problem({"x": [1.5, 2.5] * 5, "y": ["a", "b"] * 5})
+
+    assert caught.value.slug == "too-few-rows"
 
 
 def test_the_holdout_has_its_share_of_every_class_and_is_seeded() -> None:
@@ -161,8 +163,10 @@ def test_balanced_classes_have_the_same_total_weight(options: dict[str, str]) ->
 def test_class_weights_require_classes() -> None:
     loans = weighted_loans()
 
-    with pytest.raises(TableError, match="option 'class_weight' requires a target of classes"):
+    with pytest.raises(TableError) as caught:
         learning_problem({**loans, "y": [value * 3.7 for value in loans["a"]]}, class_weight="balanced")
+
+    assert caught.value.slug == "target-kind"
 
 
 def test_a_data_check_lists_every_column_with_its_kind() -> None:

@@ -76,41 +76,48 @@ def split_sides(by: Any, values: Any, target: Any, share: float = 0.2) -> None:
 
 
 @pytest.mark.parametrize(
-    ("groups", "share", "reason"),
-    [
-        ([0] * 60, 0.2, "too few groups, or too uneven ones, for a holdout: 1 group"),
-        ([0, 1] * 30, 0.2, "too few groups, or too uneven ones, for a holdout: 2 groups"),
-        ([0, 1, 2] * 20, 0.34, "leaves 2 groups for training, fewer than the 3 folds"),
-    ],
+    ("groups", "share", "count"),
+    [([0] * 60, 0.2, "1 group"), ([0, 1] * 30, 0.2, "2 groups"), ([0, 1, 2] * 20, 0.34, "2 groups for training")],
 )
-def test_too_few_groups_are_rejected(groups: list[int], share: float, reason: str) -> None:
-    with pytest.raises(TableError, match=f"option 'group': column 'column' .*{reason}"):
+def test_too_few_groups_are_rejected(groups: list[int], share: float, count: str) -> None:
+    with pytest.raises(TableError) as caught:
         split_sides("group", groups, [0, 0, 0, 1, 1, 1] * 10, share)
+
+    assert caught.value.slug == "too-few-groups"
+    assert count in caught.value.message
 
 
 def test_a_class_of_a_single_group_is_rejected() -> None:
     groups = np.repeat(np.arange(12), 5)
 
-    with pytest.raises(TableError, match=r"no row of class 'bad' among the (training|holdout) rows"):
+    with pytest.raises(TableError) as caught:
         split_sides("group", groups, groups == 0)
-    with pytest.raises(TableError, match="single training group with class 'bad'"):
+    assert caught.value.slug == "missing-class"
+
+    with pytest.raises(TableError) as caught:
         split_sides("group", groups, groups < 2, 0.5)
+    assert caught.value.slug == "too-few-groups"
 
 
 @pytest.mark.parametrize(
-    ("times", "reason"),
+    ("times", "slug"),
     [
-        ([1] * 60, "too many rows share the last value"),
-        ([60 if index % 3 else index for index in range(60)], "too many rows share the last value"),
-        ([index % 3 * 60 + index for index in range(60)], "no row of class 'bad' among the later rows"),
-        ([2020 + (index > 51) for index in range(60)], "same value in all earlier rows"),
+        ([1] * 60, "too-few-times"),
+        ([60 if index % 3 else index for index in range(60)], "too-few-times"),
+        ([index % 3 * 60 + index for index in range(60)], "missing-class"),
+        ([2020 + (index > 51) for index in range(60)], "too-few-times"),
     ],
 )
-def test_a_time_column_that_cannot_split_is_rejected(times: list[int], reason: str) -> None:
-    with pytest.raises(TableError, match=f"option 'time': column 'column' .*{reason}"):
+def test_a_time_column_that_cannot_split_is_rejected(times: list[int], slug: str) -> None:
+    with pytest.raises(TableError) as caught:
         split_sides("time", times, [int(index % 3 == 0) for index in range(60)])
+
+    assert caught.value.slug == slug
+    assert "option 'time': column 'column'" in caught.value.message
 
 
 def test_a_table_that_is_too_small_for_a_holdout_is_rejected() -> None:
-    with pytest.raises(TableError, match="too small for a holdout"):
+    with pytest.raises(TableError) as caught:
         split.split_holdout(np.array([0, 1]), "binary", 0.2, 0, None)
+
+    assert caught.value.slug == "too-few-rows"

@@ -82,12 +82,12 @@ def _parse_rule(rule: str, target: str, known: Sequence[str]) -> tuple[str, str]
     """Split a rule into OLD and NEW. Labels may contain `=`, so the rule is split where OLD is a known label."""
     signs = [index for index, letter in enumerate(rule) if letter == "="]
     if not signs:
-        raise TableError(f"option 'map': expected OLD=NEW, got {rule!r}")
+        raise TableError(f"option 'map': expected OLD=NEW, got {rule!r}", slug="label-rule")
     pairs = [(canonical_text(rule[:sign]), canonical_text(rule[sign + 1 :])) for sign in signs]
     matches = [pair for pair in pairs if pair[0] in known]
     if not matches:
         hint = closest(pairs[0][0] or rule, known)
-        raise TableError(f"option 'map': {rule!r} matches no label of {target!r}; {hint}")
+        raise TableError(f"option 'map': {rule!r} matches no label of {target!r}; {hint}", slug="unknown-label")
     return max(matches, key=lambda pair: (pair[1] in known, len(pair[0])))
 
 
@@ -116,7 +116,7 @@ def _present(table: Table, target: str) -> tuple[Table, list[Label], list[Findin
         present = series.is_not_null()
     lost = len(series) - int(present.sum())
     if lost == len(series):
-        raise TableError(f"target {target!r} is missing in every row")
+        raise TableError(f"target {target!r} is missing in every row", slug="empty-target")
     findings = []
     if lost:
         message = f"the target is missing in {lost} of {len(series)} rows"
@@ -131,7 +131,9 @@ def _filtered(table: Table, mask: pl.Series) -> Table:
 
 def _typed(series: pl.Series, target: str) -> list[Label]:
     if isinstance(series.dtype, pl.Datetime):
-        raise TableError(f"target {target!r} contains dates; the target must contain numbers or classes")
+        raise TableError(
+            f"target {target!r} contains dates; the target must contain numbers or classes", slug="target-kind"
+        )
     if series.dtype == pl.Boolean or series.dtype.is_integer():
         return series.to_list()
     if series.dtype.is_float():
@@ -169,12 +171,14 @@ def _infer_task(labels: list[Label]) -> Task:
 
 def _values(labels: list[Label], target: str) -> NDArray[np.float64]:
     if any(isinstance(label, str) for label in labels):
-        raise TableError(f"target {target!r} contains text; regression needs numbers")
+        raise TableError(f"target {target!r} contains text; regression needs numbers", slug="target-kind")
     values = np.array(labels, np.float64)
     if not np.isfinite(values).all() or np.abs(values).max() > 1e30:
-        raise TableError(f"target {target!r} contains infinite values or values beyond 1e30")
+        raise TableError(f"target {target!r} contains infinite values or values beyond 1e30", slug="target-range")
     if values.min() == values.max():
-        raise TableError(f"target {target!r} is {labels[0]} in every row; training needs at least two values")
+        raise TableError(
+            f"target {target!r} is {labels[0]} in every row; training needs at least two values", slug="constant-target"
+        )
     return values
 
 
@@ -186,7 +190,8 @@ def _without_single_rows(table: Table, labels: list[Label], target: str) -> tupl
     shown = ", ".join(repr(label) for label in singles[:5])
     if len(singles) == len(set(labels)) - 1:
         raise TableError(
-            f"target {target!r} has only one class with more than one row; classes with a single row: {shown}"
+            f"target {target!r} has only one class with more than one row; classes with a single row: {shown}",
+            slug="single-row-classes",
         )
     message = f"{len(singles)} classes have only one row ({shown})"
     mask = [label not in set(singles) for label in labels]
@@ -197,20 +202,28 @@ def _without_single_rows(table: Table, labels: list[Label], target: str) -> tupl
 def _classes(labels: list[Label], target: str) -> tuple[Label, ...]:
     distinct = set(labels)
     if len(distinct) < 2:
-        raise TableError(f"target {target!r} is {labels[0]!r} in every row; training needs at least two classes")
+        raise TableError(
+            f"target {target!r} is {labels[0]!r} in every row; training needs at least two classes",
+            slug="constant-target",
+        )
     if len(distinct) > MOST_CLASSES or len(distinct) > len(labels) / 2:
         texts = [label for label in distinct if isinstance(label, str) and number_from_text(label) is None]
         if len(texts) * 10 <= len(distinct):
             shown = ", ".join(map(repr, sorted(texts)[:3]))
-            raise TableError(f"target {target!r} contains numbers except for {shown}; correct or clear those cells")
+            raise TableError(
+                f"target {target!r} contains numbers except for {shown}; correct or clear those cells",
+                slug="target-kind",
+            )
         counts = f"{len(distinct)} distinct values in {len(labels)} rows"
-        raise TableError(f"target {target!r} has too many classes: {counts}")
+        raise TableError(f"target {target!r} has too many classes: {counts}", slug="too-many-classes")
     return tuple(sorted(distinct, key=lambda label: (isinstance(label, str), label)))
 
 
 def _checked_task(task: Task, classes: tuple[Label, ...], target: str) -> Task:
     if task == "binary" and len(classes) != 2:
-        raise TableError(f"target {target!r} has {len(classes)} classes; the task 'binary' needs exactly two")
+        raise TableError(
+            f"target {target!r} has {len(classes)} classes; the task 'binary' needs exactly two", slug="class-count"
+        )
     return "binary" if len(classes) == 2 else task
 
 
@@ -224,7 +237,10 @@ def _positive_class(
         matches = [index for index, each in enumerate(names) if each == name]
         matches = matches or [index for index, each in enumerate(names) if each.casefold() == name.casefold()]
         if not matches:
-            raise TableError(f"option 'positive': {label!r} is not a class of {column!r}; classes: {', '.join(names)}")
+            raise TableError(
+                f"option 'positive': {label!r} is not a class of {column!r}; classes: {', '.join(names)}",
+                slug="unknown-class",
+            )
         return matches[0], _positive_finding(column, names[matches[0]], "set by the option")
     for word in POSITIVE_WORDS:
         if word in [name.casefold() for name in names]:

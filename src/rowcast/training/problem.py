@@ -116,7 +116,10 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
     labelled = labels.read(table, name, options)
     table, target = labelled.table.without(left_out), labelled.target
     if len(target) < FEWEST_ROWS:
-        raise TableError(f"{table.name} has {len(target)} rows with a target; training needs at least {FEWEST_ROWS}")
+        raise TableError(
+            f"{table.name} has {len(target)} rows with a target; training needs at least {FEWEST_ROWS}",
+            slug="too-few-rows",
+        )
     sensitive = table.resolve_columns(options.sensitive, "sensitive")
     profile = tables.infer(table, target=name, keep=keep)
     profile = replace(profile, schema=profile.schema.with_sensitive(sensitive))
@@ -195,7 +198,8 @@ def _split(
         return training, holdout, ()
     if labelled.task == "regression":
         raise TableError(
-            f"option 'class_weight' requires a target of classes; {options.target!r} is a regression target"
+            f"option 'class_weight' requires a target of classes; {options.target!r} is a regression target",
+            slug="target-kind",
         )
     shares = np.bincount(training.target, training.weight, len(names))
     balance = shares.sum() / (len(shares) * shares)

@@ -62,10 +62,13 @@ def split_holdout(
         groups = _count_groups(len(np.unique(column.values)))
         raise TableError(
             f"{column.option} has too few groups, or too uneven ones, for a holdout: {groups}; "
-            "add rows of more groups or split at random"
+            "add rows of more groups or split at random",
+            slug="too-few-groups",
         )
     if not len(holdout):
-        raise TableError("the table is too small for a holdout; add rows or increase the option 'holdout'")
+        raise TableError(
+            "the table is too small for a holdout; add rows or increase the option 'holdout'", slug="too-few-rows"
+        )
     return np.setdiff1d(np.arange(len(target)), holdout), holdout
 
 
@@ -88,7 +91,9 @@ def _latest(column: SplitColumn, share: float) -> Indices:
     last = np.sort(times)[len(times) - max(round(len(times) * share), 1) - 1]
     holdout = np.flatnonzero(times > last)
     if not len(holdout):
-        raise TableError(f"{column.option} cannot split the rows; too many rows share the last value")
+        raise TableError(
+            f"{column.option} cannot split the rows; too many rows share the last value", slug="too-few-times"
+        )
     return holdout
 
 
@@ -112,12 +117,15 @@ def check_sides(
         if lacking and not enough:
             raise TableError(
                 f"{column.option} leaves no row of class {lacking[0]!r} among the {name} rows; "
-                "add rows or split at random"
+                "add rows or split at random",
+                slug="missing-class",
             )
     if column.by == "group":
         _check_groups(target[training], column.take(training), classes, folds)
     elif column.values[training].min() == column.values[training].max():
-        raise TableError(f"{column.option} has the same value in all earlier rows, so no fold can be validated")
+        raise TableError(
+            f"{column.option} has the same value in all earlier rows, so no fold can be validated", slug="too-few-times"
+        )
 
 
 def _check_groups(target: Target, column: SplitColumn, classes: Sequence[Label], folds: int) -> None:
@@ -126,13 +134,15 @@ def _check_groups(target: Target, column: SplitColumn, classes: Sequence[Label],
     if groups < folds:
         raise TableError(
             f"{column.option} leaves {_count_groups(groups)} for training, fewer than the {folds} folds; "
-            "add rows of more groups or split at random"
+            "add rows of more groups or split at random",
+            slug="too-few-groups",
         )
     for number, label in enumerate(classes if len(classes) == 2 else ()):
         if len(np.unique(column.values[target == number])) < 2:
             raise TableError(
                 f"{column.option} has a single training group with class {label!r}, so one fold would train without "
-                "that class; add rows of more groups or split at random"
+                "that class; add rows of more groups or split at random",
+                slug="too-few-groups",
             )
 
 
