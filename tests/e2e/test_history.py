@@ -108,7 +108,7 @@ def test_a_purge_keeps_later_rows(home: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["purge", "--before", "last week"], "until: 'last week'"),
+        (["purge", "--before", "last week"], "--before 'last week'"),
         (["erase"], "either --entity or --id"),
         (["erase", "--entity", "e", "--id", "i"], "either --entity or --id"),
         (["erase", "--id", "nothing"], "unknown prediction 'nothing'"),

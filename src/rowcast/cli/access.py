@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rowcast.access import keys as access_keys
+from rowcast.access import keys
 from rowcast.access.durations import parse_duration
 from rowcast.access.keys import Key
 from rowcast.access.quotas import parse_quota
@@ -34,28 +34,28 @@ class KeyOptions(NamedTuple):
 def create(settings: Settings, options: KeyOptions, *, as_json: bool) -> None:
     """Create a key and print it."""
     now = int(time.time())
-    key_id = secrets.token_hex(access_keys.ID_BYTES)
-    secret = access_keys.format_key(key_id, secrets.token_bytes(access_keys.SECRET_BYTES))
+    key_id = secrets.token_hex(keys.ID_BYTES)
+    secret = keys.format_key(key_id, secrets.token_bytes(keys.SECRET_BYTES))
     key = Key(
         id=key_id,
-        name=access_keys.parse_name(options.name),
-        hash=access_keys.hash_key(secret),
+        name=keys.parse_name(options.name),
+        hash=keys.hash_key(secret),
         scopes=parse_scopes(options.scopes),
         created=now,
-        tenant=access_keys.parse_tenant(options.tenant) if options.tenant is not None else "",
+        tenant=keys.parse_tenant(options.tenant) if options.tenant is not None else "",
         models=tuple(check_name(model) for model in options.models),
         quota=parse_quota(options.quota) if options.quota is not None else None,
         expires=now + parse_duration(options.expires) if options.expires is not None else None,
     )
-    server.keys(settings).change(lambda keys: access_keys.add_key(keys, key))
+    server.keys(settings).change(lambda current: keys.add_key(current, key))
     _print_secret(key, secret, as_json=as_json)
 
 
 def show(settings: Settings, *, as_json: bool) -> None:
     """Print every key without its secret."""
-    keys, now = server.keys(settings).all(), time.time()
+    current, now = server.keys(settings).all(), time.time()
     if as_json:
-        output.print_json({"keys": [_to_document(key, now) for key in keys]})
+        output.print_json({"keys": [_to_document(key, now) for key in current]})
         return
     rows = [
         [
@@ -68,7 +68,7 @@ def show(settings: Settings, *, as_json: bool) -> None:
             str(key.quota or ""),
             _format_time(key.expires) or "never",
         ]
-        for key in keys
+        for key in current
     ]
     output.print_table(["id", "name", "state", "scopes", "tenant", "models", "quota", "expires"], rows)
 
@@ -77,8 +77,8 @@ def revoke(settings: Settings, id_or_name: str, *, as_json: bool) -> None:
     """Revoke a key."""
     now = int(time.time())
     key_file = server.keys(settings)
-    key = access_keys.find_key(key_file.all(), id_or_name)
-    key_file.change(lambda keys: access_keys.revoke_key(keys, key.id, now))
+    key = keys.find_key(key_file.all(), id_or_name)
+    key_file.change(lambda current: keys.revoke_key(current, key.id, now))
     if as_json:
         output.print_json({"id": key.id, "name": key.name, "state": "revoked"})
     else:
@@ -89,10 +89,10 @@ def rotate(settings: Settings, id_or_name: str, overlap: str, *, as_json: bool) 
     """Give a key a new secret and print it; the old secret stays valid for the overlap."""
     now, seconds = int(time.time()), parse_duration(overlap)
     key_file = server.keys(settings)
-    key = access_keys.find_key(key_file.all(), id_or_name)
-    secret = access_keys.format_key(key.id, secrets.token_bytes(access_keys.SECRET_BYTES))
-    key_file.change(lambda keys: access_keys.rotate_key(keys, key.id, access_keys.hash_key(secret), now, seconds))
-    _print_secret(access_keys.find_key(key_file.all(), key.id), secret, as_json=as_json)
+    key = keys.find_key(key_file.all(), id_or_name)
+    secret = keys.format_key(key.id, secrets.token_bytes(keys.SECRET_BYTES))
+    key_file.change(lambda current: keys.rotate_key(current, key.id, keys.hash_key(secret), now, seconds))
+    _print_secret(keys.find_key(key_file.all(), key.id), secret, as_json=as_json)
 
 
 def _print_secret(key: Key, secret: str, *, as_json: bool) -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rowcast.app import history as app_history
+from rowcast.app import history
 from rowcast.cli import output
 from rowcast.errors import HistoryError, RequestError
-from rowcast.history.entry_filter import Selection, first_id
+from rowcast.history.entry_filter import Selection, first_id, parse_time
 
 if TYPE_CHECKING:
     from rowcast.history.erasure import ErasureResult
@@ -53,12 +53,12 @@ def _list_row(record: Record) -> list[Any]:
 
 def _current_history(settings: Settings) -> History:
     """Return history after waiting a moment for the indexer to store the latest predictions."""
-    history = app_history.history(settings)
-    backlog = history.catch_up(CATCH_UP_SECONDS)
+    current = history.history(settings)
+    backlog = current.catch_up(CATCH_UP_SECONDS)
     if backlog:
         newer = output.counted(backlog, "newer prediction is", "newer predictions are")
         output.say(f"{newer} still in the journal and not shown; a running server moves them into the store")
-    return history
+    return current
 
 
 def verify_history(settings: Settings, heads: Path | None, *, as_json: bool) -> int:
@@ -69,44 +69,44 @@ def verify_history(settings: Settings, heads: Path | None, *, as_json: bool) -> 
         published = parse_heads(heads.read_text(encoding="utf-8")) if heads is not None else []
     except (OSError, UnicodeDecodeError) as error:
         raise HistoryError(f"cannot read the chain heads in {heads}: {error}") from None
-    verdict = app_history.history(settings).verify(published)
+    result = history.history(settings).verify(published)
     if as_json:
-        output.print_json(verdict)
+        output.print_json(result)
     else:
-        _print_verdict(verdict, len(published))
-    return FAILED if verdict.broken else OK
+        _print_verification(result, len(published))
+    return FAILED if result.broken else OK
 
 
-def _print_verdict(verdict: Verification, published: int) -> None:
-    for broken in verdict.broken:
+def _print_verification(result: Verification, published: int) -> None:
+    for broken in result.broken:
         output.print_lines([f"BROKEN {broken['writer']} at entry {broken['seq']}: {broken['reason']}"])
-    parts = [f"{output.counted(len(verdict.broken), 'chain')} broken" if verdict.broken else "all chains verified"]
-    if verdict.erased:
-        unrecorded = f" ({verdict.unrecorded} without a recorded erasure)" if verdict.unrecorded else ""
-        parts.append(f"{output.counted(verdict.erased, 'row')} erased{unrecorded}")
+    parts = [f"{output.counted(len(result.broken), 'chain')} broken" if result.broken else "all chains verified"]
+    if result.erased:
+        unrecorded = f" ({result.unrecorded} without a recorded erasure)" if result.unrecorded else ""
+        parts.append(f"{output.counted(result.erased, 'row')} erased{unrecorded}")
     if published:
-        parts.append(f"{verdict.heads} of {output.counted(published, 'published head')} found")
-    entries = output.counted(verdict.entries, "entry", "entries")
-    output.print_lines([f"{entries} of {output.counted(verdict.writers, 'writer')}: {', '.join(parts)}"])
+        parts.append(f"{result.heads} of {output.counted(published, 'published head')} found")
+    entries = output.counted(result.entries, "entry", "entries")
+    output.print_lines([f"{entries} of {output.counted(result.writers, 'writer')}: {', '.join(parts)}"])
 
 
 def replay_history(settings: Settings, model: str | None, *, as_json: bool) -> int:
     """Score recorded rows again and compare the predictions."""
 
-    result = app_history.replay_history(settings, model)
+    result = history.replay_history(settings, model)
     if as_json:
         output.print_json(result)
     else:
         counts = [["equal", result.equal], ["borderline", result.borderline], ["different", result.different]]
         output.print_table(["replayed", "entries"], [*counts, ["not replayable", result.not_replayable]])
         for example in result.examples:
-            output.print_lines([f"{example['id']}: {example['verdict']} {example.get('reason', '')}".rstrip()])
+            output.print_lines([f"{example['id']}: {example['result']} {example.get('reason', '')}".rstrip()])
     return FAILED if result.different else OK
 
 
 def show_heads(settings: Settings, *, as_json: bool) -> None:
     """Print the last entry of every chain."""
-    heads = app_history.history(settings).heads()
+    heads = history.history(settings).heads()
     if as_json:
         output.print_json({"heads": heads})
     else:
@@ -117,7 +117,7 @@ def show_erasures(settings: Settings, *, as_json: bool) -> None:
     """Print every erasure: when, by whom, why and which rows."""
     from rowcast.history.chain import decode_erasure
 
-    erasures = [decode_erasure(sealed.head) for sealed in app_history.store(settings).erasures()]
+    erasures = [decode_erasure(sealed.head) for sealed in history.store(settings).erasures()]
     if as_json:
         documents: list[dict[str, Any]] = [
             {
@@ -141,11 +141,14 @@ def show_erasures(settings: Settings, *, as_json: bool) -> None:
 
 def purge(settings: Settings, before: str, model: str | None, *, as_json: bool) -> None:
     """Erase the rows of all predictions before a time; a time in the future means now."""
-    from rowcast.history.entry_filter import parse_selection
-
-    filters = parse_selection(until=before, model=model)
+    try:
+        end = first_id(parse_time(before))
+    except (ValueError, OverflowError):
+        raise RequestError(
+            f"--before {before!r} is not a valid time; use 2026-01-31 or 2026-01-31T09:30:00Z", slug="bad-option"
+        ) from None
     now = first_id(int(time.time() * 1000))
-    _erase(settings, msgspec.structs.replace(filters, end=min(filters.end or now, now)), "purge", as_json=as_json)
+    _erase(settings, Selection(model=model, end=min(end, now)), "purge", as_json=as_json)
 
 
 def erase(settings: Settings, entity: str | None, ids: Sequence[str], *, as_json: bool) -> None:
@@ -154,8 +157,8 @@ def erase(settings: Settings, entity: str | None, ids: Sequence[str], *, as_json
         raise RequestError("select the rows to erase with either --entity or --id")
     if entity == "":
         raise RequestError("--entity must not be empty")
-    history = app_history.history(settings)
-    unknown = [prediction_id for prediction_id in ids if history.get(prediction_id.lower()) is None]
+    recorded = history.history(settings)
+    unknown = [prediction_id for prediction_id in ids if recorded.get(prediction_id.lower()) is None]
     if unknown:
         raise RequestError(f"unknown prediction {unknown[0][:MAX_ID_SHOWN]!r}; nothing was erased")
     filters = Selection(entity=entity, ids=tuple(prediction_id.lower() for prediction_id in ids))
@@ -169,7 +172,7 @@ def _erase(settings: Settings, filters: Selection, reason: str, *, as_json: bool
         time.sleep(POLL_SECONDS)  # the indexer is another process, whose progress can only be polled
         return time.monotonic() < deadline
 
-    _print_erased(app_history.erase_history(settings, filters, reason, wait), as_json=as_json)
+    _print_erased(history.erase_history(settings, filters, reason, wait), as_json=as_json)
 
 
 def _print_erased(erased: ErasureResult, *, as_json: bool) -> None:

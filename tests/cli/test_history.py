@@ -1,0 +1,72 @@
+"""`rowcast history`: the errors of its options, and what it prints about an empty history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from rowcast import settings
+from rowcast.cli import history
+from rowcast.errors import HistoryError, RequestError, TableError
+from rowcast.history.entry_filter import Selection
+
+EVERYTHING = Selection()
+
+
+@pytest.fixture
+def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> settings.Settings:
+    """Settings of an empty home."""
+    monkeypatch.chdir(tmp_path)
+    return settings.load(home=tmp_path / "home")
+
+
+def test_the_error_of_an_invalid_time_names_the_option(loaded: settings.Settings) -> None:
+    with pytest.raises(RequestError) as failed:
+        history.purge(loaded, "last week", None, as_json=False)
+
+    assert failed.value.slug == "bad-option"
+    assert "--before 'last week'" in failed.value.message
+
+
+@pytest.mark.parametrize(("entity", "ids"), [(None, []), ("e", ["i"]), ("", []), (None, ["unknown"])])
+def test_rows_are_erased_by_entity_or_by_known_ids(
+    loaded: settings.Settings, entity: str | None, ids: Sequence[str]
+) -> None:
+    with pytest.raises(RequestError):
+        history.erase(loaded, entity, ids, as_json=False)
+
+
+def test_an_export_needs_a_known_format(loaded: settings.Settings, tmp_path: Path) -> None:
+    with pytest.raises(TableError):
+        history.export(loaded, tmp_path / "history.xlsx", EVERYTHING, as_json=False)
+
+    assert not (tmp_path / "history.xlsx").exists()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_an_empty_history_is_exported_to_a_file(
+    loaded: settings.Settings, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history.export(loaded, tmp_path / f"history.{suffix}", EVERYTHING, as_json=True)
+
+    assert json.loads(capsys.readouterr().out)["entries"] == 0
+    assert (tmp_path / f"history.{suffix}").exists()
+
+
+def test_missing_heads_are_an_error(loaded: settings.Settings, tmp_path: Path) -> None:
+    with pytest.raises(HistoryError):
+        history.verify_history(loaded, tmp_path / "missing.json", as_json=False)
+
+
+def test_an_empty_history_verifies(loaded: settings.Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert history.verify_history(loaded, None, as_json=False) == history.OK
+    assert capsys.readouterr().out == "0 entries of 0 writers: all chains verified\n"
+
+
+def test_an_empty_history_has_no_entries(loaded: settings.Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    history.list_history(loaded, EVERYTHING, limit=20, cursor=None, as_json=True)
+
+    assert json.loads(capsys.readouterr().out) == {"predictions": [], "next": None}
