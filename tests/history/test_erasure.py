@@ -12,6 +12,7 @@ from rowcast.adapters.files.journal_reader import FolderJournalReader
 from rowcast.adapters.memory.journal import EmptyJournalReader
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.adapters.sqlite.store import SqliteStore
+from rowcast.errors import Unavailable
 from rowcast.history.chain import decode_erasure
 from rowcast.history.entry_filter import Selection
 from rowcast.history.erasure import ENTRIES_PER_STEP, RETENTION_INTERVAL_US, STEPS_PER_ROUND, Eraser, Maintenance
@@ -210,3 +211,16 @@ def test_without_a_retention_period_nothing_is_erased(store: Store) -> None:
     Maintenance(store, EmptyJournalReader(), lambda: STARTED_US * 9).run_once()
 
     assert erased_seqs(store, "w") == []
+
+
+def test_closing_maintenance_ignores_an_unavailable_store() -> None:
+    class UnavailableStore(MemoryStore):
+        """A store that fails when a folder is unregistered."""
+
+        def unregister_folder(self, folder_id: str) -> None:
+            raise Unavailable("the database does not answer")
+
+    maintenance = Maintenance(UnavailableStore(), EmptyJournalReader(), lambda: 5)
+    maintenance.run_once()
+
+    maintenance.close()

@@ -1,4 +1,4 @@
-"""The sandbox: a child process with limits that loads a bundle first, because it may crash, hang or use up memory."""
+"""The sandbox: a child process with limits that loads a bundle first. It may crash, hang or run out of memory there."""
 
 from __future__ import annotations
 

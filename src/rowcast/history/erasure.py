@@ -8,9 +8,11 @@ the rows they brought.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
+from rowcast.errors import Unavailable
 from rowcast.history.entry_filter import Selection, first_id
 from rowcast.history.ports import ErasureRequest, JournalReader, OpenErasure, Store, StoreEraser
 
@@ -137,7 +139,8 @@ class Maintenance(Eraser):
     def close(self) -> None:
         """Unregister a folder without journals, so that no erasure waits for a home that may never start again."""
         if self._registered and not self._journals.open_journals():
-            self._store.unregister_folder(self._journals.folder_id)
+            with suppress(Unavailable):  # the folder stays registered until its next indexer stops
+                self._store.unregister_folder(self._journals.folder_id)
 
     def _retain(self, now: int, days: int) -> None:
         """Run one step of a pass over all entries older than the retention period; the next pass is due later."""

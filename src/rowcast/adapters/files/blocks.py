@@ -1,7 +1,7 @@
 """Segments of blocks: all predictions of a large request in one frame, expanded into entries by the reader.
 
     segment   header line: JSON {format: 2, writer, first: 0, previous}, then frames, then zeros
-    frame     magic 'RB', u32 payload length, u32 mark (the length's own check), payload, 32 bytes link; little-endian
+    frame     magic 'RB', u32 payload length, u32 mark (a check of the length), payload, 32 bytes link; little-endian
 
 The link is H(previous link ‖ payload), starting with the writer's genesis. It is the checksum of the frame and covers
 all frames before it. The blocks of a segment expand into the entries of one writer, numbered from 0, with the usual
@@ -47,7 +47,7 @@ class BlockSegment:
         self._chain = Chain(writer)
         self._before = (start, self._link, 0, self._chain.previous)
 
-    def more(self, limit: int = 4096) -> list[SealedEntry]:
+    def read_more(self, limit: int = 4096) -> list[SealedEntry]:
         """Return the entries of the next complete blocks; HistoryError at a damaged block."""
         self._before = (self._offset, self._link, self._chain.seq, self._chain.previous)
         entries: list[SealedEntry] = []
@@ -80,13 +80,13 @@ class BlockSegment:
     def recover(self) -> None:
         """Return None: each link covers all earlier blocks, so nothing after damage can be verified."""
 
-    def back(self) -> None:
-        """Undo the last `more`, because its entries were not stored."""
+    def rewind(self) -> None:
+        """Return to the position before the last `read_more`, because its entries were not stored."""
         self._offset, self._link, self._chain.seq, self._chain.previous = self._before
 
     def all(self) -> Iterator[SealedEntry]:
         """Yield every entry from the current position on."""
-        while entries := self.more():
+        while entries := self.read_more():
             yield from entries
 
     def last(self) -> int:
@@ -122,7 +122,7 @@ class BlockSegment:
             else:
                 end = self._offset + FRAME.size
             if not follows_entries and self._something_follows(file, end, ended):
-                raise HistoryError(f"{self.path} is damaged at byte {self._offset}: a block of predictions")
+                raise HistoryError(f"{self.path} is damaged at byte {self._offset} (a block of predictions)")
         return None
 
     def _something_follows(self, file: FileIO, end: int, ended: bool) -> bool:

@@ -23,7 +23,7 @@ from typing import Literal
 import msgspec
 
 from rowcast.adapters.files import blocks as block_segment
-from rowcast.adapters.files.segment import FORMAT, FRAME, LENGTHS_MARK, MAGIC, Header
+from rowcast.adapters.files.segment import FORMAT, FRAME, LENGTHS_MARK, MAGIC, SegmentHeader
 from rowcast.errors import Unavailable
 from rowcast.history import blocks
 from rowcast.history.blocks import Block
@@ -140,7 +140,7 @@ class FileJournal:
 
     def _start_segment(self, first: int, previous: bytes, room: int = 0) -> None:
         last_roll = _roll_requested(self._folder)
-        fd, size = _new_segment(self._folder, Header(FORMAT, self.writer, first, previous.hex()), room)
+        fd, size = _new_segment(self._folder, SegmentHeader(FORMAT, self.writer, first, previous.hex()), room)
         self._release()
         self._fd, self._size, self._first = fd, size, first
         self._last_roll, self._begun = last_roll, time.monotonic()
@@ -204,11 +204,11 @@ class BlockJournal:
         writer = self._new_writer()
         self._last_roll, self._begun = _roll_requested(self._folder), time.monotonic()
         self._link = genesis(writer)
-        header = Header(block_segment.FORMAT, writer, 0, self._link.hex())
+        header = SegmentHeader(block_segment.FORMAT, writer, 0, self._link.hex())
         self._fd, self._size = _new_segment(self._folder, header, room)
 
 
-def _new_segment(folder: Path, header: Header, room: int) -> tuple[int, int]:
+def _new_segment(folder: Path, header: SegmentHeader, room: int) -> tuple[int, int]:
     """Create and lock a segment with reserved space; return the file and the offset of its first frame."""
     line = msgspec.json.encode(header) + b"\n"
     path = folder / f"{header.writer}-{header.first:012d}{SUFFIX}"

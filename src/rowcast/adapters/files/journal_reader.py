@@ -117,7 +117,7 @@ class FolderJournalReader:
             try:
                 count += self._record(store, segment.writer, entries)
             except BaseException:
-                segment.back()
+                segment.rewind()
                 raise
         damage = self._damage.get(path)
         if ended:
@@ -135,7 +135,7 @@ class FolderJournalReader:
     def _read_more(self, segment: Segment | BlockSegment, ended: bool) -> list[SealedEntry] | None:
         """Return the next entries; after damage, those that still verify. None at the end."""
         try:
-            return segment.more() or None
+            return segment.read_more() or None
         except HistoryError as error:
             recovery = segment.recover()
             if recovery is None and not ended:

@@ -1,7 +1,7 @@
 """The format of a journal segment, and its reader.
 
     segment   header line: JSON {format, writer, first, previous}, then frames, then zeros
-    frame     magic 'RJ', u32 head length, u32 row length, u32 mark (the lengths' own check), head, 16 bytes salt, row,
+    frame     magic 'RJ', u32 head length, u32 row length, u32 mark (a check of the lengths), head, 16 bytes salt, row,
               32 bytes link; little-endian
 
 The link is also the checksum of the frame: it covers the frame and the whole chain before it.
@@ -34,7 +34,7 @@ LOOK_AHEAD = 4096
 READ_BYTES = 256 * 1024
 
 
-class Header(msgspec.Struct, frozen=True):
+class SegmentHeader(msgspec.Struct, frozen=True):
     """The first line of a segment."""
 
     format: int
@@ -48,7 +48,7 @@ def open_segment(path: Path) -> Segment | BlockSegment:
     with path.open("rb") as file:
         line = file.readline(4096)
     try:
-        header = msgspec.json.decode(line, type=Header)
+        header = msgspec.json.decode(line, type=SegmentHeader)
         previous = bytes.fromhex(header.previous)
     except ValueError:
         raise HistoryError(f"{path} is not a journal segment") from None
@@ -65,7 +65,7 @@ def open_segment(path: Path) -> Segment | BlockSegment:
 class Segment:
     """Reads one segment of single entries, and remembers its position."""
 
-    def __init__(self, path: Path, header: Header, start: int) -> None:
+    def __init__(self, path: Path, header: SegmentHeader, start: int) -> None:
         self.path = path
         self.writer = header.writer
         self._previous = bytes.fromhex(header.previous)
@@ -73,7 +73,7 @@ class Segment:
         self._offset = start
         self._before = (self._offset, self._seq, self._previous)
 
-    def more(self, limit: int = 4096) -> list[SealedEntry]:
+    def read_more(self, limit: int = 4096) -> list[SealedEntry]:
         """Return the next complete, verified entries; HistoryError at a damaged entry, after all entries before it."""
         self._before = (self._offset, self._seq, self._previous)
         entries: list[SealedEntry] = []
@@ -87,7 +87,7 @@ class Segment:
                     # Data is written in order: if a later byte is written, this frame is complete by now or damaged.
                     sealed, end = self._read(file)
                     if sealed is None and not entries:
-                        raise HistoryError(f"{self.path} is damaged at byte {self._offset}: entry {self._seq}")
+                        raise HistoryError(f"{self.path} is damaged at byte {self._offset} (entry {self._seq})")
                 if sealed is None:
                     break  # no more data, or an incomplete write, for which no reply was sent
                 entries.append(sealed)
@@ -137,13 +137,13 @@ class Segment:
         self._offset, self._seq, self._previous = offset, seq, linked
         return recovered, lost
 
-    def back(self) -> None:
-        """Undo the last `more`, because its entries were not stored."""
+    def rewind(self) -> None:
+        """Return to the position before the last `read_more`, because its entries were not stored."""
         self._offset, self._seq, self._previous = self._before
 
     def all(self) -> Iterator[SealedEntry]:
         """Yield every entry from the current position on."""
-        while entries := self.more():
+        while entries := self.read_more():
             yield from entries
 
     def last(self) -> int:

@@ -250,9 +250,9 @@ def _read_slot(file: IO[bytes]) -> tuple[float, tuple[int, float], WorkerReport]
     for _ in range(READS):
         content = os.pread(file.fileno(), SLOT_BYTES, 0)
         if len(content) >= RECORD_AT + RECORD.size:
-            length, mark = RECORD.unpack_from(content, RECORD_AT)
+            length, checksum = RECORD.unpack_from(content, RECORD_AT)
             report = content[RECORD_AT + RECORD.size :][:length]
-            if zlib.crc32(report) == mark:
+            if zlib.crc32(report) == checksum:
                 silent = max(0.0, time.monotonic() - HEARTBEAT.unpack_from(content)[0])
                 return silent, QUEUE.unpack_from(content, QUEUE_AT), msgspec.json.decode(report, type=WorkerReport)
         time.sleep(READ_AGAIN_SECONDS)

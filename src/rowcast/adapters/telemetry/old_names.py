@@ -22,10 +22,10 @@ Requests = Mapping[tuple[str, ...], Sequence[float]]
 def old_names(requests: Requests, bounds: Sequence[str], rows: float, latest: float, load: float) -> Iterator[Metric]:
     """Yield the metrics of loan-mlops and of onnx-pipeline."""
     zeros = [0.0] * (len(bounds) + 1)
-    of_predictions = [cells for (route, *_), cells in requests.items() if _predicts(route)]
-    for cells, (counted, text), (timed, about) in (
+    prediction_requests = [cells for (route, *_), cells in requests.items() if _predicts(route)]
+    for cells, (counter, counter_help), (histogram, histogram_help) in (
         (
-            of_predictions,
+            prediction_requests,
             ("pred_requests", "Prediction requests."),
             ("pred_request_latency_seconds", "Duration of prediction requests."),
         ),
@@ -35,10 +35,10 @@ def old_names(requests: Requests, bounds: Sequence[str], rows: float, latest: fl
             ("ml_api_request_duration_seconds", "Duration of HTTP requests."),
         ),
     ):
-        together = [sum(column) for column in zip(zeros, *cells, strict=True)]
-        running = list(accumulate(together[:-1]))
-        yield CounterMetricFamily(counted, text, value=running[-1])
-        yield HistogramMetricFamily(timed, about, list(zip(bounds, running, strict=True)), together[-1])
+        totals = [sum(column) for column in zip(zeros, *cells, strict=True)]
+        cumulative = list(accumulate(totals[:-1]))
+        yield CounterMetricFamily(counter, counter_help, value=cumulative[-1])
+        yield HistogramMetricFamily(histogram, histogram_help, list(zip(bounds, cumulative, strict=True)), totals[-1])
     yield GaugeMetricFamily(
         "latest_prediction", "The latest prediction: its class number, or the value of a regression.", value=latest
     )

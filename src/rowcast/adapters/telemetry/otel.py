@@ -68,9 +68,8 @@ class Spans:
     """Creates spans: for a share of the requests without a trace, and for all requests with a sampled trace."""
 
     def __init__(self, endpoint: str, ratio: float) -> None:
-        logging.getLogger("opentelemetry").setLevel(
-            logging.CRITICAL
-        )  # `_ReportingExporter` logs a failure once, not for every batch
+        # `_ReportingExporter` logs a failure once; the library would log it for every batch.
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         exporter = _ReportingExporter(OTLPSpanExporter(traces_url(endpoint), timeout=TIMEOUT_SECONDS))
         self._processor = BatchSpanProcessor(exporter, schedule_delay_millis=EVERY_MILLISECONDS)
         provider = TracerProvider(

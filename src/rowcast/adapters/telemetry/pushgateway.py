@@ -27,7 +27,7 @@ def push_url(gateway: str, job: str) -> str:
     return f"{gateway.rstrip('/')}/metrics/job/{quote(job, safe='')}"
 
 
-def failure(url: str, auth: tuple[str, str] | None, content: bytes) -> str:
+def push_once(url: str, auth: tuple[str, str] | None, content: bytes) -> str:
     """Post the metrics once; return the reason for a failure, or an empty text."""
     try:
         reply = httpx.post(
@@ -42,7 +42,7 @@ def failure(url: str, auth: tuple[str, str] | None, content: bytes) -> str:
 
 
 class Pusher:
-    """Pushes at a fixed interval, if `mine` returns true: only one of several processes pushes."""
+    """Pushes at a fixed interval, while `is_responsible` returns True: only one of several processes pushes."""
 
     def __init__(
         self,
@@ -50,15 +50,15 @@ class Pusher:
         auth: tuple[str, str] | None,
         seconds: float,
         exposition: Callable[[], bytes],
-        mine: Callable[[], bool],
+        is_responsible: Callable[[], bool],
     ) -> None:
         self._url = url
         self._auth = auth
         self._seconds = seconds
         self._exposition = exposition
-        self._mine = mine
-        self._ending = threading.Event()
-        self._fails = False
+        self._is_responsible = is_responsible
+        self._stopping = threading.Event()
+        self._is_failing = False
         self._thread = threading.Thread(target=self._run, name="push", daemon=True)
 
     def start(self) -> None:
@@ -67,21 +67,21 @@ class Pusher:
 
     def stop(self) -> None:
         """Push once more and stop the thread; wait no longer than the timeout of one push."""
-        self._ending.set()
+        self._stopping.set()
         with contextlib.suppress(RuntimeError):  # the thread was never started
             self._thread.join(TIMEOUT_SECONDS)
 
     def _run(self) -> None:
-        while not self._ending.wait(self._seconds):
+        while not self._stopping.wait(self._seconds):
             self._push()
         self._push()
 
     def _push(self) -> None:
-        if not self._mine():
+        if not self._is_responsible():
             return
-        reason = failure(self._url, self._auth, self._exposition())
-        if reason and not self._fails:
-            log.warning("metrics cannot be pushed", gateway=urlsplit(self._url).netloc, reason=reason)
-        elif self._fails and not reason:
-            log.info("metrics are pushed again", gateway=urlsplit(self._url).netloc)
-        self._fails = bool(reason)
+        reason = push_once(self._url, self._auth, self._exposition())
+        if reason and not self._is_failing:
+            log.warning("cannot push metrics", gateway=urlsplit(self._url).netloc, reason=reason)
+        elif self._is_failing and not reason:
+            log.info("pushing metrics again", gateway=urlsplit(self._url).netloc)
+        self._is_failing = bool(reason)
