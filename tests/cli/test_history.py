@@ -12,6 +12,7 @@ from rowcast import settings
 from rowcast.cli import history
 from rowcast.errors import HistoryError, RequestError, TableError
 from rowcast.history.entry_filter import Selection
+from rowcast.history.replay import Replay
 
 EVERYTHING = Selection()
 
@@ -70,3 +71,11 @@ def test_an_empty_history_has_no_entries(loaded: settings.Settings, capsys: pyte
     history.list_history(loaded, EVERYTHING, limit=20, cursor=None, as_json=True)
 
     assert json.loads(capsys.readouterr().out) == {"predictions": [], "next": None}
+
+
+def test_replay_prints_each_example(capsys: pytest.CaptureFixture[str]) -> None:
+    example = {"id": "i", "verdict": "different", "reason": "another label"}
+
+    history.print_replay(Replay(entries=1, equal=0, borderline=0, different=1, not_replayable=0, examples=[example]))
+
+    assert capsys.readouterr().out.splitlines()[-2:] == ["not replayable\t0", "i: different another label"]

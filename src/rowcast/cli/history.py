@@ -17,6 +17,7 @@ from rowcast.history.entry_filter import Selection, first_id, parse_time
 if TYPE_CHECKING:
     from rowcast.history.erasure import ErasureResult
     from rowcast.history.records import Record
+    from rowcast.history.replay import Replay
     from rowcast.history.service import History
     from rowcast.history.verification import Verification
     from rowcast.settings import Settings
@@ -97,11 +98,16 @@ def replay_history(settings: Settings, model: str | None, *, as_json: bool) -> i
     if as_json:
         output.print_json(result)
     else:
-        counts = [["equal", result.equal], ["borderline", result.borderline], ["different", result.different]]
-        output.print_table(["replayed", "entries"], [*counts, ["not replayable", result.not_replayable]])
-        for example in result.examples:
-            output.print_lines([f"{example['id']}: {example['result']} {example.get('reason', '')}".rstrip()])
+        print_replay(result)
     return FAILED if result.different else OK
+
+
+def print_replay(result: Replay) -> None:
+    """Print the counts, then each example."""
+    counts = [["equal", result.equal], ["borderline", result.borderline], ["different", result.different]]
+    output.print_table(["replayed", "entries"], [*counts, ["not replayable", result.not_replayable]])
+    for example in result.examples:
+        output.print_lines([f"{example['id']}: {example['verdict']} {example.get('reason', '')}".rstrip()])
 
 
 def show_heads(settings: Settings, *, as_json: bool) -> None:
