@@ -77,7 +77,7 @@ def _random_rows(training: LabelledRows, rng: np.random.Generator) -> tuple[Numb
 
 
 def _odd_values(training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
-    """Yield a training row for every combination of a column and an odd value."""
+    """Yield a training row with one odd value for every combination of a column and an odd value."""
     for column in range(training.numbers.shape[1]):
         yield _with_number(training, rng, column, np.array(ODD_NUMBERS, np.float32))
     for column in range(training.texts.shape[1]):
@@ -114,7 +114,7 @@ def certify(reference: NDArray[Any], output: NDArray[np.float32], decision: Deci
     their magnitude and the target's standard deviation, `spread`.
     """
     if reference.shape != output.shape:
-        raise ParityError(f"the exported graph returned the shape {output.shape}, the trained model {reference.shape}")
+        raise ParityError(f"the exported graph returned an output of shape {output.shape}; expected {reference.shape}")
     gap = np.abs(reference - output.astype(np.float64))
     gap[np.isnan(gap)] = np.inf
     allowed = TOLERANCE if decision.task != "regression" else TOLERANCE * (spread + np.abs(reference))

@@ -77,7 +77,7 @@ class FoldScorer:
     folds: Sequence[NDArray[np.intp]]
 
     def scores(self, predictions: Predictions) -> NDArray[np.float64]:
-        """Return the score of each fold, greater is better; NaN if the metric is undefined on a fold."""
+        """Return the score of each fold, signed so that greater is better; NaN if the metric is undefined."""
         sign = 1.0 if self.metric in metrics.GREATER else -1.0
         weights = [None if self.weight is None else self.weight[fold] for fold in self.folds]
         return np.array(

@@ -27,8 +27,7 @@ Weights = NDArray[np.float64]
 Values = NDArray[np.float64]
 Scores = NDArray[np.float64]
 Metric = Callable[[Scores, NDArray[Any], Weights], Values]
-"""Takes scores (probabilities of the positive class, all probabilities or values), targets and weights [B, N]; returns
-[B]."""
+"""(scores, target, weights [B, N]) -> [B]; scores are positive-class probabilities, all probabilities or values."""
 
 GREATER: Final = frozenset({"accuracy", "balanced_accuracy", "f1", "roc_auc", "pr_auc", "r2"})
 """Metrics for which greater is better; for all others, smaller is better."""

@@ -1,4 +1,4 @@
-"""From the choice of the search to a certified model: train, export to ONNX, certify, measure."""
+"""Building the model that the search chose: train, export to ONNX, certify, measure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rowcast.training.problem import LabelledRows, LearningProblem
 
 @dataclass(frozen=True)
 class CertifiedModel:
-    """A trained model, its graph, and the proof that both agree."""
+    """A trained model with its graph, parity certificate and holdout metrics."""
 
     problem: LearningProblem
     trained: Trained
@@ -82,9 +82,9 @@ class ModelBuilder:
         return replace(refitted, holdout=model.holdout, holdout_output=model.holdout_output)
 
     def _decide(self, problem: LearningProblem, reference: NDArray[Any]) -> Decision:
-        """Return the decision. Its threshold is chosen on out-of-fold scores and keeps its distance to `reference`.
+        """Return the decision; for a binary target, choose its threshold on the out-of-fold scores.
 
-        The labels of `reference` play no part in the choice.
+        The threshold keeps its distance from the scores in `reference`. Their labels do not influence it.
         """
         decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
         if problem.task != "binary":

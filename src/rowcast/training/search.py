@@ -1,6 +1,6 @@
 """The search for the best configuration, on the training rows only.
 
-Every candidate first tries its good defaults. Optuna then spends the remaining trials where they promise most.
+Every candidate first tries its good defaults. Optuna then suggests the configurations of the remaining trials.
 """
 
 from __future__ import annotations
