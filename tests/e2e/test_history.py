@@ -79,6 +79,25 @@ def test_rows_erased_while_a_server_runs_are_removed_from_every_file(home: Path)
     assert all("@" in record["by"] and record["at"] > 1e15 for record in records)
 
 
+def test_an_erasure_covers_every_home_that_shares_the_store(home: Path, tmp_path: Path, loan_registry: Path) -> None:
+    other = models.with_models(tmp_path / "other", loan_registry)
+    shared = {"ROWCAST_STORE": f"sqlite:///{home / 'history.db'}"}
+    with (
+        servers.running(home) as server,
+        servers.running(other, settings=shared) as second,
+        server.client() as client,
+        second.client() as second_client,
+    ):
+        fill(client, ROWS[:12])
+        fill(second_client)
+        erased = answer("history", "erase", "--entity", "customer-3", "--home", home, cwd=home)
+        verification = answer("verify", "--home", home, cwd=home)
+
+    assert (erased["rows"], erased["journals"]) == (2 + 10, [])
+    assert on_disk(home) | on_disk(other) == {number for number in range(60) if number % 6 != 3}
+    assert (verification["erased"], verification["unrecorded"], verification["broken"]) == (12, 0, [])
+
+
 def test_entries_in_journals_are_purged_when_they_move_into_the_store(home: Path) -> None:
     unavailable = {"ROWCAST_STORE": "sqlite:////proc/none/history.db"}
     server = servers.start(home, settings=unavailable)
