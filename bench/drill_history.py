@@ -12,7 +12,6 @@ mount a small disk, which requires root.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
@@ -33,6 +32,7 @@ from promises import Check, record, show
 from rich.console import Console
 
 from rowcast import settings
+from rowcast.access.context import RequestContext
 from rowcast.adapters.files.journal import FileJournal
 from rowcast.adapters.files.journal_reader import FolderJournalReader
 from rowcast.adapters.sqlite.store import SqliteStore
@@ -41,10 +41,8 @@ from rowcast.app import models as app_models
 from rowcast.history.chain import decode_head
 from rowcast.history.service import History
 from rowcast.registry.ports import Reference
-from rowcast.serving.batcher import Predictor
-from rowcast.serving.live_models import Deployment
+from rowcast.serving.recorder import Recorder
 from rowcast.serving.rows import Row
-from rowcast.serving.waiting import Ask
 from rowcast.tables import examples
 
 ROWCAST = [sys.executable, "-m", "rowcast.cli"]
@@ -263,20 +261,15 @@ def changing_clock(drill: Drill) -> Iterator[Check]:
     moment = iter(range(10**9))
     folder = drill.home / "journal"
     journal = FileJournal(folder, lambda: "drill")
-    predictor = Predictor(
-        Deployment({"loans": model}),
-        journal,
-        lambda event: None,
-        now=lambda: time.time_ns() + jumps[next(moment) % len(jumps)] * 10**9,
+    recorder = Recorder(
+        journal, lambda event: None, now=lambda: time.time_ns() + jumps[next(moment) % len(jumps)] * 10**9
     )
-
-    async def ask() -> None:
-        for number in range(400):
-            row = drill.rows[number % len(drill.rows)]
-            reply = json.loads(await predictor.predict(model, Row(model.encoder.read(row), row), Ask("drill", "r")))
-            drill.answered[reply["id"]] = reply
-
-    asyncio.run(ask())
+    for number in range(400):
+        body = drill.rows[number % len(drill.rows)]
+        row = Row(model.encoder.read(body), body)
+        (reply,) = recorder.record(model, [row], [RequestContext("drill", "r")], model.score([row.encoded]))
+        prediction = json.loads(reply)
+        drill.answered[prediction["id"]] = prediction
     journal.close()
     with contextlib.closing(SqliteStore(drill.home / "history.db")) as store:
         FolderJournalReader(folder).drain(store)

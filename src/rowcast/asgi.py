@@ -1,15 +1,14 @@
 """`uvicorn rowcast.asgi:app`: the public ASGI app, configured by the environment and `rowcast.toml`."""
 
 from rowcast import settings
-from rowcast.app import logs as app_logs
-from rowcast.app import server as app_server
+from rowcast.app import logs, server
 
 
-def _settings() -> settings.Settings:
-    """What holds when the server starts; its log is ours, the lines of uvicorn itself stay as they are."""
-    found = settings.load()
-    app_logs.configure_logging(found)
-    return found
+def _load_settings() -> settings.Settings:
+    """Load the settings and configure the log when the server starts; uvicorn's own log lines stay as they are."""
+    loaded = settings.load()
+    logs.configure_logging(loaded)
+    return loaded
 
 
-app = app_server.application(_settings)
+app = server.application(_load_settings)

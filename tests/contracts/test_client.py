@@ -336,7 +336,7 @@ def test_threads_can_share_a_client(server: servers.Server) -> None:
 
 async def test_an_in_process_app_needs_no_socket(server: servers.Server, tmp_path: Path) -> None:
     models.publish(FolderRegistry(tmp_path / "models"), "sum", models.sum_graph(2), SUM, models.REGRESSION, "values")
-    app = server_app.server(settings.load(home=tmp_path, root_path="/api")).app
+    app = server_app.build_server(settings.load(home=tmp_path, root_path="/api")).app
     transport = httpx.ASGITransport(app, root_path="/api")
     async with apps.lifespan(app), AsyncClient("http://rowcast.local/api", transport=transport) as client:
         prediction = await client.predict(ROW, "sum")

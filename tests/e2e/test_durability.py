@@ -213,7 +213,7 @@ def test_uvicorn_uses_the_log_format_of_the_environment(home: Path) -> None:
             eventually(lambda: process.poll() is not None or servers.is_ready(client), 20)
         lines = [line for line in server.log.read_text().splitlines() if "/app/models" in line]
 
-    assert json.loads(lines[0])["event"] == "a file of the models folder is not served"
+    assert json.loads(lines[0])["event"] == "a file of the models folder cannot be served"
 
 
 def test_uvicorn_without_a_model_exits_with_the_reason(tmp_path: Path) -> None:
@@ -228,6 +228,6 @@ def test_uvicorn_without_a_model_exits_with_the_reason(tmp_path: Path) -> None:
     )
 
     assert finished.returncode != 0
-    assert "no model in the registry has a champion" in finished.stderr
+    assert "the registry has no model to serve" in finished.stderr
     assert "rowcast train" in finished.stderr
     assert "Traceback" not in finished.stderr

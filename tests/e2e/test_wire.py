@@ -48,7 +48,7 @@ def test_a_trained_model_uses_its_template(tmp_path: Path) -> None:
         row = {"annual_income": 8049172, "loan_amount": 1000000, "loan_term": 15, "credit_score": 720}
         assert entries[0]["row"] == row
         assert entries[0]["prediction"]["prediction"] == reply["approval_status"].capitalize()
-    assert "mended by its wire template" in server.log.read_text()
+    assert "a wire template changed a request" in server.log.read_text()
     assert "8049172" not in server.log.read_text()
     replayed = json.loads(rowcast("replay", "--json", "--home", tmp_path, cwd=tmp_path).stdout)
     assert (replayed["equal"], replayed["entries"]) == (2, 2)

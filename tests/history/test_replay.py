@@ -15,11 +15,10 @@ from rowcast.errors import ModelNotFound
 from rowcast.history.replay import LoadScorer, Replay, ReplayScorer, replay
 from rowcast.history.service import History
 from rowcast.schema.prediction import Score
-from rowcast.serving.batcher import Predictor
-from rowcast.serving.live_models import Deployment, LiveModel
+from rowcast.serving.live_models import LiveModel
 from rowcast.serving.rows import Row
-from rowcast.serving.waiting import Ask
 from support import models
+from support.serving import Serving
 
 SCHEMA = models.number_columns(3)
 CLASSES = models.classes("no", "yes")
@@ -54,9 +53,9 @@ def recorded_predictions(model: LiveModel, count: int) -> MemoryStore:
     store = MemoryStore()
 
     async def predict() -> None:
-        predictor = Predictor(Deployment({model.name: model}), MemoryJournal(store, "w"), lambda event: None)
+        serving = Serving(MemoryJournal(store, "w"))
         rows = [msgspec.json.encode(row) for row in models.random_rows(SCHEMA, count)]
-        await predictor.predict_all(model, [Row(model.encoder.read(row), row) for row in rows], Ask("test", "r"))
+        await serving.predict_all(model, [Row(model.encoder.read(row), row) for row in rows])
 
     asyncio.run(predict())
     return store

@@ -86,7 +86,7 @@ async def test_a_description_that_did_not_change_is_not_sent_again(client: httpx
 
 
 async def test_a_server_is_ready_from_its_start_to_its_end(app_home: Path, tmp_path: Path) -> None:
-    app = app_server.server(settings.load(home=tmp_path, registry=app_home / "models")).app
+    app = app_server.build_server(settings.load(home=tmp_path, registry=app_home / "models")).app
     async with apps.client(app) as client:
         before = await client.get("/health/ready")
         alive = await client.get("/health/live")
@@ -246,7 +246,7 @@ async def test_history_is_read_a_page_at_a_time_newest_first(client: httpx.Async
 
 async def test_a_prediction_is_found_in_the_journal_before_it_is_stored(app_home: Path, tmp_path: Path) -> None:
     """Without its lifespan the app has no indexer: what it answers can lie in the journal alone."""
-    app = app_server.server(settings.load(home=tmp_path, registry=app_home / "models", models=("loans",))).app
+    app = app_server.build_server(settings.load(home=tmp_path, registry=app_home / "models", models=("loans",))).app
     async with apps.client(app) as client:
         answered = (await client.post("/predict?entity=A-17", json=ROW, headers={"x-request-id": "r-1"})).json()
         listed = (await client.get("/predictions")).json()["predictions"]
@@ -427,7 +427,7 @@ async def metric_route(client: httpx.AsyncClient) -> set[str]:
 
 
 async def test_with_several_models_and_no_default_a_name_is_asked_for(app_home: Path, tmp_path: Path) -> None:
-    app = app_server.server(settings.load(home=tmp_path, registry=app_home / "models")).app
+    app = app_server.build_server(settings.load(home=tmp_path, registry=app_home / "models")).app
     async with apps.client(app) as client:
         unnamed = await client.post("/predict", json=ROW)
         named = await client.post("/models/loans/predict", json=ROW)

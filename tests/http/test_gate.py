@@ -11,7 +11,7 @@ from rowcast.access.callers import Caller
 from rowcast.access.quotas import Quota
 from rowcast.adapters.memory.keys import MemoryKeys
 from rowcast.errors import Forbidden, OverQuota, Unauthorized
-from rowcast.http.authentication import Gate, Rules
+from rowcast.http.authentication import AccessRules, Authenticator
 from support.access import SECRET, new_key
 
 HOUR = 3600
@@ -31,76 +31,78 @@ def presented(secret: str = SECRET) -> dict[bytes, bytes]:
 
 @pytest.mark.parametrize("options", [{"expires": 999_999}, {"revoked": 5}])
 def test_an_expired_or_revoked_key_is_refused(options: dict[str, int]) -> None:
-    gate = Gate(MemoryKeys([new_key(**options)]), Rules(), Clock())
+    gate = Authenticator(MemoryKeys([new_key(**options)]), AccessRules(), Clock())
 
     with pytest.raises(Unauthorized):
-        gate.admit(presented(), {})
+        gate.admit(presented(), None)
 
 
 def test_a_key_expires_while_the_server_runs() -> None:
     clock = Clock()
-    gate = Gate(MemoryKeys([new_key(expires=int(clock.now) + 10)]), Rules(), clock)
-    gate.admit(presented(), {})
+    gate = Authenticator(MemoryKeys([new_key(expires=int(clock.now) + 10)]), AccessRules(), clock)
+    gate.admit(presented(), None)
 
     clock.now += 10
 
     with pytest.raises(Unauthorized):
-        gate.admit(presented(), {})
+        gate.admit(presented(), None)
 
 
 @pytest.mark.parametrize("shift", [1.0, -5000.0])
 def test_key_changes_take_effect_within_a_second_even_if_the_clock_is_set_back(shift: float) -> None:
     clock, keys = Clock(), MemoryKeys([new_key()])
-    gate = Gate(keys, Rules(), clock)
-    gate.admit(presented(), {})
+    gate = Authenticator(keys, AccessRules(), clock)
+    gate.admit(presented(), None)
 
     keys.change(lambda present: [*access_keys.revoke_key(present, "1", 5), new_key("2", "other")])
     clock.now += shift
 
     with pytest.raises(Unauthorized):
-        gate.admit(presented(), {})
-    assert gate.admit(presented("other"), {}).key_id == "2"
+        gate.admit(presented(), None)
+    assert gate.admit(presented("other"), None).key_id == "2"
 
 
 def test_a_change_of_keys_does_not_reset_a_used_quota() -> None:
     clock, keys = Clock(), MemoryKeys([new_key(quota=Quota(3, HOUR))])
-    gate = Gate(keys, Rules(), clock)
-    gate.admit(presented(), {}).meter.spend(3, 0.0)  # type: ignore[union-attr]
+    gate = Authenticator(keys, AccessRules(), clock)
+    gate.admit(presented(), None).meter.spend(3, 0.0)  # type: ignore[union-attr]
 
     keys.change(lambda present: [*present, new_key("2", "other")])
     clock.now += 1
 
     with pytest.raises(OverQuota):
-        gate.admit(presented(), {}).meter.spend(1, 0.0)  # type: ignore[union-attr]
+        gate.admit(presented(), None).meter.spend(1, 0.0)  # type: ignore[union-attr]
 
 
 def test_a_server_stays_closed_when_its_keys_disappear() -> None:
     clock, keys = Clock(), MemoryKeys([new_key()])
-    gate = Gate(keys, Rules(), clock)
+    gate = Authenticator(keys, AccessRules(), clock)
 
     keys.change(lambda present: [])
     clock.now += 1
 
     for headers in ({}, presented()):
         with pytest.raises(Unauthorized):
-            gate.admit(headers, {})
+            gate.admit(headers, None)
 
 
 def test_the_first_key_closes_an_open_server() -> None:
     clock, keys = Clock(), MemoryKeys()
-    gate = Gate(keys, Rules(), clock)
-    assert gate.admit({}, {}).sees_all_tenants
+    gate = Authenticator(keys, AccessRules(), clock)
+    assert gate.admit({}, None).sees_all_tenants
 
     keys.change(lambda present: [new_key()])
     clock.now += 1
 
     with pytest.raises(Unauthorized):
-        gate.admit({}, {})
+        gate.admit({}, None)
 
 
 def test_every_presented_key_is_hashed_and_looked_up_exactly_once() -> None:
     """Timing reveals nothing about a key: its bytes are never compared, only its hash is looked up in a dict."""
-    gate = Gate(MemoryKeys([new_key(str(number), f"secret {number}") for number in range(50)]), Rules(), Clock())
+    gate = Authenticator(
+        MemoryKeys([new_key(str(number), f"secret {number}") for number in range(50)]), AccessRules(), Clock()
+    )
     lookups: list[bytes] = []
 
     class RecordingDict(dict[bytes, Caller]):
@@ -111,44 +113,44 @@ def test_every_presented_key_is_hashed_and_looked_up_exactly_once() -> None:
     gate._callers = RecordingDict(gate._callers)
     for wrong in ("secret 7", "secret 70", "x", "", "secret 7" * 1000):
         if wrong == "secret 7":
-            gate.admit(presented(wrong), {})
+            gate.admit(presented(wrong), None)
         else:
             with pytest.raises(Unauthorized):
-                gate.admit(presented(wrong), {})
+                gate.admit(presented(wrong), None)
 
     assert len(lookups) == 5
     assert all(len(digest) == 32 for digest in lookups)
 
 
 def test_a_bearer_token_works_like_x_api_key() -> None:
-    gate = Gate(MemoryKeys([new_key()]), Rules(), Clock())
+    gate = Authenticator(MemoryKeys([new_key()]), AccessRules(), Clock())
 
-    assert gate.admit({b"authorization": b"bearer " + SECRET.encode()}, {}).key_id == "1"
+    assert gate.admit({b"authorization": b"bearer " + SECRET.encode()}, None).key_id == "1"
     with pytest.raises(Unauthorized):
-        gate.admit({b"authorization": b"Basic " + SECRET.encode()}, {})
+        gate.admit({b"authorization": b"Basic " + SECRET.encode()}, None)
 
 
 def test_the_key_from_the_settings_has_every_scope() -> None:
-    gate = Gate(MemoryKeys(), Rules(api_key="hunter22"), Clock())
+    gate = Authenticator(MemoryKeys(), AccessRules(api_key="hunter22"), Clock())
 
-    caller = gate.admit(presented("hunter22"), {})
+    caller = gate.admit(presented("hunter22"), None)
 
     assert caller.scopes == {"predict", "read", "admin"}
     assert caller.sees_all_tenants
     with pytest.raises(Unauthorized):
-        gate.admit({}, {})
+        gate.admit({}, None)
 
 
 def test_without_keys_only_local_clients_are_administrators() -> None:
-    assert "admin" in Gate(MemoryKeys(), Rules(local=True)).admit({}, {}).scopes
-    assert "admin" not in Gate(MemoryKeys(), Rules(local=False)).admit({}, {}).scopes
+    assert "admin" in Authenticator(MemoryKeys(), AccessRules(local_only=True)).admit({}, None).scopes
+    assert "admin" not in Authenticator(MemoryKeys(), AccessRules(local_only=False)).admit({}, None).scopes
 
 
 def test_without_keys_each_address_has_its_own_quota() -> None:
-    gate = Gate(MemoryKeys(), Rules(quota=Quota(1, 60)))
+    gate = Authenticator(MemoryKeys(), AccessRules(quota=Quota(1, 60)))
 
     def spend(address: str) -> None:
-        meter = gate.admit({}, {"client": (address, 1)}).meter
+        meter = gate.admit({}, (address, 1)).meter
         assert meter is not None
         meter.spend(1, 0.0)
 
@@ -172,7 +174,7 @@ def test_without_keys_each_address_has_its_own_quota() -> None:
     ],
 )
 def test_every_route_requires_its_scope_and_unknown_routes_require_admin(method: str, path: str, scope: Any) -> None:
-    gate = Gate(MemoryKeys(), Rules())
+    gate = Authenticator(MemoryKeys(), AccessRules())
     scopes = {"predict", "read", "admin"}
 
     assert gate.check(Caller(), method, path) == scope
@@ -182,7 +184,7 @@ def test_every_route_requires_its_scope_and_unknown_routes_require_admin(method:
 
 
 def test_metrics_require_a_key_for_all_tenants_and_models() -> None:
-    gate = Gate(MemoryKeys(), Rules())
+    gate = Authenticator(MemoryKeys(), AccessRules())
 
     gate.check(Caller("1", scopes=frozenset({"read"})), "GET", "/metrics")
     for caller in (Caller("1", "acme"), Caller("1", scopes=frozenset({"predict"}))):

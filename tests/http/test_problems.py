@@ -8,7 +8,7 @@ import pytest
 from rowcast import errors
 from rowcast.errors import InvalidRows, NoAnswer, Overloaded, RowcastError, ValueProblem
 from rowcast.http import problems
-from rowcast.http.dialects.scoring import sentence
+from rowcast.http.dialects.scoring import summary
 
 
 def subclasses(kind: type[RowcastError]) -> list[type[RowcastError]]:
@@ -67,6 +67,6 @@ def test_a_fault_of_ours_shows_nothing(error: Exception) -> None:
 def test_a_problem_of_a_whole_row_names_no_column() -> None:
     problem = problems.problem(NoAnswer([2, 5]), "r1")
 
-    assert sentence(problem) == (
+    assert summary(problem) == (
         "row 2: the model has no valid output for this row; row 5: the model has no valid output for this row"
     )

@@ -25,11 +25,10 @@ from rowcast.history import chain
 from rowcast.history.chain import Draft, decode_head
 from rowcast.registry.ports import Reference
 from rowcast.schema.prediction import Prediction, Score
-from rowcast.serving.batcher import Predictor
-from rowcast.serving.live_models import Deployment, LiveModel, load
+from rowcast.serving.live_models import LiveModel, load
 from rowcast.serving.rows import Row
-from rowcast.serving.waiting import Ask
 from support import models
+from support.serving import Serving
 from support.waiting import eventually_async
 
 SCHEMA = models.number_columns(5)
@@ -70,7 +69,7 @@ def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     linear = models.live(folder, "linear", models.regressor_graph(5, 1), SCHEMA, models.REGRESSION, "values")
     mlp = models.live(folder, "mlp", models.mlp_graph(5, 3), SCHEMA, models.classes("a", "b", "c"), "probabilities")
     for model in (linear, mlp):
-        model.slow = model.name in request.param
+        model.is_slow = model.name in request.param
     bodies = [msgspec.json.encode(row) for row in models.random_rows(SCHEMA, ROWS)]
     rows = [[Row(model.encoder.read(body), body) for body in bodies] for model in (linear, mlp)]
     alone = [[model.score([row.encoded])[0] for row in each] for model, each in zip((linear, mlp), rows, strict=True)]
@@ -99,17 +98,16 @@ class World:
 
     def __post_init__(self) -> None:
         self.journal = UnreliableJournal(self.store)
-        deployment = Deployment({model.name: model for model in self.rig.live})
-        self.predictor = Predictor(deployment, self.journal, self.events.append)
+        self.serving = Serving(self.journal, self.events.append)
 
     def ask(self, model: int, rows: list[int], *, single: bool) -> None:
         request_id = f"r{len(self.calls)}"
-        ask, live = Ask("test", request_id), self.rig.live[model]
+        live = self.rig.live[model]
         rows_of_model = [self.rig.rows[model][row] for row in rows]
         future = (
-            self.predictor.predict(live, rows_of_model[0], ask)
+            self.serving.predict(live, rows_of_model[0], request_id)
             if single
-            else self.predictor.predict_all(live, rows_of_model, ask)
+            else self.serving.predict_all(live, rows_of_model, request_id)
         )
         self.calls.append(Call(model, rows, single, future, request_id))
 
@@ -199,7 +197,7 @@ class Gated(LiveModel):
 
     def __init__(self, like: LiveModel) -> None:
         super().__init__(Reference("gated", 1), like.manifest, open_graph(models.regressor_graph(5, 1), "out"))
-        self.slow = True
+        self.is_slow = True
         self.gate = threading.Event()
         self.batches: list[int] = []
 
@@ -216,11 +214,11 @@ def test_a_slow_model_delays_no_other_model_and_scores_all_waiting_rows_at_once(
     world, slow, quick = World(rig), Gated(rig.live[0]), rig.live[1]
 
     async def ask() -> list[bytes]:
-        futures = [world.predictor.predict(slow, rig.rows[0][0], Ask("test", "first"))]
+        futures = [world.serving.predict(slow, rig.rows[0][0], "first")]
         await eventually_async(slow.is_scoring)
-        futures += [world.predictor.predict(slow, rig.rows[0][row], Ask("test", f"r{row}")) for row in range(1, 6)]
+        futures += [world.serving.predict(slow, rig.rows[0][row], f"r{row}") for row in range(1, 6)]
         futures[2].cancel()
-        other = await asyncio.wait_for(world.predictor.predict(quick, rig.rows[1][3], Ask("test", "quick")), 3)
+        other = await asyncio.wait_for(world.serving.predict(quick, rig.rows[1][3], "quick"), 3)
         assert score_of(other) == rig.alone[1][3]
         assert not any(future.done() for future in futures if not future.cancelled())
         slow.gate.set()
@@ -235,18 +233,18 @@ def test_a_slow_model_delays_no_other_model_and_scores_all_waiting_rows_at_once(
 
 def test_the_queue_reports_waiting_rows_and_the_longest_wait(rig: Rig) -> None:
     world, slow, quick = World(rig), Gated(rig.live[0]), rig.live[1]
-    queue = world.predictor.queue
+    queue = world.serving.queue
 
     async def ask() -> list[tuple[int, bool]]:
         seen = [(queue().rows, queue().seconds > 0)]
-        first = world.predictor.predict_all(slow, rig.rows[0][:3], Ask("test", "first"))
+        first = world.serving.predict_all(slow, rig.rows[0][:3], "first")
         seen.append((queue().rows, queue().seconds > 0))
         await eventually_async(slow.is_scoring)
         at_work = queue().seconds
-        later = world.predictor.predict(slow, rig.rows[0][3], Ask("test", "later"))
-        gone = world.predictor.predict(slow, rig.rows[0][4], Ask("test", "gone"))
+        later = world.serving.predict(slow, rig.rows[0][3], "later")
+        gone = world.serving.predict(slow, rig.rows[0][4], "gone")
         gone.cancel()
-        await world.predictor.predict(quick, rig.rows[1][3], Ask("test", "quick"))
+        await world.serving.predict(quick, rig.rows[1][3], "quick")
         seen.append((queue().rows, queue().seconds > at_work))
         slow.gate.set()
         await asyncio.gather(first, later)
@@ -258,18 +256,18 @@ def test_the_queue_reports_waiting_rows_and_the_longest_wait(rig: Rig) -> None:
 
 def test_a_call_cancelled_during_scoring_is_not_recorded_and_frees_its_place(rig: Rig) -> None:
     world, slow = World(rig), Gated(rig.live[0])
-    predictor = Predictor(world.predictor.deployment, world.journal, world.events.append, max_waiting=3)
+    serving = Serving(world.journal, world.events.append, max_waiting=3)
 
     async def ask() -> bytes:
-        gone = predictor.predict_all(slow, rig.rows[0][:2], Ask("test", "gone"))
-        stays = predictor.predict(slow, rig.rows[0][2], Ask("test", "stays"))
+        gone = serving.predict_all(slow, rig.rows[0][:2], "gone")
+        stays = serving.predict(slow, rig.rows[0][2], "stays")
         await eventually_async(slow.is_scoring)
         with pytest.raises(Overloaded):
-            predictor.predict(slow, rig.rows[0][3], Ask("test", "refused"))
+            serving.predict(slow, rig.rows[0][3], "refused")
         gone.cancel()
         slow.gate.set()
         assert score_of(await stays) == rig.alone[0][2]
-        return await predictor.predict(slow, rig.rows[0][3], Ask("test", "later"))
+        return await serving.predict(slow, rig.rows[0][3], "later")
 
     assert score_of(asyncio.run(ask())) == rig.alone[0][3]
     assert [entry[0] for entry in world.recorded().values()] == ["stays", "later"]
@@ -277,18 +275,18 @@ def test_a_call_cancelled_during_scoring_is_not_recorded_and_frees_its_place(rig
 
 def test_a_call_that_expires_in_the_queue_fails_at_once_and_frees_its_place(rig: Rig) -> None:
     world, slow = World(rig), Gated(rig.live[0])
-    predictor = Predictor(world.predictor.deployment, world.journal, world.events.append, max_waiting=4)
+    serving = Serving(world.journal, world.events.append, max_waiting=4)
 
     async def ask() -> list[bytes]:
         deadline = time.perf_counter() + 0.05
-        first = predictor.predict(slow, rig.rows[0][0], Ask("test", "scored", deadline=deadline))
+        first = serving.predict(slow, rig.rows[0][0], "scored", deadline=deadline)
         await eventually_async(slow.is_scoring)
-        hasty = predictor.predict_all(slow, rig.rows[0][1:3], Ask("test", "hasty", deadline=deadline))
-        patient = predictor.predict(slow, rig.rows[0][3], Ask("test", "patient", deadline=deadline + 60))
+        hasty = serving.predict_all(slow, rig.rows[0][1:3], "hasty", deadline=deadline)
+        patient = serving.predict(slow, rig.rows[0][3], "patient", deadline=deadline + 60)
         with pytest.raises(TooLate):  # although the gate is still closed
             await asyncio.wait_for(hasty, 3)
         assert not first.done()
-        last = predictor.predict_all(slow, rig.rows[0][4:6], Ask("test", "last"))
+        last = serving.predict_all(slow, rig.rows[0][4:6], "last")
         slow.gate.set()
         return [await first, await patient, *await last]
 
@@ -330,10 +328,7 @@ def test_a_failing_model_fails_only_its_own_calls(rig: Rig) -> None:
     broken = Broken(Reference("broken", 1), sound.manifest, open_graph(models.linear_graph(5, 1), "out"))
 
     async def ask() -> list[Any]:
-        ask = Ask("test", "r")
-        futures = [
-            world.predictor.predict(model, rig.rows[0][row], ask) for row in range(4) for model in (sound, broken)
-        ]
+        futures = [world.serving.predict(model, rig.rows[0][row]) for row in range(4) for model in (sound, broken)]
         return await asyncio.gather(*futures, return_exceptions=True)
 
     answers = asyncio.run(ask())
@@ -344,16 +339,16 @@ def test_a_failing_model_fails_only_its_own_calls(rig: Rig) -> None:
 
 def test_rows_beyond_the_queue_limit_are_rejected_and_waiting_rows_are_answered(rig: Rig) -> None:
     world = World(rig)
-    predictor = Predictor(world.predictor.deployment, world.journal, world.events.append, max_waiting=10)
+    serving = Serving(world.journal, world.events.append, max_waiting=10)
 
     async def ask() -> bytes:
-        first = predictor.predict_all(rig.live[0], rig.rows[0][:9], Ask("test", "r"))
-        second = predictor.predict(rig.live[0], rig.rows[0][9], Ask("test", "r"))
+        first = serving.predict_all(rig.live[0], rig.rows[0][:9], "r")
+        second = serving.predict(rig.live[0], rig.rows[0][9], "r")
         with pytest.raises(Overloaded):
-            predictor.predict(rig.live[0], rig.rows[0][10], Ask("test", "r"))
+            serving.predict(rig.live[0], rig.rows[0][10], "r")
         await first
         await second
-        return await predictor.predict(rig.live[0], rig.rows[0][10], Ask("test", "r"))
+        return await serving.predict(rig.live[0], rig.rows[0][10], "r")
 
     assert score_of(asyncio.run(ask())) == rig.alone[0][10]
 
@@ -366,7 +361,7 @@ def test_concurrent_callers_with_timeouts_get_their_own_answers(rig: Rig) -> Non
         model, row = number % 2, number % ROWS
         for _ in range(number % 3):
             await asyncio.sleep(0)
-        reply = await world.predictor.predict(rig.live[model], rig.rows[model][row], Ask("test", str(number)))
+        reply = await world.serving.predict(rig.live[model], rig.rows[model][row], str(number))
         return score_of(reply)
 
     async def all_callers() -> list[Any]:

@@ -19,15 +19,14 @@ from rowcast.history.commit_waiter import CommitWaiter
 from rowcast.history.ports import Position
 from rowcast.history.replay import replay
 from rowcast.history.service import History
-from rowcast.runtime.journal_monitor import MEBIBYTE, Watch
+from rowcast.runtime.journal_monitor import MEBIBYTE, JournalMonitor
 from rowcast.schema.schema import Column, Schema
 from rowcast.schema.sensitive import Redactor
-from rowcast.serving.batcher import Predictor
-from rowcast.serving.live_models import Deployment, LiveModel
+from rowcast.serving.live_models import LiveModel
 from rowcast.serving.rows import Row
-from rowcast.serving.waiting import Ask
 from support import models
 from support.entries import drafts, sealed
+from support.serving import Serving
 
 SCHEMA = models.number_columns(2)
 BODY = b'{"x0":1,"x1":2}'
@@ -46,11 +45,11 @@ class Times:
         self.free = 500 * MEBIBYTE
 
 
-def watching(
+def monitoring(
     tmp_path: Path, hold: Callable[[str | None], None], times: Times, names: list[str]
-) -> tuple[Watch, FileJournal]:
+) -> tuple[JournalMonitor, FileJournal]:
     journal = FileJournal(tmp_path / "journal", lambda: names.pop(0))
-    return Watch(journal, hold, lambda: times.free, 200 * MEBIBYTE, lambda: times.now), journal
+    return JournalMonitor(journal, hold, lambda: times.free, 200 * MEBIBYTE, lambda: times.now), journal
 
 
 def heads(logs: list[structlog.typing.EventDict]) -> list[tuple[str, int]]:
@@ -59,38 +58,38 @@ def heads(logs: list[structlog.typing.EventDict]) -> list[tuple[str, int]]:
 
 async def test_a_server_refuses_while_the_disk_is_low_and_recovers_by_itself(tmp_path: Path, model: LiveModel) -> None:
     store, times = MemoryStore(), Times()
-    predictor = Predictor(Deployment({"m": model}), MemoryJournal(store, "w"), lambda event: None)
-    watch, _ = watching(tmp_path, predictor.hold, times, ["w"])
+    serving = Serving(MemoryJournal(store, "w"))
+    monitor, _ = monitoring(tmp_path, serving.batcher.refuse, times, ["w"])
     row = Row(model.encoder.read(BODY), BODY)
-    watch.look()
-    await predictor.predict(model, row, Ask("test", "r"))
+    monitor.check()
+    await serving.predict(model, row)
 
     times.free = 199 * MEBIBYTE
     with structlog.testing.capture_logs() as logs:
-        watch.look()
-        watch.look()
-    with pytest.raises(Unavailable, match=r"199 MiB are free .* min_free_mb=200") as refused:
-        predictor.predict(model, row, Ask("test", "r"))
+        monitor.check()
+        monitor.check()
+    with pytest.raises(Unavailable, match=r"199 MiB left, less than min_free_mb=200") as refused:
+        serving.predict(model, row)
 
     assert refused.value.slug == "disk-low"
     assert [line["event"] for line in logs] == ["predictions are refused"]
-    assert watch.check() is not None
+    assert monitor.disk_problem() is not None
     times.free = 200 * MEBIBYTE
-    watch.look()
-    await predictor.predict(model, row, Ask("test", "r"))
+    monitor.check()
+    await serving.predict(model, row)
     assert store.count() == 2
 
 
 def test_the_head_is_published_every_minute_when_it_moved(tmp_path: Path) -> None:
     times = Times()
-    watch, journal = watching(tmp_path, lambda reason: None, times, ["w"])
+    monitor, journal = monitoring(tmp_path, lambda reason: None, times, ["w"])
     with structlog.testing.capture_logs() as logs:
         for minute in range(4):
             if minute < 2:
                 journal.append(drafts(minute * 3, minute * 3 + 3))
             for _ in range(60):
                 times.now += 1
-                watch.look()
+                monitor.check()
 
     assert heads(logs) == [("w", 2), ("w", 5)]
     assert logs[0]["link"] == sealed("w", drafts(0, 3))[-1].link.hex()
@@ -101,18 +100,18 @@ async def test_the_last_head_is_published_at_the_end_and_when_a_writer_gives_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = Times()
-    watch, journal = watching(tmp_path, lambda reason: None, times, ["first", "second"])
+    monitor, journal = monitoring(tmp_path, lambda reason: None, times, ["first", "second"])
     with structlog.testing.capture_logs() as logs:
         journal.append(drafts(0, 2))
-        watch.start()
+        await monitor.start()
         monkeypatch.setattr(os, "pwrite", lambda *_: 0)
         with pytest.raises(Unavailable):
             journal.append(drafts(2, 3))
         monkeypatch.undo()
         journal.append(drafts(3, 4))
-        watch.look()
+        monitor.check()
         assert heads(logs) == [("first", 1)]
-        await watch.stop()
+        await monitor.stop()
 
     assert heads(logs) == [("first", 1), ("second", 0)]
     journal.close()
@@ -121,13 +120,13 @@ async def test_the_last_head_is_published_at_the_end_and_when_a_writer_gives_up(
 async def test_with_durability_store_an_answer_waits_for_the_store(model: LiveModel) -> None:
     kept, stored = MemoryStore(), {"seq": -1}
     until = CommitWaiter(lambda writer: Position(stored["seq"], b""))
-    predictor = Predictor(Deployment({"m": model}), MemoryJournal(kept, "w"), lambda event: None, stored=until)
+    serving = Serving(MemoryJournal(kept, "w"), commits=until)
     row = Row(model.encoder.read(BODY), BODY)
 
-    first = predictor.predict(model, row, Ask("test", "r"))
+    first = serving.predict(model, row)
     await asyncio.sleep(0.05)
     assert (first.done(), kept.count()) == (False, 1)
-    second = predictor.predict_all(model, [row, row], Ask("test", "r"))
+    second = serving.predict_all(model, [row, row])
     stored["seq"] = 0
     await asyncio.wait_for(first, 5)
     assert not second.done()
@@ -143,10 +142,10 @@ async def test_a_store_that_does_not_come_is_an_error_that_says_what_is_kept(mod
         raise Unavailable("the store is away")
 
     until = CommitWaiter(away, timeout=0.05)
-    predictor = Predictor(Deployment({"m": model}), MemoryJournal(kept, "w"), lambda event: None, stored=until)
-    gone = predictor.predict(model, Row(model.encoder.read(BODY), BODY), Ask("test", "gone"))
+    serving = Serving(MemoryJournal(kept, "w"), commits=until)
+    gone = serving.predict(model, Row(model.encoder.read(BODY), BODY), "gone")
     gone.cancel()
-    asked = predictor.predict(model, Row(model.encoder.read(BODY), BODY), Ask("test", "r"))
+    asked = serving.predict(model, Row(model.encoder.read(BODY), BODY))
 
     with pytest.raises(Unavailable) as refused:
         await asyncio.wait_for(asked, 5)
@@ -158,11 +157,9 @@ async def test_a_store_that_does_not_come_is_an_error_that_says_what_is_kept(mod
 async def test_a_clock_that_jumps_back_costs_no_entry(model: LiveModel) -> None:
     store, hours = MemoryStore(), [10, 11, 5, 5, 12, 0]
     clock = iter([1_700_000_000_000_000_000 + hour * 3_600_000_000_000 for hour in hours])
-    predictor = Predictor(
-        Deployment({"m": model}), MemoryJournal(store, "w"), lambda event: None, now=lambda: next(clock)
-    )
+    serving = Serving(MemoryJournal(store, "w"), now=lambda: next(clock))
     for _ in hours:
-        await predictor.predict(model, Row(model.encoder.read(BODY), BODY), Ask("test", "r"))
+        await serving.predict(model, Row(model.encoder.read(BODY), BODY))
     history = History(store, EmptyJournalReader())
 
     paged = []
@@ -193,10 +190,10 @@ async def test_sensitive_columns_are_hashed_or_dropped_before_a_row_is_kept(tmp_
     rows = {}
     for how, key in (("hash", b"k" * 32), ("drop", b""), ("hash", b"other" * 8)):
         store = MemoryStore()
-        guard = Redactor(how, key)  # type: ignore[arg-type]
-        predictor = Predictor(Deployment({"m": model}), MemoryJournal(store, "w"), lambda event: None, guard=guard)
+        redactor = Redactor(how, key)  # type: ignore[arg-type]
+        serving = Serving(MemoryJournal(store, "w"), redactor=redactor)
         for body in (PRIVATE, PRIVATE.replace(b"41", b"41.0"), PRIVATE.replace(b"41", b"42")):
-            await predictor.predict(model, Row(model.encoder.read(body), body), Ask("test", "r"))
+            await serving.predict(model, Row(model.encoder.read(body), body))
         history = History(store, EmptyJournalReader())
         entries = sorted(history.select(), key=lambda entry: entry.seq)
         rows[how, key] = [bytes(entry.row) for entry in entries]  # type: ignore[arg-type]

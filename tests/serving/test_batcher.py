@@ -1,4 +1,4 @@
-"""Replies of another form, made in the tick of the native ones."""
+"""Rendered replies: the batcher turns native replies into those of a wire template."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ from pathlib import Path
 
 from rowcast.adapters.memory.journal import MemoryJournal
 from rowcast.adapters.memory.store import MemoryStore
-from rowcast.serving.batcher import Predictor
-from rowcast.serving.live_models import Deployment
 from rowcast.serving.rows import Row
-from rowcast.serving.waiting import Ask
 from support import models
+from support.serving import Serving
 
 BODY = b'{"x0":1,"x1":2}'
 
 
-async def test_a_reply_that_cannot_be_made_harms_nobody_else(tmp_path: Path) -> None:
+async def test_a_reply_that_cannot_be_rendered_fails_its_own_request_only(tmp_path: Path) -> None:
     schema = models.number_columns(2)
     model = models.live(tmp_path / "models", "m", models.sum_graph(2), schema, models.REGRESSION, "values")
-    predictor = Predictor(Deployment({"m": model}), MemoryJournal(MemoryStore(), "w"), lambda event: None)
-    row, ask = Row(model.encoder.read(BODY), BODY), Ask("test", "r")
+    serving = Serving(MemoryJournal(MemoryStore(), "w"))
+    row = Row(model.encoder.read(BODY), BODY)
 
     def broken(reply: bytes) -> bytes:
         raise ZeroDivisionError
 
-    asked = [predictor.predict(model, row, ask, render) for render in (None, broken, len, None)]  # type: ignore[arg-type]
-    found = await asyncio.gather(*asked, return_exceptions=True)
+    answers = [serving.predict(model, row, render=render) for render in (None, broken, len, None)]  # type: ignore[arg-type]
+    results = await asyncio.gather(*answers, return_exceptions=True)
 
-    assert [type(one) for one in found] == [bytes, ZeroDivisionError, int, bytes]
+    assert [type(result) for result in results] == [bytes, ZeroDivisionError, int, bytes]

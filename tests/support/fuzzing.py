@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rowcast.access.context import RequestContext
 from rowcast.errors import RowcastError
 from rowcast.http.dialects import v2_infer
 from rowcast.http.routes import Request
@@ -129,7 +130,7 @@ def run(count: int, chance: random.Random) -> dict[str, int]:
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
             try:
-                tensors = parse(Request("/", b"", headers, head + tail, "r"))
+                tensors = parse(Request("/", headers, head + tail, RequestContext("v2", "r")))
             except RowcastError:
                 result["refused"] += 1
             else:

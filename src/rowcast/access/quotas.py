@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Awaitable
 
 import msgspec
 
@@ -29,6 +30,9 @@ class Meter:
     HOT: called twice per request, so it avoids the calls to `max` and `ceil`.
     """
 
+    is_immediate = True
+    """`spend` never returns something to await. A meter that server processes share may."""
+
     def __init__(self, quota: Quota, share: int = 1) -> None:
         self.quota = quota
         self._share = share  # server processes that split the quota, each with its own meter
@@ -38,7 +42,7 @@ class Meter:
         policy = b'ratelimit-policy: "default";q=%d;w=%d\r\n' % (quota.rows, quota.seconds)
         self._headers = policy + b'ratelimit: "default";r=%d;t=%d\r\n'
 
-    def spend(self, rows: int, now: float, whole: int = 0) -> None:
+    def spend(self, rows: int, now: float, whole: int = 0) -> Awaitable[None] | None:
         """Take `rows` from the quota, or raise OverQuota and take nothing.
 
         `whole` is the number of rows in the request, for the error message.
@@ -50,6 +54,7 @@ class Meter:
         if full_at - now > self._most:
             self._refuse(max(rows, whole), full_at - now - self.quota.seconds)
         self._full_at = full_at
+        return None
 
     def headers(self, now: float) -> bytes:
         """Return the RateLimit headers: remaining rows, and seconds until the full quota is available."""

@@ -6,7 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rowcast.adapters.files.worker_state import WorkerStatus
+    from rowcast.serving.fleet import WorkerStatus
     from rowcast.settings import Settings
 
 SECONDS = 5.0

@@ -1,55 +1,21 @@
-"""What a server tells others about itself: pushed metrics, spans, a line a request. Imported by servers alone."""
+"""What a server process reports about itself: counters, metrics, pushed metrics and tracing spans."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-from rowcast.http.request_log import note_rows
-from rowcast.serving.batcher import Predictor
-from rowcast.serving.live_models import LiveModel
-from rowcast.serving.rows import Row
-from rowcast.serving.waiting import Ask, Render
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from rowcast.adapters.files.worker_state import ServerFolder
     from rowcast.adapters.telemetry.otel import Spans
-    from rowcast.adapters.telemetry.prometheus import Metrics
     from rowcast.adapters.telemetry.pushgateway import Pusher
-    from rowcast.history.blocks import Block, BlockColumn
+    from rowcast.serving.fleet import WorkerStatus
     from rowcast.settings import Settings
 
 ALIVE = ("ready", "draining")
 
 
-class NotingPredictor(Predictor):
-    """Tells the request at hand which model was asked for how many rows."""
-
-    def _wait(
-        self, model: LiveModel, rows: Sequence[Row], ask: Ask, alone: bool, render: Render | None = None
-    ) -> asyncio.Future[Any]:
-        note_rows(model.name, model.version, len(rows))
-        return super()._wait(model, rows, ask, alone, render)
-
-    def predict_block(
-        self,
-        model: LiveModel,
-        tensors: Mapping[str, NDArray[Any]],
-        columns: Sequence[BlockColumn],
-        body: bytes,
-        ask: Ask,
-    ) -> Block:
-        """As without notes."""
-        block = super().predict_block(model, tensors, columns, body, ask)
-        note_rows(model.name, model.version, block.rows)
-        return block
-
-
-def spans(settings: Settings) -> Spans | None:
-    """Who makes spans, when somebody wants them."""
+def tracer(settings: Settings) -> Spans | None:
+    """Return what makes spans, if a collector is configured."""
     if settings.otel_endpoint is None:
         return None
     from rowcast.adapters.telemetry.otel import Spans
@@ -58,7 +24,7 @@ def spans(settings: Settings) -> Spans | None:
 
 
 def push_target(settings: Settings) -> tuple[str, tuple[str, str] | None]:
-    """Where metrics are pushed, and as whom."""
+    """Return the URL to which metrics are pushed, and the credentials."""
     from rowcast.adapters.telemetry.pushgateway import push_url
 
     name, password = settings.push_username, settings.push_password
@@ -66,14 +32,16 @@ def push_target(settings: Settings) -> tuple[str, tuple[str, str] | None]:
     return push_url(settings.push_gateway or "", settings.push_job), auth
 
 
-def pusher(settings: Settings, metrics: Metrics, board: ServerFolder, number: int) -> Pusher | None:
-    """Who pushes metrics: the first worker that lives, and whoever ends last."""
+def pusher(
+    settings: Settings, exposition: Callable[[], bytes], workers: Callable[[], list[WorkerStatus]], number: int
+) -> Pusher | None:
+    """Return what pushes metrics. Only the first live worker pushes, and the last one to end."""
     if settings.push_gateway is None:
         return None
     from rowcast.adapters.telemetry.pushgateway import Pusher
 
-    def mine() -> bool:
-        alive = [worker.worker for worker in board.workers() if worker.state in ALIVE]
+    def is_first_alive() -> bool:
+        alive = [worker.worker for worker in workers() if worker.state in ALIVE]
         return alive[:1] in ([], [number])
 
-    return Pusher(*push_target(settings), settings.push_seconds, metrics.exposition, mine)
+    return Pusher(*push_target(settings), settings.push_seconds, exposition, is_first_alive)

@@ -17,8 +17,9 @@ from pydantic import SecretStr
 
 import rowcast
 from rowcast import settings
+from rowcast.app import access as app_access
 from rowcast.app import health_checks as checks
-from rowcast.app import history, indexer, models, server
+from rowcast.app import history, indexer, models
 from rowcast.cli import output
 from rowcast.errors import RowcastError
 from rowcast.registry import bundle
@@ -261,7 +262,7 @@ def _check_server(loaded: Settings) -> str:
 
 
 def _check_keys(loaded: Settings) -> str:
-    keys = server.keys(loaded).all()
+    keys = app_access.keys(loaded).all()
     now = time.time()
     states = [key.state(now) for key in keys]
     active = states.count("active")

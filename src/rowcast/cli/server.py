@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import select
 import shlex
 import signal
@@ -13,14 +12,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rowcast.app import imports, indexer, logs, server
+from rowcast.app import access, imports, indexer, logs, processes
 from rowcast.cli import first_model, output
 from rowcast.errors import RowcastError, SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rowcast.serving.live_models import Deployment
+    from rowcast.app.server import Place
+    from rowcast.serving.deployment import Deployment
+    from rowcast.serving.live_models import LiveModel
     from rowcast.settings import Settings
 
 BACKLOG = 2048
@@ -49,70 +50,25 @@ def _import_models(settings: Settings) -> None:
             output.say(f"cannot serve {result.file}: {result.error}")
 
 
+def _serve(settings: Settings, listener: socket.socket, *, as_json: bool) -> int:
+    processes.serve(settings, listener, lambda live: _announce(settings, live, listener, as_json=as_json))
+    return 0
+
+
 def _supervise(settings: Settings, listener: socket.socket, *, as_json: bool) -> int:
-    from rowcast.runtime.supervisor import Indexer, Supervisor
+    def work(place: Place, parent: int, is_first: bool) -> int:
+        def announce(live: Deployment[LiveModel]) -> None:
+            if is_first:
+                _announce(settings, live, listener, as_json=as_json)
 
-    board = server.board(settings)
-
-    def work(number: int, parent: int, first: bool) -> int:
         try:
-            place = server.Place(board, number)
-            return _serve(settings, listener, place, parent, announce=first, as_json=as_json)
+            processes.serve(settings, listener, announce, place=place, parent=parent)
         except RowcastError as error:
             output.say(f"error: {' '.join(error.message.split())}")
             return 2
+        return 0
 
-    child = Indexer(indexer.indexer_command(), settings.for_child(), lambda: indexer.indexer_is_running(settings))
-    try:
-        return Supervisor(board, work, listener.close, child, settings.drain_seconds).run()
-    finally:
-        board.remove()
-
-
-def _serve(
-    settings: Settings,
-    listener: socket.socket,
-    place: server.Place | None = None,
-    parent: int | None = None,
-    *,
-    announce: bool = True,
-    as_json: bool,
-) -> int:
-    import uvicorn
-
-    from rowcast.runtime.drain import DrainingServer
-
-    process = server.server(settings, place)
-    protocol = server.protocol(settings)
-
-    def begin_drain() -> None:
-        protocol.door.closing = True
-        process.drain()
-
-    config = uvicorn.Config(
-        process.app,
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http=protocol,
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        root_path=settings.root_path,
-        backlog=BACKLOG,
-    )
-    _raise_file_limit(settings.max_connections)
-    if announce:
-        _announce(settings, process.deployment, listener, as_json=as_json)
-    # A signal before the server installs its handlers must not end the process with an error.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    running = DrainingServer(config, begin_drain=begin_drain, drain_seconds=settings.drain_seconds, parent=parent)
-    running.run(sockets=[listener])
-    return 0
+    return processes.supervise(settings, listener, work)
 
 
 def index(settings: Settings) -> None:
@@ -130,17 +86,8 @@ def index(settings: Settings) -> None:
     indexer.index_history(settings, wait_for_end, lambda reason: log.error("history is behind", reason=reason))
 
 
-def _raise_file_limit(connections: int) -> None:
-    """Raise the limit of open files: each connection needs one, and the usual default is 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = connections + 512
-    if soft < needed and soft != resource.RLIM_INFINITY:
-        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
-
-
 def _require_key(settings: Settings) -> None:
-    if not settings.listens_locally and not settings.insecure and not server.has_key(settings):
+    if not settings.listens_locally and not settings.insecure and not access.has_key(settings):
         raise SettingsError(
             f"host {settings.host!r} accepts connections from other machines, but there is no API key; create one with "
             "`rowcast keys create NAME`, listen on 127.0.0.1, or pass --insecure"
@@ -159,7 +106,7 @@ def _bind(settings: Settings) -> socket.socket:
     return listener
 
 
-def _announce(settings: Settings, deployment: Deployment, listener: socket.socket, *, as_json: bool) -> None:
+def _announce(settings: Settings, deployment: Deployment[LiveModel], listener: socket.socket, *, as_json: bool) -> None:
     port = listener.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{port}{settings.root_path}"

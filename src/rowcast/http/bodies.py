@@ -1,4 +1,4 @@
-"""Compressed request bodies, and the other request headers that few requests carry."""
+"""Request headers that few requests carry: content encodings, deadlines, trace contexts, request ids."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import zlib
 
 from rowcast.errors import BodyError, RequestError
 
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 LONGEST_TIMEOUT = 3600.0
 ENCODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 """Coding to zlib's window bits: `deflate` means the zlib format (RFC 9110)."""

@@ -1,16 +1,15 @@
-"""The outermost ASGI callable: request id, access, bounds, headers, errors and events for every route, written once.
+"""The outermost ASGI callable and the only request pipeline.
 
-Hot routes are answered here from a table; everything else goes to the cold app (FastAPI, whose router and middleware
-would cost each prediction about 70 µs). A hot request with none of the `UNUSUAL` headers takes the short way, which
-knows nothing of them; `bench/serve.py` holds its cost.
+Every request passes the same steps: request id, route, cross-origin rules, key, scope, quota, method, content type,
+body, idempotency, handler. `Edge.answer_quickly` is the same pipeline for a plain request for one row: it skips the
+steps for headers that such a request does not have, and needs neither a task nor a future (`bench/serve.py`).
 """
 
 from __future__ import annotations
 
 import itertools
-import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -18,48 +17,37 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from rowcast.access.callers import Caller
+from rowcast.access.context import RequestContext
 from rowcast.access.quotas import Meter
 from rowcast.errors import BodyError, MethodNotAllowed, Overloaded, RequestError, RowcastError, TooLate
 from rowcast.events import Listener, RequestAnswered, RequestFailed
 from rowcast.http import bodies, problems
-from rowcast.http.authentication import Gate, Headers, require
-from rowcast.http.idempotency import Once
+from rowcast.http.authentication import Authenticator, require
+from rowcast.http.idempotency import Idempotency
+from rowcast.http.request_log import LoggedRequest
 from rowcast.http.routes import (
     JSON,
-    ONLY_JSON,
     ASGIApp,
-    Bounds,
-    Door,
-    Doors,
-    HotRoute,
+    Headers,
     Lifespan,
     Message,
     Receive,
-    Reply,
     Request,
+    Response,
+    Route,
+    Router,
     Scope,
     Send,
 )
+from rowcast.serving.quota import charge
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
-UNUSUAL = frozenset((b"origin", b"traceparent", b"content-encoding", b"x-request-timeout", b"idempotency-key"))
-MEANING = (b"content-type", b"inference-header-content-length", b"accept-encoding")
-"""Headers that decide, beside the body, what another dialect's request asks."""
-NO_EXTENSIONS: Mapping[str, Any] = {}
-REPLY = "rowcast.reply"
-"""The ASGI extension of `runtime/http_protocol.py`."""
-# What a hot reply's head says besides its length and id; the whole head in one formatting.
-HOT_HEADERS: Headers = [
-    (b"content-type", JSON),
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-]
-HOT_HEAD = (
-    b"HTTP/1.1 200 OK\r\n"
-    + b"".join(b"%s: %s\r\n" % header for header in HOT_HEADERS)
-    + b"content-length: %d\r\nx-request-id: %b\r\n"
+UNUSUAL_HEADERS = frozenset(
+    (b"origin", b"traceparent", b"content-encoding", b"x-request-timeout", b"idempotency-key", b"expect", b"upgrade")
 )
-# What every other reply says unless it says otherwise itself.
+"""Headers that only the general path understands."""
+SIGNIFICANT_HEADERS = (b"content-type", b"inference-header-content-length", b"accept-encoding")
+"""Headers that decide, together with the body, what an idempotent request means."""
+API_HEADERS: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 COLD_HEADERS: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -67,233 +55,192 @@ COLD_HEADERS: Headers = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-cache"),
 ]
+"""Security headers of pages and problems, unless the response sets them itself."""
+QUICK_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+    + b"".join(b"%b: %b\r\n" % header for header in API_HEADERS)
+    + b"content-length: %d\r\nx-request-id: %b\r\n"
+)
 
 log = structlog.get_logger("rowcast.http")
 
 
-class ClientGone(Exception):
-    """The caller hung up before it had sent everything."""
+class ClientDisconnected(Exception):
+    """The client closed the connection before it had sent the whole request."""
 
 
-class Arrived(msgspec.Struct):
-    """What is known of a request from its head, and what its reply will say besides its answer."""
+class Exchange(msgspec.Struct):
+    """What is known of a request from its head, and what its response will carry besides the body."""
 
     scope: Scope
     path: str
     headers: dict[bytes, bytes]
     request_id: str
     started: float
-    extra: Headers
+    route: Route
+    extra: Headers = []
     meter: Meter | None = None
-    form: problems.Form | None = None
-    """How the caller's dialect says what is wrong."""
+    problem: str = ""
+    """The slug of the problem that was sent."""
+    logged: LoggedRequest | None = None
+    """Where the request log wants to read the result."""
+
+    def ids(self) -> dict[str, str]:
+        """Return the ids that correlate log lines."""
+        trace = bodies.trace_id(self.headers.get(b"traceparent", b""))
+        return {"request_id": self.request_id, **({"trace_id": trace} if trace else {})}
+
+    def error_form(self) -> problems.ErrorForm | None:
+        """Return how errors are written: in the dialect's form unless the client asks for problem details."""
+        wants_problem = problems.CONTENT_TYPE in self.headers.get(b"accept", b"")
+        return None if wants_problem else self.route.error_form
 
 
 class Edge:
-    """Everything that is true of every request."""
+    """Applies what holds for every request."""
 
     def __init__(
         self,
-        hot: Mapping[str, HotRoute],
+        router: Router,
         cold: ASGIApp,
         lifespan: Lifespan,
         listen: Listener,
-        gate: Gate,
-        once: Once,
-        bounds: Bounds,
+        authenticator: Authenticator,
+        idempotency: Idempotency,
         *,
+        max_body: int,
+        wait_seconds: float,
         root_path: str,
         request_id_prefix: str,
-        doors: Doors = lambda path: None,
     ) -> None:
-        self._hot = hot
-        self._doors = doors
+        self._router = router
         self._cold = cold
         self._lifespan = lifespan
         self._listen = listen
-        self._gate = gate
-        self._once = once
-        self._max_body = bounds.max_body
-        self._wait = bounds.wait_seconds
+        self._authenticator = authenticator
+        self._idempotency = idempotency
+        self._max_body = max_body
+        self._wait_seconds = wait_seconds
         self._root_path = root_path
         self._request_id_prefix = request_id_prefix
         self._numbers = itertools.count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, or run the lifespan."""
-        if scope["type"] != "http":
-            await self._not_http(scope, receive, send)
-            return
-        started = time.perf_counter()
-        path: str = scope["path"]
-        if root := scope.get("root_path") or self._root_path:
-            path = _below(path, root)
-        headers = dict(scope["headers"])
-        request_id = self._request_id(headers)
-        route = self._hot.get(path)
-        if route is None or scope["method"] != route.method or not UNUSUAL.isdisjoint(headers):
-            await self._other(Arrived(scope, path, headers, request_id, started, []), route, receive, send)
-            return
-        # HOT from here on.
-        meter = None
-        try:
-            caller = self._gate.admit(headers, scope)
-            require(caller, route.scope)
-            meter = caller.meter
-            if meter is not None:
-                meter.spend(1, started)
-            if headers.get(b"content-type", JSON) != JSON:
-                _expect_json(headers[b"content-type"])
-            message = await receive()
-            body = message.get("body", b"")
-            if message.get("more_body") or len(body) > self._max_body or message["type"] != "http.request":
-                body = await self._rest_of_body(message, receive, headers)
-            request = Request(path, scope["query_string"], headers, body, request_id, caller, started + self._wait)
-            reply = await route.answer(request)
-        except ClientGone:
-            return
-        except Exception as error:
-            arrived = Arrived(scope, path, headers, request_id, started, [], meter)
-            status = await self._refuse(arrived, error, send)
-            self._listen(RequestAnswered(route.name, route.method, status, time.perf_counter() - started))
-            return
-        whole = (scope.get("extensions") or NO_EXTENSIONS).get(REPLY)
-        head = _hot_head(request, len(reply), started)
-        if whole is None or not whole(head, reply):
-            await _send(send, 200, _listed(head), reply)
-        self._listen(RequestAnswered(route.name, route.method, 200, time.perf_counter() - started))
-
-    async def _not_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        else:
+            return
+        if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
-
-    def _request_id(self, headers: dict[bytes, bytes]) -> str:
-        """The caller's id for this request where it can be used, else one of ours."""
-        given = headers.get(b"x-request-id")
-        if given is not None and REQUEST_ID(given):
-            return given.decode()
-        return f"{self._request_id_prefix}-{next(self._numbers):x}"
-
-    async def _other(self, arrived: Arrived, route: HotRoute | None, receive: Receive, send: Send) -> None:
-        """Whatever is not the short way."""
-        scope, headers = arrived.scope, arrived.headers
-        door = self._doors(arrived.path) if route is None else None
-        known = route or door
-        name = known.name if known else "unmatched"
-        if door is not None and problems.CONTENT_TYPE not in headers.get(b"accept", b""):
-            arrived.form = door.form
-        bind_contextvars(**_ids(arrived))  # a request has a context of its own
-        method = scope["method"]
+            return
+        started = time.perf_counter()
+        path = _strip_prefix(scope["path"], scope.get("root_path") or self._root_path)
+        headers = dict(scope["headers"])
+        route = self._router.find(path, scope["method"])
+        logged = scope.get("state", {}).get("logged_request")
+        exchange = Exchange(scope, path, headers, self._request_id(headers), started, route, [], logged=logged)
+        bind_contextvars(**exchange.ids())  # each request runs in a context of its own
         try:
-            if b"origin" in headers:
-                answer = self._gate.preflight(headers, method)
-                if answer is not None:
-                    await _send(send, 204, [*answer, (b"x-request-id", arrived.request_id.encode())], b"")
-                    self._listen(RequestAnswered("preflight", method, 204, time.perf_counter() - arrived.started))
-                    return
-                arrived.extra += self._gate.cross_origin(headers, method)
-            if b"traceparent" in headers:
-                arrived.extra.append((b"traceparent", bodies.traced(headers[b"traceparent"])))
-            if door is not None:
-                status = await self._open(arrived, door, receive, send)
-            elif route is not None:
-                status = await self._answer(arrived, route, receive, send)
-            else:
-                status, name = await self._forward(arrived, receive, send)
-        except ClientGone:
+            pattern, status = await self._answer(exchange, receive, send)
+        except ClientDisconnected:
             return
         except Exception as error:
-            status = await self._refuse(arrived, error, send)
-        self._listen(RequestAnswered(name, method, status, time.perf_counter() - arrived.started))
+            pattern, status = route.pattern, await self._send_problem(exchange, error, send)
+        seconds = time.perf_counter() - started
+        if logged is not None:
+            logged.finish(pattern, status, seconds)
+        self._listen(RequestAnswered(pattern, scope["method"], status, seconds))
 
-    async def _answer(self, arrived: Arrived, route: HotRoute, receive: Receive, send: Send) -> int:
-        """A hot route, with everything that a request may carry."""
-        caller = self._gate.admit(arrived.headers, arrived.scope)
-        require(caller, route.scope)
-        self._spend(arrived, caller)
-        if arrived.scope["method"] != route.method:
-            raise MethodNotAllowed(route.method)
-        _expect_json(arrived.headers.get(b"content-type", JSON))
-        request = await self._request(arrived, caller, receive)
-        reply = await self._first_or_again(request, lambda: route.answer(request), request.query)
-        await _send(send, 200, [*HOT_HEADERS, *self._last_headers(arrived), *request.notes], reply)
-        return 200
+    async def _answer(self, exchange: Exchange, receive: Receive, send: Send) -> tuple[str, int]:
+        """Run the pipeline; return the pattern and the status for metrics."""
+        scope, headers, route = exchange.scope, exchange.headers, exchange.route
+        if b"origin" in headers:
+            preflight = self._authenticator.preflight(headers, scope["method"])
+            if preflight is not None:
+                await _send(send, 204, [*preflight, (b"x-request-id", exchange.request_id.encode())], b"")
+                return "preflight", 204
+            exchange.extra += self._authenticator.cross_origin(headers, scope["method"])
+        if b"traceparent" in headers:
+            exchange.extra.append((b"traceparent", bodies.traced(headers[b"traceparent"])))
+        caller = await self._admit(exchange)
+        if route.handler is None:
+            return await self._forward(exchange, caller, receive, send)
+        _check_method(scope["method"], route)
+        _check_content_type(headers, route)
+        request = await self._read(exchange, caller, receive)
+        response = await self._first_or_repeated(request, route, exchange)
+        own = [*API_HEADERS, *response.headers, *request.response_headers, *self._last_headers(exchange)]
+        await _send(send, response.status, [(b"content-type", response.content_type), *own], response.body)
+        if exchange.logged is not None and request.model is not None:
+            exchange.logged.use(request.model.name, request.model.version, request.rows)
+        return route.pattern, response.status
 
-    async def _open(self, arrived: Arrived, door: Door, receive: Receive, send: Send) -> int:
-        """A route of another dialect."""
-        caller = Caller() if door.open else self._gate.admit(arrived.headers, arrived.scope)
-        if door.scope is not None:
-            require(caller, door.scope)
-            self._spend(arrived, caller)
-        method = arrived.scope["method"]
-        if method != door.method and (method, door.method) != ("HEAD", "GET"):
-            raise MethodNotAllowed(door.method)
-        if method == "POST":
-            _expect(arrived.headers.get(b"content-type", JSON), door.content_types)
-        request = await self._request(arrived, caller, receive)
+    async def _admit(self, exchange: Exchange) -> Caller:
+        """Authenticate the caller, check the route's scope and charge the quota for one row."""
+        route = exchange.route
+        if route.is_public:
+            return self._authenticator.recognise(exchange.headers)
+        caller = self._authenticator.admit(exchange.headers, exchange.scope.get("client"))
+        if route.scope is not None:
+            require(caller, route.scope)
+            exchange.meter = caller.meter
+            charging = charge(caller, 1, exchange.started)
+            if charging is not None:
+                await charging
+        return caller
 
-        async def answer() -> bytes:
-            return _pack_reply(await door.answer(request))
-
-        if door.scope == "predict":
-            # The same bytes mean something else when these differ.
-            meant = b"\0".join([request.query, *[arrived.headers.get(name, b"") for name in MEANING]])
-            reply = _unpack_reply(await self._first_or_again(request, answer, meant))
-        else:
-            reply = await door.answer(request)
-        own = [header for header in HOT_HEADERS if header[0] != b"content-type"]
-        headers = [(b"content-type", reply.content_type), *own, *reply.headers, *request.notes]
-        await _send(send, reply.status, [*headers, *self._last_headers(arrived)], reply.body)
-        return reply.status
-
-    async def _request(self, arrived: Arrived, caller: Caller, receive: Receive) -> Request:
-        """The request, read to its end, with everything that it may carry."""
-        headers, query = arrived.headers, arrived.scope["query_string"]
-        deadline = arrived.started + self._wait
+    async def _read(self, exchange: Exchange, caller: Caller, receive: Receive) -> Request:
+        """Read the body and the options."""
+        headers, route = exchange.headers, exchange.route
+        options = route.read_options(exchange.scope["query_string"])
+        deadline = exchange.started + self._wait_seconds
         if b"x-request-timeout" in headers:
-            deadline = min(deadline, bodies.deadline(headers[b"x-request-timeout"], arrived.started))
-        body = await self._body(arrived, receive)
-        return Request(arrived.path, query, headers, body, arrived.request_id, caller, deadline)
+            deadline = min(deadline, bodies.deadline(headers[b"x-request-timeout"], exchange.started))
+        body = await self._read_body(headers, receive)
+        context = RequestContext(route.dialect, exchange.request_id, caller, options.entity, deadline)
+        return Request(exchange.path, headers, body, context, options)
 
-    async def _first_or_again(self, request: Request, first: Callable[[], Awaitable[bytes]], meant: bytes) -> bytes:
-        """The answer; with an Idempotency-Key, that of the first such request."""
+    async def _first_or_repeated(self, request: Request, route: Route, exchange: Exchange) -> Response:
+        """Return the handler's response; for a repeated Idempotency-Key, the response to the first request."""
+        assert route.handler is not None
         key = request.headers.get(b"idempotency-key")
-        if key is None:
-            return await first()
-        reply, again = await self._once.answer(key, request.caller, request.path, meant, request.body, first)
-        request.note(b"idempotency-replayed", b"true" if again else b"false")
-        return reply
+        if key is None or not route.is_idempotent:
+            return await route.handler(request)
+        handler = route.handler
 
-    async def _forward(self, arrived: Arrived, receive: Receive, send: Send) -> tuple[int, str]:
-        """Let the cold app answer, inside the same bounds and with the same headers; its status and route."""
-        scope, path = arrived.scope, arrived.path
-        if self._gate.is_open(path):
-            caller = self._gate.recognise(arrived.headers)
-        else:
-            caller = self._gate.admit(arrived.headers, scope)
-            if self._gate.check(caller, scope["method"], path) is not None:
-                self._spend(arrived, caller)
+        async def first() -> bytes:
+            return _encode_response(await handler(request))
+
+        # The same bytes mean something else when these headers or the query differ.
+        query = exchange.scope["query_string"]
+        meaning = b"\0".join([query, *[request.headers.get(name, b"") for name in SIGNIFICANT_HEADERS]])
+        stored, repeated = await self._idempotency.answer(
+            key, request.context.caller, request.path, meaning, request.body, first
+        )
+        request.add_header(b"idempotency-replayed", b"true" if repeated else b"false")
+        return _decode_response(stored)
+
+    async def _forward(self, exchange: Exchange, caller: Caller, receive: Receive, send: Send) -> tuple[str, int]:
+        """Let the application for cold routes answer, within the same bounds and with the same headers."""
         status = 500
-        begun = False
+        started = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status, begun
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status, begun = message["status"], True
-                given = message["headers"]
-                names = {name.lower() for name, _ in given}
+                status, started = message["status"], True
+                names = {name.lower() for name, _ in message["headers"]}
                 missing = [header for header in COLD_HEADERS if header[0] not in names]
-                message["headers"] = [*given, *missing, *self._last_headers(arrived)]
+                message["headers"] = [*message["headers"], *missing, *self._last_headers(exchange)]
             await send(message)
 
-        # A copy: the server looks at its own scope to know that a HEAD gets no body.
+        scope = exchange.scope
+        # A copy: the server reads its own scope to know that the response to HEAD has no body.
         root = scope.get("root_path") or self._root_path
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        state = {**scope.get("state", {}), "request_id": arrived.request_id, "caller": caller}
-        scope = {**scope, "state": state, "root_path": root, "path": root + path, "method": method}
-        body: bytes | None = await self._body(arrived, receive)
+        state = {**scope.get("state", {}), "request_id": exchange.request_id, "caller": caller}
+        scope = {**scope, "state": state, "root_path": root, "path": root + exchange.path, "method": method}
+        body: bytes | None = await self._read_body(exchange.headers, receive)
 
         async def replay_body() -> Message:
             nonlocal body
@@ -305,66 +252,180 @@ class Edge:
         try:
             await self._cold(scope, replay_body, send_with_headers)
         except Exception as error:
-            if begun:
+            if started:
                 raise
-            status = await self._refuse(arrived, error, send)
+            status = await self._send_problem(exchange, error, send)
         if "problem" in state:
             self._listen(RequestFailed(state["problem"]))
-        return status, getattr(scope.get("route"), "path", "unmatched")
+        return exchange.route.pattern, status
 
-    async def _refuse(self, arrived: Arrived, error: Exception, send: Send) -> int:
-        """Answer with a problem; its status."""
-        if isinstance(error, TooLate) and b"x-request-timeout" not in arrived.headers:
-            error = Overloaded(f"the request waited for more than {self._wait:g} s and was not scored; try again")
-        status, reply, extra = problems.answer(error, arrived.request_id, arrived.form)
-        if not isinstance(error, RowcastError) or status == 500:
-            known = {"path": arrived.path} if arrived.path in self._hot else {}  # others hold what callers like
-            log.error("request failed", **_ids(arrived), **known, exc_info=error)
-        self._listen(RequestFailed(problems.slug(error)))
-        await _send(send, status, [*extra, *COLD_HEADERS, *self._last_headers(arrived)], reply)
+    async def _send_problem(self, exchange: Exchange, error: Exception, send: Send) -> int:
+        """Answer with a problem and return its status."""
+        status, body, headers = self._problem(
+            error,
+            exchange.ids(),
+            exchange.error_form(),
+            known_path=exchange.path if exchange.path in self._router.hot else "",
+            has_own_deadline=b"x-request-timeout" in exchange.headers,
+        )
+        await _send(send, status, [*headers, *COLD_HEADERS, *self._last_headers(exchange)], body)
         return status
 
-    def _last_headers(self, arrived: Arrived) -> Headers:
-        """What every reply says of its request."""
-        quota = [] if arrived.meter is None else _listed(arrived.meter.headers(arrived.started))
-        return [(b"x-request-id", arrived.request_id.encode()), *arrived.extra, *quota]
+    def _problem(
+        self,
+        error: Exception,
+        ids: Mapping[str, str],
+        form: problems.ErrorForm | None,
+        *,
+        known_path: str,
+        has_own_deadline: bool,
+    ) -> tuple[int, bytes, Headers]:
+        """Turn an error into a response, log it if it is the server's fault, and count it."""
+        if isinstance(error, TooLate) and not has_own_deadline:
+            error = Overloaded(
+                f"the server is overloaded: the request waited for more than {self._wait_seconds:g} s; retry after 1 s"
+            )
+        status, body, headers = problems.answer(error, ids["request_id"], form)
+        if not isinstance(error, RowcastError) or status == 500:
+            path = {"path": known_path} if known_path else {}  # other paths hold whatever clients send
+            log.error("request failed", **ids, **path, exc_info=error)
+        self._listen(RequestFailed(problems.slug(error)))
+        return status, body, headers
 
-    def _spend(self, arrived: Arrived, caller: Caller) -> None:
-        arrived.meter = caller.meter
-        if caller.meter is not None:
-            caller.meter.spend(1, arrived.started)
+    def find_quick(self, path: str, method: bytes, headers: Mapping[bytes, bytes]) -> Route | None:
+        """Return the route if the head of a request is that of a plain prediction request. HOT"""
+        route = self._router.hot.get(_strip_prefix(path, self._root_path) if self._root_path else path)
+        if route is None or route.quick is None or method != b"POST":
+            return None
+        if not UNUSUAL_HEADERS.isdisjoint(headers) or headers.get(b"content-type", JSON) != JSON:
+            return None
+        return route
 
-    async def _body(self, arrived: Arrived, receive: Receive) -> bytes:
-        """The body, unpacked."""
-        body = await self._rest_of_body(await receive(), receive, arrived.headers)
-        encoding = arrived.headers.get(b"content-encoding")
-        return body if encoding is None else bodies.unpacked(body, encoding, self._max_body)
+    def answer_quickly(
+        self,
+        route: Route,
+        headers: dict[bytes, bytes],
+        query: bytes,
+        body: bytes,
+        client: tuple[str, int] | None,
+        send: Callable[[bytes, bytes], None],
+    ) -> bool:
+        """Answer a plain prediction request by calling `send` with head and body, now or from a later tick.
 
-    async def _rest_of_body(self, message: Message, receive: Receive, headers: dict[bytes, bytes]) -> bytes:
-        """The whole body that `message` begins; refused as soon as it is known to be too large."""
+        Return False when the general path must answer: nothing has happened then. HOT
+        """
+        quick = route.quick
+        if quick is None or not quick.accepts(query, body):
+            return False
+        answer = QuickAnswer(self, route, time.perf_counter(), self._request_id(headers), send)
+        try:
+            options = route.read_options(query)
+            caller = self._authenticator.admit(headers, client)
+            require(caller, route.scope)
+            if caller.meter is not None:
+                if not caller.meter.is_immediate:
+                    return False
+                answer.meter = caller.meter
+                caller.meter.spend(1, answer.started)
+            context = RequestContext(
+                route.dialect, answer.request_id, caller, options.entity, answer.started + self._wait_seconds
+            )
+            answer.request = Request(route.pattern, headers, body, context, options)
+            quick.submit(answer.request, answer)
+        except Exception as error:
+            answer.set_exception(error)
+        return True
+
+    def finish_quickly(self, answer: QuickAnswer, reply: bytes) -> None:
+        """Send the reply of a quick answer. HOT"""
+        now = time.perf_counter()
+        head = QUICK_HEAD % (len(reply), answer.request_id.encode())
+        if answer.meter is not None:
+            head += answer.meter.headers(now)
+        if answer.request is not None and answer.request.response_headers:
+            head += b"".join([b"%b: %b\r\n" % header for header in answer.request.response_headers])
+        answer.send(head, reply)
+        self._listen(RequestAnswered(answer.route.pattern, "POST", 200, now - answer.started))
+
+    def fail_quickly(self, answer: QuickAnswer, error: Exception) -> None:
+        """Send a problem instead of the reply of a quick answer."""
+        status, body, headers = self._problem(
+            error, {"request_id": answer.request_id}, None, known_path=answer.route.pattern, has_own_deadline=False
+        )
+        headers += [*COLD_HEADERS, (b"content-length", b"%d" % len(body))]
+        headers.append((b"x-request-id", answer.request_id.encode()))
+        head = b"".join([problems.STATUS_LINES[status], *[b"%b: %b\r\n" % header for header in headers]])
+        if answer.meter is not None:
+            head += answer.meter.headers(answer.started)
+        answer.send(head, body)
+        self._listen(RequestAnswered(answer.route.pattern, "POST", status, time.perf_counter() - answer.started))
+
+    def _request_id(self, headers: Mapping[bytes, bytes]) -> str:
+        """Return the client's id for this request if it is valid, else a new one."""
+        sent = headers.get(b"x-request-id")
+        if sent is not None and bodies.REQUEST_ID(sent):
+            return sent.decode()
+        return f"{self._request_id_prefix}-{next(self._numbers):x}"
+
+    def _last_headers(self, exchange: Exchange) -> Headers:
+        """Return the headers that every response carries."""
+        quota = [] if exchange.meter is None else _parse_headers(exchange.meter.headers(exchange.started))
+        return [(b"x-request-id", exchange.request_id.encode()), *exchange.extra, *quota]
+
+    async def _read_body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """Return the whole decoded body; raise BodyError as soon as it is known to be too large."""
         if int(headers.get(b"content-length", b"0")) > self._max_body:
             raise self._too_large()
         pieces: list[bytes] = []
         size = 0
-        while True:
+        more = True
+        while more:
+            message = await receive()
             if message["type"] == "http.disconnect":
-                raise ClientGone
+                raise ClientDisconnected
             pieces.append(message.get("body", b""))
             size += len(pieces[-1])
             if size > self._max_body:
                 raise self._too_large()
-            if not message.get("more_body"):
-                return b"".join(pieces)
-            message = await receive()
+            more = message.get("more_body", False)
+        body = b"".join(pieces)
+        encoding = headers.get(b"content-encoding")
+        return body if encoding is None else bodies.unpacked(body, encoding, self._max_body)
 
     def _too_large(self) -> BodyError:
         return BodyError(f"the body is larger than {self._max_body} bytes; send fewer rows", slug="body-too-large")
 
 
-def _ids(arrived: Arrived) -> dict[str, str]:
-    """By what a line of the log is found again."""
-    trace = bodies.trace_id(arrived.headers.get(b"traceparent", b""))
-    return {"request_id": arrived.request_id, **({"trace_id": trace} if trace else {})}
+class QuickAnswer:
+    """Where the reply to a quick request goes; takes the place of a future."""
+
+    __slots__ = ("_edge", "is_done", "meter", "request", "request_id", "route", "send", "started")
+
+    def __init__(
+        self, edge: Edge, route: Route, started: float, request_id: str, send: Callable[[bytes, bytes], None]
+    ) -> None:
+        self._edge = edge
+        self.route = route
+        self.started = started
+        self.request_id = request_id
+        self.send = send
+        self.meter: Meter | None = None
+        self.request: Request | None = None
+        self.is_done = False
+
+    def done(self) -> bool:
+        """Return whether the answer was sent."""
+        return self.is_done
+
+    def set_result(self, reply: Any, /) -> None:
+        """Send the reply. HOT"""
+        self.is_done = True
+        self._edge.finish_quickly(self, reply)
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Send a problem."""
+        self.is_done = True
+        self._edge.fail_quickly(self, error)
 
 
 async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
@@ -373,43 +434,41 @@ async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _hot_head(request: Request, length: int, now: float) -> bytes:
-    """The head of a hot reply as it goes over the wire, without the blank line at its end. HOT."""
-    head = HOT_HEAD % (length, request.request_id.encode())
-    if request.caller.meter is not None:
-        head += request.caller.meter.headers(now)
-    if request.notes:
-        head += b"".join([b"%b: %b\r\n" % header for header in request.notes])
-    return head
+def _parse_headers(lines: bytes) -> Headers:
+    """Turn header lines as they are sent into the form that ASGI uses."""
+    return [(name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])]
 
 
-def _listed(head: bytes) -> Headers:
-    """Headers as ASGI has them, from lines as they go over the wire; the first line and the length left out."""
-    pairs = [line.split(b": ", 1) for line in head.split(b"\r\n")[:-1] if not line.startswith(b"HTTP/1.1 ")]
-    return [(name, value) for name, value in pairs if name != b"content-length"]
-
-
-def _below(path: str, root: str) -> str:
-    """The path without the prefix, which the server puts before it, and a proxy that takes nothing away once more."""
+def _strip_prefix(path: str, root: str) -> str:
+    """Remove the root path. The server adds it once; a proxy that strips nothing adds it a second time."""
+    if not root:
+        return path
     for _ in range(2):
         if path.startswith(root + "/") or path == root:
             path = path[len(root) :] or "/"
     return path
 
 
-_pack_reply = msgspec.msgpack.Encoder().encode
-_unpack_reply = msgspec.msgpack.Decoder(Reply).decode
+def _check_method(method: str, route: Route) -> None:
+    if method != route.method and (method, route.method) != ("HEAD", "GET"):
+        raise MethodNotAllowed(route.method)
 
 
-def _expect(declared: bytes, content_types: frozenset[bytes]) -> None:
-    """One of these content types, or one that is JSON where JSON is among them; RequestError says what it was."""
-    media = declared.partition(b";")[0].strip().lower()
-    if media not in content_types and not (JSON in content_types and media.endswith(b"+json")):
-        listed = " or ".join(kind.decode() for kind in sorted(content_types))
+def _check_content_type(headers: Mapping[bytes, bytes], route: Route) -> None:
+    """Raise RequestError when a body has none of the route's content types; `+json` types count as JSON."""
+    if route.method != "POST":
+        return
+    media = headers.get(b"content-type", JSON).partition(b";")[0].strip().lower()
+    if media not in route.content_types and not (JSON in route.content_types and media.endswith(b"+json")):
+        accepted = " or ".join(kind.decode() for kind in sorted(route.content_types))
         shown = media.decode("latin-1")[:100]
-        raise RequestError(f"the content type is {shown!r}; send {listed}", slug="unsupported-media-type")
+        raise RequestError(f"unsupported content type {shown!r}; send {accepted}", slug="unsupported-media-type")
 
 
-def _expect_json(declared: bytes) -> None:
-    """Some content type that is JSON; RequestError says what it was."""
-    _expect(declared, ONLY_JSON)
+_encode_response = msgspec.msgpack.Encoder().encode
+_decode_packed = msgspec.msgpack.Decoder(Response).decode
+
+
+def _decode_response(stored: bytes) -> Response:
+    """Decode a stored response. Earlier releases stored native replies as bare JSON."""
+    return Response(stored) if stored[:1] == b"{" else _decode_packed(stored)

@@ -11,9 +11,11 @@ from fastapi.openapi.utils import get_openapi
 from rowcast.http import response_schemas as replies
 from rowcast.http.dialects import openapi as describe
 from rowcast.http.problems import STATUS, TITLES
-from rowcast.schema.encoding import NO_WARNINGS, EncodedRow
+from rowcast.schema.encoding import NO_WARNINGS
+from rowcast.schema.prediction import encode_replies
 from rowcast.schema.schema import REQUIRED
-from rowcast.serving.live_models import Deployment, LiveModel
+from rowcast.serving.deployment import Deployment
+from rowcast.serving.live_models import LiveModel
 from rowcast.wire.codec import WireCodec
 from rowcast.wire.json_schema import PROBABILITY
 from rowcast.wire.reply import NativeReplies
@@ -157,7 +159,7 @@ REFUSED: dict[str, Any] = {
 NO_MODELS = "No models here: none is served yet, or a key is needed to see them. Press Authorize to give one."
 
 
-def document(app: FastAPI, deployment: Deployment, root_path: str = "") -> dict[str, Any]:
+def document(app: FastAPI, deployment: Deployment[LiveModel], root_path: str = "") -> dict[str, Any]:
     """The whole OpenAPI document, for whoever reaches it behind `root_path`."""
     servers = [{"url": root_path}] if root_path else None
     tags: list[dict[str, Any]] = [
@@ -244,7 +246,7 @@ def prediction_schema(model: LiveModel) -> dict[str, Any]:
         "version": {"type": "integer"},
         "prediction": {"type": "number"} if decision.task == "regression" else {"enum": list(decision.classes)},
     }
-    if model.is_certain:
+    if model.has_probabilities:
         probability = PROBABILITY
         properties["probability"] = probability
         if decision.task == "binary":
@@ -277,8 +279,8 @@ def _example(model: LiveModel) -> dict[str, Any]:
 
 def _example_reply(model: LiveModel) -> bytes:
     assert model.golden is not None  # a model without one is not served
-    row = EncodedRow((), NO_WARNINGS)
-    (reply,) = model.replies(["01890a5d-ac96-774b-8bce-b302099a8057"], [model.golden.score], [row], [False])
+    ids, scores = ["01890a5d-ac96-774b-8bce-b302099a8057"], [model.golden.score]
+    (reply,) = encode_replies(model.name, model.version, ids=ids, scores=scores, warnings=[NO_WARNINGS], cached=[False])
     return reply
 
 

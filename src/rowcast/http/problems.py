@@ -11,7 +11,7 @@ import msgspec
 from rowcast.errors import InvalidRows, MethodNotAllowed, OverQuota, RowcastError
 
 CONTENT_TYPE = b"application/problem+json"
-PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 RETRY_AFTER_SECONDS = 1
 
 STATUS = {
@@ -116,11 +116,13 @@ def problem(error: Exception, request_id: str) -> Problem:
     )
 
 
-Form = Callable[[Problem], tuple[int, bytes]]
-"""A dialect's own way to say a problem, as JSON, and the status that goes with it."""
+ErrorForm = Callable[[Problem], tuple[int, bytes]]
+"""Writes a problem as a dialect's own JSON; also returns the status that goes with it."""
 
 
-def answer(error: Exception, request_id: str, form: Form | None = None) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+def answer(
+    error: Exception, request_id: str, form: ErrorForm | None = None
+) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
     """Status, body and headers for an error."""
     found = problem(error, request_id)
     headers = [(b"content-type", CONTENT_TYPE if form is None else b"application/json")]

@@ -1,7 +1,6 @@
-"""Requests one by one, for the access log and for spans; stands before the edge only where one of them is wanted.
+"""The request log and tracing spans; wraps the edge only where one of them is switched on.
 
-What happens during a request finds its `Seen` through a context variable: the edge's event says route and status, the
-predictor which model was asked for how many rows. None of it holds a row, a query string or a key.
+Nothing here holds a row, a query string or a key.
 """
 
 from __future__ import annotations
@@ -9,116 +8,122 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-import msgspec
 import structlog
 
-from rowcast.events import Event, Listener, RequestAnswered
 from rowcast.http import bodies
-from rowcast.http.edge import REQUEST_ID
 from rowcast.http.routes import ASGIApp, Message, Receive, Scope, Send
-
-if TYPE_CHECKING:
-    from rowcast.adapters.telemetry.otel import Spans
 
 log = structlog.get_logger("rowcast.access")
 
+CLIENT_CLOSED = 499
+"""The status in the log when the client closed the connection before the response."""
 
-class Seen(msgspec.Struct):
-    """One request, as much of it as may be told."""
 
-    request_id: str
-    method: str
+class Span(Protocol):
+    """A tracing span of one request."""
+
     traceparent: bytes
-    """As it came."""
-    route: str = "unmatched"
-    status: int = 499
-    """499: the caller hung up."""
-    seconds: float = 0.0
-    model: str = ""
-    version: int = 0
-    rows: int = 0
+    """What names the span to the client and to services that it calls."""
+
+    def end(self, logged: LoggedRequest) -> None:
+        """Close the span with the result."""
+        ...
 
 
-_now: ContextVar[Seen | None] = ContextVar("seen", default=None)
+class Tracer(Protocol):
+    """Starts spans and delivers them to a collector."""
+
+    def begin(self, method: str, traceparent: bytes, started: int) -> Span:
+        """Start a span as a child of the client's `traceparent`; `started` is in UTC nanoseconds."""
+        ...
+
+    def stop(self) -> None:
+        """Deliver what is left."""
+        ...
 
 
-def note_rows(model: str, version: int, rows: int) -> None:
-    """The request at hand asks this model for so many rows."""
-    seen = _now.get()
-    if seen is not None:
-        seen.model, seen.version = model, version
-        seen.rows += rows
+class LoggedRequest:
+    """One request as the log shows it. The edge fills in the result."""
+
+    def __init__(self, request_id: str, method: str, traceparent: bytes) -> None:
+        self.request_id = request_id
+        self.method = method
+        self.traceparent = traceparent
+        self.route = "unmatched"
+        self.status = CLIENT_CLOSED
+        self.seconds = 0.0
+        self.model = ""
+        self.version = 0
+        self.rows = 0
+
+    def use(self, model: str, version: int, rows: int) -> None:
+        """Note which model answered how many rows."""
+        self.model, self.version, self.rows = model, version, rows
+
+    def finish(self, route: str, status: int, seconds: float) -> None:
+        """Note the result."""
+        self.route, self.status, self.seconds = route, status, seconds
+
+    def write(self) -> None:
+        """Write one log line."""
+        trace = bodies.trace_id(self.traceparent)
+        log.info(
+            "request",
+            request_id=self.request_id,
+            method=self.method,
+            route=self.route,
+            status=self.status,
+            milliseconds=round(self.seconds * 1000, 3),
+            **({"trace_id": trace} if trace else {}),
+            **({"model": self.model, "version": self.version, "rows": self.rows} if self.rows else {}),
+        )
 
 
-def hearing(listen: Listener) -> Listener:
-    """A listener that also tells the request at hand how it was answered."""
+class RequestLog:
+    """Logs and traces every request of an application."""
 
-    def heard(event: Event) -> None:
-        listen(event)
-        seen = _now.get()
-        if seen is not None and type(event) is RequestAnswered:
-            seen.route, seen.status, seen.seconds = event.route, event.status, event.seconds
-
-    return heard
-
-
-class Watched:
-    """The edge, with somebody looking on."""
-
-    def __init__(self, app: ASGIApp, *, access_log: bool, spans: Spans | None) -> None:
+    def __init__(self, app: ASGIApp, *, access_log: bool, tracer: Tracer | None) -> None:
         self._app = app
         self._access_log = access_log
-        self._spans = spans
+        self._tracer = tracer
         self._prefix = os.urandom(6).hex()
         self._numbers = itertools.count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the edge answer, then tell of it."""
+        """Let the application answer, then log the request and end its span."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"")
-        request_id = given if REQUEST_ID(given) else f"{self._prefix}-{next(self._numbers):x}".encode()
-        if given is not request_id:
-            scope = {**scope, "headers": [*scope["headers"], (b"x-request-id", request_id)]}
-        seen = Seen(request_id.decode(), scope["method"], headers.get(b"traceparent", b""))
-        span = self._spans.begin(seen.method, seen.traceparent, time.time_ns()) if self._spans is not None else None
-        token = _now.set(seen)
+        sent = headers.get(b"x-request-id", b"")
+        request_id = sent if bodies.REQUEST_ID(sent) else f"{self._prefix}-{next(self._numbers):x}".encode()
+        logged = LoggedRequest(request_id.decode(), scope["method"], headers.get(b"traceparent", b""))
+        state: dict[str, Any] = {**scope.get("state", {}), "logged_request": logged}
+        scope = {**scope, "state": state}
+        if sent is not request_id:
+            scope["headers"] = [*scope["headers"], (b"x-request-id", request_id)]
+        span = None
+        if self._tracer is not None:
+            span = self._tracer.begin(logged.method, logged.traceparent, time.time_ns())
         try:
-            answering = _with_traceparent(send, span.traceparent) if span is not None and seen.traceparent else send
-            await self._app(scope, receive, answering)
+            with_span = _with_traceparent(send, span.traceparent) if span is not None and logged.traceparent else send
+            await self._app(scope, receive, with_span)
         finally:
-            _now.reset(token)
             if span is not None:
-                span.end(seen.method, seen.route, seen.status, (seen.model, seen.version, seen.rows))
+                span.end(logged)
             if self._access_log:
-                self._tell(seen)
-
-    def _tell(self, seen: Seen) -> None:
-        trace = bodies.trace_id(seen.traceparent)
-        log.info(
-            "request",
-            request_id=seen.request_id,
-            method=seen.method,
-            route=seen.route,
-            status=seen.status,
-            milliseconds=round(seen.seconds * 1000, 3),
-            **({"trace_id": trace} if trace else {}),
-            **({"model": seen.model, "version": seen.version, "rows": seen.rows} if seen.rows else {}),
-        )
+                logged.write()
 
 
-def _with_traceparent(send: Send, ours: bytes) -> Send:
-    """The reply names the span that is exported, not one that the edge made up."""
+def _with_traceparent(send: Send, traceparent: bytes) -> Send:
+    """Name the exported span in the response instead of the one that the edge made up."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             others = [header for header in message["headers"] if header[0] != b"traceparent"]
-            message["headers"] = [*others, (b"traceparent", ours)]
+            message["headers"] = [*others, (b"traceparent", traceparent)]
         await send(message)
 
     return sending

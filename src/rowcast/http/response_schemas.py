@@ -6,11 +6,10 @@ from typing import Any
 
 import msgspec
 
-from rowcast.adapters.files.worker_state import WorkerStatus
 from rowcast.history.records import Record
 from rowcast.registry.bundle import Parity
-from rowcast.runtime.worker import Reload
 from rowcast.schema.schema import Column
+from rowcast.serving.fleet import ReloadResult, WorkerStatus
 
 REFERENCE = "#/components/schemas/{name}"
 TEXT: dict[str, Any] = {"type": "string"}
@@ -21,7 +20,9 @@ OPEN_ROUTES = frozenset({"/health/live", "/health/ready"})
 
 def components() -> dict[str, Any]:
     """The schemas that several replies share."""
-    _, found = msgspec.json.schema_components((Record, Reload, WorkerStatus, Column, Parity), ref_template=REFERENCE)
+    _, found = msgspec.json.schema_components(
+        (Record, ReloadResult, WorkerStatus, Column, Parity), ref_template=REFERENCE
+    )
     # Encoded by other rules than they are decoded by: raw JSON inside, and defaults that are left out.
     found["Record"]["properties"]["prediction"] = {"type": "object"}
     found["Record"]["properties"]["row"] = {"type": "object"}
@@ -77,7 +78,7 @@ def _replies() -> dict[str, Any]:
         "/models": closed(models={"type": "array", "items": model}),
         "/models/info": _reference("DefaultModel"),
         "/models/{name}": model,
-        "/models/reload": _reference("Reload"),
+        "/models/reload": _reference("ReloadResult"),
         "/predictions": closed(predictions={"type": "array", "items": record}, next={"type": ["string", "null"]}),
         "/predictions/{prediction_id}": record,
         "/health": closed(

@@ -1,17 +1,19 @@
-"""What the edge and those who answer behind it say to each other: a request, a reply, a route."""
+"""Routes, requests and responses. A route states once what holds for it; the edge applies it."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
-from rowcast.access.callers import Caller
+from rowcast.access.context import RequestContext
 from rowcast.access.scopes import Scope as KeyScope
-from rowcast.http import problems
+from rowcast.errors import NotFound, RequestError
+from rowcast.http.problems import ErrorForm
+from rowcast.serving.interface import ModelInterface
+from rowcast.serving.ports import Answer
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -19,78 +21,159 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Lifespan = Callable[[Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
 ONLY_JSON = frozenset((JSON,))
+UNMATCHED = "unmatched"
+READING = ("GET", "HEAD", "OPTIONS")
+
+
+class QueryOptions(msgspec.Struct, frozen=True):
+    """What the query string of a prediction request may say."""
+
+    partial: bool = False
+    use_cache: bool = True
+    use_wire: bool = True
+    """False: the request and its reply are native, whatever template the model has."""
+    entity: str = ""
+
+
+NO_OPTIONS = QueryOptions()
+
+
+def no_options(query: bytes) -> QueryOptions:
+    """Accept no query string."""
+    if query:
+        raise RequestError("this address takes no options", slug="bad-option")
+    return NO_OPTIONS
+
+
+def any_options(query: bytes) -> QueryOptions:
+    """Leave the query string to the handler."""
+    return NO_OPTIONS
 
 
 class Request(msgspec.Struct):
-    """A request with its body read, inside all bounds."""
+    """An authenticated request with its body read, within all bounds."""
 
     path: str
-    query: bytes
     headers: dict[bytes, bytes]
     body: bytes
-    request_id: str
-    caller: Caller = Caller()
-    deadline: float = math.inf
-    """By `time.perf_counter`: nobody waits for the answer any longer."""
-    notes: Sequence[tuple[bytes, bytes]] = ()
-    """Headers that the answer wants to have."""
+    context: RequestContext
+    options: QueryOptions = NO_OPTIONS
+    response_headers: Sequence[tuple[bytes, bytes]] = ()
+    """Headers that the handler adds to its response."""
+    model: ModelInterface | None = None
+    rows: int = 0
+    """The model that was used and the number of rows, for the request log."""
 
-    def note(self, name: bytes, value: bytes) -> None:
-        """Add a header to the answer."""
-        self.notes = [*self.notes, (name, value)]
+    def add_header(self, name: bytes, value: bytes) -> None:
+        """Add a header to the response."""
+        self.response_headers = [*self.response_headers, (name, value)]
 
-    def note_cache(self, hit: bool) -> None:
-        """Tell whether the cache knew every row."""
-        self.note(b"x-cache", b"hit" if hit else b"miss")
-
-    def spend(self, rows: int) -> None:
-        """Take all rows of this request from the caller's quota; one was taken when it came in."""
-        if self.caller.meter is not None:
-            self.caller.meter.spend(rows - 1, time.perf_counter(), rows)
+    def used(self, model: ModelInterface, rows: int, cache_hit: bool | None) -> None:
+        """Note which model answers how many rows, and whether the cache knew all of them."""
+        self.model, self.rows = model, rows
+        if cache_hit is not None:
+            self.add_header(b"x-cache", b"hit" if cache_hit else b"miss")
 
 
-class HotRoute(msgspec.Struct, frozen=True):
-    """A route that is answered with JSON and without the cold app; `name` is its pattern, for metrics."""
-
-    name: str
-    method: str
-    answer: Callable[[Request], Awaitable[bytes]]
-    scope: KeyScope = "predict"
-
-
-class Reply(msgspec.Struct):
-    """What a door answers."""
+class Response(msgspec.Struct):
+    """The response of a handler."""
 
     body: bytes
     status: int = 200
     content_type: bytes = JSON
-    headers: list[tuple[bytes, bytes]] = []
+    headers: Headers = []
 
 
-class Door(msgspec.Struct, frozen=True):
-    """A route of another dialect: its replies are its own, and so is the form of its errors. `name` is its pattern."""
+Handler = Callable[[Request], Awaitable[Response]]
 
-    name: str
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One method of one address, with everything that the edge must know to let a request through."""
+
+    pattern: str
+    """The path with its parameters in braces, for metrics and logs."""
     method: str
-    answer: Callable[[Request], Awaitable[Reply]]
-    form: problems.Form
+    handler: Handler | None
+    """None: the application for cold routes answers."""
     scope: KeyScope | None = None
-    """None: any good key will do."""
-    open: bool = False
-    """Needs no key."""
+    """The scope that the caller's key needs; None accepts any valid key. Routes with a scope count towards quotas."""
+    is_public: bool = False
+    """Needs no key at all."""
+    dialect: str = ""
+    """How history calls the source of predictions made here."""
     content_types: frozenset[bytes] = ONLY_JSON
+    error_form: ErrorForm | None = None
+    """How the dialect writes errors; None writes problem details."""
+    is_idempotent: bool = False
+    """Honours Idempotency-Key."""
+    read_options: Callable[[bytes], QueryOptions] = no_options
+    quick: QuickHandler | None = None
+    """Answers a plain request for one row without a task of its own."""
 
 
-Doors = Callable[[str], Door | None]
-"""Finds the door of a path."""
+class QuickHandler(Protocol):
+    """The hot path of a route, specialised when its model goes live."""
+
+    def accepts(self, query: bytes, body: bytes) -> bool:
+        """Return whether this is a request for a single row without special options."""
+        ...
+
+    def submit(self, request: Request, answer: Answer) -> None:
+        """Have the row scored; the reply goes to `answer`. May raise what the general path would raise. HOT"""
+        ...
 
 
-class Bounds(msgspec.Struct, frozen=True):
-    """How much, and how long."""
+class Dialect(Protocol):
+    """The routes of another protocol."""
 
-    max_body: int
-    wait_seconds: float = math.inf
-    """A request that has waited longer is not scored any more."""
+    def find(self, path: str) -> Route | None:
+        """Return the route of a path. Below the dialect's own prefix an unknown path gets a route that answers 404."""
+        ...
+
+
+class Router:
+    """Finds the route of a path: hot routes first, then dialects, then cold routes."""
+
+    def __init__(self, hot: Mapping[str, Route], dialects: Sequence[Dialect], cold: Sequence[Route]) -> None:
+        self.hot = hot
+        self._dialects = dialects
+        self._cold = [(_compile(route.pattern), route) for route in cold]
+
+    def find(self, path: str, method: str) -> Route:
+        """Return the route; an unknown address gets one that answers 404 or 405, and needs admin except to read."""
+        route = self.hot.get(path)
+        if route is not None:
+            return route
+        for dialect in self._dialects:
+            route = dialect.find(path)
+            if route is not None:
+                return route
+        return self._find_cold(path, "GET" if method == "HEAD" else method)
+
+    def _find_cold(self, path: str, method: str) -> Route:
+        pattern = UNMATCHED
+        for matches, route in self._cold:
+            if matches(path):
+                if route.method == method:
+                    return route
+                pattern = route.pattern
+        scope: KeyScope | None = None if method in READING else "admin"
+        return Route(pattern=pattern, method=method, handler=None, scope=scope, read_options=any_options)
+
+
+def _compile(pattern: str) -> Callable[[str], Any]:
+    """Return a function that tells whether a path has this pattern; `{name:path}` may contain slashes."""
+    parts = re.split(r"(\{[a-z_]+(?::path)?\})", pattern)
+    expression = "".join(
+        (".+" if part.endswith(":path}") else "[^/]+") if part.startswith("{") else re.escape(part) for part in parts
+    )
+    return re.compile(expression).fullmatch
+
+
+async def answer_not_found(request: Request) -> Response:
+    """Answer an unknown address below a dialect's prefix."""
+    raise NotFound("nothing exists at this address; see /docs")

@@ -1,4 +1,4 @@
-"""The HTTP server around the edge: uvicorn, with an end that drops no request."""
+"""The HTTP server around the edge: uvicorn, with a shutdown that drops no request."""
 
 from __future__ import annotations
 
@@ -16,45 +16,47 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 IDLE_SECONDS = 0.5
-"""How long a connection that asks nothing is kept while draining: a client that asks steadily is told `connection:
-close` with an answer, instead of meeting a closed door with its next request."""
-LOOK_SECONDS = 0.01
+"""How long an idle connection is kept while draining: a client that sends steadily gets `connection: close` with a
+response, instead of a refused connection for its next request."""
+POLL_SECONDS = 0.01
 
 log = structlog.get_logger("rowcast.runtime")
 
 
 class DrainingServer(uvicorn.Server):
-    """Told to stop, it takes no new connection, answers whatever it received, and ends within `drain_seconds`; told
-    twice, at once. `parent` is the reading end of a pipe that closes when the supervisor dies."""
+    """On the first signal it accepts no connection, answers every received request and ends within `drain_seconds`.
+
+    A second signal ends it at once. `parent` is the reading end of a pipe that closes when the supervisor dies.
+    """
 
     def __init__(
         self,
         config: uvicorn.Config,
         *,
-        begin_drain: Callable[[], None],
+        on_drain: Callable[[], None],
         drain_seconds: float,
         parent: int | None = None,
     ) -> None:
         super().__init__(config)
-        self._begin_drain = begin_drain
+        self._on_drain = on_drain
         self._drain_seconds = drain_seconds
         self._parent = parent
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal ends it in order, the second hastens."""
+        """Begin to drain on the first signal; stop draining on the second."""
         self.force_exit = self.should_exit
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, and to notice an orphan's fate."""
+        """Begin to listen, and to watch the supervisor."""
         await super().startup(sockets)
         if self._parent is not None:
             asyncio.get_running_loop().add_reader(self._parent, self._orphaned, self._parent)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Not ready, no new connection, every received request answered, connections closed, parts ended."""
-        self._begin_drain()
-        await asyncio.sleep(0)  # whoever is in the queue already is still let in
+        """Accept no connection, answer every received request, close all connections, then stop the parts."""
+        self._on_drain()
+        await asyncio.sleep(0)  # connections that the kernel has accepted are still let in
         for server in self.servers:
             server.close()
         for listener in sockets or []:
@@ -64,17 +66,18 @@ class DrainingServer(uvicorn.Server):
 
     async def _drain(self) -> None:
         state, now = self.server_state, asyncio.get_running_loop().time
-        end, patience = now() + self._drain_seconds, now() + IDLE_SECONDS
+        end, idle_end = now() + self._drain_seconds, now() + IDLE_SECONDS
         while (state.connections or state.tasks) and not self.force_exit and now() < end:
             for connection in list(state.connections):
                 assert isinstance(connection, HttpToolsProtocol)
                 if connection.cycle is not None and not connection.cycle.response_complete:
                     connection.cycle.keep_alive = False
-                elif now() > patience and not _unread(connection.transport):
+                elif now() > idle_end and not _unread_bytes(connection.transport):
                     connection.transport.close()
-            await asyncio.sleep(LOOK_SECONDS)
-        if state.tasks:
-            log.warning("stopped before every request was answered", requests=len(state.tasks))
+            await asyncio.sleep(POLL_SECONDS)
+        unanswered = sum(_is_busy(connection) for connection in state.connections)
+        if unanswered:
+            log.warning("stopped before every request was answered", requests=unanswered)
         for task in list(state.tasks):
             task.cancel()
         for connection in list(state.connections):
@@ -87,8 +90,13 @@ class DrainingServer(uvicorn.Server):
         self.handle_exit(signal.SIGTERM, None)
 
 
-def _unread(transport: asyncio.Transport) -> int:
-    """Bytes that the client has sent and that this process has not read yet: closing now would lose its request."""
-    found = array.array("i", [0])
-    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, found)
-    return found[0]
+def _is_busy(connection: object) -> bool:
+    cycle = connection.cycle if isinstance(connection, HttpToolsProtocol) else None
+    return cycle is not None and not cycle.response_complete
+
+
+def _unread_bytes(transport: asyncio.Transport) -> int:
+    """Return how many bytes from the client are not read yet; closing now would lose its request."""
+    count = array.array("i", [0])
+    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
+    return count[0]

@@ -1,12 +1,12 @@
-"""HTTP/1.1 under the edge: uvicorn's httptools protocol with bounds of its own, and a short way for whole answers.
+"""HTTP/1.1 below the edge: uvicorn's httptools protocol with bounds of its own and a quick path for plain predictions.
 
-What uvicorn leaves open is closed here: how long a request may take to arrive, how long an idle connection stays, how
-many connections there are, how large a request's head may be. One sweep a second looks at all of them, where uvicorn
-sets and cancels a timer for every request.
+What uvicorn leaves unbounded is bounded here: how long a request may take to arrive, how long an idle connection is
+kept, how many connections there are, how large the head of a request may be. One sweep a second checks all connections;
+uvicorn sets and cancels a timer for every request.
 
-The edge can hand over a whole answer at once (ASGI extension `REPLY`): its head was made by the edge, from
-parts that were checked, so that uvicorn's two regular expressions a header need not run. Under another ASGI server the
-edge does without; `bench/serve.py` measures what this gains.
+A plain prediction request needs no ASGI scope, task or future: the protocol hands it to the edge and writes the reply
+when the edge calls back. Under another ASGI server every request takes the general path. `bench/serve.py` measures the
+gain; `tests/runtime/test_http_protocol.py` fails when the parts of uvicorn used here change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import math
 import urllib.parse
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import httptools
 import msgspec
@@ -23,38 +24,59 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from rowcast.errors import BodyError, Overloaded, RequestError, RowcastError
 from rowcast.http import problems
-from rowcast.http.edge import REPLY
+from rowcast.http.routes import Route
 
 SWEEP_SECONDS = 1.0
 ROOM_SHARE = 16
-"""When there are too many connections, so large a part of the idle ones (one in ...) makes room."""
-STATUS_LINES = {status: b"HTTP/1.1 %d %s\r\n" % (status, phrase) for status, phrase in problems.PHRASES.items()}
+"""When there are too many connections, one in sixteen idle ones is closed."""
+MAX_QUICK_BODY = HIGH_WATER_LIMIT
+"""Larger bodies take the general path, which authenticates the caller before it buffers them."""
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """What one server process grants to whoever connects."""
+class QuickPath(Protocol):
+    """The edge's way to answer plain prediction requests without ASGI."""
+
+    def find_quick(self, path: str, method: bytes, headers: Mapping[bytes, bytes]) -> Route | None:
+        """Return the route if the head of the request fits."""
+        ...
+
+    def answer_quickly(
+        self,
+        route: Route,
+        headers: dict[bytes, bytes],
+        query: bytes,
+        body: bytes,
+        client: tuple[str, int] | None,
+        send: Callable[[bytes, bytes], None],
+    ) -> bool:
+        """Call `send` with head and body, now or later; return False when the general path must answer."""
+        ...
+
+
+class ConnectionLimits(msgspec.Struct, frozen=True):
+    """The bounds of one server process."""
 
     max_connections: int = 20_000
     max_head_bytes: int = 64 * 1024
     receive_seconds: float = 30.0
-    """From a request's first byte to its last, and for an answer to be taken."""
+    """From the first byte of a request to its last, and for the client to take a response."""
     idle_seconds: float = 60.0
     """Between two requests of a connection, and before the first."""
 
 
-class Door:
+class ConnectionPool:
     """All connections of one process."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
-        self.closing = False
-        """Whether every answer from now on tells its client to come back on another connection."""
+        self.is_closing = False
+        """Every response from now on tells its client to open another connection."""
         self._open: set[Connection] = set()
         self._sweeping: asyncio.TimerHandle | None = None
-        self._last_room = -math.inf
+        self._made_room_at = -math.inf
 
-    def enter(self, connection: Connection) -> bool:
-        """Whether there is room; idle connections give way."""
+    def add(self, connection: Connection) -> bool:
+        """Return whether there is room for a connection; idle connections give way."""
         if len(self._open) >= self.limits.max_connections and not self._make_room(connection.loop.time()):
             return False
         self._open.add(connection)
@@ -62,22 +84,22 @@ class Door:
             self._sweeping = connection.loop.call_later(SWEEP_SECONDS, self._sweep, connection.loop)
         return True
 
-    def leave(self, connection: Connection) -> None:
-        """It is closed."""
+    def remove(self, connection: Connection) -> None:
+        """Forget a closed connection."""
         self._open.discard(connection)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
-        for connection in [found for found in self._open if found.due < now]:
+        for connection in [connection for connection in self._open if connection.due < now]:
             connection.expire()
         self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
 
     def _make_room(self, now: float) -> bool:
-        """Close those that have been idle longest; looked for ten times a second at most."""
-        if now < self._last_room + 0.1:
+        """Close the connections that have been idle longest, at most ten times a second."""
+        if now < self._made_room_at + 0.1:
             return False
-        self._last_room = now
-        idle = sorted((found for found in self._open if found.idle), key=lambda found: found.due)
+        self._made_room_at = now
+        idle = sorted((one for one in self._open if one.idle), key=lambda connection: connection.due)
         chosen = idle[: max(1, len(idle) // ROOM_SHARE)]
         for connection in chosen:
             connection.expire()
@@ -85,8 +107,8 @@ class Door:
         return bool(chosen)
 
 
-class Wake:
-    """What uvicorn uses of an asyncio.Event, which takes longer to make than a small request takes to arrive."""
+class BodyEvent:
+    """The part of asyncio.Event that uvicorn uses; creating the original takes longer than a small request."""
 
     __slots__ = ("_is_set", "_waiter")
 
@@ -95,29 +117,29 @@ class Wake:
         self._waiter: asyncio.Future[None] | None = None
 
     def set(self) -> None:
-        """Something came, or the end."""
+        """Wake the waiter."""
         self._is_set = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def clear(self) -> None:
-        """It was taken."""
+        """Wait again next time."""
         self._is_set = False
 
     async def wait(self) -> None:
-        """Until something comes."""
+        """Wait until the event is set."""
         if not self._is_set:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
 
 class Cycle(RequestResponseCycle):
-    """One request and its answer."""
+    """One request on the general path."""
 
     delivered = False
 
-    def __init__(self, connection: Connection, scope: Any, *, expects: bool, keep_alive: bool) -> None:
-        # What uvicorn's own __init__ sets; its fourteen arguments by name take a microsecond.
+    def __init__(self, connection: Connection, scope: Any, *, expects_continue: bool, keep_alive: bool) -> None:
+        # Sets what uvicorn's __init__ sets; passing its fourteen arguments by name takes a microsecond.
         self.scope = scope
         self.transport = connection.transport
         self.flow = connection.flow
@@ -125,11 +147,11 @@ class Cycle(RequestResponseCycle):
         self.access_logger = connection.access_logger
         self.access_log = connection.access_log
         self.default_headers = connection.server_state.default_headers
-        self.message_event = Wake()  # type: ignore[assignment]
+        self.message_event = BodyEvent()  # type: ignore[assignment]
         self.on_response = connection.on_response_complete
         self.disconnected = False
         self.keep_alive = keep_alive
-        self.waiting_for_100_continue = expects
+        self.waiting_for_100_continue = expects_continue
         self.body = bytearray()
         self.more_body = True
         self.response_started = False
@@ -138,7 +160,7 @@ class Cycle(RequestResponseCycle):
         self.expected_content_length = 0
 
     async def receive(self) -> Any:
-        """The body; at once when it is all there, which is the rule for small ones."""
+        """Return the body, at once when it is complete, as small bodies are."""
         if not (self.more_body or self.delivered or self.disconnected or self.response_complete):
             self.delivered = True
             return {"type": "http.request", "body": bytes(self.body), "more_body": False}
@@ -147,10 +169,52 @@ class Cycle(RequestResponseCycle):
         return message
 
 
-class Connection(HttpToolsProtocol):
-    """One client. `due` is when it is closed unless something happens before."""
+class QuickCycle:
+    """One request on the quick path, with the attributes that uvicorn and the drain use."""
 
-    door: Door  # of the class that `protocol` makes
+    def __init__(self, connection: Connection, route: Route, headers: dict[bytes, bytes]) -> None:
+        self.connection = connection
+        self.route = route
+        self.headers = headers
+        self.body = b""
+        self.keep_alive = True
+        self.more_body = True
+        self.response_complete = False
+        self.disconnected = False
+        self.message_event = NO_EVENT
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """Write the whole response; `head` ends with its last header. HOT"""
+        connection = self.connection
+        self.response_complete = True
+        if self.disconnected:
+            return
+        # The date is the only header that the server adds: see `run` in runtime/server.py.
+        date = b"".join([b"date: %b\r\n" % value for _, value in connection.server_state.default_headers])
+        if self.keep_alive and not connection.pool.is_closing:
+            connection.transport.write(b"".join((head, date, b"\r\n", body)))
+        else:
+            connection.transport.write(b"".join((head, date, b"connection: close\r\n\r\n", body)))
+            connection.transport.close()
+        connection.on_response_complete()
+
+
+class _NoEvent:
+    """Nobody waits for the body of a request on the quick path."""
+
+    def set(self) -> None:
+        """Do nothing."""
+
+
+NO_EVENT = _NoEvent()
+
+
+class Connection(HttpToolsProtocol):
+    """One client. `due` is when the connection is closed unless something happens before."""
+
+    pool: ConnectionPool  # set by the class that `protocol_class` makes
+    quick_path: QuickPath | None
+    cycle: Any  # a Cycle, a QuickCycle or None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -158,26 +222,23 @@ class Connection(HttpToolsProtocol):
         self.idle = True
         self._in_head = False
         self._head_bytes = 0
-        self._active: RequestResponseCycle | None = None
-        self._extensions: dict[str, Any] | None = {REPLY: self.reply}
-        self._limits = self.door.limits
+        self._limits = self.pool.limits
         self._time = self.loop.time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Someone connected."""
+        """Accept a client, or refuse it when there are too many."""
         super().connection_made(transport)
         self.due = self._time() + self._limits.idle_seconds
-        if not self.door.enter(self):
-            self._refuse(Overloaded("there are too many connections; try again in a second"))
+        if not self.pool.add(self):
+            self._refuse(Overloaded("the server is overloaded: too many connections; retry after 1 s"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, whoever ended it."""
-        self.door.leave(self)
+        """Forget the connection, whoever closed it."""
+        self.pool.remove(self)
         super().connection_lost(exc)
-        self._extensions = None  # it refers to this object
 
     def expire(self) -> None:
-        """Close a connection that has waited long enough; one that is in the middle of a request is told so."""
+        """Close a connection whose time is up; a client in the middle of a request gets a response."""
         if self.transport.is_closing():
             self.transport.abort()
         elif self.idle or self.flow.write_paused:
@@ -187,29 +248,29 @@ class Connection(HttpToolsProtocol):
         self.due = self._time() + SWEEP_SECONDS
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request; a head that does not end is refused."""
+        """Parse bytes; refuse a head that does not end."""
         super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > self._limits.max_head_bytes and not self.transport.is_closing():
-                most = self._limits.max_head_bytes
-                self._refuse(BodyError(f"the head of the request is larger than {most} bytes", slug="head-too-large"))
+            limit = self._limits.max_head_bytes
+            if self._head_bytes > limit and not self.transport.is_closing():
+                self._refuse(BodyError(f"the head of the request is larger than {limit} bytes", slug="head-too-large"))
 
     def send_400_response(self, msg: str) -> None:
-        """What came is not HTTP."""
-        self._refuse(RequestError("what came is not an HTTP/1.1 request"))
+        """Refuse what is not HTTP."""
+        self._refuse(RequestError("the bytes received are not an HTTP/1.1 request"))
 
     def _refuse(self, error: RowcastError) -> None:
-        """Say why, and hang up."""
+        """Send a problem and close the connection."""
         status, body, headers = problems.answer(error, "none")
-        lines = [STATUS_LINES[status], *(b"%s: %s\r\n" % header for header in headers)]
+        lines = [problems.STATUS_LINES[status], *(b"%b: %b\r\n" % header for header in headers)]
         lines.append(b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body))
         self.transport.write(b"".join(lines) + body)
         self.transport.close()
 
-    # The parser calls these, in this order.
+    # The parser calls the following methods, in this order.
     def on_message_begin(self) -> None:
-        """The first byte of a request."""
+        """Start a request at its first byte."""
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -218,7 +279,7 @@ class Connection(HttpToolsProtocol):
         self.due = self._time() + self._limits.receive_seconds
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; trailers of a body in pieces are dropped."""
+        """Add one header; trailers of a chunked body are dropped."""
         if self._in_head:
             name = name.lower()
             if name == b"expect" and value.lower() == b"100-continue":
@@ -226,9 +287,39 @@ class Connection(HttpToolsProtocol):
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """The head is whole: the request goes to the app, after those before it."""
+        """Start answering a request whose head is complete, unless earlier requests are still being answered."""
         self._in_head = False
         parser = self.parser
+        before = self.cycle
+        is_busy = before is not None and not before.response_complete
+        if self.quick_path is not None and not is_busy and not self.flow.write_paused:
+            quick = self._quick_cycle(parser)
+            if quick is not None:
+                self.cycle = quick
+                return
+        cycle = self._general_cycle(parser)
+        self.cycle = cycle
+        if is_busy:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+        else:
+            self._start_asgi_task(cycle, self.app)
+
+    def _quick_cycle(self, parser: Any) -> QuickCycle | None:
+        """Return a cycle for the quick path if the head fits it. HOT"""
+        path = self.url.partition(b"?")[0]
+        assert self.quick_path is not None
+        headers = dict(self.headers)
+        route = self.quick_path.find_quick(path.decode("latin-1"), parser.get_method(), headers)
+        if route is None or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
+            return None
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit() or int(length) > MAX_QUICK_BODY:
+            return None
+        return QuickCycle(self, route, headers)
+
+    def _general_cycle(self, parser: Any) -> Cycle:
+        """Return a cycle with an ASGI scope."""
         version = parser.get_http_version()
         raw_path, _, query = self.url.partition(b"?")
         if raw_path[:1] != b"/":
@@ -250,32 +341,27 @@ class Connection(HttpToolsProtocol):
             "path": root + (urllib.parse.unquote(path) if "%" in path else path),
             "raw_path": root.encode("ascii") + raw_path,
             "query_string": query,
-            "extensions": self._extensions,  # type: ignore[typeddict-item]
         }
-        before: RequestResponseCycle | None = self.cycle
-        keep_alive = version != "1.0" and parser.should_keep_alive() and not self.door.closing
-        self.cycle = Cycle(self, self.scope, expects=self.expect_100_continue, keep_alive=keep_alive)
-        if before is not None and not before.response_complete:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
-        else:
-            self._start_asgi_task(self.cycle, self.app)
+        keep_alive = version != "1.0" and parser.should_keep_alive() and not self.pool.is_closing
+        return Cycle(self, self.scope, expects_continue=self.expect_100_continue, keep_alive=keep_alive)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._active = cycle
         task = self.loop.create_task(self._run(cycle, app))
         self.tasks.add(task)
 
     async def _run(self, cycle: RequestResponseCycle, app: Any) -> None:
-        # uvicorn adds a callback for this, which is one more turn of the loop for every request.
+        # uvicorn adds a callback for this, which costs every request one more turn of the event loop.
         try:
             await cycle.run_asgi(app)
         finally:
             self.tasks.discard(asyncio.current_task())
 
     def on_body(self, body: bytes) -> None:
-        """Some of the body."""
+        """Add a piece of the body."""
         cycle = self.cycle
+        if type(cycle) is QuickCycle:
+            cycle.body = cycle.body + body if cycle.body else body
+            return
         if not cycle.response_complete:
             cycle.body += body
             if len(cycle.body) > HIGH_WATER_LIMIT:
@@ -283,43 +369,42 @@ class Connection(HttpToolsProtocol):
             cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """The last byte of a request: from now on it is our turn."""
+        """Answer a request whose last byte has arrived."""
         cycle = self.cycle
         cycle.more_body = False
-        if cycle.response_complete:  # refused before it was all there
+        if cycle.response_complete:  # refused before it was complete
             self._rest()
+            return
+        self.due = math.inf
+        if type(cycle) is QuickCycle:
+            self._answer_quickly(cycle)
         else:
-            self.due = math.inf
             cycle.message_event.set()
 
+    def _answer_quickly(self, cycle: QuickCycle) -> None:
+        """Hand a complete request to the edge; take the general path where the edge asks for it. HOT"""
+        assert self.quick_path is not None
+        query = self.url.partition(b"?")[2]
+        if not self.quick_path.answer_quickly(cycle.route, cycle.headers, query, cycle.body, self.client, cycle.send):
+            general = self._general_cycle(self.parser)
+            general.body += cycle.body
+            general.more_body = False
+            general.message_event.set()
+            self.cycle = general
+            self._start_asgi_task(general, self.app)
+
     def pause_writing(self) -> None:
-        """The client does not take what it asked for."""
+        """Give the client limited time to take its response."""
         super().pause_writing()
         self.due = self._time() + self._limits.receive_seconds
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """Extend the time: the client takes its response again."""
         super().resume_writing()
         self.due = self._time() + self._limits.receive_seconds
 
-    def reply(self, head: bytes, body: bytes) -> bool:
-        """A whole answer, `head` ending in its last header; False when it must go through `send`. HOT."""
-        cycle = self._active
-        if cycle is None or cycle.response_started or self.flow.write_paused:
-            return False
-        cycle.response_started = cycle.response_complete = True
-        if not cycle.disconnected:
-            # Of all headers the server adds, the date is the only one: see _serve in cli/server.py.
-            date = b"".join([b"date: %s\r\n" % value for _, value in cycle.default_headers])
-            end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
-            self.transport.write(b"".join((head, date, end, body)))
-            if not cycle.keep_alive:
-                self.transport.close()
-            self.on_response_complete()
-        return True
-
     def on_response_complete(self) -> None:
-        """An answer was sent: the next request in line, or rest."""
+        """Answer the next pipelined request, or rest."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -330,10 +415,10 @@ class Connection(HttpToolsProtocol):
             self._rest()
 
     def _rest(self) -> None:
-        self.idle = not self.cycle.more_body  # a request may have been refused before it was all there
+        self.idle = not self.cycle.more_body  # a request may have been refused before it was complete
         self.due = self._time() + self._limits.idle_seconds
 
 
-def protocol(limits: Limits) -> type[Connection]:
-    """The class that uvicorn makes an object of for every connection."""
-    return type("LimitedConnection", (Connection,), {"door": Door(limits)})
+def protocol_class(limits: ConnectionLimits, quick_path: QuickPath | None) -> type[Connection]:
+    """Return the class from which uvicorn makes an object for every connection."""
+    return type("LimitedConnection", (Connection,), {"pool": ConnectionPool(limits), "quick_path": quick_path})

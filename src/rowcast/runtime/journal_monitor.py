@@ -1,4 +1,4 @@
-"""What a server process looks at every second: room on the disk, whether a new journal is due, the chain's head."""
+"""Looks after the journal of a server process: free disk space, due segments, and the published head of the chain."""
 
 from __future__ import annotations
 
@@ -13,100 +13,103 @@ import structlog
 from rowcast.errors import RowcastError
 from rowcast.history.ports import Journal, Position
 
-LOOK_EVERY_SECONDS = 1.0
-PUBLISH_EVERY_SECONDS = 60.0
+CHECK_SECONDS = 1.0
+PUBLISH_SECONDS = 60.0
 MEBIBYTE = 1024 * 1024
 
 log = structlog.get_logger("rowcast.history")
 
 
 class RollingJournal(Journal, Protocol):
-    """A journal that can go on in a new file."""
+    """A journal that can continue in a new file."""
 
     def roll(self) -> None:
-        """Do so when that is due."""
+        """Begin a new file if one is due."""
         ...
 
 
-class Watch:
-    """Looks after one process's journal. `hold` refuses predictions with a reason, or takes them again with None."""
+class JournalMonitor:
+    """Checks the journal every second. `refuse` refuses predictions with a reason, and accepts them with None."""
 
     def __init__(
         self,
         journal: RollingJournal,
-        hold: Callable[[str | None], None],
-        free: Callable[[], int],
-        least_free: int,
+        refuse: Callable[[str | None], None],
+        free_bytes: Callable[[], int],
+        min_free_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal = journal
-        self._hold = hold
-        self._free = free
-        self._least_free = least_free
+        self._refuse = refuse
+        self._free_bytes = free_bytes
+        self._min_free_bytes = min_free_bytes
         self._clock = clock
-        self._held = False
-        self._seen: tuple[str, Position] | None = None
+        self._is_refusing = False
+        self._head: tuple[str, Position] | None = None
         self._published: tuple[str, Position] | None = None
-        self._due = clock() + PUBLISH_EVERY_SECONDS
-        self._looking: asyncio.Task[None] | None = None
+        self._publish_at = clock() + PUBLISH_SECONDS
+        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to look; the first look is over when this returns."""
-        self.look()
-        self._looking = asyncio.create_task(self._look_on())
+    async def start(self) -> None:
+        """Check once, then keep checking in the background."""
+        self.check()
+        self._task = asyncio.create_task(self._check_repeatedly())
 
     async def stop(self) -> None:
-        """Look no more; the last head is published."""
-        if self._looking is not None:
-            self._looking.cancel()
+        """Stop checking and publish the last head."""
+        if self._task is not None:
+            self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._looking
-        self._notice()
+                await self._task
+        self._note_head()
         self._publish()
 
-    def check(self) -> str | None:
-        """What is wrong with the disk, for the health page."""
+    def disk_problem(self) -> str | None:
+        """Return what is wrong with the disk, or None."""
         try:
-            free = self._free()
+            free = self._free_bytes()
         except OSError as error:
-            return f"the disk of history cannot be looked at: {error.strerror}"
-        if free < self._least_free:
-            least = self._least_free // MEBIBYTE
-            return f"{free // MEBIBYTE} MiB are free where history is kept, less than min_free_mb={least}: make room"
+            return f"cannot read the free space of the history disk: {error.strerror}"
+        if free < self._min_free_bytes:
+            limit = self._min_free_bytes // MEBIBYTE
+            return f"the history disk has {free // MEBIBYTE} MiB left, less than min_free_mb={limit}; free some space"
         return None
 
-    def look(self) -> None:
-        """One look at everything."""
-        wrong = self.check()
-        self._hold(wrong)
-        if (wrong is not None) != self._held:
-            self._held = wrong is not None
-            log.error("predictions are refused", reason=wrong) if wrong else log.info("predictions are taken again")
+    def check(self) -> None:
+        """Check everything once."""
+        problem = self.disk_problem()
+        self._refuse(problem)
+        if (problem is not None) != self._is_refusing:
+            self._is_refusing = problem is not None
+            if problem:
+                log.error("predictions are refused", reason=problem)
+            else:
+                log.info("predictions are accepted again")
         try:
             self._journal.roll()
         except RowcastError as error:
-            log.warning("no new journal could be begun", reason=error.message)
-        self._notice()
-        if self._clock() >= self._due:
-            self._due = self._clock() + PUBLISH_EVERY_SECONDS
+            log.warning("cannot begin a new journal", reason=error.message)
+        self._note_head()
+        if self._clock() >= self._publish_at:
+            self._publish_at = self._clock() + PUBLISH_SECONDS
             self._publish()
 
-    async def _look_on(self) -> None:
+    async def _check_repeatedly(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY_SECONDS)
-            self.look()
+            await asyncio.sleep(CHECK_SECONDS)
+            self.check()
 
-    def _notice(self) -> None:
-        """Remember the head; that of a writer who gave up is published at once, or nobody would."""
+    def _note_head(self) -> None:
+        """Remember the head. The head of a writer that gave up is published at once: no later check would see it."""
         head = self._journal.head
-        if self._seen is not None and self._seen[0] != self._journal.writer:
+        if self._head is not None and self._head[0] != self._journal.writer:
             self._publish()
-            self._seen = None
+            self._head = None
         if head is not None:
-            self._seen = self._journal.writer, head
+            self._head = self._journal.writer, head
 
     def _publish(self) -> None:
-        if self._seen is not None and self._seen != self._published:
-            writer, head = self._seen
+        if self._head is not None and self._head != self._published:
+            writer, head = self._head
             log.info("head", writer=writer, seq=head.seq, link=head.link.hex())
-            self._published = self._seen
+            self._published = self._head

@@ -1,166 +1,188 @@
-"""This worker among the workers of its server: it shows what it does, gives signs of life and follows the registry."""
+"""One worker process of a server: it reports its state, shows that it lives, and follows the registry."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
-from rowcast.adapters.files.worker_state import LoadedModel, ServerFolder, WorkerSlot, WorkerStatus
 from rowcast.errors import RowcastError
-from rowcast.registry.ports import ImportResult
-from rowcast.serving.batcher import Queue
-from rowcast.serving.live_models import Deployment
-from rowcast.serving.reload import Followed, Follower
+from rowcast.registry.ports import ImportResult, Reference
+from rowcast.serving.batcher import QueueState
+from rowcast.serving.deployment import Deployment
+from rowcast.serving.fleet import LoadedModel, ReloadResult, WorkerSlot, WorkerState, WorkerStatus
+from rowcast.serving.live_models import LiveModel
+from rowcast.serving.reload import FollowResult, RegistryFollower
 
-BEAT_SECONDS = 0.5
-LOOK_SECONDS = 0.25
+HEARTBEAT_SECONDS = 0.5
+POLL_SECONDS = 0.25
 RELOAD_SECONDS = 30.0
-"""How long the answer to a reload waits for all workers."""
+"""How long the response to a reload waits for all workers."""
 
 log = structlog.get_logger("rowcast.runtime")
 
 
-class Reload(msgspec.Struct, frozen=True):
-    """Where every worker stands after a reload was asked for."""
+class StartingPoint(msgspec.Struct, frozen=True):
+    """What a worker loaded when it started. The numbers were read before loading, so that no change is missed."""
 
-    status: Literal["ok", "failed", "pending"]
-    workers: list[WorkerStatus]
-    imports: list[ImportResult]
-    """What lies in the models folder."""
-
-
-def log_drops(drops: Sequence[ImportResult]) -> None:
-    """Say what of the models folder cannot be served."""
-    for drop in drops:
-        if drop.error:
-            log.error("a file of the models folder is not served", file=drop.file, reason=drop.error)
+    generation: int
+    reload_requests: int
+    result: FollowResult
 
 
-class Member:
-    """One worker. `refresh` is called on the event loop whenever the live models changed."""
+class LiveParts(NamedTuple):
+    """The models that answer, and what keeps them up to date."""
+
+    deployment: Deployment[LiveModel]
+    follower: RegistryFollower
+    point: StartingPoint
+
+
+def log_import_errors(imports: Sequence[ImportResult]) -> None:
+    """Log which files of the models folder cannot be served."""
+    for file in imports:
+        if file.error:
+            log.error("a file of the models folder cannot be served", file=file.file, reason=file.error)
+
+
+class WorkerProcess:
+    """This process among the workers of its server. `on_change` is called on the event loop when the models change."""
 
     def __init__(
         self,
-        board: ServerFolder,
+        state: WorkerState,
         slot: WorkerSlot,
-        deployment: Deployment,
-        follower: Follower,
+        live: LiveParts,
+        *,
         generation: Callable[[], int],
-        refresh: Callable[[], None],
-        take_up: Callable[[], list[ImportResult]],
-        queue: Callable[[], Queue],
+        import_models: Callable[[], list[ImportResult]],
+        queue: Callable[[], QueueState],
+        on_change: Callable[[], None],
     ) -> None:
-        self._board = board
+        self._state = state
         self._slot = slot
-        self._deployment = deployment
-        self._follower = follower
+        self._deployment, self._follower, self._point = live
         self._generation = generation
-        self._refresh = refresh
-        self._take_up = take_up
+        self._import_models = import_models
         self._queue = queue
+        self._on_change = on_change
         self._tasks: list[asyncio.Task[None]] = []
 
-    @property
-    def state(self) -> str:
-        """What this worker last said of itself."""
-        return self._slot.status.state
-
-    def workers(self) -> list[WorkerStatus]:
-        """Every worker of this server, as it is now."""
-        return self._board.workers()
-
-    def begin(self, generation: int, asked: int, followed: Followed) -> None:
-        """Say what is served; `generation` and `asked` were read before it was loaded."""
+    async def start(self) -> None:
+        """Report what is served, and begin to follow the registry."""
+        point = self._point
         self._slot.report(
-            models=self._loaded(), generation=generation, asked=asked, reload_error=followed.error, state="ready"
+            models=self._loaded_models(),
+            generation=point.generation,
+            asked=point.reload_requests,
+            reload_error=point.result.error,
+            state="ready",
         )
-        if followed.error:
-            log.error("a new version is not served", reason=followed.error)
-        self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
-
-    def show_queue(self) -> None:
-        """What waits here, for whoever is asked about all workers; from any thread."""
-        self._slot.report_queue(*self._queue())
+        if point.result.error:
+            log.error("cannot serve a new version", reason=point.result.error)
+        self._tasks = [asyncio.create_task(self._show_life()), asyncio.create_task(self._poll())]
 
     def drain(self) -> None:
-        """This worker takes no new work."""
+        """Report that this worker accepts no new work."""
         self._slot.report(state="draining")
 
     async def stop(self) -> None:
-        """Give no more signs."""
+        """Stop following the registry and give up the slot."""
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         self._slot.close()
 
-    async def reload(self) -> Reload:
-        """Import what is new in the models folder, then let every worker look at the registry again, also at what
-        failed before, and wait for them."""
-        drops = await asyncio.to_thread(self._take_up)
-        log_drops(drops)
-        number = await asyncio.to_thread(self._board.request_reload)
+    def published(self) -> list[Reference]:
+        """Return every version that the registry has for this server; reads the registry and blocks."""
+        return self._follower.published()
+
+    def workers(self) -> list[WorkerStatus]:
+        """Return every worker of this server with its present state."""
+        self._report_queue()
+        return self._state.workers()
+
+    async def unloaded_models(self) -> frozenset[str]:
+        """Return the models that were unloaded from this server."""
+        return await asyncio.to_thread(self._state.unloaded_models)
+
+    async def set_unloaded(self, model: str, *, unloaded: bool) -> ReloadResult:
+        """Unload a model from every worker, or load it again."""
+        await asyncio.to_thread(lambda: self._state.set_unloaded(model, unloaded=unloaded))
+        return await self.reload()
+
+    async def reload(self) -> ReloadResult:
+        """Import new files of the models folder, have every worker follow the registry, and wait for them.
+
+        Versions that failed before are tried again.
+        """
+        imports = await asyncio.to_thread(self._import_models)
+        log_import_errors(imports)
+        number = await asyncio.to_thread(self._state.request_reload)
         deadline = asyncio.get_running_loop().time() + RELOAD_SECONDS
         while True:
-            workers = self.workers()
-            # One that is stopped is not waited for; one that starts reads the registry as it is now.
+            workers = self._state.workers()
+            # A stopped worker is not waited for; a starting one reads the registry as it is now.
             pending = [worker for worker in workers if worker.asked < number or worker.state == "dead"]
-            waited_for = [worker for worker in pending if worker.state not in ("stale", "draining")]
-            if not waited_for or asyncio.get_running_loop().time() > deadline:
+            expected = [worker for worker in pending if worker.state not in ("stale", "draining")]
+            if not expected or asyncio.get_running_loop().time() > deadline:
                 break
-            await asyncio.sleep(BEAT_SECONDS / 10)
-        failed = any(worker.reload_error for worker in workers) or any(drop.error for drop in drops)
-        return Reload("failed" if failed else "pending" if pending else "ok", workers, drops)
+            await asyncio.sleep(HEARTBEAT_SECONDS / 10)
+        failed = any(worker.reload_error for worker in workers) or any(file.error for file in imports)
+        return ReloadResult("failed" if failed else "pending" if pending else "ok", workers, imports)
 
-    async def _beat(self) -> None:
+    def _report_queue(self) -> None:
+        self._slot.report_queue(*self._queue())
+
+    async def _show_life(self) -> None:
         while True:
             self._slot.beat()
-            self.show_queue()
-            await asyncio.sleep(BEAT_SECONDS)
+            self._report_queue()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
 
-    async def _watch(self) -> None:
+    async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             try:
-                generation, asked = await asyncio.to_thread(self._wanted)
+                generation, requests = await asyncio.to_thread(self._read_numbers)
             except RowcastError as error:
-                self._say_error(error.message)
-                self._slot.report(generation=-1)  # followed anew once it can be read
+                self._report_error(error.message)
+                self._slot.report(generation=-1)  # follow again once the registry can be read
                 continue
             status = self._slot.status
-            if (generation, asked) != (status.generation, status.asked):
-                await self._follow(generation, asked)
+            if (generation, requests) != (status.generation, status.asked):
+                await self._follow(generation, requests)
 
-    def _wanted(self) -> tuple[int, int]:
-        return self._generation(), self._board.reload_requests()
+    def _read_numbers(self) -> tuple[int, int]:
+        return self._generation(), self._state.reload_requests()
 
-    async def _follow(self, generation: int, asked: int) -> None:
+    async def _follow(self, generation: int, requests: int) -> None:
         live = self._deployment.live
-        followed = await asyncio.to_thread(self._follower.follow, live)
+        result = await asyncio.to_thread(self._follower.follow, live)
         before = {(model.name, model.version) for model in live.values()}
-        after = {(model.name, model.version) for model in followed.models.values()}
-        self._deployment.swap(followed.models, followed.meant)
-        self._refresh()
-        self._say_error(followed.error)
-        self._slot.report(models=self._loaded(), generation=generation, asked=asked)
+        after = {(model.name, model.version) for model in result.models.values()}
+        self._deployment.swap(result.models, result.temporary_default)
+        self._on_change()
+        self._report_error(result.error)
+        self._slot.report(models=self._loaded_models(), generation=generation, asked=requests)
         for name, version in sorted(after - before):
-            log.info("a new version is served", model=name, version=version)
+            log.info("serving a new version", model=name, version=version)
         for name in sorted({name for name, _ in before} - {name for name, _ in after}):
-            log.info("a model is served no more", model=name)
+            log.info("stopped serving a model", model=name)
 
-    def _say_error(self, error: str) -> None:
+    def _report_error(self, error: str) -> None:
         if error != self._slot.status.reload_error:
             self._slot.report(reload_error=error)
             if error:
-                log.error("a new version is not served", reason=error)
+                log.error("cannot serve a new version", reason=error)
 
-    def _loaded(self) -> tuple[LoadedModel, ...]:
-        seconds = self._follower.seconds
+    def _loaded_models(self) -> tuple[LoadedModel, ...]:
+        seconds = self._follower.load_seconds
         return tuple(
             LoadedModel(model.name, model.version, model.digest, round(seconds.get(model.name, 0.0), 4))
             for model in self._deployment.models()

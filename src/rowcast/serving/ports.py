@@ -1,23 +1,39 @@
-"""What serving needs from the world: a cache of outcomes.
+"""What serving needs from the world: a cache of scores, and somewhere to deliver answers.
 
-Every implementation passes the contract tests in `tests/contracts/`.
+Every cache passes the contract tests in `tests/contracts/`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from rowcast.schema.prediction import Score
 
 
 class Cache(Protocol):
-    """Outcomes by row key. It may forget anything at any time, and a part that fails knows nothing: it never raises."""
+    """Scores by row key. A cache may forget anything at any time. It never raises: a failing cache knows nothing."""
 
     async def get(self, keys: Sequence[str]) -> Sequence[Score | None]:
-        """What is known, in order of the keys."""
+        """Return the known scores, in the order of the keys."""
         ...
 
-    def put(self, found: Mapping[str, Score], seconds: float | None = None) -> None:
-        """Remember, for so long if it is said, without making anybody wait."""
+    def put(self, scores: Mapping[str, Score], seconds: float | None = None) -> None:
+        """Store scores without making the caller wait; `seconds` overrides the cache's own time to live."""
+        ...
+
+
+class Answer(Protocol):
+    """Where the result of one request goes. `asyncio.Future` is one; the HTTP server has a cheaper one."""
+
+    def done(self) -> bool:
+        """Return whether nobody waits for the result any more."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """Deliver the reply, or the list of replies."""
+        ...
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Deliver the error."""
         ...

@@ -1,5 +1,8 @@
-"""The live models follow the registry: a new version is tried apart, loaded beside the old one, proven, and only then
-handed over. What cannot be served leaves the old version where it is, and is said."""
+"""The live models follow the registry.
+
+A new version is tried in a child process, loaded beside the old one, verified, and only then swapped in. A version that
+cannot be served leaves the old one in place, and the reason is reported.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +18,29 @@ from rowcast.registry.resolve import addresses, served
 from rowcast.serving.live_models import LiveModel, load
 
 
-class Followed(msgspec.Struct, frozen=True):
-    """The models to serve from now on, by the name under which they answer, and what could not be followed."""
+class FollowResult(msgspec.Struct, frozen=True):
+    """The models to serve from now on, by the name under which each answers, and what could not be followed."""
 
     models: Mapping[str, LiveModel]
     errors: list[str]
-    meant: str = ""
-    """The model that is the default for now, where nobody chose one for good."""
+    temporary_default: str = ""
+    """The default model until the next reload, where none is configured."""
 
     @property
     def error(self) -> str:
-        """All of it in one line; empty when everything is as the registry says."""
+        """All errors in one line; empty when the models are what the registry says."""
         return "; ".join(self.errors)
 
 
-class LastGood(msgspec.Struct, frozen=True):
-    """Which version was served last of each model that was asked for, over the life of servers."""
+class ServedVersions(msgspec.Struct, frozen=True):
+    """Remembers which version of each model was served last, across restarts."""
 
     recall: Callable[[], Mapping[str, int]]
-    keep: Callable[[Mapping[str, int]], None]
+    record: Callable[[Mapping[str, int]], None]
 
 
-class Follower:
-    """Loads what the registry says. Every call blocks: make it on a thread once the server runs."""
+class RegistryFollower:
+    """Loads what the registry says. Every call blocks: run it on a thread once the server answers requests."""
 
     def __init__(
         self,
@@ -47,9 +50,9 @@ class Follower:
         listen: Listener,
         *,
         trial: Callable[[Reference], None],
-        last_good: LastGood,
-        put_away: Callable[[], Collection[str]] = frozenset,
-        meant: Callable[[], str] = str,
+        served_versions: ServedVersions,
+        unloaded: Callable[[], Collection[str]] = frozenset,
+        temporary_default: Callable[[], str] = str,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._registry = registry
@@ -57,91 +60,93 @@ class Follower:
         self._open_graph = open_graph
         self._listen = listen
         self._trial = trial
-        self._last_good = last_good
-        self._put_away = put_away
-        self._meant = meant
+        self._served_versions = served_versions
+        self._unloaded = unloaded
+        self._temporary_default = temporary_default
         self._clock = clock
-        self.seconds: dict[str, float] = {}
+        self.load_seconds: dict[str, float] = {}
         """How long loading took, by model."""
 
-    def wanted(self) -> list[Reference]:
-        """Every version that the registry has for this server, those that were put away among them."""
+    def published(self) -> list[Reference]:
+        """Return every version that the registry has for this server, including unloaded ones."""
         return list(served(self._registry, self._names).values())
 
-    def begin(self) -> Followed:
-        """Load everything, or raise for the first that cannot be served and has no version that was good before."""
-        wanted = served(self._registry, self._names)
-        if not wanted:
-            raise ModelNotFound("no model in the registry has a champion; train one with `rowcast train`")
-        wanted = self._left(wanted)
-        good = self._last_good.recall()
+    def load_all(self) -> FollowResult:
+        """Load every model. A version that cannot be served falls back to the version that was served last, if any."""
+        published = served(self._registry, self._names)
+        if not published:
+            raise ModelNotFound("the registry has no model to serve; train one with `rowcast train`")
+        published = self._without_unloaded(published)
+        last = self._served_versions.recall()
         models: dict[str, LiveModel] = {}
         errors: list[str] = []
-        for text, address in addresses(wanted).items():
-            reference = wanted[text]
-            before = good.get(text, reference.version)
-            if before == reference.version:
-                models[address] = _held(reference, models) or self._load(reference)
+        for text, address in addresses(published).items():
+            reference = published[text]
+            version = last.get(text, reference.version)
+            if version == reference.version:
+                models[address] = _find(reference, models) or self._load(reference)
                 continue
             try:
-                models[address] = _held(reference, models) or self._tried(reference)
+                models[address] = _find(reference, models) or self._try(reference)
             except RowcastError as error:
-                kept = Reference(reference.name, before)
-                models[address] = _held(kept, models) or self._load(kept)
-                errors.append(f"{reference} is not served, version {before} is: {error.message}")
-        self._keep(wanted, models)
-        return Followed(models, errors, self._meant())
+                fallback = Reference(reference.name, version)
+                models[address] = _find(fallback, models) or self._load(fallback)
+                errors.append(f"cannot serve {reference}, version {version} is served instead: {error.message}")
+        self._record(published, models)
+        return FollowResult(models, errors, self._temporary_default())
 
-    def follow(self, live: Mapping[str, LiveModel]) -> Followed:
-        """What should be served in place of `live`; what has not changed is the same object."""
+    def follow(self, live: Mapping[str, LiveModel]) -> FollowResult:
+        """Return what should be served in place of `live`; unchanged versions stay the same objects."""
         try:
-            wanted = served(self._registry, self._names)
-            if not wanted:
-                raise ModelNotFound("no model in the registry has a champion any more; what is served stays")
+            published = served(self._registry, self._names)
+            if not published:
+                raise ModelNotFound("the registry has no model to serve any more; the live models stay")
         except RowcastError as error:
             self._listen(ReloadFinished(error.message))
-            return Followed(live, [error.message], self._meant())
-        wanted = self._left(wanted)
+            return FollowResult(live, [error.message], self._temporary_default())
+        published = self._without_unloaded(published)
         models: dict[str, LiveModel] = {}
         errors: list[str] = []
-        for text, address in addresses(wanted).items():
-            reference, old = wanted[text], live.get(address)
-            found = _held(reference, live) or _held(reference, models)
-            if found is not None:
-                models[address] = found
+        for text, address in addresses(published).items():
+            reference, old = published[text], live.get(address)
+            loaded = _find(reference, live) or _find(reference, models)
+            if loaded is not None:
+                models[address] = loaded
                 continue
             try:
-                models[address] = self._tried(reference)
+                models[address] = self._try(reference)
             except RowcastError as error:
-                stays = f"version {old.version} stays" if old else "there is no other version"
-                errors.append(f"{reference} is not served, {stays}: {error.message}")
+                fallback_text = f"version {old.version} stays live" if old else "no other version is live"
+                errors.append(f"cannot serve {reference}, {fallback_text}: {error.message}")
                 if old is not None:
                     models[address] = old
-        followed = Followed(models, errors, self._meant())
-        self._keep(wanted, models)
-        self._listen(ReloadFinished(followed.error))
-        return followed
+        result = FollowResult(models, errors, self._temporary_default())
+        self._record(published, models)
+        self._listen(ReloadFinished(result.error))
+        return result
 
-    def _left(self, wanted: Mapping[str, Reference]) -> dict[str, Reference]:
-        away = self._put_away()
-        return {text: reference for text, reference in wanted.items() if reference.name not in away}
+    def _without_unloaded(self, published: Mapping[str, Reference]) -> dict[str, Reference]:
+        unloaded = self._unloaded()
+        return {text: reference for text, reference in published.items() if reference.name not in unloaded}
 
-    def _tried(self, reference: Reference) -> LiveModel:
+    def _try(self, reference: Reference) -> LiveModel:
         self._trial(reference)
         return self._load(reference)
 
     def _load(self, reference: Reference) -> LiveModel:
         started = self._clock()
         model = load(reference, self._registry, self._open_graph)
-        self.seconds[model.name] = self._clock() - started
-        self._listen(ModelLoaded(model.name, model.version, model.digest, self.seconds[model.name]))
+        self.load_seconds[model.name] = self._clock() - started
+        self._listen(ModelLoaded(model.name, model.version, model.digest, self.load_seconds[model.name]))
         return model
 
-    def _keep(self, wanted: Mapping[str, Reference], models: Mapping[str, LiveModel]) -> None:
-        found = addresses(wanted)
-        self._last_good.keep({text: models[found[text]].version for text in wanted if found[text] in models})
+    def _record(self, published: Mapping[str, Reference], models: Mapping[str, LiveModel]) -> None:
+        by_text = addresses(published)
+        self._served_versions.record(
+            {text: models[by_text[text]].version for text in published if by_text[text] in models}
+        )
 
 
-def _held(reference: Reference, models: Mapping[str, LiveModel]) -> LiveModel | None:
-    """This very version, when it is loaded already."""
+def _find(reference: Reference, models: Mapping[str, LiveModel]) -> LiveModel | None:
+    """Return this exact version if it is loaded already."""
     return next((model for model in models.values() if (model.name, model.version) == reference), None)

@@ -1,4 +1,4 @@
-"""The rows of a request: read and counted before anything is scored, all their errors at once."""
+"""The rows of a request: decoded, validated and counted before anything is scored, with all errors at once."""
 
 from __future__ import annotations
 
@@ -10,58 +10,58 @@ import msgspec
 from rowcast.errors import BodyError, InvalidRows, ValueProblem
 from rowcast.schema.encoding import EncodedRow, decode_json
 from rowcast.schema.prediction import Score
-from rowcast.serving.live_models import LiveModel
+from rowcast.serving.interface import ModelInterface
 
 T = TypeVar("T")
 
-MOST_PROBLEMS = 1000
-"""A batch whose rows have more is refused without reading on."""
+MAX_PROBLEMS = 1000
+"""A batch whose rows have more problems is rejected without reading further."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """A valid row beside the bytes it came in."""
+    """A valid row and the bytes in which it was received."""
 
     encoded: EncodedRow
     received: bytes
-    key: str = ""
-    """Its name in the cache; empty when the cache is not asked."""
-    known: Score | None = None
-    """What the cache knew."""
-    ttl: int = 0
-    """Seconds that its outcome is remembered; 0 leaves that to the cache."""
+    uses_cache: bool = True
+    cache_key: str = ""
+    """Empty when the cache is not used."""
+    cached_score: Score | None = None
+    cache_seconds: int = 0
+    """How long the cache keeps the score; 0 means the cache's default."""
 
 
-class Refused(msgspec.Struct, frozen=True):
-    """A row of a batch that broke the schema, in the place of its prediction."""
+class RejectedRow(msgspec.Struct, frozen=True):
+    """A row that failed validation; takes the place of its prediction in a partial reply."""
 
     problems: list[ValueProblem]
 
 
-def read_rows(model: LiveModel, body: bytes, *, max_rows: int, partial: bool = False) -> list[Row | Refused]:
-    """The rows of `{"rows": [...]}`; InvalidRows with every problem of every row, or Refused in their places."""
+def read_rows(model: ModelInterface, body: bytes, *, max_rows: int, partial: bool = False) -> list[Row | RejectedRow]:
+    """Parse `{"rows": [...]}`. Raise InvalidRows with every problem, or with `partial` return RejectedRow in place."""
     try:
-        received = msgspec.json.decode(body, type=_Rows).rows
+        received = msgspec.json.decode(body, type=_RowsBody).rows
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        decode_json(body)  # says what is wrong with the text itself
-        raise BodyError('`rows` must be a list of objects and the only key: {"rows": [{...}, ...]}') from None
-    return each_row(received, lambda raw: Row(model.encoder.read(raw), bytes(raw)), max_rows=max_rows, partial=partial)
+        decode_json(body)  # raises a precise error when the body is not JSON at all
+        raise BodyError('"rows" must be a list of objects and the only key: {"rows": [{...}, ...]}') from None
+    return read_each(received, lambda raw: Row(model.encoder.read(raw), bytes(raw)), max_rows=max_rows, partial=partial)
 
 
-def each_row(
-    given: Sequence[T], read: Callable[[T], Row], *, max_rows: int, partial: bool = False
-) -> list[Row | Refused]:
-    """What was given, read one by one; all errors of `read` at once, each with its row."""
-    check_count(len(given), max_rows)
-    rows: list[Row | Refused] = []
+def read_each(
+    items: Sequence[T], read: Callable[[T], Row], *, max_rows: int, partial: bool = False
+) -> list[Row | RejectedRow]:
+    """Read items one by one and collect all errors, each with its row number."""
+    check_count(len(items), max_rows)
+    rows: list[Row | RejectedRow] = []
     problems: list[ValueProblem] = []
-    for number, raw in enumerate(given):
+    for number, item in enumerate(items):
         try:
-            rows.append(read(raw))
+            rows.append(read(item))
         except InvalidRows as invalid:
-            found = [msgspec.structs.replace(problem, row=number) for problem in invalid.problems]
-            rows.append(Refused(found))
-            problems += found
-            if len(problems) >= MOST_PROBLEMS and not partial:
+            numbered = [msgspec.structs.replace(problem, row=number) for problem in invalid.problems]
+            rows.append(RejectedRow(numbered))
+            problems += numbered
+            if len(problems) >= MAX_PROBLEMS and not partial:
                 break
         except BodyError as error:
             raise BodyError(f"row {number}: {error.message}", slug=error.slug) from None
@@ -70,21 +70,26 @@ def each_row(
     return rows
 
 
-def check_count(rows: int, most: int) -> None:
-    """BodyError unless there are rows, and not too many."""
+def read_valid(items: Sequence[T], read: Callable[[T], Row], *, max_rows: int) -> list[Row]:
+    """Read items one by one; raise InvalidRows with every problem of every row."""
+    return [row for row in read_each(items, read, max_rows=max_rows) if isinstance(row, Row)]
+
+
+def check_count(rows: int, max_rows: int) -> None:
+    """Raise BodyError when there are no rows or too many."""
     if not rows:
-        raise BodyError("there are no rows; send at least one", slug="no-rows")
-    if rows > most:
-        raise BodyError(f"{rows} rows in one request; at most {most}", slug="too-many-rows")
+        raise BodyError("the request contains no rows; send at least one", slug="no-rows")
+    if rows > max_rows:
+        raise BodyError(f"too many rows: {rows}; the limit is {max_rows}", slug="too-many-rows")
 
 
-class _Rows(msgspec.Struct, forbid_unknown_fields=True):
+class _RowsBody(msgspec.Struct, forbid_unknown_fields=True):
     rows: list[msgspec.Raw]
 
 
-def is_batch(body: bytes) -> bool:
-    """Whether the body is an object whose only key is `rows`."""
+def is_rows_object(body: bytes) -> bool:
+    """Return whether the body is an object whose only key is `rows`."""
     try:
         return msgspec.json.decode(body, type=dict[str, msgspec.Raw]).keys() == {"rows"}
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False  # read as one row it is refused with the reason
+        return False  # parsing it as a single row then raises the precise error

@@ -5,24 +5,27 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from rowcast.adapters.files.shared_counters import ROOM, Counters, LocalCounters, SharedCounters, sums
-from rowcast.adapters.files.worker_state import WorkerStatus
+from rowcast.adapters.files.shared_counters import ROOM, LocalCounters, SharedCounters, sums
 from rowcast.adapters.telemetry.prometheus import Metrics
 from rowcast.events import ModelLoaded, ReloadFinished, RequestAnswered, RequestFailed, RowsScored
+from rowcast.serving.fleet import Counters, WorkerStatus
+
+WORKERS = [WorkerStatus(0, "ready"), WorkerStatus(1, "dead")]
 
 
 def metrics(counts: Counters) -> Metrics:
-    return Metrics(counts, lambda: 3, lambda: [WorkerStatus(0, "ready"), WorkerStatus(1, "dead")])
+    return Metrics(counts, lambda: 3)
 
 
-def sample(metrics: Metrics, name: str) -> float:
+def sample(metrics: Metrics, name: str, workers: Sequence[WorkerStatus] = WORKERS) -> float:
     """Return the sum of a metric's samples."""
-    text = metrics.exposition().decode()
-    return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+    text = metrics.exposition(workers).decode()
+    return sum(float(found) for found in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
 
 
 def record_events(metrics: Metrics, times: int) -> None:
@@ -42,8 +45,8 @@ def test_events_are_counted(tmp_path: Path, shared: bool) -> None:
     assert sample(seen, "rowcast_request_duration_seconds_sum") == 1.0
     assert sample(seen, "rowcast_predictions_total") == 8
     assert sample(seen, "rowcast_model_loads_total") == 1
-    assert 'rowcast_reloads_total{outcome="failed"} 1.0' in seen.exposition().decode()
-    assert 'rowcast_workers{state="dead"} 1.0' in seen.exposition().decode()
+    assert 'rowcast_reloads_total{outcome="failed"} 1.0' in seen.exposition(WORKERS).decode()
+    assert 'rowcast_workers{state="dead"} 1.0' in seen.exposition(WORKERS).decode()
     assert sample(seen, "rowcast_journal_segments") == 3
 
 
@@ -105,10 +108,10 @@ def test_the_queue_metrics_are_the_sum_of_rows_and_the_longest_wait() -> None:
         WorkerStatus(0, "ready", waiting=3, waiting_seconds=0.5),
         WorkerStatus(1, "ready", waiting=4, waiting_seconds=2.25),
     ]
-    seen = Metrics(LocalCounters(), lambda: 0, lambda: workers)
+    seen = Metrics(LocalCounters(), lambda: 0)
 
-    assert sample(seen, "rowcast_queue_rows") == 7
-    assert sample(seen, "rowcast_queue_age_seconds") == 2.25
+    assert sample(seen, "rowcast_queue_rows", workers) == 7
+    assert sample(seen, "rowcast_queue_age_seconds", workers) == 2.25
 
 
 def test_cache_results_and_problems_are_added_up_over_all_workers(tmp_path: Path) -> None:
@@ -123,9 +126,7 @@ def test_cache_results_and_problems_are_added_up_over_all_workers(tmp_path: Path
 
 
 def test_the_latest_prediction_comes_from_the_worker_that_made_it_last(tmp_path: Path) -> None:
-    first, second = (
-        Metrics(SharedCounters(tmp_path, number), lambda: 0, list[WorkerStatus], old_names=True) for number in range(2)
-    )
+    first, second = (Metrics(SharedCounters(tmp_path, number), lambda: 0, old_names=True) for number in range(2))
     for seen, number in ((first, 1.0), (second, 7.0), (first, 3.0)):
         seen.listen(RowsScored("loans", 1, 1, ["yes"], number))
 
@@ -133,7 +134,7 @@ def test_the_latest_prediction_comes_from_the_worker_that_made_it_last(tmp_path:
 
 
 def test_old_metric_names_count_prediction_requests_of_every_dialect() -> None:
-    seen = Metrics(LocalCounters(), lambda: 0, list[WorkerStatus], old_names=True)
+    seen = Metrics(LocalCounters(), lambda: 0, old_names=True)
     by_dialect = ("/models/{name}/predict", "/v2/models/{name}/infer", "/invocations", "/v1/models/{name}:predict")
     for route in ("/predict", *by_dialect):
         seen.listen(RequestAnswered(route, "POST", 200, 0.25))

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from rowcast.adapters.files import worker_state
-from rowcast.adapters.files.worker_state import LoadedModel, ServerFolder
+from rowcast.adapters.files.worker_state import ServerFolder
 from rowcast.errors import SettingsError
+from rowcast.serving.fleet import LoadedModel
 from support.waiting import eventually
 
 PROCESS = """

@@ -409,7 +409,7 @@ async def test_an_output_asked_for_twice_is_refused(client: httpx.AsyncClient) -
 
     reply = await client.post("/v2/models/sum/infer", content=body, headers=JSON)
 
-    assert (reply.status_code, reply.json()) == (400, {"error": "an output is asked for twice"})
+    assert (reply.status_code, reply.json()) == (400, {"error": "an output is requested twice"})
 
 
 async def test_an_input_in_shared_memory_is_not_offered(client: httpx.AsyncClient) -> None:
@@ -418,7 +418,7 @@ async def test_an_input_in_shared_memory_is_not_offered(client: httpx.AsyncClien
 
     reply = await client.post("/v2/models/sum/infer", json=body)
 
-    assert (reply.status_code, reply.json()) == (501, {"error": "input 'x0': shared_memory_region is not offered here"})
+    assert (reply.status_code, reply.json()) == (501, {"error": "input 'x0': shared_memory_region is not supported"})
 
 
 async def test_what_a_request_does_not_say_may_be_null(client: httpx.AsyncClient) -> None:
@@ -438,7 +438,7 @@ async def test_a_csv_of_too_many_lines_is_not_read_to_its_end(client: httpx.Asyn
     reply = await client.post("/invocations", content="a\n" + "1\n" * 20_000 + '"', headers=headers)
 
     assert reply.status_code == 400
-    assert reply.json()["message"] == "more than 10000 rows in one request"
+    assert reply.json()["message"] == "too many rows; the limit is 10000"
 
 
 async def test_a_duplicate_column_is_reported(client: httpx.AsyncClient) -> None:

@@ -17,35 +17,15 @@ import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
+
+from rowcast.serving.fleet import CounterCells, Counters, Labels
 
 ROOM = 1024 * 1024
 ENTRY = struct.Struct("=II")
 USED = struct.Struct("=Q")
 SUFFIX = ".counts"
-
-Labels = tuple[str, ...]
-
-
-class CounterCells(Protocol):
-    """Numbers that are incremented in place: a list or a view of a file."""
-
-    def __getitem__(self, place: int, /) -> float: ...
-    def __setitem__(self, place: int, value: float, /) -> None: ...
-
-
-class Counters(Protocol):
-    """Counter cells by labels; the first label names the family."""
-
-    def cells(self, labels: Labels, count: int) -> CounterCells:
-        """Return this process's cells for these labels. They start at 0 and only grow."""
-        ...
-
-    def each(self) -> Iterator[tuple[Labels, list[float]]]:
-        """Yield the labels and cells of every process, including dead ones."""
-        ...
 
 
 def sums(counts: Counters) -> dict[Labels, list[float]]:

@@ -29,12 +29,14 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import msgspec
 
 from rowcast.adapters.files.locks import is_unlocked
+from rowcast.adapters.files.shared_counters import SharedCounters
 from rowcast.errors import SettingsError
+from rowcast.serving.fleet import WorkerReport, WorkerStatus
 
 STALE_SECONDS = 3.0
 """Without a heartbeat for this long, the event loop is blocked or the process is stopped."""
@@ -46,54 +48,12 @@ HEARTBEAT = struct.Struct("<d")
 QUEUE = struct.Struct("<If")
 QUEUE_AT = 8
 
-State = Literal["starting", "ready", "draining", "stale", "dead"]
-
-
-class LoadedModel(msgspec.Struct, frozen=True):
-    """A model version that a worker serves."""
-
-    model: str
-    version: int
-    digest: str
-    seconds: float
-    """How long loading and checking it took."""
-
-
-class WorkerReport(msgspec.Struct, frozen=True):
-    """The state that a worker reports."""
-
-    pid: int
-    state: State = "starting"
-    models: tuple[LoadedModel, ...] = ()
-    generation: int = -1
-    """The registry generation that the worker has loaded."""
-    asked: int = 0
-    """The number of reload requests that the worker has followed."""
-    reload_error: str = ""
-
-
-class WorkerStatus(msgspec.Struct, frozen=True):
-    """The state of one worker as other processes see it."""
-
-    worker: int
-    state: State
-    pid: int | None = None
-    models: tuple[LoadedModel, ...] = ()
-    generation: int = -1
-    asked: int = 0
-    reload_error: str = ""
-    silent_seconds: float = 0.0
-    waiting: int = 0
-    """Rows waiting for their score."""
-    waiting_seconds: float = 0.0
-    """How long the oldest of them has been waiting."""
-
 
 class ServerFolder:
     """The folder of one server below `HOME/run`, created by the process that starts the server."""
 
     def __init__(self, runs: Path, workers: int) -> None:
-        self.workers_wanted = workers
+        self.worker_count = workers
         self._runs = runs
         self.folder = runs / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
@@ -112,9 +72,13 @@ class ServerFolder:
         """Claim the slot of a worker until this process ends."""
         return WorkerSlot(self.folder / f"worker-{number}")
 
+    def counters(self, number: int) -> SharedCounters:
+        """Return the counters of a worker, which the others can read."""
+        return SharedCounters(self.folder, number)
+
     def workers(self) -> list[WorkerStatus]:
         """Return the state of every expected worker."""
-        return [_read_status(self.folder / f"worker-{number}", number) for number in range(self.workers_wanted)]
+        return [_read_status(self.folder / f"worker-{number}", number) for number in range(self.worker_count)]
 
     def request_reload(self) -> int:
         """Ask every worker to reload. A worker has done so once its `asked` is at least the returned number."""

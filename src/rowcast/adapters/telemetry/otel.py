@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from rowcast.errors import SettingsError
+from rowcast.http.request_log import LoggedRequest
 from rowcast.version import VERSION
 
 try:
@@ -50,16 +51,17 @@ class Span:
         context = span.get_span_context()
         self.traceparent = b"00-%032x-%016x-%02x" % (context.trace_id, context.span_id, context.trace_flags)
 
-    def end(self, method: str, route: str, status: int, prediction: tuple[str, int, int]) -> None:
-        """End the span; `prediction` is the model, its version and the number of rows."""
+    def end(self, logged: LoggedRequest) -> None:
+        """Close the span with the result of the request."""
         if not self._span.is_recording():
             return
-        self._span.update_name(f"{method} {route}")
-        self._span.set_attributes({"http.route": route, "http.response.status_code": status})
-        model, version, rows = prediction
-        if model:
-            self._span.set_attributes({"rowcast.model": model, "rowcast.version": version, "rowcast.rows": rows})
-        if status >= 500:
+        self._span.update_name(f"{logged.method} {logged.route}")
+        self._span.set_attributes({"http.route": logged.route, "http.response.status_code": logged.status})
+        if logged.model:
+            self._span.set_attributes(
+                {"rowcast.model": logged.model, "rowcast.version": logged.version, "rowcast.rows": logged.rows}
+            )
+        if logged.status >= 500:
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end()
 
@@ -88,6 +90,9 @@ class Spans:
             method, context, SpanKind.SERVER, {"http.request.method": method}, start_time=started
         )
         return Span(span)
+
+    def start(self) -> None:
+        """Do nothing: the library starts its thread itself."""
 
     def stop(self) -> None:
         """Deliver the remaining spans, within the timeout of one delivery."""

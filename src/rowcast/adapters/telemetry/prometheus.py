@@ -18,12 +18,13 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
-from rowcast.adapters.files.shared_counters import CounterCells, Counters, Labels, sums
-from rowcast.adapters.files.worker_state import WorkerStatus
+from rowcast.adapters.files.shared_counters import sums
 from rowcast.adapters.telemetry.old_names import old_names
 from rowcast.events import Event, ModelLoaded, ReloadFinished, RequestAnswered, RequestFailed, RowsScored
 from rowcast.schema.prediction import label_text
+from rowcast.serving.fleet import CounterCells, Counters, Labels, WorkerStatus
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 BOUNDS = (*map(str, BUCKETS), "+Inf")
@@ -42,21 +43,18 @@ PLAIN: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
 
 
 class Metrics:
-    """Counts events; one per process. `prepare` is called before the workers' state is read."""
+    """Counts events; one per process."""
 
     def __init__(
         self,
         counts: Counters,
         backlog: Callable[[], int],
-        workers: Callable[[], Sequence[WorkerStatus]],
         *,
         old_names: bool = False,
     ) -> None:
         self._counts = counts
         self._backlog = backlog
-        self._workers = workers
         self._old_names = old_names
-        self.prepare: Callable[[], None] = lambda: None
         # Requests per duration bucket, requests above the last bucket, and the sum of all durations.
         self._answers: dict[tuple[str, str, int], CounterCells] = {}
         self._predictions: dict[tuple[str, int, object], CounterCells] = {}
@@ -69,8 +67,6 @@ class Metrics:
             ModelLoaded: self._loaded,
             ReloadFinished: self._reloaded,
         }
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
 
     def listen(self, event: Event) -> None:
         """Count one event."""
@@ -109,14 +105,15 @@ class Metrics:
     def _reloaded(self, event: ReloadFinished) -> None:
         self._counts.cells((RELOADS, "failed" if event.error else "ok"), 1)[0] += 1
 
-    def exposition(self) -> bytes:
+    def exposition(self, workers: Sequence[WorkerStatus]) -> bytes:
         """Return the response to a scrape."""
-        return generate_latest(self._registry)
+        registry = CollectorRegistry()
+        registry.register(_Snapshot(self.collect(workers)))
+        return generate_latest(registry)
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield all metrics; the client library calls this for each scrape."""
-        self.prepare()
-        totals, workers = sums(self._counts), self._workers()
+    def collect(self, workers: Sequence[WorkerStatus]) -> Iterator[Metric]:
+        """Yield all metrics."""
+        totals = sums(self._counts)
         slowest = _slowest(workers)
         yield from _counters(totals)
         yield from self._gauges(workers, slowest)
@@ -157,6 +154,16 @@ class Metrics:
             "Journal segments that are not completely stored; one per worker is normal.",
             value=float(self._backlog()),
         )
+
+
+class _Snapshot(Collector):
+    """The metrics of one scrape, for the client library."""
+
+    def __init__(self, metrics: Iterator[Metric]) -> None:
+        self._metrics = list(metrics)
+
+    def collect(self) -> list[Metric]:
+        return self._metrics
 
 
 def _counters(totals: Mapping[Labels, list[float]]) -> Iterator[Metric]:

@@ -1,153 +1,195 @@
-"""The native dialect: one row, or `{"rows": [...]}`, in and predictions out."""
+"""The native dialect: one row, or `{"rows": [...]}`, in and predictions out. Models with a wire template use `wire.py`.
+
+Routes are made when models go live, each bound to its model: the hot path looks nothing up.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from rowcast.errors import NoAnswer, RequestError
-from rowcast.http.authentication import model_for
-from rowcast.http.dialects.wire import SOURCE as WIRE
-from rowcast.http.dialects.wire import WireApi
-from rowcast.http.routes import HotRoute, Request
-from rowcast.serving.batcher import Predictor
+from rowcast.http.authentication import allow_model, model_for
+from rowcast.http.dialects.wire import WireHandler
+from rowcast.http.routes import Handler, QueryOptions, QuickHandler, Request, Response, Route
 from rowcast.serving.live_models import LiveModel
-from rowcast.serving.rows import Refused, Row, is_batch, read_rows
-from rowcast.serving.waiting import Ask
+from rowcast.serving.ports import Answer
+from rowcast.serving.rows import RejectedRow, Row, is_rows_object, read_rows
+from rowcast.serving.service import PredictionService
 
-SOURCE = "native"
+NATIVE = "native"
+WIRE = "wire"
 ENTITY = re.compile(r"[\x20-\x7e]{1,128}").fullmatch
 
 _encode = msgspec.json.Encoder().encode
 
 
-class Options(msgspec.Struct, frozen=True):
-    """What the query string may say."""
-
-    partial: bool = False
-    cache: bool = True
-    wire: bool = True
-    """False: requests and replies are native, whatever template the model has."""
-    entity: str = ""
-
-
-NO_OPTIONS = Options()
-
-
-class NativeApi:
+class NativeRoutes:
     """`POST /predict` and `POST /models/{name}/predict`, and the same with `/batch`."""
 
-    def __init__(self, predictor: Predictor, *, max_rows: int) -> None:
-        self._predictor = predictor
-        self._max_rows = max_rows
-        self._wired = WireApi(predictor, max_rows=max_rows)
-        self.routes: dict[str, HotRoute] = {
-            "/predict": HotRoute("/predict", "POST", self._answer(None)),
-            "/predict/batch": HotRoute("/predict/batch", "POST", self._answer(None, batch=True)),
-        }
-        """By path, for the edge."""
-        self._always = frozenset(self.routes)
+    def __init__(self, service: PredictionService) -> None:
+        self._service = service
+        self.routes: dict[str, Route] = {}
+        """By path. The edge holds this dictionary, so it changes in place."""
         self.refresh()
 
     def refresh(self) -> None:
-        """Have a route for every live model, and for no other."""
-        live = {
-            f"/models/{address}/predict{tail}": (address, tail)
-            for address in self._predictor.deployment.addresses()
-            for tail in ("", "/batch")
-        }
-        for path in self.routes.keys() - live.keys() - self._always:
+        """Have routes for every live model, and for no other. Called on the event loop whenever the models change."""
+        deployment = self._service.deployment
+        default = None if deployment.default is None else deployment.get(None)
+        routes = self._routes_for("/predict", "/predict", None, default)
+        for address in deployment.addresses():
+            path = f"/models/{address}/predict"
+            routes |= self._routes_for(path, "/models/{name}/predict", address, deployment.get(address))
+        for path in self.routes.keys() - routes.keys():
             del self.routes[path]
-        for path in live.keys() - self.routes.keys():
-            name, tail = live[path]
-            answer = self._answer(name, batch=bool(tail))
-            self.routes[path] = HotRoute("/models/{name}/predict" + tail, "POST", answer)
+        self.routes.update(routes)
 
-    def _answer(self, name: str | None, *, batch: bool = False) -> Callable[[Request], Awaitable[bytes]]:
-        deployment, predict, caching = self._predictor.deployment, self._predictor.predict, self._predictor.caching
-        predict_row = self._wired.predict_row
+    def _routes_for(self, path: str, pattern: str, address: str | None, model: LiveModel | None) -> dict[str, Route]:
+        quick = None if model is None else self._quick(model)
+        handler = partial(self._predict, address)
+        batch_handler = partial(self._predict_batch, address)
+        dialect = WIRE if model is not None and model.wire is not None else NATIVE
+        return {
+            path: _route(pattern, dialect, handler, quick),
+            f"{path}/batch": _route(f"{pattern}/batch", dialect, batch_handler, None),
+        }
 
-        def answer(request: Request) -> Awaitable[bytes]:  # no coroutine of its own: the caller awaits the prediction
-            caller = request.caller
-            model = model_for(caller, deployment, name) if caller.models else deployment.get(name)
-            options = _options(request.query) if request.query else NO_OPTIONS
-            wire = model.wire
-            if wire is not None and options.wire:
-                ask = Ask(WIRE, request.request_id, caller.key_id, caller.tenant, options.entity, request.deadline)
-                render = wire.render_row
-                if render is not None and not batch and not (caching and options.cache):
-                    return predict_row(model, wire, render, request, ask)
-                wired = self._wired.batch if batch else self._wired.predict
-                return wired(model, wire, request, ask, cache=options.cache)
-            ask = Ask(SOURCE, request.request_id, caller.key_id, caller.tenant, options.entity, request.deadline)
-            body = request.body
-            if batch or (b'"rows"' in body and is_batch(body)):
-                return self._batch(model, request, ask, options)
-            row = Row(model.encoder.read(body), body)
-            if caching and options.cache:
-                return self._cached(model, row, request, ask)
-            return predict(model, row, ask)
+    def _quick(self, model: LiveModel) -> QuickHandler | None:
+        if self._service.has_cache:
+            return None
+        if model.wire is None:
+            return QuickNative(model, self._service)
+        return WireHandler(model, model.wire, self._service).quick()
 
-        return answer
+    async def _predict(self, address: str | None, request: Request) -> Response:
+        return await self._answer(address, request, is_batch=False)
 
-    async def _cached(self, model: LiveModel, row: Row, request: Request, ask: Ask) -> bytes:
-        (row,) = await self._predictor.recall(model, [row])
-        request.note_cache(row.known is not None)
-        return await self._predictor.predict(model, row, ask)
+    async def _predict_batch(self, address: str | None, request: Request) -> Response:
+        return await self._answer(address, request, is_batch=True)
 
-    async def _batch(self, model: LiveModel, request: Request, ask: Ask, options: Options) -> bytes:
-        rows = read_rows(model, request.body, max_rows=self._max_rows, partial=options.partial)
-        request.spend(len(rows))
-        good = [row for row in rows if isinstance(row, Row)]
-        if self._predictor.caching and options.cache:
-            good = await self._predictor.recall(model, good)
-            request.note_cache(bool(good) and all(row.known for row in good))
+    async def _answer(self, address: str | None, request: Request, *, is_batch: bool) -> Response:
+        model = model_for(request.context.caller, self._service.deployment, address)
+        if model.wire is not None and request.options.use_wire:
+            handler = WireHandler(model, model.wire, self._service)
+            return await (handler.predict_batch if is_batch else handler.predict)(request)
+        if request.context.dialect != NATIVE:  # the model has a template that this request declines
+            request.context = msgspec.structs.replace(request.context, dialect=NATIVE)
+        body = request.body
+        if is_batch or (b'"rows"' in body and is_rows_object(body)):
+            return await self._answer_rows(model, request)
+        row = Row(model.encoder.read(body), body)
+        predictions = await self._service.predict(
+            model, [row], request.context, use_cache=request.options.use_cache, is_single=True
+        )
+        request.used(model, 1, predictions.cache_hit)
+        return Response(predictions.replies[0])
+
+    async def _answer_rows(self, model: LiveModel, request: Request) -> Response:
+        options = request.options
+        rows = read_rows(model, request.body, max_rows=self._service.max_rows, partial=options.partial)
+        charged = len(rows)
         try:
-            replies = iter(await self._predictor.predict_all(model, good, ask) if good else ())
+            replies = await self._score(model, rows, request, charged)
         except NoAnswer as none:
-            refused = _refused(rows, none)
+            rows = _with_rejected(rows, none)
             if not options.partial:
-                raise NoAnswer([place for place, row in enumerate(refused) if isinstance(row, Refused)]) from None
-            rows = refused
-            good = [row for row in rows if isinstance(row, Row)]
-            replies = iter(await self._predictor.predict_all(model, good, ask) if good else ())
+                raise NoAnswer([place for place, row in enumerate(rows) if isinstance(row, RejectedRow)]) from None
+            replies = await self._score(model, rows, request, 0)
+        remaining = iter(replies)
         predictions = [
-            msgspec.Raw(_encode({"errors": row.problems}) if isinstance(row, Refused) else next(replies))
+            msgspec.Raw(_encode({"errors": row.problems}) if isinstance(row, RejectedRow) else next(remaining))
             for row in rows
         ]
-        return _encode({"model": model.name, "version": model.version, "predictions": predictions})
+        return Response(_encode({"model": model.name, "version": model.version, "predictions": predictions}))
+
+    async def _score(
+        self, model: LiveModel, rows: Sequence[Row | RejectedRow], request: Request, charged: int
+    ) -> list[bytes]:
+        valid = [row for row in rows if isinstance(row, Row)]
+        predictions = await self._service.predict(
+            model, valid, request.context, charged_rows=charged, use_cache=request.options.use_cache
+        )
+        request.used(model, len(valid), predictions.cache_hit)
+        return predictions.replies
 
 
-def _refused(rows: Sequence[Row | Refused], none: NoAnswer) -> list[Row | Refused]:
-    """The rows, those that have no answer refused; `none` counts those that were scored."""
+class QuickNative:
+    """The hot path of one model: a single row without options."""
+
+    def __init__(self, model: LiveModel, service: PredictionService) -> None:
+        self._model = model
+        self._read = model.encoder.read
+        self._submit = service.submit_row
+
+    def accepts(self, query: bytes, body: bytes) -> bool:
+        """Return whether this is a request for a single row without special options."""
+        return b'"rows"' not in body and (not query or is_plain(query))
+
+    def submit(self, request: Request, answer: Answer) -> None:
+        """Have the row scored. HOT"""
+        context, model, body = request.context, self._model, request.body
+        if context.caller.models:
+            allow_model(context.caller, model.name)
+        self._submit(model, Row(self._read(body), body), context, answer)
+
+
+def _route(pattern: str, dialect: str, handler: Handler, quick: QuickHandler | None) -> Route:
+    return Route(
+        pattern=pattern,
+        method="POST",
+        handler=handler,
+        scope="predict",
+        dialect=dialect,
+        is_idempotent=True,
+        read_options=read_options,
+        quick=quick,
+    )
+
+
+def _with_rejected(rows: Sequence[Row | RejectedRow], none: NoAnswer) -> list[Row | RejectedRow]:
+    """Reject the rows that the model cannot score; `none` numbers the rows that were scored."""
     places = [place for place, row in enumerate(rows) if isinstance(row, Row)]
-    silent = {places[row] for row in none.rows}
+    unanswered = {places[row] for row in none.rows}
     return [
-        Refused([msgspec.structs.replace(none.problems[0], row=place)]) if place in silent else row
+        RejectedRow([msgspec.structs.replace(none.problems[0], row=place)]) if place in unanswered else row
         for place, row in enumerate(rows)
     ]
 
 
-def _options(query: bytes) -> Options:
-    """The query string as options; an unknown name or a wrong value is refused, not ignored."""
+def is_plain(query: bytes) -> bool:
+    """Return whether a query string is valid and asks for nothing that the hot path does not do."""
     try:
-        given = dict(parse_qsl(query.decode(), keep_blank_values=True, strict_parsing=True))
+        options = read_options(query)
+    except RequestError:
+        return False
+    return options.use_wire and not options.partial
+
+
+@lru_cache(maxsize=1024)  # query strings repeat, and parsing one takes 2 µs
+def read_options(query: bytes) -> QueryOptions:
+    """Parse the query string; raise RequestError for an unknown option or an invalid value."""
+    if not query:
+        return QueryOptions()
+    try:
+        options = dict(parse_qsl(query.decode(), keep_blank_values=True, strict_parsing=True))
     except ValueError:
         raise RequestError("the query string is malformed", slug="bad-option") from None
-    for name, value in given.items():
+    for name, value in options.items():
         if name not in ("partial", "cache", "entity", "wire"):
             known = "partial=true, cache=false, entity=…, wire=false"
-            raise RequestError(f"there is no option {name[:40]!r}; known are {known}", slug="bad-option")
+            raise RequestError(f"unknown option {name[:40]!r}; known options: {known}", slug="bad-option")
         if name != "entity" and value not in ("true", "false"):
-            raise RequestError(f"{name} must be true or false", slug="bad-option")
+            raise RequestError(f"option {name!r} must be true or false", slug="bad-option")
         if name == "entity" and not ENTITY(value):
-            raise RequestError("entity must be 1 to 128 printable ASCII characters", slug="bad-option")
-    return Options(
-        given.get("partial") == "true",
-        given.get("cache") != "false",
-        given.get("wire") != "false",
-        given.get("entity", ""),
+            raise RequestError("option 'entity' must be 1 to 128 printable ASCII characters", slug="bad-option")
+    return QueryOptions(
+        options.get("partial") == "true",
+        options.get("cache") != "false",
+        options.get("wire") != "false",
+        options.get("entity", ""),
     )

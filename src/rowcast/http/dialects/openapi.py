@@ -8,7 +8,8 @@ from rowcast.http.dialects import mlflow, v2_infer
 from rowcast.http.problems import STATUS, TITLES
 from rowcast.http.response_schemas import FLAG, TEXT, WHOLE, closed
 from rowcast.schema.tensors import BOOL, BYTES, TYPES
-from rowcast.serving.live_models import Deployment, LiveModel
+from rowcast.serving.deployment import Deployment
+from rowcast.serving.live_models import LiveModel
 
 Json = dict[str, Any]
 
@@ -35,7 +36,7 @@ PACKED = {
 }
 
 
-def paths(deployment: Deployment) -> dict[str, Json]:
+def paths(deployment: Deployment[LiveModel]) -> dict[str, Json]:
     """Every route of the other dialects, by its path."""
     found = {**_server(), **_models(), **_repository()}
     for name in {model.name for model in deployment.models()} & set(deployment.live):
@@ -285,7 +286,7 @@ def _columns(model: LiveModel) -> Json:
     }
 
 
-def _invocations(deployment: Deployment) -> Json:
+def _invocations(deployment: Deployment[LiveModel]) -> Json:
     params = {
         "type": "object",
         "properties": {"predict_method": {"enum": list(mlflow.METHODS)}},

@@ -1,4 +1,4 @@
-"""What all dialects share: find the model, read rows however they are laid out, have them scored, give answers back."""
+"""What the other protocols share: find the model, read rows in any layout, have them scored, collect the answers."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from typing import Any
 
 import msgspec
 
-from rowcast.errors import BodyError, ModelNotFound, RequestError, ValueProblem
+from rowcast.errors import BodyError, ModelNotFound, ValueProblem
 from rowcast.http.authentication import model_for
 from rowcast.http.problems import Problem
 from rowcast.http.routes import Request
 from rowcast.schema.encoding import RowEncoder, RowWarning, decode_json
 from rowcast.schema.prediction import Label
-from rowcast.serving.batcher import Predictor
-from rowcast.serving.live_models import Deployment, LiveModel
-from rowcast.serving.rows import Row, check_count, each_row
-from rowcast.serving.waiting import Ask
+from rowcast.serving.live_models import LiveModel
+from rowcast.serving.rows import Row, check_count, read_valid
+from rowcast.serving.service import PredictionService
 
-MOST_TOLD = 20
-"""Problems that a dialect with one sentence for all of them tells."""
+MAX_LISTED_PROBLEMS = 20
+"""How many problems an error lists when the protocol allows one sentence only."""
 
 
-class Answer(msgspec.Struct, frozen=True, gc=False):
-    """One prediction, as it was kept."""
+class ScoredRow(msgspec.Struct, frozen=True, gc=False):
+    """One prediction, decoded from the reply that was recorded."""
 
     id: str
     prediction: Label
@@ -34,213 +33,189 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     warnings: tuple[RowWarning, ...] = ()
 
 
-_read_answers = msgspec.json.Decoder(list[Answer]).decode
+_decode_rows = msgspec.json.Decoder(list[ScoredRow]).decode
 
 
-class Scoring:
-    """The one way from a dialect's rows to answers."""
+class DialectScoring:
+    """The one way from a dialect's rows to predictions."""
 
-    def __init__(self, predictor: Predictor, *, max_rows: int) -> None:
-        self.predictor = predictor
-        self.max_rows = max_rows
-
-    @property
-    def deployment(self) -> Deployment:
-        """What is served."""
-        return self.predictor.deployment
+    def __init__(self, service: PredictionService) -> None:
+        self.service = service
+        self.deployment = service.deployment
+        self.max_rows = service.max_rows
 
     def model(self, request: Request, name: str | None = None, version: str | None = None) -> LiveModel:
-        """The model that is meant, if the caller may use it; ModelNotFound says what there is."""
-        model = model_for(request.caller, self.deployment, name)
+        """Return the requested model if the caller may use it."""
+        model = model_for(request.context.caller, self.deployment, name)
         if version is None or version == str(model.version):
             return model
         try:
-            found = self.deployment.get(f"{model.name}@{version}")
+            return self.deployment.get(f"{model.name}@{version}")
         except ModelNotFound:
             raise ModelNotFound(
-                f"version {version[:40]!r} of {model.name} is not served here; version {model.version} is"
+                f"version {version[:40]!r} of model {model.name!r} is not served; version {model.version} is"
             ) from None
-        return found
 
-    async def score(self, request: Request, model: LiveModel, rows: Sequence[Row], source: str) -> list[Answer]:
-        """One answer a row, each in history before this returns."""
-        request.spend(len(rows))
-        if self.predictor.caching:
-            rows = await self.predictor.recall(model, rows)
-            request.note_cache(all(row.known for row in rows))
-        replies = await self.predictor.predict_all(model, rows, self.ask(request, source))
-        return _read_answers(b"[%b]" % b",".join(replies))
+    async def score(self, request: Request, model: LiveModel, rows: Sequence[Row]) -> list[ScoredRow]:
+        """Return one prediction for each row, recorded in history."""
+        predictions = await self.service.predict(model, rows, request.context)
+        request.used(model, len(rows), predictions.cache_hit)
+        return _decode_rows(b"[%b]" % b",".join(predictions.replies))
 
-    def ask(self, request: Request, source: str) -> Ask:
-        """Who asks, and how."""
-        caller = request.caller
-        return Ask(source, request.request_id, caller.key_id, caller.tenant, "", request.deadline)
+    def read_objects(self, model: LiveModel, raws: Sequence[msgspec.Raw]) -> list[Row]:
+        """Read rows that are JSON objects."""
+        return read_valid(raws, lambda raw: Row(model.encoder.read(raw), bytes(raw)), max_rows=self.max_rows)
 
-    def objects(self, model: LiveModel, raws: Sequence[msgspec.Raw]) -> list[Row]:
-        """Rows that came as JSON objects."""
-        return _good(each_row(raws, lambda raw: Row(model.encoder.read(raw), bytes(raw)), max_rows=self.max_rows))
-
-    def records(self, model: LiveModel, names: Sequence[str], records: Sequence[Sequence[Any]]) -> list[Row]:
-        """Rows that came as lists of cells, in the order of `names`."""
+    def read_records(self, model: LiveModel, names: Sequence[str], records: Sequence[Sequence[Any]]) -> list[Row]:
+        """Read rows that are lists of cells, in the order of `names`."""
         check_names(names)
         width = len(names)
 
         def read(record: Sequence[Any]) -> Row:
             if not isinstance(record, list | tuple) or len(record) != width:
-                raise BodyError(f"there must be {width} values in it: {', '.join(names)[:200]}")
+                raise BodyError(f"expected a list of {width} values: {', '.join(names)[:200]}")
             return row_of(model.encoder, dict(zip(names, record, strict=True)))
 
-        return _good(each_row(records, read, max_rows=self.max_rows))
+        return read_valid(records, read, max_rows=self.max_rows)
 
-    def columns(self, model: LiveModel, columns: Mapping[str, Sequence[Any]]) -> list[Row]:
-        """Rows that came column by column, all of one length."""
+    def read_columns(self, model: LiveModel, columns: Mapping[str, Sequence[Any]]) -> list[Row]:
+        """Read rows that arrive column by column."""
         lengths = {len(cells) for cells in columns.values()}
         if len(lengths) > 1:
-            told = ", ".join(f"{name[:40]}: {len(cells)}" for name, cells in list(columns.items())[:12])
-            raise BodyError(f"the columns are not of one length: {told}")
+            shown = ", ".join(f"{name[:40]}: {len(cells)}" for name, cells in list(columns.items())[:12])
+            raise BodyError(f"the columns differ in length: {shown}")
         check_count(lengths.pop() if lengths else 0, self.max_rows)
-        return self.records(model, list(columns), list(zip(*columns.values(), strict=True)))
+        return self.read_records(model, list(columns), list(zip(*columns.values(), strict=True)))
 
-    def instances(self, model: LiveModel, instances: Any) -> list[Row]:
-        """Rows that came as a list of objects, of lists in the order of the model's columns, or of lone values."""
+    def read_instances(self, model: LiveModel, instances: Any) -> list[Row]:
+        """Read a list of objects, of lists in the order of the model's columns, or of single values."""
         if not isinstance(instances, list):
-            raise BodyError("the rows must be a list: of objects, or of lists in the order of the columns")
+            raise BodyError("the rows must be a list of objects, or of lists in the order of the model's columns")
         check_count(len(instances), self.max_rows)
         names = model.schema.names()
         if len(names) == 1 and not isinstance(instances[0], list | dict):
-            return self.records(model, names, [[cell] for cell in instances])
+            return self.read_records(model, names, [[cell] for cell in instances])
         if isinstance(instances[0], dict):
-            return _good(each_row(instances, lambda row: _mapping(model.encoder, row), max_rows=self.max_rows))
-        return self.records(model, names, instances)
+            return read_valid(instances, lambda row: _row_of_object(model.encoder, row), max_rows=self.max_rows)
+        return self.read_records(model, names, instances)
 
-    def laid_out(self, model: LiveModel, found: Any) -> list[Row]:
-        """Rows as TensorFlow Serving lays them out: a list of rows, or an object of columns."""
-        if not isinstance(found, dict):
-            return self.instances(model, found)
-        columns = {name: cells if isinstance(cells, list) else [cells] for name, cells in found.items()}
-        return self.columns(model, {name: _flat(name, cells) for name, cells in columns.items()})
+    def read_rows(self, model: LiveModel, rows: Any) -> list[Row]:
+        """Read rows as TensorFlow Serving accepts them: a list of rows, or an object of columns."""
+        if not isinstance(rows, dict):
+            return self.read_instances(model, rows)
+        columns = {name: cells if isinstance(cells, list) else [cells] for name, cells in rows.items()}
+        return self.read_columns(model, {name: _flatten(name, cells) for name, cells in columns.items()})
 
-    def texts(self, model: LiveModel, names: Sequence[str], records: Sequence[Sequence[str]]) -> list[Row]:
-        """Rows whose cells are texts of a CSV file."""
+    def read_texts(self, model: LiveModel, names: Sequence[str], records: Sequence[Sequence[str]]) -> list[Row]:
+        """Read rows whose cells are the texts of a CSV file."""
         check_names(names)
         kinds = {column.name: column.kind for column in model.schema.columns}
 
         def read(record: Sequence[str]) -> Row:
             if len(record) != len(names):
-                raise BodyError(f"it has {len(record)} cells, and the header has {len(names)}")
+                raise BodyError(f"the row has {len(record)} cells; the header has {len(names)}")
             cells = dict(zip(names, record, strict=True))
             encoded = model.encoder.parse(cells, text=True)
-            # Kept as the native dialect would have got it: a number that was written `7` is 7.
+            # Stored as the native dialect would have received it: a number written `7` is stored as 7.
             parsed = dict(zip(model.schema.names(), model.schema.parse(cells, text=True), strict=True))
-            kept = {
+            stored = {
                 name: parsed[name] if parsed[name] is None or kinds[name] not in ("category", "datetime") else cell
                 for name, cell in cells.items()
             }
-            return Row(encoded, msgspec.json.encode(kept))
+            return Row(encoded, msgspec.json.encode(stored))
 
-        return _good(each_row(records, read, max_rows=self.max_rows))
+        return read_valid(records, read, max_rows=self.max_rows)
 
 
 def row_of(encoder: RowEncoder, cells: Mapping[str, Any]) -> Row:
-    """One row from Python values, beside the JSON that says the same."""
-    encoded = encoder.parse(cells)
-    return Row(encoded, msgspec.json.encode(cells))
+    """Return one row from Python values, with the equivalent JSON."""
+    return Row(encoder.parse(cells), msgspec.json.encode(cells))
 
 
-def _mapping(encoder: RowEncoder, row: Any) -> Row:
+def _row_of_object(encoder: RowEncoder, row: Any) -> Row:
     if not isinstance(row, dict):
-        raise BodyError("must be an object, column name to value", slug="not-an-object")
+        raise BodyError("expected a JSON object, column name to value", slug="not-an-object")
     return row_of(encoder, row)
 
 
-def _flat(name: str, cells: list[Any]) -> list[Any]:
-    """A column that may come as a list of lists of one."""
+def _flatten(name: str, cells: list[Any]) -> list[Any]:
+    """Return a column whose cells may each be wrapped in a list."""
     if not any(isinstance(cell, list) for cell in cells):
         return cells
     if not all(isinstance(cell, list) and len(cell) == 1 for cell in cells):
-        raise BodyError(f"the column {name[:80]!r} must be a list of values, or of lists of one value")
+        raise BodyError(f"column {name[:80]!r}: expected a list of values, or a list of one-element lists")
     return [cell[0] for cell in cells]
 
 
-def predictions(answers: Sequence[Answer]) -> list[Label]:
-    """Labels, or the values of a regression."""
-    return [answer.prediction for answer in answers]
+def labels(rows: Sequence[ScoredRow]) -> list[Label]:
+    """Return the predicted labels, or the values of a regression."""
+    return [row.prediction for row in rows]
 
 
-def spread(model: LiveModel, answers: Sequence[Answer]) -> list[list[float]]:
-    """The probabilities, in the order of the classes."""
-    names = model.manifest.decision.names()
-    return [[(answer.probabilities or {})[name] for name in names] for answer in answers]
+def probabilities(model: LiveModel, rows: Sequence[ScoredRow]) -> list[list[float]]:
+    """Return the probabilities of each row, in the order of the classes."""
+    names = model.decision.names()
+    return [[(row.probabilities or {})[name] for name in names] for row in rows]
 
 
 def check_names(names: Sequence[str]) -> None:
-    """BodyError when a column is named twice: one of them would be lost."""
+    """Raise BodyError when a column name occurs twice: one of the columns would be lost."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise BodyError(f"the column {name[:80]!r} is there twice")
+            raise BodyError(f"column {name[:80]!r} occurs twice")
         seen.add(name)
 
 
-def document(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object. NaN, which clients in Python write, is null."""
+def read_object(body: bytes) -> dict[str, Any]:
+    """Return the body as a JSON object. NaN, which Python clients write, is read as null."""
     try:
-        found = decode_json(body)
+        document = decode_json(body)
     except BodyError:
         if b"NaN" not in body:
             raise
-        found = _with_nan(body)
-    if not isinstance(found, dict):
+        document = _decode_with_nan(body)
+    if not isinstance(document, dict):
         raise BodyError("the body must be a JSON object", slug="not-an-object")
-    return found
+    return document
 
 
-def _with_nan(body: bytes) -> Any:
+def _decode_with_nan(body: bytes) -> Any:
     try:
-        found = json.loads(body, parse_constant=_null)
-        msgspec.json.encode(found)  # a half of a surrogate pair is no text
+        document = json.loads(body, parse_constant=_read_constant)
+        msgspec.json.encode(document)  # refuses lone surrogates, which are not text
     except RecursionError:
         raise BodyError("the JSON is nested too deeply", slug="too-deep") from None
     except (ValueError, msgspec.MsgspecError, OverflowError) as error:
-        raise BodyError(f"the body is not JSON: {error}") from None
-    return found
+        raise BodyError(f"the body is not valid JSON: {error}") from None
+    return document
 
 
-def _null(name: str) -> None:
+def _read_constant(name: str) -> None:
     if name != "NaN":
         raise ValueError(f"{name} is not a JSON number")
 
 
-def exactly_one(found: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Which of these keys the object has; BodyError unless it is exactly one."""
-    given = [name for name in names if name in found]
-    if len(given) != 1:
-        raise BodyError(f"send exactly one of {', '.join(names)}; got {', '.join(given) or 'none of them'}")
-    return given[0]
+def only_key(document: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return which of these keys the object has; raise BodyError unless it has exactly one of them."""
+    present = [name for name in names if name in document]
+    if len(present) != 1:
+        raise BodyError(f"send exactly one of {', '.join(names)}; got {', '.join(present) or 'none of them'}")
+    return present[0]
 
 
-def only(found: Mapping[str, Any], names: Sequence[str]) -> None:
-    """BodyError when the object has any other key."""
-    for name in found:
+def check_keys(document: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise BodyError when the object has any other key."""
+    for name in document:
         if name not in names:
-            raise BodyError(f"there is no {name[:80]!r} in this request; known are {', '.join(names)}")
+            raise BodyError(f"unknown key {name[:80]!r}; known keys: {', '.join(names)}")
 
 
-def no_query(request: Request) -> None:
-    """RequestError when there are options: none of these routes has any."""
-    if request.query:
-        raise RequestError("this address takes no options", slug="bad-option")
-
-
-def sentence(problem: Problem) -> str:
-    """All that is wrong, in one text."""
+def summary(problem: Problem) -> str:
+    """Return everything that is wrong in one text."""
     errors: list[ValueProblem] = [error for error in problem.errors if isinstance(error, ValueProblem)]
     if len(errors) < 2:
         return problem.detail
-    told = list(map(str, errors[:MOST_TOLD]))
-    more = [f"and {len(errors) - MOST_TOLD} more"] if len(errors) > MOST_TOLD else []
-    return "; ".join([*told, *more])
-
-
-def _good(rows: Sequence[Any]) -> list[Row]:
-    return [row for row in rows if isinstance(row, Row)]
+    listed = list(map(str, errors[:MAX_LISTED_PROBLEMS]))
+    more = [f"and {len(errors) - MAX_LISTED_PROBLEMS} more"] if len(errors) > MAX_LISTED_PROBLEMS else []
+    return "; ".join([*listed, *more])

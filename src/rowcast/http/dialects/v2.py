@@ -1,4 +1,4 @@
-"""The Open Inference Protocol V2 (REST): KServe's, Triton's and MLServer's clients speak it."""
+"""The Open Inference Protocol V2 (REST), which the clients of KServe, Triton and MLServer speak."""
 
 from __future__ import annotations
 
@@ -10,42 +10,53 @@ from typing import Any
 
 import msgspec
 
-from rowcast.errors import BodyError, NotFound, RequestError, Unavailable
+from rowcast.access.scopes import Scope as KeyScope
+from rowcast.errors import BodyError, Forbidden, RequestError, Unavailable
 from rowcast.http.authentication import allow_model
 from rowcast.http.dialects import v2_infer
-from rowcast.http.dialects.scoring import Scoring, document, no_query, only, sentence
+from rowcast.http.dialects.scoring import DialectScoring, check_keys, read_object, summary
 from rowcast.http.dialects.v2_repository import Repository
-from rowcast.http.dialects.v2_statistics import Tally
+from rowcast.http.dialects.v2_statistics import ModelStatistics
 from rowcast.http.problems import Problem
-from rowcast.http.routes import Door, Reply, Request
+from rowcast.http.routes import UNMATCHED, Handler, Request, Response, Route, answer_not_found
 from rowcast.schema.tensors import Tensor
 from rowcast.serving.live_models import LiveModel
 from rowcast.version import VERSION
 
-SOURCE = "v2"
+V2 = "v2"
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 MODEL = "/v2/models/{name}"
-VERSION_OF = "/v2/models/{name}/versions/{version}"
-_model_path = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|infer|config|stats))?").fullmatch
-_repository_path = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)").fullmatch
+MODEL_VERSION = "/v2/models/{name}/versions/{version}"
+_match_model = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|infer|config|stats))?").fullmatch
+_match_repository = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)").fullmatch
+
+ModelHandler = Callable[[LiveModel, Request], Awaitable[Response]]
 
 
-class OpenInference:
-    """The doors below `/v2`."""
+class V2Routes:
+    """The routes below `/v2`."""
 
-    def __init__(self, scoring: Scoring, ready: Callable[[], bool], repository: Repository, tally: Tally) -> None:
+    def __init__(
+        self,
+        scoring: DialectScoring,
+        ready: Callable[[], bool],
+        repository: Repository,
+        statistics: ModelStatistics,
+    ) -> None:
         self._scoring = scoring
         self._ready = ready
         self._repository = repository
-        self._tally = tally
-        self._fixed = {
-            "/v2": Door("/v2", "GET", self._server, form, open=True),
-            "/v2/health/live": Door("/v2/health/live", "GET", self._live, form, open=True),
-            "/v2/health/ready": Door("/v2/health/ready", "GET", self._is_ready, form, open=True),
-            "/v2/models/stats": Door("/v2/models/stats", "GET", self._all_stats, form, "read"),
-            "/v2/repository/index": _posted("/v2/repository/index", self._index, "admin"),
-        }
-        self._actions: dict[str, Callable[[LiveModel, Request], Awaitable[Reply]]] = {
+        self._statistics = statistics
+        fixed = [
+            _get("/v2", self._server, is_public=True),
+            _get("/v2/health/live", self._live, is_public=True),
+            _get("/v2/health/ready", self._server_ready, is_public=True),
+            _get("/v2/models/stats", self._all_stats, "read"),
+            _post("/v2/repository/index", self._index, "admin"),
+        ]
+        self._fixed = {route.pattern: route for route in fixed}
+        self._nowhere = _get(UNMATCHED, answer_not_found)
+        self._actions: dict[str, ModelHandler] = {
             "": self._metadata,
             "ready": self._model_ready,
             "config": self._config,
@@ -53,53 +64,45 @@ class OpenInference:
             "infer": self._infer,
         }
 
-    def door(self, path: str) -> Door | None:
-        """What answers this path."""
+    def find(self, path: str) -> Route | None:
+        """Return the route of a path."""
         if not path.startswith("/v2"):
             return None
         path = path.rstrip("/")
-        found = self._fixed.get(path)
-        if found is not None:
-            return found
-        if (parts := _model_path(path)) is not None:
+        fixed = self._fixed.get(path)
+        if fixed is not None:
+            return fixed
+        if (parts := _match_model(path)) is not None:
             name, version, action = parts[1], parts[2], parts[3] or ""
-            pattern = (VERSION_OF if version else MODEL) + (f"/{action}" if action else "")
-            answer = partial(self._of_model, name, version, self._actions[action])
+            pattern = (MODEL_VERSION if version else MODEL) + (f"/{action}" if action else "")
+            handler = partial(self._with_model, name, version, self._actions[action])
             if action == "infer":
-                return _posted(pattern, answer, "predict")
-            return Door(pattern, "GET", answer, form, "read" if action == "stats" else None)
-        if (parts := _repository_path(path)) is not None:
+                return _post(pattern, handler, "predict")
+            return _get(pattern, handler, "read" if action == "stats" else None)
+        if (parts := _match_repository(path)) is not None:
             loads = parts[2] == "load"
-            change = partial(self._change, parts[1], loads)
-            return _posted(f"/v2/repository/models/{{name}}/{parts[2]}", change, "admin")
-        if path == "/v2" or path.startswith("/v2/"):
-            return Door("unmatched", "GET", _nowhere, form)
-        return None
+            return _post(
+                f"/v2/repository/models/{{name}}/{parts[2]}", partial(self._set_loaded, parts[1], loads), "admin"
+            )
+        return self._nowhere if path == "/v2" or path.startswith("/v2/") else None
 
-    async def _server(self, request: Request) -> Reply:
+    async def _server(self, request: Request) -> Response:
         return _json({"name": "rowcast", "version": VERSION, "extensions": EXTENSIONS})
 
-    async def _live(self, request: Request) -> Reply:
+    async def _live(self, request: Request) -> Response:
         return _json({"live": True})
 
-    async def _is_ready(self, request: Request) -> Reply:
-        # The specification calls it `live`, KServe's client looks for `ready`.
+    async def _server_ready(self, request: Request) -> Response:
+        # The specification calls the field `live`; KServe's client reads `ready`.
         ready = self._ready()
         return _json({"live": ready, "ready": ready}, 200 if ready else 503)
 
-    async def _of_model(
-        self,
-        name: str,
-        version: str | None,
-        action: Callable[[LiveModel, Request], Awaitable[Reply]],
-        request: Request,
-    ) -> Reply:
-        no_query(request)
+    async def _with_model(self, name: str, version: str | None, action: ModelHandler, request: Request) -> Response:
         return await action(self._scoring.model(request, name, version), request)
 
-    async def _metadata(self, model: LiveModel, request: Request) -> Reply:
+    async def _metadata(self, model: LiveModel, request: Request) -> Response:
         outputs = v2_infer.outputs(model)
-        found = {
+        metadata = {
             "name": model.name,
             "versions": self._versions(model),
             "platform": "onnx_onnxv1",
@@ -108,131 +111,139 @@ class OpenInference:
                 {"name": output.name, "datatype": output.datatype, "shape": [-1, output.width]} for output in outputs
             ],
         }
-        return _json(found)
+        return _json(metadata)
 
     def _versions(self, model: LiveModel) -> list[str]:
-        return [str(one.version) for one in self._scoring.deployment.models() if one.name == model.name]
+        return [str(live.version) for live in self._scoring.deployment.models() if live.name == model.name]
 
-    async def _model_ready(self, model: LiveModel, request: Request) -> Reply:
+    async def _model_ready(self, model: LiveModel, request: Request) -> Response:
         ready = self._ready()
         return _json({"name": model.name, "ready": ready}, 200 if ready else 503)
 
-    async def _config(self, model: LiveModel, request: Request) -> Reply:
+    async def _config(self, model: LiveModel, request: Request) -> Response:
         def described(name: str, datatype: str, width: int) -> dict[str, Any]:
             kind = "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}"
             return {"name": name, "data_type": kind, "dims": [width]}
 
-        found = {
+        config = {
             "name": model.name,
             "platform": "onnxruntime_onnx",
             "backend": "onnxruntime",
             "version_policy": {"specific": {"versions": [int(version) for version in self._versions(model)]}},
             "max_batch_size": self._scoring.max_rows,
-            "input": [described(one["name"], one["datatype"], 1) for one in v2_infer.inputs(model.schema.columns)],
-            "output": [described(*msgspec.structs.astuple(one)) for one in v2_infer.outputs(model)],
+            "input": [
+                described(tensor["name"], tensor["datatype"], 1) for tensor in v2_infer.inputs(model.schema.columns)
+            ],
+            "output": [described(*msgspec.structs.astuple(output)) for output in v2_infer.outputs(model)],
         }
-        return _json(found)
+        return _json(config)
 
-    async def _stats(self, model: LiveModel, request: Request) -> Reply:
-        if request.caller.tenant:
-            raise _not_for_tenants()
-        return _json({"model_stats": [self._tally.of(model.name, model.version)]})
+    async def _stats(self, model: LiveModel, request: Request) -> Response:
+        if request.context.caller.tenant:
+            raise _needs_unlimited_key()
+        return _json({"model_stats": [self._statistics.report(model.name, model.version)]})
 
-    async def _all_stats(self, request: Request) -> Reply:
-        no_query(request)
-        if request.caller.tenant or request.caller.models:
-            raise _not_for_tenants()
+    async def _all_stats(self, request: Request) -> Response:
+        if request.context.caller.tenant or request.context.caller.models:
+            raise _needs_unlimited_key()
         models = self._scoring.deployment.models()
-        return _json({"model_stats": [self._tally.of(model.name, model.version) for model in models]})
+        return _json({"model_stats": [self._statistics.report(model.name, model.version) for model in models]})
 
-    async def _infer(self, model: LiveModel, request: Request) -> Reply:
+    async def _infer(self, model: LiveModel, request: Request) -> Response:
         started = time.perf_counter_ns()
         try:
-            rows, found = await self._answered(model, request)
+            rows, response = await self._scored(model, request)
         except BaseException:
-            self._tally.count(model.name, model.version, 0, time.perf_counter_ns() - started)
+            self._statistics.count(model.name, model.version, 0, time.perf_counter_ns() - started)
             raise
-        self._tally.count(model.name, model.version, rows, time.perf_counter_ns() - started)
-        return found
+        self._statistics.count(model.name, model.version, rows, time.perf_counter_ns() - started)
+        return response
 
-    async def _answered(self, model: LiveModel, request: Request) -> tuple[int, Reply]:
-        asked = v2_infer.read(request, model)
-        decision = model.manifest.decision
-        wanted = v2_infer.chosen(model, asked.inference)
-        inputs = v2_infer.named(model, asked.inputs, self._scoring.max_rows)
-        found = self._block(model, request, asked, inputs, wanted)
-        if found is None:
-            rows = self._scoring.columns(model, v2_infer.cells(model, inputs))
-            answers = await self._scoring.score(request, model, rows, SOURCE)
-            found = {output.name: v2_infer.data(output, decision, answers) for output, _ in wanted}
-            found["warnings"] = v2_infer.warnings(answers)
-        return asked.inputs[0].rows, v2_infer.reply(request, model, asked.inference, wanted, found)
+    async def _scored(self, model: LiveModel, request: Request) -> tuple[int, Response]:
+        call = v2_infer.read(request, model)
+        outputs = v2_infer.requested_outputs(model, call.inference)
+        inputs = v2_infer.inputs_by_name(model, call.inputs, self._scoring.max_rows)
+        data = await self._score_block(model, request, call, inputs, outputs)
+        if data is None:
+            rows = self._scoring.read_columns(model, v2_infer.cells(model, inputs))
+            scored = await self._scoring.score(request, model, rows)
+            data = {output.name: v2_infer.data(output, model.decision, scored) for output, _ in outputs}
+            data["warnings"] = v2_infer.warnings(scored)
+        return call.inputs[0].rows, v2_infer.response(request, model, call.inference, outputs, data)
 
-    def _block(
+    async def _score_block(
         self,
         model: LiveModel,
         request: Request,
-        asked: v2_infer.Asked,
+        call: v2_infer.Call,
         inputs: dict[str, Tensor],
-        wanted: Sequence[tuple[v2_infer.Output, bool]],
+        outputs: Sequence[tuple[v2_infer.OutputSpec, bool]],
     ) -> dict[str, Any] | None:
-        """The outputs of many rows at once; None when they must be read one by one. HOT"""
-        predictor = self._scoring.predictor
-        columns = v2_infer.block_columns(asked, asked.inputs[0].rows)
-        tensors = model.columns.read(inputs) if columns and predictor.takes_blocks(model) else None
+        """Return the outputs of many rows scored at once; None when the rows must be read one by one. HOT"""
+        service, rows = self._scoring.service, call.inputs[0].rows
+        columns = v2_infer.block_columns(call, rows)
+        tensors = model.columns.read(inputs) if columns and service.can_record_blocks(model) else None
         if columns is None or tensors is None:
             return None
-        request.spend(asked.inputs[0].rows)
-        block = predictor.predict_block(model, tensors, columns, asked.tail, self._scoring.ask(request, SOURCE))
-        return v2_infer.of_block(model.manifest.decision, block, wanted)
+        block = await service.predict_block(model, tensors, columns, call.tail, request.context)
+        request.used(model, rows, None)
+        return v2_infer.block_data(model.decision, block, outputs)
 
-    async def _index(self, request: Request) -> Reply:
-        no_query(request)
-        asked = document(request.body) if request.body.strip() else {}
-        only(asked, ("ready", "repository_name"))
-        ready = asked.get("ready", False)
-        if type(ready) is not bool:
-            raise BodyError("`ready` must be true or false")
-        found = [one for one in await self._repository.index() if request.caller.may_use(one.name)]
-        return _json([one for one in found if one.state == "READY" or not ready])
+    async def _index(self, request: Request) -> Response:
+        document = read_object(request.body) if request.body.strip() else {}
+        check_keys(document, ("ready", "repository_name"))
+        only_ready = document.get("ready", False)
+        if type(only_ready) is not bool:
+            raise BodyError('"ready" must be true or false')
+        caller = request.context.caller
+        entries = [entry for entry in await self._repository.index() if caller.may_use(entry.name)]
+        return _json([entry for entry in entries if entry.state == "READY" or not only_ready])
 
-    async def _change(self, name: str, loads: bool, request: Request) -> Reply:
-        no_query(request)
-        allow_model(request.caller, name)
-        asked = document(request.body) if request.body.strip() else {}
-        parameters = asked.get("parameters", {})
+    async def _set_loaded(self, name: str, loaded: bool, request: Request) -> Response:
+        allow_model(request.context.caller, name)
+        document = read_object(request.body) if request.body.strip() else {}
+        parameters = document.get("parameters", {})
         if not isinstance(parameters, dict):
-            raise BodyError("`parameters` must be an object")
+            raise BodyError('"parameters" must be an object')
         for parameter in parameters:
             if parameter != "unload_dependents":
-                raise RequestError(
-                    f"the parameter {parameter[:80]!r} is refused: models come from the registry and from nowhere else"
-                )
-        status, workers = await self._repository.change(name, loaded=loads)
-        if status == "pending":
-            raise Unavailable("not every worker has followed yet; try again in a second")
-        if status == "failed":
-            raise RequestError(next(worker.reload_error for worker in workers if worker.reload_error))
+                raise RequestError(f"parameter {parameter[:80]!r} is refused: models are loaded from the registry only")
+        result = await self._repository.set_loaded(name, loaded=loaded)
+        if result.status == "pending":
+            raise Unavailable("not all workers have followed yet; retry after 1 s")
+        if result.status == "failed":
+            raise RequestError(next(worker.reload_error for worker in result.workers if worker.reload_error))
         return _json({})
 
 
-def form(problem: Problem) -> tuple[int, bytes]:
-    """`{"error": "text"}`; the protocol knows 400 where we know 422."""
+def write_error(problem: Problem) -> tuple[int, bytes]:
+    """Write `{"error": "text"}`; the protocol answers 400 where Rowcast answers 422."""
     status = 400 if problem.status == 422 else problem.status
-    return status, msgspec.json.encode({"error": sentence(problem)})
+    return status, msgspec.json.encode({"error": summary(problem)})
 
 
-def _posted(name: str, answer: Callable[[Request], Awaitable[Reply]], scope: Any) -> Door:
-    return Door(name, "POST", answer, form, scope, content_types=v2_infer.PLAIN)
+def _get(pattern: str, handler: Handler, scope: KeyScope | None = None, *, is_public: bool = False) -> Route:
+    return Route(
+        pattern=pattern, method="GET", handler=handler, scope=scope, is_public=is_public, error_form=write_error
+    )
 
 
-def _json(found: Any, status: int = 200) -> Reply:
-    return Reply(msgspec.json.encode(found), status)
+def _post(pattern: str, handler: Handler, scope: KeyScope) -> Route:
+    return Route(
+        pattern=pattern,
+        method="POST",
+        handler=handler,
+        scope=scope,
+        dialect=V2,
+        content_types=v2_infer.CONTENT_TYPES,
+        error_form=write_error,
+        is_idempotent=scope == "predict",
+    )
 
 
-async def _nowhere(request: Request) -> Reply:
-    raise NotFound("there is nothing at this address; see /docs")
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status)
 
 
-def _not_for_tenants() -> RequestError:
-    return RequestError("statistics tell of all callers: they need a key without a tenant", slug="forbidden")
+def _needs_unlimited_key() -> Forbidden:
+    return Forbidden("statistics cover all callers: they need a key that is not limited to a tenant or to models")

@@ -1,23 +1,22 @@
-"""Models put away and taken out again, for all workers of this server (docs/decisions/0048)."""
+"""The model repository of the Open Inference Protocol: list, load and unload models (docs/decisions/0048)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
 
-from rowcast.adapters.files.worker_state import ServerFolder, WorkerStatus
 from rowcast.errors import ModelNotFound
 from rowcast.registry.ports import Reference
-from rowcast.runtime.worker import Member
-from rowcast.serving.live_models import Deployment
-from rowcast.serving.reload import Follower
+from rowcast.serving.deployment import Deployment
+from rowcast.serving.fleet import Fleet, ReloadResult
+from rowcast.serving.live_models import LiveModel
 
 
-class Shelved(msgspec.Struct, frozen=True):
-    """One version in the repository's index."""
+class RepositoryEntry(msgspec.Struct, frozen=True):
+    """One version in the repository index."""
 
     name: str
     version: str
@@ -26,34 +25,33 @@ class Shelved(msgspec.Struct, frozen=True):
 
 
 class Repository:
-    """What the registry has for this server, and what of it is served."""
+    """What the registry has for this server, and which of it is served. `published` reads the registry and blocks."""
 
-    def __init__(self, board: ServerFolder, member: Member, follower: Follower, deployment: Deployment) -> None:
-        self._board = board
-        self._member = member
-        self._follower = follower
+    def __init__(
+        self, published: Callable[[], Sequence[Reference]], fleet: Fleet, deployment: Deployment[LiveModel]
+    ) -> None:
+        self._published = published
+        self._fleet = fleet
         self._deployment = deployment
 
-    async def index(self) -> list[Shelved]:
-        """Every version that is served, or would be."""
-        wanted, away = await asyncio.to_thread(lambda: (self._follower.wanted(), self._board.unloaded_models()))
+    async def index(self) -> list[RepositoryEntry]:
+        """Return every version that is served or could be."""
+        published = await asyncio.to_thread(self._published)
+        unloaded = await self._fleet.unloaded_models()
         live = {Reference(model.name, model.version) for model in self._deployment.models()}
-        found = []
-        for reference in sorted({*wanted, *live}):
+        entries = []
+        for reference in sorted({*published, *live}):
+            name, version = reference.name, str(reference.version)
             if reference in live:
-                found.append(Shelved(reference.name, str(reference.version), "READY"))
+                entries.append(RepositoryEntry(name, version, "READY"))
             else:
-                reason = "unloaded" if reference.name in away else "not loaded"
-                found.append(Shelved(reference.name, str(reference.version), "UNAVAILABLE", reason))
-        return found
+                reason = "unloaded" if name in unloaded else "not loaded"
+                entries.append(RepositoryEntry(name, version, "UNAVAILABLE", reason))
+        return entries
 
-    async def change(self, name: str, *, loaded: bool) -> tuple[str, Sequence[WorkerStatus]]:
-        """Let every worker serve the model from now on, or no longer; ModelNotFound when there is none."""
-        wanted = {reference.name for reference in await asyncio.to_thread(self._follower.wanted)}
-        if name not in wanted:
-            raise ModelNotFound(
-                f"there is no model {name[:80]!r} for this server; there are {', '.join(sorted(wanted))}"
-            )
-        await asyncio.to_thread(self._board.set_unloaded, name, unloaded=not loaded)
-        done = await self._member.reload()
-        return done.status, done.workers
+    async def set_loaded(self, name: str, *, loaded: bool) -> ReloadResult:
+        """Have every worker serve the model from now on, or stop serving it."""
+        names = {reference.name for reference in await asyncio.to_thread(self._published)}
+        if name not in names:
+            raise ModelNotFound(f"unknown model {name[:80]!r}; models of this server: {', '.join(sorted(names))}")
+        return await self._fleet.set_unloaded(name, unloaded=not loaded)

@@ -1,29 +1,29 @@
-"""How often and how long models were asked through the Open Inference Protocol, added up over all workers."""
+"""How often and how long models were called through the Open Inference Protocol, added up over all workers."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from rowcast.adapters.files.shared_counters import CounterCells, Counters
+from rowcast.serving.fleet import CounterCells, Counters
 
 FAMILY = "inferences"
 REQUESTS, ROWS, NANOSECONDS, FAILED, FAILED_NANOSECONDS, LAST = range(6)
 
 
-class Tally:
-    """Counts, and tells in the protocol's own shape."""
+class ModelStatistics:
+    """Counts requests, and reports them as the protocol's statistics extension does."""
 
-    def __init__(self, counts: Counters) -> None:
-        self._counts = counts
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
         self._cells: dict[tuple[str, int], CounterCells] = {}
 
     def count(self, model: str, version: int, rows: int, nanoseconds: int) -> None:
-        """One request; without rows, it was refused."""
+        """Count one request; no rows means that it failed."""
         key = model, version
         cells = self._cells.get(key)
         if cells is None:
-            cells = self._cells[key] = self._counts.cells((FAMILY, model, str(version)), 6)
+            cells = self._cells[key] = self._counters.cells((FAMILY, model, str(version)), 6)
         if rows:
             cells[REQUESTS] += 1
             cells[ROWS] += rows
@@ -33,25 +33,25 @@ class Tally:
             cells[FAILED] += 1
             cells[FAILED_NANOSECONDS] += nanoseconds
 
-    def of(self, model: str, version: int) -> dict[str, Any]:
-        """One entry of `model_stats`; what is not measured apart is counted and takes no time."""
-        wanted = (FAMILY, model, str(version))
-        each = [cells for labels, cells in self._counts.each() if labels == wanted] or [[0.0] * 6]
-        requests, rows, taken, failed, failing, _ = (int(sum(cells)) for cells in zip(*each, strict=True))
-        idle = {"count": requests, "ns": 0}
+    def report(self, model: str, version: int) -> dict[str, Any]:
+        """Return one entry of `model_stats`. Stages that are not measured separately have a count and no time."""
+        labels = (FAMILY, model, str(version))
+        by_worker = [cells for key, cells in self._counters.each() if key == labels] or [[0.0] * 6]
+        requests, rows, spent, failed, spent_failing, _ = (int(sum(cells)) for cells in zip(*by_worker, strict=True))
+        unmeasured = {"count": requests, "ns": 0}
         return {
             "name": model,
             "version": str(version),
-            "last_inference": int(max(cells[LAST] for cells in each)),
+            "last_inference": int(max(cells[LAST] for cells in by_worker)),
             "inference_count": rows,
             "execution_count": requests,
             "inference_stats": {
-                "success": {"count": requests, "ns": taken},
-                "fail": {"count": failed, "ns": failing},
-                "queue": idle,
-                "compute_input": idle,
-                "compute_infer": {"count": requests, "ns": taken},
-                "compute_output": idle,
+                "success": {"count": requests, "ns": spent},
+                "fail": {"count": failed, "ns": spent_failing},
+                "queue": unmeasured,
+                "compute_input": unmeasured,
+                "compute_infer": {"count": requests, "ns": spent},
+                "compute_output": unmeasured,
                 "cache_hit": {"count": 0, "ns": 0},
                 "cache_miss": {"count": 0, "ns": 0},
             },

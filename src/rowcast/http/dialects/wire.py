@@ -1,88 +1,100 @@
-"""Requests and replies in the form of a model's wire template; all else is the native dialect's."""
+"""Requests and replies in the form of a model's wire template."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 
-from rowcast.http.routes import Request
-from rowcast.serving.batcher import Predictor
+from rowcast.http.authentication import allow_model
+from rowcast.http.routes import QuickHandler, Request, Response
 from rowcast.serving.live_models import LiveModel
+from rowcast.serving.ports import Answer
 from rowcast.serving.rows import Row
-from rowcast.serving.waiting import Ask
+from rowcast.serving.service import PredictionService
 from rowcast.wire.codec import WireCodec, WireRequest
 from rowcast.wire.reply import NativeReplies
 
-SOURCE = "wire"
-MENDED = b"x-wire-warning"
+WARNING_HEADER = b"x-wire-warning"
 
 log = structlog.get_logger("rowcast.http")
 
 
-class WireApi:
-    """`/predict` and `/predict/batch` of models with a template."""
+class WireHandler:
+    """`/predict` and `/predict/batch` of one model with a template."""
 
-    def __init__(self, predictor: Predictor, *, max_rows: int) -> None:
-        self._predictor = predictor
-        self._max_rows = max_rows
+    def __init__(self, model: LiveModel, wire: WireCodec, service: PredictionService) -> None:
+        self._model = model
+        self._wire = wire
+        self._service = service
 
-    def predict_row(
-        self, model: LiveModel, wire: WireCodec, render: Callable[[bytes], bytes], request: Request, ask: Ask
-    ) -> Awaitable[bytes]:
-        """A request that is a row and nothing else. HOT."""
-        encoded, received, filled, ignored = wire.read_row(request.body)
-        if filled or ignored:
-            _warn(model, request, filled, ignored)
-        return self._predictor.predict(model, Row(encoded, received), ask, render)
+    def quick(self) -> QuickHandler | None:
+        """Return the hot path; None when the template needs more than the row and its reply."""
+        return None if self._wire.render_row is None else QuickWire(self._model, self._wire, self._service)
 
-    async def predict(self, model: LiveModel, wire: WireCodec, request: Request, ask: Ask, *, cache: bool) -> bytes:
-        """One request."""
+    async def predict(self, request: Request) -> Response:
+        """Answer one request."""
         started = time.perf_counter()
-        asked = wire.read(request.body, self._max_rows)
-        replies = await self._many(model, [asked], request, ask, cache=cache)
-        if asked.filled or asked.ignored:
-            _warn(model, request, asked.filled, asked.ignored)
-        return wire.render(NativeReplies(replies, time.perf_counter() - started))
+        parsed = self._wire.read(request.body, self._service.max_rows)
+        replies = await self._score([parsed], request)
+        return Response(self._wire.render(NativeReplies(replies, time.perf_counter() - started)))
 
-    async def batch(self, model: LiveModel, wire: WireCodec, request: Request, ask: Ask, *, cache: bool) -> bytes:
-        """Several requests in one body, answered together."""
+    async def predict_batch(self, request: Request) -> Response:
+        """Answer several requests in one body."""
         started = time.perf_counter()
-        asked = wire.read_batch(request.body, self._max_rows)
-        replies = iter(await self._many(model, asked, request, ask, cache=cache))
-        filled, ignored = sum(one.filled for one in asked), sum(one.ignored for one in asked)
-        if filled or ignored:
-            _warn(model, request, filled, ignored)
+        requests = self._wire.read_batch(request.body, self._service.max_rows)
+        replies = iter(await self._score(requests, request))
         seconds = time.perf_counter() - started
-        return wire.render_batch([NativeReplies([next(replies) for _ in one.rows], seconds) for one in asked], seconds)
+        replies_by_request = [NativeReplies([next(replies) for _ in one.rows], seconds) for one in requests]
+        return Response(self._wire.render_batch(replies_by_request, seconds))
 
-    def _many(
-        self, model: LiveModel, asked: Sequence[WireRequest], request: Request, ask: Ask, *, cache: bool
-    ) -> Awaitable[Sequence[bytes]]:
-        """The native replies to all rows, in order."""
-        rows = [(Row(encoded, received, ttl=one.ttl), one.use_cache) for one in asked for encoded, received in one.rows]
-        request.spend(len(rows))
-        if cache and self._predictor.caching and any(may for _, may in rows):
-            return self._recalled(model, rows, request, ask)
-        return self._predictor.predict_all(model, [row for row, _ in rows], ask)
+    async def _score(self, requests: Sequence[WireRequest], request: Request) -> list[bytes]:
+        """Return the native replies to all rows, in order."""
+        rows = [
+            Row(encoded, received, one.use_cache, cache_seconds=one.ttl)
+            for one in requests
+            for encoded, received in one.rows
+        ]
+        predictions = await self._service.predict(
+            self._model, rows, request.context, use_cache=request.options.use_cache
+        )
+        request.used(self._model, len(rows), predictions.cache_hit)
+        _warn(self._model, request, sum(one.filled for one in requests), sum(one.ignored for one in requests))
+        return predictions.replies
 
-    async def _recalled(
-        self, model: LiveModel, rows: Sequence[tuple[Row, bool]], request: Request, ask: Ask
-    ) -> Sequence[bytes]:
-        known = iter(await self._predictor.recall(model, [row for row, may in rows if may]))
-        looked = [next(known) if may else row for row, may in rows]
-        request.note_cache(all(row.known for row in looked))
-        return await self._predictor.predict_all(model, looked, ask)
+
+class QuickWire:
+    """The hot path of one model with a template: a request that is one row and nothing else."""
+
+    def __init__(self, model: LiveModel, wire: WireCodec, service: PredictionService) -> None:
+        self._model = model
+        self._wire = wire
+        self._service = service
+
+    def accepts(self, query: bytes, body: bytes) -> bool:
+        """Return whether this is a request for a single row without options."""
+        return not query
+
+    def submit(self, request: Request, answer: Answer) -> None:
+        """Have the row scored. HOT"""
+        if request.context.caller.models:
+            allow_model(request.context.caller, self._model.name)
+        encoded, received, filled, ignored = self._wire.read_row(request.body)
+        if filled or ignored:
+            _warn(self._model, request, filled, ignored)
+        self._service.submit_row(self._model, Row(encoded, received), request.context, answer, self._wire.render_row)
 
 
 def _warn(model: LiveModel, request: Request, filled: int, ignored: int) -> None:
-    """Say that the template mended the request: in the reply and in the log, without names or values of the caller."""
-    request.note(MENDED, b"filled=%d, ignored=%d" % (filled, ignored))
+    """Report in the response and in the log that the template changed the request, without the client's values."""
+    if not filled and not ignored:
+        return
+    request.add_header(WARNING_HEADER, b"filled=%d, ignored=%d" % (filled, ignored))
     log.warning(
-        "a request was mended by its wire template",
+        "a wire template changed a request",
         model=model.name,
-        request_id=request.request_id,
+        request_id=request.context.request_id,
         filled=filled,
         ignored=ignored,
     )

@@ -1,0 +1,21 @@
+"""API keys: where they are kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rowcast.adapters.files.keys import FileKeys
+    from rowcast.settings import Settings
+
+
+def keys(settings: Settings) -> FileKeys:
+    """Return the API keys of this home."""
+    from rowcast.adapters.files.keys import FileKeys
+
+    return FileKeys(settings.keys_file)
+
+
+def has_key(settings: Settings) -> bool:
+    """Return whether callers need a key."""
+    return settings.api_key is not None or bool(keys(settings).all())

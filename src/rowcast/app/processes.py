@@ -1,0 +1,69 @@
+"""Runs server processes: one in this process, or several under a supervisor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rowcast.app import indexer
+from rowcast.app import server as server_root
+
+if TYPE_CHECKING:
+    import socket
+
+    from rowcast.serving.deployment import Deployment
+    from rowcast.serving.live_models import LiveModel
+    from rowcast.settings import Settings
+
+    Announce = Callable[[Deployment[LiveModel]], None]
+    Work = Callable[[server_root.Place, int, bool], int]
+
+
+def serve(
+    settings: Settings,
+    listener: socket.socket,
+    announce: Announce | None,
+    *,
+    place: server_root.Place | None = None,
+    parent: int | None = None,
+) -> None:
+    """Serve in this process until a signal arrives. `announce` is called once every model is loaded."""
+    from rowcast.runtime.http_protocol import ConnectionLimits
+    from rowcast.runtime.server import HttpServer, run
+
+    built = server_root.build_server(settings, place)
+    if announce is not None:
+        announce(built.deployment)
+    limits = ConnectionLimits(
+        max_connections=settings.max_connections,
+        receive_seconds=settings.receive_seconds,
+        idle_seconds=settings.idle_seconds,
+    )
+    server = HttpServer(
+        app=built.app,
+        quick_path=built.edge,
+        limits=limits,
+        root_path=settings.root_path,
+        drain_seconds=settings.drain_seconds,
+        on_drain=built.drain,
+    )
+    run(server, listener, parent)
+
+
+def supervise(settings: Settings, listener: socket.socket, work: Work) -> int:
+    """Run `work` in several worker processes until a signal arrives; return the exit status."""
+    from rowcast.runtime.supervisor import IndexerPlan, Supervisor
+
+    state = server_root.worker_state(settings)
+
+    def is_running() -> bool:
+        return indexer.indexer_is_running(settings)
+
+    def run_worker(number: int, parent: int, is_first: bool) -> int:
+        return work(server_root.Place(state, number), parent, is_first)
+
+    plan = IndexerPlan(indexer.indexer_command(), settings.for_child(), is_running)
+    try:
+        return Supervisor(state, run_worker, listener.close, plan, settings.drain_seconds).run()
+    finally:
+        state.remove()

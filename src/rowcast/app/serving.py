@@ -1,0 +1,163 @@
+"""The serving parts of a server process: live models, journal, recorder, batcher and the prediction service."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from rowcast.app.imports import preferred_model
+from rowcast.errors import BundleError, RowcastError, SettingsError
+
+if TYPE_CHECKING:
+    from rowcast.adapters.files.journal import FileJournal
+    from rowcast.events import Listener
+    from rowcast.registry.ports import Reference, RegistryWriter
+    from rowcast.runtime.worker import LiveParts
+    from rowcast.schema.sensitive import Redactor
+    from rowcast.serving.batcher import Batcher
+    from rowcast.serving.cache import ScoreCache
+    from rowcast.serving.deployment import Deployment
+    from rowcast.serving.fleet import WorkerState
+    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.service import PredictionService
+    from rowcast.settings import Settings
+
+
+class PredictionParts(NamedTuple):
+    """The way of a row from a request to the journal."""
+
+    service: PredictionService
+    batcher: Batcher
+    journal: FileJournal
+
+
+def live_parts(settings: Settings, registry: RegistryWriter, state: WorkerState, listen: Listener) -> LiveParts:
+    """Load every model that this server is to answer with."""
+    from rowcast.adapters.onnxruntime.graph import open_graph
+    from rowcast.runtime.worker import LiveParts, StartingPoint
+    from rowcast.serving.deployment import Deployment
+    from rowcast.serving.reload import RegistryFollower, ServedVersions
+
+    follower = RegistryFollower(
+        registry,
+        settings.models,
+        open_graph,
+        listen,
+        trial=_trial(settings, registry, state),
+        served_versions=ServedVersions(state.last_served, state.record_served),
+        unloaded=state.unloaded_models,
+        temporary_default=partial(preferred_model, settings),
+    )
+    generation, requests = registry.generation(), state.reload_requests()  # read before loading: no change is missed
+    result = follower.load_all()
+    default = state.agree_default_model(lambda: _default_model(settings, result.models))
+    deployment = Deployment(result.models, default, result.temporary_default)
+    return LiveParts(deployment, follower, StartingPoint(generation, requests, result))
+
+
+def prediction_parts(settings: Settings, deployment: Deployment[LiveModel], listen: Listener) -> PredictionParts:
+    """Open the journal and build everything that scores and records rows."""
+    from rowcast.adapters.files.journal import FileJournal
+    from rowcast.app.history import store
+    from rowcast.history.commit_waiter import CommitWaiter
+    from rowcast.serving.batcher import Batcher
+    from rowcast.serving.recorder import Recorder
+    from rowcast.serving.scorer import LocalScorer
+    from rowcast.serving.service import PredictionService
+
+    cache = _cache(settings)
+    journal = FileJournal(settings.journal_folder, lambda: uuid.uuid4().hex, settings.durability)
+    recorder = Recorder(
+        journal,
+        listen,
+        redactor=_redactor(settings),
+        commits=CommitWaiter(store(settings).position) if settings.durability == "store" else None,
+        counts_cache_hits=cache is not None,
+    )
+    batcher = Batcher(LocalScorer(), recorder, max_waiting=settings.max_waiting_rows, cache=cache)
+    service = PredictionService(deployment, batcher, recorder, max_rows=settings.max_rows, cache=cache)
+    return PredictionParts(service, batcher, journal)
+
+
+def free_bytes(settings: Settings) -> Callable[[], int]:
+    """Return a function that measures the free space where journals and store lie."""
+    from rowcast.app.history import store
+
+    store_disk = store(settings).disk_folder  # None where the store is another machine
+    folders = [settings.journal_folder] if store_disk is None else [settings.journal_folder, store_disk]
+
+    def measure() -> int:
+        disks = [os.statvfs(folder) for folder in folders if folder.exists()]
+        return min((disk.f_bavail * disk.f_frsize for disk in disks), default=0)
+
+    return measure
+
+
+def store_check(settings: Settings) -> Callable[[], str | None]:
+    """Return a health check of the history store."""
+    from rowcast.app.history import store
+
+    def check() -> str | None:
+        try:
+            with store(settings) as opened:
+                opened.check()
+        except RowcastError as error:
+            return error.message
+        return None
+
+    return check
+
+
+def _default_model(settings: Settings, names: Collection[str]) -> str | None:
+    default = settings.default_model or (next(iter(names)) if settings.models or len(names) == 1 else None)
+    if default is not None and default not in names:
+        raise SettingsError(
+            f"setting 'default_model' is {default!r}, which is not served; served models: {', '.join(names)}"
+        )
+    return default
+
+
+def _cache(settings: Settings) -> ScoreCache | None:
+    if not settings.cache:
+        return None
+    from rowcast.adapters.memory.cache import MemoryCache
+    from rowcast.serving.cache import ScoreCache
+
+    return ScoreCache(MemoryCache(settings.cache_entries, settings.cache_seconds))
+
+
+def _redactor(settings: Settings) -> Redactor | None:
+    """Return what hashes or drops sensitive columns before a row is recorded, if anything does."""
+    if settings.sensitive == "keep":
+        return None
+    from rowcast.adapters.files.secret import load_secret
+    from rowcast.schema.sensitive import Redactor
+
+    return Redactor(settings.sensitive, load_secret(settings.history_key_file) if settings.sensitive == "hash" else b"")
+
+
+def _trial(settings: Settings, registry: RegistryWriter, state: WorkerState) -> Callable[[Reference], None]:
+    """Return a function that tries a version in a child process. All workers share a result until the next reload."""
+    from rowcast.adapters.sandbox import SandboxLimits, run_trial
+
+    limits = SandboxLimits(settings.max_model_mb, settings.trial_memory_mb, settings.trial_seconds)
+    command = [sys.executable, "-m", "rowcast.app.verify_bundle"]
+
+    def trial(reference: Reference) -> None:
+        stamp = f"{registry.generation()}.{state.reload_requests()}"
+        with state.trial_results() as results:
+            if results.get("stamp") != stamp:
+                results.clear()
+                results["stamp"] = stamp
+            key = str(reference)
+            if key not in results:
+                results[key] = run_trial(command, registry.folder(reference), reference, limits, settings.for_child())
+            reason = results[key]
+        if reason:
+            raise BundleError(reason)
+
+    return trial

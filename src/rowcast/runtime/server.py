@@ -1,0 +1,68 @@
+"""Runs an ASGI app under uvicorn with the product's own HTTP protocol, bounds and shutdown."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import uvicorn
+
+from rowcast.http.routes import ASGIApp
+from rowcast.runtime.drain import DrainingServer
+from rowcast.runtime.http_protocol import ConnectionLimits, QuickPath, protocol_class
+
+BACKLOG = 2048
+SPARE_FILES = 512
+"""Open files beside the connections."""
+
+
+class HttpServer(msgspec.Struct, frozen=True):
+    """An app and how to serve it."""
+
+    app: ASGIApp
+    quick_path: QuickPath | None
+    limits: ConnectionLimits
+    root_path: str
+    drain_seconds: float
+    on_drain: Callable[[], None]
+
+
+def run(server: HttpServer, listener: socket.socket, parent: int | None = None) -> None:
+    """Answer requests until a signal ends the process, or until the supervisor behind the pipe `parent` dies."""
+    protocol = protocol_class(server.limits, server.quick_path)
+
+    def on_drain() -> None:
+        protocol.pool.is_closing = True
+        server.on_drain()
+
+    options: dict[str, Any] = {"loop": "uvloop", "http": protocol, "ws": "none", "lifespan": "on"}
+    # No server header: the quick path writes the date as the only header that the server adds.
+    config = uvicorn.Config(
+        server.app,
+        **options,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        root_path=server.root_path,
+        backlog=BACKLOG,
+    )
+    raise_file_limit(server.limits.max_connections)
+    # A signal that arrives before the event loop handles signals ends the process in order, too.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    running = DrainingServer(config, on_drain=on_drain, drain_seconds=server.drain_seconds, parent=parent)
+    running.run(sockets=[listener])
+
+
+def raise_file_limit(connections: int) -> None:
+    """Allow this process as many open files as it may have connections; most systems grant 1024 by default."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + SPARE_FILES
+    if soft < needed and soft != resource.RLIM_INFINITY:
+        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))

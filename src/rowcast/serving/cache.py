@@ -1,0 +1,42 @@
+"""The score cache as serving uses it: the only caller of the `Cache` port."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from rowcast.schema.identity import row_key
+from rowcast.schema.prediction import Score
+from rowcast.serving.interface import ModelInterface
+from rowcast.serving.ports import Cache
+from rowcast.serving.rows import Row
+
+
+class ScoreCache:
+    """Looks scores up before rows are batched and stores new ones after they are scored."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    async def look_up(self, model: ModelInterface, rows: Sequence[Row]) -> list[Row]:
+        """Return the rows with their cache keys, and with their scores where the cache knows them."""
+        plan, digest = model.encoder.plan, model.digest
+        keys = [row_key(digest, plan, row.encoded) for row in rows if row.uses_cache]
+        known = zip(keys, await self._cache.get(keys), strict=True)
+        result = []
+        for row in rows:
+            if row.uses_cache:
+                key, score = next(known)
+                row = msgspec.structs.replace(row, cache_key=key, cached_score=score)
+            result.append(row)
+        return result
+
+    def store(self, rows: Sequence[Row], scores: Sequence[Score]) -> None:
+        """Store what was scored, each for the time its request asked for."""
+        fresh: dict[int, dict[str, Score]] = {}
+        for row, score in zip(rows, scores, strict=True):
+            if row.cache_key and row.cached_score is None:
+                fresh.setdefault(row.cache_seconds, {})[row.cache_key] = score
+        for seconds, by_key in fresh.items():
+            self._cache.put(by_key, seconds or None)

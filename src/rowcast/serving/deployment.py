@@ -1,0 +1,65 @@
+"""Which model answers under which name. Knows models by their interface only, so it needs neither graph nor numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Generic, TypeVar
+
+from rowcast.errors import ModelNotFound
+from rowcast.serving.interface import ModelInterface
+
+M = TypeVar("M", bound=ModelInterface)
+
+
+class Deployment(Generic[M]):
+    """Live models by name, and the default model of `/predict`. Every live version also answers to `NAME@VERSION`."""
+
+    def __init__(self, models: Mapping[str, M], default: str | None = None, temporary_default: str = "") -> None:
+        self._configured_default = default
+        self.swap(models, temporary_default)
+
+    def swap(self, models: Mapping[str, M], temporary_default: str = "") -> None:
+        """Serve these models from now on; requests in progress finish on the old ones. Call it on the event loop.
+
+        `temporary_default` is the default until the next swap, if it is live.
+        """
+        self.live = dict(models)
+        """Models by the name under which each was deployed."""
+        versions = {f"{model.name}@{model.version}": model for model in models.values()}
+        self._models = {**versions, **models}
+        names = {model.name for model in models.values()}
+        self.default = self._configured_default or (next(iter(models)) if len(names) == 1 else None)
+        if temporary_default in models:
+            self.default = temporary_default
+
+    def addresses(self) -> list[str]:
+        """Return every name that `get` accepts."""
+        return list(self._models)
+
+    def is_default(self, model: ModelInterface) -> bool:
+        """Return whether `/predict` uses this model."""
+        return self.default is not None and self._models.get(self.default) is model
+
+    def restricted_to(self, names: Collection[str]) -> Deployment[M]:
+        """Return a view with the models of these names only; the whole deployment when `names` is empty."""
+        if not names:
+            return self
+        view = Deployment({address: model for address, model in self.live.items() if model.name in names})
+        view.default = self.default if self.default in view.live else None
+        return view
+
+    def get(self, name: str | None, visible: Collection[str] = ()) -> M:
+        """Return the live model of this name, or the default model. ModelNotFound lists the visible models."""
+        address = self.default if name is None else name
+        model = self._models.get(address)  # type: ignore[arg-type]
+        if model is not None:
+            return model
+        available = ", ".join(self.restricted_to(visible).live) or "none"
+        if address is None:
+            raise ModelNotFound(f"no default model is set; name one of the available models: {available}")
+        raise ModelNotFound(f"unknown model {address!r}; available models: {available}")
+
+    def models(self) -> list[M]:
+        """Return every live version, ordered by name and version."""
+        versions = {(model.name, model.version): model for model in self.live.values()}
+        return [versions[key] for key in sorted(versions)]

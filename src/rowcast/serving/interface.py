@@ -1,0 +1,65 @@
+"""A model without its graph: schema, encoder, decision, wire template and examples.
+
+Free of numpy and onnxruntime, so that a gateway can validate requests and draw forms without them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rowcast.errors import BundleError, SettingsError
+from rowcast.registry import bundle
+from rowcast.registry.ports import Reference
+from rowcast.schema.encoding import NUMBERS, TEXTS, RowEncoder
+from rowcast.schema.prediction import Score, has_probabilities
+from rowcast.wire.codec import WireCodec, compile_template
+
+
+class ModelInterface:
+    """What one version takes and answers."""
+
+    def __init__(self, reference: Reference, manifest: bundle.Manifest) -> None:
+        self.name, self.version = reference
+        self.manifest = manifest
+        self.digest = manifest.digest
+        self.schema = manifest.schema
+        self.decision = manifest.decision
+        self.encoder = RowEncoder(manifest.schema, manifest.plan)
+        self.is_classifier = manifest.decision.task != "regression"
+        self.has_probabilities = has_probabilities(manifest.output.kind, manifest.output.activation)
+        self.is_own_export = {spec.name for spec in manifest.plan} <= {NUMBERS, TEXTS}
+        """Whether training exported the graph; a foreign graph may have any tensors."""
+        self.golden: bundle.GoldenRow | None = None
+        """One of the rows that the model was verified on, for examples."""
+        self.is_slow = False
+        """Whether the model is scored on a thread instead of on the event loop."""
+        self.wire = self._compile_wire()
+        self._class_numbers = {label: number for number, label in enumerate(manifest.decision.classes)}
+
+    def _compile_wire(self) -> WireCodec | None:
+        if self.manifest.wire is None:
+            return None
+        try:
+            return compile_template(
+                self.manifest.wire,
+                model=self.name,
+                version=self.version,
+                schema=self.schema,
+                decision=self.decision,
+                parse_row=self.encoder.read,
+                has_probabilities=self.has_probabilities,
+            )
+        except SettingsError as error:
+            raise BundleError(f"{self.name}@{self.version} cannot be served: {error.message}") from None
+
+    def number(self, score: Score) -> float:
+        """Return a score as one number: the number of the predicted class, or the value."""
+        return float(self._class_numbers[score.prediction] if self.is_classifier else score.prediction)
+
+    def example(self) -> dict[str, Any]:
+        """Return a row that the model accepts, as a client would send it."""
+        return {column.name: column.example for column in self.schema.columns}
+
+    def sample(self) -> Any:
+        """Return a body for `/predict`, in the form of the model's wire template if it has one."""
+        return self.example() if self.wire is None else self.wire.example(self.example())

@@ -1,0 +1,139 @@
+"""HOT PATH. Scores to predictions: ids, replies and sealed history entries, one journal write for each batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import repeat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rowcast.access.context import RequestContext
+from rowcast.errors import NoAnswer
+from rowcast.events import Listener, RowsScored
+from rowcast.history.blocks import SEED_BYTES, Block, BlockColumn
+from rowcast.history.chain import SALT_BYTES, Draft, Entry, encode_head
+from rowcast.history.commit_waiter import CommitWaiter
+from rowcast.history.ports import Journal
+from rowcast.schema.identity import uuid7_randomness, uuid7s
+from rowcast.schema.prediction import Score, encode_replies
+from rowcast.schema.scores import non_finite_rows
+from rowcast.schema.sensitive import Redactor
+from rowcast.serving.live_models import LiveModel
+from rowcast.serving.randomness import RandomBlocks
+from rowcast.serving.rows import Row
+
+
+class Recorder:
+    """Writes predictions to the journal before anyone is answered."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        listen: Listener,
+        *,
+        redactor: Redactor | None = None,
+        commits: CommitWaiter | None = None,
+        counts_cache_hits: bool = False,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._journal = journal
+        self._listen = listen
+        self._redactor = redactor
+        self._commits = commits
+        self._counts_cache_hits = counts_cache_hits
+        self._now = now
+        self._random = RandomBlocks().take
+
+    def record(
+        self, model: LiveModel, rows: Sequence[Row], contexts: Sequence[RequestContext], scores: Sequence[Score]
+    ) -> list[bytes]:
+        """Write one entry for each row, all at once, and return the replies. HOT"""
+        count, digest, nanoseconds = len(rows), model.digest, self._now()
+        at = nanoseconds // 1_000
+        ids = uuid7s(nanoseconds // 1_000_000, self._random(uuid7_randomness(count)))
+        salts = self._random(count * SALT_BYTES)
+        hits = [row.cached_score is not None for row in rows] if self._counts_cache_hits else repeat(False, count)
+        warnings = [row.encoded.warnings for row in rows]
+        replies = encode_replies(model.name, model.version, ids=ids, scores=scores, warnings=warnings, cached=hits)
+        received, withheld = self._storable(model, rows)
+        drafts = []
+        start = 0
+        for context, row, reply in zip(contexts, received, replies, strict=True):
+            caller, end = context.caller, start + SALT_BYTES
+            entry = Entry(
+                at,
+                digest,
+                context.dialect,
+                context.request_id,
+                reply,
+                caller.key_id,
+                caller.tenant,
+                context.entity,
+                withheld,
+            )
+            drafts.append(Draft(encode_head(entry), salts[start:end], row))
+            start = end
+        self._journal.append(drafts)
+        self._announce(model, rows, scores)
+        return replies
+
+    def record_block(
+        self,
+        model: LiveModel,
+        output: NDArray[np.float32],
+        columns: Sequence[BlockColumn],
+        body: bytes,
+        context: RequestContext,
+    ) -> Block:
+        """Write many predictions of one request as one block of columns. HOT"""
+        if not np.isfinite(output).all():
+            raise NoAnswer(non_finite_rows(output))
+        block = Block(
+            at=self._now(),
+            digest=model.digest,
+            source=context.dialect,
+            request_id=context.request_id,
+            key_id=context.caller.key_id,
+            tenant=context.caller.tenant,
+            entity=context.entity,
+            model=model.name,
+            version=model.version,
+            decision=model.decision,
+            rows=len(output),
+            columns=tuple(columns),
+            body=body,
+            output=np.ascontiguousarray(output, "<f4").tobytes(),
+            seed=self._random(SEED_BYTES),
+        )
+        self._journal.append_block(block)
+        labels, latest = model.tally(output)
+        self._listen(RowsScored(model.name, model.version, block.rows, labels, latest))
+        return block
+
+    def can_record_blocks(self, model: LiveModel) -> bool:
+        """Return whether rows of this model may be recorded as blocks: nothing is withheld or awaited row by row."""
+        return self._commits is None and (self._redactor is None or not self._redactor.withheld_columns(model.schema))
+
+    def when_durable(self, done: Callable[[Exception | None], None]) -> None:
+        """Call `done` once everything recorded so far is as durable as configured, or with the error that it is not."""
+        if self._commits is None:
+            done(None)
+        else:
+            self._commits.when_stored(self._journal, done)
+
+    def _announce(self, model: LiveModel, rows: Sequence[Row], scores: Sequence[Score]) -> None:
+        hits = misses = 0
+        if self._counts_cache_hits:
+            hits = sum(row.cached_score is not None for row in rows)
+            misses = sum(bool(row.cache_key) for row in rows) - hits
+        labels = [score.prediction for score in scores] if model.is_classifier else []
+        self._listen(RowsScored(model.name, model.version, len(rows), labels, model.number(scores[-1]), hits, misses))
+
+    def _storable(self, model: LiveModel, rows: Sequence[Row]) -> tuple[list[bytes], tuple[str, ...]]:
+        """Return the rows as history may keep them, and the names of the columns that were withheld."""
+        withheld = self._redactor.withheld_columns(model.schema) if self._redactor is not None else ()
+        if self._redactor is None or not withheld:
+            return [row.received for row in rows], ()
+        return [self._redactor.redact(model.schema, row.received) for row in rows], withheld

@@ -1,0 +1,67 @@
+"""HOT PATH. Encoded rows to scores: the rows of all requests in one call of the model.
+
+Models are scored in this process. A scorer behind a queue would offer the same two methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from rowcast.errors import NoAnswer
+from rowcast.schema.prediction import Score
+from rowcast.serving.live_models import LiveModel
+from rowcast.serving.rows import Row
+
+THREADS = 4
+"""How many slow models can be scored at the same time."""
+
+
+class ScoredBatch(NamedTuple):
+    """The scores of all requests that could be scored, in order, and the errors of the others by request number."""
+
+    scores: list[Score]
+    errors: dict[int, NoAnswer]
+
+
+class LocalScorer:
+    """Scores in this process: fast models on the event loop, slow models on threads."""
+
+    def __init__(self) -> None:
+        self._threads: ThreadPoolExecutor | None = None
+
+    def score(self, model: LiveModel, requests: Sequence[Sequence[Row]]) -> ScoredBatch:
+        """Score all requests together. A row that the model cannot score fails its own request only."""
+        try:
+            return ScoredBatch(_scores(model, [row for rows in requests for row in rows]), {})
+        except NoAnswer:
+            return _score_separately(model, requests)
+
+    def score_later(self, model: LiveModel, requests: Sequence[Sequence[Row]]) -> asyncio.Future[ScoredBatch]:
+        """Score all requests together on a thread."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(THREADS, "score")
+        return asyncio.get_running_loop().run_in_executor(self._threads, self.score, model, requests)
+
+
+def _score_separately(model: LiveModel, requests: Sequence[Sequence[Row]]) -> ScoredBatch:
+    batch = ScoredBatch([], {})
+    for number, rows in enumerate(requests):
+        try:
+            batch.scores.extend(_scores(model, rows))
+        except NoAnswer as none:
+            scored_rows = [place for place, row in enumerate(rows) if row.cached_score is None]
+            batch.errors[number] = NoAnswer([scored_rows[row] for row in none.rows])
+    return batch
+
+
+def _scores(model: LiveModel, rows: Sequence[Row]) -> list[Score]:
+    """Return cached scores where they are known and score the other rows."""
+    unknown = [row.encoded for row in rows if row.cached_score is None]
+    scores = model.score(unknown) if unknown else []
+    if len(scores) == len(rows):
+        return scores
+    fresh = iter(scores)
+    return [next(fresh) if row.cached_score is None else row.cached_score for row in rows]

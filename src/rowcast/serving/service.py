@@ -1,0 +1,103 @@
+"""One service behind every door: dialects, jobs and pages have their rows scored, recorded and answered here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from rowcast.access.context import RequestContext
+from rowcast.history.blocks import Block, BlockColumn
+from rowcast.serving.batcher import Batcher, PendingRequest, Render
+from rowcast.serving.cache import ScoreCache
+from rowcast.serving.deployment import Deployment
+from rowcast.serving.live_models import LiveModel
+from rowcast.serving.ports import Answer
+from rowcast.serving.quota import charge
+from rowcast.serving.recorder import Recorder
+from rowcast.serving.rows import Row
+
+
+class Predictions(NamedTuple):
+    """The replies to the rows of one request, in order."""
+
+    replies: list[bytes]
+    cache_hit: bool | None = None
+    """Whether the cache knew every row; None when it was not asked."""
+
+
+class PredictionService:
+    """Rows in, recorded predictions out."""
+
+    def __init__(
+        self,
+        deployment: Deployment[LiveModel],
+        batcher: Batcher,
+        recorder: Recorder,
+        *,
+        max_rows: int,
+        cache: ScoreCache | None = None,
+    ) -> None:
+        self.deployment = deployment
+        self.max_rows = max_rows
+        self.has_cache = cache is not None
+        self._batcher = batcher
+        self._recorder = recorder
+        self._cache = cache
+
+    def submit_row(
+        self, model: LiveModel, row: Row, context: RequestContext, answer: Answer, render: Render | None = None
+    ) -> None:
+        """Have one row answered without looking it up in the cache. HOT"""
+        self._batcher.submit(PendingRequest(model, (row,), context, answer, True, render))
+
+    async def predict(
+        self,
+        model: LiveModel,
+        rows: Sequence[Row],
+        context: RequestContext,
+        *,
+        charged_rows: int | None = None,
+        use_cache: bool = True,
+        is_single: bool = False,
+    ) -> Predictions:
+        """Answer all rows of a request. `charged_rows` counts them with those that were rejected, for the quota."""
+        await _charge(context, len(rows) if charged_rows is None else charged_rows)
+        cache_hit = None
+        if self._cache is not None and use_cache and any(row.uses_cache for row in rows):
+            rows = await self._cache.look_up(model, rows)
+            cache_hit = bool(rows) and all(row.cached_score is not None for row in rows)
+        if not rows:
+            return Predictions([], cache_hit)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._batcher.submit(PendingRequest(model, rows, context, answer, is_single))
+        reply = await answer
+        return Predictions([reply] if is_single else reply, cache_hit)
+
+    def can_record_blocks(self, model: LiveModel) -> bool:
+        """Return whether many rows of this model may be scored and recorded as one block of columns."""
+        own_way = self.has_cache or model.is_slow or not model.is_own_export
+        return not own_way and self._recorder.can_record_blocks(model)
+
+    async def predict_block(
+        self,
+        model: LiveModel,
+        tensors: Mapping[str, NDArray[Any]],
+        columns: Sequence[BlockColumn],
+        body: bytes,
+        context: RequestContext,
+    ) -> Block:
+        """Score and record many rows that arrived as columns. HOT"""
+        await _charge(context, len(next(iter(tensors.values()))))
+        return self._batcher.record_block(model, tensors, columns, body, context)
+
+
+async def _charge(context: RequestContext, rows: int) -> None:
+    """Charge the rows of a request beyond the first, which was charged when the request arrived."""
+    if rows > 1:
+        charging = charge(context.caller, rows - 1, time.perf_counter(), total=rows)
+        if charging is not None:
+            await charging
