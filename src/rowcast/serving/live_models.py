@@ -55,7 +55,7 @@ class LiveModel(ModelInterface):
 
     def compare(self, left: Score, right: Score) -> str:
         """Return `equal`, `borderline` or `different`, within the difference allowed between machines."""
-        return compare_scores(left, right, GOLDEN_TOLERANCE, self.decision.threshold)
+        return compare_scores(left, right, tolerance=GOLDEN_TOLERANCE, threshold=self.decision.threshold)
 
     def _run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Run the graph. NoAnswer names the rows on which it fails, or all rows when it fails on none of them alone."""
