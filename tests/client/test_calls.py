@@ -60,7 +60,7 @@ def test_a_partial_reply_holds_predictions_and_rejected_rows() -> None:
     first, second = call.read(HttpReply(200, {"x-request-id": "r"}, body))
 
     assert isinstance(first, calls.PredictionReply)
-    assert isinstance(second, calls.RejectedRow)
+    assert isinstance(second, calls.RowErrors)
     assert first.request_id == "r"
     assert [(problem.column, problem.code, problem.row) for problem in second.problems] == [("a", "missing", 1)]
 

@@ -17,7 +17,7 @@ import pytest
 from rowcast import settings
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.app import server as server_app
-from rowcast.client import AsyncClient, Client, RejectedRow, errors
+from rowcast.client import AsyncClient, Client, RowErrors, errors
 from support import access, apps, clients, models, servers
 from support.waiting import eventually
 
@@ -120,7 +120,7 @@ def test_an_invalid_row_fails_the_batch_unless_partial_is_set(client: Any) -> No
     assert rejected.value.by_column.keys() == {"x0", "x1"}
     assert "row 1 x0 (wrong-type), row 1 x1 (missing)" in str(rejected.value)
     assert (first.prediction, last.prediction) == (3.5, 3.5)
-    assert isinstance(bad, RejectedRow)
+    assert isinstance(bad, RowErrors)
     assert {problem.column for problem in bad.problems} == {"x0", "x1"}
 
 

@@ -20,8 +20,8 @@ from rowcast.client.replies import (
     HistoryEntry,
     HistoryList,
     PredictionReply,
-    RejectedRow,
     ReloadReport,
+    RowErrors,
     ServedModel,
 )
 
@@ -39,7 +39,7 @@ is_header_value = re.compile(r"[\x21-\x7e]{1,255}").fullmatch
 is_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
 
 
-class Call(msgspec.Struct, Generic[T], frozen=True):
+class ApiCall(msgspec.Struct, Generic[T], frozen=True):
     """A request and the function that decodes its reply."""
 
     request: HttpRequest
@@ -125,23 +125,23 @@ class ModelCalls:
         self._retries = retries
         self._descriptions: dict[str, tuple[str, ServedModel]] = {}
 
-    def predict(self, row: Row, model: str | None, options: CheckedOptions) -> Call[PredictionReply]:
+    def predict(self, row: Row, model: str | None, options: CheckedOptions) -> ApiCall[PredictionReply]:
         """Return the call that predicts one row."""
         if isinstance(row, Mapping) and row.keys() == {"rows"}:
             raise BadCall("a row cannot have 'rows' as its only column; use predict_many to send several rows")
-        return Call(self._predict(_encode(row, "the row"), model, options), _read_prediction)
+        return ApiCall(self._predict(_encode(row, "the row"), model, options), _read_prediction)
 
     def predict_many(
         self, rows: Iterable[Row], model: str | None, options: CheckedOptions, *, partial: bool
-    ) -> Call[list[PredictionReply | RejectedRow]]:
+    ) -> ApiCall[list[PredictionReply | RowErrors]]:
         """Return the call that predicts many rows, in order."""
         body = _encode({"rows": list(rows)}, "the rows")
-        return Call(self._predict(body, model, options, *([("partial", "true")] if partial else [])), _read_batch)
+        return ApiCall(self._predict(body, model, options, *([("partial", "true")] if partial else [])), _read_batch)
 
-    def model(self, name: str | None) -> Call[ServedModel]:
+    def model(self, name: str | None) -> ApiCall[ServedModel]:
         """Return the call that describes one model. The server answers 304 if the description has not changed."""
         if name is None:
-            return Call(_get("/models/info"), _reader(ServedModel))
+            return ApiCall(_get("/models/info"), _reader(ServedModel))
         known = self._descriptions.get(name)
         request = _get(f"/models/{_checked_name(name)}", {"if-none-match": known[0]} if known else {})
 
@@ -153,7 +153,7 @@ class ModelCalls:
                 self._descriptions[name] = etag, description
             return description
 
-        return Call(request, read)
+        return ApiCall(request, read)
 
     def _predict(self, body: bytes, model: str | None, options: CheckedOptions, *query: tuple[str, str]) -> HttpRequest:
         key = options.idempotency_key or (self._new_key() if self._retries else None)
@@ -163,52 +163,52 @@ class ModelCalls:
         return HttpRequest("POST", path, query=query, headers=headers, body=body, is_repeatable=key is not None)
 
 
-def models() -> Call[list[ServedModel]]:
+def models() -> ApiCall[list[ServedModel]]:
     """Return the call that lists the models."""
-    return Call(_get("/models"), lambda reply: _decode(reply.body, replies.ModelList).models)
+    return ApiCall(_get("/models"), lambda reply: _decode(reply.body, replies.ModelList).models)
 
 
-def sample() -> Call[dict[str, Any]]:
+def sample() -> ApiCall[dict[str, Any]]:
     """Return the call that fetches an example row for the default model."""
-    return Call(HttpRequest("GET", "/sample", query=(NATIVE_FORM,)), _reader(dict[str, Any]))
+    return ApiCall(HttpRequest("GET", "/sample", query=(NATIVE_FORM,)), _reader(dict[str, Any]))
 
 
-def reload() -> Call[ReloadReport]:
+def reload() -> ApiCall[ReloadReport]:
     """Return the call that reloads the models from the registry. Reloading is idempotent."""
     request = HttpRequest("POST", "/models/reload", success_statuses=frozenset({200, 409, 503}))
-    return Call(request, _reader(ReloadReport))
+    return ApiCall(request, _reader(ReloadReport))
 
 
-def health() -> Call[HealthReport]:
+def health() -> ApiCall[HealthReport]:
     """Return the call that checks the server's health. A degraded server is a regular reply."""
-    return Call(HttpRequest("GET", "/health", success_statuses=frozenset({200, 503})), _reader(HealthReport))
+    return ApiCall(HttpRequest("GET", "/health", success_statuses=frozenset({200, 503})), _reader(HealthReport))
 
 
-def ready() -> Call[bool]:
+def ready() -> ApiCall[bool]:
     """Return the call that asks whether the server is ready; it is never retried."""
     statuses = frozenset({200, 503})
     request = HttpRequest("GET", "/health/ready", success_statuses=statuses, is_repeatable=False)
-    return Call(request, lambda reply: _decode(reply.body, replies.Readiness).ready)
+    return ApiCall(request, lambda reply: _decode(reply.body, replies.Readiness).ready)
 
 
-def history_page(filters: Mapping[str, Any], limit: int, cursor: str | None) -> Call[HistoryList]:
+def history_page(filters: Mapping[str, Any], limit: int, cursor: str | None) -> ApiCall[HistoryList]:
     """Return the call that fetches up to `limit` entries of history, starting after a cursor."""
     query = [*_filter_query(filters), ("limit", str(limit))]
     query += [("cursor", cursor)] if cursor is not None else []
-    return Call(HttpRequest("GET", "/predictions", query=tuple(query)), _reader(HistoryList))
+    return ApiCall(HttpRequest("GET", "/predictions", query=tuple(query)), _reader(HistoryList))
 
 
-def history_entry(prediction_id: str) -> Call[HistoryEntry]:
+def history_entry(prediction_id: str) -> ApiCall[HistoryEntry]:
     """Return the call that fetches one entry of history."""
     if not prediction_id:
         raise BadCall("the prediction id must not be empty")
-    return Call(_get(f"/predictions/{quote(prediction_id, safe='')}"), _reader(HistoryEntry))
+    return ApiCall(_get(f"/predictions/{quote(prediction_id, safe='')}"), _reader(HistoryEntry))
 
 
-def export(file: Download, form: Format, filters: Mapping[str, Any]) -> Call[int]:
+def export(file: Download, form: Format, filters: Mapping[str, Any]) -> ApiCall[int]:
     """Return the call that downloads history into a file."""
     query = (("format", form), *_filter_query(filters))
-    return Call(HttpRequest("GET", "/predictions/export", query=query, sink=file), lambda reply: file.size)
+    return ApiCall(HttpRequest("GET", "/predictions/export", query=query, sink=file), lambda reply: file.size)
 
 
 class Download:
@@ -322,12 +322,12 @@ def _read_prediction(reply: HttpReply) -> PredictionReply:
     return msgspec.structs.replace(prediction, request_id=reply.headers.get("x-request-id", ""))
 
 
-def _read_batch(reply: HttpReply) -> list[PredictionReply | RejectedRow]:
+def _read_batch(reply: HttpReply) -> list[PredictionReply | RowErrors]:
     request_id = reply.headers.get("x-request-id", "")
-    items: list[PredictionReply | RejectedRow] = []
+    items: list[PredictionReply | RowErrors] = []
     for raw in _decode(reply.body, replies.BatchReply).predictions:
         if bytes(raw).startswith(b'{"errors"'):
-            items.append(_decode(raw, RejectedRow))
+            items.append(_decode(raw, RowErrors))
         else:
             items.append(msgspec.structs.replace(_decode(raw, PredictionReply), request_id=request_id))
     return items

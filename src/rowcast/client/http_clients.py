@@ -18,7 +18,7 @@ import msgspec
 
 from rowcast.client import calls
 from rowcast.client.calls import (
-    Call,
+    ApiCall,
     CheckedOptions,
     Download,
     Format,
@@ -34,8 +34,8 @@ from rowcast.client.replies import (
     HealthReport,
     HistoryEntry,
     PredictionReply,
-    RejectedRow,
     ReloadReport,
+    RowErrors,
     ServedModel,
 )
 from rowcast.version import VERSION
@@ -127,13 +127,13 @@ class Client(_BaseClient):
     @overload
     def predict_many(
         self, rows: Iterable[Row], model: str | None = None, *, partial: bool, **options: Unpack[PredictOptions]
-    ) -> list[PredictionReply | RejectedRow]: ...
+    ) -> list[PredictionReply | RowErrors]: ...
     def predict_many(
         self, rows: Iterable[Row], model: str | None = None, *, partial: bool = False, **options: Unpack[PredictOptions]
     ) -> Any:
         """Return the predictions for many rows, in order.
 
-        One invalid row fails the whole call, unless `partial` is true: then a RejectedRow takes the place of each
+        One invalid row fails the whole call, unless `partial` is true: then RowErrors take the place of each
         invalid row. All rows are sent in one request, which a server limits to 10,000 rows by default.
         """
         checked = CheckedOptions(**options)
@@ -201,7 +201,7 @@ class Client(_BaseClient):
     ) -> None:
         self.close()
 
-    def _perform(self, call: Call[T], timeout: float | None = None) -> T:
+    def _perform(self, call: ApiCall[T], timeout: float | None = None) -> T:
         flow = self._flow(call.request, timeout)
         step = next(flow)
         while True:
@@ -268,7 +268,7 @@ class AsyncClient(_BaseClient):
     @overload
     async def predict_many(
         self, rows: Iterable[Row], model: str | None = None, *, partial: bool, **options: Unpack[PredictOptions]
-    ) -> list[PredictionReply | RejectedRow]: ...
+    ) -> list[PredictionReply | RowErrors]: ...
     async def predict_many(
         self, rows: Iterable[Row], model: str | None = None, *, partial: bool = False, **options: Unpack[PredictOptions]
     ) -> Any:
@@ -338,7 +338,7 @@ class AsyncClient(_BaseClient):
     ) -> None:
         await self.aclose()
 
-    async def _perform(self, call: Call[T], timeout: float | None = None) -> T:  # noqa: ASYNC109
+    async def _perform(self, call: ApiCall[T], timeout: float | None = None) -> T:  # noqa: ASYNC109
         flow = self._flow(call.request, timeout)
         step = next(flow)
         while True:

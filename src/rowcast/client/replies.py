@@ -41,14 +41,14 @@ class PredictionReply(msgspec.Struct, frozen=True):
     """Identifies the request in the server's log."""
 
 
-class RejectedRow(msgspec.Struct, frozen=True):
-    """Takes the place of a prediction for an invalid row in a batch sent with `partial=True`."""
+class RowErrors(msgspec.Struct, frozen=True):
+    """The problems of an invalid row, in place of its prediction; only in batches sent with `partial=True`."""
 
     problems: tuple[ValueProblem, ...] = msgspec.field(name="errors")
 
 
 class BatchReply(msgspec.Struct, frozen=True):
-    """The reply to a batch of rows. Each item is the JSON of a prediction or of a rejected row."""
+    """The reply to a batch of rows. Each item is the JSON of a prediction or the errors of a row."""
 
     model: str
     version: int
