@@ -81,10 +81,10 @@ def test_a_difficult_table_is_trained_or_rejected(tmp_path: Path, columns: dict[
         return
     result = train_table(path)
 
-    found = {column.name: column.kind for column in bundle.open(Path(result.path)).manifest.schema.columns}
+    columns_by_name = {column.name: column.kind for column in bundle.open(Path(result.path)).manifest.schema.columns}
     assert result.parity.label_flips == 0
-    assert kinds.items() <= found.items()
-    assert len(found) == len(kinds) or "c0" in found
+    assert kinds.items() <= columns_by_name.items()
+    assert len(columns_by_name) == len(kinds) or "c0" in columns_by_name
 
 
 @pytest.mark.parametrize(

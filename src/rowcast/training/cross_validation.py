@@ -44,7 +44,7 @@ class Fold:
 
 
 class FoldResult(NamedTuple):
-    """Raw scores of the validation rows, the number of boosting rounds (or 0) and the time taken."""
+    """Raw scores of the validation rows, the number of rounds (0 if the candidate has none) and the duration."""
 
     raw: Raw
     rounds: int

@@ -20,7 +20,7 @@ RESAMPLES: Final = 200
 MOST_ROWS: Final = 5000
 """Maximum number of rows to resample; the interval of a larger holdout is scaled down to its real size."""
 FEW_GROUPS: Final = 5
-"""Minimum number of groups to resample groups; with fewer, single rows are resampled."""
+"""Minimum number of groups for resampling whole groups; with fewer, single rows are resampled."""
 BINS: Final = 10
 
 Weights = NDArray[np.float64]
