@@ -62,11 +62,11 @@ MESSAGES = {
     "nothing.csv": "is empty",
     "header.csv": "no rows",
     "one.csv": "in every row",
-    "lonely.csv": "1 cannot be learnt from a single row",
+    "lonely.csv": "classes with a single row: 1",
     "twice.csv": "rename them",
     "unnamed.csv": "name them in the first line",
     "huge.csv": "'exclude'",
-    "endless.csv": "holds numbers but for 'inf'",
+    "endless.csv": "numbers except for 'inf'",
     "deep.jsonl": "not valid JSON Lines",
     "lists.jsonl": "must be an object",
     "absent.csv": "does not exist",
@@ -126,7 +126,7 @@ def test_an_unwritable_registry_is_an_error_before_the_first_trial(
 
     printed = capsys.readouterr().err
     assert status == 2
-    assert printed.startswith("error: the registry ")
+    assert printed.startswith("error: cannot write to the registry ")
     assert printed.count("\n") == 1
     assert (tmp_path / "file").read_text() == "in the way"
 
