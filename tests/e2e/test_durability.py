@@ -19,7 +19,7 @@ from support.waiting import eventually
 
 ROWS = models.loan_rows(500)
 KILLS = 10
-ANSWERS_A_LIFE = 1_050
+REPLIES_PER_LIFE = 1_050
 
 
 def stored_entries(home: Path) -> dict[str, dict[str, Any]]:
@@ -55,7 +55,7 @@ def test_a_server_killed_ten_times_under_load_loses_no_prediction(home: Path) ->
                 last = next(reversed(load.answered))
                 with server.client() as client:
                     assert client.get(f"/predictions/{last}").json()["prediction"] == load.answered[last][1]
-            asyncio.run(load.until(server.address, ANSWERS_A_LIFE, server.kill))
+            asyncio.run(load.until(server.address, REPLIES_PER_LIFE, server.kill))
         finally:
             server.kill()
     with servers.running(home, name="after"):
@@ -94,7 +94,7 @@ def server(home: Path) -> Any:
         yield running
 
 
-def predicted(server: Server) -> str:
+def predict(server: Server) -> str:
     with server.client() as client:
         reply = client.post("/predict", json=ROWS[0])
     assert reply.status_code == 200, reply.text
@@ -109,17 +109,17 @@ def is_listed(server: Server, prediction_id: str) -> bool:
 
 def test_a_prediction_can_be_looked_up_at_once_and_is_stored_within_seconds(server: Server) -> None:
     with server.client() as client:
-        answered = client.post("/predict", json=ROWS[0], headers={"x-request-id": "mine"}).json()
-        found = client.get(f"/predictions/{answered['id'].upper()}").json()
+        prediction = client.post("/predict", json=ROWS[0], headers={"x-request-id": "mine"}).json()
+        entry = client.get(f"/predictions/{prediction['id'].upper()}").json()
 
-    assert (found["prediction"], found["row"], found["request_id"]) == (answered, ROWS[0], "mine")
-    eventually(lambda: is_listed(server, answered["id"]), 5)
+    assert (entry["prediction"], entry["row"], entry["request_id"]) == (prediction, ROWS[0], "mine")
+    eventually(lambda: is_listed(server, prediction["id"]), 5)
 
 
 def test_a_killed_indexer_is_restarted(server: Server) -> None:
     first = server.indexer()
     os.kill(first, signal.SIGKILL)
-    prediction_id = predicted(server)
+    prediction_id = predict(server)
 
     second = eventually(lambda: [pid for pid in [server.indexer()] if pid != first])[0]
 
@@ -130,7 +130,7 @@ def test_a_killed_indexer_is_restarted(server: Server) -> None:
 def test_a_killed_server_leaves_no_process_and_its_predictions_are_stored(home: Path) -> None:
     server = servers.start(home)
     indexer = server.indexer()
-    prediction_id = predicted(server)
+    prediction_id = predict(server)
 
     os.kill(server.process.pid, signal.SIGKILL)
     server.process.wait(10)
@@ -143,7 +143,7 @@ def test_a_killed_server_leaves_no_process_and_its_predictions_are_stored(home: 
 def test_the_next_server_stores_the_journals_of_a_killed_one(home: Path) -> None:
     first = servers.start(home, name="first")
     os.kill(first.indexer(), signal.SIGSTOP)
-    prediction_id = predicted(first)
+    prediction_id = predict(first)
     first.kill()
     assert journals(home) != []
 
@@ -156,10 +156,10 @@ def test_the_next_server_stores_the_journals_of_a_killed_one(home: Path) -> None
 def test_two_servers_of_one_home_share_one_history_and_one_indexer(home: Path) -> None:
     with servers.running(home, name="second") as second:
         first = servers.start(home, name="first")
-        ids = [predicted(first), predicted(second)]
+        ids = [predict(first), predict(second)]
         eventually(lambda: all(is_listed(second, prediction_id) for prediction_id in ids))
         assert first.stop() == 0
-        ids.append(predicted(second))
+        ids.append(predict(second))
         eventually(lambda: is_listed(second, ids[-1]))
 
     assert set(ids) == stored_entries(home).keys()
@@ -168,7 +168,7 @@ def test_two_servers_of_one_home_share_one_history_and_one_indexer(home: Path) -
 
 def test_with_durability_disk_predictions_are_recorded(home: Path) -> None:
     with servers.running(home, "--durability", "disk") as server:
-        prediction_id = predicted(server)
+        prediction_id = predict(server)
 
     assert prediction_id in stored_entries(home)
 
@@ -177,7 +177,7 @@ def test_entries_stay_in_the_journal_while_the_store_is_unavailable(home: Path) 
     store = home / "history.db"
     store.mkdir()  # a folder cannot be opened as a database
     with servers.running(home) as server:
-        prediction_id = predicted(server)
+        prediction_id = predict(server)
         with server.client() as client:
             eventually(lambda: client.get("/health").status_code == 503)
             assert client.get("/health").json()["checks"]["history"] != "ok"
@@ -194,7 +194,7 @@ def test_uvicorn_serves_the_public_app(home: Path) -> None:
         with server.client() as client:
             eventually(lambda: process.poll() is not None or servers.is_ready(client), 20)
             assert process.poll() is None, server.log.read_text()
-            prediction_id = predicted(server)
+            prediction_id = predict(server)
             eventually(lambda: is_listed(server, prediction_id))
         indexer = server.indexer()
         process.send_signal(signal.SIGTERM)

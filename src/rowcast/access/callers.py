@@ -35,7 +35,7 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
         return "admin" in self.scopes and not self.tenant
 
 
-STRANGER: Final = Caller(scopes=frozenset(), models=frozenset(("",)))
+UNAUTHENTICATED: Final = Caller(scopes=frozenset(), models=frozenset(("",)))
 """A client without the key that the server requires. No model has an empty name, so it sees no model."""
 
 

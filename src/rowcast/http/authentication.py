@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from rowcast.access.callers import STRANGER, Caller, active_callers, keep_meters
+from rowcast.access.callers import UNAUTHENTICATED, Caller, active_callers, keep_meters
 from rowcast.access.ports import KeyReader
 from rowcast.access.quotas import Meter, Quota
 from rowcast.access.scopes import Scope
@@ -100,7 +100,7 @@ class Authenticator:
         try:
             return self.admit(headers, None)
         except Unauthorized:
-            return STRANGER
+            return UNAUTHENTICATED
 
     def preflight(self, headers: dict[bytes, bytes], method: str) -> Headers | None:
         """Return the response headers to a browser's preflight request; None when the request is not one."""
