@@ -265,5 +265,5 @@ def test_an_unexpected_error_is_reported_as_a_problem(checkup: Doctor, monkeypat
     def fail(settings: object) -> str:
         raise ZeroDivisionError("unexpected")
 
-    monkeypatch.setattr(doctor.checks, "running_servers", fail)
+    monkeypatch.setattr(doctor.health_checks, "running_servers", fail)
     assert "ZeroDivisionError" in checkup.parts("server")["server"]["says"]

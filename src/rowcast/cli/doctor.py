@@ -17,9 +17,7 @@ from pydantic import SecretStr
 
 import rowcast
 from rowcast import settings
-from rowcast.app import access as app_access
-from rowcast.app import health_checks as checks
-from rowcast.app import history, indexer, models
+from rowcast.app import access, health_checks, history, indexer, models
 from rowcast.cli import output
 from rowcast.errors import RowcastError
 from rowcast.registry import bundle
@@ -195,7 +193,7 @@ def _check_default(loaded: Settings) -> str:
 
 def _check_store(loaded: Settings) -> str:
     entries = output.counted(history.store(loaded).count(), "entry", "entries")
-    reason = checks.store_failure(loaded)
+    reason = health_checks.store_failure(loaded)
     if reason:
         raise CheckFailed(
             reason,
@@ -216,7 +214,7 @@ def _check_journal(loaded: Settings) -> str:
             "find the missing entries with `rowcast history verify`, then move these files out of the folder",
         )
     is_indexed = indexer.indexer_is_running(loaded)
-    if not is_indexed and checks.running_servers(loaded):
+    if not is_indexed and health_checks.running_servers(loaded):
         raise CheckFailed(
             f"a server is running, but no indexer moves {folder} into the store",
             "read the server's log and restart the server",
@@ -245,7 +243,7 @@ def _check_disk(loaded: Settings) -> str:
 
 def _check_server(loaded: Settings) -> str:
     states = []
-    for workers in checks.running_servers(loaded).values():
+    for workers in health_checks.running_servers(loaded).values():
         for worker in workers:
             name = f"worker {worker.worker} (process {worker.pid})"
             if worker.state in ("stale", "dead"):
@@ -262,7 +260,7 @@ def _check_server(loaded: Settings) -> str:
 
 
 def _check_keys(loaded: Settings) -> str:
-    keys = app_access.keys(loaded).all()
+    keys = access.keys(loaded).all()
     now = time.time()
     states = [key.state(now) for key in keys]
     active = states.count("active")
@@ -285,7 +283,7 @@ def _check_keys(loaded: Settings) -> str:
 
 
 def _check_repeats(loaded: Settings) -> str:
-    reason = checks.repeats_failure(loaded)
+    reason = health_checks.repeats_failure(loaded)
     if reason:
         raise CheckFailed(reason, "stop all servers and delete the file")
     return str(loaded.repeats_file) if loaded.repeats_file.exists() else "no replies stored yet"
@@ -300,7 +298,7 @@ def _check_cache(loaded: Settings) -> str:
 def _check_push(loaded: Settings) -> str:
     if loaded.push_gateway is None:
         return "off"
-    reason = checks.push_failure(loaded)
+    reason = health_checks.push_failure(loaded)
     if reason:
         raise CheckFailed(reason, "start the Pushgateway, or correct push_gateway, push_username and push_password")
     return f"{loaded.push_gateway} responds; metrics are pushed every {loaded.push_seconds:g} s"
@@ -309,7 +307,7 @@ def _check_push(loaded: Settings) -> str:
 def _check_otel(loaded: Settings) -> str:
     if loaded.otel_endpoint is None:
         return "off"
-    reason = checks.otel_failure(loaded)
+    reason = health_checks.otel_failure(loaded)
     if reason:
         is_missing = "installed" in reason
         fix = "install it, or unset otel_endpoint" if is_missing else "start the collector, or correct otel_endpoint"
