@@ -12,7 +12,7 @@ from rowcast.access.durations import parse_duration
 from rowcast.access.keys import Key
 from rowcast.access.quotas import parse_quota
 from rowcast.access.scopes import parse_scopes
-from rowcast.app import access as app_access
+from rowcast.app import access
 from rowcast.cli import output
 from rowcast.registry.names import check_name
 
@@ -47,13 +47,13 @@ def create(settings: Settings, options: KeyOptions, *, as_json: bool) -> None:
         quota=parse_quota(options.quota) if options.quota is not None else None,
         expires=now + parse_duration(options.expires) if options.expires is not None else None,
     )
-    app_access.keys(settings).change(lambda current: keys.add_key(current, key))
+    access.keys(settings).change(lambda current: keys.add_key(current, key))
     _print_secret(key, secret, as_json=as_json)
 
 
 def show(settings: Settings, *, as_json: bool) -> None:
     """Print every key without its secret."""
-    current, now = app_access.keys(settings).all(), time.time()
+    current, now = access.keys(settings).all(), time.time()
     if as_json:
         output.print_json({"keys": [_to_document(key, now) for key in current]})
         return
@@ -76,7 +76,7 @@ def show(settings: Settings, *, as_json: bool) -> None:
 def revoke(settings: Settings, id_or_name: str, *, as_json: bool) -> None:
     """Revoke a key."""
     now = int(time.time())
-    key_file = app_access.keys(settings)
+    key_file = access.keys(settings)
     key = keys.find_key(key_file.all(), id_or_name)
     key_file.change(lambda current: keys.revoke_key(current, key.id, now))
     if as_json:
@@ -88,7 +88,7 @@ def revoke(settings: Settings, id_or_name: str, *, as_json: bool) -> None:
 def rotate(settings: Settings, id_or_name: str, overlap: str, *, as_json: bool) -> None:
     """Give a key a new secret and print it; the old secret stays valid for the overlap."""
     now, seconds = int(time.time()), parse_duration(overlap)
-    key_file = app_access.keys(settings)
+    key_file = access.keys(settings)
     key = keys.find_key(key_file.all(), id_or_name)
     secret = keys.format_key(key.id, secrets.token_bytes(keys.SECRET_BYTES))
     key_file.change(lambda current: keys.rotate_key(current, key.id, keys.hash_key(secret), now, seconds))
