@@ -245,7 +245,7 @@ def _positive_class(
     for word in POSITIVE_WORDS:
         if word in [name.casefold() for name in names]:
             index = [name.casefold() for name in names].index(word)
-            return index, _positive_finding(column, names[index], "recognised by its name")
+            return index, _positive_finding(column, names[index], "recognized by its name")
     index = int(np.argmin(np.bincount(target, minlength=2)))
     return index, _positive_finding(column, names[index], "the rarer class")
 
