@@ -1,10 +1,15 @@
-"""Check that no file names a package registry, and that lock files contain only pinned, hashed packages without CUDA.
+"""Check rules of the repository that other tools do not cover.
 
-python scripts/check_tree.py [FILE ...]      default: all files that git tracks or would add
+No file names a package registry. Lock files contain only pinned, hashed packages without CUDA. In `src/rowcast`, no two
+public classes have the same name, no function is longer than 60 lines and no file is longer than 450 lines.
+
+python scripts/check_tree.py [FILE ...]      files to search for registry names; default: all that git tracks or would
+add
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -36,6 +41,10 @@ REGISTRIES = [
 DISALLOWED = ("nvidia", "cuda", "torch", "triton")
 ALLOWED = ("tritonclient",)
 """Packages that match a disallowed prefix but are small."""
+SOURCE = ROOT / "src" / "rowcast"
+MAX_FUNCTION_LINES, MAX_FILE_LINES = 60, 450
+PENDING = frozenset({"Span", "WorkerSlot", "app/server.py:build_server", "cli/commands.py:train", "http/edge.py"})
+"""Known violations of the rules of structure. Entries may only be removed."""
 
 
 def main(arguments: list[str]) -> int:
@@ -44,6 +53,7 @@ def main(arguments: list[str]) -> int:
     problems = list(find_registry_names(files))
     for lock in LOCKS:
         problems += check_lock(lock.read_text(encoding="utf-8"), lock.name)
+    problems += check_structure(SOURCE, PENDING)
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
@@ -86,6 +96,35 @@ def check_lock(text: str, name: str = LOCK.name) -> Iterator[str]:
             yield f"requirements/{name}: {match[1]} is not allowed"
         if "://" in entry:
             yield f"requirements/{name}: contains a URL: {entry[:80]}"
+
+
+def check_structure(source: Path, pending: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Yield violations of the rules of structure, except pending ones, and pending ones that no longer exist."""
+    violations = structure_violations(source)
+    yield from (f"{subject}: {problem}" for subject, problem in violations.items() if subject not in pending)
+    yield from (f"{subject}: no longer a violation; remove it from PENDING" for subject in pending - violations.keys())
+
+
+def structure_violations(source: Path) -> dict[str, str]:
+    """Find public classes of the same name, and functions and files that are too long."""
+    violations: dict[str, str] = {}
+    modules: dict[str, list[str]] = {}
+    for path in sorted(source.rglob("*.py")):
+        name = str(path.relative_to(source))
+        text = path.read_text(encoding="utf-8")
+        if (lines := len(text.splitlines())) > MAX_FILE_LINES:
+            violations[name] = f"{lines} lines; the limit is {MAX_FILE_LINES}"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                modules.setdefault(node.name, []).append(name)
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > MAX_FUNCTION_LINES:
+                    violations[f"{name}:{node.name}"] = f"{lines} lines; the limit is {MAX_FUNCTION_LINES}"
+    for class_name, names in sorted(modules.items()):
+        if len(names) > 1:
+            violations[class_name] = f"defined {len(names)} times, in {', '.join(names)}"
+    return violations
 
 
 if __name__ == "__main__":

@@ -67,6 +67,51 @@ def test_a_bad_line_in_a_lock_file_is_reported(line: str, problem: str) -> None:
     assert problem in next(iter(check_tree.check_lock(line + "\n")))
 
 
+def test_the_source_follows_the_rules_of_structure() -> None:
+    assert list(check_tree.check_structure(check_tree.SOURCE, check_tree.PENDING)) == []
+
+
+def write_modules(source: Path, **modules: str) -> None:
+    for name, text in modules.items():
+        (source / f"{name}.py").write_text(text)
+
+
+def test_public_classes_of_the_same_name_are_reported(tmp_path: Path) -> None:
+    write_modules(tmp_path, a="class Door: ...\nclass _Reader: ...\n", b="class Door: ...\nclass _Reader: ...\n")
+
+    (problem,) = check_tree.check_structure(tmp_path)
+
+    assert "Door" in problem
+    assert "a.py" in problem
+    assert "b.py" in problem
+
+
+def test_functions_and_files_above_the_limits_are_reported(tmp_path: Path) -> None:
+    function = "def f():\n" + "    x = 1\n" * check_tree.MAX_FUNCTION_LINES
+    write_modules(tmp_path, function=function, file="x = 1\n" * (check_tree.MAX_FILE_LINES + 1))
+
+    problems = list(check_tree.check_structure(tmp_path))
+
+    assert [problem.partition(": ")[0] for problem in problems] == ["file.py", "function.py:f"]
+
+
+def test_pending_violations_are_accepted_until_they_are_fixed(tmp_path: Path) -> None:
+    write_modules(tmp_path, a="class Door: ...\n", b="class Door: ...\n")
+    assert list(check_tree.check_structure(tmp_path, frozenset({"Door"}))) == []
+
+    write_modules(tmp_path, b="class Gate: ...\n")
+    (problem,) = check_tree.check_structure(tmp_path, frozenset({"Door"}))
+
+    assert "remove it from PENDING" in problem
+
+
+def test_functions_and_files_within_the_limits_are_not_reported(tmp_path: Path) -> None:
+    function = "def f():\n" + "    x = 1\n" * (check_tree.MAX_FUNCTION_LINES - 1)
+    write_modules(tmp_path, function=function, file="x = 1\n" * check_tree.MAX_FILE_LINES)
+
+    assert list(check_tree.check_structure(tmp_path)) == []
+
+
 def test_the_lock_file_satisfies_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     requirements = [
