@@ -1,4 +1,4 @@
-"""The context of a request: made once at the edge and carried to the history entry as one value."""
+"""The context of a request: created once at the edge and passed on to the history entry as one value."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rowcast.access.callers import Caller
 
 
 class RequestContext(msgspec.Struct, frozen=True, gc=False):
-    """Who asks, for which tenant, by which dialect, and until when."""
+    """The caller, dialect, id, entity and deadline of a request."""
 
     dialect: str
-    """`native`, `wire`, `v2`, ...; history entries call it `source`."""
+    """`native`, `wire`, `v2` and so on; the field `source` of history entries."""
     request_id: str
     caller: Caller = Caller()
     entity: str = ""
-    """The caller's own reference, such as an application number."""
+    """The caller's own reference, for example an application number."""
     deadline: float = math.inf
-    """By `time.perf_counter`. Rows that are not scored by then are never scored."""
+    """A time of `time.perf_counter`; rows that are still waiting then are not scored."""

@@ -31,7 +31,7 @@ class Meter:
     """
 
     is_immediate = True
-    """`spend` never returns something to await. A meter that server processes share may."""
+    """`spend` never returns an awaitable; a meter that is shared between processes may return one."""
 
     def __init__(self, quota: Quota, share: int = 1) -> None:
         self.quota = quota
