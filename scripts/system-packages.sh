@@ -16,7 +16,10 @@ needs() {
             echo "prometheus|prometheus|command -v promtool"
             echo "prometheus-pushgateway|pushgateway|command -v prometheus-pushgateway || command -v pushgateway"
             ;;
-        bench) echo "wrk|wrk|command -v wrk" ;;
+        bench)
+            echo "wrk|wrk|command -v wrk"
+            echo "strace|strace|command -v strace"
+            ;;
         *) echo "unknown task: $1" >&2 && return 2 ;;
     esac
 }
