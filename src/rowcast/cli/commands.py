@@ -76,34 +76,14 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a tuned, calibrated and certified model on a table and publish it as champion."""
+    options = dict(locals())  # every parameter but these four is an option of the training
+    for parameter in ("table", "config", "home", "json"):
+        del options[parameter]
+    options["candidates"] = tuple(part.strip() for part in candidates.split(",")) if candidates else None
+    options["refit"] = refit or None
     from rowcast import settings
     from rowcast.cli import training
 
-    options = {
-        "target": target,
-        "target_file": target_file,
-        "name": name,
-        "positive": positive,
-        "exclude": exclude,
-        "keep": keep,
-        "sensitive": sensitive,
-        "map": map,
-        "time": time,
-        "group": group,
-        "weight": weight,
-        "candidates": tuple(part.strip() for part in candidates.split(",")) if candidates else None,
-        "class_weight": class_weight,
-        "metric": metric,
-        "cost": cost,
-        "refit": refit or None,
-        "trials": trials,
-        "timeout": timeout,
-        "seed": seed,
-        "jobs": jobs,
-        "storage": storage,
-        "onnx_out": onnx_out,
-        "wire": wire,
-    }
     training.run(settings.load(home=home), table, training.without_defaults(options), as_json=json)
 
 

@@ -19,7 +19,7 @@ from support.waiting import eventually
 
 PROCESS = """
 import pathlib, sys, time
-from rowcast.adapters.files.worker_state import ServerFolder, WorkerSlot
+from rowcast.adapters.files.worker_state import ServerFolder, SlotFile
 {work}
 print("ready", flush=True)
 sys.stdin.read()
@@ -64,7 +64,7 @@ def test_a_worker_without_a_heartbeat_is_stale_and_recovers(tmp_path: Path, monk
 def test_a_killed_worker_is_dead_at_once_and_its_slot_can_be_claimed(tmp_path: Path) -> None:
     board = ServerFolder(tmp_path, 1)
     path = str(board.folder / "worker-0")
-    code = PROCESS.format(work=f"slot = WorkerSlot(pathlib.Path({path!r})); slot.report(state='ready')")
+    code = PROCESS.format(work=f"slot = SlotFile(pathlib.Path({path!r})); slot.report(state='ready')")
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"

@@ -68,9 +68,9 @@ class ServerFolder:
         except OSError as error:
             raise SettingsError(f"cannot write to the folder {runs}: {error.strerror}") from None
 
-    def slot(self, number: int) -> WorkerSlot:
+    def slot(self, number: int) -> SlotFile:
         """Claim the slot of a worker until this process ends."""
-        return WorkerSlot(self.folder / f"worker-{number}")
+        return SlotFile(self.folder / f"worker-{number}")
 
     def counters(self, number: int) -> SharedCounters:
         """Return the counters of a worker, which the others can read."""
@@ -156,7 +156,7 @@ def running_servers(runs: Path) -> dict[str, list[WorkerStatus]]:
     return servers
 
 
-class WorkerSlot:
+class SlotFile:
     """The file in which a worker reports its state."""
 
     def __init__(self, path: Path) -> None:

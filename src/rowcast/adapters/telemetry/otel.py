@@ -43,7 +43,7 @@ def traces_url(endpoint: str) -> str:
     return address if address.endswith(TRACES) else address + TRACES
 
 
-class Span:
+class OtelSpan:
     """The span of one request. `traceparent` is its header for outgoing requests."""
 
     def __init__(self, span: Any) -> None:
@@ -83,13 +83,13 @@ class Spans:
         self._tracer = provider.get_tracer("rowcast", VERSION)
         self._read = TraceContextTextMapPropagator().extract
 
-    def begin(self, method: str, traceparent: bytes, started: int) -> Span:
+    def begin(self, method: str, traceparent: bytes, started: int) -> OtelSpan:
         """Start a span that continues the caller's trace, if any; `started` is in UTC nanoseconds."""
         context = self._read({"traceparent": traceparent.decode("latin-1")}) if traceparent else None
         span = self._tracer.start_span(
             method, context, SpanKind.SERVER, {"http.request.method": method}, start_time=started
         )
-        return Span(span)
+        return OtelSpan(span)
 
     def start(self) -> None:
         """Do nothing: the library starts its thread itself."""
