@@ -13,9 +13,10 @@ from rowcast.adapters.memory.keys import MemoryKeys
 from rowcast.errors import HistoryError, Overloaded, Unavailable
 from rowcast.events import Event, RequestAnswered
 from rowcast.http.authentication import AccessRules, Authenticator
+from rowcast.http.bodies import RequestIds
 from rowcast.http.edge import Edge
 from rowcast.http.idempotency import Idempotency
-from rowcast.http.routes import Handler, Request, Response, Route, Router, any_options
+from rowcast.http.routes import Handler, Request, RequestRules, Response, Route, Router, any_options
 from support import apps, logs
 
 SECRET = "the password is swordfish"
@@ -75,10 +76,8 @@ def edge(events: list[Event]) -> Edge:
         events.append,
         Authenticator(MemoryKeys(), AccessRules()),
         Idempotency(MemoryIdempotencyStore(), 60),
-        max_body=1000,
-        wait_seconds=60,
-        root_path="",
-        request_id_prefix="made",
+        RequestRules(max_body=1000, wait_seconds=60),
+        RequestIds("made"),
     )
 
 

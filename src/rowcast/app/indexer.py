@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rowcast.app import history as app_history
 
 if TYPE_CHECKING:
+    from rowcast.runtime.lifecycle import IndexerChild
     from rowcast.settings import Settings
 
 INTERVAL_SECONDS = 0.2
@@ -19,6 +20,13 @@ SYNCHRONOUS_INTERVAL_SECONDS = 0.01
 def indexer_command() -> list[str]:
     """Return the command that starts the indexer of a server."""
     return [sys.executable, "-m", "rowcast.cli", "indexer"]
+
+
+def indexer_child(settings: Settings) -> IndexerChild:
+    """Return the part of a single-process server that keeps an indexer running."""
+    from rowcast.runtime.lifecycle import IndexerChild
+
+    return IndexerChild(indexer_command(), settings.for_child(), lambda: indexer_is_running(settings))
 
 
 def index_history(settings: Settings, wait: Callable[[float], bool], report: Callable[[str], None]) -> bool:

@@ -41,7 +41,7 @@ def serve(
     )
     server = HttpServer(
         app=built.app,
-        quick_path=built.edge,
+        quick_path=built.quick_path,
         limits=limits,
         root_path=settings.root_path,
         drain_seconds=settings.drain_seconds,

@@ -1,4 +1,4 @@
-"""The HTTP parts of a server process: routes of all dialects and the edge in front of them."""
+"""The HTTP parts of a server process: routes of all dialects, and the edge and the quick path in front of them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from rowcast.history.service import History
     from rowcast.http.authentication import Authenticator
     from rowcast.http.dialects.native import NativeRoutes
-    from rowcast.http.edge import Edge
-    from rowcast.http.routes import Dialect, Lifespan
+    from rowcast.http.quick_path import QuickPath
+    from rowcast.http.request_log import Tracer
+    from rowcast.http.routes import ASGIApp, Dialect, Lifespan
     from rowcast.runtime.worker import WorkerProcess
     from rowcast.serving.fleet import Counters
     from rowcast.serving.health import Health
@@ -33,6 +34,14 @@ class HttpParts(NamedTuple):
     listen: Listener
 
 
+class HttpApp(NamedTuple):
+    """The outermost ASGI callable, and the quick path past ASGI."""
+
+    app: ASGIApp
+    quick_path: QuickPath | None
+    """None when every request is logged or traced."""
+
+
 def authenticator(settings: Settings) -> Authenticator:
     """Return what identifies callers."""
     from rowcast.access.quotas import parse_quota
@@ -49,14 +58,17 @@ def authenticator(settings: Settings) -> Authenticator:
     return Authenticator(keys(settings), rules)
 
 
-def edge(settings: Settings, parts: HttpParts, lifespan: Lifespan) -> Edge:
-    """Return the outermost ASGI callable."""
+def http_app(settings: Settings, parts: HttpParts, lifespan: Lifespan, tracer: Tracer | None) -> HttpApp:
+    """Return the edge around all routes."""
     from rowcast.adapters.sqlite.idempotency import SqliteIdempotencyStore
+    from rowcast.http.bodies import RequestIds
     from rowcast.http.cold_app import ColdApp
     from rowcast.http.cold_routes import add_cold_routes
     from rowcast.http.edge import Edge
     from rowcast.http.idempotency import Idempotency
-    from rowcast.http.routes import Router
+    from rowcast.http.quick_path import QuickPath
+    from rowcast.http.request_log import RequestLog
+    from rowcast.http.routes import RequestRules, Router
 
     cold = ColdApp()
     add_cold_routes(
@@ -68,18 +80,14 @@ def edge(settings: Settings, parts: HttpParts, lifespan: Lifespan) -> Edge:
         parts.metrics,
         open_metrics=settings.open_metrics,
     )
-    return Edge(
-        Router(parts.native.routes, _dialects(parts), cold.routes),
-        cold.api,
-        lifespan,
-        parts.listen,
-        authenticator(settings),
-        Idempotency(SqliteIdempotencyStore(settings.repeats_file), settings.idempotency_seconds),
-        max_body=settings.max_body_bytes,
-        wait_seconds=settings.max_wait_seconds,
-        root_path=settings.root_path,
-        request_id_prefix=secrets.token_hex(6),
-    )
+    router = Router(parts.native.routes, _dialects(parts), cold.routes)
+    rules = RequestRules(settings.max_body_bytes, settings.max_wait_seconds, settings.root_path)
+    access, ids = authenticator(settings), RequestIds(secrets.token_hex(6))
+    idempotency = Idempotency(SqliteIdempotencyStore(settings.repeats_file), settings.idempotency_seconds)
+    edge = Edge(router, cold.api, lifespan, parts.listen, access, idempotency, rules, ids)
+    if settings.access_log or tracer is not None:
+        return HttpApp(RequestLog(edge, access_log=settings.access_log, tracer=tracer), None)
+    return HttpApp(edge, QuickPath(router, access, parts.listen, rules, ids))
 
 
 def _dialects(parts: HttpParts) -> list[Dialect]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rowcast.app import imports, models, routes, serving, telemetry
 from rowcast.app.history import history
-from rowcast.app.indexer import indexer_command, indexer_is_running
+from rowcast.app.indexer import indexer_child
 
 if TYPE_CHECKING:
-    from rowcast.http.edge import Edge
+    from rowcast.http.quick_path import QuickPath
     from rowcast.http.routes import ASGIApp
     from rowcast.runtime.lifecycle import Application, Part
     from rowcast.serving.deployment import Deployment
@@ -24,8 +24,7 @@ class Server(NamedTuple):
     """A server process before its first request."""
 
     app: ASGIApp
-    edge: Edge | None
-    """For the quick path; None when every request is logged or traced."""
+    quick_path: QuickPath | None
     deployment: Deployment[LiveModel]
     drain: Callable[[], None]
 
@@ -53,13 +52,9 @@ def application(settings: Callable[[], Settings]) -> Application:
 
 def build_server(settings: Settings, place: Place | None = None) -> Server:
     """Build a server process. Without a place it is the only process of its server and starts an indexer itself."""
-    from rowcast.adapters.files.journal_reader import FolderJournalReader
     from rowcast.adapters.files.shared_counters import LocalCounters
-    from rowcast.adapters.telemetry.prometheus import Metrics
     from rowcast.http.dialects.native import NativeRoutes
-    from rowcast.http.request_log import RequestLog
-    from rowcast.runtime.journal_monitor import MEBIBYTE, JournalMonitor
-    from rowcast.runtime.lifecycle import Closing, IndexerChild, Lifecycle, Reporting
+    from rowcast.runtime.lifecycle import Closing, Lifecycle
     from rowcast.runtime.worker import WorkerProcess, log_import_errors
     from rowcast.serving.health import Health
 
@@ -74,42 +69,30 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         slot = state.slot(number)
         undo.callback(slot.close)
         counters = state.counters(number) if place else LocalCounters()
-        journals = FolderJournalReader(settings.journal_folder)
-        metrics = Metrics(counters, journals.backlog, old_names=settings.metrics_aliases)
+        metrics = telemetry.metrics(settings, counters)
         live = serving.live_parts(settings, registry, state, metrics.listen)
-        service, batcher, journal = serving.prediction_parts(settings, live.deployment, metrics.listen)
-        undo.callback(journal.close)
-        native = NativeRoutes(service)
+        predicting = serving.prediction_parts(settings, live.deployment, metrics.listen)
+        undo.callback(predicting.journal.close)
+        native = NativeRoutes(predicting.service)
         process = WorkerProcess(
             state,
             slot,
             live,
             generation=registry.generation,
             import_models=lambda: imports.import_models_folder(settings, retry_failed=True),
-            queue=batcher.queue,
+            queue=predicting.batcher.queue,
             on_change=native.refresh,
         )
-        monitor = JournalMonitor(journal, batcher.refuse, serving.free_bytes(settings), settings.min_free_mb * MEBIBYTE)
-        health.register("history", serving.store_check(settings))
-        health.register("disk", monitor.disk_problem)
-
-        def exposition() -> bytes:
-            return metrics.exposition(process.workers())
-
-        tracer, pusher = telemetry.tracer(settings), telemetry.pusher(settings, exposition, state.workers, number)
-        parts += [Reporting(part.start, part.stop) for part in (tracer, pusher) if part is not None]
-        parts.append(process)
+        exposition = telemetry.exposition(metrics, process)
+        tracer = telemetry.tracer(settings)
+        parts += [*telemetry.reporters(settings, tracer, exposition, state, number), process]
         if place is None:
-            command = indexer_command()
-            parts.append(IndexerChild(command, settings.for_child(), lambda: indexer_is_running(settings)))
-        parts += [Closing(journal.close), monitor]
+            parts.append(indexer_child(settings))
+        parts += [Closing(predicting.journal.close), serving.journal_monitor(settings, predicting, health)]
         lifecycle = Lifecycle(health, parts, process.drain)
         http = routes.HttpParts(
-            service, native, process, history(settings), health, counters, exposition, metrics.listen
+            predicting.service, native, process, history(settings), health, counters, exposition, metrics.listen
         )
-        edge = routes.edge(settings, http, lifecycle)
+        front = routes.http_app(settings, http, lifecycle, tracer)
         undo.pop_all()
-    if not settings.access_log and tracer is None:
-        return Server(edge, edge, live.deployment, lifecycle.drain)
-    app = RequestLog(edge, access_log=settings.access_log, tracer=tracer)
-    return Server(app, None, live.deployment, lifecycle.drain)
+    return Server(front.app, front.quick_path, live.deployment, lifecycle.drain)

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from rowcast.adapters.files.journal import FileJournal
     from rowcast.events import Listener
     from rowcast.registry.ports import Reference, RegistryWriter
+    from rowcast.runtime.journal_monitor import JournalMonitor
     from rowcast.runtime.worker import LiveParts
     from rowcast.schema.sensitive import Redactor
     from rowcast.serving.batcher import Batcher
     from rowcast.serving.cache import ScoreCache
     from rowcast.serving.deployment import Deployment
     from rowcast.serving.fleet import WorkerState
+    from rowcast.serving.health import Health
     from rowcast.serving.live_models import LiveModel
     from rowcast.serving.service import PredictionService
     from rowcast.settings import Settings
@@ -83,7 +85,18 @@ def prediction_parts(settings: Settings, deployment: Deployment[LiveModel], list
     return PredictionParts(service, batcher, journal)
 
 
-def free_bytes(settings: Settings) -> Callable[[], int]:
+def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) -> JournalMonitor:
+    """Return what watches the journal and its disk; register the health checks of history."""
+    from rowcast.runtime.journal_monitor import MEBIBYTE, JournalMonitor
+
+    refuse, least = parts.batcher.refuse, settings.min_free_mb * MEBIBYTE
+    monitor = JournalMonitor(parts.journal, refuse, _free_bytes(settings), least)
+    health.register("history", _store_check(settings))
+    health.register("disk", monitor.disk_problem)
+    return monitor
+
+
+def _free_bytes(settings: Settings) -> Callable[[], int]:
     """Return a function that measures the free space where journals and store lie."""
     from rowcast.app.history import store
 
@@ -97,7 +110,7 @@ def free_bytes(settings: Settings) -> Callable[[], int]:
     return measure
 
 
-def store_check(settings: Settings) -> Callable[[], str | None]:
+def _store_check(settings: Settings) -> Callable[[], str | None]:
     """Return a health check of the history store."""
     from rowcast.app.history import store
 

@@ -7,11 +7,28 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rowcast.adapters.telemetry.otel import Spans
+    from rowcast.adapters.telemetry.prometheus import Metrics
     from rowcast.adapters.telemetry.pushgateway import Pusher
-    from rowcast.serving.fleet import WorkerStatus
+    from rowcast.runtime.lifecycle import Part
+    from rowcast.runtime.worker import WorkerProcess
+    from rowcast.serving.fleet import Counters, WorkerState, WorkerStatus
     from rowcast.settings import Settings
 
 ALIVE = ("ready", "draining")
+
+
+def metrics(settings: Settings, counters: Counters) -> Metrics:
+    """Return what counts events and shows the counts to Prometheus."""
+    from rowcast.adapters.files.journal_reader import FolderJournalReader
+    from rowcast.adapters.telemetry.prometheus import Metrics
+
+    backlog = FolderJournalReader(settings.journal_folder).backlog
+    return Metrics(counters, backlog, old_names=settings.metrics_aliases)
+
+
+def exposition(metrics: Metrics, process: WorkerProcess) -> Callable[[], bytes]:
+    """Return a function that writes the metrics of a whole server in Prometheus' text format."""
+    return lambda: metrics.exposition(process.workers())
 
 
 def tracer(settings: Settings) -> Spans | None:
@@ -23,6 +40,16 @@ def tracer(settings: Settings) -> Spans | None:
     return Spans(settings.otel_endpoint, settings.otel_ratio)
 
 
+def reporters(
+    settings: Settings, spans: Spans | None, exposition: Callable[[], bytes], state: WorkerState, number: int
+) -> list[Part]:
+    """Return the parts that report to other services."""
+    from rowcast.runtime.lifecycle import Reporting
+
+    parts = [spans, _pusher(settings, exposition, state.workers, number)]
+    return [Reporting(part.start, part.stop) for part in parts if part is not None]
+
+
 def push_target(settings: Settings) -> tuple[str, tuple[str, str] | None]:
     """Return the URL to which metrics are pushed, and the credentials."""
     from rowcast.adapters.telemetry.pushgateway import push_url
@@ -32,7 +59,7 @@ def push_target(settings: Settings) -> tuple[str, tuple[str, str] | None]:
     return push_url(settings.push_gateway or "", settings.push_job), auth
 
 
-def pusher(
+def _pusher(
     settings: Settings, exposition: Callable[[], bytes], workers: Callable[[], list[WorkerStatus]], number: int
 ) -> Pusher | None:
     """Return what pushes metrics. Only the first live worker pushes, and the last one to end."""

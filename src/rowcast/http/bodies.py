@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
 import zlib
+from collections.abc import Mapping
 
 from rowcast.errors import BodyError, RequestError
 
@@ -59,3 +61,18 @@ def traced(given: bytes) -> bytes:
     if found is None or not trace_id(given):
         return b"00-%s-%s-01" % (os.urandom(16).hex().encode(), os.urandom(8).hex().encode())
     return b"00-%s-%s-%s" % (found[1], os.urandom(8).hex().encode(), found[3])
+
+
+class RequestIds:
+    """Ids for the requests of one process; `prefix` keeps them apart from the ids of other processes."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._numbers = itertools.count()
+
+    def id_of(self, headers: Mapping[bytes, bytes]) -> str:
+        """Return the client's id for this request if it is valid, else a new one. HOT"""
+        sent = headers.get(b"x-request-id")
+        if sent is not None and REQUEST_ID(sent):
+            return sent.decode()
+        return f"{self._prefix}-{next(self._numbers):x}"

@@ -1,31 +1,30 @@
-"""The outermost ASGI callable and the only request pipeline.
+"""The outermost ASGI callable: the request pipeline.
 
 Every request passes the same steps: request id, route, cross-origin rules, key, scope, quota, method, content type,
-body, idempotency, handler. `Edge.answer_quickly` is the same pipeline for a plain request for one row: it skips the
-steps for headers that such a request does not have, and needs neither a task nor a future (`bench/serve.py`).
+body, idempotency, handler. `quick_path.py` applies them to a plain request for one prediction.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
-import structlog
 from structlog.contextvars import bind_contextvars
 
 from rowcast.access.callers import Caller
 from rowcast.access.context import RequestContext
 from rowcast.access.quotas import Meter
-from rowcast.errors import BodyError, MethodNotAllowed, Overloaded, RequestError, RowcastError, TooLate
+from rowcast.errors import BodyError, MethodNotAllowed, RequestError
 from rowcast.events import Listener, RequestAnswered, RequestFailed
 from rowcast.http import bodies, problems
 from rowcast.http.authentication import Authenticator, require
+from rowcast.http.bodies import RequestIds
+from rowcast.http.failures import COLD_HEADERS, Failures
 from rowcast.http.idempotency import Idempotency
 from rowcast.http.request_log import LoggedRequest
 from rowcast.http.routes import (
+    API_HEADERS,
     JSON,
     ASGIApp,
     Headers,
@@ -33,36 +32,18 @@ from rowcast.http.routes import (
     Message,
     Receive,
     Request,
+    RequestRules,
     Response,
     Route,
     Router,
     Scope,
     Send,
+    strip_prefix,
 )
 from rowcast.serving.quota import charge
 
-UNUSUAL_HEADERS = frozenset(
-    (b"origin", b"traceparent", b"content-encoding", b"x-request-timeout", b"idempotency-key", b"expect", b"upgrade")
-)
-"""Headers that only the general path understands."""
 SIGNIFICANT_HEADERS = (b"content-type", b"inference-header-content-length", b"accept-encoding")
 """Headers that decide, together with the body, what an idempotent request means."""
-API_HEADERS: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
-COLD_HEADERS: Headers = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-frame-options", b"DENY"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"cache-control", b"no-cache"),
-]
-"""Security headers of pages and problems, unless the response sets them itself."""
-QUICK_HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
-    + b"".join(b"%b: %b\r\n" % header for header in API_HEADERS)
-    + b"content-length: %d\r\nx-request-id: %b\r\n"
-)
-
-log = structlog.get_logger("rowcast.http")
 
 
 class ClientDisconnected(Exception):
@@ -107,11 +88,8 @@ class Edge:
         listen: Listener,
         authenticator: Authenticator,
         idempotency: Idempotency,
-        *,
-        max_body: int,
-        wait_seconds: float,
-        root_path: str,
-        request_id_prefix: str,
+        rules: RequestRules,
+        request_ids: RequestIds,
     ) -> None:
         self._router = router
         self._cold = cold
@@ -119,11 +97,11 @@ class Edge:
         self._listen = listen
         self._authenticator = authenticator
         self._idempotency = idempotency
-        self._max_body = max_body
-        self._wait_seconds = wait_seconds
-        self._root_path = root_path
-        self._request_id_prefix = request_id_prefix
-        self._numbers = itertools.count()
+        self._max_body = rules.max_body
+        self._wait_seconds = rules.wait_seconds
+        self._root_path = rules.root_path
+        self._request_ids = request_ids
+        self._failures = Failures(listen, rules.wait_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, or run the lifespan."""
@@ -134,11 +112,11 @@ class Edge:
             await send({"type": "websocket.close", "code": 1000})
             return
         started = time.perf_counter()
-        path = _strip_prefix(scope["path"], scope.get("root_path") or self._root_path)
+        path = strip_prefix(scope["path"], scope.get("root_path") or self._root_path)
         headers = dict(scope["headers"])
         route = self._router.find(path, scope["method"])
         logged = scope.get("state", {}).get("logged_request")
-        exchange = Exchange(scope, path, headers, self._request_id(headers), started, route, [], logged=logged)
+        exchange = Exchange(scope, path, headers, self._request_ids.id_of(headers), started, route, [], logged=logged)
         bind_contextvars(**exchange.ids())  # each request runs in a context of its own
         try:
             pattern, status = await self._answer(exchange, receive, send)
@@ -261,111 +239,15 @@ class Edge:
 
     async def _send_problem(self, exchange: Exchange, error: Exception, send: Send) -> int:
         """Answer with a problem and return its status."""
-        status, body, headers = self._problem(
+        status, body, headers = self._failures.answer(
             error,
             exchange.ids(),
             exchange.error_form(),
             known_path=exchange.path if exchange.path in self._router.hot else "",
             has_own_deadline=b"x-request-timeout" in exchange.headers,
         )
-        await _send(send, status, [*headers, *COLD_HEADERS, *self._last_headers(exchange)], body)
+        await _send(send, status, [*headers, *self._last_headers(exchange)], body)
         return status
-
-    def _problem(
-        self,
-        error: Exception,
-        ids: Mapping[str, str],
-        form: problems.ErrorForm | None,
-        *,
-        known_path: str,
-        has_own_deadline: bool,
-    ) -> tuple[int, bytes, Headers]:
-        """Turn an error into a response, log it if it is the server's fault, and count it."""
-        if isinstance(error, TooLate) and not has_own_deadline:
-            error = Overloaded(
-                f"the server is overloaded: the request waited for more than {self._wait_seconds:g} s; retry after 1 s"
-            )
-        status, body, headers = problems.answer(error, ids["request_id"], form)
-        if not isinstance(error, RowcastError) or status == 500:
-            path = {"path": known_path} if known_path else {}  # other paths hold whatever clients send
-            log.error("request failed", **ids, **path, exc_info=error)
-        self._listen(RequestFailed(problems.slug(error)))
-        return status, body, headers
-
-    def find_quick(self, path: str, method: bytes, headers: Mapping[bytes, bytes]) -> Route | None:
-        """Return the route if the head of a request is that of a plain prediction request. HOT"""
-        route = self._router.hot.get(_strip_prefix(path, self._root_path) if self._root_path else path)
-        if route is None or route.quick is None or method != b"POST":
-            return None
-        if not UNUSUAL_HEADERS.isdisjoint(headers) or headers.get(b"content-type", JSON) != JSON:
-            return None
-        return route
-
-    def answer_quickly(
-        self,
-        route: Route,
-        headers: dict[bytes, bytes],
-        query: bytes,
-        body: bytes,
-        client: tuple[str, int] | None,
-        send: Callable[[bytes, bytes], None],
-    ) -> bool:
-        """Answer a plain prediction request by calling `send` with head and body, now or from a later tick.
-
-        Return False when the general path must answer: nothing has happened then. HOT
-        """
-        quick = route.quick
-        if quick is None or not quick.accepts(query, body):
-            return False
-        answer = QuickAnswer(self, route, time.perf_counter(), self._request_id(headers), send)
-        try:
-            options = route.read_options(query)
-            caller = self._authenticator.admit(headers, client)
-            require(caller, route.scope)
-            if caller.meter is not None:
-                if not caller.meter.is_immediate:
-                    return False
-                answer.meter = caller.meter
-                caller.meter.spend(1, answer.started)
-            context = RequestContext(
-                route.dialect, answer.request_id, caller, options.entity, answer.started + self._wait_seconds
-            )
-            answer.request = Request(route.pattern, headers, body, context, options)
-            quick.submit(answer.request, answer)
-        except Exception as error:
-            answer.set_exception(error)
-        return True
-
-    def finish_quickly(self, answer: QuickAnswer, reply: bytes) -> None:
-        """Send the reply of a quick answer. HOT"""
-        now = time.perf_counter()
-        head = QUICK_HEAD % (len(reply), answer.request_id.encode())
-        if answer.meter is not None:
-            head += answer.meter.headers(now)
-        if answer.request is not None and answer.request.response_headers:
-            head += b"".join([b"%b: %b\r\n" % header for header in answer.request.response_headers])
-        answer.send(head, reply)
-        self._listen(RequestAnswered(answer.route.pattern, "POST", 200, now - answer.started))
-
-    def fail_quickly(self, answer: QuickAnswer, error: Exception) -> None:
-        """Send a problem instead of the reply of a quick answer."""
-        status, body, headers = self._problem(
-            error, {"request_id": answer.request_id}, None, known_path=answer.route.pattern, has_own_deadline=False
-        )
-        headers += [*COLD_HEADERS, (b"content-length", b"%d" % len(body))]
-        headers.append((b"x-request-id", answer.request_id.encode()))
-        head = b"".join([problems.STATUS_LINES[status], *[b"%b: %b\r\n" % header for header in headers]])
-        if answer.meter is not None:
-            head += answer.meter.headers(answer.started)
-        answer.send(head, body)
-        self._listen(RequestAnswered(answer.route.pattern, "POST", status, time.perf_counter() - answer.started))
-
-    def _request_id(self, headers: Mapping[bytes, bytes]) -> str:
-        """Return the client's id for this request if it is valid, else a new one."""
-        sent = headers.get(b"x-request-id")
-        if sent is not None and bodies.REQUEST_ID(sent):
-            return sent.decode()
-        return f"{self._request_id_prefix}-{next(self._numbers):x}"
 
     def _last_headers(self, exchange: Exchange) -> Headers:
         """Return the headers that every response carries."""
@@ -396,38 +278,6 @@ class Edge:
         return BodyError(f"the body is larger than {self._max_body} bytes; send fewer rows", slug="body-too-large")
 
 
-class QuickAnswer:
-    """Where the reply to a quick request goes; takes the place of a future."""
-
-    __slots__ = ("_edge", "is_done", "meter", "request", "request_id", "route", "send", "started")
-
-    def __init__(
-        self, edge: Edge, route: Route, started: float, request_id: str, send: Callable[[bytes, bytes], None]
-    ) -> None:
-        self._edge = edge
-        self.route = route
-        self.started = started
-        self.request_id = request_id
-        self.send = send
-        self.meter: Meter | None = None
-        self.request: Request | None = None
-        self.is_done = False
-
-    def done(self) -> bool:
-        """Return whether the answer was sent."""
-        return self.is_done
-
-    def set_result(self, reply: Any, /) -> None:
-        """Send the reply. HOT"""
-        self.is_done = True
-        self._edge.finish_quickly(self, reply)
-
-    def set_exception(self, error: Exception, /) -> None:
-        """Send a problem."""
-        self.is_done = True
-        self._edge.fail_quickly(self, error)
-
-
 async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
     length = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
@@ -437,16 +287,6 @@ async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
 def _parse_headers(lines: bytes) -> Headers:
     """Turn header lines as they are sent into the form that ASGI uses."""
     return [(name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])]
-
-
-def _strip_prefix(path: str, root: str) -> str:
-    """Remove the root path. The server adds it once; a proxy that strips nothing adds it a second time."""
-    if not root:
-        return path
-    for _ in range(2):
-        if path.startswith(root + "/") or path == root:
-            path = path[len(root) :] or "/"
-    return path
 
 
 def _check_method(method: str, route: Route) -> None:

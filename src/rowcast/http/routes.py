@@ -27,6 +27,17 @@ JSON = b"application/json"
 ONLY_JSON = frozenset((JSON,))
 UNMATCHED = "unmatched"
 READING = ("GET", "HEAD", "OPTIONS")
+API_HEADERS: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+"""Headers of every response of a hot route."""
+
+
+class RequestRules(msgspec.Struct, frozen=True):
+    """The bounds of every request, and the path prefix under which the server is reached."""
+
+    max_body: int
+    wait_seconds: float
+    """How long a request may wait to be scored."""
+    root_path: str = ""
 
 
 class QueryOptions(msgspec.Struct, frozen=True):
@@ -177,3 +188,13 @@ def _compile(pattern: str) -> Callable[[str], Any]:
 async def answer_not_found(request: Request) -> Response:
     """Answer an unknown address below a dialect's prefix."""
     raise NotFound("nothing exists at this address; see /docs")
+
+
+def strip_prefix(path: str, root: str) -> str:
+    """Remove the root path. The server adds it once; a proxy that strips nothing adds it a second time."""
+    if not root:
+        return path
+    for _ in range(2):
+        if path.startswith(root + "/") or path == root:
+            path = path[len(root) :] or "/"
+    return path

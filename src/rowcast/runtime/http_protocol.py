@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import math
 import urllib.parse
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from contextvars import Context
+from typing import Any
 
 import httptools
 import msgspec
@@ -24,33 +24,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from rowcast.errors import BodyError, Overloaded, RequestError, RowcastError
 from rowcast.http import problems
-from rowcast.http.routes import Route
+from rowcast.http.quick_path import QuickPath
+from rowcast.http.routes import Headers, Route
 
 SWEEP_SECONDS = 1.0
 ROOM_SHARE = 16
 """When there are too many connections, one in sixteen idle ones is closed."""
 MAX_QUICK_BODY = HIGH_WATER_LIMIT
 """Larger bodies take the general path, which authenticates the caller before it buffers them."""
-
-
-class QuickPath(Protocol):
-    """The edge's way to answer plain prediction requests without ASGI."""
-
-    def find_quick(self, path: str, method: bytes, headers: Mapping[bytes, bytes]) -> Route | None:
-        """Return the route if the head of the request fits."""
-        ...
-
-    def answer_quickly(
-        self,
-        route: Route,
-        headers: dict[bytes, bytes],
-        query: bytes,
-        body: bytes,
-        client: tuple[str, int] | None,
-        send: Callable[[bytes, bytes], None],
-    ) -> bool:
-        """Call `send` with head and body, now or later; return False when the general path must answer."""
-        ...
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True):
@@ -99,12 +80,12 @@ class ConnectionPool:
         if now < self._made_room_at + 0.1:
             return False
         self._made_room_at = now
-        idle = sorted((one for one in self._open if one.idle), key=lambda connection: connection.due)
-        chosen = idle[: max(1, len(idle) // ROOM_SHARE)]
-        for connection in chosen:
+        idle = [connection for connection in self._open if connection.idle]
+        idle.sort(key=lambda connection: connection.due)
+        for connection in idle[: max(1, len(idle) // ROOM_SHARE)]:
             connection.expire()
             self._open.discard(connection)
-        return bool(chosen)
+        return bool(idle)
 
 
 class BodyEvent:
@@ -139,7 +120,8 @@ class Cycle(RequestResponseCycle):
     delivered = False
 
     def __init__(self, connection: Connection, scope: Any, *, expects_continue: bool, keep_alive: bool) -> None:
-        # Sets what uvicorn's __init__ sets; passing its fourteen arguments by name takes a microsecond.
+        # Sets what uvicorn's __init__ sets; passing its eleven arguments by name takes a microsecond.
+        self._connection = connection
         self.scope = scope
         self.transport = connection.transport
         self.flow = connection.flow
@@ -149,7 +131,6 @@ class Cycle(RequestResponseCycle):
         self.default_headers = connection.server_state.default_headers
         self.message_event = BodyEvent()  # type: ignore[assignment]
         self.on_response = connection.on_response_complete
-        self.disconnected = False
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = expects_continue
         self.body = bytearray()
@@ -158,6 +139,15 @@ class Cycle(RequestResponseCycle):
         self.response_complete = False
         self.chunked_encoding = None
         self.expected_content_length = 0
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the connection is lost. uvicorn sets this for the last of several pipelined requests only."""
+        return self._connection.is_lost
+
+    @disconnected.setter
+    def disconnected(self, value: bool) -> None:
+        pass
 
     async def receive(self) -> Any:
         """Return the body, at once when it is complete, as small bodies are."""
@@ -184,14 +174,15 @@ class QuickCycle:
         self.message_event = NO_EVENT
 
     def send(self, head: bytes, body: bytes) -> None:
-        """Write the whole response; `head` ends with its last header. HOT"""
+        """Write the whole response, once; `head` ends with its last header. HOT"""
         connection = self.connection
-        self.response_complete = True
-        if self.disconnected:
+        if self.response_complete or connection.is_lost:
             return
+        self.response_complete = True
         # The date is the only header that the server adds: see `run` in runtime/server.py.
         date = b"".join([b"date: %b\r\n" % value for _, value in connection.server_state.default_headers])
-        if self.keep_alive and not connection.pool.is_closing:
+        # A connection with pipelined requests is closed after the response to the last of them.
+        if self.keep_alive and (connection.pipeline or not connection.pool.is_closing):
             connection.transport.write(b"".join((head, date, b"\r\n", body)))
         else:
             connection.transport.write(b"".join((head, date, b"connection: close\r\n\r\n", body)))
@@ -220,6 +211,8 @@ class Connection(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self.due = math.inf
         self.idle = True
+        self.is_lost = False
+        """The transport is closed for good; writing to it would raise."""
         self._in_head = False
         self._head_bytes = 0
         self._limits = self.pool.limits
@@ -233,8 +226,10 @@ class Connection(HttpToolsProtocol):
             self._refuse(Overloaded("the server is overloaded: too many connections; retry after 1 s"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection, whoever closed it."""
+        """Forget the connection, whoever closed it, and the pipelined requests that are not being answered yet."""
         self.pool.remove(self)
+        self.is_lost = True
+        self.pipeline.clear()
         super().connection_lost(exc)
 
     def expire(self) -> None:
@@ -243,14 +238,16 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         elif self.idle or self.flow.write_paused:
             self.transport.close()
-        else:
+        elif not self._owes_responses():
             self._refuse(BodyError("the request took too long to arrive", slug="request-timeout"))
         self.due = self._time() + SWEEP_SECONDS
 
     def data_received(self, data: bytes) -> None:
         """Parse bytes; refuse a head that does not end."""
+        starts_in_head, cycle = self.idle or self._in_head, self.cycle
         super().data_received(data)
-        if self._in_head:
+        # Bytes that also contain the end of an earlier request are not counted.
+        if self._in_head and starts_in_head and self.cycle is cycle:
             self._head_bytes += len(data)
             limit = self._limits.max_head_bytes
             if self._head_bytes > limit and not self.transport.is_closing():
@@ -260,13 +257,34 @@ class Connection(HttpToolsProtocol):
         """Refuse what is not HTTP."""
         self._refuse(RequestError("the bytes received are not an HTTP/1.1 request"))
 
+    def _owes_responses(self) -> bool:
+        """Return whether a request that arrived completely is not answered yet."""
+        cycle = self.cycle
+        return bool(self.pipeline) or (cycle is not None and not cycle.response_complete and not cycle.more_body)
+
     def _refuse(self, error: RowcastError) -> None:
-        """Send a problem and close the connection."""
+        """Send a problem after the responses to earlier requests, and close the connection."""
         status, body, headers = problems.answer(error, "none")
+        headers.append((b"content-length", b"%d" % len(body)))
+        if self._owes_responses():
+            self._refuse_in_turn(status, headers, body)
+            return
         lines = [problems.STATUS_LINES[status], *(b"%b: %b\r\n" % header for header in headers)]
-        lines.append(b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body))
-        self.transport.write(b"".join(lines) + body)
+        self.transport.write(b"".join(lines) + b"connection: close\r\n\r\n" + body)
         self.transport.close()
+
+    def _refuse_in_turn(self, status: int, headers: Headers, body: bytes) -> None:
+        """Queue a problem behind the pipelined requests, and read nothing more."""
+
+        async def answer(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+        self._in_head = False
+        self.flow.pause_reading()
+        self.cycle = Cycle(self, {"method": "POST"}, expects_continue=False, keep_alive=False)
+        self.cycle.more_body = False
+        self.pipeline.appendleft((self.cycle, answer))
 
     # The parser calls the following methods, in this order.
     def on_message_begin(self) -> None:
@@ -289,6 +307,8 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start answering a request whose head is complete, unless earlier requests are still being answered."""
         self._in_head = False
+        if self.pool.is_closing and self.transport.is_closing():
+            return  # the client sends this request again on another connection
         parser = self.parser
         before = self.cycle
         is_busy = before is not None and not before.response_complete
@@ -310,7 +330,7 @@ class Connection(HttpToolsProtocol):
         path = self.url.partition(b"?")[0]
         assert self.quick_path is not None
         headers = dict(self.headers)
-        route = self.quick_path.find_quick(path.decode("latin-1"), parser.get_method(), headers)
+        route = self.quick_path.find(path.decode("latin-1"), parser.get_method(), headers)
         if route is None or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
             return None
         length = headers.get(b"content-length", b"")
@@ -346,7 +366,8 @@ class Connection(HttpToolsProtocol):
         return Cycle(self, self.scope, expects_continue=self.expect_100_continue, keep_alive=keep_alive)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        task = self.loop.create_task(self._run(cycle, app))
+        # A context of its own: the ids in the log lines of another request must not leak into this one.
+        task = self.loop.create_task(self._run(cycle, app), context=Context())
         self.tasks.add(task)
 
     async def _run(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -385,7 +406,7 @@ class Connection(HttpToolsProtocol):
         """Hand a complete request to the edge; take the general path where the edge asks for it. HOT"""
         assert self.quick_path is not None
         query = self.url.partition(b"?")[2]
-        if not self.quick_path.answer_quickly(cycle.route, cycle.headers, query, cycle.body, self.client, cycle.send):
+        if not self.quick_path.answer(cycle.route, cycle.headers, query, cycle.body, self.client, cycle.send):
             general = self._general_cycle(self.parser)
             general.body += cycle.body
             general.more_body = False
@@ -407,11 +428,11 @@ class Connection(HttpToolsProtocol):
         """Answer the next pipelined request, or rest."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            self.due = self._time() + self._limits.receive_seconds  # for the client to take the rest of the response
+        elif self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())  # nothing more is read before the last of them is answered
         else:
+            self.flow.resume_reading()
             self._rest()
 
     def _rest(self) -> None:

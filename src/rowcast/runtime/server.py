@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 import uvicorn
 
+from rowcast.http.quick_path import QuickPath
 from rowcast.http.routes import ASGIApp
 from rowcast.runtime.drain import DrainingServer
-from rowcast.runtime.http_protocol import ConnectionLimits, QuickPath, protocol_class
+from rowcast.runtime.http_protocol import ConnectionLimits, protocol_class
 
 BACKLOG = 2048
 SPARE_FILES = 512

@@ -11,6 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -92,6 +93,7 @@ class Batcher:
         self._arrivals: dict[int, float] = {}
         # Kept, because asking asyncio for the running loop is a system call on Python 3.11.
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._context = Context()
 
     def submit(self, request: PendingRequest) -> None:
         """Add a request to the next batch. Overloaded or Unavailable when it cannot be accepted. HOT"""
@@ -101,7 +103,8 @@ class Batcher:
             self._first_arrival = time.perf_counter()
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self._gather, 0, MAX_TURNS)
+            # Its own context: log lines of a batch carry no ids of the request that happened to come first.
+            self._loop.call_soon(self._gather, 0, MAX_TURNS, context=self._context)
         waiting.append(request)
         self._rows_waiting += len(request.rows)
 
@@ -147,7 +150,7 @@ class Batcher:
         count = len(self._waiting)
         if count > seen and turns and (count > 1 or self._last_batch > 1):
             assert self._loop is not None
-            self._loop.call_soon(self._gather, count, turns - 1)
+            self._loop.call_soon(self._gather, count, turns - 1, context=self._context)
         else:
             self._last_batch = count
             self._tick()
@@ -197,16 +200,17 @@ class Batcher:
         self._rows_in_lines += rows
         self._rows_waiting += rows
         self._arrivals.update((id(request), self._first_arrival) for request in unknown)
+        places = [self._place(request) for request in unknown]
         line = self._lines.get(model)
         if line is not None:  # a batch of this model is being scored; the line moves when it is done
-            line.extend([self._place(request) for request in unknown])
+            line.extend(places)
         else:
-            self._lines[model] = deque(_Place(request) for request in unknown)
+            self._lines[model] = deque(places)
             self._score_next(model)
         return known
 
     def _place(self, request: PendingRequest) -> _Place:
-        """Return a place in a line that does not move yet; the request expires there at its deadline."""
+        """Return a place in the line; the request expires there at its deadline."""
         place = _Place(request)
         if request.context.deadline < math.inf:
             left = request.context.deadline - time.perf_counter()
@@ -302,9 +306,11 @@ def _answer(requests: Sequence[PendingRequest], replies: Sequence[bytes], error:
 
 def _deliver(request: PendingRequest, reply: Any) -> None:
     try:
-        request.answer.set_result(reply if request.render is None else request.render(reply))
+        result = reply if request.render is None else request.render(reply)
     except Exception as error:  # one request's failure must not cost the others their answers
         request.answer.set_exception(error)
+    else:
+        request.answer.set_result(result)
 
 
 def _fail(requests: Sequence[PendingRequest], error: Exception) -> None:

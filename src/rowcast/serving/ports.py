@@ -24,7 +24,10 @@ class Cache(Protocol):
 
 
 class Answer(Protocol):
-    """Where the result of one request goes. `asyncio.Future` is one; the HTTP server has a cheaper one."""
+    """Where the result of one request goes. `asyncio.Future` is one; the HTTP server has a cheaper one.
+
+    Delivering raises nothing while `done` returns False: the batcher must reach the other requests of a batch.
+    """
 
     def done(self) -> bool:
         """Return whether nobody waits for the result any more."""

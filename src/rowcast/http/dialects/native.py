@@ -40,9 +40,11 @@ class NativeRoutes:
     def refresh(self) -> None:
         """Have routes for every live model, and for no other. Called on the event loop whenever the models change."""
         deployment = self._service.deployment
-        default = None if deployment.default is None else deployment.get(None)
+        # The configured default model may be unloaded: then /predict answers 404.
+        addresses = deployment.addresses()
+        default = deployment.get(None) if deployment.default in addresses else None
         routes = self._routes_for("/predict", "/predict", None, default)
-        for address in deployment.addresses():
+        for address in addresses:
             path = f"/models/{address}/predict"
             routes |= self._routes_for(path, "/models/{name}/predict", address, deployment.get(address))
         for path in self.routes.keys() - routes.keys():
