@@ -55,9 +55,9 @@ def top_level(modules: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in modules}
 
 
-def package_modules(package: str) -> str:
-    """Return the names of all modules of a package, for an import statement."""
-    paths = sorted((SOURCE / package).rglob("[!_]*.py"))
+def package_modules(package: str, skipped: str = "") -> str:
+    """Return the names of all modules of a package, for an import statement; `skipped` is a file name pattern."""
+    paths = sorted(path for path in (SOURCE / package).rglob("[!_]*.py") if not (skipped and path.match(skipped)))
     return ", ".join(".".join(["rowcast", *path.relative_to(SOURCE).with_suffix("").parts]) for path in paths)
 
 
@@ -93,6 +93,16 @@ def test_the_client_loads_neither_the_server_nor_numpy() -> None:
     loaded = modules_loaded_by("import rowcast; rowcast.Client, rowcast.AsyncClient")
 
     assert loaded & {"numpy", "onnxruntime", "fastapi", "pydantic", "polars"} == set()
+
+
+def test_http_and_the_client_load_neither_numpy_nor_onnxruntime() -> None:
+    """A gateway imports them. Only the V2 dialect computes with tensors."""
+    modules = ["rowcast.http, rowcast.client", package_modules("http", "dialects/v2*.py"), package_modules("client")]
+
+    loaded = modules_loaded_by(f"import {', '.join(modules)}")
+
+    assert "rowcast.http.dialects.native" in loaded
+    assert top_level(loaded) & {"jinja2", "numpy", "onnxruntime"} == set()
 
 
 def test_the_schema_validates_without_numpy() -> None:

@@ -1,4 +1,4 @@
-"""The reply structs: unknown fields are ignored, and the module stays light."""
+"""The structs that the client decodes: they tolerate newer and older servers, and importing them stays light."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from rowcast.client.replies import HealthReport, HistoryEntry
+from rowcast.client.replies import HistoryEntry
+from rowcast.serving.fleet import ReloadResult
+from rowcast.serving.health import HealthReport
+from rowcast.serving.model_descriptions import ServedModel
 
 ENTRY = {
     "id": "i",
@@ -21,6 +24,16 @@ ENTRY = {
     "prediction": {"id": "i", "model": "loans", "version": 1, "prediction": "yes"},
     "writer": "w",
     "seq": 0,
+}
+MODEL = {
+    "name": "loans",
+    "version": 1,
+    "digest": "d",
+    "default": True,
+    "task": "regression",
+    "target": "price",
+    "metric": "rmse",
+    "score": 1.5,
 }
 
 
@@ -35,6 +48,28 @@ def test_fields_of_newer_servers_are_ignored() -> None:
     health = msgspec.json.decode(b'{"status":"ok","ready":true,"added_later":[1]}', type=HealthReport)
 
     assert (health.status, health.ready, health.workers) == ("ok", True, ())
+
+
+def test_states_of_newer_servers_are_accepted() -> None:
+    reply = b'{"status":"partial","workers":[{"worker":0,"state":"paused"}],"imports":[]}'
+
+    result = msgspec.json.decode(reply, type=ReloadResult)
+
+    assert (result.status, result.workers[0].state) == ("partial", "paused")
+
+
+def test_columns_of_newer_servers_are_accepted() -> None:
+    reply = {**MODEL, "columns": [{"name": "photo", "kind": "image", "added_later": 1}]}
+
+    assert msgspec.convert(reply, ServedModel).columns == reply["columns"]
+
+
+def test_optional_fields_may_be_missing() -> None:
+    model = msgspec.convert(MODEL, ServedModel)
+    result = msgspec.json.decode(b'{"status":"ok","workers":[]}', type=ReloadResult)
+
+    assert (model.classes, model.positive, model.threshold, model.created, model.schema) == ((), None, None, "", {})
+    assert (result.workers, result.imports) == ([], [])
 
 
 def test_the_client_loads_neither_numpy_nor_onnxruntime() -> None:

@@ -11,16 +11,11 @@ errors they raise.
 
 from rowcast.client.calls import Row
 from rowcast.client.http_clients import AsyncClient, Client
-from rowcast.client.replies import (
-    HealthReport,
-    HistoryEntry,
-    PredictionReply,
-    ReloadReport,
-    RowErrors,
-    ServedModel,
-    WorkerHealth,
-)
+from rowcast.client.replies import HistoryEntry, PredictionReply, RowErrors
 from rowcast.schema.encoding import RowWarning
+from rowcast.serving.fleet import ReloadResult, WorkerStatus
+from rowcast.serving.health import HealthReport
+from rowcast.serving.model_descriptions import ServedModel
 
 __all__ = [
     "AsyncClient",
@@ -28,10 +23,10 @@ __all__ = [
     "HealthReport",
     "HistoryEntry",
     "PredictionReply",
-    "ReloadReport",
+    "ReloadResult",
     "Row",
     "RowErrors",
     "RowWarning",
     "ServedModel",
-    "WorkerHealth",
+    "WorkerStatus",
 ]

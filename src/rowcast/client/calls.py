@@ -12,18 +12,12 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from rowcast.client import replies
 from rowcast.client.errors import BadCall, BadReply
 from rowcast.client.exchange import HttpReply, HttpRequest
-from rowcast.client.replies import (
-    HealthReport,
-    HistoryEntry,
-    HistoryList,
-    PredictionReply,
-    ReloadReport,
-    RowErrors,
-    ServedModel,
-)
+from rowcast.client.replies import BatchReply, HistoryEntry, HistoryList, PredictionReply, RowErrors
+from rowcast.serving.fleet import ReloadResult
+from rowcast.serving.health import HealthReport, Readiness
+from rowcast.serving.model_descriptions import ModelList, ServedModel
 
 T = TypeVar("T")
 Row = Mapping[str, Any] | msgspec.Raw
@@ -165,7 +159,7 @@ class ModelCalls:
 
 def models() -> ApiCall[list[ServedModel]]:
     """Return the call that lists the models."""
-    return ApiCall(_get("/models"), lambda reply: _decode(reply.body, replies.ModelList).models)
+    return ApiCall(_get("/models"), lambda reply: _decode(reply.body, ModelList).models)
 
 
 def sample() -> ApiCall[dict[str, Any]]:
@@ -173,10 +167,10 @@ def sample() -> ApiCall[dict[str, Any]]:
     return ApiCall(HttpRequest("GET", "/sample", query=(NATIVE_FORM,)), _reader(dict[str, Any]))
 
 
-def reload() -> ApiCall[ReloadReport]:
+def reload() -> ApiCall[ReloadResult]:
     """Return the call that reloads the models from the registry. Reloading is idempotent."""
     request = HttpRequest("POST", "/models/reload", success_statuses=frozenset({200, 409, 503}))
-    return ApiCall(request, _reader(ReloadReport))
+    return ApiCall(request, _reader(ReloadResult))
 
 
 def health() -> ApiCall[HealthReport]:
@@ -188,7 +182,7 @@ def ready() -> ApiCall[bool]:
     """Return the call that asks whether the server is ready; it is never retried."""
     statuses = frozenset({200, 503})
     request = HttpRequest("GET", "/health/ready", success_statuses=statuses, is_repeatable=False)
-    return ApiCall(request, lambda reply: _decode(reply.body, replies.Readiness).ready)
+    return ApiCall(request, lambda reply: _decode(reply.body, Readiness).ready)
 
 
 def history_page(filters: Mapping[str, Any], limit: int, cursor: str | None) -> ApiCall[HistoryList]:
@@ -325,7 +319,7 @@ def _read_prediction(reply: HttpReply) -> PredictionReply:
 def _read_batch(reply: HttpReply) -> list[PredictionReply | RowErrors]:
     request_id = reply.headers.get("x-request-id", "")
     items: list[PredictionReply | RowErrors] = []
-    for raw in _decode(reply.body, replies.BatchReply).predictions:
+    for raw in _decode(reply.body, BatchReply).predictions:
         if bytes(raw).startswith(b'{"errors"'):
             items.append(_decode(raw, RowErrors))
         else:

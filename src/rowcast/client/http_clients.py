@@ -30,14 +30,10 @@ from rowcast.client.calls import (
 )
 from rowcast.client.errors import BadCall
 from rowcast.client.exchange import Flow, HttpReply, HttpRequest, NoReply, RetryPolicy, Send, Wait, exchange
-from rowcast.client.replies import (
-    HealthReport,
-    HistoryEntry,
-    PredictionReply,
-    ReloadReport,
-    RowErrors,
-    ServedModel,
-)
+from rowcast.client.replies import HistoryEntry, PredictionReply, RowErrors
+from rowcast.serving.fleet import ReloadResult
+from rowcast.serving.health import HealthReport
+from rowcast.serving.model_descriptions import ServedModel
 from rowcast.version import VERSION
 
 T = TypeVar("T")
@@ -151,7 +147,7 @@ class Client(_BaseClient):
         """Return an example row for the default model."""
         return self._perform(calls.sample())
 
-    def reload(self, *, timeout: float = 60.0) -> ReloadReport:
+    def reload(self, *, timeout: float = 60.0) -> ReloadResult:
         """Make the server load new versions from its registry, and return the state of each worker."""
         return self._perform(calls.reload(), timeout)
 
@@ -290,7 +286,7 @@ class AsyncClient(_BaseClient):
         """See `Client.sample`."""
         return await self._perform(calls.sample())
 
-    async def reload(self, *, timeout: float = 60.0) -> ReloadReport:  # noqa: ASYNC109
+    async def reload(self, *, timeout: float = 60.0) -> ReloadResult:  # noqa: ASYNC109
         """See `Client.reload`."""
         return await self._perform(calls.reload(), timeout)
 

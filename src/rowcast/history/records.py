@@ -1,33 +1,40 @@
-"""History entries in readable form."""
+"""History entries in readable form: what the API, the client and the command line show."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Generic, TypeVar
 
 import msgspec
 
 from rowcast.history.chain import Entry, decode_head
-from rowcast.history.ports import StoredEntry
 from rowcast.schema.prediction import Prediction
+
+if TYPE_CHECKING:
+    from rowcast.history.ports import StoredEntry
+
+P = TypeVar("P")
+R = TypeVar("R")
+RawObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
 
 decode_reply = msgspec.json.Decoder(Prediction).decode
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One history entry as the API and the command line show it. `row` is absent once erased."""
+class RecordFields(msgspec.Struct, Generic[P, R], frozen=True, omit_defaults=True):
+    """One history entry. The server keeps the prediction and the row as raw JSON; the client decodes them."""
 
     id: str
     at: int
-    """UTC microseconds."""
+    """Time of the prediction in microseconds since 1970 in UTC."""
     model: str
     version: int
     digest: str
     source: str
     request_id: str
-    prediction: msgspec.Raw
-    """The reply, byte for byte as sent."""
+    prediction: P
     writer: str
     seq: int
-    row: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    """The row, byte for byte as received."""
+    row: R | None = None
+    """The row as received; None once erased."""
     key_id: str = ""
     tenant: str = ""
     entity: str = ""
@@ -35,11 +42,20 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """Sensitive columns that were hashed or dropped before the row was recorded."""
 
 
-class HistoryPage(msgspec.Struct, frozen=True):
-    """A page of entries, newest first, and the cursor of the next page; None after the last page."""
+class Record(RecordFields[RawObject, RawObject], frozen=True, omit_defaults=True):
+    """One history entry. `prediction` and `row` are byte for byte as sent and received; `row` is absent once erased."""
 
-    predictions: list[Record]
-    next: str | None
+
+class PageFields(msgspec.Struct, Generic[R], frozen=True):
+    """A page of history entries, newest first."""
+
+    predictions: list[R]
+    next: str | None = None
+    """The cursor of the next page; None after the last page."""
+
+
+class HistoryPage(PageFields[Record], frozen=True):
+    """A page of history entries, newest first, and the cursor of the next page."""
 
 
 def to_record(stored: StoredEntry) -> Record:
@@ -58,7 +74,7 @@ def to_record(stored: StoredEntry) -> Record:
         prediction=msgspec.Raw(entry.reply),
         writer=stored.writer,
         seq=stored.sealed.seq,
-        row=msgspec.UNSET if row is None else msgspec.Raw(row),
+        row=None if row is None else msgspec.Raw(row),
         key_id=entry.key_id,
         tenant=entry.tenant,
         entity=entry.entity,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -18,17 +21,43 @@ from rowcast.http.routes import Route, any_options
 from rowcast.version import VERSION
 
 STATIC = Path(__file__).parent / "static"
+JSON_ONLY = ("application/json",)
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
+class ColdRoute(msgspec.Struct, frozen=True):
+    """A cold route with its documentation."""
+
+    route: Route
+    response: Any
+    """The type of the response body; str for text."""
+    media_types: tuple[str, ...] = JSON_ONLY
+    other_statuses: Mapping[int, str] = {}
+    """Further statuses that come with the same body, and what they mean."""
+    problems: tuple[str, ...] = ()
+    """The slugs of the problems that only this route reports."""
+
+
+class JsonResponse(Response):
+    """A JSON response encoded by msgspec."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Encode any value that msgspec supports."""
+        return msgspec.json.encode(content)
+
+
 class ColdApp:
-    """A FastAPI application whose routes state the scope that they need."""
+    """A FastAPI application. Each route declares its scope and its response once."""
 
     def __init__(self) -> None:
         self.api = FastAPI(title="Rowcast", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
         self.routes: list[Route] = []
-        """What the edge must know of each route."""
+        """The routes as the edge applies them."""
+        self.documented: dict[tuple[str, str], ColdRoute] = {}
+        """The routes of the OpenAPI document, by path and lower-case method."""
         self.api.mount("/static", StaticFiles(directory=STATIC), name="static")
         self._declare("GET", "/static/{path:path}", None, is_public=True)
         _handle_errors(self.api)
@@ -40,17 +69,64 @@ class ColdApp:
         scope: KeyScope | None = None,
         *,
         is_public: bool = False,
-        **description: Any,
+        response: Any = None,
+        media_types: tuple[str, ...] = JSON_ONLY,
+        other_statuses: Mapping[int, str] | None = None,
+        problems: tuple[str, ...] = (),
+        **documentation: Any,
     ) -> Callable[[Endpoint], Endpoint]:
-        """Declare a route. Without a scope any valid key may use it; a public route needs no key."""
-        self._declare(method, pattern, scope, is_public=is_public)
-        return self.api.api_route(pattern, methods=[method], **description)
+        """Declare a route. Without a scope any valid key may use it; a public route needs no key.
 
-    def _declare(self, method: str, pattern: str, scope: KeyScope | None, *, is_public: bool) -> None:
+        The endpoint returns a value of the type `response`, or a complete response. A route without `response` is not
+        in the OpenAPI document.
+        """
+        route = self._declare(method, pattern, scope, is_public=is_public)
+        is_documented = response is not None
+        if is_documented:
+            documented = ColdRoute(route, response, media_types, other_statuses or {}, problems)
+            self.documented[pattern, method.lower()] = documented
+
+        def add(endpoint: Endpoint) -> Endpoint:
+            self.api.add_api_route(
+                pattern,
+                _encode_result(endpoint),
+                methods=[method],
+                include_in_schema=is_documented,
+                response_model=None,
+                **documentation,
+            )
+            return endpoint
+
+        return add
+
+    def _declare(self, method: str, pattern: str, scope: KeyScope | None, *, is_public: bool) -> Route:
         route = Route(
             pattern=pattern, method=method, handler=None, scope=scope, is_public=is_public, read_options=any_options
         )
         self.routes.append(route)
+        return route
+
+
+def _encode_result(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap an endpoint so that FastAPI receives a response and never inspects the value."""
+
+    def as_response(result: Any) -> Response:
+        return result if isinstance(result, Response) else JsonResponse(result)
+
+    if inspect.iscoroutinefunction(endpoint):
+
+        @functools.wraps(endpoint)
+        async def wrapper(**parameters: Any) -> Response:
+            return as_response(await endpoint(**parameters))
+    else:
+
+        @functools.wraps(endpoint)
+        def wrapper(**parameters: Any) -> Response:
+            return as_response(endpoint(**parameters))
+
+    # FastAPI would look up the names of the annotations in this module.
+    wrapper.__signature__ = inspect.signature(endpoint, eval_str=True)  # type: ignore[attr-defined]
+    return wrapper
 
 
 def _handle_errors(api: FastAPI) -> None:
@@ -60,17 +136,17 @@ def _handle_errors(api: FastAPI) -> None:
         return Response(body, status, headers={name.decode(): value.decode() for name, value in headers})
 
     @api.exception_handler(RowcastError)
-    async def known(request: Request, error: RowcastError) -> Response:
+    async def answer_rowcast_error(request: Request, error: RowcastError) -> Response:
         return answer(error, request)
 
     @api.exception_handler(HTTPException)
-    async def routing(request: Request, error: HTTPException) -> Response:
+    async def answer_routing_error(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
             return answer(MethodNotAllowed((error.headers or {}).get("Allow", "GET")), request)
         return answer(NotFound("nothing exists at this address; see /docs"), request)
 
     @api.exception_handler(RequestValidationError)
-    async def parameters(request: Request, error: RequestValidationError) -> Response:
+    async def answer_invalid_parameter(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        return answer(RequestError(f"{where}: {first['msg']}", slug="bad-option"), request)
+        parameter = ".".join(str(part) for part in first["loc"][1:])
+        return answer(RequestError(f"{parameter}: {first['msg']}", slug="bad-option"), request)

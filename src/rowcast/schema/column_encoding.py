@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rowcast.schema.datatypes import BOOL, BYTES
 from rowcast.schema.encoding import Plan, TensorSpec, spellings
 from rowcast.schema.schema import Column, Schema
-from rowcast.schema.tensors import BOOL, BYTES, Tensor
+from rowcast.schema.tensors import Tensor
 from rowcast.schema.values import DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, BadValue, canonical_text, date_parts
 
 MAX_LOOKUP_TEXTS = 64

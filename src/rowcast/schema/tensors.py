@@ -15,14 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowcast.errors import BodyError
+from rowcast.schema.datatypes import BOOL, BYTES, DATATYPES, LAYOUTS
 
-BYTES, BOOL = "BYTES", "BOOL"
-TYPES: dict[str, np.dtype[Any]] = {
-    BOOL: np.dtype("?"),
-    **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
-    **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
-    **{f"FP{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
-}
+TYPES: dict[str, np.dtype[Any]] = {datatype: np.dtype(layout) for datatype, layout in LAYOUTS.items()}
 """The layout of each datatype in a binary tensor. BYTES tensors hold texts, each prefixed with its length."""
 LENGTH = struct.Struct("<I")
 MAX_DIMENSIONS = 2
@@ -175,7 +170,7 @@ def _shape(header: TensorHeader) -> tuple[int, ...]:
     name = quoted(header.name)
     if header.datatype != BYTES and header.datatype not in TYPES:
         raise BodyError(
-            f"input {name}: unknown datatype {quoted(header.datatype)}; expected one of {', '.join([*TYPES, BYTES])}"
+            f"input {name}: unknown datatype {quoted(header.datatype)}; expected one of {', '.join(DATATYPES)}"
         )
     if not 1 <= len(header.shape) <= MAX_DIMENSIONS or any(size < 0 for size in header.shape):
         raise BodyError(f"input {name}: the shape must be [rows] or [rows, columns]")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 import msgspec
 
 from rowcast.registry.ports import ImportResult
 
 State = Literal["starting", "ready", "draining", "stale", "dead"]
+# Plain strings in replies: a client must accept a state that a newer server adds.
+StateName = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(get_args(State))})]
+ReloadStatus = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["ok", "failed", "pending"]})]
 
 
 class LoadedModel(msgspec.Struct, frozen=True):
@@ -40,7 +43,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     """One worker as the others see it."""
 
     worker: int
-    state: State
+    state: StateName
     pid: int | None = None
     models: tuple[LoadedModel, ...] = ()
     generation: int = -1
@@ -56,9 +59,9 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 class ReloadResult(msgspec.Struct, frozen=True):
     """The state of every worker after a reload."""
 
-    status: Literal["ok", "failed", "pending"]
+    status: ReloadStatus
     workers: list[WorkerStatus]
-    imports: list[ImportResult]
+    imports: list[ImportResult] = []
     """The files of the models folder."""
 
 

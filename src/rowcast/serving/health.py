@@ -1,11 +1,40 @@
-"""Health of a server process. Each part registers a check when it is composed."""
+"""Health of a server process, and the replies of the health routes. Each part registers a check when it is composed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
+
+from rowcast.serving.fleet import WorkerStatus
 
 HealthCheck = Callable[[], str | None]
 """Returns what is wrong, or None."""
+Verdict = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["ok", "degraded"]})]
+AlwaysTrue = Annotated[bool, msgspec.Meta(extra_json_schema={"const": True})]
+
+
+class HealthReport(msgspec.Struct, frozen=True):
+    """The health of a server. `checks` maps each part to `ok` or to what is wrong with it."""
+
+    status: Verdict
+    ready: bool
+    models: tuple[str, ...] = ()
+    checks: dict[str, str] = {}
+    workers: tuple[WorkerStatus, ...] = ()
+
+
+class Liveness(msgspec.Struct, frozen=True):
+    """The reply of a process that responds."""
+
+    live: AlwaysTrue = True
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether the server can answer prediction requests."""
+
+    ready: bool
 
 
 class Health:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,9 +22,11 @@ from rowcast.http.dialects.scoring import (
 )
 from rowcast.http.problems import Problem
 from rowcast.http.routes import JSON, Request, Response, Route
-from rowcast.serving.live_models import LiveModel
 from rowcast.serving.rows import Row
 from rowcast.version import VERSION
+
+if TYPE_CHECKING:
+    from rowcast.serving.live_models import LiveModel
 
 MLFLOW = "mlflow"
 CSV = b"text/csv"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -16,10 +17,12 @@ from rowcast.errors import NoAnswer, RequestError
 from rowcast.http.authentication import allow_model, model_for
 from rowcast.http.dialects.wire import WireHandler
 from rowcast.http.routes import Handler, QueryOptions, QuickHandler, Request, Response, Route
-from rowcast.serving.live_models import LiveModel
 from rowcast.serving.ports import Answer
 from rowcast.serving.rows import RejectedRow, Row, is_rows_object, read_rows
-from rowcast.serving.service import PredictionService
+
+if TYPE_CHECKING:
+    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.service import PredictionService
 
 NATIVE = "native"
 WIRE = "wire"

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rowcast.errors import BodyError, ModelNotFound, ValueProblem
+from rowcast.errors import BodyError, ModelNotFound
 from rowcast.http.authentication import model_for
 from rowcast.http.problems import Problem
 from rowcast.http.routes import Request
 from rowcast.schema.encoding import RowEncoder, RowWarning, decode_json
 from rowcast.schema.prediction import Label
-from rowcast.serving.live_models import LiveModel
 from rowcast.serving.rows import Row, check_count, read_valid
-from rowcast.serving.service import PredictionService
+
+if TYPE_CHECKING:
+    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.service import PredictionService
 
 MAX_LISTED_PROBLEMS = 20
 """How many problems an error lists when the protocol allows one sentence only."""
@@ -213,7 +215,7 @@ def check_keys(document: Mapping[str, Any], names: Sequence[str]) -> None:
 
 def summary(problem: Problem) -> str:
     """Return everything that is wrong in one text."""
-    errors: list[ValueProblem] = [error for error in problem.errors if isinstance(error, ValueProblem)]
+    errors = problem.errors
     if len(errors) < 2:
         return problem.detail
     listed = list(map(str, errors[:MAX_LISTED_PROBLEMS]))

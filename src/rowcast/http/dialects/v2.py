@@ -6,22 +6,24 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from rowcast.access.scopes import Scope as KeyScope
 from rowcast.errors import BodyError, Forbidden, RequestError, Unavailable
 from rowcast.http.authentication import allow_model
-from rowcast.http.dialects import v2_infer
+from rowcast.http.dialects import v2_infer, v2_metadata
 from rowcast.http.dialects.scoring import DialectScoring, check_keys, read_object, summary
 from rowcast.http.dialects.v2_repository import Repository
 from rowcast.http.dialects.v2_statistics import ModelStatistics
 from rowcast.http.problems import Problem
 from rowcast.http.routes import UNMATCHED, Handler, Request, Response, Route, answer_not_found
 from rowcast.schema.tensors import Tensor
-from rowcast.serving.live_models import LiveModel
 from rowcast.version import VERSION
+
+if TYPE_CHECKING:
+    from rowcast.serving.live_models import LiveModel
 
 V2 = "v2"
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
@@ -30,7 +32,7 @@ MODEL_VERSION = "/v2/models/{name}/versions/{version}"
 _match_model = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|infer|config|stats))?").fullmatch
 _match_repository = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)").fullmatch
 
-ModelHandler = Callable[[LiveModel, Request], Awaitable[Response]]
+ModelHandler: TypeAlias = "Callable[[LiveModel, Request], Awaitable[Response]]"
 
 
 class V2Routes:
@@ -101,12 +103,12 @@ class V2Routes:
         return await action(self._scoring.model(request, name, version), request)
 
     async def _metadata(self, model: LiveModel, request: Request) -> Response:
-        outputs = v2_infer.outputs(model)
+        outputs = v2_metadata.outputs(model)
         metadata = {
             "name": model.name,
             "versions": self._versions(model),
             "platform": "onnx_onnxv1",
-            "inputs": v2_infer.inputs(model.schema.columns),
+            "inputs": v2_metadata.inputs(model.schema.columns),
             "outputs": [
                 {"name": output.name, "datatype": output.datatype, "shape": [-1, output.width]} for output in outputs
             ],
@@ -132,9 +134,9 @@ class V2Routes:
             "version_policy": {"specific": {"versions": [int(version) for version in self._versions(model)]}},
             "max_batch_size": self._scoring.max_rows,
             "input": [
-                described(tensor["name"], tensor["datatype"], 1) for tensor in v2_infer.inputs(model.schema.columns)
+                described(tensor["name"], tensor["datatype"], 1) for tensor in v2_metadata.inputs(model.schema.columns)
             ],
-            "output": [described(*msgspec.structs.astuple(output)) for output in v2_infer.outputs(model)],
+            "output": [described(*msgspec.structs.astuple(output)) for output in v2_metadata.outputs(model)],
         }
         return _json(config)
 
@@ -177,7 +179,7 @@ class V2Routes:
         request: Request,
         call: v2_infer.Call,
         inputs: dict[str, Tensor],
-        outputs: Sequence[tuple[v2_infer.OutputSpec, bool]],
+        outputs: Sequence[tuple[v2_metadata.OutputSpec, bool]],
     ) -> dict[str, Any] | None:
         """Return the outputs of many rows scored at once; None when the rows must be read one by one. HOT"""
         service, rows = self._scoring.service, call.inputs[0].rows

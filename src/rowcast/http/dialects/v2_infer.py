@@ -7,7 +7,7 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -16,24 +16,25 @@ from rowcast.errors import BodyError, RequestError
 from rowcast.history import blocks
 from rowcast.history.blocks import Block
 from rowcast.http.dialects.scoring import ScoredRow, read_object
+from rowcast.http.dialects.v2_metadata import DATATYPES_BY_KIND, ID, OutputSpec, label_datatype, outputs
 from rowcast.http.routes import JSON, Request, Response
 from rowcast.schema import tensors
+from rowcast.schema.datatypes import BYTES
 from rowcast.schema.decoding import DATATYPES, decode_columns
 from rowcast.schema.prediction import Decision, label_text
-from rowcast.schema.schema import Column
 from rowcast.schema.scores import winning_classes
-from rowcast.schema.tensors import BOOL, BYTES, TYPES, Tensor, TensorHeader
-from rowcast.serving.live_models import LiveModel
+from rowcast.schema.tensors import TYPES, Tensor, TensorHeader
 from rowcast.serving.rows import check_count
+
+if TYPE_CHECKING:
+    from rowcast.serving.live_models import LiveModel
 
 OCTETS = b"application/octet-stream"
 CONTENT_TYPES = frozenset((JSON, OCTETS, b"application/x-www-form-urlencoded"))
 HEADER_LENGTH = b"inference-header-content-length"
-ID = "id"
 MAX_WARNINGS = 100
 MIN_BLOCK_ROWS = 16
 """With fewer rows a block gains nothing."""
-KINDS = {"number": "FP64", "integer": "INT64", "boolean": BOOL, "category": BYTES, "datetime": BYTES}
 UNSUPPORTED = ("shared_memory_region", "classification")
 _digits = re.compile(rb"[0-9]{1,18}").fullmatch
 
@@ -52,14 +53,6 @@ class Inference(msgspec.Struct, frozen=True):
     id: str | None = None
     parameters: dict[str, Any] | None = None
     outputs: list[RequestedOutput] | None = None
-
-
-class OutputSpec(msgspec.Struct, frozen=True):
-    """One output as the model's metadata describes it; `width` is the number of values for each row."""
-
-    name: str
-    datatype: str
-    width: int = 1
 
 
 _read = msgspec.json.Decoder(Inference).decode
@@ -124,7 +117,7 @@ def read_raw(model: LiveModel, body: memoryview) -> Tensor:
     """Read the body as the data of a model's only input."""
     plan, columns = model.encoder.plan, model.schema.columns
     if len(columns) == 1:
-        name, datatype, width = columns[0].name, KINDS[columns[0].kind], 1
+        name, datatype, width = columns[0].name, DATATYPES_BY_KIND[columns[0].kind], 1
     elif len(plan) == 1:
         name, datatype, width = plan[0].name, DATATYPES[plan[0].dtype], prod(plan[0].shape)
     else:
@@ -170,33 +163,6 @@ def cells(model: LiveModel, by_name: Mapping[str, Tensor]) -> dict[str, Sequence
     if all(name in known for name in by_name):
         return {name: tensor.cells() for name, tensor in by_name.items()}
     return dict(decode_columns(model.schema, model.encoder.plan, by_name))
-
-
-def inputs(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """Return the inputs for the model's metadata."""
-    return [{"name": column.name, "datatype": KINDS[column.kind], "shape": [-1, 1]} for column in columns]
-
-
-def outputs(model: LiveModel) -> list[OutputSpec]:
-    """Return the model's outputs in order; a model without probabilities has labels only."""
-    decision = model.decision
-    if decision.task == "regression":
-        return [OutputSpec("prediction", "FP32" if model.is_own_export else "FP64")]
-    if not model.has_probabilities:
-        return [OutputSpec("prediction", _label_type(decision))]
-    specs = [OutputSpec("prediction", _label_type(decision)), OutputSpec("probability", "FP32")]
-    if decision.task == "binary":
-        specs.append(OutputSpec("score", "FP32"))
-    return [*specs, OutputSpec("probabilities", "FP32", len(decision.classes))]
-
-
-def _label_type(decision: Decision) -> str:
-    kinds = {type(label) for label in decision.classes}
-    if kinds == {bool}:
-        return BOOL
-    if kinds == {int}:
-        return "INT64" if all(-(1 << 63) <= label < 1 << 63 for label in decision.classes) else BYTES  # type: ignore[operator]
-    return "FP64" if kinds <= {int, float} else BYTES
 
 
 def requested_outputs(model: LiveModel, inference: Inference) -> list[tuple[OutputSpec, bool]]:
@@ -252,10 +218,10 @@ def block_data(decision: Decision, block: Block, requested: Sequence[tuple[Outpu
         winners = winning_classes(decision, output)
         values = {"probabilities": output.reshape(-1), "probability": output[np.arange(block.rows), winners]}
         labels = [label_text(label) for label in decision.classes]
-        if _label_type(decision) == BYTES:
+        if label_datatype(decision) == BYTES:
             values["prediction"] = [labels[winner] for winner in winners.tolist()]
         else:
-            values["prediction"] = tensors.to_array(_label_type(decision), decision.classes)[winners]
+            values["prediction"] = tensors.to_array(label_datatype(decision), decision.classes)[winners]
         if decision.task == "binary":
             values["score"] = output[:, decision.positive]
     if any(spec.name == ID for spec, _ in requested):

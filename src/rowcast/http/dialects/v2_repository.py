@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -12,7 +12,9 @@ from rowcast.errors import ModelNotFound
 from rowcast.registry.ports import Reference
 from rowcast.serving.deployment import Deployment
 from rowcast.serving.fleet import Fleet, ReloadResult
-from rowcast.serving.live_models import LiveModel
+
+if TYPE_CHECKING:
+    from rowcast.serving.live_models import LiveModel
 
 
 class RepositoryEntry(msgspec.Struct, frozen=True):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 
 from rowcast.http.authentication import allow_model
 from rowcast.http.routes import QuickHandler, Request, Response
-from rowcast.serving.live_models import LiveModel
 from rowcast.serving.ports import Answer
 from rowcast.serving.rows import Row
-from rowcast.serving.service import PredictionService
 from rowcast.wire.codec import WireCodec, WireRequest
 from rowcast.wire.reply import NativeReplies
+
+if TYPE_CHECKING:
+    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.service import PredictionService
 
 WARNING_HEADER = b"x-wire-warning"
 
