@@ -18,8 +18,8 @@ def stack_rows(plan: Plan, rows: Sequence[EncodedRow]) -> dict[str, NDArray[Any]
     for index, spec in enumerate(plan):
         inputs = [row.inputs[index] for row in rows]
         if spec.dtype == "string":
-            stacked = np.array([text for texts in inputs for text in texts], object)
+            texts = np.array(inputs, object)  # [N, k], because the input of a row is a tuple of k texts
+            tensors[spec.name] = texts if spec.shape else texts.reshape(count)
         else:
-            stacked = np.frombuffer(b"".join(inputs), spec.dtype)
-        tensors[spec.name] = stacked.reshape((count, *spec.shape))
+            tensors[spec.name] = np.frombuffer(b"".join(inputs), spec.dtype).reshape((count, *spec.shape))
     return tensors

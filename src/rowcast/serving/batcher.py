@@ -157,8 +157,8 @@ class Batcher:
 
     def _tick(self) -> None:
         waiting, self._waiting, self._rows_waiting = self._waiting, [], self._rows_in_lines
-        by_model: dict[LiveModel, list[PendingRequest]] = {}
         now = time.perf_counter()
+        by_model: dict[LiveModel, list[PendingRequest]] = {}
         for request in waiting:
             if not _is_over(request, now):
                 by_model.setdefault(request.model, []).append(request)

@@ -45,13 +45,13 @@ class OnnxGraph:
         """Return the output, one entry per row; GraphFailed if the graph fails. HOT"""
         count = len(next(iter(tensors.values())))
         if self._smallest <= count <= CHUNK:
-            return self._score(dict(tensors))
+            return self._score(tensors, count)
         if count == 1:
-            return self._score({name: np.repeat(array, 2, axis=0) for name, array in tensors.items()})[:1]
+            return self._score({name: np.repeat(array, 2, axis=0) for name, array in tensors.items()}, 2)[:1]
         numbers = next((array for array in tensors.values() if array.dtype.kind == "f" and array.ndim == 2), None)
         if not self._trees or numbers is None or count < SORTED_FROM:
             return self._chunks(tensors, count)
-        first = self._score({name: array[:CHUNK] for name, array in tensors.items()})
+        first = self._score({name: array[:CHUNK] for name, array in tensors.items()}, CHUNK)
         if first.dtype.kind != "f":  # labels
             return self._chunks(tensors, count)
         order = _neighbours(numbers, first)
@@ -65,13 +65,16 @@ class OnnxGraph:
         if count - starts[-1] == 1:
             starts[-1] -= 1  # the last row would be alone, so its chunk overlaps the previous one
         pieces = [
-            self._score({name: array[start : start + CHUNK] for name, array in tensors.items()}) for start in starts
+            self._score(
+                {name: array[start : start + CHUNK] for name, array in tensors.items()}, min(CHUNK, count - start)
+            )
+            for start in starts
         ]
         if len(starts) > 1 and starts[-1] % CHUNK:
             pieces[-1] = pieces[-1][1:]
         return np.concatenate(pieces)
 
-    def _score(self, feed: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    def _score(self, feed: Mapping[str, NDArray[Any]], count: int) -> NDArray[Any]:
         try:
             output: Any = self._session.run(self._outputs, feed)[0]
         except Exception as error:  # ONNX Runtime's errors have no common base class
@@ -79,7 +82,6 @@ class OnnxGraph:
         if isinstance(output, list):  # one map per row, label to probability, with the same key order in every row
             output = np.array([list(row.values()) for row in output], np.float32)
         scores: NDArray[Any] = output
-        count = len(next(iter(feed.values())))
         if self._row_shape is None:
             self._row_shape = scores.shape[1:]
         if scores.shape != (count, *self._row_shape):  # otherwise rows would get the scores of other rows

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -82,7 +82,11 @@ class Metrics:
         cells[-1] += event.seconds
 
     def _scored(self, event: RowsScored) -> None:
-        for label, count in Counter(event.labels).items() if event.labels else (("", event.rows),):
+        if event.rows == 1 and event.labels:
+            counts: Iterable[tuple[Any, int]] = ((next(iter(event.labels)), 1),)  # a Counter costs 3 µs
+        else:
+            counts = Counter(event.labels).items() if event.labels else (("", event.rows),)
+        for label, count in counts:
             key = event.model, event.version, label
             cells = self._predictions.get(key)
             if cells is None:
