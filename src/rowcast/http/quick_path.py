@@ -78,8 +78,12 @@ class QuickPath:
         body: bytes,
         client: tuple[str, int] | None,
         send: SendResponse,
+        *,
+        is_alone: bool = False,
     ) -> bool:
         """Answer a plain prediction request by calling `send`, now or from a later tick.
+
+        `is_alone` tells that no other client is sending: the request need not wait for others to share its batch.
 
         Return False when the general path must answer: nothing has happened then. HOT
         """
@@ -99,7 +103,7 @@ class QuickPath:
             context = RequestContext(
                 route.dialect, answer.request_id, caller, options.entity, answer.started + self._wait_seconds
             )
-            answer.request = Request(route.pattern, headers, body, context, options)
+            answer.request = Request(route.pattern, headers, body, context, options, is_alone=is_alone)
             quick.submit(answer.request, answer)
         except Exception as error:
             answer.set_exception(error)

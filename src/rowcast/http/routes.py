@@ -73,6 +73,8 @@ class Request(msgspec.Struct):
     body: bytes
     context: RequestContext
     options: QueryOptions = NO_OPTIONS
+    is_alone: bool = False
+    """No other client is sending, so the request need not wait for others to share its batch."""
     response_headers: Sequence[tuple[bytes, bytes]] = ()
     """Headers that the handler adds to its response."""
     model: ModelInterface | None = None

@@ -28,6 +28,8 @@ from rowcast.http.quick_path import QuickPath
 from rowcast.http.routes import Headers, Route
 
 SWEEP_SECONDS = 1.0
+ALONE_SECONDS = 0.005
+"""A client is alone when no other connection has sent a request for this long: its requests do not wait for others."""
 ROOM_SHARE = 16
 """When there are too many connections, one in sixteen idle ones is closed."""
 MAX_QUICK_BODY = HIGH_WATER_LIMIT
@@ -55,6 +57,14 @@ class ConnectionPool:
         self._open: set[Connection] = set()
         self._sweeping: asyncio.TimerHandle | None = None
         self._made_room_at = -math.inf
+        self._latest: Connection | None = None
+        self._latest_since = 0.0
+
+    def is_only_sender(self, connection: Connection, now: float) -> bool:
+        """Return whether no other connection has sent a request recently. HOT"""
+        if connection is not self._latest:
+            self._latest, self._latest_since = connection, now
+        return now - self._latest_since > ALONE_SECONDS
 
     def add(self, connection: Connection) -> bool:
         """Return whether there is room for a connection; idle connections give way."""
@@ -68,6 +78,8 @@ class ConnectionPool:
     def remove(self, connection: Connection) -> None:
         """Forget a closed connection."""
         self._open.discard(connection)
+        if self._latest is connection:
+            self._latest = None
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
@@ -406,7 +418,10 @@ class Connection(HttpToolsProtocol):
         """Hand a complete request to the edge; take the general path where the edge asks for it. HOT"""
         assert self.quick_path is not None
         query = self.url.partition(b"?")[2]
-        if not self.quick_path.answer(cycle.route, cycle.headers, query, cycle.body, self.client, cycle.send):
+        is_alone = self.pool.is_only_sender(self, self._time())
+        if not self.quick_path.answer(
+            cycle.route, cycle.headers, query, cycle.body, self.client, cycle.send, is_alone=is_alone
+        ):
             general = self._general_cycle(self.parser)
             general.body += cycle.body
             general.more_body = False

@@ -95,10 +95,19 @@ class Batcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._context = Context()
 
-    def submit(self, request: PendingRequest) -> None:
-        """Add a request to the next batch. Overloaded or Unavailable when it cannot be accepted. HOT"""
+    def submit(self, request: PendingRequest, *, is_alone: bool = False) -> None:
+        """Add a request to the next batch; raise Overloaded or Unavailable if it cannot be accepted. HOT
+
+        If no other client is sending (`is_alone`), the batch is processed at once instead of in the next tick.
+        """
         self.check_capacity()
         waiting = self._waiting
+        if is_alone and not waiting:
+            self._first_arrival, self._last_batch = time.perf_counter(), 1
+            waiting.append(request)
+            self._rows_waiting += len(request.rows)
+            self._context.run(self._tick)
+            return
         if not waiting:
             self._first_arrival = time.perf_counter()
             if self._loop is None:

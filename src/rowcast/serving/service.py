@@ -49,10 +49,17 @@ class PredictionService:
         self._cache = cache
 
     def submit_row(
-        self, model: LiveModel, row: Row, context: RequestContext, answer: Answer, render: Render | None = None
+        self,
+        model: LiveModel,
+        row: Row,
+        context: RequestContext,
+        answer: Answer,
+        render: Render | None = None,
+        *,
+        is_alone: bool = False,
     ) -> None:
-        """Have one row answered without looking it up in the cache. HOT"""
-        self._batcher.submit(PendingRequest(model, (row,), context, answer, True, render))
+        """Score and record one row without a cache lookup; the reply goes to `answer`. HOT"""
+        self._batcher.submit(PendingRequest(model, (row,), context, answer, True, render), is_alone=is_alone)
 
     async def predict(
         self,

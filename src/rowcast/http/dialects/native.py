@@ -140,7 +140,7 @@ class QuickNative:
         context, model, body = request.context, self._model, request.body
         if context.caller.models:
             allow_model(context.caller, model.name)
-        self._submit(model, Row(self._read(body), body), context, answer)
+        self._submit(model, Row(self._read(body), body), context, answer, is_alone=request.is_alone)
 
 
 def _route(pattern: str, dialect: str, handler: Handler, quick: QuickHandler | None) -> Route:

@@ -86,7 +86,10 @@ class QuickWire:
         encoded, received, filled, ignored = self._wire.read_row(request.body)
         if filled or ignored:
             _warn(self._model, request, filled, ignored)
-        self._service.submit_row(self._model, Row(encoded, received), request.context, answer, self._wire.render_row)
+        row = Row(encoded, received)
+        self._service.submit_row(
+            self._model, row, request.context, answer, self._wire.render_row, is_alone=request.is_alone
+        )
 
 
 def _warn(model: LiveModel, request: Request, filled: int, ignored: int) -> None:
