@@ -138,13 +138,17 @@ class Chain:
         self.seq += 1
         return linked
 
+    def seal(self, draft: Draft) -> SealedEntry:
+        """Append a draft and return it as a sealed entry."""
+        seq, hashed_row = self.seq, row_hash(draft.salt, draft.row)
+        linked = self.extend(draft.head, draft.salt, draft.row)
+        return SealedEntry(seq, draft.head, draft.salt, draft.row, hashed_row, linked)
 
-def verify(
-    writer: str, entries: Iterable[SealedEntry], previous: bytes | None = None, first: int = 0
-) -> Iterator[ChainBreak]:
+
+def verify(writer: str, entries: Iterable[SealedEntry]) -> Iterator[ChainBreak]:
     """Yield the first break of one writer's chain, if any. `entries` must be in order of `seq`."""
-    expected = genesis(writer) if previous is None else previous
-    for position, entry in enumerate(entries, first):
+    expected = genesis(writer)
+    for position, entry in enumerate(entries):
         if entry.seq != position:
             yield ChainBreak(writer, position, f"entry {position} is missing; the next recorded entry is {entry.seq}")
             return

@@ -22,7 +22,7 @@ from typing import Literal
 
 import msgspec
 
-from rowcast.adapters.files import blocks as block_segment
+from rowcast.adapters.files import block_segment
 from rowcast.adapters.files.segment import FORMAT, FRAME, LENGTHS_MARK, MAGIC, SegmentHeader
 from rowcast.errors import Unavailable
 from rowcast.history import blocks

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rowcast.adapters.files.blocks import BlockSegment
+from rowcast.adapters.files.block_segment import BlockSegment
 from rowcast.adapters.files.journal import ROLL, STARTING, SUFFIX
 from rowcast.adapters.files.segment import LOOK_AHEAD, Segment, has_ended, open_segment
 from rowcast.errors import HistoryError, Unavailable

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from rowcast.adapters.files import blocks
-from rowcast.adapters.files.blocks import BlockSegment
+from rowcast.adapters.files import block_segment
+from rowcast.adapters.files.block_segment import ENTRIES_PER_READ, BlockSegment
 from rowcast.adapters.files.locks import is_unlocked
 from rowcast.errors import HistoryError
 from rowcast.history.chain import SALT_BYTES, SealedEntry, decode_head, genesis, link, row_hash
@@ -52,12 +52,12 @@ def open_segment(path: Path) -> Segment | BlockSegment:
         previous = bytes.fromhex(header.previous)
     except ValueError:
         raise HistoryError(f"{path} is not a journal segment") from None
-    if header.format not in (FORMAT, blocks.FORMAT):
-        known = f"{FORMAT} and {blocks.FORMAT}"
+    if header.format not in (FORMAT, block_segment.FORMAT):
+        known = f"{FORMAT} and {block_segment.FORMAT}"
         raise HistoryError(f"{path} has journal format {header.format}; this release supports {known}")
     if header.first == 0 and previous != genesis(header.writer):
         raise HistoryError(f"{path} does not begin with the first link of its writer")
-    if header.format == blocks.FORMAT:
+    if header.format == block_segment.FORMAT:
         return BlockSegment(path, header.writer, len(line))
     return Segment(path, header, len(line))
 
@@ -73,15 +73,15 @@ class Segment:
         self._offset = start
         self._before = (self._offset, self._seq, self._previous)
 
-    def read_more(self, limit: int = 4096) -> list[SealedEntry]:
+    def read_more(self) -> list[SealedEntry]:
         """Return the next complete, verified entries; HistoryError at a damaged entry, after all entries before it."""
         self._before = (self._offset, self._seq, self._previous)
         entries: list[SealedEntry] = []
         with self.path.open("rb", buffering=0) as file:
             ended = is_unlocked(file)
-            while self._read_many(file, entries, limit):
+            while self._read_many(file, entries, ENTRIES_PER_READ):
                 pass
-            while len(entries) < limit:
+            while len(entries) < ENTRIES_PER_READ:
                 sealed, end = self._read(file)
                 if sealed is None and self._something_follows(file, end, ended):
                     # Data is written in order: if a later byte is written, this frame is complete by now or damaged.

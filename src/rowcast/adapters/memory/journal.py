@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rowcast.history import blocks
 from rowcast.history.blocks import Block
-from rowcast.history.chain import Chain, Draft, SealedEntry, row_hash
+from rowcast.history.chain import Chain, Draft, SealedEntry
 from rowcast.history.ports import Position, StoredEntry, StoreWriter
 
 
@@ -29,7 +29,7 @@ class MemoryJournal:
 
     def append(self, drafts: Sequence[Draft]) -> None:
         """Seal and record all drafts."""
-        self._store.record(self.writer, [self._seal(draft) for draft in drafts])
+        self._store.record(self.writer, [self._chain.seal(draft) for draft in drafts])
 
     def append_block(self, block: Block) -> None:
         """Record the entries of a block, continuing this writer's chain."""
@@ -37,11 +37,6 @@ class MemoryJournal:
 
     def close(self) -> None:
         """Do nothing: the store belongs to the caller."""
-
-    def _seal(self, draft: Draft) -> SealedEntry:
-        seq, hashed = self._chain.seq, row_hash(draft.salt, draft.row)
-        linked = self._chain.extend(draft.head, draft.salt, draft.row)
-        return SealedEntry(seq, draft.head, draft.salt, draft.row, hashed, linked)
 
 
 class EmptyJournalReader:

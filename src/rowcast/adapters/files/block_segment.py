@@ -21,13 +21,14 @@ from rowcast.adapters.files.locks import is_unlocked
 from rowcast.errors import HistoryError
 from rowcast.history import blocks
 from rowcast.history.blocks import Block
-from rowcast.history.chain import Chain, SealedEntry, decode_head, genesis, row_hash
+from rowcast.history.chain import Chain, SealedEntry, decode_head, genesis
 
 FORMAT = 2
 FRAME = struct.Struct("<2sII")
 MAGIC = b"RB"
 LENGTH_MARK = 0x5243_4232
 LINK_BYTES = 32
+ENTRIES_PER_READ = 4096
 
 
 def frame(previous: bytes, payload: bytes) -> tuple[bytes, bytes]:
@@ -47,17 +48,17 @@ class BlockSegment:
         self._chain = Chain(writer)
         self._before = (start, self._link, 0, self._chain.previous)
 
-    def read_more(self, limit: int = 4096) -> list[SealedEntry]:
+    def read_more(self) -> list[SealedEntry]:
         """Return the entries of the next complete blocks; HistoryError at a damaged block."""
         self._before = (self._offset, self._link, self._chain.seq, self._chain.previous)
         entries: list[SealedEntry] = []
         with self.path.open("rb", buffering=0) as file:
             ended = is_unlocked(file)
-            while len(entries) < limit:
+            while len(entries) < ENTRIES_PER_READ:
                 block = self._next(file, ended, follows_entries=bool(entries))
                 if block is None:
                     break
-                entries += self._expand(block)
+                entries += [self._chain.seal(draft) for draft in blocks.entries(block)]
         return entries
 
     def find(self, prediction_id: str) -> SealedEntry | None:
@@ -97,14 +98,6 @@ class BlockSegment:
         """Return whether the writer has released the segment or died."""
         with self.path.open("rb") as file:
             return is_unlocked(file)
-
-    def _expand(self, block: Block) -> list[SealedEntry]:
-        entries = []
-        for draft in blocks.entries(block):
-            seq = self._chain.seq
-            linked = self._chain.extend(draft.head, draft.salt, draft.row)
-            entries.append(SealedEntry(seq, draft.head, draft.salt, draft.row, row_hash(draft.salt, draft.row), linked))
-        return entries
 
     def _next(self, file: FileIO, ended: bool, *, follows_entries: bool) -> Block | None:
         """Return the block at the offset; None if there is none, or only part of one, for which no reply was sent."""
