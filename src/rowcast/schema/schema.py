@@ -32,6 +32,10 @@ Value = float | int | bool | str | None
 UNKNOWN = "unknown-column"
 MAX_UNKNOWN = 100
 """Unknown columns reported per row."""
+MAX_LISTED = 12
+"""Names that a message lists."""
+MAX_SHOWN = 120
+"""Characters of a received text that an error shows."""
 MISSING = "missing"
 REQUIRED = "value is required; the column had no missing values in training"
 
@@ -204,13 +208,13 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def unknown_column(name: str, known: Sequence[str]) -> ValueProblem:
     """Return the problem of a column that the model does not have."""
-    return ValueProblem(name[:200], UNKNOWN, f"unknown column; the model's columns are {_listed(known)}")
+    return ValueProblem(name[:200], UNKNOWN, f"unknown column; the model's columns are {list_names(known)}")
 
 
-def shortened(raw: Any, limit: int = 120) -> Any:
+def shortened(raw: Any) -> Any:
     """Return a received value, shortened if necessary, for use in an error."""
     if isinstance(raw, str):
-        return raw if len(raw) <= limit else raw[:limit] + "…"
+        return raw if len(raw) <= MAX_SHOWN else raw[:MAX_SHOWN] + "…"
     if isinstance(raw, bool | float | None):
         return raw
     if isinstance(raw, int):
@@ -218,8 +222,10 @@ def shortened(raw: Any, limit: int = 120) -> Any:
     return type_name(raw)
 
 
-def _listed(names: Sequence[str], limit: int = 12) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+def list_names(names: Sequence[str]) -> str:
+    """Join names for a message, shortened to the first `MAX_LISTED`."""
+    rest = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + rest
 
 
 def _column_json_schema(column: Column) -> dict[str, Any]:
@@ -252,7 +258,7 @@ def _column_json_schema(column: Column) -> dict[str, Any]:
 def _seen(column: Column) -> str:
     if column.kind == "category":
         rest = "" if column.closed else " Other values are scored as unseen, with a warning."
-        return f"Seen in training: {_listed(column.levels)}.{rest}"
+        return f"Seen in training: {list_names(column.levels)}.{rest}"
     if column.low is not None and column.high is not None and column.kind in ("number", "integer"):
         return f"Seen in training: {column.low:.15g} to {column.high:.15g}."
     return ""

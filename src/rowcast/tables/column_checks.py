@@ -83,7 +83,7 @@ def amounts(
     ]
 
 
-def _quantile(ranked: NDArray[np.float64], times: NDArray[np.int64], share: float) -> float:
+def quantile(ranked: NDArray[np.float64], times: NDArray[np.int64], share: float) -> float:
     """Return a quantile of ranked distinct values, weighted by how often each occurs."""
     cumulated = np.cumsum(times)
     return float(ranked[np.searchsorted(cumulated, share * cumulated[-1])])
@@ -92,7 +92,7 @@ def _quantile(ranked: NDArray[np.float64], times: NDArray[np.int64], share: floa
 def _far(name: str, ranked: NDArray[np.float64], times: NDArray[np.int64]) -> list[Finding]:
     if times.sum() < FAR_ROWS or _fill_value(f"{ranked[-1]:.0f}"):
         return []
-    median, most, ninth = (_quantile(ranked, times, share) for share in (0.5, 0.999, 0.9))
+    median, most, ninth = (quantile(ranked, times, share) for share in (0.5, 0.999, 0.9))
     # If the 90th percentile is the median, most rows hold one value and every other value is far from it.
     if ninth <= median or ranked[-1] - median < FAR_FACTOR * (most - median):
         return []
@@ -110,7 +110,7 @@ def _shown(number: float) -> str:
 
 def _ages(name: str, ranked: NDArray[np.float64], times: NDArray[np.int64]) -> list[Finding]:
     """Report implausible values in a column of adults' ages, recognised by its name and range."""
-    if not _aged(name) or not 15 <= _quantile(ranked, times, 0.02) <= _quantile(ranked, times, 0.98) <= 100:
+    if not _aged(name) or not 15 <= quantile(ranked, times, 0.02) <= quantile(ranked, times, 0.98) <= 100:
         return []
     wrong = (ranked < 1) | (ranked > MAX_AGE)
     if not wrong.any():
@@ -127,7 +127,7 @@ def _zeros(
     if not zeros or not len(rest) or rest[0] < 0:
         return []
     rows = int(times.sum()) + missing
-    middle = _quantile(rest, times[ranked != 0], 0.5)
+    middle = quantile(rest, times[ranked != 0], 0.5)
     few = MIN_REPEATS <= zeros < rows / 20 and rest[0] >= middle / 4 and (not whole or middle >= 10)
     many = zeros >= rows / 20 and missing > rows / 300 and middle >= LARGE
     if few:
@@ -206,7 +206,7 @@ def is_codes(numbers: NDArray[np.float64], counts: Sequence[int]) -> bool:
         return False
     order = np.argsort(numbers)
     ranked, times_ranked = numbers[order], times[order]
-    low, middle, high = (_quantile(ranked, times_ranked, share) for share in (0.1, 0.5, 0.9))
+    low, middle, high = (quantile(ranked, times_ranked, share) for share in (0.1, 0.5, 0.9))
     dense = np.count_nonzero((ranked >= low) & (ranked <= high)) / (high - low + 1)
     rounded = np.mean(numbers % 10 == 0)
     zeros = times[numbers == 0].sum() / rows

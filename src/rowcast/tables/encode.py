@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rowcast.errors import InvalidRows, TableError, ValueProblem
 from rowcast.schema.encoding import Feature, Plan, TensorSpec
-from rowcast.schema.schema import MISSING, REQUIRED, Column, Schema, shortened
+from rowcast.schema.schema import MISSING, REQUIRED, Column, Schema, list_names, shortened
 from rowcast.schema.values import BLANKS, DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, PLAIN_NUMBER, BadValue, date_parts
 from rowcast.tables.table import Table, closest
 
@@ -91,9 +91,9 @@ def encode_all(table: Table | pl.DataFrame, schema: Schema, plan: Plan) -> Encod
 def _refuse_absent(frame: pl.DataFrame, schema: Schema) -> None:
     absent = [column.name for column in schema.columns if not column.missing and column.name not in frame.columns]
     if absent:
-        listed = ", ".join(absent[:12]) + (f" and {len(absent) - 12} more" if len(absent) > 12 else "")
         hint = closest(absent[0], frame.columns)
-        raise TableError(f"the table lacks columns that the model requires: {listed} ({hint})", slug="missing-column")
+        message = f"the table lacks columns that the model requires: {list_names(absent)} ({hint})"
+        raise TableError(message, slug="missing-column")
 
 
 def _parse_column(frame: pl.DataFrame, column: Column) -> ParsedColumn:

@@ -59,7 +59,7 @@ def loans(rows: int = ROWS, seed: int = 0) -> Columns:
         "dependents": dependents.tolist(),
         "residential_assets": _rounded(residential, 1000),
         "commercial_assets": [
-            None if gone else value for value, gone in zip(_rounded(commercial, 1000), unknown, strict=True)
+            None if is_unknown else value for value, is_unknown in zip(_rounded(commercial, 1000), unknown, strict=True)
         ],
         "bank_assets": _rounded(bank, 1000),
         "purpose": [PURPOSES[kind] for kind in purpose],

@@ -263,17 +263,12 @@ def _numbers(
         findings.append(Finding("large-integer", name, message, "used as numbers", Override("exclude", name)))
     findings.extend(column_checks.sentinels(name, numbers, distinct.counts, whole=whole))
     findings.extend(column_checks.amounts(name, numbers, distinct.counts, missing=distinct.missing, whole=whole))
-    middle = _median(numbers, np.array(distinct.counts))
+    order = np.argsort(numbers, kind="stable")
+    middle = column_checks.quantile(numbers[order], np.array(distinct.counts)[order], 0.5)
     low, high = float(numbers.min()), float(numbers.max())
     example = int(middle) if whole else middle
     kind: Kind = "integer" if whole else "number"
     return _build(name, kind, distinct, forms=forms, low=low, high=high, example=example), findings
-
-
-def _median(numbers: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
-    order = np.argsort(numbers, kind="stable")
-    cumulated = np.cumsum(counts[order])
-    return float(numbers[order][np.searchsorted(cumulated, cumulated[-1] / 2)])
 
 
 def _dates(name: str, distinct: _Distinct, moments: Sequence[int], *, formats: tuple[str, ...] = ()) -> Column:

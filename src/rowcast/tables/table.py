@@ -11,6 +11,7 @@ import msgspec
 import polars as pl
 
 from rowcast.errors import TableError
+from rowcast.schema.schema import list_names
 from rowcast.schema.values import BLANKS
 
 
@@ -109,5 +110,4 @@ def closest(name: str, names: Sequence[str]) -> str:
     near = [folded[match] for match in difflib.get_close_matches(name.strip().casefold(), list(folded), 3, 0.5)]
     if near:
         return "did you mean " + " or ".join(map(repr, near)) + "?"
-    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-    return f"available: {shown}"
+    return f"available: {list_names(names)}"

@@ -17,7 +17,7 @@ import msgspec
 from rowcast.errors import BodyError, InvalidRows, ValueProblem
 from rowcast.schema.encoding import EncodedRow, decode_object
 from rowcast.schema.prediction import Decision
-from rowcast.schema.schema import MAX_UNKNOWN, MISSING, UNKNOWN, Schema, unknown_column
+from rowcast.schema.schema import MAX_UNKNOWN, MISSING, UNKNOWN, Schema, list_names, unknown_column
 from rowcast.wire.json_schema import ReplySchemas, any_of
 from rowcast.wire.reply import ModelFacts, compile_replies, compile_root
 from rowcast.wire.shape import RequestShape, UnwrappedRequest
@@ -27,7 +27,6 @@ from rowcast.wire.template import (
     class_numbers,
     columns_by_client_name,
     default_cells,
-    list_names,
     read_template,
 )
 

@@ -13,7 +13,7 @@ import msgspec
 
 from rowcast.errors import DocumentError
 from rowcast.schema.prediction import Decision
-from rowcast.schema.schema import MISSING, Column, Schema
+from rowcast.schema.schema import MISSING, Column, Schema, list_names
 from rowcast.schema.values import BadValue
 
 ERROR: Final = "error"
@@ -141,8 +141,3 @@ def _check_classes(key: str, table: Mapping[str, Any], names: Sequence[str]) -> 
 def template_error(place: str, message: str) -> DocumentError:
     """Return the error for a problem at this place of a template."""
     return DocumentError("wire template", place, message)
-
-
-def list_names(names: Sequence[str], limit: int = 12) -> str:
-    """Join names for a message, shortened to the first `limit`."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

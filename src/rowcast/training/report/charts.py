@@ -25,6 +25,7 @@ BAR_HEIGHT: Final = 20
 NAME_WIDTH: Final = 118
 """Width reserved for the names of horizontal bars."""
 COLOURS: Final = 6
+HISTOGRAM_BINS: Final = 24
 
 Values = NDArray[Any]
 Range = tuple[float, float]
@@ -186,13 +187,13 @@ def scatter_chart(
     return Chart(title, description, tuple(shapes))
 
 
-def histogram(title: str, description: str, axes: tuple[str, str], values: Values, bins: int = 24) -> Chart:
+def histogram(title: str, description: str, axes: tuple[str, str], values: Values) -> Chart:
     """Draw how many values fall into each of several bins of equal width."""
     values = values[np.isfinite(values)]
     if not len(values):
         return Chart(title, description)
     low, high = _padded_range([values], 0.0)
-    counts, edges = np.histogram(values, bins, (low, high))
+    counts, edges = np.histogram(values, HISTOGRAM_BINS, (low, high))
     area = PlotArea(low, high, 0.0, float(counts.max()) * 1.05)
     shapes = _axes(area, axes)
     for count, left, right in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):

@@ -29,6 +29,7 @@ from rowcast.training.report.charts import truncate
 Values = NDArray[np.float64]
 
 CURVE_POINTS: Final = 150
+CALIBRATION_BINS: Final = 10
 MAX_REPEATS: Final = 5
 """The maximum number of times that each column is shuffled."""
 RESAMPLES: Final = 40
@@ -180,11 +181,11 @@ def _rate(counts: Values) -> Values:
     return counts / counts[-1] if counts[-1] else np.full(len(counts), np.nan)
 
 
-def thin(x: Values, y: Values, most: int = CURVE_POINTS) -> tuple[Values, Values]:
-    """Reduce a curve to at most `most` points, including both ends."""
-    if len(x) <= most:
+def thin(x: Values, y: Values) -> tuple[Values, Values]:
+    """Reduce a curve to at most `CURVE_POINTS` points, including both ends."""
+    if len(x) <= CURVE_POINTS:
         return x, y
-    picks = np.unique(np.linspace(0, len(x) - 1, most).round().astype(np.intp))
+    picks = np.unique(np.linspace(0, len(x) - 1, CURVE_POINTS).round().astype(np.intp))
     return x[picks], y[picks]
 
 
@@ -196,16 +197,17 @@ def wilson_interval(hits: float, count: int) -> tuple[float, float]:
     return max(0.0, float(low)), min(1.0, float(high))
 
 
-def calibration_bins(score: Values, positive: NDArray[np.bool_], bins: int = 10) -> tuple[CalibrationBin, ...]:
+def calibration_bins(score: Values, positive: NDArray[np.bool_]) -> tuple[CalibrationBin, ...]:
     """Compare predicted with observed shares in bins of equal width; empty bins are left out."""
-    bin_of_row = np.minimum((score * bins).astype(np.intp), bins - 1)
+    bin_of_row = np.minimum((score * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
     filled = []
     for index in np.unique(bin_of_row).tolist():
         inside = bin_of_row == index
         count, hits = int(inside.sum()), int(positive[inside].sum())
         low, high = wilson_interval(hits, count)
         mean = float(score[inside].mean())
-        filled.append(CalibrationBin(index / bins, (index + 1) / bins, count, mean, hits / count, low, high))
+        edges = index / CALIBRATION_BINS, (index + 1) / CALIBRATION_BINS
+        filled.append(CalibrationBin(*edges, count, mean, hits / count, low, high))
     return tuple(filled)
 
 
