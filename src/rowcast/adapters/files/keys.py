@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from rowcast.access.keys import Key
+from rowcast.adapters.files.locks import locked
+from rowcast.adapters.files.replacement import replace_file
 from rowcast.errors import SettingsError
 
 FORMAT = 1
@@ -53,20 +52,8 @@ class FileKeys:
         """Replace the file under a lock, so that changes run one at a time."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.with_suffix(".lock").open("a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                self._replace(msgspec.json.encode(KeyFile(FORMAT, tuple(edit(self.all())))))
+            with locked(self.path.with_suffix(".lock")):
+                content = msgspec.json.encode(KeyFile(FORMAT, tuple(edit(self.all()))))
+                replace_file(self.path, msgspec.json.format(content, indent=1) + b"\n", mode=0o600)
         except OSError as error:
             raise SettingsError(f"cannot write the keys to {self.path}: {error.strerror}") from None
-
-    def _replace(self, content: bytes) -> None:
-        descriptor, name = tempfile.mkstemp(prefix=".keys-", dir=self.path.parent)  # mode 600
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.format(content, indent=1) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self.path)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import msgspec
 
+from rowcast.adapters.files.locks import locked
+from rowcast.adapters.files.replacement import replace_file
 from rowcast.errors import ModelNotFound, RegistryError
 from rowcast.registry.names import NAME_RULE, check_name
 from rowcast.registry.ports import Reference
@@ -106,7 +108,7 @@ class FolderRegistry:
         """Yield a hidden folder, and delete it afterwards. Its lock shows other publishers that its owner is alive."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with _locked(self.root / ".lock"):
+            with locked(self.root / ".lock"):
                 home.mkdir(exist_ok=True)
                 _clear(home)
                 handle, lock = tempfile.mkstemp(prefix=STAGED, suffix=".lock", dir=home)
@@ -118,7 +120,7 @@ class FolderRegistry:
         try:
             yield staging
         finally:
-            with _locked(self.root / ".lock"):
+            with locked(self.root / ".lock"):
                 shutil.rmtree(staging, ignore_errors=True)
                 Path(lock).unlink(missing_ok=True)
                 os.close(handle)
@@ -132,13 +134,15 @@ class FolderRegistry:
         self.folder(reference)
         home = self.root / reference.name
         try:
-            with _locked(home / ".lock"):
+            with locked(home / ".lock"):
                 _remove(home.glob(".aliases.json-*"))  # left by a dead writer: a live one holds the lock
                 aliases = {**self._aliases(reference.name), alias: reference.version}
-                _replace(home / "aliases.json", msgspec.json.encode(AliasFile(FORMAT, dict(sorted(aliases.items())))))
-            with _locked(self.root / ".lock"):
+                replace_file(
+                    home / "aliases.json", msgspec.json.encode(AliasFile(FORMAT, dict(sorted(aliases.items()))))
+                )
+            with locked(self.root / ".lock"):
                 _remove(self.root.glob(".generation-*"))
-                _replace(self.root / "generation", str(self.generation() + 1).encode())
+                replace_file(self.root / "generation", str(self.generation() + 1).encode())
         except OSError as error:
             raise RegistryError(f"cannot write to the registry {self.root}: {error.strerror}") from None
 
@@ -181,13 +185,6 @@ class FolderRegistry:
         return ModelNotFound(f"unknown model {name!r} in {self.root}; available models: {names}")
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _clear(home: Path) -> None:
     """Delete the hidden folders of dead publishers. A live publisher holds a lock beside its folder."""
     for lock in home.glob(f"{STAGED}*.lock"):
@@ -207,21 +204,6 @@ def _clear(home: Path) -> None:
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Replace a file atomically; leave no temporary file behind, even on a full disk."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _sync(path: Path) -> None:

@@ -33,7 +33,7 @@ from typing import IO, Any
 
 import msgspec
 
-from rowcast.adapters.files.locks import is_unlocked
+from rowcast.adapters.files.locks import is_unlocked, locked
 from rowcast.adapters.files.shared_counters import SharedCounters
 from rowcast.errors import SettingsError
 from rowcast.serving.fleet import WorkerReport, WorkerStatus
@@ -58,7 +58,7 @@ class ServerFolder:
         self.folder = runs / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
             runs.mkdir(parents=True, exist_ok=True)
-            with _locked(runs / ".lock"):
+            with locked(runs / ".lock"):
                 for folder in runs.iterdir():
                     if folder.is_dir() and _is_free(folder / "server"):
                         shutil.rmtree(folder, ignore_errors=True)
@@ -82,7 +82,7 @@ class ServerFolder:
 
     def request_reload(self) -> int:
         """Ask every worker to reload. A worker has done so once its `asked` is at least the returned number."""
-        with _locked(self.folder / ".lock"):
+        with locked(self.folder / ".lock"):
             number = self.reload_requests() + 1
             _replace(self.folder / "reload", str(number).encode())
             return number
@@ -103,7 +103,7 @@ class ServerFolder:
 
     def set_unloaded(self, model: str, *, unloaded: bool) -> None:
         """Unload a model or load it again; workers apply this at their next reload."""
-        with _locked(self.folder / ".lock"):
+        with locked(self.folder / ".lock"):
             others = self.unloaded_models() - {model}
             _replace(self.folder / "away", msgspec.json.encode(others | {model} if unloaded else others))
 
@@ -111,7 +111,7 @@ class ServerFolder:
     def trial_results(self) -> Iterator[dict[str, str]]:
         """Yield the sandbox results, and save all changes when the block ends. One worker at a time."""
         path = self.folder / "trials"
-        with _locked(self.folder / ".trials.lock"):
+        with locked(self.folder / ".trials.lock"):
             results: dict[str, str] = {}
             with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
                 results = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
@@ -121,7 +121,7 @@ class ServerFolder:
     def agree_default_model(self, choose: Callable[[], str | None]) -> str | None:
         """Return the default model, which the first worker of this server chooses for good."""
         path = self.folder / "default"
-        with _locked(self.folder / ".lock"):
+        with locked(self.folder / ".lock"):
             if not path.exists():
                 _replace(path, msgspec.json.encode(choose()))
             return msgspec.json.decode(path.read_bytes(), type=str | None)
@@ -135,7 +135,7 @@ class ServerFolder:
 
     def record_served(self, versions: Mapping[str, int]) -> None:
         """Save the versions that are served now."""
-        with _locked(self._runs / ".lock"):
+        with locked(self._runs / ".lock"):
             known = self.last_served()
             if known != {**known, **versions}:
                 _replace(self._runs / "good", msgspec.json.encode({**known, **versions}))
@@ -237,13 +237,6 @@ def _is_free(path: Path) -> bool:
             return is_unlocked(file)
     except FileNotFoundError:
         return True
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _replace(path: Path, content: bytes) -> None:
