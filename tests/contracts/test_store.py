@@ -359,6 +359,5 @@ def test_a_store_can_be_closed_and_opened_again(store: Store) -> None:
     assert store.count() == 2
 
 
-def test_a_store_names_its_location(store: Store) -> None:
-    assert store.location
+def test_the_disk_folder_of_a_store_exists(store: Store) -> None:
     assert store.disk_folder is None or store.disk_folder.is_dir()

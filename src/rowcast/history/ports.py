@@ -248,11 +248,6 @@ class Store(StoreReader, StoreWriter, StoreEraser, Protocol):
     """The database of all entries. A context manager: entering opens the store, leaving closes it."""
 
     @property
-    def location(self) -> str:
-        """Where the store is, for messages. Contains no password."""
-        ...
-
-    @property
     def disk_folder(self) -> Path | None:
         """The local folder whose disk the store fills; None when it uses no local disk."""
         ...

@@ -22,7 +22,6 @@ from rowcast.schema.prediction import searchable_label
 class MemoryStore:
     """History for the life of one process."""
 
-    location = "memory"
     disk_folder = None
 
     def __init__(self) -> None:

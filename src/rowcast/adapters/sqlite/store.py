@@ -52,11 +52,6 @@ class SqliteStore:
         self._insert = read_statement("insert.sql")
 
     @property
-    def location(self) -> str:
-        """The path of the file."""
-        return str(self.path)
-
-    @property
     def disk_folder(self) -> Path:
         """The folder of the file."""
         return self.path.absolute().parent
@@ -87,7 +82,7 @@ class SqliteStore:
         uri = f"{self.path.absolute().as_uri()}?mode=rw"
         try:
             with closing(sqlite3.connect(uri, uri=True, timeout=CHECK_SECONDS, isolation_level=None)) as connection:
-                schema_version(connection, self.location)
+                schema_version(connection, str(self.path))
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute("ROLLBACK")
         except sqlite3.Error as error:
@@ -157,7 +152,7 @@ class SqliteStore:
     def erasures(self) -> list[SealedEntry]:
         """Return the chain of erasures."""
         with self._reading() as connection:
-            if schema_version(connection, self.location) < ERASURES_VERSION:
+            if schema_version(connection, str(self.path)) < ERASURES_VERSION:
                 return []
             rows = connection.execute("SELECT seq, head, link FROM erasures ORDER BY seq").fetchall()
         return [SealedEntry(seq, head, None, None, NO_ROW, linked) for seq, head, linked in rows]
@@ -296,11 +291,11 @@ class SqliteStore:
         """Return a read-only connection, or one to an empty history while the file has no schema yet."""
         if self.path.exists():
             connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
-            if schema_version(connection, self.location) > 0:
+            if schema_version(connection, str(self.path)) > 0:
                 return connection
             connection.close()
         connection = sqlite3.connect(":memory:", isolation_level=None)
-        migrate(connection, self.location)
+        migrate(connection, str(self.path))
         return connection
 
     def _writer(self) -> sqlite3.Connection:
@@ -323,7 +318,7 @@ class SqliteStore:
         connection.execute("PRAGMA synchronous = FULL")
         # Overwrites freed bytes; otherwise erased rows could stay in the file.
         connection.execute("PRAGMA secure_delete = ON")
-        migrate(connection, self.location)
+        migrate(connection, str(self.path))
         return connection
 
     def _add_writer(self, connection: sqlite3.Connection, writer: str) -> int:
