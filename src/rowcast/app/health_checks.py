@@ -14,9 +14,9 @@ SECONDS = 5.0
 
 def running_servers(settings: Settings) -> dict[str, list[WorkerStatus]]:
     """Return the workers of every running server of this home, by server."""
-    from rowcast.adapters.files.worker_state import running_servers as find_servers
+    from rowcast.adapters.files import worker_state
 
-    return find_servers(settings.run_folder)
+    return worker_state.running_servers(settings.run_folder)
 
 
 def store_failure(settings: Settings) -> str:

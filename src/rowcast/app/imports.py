@@ -38,12 +38,16 @@ class ChildSandbox:
 
     def verify_bundle(self, folder: Path, reference: Reference) -> None:
         """Load a bundle and check its golden rows."""
+        error = self.trial_failure(folder, reference)
+        if error:
+            raise BundleError(error)
+
+    def trial_failure(self, folder: Path, reference: Reference) -> str:
+        """Return why a bundle cannot be loaded, or an empty text if it passed its checks."""
         from rowcast.adapters.sandbox import run_trial
 
         command = [sys.executable, "-m", "rowcast.app.verify_bundle"]
-        error = run_trial(command, folder, reference, self._limits, self._environment)
-        if error:
-            raise BundleError(error)
+        return run_trial(command, folder, reference, self._limits, self._environment)
 
 
 def sandbox(settings: Settings) -> ChildSandbox:

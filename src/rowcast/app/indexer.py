@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rowcast.app import history as app_history
+from rowcast.app.history import store, utc_microseconds
 
 if TYPE_CHECKING:
     from rowcast.runtime.lifecycle import IndexerChild
@@ -37,12 +37,12 @@ def index_history(settings: Settings, wait: Callable[[float], bool], report: Cal
 
     with indexer_lock(settings.journal_folder) as acquired:
         if acquired:
-            store, journals = app_history.store(settings), FolderJournalReader(settings.journal_folder)
-            maintenance = Maintenance(store, journals, app_history.utc_microseconds, settings.retention_days)
+            history_store, journals = store(settings), FolderJournalReader(settings.journal_folder)
+            maintenance = Maintenance(history_store, journals, utc_microseconds, settings.retention_days)
             try:
                 run_indexer(
                     journals,
-                    store,
+                    history_store,
                     wait=wait,
                     report=report,
                     maintain=maintenance.run_once,
@@ -50,7 +50,7 @@ def index_history(settings: Settings, wait: Callable[[float], bool], report: Cal
                 )
                 maintenance.close()
             finally:
-                store.close()
+                history_store.close()
         return acquired
 
 

@@ -123,7 +123,7 @@ def train(
 ) -> TrainingResult:
     """Train a model on a file or on data in memory and publish it; `onnx_out` also writes the graph to a file."""
     try:
-        from rowcast.training.run import train as run
+        from rowcast.training import run
     except ModuleNotFoundError as missing:
         raise SettingsError(f"training requires {missing.name}; install rowcast[train]") from None
     from rowcast.adapters.onnxruntime.graph import open_graph
@@ -133,7 +133,7 @@ def train(
     models, now = registry(settings), datetime.now(UTC)
 
     def run_training() -> TrainingResult:
-        return run(table, training_options, open_graph=open_graph, registry=models, now=now, progress=progress)
+        return run.train(table, training_options, open_graph=open_graph, registry=models, now=now, progress=progress)
 
     if onnx_out is None:
         return run_training()

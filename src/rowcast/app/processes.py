@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rowcast.app import indexer
-from rowcast.app import server as server_root
+from rowcast.app import indexer, server
 
 if TYPE_CHECKING:
     import socket
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from rowcast.settings import Settings
 
     Announce = Callable[[Deployment[LiveModel]], None]
-    Work = Callable[[server_root.Place, int, bool], int]
+    Work = Callable[[server.Place, int, bool], int]
 
 
 def serve(
@@ -24,14 +23,14 @@ def serve(
     listener: socket.socket,
     announce: Announce | None,
     *,
-    place: server_root.Place | None = None,
+    place: server.Place | None = None,
     parent: int | None = None,
 ) -> None:
     """Serve in this process until a signal arrives. `announce` is called once every model is loaded."""
     from rowcast.runtime.http_protocol import ConnectionLimits
     from rowcast.runtime.server import HttpServer, run
 
-    built = server_root.build_server(settings, place)
+    built = server.build_server(settings, place)
     if announce is not None:
         announce(built.deployment)
     limits = ConnectionLimits(
@@ -39,7 +38,7 @@ def serve(
         receive_seconds=settings.receive_seconds,
         idle_seconds=settings.idle_seconds,
     )
-    server = HttpServer(
+    http_server = HttpServer(
         app=built.app,
         quick_path=built.quick_path,
         limits=limits,
@@ -47,20 +46,20 @@ def serve(
         drain_seconds=settings.drain_seconds,
         on_drain=built.drain,
     )
-    run(server, listener, parent)
+    run(http_server, listener, parent)
 
 
 def supervise(settings: Settings, listener: socket.socket, work: Work) -> int:
     """Run `work` in several worker processes until a signal arrives; return the exit status."""
     from rowcast.runtime.supervisor import IndexerPlan, Supervisor
 
-    state = server_root.worker_state(settings)
+    state = server.worker_state(settings)
 
     def is_running() -> bool:
         return indexer.indexer_is_running(settings)
 
     def run_worker(number: int, parent: int, is_first: bool) -> int:
-        return work(server_root.Place(state, number), parent, is_first)
+        return work(server.Place(state, number), parent, is_first)
 
     plan = IndexerPlan(indexer.indexer_command(), settings.for_child(), is_running)
     try:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import uuid
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from rowcast.app.imports import preferred_model
+from rowcast.app.imports import preferred_model, sandbox
 from rowcast.errors import BundleError, RowcastError, SettingsError
 
 if TYPE_CHECKING:
@@ -155,10 +154,7 @@ def _redactor(settings: Settings) -> Redactor | None:
 
 def _trial(settings: Settings, registry: RegistryWriter, state: WorkerState) -> Callable[[Reference], None]:
     """Return a function that tries a version in a child process. All workers share a result until the next reload."""
-    from rowcast.adapters.sandbox import SandboxLimits, run_trial
-
-    limits = SandboxLimits(settings.max_model_mb, settings.trial_memory_mb, settings.trial_seconds)
-    command = [sys.executable, "-m", "rowcast.app.verify_bundle"]
+    child = sandbox(settings)
 
     def trial(reference: Reference) -> None:
         stamp = f"{registry.generation()}.{state.reload_requests()}"
@@ -168,7 +164,7 @@ def _trial(settings: Settings, registry: RegistryWriter, state: WorkerState) -> 
                 results["stamp"] = stamp
             key = str(reference)
             if key not in results:
-                results[key] = run_trial(command, registry.folder(reference), reference, limits, settings.for_child())
+                results[key] = child.trial_failure(registry.folder(reference), reference)
             reason = results[key]
         if reason:
             raise BundleError(reason)

@@ -314,9 +314,9 @@ def doctor(home: Home = None, json: Json = False) -> int:
     Checks the settings, models, history, disk, running servers, API keys and the services that metrics and traces are
     sent to.
     """
-    from rowcast.cli import doctor as checkup
+    from rowcast.cli.doctor import run
 
-    return checkup.run(home=home, as_json=json)
+    return run(home=home, as_json=json)
 
 
 @app.command(hidden=True)
