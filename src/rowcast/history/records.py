@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Generic, TypeVar
 
 import msgspec
 
-from rowcast.history.chain import Entry, decode_head
+from rowcast.history.chain import decode_head
 from rowcast.schema.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class HistoryPage(PageFields[Record], frozen=True):
 
 def to_record(stored: StoredEntry) -> Record:
     """Decode an entry; the reply and the row keep their original bytes."""
-    entry: Entry = decode_head(stored.sealed.head)
+    entry = decode_head(stored.sealed.head)
     reply = decode_reply(entry.reply)
     row = stored.sealed.row
     return Record(

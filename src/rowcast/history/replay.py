@@ -85,13 +85,13 @@ def _replay_chunk(
         if entry.digest not in scorers:
             scorers[entry.digest] = _load(load, reply, entry.digest)
         groups.setdefault(entry.digest, []).append((reply, sealed.row))
-    for digest, members in groups.items():
+    for digest, recorded_rows in groups.items():
         scorer = scorers[digest]
         if isinstance(scorer, str):
-            yield from (("not replayable", reply.id, {"reason": scorer}) for reply, _ in members)
+            yield from (("not replayable", reply.id, {"reason": scorer}) for reply, _ in recorded_rows)
             continue
-        scores = scorer.score([row for _, row in members])
-        for (reply, _), current in zip(members, scores, strict=True):
+        scores = scorer.score([row for _, row in recorded_rows])
+        for (reply, _), current in zip(recorded_rows, scores, strict=True):
             recorded = Score(reply.prediction, reply.probability, reply.score, reply.probabilities)
             yield scorer.compare(recorded, current), reply.id, {"then": recorded, "now": current}
 

@@ -61,7 +61,7 @@ class ChainAudit:
 
     def report_lost(self, writer: str, seq: int) -> None:
         """Report a damaged journal that cannot be read from `seq` on, unless the store has its entries."""
-        if self._lengths.get(writer, 0) <= seq and all(found.writer != writer for found in self._breaks):
+        if self._lengths.get(writer, 0) <= seq and all(each.writer != writer for each in self._breaks):
             reason = f"entry {seq} and all later entries are lost: their journal is damaged"
             self._breaks.append(ChainBreak(writer, seq, reason))
 
@@ -78,7 +78,7 @@ class ChainAudit:
             erased=self._erased,
             unrecorded=max(0, self._erased - self._recorded),
             heads=self._confirmed,
-            broken=[found._asdict() for found in self._breaks],
+            broken=[each._asdict() for each in self._breaks],
         )
 
     def _check(self, writer: str, entries: Iterable[SealedEntry]) -> None:
