@@ -1,4 +1,4 @@
-"""Request headers that few requests carry: content encodings, deadlines, trace contexts, request ids."""
+"""Content encodings, deadlines, trace contexts and request ids: the request headers that few requests carry."""
 
 from __future__ import annotations
 
@@ -12,66 +12,68 @@ from collections.abc import Mapping
 from rowcast.errors import BodyError, RequestError
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
-LONGEST_TIMEOUT = 3600.0
-ENCODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
-"""Coding to zlib's window bits: `deflate` means the zlib format (RFC 9110)."""
-_traceparent = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})").fullmatch
-_seconds = re.compile(rb"[0-9]{1,6}(\.[0-9]{1,9})?").fullmatch
+MAX_TIMEOUT_SECONDS = 3600.0
+WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+"""zlib's window bits for each content encoding; `deflate` means the zlib format (RFC 9110)."""
+_match_traceparent = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})").fullmatch
+_match_seconds = re.compile(rb"[0-9]{1,6}(\.[0-9]{1,9})?").fullmatch
 
 
-def unpacked(body: bytes, encoding: bytes, most: int) -> bytes:
-    """The body without its content coding; refused as soon as it grows beyond `most` bytes."""
+def decompress(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
+    """Return the body without its content encoding; stop as soon as it grows beyond `max_bytes`."""
     coding = encoding.strip().lower()
     if coding in (b"", b"identity"):
         return body
-    if coding not in ENCODINGS:
+    if coding not in WINDOW_BITS:
         shown = coding.decode("latin-1")[:40]
         raise RequestError(
-            f"the content encoding is {shown!r}; send gzip, deflate or none", slug="unsupported-encoding"
+            f"unsupported content encoding {shown!r}; send gzip, deflate or none", slug="unsupported-encoding"
         )
-    unpacker = zlib.decompressobj(ENCODINGS[coding])
+    decompressor = zlib.decompressobj(WINDOW_BITS[coding])
     try:
-        plain = unpacker.decompress(body, most + 1)
+        plain = decompressor.decompress(body, max_bytes + 1)
     except zlib.error:
-        raise BodyError(f"the body is not {coding.decode()} data") from None
-    if len(plain) > most:
-        raise BodyError(f"the body is larger than {most} bytes when unpacked; send fewer rows", slug="body-too-large")
-    if not unpacker.eof or unpacker.unused_data:
-        raise BodyError(f"the body is not one whole piece of {coding.decode()} data")
+        raise BodyError(f"the body is not valid {coding.decode()} data") from None
+    if len(plain) > max_bytes:
+        raise BodyError(
+            f"the decompressed body is larger than {max_bytes} bytes; send fewer rows", slug="body-too-large"
+        )
+    if not decompressor.eof or decompressor.unused_data:
+        raise BodyError(f"the body must be exactly one complete {coding.decode()} stream")
     return plain
 
 
-def deadline(given: bytes, started: float) -> float:
-    """The moment after which the caller of `X-Request-Timeout` waits no longer."""
-    seconds = float(given) if _seconds(given) else math.nan
-    if not 0 < seconds <= LONGEST_TIMEOUT:
-        raise RequestError("X-Request-Timeout must be seconds, above 0 and at most 3600", slug="bad-option")
+def deadline(timeout: bytes, started: float) -> float:
+    """Return the time at which the `X-Request-Timeout` of a request expires."""
+    seconds = float(timeout) if _match_seconds(timeout) else math.nan
+    if not 0 < seconds <= MAX_TIMEOUT_SECONDS:
+        raise RequestError("X-Request-Timeout must be a number of seconds above 0 and up to 3600", slug="bad-option")
     return started + seconds
 
 
-def trace_id(given: bytes) -> str:
-    """The trace that a `traceparent` names; empty when it is none."""
-    found = _traceparent(given)
-    return "" if found is None or not int(found[1], 16) or not int(found[2], 16) else found[1].decode()
+def trace_id(traceparent: bytes) -> str:
+    """Return the trace id of a `traceparent` header; empty if the header is invalid."""
+    match = _match_traceparent(traceparent)
+    return "" if match is None or not int(match[1], 16) or not int(match[2], 16) else match[1].decode()
 
 
-def traced(given: bytes) -> bytes:
-    """The `traceparent` of our own part: the caller's trace, or a new one when what it sent is invalid."""
-    found = _traceparent(given)
-    if found is None or not trace_id(given):
+def child_traceparent(traceparent: bytes) -> bytes:
+    """Return the `traceparent` of a new span in the client's trace, or in a new trace if the header is invalid."""
+    match = _match_traceparent(traceparent)
+    if match is None or not trace_id(traceparent):
         return b"00-%s-%s-01" % (os.urandom(16).hex().encode(), os.urandom(8).hex().encode())
-    return b"00-%s-%s-%s" % (found[1], os.urandom(8).hex().encode(), found[3])
+    return b"00-%s-%s-%s" % (match[1], os.urandom(8).hex().encode(), match[3])
 
 
 class RequestIds:
-    """Ids for the requests of one process; `prefix` keeps them apart from the ids of other processes."""
+    """Generates the request ids of one process. `prefix` makes them unique among all processes."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self._numbers = itertools.count()
 
     def id_of(self, headers: Mapping[bytes, bytes]) -> str:
-        """Return the client's id for this request if it is valid, else a new one. HOT"""
+        """Return the client's id for this request if it is valid, otherwise a new one. HOT"""
         sent = headers.get(b"x-request-id")
         if sent is not None and REQUEST_ID(sent):
             return sent.decode()

@@ -139,7 +139,7 @@ class Edge:
                 return "preflight", 204
             exchange.extra += self._authenticator.cross_origin(headers, scope["method"])
         if b"traceparent" in headers:
-            exchange.extra.append((b"traceparent", bodies.traced(headers[b"traceparent"])))
+            exchange.extra.append((b"traceparent", bodies.child_traceparent(headers[b"traceparent"])))
         caller = await self._admit(exchange)
         if route.handler is None:
             return await self._forward(exchange, caller, receive, send)
@@ -272,7 +272,7 @@ class Edge:
             more = message.get("more_body", False)
         body = b"".join(pieces)
         encoding = headers.get(b"content-encoding")
-        return body if encoding is None else bodies.unpacked(body, encoding, self._max_body)
+        return body if encoding is None else bodies.decompress(body, encoding, self._max_body)
 
     def _too_large(self) -> BodyError:
         return BodyError(f"the body is larger than {self._max_body} bytes; send fewer rows", slug="body-too-large")

@@ -1,4 +1,4 @@
-"""MLflow's scoring server: `/invocations`, `/ping` and `/version`, as SageMaker also calls them."""
+"""MLflow's scoring server: `/invocations`, `/ping` and `/version`, which SageMaker also calls."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ METHODS = ("predict", "predict_proba")
 
 
 class MLflowRoutes:
-    """The routes of a scoring server; they use the default model."""
+    """The routes of the scoring server. They use the default model."""
 
     def __init__(self, scoring: DialectScoring, ready: Callable[[], bool]) -> None:
         self._scoring = scoring
@@ -127,7 +127,7 @@ class MLflowRoutes:
 
 
 def _read_method(model: LiveModel, params: Any) -> str:
-    """Return the model method that the parameters name."""
+    """Return the prediction method that the parameters select."""
     if params is None:
         return "predict"
     if not isinstance(params, dict):

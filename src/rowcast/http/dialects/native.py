@@ -1,6 +1,6 @@
-"""The native dialect: one row, or `{"rows": [...]}`, in and predictions out. Models with a wire template use `wire.py`.
+"""The native dialect: predicts one row, or many as `{"rows": [...]}`. Models with a wire template use `wire.py`.
 
-Routes are made when models go live, each bound to its model: the hot path looks nothing up.
+Routes are created when models go live, each bound to its model, so that the hot path has nothing to look up.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _encode = msgspec.json.Encoder().encode
 
 
 class NativeRoutes:
-    """`POST /predict` and `POST /models/{name}/predict`, and the same with `/batch`."""
+    """The routes `POST /predict` and `POST /models/{name}/predict`, each also with `/batch`."""
 
     def __init__(self, service: PredictionService) -> None:
         self._service = service
         self.routes: dict[str, Route] = {}
-        """By path. The edge holds this dictionary, so it changes in place."""
+        """The routes by path. The edge holds this dictionary, so `refresh` changes it in place."""
         self.refresh()
 
     def refresh(self) -> None:
-        """Have routes for every live model, and for no other. Called on the event loop whenever the models change."""
+        """Replace the routes by those of the live models. Call it on the event loop whenever the models change."""
         deployment = self._service.deployment
         # The configured default model may be unloaded: then /predict answers 404.
         addresses = deployment.addresses()
@@ -82,7 +82,7 @@ class NativeRoutes:
         if model.wire is not None and request.options.use_wire:
             handler = WireHandler(model, model.wire, self._service)
             return await (handler.predict_batch if is_batch else handler.predict)(request)
-        if request.context.dialect != NATIVE:  # the model has a template that this request declines
+        if request.context.dialect != NATIVE:  # `wire=false` turns off the model's template
             request.context = msgspec.structs.replace(request.context, dialect=NATIVE)
         body = request.body
         if is_batch or (b'"rows"' in body and is_rows_object(body)):
@@ -100,8 +100,8 @@ class NativeRoutes:
         charged = len(rows)
         try:
             replies = await self._score(model, rows, request, charged)
-        except NoAnswer as none:
-            rows = _with_rejected(rows, none)
+        except NoAnswer as error:
+            rows = _with_rejected(rows, error)
             if not options.partial:
                 raise NoAnswer([place for place, row in enumerate(rows) if isinstance(row, RejectedRow)]) from None
             replies = await self._score(model, rows, request, 0)
@@ -156,18 +156,18 @@ def _route(pattern: str, dialect: str, handler: Handler, quick: QuickHandler | N
     )
 
 
-def _with_rejected(rows: Sequence[Row | RejectedRow], none: NoAnswer) -> list[Row | RejectedRow]:
-    """Reject the rows that the model cannot score; `none` numbers the rows that were scored."""
+def _with_rejected(rows: Sequence[Row | RejectedRow], error: NoAnswer) -> list[Row | RejectedRow]:
+    """Reject the rows that the model cannot score. The error counts valid rows only."""
     places = [place for place, row in enumerate(rows) if isinstance(row, Row)]
-    unanswered = {places[row] for row in none.rows}
+    unanswered = {places[row] for row in error.rows}
     return [
-        RejectedRow([msgspec.structs.replace(none.problems[0], row=place)]) if place in unanswered else row
+        RejectedRow([msgspec.structs.replace(error.problems[0], row=place)]) if place in unanswered else row
         for place, row in enumerate(rows)
     ]
 
 
 def is_plain(query: bytes) -> bool:
-    """Return whether a query string is valid and asks for nothing that the hot path does not do."""
+    """Return whether a query string is valid and has no option that the hot path does not support."""
     try:
         options = read_options(query)
     except RequestError:

@@ -1,4 +1,4 @@
-"""What the other protocols share: find the model, read rows in any layout, have them scored, collect the answers."""
+"""What V1, V2 and MLflow share: find the model, read rows in any layout, score them and collect the predictions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from rowcast.serving.service import PredictionService
 
 MAX_LISTED_PROBLEMS = 20
-"""How many problems an error lists when the protocol allows one sentence only."""
+"""Problems listed in an error of a protocol whose errors are a single text."""
 
 
 class ScoredRow(msgspec.Struct, frozen=True, gc=False):
-    """One prediction, decoded from the reply that was recorded."""
+    """One prediction, decoded from the recorded reply."""
 
     id: str
     prediction: Label
@@ -39,7 +39,7 @@ _decode_rows = msgspec.json.Decoder(list[ScoredRow]).decode
 
 
 class DialectScoring:
-    """The one way from a dialect's rows to predictions."""
+    """Turns the rows of a dialect into predictions."""
 
     def __init__(self, service: PredictionService) -> None:
         self.service = service
@@ -118,7 +118,7 @@ class DialectScoring:
                 raise BodyError(f"the row has {len(record)} cells; the header has {len(names)}")
             cells = dict(zip(names, record, strict=True))
             encoded = model.encoder.parse(cells, text=True)
-            # Stored as the native dialect would have received it: a number written `7` is stored as 7.
+            # Store what a client of the native dialect would have sent: the text `7` of a number as 7.
             parsed = dict(zip(model.schema.names(), model.schema.parse(cells, text=True), strict=True))
             stored = {
                 name: parsed[name] if parsed[name] is None or kinds[name] not in ("category", "datetime") else cell
@@ -161,7 +161,7 @@ def probabilities(model: LiveModel, rows: Sequence[ScoredRow]) -> list[list[floa
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise BodyError when a column name occurs twice: one of the columns would be lost."""
+    """Raise BodyError if a column name occurs twice, because one of the columns would be lost."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -199,7 +199,7 @@ def _read_constant(name: str) -> None:
 
 
 def only_key(document: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return which of these keys the object has; raise BodyError unless it has exactly one of them."""
+    """Return the only one of these keys that the object has; raise BodyError if it has none or several."""
     present = [name for name in names if name in document]
     if len(present) != 1:
         raise BodyError(f"send exactly one of {', '.join(names)}; got {', '.join(present) or 'none of them'}")
@@ -207,14 +207,14 @@ def only_key(document: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def check_keys(document: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Raise BodyError when the object has any other key."""
+    """Raise BodyError if the object has any other key."""
     for name in document:
         if name not in names:
             raise BodyError(f"unknown key {name[:80]!r}; known keys: {', '.join(names)}")
 
 
 def summary(problem: Problem) -> str:
-    """Return everything that is wrong in one text."""
+    """Return all problems in one text."""
     errors = problem.errors
     if len(errors) < 2:
         return problem.detail

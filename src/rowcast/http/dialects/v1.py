@@ -16,9 +16,9 @@ from rowcast.http.routes import JSON, UNMATCHED, Request, Response, Route, answe
 V1 = "v1"
 SIGNATURES = ("", "predict", "serving_default")
 LABELS = ("champion", "stable")
-"""Labels of the version that is served under the model's name."""
+"""The labels of the version that is served under the model's name."""
 CONTENT_TYPES = frozenset((JSON, b"application/x-www-form-urlencoded"))
-"""`curl -d` sends the latter, as in TensorFlow Serving's documentation."""
+"""TensorFlow Serving's documentation uses `curl -d`, which declares a form."""
 _match = re.compile(r"/v1/models/([^/:]+)(?:/versions/([^/:]+)|/labels/([^/:]+))?(?:(/metadata)|:([a-z]+))?").fullmatch
 
 
@@ -29,7 +29,7 @@ class V1Routes:
         self._scoring = scoring
         self._ready = ready
         self._list = Route(pattern="/v1/models", method="GET", handler=self._models, error_form=write_error)
-        self._nowhere = Route(pattern=UNMATCHED, method="GET", handler=answer_not_found, error_form=write_error)
+        self._not_found = Route(pattern=UNMATCHED, method="GET", handler=answer_not_found, error_form=write_error)
 
     def find(self, path: str) -> Route | None:
         """Return the route of a path."""
@@ -39,7 +39,7 @@ class V1Routes:
             return self._list
         parts = _match(path)
         if parts is None or parts[4]:
-            return self._nowhere
+            return self._not_found
         name, version, label, _, verb = parts.groups()
         pattern = "/v1/models/{name}" + ("/versions/{version}" if version else "/labels/{label}" if label else "")
         if verb is None:
@@ -100,7 +100,7 @@ class V1Routes:
 
 
 def _read_version(version: str | None, label: str | None) -> str | None:
-    """Return the requested version; None for the one that is served under the model's name."""
+    """Return the requested version; None means the version that is served under the model's name."""
     if label is not None and label not in LABELS:
         raise ModelNotFound(f"unknown label {label[:40]!r}; the served version has the label {LABELS[0]!r}")
     return version

@@ -57,7 +57,7 @@ class V2Routes:
             _post("/v2/repository/index", self._index, "admin"),
         ]
         self._fixed = {route.pattern: route for route in fixed}
-        self._nowhere = _get(UNMATCHED, answer_not_found)
+        self._not_found = _get(UNMATCHED, answer_not_found)
         self._actions: dict[str, ModelHandler] = {
             "": self._metadata,
             "ready": self._model_ready,
@@ -86,7 +86,7 @@ class V2Routes:
             return _post(
                 f"/v2/repository/models/{{name}}/{parts[2]}", partial(self._set_loaded, parts[1], loads), "admin"
             )
-        return self._nowhere if path == "/v2" or path.startswith("/v2/") else None
+        return self._not_found if path == "/v2" or path.startswith("/v2/") else None
 
     async def _server(self, request: Request) -> Response:
         return _json({"name": "rowcast", "version": VERSION, "extensions": EXTENSIONS})
@@ -123,7 +123,7 @@ class V2Routes:
         return _json({"name": model.name, "ready": ready}, 200 if ready else 503)
 
     async def _config(self, model: LiveModel, request: Request) -> Response:
-        def described(name: str, datatype: str, width: int) -> dict[str, Any]:
+        def describe(name: str, datatype: str, width: int) -> dict[str, Any]:
             kind = "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}"
             return {"name": name, "data_type": kind, "dims": [width]}
 
@@ -134,9 +134,9 @@ class V2Routes:
             "version_policy": {"specific": {"versions": [int(version) for version in self._versions(model)]}},
             "max_batch_size": self._scoring.max_rows,
             "input": [
-                described(tensor["name"], tensor["datatype"], 1) for tensor in v2_metadata.inputs(model.schema.columns)
+                describe(tensor["name"], tensor["datatype"], 1) for tensor in v2_metadata.inputs(model.schema.columns)
             ],
-            "output": [described(*msgspec.structs.astuple(output)) for output in v2_metadata.outputs(model)],
+            "output": [describe(*msgspec.structs.astuple(output)) for output in v2_metadata.outputs(model)],
         }
         return _json(config)
 

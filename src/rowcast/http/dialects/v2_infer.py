@@ -1,4 +1,4 @@
-"""`…/infer` of the Open Inference Protocol: tensors in the body to rows, and predictions to tensors."""
+"""Inference requests of the Open Inference Protocol: parse tensors into rows, and turn predictions into tensors."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ if TYPE_CHECKING:
 
 OCTETS = b"application/octet-stream"
 CONTENT_TYPES = frozenset((JSON, OCTETS, b"application/x-www-form-urlencoded"))
+"""`curl -d` declares a form, whatever it sends."""
 HEADER_LENGTH = b"inference-header-content-length"
 MAX_WARNINGS = 100
 MIN_BLOCK_ROWS = 16
-"""With fewer rows a block gains nothing."""
+"""A block with fewer rows is not faster than single rows."""
 UNSUPPORTED = ("shared_memory_region", "classification")
 _digits = re.compile(rb"[0-9]{1,18}").fullmatch
 
 
 class RequestedOutput(msgspec.Struct, frozen=True):
-    """An output that the request names."""
+    """An output that a request selects."""
 
     name: str
     parameters: dict[str, Any] | None = None
 
 
 class Inference(msgspec.Struct, frozen=True):
-    """The JSON of a request."""
+    """The JSON part of a request."""
 
     inputs: list[TensorHeader]
     id: str | None = None
@@ -59,7 +60,7 @@ _read = msgspec.json.Decoder(Inference).decode
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A parsed request: its JSON, its input tensors, and the bytes of the binary ones."""
+    """A parsed request: its JSON, its input tensors, and the bytes of its binary tensors."""
 
     inference: Inference
     inputs: list[Tensor]
@@ -85,7 +86,7 @@ def read(request: Request, model: LiveModel) -> Call:
 
 
 def block_columns(call: Call, rows: int) -> list[blocks.BlockColumn] | None:
-    """Return how the columns lie in the binary tail; None unless all columns are binary and there are enough rows."""
+    """Return the layout of the binary tail; None if a column is not binary or the request has few rows."""
     sizes = [(head.parameters or {}).get("binary_data_size") for head in call.inference.inputs]
     if rows < MIN_BLOCK_ROWS or None in sizes or not sizes:
         return None
@@ -94,7 +95,7 @@ def block_columns(call: Call, rows: int) -> list[blocks.BlockColumn] | None:
 
 
 def read_inference(head: bytes) -> Inference:
-    """Parse the JSON of a request."""
+    """Parse the JSON part of a request."""
     inference = _decode_inference(head)
     for tensor in inference.inputs:
         if tensor.parameters:
@@ -114,7 +115,7 @@ def _decode_inference(head: bytes) -> Inference:
 
 
 def read_raw(model: LiveModel, body: memoryview) -> Tensor:
-    """Read the body as the data of a model's only input."""
+    """Parse a body that is only the data of a model's single input."""
     plan, columns = model.encoder.plan, model.schema.columns
     if len(columns) == 1:
         name, datatype, width = columns[0].name, DATATYPES_BY_KIND[columns[0].kind], 1
@@ -137,7 +138,7 @@ def read_raw(model: LiveModel, body: memoryview) -> Tensor:
 
 
 def inputs_by_name(model: LiveModel, inputs: Sequence[Tensor], max_rows: int) -> dict[str, Tensor]:
-    """Return the inputs by name: one tensor for each column, or the model's own tensors, all with as many rows."""
+    """Return the inputs by name: one tensor for each column, or the graph's own tensors; all with the same rows."""
     by_name = {tensor.name: tensor for tensor in inputs}
     if len(by_name) != len(inputs):
         raise BodyError("an input occurs twice")
@@ -184,19 +185,21 @@ def requested_outputs(model: LiveModel, inference: Inference) -> list[tuple[Outp
         if type(own) is not bool:
             raise BodyError(f"output {output.name}: parameter 'binary_data' must be true or false")
         requested.append((known[output.name], own))
-    if len({output.name for output, _ in requested}) != len(requested):  # a short request could ask for a huge response
+    if len({output.name for output, _ in requested}) != len(
+        requested
+    ):  # otherwise a short request could cause a huge response
         raise BodyError("an output is requested twice")
     return requested
 
 
-def _check_parameters(what: str, parameters: Mapping[str, Any]) -> None:
+def _check_parameters(owner: str, parameters: Mapping[str, Any]) -> None:
     for word in UNSUPPORTED:
         if word in parameters:
-            raise RequestError(f"{what}: {word} is not supported", slug="not-supported")
+            raise RequestError(f"{owner}: {word} is not supported", slug="not-supported")
 
 
 def data(output: OutputSpec, decision: Decision, rows: Sequence[ScoredRow]) -> Any:
-    """Return the cells of one output in row-major order: an array, or a list of texts."""
+    """Return the values of one output in row-major order: an array, or a list of texts."""
     if output.name == ID:
         return [row.id for row in rows]
     if output.name == "probabilities":
@@ -210,7 +213,7 @@ def data(output: OutputSpec, decision: Decision, rows: Sequence[ScoredRow]) -> A
 
 
 def block_data(decision: Decision, block: Block, requested: Sequence[tuple[OutputSpec, bool]]) -> dict[str, Any]:
-    """Return the outputs of a block, as `data` does for single rows."""
+    """Return the values of each output of a block."""
     output = blocks.output(block)
     if decision.task == "regression":
         values: dict[str, Any] = {"prediction": output.reshape(-1)}
@@ -236,7 +239,7 @@ def response(
     requested: Sequence[tuple[OutputSpec, bool]],
     data: Mapping[str, Any],
 ) -> Response:
-    """Return the response with the cells of each output."""
+    """Return the response with the values of each output."""
     heads: list[dict[str, Any]] = []
     tails: list[bytes] = []
     for output, binary in requested:
@@ -266,7 +269,7 @@ def response(
 
 
 def warnings(rows: Sequence[ScoredRow]) -> str:
-    """Return the warnings about rows as JSON text, because a parameter cannot hold a list."""
+    """Return the warnings of all rows as JSON text, because a parameter cannot hold a list."""
     listed = [
         {"row": number, "column": warning.column, "code": warning.code, "message": warning.message}
         for number, row in enumerate(rows)
@@ -286,6 +289,3 @@ def compress(request: Request, plain: Response) -> Response:
         return plain
     headers = [*plain.headers, (b"content-encoding", coding), (b"vary", b"Accept-Encoding")]
     return msgspec.structs.replace(plain, body=body, headers=headers)
-
-
-"""Content types that are taken: `curl -d` declares the last one, whatever it sends."""

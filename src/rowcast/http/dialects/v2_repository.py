@@ -27,7 +27,7 @@ class RepositoryEntry(msgspec.Struct, frozen=True):
 
 
 class Repository:
-    """What the registry has for this server, and which of it is served. `published` reads the registry and blocks."""
+    """The versions that this server can serve. `published` returns the versions in the registry; it blocks."""
 
     def __init__(
         self, published: Callable[[], Sequence[Reference]], fleet: Fleet, deployment: Deployment[LiveModel]
@@ -37,7 +37,7 @@ class Repository:
         self._deployment = deployment
 
     async def index(self) -> list[RepositoryEntry]:
-        """Return every version that is served or could be."""
+        """Return every version that is served or could be loaded."""
         published = await asyncio.to_thread(self._published)
         unloaded = await self._fleet.unloaded_models()
         live = {Reference(model.name, model.version) for model in self._deployment.models()}
@@ -52,8 +52,8 @@ class Repository:
         return entries
 
     async def set_loaded(self, name: str, *, loaded: bool) -> ReloadResult:
-        """Have every worker serve the model from now on, or stop serving it."""
+        """Load the model in every worker, or unload it."""
         names = {reference.name for reference in await asyncio.to_thread(self._published)}
         if name not in names:
-            raise ModelNotFound(f"unknown model {name[:80]!r}; models of this server: {', '.join(sorted(names))}")
+            raise ModelNotFound(f"unknown model {name[:80]!r}; available models: {', '.join(sorted(names))}")
         return await self._fleet.set_unloaded(name, unloaded=not loaded)

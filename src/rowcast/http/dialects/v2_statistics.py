@@ -1,4 +1,4 @@
-"""How often and how long models were called through the Open Inference Protocol, added up over all workers."""
+"""Request counts and durations of the Open Inference Protocol, summed over all workers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ REQUESTS, ROWS, NANOSECONDS, FAILED, FAILED_NANOSECONDS, LAST = range(6)
 
 
 class ModelStatistics:
-    """Counts requests, and reports them as the protocol's statistics extension does."""
+    """Counts requests and reports them in the form of the protocol's statistics extension."""
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
         self._cells: dict[tuple[str, int], CounterCells] = {}
 
     def count(self, model: str, version: int, rows: int, nanoseconds: int) -> None:
-        """Count one request; no rows means that it failed."""
+        """Count one request; `rows` is 0 if it failed."""
         key = model, version
         cells = self._cells.get(key)
         if cells is None:
@@ -34,7 +34,7 @@ class ModelStatistics:
             cells[FAILED_NANOSECONDS] += nanoseconds
 
     def report(self, model: str, version: int) -> dict[str, Any]:
-        """Return one entry of `model_stats`. Stages that are not measured separately have a count and no time."""
+        """Return one entry of `model_stats`. Stages that are not measured separately have a count but no duration."""
         labels = (FAMILY, model, str(version))
         by_worker = [cells for key, cells in self._counters.each() if key == labels] or [[0.0] * 6]
         requests, rows, spent, failed, spent_failing, _ = (int(sum(cells)) for cells in zip(*by_worker, strict=True))

@@ -1,4 +1,4 @@
-"""Requests and replies in the form of a model's wire template."""
+"""Predictions in the form of a model's wire template."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = structlog.get_logger("rowcast.http")
 
 
 class WireHandler:
-    """`/predict` and `/predict/batch` of one model with a template."""
+    """Handles `/predict` and `/predict/batch` for a model with a template."""
 
     def __init__(self, model: LiveModel, wire: WireCodec, service: PredictionService) -> None:
         self._model = model
@@ -33,42 +33,42 @@ class WireHandler:
         self._service = service
 
     def quick(self) -> QuickHandler | None:
-        """Return the hot path; None when the template needs more than the row and its reply."""
+        """Return the hot path; None if the template needs more than the row and its native reply."""
         return None if self._wire.render_row is None else QuickWire(self._model, self._wire, self._service)
 
     async def predict(self, request: Request) -> Response:
-        """Answer one request."""
+        """Answer a request to `/predict`."""
         started = time.perf_counter()
         parsed = self._wire.read(request.body, self._service.max_rows)
         replies = await self._score([parsed], request)
         return Response(self._wire.render(NativeReplies(replies, time.perf_counter() - started)))
 
     async def predict_batch(self, request: Request) -> Response:
-        """Answer several requests in one body."""
+        """Answer a request to `/predict/batch`, which contains several requests."""
         started = time.perf_counter()
         requests = self._wire.read_batch(request.body, self._service.max_rows)
         replies = iter(await self._score(requests, request))
         seconds = time.perf_counter() - started
-        replies_by_request = [NativeReplies([next(replies) for _ in one.rows], seconds) for one in requests]
+        replies_by_request = [NativeReplies([next(replies) for _ in item.rows], seconds) for item in requests]
         return Response(self._wire.render_batch(replies_by_request, seconds))
 
     async def _score(self, requests: Sequence[WireRequest], request: Request) -> list[bytes]:
         """Return the native replies to all rows, in order."""
         rows = [
-            Row(encoded, received, one.use_cache, cache_seconds=one.ttl)
-            for one in requests
-            for encoded, received in one.rows
+            Row(encoded, received, item.use_cache, cache_seconds=item.ttl)
+            for item in requests
+            for encoded, received in item.rows
         ]
         predictions = await self._service.predict(
             self._model, rows, request.context, use_cache=request.options.use_cache
         )
         request.used(self._model, len(rows), predictions.cache_hit)
-        _warn(self._model, request, sum(one.filled for one in requests), sum(one.ignored for one in requests))
+        _warn(self._model, request, sum(item.filled for item in requests), sum(item.ignored for item in requests))
         return predictions.replies
 
 
 class QuickWire:
-    """The hot path of one model with a template: a request that is one row and nothing else."""
+    """The hot path of a model with a template: a single row without options."""
 
     def __init__(self, model: LiveModel, wire: WireCodec, service: PredictionService) -> None:
         self._model = model
@@ -76,7 +76,7 @@ class QuickWire:
         self._service = service
 
     def accepts(self, query: bytes, body: bytes) -> bool:
-        """Return whether this is a request for a single row without options."""
+        """Return whether the request has no options."""
         return not query
 
     def submit(self, request: Request, answer: Answer) -> None:
@@ -93,7 +93,7 @@ class QuickWire:
 
 
 def _warn(model: LiveModel, request: Request, filled: int, ignored: int) -> None:
-    """Report in the response and in the log that the template changed the request, without the client's values."""
+    """Report in the response and in the log that the template changed the request. The client's values stay out."""
     if not filled and not ignored:
         return
     request.add_header(WARNING_HEADER, b"filled=%d, ignored=%d" % (filled, ignored))
