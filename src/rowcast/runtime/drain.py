@@ -81,7 +81,11 @@ class DrainingServer(uvicorn.Server):
         for task in list(state.tasks):
             task.cancel()
         for connection in list(state.connections):
-            connection.transport.close()
+            assert isinstance(connection, HttpToolsProtocol)
+            if connection.flow.write_paused:  # its tasks wait for a client that takes no responses
+                connection.transport.abort()
+            else:
+                connection.transport.close()
         await asyncio.sleep(0)
 
     def _orphaned(self, parent: int) -> None:

@@ -295,7 +295,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self.flow.pause_reading()
         self.cycle = Cycle(self, {"method": "POST"}, expects_continue=False, keep_alive=False)
-        self.cycle.more_body = False
+        self.cycle.more_body = self.cycle.access_log = False
         self.pipeline.appendleft((self.cycle, answer))
 
     # The parser calls the following methods, in this order.
@@ -451,8 +451,10 @@ class Connection(HttpToolsProtocol):
             self._rest()
 
     def _rest(self) -> None:
-        self.idle = not self.cycle.more_body  # a request may have been refused before it was complete
-        self.due = self._time() + self._limits.idle_seconds
+        """Wait for the next request, unless its head is arriving already."""
+        if not self._in_head:
+            self.idle = not self.cycle.more_body  # a request may have been refused before it was complete
+            self.due = self._time() + self._limits.idle_seconds
 
 
 def protocol_class(limits: ConnectionLimits, quick_path: QuickPath | None) -> type[Connection]:

@@ -1,0 +1,491 @@
+"""The HTTP protocol without sockets: which path answers, pipelining, disconnects, shutdown, and uvicorn's internals."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import re
+from typing import Any
+
+import pytest
+import uvicorn
+from structlog.testing import capture_logs
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from rowcast.events import RequestAnswered
+from rowcast.http.quick_path import QuickAnswer
+from rowcast.runtime.http_protocol import MAX_QUICK_BODY, ConnectionLimits, Cycle, QuickCycle
+from support.connections import MemoryTransport, Server, post
+from support.waiting import eventually_async
+
+CHUNKED = b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+
+
+async def until(transport: MemoryTransport, text: bytes) -> None:
+    """Wait until the server has written this text."""
+
+    async def is_written() -> bool:
+        return text in transport.written
+
+    await eventually_async(is_written, every=0)
+
+
+async def turns(count: int = 20) -> None:
+    """Let everything that is ready run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def statuses(transport: MemoryTransport) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", transport.written)]
+
+
+async def test_a_plain_prediction_request_needs_no_task() -> None:
+    server = Server()
+    connection, transport = server.connect()
+
+    connection.data_received(post())
+    server.held.answers[0].set_result(b"quick")
+
+    assert not server.state.tasks
+    head, _, body = transport.written.partition(b"\r\n\r\n")
+    assert body == b"quick"
+    assert head.splitlines()[0] == b"HTTP/1.1 200 OK"
+    assert {line.partition(b":")[0] for line in head.splitlines()[1:]} == {
+        b"content-type",
+        b"content-length",
+        b"x-content-type-options",
+        b"cache-control",
+        b"x-request-id",
+        b"date",
+    }
+    assert [event.status for event in server.events if isinstance(event, RequestAnswered)] == [200]
+
+
+async def test_a_body_in_pieces_takes_the_quick_path_too() -> None:
+    server = Server()
+    connection, transport = server.connect()
+
+    for byte in post(b'{"x":1}'):
+        connection.data_received(bytes([byte]))
+    answer = server.held.answers[0]
+    answer.set_result(b"quick")
+
+    assert isinstance(answer, QuickAnswer)
+    assert answer.request is not None
+    assert answer.request.body == b'{"x":1}'
+    assert transport.written.endswith(b"\r\n\r\nquick")
+
+
+GENERAL = {
+    "a batch": post(b'{"rows":[{}]}'),
+    "an option": post(target=b"/predict?partial=true"),
+    "a chunked body": CHUNKED,
+    "a large body": post(b"x" * (MAX_QUICK_BODY + 1)),
+    "a percent-encoded path": post(target=b"/pr%65dict"),
+    "an absolute address": post(target=b"http://x/predict"),
+    "HTTP/1.0": post(version=b"1.0"),
+    "Connection: close": post(b"{}", b"connection: close"),
+    **{
+        header.decode(): post(b"{}", header)
+        for header in (
+            b"origin: http://x",
+            b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            b"content-encoding: identity",
+            b"idempotency-key: k",
+            b"x-request-timeout: 5",
+            b"expect: 100-continue",
+            b"content-type: application/json; charset=utf-8",
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("request_bytes", GENERAL.values(), ids=GENERAL)
+async def test_the_general_path_answers_every_other_request(request_bytes: bytes) -> None:
+    server = Server()
+    connection, transport = server.connect()
+
+    connection.data_received(request_bytes)
+    await until(transport, b"general")
+
+    assert statuses(transport)[-1] == 200
+    assert server.held.answers == []
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"OPTIONS"])
+async def test_other_methods_are_refused_by_the_general_path(method: bytes) -> None:
+    server = Server()
+    connection, transport = server.connect()
+
+    connection.data_received(post().replace(b"POST", method))
+    await until(transport, b"HTTP/1.1 405")
+
+    assert server.held.answers == []
+
+
+async def test_a_body_above_the_limit_is_refused_on_the_quick_path_too() -> None:
+    server = Server(max_body=1000)
+    connection, transport = server.connect()
+
+    connection.data_received(post(b"x" * 1001))
+    await until(transport, b"HTTP/1.1 413")
+
+    assert server.held.answers == []
+
+
+@pytest.mark.parametrize(("target", "is_known"), [(b"/api/predict", True), (b"/predict", True), (b"/a/predict", False)])
+@pytest.mark.parametrize("header", [b"accept: */*", b"x-request-timeout: 5"], ids=["quick", "general"])
+async def test_both_paths_remove_the_root_path_once(target: bytes, header: bytes, *, is_known: bool) -> None:
+    server = Server(root_path="/api")
+    for address, answers in ((target, is_known), (b"/api/api/predict", False)):
+        connection, transport = server.connect()
+        connection.data_received(post(b"{}", header, target=address))
+        for answer in server.held.answers:
+            answer.set_result(b"general")
+        await until(transport, b"\r\n\r\n")
+        assert statuses(transport) == [200 if answers else 404]
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    server = Server()
+    connection, transport = server.connect()
+
+    connection.data_received(post() + post(b"second") + CHUNKED + post(b"fourth"))
+    await turns()
+    assert transport.written == b""
+    server.held.answers[0].set_result(b"quick")
+    await until(transport, b"fourth")
+
+    assert re.findall(rb"\r\n\r\n([a-z {}]+?)(?=HTTP|$)", transport.written) == [
+        b"quick",
+        b"general second",
+        b"general {}",
+        b"general fourth",
+    ]
+    assert transport.is_reading
+
+
+async def test_nothing_more_is_read_while_pipelined_requests_wait() -> None:
+    server = Server()
+    connection, transport = server.connect()
+
+    connection.data_received(post() + post(b"{}", target=b"/wait") + post(b"third"))
+    assert not transport.is_reading
+    server.held.answers[0].set_result(b"quick")
+    await turns()
+
+    assert not transport.is_reading
+    server.gate.set()
+    await until(transport, b"third")
+    assert transport.is_reading
+
+
+async def test_a_client_that_takes_no_responses_gets_no_further_quick_ones() -> None:
+    server = Server()
+    connection, transport = server.connect()
+
+    connection.pause_writing()
+    connection.data_received(post() * 1000)
+    await turns()
+
+    assert server.held.answers == []
+    assert transport.written == b""
+    assert not transport.is_reading
+    connection.expire()
+    assert transport.is_closing()
+    connection.connection_lost(None)
+
+
+async def test_a_client_that_disconnects_harms_nobody() -> None:
+    server = Server()
+    connection, transport = server.connect()
+    connection.data_received(post() + post(b"second"))
+    other, other_transport = server.connect()
+    other.data_received(post())
+
+    transport.abort()
+    connection.connection_lost(None)
+    for answer in server.held.answers:
+        answer.set_result(b"quick")
+    await turns()
+
+    assert transport.written == b""
+    assert other_transport.written.endswith(b"quick")
+    assert server.state.connections == {other}
+
+
+async def test_a_client_that_disconnects_during_pipelined_general_requests_causes_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server()
+    connection, transport = server.connect()
+    connection.data_received(post(b"{}", target=b"/wait") + post(b"second"))
+    await turns()
+
+    transport.abort()
+    connection.connection_lost(None)
+    server.gate.set()
+    await turns()
+
+    assert not server.state.tasks
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_a_failure_on_the_quick_path_is_logged_with_its_request_id_and_answered() -> None:
+    server = Server()
+    connection, transport = server.connect()
+
+    with capture_logs() as logs:
+        connection.data_received(post(b"fail", b"x-request-id: r1") + post())
+        server.held.answers[0].set_result(b"quick")
+
+    assert statuses(transport) == [500, 200]
+    assert [(line["event"], line["request_id"], line["path"]) for line in logs] == [
+        ("request failed", "r1", "/predict")
+    ]
+
+
+async def test_a_listener_that_fails_after_a_response_spoils_no_other_response() -> None:
+    server = Server()
+    connection, transport = server.connect()
+    connection.data_received(post())
+    answer = server.held.answers[0]
+
+    class Full(list[Any]):
+        def append(self, event: object) -> None:
+            raise OSError
+
+    server.quick_path._listen = Full().append
+    with capture_logs() as logs:
+        answer.set_result(b"quick")
+
+    assert statuses(transport) == [200]
+    assert logs
+    assert answer.done()
+
+
+async def test_a_request_in_progress_at_shutdown_is_answered_and_closes_the_connection() -> None:
+    server = Server()
+    connection, transport = server.connect()
+    connection.data_received(post())
+
+    server.protocol.pool.is_closing = True
+    server.held.answers[0].set_result(b"quick")
+
+    assert b"\r\nconnection: close\r\n\r\nquick" in transport.written
+    assert transport.is_closing()
+
+
+async def test_pipelined_requests_are_answered_before_a_shutdown_closes_the_connection() -> None:
+    server = Server()
+    connection, transport = server.connect()
+    connection.data_received(post() + post(b"second"))
+
+    server.protocol.pool.is_closing = True
+    server.held.answers[0].set_result(b"quick")
+    await until(transport, b"general second")
+
+    assert statuses(transport) == [200, 200]
+
+
+async def test_requests_behind_connection_close_are_not_scored() -> None:
+    server = Server()
+    connection, transport = server.connect()
+    server.protocol.pool.is_closing = True
+
+    connection.data_received(post(b"fail") + post())
+    await turns()
+
+    assert statuses(transport) == [500]
+    assert server.held.answers == []
+
+
+@pytest.mark.parametrize("rubbish", [b"\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nhost" * 10_000])
+async def test_an_invalid_request_is_refused_after_the_earlier_ones_are_answered(rubbish: bytes) -> None:
+    server = Server(ConnectionLimits(max_head_bytes=1000))
+    connection, transport = server.connect()
+
+    connection.data_received(post())
+    connection.data_received(rubbish)
+    await turns()
+    assert transport.written == b""
+    server.held.answers[0].set_result(b"quick")
+    await until(transport, b"HTTP/1.1 4")
+
+    assert statuses(transport) == [200, 400]
+    assert transport.is_closing()
+
+
+async def test_an_endless_head_is_refused() -> None:
+    server = Server(ConnectionLimits(max_head_bytes=1000))
+    connection, transport = server.connect()
+
+    connection.data_received(b"GET / HTTP/1.1\r\nx: ")
+    for _ in range(11):
+        connection.data_received(b"x" * 100)
+
+    assert statuses(transport) == [431]
+    assert transport.is_closing()
+
+
+async def test_the_body_before_a_pipelined_head_does_not_count_towards_the_limit_of_heads() -> None:
+    server = Server(ConnectionLimits(max_head_bytes=1000))
+    connection, transport = server.connect()
+
+    connection.data_received(post(b"x" * 5000) + post()[:20])
+    server.held.answers[0].set_result(b"quick")
+    connection.data_received(post()[20:])
+    server.held.answers[1].set_result(b"quick")
+
+    assert statuses(transport) == [200, 200]
+
+
+async def test_a_slow_request_is_refused_but_a_slow_response_is_not() -> None:
+    server = Server()
+    connection, transport = server.connect()
+    connection.data_received(post()[:20])
+    connection.expire()
+    assert statuses(transport) == [408]
+
+    connection, transport = server.connect()
+    connection.data_received(post() + post()[:20])
+    connection.expire()
+    assert transport.written == b""
+    assert not transport.is_closing()
+    server.held.answers[0].set_result(b"quick")
+    connection.expire()
+    assert statuses(transport) == [200, 408]
+
+
+async def test_ids_in_the_log_of_one_request_do_not_leak_into_the_next() -> None:
+    server = Server()
+    connection, transport = server.connect()
+    trace = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    connection.data_received(post(b"{}", trace, target=b"/wait") + post(b"second", b"x-request-id: r2"))
+    await turns()
+    server.gate.set()
+    await until(transport, b"second")
+
+    assert server.log_contexts == [{"request_id": "r2"}]
+
+
+# What runtime/http_protocol.py and runtime/drain.py use or override of uvicorn.
+USED_ATTRIBUTES = {
+    HttpToolsProtocol: {
+        *("app", "loop", "logger", "access_logger", "access_log", "parser", "root_path", "asgi_version", "app_state"),
+        *("server_state", "connections", "tasks", "transport", "flow", "server", "client", "scheme", "pipeline"),
+        *("scope", "headers", "expect_100_continue", "cycle"),
+    },
+    ServerState: {"total_requests", "connections", "tasks", "default_headers"},
+    uvicorn.Server: {"config", "server_state", "should_exit", "force_exit"},
+    FlowControl: {"read_paused", "write_paused"},
+}
+METHODS = {
+    HttpToolsProtocol: {
+        "connection_made": ["transport"],
+        "connection_lost": ["exc"],
+        "data_received": ["data"],
+        "send_400_response": ["msg"],
+        "on_message_begin": [],
+        "on_url": ["url"],
+        "on_header": ["name", "value"],
+        "on_headers_complete": [],
+        "on_body": ["body"],
+        "on_message_complete": [],
+        "on_response_complete": [],
+        "pause_writing": [],
+        "resume_writing": [],
+        "_start_asgi_task": ["cycle", "app"],
+    },
+    RequestResponseCycle: {"run_asgi": ["app"], "receive": [], "send": ["message"], "send_500_response": []},
+    FlowControl: {"pause_reading": [], "resume_reading": [], "pause_writing": [], "resume_writing": [], "drain": []},
+    uvicorn.Server: {
+        "handle_exit": ["sig", "frame"],
+        "startup": ["sockets"],
+        "shutdown": ["sockets"],
+        "run": ["sockets"],
+        "main_loop": [],
+    },
+}
+
+
+def made() -> dict[type, object]:
+    """Return one object of each class of uvicorn."""
+    config, state = uvicorn.Config(lambda: None, log_config=None), ServerState()
+    transport = MemoryTransport()
+    protocol = HttpToolsProtocol(config, state, {}, asyncio.get_running_loop())
+    return {
+        HttpToolsProtocol: protocol,
+        ServerState: state,
+        uvicorn.Server: uvicorn.Server(config),
+        FlowControl: FlowControl(transport),
+    }
+
+
+async def test_uvicorn_still_has_every_attribute_in_use() -> None:
+    missing = {
+        kind.__name__: USED_ATTRIBUTES[kind] - vars(thing).keys()
+        for kind, thing in made().items()
+        if not USED_ATTRIBUTES[kind] <= vars(thing).keys()
+    }
+
+    assert missing == {}
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_uvicorn_still_has_every_method_in_use(kind: type) -> None:
+    signatures = {name: list(inspect.signature(getattr(kind, name)).parameters)[1:] for name in METHODS[kind]}
+
+    assert signatures == METHODS[kind]
+
+
+def test_uvicorn_still_creates_protocols_with_these_arguments() -> None:
+    assert list(inspect.signature(HttpToolsProtocol.__init__).parameters)[1:] == [
+        "config",
+        "server_state",
+        "app_state",
+        "_loop",
+    ]
+    config = inspect.signature(uvicorn.Config.__init__).parameters
+    options = {"loop", "http", "ws", "lifespan", "access_log", "log_config", "server_header", "proxy_headers"}
+    assert options | {"root_path", "backlog"} <= config.keys()
+
+
+async def test_a_cycle_has_every_attribute_that_uvicorn_gives_to_its_own() -> None:
+    own = RequestResponseCycle(
+        scope={},  # type: ignore[typeddict-item]
+        transport=MemoryTransport(),
+        flow=FlowControl(MemoryTransport()),
+        logger=logging.getLogger(),
+        access_logger=logging.getLogger(),
+        access_log=False,
+        default_headers=[],
+        message_event=asyncio.Event(),
+        expect_100_continue=False,
+        keep_alive=True,
+        on_response=lambda: None,
+    )
+    connection, _ = Server().connect()
+    cycle = Cycle(connection, {}, expects_continue=False, keep_alive=True)
+    set_elsewhere = {"scope", "transport", "flow", "logger", "access_logger", "default_headers", "message_event"}
+
+    assert {name for name in vars(own) if not hasattr(cycle, name)} == set()
+    assert {name for name in vars(cycle) if not hasattr(own, name)} == {"_connection"}
+    for name in vars(own).keys() - set_elsewhere - {"on_response", "access_log"}:
+        assert getattr(cycle, name) == getattr(own, name), name
+
+
+async def test_uvicorn_uses_no_other_attribute_of_a_quick_cycle() -> None:
+    used = set(re.findall(r"self\.cycle\.(\w+)", inspect.getsource(HttpToolsProtocol)))
+    connection, _ = Server().connect()
+    assert connection.quick_path is not None
+    route = connection.quick_path.find("/predict", b"POST", {})
+    assert route is not None
+    cycle = QuickCycle(connection, route, {})
+
+    assert {name for name in used if not hasattr(cycle, name)} == set()
