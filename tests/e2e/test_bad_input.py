@@ -1,4 +1,4 @@
-"""Invalid requests: every kind of invalid row and body gets its documented problem."""
+"""Invalid requests: every kind of invalid row or body is answered with its documented problem."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ JSON = {"content-type": "application/json"}
 
 
 def row(**changes: Any) -> dict[str, Any]:
-    """Return a valid row with some cells changed, added or (MISSING) removed."""
+    """Return a valid row with some cells changed, added or removed (`MISSING`)."""
     return {name: cell for name, cell in {**ROW, **changes}.items() if cell is not MISSING}
 
 
 def raw(**tokens: str) -> bytes:
-    """Return the JSON of a valid row, with some cells replaced by JSON text."""
+    """Return a valid row as JSON, with some cells replaced by raw JSON."""
     cells = {name: json.dumps(cell) for name, cell in ROW.items()} | tokens
     return b"{%s}" % ",".join(f'"{name}":{token}' for name, token in cells.items()).encode()
 
@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
 
 def chunks(size: int) -> Iterator[bytes]:
-    """Yield a body of unknown length."""
+    """Yield a body in chunks, so that it is sent without a Content-Length."""
     yield b'{"annual_income":"'
     for _ in range(size // 65_536):
         yield b"x" * 65_536
@@ -201,7 +201,7 @@ def send(client: httpx.Client, case: Case, request_id: str) -> httpx.Response:
     """Send a case with its own request id."""
     body = case.body
     if case.name == "10 MB in chunks":
-        body = chunks(10_000_000)  # each request consumes its generator
+        body = chunks(10_000_000)  # a request consumes its generator
     elif not isinstance(body, bytes):
         body = None if body is None else json.dumps(body).encode()
     headers = {**case.headers, "x-request-id": request_id}
@@ -209,7 +209,7 @@ def send(client: httpx.Client, case: Case, request_id: str) -> httpx.Response:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_an_invalid_request_gets_its_documented_problem(client: httpx.Client, case: Case) -> None:
+def test_an_invalid_request_is_answered_with_its_documented_problem(client: httpx.Client, case: Case) -> None:
     reply = send(client, case, "bad-one")
 
     problem = reply.json()
@@ -238,7 +238,7 @@ def test_invalid_requests_are_not_recorded(client: httpx.Client) -> None:
         send(client, case, f"invalid-{number}")
     good = client.post("/predict", json=ROW, headers={"x-request-id": "valid"})
 
-    # A writer's entries are stored in order: once the valid one is stored, all earlier ones would be.
+    # The entries of a writer are stored in order: once the valid entry is stored, any earlier entry is stored too.
     listed = eventually(lambda: _listed(client, good.json()["id"]))
 
     assert [entry["request_id"] for entry in listed if entry["request_id"].startswith("invalid-")] == []
@@ -283,7 +283,7 @@ def test_an_error_never_contains_a_sensitive_value(client: httpx.Client) -> None
         ("born", False),
         ("weight", True),
     ]
-    text = reply.text.replace(reply.headers["x-request-id"], "ID")  # may contain any digits
+    text = reply.text.replace(reply.headers["x-request-id"], "ID")  # the request id could contain the digits
     assert "1234567" not in text
     assert "1987" not in text
 
@@ -298,7 +298,7 @@ def test_every_problem_of_every_row_is_reported_with_its_row_number(client: http
     assert errors == [(0, "loan_term", "wrong-type"), (0, "dependents", "missing"), (2, "nickname", "unknown-column")]
 
 
-def test_partial_returns_errors_in_place_of_invalid_rows(client: httpx.Client) -> None:
+def test_partial_mode_returns_errors_in_place_of_invalid_rows(client: httpx.Client) -> None:
     batch = rows(row(loan_term="x"), ROW, row(nickname=1), ROW)
 
     reply = client.post("/predict?partial=true", json=batch).json()
@@ -312,14 +312,14 @@ def test_partial_returns_errors_in_place_of_invalid_rows(client: httpx.Client) -
     assert reply["predictions"][2]["errors"][0]["row"] == 2
 
 
-def test_partial_with_only_invalid_rows_returns_only_errors(client: httpx.Client) -> None:
+def test_partial_mode_returns_only_errors_if_all_rows_are_invalid(client: httpx.Client) -> None:
     reply = client.post("/predict?partial=true", json=rows(row(loan_term="x")))
 
     assert reply.status_code == 200
     assert [list(answer) for answer in reply.json()["predictions"]] == [["errors"]]
 
 
-def test_the_list_of_problems_is_bounded(client: httpx.Client) -> None:
+def test_the_number_of_reported_problems_is_limited(client: httpx.Client) -> None:
     wide = {f"column{number}": number for number in range(100_000)}
 
     reply = client.post("/predict", json=wide)
@@ -348,14 +348,14 @@ def test_an_unseen_category_is_scored_with_a_warning(client: httpx.Client) -> No
     ],
     ids=[
         "15.0 for 15",
-        "another letter case",
+        "different letter case",
         "a boolean",
         "surrounding whitespace",
         "a repeated column",
-        "another order",
+        "different column order",
     ],
 )
-def test_other_notations_of_a_row_give_the_same_prediction(client: httpx.Client, same: bytes) -> None:
+def test_equivalent_notations_of_a_row_get_the_same_prediction(client: httpx.Client, same: bytes) -> None:
     expected = client.post("/predict", json=ROW).json()
 
     reply = client.post("/predict", content=same, headers=JSON)

@@ -1,4 +1,4 @@
-"""The command line: results as JSON, errors as one line, and history that reveals tampering."""
+"""The command line: JSON results, one-line errors and the detection of tampered history."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ SINGLES, BATCHED = ROWS[:25], ROWS[25:]
 
 @pytest.fixture(scope="session")
 def answers() -> dict[int, dict[str, Any]]:
-    """Return the server's reply for each row number; the fixture `used` fills it."""
+    """An empty mapping of row numbers to the server's replies; the fixture `used` fills it."""
     return {}
 
 
 @pytest.fixture(scope="session")
 def used(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path, answers: dict[int, dict[str, Any]]) -> Path:
-    """A home with history from single rows, a batch and a second model. Tests must not change it."""
+    """A home with predictions for single rows, for a batch and of a second model. Tests must not change it."""
     home = models.with_models(tmp_path_factory.mktemp("used") / "home", loan_registry)
     schema = Schema((Column(name="x0", kind="number", example=1.0),))
     models.publish(FolderRegistry(home / "models"), "sum", models.sum_graph(1), schema, models.REGRESSION, "values")
@@ -129,7 +129,7 @@ def test_doctor_finds_no_problem(used: Path) -> None:
     }
 
 
-def test_doctor_exits_1_if_there_is_a_problem(copy: Path, tmp_path: Path) -> None:
+def test_doctor_exits_with_code_1_if_it_finds_a_problem(copy: Path, tmp_path: Path) -> None:
     with (copy / "models" / "loans" / "1" / "model.onnx").open("ab") as file:
         file.write(b"\0")
 
@@ -157,7 +157,7 @@ def test_train_prints_one_json_document(tmp_path: Path) -> None:
     assert [(model["model"], model["digest"]) for model in listed] == [("loans", result["digest"])]
 
 
-def test_labels_can_be_in_a_separate_file(tmp_path: Path) -> None:
+def test_labels_can_be_read_from_a_separate_file(tmp_path: Path) -> None:
     (tmp_path / "X.csv").write_text("a,b,c\n" + "".join(f"{n % 9},{n % 7},{n % 5}\n" for n in range(300)))
     (tmp_path / "y.csv").write_text("approved\n" + "".join("yes.\n" if n % 9 > 4 else "no\n" for n in range(300)))
     options = ["--target-file", "y.csv", "--map", "yes.=yes", "--exclude", "b,c", "--trials", "1"]
@@ -215,7 +215,7 @@ def test_train_accepts_groups_weights_and_class_weights(tmp_path: Path) -> None:
     ]
 
 
-def test_an_example_can_be_written(tmp_path: Path) -> None:
+def test_example_writes_a_table_and_its_target(tmp_path: Path) -> None:
     assert rowcast("example", "iris", "--out", "iris.csv", cwd=tmp_path).returncode == 0
 
     assert len((tmp_path / "iris.csv").read_text().splitlines()) == 151
@@ -245,7 +245,7 @@ def test_predict_adds_the_servers_predictions_to_the_table(
         assert [np.float32(line[name]) for name in added[1:]] == [np.float32(value) for value in numbers]
 
 
-def test_invalid_rows_stop_the_command_unless_rejects_is_given(used: Path, tmp_path: Path) -> None:
+def test_predict_stops_at_an_invalid_row_unless_rejects_is_given(used: Path, tmp_path: Path) -> None:
     lines = APPLICATIONS["t.csv"].splitlines()
     (tmp_path / "t.csv").write_text(
         "\n".join([*lines[:2], lines[2].replace(lines[2].split(",")[0], "much", 1), lines[3]])
@@ -339,7 +339,7 @@ def test_history_verifies_after_rows_are_erased(copy: Path) -> None:
     assert (replay["equal"], replay["not_replayable"]) == (59, 2)
 
 
-def test_entries_of_a_deleted_model_are_not_replayable(copy: Path) -> None:
+def test_entries_of_a_deleted_model_cannot_be_replayed(copy: Path) -> None:
     shutil.rmtree(copy / "models" / "sum")
 
     replay = json_of("replay", "--home", copy, cwd=copy)
@@ -352,7 +352,7 @@ def test_entries_of_a_deleted_model_are_not_replayable(copy: Path) -> None:
 
 
 class Error(NamedTuple):
-    """An invalid command line, and a part of its error message."""
+    """An invalid command line and part of its error message."""
 
     name: str
     arguments: str
@@ -459,7 +459,7 @@ def used_port() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.name)
-def test_an_error_is_one_line_and_exit_code_2(
+def test_an_error_is_printed_on_one_line_with_exit_code_2(
     error: Error,
     used: Path,
     used_port: int,
@@ -475,7 +475,8 @@ def test_an_error_is_one_line_and_exit_code_2(
     words = [word.format(home=used, port=used_port) for word in error.arguments.split()]
     monkeypatch.setattr(sys, "argv", ["rowcast", *words])
 
-    with pytest.raises(SystemExit) as ended:  # in this process, which saves half a second each time
+    # A new process would take half a second longer.
+    with pytest.raises(SystemExit) as ended:
         cli.main()
 
     output, printed = capfd.readouterr()
@@ -490,7 +491,9 @@ def test_an_error_is_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     "arguments", ["trian", "serve --port 0 nope", "serve --port {port} --home {home}", "verify --home /dev/null"]
 )
-def test_an_error_of_a_process_is_one_line(arguments: str, used: Path, used_port: int, tmp_path: Path) -> None:
+def test_a_separate_process_prints_an_error_on_one_line(
+    arguments: str, used: Path, used_port: int, tmp_path: Path
+) -> None:
     finished = rowcast(*arguments.format(home=used, port=used_port).split(), cwd=tmp_path)
 
     assert finished.returncode == 2
@@ -498,7 +501,7 @@ def test_an_error_of_a_process_is_one_line(arguments: str, used: Path, used_port
     assert re.fullmatch(r"error: [^\n]+\n", finished.stderr)
 
 
-def test_a_failed_start_leaves_no_journal(copy: Path, used_port: int) -> None:
+def test_a_failed_startup_leaves_no_journal(copy: Path, used_port: int) -> None:
     finished = rowcast("serve", "--port", str(used_port), "--home", copy, cwd=copy)
 
     assert finished.returncode == 2
@@ -516,7 +519,7 @@ def test_every_command_has_a_help_text(command: str, tmp_path: Path) -> None:
     assert finished.stdout.startswith(f"Usage: rowcast {command}".rstrip())
 
 
-def test_the_command_line_overrides_the_environment_which_overrides_files(tmp_path: Path) -> None:
+def test_options_override_environment_variables_which_override_files(tmp_path: Path) -> None:
     def home(*arguments: str, **variables: str) -> str:
         finished = rowcast("doctor", "--json", *arguments, cwd=tmp_path, settings=variables)
         parts = {part["part"]: part["says"] for part in json.loads(finished.stdout)["parts"]}

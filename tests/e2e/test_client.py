@@ -1,4 +1,4 @@
-"""The client while its server is killed and restarted, and the command `rowcast call`."""
+"""The client while its server is killed and restarted, and the `rowcast call` command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def recorded(client: Client, ids: set[str]) -> Counter[str]:
-    """Return how often each prediction is in history, once history contains all of `ids`."""
+    """Wait until history contains all of `ids`, then return how often each prediction occurs."""
 
     def count() -> Counter[str] | None:
         counts = Counter(entry.id for entry in client.history(page=1000))
@@ -46,8 +46,8 @@ def recorded(client: Client, ids: set[str]) -> Counter[str]:
 def assert_recorded_once(client: Client, predictions: list[PredictionReply], kills: int) -> None:
     """Check that every prediction the client received is in history exactly once.
 
-    Any further entries were recorded by a process that was killed before it could reply. The retry was answered by
-    another process, and no client received the first id.
+    Any further entries were recorded by a process that was killed before it replied. Another process answered the
+    retry, so no client received the id of the first entry.
     """
     counts = recorded(client, {prediction.id for prediction in predictions})
     assert [prediction.prediction for prediction in predictions] == [
@@ -134,7 +134,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("words", [["sum", ROW], [ROW], ["-", ROW], ["sum@1", ROW]])
-def test_a_row_on_the_command_line_is_answered(server: Server, words: list[str]) -> None:
+def test_a_row_on_the_command_line_gets_a_prediction(server: Server, words: list[str]) -> None:
     done = call(server, *words, ROWCAST_API_KEY=access.secret("boss"))
     lines = dict(line.split("\t") for line in done.stdout.splitlines())
 
@@ -156,7 +156,7 @@ def test_rows_can_be_read_from_a_file_or_a_pipe(server: Server, tmp_path: Path, 
     assert [item["prediction"] for item in json.loads(done.stdout)["predictions"]] == [3.5, 3.5]
 
 
-def test_many_predictions_are_printed_as_a_table(server: Server) -> None:
+def test_several_predictions_are_printed_as_a_table(server: Server) -> None:
     done = call(server, f"[{ROW}]", ROWCAST_API_KEY=access.secret("boss"))
 
     assert done.stdout.splitlines()[0].split("\t") == ["row", "prediction", "probability", "score", "warnings", "id"]
@@ -189,7 +189,7 @@ def test_every_problem_of_an_invalid_row_is_printed(server: Server) -> None:
         (["@/no/such/file"], "cannot read /no/such/file"),
     ],
 )
-def test_an_error_is_one_line(server: Server, words: list[str], message: str) -> None:
+def test_an_error_is_printed_on_one_line(server: Server, words: list[str], message: str) -> None:
     done = call(server, *words, ROWCAST_API_KEY=access.secret("boss"))
 
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
@@ -203,7 +203,7 @@ def test_a_missing_api_key_is_an_error(server: Server) -> None:
     assert "key" in done.stderr
 
 
-def test_an_unreachable_server_is_named_with_a_hint(tmp_path: Path) -> None:
+def test_the_error_for_an_unreachable_server_includes_its_url_and_a_hint(tmp_path: Path) -> None:
     by_url = call("http://127.0.0.1:9", ROW)
     by_port = rowcast("call", ROW, "--home", tmp_path, cwd=tmp_path, settings={"ROWCAST_PORT": "9"})
     invalid = call("nonsense", ROW)

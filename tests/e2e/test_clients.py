@@ -1,4 +1,4 @@
-"""Unmodified clients of other systems get the predictions of the native dialect from a real server."""
+"""Unmodified clients of other systems get the same predictions from a real server as native clients."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def results_of(client: str, script: str, *words: str | Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_tritons_client_gets_native_predictions_in_every_encoding(
+def test_the_triton_client_gets_native_predictions_in_every_encoding(
     loan_server: tuple[servers.Server, Path], native: list[dict[str, Any]]
 ) -> None:
     server, rows = loan_server
@@ -93,7 +93,7 @@ def test_tritons_client_gets_native_predictions_in_every_encoding(
 
 
 @pytest.mark.slow
-def test_mlservers_infer_command_gets_native_scores(
+def test_the_mlserver_infer_command_gets_native_scores(
     loan_server: tuple[servers.Server, Path], native: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     server, rows = loan_server
@@ -123,7 +123,7 @@ def _kind(cell: Any) -> str:
 
 
 @pytest.mark.slow
-def test_kserves_rest_client_gets_native_predictions(
+def test_the_kserve_rest_client_gets_native_predictions(
     loan_server: tuple[servers.Server, Path], native: list[dict[str, Any]]
 ) -> None:
     server, rows = loan_server
@@ -142,7 +142,7 @@ def test_kserves_rest_client_gets_native_predictions(
 
 
 @pytest.mark.slow
-def test_mlflows_scoring_client_gets_native_predictions(
+def test_the_mlflow_scoring_client_gets_native_predictions(
     loan_server: tuple[servers.Server, Path], native: list[dict[str, Any]]
 ) -> None:
     server, rows = loan_server

@@ -1,5 +1,5 @@
-"""Requests of other systems against real servers: answered predictions survive a kill, and documented curl lines
-work."""
+"""Requests in the formats of other systems, sent to real servers: delivered predictions survive a kill, and
+curl commands from the documentation of other systems work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.waiting import eventually
 ROWS = 300
 
 
-def test_a_killed_server_keeps_every_row_of_an_answered_block(home: Path) -> None:
+def test_every_row_of_an_answered_batch_survives_when_the_server_is_killed(home: Path) -> None:
     rows = models.loan_rows(ROWS)
     selection = [{"name": name} for name in ("id", "prediction", "score")]
     body, headers = v2.as_binary(v2.columns(rows), outputs=selection)
@@ -56,7 +56,9 @@ def curl(address: str, *words: str) -> str:
     return finished.stdout
 
 
-def test_curl_lines_from_the_documentation_of_other_systems_work(server: servers.Server, client: httpx.Client) -> None:
+def test_curl_commands_from_the_documentation_of_other_systems_work(
+    server: servers.Server, client: httpx.Client
+) -> None:
     row = models.loan_rows(1)[0]
     label = client.post("/predict", json=row).json()["prediction"]
     address = server.address
@@ -77,7 +79,7 @@ def test_curl_lines_from_the_documentation_of_other_systems_work(server: servers
     assert ready == {"live": True, "ready": True}
 
 
-def test_two_served_versions_are_addressed_by_their_numbers(home: Path) -> None:
+def test_two_served_versions_can_be_addressed_by_number(home: Path) -> None:
     from rowcast.adapters.files.registry import FolderRegistry
 
     registry = FolderRegistry(home / "models")

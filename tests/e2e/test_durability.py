@@ -1,4 +1,4 @@
-"""Every prediction sent to a client is in history, whichever process is killed."""
+"""Every prediction sent to a client is in history, no matter which process is killed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPLIES_PER_LIFE = 1_050
 
 
 def stored_entries(home: Path) -> dict[str, dict[str, Any]]:
-    """Return every stored entry by id, and check that none is stored twice."""
+    """Return all stored entries by id, and check that no entry is stored twice."""
     listed = json.loads(rowcast("history", "list", "--limit", "100000", "--json", "--home", home, cwd=home).stdout)
     entries = {entry["id"]: entry for entry in listed["predictions"]}
     assert len(entries) == len(listed["predictions"])
@@ -31,7 +31,7 @@ def stored_entries(home: Path) -> dict[str, dict[str, Any]]:
 
 
 def assert_recorded(load: Load, home: Path) -> None:
-    """Check that every reply is in history once, as sent, with its row."""
+    """Check that history contains every reply exactly once, as sent, with its row."""
     history = stored_entries(home)
     assert load.answered.keys() <= history.keys()
     assert load.repeated == []
@@ -71,7 +71,7 @@ def test_a_server_killed_ten_times_under_load_loses_no_prediction(home: Path) ->
     assert (replay["equal"], replay["examples"]) == (verification["entries"], [])
 
 
-def test_a_server_stopped_under_load_replies_stores_its_entries_and_exits_0(home: Path) -> None:
+def test_a_server_stopped_under_load_answers_its_requests_stores_its_entries_and_exits_with_code_0(home: Path) -> None:
     load, statuses = Load(ROWS), []
     server = servers.start(home)
     indexer = server.indexer()
@@ -127,7 +127,7 @@ def test_a_killed_indexer_is_restarted(server: Server) -> None:
     eventually(lambda: is_listed(server, prediction_id))
 
 
-def test_a_killed_server_leaves_no_process_and_its_predictions_are_stored(home: Path) -> None:
+def test_a_killed_server_leaves_no_processes_and_its_predictions_are_stored(home: Path) -> None:
     server = servers.start(home)
     indexer = server.indexer()
     prediction_id = predict(server)
@@ -140,7 +140,7 @@ def test_a_killed_server_leaves_no_process_and_its_predictions_are_stored(home: 
     assert journals(home) == []
 
 
-def test_the_next_server_stores_the_journals_of_a_killed_one(home: Path) -> None:
+def test_the_next_server_stores_the_journals_of_a_killed_server(home: Path) -> None:
     first = servers.start(home, name="first")
     os.kill(first.indexer(), signal.SIGSTOP)
     prediction_id = predict(first)
@@ -153,7 +153,7 @@ def test_the_next_server_stores_the_journals_of_a_killed_one(home: Path) -> None
         eventually(lambda: is_listed(second, prediction_id))
 
 
-def test_two_servers_of_one_home_share_one_history_and_one_indexer(home: Path) -> None:
+def test_two_servers_with_the_same_home_share_one_history_and_one_indexer(home: Path) -> None:
     with servers.running(home, name="second") as second:
         first = servers.start(home, name="first")
         ids = [predict(first), predict(second)]
@@ -166,7 +166,7 @@ def test_two_servers_of_one_home_share_one_history_and_one_indexer(home: Path) -
     assert json.loads(rowcast("verify", "--json", "--home", home, cwd=home).stdout)["writers"] == 2
 
 
-def test_with_durability_disk_predictions_are_recorded(home: Path) -> None:
+def test_predictions_are_recorded_with_durability_disk(home: Path) -> None:
     with servers.running(home, "--durability", "disk") as server:
         prediction_id = predict(server)
 
@@ -203,7 +203,7 @@ def test_uvicorn_serves_the_public_app(home: Path) -> None:
     assert prediction_id in stored_entries(home)
 
 
-def test_uvicorn_uses_the_log_format_of_the_environment(home: Path) -> None:
+def test_uvicorn_uses_the_log_format_from_the_environment(home: Path) -> None:
     port = servers.free_port()
     command = [*servers.PYTHON, "-m", "uvicorn", "rowcast.asgi:app", "--port", str(port)]
     settings = {"ROWCAST_HOME": str(home), "ENV": "production", "MODEL_PATH": "/app/models/", "REDIS_URL": "redis://r"}
@@ -216,7 +216,7 @@ def test_uvicorn_uses_the_log_format_of_the_environment(home: Path) -> None:
     assert json.loads(lines[0])["event"] == "a file of the models folder cannot be served"
 
 
-def test_uvicorn_without_a_model_exits_with_the_reason(tmp_path: Path) -> None:
+def test_uvicorn_without_a_model_prints_the_reason_and_exits(tmp_path: Path) -> None:
     finished = subprocess.run(
         [*servers.PYTHON, "-m", "uvicorn", "rowcast.asgi:app", "--port", str(servers.free_port())],
         cwd=tmp_path,

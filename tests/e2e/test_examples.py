@@ -1,4 +1,4 @@
-"""Each example replies to the requests of the system that it replaces."""
+"""Each example answers requests written for the system that it replaces."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_example_replies_like_the_system_that_it_replaces(name: str) -> None:
 
 @pytest.mark.slow
 def test_the_gateway_example_trains_with_pytorch() -> None:
-    pytest.importorskip("torch")  # an optional extra; CI treats a skipped test as a failure
+    pytest.importorskip("torch")  # PyTorch is an optional extra; CI treats a skipped test as a failure
 
     assert "same     test accuracy in the output" in verify("loan-gateway")
 
@@ -83,7 +83,7 @@ def verify_module() -> ModuleType:
         (None, {"a": 1}, 'the reply is null, not {"a": 1}'),
     ],
 )
-def test_a_difference_names_its_place(
+def test_a_difference_is_reported_with_its_location(
     verify_module: ModuleType, value: object, expected: object, difference: str
 ) -> None:
     assert verify_module.differences(value, expected) == [difference]
@@ -107,4 +107,4 @@ def test_every_example_is_complete(folder: str) -> None:
     assert re.search(r"^## Data\n\n.*?(CC0|CC BY|Apache-2\.0)", readme, re.MULTILINE | re.DOTALL)
     lines = [line for line in readme.splitlines() if line.startswith("curl ")]
     tagged = re.findall(r"^```sh curl \S+\n(curl .*)$", readme, re.MULTILINE)
-    assert lines == tagged  # every curl line on the page is run
+    assert lines == tagged  # another test runs the tagged commands

@@ -1,4 +1,4 @@
-"""History end to end: erasing, exporting, verifying and retaining entries, and serving on a full disk."""
+"""History end to end: erasing, exporting, verifying and retaining entries, and serving with a full disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.servers import Server, rowcast
 from support.waiting import eventually
 
 ROWS = models.loan_rows(60, seed=21)
-MARK = 987_650_000  # occurs nowhere else in a history
+MARK = 987_650_000  # occurs nowhere else in history
 
 
 def answer(*arguments: str | Path, cwd: Path, status: int = 0, **settings: str) -> Any:
@@ -43,7 +43,7 @@ def fill(client: httpx.Client, rows: list[dict[str, Any]] = ROWS) -> list[str]:
 
 
 def on_disk(home: Path) -> set[int]:
-    """Return the rows whose bytes are in any file of the history."""
+    """Return the rows whose values occur in any history file."""
     files = [home / "history.db", home / "history.db-wal", *(home / "journal").iterdir()]
     content = b"".join(path.read_bytes() for path in files if path.exists())
     return {number for number in range(len(ROWS)) if str(MARK + number).encode() in content}
@@ -139,7 +139,7 @@ def test_a_purge_keeps_later_rows(home: Path) -> None:
         (["verify", "--heads", "nothing.json"], "cannot read the chain heads in nothing.json"),
     ],
 )
-def test_a_mistake_is_reported_in_one_line(home: Path, arguments: list[str], text: str) -> None:
+def test_an_error_is_reported_on_one_line(home: Path, arguments: list[str], text: str) -> None:
     finished = rowcast("history", *arguments, "--home", home, cwd=home)
 
     assert (finished.returncode, finished.stdout) == (2, "")
@@ -179,7 +179,7 @@ def test_every_filter_gives_the_same_entries_over_http_and_on_the_command_line(
         assert listed["predictions"] == sent
 
 
-def test_recent_predictions_are_listed_and_exported_and_missing_ones_are_reported(home: Path) -> None:
+def test_recent_predictions_are_listed_and_exported_and_unstored_predictions_are_reported(home: Path) -> None:
     server = servers.start(home)
     try:
         with server.client() as client:
@@ -199,7 +199,7 @@ def test_recent_predictions_are_listed_and_exported_and_missing_ones_are_reporte
     assert "2 newer predictions are still in the journal and not shown" in later.stderr
 
 
-def test_a_filter_by_label_splits_the_history(filled: tuple[Server, list[str]]) -> None:
+def test_filters_by_label_divide_the_history_by_predicted_label(filled: tuple[Server, list[str]]) -> None:
     server, ids = filled
     with server.client() as client:
         parts = {
@@ -224,7 +224,7 @@ def test_a_filter_by_label_splits_the_history(filled: tuple[Server, list[str]]) 
         ({"befor": "x"}, "befor"),
     ],
 )
-def test_an_invalid_filter_is_a_problem_that_names_it(
+def test_the_problem_for_an_invalid_filter_names_the_filter(
     filled: tuple[Server, list[str]], filters: dict[str, str], name: str
 ) -> None:
     with filled[0].client() as client:
@@ -283,7 +283,7 @@ def test_a_truncated_chain_is_detected_by_its_published_head(home: Path, tmp_pat
         assert [broken["seq"] for broken in result["broken"]] == [19]
 
 
-def test_with_durability_store_a_reply_is_already_stored(home: Path) -> None:
+def test_with_durability_store_an_entry_is_stored_before_the_reply(home: Path) -> None:
     with servers.running(home, "--durability", "store") as server, server.client() as client:
         for row in ROWS[:10]:
             prediction_id = client.post("/predict", json=row).json()["id"]
@@ -291,7 +291,7 @@ def test_with_durability_store_a_reply_is_already_stored(home: Path) -> None:
             assert [entry["id"] for entry in newest] == [prediction_id]
 
 
-def test_sensitive_values_are_never_on_the_disk(home: Path, tmp_path: Path) -> None:
+def test_sensitive_values_are_never_written_to_disk(home: Path, tmp_path: Path) -> None:
     table = tmp_path / "loans.csv"
     assert rowcast("example", "loans", "--out", table, "--rows", "300", cwd=tmp_path).returncode == 0
     trained = rowcast(
@@ -342,9 +342,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_server_refuses_predictions_before_the_disk_is_full_and_recovers(
-    small_disk: Path, loan_registry: Path
-) -> None:
+def test_a_server_rejects_requests_before_the_disk_is_full_and_recovers(small_disk: Path, loan_registry: Path) -> None:
     home = models.with_models(small_disk / "home", loan_registry)
     with servers.running(home, settings={"ROWCAST_MIN_FREE_MB": "40"}) as server, server.client() as client:
         fill(client, ROWS[:10])

@@ -1,4 +1,4 @@
-"""ONNX files of other tools: imported by command, or from the models folder, and served to their existing clients."""
+"""ONNX files from other tools: imported by a command or from the models folder, and served to existing clients."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROW = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
 
 
 def onnx_file(path: Path, *nodes: Any, seed: int = 0) -> Path:
-    """Write a model of ten columns with the outputs `label` and `probabilities` of three classes."""
+    """Write a model with ten input columns and the outputs `label` and `probabilities` for three classes."""
     weights = numpy_helper.from_array(np.random.default_rng(seed).normal(size=(10, 3)).astype(np.float32), "w")
     made = [
         helper.make_node("MatMul", ["float_input", "w"], ["s"]),
@@ -130,7 +130,7 @@ def test_reload_reports_a_damaged_record_of_imports(tmp_path: Path, drop: Path) 
         assert client.post("/predict", json={"data": [ROW]}).status_code == 200
 
 
-def test_a_graph_whose_answers_depend_on_the_other_rows_is_not_published(tmp_path: Path) -> None:
+def test_a_graph_whose_output_for_a_row_depends_on_other_rows_is_not_published(tmp_path: Path) -> None:
     path = onnx_file(tmp_path / "m.onnx")
     graph = onnx.load(path)
     graph.graph.node[1].CopyFrom(helper.make_node("Softmax", ["c"], ["probabilities"], axis=1))
@@ -148,7 +148,7 @@ def test_a_graph_whose_answers_depend_on_the_other_rows_is_not_published(tmp_pat
 
 
 def small_graph(path: Path, operator: str, output: str, kind: int, columns: int = 2) -> Path:
-    """Write a model of one operator: `Log` is undefined below zero, `ArgMax` returns a label without probabilities."""
+    """Write a model with one operator: `Log` is undefined below zero, `ArgMax` returns only a label."""
     info = helper.make_tensor_value_info
     attributes = {"axis": 1, "keepdims": 0} if operator == "ArgMax" else {}
     graph = helper.make_graph(
@@ -162,7 +162,7 @@ def small_graph(path: Path, operator: str, output: str, kind: int, columns: int 
     return path
 
 
-def test_an_imported_graph_answers_in_every_dialect(tmp_path: Path, drop: Path) -> None:
+def test_an_imported_graph_is_served_in_every_dialect(tmp_path: Path, drop: Path) -> None:
     rows = [dict(zip(FEATURES, (value + shift for value in ROW), strict=True)) for shift in range(20)]
     with servers.running(tmp_path, settings={"MODEL_PATH": str(drop)}) as server, server.client() as client:
         native = client.post("/predict?wire=false", json={"rows": rows}).json()["predictions"]
@@ -187,7 +187,7 @@ def test_an_imported_graph_answers_in_every_dialect(tmp_path: Path, drop: Path) 
         eventually(lambda: len(client.get("/predictions?limit=200").json()["predictions"]) == 100)
 
 
-def test_a_model_without_probabilities_answers_in_every_dialect(tmp_path: Path) -> None:
+def test_a_model_without_probabilities_is_served_in_every_dialect(tmp_path: Path) -> None:
     path = small_graph(tmp_path / "m.onnx", "ArgMax", "label", TensorProto.INT64)
     (tmp_path / "meta.json").write_text('{"class_names": ["a", "b"]}')
     done = rowcast(
@@ -210,7 +210,7 @@ def test_a_model_without_probabilities_answers_in_every_dialect(tmp_path: Path) 
         assert client.post("/invocations", json={"instances": [row]}).json() == {"predictions": ["b"]}
 
 
-def test_a_row_without_an_answer_is_refused_in_the_form_of_each_dialect(tmp_path: Path) -> None:
+def test_a_row_without_a_finite_score_is_rejected_in_the_error_format_of_each_dialect(tmp_path: Path) -> None:
     path = small_graph(tmp_path / "m.onnx", "Log", "values", TensorProto.FLOAT, columns=1)
     (tmp_path / "meta.json").write_text('{"model_type": "regression", "features": ["x0"]}')
     done = rowcast("models", "import", path, "--metadata", tmp_path / "meta.json", "--home", tmp_path, cwd=tmp_path)
@@ -231,7 +231,8 @@ def test_a_row_without_an_answer_is_refused_in_the_form_of_each_dialect(tmp_path
             "mlflow": 400,
         }
         assert replies["native"].json()["errors"][0]["code"] == "no-answer"
-        assert all("no valid output" in reply.text for reply in replies.values())  # the others have no code
+        # The other dialects have no error codes.
+        assert all("no valid output" in reply.text for reply in replies.values())
         assert client.get("/predictions").json()["predictions"] == []
         assert client.post("/v1/models/m:predict", json={"instances": [[1.0]]}).json() == {"predictions": [0.0]}
 
@@ -309,7 +310,7 @@ def test_a_command_imports_a_graph(tmp_path: Path) -> None:
         (["text.onnx"], "text.onnx"),
     ],
 )
-def test_a_mistake_is_reported_in_one_line_that_names_it(tmp_path: Path, arguments: list[str], name: str) -> None:
+def test_an_import_error_is_reported_on_one_line(tmp_path: Path, arguments: list[str], name: str) -> None:
     onnx_file(tmp_path / "m.onnx")
     for file, text in (
         ("m.pkl", ""),
@@ -351,7 +352,7 @@ def test_a_bundle_is_exported_and_imported_as_one_file(tmp_path: Path, home: Pat
     ],
     ids=["unsafe-name", "changed"],
 )
-def test_an_invalid_archive_is_refused_in_one_line(tmp_path: Path, home: Path, change: Any) -> None:
+def test_an_invalid_archive_is_rejected_with_a_one_line_error(tmp_path: Path, home: Path, change: Any) -> None:
     files = {path.name: path.read_bytes() for path in (home / "models" / "loans" / "1").iterdir()}
     with zipfile.ZipFile(tmp_path / "x.rowcast", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in change(files).items():
@@ -366,7 +367,7 @@ def test_an_invalid_archive_is_refused_in_one_line(tmp_path: Path, home: Path, c
     assert not (tmp_path / "evil").exists()
 
 
-def test_a_graph_that_exceeds_the_memory_or_time_limit_is_refused(tmp_path: Path) -> None:
+def test_a_graph_that_exceeds_the_memory_or_time_limit_is_rejected(tmp_path: Path) -> None:
     from support import models
 
     (tmp_path / "hungry.onnx").write_bytes(models.hungry_graph(2))
@@ -381,7 +382,7 @@ def test_a_graph_that_exceeds_the_memory_or_time_limit_is_refused(tmp_path: Path
     shutil.rmtree(tmp_path / "models", ignore_errors=True)
 
 
-def test_the_limit_on_nodes_is_a_setting(tmp_path: Path) -> None:
+def test_the_limit_on_nodes_can_be_configured(tmp_path: Path) -> None:
     path = onnx_file(tmp_path / "m.onnx")
 
     done = rowcast("models", "import", path, cwd=tmp_path, settings={"ROWCAST_MAX_MODEL_NODES": "2"})

@@ -1,4 +1,4 @@
-"""API keys created, rotated and revoked on the command line, as seen by every worker; and attacks between tenants."""
+"""API keys created, rotated and revoked on the command line while several workers run; attacks between tenants."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def server(home: Path) -> Iterator[Server]:
 
 
 def keys(home: Path, *words: str) -> Any:
-    """Run a command of `rowcast keys` and return its output."""
+    """Run a `rowcast keys` command and return its output."""
     finished = rowcast("keys", *words, "--json", "--home", home, cwd=home)
     assert finished.returncode == 0, finished.stderr
     return json.loads(finished.stdout)
@@ -53,7 +53,7 @@ def create(home: Path, name: str, *words: str) -> str:
 
 
 def statuses(server: Server, secret: str) -> set[int]:
-    """Return the statuses that this key gets on several new connections, which reach both workers."""
+    """Return the statuses of requests with this key on several new connections, which reach both workers."""
     seen = set()
     for _ in range(CONNECTIONS):
         with server.client(headers={"x-api-key": secret}) as client:
@@ -62,7 +62,7 @@ def statuses(server: Server, secret: str) -> set[int]:
 
 
 def wait_for_status(server: Server, secret: str, status: int) -> None:
-    """Wait until every connection gets this status."""
+    """Wait until requests on all connections get this status."""
     eventually(lambda: statuses(server, secret) == {status})
 
 
@@ -89,7 +89,7 @@ def test_a_rotated_key_stays_valid_during_its_overlap(home: Path, server: Server
     third = keys(home, "rotate", "turns", "--overlap", "2s")["key"]
     ends = time.monotonic() + 3  # expiry times are whole seconds
     wait_for_status(server, third, 200)
-    assert statuses(server, first) == {401}  # only the latest old key stays valid
+    assert statuses(server, first) == {401}  # only the most recent old key stays valid
     eventually(lambda: time.monotonic() > ends, 5)
     assert statuses(server, second) == {401}
     assert statuses(server, third) == {200}
@@ -134,7 +134,7 @@ def listed(client: httpx.Client, query: str = "") -> list[dict[str, Any]]:
     return entries
 
 
-def test_an_attacking_tenant_sees_nothing_of_another_tenant(
+def test_a_tenant_cannot_see_any_data_of_another_tenant(
     tenants: tuple[httpx.Client, httpx.Client, httpx.Client],
 ) -> None:
     mallory, alice, operator = tenants
@@ -150,27 +150,27 @@ def test_an_attacking_tenant_sees_nothing_of_another_tenant(
         replies.append(reply)
         return reply
 
-    # Ids: a correct guess, in lower or upper case, looks like a wrong one.
+    # Ids: a correct guess, in lower or upper case, gets the same reply as a wrong guess.
     unknown = collect(mallory.get("/predictions/01890a5d-ac96-774b-8bce-b302099a8057"))
     for guess in (victims[0]["id"], victims[0]["id"].upper(), victims[0]["id"][:-1] + "0"):
         reply = mallory.get(f"/predictions/{guess}")
         assert (reply.status_code, reply.json()["type"]) == (404, unknown.json()["type"])
         detail = unknown.json()["detail"].replace(unknown.url.path[13:], "ID")
         assert reply.json()["detail"].replace(guess, "ID") == detail
-    # The cursor of another tenant.
+    # Another tenant's cursor.
     cursor = alice.get("/predictions?limit=1").json()["next"]
     assert collect(mallory.get("/predictions", params={"cursor": cursor})).status_code == 400
-    # Filters, the export and an unknown option.
+    # Filters, the export and an unknown parameter.
     for query in ("?entity=white-rabbit", "?model=sum", "?limit=1000", "?since=2020-01-01", "?version=1"):
         collect(mallory.get(f"/predictions{query}"))
         collect(mallory.get(f"/predictions/export{query.replace('?limit=1000', '')}"))
     assert collect(mallory.get("/predictions?tenant=wonderland")).status_code == 400
-    # The same Idempotency-Key of another tenant causes neither a replay nor a conflict.
+    # An Idempotency-Key that another tenant has used causes neither a replay nor a conflict.
     same = collect(ask(mallory, secret_row, **{"idempotency-key": "k"}))
     other = collect(ask(mallory, ROW, **{"idempotency-key": "k2"}))
     assert (same.status_code, same.headers["idempotency-replayed"]) == (200, "false")
     assert other.status_code == 200
-    # A row in the cache gets the score of the model under a new id.
+    # A cached row gets the model's score with a new id.
     assert {same.json()["id"], other.json()["id"]}.isdisjoint(prediction["id"] for prediction in victims)
     assert collect(mallory.get(f"/predictions/{same.json()['id']}")).json()["tenant"] == "mallet"
     # Errors, and pages for operators.
@@ -179,7 +179,7 @@ def test_an_attacking_tenant_sees_nothing_of_another_tenant(
     for path in ("/metrics", "/health", "/models", "/openapi.json", "/nothing"):
         collect(mallory.get(path))
     assert mallory.get("/metrics").status_code == 403
-    own = (same.json()["id"], "987654.25")  # Mallory sent that row too
+    own = (same.json()["id"], "987654.25")  # Mallory sent this row too
     for reply in replies:
         assert [mark for mark in marks if mark not in own and mark in reply.text] == [], reply.url
         assert [mark for mark in marks if mark in str(reply.headers)] == []
@@ -189,8 +189,8 @@ def test_an_attacking_tenant_sees_nothing_of_another_tenant(
         assert word not in metrics
 
 
-def test_a_key_for_some_models_reads_only_the_history_of_these_models(home: Path, server: Server) -> None:
-    """The models of a key limit what it sees, within its own tenant and with any scope."""
+def test_a_key_restricted_to_some_models_reads_only_their_history(home: Path, server: Server) -> None:
+    """A key's models limit which entries it can read, even within its own tenant and with any scope."""
     both = create(home, "both", "--scope", "predict,read", "--tenant", "hatter")
     narrow = create(home, "narrow", "--scope", "predict,read", "--tenant", "hatter", "--model", "other")
     admin = create(home, "head", "--scope", "read,admin", "--model", "other")

@@ -1,4 +1,4 @@
-"""Errors with files, folders and disks: one line, exit code 2, and no partial files."""
+"""File, folder and disk errors: a one-line message, exit code 2 and no partial files."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int | str | 
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_an_unusable_table_is_one_line(
+def test_an_unusable_table_is_reported_on_one_line(
     files: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status = run(monkeypatch, "train", files / name, "--target", "y", "--home", tmp_path / "home")
@@ -106,7 +106,7 @@ def test_an_unusable_table_is_one_line(
     assert not (tmp_path / "home").exists()
 
 
-def test_a_missing_target_suggests_the_closest_column(
+def test_the_error_for_a_missing_target_suggests_the_closest_column(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "check", files / "good.csv", "--target", "Y") == 2
@@ -143,7 +143,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def limited(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command that cannot write files beyond a few kilobytes, as on a full disk."""
+    """Run a command that cannot write files larger than a few kilobytes, as if the disk were full."""
     line = f'ulimit -f {LIMIT_KB}; trap "" XFSZ; exec "$@"'
     command = ["bash", "-c", line, "bash", *ROWCAST, *arguments]
     return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, check=False)
@@ -151,7 +151,7 @@ def limited(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[bool]:
-    """Mount a file system of this size at the folder; yield False if this process may not mount one."""
+    """Mount a file system of this size at the folder; yield False if this process is not allowed to mount."""
     folder.mkdir(exist_ok=True)
     mount = shutil.which("mount") if os.geteuid() == 0 and sys.platform == "linux" else None
     options = f"size={kilobytes}k"
@@ -196,7 +196,7 @@ def test_a_full_disk_during_scoring_leaves_no_file(published: Path, tmp_path: Pa
     assert all_files(tmp_path) == before
 
 
-def test_a_disk_that_is_too_small_is_an_error_and_stays_unchanged(published: Path, tmp_path: Path) -> None:
+def test_training_on_a_disk_that_is_too_small_fails_and_leaves_it_unchanged(published: Path, tmp_path: Path) -> None:
     table(tmp_path / "t.csv")
     disk = tmp_path / "disk"
     with small_disk(disk, 90) as mounted:
@@ -207,7 +207,7 @@ def test_a_disk_that_is_too_small_is_an_error_and_stays_unchanged(published: Pat
                 "train", "t.csv", "--target", "y", *QUICK, "--home", disk / "home", cwd=tmp_path, seconds=120
             )
             assert all_files(disk) == before
-        else:  # without root: simulate a disk that is full from the start
+        else:  # without root, simulate a disk that is already full
             done = limited("train", "t.csv", "--target", "y", *QUICK, "--home", str(disk), cwd=tmp_path)
             assert all_files(disk) == ["models"]
 
@@ -215,7 +215,7 @@ def test_a_disk_that_is_too_small_is_an_error_and_stays_unchanged(published: Pat
     assert "nothing was published" in done.stderr
 
 
-def test_unwritable_standard_output_is_one_line(published: Path) -> None:
+def test_unwritable_standard_output_is_reported_on_one_line(published: Path) -> None:
     command = [*ROWCAST, "models", "list", "--json", "--home", "home"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -225,7 +225,7 @@ def test_unwritable_standard_output_is_one_line(published: Path) -> None:
     assert (done.returncode, done.stderr) == (2, "error: cannot write to standard output: No space left on device\n")
 
 
-def test_two_concurrent_trainings_publish_two_complete_versions(published: Path, tmp_path: Path) -> None:
+def test_two_concurrent_training_runs_publish_two_complete_versions(published: Path, tmp_path: Path) -> None:
     shutil.copytree(published, tmp_path, dirs_exist_ok=True)
     command = [*ROWCAST, "train", "t.csv", "--target", "y", *QUICK, "--home", "home", "--json"]
     both = [
@@ -243,7 +243,7 @@ def test_two_concurrent_trainings_publish_two_complete_versions(published: Path,
     assert not list((tmp_path / "home" / "models" / "m").glob(".new-*"))
 
 
-# Wide, long and unusual tables are trained in bounded memory.
+# Training on wide, long and unusual tables uses a limited amount of memory.
 
 MAX_MEGABYTES = 2000
 

@@ -1,4 +1,4 @@
-"""The candidate mlp on the command line, with and without PyTorch."""
+"""The `mlp` candidate on the command line, with and without PyTorch."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def write_values(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("table", "target"), [("loans", "loan_status"), ("iris", "species"), ("values", "rentals")])
-def test_a_network_is_trained_certified_and_scores_a_table(tmp_path: Path, table: str, target: str) -> None:
-    pytest.importorskip("torch")  # an extra; in CI a skipped test is a failed one
+def test_a_network_is_trained_and_certified_and_scores_a_table(tmp_path: Path, table: str, target: str) -> None:
+    pytest.importorskip("torch")  # PyTorch is an optional extra; CI treats a skipped test as a failure
     if table == "values":
         write_values(tmp_path / "t.csv")
     else:
@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_bundle(tmp_path: Path) -> None:
     assert first["digest"] == again["digest"]
 
 
-def test_without_torch_one_line_explains_what_to_install(tmp_path: Path) -> None:
+def test_a_one_line_error_explains_what_to_install_without_torch(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b,y\n" + "".join(f"{n % 9},{n % 7},{n % 2}\n" for n in range(200)))
     blocked = (
         "import sys\n"

@@ -80,7 +80,7 @@ def ready_workers(server: Server) -> float:
 
 
 def ask(server: Server, times: int) -> None:
-    """Request `times` predictions on separate connections, so that all workers get some."""
+    """Request `times` predictions on separate connections, so that every worker receives some of them."""
     for _ in range(times):
         assert httpx.post(f"{server.address}/predict", json=ROW, trust_env=False, timeout=10).status_code == 200
 
@@ -108,7 +108,7 @@ def test_old_metric_names_agree_with_the_new_ones_and_pass_promtool(home: Path, 
     assert metrics["rowcast_queue_rows"] == 0
 
 
-def test_without_the_setting_there_are_no_old_metric_names(home: Path) -> None:
+def test_old_metric_names_are_absent_without_the_setting(home: Path) -> None:
     with servers.running(home) as server:
         ask(server, 1)
         text = httpx.get(f"{server.address}/metrics", trust_env=False).text
@@ -140,11 +140,11 @@ def test_a_real_pushgateway_receives_the_metrics_of_all_workers_up_to_the_shutdo
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["down", "hangs"])
-def test_a_failing_gateway_delays_no_request_and_is_logged_once(home: Path, hangs: bool) -> None:
+def test_a_failing_gateway_does_not_delay_requests_and_is_logged_once(home: Path, hangs: bool) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if hangs:
-            listener.listen(50)  # accepts connections, but never responds
+            listener.listen(50)  # accepts connections but never responds
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/metrics/job/x"
         settings = LOCAL | {"ROWCAST_PUSH_GATEWAY": url, "ROWCAST_PUSH_SECONDS": "0.1"}
         with servers.running(home, settings=settings) as server:
@@ -209,7 +209,7 @@ def receiver(port: int = 0) -> Iterator[Requests]:
 
 
 def spans(requests: Requests) -> list[Any]:
-    """Return all spans that a collector received."""
+    """Return all spans that the collector received."""
     received = []
     for path, _, body in requests:
         assert path == "/v1/traces"
@@ -263,7 +263,7 @@ def test_a_sampling_ratio_of_zero_sends_no_spans(home: Path) -> None:
     assert requests == []
 
 
-def test_an_unreachable_collector_delays_no_request_and_is_logged_once(home: Path) -> None:
+def test_an_unreachable_collector_does_not_delay_requests_and_is_logged_once(home: Path) -> None:
     settings = LOCAL | {"ROWCAST_OTEL_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
     with servers.running(home, settings=settings) as server:
         ask(server, 5)
@@ -277,7 +277,7 @@ def test_an_unreachable_collector_delays_no_request_and_is_logged_once(home: Pat
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_logs_contain_no_request_data_whatever_the_status(home: Path, workers: int) -> None:
+def test_logs_contain_no_request_data_for_any_status(home: Path, workers: int) -> None:
     access.add(home, "teller", "predict", "read")
     row = {"x0": logs.CANARY_NUMBER, "x1": 1.5}
     settings = {"ROWCAST_ACCESS_LOG": "1", "ROWCAST_LOG_LEVEL": "debug", "ROWCAST_CACHE": "1"}

@@ -63,7 +63,7 @@ def test_pipelined_requests_are_answered_in_order(connection: socket.socket) -> 
         assert len({b"date", b"x-request-id", b"x-content-type-options", b"cache-control"} - headers.keys()) == 0
 
 
-def test_a_request_may_arrive_byte_by_byte(connection: socket.socket) -> None:
+def test_a_request_that_arrives_byte_by_byte_is_answered(connection: socket.socket) -> None:
     for byte in POST:
         connection.send(bytes([byte]))
 
@@ -89,7 +89,7 @@ def test_expect_100_continue_gets_100_continue(connection: socket.socket) -> Non
 
 
 @pytest.mark.parametrize("sent", [b"POST /predict HTTP/1.1\r\nHost", POST.removesuffix(BODY) + b'{"x0"'])
-def test_an_incomplete_request_gets_408_and_is_closed(connection: socket.socket, sent: bytes) -> None:
+def test_an_incomplete_request_gets_408_and_its_connection_is_closed(connection: socket.socket, sent: bytes) -> None:
     began = time.monotonic()
     connection.sendall(sent)
     stream = connection.makefile("rb")
@@ -120,7 +120,7 @@ def test_an_invalid_request_gets_a_problem(connection: socket.socket, sent: byte
     assert b"urn:rowcast:error:" in body
 
 
-def test_idle_connections_are_closed_for_new_ones(server: servers.Server) -> None:
+def test_idle_connections_are_closed_to_make_room_for_new_connections(server: servers.Server) -> None:
     crowd = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(MOST + 10)]
     try:
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as late:
@@ -133,7 +133,7 @@ def test_idle_connections_are_closed_for_new_ones(server: servers.Server) -> Non
             connection.close()
 
 
-def test_a_body_above_the_limit_is_rejected_before_it_has_arrived(connection: socket.socket) -> None:
+def test_a_body_above_the_limit_is_rejected_before_it_is_complete(connection: socket.socket) -> None:
     connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 1000)
     status, _, _ = reply(connection.makefile("rb"))
 

@@ -1,4 +1,4 @@
-"""Long trainings: interrupted, killed, resumed, shared between processes, configured by a file."""
+"""Long training runs: interrupted, killed, resumed, shared between processes and configured by a file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def train(cwd: Path, table: Path, *more: str) -> dict[str, Any]:
 
 
 def trials(journal: Path) -> list[FrozenTrial]:
-    """Return every trial of the only study in a journal."""
+    """Return all trials of the only study in a journal."""
     storage = JournalStorage(JournalFileBackend(str(journal)))
     (study,) = optuna.get_all_study_names(storage)
     frozen: list[FrozenTrial] = optuna.load_study(study_name=study, storage=storage).trials
@@ -83,7 +83,7 @@ def started(cwd: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture(scope="module")
 def undisturbed(table: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The result of the same training without a journal."""
+    """The result of the same training run without a journal."""
     return train(tmp_path_factory.mktemp("plain"), table)
 
 
@@ -177,7 +177,7 @@ def test_an_invalid_trial_storage_is_an_error(tmp_path: Path, table: Path, stora
 
 
 class Terminal:
-    """A command on its own terminal."""
+    """A command that runs in its own terminal."""
 
     def __init__(self, cwd: Path, arguments: list[str], settings: Mapping[str, str]) -> None:
         self._screen, terminal = os.openpty()

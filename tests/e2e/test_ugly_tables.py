@@ -1,4 +1,4 @@
-"""Difficult tables: each is trained, or rejected with a one-line message."""
+"""Difficult tables: training succeeds or rejects the table with a one-line message."""
 
 from __future__ import annotations
 
@@ -61,17 +61,19 @@ def train_table(path: Path) -> TrainingResult:
     ],
     ids=[
         "300 columns",
-        "columns without a value",
+        "columns without values",
         "18-digit identifiers",
         "18-digit codes",
         "names in any script",
         "dates in three notations",
         "dates in too many notations",
-        "many texts",
+        "many distinct strings",
         "a number beyond float32",
     ],
 )
-def test_a_difficult_table_is_trained_or_rejected(tmp_path: Path, columns: dict[str, Any], kinds: Any) -> None:
+def test_training_on_a_difficult_table_succeeds_or_rejects_it_in_one_line(
+    tmp_path: Path, columns: dict[str, Any], kinds: Any
+) -> None:
     path = write_csv(tmp_path / "t.csv", {**columns, "y": LABEL})
 
     if kinds is None:
@@ -102,16 +104,16 @@ def test_a_difficult_table_is_trained_or_rejected(tmp_path: Path, columns: dict[
         b"a,y\n" + b"".join(b"%d,%d,\n" % (index, index % 2) for index in range(50)),
     ],
     ids=[
-        "header alone",
-        "header without an end",
-        "target alone",
-        "noise",
-        "an archive",
+        "header only",
+        "header without a line ending",
+        "target column only",
+        "random bytes",
+        "damaged archive",
         "five rows",
         "one class",
-        "no label",
-        "a class a row",
-        "a cell too many",
+        "no labels",
+        "one class per row",
+        "an extra cell",
     ],
 )
 def test_a_table_without_a_learnable_target_is_rejected(tmp_path: Path, content: bytes) -> None:

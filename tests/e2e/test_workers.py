@@ -58,7 +58,7 @@ def server(home: Path) -> Iterator[Server]:
 
 
 def health(server: Server) -> tuple[int, dict[str, Any]]:
-    """Return status and body of /health; retry on new connections until a worker responds."""
+    """Return the status and body of /health; retry on new connections until a worker responds."""
 
     def request() -> httpx.Response | None:
         try:
@@ -89,7 +89,7 @@ def prediction_count(server: Server) -> float:
 
 
 def ask(server: Server, times: int, path: str = "/predict") -> list[int]:
-    """Request `times` predictions on separate connections, so that all workers get some, and return the statuses."""
+    """Request `times` predictions on separate connections, so that every worker gets some, and return the statuses."""
     return [httpx.post(server.address + path, json=ROW, timeout=10, trust_env=False).status_code for _ in range(times)]
 
 
@@ -137,7 +137,9 @@ def test_a_killed_indexer_is_restarted(server: Server) -> None:
     assert eventually(lambda: [pid for pid in [server.indexer()] if pid != first])
 
 
-def test_workers_load_new_versions_and_keep_the_old_one_if_a_version_is_broken(home: Path, server: Server) -> None:
+def test_workers_load_new_versions_but_keep_the_old_version_if_the_new_version_is_broken(
+    home: Path, server: Server
+) -> None:
     with server.client() as client:
         good = publish(home, "sum")
         eventually(lambda: versions(server) == {good.version}, 15)
@@ -166,7 +168,7 @@ def test_workers_load_new_versions_and_keep_the_old_one_if_a_version_is_broken(h
 def test_a_new_model_is_served_and_a_removed_model_is_not(home: Path, server: Server) -> None:
     assert set(ask(server, 3, "/models/late/predict")) == {404}
 
-    publish(home, "late")  # the first model stays the default, also in workers that start later
+    publish(home, "late")  # the first model stays the default, even in workers that start later
     eventually(lambda: versions(server, "late") == {1}, 15)
     with server.client() as client:
         assert client.post("/models/reload").status_code == 200
@@ -271,7 +273,7 @@ def test_a_received_request_is_answered_during_a_shutdown(tmp_path: Path) -> Non
     assert server.process.wait(10) == 0
 
 
-def test_a_persistent_connection_is_closed_with_its_first_reply_during_a_shutdown(tmp_path: Path) -> None:
+def test_a_persistent_connection_is_closed_after_its_next_reply_during_a_shutdown(tmp_path: Path) -> None:
     publish(tmp_path, "sum")
     server = servers.start(tmp_path)
     body = json.dumps(ROW).encode()
@@ -309,7 +311,7 @@ def refuses(server: Server) -> bool:
 
 
 @pytest.mark.parametrize("signal_twice", [False, True], ids=["timeout", "second signal"])
-def test_a_drain_ends_although_a_client_never_finishes(tmp_path: Path, signal_twice: bool) -> None:
+def test_a_drain_ends_even_if_a_client_never_finishes_its_request(tmp_path: Path, signal_twice: bool) -> None:
     publish(tmp_path, "sum")
     seconds = "60" if signal_twice else "1"
     server = servers.start(tmp_path, settings={"ROWCAST_DRAIN_SECONDS": seconds})
@@ -355,7 +357,7 @@ def test_train_if_missing_accepts_a_config_file(tmp_path: Path) -> None:
     assert (prediction["model"], prediction["prediction"]) == ("bigger", "yes")
 
 
-def test_a_failed_training_is_reported_in_one_line(tmp_path: Path) -> None:
+def test_a_failed_training_run_is_reported_on_one_line(tmp_path: Path) -> None:
     table = tmp_path / "points.csv"
     table.write_text("a,b\n1,2\n")
     serve = ["serve", "--port", "0", "--home", tmp_path, "--train-if-missing", table]
@@ -409,7 +411,7 @@ def test_a_broken_version_fails_in_a_child_process_and_the_old_one_is_served(
         assert "indexer" in command_of(server.indexer())
 
 
-def test_workers_are_in_other_process_groups_than_the_supervisor(server: Server) -> None:
+def test_workers_and_the_supervisor_are_in_different_process_groups(server: Server) -> None:
     group = os.getpgid(server.process.pid)
 
     assert group not in {os.getpgid(pid) for pid in all_ready(server)}

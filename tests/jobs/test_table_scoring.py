@@ -1,4 +1,4 @@
-"""Scoring a table: the same predictions as for the whole table at once, in order, all or nothing."""
+"""Scoring a table in chunks: predictions are complete, correct and in order, or no file is written."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_every_row_is_scored_in_order(tmp_path: Path, model: Any, source: Path, 
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
-def test_invalid_rows_are_written_to_the_rejects_with_their_cells(
+def test_invalid_rows_are_written_to_the_rejects_file_with_their_cells(
     tmp_path: Path, model: Any, source: Path, ending: str
 ) -> None:
     spoil(source, 3, 150)
@@ -92,7 +92,7 @@ def test_invalid_rows_are_written_to_the_rejects_with_their_cells(
     assert scored["id"].to_list() == [f"r{n}" for n in range(ROWS) if n not in (3, 150)]
 
 
-def test_without_a_file_for_rejects_the_first_invalid_row_stops_the_scoring(
+def test_without_a_rejects_file_scoring_stops_at_the_first_invalid_row(
     tmp_path: Path, model: Any, source: Path
 ) -> None:
     spoil(source, 150)
@@ -119,7 +119,7 @@ def test_interrupted_scoring_leaves_no_files(tmp_path: Path, model: Any, source:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "rows.csv"]
 
 
-def test_a_table_of_invalid_rows_gives_two_complete_files(tmp_path: Path, model: Any, source: Path) -> None:
+def test_a_table_with_only_invalid_rows_yields_two_complete_files(tmp_path: Path, model: Any, source: Path) -> None:
     spoil(source, *range(ROWS))
 
     summary = run(model, source, tmp_path / "out.csv", rejects=tmp_path / "bad.parquet")
@@ -137,7 +137,7 @@ def test_selected_columns_are_copied_to_the_output(tmp_path: Path, model: Any, s
     assert caught.value.slug == "unknown-column"
 
 
-def test_progress_ends_with_all_rows(tmp_path: Path, model: Any, source: Path) -> None:
+def test_progress_increases_up_to_the_number_of_rows(tmp_path: Path, model: Any, source: Path) -> None:
     seen: list[Progress] = []
 
     run(model, source, tmp_path / "out.csv", progress=seen.append)
@@ -149,7 +149,7 @@ def test_progress_ends_with_all_rows(tmp_path: Path, model: Any, source: Path) -
 @pytest.mark.parametrize(
     ("name", "slug"), [("rows.csv", "empty-table"), ("none.csv", "file-not-found"), ("empty.csv", "empty-table")]
 )
-def test_a_table_that_cannot_be_read_writes_nothing(tmp_path: Path, model: Any, name: str, slug: str) -> None:
+def test_no_files_are_written_for_an_unreadable_table(tmp_path: Path, model: Any, name: str, slug: str) -> None:
     (tmp_path / "rows.csv").write_text("id,x0,x1\n")
     (tmp_path / "empty.csv").write_text("")
 
@@ -174,7 +174,7 @@ def test_a_missing_output_folder_is_an_error(tmp_path: Path, model: Any, source:
         assert caught.value.slug == "not-writable"
 
 
-def test_loans_are_scored_as_by_the_server(tmp_path: Path, loan_registry: Path) -> None:
+def test_loans_get_the_same_scores_as_from_the_server(tmp_path: Path, loan_registry: Path) -> None:
     registry = models.FolderRegistry(loan_registry)
     live = load(Reference("loans", 1), registry, open_graph)
     rows = models.loan_rows(100)

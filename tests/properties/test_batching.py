@@ -1,4 +1,4 @@
-"""Batching: a row gets the same reply as alone, whatever other callers in the same batch do."""
+"""Batching: a row in a batch gets the same reply as a row sent alone, whatever the other callers do."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROWS = 40
 
 
 class UnreliableJournal:
-    """A journal that can be made to fail, like a full disk."""
+    """A journal that can be made to fail, as if the disk were full."""
 
     def __init__(self, store: MemoryStore) -> None:
         self._inner = MemoryJournal(store, "w")
@@ -56,7 +56,7 @@ class UnreliableJournal:
 
 @dataclass(frozen=True)
 class Rig:
-    """Two models, rows for each, and the score of each row alone."""
+    """Two models, rows for each model, and the score of each row when it is scored alone."""
 
     live: tuple[LiveModel, LiveModel]
     rows: list[list[Row]]
@@ -89,7 +89,7 @@ class Call:
 
 @dataclass
 class World:
-    """A predictor with an unreliable journal, and all calls of it."""
+    """A predictor with an unreliable journal, and all calls to it."""
 
     rig: Rig
     store: MemoryStore = field(default_factory=MemoryStore)
@@ -210,7 +210,7 @@ class Gated(LiveModel):
         return super().score(rows)
 
 
-def test_a_slow_model_delays_no_other_model_and_scores_all_waiting_rows_at_once(rig: Rig) -> None:
+def test_a_slow_model_does_not_delay_other_models_and_scores_all_waiting_rows_in_one_batch(rig: Rig) -> None:
     world, slow, quick = World(rig), Gated(rig.live[0]), rig.live[1]
 
     async def ask() -> list[bytes]:
@@ -283,7 +283,7 @@ def test_a_call_that_expires_in_the_queue_fails_at_once_and_frees_its_place(rig:
         await eventually_async(slow.is_scoring)
         hasty = serving.predict_all(slow, rig.rows[0][1:3], "hasty", deadline=deadline)
         patient = serving.predict(slow, rig.rows[0][3], "patient", deadline=deadline + 60)
-        with pytest.raises(TooLate):  # although the gate is still closed
+        with pytest.raises(TooLate):  # even though the gate is still closed
             await asyncio.wait_for(hasty, 3)
         assert not first.done()
         last = serving.predict_all(slow, rig.rows[0][4:6], "last")

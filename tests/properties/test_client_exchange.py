@@ -1,4 +1,4 @@
-"""Properties of the client's retries, for any sequence of replies and failures. No IO; time is a number."""
+"""Properties of the client's retries, for any sequence of replies and failures. No IO; the clock is simulated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_every_exchange_follows_the_retry_rules(
     results = [script[min(number, len(script) - 1)] for number in range(len(played.sent))]
     failures = [result for result in results if result is not SUCCESS and result is not IN_FLIGHT]
 
-    # A request that is not repeatable is sent once, failures are bounded, and a success ends the exchange.
+    # A non-repeatable request is sent once, the number of failures is limited, and a success ends the exchange.
     assert len(played.sent) == 1 or request.is_repeatable
     assert len(failures) <= POLICY.retries + 1
     assert SUCCESS not in results[:-1]
@@ -40,12 +40,12 @@ def test_every_exchange_follows_the_retry_rules(
     # Only temporary failures are retried.
     for result in results[:-1]:
         assert result is IN_FLIGHT or isinstance(result, NoReply) or result.status in RETRIED_STATUSES
-    # Nothing is sent after the timeout or before Retry-After.
+    # No attempt starts after the timeout or before the time given by Retry-After.
     assert all(moment < POLICY.timeout for moment, _ in played.sent)
     assert all(moment + send.seconds <= POLICY.timeout + 0.002 for moment, send in played.sent)
     for result, pause in zip(results, played.pauses, strict=False):
         assert isinstance(result, NoReply) or pause >= (retry_after(result) or 0)
-    # Every attempt sends the same request, except for the time left.
+    # Every attempt sends the same request, except for the remaining time.
     for _, send in played.sent:
         headers = {name: value for name, value in send.request.headers.items() if name != "x-request-timeout"}
         assert msgspec.structs.replace(send.request, headers=headers) == request
@@ -61,7 +61,7 @@ def test_no_error_message_contains_the_detail_of_a_problem(script: list[HttpRepl
 
 
 @given(st.integers(0, 200), st.floats(0, 1))
-def test_pauses_grow_up_to_a_limit_and_are_half_random(retry: int, random: float) -> None:
+def test_pauses_grow_up_to_a_limit_and_their_second_half_is_random(retry: int, random: float) -> None:
     pause = POLICY.pause(retry, random)
     backoff = min(POLICY.longest_pause, POLICY.first_pause * 2.0 ** min(retry, 50))
 

@@ -32,7 +32,7 @@ MOMENTS = st.sampled_from(["2026-01-31T09:30:00Z", "2020-02-29", "31.12.2021", "
 
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[Schema, dict[str, Any]]:
-    """A schema with every kind of column, and cells that mostly fit it."""
+    """A schema with every kind of column, and cells that are mostly valid."""
     missing = draw(st.booleans())
     count = draw(st.integers(1, 12))
     schema = Schema(
@@ -97,7 +97,7 @@ def test_columns_that_the_fast_path_accepts_are_valid_and_encoded_to_the_same_bi
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_binary_tensors_are_rejected_or_read_as_declared(seed: int) -> None:
-    """A smaller `make fuzz-tensors`."""
+    """A shorter version of `make fuzz-tensors`."""
     counts = fuzzing.run(2000, random.Random(seed))
 
     assert counts["refused"] > 200
@@ -109,7 +109,7 @@ KNOWN = st.sets(st.text(alphabet="ab\x00\x01é", max_size=3) | st.just("a" * 300
 
 
 @given(KNOWN, st.data())
-def test_known_texts_are_found_by_their_bytes(known: set[str], data: st.DataObject) -> None:
+def test_known_strings_are_looked_up_by_their_bytes(known: set[str], data: st.DataObject) -> None:
     values = {text: text.upper() for text in known}
     supported = [text for text in known if 0 < len(text.encode()) < 256 and "\0" not in text]
     texts = data.draw(st.lists(st.sampled_from(sorted(known)), min_size=1, max_size=20))
@@ -125,7 +125,7 @@ def test_known_texts_are_found_by_their_bytes(known: set[str], data: st.DataObje
     st.lists(st.sampled_from([b"\0", b"\1", b"\2", b"\0\0\0", b"a", b"ab", b"\1\0\0\0a"]), max_size=12),
     st.integers(1, 4),
 )
-def test_texts_found_in_any_bytes_encode_to_the_same_bytes(pieces: list[bytes], count: int) -> None:
+def test_strings_read_from_arbitrary_bytes_encode_to_the_same_bytes(pieces: list[bytes], count: int) -> None:
     data = b"".join(pieces)
 
     found = TextLookup({text: text for text in ("a", "ab", "aa", "b")}).read(data, count)

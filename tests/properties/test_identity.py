@@ -181,7 +181,7 @@ def test_every_change_removal_swap_or_insertion_breaks_the_chain(found: list[Dra
         tampered[place] = entries[place]._replace(seq=entries[place].seq + 1 + bit)
     else:
         tampered[place] = entries[place]._replace(**{what: flipped(getattr(entries[place], what), bit)})
-    # Missing entries at the end are only found by comparing the chain with the writer's head.
+    # Entries missing at the end are detected only by comparing the chain with the writer's head.
     is_prefix = tampered == entries[: len(tampered)]
 
     assert bool(list(chain.verify(WRITER, tampered))) == (not is_prefix)
@@ -195,12 +195,12 @@ def test_renumbering_after_a_removal_breaks_the_chain(found: list[Draft]) -> Non
 
 
 @given(drafts)
-def test_the_chain_of_one_writer_does_not_verify_for_another(found: list[Draft]) -> None:
+def test_the_chain_of_one_writer_does_not_verify_for_another_writer(found: list[Draft]) -> None:
     assert [broken.seq for broken in chain.verify("w2", sealed(found))] == [0]
 
 
 @given(st.builds(Entry, st.integers(0, 1 << 60), st.text(), st.text(), st.text(), st.binary(), st.text(), st.text()))
-def test_entries_are_decoded_as_they_were_encoded(entry: Entry) -> None:
+def test_decoding_an_encoded_entry_returns_the_same_entry(entry: Entry) -> None:
     assert chain.decode_head(chain.encode_head(entry)) == entry
 
 

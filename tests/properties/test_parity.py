@@ -30,7 +30,7 @@ AWKWARD = [0.0, -0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-45, 0.
 
 
 def cells(kind: str, rows: int, rng: np.random.Generator, gaps: bool) -> list[Any]:
-    """Return the cells of a column as in a file."""
+    """Return the cells of a column as they would appear in a file."""
     whole = rng.integers(0, 60, rows)
     columns: dict[str, Any] = {
         "number": np.round(rng.normal(size=rows), 3).tolist(),
@@ -77,7 +77,7 @@ def signal_of(cell: Any) -> float:
 
 
 def sent(column: Column, draw: st.DrawFn, thresholds: list[float]) -> Any:
-    """Draw a cell that a client may send: ordinary, awkward, missing, unseen, or at or next to a threshold."""
+    """Draw a cell that a client could send: ordinary, awkward, missing, unseen, or at or next to a threshold."""
     if column.missing and draw(st.integers(0, 5)) == 0:
         return None
     if column.kind == "category":
@@ -114,7 +114,7 @@ def client_rows(data: st.DataObject, problem: LearningProblem, pipeline: Trained
         }
         try:
             encoded.append(encoder.read(msgspec.json.encode(row)))
-        except InvalidRows as error:  # the neighbour of a threshold at the limit of float32
+        except InvalidRows as error:  # the float32 neighbour of a threshold can overflow
             codes = {problem.code for problem in error.problems}
             assert codes == {"too-large"}
     return stack_rows(encoder.plan, encoded)

@@ -1,4 +1,4 @@
-"""Rows: the fast and the general path agree, all problems are reported, canonical values are stable."""
+"""Rows: the fast and the general path agree, all problems are reported, and canonical values are stable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HUGE = "9" * 400
 
 
 def result(read: Any, body: bytes) -> Any:
-    """Return the encoded row or the error in a form that can be compared."""
+    """Return the encoded row or the error in a comparable form."""
     try:
         row: EncodedRow = read(body)
     except InvalidRows as invalid:
@@ -34,13 +34,13 @@ def result(read: Any, body: bytes) -> Any:
 
 
 def as_json(cells: dict[str, str]) -> bytes:
-    """Return a row with cells that are already JSON."""
+    """Return a row as JSON, built from cells that are already JSON."""
     inside = ",".join(f'"{name}":{token}' for name, token in cells.items())
     return f"{{{inside}}}".encode()
 
 
 def foreign_plan(schema: Schema) -> Plan:
-    """Return a plan with one tensor per column, with types and fills that imported graphs may have."""
+    """Return a plan with one tensor per column, with types and fill values that imported graphs can have."""
     plan = []
     for index, column in enumerate(schema.columns):
         dtype = {
@@ -129,7 +129,7 @@ def test_both_paths_agree_for_the_tensors_of_an_imported_graph(data: st.DataObje
 
 @given(st.data())
 @settings(max_examples=200)
-def test_a_body_is_encoded_or_rejected_with_an_error_that_can_be_sent(data: st.DataObject) -> None:
+def test_a_body_is_encoded_or_rejected_with_a_serialisable_error(data: st.DataObject) -> None:
     schema = data.draw(schemas(), label="schema")
     body = data.draw(bodies(schema, damage=4), label="body")
 
@@ -213,7 +213,7 @@ def test_all_problems_of_a_row_are_reported_at_once(cells_and_codes: dict[str, t
 
 
 @pytest.mark.parametrize("token", ["1e308", "3.4028236e38", "-3.4028236e38"])
-def test_numbers_beyond_float32_are_problems(token: str) -> None:
+def test_numbers_beyond_float32_are_reported_as_problems(token: str) -> None:
     schema = Schema((Column(name="n", kind="number"),))
 
     with pytest.raises(InvalidRows) as caught:
@@ -239,7 +239,7 @@ def test_canonical_text_is_idempotent(raw: str | int | float | bool) -> None:
 
 @given(st.data())
 @settings(max_examples=200)
-def test_a_canonical_value_is_parsed_as_itself(data: st.DataObject) -> None:
+def test_parsing_a_canonical_value_returns_the_same_value(data: st.DataObject) -> None:
     column = data.draw(columns("x").filter(lambda drawn: drawn.kind != "datetime"), label="column")
     raw = data.draw(st.one_of(st.integers(-100, 100), st.booleans(), TEXTS, st.floats(-1e6, 1e6)), label="raw")
     encoder = RowEncoder(schema := Schema((column,)), own_plan(schema))
@@ -256,7 +256,7 @@ def test_a_canonical_value_is_parsed_as_itself(data: st.DataObject) -> None:
 
 @given(st.data())
 @settings(max_examples=100)
-def test_a_schema_is_decoded_as_it_was_encoded(data: st.DataObject) -> None:
+def test_decoding_an_encoded_schema_returns_the_same_schema(data: st.DataObject) -> None:
     schema = data.draw(schemas(), label="schema")
 
     assert msgspec.json.decode(msgspec.json.encode(schema), type=Schema) == schema
@@ -276,7 +276,7 @@ def test_the_json_schema_allows_missing_values_where_the_parser_does(data: st.Da
 
 @pytest.mark.parametrize("word", sorted(MISSING_WORDS))
 @pytest.mark.parametrize("kind", ["number", "integer", "boolean", "category", "datetime"])
-def test_a_missing_word_is_a_missing_value_in_every_kind(kind: Any, word: str) -> None:
+def test_a_word_for_missing_is_a_missing_value_in_every_kind_of_column(kind: Any, word: str) -> None:
     required = Schema((Column(name="x", kind=kind),))
     optional = Schema((Column(name="x", kind=kind, missing=True),))
 
@@ -287,7 +287,7 @@ def test_a_missing_word_is_a_missing_value_in_every_kind(kind: Any, word: str) -
     assert optional.parse({"x": word}) == [None]
 
 
-def test_missing_numbers_are_encoded_as_nan_and_missing_texts_as_empty() -> None:
+def test_missing_numbers_are_encoded_as_nan_and_missing_strings_as_empty_strings() -> None:
     schema = Schema((Column(name="n", kind="number", missing=True), Column(name="c", kind="category", missing=True)))
     encoder = RowEncoder(schema, own_plan(schema))
 

@@ -1,5 +1,5 @@
-"""Tables and rows are encoded alike, bit for bit, for all cells and all column types."""
-# ruff: noqa: DTZ001 - some of these tests are about naive datetimes
+"""Tables and rows are encoded identically, bit for bit, for all cells and all column types."""
+# ruff: noqa: DTZ001 - some tests use naive datetimes
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ fitting = {"number": numbers, "integer": numbers, "boolean": words, "category": 
 
 
 def one_by_one(schema: Schema, rows: list[dict[str, Any]]) -> tuple[dict[str, np.ndarray], list[Any]]:
-    """Encode rows one by one; the tensors do not contain invalid rows."""
+    """Encode rows one by one; exclude invalid rows from the tensors."""
     encoder = RowEncoder(schema, own_plan(schema))
     encoded, problems = [], []
     for index, row in enumerate(rows):
@@ -98,13 +98,13 @@ def text_columns(draw: st.DrawFn) -> tuple[Schema, pl.DataFrame]:
 
 @settings(max_examples=400)
 @given(text_columns())
-def test_text_cells_encode_alike(table: tuple[Schema, pl.DataFrame]) -> None:
+def test_string_cells_are_encoded_identically(table: tuple[Schema, pl.DataFrame]) -> None:
     assert_alike(*table)
 
 
 @settings(max_examples=60)
 @given(st.lists(st.fixed_dictionaries(dict.fromkeys(NAMES, cells)), min_size=1, max_size=6))
-def test_whole_rows_encode_alike(rows: list[dict[str, Any]]) -> None:
+def test_whole_rows_are_encoded_identically(rows: list[dict[str, Any]]) -> None:
     assert_alike(SCHEMA, pl.DataFrame(rows, schema=dict.fromkeys(NAMES, pl.String)))
 
 
@@ -120,7 +120,7 @@ typed = {
 
 @st.composite
 def typed_columns(draw: st.DrawFn) -> tuple[Schema, pl.DataFrame]:
-    """One column of the schema in a table where it has any type."""
+    """One column of the schema in a table that stores it with any type."""
     column = draw(st.sampled_from(SCHEMA.columns))
     kind = draw(st.sampled_from(list(typed)))
     values = draw(st.lists(st.none() | typed[kind], min_size=1, max_size=25))
@@ -129,5 +129,5 @@ def typed_columns(draw: st.DrawFn) -> tuple[Schema, pl.DataFrame]:
 
 @settings(max_examples=300)
 @given(typed_columns())
-def test_typed_cells_encode_alike(table: tuple[Schema, pl.DataFrame]) -> None:
+def test_typed_cells_are_encoded_identically(table: tuple[Schema, pl.DataFrame]) -> None:
     assert_alike(*table)

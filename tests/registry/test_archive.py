@@ -1,4 +1,4 @@
-"""An archive contains a whole bundle; anything else is refused before it is used."""
+"""An archive contains a whole bundle; any other content is refused before it is used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Files = dict[str, bytes]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A packed bundle."""
+    """The folder of a published bundle."""
     registry = FolderRegistry(tmp_path / "models")
     graph, schema = models.sum_graph(2), models.number_columns(2)
     return registry.folder(models.publish(registry, "sum", graph, schema, models.REGRESSION, "values"))
@@ -67,7 +67,7 @@ def test_the_name_of_an_archive_has_its_suffix(tmp_path: Path, folder: Path) -> 
         archive.write_archive(folder, tmp_path / "sum.zip")
 
 
-def test_an_archive_that_cannot_be_written_leaves_nothing(tmp_path: Path, folder: Path) -> None:
+def test_an_archive_that_cannot_be_written_leaves_no_file(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(BundleError):
         archive.write_archive(folder, tmp_path / "none" / "sum.rowcast")
 
@@ -129,7 +129,7 @@ def test_a_corrupted_archive_is_refused(tmp_path: Path, folder: Path, target: Pa
         archive.unpack_archive(path, target, max_model_mb=1)
 
 
-def test_a_file_that_is_no_zip_is_refused(tmp_path: Path, target: Path) -> None:
+def test_a_file_that_is_not_a_zip_archive_is_refused(tmp_path: Path, target: Path) -> None:
     path = tmp_path / "x.rowcast"
     path.write_text("not a zip file")
 

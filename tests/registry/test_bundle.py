@@ -84,7 +84,7 @@ def test_a_changed_serving_file_is_refused(folder: Path, name: str) -> None:
     ("name", "slug"),
     [(bundle.MODEL, "unreadable"), (bundle.GOLDEN, "unreadable"), (bundle.MANIFEST, "not-a-bundle")],
 )
-def test_a_missing_file_is_named(folder: Path, name: str, slug: str) -> None:
+def test_the_error_for_a_missing_file_names_the_file(folder: Path, name: str, slug: str) -> None:
     (folder / name).unlink()
 
     error = refusal(lambda: bundle.open(folder))
@@ -111,7 +111,7 @@ def test_a_changed_serving_part_of_the_manifest_is_refused(folder: Path, change:
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])
-def test_another_format_is_refused_with_its_number(folder: Path, version: Any) -> None:
+def test_the_error_for_an_unsupported_format_names_its_number(folder: Path, version: Any) -> None:
     edit_manifest(folder, lambda document: document.update(format=version))
 
     error = refusal(lambda: bundle.open(folder))
@@ -153,13 +153,13 @@ def test_a_graph_is_copied_completely_or_not_at_all(folder: Path, tmp_path: Path
     assert sorted(tmp_path.iterdir()) == [path, tmp_path / "models"]
 
 
-def test_a_graph_file_that_cannot_be_written_is_refused_before_the_training(tmp_path: Path) -> None:
+def test_a_graph_path_that_cannot_be_written_is_refused_before_training(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none" / "graph.onnx"):
         with pytest.raises(BundleError), bundle.graph_writer(path):
             pytest.fail("the body must not run")
 
 
-def test_a_graph_file_must_not_overwrite_the_training_data(tmp_path: Path) -> None:
+def test_a_graph_path_must_not_overwrite_the_training_data(tmp_path: Path) -> None:
     table = tmp_path / "loans.csv"
     table.write_text("a,b\n")
 
@@ -176,7 +176,7 @@ def test_a_model_is_verified_before_it_is_served(registry: FolderRegistry, folde
     assert score == Score(3.5)
 
 
-def test_a_model_with_wrong_answers_for_its_golden_rows_is_not_served(registry: FolderRegistry) -> None:
+def test_a_model_with_wrong_scores_for_its_golden_rows_is_not_served(registry: FolderRegistry) -> None:
     def pack(folder: Path) -> None:
         manifest = bundle.read_manifest(registry.folder(Reference("sum", 1)))
         golden = [bundle.GoldenRow({"x0": 1.0, "x1": 1.0}, Score(2.001))]

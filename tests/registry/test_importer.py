@@ -1,4 +1,4 @@
-"""Imports are checked before and in the sandbox, and published as champion only if they pass."""
+"""Imported models are checked before and inside the sandbox, and become champion only if they pass."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 
 class RefusingSandbox(InProcessSandbox):
-    """Refuses every bundle."""
+    """A sandbox that refuses every bundle."""
 
     def verify_bundle(self, folder: Path, reference: Reference) -> None:
         raise BundleError(f"{reference} has wrong answers")
@@ -158,7 +158,7 @@ def test_only_regular_files_within_the_limit_are_read(tmp_path: Path) -> None:
         assert caught.value.slug == slug
 
 
-def test_a_file_that_is_no_archive_is_refused(importer: ModelImporter, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(importer: ModelImporter, tmp_path: Path) -> None:
     path = tmp_path / "x.rowcast"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("readme.txt", "no bundle")

@@ -1,4 +1,4 @@
-"""Each content of the models folder is imported once; the record of imports survives restarts."""
+"""Each distinct content of the models folder is imported once; the record of imports survives restarts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def folder(tmp_path: Path, drop: Path) -> ModelsFolder:
     return ModelsFolder(drop, importer, state_folder=state)
 
 
-def test_each_content_is_imported_once(folder: ModelsFolder, drop: Path) -> None:
+def test_each_distinct_content_is_imported_once(folder: ModelsFolder, drop: Path) -> None:
     (drop / ".hidden.onnx").write_bytes(b"")
 
     assert folder.import_new() == folder.import_new() == [ImportResult("first.onnx", "first", 1)]
@@ -54,7 +54,7 @@ def test_a_failed_import_is_retried_only_on_request(folder: ModelsFolder, drop: 
     assert folder.import_new(retry_failed=True) == [failure]
 
 
-def test_shared_metadata_belongs_to_the_graph_it_names(folder: ModelsFolder, drop: Path) -> None:
+def test_shared_metadata_applies_to_the_graph_it_names(folder: ModelsFolder, drop: Path) -> None:
     (drop / "second.onnx").write_bytes(RAW_SCORES)
     (drop / SHARED_METADATA).write_text('{"model_name": "second", "features": ["a", "b", "c", "d"]}')
 

@@ -22,6 +22,6 @@ def test_an_invalid_or_reserved_name_is_an_error(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "name"), [("Loan data 2026", "loan-data-2026"), ("ünï", "n"), ("...", "model"), ("x" * 80, "x" * 64)]
 )
-def test_any_text_can_be_turned_into_a_valid_name(text: str, name: str) -> None:
+def test_any_string_can_be_converted_to_a_valid_name(text: str, name: str) -> None:
     assert name_from(text) == name
     assert check_name(name_from(text)) == name

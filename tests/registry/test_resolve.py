@@ -14,7 +14,7 @@ from rowcast.registry.resolve import addresses, resolve, served
 
 @pytest.fixture
 def registry(tmp_path: Path) -> FolderRegistry:
-    """A registry of `loans` with two versions, the first of them champion, and `sum` without a champion."""
+    """A registry with two versions of `loans`, the first of which is champion, and `sum` without a champion."""
     registry = FolderRegistry(tmp_path)
     registry.publish("loans", lambda folder: None, "champion")
     registry.publish("loans", lambda folder: None, "challenger")
@@ -41,7 +41,7 @@ def test_an_invalid_reference_is_an_error(registry: FolderRegistry, text: str) -
         resolve(text, registry)
 
 
-def test_a_server_serves_all_champions_or_the_references_it_is_given(registry: FolderRegistry) -> None:
+def test_a_server_serves_the_given_references_or_all_champions(registry: FolderRegistry) -> None:
     assert served(registry) == {"loans": Reference("loans", 1)}
     assert served(registry, ["sum@1", "loans@2"]) == {"sum@1": Reference("sum", 1), "loans@2": Reference("loans", 2)}
 

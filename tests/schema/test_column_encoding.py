@@ -15,7 +15,7 @@ from rowcast.schema.tensors import Tensor, TensorHeader, length_prefixed
 from support import v2
 
 
-def test_common_columns_are_encoded_at_once() -> None:
+def test_common_columns_are_encoded_on_the_fast_path() -> None:
     schema = Schema(
         (
             Column(name="n", kind="number", missing=True),
@@ -73,7 +73,7 @@ def test_absent_and_unknown_columns_are_left_to_the_row_encoder() -> None:
     assert encoder.read({}) is None
 
 
-def test_a_lookup_has_a_limited_number_of_texts() -> None:
+def test_a_lookup_has_a_limited_number_of_strings() -> None:
     texts = [f"{number:03}" for number in range(MAX_LOOKUP_TEXTS + 1)]
     data = length_prefixed("001")
 
@@ -81,7 +81,7 @@ def test_a_lookup_has_a_limited_number_of_texts() -> None:
     assert TextLookup(dict.fromkeys(texts, 1.0)).read(data, 1) is None
 
 
-def test_minus_zero_is_the_integer_zero() -> None:
+def test_minus_zero_is_encoded_as_the_integer_zero() -> None:
     schema = Schema((Column(name="x", kind="integer"),))
     tensor = Tensor("x", "FP64", (1, 1), np.array([-0.0]))
 

@@ -1,4 +1,4 @@
-"""Decoding: input tensors become the raw cells of columns again."""
+"""Decoding: input tensors are converted back to the raw cells of columns."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_tensors_are_decoded_to_raw_cells() -> None:
     }
 
 
-def test_date_parts_that_contradict_each_other_are_a_problem_of_their_row() -> None:
+def test_contradictory_date_parts_are_reported_as_a_problem_of_their_row() -> None:
     with pytest.raises(InvalidRows) as caught:
         decode_columns(SCHEMA, PLAN, tensors([[1.5, 7.0, 1.0, 31.75, 3, 6, 18]], ["x"]))
 
@@ -54,7 +54,7 @@ def test_date_parts_that_contradict_each_other_are_a_problem_of_their_row() -> N
     ]
 
 
-def test_the_hour_decides_on_which_side_of_a_full_hour_a_rounded_date_lies() -> None:
+def test_the_hour_resolves_a_date_that_was_rounded_across_a_full_hour() -> None:
     schema = Schema((Column(name="d", kind="datetime"),))
     almost_noon = [20_000 + 0.4999999, 10, 4, 12]
 

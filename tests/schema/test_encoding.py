@@ -24,7 +24,7 @@ SCHEMA = Schema(
 BODY = b'{"city":"Ulm","income":1.5,"since":"2026-02-01T18:00:00Z","owner":"no","plan":null,"children":2}'
 
 
-def test_exported_graphs_take_numbers_and_texts_in_table_order() -> None:
+def test_exported_graphs_take_numbers_and_strings_in_table_order() -> None:
     numbers, texts = own_plan(SCHEMA)
 
     assert (numbers.name, numbers.dtype, numbers.shape) == (NUMBERS, "float32", (7,))

@@ -1,4 +1,4 @@
-"""Row keys: equal for equal model inputs, different for all others. Property tests are in `properties/`."""
+"""Row keys: equal for equal model inputs, different for different inputs. Property tests are in `properties/`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_minus_zero_and_zero_have_the_same_key() -> None:
     assert len({key(encoder, row) for row in rows}) == 1
 
 
-def test_texts_do_not_move_to_neighbouring_columns() -> None:
+def test_equal_strings_in_different_columns_give_different_keys() -> None:
     schema = Schema(tuple(Column(name=name, kind="category", missing=True) for name in "ab"))
     encoder = RowEncoder(schema, own_plan(schema))
     bodies = [b'{"a":"x"}', b'{"b":"x"}', b'{"a":"x","b":"x"}', b'{"a":"xx"}', b"{}"]
@@ -48,7 +48,7 @@ def test_texts_do_not_move_to_neighbouring_columns() -> None:
     assert len({key(encoder, encoder.read(body)) for body in bodies}) == len(bodies)
 
 
-def test_a_text_that_looks_like_a_length_prefix_does_not_collide() -> None:
+def test_strings_that_contain_a_length_prefix_do_not_collide() -> None:
     schema = Schema(tuple(Column(name=name, kind="category") for name in "ab"))
     encoder = RowEncoder(schema, own_plan(schema))
     seams = [f"{length}\0\0\0" for length in ("\0", "\1")]

@@ -17,7 +17,7 @@ def classes(*labels: Label) -> Decision:
     return Decision(task="binary" if len(labels) == 2 else "multiclass", classes=labels)
 
 
-def test_float32_probabilities_of_all_classes_are_returned_as_they_are() -> None:
+def test_float32_probabilities_of_all_classes_are_returned_unchanged() -> None:
     output = np.array([[0.25, 0.75]], np.float32)
 
     assert output_reader("probabilities", "none", classes("a", "b"))(output) is output
@@ -39,7 +39,7 @@ def test_activations_turn_scores_into_probabilities() -> None:
     np.testing.assert_allclose(softmax, [[0.25, 0.75]])
 
 
-def test_the_highest_raw_score_wins_and_one_score_is_compared_with_zero() -> None:
+def test_the_class_with_the_highest_raw_score_wins_and_a_single_score_is_compared_with_zero() -> None:
     several = output_reader("scores", "none", classes("a", "b", "c"))(np.array([[1.0, 3.0, 2.0], [np.nan, 0, 0]]))
     single = output_reader("scores", "none", classes("a", "b"))(np.array([-0.5, 0.0, 0.5]))
 
@@ -62,5 +62,5 @@ def test_labels_become_class_indices(decision: Decision, labels: list[Any], indi
     np.testing.assert_array_equal(output_reader("labels", "none", decision)(output), indices)
 
 
-def test_values_become_one_dimensional() -> None:
+def test_values_are_returned_as_a_one_dimensional_array() -> None:
     assert output_reader("values", "none", REGRESSION)(np.array([[1.5], [2.0]])).tolist() == [1.5, 2.0]

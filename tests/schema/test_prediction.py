@@ -51,7 +51,7 @@ def test_labels_are_searchable_and_values_are_not(label: bool | float | str, pro
 
 
 @pytest.mark.parametrize(("label", "text"), [(True, "true"), (False, "false"), (1, "1"), (1.5, "1.5"), ("a", "a")])
-def test_labels_are_spelled_as_in_json(label: bool | float | str, text: str) -> None:
+def test_labels_are_formatted_as_in_json(label: bool | float | str, text: str) -> None:
     assert label_text(label) == text
 
 
@@ -78,12 +78,12 @@ def test_two_scores_are_equal_borderline_or_different(then: Score, now: Score, v
 
 
 def test_large_values_are_compared_relative_to_their_size() -> None:
-    # float32 holds seven digits, so 0.03 of 500,000 is a rounding error.
+    # float32 has about seven significant digits, so a difference of 0.03 at 500,000 is a rounding error.
     assert compare_scores(Score(500_000.0), Score(500_000.03), tolerance=1e-6, threshold=0.5) == "equal"
     assert compare_scores(Score(500_000.0), Score(500_010.0), tolerance=1e-6, threshold=0.5) == "different"
 
 
-def test_the_largest_gap_of_different_lengths_is_infinite() -> None:
+def test_the_largest_gap_between_sequences_of_different_lengths_is_infinite() -> None:
     assert largest_gap([0.1, 0.2], [0.3, 0.25]) == pytest.approx(0.2)
     assert largest_gap([1000.0], [1001.0]) == pytest.approx(1 / 1001)
     assert largest_gap([1], [1, 2]) == float("inf")

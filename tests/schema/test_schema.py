@@ -46,7 +46,7 @@ def test_a_row_is_parsed_into_values_in_column_order() -> None:
     assert [type(value) for value in values] == [float, int, bool, str, str, int]
 
 
-def test_every_form_of_a_missing_value_is_none() -> None:
+def test_every_form_of_a_missing_value_is_parsed_as_none() -> None:
     for cell in (None, "", "  ", "NA", "?"):
         assert SCHEMA.parse({**ROW, "children": cell})[1] is None
     assert SCHEMA.parse({name: cell for name, cell in ROW.items() if name not in ("children", "plan")})[1] is None
@@ -56,7 +56,7 @@ def test_an_empty_row_lists_every_missing_column() -> None:
     assert problems({}) == [(name, "missing") for name in ("income", "owner", "city", "since")]
 
 
-def test_unknown_columns_are_reported_with_the_known_ones() -> None:
+def test_unknown_columns_are_reported_with_the_known_columns() -> None:
     with pytest.raises(InvalidRows) as caught:
         SCHEMA.parse({**ROW, "Income": 1, "x" * 500: 2})
 
@@ -67,7 +67,7 @@ def test_unknown_columns_are_reported_with_the_known_ones() -> None:
     assert isinstance(first.got, msgspec.UnsetType)
 
 
-def test_strings_are_numbers_only_in_csv_or_in_columns_with_notations() -> None:
+def test_strings_are_parsed_as_numbers_only_in_csv_or_in_columns_with_notations() -> None:
     assert SCHEMA.parse({**ROW, "income": "$1,250.00"})[0] == 1250
     assert problems({**ROW, "children": "2"}) == [("children", "wrong-type")]
     assert SCHEMA.parse({**ROW, "children": "2"}, text=True)[1] == 2
@@ -78,7 +78,7 @@ def test_an_integer_column_accepts_whole_floats() -> None:
     assert problems({**ROW, "children": 2.5}) == [("children", "not-integer")]
 
 
-def test_a_boolean_is_not_a_number_and_one_is_not_a_boolean_word() -> None:
+def test_booleans_are_not_numbers_and_numbers_are_not_booleans() -> None:
     assert problems({**ROW, "income": True, "owner": 1}) == [("income", "wrong-type"), ("owner", "wrong-type")]
 
 
@@ -91,7 +91,7 @@ def test_a_datetime_object_is_accepted() -> None:
     assert SCHEMA.parse({**ROW, "since": datetime(2026, 1, 31, tzinfo=UTC)})[5] == 1_769_817_600_000_000
 
 
-def test_a_message_lists_what_the_column_accepts() -> None:
+def test_a_message_lists_the_values_that_the_column_accepts() -> None:
     with pytest.raises(InvalidRows) as caught:
         SCHEMA.parse({**ROW, "income": "much", "owner": "perhaps", "plan": "z", "since": "soon"})
 

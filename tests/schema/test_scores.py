@@ -19,7 +19,7 @@ def pair(score: np.float32) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("score", "label"), [(BELOW, "no"), (np.float32(0.3), "yes"), (ABOVE, "yes")])
-def test_the_threshold_itself_predicts_the_positive_class(score: np.float32, label: str) -> None:
+def test_a_probability_equal_to_the_threshold_predicts_the_positive_class(score: np.float32, label: str) -> None:
     (scored,) = score_rows(BINARY, pair(score))
 
     assert scored.prediction == label
@@ -40,7 +40,7 @@ def test_the_positive_class_can_be_the_first() -> None:
     assert scored == Score("yes", 0.75, 0.75, {"yes": 0.75, "no": 0.25})
 
 
-def test_the_most_likely_class_wins_and_the_first_one_in_a_tie() -> None:
+def test_the_most_likely_class_wins_and_the_first_class_wins_a_tie() -> None:
     decision = Decision(task="multiclass", classes=(1, 2, 3))
     output = np.array([[0.25, 0.5, 0.25], [0.5, 0.5, 0.0]], np.float32)
 
@@ -66,7 +66,7 @@ def test_a_regression_score_has_only_a_value(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_rows_without_a_finite_output_have_no_answer(value: float) -> None:
+def test_rows_without_a_finite_output_have_no_score(value: float) -> None:
     output = np.array([[0.75, 0.25], [value, 0.5], [0.5, 0.5]], np.float32)
 
     with pytest.raises(NoAnswer) as caught:

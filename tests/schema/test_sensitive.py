@@ -1,4 +1,4 @@
-"""Sensitive columns: hashed or dropped, while all other values keep their notation."""
+"""Sensitive columns are hashed or dropped; the values of all other columns keep their notation."""
 
 from __future__ import annotations
 

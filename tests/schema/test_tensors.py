@@ -16,7 +16,7 @@ from rowcast.schema.tensors import TensorHeader
 @pytest.mark.parametrize(
     ("shape", "data"), [([4], [1, 2, None, 4]), ([2, 2], [1, 2, None, 4]), ([2, 2], [[1, 2], [None, 4]])]
 )
-def test_json_data_is_flat_or_nested(shape: list[int], data: list[Any]) -> None:
+def test_json_data_can_be_flat_or_nested(shape: list[int], data: list[Any]) -> None:
     tensor = tensors.from_json(TensorHeader("x", shape, "INT64", data=data))
 
     assert (tensor.rows, tensor.width, tensor.cells()) == (shape[0], 4 // shape[0], [1, 2, None, 4])
@@ -44,7 +44,7 @@ def test_json_data_that_contradicts_its_declaration_is_an_error(shape: list[int]
         tensors.from_json(TensorHeader("x", shape, datatype, data=data))
 
 
-def test_binary_data_is_taken_from_the_tail_in_order() -> None:
+def test_binary_data_is_read_from_the_end_of_the_body_in_order() -> None:
     texts, numbers = tensors.to_bytes("BYTES", ["a", "é"]), tensors.to_bytes("FP32", [1.5, float("nan")])
     headers = [
         TensorHeader("t", [2], "BYTES", {"binary_data_size": len(texts)}),
@@ -58,7 +58,7 @@ def test_binary_data_is_taken_from_the_tail_in_order() -> None:
 
 
 @pytest.mark.parametrize("size", [-1, 3, 5, True, "4", 2**62])
-def test_declared_sizes_must_match_the_tail(size: Any) -> None:
+def test_declared_sizes_must_match_the_binary_data(size: Any) -> None:
     header = TensorHeader("x", [1], "INT32", {"binary_data_size": size})
 
     with pytest.raises(BodyError):
@@ -72,13 +72,13 @@ def test_a_tensor_has_either_json_or_binary_data() -> None:
         tensors.read_tensors([header], memoryview(b"\0\0\0\0"))
 
 
-def test_a_binary_boolean_is_zero_or_one() -> None:
+def test_a_binary_boolean_must_be_zero_or_one() -> None:
     with pytest.raises(BodyError):
         tensors.from_bytes(TensorHeader("x", [2], "BOOL"), memoryview(b"\1\2"))
 
 
 @pytest.mark.parametrize("data", [b"\1\0\0\0a\0", b"\2\0\0\0a", b"\1\0\0\0", b"\1\0\0\0\xff"])
-def test_malformed_binary_texts_are_errors(data: bytes) -> None:
+def test_malformed_binary_strings_are_errors(data: bytes) -> None:
     with pytest.raises(BodyError):
         tensors.from_bytes(TensorHeader("x", [1], "BYTES"), memoryview(data)).cells()
 

@@ -1,4 +1,4 @@
-"""Canonical values: the meaning of one raw cell."""
+"""Canonical values of raw cells."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_numbers_are_parsed_in_the_given_notations(text: str, number: float) -> 
 @pytest.mark.parametrize(
     "text", ["", "1,00", "1 000", "1_000", "0x10", "inf", "nan", "١", "--1", ".", "1e", "$", "%", "5$"]
 )
-def test_a_text_that_is_not_a_number_is_none(text: str) -> None:
+def test_a_string_that_is_not_a_number_is_parsed_as_none(text: str) -> None:
     assert number_from_text(text, ALL_FORMS) is None
 
 
@@ -93,11 +93,11 @@ def test_dates_are_converted_to_utc(text: str, moment: datetime) -> None:
 @pytest.mark.parametrize(
     "text", ["2026-02-30", "2026-1-3", "20260131", "01/31/2026", "now", "2026-01-31T25:00:00Z", ""]
 )
-def test_a_text_that_is_not_a_date_is_none(text: str) -> None:
+def test_a_string_that_is_not_a_date_is_parsed_as_none(text: str) -> None:
     assert datetime_from_text(text, ("%d/%m/%Y",), "UTC") is None
 
 
-def test_a_naive_date_is_in_the_zone_of_the_column() -> None:
+def test_a_naive_date_is_interpreted_in_the_time_zone_of_the_column() -> None:
     winter = datetime_from_text("2026-01-31T12:00", (), "Europe/Berlin")
     summer = datetime_from_text("2026-07-31T12:00", (), "Europe/Berlin")
 
@@ -105,13 +105,13 @@ def test_a_naive_date_is_in_the_zone_of_the_column() -> None:
     assert summer == microseconds(datetime(2026, 7, 31, 10, tzinfo=UTC), "UTC")
 
 
-def test_an_offset_overrides_the_zone_of_the_column() -> None:
+def test_an_offset_overrides_the_time_zone_of_the_column() -> None:
     moment = datetime(2026, 1, 31, 12, tzinfo=timezone(timedelta(hours=-5)))
 
     assert microseconds(moment, "Europe/Berlin") == microseconds(moment, "UTC")
 
 
-def test_date_parts_are_days_month_weekday_and_hour() -> None:
+def test_date_parts_are_the_days_month_weekday_and_hour() -> None:
     origin = microseconds(datetime(2026, 1, 1, tzinfo=UTC), "UTC")
     sunday = microseconds(datetime(2026, 2, 1, 18, tzinfo=UTC), "UTC")
 
@@ -140,7 +140,7 @@ def test_values_beyond_float32_are_too_large(value: float) -> None:
     assert caught.value.code == "too-large"
 
 
-def test_nan_is_not_finite() -> None:
+def test_nan_is_rejected_as_not_finite() -> None:
     with pytest.raises(BadValue) as caught:
         within_float32(math.nan)
 

@@ -1,4 +1,4 @@
-"""Checks of single columns: values that stand for missing, codes, implausible values and gaps."""
+"""Checks of single columns: placeholders for missing values, codes, implausible values and gaps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def far_values(columns: dict[str, list[Any]]) -> list[Finding]:
         (np.where(LABELS, -100000.0, 1000.0 * (np.arange(ROWS) % 90)), "-100000"),
     ],
 )
-def test_values_that_stand_for_missing_are_reported(column: Any, value: str) -> None:
+def test_placeholders_for_missing_values_are_reported(column: Any, value: str) -> None:
     findings = findings_of("sentinel", {"days": column}, RNG.permutation(LABELS))
 
     assert [finding.column for finding in findings] == ["days"]
@@ -41,11 +41,11 @@ def test_values_that_stand_for_missing_are_reported(column: Any, value: str) -> 
     [np.arange(ROWS) % 999 + 1, np.arange(ROWS) % 50 - 9, np.where(LABELS, -1, np.arange(ROWS) % 3), NOISE],
     ids=["all up to 999", "many negatives", "small codes", "decimals"],
 )
-def test_ordinary_numbers_do_not_stand_for_missing(column: Any) -> None:
+def test_ordinary_numbers_are_not_reported_as_placeholders(column: Any) -> None:
     assert not findings_of("sentinel", {"x": column}, RNG.permutation(LABELS))
 
 
-def test_isolated_zeros_may_stand_for_missing() -> None:
+def test_isolated_zeros_are_reported_as_possible_placeholders() -> None:
     size = np.where(np.arange(ROWS) % 60 == 1, 0.0, 3.5 + RNG.random(ROWS))
     assets = [None if row % 50 == 3 else 0 if row % 3 == 0 else 1000 + 10 * row for row in range(ROWS)]
 
@@ -65,7 +65,7 @@ def test_words_for_unknown_are_counted() -> None:
     assert "'Unknown' in 200 rows" in finding.message
 
 
-def test_large_sparse_repeated_integers_are_codes_unless_they_are_kept() -> None:
+def test_large_sparse_repeated_integers_are_codes_unless_the_column_is_kept() -> None:
     codes = RNG.choice(RNG.integers(4000, 300_000, 60), ROWS)
 
     inferred, kept = problem_of({"manager": codes}), problem_of({"manager": codes}, keep=("manager",))
@@ -115,7 +115,7 @@ def test_a_long_tail_is_not_reported(column: Any) -> None:
     assert not far_values({**columns, "y": (np.arange(4000) % 2).tolist()})
 
 
-def test_text_in_a_column_of_numbers_is_shown() -> None:
+def test_text_in_a_column_of_numbers_is_reported() -> None:
     cells = ["n.a. yet" if row == 3 else str(row % 90) for row in range(ROWS)]
 
     (finding,) = findings_of("almost-number", {"days": cells})
@@ -152,7 +152,7 @@ def test_columns_with_many_missing_values_are_reported(missing: int, distinct: i
     assert bool(column_checks.gaps("x", missing=missing, rows=100, distinct=distinct)) == is_reported
 
 
-def test_a_column_with_many_texts_does_not_count_as_numbers() -> None:
+def test_a_column_with_much_text_is_not_treated_as_numeric() -> None:
     assert column_checks.almost_numbers("x", ["1", "2", "inf"], [60, 39, 1])
     assert not column_checks.almost_numbers("x", ["1", "2", "red"], [30, 30, 40])
 

@@ -1,5 +1,5 @@
 """Encoding tables. Property tests in `properties/test_tables_encode.py` compare tables with rows."""
-# ruff: noqa: DTZ001 - some of these tests are about naive datetimes
+# ruff: noqa: DTZ001 - some tests use naive datetimes
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_invalid_cells_are_reported_with_row_and_column() -> None:
     ]
 
 
-def test_an_absent_column_is_an_error_unless_it_may_be_missing() -> None:
+def test_an_absent_column_is_an_error_unless_it_can_be_missing() -> None:
     frame = pl.DataFrame({"n": ["1"], "needed": ["a"]})
 
     assert np.isnan(tables.encode(frame.drop("n"), SCHEMA, PLAN)["rowcast_numbers"][0, 0])
@@ -61,7 +61,7 @@ def test_a_limited_number_of_invalid_cells_is_reported() -> None:
     assert tables.encode_all(frame, SCHEMA, PLAN).rejected().all()
 
 
-def test_plans_of_imported_graphs_have_other_types_and_fills() -> None:
+def test_plans_of_imported_graphs_can_have_other_types_and_fill_values() -> None:
     schema = Schema((Column(name="i", kind="integer", missing=True), Column(name="b", kind="boolean")))
     plan = (
         TensorSpec("ints", "int64", (), (Feature("i"),), -1),
@@ -75,7 +75,7 @@ def test_plans_of_imported_graphs_have_other_types_and_fills() -> None:
     np.testing.assert_array_equal(tensors["both"], [[1.0, 7.0], [0.0, np.nan]])
 
 
-def test_naive_datetimes_are_in_the_zone_of_the_column() -> None:
+def test_naive_datetimes_are_interpreted_in_the_time_zone_of_the_column() -> None:
     summer = datetime(2026, 7, 1, 0, 30)
     frame = pl.DataFrame({"zoned": [summer, summer + timedelta(days=180)], "needed": ["x", "x"]})
 

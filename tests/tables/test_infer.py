@@ -1,5 +1,5 @@
 """Inference: the kind of a column depends only on its cells."""
-# ruff: noqa: DTZ001 - some of these tests are about naive datetimes
+# ruff: noqa: DTZ001 - some tests use naive datetimes
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MICROSECONDS_A_DAY = 86_400_000_000
 
 
 def column(values: list[Any]) -> Column:
-    """Return the column inferred from these cells, in a table with a second column."""
+    """Return the column inferred from these cells; the table has a second column."""
     profile = tables.infer(tables.from_memory({"x": values, "other": [index % 2 for index in range(len(values))]}))
     return profile.schema.columns[0]
 
@@ -114,7 +114,7 @@ def test_date_formats_are_recognised(cells: list[str], forms: tuple[str, ...]) -
     assert inferred.origin == min(int(inferred.parse(cell, text=True) or 0) for cell in cells)
 
 
-def test_ambiguous_dates_are_a_finding() -> None:
+def test_ambiguous_dates_are_reported_as_a_finding() -> None:
     assert ("ambiguous-dates", "x") in codes({"x": ["01/02/2026", "03/04/2026"], "y": [1, 2]})
 
 
@@ -154,7 +154,7 @@ def test_a_constant_with_missing_values_is_used() -> None:
     assert column(["x", None, "x"]).missing
 
 
-def test_duplicate_rows_and_large_integers_are_findings() -> None:
+def test_duplicate_rows_and_large_integers_are_reported_as_findings() -> None:
     assert codes({"x": [16_777_217, 5, 5], "y": [1, 2, 2]}) == [("duplicate-rows", ""), ("large-integer", "x")]
 
 

@@ -1,5 +1,5 @@
 """Reading tables: formats, encodings and quoting; errors for files that are not tables."""
-# ruff: noqa: DTZ001 - some of these tests are about naive datetimes
+# ruff: noqa: DTZ001 - some tests use naive datetimes
 
 from __future__ import annotations
 
@@ -40,7 +40,15 @@ def test_common_delimiters_are_detected(tmp_path: Path, delimiter: str) -> None:
         (b"'a';'b'\n'1;5';'2'\n", {"a": ["1;5"], "b": ["2"]}),
         (b'a,b\n"1 ""x""","two\nlines"\n', {"a": ['1 "x"'], "b": ["two\nlines"]}),
     ],
-    ids=["mark and crlf", "windows-1252", "latin-1", "utf-16", "cr only", "single quotes", "quotes in quotes"],
+    ids=[
+        "byte order mark and crlf",
+        "windows-1252",
+        "latin-1",
+        "utf-16",
+        "cr only",
+        "single quotes",
+        "quotes in quotes",
+    ],
 )
 def test_common_encodings_and_quotes_are_detected(
     tmp_path: Path, content: bytes, expected: dict[str, list[str]]
@@ -96,7 +104,7 @@ def test_a_json_array_of_rows_is_a_table(tmp_path: Path) -> None:
 
 
 class PandasLike:
-    """The part of a pandas frame that `from_memory` uses."""
+    """The part of the pandas DataFrame API that `from_memory` uses."""
 
     columns = ("a", "when")
 
@@ -115,7 +123,7 @@ class PandasLike:
     ],
     ids=["columns", "rows", "polars", "pandas"],
 )
-def test_tables_in_memory_are_read_alike(data: object) -> None:
+def test_all_kinds_of_tables_in_memory_are_read_identically(data: object) -> None:
     frame = tables.from_memory(data).frame
 
     assert frame.rows() == [(1.0, datetime(2026, 1, 1, tzinfo=UTC)), (None, None)]
@@ -147,7 +155,7 @@ def test_equal_tables_have_equal_digests() -> None:
         (b'{"a":[1]}\n', "t.jsonl", "nested-value"),
     ],
 )
-def test_a_file_that_is_not_a_table_is_an_error_of_one_line(
+def test_a_file_that_is_not_a_table_raises_a_one_line_error(
     tmp_path: Path, content: bytes, name: str, slug: str
 ) -> None:
     with pytest.raises(TableError) as caught:
@@ -191,7 +199,7 @@ def test_a_second_header_line_is_excluded_with_a_finding(tmp_path: Path) -> None
     assert [finding.code for finding in table.findings] == ["two-line-header"]
 
 
-def test_a_first_row_with_a_single_text_is_not_a_header(tmp_path: Path) -> None:
+def test_a_first_row_with_a_single_text_cell_is_not_a_second_header(tmp_path: Path) -> None:
     table = tables.read(written(tmp_path, b"a,b,c\nx,1,1\n1,2,2\n3,4,4\n"))
 
     assert table.frame.height == 3

@@ -55,7 +55,7 @@ def concatenated(path: Path) -> tuple[int, pl.DataFrame]:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("name", "content"), FILES.values(), ids=FILES)
-def test_the_chunks_together_are_the_table(tmp_path: Path, name: str, content: bytes) -> None:
+def test_the_chunks_together_equal_the_table(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
 
@@ -125,7 +125,7 @@ def test_an_unclosed_quote_is_found_without_reading_the_whole_file(
     assert max(chunk.share for chunk in seen) < 0.1
 
 
-def test_a_large_json_list_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_json_list_above_the_size_limit_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "MAX_LIST_BYTES", 1000)
     path = tmp_path / "t.json"
     path.write_text(json.dumps([{"n": 1, "t": "x"}] * 60))

@@ -30,7 +30,7 @@ def test_an_unknown_column_is_an_error_with_a_hint(name: str, hint: str) -> None
         ((), []),
     ],
 )
-def test_an_option_lists_columns_one_by_one_or_joined_by_commas(texts: tuple[str, ...], columns: list[str]) -> None:
+def test_an_option_lists_columns_separately_or_separated_by_commas(texts: tuple[str, ...], columns: list[str]) -> None:
     assert TABLE.resolve_columns(texts, "exclude") == columns
 
 
@@ -50,7 +50,7 @@ def labels(**columns: list[int]) -> tables.Table:
     return tables.from_memory(columns, "labels.csv")
 
 
-def test_labels_of_another_file_become_the_target() -> None:
+def test_labels_from_another_file_become_the_target() -> None:
     table, target = tables.with_target(TABLE, labels(y=[0, 1]), None)
 
     assert target == "y"
@@ -67,7 +67,7 @@ def test_labels_of_another_file_become_the_target() -> None:
         ({"amount": [0, 1]}, None, "duplicate-column"),
     ],
 )
-def test_labels_that_do_not_fit_the_table_are_an_error(
+def test_labels_that_do_not_match_the_table_are_an_error(
     columns: dict[str, list[int]], target: str | None, slug: str
 ) -> None:
     with pytest.raises(TableError) as caught:
@@ -76,6 +76,6 @@ def test_labels_that_do_not_fit_the_table_are_an_error(
     assert caught.value.slug == slug
 
 
-def test_an_override_reads_like_a_keyword_argument() -> None:
+def test_an_override_is_formatted_like_a_keyword_argument() -> None:
     assert str(Override("exclude", "age")) == "exclude=age"
     assert str(Override("map")) == "map"

@@ -14,7 +14,7 @@ HOSTILE = '<script>alert("1")</script> & \''
 
 
 def render(source: str, **context: Any) -> str:
-    """Render a template that is given as text, in the environment of the report."""
+    """Render a template string in the report's environment."""
     return templates.environment("rowcast.training.report").from_string(source).render(context)
 
 
@@ -30,7 +30,7 @@ def test_a_table_escapes_its_cells_and_aligns_numbers() -> None:
     assert html.count('class="n"') == 1
 
 
-def test_a_fact_escapes_its_texts() -> None:
+def test_a_fact_escapes_its_name_value_and_note() -> None:
     fact = {"name": HOSTILE, "value": HOSTILE, "note": HOSTILE}
 
     html = render('{% from "components.html" import facts %}{{ facts(items) }}', items=[fact])
@@ -46,5 +46,5 @@ def test_an_undefined_name_is_an_error() -> None:
         render("{{ page.missing }}", page=Path())
 
 
-def test_a_cell_of_a_markdown_table_stays_one_cell() -> None:
+def test_special_characters_do_not_split_a_cell_of_a_markdown_table() -> None:
     assert render("{{ text | table_cell }}", text="a|b\nc") == "a\\|b c"

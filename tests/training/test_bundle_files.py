@@ -36,7 +36,7 @@ def learning_problem() -> LearningProblem:
     return build_problem(tables.from_memory(columns, "loans"), TrainingOptions(target="approved", name="loans"))
 
 
-def test_golden_rows_include_a_row_with_gaps_and_a_row_with_an_unseen_text() -> None:
+def test_golden_rows_include_a_row_with_missing_values_and_a_row_with_an_unseen_level() -> None:
     golden = bundle_files.golden_rows(learning_problem(), ConstantGraph(), DECISION, seed=0)
 
     *sample, gaps, unseen = [each.row for each in golden]
@@ -45,14 +45,14 @@ def test_golden_rows_include_a_row_with_gaps_and_a_row_with_an_unseen_text() -> 
     assert unseen == {**sample[0], "purpose": bundle_files.UNSEEN_TEXT}
 
 
-def test_golden_rows_hold_the_scores_of_the_graph() -> None:
+def test_golden_rows_contain_the_scores_of_the_graph() -> None:
     golden = bundle_files.golden_rows(learning_problem(), ConstantGraph(), DECISION, seed=0)
 
     assert {each.score.prediction for each in golden} == {"yes"}
     assert {each.score.score for each in golden} == {0.75}
 
 
-def test_golden_rows_depend_on_the_seed_alone() -> None:
+def test_golden_rows_depend_only_on_the_seed() -> None:
     problem = learning_problem()
     first, second, other = (
         bundle_files.golden_rows(problem, ConstantGraph(), DECISION, seed=seed) for seed in (1, 1, 2)
@@ -62,7 +62,7 @@ def test_golden_rows_depend_on_the_seed_alone() -> None:
     assert first != other
 
 
-def test_the_reference_sample_holds_training_rows_with_the_target() -> None:
+def test_the_reference_sample_contains_training_rows_with_the_target() -> None:
     problem = learning_problem()
 
     sample = pl.read_parquet(io.BytesIO(bundle_files.reference_sample(problem, seed=0)))

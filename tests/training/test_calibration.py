@@ -23,7 +23,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(11)
 
 
-def test_calibration_corrects_overconfident_scores_only() -> None:
+def test_calibration_corrects_only_overconfident_scores() -> None:
     truth = RNG.normal(size=4000) * 2
     target = (RNG.random(4000) < calibration.sigmoid(truth)).astype(np.int64)
 
@@ -63,7 +63,7 @@ def test_calibration_follows_the_weights(rng: Rng) -> None:
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
-def test_balanced_classes_get_their_true_shares_back(rng: Rng, task: Any) -> None:
+def test_calibration_restores_the_true_class_shares_after_balancing(rng: Rng, task: Any) -> None:
     matrix = rng.normal(size=(6000, 2)).astype(np.float32)
     score = matrix[:, 0] + rng.logistic(size=6000) * 0.7
     target = np.digitize(score, [1.5] if task == "binary" else [-2, 1.5])
@@ -135,7 +135,7 @@ def test_a_weighted_row_moves_the_threshold_like_repeated_rows(rng: Rng, metric:
 
 
 def random_scores() -> tuple[Any, Any]:
-    """Return scores and a target of which they are the probabilities."""
+    """Return random scores and a target drawn with the scores as probabilities."""
     rng = np.random.default_rng(3)
     scores = rng.random(400).astype(np.float32)
     return scores, (rng.random(400) < scores).astype(np.int64)
@@ -143,7 +143,7 @@ def random_scores() -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("metric", ["roc_auc", "f1"])
 @pytest.mark.parametrize("prices", [(5, 1), (1, 5), (1, 1), (0, 1), (1, 0), (1, 1000)])
-def test_the_threshold_has_the_least_cost_on_its_scores(metric: str, prices: tuple[int, int]) -> None:
+def test_the_threshold_has_the_lowest_cost_on_its_scores(metric: str, prices: tuple[int, int]) -> None:
     scores, target = random_scores()
     price = Cost(false_positive=prices[0], false_negative=prices[1])
 

@@ -34,7 +34,7 @@ def test_equal_outputs_are_certified() -> None:
         probabilities(0.2, np.nan),
         probabilities(0.2),
     ],
-    ids=["a large difference", "no number", "another shape"],
+    ids=["a large difference", "not a number", "a different shape"],
 )
 def test_different_outputs_are_rejected(output: Any) -> None:
     with pytest.raises(ParityError) as caught:
@@ -43,7 +43,7 @@ def test_different_outputs_are_rejected(output: Any) -> None:
     assert caught.value.slug == "parity"
 
 
-def test_a_label_may_not_flip_even_within_the_tolerance() -> None:
+def test_a_label_must_not_flip_even_within_the_tolerance() -> None:
     with pytest.raises(ParityError, match="1 of 1 labels flip"):
         certificate.certify(probabilities(0.499999), probabilities(0.500001).astype(np.float32), BINARY)
 
@@ -65,7 +65,7 @@ class OneThreshold:
         return {0: np.array([0.25], np.float32)}
 
 
-def test_the_probe_starts_with_the_holdout_and_contains_thresholds_and_odd_values() -> None:
+def test_the_probe_starts_with_the_holdout_and_contains_thresholds_and_unusual_values() -> None:
     problem = learning_problem(customers(), exclude=("customer",))
     model: Any = OneThreshold()
 

@@ -1,4 +1,4 @@
-"""Costs: parsing, validation and the count of mistakes."""
+"""Costs: parsing, validation and counting mistakes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rowcast.training.cost import Cost
         Cost(false_positive=5.0, false_negative=1.0),
     ],
 )
-def test_costs_are_parsed_from_texts_and_mappings(value: Any) -> None:
+def test_costs_are_parsed_from_strings_and_mappings(value: Any) -> None:
     assert cost.parse(value) == Cost(false_positive=5.0, false_negative=1.0)
 
 

@@ -1,4 +1,4 @@
-"""Cross-validation: out-of-fold scores, early stops and threads."""
+"""Cross-validation: out-of-fold scores, early stopping and threads."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def target_means(levels: Any, target: Any, column: SplitColumn | None) -> Any:
 
 def test_target_means_never_come_from_the_same_group() -> None:
     rng = np.random.default_rng(0)
-    levels = np.arange(400) // 4  # each level occurs in one group only, so no other row has it
+    levels = np.arange(400) // 4  # each level occurs in only one group, so no row of another group has it
     target = rng.normal(size=400)
 
     grouped = target_means(levels, target, SplitColumn("group", "customer", levels))

@@ -56,7 +56,7 @@ def test_labels_determine_the_task_and_keep_their_type(values: list[Any], task: 
         (["Good", "bad", "bad"] * 30, {"positive": "gOOD"}, "Good"),
     ],
 )
-def test_the_positive_class_is_set_by_option_or_name_or_rarity(
+def test_the_positive_class_is_selected_by_option_name_or_rarity(
     values: list[Any], options: dict[str, Any], positive: Any
 ) -> None:
     labelled = read(values, **options)

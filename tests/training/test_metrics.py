@@ -127,7 +127,7 @@ def test_the_interval_of_a_large_holdout_reflects_all_its_rows() -> None:
 
 def test_an_interval_over_groups_is_wider_than_one_over_rows(rng: Rng) -> None:
     group = np.repeat(np.arange(60), 10)
-    right = np.repeat(rng.random(60) < 0.7, 10)  # all predictions for a group are right, or all are wrong
+    right = np.repeat(rng.random(60) < 0.7, 10)  # the predictions for a group are all right or all wrong
     target = rng.integers(2, size=600)
     p = np.where(right == (target == 1), 0.9, 0.1)
     decision = Decision(task="binary", classes=(0, 1))
@@ -141,7 +141,7 @@ def test_an_interval_over_groups_is_wider_than_one_over_rows(rng: Rng) -> None:
     assert groups.high - groups.low > 2 * (rows.high - rows.low)
 
 
-def test_a_holdout_of_one_class_has_no_auc() -> None:
+def test_a_holdout_with_one_class_has_no_auc() -> None:
     output = np.tile([[0.4, 0.6]], (10, 1))
 
     measures = metrics.measure_holdout(Decision(task="binary", classes=(0, 1)), output, np.ones(10, int), seed=0)
@@ -170,7 +170,7 @@ def test_the_direction_of_every_metric_is_known(rng: Rng, task: Any, metric: str
     ("metric", "task", "available"),
     [("auc", "multiclass", "log_loss, accuracy"), ("roc_auc", "regression", "rmse, mae, r2")],
 )
-def test_a_metric_of_another_task_is_rejected_with_a_list(metric: str, task: Any, available: str) -> None:
+def test_a_metric_for_another_task_is_rejected_with_a_list(metric: str, task: Any, available: str) -> None:
     with pytest.raises(TrainingError, match=f"'{metric}' cannot rank {task} models; available metrics: {available}"):
         metrics.resolve(metric, task)
 

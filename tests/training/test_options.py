@@ -14,7 +14,7 @@ from rowcast.training.options import TrainingOptions
     ("option", "value"),
     [("holdout", 0.0), ("holdout", 1.0), ("folds", 1), ("trials", 0), ("jobs", 0), ("class_weight", "even")],
 )
-def test_values_out_of_range_are_rejected(option: str, value: Any) -> None:
+def test_out_of_range_values_are_rejected(option: str, value: Any) -> None:
     with pytest.raises(TrainingError, match=f"option '{option}' must be .* got {value!r}"):
         TrainingOptions(target="y", name="x", **{option: value})
 

@@ -80,7 +80,7 @@ def test_a_table_needs_twenty_labelled_rows() -> None:
     assert caught.value.slug == "too-few-rows"
 
 
-def test_the_holdout_has_its_share_of_every_class_and_is_seeded() -> None:
+def test_the_holdout_is_stratified_by_class_and_seeded() -> None:
     labels = ["a"] * 100 + ["b"] * 20 + ["c"] * 5 + ["d"] * 2
     table = {"x": [float(index % 17) for index in range(len(labels))], "y": labels}
 
@@ -97,7 +97,7 @@ def test_a_split_by_group_is_seeded() -> None:
     assert first.holdout.places.tolist() == again.holdout.places.tolist() != other.holdout.places.tolist()
 
 
-def test_a_regression_target_may_be_split_by_group() -> None:
+def test_a_regression_problem_can_be_split_by_group() -> None:
     table = customers()
     table["y"] = [value * 7.3 for value in table["x"]]
 
@@ -123,7 +123,7 @@ def test_a_split_by_time_puts_the_latest_rows_into_the_holdout(times: Any) -> No
     assert len(problem.training) == 48
 
 
-def test_rows_of_equal_time_stay_on_one_side() -> None:
+def test_rows_with_equal_times_stay_on_one_side() -> None:
     problem = learning_problem(columns(year=[2020 + index // 13 for index in range(ROWS)]), time="year")
 
     assert {2020 + place // 13 for place in problem.holdout.places} == {2024}
@@ -136,7 +136,7 @@ def test_a_time_column_splits_the_rows_even_if_it_is_excluded() -> None:
     assert feature.holdout.places.tolist() == excluded.holdout.places.tolist()
 
 
-def test_ordered_rows_are_reported_for_a_random_split_only() -> None:
+def test_ordered_rows_are_reported_only_for_a_random_split() -> None:
     table = columns(y=["good" if index % (2 + index // 8) else "bad" for index in range(ROWS)] * 20)
     table = {name: cells if name == "y" else cells * 20 for name, cells in table.items()}
     table["y"] = [label if index > 600 else "bad" for index, label in enumerate(table["y"])]

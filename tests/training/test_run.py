@@ -273,7 +273,7 @@ def test_rare_classes_survive_every_fold(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("candidate", ["logistic", "ridge", "tree", "boosting", "forest"])
 @pytest.mark.parametrize("positives", [2, 5])
-def test_a_handful_of_positives_suffices(tmp_path: Path, positives: int, candidate: str) -> None:
+def test_training_succeeds_with_a_handful_of_positive_rows(tmp_path: Path, positives: int, candidate: str) -> None:
     columns = {"x": [index / 7 for index in range(200)], "y": [int(index < positives) for index in range(200)]}
 
     result = train_model(tmp_path, columns, "y", candidates=(candidate,), holdout=0.5)
@@ -281,7 +281,7 @@ def test_a_handful_of_positives_suffices(tmp_path: Path, positives: int, candida
     assert result.parity.label_flips == 0
 
 
-def test_blanks_around_the_target_name_are_ignored(tmp_path: Path) -> None:
+def test_spaces_around_the_target_name_are_ignored(tmp_path: Path) -> None:
     result = train_model(tmp_path, IRIS, " species ", trials=2)
 
     assert bundle.open(Path(result.path)).manifest.training.target == "species"

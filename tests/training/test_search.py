@@ -24,7 +24,7 @@ LOANS = tables.from_memory(examples.loans(1500), "loans")
 IRIS = tables.from_memory(examples.iris(), "iris")
 
 
-def test_a_search_by_time_validates_the_later_rows_only() -> None:
+def test_a_search_by_time_validates_on_later_rows_only() -> None:
     options = TrainingOptions(target="y", name="x", time="day", trials=3, candidates=("logistic", "ridge"))
     problem = build_problem(tables.from_memory(customers()), options)
 
@@ -61,7 +61,7 @@ def test_the_time_limit_ends_the_search(tmp_path: Path) -> None:
 
 
 class Clock:
-    """A clock that only the fits of `SlowLogistic` advance."""
+    """A clock that advances only while `SlowLogistic` is fitted."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -71,7 +71,7 @@ class Clock:
 
 
 class SlowLogistic(Logistic):
-    """Logistic regression whose fits take 0.3 seconds on a test clock."""
+    """Logistic regression that takes 0.3 seconds of the test clock for each fit."""
 
     name = "slow"
 
@@ -89,7 +89,7 @@ class SlowLogistic(Logistic):
 def test_the_time_limit_includes_the_final_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timeout: float, trials: int
 ) -> None:
-    """Only the first trial may exceed the limit, because the search always finishes it."""
+    """Only the first trial can exceed the limit, because the search always finishes it."""
     clock = Clock()
     monkeypatch.setitem(CANDIDATES, "slow", SlowLogistic(clock))
     monkeypatch.setattr(search, "time", clock)

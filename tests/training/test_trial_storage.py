@@ -1,4 +1,4 @@
-"""Stored trials: every slot is tried once, across restarts and processes, and different problems never mix."""
+"""Stored trials: every slot is used once across restarts and processes, and problems are stored separately."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def test_the_number_of_slots_is_the_budget_with_and_without_a_journal(tmp_path: Path) -> None:
+def test_the_number_of_slots_equals_the_budget_with_and_without_a_journal(tmp_path: Path) -> None:
     in_memory, stored = run(open_study(None)), run(open_study(tmp_path / "trials.log"))
 
     assert [slot for slot, _ in in_memory] == list(range(TOTAL))
@@ -66,7 +66,7 @@ def test_the_number_of_slots_is_the_budget_with_and_without_a_journal(tmp_path: 
 
 
 @pytest.mark.parametrize("first", [1, 3, TOTAL])
-def test_a_resumed_search_draws_what_an_uninterrupted_one_draws(tmp_path: Path, first: int) -> None:
+def test_a_resumed_search_draws_the_same_numbers_as_an_uninterrupted_search(tmp_path: Path, first: int) -> None:
     drawn = run(open_study(tmp_path / "trials.log"), stop_after=first) + run(open_study(tmp_path / "trials.log"))
 
     assert drawn == run(open_study(None))
@@ -106,7 +106,7 @@ def test_the_slot_of_a_dead_process_is_free_again(tmp_path: Path, claimed: bool)
     assert [slot for slot, _ in drawn] == list(range(TOTAL))
 
 
-def test_running_trials_of_a_living_process_keep_their_slots(tmp_path: Path) -> None:
+def test_running_trials_of_a_live_process_keep_their_slots(tmp_path: Path) -> None:
     alive = open_study(tmp_path / "trials.log")
     alive._owner = f"{alive._owner.split(' ')[0]} 1 token"  # process 1 always runs
     alive.claim(alive.optuna.ask())

@@ -1,4 +1,4 @@
-"""Requests in a client's own names and shapes become rows in column names."""
+"""Requests with a client's own field names and shape are converted to rows with the model's column names."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ SWAP = {"request": {"rename": {"a": "b", "b": "a"}}}
         (r'{"\u0061":1,"b":2}', {"b": 1, "a": 2}),
     ],
 )
-def test_keys_are_renamed_however_they_are_written(body: str, row: dict[str, Any]) -> None:
+def test_keys_are_renamed_regardless_of_their_json_notation(body: str, row: dict[str, Any]) -> None:
     codec = compiled(SWAP, schema=SWAPPED)
 
     assert json.loads(codec.read_row(body.encode())[1]) == row
 
 
-def test_a_key_that_ends_like_a_renamed_key_is_unknown() -> None:
+def test_a_key_that_only_ends_with_a_renamed_key_is_unknown() -> None:
     codec = compiled(SWAP, schema=SWAPPED)
 
     with pytest.raises(InvalidRows) as caught:
@@ -52,7 +52,7 @@ def test_a_key_that_ends_like_a_renamed_key_is_unknown() -> None:
     assert [(problem.column, problem.code) for problem in caught.value.problems] == [('z"a', "unknown-column")]
 
 
-def test_problems_name_the_clients_columns() -> None:
+def test_problems_use_the_clients_field_names() -> None:
     codec = compiled({"request": {"rename": {"x": "a"}}}, schema=SWAPPED)
 
     with pytest.raises(InvalidRows) as caught:

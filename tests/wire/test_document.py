@@ -1,4 +1,4 @@
-"""Documents are parsed as JSON would read them; what JSON cannot hold, or what would never end, is refused."""
+"""Documents are parsed into JSON values; values that JSON cannot represent and recursive documents are refused."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def test_a_syntax_error_names_the_line(suffix: str, text: str) -> None:
         ),
     ],
 )
-def test_scalars_have_the_types_that_json_gives_them(suffix: str, text: str) -> None:
+def test_scalars_have_the_same_types_as_in_json(suffix: str, text: str) -> None:
     assert parse_document(text, suffix, "w") == {
         "labels": {"no": 0, "yes": "off", "1": "007"},
         "reply": {"a": [1, 1.5, None, True, "$label", "0420"]},
     }
 
 
-def test_a_finite_alias_is_expanded() -> None:
+def test_an_alias_without_recursion_is_expanded() -> None:
     document = parse_document("reply: &a {label: $label}\nbatch_reply: [*a, *a]\n", ".yaml", "w")
 
     assert document["batch_reply"] == [{"label": "$label"}] * 2

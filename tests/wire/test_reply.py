@@ -57,7 +57,7 @@ def test_a_regression_has_no_classes_or_probabilities(placeholder: str) -> None:
         compiled({"reply": placeholder}, REGRESSION)
 
 
-def test_a_model_that_returns_labels_only_has_no_probabilities() -> None:
+def test_a_model_that_returns_only_labels_has_no_probabilities() -> None:
     with pytest.raises(DocumentError):
         compiled({"reply": "$probability"}, has_probabilities=False)
 
@@ -94,7 +94,7 @@ def test_a_batch_reply_contains_the_reply_to_each_request() -> None:
     assert json.loads(codec.render_batch(requests, 0.3)) == {"all": ["yes", "yes"], "hit": True}
 
 
-def test_the_root_contains_constants_only() -> None:
+def test_the_root_contains_only_constants() -> None:
     root = compiled({"root": {"n": "$column_count", "b": "$boolean_count", "%": "$columns"}}).root
 
     assert root is not None

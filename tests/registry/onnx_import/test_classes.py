@@ -1,4 +1,4 @@
-"""The classes of an imported classifier, in the order of its output."""
+"""The classes of an imported classifier, in the order of its outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A graph's output is interpreted by what it returns, and checked against the graph's own labels."""
+"""A graph's output is interpreted by its values and checked against the graph's own labels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_probabilities_are_recognised() -> None:
     assert len(model.golden) == model.manifest.parity.rows == 32
 
 
-def test_raw_scores_predict_without_probabilities() -> None:
+def test_raw_scores_give_labels_without_probabilities() -> None:
     model = converted(RAW_SCORES)
 
     assert (model.manifest.output.kind, model.manifest.output.activation) == ("scores", "none")
@@ -47,7 +47,7 @@ def test_the_activation_turns_raw_scores_into_probabilities() -> None:
         assert left.score.probability == pytest.approx(right.score.probability, abs=1e-6)
 
 
-def test_raw_scores_are_not_probabilities_whatever_the_output_is_called() -> None:
+def test_raw_scores_are_not_probabilities_even_if_the_output_is_called_probabilities() -> None:
     rename = helper.make_node("Identity", ["s"], ["probabilities"])
 
     model = converted(classifier(3, rename, outputs=[("probabilities", FLOAT, ["N", 3])]))
@@ -70,7 +70,7 @@ def test_a_single_probability_belongs_to_the_second_class() -> None:
         assert probabilities["no"] + probabilities["yes"] == pytest.approx(1)
 
 
-def test_maps_name_their_classes() -> None:
+def test_class_names_are_read_from_output_maps() -> None:
     zipmap = helper.make_node("ZipMap", ["p"], ["m"], domain="ai.onnx.ml", classlabels_strings=["b", "a", "c"])
     kind = helper.make_map_type_proto(TEXT, helper.make_tensor_type_proto(FLOAT, []))
     maps = helper.make_value_info("m", helper.make_sequence_type_proto(kind))
@@ -83,7 +83,7 @@ def test_maps_name_their_classes() -> None:
         assert left.score.probabilities == right.score.probabilities
 
 
-def test_labels_without_scores_are_enough() -> None:
+def test_a_graph_that_returns_only_labels_is_accepted() -> None:
     content = classifier(3, ARGMAX, outputs=[("label", INT, ["N"])])
     model = converted(content, metadata={"class_names": ["a", "b", "c"]})
 
@@ -128,7 +128,7 @@ def test_metadata_that_does_not_fit_the_graph_is_refused(metadata: dict[str, Any
     assert caught.value.place == field
 
 
-def test_a_graph_without_a_finite_answer_is_refused() -> None:
+def test_a_graph_without_a_finite_output_is_refused() -> None:
     nodes = [helper.make_node("Sub", ["x", "x"], ["z"]), helper.make_node("Div", ["z", "z"], ["y"])]
     content = onnx_model(nodes, [("x", FLOAT, ["N", 1])], [("y", FLOAT, ["N", 1])])
 
@@ -149,7 +149,7 @@ def test_a_graph_that_cannot_be_run_or_loaded_is_refused() -> None:
         converted(PROBABILITIES[:-20])
 
 
-def test_metadata_of_matrix_servers_selects_the_matrix_template() -> None:
+def test_metadata_from_a_matrix_server_selects_the_matrix_template() -> None:
     metadata: dict[str, Any] = {"input_shape": [None, 4], "class_names": ["a", "b", "c"]}
 
     wire = converted(PROBABILITIES, metadata=metadata).manifest.wire

@@ -60,7 +60,7 @@ def test_graphs_exported_by_rowcast_pass() -> None:
         assert inspect(content, MAX_NODES).nodes >= 1
 
 
-def test_the_numbers_of_a_forest_are_skipped() -> None:
+def test_the_tree_attributes_of_a_forest_are_skipped() -> None:
     content = models.trees_graph(4, 2, trees=5000)
 
     assert len(content) > 500_000
@@ -68,7 +68,7 @@ def test_the_numbers_of_a_forest_are_skipped() -> None:
 
 
 @pytest.mark.parametrize("hide", [as_initializer, as_constant, in_subgraph, as_entry_without_location_type])
-def test_external_data_is_refused_wherever_it_hides(hide: Callable[[Any], None]) -> None:
+def test_external_data_is_refused_wherever_it_is_referenced(hide: Callable[[Any], None]) -> None:
     model = onnx.load_from_string(PROBABILITIES)
     hide(model)
 
@@ -106,7 +106,7 @@ def test_too_many_nodes_are_refused() -> None:
     assert refusal(content) == "too-many-nodes"
 
 
-def test_nodes_of_subgraphs_count() -> None:
+def test_nodes_in_subgraphs_count_towards_the_limit() -> None:
     branch = helper.make_graph([helper.make_node("Abs", ["a"], ["a"])] * MAX_NODES, "branch", [], [])
     node = helper.make_node("If", ["c"], ["p"], then_branch=branch)
 
@@ -122,7 +122,7 @@ def test_deeply_nested_subgraphs_are_refused() -> None:
     assert refusal(model.SerializeToString()) == "too-deep"
 
 
-def test_a_truncated_file_is_refused_unless_it_is_still_a_message() -> None:
+def test_a_truncated_file_is_refused_unless_it_is_still_a_valid_message() -> None:
     for length in range(len(PROBABILITIES)):
         try:
             inspect(PROBABILITIES[:length], MAX_NODES)
@@ -140,6 +140,6 @@ def test_a_truncated_file_is_refused_unless_it_is_still_a_message() -> None:
     )
 )
 @settings(max_examples=500)
-def test_arbitrary_bytes_never_crash_the_walk(content: bytes) -> None:
+def test_arbitrary_bytes_never_crash_the_inspection(content: bytes) -> None:
     with contextlib.suppress(BundleError):
         assert inspect(content, MAX_NODES).nodes <= MAX_NODES

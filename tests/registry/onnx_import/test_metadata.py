@@ -1,4 +1,4 @@
-"""Metadata documents are checked on their own before the graph is considered."""
+"""Metadata documents are validated before the graph is inspected."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_unknown_fields_are_ignored() -> None:
     ("text", "task"),
     [("Regression", "regression"), ("multi-class classifier", "classification"), ("forest", ""), ("", "")],
 )
-def test_the_task_is_found_in_the_model_type(text: str, task: str) -> None:
+def test_the_task_is_derived_from_the_model_type(text: str, task: str) -> None:
     assert read_metadata({"model_type": text}).task == task
 
 
-def test_class_names_or_an_input_shape_mean_that_clients_send_matrices() -> None:
+def test_class_names_or_an_input_shape_indicate_that_clients_send_matrices() -> None:
     assert read_metadata({"class_names": ["a", "b"]}).is_matrix
     assert read_metadata({"input_shape": [None, 4]}).is_matrix
     assert not read_metadata({"features": ["a"]}).is_matrix

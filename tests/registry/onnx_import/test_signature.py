@@ -1,4 +1,4 @@
-"""Columns and tensors follow from a graph's inputs; the output to read follows from its types."""
+"""Columns and tensors are derived from a graph's inputs; the output to read is selected by name or type."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLOATS = GraphTensor("p", "tensor(float)", [None, 3])
 MAPS = GraphTensor("m", "seq(map(int64,tensor(float)))", [])
 
 
-def test_one_input_of_several_columns_takes_its_names_from_the_metadata() -> None:
+def test_an_input_with_several_columns_takes_their_names_from_the_metadata() -> None:
     named = converted(PROBABILITIES, metadata={"features": ["a", "b", "c", "d"]}).manifest
     unnamed = converted(PROBABILITIES).manifest
 
@@ -46,7 +46,7 @@ def test_an_observed_column_has_a_range_or_levels() -> None:
     assert (text.low, text.high, text.levels) == (None, None, ("a", "b"))
 
 
-def test_one_input_per_column_of_every_type() -> None:
+def test_columns_of_every_type_can_be_separate_inputs() -> None:
     inputs = [("f", FLOAT, ["N"]), ("d", DOUBLE, ["N", 1]), ("i", INT, ["N", 1]), ("b", BOOL, ["N"])]
     cast = [helper.make_node("Cast", [name], [f"{name}_"], to=FLOAT) for name, _, _ in inputs]
     flat = [helper.make_node("Reshape", [f"{name}_", "flat"], [f"{name}__"]) for name, _, _ in inputs]
@@ -143,7 +143,7 @@ def test_metadata_that_does_not_fit_the_inputs_is_refused(document: dict[str, An
 
 
 @pytest.mark.parametrize("fill", [{}, {"fill": 0.5}])
-def test_an_integer_column_needs_a_whole_fill_if_it_may_be_missing(fill: dict[str, Any]) -> None:
+def test_an_integer_column_that_can_be_missing_requires_an_integer_fill_value(fill: dict[str, Any]) -> None:
     integers = GraphTensor("i", "tensor(int64)", [None])
 
     with pytest.raises(DocumentError) as caught:
@@ -177,7 +177,7 @@ def test_an_unsupported_output_is_refused(document: dict[str, Any]) -> None:
     assert caught.value.slug == "unsupported-output"
 
 
-def test_the_label_output_must_be_the_only_other_one_of_labels() -> None:
+def test_the_label_output_is_the_only_other_output_with_labels() -> None:
     assert label_output([LABEL, FLOATS], FLOATS) == LABEL
     assert label_output([LABEL, FLOATS], LABEL) is None
     assert label_output([LABEL, LABEL._replace(name="other"), FLOATS], FLOATS) is None

@@ -24,7 +24,9 @@ from support.findings import LABELS, NOISE, RNG, ROWS, findings_of, problem_of
     ],
     ids=["number", "copy of the target", "missing values"],
 )
-def test_a_column_that_predicts_the_target_alone_is_reported_and_used(column: Any, by_missing: bool) -> None:
+def test_a_column_that_predicts_the_target_on_its_own_is_reported_but_not_dropped(
+    column: Any, by_missing: bool
+) -> None:
     problem = problem_of({"late": column})
     leaks = [finding for finding in problem.findings if finding.code == "leak"]
 
@@ -33,7 +35,7 @@ def test_a_column_that_predicts_the_target_alone_is_reported_and_used(column: An
     assert "late" in problem.schema.names()
 
 
-def test_a_leak_of_a_value_is_reported() -> None:
+def test_a_leak_of_a_regression_target_is_reported() -> None:
     value = RNG.random(ROWS) * 100
 
     assert [finding.column for finding in findings_of("leak", {"bucket": np.floor(value / 10)}, value)] == ["bucket"]
@@ -53,7 +55,7 @@ def test_noise_is_not_a_leak() -> None:
     assert {finding.code for finding in problem_of(columns).findings} == {"positive-class"}
 
 
-def test_a_value_that_decides_the_target_alone_is_reported() -> None:
+def test_a_value_that_determines_the_target_on_its_own_is_reported() -> None:
     before = np.where(LABELS, False, np.arange(ROWS) % 2 == 0)
 
     (finding,) = findings_of("certain-value", {"before": before})
@@ -62,7 +64,7 @@ def test_a_value_that_decides_the_target_alone_is_reported() -> None:
     assert f"({int(before.sum())} rows)" in finding.message
 
 
-def test_a_certain_value_is_reported_for_a_few_classes() -> None:
+def test_a_value_that_determines_one_of_several_classes_is_reported() -> None:
     kind = RNG.integers(0, 3, ROWS)
     island = np.where((kind == 0) & (NOISE > 0), "north", RNG.choice(["south", "west"], ROWS))
 
@@ -72,13 +74,13 @@ def test_a_certain_value_is_reported_for_a_few_classes() -> None:
     assert "'a'" in finding.message
 
 
-def test_a_name_about_payments_is_a_later_fact() -> None:
+def test_a_column_named_after_a_payment_is_reported_as_a_later_fact() -> None:
     findings = findings_of("later-fact", {"paid_total": NOISE, "unpaid": NOISE})
 
     assert [finding.column for finding in findings] == ["paid_total"]
 
 
-def test_a_value_that_ends_a_case_is_a_later_fact() -> None:
+def test_a_column_with_final_status_values_is_reported_as_a_later_fact() -> None:
     status = RNG.choice(["Current", "Fully Paid", "Charged Off"], ROWS)
     history = RNG.choice(["all credits paid back duly", "none"], ROWS)
 

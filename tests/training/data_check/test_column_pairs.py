@@ -34,7 +34,7 @@ def test_a_useful_ratio_is_not_a_leak() -> None:
     assert not findings_of("joint-leak", columns, weight / height + RNG.normal(0, 0.1, ROWS))
 
 
-def test_the_remainder_of_a_later_fact_is_a_later_fact() -> None:
+def test_the_remainder_of_a_later_fact_is_reported_as_a_later_fact() -> None:
     loan = RNG.integers(10, 400, ROWS) * 100
     paid = np.round(RNG.uniform(0, 500, ROWS), 2)
 

@@ -1,4 +1,4 @@
-"""Time, group and weight columns have a role of their own, and a column cannot have contradicting roles."""
+"""Time, group and weight columns have special roles, and a column cannot have conflicting roles."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def test_an_unsuitable_column_is_refused(option: str, values: list[Any], slug: s
     assert caught.value.slug == slug
 
 
-def test_a_negative_weight_is_located() -> None:
+def test_the_error_for_a_negative_weight_names_its_row() -> None:
     with pytest.raises(TableError) as caught:
         problem_of({"w": [1.0, 2.0, -1.0, *[1.0] * (ROWS - 3)]}, weight="w")
 
     assert caught.value.message == "option 'weight': column 'w' is negative in row 2; weights must be 0 or more"
 
 
-def test_rows_of_weight_zero_are_excluded() -> None:
+def test_rows_with_weight_zero_are_excluded() -> None:
     weight = np.where(np.arange(ROWS) % 10 == 0, 0.0, 1.5)
 
     problem = problem_of({"w": weight}, weight="w")

@@ -1,4 +1,4 @@
-"""Boosted trees: agreement with the graph, and early stops."""
+"""Boosted trees: agreement with the graph, and early stopping."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def test_every_candidate_uses_row_weights(rng: Rng, candidate: Candidate, task: 
     matrix = rng.normal(size=(ROWS, 2)).astype(np.float32)
     rule = np.digitize(matrix[:, 0], [-0.5, 0.5]) if task == "multiclass" else (matrix[:, 0] > 0).astype(np.intp)
     heavy = rng.random(ROWS) < 0.5
-    target = np.where(heavy, rule, rule.max() - rule)  # light rows contradict the rule
+    target = np.where(heavy, rule, rule.max() - rule)  # rows with a low weight contradict the rule
     rows = LabelledMatrix(matrix, target, np.where(heavy, 1.99, 0.01))
     setting = fit_setting(task, ROWS)
 
@@ -40,7 +40,7 @@ def test_every_candidate_uses_row_weights(rng: Rng, candidate: Candidate, task: 
     if task == "regression":
         assert np.corrcoef(raw[:, 0], rule)[0, 1] > 0.7
     elif task == "binary":
-        assert reference.roc_auc_score(rule, raw[:, 0]) > 0.75  # 0.5 without weights
+        assert reference.roc_auc_score(rule, raw[:, 0]) > 0.75  # about 0.5 if weights are ignored
     else:
         assert np.mean(raw.argmax(axis=1) == rule) > 0.6
 
@@ -79,7 +79,7 @@ def test_unknown_and_unsuitable_candidates_are_rejected_with_a_list() -> None:
         select(["elasticnet"], "binary")
 
 
-def test_a_selection_needs_a_candidate() -> None:
+def test_a_selection_must_contain_a_candidate() -> None:
     with pytest.raises(TrainingError, match="no candidate is set"):
         check([])
 

@@ -1,4 +1,4 @@
-"""The network candidate: what it learns, that it is deterministic, and that the graph agrees with it."""
+"""The network candidate: learning, determinism and agreement with the graph."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rowcast.training.models.candidates import CANDIDATES
 from rowcast.training.models.network import Network
 from rowcast.training.onnx_graph import FLOAT, GraphBuilder, tensor
 
-torch = pytest.importorskip("torch")  # an optional extra; CI treats skipped tests as failures
+torch = pytest.importorskip("torch")  # PyTorch is an optional extra; CI treats skipped tests as failures
 
 CANDIDATE = CANDIDATES["mlp"]
 RNG = np.random.default_rng(5)
@@ -48,7 +48,7 @@ def graph_of(network: Network, width: int) -> Graph:
     return open_graph(model, "raw")
 
 
-def test_it_learns_a_pattern_that_no_linear_model_can() -> None:
+def test_it_learns_a_pattern_that_no_linear_model_can_learn() -> None:
     rows, valid = (
         LabelledMatrix(MATRIX[:300], TARGETS["binary"][:300]),
         LabelledMatrix(MATRIX[300:], TARGETS["binary"][300:]),
@@ -64,7 +64,7 @@ def test_it_learns_a_pattern_that_no_linear_model_can() -> None:
 
 
 @pytest.mark.parametrize("task", sorted(TARGETS))
-def test_the_graph_agrees_with_torch_and_rows_do_not_depend_on_their_batch(task: Any) -> None:
+def test_the_graph_agrees_with_torch_and_scores_do_not_depend_on_the_batch(task: Any) -> None:
     network = fit(task)
     width = setting(task).width
     extreme = np.concatenate([MATRIX, MATRIX * 1e3, np.full((1, 5), 25, np.float32), np.full((1, 5), -25, np.float32)])
@@ -159,7 +159,7 @@ def test_neighbouring_float32_numbers_can_be_separated() -> None:
     assert ((raw[:, 0] > 0) == side).all()
 
 
-def test_heavy_rows_have_more_influence() -> None:
+def test_rows_with_large_weights_have_more_influence() -> None:
     label = np.arange(len(MATRIX)) % 2
     weight = np.where(label == 1, 1.8, 0.2)
 

@@ -1,4 +1,4 @@
-"""Charts draw what their arrays contain, and nothing that is not finite."""
+"""Charts draw all finite values of their arrays and omit all other values."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_line_goes_through_its_points() -> None:
     assert texts(chart)[-2:] == ["across", "up"]
 
 
-def test_a_chart_of_several_lines_has_a_legend_and_a_named_mark() -> None:
+def test_a_chart_with_several_lines_has_a_legend_and_a_labelled_mark() -> None:
     lines = [Line(name, np.arange(3), np.arange(3) / 2) for name in ("first", "second")]
 
     chart = line_chart("title", "description", AXES, lines, mark=(1.0, "chosen"))
@@ -90,7 +90,7 @@ def test_a_truncated_label_keeps_its_full_text() -> None:
         bar_chart(HOSTILE, HOSTILE, HOSTILE, []),
     ],
 )
-def test_every_text_of_a_chart_is_escaped(chart: Chart) -> None:
+def test_all_text_in_a_chart_is_escaped(chart: Chart) -> None:
     html = render(chart)
 
     assert "<script" not in html

@@ -35,7 +35,7 @@ def test_threshold_curves_count_the_predicted_labels() -> None:
     assert np.isnan(curves["precision"][100])
 
 
-def test_calibration_bins_hold_every_row_once() -> None:
+def test_calibration_bins_contain_every_row_once() -> None:
     bins = evaluation.calibration_bins(np.array([0.0, 0.05, 0.95, 1.0]), np.array([False, True, True, True]))
 
     assert [(each.low, each.count, each.share) for each in bins] == [(0.0, 2, 0.5), (0.9, 2, 1.0)]
@@ -59,7 +59,7 @@ def test_a_thinned_curve_keeps_both_ends() -> None:
     assert (x[0], x[-1], y[-1]) == (0, 999, 1998)
 
 
-def test_importance_ranks_the_column_that_decides_first() -> None:
+def test_importance_ranks_the_decisive_column_first() -> None:
     (used, idle), rows = evaluation.permutation_importance(evaluated_model())
 
     assert (used.encoded.column.name, idle.encoded.column.name) == ("used", "idle")
@@ -78,7 +78,7 @@ def test_importance_scores_fewer_rows_with_a_large_graph() -> None:
     assert (large_rows, cast(SigmoidGraph, large.graph).scored) == (100, 200)
 
 
-def test_partial_dependence_follows_the_model() -> None:
+def test_partial_dependence_reflects_the_model() -> None:
     model = evaluated_model()
     used, idle = (
         evaluation.partial_dependence(model, encoded)

@@ -28,7 +28,7 @@ VOID_ELEMENTS = ("meta", "link", "path", "rect")
 
 
 class PageParser(HTMLParser):
-    """Collects the tags, links, anchors and table rows of a page; fails if a tag is not closed."""
+    """Collect the tags, links, anchors and table rows of a page; fail if a tag is not closed."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def test_findings_are_shown_with_their_action_and_override(loans: tuple[str, Man
     assert positive[3] == "positive"
 
 
-def test_equal_trainings_give_equal_reports_except_for_the_seconds(tmp_path: Path) -> None:
+def test_equal_training_runs_give_equal_reports_except_for_durations(tmp_path: Path) -> None:
     first, second = (
         re.sub(r'<td class="n">\d+\.\d</td></tr>', "", train_report(tmp_path, examples.iris(), "species", trials=2)[0])
         for _ in range(2)
@@ -214,7 +214,7 @@ def test_names_and_values_from_the_table_are_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("positives", [2, 5])
-def test_a_report_needs_only_a_few_positive_rows(tmp_path: Path, positives: int) -> None:
+def test_a_report_requires_only_a_few_positive_rows(tmp_path: Path, positives: int) -> None:
     columns = {"x": [index / 7 for index in range(200)], "y": [int(index < positives) for index in range(200)]}
 
     page, _ = train_report(tmp_path, columns, "y", candidates=("logistic",), holdout=0.5)

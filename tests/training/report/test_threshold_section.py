@@ -1,4 +1,4 @@
-"""The threshold section compares the chosen threshold with others, by mistakes or by cost."""
+"""The threshold section compares the chosen threshold with other thresholds by mistakes or cost."""
 
 from __future__ import annotations
 
