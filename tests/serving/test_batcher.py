@@ -1,22 +1,223 @@
-"""Rendered replies: the batcher turns native replies into those of a wire template."""
+"""The batcher: when it gathers requests, whom a failure concerns, and what it refuses.
+
+`tests/properties/test_batching.py` has the promises that hold for every mixture of requests.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from rowcast.access.context import RequestContext
 from rowcast.adapters.memory.journal import MemoryJournal
 from rowcast.adapters.memory.store import MemoryStore
+from rowcast.errors import Overloaded, TooLate, Unavailable
+from rowcast.history.chain import Draft
+from rowcast.history.commit_waiter import CommitWaiter
+from rowcast.history.ports import Position
+from rowcast.serving.batcher import MAX_SLOW_ROWS, PendingRequest
+from rowcast.serving.live_models import LiveModel
 from rowcast.serving.rows import Row
 from support import models
 from support.serving import Serving
+from support.waiting import eventually_async
 
 BODY = b'{"x0":1,"x1":2}'
 
 
-async def test_a_reply_that_cannot_be_rendered_fails_its_own_request_only(tmp_path: Path) -> None:
+@pytest.fixture
+def model(tmp_path: Path) -> LiveModel:
     schema = models.number_columns(2)
-    model = models.live(tmp_path / "models", "m", models.sum_graph(2), schema, models.REGRESSION, "values")
+    return models.live(tmp_path / "models", "m", models.sum_graph(2), schema, models.REGRESSION, "values")
+
+
+class CountingJournal(MemoryJournal):
+    """Counts its writes."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore(), "w")
+        self.writes: list[int] = []
+
+    def append(self, drafts: Sequence[Draft]) -> None:
+        self.writes.append(len(drafts))
+        super().append(drafts)
+
+
+class SynchronousAnswer:
+    """Gets its result in the turn of the event loop that produces it; a future tells in a later one."""
+
+    def __init__(self) -> None:
+        self.result: Any = None
+
+    def done(self) -> bool:
+        return self.result is not None
+
+    def set_result(self, result: Any, /) -> None:
+        self.result = result
+
+    def set_exception(self, error: Exception, /) -> None:
+        self.result = error
+
+
+async def test_a_lone_request_is_answered_in_the_next_turn_of_the_event_loop(model: LiveModel) -> None:
+    serving = Serving(CountingJournal())
+
+    for _ in range(3):
+        answer = SynchronousAnswer()
+        context = RequestContext("test", "r", deadline=math.inf)
+        row = Row(model.encoder.read(BODY), BODY)
+        serving.batcher.submit(PendingRequest(model, (row,), context, answer, is_single=True))
+        assert not answer.done()
+        await asyncio.sleep(0)
+        assert isinstance(answer.result, bytes)
+
+
+async def test_a_burst_is_scored_in_one_call_and_recorded_in_one_write(model: LiveModel) -> None:
+    journal = CountingJournal()
+    serving = Serving(journal)
+    row = Row(model.encoder.read(BODY), BODY)
+
+    answers = [serving.predict(model, row) for _ in range(2)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+        answers += [serving.predict(model, row) for _ in range(4)]
+    await asyncio.gather(*answers)
+
+    assert journal.writes == [14]
+
+
+async def test_requests_that_keep_arriving_delay_the_first_one_by_a_few_turns_only(model: LiveModel) -> None:
+    serving = Serving(CountingJournal())
+    row = Row(model.encoder.read(BODY), BODY)
+    first = serving.predict(model, row)
+    answers, turns = [serving.predict(model, row)], 0
+
+    while not first.done():
+        answers.append(serving.predict(model, row))
+        await asyncio.sleep(0)
+        turns += 1
+
+    assert turns <= 12
+    await asyncio.gather(*answers)
+
+
+async def test_rows_beyond_the_limit_are_refused(model: LiveModel) -> None:
+    serving = Serving(CountingJournal(), max_waiting=2)
+    row = Row(model.encoder.read(BODY), BODY)
+    waiting = serving.predict_all(model, [row, row])
+
+    with pytest.raises(Overloaded):
+        serving.predict(model, row)
+
+    await waiting
+    await serving.predict(model, row)
+
+
+async def test_a_refusal_names_its_reason_until_it_is_lifted(model: LiveModel) -> None:
+    serving = Serving(CountingJournal())
+    row = Row(model.encoder.read(BODY), BODY)
+    serving.batcher.refuse("the disk is full")
+
+    with pytest.raises(Unavailable) as refused:
+        serving.predict(model, row)
+
+    assert (refused.value.slug, refused.value.message) == ("disk-low", "the disk is full")
+    serving.batcher.refuse(None)
+    await serving.predict(model, row)
+
+
+async def test_a_request_past_its_deadline_is_not_scored(model: LiveModel) -> None:
+    journal = CountingJournal()
+    serving = Serving(journal)
+    row = Row(model.encoder.read(BODY), BODY)
+
+    late = serving.predict(model, row, deadline=time.perf_counter() - 1)
+    await serving.predict(model, row)
+
+    assert isinstance(late.exception(), TooLate)
+    assert journal.writes == [1]
+
+
+async def test_a_request_behind_the_first_batch_of_a_slow_model_fails_at_its_deadline(model: LiveModel) -> None:
+    gate = threading.Event()
+    score = model.score
+    model.is_slow = True
+    model.score = lambda rows: score(rows) if gate.wait(10) else []  # type: ignore[method-assign]
+    serving = Serving(CountingJournal())
+    row = Row(model.encoder.read(BODY), BODY)
+    try:
+        first = serving.predict_all(model, [row] * MAX_SLOW_ROWS)
+        hasty = serving.predict(model, row, deadline=time.perf_counter() + 0.01)  # in the same tick
+
+        with pytest.raises(TooLate):  # although the gate is still closed
+            await asyncio.wait_for(hasty, 5)
+        assert not first.done()
+    finally:
+        gate.set()
+    assert len(await first) == MAX_SLOW_ROWS
+
+
+async def test_a_request_whose_caller_left_is_not_scored_and_harms_no_other(model: LiveModel) -> None:
+    journal = CountingJournal()
+    serving = Serving(journal)
+    row = Row(model.encoder.read(BODY), BODY)
+    gone = serving.predict(model, row)
+    others = [serving.predict(model, row) for _ in range(2)]
+
+    gone.cancel()
+
+    assert len(await asyncio.gather(*others)) == 2
+    assert journal.writes == [2]
+
+
+async def test_with_durability_store_an_answer_waits_for_the_store(model: LiveModel) -> None:
+    kept, stored = MemoryStore(), {"seq": -1}
+    until = CommitWaiter(lambda writer: Position(stored["seq"], b""))
+    serving = Serving(MemoryJournal(kept, "w"), commits=until)
+    row = Row(model.encoder.read(BODY), BODY)
+
+    async def is_recorded() -> bool:
+        return kept.count() == 1
+
+    first = serving.predict(model, row)
+    await eventually_async(is_recorded)
+    assert not first.done()
+    second = serving.predict_all(model, [row, row])
+    stored["seq"] = 0
+    await asyncio.wait_for(first, 5)
+    assert not second.done()
+    stored["seq"] = 2
+
+    assert len(await asyncio.wait_for(second, 5)) == 2
+
+
+async def test_a_store_that_stays_away_is_an_error_although_the_prediction_is_recorded(model: LiveModel) -> None:
+    kept = MemoryStore()
+
+    def away(writer: str) -> Position | None:
+        raise Unavailable("the store is away")
+
+    until = CommitWaiter(away, timeout=0.05)
+    serving = Serving(MemoryJournal(kept, "w"), commits=until)
+    gone = serving.predict(model, Row(model.encoder.read(BODY), BODY), "gone")
+    gone.cancel()
+    asked = serving.predict(model, Row(model.encoder.read(BODY), BODY))
+
+    with pytest.raises(Unavailable) as refused:
+        await asyncio.wait_for(asked, 5)
+
+    assert refused.value.slug == "not-stored"
+    assert kept.count() == 1
+
+
+async def test_a_reply_that_cannot_be_rendered_fails_its_own_request_only(model: LiveModel) -> None:
     serving = Serving(MemoryJournal(MemoryStore(), "w"))
     row = Row(model.encoder.read(BODY), BODY)
 

@@ -114,7 +114,7 @@ class QuickPath:
         now = time.perf_counter()
         head = HEAD % (len(reply), answer.request_id.encode())
         if answer.meter is not None:
-            head += answer.meter.headers(now)
+            head += answer.meter.headers(answer.started)
         if answer.request is not None and answer.request.response_headers:
             head += b"".join([b"%b: %b\r\n" % header for header in answer.request.response_headers])
         answer.send(head, reply)

@@ -1,0 +1,238 @@
+"""The quick path: the same response as the general path, or none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from rowcast.access.quotas import parse_quota
+from rowcast.events import RequestAnswered, RequestFailed
+from rowcast.history.chain import decode_head
+from rowcast.http.authentication import AccessRules
+from rowcast.serving.live_models import LiveModel
+from support import models
+from support.access import SECRET, new_key
+from support.fronts import Front, Reply
+
+BODY = b'{"x0":1,"x1":2}'
+KEYS = (
+    new_key(),
+    new_key("2", "rk_2_reader", scopes=("read",)),
+    new_key("3", "rk_3_other", models=("other",)),
+    new_key("4", "rk_4_limited", quota=parse_quota("1/60s")),
+)
+OPEN: dict[bytes, bytes] = {b"x-request-id": b"r1"}
+WIRE = {"request": {"on_missing": 0, "on_unknown": "ignore"}, "reply": {"value": "$label"}}
+
+
+class Models(NamedTuple):
+    """A model that takes and answers native JSON, and one with a wire template."""
+
+    native: LiveModel
+    wire: LiveModel
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    folder, schema, graph = tmp_path_factory.mktemp("models"), models.number_columns(2), models.sum_graph(2)
+    return Models(
+        models.live(folder, "native", graph, schema, models.REGRESSION, "values"),
+        models.live(folder, "wire", graph, schema, models.REGRESSION, "values", WIRE),
+    )
+
+
+def keyed(secret: str) -> dict[bytes, bytes]:
+    return {**OPEN, b"x-api-key": secret.encode()}
+
+
+def comparable(reply: Reply | None) -> tuple[Any, ...]:
+    """Return a reply without its prediction id."""
+    assert reply is not None
+    return reply.status, reply.headers, re.sub(rb'"id":"[0-9a-f-]{36}"', b'"id":""', reply.body)
+
+
+async def both(build: Callable[[], Front], path: str, body: bytes, headers: dict[bytes, bytes]) -> Reply:
+    """Return the reply after checking that both paths give it, with the same events and the same entry."""
+    quick, general = build(), build()
+
+    reply = await quick.ask_quickly(path, body, headers)
+
+    assert comparable(reply) == comparable(await general.ask(path, body, headers))
+    assert [type(event) for event in quick.events] == [type(event) for event in general.events]
+    for mine, other in zip(quick.events, general.events, strict=True):
+        if isinstance(mine, RequestAnswered) and isinstance(other, RequestAnswered):
+            assert (mine.route, mine.method, mine.status) == (other.route, other.method, other.status)
+    entries = [[decode_head(entry.head) for entry in front.store.chain("w")] for front in (quick, general)]
+    blank = [[msgspec.structs.replace(entry, at=0, reply=b"") for entry in each] for each in entries]
+    assert blank[0] == blank[1]
+    assert reply is not None
+    return reply
+
+
+@pytest.mark.parametrize("path", ["/predict", "/models/native/predict", "/models/native@1/predict"])
+async def test_a_prediction_is_the_same_on_both_paths(live: Models, path: str) -> None:
+    reply = await both(lambda: Front(live.native), path, BODY, OPEN)
+
+    assert (reply.status, msgspec.json.decode(reply.body)["prediction"]) == (200, 3)
+    assert (b"x-request-id", b"r1") in reply.headers
+
+
+async def test_the_entity_of_a_request_is_recorded_on_both_paths(live: Models) -> None:
+    front = Front(live.native)
+
+    await both(lambda: Front(live.native), "/predict?entity=a%201", BODY, OPEN)
+    await front.ask_quickly("/predict?entity=a%201", BODY, OPEN)
+
+    assert [decode_head(entry.head).entity for entry in front.store.chain("w")] == ["a 1"]
+
+
+@pytest.mark.parametrize(
+    ("body", "slug"),
+    [
+        (b'{"x0":"a","x1":2,"x9":1}', "invalid-row"),
+        (b'{"x0":1}', "invalid-row"),
+        (b"{", "malformed-body"),
+        (b"", "empty-body"),
+        (b"[1]", "not-an-object"),
+        (b"\xff", "malformed-body"),
+    ],
+)
+async def test_an_invalid_row_gets_the_same_problem_on_both_paths(live: Models, body: bytes, slug: str) -> None:
+    reply = await both(lambda: Front(live.native), "/predict", body, OPEN)
+
+    assert msgspec.json.decode(reply.body)["type"] == f"urn:rowcast:error:{slug}"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (OPEN, 401),
+        (keyed("rk_9_unknown"), 401),
+        (keyed("rk_2_reader"), 403),
+        (keyed("rk_3_other"), 403),
+        (keyed(SECRET), 200),
+        ({**OPEN, b"authorization": b"Bearer " + SECRET.encode()}, 200),
+    ],
+)
+async def test_keys_and_scopes_hold_on_both_paths(live: Models, headers: dict[bytes, bytes], status: int) -> None:
+    reply = await both(lambda: Front(live.native, keys=KEYS), "/predict", BODY, headers)
+
+    assert reply.status == status
+
+
+async def test_a_quota_is_charged_once_and_shown_on_both_paths(live: Models) -> None:
+    quick, general = Front(live.native, keys=KEYS), Front(live.native, keys=KEYS)
+
+    for status in (200, 429):
+        reply = await quick.ask_quickly("/predict", BODY, keyed("rk_4_limited"))
+        assert reply is not None
+        assert reply.status == status
+        assert b'"default";r=0;t=6' in dict(reply.headers)[b"ratelimit"]
+        assert comparable(reply) == comparable(await general.ask("/predict", BODY, keyed("rk_4_limited")))
+
+
+async def test_a_request_that_the_general_path_answers_is_charged_once(live: Models) -> None:
+    front = Front(live.native, rules=AccessRules(quota=parse_quota("3/60s")))
+
+    assert await front.ask_quickly("/predict", b'{"rows":[]}', OPEN) is None
+    reply = await front.ask("/predict", b'{"rows":[{"x0":1,"x1":2},{"x0":1,"x1":2}]}', OPEN)
+
+    assert dict(reply.headers)[b"ratelimit"].startswith(b'"default";r=1;')
+
+
+async def test_an_overloaded_server_refuses_on_both_paths(live: Models) -> None:
+    reply = await both(lambda: Front(live.native, max_waiting=0), "/predict", BODY, OPEN)
+
+    assert (reply.status, dict(reply.headers)[b"retry-after"]) == (503, b"1")
+    assert b":overloaded" in reply.body
+
+
+async def test_a_full_disk_refuses_on_both_paths(live: Models) -> None:
+    def build() -> Front:
+        front = Front(live.native)
+        front.batcher.refuse("the history disk is full")
+        return front
+
+    reply = await both(build, "/predict", BODY, OPEN)
+
+    assert (reply.status, b":disk-low" in reply.body) == (503, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "warning"), [(BODY, None), (b'{"x0":1,"x7":2}', b"filled=1, ignored=1")], ids=["as expected", "repaired"]
+)
+async def test_a_wire_template_answers_the_same_on_both_paths(live: Models, body: bytes, warning: bytes | None) -> None:
+    reply = await both(lambda: Front(live.wire), "/predict", body, OPEN)
+
+    assert reply.status == 200
+    assert dict(reply.headers).get(b"x-wire-warning") == warning
+
+
+async def test_a_request_that_waited_too_long_is_shed_as_overload(live: Models) -> None:
+    front = Front(live.native)
+    front.quick_path._wait_seconds = -1
+
+    reply = await front.ask_quickly("/predict", BODY, OPEN)
+
+    assert reply is not None
+    assert (reply.status, b":overloaded" in reply.body) == (503, True)
+    assert [event.slug for event in front.events if isinstance(event, RequestFailed)] == ["overloaded"]
+
+
+@pytest.mark.parametrize("query", ["?partial=true", "?wire=false", "?unknown=1", "?cache=maybe"])
+async def test_special_and_invalid_options_are_left_to_the_general_path(live: Models, query: str) -> None:
+    assert await Front(live.native).ask_quickly(f"/predict{query}", BODY, OPEN) is None
+    assert await Front(live.wire).ask_quickly(f"/predict{query}", BODY, OPEN) is None
+
+
+async def test_with_a_cache_every_request_is_left_to_the_general_path(live: Models) -> None:
+    assert await Front(live.native, has_cache=True).ask_quickly("/predict", BODY, OPEN) is None
+
+
+@pytest.mark.parametrize("path", ["/predict/batch", "/models/other/predict", "/health/live"])
+async def test_other_addresses_are_left_to_the_general_path(live: Models, path: str) -> None:
+    assert await Front(live.native).ask_quickly(path, BODY, OPEN) is None
+
+
+async def test_a_slow_model_is_answered_on_the_quick_path(tmp_path: Path) -> None:
+    slow = models.live(tmp_path, "slow", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
+    slow.is_slow = True
+
+    reply = await Front(slow).ask_quickly("/predict", BODY, OPEN)
+
+    assert reply is not None
+    assert reply.status == 200
+
+
+async def test_a_request_whose_model_vanishes_before_its_body_arrives_is_answered_by_that_model(live: Models) -> None:
+    front = Front(live.native)
+    route = front.quick_path.find("/models/native/predict", b"POST", OPEN)
+    assert route is not None
+    responses: list[bytes] = []
+
+    front.deployment.swap({"wire": live.wire})
+    front.native.refresh()
+    answered = front.quick_path.answer(route, dict(OPEN), b"", BODY, None, lambda head, body: responses.append(body))
+
+    assert answered
+    assert (await front.ask("/predict", BODY, OPEN)).body == b'{"value":3.0}'
+    assert b'"model":"native"' in responses[0]
+    assert await front.ask_quickly("/models/native/predict", BODY, OPEN) is None
+
+
+async def test_an_unloaded_default_model_is_not_found_and_other_models_still_answer(live: Models) -> None:
+    front = Front(live.native, live.wire, default="native")
+
+    front.deployment.swap({"wire": live.wire})
+    front.native.refresh()
+
+    assert await front.ask_quickly("/predict", BODY, OPEN) is None
+    assert (await front.ask("/predict", BODY, OPEN)).status == 404
+    reply = await front.ask_quickly("/models/wire/predict", BODY, OPEN)
+    assert reply is not None
+    assert reply.status == 200

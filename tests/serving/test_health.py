@@ -1,0 +1,20 @@
+"""The health of a server process."""
+
+from __future__ import annotations
+
+from rowcast.serving.health import Health
+
+
+def test_a_process_is_not_ready_before_it_says_so() -> None:
+    assert Health().is_ready is False
+
+
+def test_each_part_reports_its_own_problem() -> None:
+    problems = {"disk": "the disk is full"}
+    health = Health()
+    health.register("disk", lambda: problems.get("disk"))
+    health.register("history", lambda: problems.get("history"))
+
+    assert health.report() == {"disk": "the disk is full", "history": "ok"}
+    problems.clear()
+    assert health.report() == {"disk": "ok", "history": "ok"}

@@ -1,0 +1,55 @@
+"""Charging a caller's quota."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+import pytest
+
+from rowcast.access.callers import Caller
+from rowcast.access.quotas import Meter, Quota
+from rowcast.errors import OverQuota
+from rowcast.serving.quota import charge
+
+
+def test_a_caller_without_a_quota_is_not_charged() -> None:
+    assert charge(Caller(), 1_000_000, 0.0) is None
+
+
+def test_rows_are_taken_until_none_are_left() -> None:
+    caller = Caller(meter=Meter(Quota(3, 60)))
+
+    charge(caller, 2, 0.0)
+    charge(caller, 1, 0.0)
+
+    with pytest.raises(OverQuota) as refused:
+        charge(caller, 1, 0.0)
+    assert refused.value.seconds == 20
+
+
+def test_a_refused_request_takes_nothing() -> None:
+    caller = Caller(meter=Meter(Quota(3, 60)))
+
+    with pytest.raises(OverQuota):
+        charge(caller, 4, 0.0)
+
+    charge(caller, 3, 0.0)
+
+
+async def test_a_shared_quota_is_charged_before_the_request_goes_on() -> None:
+    charged: list[int] = []
+
+    class SharedMeter(Meter):
+        is_immediate = False
+
+        def spend(self, rows: int, now: float, whole: int = 0) -> Awaitable[None]:
+            async def charge_elsewhere() -> None:
+                charged.append(rows)
+
+            return charge_elsewhere()
+
+    charging = charge(Caller(meter=SharedMeter(Quota(3, 60))), 2, 0.0)
+
+    assert charging is not None
+    await charging
+    assert charged == [2]

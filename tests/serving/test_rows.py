@@ -1,0 +1,106 @@
+"""The rows of a request: all of them are checked before any is scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rowcast.errors import BodyError, InvalidRows
+from rowcast.serving.live_models import LiveModel
+from rowcast.serving.rows import MAX_PROBLEMS, RejectedRow, Row, is_rows_object, read_rows, read_valid
+from support import models
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LiveModel:
+    folder: Path = tmp_path_factory.mktemp("models")
+    return models.live(folder, "m", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
+
+
+GOOD, BAD = b'{"x0":1, "x1":2}', b'{"x0":"a"}'
+
+
+def body(*rows: bytes) -> bytes:
+    return b'{"rows":[%b]}' % b",".join(rows)
+
+
+def test_rows_keep_the_bytes_in_which_they_were_received(model: LiveModel) -> None:
+    rows = read_rows(model, body(GOOD, GOOD), max_rows=2)
+
+    assert [row.received for row in rows if isinstance(row, Row)] == [GOOD, GOOD]
+
+
+def test_every_problem_of_every_row_is_reported_with_its_row_number(model: LiveModel) -> None:
+    with pytest.raises(InvalidRows) as refused:
+        read_rows(model, body(GOOD, BAD, GOOD, BAD), max_rows=10)
+
+    assert {(problem.row, problem.column) for problem in refused.value.problems} == {
+        (1, "x0"),
+        (1, "x1"),
+        (3, "x0"),
+        (3, "x1"),
+    }
+
+
+def test_with_partial_invalid_rows_keep_their_place(model: LiveModel) -> None:
+    rows = read_rows(model, body(GOOD, BAD, GOOD), max_rows=10, partial=True)
+
+    assert [type(row) for row in rows] == [Row, RejectedRow, Row]
+
+
+def test_a_hopeless_batch_is_not_read_to_its_end(model: LiveModel) -> None:
+    with pytest.raises(InvalidRows) as refused:
+        read_rows(model, body(*[BAD] * MAX_PROBLEMS), max_rows=10_000)
+
+    assert len(refused.value.problems) == MAX_PROBLEMS
+
+
+@pytest.mark.parametrize(
+    ("sent", "slug"),
+    [
+        (body(), "no-rows"),
+        (body(GOOD, GOOD, GOOD), "too-many-rows"),
+        (b'{"rows":1}', "malformed-body"),
+        (b'{"rows":[],"more":1}', "malformed-body"),
+        (b'{"rows":[', "malformed-body"),
+        (b"", "empty-body"),
+        (b"[" * 10_000, "too-deep"),
+    ],
+)
+def test_a_body_that_is_no_list_of_rows_is_refused(model: LiveModel, sent: bytes, slug: str) -> None:
+    with pytest.raises(BodyError) as refused:
+        read_rows(model, sent, max_rows=2)
+
+    assert refused.value.slug == slug
+
+
+def test_an_item_that_is_no_object_is_refused_with_its_row_number(model: LiveModel) -> None:
+    with pytest.raises(BodyError) as refused:
+        read_rows(model, body(GOOD, b"[1]"), max_rows=2)
+
+    assert refused.value.slug == "not-an-object"
+    assert refused.value.message.startswith("row 1: ")
+
+
+def test_valid_rows_are_returned_or_nothing(model: LiveModel) -> None:
+    def read(raw: bytes) -> Row:
+        return Row(model.encoder.read(raw), raw)
+
+    assert len(read_valid([GOOD, GOOD], read, max_rows=2)) == 2
+    with pytest.raises(InvalidRows):
+        read_valid([GOOD, BAD], read, max_rows=2)
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_rows"),
+    [
+        (b'{"rows":1}', True),
+        (b'{"rows":[],"x":1}', False),
+        (b'{"x":"\\"rows\\""}', False),
+        (b"{", False),
+        (b"1", False),
+    ],
+)
+def test_only_an_object_whose_only_key_is_rows_is_a_batch(sent: bytes, *, is_rows: bool) -> None:
+    assert is_rows_object(sent) is is_rows

@@ -1,0 +1,110 @@
+"""The prediction service: quota, cache and batching behind one call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from rowcast.access.callers import Caller
+from rowcast.access.context import RequestContext
+from rowcast.access.quotas import Meter, Quota
+from rowcast.errors import OverQuota, TooLate, Unavailable
+from rowcast.serving.live_models import LiveModel
+from rowcast.serving.rows import Row
+from support import models
+from support.fronts import Front
+
+BODY = b'{"x0":1,"x1":2}'
+ANYONE = RequestContext("native", "r")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LiveModel:
+    folder: Path = tmp_path_factory.mktemp("models")
+    return models.live(folder, "m", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
+
+
+def rows(model: LiveModel, count: int) -> list[Row]:
+    return [Row(model.encoder.read(BODY), BODY) for _ in range(count)]
+
+
+async def test_every_row_gets_a_recorded_reply(model: LiveModel) -> None:
+    front = Front(model)
+
+    predictions = await front.service.predict(model, rows(model, 3), ANYONE)
+
+    assert [msgspec.json.decode(reply)["prediction"] for reply in predictions.replies] == [3, 3, 3]
+    assert predictions.cache_hit is None
+    assert front.store.count() == 3
+
+
+async def test_rows_beyond_the_first_are_charged_here_and_nothing_is_scored_over_quota(model: LiveModel) -> None:
+    front = Front(model)
+    context = RequestContext("native", "r", Caller(meter=Meter(Quota(3, 60))))
+
+    await front.service.predict(model, rows(model, 1), context)  # the edge has charged the first row
+    await front.service.predict(model, rows(model, 4), context)
+    with pytest.raises(OverQuota):
+        await front.service.predict(model, rows(model, 2), context)
+
+    assert front.store.count() == 5
+
+
+async def test_rejected_rows_are_charged_too(model: LiveModel) -> None:
+    context = RequestContext("native", "r", Caller(meter=Meter(Quota(3, 60))))
+
+    with pytest.raises(OverQuota):
+        await Front(model).service.predict(model, [], context, charged_rows=5)
+
+
+async def test_a_request_without_valid_rows_gets_no_replies(model: LiveModel) -> None:
+    assert (await Front(model).service.predict(model, [], ANYONE)).replies == []
+
+
+async def test_a_hit_means_that_the_cache_knew_every_row(model: LiveModel) -> None:
+    front = Front(model, has_cache=True)
+
+    hits = [(await front.service.predict(model, rows(model, count), ANYONE)).cache_hit for count in (1, 2)]
+    declined = await front.service.predict(model, rows(model, 1), ANYONE, use_cache=False)
+
+    assert hits == [False, True]
+    assert declined.cache_hit is None
+    assert front.store.count() == 4
+
+
+async def test_a_cancelled_caller_leaves_nothing_behind(model: LiveModel) -> None:
+    front = Front(model)
+    task = asyncio.create_task(front.service.predict(model, rows(model, 1), ANYONE))
+    await asyncio.sleep(0)
+
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert (front.store.count(), front.batcher.queue().rows) == (0, 0)
+
+
+async def test_blocks_are_refused_like_rows(model: LiveModel) -> None:
+    front = Front(model)
+    tensors = {"numbers": np.ones((2, 2), np.float32)}
+    late = RequestContext("v2", "r", deadline=time.perf_counter() - 1)
+
+    with pytest.raises(TooLate):
+        await front.service.predict_block(model, tensors, [], b"", late)
+    front.batcher.refuse("the disk is full")
+    with pytest.raises(Unavailable):
+        await front.service.predict_block(model, tensors, [], b"", ANYONE)
+
+
+def test_blocks_are_for_fast_models_of_our_own_without_a_cache(model: LiveModel, tmp_path: Path) -> None:
+    schema = models.number_columns(2)
+    slow = models.live(tmp_path, "slow", models.sum_graph(2), schema, models.REGRESSION, "values")
+    slow.is_slow = True
+
+    assert Front(model).service.can_record_blocks(model)
+    assert not Front(model, has_cache=True).service.can_record_blocks(model)
+    assert not Front(slow).service.can_record_blocks(slow)
