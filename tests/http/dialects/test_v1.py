@@ -1,0 +1,44 @@
+"""KServe's V1 protocol."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+# The shared client runs on the session's event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_json_that_curl_declares_as_a_form_is_accepted(client: httpx.AsyncClient) -> None:
+    body = json.dumps({"signature_name": "serving_default", "instances": [[1.0, 2.0], [3.0, 4.0]]})
+    form = {"content-type": "application/x-www-form-urlencoded"}
+
+    reply = await client.post("/v1/models/sum/versions/1:predict", content=body, headers=form)
+
+    assert reply.json() == {"predictions": [3.0, 7.0]}
+
+
+async def test_models_are_listed_by_name(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/v1/models")).json() == {"models": ["loans", "sum"]}
+
+
+@pytest.mark.parametrize("path", ["/v1/models/sum", "/v1/models/sum/versions/1", "/v1/models/sum/labels/champion"])
+async def test_a_model_reports_its_served_version(client: httpx.AsyncClient, path: str) -> None:
+    body = (await client.get(path)).json()
+
+    assert (body["name"], body["ready"]) == ("sum", True)
+    assert [(status["version"], status["state"]) for status in body["model_version_status"]] == [("1", "AVAILABLE")]
+
+
+@pytest.mark.parametrize(
+    ("body", "reply"),
+    [
+        ({"instances": [[1, 2], [3, 4]]}, {"predictions": [3.0, 7.0]}),
+        ({"instances": [{"x0": 1, "x1": 2}]}, {"predictions": [3.0]}),
+        ({"inputs": {"x0": [1, 3], "x1": [2, 4]}}, {"outputs": [3.0, 7.0]}),
+    ],
+)
+async def test_the_reply_has_the_layout_of_the_request(client: httpx.AsyncClient, body: object, reply: object) -> None:
+    assert (await client.post("/v1/models/sum:predict", json=body)).json() == reply

@@ -1,0 +1,192 @@
+"""Inference requests of the Open Inference Protocol: tensors in, tensors out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.schema.encoding import RowEncoder, own_plan
+from rowcast.schema.schema import Column, Schema
+from rowcast.schema.stacking import stack_rows
+from support import apps, models, v2
+
+# The shared client runs on the session's event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+JSON = {"content-type": "application/json"}
+PROBLEM = {"accept": "application/problem+json"}
+INFER = "/v2/models/loans/infer"
+EVENTS = Schema(
+    (
+        Column(
+            name="when", kind="datetime", example="2026-01-31T09:30:00Z", origin=1_600_000_000_000_000, missing=True
+        ),
+        Column(name="paid", kind="boolean", example=True, missing=True),
+        Column(name="age", kind="integer", example=30),
+        Column(name="sum", kind="number", example=1.5, missing=True),
+    )
+)
+BAD_REQUESTS: dict[str, Any] = {
+    "no inputs": {"inputs": []},
+    "missing inputs": {"inputs": [{"name": "x0", "datatype": "FP64", "shape": [2], "data": [1.0]}]},
+    "an unknown datatype": {"inputs": [{"name": "x0", "datatype": "BF16", "shape": [1], "data": [1.0]}]},
+    "no data": {"inputs": [{"name": "x0", "datatype": "FP64", "shape": [1]}]},
+    "ragged data": {"inputs": [{"name": "x0", "datatype": "FP64", "shape": [2, 1], "data": [[1.0], [1.0, 2.0]]}]},
+    "text for a number": {"inputs": [{"name": "x0", "datatype": "FP64", "shape": [1], "data": ["a"]}]},
+    "a huge shape": {"inputs": [{"name": "x0", "datatype": "FP64", "shape": [2**40, 2**40], "data": []}]},
+    "a negative shape": {"inputs": [{"name": "x0", "datatype": "FP64", "shape": [-1], "data": []}]},
+    "an INT8 of 300": {"inputs": [{"name": "x0", "datatype": "INT8", "shape": [1], "data": [300]}]},
+    "missing bytes": {
+        "inputs": [{"name": "x0", "datatype": "FP64", "shape": [1], "parameters": {"binary_data_size": 8}}]
+    },
+    "a list": [],
+    "a number": 7,
+}
+BAD_HEADER_LENGTHS = {
+    "not a number": "abc",
+    "beyond the body": "99999999",
+    "negative": "-1",
+    "huge": "9" * 400,
+    "in the middle": "7",
+}
+
+
+async def test_the_graphs_own_tensors_are_decoded_into_rows(tmp_path: Path) -> None:
+    registry = FolderRegistry(tmp_path / "home" / "models")
+    models.publish(registry, "events", models.sum_graph(7), EVENTS, models.REGRESSION, "values")
+    encoder = RowEncoder(EVENTS, own_plan(EVENTS))
+    rows = [
+        {"when": "2026-01-31T09:59:59.5Z", "paid": True, "age": 30, "sum": 1.25},
+        {"when": "2021-12-31T23:00:00Z", "paid": False, "age": 31, "sum": -7.5},
+        {"when": "2020-09-13T12:26:40Z", "paid": False, "age": 0, "sum": 0.0},
+    ]
+    numbers = stack_rows(encoder.plan, [encoder.parse(row) for row in rows])["rowcast_numbers"].copy()
+    raw = numbers.astype("<f4").tobytes()
+    tensor = {"name": "rowcast_numbers", "datatype": "FP32", "shape": [3, 7]}
+    url = "/v2/models/events/infer"
+
+    async with apps.serving(home=tmp_path / "home") as client:
+        native = (await client.post("/predict", json={"rows": rows})).json()["predictions"]
+        flat = await client.post(url, json={"inputs": [{**tensor, "data": numbers.ravel().tolist()}]})
+        nested = await client.post(url, json={"inputs": [{**tensor, "data": numbers.tolist()}]})
+        binary = await client.post(url, content=raw, headers={"inference-header-content-length": "0"})
+        numbers[0][1] = 5  # a month without such a day
+        contradictory = await client.post(url, json={"inputs": [{**tensor, "data": numbers.ravel().tolist()}]})
+        wide = await client.post(url, json={"inputs": [{**tensor, "shape": [1, 21], "data": numbers.ravel().tolist()}]})
+
+    expected = [reply["prediction"] for reply in native]
+    for reply in (flat, nested, binary):
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["outputs"][0]["data"] == pytest.approx(expected, rel=1e-6)
+    assert contradictory.status_code == wide.status_code == 400
+    assert "'when'" in contradictory.json()["error"]
+
+
+@pytest.mark.parametrize("case", BAD_REQUESTS)
+async def test_an_invalid_tensor_is_refused_in_the_protocols_form(client: httpx.AsyncClient, case: str) -> None:
+    reply = await client.post("/v2/models/sum/infer", json=BAD_REQUESTS[case])
+
+    assert reply.status_code == 400
+    assert reply.headers["content-type"] == "application/json"
+    assert list(reply.json()) == ["error"]
+    assert reply.json()["error"]
+
+
+@pytest.mark.parametrize("case", BAD_HEADER_LENGTHS)
+async def test_an_invalid_header_length_is_refused(client: httpx.AsyncClient, case: str) -> None:
+    body, headers = v2.as_binary({"x0": [1.5], "x1": [2.5]})
+    headers["inference-header-content-length"] = BAD_HEADER_LENGTHS[case]
+
+    reply = await client.post("/v2/models/sum/infer", content=body, headers=headers)
+
+    assert reply.status_code == 400
+    assert list(reply.json()) == ["error"]
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64", "INT64", "INT32", "UINT8"])
+async def test_numbers_of_every_datatype_are_accepted(client: httpx.AsyncClient, datatype: str) -> None:
+    raw = np.array([3], v2.PACK[datatype]).tobytes()
+    parameters = {"binary_data_size": len(raw)}
+    inputs = [{"name": n, "datatype": datatype, "shape": [1], "parameters": parameters} for n in ("x0", "x1")]
+    head = json.dumps({"inputs": inputs, "id": "q"}).encode()
+
+    reply = await client.post(
+        "/v2/models/sum/infer", content=head + raw + raw, headers={"inference-header-content-length": str(len(head))}
+    )
+
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["id"] == "q"
+    assert reply.json()["outputs"] == [{"name": "prediction", "datatype": "FP32", "shape": [1, 1], "data": [6.0]}]
+
+
+async def test_nan_is_a_missing_value_and_infinity_is_refused(client: httpx.AsyncClient) -> None:
+    rows = models.loan_rows(1)
+    rows[0]["commercial_assets"] = None
+    missing, headers = v2.as_binary(v2.columns(rows))
+    rows[0]["annual_income"] = float("inf")
+    infinite, more = v2.as_binary(v2.columns(rows))
+
+    with_missing = await client.post(INFER, content=missing, headers=headers)
+    refused = await client.post(INFER, content=infinite, headers=more)
+    literal = await client.post("/v1/models/loans:predict", content=b'{"instances":[NaN]}', headers=JSON)
+
+    assert with_missing.status_code == 200, with_missing.text
+    assert refused.status_code == literal.status_code == 400
+    assert "annual_income" in refused.json()["error"]
+
+
+async def test_an_unseen_category_is_scored_with_a_warning(client: httpx.AsyncClient) -> None:
+    rows = models.loan_rows(2)
+    rows[1]["purpose"] = "spaceship"
+
+    reply = await client.post(INFER, content=v2.as_json(v2.columns(rows)), headers=JSON)
+
+    warnings = json.loads(reply.json()["parameters"]["warnings"])
+    assert [(warning["row"], warning["column"], warning["code"]) for warning in warnings] == [
+        (1, "purpose", "unseen-category")
+    ]
+
+
+async def test_requested_outputs_have_the_requested_order_and_form(client: httpx.AsyncClient) -> None:
+    requested = [{"name": "score", "parameters": {"binary_data": True}}, {"name": "id"}, {"name": "prediction"}]
+    body = v2.as_json(v2.columns(models.loan_rows(3)), outputs=requested, id="mine")
+
+    reply = await client.post(INFER, content=body, headers=JSON)
+
+    outputs = v2.outputs(reply.content, reply.headers)
+    assert list(outputs) == ["score", "id", "prediction"]
+    assert [len(cells) for cells in outputs.values()] == [3, 3, 3]
+    assert reply.headers["content-type"] == "application/octet-stream"
+
+
+async def test_an_output_that_is_requested_twice_is_refused(client: httpx.AsyncClient) -> None:
+    """Otherwise a request of 4 MB could cause a reply of gigabytes."""
+    body = v2.as_json({"x0": [1.5], "x1": [2.5]}, outputs=[{"name": "prediction"}, {"name": "prediction"}])
+
+    reply = await client.post("/v2/models/sum/infer", content=body, headers={**JSON, **PROBLEM})
+
+    assert (reply.status_code, reply.json()["type"]) == (400, "urn:rowcast:error:malformed-body")
+
+
+async def test_an_input_in_shared_memory_is_not_supported(client: httpx.AsyncClient) -> None:
+    tensor = {"datatype": "FP64", "shape": [1, 1], "parameters": {"shared_memory_region": "mine"}}
+    body = {"inputs": [{"name": "x0", **tensor}, {"name": "x1", **tensor}]}
+
+    reply = await client.post("/v2/models/sum/infer", json=body, headers=PROBLEM)
+
+    assert (reply.status_code, reply.json()["type"]) == (501, "urn:rowcast:error:not-supported")
+
+
+async def test_optional_fields_of_a_request_can_be_null(client: httpx.AsyncClient) -> None:
+    head = json.loads(v2.as_json({"x0": [1.5], "x1": [2.5]}, id=None, parameters=None, outputs=None))
+    head["inputs"][0]["parameters"] = None
+    named = {**head, "outputs": [{"name": "prediction", "parameters": None}]}
+
+    replies = [await client.post("/v2/models/sum/infer", json=body) for body in (head, named)]
+
+    assert [reply.json()["outputs"][0]["data"] for reply in replies] == [[4.0], [4.0]]

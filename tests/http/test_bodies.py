@@ -1,0 +1,97 @@
+"""Content encodings, deadlines and trace contexts, through the whole app."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from support import access, apps
+from support.protected import ROW, predict, wait_for_entries
+
+# The shared client runs on the module's event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+async def test_a_compressed_body_is_decompressed(
+    protected_client: httpx.AsyncClient, encoding: str, compress: Any
+) -> None:
+    reply = await protected_client.post(
+        "/predict",
+        content=compress(json.dumps(ROW).encode()),
+        headers={**access.headers("p"), "content-encoding": encoding},
+    )
+
+    assert (reply.status_code, reply.json()["prediction"]) == (200, 3.5)
+
+
+@pytest.mark.parametrize(
+    ("compress", "encoding", "status"),
+    [
+        pytest.param(lambda: gzip.compress(b" " * 100_000_000), "gzip", 413, id="gzip bomb"),
+        pytest.param(lambda: zlib.compress(b" " * 100_000_000), "deflate", 413, id="deflate bomb"),
+        pytest.param(lambda: b"no gzip", "gzip", 400, id="not compressed"),
+        pytest.param(lambda: gzip.compress(b"{}")[:-4], "gzip", 400, id="truncated"),
+        pytest.param(lambda: gzip.compress(b"{}") + b"more", "gzip", 400, id="trailing data"),
+        pytest.param(lambda: b"{}", "br", 415, id="unknown encoding"),
+    ],
+)
+async def test_a_damaged_or_oversized_compressed_body_is_refused(
+    protected_client: httpx.AsyncClient, compress: Callable[[], bytes], encoding: str, status: int
+) -> None:
+    content = compress()
+    for path in ("/predict", "/models/none/predict"):
+        headers = {**access.headers("p"), "content-encoding": encoding}
+        reply = await protected_client.post(path, content=content, headers=headers)
+        assert reply.status_code == status, reply.text
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "soon", "1e3", "3601", ""])
+async def test_an_invalid_timeout_is_refused(protected_client: httpx.AsyncClient, seconds: str) -> None:
+    reply = await predict(protected_client, "p", **{"x-request-timeout": seconds})
+
+    assert (reply.status_code, reply.json()["type"]) == (400, "urn:rowcast:error:bad-option")
+
+
+async def test_a_request_past_its_deadline_is_refused_and_not_scored(protected_client: httpx.AsyncClient) -> None:
+    late = await predict(protected_client, "e", **{"x-request-timeout": "0.000000001"})
+    in_time = await predict(protected_client, "e", **{"x-request-timeout": "20"})
+
+    assert (late.status_code, late.json()["type"]) == (504, "urn:rowcast:error:too-late")
+    assert in_time.status_code == 200
+    await wait_for_entries(protected_client, "e", 1)
+
+
+async def test_a_request_that_waits_too_long_is_refused_as_overload(protected_home: Path) -> None:
+    async with apps.serving(home=protected_home, default_model="sum", max_wait_seconds=1e-9) as client:
+        reply = await predict(client, "p")
+
+    assert (reply.status_code, reply.json()["type"]) == (503, "urn:rowcast:error:overloaded")
+    assert "retry-after" in reply.headers
+
+
+@pytest.mark.parametrize("path", ["/predict", "/models"])
+async def test_a_trace_continues_and_an_invalid_one_is_replaced(protected_client: httpx.AsyncClient, path: str) -> None:
+    method = "POST" if path == "/predict" else "GET"
+
+    async def send(traceparent: str) -> list[str]:
+        headers = {**access.headers("p"), "traceparent": traceparent}
+        body = ROW if method == "POST" else None
+        reply = await protected_client.request(method, path, json=body, headers=headers)
+        return str(reply.headers["traceparent"]).split("-")
+
+    trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    version, same_trace, child, flags = await send(f"00-{trace}-{span}-01")
+    assert (version, same_trace, flags) == ("00", trace, "01")
+    assert child != span
+    for invalid in ("00-0-1-01", f"00-{'0' * 32}-{span}-01", f"00-{trace}-{'0' * 16}-01", f"ff-{trace}-{span}-01"):
+        version, new_trace, child, flags = await send(invalid)
+        assert new_trace not in (trace, "0" * 32)
+        assert (len(new_trace), len(child)) == (32, 16)
