@@ -30,9 +30,10 @@ import peers
 import polars as pl
 from promises import record
 
-from rowcast import tables
 from rowcast.registry import bundle
 from rowcast.tables import examples
+from rowcast.tables.encode import encode_table
+from rowcast.tables.write import open_writer, write_table
 
 HERE = Path(__file__).resolve().parent
 RATIO, MEGABYTES, GROWTH = 1.3, 400.0, 1.05
@@ -94,7 +95,7 @@ def main() -> int:
 
 def train(work: Path) -> Path:
     """Train the 200-tree model and return its folder."""
-    tables.write(pl.DataFrame(examples.loans(5000, 0)), work / "train.csv")
+    write_table(pl.DataFrame(examples.loans(5000, 0)), work / "train.csv")
     command = [sys.executable, HERE / "model.py", work / "train.csv", work / "home"]
     finished = subprocess.run(command, check=True, capture_output=True, text=True)
     return Path(finished.stdout.strip())
@@ -103,7 +104,7 @@ def train(work: Path) -> Path:
 def generate(work: Path, name: str, rows: int, *kinds: str) -> None:
     """Write `rows` applications without labels, chunk by chunk."""
     with ExitStack() as files:
-        writers = [files.enter_context(tables.open_writer(work / f"{name}.{kind}")) for kind in kinds]
+        writers = [files.enter_context(open_writer(work / f"{name}.{kind}")) for kind in kinds]
         for start in range(0, rows, PIECE):
             frame = pl.DataFrame(examples.loans(min(PIECE, rows - start), 7 + start)).drop("loan_status")
             for writer in writers:
@@ -189,7 +190,7 @@ def bare(work: str, model: str, threads: str) -> None:
 
     opened = bundle.open(Path(model))
     frame = pl.read_parquet(Path(work) / "rows.parquet")
-    tensors = tables.encode(frame, opened.manifest.schema, opened.manifest.plan)
+    tensors = encode_table(frame, opened.manifest.schema, opened.manifest.plan)
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = int(threads)
     session = ort.InferenceSession(opened.model, settings, providers=["CPUExecutionProvider"])

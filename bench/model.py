@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from rowcast import tables
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.registry import bundle
+from rowcast.tables.read import read_table
 from rowcast.training import run
 from rowcast.training.models import candidates
 from rowcast.training.models.boosting import Boosting
@@ -62,7 +62,7 @@ def main(table: str, home: str) -> None:
     )
     registry = FolderRegistry(Path(home) / "models")
     result = run.train(
-        tables.read(table),
+        read_table(table),
         options,
         open_graph=open_graph,
         registry=registry,

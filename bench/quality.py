@@ -34,7 +34,8 @@ import polars as pl
 from sklearn import metrics
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from rowcast import tables
+from rowcast.tables.read import read_table
+from rowcast.tables.write import write_table
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "quality.jsonl"
@@ -119,9 +120,9 @@ def record(task: Task, options: argparse.Namespace) -> None:
     for train, test in split_folds(target, task.kind):
         with tempfile.TemporaryDirectory(prefix="rowcast-quality-") as folder:
             work = Path(folder)
-            tables.write(frame[train], work / "train.csv")
+            write_table(frame[train], work / "train.csv")
             rows = frame[test].drop(task.target).with_row_index(ROW)
-            tables.write(rows if options.system == "rowcast" else rows.drop(ROW), work / "test.csv")
+            write_table(rows if options.system == "rowcast" else rows.drop(ROW), work / "test.csv")
             began = time.monotonic()
             facts = run_rowcast(task, work, options) if options.system == "rowcast" else run_peer(task, work, options)
             wall = time.monotonic() - began
@@ -152,7 +153,7 @@ def record(task: Task, options: argparse.Namespace) -> None:
 
 def load(task: Task) -> tuple[pl.DataFrame, np.ndarray]:
     """Return the table as texts without excluded columns, and the corrected labels."""
-    frame = tables.read(task.path).frame
+    frame = read_table(task.path).frame
     frame = frame.drop([name for name in task.exclude if name in frame.columns])
     if frame.height > MOST_ROWS:
         sample = np.sort(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from rowcast.cli import training
-from rowcast.tables import Finding, Override
+from rowcast.tables.table import Finding, Override
 
 
 def test_the_flag_of_a_finding_can_be_pasted_into_a_shell() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rowcast import tables
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import RowcastError
 from rowcast.registry import bundle
+from rowcast.tables.read import read_table
 from rowcast.training.options import TrainingOptions
 from rowcast.training.result import TrainingResult
 from rowcast.training.run import train
@@ -34,7 +34,7 @@ def write_csv(path: Path, columns: dict[str, Any], encoding: str = "utf-8") -> P
 
 def train_table(path: Path) -> TrainingResult:
     return train(
-        tables.read(path),
+        read_table(path),
         TrainingOptions(target="y", name="ugly", trials=2),
         open_graph=open_graph,
         registry=FolderRegistry(path.parent / "models"),

@@ -8,13 +8,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rowcast import tables
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import InvalidRows, TableError
 from rowcast.jobs.table_scoring import Progress, ScoringOptions, Summary, score_file
 from rowcast.registry.ports import Reference
 from rowcast.serving.live_models import load
 from rowcast.tables import stream
+from rowcast.tables.encode import encode_table
+from rowcast.tables.read import read_table, table_from_memory
+from rowcast.tables.write import with_predictions, write_table
 from support import models
 
 ROWS = 200
@@ -64,11 +66,11 @@ def test_every_row_is_scored_in_order(tmp_path: Path, model: Any, source: Path, 
 
     summary = run(model, source, out, threads=threads)
 
-    table = tables.read(source).frame
-    tensors = tables.encode(table, model.manifest.schema, model.manifest.plan)
+    table = read_table(source).frame
+    tensors = encode_table(table, model.manifest.schema, model.manifest.plan)
     output = open_graph(model.model, model.manifest.output.name).run(tensors)
-    whole = tables.with_predictions(table, model.manifest.decision, output)
-    written = tables.read(out).frame
+    whole = with_predictions(table, model.manifest.decision, output)
+    written = read_table(out).frame
     assert (summary.rows, summary.rejected, written.columns) == (ROWS, 0, whole.columns)
     assert written.cast({"prediction": pl.Float64}).equals(whole)
 
@@ -82,13 +84,13 @@ def test_invalid_rows_are_written_to_the_rejects_file_with_their_cells(
 
     summary = run(model, source, tmp_path / "out.csv", rejects=rejects)
 
-    rejected = tables.read(rejects).frame
+    rejected = read_table(rejects).frame
     assert (summary.rows, summary.rejected) == (ROWS - 2, 2)
     assert [str(row) for row in rejected["rejected_row"]] == ["3", "150"]
     assert rejected["id"].to_list() == ["r3", "r150"]
     assert rejected["rejected_column"].to_list() == ["x0; x1"] * 2
     assert "column 'x0': expected a number" in rejected["rejected_reason"][0]
-    scored = tables.read(tmp_path / "out.csv").frame
+    scored = read_table(tmp_path / "out.csv").frame
     assert scored["id"].to_list() == [f"r{n}" for n in range(ROWS) if n not in (3, 150)]
 
 
@@ -131,7 +133,7 @@ def test_a_table_with_only_invalid_rows_yields_two_complete_files(tmp_path: Path
 def test_selected_columns_are_copied_to_the_output(tmp_path: Path, model: Any, source: Path) -> None:
     run(model, source, tmp_path / "out.csv", columns=("x1", "id"))
 
-    assert tables.read(tmp_path / "out.csv").frame.columns == ["x1", "id", "prediction"]
+    assert read_table(tmp_path / "out.csv").frame.columns == ["x1", "id", "prediction"]
     with pytest.raises(TableError) as caught:
         run(model, source, tmp_path / "out.csv", columns=("x9",))
     assert caught.value.slug == "unknown-column"
@@ -178,7 +180,7 @@ def test_loans_get_the_same_scores_as_from_the_server(tmp_path: Path, loan_regis
     registry = models.FolderRegistry(loan_registry)
     live = load(Reference("loans", 1), registry, open_graph)
     rows = models.loan_rows(100)
-    tables.write(tables.from_memory(rows).frame, tmp_path / "rows.csv")
+    write_table(table_from_memory(rows).frame, tmp_path / "rows.csv")
     opened = models.bundle.open(registry.folder(Reference("loans", 1)))
 
     run(opened, tmp_path / "rows.csv", tmp_path / "out.parquet")

@@ -9,13 +9,13 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rowcast import tables
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import InvalidRows
 from rowcast.schema.encoding import NUMBERS, TEXTS, RowEncoder
 from rowcast.schema.prediction import Decision
 from rowcast.schema.schema import Column
 from rowcast.schema.stacking import stack_rows
+from rowcast.tables.read import table_from_memory
 from rowcast.training import calibration as calibrate
 from rowcast.training import certificate as certify
 from rowcast.training.ensemble import Choice, EnsembleMember, train_choice
@@ -68,7 +68,7 @@ def posed(draw: st.DrawFn) -> tuple[LearningProblem, TrainingOptions]:
     options = TrainingOptions(
         target="y", name="p", trials=1, folds=2, candidates=candidates, seed=draw(st.integers(0, 9))
     )
-    return build_problem(tables.from_memory({**columns, "y": target[task]}), options), options
+    return build_problem(table_from_memory({**columns, "y": target[task]}), options), options
 
 
 def signal_of(cell: Any) -> float:

@@ -11,12 +11,12 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rowcast import tables
 from rowcast.errors import InvalidRows
 from rowcast.schema.encoding import RowEncoder, own_plan
 from rowcast.schema.schema import Column, Schema
 from rowcast.schema.stacking import stack_rows
 from rowcast.schema.values import BLANKS, MISSING_WORDS, NUMBER_FORMS
+from rowcast.tables.encode import encode_all
 
 SCHEMA = Schema(
     (
@@ -74,7 +74,7 @@ def one_by_one(schema: Schema, rows: list[dict[str, Any]]) -> tuple[dict[str, np
 
 def assert_alike(schema: Schema, frame: pl.DataFrame) -> None:
     tensors, problems = one_by_one(schema, frame.to_dicts())
-    encoded = tables.encode_all(frame, schema, own_plan(schema))
+    encoded = encode_all(frame, schema, own_plan(schema))
 
     assert [(each.row, each.column, each.code, each.message) for each in encoded.problems()] == problems
     valid = ~encoded.rejected()

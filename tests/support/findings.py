@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from rowcast import tables
-from rowcast.tables import Finding
+from rowcast.tables.read import table_from_memory
+from rowcast.tables.table import Finding
 from rowcast.training.options import TrainingOptions
 from rowcast.training.problem import LearningProblem, build_problem
 
@@ -20,7 +20,7 @@ NOISE: Final = RNG.normal(size=ROWS)
 def problem_of(columns: dict[str, Any], target: Any = LABELS, **options: Any) -> LearningProblem:
     """Return the learning problem in the columns `noise`, the given ones and the target `y`."""
     cells = {name: list(values) for name, values in {"noise": NOISE, **columns, "y": target}.items()}
-    return build_problem(tables.from_memory(cells, "loans"), TrainingOptions(target="y", name="loans", **options))
+    return build_problem(table_from_memory(cells, "loans"), TrainingOptions(target="y", name="loans", **options))
 
 
 def findings_of(code: str, columns: dict[str, Any], target: Any = LABELS, **options: Any) -> list[Finding]:

@@ -13,7 +13,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from rowcast import tables
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.registry import bundle
@@ -26,6 +25,7 @@ from rowcast.schema.scores import score_rows
 from rowcast.schema.stacking import stack_rows
 from rowcast.serving.live_models import LiveModel, load
 from rowcast.tables import examples
+from rowcast.tables.read import table_from_memory
 from rowcast.training.options import TrainingOptions
 from rowcast.training.run import train
 
@@ -37,7 +37,7 @@ def trained_loans(root: Path, name: str = "loans") -> FolderRegistry:
     """Train the loan example as boosted trees and return its registry."""
     registry = FolderRegistry(root)
     train(
-        tables.from_memory(examples.loans(LOAN_ROWS), "loans"),
+        table_from_memory(examples.loans(LOAN_ROWS), "loans"),
         TrainingOptions(target="loan_status", name=name, candidates=("boosting",), trials=2),
         open_graph=open_graph,
         registry=registry,

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from rowcast import tables
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.registry.ports import OpenGraph
 from rowcast.schema.prediction import Task
-from rowcast.tables import Table
+from rowcast.tables.read import table_from_memory
+from rowcast.tables.table import Table
 from rowcast.training.calibration import sigmoid
 from rowcast.training.events import TrainingEvent
 from rowcast.training.models.candidate import Setting
@@ -29,7 +29,7 @@ Columns = dict[str, list[Any]]
 
 def learning_problem(columns: Columns, target: str = "y", **options: Any) -> LearningProblem:
     """Build the learning problem in these columns."""
-    return build_problem(tables.from_memory(columns, "loans"), TrainingOptions(target=target, name="loans", **options))
+    return build_problem(table_from_memory(columns, "loans"), TrainingOptions(target=target, name="loans", **options))
 
 
 def train_model(
@@ -43,7 +43,7 @@ def train_model(
 ) -> TrainingResult:
     """Train on a table, three trials by default, and publish `model` in a registry in `folder`."""
     return train(
-        table if isinstance(table, Table) else tables.from_memory(table, "loans"),
+        table if isinstance(table, Table) else table_from_memory(table, "loans"),
         TrainingOptions(target=target, name="model", **{"trials": 3, **options}),
         open_graph=opener,
         registry=FolderRegistry(folder),

@@ -8,15 +8,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rowcast import tables
-from rowcast.tables import Finding, column_checks
+from rowcast.tables import column_checks
+from rowcast.tables.read import table_from_memory
+from rowcast.tables.table import Finding
 from rowcast.training.options import TrainingOptions
 from rowcast.training.problem import build_problem
 from support.findings import LABELS, NOISE, RNG, ROWS, findings_of, problem_of
 
 
 def far_values(columns: dict[str, list[Any]]) -> list[Finding]:
-    findings = build_problem(tables.from_memory(columns), TrainingOptions(target="y", name="x")).findings
+    findings = build_problem(table_from_memory(columns), TrainingOptions(target="y", name="x")).findings
     return [finding for finding in findings if finding.code == "far-value"]
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rowcast import tables
 from rowcast.errors import InvalidRows, TableError
 from rowcast.schema.encoding import Feature, TensorSpec, own_plan
 from rowcast.schema.schema import Column, Schema
+from rowcast.tables.encode import encode_all, encode_table
 
 SCHEMA = Schema(
     (
@@ -27,14 +27,14 @@ PLAN = own_plan(SCHEMA)
 def test_nan_in_a_typed_column_is_missing() -> None:
     frame = pl.DataFrame({"n": [float("nan"), 1.0], "needed": ["x", "y"]})
 
-    assert np.isnan(tables.encode(frame, SCHEMA, PLAN)["rowcast_numbers"][0, 0])
+    assert np.isnan(encode_table(frame, SCHEMA, PLAN)["rowcast_numbers"][0, 0])
 
 
 def test_invalid_cells_are_reported_with_row_and_column() -> None:
     frame = pl.DataFrame({"n": ["1", "x", "2"], "needed": ["a", "b", None]})
 
     with pytest.raises(InvalidRows) as caught:
-        tables.encode(frame, SCHEMA, PLAN)
+        encode_table(frame, SCHEMA, PLAN)
 
     assert [(problem.row, problem.column, problem.code) for problem in caught.value.problems] == [
         (1, "n", "wrong-type"),
@@ -45,9 +45,9 @@ def test_invalid_cells_are_reported_with_row_and_column() -> None:
 def test_an_absent_column_is_an_error_unless_it_can_be_missing() -> None:
     frame = pl.DataFrame({"n": ["1"], "needed": ["a"]})
 
-    assert np.isnan(tables.encode(frame.drop("n"), SCHEMA, PLAN)["rowcast_numbers"][0, 0])
+    assert np.isnan(encode_table(frame.drop("n"), SCHEMA, PLAN)["rowcast_numbers"][0, 0])
     with pytest.raises(TableError) as caught:
-        tables.encode(frame.drop("needed"), SCHEMA, PLAN)
+        encode_table(frame.drop("needed"), SCHEMA, PLAN)
 
     assert caught.value.slug == "missing-column"
 
@@ -56,9 +56,9 @@ def test_a_limited_number_of_invalid_cells_is_reported() -> None:
     frame = pl.DataFrame({"n": ["x"] * 1000, "needed": ["a"] * 1000})
 
     with pytest.raises(InvalidRows) as caught:
-        tables.encode(frame, SCHEMA, PLAN)
+        encode_table(frame, SCHEMA, PLAN)
     assert len(caught.value.problems) == 20
-    assert tables.encode_all(frame, SCHEMA, PLAN).rejected().all()
+    assert encode_all(frame, SCHEMA, PLAN).rejected().all()
 
 
 def test_plans_of_imported_graphs_can_have_other_types_and_fill_values() -> None:
@@ -68,7 +68,7 @@ def test_plans_of_imported_graphs_can_have_other_types_and_fill_values() -> None
         TensorSpec("both", "float64", (2,), (Feature("b"), Feature("i"))),
     )
 
-    tensors = tables.encode(pl.DataFrame({"i": ["7", None], "b": ["true", "false"]}), schema, plan)
+    tensors = encode_table(pl.DataFrame({"i": ["7", None], "b": ["true", "false"]}), schema, plan)
 
     assert tensors["ints"].tolist() == [7, -1]
     assert tensors["ints"].dtype == np.int64
@@ -79,6 +79,6 @@ def test_naive_datetimes_are_interpreted_in_the_time_zone_of_the_column() -> Non
     summer = datetime(2026, 7, 1, 0, 30)
     frame = pl.DataFrame({"zoned": [summer, summer + timedelta(days=180)], "needed": ["x", "x"]})
 
-    hours = tables.encode(frame, SCHEMA, PLAN)["rowcast_numbers"][:, -1]
+    hours = encode_table(frame, SCHEMA, PLAN)["rowcast_numbers"][:, -1]
 
     assert hours.tolist() == [22.0, 23.0]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from rowcast import tables
 from rowcast.errors import TableError
 from rowcast.tables import examples
+from rowcast.tables.read import read_table
 
 
 @pytest.mark.parametrize("name", examples.EXAMPLES)
 def test_an_example_is_written_with_its_target(tmp_path: Path, name: str) -> None:
-    frame = tables.read(examples.write_example(name, tmp_path / "table.csv", rows=60)).frame
+    frame = read_table(examples.write_example(name, tmp_path / "table.csv", rows=60)).frame
 
     assert frame.height == 60
     assert frame.columns[-1] == examples.TARGETS[name]

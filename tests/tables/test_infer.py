@@ -8,21 +8,22 @@ from typing import Any
 
 import pytest
 
-from rowcast import tables
 from rowcast.errors import TableError
 from rowcast.schema.schema import Column
+from rowcast.tables.infer import infer_schema
+from rowcast.tables.read import table_from_memory
 
 MICROSECONDS_A_DAY = 86_400_000_000
 
 
 def column(values: list[Any]) -> Column:
     """Return the column inferred from these cells; the table has a second column."""
-    profile = tables.infer(tables.from_memory({"x": values, "other": [index % 2 for index in range(len(values))]}))
+    profile = infer_schema(table_from_memory({"x": values, "other": [index % 2 for index in range(len(values))]}))
     return profile.schema.columns[0]
 
 
 def codes(columns: dict[str, list[Any]]) -> list[tuple[str, str]]:
-    return [(finding.code, finding.column) for finding in tables.infer(tables.from_memory(columns)).findings]
+    return [(finding.code, finding.column) for finding in infer_schema(table_from_memory(columns)).findings]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_unusable_columns_are_excluded_with_a_finding() -> None:
         "kept": [index % 3 for index in range(rows)],
     }
 
-    profile = tables.infer(tables.from_memory(columns))
+    profile = infer_schema(table_from_memory(columns))
 
     assert profile.schema.names() == ["area", "kept"]
     assert {finding.column: finding.code for finding in profile.findings} == {
@@ -159,9 +160,9 @@ def test_duplicate_rows_and_large_integers_are_reported_as_findings() -> None:
 
 
 def test_the_schema_does_not_contain_the_target() -> None:
-    table = tables.from_memory({"x": [1, 2, 3], "y": [0, 1, 0]})
+    table = table_from_memory({"x": [1, 2, 3], "y": [0, 1, 0]})
 
-    assert tables.infer(table, target="y").schema.names() == ["x"]
+    assert infer_schema(table, target="y").schema.names() == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_the_schema_does_not_contain_the_target() -> None:
 )
 def test_an_unusable_table_is_an_error(columns: dict[str, list[Any]], keep: tuple[str, ...], slug: str) -> None:
     with pytest.raises(TableError) as caught:
-        tables.infer(tables.from_memory(columns), target="y", keep=keep)
+        infer_schema(table_from_memory(columns), target="y", keep=keep)
 
     assert caught.value.slug == slug
 

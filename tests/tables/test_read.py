@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from rowcast import tables
 from rowcast.errors import TableError
+from rowcast.tables.read import read_table, table_from_memory
 
 
 def written(folder: Path, content: bytes, name: str = "table.csv") -> Path:
@@ -24,7 +24,7 @@ def test_common_delimiters_are_detected(tmp_path: Path, delimiter: str) -> None:
     lines = [["name", "note"], ["a", f'"x{delimiter} y"'], ["b", "z"]]
     content = "\n".join(delimiter.join(cells) for cells in lines).encode()
 
-    table = tables.read(written(tmp_path, content))
+    table = read_table(written(tmp_path, content))
 
     assert table.frame.rows() == [("a", f"x{delimiter} y"), ("b", "z")]
 
@@ -53,17 +53,17 @@ def test_common_delimiters_are_detected(tmp_path: Path, delimiter: str) -> None:
 def test_common_encodings_and_quotes_are_detected(
     tmp_path: Path, content: bytes, expected: dict[str, list[str]]
 ) -> None:
-    assert tables.read(written(tmp_path, content)).frame.to_dict(as_series=False) == expected
+    assert read_table(written(tmp_path, content)).frame.to_dict(as_series=False) == expected
 
 
 def test_headers_are_trimmed_and_cells_are_unchanged(tmp_path: Path) -> None:
-    table = tables.read(written(tmp_path, b"id , big\n007 , 123456789012345678\n"))
+    table = read_table(written(tmp_path, b"id , big\n007 , 123456789012345678\n"))
 
     assert table.frame.to_dict(as_series=False) == {"id": ["007 "], "big": [" 123456789012345678"]}
 
 
 def test_blank_lines_are_excluded_with_a_finding(tmp_path: Path) -> None:
-    table = tables.read(written(tmp_path, b"a,b\n1,2\n\n,\n3,4\n"))
+    table = read_table(written(tmp_path, b"a,b\n1,2\n\n,\n3,4\n"))
 
     assert table.frame["a"].to_list() == ["1", "3"]
     assert [(finding.code, finding.message) for finding in table.findings] == [
@@ -72,7 +72,7 @@ def test_blank_lines_are_excluded_with_a_finding(tmp_path: Path) -> None:
 
 
 def test_an_unnamed_column_gets_a_name(tmp_path: Path) -> None:
-    assert tables.read(written(tmp_path, b",a\n0,x\n")).frame.columns == ["column_1", "a"]
+    assert read_table(written(tmp_path, b",a\n0,x\n")).frame.columns == ["column_1", "a"]
 
 
 def test_typed_files_keep_their_types(tmp_path: Path) -> None:
@@ -83,14 +83,14 @@ def test_typed_files_keep_their_types(tmp_path: Path) -> None:
     frame.write_ipc(tmp_path / "t.arrow")
     expected = [(1, 0.5, True, "x", datetime(2026, 1, 31)), (None, None, False, None, None)]
 
-    assert tables.read(tmp_path / "t.parquet").frame.rows() == expected
-    assert tables.read(tmp_path / "t.arrow").frame.rows() == expected
+    assert read_table(tmp_path / "t.parquet").frame.rows() == expected
+    assert read_table(tmp_path / "t.arrow").frame.rows() == expected
 
 
 def test_json_lines_keep_their_types_and_mixed_types_become_text(tmp_path: Path) -> None:
     lines = b'{"n":1,"m":1,"b":true}\n\n{"n":2.5,"m":"x"}\n{"n":null,"m":2.0,"b":false}\n'
 
-    frame = tables.read(written(tmp_path, lines, "rows.jsonl")).frame
+    frame = read_table(written(tmp_path, lines, "rows.jsonl")).frame
 
     assert frame.to_dict(as_series=False) == {
         "n": [1.0, 2.5, None],
@@ -100,7 +100,7 @@ def test_json_lines_keep_their_types_and_mixed_types_become_text(tmp_path: Path)
 
 
 def test_a_json_array_of_rows_is_a_table(tmp_path: Path) -> None:
-    assert tables.read(written(tmp_path, b'[{"a":1},{"a":2}]', "rows.json")).frame["a"].to_list() == [1, 2]
+    assert read_table(written(tmp_path, b'[{"a":1},{"a":2}]', "rows.json")).frame["a"].to_list() == [1, 2]
 
 
 class PandasLike:
@@ -124,13 +124,13 @@ class PandasLike:
     ids=["columns", "rows", "polars", "pandas"],
 )
 def test_all_kinds_of_tables_in_memory_are_read_identically(data: object) -> None:
-    frame = tables.from_memory(data).frame
+    frame = table_from_memory(data).frame
 
     assert frame.rows() == [(1.0, datetime(2026, 1, 1, tzinfo=UTC)), (None, None)]
 
 
 def test_equal_tables_have_equal_digests() -> None:
-    first, same, other = (tables.from_memory({"a": values}) for values in ([1, 2], [1, 2], [2, 1]))
+    first, same, other = (table_from_memory({"a": values}) for values in ([1, 2], [1, 2], [2, 1]))
 
     assert first.sha256 == same.sha256 != other.sha256
 
@@ -159,7 +159,7 @@ def test_a_file_that_is_not_a_table_raises_a_one_line_error(
     tmp_path: Path, content: bytes, name: str, slug: str
 ) -> None:
     with pytest.raises(TableError) as caught:
-        tables.read(written(tmp_path, content, name))
+        read_table(written(tmp_path, content, name))
 
     assert caught.value.slug == slug
     assert "\n" not in caught.value.message
@@ -172,13 +172,13 @@ def test_a_file_that_is_not_a_table_raises_a_one_line_error(
 )
 def test_an_error_in_a_csv_file_states_the_reason(tmp_path: Path, content: bytes, reason: str) -> None:
     with pytest.raises(TableError, match=reason):
-        tables.read(written(tmp_path, content))
+        read_table(written(tmp_path, content))
 
 
 def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
     for path, slug in ((tmp_path / "none.csv", "file-not-found"), (tmp_path, "not-a-file")):
         with pytest.raises(TableError) as caught:
-            tables.read(path)
+            read_table(path)
         assert caught.value.slug == slug
 
 
@@ -187,19 +187,19 @@ def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
 )
 def test_data_in_memory_that_is_not_a_table_is_an_error(data: object, slug: str) -> None:
     with pytest.raises(TableError) as caught:
-        tables.from_memory(data)
+        table_from_memory(data)
 
     assert caught.value.slug == slug
 
 
 def test_a_second_header_line_is_excluded_with_a_finding(tmp_path: Path) -> None:
-    table = tables.read(written(tmp_path, b"speed,mass,name\nkm/h,kg,text\n1,2,a\n3,4,b\n"))
+    table = read_table(written(tmp_path, b"speed,mass,name\nkm/h,kg,text\n1,2,a\n3,4,b\n"))
 
     assert table.frame["speed"].to_list() == ["1", "3"]
     assert [finding.code for finding in table.findings] == ["two-line-header"]
 
 
 def test_a_first_row_with_a_single_text_cell_is_not_a_second_header(tmp_path: Path) -> None:
-    table = tables.read(written(tmp_path, b"a,b,c\nx,1,1\n1,2,2\n3,4,4\n"))
+    table = read_table(written(tmp_path, b"a,b,c\nx,1,1\n1,2,2\n3,4,4\n"))
 
     assert table.frame.height == 3

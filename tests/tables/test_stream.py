@@ -8,9 +8,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from rowcast import tables
 from rowcast.errors import TableError
 from rowcast.tables import stream
+from rowcast.tables.read import read_table
+from rowcast.tables.stream import Chunk, read_chunks
+from rowcast.tables.write import write_table
 
 LINES = "".join(f"{n},text {n}\n" for n in range(60))
 FILES: dict[str, tuple[str, bytes]] = {
@@ -47,7 +49,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def concatenated(path: Path) -> tuple[int, pl.DataFrame]:
     """Return the number of chunks and all of their rows."""
-    chunks = list(tables.chunks(path))
+    chunks = list(read_chunks(path))
     assert [chunk.share for chunk in chunks] == sorted(chunk.share for chunk in chunks)
     assert chunks[-1].share == 1.0
     return len(chunks), pl.concat([chunk.load() for chunk in chunks])
@@ -62,20 +64,20 @@ def test_the_chunks_together_equal_the_table(tmp_path: Path, name: str, content:
     count, frame = concatenated(path)
 
     assert count > 1 or path.suffix == ".json"
-    assert frame.equals(tables.read(path).frame)
-    assert frame.schema == tables.read(path).frame.schema
+    assert frame.equals(read_table(path).frame)
+    assert frame.schema == read_table(path).frame.schema
 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("ending", ["parquet", "arrow"])
 def test_columnar_files_are_split_into_chunks(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"t.{ending}"
-    tables.write(pl.DataFrame({" n": range(100), "x": [0.5, float("nan")] * 50}), path)
+    write_table(pl.DataFrame({" n": range(100), "x": [0.5, float("nan")] * 50}), path)
 
     count, frame = concatenated(path)
 
     assert count > 1
-    assert frame.equals(tables.read(path).frame)
+    assert frame.equals(read_table(path).frame)
 
 
 @pytest.mark.usefixtures("small")
@@ -102,7 +104,7 @@ def test_errors_are_the_same_as_for_the_whole_table(tmp_path: Path, name: str, c
         path.write_bytes(content)
 
     with pytest.raises(TableError) as whole:
-        tables.read(path)
+        read_table(path)
     with pytest.raises(TableError) as in_chunks:
         concatenated(path)
 
@@ -116,10 +118,10 @@ def test_an_unclosed_quote_is_found_without_reading_the_whole_file(
     monkeypatch.setattr(stream, "MAX_ROW_BYTES", 500)
     path = tmp_path / "t.csv"
     path.write_text(f'n,t\n{LINES}7,"never closed\n' + LINES * 100)
-    seen: list[tables.Chunk] = []
+    seen: list[Chunk] = []
 
     with pytest.raises(TableError, match=r"opened in line 62 ") as caught:
-        seen.extend(tables.chunks(path))
+        seen.extend(read_chunks(path))
 
     assert caught.value.slug == "malformed-file"
     assert max(chunk.share for chunk in seen) < 0.1
@@ -131,16 +133,16 @@ def test_a_json_list_above_the_size_limit_is_an_error(tmp_path: Path, monkeypatc
     path.write_text(json.dumps([{"n": 1, "t": "x"}] * 60))
 
     with pytest.raises(TableError) as caught:
-        list(tables.chunks(path))
+        list(read_chunks(path))
 
     assert caught.value.slug == "too-large"
 
 
 def test_chunks_of_a_wide_table_have_fewer_rows(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    tables.write(pl.DataFrame({f"c{index}": range(9000) for index in range(300)}), path)
+    write_table(pl.DataFrame({f"c{index}": range(9000) for index in range(300)}), path)
 
-    heights = [chunk.load().height for chunk in tables.chunks(path)]
+    heights = [chunk.load().height for chunk in read_chunks(path)]
 
     assert max(heights) * 300 <= stream.CELLS
     assert sum(heights) == 9000

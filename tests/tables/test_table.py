@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from rowcast import tables
 from rowcast.errors import TableError
-from rowcast.tables import Override
+from rowcast.tables.read import table_from_memory
+from rowcast.tables.table import Override, Table, with_target
 
-TABLE = tables.from_memory({"loan_status": [1, 0], "amount": [2, 3], "a,b": [4, 5]}, "loans.csv")
+TABLE = table_from_memory({"loan_status": [1, 0], "amount": [2, 3], "a,b": [4, 5]}, "loans.csv")
 
 
 @pytest.mark.parametrize(("name", "hint"), [("Loan_Stat", "'loan_status'"), ("zzz", "loan_status, amount")])
@@ -46,12 +46,12 @@ def test_columns_can_be_removed() -> None:
     assert TABLE.without(["amount"]).frame.columns == ["loan_status", "a,b"]
 
 
-def labels(**columns: list[int]) -> tables.Table:
-    return tables.from_memory(columns, "labels.csv")
+def labels(**columns: list[int]) -> Table:
+    return table_from_memory(columns, "labels.csv")
 
 
 def test_labels_from_another_file_become_the_target() -> None:
-    table, target = tables.with_target(TABLE, labels(y=[0, 1]), None)
+    table, target = with_target(TABLE, labels(y=[0, 1]), None)
 
     assert target == "y"
     assert table.frame["y"].to_list() == [0, 1]
@@ -71,7 +71,7 @@ def test_labels_that_do_not_match_the_table_are_an_error(
     columns: dict[str, list[int]], target: str | None, slug: str
 ) -> None:
     with pytest.raises(TableError) as caught:
-        tables.with_target(TABLE, labels(**columns), target)
+        with_target(TABLE, labels(**columns), target)
 
     assert caught.value.slug == slug
 

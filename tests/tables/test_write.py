@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rowcast import tables
 from rowcast.errors import TableError
 from rowcast.schema.prediction import Decision
 from rowcast.schema.scores import score_rows
+from rowcast.tables.read import read_table
+from rowcast.tables.write import open_writer, with_predictions, write_table
 
 FRAME = pl.DataFrame({"a": [" 1", "2 ", None]})
 OUTPUT = np.array([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]], np.float32)
@@ -20,7 +21,7 @@ OUTPUT = np.array([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]], np.float32)
 def test_a_binary_model_adds_prediction_probability_score_and_class_probabilities() -> None:
     decision = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=0.5)
 
-    result = tables.with_predictions(FRAME, decision, OUTPUT)
+    result = with_predictions(FRAME, decision, OUTPUT)
 
     assert result.to_dict(as_series=False) == {
         "a": [" 1", "2 ", None],
@@ -36,7 +37,7 @@ def test_predictions_in_tables_equal_the_scores_of_rows() -> None:
     decision = Decision(task="multiclass", classes=(1, 2, 3))
     output = np.random.default_rng(0).dirichlet([1, 1, 1], 50).astype(np.float32)
 
-    result = tables.with_predictions(pl.DataFrame({"x": range(50)}), decision, output)
+    result = with_predictions(pl.DataFrame({"x": range(50)}), decision, output)
 
     for row, score in zip(result.to_dicts(), score_rows(decision, output), strict=True):
         assert (row["prediction"], row["probability"]) == (score.prediction, score.probability)
@@ -45,7 +46,7 @@ def test_predictions_in_tables_equal_the_scores_of_rows() -> None:
 
 
 def test_a_regression_model_adds_only_the_value() -> None:
-    result = tables.with_predictions(FRAME, Decision(task="regression"), np.array([1, 2.5, 3], np.float32))
+    result = with_predictions(FRAME, Decision(task="regression"), np.array([1, 2.5, 3], np.float32))
 
     assert result.columns == ["a", "prediction"]
     assert result["prediction"].to_list() == [1.0, 2.5, 3.0]
@@ -54,7 +55,7 @@ def test_a_regression_model_adds_only_the_value() -> None:
 def test_class_indices_add_only_the_label() -> None:
     decision = Decision(task="binary", classes=("no", "yes"))
 
-    result = tables.with_predictions(FRAME, decision, np.array([1.0, 0.0, 1.0]))
+    result = with_predictions(FRAME, decision, np.array([1.0, 0.0, 1.0]))
 
     assert result.columns == ["a", "prediction"]
     assert result["prediction"].to_list() == ["yes", "no", "yes"]
@@ -64,7 +65,7 @@ def test_existing_columns_are_never_overwritten() -> None:
     frame = pl.DataFrame({"prediction": [1]})
 
     with pytest.raises(TableError) as caught:
-        tables.with_predictions(frame, Decision(task="regression"), np.zeros(1, np.float32))
+        with_predictions(frame, Decision(task="regression"), np.zeros(1, np.float32))
 
     assert caught.value.slug == "duplicate-column"
 
@@ -74,9 +75,9 @@ def test_a_written_table_can_be_read_again(tmp_path: Path, ending: str) -> None:
     frame = pl.DataFrame({"t": ["x", None], "n": [0.1, 2.5]})
     path = tmp_path / f"out.{ending}"
 
-    tables.write(frame, path)
+    write_table(frame, path)
 
-    cells = tables.read(path).frame.cast({"n": pl.Float64}).rows()
+    cells = read_table(path).frame.cast({"n": pl.Float64}).rows()
     assert cells == [("x", 0.1), (None, 2.5)]
 
 
@@ -86,7 +87,7 @@ def test_an_unknown_extension_and_a_missing_folder_are_errors(tmp_path: Path) ->
     }
     for path, slug in paths.items():
         with pytest.raises(TableError) as caught:
-            tables.write(FRAME, path)
+            write_table(FRAME, path)
         assert caught.value.slug == slug
 
 
@@ -95,7 +96,7 @@ def test_a_file_appears_only_if_writing_succeeds(tmp_path: Path, ending: str) ->
     path = tmp_path / f"out.{ending}"
 
     def fail_while_writing() -> None:
-        with tables.open_writer(path) as writer:
+        with open_writer(path) as writer:
             writer.append(writer.prepare(FRAME, first=True))
             raise KeyError
 

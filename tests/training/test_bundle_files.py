@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rowcast import tables
 from rowcast.schema.prediction import Decision
+from rowcast.tables.read import table_from_memory
 from rowcast.training import bundle_files
 from rowcast.training.options import TrainingOptions
 from rowcast.training.problem import LearningProblem, build_problem
@@ -33,7 +33,7 @@ def learning_problem() -> LearningProblem:
         "purpose": [("car", "home", "study")[row % 3] for row in range(ROWS)],
         "approved": ["yes" if row % 5 else "no" for row in range(ROWS)],
     }
-    return build_problem(tables.from_memory(columns, "loans"), TrainingOptions(target="approved", name="loans"))
+    return build_problem(table_from_memory(columns, "loans"), TrainingOptions(target="approved", name="loans"))
 
 
 def test_golden_rows_include_a_row_with_missing_values_and_a_row_with_an_unseen_level() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from rowcast import tables
 from rowcast.registry import bundle
-from rowcast.tables import Table
+from rowcast.tables.read import table_from_memory
+from rowcast.tables.table import Table
 from support.training import train_model
 
 
@@ -20,7 +20,7 @@ def linear_and_stepwise() -> Table:
     linear, steps = rng.normal(size=(6, 900)), rng.integers(0, 2, size=(2, 900))
     signal = linear.sum(axis=0) + 3 * (steps[0] ^ steps[1]) - 1.5 + rng.logistic(size=900) * 0.5
     numbers = {f"n{index}": each.tolist() for index, each in enumerate([*linear, *(steps + 0.5)])}
-    return tables.from_memory({**numbers, "y": (signal > 0).tolist()})
+    return table_from_memory({**numbers, "y": (signal > 0).tolist()})
 
 
 def test_an_average_is_published_as_one_graph_if_it_wins(tmp_path: Path) -> None:

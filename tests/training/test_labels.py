@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rowcast import tables
 from rowcast.errors import TableError
-from rowcast.tables import Override
+from rowcast.tables.read import table_from_memory
+from rowcast.tables.table import Override
 from rowcast.training import labels
 from rowcast.training.labels import LabelledTable
 from rowcast.training.options import TrainingOptions
 
 
 def read(values: list[Any], **options: Any) -> LabelledTable:
-    table = tables.from_memory({"x": [float(index % 17) for index in range(len(values))], "y": values})
+    table = table_from_memory({"x": [float(index % 17) for index in range(len(values))], "y": values})
     return labels.read(table, "y", TrainingOptions(target="y", name="test", **options))
 
 

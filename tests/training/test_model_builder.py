@@ -9,17 +9,17 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from rowcast import tables
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import ParityError
 from rowcast.registry import bundle
 from rowcast.registry.ports import Graph
 from rowcast.tables import examples
+from rowcast.tables.read import table_from_memory
 from rowcast.training.models.candidates import CANDIDATES
 from support.training import train_model
 
-LOANS = tables.from_memory(examples.loans(1500), "loans")
+LOANS = table_from_memory(examples.loans(1500), "loans")
 
 
 def damage(model: bytes) -> bytes:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rowcast import tables
 from rowcast.errors import TableError
-from rowcast.tables import Override
+from rowcast.tables.read import table_from_memory
+from rowcast.tables.table import Override
 from rowcast.training.options import TrainingOptions
 from rowcast.training.problem import run_data_check
 from support.training import customers, learning_problem, weighted_loans
@@ -170,7 +170,7 @@ def test_class_weights_require_classes() -> None:
 
 
 def test_a_data_check_lists_every_column_with_its_kind() -> None:
-    table = tables.from_memory(columns(), "loans")
+    table = table_from_memory(columns(), "loans")
 
     result = run_data_check(table, TrainingOptions(target="y", name="check"))
 

@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from rowcast import tables
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import RowcastError, TrainingError
@@ -18,15 +17,19 @@ from rowcast.registry import bundle
 from rowcast.schema.encoding import RowEncoder
 from rowcast.schema.scores import score_rows
 from rowcast.schema.stacking import stack_rows
-from rowcast.tables import Table, examples
+from rowcast.tables import examples
+from rowcast.tables.encode import encode_table
+from rowcast.tables.read import table_from_memory
+from rowcast.tables.table import Table
+from rowcast.tables.write import with_predictions
 from rowcast.training.cost import Cost
 from rowcast.training.events import TrainingEvent
 from rowcast.training.result import TrainingResult
 from support.training import customers, train_model, weighted_loans
 
-LOANS = tables.from_memory(examples.loans(1500), "loans")
-IRIS = tables.from_memory(examples.iris(), "iris")
-EVERY_KIND = tables.from_memory(
+LOANS = table_from_memory(examples.loans(1500), "loans")
+IRIS = table_from_memory(examples.iris(), "iris")
+EVERY_KIND = table_from_memory(
     {
         "when": [f"{1 + index % 28:02d}/{1 + index % 12:02d}/2025" for index in range(300)],
         "price": [None if index % 11 == 0 else f"${index * 3:,}.50" for index in range(300)],
@@ -204,7 +207,7 @@ def test_the_alias_moves_to_the_new_version_by_default(tmp_path: Path) -> None:
 
 
 def test_the_loan_example_is_learnable_and_not_trivial(tmp_path: Path) -> None:
-    table = tables.from_memory(examples.loans(), "loans")
+    table = table_from_memory(examples.loans(), "loans")
 
     result = train_model(tmp_path, table, "loan_status", trials=4)
 
@@ -294,9 +297,7 @@ def test_predictions_for_a_table_equal_predictions_for_its_rows(tmp_path: Path) 
     encoder = RowEncoder(manifest.schema, manifest.plan)
     frame = LOANS.frame[:100]
 
-    whole = tables.with_predictions(
-        frame, manifest.decision, graph.run(tables.encode(frame, manifest.schema, manifest.plan))
-    )
+    whole = with_predictions(frame, manifest.decision, graph.run(encode_table(frame, manifest.schema, manifest.plan)))
 
     for row, result in zip(frame.select(manifest.schema.names()).to_dicts(), whole.to_dicts(), strict=True):
         alone = score_rows(manifest.decision, graph.run(stack_rows(encoder.plan, [encoder.parse(row)])))[0]

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rowcast import tables
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.tables import examples
+from rowcast.tables.read import table_from_memory
 from rowcast.training import cross_validation, search
 from rowcast.training.events import TrainingEvent
 from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Setting
@@ -20,13 +20,13 @@ from rowcast.training.options import TrainingOptions
 from rowcast.training.problem import build_problem
 from support.training import customers, train_model
 
-LOANS = tables.from_memory(examples.loans(1500), "loans")
-IRIS = tables.from_memory(examples.iris(), "iris")
+LOANS = table_from_memory(examples.loans(1500), "loans")
+IRIS = table_from_memory(examples.iris(), "iris")
 
 
 def test_a_search_by_time_validates_on_later_rows_only() -> None:
     options = TrainingOptions(target="y", name="x", time="day", trials=3, candidates=("logistic", "ridge"))
-    problem = build_problem(tables.from_memory(customers()), options)
+    problem = build_problem(table_from_memory(customers()), options)
 
     result, _ = search.search(problem, options, lambda event: None)
 
@@ -42,7 +42,7 @@ def test_a_search_by_time_validates_on_later_rows_only() -> None:
 
 def test_every_candidate_gets_a_trial_and_the_best_comes_first() -> None:
     options = TrainingOptions(target="y", name="x", trials=1, candidates=("logistic", "ridge", "tree"))
-    problem = build_problem(tables.from_memory(customers()), options)
+    problem = build_problem(table_from_memory(customers()), options)
 
     result, _ = search.search(problem, options, lambda event: None)
 

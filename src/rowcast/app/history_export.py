@@ -63,8 +63,8 @@ def _write_text(out: Path, chunks: Iterator[bytes]) -> None:
 def _write_parquet(out: Path, records: _Counter) -> None:
     import polars as pl
 
-    from rowcast import tables
     from rowcast.history.export import COLUMNS, split_into_pieces, to_columns
+    from rowcast.tables.write import open_writer
 
     kinds = {"at": pl.Int64, "version": pl.Int64, "seq": pl.Int64, "probability": pl.Float64, "score": pl.Float64}
     schema = {name: kinds.get(name, pl.String) for name in COLUMNS}
@@ -74,7 +74,7 @@ def _write_parquet(out: Path, records: _Counter) -> None:
             pl.col("at").cast(pl.Datetime("us", "UTC"))
         )
 
-    with tables.open_writer(out) as writer:
+    with open_writer(out) as writer:
         is_first = True
         for piece in split_into_pieces(records):
             writer.append(writer.prepare(frame(piece), first=is_first))

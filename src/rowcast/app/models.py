@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rowcast.jobs.table_scoring import ScoringOptions, Summary
     from rowcast.serving.live_models import LiveModel
     from rowcast.settings import Settings
-    from rowcast.tables import Table
+    from rowcast.tables.table import Table
     from rowcast.training.events import TrainingEvent
     from rowcast.training.options import TrainingOptions
     from rowcast.training.result import TableCheck, TrainingResult
@@ -156,9 +156,10 @@ def _training_data(
     data: Any, target: str | None, name: str | None, target_file: str | Path | None, options: Mapping[str, Any]
 ) -> tuple[Table, TrainingOptions]:
     """Read the table, its target and the options that refer to documents."""
-    from rowcast import tables
     from rowcast.app.documents import read_document
     from rowcast.registry.names import check_name, name_from
+    from rowcast.tables.read import read_table, table_from_memory
+    from rowcast.tables.table import with_target
     from rowcast.training import cost
     from rowcast.training.options import TrainingOptions
 
@@ -166,9 +167,9 @@ def _training_data(
         raise SettingsError("target is required: the column to predict, or target_file with its values")
     is_file = isinstance(data, str | Path)
     model_name = check_name(name or name_from(Path(data).stem if is_file else target or "model"))
-    table = tables.read(data) if is_file else tables.from_memory(data, model_name)
+    table = read_table(data) if is_file else table_from_memory(data, model_name)
     if target_file is not None:
-        table, target = tables.with_target(table, tables.read(target_file), target)
+        table, target = with_target(table, read_table(target_file), target)
     if options.get("cost") is not None:
         options = {**options, "cost": cost.parse(options["cost"])}
     if options.get("wire") is not None:

@@ -17,7 +17,7 @@ from rowcast.errors import SettingsError
 
 if TYPE_CHECKING:
     from rowcast.settings import Settings
-    from rowcast.tables import Finding, Override
+    from rowcast.tables.table import Finding, Override
     from rowcast.training.events import TrainingEvent
     from rowcast.training.result import TrainingResult
 

@@ -23,13 +23,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rowcast import tables
 from rowcast.errors import InvalidRows, NoAnswer, TableError, ValueProblem
 from rowcast.registry.bundle import Manifest
 from rowcast.registry.ports import Graph, Reference
 from rowcast.schema.outputs import output_reader
 from rowcast.schema.scores import non_finite_rows
-from rowcast.tables.write import refuse_existing
+from rowcast.tables.encode import encode_all
+from rowcast.tables.stream import Chunk, read_chunks
+from rowcast.tables.table import closest
+from rowcast.tables.write import TableWriter, check_extension, open_writer, refuse_existing, with_predictions
 
 MAX_PROBLEMS = 20
 REJECT_COLUMNS = ("rejected_row", "rejected_column", "rejected_reason")
@@ -94,8 +96,8 @@ def score_file(
     _check_outputs(options)
     rows = rejected = 0
     with ExitStack() as files:
-        out = files.enter_context(tables.open_writer(options.out))
-        rejects = None if options.rejects is None else files.enter_context(tables.open_writer(options.rejects))
+        out = files.enter_context(open_writer(options.out))
+        rejects = None if options.rejects is None else files.enter_context(open_writer(options.rejects))
         for index, chunk in enumerate(_scored_chunks(manifest, graphs=graphs, options=options, out=out)):
             out.append(chunk.out)
             if rejects is not None:
@@ -124,7 +126,7 @@ def score_file(
 def _check_outputs(options: ScoringOptions) -> None:
     for path in (options.out, options.rejects):
         if path is not None:
-            tables.check_extension(path)
+            check_extension(path)
     if options.rejects is not None and options.rejects.resolve() == options.out.resolve():
         raise TableError(
             f"predictions and rejected rows cannot both be written to {options.out}; name two files", slug="same-file"
@@ -132,12 +134,12 @@ def _check_outputs(options: ScoringOptions) -> None:
 
 
 def _scored_chunks(
-    manifest: Manifest, *, graphs: Sequence[Graph], options: ScoringOptions, out: tables.TableWriter
+    manifest: Manifest, *, graphs: Sequence[Graph], options: ScoringOptions, out: TableWriter
 ) -> Iterator[ScoredChunk]:
     """Yield all chunks in the order of the file. Memory holds at most two more chunks than there are graphs."""
     idle = deque(graphs)
 
-    def score(chunk: tables.Chunk, first: bool) -> ScoredChunk:
+    def score(chunk: Chunk, first: bool) -> ScoredChunk:
         graph = idle.popleft()  # never empty: there are as many graphs as threads
         try:
             return _score(chunk, manifest, graph, options=options, out=out, first=first)
@@ -147,7 +149,7 @@ def _scored_chunks(
     pool = ThreadPoolExecutor(len(graphs), "rowcast-batch")
     running: deque[Future[ScoredChunk]] = deque()
     try:
-        for index, chunk in enumerate(tables.chunks(options.source)):
+        for index, chunk in enumerate(read_chunks(options.source)):
             running.append(pool.submit(score, chunk, index == 0))
             if len(running) > len(graphs) + 1:
                 yield running.popleft().result()
@@ -158,16 +160,16 @@ def _scored_chunks(
 
 
 def _score(
-    chunk: tables.Chunk,
+    chunk: Chunk,
     manifest: Manifest,
     graph: Graph,
     *,
     options: ScoringOptions,
-    out: tables.TableWriter,
+    out: TableWriter,
     first: bool,
 ) -> ScoredChunk:
     frame = chunk.load()
-    encoded = tables.encode_all(frame, manifest.schema, manifest.plan)
+    encoded = encode_all(frame, manifest.schema, manifest.plan)
     problems, rejected = encoded.problems(), encoded.rejected()
     scored = np.flatnonzero(~rejected)
     output = _run_graph(manifest, graph, tensors=encoded.tensors, valid=~rejected)
@@ -178,7 +180,7 @@ def _score(
         output = np.delete(output, unanswered, axis=0)
     good, bad = (frame.filter(~rejected), frame.filter(rejected)) if problems else (frame, frame.clear())
     copied = good if options.columns is None else good.select(_existing(good, options.columns))
-    prepared = out.prepare(tables.with_predictions(copied, manifest.decision, output), first=first)
+    prepared = out.prepare(with_predictions(copied, manifest.decision, output), first=first)
     return ScoredChunk(out=prepared, rows=frame.height, rejected=bad, problems=problems, share=chunk.share)
 
 
@@ -201,7 +203,7 @@ def _row(problem: ValueProblem) -> int:
 def _existing(frame: pl.DataFrame, columns: Sequence[str]) -> Sequence[str]:
     for name in columns:
         if name not in frame.columns:
-            hint = tables.closest(name, frame.columns)
+            hint = closest(name, frame.columns)
             raise TableError(f"the table has no column {name!r} to copy to the output; {hint}", slug="unknown-column")
     return columns
 

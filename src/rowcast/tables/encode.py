@@ -66,7 +66,7 @@ class EncodedTable:
         return ValueProblem(column.name, bad.code, bad.message, got, row)
 
 
-def encode(table: Table | pl.DataFrame, schema: Schema, plan: Plan) -> dict[str, NDArray[Any]]:
+def encode_table(table: Table | pl.DataFrame, schema: Schema, plan: Plan) -> dict[str, NDArray[Any]]:
     """Return the input tensors of a table; raise InvalidRows with the first problems if a cell is invalid.
 
     Columns that the schema does not have are ignored.

@@ -85,7 +85,7 @@ class _Distinct:
     missing: int
 
 
-def infer(table: Table, *, target: str | None = None, keep: Sequence[str] = ()) -> Profile:
+def infer_schema(table: Table, *, target: str | None = None, keep: Sequence[str] = ()) -> Profile:
     """Infer the schema of all columns except the target; raise TableError if no column is usable.
 
     Columns in `keep` are used unchanged, even if they look like constants, identifiers or codes.

@@ -28,7 +28,7 @@ SNIFFED_BYTES: Final = 256 * 1024
 SNIFFED_LINES: Final = 50
 
 
-def read(path: str | Path) -> Table:
+def read_table(path: str | Path) -> Table:
     """Read a CSV, Parquet, JSON Lines or Arrow file; the content and the file name determine the format."""
     path = Path(path)
     try:
@@ -48,7 +48,7 @@ def read_error(path: Path, error: OSError) -> TableError:
     return TableError(f"{path} cannot be read: {error.strerror or error}", slug="unreadable")
 
 
-def from_memory(data: Any, name: str = "table") -> Table:
+def table_from_memory(data: Any, name: str = "table") -> Table:
     """Return a polars or pandas frame, a mapping of columns or a sequence of rows as a table."""
     if isinstance(data, Table):
         return data

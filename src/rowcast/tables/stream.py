@@ -1,4 +1,4 @@
-"""Read a table in chunks, in constant memory. Rows, types and errors are the same as those of `tables.read`.
+"""Read a table in chunks, in constant memory. Rows, types and errors are the same as those of `read_table`.
 
 The encoding of a CSV file and the types of JSON columns depend on the whole file, so a first pass determines them.
 """
@@ -25,8 +25,8 @@ from rowcast.tables.read import (
     not_objects,
     parse_csv,
     plain,
-    read,
     read_error,
+    read_table,
     single_byte,
     sniff,
     types_of,
@@ -56,7 +56,7 @@ class Chunk(NamedTuple):
     """The share of the file that has been read up to the end of this chunk, from 0 to 1."""
 
 
-def chunks(path: Path) -> Iterator[Chunk]:
+def read_chunks(path: Path) -> Iterator[Chunk]:
     """Read a CSV, Parquet, JSON Lines or Arrow file in chunks; raise TableError if it cannot be read."""
     try:
         with path.open("rb") as file:
@@ -74,7 +74,7 @@ def _reader(path: Path, file: IO[bytes]) -> Iterator[Chunk]:
     if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
         if head.lstrip()[:1] in (b"[", b""):  # a JSON list cannot be split at line breaks
             _refuse_large_list(path)
-            table = read(path)
+            table = read_table(path)
             return iter([Chunk(lambda: table.frame, 1.0)])
         return _json_lines(path, file)
     return _csv(path, file, head)
@@ -96,7 +96,7 @@ def _scanned(path: Path, scan: Callable[[Path], pl.LazyFrame], kind: str) -> Ite
         frames = scan(path)
         total = frames.select(pl.len()).collect().item()
         if not total:
-            read(path)
+            read_table(path)
         rows = min(ROWS, max(1024, CELLS // len(frames.collect_schema())))
         done = 0
         while done < total:
@@ -197,7 +197,7 @@ class _Encoding(NamedTuple):
 
 
 def _detect_encoding(path: Path, file: IO[bytes], head: bytes) -> _Encoding:
-    """Determine the encoding from the whole file, by the rules of `tables.read`."""
+    """Determine the encoding from the whole file, by the rules of `read_table`."""
     is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not is_utf16 and b"\0" in head[:SNIFFED_BYTES]:
         raise not_a_table(path)

@@ -197,7 +197,7 @@ class _ColumnarWriter:
             yield frame
 
 
-def write(frame: pl.DataFrame, path: str | Path) -> None:
+def write_table(frame: pl.DataFrame, path: str | Path) -> None:
     """Write a frame as CSV, Parquet, JSON Lines or Arrow, depending on the extension."""
     with open_writer(Path(path)) as writer:
         writer.append(writer.prepare(frame, first=True))

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from rowcast.tables import Finding
+from rowcast.tables.table import Finding
 
 Stage = Literal["check", "tune", "fit", "export", "certify", "publish"]
 

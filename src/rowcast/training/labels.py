@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rowcast.errors import TableError
 from rowcast.schema.prediction import Label, Task, label_text
 from rowcast.schema.values import BLANKS, MISSING_WORDS, canonical_text, number_from_text
-from rowcast.tables import Finding, Override, Table, closest
+from rowcast.tables.table import Finding, Override, Table, closest
 from rowcast.training.options import TrainingOptions
 
 MOST_INTEGER_CLASSES: Final = 20

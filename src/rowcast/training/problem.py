@@ -9,13 +9,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rowcast import tables
 from rowcast.errors import TableError
 from rowcast.schema.encoding import NUMBERS, TEXTS, Plan, own_plan
 from rowcast.schema.prediction import Label, Task
 from rowcast.schema.schema import Column, Schema
 from rowcast.schema.values import BLANKS, BadValue
-from rowcast.tables import Finding, Table
+from rowcast.tables.encode import encode_table
+from rowcast.tables.infer import infer_schema
+from rowcast.tables.table import Finding, Table
 from rowcast.training import labels, split
 from rowcast.training.data_check import check, special_columns
 from rowcast.training.options import TrainingOptions
@@ -121,10 +122,10 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
             slug="too-few-rows",
         )
     sensitive = table.resolve_columns(options.sensitive, "sensitive")
-    profile = tables.infer(table, target=name, keep=keep)
+    profile = infer_schema(table, target=name, keep=keep)
     profile = replace(profile, schema=profile.schema.with_sensitive(sensitive))
     plan = own_plan(profile.schema)
-    tensors = tables.encode(table, profile.schema, plan)
+    tensors = encode_table(table, profile.schema, plan)
     weight = special_columns.row_weights(labelled.table, options)
     rows = LabelledRows(
         tensors.get(NUMBERS, np.empty((len(target), 0), np.float32)),

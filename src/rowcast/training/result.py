@@ -8,7 +8,7 @@ import msgspec
 
 from rowcast.registry.bundle import Measure, Parity
 from rowcast.schema.prediction import Label, Task
-from rowcast.tables import Finding
+from rowcast.tables.table import Finding
 
 
 class CandidateScore(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -16,7 +16,7 @@ from rowcast.registry.bundle import Fingerprint, Manifest
 from rowcast.registry.ports import OpenGraph, Reference, RegistryWriter
 from rowcast.schema.encoding import RowEncoder
 from rowcast.schema.prediction import Decision
-from rowcast.tables import Table
+from rowcast.tables.table import Table
 from rowcast.training import bundle_files, ensemble, metrics
 from rowcast.training.ensemble import Choice
 from rowcast.training.events import Progress, TrainingEvent

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rowcast import tables
-from rowcast.tables import Finding
+from rowcast.tables.read import table_from_memory
+from rowcast.tables.table import Finding
 from rowcast.training.data_check.check import SEVERITY, sort_by_severity
 from rowcast.training.options import TrainingOptions
 from rowcast.training.problem import build_problem
@@ -114,7 +114,7 @@ def test_a_counter_with_restarts_reveals_the_position_of_a_row() -> None:
 def test_equal_rows_with_different_labels_are_counted() -> None:
     cells = {"x": [*range(1, 41), 7, 8], "z": [1, 2] * 21, "y": [*[0, 0, 1, 1] * 10, 0, 0]}
 
-    findings = build_problem(tables.from_memory(cells), TrainingOptions(target="y", name="loans")).findings
+    findings = build_problem(table_from_memory(cells), TrainingOptions(target="y", name="loans")).findings
 
     assert "4 rows" in next(finding.message for finding in findings if finding.code == "conflicting-rows")
 

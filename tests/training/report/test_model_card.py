@@ -6,18 +6,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rowcast import tables
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.registry import bundle
 from rowcast.registry.bundle import Manifest
+from rowcast.tables.read import table_from_memory
 from rowcast.training.options import TrainingOptions
 from rowcast.training.run import train
 
 
 def train_card(folder: Path, columns: dict[str, list[Any]], target: str) -> tuple[str, Manifest]:
     result = train(
-        tables.from_memory(columns, "table"),
+        table_from_memory(columns, "table"),
         TrainingOptions(target=target, name="model", trials=1, candidates=("logistic",)),
         open_graph=open_graph,
         registry=FolderRegistry(folder),

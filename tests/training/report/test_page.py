@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from rowcast import tables
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.registry import bundle
 from rowcast.registry.bundle import Manifest
 from rowcast.tables import examples
+from rowcast.tables.read import table_from_memory
 from rowcast.templates.numbers import format_number
 from rowcast.training.cost import Cost
 from rowcast.training.options import TrainingOptions
@@ -64,7 +64,7 @@ class PageParser(HTMLParser):
 
 def train_report(folder: Path, columns: dict[str, list[Any]], target: str, **options: Any) -> tuple[str, Manifest]:
     result = train(
-        tables.from_memory(columns, options.pop("table", "table")),
+        table_from_memory(columns, options.pop("table", "table")),
         TrainingOptions(target=target, name="model", **{"trials": 3, **options}),
         open_graph=open_graph,
         registry=FolderRegistry(folder),

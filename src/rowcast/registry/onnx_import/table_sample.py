@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 
 import polars as pl
 
-from rowcast import tables
 from rowcast.registry.onnx_import.signature import ObservedColumn
 from rowcast.schema.values import canonical_text
+from rowcast.tables.read import read_table
 
 SAMPLE_ROWS: Final = 64
 MAX_LEVELS: Final = 1000
@@ -25,7 +25,7 @@ class TableSample(NamedTuple):
 
 def sample_table(path: Path) -> TableSample:
     """Read a table and sample it. The sample of a table is always the same."""
-    frame = tables.read(path).frame
+    frame = read_table(path).frame
     sample = frame.sample(min(SAMPLE_ROWS, frame.height), seed=0) if frame.height else frame
     return TableSample(
         rows=sample.select(pl.all().cast(pl.String)).to_dicts(),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rowcast.schema.encoding import Plan
 from rowcast.schema.prediction import Label, Task
 from rowcast.schema.schema import Column, Schema
-from rowcast.tables import Finding, Override
+from rowcast.tables.table import Finding, Override
 from rowcast.training.data_check import column_pairs
 from rowcast.training.data_check.column_pairs import LEAK_ACTION, Power
 

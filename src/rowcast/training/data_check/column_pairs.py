@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rowcast.schema.prediction import Task
 from rowcast.schema.schema import Column
-from rowcast.tables import Finding, Override
+from rowcast.tables.table import Finding, Override
 
 Power = Callable[[NDArray[Any]], float]
 """Measures how well one column alone predicts the target: ROC AUC or R²."""

@@ -15,11 +15,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rowcast import tables
 from rowcast.errors import TableError
 from rowcast.schema.schema import Column
 from rowcast.schema.values import BLANKS, MISSING_WORDS
-from rowcast.tables import Finding, Override, Table
+from rowcast.tables.infer import infer_schema
+from rowcast.tables.table import Finding, Override, Table
 from rowcast.training.options import TrainingOptions
 from rowcast.training.split import SplitColumn
 
@@ -107,7 +107,7 @@ def _ordered_values(table: Table, name: str, option: str) -> tuple[Column, NDArr
     series = table.require(name)
     if series.null_count() == len(series):
         raise TableError(f"option {option!r}: column {name!r} has no values", slug="empty-column")
-    column = tables.infer(replace(table, frame=series.to_frame(), findings=()), keep=[name]).schema.columns[0]
+    column = infer_schema(replace(table, frame=series.to_frame(), findings=()), keep=[name]).schema.columns[0]
     if column.kind not in ("datetime", "integer", "number"):
         expected = "a number or a date" if option == "time" else "a number"
         message = f"option {option!r}: column {name!r} is of kind {column.kind}; it must be {expected}"

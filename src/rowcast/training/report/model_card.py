@@ -8,7 +8,7 @@ from typing import Any
 
 from rowcast.registry.bundle import Manifest
 from rowcast.schema.prediction import label_text
-from rowcast.tables import Finding
+from rowcast.tables.table import Finding
 from rowcast.templates import render
 from rowcast.training.report.training_sections import ColumnRow, columns_section
 

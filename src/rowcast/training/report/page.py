@@ -11,7 +11,7 @@ from typing import Any
 
 from rowcast.registry.bundle import Manifest, Measure
 from rowcast.schema.prediction import label_text
-from rowcast.tables import Finding
+from rowcast.tables.table import Finding
 from rowcast.templates import render
 from rowcast.templates.numbers import format_number
 from rowcast.training.events import TrainingEvent

@@ -11,7 +11,7 @@ import numpy as np
 
 from rowcast.registry.bundle import Manifest, Parity
 from rowcast.schema.schema import Column, Schema
-from rowcast.tables import Finding
+from rowcast.tables.table import Finding
 from rowcast.templates.numbers import format_number
 from rowcast.training import certificate, metrics
 from rowcast.training.events import TrainingEvent
