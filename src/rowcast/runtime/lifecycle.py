@@ -92,12 +92,15 @@ class IndexerChild:
     async def _keep(self) -> None:
         while True:
             if not self._is_running():
-                self._child = await asyncio.create_subprocess_exec(
-                    *self._command, stdin=asyncio.subprocess.PIPE, env=self._environment, start_new_session=True
-                )
-                status = await self._child.wait()
-                self._child = None
-                log.warning("the indexer ended and is started again", status=status)
+                try:
+                    self._child = await asyncio.create_subprocess_exec(
+                        *self._command, stdin=asyncio.subprocess.PIPE, env=self._environment, start_new_session=True
+                    )
+                    status = await self._child.wait()
+                    self._child = None
+                    log.warning("the indexer ended and is restarted", status=status)
+                except OSError as error:
+                    log.warning("cannot start the indexer", reason=error.strerror)
             await asyncio.sleep(CHECK_SECONDS)
 
 

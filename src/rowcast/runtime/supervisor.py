@@ -191,9 +191,12 @@ class Supervisor:
             self._indexer_due = now + 1.0
             if not self._indexer_plan.is_running():
                 plan = self._indexer_plan
-                self._indexer = subprocess.Popen(
-                    list(plan.command), stdin=self._index, env=dict(plan.environment), start_new_session=True
-                )
+                try:
+                    self._indexer = subprocess.Popen(
+                        list(plan.command), stdin=self._index, env=dict(plan.environment), start_new_session=True
+                    )
+                except OSError as error:
+                    log.warning("cannot start the indexer", reason=error.strerror)
 
     def _end(self) -> int:
         """Let all workers drain, then let the indexer move what is left."""

@@ -150,13 +150,12 @@ class WorkerProcess:
             await asyncio.sleep(POLL_SECONDS)
             try:
                 generation, requests = await asyncio.to_thread(self._read_numbers)
-            except RowcastError as error:
-                self._report_error(error.message)
-                self._slot.report(generation=-1)  # follow again once the registry can be read
-                continue
-            status = self._slot.status
-            if (generation, requests) != (status.generation, status.asked):
-                await self._follow(generation, requests)
+                status = self._slot.status
+                if (generation, requests) != (status.generation, status.asked):
+                    await self._follow(generation, requests)
+            except Exception as error:  # a failure must not keep this worker from following later changes
+                self._report_error(error.message if isinstance(error, RowcastError) else repr(error))
+                self._slot.report(generation=-1)  # follow again
 
     def _read_numbers(self) -> tuple[int, int]:
         return self._generation(), self._state.reload_requests()

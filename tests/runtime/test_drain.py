@@ -1,0 +1,128 @@
+"""The shutdown of the HTTP server: received requests are answered, and it ends in any case."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from uvicorn.lifespan.off import LifespanOff
+
+from rowcast.runtime import drain
+from rowcast.runtime.drain import DrainingServer
+from support.connections import MemoryTransport, Server, post
+
+
+class SocketTransport(MemoryTransport):
+    """A transport that reports its end to the protocol; closing waits for a client that takes no responses."""
+
+    connection: Any = None
+
+    def close(self) -> None:
+        if not self.is_closing():
+            super().close()
+            if not self.connection.flow.write_paused:
+                asyncio.get_running_loop().call_soon(self._lose)
+
+    def abort(self) -> None:
+        super().close()
+        asyncio.get_running_loop().call_soon(self._lose)
+
+    def _lose(self) -> None:
+        if not self.is_lost:
+            self.is_lost = True
+            self.connection.connection_lost(None)
+
+
+def connect(server: Server) -> tuple[Any, SocketTransport]:
+    transport = SocketTransport()
+    connection = transport.connection = server.protocol(server.config, server.state, {}, asyncio.get_running_loop())
+    connection.connection_made(transport)
+    return connection, transport
+
+
+def draining(server: Server, seconds: float = 5.0) -> DrainingServer:
+    def on_drain() -> None:
+        server.protocol.pool.is_closing = True
+
+    running = DrainingServer(server.config, on_drain=on_drain, drain_seconds=seconds)
+    running.server_state, running.servers, running.lifespan = server.state, [], LifespanOff(server.config)
+    return running
+
+
+@pytest.fixture(autouse=True)
+def _no_unread_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transport in memory has no socket whose buffer could hold unread bytes."""
+    monkeypatch.setattr(drain, "_unread_bytes", lambda transport: 0)
+
+
+async def test_requests_in_progress_on_both_paths_are_answered_and_their_connections_closed() -> None:
+    server = Server()
+    quick, quick_transport = connect(server)
+    general, general_transport = connect(server)
+    quick.data_received(post())
+    general.data_received(post(b"{}", target=b"/wait"))
+
+    ending = asyncio.create_task(draining(server).shutdown())
+    await asyncio.sleep(0)
+    server.held.answers[0].set_result(b"quick")
+    server.gate.set()
+    await asyncio.wait_for(ending, 5)
+
+    for transport, body in ((quick_transport, b"quick"), (general_transport, b"waited")):
+        assert b"connection: close" in transport.written
+        assert transport.written.endswith(body)
+    assert not server.state.connections
+
+
+async def test_an_idle_connection_is_closed_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "IDLE_SECONDS", 0.0)
+    server = Server()
+    _, transport = connect(server)
+
+    await asyncio.wait_for(draining(server).shutdown(), 5)
+
+    assert transport.is_closing()
+
+
+async def test_a_drain_ends_when_its_time_is_over_and_reports_unanswered_requests() -> None:
+    server = Server()
+    connection, _ = connect(server)
+    connection.data_received(post())
+
+    with capture_logs() as logs:
+        await asyncio.wait_for(draining(server, 0.0).shutdown(), 5)
+
+    assert [(line["log_level"], line["requests"]) for line in logs] == [("warning", 1)]
+    await asyncio.sleep(0)
+    server.held.answers[0].set_result(b"too late")
+
+
+async def test_a_drain_ends_although_a_client_takes_no_responses() -> None:
+    server = Server()
+    connection, transport = connect(server)
+    connection.pause_writing()
+    connection.data_received(post())
+
+    await asyncio.wait_for(draining(server, 0.05).shutdown(), 5)
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    assert transport.is_lost
+    assert not server.state.tasks
+
+
+async def test_a_second_signal_ends_a_drain_at_once() -> None:
+    server = Server()
+    connection, transport = connect(server)
+    connection.data_received(post())
+    running = draining(server, 60.0)
+
+    running.handle_exit(15, None)
+    assert (running.should_exit, running.force_exit) == (True, False)
+    running.handle_exit(15, None)
+    await asyncio.wait_for(running.shutdown(), 5)
+
+    assert running.force_exit
+    assert transport.is_closing()

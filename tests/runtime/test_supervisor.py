@@ -1,0 +1,108 @@
+"""The supervisor: it keeps workers running and ends them in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.servers import is_running
+from support.waiting import eventually
+
+# A supervisor whose workers do nothing. Each worker that runs has a file named after its process id.
+SCRIPT = """
+import os, select, signal, sys
+from pathlib import Path
+from rowcast.adapters.files.worker_state import ServerFolder
+from rowcast.runtime.supervisor import IndexerPlan, Supervisor
+
+home, behaviour = Path(sys.argv[1]), sys.argv[2]
+state = ServerFolder(home / "run", 2)
+
+def work(number, life, is_first):
+    if behaviour == "fail":
+        return 3
+    if behaviour == "crash":
+        raise ZeroDivisionError
+    ended = []
+    signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
+    slot = state.slot(number)
+    slot.report(state="ready")
+    (home / "workers" / str(os.getpid())).touch()
+    while not ended:
+        slot.beat()
+        if select.select([life], [], [], 0.02)[0]:
+            return 0
+    return 0
+
+indexer = IndexerPlan(["/does/not/exist"], {}, lambda: False)
+sys.exit(Supervisor(state, work, lambda: (home / "closed").touch(), indexer, drain_seconds=0.1).run())
+"""
+
+
+def start(home: Path, behaviour: str = "work") -> subprocess.Popen[bytes]:
+    (home / "workers").mkdir()
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(home), behaviour], stderr=subprocess.DEVNULL)
+
+
+def workers(home: Path) -> list[int]:
+    """Return the running workers."""
+    return [pid for pid in [int(path.name) for path in (home / "workers").iterdir()] if is_running(pid)]
+
+
+def two_workers(home: Path) -> list[int]:
+    return eventually(lambda: workers(home) if len(workers(home)) == 2 else [])
+
+
+def test_a_dead_worker_is_replaced_and_a_signal_ends_all_in_order(tmp_path: Path) -> None:
+    supervisor = start(tmp_path)
+    try:
+        first, second = two_workers(tmp_path)
+
+        os.kill(first, signal.SIGKILL)
+        successors = eventually(lambda: set(workers(tmp_path)) - {first, second})
+        assert second in workers(tmp_path)
+        assert len(successors) == 1
+
+        supervisor.terminate()
+        assert supervisor.wait(20) == 0
+        assert workers(tmp_path) == []
+        assert (tmp_path / "closed").exists()
+    finally:
+        supervisor.kill()
+
+
+def test_workers_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    supervisor = start(tmp_path)
+    two_workers(tmp_path)
+
+    supervisor.kill()
+    supervisor.wait(10)
+
+    eventually(lambda: not workers(tmp_path))
+
+
+@pytest.mark.parametrize(("behaviour", "status"), [("fail", 3), ("crash", 1)])
+def test_a_first_worker_that_cannot_start_ends_the_server_with_its_status(
+    tmp_path: Path, behaviour: str, status: int
+) -> None:
+    supervisor = start(tmp_path, behaviour)
+
+    assert supervisor.wait(20) == status
+
+
+def test_a_supervisor_survives_an_indexer_that_cannot_be_started(tmp_path: Path) -> None:
+    supervisor = start(tmp_path)
+    try:
+        two_workers(tmp_path)
+        os.kill(workers(tmp_path)[0], signal.SIGKILL)
+        two_workers(tmp_path)
+
+        assert supervisor.poll() is None
+    finally:
+        supervisor.terminate()
+        supervisor.wait(20)
