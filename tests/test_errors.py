@@ -50,4 +50,4 @@ def test_an_error_can_have_a_more_specific_slug_than_its_class() -> None:
 def test_every_error_class_has_its_own_slug() -> None:
     classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, RowcastError)]
 
-    assert len({found.slug for found in classes}) == len(classes)
+    assert len({each.slug for each in classes}) == len(classes)

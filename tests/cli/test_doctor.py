@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rowcast import settings
-from rowcast.adapters.files import worker_state as boards
+from rowcast.adapters.files import worker_state
 from rowcast.adapters.files.journal import FileJournal
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.files.worker_state import ServerFolder
@@ -198,8 +198,8 @@ def test_a_full_disk(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_server_with_a_stale_dead_or_outdated_worker(checkup: Doctor, home: Path) -> None:
-    board = ServerFolder(home / "run", 1)
-    slot = board.slot(0)
+    server_folder = ServerFolder(home / "run", 1)
+    slot = server_folder.slot(0)
     slot.report(state="ready", reload_error="sum@2 is broken")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rowcast.app.indexer.indexer_is_running", lambda settings: True)
@@ -207,20 +207,20 @@ def test_a_server_with_a_stale_dead_or_outdated_worker(checkup: Doctor, home: Pa
         slot.report(reload_error="")
         assert "is ready" in checkup.parts()["server"]["says"]
         now = time.monotonic()
-        patch.setattr(boards.time, "monotonic", lambda: now + 60)
+        patch.setattr(worker_state.time, "monotonic", lambda: now + 60)
         assert "stale" in checkup.parts("server")["server"]["says"]
     slot.close()
     assert "dead" in checkup.parts("server")["server"]["says"]
-    board.remove()
+    server_folder.remove()
 
 
 def test_a_server_without_an_indexer(checkup: Doctor, home: Path) -> None:
     FileJournal(home / "journal", lambda: "a" * 32).close()
-    board = ServerFolder(home / "run", 1)
-    board.slot(0).report(state="ready")
+    server_folder = ServerFolder(home / "run", 1)
+    server_folder.slot(0).report(state="ready")
 
     assert "no indexer" in checkup.parts("journal")["journal"]["says"]
-    board.remove()
+    server_folder.remove()
 
 
 def test_keys_that_admit_no_client(checkup: Doctor, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -325,11 +325,11 @@ def test_erased_bytes_can_be_scrubbed(store: Store) -> None:
 
 
 def test_only_one_process_at_a_time_has_the_maintenance_lock_and_recording_does_not_need_it(store: Store) -> None:
-    held, release, outcomes = threading.Event(), threading.Event(), []
+    held, release, results = threading.Event(), threading.Event(), []
 
     def hold() -> None:
         with _another(store) as own, own.maintenance() as acquired:
-            outcomes.append(acquired)
+            results.append(acquired)
             held.set()
             release.wait(20)
 
@@ -337,14 +337,14 @@ def test_only_one_process_at_a_time_has_the_maintenance_lock_and_recording_does_
     holder.start()
     held.wait(20)
     with store.maintenance() as acquired:
-        outcomes.append(acquired)
+        results.append(acquired)
     store.record("w", sealed("w", drafts(0, 1)))
     release.set()
     holder.join()
     with store.maintenance() as acquired:
-        outcomes.append(acquired)
+        results.append(acquired)
 
-    assert outcomes == [True, False, True]
+    assert results == [True, False, True]
     assert store.count() == 1
 
 

@@ -32,7 +32,7 @@ ROW = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
 def onnx_file(path: Path, *nodes: Any, seed: int = 0) -> Path:
     """Write a model with ten input columns and the outputs `label` and `probabilities` for three classes."""
     weights = numpy_helper.from_array(np.random.default_rng(seed).normal(size=(10, 3)).astype(np.float32), "w")
-    made = [
+    all_nodes = [
         helper.make_node("MatMul", ["float_input", "w"], ["s"]),
         helper.make_node("Softmax", ["s"], ["probabilities"], axis=1),
         helper.make_node("ArgMax", ["s"], ["label"], axis=1, keepdims=0),
@@ -40,7 +40,7 @@ def onnx_file(path: Path, *nodes: Any, seed: int = 0) -> Path:
     ]
     info = helper.make_tensor_value_info
     outputs = [info("label", TensorProto.INT64, ["N"]), info("probabilities", TensorProto.FLOAT, ["N", 3])]
-    graph = helper.make_graph(made, "g", [info("float_input", TensorProto.FLOAT, ["N", 10])], outputs, [weights])
+    graph = helper.make_graph(all_nodes, "g", [info("float_input", TensorProto.FLOAT, ["N", 10])], outputs, [weights])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     path.write_bytes(model.SerializeToString())
     return path

@@ -13,7 +13,7 @@ ENTRIES = sealed("w", drafts(0, 5))
 
 def first_break(entries: list[SealedEntry], writer: str = "w") -> int | None:
     """Return the place of the first break."""
-    return next((found.seq for found in chain.verify(writer, entries)), None)
+    return next((each.seq for each in chain.verify(writer, entries)), None)
 
 
 def test_an_unchanged_chain_verifies() -> None:

@@ -12,8 +12,8 @@ from rowcast.history.ports import Position
 from support.entries import drafts
 
 
-class Outcome:
-    """Records what a waiter calls back with."""
+class Callback:
+    """Records the calls of a waiter."""
 
     def __init__(self) -> None:
         self.calls: list[Exception | None] = []
@@ -36,17 +36,17 @@ def journal_with(entries: int) -> MemoryJournal:
 
 
 async def test_an_empty_journal_is_stored_at_once() -> None:
-    outcome = Outcome()
+    callback = Callback()
 
-    CommitWaiter(lambda writer: None).when_stored(journal_with(0), outcome)
+    CommitWaiter(lambda writer: None).when_stored(journal_with(0), callback)
 
-    assert outcome.calls == [None]
+    assert callback.calls == [None]
 
 
 async def test_each_caller_waits_for_its_own_entries() -> None:
     stored = {"w": Position(-1, b"")}
     waiter = CommitWaiter(stored.get)
-    first, second = Outcome(), Outcome()
+    first, second = Callback(), Callback()
     waiter.when_stored(journal_with(1), first)
     waiter.when_stored(journal_with(3), second)
 
@@ -61,10 +61,10 @@ async def test_an_unavailable_store_ends_in_a_timeout() -> None:
     def fail(writer: str) -> Position | None:
         raise Unavailable("the database does not answer")
 
-    outcome = Outcome()
-    CommitWaiter(fail, timeout=0.01).when_stored(journal_with(1), outcome)
+    callback = Callback()
+    CommitWaiter(fail, timeout=0.01).when_stored(journal_with(1), callback)
 
-    error = await outcome.error()
+    error = await callback.error()
     assert isinstance(error, Unavailable)
     assert error.slug == "not-stored"
-    assert len(outcome.calls) == 1
+    assert len(callback.calls) == 1

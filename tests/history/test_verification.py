@@ -15,7 +15,7 @@ def verify(store: MemoryStore, *published: ChainHead) -> Verification:
 
 
 def places(verification: Verification) -> list[tuple[str, int]]:
-    return [(found["writer"], found["seq"]) for found in verification.broken]
+    return [(each["writer"], each["seq"]) for each in verification.broken]
 
 
 def test_a_chain_with_a_gap_is_broken() -> None:

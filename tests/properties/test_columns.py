@@ -63,11 +63,11 @@ def batches(draw: st.DrawFn) -> tuple[Schema, dict[str, Any]]:
 
 
 def as_tensors(columns: dict[str, Any]) -> dict[str, Tensor]:
-    found = {}
+    parsed = {}
     for name, (kind, cells) in columns.items():
         raw = v2.packed(kind, cells)
-        found[name] = tensors.from_bytes(TensorHeader(name, [len(cells), 1], kind), memoryview(raw))
-    return found
+        parsed[name] = tensors.from_bytes(TensorHeader(name, [len(cells), 1], kind), memoryview(raw))
+    return parsed
 
 
 @given(batches())
@@ -114,11 +114,11 @@ def test_known_strings_are_looked_up_by_their_bytes(known: set[str], data: st.Da
     supported = [text for text in known if 0 < len(text.encode()) < 256 and "\0" not in text]
     texts = data.draw(st.lists(st.sampled_from(sorted(known)), min_size=1, max_size=20))
 
-    found = TextLookup(values).read(b"".join(map(length_prefixed, texts)), len(texts))
+    result = TextLookup(values).read(b"".join(map(length_prefixed, texts)), len(texts))
 
     if set(texts) <= set(supported):
-        assert found is not None
-    assert found is None or found.tolist() == [values[text] for text in texts]
+        assert result is not None
+    assert result is None or result.tolist() == [values[text] for text in texts]
 
 
 @given(
@@ -128,6 +128,6 @@ def test_known_strings_are_looked_up_by_their_bytes(known: set[str], data: st.Da
 def test_strings_read_from_arbitrary_bytes_encode_to_the_same_bytes(pieces: list[bytes], count: int) -> None:
     data = b"".join(pieces)
 
-    found = TextLookup({text: text for text in ("a", "ab", "aa", "b")}).read(data, count)
+    result = TextLookup({text: text for text in ("a", "ab", "aa", "b")}).read(data, count)
 
-    assert found is None or b"".join(map(length_prefixed, found.tolist())) == data
+    assert result is None or b"".join(map(length_prefixed, result.tolist())) == data

@@ -121,36 +121,36 @@ drafts = st.lists(
 )
 
 
-def sealed(found: list[Draft], writer: str = WRITER) -> list[SealedEntry]:
+def sealed(drafted: list[Draft], writer: str = WRITER) -> list[SealedEntry]:
     return [
         SealedEntry(seq, draft.head, draft.salt, draft.row, chain.row_hash(draft.salt, draft.row), linked)
-        for seq, (draft, linked) in enumerate(zip(found, extend(Chain(writer), found), strict=True))
+        for seq, (draft, linked) in enumerate(zip(drafted, extend(Chain(writer), drafted), strict=True))
     ]
 
 
 @given(drafts)
-def test_a_chain_verifies_with_all_rows_or_none(found: list[Draft]) -> None:
-    entries = sealed(found)
+def test_a_chain_verifies_with_all_rows_or_none(drafted: list[Draft]) -> None:
+    entries = sealed(drafted)
 
     assert list(chain.verify(WRITER, entries)) == []
     assert list(chain.verify(WRITER, [entry._replace(salt=None, row=None) for entry in entries])) == []
 
 
 @given(drafts, st.data())
-def test_a_chain_verifies_with_any_rows_erased(found: list[Draft], data: st.DataObject) -> None:
+def test_a_chain_verifies_with_any_rows_erased(drafted: list[Draft], data: st.DataObject) -> None:
     erased = [
         entry._replace(salt=None, row=None) if data.draw(st.booleans(), label="erase") else entry
-        for entry in sealed(found)
+        for entry in sealed(drafted)
     ]
 
     assert list(chain.verify(WRITER, erased)) == []
 
 
 @given(drafts, st.integers(0, 5))
-def test_a_chain_can_be_extended_in_pieces(found: list[Draft], cut: int) -> None:
+def test_a_chain_can_be_extended_in_pieces(drafted: list[Draft], cut: int) -> None:
     whole, pieces = Chain(WRITER), Chain(WRITER)
 
-    assert extend(whole, found) == extend(pieces, found[:cut]) + extend(pieces, found[cut:])
+    assert extend(whole, drafted) == extend(pieces, drafted[:cut]) + extend(pieces, drafted[cut:])
     assert (whole.seq, whole.previous) == (pieces.seq, pieces.previous)
 
 
@@ -164,23 +164,23 @@ def flipped(data: bytes | None, bit: int) -> bytes:
 
 @given(drafts, st.data())
 @settings(max_examples=300)
-def test_every_change_removal_swap_or_insertion_breaks_the_chain(found: list[Draft], data: st.DataObject) -> None:
-    entries = sealed(found)
+def test_every_change_removal_swap_or_insertion_breaks_the_chain(drafted: list[Draft], data: st.DataObject) -> None:
+    entries = sealed(drafted)
     place = data.draw(st.integers(0, len(entries) - 1), label="place")
-    what = data.draw(st.sampled_from(["head", "row", "salt", "row_hash", "link", "seq", "drop", "swap", "insert"]))
+    change = data.draw(st.sampled_from(["head", "row", "salt", "row_hash", "link", "seq", "drop", "swap", "insert"]))
     bit = data.draw(st.integers(0, 1000), label="bit")
     tampered = list(entries)
-    if what == "drop":
+    if change == "drop":
         del tampered[place]
-    elif what == "insert":
+    elif change == "insert":
         tampered.insert(place, entries[place])
-    elif what == "swap":
+    elif change == "swap":
         other = (place + 1) % len(entries)
         tampered[place], tampered[other] = tampered[other], tampered[place]
-    elif what == "seq":
+    elif change == "seq":
         tampered[place] = entries[place]._replace(seq=entries[place].seq + 1 + bit)
     else:
-        tampered[place] = entries[place]._replace(**{what: flipped(getattr(entries[place], what), bit)})
+        tampered[place] = entries[place]._replace(**{change: flipped(getattr(entries[place], change), bit)})
     # Entries missing at the end are detected only by comparing the chain with the writer's head.
     is_prefix = tampered == entries[: len(tampered)]
 
@@ -188,15 +188,15 @@ def test_every_change_removal_swap_or_insertion_breaks_the_chain(found: list[Dra
 
 
 @given(drafts)
-def test_renumbering_after_a_removal_breaks_the_chain(found: list[Draft]) -> None:
-    renumbered = [entry._replace(seq=seq) for seq, entry in enumerate(sealed(found)[1:])]
+def test_renumbering_after_a_removal_breaks_the_chain(drafted: list[Draft]) -> None:
+    renumbered = [entry._replace(seq=seq) for seq, entry in enumerate(sealed(drafted)[1:])]
 
     assert bool(list(chain.verify(WRITER, renumbered))) == bool(renumbered)
 
 
 @given(drafts)
-def test_the_chain_of_one_writer_does_not_verify_for_another_writer(found: list[Draft]) -> None:
-    assert [broken.seq for broken in chain.verify("w2", sealed(found))] == [0]
+def test_the_chain_of_one_writer_does_not_verify_for_another_writer(drafted: list[Draft]) -> None:
+    assert [broken.seq for broken in chain.verify("w2", sealed(drafted))] == [0]
 
 
 @given(st.builds(Entry, st.integers(0, 1 << 60), st.text(), st.text(), st.text(), st.binary(), st.text(), st.text()))

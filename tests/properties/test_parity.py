@@ -45,7 +45,7 @@ def cells(kind: str, rows: int, rng: np.random.Generator, gaps: bool) -> list[An
         "form": [f"${value * 1000:,}.5" for value in whole],
     }
     lost = rng.random(rows) < 0.15 if gaps else np.zeros(rows, bool)
-    return [None if gone else value for value, gone in zip(columns[kind], lost, strict=True)]
+    return [None if is_lost else value for value, is_lost in zip(columns[kind], lost, strict=True)]
 
 
 @st.composite

@@ -52,9 +52,9 @@ def test_binary_data_is_read_from_the_end_of_the_body_in_order() -> None:
         TensorHeader("n", [2], "FP32", {"binary_data_size": len(numbers)}),
     ]
 
-    found = tensors.read_tensors(headers, memoryview(texts + numbers))
+    parsed = tensors.read_tensors(headers, memoryview(texts + numbers))
 
-    assert [tensor.cells() for tensor in found] == [["a", "é"], [True, None], [1.5, None]]
+    assert [tensor.cells() for tensor in parsed] == [["a", "é"], [True, None], [1.5, None]]
 
 
 @pytest.mark.parametrize("size", [-1, 3, 5, True, "4", 2**62])

@@ -61,8 +61,8 @@ def client(app: Any, root_path: str = "", **options: Any) -> httpx.AsyncClient:
 
 
 @contextlib.asynccontextmanager
-async def serving(**given: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(**options: Any) -> AsyncIterator[httpx.AsyncClient]:
     """Run a complete server with these settings and yield a client."""
-    app = app_server.build_server(settings.load(**given)).app
-    async with lifespan(app), client(app, given.get("root_path", "")) as asking:
-        yield asking
+    app = app_server.build_server(settings.load(**options)).app
+    async with lifespan(app), client(app, options.get("root_path", "")) as http_client:
+        yield http_client

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rowcast.history.chain import Chain, Draft, Entry, SealedEntry, encode_head, row_hash
+from rowcast.history.chain import Chain, Draft, Entry, SealedEntry, encode_head
 from rowcast.schema.identity import uuid7_randomness, uuid7s
 from rowcast.schema.prediction import Prediction
 
@@ -45,10 +45,8 @@ def extend(chain: Chain, entries: Sequence[Draft]) -> list[bytes]:
 
 def sealed(writer: str, entries: Sequence[Draft]) -> list[SealedEntry]:
     """Return the whole chain of a writer."""
-    return [
-        SealedEntry(seq, entry.head, entry.salt, entry.row, row_hash(entry.salt, entry.row), link)
-        for seq, (entry, link) in enumerate(zip(entries, extend(Chain(writer), entries), strict=True))
-    ]
+    chain = Chain(writer)
+    return [chain.seal(entry) for entry in entries]
 
 
 MIXED = [

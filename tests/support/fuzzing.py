@@ -146,10 +146,10 @@ def parse(request: Request) -> list[Tensor]:
     """Return the tensors of a request with all of their texts decoded; raw model inputs are rejected."""
     if request.headers[v2_infer.HEADER_LENGTH].strip(b"0") == b"":
         raise RowcastError("raw")
-    found = v2_infer.read(request, None).inputs  # type: ignore[arg-type]
-    for tensor in found:
+    inputs = v2_infer.read(request, None).inputs  # type: ignore[arg-type]
+    for tensor in inputs:
         assert len(tensor.cells()) == tensor.rows * tensor.width
-    return found
+    return inputs
 
 
 def check(tensors: list[Tensor], body: bytes, headers: Mapping[bytes, bytes]) -> None:

@@ -216,7 +216,7 @@ def publish(
     plan = own_plan(schema)
     encoder = RowEncoder(schema, plan)
     row: dict[str, Any] = {column.name: column.example for column in schema.columns}
-    (outcome,) = score_rows(decision, open_graph(model, "out").run(stack_rows(encoder.plan, [encoder.parse(row)])))
+    (score,) = score_rows(decision, open_graph(model, "out").run(stack_rows(encoder.plan, [encoder.parse(row)])))
     manifest = Manifest(
         name=name,
         created=NOW.isoformat(),
@@ -234,7 +234,7 @@ def publish(
         ),
         versions={},
     )
-    golden = [GoldenRow(row, outcome)]
+    golden = [GoldenRow(row, score)]
     files = {bundle.MODEL: model, bundle.GOLDEN: bundle_json(golden)}
     reference = registry.publish(name, lambda folder: bundle.pack(folder, manifest, files) and None)
     registry.point(reference, "champion")

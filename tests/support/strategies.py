@@ -101,17 +101,17 @@ TOKENS = st.one_of(TOKENS_OF_NUMBERS, TOKENS_OF_TEXTS, OTHER_TOKENS)
 def fitting_tokens(column: Column) -> st.SearchStrategy[str]:
     """Return a strategy for cells that the column probably accepts."""
     if column.kind in ("number", "integer"):
-        found = st.one_of(st.integers(-100, 100).map(str), TOKENS_OF_NUMBERS)
+        tokens = st.one_of(st.integers(-100, 100).map(str), TOKENS_OF_NUMBERS)
     elif column.kind == "boolean":
-        found = st.sampled_from(["true", "false", *map(_quoted, column.words), "1", "0", "1.0"])
+        tokens = st.sampled_from(["true", "false", *map(_quoted, column.words), "1", "0", "1.0"])
     elif column.kind == "category":
-        found = st.one_of(st.sampled_from([_quoted(level) for level in column.levels]), st.integers().map(str))
+        tokens = st.one_of(st.sampled_from([_quoted(level) for level in column.levels]), st.integers().map(str))
     else:
-        found = st.one_of(
+        tokens = st.one_of(
             st.datetimes().map(lambda moment: _quoted(moment.isoformat() + "Z")),
             st.dates().map(lambda day: _quoted(day.strftime((column.forms or ("%Y-%m-%d",))[0]))),
         )
-    return st.one_of(found, st.just("null")) if column.missing else found
+    return st.one_of(tokens, st.just("null")) if column.missing else tokens
 
 
 @st.composite

@@ -69,11 +69,11 @@ def test_words_for_unknown_are_counted() -> None:
 def test_large_sparse_repeated_integers_are_codes_unless_the_column_is_kept() -> None:
     codes = RNG.choice(RNG.integers(4000, 300_000, 60), ROWS)
 
-    inferred, kept = problem_of({"manager": codes}), problem_of({"manager": codes}, keep=("manager",))
+    inferred, unchanged = problem_of({"manager": codes}), problem_of({"manager": codes}, keep=("manager",))
 
     assert inferred.schema.columns[1].kind == "category"
     assert [str(finding.override) for finding in inferred.findings if finding.code == "code"] == ["keep=manager"]
-    assert kept.schema.columns[1].kind == "integer"
+    assert unchanged.schema.columns[1].kind == "integer"
 
 
 @pytest.mark.parametrize(

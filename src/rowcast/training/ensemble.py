@@ -78,7 +78,7 @@ class FoldScorer:
 
     def scores(self, predictions: Predictions) -> NDArray[np.float64]:
         """Return the score of each fold, signed so that greater is better; NaN if the metric is undefined."""
-        sign = 1.0 if self.metric in metrics.GREATER else -1.0
+        sign = metrics.sign(self.metric)
         weights = [None if self.weight is None else self.weight[fold] for fold in self.folds]
         return np.array(
             [

@@ -39,6 +39,11 @@ CHOICES: Final[Mapping[Task, tuple[str, ...]]] = {
 }
 
 
+def sign(metric: str) -> float:
+    """Return 1 if greater values of the metric are better, else -1."""
+    return 1.0 if metric in GREATER else -1.0
+
+
 def resolve(metric: str | None, task: Task) -> str:
     """Return the metric that ranks models; TrainingError if it does not apply to the task."""
     if metric is None:

@@ -143,8 +143,8 @@ class Search:
 
     def repeat_remote_trials(self, progress: Progress) -> None:
         """Cross-validate the best trials of other processes here, because storage has no out-of-fold scores."""
-        sign = -1.0 if self.validator.metric in metrics.GREATER else 1.0
-        for name, state in sorted(self.states.items(), key=lambda pair: sign * (pair[1].score or 0.0)):
+        sign = metrics.sign(self.validator.metric)
+        for name, state in sorted(self.states.items(), key=lambda pair: -sign * (pair[1].score or 0.0)):
             trial, state.remote_best, state.folds_to_repeat = state.remote_best, None, 0
             if trial is None:
                 continue
@@ -189,8 +189,8 @@ def search(problem: LearningProblem, options: TrainingOptions, progress: Progres
 
 def _result(running: Search, study: Study) -> SearchResult:
     best = {name: state.best for name, state in running.states.items() if state.best is not None}
-    sign = -1 if running.validator.metric in metrics.GREATER else 1
-    ranked = sorted(best, key=lambda name: sign * best[name].score)
+    sign = metrics.sign(running.validator.metric)
+    ranked = sorted(best, key=lambda name: -sign * best[name].score)
     scores = [
         CandidateScore(
             name,

@@ -25,7 +25,7 @@ def metrics(counts: Counters) -> Metrics:
 def sample(metrics: Metrics, name: str, workers: Sequence[WorkerStatus] = WORKERS) -> float:
     """Return the sum of a metric's samples."""
     text = metrics.exposition(workers).decode()
-    return sum(float(found) for found in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+    return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
 
 
 def record_events(metrics: Metrics, times: int) -> None:

@@ -27,13 +27,13 @@ sys.stdin.read()
 
 
 def test_a_report_is_visible_to_other_workers(tmp_path: Path) -> None:
-    board = ServerFolder(tmp_path, 2)
-    slot = board.slot(0)
+    server = ServerFolder(tmp_path, 2)
+    slot = server.slot(0)
     slot.report(
         state="ready", models=(LoadedModel("loans", 3, "digest", 0.5),), generation=7, asked=2, reload_error="none"
     )
 
-    first, second = board.workers()
+    first, second = server.workers()
 
     assert (first.worker, first.state, first.pid) == (0, "ready", os.getpid())
     assert (first.models[0].version, first.generation, first.asked, first.reload_error) == (3, 7, 2, "none")
@@ -41,44 +41,44 @@ def test_a_report_is_visible_to_other_workers(tmp_path: Path) -> None:
 
 
 def test_a_shorter_report_replaces_a_longer_one(tmp_path: Path) -> None:
-    board = ServerFolder(tmp_path, 1)
-    slot = board.slot(0)
+    server = ServerFolder(tmp_path, 1)
+    slot = server.slot(0)
     slot.report(state="ready", reload_error="x" * 5000)
     slot.report(reload_error="")
 
-    assert [(worker.state, worker.reload_error) for worker in board.workers()] == [("ready", "")]
+    assert [(worker.state, worker.reload_error) for worker in server.workers()] == [("ready", "")]
 
 
 def test_a_worker_without_a_heartbeat_is_stale_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    board = ServerFolder(tmp_path, 1)
-    slot = board.slot(0)
+    server = ServerFolder(tmp_path, 1)
+    slot = server.slot(0)
     slot.report(state="ready")
     now = time.monotonic()
     monkeypatch.setattr(worker_state.time, "monotonic", lambda: now + worker_state.STALE_SECONDS + 1)
 
-    assert [worker.state for worker in board.workers()] == ["stale"]
+    assert [worker.state for worker in server.workers()] == ["stale"]
     slot.beat()
-    assert [worker.state for worker in board.workers()] == ["ready"]
+    assert [worker.state for worker in server.workers()] == ["ready"]
 
 
 def test_a_killed_worker_is_dead_at_once_and_its_slot_can_be_claimed(tmp_path: Path) -> None:
-    board = ServerFolder(tmp_path, 1)
-    path = str(board.folder / "worker-0")
+    server = ServerFolder(tmp_path, 1)
+    path = str(server.folder / "worker-0")
     code = PROCESS.format(work=f"slot = SlotFile(pathlib.Path({path!r})); slot.report(state='ready')")
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        assert [worker.state for worker in board.workers()] == ["ready"]
+        assert [worker.state for worker in server.workers()] == ["ready"]
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert [worker.state for worker in board.workers()] == ["dead"]
+        assert [worker.state for worker in server.workers()] == ["dead"]
 
-    board.slot(0).report(state="ready")
-    assert [(worker.state, worker.pid) for worker in board.workers()] == [("ready", os.getpid())]
+    server.slot(0).report(state="ready")
+    assert [(worker.state, worker.pid) for worker in server.workers()] == [("ready", os.getpid())]
 
 
 def test_the_next_server_deletes_the_folder_of_a_killed_server_only(tmp_path: Path) -> None:
-    code = PROCESS.format(work=f"board = ServerFolder(pathlib.Path({str(tmp_path)!r}), 1)")
+    code = PROCESS.format(work=f"server = ServerFolder(pathlib.Path({str(tmp_path)!r}), 1)")
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -95,10 +95,14 @@ def test_the_next_server_deletes_the_folder_of_a_killed_server_only(tmp_path: Pa
 
 
 def test_reload_requests_are_counted(tmp_path: Path) -> None:
-    board = ServerFolder(tmp_path, 1)
+    server = ServerFolder(tmp_path, 1)
 
-    assert board.reload_requests() == 0
-    assert [board.request_reload(), board.request_reload(), board.reload_requests()] == [1, 2, 2]
+    assert server.reload_requests() == 0
+    assert [server.request_reload(), server.request_reload(), server.reload_requests()] == [
+        1,
+        2,
+        2,
+    ]
 
 
 def test_the_last_served_versions_outlive_the_server(tmp_path: Path) -> None:

@@ -40,9 +40,9 @@ def test_an_unknown_column_is_refused_with_a_suggestion(option: str) -> None:
 def test_a_group_or_weight_column_is_a_feature_only_if_it_is_kept(option: str) -> None:
     columns, role = {"extra": CUSTOMER + 1}, {option: "extra"}
 
-    alone, kept = findings_of(option, columns, **role), findings_of(option, columns, **role, keep=("extra",))
+    alone, combined = findings_of(option, columns, **role), findings_of(option, columns, **role, keep=("extra",))
 
-    assert [str(finding.override) for finding in (*alone, *kept)] == ["keep=extra", "exclude=extra"]
+    assert [str(finding.override) for finding in (*alone, *combined)] == ["keep=extra", "exclude=extra"]
     assert "extra" not in problem_of(columns, **role).schema.names()
     assert "extra" in problem_of(columns, **role, keep=("extra",)).schema.names()
 

@@ -254,7 +254,7 @@ def permutation_importance(model: EvaluatedModel) -> tuple[tuple[Importance, ...
     weights[0] = 1.0  # the first resample is the rows themselves and gives the point estimate
     if rows.weight is not None:
         weights *= rows.weight
-    sign = 1.0 if model.metric in metrics.GREATER else -1.0
+    sign = metrics.sign(model.metric)
     baseline = _metric_values(model, output, rows.target, weights)
     importances = []
     for encoded in columns:
