@@ -1,4 +1,4 @@
-"""The edge alone: what it promises of every request, whatever answers behind it."""
+"""The edge alone: what holds for every request, whatever handler answers it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def hot(pattern: str, handler: Handler) -> Route:
 
 
 async def cold(scope: Any, receive: Any, send: Any) -> None:
-    """Says what it got; whatever begins with `/broken` raises before it says anything."""
+    """Return the body; raise below `/broken` before anything is sent."""
     if scope["path"].startswith("/broken"):
         raise RuntimeError(SECRET)
     message = await receive()
@@ -82,7 +82,7 @@ def edge(events: list[Event]) -> Edge:
 
 
 @pytest.mark.parametrize("path", ["/broken/hot", "/broken", "/damaged"])
-async def test_a_fault_of_ours_shows_nothing_but_the_request_id(edge: Edge, path: str, capsys: Any) -> None:
+async def test_an_internal_error_shows_only_the_request_id(edge: Edge, path: str, capsys: Any) -> None:
     async with apps.client(edge) as client:
         reply = await client.post(path, content=b"{}", headers={"x-request-id": "r1"})
 
@@ -96,7 +96,9 @@ async def test_a_fault_of_ours_shows_nothing_but_the_request_id(edge: Edge, path
     assert "r1" in logged
 
 
-async def test_a_fault_is_logged_with_its_trace_and_without_what_callers_write(edge: Edge, capsys: Any) -> None:
+async def test_an_internal_error_is_logged_with_its_trace_and_without_data_of_the_client(
+    edge: Edge, capsys: Any
+) -> None:
     async with apps.client(edge) as client:
         trace = "0af7651916cd43dd8448eb211c80319c"
         headers = {"x-request-id": "r2", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
@@ -109,7 +111,7 @@ async def test_a_fault_is_logged_with_its_trace_and_without_what_callers_write(e
 
 
 @pytest.mark.parametrize("path", ["/full", "/away"])
-async def test_overload_and_outage_say_when_to_try_again(edge: Edge, path: str) -> None:
+async def test_overload_and_outage_tell_the_client_when_to_retry(edge: Edge, path: str) -> None:
     async with apps.client(edge) as client:
         reply = await client.post(path, content=b"{}")
 
@@ -118,7 +120,7 @@ async def test_overload_and_outage_say_when_to_try_again(edge: Edge, path: str) 
 
 
 @pytest.mark.parametrize("path", ["/echo", "/cold"])
-async def test_a_body_of_the_largest_size_is_read_and_one_more_is_refused(edge: Edge, path: str) -> None:
+async def test_a_body_of_the_maximum_size_is_read_and_a_larger_one_is_refused(edge: Edge, path: str) -> None:
     async with apps.client(edge) as client:
         largest = await client.post(path, content=b"x" * 1000)
         larger = await client.post(path, content=b"x" * 1001)
@@ -129,7 +131,7 @@ async def test_a_body_of_the_largest_size_is_read_and_one_more_is_refused(edge: 
 
 
 @pytest.mark.parametrize("path", ["/echo", "/cold"])
-async def test_a_body_in_pieces_is_put_together(edge: Edge, path: str) -> None:
+async def test_a_body_that_arrives_in_pieces_is_joined(edge: Edge, path: str) -> None:
     async with apps.client(edge) as client:
         reply = await client.post(path, content=_pieces(10, 7))
 
@@ -142,7 +144,7 @@ async def _pieces(size: int, count: int) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("path", ["/echo", "/cold"])
-async def test_a_caller_who_hangs_up_while_sending_gets_nothing_and_counts_for_nothing(
+async def test_a_client_that_disconnects_while_sending_gets_no_response_and_is_not_counted(
     edge: Edge, path: str, events: list[Event]
 ) -> None:
     incoming = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
@@ -161,7 +163,7 @@ async def test_a_caller_who_hangs_up_while_sending_gets_nothing_and_counts_for_n
     assert events == []
 
 
-async def test_every_answer_is_an_event_with_the_routes_pattern(edge: Edge, events: list[Event]) -> None:
+async def test_every_response_is_an_event_with_the_pattern_of_its_route(edge: Edge, events: list[Event]) -> None:
     async with apps.client(edge) as client:
         await client.post("/echo", content=b"{}")
         await client.post("/full", content=b"{}")
@@ -172,22 +174,22 @@ async def test_every_answer_is_an_event_with_the_routes_pattern(edge: Edge, even
     assert all(event.seconds >= 0 for event in events if isinstance(event, RequestAnswered))
 
 
-async def test_made_request_ids_differ(edge: Edge) -> None:
+async def test_generated_request_ids_are_unique(edge: Edge) -> None:
     async with apps.client(edge) as client:
         seen = [(await client.post("/echo", content=b"{}")).headers["x-request-id"] for _ in range(5)]
 
     assert len(set(seen)) == 5
-    assert all(one.startswith("made-") for one in seen)
+    assert all(request_id.startswith("made-") for request_id in seen)
 
 
-async def test_a_prefix_is_taken_away(edge: Edge) -> None:
+async def test_the_root_path_is_removed(edge: Edge) -> None:
     async with apps.client(edge, root_path="/api") as client:
         reply = await client.post("/api/echo?a=1", content=b"{}")
 
     assert reply.json() == {"body": "{}", "path": "/echo"}
 
 
-async def test_a_proxy_may_leave_the_prefix_where_it_is(edge: Edge) -> None:
+async def test_a_proxy_may_leave_the_root_path_in_place(edge: Edge) -> None:
     async with apps.client(edge, root_path="/api") as client:
         reply = await client.post("/api/api/echo", content=b"{}")
 

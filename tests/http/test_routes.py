@@ -1,15 +1,26 @@
-"""Routes: what each of them demands, and which route a path gets."""
+"""Routes: which route a path gets, what each of them requires, and where the root path goes."""
 
 from __future__ import annotations
 
 import pytest
 
+from rowcast.access.context import RequestContext
 from rowcast.adapters.memory.journal import EmptyJournalReader
 from rowcast.adapters.memory.store import MemoryStore
+from rowcast.errors import NotFound, RequestError
 from rowcast.history.service import History
 from rowcast.http.cold_app import ColdApp
 from rowcast.http.cold_routes import add_cold_routes
-from rowcast.http.routes import Router
+from rowcast.http.routes import (
+    NO_OPTIONS,
+    Request,
+    Route,
+    Router,
+    answer_not_found,
+    any_options,
+    no_options,
+    strip_prefix,
+)
 from rowcast.serving.deployment import Deployment
 from rowcast.serving.health import Health
 
@@ -48,3 +59,51 @@ def test_every_path_has_a_route_that_states_its_scope(
     route = router.find(path, method)
 
     assert (route.pattern, route.scope, route.is_public) == (pattern, scope, is_public)
+
+
+def test_hot_routes_come_before_dialects_and_dialects_before_cold_routes() -> None:
+    def route(pattern: str) -> Route:
+        return Route(pattern=pattern, method="POST", handler=None)
+
+    class Everything:
+        def find(self, path: str) -> Route | None:
+            return None if path == "/cold" else route("dialect")
+
+    router = Router({"/hot": route("hot")}, [Everything()], [route("/cold")])
+
+    patterns = [router.find(path, "POST").pattern for path in ("/hot", "/other", "/cold")]
+    assert patterns == ["hot", "dialect", "/cold"]
+
+
+def test_an_address_with_another_method_keeps_its_pattern_and_needs_admin(router: Router) -> None:
+    route = router.find("/predictions", "PUT")
+
+    assert (route.pattern, route.scope, route.is_public) == ("/predictions", "admin", False)
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "rest"),
+    [
+        ("/predict", "", "/predict"),
+        ("/api/predict", "/api", "/predict"),
+        ("/api/api/predict", "/api", "/predict"),
+        ("/api/api/api/predict", "/api", "/api/predict"),
+        ("/api", "/api", "/"),
+        ("/apis/predict", "/api", "/apis/predict"),
+        ("/predict", "/api", "/predict"),
+    ],
+)
+def test_the_root_path_is_removed_where_server_and_proxy_add_it(path: str, root: str, rest: str) -> None:
+    assert strip_prefix(path, root) == rest
+
+
+def test_an_address_without_options_accepts_no_query_string() -> None:
+    assert no_options(b"") is any_options(b"a=1") is NO_OPTIONS
+    with pytest.raises(RequestError) as refused:
+        no_options(b"a=1")
+    assert refused.value.slug == "bad-option"
+
+
+async def test_an_unknown_address_of_a_dialect_is_not_found() -> None:
+    with pytest.raises(NotFound):
+        await answer_not_found(Request("/v2/none", {}, b"", RequestContext("v2", "r")))

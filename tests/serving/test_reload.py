@@ -12,9 +12,7 @@ from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import BundleError, ModelNotFound
 from rowcast.events import Event, ModelLoaded, ReloadFinished
 from rowcast.registry.ports import Reference
-from rowcast.serving import live_models as deployment
 from rowcast.serving.deployment import Deployment
-from rowcast.serving.live_models import warm_up
 from rowcast.serving.reload import RegistryFollower, ServedVersions
 from support import models
 
@@ -173,18 +171,3 @@ def test_several_versions_of_a_model_answer_beside_each_other(world: World) -> N
     assert then.models["sum@1"] is first.models["sum@1"]
     with pytest.raises(ModelNotFound, match="unknown model 'sum@2'"):
         live.get("sum@2")
-
-
-@pytest.mark.parametrize(("seconds", "slow"), [(0.0009, False), (0.0011, True)])
-def test_a_model_is_slow_when_its_quickest_row_takes_a_millisecond(world: World, seconds: float, slow: bool) -> None:
-    world.publish("sum")
-    (model,) = world.follower().load_all().models.values()
-    golden = deployment.bundle.open(world.registry.folder(Reference("sum", 1))).golden
-    # Each run begins and ends with a look at the clock; the first ones are slower, as they are.
-    taken = [seconds * factor for factor in (9, 3, 1, 1, 2)]
-    ticks = [tick for run in taken for tick in (0.0, run)]
-    clock = iter(ticks)
-
-    warm_up(model, golden, lambda: next(clock))
-
-    assert model.is_slow is slow

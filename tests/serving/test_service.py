@@ -14,6 +14,7 @@ from rowcast.access.callers import Caller
 from rowcast.access.context import RequestContext
 from rowcast.access.quotas import Meter, Quota
 from rowcast.errors import OverQuota, TooLate, Unavailable
+from rowcast.schema.encoding import NUMBERS
 from rowcast.serving.live_models import LiveModel
 from rowcast.serving.rows import Row
 from support import models
@@ -90,7 +91,7 @@ async def test_a_cancelled_caller_leaves_nothing_behind(model: LiveModel) -> Non
 
 async def test_blocks_are_refused_like_rows(model: LiveModel) -> None:
     front = Front(model)
-    tensors = {"numbers": np.ones((2, 2), np.float32)}
+    tensors = {NUMBERS: np.ones((2, 2), np.float32)}
     late = RequestContext("v2", "r", deadline=time.perf_counter() - 1)
 
     with pytest.raises(TooLate):

@@ -1,0 +1,61 @@
+"""The composition of a server process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rowcast import settings
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.app.server import application, build_server
+from rowcast.errors import RowcastError
+from rowcast.http.request_log import RequestLog
+from support import apps, models
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = tmp_path / "home"
+    registry = FolderRegistry(home / "models")
+    models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
+    return home
+
+
+@pytest.mark.parametrize("options", [{}, {"cache": True}, {"durability": "store"}, {"sensitive": "drop"}])
+async def test_a_server_answers_from_its_start_to_its_end(home: Path, options: dict[str, Any]) -> None:
+    async with apps.serving(home=home, **options) as client:
+        assert (await client.get("/health/ready")).status_code == 200
+        reply = await client.post("/predict", json={"x0": 1, "x1": 2})
+
+    assert (reply.status_code, reply.json()["prediction"]) == (200, 3)
+    assert not any((home / "run").glob("[0-9]*-*"))
+
+
+async def test_requests_take_the_quick_path_unless_each_of_them_is_logged(home: Path) -> None:
+    plain = build_server(settings.load(home=home))
+    logged = build_server(settings.load(home=home, access_log=True))
+
+    assert plain.quick_path is not None
+    assert plain.quick_path.find("/predict", b"POST", {}) is not None
+    assert logged.quick_path is None
+    assert isinstance(logged.app, RequestLog)
+    for server in (plain, logged):
+        async with apps.lifespan(server.app):
+            assert server.deployment.default == "sum"
+
+
+def test_a_server_that_cannot_be_built_leaves_nothing_open(tmp_path: Path) -> None:
+    with pytest.raises(RowcastError):
+        build_server(settings.load(home=tmp_path))
+
+    assert not any((tmp_path / "run").glob("[0-9]*-*"))
+    assert not any((tmp_path / "journal").glob("*"))
+
+
+def test_nothing_is_read_before_the_public_app_starts() -> None:
+    def unread() -> Any:
+        raise AssertionError
+
+    application(unread)

@@ -1,0 +1,131 @@
+"""Live models: verified on their golden rows before they answer, and slow or fast by measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.adapters.onnxruntime.graph import open_graph
+from rowcast.errors import BundleError, GraphFailed, NoAnswer
+from rowcast.registry import bundle
+from rowcast.registry.ports import Reference
+from rowcast.schema.encoding import NUMBERS
+from rowcast.schema.prediction import Score
+from rowcast.serving.live_models import LiveModel, load, verify, warm_up
+from support import models
+
+SUM = Reference("sum", 1)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> FolderRegistry:
+    registry = FolderRegistry(tmp_path_factory.mktemp("registry"))
+    models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
+    return registry
+
+
+@pytest.fixture
+def model(registry: FolderRegistry) -> LiveModel:
+    return load(SUM, registry, open_graph)
+
+
+@pytest.fixture
+def golden(registry: FolderRegistry) -> tuple[bundle.GoldenRow, ...]:
+    return tuple(bundle.open(registry.folder(SUM)).golden)
+
+
+def test_a_loaded_model_scores_its_rows_and_has_an_example(model: LiveModel) -> None:
+    assert model.score([model.encoder.read(b'{"x0":1,"x1":2}')]) == [Score(3.0)]
+    assert model.golden is not None
+    assert not model.is_slow
+
+
+def test_a_model_without_golden_rows_cannot_be_verified(model: LiveModel) -> None:
+    with pytest.raises(BundleError):
+        verify(model, [])
+
+
+def test_a_model_that_misses_a_golden_score_is_refused(model: LiveModel, golden: tuple[bundle.GoldenRow, ...]) -> None:
+    wrong = msgspec.structs.replace(golden[0], score=Score(1000.0))
+
+    with pytest.raises(BundleError) as refused:
+        verify(model, [*golden, wrong])
+
+    assert "golden row 1" in refused.value.message
+
+
+def test_a_model_whose_scores_depend_on_the_batch_is_refused(
+    registry: FolderRegistry, golden: tuple[bundle.GoldenRow, ...]
+) -> None:
+    class Unsteady:
+        def run(self, tensors: Mapping[str, Any]) -> Any:
+            total = tensors[NUMBERS].sum(axis=1, keepdims=True)
+            return (total + len(total) * 1e-9).astype(np.float64)
+
+    opened = bundle.open(registry.folder(SUM))
+
+    with pytest.raises(BundleError) as refused:
+        verify(LiveModel(SUM, opened.manifest, Unsteady()), [golden[0], golden[0]])
+
+    assert "alone" in refused.value.message
+
+
+@pytest.mark.parametrize(("seconds", "is_slow"), [(0.0009, False), (0.0011, True)])
+def test_a_model_is_slow_if_its_fastest_run_takes_more_than_a_millisecond(
+    model: LiveModel, golden: tuple[bundle.GoldenRow, ...], seconds: float, *, is_slow: bool
+) -> None:
+    # The clock is read before and after each run; the first runs take longer.
+    readings = iter([reading for factor in (9, 3, 1, 1, 2) for reading in (0.0, seconds * factor)])
+
+    warm_up(model, golden, lambda: next(readings))
+
+    assert model.is_slow is is_slow
+
+
+def test_a_graph_that_fails_names_the_rows_on_which_it_fails(registry: FolderRegistry) -> None:
+    class Refusing:
+        """Fails on negative numbers."""
+
+        def run(self, tensors: Mapping[str, Any]) -> Any:
+            if (tensors[NUMBERS] < 0).any():
+                raise GraphFailed("negative")
+            return tensors[NUMBERS].sum(axis=1, keepdims=True)
+
+    model = LiveModel(SUM, bundle.open(registry.folder(SUM)).manifest, Refusing())
+    rows = [model.encoder.read(b'{"x0":%d,"x1":2}' % number) for number in (1, -1, 3, -2)]
+
+    with pytest.raises(NoAnswer) as refused:
+        model.score(rows)
+
+    assert refused.value.rows == [1, 3]
+
+
+def test_a_graph_that_fails_on_the_batch_only_fails_all_rows(registry: FolderRegistry) -> None:
+    class Lonely:
+        """Scores single rows only."""
+
+        def run(self, tensors: Mapping[str, Any]) -> Any:
+            if len(tensors[NUMBERS]) > 1:
+                raise GraphFailed("too many")
+            return tensors[NUMBERS].sum(axis=1, keepdims=True)
+
+    model = LiveModel(SUM, bundle.open(registry.folder(SUM)).manifest, Lonely())
+
+    with pytest.raises(NoAnswer) as refused:
+        model.score([model.encoder.read(b'{"x0":1,"x1":2}')] * 3)
+
+    assert refused.value.rows == [0, 1, 2]
+
+
+def test_the_classes_of_many_rows_are_counted_at_once(tmp_path: Path) -> None:
+    schema, decision = models.number_columns(2), models.classes("a", "b", "c")
+    classifier = models.live(tmp_path, "m", models.mlp_graph(2, 3), schema, decision, "probabilities")
+    output = np.array([[0.1, 0.8, 0.1], [0.7, 0.2, 0.1], [0.2, 0.6, 0.2]], np.float32)
+
+    assert classifier.tally(output) == ({"a": 1, "b": 2}, 1.0)
