@@ -16,8 +16,9 @@ from rowcast.serving.live_models import load
 from rowcast.tables import stream
 from rowcast.tables.encode import encode_table
 from rowcast.tables.read import read_table, table_from_memory
-from rowcast.tables.write import with_predictions, write_table
+from rowcast.tables.write import with_predictions
 from support import models
+from support.tables import write_table
 
 ROWS = 200
 

@@ -11,12 +11,12 @@ from rowcast.tables import examples
 from rowcast.tables.read import read_table
 
 
-@pytest.mark.parametrize("name", examples.EXAMPLES)
-def test_an_example_is_written_with_its_target(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "target"), [("loans", "loan_status"), ("iris", "species")])
+def test_an_example_is_written_with_its_target(tmp_path: Path, name: str, target: str) -> None:
     frame = read_table(examples.write_example(name, tmp_path / "table.csv", rows=60)).frame
 
     assert frame.height == 60
-    assert frame.columns[-1] == examples.TARGETS[name]
+    assert frame.columns[-1] == target
 
 
 def test_equal_seeds_give_equal_loans() -> None:

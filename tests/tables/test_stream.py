@@ -12,7 +12,7 @@ from rowcast.errors import TableError
 from rowcast.tables import stream
 from rowcast.tables.read import read_table
 from rowcast.tables.stream import Chunk, read_chunks
-from rowcast.tables.write import write_table
+from support.tables import write_table
 
 LINES = "".join(f"{n},text {n}\n" for n in range(60))
 FILES: dict[str, tuple[str, bytes]] = {

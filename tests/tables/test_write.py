@@ -12,7 +12,8 @@ from rowcast.errors import TableError
 from rowcast.schema.prediction import Decision
 from rowcast.schema.scores import score_rows
 from rowcast.tables.read import read_table
-from rowcast.tables.write import open_writer, with_predictions, write_table
+from rowcast.tables.write import open_writer, with_predictions
+from support.tables import write_table
 
 FRAME = pl.DataFrame({"a": [" 1", "2 ", None]})
 OUTPUT = np.array([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]], np.float32)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rowcast.adapters.files.keys import FileKeys
+    from rowcast.access.ports import KeyWriter
     from rowcast.settings import Settings
 
 
-def keys(settings: Settings) -> FileKeys:
+def keys(settings: Settings) -> KeyWriter:
     """Return the API keys of this home."""
     from rowcast.adapters.files.keys import FileKeys
 

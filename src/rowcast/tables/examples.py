@@ -82,7 +82,6 @@ def iris(rows: int = 150, seed: int = 0) -> Columns:
     return {**columns, "species": [str(data.target_names[kind]) for kind in data.target[:rows]]}
 
 
-TARGETS: Final = {"loans": "loan_status", "iris": "species"}
 EXAMPLES: Final[Mapping[str, Callable[..., Columns]]] = {"loans": loans, "iris": iris}
 
 

@@ -188,7 +188,7 @@ def _last_line_end(content: bytes, quote: bytes) -> int:
     return end + 1
 
 
-class _Encoding(NamedTuple):
+class _TextEncoding(NamedTuple):
     """The encoding and the line ends of a text file."""
 
     name: str
@@ -196,7 +196,7 @@ class _Encoding(NamedTuple):
     """Whether lines end with a single carriage return."""
 
 
-def _detect_encoding(path: Path, file: IO[bytes], head: bytes) -> _Encoding:
+def _detect_encoding(path: Path, file: IO[bytes], head: bytes) -> _TextEncoding:
     """Determine the encoding from the whole file, by the rules of `read_table`."""
     is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not is_utf16 and b"\0" in head[:SNIFFED_BYTES]:
@@ -222,7 +222,7 @@ def _detect_encoding(path: Path, file: IO[bytes], head: bytes) -> _Encoding:
         name = "utf-16" if is_utf16 else "utf-8"
     else:
         name = "latin-1" if single_byte(path, head) == "latin-1" or has_undefined else "cp1252"
-    return _Encoding(name, has_cr and not has_lf)
+    return _TextEncoding(name, has_cr and not has_lf)
 
 
 def _is_valid(decoder: codecs.IncrementalDecoder, block: bytes, *, final: bool = False) -> bool:
@@ -233,7 +233,7 @@ def _is_valid(decoder: codecs.IncrementalDecoder, block: bytes, *, final: bool =
     return True
 
 
-def _blocks(file: IO[bytes], encoding: _Encoding) -> Iterator[bytes]:
+def _blocks(file: IO[bytes], encoding: _TextEncoding) -> Iterator[bytes]:
     """Yield the file as blocks of UTF-8, without a byte order mark or leading empty lines; at least one block."""
     is_utf8 = encoding.name == "utf-8" and not encoding.has_cr_lines
     decoder = codecs.getincrementaldecoder(encoding.name)("replace")

@@ -195,9 +195,3 @@ class _ColumnarWriter:
     def _queued(self) -> Iterator[pl.DataFrame]:
         while (frame := self._frames.get()) is not None:
             yield frame
-
-
-def write_table(frame: pl.DataFrame, path: str | Path) -> None:
-    """Write a frame as CSV, Parquet, JSON Lines or Arrow, depending on the extension."""
-    with open_writer(Path(path)) as writer:
-        writer.append(writer.prepare(frame, first=True))
