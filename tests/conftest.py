@@ -42,17 +42,17 @@ def _refuse_skips(report: Any) -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def _loggers_of_this_process() -> Iterator[None]:
-    """Keep commands that run in this process from binding loggers to a stream that pytest closes after the test."""
+    """Keep commands that run in this process from binding loggers to a stream that pytest closes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rowcast.app.logs.configure_logging", lambda settings: None)
-        for name in ALIASES:  # variables of this machine must not affect tests
+        for name in ALIASES:  # variables set on this machine must not affect tests
             patch.delenv(name, raising=False)
         yield
 
 
 @pytest.fixture(scope="session")
 def loan_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a registry with the trained loan example; copy it before changing anything."""
+    """The folder of a registry with the trained loan example; tests must copy it before they change it."""
     from support import models  # loads the training stack, which takes seconds and is rarely needed
 
     return models.trained_loans(tmp_path_factory.mktemp("loans") / "models").root

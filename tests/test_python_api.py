@@ -1,4 +1,4 @@
-"""The Python API: a loaded model gives the same answers as the server."""
+"""The Python API: a loaded model returns the same predictions as the server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from rowcast.errors import InvalidRows
 from support.waiting import eventually_async
 
 
-async def test_a_loaded_model_gives_the_servers_answers(app_home: Path, client: httpx.AsyncClient) -> None:
+async def test_a_loaded_model_returns_the_same_predictions_as_the_server(
+    app_home: Path, client: httpx.AsyncClient
+) -> None:
     model = rowcast.load("loans", home=app_home)
     rows = [{**(await client.get("/sample")).json(), "credit_score": score} for score in (350, 600, 850)]
 
@@ -42,7 +44,7 @@ async def test_every_invalid_row_is_reported(app_home: Path, client: httpx.Async
 async def test_only_the_owner_can_read_recorded_rows(app_home: Path, client: httpx.AsyncClient) -> None:
     assert (await client.post("/predict", json=(await client.get("/sample")).json())).status_code == 200
 
-    async def healthy() -> bool:  # the heartbeat stops with the event loop, during tests that do not use the app
+    async def healthy() -> bool:  # heartbeats pause during tests that do not run the event loop
         checks = (await client.get("/health")).json()["checks"]
         return bool(checks == {"history": "ok", "disk": "ok", "workers": "ok"})
 

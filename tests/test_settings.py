@@ -1,4 +1,4 @@
-"""Settings: their sources, the precedence of the sources, and errors for unknown names and invalid values."""
+"""Settings: sources, precedence, and errors for unknown names and invalid values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rowcast.errors import SettingsError
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Change to an empty folder and clear the environment of settings."""
+    """Change to an empty folder and remove all settings from the environment."""
     import os
 
     for name in [name for name in os.environ if name.startswith(settings.PREFIX)]:
@@ -73,13 +73,13 @@ def test_an_unknown_name_in_dotenv_is_an_error(folder: Path) -> None:
         settings.load()
 
 
-def test_dotenv_may_contain_variables_of_other_programs(folder: Path) -> None:
+def test_dotenv_can_contain_variables_of_other_programs(folder: Path) -> None:
     (folder / ".env").write_text("DATABASE_PASSWORD=swordfish\nROWCAST_PORT=2\n")
 
     assert settings.load().port == 2
 
 
-def test_all_errors_are_reported_in_one_line(folder: Path) -> None:
+def test_all_errors_are_reported_on_one_line(folder: Path) -> None:
     (folder / "rowcast.toml").write_text('port = "high"\ndurability = "forever"\nprot = 1\n')
 
     with pytest.raises(SettingsError) as caught:
@@ -100,12 +100,14 @@ def test_all_errors_are_reported_in_one_line(folder: Path) -> None:
         ("log_format", "xml"),
     ],
 )
-def test_an_invalid_value_is_an_error_that_names_the_setting(name: str, value: object) -> None:
+def test_the_error_for_an_invalid_value_names_the_setting(name: str, value: object) -> None:
     with pytest.raises(SettingsError, match=f"'{name}'"):
         settings.load(**{name: value})
 
 
-def test_the_port_variable_injected_by_kubernetes_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_port_variable_injected_by_kubernetes_explains_the_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("ROWCAST_PORT", "tcp://10.1.2.3:8000")
 
     with pytest.raises(SettingsError, match="enableServiceLinks"):
@@ -157,7 +159,7 @@ def test_an_invalid_root_path_is_an_error(prefix: str) -> None:
 
 @pytest.fixture
 def no_aliases(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Clear the environment of aliases."""
+    """Remove all aliases from the environment."""
     for name in settings.ALIASES:
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
@@ -175,7 +177,7 @@ def no_aliases(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318", "otel_endpoint", "http://otel:4318"),
     ],
 )
-def test_variables_of_other_systems_are_aliases(
+def test_variables_of_other_systems_are_aliases_of_settings(
     no_aliases: pytest.MonkeyPatch, variable: str, value: str, setting: str, expected: str
 ) -> None:
     no_aliases.setenv(variable, value)
@@ -184,11 +186,11 @@ def test_variables_of_other_systems_are_aliases(
     assert settings.origins()[setting] == variable
 
 
-def test_every_alias_stands_for_a_setting() -> None:
+def test_every_alias_refers_to_a_setting() -> None:
     assert {alias.setting for alias in settings.ALIASES.values()} <= settings.Settings.model_fields.keys()
 
 
-def test_a_settings_own_name_overrides_its_alias(no_aliases: pytest.MonkeyPatch, folder: Path) -> None:
+def test_the_name_of_a_setting_overrides_its_alias(no_aliases: pytest.MonkeyPatch, folder: Path) -> None:
     no_aliases.setenv("LOG_LEVEL", "error")
     (folder / "rowcast.toml").write_text('log_level = "info"\n')
     assert settings.load().log_level == "error"
@@ -215,26 +217,26 @@ def test_an_invalid_value_of_an_alias_is_an_error(
 
 def test_an_empty_alias_is_ignored(no_aliases: pytest.MonkeyPatch) -> None:
     no_aliases.setenv("API_KEY", "")
-    no_aliases.setenv("ENV", " ")  # a path in ENV names a startup file of the shell
+    no_aliases.setenv("ENV", " ")  # shells use ENV for the path of a startup file
     assert settings.load().log_format == "auto"
     no_aliases.setenv("ENV", "/etc/shrc")
 
     assert (settings.load().api_key, settings.load().log_format) == (None, "auto")
 
 
-def test_api_key_is_an_alias(no_aliases: pytest.MonkeyPatch) -> None:
+def test_api_key_without_the_prefix_is_an_alias(no_aliases: pytest.MonkeyPatch) -> None:
     def key() -> str:
         secret = settings.load().api_key
         assert secret is not None
         return secret.get_secret_value()
 
-    no_aliases.setenv("API_KEY", "of-the-old-system")
-    assert key() == "of-the-old-system"
-    no_aliases.setenv("ROWCAST_API_KEY", "of-this-system")
-    assert key() == "of-this-system"
+    no_aliases.setenv("API_KEY", "old-key")
+    assert key() == "old-key"
+    no_aliases.setenv("ROWCAST_API_KEY", "new-key")
+    assert key() == "new-key"
 
 
-def test_only_the_gateways_alias_changes_the_default_job(no_aliases: pytest.MonkeyPatch) -> None:
+def test_only_the_alias_of_the_push_gateway_changes_the_default_push_job(no_aliases: pytest.MonkeyPatch) -> None:
     no_aliases.setenv("PROM_PUSHGATEWAY", "http://old:9091")
     assert settings.load().push_job == "loan_model"
     assert settings.load(push_job="nightly").push_job == "nightly"
@@ -249,7 +251,7 @@ def test_an_invalid_url_is_an_error(no_aliases: pytest.MonkeyPatch, name: str, u
         settings.load(**{name: url})
 
 
-def test_a_password_in_a_url_is_rejected_and_not_repeated(no_aliases: pytest.MonkeyPatch) -> None:
+def test_a_password_in_a_url_is_rejected_and_not_shown_in_the_error(no_aliases: pytest.MonkeyPatch) -> None:
     for url in ("http://me:swordfish@push:9091", "ftp://me:swordfish@push"):
         with pytest.raises(SettingsError) as caught:
             settings.load(push_gateway=url)

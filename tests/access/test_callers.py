@@ -1,4 +1,4 @@
-"""Callers: what the owners of a list of keys may do."""
+"""Callers: secrets, quota meters and tenant visibility."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rowcast.access.scopes import Scope
 from support.access import new_key
 
 
-def test_a_rotated_key_has_two_secrets_during_the_overlap_and_one_quota() -> None:
+def test_both_secrets_of_a_rotated_key_share_a_quota_during_the_overlap() -> None:
     (rotated,) = access_keys.rotate_key(
         [new_key(quota=Quota(5, 60))], "1", access_keys.hash_key("new"), now=100, overlap=50
     )
@@ -24,20 +24,20 @@ def test_a_rotated_key_has_two_secrets_during_the_overlap_and_one_quota() -> Non
     assert list(after) == [bytes.fromhex(access_keys.hash_key("new"))]
 
 
-def test_revoking_a_rotated_key_ends_both_secrets() -> None:
+def test_revoking_a_rotated_key_invalidates_both_secrets() -> None:
     rotated = access_keys.rotate_key([new_key()], "1", access_keys.hash_key("new"), now=100, overlap=50)
 
     assert active_callers(access_keys.revoke_key(rotated, "key 1", 120), 121, None, 1) == {}
 
 
-def test_a_key_without_quota_gets_the_default() -> None:
+def test_a_key_without_a_quota_gets_the_default_quota() -> None:
     (caller,) = active_callers([new_key()], 0, Quota(7, 60), 1).values()
 
     assert caller.meter is not None
     assert caller.meter.quota == Quota(7, 60)
 
 
-def test_an_unchanged_quota_keeps_its_meter_and_a_changed_quota_gets_a_new_one() -> None:
+def test_a_meter_is_replaced_only_if_its_quota_changes() -> None:
     old = active_callers([new_key(quota=Quota(5, 60))], 0, None, 1)
     unchanged = keep_meters(active_callers([new_key(quota=Quota(5, 60))], 0, None, 1), old)
     changed = keep_meters(active_callers([new_key(quota=Quota(6, 60))], 0, None, 1), old)
@@ -51,5 +51,7 @@ def test_an_unchanged_quota_keeps_its_meter_and_a_changed_quota_gets_a_new_one()
     ("tenant", "scopes", "expected"),
     [("", {"read", "admin"}, True), ("acme", {"read", "admin"}, False), ("", {"read"}, False)],
 )
-def test_only_an_administrator_without_tenant_sees_all_tenants(tenant: str, scopes: set[Scope], expected: bool) -> None:
+def test_only_an_administrator_without_a_tenant_sees_all_tenants(
+    tenant: str, scopes: set[Scope], expected: bool
+) -> None:
     assert Caller("1", tenant, frozenset(scopes)).sees_all_tenants is expected

@@ -1,4 +1,4 @@
-"""Durations as text."""
+"""Parsing of durations."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rowcast.errors import SettingsError
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90d", 90 * 86_400), ("5m", 300), ("0s", 0)])
-def test_a_duration_is_parsed(text: str, seconds: int) -> None:
+def test_valid_durations_are_parsed(text: str, seconds: int) -> None:
     assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["soon", "90", "-1d", ""])
-def test_an_invalid_duration_is_refused_with_its_text(text: str) -> None:
+def test_the_error_for_an_invalid_duration_quotes_it(text: str) -> None:
     with pytest.raises(SettingsError) as refused:
         parse_duration(text)
 

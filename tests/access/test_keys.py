@@ -1,4 +1,4 @@
-"""API keys as values, and the edits of a list of keys."""
+"""API keys: hashing, lookup, expiry and validation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_two_active_keys_cannot_have_the_same_name() -> None:
     assert len(access_keys.add_key([new_key(revoked=1)], new_key("2", name="key 1"))) == 2
 
 
-def test_a_key_is_found_by_id_and_by_name() -> None:
+def test_a_key_can_be_found_by_id_or_name() -> None:
     keys = [new_key("1"), new_key("2")]
 
     assert access_keys.find_key(keys, "2") is keys[1]
@@ -35,14 +35,14 @@ def test_a_key_is_found_by_id_and_by_name() -> None:
 
 
 @pytest.mark.parametrize("keys", [[], [new_key("2", revoked=5, name="lost")]])
-def test_an_unknown_or_revoked_key_is_refused(keys: list[Key]) -> None:
+def test_an_unknown_or_revoked_key_is_not_found(keys: list[Key]) -> None:
     with pytest.raises(SettingsError) as refused:
         access_keys.find_key(keys, "lost")
 
     assert "'lost'" in refused.value.message
 
 
-def test_a_key_has_the_state_of_its_time() -> None:
+def test_the_state_of_a_key_depends_on_the_time() -> None:
     key = new_key(expires=100)
 
     assert (key.state(99), key.state(100)) == ("active", "expired")
@@ -59,7 +59,7 @@ def test_valid_names_are_accepted(parse: Callable[[str], str]) -> None:
     ("parse", "text"),
     [(access_keys.parse_tenant, "Acme Ltd"), (access_keys.parse_name, " "), (access_keys.parse_name, "x" * 65)],
 )
-def test_invalid_names_are_refused_with_their_text(parse: Callable[[str], str], text: str) -> None:
+def test_the_error_for_an_invalid_name_quotes_it(parse: Callable[[str], str], text: str) -> None:
     with pytest.raises(SettingsError) as refused:
         parse(text)
 

@@ -1,4 +1,4 @@
-"""Quotas: parsing, and the meter that enforces them."""
+"""Quotas: parsing and enforcement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rowcast.errors import OverQuota, SettingsError
     st.integers(1, 100),
     st.lists(st.tuples(st.floats(0, 30), st.integers(1, 8)), min_size=1, max_size=60),
 )
-def test_a_window_allows_at_most_twice_the_quota_and_a_burst_at_most_once(
+def test_no_window_exceeds_twice_the_quota_and_no_burst_exceeds_the_quota(
     rows: int, seconds: int, requests: list[tuple[float, int]]
 ) -> None:
     meter, now, accepted = Meter(Quota(rows, seconds)), 100.0, []
@@ -33,7 +33,7 @@ def test_a_window_allows_at_most_twice_the_quota_and_a_burst_at_most_once(
         assert sum(count for at, count in accepted if at == start) <= rows
 
 
-def test_the_row_above_the_quota_is_refused_with_the_time_until_the_next() -> None:
+def test_a_row_that_exceeds_the_quota_is_rejected_with_a_retry_delay() -> None:
     meter = Meter(Quota(10, 60))
     for _ in range(10):
         meter.spend(1, 5.0)
@@ -46,7 +46,7 @@ def test_the_row_above_the_quota_is_refused_with_the_time_until_the_next() -> No
     assert meter.headers(5.0 + 6) == b'ratelimit-policy: "default";q=10;w=60\r\nratelimit: "default";r=0;t=61\r\n'
 
 
-def test_a_refused_request_uses_no_quota() -> None:
+def test_a_rejected_request_does_not_use_quota() -> None:
     meter = Meter(Quota(10, 60))
     meter.spend(8, 0.0)
     for _ in range(5):
@@ -56,7 +56,7 @@ def test_a_refused_request_uses_no_quota() -> None:
     meter.spend(2, 0.0)
 
 
-def test_a_request_larger_than_the_quota_is_not_told_to_retry() -> None:
+def test_a_request_larger_than_the_quota_is_rejected_without_a_retry_delay() -> None:
     with pytest.raises(OverQuota) as refused:
         Meter(Quota(10, 60)).spend(11, 0.0)
 
@@ -74,12 +74,12 @@ def test_server_processes_share_a_quota() -> None:
 @pytest.mark.parametrize(
     ("text", "quota"), [("100/60s", Quota(100, 60)), ("5/1m", Quota(5, 60)), ("5/10", Quota(5, 10))]
 )
-def test_a_quota_is_parsed(text: str, quota: Quota) -> None:
+def test_valid_quotas_are_parsed(text: str, quota: Quota) -> None:
     assert parse_quota(text) == quota
 
 
 @pytest.mark.parametrize("text", ["100", "0/60s", "5/1w", ""])
-def test_an_invalid_quota_is_refused_with_its_text(text: str) -> None:
+def test_the_error_for_an_invalid_quota_quotes_it(text: str) -> None:
     with pytest.raises(SettingsError) as refused:
         parse_quota(text)
 

@@ -1,4 +1,4 @@
-"""Scopes as a comma-separated list."""
+"""Parsing of comma-separated scopes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from rowcast.access.scopes import parse_scopes
 from rowcast.errors import SettingsError
 
 
-def test_scopes_are_parsed_into_their_usual_order() -> None:
+def test_scopes_are_parsed_in_canonical_order() -> None:
     assert parse_scopes("read, predict") == ("predict", "read")
 
 
 @pytest.mark.parametrize("text", ["predict,write", "", " , "])
-def test_unknown_or_missing_scopes_are_refused_with_the_available_ones(text: str) -> None:
+def test_the_error_for_unknown_or_missing_scopes_lists_the_available_scopes(text: str) -> None:
     with pytest.raises(SettingsError) as refused:
         parse_scopes(text)
 

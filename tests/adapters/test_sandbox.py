@@ -1,4 +1,4 @@
-"""The sandbox: limits of child processes, and what is reported when they are exceeded."""
+"""The sandbox: limits of child processes, and the errors reported if they are exceeded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_output_of_a_successful_process_is_returned() -> None:
     assert run("print('hello')") == SandboxResult("", b"hello\n")
 
 
-def test_the_last_line_of_a_failed_process_is_its_error() -> None:
+def test_the_error_of_a_failed_process_is_its_last_line_of_output() -> None:
     result = run("import sys; print('one', file=sys.stderr); sys.exit('error: two')")
 
     assert result == SandboxResult("two")
@@ -41,11 +41,11 @@ def test_the_last_line_of_a_failed_process_is_its_error() -> None:
     ],
     ids=["time", "CPU time", "killed", "memory"],
 )
-def test_a_process_that_exceeds_a_limit_is_an_error(program: str, limits: SandboxLimits) -> None:
+def test_a_process_that_exceeds_a_limit_fails_with_an_error(program: str, limits: SandboxLimits) -> None:
     assert run(program, limits).error
 
 
-def test_a_sandbox_ends_with_its_parent(tmp_path: Path) -> None:
+def test_a_sandboxed_process_exits_when_its_parent_is_killed(tmp_path: Path) -> None:
     report = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
     child = report + LIMITED + "time.sleep(60)"  # limited processes cannot write files
     parent = (
@@ -61,7 +61,7 @@ def test_a_sandbox_ends_with_its_parent(tmp_path: Path) -> None:
     eventually(lambda: not Path(f"/proc/{pid}").exists())
 
 
-def test_a_model_that_is_missing_or_too_large_is_not_loaded(tmp_path: Path) -> None:
+def test_a_missing_or_oversized_model_is_not_loaded(tmp_path: Path) -> None:
     def trial() -> str:
         return run_trial([sys.executable, "-c", "raise SystemExit(0)"], tmp_path, Reference("m", 1), LIMITS, os.environ)
 

@@ -1,4 +1,4 @@
-"""Documents are read from mappings, from JSON text and from regular files."""
+"""Reading documents from mappings, JSON strings and regular files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rowcast.app.documents import MAX_BYTES, read_document
 from rowcast.errors import DocumentError
 
 
-def test_a_document_is_a_mapping_json_text_or_a_file(tmp_path: Path) -> None:
+def test_a_document_can_be_a_mapping_a_json_string_or_a_file(tmp_path: Path) -> None:
     path = tmp_path / "w.YAML"
     path.write_text("\ufeffreply: 1", encoding="utf-8")
 
@@ -27,7 +27,7 @@ def test_a_document_is_a_mapping_json_text_or_a_file(tmp_path: Path) -> None:
         ("w.json", b"[1]", "not-a-mapping"),
     ],
 )
-def test_an_unsuitable_file_is_refused(tmp_path: Path, name: str, content: bytes, slug: str) -> None:
+def test_an_unsupported_or_invalid_file_is_rejected(tmp_path: Path, name: str, content: bytes, slug: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
 
@@ -38,7 +38,7 @@ def test_an_unsuitable_file_is_refused(tmp_path: Path, name: str, content: bytes
     assert str(path) in str(caught.value)
 
 
-def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_as_unreadable(tmp_path: Path) -> None:
     with pytest.raises(DocumentError) as caught:
         read_document(tmp_path / "none.json")
 

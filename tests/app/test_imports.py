@@ -1,4 +1,4 @@
-"""Imports with a real child process as the sandbox, composed from the settings."""
+"""Model imports with a real child process as the sandbox."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def graph(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_model_is_imported_exported_and_imported_again(tmp_path: Path, graph: Path) -> None:
+def test_an_exported_model_can_be_imported_again(tmp_path: Path, graph: Path) -> None:
     loaded = settings.load(home=tmp_path)
 
     model = imports.import_model(loaded, graph)
@@ -34,7 +34,7 @@ def test_a_model_is_imported_exported_and_imported_again(tmp_path: Path, graph: 
     assert registry(loaded).aliases("copy") == {"champion": 1}
 
 
-def test_a_graph_that_crashes_its_child_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_crashes_its_child_process_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWCAST_TRIAL_MEMORY_MB", "512")
     path = tmp_path / "hungry.onnx"
     path.write_bytes(models.hungry_graph(2))
@@ -47,7 +47,7 @@ def test_a_graph_that_crashes_its_child_process_is_refused(tmp_path: Path, monke
     assert registry(loaded).models() == {}
 
 
-def test_the_models_folder_is_imported_if_the_settings_name_one(
+def test_the_models_folder_is_imported_if_it_is_configured(
     tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert imports.import_models_folder(settings.load(home=tmp_path / "home")) == []
@@ -58,7 +58,7 @@ def test_the_models_folder_is_imported_if_the_settings_name_one(
     assert registry(loaded).aliases("iris") == {"champion": 1}
 
 
-def test_the_models_folder_names_the_preferred_model_unless_the_settings_do(
+def test_the_default_model_setting_overrides_the_preferred_model_of_the_models_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model_metadata.json").write_text('{"model_name": "iris"}')

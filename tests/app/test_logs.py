@@ -1,4 +1,4 @@
-"""Every log line has the same form, whether it comes from Rowcast, a library or an uncaught exception."""
+"""Log lines have the same format for events of Rowcast and libraries, warnings and uncaught exceptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rowcast.app import logs
 
 logs.configure_logging(settings.load(log_format="json"))
 structlog.get_logger("rowcast").info("own", row=1)
-logging.getLogger("library").warning("of a library")
+logging.getLogger("library").warning("from a library")
 logging.getLogger("httpx").info("verbose")
 warnings.warn("a warning")
 
@@ -28,11 +28,11 @@ fail("sesame")
 """
 
 
-def test_own_lines_library_lines_warnings_and_exceptions_are_json() -> None:
+def test_rowcast_events_library_events_warnings_and_exceptions_are_logged_as_json() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
 
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [(line["level"], line["event"]) for line in lines[:2]] == [("info", "own"), ("warning", "of a library")]
+    assert [(line["level"], line["event"]) for line in lines[:2]] == [("info", "own"), ("warning", "from a library")]
     assert "a warning" in lines[2]["event"]
     assert [line["level"] for line in lines[3:]] == ["critical", "critical"]
     assert all(line["exception"][0]["exc_value"] == "failure" for line in lines[3:])

@@ -1,4 +1,4 @@
-"""What commands and the Python API find out about published models."""
+"""Queries about published models for the commands and the Python API."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_server_needs_every_model_that_its_settings_name(home: Path, tmp_path: Path) -> None:
+def test_every_model_in_the_settings_must_exist(home: Path, tmp_path: Path) -> None:
     assert app_models.has_models(settings.load(home=home))
     assert app_models.has_models(settings.load(home=home, models=["sum@1"]))
     assert not app_models.has_models(settings.load(home=home, models=["sum", "loans"]))
     assert not app_models.has_models(settings.load(home=tmp_path / "empty"))
 
 
-def test_the_served_versions_are_those_of_the_settings(home: Path) -> None:
+def test_the_champion_of_every_model_is_served_by_default(home: Path) -> None:
     assert app_models.served(settings.load(home=home)) == [Reference("sum", 1)]
 
 
-def test_one_table_trains_one_model(home: Path) -> None:
+def test_settings_with_several_models_do_not_name_the_model_to_train(home: Path) -> None:
     assert app_models.name_to_train(settings.load(home=home, models=["loans@champion", "loans@2"])) == "loans"
     with pytest.raises(SettingsError):
         app_models.name_to_train(settings.load(home=home, models=["loans", "sum"]))
 
 
-def test_a_model_is_loaded_by_its_digest_or_not_at_all(home: Path) -> None:
+def test_a_model_is_loaded_only_if_its_digest_matches(home: Path) -> None:
     load = app_models.model_by_digest(settings.load(home=home))
     digest = bundle.read_manifest(home / "models" / "sum" / "1").digest
 
@@ -49,7 +49,7 @@ def test_a_model_is_loaded_by_its_digest_or_not_at_all(home: Path) -> None:
         load(Reference("sum", 1), "rb1-00")
 
 
-def test_only_a_trained_model_has_a_report(home: Path) -> None:
+def test_the_path_of_a_report_is_returned_if_the_report_exists(home: Path) -> None:
     loaded = settings.load(home=home)
     with pytest.raises(BundleError):
         app_models.report(loaded, "sum")
@@ -59,6 +59,6 @@ def test_only_a_trained_model_has_a_report(home: Path) -> None:
     assert app_models.report(loaded, "sum") == (Reference("sum", 1), path)
 
 
-def test_training_needs_a_target(home: Path) -> None:
+def test_training_requires_a_target(home: Path) -> None:
     with pytest.raises(SettingsError):
         app_models.train(settings.load(home=home), {"a": [1, 2]})

@@ -1,4 +1,4 @@
-"""Check the documents: generated pages are up to date, commands run, and their output is the output shown."""
+"""Check the documentation: generated pages are up to date, and commands produce the output shown."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ MASKS = (
 
 
 class Block(NamedTuple):
-    """A fenced block with a tag: `run` and `serve` are executed, `shows` is the output of the previous block."""
+    """A tagged code block: `run` and `serve` blocks are executed; `shows` blocks contain the expected output."""
 
     language: str
     tag: str
@@ -76,7 +76,7 @@ def blocks(document: Path) -> list[Block]:
 
 
 class Tour:
-    """Executes documents in one folder, as a reader would in a terminal."""
+    """Executes documents in a folder, as a reader would in a terminal."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -151,7 +151,7 @@ class Tour:
             process.wait(20)
 
     def _shortened(self, text: str) -> str:
-        """Return the commands with the test's port and fewer trials; numbers are not compared."""
+        """Replace the port and reduce the number of trials; numbers in the output are not compared."""
         text = text.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}").replace("sleep 1 ", "sleep 0.5 ")
         text = text.replace("trials=4", "trials=1")
         return re.sub(r"^(rowcast train) ", r"\1 --trials 2 ", text, flags=re.MULTILINE)
@@ -165,7 +165,7 @@ class _TerminalReader:
 
     def read(self) -> str:
         pieces: list[bytes] = []
-        with contextlib.suppress(OSError):  # Linux raises EIO when the last writer has closed
+        with contextlib.suppress(OSError):  # Linux raises EIO after the last writer has closed the terminal
             while piece := os.read(self._screen, 65536):
                 pieces.append(piece)
         return COLOURS.sub("", b"".join(pieces).decode().replace("\r\n", "\n"))
@@ -199,7 +199,7 @@ def tour(tmp_path: Path) -> Iterator[Tour]:
     tour.stop()
 
 
-def test_every_command_of_the_readme_is_in_the_tutorial() -> None:
+def test_every_command_in_the_readme_is_also_in_the_tutorial() -> None:
     executed = {line for block in blocks(DOCS / "tutorial.md") for line in block.text.splitlines()}
     shown = [line for block in blocks(ROOT / "README.md") for line in block.text.splitlines()]
 
@@ -208,13 +208,13 @@ def test_every_command_of_the_readme_is_in_the_tutorial() -> None:
 
 
 @pytest.mark.slow
-def test_the_tutorial_and_the_pages_that_continue_it_run_as_shown(tour: Tour) -> None:
+def test_the_tutorial_and_its_follow_up_pages_produce_the_output_shown(tour: Tour) -> None:
     for name in TOUR:
         tour.follow(DOCS / name)
 
 
 @pytest.mark.parametrize("name", STANDALONE)
-def test_a_standalone_page_runs_as_shown(tour: Tour, name: str) -> None:
+def test_a_standalone_page_produces_the_output_shown(tour: Tour, name: str) -> None:
     tour.follow(DOCS / name)
 
 
@@ -225,24 +225,24 @@ def test_every_page_with_tagged_blocks_is_executed() -> None:
 
 
 def literals(pattern: str, *folders: str) -> set[str]:
-    """Return every string literal that the pattern matches in the code of these folders."""
+    """Return the string literals that a pattern captures in the code of these folders."""
     texts = [path.read_text(encoding="utf-8") for folder in folders for path in sorted((SOURCE / folder).rglob("*.py"))]
     return {literal for text in texts for literal in re.findall(pattern, text)}
 
 
 def listed(document: Path, heading: str) -> set[str]:
-    """Return the first cells of the tables below a heading."""
+    """Return the first column of the tables below a heading."""
     _, _, below = document.read_text(encoding="utf-8").partition(f"\n## {heading}\n")
     return set(re.findall(r"^\| `([^`]+)` \|", below.partition("\n## ")[0], re.MULTILINE))
 
 
-def test_every_row_error_code_is_listed() -> None:
+def test_every_row_error_code_is_documented() -> None:
     raised = literals(r'BadValue\(\s*"([a-z-]+)"', "schema") | {"missing", "unknown-column"}
 
     assert listed(DOCS / "reference" / "http.md", "Row errors") == raised
 
 
-def test_every_finding_of_the_data_check_is_listed() -> None:
+def test_every_finding_of_the_data_check_is_documented() -> None:
     direct = literals(r'Finding\(\s*"([a-z-]+)"', "tables", "training")
     conditional = literals(r'code = "([a-z-]+)" if .* else "[a-z-]+"', "tables")
     alternative = literals(r'code = "[a-z-]+" if .* else "([a-z-]+)"', "tables")
@@ -250,7 +250,7 @@ def test_every_finding_of_the_data_check_is_listed() -> None:
     assert listed(DOCS / "howto" / "data-check.md", "Findings") == direct | conditional | alternative
 
 
-def test_every_field_of_a_bundle_is_listed() -> None:
+def test_every_field_of_a_bundle_manifest_is_documented() -> None:
     tree = ast.parse((SOURCE / "registry" / "bundle.py").read_text(encoding="utf-8"))
     manifest = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Manifest")
     fields = {

@@ -1,4 +1,4 @@
-"""Import rules beyond import-linter: which modules are loaded at run time, and what the pure core imports."""
+"""Import rules that import-linter does not cover: modules loaded at run time and imports of the pure core."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import rowcast
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "rowcast"
-# In a server, these libraries would cost seconds of start-up time and hundreds of megabytes.
+# These libraries would add seconds to a server's startup time and hundreds of megabytes to its memory use.
 TRAINING = {"lightgbm", "matplotlib", "onnx", "optuna", "pandas", "polars", "scipy", "skl2onnx", "sklearn", "torch"}
 HEAVY = TRAINING | {
     "fastapi",
@@ -29,7 +29,7 @@ HEAVY = TRAINING | {
     "uvicorn",
 }
 SERVER_PACKAGES = ("app", "serving", "history", "http", "runtime", "adapters")
-# The pure core has no clock, no randomness, no IO and no tasks.
+# The pure core does not use clocks, randomness, I/O or tasks.
 PURE = ("schema", "access")
 FORBIDDEN_STDLIB = {
     *("asyncio", "concurrent", "io", "logging", "multiprocessing", "os", "pathlib", "random", "secrets", "shutil"),
@@ -44,7 +44,7 @@ with contextlib.redirect_stdout(open(os.devnull, "w")), contextlib.suppress(Syst
 
 
 def modules_loaded_by(code: str) -> set[str]:
-    """Return every module in `sys.modules` after the code has run in a separate interpreter."""
+    """Run code in a new interpreter and return the names of all loaded modules."""
     script = f"{code}\nimport sys\nprint('\\n'.join(sys.modules))"
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
@@ -56,19 +56,19 @@ def top_level(modules: set[str]) -> set[str]:
 
 
 def package_modules(package: str, skipped: str = "") -> str:
-    """Return the names of all modules of a package, for an import statement; `skipped` is a file name pattern."""
+    """Return the modules of a package, except files that match `skipped`, for an import statement."""
     paths = sorted(path for path in (SOURCE / package).rglob("[!_]*.py") if not (skipped and path.match(skipped)))
     return ", ".join(".".join(["rowcast", *path.relative_to(SOURCE).with_suffix("").parts]) for path in paths)
 
 
-def test_import_rowcast_loads_no_other_module_of_rowcast_and_no_library() -> None:
+def test_importing_rowcast_loads_only_the_version_module_and_no_library() -> None:
     added = modules_loaded_by("import rowcast") - modules_loaded_by("pass")
 
     assert {name for name in added if name.startswith("rowcast")} == {"rowcast", "rowcast.version"}
     assert top_level(added) - sys.stdlib_module_names == {"rowcast"}
 
 
-def test_help_loads_only_the_command_line_and_no_heavy_library() -> None:
+def test_help_loads_only_the_cli_package_and_no_heavy_library() -> None:
     loaded = modules_loaded_by(HELP)
 
     assert "rowcast.cli.commands" in loaded
@@ -82,21 +82,21 @@ def test_help_loads_only_the_command_line_and_no_heavy_library() -> None:
     ["rowcast.asgi", *map(package_modules, SERVER_PACKAGES)],
     ids=["asgi", *SERVER_PACKAGES],
 )
-def test_server_modules_load_no_training_library(modules: str) -> None:
+def test_server_modules_do_not_load_training_libraries(modules: str) -> None:
     loaded = modules_loaded_by(f"import {modules}")
 
     assert top_level(loaded) & TRAINING == set()
     assert {name for name in loaded if name.startswith(("rowcast.training", "rowcast.tables"))} == set()
 
 
-def test_the_client_loads_neither_the_server_nor_numpy() -> None:
+def test_the_client_loads_no_server_library_and_no_numpy() -> None:
     loaded = modules_loaded_by("import rowcast; rowcast.Client, rowcast.AsyncClient")
 
     assert loaded & {"numpy", "onnxruntime", "fastapi", "pydantic", "polars"} == set()
 
 
 def test_http_and_the_client_load_neither_numpy_nor_onnxruntime() -> None:
-    """A gateway imports them. Only the V2 dialect computes with tensors."""
+    """A gateway imports these packages. Only the V2 dialect uses NumPy."""
     modules = ["rowcast.http, rowcast.client", package_modules("http", "dialects/v2*.py"), package_modules("client")]
 
     loaded = modules_loaded_by(f"import {', '.join(modules)}")
@@ -105,21 +105,21 @@ def test_http_and_the_client_load_neither_numpy_nor_onnxruntime() -> None:
     assert top_level(loaded) & {"jinja2", "numpy", "onnxruntime"} == set()
 
 
-def test_the_schema_validates_without_numpy() -> None:
+def test_the_schema_modules_do_not_load_numpy() -> None:
     assert "numpy" not in modules_loaded_by("import rowcast.schema.schema, rowcast.schema.values")
 
 
 @pytest.mark.parametrize(
     "path", [path for package in PURE for path in sorted((SOURCE / package).glob("*.py"))], ids=lambda path: path.name
 )
-def test_the_pure_core_imports_no_io(path: Path) -> None:
+def test_the_pure_core_does_not_import_io_modules(path: Path) -> None:
     allowed = (set(sys.stdlib_module_names) - FORBIDDEN_STDLIB) | {"msgspec", "numpy", "rowcast"}
 
     assert {name for name in imports_of(path) if name.partition(".")[0] not in allowed} == set()
 
 
 def imports_of(path: Path) -> set[str]:
-    """Return the full names of all modules that a file imports, at any level."""
+    """Return the full names of all modules that a file imports, including imports inside functions."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""The scan of log lines finds leaks: a planted leak fails its test session."""
+"""The log scan: a planted leak fails the test session."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_passing_test_sends_a_row(tmp_path):
 
 
 def session(folder: Path, logged: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest with a single test that sends a row while a server logs this text."""
+    """Run pytest on a single test that sends a row and writes `logged` to a server log."""
     (folder / "test_planted.py").write_text(SENDS % logged)
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "support.logs", "-p", "no:cacheprovider", *options, str(folder)],
@@ -80,11 +80,11 @@ def test_a_session_without_leaks_passes(tmp_path: Path) -> None:
         "rk_a1b2c3_SGVsbG8",
     ],
 )
-def test_canaries_and_keys_are_found_in_any_spelling(line: str) -> None:
+def test_canaries_and_keys_are_detected_in_any_spelling(line: str) -> None:
     assert logs.leaks(line)
 
 
-def test_names_of_columns_and_tensors_are_not_leaks() -> None:
+def test_column_and_tensor_names_are_not_leaks() -> None:
     split = {"dataframe_split": {"columns": ["a_name_of_a_column"], "data": [["a value of that column"]]}}
     tensors = {"inputs": [{"name": "a_name_of_a_tensor", "shape": [1], "datatype": "BYTES", "data": ["a value in it"]}]}
     for body in (split, tensors, {"outputs": [{"name": "a_name_of_an_output"}]}, {"name": "a person", "sum": 1}):

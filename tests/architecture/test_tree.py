@@ -30,7 +30,7 @@ def script(name: str) -> ModuleType:
 check_tree = script("check_tree")
 
 
-def test_no_file_names_a_package_registry() -> None:
+def test_no_file_mentions_a_package_registry() -> None:
     if not (ROOT / ".git").exists():
         files = [path for path in (ROOT / "src").rglob("*") if path.is_file()]
     else:
@@ -63,11 +63,11 @@ def test_a_lock_file_contains_only_hashed_packages(lock: Path) -> None:
         ("six>=1 --hash=sha256:00", "not a pinned package"),
     ],
 )
-def test_a_bad_line_in_a_lock_file_is_reported(line: str, problem: str) -> None:
+def test_an_invalid_line_in_a_lock_file_is_reported(line: str, problem: str) -> None:
     assert problem in next(iter(check_tree.check_lock(line + "\n")))
 
 
-def test_the_source_follows_the_rules_of_structure() -> None:
+def test_the_source_code_follows_the_structure_rules() -> None:
     assert list(check_tree.check_structure(check_tree.SOURCE, check_tree.PENDING)) == []
 
 
@@ -76,7 +76,7 @@ def write_modules(source: Path, **modules: str) -> None:
         (source / f"{name}.py").write_text(text)
 
 
-def test_public_classes_of_the_same_name_are_reported(tmp_path: Path) -> None:
+def test_public_classes_with_the_same_name_are_reported(tmp_path: Path) -> None:
     write_modules(tmp_path, a="class Door: ...\nclass _Reader: ...\n", b="class Door: ...\nclass _Reader: ...\n")
 
     (problem,) = check_tree.check_structure(tmp_path)
@@ -86,7 +86,7 @@ def test_public_classes_of_the_same_name_are_reported(tmp_path: Path) -> None:
     assert "b.py" in problem
 
 
-def test_functions_and_files_above_the_limits_are_reported(tmp_path: Path) -> None:
+def test_functions_and_files_that_exceed_the_limits_are_reported(tmp_path: Path) -> None:
     function = "def f():\n" + "    x = 1\n" * check_tree.MAX_FUNCTION_LINES
     write_modules(tmp_path, function=function, file="x = 1\n" * (check_tree.MAX_FILE_LINES + 1))
 
@@ -126,9 +126,9 @@ def test_the_lock_file_satisfies_pyproject() -> None:
 
     for requirement in map(Requirement, requirements):
         versions = locked.get(canonicalize_name(requirement.name), [])
-        assert versions, f"{requirement.name} is not in the lock: run make lock"
+        assert versions, f"{requirement.name} is missing from the lock file; run `make lock`"
         for version in versions:
-            assert requirement.specifier.contains(version), f"{requirement} but the lock has {version}: run make lock"
+            assert requirement.specifier.contains(version), f"{requirement}: {version} is locked; run `make lock`"
 
 
 def test_vendored_assets_match_their_digests() -> None:
@@ -171,7 +171,7 @@ def test_source_files_named_in_documents_exist(document: Path) -> None:
     assert [path for path in paths if not (ROOT / path).exists() and not (ROOT / "src/rowcast" / path).exists()] == []
 
 
-def test_decisions_are_short() -> None:
+def test_decision_records_are_short() -> None:
     long = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "docs" / "decisions").glob("*.md")}
 
     assert {name: lines for name, lines in long.items() if lines > 15} == {}

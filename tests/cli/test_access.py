@@ -1,4 +1,4 @@
-"""`rowcast keys`: what the commands print and store."""
+"""`rowcast keys`: output of the commands and changes to the key file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPTIONS = KeyOptions("backend", "predict,read", "acme", ("loans",), "90d", "100/
 
 
 class Keys:
-    """Runs the commands with --json and returns their documents."""
+    """Runs the commands with `--json` and parses their output."""
 
     def __init__(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.settings = settings.load(home=home)
@@ -41,7 +41,7 @@ def keys(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     return Keys(tmp_path / "home", capsys)
 
 
-def test_a_created_key_has_its_options_and_a_secret_that_is_not_listed(keys: Keys) -> None:
+def test_a_created_key_is_listed_with_its_options_but_without_its_secret(keys: Keys) -> None:
     created = keys.create()
     (listed,) = keys.list()
 
@@ -51,7 +51,7 @@ def test_a_created_key_has_its_options_and_a_secret_that_is_not_listed(keys: Key
     assert listed.items() == {name: value for name, value in created.items() if name != "key"}.items()
 
 
-def test_only_the_secret_is_printed_on_standard_output(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_the_secret_is_printed_to_standard_output(keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
     access.create(keys.settings, OPTIONS, as_json=False)
 
     printed = capsys.readouterr()
@@ -60,7 +60,7 @@ def test_only_the_secret_is_printed_on_standard_output(keys: Keys, capsys: pytes
     assert "backend" in printed.err
 
 
-def test_a_key_can_be_revoked_by_its_name(keys: Keys) -> None:
+def test_a_key_can_be_revoked_by_name(keys: Keys) -> None:
     created = keys.create()
 
     access.revoke(keys.settings, "backend", as_json=True)
@@ -91,7 +91,7 @@ def test_a_rotated_key_has_a_new_secret_and_the_same_id(keys: Keys) -> None:
         {"name": ""},
     ],
 )
-def test_an_invalid_option_creates_no_key(keys: Keys, changes: dict[str, Any]) -> None:
+def test_no_key_is_created_if_an_option_is_invalid(keys: Keys, changes: dict[str, Any]) -> None:
     with pytest.raises(RowcastError):
         access.create(keys.settings, OPTIONS._replace(**changes), as_json=True)
 

@@ -1,4 +1,4 @@
-"""How `rowcast call` reads rows from its arguments."""
+"""`rowcast call`: parsing of its arguments."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_model_is_optional(words: tuple[str, ...], model: str | None) -> Non
 @pytest.mark.parametrize(
     "text", [f"[{ROW}, {ROW}]", f'{{"rows": [{ROW}, {ROW}]}}', f"{ROW}\n\n{ROW}\n", f"\n[\n{ROW},\n{ROW}\n]\n"]
 )
-def test_rows_can_be_a_list_an_object_or_lines(text: str, tmp_path: Path) -> None:
+def test_rows_can_be_a_list_an_object_or_json_lines(text: str, tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(text)
 
     assert parse(f"@{tmp_path / 'rows.json'}") == (None, [ROW.encode(), ROW.encode()], False)
@@ -53,21 +53,21 @@ def test_a_list_of_one_row_is_a_batch() -> None:
         ('{"a": "\ud800"}',),
     ],
 )
-def test_invalid_rows_are_one_line_errors(words: tuple[str, ...]) -> None:
+def test_the_error_for_invalid_rows_is_a_single_line(words: tuple[str, ...]) -> None:
     with pytest.raises(RowcastError) as failed:
         parse(*words)
 
     assert "\n" not in failed.value.message
 
 
-def test_a_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_bytes(b"\xff\xfe")
 
     with pytest.raises(RowcastError):
         parse(f"@{tmp_path / 'rows.json'}")
 
 
-def test_an_unreachable_server_is_an_error_with_a_hint() -> None:
+def test_the_error_for_an_unreachable_server_includes_a_hint() -> None:
     settings = Settings(url="http://127.0.0.1:9")
 
     with pytest.raises(RowcastError) as failed:
@@ -76,7 +76,7 @@ def test_an_unreachable_server_is_an_error_with_a_hint() -> None:
     assert "--url" in failed.value.message
 
 
-def test_raw_rows_keep_their_notation() -> None:
+def test_rows_are_sent_as_written() -> None:
     _, rows, _ = calling.parse([ROW])
 
     assert msgspec.json.encode({"rows": rows}) == b'{"rows":[{"a": 1.50}]}'

@@ -1,4 +1,4 @@
-"""`train --config FILE`: a file can set every option, typed options override it, and errors are one line."""
+"""`rowcast train --config FILE`: options in a file, their precedence and errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def written(folder: Path, text: str, name: str = "train.yaml") -> Path:
 
 
 def sample(option: Any, folder: Path) -> tuple[Any, Any]:
-    """Return a value as written in the file, and as the command receives it."""
+    """Return a value as written in the file and as received by the command."""
     kind = option.type_descriptor.annotation
     if option.multiple:
         return ["one", "two"], ["one", "two"]
@@ -44,7 +44,7 @@ def sample(option: Any, folder: Path) -> tuple[Any, Any]:
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("dash", ["-", "_"])
 @pytest.mark.parametrize("ending", [".yaml", ".json", ".toml"])
-def test_every_option_can_be_set(tmp_path: Path, name: str, dash: str, ending: str) -> None:
+def test_every_option_can_be_set_in_the_file(tmp_path: Path, name: str, dash: str, ending: str) -> None:
     value, expected = sample(OPTIONS[name], tmp_path)
     content = {name.replace("_", dash): value}
     if name != "table":
@@ -55,7 +55,7 @@ def test_every_option_can_be_set(tmp_path: Path, name: str, dash: str, ending: s
     assert parsed(path)[name] == expected
 
 
-def test_typed_options_override_the_file(tmp_path: Path) -> None:
+def test_command_line_options_override_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, "table: t.csv\ntarget: a\ntrials: 50\nexclude: [x, y]\nseed: 4\n")
 
     parameters = parsed(path, "typed.csv", "--trials", "9", "--exclude", "z")
@@ -87,7 +87,7 @@ candidates: [logistic, forest]
 
 
 @pytest.mark.parametrize(("text", "label"), [("yes", "yes"), ("0420", "0420"), ("1.0", "1.0"), ('"a: b"', "a: b")])
-def test_a_label_is_kept_as_written(tmp_path: Path, text: str, label: str) -> None:
+def test_a_label_is_not_converted(tmp_path: Path, text: str, label: str) -> None:
     assert parsed(written(tmp_path, f"{TABLE}positive: {text}\n"))["positive"] == label
 
 
@@ -119,7 +119,7 @@ def test_a_url_is_not_resolved_as_a_path(tmp_path: Path) -> None:
         ("\t- x", "line 2: "),
     ],
 )
-def test_an_invalid_value_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_the_error_for_an_invalid_value_is_a_single_line(tmp_path: Path, text: str, message: str) -> None:
     path = written(tmp_path, TABLE + text + "\n")
 
     with pytest.raises(SettingsError) as caught:
@@ -142,7 +142,7 @@ def test_an_invalid_value_is_one_line(tmp_path: Path, text: str, message: str) -
         ("train.yaml", "target: !!python/name:os.system\n", "'target' must be text, got no value"),
     ],
 )
-def test_an_unreadable_file_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_the_error_for_an_invalid_file_names_the_file(tmp_path: Path, name: str, text: str, message: str) -> None:
     path = written(tmp_path, text, name)
 
     with pytest.raises(SettingsError, match=r"train\.") as caught:

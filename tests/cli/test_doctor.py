@@ -1,4 +1,4 @@
-"""`rowcast doctor`: names each broken part with a fix, and prints no secrets."""
+"""`rowcast doctor` reports every problem with a fix and never prints a secret."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Parts = dict[str, dict[str, Any]]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home with one model, in an environment without settings."""
+    """A home with one model; the environment contains no settings."""
     for name in [name for name in os.environ if name.startswith(settings.PREFIX) or name in settings.ALIASES]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -39,7 +39,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Doctor:
-    """Runs the command and parses its JSON."""
+    """Runs the command and parses its JSON output."""
 
     def __init__(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self._home = home
@@ -52,7 +52,7 @@ class Doctor:
         return status, {part["part"]: part for part in printed["parts"]}
 
     def parts(self, *problems: str) -> Parts:
-        """Return the parts, after checking that exactly `problems` have a problem, each with a fix."""
+        """Run the command; assert that exactly these parts have a problem, each with a fix, and return all parts."""
         status, parts = self.run()
         assert [name for name, part in parts.items() if not part["ok"]] == list(problems), parts
         assert status == bool(problems)
@@ -65,7 +65,7 @@ def checkup(home: Path, capsys: pytest.CaptureFixture[str]) -> Doctor:
     return Doctor(home, capsys)
 
 
-def test_a_healthy_installation_reports_every_part(checkup: Doctor) -> None:
+def test_every_part_of_a_healthy_installation_is_reported(checkup: Doctor) -> None:
     parts = checkup.parts()
 
     assert [name for name in parts if not name.startswith("setting ")] == [
@@ -111,13 +111,13 @@ def test_settings_are_listed_with_their_source_but_without_secrets(
     assert "sesame" not in capsys.readouterr().out
 
 
-def test_invalid_settings(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_settings_are_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOG_LEVEL", "loud")
 
     assert "LOG_LEVEL" in checkup.parts("settings")["settings"]["says"]
 
 
-def test_the_line_of_a_problem_ends_with_the_fix(
+def test_the_line_for_a_problem_ends_with_the_fix(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ROWCAST_DEFAULT_MODEL", "nope")
@@ -129,7 +129,9 @@ def test_the_line_of_a_problem_ends_with_the_fix(
     )
 
 
-def test_a_clock_that_is_behind_history(checkup: Doctor, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_behind_the_newest_entry_is_reported(
+    checkup: Doctor, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = SqliteStore(home / "history.db")
     store.record("w", entries.sealed("w", entries.drafts(0, 1)))
     store.close()
@@ -140,38 +142,38 @@ def test_a_clock_that_is_behind_history(checkup: Doctor, home: Path, monkeypatch
     assert "newest entry" in checkup.parts("clock")["clock"]["says"]
 
 
-def test_a_clock_in_the_past(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_in_the_past_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.time, "time", lambda: 86_400.0)
 
     assert "1970-01-02" in checkup.parts("clock")["clock"]["says"]
 
 
-def test_an_empty_registry(checkup: Doctor, home: Path) -> None:
+def test_an_empty_registry_is_reported(checkup: Doctor, home: Path) -> None:
     (home / "models").rename(home / "elsewhere")
 
     assert "rowcast train" in checkup.parts("registry")["registry"]["fix"]
 
 
-def test_a_changed_model(checkup: Doctor, home: Path) -> None:
+def test_a_changed_model_file_is_reported(checkup: Doctor, home: Path) -> None:
     with (home / "models" / "sum" / "1" / "model.onnx").open("ab") as file:
         file.write(b"\0")
 
     assert "model.onnx was changed" in checkup.parts("model sum")["model sum"]["says"]
 
 
-def test_a_configured_model_that_is_missing(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_model_in_the_settings_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWCAST_MODELS", "sum@9")
 
     assert "no version 9" in checkup.parts("default model")["default model"]["says"]
 
 
-def test_a_store_that_is_not_a_database(checkup: Doctor, home: Path) -> None:
+def test_a_store_that_is_not_a_database_is_reported(checkup: Doctor, home: Path) -> None:
     (home / "history.db").write_bytes(b"not a database" * 100)
 
     assert "restore" in checkup.parts("store")["store"]["fix"]
 
 
-def test_a_store_that_is_locked(checkup: Doctor, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_store_is_reported(checkup: Doctor, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = SqliteStore(home / "history.db")
     store.check()
     monkeypatch.setattr("rowcast.app.health_checks.SECONDS", 0.1)
@@ -184,20 +186,20 @@ def test_a_store_that_is_locked(checkup: Doctor, home: Path, monkeypatch: pytest
         store.close()
 
 
-def test_a_damaged_journal(checkup: Doctor, home: Path) -> None:
+def test_a_damaged_journal_is_reported(checkup: Doctor, home: Path) -> None:
     FileJournal(home / "journal", lambda: "a" * 32).close()
     (home / "journal" / f"{'b' * 32}-000000000000.damaged").write_bytes(b"?")
 
     assert "damaged" in checkup.parts("journal")["journal"]["says"]
 
 
-def test_a_full_disk(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWCAST_MIN_FREE_MB", str(10**9))
 
     assert "free disk space" in checkup.parts("disk")["disk"]["fix"]
 
 
-def test_a_server_with_a_stale_dead_or_outdated_worker(checkup: Doctor, home: Path) -> None:
+def test_stale_dead_and_outdated_workers_are_reported(checkup: Doctor, home: Path) -> None:
     server_folder = ServerFolder(home / "run", 1)
     slot = server_folder.slot(0)
     slot.report(state="ready", reload_error="sum@2 is broken")
@@ -214,7 +216,7 @@ def test_a_server_with_a_stale_dead_or_outdated_worker(checkup: Doctor, home: Pa
     server_folder.remove()
 
 
-def test_a_server_without_an_indexer(checkup: Doctor, home: Path) -> None:
+def test_a_server_without_an_indexer_is_reported(checkup: Doctor, home: Path) -> None:
     FileJournal(home / "journal", lambda: "a" * 32).close()
     server_folder = ServerFolder(home / "run", 1)
     server_folder.slot(0).report(state="ready")
@@ -223,7 +225,9 @@ def test_a_server_without_an_indexer(checkup: Doctor, home: Path) -> None:
     server_folder.remove()
 
 
-def test_keys_that_admit_no_client(checkup: Doctor, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_expired_and_unreadable_keys_are_reported(
+    checkup: Doctor, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ROWCAST_HOST", "0.0.0.0")
     assert "0.0.0.0 accepts connections" in checkup.parts("keys")["keys"]["says"]
     access.add(home, "old", expires=2)
@@ -236,13 +240,13 @@ def test_keys_that_admit_no_client(checkup: Doctor, home: Path, monkeypatch: pyt
     checkup.parts("keys")
 
 
-def test_a_damaged_idempotency_database(checkup: Doctor, home: Path) -> None:
+def test_a_damaged_idempotency_database_is_reported(checkup: Doctor, home: Path) -> None:
     (home / "repeats.db").write_bytes(b"not a database" * 100)
 
     assert "delete the file" in checkup.parts("repeats")["repeats"]["fix"]
 
 
-def test_unreachable_peers(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_push_gateway_or_collector_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{probe.getsockname()[1]}"
@@ -254,7 +258,7 @@ def test_unreachable_peers(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> 
     assert f"{nowhere}/v1/traces" in parts["otel"]["says"]
 
 
-def test_a_file_limit_below_max_connections(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_limit_below_max_connections_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 4096))
     assert "3584 connections" in checkup.parts()["open files"]["says"]
     monkeypatch.setenv("ROWCAST_MAX_CONNECTIONS", "20000")

@@ -1,4 +1,4 @@
-"""`rowcast serve --train-if-missing`: when a model is trained, and with which command."""
+"""`rowcast serve --train-if-missing` trains a model only if it does not exist."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> settings.Settings:
     return settings.load(home=tmp_path / "home")
 
 
-def test_nothing_is_trained_if_the_models_exist(empty: settings.Settings, tmp_path: Path) -> None:
+def test_no_model_is_trained_if_all_models_exist(empty: settings.Settings, tmp_path: Path) -> None:
     registry = FolderRegistry(empty.registry_folder)
     models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
 
@@ -29,7 +29,7 @@ def test_nothing_is_trained_if_the_models_exist(empty: settings.Settings, tmp_pa
     assert dict(registry.models()) == {"sum": [1]}
 
 
-def test_a_table_needs_a_target(empty: settings.Settings, tmp_path: Path) -> None:
+def test_training_requires_a_target(empty: settings.Settings, tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as failed:
         first_model.ensure(empty, tmp_path / "t.csv", None)
 
@@ -43,7 +43,7 @@ def test_one_table_cannot_train_two_models(empty: settings.Settings, tmp_path: P
         first_model.ensure(loaded, tmp_path / "t.csv", "y")
 
 
-def test_the_reason_of_a_failed_training_is_part_of_the_error(empty: settings.Settings, tmp_path: Path) -> None:
+def test_the_error_includes_the_reason_for_a_failed_training(empty: settings.Settings, tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as failed:
         first_model.ensure(empty, tmp_path / "missing.csv", "y")
 

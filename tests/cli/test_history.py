@@ -1,4 +1,4 @@
-"""`rowcast history`: the errors of its options, and what it prints about an empty history."""
+"""`rowcast history`: errors for invalid options, and output for an empty history."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> settings.Settings
     return settings.load(home=tmp_path / "home")
 
 
-def test_the_error_of_an_invalid_time_names_the_option(loaded: settings.Settings) -> None:
+def test_the_error_for_an_invalid_time_names_the_option(loaded: settings.Settings) -> None:
     with pytest.raises(RequestError) as failed:
         history.purge(loaded, "last week", None, as_json=False)
 
@@ -33,14 +33,14 @@ def test_the_error_of_an_invalid_time_names_the_option(loaded: settings.Settings
 
 
 @pytest.mark.parametrize(("entity", "ids"), [(None, []), ("e", ["i"]), ("", []), (None, ["unknown"])])
-def test_rows_are_erased_by_entity_or_by_known_ids(
+def test_an_erasure_requires_either_an_entity_or_valid_ids(
     loaded: settings.Settings, entity: str | None, ids: Sequence[str]
 ) -> None:
     with pytest.raises(RequestError):
         history.erase(loaded, entity, ids, as_json=False)
 
 
-def test_an_export_needs_a_known_format(loaded: settings.Settings, tmp_path: Path) -> None:
+def test_an_export_requires_a_supported_format(loaded: settings.Settings, tmp_path: Path) -> None:
     with pytest.raises(TableError):
         history.export(loaded, tmp_path / "history.xlsx", EVERYTHING, as_json=False)
 
@@ -57,17 +57,19 @@ def test_an_empty_history_is_exported_to_a_file(
     assert (tmp_path / f"history.{suffix}").exists()
 
 
-def test_missing_heads_are_an_error(loaded: settings.Settings, tmp_path: Path) -> None:
+def test_a_missing_heads_file_is_an_error(loaded: settings.Settings, tmp_path: Path) -> None:
     with pytest.raises(HistoryError):
         history.verify_history(loaded, tmp_path / "missing.json", as_json=False)
 
 
-def test_an_empty_history_verifies(loaded: settings.Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_history_passes_verification(loaded: settings.Settings, capsys: pytest.CaptureFixture[str]) -> None:
     assert history.verify_history(loaded, None, as_json=False) == history.OK
     assert capsys.readouterr().out == "0 entries of 0 writers: all chains verified\n"
 
 
-def test_an_empty_history_has_no_entries(loaded: settings.Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_listing_an_empty_history_returns_no_entries(
+    loaded: settings.Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
     history.list_history(loaded, EVERYTHING, limit=20, cursor=None, as_json=True)
 
     assert json.loads(capsys.readouterr().out) == {"predictions": [], "next": None}

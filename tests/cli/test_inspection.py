@@ -1,4 +1,4 @@
-"""`rowcast models list`, `rowcast report` and the output of an import."""
+"""`rowcast models list`, `rowcast report` and the output of `rowcast models import`."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def test_every_version_is_listed_with_its_aliases(
     ]
 
 
-def test_a_model_without_a_report_is_an_error(loaded: settings.Settings) -> None:
+def test_showing_a_missing_report_is_an_error(loaded: settings.Settings) -> None:
     with pytest.raises(RowcastError) as failed:
         inspection.show_report(loaded, "sum@1", None, as_json=True)
 
     assert failed.value.slug == "bundle"
 
 
-def test_only_the_first_columns_of_an_import_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_the_first_columns_of_an_imported_model_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     imported = ImportedModel(
         model="wide",
         version=1,

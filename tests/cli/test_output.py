@@ -1,4 +1,4 @@
-"""How tables are printed on a terminal."""
+"""Output of tables, counts and times."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_piped_table_is_tab_separated(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == "model\tversion\nloans\t1\nsum\t2\n"
 
 
-def test_a_number_is_printed_with_its_noun() -> None:
+def test_a_count_is_printed_with_a_singular_or_plural_noun() -> None:
     assert output.counted(1, "row") == "1 row"
     assert output.counted(2, "row") == "2 rows"
     assert output.counted(0, "entry", "entries") == "0 entries"

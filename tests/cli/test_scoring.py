@@ -1,4 +1,4 @@
-"""The options and the summary of `rowcast predict`."""
+"""`rowcast predict`: options and summary."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def summary(rejects: str | None) -> Summary:
     )
 
 
-def test_the_summary_names_the_files() -> None:
+def test_the_summary_names_the_output_files() -> None:
     assert scoring.describe(summary(None)) == "scored 1000 rows with loans@3 in 0.2 s (4,000 rows/s); wrote out.csv"
     assert scoring.describe(summary("bad.csv")).endswith("; wrote out.csv; wrote 2 rejected rows to bad.csv")
 

@@ -1,4 +1,4 @@
-"""How `rowcast train` and `rowcast check` show findings."""
+"""Findings in the output of `rowcast train` and `rowcast check`."""
 
 from __future__ import annotations
 

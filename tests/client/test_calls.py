@@ -1,4 +1,4 @@
-"""The requests that the client builds, and how it decodes the replies. No IO except for downloads."""
+"""Building requests and decoding replies in the client, without I/O except for downloads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rowcast.client.exchange import HttpReply
 PREDICTION = b'{"id":"i","model":"loans","version":1,"prediction":true,"probability":0.75,"added_later":1}'
 
 
-def test_a_prediction_request_carries_its_options() -> None:
+def test_a_prediction_request_includes_its_options() -> None:
     options = CheckedOptions(entity="e", cache=False, request_id="r", traceparent="t")
     request = ModelCalls(lambda: "key", retries=1).predict({"a": 1}, "loans@2", options).request
 
@@ -29,7 +29,7 @@ def test_a_prediction_request_carries_its_options() -> None:
     assert request.is_repeatable
 
 
-def test_without_retries_a_prediction_has_no_key_and_is_not_repeatable() -> None:
+def test_without_retries_a_prediction_request_has_no_idempotency_key_and_is_not_repeatable() -> None:
     request = ModelCalls(lambda: "key", retries=0).predict({"a": 1}, None, CheckedOptions()).request
 
     assert request.path == "/predict"
@@ -52,7 +52,7 @@ def test_a_reply_with_unknown_fields_is_decoded() -> None:
     assert (prediction.warnings, prediction.cached, prediction.request_id) == ((), False, "r")
 
 
-def test_a_partial_reply_holds_predictions_and_rejected_rows() -> None:
+def test_a_partial_reply_contains_predictions_and_rejected_rows() -> None:
     rejected = b'{"errors":[{"column":"a","code":"missing","message":"is required","row":1}]}'
     body = b'{"model":"loans","version":1,"predictions":[%s,%s]}' % (PREDICTION, rejected)
     call = ModelCalls(str, retries=0).predict_many([{"a": 1}, {}], None, CheckedOptions(), partial=True)
@@ -66,12 +66,12 @@ def test_a_partial_reply_holds_predictions_and_rejected_rows() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"\xff", b'{"ready":"yes"}'])
-def test_an_unexpected_body_is_a_bad_reply(body: bytes) -> None:
+def test_an_unexpected_body_raises_bad_reply(body: bytes) -> None:
     with pytest.raises(errors.BadReply):
         calls.ready().read(HttpReply(200, {}, body))
 
 
-def test_a_model_description_is_kept_until_it_changes() -> None:
+def test_a_model_description_is_cached_until_it_changes() -> None:
     body = (
         b'{"name":"loans","version":1,"digest":"d","default":true,"task":"binary","target":"t","metric":"m","score":1}'
     )
@@ -93,11 +93,11 @@ def test_a_model_description_is_kept_until_it_changes() -> None:
         ("https://me:pass@example.com/api", "https://me:pass@example.com/api", "https://example.com/api", False),
     ],
 )
-def test_an_address_is_shown_without_credentials(url: str, base: str, shown: str, is_local: bool) -> None:
+def test_a_server_address_is_shown_without_credentials(url: str, base: str, shown: str, is_local: bool) -> None:
     assert ServerAddress.parse(url) == ServerAddress(base, shown, is_local)
 
 
-def test_a_download_appears_when_it_is_published(tmp_path: Path) -> None:
+def test_a_downloaded_file_appears_only_when_it_is_published(tmp_path: Path) -> None:
     file = Download(tmp_path / "h.jsonl")
     file.begin()
     file.write(b"first attempt")

@@ -1,4 +1,4 @@
-"""The errors of the client: which reply raises which error, and what a message contains."""
+"""Errors of the client: their classes and messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from support.exchanges import problem_reply
         (504, "too-late", errors.DeadlineExceeded),
     ],
 )
-def test_the_slug_or_the_status_selects_the_error(status: int, slug: str, kind: type[errors.ErrorReply]) -> None:
+def test_the_slug_or_the_status_determines_the_error_class(
+    status: int, slug: str, kind: type[errors.ErrorReply]
+) -> None:
     error = error_of(problem_reply(status, slug, "7"), "http://server")
 
     assert type(error) is kind

@@ -1,4 +1,4 @@
-"""When the client retries, how long it waits and when it gives up."""
+"""Retries of the client: conditions, delays and timeouts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from support.exchanges import IN_FLIGHT, KEYED, POLICY, READ, SUCCESS, UNKEYED, 
         ("9" * 500, "", 999_999_999.0),
     ],
 )
-def test_retry_after_is_a_number_or_a_date_by_the_servers_clock(header: str, date: str, seconds: float | None) -> None:
+def test_retry_after_is_a_number_of_seconds_or_a_date_relative_to_the_server_clock(
+    header: str, date: str, seconds: float | None
+) -> None:
     assert retry_after(HttpReply(503, {"retry-after": header, "date": date})) == seconds
 
 
@@ -32,7 +34,7 @@ def test_an_exceeded_quota_is_retried_only_with_retry_after() -> None:
     assert retry_pause(KEYED, problem_reply(429, "over-quota", "2"), POLICY, retries=0, random=0.5) == 2.125
 
 
-def test_a_request_without_a_key_is_sent_once() -> None:
+def test_a_request_without_an_idempotency_key_is_sent_only_once() -> None:
     played = play(UNKEYED, [NoReply("connection refused", sent=False), SUCCESS])
 
     assert len(played.sent) == 1
@@ -46,7 +48,7 @@ def test_waiting_for_a_request_in_flight_does_not_count_as_a_retry() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 409, 503])
-def test_a_failed_reload_is_a_regular_reply_but_a_problem_is_an_error(status: int) -> None:
+def test_a_failed_reload_is_a_normal_reply_but_a_problem_document_is_an_error(status: int) -> None:
     reload = HttpRequest("POST", "/models/reload", success_statuses=frozenset({200, 409, 503}))
     answered = play(reload, [HttpReply(status, {"content-type": "application/json"}, b"{}")])
     overloaded = play(reload, [problem_reply(503, "overloaded")])
@@ -62,7 +64,7 @@ def test_a_failed_reload_is_a_regular_reply_but_a_problem_is_an_error(status: in
         HttpReply(503, {"content-type": "application/problem+json"}),
     ],
 )
-def test_an_error_page_of_a_proxy_is_retried(reply: HttpReply) -> None:
+def test_a_request_is_retried_after_an_error_page_from_a_proxy(reply: HttpReply) -> None:
     played = play(READ, [reply])
 
     assert isinstance(played.error, errors.ServerUnavailable)
@@ -70,11 +72,11 @@ def test_an_error_page_of_a_proxy_is_retried(reply: HttpReply) -> None:
     assert len(played.sent) == POLICY.retries + 1
 
 
-def test_a_redirect_is_not_a_rowcast_reply() -> None:
+def test_a_redirect_raises_bad_reply() -> None:
     assert isinstance(play(READ, [HttpReply(308, {"location": "https://x"})]).error, errors.BadReply)
 
 
-def test_the_server_is_given_less_time_than_the_client_waits() -> None:
+def test_the_timeout_of_the_server_is_shorter_than_the_timeout_of_the_client() -> None:
     played = play(KEYED, [SUCCESS])
     ((_, send),) = played.sent
 

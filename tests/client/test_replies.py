@@ -1,4 +1,4 @@
-"""The structs that the client decodes: they tolerate newer and older servers, and importing them stays light."""
+"""Reply structs of the client: compatibility with newer and older servers, and imported libraries."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_the_time_of_an_entry_is_in_utc() -> None:
     assert entry.row is None
 
 
-def test_fields_of_newer_servers_are_ignored() -> None:
+def test_fields_added_by_newer_servers_are_ignored() -> None:
     health = msgspec.json.decode(b'{"status":"ok","ready":true,"added_later":[1]}', type=HealthReport)
 
     assert (health.status, health.ready, health.workers) == ("ok", True, ())
 
 
-def test_states_of_newer_servers_are_accepted() -> None:
+def test_states_added_by_newer_servers_are_accepted() -> None:
     reply = b'{"status":"partial","workers":[{"worker":0,"state":"paused"}],"imports":[]}'
 
     result = msgspec.json.decode(reply, type=ReloadResult)
@@ -58,13 +58,13 @@ def test_states_of_newer_servers_are_accepted() -> None:
     assert (result.status, result.workers[0].state) == ("partial", "paused")
 
 
-def test_columns_of_newer_servers_are_accepted() -> None:
+def test_column_kinds_added_by_newer_servers_are_accepted() -> None:
     reply = {**MODEL, "columns": [{"name": "photo", "kind": "image", "added_later": 1}]}
 
     assert msgspec.convert(reply, ServedModel).columns == reply["columns"]
 
 
-def test_optional_fields_may_be_missing() -> None:
+def test_optional_fields_can_be_omitted() -> None:
     model = msgspec.convert(MODEL, ServedModel)
     result = msgspec.json.decode(b'{"status":"ok","workers":[]}', type=ReloadResult)
 

@@ -1,4 +1,4 @@
-"""Call a server with KServe's client. `test_clients.py` runs this script in the client's own environment.
+"""Call a server with KServe's client. `test_clients.py` runs this script in a separate environment.
 
 python kserve_rest.py http://HOST:PORT ROWS.json
 """
@@ -34,7 +34,7 @@ def request(rows: list[dict[str, Any]], *, binary: bool) -> InferRequest:
 
 
 async def error_of(call: Any) -> str:
-    """Return the text of the error that a call raises."""
+    """Return the message of the error that a call raises; empty if there is none."""
     try:
         await call
     except httpx.HTTPStatusError as error:

@@ -1,4 +1,4 @@
-"""Call a server with MLflow's scoring client. `test_clients.py` runs this script in the client's own environment.
+"""Call a server with MLflow's scoring client. `test_clients.py` runs this script in a separate environment.
 
 python mlflow_scoring.py HOST PORT ROWS.json
 """

@@ -1,4 +1,4 @@
-"""Call a server with Triton's client. `test_clients.py` runs this script in the client's own environment.
+"""Call a server with Triton's client. `test_clients.py` runs this script in a separate environment.
 
 python triton.py HOST:PORT ROWS.json
 """
@@ -34,7 +34,7 @@ def inputs(rows: list[dict[str, Any]], *, binary: bool, numbers: str) -> list[tr
 
 
 def answers(result: triton.InferResult) -> dict[str, Any]:
-    """Return the outputs as plain lists."""
+    """Return the outputs as lists."""
     labels = [cell.decode() if isinstance(cell, bytes) else str(cell) for cell in result.as_numpy("prediction").ravel()]
     return {
         "labels": labels,
@@ -44,7 +44,7 @@ def answers(result: triton.InferResult) -> dict[str, Any]:
 
 
 def error_of(call: Any) -> list[Any]:
-    """Return the status and message of the error that a call raises."""
+    """Return the status and message of the error that a call raises; empty if there is none."""
     try:
         call()
     except triton.InferenceServerException as error:
@@ -69,17 +69,17 @@ def main(address: str, path: str) -> None:
     predictions: dict[str, Any] = {}
     for binary in (True, False):
         for numbers in ("INT64", "FP64", "FP32"):
-            for packing in (None, "gzip", "deflate"):
+            for compression in (None, "gzip", "deflate"):
                 result = client.infer(
                     "loans",
                     inputs(rows, binary=binary, numbers=numbers),
                     request_id="mine",
                     model_version="1",
-                    request_compression_algorithm=packing,
-                    response_compression_algorithm=packing,
+                    request_compression_algorithm=compression,
+                    response_compression_algorithm=compression,
                 )
                 assert result.get_response()["id"] == "mine"
-                predictions[f"{'binary' if binary else 'json'} {numbers} {packing}"] = answers(result)
+                predictions[f"{'binary' if binary else 'json'} {numbers} {compression}"] = answers(result)
     results["predictions"] = predictions
     selection = [triton.InferRequestedOutput("score", binary_data=False), triton.InferRequestedOutput("id")]
     result = client.infer("loans", inputs(rows[:3], binary=True, numbers="INT64"), outputs=selection)

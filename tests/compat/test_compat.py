@@ -1,4 +1,4 @@
-"""Files of older releases are opened, verified, served, replayed and migrated; Rowcast 0.1 wrote `v1/`."""
+"""Compatibility with files written by older releases; `v1/` comes from Rowcast 0.1."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STORED = 30
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Return a copy of the old home."""
+    """A copy of the old home."""
     return Path(shutil.copytree(V1, tmp_path / "home"))
 
 
@@ -53,7 +53,7 @@ async def test_an_old_home_is_served_with_its_history(home: Path, monkeypatch: p
             assert again["probability"] == pytest.approx(answer["probability"], abs=1e-6)
 
 
-def test_a_server_migrates_an_old_store_and_moves_an_old_journal_into_it(home: Path) -> None:
+def test_a_server_migrates_an_old_store_and_moves_old_journal_entries_into_it(home: Path) -> None:
     with servers.running(home):
         pass
 
@@ -67,7 +67,7 @@ def test_a_server_migrates_an_old_store_and_moves_an_old_journal_into_it(home: P
     assert schema_of(home) > 1
 
 
-def test_old_blocks_expand_into_the_same_entries(tmp_path: Path) -> None:
+def test_blocks_written_by_an_older_release_expand_into_the_same_entries(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(BLOCKS, tmp_path / "journal"))
     expected = json.loads((folder / "entries.json").read_text())
     store = MemoryStore()

@@ -1,4 +1,4 @@
-"""Blocks in journals: they expand into ordinary entries, and survive crashes and damage."""
+"""Blocks in journals: expansion into ordinary entries, crashes and damage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DECISION = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=
 
 
 def block(number: int = 0) -> Block:
-    """Return twenty predictions of one request."""
+    """Return a block with 20 predictions of one request."""
     texts = b"".join(b"\x02\x00\x00\x00" + f"t{row % 5}".encode() for row in range(ROWS))
     numbers = np.arange(ROWS, dtype=np.float64)
     numbers[3] = np.nan
@@ -53,7 +53,7 @@ def block(number: int = 0) -> Block:
 
 
 def seal_blocks(writer: str, *sources: Block) -> list[SealedEntry]:
-    """Return the whole chain of a writer."""
+    """Return the complete chain of a writer."""
     return sealed(writer, [draft for source in sources for draft in blocks.entries(source)])
 
 
@@ -97,7 +97,7 @@ def test_a_memory_journal_records_blocks_in_its_own_chain() -> None:
     assert list(store.chain("w")) == seal_blocks("w", block())
 
 
-def test_drained_blocks_form_one_chain_of_their_own_writer(journal: FileJournal, folder: Path) -> None:
+def test_drained_blocks_form_one_chain_with_a_separate_writer(journal: FileJournal, folder: Path) -> None:
     store, journals = MemoryStore(), FolderJournalReader(folder)
     journal.append(drafts(0, 2))
     journal.append_block(block(0))
@@ -112,7 +112,7 @@ def test_drained_blocks_form_one_chain_of_their_own_writer(journal: FileJournal,
     assert len(list(store.chain("w"))) == 2
 
 
-def test_expanding_a_block_again_gives_the_same_entries(journal: FileJournal, folder: Path) -> None:
+def test_expanding_a_block_again_produces_the_same_entries(journal: FileJournal, folder: Path) -> None:
     store = MemoryStore()
     journal.append_block(block(0))
     FolderJournalReader(folder).drain(store)
@@ -124,7 +124,7 @@ def test_expanding_a_block_again_gives_the_same_entries(journal: FileJournal, fo
     assert list(store.chain("b")) == seal_blocks("b", block(0), block(1))
 
 
-def test_a_prediction_in_a_block_can_be_looked_up_at_once(journal: FileJournal, folder: Path) -> None:
+def test_a_prediction_in_a_block_can_be_looked_up_immediately(journal: FileJournal, folder: Path) -> None:
     journal.append_block(block(0))
     journal.append_block(block(1))
     prediction_id = blocks.ids(block(1))[7]
@@ -136,7 +136,7 @@ def test_a_prediction_in_a_block_can_be_looked_up_at_once(journal: FileJournal, 
     assert History(MemoryStore(), FolderJournalReader(folder)).get(prediction_id[:-1] + "x") is None
 
 
-def test_no_block_is_expanded_for_an_id_of_its_millisecond_that_it_does_not_contain(
+def test_a_lookup_does_not_expand_a_block_that_does_not_contain_the_id(
     journal: FileJournal, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal.append_block(block(0))
@@ -157,7 +157,7 @@ def test_entries_in_blocks_can_be_read_from_any_position(journal: FileJournal, f
     assert list(EmptyJournalReader().chain("b")) == []
 
 
-def test_a_block_that_a_crash_truncated_is_ignored(journal: FileJournal, folder: Path) -> None:
+def test_a_block_truncated_by_a_crash_is_ignored(journal: FileJournal, folder: Path) -> None:
     journal.append_block(block(0))
     journal.append_block(block(1))
     journal.close()
@@ -173,7 +173,7 @@ def test_a_block_that_a_crash_truncated_is_ignored(journal: FileJournal, folder:
     assert not path.exists()
 
 
-def test_a_damaged_block_is_reported_and_its_file_renamed(journal: FileJournal, folder: Path) -> None:
+def test_a_damaged_block_is_reported_and_its_file_is_renamed(journal: FileJournal, folder: Path) -> None:
     journal.append_block(block(0))
     journal.append_block(block(1))
     journal.append_block(block(2))
@@ -194,7 +194,7 @@ def test_a_damaged_block_is_reported_and_its_file_renamed(journal: FileJournal, 
     assert History(store, FolderJournalReader(folder)).verify().broken == []
 
 
-def test_damage_in_stored_blocks_breaks_no_chain(journal: FileJournal, folder: Path) -> None:
+def test_damage_to_a_block_that_has_been_stored_does_not_break_the_chain(journal: FileJournal, folder: Path) -> None:
     journal.append_block(block(0))
     journal.append_block(block(1))
     store = MemoryStore()
@@ -211,7 +211,7 @@ def test_damage_in_stored_blocks_breaks_no_chain(journal: FileJournal, folder: P
     assert History(store, journals).verify().broken == []
 
 
-def test_the_segment_after_a_full_one_has_another_writer(
+def test_the_segment_after_a_full_segment_has_a_new_writer(
     journal: FileJournal, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rowcast.adapters.files.journal.SEGMENT_BYTES", 2000)
@@ -228,7 +228,9 @@ def test_the_segment_after_a_full_one_has_another_writer(
     assert not list(folder.glob("b-*"))
 
 
-def test_a_roll_ends_a_segment_of_blocks_and_a_closed_journal_accepts_none(journal: FileJournal, folder: Path) -> None:
+def test_a_roll_closes_a_segment_of_blocks_and_a_closed_journal_rejects_blocks(
+    journal: FileJournal, folder: Path
+) -> None:
     store, journals = MemoryStore(), FolderJournalReader(folder)
     journal.append_block(block(0))
     journals.request_roll()
@@ -244,7 +246,7 @@ def test_a_roll_ends_a_segment_of_blocks_and_a_closed_journal_accepts_none(journ
         journal.append_block(block(2))
 
 
-def test_blocks_with_additional_fields_can_be_read() -> None:
+def test_blocks_with_additional_fields_can_be_decoded() -> None:
     encoded = msgspec.msgpack.encode([*msgspec.msgpack.decode(blocks.encode(block())), "more"])
 
     assert blocks.decode(encoded) == block()

@@ -20,7 +20,7 @@ def make_cache(request: pytest.FixtureRequest) -> MakeCache:
     return factory
 
 
-async def test_cached_scores_come_in_the_order_of_their_keys(make_cache: MakeCache) -> None:
+async def test_cached_scores_are_returned_in_the_order_of_the_keys(make_cache: MakeCache) -> None:
     cache = make_cache(10, 60, lambda: 0.0)
     cache.put({"a": YES, "b": NO})
 
@@ -46,7 +46,7 @@ async def test_a_full_cache_evicts_the_least_recently_used_score(make_cache: Mak
     assert [score is not None for score in await cache.get(list("abcd"))] == [True, False, True, True]
 
 
-async def test_empty_requests_are_allowed(make_cache: MakeCache) -> None:
+async def test_the_cache_accepts_empty_lists_of_scores_and_keys(make_cache: MakeCache) -> None:
     cache = make_cache(3, 60, lambda: 0.0)
     cache.put({})
 

@@ -48,7 +48,7 @@ def client(kind: Any, server: servers.Server) -> Iterator[Any]:
 
 
 def stored(client: Any, count: int, **filters: Any) -> list[Any]:
-    """Return the matching entries, once there are at least `count`."""
+    """Wait for at least `count` matching entries and return them."""
     return eventually(lambda: entries if len(entries := list(client.history(page=2, **filters))) >= count else None)
 
 
@@ -100,7 +100,7 @@ def test_raw_json_is_recorded_byte_for_byte(client: Any, server: servers.Server)
         assert raw in plain.get(f"/predictions/{prediction.id}").content
 
 
-def test_predict_many_keeps_the_order_of_the_rows(client: Any) -> None:
+def test_predict_many_preserves_the_order_of_the_rows(client: Any) -> None:
     predictions = client.predict_many([{"x0": number, "x1": 0.5} for number in range(50)], "sum", request_id="batch-1")
 
     assert [prediction.prediction for prediction in predictions] == [number + 0.5 for number in range(50)]
@@ -198,7 +198,7 @@ def test_health_and_reload_report_the_state_of_every_worker(client: Any) -> None
     assert [worker.state for worker in reloaded.workers] == ["ready"]
 
 
-def test_history_iterates_over_all_pages(client: Any, kind: Any) -> None:
+def test_history_iterates_over_the_entries_of_all_pages(client: Any, kind: Any) -> None:
     name = f"walk-{kind.__name__}"
     ids = [client.predict({"x0": number, "x1": 0}, entity=name).id for number in range(7)]
     entries = stored(client, 7, entity=name)
@@ -211,7 +211,7 @@ def test_history_iterates_over_all_pages(client: Any, kind: Any) -> None:
     assert list(client.history(entity=name, since=tomorrow)) == []
 
 
-def test_export_writes_a_complete_file_or_none(client: Any, kind: Any, tmp_path: Path) -> None:
+def test_export_writes_a_complete_file_or_no_file(client: Any, kind: Any, tmp_path: Path) -> None:
     name = f"file-{kind.__name__}"
     ids = [client.predict({"x0": number, "x1": 0}, entity=name).id for number in range(3)]
     stored(client, 3, entity=name)
@@ -230,15 +230,15 @@ def test_export_writes_a_complete_file_or_none(client: Any, kind: Any, tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["h.csv", "h.jsonl"]
 
 
-def test_each_kind_of_failure_has_its_own_error(client: Any, kind: Any, server: servers.Server) -> None:
+def test_each_kind_of_failure_has_its_own_error_class(client: Any, kind: Any, server: servers.Server) -> None:
     with pytest.raises(errors.ResourceNotFound) as missing:
         client.predict(ROW, "none")
     with pytest.raises(errors.ResourceNotFound):
         client.prediction("01890a5d-ac96-774b-8bce-b302099a8057")
-    with kind(server.address, "rk_wrong_key") as stranger, pytest.raises(errors.AccessDenied) as unknown:
-        stranger.predict(ROW)
-    with kind(server.address, access.secret("few")) as poor, pytest.raises(errors.AccessDenied) as forbidden:
-        next(iter(poor.history()))
+    with kind(server.address, "rk_wrong_key") as unauthorized, pytest.raises(errors.AccessDenied) as unknown:
+        unauthorized.predict(ROW)
+    with kind(server.address, access.secret("few")) as limited, pytest.raises(errors.AccessDenied) as forbidden:
+        next(iter(limited.history()))
     with pytest.raises(errors.ErrorReply) as bad:
         client.predict(ROW, entity="é")
 
@@ -248,12 +248,12 @@ def test_each_kind_of_failure_has_its_own_error(client: Any, kind: Any, server: 
     assert (bad.value.status, bad.value.slug) == (400, "bad-option")
 
 
-def test_an_exceeded_quota_is_not_waited_for_beyond_the_timeout(kind: Any, server: servers.Server) -> None:
-    with kind(server.address, access.secret(kind.__name__), timeout=5) as poor:
+def test_the_client_does_not_wait_for_quota_beyond_the_timeout(kind: Any, server: servers.Server) -> None:
+    with kind(server.address, access.secret(kind.__name__), timeout=5) as limited:
         with pytest.raises(errors.QuotaExceeded) as never:
-            poor.predict_many([ROW] * 4)
+            limited.predict_many([ROW] * 4)
         with pytest.raises(errors.QuotaExceeded) as later:
-            [poor.predict(ROW) for _ in range(4)]
+            [limited.predict(ROW) for _ in range(4)]
 
     assert never.value.retry_after is None
     assert (later.value.retry_after or 0) > 5
@@ -264,7 +264,7 @@ def test_a_timeout_is_an_error(client: Any) -> None:
         client.predict(ROW, timeout=0.000_001)
 
 
-def test_an_unreachable_server_is_named_without_its_password(kind: Any) -> None:
+def test_the_error_for_an_unreachable_server_does_not_contain_the_password(kind: Any) -> None:
     with kind("http://me:hunter2@127.0.0.1:9/api", "rk_secret_key", retries=1) as unconnected:
         with pytest.raises(errors.Unreachable) as failed:
             unconnected.predict(ROW)
@@ -282,7 +282,7 @@ def test_no_error_message_contains_a_value_or_an_api_key(client: Any) -> None:
             client.predict(row)
         shown = f"{rejected.value} {rejected.value!r}".replace(
             rejected.value.request_id, "ID"
-        )  # may contain any digits
+        )  # a request ID can contain the digits 300
         assert "top-secret" not in shown
         assert "300" not in shown
         assert access.secret("boss") not in shown
@@ -299,7 +299,7 @@ def test_no_error_message_contains_a_value_or_an_api_key(client: Any) -> None:
         lambda client: client.predict(ROW, request_id="a b"),
         lambda client: client.prediction(""),
         lambda client: list(client.history(colour="red")),
-        lambda client: list(client.history(since=datetime(2026, 1, 1))),  # noqa: DTZ001 - the error under test
+        lambda client: list(client.history(since=datetime(2026, 1, 1))),  # noqa: DTZ001 - a naive datetime is the error under test
     ],
 )
 def test_an_invalid_call_is_not_sent(client: Any, call: Any) -> None:
@@ -319,7 +319,7 @@ def test_invalid_client_options_are_rejected(kind: Any, options: Any) -> None:
         kind("http://127.0.0.1:9", **options)
 
 
-def test_the_url_may_have_a_path_prefix(kind: Any, server: servers.Server) -> None:
+def test_the_url_can_have_a_path_prefix(kind: Any, server: servers.Server) -> None:
     prefixed = servers.running(server.home, "--root-path", "/api", "--default-model", "sum", name="prefixed")
     with prefixed as running, kind(f"{running.address.removesuffix('/api')}/api/", access.secret("boss")) as below:
         assert below.predict(ROW, "sum").prediction == 3.5
@@ -334,7 +334,9 @@ def test_threads_can_share_a_client(server: servers.Server) -> None:
     assert [prediction.prediction for prediction in predictions] == list(range(80))
 
 
-async def test_an_in_process_app_needs_no_socket(server: servers.Server, tmp_path: Path) -> None:
+async def test_the_client_can_call_an_app_in_the_same_process_without_a_socket(
+    server: servers.Server, tmp_path: Path
+) -> None:
     models.publish(FolderRegistry(tmp_path / "models"), "sum", models.sum_graph(2), SUM, models.REGRESSION, "values")
     app = server_app.build_server(settings.load(home=tmp_path, root_path="/api")).app
     transport = httpx.ASGITransport(app, root_path="/api")

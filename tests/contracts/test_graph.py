@@ -25,7 +25,7 @@ GRAPHS = {
 
 
 @pytest.mark.parametrize("model", GRAPHS.values(), ids=GRAPHS)
-def test_a_rows_score_is_bit_identical_in_every_batch(model: bytes) -> None:
+def test_the_score_of_a_row_is_bit_identical_in_every_batch(model: bytes) -> None:
     graph = open_graph(model, "out")
     values = np.random.default_rng(0).normal(size=(2 * CHUNK + 3, 7)).astype(np.float32)
     alone = np.concatenate([graph.run({NUMBERS: values[row : row + 1]}) for row in range(len(values))])
@@ -45,7 +45,7 @@ def test_every_row_is_scored_once_and_in_order(count: int) -> None:
 
 @pytest.mark.parametrize("name", ["regressor", "mlp", "trees", "trees with classes"])
 @pytest.mark.parametrize("more", [0, 1, 2, CHUNK - 1])
-def test_large_batches_get_the_scores_of_small_ones_in_the_original_order(name: str, more: int) -> None:
+def test_large_and_small_batches_have_the_same_scores_in_the_original_order(name: str, more: int) -> None:
     graph = open_graph(GRAPHS[name], "out")
     values = np.random.default_rng(1).normal(size=(SORTED_FROM + more, 7)).astype(np.float32)
     values[::3, 2] = np.nan
@@ -56,7 +56,7 @@ def test_large_batches_get_the_scores_of_small_ones_in_the_original_order(name: 
     assert graph.run({NUMBERS: values}).tobytes() == np.concatenate(few).tobytes()
 
 
-def test_nan_in_one_row_stays_in_that_row() -> None:
+def test_nan_in_one_row_does_not_affect_other_rows() -> None:
     graph = open_graph(models.linear_graph(3, 2), "out")
     values = np.ones((5, 3), np.float32)
     values[2, 1] = np.nan
@@ -72,7 +72,7 @@ def test_invalid_graphs_are_rejected(model: bytes) -> None:
         open_graph(model, "out")
 
 
-def test_an_unknown_output_is_rejected_and_the_error_names_the_outputs_of_the_graph() -> None:
+def test_the_error_for_an_unknown_output_lists_the_outputs_of_the_graph() -> None:
     with pytest.raises(BundleError) as error:
         open_graph(models.sum_graph(2), "score")
 
@@ -80,7 +80,7 @@ def test_an_unknown_output_is_rejected_and_the_error_names_the_outputs_of_the_gr
     assert "out" in error.value.message.split()
 
 
-def test_weights_outside_the_file_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_stored_outside_the_model_file_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnx
 
     monkeypatch.chdir(tmp_path)
@@ -92,7 +92,7 @@ def test_weights_outside_the_file_are_rejected(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("more", [-1, 1])
-def test_a_graph_that_returns_more_or_fewer_rows_than_it_gets_fails(more: int) -> None:
+def test_a_graph_that_returns_the_wrong_number_of_rows_fails(more: int) -> None:
     graph = open_graph(models.miscounting_graph(at=5, more=more), "out")
     values = np.arange(6, dtype=np.float32).reshape(-1, 1)
 

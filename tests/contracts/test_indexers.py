@@ -1,4 +1,4 @@
-"""Several indexers, each with its own journal folder, write to one store at the same time."""
+"""Several indexers, each with its own journal folder, write to the same store concurrently."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rowcast.history.service import History
 from support.entries import draft, sealed
 from support.waiting import eventually
 
-# The journal of each home grows while its indexer runs, so that the kill interrupts a transaction sooner or later.
+# Journals grow while their indexers run, so that a kill is likely to interrupt a transaction.
 INDEXER = """
 import sys
 from pathlib import Path
@@ -35,7 +35,7 @@ def start_indexer(folder: Path, store: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", INDEXER, str(folder), str(store)])
 
 
-def test_two_indexers_one_of_them_killed_repeatedly_store_every_entry_exactly_once(tmp_path: Path) -> None:
+def test_two_indexers_store_every_entry_exactly_once_even_if_one_is_killed_repeatedly(tmp_path: Path) -> None:
     folders, path = [tmp_path / "a", tmp_path / "b"], tmp_path / "history.db"
     entries = [[draft(home * 100_000 + number) for number in range(BATCHES * BATCH)] for home in range(2)]
     journals = [FileJournal(folder, lambda name=folder.name: name) for folder in folders]  # type: ignore[misc]
@@ -48,7 +48,7 @@ def test_two_indexers_one_of_them_killed_repeatedly_store_every_entry_exactly_on
         for home in range(2):
             journals[home].append(entries[home][batch * BATCH : (batch + 1) * BATCH])
         if batch % 30 == 29:
-            eventually(lambda before=position: store.position("a") != before)  # kill it while it is writing
+            eventually(lambda before=position: store.position("a") != before)  # kill the indexer while it is writing
             os.kill(indexers[0].pid, signal.SIGKILL)
             indexers[0].wait()
             kills += 1

@@ -21,14 +21,14 @@ from support.journals import writer_names
 
 
 class Home(NamedTuple):
-    """A journal with the reader and the store that belong to it."""
+    """A journal with its reader and store."""
 
     journal: Journal
     journals: JournalReader
     store: MemoryStore
 
     def chain(self) -> list[SealedEntry]:
-        """Return the writer's entries, wherever they are."""
+        """Return the writer's entries from the store and the journals."""
         stored = list(self.store.chain(self.journal.writer))
         return stored + list(self.journals.chain(self.journal.writer, stored[-1].seq if stored else -1))
 
@@ -62,7 +62,7 @@ def test_the_head_is_the_last_appended_entry(home: Home) -> None:
     assert home.journal.head == (4, sealed("w", drafts(0, 5))[-1].link)
 
 
-def test_an_entry_can_be_looked_up_at_once(home: Home) -> None:
+def test_an_entry_can_be_looked_up_immediately(home: Home) -> None:
     home.journal.append(drafts(0, 5))
 
     record = History(home.store, home.journals).get(identifier(3))
@@ -73,7 +73,7 @@ def test_an_entry_can_be_looked_up_at_once(home: Home) -> None:
     assert History(home.store, home.journals).get(identifier(77)) is None
 
 
-def test_draining_moves_every_entry_once(home: Home) -> None:
+def test_draining_moves_every_entry_exactly_once(home: Home) -> None:
     home.journal.append(drafts(0, 5))
     home.journals.drain(home.store)
     home.journals.drain(home.store)
@@ -95,7 +95,7 @@ def test_entries_are_read_in_order_from_store_and_journals(home: Home) -> None:
     assert History(home.store, home.journals).verify().entries == 9
 
 
-def test_entries_stay_after_the_journal_is_closed(home: Home) -> None:
+def test_a_closed_journal_can_be_drained_completely(home: Home) -> None:
     home.journal.append(drafts(0, 3))
     home.journal.close()
     home.journals.drain(home.store)
@@ -109,6 +109,6 @@ def test_entries_stay_after_the_journal_is_closed(home: Home) -> None:
     assert home.journals.unreadable() == {}
 
 
-def test_a_folder_keeps_its_id(home: Home) -> None:
+def test_the_folder_id_does_not_change(home: Home) -> None:
     assert home.journals.folder_id
     assert home.journals.folder_id == home.journals.folder_id

@@ -20,7 +20,7 @@ def keys(request: pytest.FixtureRequest, tmp_path: Path) -> KeyWriter:
     return MemoryKeys() if request.param == "memory" else FileKeys(tmp_path / "home" / "keys.json")
 
 
-def test_there_are_no_keys_at_first(keys: KeyWriter) -> None:
+def test_a_new_key_store_is_empty(keys: KeyWriter) -> None:
     assert list(keys.all()) == []
 
 
@@ -34,7 +34,7 @@ def test_a_change_is_visible_and_changes_the_revision(keys: KeyWriter) -> None:
     assert len({first, second, keys.revision()}) == 3
 
 
-def test_a_failed_change_changes_nothing(keys: KeyWriter) -> None:
+def test_a_failed_change_leaves_the_keys_unchanged(keys: KeyWriter) -> None:
     keys.change(lambda present: [new_key("a")])
 
     def fail(present: Sequence[Key]) -> Sequence[Key]:

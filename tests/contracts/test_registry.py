@@ -1,4 +1,4 @@
-"""The contract of `RegistryReader` and `RegistryWriter`, and what can happen to a registry in a folder."""
+"""The contract of `RegistryReader` and `RegistryWriter`, and crashes and damage of a registry folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_new_registry_is_empty(registry: FolderRegistry) -> None:
         registry.aliases("loans")
 
 
-def test_each_model_numbers_its_own_versions(registry: FolderRegistry) -> None:
+def test_versions_are_numbered_separately_for_each_model(registry: FolderRegistry) -> None:
     references = [publish(registry, name) for name in ("loans", "loans", "iris", "loans")]
 
     assert [str(reference) for reference in references] == ["loans@1", "loans@2", "iris@1", "loans@3"]
@@ -54,7 +54,7 @@ def test_a_published_bundle_can_be_read(registry: FolderRegistry) -> None:
     assert (registry.folder(reference) / "file").read_text() == "hello"
 
 
-def test_a_failed_publication_leaves_nothing_behind(registry: FolderRegistry) -> None:
+def test_a_failed_publication_leaves_no_files_behind(registry: FolderRegistry) -> None:
     publish(registry, "loans")
 
     def broken(folder: Path) -> None:
@@ -79,7 +79,7 @@ def test_an_alias_points_to_its_latest_version(registry: FolderRegistry) -> None
     assert registry.generation() > before
 
 
-def test_an_alias_needs_an_existing_version(registry: FolderRegistry) -> None:
+def test_an_alias_requires_an_existing_version(registry: FolderRegistry) -> None:
     publish(registry, "loans")
 
     with pytest.raises(ModelNotFound):
@@ -91,7 +91,7 @@ def test_an_alias_needs_an_existing_version(registry: FolderRegistry) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Loans", "lo ans", "-loans", ".loans", "a" * 65, "../up", "a/b", "é", "a\n"])
-def test_an_invalid_name_is_refused(registry: FolderRegistry, name: str) -> None:
+def test_an_invalid_name_is_rejected(registry: FolderRegistry, name: str) -> None:
     for attempt in (
         lambda: publish(registry, name),
         lambda: registry.folder(Reference(name, 1)),
@@ -102,7 +102,7 @@ def test_an_invalid_name_is_refused(registry: FolderRegistry, name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["info", "reload"])
-def test_reserved_names_are_refused(registry: FolderRegistry, name: str) -> None:
+def test_reserved_names_are_rejected(registry: FolderRegistry, name: str) -> None:
     with pytest.raises(RegistryError):
         publish(registry, name)
 
@@ -115,7 +115,7 @@ def test_valid_names_are_accepted(registry: FolderRegistry, name: str) -> None:
 
 
 @pytest.mark.parametrize("alias", ["", "Champion", "1", "a b", "-a", "a" * 33])
-def test_an_invalid_alias_is_refused(registry: FolderRegistry, alias: str) -> None:
+def test_an_invalid_alias_is_rejected(registry: FolderRegistry, alias: str) -> None:
     reference = publish(registry, "loans")
 
     with pytest.raises(RegistryError):
@@ -141,7 +141,7 @@ def test_concurrent_publications_get_different_versions(registry: FolderRegistry
     assert contents == {str(number) for number in range(8)}
 
 
-def test_concurrent_changes_lose_no_alias(registry: FolderRegistry) -> None:
+def test_no_alias_is_lost_in_concurrent_changes(registry: FolderRegistry) -> None:
     reference = publish(registry, "loans")
     barrier = threading.Barrier(8)
 
@@ -173,7 +173,7 @@ FolderRegistry(Path(sys.argv[1])).publish("loans", slowly)
 """
 
 
-def test_a_killed_publisher_leaves_nothing_behind(registry: FolderRegistry) -> None:
+def test_files_of_a_killed_publisher_are_ignored_and_then_removed(registry: FolderRegistry) -> None:
     publisher = subprocess.Popen(
         [sys.executable, "-c", DYING_PUBLISHER, str(registry.root)], stdout=subprocess.PIPE, text=True
     )
@@ -189,7 +189,7 @@ def test_a_killed_publisher_leaves_nothing_behind(registry: FolderRegistry) -> N
     assert [path.name for path in (registry.root / "loans").iterdir()] == ["1"]
 
 
-def test_the_hidden_folder_of_a_live_publisher_stays(registry: FolderRegistry) -> None:
+def test_the_temporary_folder_of_a_live_publisher_is_not_removed(registry: FolderRegistry) -> None:
     def slowly(folder: Path) -> None:
         (folder / "file").write_text("slow")
         publish(registry, "loans", "quick")
@@ -218,7 +218,7 @@ def test_temporary_files_of_dead_writers_are_removed(registry: FolderRegistry) -
     assert not [path for path in leftovers if path.exists()]
 
 
-def test_a_version_whose_alias_cannot_be_changed_is_withdrawn(registry: FolderRegistry) -> None:
+def test_a_publication_is_rolled_back_if_the_alias_cannot_be_changed(registry: FolderRegistry) -> None:
     registry.publish("loans", lambda folder: (folder / "file").write_text("first") and None, "champion")
     (registry.root / "loans" / "aliases.json").write_text("damaged")
 
@@ -228,7 +228,7 @@ def test_a_version_whose_alias_cannot_be_changed_is_withdrawn(registry: FolderRe
     assert list(registry.models()["loans"]) == [1]
 
 
-def test_a_failed_first_publication_leaves_no_model(registry: FolderRegistry) -> None:
+def test_a_failed_first_publication_leaves_no_model_behind(registry: FolderRegistry) -> None:
     def broken(folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
@@ -239,7 +239,7 @@ def test_a_failed_first_publication_leaves_no_model(registry: FolderRegistry) ->
 
 
 @pytest.mark.parametrize("content", ["{", '{"format":2,"aliases":{}}', '{"format":1}', ""])
-def test_unreadable_aliases_are_an_error_that_names_the_file(registry: FolderRegistry, content: str) -> None:
+def test_the_error_for_unreadable_aliases_names_the_file(registry: FolderRegistry, content: str) -> None:
     publish(registry, "loans")
     (registry.root / "loans" / "aliases.json").write_text(content)
 
@@ -248,7 +248,7 @@ def test_unreadable_aliases_are_an_error_that_names_the_file(registry: FolderReg
     assert "aliases.json" in refused.value.message
 
 
-def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
+def test_an_error_is_raised_if_the_folder_cannot_be_created_for_a_publication(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
 
     with pytest.raises(RegistryError):

@@ -39,7 +39,7 @@ def test_an_empty_store_has_no_entries(store: Store) -> None:
     assert store.open_erasures() == []
 
 
-def test_an_entry_is_returned_as_it_was_recorded(store: Store) -> None:
+def test_entries_are_returned_as_they_were_recorded(store: Store) -> None:
     entries = sealed("w", drafts(0, 3))
 
     store.record("w", entries)
@@ -51,7 +51,7 @@ def test_an_entry_is_returned_as_it_was_recorded(store: Store) -> None:
     assert store.count() == 3
 
 
-def test_a_recorded_chain_verifies(store: Store) -> None:
+def test_a_recorded_chain_passes_verification(store: Store) -> None:
     entries = sealed("w", drafts(0, 50))
     store.record("w", entries[:20])
     store.record("w", entries[20:])
@@ -59,7 +59,7 @@ def test_a_recorded_chain_verifies(store: Store) -> None:
     assert list(chain.verify("w", store.chain("w"))) == []
 
 
-def test_recording_again_changes_nothing(store: Store) -> None:
+def test_recording_entries_again_has_no_effect(store: Store) -> None:
     entries = sealed("w", drafts(0, 4))
     store.record("w", entries[:3])
 
@@ -92,11 +92,11 @@ def test_the_order_of_commits_does_not_matter(store: Store) -> None:
     assert [stored.sealed for stored in store.latest(20)] == [*reversed(ours), *reversed(theirs)]
 
 
-def test_a_transaction_that_fails_records_nothing(store: Store) -> None:
+def test_a_failed_transaction_records_no_entries(store: Store) -> None:
     entries = sealed("w", drafts(0, 3))
     store.record("w", entries[:1])
 
-    with pytest.raises(Unavailable):  # another writer cannot have the same prediction id
+    with pytest.raises(Unavailable):  # prediction IDs are unique across writers
         store.record("other", sealed("other", [draft(7), draft(0)]))
 
     assert store.count() == 1
@@ -104,7 +104,7 @@ def test_a_transaction_that_fails_records_nothing(store: Store) -> None:
     assert list(store.chain("w")) == entries
 
 
-def test_writers_are_kept_apart(store: Store) -> None:
+def test_each_writer_has_a_separate_chain(store: Store) -> None:
     ours, theirs = sealed("b", drafts(0, 2)), sealed("a", drafts(10, 13))
     store.record("b", ours)
     store.record("a", theirs)
@@ -115,7 +115,7 @@ def test_writers_are_kept_apart(store: Store) -> None:
     assert store.position("unknown") is None
 
 
-def test_many_indexers_record_at_the_same_time(store: Store) -> None:
+def test_several_indexers_can_record_concurrently(store: Store) -> None:
     chains = {f"w{number}": sealed(f"w{number}", drafts(number * 1000, number * 1000 + 60)) for number in range(4)}
 
     def index(writer: str) -> None:
@@ -131,7 +131,7 @@ def test_many_indexers_record_at_the_same_time(store: Store) -> None:
 
 
 def _another(store: Store) -> Store:
-    """Return a store on the same entries, as another process has it."""
+    """Return a second store for the same entries, as another process would open it."""
     return SqliteStore(store.path) if isinstance(store, SqliteStore) else store
 
 
@@ -145,7 +145,7 @@ def test_pages_list_the_newest_entries_first(store: Store) -> None:
     assert numbers == [[9, 8, 7, 6], [5, 4, 3, 2], [1, 0]]
 
 
-def test_pages_can_be_limited_to_one_model(store: Store) -> None:
+def test_pages_can_be_filtered_by_model(store: Store) -> None:
     store.record("w", sealed("w", [draft(n, "loans" if n % 2 else "iris") for n in range(6)]))
 
     assert [stored.sealed.seq for stored in store.latest(10, Selection(model="loans"))] == [5, 3, 1]
@@ -153,7 +153,7 @@ def test_pages_can_be_limited_to_one_model(store: Store) -> None:
     assert store.latest(10, Selection(model="unknown")) == []
 
 
-def test_entries_without_row_are_recorded_and_verify(store: Store) -> None:
+def test_entries_without_rows_are_recorded_and_pass_verification(store: Store) -> None:
     entries = [entry._replace(salt=None, row=None) for entry in sealed("w", drafts(0, 3))]
 
     store.record("w", entries)
@@ -162,7 +162,7 @@ def test_entries_without_row_are_recorded_and_verify(store: Store) -> None:
     assert list(chain.verify("w", store.chain("w"))) == []
 
 
-def test_rows_may_contain_any_bytes(store: Store) -> None:
+def test_rows_can_contain_any_bytes(store: Store) -> None:
     entries = sealed("w", [draft(0, row=b""), draft(1, row=bytes(range(256))), draft(2, row=b"\0" * 9)])
 
     store.record("w", entries)
@@ -208,7 +208,7 @@ def test_the_pages_of_a_selection_contain_exactly_its_entries(store: Store, sele
 
 
 def is_selected(selection: Selection, number: int) -> bool:
-    """A second, independent statement of the rule."""
+    """Return whether the selection contains the entry, independently of the implementation."""
     entity = "" if number % 3 else f"customer-{number % 6}"
     label = "Approved" if number % 4 else "Rejected"
     return (
@@ -231,7 +231,7 @@ def erase(store: Store, erasure: OpenErasure, limit: int = 1000, after: str | No
     return store.erase(erasure.request, number=erasure.number, at=at, limit=limit, after=after)
 
 
-def test_an_erasure_removes_rows_keeps_hashes_and_is_recorded(store: Store) -> None:
+def test_an_erasure_removes_rows_but_keeps_hashes_and_is_recorded(store: Store) -> None:
     store.record("w", sealed("w", MIXED))
     erasure = store.open_erasure(request(Selection(entity="customer-3")), "f", NO_JOURNALS)
 
@@ -259,10 +259,10 @@ def test_an_erasure_in_steps_counts_each_row_once(store: Store) -> None:
     assert [step.rows for step in steps] == [10, 10, 5]
     assert again == ErasureStep(0, None)
     assert store.erased_rows(erasure.number) == 25
-    assert len(store.erasures()) == 3  # a step that erases nothing leaves no record
+    assert len(store.erasures()) == 3  # a step that erases no rows is not recorded
 
 
-def test_recording_again_does_not_restore_an_erased_row(store: Store) -> None:
+def test_recording_entries_again_does_not_restore_erased_rows(store: Store) -> None:
     entries = sealed("w", drafts(0, 3))
     store.record("w", entries)
     erase(store, store.open_erasure(request(Selection()), "f", NO_JOURNALS))
@@ -272,7 +272,7 @@ def test_recording_again_does_not_restore_an_erased_row(store: Store) -> None:
     assert [entry.row for entry in store.chain("w")] == [None] * 3
 
 
-def test_a_request_is_open_until_its_folder_completes_it_and_its_number_is_never_used_again(store: Store) -> None:
+def test_an_erasure_request_is_open_until_completed_and_its_number_is_never_reused(store: Store) -> None:
     first = store.open_erasure(request(Selection(entity="a")), "f", frozenset({"journal"}))
     second = store.open_erasure(request(Selection(ids=(identifier(1),))), "f", NO_JOURNALS)
 
@@ -285,7 +285,7 @@ def test_a_request_is_open_until_its_folder_completes_it_and_its_number_is_never
     assert store.open_erasure(request(Selection(entity="c")), "f", NO_JOURNALS).number > second.number
 
 
-def test_a_request_waits_for_every_registered_folder(store: Store) -> None:
+def test_an_erasure_request_waits_for_every_registered_folder(store: Store) -> None:
     store.register_folder("a")
     store.register_folder("b")
     store.register_folder("b")
@@ -306,7 +306,7 @@ def test_a_request_waits_for_every_registered_folder(store: Store) -> None:
     assert store.open_erasures() == []
 
 
-def test_new_requests_do_not_wait_for_an_unregistered_folder(store: Store) -> None:
+def test_new_erasure_requests_do_not_wait_for_an_unregistered_folder(store: Store) -> None:
     store.register_folder("a")
     store.register_folder("b")
     before = store.open_erasure(request(Selection()), "a", NO_JOURNALS)
@@ -324,7 +324,7 @@ def test_erased_bytes_can_be_scrubbed(store: Store) -> None:
     assert store.scrub()
 
 
-def test_only_one_process_at_a_time_has_the_maintenance_lock_and_recording_does_not_need_it(store: Store) -> None:
+def test_the_maintenance_lock_is_exclusive_but_not_required_for_recording(store: Store) -> None:
     held, release, results = threading.Event(), threading.Event(), []
 
     def hold() -> None:
@@ -348,7 +348,7 @@ def test_only_one_process_at_a_time_has_the_maintenance_lock_and_recording_does_
     assert store.count() == 1
 
 
-def test_a_store_can_be_closed_and_opened_again(store: Store) -> None:
+def test_a_closed_store_can_be_opened_again(store: Store) -> None:
     store.record("w", sealed("w", drafts(0, 1)))
     store.close()
     store.close()

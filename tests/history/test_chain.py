@@ -1,4 +1,4 @@
-"""The chain: every change, removal, insertion or reordering of entries is detected."""
+"""The chain: every change, removal, insertion and reordering of entries is detected."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ ENTRIES = sealed("w", drafts(0, 5))
 
 
 def first_break(entries: list[SealedEntry], writer: str = "w") -> int | None:
-    """Return the place of the first break."""
+    """Return the sequence number of the first broken entry."""
     return next((each.seq for each in chain.verify(writer, entries)), None)
 
 
-def test_an_unchanged_chain_verifies() -> None:
+def test_an_unchanged_chain_passes_verification() -> None:
     assert first_break(ENTRIES) is None
 
 
@@ -27,7 +27,7 @@ def test_an_erased_row_does_not_break_the_chain() -> None:
 @pytest.mark.parametrize(
     "change", [{"row": b"{}"}, {"salt": b"?" * 16}, {"head": b"\x90"}, {"row_hash": b"?" * 32}, {"link": b"?" * 32}]
 )
-def test_every_changed_field_breaks_the_chain(change: dict[str, bytes]) -> None:
+def test_a_change_to_any_field_breaks_the_chain(change: dict[str, bytes]) -> None:
     assert first_break([*ENTRIES[:2], ENTRIES[2]._replace(**change), *ENTRIES[3:]]) == 2
 
 
@@ -41,7 +41,7 @@ def test_a_chain_belongs_to_its_writer() -> None:
     assert first_break(ENTRIES, "v") == 0
 
 
-def test_erasures_form_a_chain() -> None:
+def test_erasure_records_form_a_chain() -> None:
     first = seal_erasure(0, None, Erasure(1, "user", "erase", b"{}", 3, 1))
     second = seal_erasure(1, first.link, Erasure(2, "retention", "retention", b"{}", 4))
 

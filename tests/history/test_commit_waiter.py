@@ -35,7 +35,7 @@ def journal_with(entries: int) -> MemoryJournal:
     return journal
 
 
-async def test_an_empty_journal_is_stored_at_once() -> None:
+async def test_the_callback_for_an_empty_journal_is_called_immediately() -> None:
     callback = Callback()
 
     CommitWaiter(lambda writer: None).when_stored(journal_with(0), callback)
@@ -57,9 +57,9 @@ async def test_each_caller_waits_for_its_own_entries() -> None:
     assert await second.error() is None
 
 
-async def test_an_unavailable_store_ends_in_a_timeout() -> None:
+async def test_waiting_for_an_unavailable_store_times_out() -> None:
     def fail(writer: str) -> Position | None:
-        raise Unavailable("the database does not answer")
+        raise Unavailable("the database is unreachable")
 
     callback = Callback()
     CommitWaiter(fail, timeout=0.01).when_stored(journal_with(1), callback)

@@ -1,4 +1,4 @@
-"""Selections from user input, and the cursors of their pages."""
+"""Parsing of selections and page cursors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOON = 1_769_860_800_000
         ("2026-01-31", NOON - 12 * 3_600_000),
         ("2026-01-31T12:00:00Z", NOON),
         ("2026-01-31T13:00:00+01:00", NOON),
-        ("2026-01-31T13:00:00 01:00", NOON),  # a plus sign that a query string has turned into a space
+        ("2026-01-31T13:00:00 01:00", NOON),  # a plus sign that a query string decoded as a space
         ("2026-01-31 12:00", NOON),
         ("2026-01-31T12:00:00.250Z", NOON + 250),
         ("1970-01-01", 0),
@@ -41,7 +41,7 @@ def test_a_time_is_rfc_3339_or_a_date_in_utc(text: str, milliseconds: int) -> No
     "text", ["", "yesterday", "31.01.2026", "2026-13-01", "1969-12-31", "12:00", "1769860800", "0001-01-01"]
 )
 @pytest.mark.parametrize("bound", ["since", "until"])
-def test_an_invalid_time_is_refused_with_its_name_and_text(bound: str, text: str) -> None:
+def test_the_error_for_an_invalid_time_names_the_option_and_quotes_the_value(bound: str, text: str) -> None:
     with pytest.raises(RequestError) as refused:
         parse_selection(**{bound: text})  # type: ignore[arg-type]
 
@@ -49,34 +49,36 @@ def test_an_invalid_time_is_refused_with_its_name_and_text(bound: str, text: str
     assert refused.value.message.startswith(f"{bound}: {text!r}")
 
 
-def test_a_range_that_ends_before_it_starts_is_refused() -> None:
+def test_a_range_that_ends_before_it_starts_is_rejected() -> None:
     with pytest.raises(RequestError) as refused:
         parse_selection(since="2026-02-01", until="2026-01-01")
 
     assert refused.value.slug == "bad-option"
 
 
-def test_a_range_becomes_bounds_of_ids() -> None:
+def test_a_time_range_is_converted_to_a_range_of_ids() -> None:
     selection = parse_selection(model="m", since="2026-01-31T12:00:00Z", until="2026-02-01")
 
     assert selection == Selection(model="m", first=first_id(NOON), end=first_id(NOON + 12 * 3_600_000))
 
 
-def test_visible_entries_are_those_of_the_tenant_and_models() -> None:
+def test_visible_entries_are_limited_to_the_tenant_and_models() -> None:
     assert visible_to(tenant=None, models=()) == Selection()
     assert visible_to(tenant="", models=()) == Selection(tenant="")
     assert visible_to(tenant="acme", models={"b", "a"}) == Selection(tenant="acme", models=("a", "b"))
 
 
 @given(st.integers(0, (1 << 48) - 1), st.binary(min_size=9, max_size=9))
-def test_the_first_id_of_a_millisecond_precedes_its_ids_and_follows_all_earlier_ids(at: int, random: bytes) -> None:
+def test_the_first_id_of_a_millisecond_sorts_before_its_other_ids_and_after_all_earlier_ids(
+    at: int, random: bytes
+) -> None:
     (some_id,) = uuid7s(at, random)
 
     assert first_id(at) <= some_id
     assert at == (1 << 48) - 1 or some_id < first_id(at + 1)
 
 
-def test_a_cursor_decodes_to_its_id_only_for_its_own_selection() -> None:
+def test_a_cursor_can_be_decoded_only_with_its_own_selection() -> None:
     (some_id,) = uuid7s(NOON, bytes(range(uuid7_randomness(1))))
     cursor = encode_cursor(some_id, Selection(model="loans"))
 
@@ -88,7 +90,7 @@ def test_a_cursor_decodes_to_its_id_only_for_its_own_selection() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "abc", "AAAA" * 7, "ä", "018bcfe5-6803-7000-8000-000000000003", "=" * 28])
-def test_a_malformed_cursor_is_refused(text: str) -> None:
+def test_a_malformed_cursor_is_rejected(text: str) -> None:
     with pytest.raises(RequestError) as refused:
         decode_cursor(text, Selection())
     assert refused.value.slug == "bad-option"

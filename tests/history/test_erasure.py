@@ -1,4 +1,4 @@
-"""Erasing rows from the store and from journals, for one home and for several, and when retention ends."""
+"""Erasure of rows from the store and the journals of one or several homes, by request and by retention."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def erased_seqs(store: Store, writer: str) -> list[int]:
     return [entry.seq for entry in store.chain(writer) if entry.row is None]
 
 
-def test_a_row_is_erased_from_the_store_from_open_journals_and_from_entries_not_stored_yet(
+def test_an_erasure_covers_stored_entries_open_journals_and_entries_that_are_not_stored(
     store: Store, tmp_path: Path
 ) -> None:
     folder = tmp_path / "journal"
     journal, journals = FileJournal(folder, lambda: "w"), FolderJournalReader(folder)
     entries = [draft(number, entity="e" if number % 2 else "other") for number in range(9)]
     journal.append(entries[:4])
-    journals.drain(store)  # stored, and still in the open journal
-    journal.append(entries[4:8])  # not stored yet
+    journals.drain(store)  # stored, but still in the open journal
+    journal.append(entries[4:8])  # not stored, only in the journal
     eraser, maintenance = Eraser(store, FolderJournalReader(folder), lambda: 5), Maintenance(store, journals, lambda: 6)
 
     result = eraser.erase(Selection(entity="e"), "user", "erase")
@@ -95,7 +95,7 @@ def test_an_erasure_waits_for_the_journals_of_every_home(store: Store, tmp_path:
     assert eraser.result(result.request).rows == 2
 
 
-def test_an_erasure_does_not_wait_for_a_home_that_ended_without_journals(store: Store, tmp_path: Path) -> None:
+def test_an_erasure_does_not_wait_for_a_home_that_shut_down_without_journals(store: Store, tmp_path: Path) -> None:
     ended, waiting = (Maintenance(store, FolderJournalReader(tmp_path / name), lambda: 6) for name in ("a", "b"))
     journal = FileJournal(tmp_path / "b", lambda: "w")
     journal.append(drafts(0, 1))
@@ -109,7 +109,7 @@ def test_an_erasure_does_not_wait_for_a_home_that_ended_without_journals(store: 
     journal.close()
 
 
-def test_an_erasure_without_journals_is_complete_at_once(store: Store) -> None:
+def test_an_erasure_without_journals_is_complete_immediately(store: Store) -> None:
     store.record("w", sealed("w", drafts(0, 5)))
     eraser = Eraser(store, EmptyJournalReader(), lambda: 5)
 
@@ -118,7 +118,7 @@ def test_an_erasure_without_journals_is_complete_at_once(store: Store) -> None:
     assert (result.rows, result.journals, eraser.is_complete(result.request)) == (5, [], True)
 
 
-def test_more_rows_than_one_transaction_allows_are_all_erased(store: Store) -> None:
+def test_a_large_erasure_is_split_into_several_transactions(store: Store) -> None:
     count = 2 * ENTRIES_PER_STEP + 7
     store.record("w", sealed("w", drafts(0, count)))
 
@@ -148,9 +148,9 @@ def _request() -> ErasureRequest:
     return ErasureRequest(Selection(), "user", "purge")
 
 
-def test_a_request_stays_open_until_its_bytes_are_scrubbed() -> None:
+def test_an_erasure_stays_open_until_the_erased_bytes_are_scrubbed() -> None:
     class BusyStore(MemoryStore):
-        """A store with a slow reader that delays the first two scrubs."""
+        """A store whose first two scrubs fail, as they do during a slow read."""
 
         attempts = 0
 
@@ -171,16 +171,16 @@ def test_a_request_stays_open_until_its_bytes_are_scrubbed() -> None:
     assert eraser.result(result.request).rows == 5
 
 
-def test_retention_erases_old_rows_step_by_step_and_repeats_later(store: Store) -> None:
-    entries = [draft(number) for number in range(ENTRIES_PER_STEP + 5)]  # one per millisecond
+def test_retention_erases_old_rows_in_steps_and_repeats_after_an_interval(store: Store) -> None:
+    entries = [draft(number) for number in range(ENTRIES_PER_STEP + 5)]  # one entry per millisecond
     store.record("w", sealed("w", entries))
-    now = STARTED_US + 30 * DAY_US + ENTRIES_PER_STEP * 1000  # the last five are younger than 30 days
+    now = STARTED_US + 30 * DAY_US + ENTRIES_PER_STEP * 1000  # the last five entries are less than 30 days old
     maintenance = Maintenance(store, EmptyJournalReader(), lambda: now, 30)
 
     maintenance.run_once()
     assert len(erased_seqs(store, "w")) == ENTRIES_PER_STEP
     maintenance.run_once()
-    now += 1_000_000  # now they are older, but the next pass is not due yet
+    now += 1_000_000  # they are now older, but the next retention pass is not yet due
     maintenance.run_once()
     assert len(erased_seqs(store, "w")) == ENTRIES_PER_STEP
     now += RETENTION_INTERVAL_US
@@ -192,7 +192,7 @@ def test_retention_erases_old_rows_step_by_step_and_repeats_later(store: Store) 
     assert History(store, EmptyJournalReader()).verify().unrecorded == 0
 
 
-def test_retention_leaves_the_store_to_the_process_that_holds_the_maintenance_lock() -> None:
+def test_retention_is_skipped_while_another_process_holds_the_maintenance_lock() -> None:
     store = MemoryStore()
     store.record("w", sealed("w", drafts(0, 5)))
     maintenance = Maintenance(store, EmptyJournalReader(), lambda: STARTED_US * 2, 30)
@@ -205,7 +205,7 @@ def test_retention_leaves_the_store_to_the_process_that_holds_the_maintenance_lo
     assert len(erased_seqs(store, "w")) == 5
 
 
-def test_without_a_retention_period_nothing_is_erased(store: Store) -> None:
+def test_no_rows_are_erased_without_a_retention_period(store: Store) -> None:
     store.record("w", sealed("w", drafts(0, 5)))
 
     Maintenance(store, EmptyJournalReader(), lambda: STARTED_US * 9).run_once()
@@ -218,7 +218,7 @@ def test_closing_maintenance_ignores_an_unavailable_store() -> None:
         """A store that fails when a folder is unregistered."""
 
         def unregister_folder(self, folder_id: str) -> None:
-            raise Unavailable("the database does not answer")
+            raise Unavailable("the database is unreachable")
 
     maintenance = Maintenance(UnavailableStore(), EmptyJournalReader(), lambda: 5)
     maintenance.run_once()

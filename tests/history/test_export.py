@@ -1,4 +1,4 @@
-"""Exports of history as text."""
+"""Exports of history as CSV and JSON Lines."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def test_csv_has_a_header_and_one_line_per_entry() -> None:
     assert json.loads(lines[0]["row"]) == {"x": 59}
 
 
-def test_an_empty_history_is_a_header() -> None:
+def test_an_empty_csv_export_contains_only_the_header() -> None:
     assert b"".join(to_csv([])).decode().splitlines() == [",".join(COLUMNS)]
     assert list(to_json_lines([])) == []
 
 
-def test_an_erased_row_is_an_empty_cell_and_absent_from_json() -> None:
+def test_an_erased_row_is_an_empty_csv_cell_and_is_omitted_from_json() -> None:
     store = MemoryStore()
     store.record("w", [entry._replace(row=None, salt=None) for entry in sealed("w", drafts(0, 1))])
 
@@ -45,7 +45,7 @@ def test_an_erased_row_is_an_empty_cell_and_absent_from_json() -> None:
     assert "row" not in json.loads(document)
 
 
-def test_json_lines_put_an_indented_row_on_one_line() -> None:
+def test_an_indented_row_is_exported_as_a_single_json_line() -> None:
     store = MemoryStore()
     store.record("w", sealed("w", [draft(0, row=b'{\n  "x": 1.50\n}')]))
 

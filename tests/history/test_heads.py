@@ -1,4 +1,4 @@
-"""Published chain heads are read from the command's output and from logs."""
+"""Parsing of published chain heads from command output and logs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ LOG_LINE = '{"event":"history head","level":"info","writer":"w","seq":4,"link":"
 
 
 @pytest.mark.parametrize("text", ['{"heads":[' + HEAD + "]}", f"a line that is not JSON\n{LOG_LINE}\n"])
-def test_heads_are_read(text: str) -> None:
+def test_heads_are_parsed(text: str) -> None:
     assert parse_heads(text) == [ChainHead("w", 4, "ab")]
 
 
 @pytest.mark.parametrize("text", ["", "nothing", '{"event":"started"}\n'])
-def test_a_text_without_heads_is_refused(text: str) -> None:
+def test_input_without_heads_is_rejected(text: str) -> None:
     with pytest.raises(HistoryError):
         parse_heads(text)

@@ -1,4 +1,4 @@
-"""The indexer loop survives every failure of the store and of journals."""
+"""The indexer loop continues after failures of the store and the journals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rowcast.history.ports import StoreWriter
 
 
 class FailingJournalReader(EmptyJournalReader):
-    """Fails with the given errors, then works."""
+    """Raises each of the given errors once, then succeeds."""
 
     def __init__(self, failures: list[Exception]) -> None:
         self.failures = failures
@@ -24,7 +24,7 @@ class FailingJournalReader(EmptyJournalReader):
 
 
 def run(journals: FailingJournalReader, rounds: int) -> tuple[list[str], list[float]]:
-    """Run a number of rounds; return the reports and the pauses before the rounds."""
+    """Run the indexer for a number of rounds; return its reports and the pause before each round."""
     reports: list[str] = []
     pauses: list[float] = []
 
@@ -45,7 +45,7 @@ def test_the_indexer_reports_each_failure_and_continues() -> None:
     assert journals.drained == 2
 
 
-def test_the_same_damage_is_reported_once() -> None:
+def test_the_same_damage_is_reported_only_once() -> None:
     reports, _ = run(FailingJournalReader([HistoryError("a"), HistoryError("a"), HistoryError("b")]), 4)
 
     assert reports == ["a", "b"]

@@ -1,4 +1,4 @@
-"""Replay: recorded rows scored again by the same model, by another model and by none."""
+"""Replay of recorded rows with the same model, a different model and a deleted model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLASSES = models.classes("no", "yes")
 
 
 class ModelScorer:
-    """A live model as the scorer of a replay."""
+    """Scores the rows of a replay with a live model."""
 
     def __init__(self, model: LiveModel) -> None:
         self._model = model
@@ -44,7 +44,7 @@ def model(tmp_path: Path) -> LiveModel:
 
 @pytest.fixture
 def other_model(tmp_path: Path) -> LiveModel:
-    """A model that gives other scores for the same rows."""
+    """A model with different scores for the same rows."""
     return models.live(tmp_path / "other", "m", models.mlp_graph(3, 2, seed=9), SCHEMA, CLASSES, "probabilities")
 
 
@@ -69,13 +69,15 @@ def replay_store(store: MemoryStore, load: LoadScorer, model: str | None = None)
     return replay(History(store, EmptyJournalReader()), load, model)
 
 
-def test_the_same_model_gives_equal_scores(model: LiveModel) -> None:
+def test_replaying_with_the_same_model_produces_equal_scores(model: LiveModel) -> None:
     result = replay_store(recorded_predictions(model, 50), loading(model))
 
     assert (result.entries, result.equal, result.examples) == (50, 50, [])
 
 
-def test_another_model_gives_different_scores_and_examples_of_them(model: LiveModel, other_model: LiveModel) -> None:
+def test_replaying_with_a_different_model_reports_differences_with_examples(
+    model: LiveModel, other_model: LiveModel
+) -> None:
     result = replay_store(recorded_predictions(model, 50), loading(other_model))
 
     assert (result.entries, result.equal, result.different) == (50, 0, 50)
@@ -84,7 +86,7 @@ def test_another_model_gives_different_scores_and_examples_of_them(model: LiveMo
     assert {"id", "then", "now"} <= result.examples[0].keys()
 
 
-def test_more_entries_than_one_chunk_are_all_replayed(model: LiveModel) -> None:
+def test_entries_of_several_chunks_are_all_replayed(model: LiveModel) -> None:
     result = replay_store(recorded_predictions(model, 2500), loading(model))
 
     assert (result.entries, result.equal) == (2500, 2500)
@@ -100,7 +102,7 @@ def test_an_erased_row_is_not_replayable(model: LiveModel) -> None:
     assert [example["verdict"] for example in result.examples] == ["not replayable"]
 
 
-def test_entries_of_a_deleted_model_are_not_replayable_for_the_reason_of_the_loader(model: LiveModel) -> None:
+def test_entries_of_a_deleted_model_are_not_replayable_and_the_reason_is_reported(model: LiveModel) -> None:
     def fail(name: str, version: int, digest: str) -> ReplayScorer:
         raise ModelNotFound(f"{name} {version} {digest}")
 

@@ -43,7 +43,7 @@ class MovingJournalReader(EmptyJournalReader):
 
 @pytest.mark.parametrize("stored", [0, 4])
 @pytest.mark.parametrize("moves", [0, 1, 3, 20])
-def test_entries_that_move_while_they_are_read_are_read_once_and_in_order(stored: int, moves: int) -> None:
+def test_entries_that_move_during_a_read_are_returned_once_and_in_order(stored: int, moves: int) -> None:
     store, entries = MemoryStore(), sealed("w", drafts(0, 20))
     store.record("w", entries[:stored])
     history = History(store, MovingJournalReader(store, entries[stored:], moves))
@@ -52,14 +52,14 @@ def test_entries_that_move_while_they_are_read_are_read_once_and_in_order(stored
     assert history.verify().broken == []
 
 
-def test_an_entry_that_moves_during_its_look_up_is_found() -> None:
+def test_an_entry_that_moves_during_a_lookup_is_found() -> None:
     store = MemoryStore()
     history = History(store, MovingJournalReader(store, sealed("w", drafts(0, 3)), 0))
 
     assert history.get(identifier(1)) is not None
 
 
-def test_a_record_contains_the_bytes_that_were_sent_and_received() -> None:
+def test_a_record_contains_the_row_byte_for_byte() -> None:
     store = MemoryStore()
     store.record("w", sealed("w", [draft(0, row=b'{"x" : 1.50}')]))
 
@@ -80,14 +80,14 @@ def test_a_record_contains_the_bytes_that_were_sent_and_received() -> None:
         (Selection(models=("loans",)), False),
     ],
 )
-def test_a_caller_gets_only_entries_that_it_may_see(visible: Selection, expected: bool) -> None:
+def test_a_lookup_returns_only_entries_that_are_visible_to_the_caller(visible: Selection, expected: bool) -> None:
     store = MemoryStore()
     store.record("w", sealed("w", [draft(0, "iris", tenant="bank")]))
 
     assert (History(store, EmptyJournalReader()).get(identifier(0), visible) is not None) is expected
 
 
-def test_pages_follow_each_other_until_the_last_and_ignore_entries_added_meanwhile() -> None:
+def test_pages_contain_every_entry_once_and_ignore_entries_added_after_the_first_page() -> None:
     store = MemoryStore()
     store.record("w", sealed("w", MIXED))
     history = History(store, EmptyJournalReader())
@@ -102,7 +102,7 @@ def test_pages_follow_each_other_until_the_last_and_ignore_entries_added_meanwhi
     assert [record.id for record in records] == [identifier(number) for number in reversed(range(60))]
 
 
-def test_a_cursor_of_another_selection_is_refused() -> None:
+def test_a_cursor_from_a_different_selection_is_rejected() -> None:
     store = MemoryStore()
     store.record("w", sealed("w", MIXED))
     history = History(store, EmptyJournalReader())
@@ -112,7 +112,7 @@ def test_a_cursor_of_another_selection_is_refused() -> None:
     assert refused.value.slug == "bad-option"
 
 
-def test_the_heads_are_the_last_entries_of_all_chains() -> None:
+def test_heads_contain_the_last_entry_of_every_chain() -> None:
     store, entries = MemoryStore(), sealed("w", drafts(0, 3))
     store.record("w", entries)
 

@@ -46,7 +46,7 @@ def test_rows_removed_without_an_erasure_are_counted_as_unrecorded() -> None:
     assert (verification.erased, verification.unrecorded, verification.broken) == (3, 3, [])
 
 
-def test_published_heads_are_confirmed_wherever_they_are_in_their_chain() -> None:
+def test_published_heads_are_confirmed_at_any_position_in_the_chain() -> None:
     store, entries = MemoryStore(), sealed("w", drafts(0, 5))
     store.record("w", entries)
 
@@ -55,7 +55,7 @@ def test_published_heads_are_confirmed_wherever_they_are_in_their_chain() -> Non
     assert (verification.heads, verification.broken) == (2, [])
 
 
-def test_truncated_rewritten_and_missing_chains_differ_from_their_published_heads() -> None:
+def test_truncated_rewritten_and_missing_chains_do_not_match_their_published_heads() -> None:
     store = MemoryStore()
     truncated, rewritten, missing = (
         sealed(writer, drafts(start, start + 5)) for writer, start in zip("trm", (0, 10, 20), strict=True)

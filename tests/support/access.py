@@ -1,4 +1,4 @@
-"""API keys for tests, made as the product makes them and known by a name."""
+"""API keys for tests, identified by name."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ SECRET = "rk_1_secret"
 
 
 def new_key(id_: str = "1", secret_text: str = SECRET, **fields: Any) -> Key:
-    """Return a key with the scope `predict`, unless `fields` says otherwise."""
+    """Return a key; its scope is `predict` unless `fields` overrides it."""
     defaults = {"name": f"key {id_}", "scopes": ("predict",), "created": 0}
     return Key(id=id_, hash=access_keys.hash_key(secret_text), **{**defaults, **fields})
 
 
 def secret(name: str) -> str:
-    """Return the key with this name, as its owner sends it."""
+    """Return the secret of the key with this name, as a client sends it."""
     return access_keys.format_key(name, name.encode() * 4)
 
 
 def headers(name: str) -> dict[str, str]:
-    """Return the request headers of this key's owner."""
+    """Return the request headers for the key with this name."""
     return {"x-api-key": secret(name)}
 
 

@@ -1,4 +1,4 @@
-"""The ASGI app in this process: run its lifespan and send requests without a socket."""
+"""Run the ASGI app in the test process and send requests without a socket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support import logs
 
 
 class _StandardError:
-    """The current standard error: pytest replaces it for every test and closes it afterwards."""
+    """Writes to the current standard error, which pytest replaces for every test and closes afterwards."""
 
     def write(self, text: str) -> None:
         logs.collect(text)

@@ -1,4 +1,4 @@
-"""The sync and the async client with the same interface, so that one test covers both."""
+"""The sync and async clients with the same interface, so that each test covers both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rowcast.client import AsyncClient, Client
 
 
 class BlockingAsyncClient:
-    """An AsyncClient whose calls block, on an event loop of its own."""
+    """An AsyncClient with blocking calls, which run on a private event loop."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._client = AsyncClient(*arguments, **options)

@@ -1,4 +1,4 @@
-"""A connection of the HTTP protocol without a socket, and a route that shows which path answered."""
+"""Connections of the HTTP protocol without sockets, and a route whose reply identifies the path that handled it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rowcast.serving.ports import Answer
 
 
 class MemoryTransport(asyncio.Transport):
-    """Collects what is written, and refuses writes after the connection is lost, like uvloop."""
+    """Collects the written bytes; raises an error for writes after the connection is lost, like uvloop."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 80)})
@@ -55,32 +55,32 @@ class MemoryTransport(asyncio.Transport):
 
 
 class HeldRequests:
-    """The quick handler of a route: it holds every request until the test answers it."""
+    """A quick handler that holds every request until the test replies to it."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
 
     def accepts(self, query: bytes, body: bytes) -> bool:
-        """Return False for batches and options, as the native dialect does."""
+        """Return False for batches and for requests with options, like the native dialect."""
         return b'"rows"' not in body and not query
 
     def submit(self, request: Request, answer: Answer) -> None:
-        """Hold the request; fail at once if the body says so."""
+        """Hold the request; raise an error if the body is `fail`."""
         if request.body == b"fail":
             raise ZeroDivisionError
         self.answers.append(answer)
 
 
 class Server:
-    """One server process without sockets. `/predict` answers `quick` on the quick path, else `general`."""
+    """A server process without sockets. General replies from `/predict` start with `general`."""
 
     def __init__(self, limits: ConnectionLimits | None = None, *, root_path: str = "", max_body: int = 200_000) -> None:
         self.held = HeldRequests()
         self.events: list[Event] = []
         self.log_contexts: list[dict[str, Any]] = []
-        """What each general request to `/predict` adds to its log lines."""
+        """The log context of each request to `/predict` on the general path."""
         self.gate = asyncio.Event()
-        """Requests to `/wait` are answered when it is set."""
+        """Requests to `/wait` receive a reply once this event is set."""
         routes = {
             "/predict": _route("/predict", self._answer, self.held),
             "/wait": _route("/wait", self._wait, None),
@@ -129,10 +129,10 @@ async def _no_app(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def _no_lifespan(receive: Any, send: Any) -> None:
-    """Do nothing: there are no parts to start."""
+    """Do nothing, because nothing needs to be started."""
 
 
 def post(body: bytes = b"{}", *headers: bytes, target: bytes = b"/predict", version: bytes = b"1.1") -> bytes:
-    """Return a POST request as it is sent."""
+    """Return the bytes of a POST request."""
     lines = [b"POST %b HTTP/%b" % (target, version), b"host: x", b"content-length: %d" % len(body), *headers]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body

@@ -1,4 +1,4 @@
-"""History entries for tests: drafts as the recorder makes them, and sealed entries as a journal writes them."""
+"""History entries for tests: drafts like those of the recorder, and sealed entries like those of a journal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rowcast.schema.prediction import Prediction
 
 
 def identifier(number: int) -> str:
-    """Return the id of the entry with this number; ids ascend with numbers."""
+    """Return the ID of the entry with this number; IDs increase with the numbers."""
     return uuid7s(1_700_000_000_000 + number, number.to_bytes(uuid7_randomness(1)))[0]
 
 
@@ -26,7 +26,7 @@ def draft(
     tenant: str = "",
     entity: str = "",
 ) -> Draft:
-    """Return one prediction that is not sealed yet."""
+    """Return a draft of one prediction."""
     reply = msgspec.json.encode(Prediction(identifier(number), model, version, label, 0.75))
     at = 1_700_000_000_000_000 + number
     head = encode_head(Entry(at, "rb1-00", "native", f"r{number}", reply, "", tenant, entity))
@@ -34,7 +34,7 @@ def draft(
 
 
 def drafts(start: int, end: int, model: str = "loans") -> list[Draft]:
-    """Return the predictions numbered from `start` up to but not including `end`."""
+    """Return the drafts numbered from `start` up to but not including `end`."""
     return [draft(number, model) for number in range(start, end)]
 
 
@@ -44,7 +44,7 @@ def extend(chain: Chain, entries: Sequence[Draft]) -> list[bytes]:
 
 
 def sealed(writer: str, entries: Sequence[Draft]) -> list[SealedEntry]:
-    """Return the whole chain of a writer."""
+    """Seal entries as the complete chain of a writer."""
     chain = Chain(writer)
     return [chain.seal(entry) for entry in entries]
 
@@ -60,4 +60,4 @@ MIXED = [
     )
     for number in range(60)
 ]
-"""Sixty predictions that differ in every field that a selection can filter."""
+"""Sixty predictions with varying values in every field that a selection can filter by."""

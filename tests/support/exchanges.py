@@ -1,4 +1,4 @@
-"""Plays a client's exchange against a script of replies, without IO and with time as a number."""
+"""Simulate a client's exchange with scripted replies and a simulated clock, without I/O."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLICY = RetryPolicy(timeout=20.0, retries=4)
 
 
 def problem_reply(status: int, slug: str = "", retry_after: str | None = None) -> HttpReply:
-    """Return a problem document, whose detail is "secret"."""
+    """Return a problem document with the detail "secret"."""
     headers = {"content-type": "application/problem+json", "x-request-id": "r"}
     body = msgspec.json.encode({"type": f"urn:rowcast:error:{slug}", "title": "No", "detail": "secret"})
     return HttpReply(status, headers if retry_after is None else {**headers, "retry-after": retry_after}, body)
@@ -27,7 +27,7 @@ SUCCESS = HttpReply(200, {"content-type": "application/json"}, b"{}")
 
 
 class PlayedExchange(msgspec.Struct):
-    """What the client did: what it sent when, its pauses, and its error if it failed."""
+    """The requests of the client with their times, its pauses, and its error if it failed."""
 
     sent: list[tuple[float, Send]] = []
     pauses: list[float] = []
@@ -38,7 +38,7 @@ class PlayedExchange(msgspec.Struct):
 def play(
     request: HttpRequest, script: Sequence[HttpReply | NoReply], random: float = 0.0, duration: float = 0.01
 ) -> PlayedExchange:
-    """Perform the exchange; the last reply of the script repeats, and each attempt takes `duration` seconds."""
+    """Simulate the exchange; the last reply repeats, and each attempt takes `duration` seconds."""
     played = PlayedExchange()
     flow = exchange(request, POLICY, "http://server", clock=lambda: played.now, random=lambda: random)
     try:

@@ -18,11 +18,11 @@ NOISE: Final = RNG.normal(size=ROWS)
 
 
 def problem_of(columns: dict[str, Any], target: Any = LABELS, **options: Any) -> LearningProblem:
-    """Return the learning problem in the columns `noise`, the given ones and the target `y`."""
+    """Return the learning problem with the column `noise`, the given columns and the target `y`."""
     cells = {name: list(values) for name, values in {"noise": NOISE, **columns, "y": target}.items()}
     return build_problem(table_from_memory(cells, "loans"), TrainingOptions(target="y", name="loans", **options))
 
 
 def findings_of(code: str, columns: dict[str, Any], target: Any = LABELS, **options: Any) -> list[Finding]:
-    """Return the findings of one code."""
+    """Return the findings with this code."""
     return [finding for finding in problem_of(columns, target, **options).findings if finding.code == code]

@@ -1,4 +1,4 @@
-"""The general path and the quick path over the same parts, all in memory."""
+"""The general path and the quick path with shared in-memory components."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rowcast.serving.service import PredictionService
 
 
 class Reply(NamedTuple):
-    """A response as the client sees it."""
+    """A response as the client receives it."""
 
     status: int
     headers: frozenset[tuple[bytes, bytes]]
@@ -38,7 +38,7 @@ class Reply(NamedTuple):
 
 
 class Front:
-    """A server for these models without sockets, files or processes."""
+    """A server for the given models without sockets, files or child processes."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Front:
         self.quick_path = QuickPath(router, access, listen, request_rules, ids)
 
     async def ask(self, path: str, body: bytes, headers: Mapping[bytes, bytes]) -> Reply:
-        """Answer a POST request on the general path."""
+        """Handle a POST request on the general path and return the reply."""
         sent: list[Any] = []
 
         async def receive() -> Any:
@@ -87,7 +87,7 @@ class Front:
         return Reply(sent[0]["status"], frozenset(sent[0]["headers"]), sent[1]["body"])
 
     async def ask_quickly(self, path: str, body: bytes, headers: Mapping[bytes, bytes]) -> Reply | None:
-        """Answer a POST request on the quick path; return None if it leaves the request to the general path."""
+        """Handle a POST request on the quick path; return None if the request requires the general path."""
         address, _, query = path.partition("?")
         route = self.quick_path.find(address, b"POST", headers)
         answer: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
@@ -110,4 +110,4 @@ async def _not_found(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def _no_lifespan(receive: Any, send: Any) -> None:
-    """Do nothing: there are no parts to start."""
+    """Do nothing, because nothing needs to be started."""

@@ -23,7 +23,7 @@ KINDS = (*TYPES, "BYTES", "BF16", "", "bytes")
 
 
 def valid_inputs(chance: random.Random) -> tuple[list[dict[str, Any]], bytes]:
-    """Return valid inputs and their bytes."""
+    """Return the headers of valid random tensors, and their bytes."""
     rows = chance.randint(0, 6)
     heads: list[dict[str, Any]] = []
     tail = b""
@@ -45,7 +45,7 @@ def valid_inputs(chance: random.Random) -> tuple[list[dict[str, Any]], bytes]:
 
 
 def mutate(chance: random.Random, heads: list[dict[str, Any]], tail: bytes) -> bytes:
-    """Add up to two errors to the headers, in place, or to the bytes, which are returned."""
+    """Introduce up to two errors; change the headers in place and return the changed bytes."""
     for _ in range(chance.choice([0, 1, 1, 1, 2])):
         if chance.random() < 0.5:
             key, values = chance.choice(WRONG)
@@ -78,7 +78,7 @@ DAMAGE: list[Callable[[random.Random, bytes], bytes]] = [
 
 
 def parse_simply(heads: list[dict[str, Any]], tail: bytes) -> dict[str, list[Any]]:
-    """Parse the cells in the simplest way; raise an exception for anything invalid."""
+    """Parse the cells with simple code; raise an exception if anything is invalid."""
     tensors: dict[str, list[Any]] = {}
     at = 0
     for head in heads:
@@ -105,17 +105,17 @@ def parse_simply(heads: list[dict[str, Any]], tail: bytes) -> dict[str, list[Any
     return tensors
 
 
-def head_length(chance: random.Random, right: int) -> bytes:
-    """Return the header with the length of the JSON, usually the right one."""
+def head_length(chance: random.Random, correct: int) -> bytes:
+    """Return a value for the JSON length header, which is usually correct."""
     if chance.random() < 0.85:
-        return b"%d" % right
+        return b"%d" % correct
     return chance.choice(
-        [b"", b"-1", b"x", b"1e3", b"+5", b"%d" % (right - 1), b"%d" % (right + 1), b"9" * 40, b" 7", b"1_0"]
+        [b"", b"-1", b"x", b"1e3", b"+5", b"%d" % (correct - 1), b"%d" % (correct + 1), b"9" * 40, b" 7", b"1_0"]
     )
 
 
 def run(count: int, chance: random.Random) -> dict[str, int]:
-    """Send `count` requests; each must give the reference result or a RowcastError."""
+    """Parse `count` random requests; each must produce the reference result or raise RowcastError."""
     result = {"read": 0, "refused": 0, "largest_bytes": 0}
     tracemalloc.start()
     try:
@@ -143,7 +143,7 @@ def run(count: int, chance: random.Random) -> dict[str, int]:
 
 
 def parse(request: Request) -> list[Tensor]:
-    """Return the tensors of a request with all of their texts decoded; raw model inputs are rejected."""
+    """Parse the tensors of a request and decode all strings; reject raw model inputs."""
     if request.headers[v2_infer.HEADER_LENGTH].strip(b"0") == b"":
         raise RowcastError("raw")
     inputs = v2_infer.read(request, None).inputs  # type: ignore[arg-type]

@@ -11,13 +11,13 @@ from rowcast.history.chain import Draft
 
 
 def writer_names(first: str = "w") -> Callable[[], str]:
-    """Return names for the successive writers of one journal: `w`, then `w2`, `w3` ... after failures."""
+    """Return a function that names the successive writers of a journal: `w`, `w2`, `w3` and so on."""
     names = itertools.chain([first], (f"{first}{number}" for number in itertools.count(2)))
     return lambda: next(names)
 
 
 def write_segment(folder: Path, *batches: list[Draft], writer: str = "w") -> Path:
-    """Write a closed journal with these batches, and return its only segment."""
+    """Write these batches to a journal, close it and return its only segment."""
     journal = FileJournal(folder, lambda: writer)
     for batch in batches:
         journal.append(batch)
@@ -27,5 +27,5 @@ def write_segment(folder: Path, *batches: list[Draft], writer: str = "w") -> Pat
 
 
 def end_of_entries(segment: Path) -> int:
-    """Return the offset of the end of the last entry; only zeros follow."""
+    """Return the offset of the end of the last entry, which is followed only by zeros."""
     return len(segment.read_bytes().rstrip(b"\0"))

@@ -1,4 +1,4 @@
-"""Clients that send requests continuously and remember every reply."""
+"""Clients that send requests continuously and store every reply."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BATCH_ROWS = 60
 
 @dataclass
 class Load:
-    """The rows to send, and the replies: prediction id to (row number, reply)."""
+    """Rows to send, and replies by prediction ID, each with its row number."""
 
     rows: list[dict[str, Any]]
     answered: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
@@ -28,13 +28,13 @@ class Load:
         enough = asyncio.Event()
         goal = len(self.answered) + answers
         clients = [
-            asyncio.create_task(self._ask(address, size, goal, enough)) for size in [1] * SINGLE + [BATCH_ROWS] * BATCH
+            asyncio.create_task(self._send(address, size, goal, enough)) for size in [1] * SINGLE + [BATCH_ROWS] * BATCH
         ]
         await asyncio.wait_for(enough.wait(), 60)
         await asyncio.to_thread(then)
         await asyncio.wait_for(asyncio.gather(*clients), 30)
 
-    async def _ask(self, address: str, size: int, goal: int, enough: asyncio.Event) -> None:
+    async def _send(self, address: str, size: int, goal: int, enough: asyncio.Event) -> None:
         async with httpx.AsyncClient(base_url=address, timeout=20, trust_env=False) as client:
             while True:
                 numbers = [(self._next + place) % len(self.rows) for place in range(size)]
@@ -43,7 +43,7 @@ class Load:
                 try:
                     reply = await client.post("/predict", json=rows[0] if size == 1 else {"rows": rows})
                 except httpx.TransportError:
-                    return  # the server is gone; unanswered requests do not count
+                    return  # the server has stopped; requests without a reply are not counted
                 if reply.status_code != 200:
                     self.refused.append(reply.status_code)
                     return

@@ -1,7 +1,7 @@
 """Scan all logs of a test session for data that tests sent: row values, API keys and Authorization headers.
 
-The logs of all servers are collected, and the values that clients send are remembered. At the end of the session, every
-line is scanned; a line with a leak fails the session. `CANARY` and `CANARY_NUMBER` are row values that are found in any
+The logs of all servers and the values that clients send are collected. At the end of the session, every log line is
+scanned; a line with a leak fails the session. `CANARY` and `CANARY_NUMBER` are row values that the scan detects in any
 spelling. Other values count as leaks if they are long enough to rule out coincidence.
 """
 
@@ -29,7 +29,7 @@ SHOWN = 20
 TENSOR = frozenset({"name", "shape", "datatype", "parameters", "data"})
 """The fields of a tensor in the Open Inference Protocol."""
 OUTPUT_NAMES = frozenset({"prediction", "probability", "probabilities"})
-"""Names of outputs, which fuzzed requests send as values too."""
+"""Output names, which fuzzed requests also send as values."""
 
 _folder: list[Path] = []
 _texts: dict[str, None] = {}
@@ -37,7 +37,7 @@ _numbers: set[str] = set()
 _moment = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?")
 _number = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.])")
 _column = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+").fullmatch
-"""Column names, which fuzzed requests send as values too; personal data does not look like this."""
+"""Matches column names, which fuzzed requests also send as values; personal data does not have this form."""
 _always = re.compile(
     rf"canary|melchior|zumstein|{CANARY_NUMBER}|918[ ,.']?273[ ,.']?645"
     r"|\brk_[0-9a-z]+_\S+|\bbearer \S|\"?authorization\"?\s*[:=]",
@@ -46,7 +46,7 @@ _always = re.compile(
 
 
 def folder() -> Path:
-    """Return the folder that collects the logs of this session; create it if necessary."""
+    """Return the log folder of this session; create it if necessary."""
     if not _folder:
         _folder.append(Path(tempfile.mkdtemp(prefix="rowcast-logs-")))
     return _folder[0]
@@ -54,7 +54,7 @@ def folder() -> Path:
 
 @contextlib.contextmanager
 def open_log(path: Path) -> Iterator[IO[bytes]]:
-    """Open a log file for appending. It is stored in the collecting folder, so it survives when a test deletes it."""
+    """Open a log file for appending. It is a link into the log folder, so its content survives if a test deletes it."""
     if not path.exists():
         path.unlink(missing_ok=True)  # a link into the folder of an earlier session
         path.symlink_to(folder() / f"{uuid.uuid4().hex}.log")
@@ -63,13 +63,13 @@ def open_log(path: Path) -> Iterator[IO[bytes]]:
 
 
 def collect(text: str) -> None:
-    """Collect log text of an app in this process."""
+    """Add the log output of an app in this process."""
     with (folder() / "this-process.log").open("a", encoding="utf-8") as file:
         file.write(text)
 
 
 def remember(request: httpx.Request, content: bytes) -> None:
-    """Remember the secrets and values of a request that a client is about to send."""
+    """Store the secrets and values of a request that a client is about to send."""
     for name in ("x-api-key", "authorization"):
         value = request.headers.get(name, "")
         _remember_text(value.rpartition(" ")[2])
@@ -92,7 +92,7 @@ def _remember_leaves(value: Any) -> None:
 
 
 def _holds_names(key: str, parent: dict[str, Any]) -> bool:
-    """Return whether a key holds names of columns or tensors, as in other dialects, and not values."""
+    """Return whether a key of another dialect holds column or tensor names instead of values."""
     return (key == "columns" and "data" in parent) or (key == "name" and parent.keys() <= TENSOR)
 
 
@@ -126,7 +126,7 @@ def scan() -> tuple[int, list[str]]:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Remember every request that httpx sends from now on."""
+    """Store the values of every request that httpx sends during the session."""
     send, send_async = httpx.Client.send, httpx.AsyncClient.send
 
     def sending(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
@@ -150,7 +150,7 @@ def _content(request: httpx.Request) -> bytes:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """Add the result of a worker process of pytest-xdist, which scanned the logs of its own tests."""
+    """Add the result of a pytest-xdist worker, which scans the logs of its own tests."""
     _add(node.config, getattr(node, "workeroutput", {}).get(SCANNED, NOTHING))
 
 
@@ -161,7 +161,7 @@ def _add(config: pytest.Config, scanned: tuple[int, list[str]]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Scan all lines; a leak fails the session."""
+    """Scan all log lines; fail the session if a line has a leak."""
     _add(session.config, scan())
     shutil.rmtree(folder())
     _folder.clear()

@@ -1,4 +1,4 @@
-"""Small models for tests: hand-made graphs in real bundles, and the trained loan example."""
+"""Small models for tests: handcrafted graphs in real bundles, and the trained loan example."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def trained_loans(root: Path, name: str = "loans") -> FolderRegistry:
 
 
 def loan_rows(count: int, seed: int = 7) -> list[dict[str, Any]]:
-    """Return applications that the trained model has not seen."""
+    """Return loan applications that are not in the training data."""
     columns = {name: cells for name, cells in examples.loans(count, seed).items() if name != "loan_status"}
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
@@ -61,7 +61,7 @@ def with_models(home: Path, registry: Path) -> Path:
 
 
 def number_columns(count: int, **options: Any) -> Schema:
-    """Return a schema of the number columns `x0`, `x1` and so on."""
+    """Return a schema with the number columns `x0`, `x1` and so on."""
     return Schema(tuple(Column(name=f"x{index}", kind="number", example=1.0, **options) for index in range(count)))
 
 
@@ -85,9 +85,9 @@ def _weights(seed: int, **shapes: tuple[int, ...]) -> dict[str, NDArray[np.float
 
 
 def regressor_graph(inputs: int, outputs: int, seed: int = 0) -> bytes:
-    """Return a LinearRegressor, the operator for scikit-learn's linear models.
+    """Return a graph with LinearRegressor, the operator for scikit-learn's linear models.
 
-    Without precautions, its result for most rows differs in the last bit between a batch and a single row.
+    Without special handling, the results for most rows differ in the last bit between a batch and a single row.
     """
     weights = np.random.default_rng(seed).normal(size=outputs * inputs).tolist()
     shape = {"coefficients": weights, "intercepts": [0.1] * outputs, "targets": outputs}
@@ -96,7 +96,7 @@ def regressor_graph(inputs: int, outputs: int, seed: int = 0) -> bytes:
 
 
 def trees_graph(inputs: int, outputs: int, seed: int = 0, trees: int = 60) -> bytes:
-    """Return a sum of stumps, each with a threshold and two values per output."""
+    """Return a graph that sums decision stumps, each with a threshold and two values per output."""
     rng = np.random.default_rng(seed)
     nodes: dict[str, list[Any]] = {
         "nodes_treeids": [tree for tree in range(trees) for _ in range(3)],
@@ -124,13 +124,13 @@ def linear_graph(inputs: int, outputs: int, seed: int = 0) -> bytes:
 
 
 def sum_graph(inputs: int) -> bytes:
-    """Return the sum of all columns, whose scores are easy to compute by hand."""
+    """Return a graph that sums all columns, so that scores are easy to compute by hand."""
     nodes = [helper.make_node("MatMul", [NUMBERS, "w"], ["out"])]
     return _graph(nodes, {"w": np.ones((inputs, 1), np.float32)}, inputs, 1)
 
 
 def miscounting_graph(at: int, more: int) -> bytes:
-    """Return the single column, but `more` additional rows for a batch of `at` rows."""
+    """Return a graph that outputs its only column, with `more` additional rows for a batch of `at` rows."""
     nodes = [
         helper.make_node("Shape", [NUMBERS], ["shape"], end=1),
         helper.make_node("Equal", ["shape", "at"], ["here"]),
@@ -144,7 +144,7 @@ def miscounting_graph(at: int, more: int) -> bytes:
 
 
 def picking_graph(values: int) -> bytes:
-    """Use the column as an index into the list 0, 1, 2 ...; fail for an index out of range."""
+    """Return a graph that uses its only column as a list index; it fails if the index is out of range."""
     nodes = [
         helper.make_node("Cast", [NUMBERS], ["place"], to=TensorProto.INT64),
         helper.make_node("Gather", ["list", "place"], ["out"]),
@@ -153,7 +153,7 @@ def picking_graph(values: int) -> bytes:
 
 
 def mlp_graph(inputs: int, classes: int, seed: int = 0, width: int = 37) -> bytes:
-    """Return a network of Gemm, Sigmoid, Gemm and Softmax."""
+    """Return a neural network with one hidden layer."""
     nodes = [
         helper.make_node("Gemm", [NUMBERS, "w1", "b1"], ["h"]),
         helper.make_node("Sigmoid", ["h"], ["s"]),
@@ -165,7 +165,7 @@ def mlp_graph(inputs: int, classes: int, seed: int = 0, width: int = 37) -> byte
 
 
 def hungry_graph(inputs: int) -> bytes:
-    """Allocate forty gigabytes before adding up the columns."""
+    """Return a graph that allocates 40 GB before it sums the columns."""
     shape = np.array([100_000, 100_000], np.int64)
     nodes = [
         helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
@@ -177,7 +177,7 @@ def hungry_graph(inputs: int) -> bytes:
 
 
 def endless_graph(inputs: int) -> bytes:
-    """Loop almost forever before adding up the columns."""
+    """Return a graph that runs an almost endless loop before it sums the columns."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["on"], ["still_on"]), helper.make_node("Add", ["one", "step"], ["more"])],
         "round",
@@ -212,7 +212,7 @@ def publish(
     kind: Any,
     wire: dict[str, Any] | None = None,
 ) -> Reference:
-    """Publish a hand-made graph with one golden row as the next version and champion of a model."""
+    """Publish a handcrafted graph with one golden row as the next version and champion of a model."""
     plan = own_plan(schema)
     encoder = RowEncoder(schema, plan)
     row: dict[str, Any] = {column.name: column.example for column in schema.columns}
@@ -242,7 +242,7 @@ def publish(
 
 
 def bundle_json(value: Any) -> bytes:
-    """Encode a part of a bundle as JSON."""
+    """Encode part of a bundle as JSON."""
     return msgspec.json.encode(value)
 
 
@@ -255,7 +255,7 @@ def live(
     kind: Any,
     wire: dict[str, Any] | None = None,
 ) -> LiveModel:
-    """Publish a hand-made graph and load it as a server does."""
+    """Publish a handcrafted graph and load it as a server does."""
     registry = FolderRegistry(root)
     return load(publish(registry, name, model, schema, decision, kind, wire), registry, open_graph)
 

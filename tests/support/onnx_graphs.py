@@ -1,4 +1,4 @@
-"""Small ONNX graphs as other tools would export them, and a sandbox that opens them in the test's own process."""
+"""Small ONNX graphs like those of other tools, and a sandbox that opens them in the test process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class InProcessSandbox:
 
 
 def onnx_model(nodes: list[Any], inputs: list[Any], outputs: list[Any], weights: dict[str, Any] | None = None) -> bytes:
-    """Return a model of these nodes. An input or output is a tuple of name, type and shape, or a ValueInfoProto."""
+    """Return a model with these nodes. An input or output is a tuple of name, type and shape, or a ValueInfoProto."""
     arrays = [numpy_helper.from_array(np.asarray(array), name) for name, array in (weights or {}).items()]
     graph = helper.make_graph(
         nodes, "g", [_value_info(each) for each in inputs], [_value_info(o) for o in outputs], arrays
@@ -50,7 +50,7 @@ def _value_info(value: Any) -> Any:
 
 
 def classifier(width: int = 3, *more: Any, outputs: list[Any]) -> bytes:
-    """Return a model that turns four columns into raw scores `s` and their softmax `p`."""
+    """Return a model that computes raw scores `s` and their softmax `p` from four columns."""
     rng = np.random.default_rng(0)
     weights = {"w": rng.normal(size=(4, width)).astype(np.float32)}
     nodes = [

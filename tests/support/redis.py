@@ -20,7 +20,7 @@ def running(folder: Path) -> Iterator[str]:
     with (folder / "redis.log").open("wb") as log:
         process = subprocess.Popen(["redis-server", *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        eventually(lambda: process.poll() is not None or _answers(port))
+        eventually(lambda: process.poll() is not None or _responds(port))
         assert process.poll() is None, (folder / "redis.log").read_text()
         yield f"redis://127.0.0.1:{port}/0"
     finally:
@@ -28,7 +28,7 @@ def running(folder: Path) -> Iterator[str]:
         process.wait(10)
 
 
-def _answers(port: int) -> bool:
+def _responds(port: int) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), 1) as connection:
             connection.sendall(b"PING\r\n")

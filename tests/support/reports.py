@@ -1,4 +1,4 @@
-"""Evaluated models for tests of the report, with a graph that is a formula."""
+"""Evaluated models for tests of the report, with a graph that computes a formula."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rowcast.training.report.evaluation import EvaluatedModel
 
 
 class SigmoidGraph:
-    """A graph of two classes that looks at the first column alone, and counts the rows it scores."""
+    """A two-class graph that uses only the first column and counts the rows that it scores."""
 
     def __init__(self) -> None:
         self.scored = 0
@@ -37,7 +37,7 @@ def evaluated_model(
     metric: str = "roc_auc",
     cost: Cost | None = None,
 ) -> EvaluatedModel:
-    """Return a model of the columns `used` and `idle`; only the first one decides the target, with some noise."""
+    """Return a model with the columns `used` and `idle`; the target depends only on `used` and random noise."""
     rng = np.random.default_rng(0)
     numbers = rng.normal(size=(count, 2)).astype(np.float32)
     target = (numbers[:, 0] + rng.normal(size=count) > 0).astype(np.int64)

@@ -39,7 +39,7 @@ def environment(**settings: str) -> dict[str, str]:
 def rowcast(
     *arguments: str | Path, cwd: Path, settings: Mapping[str, str] | None = None, seconds: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Run a `rowcast` command and wait for it."""
+    """Run a `rowcast` command and wait for it to finish."""
     return subprocess.run(
         [*ROWCAST, *map(str, arguments)],
         cwd=cwd,
@@ -152,7 +152,7 @@ def _read_address(process: subprocess.Popen[bytes], log: Path) -> str:
             if line.rstrip() == b"}":
                 return str(json.loads(output)["address"])
     process.wait(10)
-    raise AssertionError(f"the server printed {output!r} and logged {log.read_text()}")
+    raise AssertionError(f"the server printed no address; output: {output!r}; log: {log.read_text()}")
 
 
 def is_ready(client: httpx.Client) -> bool:
@@ -165,7 +165,7 @@ def is_ready(client: httpx.Client) -> bool:
 
 @contextlib.contextmanager
 def run_in(home: Path, command: Sequence[str], settings: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run another server process with its output in HOME/server.log; kill it at the end if necessary."""
+    """Run any server command with its output in HOME/server.log; kill the process at the end if necessary."""
     with logs.open_log(home / "server.log") as log:
         process = subprocess.Popen(
             command, cwd=home, env=environment(**settings), stdin=subprocess.DEVNULL, stdout=log, stderr=log

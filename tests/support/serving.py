@@ -1,4 +1,4 @@
-"""The serving parts of one process, composed for tests: a batcher and a recorder around any journal."""
+"""A batcher and a recorder that write to any journal, composed as in a server process."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class Serving:
         deadline: float = math.inf,
         render: Render | None = None,
     ) -> asyncio.Future[Any]:
-        """Submit one row; the future gets its reply."""
+        """Submit one row and return a future for its reply."""
         return self._submit(model, (row,), request_id, deadline, is_single=True, render=render)
 
     def predict_all(
         self, model: LiveModel, rows: Sequence[Row], request_id: str = "r", *, deadline: float = math.inf
     ) -> asyncio.Future[Any]:
-        """Submit the rows of one request; the future gets their replies."""
+        """Submit the rows of one request and return a future for their replies."""
         return self._submit(model, rows, request_id, deadline, is_single=False)
 
     def _submit(

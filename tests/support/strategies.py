@@ -60,7 +60,7 @@ def schemas(draw: st.DrawFn, max_columns: int = 6) -> Schema:
     return Schema(tuple(draw(columns(name)) for name in names))
 
 
-# Cells are JSON text, because these tests cover values that JSON can express and Python cannot.
+# Cells are encoded JSON, because the tests cover values that JSON can express but Python cannot.
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
@@ -116,15 +116,15 @@ def fitting_tokens(column: Column) -> st.SearchStrategy[str]:
 
 @st.composite
 def bodies(draw: st.DrawFn, schema: Schema, damage: int = 2) -> bytes:
-    """Generate a row as JSON text: a suitable cell per column, then up to `damage` cells replaced, dropped or added."""
+    """Generate a row as JSON with a suitable cell per column, and replace, drop or add up to `damage` cells."""
     cells = [(column.name, draw(fitting_tokens(column))) for column in schema.columns]
     for _ in range(draw(st.integers(0, damage))):
         place = draw(st.integers(0, len(cells)))
         name = draw(st.one_of(st.sampled_from(schema.names()), NAMES))
-        what = draw(st.sampled_from(["replace", "drop", "add"]))
-        if what == "drop":
+        change = draw(st.sampled_from(["replace", "drop", "add"]))
+        if change == "drop":
             del cells[place : place + 1]
-        elif what == "replace" and place < len(cells):
+        elif change == "replace" and place < len(cells):
             cells[place] = (cells[place][0], draw(TOKENS))
         else:
             cells.insert(place, (name, draw(TOKENS)))

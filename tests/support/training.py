@@ -1,4 +1,4 @@
-"""Tables, learning problems and training runs for the tests of training."""
+"""Tables, learning problems and training runs for training tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Columns = dict[str, list[Any]]
 
 
 def learning_problem(columns: Columns, target: str = "y", **options: Any) -> LearningProblem:
-    """Build the learning problem in these columns."""
+    """Build a learning problem from these columns."""
     return build_problem(table_from_memory(columns, "loans"), TrainingOptions(target=target, name="loans", **options))
 
 
@@ -41,7 +41,7 @@ def train_model(
     opener: OpenGraph = open_graph,
     **options: Any,
 ) -> TrainingResult:
-    """Train on a table, three trials by default, and publish `model` in a registry in `folder`."""
+    """Train on a table, by default with three trials, and publish the result as `model` in a registry in `folder`."""
     return train(
         table if isinstance(table, Table) else table_from_memory(table, "loans"),
         TrainingOptions(target=target, name="model", **{"trials": 3, **options}),
@@ -53,12 +53,12 @@ def train_model(
 
 
 def fit_setting(task: Task, rows: int, *, out_of_time: bool = False) -> Setting:
-    """Return the setting of a fit on one thread; a multi-class task has three classes."""
+    """Return the setting for a single-threaded fit; a multi-class task has three classes."""
     return Setting(task, 3 if task == "multiclass" else 1, rows, 0, 1, lambda: out_of_time)
 
 
 def customers(seed: int = 0, count: int = 120) -> Columns:
-    """Return rows of customers: each customer has one to eight rows, which mostly share a label."""
+    """Return a table with one to eight rows per customer; most rows of a customer have the same label."""
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, 9, count)
     owner = np.repeat(np.arange(count), sizes)
@@ -72,7 +72,7 @@ def customers(seed: int = 0, count: int = 120) -> Columns:
 
 
 def weighted_loans(rows: int = 600) -> Columns:
-    """Return loans with two numbers, a weight and an imbalanced label."""
+    """Return a table of loans with two number columns, a weight column and an imbalanced target."""
     rng = np.random.default_rng(4)
     x = rng.normal(size=(2, rows))
     label = rng.random(rows) < sigmoid(2 * x[0] - 2)

@@ -23,7 +23,7 @@ def kind(cells: Sequence[Any]) -> str:
 
 
 def packed(datatype: str, cells: Sequence[Any]) -> bytes:
-    """Return a binary tensor."""
+    """Encode cells as a binary tensor."""
     if datatype == "BYTES":
         texts = [cell.encode() for cell in cells]
         return b"".join(struct.pack("<I", len(text)) + text for text in texts)
@@ -63,7 +63,7 @@ def as_binary(columns: Mapping[str, Sequence[Any]], **more: Any) -> tuple[bytes,
 
 
 def outputs(body: bytes, headers: Mapping[str, str]) -> dict[str, list[Any]]:
-    """Parse the outputs of a reply, JSON or binary, into lists of cells."""
+    """Parse the JSON or binary outputs of a reply into lists of cells."""
     length = int(headers.get("inference-header-content-length", len(body)))
     parsed, at = {}, length
     for output in json.loads(body[:length])["outputs"]:
@@ -81,7 +81,7 @@ def outputs(body: bytes, headers: Mapping[str, str]) -> dict[str, list[Any]]:
 
 
 def texts(raw: bytes) -> list[str]:
-    """Parse length-prefixed texts."""
+    """Parse length-prefixed strings."""
     parsed = []
     while raw:
         (size,) = struct.unpack_from("<I", raw)

@@ -1,4 +1,4 @@
-"""Wait for a condition instead of a fixed time."""
+"""Wait for conditions instead of a fixed time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def eventually(condition: Callable[[], T], seconds: float = 10.0, every: float =
 
 
 async def eventually_async(condition: Callable[[], Awaitable[T]], seconds: float = 10.0, every: float = 0.02) -> T:
-    """Like `eventually`, inside an event loop."""
+    """Wait like `eventually`, but inside an event loop."""
     deadline = time.monotonic() + seconds
     while not (result := await condition()):
         assert time.monotonic() < deadline, f"{condition} did not hold within {seconds} s"

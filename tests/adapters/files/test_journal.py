@@ -59,14 +59,14 @@ def test_the_chain_continues_in_the_next_segment(folder: Path) -> None:
     assert len(list(folder.glob("*.journal"))) == 3
     journals.drain(store)
 
-    assert journals.backlog() == 1  # the segment in use
+    assert journals.backlog() == 1  # the active segment
     assert list(store.chain("w")) == sealed("w", everything)
     journal.close()
     journals.drain(store)
     assert journals.backlog() == 0
 
 
-def test_a_batch_may_be_larger_than_a_segment(folder: Path) -> None:
+def test_a_batch_can_be_larger_than_a_segment(folder: Path) -> None:
     journal = FileJournal(folder, lambda: "w")
     everything = [draft(number, row=ROW) for number in range(PER_SEGMENT + 20)]
 
@@ -78,7 +78,7 @@ def test_a_batch_may_be_larger_than_a_segment(folder: Path) -> None:
     assert len(list(FolderJournalReader(folder).chain("w"))) == len(everything) + 2
 
 
-# `RLIMIT_FSIZE` makes the kernel refuse a write at the limit, like a full disk. It is set in a child process.
+# `RLIMIT_FSIZE` makes writes fail as on a full disk. The limit is set in a child process.
 FULL_DISK = """
 import json, resource, sys
 from pathlib import Path
@@ -105,7 +105,7 @@ def append(numbers, **options):
         answered.extend(numbers)
 
 append(range(3))
-for room in (0, 5, 100, 500, 5000):  # part of the batch fits, or nothing
+for room in (0, 5, 100, 500, 5000):  # only part of the batch fits, or none
     append([10 * room + 100])
     resource.setrlimit(resource.RLIMIT_FSIZE, (journal._size + room, hard))
     append(range(100_000 + room, 100_030 + room))
@@ -128,7 +128,7 @@ print(json.dumps({
 """
 
 
-def test_a_full_disk_refuses_a_batch_and_loses_no_recorded_entry(folder: Path) -> None:
+def test_a_batch_fails_on_a_full_disk_but_no_recorded_entry_is_lost(folder: Path) -> None:
     finished = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(folder)],
         env={**os.environ, "PYTHONPATH": TESTS},
@@ -166,7 +166,7 @@ def test_the_entries_of_a_killed_writer_are_stored(folder: Path) -> None:
     assert writer.stdout is not None
     journals, store = FolderJournalReader(folder), MemoryStore()
     for line in writer.stdout:
-        journals.drain(store)  # an entry that is being written is neither read nor reported as damage
+        journals.drain(store)  # a partially written entry is neither read nor reported as damage
         if int(line) >= 1000:
             break
     writer.kill()
@@ -183,13 +183,13 @@ def test_the_entries_of_a_killed_writer_are_stored(folder: Path) -> None:
 
 def test_a_roll_continues_the_chain_in_a_new_segment(folder: Path) -> None:
     journal, journals, store = FileJournal(folder, lambda: "w"), FolderJournalReader(folder), MemoryStore()
-    journal.roll()  # not requested
+    journal.roll()  # no effect without a request
     journal.append(drafts(0, 3))
     assert list(journals.open_journals()) == ["w-000000000000.journal"]
 
     journals.request_roll()
     journal.roll()
-    journal.roll()  # one request ends one segment
+    journal.roll()  # a request closes only one segment
     journals.drain(store)
 
     assert journals.open_journals() == frozenset()

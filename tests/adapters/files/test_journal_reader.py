@@ -1,4 +1,4 @@
-"""Draining journals: live writers, dying indexers and a store that is unavailable."""
+"""Draining journals with live writers, crashed indexers and an unavailable store."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 class UnavailableStore(MemoryStore):
-    """A store that accepts nothing while `unavailable` is True."""
+    """A store that rejects all entries while `unavailable` is true."""
 
     unavailable = True
 
     def record(self, writer: str, entries: object) -> None:
-        """Fail as a database fails that cannot be reached."""
+        """Record the entries; raise Unavailable, like an unreachable database, while `unavailable` is true."""
         if self.unavailable:
-            raise Unavailable("the database does not answer")
+            raise Unavailable("the database is unreachable")
         super().record(writer, entries)  # type: ignore[arg-type]
 
 
-def test_the_last_entry_of_every_writer_is_known_whether_stored_or_not(tmp_path: Path) -> None:
+def test_the_last_sequence_number_of_each_writer_includes_entries_that_are_not_stored(tmp_path: Path) -> None:
     journals, store = FolderJournalReader(tmp_path / "journal"), MemoryStore()
     first = FileJournal(tmp_path / "journal", writer_names("a"))
     second = FileJournal(tmp_path / "journal", writer_names("b"))
@@ -74,14 +74,14 @@ def test_draining_never_deletes_the_segment_of_a_live_writer(folder: Path) -> No
     assert list(store.chain("w")) == sealed("w", drafts(0, 20))
 
 
-def test_an_indexer_that_dies_before_deleting_a_segment_stores_nothing_twice(folder: Path, tmp_path: Path) -> None:
+def test_no_entry_is_stored_twice_if_the_indexer_dies_before_deleting_a_segment(folder: Path, tmp_path: Path) -> None:
     segment = write_segment(folder, drafts(0, 5))
     content = segment.read_bytes()
     store = SqliteStore(tmp_path / "history.db")
     FolderJournalReader(folder).drain(store)
     assert not segment.exists()
 
-    segment.write_bytes(content)  # as if the process had died after the commit
+    segment.write_bytes(content)  # simulate a crash between the commit and the deletion
     count = FolderJournalReader(folder).drain(store)
     store.close()
 
@@ -90,7 +90,7 @@ def test_an_indexer_that_dies_before_deleting_a_segment_stores_nothing_twice(fol
     assert list(SqliteStore(tmp_path / "history.db").chain("w")) == sealed("w", drafts(0, 5))
 
 
-def test_an_indexer_that_dies_in_the_middle_of_a_segment_stores_nothing_twice(folder: Path, tmp_path: Path) -> None:
+def test_no_entry_is_stored_twice_if_the_indexer_dies_in_the_middle_of_a_segment(folder: Path, tmp_path: Path) -> None:
     segment = write_segment(folder, drafts(0, 8))
     store = SqliteStore(tmp_path / "history.db")
     store.record("w", sealed("w", drafts(0, 3)))
@@ -118,7 +118,7 @@ def test_journals_keep_their_entries_while_the_store_is_unavailable(folder: Path
     assert not segment.exists()
 
 
-def test_a_folder_has_one_indexer_at_a_time(folder: Path) -> None:
+def test_a_folder_has_only_one_indexer_at_a_time(folder: Path) -> None:
     with indexer_lock(folder) as first, indexer_lock(folder) as second:
         assert (first, second) == (True, False)
     with indexer_lock(folder) as again:
@@ -159,7 +159,7 @@ def test_reading_a_growing_journal_never_reports_damage(folder: Path) -> None:
     assert list(chain.verify("w", store.chain("w"))) == []
 
 
-def test_a_look_up_skips_a_file_that_is_not_a_journal(folder: Path) -> None:
+def test_a_lookup_skips_a_file_that_is_not_a_journal(folder: Path) -> None:
     folder.mkdir()
     (folder / "a-000000000000.journal").write_bytes(b"")
     write_segment(folder, drafts(0, 2), writer="b")
@@ -170,7 +170,7 @@ def test_a_look_up_skips_a_file_that_is_not_a_journal(folder: Path) -> None:
     assert stored.sealed.seq == 1
 
 
-def test_a_store_that_fails_after_damage_gets_the_same_entries_again(folder: Path) -> None:
+def test_intact_entries_of_a_damaged_journal_are_stored_after_the_store_recovers(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 4))
     segment.write_bytes(segment.read_bytes().replace(b'{"x":1}', b'{"x":7}'))
     store, journals = UnavailableStore(), FolderJournalReader(folder)
@@ -184,7 +184,7 @@ def test_a_store_that_fails_after_damage_gets_the_same_entries_again(folder: Pat
     assert [entry.seq for entry in store.chain("w")] == [0, 2, 3]
 
 
-def test_concurrent_readers_agree_on_the_id_of_a_folder(folder: Path) -> None:
+def test_concurrent_readers_agree_on_the_folder_id(folder: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
         ids = set(threads.map(lambda _: FolderJournalReader(folder).folder_id, range(8)))
 
@@ -192,7 +192,7 @@ def test_concurrent_readers_agree_on_the_id_of_a_folder(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["folder.id"]
 
 
-def test_a_folder_that_cannot_be_created_has_no_id(tmp_path: Path) -> None:
+def test_reading_the_folder_id_fails_if_the_folder_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
 
     with pytest.raises(Unavailable):

@@ -13,7 +13,7 @@ from rowcast.errors import SettingsError
 from support.access import new_key
 
 
-def test_only_the_owner_can_read_the_file_and_no_temporary_file_stays(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_file_and_no_temporary_file_remains(tmp_path: Path) -> None:
     FileKeys(tmp_path / "keys.json").change(lambda keys: [new_key("a")])
 
     assert stat.S_IMODE((tmp_path / "keys.json").stat().st_mode) == 0o600
@@ -34,7 +34,7 @@ def test_no_concurrent_change_is_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", '{"format":9,"keys":[]}', '{"format":1,"keys":[{"id":1}]}', "[]"])
-def test_a_damaged_or_newer_file_is_an_error_that_names_it(tmp_path: Path, content: str) -> None:
+def test_the_error_for_a_damaged_or_newer_file_names_the_file(tmp_path: Path, content: str) -> None:
     (tmp_path / "keys.json").write_text(content)
 
     with pytest.raises(SettingsError) as refused:

@@ -1,4 +1,4 @@
-"""Segments: torn writes, damage, and what can still be read after it."""
+"""Segments: torn writes, damage and recovery of undamaged entries."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "journal"
 
 
-def test_a_batch_torn_at_any_byte_is_ignored_and_all_earlier_entries_survive(folder: Path) -> None:
+def test_all_earlier_entries_survive_a_write_torn_at_any_byte(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 2))
     start = end_of_entries(segment)
     segment.unlink()
     segment = write_segment(folder, drafts(0, 2), drafts(2, 4))
     end = end_of_entries(segment)
-    whole = segment.read_bytes()[: end + 100]  # 100 zeros are as good as the 16 MiB of the file
+    whole = segment.read_bytes()[: end + 100]  # 100 zeros stand in for the padding of 16 MiB
     everything = sealed("w", drafts(0, 4))
 
     for cut in range(start, end):
@@ -50,11 +50,11 @@ def test_a_torn_tail_does_not_stop_the_indexer(folder: Path) -> None:
     assert list(folder.glob("*.journal")) == []
 
 
-def test_damage_before_the_last_entry_is_reported_at_every_byte(folder: Path) -> None:
+def test_damage_to_any_byte_before_the_last_entry_is_reported(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 2), drafts(2, 4))
     whole = segment.read_bytes()[: end_of_entries(segment) + 100]
     header = whole.index(b"\n") + 1
-    size = (end_of_entries(segment) - header) // 4  # all four entries are equally long
+    size = (end_of_entries(segment) - header) // 4  # all four entries have the same length
 
     for place in range(header, header + 3 * size):
         segment.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
@@ -90,7 +90,7 @@ def test_a_damaged_journal_does_not_delay_other_journals(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"something else\n", b'{"format":1}\n', b"\0" * 100])
-def test_an_error_names_the_file_that_is_not_a_journal(folder: Path, content: bytes) -> None:
+def test_the_error_for_an_invalid_journal_names_the_file(folder: Path, content: bytes) -> None:
     folder.mkdir()
     (folder / "w-000000000000.journal").write_bytes(content)
 
@@ -99,7 +99,7 @@ def test_an_error_names_the_file_that_is_not_a_journal(folder: Path, content: by
     assert "w-000000000000.journal" in refused.value.message
 
 
-def test_a_newer_journal_is_refused(folder: Path) -> None:
+def test_a_journal_in_a_newer_format_is_rejected(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 1))
     segment.write_bytes(segment.read_bytes().replace(b'"format":1', b'"format":3', 1))
 
@@ -107,7 +107,7 @@ def test_a_newer_journal_is_refused(folder: Path) -> None:
         FolderJournalReader(folder).drain(MemoryStore())
 
 
-def test_a_first_segment_must_start_with_the_first_link_of_its_writer(folder: Path) -> None:
+def test_the_first_segment_of_a_writer_must_start_with_its_genesis_link(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 1))
     header, _, rest = segment.read_bytes().partition(b"\n")
     segment.write_bytes(header.replace(chain.genesis("w").hex().encode(), b"00" * 32) + b"\n" + rest)
@@ -116,8 +116,8 @@ def test_a_first_segment_must_start_with_the_first_link_of_its_writer(folder: Pa
         FolderJournalReader(folder).drain(MemoryStore())
 
 
-def test_one_damaged_byte_loses_at_most_its_own_entry(folder: Path) -> None:
-    """If only the link of an entry is damaged, the next entry proves it, and nothing is lost."""
+def test_a_damaged_byte_loses_at_most_the_entry_that_contains_it(folder: Path) -> None:
+    """A damaged link loses no entry, because the next entry verifies it."""
     segment = write_segment(folder, drafts(0, 2), drafts(2, 6))
     whole = segment.read_bytes()[: end_of_entries(segment) + 100]
     header = whole.index(b"\n") + 1
@@ -133,12 +133,12 @@ def test_one_damaged_byte_loses_at_most_its_own_entry(folder: Path) -> None:
         lost = [2] if place < header + 3 * size - 32 else []
         assert list(store.chain("w")) == [entry for entry in everything if entry.seq not in lost]
         assert ("entry 2 is lost" if lost else "no entry is lost") in refused.value.message
-        assert journals.drain(store) == 0  # damage is reported once
+        assert journals.drain(store) == 0  # damage is reported only once
         assert journals.damaged() == ["w-000000000000.damaged"]
         (folder / "w-000000000000.damaged").unlink()
 
 
-def test_a_range_of_zeros_loses_only_its_own_entries(folder: Path) -> None:
+def test_overwriting_bytes_with_zeros_loses_only_the_entries_that_contain_them(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 20))
     content = segment.read_bytes()
     header = content.index(b"\n") + 1
@@ -156,7 +156,7 @@ def test_a_range_of_zeros_loses_only_its_own_entries(folder: Path) -> None:
     assert (broken["writer"], broken["seq"]) == ("w", 5)
 
 
-def test_a_journal_without_verifiable_entries_after_damage_is_renamed(folder: Path) -> None:
+def test_a_journal_without_verifiable_entries_after_the_damage_is_renamed(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 4))
     content = segment.read_bytes()
     header = content.index(b"\n") + 1

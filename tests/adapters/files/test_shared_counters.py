@@ -1,4 +1,4 @@
-"""Counters of several workers are added up and outlive their processes."""
+"""Shared counters are summed over all workers and survive a killed worker."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_events_are_counted(tmp_path: Path, shared: bool) -> None:
     assert sample(seen, "rowcast_journal_segments") == 3
 
 
-def test_workers_are_added_up_and_a_successor_continues_with_the_counts_of_the_dead_worker(tmp_path: Path) -> None:
+def test_counts_are_summed_over_workers_and_a_replacement_continues_the_counts_of_a_dead_worker(tmp_path: Path) -> None:
     first, second = metrics(SharedCounters(tmp_path, 0)), metrics(SharedCounters(tmp_path, 1))
     record_events(first, 3)
     record_events(second, 5)
@@ -79,7 +79,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     }
 
 
-def test_labels_of_any_length_and_script_have_separate_cells(tmp_path: Path) -> None:
+def test_labels_of_any_length_and_script_have_separate_counters(tmp_path: Path) -> None:
     counts = SharedCounters(tmp_path, 0)
     labels = [("predictions", "m", "1", "é" * length + "\n") for length in range(40)]
     for number, label in enumerate(labels):
@@ -90,7 +90,7 @@ def test_labels_of_any_length_and_script_have_separate_cells(tmp_path: Path) -> 
     }
 
 
-def test_labels_that_do_not_fit_into_the_file_do_not_disturb_others(tmp_path: Path) -> None:
+def test_labels_that_do_not_fit_into_the_file_do_not_affect_other_labels(tmp_path: Path) -> None:
     counts = SharedCounters(tmp_path, 0)
     counts.cells(("first",), 1)[0] += 1
     for number in range(ROOM // 16):
@@ -103,7 +103,7 @@ def test_labels_that_do_not_fit_into_the_file_do_not_disturb_others(tmp_path: Pa
     assert (tmp_path / "worker-0.counts").stat().st_size == ROOM
 
 
-def test_the_queue_metrics_are_the_sum_of_rows_and_the_longest_wait() -> None:
+def test_queue_metrics_show_the_total_rows_and_the_longest_wait_of_all_workers() -> None:
     workers = [
         WorkerStatus(0, "ready", waiting=3, waiting_seconds=0.5),
         WorkerStatus(1, "ready", waiting=4, waiting_seconds=2.25),
@@ -114,7 +114,7 @@ def test_the_queue_metrics_are_the_sum_of_rows_and_the_longest_wait() -> None:
     assert sample(seen, "rowcast_queue_age_seconds", workers) == 2.25
 
 
-def test_cache_results_and_problems_are_added_up_over_all_workers(tmp_path: Path) -> None:
+def test_cache_hits_misses_and_problems_are_summed_over_all_workers(tmp_path: Path) -> None:
     first, second = metrics(SharedCounters(tmp_path, 0)), metrics(SharedCounters(tmp_path, 1))
     for seen in (first, second):
         seen.listen(RowsScored("loans", 1, 3, ["yes"] * 3, 1.0, 1, 2))
@@ -125,7 +125,7 @@ def test_cache_results_and_problems_are_added_up_over_all_workers(tmp_path: Path
     assert sample(second, "rowcast_problems_total") == 2
 
 
-def test_the_latest_prediction_comes_from_the_worker_that_made_it_last(tmp_path: Path) -> None:
+def test_every_worker_reports_the_latest_prediction_of_all_workers(tmp_path: Path) -> None:
     first, second = (Metrics(SharedCounters(tmp_path, number), lambda: 0, old_names=True) for number in range(2))
     for seen, number in ((first, 1.0), (second, 7.0), (first, 3.0)):
         seen.listen(RowsScored("loans", 1, 1, ["yes"], number))

@@ -49,7 +49,9 @@ def test_a_shorter_report_replaces_a_longer_one(tmp_path: Path) -> None:
     assert [(worker.state, worker.reload_error) for worker in server.workers()] == [("ready", "")]
 
 
-def test_a_worker_without_a_heartbeat_is_stale_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_without_heartbeats_is_stale_until_its_next_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = ServerFolder(tmp_path, 1)
     slot = server.slot(0)
     slot.report(state="ready")
@@ -61,7 +63,7 @@ def test_a_worker_without_a_heartbeat_is_stale_and_recovers(tmp_path: Path, monk
     assert [worker.state for worker in server.workers()] == ["ready"]
 
 
-def test_a_killed_worker_is_dead_at_once_and_its_slot_can_be_claimed(tmp_path: Path) -> None:
+def test_a_killed_worker_is_immediately_dead_and_its_slot_can_be_claimed(tmp_path: Path) -> None:
     server = ServerFolder(tmp_path, 1)
     path = str(server.folder / "worker-0")
     code = PROCESS.format(work=f"slot = SlotFile(pathlib.Path({path!r})); slot.report(state='ready')")
@@ -77,7 +79,7 @@ def test_a_killed_worker_is_dead_at_once_and_its_slot_can_be_claimed(tmp_path: P
     assert [(worker.state, worker.pid) for worker in server.workers()] == [("ready", os.getpid())]
 
 
-def test_the_next_server_deletes_the_folder_of_a_killed_server_only(tmp_path: Path) -> None:
+def test_a_new_server_deletes_only_the_folders_of_killed_servers(tmp_path: Path) -> None:
     code = PROCESS.format(work=f"server = ServerFolder(pathlib.Path({str(tmp_path)!r}), 1)")
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -105,7 +107,7 @@ def test_reload_requests_are_counted(tmp_path: Path) -> None:
     ]
 
 
-def test_the_last_served_versions_outlive_the_server(tmp_path: Path) -> None:
+def test_the_last_served_versions_survive_a_restart_of_the_server(tmp_path: Path) -> None:
     first = ServerFolder(tmp_path, 1)
     first.record_served({"loans": 3})
     first.record_served({"iris": 1, "loans": 4})
@@ -116,7 +118,7 @@ def test_the_last_served_versions_outlive_the_server(tmp_path: Path) -> None:
     assert ServerFolder(tmp_path, 1).last_served() == {}
 
 
-def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
+def test_an_error_is_raised_if_the_folder_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
 
     with pytest.raises(SettingsError):

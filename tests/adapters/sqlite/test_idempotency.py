@@ -1,4 +1,4 @@
-"""The SQLite idempotency store: several processes, and damaged files."""
+"""The SQLite idempotency store with concurrent processes and damaged files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rowcast.errors import RepeatConflict, Unavailable
 
 
 def ended_process() -> int:
-    """Return the id of a process that has ended."""
+    """Return the ID of a process that has exited."""
     process = subprocess.Popen(["true"])
     process.wait()
     return process.pid
 
 
-def test_a_claim_of_a_dead_process_is_void(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_of_a_dead_process_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dead = ended_process()
     with monkeypatch.context() as patched:
         patched.setattr("os.getpid", lambda: dead)

@@ -23,19 +23,19 @@ def path(tmp_path: Path) -> Path:
 
 
 def execute(path: Path, *statements: str) -> list[tuple[Any, ...]]:
-    """Run statements on the file, and return the rows of the last one."""
+    """Run SQL statements and return the rows of the last statement."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         rows = [connection.execute(statement).fetchall() for statement in statements]
     return rows[-1]
 
 
 def create_with_version(path: Path, version: int) -> None:
-    """Create a file as a release with this schema version did."""
+    """Create a database with this version of the schema."""
     statements = [part for name in MIGRATIONS[:version] for part in read_statement(name).split(";\n")]
     execute(path, *statements, f"PRAGMA user_version = {version}")
 
 
-def test_a_new_file_lists_all_migrations_in_its_version_table(path: Path) -> None:
+def test_a_new_database_lists_all_migrations_in_its_version_table(path: Path) -> None:
     with SqliteStore(path):
         pass
 
@@ -45,7 +45,9 @@ def test_a_new_file_lists_all_migrations_in_its_version_table(path: Path) -> Non
 
 
 @pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
-def test_an_old_file_is_read_as_it_is_and_migrated_when_opened_for_writing(path: Path, version: int) -> None:
+def test_an_old_database_is_read_without_migration_and_migrated_when_opened_for_writing(
+    path: Path, version: int
+) -> None:
     create_with_version(path, version)
     store = SqliteStore(path)
 
@@ -61,7 +63,7 @@ def test_an_old_file_is_read_as_it_is_and_migrated_when_opened_for_writing(path:
     assert applied == [(number, number <= version) for number in range(1, len(MIGRATIONS) + 1)]
 
 
-def test_an_erasure_that_an_older_release_left_open_waits_for_the_folders_that_register(path: Path) -> None:
+def test_an_erasure_left_open_by_an_older_release_waits_for_registered_folders(path: Path) -> None:
     create_with_version(path, 2)
     old = '{"wanted":{"entity":"e"},"by":"user","reason":"erase","journals":{"w-000000000000.journal":"w"}}'
     execute(path, f"INSERT INTO requests (mark, request) VALUES (7, CAST('{old}' AS BLOB))")
@@ -78,7 +80,7 @@ def test_an_erasure_that_an_older_release_left_open_waits_for_the_folders_that_r
 
 
 @pytest.mark.parametrize("operation", [SqliteStore.open, SqliteStore.check, lambda store: store.latest(1)])
-def test_a_newer_file_is_refused(path: Path, operation: Any) -> None:
+def test_a_database_with_a_newer_schema_is_rejected(path: Path, operation: Any) -> None:
     with SqliteStore(path) as store:
         store.record("w", sealed("w", drafts(0, 1)))
     execute(path, "PRAGMA user_version = 999")

@@ -1,4 +1,4 @@
-"""Query plans: every filter of the history list uses an index in the order of the list."""
+"""Query plans: every history filter uses an index that returns entries in the order of the listing."""
 
 from __future__ import annotations
 

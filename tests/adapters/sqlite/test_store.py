@@ -1,4 +1,4 @@
-"""The SQLite store as a file: several processes, damage, and bytes on the disk."""
+"""The SQLite store file: concurrent access, damage and removal of erased bytes."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def erase(store: SqliteStore, selection: Selection) -> None:
     store.erase(ErasureRequest(selection, "user", "erase"), number=0, at=0, limit=1000)
 
 
-def test_reading_and_checking_create_no_file(store: SqliteStore) -> None:
+def test_reading_and_checking_do_not_create_a_file(store: SqliteStore) -> None:
     store.latest(1)
     store.check()
 
     assert not store.path.exists()
 
 
-def test_a_file_without_schema_reads_as_an_empty_history(store: SqliteStore) -> None:
+def test_a_database_without_a_schema_is_read_as_an_empty_history(store: SqliteStore) -> None:
     connection = sqlite3.connect(store.path)
     connection.execute("PRAGMA journal_mode = WAL")
 
@@ -46,7 +46,7 @@ def test_a_file_without_schema_reads_as_an_empty_history(store: SqliteStore) -> 
     connection.close()
 
 
-def test_a_reader_sees_only_whole_transactions_while_another_process_writes(store: SqliteStore) -> None:
+def test_a_reader_sees_only_complete_transactions_during_concurrent_writes(store: SqliteStore) -> None:
     entries = sealed("w", drafts(0, 400))
     reader = SqliteStore(store.path)
     counts: list[int] = []
@@ -68,7 +68,7 @@ def test_a_reader_sees_only_whole_transactions_while_another_process_writes(stor
     assert reader.count() == 400
 
 
-def test_a_file_that_is_not_a_database_is_unavailable(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_makes_the_store_unavailable(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     path.write_bytes(b"not a database, by any means" * 100)
 
@@ -82,14 +82,14 @@ def test_a_file_that_is_not_a_database_is_unavailable(tmp_path: Path) -> None:
         assert "history.db" in refused.value.message
 
 
-def test_a_folder_that_cannot_be_created_is_unavailable(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_makes_the_store_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
 
     with pytest.raises(Unavailable):
         SqliteStore(tmp_path / "file" / "history.db").open()
 
 
-def test_a_locked_file_fails_its_check(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_fails_while_the_database_is_locked(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rowcast.adapters.sqlite.store.CHECK_SECONDS", 0.1)
     store.open()
     connection = sqlite3.connect(store.path)
@@ -103,7 +103,7 @@ def test_a_locked_file_fails_its_check(store: SqliteStore, monkeypatch: pytest.M
 
 
 def test_erased_rows_are_removed_from_all_files(store: SqliteStore) -> None:
-    """Rows of many sizes, erased in random order and several passes: no rebuilt page may contain any of them."""
+    """Rows of many sizes are erased in random order and several passes; no database page may still contain them."""
     random = Random(7)
     marks = [random.randbytes(12).hex() for _ in range(1500)]
     rows = [b'{"who":"%s","more":"%s"}' % (mark.encode(), b"x" * random.randrange(3000)) for mark in marks]
@@ -132,7 +132,7 @@ def test_scrubbing_does_not_wait_for_a_slow_reader(store: SqliteStore) -> None:
     assert store.scrub() is True
 
 
-def test_the_value_of_a_regression_is_not_stored_as_a_label(store: SqliteStore) -> None:
+def test_a_regression_value_is_not_stored_as_a_label(store: SqliteStore) -> None:
     reply = msgspec.json.encode(Prediction(identifier(0), "prices", 1, 12.5))
     head = encode_head(Entry(0, "rb1-00", "native", "r", reply))
     store.record("w", sealed("w", [Draft(head, bytes(16), b"{}")]))
@@ -142,7 +142,7 @@ def test_the_value_of_a_regression_is_not_stored_as_a_label(store: SqliteStore) 
     connection.close()
 
 
-def test_many_processes_can_create_a_history_at_the_same_time(tmp_path: Path) -> None:
+def test_several_processes_can_create_a_database_concurrently(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from rowcast.adapters.sqlite.store import SqliteStore\n"
         "sys.stdin.readline(); SqliteStore(Path('history.db')).open()"
