@@ -230,10 +230,10 @@ def test_api_key_without_the_prefix_is_an_alias(no_aliases: pytest.MonkeyPatch) 
         assert secret is not None
         return secret.get_secret_value()
 
-    no_aliases.setenv("API_KEY", "old-key")
-    assert key() == "old-key"
-    no_aliases.setenv("ROWCAST_API_KEY", "new-key")
-    assert key() == "new-key"
+    no_aliases.setenv("API_KEY", "old-api-key")
+    assert key() == "old-api-key"
+    no_aliases.setenv("ROWCAST_API_KEY", "new-api-key")
+    assert key() == "new-api-key"
 
 
 def test_only_the_alias_of_the_push_gateway_changes_the_default_push_job(no_aliases: pytest.MonkeyPatch) -> None:

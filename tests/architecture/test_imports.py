@@ -89,7 +89,7 @@ def test_server_modules_do_not_load_training_libraries(modules: str) -> None:
     assert {name for name in loaded if name.startswith(("rowcast.training", "rowcast.tables"))} == set()
 
 
-def test_the_client_loads_no_server_library_and_no_numpy() -> None:
+def test_the_client_loads_neither_a_server_library_nor_numpy() -> None:
     loaded = modules_loaded_by("import rowcast; rowcast.Client, rowcast.AsyncClient")
 
     assert loaded & {"numpy", "onnxruntime", "fastapi", "pydantic", "polars"} == set()
