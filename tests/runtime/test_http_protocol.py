@@ -17,7 +17,8 @@ from uvicorn.server import ServerState
 
 from rowcast.events import RequestAnswered
 from rowcast.http.quick_path import QuickAnswer
-from rowcast.runtime.http_protocol import MAX_QUICK_BODY, ConnectionLimits, Cycle, QuickCycle
+from rowcast.runtime.connections import ConnectionLimits
+from rowcast.runtime.http_protocol import MAX_QUICK_BODY, Cycle, QuickCycle
 from support.connections import MemoryTransport, Server, post
 from support.waiting import eventually_async
 

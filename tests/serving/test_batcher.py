@@ -79,6 +79,27 @@ async def test_a_lone_request_is_answered_in_the_next_turn_of_the_event_loop(mod
         assert isinstance(answer.result, bytes)
 
 
+async def test_the_only_client_is_answered_at_once_unless_other_requests_wait(model: LiveModel) -> None:
+    journal = CountingJournal()
+    serving = Serving(journal)
+    row, context = Row(model.encoder.read(BODY), BODY), RequestContext("test", "r", deadline=math.inf)
+
+    def submit() -> SynchronousAnswer:
+        answer = SynchronousAnswer()
+        serving.batcher.submit(PendingRequest(model, (row,), context, answer, is_single=True), is_alone=True)
+        return answer
+
+    assert submit().done()
+    waiting = serving.predict(model, row)
+    joining = submit()
+    assert not joining.done()
+    await waiting
+
+    assert isinstance(joining.result, bytes)
+    assert journal.writes == [1, 2]
+    assert serving.queue().rows == 0
+
+
 async def test_a_burst_is_scored_in_one_call_and_recorded_in_one_write(model: LiveModel) -> None:
     journal = CountingJournal()
     serving = Serving(journal)

@@ -66,7 +66,7 @@ def test_a_model_whose_scores_depend_on_the_batch_is_refused(
     class Unsteady:
         def run(self, tensors: Mapping[str, Any]) -> Any:
             total = tensors[NUMBERS].sum(axis=1, keepdims=True)
-            return (total + len(total) * 1e-9).astype(np.float64)
+            return np.nextafter(total, np.float32(np.inf)) if len(total) > 1 else total
 
     opened = bundle.open(registry.folder(SUM))
 

@@ -18,7 +18,8 @@ from rowcast.http.edge import Edge
 from rowcast.http.idempotency import Idempotency
 from rowcast.http.quick_path import QuickPath
 from rowcast.http.routes import Request, RequestRules, Response, Route, Router, any_options
-from rowcast.runtime.http_protocol import Connection, ConnectionLimits, protocol_class
+from rowcast.runtime.connections import ConnectionLimits
+from rowcast.runtime.http_protocol import Connection, protocol_class
 from rowcast.serving.ports import Answer
 
 

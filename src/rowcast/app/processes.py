@@ -27,7 +27,7 @@ def serve(
     parent: int | None = None,
 ) -> None:
     """Serve in this process until a signal arrives. `announce` is called once every model is loaded."""
-    from rowcast.runtime.http_protocol import ConnectionLimits
+    from rowcast.runtime.connections import ConnectionLimits
     from rowcast.runtime.server import HttpServer, run
 
     built = server.build_server(settings, place)

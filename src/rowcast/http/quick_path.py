@@ -81,11 +81,10 @@ class QuickPath:
         *,
         is_alone: bool = False,
     ) -> bool:
-        """Answer a plain prediction request by calling `send`, now or from a later tick.
+        """Answer a plain prediction request by calling `send`, now or from a later tick. HOT
 
-        `is_alone` tells that no other client is sending: the request need not wait for others to share its batch.
-
-        Return False when the general path must answer: nothing has happened then. HOT
+        Return False when the general path must answer: nothing has happened then. If no other client is sending
+        (`is_alone`), the request does not wait for others to share its batch.
         """
         quick = route.quick
         if quick is None or len(body) > self._max_body or not quick.accepts(query, body):

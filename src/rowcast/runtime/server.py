@@ -13,8 +13,9 @@ import uvicorn
 
 from rowcast.http.quick_path import QuickPath
 from rowcast.http.routes import ASGIApp
+from rowcast.runtime.connections import ConnectionLimits
 from rowcast.runtime.drain import DrainingServer
-from rowcast.runtime.http_protocol import ConnectionLimits, protocol_class
+from rowcast.runtime.http_protocol import protocol_class
 
 BACKLOG = 2048
 SPARE_FILES = 512

@@ -1,0 +1,92 @@
+"""The connections of one process: their limits, and the sweep that closes those whose time is up."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Protocol
+
+import msgspec
+
+SWEEP_SECONDS = 1.0
+ALONE_SECONDS = 0.005
+"""A client is alone when no other connection has sent a request for this long: its requests do not wait for others."""
+ROOM_SHARE = 16
+"""When there are too many connections, one in sixteen idle ones is closed."""
+
+
+class PooledConnection(Protocol):
+    """A connection as the pool uses it."""
+
+    loop: asyncio.AbstractEventLoop
+    due: float
+    """The time of the event loop at which the connection expires."""
+    idle: bool
+
+    def expire(self) -> None:
+        """Close the connection; abort it if it does not close by the next sweep."""
+        ...
+
+
+class ConnectionLimits(msgspec.Struct, frozen=True):
+    """The bounds of one server process."""
+
+    max_connections: int = 20_000
+    max_head_bytes: int = 64 * 1024
+    receive_seconds: float = 30.0
+    """From the first byte of a request to its last, and for the client to take a response."""
+    idle_seconds: float = 60.0
+    """Between two requests of a connection, and before the first."""
+
+
+class ConnectionPool:
+    """All connections of one process."""
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self.limits = limits
+        self.is_closing = False
+        """Every response from now on tells its client to open another connection."""
+        self._open: set[PooledConnection] = set()
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._made_room_at = -math.inf
+        self._latest: PooledConnection | None = None
+        self._latest_since = 0.0
+
+    def is_only_sender(self, connection: PooledConnection, now: float) -> bool:
+        """Return whether no other connection has sent a request recently. HOT"""
+        if connection is not self._latest:
+            self._latest, self._latest_since = connection, now
+        return now - self._latest_since > ALONE_SECONDS
+
+    def add(self, connection: PooledConnection) -> bool:
+        """Return whether there is room for a connection; idle connections give way."""
+        if len(self._open) >= self.limits.max_connections and not self._make_room(connection.loop.time()):
+            return False
+        self._open.add(connection)
+        if self._sweeping is None:
+            self._sweeping = connection.loop.call_later(SWEEP_SECONDS, self._sweep, connection.loop)
+        return True
+
+    def remove(self, connection: PooledConnection) -> None:
+        """Forget a closed connection."""
+        self._open.discard(connection)
+        if self._latest is connection:
+            self._latest = None
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for connection in [connection for connection in self._open if connection.due < now]:
+            connection.expire()
+        self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
+
+    def _make_room(self, now: float) -> bool:
+        """Close the connections that have been idle longest, at most ten times a second."""
+        if now < self._made_room_at + 0.1:
+            return False
+        self._made_room_at = now
+        idle = [connection for connection in self._open if connection.idle]
+        idle.sort(key=lambda connection: connection.due)
+        for connection in idle[: max(1, len(idle) // ROOM_SHARE)]:
+            connection.expire()
+            self._open.discard(connection)
+        return bool(idle)

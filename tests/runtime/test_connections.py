@@ -1,0 +1,81 @@
+"""The connections of one process: room for new ones, and the end of those whose time is up."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from rowcast.runtime import connections
+from rowcast.runtime.connections import ALONE_SECONDS, ROOM_SHARE, ConnectionLimits, ConnectionPool
+from support.waiting import eventually_async
+
+
+class Client:
+    """A connection that notes when it expires."""
+
+    def __init__(self, due: float = 1e9, *, idle: bool = True) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.due = due
+        self.idle = idle
+        self.expirations = 0
+
+    def expire(self) -> None:
+        self.expirations += 1
+        self.due = 1e9
+
+
+async def test_the_longest_idle_connections_give_way_to_new_ones() -> None:
+    pool = ConnectionPool(ConnectionLimits(max_connections=2 * ROOM_SHARE))
+    clients = [Client(due=1e6 + number) for number in range(2 * ROOM_SHARE)]
+    assert all(pool.add(client) for client in clients)
+
+    assert pool.add(Client())
+
+    assert [client.expirations for client in clients] == [1, 1] + [0] * (2 * ROOM_SHARE - 2)
+
+
+async def test_busy_connections_never_give_way() -> None:
+    pool = ConnectionPool(ConnectionLimits(max_connections=1))
+    busy = Client(idle=False)
+    pool.add(busy)
+
+    assert not pool.add(Client())
+    assert busy.expirations == 0
+
+
+async def test_a_closed_connection_makes_room() -> None:
+    pool = ConnectionPool(ConnectionLimits(max_connections=1))
+    first = Client(idle=False)
+    pool.add(first)
+    pool.remove(first)
+
+    assert pool.add(Client())
+
+
+async def test_connections_whose_time_is_up_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.001)
+    pool = ConnectionPool(ConnectionLimits())
+    overdue, other = Client(due=0.0), Client()
+    pool.add(overdue)
+    pool.add(other)
+
+    async def is_expired() -> bool:
+        return overdue.expirations == 1
+
+    await eventually_async(is_expired, every=0)
+    assert other.expirations == 0
+
+
+async def test_a_client_is_alone_once_no_other_has_sent_a_request_for_a_moment() -> None:
+    pool = ConnectionPool(ConnectionLimits())
+    one, other = Client(), Client()
+    after = ALONE_SECONDS * 1.5
+
+    assert not pool.is_only_sender(one, 0.0)
+    assert pool.is_only_sender(one, after)
+    assert not pool.is_only_sender(other, after)
+    assert not pool.is_only_sender(one, 2 * after)
+    assert pool.is_only_sender(one, 3 * after + ALONE_SECONDS)
+    pool.remove(one)
+    assert not pool.is_only_sender(other, 9.0)
