@@ -1,4 +1,4 @@
-# `make demo` and `make test` are all that a user needs. The other targets are for development.
+# `make demo` and `make test` are the only targets that users need. The other targets are for development.
 .DEFAULT_GOAL := help
 .PHONY: help setup torch demo test check format docs lock vendor bench-startup bench-serve bench-batch bench-workers \
 	bench-dialects fuzz fuzz-tensors drill drill-history measured clean
@@ -60,7 +60,7 @@ bench-workers: $(READY)  ## Compare two workers with one, and track memory over 
 	@scripts/system-packages.sh bench
 	@$(PY) bench/workers.py $(ARGS)
 
-fuzz: $(READY)  ## Send malformed requests, zip bombs, slow bodies and idle connections
+fuzz: $(READY)  ## Test the server with malformed requests, zip bombs, slow bodies and idle connections
 	@$(PY) bench/fuzz.py $(ARGS)
 
 bench-batch: $(READY)  ## Score a million rows from disk to disk and compare with ONNX Runtime

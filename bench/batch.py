@@ -5,9 +5,9 @@ scikit-learn and MLflow.
 
 Every figure is measured in a separate process. The baseline is bare ONNX Runtime: one `session.run` over arrays in
 memory with all rows in one call, once with one thread and once with one thread per core. The promise compares
-wall-clock times with the faster of the two in the same run. Baseline times cover only that call. Rowcast's times cover
-reading and writing the files, and its CPU time and memory cover the whole process tree. On a busy machine, CPU times
-are comparable and wall-clock times are not. JSON Lines and the peers (`peers.py`) run once.
+Rowcast's wall-clock time with the faster of the two in the same run. Baseline times cover only that call. Rowcast's
+times cover reading and writing the files, and its CPU time and memory cover the whole process tree. On a busy machine,
+CPU times are comparable and wall-clock times are not. JSON Lines and the peers (`peers.py`) run once.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def generate(work: Path, name: str, rows: int, *kinds: str) -> None:
 
 
 def measure(work: Path, model: Path, rounds: int) -> dict[str, list[Run]]:
-    """Measure everything in turn, so that load from other processes affects all of it."""
+    """Alternate the measurements, so that load from other processes affects all of them."""
     figures: dict[str, list[Run]] = {}
     cores = len(os.sched_getaffinity(0))
     for _ in range(rounds):
@@ -128,7 +128,7 @@ BARE = "ONNX Runtime on arrays in memory, 1 thread"
 
 
 def measure_alternatives(work: Path) -> dict[str, list[Run]]:
-    """Measure the alternatives with a model of the same size; MLflow's time includes its start."""
+    """Measure the alternatives with a model of the same size; MLflow's time includes its startup."""
     python, script, model = peers.python(), HERE / "usual.py", work / "usual"
     run_sampled([python, script, "train", work / "train.csv", model])
     figures = {}
@@ -141,7 +141,7 @@ def measure_alternatives(work: Path) -> dict[str, list[Run]]:
 
 
 def predict(work: Path, name: str, kind: str) -> Run:
-    """Run `rowcast predict`; the seconds are the ones that it prints."""
+    """Run `rowcast predict` and return the duration that it prints."""
     command = [sys.executable, "-m", "rowcast.cli", "predict", "loans", work / f"{name}.{kind}"]
     run = run_sampled([*command, "--out", work / f"out.{kind}", "--home", work / "home", "--json"])
     return run._replace(seconds=json.loads(run.output)["seconds"])
@@ -211,7 +211,7 @@ def summary(runs: list[Run]) -> dict[str, float]:
 
 
 def check_promises(medians: dict[str, dict[str, float]], more: int) -> list[Promise]:
-    """Return the promises: time compared with the faster ONNX Runtime baseline, and memory, also with more rows."""
+    """Return the promises: time compared with the faster ONNX Runtime baseline, and peak memory."""
     baselines = [name for name in medians if name.startswith("ONNX Runtime")]
     fastest = min(baselines, key=lambda name: medians[name]["seconds"])
     promises = []

@@ -34,11 +34,11 @@ ROWS, BATCHES, CONNECTIONS = 1000, 5, 2
 NATIVE, BINARY = "native JSON", "V2 binary"
 LEAST = 5.0
 LEAST_TREES = 1.8
-"""More is impossible: the trees alone take two thirds of the time of a V2 row."""
+"""A higher ratio is impossible, because the trees alone take two thirds of the time per V2 row."""
 
 
 class Measure(NamedTuple):
-    """One form in one round."""
+    """The figures of one form in one round."""
 
     round: int
     form: str
@@ -99,7 +99,7 @@ def linear(home: Path) -> Path:
 
 
 def read_rows(home: Path, bundle: Path) -> list[list[dict[str, Any]]]:
-    """Return batches of rows of the table, as a client would send them."""
+    """Return batches of rows from the table, as a client would send them."""
     schema = json.loads((bundle / "bundle.json").read_text())["schema"]["columns"]
     kinds = {column["name"]: column["kind"] for column in schema}
     with (home / "loans.csv").open(newline="") as table:
@@ -178,7 +178,7 @@ def compare(requests: dict[str, list[bytes]]) -> None:
 
 
 COUNTED: list[tuple[int, int]] = []
-"""Answered rows; all of them must be in history."""
+"""Number of answered rows; all of them must be in history."""
 
 
 def measure_rounds(

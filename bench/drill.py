@@ -1,4 +1,5 @@
-"""`make drill`: a server with two workers under constant load, while processes are killed, models change and it stops.
+"""`make drill`: test a server with two workers under constant load while processes are killed, models change and the
+server shuts down.
 
     python bench/drill.py --rounds 50                             all scenarios in full length
     python bench/drill.py --rounds 3 --only "changed models"      a single scenario, shortened
@@ -52,7 +53,7 @@ WORKERS = 2
 ROWS = 400
 PORT = 18301
 PATIENCE = 180.0
-"""Seconds that anything may take to recover."""
+"""Maximum recovery time in seconds."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Drill:
         fields = {key: prediction[key] for key in Score.__struct_fields__ if key in prediction}
         return msgspec.convert(fields, Score) == self._models.expected[kind][row]
 
-    # The server, restarted as an init system would do it.
+    # The server. The drill restarts it as an init system would.
     def start(self) -> float:
         """Start the server until it is healthy, with retries; return the seconds."""
         began = time.monotonic()
@@ -101,7 +102,7 @@ class Drill:
                 )
             while self._process.poll() is None:
                 status, body = self.health()
-                if status == 200 and set(pids(body)) <= set(children(self._process.pid)):  # not its predecessor
+                if status == 200 and set(pids(body)) <= set(children(self._process.pid)):  # not the previous server
                     return time.monotonic() - began
                 self._in_time(began, "the server did not become healthy")
                 time.sleep(0.05)
@@ -350,7 +351,7 @@ def check_replies(drill: Drill, most_refused: float | None = None) -> Iterator[C
 
 
 def check_history(drill: Drill) -> Iterator[Check]:
-    """Check after the end that every reply was correct and is in history exactly once, and that all chains verify."""
+    """Check after shutdown that every reply was correct and is in history exactly once, and that all chains verify."""
     tally = drill.tally
     counts: Counter[str] = Counter()
     other = 0
@@ -436,11 +437,12 @@ def main() -> int:
     """Run the scenarios; return 1 if a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--rounds", type=int, default=50, help="kills of each process; twice as many reloads, 40 %% as many shutdowns"
+        "--rounds",
+        type=int,
+        default=50,
+        help="number of kills per process; twice as many reloads and 40 %% as many shutdowns",
     )
-    parser.add_argument(
-        "--only", action="append", choices=list(SCENARIOS), help="run only this scenario; can be repeated"
-    )
+    parser.add_argument("--only", action="append", choices=list(SCENARIOS), help="run only this scenario; repeatable")
     parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")
     options = parser.parse_args()
     results: dict[str, list[Check]] = {}

@@ -4,7 +4,7 @@
     python bench/drill_history.py --quick --only "locked store"   a single scenario, in seconds
 
 Each scenario has its own home and server under constant load. At its end, every acknowledged prediction must be in
-history exactly once and equal to the reply, except those in a destroyed frame, which must be reported. To add a
+history exactly once and equal to the reply, except predictions in a destroyed frame, which must be reported. To add a
 scenario, write a function that takes a `Drill` and yields `Check`s, and add it to SCENARIOS. The two disk scenarios
 mount a small disk, which requires root.
 """
@@ -95,7 +95,7 @@ class Drill:
         self._client.start()
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """Stop the client, then the server, and with SIGKILL also its indexer."""
+        """Stop the client and the server; with SIGKILL, also kill the indexer."""
         self._ending.set()
         if self._client is not None:
             self._client.join()
@@ -137,10 +137,10 @@ class Drill:
                 reply = json.loads(body)
                 self.answered[reply["id"]] = reply
             else:
-                self._ending.wait(0.05)  # as a client does after `Retry-After`
+                self._ending.wait(0.05)  # as a client would after `Retry-After`
 
     def until_answered(self, more: int) -> None:
-        """Wait until `more` further predictions are acknowledged."""
+        """Wait until `more` additional predictions have been acknowledged."""
         goal = len(self.answered) + more
         until(lambda: len(self.answered) >= goal)
 
@@ -331,7 +331,7 @@ def main() -> int:
     """Run the scenarios and print all checks; return 1 if a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SCENARIOS)
-    parser.add_argument("--quick", action="store_true", help="take seconds instead of minutes")
+    parser.add_argument("--quick", action="store_true", help="run for seconds instead of minutes")
     parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")
     arguments = parser.parse_args()
     console, results = Console(width=110), dict[str, list[Check]]()

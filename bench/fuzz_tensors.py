@@ -1,7 +1,7 @@
 """`make fuzz-tensors`: binary tensors with random errors in their headers, lengths and bytes.
 
-Each request must either be parsed exactly as a simple reference parser does it, or be rejected with an error message,
-in little time and with little memory. The test suite contains a smaller run.
+Each request must either be parsed exactly as by a simple reference parser, or be rejected with an error message, within
+limits of time and memory. The test suite contains a smaller run.
 """
 
 from __future__ import annotations

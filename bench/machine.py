@@ -49,7 +49,7 @@ class Server:
         self.pid = 0
 
     def start(self, body: bytes) -> float:
-        """Start the server and wait until it answers; return the seconds until then."""
+        """Start the server, wait until it responds and return the seconds."""
         began = time.perf_counter()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -91,7 +91,7 @@ class Server:
             return answer
 
     def stop(self) -> None:
-        """Stop the server with SIGTERM, then kill whatever is left."""
+        """Stop the server with SIGTERM, then kill any remaining processes."""
         if self._process is None:
             return
         with suppress(ProcessLookupError):
@@ -116,7 +116,7 @@ class Server:
         return tree
 
     def cpu(self) -> tuple[float, float]:
-        """Return the CPU seconds so far of the listening process, and of its other processes."""
+        """Return the CPU seconds used so far by the listening process and by the server's other processes."""
         beside = sum(cpu_seconds(pid) for pid in self.tree() if pid != self.pid)
         return cpu_seconds(self.pid), beside
 
@@ -155,7 +155,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU seconds of all threads of a process, including ended ones, with a resolution of 10 ms."""
+    """Return the CPU seconds of all threads of a process, including finished threads, with a resolution of 10 ms."""
     try:
         fields = _stat(pid)
     except OSError:
@@ -173,7 +173,7 @@ def resident(pid: int) -> float:
 
 
 def busy_seconds() -> float:
-    """Return the CPU seconds that the whole machine has been busy."""
+    """Return the CPU seconds used so far by the whole machine."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     idle = fields[3] + fields[4]
     return (sum(fields[:8]) - idle) / TICKS
@@ -213,7 +213,7 @@ def load(server: Server, connections: int, seconds: float, bodies: Path, first: 
 
 @contextmanager
 def running(server: Server, body: bytes) -> Iterator[float]:
-    """Run a server during a `with` block; yields the seconds until its first answer."""
+    """Run a server during a `with` block; yield the seconds until its first response."""
     try:
         yield server.start(body)
     finally:

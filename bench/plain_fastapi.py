@@ -1,4 +1,4 @@
-"""The comparison: the same model served with FastAPI, pydantic and ONNX Runtime, as a careful engineer would write it.
+"""The baseline: the same model served with FastAPI, pydantic and ONNX Runtime, as a careful engineer would write it.
 
 It uses `async def`, a single session with one thread, validation with pydantic and no DataFrame. It has no history,
 metrics or warnings and serves only this model. The environment variable BUNDLE names the bundle's folder.

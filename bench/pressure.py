@@ -22,7 +22,7 @@ class Tally:
 
     counts: Counter[str] = field(default_factory=Counter)
     acknowledged: dict[str, int] = field(default_factory=dict)
-    """Id to checksum of the reply."""
+    """The checksum of each reply by prediction id."""
     wrong: list[str] = field(default_factory=list)
 
 
@@ -30,7 +30,7 @@ class Pressure:
     """Clients on persistent connections that send one request after another. `right(version, row, prediction)` checks a
     prediction.
 
-    A request ends as `answered`, `shed` (503), `refused` (the connection was refused, or closed before its first
+    A request is counted as `answered`, `shed` (503), `refused` (the connection was refused, or closed before its first
     reply), `cut` (the connection was closed after an earlier reply) or `torn` (the reply was incomplete).
     """
 

@@ -4,9 +4,9 @@
     python bench/quality.py page
 
 FOLDER contains `manifest.json`, which lists tables with their targets, columns to exclude, labels to correct and the
-scores of reference models. Each table has three shuffled folds (seed 0) of at most 20,000 rows. Each system gets the
-training part of a fold as a CSV file and predicts the other rows. Figures are appended to `quality.jsonl`; `page`
-writes docs/reference/quality.md from the latest of each table. Other systems need an environment of their own, whose
+scores of reference models. Each table has three shuffled folds (seed 0) of at most 20,000 rows. Each system receives
+the training part of a fold as a CSV file and predicts the other rows. Figures are appended to `quality.jsonl`; `page`
+writes docs/reference/quality.md from the latest figures of each table. Other systems need their own environments, whose
 interpreter is PYTHON:
 
     autogluon   pip install torch==2.13.0 'autogluon.tabular[lightgbm,catboost,xgboost,fastai]==1.6.3'
@@ -152,13 +152,13 @@ def record(task: Task, options: argparse.Namespace) -> None:
 
 
 def load(task: Task) -> tuple[pl.DataFrame, np.ndarray]:
-    """Return the table as texts without excluded columns, and the corrected labels."""
+    """Return the table as strings without excluded columns, and the corrected labels."""
     frame = read_table(task.path).frame
     frame = frame.drop([name for name in task.exclude if name in frame.columns])
     if frame.height > MOST_ROWS:
         sample = np.sort(
             np.random.RandomState(0).choice(frame.height, MOST_ROWS, replace=False)
-        )  # the sampling of pandas
+        )  # the same sample as in pandas
         frame = frame[sample]
     target = np.array([str(label).strip() for label in frame[task.target].to_list()], object)
     target = np.array([task.map.get(label, label) for label in target.tolist()])
@@ -305,9 +305,9 @@ TEXT = """# Model quality
 
 These figures compare Rowcast with other tools on public tables. Each model is trained with only its target specified
 (and leaking columns excluded), in at most {seconds} seconds on one core. The published graph is scored on rows that
-training has not seen: three shuffled folds (seed 0) of at most 20,000 rows. A row that is rejected, because a value is
-missing that was never missing in training, counts with the mean prediction. `bench/quality.py` measured the figures on
-{when}.
+were not used in training: three shuffled folds (seed 0) of at most 20,000 rows. A row that is rejected, because a value
+is missing that was never missing in training, is scored with the mean prediction. `bench/quality.py` measured the
+figures on {when}.
 
 The reference is the better of two scikit-learn models on the same folds, a linear model and histogram gradient
 boosting. They are trained on all training rows, while Rowcast uses a fifth of these rows as the holdout. A table may

@@ -1,10 +1,10 @@
 """`make bench-serve`: the cost of a prediction, compared with a bare JSON echo (the floor) and with plain FastAPI +
 ONNX Runtime; and the additional cost of a wire template.
 
-Each server process runs under uvicorn with uvloop, httptools and no access log, alone on one core; wrk and Rowcast's
+Each server process runs under uvicorn with uvloop, httptools and no access log, on its own core; wrk and Rowcast's
 indexer share the other core. Rowcast requires an API key with a quota and records the key. The servers are measured in
 turn, round by round, and compared within a round: the CPU time per answered request is stable when other processes load
-the machine, requests per second are not. The benchmark fails if a promise is broken, and names it.
+the machine, requests per second are not. If a promise is broken, the benchmark names it and fails.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from rich.console import Console
 from rich.table import Table
 
 FRESH = "annual_income"
-"""The column that gets a new number in every request ..."""
+"""The column that gets a new six-digit number in every request."""
 FIRST, LAST = 100_000, 999_998
-"""... of six digits. The range and the number of rows are coprime, so no body repeats."""
+"""The range of the number. Its size and the number of rows are coprime, so no body repeats."""
 NAMES = ("floor", "plain", "rowcast", "wire")
 QUOTA = "999999999/1s"
 BIN = Path(sys.executable).parent
@@ -44,7 +44,7 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Measure:
-    """One server with one number of connections in one round."""
+    """The figures of one server with one number of connections in one round."""
 
     round: int
     server: str
@@ -173,7 +173,7 @@ def cell(text: str, kind: str) -> Any:
 
 
 def servers(home: Path, bundle: Path, key: str) -> list[Server]:
-    """Return the servers, not started yet, each on its own port; Rowcast requires a key with a quota."""
+    """Return the servers without starting them, each on its own port; Rowcast requires a key with a quota."""
     uvicorn = [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "--loop", "uvloop", "--http", "httptools"]
     uvicorn += ["--no-access-log", "--no-server-header", "--no-proxy-headers", "--log-level", "warning", "--port"]
     log = home / "servers.log"
@@ -258,7 +258,7 @@ def measure(server: Server, turn: int, connections: int, seconds: float, bodies:
 
 
 def prediction_count(server: Server) -> float:
-    """Return the number of predictions since the server's start, from its metrics."""
+    """Return the number of predictions since the server's startup, from its metrics."""
     text = server.ask(None, "/metrics").decode()
     lines = [line for line in text.splitlines() if line.startswith("rowcast_predictions_total")]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
@@ -273,7 +273,7 @@ def system_calls(server: Server, body: bytes, requests: int = 500) -> float:
             ["strace", "-c", "-p", str(server.pid), "-o", counts.name], stderr=subprocess.PIPE, text=True
         )
         assert tracer.stderr is not None
-        tracer.stderr.readline()  # strace says that it is attached
+        tracer.stderr.readline()  # strace reports that it is attached
         for _ in range(requests):
             client.request("POST", "/predict", body, headers)
             client.getresponse().read()
@@ -365,7 +365,7 @@ def check_promises(
 
 
 def single_client_checks(measures: list[Measure], calls: float) -> list[Check]:
-    """Return the checks for one client that sends one request after the other."""
+    """Return the checks for a single client that sends one request after another."""
 
     def at(ratio: Callable[[dict[str, Measure]], float]) -> float:
         return median_ratio(measures, 1, ratio)

@@ -1,7 +1,7 @@
 """`make bench-startup`: the CPU time of `import rowcast` and of `rowcast --help`.
 
 CPU time is compared, because a busy machine delays a process but does not add to its work. The best of several
-processes counts. `tests/architecture/test_imports.py` checks which modules the two load.
+processes counts. `tests/architecture/test_imports.py` checks which modules both commands load.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The unit is the CPU time per answered request of all the server's processes. On a machine with two cores, the load
 generator uses part of both, so requests per second say more about wrk than about the server. Without other load, two
-workers on two cores can answer 2 / cpu(2) requests per second and one worker 1 / cpu(1). The indexer of one worker has
-a core to itself, the indexer of two workers does not, so its time only counts for two workers.
+workers on two cores can answer 2 / cpu(2) requests per second and one worker 1 / cpu(1). With one worker, the indexer
+has a core to itself; with two workers it does not, so its time only counts for two workers.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def arguments() -> argparse.Namespace:
 
 
 def server(home: Path, key: str, workers: int) -> Workers:
-    """Return a server that is not started yet."""
+    """Return a server without starting it."""
     command = [str(BIN / "rowcast"), "serve", "--port", str(PORT), "--workers", str(workers)]
     env = {"ROWCAST_HOME": str(home / "home")}
     return Workers(f"{workers} workers", command, PORT, "/predict", env, home / "servers.log", key)

@@ -1,4 +1,5 @@
-"""Shared code of the five `verify` scripts: run an example in a temporary home, send the old requests, compare replies.
+"""Shared code of the five `verify` scripts: run an example in a temporary home, send the old requests, and compare the
+replies.
 
 The curl lines come from the example's README.md, from fences tagged `sh curl NAME`; only their address is replaced. The
 scripts require only the standard library and `curl`.
@@ -27,7 +28,7 @@ HOST = re.compile(r"http://localhost(:\d+)?")
 CALLER_SETTINGS = re.compile(r"ROWCAST_|PROM_|API_KEY$|ENV$|LOG_LEVEL$|MODEL_PATH$|REDIS_|PORT$")
 """Variables in the caller's environment that would change the example."""
 READY_SECONDS = 120.0
-"""Includes the training."""
+"""Time limit for `./run` to become ready, including training."""
 
 Predicate = Callable[[Any], bool]
 """A test of one value. Its docstring describes the expected value."""
@@ -63,7 +64,7 @@ class Report:
         return self.curls[name]
 
     def add(self, subject: str, problems: list[str]) -> None:
-        """Print one line for each difference, or one line that says there is none."""
+        """Print one line for each difference, or a single line if there is none."""
         self.differences += len(problems)
         for problem in problems or [""]:
             print(f"differs  {subject}: {problem}" if problem else f"same     {subject}", flush=True)
@@ -167,7 +168,7 @@ def seconds(value: Any) -> bool:
 
 
 def having(**expected: Any) -> Predicate:
-    """Accept an object with these fields, whatever other fields it has."""
+    """Accept an object with these fields and any other fields."""
 
     def matches(value: Any) -> bool:
         return isinstance(value, dict) and not differences({name: value.get(name) for name in expected}, expected)
@@ -251,7 +252,7 @@ def _is_ready(system: System, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Send SIGTERM; after ten seconds, kill what is left of the process's session."""
+    """Send SIGTERM; after ten seconds, kill any remaining processes of its session."""
     process.terminate()
     try:
         process.wait(10)

@@ -1,10 +1,10 @@
-"""Check rules of the repository that other tools do not cover.
+"""Check repository rules that other tools do not cover.
 
 No file names a package registry. Lock files contain only pinned, hashed packages without CUDA. In `src/rowcast`, no two
 public classes have the same name, no function is longer than 60 lines and no file is longer than 450 lines.
 
-python scripts/check_tree.py [FILE ...]      files to search for registry names; default: all that git tracks or would
-add
+python scripts/check_tree.py [FILE ...]      files to search for registry names; default: all files that git tracks
+or would add
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ALLOWED = ("tritonclient",)
 SOURCE = ROOT / "src" / "rowcast"
 MAX_FUNCTION_LINES, MAX_FILE_LINES = 60, 450
 PENDING: frozenset[str] = frozenset()
-"""Known violations of the rules of structure. Entries may only be removed."""
+"""Known violations of the structure rules. Only remove entries."""
 
 
 def main(arguments: list[str]) -> int:
@@ -99,7 +99,7 @@ def check_lock(text: str, name: str = LOCK.name) -> Iterator[str]:
 
 
 def check_structure(source: Path, pending: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Yield violations of the rules of structure, except pending ones, and pending ones that no longer exist."""
+    """Yield violations of the structure rules, except pending ones, and pending violations that no longer exist."""
     violations = structure_violations(source)
     yield from (f"{subject}: {problem}" for subject, problem in violations.items() if subject not in pending)
     yield from (f"{subject}: no longer a violation; remove it from PENDING" for subject in pending - violations.keys())

@@ -177,7 +177,7 @@ def test_costs_change_the_threshold_and_are_recorded(tmp_path: Path) -> None:
     [
         ({"time": "day"}, "Split by time (`day`)", ""),
         ({"group": "customer"}, "Split by group (`customer`)", ""),
-        ({"weight": "w"}, "each row counts by its w", "Each row counts by its w"),
+        ({"weight": "w"}, "each row is weighted by its w", "each row is weighted by its w"),
         ({"cost": COSTLY}, "a false positive costs 5 and a false negative costs 1", ""),
         ({"refit": True}, "trained on all rows", "refitted on all rows"),
     ],

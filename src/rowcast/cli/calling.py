@@ -35,7 +35,7 @@ def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bo
         except RowsRejected as error:
             return _print_problems(error, as_json=as_json)
         except ErrorReply as error:
-            # The detail may contain values, but the user who sees it here has sent them.
+            # The detail can contain values, but this user sent them.
             raise RowcastError(error.detail or error.message) from None
         except Unreachable as error:
             hint = "start a server with `rowcast serve`, or set its URL with --url or ROWCAST_URL"
@@ -71,7 +71,7 @@ def _read_text(word: str) -> str:
     except OSError as error:
         raise RowcastError(f"cannot read {source}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise RowcastError(f"cannot read {source}: it is not UTF-8 text") from None
+        raise RowcastError(f"cannot read {source}: not valid UTF-8") from None
     if word.lstrip()[:1] not in ("{", "["):
         raise RowcastError("ROW must be JSON such as '{\"age\": 30}', @FILE, or - for standard input")
     return word
@@ -103,7 +103,9 @@ def _parse_line(number: int, line: str) -> msgspec.Raw:
     try:
         msgspec.json.decode(line, type=dict[str, msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
-        raise RowcastError(f"line {number} is not a JSON object; expected JSON, or one object per line") from None
+        raise RowcastError(
+            f"line {number} is not a JSON object; expected one JSON document, or one object per line"
+        ) from None
     return msgspec.Raw(line.strip().encode())
 
 

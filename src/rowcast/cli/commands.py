@@ -76,7 +76,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a tuned, calibrated and certified model on a table and publish it as champion."""
-    options = dict(locals())  # every parameter but these four is an option of the training
+    options = dict(locals())  # every parameter except the four below is a training option
     for parameter in ("table", "config", "home", "json"):
         del options[parameter]
     options["candidates"] = tuple(part.strip() for part in candidates.split(",")) if candidates else None
@@ -136,7 +136,7 @@ def serve(
     target: Target = None,
     durability: Annotated[
         str | None,
-        typer.Option(help="How predictions are recorded before replying: process, disk or store [process]."),
+        typer.Option(help="Where a prediction is recorded before the reply: process, disk or store [process]."),
     ] = None,
     root_path: Annotated[str | None, typer.Option(help="Path prefix that a proxy strips.")] = None,
     insecure: Annotated[
@@ -181,9 +181,9 @@ def predict(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Score a table; adds the columns prediction, probability, score and probability.LABEL.
+    """Score a table and add the columns prediction, probability, score and probability.LABEL.
 
-    An invalid row stops the command and no file is written, unless --rejects names a file for invalid rows.
+    If a row is invalid, the command stops without writing a file, unless --rejects names a file for invalid rows.
     """
     from rowcast import settings
     from rowcast.cli import scoring
@@ -214,7 +214,7 @@ def call(
     home: Home = None,
     json: Json = False,
 ) -> int:
-    """Send rows to a running server; exit 1 if the server rejects a row.
+    """Send rows to a running server; exit with status 1 if the server rejects a row.
 
     Without MODEL, or with -, the server uses its default model. The API key is read from ROWCAST_API_KEY, because other
     users of the machine can see the command line.
@@ -309,7 +309,7 @@ app.command("replay")(history_replay)
 
 @app.command()
 def doctor(home: Home = None, json: Json = False) -> int:
-    """Check the installation; exit 1 if there is a problem.
+    """Check the installation; exit with status 1 if there is a problem.
 
     Checks the settings, models, history, disk, running servers, API keys and the services that metrics and traces are
     sent to.

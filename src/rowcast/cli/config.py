@@ -1,7 +1,8 @@
-"""`--config FILE`: the options of a command from a YAML, TOML or JSON file, by their long names.
+"""`--config FILE`: read the options of a command, by their long names, from a YAML, TOML or JSON file.
 
-The values in the file become the defaults of the command line, so typed options override them. Every scalar is read as
-text, as if typed: in YAML, `no` is the label no, and `0420` keeps its zero. Invalid values are errors.
+The values in the file become the defaults of the command line, so options on the command line override them.
+Every scalar is read as text, as on the command line: in YAML, `no` is the label no, and `0420` keeps its leading zero.
+Invalid values are errors.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Parameter = Any
 
 
 def apply(context: typer.Context, path: Path | None) -> Path | None:
-    """Make the values in the file the defaults of this command; the callback of the eager option `--config`."""
+    """Make the values in the file the defaults of this command; callback of the eager option `--config`."""
     if path is not None:
         context.default_map = read(path, context)
     return path

@@ -1,4 +1,4 @@
-"""`rowcast doctor`: checks the settings, models, history, servers and peers of an installation. Read-only."""
+"""`rowcast doctor`: checks the settings, models, history, servers and services of an installation. Read-only."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ MIN_FILES = 1024
 EARLIEST = 1_767_225_600
 """The start of 2026, before the first release: a clock that shows an earlier time is wrong."""
 CLOCK_TOLERANCE = 120
-"""Seconds by which the newest entry of history may be ahead of the clock."""
+"""Maximum number of seconds by which the newest history entry can be ahead of the clock."""
 
 
 class CheckResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The result of one check. `fix` says what to do about a problem."""
+    """The result of one check. `fix` describes how to solve the problem."""
 
     part: str
     ok: bool
@@ -44,7 +44,7 @@ class CheckResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CheckFailed(Exception):
-    """A problem that comes with its fix; never leaves this module."""
+    """A problem with its own fix; caught in this module."""
 
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class CheckFailed(Exception):
 
 
 Check = Callable[[], str]
-"""Describes a healthy part; raises an error if there is a problem."""
+"""Returns a description of a healthy part; raises an exception if there is a problem."""
 
 
 def run(*, as_json: bool, **options: Any) -> int:
@@ -113,7 +113,7 @@ def _format_setting(value: Any) -> str:
 
 
 def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
-    """Yield each check's name, the check, and the fix for problems that come without one."""
+    """Yield each check's name, the check, and the fix for problems without their own fix."""
     yield "clock", lambda: _check_clock(loaded), "fix the problem with the store first"
     yield (
         "registry",
@@ -156,7 +156,7 @@ def _check_clock(loaded: Settings) -> str:
         newest = history.newest_entry_time(loaded)
     if newest is not None and newest / 1e6 > now + CLOCK_TOLERANCE:
         raise CheckFailed(
-            f"the newest entry of history is from {output.moment(newest)}, but the clock shows {shown}",
+            f"the newest entry in history is from {output.moment(newest)}, but the clock shows {shown}",
             "set the clock; otherwise new entries sort before old ones",
         )
     return shown
@@ -217,7 +217,7 @@ def _check_journal(loaded: Settings) -> str:
     if not is_indexed and health_checks.running_servers(loaded):
         raise CheckFailed(
             f"a server is running, but no indexer moves {folder} into the store",
-            "read the server's log and restart the server",
+            "check the server's log and restart the server",
         )
     backlog = output.counted(journals.backlog(), "journal")
     return f"{backlog} with unstored entries in {folder}; the indexer is {'running' if is_indexed else 'not running'}"
@@ -247,7 +247,7 @@ def _check_server(loaded: Settings) -> str:
         for worker in workers:
             name = f"worker {worker.worker} (process {worker.pid})"
             if worker.state in ("stale", "dead"):
-                fix = f"examine process {worker.pid} and restart the server" if worker.pid else "restart the server"
+                fix = f"inspect process {worker.pid} and restart the server" if worker.pid else "restart the server"
                 raise CheckFailed(f"worker {worker.worker} is {worker.state}", fix)
             if worker.reload_error:
                 raise CheckFailed(
@@ -316,13 +316,13 @@ def _check_otel(loaded: Settings) -> str:
 
 
 def _check_open_files(loaded: Settings, *, is_explicit: bool) -> str:
-    """Compare the limit of open files with max_connections; only an explicit max_connections must be reached."""
+    """Compare the limit of open files with max_connections; the default of max_connections need not be reached."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = loaded.max_connections + RESERVED_FILES
     is_enough = hard == resource.RLIM_INFINITY or hard >= needed
     if not is_enough and (is_explicit or hard < MIN_FILES):
         raise CheckFailed(
-            f"a process may open {hard} files, but max_connections={loaded.max_connections} needs {needed}",
+            f"a process can open {hard} files, but max_connections={loaded.max_connections} needs {needed}",
             "raise the limit (`ulimit -Hn`, LimitNOFILE= of systemd), or lower max_connections",
         )
     if not is_enough:

@@ -24,7 +24,7 @@ def ensure(settings: Settings, table: Path, target: str | None) -> None:
         return
     is_config = table.suffix in CONFIG_SUFFIXES
     if target is None and not is_config:
-        raise SettingsError("no model to serve; name the column to predict with --target to train one")
+        raise SettingsError("no model to serve; to train one, specify the column to predict with --target")
     command = [sys.executable, "-m", "rowcast.cli", "train", *(["--config"] if is_config else []), str(table)]
     command += ["--target", target] if target is not None else []
     if settings.models:

@@ -71,7 +71,7 @@ def history_verify(
     home: Home = None,
     json: Json = False,
 ) -> int:
-    """Verify the chain of every writer; exit 1 if a chain is broken."""
+    """Verify the chain of every writer; exit with status 1 if a chain is broken."""
     from rowcast import settings
     from rowcast.cli import history
 
@@ -80,7 +80,7 @@ def history_verify(
 
 @history_app.command("replay")
 def history_replay(model: OnlyModel = None, home: Home = None, json: Json = False) -> int:
-    """Score recorded rows again with the same model versions; exit 1 if a prediction differs."""
+    """Score recorded rows again with the same model versions; exit with status 1 if a prediction differs."""
     from rowcast import settings
     from rowcast.cli import history
 
@@ -137,7 +137,7 @@ def history_erasures(home: Home = None, json: Json = False) -> None:
 def keys_create(
     name: Annotated[str, typer.Argument(help="Name of the user or application.")],
     scope: Annotated[str, typer.Option(help="Scopes, separated by commas: predict, read, admin.")] = "predict",
-    tenant: Annotated[str | None, typer.Option(help="Tenant whose predictions the key makes and reads.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Tenant whose predictions the key can make and read.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Restrict the key to this model; repeatable.")] = None,
     expires: Annotated[str | None, typer.Option(help="Lifetime, for example 90d, 12h or 30m.")] = None,
     quota: Annotated[str | None, typer.Option(help="Quota in rows, for example 100/60s.")] = None,
@@ -154,7 +154,7 @@ def keys_create(
 
 @keys_app.command("list")
 def keys_list(home: Home = None, json: Json = False) -> None:
-    """List the keys, without the secrets, which are not stored."""
+    """List the keys without their secrets, which are not stored."""
     from rowcast import settings
     from rowcast.cli import access
 
@@ -183,7 +183,7 @@ def keys_rotate(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Give a key a new secret; the old secret stays valid for a while."""
+    """Give a key a new secret; the old secret stays valid for the overlap."""
     from rowcast import settings
     from rowcast.cli import access
 

@@ -53,7 +53,7 @@ def _list_row(record: Record) -> list[Any]:
 
 
 def _current_history(settings: Settings) -> History:
-    """Return history after waiting a moment for the indexer to store the latest predictions."""
+    """Wait briefly for the indexer to store the latest predictions, then return the history."""
     current = history.history(settings)
     backlog = current.catch_up(CATCH_UP_SECONDS)
     if backlog:

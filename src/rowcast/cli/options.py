@@ -50,8 +50,8 @@ Config = Annotated[
         metavar="FILE",
         is_eager=True,
         callback=_load_config,
-        help="YAML, TOML or JSON file with these options by their long names, and `table`. The command line overrides "
-        "it.",
+        help="YAML, TOML or JSON file that sets `table` and these options by their long names. The command line "
+        "overrides it.",
     ),
 ]
 Cost = Annotated[
@@ -65,7 +65,7 @@ Storage = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|URL",
-        help="File or redis://HOST where trials are stored, so that a search can resume or several processes share it.",
+        help="File or redis://HOST where trials are stored, so that a search can be resumed or shared by processes.",
     ),
 ]
 Wire = Annotated[

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 WIDE, NARROW = 30, 12
-"""Minimum width in characters of a column of sentences, and of any other column that may wrap."""
+"""Minimum width in characters of a column of sentences, and of any other column that can wrap."""
 
 
 def print_json(value: Any) -> None:
@@ -34,7 +34,7 @@ def print_lines(lines: Iterable[str]) -> None:
     except OSError as error:
         # The interpreter flushes standard output at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # the reader has stopped, as in `rowcast history list | head`
+        if isinstance(error, BrokenPipeError):  # the reader has exited, as in `rowcast history list | head`
             sys.exit(0)
         raise RowcastError(f"cannot write to standard output: {error.strerror}") from None
 

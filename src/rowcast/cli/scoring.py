@@ -47,7 +47,7 @@ def describe(summary: Summary) -> str:
 
 
 def _cores() -> int:
-    """Return the number of cores this process may use."""
+    """Return the number of cores that this process can use."""
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 

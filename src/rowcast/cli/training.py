@@ -62,7 +62,9 @@ def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
 
 def _require_target(options: Mapping[str, Any]) -> None:
     if "target" not in options and "target_file" not in options:
-        raise SettingsError("missing option --target: the column to predict, or --target-file with its values")
+        raise SettingsError(
+            "missing option: specify the column to predict with --target, or its values with --target-file"
+        )
 
 
 def _finding_rows(findings: Sequence[Finding]) -> list[tuple[list[str], str, str, str]]:
@@ -77,7 +79,7 @@ def _finding_rows(findings: Sequence[Finding]) -> list[tuple[list[str], str, str
 
 
 def _flags(overrides: Sequence[Override | None]) -> str:
-    """Join `--exclude a` and `--exclude b` to `--exclude a,b`, unless a value needs quotes or contains a comma."""
+    """Join `--exclude a` and `--exclude b` into `--exclude a,b`, unless a value needs quotes or contains a comma."""
     known = [override for override in overrides if override is not None]
     if not known:
         return ""

@@ -24,7 +24,8 @@ UNSEEN_TEXT: Final = "never seen in training"
 def golden_rows(problem: LearningProblem, graph: Graph, decision: Decision, seed: int) -> list[GoldenRow]:
     """Return rows as a client would send them, each with the score that the served graph gives it.
 
-    Most are training rows. One has a gap in every column that allows it, and one has an unseen text in every category.
+    Most are training rows. One row has a missing value in every column that allows it, and one has an unseen value in
+    every category column that allows it.
     """
     rows = _client_rows(problem, seed)
     encoder = RowEncoder(problem.schema, problem.plan)
@@ -46,7 +47,7 @@ def _client_rows(problem: LearningProblem, seed: int) -> list[dict[str, Any]]:
 
 
 def reference_sample(problem: LearningProblem, seed: int) -> bytes:
-    """Return a sample of the training rows as Parquet, with the target; drift is measured against it."""
+    """Return a sample of the training rows with the target, as Parquet; drift is measured against this sample."""
     places = problem.training.places
     if len(places) > REFERENCE_ROWS:
         places = np.sort(np.random.default_rng([seed, 5]).choice(places, REFERENCE_ROWS, replace=False))

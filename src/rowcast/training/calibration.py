@@ -47,7 +47,7 @@ class Calibration:
         return softmax(scaled + np.array(self.shifts) if self.shifts else scaled)
 
     def predictions(self, raw: Raw) -> Raw:
-        """Return what metrics take: probabilities of the positive class or of all classes, or values."""
+        """Return the input of the metrics: probabilities of the positive class or of all classes, or values."""
         if self.task == "binary":
             return self.positive(raw)
         return self.classes(raw) if self.task == "multiclass" else raw[:, 0]
@@ -55,7 +55,7 @@ class Calibration:
     def emit(self, graph: GraphBuilder, raw: str, positive: int) -> str:
         """Add the calibration to a graph and return the name of the calibrated raw scores [N, k].
 
-        The link function is not applied yet. With two classes, the score of one is the negative of the other.
+        The link function is not applied yet. With two classes, one score is the negative of the other.
         """
         signs = np.ones((1, 1), np.float32)
         if self.task == "binary":
@@ -82,7 +82,7 @@ def softmax(x: Raw) -> Raw:
 def uncalibrated(task: Task, class_weights: Sequence[float] = ()) -> Calibration:
     """Return the calibration that keeps the probabilities of the model.
 
-    If the fit weighted the classes, it restores their true shares.
+    If the fit weighted the classes, the calibration restores their true shares.
     """
     if not class_weights:
         return Calibration(task)
@@ -136,12 +136,12 @@ def _fit(raw: Raw, target: NDArray[Any], weight: Weight, base: Calibration) -> C
 
 
 def _with_temperature(base: Calibration, scale: float) -> Calibration:
-    """Return the uncalibrated model with another inverse temperature."""
+    """Return the calibration with a different inverse temperature."""
     return replace(base, scale=scale, shifts=tuple(float(np.float32(scale * shift)) for shift in base.shifts))
 
 
 def _fit_temperature(raw: Raw, target: NDArray[Any], weight: Weight, base: Calibration) -> float:
-    """Return the inverse temperature of least log loss, by golden-section search over its logarithm."""
+    """Return the inverse temperature with the lowest log loss, by golden-section search over its logarithm."""
     low, high = np.log(0.1), np.log(10.0)
     ratio = (np.sqrt(5.0) - 1) / 2
     for _ in range(40):
@@ -171,9 +171,9 @@ def choose_threshold(
 ) -> float:
     """Return the best float32 midpoint between neighbouring out-of-fold scores.
 
-    The best midpoint has the least cost if costs are set, else the greatest F1 if that is the metric, else the fewest
+    The best midpoint has the lowest cost if costs are set, else the highest F1 if that is the metric, else the fewest
     mistakes. Midpoints too close to an out-of-fold score or to a score in `avoid` are excluded, unless all are, so
-    that no rounding flips a label. Ties go to the widest gap, then to the midpoint nearest to 0.5.
+    that rounding cannot flip a label. Ties go to the widest gap, then to the midpoint nearest to 0.5.
     """
     order = np.argsort(scores, kind="stable")
     weights = np.ones(len(order)) if weight is None else weight[order]

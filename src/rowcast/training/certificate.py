@@ -43,9 +43,9 @@ class Probe:
 
 
 def build_probe(pipeline: Trained, training: LabelledRows, holdout: LabelledRows, seed: int) -> Probe:
-    """Return the holdout, random rows, odd values, and every tree threshold with its two float32 neighbours.
+    """Return the holdout rows, random rows, extreme values, and every tree threshold with its two float32 neighbours.
 
-    The holdout comes first.
+    The holdout rows come first.
     """
     rng = np.random.default_rng([seed, 3])
     parts = [
@@ -58,7 +58,7 @@ def build_probe(pipeline: Trained, training: LabelledRows, holdout: LabelledRows
 
 
 def _random_rows(training: LabelledRows, rng: np.random.Generator) -> tuple[Numbers, Texts]:
-    """Return rows whose values come from different training rows, lie between two training values, or are odd."""
+    """Return rows whose values come from different training rows, lie between two training values, or are extreme."""
     columns = training.numbers.shape[1] + training.texts.shape[1]
     picks = rng.integers(len(training), size=(RANDOM_ROWS, columns))
     split = training.numbers.shape[1]
@@ -77,7 +77,7 @@ def _random_rows(training: LabelledRows, rng: np.random.Generator) -> tuple[Numb
 
 
 def _odd_values(training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
-    """Yield a training row with one odd value for every combination of a column and an odd value."""
+    """Yield a training row with one extreme value for every combination of a column and an extreme value."""
     for column in range(training.numbers.shape[1]):
         yield _with_number(training, rng, column, np.array(ODD_NUMBERS, np.float32))
     for column in range(training.texts.shape[1]):
@@ -108,10 +108,10 @@ def _with_number(
 
 
 def certify(reference: NDArray[Any], output: NDArray[np.float32], decision: Decision, spread: float = 1.0) -> Parity:
-    """Return the certificate that a graph's output agrees with the trained model's; ParityError if it does not.
+    """Certify that a graph's output agrees with the trained model's; raise ParityError if it does not.
 
-    Labels must be equal and probabilities may differ by 1e-5. Regression values may differ by 1e-5 times the sum of
-    their magnitude and the target's standard deviation, `spread`.
+    Labels must be equal, and probabilities must agree within 1e-5. Regression values must agree within 1e-5 times the
+    sum of their magnitude and `spread`, the target's standard deviation.
     """
     if reference.shape != output.shape:
         raise ParityError(f"the exported graph returned an output of shape {output.shape}; expected {reference.shape}")

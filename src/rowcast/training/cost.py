@@ -18,7 +18,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     false_positive: float = 1.0
     """Cost of predicting the positive class for a negative row."""
     false_negative: float = 1.0
-    """Cost of missing a positive row."""
+    """Cost of predicting the negative class for a positive row."""
 
     def __post_init__(self) -> None:
         prices = (self.false_positive, self.false_negative)
@@ -27,16 +27,16 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
             raise TrainingError(f"option 'cost': costs must be 0 or more and not both 0, got {values}")
 
     def total(self, false_positives: Any, false_negatives: Any) -> Any:
-        """Return the total cost of these numbers of mistakes."""
+        """Return the total cost of the given numbers of mistakes."""
         return self.false_positive * false_positives + self.false_negative * false_negatives
 
 
 EVEN = Cost()
-"""Both kinds of mistake cost the same."""
+"""Equal costs for both kinds of mistake."""
 
 
 def parse(value: str | Mapping[str, Any] | Cost) -> Cost:
-    """Return the costs in a text `NAME=NUMBER,...` or a mapping; a kind of mistake that is left out costs 1."""
+    """Parse costs from a string `NAME=NUMBER,...` or a mapping; an omitted kind of mistake costs 1."""
     if isinstance(value, Cost):
         return value
     pairs = _pairs(value) if isinstance(value, str) else value.items()

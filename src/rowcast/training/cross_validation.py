@@ -52,19 +52,19 @@ class FoldResult(NamedTuple):
 
 
 AfterFold = Callable[[int, float, float], None]
-"""Receives the index of the fold, the mean score so far and the seconds the fold took; may raise to stop."""
+"""Called after each fold with its index, the mean score so far and its duration in seconds; can raise to stop."""
 
 
 @dataclass
 class CrossValidator:
-    """Scores configurations on the same folds; all trials share the feature matrices of each fold and style."""
+    """Scores all configurations on the same folds; trials share the feature matrices of each fold and style."""
 
     problem: LearningProblem
     setting: Setting
     metric: str
     folds: list[Fold]
     validation: LabelledRows
-    """The validation rows of all folds. In a split by time, the earliest rows are never validated."""
+    """The validation rows of all folds. In a split by time, the earliest rows are never used for validation."""
     _matrices: dict[tuple[int, Style], tuple[Numbers, Numbers]] = field(default_factory=dict)
 
     def run(self, candidate: Candidate, params: Params, after_fold: AfterFold) -> TrialResult:
@@ -136,7 +136,7 @@ def train_final(problem: LearningProblem, trial: TrialResult, setting: Setting, 
 
 
 def _fit_features(problem: LearningProblem, rows: LabelledRows, style: Style) -> tuple[Features, Numbers]:
-    """Fit the features to these rows and return them with the matrix of these rows."""
+    """Fit the features to the rows and return them with the rows' feature matrix."""
     if problem.task == "multiclass":
         target = np.eye(problem.width)[rows.target]
     else:

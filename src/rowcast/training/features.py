@@ -4,7 +4,7 @@ Numbers: a missing value becomes the training median, and a flag marks it if the
 Linear models get scaled and clipped numbers. Trees get raw numbers, because rounding would move rows across a split.
 
 Texts: a column of up to 64 levels is one-hot encoded; a missing value is its own level, and rare or unseen values have
-no level. A column of more levels becomes a lookup of statistics per level: the target mean, the effect of the level
+no level. A column with more levels becomes a lookup of statistics per level: the target mean, the effect of the level
 given the other columns of this kind, and the frequency. Training rows get out-of-fold values.
 """
 
@@ -116,7 +116,7 @@ def _emit_blocks(graph: GraphBuilder, blocks: Sequence[TextBlock], texts: str) -
     """Add the lookups to a graph.
 
     One LabelEncoder converts the texts of all columns to numbers: separating the columns first would copy every string
-    twice, a third of the graph's time for 32 rows.
+    twice, which would take a third of the graph's time for 32 rows.
     """
     union = {level: index for index, level in enumerate(dict.fromkeys(chain(*(block.levels for block in blocks))))}
     levels = graph.node(
@@ -145,9 +145,9 @@ def fit(
     inner: InnerFolds | None = None,
     weight: NDArray[np.float64] | None = None,
 ) -> tuple[Features, Numbers]:
-    """Fit the features to training rows and return them with the matrix of these rows.
+    """Fit the features to training rows and return them with the rows' feature matrix.
 
-    The target means in the matrix come from other rows only, by the folds of `inner` or, without it, by random folds.
+    The target means of a row come from other folds only: the folds of `inner`, or random folds if it is None.
     `target` is [N, k], one column per raw score: the class as 0 or 1, or the value. `weight` applies to target means.
     """
     inner = inner or InnerFolds(np.random.default_rng(0).permutation(len(target)) % INNER_FOLDS, ordered=False)
@@ -180,7 +180,7 @@ def _fit_numbers(numbers: Numbers, style: Style) -> tuple[Numbers, NDArray[np.in
     median = np.zeros(numbers.shape[1], np.float32)
     for column in np.flatnonzero(~gaps.all(axis=0)):
         present = np.sort(numbers[~gaps[:, column], column])
-        median[column] = present[(len(present) - 1) // 2]  # a value of the column: the mean of two may overflow
+        median[column] = present[(len(present) - 1) // 2]  # a value of the column, because the mean of two may overflow
     flagged = np.flatnonzero(gaps.any(axis=0) & ~gaps.all(axis=0)).astype(np.int64)
     if style == "trees":
         return median, flagged, None
@@ -273,7 +273,7 @@ def _joint_effects(
     weight: NDArray[np.float64] | None,
     rows: NDArray[np.bool_],
 ) -> list[NDArray[np.float64]]:
-    """Return the effects of all levels of all columns, by one ridge regression as strong as the smoothing of means."""
+    """Return the effects of all levels of all columns from one ridge regression, shrunk like the smoothed means."""
     count = len(target)
     widths = [len(column.levels) + 1 for column in coded]
     one_hot = [

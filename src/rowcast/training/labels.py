@@ -38,7 +38,7 @@ class LabelledTable:
 
 
 def read(table: Table, name: str, options: TrainingOptions) -> LabelledTable:
-    """Read the labels in column `name`; TableError if no model can be trained on them."""
+    """Read the labels in column `name`; raise TableError if no model can be trained on them."""
     table, corrections = _corrected(table, name, options.map)
     table, labels, missing = _present(table, name)
     findings = [*corrections, *missing]
@@ -61,7 +61,7 @@ def read(table: Table, name: str, options: TrainingOptions) -> LabelledTable:
 
 
 def _corrected(table: Table, target: str, rules: Sequence[str]) -> tuple[Table, list[Finding]]:
-    """Replace labels by the rules `OLD=NEW`; every OLD must be a label, and a missing value as NEW drops the rows."""
+    """Apply the rules `OLD=NEW`; every OLD must be a label of the target, and rows whose NEW is missing are dropped."""
     if not rules:
         return table, []
     series = table.frame[target]
@@ -158,7 +158,7 @@ def _integers_if_whole(values: list[float]) -> list[Label]:
 
 
 def _infer_task(labels: list[Label]) -> Task:
-    """Return the task: texts, booleans and a few distinct integers are classes, other numbers are values."""
+    """Infer the task: strings, booleans and a few distinct integers are classes; all other numbers are values."""
     distinct = set(labels)
     if any(isinstance(label, str | bool) for label in distinct):
         return "binary" if len(distinct) == 2 else "multiclass"
@@ -183,7 +183,7 @@ def _values(labels: list[Label], target: str) -> NDArray[np.float64]:
 
 
 def _without_single_rows(table: Table, labels: list[Label], target: str) -> tuple[Table, list[Label], list[Finding]]:
-    """Drop classes of a single row: such a class cannot be both learned and measured."""
+    """Drop classes with a single row, because such a class cannot be both learned and measured."""
     singles = [label for label, count in Counter(labels).items() if count == 1]
     if not singles or len(singles) == len(set(labels)):
         return table, labels, []

@@ -18,7 +18,7 @@ from rowcast.schema.scores import winning_classes
 
 RESAMPLES: Final = 200
 MOST_ROWS: Final = 5000
-"""Maximum number of rows to resample; the interval of a larger holdout is scaled down to its real size."""
+"""Maximum number of rows to resample; the interval of a larger holdout is narrowed to match its actual size."""
 FEW_GROUPS: Final = 5
 """Minimum number of groups for resampling whole groups; with fewer, single rows are resampled."""
 BINS: Final = 10
@@ -45,7 +45,7 @@ def sign(metric: str) -> float:
 
 
 def resolve(metric: str | None, task: Task) -> str:
-    """Return the metric that ranks models; TrainingError if it does not apply to the task."""
+    """Return the metric that ranks models; raise TrainingError if it does not apply to the task."""
     if metric is None:
         return DEFAULT[task]
     if metric not in CHOICES[task]:
@@ -60,8 +60,8 @@ def score(
 ) -> float:
     """Return one metric over all rows.
 
-    `output` holds the probabilities of the positive class, all probabilities, or values. For two classes, F1 is the one
-    at the best threshold, because the threshold is chosen that way later.
+    `output` holds the probabilities of the positive class, all probabilities, or values. For two classes, F1 is
+    computed at the best threshold, because the threshold is later chosen that way.
     """
     weights = np.ones((1, len(target))) if weight is None else weight[None, :]
     if task == "binary" and metric == "f1":
@@ -182,7 +182,7 @@ _METRICS: Final[Mapping[Task, Callable[[Any], dict[str, Metric]]]] = {
 
 
 def _mean(values: NDArray[Any], w: Weights) -> Values:
-    # The same summation in numerator and denominator makes the mean of ones exactly 1.
+    # Using the same summation in numerator and denominator makes the mean of ones exactly 1.
     return np.asarray(w @ values.astype(np.float64) / (w @ np.ones(len(values))))
 
 
@@ -215,7 +215,7 @@ def _roc_auc(p: Scores, actual: NDArray[np.bool_], w: Weights) -> Values:
     positives, negatives = _rank(p, actual, w)
     above = np.cumsum(positives, axis=1) - positives / 2
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    return np.minimum(_share((above * negatives).sum(axis=1), pairs, np.nan), 1.0)  # rounding could exceed 1
+    return np.minimum(_share((above * negatives).sum(axis=1), pairs, np.nan), 1.0)  # rounding errors could exceed 1
 
 
 def _pr_auc(p: Scores, actual: NDArray[np.bool_], w: Weights) -> Values:
@@ -240,7 +240,7 @@ def score_resamples(
 ) -> Values:
     """Return one metric for each vector of weights, with labels as the server would return them.
 
-    `target` is as in `measure_holdout`.
+    `target` has the same form as in `measure_holdout`.
     """
     scores = np.asarray(output, np.float64)
     if decision.task == "regression":

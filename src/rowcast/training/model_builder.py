@@ -49,12 +49,12 @@ class ModelBuilder:
     choice: Choice
     setting: Setting
     validation: LabelledRows
-    """The rows of the choice's out-of-fold predictions."""
+    """The rows for which the choice has out-of-fold predictions."""
     open_graph: OpenGraph
     progress: Progress
 
     def build(self, problem: LearningProblem) -> CertifiedModel:
-        """Train, export, certify and measure the model; ParityError if the graph differs from the trained model."""
+        """Train, export, certify and measure the model; raise ParityError if the graph and the trained model differ."""
         message = f"{' and '.join(self.choice.weights)} on {len(problem.training)} rows"
         self.progress(TrainingEvent(stage="fit", message=message, best=self.choice.score))
         trained = ensemble.train_choice(problem, self.choice, self.setting)
@@ -76,7 +76,7 @@ class ModelBuilder:
         return CertifiedModel(problem, trained, content, output, graph, decision, parity, holdout, holdout_output)
 
     def refit(self, model: CertifiedModel) -> CertifiedModel:
-        """Build the model again on the training rows and the holdout; it keeps the holdout metrics of `model`."""
+        """Rebuild the model on the training rows and the holdout, with the holdout metrics of `model`."""
         problem = model.problem
         refitted = self.build(replace(problem, training=problem.training.concat(problem.holdout)))
         return replace(refitted, holdout=model.holdout, holdout_output=model.holdout_output)
@@ -84,7 +84,7 @@ class ModelBuilder:
     def _decide(self, problem: LearningProblem, reference: NDArray[Any]) -> Decision:
         """Return the decision; for a binary target, choose its threshold on the out-of-fold scores.
 
-        The threshold keeps its distance from the scores in `reference`. Their labels do not influence it.
+        The threshold keeps a minimum distance from the scores in `reference`, whose labels do not influence it.
         """
         decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
         if problem.task != "binary":

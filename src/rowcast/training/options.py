@@ -28,11 +28,11 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     sensitive: tuple[str, ...] = ()
     """Columns whose values never appear in errors; the setting `sensitive` controls how history stores them."""
     map: tuple[str, ...] = ()
-    """Corrections of labels, each `OLD=NEW`."""
+    """Label corrections, each in the form `OLD=NEW`."""
     time: str | None = None
     """A column of dates or numbers that orders the rows; the holdout takes the latest rows."""
     group: str | None = None
-    """A column that identifies groups of rows, such as a customer; no group is divided between two sides of a split."""
+    """A column that identifies groups of rows, such as a customer; no group is ever split."""
     weight: str | None = None
     """A column of row weights, used in fits and in metrics."""
     class_weight: str = "none"
@@ -51,7 +51,7 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     cost: Cost | None = None
     """Cost of each kind of mistake, which sets the threshold; binary targets only."""
     storage: str | None = None
-    """Where to store trials: a file or a Redis URL. Trials of the same problem found there count towards `trials`."""
+    """Where to store trials: a file or a Redis URL. Stored trials of the same problem count towards `trials`."""
     holdout: float = 0.2
     folds: int = 3
     alias: str | None = "champion"

@@ -39,7 +39,7 @@ class LabelledRows:
     places: NDArray[np.intp]
     """Row numbers in the problem's data frame."""
     weight: NDArray[np.float64] | None = None
-    """Row weights for metrics; None if all rows count the same."""
+    """Row weights for metrics; None if all rows have equal weight."""
     emphasis: NDArray[np.float64] | None = None
     """Row weights for fits: the row weight times the class weight."""
     split_column: SplitColumn | None = None
@@ -85,7 +85,7 @@ def _concat(first: NDArray[np.float64] | None, second: NDArray[np.float64] | Non
 
 @dataclass(frozen=True)
 class LearningProblem:
-    """Everything a training run needs to know about the data. The holdout serves only to measure the model."""
+    """The data of a training run. The holdout is used only to measure the model."""
 
     task: Task
     classes: tuple[Label, ...]
@@ -109,7 +109,7 @@ class LearningProblem:
 
 
 def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
-    """Return the learning problem in a table; TableError if no model can be trained on it."""
+    """Return the learning problem in a table; raise TableError if no model can be trained on it."""
     name = options.target.strip(BLANKS)
     table.require(name)
     left_out, keep = special_columns.resolve_exclude_and_keep(table, name, options)
@@ -169,7 +169,7 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
 
 
 def run_data_check(table: Table, options: TrainingOptions) -> TableCheck:
-    """Return the data check of a table without training; TableError if training would reject the table."""
+    """Return the data check of a table without training; raise TableError if training would reject the table."""
     problem = build_problem(table, options)
     kinds = {column.name: column.kind for column in problem.schema.columns}
     return TableCheck(
@@ -199,7 +199,7 @@ def _split(
         return training, holdout, ()
     if labelled.task == "regression":
         raise TableError(
-            f"option 'class_weight' requires a target of classes; {options.target!r} is a regression target",
+            f"option 'class_weight' requires a classification target; {options.target!r} is a regression target",
             slug="target-kind",
         )
     shares = np.bincount(training.target, training.weight, len(names))

@@ -44,7 +44,7 @@ def train(
     now: datetime,
     progress: Progress,
 ) -> TrainingResult:
-    """Train, certify and publish one model; TableError or TrainingError if that is not possible."""
+    """Train, certify and publish one model; raise TableError or TrainingError if that is not possible."""
     started = time.monotonic()
     candidates.check(options.candidates)
     problem = build_problem(table, options)
@@ -89,7 +89,7 @@ def train(
 
 
 def _candidate_scores(result: SearchResult, choice: Choice) -> tuple[CandidateScore, ...]:
-    """Return the scores of all candidates, with an ensemble first if there is one."""
+    """Return the scores of all candidates, with the ensemble first if there is one."""
     if len(choice.members) == 1:
         return result.scores
     return (CandidateScore(choice.name, choice.score, 0, 0.0, choice.weights), *result.scores)

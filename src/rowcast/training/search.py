@@ -34,12 +34,12 @@ FINAL_FIT: Final = 1.5
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best trial of each candidate, best first, with the rows and folds that validated them."""
+    """The best trial of each candidate, best first, with the validation rows and folds."""
 
     trials: tuple[TrialResult, ...]
     scores: tuple[CandidateScore, ...]
     validation: LabelledRows
-    """The validation rows of all folds. In a split by time, the earliest rows are never validated."""
+    """The validation rows of all folds. In a split by time, the earliest rows are never used for validation."""
     folds: tuple[NDArray[np.intp], ...]
     """Positions of each fold's rows in `validation`."""
 
@@ -50,7 +50,7 @@ class SearchResult:
 
 @dataclass
 class CandidateState:
-    """What the search knows about one candidate."""
+    """The state of the search for one candidate."""
 
     trials: int = 0
     seconds: float = 0.0
@@ -59,7 +59,7 @@ class CandidateState:
     remote_best: FrozenTrial | None = None
     """The best trial of another process, if it beats `best`."""
     folds_to_repeat: int = 0
-    """Folds to compute here before `remote_best` can be trained."""
+    """Number of folds that this process must compute before it can train `remote_best`."""
     remote_fold_seconds: float = 0.0
     """Duration of a fold in other processes."""
 
@@ -126,12 +126,12 @@ class Search:
         return self.seconds_left() > self.states[candidate.name].fold_seconds + self.final_fit_seconds()
 
     def final_fit_seconds(self) -> float:
-        """Return the time to fit the best configuration of every candidate on all training rows; each may be chosen."""
+        """Return the time to fit every candidate's best configuration on all training rows; any of them can win."""
         known = [state for state in self.states.values() if state.score is not None]
         return sum((FINAL_FIT + state.folds_to_repeat) * state.fold_seconds for state in known)
 
     def sync_remote_trials(self, study: Study) -> None:
-        """Note the best trials of other processes that beat the trials of this process."""
+        """Record the best trials of other processes that beat the trials of this process."""
         for name, state in self.states.items():
             state.remote_best, state.folds_to_repeat = None, 0
             for trial in study.remote_trials(name):
@@ -142,7 +142,7 @@ class Search:
                     state.remote_best, state.folds_to_repeat = trial, len(self.validator.folds)
 
     def repeat_remote_trials(self, progress: Progress) -> None:
-        """Cross-validate the best trials of other processes here, because storage has no out-of-fold scores."""
+        """Cross-validate the best trials of other processes here, because the storage has no out-of-fold scores."""
         sign = metrics.sign(self.validator.metric)
         for name, state in sorted(self.states.items(), key=lambda pair: -sign * (pair[1].score or 0.0)):
             trial, state.remote_best, state.folds_to_repeat = state.remote_best, None, 0
@@ -217,7 +217,7 @@ class TrialRunner:
         self._started, self._finished_before = time.monotonic(), self.study.finished_count
 
     def run(self) -> None:
-        """Run trials; Ctrl-C ends the search early if a model exists, else it propagates."""
+        """Run trials; Ctrl-C ends the search early if a model exists, and otherwise propagates."""
         self.search.sync_remote_trials(self.study)
         try:
             self.study.optimise(self._objective, self._stop_in_time)
@@ -290,15 +290,16 @@ class TrialRunner:
 def _params(
     trial: BaseTrial, slot: int, candidates: dict[str, Candidate], setting: Setting
 ) -> tuple[Candidate, Params]:
-    """Return the configuration of a trial: first the defaults of every candidate, then suggestions of the sampler."""
+    """Return the configuration of a trial: first the defaults of every candidate, then suggestions from the sampler."""
     starts = _starts(candidates.values(), setting)
     if slot < len(starts):
         return starts[slot]
     candidate = candidates[trial.suggest_categorical("candidate", list(candidates))]
-    return candidate, candidate.suggest(cast(optuna.Trial, trial), setting)  # a finished trial repeats its parameters
+    # A finished trial returns its recorded parameters.
+    return candidate, candidate.suggest(cast(optuna.Trial, trial), setting)
 
 
 def _starts(candidates: Iterable[Candidate], setting: Setting) -> list[tuple[Candidate, Params]]:
-    """Return the first default of every candidate, then the second defaults."""
+    """Return the first default of every candidate, then every second default."""
     defaults = [[(candidate, params) for params in candidate.starts(setting)] for candidate in candidates]
     return [each for rank in zip_longest(*defaults) for each in rank if each is not None]

@@ -19,7 +19,10 @@ from rowcast.schema.prediction import Label, Task
 from rowcast.training.features import INNER_FOLDS, InnerFolds
 
 FIRST_WINDOW: Final = 0.5
-"""Share of the earliest rows that never validate: a model trained on few rows says little about one trained on all."""
+"""Share of the earliest rows that are used only for training.
+
+A model trained on few rows says little about a model trained on all rows.
+"""
 ORDERED_FOLDS: Final = 10
 """More folds than in a random split, because rows of the first fold get no target means."""
 
@@ -50,7 +53,7 @@ class SplitColumn:
 def split_holdout(
     target: Target, task: Task, share: float, seed: int, column: SplitColumn | None
 ) -> tuple[Indices, Indices]:
-    """Return the training rows and the holdout; TableError if the holdout would be empty."""
+    """Return the training rows and the holdout; raise TableError if the holdout would be empty."""
     if column is None:
         holdout = _draw(target, task, share, seed)
     elif column.by == "group":
@@ -61,7 +64,7 @@ def split_holdout(
     if not len(holdout) and column is not None:
         groups = _count_groups(len(np.unique(column.values)))
         raise TableError(
-            f"{column.option} has too few groups, or too uneven ones, for a holdout: {groups}; "
+            f"{column.option} has too few groups, or groups of too uneven sizes, for a holdout: {groups}; "
             "add rows of more groups or split at random",
             slug="too-few-groups",
         )
@@ -106,7 +109,7 @@ def check_sides(
     folds: int,
     column: SplitColumn,
 ) -> None:
-    """Raise TableError if a split by group or time lacks the rows to train on or to measure with.
+    """Raise TableError if a split by group or time lacks rows for training or for measuring the model.
 
     `classes` are ordered by their number in the target, and empty in regression.
     """
@@ -187,7 +190,7 @@ def _windows(times: NDArray[Any], count: int) -> list[tuple[Indices, Indices]]:
 
 
 def make_inner_folds(column: SplitColumn | None) -> InnerFolds | None:
-    """Return the folds for target means; None if they may be random."""
+    """Return the folds for target means; None if random folds suffice."""
     if column is None:
         return None
     values = column.values
@@ -208,8 +211,8 @@ def _strata(target: Target, task: Task) -> list[Indices]:
 def _spread(group: Indices, target: Target, task: Task, shares: Sequence[float], seed: Sequence[int]) -> Indices:
     """Assign whole groups to parts and return the part of each row.
 
-    The largest group comes first. Each group goes where it least increases the sum of squared counts, of rows and of
-    each class, relative to the part's share.
+    Groups are assigned in descending order of size. Each group goes to the part where it least increases the sum of
+    squared counts, of rows and of each class, relative to the part's share.
     """
     _, index = np.unique(group, return_inverse=True)
     columns = [np.bincount(index)]

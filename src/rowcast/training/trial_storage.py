@@ -1,7 +1,8 @@
 """Storage of trials: in memory, or in a journal that survives the process and can be shared by several processes.
 
-Every trial holds a slot, a number from 0. The slot determines what the trial tries, and the number of slots is the
-budget. The slot of a dead process is free again, so a resumed search tries what an uninterrupted one would have tried.
+Every trial holds a slot, a number from 0. The slot determines the configuration that the trial tries, and the
+number of slots is the budget. The slots of a dead process become free again, so a resumed search tries the same
+configurations as an uninterrupted search.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SCHEMES: Final = ("redis://", "rediss://", "unix://")
 LOCK_SECONDS: Final = 10
 """Age at which a lock counts as abandoned by a dead process."""
 ANNOUNCEMENT_TIME: Final = timedelta(minutes=1)
-"""Age at which a running trial without an owner counts as abandoned; normally it gets one within milliseconds."""
+"""Age at which a running trial without an owner counts as abandoned; trials usually get an owner in milliseconds."""
 SLOT, OWNER, KIND, FOLD_SECONDS, NO_TIME = "slot", "by", "kind", "fold_seconds", "no_time"
 """Attributes of a trial: slot, process (`HOST PID TOKEN`), candidate, duration of a fold, pruned for lack of time."""
 
@@ -45,7 +46,7 @@ AfterTrial = Callable[[optuna.Study, FrozenTrial], None]
 
 
 class TrialJournal(BaseJournalBackend):
-    """A journal whose failures become RowcastErrors."""
+    """A journal that raises its failures as RowcastErrors."""
 
     def __init__(self, entries: BaseJournalBackend, location: str, failures: tuple[type[Exception], ...]) -> None:
         self._entries = entries
@@ -53,7 +54,7 @@ class TrialJournal(BaseJournalBackend):
         self._failures = failures
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the entries from this number on."""
+        """Yield the entries, starting at this number."""
         try:
             for entry in self._entries.read_logs(log_number_from):
                 if "op_code" not in entry:
@@ -174,7 +175,7 @@ class Study:
 
 
 def _is_abandoned(trial: FrozenTrial) -> bool:
-    """Whether the process of a running trial is dead; False for processes of other machines."""
+    """Whether the process of a running trial is dead; False for processes on other machines."""
     if trial.state != TrialState.RUNNING:
         return False
     if OWNER not in trial.user_attrs:  # another process took the trial that the starting process had announced
@@ -183,7 +184,7 @@ def _is_abandoned(trial: FrozenTrial) -> bool:
     host, pid, _ = str(trial.user_attrs[OWNER]).split(" ")
     if host != socket.gethostname():
         return False
-    return int(pid) == os.getpid() or not _is_alive(int(pid))  # this process has not started a trial yet
+    return int(pid) == os.getpid() or not _is_alive(int(pid))  # an equal pid is stale: this process has no trial yet
 
 
 def _is_alive(pid: int) -> bool:
@@ -197,7 +198,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def study_name(sha256: str, metric: str, options: TrainingOptions) -> str:
-    """Return the name that trials of one problem share: a digest of the table and every option that affects scores."""
+    """Return the study name of a problem: a digest of the table and of every option that affects scores."""
     fields = msgspec.to_builtins(options)
     related = {name: value for name, value in fields.items() if name not in UNRELATED_OPTIONS}
     identity = {"format": FORMAT, "rowcast": VERSION, "table": sha256, **related, "metric": metric}

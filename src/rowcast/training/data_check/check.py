@@ -1,7 +1,7 @@
 """Check the columns against the target: leaks, row order, conflicting rows and rare classes.
 
-The check never drops a column, because an honest column may predict the target that well too. A finding names the
-option that changes its action, if there is one.
+The check never drops a column, because a legitimate column may predict the target equally well. A finding names
+the option that changes its action, if any.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LEAK: Final = {"binary": 0.98, "multiclass": 0.99, "regression": 0.93}
 DOMINANT: Final = 0.78
 MAX_LEVELS: Final = 64
 MAX_CERTAIN_CLASSES: Final = 4
-"""With more classes, it is normal that a value occurs in one class only."""
+"""With more classes, values often occur in one class only."""
 BLOCKS: Final = 20
 DRIFT: Final = 0.01
 """Share of the target's variance explained by the position in the file; chance explains BLOCKS / rows."""
@@ -45,7 +45,7 @@ SEVERITY: Final = (
     *("target-ordered", "ordered-rows", "repeated-id", "conflicting-rows", "duplicate-rows", "alike-labels"),
     *("missing-target", "lonely-class", "rare-class", "weight-like", "row-order", "sentinel", "far-value"),
 )
-"""Codes by severity: first what can make the metrics misleading, then what a person should look at."""
+"""Codes by severity: first the findings that can make the metrics misleading, then the findings to review."""
 _names_payment = re.compile(r"(?i)(^|[ _.\-])(paid|repaid|recovered|recoveries|collected)([ _.\-]|$)").search
 _names_ending = re.compile(
     r"(?i)((fully |partly )?(re)?paid( off| in full)?|(charged|written)[ -]?off|refunded|foreclosed|defaulted|churned)"
@@ -54,7 +54,7 @@ _names_ending = re.compile(
 
 @dataclass(frozen=True)
 class CheckInput:
-    """The encoded columns with the target. A datetime is represented by a number of days."""
+    """The encoded columns with the target. A datetime is represented as a number of days."""
 
     columns: Mapping[str, NDArray[Any]]
     schema: Schema
@@ -63,7 +63,7 @@ class CheckInput:
     """The target as a single column, or one column per class if there are more than two."""
     task: Task
     classes: tuple[Label, ...]
-    """In the order of the numbers in the target."""
+    """The classes, in the order of their numbers in the target."""
 
     @property
     def metric(self) -> str:
@@ -98,13 +98,13 @@ def check_target(
 
 
 def sort_by_severity(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Sort findings, the most severe first; codes without a severity keep their order at the end."""
+    """Sort findings from most to least severe; findings without a severity keep their order at the end."""
     positions = {code: position for position, code in enumerate(SEVERITY)}
     return tuple(sorted(findings, key=lambda finding: positions.get(finding.code, len(SEVERITY))))
 
 
 def _column_findings(data: CheckInput) -> list[Finding]:
-    """Check columns one by one and in pairs; a column with a finding is not checked for lesser ones."""
+    """Check single columns and pairs of columns; skip less severe checks for columns that have a finding."""
     power = _power(data)
     findings = _leaks(data, power)
     columns = _without_finding(data.schema, findings)
@@ -122,7 +122,7 @@ def _without_finding(schema: Schema, findings: Sequence[Finding]) -> list[Column
 
 
 def _first_parts(plan: Plan, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return the values of each column, without the parts that are derived from a datetime."""
+    """Return the values of each column, without the features derived from datetimes."""
     return {
         feature.column: tensors[spec.name][:, index]
         for spec in plan
@@ -156,7 +156,7 @@ def _power(data: CheckInput) -> Power:
 
 
 def _bins(values: NDArray[Any]) -> NDArray[np.intp]:
-    """Return the bin of each value: its level, or its quantile; frequent numbers and missing values get their own."""
+    """Return the bin of each value: its level or quantile; frequent numbers and missing values get separate bins."""
     if values.dtype == object:
         return np.unique(values.astype(str), return_inverse=True)[1]
     known = ~np.isnan(values)
@@ -195,7 +195,7 @@ def _auc(target: NDArray[np.float64], score: NDArray[np.float64]) -> float:
 
 
 def _leaks(data: CheckInput, power: Power) -> list[Finding]:
-    """Report columns that predict the target almost perfectly, or one that predicts it far better than all others."""
+    """Report columns that predict the target almost perfectly, or one column that is far better than the others."""
     powers = {name: power(values) for name, values in data.columns.items()}
     ranked = sorted(powers, key=lambda name: -powers[name])
     leaks = []
@@ -204,7 +204,7 @@ def _leaks(data: CheckInput, power: Power) -> list[Finding]:
             break
         missing = _is_missing(data.columns[name])
         by_missing = bool(missing.any()) and power(missing.astype(np.float32)) >= LEAK[data.task]
-        how = "whether it is missing predicts" if by_missing else "predicts"
+        how = "its missing values predict" if by_missing else "predicts"
         message = f"{how} the target almost perfectly ({data.metric} {powers[name]:.3f})"
         leaks.append(Finding("leak", name, message, LEAK_ACTION, Override("exclude", name)))
     if leaks or data.task != "binary" or len(ranked) < 2:
@@ -221,7 +221,7 @@ def _is_missing(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _certain_values(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
-    """Report values for which the target never varies, in too many rows to be chance."""
+    """Report values for which the target never varies, if they occur in too many rows to be chance."""
     is_regression = data.task == "regression"
     if data.task == "multiclass" and len(data.classes) > MAX_CERTAIN_CLASSES:
         return []
@@ -271,7 +271,7 @@ def _later_facts(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
     for column in columns:
         endings = [level for level in column.levels if _names_ending(level)]
         if endings and len(column.levels) <= MAX_LEVELS:
-            messages.setdefault(column.name, f"contains {endings[0]!r}, which describes how a case ends")
+            messages.setdefault(column.name, f"contains {endings[0]!r}, which describes how a case ended")
     findings = [
         Finding("later-fact", name, message, LEAK_ACTION, Override("exclude", name))
         for name, message in messages.items()
@@ -285,14 +285,14 @@ def _numbers(data: CheckInput, columns: Sequence[Column]) -> dict[str, NDArray[A
 
 
 def _row_counters(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
-    """Report integers that count the rows, possibly with restarts: they describe the file, not the case."""
+    """Report integers that number the rows, possibly with restarts, because they describe the file and not the case."""
     findings = []
     for column in columns:
         if column.kind != "integer" or column.name not in data.columns:
             continue
         steps = np.diff(data.columns[column.name].astype(np.float64))
         if (steps == 1).mean() >= COUNTING_STEPS:
-            message = "counts along the file with restarts, so it reveals the position of a row"
+            message = "numbers the rows of the file, with restarts, so it reveals the position of a row"
             findings.append(Finding("row-order", column.name, message, "used as a feature", _exclude(column)))
     return findings
 
@@ -309,7 +309,7 @@ def _row_order(data: CheckInput) -> list[Finding]:
         total += float(((target - target.mean()) ** 2).sum())
     share = between / total if total else 0.0
     dates = [column.name for column in data.schema.columns if column.kind == "datetime"]
-    action = "split at random; the model may do worse on later rows"
+    action = "split at random; the model may perform worse on later rows"
     if share < max(DRIFT, 6 * BLOCKS / rows):
         in_order = [name for name in dates if name in data.columns and _is_sorted(data.columns[name])]
         return [
@@ -318,7 +318,9 @@ def _row_order(data: CheckInput) -> list[Finding]:
         ]
     if share > SORTED:
         return [Finding("target-ordered", "", "the rows are sorted by the target", "split at random")]
-    message = f"the target drifts along the file (row position explains {share:.0%} of its variance)"
+    message = (
+        f"the target drifts from the start to the end of the file (row position explains {share:.0%} of its variance)"
+    )
     return [Finding("ordered-rows", "", message, action, Override("time", dates[0] if dates else ""))]
 
 

@@ -1,4 +1,6 @@
-"""Check pairs of columns: joint leaks, remainders of later facts, and the same fact in two columns.
+"""Check pairs of columns for joint leaks, for differences that reveal later facts, and for duplicate facts.
+
+A later fact is a column whose value is known only after the target.
 
 The search for joint leaks covers ratios and differences, because prices, rates and balances are computed that way.
 """
@@ -20,15 +22,15 @@ Power = Callable[[NDArray[Any]], float]
 """Measures how well one column alone predicts the target: ROC AUC or R²."""
 
 SCREENED_ROWS: Final = 1000
-"""Rows on which every pair is screened."""
+"""Number of rows used to screen each pair."""
 MAX_COLUMNS: Final = 40
-"""Columns that are paired, those with most distinct values first. Screening 780 pairs takes a quarter of a second."""
+"""Number of columns to pair, those with the most distinct values first. Screening 780 pairs takes 0.25 s."""
 PAIR_BINS: Final = 40
 MIN_DISTINCT: Final = 20
 MEASURED_PAIRS: Final = 5
 JOINT_POWER: Final = {"binary": 0.85, "regression": 0.6}
 JOINT_GAIN: Final = {"binary": 0.2, "regression": 0.4}
-"""A joint leak reaches JOINT_POWER and beats both of its columns by JOINT_GAIN. No honest pair is known to do so."""
+"""A joint leak reaches JOINT_POWER and beats both columns by JOINT_GAIN. No legitimate pair is known to do so."""
 COMPARED_ROWS: Final = 5000
 SAME_SHARE: Final = 0.995
 LEAK_ACTION: Final = "used as a feature; check that it is known before the target"
@@ -77,7 +79,7 @@ def _combine(columns: Mapping[str, NDArray[Any]], a: str, b: str, operator: str)
 
 
 def _explained_variation(values: NDArray[np.float64], target: NDArray[np.float64]) -> float:
-    """Return the variation of the target between bins of equal size: fast to compute, and it ranks pairs like AUC."""
+    """Return the target's variation between bins of equal size; it is fast to compute and ranks pairs as AUC does."""
     bins = np.empty(len(values), np.intp)
     bins[np.argsort(values)] = np.arange(len(values)) * PAIR_BINS // len(values)
     counts = np.bincount(bins, minlength=PAIR_BINS)
@@ -109,7 +111,7 @@ def remainders(columns: Mapping[str, NDArray[Any]], later: Sequence[str]) -> lis
 
 
 def same_facts(columns: Mapping[str, NDArray[Any]], candidates: Sequence[Column]) -> list[Finding]:
-    """Report columns whose values correspond one to one to the values of an earlier column."""
+    """Report columns whose values map one-to-one to the values of an earlier column."""
     first: dict[bytes, str] = {}
     findings = []
     for column in candidates:
@@ -121,14 +123,14 @@ def same_facts(columns: Mapping[str, NDArray[Any]], candidates: Sequence[Column]
             continue
         other = first.setdefault(pattern.tobytes(), column.name)
         if other != column.name and np.array_equal(_pattern(values), _pattern(columns[other])):
-            message = f"corresponds to {other!r} value by value"
+            message = f"its values map one-to-one to the values of {other!r}"
             action = "used as a feature; the two columns share their importance"
             findings.append(Finding("same-fact", column.name, message, action, Override("exclude", column.name)))
     return findings
 
 
 def _pattern(values: NDArray[Any]) -> NDArray[np.intp]:
-    """Number the distinct values in the order of their first occurrence; renaming values does not change the result."""
+    """Number the distinct values in order of first occurrence; renaming values does not change the result."""
     cells = values.astype(str) if values.dtype == object else values
     _, first, level_of_row = np.unique(cells, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.intp)

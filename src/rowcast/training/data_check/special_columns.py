@@ -30,7 +30,7 @@ _is_id_name = re.compile(r"(^|[ _.\-])(?i:id|uid|guid|uuid)$|[a-z](ID|Id)$").sea
 
 
 def resolve_exclude_and_keep(table: Table, target: str, options: TrainingOptions) -> tuple[list[str], list[str]]:
-    """Return the columns to exclude and the columns to keep; TableError if the options contradict each other."""
+    """Return the columns to exclude and the columns to keep; raise TableError if the options contradict each other."""
     exclude = table.resolve_columns(options.exclude, "exclude")
     keep = table.resolve_columns(options.keep, "keep")
     for name in exclude:
@@ -55,7 +55,7 @@ def _target_error(option: str, name: str) -> TableError:
 
 
 def drop_weightless_rows(table: Table, options: TrainingOptions) -> tuple[Table, list[Finding]]:
-    """Return the table without rows of weight 0; TableError if the column does not hold valid weights."""
+    """Return the table without rows of weight 0; raise TableError if the column contains an invalid weight."""
     if options.weight is None:
         return table, []
     name, values = _weights(table, options.weight)
@@ -103,7 +103,7 @@ def read_split_column(table: Table, options: TrainingOptions) -> SplitColumn | N
 
 
 def _ordered_values(table: Table, name: str, option: str) -> tuple[Column, NDArray[np.float64]]:
-    """Return a column of numbers or dates with its values as floats; TableError if a value is missing."""
+    """Return a column of numbers or dates with its values as floats; raise TableError if a value is missing."""
     series = table.require(name)
     if series.null_count() == len(series):
         raise TableError(f"option {option!r}: column {name!r} has no values", slug="empty-column")
@@ -120,7 +120,7 @@ def _ordered_values(table: Table, name: str, option: str) -> tuple[Column, NDArr
 
 
 def _group_numbers(table: Table, name: str) -> NDArray[np.intp]:
-    """Number the groups in the order of their values; TableError if a row has no group."""
+    """Number the groups in the order of their values; raise TableError if a row has no group."""
     series = _with_nulls(table.require(name))
     missing = series.null_count()
     if missing:
@@ -130,7 +130,7 @@ def _group_numbers(table: Table, name: str) -> NDArray[np.intp]:
 
 
 def _with_nulls(series: pl.Series) -> pl.Series:
-    """Replace every notation of a missing value by null."""
+    """Replace every representation of a missing value with null."""
     if series.dtype == pl.String:
         trimmed = series.str.strip_chars(BLANKS)
         return trimmed.set(trimmed.is_in(list(MISSING_WORDS)), None)
@@ -140,7 +140,7 @@ def _with_nulls(series: pl.Series) -> pl.Series:
 def check_special_columns(
     table: Table, *, target: str, features: Collection[str], options: TrainingOptions
 ) -> list[Finding]:
-    """Report the time, group and weight columns, and identifiers that should perhaps be the group column."""
+    """Report the time, group and weight columns, and identifiers that may be suitable as the group column."""
     findings = []
     if options.time is not None:
         name = options.time.strip(BLANKS)
@@ -168,7 +168,7 @@ def _use(name: str, features: Collection[str], override: Override | None) -> tup
 
 
 def _repeated_ids(table: Table, target: str, features: Collection[str], weight: str | None) -> list[Finding]:
-    """Report repeated identifiers, judging by name: a random split puts rows of one customer on both sides."""
+    """Report columns named like identifiers with repeated values: a random split puts one customer on both sides."""
     findings = []
     for name in table.frame.columns:
         if name in (target, weight) or not _is_id_name(name) or table.frame[name].dtype.is_float():

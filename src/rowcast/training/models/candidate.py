@@ -38,7 +38,7 @@ class Setting:
 
     @property
     def threads(self) -> int:
-        """Threads within one fit; for few rows, synchronisation takes ten times longer than the work."""
+        """Number of threads within one fit; with few rows, synchronisation takes ten times as long as the work."""
         return self.jobs if self.rows >= MANY_ROWS else 1
 
 
@@ -48,7 +48,7 @@ class LabelledMatrix(NamedTuple):
     matrix: Numbers
     target: NDArray[Any]
     weight: NDArray[np.float64] | None = None
-    """Row weights with a mean of 1; None if all rows count the same."""
+    """Row weights with a mean of 1; None if all rows have equal weight."""
 
 
 class Estimator(Protocol):
@@ -56,7 +56,7 @@ class Estimator(Protocol):
 
     @property
     def params(self) -> Params:
-        """Parameters that suffice to fit it again without validation rows."""
+        """Parameters that are sufficient to refit the estimator without validation rows."""
         ...
 
     def raw(self, matrix: Numbers) -> Raw:
@@ -80,12 +80,12 @@ class Candidate(Protocol):
 
     @property
     def style(self) -> Style:
-        """The preprocessing that it needs."""
+        """The preprocessing that the candidate needs."""
         ...
 
     @property
     def tasks(self) -> frozenset[Task]:
-        """The tasks that it supports."""
+        """The tasks that the candidate supports."""
         ...
 
     @property

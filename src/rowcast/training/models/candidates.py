@@ -23,7 +23,7 @@ CANDIDATES: Final[dict[str, Candidate]] = {
     "extra": ExtraTrees(),
     "mlp": network.NetworkEnsemble(),
 }
-"""All candidates, cheap ones first; the search tries them in this order."""
+"""All candidates, cheapest first; the search tries them in this order."""
 COUNTERPARTS: Final = {"logistic": "ridge"}
 """The regression candidate that replaces a classification candidate."""
 
@@ -39,7 +39,7 @@ def check(names: Sequence[str]) -> None:
 
 
 def select(names: Sequence[str], task: Task) -> list[Candidate]:
-    """Return the candidates with these names; TrainingError if one does not support the task."""
+    """Return the candidates with these names; raise TrainingError if a candidate does not support the task."""
     check(names)
     if task == "regression":
         names = [COUNTERPARTS.get(name, name) for name in names]

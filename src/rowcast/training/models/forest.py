@@ -27,7 +27,7 @@ from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params,
 from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Trees
 
 SHARE: Final = 0.005
-"""Share of every leaf that is spread evenly over all classes, because a class that a leaf lacks may still occur."""
+"""Share of every leaf that is spread evenly over all classes, because a class absent from a leaf may still occur."""
 EXACT: Final = 2.0**24
 """Integers up to this limit are exact in float32."""
 
@@ -143,7 +143,7 @@ class Forest:
             model.set_params(n_estimators=min(model.n_estimators + self.STEP, most))
             model.fit(*rows)
             if validation is not None and setting.out_of_time():
-                break  # validation scores the trees so far, and a final fit grows no more
+                break  # validation scores the trees grown so far, and the final fit grows the same number
         return _make_grove(model.estimators_, rows, {**params, "rounds": model.n_estimators}, setting)
 
 
@@ -156,7 +156,7 @@ class ExtraTrees(Forest):
 
 
 def _min_leaf_size(setting: Setting) -> int:
-    """Return the minimum leaf size, which bounds the graph: 100 trees on 50,000 rows have about 300,000 nodes."""
+    """Return the minimum leaf size, which limits the graph size: 100 trees on 50,000 rows have about 300,000 nodes."""
     return max(1, setting.rows // 4000)
 
 
@@ -172,7 +172,7 @@ def _make_grove(estimators: Sequence[Any], rows: LabelledMatrix, params: Params,
 
 
 def _class_shares(values: Raw, present: NDArray[np.intp], setting: Setting) -> Raw:
-    """Return smoothed shares of all classes, including those that a fold lacks; of two classes, the positive one."""
+    """Return smoothed shares of all classes, even if absent from a fold; for two classes, only the positive share."""
     classes = max(setting.width, 2)
     full = np.zeros((len(values), classes))
     full[:, present] = values / values.sum(axis=1, keepdims=True)

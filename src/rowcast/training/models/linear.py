@@ -82,7 +82,7 @@ class LeastSquares(Logistic):
 
 
 class SparseLinear:
-    """Elastic net on scaled columns, which gives useless columns a weight of zero."""
+    """Elastic net on scaled columns, which gives uninformative columns a weight of zero."""
 
     name = "elasticnet"
     style: Style = "linear"
@@ -138,7 +138,7 @@ def _constant(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
 
 
 def _with_all_classes(model: Linear, present: NDArray[np.intp], width: int) -> Linear:
-    """Return the model with one column of scores per class, including the classes that a fold lacks."""
+    """Return the model with one column of scores per class, including classes that are absent from a fold."""
     weights, bias = model.weights, model.bias
     if len(present) == 2:  # scikit-learn returns one column of log-odds for two classes
         weights, bias = np.hstack([-weights / 2, weights / 2]), np.concatenate([-bias / 2, bias / 2])

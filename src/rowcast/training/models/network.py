@@ -31,7 +31,7 @@ SCALES: Final = 0.5
 """Standard deviation of the initial scales, which makes the members differ."""
 MOST_ROUNDS: Final = 100
 PATIENCE: Final = 8
-"""Rounds without a better validation loss before training stops."""
+"""Number of rounds without an improvement of the validation loss after which training stops."""
 MOST_STEPS: Final = 64
 """Maximum number of batches per round, so that a large table is validated several times per pass over its rows."""
 CHUNK: Final = 4096
@@ -89,7 +89,7 @@ class Network:
         hidden = self.encoding.emit(graph, matrix)
         first, *middle, last = self.layers
         members = len(first.scale)
-        # One product serves all members: their scaled copies of the first weights stand side by side.
+        # One matrix product serves all members, because their scaled copies of the first weights are concatenated.
         wide = np.concatenate([first.weights * scale[:, None] for scale in first.scale], axis=1)
         hidden = _relu(graph, graph.node("MatMul", hidden, graph.constant(wide)), first.bias.reshape(-1))
         for layer in middle:
@@ -198,7 +198,7 @@ class _NetworkFit:
         )
 
     def run(self, validation: LabelledMatrix | None) -> Network:
-        """Train round by round and return the network; with validation rows, the one of least validation loss."""
+        """Train round by round and return the network; with validation rows, the network with the lowest loss."""
         most = self.params.get("rounds", MOST_ROUNDS)
         if validation is None:
             for _ in range(most):
@@ -216,7 +216,7 @@ class _NetworkFit:
         return best
 
     def _round(self) -> None:
-        """Train on the rows once in random order, or on the maximum number of batches."""
+        """Train on the rows once in random order, with at most the maximum number of batches."""
         import torch
 
         order = torch.randperm(len(self.rows.target), generator=self.generator)
@@ -230,7 +230,7 @@ class _NetworkFit:
             self.optimiser.step()
 
     def _validation_loss(self, rows: _TensorRows) -> float:
-        """Return the loss of the mean of all members."""
+        """Return the loss of the members' mean score."""
         import torch
 
         total = 0.0
@@ -242,7 +242,7 @@ class _NetworkFit:
         return total / len(rows.target)
 
     def _losses(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of each row and member: scores [N, k, o] to losses [N, k]."""
+        """Return the losses [N, k] of all rows and members from their scores [N, k, o]."""
         from torch.nn import functional
 
         members = scores.shape[1]
@@ -296,7 +296,7 @@ def _forward(hidden: Tensor, layers: Sequence[Layer], dropout: Callable[[Tensor]
 
 
 def _intervals(matrix: Numbers, bins: int) -> Encoding:
-    """Return intervals between training quantiles; a column of two values has one interval, a constant column none."""
+    """Return intervals between training quantiles; a column of two values has one, a constant column none."""
     columns, low, high = [0], [0.0], [np.inf]  # a constant 0, so that the input is never empty
     for column, values in enumerate(matrix.astype(np.float64).T):
         edges = np.unique(values)

@@ -37,12 +37,12 @@ class ImportanceSection:
 
     charts: tuple[Chart, ...]
     omitted: int
-    """How many columns the chart leaves out."""
+    """Number of columns omitted from the chart."""
 
 
 @dataclass(frozen=True)
 class DependenceTable:
-    """The mean probability of several classes for each value of a column without an order."""
+    """The mean probability of several classes for each value of a column whose values have no order."""
 
     column: str
     classes: tuple[str, ...]
@@ -66,7 +66,7 @@ class SlicesSection:
     min_rows: int
     slice_count: int
     worse_count: int
-    """Slices whose whole interval lies above the overall error."""
+    """Number of slices whose entire interval lies above the overall error."""
     worst: tuple[Slice, ...]
 
 
@@ -80,7 +80,7 @@ def importance_section(model: EvaluatedModel, importances: Sequence[Importance],
         "Permutation importance",
         f"How much {metric} gets worse when one column is shuffled, measured on {rows:,} rows of the holdout, with "
         "95 % intervals over shuffles and rows. Columns that carry the same information share their importance.",
-        f"loss of {metric}",
+        f"worsening of {metric}",
         bars,
     )
     return ImportanceSection((chart,), max(0, len(importances) - MAX_BARS))

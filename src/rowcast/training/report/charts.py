@@ -1,4 +1,4 @@
-"""Charts as shapes on a fixed canvas, computed from arrays; the macro `chart` writes them as inline SVG.
+"""Compute charts from arrays as shapes on a fixed canvas; the macro `chart` renders them as inline SVG.
 
 A value that is not finite is never drawn. Colours come from the style sheet.
 """
@@ -81,7 +81,7 @@ class Chart:
 
     title: str
     description: str
-    """What the chart shows, in words; also read aloud by a screen reader."""
+    """A description of what the chart shows, which screen readers also read aloud."""
     shapes: tuple[Shape, ...] = ()
     height: float = HEIGHT
     legend: tuple[LegendEntry, ...] = ()
@@ -143,7 +143,7 @@ def line_chart(
     diagonal: bool = False,
     mark: tuple[float, str] | None = None,
 ) -> Chart:
-    """Draw lines over a common x axis; `mark` is a vertical line with its name, `diagonal` the line y = x."""
+    """Draw lines over a common x axis; `mark` adds a named vertical line, `diagonal` the line y = x."""
     lines = [finite for finite in map(_finite_points, lines) if len(finite.x)]
     if not lines:
         return Chart(title, description)
@@ -188,7 +188,7 @@ def scatter_chart(
 
 
 def histogram(title: str, description: str, axes: tuple[str, str], values: Values) -> Chart:
-    """Draw how many values fall into each of several bins of equal width."""
+    """Draw the number of values in each of several bins of equal width."""
     values = values[np.isfinite(values)]
     if not len(values):
         return Chart(title, description)

@@ -1,6 +1,6 @@
 """Evaluate a model on its holdout: curves, permutation importance, partial dependence and error by slice.
 
-All scores come from the served graph and every sample is seeded. The number of scored rows is bounded, so that a report
+All scores come from the served graph and every sample is seeded. The number of scored rows is limited, so that a report
 takes seconds even for a large model.
 """
 
@@ -105,7 +105,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class SliceErrors:
-    """All slices, the worst first, with the error over all rows."""
+    """All slices, worst first, with the error over all rows."""
 
     slices: tuple[Slice, ...]
     overall: float
@@ -158,19 +158,19 @@ def encoded_columns(schema: Schema, plan: Plan) -> tuple[EncodedColumn, ...]:
 
 
 def roc(score: Values, positive: NDArray[np.bool_]) -> tuple[Values, Values]:
-    """Return the false and the true positive rate at every threshold, the strictest first."""
+    """Return the false and the true positive rate at every threshold, from the highest threshold to the lowest."""
     true_positives, false_positives = _cumulative_counts(score, positive)
     return thin(_rate(np.append(0, false_positives)), _rate(np.append(0, true_positives)))
 
 
 def precision_recall(score: Values, positive: NDArray[np.bool_]) -> tuple[Values, Values]:
-    """Return recall and precision at every threshold, the strictest first."""
+    """Return recall and precision at every threshold, from the highest threshold to the lowest."""
     true_positives, false_positives = _cumulative_counts(score, positive)
     return thin(_rate(true_positives), true_positives / (true_positives + false_positives))
 
 
 def _cumulative_counts(score: Values, positive: NDArray[np.bool_]) -> tuple[Values, Values]:
-    """Count positive and negative rows at or above each distinct score, the highest first."""
+    """Count positive and negative rows at or above each distinct score, highest first."""
     order = np.argsort(-score, kind="stable")
     last = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
     hits = positive[order]
@@ -198,7 +198,7 @@ def wilson_interval(hits: float, count: int) -> tuple[float, float]:
 
 
 def calibration_bins(score: Values, positive: NDArray[np.bool_]) -> tuple[CalibrationBin, ...]:
-    """Compare predicted with observed shares in bins of equal width; empty bins are left out."""
+    """Compare predicted with observed shares in bins of equal width; empty bins are omitted."""
     bin_of_row = np.minimum((score * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
     filled = []
     for index in np.unique(bin_of_row).tolist():
@@ -246,12 +246,12 @@ def class_quality(matrix: NDArray[np.int64]) -> tuple[ClassQuality, ...]:
 
 
 def permutation_importance(model: EvaluatedModel) -> tuple[tuple[Importance, ...], int]:
-    """Return the importance of every column, the largest first, and the number of rows it was measured on."""
+    """Return the importance of every column, largest first, and the number of rows used to measure it."""
     rng = np.random.default_rng([model.seed, 6])
     columns = encoded_columns(model.schema, model.plan)
     rows, output, repeats = _importance_sample(model, len(columns), rng)
     weights = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=RESAMPLES).astype(np.float64)
-    weights[0] = 1.0  # the first resample is the rows themselves and gives the point estimate
+    weights[0] = 1.0  # the first resample is the original sample, which gives the point estimate
     if rows.weight is not None:
         weights *= rows.weight
     sign = metrics.sign(model.metric)
@@ -274,7 +274,7 @@ def permutation_importance(model: EvaluatedModel) -> tuple[tuple[Importance, ...
 def _importance_sample(
     model: EvaluatedModel, columns: int, rng: np.random.Generator
 ) -> tuple[LabelledRows, NDArray[np.float32], int]:
-    """Return as many rows, with their output, and as many repeats as the budget allows."""
+    """Return a sample of rows, their output and the number of shuffles, within the budget."""
     budget = SCORED_ROWS * min(1.0, GRAPH_BYTES / max(model.graph_bytes, 1))
     repeats = int(np.clip(budget // (columns * 2 * MIN_ROWS), 1, MAX_REPEATS))
     most = int(np.clip(budget // (columns * repeats), MIN_ROWS, MAX_ROWS))
@@ -295,7 +295,7 @@ def _cells(rows: LabelledRows, encoded: EncodedColumn) -> NDArray[Any]:
 def _replace_cells(
     rows: LabelledRows, encoded: EncodedColumn, cells: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the numbers and texts of the rows with other cells in one column."""
+    """Return the numbers and texts of the rows with the cells of one column replaced."""
     numbers, texts = rows.numbers.copy(), rows.texts.copy()
     (texts if encoded.is_text else numbers)[:, list(encoded.positions)] = cells
     return numbers, texts

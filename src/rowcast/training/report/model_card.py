@@ -31,10 +31,10 @@ class ModelCard:
     versions: str
     holdout_share: float
     options: dict[str, Any]
-    """The training options that affect which rows count, and how much."""
+    """The options of the training run."""
     members: tuple[CardMember, ...]
     classes: tuple[str, ...]
-    """Empty for a regression."""
+    """Empty for regression."""
     positive: str
     """Empty unless there are two classes."""
     columns: tuple[ColumnRow, ...]

@@ -1,4 +1,4 @@
-"""`report.html`: how a model was trained and how good it is, as one self-contained page without scripts.
+"""`report.html`: how a model was trained and how well it performs, as one self-contained page without scripts.
 
 Each section has a typed context, built by a function of this package, and a template of its own.
 """
@@ -66,7 +66,7 @@ def render_report(
     candidates: Sequence[CandidateScore],
     trials: Sequence[TrainingEvent],
 ) -> str:
-    """Render the report; equal input gives an equal page, except for the times in it."""
+    """Render the report; the same input gives the same page, except for the times that it shows."""
     importances, measured_rows = permutation_importance(model)
     sections = [
         Section("data", "Data check", training_sections.DataCheckSection(tuple(findings))),
@@ -127,7 +127,7 @@ def _holdout_note(options: dict[str, Any]) -> str:
     if not isinstance(share, float):
         return ""
     if options.get("refit"):
-        return f"holdout: {share:.0%} of the rows; after measuring, the model was refitted on all rows"
+        return f"holdout: {share:.0%} of the rows; after the measurement, the model was refitted on all rows"
     return f"holdout: {share:.0%} of the rows"
 
 

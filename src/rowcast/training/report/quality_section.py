@@ -21,7 +21,7 @@ from rowcast.training.report.metric_titles import metric_title
 MAX_DOTS: Final = 800
 MAX_MATRIX_CLASSES: Final = 40
 WIDE_MATRIX_CLASSES: Final = 8
-"""A matrix of more classes is printed in a smaller type size."""
+"""A matrix with more classes is printed in smaller type."""
 UNIT_RANGE: Final = (-0.02, 1.02)
 
 
@@ -56,7 +56,7 @@ class ConfusionMatrix:
     names: tuple[str, ...]
     rows: tuple[MatrixRow, ...]
     threshold: float | None
-    """None for more than two classes."""
+    """None if there are more than two classes."""
     is_wide: bool
 
 
@@ -70,11 +70,11 @@ class NamedClass:
 
 @dataclass(frozen=True)
 class QualitySection:
-    """What the holdout says about the model. A matrix is left out if there are too many classes."""
+    """The quality of the model on the holdout. The matrix is omitted if there are too many classes."""
 
     measures: tuple[NamedMeasure, ...]
     weight: str
-    """The weight column; empty if every row counts the same."""
+    """The weight column; empty if all rows have equal weight."""
     charts: tuple[Chart, ...] = ()
     class_count: int = 0
     matrix: ConfusionMatrix | None = None
@@ -198,7 +198,7 @@ def _residual_charts(model: EvaluatedModel) -> tuple[Chart, ...]:
         ),
         scatter_chart(
             "Residuals",
-            f"Actual minus predicted, {rows}. A visible pattern is something the model has not learned.",
+            f"Actual minus predicted, {rows}. A visible pattern is structure that the model has not learned.",
             ("predicted", "residual"),
             predicted[sample],
             residuals[sample],

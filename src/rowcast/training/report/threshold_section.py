@@ -34,7 +34,7 @@ class ThresholdSection:
 
     threshold: float
     by_f1: bool
-    """Whether the threshold maximises F1; it minimises mistakes otherwise, or their cost if there is one."""
+    """Whether the threshold maximises F1; otherwise it minimises the cost or, without costs, the number of mistakes."""
     cost: Cost | None
     charts: tuple[Chart, ...]
     row_count: int
@@ -65,7 +65,7 @@ def _charts(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.boo
     if model.cost is None:
         lines.append(Line("all mistakes", grid, false_positives + false_negatives))
     label = label_text(model.decision.classes[model.decision.positive])
-    description = f"Rows wrongly predicted as {label}, and missed rows of {label}, among {len(score):,} rows."
+    description = f"Rows wrongly predicted as {label}, and rows of {label} that were missed, among {len(score):,} rows."
     chart = line_chart("Mistakes", description, ("threshold", "rows"), lines, x_range=X_RANGE, mark=mark)
     if model.cost is None:
         return (chart,)
@@ -96,7 +96,7 @@ def _rows(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.bool_
 
 
 def _best(score: NDArray[Any], positive: NDArray[np.bool_], cost: Cost) -> float:
-    """Return the cheapest threshold midway between two neighbouring scores; of equally cheap ones, that nearest 0.5."""
+    """Return the cheapest threshold midway between two neighbouring scores; the nearest to 0.5 wins a tie."""
     distinct = np.unique(score).astype(np.float64)
     edges = np.concatenate([[0.0], distinct, [1.0]])
     cuts = ((edges[:-1] + edges[1:]) / 2).astype(np.float32)

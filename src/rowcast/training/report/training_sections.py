@@ -26,7 +26,7 @@ DOTTED_TRIALS: Final = 40
 
 @dataclass(frozen=True)
 class DataCheckSection:
-    """The findings of the data check, the most serious first."""
+    """The findings of the data check, most severe first."""
 
     findings: tuple[Finding, ...]
 
@@ -70,7 +70,7 @@ class ColumnsSection:
 
 @dataclass(frozen=True)
 class ProvenanceSection:
-    """Everything needed to repeat the training, as pairs of a name and a value."""
+    """The data, versions, settings and options needed to repeat the training, as name-value pairs."""
 
     candidate: str
     origin: tuple[tuple[str, str], ...]
@@ -101,7 +101,9 @@ def search_section(
 def parity_section(manifest: Manifest) -> ParitySection:
     """Return the certificate with the tolerance that applies to the task."""
     has_labels = manifest.decision.task != "regression"
-    tolerance = f"{certificate.TOLERANCE:.0e}" + ("" if has_labels else " × (|value| + spread of the target)")
+    tolerance = f"{certificate.TOLERANCE:.0e}" + (
+        "" if has_labels else " × (|value| + standard deviation of the target)"
+    )
     return ParitySection(manifest.parity, tolerance, has_labels)
 
 
@@ -127,7 +129,7 @@ def describe_values(column: Column) -> str:
 
 
 def provenance_section(manifest: Manifest) -> ProvenanceSection:
-    """Return the table, the versions, the settings and the options of a training."""
+    """Return the table, the versions, the settings and the options of a training run."""
     training = manifest.training
     origin = [
         ("table", training.table),
