@@ -1,4 +1,4 @@
-"""The gate: which requests are admitted, with which keys, scopes and quotas."""
+"""Which requests the authenticator admits, with which keys, scopes and quotas."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Authentication, scopes and cross-origin rules, as the edge applies them.
 
-Keys are read again when half a second has passed and they have changed; no background task can die. Once keys existed,
-a key is required until the server ends: deleting the key file opens nothing.
+A request triggers a reload of changed keys, at most every half second, so no background task is needed. Once a key
+exists, the server requires keys until it stops, even if the key file is deleted.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class AccessRules(msgspec.Struct, frozen=True):
     api_key: str = ""
     """An additional key with every scope."""
     quota: Quota | None = None
-    """For every key without a quota of its own, and for every address where no key is needed."""
+    """Applies to keys without a quota of their own and, if no key is required, to each address."""
     processes: int = 1
     """How many server processes share each quota."""
     local_only: bool = True
-    """Only this machine can connect: without keys, callers have every scope."""
+    """Whether only this machine can connect; without keys, callers then have every scope."""
     origins: frozenset[str] = frozenset()
 
 
@@ -73,8 +73,8 @@ class Authenticator:
     def admit(self, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
         """Return the caller of a request; raise Unauthorized without a valid key where one is required. HOT
 
-        The presented key is hashed before it is compared, and one dictionary of hashes is asked: the time that takes
-        depends only on the length of what was presented.
+        The presented key is hashed and looked up in a dictionary of hashes, so the time taken depends only on its
+        length.
         """
         now = self._now()
         if now >= self._refresh_at or now < self._refresh_at - 1.0:  # the clock may be set back
@@ -94,7 +94,7 @@ class Authenticator:
         raise Unauthorized("the API key is unknown, expired or revoked")
 
     def recognise(self, headers: dict[bytes, bytes]) -> Caller:
-        """Return the caller of a public route, which shows each caller what their key may see."""
+        """Return the caller of a public route, whose response depends on the models that the key may use."""
         if not self.needs_key:
             return self._anonymous
         try:
@@ -117,7 +117,7 @@ class Authenticator:
         ]
 
     def cross_origin(self, headers: dict[bytes, bytes], method: str) -> Headers:
-        """Return CORS headers for a page of another origin. Forbidden when it would change something and is not listed.
+        """Return the CORS headers for another origin. Raise Forbidden if the origin is unlisted and could change data.
 
         A page cannot forge these headers, and a server on the user's own machine often needs no key: without this check
         any page that the user visits could post to it.
@@ -159,7 +159,7 @@ class Authenticator:
         self.needs_key = self.needs_key or bool(keys)
 
     def _by_address(self, client: Sequence[Any] | None) -> Caller:
-        """Without keys each address has a quota of its own; the least recently seen addresses are forgotten."""
+        """Return the caller with the quota of its address. Only the most recently seen addresses are remembered."""
         address = (client or ("unknown",))[0]
         meter = self._addresses.get(address)
         if meter is None:
@@ -173,7 +173,7 @@ class Authenticator:
 
 
 def require(caller: Caller, scope: Scope | None) -> None:
-    """Raise Forbidden when the caller lacks the scope."""
+    """Raise Forbidden if the caller lacks the scope."""
     if scope is not None and scope not in caller.scopes:
         who = f"key {caller.key_id}" if caller.key_id else "a caller without a key"
         raise Forbidden(f"{who} lacks the required scope {scope!r}")
@@ -188,7 +188,7 @@ def require_everything(caller: Caller) -> None:
 
 
 def allow_model(caller: Caller, name: str) -> None:
-    """Raise Forbidden when the caller's key is for other models; a key is for all versions of a model."""
+    """Raise Forbidden if the caller's key does not cover the model. A key covers all versions of a model."""
     if not caller.may_use(name.partition("@")[0]):
         raise Forbidden(f"key {caller.key_id} does not cover this model")
 

@@ -143,7 +143,7 @@ def _handle_errors(api: FastAPI) -> None:
     async def answer_routing_error(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
             return answer(MethodNotAllowed((error.headers or {}).get("Allow", "GET")), request)
-        return answer(NotFound("nothing exists at this address; see /docs"), request)
+        return answer(NotFound("unknown path; see /docs"), request)
 
     @api.exception_handler(RequestValidationError)
     async def answer_invalid_parameter(request: Request, error: RequestValidationError) -> Response:

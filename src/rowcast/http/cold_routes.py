@@ -136,7 +136,7 @@ def _add_model_routes(cold: ColdApp, deployment: Deployment[LiveModel]) -> None:
     def refuse_unknown_model(name: str, request: Request) -> Response:
         # Live models have routes of their own, so this raises ModelNotFound or Forbidden.
         model_for(caller(request), deployment, name)
-        raise NotFound("nothing exists at this address; see /docs")
+        raise NotFound("unknown path; see /docs")
 
     @cold.route(
         "GET",

@@ -1,4 +1,4 @@
-"""Idempotency-Key: the first request is answered and its reply stored; repetitions get the stored reply."""
+"""Idempotency-Key: stores the reply to the first request and returns it to repeated requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = structlog.get_logger("rowcast.http")
 
 
 class Idempotency:
-    """Answers each keyed request once. The store is called on a thread, so that the event loop waits for no disk."""
+    """Answers each keyed request once. Calls the store on a thread, so that the event loop never waits for a disk."""
 
     def __init__(self, store: IdempotencyStore, seconds: float, now: Callable[[], float] = time.time) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""Routes, requests and responses. A route states once what holds for it; the edge applies it."""
+"""Routes, requests and responses. A route declares its rules once; the edge applies them."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class RequestRules(msgspec.Struct, frozen=True):
 
 
 class QueryOptions(msgspec.Struct, frozen=True):
-    """What the query string of a prediction request may say."""
+    """The options in the query string of a prediction request."""
 
     partial: bool = False
     use_cache: bool = True
     use_wire: bool = True
-    """False: the request and its reply are native, whatever template the model has."""
+    """False: the request and its reply have the native form even if the model has a template."""
     entity: str = ""
 
 
@@ -56,7 +56,7 @@ NO_OPTIONS = QueryOptions()
 def no_options(query: bytes) -> QueryOptions:
     """Accept no query string."""
     if query:
-        raise RequestError("this address takes no options", slug="bad-option")
+        raise RequestError("this path accepts no options", slug="bad-option")
     return NO_OPTIONS
 
 
@@ -66,7 +66,7 @@ def any_options(query: bytes) -> QueryOptions:
 
 
 class Request(msgspec.Struct):
-    """An authenticated request with its body read, within all bounds."""
+    """An authenticated request with its complete body."""
 
     path: str
     headers: dict[bytes, bytes]
@@ -79,14 +79,14 @@ class Request(msgspec.Struct):
     """Headers that the handler adds to its response."""
     model: ModelInterface | None = None
     rows: int = 0
-    """The model that was used and the number of rows, for the request log."""
+    """The model and the number of rows, for the request log."""
 
     def add_header(self, name: bytes, value: bytes) -> None:
         """Add a header to the response."""
         self.response_headers = [*self.response_headers, (name, value)]
 
     def used(self, model: ModelInterface, rows: int, cache_hit: bool | None) -> None:
-        """Note which model answers how many rows, and whether the cache knew all of them."""
+        """Record the model and the number of rows, and report whether all rows were cached."""
         self.model, self.rows = model, rows
         if cache_hit is not None:
             self.add_header(b"x-cache", b"hit" if cache_hit else b"miss")
@@ -105,27 +105,27 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """One method of one address, with everything that the edge must know to let a request through."""
+    """One method of one path, with the rules that the edge applies to its requests."""
 
     pattern: str
     """The path with its parameters in braces, for metrics and logs."""
     method: str
     handler: Handler | None
-    """None: the application for cold routes answers."""
+    """None: the cold app handles the route."""
     scope: KeyScope | None = None
     """The scope that the caller's key needs; None accepts any valid key. Routes with a scope count towards quotas."""
     is_public: bool = False
-    """Needs no key at all."""
+    """Whether the route can be used without a key."""
     dialect: str = ""
-    """How history calls the source of predictions made here."""
+    """The source that history records for predictions of this route."""
     content_types: frozenset[bytes] = ONLY_JSON
     error_form: ErrorForm | None = None
     """How the dialect writes errors; None writes problem details."""
     is_idempotent: bool = False
-    """Honours Idempotency-Key."""
+    """Whether the route supports Idempotency-Key."""
     read_options: Callable[[bytes], QueryOptions] = no_options
     quick: QuickHandler | None = None
-    """Answers a plain request for one row without a task of its own."""
+    """The hot path: answers a plain request for one row without creating a task."""
 
 
 class QuickHandler(Protocol):
@@ -136,7 +136,7 @@ class QuickHandler(Protocol):
         ...
 
     def submit(self, request: Request, answer: Answer) -> None:
-        """Have the row scored; the reply goes to `answer`. May raise what the general path would raise. HOT"""
+        """Submit the row for scoring; `answer` receives the reply. Raises the same errors as the general path. HOT"""
         ...
 
 
@@ -188,8 +188,8 @@ def _compile(pattern: str) -> Callable[[str], Any]:
 
 
 async def answer_not_found(request: Request) -> Response:
-    """Answer an unknown address below a dialect's prefix."""
-    raise NotFound("nothing exists at this address; see /docs")
+    """Answer 404 to an unknown path below a dialect's prefix."""
+    raise NotFound("unknown path; see /docs")
 
 
 def strip_prefix(path: str, root: str) -> str:
