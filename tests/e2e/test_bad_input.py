@@ -34,7 +34,7 @@ def rows(*items: Any) -> dict[str, Any]:
 
 
 class Case(NamedTuple):
-    """An invalid request, and its problem: status, slug, and (column, code) of each error."""
+    """An invalid request and its expected problem: status, slug, and (column, code) of each error."""
 
     name: str
     body: Any
@@ -227,7 +227,7 @@ def test_an_invalid_request_is_answered_with_its_documented_problem(client: http
 
 
 @pytest.mark.parametrize("case", [case for case in ELSEWHERE if case.status == 405], ids=lambda case: case.name)
-def test_a_405_lists_the_allowed_methods(client: httpx.Client, case: Case) -> None:
+def test_a_405_reply_lists_the_allowed_methods(client: httpx.Client, case: Case) -> None:
     reply = send(client, case, "bad-method")
 
     assert reply.headers["allow"] in ("POST", "GET", "GET, HEAD")
@@ -267,7 +267,7 @@ def test_the_server_is_healthy_after_invalid_requests(client: httpx.Client) -> N
         ("weight", "x" * 500, "x" * 120 + "…"),
     ],
 )
-def test_an_error_contains_the_shortened_value(client: httpx.Client, column: str, cell: Any, got: Any) -> None:
+def test_an_error_contains_the_truncated_value(client: httpx.Client, column: str, cell: Any, got: Any) -> None:
     sent = {"age": 30, "born": "2000-01-31", "weight": 70.5, column: cell}
 
     (error,) = client.post("/models/people/predict", json=sent).json()["errors"]

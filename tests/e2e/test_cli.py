@@ -37,7 +37,7 @@ def answers() -> dict[int, dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def used(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path, answers: dict[int, dict[str, Any]]) -> Path:
-    """A home with predictions for single rows, for a batch and of a second model. Tests must not change it."""
+    """A home with predictions of two models for single rows and a batch. Tests must not change it."""
     home = models.with_models(tmp_path_factory.mktemp("used") / "home", loan_registry)
     schema = Schema((Column(name="x0", kind="number", example=1.0),))
     models.publish(FolderRegistry(home / "models"), "sum", models.sum_graph(1), schema, models.REGRESSION, "values")
@@ -75,7 +75,7 @@ def test_models_list_shows_every_version(used: Path) -> None:
     assert {"task", "metric", "score", "target", "created", "digest"} <= listed[0].keys()
 
 
-def test_a_report_can_be_located_and_copied(used: Path, tmp_path: Path) -> None:
+def test_report_prints_the_path_of_a_report_or_copies_it(used: Path, tmp_path: Path) -> None:
     located = json_of("report", "loans", "--home", used, cwd=used)
     copied = json_of("report", "loans@champion", "--out", tmp_path / "loans.html", "--home", used, cwd=used)
 
@@ -95,7 +95,7 @@ def test_a_missing_report_is_an_error(used: Path, tmp_path: Path) -> None:
     assert missing.stderr.count("\n") == nowhere.stderr.count("\n") == 1
 
 
-def test_history_list_pages_from_newest_to_oldest(used: Path, answers: dict[int, dict[str, Any]]) -> None:
+def test_history_list_returns_pages_from_newest_to_oldest(used: Path, answers: dict[int, dict[str, Any]]) -> None:
     first = json_of("history", "list", "--limit", "20", "--model", "loans", "--home", used, cwd=used)
     second = json_of(
         "history", "list", "--limit", "100", "--model", "loans", "--cursor", first["next"], "--home", used, cwd=used
@@ -292,7 +292,7 @@ def test_a_closed_pipe_is_not_an_error(used: Path) -> None:
     assert (listing.returncode, errors) == (0, b"")
 
 
-def test_tables_are_tab_separated_when_piped(used: Path) -> None:
+def test_printed_tables_are_tab_separated_when_piped(used: Path) -> None:
     finished = rowcast("models", "list", "--home", used, cwd=used)
 
     heading, *rows = [line.split("\t") for line in finished.stdout.splitlines()]
@@ -519,7 +519,7 @@ def test_every_command_has_a_help_text(command: str, tmp_path: Path) -> None:
     assert finished.stdout.startswith(f"Usage: rowcast {command}".rstrip())
 
 
-def test_options_override_environment_variables_which_override_files(tmp_path: Path) -> None:
+def test_options_override_environment_variables_and_variables_override_files(tmp_path: Path) -> None:
     def home(*arguments: str, **variables: str) -> str:
         finished = rowcast("doctor", "--json", *arguments, cwd=tmp_path, settings=variables)
         parts = {part["part"]: part["says"] for part in json.loads(finished.stdout)["parts"]}

@@ -44,7 +44,7 @@ def recorded(client: Client, ids: set[str]) -> Counter[str]:
 
 
 def assert_recorded_once(client: Client, predictions: list[PredictionReply], kills: int) -> None:
-    """Check that every prediction the client received is in history exactly once.
+    """Check that history contains every prediction that the client received exactly once.
 
     Any further entries were recorded by a process that was killed before it replied. Another process answered the
     retry, so no client received the id of the first entry.

@@ -1,4 +1,4 @@
-"""Unmodified clients of other systems get the same predictions from a real server as native clients."""
+"""Unmodified clients of other systems get the same predictions from a real server as a native client."""
 
 from __future__ import annotations
 

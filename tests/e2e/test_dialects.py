@@ -15,7 +15,7 @@ from support.waiting import eventually
 ROWS = 300
 
 
-def test_every_row_of_an_answered_batch_survives_when_the_server_is_killed(home: Path) -> None:
+def test_history_contains_every_row_of_an_answered_batch_after_the_server_is_killed(home: Path) -> None:
     rows = models.loan_rows(ROWS)
     selection = [{"name": name} for name in ("id", "prediction", "score")]
     body, headers = v2.as_binary(v2.columns(rows), outputs=selection)

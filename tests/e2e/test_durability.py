@@ -71,7 +71,7 @@ def test_a_server_killed_ten_times_under_load_loses_no_prediction(home: Path) ->
     assert (replay["equal"], replay["examples"]) == (verification["entries"], [])
 
 
-def test_a_server_stopped_under_load_answers_its_requests_stores_its_entries_and_exits_with_code_0(home: Path) -> None:
+def test_a_server_stopped_under_load_answers_all_requests_and_stores_all_entries(home: Path) -> None:
     load, statuses = Load(ROWS), []
     server = servers.start(home)
     indexer = server.indexer()
@@ -153,7 +153,7 @@ def test_the_next_server_stores_the_journals_of_a_killed_server(home: Path) -> N
         eventually(lambda: is_listed(second, prediction_id))
 
 
-def test_two_servers_with_the_same_home_share_one_history_and_one_indexer(home: Path) -> None:
+def test_two_servers_with_the_same_home_share_its_history_and_indexer(home: Path) -> None:
     with servers.running(home, name="second") as second:
         first = servers.start(home, name="first")
         ids = [predict(first), predict(second)]

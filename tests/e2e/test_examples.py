@@ -35,7 +35,7 @@ def verify(name: str, *address: str, status: int = 0) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SERVED)
-def test_an_example_replies_like_the_system_that_it_replaces(name: str) -> None:
+def test_an_example_gives_the_same_replies_as_the_system_that_it_replaces(name: str) -> None:
     output = verify(name)
 
     assert output.splitlines()[-1] == "everything is as documented"
@@ -66,7 +66,7 @@ def verify_module() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # NamedTuple looks up the module that defines it
+    sys.modules[spec.name] = module  # NamedTuple looks up the module in which it is defined
     spec.loader.exec_module(module)
     return module
 

@@ -25,7 +25,7 @@ MARK = 987_650_000  # occurs nowhere else in history
 
 
 def answer(*arguments: str | Path, cwd: Path, status: int = 0, **settings: str) -> Any:
-    """Return what a command prints with --json."""
+    """Run a command with --json and return its output."""
     finished = rowcast(*arguments, "--json", cwd=cwd, settings=settings)
     assert finished.returncode == status, finished.stderr
     return json.loads(finished.stdout)
@@ -114,7 +114,7 @@ def test_entries_in_journals_are_purged_when_they_move_into_the_store(home: Path
     assert (verification["entries"], verification["erased"], verification["broken"]) == (60, 60, [])
 
 
-def test_a_purge_keeps_later_rows(home: Path) -> None:
+def test_a_purge_keeps_later_rows_and_rows_of_other_models(home: Path) -> None:
     with servers.running(home) as server, server.client() as client:
         fill(client, ROWS[:5])
         purged = answer("history", "purge", "--before", "2020-01-01", "--home", home, cwd=home)
@@ -199,7 +199,7 @@ def test_recent_predictions_are_listed_and_exported_and_unstored_predictions_are
     assert "2 newer predictions are still in the journal and not shown" in later.stderr
 
 
-def test_filters_by_label_divide_the_history_by_predicted_label(filled: tuple[Server, list[str]]) -> None:
+def test_a_filter_by_label_returns_all_predictions_with_this_label(filled: tuple[Server, list[str]]) -> None:
     server, ids = filled
     with server.client() as client:
         parts = {

@@ -56,7 +56,7 @@ def drop(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_model_from_the_folder_serves_its_existing_clients(tmp_path: Path, drop: Path) -> None:
+def test_a_model_from_the_folder_supports_its_existing_clients(tmp_path: Path, drop: Path) -> None:
     settings = {"MODEL_PATH": str(drop), "ROWCAST_CACHE": "true"}
     with servers.running(tmp_path, settings=settings) as server, server.client() as client:
         body = {"data": [ROW, [value + 1 for value in ROW]], "use_cache": True, "cache_ttl": 3600}
@@ -120,7 +120,7 @@ def test_reload_imports_new_files_and_reports_failures(tmp_path: Path, drop: Pat
         assert client.get("/models/your_model").json()["version"] == 2
 
 
-def test_reload_reports_a_damaged_record_of_imports(tmp_path: Path, drop: Path) -> None:
+def test_reload_reports_a_damaged_import_record(tmp_path: Path, drop: Path) -> None:
     with servers.running(tmp_path, settings={"MODEL_PATH": str(drop)}) as server, server.client() as client:
         (tmp_path / "models" / ".imports.json").write_text("{bad")
         reply = client.post("/models/reload")
@@ -237,7 +237,7 @@ def test_a_row_without_a_finite_score_is_rejected_in_the_error_format_of_each_di
         assert client.post("/v1/models/m:predict", json={"instances": [[1.0]]}).json() == {"predictions": [0.0]}
 
 
-def test_the_shared_metadata_selects_the_default_model_and_leaves_the_others_unchanged(
+def test_the_shared_metadata_selects_the_default_model_and_leaves_other_models_unchanged(
     tmp_path: Path, drop: Path
 ) -> None:
     settings = {"ROWCAST_MODELS_DIR": str(drop)}

@@ -66,7 +66,7 @@ def wait_for_status(server: Server, secret: str, status: int) -> None:
     eventually(lambda: statuses(server, secret) == {status})
 
 
-def test_a_created_key_works_and_is_listed_but_its_secret_is_stored_nowhere(home: Path, server: Server) -> None:
+def test_a_created_key_works_and_is_listed_but_its_secret_is_not_stored(home: Path, server: Server) -> None:
     secret = create(home, "shop", "--scope", "predict,read", "--tenant", "acme", "--model", "sum", "--expires", "90d")
     wait_for_status(server, secret, 200)
     [shop] = [key for key in keys(home, "list")["keys"] if key["name"] == "shop"]
@@ -78,7 +78,7 @@ def test_a_created_key_works_and_is_listed_but_its_secret_is_stored_nowhere(home
             assert secret.encode() not in path.read_bytes(), path
 
 
-def test_a_rotated_key_stays_valid_during_its_overlap(home: Path, server: Server) -> None:
+def test_an_old_key_stays_valid_during_the_overlap_after_a_rotation(home: Path, server: Server) -> None:
     first = create(home, "turns")
     wait_for_status(server, first, 200)
     second = keys(home, "rotate", "turns", "--overlap", "1h")["key"]
@@ -87,7 +87,7 @@ def test_a_rotated_key_stays_valid_during_its_overlap(home: Path, server: Server
     assert statuses(server, first) == {200}
 
     third = keys(home, "rotate", "turns", "--overlap", "2s")["key"]
-    ends = time.monotonic() + 3  # expiry times are whole seconds
+    ends = time.monotonic() + 3  # expiry times are rounded to whole seconds
     wait_for_status(server, third, 200)
     assert statuses(server, first) == {401}  # only the most recent old key stays valid
     eventually(lambda: time.monotonic() > ends, 5)
@@ -173,7 +173,7 @@ def test_a_tenant_cannot_see_any_data_of_another_tenant(
     # A cached row gets the model's score with a new id.
     assert {same.json()["id"], other.json()["id"]}.isdisjoint(prediction["id"] for prediction in victims)
     assert collect(mallory.get(f"/predictions/{same.json()['id']}")).json()["tenant"] == "mallet"
-    # Errors, and pages for operators.
+    # Error messages and pages for operators.
     collect(ask(mallory, {"x0": "no"}))
     collect(ask(mallory, [1]))
     for path in ("/metrics", "/health", "/models", "/openapi.json", "/nothing"):

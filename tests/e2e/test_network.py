@@ -47,7 +47,7 @@ def test_a_network_is_trained_and_certified_and_scores_a_table(tmp_path: Path, t
     assert "mlp" in (Path(tmp_path, result["path"]) / bundle.CARD).read_text()
     with (tmp_path / "t.csv").open() as table, (tmp_path / "scored.csv").open() as scored:
         assert len(list(csv.DictReader(table))) == len(list(csv.DictReader(scored)))
-    parts = json.loads(rowcast("doctor", "--json", cwd=tmp_path))["parts"]  # checks the golden rows
+    parts = json.loads(rowcast("doctor", "--json", cwd=tmp_path))["parts"]  # this checks the golden rows
     assert all(part["ok"] for part in parts if part["part"].startswith("model"))
 
 

@@ -1,4 +1,4 @@
-"""Observability of a running server: pushed metrics, spans and logs, with real and with failing receivers."""
+"""Observability of a running server: pushed metrics, spans and logs, with working and failing receivers."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def lines(server: Server) -> list[dict[str, Any]]:
 
 
 def samples(text: str) -> dict[str, float]:
-    """Parse metrics by name and labels, without the labels that a Pushgateway adds."""
+    """Parse metrics into values by name and labels, without the labels that a Pushgateway adds."""
     text = re.sub(r'(instance|job)="[^"]*",?', "", text).replace("{}", "").replace(",}", "}")
     parts = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
     return {name: float(value) for name, _, value in parts}
@@ -86,7 +86,7 @@ def ask(server: Server, times: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_old_metric_names_agree_with_the_new_ones_and_pass_promtool(home: Path, workers: int) -> None:
+def test_old_metric_names_have_the_same_values_as_new_names_and_pass_promtool(home: Path, workers: int) -> None:
     settings = {"ROWCAST_METRICS_ALIASES": "1"}
     with servers.running(home, "--workers", str(workers), settings=settings) as server:
         eventually(lambda: ready_workers(server) == workers, 20)

@@ -70,7 +70,7 @@ def test_a_request_that_arrives_byte_by_byte_is_answered(connection: socket.sock
     assert reply(connection.makefile("rb"))[0] == 200
 
 
-def test_connection_close_closes_the_connection_after_the_reply(connection: socket.socket) -> None:
+def test_a_connection_close_header_closes_the_connection_after_the_reply(connection: socket.socket) -> None:
     connection.sendall(POST.replace(b"Host: x", b"Connection: close"))
     stream = connection.makefile("rb")
 
@@ -78,7 +78,7 @@ def test_connection_close_closes_the_connection_after_the_reply(connection: sock
     assert stream.read() == b""
 
 
-def test_expect_100_continue_gets_100_continue(connection: socket.socket) -> None:
+def test_a_request_with_expect_100_continue_gets_100_continue(connection: socket.socket) -> None:
     connection.sendall(POST.replace(b"Host: x", b"Expect: 100-continue").removesuffix(BODY))
     stream = connection.makefile("rb")
     assert stream.readline() == b"HTTP/1.1 100 Continue\r\n"

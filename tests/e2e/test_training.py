@@ -212,7 +212,7 @@ class Terminal:
     def _read(self) -> bool:
         try:
             piece = os.read(self._screen, 65536)
-        except OSError:  # Linux reports the end of the output as an error
+        except OSError:  # Linux reports the end of terminal output as an error
             return False
         self.shown += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", piece.decode(errors="replace"))
         return bool(piece)
@@ -281,7 +281,7 @@ json: true
 
 
 @pytest.mark.parametrize("place", ["no/where.onnx", "folder", "loans.csv"])
-def test_an_invalid_path_for_the_graph_is_an_error_before_training(tmp_path: Path, table: Path, place: str) -> None:
+def test_an_invalid_graph_path_is_an_error_before_training(tmp_path: Path, table: Path, place: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "loans.csv").write_bytes(table.read_bytes())
 

@@ -1,4 +1,4 @@
-"""Difficult tables: training succeeds or rejects the table with a one-line message."""
+"""Difficult tables: training succeeds, or rejects the table with a one-line message."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ ROW = {"x0": 2.0, "x1": 3.0}
 
 
 def publish(home: Path, name: str) -> Reference:
-    """Publish the next version of a model that adds up its columns."""
+    """Publish the next version of a model that returns the sum of its columns."""
     registry = FolderRegistry(home / "models")
     return models.publish(registry, name, models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
 
@@ -94,7 +94,7 @@ def ask(server: Server, times: int, path: str = "/predict") -> list[int]:
 
 
 def versions(server: Server, name: str = "sum") -> set[int]:
-    """Return the versions of a model that the workers report."""
+    """Return the versions of a model that the workers report as live."""
     loaded = [model for worker in health(server)[1]["workers"] for model in worker["models"]]
     return {model["version"] for model in loaded if model["model"] == name}
 
@@ -165,7 +165,7 @@ def test_workers_load_new_versions_but_keep_the_old_version_if_the_new_version_i
         assert {worker["reload_error"] for worker in reply.json()["workers"]} == {""}
 
 
-def test_a_new_model_is_served_and_a_removed_model_is_not(home: Path, server: Server) -> None:
+def test_workers_start_serving_new_models_and_stop_serving_removed_models(home: Path, server: Server) -> None:
     assert set(ask(server, 3, "/models/late/predict")) == {404}
 
     publish(home, "late")  # the first model stays the default, even in workers that start later
@@ -185,7 +185,7 @@ def test_a_new_model_is_served_and_a_removed_model_is_not(home: Path, server: Se
     assert set(ask(server, 6, "/models/late/predict")) == {404}
 
 
-def test_a_missing_registry_does_not_stop_served_models(home: Path, server: Server) -> None:
+def test_live_models_are_still_served_when_the_registry_is_missing(home: Path, server: Server) -> None:
     (home / "models").rename(home / "elsewhere")
     try:
         with server.client() as client:
@@ -241,7 +241,7 @@ def test_workers_stop_when_the_supervisor_is_killed(tmp_path: Path) -> None:
         (["--target", "y"], ["--target", "--train-if-missing"]),
     ],
 )
-def test_a_startup_error_is_reported_once_and_no_process_remains(
+def test_a_startup_error_is_reported_once_and_leaves_no_processes(
     home: Path, arguments: list[str], names: list[str]
 ) -> None:
     finished = rowcast("serve", "--workers", "2", *arguments, "--port", "0", "--home", home, cwd=home)
@@ -328,7 +328,7 @@ def test_a_drain_ends_even_if_a_client_never_finishes_its_request(tmp_path: Path
         server.kill()
 
 
-def test_train_if_missing_trains_a_model_only_if_there_is_none(tmp_path: Path) -> None:
+def test_train_if_missing_trains_a_model_only_if_none_exists(tmp_path: Path) -> None:
     table = tmp_path / "points.csv"
     rows = [f"{a},{b},{'yes' if a > b else 'no'}" for a in range(20) for b in range(20)]
     table.write_text("a,b,bigger\n" + "\n".join(rows) + "\n")
@@ -392,9 +392,9 @@ def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         (lambda: b"nonsense", ""),
         (lambda: models.sum_graph(3), ""),
     ],
-    ids=["too large", "too much memory", "endless", "not a graph", "other columns"],
+    ids=["too large", "too much memory", "infinite loop", "not a graph", "different columns"],
 )
-def test_a_broken_version_fails_in_a_child_process_and_the_old_one_is_served(
+def test_a_broken_version_fails_in_a_child_process_and_the_old_version_is_served(
     bounded: Server, graph: Any, setting: str
 ) -> None:
     server = bounded

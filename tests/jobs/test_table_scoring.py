@@ -163,7 +163,7 @@ def test_no_files_are_written_for_an_unreadable_table(tmp_path: Path, model: Any
     assert not list(tmp_path.glob("*out*"))
 
 
-def test_predictions_and_rejects_need_different_files(tmp_path: Path, model: Any, source: Path) -> None:
+def test_predictions_and_rejects_must_have_different_paths(tmp_path: Path, model: Any, source: Path) -> None:
     with pytest.raises(TableError) as caught:
         run(model, source, tmp_path / "out.csv", rejects=tmp_path / "out.csv")
 

@@ -96,7 +96,7 @@ def digest(manifest: Manifest, files: dict[str, str]) -> str:
     st.dictionaries(st.sampled_from(sorted(FILES)), st.sampled_from(["cd" * 32, "ab" * 32])),
 )
 @settings(max_examples=200)
-def test_a_digest_changes_if_and_only_if_the_serving_part_changes(
+def test_a_digest_changes_if_and_only_if_the_serving_part_of_the_bundle_changes(
     serving: dict[str, Any], other: dict[str, Any], files: dict[str, str]
 ) -> None:
     changed = msgspec.structs.replace(MANIFEST, **serving, **other)
@@ -129,7 +129,7 @@ def sealed(drafted: list[Draft], writer: str = WRITER) -> list[SealedEntry]:
 
 
 @given(drafts)
-def test_a_chain_verifies_with_all_rows_or_none(drafted: list[Draft]) -> None:
+def test_a_chain_verifies_with_and_without_its_rows(drafted: list[Draft]) -> None:
     entries = sealed(drafted)
 
     assert list(chain.verify(WRITER, entries)) == []
@@ -137,7 +137,7 @@ def test_a_chain_verifies_with_all_rows_or_none(drafted: list[Draft]) -> None:
 
 
 @given(drafts, st.data())
-def test_a_chain_verifies_with_any_rows_erased(drafted: list[Draft], data: st.DataObject) -> None:
+def test_a_chain_verifies_after_any_of_its_rows_are_erased(drafted: list[Draft], data: st.DataObject) -> None:
     erased = [
         entry._replace(salt=None, row=None) if data.draw(st.booleans(), label="erase") else entry
         for entry in sealed(drafted)
@@ -147,7 +147,7 @@ def test_a_chain_verifies_with_any_rows_erased(drafted: list[Draft], data: st.Da
 
 
 @given(drafts, st.integers(0, 5))
-def test_a_chain_can_be_extended_in_pieces(drafted: list[Draft], cut: int) -> None:
+def test_a_chain_can_be_extended_in_several_steps(drafted: list[Draft], cut: int) -> None:
     whole, pieces = Chain(WRITER), Chain(WRITER)
 
     assert extend(whole, drafted) == extend(pieces, drafted[:cut]) + extend(pieces, drafted[cut:])
@@ -164,7 +164,7 @@ def flipped(data: bytes | None, bit: int) -> bytes:
 
 @given(drafts, st.data())
 @settings(max_examples=300)
-def test_every_change_removal_swap_or_insertion_breaks_the_chain(drafted: list[Draft], data: st.DataObject) -> None:
+def test_any_change_removal_swap_or_insertion_breaks_the_chain(drafted: list[Draft], data: st.DataObject) -> None:
     entries = sealed(drafted)
     place = data.draw(st.integers(0, len(entries) - 1), label="place")
     change = data.draw(st.sampled_from(["head", "row", "salt", "row_hash", "link", "seq", "drop", "swap", "insert"]))

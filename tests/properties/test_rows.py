@@ -1,4 +1,4 @@
-"""Rows: the fast and the general path agree, all problems are reported, and canonical values are stable."""
+"""Rows: the fast path and the general path agree, all problems are reported, and canonical values are stable."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def foreign_plan(schema: Schema) -> Plan:
 
 @given(st.data())
 @settings(max_examples=400)
-def test_the_fast_and_the_general_path_agree(data: st.DataObject) -> None:
+def test_the_fast_path_and_the_general_path_agree(data: st.DataObject) -> None:
     schema = data.draw(schemas(), label="schema")
     encoder = RowEncoder(schema, own_plan(schema))
     body = data.draw(bodies(schema), label="body")
@@ -110,7 +110,7 @@ def test_both_paths_agree_on_unusual_cells(name: str, token: str) -> None:
     assert result(encoder.read, body) == result(lambda raw: encoder.parse(decode_object(raw)), body)
 
 
-def test_both_paths_use_the_last_of_two_cells_for_one_column() -> None:
+def test_both_paths_use_the_last_cell_if_a_column_occurs_twice() -> None:
     encoder = RowEncoder(schema := Schema((Column(name="n", kind="number"),)), own_plan(schema))
 
     for body in (b'{"n":1,"n":2}', b'{"n":2,"n":1}', b'{"n":"x","n":2}'):
@@ -159,7 +159,7 @@ def test_arbitrary_bytes_raise_only_request_errors(body: bytes) -> None:
         msgspec.json.encode([error.message, getattr(error, "problems", [])])
 
 
-# One column of each kind, with invalid cells and their codes.
+# One column of each kind, with its invalid cells and their error codes.
 INVALID: dict[str, tuple[Column, dict[str, str]]] = {
     "n": (
         Column(name="n", kind="number"),
@@ -231,7 +231,7 @@ def test_the_largest_float32_is_valid() -> None:
 
 
 @given(st.one_of(TEXTS, st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False)))
-def test_canonical_text_is_idempotent(raw: str | int | float | bool) -> None:
+def test_canonicalising_text_is_idempotent(raw: str | int | float | bool) -> None:
     once = canonical_text(raw)
 
     assert canonical_text(once) == once

@@ -147,7 +147,7 @@ def test_an_arbitrary_body_raises_only_request_errors(body: bytes) -> None:
 
 @given(TREES, st.floats(0, 1), st.booleans())
 @settings(max_examples=300)
-def test_a_reply_is_the_tree_with_its_placeholders_filled(tree: Any, score: float, cached: bool) -> None:
+def test_a_reply_is_the_template_tree_with_its_placeholders_filled(tree: Any, score: float, cached: bool) -> None:
     label = "yes" if score >= 0.5 else "no %"
     probabilities = {"no %": 1 - score, "yes": score}
     prediction = Prediction("id", "m", 3, label, probabilities[label], score, probabilities, NO_WARNINGS, cached)

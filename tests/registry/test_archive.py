@@ -1,4 +1,4 @@
-"""An archive contains a whole bundle; any other content is refused before it is used."""
+"""An archive contains a whole bundle; any other content is rejected before it is used."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_an_archive_that_cannot_be_written_leaves_no_file(tmp_path: Path, folder
     ],
     ids=["parent", "folder", "unlisted", "many", "large-model", "large-file"],
 )
-def test_an_unsafe_archive_is_refused(
+def test_an_unsafe_archive_is_rejected(
     tmp_path: Path, folder: Path, target: Path, change: Callable[[Files], Files], slug: str
 ) -> None:
     path = zipped(tmp_path / "x.rowcast", change(contents(folder)))
@@ -105,7 +105,7 @@ def test_an_unsafe_archive_is_refused(
     ],
     ids=["changed", "incomplete"],
 )
-def test_an_invalid_bundle_is_refused_without_naming_the_temporary_folder(
+def test_an_invalid_bundle_is_rejected_without_naming_the_temporary_folder(
     tmp_path: Path, folder: Path, target: Path, change: Callable[[Files], Files]
 ) -> None:
     path = zipped(tmp_path / "x.rowcast", change(contents(folder)))
@@ -118,7 +118,7 @@ def test_an_invalid_bundle_is_refused_without_naming_the_temporary_folder(
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
-def test_a_corrupted_archive_is_refused(tmp_path: Path, folder: Path, target: Path, compression: int) -> None:
+def test_a_corrupted_archive_is_rejected(tmp_path: Path, folder: Path, target: Path, compression: int) -> None:
     path = zipped(tmp_path / "x.rowcast", contents(folder), compression)
     content = bytearray(path.read_bytes())
     for position in range(60, len(content) // 2, 7):
@@ -129,7 +129,7 @@ def test_a_corrupted_archive_is_refused(tmp_path: Path, folder: Path, target: Pa
         archive.unpack_archive(path, target, max_model_mb=1)
 
 
-def test_a_file_that_is_not_a_zip_archive_is_refused(tmp_path: Path, target: Path) -> None:
+def test_a_file_that_is_not_a_zip_archive_is_rejected(tmp_path: Path, target: Path) -> None:
     path = tmp_path / "x.rowcast"
     path.write_text("not a zip file")
 

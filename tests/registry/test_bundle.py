@@ -1,4 +1,4 @@
-"""A bundle opens exactly as it was packed; a changed or damaged one is refused."""
+"""A bundle is opened exactly as it was packed; a changed or damaged bundle is rejected."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def refusal(read: Callable[[], object]) -> BundleError:
     return caught.value
 
 
-def test_a_packed_bundle_opens_with_its_whole_content(folder: Path) -> None:
+def test_a_packed_bundle_is_opened_with_all_of_its_content(folder: Path) -> None:
     opened = bundle.open(folder)
 
     assert opened.model == models.sum_graph(2)
@@ -61,7 +61,7 @@ def test_the_score_of_a_golden_row_is_stored_as_outcome(folder: Path) -> None:
     assert stored == [{"row": {"x0": 1.0, "x1": 1.0}, "outcome": {"prediction": 2.0}}]
 
 
-def test_equal_content_has_an_equal_digest(registry: FolderRegistry, folder: Path) -> None:
+def test_bundles_with_equal_content_have_equal_digests(registry: FolderRegistry, folder: Path) -> None:
     same = models.publish(registry, "sum", models.sum_graph(2), SCHEMA, models.REGRESSION, "values")
     other = models.publish(registry, "sum", models.linear_graph(2, 1), SCHEMA, models.REGRESSION, "values")
 
@@ -71,7 +71,7 @@ def test_equal_content_has_an_equal_digest(registry: FolderRegistry, folder: Pat
 
 
 @pytest.mark.parametrize("name", [bundle.MODEL, bundle.GOLDEN])
-def test_a_changed_serving_file_is_refused(folder: Path, name: str) -> None:
+def test_a_changed_serving_file_is_rejected(folder: Path, name: str) -> None:
     (folder / name).write_bytes((folder / name).read_bytes() + b" ")
 
     error = refusal(lambda: bundle.open(folder))
@@ -104,7 +104,7 @@ def test_the_error_for_a_missing_file_names_the_file(folder: Path, name: str, sl
     ],
     ids=["decision", "schema", "output", "plan", "digest"],
 )
-def test_a_changed_serving_part_of_the_manifest_is_refused(folder: Path, change: Callable[[Any], object]) -> None:
+def test_a_changed_serving_part_of_the_manifest_is_rejected(folder: Path, change: Callable[[Any], object]) -> None:
     edit_manifest(folder, change)
 
     assert refusal(lambda: bundle.open(folder)).slug == "digest-mismatch"
@@ -121,7 +121,7 @@ def test_the_error_for_an_unsupported_format_names_its_number(folder: Path, vers
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b'{"format":1}', b"[" * 100_000])
-def test_a_damaged_manifest_is_refused(folder: Path, content: bytes) -> None:
+def test_a_damaged_manifest_is_rejected(folder: Path, content: bytes) -> None:
     (folder / bundle.MANIFEST).write_bytes(content)
 
     error = refusal(lambda: bundle.open(folder))
@@ -153,7 +153,7 @@ def test_a_graph_is_copied_completely_or_not_at_all(folder: Path, tmp_path: Path
     assert sorted(tmp_path.iterdir()) == [path, tmp_path / "models"]
 
 
-def test_a_graph_path_that_cannot_be_written_is_refused_before_training(tmp_path: Path) -> None:
+def test_a_graph_path_that_cannot_be_written_is_rejected_before_training(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none" / "graph.onnx"):
         with pytest.raises(BundleError), bundle.graph_writer(path):
             pytest.fail("the body must not run")

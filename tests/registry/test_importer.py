@@ -57,7 +57,7 @@ def test_an_onnx_file_becomes_the_champion_under_the_name_of_the_file(
     assert (folder / bundle.CARD).read_text().startswith("# iris-2\n")
 
 
-def test_the_metadata_names_the_model_unless_a_name_is_given(
+def test_the_model_name_comes_from_the_metadata_unless_a_name_is_given(
     importer: ModelImporter, tmp_path: Path, path: Path
 ) -> None:
     metadata = tmp_path / "meta.json"
@@ -124,7 +124,7 @@ def test_a_bundle_that_fails_verification_is_not_published(registry: FolderRegis
         ("m.onnx", {"wire": {"reply": "$labl"}}, RowcastError),
     ],
 )
-def test_an_unsuitable_file_or_argument_is_refused(
+def test_an_unsuitable_file_or_argument_is_rejected(
     importer: ModelImporter,
     registry: FolderRegistry,
     tmp_path: Path,
@@ -158,7 +158,7 @@ def test_only_regular_files_within_the_limit_are_read(tmp_path: Path) -> None:
         assert caught.value.slug == slug
 
 
-def test_a_file_that_is_not_an_archive_is_refused(importer: ModelImporter, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_rejected(importer: ModelImporter, tmp_path: Path) -> None:
     path = tmp_path / "x.rowcast"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("readme.txt", "no bundle")

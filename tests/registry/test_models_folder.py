@@ -1,4 +1,4 @@
-"""Each distinct content of the models folder is imported once; the record of imports survives restarts."""
+"""A file in the models folder is imported again only if its content changes, even after a restart."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def folder(tmp_path: Path, drop: Path) -> ModelsFolder:
     return ModelsFolder(drop, importer, state_folder=state)
 
 
-def test_each_distinct_content_is_imported_once(folder: ModelsFolder, drop: Path) -> None:
+def test_a_file_is_imported_again_only_if_its_content_changes(folder: ModelsFolder, drop: Path) -> None:
     (drop / ".hidden.onnx").write_bytes(b"")
 
     assert folder.import_new() == folder.import_new() == [ImportResult("first.onnx", "first", 1)]
@@ -95,7 +95,7 @@ def test_a_missing_folder_is_reported(folder: ModelsFolder, drop: Path) -> None:
     assert result.error
 
 
-def test_the_shared_metadata_names_the_preferred_model(drop: Path) -> None:
+def test_the_shared_metadata_determines_the_preferred_model(drop: Path) -> None:
     assert preferred_model(drop, read_document) == ""
     (drop / SHARED_METADATA).write_text('{"model_name": "My Model"}')
     assert preferred_model(drop, read_document) == "my-model"

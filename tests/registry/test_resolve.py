@@ -25,7 +25,7 @@ def registry(tmp_path: Path) -> FolderRegistry:
 @pytest.mark.parametrize(
     ("text", "version"), [("loans", 1), ("loans@champion", 1), ("loans@challenger", 2), ("loans@2", 2)]
 )
-def test_a_reference_names_a_version(registry: FolderRegistry, text: str, version: int) -> None:
+def test_a_reference_is_resolved_to_a_version(registry: FolderRegistry, text: str, version: int) -> None:
     assert resolve(text, registry) == Reference("loans", version)
 
 
@@ -46,7 +46,7 @@ def test_a_server_serves_the_given_references_or_all_champions(registry: FolderR
     assert served(registry, ["sum@1", "loans@2"]) == {"sum@1": Reference("sum", 1), "loans@2": Reference("loans", 2)}
 
 
-def test_only_the_first_reference_to_a_model_is_served_under_its_plain_name() -> None:
+def test_only_the_first_reference_to_a_model_is_served_under_the_plain_name() -> None:
     assert addresses(["loans@challenger", "sum", "loans@3"]) == {
         "loans@challenger": "loans",
         "sum": "sum",

@@ -1,4 +1,4 @@
-"""Column encoding: the fast path for many rows. Property tests are in `properties/test_columns.py`."""
+"""Column encoding, the fast path for many rows. Property tests are in `properties/test_columns.py`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_common_columns_are_encoded_on_the_fast_path() -> None:
         ("datetime", "BYTES", "soon"),
     ],
 )
-def test_other_values_are_left_to_the_row_encoder(kind: Any, datatype: str, cell: Any) -> None:
+def test_other_values_fall_back_to_the_row_encoder(kind: Any, datatype: str, cell: Any) -> None:
     schema = Schema((Column(name="x", kind=kind, levels=("a",)),))
     header = TensorHeader("x", [1, 1], datatype)
     tensor = tensors.from_bytes(header, memoryview(v2.packed(datatype, [cell])))
@@ -63,7 +63,7 @@ def test_other_values_are_left_to_the_row_encoder(kind: Any, datatype: str, cell
     assert ColumnEncoder(schema, own_plan(schema)).read({"x": tensor}) is None
 
 
-def test_absent_and_unknown_columns_are_left_to_the_row_encoder() -> None:
+def test_absent_and_unknown_columns_fall_back_to_the_row_encoder() -> None:
     schema = Schema((Column(name="x", kind="number"), Column(name="y", kind="number")))
     encoder = ColumnEncoder(schema, own_plan(schema))
     numbers = Tensor("x", "FP64", (1, 1), np.array([1.5]))

@@ -1,4 +1,4 @@
-"""Encoding: rows become the values of input tensors, following the tensor plan."""
+"""Encoding: rows are converted to the values of input tensors, as the tensor plan describes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions and scores: encoding, labels and comparison."""
+"""Predictions and scores: encoding, labels and comparisons."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_a_message_lists_the_values_that_the_column_accepts() -> None:
     assert "RFC 3339" in messages["since"]
 
 
-def test_a_problem_holds_the_received_value_unless_it_is_sensitive() -> None:
+def test_a_problem_contains_the_received_value_unless_it_is_sensitive() -> None:
     with pytest.raises(InvalidRows) as caught:
         SCHEMA.parse({**ROW, "income": "much", "city": ["Ulm"]})
 
@@ -113,7 +113,7 @@ def test_a_problem_holds_the_received_value_unless_it_is_sensitive() -> None:
     assert "Ulm" not in msgspec.json.encode(caught.value.problems).decode()
 
 
-def test_the_message_shows_the_first_problem_and_counts_the_others() -> None:
+def test_the_message_shows_the_first_problem_and_the_number_of_further_problems() -> None:
     with pytest.raises(InvalidRows) as caught:
         SCHEMA.parse({**ROW, "income": "much", "children": "x"})
 
@@ -135,7 +135,7 @@ def test_the_message_shows_the_first_problem_and_counts_the_others() -> None:
         ({"a": 1}, "object"),
     ],
 )
-def test_received_values_are_shortened(raw: Any, shown: Any) -> None:
+def test_received_values_are_truncated(raw: Any, shown: Any) -> None:
     assert shortened(raw) == shown
 
 
@@ -172,7 +172,7 @@ def test_the_json_schema_matches_the_parser() -> None:
     }
 
 
-def test_the_json_schema_of_a_closed_category_mentions_no_other_values() -> None:
+def test_the_json_schema_of_a_closed_category_does_not_mention_other_values() -> None:
     assert "Other values" not in SCHEMA.json_schema()["properties"]["plan"]["description"]
 
 

@@ -1,4 +1,4 @@
-"""Stacking: encoded rows become the input tensors of a graph."""
+"""Stacking: encoded rows are combined into the input tensors of a graph."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_malformed_binary_strings_are_errors(data: bytes) -> None:
         tensors.from_bytes(TensorHeader("x", [1], "BYTES"), memoryview(data)).cells()
 
 
-def test_arrays_have_the_layout_of_the_datatype() -> None:
+def test_arrays_are_encoded_in_the_layout_of_the_datatype() -> None:
     assert tensors.to_array("UINT8", [1, 2]).dtype == np.uint8
     assert tensors.to_bytes("INT16", [1, 2]) == b"\1\0\2\0"
 

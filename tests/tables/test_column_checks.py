@@ -58,7 +58,7 @@ def test_isolated_zeros_are_reported_as_possible_placeholders() -> None:
     assert "0 in 196 rows" in messages["assets"]
 
 
-def test_words_for_unknown_are_counted() -> None:
+def test_words_that_mean_unknown_are_counted() -> None:
     column = np.where(np.arange(ROWS) % 3 == 0, "Unknown", np.where(np.arange(ROWS) % 2 == 0, "a", "b"))
 
     (finding,) = findings_of("unknown-level", {"job": column})
@@ -99,7 +99,7 @@ def test_amounts_are_not_codes(column: Any) -> None:
     ],
     ids=["year", "age"],
 )
-def test_values_far_from_all_others_are_reported(column: Any, value: str) -> None:
+def test_values_far_from_all_other_values_are_reported(column: Any, value: str) -> None:
     findings = far_values({"age": column.tolist(), "y": (np.arange(1200) % 2).tolist()})
 
     assert any(value in finding.message for finding in findings)
@@ -142,7 +142,7 @@ def test_weights_gaps_and_padded_numbers_are_reported() -> None:
 @pytest.mark.parametrize(
     ("name", "is_weight"), [("fnlwgt", True), ("sample_weight", True), ("weight", False), ("body weight", False)]
 )
-def test_names_of_weights_are_recognised(name: str, is_weight: bool) -> None:
+def test_column_names_of_weights_are_recognised(name: str, is_weight: bool) -> None:
     assert bool(column_checks.named_like_weight(name)) == is_weight
 
 
@@ -158,7 +158,7 @@ def test_a_column_with_much_text_is_not_treated_as_numeric() -> None:
     assert not column_checks.almost_numbers("x", ["1", "2", "red"], [30, 30, 40])
 
 
-def test_units_below_the_header_are_a_second_header() -> None:
+def test_a_line_of_units_below_the_header_is_a_second_header() -> None:
     def frame(*rows: str) -> pl.DataFrame:
         return pl.DataFrame([row.split(",") for row in rows], schema=["a", "b"], orient="row")
 

@@ -1,4 +1,4 @@
-"""Example tables."""
+"""The built-in example tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_an_example_is_written_with_its_target(tmp_path: Path, name: str, target
     assert frame.columns[-1] == target
 
 
-def test_equal_seeds_give_equal_loans() -> None:
+def test_equal_seeds_give_equal_loan_tables() -> None:
     assert examples.loans(20, seed=3) == examples.loans(20, seed=3) != examples.loans(20, seed=4)
 
 

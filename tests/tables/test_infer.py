@@ -1,4 +1,4 @@
-"""Inference: the kind of a column depends only on its cells."""
+"""Schema inference: the kind of a column depends only on its cells."""
 # ruff: noqa: DTZ001 - some tests use naive datetimes
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def test_levels_are_sorted_by_frequency_and_then_by_text() -> None:
     assert inferred.example == "a"
 
 
-def test_a_number_column_has_a_range_and_its_median_as_example() -> None:
+def test_a_number_column_has_a_range_and_its_median_as_an_example() -> None:
     inferred = column(["5", "1", "9", "9", "9"])
 
     assert (inferred.low, inferred.high, inferred.example) == (1.0, 9.0, 9)
@@ -119,7 +119,7 @@ def test_ambiguous_dates_are_reported_as_a_finding() -> None:
     assert ("ambiguous-dates", "x") in codes({"x": ["01/02/2026", "03/04/2026"], "y": [1, 2]})
 
 
-def test_unusable_columns_are_excluded_with_a_finding() -> None:
+def test_unusable_columns_are_excluded_and_reported_as_findings() -> None:
     rows = 40
     columns = {
         "counter": list(range(rows)),
@@ -189,7 +189,9 @@ def test_the_origin_of_a_date_column_is_its_earliest_value() -> None:
     ("cells", "high"),
     [(["1,5", "2,25", "3"], 3.0), (["1.250,50", "7,5"], 1250.5), (["1,250", "2,5"], 2.5), (["1,250", "2,500"], 2500.0)],
 )
-def test_a_comma_is_a_decimal_point_if_the_cells_allow_no_other_reading(cells: list[str], high: float) -> None:
+def test_a_comma_is_a_decimal_separator_if_the_cells_allow_no_other_interpretation(
+    cells: list[str], high: float
+) -> None:
     inferred = column(cells)
 
     assert inferred.high == high

@@ -62,7 +62,7 @@ def test_headers_are_trimmed_and_cells_are_unchanged(tmp_path: Path) -> None:
     assert table.frame.to_dict(as_series=False) == {"id": ["007 "], "big": [" 123456789012345678"]}
 
 
-def test_blank_lines_are_excluded_with_a_finding(tmp_path: Path) -> None:
+def test_blank_lines_are_excluded_and_reported_as_a_finding(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, b"a,b\n1,2\n\n,\n3,4\n"))
 
     assert table.frame["a"].to_list() == ["1", "3"]
@@ -71,7 +71,7 @@ def test_blank_lines_are_excluded_with_a_finding(tmp_path: Path) -> None:
     ]
 
 
-def test_an_unnamed_column_gets_a_name(tmp_path: Path) -> None:
+def test_an_unnamed_column_is_given_a_name(tmp_path: Path) -> None:
     assert read_table(written(tmp_path, b",a\n0,x\n")).frame.columns == ["column_1", "a"]
 
 
@@ -99,7 +99,7 @@ def test_json_lines_keep_their_types_and_mixed_types_become_text(tmp_path: Path)
     }
 
 
-def test_a_json_array_of_rows_is_a_table(tmp_path: Path) -> None:
+def test_a_json_array_of_rows_is_read_as_a_table(tmp_path: Path) -> None:
     assert read_table(written(tmp_path, b'[{"a":1},{"a":2}]', "rows.json")).frame["a"].to_list() == [1, 2]
 
 
@@ -192,7 +192,7 @@ def test_data_in_memory_that_is_not_a_table_is_an_error(data: object, slug: str)
     assert caught.value.slug == slug
 
 
-def test_a_second_header_line_is_excluded_with_a_finding(tmp_path: Path) -> None:
+def test_a_second_header_line_is_excluded_and_reported_as_a_finding(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, b"speed,mass,name\nkm/h,kg,text\n1,2,a\n3,4,b\n"))
 
     assert table.frame["speed"].to_list() == ["1", "3"]

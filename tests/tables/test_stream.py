@@ -1,4 +1,4 @@
-"""Chunks of a table: the same rows, types and errors as the whole table, wherever it is split."""
+"""Chunks of a table: the same rows, types and errors as the whole table, no matter where it is split."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_errors_are_the_same_as_for_the_whole_table(tmp_path: Path, name: str, c
 
 
 @pytest.mark.usefixtures("small")
-def test_an_unclosed_quote_is_found_without_reading_the_whole_file(
+def test_an_unclosed_quote_is_detected_without_reading_the_whole_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "MAX_ROW_BYTES", 500)

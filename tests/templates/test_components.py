@@ -1,4 +1,4 @@
-"""The base templates escape every value and reject undefined names."""
+"""The shared templates escape all values and reject undefined names."""
 
 from __future__ import annotations
 

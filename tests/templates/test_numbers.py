@@ -1,4 +1,4 @@
-"""Numbers on pages are short and readable."""
+"""Number formats for pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration and the choice of the threshold."""
+"""Calibration and threshold selection."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def test_inverted_scores_are_not_calibrated() -> None:
     assert calibration.fit(raw, target, "binary").method == "none"
 
 
-def test_calibration_follows_the_weights(rng: Rng) -> None:
+def test_calibration_uses_the_row_weights(rng: Rng) -> None:
     raw = rng.normal(size=(2000, 1)) * 2
     target = (rng.random(2000) < calibration.sigmoid(raw[:, 0])).astype(np.int64)
-    weight = np.where(target == 1, 3.0, 1.0)  # triples the odds
+    weight = np.where(target == 1, 3.0, 1.0)  # the weights triple the odds
 
     fitted = calibration.fit(raw, target, "binary", weight=weight)
 
@@ -93,7 +93,7 @@ def test_the_threshold_is_a_float32_midpoint_with_the_fewest_mistakes() -> None:
     assert np.sum((scores >= np.float32(threshold)) != (target == 1)) == 1
 
 
-def test_the_threshold_keeps_its_distance_from_all_scores() -> None:
+def test_the_threshold_keeps_a_minimum_distance_from_all_scores() -> None:
     scores = np.sort(RNG.random(5000)).astype(np.float32)
     target = (RNG.random(5000) < scores).astype(np.int64)
     avoid = RNG.random(20_000).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The parity certificate and the rows it compares."""
+"""The parity certificate and the rows that it compares."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_label_must_not_flip_even_within_the_tolerance() -> None:
         certificate.certify(probabilities(0.499999), probabilities(0.500001).astype(np.float32), BINARY)
 
 
-def test_the_tolerance_of_values_grows_with_their_magnitude_and_spread() -> None:
+def test_the_tolerance_for_values_grows_with_their_magnitude_and_spread() -> None:
     decision, reference = Decision(task="regression"), np.array([1e6])
     output = np.array([1e6 + 5], np.float32)
 
@@ -59,7 +59,7 @@ def test_the_tolerance_of_values_grows_with_their_magnitude_and_spread() -> None
 
 
 class OneThreshold:
-    """A model that splits on its first number only."""
+    """A model that splits only on its first number."""
 
     def thresholds(self) -> Mapping[int, Any]:
         return {0: np.array([0.25], np.float32)}

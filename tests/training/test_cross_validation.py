@@ -32,7 +32,7 @@ def test_every_validation_row_gets_a_score_and_the_result_is_the_mean_of_the_fol
     assert np.count_nonzero(result.raw) == result.raw.size
 
 
-def test_threads_do_not_change_the_scores() -> None:
+def test_the_number_of_threads_does_not_change_the_scores() -> None:
     serial, parallel = (
         validator(jobs).run(CANDIDATES["tree"], PARAMS, lambda index, mean, seconds: None) for jobs in (1, 3)
     )

@@ -1,4 +1,4 @@
-"""The choice between a single model and an average."""
+"""The choice between a single model and an average of models."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_numpy_and_the_graph_compute_identical_features(style: features.Style, l
     assert model.run({NUMBERS: numbers, TEXTS: texts}).tobytes() == expected.tobytes()
 
 
-def test_rare_and_unseen_levels_have_no_column_and_missing_has_its_own() -> None:
+def test_rare_and_unseen_levels_have_no_column_and_missing_values_have_their_own_column() -> None:
     texts = np.array([["a"]] * 5 + [["b"]] * 4 + [["rare"]] + [[""]] * 3, object)
     numbers = np.empty((len(texts), 0), np.float32)
 

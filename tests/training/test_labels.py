@@ -67,7 +67,7 @@ def test_the_positive_class_is_selected_by_option_name_or_rarity(
     assert labelled.target.tolist() == np.array(expected, int).tolist()
 
 
-def test_rows_without_a_label_and_classes_of_one_row_are_dropped_and_reported() -> None:
+def test_rows_without_a_label_and_classes_with_one_row_are_dropped_and_reported() -> None:
     labelled = read(["a", "b", "?", None, " "] * 20 + ["once"])
 
     assert labelled.table.frame.height == len(labelled.target) == 40
@@ -97,7 +97,7 @@ def test_unsuitable_labels_are_rejected(values: list[Any], options: dict[str, An
     assert "'y'" in caught.value.message
 
 
-def test_labels_are_corrected_by_rules() -> None:
+def test_labels_are_replaced_as_the_rules_describe() -> None:
     values = ["<=50K", ">50K", "<=50K.", ">50K."] * 15
 
     original = read(values)
@@ -110,7 +110,7 @@ def test_labels_are_corrected_by_rules() -> None:
     assert set(corrected.table.frame["y"].to_list()) == {"<=50K", ">50K"}
 
 
-def test_labels_can_be_changed_to_numbers_or_dropped() -> None:
+def test_labels_can_be_mapped_to_numbers_or_dropped() -> None:
     labelled = read(["1", "2", "x"] * 20, map=("x=",))
 
     assert labelled.classes == (1, 2)

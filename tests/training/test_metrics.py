@@ -125,7 +125,7 @@ def test_the_interval_of_a_large_holdout_reflects_all_its_rows() -> None:
     assert measures.high - measures.low == pytest.approx(2 * 1.96 * np.sqrt(0.16 / 40_000), rel=0.25)
 
 
-def test_an_interval_over_groups_is_wider_than_one_over_rows(rng: Rng) -> None:
+def test_an_interval_over_groups_is_wider_than_an_interval_over_rows(rng: Rng) -> None:
     group = np.repeat(np.arange(60), 10)
     right = np.repeat(rng.random(60) < 0.7, 10)  # the predictions for a group are all right or all wrong
     target = rng.integers(2, size=600)
@@ -170,7 +170,9 @@ def test_the_direction_of_every_metric_is_known(rng: Rng, task: Any, metric: str
     ("metric", "task", "available"),
     [("auc", "multiclass", "log_loss, accuracy"), ("roc_auc", "regression", "rmse, mae, r2")],
 )
-def test_a_metric_for_another_task_is_rejected_with_a_list(metric: str, task: Any, available: str) -> None:
+def test_a_metric_for_another_task_is_rejected_with_a_list_of_valid_metrics(
+    metric: str, task: Any, available: str
+) -> None:
     with pytest.raises(TrainingError, match=f"'{metric}' cannot rank {task} models; available metrics: {available}"):
         metrics.resolve(metric, task)
 

@@ -1,4 +1,4 @@
-"""The graph builder and the table of trees."""
+"""The graph builder and the tree table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_floor32_sends_every_float32_to_the_same_side() -> None:
             assert (float(x) <= threshold) == bool(x <= floor32(threshold))
 
 
-def test_trees_list_their_thresholds() -> None:
+def test_trees_return_their_thresholds_by_number_column() -> None:
     trees = Trees(1)
     trees.split(0, 0, 3, 0.5, 1, 2)
     trees.leaf(0, 1, {0: 1.0})

@@ -35,13 +35,13 @@ def test_excluded_columns_are_dropped() -> None:
     assert learning_problem(table, exclude=("other", "third")).schema.names() == ["amount"]
 
 
-def test_a_column_name_may_contain_a_comma() -> None:
+def test_a_column_name_can_contain_a_comma() -> None:
     table = columns(**{"rate, yearly": [index % 5 for index in range(ROWS)]})
 
     assert learning_problem(table, exclude=("rate, yearly",)).schema.names() == ["amount"]
 
 
-def test_kept_columns_stay_even_if_the_data_check_would_drop_them() -> None:
+def test_a_kept_column_is_used_even_if_the_data_check_would_drop_it() -> None:
     problem = learning_problem(columns(), keep=("same", "number"))
 
     assert problem.schema.names() == ["amount", "same", "number"]
@@ -73,7 +73,7 @@ def test_unknown_and_empty_columns_are_rejected_with_a_suggestion(
     assert "\n" not in caught.value.message
 
 
-def test_a_table_needs_twenty_labelled_rows() -> None:
+def test_a_table_must_have_twenty_labelled_rows() -> None:
     with pytest.raises(TableError) as caught:
         learning_problem({"x": [1.5, 2.5] * 5, "y": ["a", "b"] * 5})
 

@@ -263,7 +263,7 @@ def test_costs_require_a_binary_target(tmp_path: Path) -> None:
     assert not FolderRegistry(tmp_path).models()
 
 
-def test_rare_classes_survive_every_fold(tmp_path: Path) -> None:
+def test_rare_classes_are_kept_even_if_some_folds_lack_them(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     label = np.array(["a"] * 80 + ["b"] * 60 + ["c"] * 4 + ["d"] * 2)
     columns = {"x": (rng.normal(size=146) + (label == "b")).tolist(), "y": label.tolist()}

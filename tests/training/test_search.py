@@ -40,7 +40,7 @@ def test_a_search_by_time_validates_on_later_rows_only() -> None:
         assert np.count_nonzero(trial.raw) == trial.raw.size
 
 
-def test_every_candidate_gets_a_trial_and_the_best_comes_first() -> None:
+def test_every_candidate_gets_a_trial_and_the_best_candidate_comes_first() -> None:
     options = TrainingOptions(target="y", name="x", trials=1, candidates=("logistic", "ridge", "tree"))
     problem = build_problem(table_from_memory(customers()), options)
 

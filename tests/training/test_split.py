@@ -87,7 +87,7 @@ def test_too_few_groups_are_rejected(groups: list[int], share: float, count: str
     assert count in caught.value.message
 
 
-def test_a_class_of_a_single_group_is_rejected() -> None:
+def test_a_class_that_occurs_in_only_one_group_is_rejected() -> None:
     groups = np.repeat(np.arange(12), 5)
 
     with pytest.raises(TableError) as caught:
@@ -108,7 +108,7 @@ def test_a_class_of_a_single_group_is_rejected() -> None:
         ([2020 + (index > 51) for index in range(60)], "too-few-times"),
     ],
 )
-def test_a_time_column_that_cannot_split_is_rejected(times: list[int], slug: str) -> None:
+def test_a_time_column_that_cannot_split_the_rows_is_rejected(times: list[int], slug: str) -> None:
     with pytest.raises(TableError) as caught:
         split_sides("time", times, [int(index % 3 == 0) for index in range(60)])
 

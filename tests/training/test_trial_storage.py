@@ -91,7 +91,7 @@ def test_a_trial_beyond_the_budget_gets_no_slot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("claimed", [True, False])
-def test_the_slot_of_a_dead_process_is_free_again(tmp_path: Path, claimed: bool) -> None:
+def test_the_slot_of_a_dead_process_becomes_available_again(tmp_path: Path, claimed: bool) -> None:
     dead = open_study(tmp_path / "trials.log")
     dead.optuna.enqueue_trial(
         {}, user_attrs={trial_storage.OWNER: dead._owner}
@@ -108,7 +108,7 @@ def test_the_slot_of_a_dead_process_is_free_again(tmp_path: Path, claimed: bool)
 
 def test_running_trials_of_a_live_process_keep_their_slots(tmp_path: Path) -> None:
     alive = open_study(tmp_path / "trials.log")
-    alive._owner = f"{alive._owner.split(' ')[0]} 1 token"  # process 1 always runs
+    alive._owner = f"{alive._owner.split(' ')[0]} 1 token"  # process 1 is always running
     alive.claim(alive.optuna.ask())
 
     other = open_study(tmp_path / "trials.log")
@@ -127,7 +127,7 @@ def test_remote_trials_are_listed_by_candidate(tmp_path: Path) -> None:
     assert second.remote_trials("another") == []
 
 
-def test_different_problems_have_different_names() -> None:
+def test_different_problems_have_different_study_names() -> None:
     base = TrainingOptions(target="y", name="m")
     same = TrainingOptions(target="y", name="other", trials=5, timeout=3, jobs=2, cost=Cost(), storage="x", alias=None)
     others = [

@@ -61,7 +61,7 @@ def test_problems_use_the_clients_field_names() -> None:
     assert [problem.column for problem in caught.value.problems] == ["x"]
 
 
-def test_the_row_limit_holds_for_a_request_and_for_a_whole_batch() -> None:
+def test_the_row_limit_applies_to_a_request_and_to_a_whole_batch() -> None:
     codec = compiled({"request": {"form": "matrix", "path": "d"}})
     row = [1, "2020-01-01", True, "Bonn"]
 

@@ -1,4 +1,4 @@
-"""Documents are parsed into JSON values; values that JSON cannot represent and recursive documents are refused."""
+"""Documents are parsed into JSON values; values that JSON cannot represent and recursive documents are rejected."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NESTED_ALIASES = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n 
         (".toml", "a = = b", "syntax-error"),
     ],
 )
-def test_an_invalid_document_is_refused(suffix: str, text: str, slug: str) -> None:
+def test_an_invalid_document_is_rejected(suffix: str, text: str, slug: str) -> None:
     with pytest.raises(DocumentError) as caught:
         parse_document(text, suffix, "w")
 

@@ -1,4 +1,4 @@
-"""The JSON Schemas of a template's replies follow its trees."""
+"""The JSON Schemas of a template's replies are derived from its trees."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_an_object_has_exactly_the_keys_of_its_tree() -> None:
     }
 
 
-def test_a_loop_is_an_array_and_a_list_has_a_fixed_length() -> None:
+def test_a_loop_is_described_as_an_array_and_a_list_has_a_fixed_length() -> None:
     codec = compiled({"reply": ["$cached", {"$rows": "$id"}]})
 
     reply, _ = codec.reply_schemas({}, {})

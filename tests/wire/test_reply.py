@@ -34,7 +34,7 @@ MATRIX = {"form": "matrix", "path": "d"}
         ({"request": MATRIX, "reply": "$label"}, "reply"),
     ],
 )
-def test_a_placeholder_that_is_not_available_is_refused(document: Any, place: str) -> None:
+def test_a_placeholder_that_is_not_available_is_rejected(document: Any, place: str) -> None:
     with pytest.raises(DocumentError) as caught:
         compiled(document)
 

@@ -31,7 +31,7 @@ def shape(path: str = "", batch: str = "", cache: tuple[str, str] = ("", ""), *,
         ({"path": "data", "batch": "requests[].rows"}, "request.batch"),
     ],
 )
-def test_invalid_or_overlapping_paths_are_refused(request_template: dict[str, Any], place: str) -> None:
+def test_invalid_or_overlapping_paths_are_rejected(request_template: dict[str, Any], place: str) -> None:
     with pytest.raises(DocumentError) as caught:
         compiled({"request": request_template})
 
@@ -65,14 +65,14 @@ def test_unknown_fields_are_an_error_unless_the_shape_is_lax() -> None:
     assert shape("data", lax=True).read(body) == (UnwrappedRequest(msgspec.Raw(b"1"), True, 0), 1)
 
 
-def test_a_batch_lists_its_requests() -> None:
+def test_the_requests_of_a_batch_are_listed() -> None:
     requests, ignored = shape("data", "jobs[].data").read_batch(b'{"jobs": [{"data": 1}, {"data": 2}]}')
 
     assert [bytes(request.rows) for request in requests] == [b"1", b"2"]
     assert ignored == 0
 
 
-def test_examples_are_readable_by_their_own_shape() -> None:
+def test_an_example_can_be_read_by_its_own_shape() -> None:
     nested = shape("in.put", cache=("cache", "ttl"))
 
     assert nested.example({"a": 1}) == {"in": {"put": {"a": 1}}, "cache": True, "ttl": 3600}

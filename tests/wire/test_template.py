@@ -1,4 +1,4 @@
-"""A template that is malformed or does not fit its model is refused, and the error names the offending key."""
+"""A template that is malformed or does not fit its model is rejected, and the error names the offending key."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from support.wire import REGRESSION, SCHEMA, compiled
         ({"class_index": {"maybe": 1}}, "class_index"),
     ],
 )
-def test_an_invalid_template_is_refused(document: Any, place: str) -> None:
+def test_an_invalid_template_is_rejected(document: Any, place: str) -> None:
     with pytest.raises(DocumentError) as caught:
         compiled(document)
 

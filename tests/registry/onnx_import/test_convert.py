@@ -38,7 +38,7 @@ def test_raw_scores_give_labels_without_probabilities() -> None:
     assert "raw scores" in model.notes[0]
 
 
-def test_the_activation_turns_raw_scores_into_probabilities() -> None:
+def test_the_activation_converts_raw_scores_to_probabilities() -> None:
     activated = converted(RAW_SCORES, metadata={"activation": "softmax"})
     original = converted(PROBABILITIES)
 
@@ -103,7 +103,7 @@ def test_the_graphs_own_labels_must_agree_with_its_scores() -> None:
     assert selected.manifest.output.name == "p"
 
 
-def test_a_single_value_per_row_is_a_regression() -> None:
+def test_a_graph_with_a_single_value_per_row_is_a_regression() -> None:
     model = converted(classifier(1, outputs=[("s", FLOAT, ["N", 1])]))
 
     assert (model.manifest.output.kind, model.manifest.decision.task) == ("values", "regression")
@@ -121,14 +121,14 @@ def test_a_single_value_per_row_is_a_regression() -> None:
         ({"output": "q"}, "output"),
     ],
 )
-def test_metadata_that_does_not_fit_the_graph_is_refused(metadata: dict[str, Any], field: str) -> None:
+def test_metadata_that_does_not_fit_the_graph_is_rejected(metadata: dict[str, Any], field: str) -> None:
     with pytest.raises(DocumentError) as caught:
         converted(PROBABILITIES, metadata=metadata)
 
     assert caught.value.place == field
 
 
-def test_a_graph_without_a_finite_output_is_refused() -> None:
+def test_a_graph_without_a_finite_output_is_rejected() -> None:
     nodes = [helper.make_node("Sub", ["x", "x"], ["z"]), helper.make_node("Div", ["z", "z"], ["y"])]
     content = onnx_model(nodes, [("x", FLOAT, ["N", 1])], [("y", FLOAT, ["N", 1])])
 
@@ -138,7 +138,7 @@ def test_a_graph_without_a_finite_output_is_refused() -> None:
     assert caught.value.slug == "no-finite-answer"
 
 
-def test_a_graph_that_cannot_be_run_or_loaded_is_refused() -> None:
+def test_a_graph_that_cannot_be_run_or_loaded_is_rejected() -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     weights = {"w": np.ones((3, 1), np.float32)}
     mismatched = onnx_model(nodes, [("x", FLOAT, ["N", "k"])], [("y", FLOAT, ["N", 1])], weights)
@@ -171,7 +171,7 @@ def test_rows_of_a_table_become_golden_rows() -> None:
     assert [golden.row["feature_0"] for golden in model.golden] == [0.0, 1.0, 2.0]
 
 
-def test_a_table_that_does_not_fit_the_graph_is_refused() -> None:
+def test_a_table_that_does_not_fit_the_graph_is_rejected() -> None:
     with pytest.raises(SettingsError) as caught:
         converted(PROBABILITIES, rows=[{"feature_0": "x"}])
 

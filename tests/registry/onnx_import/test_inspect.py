@@ -1,4 +1,4 @@
-"""Unsafe or damaged ONNX content is refused before a runtime opens it."""
+"""Unsafe or damaged ONNX content is rejected before a runtime opens it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def as_entry_without_location_type(model: Any) -> None:
     model.graph.initializer.append(tensor)
 
 
-def test_graphs_exported_by_rowcast_pass() -> None:
+def test_graphs_exported_by_rowcast_pass_the_inspection() -> None:
     for content in (models.mlp_graph(3, 2), models.trees_graph(4, 1), models.endless_graph(2), PROBABILITIES):
         assert inspect(content, MAX_NODES).nodes >= 1
 
@@ -68,14 +68,14 @@ def test_the_tree_attributes_of_a_forest_are_skipped() -> None:
 
 
 @pytest.mark.parametrize("hide", [as_initializer, as_constant, in_subgraph, as_entry_without_location_type])
-def test_external_data_is_refused_wherever_it_is_referenced(hide: Callable[[Any], None]) -> None:
+def test_external_data_is_rejected_wherever_it_is_referenced(hide: Callable[[Any], None]) -> None:
     model = onnx.load_from_string(PROBABILITIES)
     hide(model)
 
     assert refusal(model.SerializeToString()) == "external-data"
 
 
-def test_operators_of_other_domains_are_refused() -> None:
+def test_operators_of_other_domains_are_rejected() -> None:
     node = helper.make_node("Evil", ["x"], ["p"], domain="com.example")
     imported = onnx.load_from_string(PROBABILITIES)
     imported.opset_import.append(helper.make_opsetid("com.example", 1))
@@ -84,7 +84,7 @@ def test_operators_of_other_domains_are_refused() -> None:
     assert refusal(imported.SerializeToString()) == "unknown-operators"
 
 
-def test_local_functions_are_refused() -> None:
+def test_local_functions_are_rejected() -> None:
     model = onnx.load_from_string(PROBABILITIES)
     nodes = [helper.make_node("Abs", ["a"], ["b"])]
     model.functions.append(helper.make_function("", "F", ["a"], ["b"], nodes, model.opset_import))
@@ -92,14 +92,14 @@ def test_local_functions_are_refused() -> None:
     assert refusal(model.SerializeToString()) == "local-functions"
 
 
-def test_training_information_is_refused() -> None:
+def test_training_information_is_rejected() -> None:
     model = onnx.load_from_string(PROBABILITIES)
     model.training_info.add().algorithm.name = "a"
 
     assert refusal(model.SerializeToString()) == "training-graph"
 
 
-def test_too_many_nodes_are_refused() -> None:
+def test_too_many_nodes_are_rejected() -> None:
     chain = [helper.make_node("Abs", [f"a{index}"], [f"a{index + 1}"]) for index in range(MAX_NODES + 1)]
     content = onnx_model(chain, [("a0", FLOAT, ["N", 2])], [(f"a{MAX_NODES + 1}", FLOAT, ["N", 2])])
 
@@ -113,7 +113,7 @@ def test_nodes_in_subgraphs_count_towards_the_limit() -> None:
     assert refusal(onnx_model([node], [("c", BOOL, [])], [("p", FLOAT, [])])) == "too-many-nodes"
 
 
-def test_deeply_nested_subgraphs_are_refused() -> None:
+def test_deeply_nested_subgraphs_are_rejected() -> None:
     graph = helper.make_graph([helper.make_node("Abs", ["a"], ["b"])], "deep", [], [])
     for _ in range(20):
         graph = helper.make_graph([helper.make_node("If", ["c"], ["b"], then_branch=graph)], "deep", [], [])
@@ -122,7 +122,7 @@ def test_deeply_nested_subgraphs_are_refused() -> None:
     assert refusal(model.SerializeToString()) == "too-deep"
 
 
-def test_a_truncated_file_is_refused_unless_it_is_still_a_valid_message() -> None:
+def test_a_truncated_file_is_rejected_unless_it_is_still_a_valid_message() -> None:
     for length in range(len(PROBABILITIES)):
         try:
             inspect(PROBABILITIES[:length], MAX_NODES)

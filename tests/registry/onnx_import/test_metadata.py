@@ -20,7 +20,7 @@ from rowcast.registry.onnx_import.metadata import read_metadata
         ({"activation": "sigmoid", "output_kind": "values"}, "activation"),
     ],
 )
-def test_an_invalid_field_is_refused(document: dict[str, Any], field: str) -> None:
+def test_an_invalid_field_is_rejected(document: dict[str, Any], field: str) -> None:
     with pytest.raises(DocumentError) as caught:
         read_metadata(document)
 

@@ -99,7 +99,7 @@ def test_columns_of_every_type_can_be_separate_inputs() -> None:
         [GraphTensor("x", "tensor(float)", [None, None])],
     ],
 )
-def test_an_unsupported_input_is_refused(inputs: list[GraphTensor]) -> None:
+def test_an_unsupported_input_is_rejected(inputs: list[GraphTensor]) -> None:
     with pytest.raises(BundleError) as caught:
         build_plan(inputs, read_metadata({}), observed={})
 
@@ -117,7 +117,7 @@ def test_an_unsupported_input_is_refused(inputs: list[GraphTensor]) -> None:
         (FLOAT, ["N", "k"]),
     ],
 )
-def test_an_unsupported_input_of_a_real_graph_is_refused(kind: Any, shape: list[Any]) -> None:
+def test_an_unsupported_input_of_a_real_graph_is_rejected(kind: Any, shape: list[Any]) -> None:
     nodes = [helper.make_node("Cast", ["x"], ["y"], to=FLOAT)]
 
     with pytest.raises(BundleError) as caught:
@@ -135,7 +135,7 @@ def test_an_unsupported_input_of_a_real_graph_is_refused(kind: Any, shape: list[
         ({"fill": "none", "missing": True}, "fill"),
     ],
 )
-def test_metadata_that_does_not_fit_the_inputs_is_refused(document: dict[str, Any], field: str) -> None:
+def test_metadata_that_does_not_fit_the_inputs_is_rejected(document: dict[str, Any], field: str) -> None:
     with pytest.raises(DocumentError) as caught:
         build_plan([MATRIX], read_metadata(document), observed={})
 
@@ -162,7 +162,7 @@ def test_the_output_is_selected_by_name_or_by_type() -> None:
 @pytest.mark.parametrize(
     ("outputs", "document"), [([FLOATS, FLOATS._replace(name="q")], {}), ([FLOATS], {"output": "q"})]
 )
-def test_an_ambiguous_or_unknown_output_is_refused(outputs: list[GraphTensor], document: dict[str, Any]) -> None:
+def test_an_ambiguous_or_unknown_output_is_rejected(outputs: list[GraphTensor], document: dict[str, Any]) -> None:
     with pytest.raises(DocumentError) as caught:
         select_output(outputs, read_metadata(document))
 
@@ -170,7 +170,7 @@ def test_an_ambiguous_or_unknown_output_is_refused(outputs: list[GraphTensor], d
 
 
 @pytest.mark.parametrize("document", [{}, {"output": "c"}])
-def test_an_unsupported_output_is_refused(document: dict[str, Any]) -> None:
+def test_an_unsupported_output_is_rejected(document: dict[str, Any]) -> None:
     with pytest.raises(BundleError) as caught:
         select_output([GraphTensor("c", "tensor(complex64)", [None])], read_metadata(document))
 

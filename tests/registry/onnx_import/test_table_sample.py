@@ -7,7 +7,7 @@ from pathlib import Path
 from rowcast.registry.onnx_import.table_sample import SAMPLE_ROWS, sample_table
 
 
-def test_numeric_columns_have_ranges_and_others_have_levels(tmp_path: Path) -> None:
+def test_numeric_columns_have_ranges_and_other_columns_have_levels(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("n,t\n1.5,a\n-2,b\n,b\n")
 

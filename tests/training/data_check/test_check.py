@@ -41,7 +41,7 @@ def test_a_leak_of_a_regression_target_is_reported() -> None:
     assert [finding.column for finding in findings_of("leak", {"bucket": np.floor(value / 10)}, value)] == ["bucket"]
 
 
-def test_a_column_far_better_than_all_others_is_dominant() -> None:
+def test_a_column_far_more_predictive_than_all_others_is_reported_as_dominant() -> None:
     strong = LABELS * 2.0 + RNG.normal(size=ROWS)
 
     assert not findings_of("leak", {"strong": strong})
@@ -104,7 +104,7 @@ def test_rows_in_the_order_of_a_date_are_reported() -> None:
     assert not shuffled
 
 
-def test_a_counter_with_restarts_reveals_the_position_of_a_row() -> None:
+def test_a_counter_that_restarts_is_reported_as_a_row_order() -> None:
     counter = {"number": np.arange(ROWS) % 200 + 1}
 
     assert [finding.column for finding in findings_of("row-order", counter)] == ["number"]

@@ -1,4 +1,4 @@
-"""Pairs of columns: joint leaks, remainders of later facts, and the same fact in two columns."""
+"""Pairs of columns: joint leaks, columns computed from later facts, and redundant columns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from support.findings import LABELS, RNG, ROWS, findings_of
 
 
-def test_two_columns_that_reveal_a_value_together_are_reported_once() -> None:
+def test_two_columns_that_together_reveal_a_value_are_reported_once() -> None:
     rate = RNG.uniform(5, 30, ROWS)
     amount = RNG.integers(1, 400, ROWS) * 100
     columns = {"amount": amount, "instalment": np.round(amount * (1 + rate / 100) / 36, 2)}
@@ -20,7 +20,7 @@ def test_two_columns_that_reveal_a_value_together_are_reported_once() -> None:
     assert "'amount'" in findings[0].message
 
 
-def test_two_columns_that_reveal_a_label_together_are_reported() -> None:
+def test_two_columns_that_together_reveal_a_label_are_reported() -> None:
     limit = RNG.integers(1, 500, ROWS) * 10
     spent = np.where(LABELS, limit + RNG.integers(1, 90, ROWS), limit - RNG.integers(1, 90, ROWS))
 
@@ -34,7 +34,7 @@ def test_a_useful_ratio_is_not_a_leak() -> None:
     assert not findings_of("joint-leak", columns, weight / height + RNG.normal(0, 0.1, ROWS))
 
 
-def test_the_remainder_of_a_later_fact_is_reported_as_a_later_fact() -> None:
+def test_a_column_computed_from_a_later_fact_is_reported_as_a_later_fact() -> None:
     loan = RNG.integers(10, 400, ROWS) * 100
     paid = np.round(RNG.uniform(0, 500, ROWS), 2)
 

@@ -29,7 +29,7 @@ def test_a_column_cannot_be_both_kept_and_excluded() -> None:
 
 
 @pytest.mark.parametrize("option", ["group", "time", "weight"])
-def test_an_unknown_column_is_refused_with_a_suggestion(option: str) -> None:
+def test_an_unknown_column_is_rejected_with_a_suggestion(option: str) -> None:
     with pytest.raises(TableError, match="'customer'") as caught:
         problem_of({"customer": CUSTOMER}, **{option: "custmer"})
 
@@ -71,7 +71,7 @@ def test_a_time_column_is_a_feature_unless_it_is_excluded() -> None:
         ("group", ["?", *[str(each) for each in CUSTOMER[1:]]], "missing-values"),
     ],
 )
-def test_an_unsuitable_column_is_refused(option: str, values: list[Any], slug: str) -> None:
+def test_an_unsuitable_column_is_rejected(option: str, values: list[Any], slug: str) -> None:
     with pytest.raises(TableError, match=f"option '{option}': column 'extra'") as caught:
         problem_of({"extra": values}, **{option: "extra"})
 

@@ -1,4 +1,4 @@
-"""Properties of all candidates, and the selection by name and task."""
+"""Properties of all candidates, and their selection by name and task."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_every_candidate_handles_a_fold_that_lacks_a_class(
         assert set(raw.argmax(axis=1)) <= set(present)
 
 
-def test_unknown_and_unsuitable_candidates_are_rejected_with_a_list() -> None:
+def test_unknown_and_unsuitable_candidates_are_rejected_with_a_list_of_valid_candidates() -> None:
     with pytest.raises(TrainingError, match="unknown candidate 'magic'; available candidates: logistic, ridge"):
         select(["logistic", "magic"], "binary")
     with pytest.raises(TrainingError, match="elasticnet cannot learn a binary target; available candidates: logistic"):

@@ -52,7 +52,7 @@ def test_a_confusion_matrix_has_true_classes_in_its_rows() -> None:
     assert np.isnan(qualities[2].precision)
 
 
-def test_a_thinned_curve_keeps_both_ends() -> None:
+def test_a_thinned_curve_keeps_its_first_and_last_points() -> None:
     x, y = evaluation.thin(np.arange(1000.0), np.arange(1000.0) * 2)
 
     assert len(x) == evaluation.CURVE_POINTS
@@ -68,7 +68,7 @@ def test_importance_ranks_the_decisive_column_first() -> None:
     assert rows == 500
 
 
-def test_importance_scores_fewer_rows_with_a_large_graph() -> None:
+def test_importance_is_computed_on_fewer_rows_for_a_large_graph() -> None:
     small, large = evaluated_model(graph_bytes=1000), evaluated_model(graph_bytes=1 << 40)
 
     _, small_rows = evaluation.permutation_importance(small)

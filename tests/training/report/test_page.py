@@ -1,4 +1,4 @@
-"""A report is self-contained, escapes everything from the table, and shows the numbers of its bundle."""
+"""A report is self-contained, escapes all text from the table, and shows the metrics of its bundle."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_report_is_self_contained(loans: tuple[str, Manifest]) -> None:
     assert len(page) < 100_000
 
 
-def test_a_binary_report_shows_the_numbers_of_the_bundle(loans: tuple[str, Manifest]) -> None:
+def test_a_binary_report_shows_the_metrics_of_the_bundle(loans: tuple[str, Manifest]) -> None:
     page, manifest = loans
     rows = PageParser(page).rows
 
@@ -193,7 +193,7 @@ def test_a_regression_report_shows_residuals_dates_and_slices(tmp_path: Path) ->
         assert f"<title>{heading}</title>" in page
     slices = {(row[0], row[1]): row for row in rows if len(row) == 7}
     assert slices["noisy", "= true"][-1] == "worse"
-    assert ("noisy", "= false") in slices or len(slices) == MAX_SLICES + 1  # with the heading
+    assert ("noisy", "= false") in slices or len(slices) == MAX_SLICES + 1  # including the heading
     assert "Decision threshold" not in page
 
 
@@ -214,7 +214,7 @@ def test_names_and_values_from_the_table_are_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("positives", [2, 5])
-def test_a_report_requires_only_a_few_positive_rows(tmp_path: Path, positives: int) -> None:
+def test_a_report_can_be_created_with_only_a_few_positive_rows(tmp_path: Path, positives: int) -> None:
     columns = {"x": [index / 7 for index in range(200)], "y": [int(index < positives) for index in range(200)]}
 
     page, _ = train_report(tmp_path, columns, "y", candidates=("logistic",), holdout=0.5)

@@ -1,4 +1,4 @@
-"""The quality section builds its charts and tables from the holdout."""
+"""The charts and tables of the quality section are built from the holdout."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_rows_show_the_cost_of_each_threshold() -> None:
     assert best.total <= chosen.total < half.total
 
 
-def test_rows_count_mistakes_without_a_cost() -> None:
+def test_rows_show_the_number_of_mistakes_if_no_cost_is_set() -> None:
     model = evaluated_model(threshold=0.7)
     score, positive = model.output[:, 1], model.rows.target == 1
     predicted = score >= np.float32(0.7)
@@ -54,7 +54,7 @@ def test_a_cost_adds_a_chart() -> None:
     ]
 
 
-def test_a_model_of_several_classes_has_no_section() -> None:
+def test_a_multiclass_model_has_no_threshold_section() -> None:
     model = evaluated_model()
     decision = msgspec.structs.replace(model.decision, task="multiclass", classes=("a", "b", "c"))
 

@@ -1,4 +1,4 @@
-"""Column values are summarised in a few words."""
+"""The values of a column are summarised in a few words."""
 
 from __future__ import annotations
 
