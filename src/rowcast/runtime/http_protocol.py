@@ -169,10 +169,9 @@ class Connection(HttpToolsProtocol):
             self._refuse(Overloaded("the server is overloaded: too many connections; retry after 1 s"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection, whoever closed it, and the pipelined requests that are not being answered yet."""
+        """Forget the connection, whichever side closed it."""
         self.pool.remove(self)
         self.is_lost = True
-        self.pipeline.clear()
         super().connection_lost(exc)
 
     def expire(self) -> None:
