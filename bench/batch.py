@@ -141,7 +141,7 @@ def measure_alternatives(work: Path) -> dict[str, list[Run]]:
 
 
 def predict(work: Path, name: str, kind: str) -> Run:
-    """Run `rowcast predict` and return the duration that it prints."""
+    """Run `rowcast predict` and return its figures, with the duration that it prints."""
     command = [sys.executable, "-m", "rowcast.cli", "predict", "loans", work / f"{name}.{kind}"]
     run = run_sampled([*command, "--out", work / f"out.{kind}", "--home", work / "home", "--json"])
     return run._replace(seconds=json.loads(run.output)["seconds"])

@@ -1,7 +1,7 @@
 """`make fuzz`: invalid requests, decompression bombs, slow senders and idle connections against a working server.
 
-The speed of a normal client is measured alone and again during each part; it must not fall by more than half. No part
-may cause a 5xx response, terminate the process or leak memory. The figures are appended to results.jsonl.
+The speed of a normal client is measured alone and again during each part; it must not fall by more than half. The
+parts must not cause a 5xx response, terminate the process or leak memory. The figures are appended to results.jsonl.
 """
 
 from __future__ import annotations

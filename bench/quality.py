@@ -274,7 +274,7 @@ def page(results: Path) -> int:
 
 
 def tolerance(line: Mapping[str, Any]) -> float:
-    """Return how far below its reference a table may score."""
+    """Return the allowed distance of a table's score below its reference."""
     return max(SLACK, line["spread"])
 
 
@@ -310,9 +310,9 @@ is missing that was never missing in training, is scored with the mean predictio
 figures on {when}.
 
 The reference is the better of two scikit-learn models on the same folds, a linear model and histogram gradient
-boosting. They are trained on all training rows, while Rowcast uses a fifth of these rows as the holdout. A table may
-score below its reference by 0.01, or by the variation of the reference between folds. AutoGluon (medium preset) and
-FLAML got the same rows, the same time and one core.
+boosting. They are trained on all training rows, while Rowcast uses a fifth of these rows as the holdout. A table is
+allowed to score below its reference by 0.01, or by the variation of the reference between folds. AutoGluon (medium
+preset) and FLAML got the same rows, the same time and one core.
 
 | promise | measured | required |
 |---|---|---|

@@ -91,8 +91,8 @@ def settings() -> str:
     lines += ["", OTHER_NAMES, "", "| variable | setting | values |", "|---|---|---|"]
     for variable, alias in ALIASES.items():
         words = alias.values or {}
-        meant = ", ".join(f"`{word}`: `{ours}`" if word != ours else f"`{word}`" for word, ours in words.items())
-        lines.append(f"| `{variable}` | `{alias.setting}` | {meant} |")
+        meanings = ", ".join(f"`{word}`: `{ours}`" if word != ours else f"`{word}`" for word, ours in words.items())
+        lines.append(f"| `{variable}` | `{alias.setting}` | {meanings} |")
     return "\n".join(lines) + "\n"
 
 

@@ -232,7 +232,7 @@ def report(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Print the path of a model's HTML report, or copy it to a file."""
+    """Print the path of a model's HTML report, or copy the report to a file."""
     from rowcast import settings
     from rowcast.cli import inspection
 

@@ -316,7 +316,10 @@ def _check_otel(loaded: Settings) -> str:
 
 
 def _check_open_files(loaded: Settings, *, is_explicit: bool) -> str:
-    """Compare the limit of open files with max_connections; the default of max_connections need not be reached."""
+    """Compare the limit of open files with max_connections.
+
+    A limit that is too low for the default max_connections is a problem only if it is below MIN_FILES.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = loaded.max_connections + RESERVED_FILES
     is_enough = hard == resource.RLIM_INFINITY or hard >= needed

@@ -127,10 +127,10 @@ class Study:
     def claim(self, trial: optuna.Trial) -> int | None:
         """Return the slot of a new trial and set its sampler; return None if all slots are taken."""
         others = [each for each in self._slot_holders() if each.number != trial.number]
-        taken = {each.user_attrs[SLOT] for each in others if SLOT in each.user_attrs}
+        used_slots = {each.user_attrs[SLOT] for each in others if SLOT in each.user_attrs}
         # Earlier trials that have not claimed a slot yet will get the lowest free slots.
         ahead = sum(SLOT not in each.user_attrs for each in others if each.number < trial.number)
-        slot = [number for number in range(len(taken) + ahead + 1) if number not in taken][ahead]
+        slot = [number for number in range(len(used_slots) + ahead + 1) if number not in used_slots][ahead]
         if slot >= self._total:
             return None
         trial.set_user_attr(OWNER, self._owner)  # another process may have announced the trial
@@ -184,7 +184,8 @@ def _is_abandoned(trial: FrozenTrial) -> bool:
     host, pid, _ = str(trial.user_attrs[OWNER]).split(" ")
     if host != socket.gethostname():
         return False
-    return int(pid) == os.getpid() or not _is_alive(int(pid))  # an equal pid is stale: this process has no trial yet
+    # This process has not started a trial yet, so a trial with the same pid belongs to a dead process.
+    return int(pid) == os.getpid() or not _is_alive(int(pid))
 
 
 def _is_alive(pid: int) -> bool:

@@ -82,7 +82,7 @@ def check_target(
     classes: Sequence[Label],
     positive: int,
 ) -> list[Finding]:
-    """Return all findings that need the target."""
+    """Return all findings that depend on the target."""
     if task == "binary":  # the target is 1 for the positive class, whatever its position
         classes = (classes[1 - positive], classes[positive])
     data = CheckInput(

@@ -39,7 +39,10 @@ LEAK_ACTION: Final = "used as a feature; check that it is known before the targe
 def joint_leaks(
     columns: Mapping[str, NDArray[Any]], target: NDArray[np.float64], *, power: Power, task: Task
 ) -> list[Finding]:
-    """Report pairs whose ratio or difference predicts the target although neither column does, each column once."""
+    """Report pairs whose ratio or difference predicts the target although neither column does.
+
+    Each column is reported at most once.
+    """
     distinct = {name: len(np.unique(values[:SCREENED_ROWS])) for name, values in columns.items()}
     fine = sorted((name for name in columns if distinct[name] > MIN_DISTINCT), key=lambda name: -distinct[name])
     rows = np.random.default_rng(0).permutation(len(target))[:SCREENED_ROWS]

@@ -92,7 +92,7 @@ def _weights(table: Table, text: str) -> tuple[str, NDArray[np.float64]]:
 
 
 def read_split_column(table: Table, options: TrainingOptions) -> SplitColumn | None:
-    """Return the column that decides the split; None for a random split."""
+    """Return the column that determines the split; None for a random split."""
     if options.time is not None:
         name = options.time.strip(BLANKS)
         return SplitColumn("time", name, _ordered_values(table, name, "time")[1])

@@ -296,7 +296,7 @@ def _forward(hidden: Tensor, layers: Sequence[Layer], dropout: Callable[[Tensor]
 
 
 def _intervals(matrix: Numbers, bins: int) -> Encoding:
-    """Return intervals between training quantiles; a column of two values has one, a constant column none."""
+    """Return intervals between training quantiles; a two-valued column has one interval, a constant column has none."""
     columns, low, high = [0], [0.0], [np.inf]  # a constant 0, so that the input is never empty
     for column, values in enumerate(matrix.astype(np.float64).T):
         edges = np.unique(values)
