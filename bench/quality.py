@@ -43,14 +43,14 @@ PAGE = HERE.parent / "docs" / "reference" / "quality.md"
 ROW = "row of the fold"
 FOLDS, MOST_ROWS, SLACK = 3, 20_000, 0.01
 LEAST = {"autogluon": -0.003, "flaml": 0.0}
-"""The promised minimum of the mean difference to another system."""
+"""The promised minimum of the mean difference from another system."""
 PEERS = {"autogluon": "AutoGluon", "flaml": "FLAML"}
 MEASURES = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
 
 
 @dataclass(frozen=True)
 class Task:
-    """One table of the folder, the same for every system."""
+    """One table of the folder; every system gets the same tables."""
 
     name: str
     path: Path
@@ -249,7 +249,7 @@ def page(results: Path) -> int:
     broken = [table for table, line in own.items() if line["score"] < line["reference"] - tolerance(line)]
     promises = [
         f"| tables below their reference by more than the tolerance | {', '.join(broken) or 'none'} | none |",
-        f"| mean difference to the reference | {fmean(gaps):+.4f} | above 0 |",
+        f"| mean difference from the reference | {fmean(gaps):+.4f} | above 0 |",
         f"| label flips between trained model and graph | {total(own, 'flips')} | 0 |",
     ]
     kept = not broken and fmean(gaps) > 0 and not total(own, "flips")
@@ -257,7 +257,7 @@ def page(results: Path) -> int:
         pairs = [(own[table]["score"], line["score"]) for (system, table), line in newest.items() if system == peer]
         gap = fmean(ours - others for ours, others in pairs)
         name = PEERS[peer]
-        promises.append(f"| mean difference to {name}, {len(pairs)} tables | {gap:+.4f} | at least {least:+.3f} |")
+        promises.append(f"| mean difference from {name}, {len(pairs)} tables | {gap:+.4f} | at least {least:+.3f} |")
         kept = kept and gap >= least
     first = next(iter(own.values()))
     rows = [row(table, line, newest) for table, line in sorted(own.items())]
@@ -279,7 +279,7 @@ def tolerance(line: Mapping[str, Any]) -> float:
 
 
 def total(own: Mapping[str, Mapping[str, Any]], fact: str) -> int:
-    """Return the sum of a fact over all folds of all tables."""
+    """Return the sum of a figure over all folds of all tables."""
     return sum(int(fold[fact]) for line in own.values() for fold in line["folds"])
 
 

@@ -1,4 +1,4 @@
-"""Write a classifier of ten synthetic features as NAME.onnx, with its model_metadata.json.
+"""Write a classifier with ten synthetic features as NAME.onnx, with its model_metadata.json.
 
 Usage: make_model.py FOLDER NAME [SEED]. The file stands for a model that another tool exported: the graph takes one
 float tensor and returns a label and probabilities.

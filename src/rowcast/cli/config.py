@@ -23,7 +23,7 @@ from rowcast.wire.document import parse_yaml
 
 URL_MARK: Final = "://"
 Parameter = Any
-"""An option or argument of typer, which has no public type."""
+"""A typer option or argument; typer has no public type for it."""
 
 
 def apply(context: typer.Context, path: Path | None) -> Path | None:
@@ -58,7 +58,7 @@ def _suggestion(key: str, known: Iterable[str]) -> str:
 
 
 def _checked(path: Path, key: str, value: Any, option: Parameter, context: typer.Context) -> Any:
-    """Return the value in the form the command line would pass it, after checking that typer accepts it."""
+    """Check that typer accepts the value; return it in the form that the command line would pass."""
     if option.name == "wire" and isinstance(value, Mapping):
         return json.dumps(read_document(path)[key])  # an inline wire template keeps its numbers
     try:

@@ -26,7 +26,7 @@ from rowcast.settings import MEBIBYTE, Settings
 
 OK, PROBLEM = 0, 1
 RESERVED_FILES = 512
-"""Open files that a server needs in addition to one for each connection."""
+"""Number of open files that a server needs in addition to one for each connection."""
 MIN_FILES = 1024
 EARLIEST = 1_767_225_600
 """The start of 2026, before the first release: a clock that shows an earlier time is wrong."""

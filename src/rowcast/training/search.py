@@ -87,7 +87,7 @@ class Search:
 
     @property
     def has_model(self) -> bool:
-        """Whether some process has finished a trial."""
+        """Whether any process has finished a trial."""
         return any(state.score is not None for state in self.states.values())
 
     @property
