@@ -220,7 +220,7 @@ def locked_store(drill: Drill) -> Iterator[Check]:
         connection.execute("BEGIN IMMEDIATE")
         before = drill.history().store.count()
         answered = len(drill.answered)
-        time.sleep(seconds)  # the duration of the lock is the scenario
+        time.sleep(seconds)  # hold the lock for the duration of the scenario
         yield Check("predictions acknowledged while locked", len(drill.answered) - answered, least=seconds)
         rejected = sum(count for status, count in drill.statuses.items() if status != 200)
         yield Check("requests rejected while locked", rejected, most=0)

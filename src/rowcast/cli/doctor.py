@@ -256,7 +256,7 @@ def _check_server(loaded: Settings) -> str:
                 )
             serves = ", ".join(f"{model.model}@{model.version}" for model in worker.models) or "no models yet"
             states.append(f"{name} is {worker.state} and serves {serves}")
-    return "; ".join(states) or "no server of this home is running"
+    return "; ".join(states) or "no server is running for this home"
 
 
 def _check_keys(loaded: Settings) -> str:

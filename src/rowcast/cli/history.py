@@ -146,7 +146,7 @@ def show_erasures(settings: Settings, *, as_json: bool) -> None:
 
 
 def purge(settings: Settings, before: str, model: str | None, *, as_json: bool) -> None:
-    """Erase the rows of all predictions before a time; a time in the future means now."""
+    """Erase the rows of all predictions before a time; a future time is treated as now."""
     try:
         end = first_id(parse_time(before))
     except (ValueError, OverflowError):

@@ -128,7 +128,7 @@ def choose(result: SearchResult, problem: LearningProblem, metric: str) -> Choic
 def _pick_greedily(scorer: FoldScorer, predictions: Sequence[Predictions]) -> list[int]:
     """Start from the best model and repeatedly add the model that improves the average most (Caruana, 2004).
 
-    A model may be added several times. The result is the sequence of additions that leads to the best average.
+    A model can be added several times. The result is the sequence of additions that leads to the best average.
     """
     picks, total = [0], predictions[0]
     best, best_length = scorer.mean(total), 1

@@ -96,7 +96,7 @@ class Search:
         return any(state.best is not None for state in self.states.values())
 
     def try_params(self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]) -> TrialResult:
-        """Cross-validate one configuration; `after_fold` may raise to stop it."""
+        """Cross-validate one configuration; `after_fold` can raise to stop it."""
         state = self.states[candidate.name]
         state.trials += 1
         result = self._cross_validate(candidate, params, after_fold)
@@ -217,7 +217,7 @@ class TrialRunner:
         self._started, self._finished_before = time.monotonic(), self.study.finished_count
 
     def run(self) -> None:
-        """Run trials; Ctrl-C ends the search early if a model exists, and otherwise propagates."""
+        """Run trials; Ctrl-C ends the search early if a model exists; otherwise it propagates."""
         self.search.sync_remote_trials(self.study)
         try:
             self.study.optimise(self._objective, self._stop_in_time)
@@ -300,6 +300,6 @@ def _params(
 
 
 def _starts(candidates: Iterable[Candidate], setting: Setting) -> list[tuple[Candidate, Params]]:
-    """Return the first default of every candidate, then every second default."""
+    """Return the default parameters of all candidates: all first choices, then all second choices."""
     defaults = [[(candidate, params) for params in candidate.starts(setting)] for candidate in candidates]
     return [each for rank in zip_longest(*defaults) for each in rank if each is not None]

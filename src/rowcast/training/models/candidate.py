@@ -106,6 +106,6 @@ class Candidate(Protocol):
     ) -> Estimator:
         """Train on the rows.
 
-        With validation rows, a candidate may stop early; it then records the number of rounds in `params`.
+        With validation rows, a candidate can stop early; it then records the number of rounds in `params`.
         """
         ...

@@ -42,7 +42,7 @@ class ImportanceSection:
 
 @dataclass(frozen=True)
 class DependenceTable:
-    """The mean probability of several classes for each value of a column whose values have no order."""
+    """The mean probability of several classes for each value of an unordered column."""
 
     column: str
     classes: tuple[str, ...]
