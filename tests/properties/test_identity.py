@@ -155,7 +155,7 @@ def test_a_chain_can_be_extended_in_several_steps(drafted: list[Draft], cut: int
 
 
 def flipped(data: bytes | None, bit: int) -> bytes:
-    """Return the bytes with one bit flipped, or one byte if they are empty."""
+    """Return the bytes with one bit flipped, or a single byte if there are none."""
     if not data:
         return b"\x01"
     place = bit % (len(data) * 8)

@@ -1,4 +1,4 @@
-"""A bundle is opened exactly as it was packed; a changed or damaged bundle is rejected."""
+"""An opened bundle has exactly the content that was packed; a changed or damaged bundle is rejected."""
 
 from __future__ import annotations
 

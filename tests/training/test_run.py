@@ -1,4 +1,4 @@
-"""Whole training runs: complete, certified and reproducible."""
+"""Complete training runs: publication, certification and reproducibility."""
 
 from __future__ import annotations
 
