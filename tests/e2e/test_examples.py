@@ -103,7 +103,7 @@ def test_every_example_is_complete(folder: str) -> None:
 
     assert os.access(EXAMPLES / folder / "run", os.X_OK)
     assert os.access(EXAMPLES / folder / "verify", os.X_OK)
-    assert "| there | here |" in readme
+    assert "| old system | Rowcast |" in readme
     assert re.search(r"^## Data\n\n.*?(CC0|CC BY|Apache-2\.0)", readme, re.MULTILINE | re.DOTALL)
     lines = [line for line in readme.splitlines() if line.startswith("curl ")]
     tagged = re.findall(r"^```sh curl \S+\n(curl .*)$", readme, re.MULTILINE)

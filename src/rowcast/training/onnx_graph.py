@@ -73,7 +73,7 @@ class Trees:
         self._leaves: dict[str, list[Any]] = {key: [] for key in ("treeids", "nodeids", "ids", "weights")}
 
     def split(self, tree: int, node: int, feature: int, threshold: float, true: int, false: int) -> None:
-        """Add an inner node; flooring the threshold sends every float32 to the same child as in float64."""
+        """Add an inner node; with the threshold rounded down, every float32 goes to the same child as in float64."""
         self._node(tree, node, feature, "BRANCH_LEQ", float(floor32(threshold)), true, false)
 
     def leaf(self, tree: int, node: int, weights: dict[int, float]) -> None:
