@@ -5,7 +5,7 @@ from rowcast.app import logs, server
 
 
 def _load_settings() -> settings.Settings:
-    """Load the settings and configure the log when the server starts; uvicorn's own log lines stay as they are."""
+    """Load the settings and configure the log when the server starts; uvicorn's own log lines are unchanged."""
     loaded = settings.load()
     logs.configure_logging(loaded)
     return loaded

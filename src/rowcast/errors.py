@@ -1,6 +1,6 @@
 """All errors that Rowcast raises for its users, as one tree.
 
-Each class has a slug, a stable name for tests and clients; an instance may carry a more specific one. Only
+Each class has a slug, a stable name for tests and clients; an instance can have a more specific slug. Only
 `http/problems.py` knows HTTP status codes, and only `cli` knows exit codes.
 
 RowcastError                    the base class; the message says what is wrong and what to do
@@ -9,21 +9,21 @@ RowcastError                    the base class; the message says what is wrong a
 ├── TableError                  a table cannot be read, written or used for training
 ├── TrainingError               training failed although the table is usable
 │   └── ParityError             the exported graph and the trained model disagree
-├── BundleError                 a bundle is damaged, invalid or of a newer format
+├── BundleError                 a bundle is damaged, invalid or in a newer format
 ├── GraphFailed                 a graph fails on some rows or returns malformed output
 ├── RegistryError               a model name, version or alias is invalid
 │   └── ModelNotFound           the registry has no such model, version or alias
 ├── RequestError                the request is invalid
 │   ├── BodyError               the body is malformed, too large or has the wrong shape
-│   ├── MethodNotAllowed        the path exists, but not for this HTTP method
+│   ├── MethodNotAllowed        the path does not support this HTTP method
 │   ├── Unauthorized            the API key is missing or invalid
 │   ├── Forbidden               the API key or the origin lacks permission
 │   ├── OverQuota               the caller has used up its quota
-│   ├── RepeatConflict          an Idempotency-Key is in flight or was used for another request
-│   └── InvalidRows             rows violate the schema; carries every problem of every row
+│   ├── RepeatConflict          an Idempotency-Key is in use or was used for a different request
+│   └── InvalidRows             rows violate the schema; lists every problem of every row
 │       └── NoAnswer            the model has no valid output for some rows
 ├── NotFound                    the path or the prediction does not exist
-├── Overloaded                  the server sheds load; the caller retries later
+├── Overloaded                  the server is overloaded; the caller should retry later
 ├── TooLate                     the request's deadline has passed; nothing was scored
 ├── HistoryError                the history is damaged or cannot be read
 └── Unavailable                 a required service or resource is not available
@@ -162,7 +162,7 @@ class ValueProblem(msgspec.Struct, frozen=True, omit_defaults=True):
     got: Any = msgspec.UNSET
     """The value received; unset if it is missing or sensitive."""
     row: int | msgspec.UnsetType = msgspec.UNSET
-    """The row's position, counted from 0; unset if the request holds a single row."""
+    """The row's position, starting at 0; unset if the request contains a single row."""
 
     @property
     def reason(self) -> str:
@@ -176,7 +176,7 @@ class ValueProblem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class InvalidRows(RequestError):
-    """Rows that violate the schema. `problems` holds every problem; the message shows the first one."""
+    """Rows that violate the schema. `problems` lists every problem; the message shows the first one."""
 
     slug = "invalid-row"
 
@@ -189,7 +189,7 @@ class InvalidRows(RequestError):
 class NoAnswer(InvalidRows):
     """Valid rows for which the model returns NaN, infinity, an unknown class or nothing.
 
-    `rows` holds their positions. `alone` omits the position, for a request with a single row.
+    `rows` lists their positions. `alone` omits the position, for a request with a single row.
     """
 
     slug = "no-answer"

@@ -10,7 +10,7 @@ from rowcast.schema.prediction import Label
 
 
 class ModelLoaded(msgspec.Struct, frozen=True, gc=False):
-    """A model version passed its golden rows and now serves requests."""
+    """A model version passed the check of its golden rows and now serves requests."""
 
     model: str
     version: int
@@ -19,7 +19,7 @@ class ModelLoaded(msgspec.Struct, frozen=True, gc=False):
 
 
 class RowsScored(msgspec.Struct, frozen=True, gc=False):
-    """One batch of rows of one model was scored or answered from the cache."""
+    """A batch of rows of one model was scored or served from the cache."""
 
     model: str
     version: int
@@ -29,7 +29,7 @@ class RowsScored(msgspec.Struct, frozen=True, gc=False):
     latest: float = 0.0
     """The prediction of the last row: the index of its class, or the value."""
     hits: int = 0
-    """Rows answered from the cache."""
+    """Rows served from the cache."""
     misses: int = 0
     """Rows that were looked up in the cache and not found."""
 

@@ -23,7 +23,7 @@ def train(
 ) -> TrainingResult:
     """Train a model, publish it and return the result that `rowcast train --json` prints.
 
-    `data` is a file, a data frame, a mapping of columns or a list of rows. `target_file` names a separate file with the
+    `data` is a file, a data frame, a mapping of columns or a list of rows. `target_file` is a separate file with the
     labels. The other options are the fields of `rowcast.training.options.TrainingOptions`, for example `positive`,
     `exclude`, `keep`, `map`, `metric`, `trials` and `timeout`.
     """
@@ -36,7 +36,7 @@ def load(reference: str, *, home: str | Path | None = None) -> Model:
 
 
 class Model:
-    """A loaded model. It gives the same answers as the server, without recording them."""
+    """A loaded model. It returns the same scores as the server, without recording them."""
 
     def __init__(self, live: LiveModel) -> None:
         self._live = live
@@ -57,5 +57,5 @@ class Model:
 
 
 def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace NaN, the missing number of data frames, with None."""
+    """Replace NaN, which marks a missing number in a data frame, with None."""
     return {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}

@@ -37,7 +37,7 @@ class Alias(NamedTuple):
 
     setting: str
     values: Mapping[str, str] | None = None
-    """Translates the variable's values; None keeps them as they are."""
+    """Maps the variable's values to values of the setting; None leaves them unchanged."""
 
 
 ALIASES: Mapping[str, Alias] = {
@@ -79,7 +79,7 @@ class AliasSource(PydanticBaseSettingsSource):
         return _aliased_values().get(field_name, (None, ""))[0], field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """Return the settings given by alias."""
+        """Return the settings that are set by an alias."""
         values: dict[str, Any] = {setting: value for setting, (value, _) in _aliased_values().items()}
         if "push_gateway" in values and "push_gateway" not in self.current_state:
             values.setdefault("push_job", ALIAS_PUSH_JOB)
@@ -87,7 +87,7 @@ class AliasSource(PydanticBaseSettingsSource):
 
 
 def _aliased_values() -> dict[str, tuple[str, str]]:
-    """Return the value of each setting given by alias, and the variable it comes from."""
+    """Return the value of each setting that is set by an alias, and the variable it comes from."""
     values = {}
     for variable, alias in ALIASES.items():
         text = os.environ.get(variable, "").strip()
@@ -129,12 +129,12 @@ class Settings(BaseSettings):
     store: str | None = Field(None, description="URL of the history store. Default: `sqlite:///HOME/history.db`.")
     durability: Literal["process", "disk", "store"] = Field(
         "process",
-        description="Where a prediction is recorded before it is answered: in the journal (`process`; survives a "
+        description="Where a prediction is recorded before the reply is sent: in the journal (`process`; survives a "
         "crash of any process), in the journal on disk (`disk`; survives a crash of the machine), or in the store "
         "(`store`).",
     )
     retention_days: int | None = Field(
-        None, ge=1, description="Erase rows from history after this many days. Default: keep them."
+        None, ge=1, description="Erase rows from history after this many days. Default: never."
     )
     min_free_mb: int = Field(
         200, ge=0, description="Reject predictions while less disk space (MiB) is free for the journal and the store."
@@ -272,14 +272,14 @@ class Settings(BaseSettings):
 
     @property
     def server_url(self) -> str:
-        """The URL at which this machine reaches the server."""
+        """The URL at which this machine can reach the server."""
         is_wildcard = self.host in ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
         host = "127.0.0.1" if is_wildcard else f"[{self.host}]" if ":" in self.host else self.host
         return self.url or f"http://{host}:{self.port}{self.root_path}"
 
     @property
     def keys_file(self) -> Path:
-        """The file of the API keys."""
+        """The file that contains the API keys."""
         return self.home / "keys.json"
 
     @property
@@ -305,7 +305,7 @@ class Settings(BaseSettings):
 
     @property
     def history_key_file(self) -> Path:
-        """The file of the secret that sensitive values are hashed with."""
+        """The file that contains the secret key for hashing sensitive values."""
         return self.home / "history.key"
 
     def for_child(self) -> dict[str, str]:
@@ -356,7 +356,7 @@ def _validate(settings: Settings) -> None:
 
 
 def origins(**options: Any) -> dict[str, str]:
-    """Return where each setting comes from, leaving out defaults; `options` are as in `load`."""
+    """Return the source of each setting that is not a default; `options` are the same as in `load`."""
     dotenv_names, toml_names = (
         {name.lower().removeprefix(PREFIX.lower()) for name in source(Settings)()}
         for source in (SharedDotEnvSource, TomlConfigSettingsSource)
@@ -401,7 +401,7 @@ def _reject_unknown_variables() -> None:
 
 
 def _describe(error: ValidationError) -> str:
-    """Return every problem in one line."""
+    """Describe every problem on one line."""
     sentences = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])

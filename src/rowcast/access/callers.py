@@ -14,13 +14,13 @@ from rowcast.access.scopes import SCOPES, Scope
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
-    """The identity and the permissions of a client; history records the key and the tenant with each prediction."""
+    """The identity and permissions of a client; history records the key and the tenant with each prediction."""
 
     key_id: str = ""
     tenant: str = ""
     scopes: frozenset[Scope] = frozenset(SCOPES)
     models: frozenset[str] = frozenset()
-    """Empty: every model."""
+    """An empty set allows every model."""
     until: float = math.inf
     """UTC seconds at which the key expires."""
     meter: Meter | None = None
@@ -36,7 +36,7 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
 
 
 UNAUTHENTICATED: Final = Caller(scopes=frozenset(), models=frozenset(("",)))
-"""A client without the key that the server requires. No model has an empty name, so it sees no model."""
+"""A client that did not send the required key. No model has an empty name, so this client sees no models."""
 
 
 def active_callers(keys: Iterable[Key], now: float, default: Quota | None, share: int) -> dict[bytes, Caller]:
@@ -65,7 +65,7 @@ def active_callers(keys: Iterable[Key], now: float, default: Quota | None, share
 
 
 def keep_meters(new: dict[bytes, Caller], old: Mapping[bytes, Caller]) -> dict[bytes, Caller]:
-    """Return the new callers, with the old meter wherever the quota is unchanged, so that a reload resets no quota."""
+    """Return the new callers, with the old meter if the quota is unchanged, so that a reload does not reset quotas."""
     meters = {caller.key_id: caller.meter for caller in old.values()}
 
     def with_meter(caller: Caller) -> Caller:

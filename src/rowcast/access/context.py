@@ -19,4 +19,4 @@ class RequestContext(msgspec.Struct, frozen=True, gc=False):
     entity: str = ""
     """The caller's own reference, for example an application number."""
     deadline: float = math.inf
-    """A time of `time.perf_counter`; rows that are still waiting then are not scored."""
+    """A value of `time.perf_counter`; rows that are still waiting at this time are not scored."""

@@ -11,7 +11,7 @@ _match_duration = re.compile(r"([0-9]{1,7})([smhd])").fullmatch
 
 
 def parse_duration(text: str) -> int:
-    """Return the seconds of a duration such as `90d`; SettingsError when the text has another form."""
+    """Return the number of seconds in a duration such as `90d`; raise SettingsError if the format is invalid."""
     match = _match_duration(text)
     if not match:
         raise SettingsError(f"invalid duration {text!r}; expected a whole number followed by s, m, h or d, like 90d")

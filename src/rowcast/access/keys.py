@@ -1,8 +1,8 @@
-"""API keys and the edits of a list of keys.
+"""API keys, and functions that add, revoke, rotate and find them.
 
-A key is `rk_<id>_<secret>`. Only the SHA-256 of the whole text is stored: the secret has 192 random bits, so nobody can
-guess it and a slow hash would add nothing. A presented key is hashed and looked up by its hash, so the time of a check
-does not reveal how much of a wrong key was right.
+A key has the form `rk_<id>_<secret>`. Only the SHA-256 hash of the whole key is stored. The secret has 192 random bits,
+so it cannot be guessed, and a slow hash would add no security. The server looks up a key by its hash, so the duration
+of the check does not reveal how much of an invalid key is correct.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _match_tenant = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}").fullmatch
 
 
 class Key(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One API key as it is stored, without its secret. All times are UTC seconds."""
+    """A stored API key, without its secret. All times are in UTC seconds."""
 
     id: str
     name: str
@@ -32,18 +32,18 @@ class Key(msgspec.Struct, frozen=True, omit_defaults=True):
     scopes: tuple[Scope, ...]
     created: int
     tenant: str = ""
-    """Empty: the key belongs to no tenant."""
+    """Empty if the key belongs to no tenant."""
     models: tuple[str, ...] = ()
-    """Empty: every model."""
+    """An empty tuple allows every model."""
     quota: Quota | None = None
     expires: int | None = None
     revoked: int | None = None
     old_hash: str = ""
-    """Hash of the secret before the last rotation, valid until `old_until`."""
+    """The hash of the key before its last rotation, valid until `old_until`."""
     old_until: int = 0
 
     def valid_until(self) -> float:
-        """Return when the key expires: infinity for never, minus infinity for a revoked key."""
+        """Return the time at which the key expires: infinity if it never does, minus infinity if it is revoked."""
         if self.revoked is not None:
             return -math.inf
         return math.inf if self.expires is None else self.expires
@@ -56,27 +56,27 @@ class Key(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def add_key(keys: Sequence[Key], new: Key) -> list[Key]:
-    """Return the keys with a new one; SettingsError when an active key has its name."""
+    """Return the keys with the new key added; raise SettingsError if an active key has the same name."""
     if any(key.name == new.name and key.revoked is None for key in keys):
         raise SettingsError(f"a key named {new.name!r} already exists; revoke or rotate it, or choose another name")
     return [*keys, new]
 
 
 def revoke_key(keys: Sequence[Key], id_or_name: str, now: int) -> list[Key]:
-    """Return the keys with one of them revoked."""
+    """Return the keys with the matching key revoked."""
     target = find_key(keys, id_or_name)
     return [msgspec.structs.replace(key, revoked=now, old_hash="") if key is target else key for key in keys]
 
 
 def rotate_key(keys: Sequence[Key], id_or_name: str, new_hash: str, now: int, overlap: int) -> list[Key]:
-    """Return the keys with a new secret for one of them; the old secret stays valid for `overlap` seconds."""
+    """Return the keys with the matching key's secret replaced; the old one stays valid for `overlap` seconds."""
     target = find_key(keys, id_or_name)
     rotated = msgspec.structs.replace(target, hash=new_hash, old_hash=target.hash, old_until=now + overlap)
     return [rotated if key is target else key for key in keys]
 
 
 def find_key(keys: Sequence[Key], id_or_name: str) -> Key:
-    """Return the key with this id, else the active key with this name; SettingsError lists the known ids."""
+    """Return the active key with this id, or else with this name; raise SettingsError if there is none."""
     matches = [key for key in keys if key.id == id_or_name] or [key for key in keys if key.name == id_or_name]
     active = [key for key in matches if key.revoked is None]
     if active:
@@ -98,14 +98,14 @@ def format_key(key_id: str, secret: bytes) -> str:
 
 
 def parse_name(text: str) -> str:
-    """Return a key's name without surrounding blanks; SettingsError when it is empty, too long or unprintable."""
+    """Return a key name without surrounding whitespace; raise SettingsError if it is empty, too long or unprintable."""
     if not text.strip() or len(text) > 64 or not text.isprintable():
         raise SettingsError(f"invalid key name {text[:80]!r}; use 1 to 64 printable characters")
     return text.strip()
 
 
 def parse_tenant(text: str) -> str:
-    """Return a tenant's name; SettingsError when it has other characters than the pattern allows."""
+    """Return a tenant name unchanged; raise SettingsError if it is invalid."""
     if not _match_tenant(text):
         raise SettingsError(
             f"invalid tenant {text[:80]!r}; use 1 to 64 characters of a-z, 0-9, '.', '_' and '-', "

@@ -1,4 +1,4 @@
-"""What access needs from its adapters: a store of API keys, and a store of replies to requests with an Idempotency-Key.
+"""Ports of the access package: a store of API keys, and a store of replies to requests with an Idempotency-Key.
 
 Every adapter passes the contract tests in `tests/contracts/`.
 """
@@ -18,16 +18,16 @@ class KeyReader(Protocol):
     """Reads the API keys. A running server follows changes by comparing revisions."""
 
     def all(self) -> Sequence[Key]:
-        """Return every key, revoked keys included; SettingsError when the keys cannot be read."""
+        """Return every key, including revoked keys; raise SettingsError if the keys cannot be read."""
         ...
 
     def revision(self) -> object:
-        """Return a value that changes whenever the keys change. Cheap enough to call every second."""
+        """Return a value that changes whenever the keys change. This must be cheap enough to call every second."""
         ...
 
 
 class KeyWriter(KeyReader, Protocol):
-    """Changes the API keys. A change is atomic: readers see the keys before or after it, even if the writer dies."""
+    """Changes the API keys. A change is atomic: readers see either all of it or none of it, even if the writer dies."""
 
     def change(self, edit: Callable[[Sequence[Key]], Sequence[Key]]) -> None:
         """Replace all keys with the result of `edit`. Changes run one at a time; if `edit` raises, nothing changes."""
@@ -35,17 +35,17 @@ class KeyWriter(KeyReader, Protocol):
 
 
 class IdempotencyStore(Protocol):
-    """Replies by idempotency key, shared by all server processes: a repeated request gets the first reply.
+    """Replies by idempotency key, shared by all server processes: a repeated request receives the first reply.
 
     A claim belongs to the process that made it until that process saves a reply or releases the key. Claims of dead
-    processes and claims older than the store's limit are void. `now` is UTC seconds.
+    processes and claims older than the store's limit are void. `now` is in UTC seconds.
     """
 
     def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
         """Return the saved reply, or None: the caller then owns the key and must save a reply or release the key.
 
-        RepeatConflict while another process owns the key, or when `fingerprint` differs from that of the first request;
-        Unavailable when the store cannot be used.
+        Raise RepeatConflict while another process owns the key, or if `fingerprint` differs from that of the first
+        request. Raise Unavailable if the store cannot be used.
         """
         ...
 
@@ -58,9 +58,9 @@ class IdempotencyStore(Protocol):
         ...
 
     def purge(self, before: float) -> None:
-        """Delete claims and replies from before this time."""
+        """Delete claims and replies that are older than this time."""
         ...
 
     def check(self) -> None:
-        """Raise Unavailable when the store cannot be used. Creates and changes nothing."""
+        """Raise Unavailable if the store cannot be used. This creates and changes nothing."""
         ...

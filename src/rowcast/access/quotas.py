@@ -27,11 +27,11 @@ class Quota(msgspec.Struct, frozen=True):
 class Meter:
     """Tracks the use of one quota with the generic cell rate algorithm: one timestamp, no list of past requests.
 
-    HOT: called twice per request, so it avoids the calls to `max` and `ceil`.
+    HOT: called twice per request, so it avoids calls to `max` and `ceil`.
     """
 
     is_immediate = True
-    """`spend` never returns an awaitable; a meter that is shared between processes may return one."""
+    """True if `spend` never returns an awaitable. A meter that is shared between processes may return one."""
 
     def __init__(self, quota: Quota, share: int = 1) -> None:
         self.quota = quota
@@ -71,8 +71,8 @@ class Meter:
 
 
 def parse_quota(text: str) -> Quota:
-    """Parse a quota such as `100/60s`; SettingsError when the text has another form."""
+    """Parse a quota such as `100/60s`; raise SettingsError if the format is invalid."""
     match = _match_quota(text)
     if not match:
-        raise SettingsError(f"invalid quota {text!r}; expected rows, a slash and a duration, like 100/60s")
+        raise SettingsError(f"invalid quota {text!r}; expected a number of rows, a slash and a duration, like 100/60s")
     return Quota(int(match[1]), int(match[2]) * UNIT_SECONDS[match[3] or "s"])

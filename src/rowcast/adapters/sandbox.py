@@ -1,4 +1,7 @@
-"""The sandbox: a child process with limits that loads a bundle first. It may crash, hang or run out of memory there."""
+"""The sandbox: a child process with resource limits that loads a bundle before the server does.
+
+A bundle that crashes, hangs or runs out of memory therefore does not affect the server.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class SandboxLimits(msgspec.Struct, frozen=True):
 def run_trial(
     command: Sequence[str], folder: Path, reference: Reference, limits: SandboxLimits, environment: Mapping[str, str]
 ) -> str:
-    """Return why this version cannot be loaded, or an empty text if it passed its checks."""
+    """Return the reason why this version cannot be loaded, or an empty string if it passes its checks."""
     try:
         size = (folder / bundle.MODEL).stat().st_size
     except OSError as error:
@@ -48,7 +51,7 @@ class SandboxResult(msgspec.Struct, frozen=True):
 
 
 def run_sandboxed(command: Sequence[str], limits: SandboxLimits, environment: Mapping[str, str]) -> SandboxResult:
-    """Run a process that limits itself; it ends at the latest with this process."""
+    """Run a process that limits its own resources. It ends when this process ends, if not earlier."""
     # The child watches this pipe, which closes when this process ends.
     reader, writer = os.pipe()
     try:
@@ -70,7 +73,7 @@ def run_sandboxed(command: Sequence[str], limits: SandboxLimits, environment: Ma
     if finished.returncode < 0:
         name = signal.Signals(-finished.returncode).name
         return SandboxResult(
-            f"the sandbox was killed by {name}; its limit is {limits.memory_mb} MB (setting trial_memory_mb)"
+            f"the sandbox was killed by {name}; its memory limit is {limits.memory_mb} MB (setting trial_memory_mb)"
         )
     if finished.returncode:
         lines = finished.stderr.decode(errors="replace").strip().splitlines() or [
@@ -101,4 +104,4 @@ def _end_with_parent() -> None:
 
 
 def _timeout(limits: SandboxLimits) -> str:
-    return f"loading it took longer than {limits.seconds:g} s (setting trial_seconds)"
+    return f"loading the version took longer than {limits.seconds:g} s (setting trial_seconds)"

@@ -1,4 +1,4 @@
-"""API keys: where they are kept."""
+"""Access to the stored API keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def keys(settings: Settings) -> KeyWriter:
-    """Return the API keys of this home."""
+    """Return the API keys of this home folder."""
     from rowcast.adapters.files.keys import FileKeys
 
     return FileKeys(settings.keys_file)

@@ -1,7 +1,7 @@
 """`python -m rowcast.app.describe_onnx FOLDER MEMORY_MB SECONDS`: convert an imported graph.
 
-The importer starts this child process with limited resources, because a hostile graph can crash it. FOLDER holds the
-request; the result is written to standard output. To start quickly, it imports neither the command line nor the
+The importer starts this child process with limited resources, because a malicious graph can crash it. FOLDER contains
+the request; the result is written to standard output. To start quickly, the process imports neither the CLI nor the
 settings.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def main(folder: str, memory_mb: str, seconds: str) -> int:
-    """Return 0 after writing the result, or 2 after writing the reason to standard error."""
+    """Write the result and return 0, or write the reason for a failure to standard error and return 2."""
     try:
         limit_this_process(int(memory_mb), float(seconds))
         from rowcast.registry.onnx_import.exchange import answer_request
@@ -35,7 +35,7 @@ def main(folder: str, memory_mb: str, seconds: str) -> int:
 
 
 def _open_graph(model: bytes) -> ForeignGraph:
-    from rowcast.adapters.onnxruntime.graph import ForeignOnnxGraph  # only after the graph was inspected
+    from rowcast.adapters.onnxruntime.graph import ForeignOnnxGraph  # only after the graph has been inspected
 
     return ForeignOnnxGraph(model)
 

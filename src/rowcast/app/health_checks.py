@@ -1,4 +1,4 @@
-"""Checks of the parts that a server uses. Each returns the reason of a failure, or an empty text."""
+"""Checks of the services that a server depends on. Each returns the reason for a failure, or an empty string."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SECONDS = 5.0
 
 
 def running_servers(settings: Settings) -> dict[str, list[WorkerStatus]]:
-    """Return the workers of every running server of this home, by server."""
+    """Return the workers of every running server of this home folder, by server."""
     from rowcast.adapters.files import worker_state
 
     return worker_state.running_servers(settings.run_folder)
 
 
 def store_failure(settings: Settings) -> str:
-    """Check that entries can be stored now. Creates and changes nothing."""
+    """Check that entries can be stored, without creating or changing anything."""
     from rowcast.app.history import store
     from rowcast.errors import RowcastError
 
@@ -32,7 +32,7 @@ def store_failure(settings: Settings) -> str:
 
 
 def repeats_failure(settings: Settings) -> str:
-    """Check that the idempotency store can be used. Creates and changes nothing."""
+    """Check that the idempotency store can be used, without creating or changing anything."""
     from rowcast.adapters.sqlite.idempotency import SqliteIdempotencyStore
     from rowcast.errors import RowcastError
 
@@ -44,7 +44,7 @@ def repeats_failure(settings: Settings) -> str:
 
 
 def push_failure(settings: Settings) -> str:
-    """Check that the Pushgateway accepts requests. Pushes nothing."""
+    """Check that the Pushgateway accepts requests, without pushing anything."""
     import httpx
 
     from rowcast.app.telemetry import push_target
@@ -59,7 +59,7 @@ def push_failure(settings: Settings) -> str:
 
 
 def otel_failure(settings: Settings) -> str:
-    """Check that the collector accepts spans. Sends none."""
+    """Check that the collector accepts spans, without sending any."""
     if importlib.util.find_spec("opentelemetry.sdk") is None:
         return "rowcast[otel] is not installed"
     import httpx

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def store(settings: Settings) -> Store:
-    """Return the history store for the URL in the settings, not opened yet."""
+    """Return the history store for the URL in the settings, without opening it."""
     from rowcast.adapters.sqlite.store import SqliteStore
 
     scheme, separator, path = settings.store_url.partition(":///")
@@ -34,7 +34,7 @@ def store(settings: Settings) -> Store:
 
 
 def history(settings: Settings) -> History:
-    """Return all recorded predictions: the store, and the journals of this home."""
+    """Return all recorded predictions: the store, and the journals of this home folder."""
     from rowcast.adapters.files.journal_reader import FolderJournalReader
     from rowcast.history.service import History
 
@@ -42,7 +42,7 @@ def history(settings: Settings) -> History:
 
 
 def newest_entry_time(settings: Settings) -> int | None:
-    """Return when the newest stored entry was made, in UTC microseconds; None for an empty store."""
+    """Return the time of the newest stored entry in UTC microseconds, or None if the store is empty."""
     from rowcast.history.chain import decode_head
 
     entries = store(settings).latest(1)
@@ -50,7 +50,7 @@ def newest_entry_time(settings: Settings) -> int | None:
 
 
 def replay_history(settings: Settings, model: str | None) -> Replay:
-    """Score recorded rows again, for one model or for all, with the published bundles."""
+    """Score the recorded rows of one model, or of all models, again with the published bundles."""
     from rowcast.app.models import model_by_digest
     from rowcast.history.replay import replay
     from rowcast.registry.ports import Reference
@@ -64,7 +64,7 @@ def replay_history(settings: Settings, model: str | None) -> Replay:
 
 
 class _BundleScorer:
-    """A live model as the scorer of a replay."""
+    """Scores the rows of a replay with a live model."""
 
     def __init__(self, model: LiveModel) -> None:
         self._model = model
@@ -74,12 +74,12 @@ class _BundleScorer:
         return self._model.score([self._model.encoder.read(row) for row in rows])
 
     def compare(self, recorded: Score, current: Score) -> str:
-        """Compare within the tolerance of the model."""
+        """Compare two scores within the model's tolerance."""
         return self._model.compare(recorded, current)
 
 
 def erase_history(settings: Settings, selection: Selection, reason: str, wait: Callable[[], bool]) -> ErasureResult:
-    """Erase rows; then wait for rows in journals until the erasure is complete or `wait()` returns False."""
+    """Erase rows, then wait until the rows in journals have been erased too or `wait()` returns False."""
     from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
     from rowcast.history.erasure import Eraser
 
@@ -98,5 +98,5 @@ def erase_history(settings: Settings, selection: Selection, reason: str, wait: C
 
 
 def utc_microseconds() -> int:
-    """Return the current time."""
+    """Return the current time in UTC microseconds."""
     return time.time_ns() // 1000

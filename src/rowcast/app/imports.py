@@ -1,4 +1,4 @@
-"""Compose the import of models: the registry, the sandbox and the limits of the settings."""
+"""Compose the import of models from the registry, the sandbox and the limits in the settings."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def import_model(
 
 
 def export_model(settings: Settings, reference: str, path: Path) -> Reference:
-    """Write a published version into an archive and return the version."""
+    """Write a published version to an archive, and return the version."""
     from rowcast.registry.archive import write_archive
     from rowcast.registry.resolve import resolve
 
@@ -106,7 +106,7 @@ def import_models_folder(settings: Settings, *, retry_failed: bool = False) -> l
 
 
 def preferred_model(settings: Settings) -> str:
-    """Return the model that the models folder names as its default, unless the settings choose one."""
+    """Return the default model of the models folder, or an empty string if the settings specify models."""
     from rowcast.registry import models_folder
 
     if settings.models_dir is None or settings.default_model or settings.models:

@@ -1,4 +1,4 @@
-"""The indexer process: moves the journals of one home into the store, and maintains the store."""
+"""The indexer process: moves the journals of one home folder into the store, and maintains the store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def indexer_child(settings: Settings) -> IndexerChild:
 
 
 def index_history(settings: Settings, wait: Callable[[float], bool], report: Callable[[str], None]) -> bool:
-    """Run as the indexer of this home until `wait` returns True; return False at once if another process is."""
+    """Run as the indexer of this home folder until `wait` returns True.
+
+    Return False immediately if another process is the indexer.
+    """
     from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
     from rowcast.history.erasure import Maintenance
     from rowcast.history.indexer import run_indexer
@@ -55,7 +58,7 @@ def index_history(settings: Settings, wait: Callable[[float], bool], report: Cal
 
 
 def indexer_is_running(settings: Settings) -> bool:
-    """Return whether a process moves the journals of this home into the store."""
+    """Return whether any process is running as the indexer of this home folder."""
     from rowcast.adapters.files.journal_reader import indexer_lock
 
     with indexer_lock(settings.journal_folder) as acquired:

@@ -1,4 +1,4 @@
-"""Configure logging: our own lines and those of libraries, in one format on standard error."""
+"""Configure logging: log lines of Rowcast and of libraries, in one format on standard error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rowcast.settings import Settings
 
 VERBOSE_LIBRARIES = ("httpx", "httpcore", "uvicorn", "opentelemetry", "urllib3", "asyncio")
-"""Libraries whose `info` lines are noise here, and in some cases contain addresses."""
+"""Libraries whose `info` lines are irrelevant to operators and in some cases contain addresses."""
 
 
 def configure_logging(settings: Settings) -> None:
@@ -56,7 +56,7 @@ def log_processors(*, as_text: bool) -> tuple[list[Processor], list[Processor]]:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    # Tracebacks never show local variables, which can hold rows and keys.
+    # Tracebacks never show local variables, which can contain rows and keys.
     if as_text:
         return shared, [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)

@@ -1,4 +1,4 @@
-"""Compose what commands and the Python API do with models: find, load, train and score them."""
+"""Compose the model operations of the commands and the Python API: find, load, train and score."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rowcast.training.result import TableCheck, TrainingResult
 
 DATA_CHECK_NAME = "check"
-"""Model name of a data check, which publishes nothing."""
+"""The model name in a data check, which publishes nothing."""
 
 
 def registry(settings: Settings) -> RegistryWriter:
@@ -33,7 +33,7 @@ def registry(settings: Settings) -> RegistryWriter:
 
 
 def has_models(settings: Settings) -> bool:
-    """Return whether every model that the settings name is published, or any model if they name none."""
+    """Return whether every model named in the settings is published or, if none is named, whether any model is."""
     from rowcast.registry import resolve
 
     try:
@@ -43,7 +43,7 @@ def has_models(settings: Settings) -> bool:
 
 
 def name_to_train(settings: Settings) -> str:
-    """Return the name of the one model to serve; raise SettingsError if the settings name several."""
+    """Return the name of the single model to serve; raise SettingsError if the settings name several models."""
     names = {reference.partition("@")[0] for reference in settings.models}
     if len(names) > 1:
         raise SettingsError(f"cannot train several models from one table: {', '.join(sorted(names))}")
@@ -77,7 +77,7 @@ def model_by_digest(settings: Settings) -> Callable[[Reference, str], LiveModel]
     def load_exactly(reference: Reference, digest: str) -> LiveModel:
         model = load(reference, models, open_graph)
         if model.digest != digest:
-            raise ModelNotFound(f"{reference} has another digest now: {model.digest}")
+            raise ModelNotFound(f"{reference} now has a different digest: {model.digest}")
         return model
 
     return load_exactly
@@ -97,7 +97,7 @@ def report(settings: Settings, reference: str) -> tuple[Reference, Path]:
 
 
 def score_table(settings: Settings, reference: str, options: ScoringOptions) -> Summary:
-    """Score a table file and write the predictions to another."""
+    """Score a table file, and write the predictions to another file."""
     from rowcast.adapters.onnxruntime.graph import open_graph
     from rowcast.jobs.table_scoring import score_file
     from rowcast.registry import bundle
@@ -121,7 +121,7 @@ def train(
     progress: Callable[[TrainingEvent], None] = lambda event: None,
     **options: Any,
 ) -> TrainingResult:
-    """Train a model on a file or on data in memory and publish it; `onnx_out` also writes the graph to a file."""
+    """Train a model on a file or on data in memory, and publish it. Also write the graph to `onnx_out`, if given."""
     try:
         from rowcast.training import run
     except ModuleNotFoundError as missing:
@@ -164,7 +164,7 @@ def _training_data(
     from rowcast.training.options import TrainingOptions
 
     if target is None and target_file is None:
-        raise SettingsError("target is required: the column to predict, or target_file with its values")
+        raise SettingsError("target is required: pass the column to predict, or target_file with its values")
     is_file = isinstance(data, str | Path)
     model_name = check_name(name or name_from(Path(data).stem if is_file else target or "model"))
     table = read_table(data) if is_file else table_from_memory(data, model_name)

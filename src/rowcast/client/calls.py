@@ -1,4 +1,4 @@
-"""The calls of the native API: each builds a request and decodes its reply. No network IO."""
+"""The calls of the native API. Each builds a request and decodes its reply; none does network IO."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from rowcast.serving.model_descriptions import ModelList, ServedModel
 
 T = TypeVar("T")
 Row = Mapping[str, Any] | msgspec.Raw
-"""A mapping of column name to value, or the JSON text of an object, which is sent and recorded byte for byte."""
+"""A mapping of column names to values, or the JSON text of an object, which is sent and recorded byte for byte."""
 Format = Literal["jsonl", "csv"]
 
 JSON = "application/json"
 NATIVE_FORM = ("wire", "false")
-"""Asks for native rows and predictions even if the model has a wire template."""
+"""Requests native rows and predictions even if the model has a wire template."""
 FILTERS = ("model", "version", "label", "entity", "since", "until")
 is_model_name = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}(@[1-9][0-9]{0,9})?").fullmatch
 is_header_value = re.compile(r"[\x21-\x7e]{1,255}").fullmatch
@@ -48,7 +48,7 @@ class PredictOptions(TypedDict, total=False):
     cache: bool
     """False bypasses the server's cache."""
     idempotency_key: str
-    """Replaces the generated key. Sending the same key and rows again returns the first answer."""
+    """Replaces the generated key. Sending the same key and rows again returns the first reply."""
     request_id: str
     traceparent: str
     timeout: float
@@ -95,7 +95,7 @@ class ServerAddress(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, url: str) -> ServerAddress:
-        """Parse a base URL; raise BadCall if it is not one."""
+        """Parse a base URL; raise BadCall if it is invalid."""
         try:
             parts = urlsplit(url.strip())
             host, port = parts.hostname, parts.port
@@ -112,7 +112,7 @@ class ServerAddress(msgspec.Struct, frozen=True):
 
 
 class ModelCalls:
-    """Builds the calls that name a model. Remembers each model description with its ETag."""
+    """Builds the calls that refer to a model, and caches each model description with its ETag."""
 
     def __init__(self, new_key: Callable[[], str], *, retries: int) -> None:
         self._new_key = new_key
@@ -174,12 +174,12 @@ def reload() -> ApiCall[ReloadResult]:
 
 
 def health() -> ApiCall[HealthReport]:
-    """Return the call that checks the server's health. A degraded server is a regular reply."""
+    """Return the call that checks the server's health. A degraded server is not an error."""
     return ApiCall(HttpRequest("GET", "/health", success_statuses=frozenset({200, 503})), _reader(HealthReport))
 
 
 def ready() -> ApiCall[bool]:
-    """Return the call that asks whether the server is ready; it is never retried."""
+    """Return the call that checks whether the server is ready; it is never retried."""
     statuses = frozenset({200, 503})
     request = HttpRequest("GET", "/health/ready", success_statuses=statuses, is_repeatable=False)
     return ApiCall(request, lambda reply: _decode(reply.body, Readiness).ready)
@@ -287,12 +287,12 @@ def _encode(value: Any, subject: str) -> bytes:
     try:
         return msgspec.json.encode(value, enc_hook=_to_plain)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-        reason = type(error).__name__  # the message itself may hold a value
+        reason = type(error).__name__  # the message itself may contain a value
         raise BadCall(f"cannot encode {subject} as JSON ({reason}); use plain values") from None
 
 
 def _to_plain(value: Any) -> Any:
-    """Convert mappings, and the scalar types of numpy and pandas."""
+    """Convert mappings and the scalar types of numpy and pandas to plain values."""
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(value, "item"):
@@ -308,7 +308,7 @@ def _decode(body: bytes | msgspec.Raw, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise BadReply("unexpected response body; check that the URL is that of a compatible Rowcast server") from None
+        raise BadReply("unexpected response body; check that the URL belongs to a compatible Rowcast server") from None
 
 
 def _read_prediction(reply: HttpReply) -> PredictionReply:

@@ -2,8 +2,8 @@
 
 ClientError                     base class of every error the client raises
 ├── BadCall                     an invalid argument, or an export file that cannot be written
-├── Unreachable                 no response, or not in time; `sent` says whether the server may have seen the request
-├── BadReply                    a response that no Rowcast server sends
+├── Unreachable                 no response, or a timeout; `sent` is True if the server may have received the request
+├── BadReply                    a response that a Rowcast server would never send
 └── ErrorReply                  an error response: status, slug, detail, problems, request_id, retry_after
     ├── RowsRejected            invalid rows, or rows the model cannot score; `problems` lists every problem
     ├── AccessDenied            the API key is missing, invalid or lacks permission
@@ -12,10 +12,10 @@ ClientError                     base class of every error the client raises
     ├── QuotaExceeded           retry after `retry_after` seconds; None if retrying cannot help
     ├── ServerUnavailable       overloaded, shutting down or missing a dependency; retry later
     ├── DeadlineExceeded        the rows were not scored before the timeout
-    └── InternalServerError     the server failed; its log has the cause under `request_id`
+    └── InternalServerError     the server failed; its log contains the cause under `request_id`
 
-Error messages end up in logs, so they never contain an API key, a value of a row or an option. `detail` and `problems`
-may contain values.
+Error messages end up in logs, so they never contain API keys, row values or option values. `detail` and `problems` may
+contain values.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class BadCall(ClientError):
 
 
 class Unreachable(ClientError):
-    """`sent` is False if the server cannot have seen the request."""
+    """`sent` is False if the server cannot have received the request."""
 
     slug = "unreachable"
 

@@ -1,7 +1,7 @@
-"""The retry logic of the client: when to send, how long to wait, when to give up. No IO and no clock of its own.
+"""The retry logic of the client: when to send, how long to wait, when to give up. It does no IO and has no clock.
 
-`exchange` is a generator that yields `Send` and `Wait` instructions. The caller carries them out and sends the result
-back in, so the synchronous and the asynchronous client share one implementation.
+`exchange` is a generator that yields `Send` and `Wait` instructions. The caller carries them out and sends the results
+back, so that the synchronous and the asynchronous client share one implementation.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class HttpRequest(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
     body: bytes | None = None
     is_repeatable: bool = True
-    """Whether it may be sent twice: it is read-only, idempotent or carries an Idempotency-Key."""
+    """Whether the request can safely be sent twice: it is read-only, idempotent or has an Idempotency-Key."""
     success_statuses: frozenset[int] = frozenset({200})
     """Statuses whose JSON body is a regular reply."""
     sink: Sink | None = None
@@ -68,11 +68,11 @@ class NoReply(msgspec.Struct, frozen=True):
 
     reason: str
     sent: bool
-    """Whether the server may have seen the request."""
+    """Whether the server may have received the request."""
 
 
 class Send(msgspec.Struct, frozen=True):
-    """An instruction to send the request and to wait at most `seconds` for the response."""
+    """An instruction to send the request and wait at most `seconds` for the response."""
 
     request: HttpRequest
     seconds: float
@@ -121,13 +121,13 @@ def exchange(request: HttpRequest, policy: RetryPolicy, url: str, *, clock: Cloc
         if pause is None or pause >= deadline - clock():
             raise error_of(result, url)
         yield Wait(pause)
-        retries += not in_flight  # the server is still working on the first request: not a failed attempt
+        retries += not in_flight  # not a failed attempt if the server is still processing the first request
 
 
 def retry_pause(
     request: HttpRequest, result: HttpReply | NoReply, policy: RetryPolicy, *, retries: int, random: float
 ) -> float | None:
-    """Return the pause before the request is sent again, or None if it must not be."""
+    """Return the pause before the request is sent again, or None if it must not be retried."""
     if not request.is_repeatable:
         return None
     if is_in_flight(result):
@@ -143,7 +143,7 @@ def retry_pause(
     requested = retry_after(result)
     if requested is None:
         return None if read_problem(result).type == f"{errors.PREFIX}over-quota" else pause
-    # Never earlier than requested; the jitter spreads clients that were sent the same Retry-After.
+    # Never retry earlier than requested; the jitter spreads out clients that received the same Retry-After.
     return max(pause, requested + JITTER_SECONDS * random)
 
 
@@ -164,7 +164,7 @@ def is_in_flight(result: HttpReply | NoReply) -> bool:
 
 
 def retry_after(reply: HttpReply) -> float | None:
-    """Return the seconds in the Retry-After header. A date is compared with the server's own Date header."""
+    """Return the number of seconds in the Retry-After header. A date is compared with the server's own Date header."""
     value = reply.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])
@@ -176,7 +176,7 @@ def retry_after(reply: HttpReply) -> float | None:
 
 
 def read_problem(reply: HttpReply) -> ProblemDetails:
-    """Return the problem document of a reply; an empty one if the reply has none."""
+    """Return the problem document of a reply, or an empty document if the reply has none."""
     if reply.media_type != "application/problem+json":
         return ProblemDetails()
     try:
@@ -208,7 +208,7 @@ def error_of(result: HttpReply | NoReply, url: str) -> errors.ClientError:
 
 
 def _with_timeout(request: HttpRequest, left: float) -> HttpRequest:
-    """Add the time left as a header, so that the server drops rows it cannot score in time."""
+    """Add the remaining time as a header, so that the server drops rows it cannot score in time."""
     if request.body is None or not math.isfinite(left):
         return request
     network = min(MAX_NETWORK_SECONDS, left / 10)  # the server's 504 must arrive before the client gives up

@@ -1,4 +1,4 @@
-"""The synchronous and the asynchronous client. They do the IO; `exchange` and `calls` make the decisions."""
+"""The synchronous and asynchronous clients. They do the IO; `exchange` and `calls` make the decisions."""
 
 from __future__ import annotations
 
@@ -129,8 +129,9 @@ class Client(_BaseClient):
     ) -> Any:
         """Return the predictions for many rows, in order.
 
-        One invalid row fails the whole call, unless `partial` is true: then RowErrors take the place of each
-        invalid row. All rows are sent in one request, which a server limits to 10,000 rows by default.
+        A single invalid row fails the whole call, unless `partial` is true; the result then contains a RowErrors in
+        place of each invalid row. All rows are sent in one request; by default, a server accepts up to 10,000 rows per
+        request.
         """
         checked = CheckedOptions(**options)
         return self._perform(self._model_calls.predict_many(rows, model, checked, partial=partial), checked.timeout)
@@ -156,7 +157,7 @@ class Client(_BaseClient):
         return self._perform(calls.health())
 
     def ready(self) -> bool:
-        """Return whether the server is ready to answer predictions; a failed attempt is not retried."""
+        """Return whether the server is ready to serve predictions; a failed attempt is not retried."""
         return self._perform(calls.ready())
 
     def history(self, *, page: int = 200, **filters: Any) -> Iterator[HistoryEntry]:
@@ -172,7 +173,7 @@ class Client(_BaseClient):
                 return
 
     def prediction(self, prediction_id: str) -> HistoryEntry:
-        """Return the recorded entry of a prediction; it exists as soon as the prediction has been answered."""
+        """Return the history entry of a prediction, which is available as soon as the prediction has been returned."""
         return self._perform(calls.history_entry(prediction_id))
 
     def export(self, path: str | Path, format: Format = "jsonl", **filters: Any) -> int:  # noqa: A002
@@ -371,7 +372,7 @@ def _http_reply(response: httpx.Response, body: bytes = b"") -> HttpReply:
 
 
 def _no_reply(error: httpx.HTTPError, seconds: float) -> NoReply:
-    """Describe the failure in words that repeat nothing from the request."""
+    """Describe the failure without repeating any part of the request."""
     match error:
         case httpx.ConnectTimeout() | httpx.PoolTimeout():
             return NoReply("connection timed out", sent=False)
@@ -392,7 +393,7 @@ def _connection_error(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
-            # A failed name lookup has a negative number and a text of its own.
+            # A failed name lookup has a negative errno and its own message.
             return (os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror).lower()
         cause = cause.__cause__ or cause.__context__
     return "connection failed"

@@ -1,10 +1,10 @@
-"""The replies of the native API that only the client decodes.
+"""The structs for replies of the native API that only the client uses.
 
 The other replies have one struct each, which the server fills and the client decodes: `serving/model_descriptions.py`,
 `serving/fleet.py`, `serving/health.py` and `history/records.py`. None of these modules imports numpy or HTTP code.
 
-Decoding ignores unknown fields, so an older client understands a newer server. Fields that newer servers may leave out
-have defaults.
+Decoding ignores unknown fields, so an older client understands a newer server. Fields that newer servers may omit have
+defaults.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from rowcast.schema.prediction import Label
 class PredictionReply(msgspec.Struct, frozen=True):
     """The prediction for one row.
 
-    Differs from `schema.prediction.Prediction`, which the server encodes: values that do not apply to the task are None
-    instead of unset, and the request id from the response header is included.
+    It differs from `schema.prediction.Prediction`, which the server encodes: values that do not apply to the task are
+    None instead of unset, and the request id from the response header is included.
     """
 
     id: str

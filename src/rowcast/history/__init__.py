@@ -1,1 +1,1 @@
-"""History: a record of every prediction, as a chain of hashes that can be verified, replayed, exported and erased."""
+"""History: a record of every prediction, as a hash chain that can be verified, replayed, exported and erased."""

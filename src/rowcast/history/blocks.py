@@ -66,7 +66,7 @@ def ids(block: Block) -> list[str]:
 
 
 def contains(block: Block, prediction_id: str) -> bool:
-    """Return whether the block has this prediction; cheap for an id of another millisecond."""
+    """Return whether the block contains this prediction. This is cheap if the id is from a different millisecond."""
     return prediction_id.replace("-", "")[:12] == f"{block.at // 1_000_000:012x}" and prediction_id in ids(block)
 
 
@@ -88,7 +88,7 @@ def rows(block: Block) -> list[bytes]:
 
 
 def entries(block: Block) -> Iterator[Draft]:
-    """Yield one entry per row, exactly as a request with single rows would have recorded it."""
+    """Yield one entry per row, exactly as if each row had been recorded individually."""
     scores = score_rows(block.decision, output(block))
     none = [NO_WARNINGS] * block.rows
     replies = encode_replies(

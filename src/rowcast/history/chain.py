@@ -1,6 +1,6 @@
 """The history chain: each entry's hash covers the previous one, so no change, removal or insertion goes undetected.
 
-    row hash = H(salt ‖ row)              erasing row and salt keeps the hash, and so the chain
+    row hash = H(salt ‖ row)              stays valid after row and salt are erased, and so does the chain
     link     = H(previous ‖ seq ‖ row hash ‖ head)
 
 `head` is the encoded `Entry`: time, bundle digest, reply and caller. `seq` numbers a writer's entries from 0 (eight
@@ -22,7 +22,7 @@ ERASURES = "erasures"
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What history records about one prediction, without the row. File format: new fields may only be appended."""
+    """The record of one prediction, without its row. File format: new fields may only be appended."""
 
     at: int
     """UTC microseconds."""
@@ -31,7 +31,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The dialect or job of the request."""
     request_id: str
     reply: bytes
-    """The prediction as sent, JSON."""
+    """The prediction as sent, in JSON."""
     key_id: str = ""
     tenant: str = ""
     entity: str = ""
@@ -49,7 +49,7 @@ class Erasure(msgspec.Struct, frozen=True, array_like=True):
     reason: str
     """`erase`, `purge` or `retention`."""
     selection: bytes
-    """The erased selection, JSON."""
+    """The erased selection, in JSON."""
     rows: int
     request: int = 0
     """The number of the request; 0 for retention."""
@@ -67,7 +67,7 @@ class SealedEntry(NamedTuple):
 
 
 class ChainBreak(NamedTuple):
-    """The first entry of a chain that does not verify, with the reason."""
+    """The first invalid entry of a chain, with the reason."""
 
     writer: str
     seq: int

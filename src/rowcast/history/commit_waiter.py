@@ -54,7 +54,7 @@ class CommitWaiter:
     def _stored_seqs(self, writers: set[str]) -> dict[str, int]:
         try:
             positions = {writer: self._position(writer) for writer in writers}
-        except RowcastError:  # while the store is unavailable, pending commits run into their timeout
+        except RowcastError:  # while the store is unavailable, pending commits time out
             return {}
         return {writer: position.seq for writer, position in positions.items() if position is not None}
 

@@ -1,4 +1,4 @@
-"""Filters of history entries, and the cursors of filtered pages. Ids are UUIDv7, so a time is a bound of ids."""
+"""Filters of history entries, and the cursors of filtered pages. Ids are UUIDv7, so a time range is a range of ids."""
 
 from __future__ import annotations
 
@@ -68,7 +68,10 @@ def parse_selection(
     since: str | None = None,
     until: str | None = None,
 ) -> Selection:
-    """Build a selection from user input; `since` is inclusive, `until` exclusive. RequestError for invalid times."""
+    """Build a selection from user input; raise RequestError if a time is invalid.
+
+    `since` is inclusive, `until` is exclusive.
+    """
     first = None if since is None else first_id(_parse_bound("since", since))
     end = None if until is None else first_id(_parse_bound("until", until))
     if first is not None and end is not None and first > end:
@@ -86,7 +89,7 @@ def _parse_bound(name: str, text: str) -> int:
 
 
 def parse_time(text: str) -> int:
-    """Return the UTC milliseconds of an RFC 3339 time, or of the start of a date in UTC; ValueError otherwise."""
+    """Return the UTC milliseconds of an RFC 3339 time or of the start of a UTC date; raise ValueError if invalid."""
     time = datetime.fromisoformat(_LOST_PLUS.sub(r"+\1", text.strip()))  # query strings turn `+` into a space
     milliseconds = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
     if not 0 <= milliseconds <= LATEST_MS:
@@ -106,7 +109,7 @@ def encode_cursor(last_id: str, selection: Selection) -> str:
 
 
 def decode_cursor(cursor: str, selection: Selection) -> str:
-    """Return the id that a cursor holds; RequestError when it is malformed or belongs to another selection."""
+    """Return the id in a cursor; raise RequestError if the cursor is malformed or belongs to a different selection."""
     try:
         content = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
     except ValueError:  # includes binascii.Error
@@ -117,7 +120,7 @@ def decode_cursor(cursor: str, selection: Selection) -> str:
         )
     if content[16:] != _fingerprint(selection):
         raise RequestError(
-            "cursor: belongs to a page with other filters; start without a cursor after changing filters",
+            "cursor: belongs to a page with different filters; omit the cursor after changing filters",
             slug="bad-option",
         )
     return str(uuid.UUID(bytes=content[:16]))

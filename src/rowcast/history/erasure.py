@@ -1,8 +1,8 @@
-"""Erasing rows: on request, or when their retention period ends. Hashes stay, and every erasure is recorded.
+"""Erase rows on request or when their retention period ends. Hashes remain, and every erasure is recorded.
 
-A row can be in the store, in a journal that is not stored yet, or in a journal that is stored but not deleted yet. A
-request therefore stays open until every journal folder has drained the journals that it had at that time and has erased
-the rows they brought.
+A row can be in the store, in a journal that has not been stored yet, or in a journal that has been stored but not
+deleted yet. A request therefore stays open until every journal folder has drained the journals that it contained at the
+time and has erased the rows from them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STEPS_PER_ROUND = 20
 RETENTION_INTERVAL_US = 600 * 1_000_000
 DAY_MS = 24 * 3600 * 1000
 LATE_MS = DAY_MS
-"""Retention examines again only the last day of what it has examined: entries may be stored late."""
+"""A pass starts this long before the end of the previous pass, because entries can be stored late."""
 
 
 class ErasureResult(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class ErasureResult(msgspec.Struct, frozen=True):
     request: int
     rows: int
     journals: list[str]
-    """Not drained yet; the indexer erases their rows after it has moved them."""
+    """Journals that have not been drained yet; the indexer erases their rows after draining them."""
     damaged: list[str]
     """Damaged journals, from which no row can be erased."""
 
@@ -44,10 +44,10 @@ class Eraser:
         self._journals = journals
         self._now = now
         self._progress: dict[int, str] = {}
-        """The last id that the unfinished pass of a request has examined."""
+        """The last id examined by the unfinished pass of each request."""
 
     def erase(self, selection: Selection, by: str, reason: str) -> ErasureResult:
-        """Erase stored rows now, and leave those in journals to the indexer."""
+        """Erase stored rows immediately, and leave rows in journals to the indexer."""
         journals = self._journals.open_journals()
         erasure = self._store.open_erasure(ErasureRequest(selection, by, reason), self._journals.folder_id, journals)
         self._journals.request_roll()
@@ -67,11 +67,11 @@ class Eraser:
         return all(erasure.number != number for erasure in self._store.open_erasures())
 
     def advance(self, max_steps: int | None = None) -> None:
-        """Do this folder's part of every open request as far as its journals allow, in at most `max_steps` steps."""
+        """Perform this folder's part of every open request as far as its journals allow, in up to `max_steps` steps."""
         erasures = [erasure for erasure in self._store.open_erasures() if self._journals.folder_id in erasure.pending]
         if not erasures:
             return
-        open_journals = self._journals.open_journals()  # read first: a journal missing here is already stored
+        open_journals = self._journals.open_journals()  # read first: a journal missing here has already been stored
         for erasure in erasures:
             journals = erasure.pending[self._journals.folder_id]
             if journals is None:
@@ -96,7 +96,7 @@ class Eraser:
         return False
 
     def _waiting(self, erasure: OpenErasure) -> list[str]:
-        """Return the journals that delay a request, and the folders that have not learned of it yet."""
+        """Return the journals that a request waits for, and the folders whose indexers have not seen it yet."""
         names: list[str] = []
         for folder_id, journals in erasure.pending.items():
             if folder_id == self._journals.folder_id:
@@ -137,13 +137,13 @@ class Maintenance(Eraser):
                     self._retain(now, self._retention_days)
 
     def close(self) -> None:
-        """Unregister a folder without journals, so that no erasure waits for a home that may never start again."""
+        """Unregister a folder without journals, so that no erasure waits for a server that may never start again."""
         if self._registered and not self._journals.open_journals():
             with suppress(Unavailable):  # the folder stays registered until its next indexer stops
                 self._store.unregister_folder(self._journals.folder_id)
 
     def _retain(self, now: int, days: int) -> None:
-        """Run one step of a pass over all entries older than the retention period; the next pass is due later."""
+        """Run one step of a pass over all entries older than the retention period; then schedule the next."""
         end = max(0, now // 1000 - days * DAY_MS)
         request = ErasureRequest(Selection(first=self._retention_first, end=first_id(end)), "retention", "retention")
         step = self._store.erase(request, number=0, at=now, limit=ENTRIES_PER_STEP, after=self._retention_after)

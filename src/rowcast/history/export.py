@@ -1,4 +1,4 @@
-"""History as a file: CSV for spreadsheets, JSON Lines with every field. Both are generated piece by piece."""
+"""History exports: CSV for spreadsheets, and JSON Lines with every field. Both are generated in pieces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chain heads: the last entry of each chain. A published head proves later that its chain was not truncated."""
+"""Chain heads: the last entry of each chain. A published head can later prove that its chain was not truncated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ class _HeadList(msgspec.Struct):
 
 
 def parse_heads(text: str) -> list[ChainHead]:
-    """Read published heads from the JSON of `history heads` or from a server's JSON log; HistoryError without any."""
+    """Parse published heads from the JSON of `history heads` or a server's JSON log.
+
+    Raise HistoryError if there are none.
+    """
     try:
         return msgspec.json.decode(text, type=_HeadList).heads
     except msgspec.MsgspecError:

@@ -38,10 +38,10 @@ def run_indexer(
 
 
 def _drain(journals: JournalReader, store: StoreWriter, report: Callable[[str], None], last_damage: str) -> str:
-    """Run one round and return the damage found, which is reported only when it is new."""
+    """Run one round and return the description of any damage, which is reported only if it is new."""
     try:
         journals.drain(store)
-    except HistoryError as error:  # raised after all undamaged journals are drained
+    except HistoryError as error:  # raised after all undamaged journals have been drained
         if error.message != last_damage:
             report(error.message)
         return error.message

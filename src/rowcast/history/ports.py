@@ -1,4 +1,4 @@
-"""What history needs from its adapters: a journal, a reader of journals, and a store.
+"""Ports of the history package: a journal, a journal reader and a store.
 
 Every adapter passes the contract tests in `tests/contracts/`. A store is shared: any number of journal folders, each
 with one indexer process, write to it at the same time. No method depends on the order in which transactions commit:
@@ -37,22 +37,22 @@ class Journal(Protocol):
 
     @property
     def head(self) -> Position | None:
-        """The writer's last entry; None before the first."""
+        """The writer's last entry, or None if it has not written any."""
         ...
 
     def append(self, drafts: Sequence[Draft]) -> None:
-        """Seal and write all drafts, or none: Unavailable when they cannot be written, and a new chain begins."""
+        """Seal and write all drafts or none. If that fails, raise Unavailable; the next call begins a new chain."""
         ...
 
     def append_block(self, block: Block) -> None:
-        """Write all predictions of one request, or none: Unavailable when they cannot be written.
+        """Write all predictions of one request or none; raise Unavailable if they cannot be written.
 
-        The entries of a block are those of `history.blocks.entries`. They continue this writer's chain or start one.
+        `history.blocks.entries` yields the entries of a block. They continue this writer's chain or start a new one.
         """
         ...
 
     def close(self) -> None:
-        """Stop writing. Everything written stays readable."""
+        """Stop writing. Everything written remains readable."""
         ...
 
 
@@ -68,15 +68,15 @@ class JournalReader(Protocol):
 
     @property
     def folder_id(self) -> str:
-        """The identity of the folder, which never changes and which no other folder shares."""
+        """The unique id of the folder, which never changes."""
         ...
 
     def find(self, prediction_id: str) -> StoredEntry | None:
-        """Return the entry of a prediction that is still in a journal. Skips damaged journals."""
+        """Return the entry of a prediction that is still in a journal. Skip damaged journals."""
         ...
 
     def chain(self, writer: str, after: int = -1) -> Iterator[SealedEntry]:
-        """Yield one writer's entries with a `seq` above `after`, in order; HistoryError where a journal is damaged."""
+        """Yield one writer's entries with a `seq` above `after`, in order; raise HistoryError at a damaged journal."""
         ...
 
     def writers(self) -> list[str]:
@@ -84,14 +84,14 @@ class JournalReader(Protocol):
         ...
 
     def last_seqs(self) -> dict[str, int]:
-        """Return the last `seq` in the journals of each writer. Skips damaged journals."""
+        """Return the last `seq` in the journals of each writer. Skip damaged journals."""
         ...
 
     def drain(self, store: StoreWriter) -> int:
         """Move complete entries into the store, delete journals that have ended, and return the number of entries.
 
-        Only the folder's indexer may call this. A damaged journal is renamed and kept, and HistoryError reports it
-        after all other journals are drained.
+        Only the folder's indexer may call this. Damaged journals are renamed and kept; after all other journals have
+        been drained, raise HistoryError to report them.
         """
         ...
 
@@ -100,7 +100,7 @@ class JournalReader(Protocol):
         ...
 
     def open_journals(self) -> frozenset[str]:
-        """Return the names of the journals that have contained entries and are not deleted yet."""
+        """Return the names of the journals that contain entries and have not been deleted yet."""
         ...
 
     def damaged(self) -> list[str]:
@@ -112,12 +112,12 @@ class JournalReader(Protocol):
         ...
 
     def request_roll(self) -> None:
-        """Ask all active writers to start new journals, so that the present ones end and can be deleted."""
+        """Request that all active writers start new journals, so that the current journals can be deleted."""
         ...
 
 
 class StoreReader(Protocol):
-    """Reads stored entries. A store that does not exist yet reads as empty; Unavailable when it cannot be read."""
+    """Reads stored entries. A store that does not exist yet is empty; raise Unavailable if it cannot be read."""
 
     def position(self, writer: str) -> Position | None:
         """Return the entry of this writer with the highest `seq`."""
@@ -128,7 +128,7 @@ class StoreReader(Protocol):
         ...
 
     def latest(self, limit: int, selection: Selection = EVERYTHING, before: str | None = None) -> list[StoredEntry]:
-        """Return selected entries by descending id, starting below the id `before`."""
+        """Return the selected entries in descending order of id, starting below the id `before`."""
         ...
 
     def writers(self) -> list[str]:
@@ -149,16 +149,16 @@ class StoreReader(Protocol):
 
 
 class StoreWriter(Protocol):
-    """Adds entries. Many indexers write at the same time; each writer's entries come in order from one of them."""
+    """Adds entries. Many indexers can write at the same time; a single indexer adds a writer's entries, in order."""
 
     def position(self, writer: str) -> Position | None:
         """Return the entry of this writer with the highest `seq`."""
         ...
 
     def record(self, writer: str, entries: Sequence[SealedEntry]) -> None:
-        """Add entries in one transaction, durable on return; Unavailable when nothing was added.
+        """Add entries durably in one transaction; raise Unavailable if nothing was added.
 
-        Entries that exist already, by (writer, seq), stay as they are: recording is idempotent and never restores an
+        Entries that already exist, by (writer, seq), are not changed: recording is idempotent and never restores an
         erased row.
         """
         ...
@@ -175,8 +175,8 @@ class ErasureRequest(msgspec.Struct, frozen=True):
 class OpenErasure(NamedTuple):
     """A request that at least one journal folder has not completed.
 
-    `pending` maps each such folder to the journals that it still had when it learned of the request, or to None until
-    then. Rows of the selection may enter the store as long as one of these journals exists.
+    `pending` maps each such folder to the journals that it contained when its indexer first saw the request, or to None
+    until then. Rows of the selection can still enter the store as long as any of these journals exists.
     """
 
     number: int
@@ -185,21 +185,22 @@ class OpenErasure(NamedTuple):
 
 
 class ErasureStep(NamedTuple):
-    """The result of one small transaction: rows erased, and the last id examined; None when no entries remain."""
+    """The result of one small transaction: the number of erased rows, and the last id examined (None at the end)."""
 
     rows: int
     last: str | None
 
 
 class StoreEraser(Protocol):
-    """Removes rows and salts from stored entries. Hashes stay, so every chain still verifies.
+    """Removes rows and salts from stored entries. Hashes remain, so every chain stays valid.
 
-    A request is complete once every registered folder has completed it: each folder waits until the journals that it
-    had when it learned of the request are drained, erases the selection again, and then completes its part.
+    A request is complete once every registered folder has completed it. Each folder waits until the journals that it
+    contained when its indexer first saw the request have been drained, erases the selection again, and then completes
+    its part.
     """
 
     def register_folder(self, folder_id: str) -> None:
-        """Make every erasure wait for this folder: those that are open now and all later ones. Idempotent."""
+        """Make all open and future erasures wait for this folder. Idempotent."""
         ...
 
     def unregister_folder(self, folder_id: str) -> None:
@@ -209,20 +210,20 @@ class StoreEraser(Protocol):
     def open_erasure(self, request: ErasureRequest, folder_id: str, journals: frozenset[str]) -> OpenErasure:
         """Store a request that waits for `folder_id` with these journals, and for every registered folder.
 
-        Atomic with registrations. The number has never been used before.
+        This is atomic with respect to registrations. The number of a request is never reused.
         """
         ...
 
     def open_erasures(self) -> list[OpenErasure]:
-        """Return all open requests, by number."""
+        """Return all open requests in order of number."""
         ...
 
     def acknowledge(self, number: int, folder_id: str, journals: frozenset[str]) -> None:
-        """Record which journals a folder still had when it learned of a request."""
+        """Record which journals a folder contained when its indexer first saw a request."""
         ...
 
     def complete(self, number: int, folder_id: str) -> None:
-        """Record that a folder has completed its part; the last folder closes the request. Idempotent."""
+        """Record that a folder has completed its part; the last folder completes the request. Idempotent."""
         ...
 
     def erase(
@@ -230,8 +231,8 @@ class StoreEraser(Protocol):
     ) -> ErasureStep:
         """Examine up to `limit` selected entries with ids above `after`, and erase their rows.
 
-        One transaction, which also appends to the chain of erasures if it erased any row. All processes share this
-        chain, so the store serialises their transactions. `number` is 0 for retention.
+        This is one transaction, which also appends to the chain of erasures if it erases any row. All processes share
+        this chain, so the store serialises their transactions. `number` is 0 for retention.
         """
         ...
 
@@ -240,23 +241,23 @@ class StoreEraser(Protocol):
         ...
 
     def scrub(self) -> bool:
-        """Remove erased bytes from the disk. False when a reader still needs them; try again later."""
+        """Remove erased bytes from disk. Return False if a reader still needs them; try again later."""
         ...
 
 
 class Store(StoreReader, StoreWriter, StoreEraser, Protocol):
-    """The database of all entries. A context manager: entering opens the store, leaving closes it."""
+    """The database of all entries. As a context manager, it opens the store on entry and closes it on exit."""
 
     @property
     def disk_folder(self) -> Path | None:
-        """The local folder whose disk the store fills; None when it uses no local disk."""
+        """The local folder in which the store uses disk space, or None if it uses no local disk."""
         ...
 
     def open(self) -> None:
-        """Connect for writing. Creates the store or migrates its schema if necessary, under the store-wide lock.
+        """Connect for writing. If necessary, create the store or migrate its schema under the store-wide lock.
 
-        Writing opens the store implicitly. HistoryError when a newer release wrote it, Unavailable when it cannot be
-        opened. Migrations only add to the schema; what they replace is dropped one release later.
+        Writing opens the store implicitly. Raise HistoryError if a newer release wrote it, and Unavailable if it cannot
+        be opened. Migrations only add to the schema; anything they replace is dropped one release later.
         """
         ...
 
@@ -270,13 +271,13 @@ class Store(StoreReader, StoreWriter, StoreEraser, Protocol):
     ) -> None: ...
 
     def check(self) -> None:
-        """Raise Unavailable or HistoryError when entries cannot be recorded now. Creates and changes nothing."""
+        """Raise Unavailable or HistoryError if entries cannot be recorded. This creates and changes nothing."""
         ...
 
     def maintenance(self) -> AbstractContextManager[bool]:
-        """Try to take the store-wide lock; True inside the block when this process holds it.
+        """Try to acquire the store-wide lock, and yield whether that succeeded.
 
-        Only for work that must run once for all indexers, such as migrations and retention; recording never needs it.
-        The lock ends with the block or with the process.
+        Use it only for work that must run once for all indexers, such as migrations and retention; recording never
+        needs it. The lock is released at the end of the block or of the process.
         """
         ...

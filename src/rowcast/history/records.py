@@ -1,4 +1,4 @@
-"""History entries in readable form: what the API, the client and the command line show."""
+"""Decoded history entries, as shown by the API, the client and the command line."""
 
 from __future__ import annotations
 

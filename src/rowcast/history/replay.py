@@ -32,11 +32,11 @@ class ReplayScorer(Protocol):
 
 
 LoadScorer = Callable[[str, int, str], ReplayScorer]
-"""Loads a model by name, version and digest; RowcastError when exactly this bundle cannot be loaded."""
+"""Loads a model by name, version and digest; raises RowcastError if exactly this bundle cannot be loaded."""
 
 
 class Replay(msgspec.Struct, frozen=True):
-    """The result of a replay; `examples` holds the first entries that are not equal."""
+    """The result of a replay; `examples` contains the first entries that are not equal."""
 
     entries: int
     equal: int
@@ -47,7 +47,7 @@ class Replay(msgspec.Struct, frozen=True):
 
 
 def replay(history: History, load: LoadScorer, model: str | None = None) -> Replay:
-    """Score every recorded row again with the bundle that scored it first, for one model or for all."""
+    """Score every recorded row of one model, or of all models, again with the bundle that originally scored it."""
     counts: Counter[str] = Counter()
     examples: list[dict[str, Any]] = []
     scorers: dict[str, ReplayScorer | str] = {}
@@ -70,7 +70,7 @@ def replay(history: History, load: LoadScorer, model: str | None = None) -> Repl
 def _replay_chunk(
     chunk: Sequence[SealedEntry], scorers: dict[str, ReplayScorer | str], load: LoadScorer
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield verdict, id and details of each entry; rows of the same bundle are scored together."""
+    """Yield the verdict, id and details of each entry; rows of the same bundle are scored together."""
     groups: dict[str, list[tuple[Prediction, bytes]]] = {}
     for sealed in chunk:
         entry = decode_head(sealed.head)
@@ -97,7 +97,7 @@ def _replay_chunk(
 
 
 def _load(load: LoadScorer, reply: Prediction, digest: str) -> ReplayScorer | str:
-    """Return the scorer of a bundle, or the reason why it cannot be loaded."""
+    """Return the scorer for a bundle, or the reason why it cannot be loaded."""
     try:
         return load(reply.model, reply.version, digest)
     except RowcastError as error:

@@ -1,4 +1,4 @@
-"""Reading history: entries from the store and from journals that are not stored yet."""
+"""Reads history: entries from the store and from journals that have not been stored yet."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class History:
         self.journals = journals
 
     def get(self, prediction_id: str, visible: Selection = EVERYTHING) -> Record | None:
-        """Return the entry of one prediction, or None when it does not exist or `visible` excludes it."""
-        # The store is asked twice: the entry may move from the journal into the store between the first two calls.
+        """Return the entry of one prediction, or None if it does not exist or `visible` excludes it."""
+        # Query the store twice: the entry can move from the journal into the store between the first two calls.
         stored = self.store.get(prediction_id) or self.journals.find(prediction_id) or self.store.get(prediction_id)
         record = to_record(stored) if stored else None
         return record if record is not None and _is_visible(record, visible) else None
 
     def page(self, limit: int, selection: Selection = EVERYTHING, cursor: str | None = None) -> HistoryPage:
-        """Return one page of stored entries, newest first. Pages skip and repeat nothing while entries are added."""
+        """Return one page of stored entries, newest first. New entries do not cause pages to skip or repeat any."""
         before = None if cursor is None else decode_cursor(cursor, selection)
         records = [to_record(stored) for stored in self.store.latest(limit, selection, before)]
         return HistoryPage(records, encode_cursor(records[-1].id, selection) if len(records) == limit else None)
@@ -47,7 +47,7 @@ class History:
                 before = record.id
 
     def catch_up(self, timeout: float) -> int:
-        """Wait until the entries now in journals are stored, at most `timeout` seconds; return how many are not."""
+        """Wait up to `timeout` seconds until the entries now in journals are stored; return how many are not."""
 
         def missing(writer: str, seq: int) -> int:
             position = self.store.position(writer)
@@ -77,7 +77,7 @@ class History:
         return heads
 
     def verify(self, published: Iterable[ChainHead] = ()) -> Verification:
-        """Verify every chain from its first entry to its last, and that it still contains its published heads."""
+        """Verify every chain completely, and check that it still contains its published heads."""
         audit = ChainAudit(published)
         writers = self._writers()
         for writer in writers:
@@ -94,11 +94,11 @@ class History:
     def _chain(self, writer: str) -> Iterator[SealedEntry]:
         """Yield a writer's entries in order while the indexer may be moving them into the store.
 
-        Reads the store, then the journals, and repeats until a round yields nothing. A gap in the journals is real only
+        Read the store, then the journals, and repeat until a round yields nothing. A gap in the journals is real only
         if the store does not fill it in the next round.
         """
         last = -1
-        gap: int | None = -1  # where the journals continued after a gap in the previous round; None without a gap
+        gap: int | None = -1  # the first entry after a gap in the previous round, or None
         while True:
             round_start, previous_gap = last, gap
             for entry in self.store.chain(writer, last):

@@ -20,9 +20,9 @@ class Verification(msgspec.Struct, frozen=True):
     writers: int
     entries: int
     erased: int
-    """Entries whose row is erased."""
+    """Entries whose row has been erased."""
     unrecorded: int
-    """Erased rows that no recorded erasure accounts for: they were removed by hand."""
+    """Erased rows that no recorded erasure accounts for: they were removed without Rowcast."""
     heads: int
     """Published heads that are still in their chains."""
     broken: list[dict[str, Any]]
@@ -60,7 +60,7 @@ class ChainAudit:
         self._recorded = sum(decode_erasure(entry.head).rows for entry in entries)
 
     def report_lost(self, writer: str, seq: int) -> None:
-        """Report a damaged journal that cannot be read from `seq` on, unless the store has its entries."""
+        """Report a damaged journal that cannot be read from `seq` on, unless the store contains its entries."""
         if self._lengths.get(writer, 0) <= seq and all(each.writer != writer for each in self._breaks):
             reason = f"entry {seq} and all later entries are lost: their journal is damaged"
             self._breaks.append(ChainBreak(writer, seq, reason))

@@ -1,10 +1,10 @@
-"""Score a table from one file to another in constant memory.
+"""Score a table in one file and write the predictions to another, in constant memory.
 
 The table is read in chunks; several threads score the chunks, and the main thread writes the results in order. Threads
 are enough: reading, scoring and writing release the global interpreter lock. A single process also needs only one copy
 of polars and of the runtime (docs/decisions/0015-score-tables-on-threads.md).
 
-Scoring runs in the foreground of the command line. Background jobs will use this module too.
+Scoring currently runs in the foreground of a command. Background jobs will use this module too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Progress(NamedTuple):
-    """The number of rows and the share of the table that are done."""
+    """The number of processed rows, and the processed share of the table."""
 
     rows: int
     share: float
@@ -87,7 +87,7 @@ class ScoredChunk(NamedTuple):
 def score_file(
     reference: Reference, manifest: Manifest, *, graphs: Sequence[Graph], options: ScoringOptions
 ) -> Summary:
-    """Score one file into another. The output appears only if all rows have been processed.
+    """Score a file, and write the predictions to another. The output appears only after all rows have been processed.
 
     Raise InvalidRows if a row is invalid and there is no file for rejected rows.
     Raise TableError if a file cannot be read or written.
@@ -129,14 +129,14 @@ def _check_outputs(options: ScoringOptions) -> None:
             check_extension(path)
     if options.rejects is not None and options.rejects.resolve() == options.out.resolve():
         raise TableError(
-            f"predictions and rejected rows cannot both be written to {options.out}; name two files", slug="same-file"
+            f"predictions and rejected rows cannot both be written to {options.out}; choose two files", slug="same-file"
         )
 
 
 def _scored_chunks(
     manifest: Manifest, *, graphs: Sequence[Graph], options: ScoringOptions, out: TableWriter
 ) -> Iterator[ScoredChunk]:
-    """Yield all chunks in the order of the file. Memory holds at most two more chunks than there are graphs."""
+    """Yield all chunks in file order. Keep at most two more chunks in memory than there are graphs."""
     idle = deque(graphs)
 
     def score(chunk: Chunk, first: bool) -> ScoredChunk:
@@ -209,7 +209,7 @@ def _existing(frame: pl.DataFrame, columns: Sequence[str]) -> Sequence[str]:
 
 
 def _with_reasons(chunk: ScoredChunk, offset: int) -> pl.DataFrame:
-    """Return the rejected rows with their positions, invalid columns and reasons in front of their cells."""
+    """Return the rejected rows with their positions, invalid columns and reasons before their cells."""
     refuse_existing(chunk.rejected, REJECT_COLUMNS)
     rejects: dict[int, tuple[list[str], list[str]]] = {}
     for problem in chunk.problems:

@@ -24,7 +24,7 @@ ZIP_ERRORS: Final = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, zli
 
 
 def write_archive(folder: Path, path: Path) -> None:
-    """Verify the bundle in `folder` and write it to `path`, completely or not at all."""
+    """Verify the bundle in `folder` and write it atomically to `path`."""
     if path.suffix != SUFFIX:
         raise SettingsError(f"{path}: the name of an archive must end in {SUFFIX}")
     manifest = bundle.verify(folder)
@@ -56,7 +56,7 @@ def unpack_archive(path: Path, folder: Path, max_model_mb: int) -> Manifest:
 
 
 def _unpack_files(path: Path, folder: Path, max_model_mb: int) -> list[str]:
-    """Unpack the files and return their names; refuse names that lead out of the folder, and zip bombs."""
+    """Unpack the files and return their names; reject zip bombs and names that point outside the folder."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -66,7 +66,7 @@ def _unpack_files(path: Path, folder: Path, max_model_mb: int) -> list[str]:
             for entry in entries:
                 name = entry.filename
                 if name != Path(name).name or name in ("", ".", ".."):
-                    message = f"{path}: invalid file name {name[:80]!r}; an archive has no folders"
+                    message = f"{path}: invalid file name {name[:80]!r}; an archive must not contain folders"
                     raise BundleError(message, slug="unsafe-name")
                 is_model = name == bundle.MODEL
                 with archive.open(entry) as file:

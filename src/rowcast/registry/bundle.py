@@ -1,4 +1,4 @@
-"""A bundle is one model version as a folder of plain files.
+"""A bundle is one version of a model, stored as a folder of plain files.
 
 `pack` writes a bundle. `open` and `verify` check it before use.
 """
@@ -59,7 +59,7 @@ class Parity(msgspec.Struct, frozen=True):
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """The training data and settings, complete enough to repeat the training."""
+    """The training data and settings, in enough detail to repeat the training."""
 
     table: str
     sha256: str
@@ -80,7 +80,7 @@ class GoldenRow(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of `bundle.json`. Fields are added but never removed; readers refuse another `format`."""
+    """The content of `bundle.json`. Fields are added but never removed; readers reject any other `format`."""
 
     format: int = FORMAT
     name: str
@@ -133,7 +133,7 @@ def read_manifest(folder: Path) -> Manifest:
         document = msgspec.json.decode(path.read_bytes())
         version = document.get("format") if isinstance(document, dict) else None
         if version != FORMAT:
-            message = f"{path} has bundle format {version!r}; this version of Rowcast reads format {FORMAT}"
+            message = f"{path} has bundle format {version!r}; this version of Rowcast supports format {FORMAT}"
             raise BundleError(message, slug="bundle-format")
         return msgspec.convert(document, Manifest)
     except FileNotFoundError:
@@ -168,10 +168,10 @@ def verify(folder: Path) -> Manifest:
 
 @contextmanager
 def graph_writer(path: Path, inputs: Iterable[Any] = ()) -> Iterator[Callable[[Path], None]]:
-    """Yield a function that copies the graph of a bundle to `path`, completely or not at all.
+    """Yield a function that copies the graph of a bundle atomically to `path`.
 
-    Raises an error at once if `path` cannot be written or is one of the input files, so that a long training does not
-    fail at its end.
+    Raise an error immediately if `path` cannot be written or is one of the input files, so that a long training run
+    does not fail at the end.
     """
     for source in inputs:
         if isinstance(source, str | Path) and Path(source).resolve() == path.resolve():
@@ -195,7 +195,7 @@ def graph_writer(path: Path, inputs: Iterable[Any] = ()) -> Iterator[Callable[[P
 
 @contextmanager
 def _write_errors(path: Path) -> Iterator[None]:
-    """Raise BundleError in place of OSError."""
+    """Convert OSError to BundleError."""
     try:
         yield
     except OSError as error:
@@ -207,7 +207,7 @@ def _digest(manifest: Manifest, digests: Mapping[str, str]) -> str:
 
 
 def _read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
-    """Return the content of a file of the bundle; raise BundleError unless it matches its digest."""
+    """Return the content of a file in the bundle; raise BundleError unless it matches its digest."""
     path = folder / name
     if name != path.name or name not in manifest.files:
         raise BundleError(f"{folder / MANIFEST} does not list {name} as a file of the bundle", slug="unlisted-file")

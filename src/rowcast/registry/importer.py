@@ -36,7 +36,7 @@ TEMPLATE_KIND: Final = "wire template"
 
 
 class ImportedModel(msgspec.Struct, frozen=True):
-    """A published import. The import command prints these fields as JSON."""
+    """An imported and published model. The import command prints these fields as JSON."""
 
     model: str
     version: int
@@ -74,7 +74,7 @@ class ModelImporter:
         wire: WireSource = None,
         data: Path | None = None,
     ) -> ImportedModel:
-        """Import an ONNX file or a bundle archive, chosen by the file's suffix."""
+        """Import an ONNX file or a bundle archive, depending on the file's suffix."""
         suffix = path.suffix.lower()
         if suffix == SUFFIX:
             if metadata is not None or wire is not None or data is not None:
@@ -97,7 +97,7 @@ class ModelImporter:
         wire: WireSource = None,
         data: Path | None = None,
     ) -> ImportedModel:
-        """Import an ONNX graph: convert and verify it in the sandbox, and publish the bundle packed here."""
+        """Import an ONNX graph: convert and verify it in the sandbox, then publish the resulting bundle."""
         metadata_name = metadata.get("model_name")
         default_name = metadata_name if isinstance(metadata_name, str) and metadata_name else Path(source).stem
         request = ImportRequest(
@@ -126,7 +126,7 @@ class ModelImporter:
         return self._imported(reference, manifest, model.notes)
 
     def import_archive(self, path: Path, name: str | None = None) -> ImportedModel:
-        """Import a bundle archive after verifying its digests here and its answers in the sandbox."""
+        """Import a bundle archive after verifying its digests and, in the sandbox, its golden rows."""
         with tempfile.TemporaryDirectory(prefix="rowcast-import-") as scratch:
             folder = Path(scratch)
             manifest = unpack_archive(path, folder, self.max_model_mb)
@@ -136,7 +136,7 @@ class ModelImporter:
         return self._imported(reference, manifest, [])
 
     def read_metadata(self, path: Path | None) -> dict[str, Any]:
-        """Return the metadata document in this file, or an empty one without a file."""
+        """Return the metadata document in this file, or an empty document if there is no file."""
         return {} if path is None else self._read_document(path, METADATA_KIND)
 
     def _wire(self, wire: WireSource) -> dict[str, Any] | str | None:
@@ -168,7 +168,7 @@ class ModelImporter:
 
 
 def read_model_file(path: Path, max_mb: int) -> bytes:
-    """Return the bytes of a regular file; raise BundleError if it is not one or exceeds the limit."""
+    """Return the bytes of a file; raise BundleError if it is not a regular file or exceeds the limit."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe must not block
         with os.fdopen(handle, "rb") as file:
@@ -191,7 +191,7 @@ def _with_table(request: ImportRequest, path: Path) -> ImportRequest:
 
 @contextmanager
 def _source_named(source: str) -> Iterator[None]:
-    """Name the imported file in the errors of the sandbox."""
+    """Add the name of the imported file to errors from the sandbox."""
     try:
         yield
     except BundleError as error:

@@ -1,7 +1,7 @@
-"""Import the ONNX files of a folder. Servers do this at startup and on reload.
+"""Import the ONNX files in a folder. Servers do this at startup and on reload.
 
-Only one process imports at a time. Each file content is imported once for all servers; a file in the registry's folder
-records the results.
+Only one process imports at a time. The same file content is imported only once for all servers; a file in the registry
+folder records the results.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_METADATA_MB: Final = 1
 
 
 class ModelsFolder:
-    """A folder of ONNX files with their metadata. `state_folder` holds the record of imports."""
+    """A folder of ONNX files with their metadata. `state_folder` contains the record of imports."""
 
     def __init__(self, folder: Path, importer: ModelImporter, *, state_folder: Path) -> None:
         self._folder = folder
@@ -36,7 +36,7 @@ class ModelsFolder:
     def import_new(self, *, retry_failed: bool = False) -> list[ImportResult]:
         """Import every file that has not been imported yet; return the result of each file.
 
-        Failed imports are tried again only with `retry_failed`.
+        Failed imports are retried only if `retry_failed` is true.
         """
         try:
             files = sorted(path for path in self._folder.iterdir() if _is_model(path))
@@ -61,7 +61,7 @@ class ModelsFolder:
             content = read_model_file(path, self._importer.max_model_mb)
             metadata = self._metadata_path(path, files)
             metadata_bytes = b"" if metadata is None else read_model_file(metadata, MAX_METADATA_MB)
-            # The file name is part of the key: the same graph under another name may be another model.
+            # The file name is part of the key: the same graph under a different name can be a different model.
             graph = hashlib.sha256(hashlib.sha256(content).digest() + path.stem.encode())
             key = hashlib.sha256(graph.digest() + metadata_bytes).hexdigest()
             described_key = f"described {graph.hexdigest()}"
@@ -85,9 +85,9 @@ class ModelsFolder:
         return ImportResult(path.name, model.model, model.version)
 
     def _metadata_path(self, path: Path, files: Sequence[Path]) -> Path | None:
-        """Return the graph's own metadata file, else the folder's shared one if it belongs to this graph.
+        """Return the graph's own metadata file, or the folder's shared metadata file if it belongs to this graph.
 
-        Raises SettingsError if several graphs could own the shared file.
+        Raise SettingsError if the shared file could belong to several graphs.
         """
         own, shared = path.with_name(f"{path.stem}_metadata.json"), path.with_name(SHARED_METADATA)
         if own.exists():
@@ -106,9 +106,9 @@ class ModelsFolder:
 
 
 def preferred_model(folder: Path, read_document: ReadDocument) -> str:
-    """Return the name of the model that the folder's shared metadata describes, or an empty string.
+    """Return the name of the model that the folder's shared metadata file describes, or an empty string.
 
-    The file says which graph to serve by default. `ModelsFolder.import_new` reports its errors.
+    This model is served by default. `ModelsFolder.import_new` reports errors in the file.
     """
     try:
         name = read_document(folder / SHARED_METADATA, METADATA_KIND).get("model_name")

@@ -21,7 +21,7 @@ class Graph(Protocol):
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Return probabilities [N, k], values [N], or for an imported graph any output that `schema/outputs.py` reads.
 
-        The result for a row is bit for bit the same, whichever rows are scored together with it.
+        The result for a row is bit-identical, regardless of the rows that are scored together with it.
         """
         ...
 
@@ -44,7 +44,7 @@ class GraphTensor(NamedTuple):
 
 
 class ForeignGraph(Protocol):
-    """A graph that was not made by Rowcast, before its inputs and outputs have been interpreted."""
+    """A graph that Rowcast did not create, before its inputs and outputs have been interpreted."""
 
     @property
     def inputs(self) -> Sequence[GraphTensor]:
@@ -87,7 +87,7 @@ class ImportResult(msgspec.Struct, frozen=True):
 class Sandbox(Protocol):
     """Opens untrusted models in a child process with limited memory and time.
 
-    The child may crash, run out of memory or never finish without harm to the caller. Each method then raises
+    A child that crashes, runs out of memory or never finishes does not affect the caller. Each method then raises
     BundleError with the reason.
     """
 
@@ -96,7 +96,7 @@ class Sandbox(Protocol):
         ...
 
     def verify_bundle(self, folder: Path, reference: Reference) -> None:
-        """Load a bundle and check its golden rows as a server would; `reference` names it in messages."""
+        """Load a bundle and check its golden rows as a server would; `reference` identifies it in messages."""
         ...
 
 
@@ -116,22 +116,22 @@ class RegistryReader(Protocol):
         ...
 
     def generation(self) -> int:
-        """Return a number that grows with every change of an alias. Servers poll it every second."""
+        """Return a number that increases whenever an alias changes. Servers poll it every second."""
         ...
 
 
 class RegistryWriter(RegistryReader, Protocol):
-    """Publishes bundles atomically: readers see a complete version or none, even if the writer dies."""
+    """Publishes bundles atomically: readers see either a complete version or none, even if the writer dies."""
 
     def ready(self, name: str) -> None:
-        """Raise RegistryError if publishing under `name` would fail. Leaves nothing behind."""
+        """Raise RegistryError if publishing under `name` would fail. This leaves nothing behind."""
         ...
 
     def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:
         """Call `fill` with an empty folder, publish that folder as the next version, and move `alias` to it if given.
 
-        Leaves nothing behind if `fill` raises or the alias cannot be moved. The next call removes the remains of a
-        publisher that died.
+        Leave nothing behind if `fill` raises or the alias cannot be moved. The next call removes anything that a dead
+        publisher left behind.
         """
         ...
 

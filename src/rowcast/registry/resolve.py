@@ -30,8 +30,8 @@ def resolve(text: str, registry: RegistryReader) -> Reference:
 def addresses(references: Iterable[str]) -> dict[str, str]:
     """Map each reference to the name it is served under.
 
-    The first reference to a model is served under the model's name, each further one under its own text, such as
-    `loans@3`.
+    The first reference to a model is served under the model's name, and each further reference under its own text, such
+    as `loans@3`.
     """
     served_names: dict[str, str] = {}
     for text in references:

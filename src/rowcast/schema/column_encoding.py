@@ -1,7 +1,7 @@
 """Encode whole columns into the model's input tensors: the fast path for requests with many rows.
 
 Like the fast path of `RowEncoder.read`, it accepts only the values that most clients send. The caller encodes all other
-requests row by row with `RowEncoder`, which knows every notation and reports every problem. A property test checks
+requests row by row with `RowEncoder`, which supports every notation and reports every problem. A property test checks
 that both paths produce the same bits.
 """
 
@@ -20,10 +20,10 @@ from rowcast.schema.tensors import Tensor
 from rowcast.schema.values import DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, BadValue, canonical_text, date_parts
 
 MAX_LOOKUP_TEXTS = 64
-"""Columns with more known texts are encoded row by row: a lookup table pairs every text with every length."""
+"""Columns with more known strings are encoded row by row: a lookup table pairs every string with every length."""
 ZEROS = b"\0\0\0"
 CellArray = NDArray[Any] | None
-"""The encoded cells of a column; None if the fast path does not accept them."""
+"""The encoded cells of a column, or None if the fast path does not accept them."""
 
 
 class ColumnEncoder:
@@ -59,7 +59,7 @@ class ColumnEncoder:
         return tensors
 
     def _separates_texts(self, spec: TensorSpec) -> bool:
-        """Return whether the tensor holds either categories as texts or other kinds as numbers."""
+        """Return whether the tensor contains only categories, as strings, or only other kinds, as numbers."""
         kinds = {self._columns[feature.column].kind for feature in spec.columns}
         return kinds <= {"category"} if spec.dtype == "string" else "category" not in kinds
 
@@ -77,11 +77,11 @@ class ColumnEncoder:
 
 
 class TextLookup:
-    """Reads a binary tensor of texts if all of them are among a few known texts, and maps each text to a value.
+    """Reads a binary tensor of strings if all of them are among a few known strings, and maps each string to a value.
 
-    In the data, each text is preceded by its length in four bytes. If every text is shorter than 256 bytes and contains
-    no zero byte, the length is one byte followed by three zeros, and three zeros occur nowhere else. So splitting the
-    data at the zeros yields each text with the length byte of the next text appended.
+    In the data, each string is preceded by its length in four bytes. If every string is shorter than 256 bytes and
+    contains no zero byte, the length is one byte followed by three zeros, and three zeros occur nowhere else. Splitting
+    the data at the zeros therefore yields each string with the length byte of the next string appended.
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -96,7 +96,7 @@ class TextLookup:
         self._end = bytes(lengths[:1])
 
     def read(self, data: bytes, count: int) -> NDArray[Any] | None:
-        """Return the values of all texts; None if a text is unknown or there are too many known texts. HOT"""
+        """Return the values of all strings, or None if any is unknown or there are too many known strings. HOT"""
         if not self._pair_indices:
             return None
         first, *pairs = (data + self._end).split(ZEROS)
@@ -114,7 +114,7 @@ class TextLookup:
 
 
 def _lookup_values(column: Column) -> Mapping[str, Any]:
-    """Return the texts that the fast path accepts, with their values."""
+    """Return the strings that the fast path accepts, with their values."""
     if column.kind == "boolean":
         return spellings(column)
     texts = [text for text in column.levels if text not in MISSING_WORDS and canonical_text(text) == text]
@@ -122,11 +122,11 @@ def _lookup_values(column: Column) -> Mapping[str, Any]:
 
 
 def _numbers(column: Column, tensor: Tensor) -> CellArray:
-    """Accept numbers within float32; NaN only if the column may be missing; only whole numbers for integers."""
+    """Accept numbers in the range of float32, NaN if values may be missing, and only whole numbers for integers."""
     cells = tensor.data
     if not isinstance(cells, np.ndarray) or cells.dtype.kind not in "iuf":
         return None
-    # Convert through float64 like a JSON number: rounding directly to float32 can give another result.
+    # Convert through float64 like a JSON number: rounding directly to float32 can give a different result.
     numbers = cells.astype(np.float64)
     if cells.dtype.kind != "f":
         return numbers
@@ -144,7 +144,7 @@ def _numbers(column: Column, tensor: Tensor) -> CellArray:
 
 
 def _dates(column: Column, tensor: Tensor) -> CellArray:
-    """Return the date parts of each cell. Every cell is parsed by itself, as in a row."""
+    """Return the date parts of each cell. Every cell is parsed individually, as in a row."""
     if tensor.datatype != BYTES:
         return None
     try:

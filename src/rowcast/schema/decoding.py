@@ -1,7 +1,7 @@
 """Decode input tensors to raw cells, following the tensor plan of the bundle.
 
-A client may send the model's own input tensors. Their cells become rows again, which are then validated and recorded
-like all other rows.
+A client can send the model's own input tensors. Their cells are converted back to rows, which are then validated and
+recorded like all other rows.
 """
 
 from __future__ import annotations
@@ -66,9 +66,11 @@ def _decode_column(column: Column, parts: Mapping[str, Sequence[Any]]) -> list[A
 
 
 def _dates(column: Column, parts: Mapping[str, Sequence[Any]]) -> list[Any]:
-    """Return the dates as texts, or None where all parts are missing."""
+    """Return the dates as strings, with None where all parts are missing."""
     if "days" not in parts:
-        raise BodyError(f"the model's tensors hold only parts of {quoted(column.name)}; send the column itself instead")
+        raise BodyError(
+            f"the model's tensors contain only parts of {quoted(column.name)}; send the column itself instead"
+        )
     features = list(parts)
     problems = []
     dates: list[str | None] = []
@@ -87,10 +89,10 @@ def _dates(column: Column, parts: Mapping[str, Sequence[Any]]) -> list[Any]:
 
 
 def _date(column: Column, parts: Mapping[str, Any]) -> str | None:
-    """Return the date with these parts as text, or None if there is none.
+    """Return the date with these parts as a string, or None if there is no such date.
 
-    In float32, days since the training minimum are only precise to minutes. Near a full hour the other parts decide
-    whether the date lies before or after it.
+    In float32, days since the training minimum are only precise to minutes. Near a full hour, the other parts
+    determine whether the date lies before or after it.
     """
     days = parts["days"]
     if any(cell is None or not math.isfinite(cell) for cell in parts.values()):

@@ -2,7 +2,7 @@
 
 `RowEncoder.read` has a fast path and a general path. The fast path decodes the body into a msgspec struct that is
 generated from the schema when the model loads. Rows that the struct does not accept take the general path through
-`Schema.parse`, which knows every notation and reports every problem. A property test checks that both paths encode a
+`Schema.parse`, which supports every notation and reports every problem. A property test checks that both paths encode a
 row identically.
 """
 
@@ -30,7 +30,7 @@ BOUNDED = Annotated[float, msgspec.Meta(gt=-FLOAT32_LIMIT, lt=FLOAT32_LIMIT)]
 """The range of `within_float32`. Packing enforces it for float32 tensors but not for float64 tensors."""
 _words = "|".join(map(re.escape, sorted(MISSING_WORDS - {""})))
 PLAIN_TEXT = Annotated[str, msgspec.Meta(pattern=rf"^(?!(?:{_words})\Z)[!-~](?:[ -~]*[!-~])?\Z")]
-"""Texts that are already canonical: ASCII, without surrounding blanks, not a missing word."""
+"""Strings that are already canonical: ASCII, without surrounding spaces, and no word for "missing"."""
 
 NUMBERS = "rowcast_numbers"
 TEXTS = "rowcast_texts"
@@ -44,7 +44,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One input tensor of the graph, of shape [N] if `shape` is empty, else [N, k]. `fill` encodes a missing value."""
+    """One input tensor of the graph, with shape [N] if `shape` is empty, or [N, k]. `fill` encodes a missing value."""
 
     name: str
     dtype: DType
@@ -57,7 +57,7 @@ Plan = tuple[TensorSpec, ...]
 
 
 class RowWarning(msgspec.Struct, frozen=True):
-    """A warning about a row that was scored nevertheless."""
+    """A warning about a row that was scored anyway."""
 
     column: str
     code: str
@@ -65,7 +65,7 @@ class RowWarning(msgspec.Struct, frozen=True):
 
 
 class EncodedRow(msgspec.Struct, frozen=True, gc=False):
-    """One row, ready for `stack_rows`. `inputs` holds packed numbers or a tuple of texts for each input tensor."""
+    """One row, ready for `stack_rows`. `inputs` has packed numbers or a tuple of strings for each input tensor."""
 
     inputs: tuple[Any, ...]
     warnings: tuple[RowWarning, ...]
@@ -75,7 +75,7 @@ NO_WARNINGS: tuple[RowWarning, ...] = ()
 
 
 def own_plan(schema: Schema) -> Plan:
-    """Return the plan of graphs that Rowcast exports: one float32 tensor of numbers and one string tensor of texts."""
+    """Return the plan of graphs that Rowcast exports: one tensor of float32 numbers and one tensor of strings."""
     numbers: list[Feature] = []
     texts: list[Feature] = []
     for column in schema.columns:
@@ -119,7 +119,7 @@ class RowEncoder:
                 values = self._decode(body)
                 return EncodedRow(tuple([encode(values) for encode in self._encoders]), NO_WARNINGS)
             except (msgspec.MsgspecError, InvalidRows, BadValue, UnicodeDecodeError, RecursionError):
-                pass  # The general path accepts more notations and reports what is wrong.
+                pass  # The general path accepts more notations and reports every problem.
         return self.parse(decode_object(body))
 
     def parse(self, row: Mapping[str, Any], *, text: bool = False) -> EncodedRow:
@@ -208,7 +208,7 @@ def _fast_row(schema: Schema, bounded: Collection[str]) -> type[msgspec.Struct] 
 
 
 def _fast_type(column: Column) -> Any:
-    """Return the type of the column's field in the fast row; None if no text can be a value of the field."""
+    """Return the type of the column's field in the fast row, or None if no string can be valid in the field."""
     if column.kind == "category":
         if not column.levels and not column.closed:
             return PLAIN_TEXT
@@ -284,7 +284,7 @@ def _number_encoder(get: Callable[[Any], tuple[Any, ...]], spec: TensorSpec, col
 
 
 def _pack_each(cells: Sequence[Any], spec: TensorSpec) -> bytes:
-    """Pack cells one by one; InvalidRows names the columns whose value the tensor cannot hold."""
+    """Pack cells one by one; raise InvalidRows with the columns whose values the tensor cannot represent."""
     pack = struct.Struct(f"<{PACK[spec.dtype]}").pack
     packed = []
     problems = []
@@ -300,14 +300,14 @@ def _pack_each(cells: Sequence[Any], spec: TensorSpec) -> bytes:
 
 
 def _fill(spec: TensorSpec) -> float | int | None:
-    """Return the encoding of a missing value: the plan's fill, else NaN in float tensors and None in all others."""
+    """Return the encoding of a missing value: the plan's fill, or else NaN in float tensors and None in others."""
     if spec.dtype in ("float32", "float64"):
         return NAN if spec.fill is None else float(spec.fill)
     return None if spec.fill is None else int(spec.fill)
 
 
 def _date_part(column: Column, feature: Feature) -> Callable[[Any], float | None]:
-    """Return a function that extracts one date part from a text or from microseconds; it maps None to None."""
+    """Return a function that extracts one date part from a string or from microseconds; it maps None to None."""
     part = DATE_PARTS.index(feature.part)
 
     @lru_cache(maxsize=1024)  # All parts of a cell are extracted in succession.

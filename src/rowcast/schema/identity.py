@@ -16,7 +16,7 @@ ROW_RULE = "rk1-"
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the value as JSON with sorted keys, without blanks, in UTF-8; equal values give equal bytes."""
+    """Return the value as JSON with sorted keys, without whitespace, in UTF-8; equal values give equal bytes."""
     return msgspec.json.encode(msgspec.to_builtins(value), order="sorted")
 
 
@@ -51,7 +51,7 @@ def _without_negative_zero(packed: bytes, code: str) -> bytes:
 
 
 def uuid7s(milliseconds: int, random: bytes) -> list[str]:
-    """Return lower-case UUIDv7s with one timestamp. The ids share three random bytes; six more distinguish each."""
+    """Return lower-case UUIDv7s with one timestamp. The ids share three random bytes; six more distinguish each id."""
     stamp, digits = f"{milliseconds:012x}", random.hex()
     shared = f"{stamp[:8]}-{stamp[8:]}-7{digits[:3]}-8{digits[3:6]}-"
     return [shared + digits[at : at + 12] for at in range(6, len(digits), 12)]

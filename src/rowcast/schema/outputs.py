@@ -33,7 +33,7 @@ def output_reader(kind: OutputKind, activation: Activation, decision: Decision) 
 
 
 def _paired(output: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the probabilities of all classes; a single column holds the probability of the second of two classes."""
+    """Return the probabilities of all classes; a single column contains that of the second of two classes."""
     probabilities = output.reshape(len(output), -1)
     if probabilities.shape[1] == 1:
         probabilities = np.concatenate([1.0 - probabilities, probabilities], axis=1)
@@ -50,16 +50,16 @@ def _softmax(output: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _winners(output: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the class indices for raw scores: the highest wins; a single score above zero means the second class."""
+    """Return the class index of the highest score; a single score selects the second class if it is above zero."""
     scores = output.reshape(len(output), -1)
     winners = scores[:, 0] > 0 if scores.shape[1] == 1 else scores.argmax(axis=1)
     return np.where(np.isfinite(scores).all(axis=1), winners, np.nan)
 
 
 def _label_reader(decision: Decision) -> OutputReader:
-    """Return a reader of labels.
+    """Return a function that reads labels.
 
-    Texts are class names. Whole numbers are classes, or class indices if all classes are texts.
+    Strings are class names. Whole numbers are classes, or class indices if all classes are strings.
     """
     indices: dict[Any, int] = {name: index for index, name in enumerate(decision.names())}
     if all(isinstance(label, str) for label in decision.classes):

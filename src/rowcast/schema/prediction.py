@@ -46,7 +46,7 @@ class Score(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """How the output of a graph becomes a label."""
+    """The rule that converts the output of a graph to a label."""
 
     task: Task
     classes: tuple[Label, ...] = ()
@@ -56,7 +56,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A float32 value, stored exactly as a double."""
 
     def names(self) -> list[str]:
-        """Return the classes as texts, as used for the keys of `probabilities`."""
+        """Return the classes as strings, as used for the keys of `probabilities`."""
         return [label_text(label) for label in self.classes]
 
 
@@ -72,7 +72,7 @@ def encode_replies(
     warnings: Iterable[tuple[RowWarning, ...]],
     cached: Iterable[bool],
 ) -> list[bytes]:
-    """Return the predictions as JSON, as sent and recorded. One call encodes them all. HOT"""
+    """Return the predictions as JSON, as sent and recorded. All are encoded in one call. HOT"""
     predictions = [
         Prediction(
             id_, model, version, score.prediction, score.probability, score.score, score.probabilities, warned, hit
@@ -83,19 +83,19 @@ def encode_replies(
 
 
 def has_probabilities(kind: OutputKind, activation: Activation) -> bool:
-    """Return whether the output of a graph gives class probabilities."""
+    """Return whether the output of a graph provides class probabilities."""
     return kind == "probabilities" or (kind == "scores" and activation != "none")
 
 
 def label_text(label: Label) -> str:
-    """Return a class label as text, spelled as in JSON."""
+    """Return a class label as a string, spelled as in JSON."""
     if isinstance(label, bool):
         return "true" if label else "false"
     return str(label)
 
 
 def searchable_label(label: Label, probability: float | msgspec.UnsetType) -> str:
-    """Return the text that history searches labels by; empty for the value of a regression."""
+    """Return the string by which history finds a label; it is empty for a regression value."""
     is_value = isinstance(label, float) and probability is msgspec.UNSET
     return "" if is_value else label_text(label)
 
@@ -121,7 +121,7 @@ def _numbers(score: Score) -> list[float]:
 def largest_gap(left: Sequence[float], right: Sequence[float]) -> float:
     """Return the largest difference between two sequences; infinity if their lengths differ.
 
-    Differences are absolute for magnitudes up to one and relative above.
+    Differences are absolute for magnitudes up to one and relative above that.
     """
     if len(left) != len(right):
         return float("inf")

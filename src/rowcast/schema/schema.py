@@ -31,11 +31,11 @@ from rowcast.schema.values import (
 Value = float | int | bool | str | None
 UNKNOWN = "unknown-column"
 MAX_UNKNOWN = 100
-"""Unknown columns reported per row."""
+"""The maximum number of unknown columns reported per row."""
 MAX_LISTED = 12
-"""Names that a message lists."""
+"""The maximum number of names that a message lists."""
 MAX_SHOWN = 120
-"""Characters of a received text that an error shows."""
+"""The maximum number of characters of a received string that an error shows."""
 MISSING = "missing"
 REQUIRED = "value is required; the column had no missing values in training"
 
@@ -46,15 +46,15 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     name: str
     kind: Kind
     missing: bool = False
-    """The value may be absent, null or a missing word: the column had missing values in training."""
+    """The value may be absent, null or a word for "missing": the column had missing values in training."""
     levels: tuple[str, ...] = ()
-    """Category: the canonical texts seen in training, most frequent first."""
+    """Category: the canonical values seen in training, most frequent first."""
     closed: bool = False
-    """Category: a text outside `levels` is an error, not a warning."""
+    """Category: a value outside `levels` is an error, not a warning."""
     words: dict[str, bool] = {}
-    """Boolean: the texts seen in training, in lower case, and their values."""
+    """Boolean: the words seen in training, in lower case, and their values."""
     forms: tuple[str, ...] = ()
-    """Number: the notations seen in training (`currency` ...). Datetime: the strptime formats seen in training."""
+    """Number: the notations seen in training, such as `currency`. Datetime: the strptime formats seen in training."""
     zone: str = "UTC"
     """Datetime: the time zone of values without an offset."""
     origin: int = 0
@@ -207,7 +207,7 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def unknown_column(name: str, known: Sequence[str]) -> ValueProblem:
-    """Return the problem of a column that the model does not have."""
+    """Return the problem to report for a column that the model does not have."""
     return ValueProblem(name[:200], UNKNOWN, f"unknown column; the model's columns are {list_names(known)}")
 
 

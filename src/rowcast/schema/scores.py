@@ -1,4 +1,4 @@
-"""Turn the output of a graph into scores, one per row."""
+"""Convert the output of a graph to scores, one per row."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def score_rows(decision: Decision, output: NDArray[Any]) -> list[Score]:
     Raise NoAnswer if the output of any row is not finite.
     """
     rows: list[Any] = output.tolist()
-    # A sum keeps NaN and infinity, and float32 values cannot overflow a sum of doubles. Costs 0.1 µs per row.
+    # A sum preserves NaN and infinity, and float32 values cannot overflow a sum of doubles. It costs 0.1 µs per row.
     if not isfinite(sum(map(sum, rows)) if output.ndim > 1 else sum(rows)):
         invalid = non_finite_rows(output)
         if invalid:
@@ -57,7 +57,7 @@ def score_rows(decision: Decision, output: NDArray[Any]) -> list[Score]:
 
 
 def non_finite_rows(output: NDArray[Any]) -> list[int]:
-    """Return the positions of the rows whose output holds NaN or infinity."""
+    """Return the positions of the rows whose output contains NaN or infinity."""
     if not len(output):
         return []
     finite = np.isfinite(output.reshape(len(output), -1)).all(axis=1)

@@ -1,7 +1,7 @@
 """Hash or drop sensitive columns before a row is recorded. The model still scores the original values.
 
-Hashes are keyed with a secret. Equal values have equal hashes and can be counted and joined. Without the key, a guessed
-value cannot be compared with a hash.
+Hashes are keyed with a secret. Equal values have equal hashes, so they can be counted and joined. Without the key, a
+hash cannot be checked against guessed values.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from rowcast.errors import BodyError
 from rowcast.schema.datatypes import BOOL, BYTES, DATATYPES, LAYOUTS
 
 TYPES: dict[str, np.dtype[Any]] = {datatype: np.dtype(layout) for datatype, layout in LAYOUTS.items()}
-"""The layout of each datatype in a binary tensor. BYTES tensors hold texts, each prefixed with its length."""
+"""The layout of each datatype in a binary tensor. BYTES tensors contain strings, each prefixed with its length."""
 LENGTH = struct.Struct("<I")
 MAX_DIMENSIONS = 2
 
@@ -30,7 +30,7 @@ class Tensor(msgspec.Struct, frozen=True):
     datatype: str
     shape: tuple[int, ...]
     data: Any
-    """A list if received as JSON; an array or, for texts, still undecoded bytes if received as bytes."""
+    """A list if received as JSON. If received as bytes: an array or, for strings, the undecoded bytes."""
 
     @property
     def rows(self) -> int:
@@ -43,7 +43,7 @@ class Tensor(msgspec.Struct, frozen=True):
         return prod(self.shape[1:])
 
     def cells(self) -> list[Any]:
-        """Return the cells as Python values, NaN as None; raise BodyError if the bytes of the texts are malformed."""
+        """Return the cells as Python values, with NaN as None; raise BodyError if encoded strings are malformed."""
         if isinstance(self.data, bytes):
             return list(_texts(self.name, self.data, prod(self.shape)))
         if not isinstance(self.data, np.ndarray):
@@ -77,7 +77,7 @@ def read_tensors(headers: Sequence[TensorHeader], tail: memoryview) -> list[Tens
         if type(size) is not int or size < 0:
             raise BodyError(f"input {quoted(header.name)}: binary_data_size must be a number of bytes")
         if header.data is not msgspec.UNSET:
-            raise BodyError(f"input {quoted(header.name)}: `data` and binary_data_size exclude each other")
+            raise BodyError(f"input {quoted(header.name)}: `data` and binary_data_size are mutually exclusive")
         if size > len(tail) - at:
             raise BodyError(
                 f"input {quoted(header.name)}: binary_data_size is {size}, but only {len(tail) - at} bytes are left "
@@ -135,7 +135,7 @@ def from_bytes(header: TensorHeader, raw: memoryview) -> Tensor:
     count = prod(shape)
     if header.datatype == BYTES:
         if count * LENGTH.size > len(raw):
-            raise BodyError(f"input {quoted(header.name)}: {count} texts need more than {len(raw)} bytes")
+            raise BodyError(f"input {quoted(header.name)}: {count} strings need more than {len(raw)} bytes")
         return Tensor(header.name, BYTES, shape, bytes(raw))
     dtype = TYPES[header.datatype]
     if len(raw) != count * dtype.itemsize:
@@ -149,7 +149,7 @@ def from_bytes(header: TensorHeader, raw: memoryview) -> Tensor:
 
 
 def _texts(name: str, data: bytes, count: int) -> list[str]:
-    """Return `count` texts, each prefixed with its length in the data."""
+    """Return `count` strings, each of which is prefixed with its length in the data."""
     texts: list[bytes] = []
     at, end = 0, len(data)
     for _ in range(count):
@@ -159,11 +159,11 @@ def _texts(name: str, data: bytes, count: int) -> list[str]:
         if at > end or start > end:
             break
     if at != end or len(texts) != count:
-        raise BodyError(f"input {quoted(name)}: the lengths of its {count} texts do not add up to its {end} bytes")
+        raise BodyError(f"input {quoted(name)}: the lengths of its {count} strings do not add up to its {end} bytes")
     try:
         return [text.decode() for text in texts]
     except UnicodeDecodeError:
-        raise BodyError(f"input {quoted(name)}: a text is not valid UTF-8") from None
+        raise BodyError(f"input {quoted(name)}: a string is not valid UTF-8") from None
 
 
 def _shape(header: TensorHeader) -> tuple[int, ...]:
@@ -178,7 +178,7 @@ def _shape(header: TensorHeader) -> tuple[int, ...]:
 
 
 def to_bytes(datatype: str, cells: Any) -> bytes:
-    """Return an array or a list of texts as the data of a binary tensor."""
+    """Return an array or a list of strings as the data of a binary tensor."""
     if datatype == BYTES:
         encoded = {text: length_prefixed(text) for text in set(cells)}  # Labels repeat; encode each only once.
         return b"".join(map(encoded.__getitem__, cells))
@@ -186,7 +186,7 @@ def to_bytes(datatype: str, cells: Any) -> bytes:
 
 
 def length_prefixed(text: str) -> bytes:
-    """Return a text as UTF-8, prefixed with its length."""
+    """Return a string as UTF-8, prefixed with its length."""
     encoded = text.encode()
     return LENGTH.pack(len(encoded)) + encoded
 

@@ -25,7 +25,7 @@ Kind = Literal["number", "integer", "boolean", "category", "datetime"]
 FLOAT32_LIMIT: Final = 3.4028235677973366e38
 """The smallest magnitude that rounds to infinity in float32."""
 MISSING_WORDS: Final = frozenset({"", "?", "NA", "N/A", "n/a", "null", "NULL", "nan", "NaN", "None"})
-# Python and Rust strip different sets of blanks by default, so both code paths name this set.
+# Python and Rust strip different whitespace characters by default, so both code paths specify this set.
 BLANKS: Final = " \t\r\n\x0b\x0c\u00a0\u2007\u202f\u3000\ufeff"
 TRUE_WORDS: Final = frozenset({"true", "yes", "y", "t"})
 FALSE_WORDS: Final = frozenset({"false", "no", "n", "f"})
@@ -36,7 +36,7 @@ RFC3339: Final = r"^\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]
 _plain_number = re.compile(PLAIN_NUMBER, re.ASCII).match
 _rfc3339 = re.compile(RFC3339, re.ASCII).match
 
-# Notations of numbers in text: name -> (pattern, characters to drop to get the plain notation).
+# Notations of numbers in text: name -> (pattern, characters to remove to get the plain notation).
 NUMBER_FORMS: Final[Mapping[str, tuple[str, str]]] = {
     "thousands": (r"^[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?$", ","),
     "currency": (r"^[+-]?[$€£] ?[+-]?([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]+)?$", "$€£, "),
@@ -74,7 +74,8 @@ class BadValue(Exception):
 def canonical_text(raw: str | int | float | bool) -> str:
     """Return a value as the text of a category.
 
-    Texts are trimmed and in NFC, integers decimal, integral floats without `.0`, booleans in lower case.
+    Strings are trimmed and normalised to NFC, integers are decimal, integral floats have no `.0`, and booleans are in
+    lower case.
     """
     if isinstance(raw, str):
         return unicodedata.normalize("NFC", raw.strip(BLANKS))
@@ -86,7 +87,7 @@ def canonical_text(raw: str | int | float | bool) -> str:
 
 
 def number_from_text(text: str, forms: tuple[str, ...] = ()) -> float | None:
-    """Parse a trimmed text as a number in plain notation or in one of the `forms`; None if it is neither."""
+    """Parse a trimmed string as a number in plain notation or one of the `forms`; return None if it is neither."""
     if _plain_number(text):
         return float(text)
     for name in forms:
@@ -97,7 +98,7 @@ def number_from_text(text: str, forms: tuple[str, ...] = ()) -> float | None:
 
 
 def datetime_from_text(text: str, formats: tuple[str, ...], zone: str) -> int | None:
-    """Parse a trimmed text by RFC 3339 or one of the `formats` into UTC microseconds; None if it is neither."""
+    """Parse a trimmed string in RFC 3339 or one of the `formats`; return UTC microseconds, or None if it is neither."""
     moment: datetime | None = None
     if _rfc3339(text):
         try:
@@ -132,7 +133,7 @@ def date_parts(us: int, origin: int) -> tuple[float, int, int, int]:
 
 
 def boolean_from_text(text: str, words: Mapping[str, bool]) -> bool | None:
-    """Parse `true`, `false` or one of the `words` in any case; None if it is none of them."""
+    """Parse `true`, `false` or one of the `words`, ignoring case; return None if it is none of them."""
     lowered = text.lower()
     if lowered in ("true", "false"):
         return lowered == "true"
@@ -140,7 +141,7 @@ def boolean_from_text(text: str, words: Mapping[str, bool]) -> bool | None:
 
 
 def within_float32(value: float | int) -> float | int:
-    """Return the value unchanged; raise BadValue if float32, the type of the model's inputs, cannot hold it."""
+    """Return the value unchanged; raise BadValue if float32, the type of the model's inputs, cannot represent it."""
     if value != value:
         raise BadValue("not-finite", "NaN is not a number; send null for a missing value")
     if not -FLOAT32_LIMIT < value < FLOAT32_LIMIT:

@@ -19,15 +19,15 @@ from rowcast.tables.table import Finding, Override
 UNKNOWN_WORDS: Final = frozenset({"unknown", "missing", "not available", "unspecified", "not known"})
 MIN_REPEATS: Final = 3
 """A suspicious value must occur at least this often."""
-USED: Final = "used; a missing value counts as a value of its own"
+USED: Final = "used; missing cells count as a separate value"
 CODE_ROWS: Final = 200
 CODE_LEVELS: Final = 10
 CODE_MIDDLE: Final = 1000
-"""The smallest median of codes, which are large, sparse, often repeated and rarely round, unlike amounts and counts."""
+"""The minimum median of codes: unlike amounts and counts, they are large, sparse, often repeated and rarely round."""
 FAR_FACTOR: Final = 7
 """A value is reported if it lies this many times as far from the median as the 99.9th percentile.
 
-Wrong units and typing errors produce such values; a long tail rarely does.
+Wrong units and typos produce such values; a long tail rarely does.
 """
 FAR_ROWS: Final = 1000
 """With fewer rows, the 99.9th percentile is not meaningful."""
@@ -38,9 +38,9 @@ MOSTLY: Final = 0.5
 NEARLY_ALL: Final = 0.9
 MANY_LEVELS: Final = 500
 ODD_SHARE: Final = 0.1
-"""A column with a larger share of texts does not count as a column of numbers."""
+"""If a larger share of the cells is not numeric, the column does not count as a column of numbers."""
 SHOWN: Final = 20
-"""Characters of a cell that a message shows."""
+"""The maximum number of characters of a cell that a message shows."""
 _aged = re.compile(r"(^|[ _.\-])age([ _.\-]|$)", re.IGNORECASE).search
 _weight = re.compile(
     r"(^|[ _.\-])((fnl|final|sample|sampling|survey|case|person|row)[ _.\-]?(weight|wgt|wt)s?|wgt)$", re.IGNORECASE
@@ -93,7 +93,7 @@ def _far(name: str, ranked: NDArray[np.float64], times: NDArray[np.int64]) -> li
     if times.sum() < FAR_ROWS or _fill_value(f"{ranked[-1]:.0f}"):
         return []
     median, most, ninth = (quantile(ranked, times, share) for share in (0.5, 0.999, 0.9))
-    # If the 90th percentile is the median, most rows hold one value and every other value is far from it.
+    # If the 90th percentile is the median, most rows contain the same value and every other value is far from it.
     if ninth <= median or ranked[-1] - median < FAR_FACTOR * (most - median):
         return []
     message = f"the largest value is {_shown(ranked[-1])}, but 99.9 % of the rows are at most {_shown(most)}"
@@ -101,7 +101,7 @@ def _far(name: str, ranked: NDArray[np.float64], times: NDArray[np.int64]) -> li
 
 
 def _far_value(name: str, message: str) -> Finding:
-    return Finding("far-value", name, message, "used as it is; check whether it is a mistake")
+    return Finding("far-value", name, message, "used unchanged; check whether it is an error")
 
 
 def _shown(number: float) -> str:
@@ -161,10 +161,10 @@ def gaps(name: str, *, missing: int, rows: int, distinct: int) -> list[Finding]:
 
 
 def many_levels(name: str, distinct: int, rows: int) -> list[Finding]:
-    """Report a column with so many different texts that most of them are rare."""
+    """Report a column with so many different values that most of them are rare."""
     if distinct < MANY_LEVELS:
         return []
-    message = f"has {distinct} different texts in {rows} rows"
+    message = f"has {distinct} different values in {rows} rows"
     return [Finding("many-levels", name, message, "encoded by frequency and mean target")]
 
 
@@ -178,7 +178,7 @@ def leading_zeros(name: str, values: Sequence[Any]) -> list[Finding]:
 
 
 def almost_numbers(name: str, values: Sequence[str], counts: Sequence[int]) -> list[Finding]:
-    """Report the few texts that prevent a column from being treated as numbers."""
+    """Report the few non-numeric cells that prevent a column from being treated as numbers."""
     distinct = pl.Series(values)
     odd = (~distinct.str.contains(PLAIN_NUMBER)).to_numpy()
     rows = int(np.array(counts)[odd].sum())
@@ -192,7 +192,7 @@ def almost_numbers(name: str, values: Sequence[str], counts: Sequence[int]) -> l
 def unknown_levels(name: str, levels: Sequence[Any], counts: Sequence[int]) -> list[Finding]:
     """Report words such as "unknown" that may mean missing."""
     return [
-        Finding("unknown-level", name, f"contains {level!r} in {count} rows", "used as a value of its own")
+        Finding("unknown-level", name, f"contains {level!r} in {count} rows", "used as a separate value")
         for level, count in zip(levels, counts, strict=True)
         if str(level).casefold() in UNKNOWN_WORDS
     ]
@@ -214,7 +214,7 @@ def is_codes(numbers: NDArray[np.float64], counts: Sequence[int]) -> bool:
 
 
 def second_header(frame: pl.DataFrame) -> bool:
-    """Return whether the first row holds units or labels.
+    """Return whether the first row contains units or labels.
 
     It does if at least half of the columns start with text and otherwise contain only numbers.
     """

@@ -1,4 +1,4 @@
-"""Encode whole tables as input tensors, bit for bit like `schema.encoding.RowEncoder` encodes rows.
+"""Encode whole tables as input tensors, bit-identical to the result of `schema.encoding.RowEncoder` for each row.
 
 Plain numbers and typed columns are converted by vectorised code. All other values go through `Column.parse`, once per
 distinct value. A property test compares tables with rows.
@@ -30,7 +30,7 @@ class ParsedColumn:
     """The canonical values of a column, and its invalid cells."""
 
     values: NDArray[Any]
-    """Numbers (NaN if missing), microseconds or texts."""
+    """Numbers (NaN if missing), microseconds or strings."""
     missing: NDArray[np.bool_]
     bad: dict[int, BadValue]
     """Maps a row to the reason why its cell is invalid."""
@@ -69,7 +69,7 @@ class EncodedTable:
 def encode_table(table: Table | pl.DataFrame, schema: Schema, plan: Plan) -> dict[str, NDArray[Any]]:
     """Return the input tensors of a table; raise InvalidRows with the first problems if a cell is invalid.
 
-    Columns that the schema does not have are ignored.
+    Columns that are not in the schema are ignored.
     """
     encoded = encode_all(table, schema, plan)
     problems = encoded.problems(MAX_PROBLEMS)
@@ -108,8 +108,8 @@ def _parse_column(frame: pl.DataFrame, column: Column) -> ParsedColumn:
 def _parse_numeric_texts(series: pl.Series, column: Column) -> ParsedColumn:
     """Cast plain notation with polars and parse only the other cells.
 
-    polars accepts the same notation as `PLAIN_NUMBER`, plus inf and nan (property test). This halves the cost of a
-    column.
+    polars accepts the same notation as `PLAIN_NUMBER`, plus inf and nan (verified by a property test). This halves the
+    cost of a column.
     """
     values, accepted = _accept_numbers(series.cast(pl.Float64, strict=False), column)
     missing = np.zeros(len(series), bool)
@@ -123,7 +123,7 @@ def _parse_numeric_texts(series: pl.Series, column: Column) -> ParsedColumn:
 
 
 def _parse_cells(series: pl.Series, column: Column) -> ParsedColumn:
-    """Parse each distinct text once. Stripping and comparing every cell took half of the encoding time."""
+    """Parse each distinct string once. Stripping and comparing every cell would take half of the encoding time."""
     if series.dtype != pl.String:
         return _parse_series(series, column)
     texts, codes = _factorise(series)
@@ -180,7 +180,7 @@ def _number_values(
 
 
 def _accept_numbers(numbers: pl.Series, column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the numbers that are valid without further checks, NaN for all others, and a mask of the valid ones."""
+    """Return the numbers that are valid without further checks, NaN for all others, and a mask of the valid numbers."""
     values = np.array(numbers.fill_null(np.nan).to_numpy(), np.float64)
     accepted = np.abs(values) < FLOAT32_LIMIT  # False for NaN
     if column.kind == "integer":
@@ -244,7 +244,7 @@ def _texts(cells: ParsedColumn) -> NDArray[Any]:
         return np.array(
             ["" if empty else str(value) for value, empty in zip(cells.values.tolist(), unusable, strict=True)], object
         )
-    return np.where(unusable, "", cells.values)  # a loop took a quarter of the encoding time
+    return np.where(unusable, "", cells.values)  # a loop would take a quarter of the encoding time
 
 
 def _numbers(cells: ParsedColumn, column: Column, *, feature: Feature, fill: float | str | None) -> NDArray[Any]:

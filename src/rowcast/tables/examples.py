@@ -3,8 +3,8 @@
 The loan applicants have two hidden traits, prosperity and discipline, both normally distributed. Income is log-normal
 and depends on prosperity and education. Assets depend on income, and the credit score mainly on discipline. The loan
 amount is a multiple of income, and the term grows with that multiple. The bank decides by a smooth function of credit
-score, burden (yearly payment over income), assets over amount, and dependents, plus noise that the table does not show.
-The best possible model predicts about nine of ten decisions correctly.
+score, burden (yearly payment over income), assets over amount, and dependents, plus noise that the table does not
+contain. The best possible model predicts about nine out of ten decisions correctly.
 """
 
 from __future__ import annotations

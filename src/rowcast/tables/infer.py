@@ -38,7 +38,7 @@ EXACT_FLOAT32: Final = 1 << 24
 CODE_DIGITS: Final = 15
 """Integers with more digits are treated as codes, because float64 cannot represent them exactly."""
 MIN_ROWS: Final = 20
-"""In smaller tables, columns with unique values are kept: uniqueness means nothing there."""
+"""In smaller tables, columns with unique values are kept, because uniqueness is not meaningful."""
 UNIQUE_SHARE: Final = 0.9
 CATEGORY: Final = "treated as a category"
 DATE_FORMATS: Final = (
@@ -104,7 +104,8 @@ def infer_schema(table: Table, *, target: str | None = None, keep: Sequence[str]
         )
     if [column.name for column in columns] == ["rows"]:
         raise TableError(
-            "the only column is named 'rows', a name that requests with several rows use; rename it", slug="column-name"
+            "the only column is named 'rows', which is reserved for requests with several rows; rename it",
+            slug="column-name",
         )
     return Profile(Schema(tuple(columns)), tuple(findings))
 
@@ -147,7 +148,7 @@ def _column(series: pl.Series, *, is_kept: bool) -> tuple[Column | None, list[Fi
 
 
 def _codes(column: Column, distinct: _Distinct) -> tuple[Column, list[Finding]] | None:
-    """Return a category if the whole numbers of the column are codes, else None."""
+    """Return a category if the whole numbers of the column are codes, otherwise None."""
     if column.kind != "integer" or column.forms:
         return None
     padded = any(isinstance(value, str) and len(value) > 1 and value.startswith("0") for value in distinct.values)
@@ -182,7 +183,7 @@ def _typed_column(series: pl.Series, distinct: _Distinct) -> tuple[Column, list[
 
 
 def _text_column(name: str, distinct: _Distinct) -> tuple[Column, list[Finding]]:
-    """Return the column for texts: the first of boolean, number and date that fits every value, else a category."""
+    """Return the column for strings: the first of boolean, number and date that fits every value, or a category."""
     words = {value.lower() for value in distinct.values}
     if words <= TRUE_WORDS | FALSE_WORDS and words & TRUE_WORDS and words & FALSE_WORDS:
         accepted = {word: word in TRUE_WORDS for word in sorted(words - {"true", "false"})}
@@ -199,13 +200,13 @@ def _text_column(name: str, distinct: _Distinct) -> tuple[Column, list[Finding]]
 
 
 def _number_forms(values: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the notations in use besides the plain one, or None if a value is not a number."""
+    """Return the notations in use besides plain notation, or None if a value is not a number."""
     texts = pl.Series(values)
     odd = texts.filter(~texts.str.contains(PLAIN_NUMBER))
     forms: list[str] = []
     thousands, comma = NUMBER_FORMS["thousands"][0], NUMBER_FORMS["comma"][0]
     if len(odd) and odd.str.contains(comma).all() and not odd.str.contains(thousands).all():
-        return ("comma",)  # In a column that also contains 2,5, the comma of 1,250 is a decimal point.
+        return ("comma",)  # In a column that also contains 2,5, the comma in 1,250 is a decimal separator.
     for form, (pattern, _) in list(NUMBER_FORMS.items())[:-1]:
         left = odd.filter(~odd.str.contains(pattern))
         if len(left) < len(odd):
@@ -297,7 +298,7 @@ def _date_formats(name: str, values: Sequence[str]) -> tuple[tuple[str, ...] | N
     left = [value for value in values if datetime_from_text(value, (), "UTC") is None]
     formats: list[str] = []
     findings: list[Finding] = []
-    while left and len(formats) < 3:  # A column with more than three formats does not count as dates.
+    while left and len(formats) < 3:  # A column with more than three formats is not treated as dates.
         unparsed = {form: _unparsed(form, left) for form in _formats_for(left[0])}
         if not unparsed:
             return None, []
@@ -329,7 +330,7 @@ def _identifier(column: Column, distinct: _Distinct) -> Finding | None:
     if column.kind == "integer" and levels == present:
         low, high = column.low or 0.0, column.high or 0.0
         if high - low + 1 == levels:
-            return Finding("id", column.name, "counts the rows", "excluded", keep)
+            return Finding("id", column.name, "numbers the rows consecutively", "excluded", keep)
         if _id_name(column.name):
             return Finding("id", column.name, "is a different whole number in every row", "excluded", keep)
     if column.kind == "category":

@@ -44,12 +44,12 @@ def read_error(path: Path, error: OSError) -> TableError:
     if isinstance(error, FileNotFoundError):
         return TableError(f"{path} does not exist", slug="file-not-found")
     if isinstance(error, IsADirectoryError):
-        return TableError(f"{path} is a folder; name a file", slug="not-a-file")
+        return TableError(f"{path} is a folder; specify a file", slug="not-a-file")
     return TableError(f"{path} cannot be read: {error.strerror or error}", slug="unreadable")
 
 
 def table_from_memory(data: Any, name: str = "table") -> Table:
-    """Return a polars or pandas frame, a mapping of columns or a sequence of rows as a table."""
+    """Convert a polars or pandas frame, a mapping of columns or a sequence of rows to a table."""
     if isinstance(data, Table):
         return data
     if isinstance(data, pl.DataFrame):
@@ -152,7 +152,7 @@ def parse_csv(path: Path, content: bytes, csv_format: CsvFormat) -> pl.DataFrame
 
 
 def without_blank(frame: pl.DataFrame) -> pl.DataFrame:
-    """Drop lines without values, except in a frame of one column, where an empty line is a missing value."""
+    """Drop lines without values, except in a frame with a single column, where an empty line is a missing value."""
     return frame.filter(~pl.all_horizontal(pl.all().is_null())) if frame.width > 1 else frame
 
 
@@ -164,7 +164,7 @@ def _csv_reason(error: Exception) -> str:
 
 
 def _decoded(path: Path, content: bytes) -> tuple[str, Findings]:
-    """Decode a file: UTF-8, UTF-16 with a byte order mark, else Windows-1252, else Latin-1."""
+    """Decode a file as UTF-16 if it has that byte order mark, or else as UTF-8, Windows-1252 or Latin-1."""
     findings: Findings = ()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         text = content.decode("utf-16", "replace")
@@ -198,7 +198,8 @@ def single_byte(path: Path, content: bytes) -> str:
 def sniff(path: Path, text: str) -> CsvFormat:
     """Detect the format of CSV text.
 
-    The best delimiter splits the most lines into as many cells as the first line has. In a tie, more cells win.
+    The best delimiter splits the most lines into as many cells as the first line has. In a tie, the delimiter that
+    yields more cells wins.
     """
     sample = text[:SNIFFED_BYTES]
     quote = "'" if sample[:1] == "'" and sample.count("'") > sample.count('"') else '"'
@@ -261,7 +262,7 @@ Types = Mapping[str, set[type]]
 
 
 def from_objects(rows: Sequence[Any], types: Types) -> pl.DataFrame:
-    """Return rows of a larger table as a frame whose columns are typed for the whole table."""
+    """Convert some rows of a table to a frame whose column types fit the whole table."""
     return pl.DataFrame([column_of(name, [row.get(name) for row in rows], types[name]) for name in types])
 
 
@@ -288,7 +289,7 @@ def column_of(name: str, values: list[Any], types: set[type]) -> pl.Series:
     """Return a series of the narrowest type that fits all `types`; mixed types become canonical text."""
     if any(issubclass(kind, list | tuple | dict | set) for kind in types):
         raise TableError(
-            f"column {name!r} contains lists or objects; each cell must hold a single value", slug="nested-value"
+            f"column {name!r} contains lists or objects; each cell must contain a single value", slug="nested-value"
         )
     if types <= {bool}:
         return pl.Series(name, values, pl.Boolean if types else pl.String)
@@ -333,7 +334,7 @@ def _table(frame: pl.DataFrame, name: str, *, sha256: str = "", findings: Findin
 
 
 def plain(frame: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Return the frame with trimmed, unique names and columns of texts, integers, floats, booleans or datetimes."""
+    """Return the frame with trimmed, unique names and columns of strings, integers, floats, booleans or datetimes."""
     if not frame.width:
         raise TableError(f"{name} has no columns", slug="empty-table")
     frame = frame.rename(dict(zip(frame.columns, _unique(name, frame.columns), strict=True)))
@@ -353,7 +354,8 @@ def _plain(table: str, series: pl.Series) -> pl.Series:
     if isinstance(kind, pl.Datetime):
         return (series.dt.convert_time_zone("UTC") if kind.time_zone else series).dt.cast_time_unit("us")
     raise TableError(
-        f"{table}: column {series.name!r} has the type {kind}; each cell must hold a single value", slug="nested-value"
+        f"{table}: column {series.name!r} has the type {kind}; each cell must contain a single value",
+        slug="nested-value",
     )
 
 

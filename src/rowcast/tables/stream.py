@@ -34,16 +34,16 @@ from rowcast.tables.read import (
 )
 
 BLOCK: Final = 2 * 1024 * 1024
-"""Bytes of text per chunk, about 30,000 rows. Larger chunks are not faster, and every waiting chunk takes memory."""
+"""Bytes of text per chunk, about 30,000 rows. Larger chunks are not faster, and every waiting chunk uses memory."""
 ROWS: Final = 32_768
 """Rows per chunk of a columnar file."""
 CELLS: Final = 16 * ROWS
 """Cells per chunk of a columnar file, which limits the rows of wide tables."""
 CHUNKS_PER_READ: Final = 4
-"""Chunks that are read from a columnar file at once."""
+"""The number of chunks that are read from a columnar file at once."""
 MAX_ROW_BYTES: Final = 8 * 1024 * 1024
 MAX_LIST_BYTES: Final = 32 * 1024 * 1024
-"""The largest JSON list, which is read as a whole: its Python objects take about ten times as much memory."""
+"""The maximum size of a JSON list, which is read as a whole; its Python objects take about ten times this memory."""
 UNDEFINED_IN_CP1252: Final = b"\x81\x8d\x8f\x90\x9d"
 
 
@@ -51,7 +51,7 @@ class Chunk(NamedTuple):
     """Consecutive rows of a file."""
 
     load: Callable[[], pl.DataFrame]
-    """Parses the rows; may run on any thread."""
+    """A function that parses the rows. It may run on any thread."""
     share: float
     """The share of the file that has been read up to the end of this chunk, from 0 to 1."""
 
@@ -168,7 +168,7 @@ def _parse(path: Path, content: bytes, csv_format: CsvFormat, *, is_first: bool)
 
 
 def _with_header(header: bytes, content: bytes, quote: bytes) -> tuple[bytes, bytes]:
-    """Return the header line, and the content with the header line in front. The first content already has it."""
+    """Return the header line, and the content preceded by that line. The first content already contains it."""
     if header:
         return header, header + content
     end = content.find(b"\n")
@@ -189,7 +189,7 @@ def _last_line_end(content: bytes, quote: bytes) -> int:
 
 
 class _TextEncoding(NamedTuple):
-    """The encoding and the line ends of a text file."""
+    """The encoding and the line endings of a text file."""
 
     name: str
     has_cr_lines: bool
@@ -197,7 +197,7 @@ class _TextEncoding(NamedTuple):
 
 
 def _detect_encoding(path: Path, file: IO[bytes], head: bytes) -> _TextEncoding:
-    """Determine the encoding from the whole file, by the rules of `read_table`."""
+    """Determine the encoding from the whole file, following the rules of `read_table`."""
     is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not is_utf16 and b"\0" in head[:SNIFFED_BYTES]:
         raise not_a_table(path)

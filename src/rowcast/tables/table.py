@@ -21,21 +21,21 @@ class Override(msgspec.Struct, frozen=True):
     option: str
     """The name of the option, as in `rowcast.train(..., exclude=["age"])`."""
     value: str = ""
-    """A value for the option; empty when the user must choose one."""
+    """A value for the option; empty if the user must choose one."""
 
     def __str__(self) -> str:
         return f"{self.option}={self.value}" if self.value else self.option
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something the data check noticed, the action Rowcast took, and the option that changes it."""
+    """A finding of the data check, with the action that Rowcast took and the option that changes it."""
 
     code: str
     column: str
     """Empty if the finding concerns the whole table."""
     message: str
     action: str
-    """What Rowcast did about it."""
+    """The action that Rowcast took."""
     override: Override | None = None
 
 
@@ -49,14 +49,14 @@ class Table:
     findings: tuple[Finding, ...] = ()
 
     def require(self, column: str) -> pl.Series:
-        """Return the column with this name; TableError suggests similar names if there is none."""
+        """Return the column with this name; raise TableError with similar names if it does not exist."""
         if column in self.frame.columns:
             return self.frame[column]
         hint = closest(column, self.frame.columns)
         raise TableError(f"{self.name} has no column {column!r}; {hint}", slug="unknown-column")
 
     def resolve_columns(self, texts: Sequence[str], option: str) -> list[str]:
-        """Return the columns that an option lists; each text holds one name or several joined by commas.
+        """Return the columns that an option lists. Each string contains one name, or several separated by commas.
 
         Raise TableError if a name is not a column.
         """
@@ -84,7 +84,7 @@ def with_target(table: Table, labels: Table, target: str | None) -> tuple[Table,
     """
     if target is None and labels.frame.width > 1:
         raise TableError(
-            f"{labels.name} has {labels.frame.width} columns; set the option 'target' to the one that holds the labels",
+            f"{labels.name} has {labels.frame.width} columns; set the option 'target' to the column of labels",
             slug="target-required",
         )
     name = labels.frame.columns[0] if target is None else target.strip(BLANKS)
@@ -105,7 +105,7 @@ def with_target(table: Table, labels: Table, target: str | None) -> tuple[Table,
 
 
 def closest(name: str, names: Sequence[str]) -> str:
-    """Return a hint with the names most similar to `name`, else with the first names of all."""
+    """Return a hint with the names most similar to `name`, or with the first names if none is similar."""
     folded = {each.casefold(): each for each in names}
     near = [folded[match] for match in difflib.get_close_matches(name.strip().casefold(), list(folded), 3, 0.5)]
     if near:

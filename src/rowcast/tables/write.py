@@ -1,6 +1,6 @@
 """Add predictions to tables, and write tables to files frame by frame.
 
-The extension of the file name decides the format.
+The extension of the file name determines the format.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ COLUMNAR_WRITERS: Mapping[str, Callable[[pl.LazyFrame, Path], Any]] = {
 }
 ROW_GROUP: Final = 131_072
 MAX_WAITING: Final = 2
-"""Frames in the queue of a columnar writer."""
+"""The maximum number of frames in the queue of a columnar writer."""
 
 
 def check_extension(path: str | Path) -> None:
-    """Raise TableError if the extension of the file name does not stand for a format."""
+    """Raise TableError if the file name does not have the extension of a supported format."""
     if Path(path).suffix.lower() not in {**LINE_WRITERS, **COLUMNAR_WRITERS}:
         extensions = ", ".join([*LINE_WRITERS, *COLUMNAR_WRITERS])
         message = f"cannot write {path}: unknown format; the file name must end in {extensions}"
@@ -88,7 +88,7 @@ class TableWriter(Protocol):
     """Writes the frames of one file in order."""
 
     def prepare(self, frame: pl.DataFrame, *, first: bool) -> Any:
-        """Do the expensive part of writing a frame; may run on any thread."""
+        """Do the expensive part of writing a frame. This may run on any thread."""
         ...
 
     def append(self, prepared: Any) -> None:

@@ -1,1 +1,1 @@
-"""Wire templates: the JSON of other systems, as a model's own requests and replies."""
+"""Wire templates, with which a model accepts and returns the JSON of another system."""

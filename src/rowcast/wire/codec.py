@@ -1,9 +1,9 @@
 """Translate between a wire template's JSON and the model's native rows and replies.
 
-`compile_template` checks a template against its model once and turns it into decoders and byte templates, so that
-requests do not walk the template's tree. A request becomes rows in column names, which are scored and recorded exactly
-like native rows, and a reply is rendered from native replies. Predictions, cache keys and history entries are therefore
-the same as in the native dialect.
+`compile_template` checks a template against its model once and compiles it to decoders and byte templates, so that
+requests do not walk the template's tree. A request is converted to rows with the model's column names, which are scored
+and recorded exactly like native rows, and a reply is rendered from native replies. Predictions, cache keys and history
+entries are therefore the same as in the native dialect.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from rowcast.wire.template import (
 )
 
 RowParts = tuple[EncodedRow, bytes, int, int]
-"""The encoded row, its JSON text in column names, the number of filled cells and the number of ignored names.
+"""The encoded row, its JSON text with column names, the number of filled cells and the number of ignored names.
 
-Hot path: a NamedTuple costs 0.3 µs more.
+Hot path: a NamedTuple would cost 0.3 µs more.
 """
 ParseRow = Callable[[bytes], EncodedRow]
-"""Parses and encodes one row in column names; raises InvalidRows."""
+"""Parses and encodes one row with column names; raises InvalidRows."""
 
 _decode_cells = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
@@ -46,14 +46,14 @@ class WireRequest(NamedTuple):
     """A parsed request."""
 
     rows: Sequence[tuple[EncodedRow, bytes]]
-    """Each row encoded for the model, and as JSON text in column names for history."""
+    """Each row, encoded for the model and as JSON text with column names for history."""
     use_cache: bool = True
     ttl: int = 0
     """Cache lifetime in seconds; 0 selects the cache's default."""
     filled: int = 0
-    """How many absent cells the template filled with defaults."""
+    """The number of absent cells that the template filled with defaults."""
     ignored: int = 0
-    """How many unknown names the template ignored."""
+    """The number of unknown names that the template ignored."""
 
 
 class WireCodec:
@@ -92,7 +92,7 @@ class WireCodec:
         """Renders the reply to a single row from its native reply. None if the template needs more than the row."""
 
     def read(self, body: bytes, max_rows: int) -> WireRequest:
-        """Parse a body of `/predict`; raise InvalidRows with every problem, or BodyError for a wrong shape."""
+        """Parse a body of `/predict`; raise InvalidRows with every problem, or BodyError if the shape is wrong."""
         if self._shape.is_plain:
             encoded, text, filled, ignored = self.read_row(body)
             return WireRequest(((encoded, text),), True, 0, filled, ignored)
@@ -124,9 +124,9 @@ class WireCodec:
         return requests
 
     def read_row(self, body: bytes) -> RowParts:
-        """Parse one row in the client's names.
+        """Parse one row with the client's names.
 
-        Hot path: without renames, the bytes go to the native parser unchanged.
+        Hot path: without renames, the native parser receives the bytes unchanged.
         """
         text = body if not self._keys else self._rename_keys(body)
         if text is not None:
@@ -153,7 +153,7 @@ class WireCodec:
     def reply_schemas(
         self, native: Mapping[str, Any], warnings: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the JSON Schemas of both replies, given those of a native prediction and its warnings."""
+        """Return the JSON Schemas of both replies, given the schemas of a native prediction and its warnings."""
         schemas = ReplySchemas(self._facts, native, warnings)
         return schemas.build(self._template.reply, self._template.batch_reply, matrix=self._is_matrix)
 
@@ -207,7 +207,7 @@ class WireCodec:
         return rows
 
     def _rename_keys(self, body: bytes) -> bytes | None:
-        """Return the row in column names with unchanged values, or None if it has an unknown name. Hot path."""
+        """Return the row with column names and unchanged values, or None if a name is unknown. Hot path."""
         # Quotation marks inside strings are escaped, so a quoted name with a colon after it is always a key.
         text, count = self._find_keys.subn(self._rename_key, body)
         if count == len(self._keys):

@@ -1,6 +1,6 @@
 """Parse the text of small documents, such as wire templates and model metadata, in YAML, TOML or JSON.
 
-The result contains nothing but what JSON can hold. This module does no IO; `app/documents.py` reads the files.
+The result contains only values that JSON can represent. This module does no IO; `app/documents.py` reads the files.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from rowcast.errors import DocumentError, SettingsError
 MAX_VALUES, MAX_DEPTH = 100_000, 64
 INTEGER_LIMIT: Final = 2**63
 SHOWN_CHARACTERS: Final = 80
-# The core schema of YAML 1.2: unquoted scalars that JSON would not read as text are not text, but `no`, `on` and 0420
-# are.
+# The core schema of YAML 1.2, limited to the literals of JSON and `~`. All other unquoted scalars are strings,
+# including `no`, `on` and 0420.
 SCALARS: Final = (
     ("tag:yaml.org,2002:null", r"^(?:null|~|)$", ["n", "~", ""]),
     ("tag:yaml.org,2002:bool", r"^(?:true|false)$", list("tf")),
@@ -29,8 +29,8 @@ SCALARS: Final = (
 def parse_document(text: str, suffix: str, source: str) -> dict[str, Any]:
     """Parse a document in the format of a file suffix (a key of PARSERS).
 
-    Raises DocumentError, with `source` as the document's name, for a syntax error, for a document that is not a mapping
-    and for values that JSON cannot hold.
+    Raise DocumentError, with `source` as the document's name, if the document has a syntax error, is not a mapping or
+    contains values that JSON cannot represent.
     """
     try:
         document = PARSERS[suffix](text)
@@ -64,7 +64,7 @@ def parse_yaml(text: str, make_loader: Callable[[Any], Any]) -> Any:
 
 
 def _walk(document: Any) -> Iterator[tuple[Any, int]]:
-    """Yield every key and value with its depth. A YAML alias counts each time it is used, and may contain itself."""
+    """Yield every key and value with its depth. A YAML alias counts each time it is used, and can contain itself."""
     pending = [(document, 0)]
     while pending:
         value, depth = pending.pop()
@@ -75,7 +75,7 @@ def _walk(document: Any) -> Iterator[tuple[Any, int]]:
 
 
 def _check_value(value: Any, source: str) -> None:
-    """Raise DocumentError if JSON cannot hold this value."""
+    """Raise DocumentError if JSON cannot represent this value."""
     if isinstance(value, dict):
         for name in value:
             if not isinstance(name, str):

@@ -10,12 +10,12 @@ import msgspec
 from rowcast.wire.reply import EACH_REQUEST, EACH_ROW, ModelFacts, default_batch_reply, default_reply
 
 PROBABILITY: Final[dict[str, Any]] = {"type": "number", "minimum": 0, "maximum": 1.0000002}
-"""The maximum is above 1 because float32 rounding can push a softmax output one unit over it."""
+"""The maximum is above 1 because float32 rounding can push a softmax output slightly above 1."""
 PROBABILITIES: Final[dict[str, Any]] = {"type": "array", "items": PROBABILITY}
 
 
 class ReplySchemas:
-    """Builds the JSON Schemas of one model's replies. `native` and `warnings` are the native prediction's schemas."""
+    """Builds the JSON Schemas of one model's replies. `native` and `warnings` are schemas of the native reply."""
 
     def __init__(self, facts: ModelFacts, native: Mapping[str, Any], warnings: Mapping[str, Any]) -> None:
         classes = list(facts.decision.classes)
@@ -65,7 +65,7 @@ class ReplySchemas:
 
 
 def any_of(schemas: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return a schema that any of `schemas` satisfies. OpenAPI tools do not support `prefixItems` yet."""
+    """Return a schema for values that match any of `schemas`. OpenAPI tools do not support `prefixItems` yet."""
     distinct = _distinct(schemas)
     return distinct[0] if len(distinct) == 1 else {"anyOf": distinct} if distinct else {}
 
@@ -75,7 +75,7 @@ def _unescape(text: Any) -> Any:
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
-    """Return the values without repetitions, in order. `True` and `1` are different values."""
+    """Return the distinct values in order. `True` and `1` are different values."""
     distinct: list[Any] = []
     for value in values:
         if not any(value == other and type(value) is type(other) for other in distinct):

@@ -1,7 +1,7 @@
-"""Render replies in the form of a wire template.
+"""Render replies as specified by a wire template.
 
 A template is compiled once into byte templates. At run time each placeholder is replaced by the JSON text that the
-native reply holds for it, so numbers are never decoded and encoded again.
+native reply contains for it, so numbers are never decoded and encoded again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ModelFacts(NamedTuple):
-    """What a template can say about its model, and how it writes the model's classes."""
+    """The facts about a model that its template can use, and the template's values for the model's classes."""
 
     model: str
     version: int
@@ -69,7 +69,7 @@ class NativeReplies(NamedTuple):
 
 
 NativeRow = Any
-"""A decoded native reply. Each field in use holds its raw JSON text; `native` holds the whole reply."""
+"""A decoded native reply. Each field in use contains its raw JSON text; `native` contains the whole reply."""
 
 
 class _RenderContext(NamedTuple):
@@ -101,7 +101,7 @@ class ByteTemplate(NamedTuple):
 
 
 class ReplyRenderer:
-    """Renders both replies of a template: to a single request and to a batch."""
+    """Renders both replies of a template: the replies to a single request and to a batch."""
 
     def __init__(
         self,
@@ -209,7 +209,7 @@ class _TreeCompiler:
         return self._compile(tree, place, {}, {})
 
     def compile_request(self, tree: Any, place: str, *, single_row: bool) -> ByteTemplate:
-        """Compile the reply to one request. With `single_row`, row placeholders need no `$rows` around them."""
+        """Compile the reply to one request. With `single_row`, row placeholders can be used outside `$rows`."""
         placeholders = self._request_placeholders()
         if single_row:
             rows = {**self._row_placeholders, "$cached": ("cached", _cached)}
@@ -233,7 +233,7 @@ class _TreeCompiler:
         return None if None in renderers else ByteTemplate(request.text, tuple(filter(None, renderers)))
 
     def constant(self, name: str) -> bytes | None:
-        """Return the text of a placeholder that is the same in every reply, else None."""
+        """Return the text of a placeholder that is the same in every reply, or None."""
         return self._constants.get(name)
 
     def renderer(self, name: str, place: str, placeholders: Placeholders) -> Renderer:
@@ -275,7 +275,7 @@ class _TreeCompiler:
         if name in self._unavailable:
             return f"{name} is not available: {self._unavailable[name]}"
         if name in self._row_placeholders:
-            return f"{name} belongs to a row; put it below {EACH_ROW}, which makes a list with one item per row"
+            return f"{name} belongs to a row; put it below {EACH_ROW}, which produces a list with one item per row"
         names = ", ".join(sorted(name for name in available if name not in self._unavailable))
         return f"unknown placeholder {name}; available here: {names} (write $$ for text that starts with $)"
 
@@ -364,9 +364,9 @@ def _unavailable(facts: ModelFacts) -> dict[str, str]:
     if facts.decision.task != "binary":
         reasons["$score"] = "only a binary model has a positive class"
     if facts.decision.task == "regression":
-        reasons |= dict.fromkeys((*PROBABILITY_PLACEHOLDERS, "$class_index"), "the model is a regression")
+        reasons |= dict.fromkeys((*PROBABILITY_PLACEHOLDERS, "$class_index"), "it is a regression model")
     elif not facts.has_probabilities:
-        reasons |= dict.fromkeys((*PROBABILITY_PLACEHOLDERS, "$score"), "the model returns labels only")
+        reasons |= dict.fromkeys((*PROBABILITY_PLACEHOLDERS, "$score"), "the model returns only labels")
     return reasons
 
 

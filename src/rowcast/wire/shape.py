@@ -1,4 +1,4 @@
-"""Decode requests whose rows and options lie at the paths that a wire template names."""
+"""Decode requests whose rows and options are at the paths that a wire template specifies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class UnwrappedRequest(NamedTuple):
 
 
 class RequestShape:
-    """Decodes requests of one shape. With `lax`, unknown names are ignored and reported instead of refused."""
+    """Decodes requests of one shape. With `lax`, unknown names are ignored and reported instead of rejected."""
 
     def __init__(self, *, path: str, batch: str, use_cache: str, cache_ttl: str, matrix: bool, lax: bool) -> None:
         for key, value in (("path", path), ("use_cache", use_cache), ("cache_ttl", cache_ttl)):
@@ -65,13 +65,13 @@ class RequestShape:
         self._get_list = attrgetter(_attribute(batch_tree, self._list_path))
 
     def read(self, body: bytes) -> tuple[UnwrappedRequest, int]:
-        """Return the request, and 1 if it contains names that were ignored, else 0."""
+        """Return the request, and 1 if it contains names that were ignored, otherwise 0."""
         document, ignored = _decode(body, self._decode, self._decode_lax)
         rows, use_cache, ttl = [None if get is None else get(document) for get in self._getters]
         return UnwrappedRequest(rows, use_cache is not False, ttl or 0), ignored
 
     def read_batch(self, body: bytes) -> tuple[list[UnwrappedRequest], int]:
-        """Return the requests of a batch, and how many of its objects contain ignored names."""
+        """Return the requests of a batch, and the number of its objects that contain ignored names."""
         document, ignored = _decode(body, self._decode_batch, self._decode_batch_lax)
         bodies = [bytes(raw) for raw in self._get_list(document)]
         if self.is_plain:
@@ -151,7 +151,7 @@ def _build_tree(leaves: Iterable[tuple[str, Leaf]]) -> Tree:
 
 
 def _attribute(tree: Tree, path: str) -> str:
-    """Return the attribute path that holds `path` in the struct made from `tree`."""
+    """Return the attribute path that corresponds to `path` in the struct made from `tree`."""
     attributes = []
     below: Any = tree
     for name in path.split("."):

@@ -1,7 +1,7 @@
 """Wire templates as documents, and the checks of a template against its model's schema.
 
-A wire template describes the JSON of another system: where a request holds its rows, and what a reply looks like. It
-names places and fills placeholders; it cannot run code. `wire/codec.py` compiles it.
+A wire template describes the JSON of another system: where a request contains its rows, and what a reply looks like. It
+consists of paths and placeholders and cannot run code. `wire/codec.py` compiles it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class RequestTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """How to read a request. A path is names joined by dots; an empty path is the body itself."""
+    """The rules for reading a request. A path consists of names joined by dots; an empty path is the whole body."""
 
     form: Literal["object", "matrix"] = "object"
     path: str = ""
@@ -134,7 +134,7 @@ def class_numbers(template: Template, decision: Decision) -> dict[str, int]:
 def _check_classes(key: str, table: Mapping[str, Any], names: Sequence[str]) -> None:
     for label in table:
         if label not in names:
-            reason = f"the classes are {list_names(names)}" if names else "a regression has no classes"
+            reason = f"the classes are {list_names(names)}" if names else "a regression model has no classes"
             raise template_error(key, f"unknown class {label!r}; {reason}")
 
 

@@ -1,11 +1,11 @@
-"""Segments of blocks: all predictions of a large request in one frame, expanded into entries by the reader.
+"""Block segments: a frame contains all predictions of a large request, and the reader expands it into entries.
 
     segment   header line: JSON {format: 2, writer, first: 0, previous}, then frames, then zeros
-    frame     magic 'RB', u32 payload length, u32 mark (a check of the length), payload, 32 bytes link; little-endian
+    frame     magic 'RB', u32 payload length, u32 mark (length check), payload, 32 bytes link; little-endian
 
 The link is H(previous link ‖ payload), starting with the writer's genesis. It is the checksum of the frame and covers
-all frames before it. The blocks of a segment expand into the entries of one writer, numbered from 0, with the usual
-chain, which follows from the blocks alone (docs/decisions/0049).
+all frames before it. The blocks of a segment expand into the entries of one writer, numbered from 0. The usual chain of
+these entries can be computed from the blocks alone (docs/decisions/0049).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ ENTRIES_PER_READ = 4096
 
 
 def frame(previous: bytes, payload: bytes) -> tuple[bytes, bytes]:
-    """Return a payload as it is written, and its link."""
+    """Return the frame that contains a payload, and its link."""
     linked = sha256(previous + payload).digest()
     return b"".join((FRAME.pack(MAGIC, len(payload), len(payload) ^ LENGTH_MARK), payload, linked)), linked
 
 
 class BlockSegment:
-    """Reads one segment of blocks, and remembers its position."""
+    """Reads one block segment, and remembers its position."""
 
     def __init__(self, path: Path, writer: str, start: int) -> None:
         self.path = path
@@ -49,7 +49,7 @@ class BlockSegment:
         self._before = (start, self._link, 0, self._chain.previous)
 
     def read_more(self) -> list[SealedEntry]:
-        """Return the entries of the next complete blocks; HistoryError at a damaged block."""
+        """Return the entries of the next complete blocks; raise HistoryError if the next block is damaged."""
         self._before = (self._offset, self._link, self._chain.seq, self._chain.previous)
         entries: list[SealedEntry] = []
         with self.path.open("rb", buffering=0) as file:
@@ -79,7 +79,7 @@ class BlockSegment:
             self._offset, self._link = before
 
     def recover(self) -> None:
-        """Return None: each link covers all earlier blocks, so nothing after damage can be verified."""
+        """Return None: each link covers all earlier blocks, so nothing after a damaged block can be verified."""
 
     def rewind(self) -> None:
         """Return to the position before the last `read_more`, because its entries were not stored."""
@@ -100,7 +100,7 @@ class BlockSegment:
             return is_unlocked(file)
 
     def _next(self, file: FileIO, ended: bool, *, follows_entries: bool) -> Block | None:
-        """Return the block at the offset; None if there is none, or only part of one, for which no reply was sent."""
+        """Return the block at the offset, or None if there is none or it is incomplete (then no reply was sent)."""
         prefix = os.pread(file.fileno(), FRAME.size, self._offset)
         if len(prefix) == FRAME.size and prefix.strip(b"\0"):
             magic, length, mark = FRAME.unpack(prefix)

@@ -3,10 +3,10 @@
 A journal consists of segments named `WRITER-000000000000.journal` after their first sequence number; `segment.py`
 describes their format and `journal_reader.py` reads them.
 
-The space of a segment is reserved when it is created. A full disk is therefore noticed before a reply is sent, and a
-write that does not change the file size takes a third of the time (4 µs instead of 8 to 20 µs per batch beside a
-committing indexer). A writer holds a lock on its segment. The kernel releases the lock when the process ends, which
-tells the indexer that the segment has ended.
+The space of a segment is reserved when it is created. A full disk is therefore detected before a reply is sent, and a
+write that does not change the file size takes a third of the time (4 µs instead of 8 to 20 µs per batch while the
+indexer commits). A writer holds a lock on its segment. The kernel releases the lock when the process ends, so the
+indexer knows that the segment has ended.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 SUFFIX = ".journal"
 STARTING = ".starting"
 ROLL = "roll"
-"""A file in the folder; touching it asks every writer to start a new segment."""
+"""A file in the folder. When its modification time changes, every writer starts a new segment."""
 ROLL_AFTER_SECONDS = 3600.0
-"""The longest time that a segment with entries stays open, so that rows erased from the store do not stay here."""
+"""The maximum age of a segment with entries. It limits how long rows erased from the store remain in the journal."""
 
 Durability = Literal["process", "disk", "store"]
 
@@ -69,8 +69,8 @@ class FileJournal:
     def append(self, drafts: Sequence[Draft]) -> None:
         """Seal and write all drafts in one call, or raise Unavailable.
 
-        A failed write ends the chain, and the next batch starts a new one: no recorded entry can ever have the same
-        place in a chain as an entry that was not recorded.
+        A failed write ends the chain, and the next batch starts a new one. A recorded entry therefore never has the
+        same position in a chain as an entry that could not be recorded.
         """
         if self._fd < 0:
             self._begin()
@@ -98,7 +98,7 @@ class FileJournal:
         self._kept = chain.seq, chain.previous
 
     def append_block(self, block: Block) -> None:
-        """Write one block to a segment of blocks, which has its own writer."""
+        """Write one block to a block segment, which has its own writer."""
         if self._closed:
             raise Unavailable(f"journal {self._folder} is closed")
         try:
@@ -107,7 +107,7 @@ class FileJournal:
             raise self._unavailable(error) from None
 
     def roll(self) -> None:
-        """Start a new segment if that was requested or the present one is old, so that the indexer can delete it.
+        """Start a new segment if one was requested or the current segment is old, so that the indexer can delete it.
 
         Call this about once a second.
         """
@@ -118,11 +118,11 @@ class FileJournal:
         if _roll_requested(self._folder) != self._last_roll or time.monotonic() - self._begun > ROLL_AFTER_SECONDS:
             try:
                 self._start_segment(count, linked)
-            except OSError as error:  # the present segment can still be used
+            except OSError as error:  # the current segment can still be used
                 raise self._unavailable(error) from None
 
     def close(self) -> None:
-        """Release the segment, so that the indexer can store the rest and delete it."""
+        """Release the segment, so that the indexer can store its remaining entries and delete it."""
         self._closed = True
         self._blocks.release()
         self._release()
@@ -155,9 +155,9 @@ class FileJournal:
 
 
 class BlockJournal:
-    """Appends blocks. Each segment has its own writer; the first segment starts with the first block.
+    """Appends blocks. Each segment has its own writer; the first block creates the first segment.
 
-    Every method may raise OSError, which ends the segment.
+    Any method may raise OSError; the current segment then ends.
     """
 
     def __init__(self, folder: Path, new_writer: Callable[[], str], *, sync: bool) -> None:
@@ -188,14 +188,14 @@ class BlockJournal:
         self._link = linked
 
     def roll(self) -> None:
-        """End the segment if that was requested or it is old; the next block starts another."""
+        """End the segment if a new one was requested or it is old; the next block starts a new segment."""
         if self._fd >= 0 and (
             _roll_requested(self._folder) != self._last_roll or time.monotonic() - self._begun > ROLL_AFTER_SECONDS
         ):
             self.release()
 
     def release(self) -> None:
-        """Release the segment, so that the indexer can store the rest and delete it."""
+        """Release the segment, so that the indexer can store its remaining entries and delete it."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -228,7 +228,7 @@ def _new_segment(folder: Path, header: SegmentHeader, room: int) -> tuple[int, i
 
 
 def _roll_requested(folder: Path) -> int:
-    """Return when new segments were last requested."""
+    """Return the time at which new segments were last requested, or 0."""
     try:
         return (folder / ROLL).stat().st_mtime_ns
     except FileNotFoundError:
@@ -236,7 +236,7 @@ def _roll_requested(folder: Path) -> int:
 
 
 def _reserve(fd: int, size: int) -> None:
-    """Extend the file to `size` bytes, and reserve them on the disk where the system supports that."""
+    """Extend the file to `size` bytes, and reserve the disk space if the system supports it."""
     if sys.platform == "linux":
         os.posix_fallocate(fd, 0, size)
     else:

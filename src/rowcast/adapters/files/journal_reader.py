@@ -1,6 +1,6 @@
-"""Reads the journals of one folder: for the indexer, which moves them into the store, and for look-ups.
+"""Reads the journals in one folder: for the indexer, which moves their entries into the store, and for lookups.
 
-Each folder has one indexer at a time; `indexer_lock` decides which process it is.
+A folder has at most one indexer at a time: the process that holds `indexer_lock`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOLDER_ID = "folder.id"
 
 
 class FolderJournalReader:
-    """All segments in one folder, of every writer."""
+    """Reads the segments of every writer in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -38,7 +38,7 @@ class FolderJournalReader:
 
     @property
     def folder_id(self) -> str:
-        """The identity of the folder, a file that the first caller creates."""
+        """The id of the folder, stored in a file that the first caller creates."""
         path = self._folder / FOLDER_ID
         try:
             if not path.exists():
@@ -51,7 +51,7 @@ class FolderJournalReader:
         self._folder.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{FOLDER_ID}.{uuid.uuid4().hex}")
         part.write_text(f"{uuid.uuid4().hex}\n", encoding="ascii")
-        with contextlib.suppress(FileExistsError):  # another process was faster
+        with contextlib.suppress(FileExistsError):  # another process created the file first
             os.link(part, path)
         part.unlink()
 
@@ -92,7 +92,7 @@ class FolderJournalReader:
         return seqs
 
     def drain(self, store: StoreWriter) -> int:
-        """Move complete entries into the store, and delete the segments that have ended and are completely stored."""
+        """Move complete entries into the store, and delete segments that have ended and are completely stored."""
         count = 0
         damage: HistoryError | None = None
         for path in self._paths():
@@ -111,7 +111,7 @@ class FolderJournalReader:
     def _drain(self, path: Path, store: StoreWriter) -> int:
         segment = self._segments.get(path) or open_segment(path)
         self._segments[path] = segment
-        ended = segment.ended()  # checked before reading, so that nothing can follow the last entry that is read
+        ended = segment.ended()  # checked before reading, so that an ended segment is read completely
         count = 0
         while (entries := self._read_more(segment, ended)) is not None:
             try:
@@ -133,7 +133,7 @@ class FolderJournalReader:
         return count
 
     def _read_more(self, segment: Segment | BlockSegment, ended: bool) -> list[SealedEntry] | None:
-        """Return the next entries; after damage, those that still verify. None at the end."""
+        """Return the next entries, or None at the end. After damage, continue with the next entries that are valid."""
         try:
             return segment.read_more() or None
         except HistoryError as error:
@@ -159,7 +159,7 @@ class FolderJournalReader:
         return len(self._paths())
 
     def open_journals(self) -> frozenset[str]:
-        """Return the names of the segments that have contained entries and are not deleted yet."""
+        """Return the names of the segments that contain entries and have not been deleted yet."""
         return frozenset(path.name for path in self._paths() if _has_entries(path))
 
     def damaged(self) -> list[str]:
@@ -169,7 +169,7 @@ class FolderJournalReader:
     def unreadable(self) -> dict[str, int]:
         """Return, for each writer of a damaged segment, the first `seq` that cannot be read from it."""
         seqs: dict[str, int] = {}
-        for name in reversed(self.damaged()):  # the first damaged segment of a writer decides, so it comes last
+        for name in reversed(self.damaged()):  # a writer's first damaged segment takes precedence, so it comes last
             writer, _, first = name.removesuffix(DAMAGED).rpartition("-")
             seqs[writer] = int(first) if first.isdigit() else 0
             with contextlib.suppress(HistoryError, FileNotFoundError):
@@ -178,7 +178,7 @@ class FolderJournalReader:
         return seqs
 
     def request_roll(self) -> None:
-        """Ask every writer to start a new segment."""
+        """Request that every writer start a new segment."""
         if self._folder.exists():
             (self._folder / ROLL).touch()
 
@@ -207,7 +207,7 @@ def _describe_loss(seqs: range) -> str:
 
 @contextmanager
 def indexer_lock(folder: Path) -> Iterator[bool]:
-    """Try to become the folder's indexer; True inside the block if this process is."""
+    """Try to become the folder's indexer, and yield whether that succeeded."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "indexer.lock").open("a") as file:
         try:

@@ -1,4 +1,4 @@
-"""API keys in the file `HOME/keys.json`: only hashes, readable only by its owner, replaced atomically."""
+"""API keys in the file `HOME/keys.json`: it contains only hashes, only its owner can read it, changes are atomic."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class KeyFile(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class FileKeys:
-    """The keys of one home. The first change creates the file."""
+    """The API keys of one home folder. The first change creates the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def all(self) -> Sequence[Key]:
-        """Return every key; none without a file."""
+        """Return every key, or none if the file does not exist."""
         try:
             content = msgspec.json.decode(self.path.read_bytes(), type=KeyFile)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""File locks, which the kernel releases however the holding process ends."""
+"""File locks. The kernel releases a lock when the process that holds it ends, for whatever reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A registry in a folder: `NAME/VERSION/` bundles, `NAME/aliases.json`, and `generation`, which every alias increments.
+"""A registry in a folder: `NAME/VERSION/` bundles, `NAME/aliases.json`, and `generation`, a counter of alias changes.
 
 All changes are atomic renames, so the registry works on any local or NFS folder and survives a writer that dies at any
 point.
@@ -36,7 +36,7 @@ class AliasFile(msgspec.Struct):
 
 
 class FolderRegistry:
-    """The registry below one folder, which the first publication creates."""
+    """The registry in one folder. The first publication creates the folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -54,13 +54,13 @@ class FolderRegistry:
         return models
 
     def aliases(self, name: str) -> Mapping[str, int]:
-        """Return the versions by alias; ModelNotFound for an unknown model."""
+        """Return the version of each alias; raise ModelNotFound if the model is unknown."""
         if not (self.root / check_name(name)).is_dir():
             raise self._unknown(name)
         return self._aliases(name)
 
     def folder(self, reference: Reference) -> Path:
-        """Return the folder of a bundle; ModelNotFound lists the available versions."""
+        """Return the folder of a bundle; raise ModelNotFound if it does not exist."""
         folder = self.root / check_name(reference.name) / str(reference.version)
         if not folder.is_dir():
             versions = self.models().get(reference.name)
@@ -73,7 +73,7 @@ class FolderRegistry:
         return folder
 
     def ready(self, name: str) -> None:
-        """Raise RegistryError if nothing can be published under this name. Call this before long work."""
+        """Raise RegistryError if nothing can be published under this name. Call this before a long operation."""
         with self._staging(self.root / check_name(name)):
             pass
 
@@ -128,14 +128,14 @@ class FolderRegistry:
                     home.rmdir()  # removes the folder of a model without versions
 
     def point(self, reference: Reference, alias: str) -> None:
-        """Point an alias at this version. Readers see the old or the new aliases."""
+        """Point an alias at this version. Readers see either the old or the new aliases."""
         if not ALIAS_RULE.fullmatch(alias):
             raise RegistryError(f"invalid alias {alias!r}; use a-z, 0-9, '_' and '-', starting with a letter")
         self.folder(reference)
         home = self.root / reference.name
         try:
             with locked(home / ".lock"):
-                _remove(home.glob(".aliases.json-*"))  # left by a dead writer: a live one holds the lock
+                _remove(home.glob(".aliases.json-*"))  # left by a dead writer; a live writer holds the lock
                 aliases = {**self._aliases(reference.name), alias: reference.version}
                 replace_file(
                     home / "aliases.json", msgspec.json.encode(AliasFile(FORMAT, dict(sorted(aliases.items()))))
@@ -147,7 +147,7 @@ class FolderRegistry:
             raise RegistryError(f"cannot write to the registry {self.root}: {error.strerror}") from None
 
     def generation(self) -> int:
-        """Return a number that grows with every change of an alias."""
+        """Return a number that increases whenever an alias changes."""
         path = self.root / "generation"
         try:
             return int(path.read_bytes())
@@ -186,7 +186,7 @@ class FolderRegistry:
 
 
 def _clear(home: Path) -> None:
-    """Delete the hidden folders of dead publishers. A live publisher holds a lock beside its folder."""
+    """Delete the hidden folders of dead publishers. A live publisher holds a lock next to its folder."""
     for lock in home.glob(f"{STAGED}*.lock"):
         with lock.open("w") as file:
             try:

@@ -1,4 +1,4 @@
-"""A random secret in a file. The first process that needs it creates it for all."""
+"""A random secret in a file, which the first process that needs it creates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SECRET_BYTES = 32
 
 
 def load_secret(path: Path) -> bytes:
-    """Return the secret in this file, creating it if necessary; SettingsError when that fails."""
+    """Return the secret in this file, creating it if necessary; raise SettingsError if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
@@ -32,7 +32,7 @@ def _create(path: Path) -> None:
     try:
         os.write(descriptor, secrets.token_hex(SECRET_BYTES).encode() + b"\n")
         os.fsync(descriptor)
-        with suppress(FileExistsError):  # another process was faster; its secret is used
+        with suppress(FileExistsError):  # another process created the file first; its secret is used
             os.link(part, path)
     finally:
         os.close(descriptor)

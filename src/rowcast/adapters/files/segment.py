@@ -1,7 +1,7 @@
 """The format of a journal segment, and its reader.
 
     segment   header line: JSON {format, writer, first, previous}, then frames, then zeros
-    frame     magic 'RJ', u32 head length, u32 row length, u32 mark (a check of the lengths), head, 16 bytes salt, row,
+    frame     magic 'RJ', u32 head length, u32 row length, u32 mark (length check), head, 16 bytes salt, row,
               32 bytes link; little-endian
 
 The link is also the checksum of the frame: it covers the frame and the whole chain before it.
@@ -44,7 +44,7 @@ class SegmentHeader(msgspec.Struct, frozen=True):
 
 
 def open_segment(path: Path) -> Segment | BlockSegment:
-    """Return the reader for a segment's format; HistoryError when this release cannot read it."""
+    """Return the reader for a segment's format; raise HistoryError if this release cannot read it."""
     with path.open("rb") as file:
         line = file.readline(4096)
     try:
@@ -74,7 +74,10 @@ class Segment:
         self._before = (self._offset, self._seq, self._previous)
 
     def read_more(self) -> list[SealedEntry]:
-        """Return the next complete, verified entries; HistoryError at a damaged entry, after all entries before it."""
+        """Return the next complete, verified entries.
+
+        Raise HistoryError if the next entry is damaged. Entries before the damage are returned first.
+        """
         self._before = (self._offset, self._seq, self._previous)
         entries: list[SealedEntry] = []
         with self.path.open("rb", buffering=0) as file:
@@ -84,7 +87,7 @@ class Segment:
             while len(entries) < ENTRIES_PER_READ:
                 sealed, end = self._read(file)
                 if sealed is None and self._something_follows(file, end, ended):
-                    # Data is written in order: if a later byte is written, this frame is complete by now or damaged.
+                    # Data is written in order: if a later byte exists, this frame is now either complete or damaged.
                     sealed, end = self._read(file)
                     if sealed is None and not entries:
                         raise HistoryError(f"{self.path} is damaged at byte {self._offset} (entry {self._seq})")
@@ -102,10 +105,10 @@ class Segment:
         return next((sealed for sealed in self.all() if decode_head(sealed.head).reply.startswith(start)), None)
 
     def recover(self) -> tuple[list[SealedEntry], range] | None:
-        """Continue after damage at the next frame that verifies; None if there is none.
+        """Continue after damage at the next valid frame; return None if there is none.
 
-        Returns an entry of which only the link was damaged, if any, and the range of lost sequence numbers. A frame
-        verifies against the link that precedes it.
+        Otherwise, return the damaged entry if only its link is damaged, and the range of lost sequence numbers. A frame
+        is verified against the link that precedes it.
         """
         with self.path.open("rb") as file:
             file.seek(self._offset)
@@ -157,7 +160,7 @@ class Segment:
     def _read_many(self, file: FileIO, entries: list[SealedEntry], limit: int) -> bool:
         """Append the complete entries of one large read to `entries`, and return whether there were any.
 
-        HOT: two reads per entry cost the indexer a fifth of its time.
+        HOT: two reads per entry would cost the indexer a fifth of its time.
         """
         data = os.pread(file.fileno(), READ_BYTES, self._offset)
         at, before, last = 0, len(entries), len(data) - FRAME.size
@@ -183,7 +186,7 @@ class Segment:
         return len(entries) > before
 
     def _read(self, file: FileIO) -> tuple[SealedEntry | None, int]:
-        """Return the entry at the offset if it is complete and verifies, and the offset where it probably ends."""
+        """Return the entry at the offset if it is complete and valid, and the offset at which it probably ends."""
         prefix = os.pread(file.fileno(), FRAME.size, self._offset)
         start = self._offset + FRAME.size
         if len(prefix) < FRAME.size:
@@ -204,7 +207,7 @@ class Segment:
         return SealedEntry(self._seq, head, salt, row, hashed, linked), start + length
 
     def _something_follows(self, file: FileIO, end: int, ended: bool) -> bool:
-        """Return whether data follows `end`; of a segment in use, only the next bytes are examined."""
+        """Return whether data follows `end`. If the segment is in use, examine only the next `LOOK_AHEAD` bytes."""
         size = os.fstat(file.fileno()).st_size - end if ended else LOOK_AHEAD
         return bool(os.pread(file.fileno(), max(0, size), end).strip(b"\0"))
 
@@ -218,7 +221,7 @@ class _EntryFrame(NamedTuple):
 
 
 def _frame(data: bytes, at: int) -> _EntryFrame | None:
-    """Return the bytes at an offset as a frame, not verified, if they look like one."""
+    """Return the bytes at an offset as an unverified frame, or None if they cannot be a frame."""
     start = at + FRAME.size
     if len(data) < start:
         return None
@@ -238,6 +241,6 @@ def _verifies(frame: _EntryFrame, previous: bytes, seq: int) -> bool:
 
 
 def has_ended(path: Path) -> bool:
-    """Return whether no writer holds this file any more."""
+    """Return whether the writer of this file has released it or died."""
     with path.open("rb") as file:
         return is_unlocked(file)

@@ -1,7 +1,8 @@
-"""Counters: cells of float64, addressed by labels.
+"""Counters: float64 cells, addressed by labels.
 
-A server with one process counts in lists. With several, each process counts in its own memory-mapped file. The process
-that is asked for metrics adds up all files, and the successor of a killed process continues with its counts.
+A server with one process keeps its counters in lists. With several processes, each keeps its counters in its own
+memory-mapped file. The process that handles a metrics request adds up all files, and the successor of a killed process
+continues with its counts.
 
 A file starts with the number of bytes in use (u64). An entry consists of the length of the labels (u32), the number of
 cells (u32), the labels as JSON, zeros up to the next multiple of eight, and the cells. The byte order is native: only
@@ -29,7 +30,7 @@ SUFFIX = ".counts"
 
 
 def sums(counts: Counters) -> dict[Labels, list[float]]:
-    """Return the cells by labels, added up over all processes."""
+    """Return the cells for each set of labels, summed over all processes."""
     totals: dict[Labels, list[float]] = {}
     for labels, cells in counts.each():
         before = totals.get(labels)
@@ -44,11 +45,11 @@ class LocalCounters:
         self._cells: dict[Labels, list[float]] = {}
 
     def cells(self, labels: Labels, count: int) -> CounterCells:
-        """Return a list."""
+        """Return the list of cells for these labels; create it if it does not exist."""
         return self._cells.setdefault(labels, [0.0] * count)
 
     def each(self) -> Iterator[tuple[Labels, list[float]]]:
-        """Yield copies of all lists."""
+        """Yield each set of labels with a copy of its cells."""
         yield from [(labels, list(cells)) for labels, cells in list(self._cells.items())]
 
 
@@ -71,7 +72,7 @@ class SharedCounters:
         self._places = {labels: (at, count) for labels, at, count in _entries(self._map)}
 
     def cells(self, labels: Labels, count: int) -> CounterCells:
-        """Return a view of the file, or a list that only this process sees once the file is full."""
+        """Return a view of the file or, if the file is full, a list that only this process sees."""
         if labels not in self._places:
             key = msgspec.json.encode(labels)
             at = self._used + ENTRY.size + -(-len(key) // 8) * 8

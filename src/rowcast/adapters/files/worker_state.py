@@ -1,9 +1,9 @@
-"""State that the server processes of one server share: a folder in HOME/run with one small file per worker.
+"""State that the processes of one server share: a folder in HOME/run with one small file per worker.
 
-A worker holds a lock on its file. The kernel releases the lock when the process ends, so that a death is noticed at
-once. A heartbeat shows that the event loop is running; it is monotonic time, which all processes of a machine share and
-which does not change when the clock is set. A server deletes its folder when it ends; the next server deletes the
-folders of killed servers.
+A worker holds a lock on its file. The kernel releases the lock when the process ends, so the death of a worker is
+detected immediately. A heartbeat shows that the event loop is running. It is a monotonic timestamp: all processes of a
+machine share this clock, and it does not change when the system time is set. A server deletes its folder when it shuts
+down; the next server deletes the folders of killed servers.
 
     worker-N  heartbeat f64, waiting rows u32, seconds that the oldest row has waited f32, then at byte 16: u32 length,
               u32 crc32, JSON of `WorkerReport`; little-endian
@@ -12,7 +12,7 @@ folders of killed servers.
     away      unloaded models
     trials    the results of loading new versions in a sandbox, so that one worker tries each version for all
 
-HOME/run itself contains `good`, the versions that were served last: a server that starts with a broken champion falls
+HOME/run itself contains `good`, the versions that were served last. A server whose champion is broken at startup falls
 back to them.
 """
 
@@ -39,7 +39,7 @@ from rowcast.errors import SettingsError
 from rowcast.serving.fleet import WorkerReport, WorkerStatus
 
 STALE_SECONDS = 3.0
-"""Without a heartbeat for this long, the event loop is blocked or the process is stopped."""
+"""If a worker sends no heartbeat for this long, its event loop is blocked or the process is stopped."""
 SLOT_BYTES = 1024 * 1024
 READS, READ_AGAIN_SECONDS = 5, 0.001
 RECORD = struct.Struct("<II")
@@ -63,7 +63,7 @@ class ServerFolder:
                     if folder.is_dir() and _is_free(folder / "server"):
                         shutil.rmtree(folder, ignore_errors=True)
                 self.folder.mkdir(mode=0o700)
-                # Locked by this process and by the workers that it forks: the folder stays while one of them lives.
+                # Locked by this process and by the workers it forks, so the folder stays while any of them is alive.
                 self._server_lock = _open_locked(self.folder / "server")
         except OSError as error:
             raise SettingsError(f"cannot write to the folder {runs}: {error.strerror}") from None
@@ -73,7 +73,7 @@ class ServerFolder:
         return SlotFile(self.folder / f"worker-{number}")
 
     def counters(self, number: int) -> SharedCounters:
-        """Return the counters of a worker, which the others can read."""
+        """Return the counters of a worker, which the other workers can read."""
         return SharedCounters(self.folder, number)
 
     def workers(self) -> list[WorkerStatus]:
@@ -81,7 +81,7 @@ class ServerFolder:
         return [_read_status(self.folder / f"worker-{number}", number) for number in range(self.worker_count)]
 
     def request_reload(self) -> int:
-        """Ask every worker to reload. A worker has done so once its `asked` is at least the returned number."""
+        """Request a reload of every worker. A worker has reloaded once its `asked` is at least the returned number."""
         with locked(self.folder / ".lock"):
             number = self.reload_requests() + 1
             _replace(self.folder / "reload", str(number).encode())
@@ -109,7 +109,7 @@ class ServerFolder:
 
     @contextmanager
     def trial_results(self) -> Iterator[dict[str, str]]:
-        """Yield the sandbox results, and save all changes when the block ends. One worker at a time."""
+        """Yield the sandbox results to one worker at a time, and save all changes when the block ends."""
         path = self.folder / "trials"
         with locked(self.folder / ".trials.lock"):
             results: dict[str, str] = {}
@@ -119,7 +119,7 @@ class ServerFolder:
             _replace(path, msgspec.json.encode(results))
 
     def agree_default_model(self, choose: Callable[[], str | None]) -> str | None:
-        """Return the default model, which the first worker of this server chooses for good."""
+        """Return the default model, which the first worker of this server chooses and which never changes."""
         path = self.folder / "default"
         with locked(self.folder / ".lock"):
             if not path.exists():
@@ -127,14 +127,14 @@ class ServerFolder:
             return msgspec.json.decode(path.read_bytes(), type=str | None)
 
     def last_served(self) -> dict[str, int]:
-        """Return the versions that were last served from this home, by model reference. They outlive servers."""
+        """Return the versions that were last served from this home, by model reference. Later servers see them too."""
         try:
             return msgspec.json.decode((self._runs / "good").read_bytes(), type=dict[str, int])
         except (FileNotFoundError, msgspec.MsgspecError):
             return {}
 
     def record_served(self, versions: Mapping[str, int]) -> None:
-        """Save the versions that are served now."""
+        """Save the versions that are currently served."""
         with locked(self._runs / ".lock"):
             known = self.last_served()
             if known != {**known, **versions}:
@@ -147,7 +147,7 @@ class ServerFolder:
 
 
 def running_servers(runs: Path) -> dict[str, list[WorkerStatus]]:
-    """Return the workers of every running server, by the name of its folder."""
+    """Return the status of the workers of every running server, by the name of the server's folder."""
     servers = {}
     for folder in sorted(runs.glob("*-*")):
         if folder.is_dir() and not _is_free(folder / "server"):
@@ -176,7 +176,7 @@ class SlotFile:
         os.pwrite(self._fd, RECORD.pack(len(content), zlib.crc32(content)) + content, RECORD_AT)
 
     def report_queue(self, rows: int, seconds: float) -> None:
-        """Report the waiting rows and the age of the oldest; does nothing once the slot is closed."""
+        """Report the number of waiting rows and the age of the oldest row; do nothing once the slot is closed."""
         if self._fd >= 0:
             os.pwrite(self._fd, QUEUE.pack(rows, seconds), QUEUE_AT)
 
@@ -210,7 +210,7 @@ def _read_status(path: Path, number: int) -> WorkerStatus:
 
 
 def _read_slot(file: IO[bytes]) -> tuple[float, tuple[int, float], WorkerReport]:
-    """Return the heartbeat's age, the queue and the report. Retries while the worker is writing."""
+    """Return the heartbeat's age, the queue and the report. Retry while the worker is writing."""
     for _ in range(READS):
         content = os.pread(file.fileno(), SLOT_BYTES, 0)
         if len(content) >= RECORD_AT + RECORD.size:
@@ -224,14 +224,14 @@ def _read_slot(file: IO[bytes]) -> tuple[float, tuple[int, float], WorkerReport]
 
 
 def _open_locked(path: Path) -> int:
-    """Open and lock a file. The lock ends when every process with this descriptor has closed it."""
+    """Open and lock a file. The lock is released once every process that has this descriptor has closed it."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(fd, fcntl.LOCK_EX)
     return fd
 
 
 def _is_free(path: Path) -> bool:
-    """Return whether no process holds this file, or it does not exist."""
+    """Return whether this file does not exist or is not locked by any process."""
     try:
         with path.open("rb") as file:
             return is_unlocked(file)
@@ -240,7 +240,7 @@ def _is_free(path: Path) -> bool:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Replace a file atomically: readers see the old content or the new."""
+    """Replace a file atomically: readers see either the old or the new content."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_bytes(content)
     fresh.replace(path)

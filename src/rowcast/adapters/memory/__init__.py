@@ -1,1 +1,1 @@
-"""Adapters that keep everything in memory: for the Python API, for notebooks and for tests."""
+"""In-memory adapters for the Python API, notebooks and tests."""

@@ -1,4 +1,4 @@
-"""A journal without files: every entry goes straight into a store."""
+"""A journal without files: every entry is recorded directly in a store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rowcast.history.ports import Position, StoredEntry, StoreWriter
 
 
 class MemoryJournal:
-    """Records entries in a store at once, where they can be looked up immediately."""
+    """Records entries directly in a store, so that they can be looked up immediately."""
 
     def __init__(self, store: StoreWriter, writer: str) -> None:
         self._store = store
@@ -40,7 +40,7 @@ class MemoryJournal:
 
 
 class EmptyJournalReader:
-    """The journal reader that belongs to a `MemoryJournal`: nothing is ever waiting to be stored."""
+    """The journal reader for a `MemoryJournal`: no entry ever waits to be stored."""
 
     folder_id = "memory"
 
@@ -61,7 +61,7 @@ class EmptyJournalReader:
         return {}
 
     def drain(self, store: StoreWriter) -> int:
-        """Move nothing."""
+        """Return 0: there are no entries to move."""
         return 0
 
     def backlog(self) -> int:
@@ -81,4 +81,4 @@ class EmptyJournalReader:
         return {}
 
     def request_roll(self) -> None:
-        """Do nothing: there are no journals to end."""
+        """Do nothing: there are no segments."""

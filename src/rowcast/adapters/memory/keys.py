@@ -18,7 +18,7 @@ class MemoryKeys:
         return self._keys
 
     def revision(self) -> object:
-        """Return the keys themselves: they are immutable."""
+        """Return the tuple of keys, which is immutable and replaced by every change."""
         return self._keys
 
     def change(self, edit: Callable[[Sequence[Key]], Sequence[Key]]) -> None:

@@ -1,4 +1,4 @@
-"""A history store in the memory of one process. Passes the same contract tests as the databases."""
+"""A history store in the memory of one process. It passes the same contract tests as the databases."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MemoryStore:
         self._chains: dict[str, dict[int, SealedEntry]] = {}
         self._positions: dict[str, Position] = {}
         self._places: dict[str, tuple[str, int]] = {}
-        """Prediction id to writer and `seq`."""
+        """Maps each prediction id to its writer and `seq`."""
         self._erasures: list[SealedEntry] = []
         self._folders: set[str] = set()
         self._open: dict[int, OpenErasure] = {}
@@ -36,10 +36,10 @@ class MemoryStore:
         self._maintenance = threading.Lock()
 
     def open(self) -> None:
-        """Do nothing: the store exists as long as the object."""
+        """Do nothing: there is no connection to open."""
 
     def close(self) -> None:
-        """Do nothing: the entries stay for the next `open`."""
+        """Do nothing: the entries are still available after the next `open`."""
 
     def __enter__(self) -> Self:
         self.open()
@@ -55,7 +55,7 @@ class MemoryStore:
 
     @contextmanager
     def maintenance(self) -> Iterator[bool]:
-        """Try to take the store-wide lock, which is a lock between threads here."""
+        """Try to acquire the store-wide lock, which in this adapter is a thread lock; yield whether that succeeded."""
         acquired = self._maintenance.acquire(blocking=False)
         try:
             yield acquired
@@ -85,7 +85,7 @@ class MemoryStore:
         return self._at(prediction_id) if prediction_id in self._places else None
 
     def latest(self, limit: int, selection: Selection = EVERYTHING, before: str | None = None) -> list[StoredEntry]:
-        """Return selected entries by descending id."""
+        """Return the selected entries in descending order of id."""
         entries = (self._at(key) for key in sorted(self._places, reverse=True) if before is None or key < before)
         return list(islice((entry for entry in entries if _matches(selection, entry)), limit))
 
@@ -107,7 +107,7 @@ class MemoryStore:
         return list(self._erasures)
 
     def register_folder(self, folder_id: str) -> None:
-        """Make open and later erasures wait for this folder."""
+        """Make open and future erasures wait for this folder."""
         if folder_id not in self._folders:
             self._folders.add(folder_id)
             for erasure in self._open.values():
@@ -129,7 +129,7 @@ class MemoryStore:
         return [self._copy(erasure) for erasure in self._open.values()]
 
     def acknowledge(self, number: int, folder_id: str, journals: frozenset[str]) -> None:
-        """Record which journals a folder still had when it learned of a request."""
+        """Record which journals a folder contained when its indexer first saw a request."""
         if number in self._open and folder_id in self._open[number].pending:
             self._open[number].pending[folder_id] = journals
 
@@ -166,7 +166,7 @@ class MemoryStore:
         return sum(erasure.rows for erasure in erasures if erasure.request == number)
 
     def scrub(self) -> bool:
-        """Return True: erased bytes are never on a disk."""
+        """Return True: erased bytes are never on disk."""
         return True
 
     def _at(self, prediction_id: str) -> StoredEntry:

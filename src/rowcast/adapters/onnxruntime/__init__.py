@@ -1,1 +1,1 @@
-"""Adapters on ONNX Runtime."""
+"""Adapters for ONNX Runtime."""

@@ -1,4 +1,4 @@
-"""Graphs on ONNX Runtime: one thread, no spinning, and the same bits for a row regardless of the rest of its batch.
+"""ONNX Runtime graphs: one thread, no spinning, and bit-identical scores for a row regardless of the rest of its batch.
 
 Large batches of rows are reordered before trees score them (docs/decisions/0024).
 """
@@ -17,11 +17,12 @@ from rowcast.errors import BundleError, GraphFailed
 from rowcast.registry.ports import GraphTensor
 
 MATRIX_OPERATORS = (b"MatMul", b"Gemm", b"Linear", b"SVM", b"Conv", b"Einsum", b"Reduce", b"LSTM", b"GRU", b"RNN")
-"""A single row uses another matrix kernel than a batch (a third of linear scores differ in the last bit), so one row is
-padded to two. Trees without any of these operators score a row alone exactly as in a batch, at half the cost."""
+"""ONNX Runtime uses different matrix kernels for a single row and for a batch (a third of linear scores differ in the
+last bit), so a single row is padded to two. A tree model without these operators scores a single row exactly as in a
+batch, at half the cost."""
 
-# Larger chunks than this gain nothing (200 trees: 5.2 µs per row at 64, 4.4 at 256), and the memory of a
-# request must not grow with its rows.
+# Larger chunks are no faster (200 trees: 5.2 µs per row at 64, 4.4 at 256), and the memory that a request needs must
+# not grow with its number of rows.
 CHUNK = 256
 
 SORTED_FROM = 16 * CHUNK
@@ -42,7 +43,7 @@ class OnnxGraph:
         """The shape of one row's output, known after the first batch."""
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Return the output, one entry per row; GraphFailed if the graph fails. HOT"""
+        """Return the output, one item per row; raise GraphFailed if the graph fails. HOT"""
         count = len(next(iter(tensors.values())))
         if self._smallest <= count <= CHUNK:
             return self._score(tensors, count)
@@ -92,8 +93,8 @@ class OnnxGraph:
 def _neighbours(numbers: NDArray[Any], outputs: NDArray[np.float32]) -> NDArray[np.intp]:
     """Return an order in which neighbouring rows are similar in the columns that best explain the first outputs.
 
-    The processor predicts the branches of a row that takes the same paths as the previous row (`make bench-batch`: 2.7
-    instead of 3.6 µs per row; a forest 3.8 instead of 5.6).
+    If a row takes the same paths as the previous row, the processor predicts its branches correctly (`make
+    bench-batch`: 2.7 instead of 3.6 µs per row; 3.8 instead of 5.6 µs for a forest).
     """
     first = numbers[:CHUNK]
     ranked = np.argsort(first, axis=0)
@@ -107,7 +108,7 @@ def _neighbours(numbers: NDArray[Any], outputs: NDArray[np.float32]) -> NDArray[
 
 
 class ForeignOnnxGraph:
-    """A graph of unknown origin, before its inputs and outputs are known."""
+    """A graph of unknown origin, whose inputs and outputs are not known yet."""
 
     def __init__(self, model: bytes) -> None:
         self._session = _session(model)
@@ -123,7 +124,7 @@ class ForeignOnnxGraph:
         return [_describe(tensor) for tensor in self._session.get_outputs()]
 
     def run(self, output: str, tensors: Mapping[str, NDArray[Any]]) -> Any:
-        """Return one output unchanged; BundleError when the graph fails on these rows."""
+        """Return one output unchanged; raise BundleError if the graph fails on these rows."""
         try:
             return self._session.run([output], dict(tensors))[0]
         except Exception as error:
@@ -140,7 +141,7 @@ def _describe(tensor: Any) -> GraphTensor:
 
 
 def open_graph(model: bytes, output: str) -> OnnxGraph:
-    """Load a model; BundleError when ONNX Runtime rejects it or it lacks the output."""
+    """Load a model; raise BundleError if ONNX Runtime rejects it or it lacks the output."""
     session = _session(model)
     names = [tensor.name for tensor in session.get_outputs()]
     if output not in names:

@@ -1,1 +1,1 @@
-"""Adapters on SQLite: the history store, and the replies by idempotency key."""
+"""SQLite adapters: the history store and the idempotency store."""

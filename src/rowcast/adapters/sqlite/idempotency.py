@@ -1,6 +1,6 @@
-"""Replies by idempotency key, in their own SQLite file, which all server processes of a home share.
+"""Replies by idempotency key, in a separate SQLite file that all server processes with the same home folder share.
 
-The file is not part of the history: it may be deleted while no server runs, and old replies are purged.
+The file is not part of the history: it can be deleted while no server is running, and old replies are purged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CREATE = """CREATE TABLE IF NOT EXISTS repeats (
 
 
 class SqliteIdempotencyStore:
-    """Opens its file with the first request that carries a key."""
+    """Opens its file on the first request with an idempotency key."""
 
     def __init__(self, path: Path, claim_seconds: float = 120.0) -> None:
         self._path = path
@@ -32,7 +32,7 @@ class SqliteIdempotencyStore:
         self._lock = threading.Lock()
 
     def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
-        """Return the saved reply, or None to the caller that now owns the key."""
+        """Return the saved reply, or None if the caller now owns the key."""
         with self._transaction() as connection:
             row = connection.execute(
                 "SELECT fingerprint, at, owner, reply FROM repeats WHERE key = ?", [key]

@@ -1,6 +1,7 @@
 """The schema of the history database: numbered SQL files, applied in order by a small runner.
 
-A migration only adds to the schema. What it replaces is dropped one release later, so that old files always open.
+A migration only adds to the schema. Anything it replaces is dropped one release later, so that old files can always be
+opened.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ MIGRATIONS = ("0001_history.sql", "0002_erasures.sql", "0003_folders.sql")
 
 
 def read_statement(name: str) -> str:
-    """Return the text of a file in `sql/`."""
+    """Return the content of a file in `sql/`."""
     return (resources.files("rowcast.adapters.sqlite") / "sql" / name).read_text()
 
 
 def schema_version(connection: sqlite3.Connection, location: str) -> int:
-    """Return the number of applied migrations; HistoryError when a newer release has applied more."""
+    """Return the number of applied migrations; raise HistoryError if a newer release has applied more."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > len(MIGRATIONS):
         connection.close()
@@ -32,7 +33,7 @@ def schema_version(connection: sqlite3.Connection, location: str) -> int:
 
 
 def migrate(connection: sqlite3.Connection, location: str) -> None:
-    """Apply all missing migrations in one transaction; HistoryError when the schema is newer than this release."""
+    """Apply all missing migrations in one transaction; raise HistoryError if the schema is newer than this release."""
     if schema_version(connection, location) == len(MIGRATIONS):
         return
     connection.execute("BEGIN IMMEDIATE")

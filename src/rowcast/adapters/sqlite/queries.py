@@ -31,19 +31,19 @@ SELECT_ROWS_TO_ERASE = (
 
 
 def page_query(selection: Selection, before: str | None = None) -> tuple[str, dict[str, Any]]:
-    """Return the query of one page, by descending id, with its values; the caller adds the value of `limit`."""
+    """Return the query for one page in descending order of id, and its parameters; the caller adds `limit`."""
     where, values = where_clause(selection, before=before)
     return SELECT_PAGE.format(where=where), values
 
 
 def where_clause(selection: Selection, **bounds: str | None) -> tuple[str, dict[str, Any]]:
-    """Return the condition for a selection and its values. `bounds` are `before` and `after`."""
+    """Return the WHERE condition for a selection, and its parameters. `bounds` can contain `before` and `after`."""
     fields = {**msgspec.structs.asdict(selection), **bounds}
     values = {name: value for name, value in fields.items() if value is not None and value != ()}
     for name in ("ids", "models"):
         if name in values:
             values[name] = msgspec.json.encode(values[name]).decode()
     conditions = [CONDITIONS[name] for name in values]
-    # Partial indexes leave out empty texts; SQLite uses such an index only if the query repeats its condition.
+    # Partial indexes omit empty strings; SQLite uses such an index only if the query repeats its condition.
     conditions += [f"e.{name} <> ''" for name in ("tenant", "label", "entity") if values.get(name)]
     return " AND ".join(conditions or ["TRUE"]), values

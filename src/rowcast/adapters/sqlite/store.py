@@ -24,7 +24,7 @@ from rowcast.schema.prediction import Label, searchable_label
 BUSY_SECONDS = 30
 CHECK_SECONDS = 2
 SCRUB_MILLISECONDS = 200
-"""How long `scrub` waits for readers; one that reads for minutes must not stop the indexer."""
+"""The time that `scrub` waits for readers; a reader that takes minutes must not block the indexer."""
 ERASURES_VERSION = 2
 """The schema version that introduced the chain of erasures."""
 
@@ -76,7 +76,7 @@ class SqliteStore:
         self.close()
 
     def check(self) -> None:
-        """Take the write lock for a moment; a file that does not exist yet is not created."""
+        """Take the write lock briefly; do not create the file if it does not exist yet."""
         if not self.path.exists():
             return
         uri = f"{self.path.absolute().as_uri()}?mode=rw"
@@ -90,7 +90,7 @@ class SqliteStore:
 
     @contextmanager
     def maintenance(self) -> Iterator[bool]:
-        """Try to take the lock of the file's folder. The kernel releases it when the process ends."""
+        """Try to lock the file's folder, and yield whether that succeeded. The kernel releases the lock on exit."""
         self.open()
         descriptor = os.open(self.disk_folder, os.O_RDONLY)
         try:
@@ -127,7 +127,7 @@ class SqliteStore:
         return _to_entry(row) if row else None
 
     def latest(self, limit: int, selection: Selection = EVERYTHING, before: str | None = None) -> list[StoredEntry]:
-        """Return selected entries by descending id."""
+        """Return the selected entries in descending order of id."""
         query, values = page_query(selection, before)
         with self._reading() as connection:
             rows = connection.execute(query, {**values, "limit": limit}).fetchall()
@@ -139,7 +139,7 @@ class SqliteStore:
             return [row[0] for row in connection.execute("SELECT writer FROM writers ORDER BY writer")]
 
     def chain(self, writer: str, after: int = -1) -> Iterator[SealedEntry]:
-        """Yield one writer's entries in order, as the caller consumes them."""
+        """Yield one writer's entries in order, reading each row only when the caller consumes it."""
         with self._reading() as connection:
             for row in connection.execute(read_statement("chain.sql"), [writer, after]):
                 yield SealedEntry(*row)
@@ -158,7 +158,7 @@ class SqliteStore:
         return [SealedEntry(seq, head, None, None, NO_ROW, linked) for seq, head, linked in rows]
 
     def register_folder(self, folder_id: str) -> None:
-        """Make open and later erasures wait for this folder."""
+        """Make open and future erasures wait for this folder."""
         with self._transaction() as connection:
             added = connection.execute("INSERT INTO journal_folders VALUES (?) ON CONFLICT DO NOTHING", [folder_id])
             if added.rowcount:
@@ -207,7 +207,7 @@ class SqliteStore:
         ]
 
     def acknowledge(self, number: int, folder_id: str, journals: frozenset[str]) -> None:
-        """Record which journals a folder still had when it learned of a request."""
+        """Record which journals a folder contained when its indexer first saw a request."""
         with self._transaction() as connection:
             connection.execute(
                 "UPDATE erasure_folders SET journals = ? WHERE number = ? AND folder = ?",
@@ -244,7 +244,7 @@ class SqliteStore:
         return sum(erasure.rows for erasure in erasures if erasure.request == number)
 
     def scrub(self) -> bool:
-        """Empty the write-ahead log, which contains pages from before rows were erased."""
+        """Empty the write-ahead log, which contains pages written before rows were erased."""
         try:
             connection = self._writer()
             connection.execute(f"PRAGMA busy_timeout = {SCRUB_MILLISECONDS}")
@@ -264,7 +264,7 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commit all changes of the block, or none."""
+        """Commit all changes made in the `with` block, or none of them."""
         connection = self._writer()
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -288,7 +288,7 @@ class SqliteStore:
             raise Unavailable(f"cannot read the history {self.path}: {error}") from None
 
     def _reader(self) -> sqlite3.Connection:
-        """Return a read-only connection, or one to an empty history while the file has no schema yet."""
+        """Return a read-only connection, or a connection to an empty history if the file has no schema yet."""
         if self.path.exists():
             connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
             if schema_version(connection, str(self.path)) > 0:
@@ -314,9 +314,9 @@ class SqliteStore:
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # the file will contain personal data
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
-        # FULL, because a journal is deleted once its entries are stored: they must be on the disk by then.
+        # FULL, because a journal is deleted once its entries are stored: they must be on disk by then.
         connection.execute("PRAGMA synchronous = FULL")
-        # Overwrites freed bytes; otherwise erased rows could stay in the file.
+        # Overwrite freed bytes; otherwise erased rows could remain in the file.
         connection.execute("PRAGMA secure_delete = ON")
         migrate(connection, str(self.path))
         return connection

@@ -1,6 +1,6 @@
 """Metrics under the names used by the systems that Rowcast replaces, for existing dashboards.
 
-These metrics have no labels, as in the documentation of these systems. A prediction request is any request to a route
+These metrics have no labels, as those systems document them. A prediction request is any request to a route
 that returns predictions, regardless of its status.
 """
 
@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 _predicts = re.compile(r".*(/predict|/predict/batch|:predict|/infer|/invocations)").fullmatch
 
 Requests = Mapping[tuple[str, ...], Sequence[float]]
-"""Route, method and status, mapped to the cells that `prometheus.py` keeps for these requests."""
+"""Maps route, method and status to the cells in which `prometheus.py` counts these requests."""
 
 
 def old_names(requests: Requests, bounds: Sequence[str], rows: float, latest: float, load: float) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""Sends spans of requests to an OpenTelemetry collector over OTLP/HTTP; needs rowcast[otel].
+"""Sends spans of requests to an OpenTelemetry collector over OTLP/HTTP; requires rowcast[otel].
 
 The library queues, batches and sends spans on its own thread. It drops spans that it cannot deliver, and no request
 waits for it.
@@ -52,7 +52,7 @@ class OtelSpan:
         self.traceparent = b"00-%032x-%016x-%02x" % (context.trace_id, context.span_id, context.trace_flags)
 
     def end(self, logged: LoggedRequest) -> None:
-        """Close the span with the result of the request."""
+        """End the span with the result of the request."""
         if not self._span.is_recording():
             return
         self._span.update_name(f"{logged.method} {logged.route}")
@@ -67,7 +67,7 @@ class OtelSpan:
 
 
 class Spans:
-    """Creates spans: for a share of the requests without a trace, and for all requests with a sampled trace."""
+    """Creates spans for a fraction of the requests without a trace, and for all requests with a sampled trace."""
 
     def __init__(self, endpoint: str, ratio: float) -> None:
         # `_ReportingExporter` logs a failure once; the library would log it for every batch.

@@ -39,11 +39,11 @@ PLAIN: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     LOADS: ("rowcast_model_loads", "Model versions loaded and checked.", ("model", "version")),
     RELOADS: ("rowcast_reloads", "Reloads by workers, by outcome.", ("outcome",)),
 }
-"""Counters with one cell: family to name, help and labels."""
+"""Counters with one cell. Maps each family to its name, help text and labels."""
 
 
 class Metrics:
-    """Counts events; one per process."""
+    """Counts events. There is one instance per process."""
 
     def __init__(
         self,

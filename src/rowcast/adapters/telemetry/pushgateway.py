@@ -1,7 +1,7 @@
 """Push metrics to a Prometheus Pushgateway from a separate thread, never during a request.
 
-The first live worker pushes for all workers; the last one to stop pushes once more. If the gateway fails, one line is
-logged when the failure starts and one when it ends.
+The first live worker pushes the metrics of all workers; the last worker to stop pushes them once more. If pushing
+fails, the thread logs one line when the failure starts and one when it ends.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ log = structlog.get_logger("rowcast.push")
 
 
 def push_url(gateway: str, job: str) -> str:
-    """Return the URL to post to: a URL with a path is used unchanged, any other gets the path of the job."""
+    """Return the URL to post to. A URL with a path is used unchanged; otherwise, the path of the job is appended."""
     if urlsplit(gateway).path.strip("/"):
         return gateway
     return f"{gateway.rstrip('/')}/metrics/job/{quote(job, safe='')}"
 
 
 def push_once(url: str, auth: tuple[str, str] | None, content: bytes) -> str:
-    """Post the metrics once; return the reason for a failure, or an empty text."""
+    """Post the metrics once; return the reason for a failure, or an empty string."""
     try:
         reply = httpx.post(
             url, content=content, auth=auth, headers={"content-type": CONTENT_TYPE}, timeout=TIMEOUT_SECONDS
@@ -42,7 +42,7 @@ def push_once(url: str, auth: tuple[str, str] | None, content: bytes) -> str:
 
 
 class Pusher:
-    """Pushes at a fixed interval, while `is_responsible` returns True: only one of several processes pushes."""
+    """Pushes at a fixed interval while `is_responsible` returns True, so that only one of several processes pushes."""
 
     def __init__(
         self,

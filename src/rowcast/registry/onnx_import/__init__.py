@@ -1,1 +1,1 @@
-"""Turns an untrusted ONNX graph and its metadata into a bundle. Runs in a child process with limited resources."""
+"""Converts an untrusted ONNX graph and its metadata to a bundle, in a child process with limited resources."""

@@ -20,8 +20,8 @@ def class_labels(
 ) -> tuple[Label, ...]:
     """Return the classes in the order of the output.
 
-    `keys` are those of an output of maps, `labels` the graph's own labels for some rows, and `width` the number of
-    scores per row. Without names from the keys or the metadata, the classes are 0, 1, 2 and so on.
+    `keys` are the keys of a map output, `labels` are the graph's own labels for some rows, and `width` is the number of
+    scores per row. If neither the keys nor the metadata contain names, the classes are 0, 1, 2 and so on.
     """
     if keys is not None:
         return _from_keys(metadata, keys)
@@ -57,7 +57,7 @@ def _from_keys(metadata: Metadata, keys: Sequence[Any]) -> tuple[Label, ...]:
     names = metadata.class_names
     if all(isinstance(key, str) for key in keys):
         if names is not None and {str(name) for name in names} != set(keys):
-            raise metadata_error("class_names", f"the graph has other classes: {', '.join(keys)}")
+            raise metadata_error("class_names", f"the graph has different classes: {', '.join(keys)}")
         return tuple(keys)
     if names is None:
         return tuple(keys)

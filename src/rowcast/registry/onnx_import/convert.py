@@ -1,6 +1,6 @@
 """Convert an imported graph and its metadata into a manifest with golden rows.
 
-The output is interpreted by the values it returns for trial rows, not by its name: a tensor named `probabilities` that
+The output is interpreted by its values for trial rows, not by its name: a tensor named `probabilities` that
 contains raw scores is read as raw scores.
 """
 
@@ -78,7 +78,7 @@ def convert(graph: ForeignGraph, request: ImportRequest) -> ConvertedModel:
     scores = output_reader(output.kind, output.activation, decision)(_as_array(answers.output))
     finite = sorted(set(range(len(rows))) - set(non_finite_rows(scores)))
     if not finite:
-        message = "the graph returned no finite answer for any trial row; supply a table of rows that it can score"
+        message = "the graph returned no finite output for any trial row; supply a table of rows that it can score"
         raise BundleError(message, slug="no-finite-answer")
     results = score_rows(decision, scores[finite])
     if label_tensor is not None and answers.labels is not None:
@@ -117,7 +117,7 @@ def convert(graph: ForeignGraph, request: ImportRequest) -> ConvertedModel:
 
 
 def _fingerprint(request: ImportRequest, metadata: Metadata) -> Fingerprint:
-    """Return a fingerprint that names the imported file instead of a training table."""
+    """Return a fingerprint that identifies the imported file instead of a training table."""
     return Fingerprint(
         table=request.source,
         sha256=request.sha256,
@@ -163,7 +163,7 @@ def _random_value(column: Column, rng: np.random.Generator) -> Value:
 
 
 def _as_array(output: Any) -> NDArray[Any]:
-    """Return an output as an array. Maps become rows in the order of their keys."""
+    """Return an output as an array. Each map becomes a row in the order of its keys."""
     if isinstance(output, list):
         return np.array([list(row.values()) for row in output], np.float32)
     return np.asarray(output)
@@ -183,7 +183,7 @@ def _interpret(selected: GraphTensor, answers: GraphAnswers, metadata: Metadata,
     width = 1 if array.ndim == 1 else int(array.shape[1])
     if _is_regression(selected, answers, metadata, width=width):
         if width != 1:
-            message = f"the output {selected} has {width} values per row; a regression has one"
+            message = f"the output {selected} has {width} values per row; a regression model must have one"
             raise BundleError(message, slug="unsupported-output")
         return Interpretation(Output(selected.name, "values"), Decision(task="regression"), _note(selected, "values"))
     keys = list(answers.output[0]) if selected.type in MAPS else None
@@ -199,7 +199,7 @@ def _interpret(selected: GraphTensor, answers: GraphAnswers, metadata: Metadata,
         return Interpretation(Output(selected.name, "probabilities"), decision, _note(selected, "probabilities"))
     note = _note(
         selected,
-        "raw scores, without probabilities; if sigmoid or softmax converts them, set `activation` in the metadata",
+        "raw scores, without probabilities; to convert them with sigmoid or softmax, set `activation` in the metadata",
     )
     return Interpretation(Output(selected.name, "scores"), decision, note)
 
@@ -215,7 +215,7 @@ def _is_regression(selected: GraphTensor, answers: GraphAnswers, metadata: Metad
 
 
 def _are_probabilities(array: NDArray[Any]) -> bool:
-    """Return whether each finite row sums to one, or a single column stays between 0 and 1."""
+    """Return whether each finite row sums to one or, in a single column, lies between 0 and 1."""
     finite = array[np.isfinite(array.reshape(len(array), -1)).all(axis=1)]
     if not len(finite) or np.any(finite < -1e-6) or np.any(finite > 1 + 1e-6):
         return False
@@ -225,11 +225,11 @@ def _are_probabilities(array: NDArray[Any]) -> bool:
 def _compare_labels(
     tensor: GraphTensor, labels: Sequence[Any], predictions: Sequence[Label], decision: Decision
 ) -> None:
-    """Raise BundleError unless the graph's own labels equal the predictions made from its scores."""
+    """Raise BundleError unless the graph's own labels equal the predictions derived from its scores."""
     if decision.task == "regression":
         return
     indices = output_reader("labels", "none", decision)(np.array(labels, object)).tolist()
-    # A label outside the classes is read as NaN, the only value that differs from itself.
+    # An unknown label is read as NaN, the only value that differs from itself.
     own = [None if index != index else decision.classes[int(index)] for index in indices]
     different = [row for row, label in enumerate(own) if label is not None and label != predictions[row]]
     if different or None in own:
@@ -253,7 +253,7 @@ def _wire_template(
 
 
 def matrix_template(decision: Decision, *, is_certain: bool) -> dict[str, Any]:
-    """Return the wire template of servers whose clients send `{"data": [[...]]}`, suited to this decision."""
+    """Return the wire template for clients that send `{"data": [[...]]}`, adapted to this decision."""
     prediction = "$prediction" if decision.task == "regression" else "$class_index"
     reply: dict[str, Any] = {"predictions": {"$rows": prediction}}
     if is_certain:

@@ -24,7 +24,7 @@ def write_request(folder: Path, model: bytes, request: ImportRequest) -> None:
 def answer_request(folder: Path, open_graph: OpenForeignGraph) -> bytes:
     """Inspect and convert the graph in this folder; return the result for `read_result`.
 
-    Call it only in a child process with limited resources: a hostile graph can crash it.
+    Call this only in a child process with limited resources, because a malicious graph can crash the process.
     """
     from rowcast.registry.onnx_import.convert import convert
 

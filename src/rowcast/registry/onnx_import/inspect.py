@@ -1,6 +1,6 @@
 """Inspect an untrusted ONNX file without running it or loading it into a runtime.
 
-`inspect` walks the protobuf encoding. It refuses external data, operators outside the ONNX standard, model-local
+`inspect` walks the protobuf encoding. It rejects external data, operators outside the ONNX standard, model-local
 functions, training graphs, too many nodes, deeply nested subgraphs, and bytes that are not an ONNX model. The walk
 copies nothing and takes about 0.4 µs per field.
 """
@@ -17,8 +17,8 @@ STANDARD_DOMAINS: Final = frozenset({b"", b"ai.onnx", b"ai.onnx.ml"})
 MAX_DEPTH: Final = 8
 EXTERNAL_LOCATION: Final = 1
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-# The floats and ints of an attribute are not packed: each of a forest's millions of numbers is a field. Skip a whole
-# run of them at once.
+# The floats and ints of an attribute are not packed: each of the millions of numbers in a forest is a separate field.
+# Skip a whole run of them at once.
 _match_numbers = re.compile(rb"(?:\x3d[\s\S]{4}|\x40[\x80-\xff]{0,9}[\x00-\x7f])+").match
 
 
@@ -32,14 +32,14 @@ class ProtobufField(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """The number of nodes in a model, subgraphs included, and the operator domains it uses."""
+    """The number of nodes in a model, including subgraphs, and the operator domains it uses."""
 
     nodes: int
     domains: frozenset[bytes]
 
 
 def inspect(model: bytes, max_nodes: int) -> Inspection:
-    """Walk the whole model; raise BundleError for content that is not allowed."""
+    """Walk the whole model; raise BundleError if it contains anything that is not allowed."""
     walk = _Walk(model, max_nodes)
     try:
         walk.model()
@@ -66,7 +66,7 @@ class _Walk:
             elif field.number == 8:
                 self._check_domain(b"".join(self._values(field, 1)))
             elif field.number == 25:
-                message = "the ONNX model defines functions of its own; inline them with onnx.inliner"
+                message = "the ONNX model defines its own functions; inline them with onnx.inliner"
                 raise BundleError(message, slug="local-functions")
             elif field.number == 20:
                 message = "the ONNX model contains training information; export it for inference"

@@ -29,18 +29,18 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     positive: str | int | None = None
     target: str = ""
     missing: bool | list[str] = False
-    """The columns that may be missing; `true` means all."""
+    """The columns whose values may be missing; `true` means all columns."""
     fill: float | int | bool | str | dict[str, float | int | bool | str] | None = None
-    """The value that replaces a missing one, for all inputs or by input. The default is NaN or an empty string."""
+    """The value that replaces missing values, for all inputs or per input. The default is NaN or an empty string."""
 
     @property
     def is_matrix(self) -> bool:
-        """Whether the model's clients send matrices: servers that write these fields accept no other form."""
+        """Whether the model's clients send matrices, the only request format of servers that define these fields."""
         return self.class_names is not None or self.input_shape is not None
 
     @property
     def task(self) -> Literal["", "classification", "regression"]:
-        """The task that the free text in `model_type` names, if any."""
+        """The task that the free text in `model_type` mentions, or an empty string."""
         text = self.model_type.lower()
         if "regress" in text:
             return "regression"

@@ -71,7 +71,7 @@ def _width(tensor: GraphTensor, metadata: Metadata, *, is_only_input: bool) -> i
     """Return the number of columns in an input."""
     if tensor.type not in DTYPES:
         raise _unsupported_input(
-            f"the input {tensor} has an unsupported type; supported types are {', '.join(DTYPES)}. Add a Cast to the "
+            f"the input {tensor} has an unsupported type; supported types are {', '.join(DTYPES)}; add a Cast to the "
             "graph"
         )
     if len(tensor.shape) not in (1, 2):
@@ -136,7 +136,7 @@ def _fills_by_input(metadata: Metadata, inputs: Sequence[GraphTensor]) -> dict[s
 
 
 def _fill(value: Any, dtype: DType, optional: Sequence[str]) -> float | str | None:
-    """Return the plan's fill for missing values; raise DocumentError if the tensor's type cannot hold it."""
+    """Return the plan's fill for missing values; raise DocumentError if the tensor's type cannot represent it."""
     if not optional:
         return None
     if dtype == "string":
@@ -165,7 +165,7 @@ def with_examples(schema: Schema, row: Mapping[str, Value]) -> Schema:
 
 
 def select_output(outputs: Sequence[GraphTensor], metadata: Metadata) -> GraphTensor:
-    """Return the output to read: the one that the metadata names, else the only one of maps, floats or labels."""
+    """Return the output named in the metadata, or else the only output of maps, floats or labels."""
     if metadata.output:
         for tensor in outputs:
             if tensor.name == metadata.output:
@@ -185,7 +185,7 @@ def select_output(outputs: Sequence[GraphTensor], metadata: Metadata) -> GraphTe
 
 
 def label_output(outputs: Sequence[GraphTensor], selected: GraphTensor) -> GraphTensor | None:
-    """Return the graph's output of labels, if it has exactly one besides the selected output."""
+    """Return the graph's label output, if there is exactly one besides the selected output."""
     candidates = [tensor for tensor in outputs if tensor.type in LABELS and tensor.name != selected.name]
     return candidates[0] if len(candidates) == 1 and len(candidates[0].shape) <= 2 else None
 

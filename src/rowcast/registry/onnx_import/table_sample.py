@@ -1,4 +1,4 @@
-"""Sample a table that the user gives with an import: its columns, their ranges and levels, and rows to score."""
+"""Sample a table that the user supplies for an import: its columns, their ranges and levels, and rows to score."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_LEVELS: Final = 1000
 
 
 class TableSample(NamedTuple):
-    """A table's sample: rows with cells as text, column names, and what the table shows of each column."""
+    """A sample of a table: rows with cells as text, column names, and the observed range or levels of each column."""
 
     rows: list[dict[str, Any]]
     columns: list[str]
@@ -24,7 +24,7 @@ class TableSample(NamedTuple):
 
 
 def sample_table(path: Path) -> TableSample:
-    """Read a table and sample it. The sample of a table is always the same."""
+    """Read and sample a table. The sample of a given table is always the same."""
     frame = read_table(path).frame
     sample = frame.sample(min(SAMPLE_ROWS, frame.height), seed=0) if frame.height else frame
     return TableSample(
@@ -35,7 +35,7 @@ def sample_table(path: Path) -> TableSample:
 
 
 def _observe(texts: pl.Series) -> ObservedColumn:
-    """Return the range of a column in which every value is a number, else the most common levels."""
+    """Return the range of a column if every value is a number, or else its most common levels."""
     numbers = texts.cast(pl.Float64, strict=False)
     if numbers.null_count() == texts.null_count() and numbers.len() > numbers.null_count():
         low, high = float(numbers.min()), float(numbers.max())  # type: ignore[arg-type]

@@ -21,5 +21,5 @@ CREATE TABLE entries (
     UNIQUE (writer, seq)
 ) STRICT;
 
--- Ids are UUIDv7, so this index serves look-ups as well as lists by time.
+-- Ids are UUIDv7, so this index serves lookups as well as lists in time order.
 CREATE UNIQUE INDEX entries_id ON entries (id);

@@ -1,5 +1,6 @@
--- The migrations that this database has seen. `PRAGMA user_version` repeats the last version, because releases before
--- this table refuse newer databases by it. `applied_at` is UTC microseconds, NULL for migrations before this table.
+-- The migrations applied to this database. `PRAGMA user_version` repeats the last version, because releases that predate
+-- this table use it to reject newer databases. `applied_at` is in UTC microseconds, NULL for migrations that predate
+-- this table.
 CREATE TABLE schema_versions (
     version INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
@@ -11,8 +12,8 @@ CREATE TABLE journal_folders (
     folder TEXT PRIMARY KEY
 ) STRICT;
 
--- The folders that have not completed an erasure yet, with the journals that each waits for as a JSON list; NULL until
--- the folder has learned of the erasure. They replace the column `requests.mark`, which is 0 from now on.
+-- The folders that have not completed an erasure yet. `journals` is a JSON list of the journals that a folder still
+-- waits for, NULL until its indexer has seen the erasure. The table replaces the column `requests.mark`, which is now 0.
 CREATE TABLE erasure_folders (
     number INTEGER NOT NULL REFERENCES requests (number),
     folder TEXT NOT NULL,
