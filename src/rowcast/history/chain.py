@@ -156,6 +156,6 @@ def verify(writer: str, entries: Iterable[SealedEntry]) -> Iterator[ChainBreak]:
             yield ChainBreak(writer, position, "the stored row is not the row that was scored")
             return
         if link(expected, position, entry.head, entry.row_hash) != entry.link:
-            yield ChainBreak(writer, position, "this entry or the previous one was changed")
+            yield ChainBreak(writer, position, "this entry or the previous entry was changed")
             return
         expected = entry.link

@@ -66,8 +66,8 @@ class CommitWaiter:
             elif now > commit.deadline:
                 commit.done(
                     Unavailable(
-                        f"the store did not commit the prediction within {self._timeout:g} s; the journal has it and "
-                        "will move it into the store later",
+                        f"the store did not commit the prediction within {self._timeout:g} s; it is in the journal and "
+                        "will be stored later",
                         slug="not-stored",
                     )
                 )

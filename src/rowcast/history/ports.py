@@ -117,7 +117,7 @@ class JournalReader(Protocol):
 
 
 class StoreReader(Protocol):
-    """Reads stored entries. A store that does not exist yet is empty; raise Unavailable if it cannot be read."""
+    """Reads stored entries. A store that does not exist yet is empty. Failed reads raise Unavailable."""
 
     def position(self, writer: str) -> Position | None:
         """Return the entry of this writer with the highest `seq`."""

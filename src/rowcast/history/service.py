@@ -33,7 +33,7 @@ class History:
         return record if record is not None and _is_visible(record, visible) else None
 
     def page(self, limit: int, selection: Selection = EVERYTHING, cursor: str | None = None) -> HistoryPage:
-        """Return one page of stored entries, newest first. New entries do not cause pages to skip or repeat any."""
+        """Return one page of stored entries, newest first. No entry is skipped or repeated if new entries are added."""
         before = None if cursor is None else decode_cursor(cursor, selection)
         records = [to_record(stored) for stored in self.store.latest(limit, selection, before)]
         return HistoryPage(records, encode_cursor(records[-1].id, selection) if len(records) == limit else None)

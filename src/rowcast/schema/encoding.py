@@ -30,7 +30,7 @@ BOUNDED = Annotated[float, msgspec.Meta(gt=-FLOAT32_LIMIT, lt=FLOAT32_LIMIT)]
 """The range of `within_float32`. Packing enforces it for float32 tensors but not for float64 tensors."""
 _words = "|".join(map(re.escape, sorted(MISSING_WORDS - {""})))
 PLAIN_TEXT = Annotated[str, msgspec.Meta(pattern=rf"^(?!(?:{_words})\Z)[!-~](?:[ -~]*[!-~])?\Z")]
-"""Strings that are already canonical: ASCII, without surrounding spaces, and no word for "missing"."""
+"""Strings that are already canonical: ASCII, without surrounding spaces, and not a word for "missing"."""
 
 NUMBERS = "rowcast_numbers"
 TEXTS = "rowcast_texts"
@@ -65,7 +65,7 @@ class RowWarning(msgspec.Struct, frozen=True):
 
 
 class EncodedRow(msgspec.Struct, frozen=True, gc=False):
-    """One row, ready for `stack_rows`. `inputs` has packed numbers or a tuple of strings for each input tensor."""
+    """One row, ready for `stack_rows`. `inputs` has encoded numbers or a tuple of strings for each input tensor."""
 
     inputs: tuple[Any, ...]
     warnings: tuple[RowWarning, ...]
@@ -284,7 +284,7 @@ def _number_encoder(get: Callable[[Any], tuple[Any, ...]], spec: TensorSpec, col
 
 
 def _pack_each(cells: Sequence[Any], spec: TensorSpec) -> bytes:
-    """Pack cells one by one; raise InvalidRows with the columns whose values the tensor cannot represent."""
+    """Encode cells one by one; raise InvalidRows with the columns whose values the tensor cannot represent."""
     pack = struct.Struct(f"<{PACK[spec.dtype]}").pack
     packed = []
     problems = []

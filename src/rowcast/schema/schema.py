@@ -46,7 +46,7 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     name: str
     kind: Kind
     missing: bool = False
-    """The value may be absent, null or a word for "missing": the column had missing values in training."""
+    """The value may be absent, null or a word for "missing"; the column had missing values in training."""
     levels: tuple[str, ...] = ()
     """Category: the canonical values seen in training, most frequent first."""
     closed: bool = False

@@ -123,7 +123,7 @@ class FolderJournalReader:
         if ended:
             if damage:
                 path.rename(path.with_suffix(DAMAGED))
-                damage.append(f"the file is kept as {path.stem}{DAMAGED}")
+                damage.append(f"the file was renamed to {path.stem}{DAMAGED}")
             else:
                 path.unlink()
             self._damage.pop(path, None)
@@ -201,7 +201,7 @@ def _has_entries(path: Path) -> bool:
 
 def _describe_loss(seqs: range) -> str:
     if not seqs:
-        return "only a link is damaged, no entry is lost"
+        return "only a link is damaged and no entry is lost"
     return f"entry {seqs[0]} is lost" if len(seqs) == 1 else f"entries {seqs[0]} to {seqs[-1]} are lost"
 
 

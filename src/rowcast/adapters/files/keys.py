@@ -1,4 +1,7 @@
-"""API keys in the file `HOME/keys.json`: it contains only hashes, only its owner can read it, changes are atomic."""
+"""API keys in the file `HOME/keys.json`.
+
+The file contains only hashes, and only its owner can read it. Every change replaces it atomically.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class FileKeys:
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise SettingsError(f"cannot read the keys in {self.path}: {error}") from None
         if content.format > FORMAT:
-            raise SettingsError(f"{self.path} was written by a newer Rowcast (format {content.format})")
+            raise SettingsError(f"{self.path} was written by a newer version of Rowcast (format {content.format})")
         return content.keys
 
     def revision(self) -> object:

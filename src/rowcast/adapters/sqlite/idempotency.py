@@ -106,7 +106,7 @@ class SqliteIdempotencyStore:
         connection.execute("BEGIN IMMEDIATE")
         if connection.execute("PRAGMA user_version").fetchone()[0] > VERSION:
             connection.close()
-            raise Unavailable(f"{self._path} was written by a newer Rowcast")
+            raise Unavailable(f"{self._path} was written by a newer version of Rowcast")
         connection.execute(CREATE)
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")

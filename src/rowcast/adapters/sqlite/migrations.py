@@ -26,7 +26,7 @@ def schema_version(connection: sqlite3.Connection, location: str) -> int:
     if version > len(MIGRATIONS):
         connection.close()
         raise HistoryError(
-            f"{location} was written by a newer Rowcast (schema version {version}); "
+            f"{location} was written by a newer version of Rowcast (schema version {version}); "
             f"this release supports versions up to {len(MIGRATIONS)}"
         )
     return version

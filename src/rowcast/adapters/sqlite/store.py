@@ -139,7 +139,7 @@ class SqliteStore:
             return [row[0] for row in connection.execute("SELECT writer FROM writers ORDER BY writer")]
 
     def chain(self, writer: str, after: int = -1) -> Iterator[SealedEntry]:
-        """Yield one writer's entries in order, reading each row only when the caller consumes it."""
+        """Yield one writer's entries in order, reading each entry only when the caller consumes it."""
         with self._reading() as connection:
             for row in connection.execute(read_statement("chain.sql"), [writer, after]):
                 yield SealedEntry(*row)

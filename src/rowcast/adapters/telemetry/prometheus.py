@@ -33,7 +33,7 @@ PROBLEMS, HITS, MISSES, LATEST = "problems", "hits", "misses", "latest"
 STATES = ("starting", "ready", "draining", "stale", "dead")
 PLAIN: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     PREDICTIONS: ("rowcast_predictions", "Rows scored and recorded.", ("model", "version", "label")),
-    PROBLEMS: ("rowcast_problems", "Requests answered with a problem, by slug.", ("slug",)),
+    PROBLEMS: ("rowcast_problems", "Error responses, by problem slug.", ("slug",)),
     HITS: ("rowcast_cache_hits", "Rows whose score was in the cache.", ("model",)),
     MISSES: ("rowcast_cache_misses", "Rows whose score was not in the cache.", ("model",)),
     LOADS: ("rowcast_model_loads", "Model versions loaded and checked.", ("model", "version")),
@@ -145,12 +145,12 @@ class Metrics:
         yield states
         yield GaugeMetricFamily(
             "rowcast_queue_rows",
-            "Rows waiting for their score, in all workers.",
+            "Rows waiting to be scored, in all workers.",
             value=sum(worker.waiting for worker in workers),
         )
         yield GaugeMetricFamily(
             "rowcast_queue_age_seconds",
-            "How long the oldest of these rows has been waiting.",
+            "Waiting time of the oldest of these rows.",
             value=max((worker.waiting_seconds for worker in workers), default=0.0),
         )
         yield GaugeMetricFamily(
@@ -174,7 +174,7 @@ def _counters(totals: Mapping[Labels, list[float]]) -> Iterator[Metric]:
     request_labels = ["route", "method", "status"]
     requests = CounterMetricFamily("rowcast_requests", "HTTP requests answered.", labels=request_labels)
     durations = HistogramMetricFamily(
-        "rowcast_request_duration_seconds", "From the head of a request to its response.", labels=request_labels
+        "rowcast_request_duration_seconds", "Time from the head of a request to its response.", labels=request_labels
     )
     plain = {family: CounterMetricFamily(name, text, labels=labels) for family, (name, text, labels) in PLAIN.items()}
     for (family, *labels), cells in totals.items():
