@@ -43,7 +43,7 @@ class ChildSandbox:
             raise BundleError(error)
 
     def trial_failure(self, folder: Path, reference: Reference) -> str:
-        """Return why a bundle cannot be loaded, or an empty text if it passed its checks."""
+        """Return the reason why a bundle cannot be loaded, or an empty string if it passes its checks."""
         from rowcast.adapters.sandbox import run_trial
 
         command = [sys.executable, "-m", "rowcast.app.verify_bundle"]

@@ -34,7 +34,7 @@ class RecordFields(msgspec.Struct, Generic[P, R], frozen=True, omit_defaults=Tru
     writer: str
     seq: int
     row: R | None = None
-    """The row as received; None once erased."""
+    """The row as received, or None after it has been erased."""
     key_id: str = ""
     tenant: str = ""
     entity: str = ""
@@ -43,7 +43,7 @@ class RecordFields(msgspec.Struct, Generic[P, R], frozen=True, omit_defaults=Tru
 
 
 class Record(RecordFields[RawObject, RawObject], frozen=True, omit_defaults=True):
-    """One history entry. `prediction` and `row` are byte for byte as sent and received; `row` is absent once erased."""
+    """One history entry, with the exact bytes of `prediction` and `row`; `row` is absent after it has been erased."""
 
 
 class PageFields(msgspec.Struct, Generic[R], frozen=True):
@@ -51,7 +51,7 @@ class PageFields(msgspec.Struct, Generic[R], frozen=True):
 
     predictions: list[R]
     next: str | None = None
-    """The cursor of the next page; None after the last page."""
+    """The cursor of the next page; None on the last page."""
 
 
 class HistoryPage(PageFields[Record], frozen=True):

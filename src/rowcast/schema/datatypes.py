@@ -1,4 +1,7 @@
-"""The datatypes of the Open Inference Protocol. Does not import numpy, so that a gateway can describe tensors."""
+"""The datatypes of the Open Inference Protocol.
+
+This module does not import numpy, so that a gateway can describe tensors.
+"""
 
 from __future__ import annotations
 
@@ -9,5 +12,5 @@ LAYOUTS = {
     **{f"UINT{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
     **{f"FP{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
 }
-"""The layout of each number in a binary tensor, as numpy names it."""
+"""The numpy format of each fixed-size datatype in a binary tensor."""
 DATATYPES = (*LAYOUTS, BYTES)

@@ -223,7 +223,7 @@ def shortened(raw: Any) -> Any:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Join names for a message, shortened to the first `MAX_LISTED`."""
+    """Join names for a message, limited to the first `MAX_LISTED`."""
     rest = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return ", ".join(names[:MAX_LISTED]) + rest
 

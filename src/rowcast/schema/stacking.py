@@ -18,7 +18,7 @@ def stack_rows(plan: Plan, rows: Sequence[EncodedRow]) -> dict[str, NDArray[Any]
     for index, spec in enumerate(plan):
         inputs = [row.inputs[index] for row in rows]
         if spec.dtype == "string":
-            texts = np.array(inputs, object)  # [N, k], because the input of a row is a tuple of k texts
+            texts = np.array(inputs, object)  # [N, k], because the input of a row is a tuple of k strings
             tensors[spec.name] = texts if spec.shape else texts.reshape(count)
         else:
             tensors[spec.name] = np.frombuffer(b"".join(inputs), spec.dtype).reshape((count, *spec.shape))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Replace a file atomically and durably; leave no temporary file behind, even on a full disk."""
+    """Replace a file atomically and durably. Leave no temporary file behind, even if the disk is full."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
