@@ -28,7 +28,7 @@ def test_the_message_of_invalid_rows_shows_the_first_problem() -> None:
     assert InvalidRows(problems[:1]).message == "row 2, column 'a': value is required"
 
 
-def test_no_answer_has_a_problem_for_each_row() -> None:
+def test_a_no_answer_error_has_a_problem_for_each_row() -> None:
     error = NoAnswer([2, 5])
 
     assert error.rows == [2, 5]

@@ -224,7 +224,7 @@ def test_an_empty_alias_is_ignored(no_aliases: pytest.MonkeyPatch) -> None:
     assert (settings.load().api_key, settings.load().log_format) == (None, "auto")
 
 
-def test_api_key_without_the_prefix_is_an_alias(no_aliases: pytest.MonkeyPatch) -> None:
+def test_the_api_key_variable_without_the_prefix_is_an_alias(no_aliases: pytest.MonkeyPatch) -> None:
     def key() -> str:
         secret = settings.load().api_key
         assert secret is not None

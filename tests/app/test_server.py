@@ -24,7 +24,9 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("options", [{}, {"cache": True}, {"durability": "store"}, {"sensitive": "drop"}])
-async def test_a_server_answers_from_its_start_to_its_end(home: Path, options: dict[str, Any]) -> None:
+async def test_a_server_handles_requests_and_removes_its_folder_when_it_stops(
+    home: Path, options: dict[str, Any]
+) -> None:
     async with apps.serving(home=home, **options) as client:
         assert (await client.get("/health/ready")).status_code == 200
         reply = await client.post("/predict", json={"x0": 1, "x1": 2})
@@ -33,7 +35,7 @@ async def test_a_server_answers_from_its_start_to_its_end(home: Path, options: d
     assert not any((home / "run").glob("[0-9]*-*"))
 
 
-async def test_requests_take_the_quick_path_unless_each_of_them_is_logged(home: Path) -> None:
+async def test_the_quick_path_is_disabled_if_requests_are_logged(home: Path) -> None:
     plain = build_server(settings.load(home=home))
     logged = build_server(settings.load(home=home, access_log=True))
 
@@ -46,7 +48,7 @@ async def test_requests_take_the_quick_path_unless_each_of_them_is_logged(home: 
             assert server.deployment.default == "sum"
 
 
-def test_a_server_that_cannot_be_built_leaves_nothing_open(tmp_path: Path) -> None:
+def test_a_server_that_cannot_be_built_leaves_no_files_behind(tmp_path: Path) -> None:
     with pytest.raises(RowcastError):
         build_server(settings.load(home=tmp_path))
 
@@ -54,7 +56,7 @@ def test_a_server_that_cannot_be_built_leaves_nothing_open(tmp_path: Path) -> No
     assert not any((tmp_path / "journal").glob("*"))
 
 
-def test_nothing_is_read_before_the_public_app_starts() -> None:
+def test_the_public_app_reads_no_settings_before_startup() -> None:
     def unread() -> Any:
         raise AssertionError
 

@@ -175,7 +175,7 @@ class _TerminalReader:
 
 
 def masked(text: str) -> str:
-    """Replace everything that differs between runs: numbers, ids, timestamps and column widths."""
+    """Replace values that differ between runs: numbers, IDs, timestamps and column widths."""
     for pattern, name in MASKS:
         text = re.sub(pattern, name, text)
     return text.strip()

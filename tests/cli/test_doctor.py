@@ -199,7 +199,7 @@ def test_a_full_disk_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatc
     assert "free disk space" in checkup.parts("disk")["disk"]["fix"]
 
 
-def test_stale_dead_and_outdated_workers_are_reported(checkup: Doctor, home: Path) -> None:
+def test_unhealthy_workers_are_reported(checkup: Doctor, home: Path) -> None:
     server_folder = ServerFolder(home / "run", 1)
     slot = server_folder.slot(0)
     slot.report(state="ready", reload_error="sum@2 is broken")
@@ -225,9 +225,7 @@ def test_a_server_without_an_indexer_is_reported(checkup: Doctor, home: Path) ->
     server_folder.remove()
 
 
-def test_missing_expired_and_unreadable_keys_are_reported(
-    checkup: Doctor, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unusable_api_keys_are_reported(checkup: Doctor, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWCAST_HOST", "0.0.0.0")
     assert "0.0.0.0 accepts connections" in checkup.parts("keys")["keys"]["says"]
     access.add(home, "old", expires=2)

@@ -15,7 +15,7 @@ from support import models
 
 @pytest.fixture
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> settings.Settings:
-    """Settings of a home without models."""
+    """Settings for a home without models."""
     monkeypatch.chdir(tmp_path)
     return settings.load(home=tmp_path / "home")
 

@@ -19,7 +19,7 @@ EVERYTHING = Selection()
 
 @pytest.fixture
 def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> settings.Settings:
-    """Settings of an empty home."""
+    """Settings for an empty home."""
     monkeypatch.chdir(tmp_path)
     return settings.load(home=tmp_path / "home")
 

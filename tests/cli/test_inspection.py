@@ -17,7 +17,7 @@ from support import models
 
 @pytest.fixture
 def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> settings.Settings:
-    """Settings of a home with two versions of one model."""
+    """Settings for a home with two versions of a model."""
     monkeypatch.chdir(tmp_path)
     registry = FolderRegistry(tmp_path / "home" / "models")
     for _ in range(2):

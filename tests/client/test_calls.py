@@ -66,7 +66,7 @@ def test_a_partial_reply_contains_predictions_and_rejected_rows() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"\xff", b'{"ready":"yes"}'])
-def test_an_unexpected_body_raises_bad_reply(body: bytes) -> None:
+def test_an_unexpected_body_raises_a_bad_reply_error(body: bytes) -> None:
     with pytest.raises(errors.BadReply):
         calls.ready().read(HttpReply(200, {}, body))
 

@@ -23,13 +23,13 @@ from support.exchanges import IN_FLIGHT, KEYED, POLICY, READ, SUCCESS, UNKEYED, 
         ("9" * 500, "", 999_999_999.0),
     ],
 )
-def test_retry_after_is_a_number_of_seconds_or_a_date_relative_to_the_server_clock(
+def test_the_retry_after_header_is_in_seconds_or_a_date_relative_to_the_server_clock(
     header: str, date: str, seconds: float | None
 ) -> None:
     assert retry_after(HttpReply(503, {"retry-after": header, "date": date})) == seconds
 
 
-def test_an_exceeded_quota_is_retried_only_with_retry_after() -> None:
+def test_a_request_over_quota_is_retried_only_with_a_retry_after_header() -> None:
     assert retry_pause(KEYED, problem_reply(429, "over-quota"), POLICY, retries=0, random=0.5) is None
     assert retry_pause(KEYED, problem_reply(429, "over-quota", "2"), POLICY, retries=0, random=0.5) == 2.125
 
@@ -72,7 +72,7 @@ def test_a_request_is_retried_after_an_error_page_from_a_proxy(reply: HttpReply)
     assert len(played.sent) == POLICY.retries + 1
 
 
-def test_a_redirect_raises_bad_reply() -> None:
+def test_a_redirect_raises_a_bad_reply_error() -> None:
     assert isinstance(play(READ, [HttpReply(308, {"location": "https://x"})]).error, errors.BadReply)
 
 

@@ -52,7 +52,7 @@ def stored(client: Any, count: int, **filters: Any) -> list[Any]:
     return eventually(lambda: entries if len(entries := list(client.history(page=2, **filters))) >= count else None)
 
 
-def test_predict_returns_the_servers_prediction(client: Any) -> None:
+def test_predict_returns_the_prediction_of_the_server(client: Any) -> None:
     row = models.loan_rows(1)[0]
     prediction = client.predict(row, "loans", request_id="mine-1", cache=False)
 
@@ -302,7 +302,7 @@ def test_no_error_message_contains_a_value_or_an_api_key(client: Any) -> None:
         lambda client: list(client.history(since=datetime(2026, 1, 1))),  # noqa: DTZ001 - a naive datetime is the error under test
     ],
 )
-def test_an_invalid_call_is_not_sent(client: Any, call: Any) -> None:
+def test_a_call_with_invalid_arguments_sends_no_request(client: Any, call: Any) -> None:
     with pytest.raises(errors.BadCall):
         call(client)
 

@@ -35,9 +35,7 @@ def erased_seqs(store: Store, writer: str) -> list[int]:
     return [entry.seq for entry in store.chain(writer) if entry.row is None]
 
 
-def test_an_erasure_covers_stored_entries_open_journals_and_entries_that_are_not_stored(
-    store: Store, tmp_path: Path
-) -> None:
+def test_an_erasure_covers_the_store_and_open_journals(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "journal"
     journal, journals = FileJournal(folder, lambda: "w"), FolderJournalReader(folder)
     entries = [draft(number, entity="e" if number % 2 else "other") for number in range(9)]

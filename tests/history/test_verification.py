@@ -55,7 +55,7 @@ def test_published_heads_are_confirmed_at_any_position_in_the_chain() -> None:
     assert (verification.heads, verification.broken) == (2, [])
 
 
-def test_truncated_rewritten_and_missing_chains_do_not_match_their_published_heads() -> None:
+def test_damaged_or_missing_chains_do_not_match_their_published_heads() -> None:
     store = MemoryStore()
     truncated, rewritten, missing = (
         sealed(writer, drafts(start, start + 5)) for writer, start in zip("trm", (0, 10, 20), strict=True)

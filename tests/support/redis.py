@@ -1,4 +1,4 @@
-"""A real Redis server on a free port, for the duration of a test."""
+"""Run a real Redis server on a free port during a test."""
 
 from __future__ import annotations
 

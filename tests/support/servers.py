@@ -1,4 +1,4 @@
-"""Real `rowcast` processes for the duration of a test, on free ports and real sockets."""
+"""Run real `rowcast` processes on free ports during a test."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Server:
         return httpx.Client(base_url=self.address, timeout=20, trust_env=False, **options)
 
     def indexer(self) -> int:
-        """Return the process id of this server's indexer."""
+        """Return the process ID of this server's indexer."""
         return eventually(lambda: [pid for pid in children(self.process.pid) if command_of(pid).endswith(" indexer")])[
             0
         ]

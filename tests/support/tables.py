@@ -1,4 +1,4 @@
-"""Tables written to files."""
+"""Write tables to files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from rowcast.tables.write import open_writer
 
 
 def write_table(frame: pl.DataFrame, path: Path) -> None:
-    """Write a frame in the format of the file extension."""
+    """Write a frame in the format that the file extension indicates."""
     with open_writer(path) as writer:
         writer.append(writer.prepare(frame, first=True))

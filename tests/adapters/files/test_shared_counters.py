@@ -114,7 +114,7 @@ def test_queue_metrics_show_the_total_rows_and_the_longest_wait_of_all_workers()
     assert sample(seen, "rowcast_queue_age_seconds", workers) == 2.25
 
 
-def test_cache_hits_misses_and_problems_are_summed_over_all_workers(tmp_path: Path) -> None:
+def test_cache_and_problem_counts_are_summed_over_all_workers(tmp_path: Path) -> None:
     first, second = metrics(SharedCounters(tmp_path, 0)), metrics(SharedCounters(tmp_path, 1))
     for seen in (first, second):
         seen.listen(RowsScored("loans", 1, 3, ["yes"] * 3, 1.0, 1, 2))
@@ -133,7 +133,7 @@ def test_every_worker_reports_the_latest_prediction_of_all_workers(tmp_path: Pat
         assert sample(first, "latest_prediction") == sample(second, "latest_prediction") == number
 
 
-def test_old_metric_names_count_prediction_requests_of_every_dialect() -> None:
+def test_the_old_metrics_count_prediction_requests_of_every_dialect() -> None:
     seen = Metrics(LocalCounters(), lambda: 0, old_names=True)
     by_dialect = ("/models/{name}/predict", "/v2/models/{name}/infer", "/invocations", "/v1/models/{name}:predict")
     for route in ("/predict", *by_dialect):

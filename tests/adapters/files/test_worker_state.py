@@ -40,7 +40,7 @@ def test_a_report_is_visible_to_other_workers(tmp_path: Path) -> None:
     assert (second.worker, second.state, second.pid) == (1, "starting", None)
 
 
-def test_a_shorter_report_replaces_a_longer_one(tmp_path: Path) -> None:
+def test_a_shorter_report_completely_replaces_a_longer_report(tmp_path: Path) -> None:
     server = ServerFolder(tmp_path, 1)
     slot = server.slot(0)
     slot.report(state="ready", reload_error="x" * 5000)
@@ -63,7 +63,7 @@ def test_a_worker_without_heartbeats_is_stale_until_its_next_heartbeat(
     assert [worker.state for worker in server.workers()] == ["ready"]
 
 
-def test_a_killed_worker_is_immediately_dead_and_its_slot_can_be_claimed(tmp_path: Path) -> None:
+def test_a_killed_worker_is_immediately_reported_as_dead_and_its_slot_can_be_claimed(tmp_path: Path) -> None:
     server = ServerFolder(tmp_path, 1)
     path = str(server.folder / "worker-0")
     code = PROCESS.format(work=f"slot = SlotFile(pathlib.Path({path!r})); slot.report(state='ready')")
