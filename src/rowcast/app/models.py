@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,14 @@ def served(settings: Settings) -> list[Reference]:
     from rowcast.registry import resolve
 
     return list(resolve.served(registry(settings), settings.models).values())
+
+
+def default_model(settings: Settings, names: Collection[str]) -> str | None:
+    """Return the default of these served models: the configured one, the first that the settings name, or the only one.
+
+    The configured model need not be served; the caller checks that.
+    """
+    return settings.default_model or (next(iter(names)) if settings.models or len(names) == 1 else None)
 
 
 def live_model(settings: Settings, reference: str) -> LiveModel:

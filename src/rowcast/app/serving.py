@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from rowcast.app.imports import preferred_model, sandbox
+from rowcast.app.models import default_model
 from rowcast.errors import BundleError, RowcastError, SettingsError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _store_check(settings: Settings) -> Callable[[], str | None]:
 
 
 def _default_model(settings: Settings, names: Collection[str]) -> str | None:
-    default = settings.default_model or (next(iter(names)) if settings.models or len(names) == 1 else None)
+    default = default_model(settings, names)
     if default is not None and default not in names:
         raise SettingsError(
             f"setting 'default_model' is {default!r}, which is not served; served models: {', '.join(names)}"

@@ -180,7 +180,7 @@ def _check_model(loaded: Settings, name: str) -> str:
 
 def _check_default(loaded: Settings) -> str:
     names = [reference.name for reference in models.served(loaded)]
-    default = loaded.default_model or (names[0] if loaded.models or len(names) == 1 else None)
+    default = models.default_model(loaded, names)
     if default is None:
         return "none; POST /predict needs the setting default_model" if names else "none, because there are no models"
     if default not in names:

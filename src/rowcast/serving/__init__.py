@@ -1,1 +1,1 @@
-"""The request path: live models, the predictor that every door goes through, and history's way into the store."""
+"""The request path: live models, batching, scoring, recording, the score cache, quotas and reload."""

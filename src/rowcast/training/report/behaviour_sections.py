@@ -11,7 +11,7 @@ import numpy as np
 from rowcast.schema.prediction import label_text
 from rowcast.schema.schema import Column
 from rowcast.templates.numbers import format_number
-from rowcast.training.report.charts import Bar, Chart, Line, bar_chart, line_chart
+from rowcast.training.report.charts import UNIT_RANGE, Bar, Chart, Line, bar_chart, line_chart
 from rowcast.training.report.evaluation import (
     MIN_SLICE_ROWS,
     EvaluatedModel,
@@ -28,7 +28,6 @@ MAX_DEPENDENCES: Final = 4
 MAX_BARS: Final = 20
 MAX_SLICES: Final = 12
 MAX_CLASS_LINES: Final = 6
-UNIT_RANGE: Final = (-0.02, 1.02)
 
 
 @dataclass(frozen=True)

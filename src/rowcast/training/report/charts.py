@@ -26,6 +26,8 @@ NAME_WIDTH: Final = 118
 """Width reserved for the names of horizontal bars."""
 COLOURS: Final = 6
 HISTOGRAM_BINS: Final = 24
+UNIT_RANGE: Final = (-0.02, 1.02)
+"""The range of an axis of probabilities or shares."""
 
 Values = NDArray[Any]
 Range = tuple[float, float]

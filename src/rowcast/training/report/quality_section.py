@@ -14,7 +14,7 @@ from rowcast.schema.prediction import label_text
 from rowcast.schema.scores import winning_classes
 from rowcast.templates.numbers import format_number
 from rowcast.training.report import evaluation
-from rowcast.training.report.charts import Chart, Line, histogram, line_chart, scatter_chart, truncate
+from rowcast.training.report.charts import UNIT_RANGE, Chart, Line, histogram, line_chart, scatter_chart, truncate
 from rowcast.training.report.evaluation import CalibrationBin, ClassQuality, EvaluatedModel
 from rowcast.training.report.metric_titles import metric_title
 
@@ -22,7 +22,6 @@ MAX_DOTS: Final = 800
 MAX_MATRIX_CLASSES: Final = 40
 WIDE_MATRIX_CLASSES: Final = 8
 """A matrix with more classes is printed in smaller type."""
-UNIT_RANGE: Final = (-0.02, 1.02)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from rowcast.schema.prediction import label_text
 from rowcast.training.cost import EVEN, Cost, count_mistakes
-from rowcast.training.report.charts import Chart, Line, line_chart
+from rowcast.training.report.charts import UNIT_RANGE, Chart, Line, line_chart
 from rowcast.training.report.evaluation import EvaluatedModel
 
 GRID_POINTS: Final = 201
-X_RANGE: Final = (-0.02, 1.02)
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,13 @@ def _charts(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.boo
         lines.append(Line("all mistakes", grid, false_positives + false_negatives))
     label = label_text(model.decision.classes[model.decision.positive])
     description = f"Rows wrongly predicted as {label}, and rows of {label} that were missed, among {len(score):,} rows."
-    chart = line_chart("Mistakes", description, ("threshold", "rows"), lines, x_range=X_RANGE, mark=mark)
+    chart = line_chart("Mistakes", description, ("threshold", "rows"), lines, x_range=UNIT_RANGE, mark=mark)
     if model.cost is None:
         return (chart,)
     per_row = model.cost.total(false_positives, false_negatives) / len(score)
     description = f"The average cost of mistakes: {describe_cost(model.cost)}."
     line = Line("cost", grid, per_row)
-    return chart, line_chart("Cost", description, ("threshold", "cost per row"), [line], x_range=X_RANGE, mark=mark)
+    return chart, line_chart("Cost", description, ("threshold", "cost per row"), [line], x_range=UNIT_RANGE, mark=mark)
 
 
 def describe_cost(cost: Cost) -> str:
