@@ -1,1 +1,1 @@
-"""Process life: the supervisor, server processes, their lifecycle and drain, and the HTTP protocol class."""
+"""Server processes: supervisor, workers, startup and shutdown, and the HTTP protocol class."""

@@ -1,7 +1,7 @@
-"""HOT PATH. Requests that wait at the same time are scored in one call of the model and recorded in one journal write.
+"""HOT PATH. Concurrent requests are scored in one call to the model and recorded in one journal write.
 
-There is no timer: the first request schedules a tick of the event loop, and every request that arrives before the tick
-joins the batch. Requests for a slow model queue up; one batch of them at a time is scored on a thread.
+There is no timer: the first request schedules a callback on the event loop, and every request that arrives before the
+callback runs joins the batch. Requests for a slow model are queued and scored on a thread, one batch at a time.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ Render = Callable[[bytes], bytes]
 
 
 class PendingRequest(msgspec.Struct, frozen=True):
-    """Rows that wait to be scored, and where their replies go."""
+    """Rows waiting to be scored, and the answer object that receives their replies."""
 
     model: LiveModel
     rows: Sequence[Row]
     context: RequestContext
     answer: Answer
     is_single: bool
-    """The reply is one prediction instead of a list."""
+    """Whether the reply is one prediction instead of a list."""
     render: Render | None = None
 
 
 class QueueState(NamedTuple):
-    """How much work waits."""
+    """The size and age of the queue."""
 
     rows: int
     seconds: float
@@ -60,7 +60,7 @@ class QueueState(NamedTuple):
 
 
 class _Place(msgspec.Struct):
-    """A request in the line of a slow model."""
+    """A request in the queue of a slow model."""
 
     request: PendingRequest
     timer: asyncio.TimerHandle | None = None
@@ -68,7 +68,7 @@ class _Place(msgspec.Struct):
 
 
 class Batcher:
-    """Gathers requests, has them scored and recorded, and answers them. Used from the event loop of one process."""
+    """Collects requests into batches, scores, records and answers them. Not thread-safe: it runs on one event loop."""
 
     def __init__(
         self,
@@ -88,17 +88,18 @@ class Batcher:
         self._rows_waiting = 0
         self._rows_in_lines = 0
         self._lines: dict[LiveModel, deque[_Place]] = {}
-        # When the first request of this tick arrived, and each request in the line of a slow model, in order.
+        # Arrival times: of the first request in the batch, and of each request in a slow model's queue, in order.
         self._first_arrival = 0.0
         self._arrivals: dict[int, float] = {}
-        # Kept, because asking asyncio for the running loop is a system call on Python 3.11.
+        # Cached, because asyncio.get_running_loop makes a system call on Python 3.11.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._context = Context()
 
     def submit(self, request: PendingRequest, *, is_alone: bool = False) -> None:
         """Add a request to the next batch; raise Overloaded or Unavailable if it cannot be accepted. HOT
 
-        If no other client is sending (`is_alone`), the batch is processed at once instead of in the next tick.
+        If no other client is sending (`is_alone`), the request is processed immediately instead of in the next
+        iteration of the event loop.
         """
         self.check_capacity()
         waiting = self._waiting
@@ -112,7 +113,7 @@ class Batcher:
             self._first_arrival = time.perf_counter()
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
-            # Its own context: log lines of a batch carry no ids of the request that happened to come first.
+            # A separate context, so that log lines of a batch do not carry the ids of its first request.
             self._loop.call_soon(self._gather, 0, MAX_TURNS, context=self._context)
         waiting.append(request)
         self._rows_waiting += len(request.rows)
@@ -125,25 +126,25 @@ class Batcher:
         body: bytes,
         context: RequestContext,
     ) -> Block:
-        """Score the columns of one request and record them as a block, without waiting for other requests. HOT"""
+        """Score the columns of one request and record them as one block, without batching. HOT"""
         self.check_capacity()
         if context.deadline < time.perf_counter():
             raise TooLate(EXPIRED)
         return self._recorder.record_block(model, model.run(tensors), columns, body, context)
 
     def check_capacity(self) -> None:
-        """Raise Overloaded when too many rows wait, and Unavailable while predictions are refused."""
+        """Raise Overloaded if too many rows are waiting, or Unavailable while new predictions are rejected."""
         if self._rows_waiting >= self._max_waiting:
             raise Overloaded(f"the server is overloaded: {self._rows_waiting} rows are waiting; retry after 1 s")
         if self._refusal is not None:
             raise Unavailable(self._refusal, slug="disk-low")
 
     def refuse(self, reason: str | None) -> None:
-        """Refuse new predictions with this reason; None accepts them again."""
+        """Reject new predictions for this reason; None accepts them again."""
         self._refusal = reason
 
     def queue(self) -> QueueState:
-        """Return how much work waits. May be called from any thread."""
+        """Return the state of the queue. Thread-safe."""
         arrivals = list(self._arrivals.values())[:1]
         if self._waiting:
             arrivals.append(self._first_arrival)
@@ -151,10 +152,10 @@ class Batcher:
         return QueueState(self._rows_waiting, age)
 
     def _gather(self, seen: int, turns: int) -> None:
-        """Wait another turn of the event loop while more requests arrive.
+        """Wait for another iteration of the event loop while more requests arrive, then process the batch.
 
-        A full batch costs a third less for each row, and at 32 connections it is answered sooner than two half ones. A
-        client that asks alone is answered at once: nobody joined it, and nobody joined the batch before.
+        A full batch costs a third less per row, and at 32 connections it is answered sooner than two half batches.
+        A request that arrives alone, after a batch of one, does not wait.
         """
         count = len(self._waiting)
         if count > seen and turns and (count > 1 or self._last_batch > 1):
@@ -178,11 +179,11 @@ class Batcher:
                 try:
                     batch = self._scorer.score(model, [request.rows for request in requests])
                     self._finish(model, requests, batch)
-                except Exception as error:  # every caller of this tick must hear of it
+                except Exception as error:  # the error must reach every request of the batch
                     _fail(requests, error)
 
     def _finish(self, model: LiveModel, requests: Sequence[PendingRequest], batch: ScoredBatch) -> None:
-        """Record what was scored and answer everyone."""
+        """Record the scores and answer all requests of the batch."""
         scores = batch.scores
         if batch.errors:
             for number, error in batch.errors.items():
@@ -198,7 +199,7 @@ class Batcher:
         self._recorder.when_durable(partial(_answer, requests, replies))
 
     def _queue_slow(self, model: LiveModel, requests: list[PendingRequest]) -> list[PendingRequest]:
-        """Queue the requests that a slow model must score; return those that the cache answers completely."""
+        """Queue the requests that need a slow model; return the requests whose rows are all in the cache."""
         known: list[PendingRequest] = []
         unknown: list[PendingRequest] = []
         for request in requests:
@@ -211,7 +212,7 @@ class Batcher:
         self._arrivals.update((id(request), self._first_arrival) for request in unknown)
         places = [self._place(request) for request in unknown]
         line = self._lines.get(model)
-        if line is not None:  # a batch of this model is being scored; the line moves when it is done
+        if line is not None:  # a batch of this model is being scored; the queue advances when it is done
             line.extend(places)
         else:
             self._lines[model] = deque(places)
@@ -219,7 +220,7 @@ class Batcher:
         return known
 
     def _place(self, request: PendingRequest) -> _Place:
-        """Return a place in the line; the request expires there at its deadline."""
+        """Return a place in the queue, in which the request expires at its deadline."""
         place = _Place(request)
         if request.context.deadline < math.inf:
             left = request.context.deadline - time.perf_counter()
@@ -227,7 +228,7 @@ class Batcher:
         return place
 
     def _expire(self, place: _Place) -> None:
-        """Answer that the deadline passed. The place goes at once at the head of the line, elsewhere when it moves."""
+        """Answer with TooLate. A place at the head of the queue is removed now, any other once it gets there."""
         _is_over(place.request, math.inf)
         self._leave_line(place.request)
         place.expired = True
@@ -236,7 +237,7 @@ class Batcher:
             line.popleft()
 
     def _score_next(self, model: LiveModel) -> None:
-        """Score the head of a slow model's line on a thread."""
+        """Score the first requests in the queue of a slow model on a thread."""
         line = self._lines[model]
         batch: list[PendingRequest] = []
         count = 0
@@ -261,7 +262,7 @@ class Batcher:
     def _slow_scored(
         self, model: LiveModel, requests: list[PendingRequest], scoring: asyncio.Future[ScoredBatch]
     ) -> None:
-        """Record and answer a slow model's batch on the event loop, then score the next one."""
+        """Record and answer a batch of a slow model on the event loop, then score the next batch."""
         for request in requests:
             self._leave_line(request)
         try:
@@ -277,7 +278,7 @@ class Batcher:
 
 
 def _still_waiting(requests: Sequence[PendingRequest], batch: ScoredBatch) -> tuple[list[PendingRequest], ScoredBatch]:
-    """Drop the requests whose callers left while a slow model scored them; they are not recorded."""
+    """Drop requests that were cancelled while a slow model scored them; they are not recorded."""
     remaining: list[PendingRequest] = []
     kept = ScoredBatch([], {})
     scores = iter(batch.scores)
@@ -294,14 +295,14 @@ def _still_waiting(requests: Sequence[PendingRequest], batch: ScoredBatch) -> tu
 
 
 def _is_over(request: PendingRequest, now: float) -> bool:
-    """Return whether nobody waits for the answer any more; a request past its deadline is told so."""
+    """Return whether the request is finished. A request past its deadline is answered with TooLate first."""
     if request.context.deadline < now and not request.answer.done():
         request.answer.set_exception(TooLate(EXPIRED))
     return request.answer.done()
 
 
 def _answer(requests: Sequence[PendingRequest], replies: Sequence[bytes], error: Exception | None) -> None:
-    """Give each request its part of the replies, or the error."""
+    """Deliver to each request its part of the replies, or the error."""
     if error is not None:
         _fail(requests, error)
         return
@@ -316,7 +317,7 @@ def _answer(requests: Sequence[PendingRequest], replies: Sequence[bytes], error:
 def _deliver(request: PendingRequest, reply: Any) -> None:
     try:
         result = reply if request.render is None else request.render(reply)
-    except Exception as error:  # one request's failure must not cost the others their answers
+    except Exception as error:  # a failure of one request must not affect the others
         request.answer.set_exception(error)
     else:
         request.answer.set_result(result)

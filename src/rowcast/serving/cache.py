@@ -1,4 +1,4 @@
-"""The score cache as serving uses it: the only caller of the `Cache` port."""
+"""Looks up and stores scores in the cache. No other code calls the `Cache` port."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rowcast.serving.rows import Row
 
 
 class ScoreCache:
-    """Looks scores up before rows are batched and stores new ones after they are scored."""
+    """Looks up scores before rows are batched, and stores new scores."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
 
     async def look_up(self, model: ModelInterface, rows: Sequence[Row]) -> list[Row]:
-        """Return the rows with their cache keys, and with their scores where the cache knows them."""
+        """Return the rows with their cache keys and, for cache hits, their scores."""
         plan, digest = model.encoder.plan, model.digest
         keys = [row_key(digest, plan, row.encoded) for row in rows if row.uses_cache]
         known = zip(keys, await self._cache.get(keys), strict=True)
@@ -33,7 +33,7 @@ class ScoreCache:
         return result
 
     def store(self, rows: Sequence[Row], scores: Sequence[Score]) -> None:
-        """Store what was scored, each for the time its request asked for."""
+        """Store the new scores, each for the time to live that its request set."""
         fresh: dict[int, dict[str, Score]] = {}
         for row, score in zip(rows, scores, strict=True):
             if row.cache_key and row.cached_score is None:

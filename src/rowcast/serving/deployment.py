@@ -1,4 +1,4 @@
-"""Which model answers under which name. Knows models by their interface only, so it needs neither graph nor numpy."""
+"""The live models by name. It uses only the interface of a model, so it needs neither the graph nor numpy."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ M = TypeVar("M", bound=ModelInterface)
 
 
 class Deployment(Generic[M]):
-    """Live models by name, and the default model of `/predict`. Every live version also answers to `NAME@VERSION`."""
+    """Live models by name, and the default model of `/predict`. Every live version also has the name `NAME@VERSION`."""
 
     def __init__(self, models: Mapping[str, M], default: str | None = None, temporary_default: str = "") -> None:
         self._configured_default = default
         self.swap(models, temporary_default)
 
     def swap(self, models: Mapping[str, M], temporary_default: str = "") -> None:
-        """Serve these models from now on; requests in progress finish on the old ones. Call it on the event loop.
+        """Replace the live models; requests in progress finish with the old ones. Call it on the event loop.
 
         `temporary_default` is the default until the next swap, if it is live.
         """
@@ -49,7 +49,7 @@ class Deployment(Generic[M]):
         return view
 
     def get(self, name: str | None, visible: Collection[str] = ()) -> M:
-        """Return the live model of this name, or the default model. ModelNotFound lists the visible models."""
+        """Return the live model with this name, or the default model. ModelNotFound lists the `visible` models."""
         address = self.default if name is None else name
         model = self._models.get(address)  # type: ignore[arg-type]
         if model is not None:

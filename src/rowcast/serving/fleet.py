@@ -1,4 +1,4 @@
-"""The worker processes of one server, as each of them sees the others; what they share is behind a port."""
+"""The worker processes of one server, and the port for the state that they share."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class LoadedModel(msgspec.Struct, frozen=True):
     version: int
     digest: str
     seconds: float
-    """How long loading and verifying it took."""
+    """The time needed to load and verify it."""
 
 
 class WorkerReport(msgspec.Struct, frozen=True):
-    """What a worker reports about itself."""
+    """The state that a worker publishes about itself."""
 
     pid: int
     state: State = "starting"
     models: tuple[LoadedModel, ...] = ()
     generation: int = -1
-    """The generation of the registry that the worker has followed."""
+    """The generation of the registry that the worker serves."""
     asked: int = 0
-    """The number of the last reload request that the worker has followed."""
+    """The number of the last reload request that the worker has completed."""
     reload_error: str = ""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
-    """One worker as the others see it."""
+    """The state of one worker as seen by the other workers."""
 
     worker: int
     state: StateName
@@ -51,9 +51,9 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     reload_error: str = ""
     silent_seconds: float = 0.0
     waiting: int = 0
-    """Rows that wait to be answered."""
+    """The number of rows in the queue."""
     waiting_seconds: float = 0.0
-    """The age of the oldest of them."""
+    """The age of the oldest row in the queue."""
 
 
 class ReloadResult(msgspec.Struct, frozen=True):
@@ -66,90 +66,90 @@ class ReloadResult(msgspec.Struct, frozen=True):
 
 
 class WorkerSlot(Protocol):
-    """A worker's own place in the shared state. The place is free again when the worker's process ends."""
+    """The entry of one worker in the shared state. It is released when the process of the worker ends."""
 
     status: WorkerReport
 
     def report(self, **changes: Any) -> None:
-        """Change what the worker reports about itself."""
+        """Change fields of the published state."""
         ...
 
     def beat(self) -> None:
-        """Show that the event loop runs."""
+        """Record a heartbeat."""
         ...
 
     def report_queue(self, rows: int, seconds: float) -> None:
-        """Show how many rows wait, and the age of the oldest; does nothing once the place is given up."""
+        """Publish the number of waiting rows and the age of the oldest; do nothing after `close`."""
         ...
 
     def close(self) -> None:
-        """Give up the place."""
+        """Release the entry."""
         ...
 
 
 class WorkerState(Protocol):
-    """What the workers of one server share. Readers see a value before or after a change, never half of it."""
+    """The state that the workers of one server share. Changes are atomic."""
 
     worker_count: int
 
     def slot(self, number: int) -> WorkerSlot:
-        """Take a worker's place."""
+        """Acquire the entry of a worker."""
         ...
 
     def counters(self, number: int) -> Counters:
-        """Return the counters of a worker, which the others can read."""
+        """Return the counters of a worker; the other workers can read them."""
         ...
 
     def workers(self) -> list[WorkerStatus]:
-        """Return every worker that should exist, with its present state."""
+        """Return the state of every worker, including those that are not running."""
         ...
 
     def request_reload(self) -> int:
-        """Ask every worker to follow the registry; a worker has done so when its `asked` reaches this number."""
+        """Request a reload in every worker. A worker is done when its `asked` reaches the returned number."""
         ...
 
     def reload_requests(self) -> int:
-        """Return how many reloads were requested."""
+        """Return the number of reload requests so far."""
         ...
 
     def unloaded_models(self) -> frozenset[str]:
-        """Return the models that this server does not serve although the registry has them."""
+        """Return the models in the registry that are unloaded from this server."""
         ...
 
     def set_unloaded(self, model: str, *, unloaded: bool) -> None:
-        """Unload a model, or load it again; workers see it when they follow the registry next."""
+        """Unload a model, or load it again; workers apply the change at their next reload."""
         ...
 
     def trial_results(self) -> AbstractContextManager[dict[str, str]]:
-        """Yield the results of trials, which are stored when the block ends; one worker at a time."""
+        """Yield the trial results under a lock, and store them when the block ends."""
         ...
 
     def agree_default_model(self, choose: Callable[[], str | None]) -> str | None:
-        """Return the default model that the first worker chose."""
+        """Return the default model that the first worker chose with `choose`."""
         ...
 
     def last_served(self) -> dict[str, int]:
-        """Return the versions that were served last; outlives servers."""
+        """Return the versions that were served last, across restarts."""
         ...
 
     def record_served(self, versions: Mapping[str, int]) -> None:
-        """Store the versions that are served now."""
+        """Store the versions that are being served."""
         ...
 
     def remove(self) -> None:
-        """Remove the shared state when the server has ended."""
+        """Remove the shared state after the server has stopped."""
         ...
 
 
 class Fleet(Protocol):
-    """What the routes ask of all workers of this server."""
+    """Operations on all workers of this server."""
 
     def workers(self) -> Sequence[WorkerStatus]:
-        """Return every worker with its present state."""
+        """Return the state of every worker."""
         ...
 
     async def reload(self) -> ReloadResult:
-        """Have every worker follow the registry, and wait for them."""
+        """Reload every worker, and wait until they are done."""
         ...
 
     async def unloaded_models(self) -> frozenset[str]:
@@ -165,19 +165,19 @@ Labels = tuple[str, ...]
 
 
 class CounterCells(Protocol):
-    """Numbers that are counted up in place: a list, or a view of a file."""
+    """Counters that are incremented in place: a list, or a memory-mapped view of a file."""
 
     def __getitem__(self, place: int, /) -> float: ...
     def __setitem__(self, place: int, value: float, /) -> None: ...
 
 
 class Counters(Protocol):
-    """Counters by labels, added up over all workers; the first label names the family."""
+    """Counters keyed by labels and summed across all workers; the first label is the metric family."""
 
     def cells(self, labels: Labels, count: int) -> CounterCells:
-        """Return this process's cells for these labels; they begin at 0 and only ever grow."""
+        """Return the cells of this process for these labels. They start at 0 and never decrease."""
         ...
 
     def each(self) -> Iterator[tuple[Labels, list[float]]]:
-        """Yield every entry of every worker, including workers that died."""
+        """Yield the entries of all workers, including workers that have died."""
         ...

@@ -1,4 +1,4 @@
-"""Health of a server process, and the replies of the health routes. Each part registers a check when it is composed."""
+"""The health of a server process, and the replies of the health routes. Each part of the server registers a check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AlwaysTrue = Annotated[bool, msgspec.Meta(extra_json_schema={"const": True})]
 
 
 class HealthReport(msgspec.Struct, frozen=True):
-    """The health of a server. `checks` maps each part to `ok` or to what is wrong with it."""
+    """The health of a server. `checks` maps each part to `ok` or to a description of the problem."""
 
     status: Verdict
     ready: bool
@@ -38,7 +38,7 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class Health:
-    """Whether the process is ready, and what is wrong with its parts."""
+    """Readiness and health checks of this process."""
 
     def __init__(self) -> None:
         self._checks: dict[str, HealthCheck] = {}
@@ -50,5 +50,5 @@ class Health:
         self._checks[name] = check
 
     def report(self) -> dict[str, str]:
-        """Return `ok` or what is wrong, by part."""
+        """Return `ok` or a description of the problem for each part."""
         return {name: check() or "ok" for name, check in self._checks.items()}

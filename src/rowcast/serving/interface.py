@@ -1,6 +1,6 @@
 """A model without its graph: schema, encoder, decision, wire template and examples.
 
-Free of numpy and onnxruntime, so that a gateway can validate requests and draw forms without them.
+It imports neither numpy nor onnxruntime, so that a gateway can validate requests and render forms without them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rowcast.wire.codec import WireCodec, compile_template
 
 
 class ModelInterface:
-    """What one version takes and answers."""
+    """The inputs and outputs of one model version."""
 
     def __init__(self, reference: Reference, manifest: bundle.Manifest) -> None:
         self.name, self.version = reference
@@ -53,7 +53,7 @@ class ModelInterface:
             raise BundleError(f"{self.name}@{self.version} cannot be served: {error.message}") from None
 
     def number(self, score: Score) -> float:
-        """Return a score as one number: the number of the predicted class, or the value."""
+        """Return a score as a single number: the index of the predicted class, or the value."""
         return float(self._class_numbers[score.prediction] if self.is_classifier else score.prediction)
 
     def example(self) -> dict[str, Any]:

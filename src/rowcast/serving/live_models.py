@@ -1,4 +1,4 @@
-"""Models with their graphs. A model is loaded, verified on its golden rows and warmed up before it can answer."""
+"""Models with their graphs. A model is loaded, verified on its golden rows and warmed up before it serves requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WARM_UP_RUNS = 5
 
 
 class LiveModel(ModelInterface):
-    """One loaded version: encoded rows in, scores out."""
+    """A loaded model version, which scores encoded rows."""
 
     def __init__(self, reference: Reference, manifest: bundle.Manifest, graph: Graph) -> None:
         super().__init__(reference, manifest)
@@ -37,7 +37,7 @@ class LiveModel(ModelInterface):
         self._read = output_reader(manifest.output.kind, manifest.output.activation, manifest.decision)
 
     def score(self, rows: Sequence[EncodedRow]) -> list[Score]:
-        """Return one score for each row, identical to the last bit whatever rows are scored together. HOT"""
+        """Return one score per row. The other rows of the batch do not affect a score, not even in the last bit. HOT"""
         return score_rows(self.decision, self._read(self._run(stack_rows(self.encoder.plan, rows))))
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -58,7 +58,7 @@ class LiveModel(ModelInterface):
         return compare_scores(left, right, tolerance=GOLDEN_TOLERANCE, threshold=self.decision.threshold)
 
     def _run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Run the graph. NoAnswer names the rows on which it fails, or all rows when it fails on none of them alone."""
+        """Run the graph. NoAnswer names the rows on which it fails, or all rows if it fails only on the whole batch."""
         try:
             return self._graph.run(tensors)
         except GraphFailed as failed:
@@ -94,7 +94,7 @@ def load_folder(reference: Reference, folder: Path, open_graph: OpenGraph) -> Li
         raise BundleError(f"{reference} cannot score {len(none.rows)} of its golden rows: {reason}") from None
     except RowcastError:
         raise
-    except Exception as error:  # the graph's output may not have the form that the bundle declares
+    except Exception as error:  # the output of the graph may not have the declared form
         raise BundleError(f"{reference} cannot be run: {' '.join(str(error).split())[:300]}") from None
     return model
 
@@ -102,10 +102,10 @@ def load_folder(reference: Reference, folder: Path, open_graph: OpenGraph) -> Li
 def warm_up(
     model: LiveModel, golden: Sequence[bundle.GoldenRow], clock: Callable[[], float] = time.perf_counter
 ) -> None:
-    """Score one row until its time settles, and mark the model as slow if it would block the event loop."""
+    """Score one row repeatedly, and mark the model as slow if scoring would block the event loop."""
     row = [model.encoder.parse(golden[0].row)]
     best = float("inf")
-    for _ in range(WARM_UP_RUNS):  # the best of several runs: single runs are slow on a busy machine
+    for _ in range(WARM_UP_RUNS):  # the fastest of several runs, because a busy machine slows down single runs
         started = clock()
         model.score(row)
         best = min(best, clock() - started)

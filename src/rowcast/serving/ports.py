@@ -1,4 +1,4 @@
-"""What serving needs from the world: a cache of scores, and somewhere to deliver answers.
+"""The ports of serving: a cache of scores, and the destination of an answer.
 
 Every cache passes the contract tests in `tests/contracts/`.
 """
@@ -12,25 +12,25 @@ from rowcast.schema.prediction import Score
 
 
 class Cache(Protocol):
-    """Scores by row key. A cache may forget anything at any time. It never raises: a failing cache knows nothing."""
+    """Scores by row key. Entries may disappear at any time. Methods never raise: if the cache fails, lookups miss."""
 
     async def get(self, keys: Sequence[str]) -> Sequence[Score | None]:
-        """Return the known scores, in the order of the keys."""
+        """Return the cached scores in the order of the keys, with None for misses."""
         ...
 
     def put(self, scores: Mapping[str, Score], seconds: float | None = None) -> None:
-        """Store scores without making the caller wait; `seconds` overrides the cache's own time to live."""
+        """Store scores in the background; `seconds` overrides the default time to live."""
         ...
 
 
 class Answer(Protocol):
-    """Where the result of one request goes. `asyncio.Future` is one; the HTTP server has a cheaper one.
+    """The destination of the result of one request: an `asyncio.Future`, or the cheaper object of the quick path.
 
-    Delivering raises nothing while `done` returns False: the batcher must reach the other requests of a batch.
+    While `done` returns False, delivery never raises, so that the batcher can answer the other requests of the batch.
     """
 
     def done(self) -> bool:
-        """Return whether nobody waits for the result any more."""
+        """Return whether the request is finished or cancelled."""
         ...
 
     def set_result(self, result: Any, /) -> None:

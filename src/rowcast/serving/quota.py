@@ -1,4 +1,4 @@
-"""Quotas as serving uses them: the only caller of a caller's meter."""
+"""Charges quotas. No other code spends from the meters of callers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from rowcast.access.callers import Caller
 
 
 def charge(caller: Caller, rows: int, now: float, *, total: int = 0) -> Awaitable[None] | None:
-    """Take rows from the caller's quota; OverQuota when they are not left.
+    """Charge rows to the caller's quota; raise OverQuota if it is exhausted.
 
-    A quota of this process is charged at once and returns None. A shared quota returns what must be awaited. `total` is
-    the number of rows of the whole request, for the error; `now` is by `time.perf_counter`.
+    A quota of this process is charged immediately, and the result is None. For a shared quota, the caller must await
+    the result. `now` is a `time.perf_counter` value. `total` is the number of rows in the whole request.
     """
     if caller.meter is None:
         return None

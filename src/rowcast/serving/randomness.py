@@ -1,4 +1,4 @@
-"""Random bytes in blocks: one system call for many ids and salts instead of two for every batch."""
+"""Buffered random bytes: one system call for many ids and salts instead of two per batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ BLOCK_BYTES = 8192
 
 
 class RandomBlocks:
-    """Hands out bytes of `os.urandom`, each byte once. A forked child starts with a block of its own."""
+    """A buffer of `os.urandom` bytes. Each byte is used once; a forked child discards the buffer of its parent."""
 
     def __init__(self) -> None:
         self._block = b""

@@ -1,4 +1,4 @@
-"""HOT PATH. Scores to predictions: ids, replies and sealed history entries, one journal write for each batch."""
+"""HOT PATH. Turns scores into predictions: ids, replies and history entries, with one journal write per batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rowcast.serving.rows import Row
 
 
 class Recorder:
-    """Writes predictions to the journal before anyone is answered."""
+    """Writes predictions to the journal before they are returned to clients."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Recorder:
     def record(
         self, model: LiveModel, rows: Sequence[Row], contexts: Sequence[RequestContext], scores: Sequence[Score]
     ) -> list[bytes]:
-        """Write one entry for each row, all at once, and return the replies. HOT"""
+        """Write one entry per row in a single journal write, and return the replies. HOT"""
         count, digest, nanoseconds = len(rows), model.digest, self._now()
         at = nanoseconds // 1_000
         ids = uuid7s(nanoseconds // 1_000_000, self._random(uuid7_randomness(count)))
@@ -87,7 +87,7 @@ class Recorder:
         body: bytes,
         context: RequestContext,
     ) -> Block:
-        """Write many predictions of one request as one block of columns. HOT"""
+        """Write the predictions of one request as one block of columns. HOT"""
         if not np.isfinite(output).all():
             raise NoAnswer(non_finite_rows(output))
         block = Block(
@@ -113,11 +113,11 @@ class Recorder:
         return block
 
     def can_record_blocks(self, model: LiveModel) -> bool:
-        """Return whether rows of this model may be recorded as blocks: nothing is withheld or awaited row by row."""
+        """Return whether rows of this model can be recorded in blocks, without redaction or durability=store."""
         return self._commits is None and (self._redactor is None or not self._redactor.withheld_columns(model.schema))
 
     def when_durable(self, done: Callable[[Exception | None], None]) -> None:
-        """Call `done` once everything recorded so far is as durable as configured, or with the error that it is not."""
+        """Call `done` when everything recorded so far has the configured durability, or with an error if that fails."""
         if self._commits is None:
             done(None)
         else:
@@ -132,7 +132,7 @@ class Recorder:
         self._listen(RowsScored(model.name, model.version, len(rows), labels, model.number(scores[-1]), hits, misses))
 
     def _storable(self, model: LiveModel, rows: Sequence[Row]) -> tuple[list[bytes], tuple[str, ...]]:
-        """Return the rows as history may keep them, and the names of the columns that were withheld."""
+        """Return the rows with sensitive columns redacted, and the names of these columns."""
         withheld = self._redactor.withheld_columns(model.schema) if self._redactor is not None else ()
         if self._redactor is None or not withheld:
             return [row.received for row in rows], ()

@@ -1,7 +1,7 @@
-"""The live models follow the registry.
+"""Keeps the live models in step with the registry.
 
-A new version is tried in a child process, loaded beside the old one, verified, and only then swapped in. A version that
-cannot be served leaves the old one in place, and the reason is reported.
+A new version is tried in a child process, loaded alongside the old one, verified, and only then swapped in. If the new
+version cannot be served, the old one stays live and the reason is reported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rowcast.serving.live_models import LiveModel, load
 
 
 class FollowResult(msgspec.Struct, frozen=True):
-    """The models to serve from now on, by the name under which each answers, and what could not be followed."""
+    """The models to serve by name, and the errors of those that could not be loaded."""
 
     models: Mapping[str, LiveModel]
     errors: list[str]
@@ -28,19 +28,19 @@ class FollowResult(msgspec.Struct, frozen=True):
 
     @property
     def error(self) -> str:
-        """All errors in one line; empty when the models are what the registry says."""
+        """All errors in one line; empty if every published model is live."""
         return "; ".join(self.errors)
 
 
 class ServedVersions(msgspec.Struct, frozen=True):
-    """Remembers which version of each model was served last, across restarts."""
+    """The versions that were served last, across restarts."""
 
     recall: Callable[[], Mapping[str, int]]
     record: Callable[[Mapping[str, int]], None]
 
 
 class RegistryFollower:
-    """Loads what the registry says. Every call blocks: run it on a thread once the server answers requests."""
+    """Loads the published models. Every call blocks: use a thread while the server is answering requests."""
 
     def __init__(
         self,
@@ -68,11 +68,11 @@ class RegistryFollower:
         """How long loading took, by model."""
 
     def published(self) -> list[Reference]:
-        """Return every version that the registry has for this server, including unloaded ones."""
+        """Return every version in the registry that belongs to this server, including unloaded models."""
         return list(served(self._registry, self._names).values())
 
     def load_all(self) -> FollowResult:
-        """Load every model. A version that cannot be served falls back to the version that was served last, if any."""
+        """Load every model. If a version cannot be served, load the version that was served last, if there is one."""
         published = served(self._registry, self._names)
         if not published:
             raise ModelNotFound("the registry has no model to serve; train one with `rowcast train`")
@@ -96,7 +96,7 @@ class RegistryFollower:
         return FollowResult(models, errors, self._temporary_default())
 
     def follow(self, live: Mapping[str, LiveModel]) -> FollowResult:
-        """Return what should be served in place of `live`; unchanged versions stay the same objects."""
+        """Return the models that should replace `live`. Unchanged versions keep their objects."""
         try:
             published = served(self._registry, self._names)
             if not published:
@@ -148,5 +148,5 @@ class RegistryFollower:
 
 
 def _find(reference: Reference, models: Mapping[str, LiveModel]) -> LiveModel | None:
-    """Return this exact version if it is loaded already."""
+    """Return this exact version if it is already loaded."""
     return next((model for model in models.values() if (model.name, model.version) == reference), None)

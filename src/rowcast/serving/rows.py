@@ -1,4 +1,4 @@
-"""The rows of a request: decoded, validated and counted before anything is scored, with all errors at once."""
+"""Decode, validate and count the rows of a request before any row is scored, and report all errors together."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 class RejectedRow(msgspec.Struct, frozen=True):
-    """A row that failed validation; takes the place of its prediction in a partial reply."""
+    """A row that failed validation. In a partial reply, its problems replace the prediction."""
 
     problems: list[ValueProblem]
 
 
 def read_rows(model: ModelInterface, body: bytes, *, max_rows: int, partial: bool = False) -> list[Row | RejectedRow]:
-    """Parse `{"rows": [...]}`. Raise InvalidRows with every problem, or with `partial` return RejectedRow in place."""
+    """Parse `{"rows": [...]}`; raise InvalidRows with every problem, or return RejectedRow items if `partial`."""
     try:
         received = msgspec.json.decode(body, type=_RowsBody).rows
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        decode_json(body)  # raises a precise error when the body is not JSON at all
+        decode_json(body)  # raises a more precise error if the body is not JSON
         raise BodyError('"rows" must be a list of objects and the only key: {"rows": [{...}, ...]}') from None
     return read_each(received, lambda raw: Row(model.encoder.read(raw), bytes(raw)), max_rows=max_rows, partial=partial)
 
@@ -50,7 +50,7 @@ def read_rows(model: ModelInterface, body: bytes, *, max_rows: int, partial: boo
 def read_each(
     items: Sequence[T], read: Callable[[T], Row], *, max_rows: int, partial: bool = False
 ) -> list[Row | RejectedRow]:
-    """Read items one by one and collect all errors, each with its row number."""
+    """Read each item, and collect all errors with their row numbers."""
     check_count(len(items), max_rows)
     rows: list[Row | RejectedRow] = []
     problems: list[ValueProblem] = []
@@ -71,12 +71,12 @@ def read_each(
 
 
 def read_valid(items: Sequence[T], read: Callable[[T], Row], *, max_rows: int) -> list[Row]:
-    """Read items one by one; raise InvalidRows with every problem of every row."""
+    """Read each item; raise InvalidRows with the problems of all rows."""
     return [row for row in read_each(items, read, max_rows=max_rows) if isinstance(row, Row)]
 
 
 def check_count(rows: int, max_rows: int) -> None:
-    """Raise BodyError when there are no rows or too many."""
+    """Raise BodyError if there are no rows or too many rows."""
     if not rows:
         raise BodyError("the request contains no rows; send at least one", slug="no-rows")
     if rows > max_rows:
@@ -92,4 +92,4 @@ def is_rows_object(body: bytes) -> bool:
     try:
         return msgspec.json.decode(body, type=dict[str, msgspec.Raw]).keys() == {"rows"}
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False  # parsing it as a single row then raises the precise error
+        return False  # parsing it as a single row raises a more precise error

@@ -1,6 +1,6 @@
-"""HOT PATH. Encoded rows to scores: the rows of all requests in one call of the model.
+"""HOT PATH. Scores encoded rows: the rows of all requests of a batch in one call to the model.
 
-Models are scored in this process. A scorer behind a queue would offer the same two methods.
+Models run in this process. A scorer behind a queue would have the same two methods.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ THREADS = 4
 
 
 class ScoredBatch(NamedTuple):
-    """The scores of all requests that could be scored, in order, and the errors of the others by request number."""
+    """The scores of the requests that succeeded, in order, and the errors of the others by their position."""
 
     scores: list[Score]
     errors: dict[int, NoAnswer]
 
 
 class LocalScorer:
-    """Scores in this process: fast models on the event loop, slow models on threads."""
+    """Runs fast models on the event loop and slow models on threads."""
 
     def __init__(self) -> None:
         self._threads: ThreadPoolExecutor | None = None
 
     def score(self, model: LiveModel, requests: Sequence[Sequence[Row]]) -> ScoredBatch:
-        """Score all requests together. A row that the model cannot score fails its own request only."""
+        """Score all requests together. A row that the model cannot score affects only its own request."""
         try:
             return ScoredBatch(_scores(model, [row for rows in requests for row in rows]), {})
         except NoAnswer:
@@ -58,7 +58,7 @@ def _score_separately(model: LiveModel, requests: Sequence[Sequence[Row]]) -> Sc
 
 
 def _scores(model: LiveModel, rows: Sequence[Row]) -> list[Score]:
-    """Return cached scores where they are known and score the other rows."""
+    """Return the cached scores of cache hits, and score the other rows."""
     unknown = [row.encoded for row in rows if row.cached_score is None]
     scores = model.score(unknown) if unknown else []
     if len(scores) == len(rows):

@@ -1,4 +1,4 @@
-"""One service behind every door: dialects, jobs and pages have their rows scored, recorded and answered here."""
+"""The service that every dialect uses to score, record and answer rows."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Predictions(NamedTuple):
 
     replies: list[bytes]
     cache_hit: bool | None = None
-    """Whether the cache knew every row; None when it was not asked."""
+    """Whether every row was a cache hit; None if the cache was not consulted."""
 
 
 class PredictionService:
-    """Rows in, recorded predictions out."""
+    """Turns rows into recorded predictions."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class PredictionService:
         use_cache: bool = True,
         is_single: bool = False,
     ) -> Predictions:
-        """Answer all rows of a request. `charged_rows` counts them with those that were rejected, for the quota."""
+        """Return the predictions for the rows of a request. Rejected rows are part of `charged_rows`, too."""
         await _charge(context, len(rows) if charged_rows is None else charged_rows)
         cache_hit = None
         if self._cache is not None and use_cache and any(row.uses_cache for row in rows):
@@ -85,7 +85,7 @@ class PredictionService:
         return Predictions([reply] if is_single else reply, cache_hit)
 
     def can_record_blocks(self, model: LiveModel) -> bool:
-        """Return whether many rows of this model may be scored and recorded as one block of columns."""
+        """Return whether rows of this model can be scored and recorded as one block of columns."""
         own_way = self.has_cache or model.is_slow or not model.is_own_export
         return not own_way and self._recorder.can_record_blocks(model)
 
@@ -103,7 +103,7 @@ class PredictionService:
 
 
 async def _charge(context: RequestContext, rows: int) -> None:
-    """Charge the rows of a request beyond the first, which was charged when the request arrived."""
+    """Charge all rows of a request except the first, which was charged when the request arrived."""
     if rows > 1:
         charging = charge(context.caller, rows - 1, time.perf_counter(), total=rows)
         if charging is not None:
