@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class HttpParts(NamedTuple):
-    """What the routes need of the other parts."""
+    """The parts that the routes need."""
 
     service: PredictionService
     native: NativeRoutes
@@ -35,15 +35,15 @@ class HttpParts(NamedTuple):
 
 
 class HttpApp(NamedTuple):
-    """The outermost ASGI callable, and the quick path past ASGI."""
+    """The outermost ASGI callable, and the quick path, which bypasses ASGI."""
 
     app: ASGIApp
     quick_path: QuickPath | None
-    """None when every request is logged or traced."""
+    """None if every request is logged or traced."""
 
 
 def authenticator(settings: Settings) -> Authenticator:
-    """Return what identifies callers."""
+    """Return the authenticator."""
     from rowcast.access.quotas import parse_quota
     from rowcast.app.access import keys
     from rowcast.http.authentication import AccessRules, Authenticator

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class PredictionParts(NamedTuple):
-    """The way of a row from a request to the journal."""
+    """The parts through which a row goes from a request to the journal."""
 
     service: PredictionService
     batcher: Batcher
@@ -38,7 +38,7 @@ class PredictionParts(NamedTuple):
 
 
 def live_parts(settings: Settings, registry: RegistryWriter, state: WorkerState, listen: Listener) -> LiveParts:
-    """Load every model that this server is to answer with."""
+    """Load every model that this server serves."""
     from rowcast.adapters.onnxruntime.graph import open_graph
     from rowcast.runtime.worker import LiveParts, StartingPoint
     from rowcast.serving.deployment import Deployment
@@ -86,7 +86,7 @@ def prediction_parts(settings: Settings, deployment: Deployment[LiveModel], list
 
 
 def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) -> JournalMonitor:
-    """Return what watches the journal and its disk; register the health checks of history."""
+    """Return the monitor of the journal; register the health checks of history."""
     from rowcast.runtime.journal_monitor import MEBIBYTE, JournalMonitor
 
     refuse, least = parts.batcher.refuse, settings.min_free_mb * MEBIBYTE
@@ -97,10 +97,10 @@ def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) 
 
 
 def _free_bytes(settings: Settings) -> Callable[[], int]:
-    """Return a function that measures the free space where journals and store lie."""
+    """Return a function that measures the free space on the disks of the journals and the store."""
     from rowcast.app.history import store
 
-    store_disk = store(settings).disk_folder  # None where the store is another machine
+    store_disk = store(settings).disk_folder  # None if the store is on another machine
     folders = [settings.journal_folder] if store_disk is None else [settings.journal_folder, store_disk]
 
     def measure() -> int:
@@ -144,7 +144,7 @@ def _cache(settings: Settings) -> ScoreCache | None:
 
 
 def _redactor(settings: Settings) -> Redactor | None:
-    """Return what hashes or drops sensitive columns before a row is recorded, if anything does."""
+    """Return the redactor that hashes or drops sensitive columns before a row is recorded, or None."""
     if settings.sensitive == "keep":
         return None
     from rowcast.adapters.files.secret import load_secret
@@ -154,7 +154,7 @@ def _redactor(settings: Settings) -> Redactor | None:
 
 
 def _trial(settings: Settings, registry: RegistryWriter, state: WorkerState) -> Callable[[Reference], None]:
-    """Return a function that tries a version in a child process. All workers share a result until the next reload."""
+    """Return a function that tries a version in a child process. Workers share each result until the next reload."""
     child = sandbox(settings)
 
     def trial(reference: Reference) -> None:

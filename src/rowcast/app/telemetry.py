@@ -18,7 +18,7 @@ ALIVE = ("ready", "draining")
 
 
 def metrics(settings: Settings, counters: Counters) -> Metrics:
-    """Return what counts events and shows the counts to Prometheus."""
+    """Return the metrics, which count events."""
     from rowcast.adapters.files.journal_reader import FolderJournalReader
     from rowcast.adapters.telemetry.prometheus import Metrics
 
@@ -27,12 +27,12 @@ def metrics(settings: Settings, counters: Counters) -> Metrics:
 
 
 def exposition(metrics: Metrics, process: WorkerProcess) -> Callable[[], bytes]:
-    """Return a function that writes the metrics of a whole server in Prometheus' text format."""
+    """Return a function that writes the metrics of all workers in the text format of Prometheus."""
     return lambda: metrics.exposition(process.workers())
 
 
 def tracer(settings: Settings) -> Spans | None:
-    """Return what makes spans, if a collector is configured."""
+    """Return the tracer, or None if no collector is configured."""
     if settings.otel_endpoint is None:
         return None
     from rowcast.adapters.telemetry.otel import Spans
@@ -62,7 +62,7 @@ def push_target(settings: Settings) -> tuple[str, tuple[str, str] | None]:
 def _pusher(
     settings: Settings, exposition: Callable[[], bytes], workers: Callable[[], list[WorkerStatus]], number: int
 ) -> Pusher | None:
-    """Return what pushes metrics. Only the first live worker pushes, and the last one to end."""
+    """Return the reporter that pushes metrics. Only the first live worker pushes, and the last worker as it ends."""
     if settings.push_gateway is None:
         return None
     from rowcast.adapters.telemetry.pushgateway import Pusher

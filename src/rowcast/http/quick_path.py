@@ -21,6 +21,7 @@ from rowcast.http.authentication import Authenticator, require
 from rowcast.http.bodies import RequestIds
 from rowcast.http.failures import Failures
 from rowcast.http.routes import API_HEADERS, JSON, Request, RequestRules, Route, Router, strip_prefix
+from rowcast.serving.quota import charge
 
 UNUSUAL_HEADERS = frozenset(
     (b"origin", b"traceparent", b"content-encoding", b"x-request-timeout", b"idempotency-key", b"expect", b"upgrade")
@@ -98,7 +99,7 @@ class QuickPath:
                 if not caller.meter.is_immediate:
                     return False
                 answer.meter = caller.meter
-                caller.meter.spend(1, answer.started)
+                charge(caller, 1, answer.started)
             context = RequestContext(
                 route.dialect, answer.request_id, caller, options.entity, answer.started + self._wait_seconds
             )

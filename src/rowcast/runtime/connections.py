@@ -1,4 +1,4 @@
-"""The connections of one process: their limits, and the sweep that closes those whose time is up."""
+"""The connections of one process: their limits, and the regular check that closes expired ones."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import msgspec
 
 SWEEP_SECONDS = 1.0
 ALONE_SECONDS = 0.005
-"""A client is alone when no other connection has sent a request for this long: its requests do not wait for others."""
+"""If no other connection has sent a request for this long, a client is alone and its requests are not batched."""
 ROOM_SHARE = 16
-"""When there are too many connections, one in sixteen idle ones is closed."""
+"""If there are too many connections, one in sixteen of the idle ones is closed."""
 
 
 class PooledConnection(Protocol):
-    """A connection as the pool uses it."""
+    """The part of a connection that the pool uses."""
 
     loop: asyncio.AbstractEventLoop
     due: float
@@ -24,19 +24,19 @@ class PooledConnection(Protocol):
     idle: bool
 
     def expire(self) -> None:
-        """Close the connection; abort it if it does not close by the next sweep."""
+        """Close the connection; abort it if it is still open at the next check."""
         ...
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True):
-    """The bounds of one server process."""
+    """The limits of one server process."""
 
     max_connections: int = 20_000
     max_head_bytes: int = 64 * 1024
     receive_seconds: float = 30.0
-    """From the first byte of a request to its last, and for the client to take a response."""
+    """For a client to send a whole request, or to read a response."""
     idle_seconds: float = 60.0
-    """Between two requests of a connection, and before the first."""
+    """For a client to begin its first or next request."""
 
 
 class ConnectionPool:
@@ -45,7 +45,7 @@ class ConnectionPool:
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
         self.is_closing = False
-        """Every response from now on tells its client to open another connection."""
+        """Whether every response asks its client to close the connection."""
         self._open: set[PooledConnection] = set()
         self._sweeping: asyncio.TimerHandle | None = None
         self._made_room_at = -math.inf
@@ -59,7 +59,7 @@ class ConnectionPool:
         return now - self._latest_since > ALONE_SECONDS
 
     def add(self, connection: PooledConnection) -> bool:
-        """Return whether there is room for a connection; idle connections give way."""
+        """Return whether one more connection is allowed; close idle ones to make room."""
         if len(self._open) >= self.limits.max_connections and not self._make_room(connection.loop.time()):
             return False
         self._open.add(connection)
@@ -68,7 +68,7 @@ class ConnectionPool:
         return True
 
     def remove(self, connection: PooledConnection) -> None:
-        """Forget a closed connection."""
+        """Remove a closed connection."""
         self._open.discard(connection)
         if self._latest is connection:
             self._latest = None
@@ -80,7 +80,7 @@ class ConnectionPool:
         self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
 
     def _make_room(self, now: float) -> bool:
-        """Close the connections that have been idle longest, at most ten times a second."""
+        """Close the connections that have been idle for longest, at most ten times a second."""
         if now < self._made_room_at + 0.1:
             return False
         self._made_room_at = now

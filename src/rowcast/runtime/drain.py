@@ -16,15 +16,15 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 IDLE_SECONDS = 0.5
-"""How long an idle connection is kept while draining: a client that sends steadily gets `connection: close` with a
-response, instead of a refused connection for its next request."""
+"""How long an idle connection stays open during a drain. A client that sends its next request within this time gets
+a response with `connection: close` instead of a connection error."""
 POLL_SECONDS = 0.01
 
 log = structlog.get_logger("rowcast.runtime")
 
 
 class DrainingServer(uvicorn.Server):
-    """On the first signal it accepts no connection, answers every received request and ends within `drain_seconds`.
+    """On the first signal, accepts no more connections, answers every received request and ends within `drain_seconds`.
 
     A second signal ends it at once. `parent` is the reading end of a pipe that closes when the supervisor dies.
     """
@@ -43,20 +43,20 @@ class DrainingServer(uvicorn.Server):
         self._parent = parent
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain on the first signal; stop draining on the second."""
+        """Begin the drain on the first signal; end it on the second."""
         self.force_exit = self.should_exit
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, and to watch the supervisor."""
+        """Listen for connections, and watch the supervisor."""
         await super().startup(sockets)
         if self._parent is not None:
             asyncio.get_running_loop().add_reader(self._parent, self._orphaned, self._parent)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no connection, answer every received request, close all connections, then stop the parts."""
+        """Stop accepting connections, answer every received request, close all connections, then stop the parts."""
         self._on_drain()
-        await asyncio.sleep(0)  # connections that the kernel has accepted are still let in
+        await asyncio.sleep(0)  # serve connections that the kernel has already accepted
         for server in self.servers:
             server.close()
         for listener in sockets or []:
@@ -82,7 +82,7 @@ class DrainingServer(uvicorn.Server):
             task.cancel()
         for connection in list(state.connections):
             assert isinstance(connection, HttpToolsProtocol)
-            if connection.flow.write_paused:  # its tasks wait for a client that takes no responses
+            if connection.flow.write_paused:  # its tasks wait for a client that does not read
                 connection.transport.abort()
             else:
                 connection.transport.close()
@@ -100,7 +100,7 @@ def _is_busy(connection: object) -> bool:
 
 
 def _unread_bytes(transport: asyncio.Transport) -> int:
-    """Return how many bytes from the client are not read yet; closing now would lose its request."""
+    """Return the number of unread bytes from the client: if there are any, closing now would lose a request."""
     count = array.array("i", [0])
     fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
     return count[0]

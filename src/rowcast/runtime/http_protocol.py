@@ -1,4 +1,4 @@
-"""HTTP/1.1 below the edge: uvicorn's httptools protocol with bounds of its own and a quick path for plain predictions.
+"""HTTP/1.1 below the edge: uvicorn's httptools protocol with limits of its own and a quick path for plain predictions.
 
 What uvicorn leaves unbounded is bounded here: how long a request may take to arrive, how long an idle connection is
 kept, how many connections there are, how large the head of a request may be. One sweep a second checks all connections;
@@ -32,7 +32,7 @@ MAX_QUICK_BODY = HIGH_WATER_LIMIT
 
 
 class BodyEvent:
-    """The part of asyncio.Event that uvicorn uses; creating the original takes longer than a small request."""
+    """The part of asyncio.Event that uvicorn uses. Creating an asyncio.Event takes longer than a small request."""
 
     __slots__ = ("_is_set", "_waiter")
 
@@ -41,13 +41,13 @@ class BodyEvent:
         self._waiter: asyncio.Future[None] | None = None
 
     def set(self) -> None:
-        """Wake the waiter."""
+        """Wake the waiting task."""
         self._is_set = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def clear(self) -> None:
-        """Wait again next time."""
+        """Clear the event."""
         self._is_set = False
 
     async def wait(self) -> None:
@@ -93,7 +93,7 @@ class Cycle(RequestResponseCycle):
         pass
 
     async def receive(self) -> Any:
-        """Return the body, at once when it is complete, as small bodies are."""
+        """Return the body, without waiting if it is complete."""
         if not (self.more_body or self.delivered or self.disconnected or self.response_complete):
             self.delivered = True
             return {"type": "http.request", "body": bytes(self.body), "more_body": False}
@@ -117,7 +117,7 @@ class QuickCycle:
         self.message_event = NO_EVENT
 
     def send(self, head: bytes, body: bytes) -> None:
-        """Write the whole response, once; `head` ends with its last header. HOT"""
+        """Write the whole response; `head` ends with its last header. HOT"""
         connection = self.connection
         if self.response_complete or connection.is_lost:
             return
@@ -134,7 +134,7 @@ class QuickCycle:
 
 
 class _NoEvent:
-    """Nobody waits for the body of a request on the quick path."""
+    """Takes the place of an event on the quick path, where nothing waits for the body."""
 
     def set(self) -> None:
         """Do nothing."""
@@ -144,7 +144,7 @@ NO_EVENT = _NoEvent()
 
 
 class Connection(HttpToolsProtocol):
-    """One client. `due` is when the connection is closed unless something happens before."""
+    """One connection. It is closed at the time `due`, unless that is moved first."""
 
     pool: ConnectionPool  # set by the class that `protocol_class` makes
     quick_path: QuickPath | None
@@ -155,27 +155,27 @@ class Connection(HttpToolsProtocol):
         self.due = math.inf
         self.idle = True
         self.is_lost = False
-        """The transport is closed for good; writing to it would raise."""
+        """Whether the transport is closed and would raise on a write."""
         self._in_head = False
         self._head_bytes = 0
         self._limits = self.pool.limits
         self._time = self.loop.time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept a client, or refuse it when there are too many."""
+        """Accept the connection, or refuse it if there are too many."""
         super().connection_made(transport)
         self.due = self._time() + self._limits.idle_seconds
         if not self.pool.add(self):
             self._refuse(Overloaded("the server is overloaded: too many connections; retry after 1 s"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection, whichever side closed it."""
+        """Clean up after either side has closed the connection."""
         self.pool.remove(self)
         self.is_lost = True
         super().connection_lost(exc)
 
     def expire(self) -> None:
-        """Close a connection whose time is up; a client in the middle of a request gets a response."""
+        """Close an expired connection; if a request is incomplete, send a problem first."""
         if self.transport.is_closing():
             self.transport.abort()
         elif self.idle or self.flow.write_paused:
@@ -185,7 +185,7 @@ class Connection(HttpToolsProtocol):
         self.due = self._time() + SWEEP_SECONDS
 
     def data_received(self, data: bytes) -> None:
-        """Parse bytes; refuse a head that does not end."""
+        """Parse bytes; refuse a head that is too long."""
         starts_in_head, cycle = self.idle or self._in_head, self.cycle
         super().data_received(data)
         # Bytes that also contain the end of an earlier request are not counted.
@@ -196,11 +196,11 @@ class Connection(HttpToolsProtocol):
                 self._refuse(BodyError(f"the head of the request is larger than {limit} bytes", slug="head-too-large"))
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP."""
+        """Answer bytes that are not valid HTTP with a problem."""
         self._refuse(RequestError("the bytes received are not an HTTP/1.1 request"))
 
     def _owes_responses(self) -> bool:
-        """Return whether a request that arrived completely is not answered yet."""
+        """Return whether a response to a complete request is outstanding."""
         cycle = self.cycle
         return bool(self.pipeline) or (cycle is not None and not cycle.response_complete and not cycle.more_body)
 
@@ -216,7 +216,7 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     def _refuse_in_turn(self, status: int, headers: Headers, body: bytes) -> None:
-        """Queue a problem behind the pipelined requests, and read nothing more."""
+        """Send a problem after the responses to pipelined requests; read no more."""
 
         async def answer(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -228,9 +228,9 @@ class Connection(HttpToolsProtocol):
         self.cycle.more_body = self.cycle.access_log = False
         self.pipeline.appendleft((self.cycle, answer))
 
-    # The parser calls the following methods, in this order.
+    # The parser calls the following methods in this order.
     def on_message_begin(self) -> None:
-        """Start a request at its first byte."""
+        """Prepare for a new request."""
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -239,7 +239,7 @@ class Connection(HttpToolsProtocol):
         self.due = self._time() + self._limits.receive_seconds
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Add one header; trailers of a chunked body are dropped."""
+        """Add one header; drop the trailers of a chunked body."""
         if self._in_head:
             name = name.lower()
             if name == b"expect" and value.lower() == b"100-continue":
@@ -247,7 +247,7 @@ class Connection(HttpToolsProtocol):
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Start answering a request whose head is complete, unless earlier requests are still being answered."""
+        """Begin to answer a request whose head is complete, unless an earlier request has no response yet."""
         self._in_head = False
         if self.pool.is_closing and self.transport.is_closing():
             return  # the client sends this request again on another connection
@@ -268,7 +268,7 @@ class Connection(HttpToolsProtocol):
             self._start_asgi_task(cycle, self.app)
 
     def _quick_cycle(self, parser: Any) -> QuickCycle | None:
-        """Return a cycle for the quick path if the head fits it. HOT"""
+        """Return a cycle for the quick path, or None if the head requires the general path. HOT"""
         path = self.url.partition(b"?")[0]
         assert self.quick_path is not None
         headers = dict(self.headers)
@@ -308,19 +308,19 @@ class Connection(HttpToolsProtocol):
         return Cycle(self, self.scope, expects_continue=self.expect_100_continue, keep_alive=keep_alive)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        # A context of its own: the ids in the log lines of another request must not leak into this one.
+        # In its own context, so that the log lines of this request do not contain the ids of another.
         task = self.loop.create_task(self._run(cycle, app), context=Context())
         self.tasks.add(task)
 
     async def _run(self, cycle: RequestResponseCycle, app: Any) -> None:
-        # uvicorn adds a callback for this, which costs every request one more turn of the event loop.
+        # uvicorn adds a callback for this, which costs every request another iteration of the event loop.
         try:
             await cycle.run_asgi(app)
         finally:
             self.tasks.discard(asyncio.current_task())
 
     def on_body(self, body: bytes) -> None:
-        """Add a piece of the body."""
+        """Add a part of the body."""
         cycle = self.cycle
         if type(cycle) is QuickCycle:
             cycle.body = cycle.body + body if cycle.body else body
@@ -332,7 +332,7 @@ class Connection(HttpToolsProtocol):
             cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """Answer a request whose last byte has arrived."""
+        """Answer a complete request."""
         cycle = self.cycle
         cycle.more_body = False
         if cycle.response_complete:  # refused before it was complete
@@ -345,7 +345,7 @@ class Connection(HttpToolsProtocol):
             cycle.message_event.set()
 
     def _answer_quickly(self, cycle: QuickCycle) -> None:
-        """Hand a complete request to the edge; take the general path where the edge asks for it. HOT"""
+        """Answer a complete request on the quick path, or on the general path if the quick path declines it. HOT"""
         assert self.quick_path is not None
         query = self.url.partition(b"?")[2]
         is_alone = self.pool.is_only_sender(self, self._time())
@@ -360,20 +360,20 @@ class Connection(HttpToolsProtocol):
             self._start_asgi_task(general, self.app)
 
     def pause_writing(self) -> None:
-        """Give the client limited time to take its response."""
+        """Begin to limit the time in which the client must read its response."""
         super().pause_writing()
         self.due = self._time() + self._limits.receive_seconds
 
     def resume_writing(self) -> None:
-        """Extend the time: the client takes its response again."""
+        """Extend the time limit: the client is reading again."""
         super().resume_writing()
         self.due = self._time() + self._limits.receive_seconds
 
     def on_response_complete(self) -> None:
-        """Answer the next pipelined request, or rest."""
+        """Answer the next pipelined request, or wait for more."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
-            self.due = self._time() + self._limits.receive_seconds  # for the client to take the rest of the response
+            self.due = self._time() + self._limits.receive_seconds  # for the client to read the rest of the response
         elif self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())  # nothing more is read before the last of them is answered
         else:
@@ -381,12 +381,12 @@ class Connection(HttpToolsProtocol):
             self._rest()
 
     def _rest(self) -> None:
-        """Wait for the next request, unless its head is arriving already."""
+        """Wait for the next request, unless part of its head has arrived."""
         if not self._in_head:
             self.idle = not self.cycle.more_body  # a request may have been refused before it was complete
             self.due = self._time() + self._limits.idle_seconds
 
 
 def protocol_class(limits: ConnectionLimits, quick_path: QuickPath | None) -> type[Connection]:
-    """Return the class from which uvicorn makes an object for every connection."""
+    """Return the class that uvicorn instantiates for every connection."""
     return type("LimitedConnection", (Connection,), {"pool": ConnectionPool(limits), "quick_path": quick_path})

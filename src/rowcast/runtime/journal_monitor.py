@@ -1,4 +1,4 @@
-"""Looks after the journal of a server process: free disk space, due segments, and the published head of the chain."""
+"""Monitors the journal of a server process: free disk space, new segments, and the published head of the chain."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class RollingJournal(Journal, Protocol):
     """A journal that can continue in a new file."""
 
     def roll(self) -> None:
-        """Begin a new file if one is due."""
+        """Begin a new file if it is time for one."""
         ...
 
 
 class JournalMonitor:
-    """Checks the journal every second. `refuse` refuses predictions with a reason, and accepts them with None."""
+    """Checks the journal every second. `refuse(reason)` stops predictions, `refuse(None)` allows them again."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class JournalMonitor:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Check once, then keep checking in the background."""
+        """Check now, then regularly in the background."""
         self.check()
         self._task = asyncio.create_task(self._check_repeatedly())
 
@@ -65,7 +65,7 @@ class JournalMonitor:
         self._publish()
 
     def disk_problem(self) -> str | None:
-        """Return what is wrong with the disk, or None."""
+        """Return the problem with the disk, or None."""
         try:
             free = self._free_bytes()
         except OSError as error:
@@ -76,7 +76,7 @@ class JournalMonitor:
         return None
 
     def check(self) -> None:
-        """Check everything once."""
+        """Check the disk, the segment and the head once."""
         problem = self.disk_problem()
         self._refuse(problem)
         if (problem is not None) != self._is_refusing:
@@ -100,7 +100,7 @@ class JournalMonitor:
             self.check()
 
     def _note_head(self) -> None:
-        """Remember the head. The head of a writer that gave up is published at once: no later check would see it."""
+        """Store the head. If the writer has failed, publish the head now, because no later check would."""
         head = self._journal.head
         if self._head is not None and self._head[0] != self._journal.writer:
             self._publish()

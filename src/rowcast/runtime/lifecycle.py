@@ -1,4 +1,4 @@
-"""The life of a server process: start every part or report why not, keep an indexer alive, stop in order."""
+"""The lifecycle of a server process: start every part or report why not, keep an indexer running, stop in order."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Part(Protocol):
     """Something that runs beside the requests."""
 
     async def start(self) -> None:
-        """Begin; the event loop runs."""
+        """Begin. The event loop is running."""
         ...
 
     async def stop(self) -> None:
-        """End, and finish what is left."""
+        """Finish outstanding work and end."""
         ...
 
 
 class Closing:
-    """A part that runs from the beginning and only needs closing."""
+    """A part that needs no start, only a close."""
 
     def __init__(self, close: Callable[[], None]) -> None:
         self._close = close
@@ -47,7 +47,7 @@ class Closing:
 
 
 class Reporting:
-    """A part that reports to another service from a thread; stopping it delivers what is left and may take seconds."""
+    """A part that reports to another service from a thread. Stopping it sends the rest, which may take seconds."""
 
     def __init__(self, start: Callable[[], None], stop: Callable[[], None]) -> None:
         self._start = start
@@ -58,7 +58,7 @@ class Reporting:
         self._start()
 
     async def stop(self) -> None:
-        """Deliver what is left without blocking the event loop."""
+        """Send the remaining data without blocking the event loop."""
         await asyncio.to_thread(self._stop)
 
 
@@ -80,7 +80,7 @@ class IndexerChild:
         self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
-        """Let the child move what is left, and wait for it."""
+        """Let the child move the remaining records, and wait for it."""
         if self._keeper is not None:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -105,7 +105,7 @@ class IndexerChild:
 
 
 class Lifecycle:
-    """Starts the parts in order and stops them in the opposite order."""
+    """Starts the parts in order and stops them in reverse order."""
 
     def __init__(self, health: Health, parts: Sequence[Part], on_drain: Callable[[], None]) -> None:
         self._health = health
@@ -113,7 +113,7 @@ class Lifecycle:
         self._on_drain = on_drain
 
     def drain(self) -> None:
-        """Report that the process is not ready any more; received requests are still answered."""
+        """Report that the process is no longer ready; received requests are still answered."""
         self._health.is_ready = False
         self._on_drain()
 
@@ -123,7 +123,7 @@ class Lifecycle:
         for part in self._parts:
             await part.start()
         self._health.is_ready = True
-        # What exists now stays: the collector need not walk it again and again while requests come and go.
+        # Objects that exist now are long-lived: the garbage collector need not visit them again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(YOUNG_OBJECTS)
@@ -143,7 +143,7 @@ class Application:
         self._app: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Build the app when the lifespan starts; if that fails, the server gets the reason and ends."""
+        """Build the app when the lifespan starts; if that fails, report the reason so that the server ends."""
         if self._app is None:
             if scope["type"] != "lifespan":
                 raise RuntimeError("rowcast.asgi:app needs a server that runs the ASGI lifespan")

@@ -1,4 +1,4 @@
-"""Runs an ASGI app under uvicorn with the product's own HTTP protocol, bounds and shutdown."""
+"""Runs an ASGI app under uvicorn with Rowcast's own HTTP protocol, limits and shutdown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rowcast.runtime.http_protocol import protocol_class
 
 BACKLOG = 2048
 SPARE_FILES = 512
-"""Open files beside the connections."""
+"""The number of open files needed in addition to the connections."""
 
 
 class HttpServer(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ def run(server: HttpServer, listener: socket.socket, parent: int | None = None) 
         server.on_drain()
 
     options: dict[str, Any] = {"loop": "uvloop", "http": protocol, "ws": "none", "lifespan": "on"}
-    # No server header: the quick path writes the date as the only header that the server adds.
+    # No `server` header: on the quick path, `date` is the only header that the server adds.
     config = uvicorn.Config(
         server.app,
         **options,
@@ -54,7 +54,7 @@ def run(server: HttpServer, listener: socket.socket, parent: int | None = None) 
         backlog=BACKLOG,
     )
     raise_file_limit(server.limits.max_connections)
-    # A signal that arrives before the event loop handles signals ends the process in order, too.
+    # An orderly exit, too, if a signal arrives before the event loop handles signals.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     running = DrainingServer(config, on_drain=on_drain, drain_seconds=server.drain_seconds, parent=parent)
@@ -62,7 +62,7 @@ def run(server: HttpServer, listener: socket.socket, parent: int | None = None) 
 
 
 def raise_file_limit(connections: int) -> None:
-    """Allow this process as many open files as it may have connections; most systems grant 1024 by default."""
+    """Raise the limit on open files to the number of connections; on most systems it is 1024 by default."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + SPARE_FILES
     if soft < needed and soft != resource.RLIM_INFINITY:

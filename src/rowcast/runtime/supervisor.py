@@ -1,4 +1,4 @@
-"""The parent of several workers: it holds the port, forks the workers, restarts dead ones and ends all in order.
+"""The parent of several workers: it holds the port, forks the workers, restarts those that die, and stops them.
 
 It answers no request and imports nothing heavy, so that nothing in it can break or grow. The workers share its
 listening socket: connections that wait when a worker dies are accepted by the others. Every worker holds the reading
@@ -25,18 +25,18 @@ from rowcast.serving.fleet import WorkerState, WorkerStatus
 
 CHECK_SECONDS = 0.5
 STUCK_SECONDS = 30.0
-"""A worker whose event loop gives no sign of life for this long is killed and replaced."""
+"""A worker that sends no heartbeat for this long is killed and replaced."""
 QUICK_DEATH_SECONDS = 1.0
-"""A worker that dies before it has been ready for this long is restarted after a pause, which doubles each time."""
+"""A worker that dies sooner than this after it became ready is restarted after a pause, which doubles each time."""
 MAX_PAUSE_SECONDS = 10.0
 GRACE_SECONDS = 10.0
-"""How long after `drain_seconds` a worker is killed."""
+"""A worker is killed this long after `drain_seconds`."""
 
 log = structlog.get_logger("rowcast.runtime")
 
 
 class IndexerPlan(msgspec.Struct, frozen=True):
-    """How to start the indexer, and whether another server's indexer already serves this history."""
+    """How to start the indexer, and how to tell whether that of another server already serves this history."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
@@ -76,7 +76,7 @@ class Supervisor:
         self._posts = [WorkerPost(number) for number in range(state.worker_count)]
         self._signals = 0
         self._life, self._life_end = os.pipe()
-        # The indexer ends when this pipe closes. The workers inherit its writing end, so the indexer outlives them.
+        # The indexer ends when this pipe closes. The workers inherit the write end, so the indexer outlives them.
         self._index, self._index_end = os.pipe()
         self._indexer: subprocess.Popen[bytes] | None = None
         self._indexer_due = 0.0
@@ -90,7 +90,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        gc.freeze()  # the memory stays shared with the workers as long as the collector does not write to it
+        gc.freeze()  # the garbage collector writes to objects, and shared memory pages would be copied
         status = self._start_first()
         if status is not None:
             return status
@@ -103,7 +103,7 @@ class Supervisor:
         return self._end()
 
     def _start_first(self) -> int | None:
-        """Start one worker and wait until it is ready, so that a configuration error is reported once."""
+        """Start one worker and wait until it is ready, so that an error in the configuration is reported once."""
         post = self._posts[0]
         self._start(post, is_first=True)
         while not self._signals:
@@ -163,7 +163,7 @@ class Supervisor:
                 os.kill(post.pid, signal.SIGKILL)
 
     def _restart(self, post: WorkerPost, status: int, now: float) -> None:
-        """Start a dead worker again, after a pause if it keeps dying."""
+        """Restart a dead worker, after a pause if it keeps dying."""
         is_quick = post.ready_at is None or now - post.ready_at < QUICK_DEATH_SECONDS
         post.quick_deaths = post.quick_deaths + 1 if is_quick else 0
         pause = min(MAX_PAUSE_SECONDS, 0.1 * 2**post.quick_deaths) if post.quick_deaths > 1 else 0.0
@@ -199,7 +199,7 @@ class Supervisor:
                     log.warning("cannot start the indexer", reason=error.strerror)
 
     def _end(self) -> int:
-        """Let all workers drain, then let the indexer move what is left."""
+        """Let all workers drain, then let the indexer move the remaining records."""
         self._close_listener()
         self._signal_workers()
         forwarded, deadline = self._signals, time.monotonic() + self._drain_seconds + GRACE_SECONDS
@@ -223,13 +223,13 @@ class Supervisor:
     def _signal_workers(self, number: signal.Signals = signal.SIGTERM) -> None:
         for post in self._posts:
             if post.pid:
-                os.kill(post.pid, number)  # not reaped yet, so the process id is still its own
+                os.kill(post.pid, number)  # not reaped yet, so the process id is still valid
 
     def _on_signal(self, *_: object) -> None:
         self._signals += 1
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep until a signal arrives, including that of a dead child, or the time is over."""
+        """Sleep for this long, or until a signal arrives or a child ends."""
         if select.select([self._wake], [], [], seconds)[0]:
             os.read(self._wake, 4096)
 

@@ -1,4 +1,4 @@
-"""One worker process of a server: it reports its state, shows that it lives, and follows the registry."""
+"""One worker process of a server: it reports its state, sends heartbeats and follows the registry."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from rowcast.serving.reload import FollowResult, RegistryFollower
 HEARTBEAT_SECONDS = 0.5
 POLL_SECONDS = 0.25
 RELOAD_SECONDS = 30.0
-"""How long the response to a reload waits for all workers."""
+"""The time that a reload request allows the workers."""
 
 log = structlog.get_logger("rowcast.runtime")
 
 
 class StartingPoint(msgspec.Struct, frozen=True):
-    """What a worker loaded when it started. The numbers were read before loading, so that no change is missed."""
+    """What a worker loaded when it started. The numbers were read before that, so that no change is missed."""
 
     generation: int
     reload_requests: int
@@ -35,7 +35,7 @@ class StartingPoint(msgspec.Struct, frozen=True):
 
 
 class LiveParts(NamedTuple):
-    """The models that answer, and what keeps them up to date."""
+    """The deployment and its reloader."""
 
     deployment: Deployment[LiveModel]
     follower: RegistryFollower
@@ -73,7 +73,7 @@ class WorkerProcess:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Report what is served, and begin to follow the registry."""
+        """Report the live models, and begin to follow the registry."""
         point = self._point
         self._slot.report(
             models=self._loaded_models(),
@@ -87,11 +87,11 @@ class WorkerProcess:
         self._tasks = [asyncio.create_task(self._show_life()), asyncio.create_task(self._poll())]
 
     def drain(self) -> None:
-        """Report that this worker accepts no new work."""
+        """Report that this worker accepts no more requests."""
         self._slot.report(state="draining")
 
     async def stop(self) -> None:
-        """Stop following the registry and give up the slot."""
+        """Stop following the registry and release the slot."""
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -99,11 +99,11 @@ class WorkerProcess:
         self._slot.close()
 
     def published(self) -> list[Reference]:
-        """Return every version that the registry has for this server; reads the registry and blocks."""
+        """Read the registry and return every version for this server. Blocks."""
         return self._follower.published()
 
     def workers(self) -> list[WorkerStatus]:
-        """Return every worker of this server with its present state."""
+        """Return the current state of every worker of this server."""
         self._report_queue()
         return self._state.workers()
 
@@ -127,7 +127,7 @@ class WorkerProcess:
         deadline = asyncio.get_running_loop().time() + RELOAD_SECONDS
         while True:
             workers = self._state.workers()
-            # A stopped worker is not waited for; a starting one reads the registry as it is now.
+            # Stopped workers are not waited for; a worker that is starting reads the current registry.
             pending = [worker for worker in workers if worker.asked < number or worker.state == "dead"]
             expected = [worker for worker in pending if worker.state not in ("stale", "draining")]
             if not expected or asyncio.get_running_loop().time() > deadline:
@@ -153,7 +153,7 @@ class WorkerProcess:
                 status = self._slot.status
                 if (generation, requests) != (status.generation, status.asked):
                     await self._follow(generation, requests)
-            except Exception as error:  # a failure must not keep this worker from following later changes
+            except Exception as error:  # this worker must follow later changes nevertheless
                 self._report_error(error.message if isinstance(error, RowcastError) else repr(error))
                 self._slot.report(generation=-1)  # follow again
 
