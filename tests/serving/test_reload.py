@@ -105,7 +105,7 @@ def test_a_version_that_was_named_is_served_or_nothing_is(world: World) -> None:
     second = world.publish("sum")
     (world.registry.folder(second) / "model.onnx").write_bytes(b"changed")
 
-    with pytest.raises(BundleError, match="was changed after packing"):
+    with pytest.raises(BundleError, match="was changed after it was written"):
         world.follower("sum@2").load_all()
 
 

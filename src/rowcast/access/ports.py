@@ -54,7 +54,7 @@ class IdempotencyStore(Protocol):
         ...
 
     def release(self, key: str) -> None:
-        """Give up a claim, so that the next request with this key is treated as the first."""
+        """Release a claim, so that the next request with this key is treated as the first."""
         ...
 
     def purge(self, before: float) -> None:

@@ -108,7 +108,7 @@ class ServerAddress(msgspec.Struct, frozen=True):
                 shown = f"{parts.scheme}://{netloc}{f':{port}' if port else ''}{path}"
                 is_local = host == "localhost" or host == "::1" or host.startswith("127.")
                 return cls(url.strip().rstrip("/"), shown, is_local)
-        raise BadCall("invalid server URL; expected for example http://127.0.0.1:8000 or https://example.com/api")
+        raise BadCall("invalid server URL; expected, for example, http://127.0.0.1:8000 or https://example.com/api")
 
 
 class ModelCalls:

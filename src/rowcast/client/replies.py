@@ -57,7 +57,7 @@ class BatchReply(msgspec.Struct, frozen=True):
 
 
 class HistoryEntry(RecordFields[PredictionReply, dict[str, Any]], frozen=True):
-    """One recorded prediction. `row` is the row as the server received it; None after it has been erased."""
+    """One recorded prediction. `row` is the row as the server received it, or None after it has been erased."""
 
     @property
     def when(self) -> datetime:

@@ -39,7 +39,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     kind: OutputKind
     activation: Activation = "none"
-    """The function that turns raw scores into probabilities."""
+    """The function that converts raw scores to probabilities."""
 
 
 class Measure(msgspec.Struct, frozen=True):
@@ -149,7 +149,7 @@ def open(folder: Path) -> Bundle:
     manifest = read_manifest(folder)
     contents = {name: _read_checked(folder, name, manifest) for name in SERVING_FILES}
     if manifest.digest != _digest(manifest, manifest.files):
-        message = f"{folder / MANIFEST} was changed after packing: its digest does not match"
+        message = f"{folder / MANIFEST} was changed after it was written: its digest does not match"
         raise BundleError(message, slug="digest-mismatch")
     try:
         golden = msgspec.json.decode(contents[GOLDEN], type=list[GoldenRow])
@@ -216,5 +216,5 @@ def _read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}", slug="unreadable") from None
     if hashlib.sha256(content).hexdigest() != manifest.files[name]:
-        raise BundleError(f"{path} was changed after packing: its sha256 does not match", slug="digest-mismatch")
+        raise BundleError(f"{path} was changed after it was written: its sha256 does not match", slug="digest-mismatch")
     return content

@@ -28,7 +28,7 @@ from rowcast.registry.ports import Reference, RegistryWriter, Sandbox
 from rowcast.registry.resolve import CHAMPION
 
 WireSource = str | Path | Mapping[str, Any] | None
-"""A template, the path of a template file, `matrix`, `native`, or None to let the metadata decide."""
+"""A template, the path of a template file, `matrix`, `native`, or None to follow the metadata."""
 ReadDocument = Callable[[str | Path | Mapping[str, Any], str], dict[str, Any]]
 """Reads a document from a file or from memory. Takes the source and the kind of document; raises SettingsError."""
 METADATA_KIND: Final = "metadata document"

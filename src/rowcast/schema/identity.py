@@ -1,4 +1,4 @@
-"""Canonical bytes, digests and ids. The prefix of a digest names the version of its rule and changes with the rule."""
+"""Canonical bytes, digests and ids. The prefix of a digest identifies the version of its rule."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ Task = Literal["binary", "multiclass", "regression"]
 OutputKind = Literal["probabilities", "values", "scores", "labels"]
 """What a graph returns. Rowcast's own graphs return probabilities or values."""
 Activation = Literal["none", "sigmoid", "softmax"]
-"""The function that turns the raw scores of a graph into probabilities."""
+"""The function that converts the raw scores of a graph to probabilities."""
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):

@@ -87,7 +87,7 @@ def read_tensors(headers: Sequence[TensorHeader], tail: memoryview) -> list[Tens
         at += size
     if at != len(tail):
         raise BodyError(
-            f"{len(tail) - at} bytes of the body belong to no input; check binary_data_size and "
+            f"{len(tail) - at} bytes of the body do not belong to any input; check binary_data_size and "
             "Inference-Header-Content-Length"
         )
     return tensors

@@ -133,7 +133,7 @@ def _list_path(batch: str, path: str, *, matrix: bool) -> str:
     match = _match_batch(text)
     if match is None or not _match_path(match[1]) or (match[2] is not None and match[2] != path):
         example = f"requests[].{path}" if path else "requests[]"
-        raise _problem("batch", f"{text[:80]!r} does not name the list of requests; write, for example, {example!r}")
+        raise _problem("batch", f"{text[:80]!r} does not specify the list of requests; write, for example, {example!r}")
     return match[1]
 
 
@@ -145,7 +145,7 @@ def _build_tree(leaves: Iterable[tuple[str, Leaf]]) -> Tree:
         for name in parents:
             tree = tree.setdefault(name, {})
         if isinstance(tree, Leaf) or last in tree or not isinstance(tree, dict):
-            raise _problem("", f"the path {path!r} is used twice or runs through another path")
+            raise _problem("", f"the path {path!r} is used twice or passes through another path")
         tree[last] = leaf
     return root
 

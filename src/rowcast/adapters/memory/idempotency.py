@@ -30,7 +30,7 @@ class MemoryIdempotencyStore:
         self._claims[key] = (self._claims[key][0], now, reply)
 
     def release(self, key: str) -> None:
-        """Give up a claim."""
+        """Release a claim."""
         self._claims.pop(key, None)
 
     def purge(self, before: float) -> None:

@@ -57,7 +57,7 @@ class SqliteIdempotencyStore:
             connection.execute("UPDATE repeats SET reply = ?, at = ? WHERE key = ?", [reply, now, key])
 
     def release(self, key: str) -> None:
-        """Give up a claim."""
+        """Release a claim."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM repeats WHERE key = ? AND reply IS NULL", [key])
 

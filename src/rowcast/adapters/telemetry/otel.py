@@ -27,7 +27,7 @@ try:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ModuleNotFoundError as missing:
     raise SettingsError(
-        f"setting 'otel_endpoint' needs the package {missing.name}; install rowcast[otel] or remove the setting"
+        f"setting 'otel_endpoint' requires the package {missing.name}; install rowcast[otel] or remove the setting"
     ) from None
 
 TRACES = "/v1/traces"

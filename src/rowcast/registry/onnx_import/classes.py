@@ -62,7 +62,7 @@ def _from_keys(metadata: Metadata, keys: Sequence[Any]) -> tuple[Label, ...]:
     if names is None:
         return tuple(keys)
     if not all(0 <= key < len(names) for key in keys):
-        raise metadata_error("class_names", f"{len(names)} classes, but the graph numbers its classes {_join(keys)}")
+        raise metadata_error("class_names", f"{len(names)} classes, but the graph's class numbers are {_join(keys)}")
     return tuple(names[key] for key in keys)
 
 

@@ -56,7 +56,7 @@ class GraphAnswers(NamedTuple):
 
 
 class Interpretation(NamedTuple):
-    """How to read the selected output and turn it into predictions, with a note for the user."""
+    """The rules for converting the selected output to predictions, with a note for the user."""
 
     output: Output
     decision: Decision
@@ -235,7 +235,7 @@ def _compare_labels(
     if different or None in own:
         row = different[0] if different else own.index(None)
         raise BundleError(
-            f"the graph's label output {tensor} is {labels[row]!r} where its scores predict {predictions[row]!r}; "
+            f"the graph's label output {tensor} is {labels[row]!r}, but its scores predict {predictions[row]!r}; "
             "check that the class names are in the order of the scores, or name the scores as `output` in the metadata "
             "to ignore the labels",
             slug="label-mismatch",

@@ -25,7 +25,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     """The output of the graph to read."""
     output_kind: Literal["", "probabilities", "scores", "labels", "values"] = ""
     activation: Activation = "none"
-    """The function that turns raw scores into probabilities."""
+    """The function that converts raw scores to probabilities."""
     positive: str | int | None = None
     target: str = ""
     missing: bool | list[str] = False

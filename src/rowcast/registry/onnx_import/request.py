@@ -19,7 +19,7 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     metadata: dict[str, Any] = {}
     wire: dict[str, Any] | str | None = None
-    """A wire template, `matrix`, `native`, or None to let the metadata decide."""
+    """A wire template, `matrix`, `native`, or None to follow the metadata."""
     source: str = ""
     """The name of the imported file."""
     sha256: str = ""
@@ -32,7 +32,7 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConvertedModel(msgspec.Struct, frozen=True):
-    """A converted graph, ready to be packed into a bundle, with notes for the user."""
+    """A converted graph, ready to be written to a bundle, with notes for the user."""
 
     manifest: Manifest
     golden: list[GoldenRow]
