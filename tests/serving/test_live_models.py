@@ -60,18 +60,40 @@ def test_a_model_that_misses_a_golden_score_is_refused(model: LiveModel, golden:
     assert "golden row 1" in refused.value.message
 
 
-def test_a_model_whose_scores_depend_on_the_batch_is_refused(
+class BatchDependent:
+    """Adds the columns of a row, and an error in larger batches: one bit, or more."""
+
+    def __init__(self, error: float = 0.0) -> None:
+        self._error = np.float32(error)
+
+    def run(self, tensors: Mapping[str, Any]) -> Any:
+        total = tensors[NUMBERS].sum(axis=1, keepdims=True)
+        return np.nextafter(total, np.float32(np.inf)) + self._error if len(total) > 1 else total
+
+
+def test_a_trained_model_whose_scores_depend_on_the_batch_is_refused(
     registry: FolderRegistry, golden: tuple[bundle.GoldenRow, ...]
 ) -> None:
-    class Unsteady:
-        def run(self, tensors: Mapping[str, Any]) -> Any:
-            total = tensors[NUMBERS].sum(axis=1, keepdims=True)
-            return np.nextafter(total, np.float32(np.inf)) if len(total) > 1 else total
-
     opened = bundle.open(registry.folder(SUM))
 
     with pytest.raises(BundleError) as refused:
-        verify(LiveModel(SUM, opened.manifest, Unsteady()), [golden[0], golden[0]])
+        verify(LiveModel(SUM, opened.manifest, BatchDependent()), [golden[0], golden[0]])
+
+    assert "alone" in refused.value.message
+
+
+def test_the_scores_of_an_imported_model_may_depend_on_the_batch_in_the_last_bit_only(
+    registry: FolderRegistry, golden: tuple[bundle.GoldenRow, ...]
+) -> None:
+    manifest = bundle.open(registry.folder(SUM)).manifest
+    close, different = LiveModel(SUM, manifest, BatchDependent()), LiveModel(SUM, manifest, BatchDependent(0.001))
+    close.is_own_export = different.is_own_export = False
+    total = close.score([close.encoder.parse(golden[0].row)] * 2)[0]
+    certified = msgspec.structs.replace(golden[0], score=different.score([close.encoder.parse(golden[0].row)] * 2)[0])
+
+    verify(close, [msgspec.structs.replace(golden[0], score=total)] * 2)
+    with pytest.raises(BundleError) as refused:
+        verify(different, [certified, certified])
 
     assert "alone" in refused.value.message
 

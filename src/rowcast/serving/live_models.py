@@ -37,7 +37,7 @@ class LiveModel(ModelInterface):
         self._read = output_reader(manifest.output.kind, manifest.output.activation, manifest.decision)
 
     def score(self, rows: Sequence[EncodedRow]) -> list[Score]:
-        """Return one score per row. The other rows of the batch do not affect a score, not even in the last bit. HOT"""
+        """Return one score per row. The other rows do not affect it; in our exports, not even in the last bit. HOT"""
         return score_rows(self.decision, self._read(self._run(stack_rows(self.encoder.plan, rows))))
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -126,7 +126,9 @@ def verify(model: LiveModel, golden: Sequence[bundle.GoldenRow]) -> None:
                 f"{model.name}@{model.version} predicts {score.prediction!r} for golden row {number}; "
                 f"the certified prediction is {example.score.prediction!r}"
             )
-        if model.score([row])[0] != score:
+        alone = model.score([row])[0]
+        # The last bit of a vector function in an imported graph may depend on the position of the row in the batch.
+        if alone != score and (model.is_own_export or model.compare(alone, score) == "different"):
             raise BundleError(
                 f"{model.name}@{model.version} scores golden row {number} differently alone than in a batch"
             )
