@@ -12,7 +12,7 @@ import pytest_asyncio
 
 @pytest.fixture
 def protected_home(tmp_path: Path) -> Path:
-    """A new home with two models and API keys."""
+    """Create a home with two models and API keys."""
     from support import protected
 
     return protected.create_home(tmp_path / "home")

@@ -1,4 +1,4 @@
-"""Which requests the authenticator admits, with which keys, scopes and quotas."""
+"""The authenticator: keys, scopes and quotas."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def presented(secret: str = SECRET) -> dict[bytes, bytes]:
 
 
 @pytest.mark.parametrize("options", [{"expires": 999_999}, {"revoked": 5}])
-def test_an_expired_or_revoked_key_is_refused(options: dict[str, int]) -> None:
+def test_an_expired_or_revoked_key_is_rejected(options: dict[str, int]) -> None:
     gate = Authenticator(MemoryKeys([new_key(**options)]), AccessRules(), Clock())
 
     with pytest.raises(Unauthorized):
         gate.admit(presented(), None)
 
 
-def test_a_key_expires_while_the_server_runs() -> None:
+def test_a_key_can_expire_while_the_server_is_running() -> None:
     clock = Clock()
     gate = Authenticator(MemoryKeys([new_key(expires=int(clock.now) + 10)]), AccessRules(), clock)
     gate.admit(presented(), None)
@@ -62,7 +62,7 @@ def test_key_changes_take_effect_within_a_second_even_if_the_clock_is_set_back(s
     assert gate.admit(presented("other"), None).key_id == "2"
 
 
-def test_a_change_of_keys_does_not_reset_a_used_quota() -> None:
+def test_reloading_changed_keys_does_not_reset_quotas() -> None:
     clock, keys = Clock(), MemoryKeys([new_key(quota=Quota(3, HOUR))])
     gate = Authenticator(keys, AccessRules(), clock)
     gate.admit(presented(), None).meter.spend(3, 0.0)  # type: ignore[union-attr]
@@ -74,7 +74,7 @@ def test_a_change_of_keys_does_not_reset_a_used_quota() -> None:
         gate.admit(presented(), None).meter.spend(1, 0.0)  # type: ignore[union-attr]
 
 
-def test_a_server_stays_closed_when_its_keys_disappear() -> None:
+def test_a_server_still_requires_a_key_after_its_keys_are_deleted() -> None:
     clock, keys = Clock(), MemoryKeys([new_key()])
     gate = Authenticator(keys, AccessRules(), clock)
 
@@ -86,7 +86,7 @@ def test_a_server_stays_closed_when_its_keys_disappear() -> None:
             gate.admit(headers, None)
 
 
-def test_the_first_key_closes_an_open_server() -> None:
+def test_a_server_requires_a_key_once_the_first_key_exists() -> None:
     clock, keys = Clock(), MemoryKeys()
     gate = Authenticator(keys, AccessRules(), clock)
     assert gate.admit({}, None).sees_all_tenants
@@ -99,7 +99,7 @@ def test_the_first_key_closes_an_open_server() -> None:
 
 
 def test_every_presented_key_is_hashed_and_looked_up_exactly_once() -> None:
-    """Timing reveals nothing about a key: its bytes are never compared, only its hash is looked up in a dict."""
+    """Response times reveal nothing about a key: only its hash is looked up, and its bytes are never compared."""
     gate = Authenticator(
         MemoryKeys([new_key(str(number), f"secret {number}") for number in range(50)]), AccessRules(), Clock()
     )
@@ -141,7 +141,7 @@ def test_the_key_from_the_settings_has_every_scope() -> None:
         gate.admit({}, None)
 
 
-def test_without_keys_only_local_clients_are_administrators() -> None:
+def test_without_keys_only_local_clients_have_the_scope_admin() -> None:
     assert "admin" in Authenticator(MemoryKeys(), AccessRules(local_only=True)).admit({}, None).scopes
     assert "admin" not in Authenticator(MemoryKeys(), AccessRules(local_only=False)).admit({}, None).scopes
 
@@ -160,7 +160,7 @@ def test_without_keys_each_address_has_its_own_quota() -> None:
         spend("10.0.0.1")
 
 
-def test_a_missing_scope_is_forbidden() -> None:
+def test_a_caller_without_the_required_scope_is_rejected() -> None:
     scopes = frozenset({"predict", "read", "admin"})
 
     for scope in scopes:
@@ -170,7 +170,7 @@ def test_a_missing_scope_is_forbidden() -> None:
     require(Caller("1", scopes=frozenset()), None)
 
 
-def test_metrics_require_a_key_for_all_tenants_and_models() -> None:
+def test_metrics_require_a_key_without_tenant_or_model_limits() -> None:
     require_everything(Caller("1", scopes=frozenset({"read"})))
     for caller in (
         Caller("1", "acme"),

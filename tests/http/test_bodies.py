@@ -43,7 +43,7 @@ async def test_a_compressed_body_is_decompressed(
         pytest.param(lambda: b"{}", "br", 415, id="unknown encoding"),
     ],
 )
-async def test_a_damaged_or_oversized_compressed_body_is_refused(
+async def test_a_damaged_or_oversized_compressed_body_is_rejected(
     protected_client: httpx.AsyncClient, compress: Callable[[], bytes], encoding: str, status: int
 ) -> None:
     content = compress()
@@ -54,13 +54,13 @@ async def test_a_damaged_or_oversized_compressed_body_is_refused(
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "soon", "1e3", "3601", ""])
-async def test_an_invalid_timeout_is_refused(protected_client: httpx.AsyncClient, seconds: str) -> None:
+async def test_an_invalid_timeout_is_rejected(protected_client: httpx.AsyncClient, seconds: str) -> None:
     reply = await predict(protected_client, "p", **{"x-request-timeout": seconds})
 
     assert (reply.status_code, reply.json()["type"]) == (400, "urn:rowcast:error:bad-option")
 
 
-async def test_a_request_past_its_deadline_is_refused_and_not_scored(protected_client: httpx.AsyncClient) -> None:
+async def test_a_request_past_its_deadline_is_rejected_and_not_scored(protected_client: httpx.AsyncClient) -> None:
     late = await predict(protected_client, "e", **{"x-request-timeout": "0.000000001"})
     in_time = await predict(protected_client, "e", **{"x-request-timeout": "20"})
 
@@ -69,7 +69,7 @@ async def test_a_request_past_its_deadline_is_refused_and_not_scored(protected_c
     await wait_for_entries(protected_client, "e", 1)
 
 
-async def test_a_request_that_waits_too_long_is_refused_as_overload(protected_home: Path) -> None:
+async def test_a_request_that_waits_too_long_gets_an_overloaded_error(protected_home: Path) -> None:
     async with apps.serving(home=protected_home, default_model="sum", max_wait_seconds=1e-9) as client:
         reply = await predict(client, "p")
 
@@ -78,7 +78,9 @@ async def test_a_request_that_waits_too_long_is_refused_as_overload(protected_ho
 
 
 @pytest.mark.parametrize("path", ["/predict", "/models"])
-async def test_a_trace_continues_and_an_invalid_one_is_replaced(protected_client: httpx.AsyncClient, path: str) -> None:
+async def test_a_valid_trace_is_continued_and_an_invalid_trace_is_replaced(
+    protected_client: httpx.AsyncClient, path: str
+) -> None:
     method = "POST" if path == "/predict" else "GET"
 
     async def send(traceparent: str) -> list[str]:

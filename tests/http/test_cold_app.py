@@ -1,4 +1,4 @@
-"""Cold routes: what a route declares and what its endpoint may return."""
+"""Declarations of cold routes, and the values that their endpoints can return."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ async def test_the_sample_is_a_valid_row(client: httpx.AsyncClient) -> None:
     assert (await client.post("/predict", json=sample)).status_code == 200
 
 
-async def test_an_unchanged_description_is_not_sent_again(client: httpx.AsyncClient) -> None:
+async def test_a_matching_etag_returns_304_without_a_body(client: httpx.AsyncClient) -> None:
     first = await client.get("/models/loans")
     etag = first.headers["etag"]
 
@@ -113,12 +113,12 @@ async def test_a_server_is_ready_from_startup_to_shutdown(app_home: Path, tmp_pa
     assert (worker["state"], worker["pid"], worker["reload_error"]) == ("ready", os.getpid(), "")
 
 
-async def test_browsers_must_not_guess_the_content_type(client: httpx.AsyncClient) -> None:
+async def test_responses_forbid_content_type_sniffing(client: httpx.AsyncClient) -> None:
     for path in ("/", "/models", "/health", "/predictions", "/openapi.json", "/docs"):
         assert (await client.get(path)).headers["x-content-type-options"] == "nosniff", path
 
 
-async def test_responses_carry_security_headers(client: httpx.AsyncClient) -> None:
+async def test_responses_have_security_headers(client: httpx.AsyncClient) -> None:
     prediction = await client.post("/predict", json=ROW)
     others = [
         await client.post("/predict", json={}),
@@ -167,7 +167,7 @@ async def test_metrics_count_each_label(client: httpx.AsyncClient) -> None:
         assert await metric(client, "rowcast_predictions_total", label=label) - then == expected
 
 
-async def test_metrics_contain_no_ids_and_no_addresses(client: httpx.AsyncClient) -> None:
+async def test_metrics_contain_no_ids_and_no_requested_paths(client: httpx.AsyncClient) -> None:
     prediction = (await client.post("/predict", json=ROW, headers={"x-request-id": "secret-id"})).json()
     for path in (
         f"/predictions/{prediction['id']}",
@@ -186,7 +186,7 @@ async def test_metrics_contain_no_ids_and_no_addresses(client: httpx.AsyncClient
     assert {"/predict", "/predictions/{prediction_id}", "/models/{name}", "unmatched"} <= routes
 
 
-async def test_metrics_have_the_prometheus_format(client: httpx.AsyncClient) -> None:
+async def test_metrics_are_in_prometheus_format(client: httpx.AsyncClient) -> None:
     await client.post("/predict", json=ROW)
     reply = await client.get("/metrics")
 
@@ -220,7 +220,7 @@ async def test_metrics_have_the_prometheus_format(client: httpx.AsyncClient) -> 
     assert await metric(client, "rowcast_model_load_seconds", model="loans") > 0
 
 
-async def test_history_is_paged_newest_first(client: httpx.AsyncClient) -> None:
+async def test_history_is_paginated_newest_first(client: httpx.AsyncClient) -> None:
     sent = [(await client.post("/predict", params={"entity": f"e{n}"}, json=ROW)).json()["id"] for n in range(10)]
     sent += [(await client.post("/models/sum/predict", json={"x0": n, "x1": 0})).json()["id"] for n in range(10)]
 
@@ -263,7 +263,7 @@ async def test_a_prediction_is_found_in_the_journal_before_it_is_stored(app_home
     assert entry["seq"] == 0
 
 
-async def test_history_has_the_row_byte_for_byte_as_sent(client: httpx.AsyncClient) -> None:
+async def test_history_returns_a_row_byte_for_byte_as_it_was_sent(client: httpx.AsyncClient) -> None:
     body = b'{"x1": 2.50 ,\n "x0":1e0}'
 
     prediction = (await client.post("/models/sum/predict", content=body)).json()
@@ -273,7 +273,7 @@ async def test_history_has_the_row_byte_for_byte_as_sent(client: httpx.AsyncClie
 
 
 @pytest.mark.parametrize("accept", ["text/html", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"])
-async def test_a_browser_is_redirected_to_a_page(client: httpx.AsyncClient, accept: str) -> None:
+async def test_a_browser_is_redirected_to_an_html_page(client: httpx.AsyncClient, accept: str) -> None:
     reply = await client.get("/", headers={"accept": accept})
 
     assert reply.status_code in (302, 303, 307)
@@ -332,12 +332,12 @@ async def test_every_route_works_behind_a_prefix(app_home: Path, tmp_path: Path)
 
 
 async def routes_in_metrics(client: httpx.AsyncClient) -> set[str]:
-    """Return the routes that the metrics name."""
+    """Return the route labels in the metrics."""
     text = (await client.get("/api/metrics")).text
     return {labels["route"] for labels in label_sets(text, "rowcast_requests_total")}
 
 
-async def test_head_has_the_status_and_headers_of_get(client: httpx.AsyncClient) -> None:
+async def test_head_returns_the_same_status_and_headers_as_get(client: httpx.AsyncClient) -> None:
     reply = await client.head("/health/ready")
 
     assert reply.status_code == 200

@@ -1,4 +1,4 @@
-"""The edge alone: what holds for every request, whatever handler answers it."""
+"""The edge in isolation: the rules for every request, whatever its handler."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def hot(pattern: str, handler: Handler) -> Route:
 
 
 async def cold(scope: Any, receive: Any, send: Any) -> None:
-    """Return the body; raise below `/broken` before anything is sent."""
+    """Return the body; raise an error for paths below `/broken` before sending anything."""
     if scope["path"].startswith("/broken"):
         raise RuntimeError(SECRET)
     message = await receive()
@@ -56,7 +56,7 @@ async def no_lifespan(receive: Any, send: Any) -> None:
 ROUTES = [
     hot("/echo", echo),
     hot("/broken/hot", failing(RuntimeError(SECRET))),
-    hot("/full", failing(Overloaded("too many rows wait"))),
+    hot("/full", failing(Overloaded("too many rows are waiting"))),
     hot("/away", failing(Unavailable("the journal cannot be written"))),
     hot("/damaged", failing(HistoryError(SECRET))),
 ]
@@ -82,7 +82,7 @@ def edge(events: list[Event]) -> Edge:
 
 
 @pytest.mark.parametrize("path", ["/broken/hot", "/broken", "/damaged"])
-async def test_an_internal_error_shows_only_the_request_id(edge: Edge, path: str, capsys: Any) -> None:
+async def test_an_internal_error_reveals_only_the_request_id(edge: Edge, path: str, capsys: Any) -> None:
     async with apps.client(edge) as client:
         reply = await client.post(path, content=b"{}", headers={"x-request-id": "r1"})
 
@@ -96,9 +96,7 @@ async def test_an_internal_error_shows_only_the_request_id(edge: Edge, path: str
     assert "r1" in logged
 
 
-async def test_an_internal_error_is_logged_with_its_trace_and_without_data_of_the_client(
-    edge: Edge, capsys: Any
-) -> None:
+async def test_an_internal_error_is_logged_with_its_trace_but_without_client_data(edge: Edge, capsys: Any) -> None:
     async with apps.client(edge) as client:
         trace = "0af7651916cd43dd8448eb211c80319c"
         headers = {"x-request-id": "r2", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
@@ -111,7 +109,7 @@ async def test_an_internal_error_is_logged_with_its_trace_and_without_data_of_th
 
 
 @pytest.mark.parametrize("path", ["/full", "/away"])
-async def test_overload_and_outage_tell_the_client_when_to_retry(edge: Edge, path: str) -> None:
+async def test_overloaded_and_unavailable_responses_include_retry_after(edge: Edge, path: str) -> None:
     async with apps.client(edge) as client:
         reply = await client.post(path, content=b"{}")
 
@@ -120,7 +118,7 @@ async def test_overload_and_outage_tell_the_client_when_to_retry(edge: Edge, pat
 
 
 @pytest.mark.parametrize("path", ["/echo", "/cold"])
-async def test_a_body_of_the_maximum_size_is_read_and_a_larger_one_is_refused(edge: Edge, path: str) -> None:
+async def test_a_body_of_the_maximum_size_is_accepted_and_a_larger_body_is_rejected(edge: Edge, path: str) -> None:
     async with apps.client(edge) as client:
         largest = await client.post(path, content=b"x" * 1000)
         larger = await client.post(path, content=b"x" * 1001)
@@ -131,7 +129,7 @@ async def test_a_body_of_the_maximum_size_is_read_and_a_larger_one_is_refused(ed
 
 
 @pytest.mark.parametrize("path", ["/echo", "/cold"])
-async def test_a_body_that_arrives_in_pieces_is_joined(edge: Edge, path: str) -> None:
+async def test_a_body_that_arrives_in_chunks_is_joined(edge: Edge, path: str) -> None:
     async with apps.client(edge) as client:
         reply = await client.post(path, content=_pieces(10, 7))
 
@@ -163,7 +161,7 @@ async def test_a_client_that_disconnects_while_sending_gets_no_response_and_is_n
     assert events == []
 
 
-async def test_every_response_is_an_event_with_the_pattern_of_its_route(edge: Edge, events: list[Event]) -> None:
+async def test_every_response_emits_an_event_with_the_route_pattern(edge: Edge, events: list[Event]) -> None:
     async with apps.client(edge) as client:
         await client.post("/echo", content=b"{}")
         await client.post("/full", content=b"{}")
@@ -189,7 +187,7 @@ async def test_the_root_path_is_removed(edge: Edge) -> None:
     assert reply.json() == {"body": "{}", "path": "/echo"}
 
 
-async def test_a_proxy_may_leave_the_root_path_in_place(edge: Edge) -> None:
+async def test_the_root_path_is_removed_twice_if_the_proxy_does_not_strip_it(edge: Edge) -> None:
     async with apps.client(edge, root_path="/api") as client:
         reply = await client.post("/api/api/echo", content=b"{}")
 

@@ -1,4 +1,4 @@
-"""Idempotency-Key: one answer for each key. The last tests send requests through the whole app."""
+"""Idempotency-Key: one reply per key. The last tests send requests through the whole app."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANYONE = Caller()
 
 
 class Handler:
-    """Answers with the number of the call."""
+    """Replies with the number of calls so far."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -66,7 +66,7 @@ async def test_a_repeated_request_gets_the_first_reply() -> None:
 
 
 @pytest.mark.parametrize("part", [{"path": "/models/m/predict"}, {"meaning": b"?entity=a"}, {"body": b"[]"}])
-async def test_a_different_request_with_the_same_key_is_refused(part: dict[str, bytes]) -> None:
+async def test_a_different_request_with_the_same_key_is_rejected(part: dict[str, bytes]) -> None:
     ask = asking(Idempotency(MemoryIdempotencyStore(), 60), Handler())
     await ask()
 
@@ -76,7 +76,7 @@ async def test_a_different_request_with_the_same_key_is_refused(part: dict[str, 
     assert refused.value.slug == "repeat-differs"
 
 
-async def test_callers_choose_their_keys_independently() -> None:
+async def test_different_callers_can_use_the_same_key() -> None:
     ask = asking(Idempotency(MemoryIdempotencyStore(), 60), Handler())
 
     replies = [await ask(caller=Caller(key_id, tenant)) for key_id, tenant in (("1", ""), ("2", ""), ("1", "acme"))]
@@ -84,7 +84,7 @@ async def test_callers_choose_their_keys_independently() -> None:
     assert replies == [(b"reply 1", False), (b"reply 2", False), (b"reply 3", False)]
 
 
-async def test_of_two_simultaneous_requests_one_is_answered() -> None:
+async def test_only_one_of_two_simultaneous_requests_is_executed() -> None:
     handler = Handler()
     ask = asking(Idempotency(MemoryIdempotencyStore(), 60), handler)
     handler.gate.clear()
@@ -98,7 +98,7 @@ async def test_of_two_simultaneous_requests_one_is_answered() -> None:
     assert handler.calls == 1
 
 
-async def test_a_failed_request_may_be_repeated() -> None:
+async def test_a_failed_request_can_be_repeated() -> None:
     handler = Handler()
     ask = asking(Idempotency(MemoryIdempotencyStore(), 60), handler)
     handler.error = ZeroDivisionError()
@@ -110,7 +110,7 @@ async def test_a_failed_request_may_be_repeated() -> None:
     assert await ask() == (b"reply 2", False)
 
 
-async def test_a_cancelled_request_may_be_repeated() -> None:
+async def test_a_cancelled_request_can_be_repeated() -> None:
     handler = Handler()
     ask = asking(Idempotency(MemoryIdempotencyStore(), 60), handler)
     handler.gate.clear()
@@ -124,7 +124,7 @@ async def test_a_cancelled_request_may_be_repeated() -> None:
     assert await ask() == (b"reply 2", False)
 
 
-async def test_a_reply_is_sent_although_it_cannot_be_stored() -> None:
+async def test_a_reply_is_sent_even_if_it_cannot_be_stored() -> None:
     class FullStore(MemoryIdempotencyStore):
         def save_reply(self, key: str, reply: bytes, now: float) -> None:
             raise Unavailable("the disk is full")
@@ -139,7 +139,7 @@ async def test_a_reply_is_sent_although_it_cannot_be_stored() -> None:
 
 
 @pytest.mark.parametrize("key", [b"", b"a b", b"a\xff", b"k" * 256])
-async def test_an_invalid_key_is_refused(key: bytes) -> None:
+async def test_an_invalid_key_is_rejected(key: bytes) -> None:
     handler = Handler()
 
     with pytest.raises(RequestError) as refused:
@@ -149,7 +149,7 @@ async def test_an_invalid_key_is_refused(key: bytes) -> None:
     assert handler.calls == 0
 
 
-async def test_replies_are_forgotten_after_their_time() -> None:
+async def test_stored_replies_expire() -> None:
     now = [1000.0]
     ask = asking(Idempotency(MemoryIdempotencyStore(), 600, lambda: now[0]), Handler())
     await ask()
@@ -180,7 +180,7 @@ async def test_the_store_is_never_called_on_the_event_loop() -> None:
     assert threading.current_thread() not in threads
 
 
-async def test_a_repeated_request_gets_the_same_bytes_and_no_second_entry(protected_client: httpx.AsyncClient) -> None:
+async def test_a_repeated_request_gets_the_same_bytes_and_adds_no_entry(protected_client: httpx.AsyncClient) -> None:
     headers = {**access.headers("d"), "idempotency-key": "order-7"}
     body = json.dumps({"rows": [ROW, ROW]})
     first, again = [await protected_client.post("/predict", content=body, headers=headers) for _ in range(2)]
@@ -206,14 +206,14 @@ async def test_only_one_of_several_concurrent_requests_with_the_same_key_is_exec
     assert all("retry-after" in reply.headers for reply in replies if reply.status_code == 409)
 
 
-async def test_a_refused_request_does_not_use_up_its_key(protected_client: httpx.AsyncClient) -> None:
+async def test_a_rejected_request_does_not_use_up_its_key(protected_client: httpx.AsyncClient) -> None:
     refused = await predict(protected_client, "p", {"x0": "no"}, **{"idempotency-key": "k"})
     corrected = await predict(protected_client, "p", **{"idempotency-key": "k"})
 
     assert (refused.status_code, corrected.status_code) == (422, 200)
 
 
-async def test_keys_of_two_callers_are_independent_in_the_whole_app(protected_client: httpx.AsyncClient) -> None:
+async def test_two_callers_with_the_same_key_get_separate_replies(protected_client: httpx.AsyncClient) -> None:
     first, again, other = [
         await predict(protected_client, name, **{"idempotency-key": "order-1"}) for name in ("c", "c", "p")
     ]

@@ -1,4 +1,4 @@
-"""The OpenAPI document: complete, consistent, and true of every model."""
+"""The OpenAPI document is complete and consistent, and describes every model correctly."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def resolve(document: Any, reference: str) -> Any:
     return document
 
 
-async def test_the_document_is_consistent_openapi_3_1(client: httpx.AsyncClient) -> None:
+async def test_the_document_is_valid_openapi_3_1(client: httpx.AsyncClient) -> None:
     reply = await client.get("/openapi.json")
 
     document = reply.json()
@@ -92,7 +92,7 @@ async def test_each_model_is_described_with_its_own_request_and_reply(client: ht
         assert batch_reply["predictions"][0].keys() == prediction.keys()
 
 
-async def test_every_error_is_described(client: httpx.AsyncClient) -> None:
+async def test_every_error_is_documented(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     responses = document["paths"]["/predict"]["post"]["responses"]
     problem_schema = document["components"]["schemas"]["Problem"]
@@ -105,7 +105,7 @@ async def test_every_error_is_described(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("path", READS)
-async def test_the_replies_of_cold_routes_follow_their_closed_schemas(client: httpx.AsyncClient, path: str) -> None:
+async def test_the_replies_of_cold_routes_match_their_closed_schemas(client: httpx.AsyncClient, path: str) -> None:
     document = (await client.get("/openapi.json")).json()
     prediction = (await client.post("/models/sum/predict", json={"x0": 1, "x1": 2})).json()
     schema = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]

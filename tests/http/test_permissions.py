@@ -1,4 +1,4 @@
-"""The whole app with API keys: what each key permits, and what tenants can learn of each other."""
+"""The whole app with API keys: what each key permits, and how tenants are isolated from each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.waiting import eventually_async
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_without_a_valid_key_only_public_routes_answer(protected_client: httpx.AsyncClient) -> None:
+async def test_without_a_valid_key_only_public_routes_are_accessible(protected_client: httpx.AsyncClient) -> None:
     for path in ("/", "/health/live", "/health/ready", "/docs", "/redoc", "/openapi.json", "/static/icon.svg"):
         assert (await protected_client.get(path)).status_code == 200, path
     for path in ("/models", "/models/sum", "/sample", "/predictions", "/predictions/1", "/health", "/metrics", "/no"):
@@ -30,7 +30,7 @@ async def test_without_a_valid_key_only_public_routes_answer(protected_client: h
     assert (await protected_client.post("/models/none/predict", json=ROW)).status_code == 401
 
 
-async def test_a_key_permits_what_its_scopes_permit_and_nothing_else(protected_client: httpx.AsyncClient) -> None:
+async def test_a_key_grants_exactly_the_access_of_its_scopes(protected_client: httpx.AsyncClient) -> None:
     assert (await predict(protected_client, "p")).status_code == 200
     assert (await read(protected_client, "p", "/predictions")).status_code == 403
     assert (await read(protected_client, "p", "/models")).status_code == 200
@@ -41,7 +41,7 @@ async def test_a_key_permits_what_its_scopes_permit_and_nothing_else(protected_c
     assert (refused.status_code, refused.json()["type"]) == (403, "urn:rowcast:error:forbidden")
 
 
-async def test_a_key_for_one_model_permits_no_other_model_even_one_that_does_not_exist(
+async def test_a_key_for_one_model_is_rejected_for_all_other_models_existing_or_not(
     protected_client: httpx.AsyncClient,
 ) -> None:
     headers = access.headers("only")
@@ -60,7 +60,7 @@ async def test_a_key_for_one_model_permits_no_other_model_even_one_that_does_not
     assert [model["name"] for model in listed.json()["models"]] == ["other"]
 
 
-async def test_public_routes_show_only_the_models_that_the_key_may_use(protected_client: httpx.AsyncClient) -> None:
+async def test_public_routes_list_only_the_models_that_the_key_can_use(protected_client: httpx.AsyncClient) -> None:
     async def visible_models(headers: dict[str, str]) -> tuple[list[str], set[str]]:
         root = (await protected_client.get("/", headers=headers)).json()
         document = (await protected_client.get("/openapi.json", headers=headers)).text
@@ -74,25 +74,25 @@ async def test_public_routes_show_only_the_models_that_the_key_may_use(protected
     )
 
 
-async def test_the_openapi_document_describes_no_model_to_a_caller_without_a_key(
+async def test_the_openapi_document_for_a_caller_without_a_key_describes_no_models(
     protected_client: httpx.AsyncClient,
 ) -> None:
-    stranger, known = [
+    anonymous, known = [
         (await protected_client.get("/openapi.json", headers=headers)).json() for headers in ({}, access.headers("p"))
     ]
     narrow = (await protected_client.get("/openapi.json", headers=access.headers("only"))).json()
 
-    assert "Authorize" in stranger["info"]["description"]
-    assert "x0" not in json.dumps(stranger)
-    assert not any(path.endswith(("/predict", "/infer", ":predict")) for path in stranger["paths"])
+    assert "Authorize" in anonymous["info"]["description"]
+    assert "x0" not in json.dumps(anonymous)
+    assert not any(path.endswith(("/predict", "/infer", ":predict")) for path in anonymous["paths"])
     assert {"/predict", "/models/sum/predict", "/v2/models/sum/infer"} <= known["paths"].keys()
     assert "description" not in known["info"]
-    assert "/predict" not in narrow["paths"]  # the default model is another one
+    assert "/predict" not in narrow["paths"]  # the key does not include the default model
     assert {"/models/other/predict", "/v1/models/other:predict"} <= narrow["paths"].keys()
     assert "sum" not in {word for path in narrow["paths"] for word in re.split(r"\W", path)}
 
 
-async def test_health_metrics_and_errors_hide_the_models_that_a_key_may_not_use(tmp_path: Path) -> None:
+async def test_health_metrics_and_errors_hide_the_models_that_a_key_cannot_use(tmp_path: Path) -> None:
     async with apps.serving(home=create_home(tmp_path / "home")) as client:  # two models without a default
         health = (await read(client, "only", "/health")).json()
         everything = (await read(client, "p", "/health")).json()
@@ -110,8 +110,8 @@ async def test_health_metrics_and_errors_hide_the_models_that_a_key_may_not_use(
     assert [loaded["model"] for loaded in everything["workers"][0]["models"]] == ["other", "sum"]
 
 
-async def test_tenants_never_learn_of_each_other(protected_client: httpx.AsyncClient) -> None:
-    """Tenant b asks for every row, id and label of tenant a."""
+async def test_tenants_cannot_see_data_of_other_tenants(protected_client: httpx.AsyncClient) -> None:
+    """Tenant b requests every row, id and label of tenant a."""
     replies = [await predict(protected_client, "a", {"x0": 41.53125, "x1": number}) for number in range(3)]
     ids = [reply.json()["id"] for reply in replies]
     await predict(protected_client, "b")
@@ -144,7 +144,7 @@ async def test_history_records_the_key_and_the_tenant(protected_client: httpx.As
     assert (entry["key_id"], entry["tenant"]) == ("c", "cook")
 
 
-async def test_a_quota_counts_rows_and_reports_what_is_left(protected_client: httpx.AsyncClient) -> None:
+async def test_a_quota_counts_rows_and_reports_the_remaining_rows(protected_client: httpx.AsyncClient) -> None:
     first = await predict(protected_client, "few")
     batch = await predict(protected_client, "few", {"rows": [ROW] * 8})
     last = await predict(protected_client, "few")
@@ -164,14 +164,16 @@ async def test_a_quota_counts_rows_and_reports_what_is_left(protected_client: ht
     assert "ratelimit" not in other.headers
 
 
-async def test_a_batch_that_exceeds_the_quota_is_refused_as_a_whole(protected_client: httpx.AsyncClient) -> None:
+async def test_a_batch_that_exceeds_the_quota_is_rejected_as_a_whole(protected_client: httpx.AsyncClient) -> None:
     reply = await predict(protected_client, "less", {"rows": [ROW] * 11})
 
     assert reply.status_code == 429
     assert "retry-after" not in reply.headers
 
 
-async def test_a_new_key_works_while_the_server_runs(protected_client: httpx.AsyncClient, shared_home: Path) -> None:
+async def test_a_key_created_while_the_server_is_running_takes_effect(
+    protected_client: httpx.AsyncClient, shared_home: Path
+) -> None:
     access.add(shared_home, "late", "predict")
 
     async def is_accepted() -> bool:

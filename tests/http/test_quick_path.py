@@ -1,4 +1,4 @@
-"""The quick path: the same response as the general path, or none."""
+"""The quick path responds like the general path or leaves the request to the general path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WIRE = {"request": {"on_missing": 0, "on_unknown": "ignore"}, "reply": {"value":
 
 
 class Models(NamedTuple):
-    """A model that takes and answers native JSON, and one with a wire template."""
+    """A model without a wire template, and a model with one."""
 
     native: LiveModel
     wire: LiveModel
@@ -57,7 +57,7 @@ def comparable(reply: Reply | None) -> tuple[Any, ...]:
 
 
 async def both(build: Callable[[], Front], path: str, body: bytes, headers: dict[bytes, bytes]) -> Reply:
-    """Return the reply after checking that both paths give it, with the same events and the same entry."""
+    """Check that both paths give the same reply, events and entry; return the reply."""
     quick, general = build(), build()
 
     reply = await quick.ask_quickly(path, body, headers)
@@ -75,7 +75,7 @@ async def both(build: Callable[[], Front], path: str, body: bytes, headers: dict
 
 
 @pytest.mark.parametrize("path", ["/predict", "/models/native/predict", "/models/native@1/predict"])
-async def test_a_prediction_is_the_same_on_both_paths(live: Models, path: str) -> None:
+async def test_both_paths_return_the_same_prediction(live: Models, path: str) -> None:
     reply = await both(lambda: Front(live.native), path, BODY, OPEN)
 
     assert (reply.status, msgspec.json.decode(reply.body)["prediction"]) == (200, 3)
@@ -119,13 +119,15 @@ async def test_an_invalid_row_gets_the_same_problem_on_both_paths(live: Models, 
         ({**OPEN, b"authorization": b"Bearer " + SECRET.encode()}, 200),
     ],
 )
-async def test_keys_and_scopes_hold_on_both_paths(live: Models, headers: dict[bytes, bytes], status: int) -> None:
+async def test_keys_and_scopes_are_enforced_on_both_paths(
+    live: Models, headers: dict[bytes, bytes], status: int
+) -> None:
     reply = await both(lambda: Front(live.native, keys=KEYS), "/predict", BODY, headers)
 
     assert reply.status == status
 
 
-async def test_a_quota_is_charged_once_and_shown_on_both_paths(live: Models) -> None:
+async def test_a_quota_is_charged_once_and_reported_on_both_paths(live: Models) -> None:
     quick, general = Front(live.native, keys=KEYS), Front(live.native, keys=KEYS)
 
     for status in (200, 429):
@@ -136,7 +138,7 @@ async def test_a_quota_is_charged_once_and_shown_on_both_paths(live: Models) -> 
         assert comparable(reply) == comparable(await general.ask("/predict", BODY, keyed("rk_4_limited")))
 
 
-async def test_a_request_that_the_general_path_answers_is_charged_once(live: Models) -> None:
+async def test_a_request_handled_by_the_general_path_is_charged_once(live: Models) -> None:
     front = Front(live.native, rules=AccessRules(quota=parse_quota("3/60s")))
 
     assert await front.ask_quickly("/predict", b'{"rows":[]}', OPEN) is None
@@ -145,14 +147,14 @@ async def test_a_request_that_the_general_path_answers_is_charged_once(live: Mod
     assert dict(reply.headers)[b"ratelimit"].startswith(b'"default";r=1;')
 
 
-async def test_an_overloaded_server_refuses_on_both_paths(live: Models) -> None:
+async def test_an_overloaded_server_rejects_requests_on_both_paths(live: Models) -> None:
     reply = await both(lambda: Front(live.native, max_waiting=0), "/predict", BODY, OPEN)
 
     assert (reply.status, dict(reply.headers)[b"retry-after"]) == (503, b"1")
     assert b":overloaded" in reply.body
 
 
-async def test_a_full_disk_refuses_on_both_paths(live: Models) -> None:
+async def test_a_server_with_a_full_disk_rejects_requests_on_both_paths(live: Models) -> None:
     def build() -> Front:
         front = Front(live.native)
         front.batcher.refuse("the history disk is full")
@@ -166,14 +168,16 @@ async def test_a_full_disk_refuses_on_both_paths(live: Models) -> None:
 @pytest.mark.parametrize(
     ("body", "warning"), [(BODY, None), (b'{"x0":1,"x7":2}', b"filled=1, ignored=1")], ids=["as expected", "repaired"]
 )
-async def test_a_wire_template_answers_the_same_on_both_paths(live: Models, body: bytes, warning: bytes | None) -> None:
+async def test_a_wire_template_gives_the_same_response_on_both_paths(
+    live: Models, body: bytes, warning: bytes | None
+) -> None:
     reply = await both(lambda: Front(live.wire), "/predict", body, OPEN)
 
     assert reply.status == 200
     assert dict(reply.headers).get(b"x-wire-warning") == warning
 
 
-async def test_a_request_that_waited_too_long_is_shed_as_overload(live: Models) -> None:
+async def test_a_request_that_waited_too_long_gets_an_overloaded_error(live: Models) -> None:
     front = Front(live.native)
     front.quick_path._wait_seconds = -1
 
@@ -185,21 +189,21 @@ async def test_a_request_that_waited_too_long_is_shed_as_overload(live: Models) 
 
 
 @pytest.mark.parametrize("query", ["?partial=true", "?wire=false", "?unknown=1", "?cache=maybe"])
-async def test_special_and_invalid_options_are_left_to_the_general_path(live: Models, query: str) -> None:
+async def test_requests_with_special_or_invalid_options_take_the_general_path(live: Models, query: str) -> None:
     assert await Front(live.native).ask_quickly(f"/predict{query}", BODY, OPEN) is None
     assert await Front(live.wire).ask_quickly(f"/predict{query}", BODY, OPEN) is None
 
 
-async def test_with_a_cache_every_request_is_left_to_the_general_path(live: Models) -> None:
+async def test_with_a_cache_every_request_takes_the_general_path(live: Models) -> None:
     assert await Front(live.native, has_cache=True).ask_quickly("/predict", BODY, OPEN) is None
 
 
 @pytest.mark.parametrize("path", ["/predict/batch", "/models/other/predict", "/health/live"])
-async def test_other_addresses_are_left_to_the_general_path(live: Models, path: str) -> None:
+async def test_requests_to_other_paths_take_the_general_path(live: Models, path: str) -> None:
     assert await Front(live.native).ask_quickly(path, BODY, OPEN) is None
 
 
-async def test_a_slow_model_is_answered_on_the_quick_path(tmp_path: Path) -> None:
+async def test_a_request_for_a_slow_model_takes_the_quick_path(tmp_path: Path) -> None:
     slow = models.live(tmp_path, "slow", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
     slow.is_slow = True
 
@@ -209,7 +213,7 @@ async def test_a_slow_model_is_answered_on_the_quick_path(tmp_path: Path) -> Non
     assert reply.status == 200
 
 
-async def test_a_request_whose_model_vanishes_before_its_body_arrives_is_answered_by_that_model(live: Models) -> None:
+async def test_a_model_that_is_unloaded_before_the_body_arrives_still_scores_the_request(live: Models) -> None:
     front = Front(live.native)
     route = front.quick_path.find("/models/native/predict", b"POST", OPEN)
     assert route is not None
@@ -225,7 +229,7 @@ async def test_a_request_whose_model_vanishes_before_its_body_arrives_is_answere
     assert await front.ask_quickly("/models/native/predict", BODY, OPEN) is None
 
 
-async def test_an_unloaded_default_model_is_not_found_and_other_models_still_answer(live: Models) -> None:
+async def test_an_unloaded_default_model_returns_404_and_other_models_remain_available(live: Models) -> None:
     front = Front(live.native, live.wire, default="native")
 
     front.deployment.swap({"wire": live.wire})

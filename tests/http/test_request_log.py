@@ -1,4 +1,4 @@
-"""The request log and tracing: one line and one span for each request, without anything that a client sends."""
+"""The request log and tracing: one line and one span for each request, without client data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LiveModel:
 
 
 class MemoryTracer:
-    """Collects the spans that have ended."""
+    """Collects finished spans."""
 
     traceparent = b"00-" + TRACE.encode() + b"-1111111111111111-01"
 
@@ -49,7 +49,7 @@ def logged_app(model: LiveModel, tracer: MemoryTracer | None = None) -> ASGIApp:
     return RequestLog(Front(model).edge, access_log=True, tracer=tracer)
 
 
-async def test_a_prediction_is_logged_with_its_model_and_its_rows(model: LiveModel) -> None:
+async def test_a_prediction_is_logged_with_its_model_and_row_count(model: LiveModel) -> None:
     with capture_logs() as lines:
         async with apps.client(logged_app(model)) as client:
             reply = await client.post("/predict", content=BODY, headers={"traceparent": PARENT})
@@ -70,7 +70,7 @@ async def test_a_prediction_is_logged_with_its_model_and_its_rows(model: LiveMod
     }
 
 
-async def test_the_log_shows_nothing_that_a_client_sends(model: LiveModel) -> None:
+async def test_the_log_contains_no_client_data(model: LiveModel) -> None:
     body, headers = b'{"x0":"%b"}' % logs.CANARY.encode(), {"x-api-key": logs.CANARY}
     with capture_logs() as lines:
         async with apps.client(logged_app(model)) as client:
@@ -91,7 +91,7 @@ async def test_the_log_and_the_response_have_the_same_request_id(model: LiveMode
     assert (reply.headers["x-request-id"] == sent) is (sent == "r1")
 
 
-async def test_a_client_that_disconnects_is_logged_as_such(model: LiveModel) -> None:
+async def test_a_request_is_logged_as_closed_by_the_client_if_the_client_disconnects(model: LiveModel) -> None:
     async def receive() -> Any:
         return {"type": "http.disconnect"}
 
@@ -102,7 +102,7 @@ async def test_a_client_that_disconnects_is_logged_as_such(model: LiveModel) -> 
     assert [line["status"] for line in lines] == [CLIENT_CLOSED]
 
 
-async def test_the_response_names_the_span_that_is_exported(model: LiveModel) -> None:
+async def test_the_response_identifies_the_exported_span(model: LiveModel) -> None:
     tracer = MemoryTracer()
     async with apps.client(logged_app(model, tracer)) as client:
         traced = await client.post("/predict", content=BODY, headers={"traceparent": PARENT})

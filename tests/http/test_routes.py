@@ -1,4 +1,4 @@
-"""Routes: which route a path gets, what each of them requires, and where the root path goes."""
+"""Routing: the route of each path, its requirements, and the removal of the root path."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def router() -> Router:
         ("GET", "/static/vendor/redoc/redoc.standalone.js", "/static/{path:path}", None, True),
     ],
 )
-def test_every_path_has_a_route_that_states_its_scope(
+def test_every_path_has_a_route_with_the_expected_scope(
     router: Router, method: str, path: str, pattern: str, scope: str | None, is_public: bool
 ) -> None:
     route = router.find(path, method)
@@ -61,7 +61,7 @@ def test_every_path_has_a_route_that_states_its_scope(
     assert (route.pattern, route.scope, route.is_public) == (pattern, scope, is_public)
 
 
-def test_hot_routes_come_before_dialects_and_dialects_before_cold_routes() -> None:
+def test_hot_routes_take_precedence_over_dialects_and_dialects_over_cold_routes() -> None:
     def route(pattern: str) -> Route:
         return Route(pattern=pattern, method="POST", handler=None)
 
@@ -75,7 +75,7 @@ def test_hot_routes_come_before_dialects_and_dialects_before_cold_routes() -> No
     assert patterns == ["hot", "dialect", "/cold"]
 
 
-def test_an_address_with_another_method_keeps_its_pattern_and_needs_admin(router: Router) -> None:
+def test_a_request_with_an_unsupported_method_keeps_the_pattern_and_requires_admin(router: Router) -> None:
     route = router.find("/predictions", "PUT")
 
     assert (route.pattern, route.scope, route.is_public) == ("/predictions", "admin", False)
@@ -93,17 +93,17 @@ def test_an_address_with_another_method_keeps_its_pattern_and_needs_admin(router
         ("/predict", "/api", "/predict"),
     ],
 )
-def test_the_root_path_is_removed_where_server_and_proxy_add_it(path: str, root: str, rest: str) -> None:
+def test_the_root_path_is_removed_up_to_twice(path: str, root: str, rest: str) -> None:
     assert strip_prefix(path, root) == rest
 
 
-def test_an_address_without_options_accepts_no_query_string() -> None:
+def test_a_route_without_options_rejects_a_query_string() -> None:
     assert no_options(b"") is any_options(b"a=1") is NO_OPTIONS
     with pytest.raises(RequestError) as refused:
         no_options(b"a=1")
     assert refused.value.slug == "bad-option"
 
 
-async def test_an_unknown_address_of_a_dialect_is_not_found() -> None:
+async def test_an_unknown_path_of_a_dialect_is_not_found() -> None:
     with pytest.raises(NotFound):
         await answer_not_found(Request("/v2/none", {}, b"", RequestContext("v2", "r")))

@@ -1,7 +1,7 @@
-"""Authentication, scopes and cross-origin rules, as the edge applies them.
+"""The authentication, scope and cross-origin rules that the edge applies.
 
-A request triggers a reload of changed keys, at most every half second, so no background task is needed. Once a key
-exists, the server requires keys until it stops, even if the key file is deleted.
+Requests trigger the reload of changed keys, at most once every half second, so no background task is needed. Once a key
+exists, the server requires a key until it shuts down, even if the key file is deleted.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class AccessRules(msgspec.Struct, frozen=True):
     api_key: str = ""
     """An additional key with every scope."""
     quota: Quota | None = None
-    """Applies to keys without a quota of their own and, if no key is required, to each address."""
+    """The quota of keys without their own quota and, if no key is required, of each client address."""
     processes: int = 1
-    """How many server processes share each quota."""
+    """The number of server processes that share each quota."""
     local_only: bool = True
-    """Whether only this machine can connect; without keys, callers then have every scope."""
+    """Whether only clients on this machine can connect. If so, callers have every scope while no keys exist."""
     origins: frozenset[str] = frozenset()
 
 
@@ -71,13 +71,12 @@ class Authenticator:
         self._read_keys()
 
     def admit(self, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
-        """Return the caller of a request; raise Unauthorized without a valid key where one is required. HOT
+        """Return the caller of a request; raise Unauthorized if a required key is missing or invalid. HOT
 
-        The presented key is hashed and looked up in a dictionary of hashes, so the time taken depends only on its
-        length.
+        The key is hashed, and the hash is looked up in a dictionary, so the duration depends only on the key's length.
         """
         now = self._now()
-        if now >= self._refresh_at or now < self._refresh_at - 1.0:  # the clock may be set back
+        if now >= self._refresh_at or now < self._refresh_at - 1.0:  # the clock was set back
             self._refresh(now)
         presented = headers.get(b"x-api-key")
         if presented is None:
@@ -94,7 +93,7 @@ class Authenticator:
         raise Unauthorized("the API key is unknown, expired or revoked")
 
     def recognise(self, headers: dict[bytes, bytes]) -> Caller:
-        """Return the caller of a public route, whose response depends on the models that the key may use."""
+        """Return the caller of a public route; without a valid key, return the unauthenticated caller if keys exist."""
         if not self.needs_key:
             return self._anonymous
         try:
@@ -103,7 +102,7 @@ class Authenticator:
             return UNAUTHENTICATED
 
     def preflight(self, headers: dict[bytes, bytes], method: str) -> Headers | None:
-        """Return the response headers to a browser's preflight request; None when the request is not one."""
+        """Return the response headers for a browser's preflight request; return None for any other request."""
         if method != "OPTIONS" or b"access-control-request-method" not in headers:
             return None
         if not self._allows(headers[b"origin"]):
@@ -117,10 +116,10 @@ class Authenticator:
         ]
 
     def cross_origin(self, headers: dict[bytes, bytes], method: str) -> Headers:
-        """Return the CORS headers for another origin. Raise Forbidden if the origin is unlisted and could change data.
+        """Return the CORS response headers; raise Forbidden if an unlisted origin sends a request that can change data.
 
-        A page cannot forge these headers, and a server on the user's own machine often needs no key: without this check
-        any page that the user visits could post to it.
+        Pages cannot forge `Origin` and `Sec-Fetch-Site`. A server on the user's own machine often requires no key;
+        without this check, any page that the user visits could send POST requests to it.
         """
         origin = headers[b"origin"]
         if self._allows(origin):
@@ -133,7 +132,8 @@ class Authenticator:
         is_own = site in OWN_SITE if site is not None else origin.partition(b"://")[2] == headers.get(b"host")
         if not is_own and method not in ("GET", "HEAD", "OPTIONS"):
             raise Forbidden(
-                "requests from pages of another origin are refused; see the setting 'cors_origins'", slug="cross-origin"
+                "cross-origin request rejected: the origin is not listed in the setting 'cors_origins'",
+                slug="cross-origin",
             )
         return []
 
@@ -145,8 +145,8 @@ class Authenticator:
         if self._keys.revision() != self._revision:
             try:
                 self._read_keys()
-            except RowcastError as error:  # the known keys stay valid; the file is read again next time
-                log.warning("cannot read the API keys; keeping the known ones", reason=error.message)
+            except RowcastError as error:  # the known keys stay valid; the next refresh reads the file again
+                log.warning("cannot read the API keys; the previous keys stay valid", reason=error.message)
 
     def _read_keys(self) -> None:
         self._revision, now = self._keys.revision(), self._now()
@@ -159,7 +159,7 @@ class Authenticator:
         self.needs_key = self.needs_key or bool(keys)
 
     def _by_address(self, client: Sequence[Any] | None) -> Caller:
-        """Return the caller with the quota of its address. Only the most recently seen addresses are remembered."""
+        """Return an anonymous caller with the quota of its address. Only the most recent addresses are remembered."""
         address = (client or ("unknown",))[0]
         meter = self._addresses.get(address)
         if meter is None:
@@ -183,20 +183,20 @@ def require_everything(caller: Caller) -> None:
     """Raise Forbidden unless the caller may see all tenants and all models."""
     if caller.tenant or caller.models or not caller.scopes & {"read", "admin"}:
         raise Forbidden(
-            "metrics cover all tenants and models: they need a key with the scope 'read' that is not limited to any"
+            "metrics cover all tenants and models; send a key with scope 'read' and without tenant or model limits"
         )
 
 
 def allow_model(caller: Caller, name: str) -> None:
-    """Raise Forbidden if the caller's key does not cover the model. A key covers all versions of a model."""
+    """Raise Forbidden if the caller's key is limited to other models. Model limits apply to all versions of a model."""
     if not caller.may_use(name.partition("@")[0]):
-        raise Forbidden(f"key {caller.key_id} does not cover this model")
+        raise Forbidden(f"key {caller.key_id} does not grant access to this model")
 
 
 def model_for(caller: Caller, deployment: Deployment[M], name: str | None) -> M:
-    """Return the model of this name, or the default model, if the caller may use it."""
+    """Return the named or default model; raise Forbidden if the caller has no access to it."""
     if name is not None:
-        allow_model(caller, name)  # before the caller can learn which models exist
+        allow_model(caller, name)  # checked first, so that the error does not reveal whether the model exists
     model = deployment.get(name, caller.models)
     allow_model(caller, model.name)
     return model

@@ -1,4 +1,4 @@
-"""Content encodings, deadlines, trace contexts and request ids: the request headers that few requests carry."""
+"""Content encodings, deadlines, trace contexts and request ids, which are parsed from optional request headers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ _match_seconds = re.compile(rb"[0-9]{1,6}(\.[0-9]{1,9})?").fullmatch
 
 
 def decompress(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
-    """Return the body without its content encoding; stop as soon as it grows beyond `max_bytes`."""
+    """Return the decompressed body; raise BodyError as soon as it exceeds `max_bytes`."""
     coding = encoding.strip().lower()
     if coding in (b"", b"identity"):
         return body
     if coding not in WINDOW_BITS:
         shown = coding.decode("latin-1")[:40]
         raise RequestError(
-            f"unsupported content encoding {shown!r}; send gzip, deflate or none", slug="unsupported-encoding"
+            f"unsupported content encoding {shown!r}; use gzip or deflate, or send the body uncompressed",
+            slug="unsupported-encoding",
         )
     decompressor = zlib.decompressobj(WINDOW_BITS[coding])
     try:
@@ -47,7 +48,9 @@ def deadline(timeout: bytes, started: float) -> float:
     """Return the time at which the `X-Request-Timeout` of a request expires."""
     seconds = float(timeout) if _match_seconds(timeout) else math.nan
     if not 0 < seconds <= MAX_TIMEOUT_SECONDS:
-        raise RequestError("X-Request-Timeout must be a number of seconds above 0 and up to 3600", slug="bad-option")
+        raise RequestError(
+            "X-Request-Timeout must be a number of seconds greater than 0 and at most 3600", slug="bad-option"
+        )
     return started + seconds
 
 
@@ -66,14 +69,14 @@ def child_traceparent(traceparent: bytes) -> bytes:
 
 
 class RequestIds:
-    """Generates the request ids of one process. `prefix` makes them unique among all processes."""
+    """Generates the request ids of one process. `prefix` makes them unique across all processes."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self._numbers = itertools.count()
 
     def id_of(self, headers: Mapping[bytes, bytes]) -> str:
-        """Return the client's id for this request if it is valid, otherwise a new one. HOT"""
+        """Return the request id that the client sent if it is valid, otherwise a new id. HOT"""
         sent = headers.get(b"x-request-id")
         if sent is not None and REQUEST_ID(sent):
             return sent.decode()

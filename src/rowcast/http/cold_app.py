@@ -1,4 +1,4 @@
-"""FastAPI for the cold routes: parameters, documentation and static files. The edge in front of it does the rest."""
+"""The FastAPI application for the cold routes: parameters, documentation and static files; the edge does the rest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ColdRoute(msgspec.Struct, frozen=True):
     """The type of the response body; str for text."""
     media_types: tuple[str, ...] = JSON_ONLY
     other_statuses: Mapping[int, str] = {}
-    """Further statuses that come with the same body, and what they mean."""
+    """Descriptions of other statuses whose responses have the same body."""
     problems: tuple[str, ...] = ()
     """The slugs of the problems that only this route reports."""
 
@@ -55,7 +55,7 @@ class ColdApp:
     def __init__(self) -> None:
         self.api = FastAPI(title="Rowcast", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
         self.routes: list[Route] = []
-        """The routes as the edge applies them."""
+        """The routes whose rules the edge applies."""
         self.documented: dict[tuple[str, str], ColdRoute] = {}
         """The routes of the OpenAPI document, by path and lower-case method."""
         self.api.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -75,10 +75,10 @@ class ColdApp:
         problems: tuple[str, ...] = (),
         **documentation: Any,
     ) -> Callable[[Endpoint], Endpoint]:
-        """Declare a route. Without a scope any valid key may use it; a public route needs no key.
+        """Declare a route. A route without a scope accepts any valid key; a public route requires no key.
 
-        The endpoint returns a value of the type `response`, or a complete response. A route without `response` is not
-        in the OpenAPI document.
+        The endpoint returns either a value of the type `response` or a complete response. A route without `response`
+        is omitted from the OpenAPI document.
         """
         route = self._declare(method, pattern, scope, is_public=is_public)
         is_documented = response is not None
@@ -124,7 +124,7 @@ def _encode_result(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(**parameters: Any) -> Response:
             return as_response(endpoint(**parameters))
 
-    # FastAPI would look up the names of the annotations in this module.
+    # FastAPI would otherwise resolve the annotations in the namespace of this module.
     wrapper.__signature__ = inspect.signature(endpoint, eval_str=True)  # type: ignore[attr-defined]
     return wrapper
 

@@ -1,4 +1,4 @@
-"""The cold routes, which are requested a few times a minute. The routes for predictions are in `dialects/`."""
+"""The cold routes, which receive a few requests per minute. The prediction routes are in `dialects/`."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ RELOAD_STATUSES = {
 }
 
 PageSize = Annotated[int, Query(ge=1, le=1000, description="Maximum number of entries on the page.")]
-Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the previous page.")]
-Wire = Annotated[bool, Query(description="`false` returns a row in the native form.")]
+Cursor = Annotated[str | None, Query(max_length=200, description="The value of `next` on the previous page.")]
+Wire = Annotated[bool, Query(description="`false` returns a row in the native format.")]
 Format = Annotated[str, Query(description="`jsonl` or `csv`.")]
 
 
 @dataclass(frozen=True)
 class Filters:
-    """The filters of history as query parameters."""
+    """The history filters as query parameters."""
 
     model: Annotated[str | None, Query(max_length=64)] = None
     version: Annotated[int | None, Query(ge=1, le=2**31)] = None
@@ -61,14 +61,14 @@ class Filters:
     until: Annotated[str | None, Query(max_length=40, description="RFC 3339 timestamp or date; exclusive.")] = None
 
     def selection(self, caller: Caller) -> Selection:
-        """Return the filters, restricted to the entries that the caller may see."""
+        """Return the selection, restricted to the entries that the caller can access."""
         visible = _visible_entries(caller)
         selection = parse_selection(tenant=visible.tenant, **asdict(self))
         return msgspec.structs.replace(selection, models=visible.models)
 
 
 class ServerInfo(msgspec.Struct, frozen=True):
-    """The reply at the root. KServe's V1 client reads `status`."""
+    """The reply at the root path. KServe's V1 client reads `status`."""
 
     name: str
     version: str
@@ -86,7 +86,7 @@ def add_cold_routes(
     *,
     open_metrics: bool,
 ) -> None:
-    """Add every route except those for predictions."""
+    """Add every route except the prediction routes."""
     _add_model_routes(cold, deployment)
     _add_reload_route(cold, fleet)
     _add_history_routes(cold, history)
@@ -134,7 +134,7 @@ def _add_model_routes(cold: ColdApp, deployment: Deployment[LiveModel]) -> None:
     @cold.route("POST", "/models/{name}/predict", "predict")
     @cold.route("POST", "/models/{name}/predict/batch", "predict")
     def refuse_unknown_model(name: str, request: Request) -> Response:
-        # Live models have routes of their own, so this raises ModelNotFound or Forbidden.
+        # Live models have their own routes, so this raises ModelNotFound or Forbidden.
         model_for(caller(request), deployment, name)
         raise NotFound("unknown path; see /docs")
 
@@ -224,9 +224,9 @@ def _add_health_routes(cold: ColdApp, deployment: Deployment[LiveModel], health:
         "GET",
         "/health",
         response=HealthReport,
-        other_statuses={503: "A part or a worker has a problem"},
+        other_statuses={503: "A component or worker has a problem"},
         tags=["health"],
-        summary="The state of every part and every worker",
+        summary="The state of every component and worker",
     )
     def report_health(request: Request) -> Response:
         who = caller(request)
@@ -240,7 +240,12 @@ def _add_health_routes(cold: ColdApp, deployment: Deployment[LiveModel], health:
         return JsonResponse(report, status_code=200 if is_healthy else 503)
 
     @cold.route(
-        "GET", "/health/live", is_public=True, response=Liveness, tags=["health"], summary="The process responds"
+        "GET",
+        "/health/live",
+        is_public=True,
+        response=Liveness,
+        tags=["health"],
+        summary="Whether the process responds",
     )
     async def report_liveness() -> Liveness:
         return Liveness()
@@ -252,7 +257,7 @@ def _add_health_routes(cold: ColdApp, deployment: Deployment[LiveModel], health:
         response=Readiness,
         other_statuses={503: "No model is loaded, or the server is shutting down"},
         tags=["health"],
-        summary="At least one model is loaded",
+        summary="Whether at least one model is loaded",
     )
     async def report_readiness() -> Response:
         is_ready = health.is_ready and bool(deployment.models())
@@ -305,20 +310,20 @@ def _add_documentation(cold: ColdApp, deployment: Deployment[LiveModel]) -> None
 
 @functools.cache
 def _docs_page(template: str) -> str:
-    # Imported here because most servers are never asked for these pages.
+    # Imported here because most servers never render these pages.
     from rowcast.templates import render
 
     return render("rowcast.http", template)
 
 
 def caller(request: Request) -> Caller:
-    """Return the caller, whom the edge has authenticated."""
+    """Return the caller that the edge has authenticated."""
     authenticated: Caller = request.scope["state"]["caller"]
     return authenticated
 
 
 def _visible_entries(caller: Caller) -> Selection:
-    """Return the selection of all entries that the caller may see."""
+    """Return the selection of all entries that the caller can access."""
     return visible_to(tenant=None if caller.sees_all_tenants else caller.tenant, models=caller.models)
 
 
@@ -329,7 +334,7 @@ def _refuse_unknown_options(request: Request, known: Sequence[str]) -> None:
 
 
 def _visible(worker: WorkerStatus, who: Caller) -> WorkerStatus:
-    """Return the worker without the models that the caller may not use."""
+    """Return the worker's status without the models that the caller cannot use."""
     if not who.models:
         return worker
     models = tuple(loaded for loaded in worker.models if who.may_use(loaded.model))
@@ -338,7 +343,7 @@ def _visible(worker: WorkerStatus, who: Caller) -> WorkerStatus:
 
 
 def _root_reply(deployment: Deployment[LiveModel]) -> bytes | None:
-    """Return the reply to `/` that the default model's wire template defines. It is public."""
+    """Return the public reply at `/` that the default model's wire template defines; return None if it has none."""
     try:
         model = deployment.get(None)
     except ModelNotFound:

@@ -1,7 +1,7 @@
 """The outermost ASGI callable: the request pipeline.
 
-Every request passes the same steps: request id, route, cross-origin rules, key, scope, quota, method, content type,
-body, idempotency, handler. `quick_path.py` applies them to a plain request for one prediction.
+Every request passes through the same steps: request id, route, cross-origin rules, key, scope, quota, method, content
+type, body, idempotency, handler. `quick_path.py` applies them to plain requests for a single prediction.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from rowcast.http.routes import (
 from rowcast.serving.quota import charge
 
 SIGNIFICANT_HEADERS = (b"content-type", b"inference-header-content-length", b"accept-encoding")
-"""Headers that decide, together with the body, what an idempotent request means."""
+"""Headers that must match, like the body, for two requests with the same Idempotency-Key to count as the same."""
 
 
 class ClientDisconnected(Exception):
@@ -51,7 +51,7 @@ class ClientDisconnected(Exception):
 
 
 class Exchange(msgspec.Struct):
-    """What is known of a request from its head, and what its response will carry besides the body."""
+    """The head of a request, and the state from which its response headers and log entry are built."""
 
     scope: Scope
     path: str
@@ -64,7 +64,7 @@ class Exchange(msgspec.Struct):
     problem: str = ""
     """The slug of the problem that was sent."""
     logged: LoggedRequest | None = None
-    """Where the request log wants to read the result."""
+    """The log entry that receives the result; None if the request log is off."""
 
     def ids(self) -> dict[str, str]:
         """Return the ids that correlate log lines."""
@@ -72,13 +72,13 @@ class Exchange(msgspec.Struct):
         return {"request_id": self.request_id, **({"trace_id": trace} if trace else {})}
 
     def error_form(self) -> problems.ErrorForm | None:
-        """Return how errors are written: in the dialect's form unless the client asks for problem details."""
+        """Return the dialect's error format; return None if it has none or the client accepts problem details."""
         wants_problem = problems.CONTENT_TYPE in self.headers.get(b"accept", b"")
         return None if wants_problem else self.route.error_form
 
 
 class Edge:
-    """Applies what holds for every request."""
+    """Applies the rules that are common to all routes."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Edge:
         route = self._router.find(path, scope["method"])
         logged = scope.get("state", {}).get("logged_request")
         exchange = Exchange(scope, path, headers, self._request_ids.id_of(headers), started, route, [], logged=logged)
-        bind_contextvars(**exchange.ids())  # each request runs in a context of its own
+        bind_contextvars(**exchange.ids())  # each request runs in its own context
         try:
             pattern, status = await self._answer(exchange, receive, send)
         except ClientDisconnected:
@@ -130,7 +130,7 @@ class Edge:
         self._listen(RequestAnswered(pattern, scope["method"], status, seconds))
 
     async def _answer(self, exchange: Exchange, receive: Receive, send: Send) -> tuple[str, int]:
-        """Run the pipeline; return the pattern and the status for metrics."""
+        """Run the pipeline; return the route's pattern and the status, for metrics."""
         scope, headers, route = exchange.scope, exchange.headers, exchange.route
         if b"origin" in headers:
             preflight = self._authenticator.preflight(headers, scope["method"])
@@ -179,7 +179,7 @@ class Edge:
         return Request(exchange.path, headers, body, context, options)
 
     async def _first_or_repeated(self, request: Request, route: Route, exchange: Exchange) -> Response:
-        """Return the handler's response; for a repeated Idempotency-Key, the response to the first request."""
+        """Return the handler's response, or the stored response if the Idempotency-Key has been used before."""
         assert route.handler is not None
         key = request.headers.get(b"idempotency-key")
         if key is None or not route.is_idempotent:
@@ -189,7 +189,7 @@ class Edge:
         async def first() -> bytes:
             return _encode_response(await handler(request))
 
-        # The same bytes mean something else when these headers or the query differ.
+        # Requests with the same body are different requests if the query or one of these headers differs.
         query = exchange.scope["query_string"]
         meaning = b"\0".join([query, *[request.headers.get(name, b"") for name in SIGNIFICANT_HEADERS]])
         stored, repeated = await self._idempotency.answer(
@@ -199,7 +199,7 @@ class Edge:
         return _decode_response(stored)
 
     async def _forward(self, exchange: Exchange, caller: Caller, receive: Receive, send: Send) -> tuple[str, int]:
-        """Let the application for cold routes answer, within the same bounds and with the same headers."""
+        """Forward the request to the application for cold routes; apply the same limits and add the same headers."""
         status = 500
         started = False
 
@@ -213,7 +213,7 @@ class Edge:
             await send(message)
 
         scope = exchange.scope
-        # A copy: the server reads its own scope to know that the response to HEAD has no body.
+        # Change a copy: the server reads the method from its own scope to omit the body of a response to HEAD.
         root = scope.get("root_path") or self._root_path
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         state = {**scope.get("state", {}), "request_id": exchange.request_id, "caller": caller}
@@ -238,7 +238,7 @@ class Edge:
         return exchange.route.pattern, status
 
     async def _send_problem(self, exchange: Exchange, error: Exception, send: Send) -> int:
-        """Answer with a problem and return its status."""
+        """Send a problem response and return its status."""
         status, body, headers = self._failures.answer(
             error,
             exchange.ids(),
@@ -250,12 +250,12 @@ class Edge:
         return status
 
     def _last_headers(self, exchange: Exchange) -> Headers:
-        """Return the headers that every response carries."""
+        """Return the headers that are added to every response."""
         quota = [] if exchange.meter is None else _parse_headers(exchange.meter.headers(exchange.started))
         return [(b"x-request-id", exchange.request_id.encode()), *exchange.extra, *quota]
 
     async def _read_body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        """Return the whole decoded body; raise BodyError as soon as it is known to be too large."""
+        """Return the whole decompressed body; raise BodyError as soon as it exceeds the limit."""
         if int(headers.get(b"content-length", b"0")) > self._max_body:
             raise self._too_large()
         pieces: list[bytes] = []
@@ -285,7 +285,7 @@ async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
 
 
 def _parse_headers(lines: bytes) -> Headers:
-    """Turn header lines as they are sent into the form that ASGI uses."""
+    """Convert HTTP header lines to ASGI headers."""
     return [(name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])]
 
 
@@ -295,7 +295,7 @@ def _check_method(method: str, route: Route) -> None:
 
 
 def _check_content_type(headers: Mapping[bytes, bytes], route: Route) -> None:
-    """Raise RequestError when a body has none of the route's content types; `+json` types count as JSON."""
+    """Raise RequestError if the route does not accept the content type; `+json` types count as JSON."""
     if route.method != "POST":
         return
     media = headers.get(b"content-type", JSON).partition(b";")[0].strip().lower()
@@ -306,9 +306,9 @@ def _check_content_type(headers: Mapping[bytes, bytes], route: Route) -> None:
 
 
 _encode_response = msgspec.msgpack.Encoder().encode
-_decode_packed = msgspec.msgpack.Decoder(Response).decode
+_decode_msgpack = msgspec.msgpack.Decoder(Response).decode
 
 
 def _decode_response(stored: bytes) -> Response:
     """Decode a stored response. Earlier releases stored native replies as bare JSON."""
-    return Response(stored) if stored[:1] == b"{" else _decode_packed(stored)
+    return Response(stored) if stored[:1] == b"{" else _decode_msgpack(stored)

@@ -1,4 +1,4 @@
-"""Failed requests: turns an error into a response, logs the server's own faults and counts every failure."""
+"""Failed requests: converts errors to responses, logs internal errors and counts every failure."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ COLD_HEADERS: Headers = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-cache"),
 ]
-"""Security headers of pages and problems, unless the response sets them itself."""
+"""Security headers of pages and problem responses; headers that a response sets itself take precedence."""
 
 log = structlog.get_logger("rowcast.http")
 
 
 class Failures:
-    """Answers every request that failed, whatever path it took."""
+    """Builds the response to every failed request, on both the quick path and the general path."""
 
     def __init__(self, listen: Listener, wait_seconds: float) -> None:
         self._listen = listen
@@ -39,7 +39,7 @@ class Failures:
         known_path: str,
         has_own_deadline: bool,
     ) -> tuple[int, bytes, Headers]:
-        """Return status, body and headers. `known_path` is empty when the path could hold anything a client sends."""
+        """Return status, body and headers. `known_path` is logged; it is empty if the path can contain client data."""
         if isinstance(error, TooLate) and not has_own_deadline:
             error = Overloaded(
                 f"the server is overloaded: the request waited for more than {self._wait_seconds:g} s; retry after 1 s"

@@ -24,7 +24,7 @@ log = structlog.get_logger("rowcast.http")
 
 
 class Idempotency:
-    """Answers each keyed request once. Calls the store on a thread, so that the event loop never waits for a disk."""
+    """Executes each request with an Idempotency-Key once. Calls the store on a thread, never on the event loop."""
 
     def __init__(self, store: IdempotencyStore, seconds: float, now: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -39,7 +39,7 @@ class Idempotency:
         """Return the reply, and whether it is the stored reply to an earlier request."""
         if not VALID_KEY(sent):
             raise RequestError("Idempotency-Key must be 1 to 255 visible ASCII characters", slug="bad-option")
-        # Callers choose their keys independently of each other.
+        # Different callers can choose the same key independently of each other.
         key = sha256(b"\0".join((caller.key_id.encode(), caller.tenant.encode(), sent))).hexdigest()
         fingerprint = sha256(b"\0".join((path.encode(), meaning, body))).digest()
         now = self._now()
@@ -56,11 +56,11 @@ class Idempotency:
         return reply, False
 
     async def _settle(self, method: Callable[..., None], *arguments: object) -> None:
-        """Keep or release the claim. The reply is in history and is sent even if this fails: the claim then expires."""
+        """Save the reply or release the claim. If this fails, the claim expires; the reply is sent nevertheless."""
         try:
             await asyncio.shield(self._call(method, *arguments))
         except RowcastError as error:
-            log.warning("cannot settle the claim of an Idempotency-Key", reason=error.message)
+            log.warning("cannot update the claim of an Idempotency-Key", reason=error.message)
 
     async def _purge(self, now: float) -> None:
         if not self._purged_at <= now < self._purged_at + PURGE_EVERY_SECONDS:

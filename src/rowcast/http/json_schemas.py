@@ -1,6 +1,6 @@
-"""JSON Schemas of replies: derived from the structs that routes return, or built by hand where no struct exists.
+"""JSON Schemas of replies, derived from the structs that routes return or, if no struct exists, written by hand.
 
-Every object is closed: a reply has no property that its schema lacks.
+Every object schema is closed: it forbids additional properties.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def closed(**properties: Any) -> Json:
     }
 
 
-def array(items: Json, **bounds: int) -> Json:
+def array(items: Json, **limits: int) -> Json:
     """Return the schema of an array."""
-    return {"type": "array", "items": items, **bounds}
+    return {"type": "array", "items": items, **limits}
 
 
 def reference(name: str) -> Json:
@@ -52,7 +52,7 @@ def reference(name: str) -> Json:
 
 
 def _required(struct: type[msgspec.Struct]) -> list[str]:
-    """Return the fields that the JSON of a struct always has, including fields with a default."""
+    """Return the fields that are always present in a struct's JSON, including fields with a default."""
     omits_defaults = struct.__struct_config__.omit_defaults
     return [
         field.encode_name

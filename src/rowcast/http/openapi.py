@@ -1,4 +1,4 @@
-"""The OpenAPI document: the cold routes as FastAPI documents them, and the prediction routes of every live model."""
+"""The OpenAPI document: the cold routes, documented by FastAPI, and the prediction routes of every live model."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from rowcast.serving.live_models import LiveModel
 
 TAGS = {
-    "predictions": "Send one row or several `rows`. Every prediction is recorded before it is returned.",
+    "predictions": "Send one row, or several rows in `rows`. Every prediction is recorded before it is returned.",
     "models": "The served models and the rows that they accept.",
     "history": "The recorded predictions.",
     "health": "Health checks and metrics, for load balancers and Prometheus.",
     "v2": "Open Inference Protocol V2, for clients of KServe, Triton and MLServer.",
     "v1": "KServe V1, for clients of KServe and TensorFlow Serving.",
-    "mlflow": "MLflow's scoring server, which SageMaker also calls.",
+    "mlflow": "MLflow's scoring protocol, which SageMaker also uses.",
 }
-NO_MODELS = "No models are visible: none is loaded, or an API key is required. Press Authorize to enter a key."
+NO_MODELS = "No models are visible: either none is loaded or an API key is required. Click Authorize to enter a key."
 
 
 def document(cold: ColdApp, deployment: Deployment[LiveModel], root_path: str = "") -> Json:
@@ -51,9 +51,9 @@ def document(cold: ColdApp, deployment: Deployment[LiveModel], root_path: str = 
 
 
 def _describe_cold_routes(cold: ColdApp, paths: dict[str, Json]) -> dict[str, Json]:
-    """Replace the responses that FastAPI documents, which lack the bodies and the problems; return the components."""
+    """Replace FastAPI's responses, which lack bodies and problems; return the schema components."""
     routes = list(cold.documented.items())
-    # The replies refer to columns and certificates by name only.
+    # The schemas of the replies contain only references to Column and Parity.
     schemas, components = derive([Problem, Column, Parity, *(route.response for _, route in routes)])
     components["Problem"]["properties"]["type"] = {
         "enum": [f"urn:rowcast:error:{slug}" for slug in [*STATUS, "internal"]]
@@ -65,7 +65,7 @@ def _describe_cold_routes(cold: ColdApp, paths: dict[str, Json]) -> dict[str, Js
 
 def _describe_responses(operation: Json, route: ColdRoute, schema: Json) -> None:
     responses: dict[str, Any] = operation["responses"]
-    responses.pop("422", None)  # FastAPI documents its own error; ColdApp answers 400 instead
+    responses.pop("422", None)  # FastAPI documents its own validation error; ColdApp returns 400 instead
     success = {
         "description": operation["summary"],
         "headers": COMMON_HEADERS,

@@ -10,33 +10,33 @@ from rowcast.schema.schema import REQUIRED
 
 COMMON_HEADERS: Json = {
     "X-Request-ID": {
-        "description": "The id of the request: the client's own or a generated one.",
+        "description": "The request id that the client sent or the server generated.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
     },
     "RateLimit-Policy": {"description": "The quota of the API key.", "schema": {"type": "string"}},
     "RateLimit": {
-        "description": "The number of rows left, and the seconds until the quota is full again.",
+        "description": "The number of remaining rows, and the seconds until the quota is full again.",
         "schema": {"type": "string"},
     },
     "traceparent": {"description": "The server's span within the client's trace.", "schema": {"type": "string"}},
 }
 PREDICTION_HEADERS: Json = {
     "X-Cache": {
-        "description": "`hit` or `miss`; only if the cache is enabled.",
+        "description": "`hit` or `miss`; present only if the cache is enabled.",
         "schema": {"enum": ["hit", "miss"]},
     },
     "X-Wire-Warning": {
-        "description": "How many cells the wire template filled in and how many fields it ignored, if any.",
+        "description": "The number of cells that the wire template filled in and the number of fields that it ignored.",
         "schema": {"type": "string", "pattern": "^filled=[0-9]+, ignored=[0-9]+$"},
     },
     "Idempotency-Replayed": {
-        "description": "Whether this response repeats an earlier one; only with an Idempotency-Key.",
+        "description": "Whether this is the stored response to an earlier request; only with an Idempotency-Key.",
         "schema": {"enum": ["true", "false"]},
     },
 }
 _RETRY_AFTER: Json = {
     "Retry-After": {
-        "description": "Seconds to wait before a retry.",
+        "description": "The number of seconds to wait before retrying.",
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
     }
 }
@@ -58,7 +58,7 @@ SECURITY: list[Json] = [{}, {"key": []}, {"bearer": []}]
 
 
 def problem_responses(slugs: Sequence[str]) -> dict[str, Json]:
-    """Return the responses with problem details by status; slugs of the same status share a response."""
+    """Return the problem responses by status; slugs with the same status share a response."""
     by_status: dict[int, list[str]] = {}
     for slug in slugs:
         by_status.setdefault(STATUS[slug], []).append(slug)
@@ -66,7 +66,7 @@ def problem_responses(slugs: Sequence[str]) -> dict[str, Json]:
 
 
 def json_content(schemas: Sequence[Json], examples: Mapping[str, object]) -> Json:
-    """Return the content of a JSON body that follows one of the schemas."""
+    """Return the content of a JSON body that matches one of the schemas."""
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
     return {
         "application/json": {"schema": schema, "examples": {name: {"value": body} for name, body in examples.items()}}
@@ -74,7 +74,7 @@ def json_content(schemas: Sequence[Json], examples: Mapping[str, object]) -> Jso
 
 
 def require_key(operation: Json) -> None:
-    """Add the security requirement of a route that is not public, and its responses to callers without permission."""
+    """Add the security requirement of a non-public route, and its responses to unauthorized callers."""
     operation["security"] = SECURITY
     operation["responses"] |= problem_responses(("unauthorized", "forbidden"))
 

@@ -1,4 +1,4 @@
-"""Errors as HTTP responses. Only this module knows the status of each slug."""
+"""Errors as HTTP responses. Only this module maps slugs to statuses."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 ErrorForm = Callable[[Problem], tuple[int, bytes]]
-"""Writes a problem in a dialect's own JSON; also returns the dialect's status."""
+"""Encodes a problem in a dialect's error format; returns the dialect's status and the body."""
 
 
 def slug(error: Exception) -> str:
@@ -105,10 +105,10 @@ def slug(error: Exception) -> str:
 
 
 def problem(error: Exception, request_id: str) -> Problem:
-    """Return the problem details of an error. An internal error reveals only the request id."""
+    """Return the problem details of an error. For an internal error, they reveal only the request id."""
     name, detail = slug(error), str(error)
     if name == "internal":
-        detail = "an internal error occurred; the server's log has the cause under the request id"
+        detail = "an internal error occurred; search the server log for the request id to find the cause"
     return Problem(
         type=f"urn:rowcast:error:{name}",
         title=TITLES[name],

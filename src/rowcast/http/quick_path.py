@@ -1,8 +1,8 @@
-"""HOT PATH. The edge's pipeline, specialised for a plain request for one prediction.
+"""HOT PATH. The edge's pipeline, specialised for plain requests for a single prediction.
 
-It applies the same steps as `Edge` but skips those for headers that such a request does not have, and it needs no ASGI
-scope, task or future (`bench/serve.py`). The HTTP protocol calls it; under another ASGI server every request takes the
-general path.
+It applies the same steps as `Edge`, except the steps for headers that plain requests do not have, and it needs no ASGI
+scope, task or future (`bench/serve.py`). The HTTP protocol calls it; under any other ASGI server, every request takes
+the general path.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rowcast.serving.quota import charge
 UNUSUAL_HEADERS = frozenset(
     (b"origin", b"traceparent", b"content-encoding", b"x-request-timeout", b"idempotency-key", b"expect", b"upgrade")
 )
-"""Headers that only the general path understands."""
+"""Headers that only the general path supports."""
 HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
     + b"".join(b"%b: %b\r\n" % header for header in API_HEADERS)
@@ -36,11 +36,11 @@ HEAD = (
 log = structlog.get_logger("rowcast.http")
 
 SendResponse = Callable[[bytes, bytes], None]
-"""Sends the head of a response, which ends with its last header, and the body. Never raises."""
+"""Sends the head of a response, up to and including the last header line, and the body. Never raises."""
 
 
 class QuickPath:
-    """Answers plain prediction requests; leaves all others to the general path."""
+    """Handles plain prediction requests; leaves all other requests to the general path."""
 
     def __init__(
         self,
@@ -61,9 +61,9 @@ class QuickPath:
         self._failures = Failures(listen, rules.wait_seconds)
 
     def find(self, path: str, method: bytes, headers: Mapping[bytes, bytes]) -> Route | None:
-        """Return the route if the head of a request is that of a plain prediction request. HOT"""
+        """Return the route of a plain prediction request; return None for any other request. HOT"""
         root = self._root_path
-        # The path of an ASGI scope begins with the root path, too.
+        # In an ASGI scope, too, the path starts with the root path.
         route = self._router.hot.get(strip_prefix(root + path, root) if root else path)
         if route is None or route.quick is None or method != b"POST":
             return None
@@ -82,10 +82,10 @@ class QuickPath:
         *,
         is_alone: bool = False,
     ) -> bool:
-        """Answer a plain prediction request by calling `send`, now or from a later tick. HOT
+        """Answer a plain prediction request by calling `send`, now or in a later event-loop iteration. HOT
 
-        Return False when the general path must answer: nothing has happened then. If no other client is sending
-        (`is_alone`), the request does not wait for others to share its batch.
+        Return False if the general path must handle the request; nothing has been sent or charged in that case. If no
+        other client is sending (`is_alone`), the request does not wait for others to share its batch.
         """
         quick = route.quick
         if quick is None or len(body) > self._max_body or not quick.accepts(query, body):
@@ -121,7 +121,7 @@ class QuickPath:
         self._listen(RequestAnswered(answer.route.pattern, "POST", 200, now - answer.started))
 
     def fail(self, answer: QuickAnswer, error: Exception) -> None:
-        """Send a problem."""
+        """Send a problem response."""
         status, body, headers = self._failures.answer(
             error, {"request_id": answer.request_id}, None, known_path=answer.route.pattern, has_own_deadline=False
         )
@@ -134,7 +134,7 @@ class QuickPath:
 
 
 class QuickAnswer:
-    """Where the reply to a quick request goes; takes the place of a future."""
+    """Receives the reply to a quick request and sends it; used in place of a future."""
 
     __slots__ = ("_is_done", "_quick_path", "meter", "request", "request_id", "route", "send", "started")
 
@@ -151,7 +151,7 @@ class QuickAnswer:
         self._is_done = False
 
     def done(self) -> bool:
-        """Return whether the answer was sent."""
+        """Return whether a response has been sent."""
         return self._is_done
 
     def set_result(self, reply: Any, /) -> None:
@@ -159,11 +159,11 @@ class QuickAnswer:
         self._is_done = True
         try:
             self._quick_path.finish(self, reply)
-        except Exception as error:  # other requests of the batch wait for their answers
+        except Exception as error:  # must not affect the other requests of the batch
             self.set_exception(error)
 
     def set_exception(self, error: Exception, /) -> None:
-        """Send a problem, unless a response was sent already."""
+        """Send a problem response. Never raises."""
         self._is_done = True
         try:
             self._quick_path.fail(self, error)

@@ -32,11 +32,11 @@ API_HEADERS: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-contro
 
 
 class RequestRules(msgspec.Struct, frozen=True):
-    """The bounds of every request, and the path prefix under which the server is reached."""
+    """The limits of every request, and the path prefix under which clients reach the server."""
 
     max_body: int
     wait_seconds: float
-    """How long a request may wait to be scored."""
+    """The maximum time that a request waits to be scored."""
     root_path: str = ""
 
 
@@ -46,7 +46,7 @@ class QueryOptions(msgspec.Struct, frozen=True):
     partial: bool = False
     use_cache: bool = True
     use_wire: bool = True
-    """False: the request and its reply have the native form even if the model has a template."""
+    """If false, the request and its reply have the native format even if the model has a template."""
     entity: str = ""
 
 
@@ -54,14 +54,14 @@ NO_OPTIONS = QueryOptions()
 
 
 def no_options(query: bytes) -> QueryOptions:
-    """Accept no query string."""
+    """Raise RequestError if the query string is not empty."""
     if query:
         raise RequestError("this path accepts no options", slug="bad-option")
     return NO_OPTIONS
 
 
 def any_options(query: bytes) -> QueryOptions:
-    """Leave the query string to the handler."""
+    """Accept any query string; the handler parses it."""
     return NO_OPTIONS
 
 
@@ -74,19 +74,19 @@ class Request(msgspec.Struct):
     context: RequestContext
     options: QueryOptions = NO_OPTIONS
     is_alone: bool = False
-    """No other client is sending, so the request need not wait for others to share its batch."""
+    """Whether no other client is sending, so that the request does not wait for others to share its batch."""
     response_headers: Sequence[tuple[bytes, bytes]] = ()
     """Headers that the handler adds to its response."""
     model: ModelInterface | None = None
     rows: int = 0
-    """The model and the number of rows, for the request log."""
+    """The number of rows; `model` and `rows` are for the request log."""
 
     def add_header(self, name: bytes, value: bytes) -> None:
         """Add a header to the response."""
         self.response_headers = [*self.response_headers, (name, value)]
 
     def used(self, model: ModelInterface, rows: int, cache_hit: bool | None) -> None:
-        """Record the model and the number of rows, and report whether all rows were cached."""
+        """Record the model and the number of rows; add the header X-Cache unless `cache_hit` is None."""
         self.model, self.rows = model, rows
         if cache_hit is not None:
             self.add_header(b"x-cache", b"hit" if cache_hit else b"miss")
@@ -105,22 +105,22 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """One method of one path, with the rules that the edge applies to its requests."""
+    """A method and path pattern, with the rules that the edge applies to matching requests."""
 
     pattern: str
     """The path with its parameters in braces, for metrics and logs."""
     method: str
     handler: Handler | None
-    """None: the cold app handles the route."""
+    """None if the cold app handles the route."""
     scope: KeyScope | None = None
-    """The scope that the caller's key needs; None accepts any valid key. Routes with a scope count towards quotas."""
+    """The scope that the key must have; None accepts any valid key. Requests that need a scope count towards quotas."""
     is_public: bool = False
     """Whether the route can be used without a key."""
     dialect: str = ""
-    """The source that history records for predictions of this route."""
+    """The `source` that history records for predictions from this route."""
     content_types: frozenset[bytes] = ONLY_JSON
     error_form: ErrorForm | None = None
-    """How the dialect writes errors; None writes problem details."""
+    """The dialect's error format; None for problem details."""
     is_idempotent: bool = False
     """Whether the route supports Idempotency-Key."""
     read_options: Callable[[bytes], QueryOptions] = no_options
@@ -141,10 +141,10 @@ class QuickHandler(Protocol):
 
 
 class Dialect(Protocol):
-    """The routes of another protocol."""
+    """The routes of a protocol other than Rowcast's own."""
 
     def find(self, path: str) -> Route | None:
-        """Return the route of a path. Below the dialect's own prefix an unknown path gets a route that answers 404."""
+        """Return the route of a path. An unknown path below the dialect's prefix has a route that responds with 404."""
         ...
 
 
@@ -157,7 +157,11 @@ class Router:
         self._cold = [(_compile(route.pattern), route) for route in cold]
 
     def find(self, path: str, method: str) -> Route:
-        """Return the route; an unknown address gets one that answers 404 or 405, and needs admin except to read."""
+        """Return the route of a request.
+
+        The route of an unknown path or method responds with 404 or 405; unless the method only reads, it requires the
+        scope 'admin'.
+        """
         route = self.hot.get(path)
         if route is not None:
             return route
@@ -179,7 +183,7 @@ class Router:
 
 
 def _compile(pattern: str) -> Callable[[str], Any]:
-    """Return a function that tells whether a path has this pattern; `{name:path}` may contain slashes."""
+    """Return a function that checks whether a path matches the pattern; `{name:path}` can contain slashes."""
     parts = re.split(r"(\{[a-z_]+(?::path)?\})", pattern)
     expression = "".join(
         (".+" if part.endswith(":path}") else "[^/]+") if part.startswith("{") else re.escape(part) for part in parts
@@ -188,12 +192,12 @@ def _compile(pattern: str) -> Callable[[str], Any]:
 
 
 async def answer_not_found(request: Request) -> Response:
-    """Answer 404 to an unknown path below a dialect's prefix."""
+    """Raise NotFound for an unknown path below a dialect's prefix."""
     raise NotFound("unknown path; see /docs")
 
 
 def strip_prefix(path: str, root: str) -> str:
-    """Remove the root path. The server adds it once; a proxy that strips nothing adds it a second time."""
+    """Remove the root path, which occurs twice if the server adds it and the proxy does not strip it."""
     if not root:
         return path
     for _ in range(2):

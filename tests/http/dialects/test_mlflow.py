@@ -14,8 +14,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 BAD_INVOCATIONS: dict[str, Any] = {
     "two layouts": {"instances": [[1]], "inputs": [[1]]},
     "an unknown key": {"instances": [[1]], "more": 1},
-    "a column twice": {"dataframe_split": {"columns": ["a", "a"], "data": [[1, 2]]}},
-    "records of lists": {"dataframe_records": [[1]]},
+    "a duplicate column": {"dataframe_split": {"columns": ["a", "a"], "data": [[1, 2]]}},
+    "records that are lists": {"dataframe_records": [[1]]},
     "no rows": {"dataframe_records": []},
     "columns of unequal length": {"inputs": {"x0": [1, 2], "x1": [1]}},
     "unknown params": {"dataframe_records": [{}], "params": {"temperature": 1}},
@@ -26,7 +26,7 @@ BAD_INVOCATIONS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("case", BAD_INVOCATIONS)
-async def test_an_invalid_request_is_refused_in_mlflows_form(client: httpx.AsyncClient, case: str) -> None:
+async def test_an_invalid_request_is_rejected_in_mlflows_error_format(client: httpx.AsyncClient, case: str) -> None:
     reply = await client.post("/invocations", json=BAD_INVOCATIONS[case])
 
     assert reply.status_code == 400
@@ -42,23 +42,23 @@ async def test_invocations_accept_only_json_and_csv(client: httpx.AsyncClient) -
     assert malformed.status_code == 400
 
 
-async def test_ping_and_version_answer_as_text(client: httpx.AsyncClient) -> None:
+async def test_ping_and_version_return_plain_text(client: httpx.AsyncClient) -> None:
     ping, version = [await client.get(path) for path in ("/ping", "/version")]
 
     assert (ping.status_code, ping.text) == (200, "\n")
     assert (version.status_code, version.text) == (200, rowcast.__version__)
 
 
-async def test_a_csv_with_too_many_lines_is_not_read_to_its_end(client: httpx.AsyncClient) -> None:
+async def test_a_csv_body_with_too_many_lines_is_not_read_to_the_end(client: httpx.AsyncClient) -> None:
     headers = {"content-type": "text/csv", "accept": "application/problem+json"}
 
-    # Reading on would reach the unclosed quote, which is a different error.
+    # Reading to the end would reach the unclosed quote, which causes a different error.
     reply = await client.post("/invocations", content="a\n" + "1\n" * 20_000 + '"', headers=headers)
 
     assert reply.json()["type"] == "urn:rowcast:error:too-many-rows"
 
 
-async def test_a_duplicate_column_is_refused(client: httpx.AsyncClient) -> None:
+async def test_a_duplicate_column_is_rejected(client: httpx.AsyncClient) -> None:
     reply = await client.post("/invocations", json={"dataframe_split": {"columns": ["x0", "x1", "x0"], "data": []}})
 
     assert reply.status_code == 400

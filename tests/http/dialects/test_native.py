@@ -17,7 +17,7 @@ from support.protected import ROW, create_home, predict, wait_for_entries
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_a_cache_hit_is_a_new_entry_with_the_same_prediction(tmp_path: Path) -> None:
+async def test_a_cache_hit_creates_a_new_entry_with_the_same_prediction(tmp_path: Path) -> None:
     async with apps.serving(home=create_home(tmp_path / "home"), default_model="sum", cache=True) as client:
         first, second = await predict(client, "boss"), await predict(client, "boss", {"x1": 2.0, "x0": 1.5})
         other = await client.post("/models/other/predict", json=ROW, headers=access.headers("boss"))
@@ -47,7 +47,7 @@ async def test_without_a_cache_replies_have_no_cache_header(client: httpx.AsyncC
     assert "x-cache" not in (await client.post("/models/sum/predict", json=ROW)).headers
 
 
-async def test_each_row_of_a_batch_is_a_separate_entry(client: httpx.AsyncClient) -> None:
+async def test_each_row_of_a_batch_is_recorded_as_a_separate_entry(client: httpx.AsyncClient) -> None:
     rows = [{"x0": number, "x1": 1} for number in range(5)]
 
     batch = (await client.post("/models/sum/predict", json={"rows": rows})).json()

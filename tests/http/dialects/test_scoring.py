@@ -1,4 +1,4 @@
-"""What V1, V2 and MLflow share: the same rows get the same predictions, history and permissions in every dialect."""
+"""Functions shared by V1, V2 and MLflow: every dialect gives the same predictions, history and permissions."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ async def test_the_same_rows_give_the_same_predictions_and_history_in_every_dial
 
 
 @pytest.mark.parametrize("path", ERRORS)
-async def test_each_dialect_has_its_own_form_of_errors_unless_the_client_accepts_problem_details(
+async def test_errors_have_the_dialects_format_unless_the_client_accepts_problem_details(
     client: httpx.AsyncClient, path: str
 ) -> None:
     status, key = ERRORS[path]
@@ -188,7 +188,7 @@ async def test_scopes_quotas_and_idempotency_apply_to_every_dialect(tmp_path: Pa
 
 
 class CountingName(str):
-    """A column name that counts how often it is compared."""
+    """A column name that counts its comparisons."""
 
     __slots__ = ()
     __hash__ = str.__hash__

@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_json_that_curl_declares_as_a_form_is_accepted(client: httpx.AsyncClient) -> None:
+async def test_json_with_the_content_type_of_a_form_is_accepted(client: httpx.AsyncClient) -> None:
     body = json.dumps({"signature_name": "serving_default", "instances": [[1.0, 2.0], [3.0, 4.0]]})
     form = {"content-type": "application/x-www-form-urlencoded"}
 

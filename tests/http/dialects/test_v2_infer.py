@@ -37,10 +37,10 @@ BAD_REQUESTS: dict[str, Any] = {
     "an unknown datatype": {"inputs": [{"name": "x0", "datatype": "BF16", "shape": [1], "data": [1.0]}]},
     "no data": {"inputs": [{"name": "x0", "datatype": "FP64", "shape": [1]}]},
     "ragged data": {"inputs": [{"name": "x0", "datatype": "FP64", "shape": [2, 1], "data": [[1.0], [1.0, 2.0]]}]},
-    "text for a number": {"inputs": [{"name": "x0", "datatype": "FP64", "shape": [1], "data": ["a"]}]},
+    "a string for a number": {"inputs": [{"name": "x0", "datatype": "FP64", "shape": [1], "data": ["a"]}]},
     "a huge shape": {"inputs": [{"name": "x0", "datatype": "FP64", "shape": [2**40, 2**40], "data": []}]},
     "a negative shape": {"inputs": [{"name": "x0", "datatype": "FP64", "shape": [-1], "data": []}]},
-    "an INT8 of 300": {"inputs": [{"name": "x0", "datatype": "INT8", "shape": [1], "data": [300]}]},
+    "the value 300 as INT8": {"inputs": [{"name": "x0", "datatype": "INT8", "shape": [1], "data": [300]}]},
     "missing bytes": {
         "inputs": [{"name": "x0", "datatype": "FP64", "shape": [1], "parameters": {"binary_data_size": 8}}]
     },
@@ -49,10 +49,10 @@ BAD_REQUESTS: dict[str, Any] = {
 }
 BAD_HEADER_LENGTHS = {
     "not a number": "abc",
-    "beyond the body": "99999999",
+    "longer than the body": "99999999",
     "negative": "-1",
     "huge": "9" * 400,
-    "in the middle": "7",
+    "in the middle of the JSON": "7",
 }
 
 
@@ -75,7 +75,7 @@ async def test_the_graphs_own_tensors_are_decoded_into_rows(tmp_path: Path) -> N
         flat = await client.post(url, json={"inputs": [{**tensor, "data": numbers.ravel().tolist()}]})
         nested = await client.post(url, json={"inputs": [{**tensor, "data": numbers.tolist()}]})
         binary = await client.post(url, content=raw, headers={"inference-header-content-length": "0"})
-        numbers[0][1] = 5  # a month without such a day
+        numbers[0][1] = 5  # a day that does not exist in that month
         contradictory = await client.post(url, json={"inputs": [{**tensor, "data": numbers.ravel().tolist()}]})
         wide = await client.post(url, json={"inputs": [{**tensor, "shape": [1, 21], "data": numbers.ravel().tolist()}]})
 
@@ -88,7 +88,9 @@ async def test_the_graphs_own_tensors_are_decoded_into_rows(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("case", BAD_REQUESTS)
-async def test_an_invalid_tensor_is_refused_in_the_protocols_form(client: httpx.AsyncClient, case: str) -> None:
+async def test_an_invalid_tensor_is_rejected_in_the_protocols_error_format(
+    client: httpx.AsyncClient, case: str
+) -> None:
     reply = await client.post("/v2/models/sum/infer", json=BAD_REQUESTS[case])
 
     assert reply.status_code == 400
@@ -98,7 +100,7 @@ async def test_an_invalid_tensor_is_refused_in_the_protocols_form(client: httpx.
 
 
 @pytest.mark.parametrize("case", BAD_HEADER_LENGTHS)
-async def test_an_invalid_header_length_is_refused(client: httpx.AsyncClient, case: str) -> None:
+async def test_an_invalid_header_length_is_rejected(client: httpx.AsyncClient, case: str) -> None:
     body, headers = v2.as_binary({"x0": [1.5], "x1": [2.5]})
     headers["inference-header-content-length"] = BAD_HEADER_LENGTHS[case]
 
@@ -124,7 +126,7 @@ async def test_numbers_of_every_datatype_are_accepted(client: httpx.AsyncClient,
     assert reply.json()["outputs"] == [{"name": "prediction", "datatype": "FP32", "shape": [1, 1], "data": [6.0]}]
 
 
-async def test_nan_is_a_missing_value_and_infinity_is_refused(client: httpx.AsyncClient) -> None:
+async def test_nan_is_a_missing_value_and_infinity_is_rejected(client: httpx.AsyncClient) -> None:
     rows = models.loan_rows(1)
     rows[0]["commercial_assets"] = None
     missing, headers = v2.as_binary(v2.columns(rows))
@@ -152,7 +154,7 @@ async def test_an_unseen_category_is_scored_with_a_warning(client: httpx.AsyncCl
     ]
 
 
-async def test_requested_outputs_have_the_requested_order_and_form(client: httpx.AsyncClient) -> None:
+async def test_outputs_have_the_requested_order_and_encoding(client: httpx.AsyncClient) -> None:
     requested = [{"name": "score", "parameters": {"binary_data": True}}, {"name": "id"}, {"name": "prediction"}]
     body = v2.as_json(v2.columns(models.loan_rows(3)), outputs=requested, id="mine")
 
@@ -164,7 +166,7 @@ async def test_requested_outputs_have_the_requested_order_and_form(client: httpx
     assert reply.headers["content-type"] == "application/octet-stream"
 
 
-async def test_an_output_that_is_requested_twice_is_refused(client: httpx.AsyncClient) -> None:
+async def test_a_request_that_selects_an_output_twice_is_rejected(client: httpx.AsyncClient) -> None:
     """Otherwise a request of 4 MB could cause a reply of gigabytes."""
     body = v2.as_json({"x0": [1.5], "x1": [2.5]}, outputs=[{"name": "prediction"}, {"name": "prediction"}])
 
@@ -173,7 +175,7 @@ async def test_an_output_that_is_requested_twice_is_refused(client: httpx.AsyncC
     assert (reply.status_code, reply.json()["type"]) == (400, "urn:rowcast:error:malformed-body")
 
 
-async def test_an_input_in_shared_memory_is_not_supported(client: httpx.AsyncClient) -> None:
+async def test_inputs_in_shared_memory_are_not_supported(client: httpx.AsyncClient) -> None:
     tensor = {"datatype": "FP64", "shape": [1, 1], "parameters": {"shared_memory_region": "mine"}}
     body = {"inputs": [{"name": "x0", **tensor}, {"name": "x1", **tensor}]}
 

@@ -37,7 +37,7 @@ def test_counts_and_durations_are_summed_over_all_workers() -> None:
     assert report["last_inference"] > 0
 
 
-def test_a_failed_request_counts_separately() -> None:
+def test_failed_requests_are_counted_separately() -> None:
     statistics = ModelStatistics(SharedCounters([]))
     statistics.count("loans", 1, 0, 300)
 

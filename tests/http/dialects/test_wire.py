@@ -1,4 +1,4 @@
-"""Models with a wire template serve the JSON of other systems, through the whole application."""
+"""Models with a wire template accept and return the JSON of other systems, through the whole application."""
 
 from __future__ import annotations
 
@@ -93,14 +93,14 @@ async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[http
 
 
 async def native(client: httpx.AsyncClient, name: str, row: dict[str, Any]) -> dict[str, Any]:
-    """Return the native prediction."""
+    """Return the prediction in the native format."""
     reply = await client.post(f"/models/{name}/predict?wire=false", json=row)
     assert reply.status_code == 200, reply.text
     prediction: dict[str, Any] = reply.json()
     return prediction
 
 
-async def test_the_template_of_loan_gateway(client: httpx.AsyncClient) -> None:
+async def test_the_loan_gateway_template_returns_a_status_and_its_confidence(client: httpx.AsyncClient) -> None:
     for row in models.random_rows(NUMBERS, 20):
         body = (await client.post("/models/gateway/predict", json=row)).json()
         prediction = await native(client, "gateway", row)
@@ -111,7 +111,7 @@ async def test_the_template_of_loan_gateway(client: httpx.AsyncClient) -> None:
         }
 
 
-async def test_the_template_of_loan_mlops(client: httpx.AsyncClient) -> None:
+async def test_the_loan_mlops_template_returns_a_label_and_the_features_used(client: httpx.AsyncClient) -> None:
     row = {"income": 2.5, "employed": False, "age": 31}
     reply = await client.post("/predict", json=row)
     body, prediction = reply.json(), await native(client, "mlops", row)
@@ -124,7 +124,7 @@ async def test_the_template_of_loan_mlops(client: httpx.AsyncClient) -> None:
     assert "x-wire-warning" not in reply.headers
 
 
-async def test_a_template_can_fill_missing_columns_and_ignore_unknown_ones(client: httpx.AsyncClient) -> None:
+async def test_a_template_can_fill_missing_columns_and_ignore_unknown_columns(client: httpx.AsyncClient) -> None:
     repaired = await client.post("/predict", json={"age": 31, "shoe_size": 44})
     complete = (await client.post("/predict", json={"age": 31, "income": 0, "employed": False})).json()
     history = await client.get("/predictions", params={"model": "mlops", "limit": 1})
@@ -150,7 +150,7 @@ async def test_the_template_defines_the_reply_at_the_root(client: httpx.AsyncCli
     assert (await client.get("/", headers={"accept": "text/html"})).status_code == 307
 
 
-async def test_the_template_of_iris_api(client: httpx.AsyncClient) -> None:
+async def test_the_iris_api_template_renames_columns_and_returns_a_class_index(client: httpx.AsyncClient) -> None:
     names = NUMBERS.names()
     for row in models.random_rows(NUMBERS, 20):
         sent = {f"feature{number}": row[name] for number, name in enumerate(names, 1)}
@@ -163,7 +163,7 @@ async def test_the_template_of_iris_api(client: httpx.AsyncClient) -> None:
         }
 
 
-async def test_errors_use_the_clients_names(client: httpx.AsyncClient) -> None:
+async def test_errors_contain_the_column_names_that_the_client_uses(client: httpx.AsyncClient) -> None:
     reply = await client.post("/models/iris/predict", json={"feature1": "x", "feature2": 1, "x2": 3, "more": 4})
 
     assert reply.status_code == 422
@@ -177,7 +177,7 @@ async def test_errors_use_the_clients_names(client: httpx.AsyncClient) -> None:
     }
 
 
-async def test_the_template_of_onnx_pipeline(client: httpx.AsyncClient) -> None:
+async def test_the_onnx_pipeline_template_accepts_a_matrix_and_cache_options(client: httpx.AsyncClient) -> None:
     rows = models.random_rows(NUMBERS, 5)
     matrix = [list(row.values()) for row in rows]
     first = await client.post("/models/pipeline/predict", json={"data": matrix, "use_cache": True, "cache_ttl": 3600})
@@ -194,7 +194,7 @@ async def test_the_template_of_onnx_pipeline(client: httpx.AsyncClient) -> None:
     assert [each.headers.get("x-cache") for each in (first, again, fresh)] == ["miss", "hit", None]
 
 
-async def test_a_batch_of_matrices(client: httpx.AsyncClient) -> None:
+async def test_a_batch_can_contain_requests_with_matrices(client: httpx.AsyncClient) -> None:
     rows = models.random_rows(NUMBERS, 3, seed=1)
     matrix = [list(row.values()) for row in rows]
     body = {"requests": [{"data": matrix[:1]}, {"data": matrix[1:], "use_cache": False}]}
@@ -207,7 +207,7 @@ async def test_a_batch_of_matrices(client: httpx.AsyncClient) -> None:
     ]
 
 
-async def test_a_batch_of_objects(client: httpx.AsyncClient) -> None:
+async def test_a_batch_can_contain_objects(client: httpx.AsyncClient) -> None:
     rows = models.random_rows(NUMBERS, 3, seed=2)
     reply = await client.post("/models/gateway/predict/batch", json={"rows": rows})
     single = [(await client.post("/models/gateway/predict", json=row)).json() for row in rows]
@@ -239,7 +239,7 @@ async def test_a_batch_of_objects(client: httpx.AsyncClient) -> None:
         (b'\xff{"data": [[1, 2, 3, 4]]}', 400, "malformed-body"),
     ],
 )
-async def test_a_request_of_the_wrong_shape_is_refused(
+async def test_a_request_of_the_wrong_shape_is_rejected(
     client: httpx.AsyncClient, body: bytes, status: int, slug: str
 ) -> None:
     reply = await client.post("/models/pipeline/predict", content=body)
@@ -267,7 +267,7 @@ async def test_history_records_native_rows_and_predictions(client: httpx.AsyncCl
 
 
 async def newest(client: httpx.AsyncClient, name: str, native_id: str) -> dict[str, Any]:
-    """Return the newest stored prediction that came in through the template."""
+    """Return the newest stored prediction that was requested in the template's format."""
 
     async def wire_entries() -> list[dict[str, Any]]:
         entries = (await client.get("/predictions", params={"model": name, "limit": 5})).json()["predictions"]
@@ -278,7 +278,7 @@ async def newest(client: httpx.AsyncClient, name: str, native_id: str) -> dict[s
     return entries[0]
 
 
-async def test_a_row_without_a_finite_score_is_refused_without_the_others(tmp_path: Path) -> None:
+async def test_a_row_without_a_finite_score_does_not_affect_concurrent_requests(tmp_path: Path) -> None:
     registry = FolderRegistry(tmp_path / "models")
     models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
     huge = {"x0": 3e38, "x1": 3e38}
@@ -298,7 +298,7 @@ async def test_a_row_without_a_finite_score_is_refused_without_the_others(tmp_pa
         assert (await client.get("/health")).json()["status"] == "ok"
 
 
-async def test_a_row_that_fails_in_the_graph_is_refused_without_the_others(tmp_path: Path) -> None:
+async def test_a_row_that_fails_in_the_graph_does_not_affect_concurrent_requests(tmp_path: Path) -> None:
     registry = FolderRegistry(tmp_path / "models")
     models.publish(registry, "pick", models.picking_graph(3), models.number_columns(1), models.REGRESSION, "values")
     async with apps.serving(home=tmp_path) as client:
@@ -312,7 +312,7 @@ async def test_a_row_that_fails_in_the_graph_is_refused_without_the_others(tmp_p
         assert [together[place].json()["prediction"] for place in (0, 2)] == [1.0, 2.0]
 
 
-async def test_the_openapi_document_describes_the_form_of_each_model(client: httpx.AsyncClient) -> None:
+async def test_the_openapi_document_describes_the_request_format_of_each_model(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
 
     for name in MODELS:
@@ -336,7 +336,7 @@ def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
     jsonschema_rs.Draft202012Validator({**schema, "components": document["components"]}).validate(value)
 
 
-async def test_the_rowcast_client_uses_the_native_form(client: httpx.AsyncClient) -> None:
+async def test_the_rowcast_client_uses_the_native_format(client: httpx.AsyncClient) -> None:
     sample = (await client.get("/sample", params={"wire": "false"})).json()
 
     assert sample == {"income": 1.5, "employed": True, "age": 30}

@@ -1,4 +1,4 @@
-"""MLflow's scoring server: `/invocations`, `/ping` and `/version`, which SageMaker also calls."""
+"""The routes of MLflow's scoring server, which SageMaker also calls: `/invocations`, `/ping` and `/version`."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class MLflowRoutes:
         if layout == "dataframe_split":
             return self._read_split(model, rows)
         if layout == "dataframe_records" and not (isinstance(rows, list) and all(isinstance(x, dict) for x in rows)):
-            raise BodyError('"dataframe_records" must be a list of objects, column name to value')
+            raise BodyError('"dataframe_records" must be a list of objects that map column names to values')
         return self._scoring.read_rows(model, rows)
 
     def _read_split(self, model: LiveModel, frame: Any) -> list[Row]:
@@ -106,17 +106,17 @@ class MLflowRoutes:
         check_keys(frame, ("columns", "index", "data"))
         names = frame.get("columns", model.schema.names())
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise BodyError('"columns" must be a list of names')
+            raise BodyError('"columns" must be a list of column names')
         return self._scoring.read_records(model, names, frame["data"])
 
     def _read_csv(self, model: LiveModel, request: Request) -> list[Row]:
         try:
             text = request.body.decode("utf-8-sig")
             records = (line for line in csv.reader(io.StringIO(text), strict=True) if line)
-            # One row more than the limit: reading millions of short lines would block the event loop.
+            # Read at most one row more than the limit: reading millions of short lines would block the event loop.
             lines = list(islice(records, self._scoring.max_rows + 2))
         except UnicodeDecodeError:
-            raise BodyError("the body is not UTF-8") from None
+            raise BodyError("the body is not valid UTF-8") from None
         except csv.Error as error:
             raise BodyError(f"the body is not valid CSV: {error}") from None
         if not lines:
@@ -141,7 +141,7 @@ def _read_method(model: LiveModel, params: Any) -> str:
 
 
 def write_error(problem: Problem) -> tuple[int, bytes]:
-    """Write `{"error_code": …, "message": …}`; MLflow answers 400 where Rowcast answers 422."""
+    """Encode `{"error_code": …, "message": …}`; the status 400 replaces 422, which MLflow does not use."""
     status = 400 if problem.status == 422 else problem.status
     code = CODES.get(status, "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR")
     return status, msgspec.json.encode({"error_code": code, "message": summary(problem)})

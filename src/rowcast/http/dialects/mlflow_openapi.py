@@ -1,4 +1,4 @@
-"""MLflow's scoring server in the OpenAPI document."""
+"""The OpenAPI operations of MLflow's scoring server."""
 
 from __future__ import annotations
 

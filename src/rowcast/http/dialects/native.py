@@ -1,4 +1,4 @@
-"""The native dialect: predicts one row, or many as `{"rows": [...]}`. Models with a wire template use `wire.py`.
+"""The native dialect: predictions for one row or for `{"rows": [...]}`. Models with a wire template use `wire.py`.
 
 Routes are created when models go live, each bound to its model, so that the hot path has nothing to look up.
 """
@@ -41,9 +41,9 @@ class NativeRoutes:
         self.refresh()
 
     def refresh(self) -> None:
-        """Replace the routes by those of the live models. Call it on the event loop whenever the models change."""
+        """Replace the routes with those of the live models. Call this on the event loop whenever the models change."""
         deployment = self._service.deployment
-        # The configured default model may be unloaded: then /predict answers 404.
+        # If the configured default model has been unloaded, /predict returns 404.
         addresses = deployment.addresses()
         default = deployment.get(None) if deployment.default in addresses else None
         routes = self._routes_for("/predict", "/predict", None, default)
@@ -82,7 +82,7 @@ class NativeRoutes:
         if model.wire is not None and request.options.use_wire:
             handler = WireHandler(model, model.wire, self._service)
             return await (handler.predict_batch if is_batch else handler.predict)(request)
-        if request.context.dialect != NATIVE:  # `wire=false` turns off the model's template
+        if request.context.dialect != NATIVE:  # `wire=false` disables the model's template
             request.context = msgspec.structs.replace(request.context, dialect=NATIVE)
         body = request.body
         if is_batch or (b'"rows"' in body and is_rows_object(body)):
@@ -157,7 +157,7 @@ def _route(pattern: str, dialect: str, handler: Handler, quick: QuickHandler | N
 
 
 def _with_rejected(rows: Sequence[Row | RejectedRow], error: NoAnswer) -> list[Row | RejectedRow]:
-    """Reject the rows that the model cannot score. The error counts valid rows only."""
+    """Reject the rows that the model cannot score. The error's row numbers count valid rows only."""
     places = [place for place, row in enumerate(rows) if isinstance(row, Row)]
     unanswered = {places[row] for row in error.rows}
     return [
@@ -167,7 +167,7 @@ def _with_rejected(rows: Sequence[Row | RejectedRow], error: NoAnswer) -> list[R
 
 
 def is_plain(query: bytes) -> bool:
-    """Return whether a query string is valid and has no option that the hot path does not support."""
+    """Return whether a query string is valid and the hot path supports all its options."""
     try:
         options = read_options(query)
     except RequestError:
@@ -175,7 +175,7 @@ def is_plain(query: bytes) -> bool:
     return options.use_wire and not options.partial
 
 
-@lru_cache(maxsize=1024)  # query strings repeat, and parsing one takes 2 µs
+@lru_cache(maxsize=1024)  # the same query strings recur, and parsing takes 2 µs
 def read_options(query: bytes) -> QueryOptions:
     """Parse the query string; raise RequestError for an unknown option or an invalid value."""
     if not query:

@@ -1,4 +1,4 @@
-"""The prediction routes in the OpenAPI document: each model's own requests and replies, native or by wire template."""
+"""The OpenAPI operations of the prediction routes: each model's requests and replies, native or by wire template."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PARAMETERS: list[Json] = [
     {
         "name": "partial",
         "in": "query",
-        "description": "Score the valid rows of a batch and return `errors` in place of the others.",
+        "description": "Score the valid rows of a batch and return `errors` for each invalid row.",
         "schema": {"type": "boolean", "default": False},
     },
     {
@@ -55,7 +55,7 @@ PARAMETERS: list[Json] = [
     {
         "name": "wire",
         "in": "query",
-        "description": "`false` uses the native form even if the model has a wire template.",
+        "description": "`false` uses the native format even if the model has a wire template.",
         "schema": {"type": "boolean", "default": True},
     },
     {
@@ -67,30 +67,30 @@ PARAMETERS: list[Json] = [
     {
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "A retry of the same request with the same key returns the first response, for one day.",
+        "description": "For one day, repeating the same request with the same key returns the first response.",
         "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
     },
     {
         "name": "X-Request-Timeout",
         "in": "header",
-        "description": "Deadline in seconds; rows that have not been scored by then are not scored.",
+        "description": "Deadline in seconds; rows that are still queued by then are not scored.",
         "schema": {"type": "string", "pattern": "^[1-9][0-9]{0,2}(\\.[0-9]{1,9})?$"},
     },
     {
         "name": "X-Request-ID",
         "in": "header",
-        "description": "Your own id of the request; it appears in the response, in history and in logs.",
+        "description": "Your own request id; it appears in the response, in history and in logs.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
     },
 ]
 WARNINGS = array(closed(column=TEXT, code=TEXT, message=TEXT))
 ROW_ERRORS = closed(errors=array(reference("ValueProblem")))
-"""In place of a prediction, with `partial=true`."""
+"""The reply to an invalid row with `partial=true`."""
 EXAMPLE_ID = "01890a5d-ac96-774b-8bce-b302099a8057"
 
 
 class _Form(msgspec.Struct, frozen=True, kw_only=True):
-    """One form of request that a path accepts: JSON Schemas and examples of the request and of its reply."""
+    """A request format that a path accepts: JSON Schemas and examples of the request and its reply."""
 
     name: str
     request: Json
@@ -137,7 +137,7 @@ def _operations(deployment: Deployment[LiveModel]) -> Iterator[tuple[str, Json]]
             forms = _forms(address, model, is_batch=bool(suffix))
             summary = f"Predict {model.manifest.training.target} with {address}"
             if suffix:
-                summary += ", several requests in one"
+                summary += ", in a batch"
             operation_suffix = suffix.replace("/", "_")
             if deployment.default == address:
                 operation = _operation(model, forms, f"{summary} (the default model)", f"predict{operation_suffix}")
@@ -164,13 +164,13 @@ def _operation(model: LiveModel, forms: list[_Form], summary: str, operation_id:
         "responses": {"200": success, **problem_responses(PROBLEMS)},
     }
     if model.wire is not None:
-        operation["description"] = "Uses the model's wire template, or the native form with `wire=false`."
+        operation["description"] = "Uses the model's wire template, or the native format with `wire=false`."
     require_key(operation)
     return operation
 
 
 def _forms(address: str, model: LiveModel, *, is_batch: bool) -> list[_Form]:
-    """Return the forms that a path accepts; the first one is the default."""
+    """Return the request formats that a path accepts, the default first."""
     row, prediction = reference(f"{_component(address)}.row"), reference(f"{_component(address)}.prediction")
     assert model.golden is not None  # a live model has been verified on its golden rows
     example, example_reply = model.golden.row, msgspec.json.decode(_example_reply(model))
@@ -228,5 +228,5 @@ def _example_reply(model: LiveModel) -> bytes:
 
 
 def _component(address: str) -> str:
-    """Return the name of a model in component names and operation ids, which cannot contain `@`."""
+    """Return the model's name for use in component names and operation ids, which cannot contain `@`."""
     return address.replace("@", ".")

@@ -1,4 +1,4 @@
-"""Builds the OpenAPI operations of other protocols, whose errors have a form of their own."""
+"""Builds the OpenAPI operations of other protocols, which have their own error formats."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def get(
     is_public: bool = False,
     can_be_unready: bool = False,
 ) -> dict[str, Json]:
-    """Return the path of a GET route. A route that can be unready answers 503 with the same body."""
+    """Return the path of a GET route. With `can_be_unready`, it also documents a 503 response with the same body."""
     description = operation(
         tag, path, summary, success(schema), problems=("bad-option", *problems), is_public=is_public
     )
@@ -77,7 +77,7 @@ def get(
 
 
 def success(schema: Json, description: str = "Success", *, media_type: str = "application/json") -> Json:
-    """Return a response in the form that the protocol prescribes."""
+    """Return a response whose body follows the schema."""
     return {"description": description, "content": {media_type: {"schema": schema}}}
 
 
@@ -90,12 +90,12 @@ def body(schema: Json, *, required: bool = False, example: Any = None) -> Json:
 
 
 def object_with(required: tuple[str, ...] = (), /, **properties: Any) -> Json:
-    """Return the schema of a request object, whose properties are optional unless required."""
+    """Return the schema of a request object; properties not listed in `required` are optional."""
     schema: Json = {"type": "object", "properties": properties, "additionalProperties": False}
     return {**schema, "required": list(required)} if required else schema
 
 
 def _error_responses(slugs: tuple[str, ...], error: Json) -> dict[str, Json]:
-    """Return the errors in the protocol's form, and as problem details for clients that accept them."""
+    """Return the error responses, in the protocol's format and as problem details for clients that accept them."""
     content = {"application/json": {"schema": error}, "application/problem+json": {"schema": reference("Problem")}}
     return {str(STATUS[slug]): {"description": TITLES[slug], "content": content} for slug in slugs}

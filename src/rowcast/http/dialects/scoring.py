@@ -1,4 +1,4 @@
-"""What V1, V2 and MLflow share: find the model, read rows in any layout, score them and collect the predictions."""
+"""Functions shared by V1, V2 and MLflow: find the model, read rows in any layout, score them, return predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rowcast.serving.service import PredictionService
 
 MAX_LISTED_PROBLEMS = 20
-"""Problems listed in an error of a protocol whose errors are a single text."""
+"""The maximum number of problems listed in the error message of a dialect."""
 
 
 class ScoredRow(msgspec.Struct, frozen=True, gc=False):
@@ -47,7 +47,7 @@ class DialectScoring:
         self.max_rows = service.max_rows
 
     def model(self, request: Request, name: str | None = None, version: str | None = None) -> LiveModel:
-        """Return the requested model if the caller may use it."""
+        """Return the requested model; raise Forbidden if the caller has no access to it."""
         model = model_for(request.context.caller, self.deployment, name)
         if version is None or version == str(model.version):
             return model
@@ -55,7 +55,7 @@ class DialectScoring:
             return self.deployment.get(f"{model.name}@{version}")
         except ModelNotFound:
             raise ModelNotFound(
-                f"version {version[:40]!r} of model {model.name!r} is not served; version {model.version} is"
+                f"version {version[:40]!r} of model {model.name!r} is not served; the served version is {model.version}"
             ) from None
 
     async def score(self, request: Request, model: LiveModel, rows: Sequence[Row]) -> list[ScoredRow]:
@@ -81,7 +81,7 @@ class DialectScoring:
         return read_valid(records, read, max_rows=self.max_rows)
 
     def read_columns(self, model: LiveModel, columns: Mapping[str, Sequence[Any]]) -> list[Row]:
-        """Read rows that arrive column by column."""
+        """Read rows that are sent column by column."""
         lengths = {len(cells) for cells in columns.values()}
         if len(lengths) > 1:
             shown = ", ".join(f"{name[:40]}: {len(cells)}" for name, cells in list(columns.items())[:12])
@@ -109,7 +109,7 @@ class DialectScoring:
         return self.read_columns(model, {name: _flatten(name, cells) for name, cells in columns.items()})
 
     def read_texts(self, model: LiveModel, names: Sequence[str], records: Sequence[Sequence[str]]) -> list[Row]:
-        """Read rows whose cells are the texts of a CSV file."""
+        """Read rows whose cells are strings from a CSV file."""
         check_names(names)
         kinds = {column.name: column.kind for column in model.schema.columns}
 
@@ -118,7 +118,7 @@ class DialectScoring:
                 raise BodyError(f"the row has {len(record)} cells; the header has {len(names)}")
             cells = dict(zip(names, record, strict=True))
             encoded = model.encoder.parse(cells, text=True)
-            # Store what a client of the native dialect would have sent: the text `7` of a number as 7.
+            # Store what a client of the native dialect would have sent: a number cell "7" as 7.
             parsed = dict(zip(model.schema.names(), model.schema.parse(cells, text=True), strict=True))
             stored = {
                 name: parsed[name] if parsed[name] is None or kinds[name] not in ("category", "datetime") else cell
@@ -130,13 +130,13 @@ class DialectScoring:
 
 
 def row_of(encoder: RowEncoder, cells: Mapping[str, Any]) -> Row:
-    """Return one row from Python values, with the equivalent JSON."""
+    """Return a row of Python values, with the equivalent JSON."""
     return Row(encoder.parse(cells), msgspec.json.encode(cells))
 
 
 def _row_of_object(encoder: RowEncoder, row: Any) -> Row:
     if not isinstance(row, dict):
-        raise BodyError("expected a JSON object, column name to value", slug="not-an-object")
+        raise BodyError("expected a JSON object that maps column names to values", slug="not-an-object")
     return row_of(encoder, row)
 
 
@@ -150,7 +150,7 @@ def _flatten(name: str, cells: list[Any]) -> list[Any]:
 
 
 def labels(rows: Sequence[ScoredRow]) -> list[Label]:
-    """Return the predicted labels, or the values of a regression."""
+    """Return the predicted labels, or the predicted values of a regression."""
     return [row.prediction for row in rows]
 
 
@@ -170,7 +170,7 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """Return the body as a JSON object. NaN, which Python clients write, is read as null."""
+    """Parse the body as a JSON object. NaN, which Python clients send, is read as null."""
     try:
         document = decode_json(body)
     except BodyError:
@@ -185,7 +185,7 @@ def read_object(body: bytes) -> dict[str, Any]:
 def _decode_with_nan(body: bytes) -> Any:
     try:
         document = json.loads(body, parse_constant=_read_constant)
-        msgspec.json.encode(document)  # refuses lone surrogates, which are not text
+        msgspec.json.encode(document)  # raises an error for lone surrogates, which are not valid Unicode
     except RecursionError:
         raise BodyError("the JSON is nested too deeply", slug="too-deep") from None
     except (ValueError, msgspec.MsgspecError, OverflowError) as error:
@@ -199,22 +199,22 @@ def _read_constant(name: str) -> None:
 
 
 def only_key(document: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return the only one of these keys that the object has; raise BodyError if it has none or several."""
+    """Return the key that the object has; raise BodyError unless it has exactly one of these keys."""
     present = [name for name in names if name in document]
     if len(present) != 1:
-        raise BodyError(f"send exactly one of {', '.join(names)}; got {', '.join(present) or 'none of them'}")
+        raise BodyError(f"send exactly one of {', '.join(names)}; got {', '.join(present) or 'none'}")
     return present[0]
 
 
 def check_keys(document: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Raise BodyError if the object has any other key."""
+    """Raise BodyError if the object has a key that is not in `names`."""
     for name in document:
         if name not in names:
             raise BodyError(f"unknown key {name[:80]!r}; known keys: {', '.join(names)}")
 
 
 def summary(problem: Problem) -> str:
-    """Return all problems in one text."""
+    """Return the problem's detail, or the list of its row errors, as a single string."""
     errors = problem.errors
     if len(errors) < 2:
         return problem.detail

@@ -18,7 +18,7 @@ SIGNATURES = ("", "predict", "serving_default")
 LABELS = ("champion", "stable")
 """The labels of the version that is served under the model's name."""
 CONTENT_TYPES = frozenset((JSON, b"application/x-www-form-urlencoded"))
-"""TensorFlow Serving's documentation uses `curl -d`, which declares a form."""
+"""TensorFlow Serving's documentation uses `curl -d`, which sends the content type of a form."""
 _match = re.compile(r"/v1/models/([^/:]+)(?:/versions/([^/:]+)|/labels/([^/:]+))?(?:(/metadata)|:([a-z]+))?").fullmatch
 
 
@@ -107,7 +107,7 @@ def _read_version(version: str | None, label: str | None) -> str | None:
 
 
 def write_error(problem: Problem) -> tuple[int, bytes]:
-    """Write `{"error": "text"}`; the protocol answers 400 where Rowcast answers 422."""
+    """Encode `{"error": "text"}`; the status 400 replaces 422, which the protocol does not use."""
     status = 400 if problem.status == 422 else problem.status
     return status, msgspec.json.encode({"error": summary(problem)})
 

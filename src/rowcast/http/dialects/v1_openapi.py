@@ -1,4 +1,4 @@
-"""KServe's V1 protocol in the OpenAPI document."""
+"""The OpenAPI operations of KServe's V1 protocol."""
 
 from __future__ import annotations
 

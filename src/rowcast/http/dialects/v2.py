@@ -1,4 +1,4 @@
-"""The Open Inference Protocol V2 (REST), which the clients of KServe, Triton and MLServer speak."""
+"""The Open Inference Protocol V2 (REST), which clients of KServe, Triton and MLServer use."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ class V2Routes:
         inputs: dict[str, Tensor],
         outputs: Sequence[tuple[v2_metadata.OutputSpec, bool]],
     ) -> dict[str, Any] | None:
-        """Return the outputs of many rows scored at once; None when the rows must be read one by one. HOT"""
+        """Score the rows as a block and return the outputs; return None if rows must be read individually. HOT"""
         service, rows = self._scoring.service, call.inputs[0].rows
         columns = v2_infer.block_columns(call, rows)
         tensors = model.columns.read(inputs) if columns and service.can_record_blocks(model) else None
@@ -209,17 +209,19 @@ class V2Routes:
             raise BodyError('"parameters" must be an object')
         for parameter in parameters:
             if parameter != "unload_dependents":
-                raise RequestError(f"parameter {parameter[:80]!r} is refused: models are loaded from the registry only")
+                raise RequestError(
+                    f"unsupported parameter {parameter[:80]!r}; models are loaded only from the registry"
+                )
         result = await self._repository.set_loaded(name, loaded=loaded)
         if result.status == "pending":
-            raise Unavailable("not all workers have followed yet; retry after 1 s")
+            raise Unavailable("some workers have not applied the change yet; retry after 1 s")
         if result.status == "failed":
             raise RequestError(next(worker.reload_error for worker in result.workers if worker.reload_error))
         return _json({})
 
 
 def write_error(problem: Problem) -> tuple[int, bytes]:
-    """Write `{"error": "text"}`; the protocol answers 400 where Rowcast answers 422."""
+    """Encode `{"error": "text"}`; the status 400 replaces 422, which the protocol does not use."""
     status = 400 if problem.status == 422 else problem.status
     return status, msgspec.json.encode({"error": summary(problem)})
 
@@ -248,4 +250,4 @@ def _json(value: Any, status: int = 200) -> Response:
 
 
 def _needs_unlimited_key() -> Forbidden:
-    return Forbidden("statistics cover all callers: they need a key that is not limited to a tenant or to models")
+    return Forbidden("statistics cover all callers; send a key without tenant or model limits")

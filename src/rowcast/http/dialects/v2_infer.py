@@ -1,4 +1,4 @@
-"""Inference requests of the Open Inference Protocol: parse tensors into rows, and turn predictions into tensors."""
+"""Inference requests of the Open Inference Protocol: converts tensors to rows, and predictions to tensors."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 OCTETS = b"application/octet-stream"
 CONTENT_TYPES = frozenset((JSON, OCTETS, b"application/x-www-form-urlencoded"))
-"""`curl -d` declares a form, whatever it sends."""
+"""Includes the content type of a form, which `curl -d` sends by default."""
 HEADER_LENGTH = b"inference-header-content-length"
 MAX_WARNINGS = 100
 MIN_BLOCK_ROWS = 16
-"""A block with fewer rows is not faster than single rows."""
+"""With fewer rows, a block is not faster than single rows."""
 UNSUPPORTED = ("shared_memory_region", "classification")
 _digits = re.compile(rb"[0-9]{1,18}").fullmatch
 
@@ -86,7 +86,7 @@ def read(request: Request, model: LiveModel) -> Call:
 
 
 def block_columns(call: Call, rows: int) -> list[blocks.BlockColumn] | None:
-    """Return the layout of the binary tail; None if a column is not binary or the request has few rows."""
+    """Return the layout of the binary tail; return None if a column is not binary or the request has few rows."""
     sizes = [(head.parameters or {}).get("binary_data_size") for head in call.inference.inputs]
     if rows < MIN_BLOCK_ROWS or None in sizes or not sizes:
         return None
@@ -107,7 +107,7 @@ def _decode_inference(head: bytes) -> Inference:
     try:
         return _read(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        document = read_object(head)  # accepts the NaN of Python clients, or raises a precise error
+        document = read_object(head)  # accepts NaN, which Python clients send, or raises a precise error
     try:
         return msgspec.convert(document, Inference)
     except msgspec.ValidationError as error:
@@ -115,7 +115,7 @@ def _decode_inference(head: bytes) -> Inference:
 
 
 def read_raw(model: LiveModel, body: memoryview) -> Tensor:
-    """Parse a body that is only the data of a model's single input."""
+    """Parse a body that consists only of the raw data of the model's single input."""
     plan, columns = model.encoder.plan, model.schema.columns
     if len(columns) == 1:
         name, datatype, width = columns[0].name, DATATYPES_BY_KIND[columns[0].kind], 1
@@ -125,11 +125,11 @@ def read_raw(model: LiveModel, body: memoryview) -> Tensor:
         raise BodyError("the model has several inputs; describe them in JSON before the binary data")
     if datatype == BYTES:
         if width != 1:
-            raise BodyError("several texts cannot be sent as raw input; describe them in JSON before the binary data")
+            raise BodyError("raw input cannot contain several strings; describe them in JSON before the binary data")
         try:
             return Tensor(name, BYTES, (1, 1), [bytes(body).decode()])
         except UnicodeDecodeError:
-            raise BodyError("the raw text is not UTF-8") from None
+            raise BodyError("the raw input is not valid UTF-8") from None
     rows, rest = divmod(len(body), width * TYPES[datatype].itemsize)
     if rest:
         raise BodyError(f"{len(body)} bytes are not a whole number of rows of {width} x {datatype}")
@@ -138,7 +138,7 @@ def read_raw(model: LiveModel, body: memoryview) -> Tensor:
 
 
 def inputs_by_name(model: LiveModel, inputs: Sequence[Tensor], max_rows: int) -> dict[str, Tensor]:
-    """Return the inputs by name: one tensor for each column, or the graph's own tensors; all with the same rows."""
+    """Return the inputs by name: one tensor per column, or the graph's own tensors, all with the same row count."""
     by_name = {tensor.name: tensor for tensor in inputs}
     if len(by_name) != len(inputs):
         raise BodyError("an input occurs twice")
@@ -199,7 +199,7 @@ def _check_parameters(owner: str, parameters: Mapping[str, Any]) -> None:
 
 
 def data(output: OutputSpec, decision: Decision, rows: Sequence[ScoredRow]) -> Any:
-    """Return the values of one output in row-major order: an array, or a list of texts."""
+    """Return the values of one output in row-major order: an array, or a list of strings."""
     if output.name == ID:
         return [row.id for row in rows]
     if output.name == "probabilities":
@@ -269,7 +269,7 @@ def response(
 
 
 def warnings(rows: Sequence[ScoredRow]) -> str:
-    """Return the warnings of all rows as JSON text, because a parameter cannot hold a list."""
+    """Return the warnings of all rows as a JSON string, because a parameter cannot hold a list."""
     listed = [
         {"row": number, "column": warning.column, "code": warning.code, "message": warning.message}
         for number, row in enumerate(rows)

@@ -1,4 +1,4 @@
-"""A model's inputs and outputs as the Open Inference Protocol names them. Does not import numpy."""
+"""The inputs and outputs of a model in the Open Inference Protocol. This module does not import numpy."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from rowcast.serving.interface import ModelInterface
 
 ID = "id"
-"""An output that a request can name although the metadata does not list it: the prediction's id."""
+"""The prediction's id, an output that requests can select although the metadata does not list it."""
 DATATYPES_BY_KIND = {"number": "FP64", "integer": "INT64", "boolean": BOOL, "category": BYTES, "datetime": BYTES}
 
 
 class OutputSpec(msgspec.Struct, frozen=True):
-    """One output as the model's metadata describes it; `width` is the number of values for each row."""
+    """An output in the model's metadata; `width` is the number of values per row."""
 
     name: str
     datatype: str

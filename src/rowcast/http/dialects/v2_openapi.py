@@ -1,4 +1,4 @@
-"""The Open Inference Protocol V2 in the OpenAPI document."""
+"""The OpenAPI operations of the Open Inference Protocol V2."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _server() -> dict[str, Json]:
     ready = closed(live=FLAG, ready=FLAG)
     return {
         **get(TAG, "/v2", "The server and its extensions", server, is_public=True),
-        **get(TAG, "/v2/health/live", "The process responds", live, is_public=True),
+        **get(TAG, "/v2/health/live", "Whether the process responds", live, is_public=True),
         **get(TAG, "/v2/health/ready", "Whether a model is loaded", ready, is_public=True, can_be_unready=True),
     }
 
@@ -86,7 +86,7 @@ def _models() -> dict[str, Json]:
             problems=MODEL_NOT_FOUND,
             can_be_unready=True,
         ),
-        **get(TAG, f"{base}/config", "The model configuration in Triton's form", config, problems=MODEL_NOT_FOUND),
+        **get(TAG, f"{base}/config", "The model configuration in Triton's format", config, problems=MODEL_NOT_FOUND),
         **get(TAG, f"{base}/stats", "Request counts and durations", statistics, problems=MODEL_NOT_FOUND),
         **get(TAG, "/v2/models/stats", "Request counts and durations of every model", statistics),
     }
@@ -151,7 +151,7 @@ def _infer(name: str, model: LiveModel) -> Json:
 
 
 def _example_datatype(cell: Any, datatype: str) -> str:
-    """Return the datatype of an example cell; the example of a boolean column can be a word."""
+    """Return the datatype of an example cell. The example of a boolean column can be a string."""
     return BYTES if isinstance(cell, str) else BOOL if isinstance(cell, bool) else datatype
 
 

@@ -1,4 +1,4 @@
-"""Predictions in the form of a model's wire template."""
+"""Predictions in the format of a model's wire template."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WireHandler:
         self._service = service
 
     def quick(self) -> QuickHandler | None:
-        """Return the hot path; None if the template needs more than the row and its native reply."""
+        """Return the hot path; return None if the template needs more than a row and its native reply."""
         return None if self._wire.render_row is None else QuickWire(self._model, self._wire, self._service)
 
     async def predict(self, request: Request) -> Response:
@@ -93,7 +93,7 @@ class QuickWire:
 
 
 def _warn(model: LiveModel, request: Request, filled: int, ignored: int) -> None:
-    """Report in the response and in the log that the template changed the request. The client's values stay out."""
+    """Report, in the response and in the log, that the template changed the request; omit all client data."""
     if not filled and not ignored:
         return
     request.add_header(WARNING_HEADER, b"filled=%d, ignored=%d" % (filled, ignored))

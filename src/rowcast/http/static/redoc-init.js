@@ -1,10 +1,10 @@
-// Start ReDoc without an inline script. The script element names the document relative to the page, so that it also
-// works behind a path prefix:  <div id="redoc"></div>  <script src="…/redoc-init.js" data-openapi="openapi.json">
+// Start ReDoc without an inline script. The URL of the document is relative to the page, so that the page also works
+// behind a path prefix:  <div id="redoc"></div>  <script src="…/redoc-init.js" data-openapi="openapi.json">
 "use strict";
 (() => {
   const address = document.currentScript.dataset.openapi || "openapi.json";
   // ReDoc's footer loads a logo from an external host, and no option disables it. The page's content security policy
-  // blocks the request, but the browser logs an error. With an invalid image instead, ReDoc hides the logo silently.
+  // blocks the request, but the browser logs an error. If the image is invalid, ReDoc hides the logo without an error.
   const create = document.createElement.bind(document);
   document.createElement = (...args) => {
     const element = create(...args);
