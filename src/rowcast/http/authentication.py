@@ -180,7 +180,7 @@ def require(caller: Caller, scope: Scope | None) -> None:
 
 
 def require_everything(caller: Caller) -> None:
-    """Raise Forbidden unless the caller may see all tenants and all models."""
+    """Raise Forbidden unless the caller has access to all tenants and models."""
     if caller.tenant or caller.models or not caller.scopes & {"read", "admin"}:
         raise Forbidden(
             "metrics cover all tenants and models; send a key with scope 'read' and without tenant or model limits"

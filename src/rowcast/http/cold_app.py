@@ -1,4 +1,4 @@
-"""The FastAPI application for the cold routes: parameters, documentation and static files; the edge does the rest."""
+"""The FastAPI application for the cold routes, their documentation and the static files."""
 
 from __future__ import annotations
 

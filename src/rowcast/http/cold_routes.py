@@ -120,7 +120,7 @@ def _add_model_routes(cold: ColdApp, deployment: Deployment[LiveModel]) -> None:
         response=ServedModel,
         problems=("model-not-found",),
         tags=["models"],
-        summary="One model: schema, metrics, parity",
+        summary="A served model: schema, metrics, parity",
         responses={304: {"description": "Not modified: `If-None-Match` contains the current ETag"}},
     )
     def describe_model(name: str, request: Request) -> Response:

@@ -43,7 +43,7 @@ from rowcast.http.routes import (
 from rowcast.serving.quota import charge
 
 SIGNIFICANT_HEADERS = (b"content-type", b"inference-header-content-length", b"accept-encoding")
-"""Headers that must match, like the body, for two requests with the same Idempotency-Key to count as the same."""
+"""Headers that, with the path, the query and the body, identify a request that has an Idempotency-Key."""
 
 
 class ClientDisconnected(Exception):

@@ -63,7 +63,7 @@ class QuickPath:
     def find(self, path: str, method: bytes, headers: Mapping[bytes, bytes]) -> Route | None:
         """Return the route of a plain prediction request; return None for any other request. HOT"""
         root = self._root_path
-        # In an ASGI scope, too, the path starts with the root path.
+        # The path of an ASGI scope also starts with the root path.
         route = self._router.hot.get(strip_prefix(root + path, root) if root else path)
         if route is None or route.quick is None or method != b"POST":
             return None
@@ -159,7 +159,7 @@ class QuickAnswer:
         self._is_done = True
         try:
             self._quick_path.finish(self, reply)
-        except Exception as error:  # must not affect the other requests of the batch
+        except Exception as error:  # a failure must not affect the other requests of the batch
             self.set_exception(error)
 
     def set_exception(self, error: Exception, /) -> None:

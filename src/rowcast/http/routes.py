@@ -36,7 +36,7 @@ class RequestRules(msgspec.Struct, frozen=True):
 
     max_body: int
     wait_seconds: float
-    """The maximum time that a request waits to be scored."""
+    """The maximum number of seconds that a request can wait to be scored."""
     root_path: str = ""
 
 

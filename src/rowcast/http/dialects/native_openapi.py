@@ -135,9 +135,8 @@ def _operations(deployment: Deployment[LiveModel]) -> Iterator[tuple[str, Json]]
     for address, model in deployment.live.items():
         for suffix in ("", "/batch"):
             forms = _forms(address, model, is_batch=bool(suffix))
-            summary = f"Predict {model.manifest.training.target} with {address}"
-            if suffix:
-                summary += ", in a batch"
+            batch = " in a batch" if suffix else ""
+            summary = f"Predict {model.manifest.training.target}{batch} with {address}"
             operation_suffix = suffix.replace("/", "_")
             if deployment.default == address:
                 operation = _operation(model, forms, f"{summary} (the default model)", f"predict{operation_suffix}")

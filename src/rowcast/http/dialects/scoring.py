@@ -141,7 +141,7 @@ def _row_of_object(encoder: RowEncoder, row: Any) -> Row:
 
 
 def _flatten(name: str, cells: list[Any]) -> list[Any]:
-    """Return a column whose cells may each be wrapped in a list."""
+    """Return a column whose cells can each be wrapped in a list."""
     if not any(isinstance(cell, list) for cell in cells):
         return cells
     if not all(isinstance(cell, list) and len(cell) == 1 for cell in cells):

@@ -28,8 +28,8 @@ MODEL_NOT_FOUND = ("model-not-found",)
 HEADER_LENGTH = {
     "name": "Inference-Header-Content-Length",
     "in": "header",
-    "description": "Length in bytes of the JSON before the binary tensors. 0 if the body is only the raw bytes of a "
-    "model's single input.",
+    "description": "Length in bytes of the JSON before the binary tensors. 0 if the body consists only of "
+    "the raw data of the model's single input.",
     "schema": {"type": "string", "pattern": "^[0-9]{1,9}$"},
 }
 PARAMETERS: Json = {"type": ["object", "null"], "additionalProperties": {"type": ["string", "number", "boolean"]}}
