@@ -116,7 +116,7 @@ class RegistryReader(Protocol):
         ...
 
     def generation(self) -> int:
-        """Return a number that increases whenever an alias changes. Servers poll it every second."""
+        """Return a number that increases whenever an alias changes. Servers poll it several times a second."""
         ...
 
 
