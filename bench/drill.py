@@ -440,7 +440,7 @@ def main() -> int:
         "--rounds",
         type=int,
         default=50,
-        help="number of kills per process; twice as many reloads and 40 %% as many shutdowns",
+        help="number of kills per process; twice as many reloads and 40%% as many shutdowns",
     )
     parser.add_argument("--only", action="append", choices=list(SCENARIOS), help="run only this scenario; repeatable")
     parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")

@@ -27,7 +27,7 @@ class Quota(msgspec.Struct, frozen=True):
 class Meter:
     """Tracks the use of one quota with the generic cell rate algorithm: one timestamp, no list of past requests.
 
-    HOT: called twice per request, so it avoids calls to `max` and `ceil`.
+    Hot path: called twice per request, so it avoids calls to `max` and `ceil`.
     """
 
     is_immediate = True

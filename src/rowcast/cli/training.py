@@ -124,7 +124,7 @@ def _print(result: TrainingResult) -> None:
         [name, f"{measure.value:.4f}", f"{measure.low:.4f} to {measure.high:.4f}"]
         for name, measure in result.holdout.items()
     ]
-    output.print_table(["metric", "holdout", "95 % interval"], metrics, "Holdout metrics")
+    output.print_table(["metric", "holdout", "95% interval"], metrics, "Holdout metrics")
     flips = output.counted(result.parity.label_flips, "label flip")
     output.print_lines(
         [

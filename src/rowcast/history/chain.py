@@ -132,7 +132,7 @@ class Chain:
         self.previous = genesis(writer)
 
     def extend(self, head: bytes, salt: bytes, row: bytes) -> bytes:
-        """Append an entry and return its link. HOT: two hashes per entry."""
+        """Append an entry and return its link. Hot path: two hashes per entry."""
         hashed_row = sha256(salt + row).digest()
         self.previous = linked = sha256(self.previous + self.seq.to_bytes(8) + hashed_row + head).digest()
         self.seq += 1

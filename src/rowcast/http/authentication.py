@@ -71,7 +71,7 @@ class Authenticator:
         self._read_keys()
 
     def admit(self, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
-        """Return the caller of a request; raise Unauthorized if a required key is missing or invalid. HOT
+        """Return the caller of a request; raise Unauthorized if a required key is missing or invalid. Hot path.
 
         The key is hashed, and the hash is looked up in a dictionary, so the duration depends only on the key's length.
         """

@@ -1,4 +1,4 @@
-"""HOT PATH. The edge's pipeline, specialised for plain requests for a single prediction.
+"""Hot path. The edge's pipeline, specialised for plain requests for a single prediction.
 
 It applies the same steps as `Edge`, except the steps for headers that plain requests do not have, and it needs no ASGI
 scope, task or future (`bench/serve.py`). The HTTP protocol calls it; under any other ASGI server, every request takes
@@ -61,7 +61,7 @@ class QuickPath:
         self._failures = Failures(listen, rules.wait_seconds)
 
     def find(self, path: str, method: bytes, headers: Mapping[bytes, bytes]) -> Route | None:
-        """Return the route of a plain prediction request; return None for any other request. HOT"""
+        """Return the route of a plain prediction request; return None for any other request. Hot path."""
         root = self._root_path
         # The path of an ASGI scope also starts with the root path.
         route = self._router.hot.get(strip_prefix(root + path, root) if root else path)
@@ -82,7 +82,7 @@ class QuickPath:
         *,
         is_alone: bool = False,
     ) -> bool:
-        """Answer a plain prediction request by calling `send`, now or in a later event-loop iteration. HOT
+        """Answer a plain prediction request by calling `send`, now or in a later event-loop iteration. Hot path.
 
         Return False if the general path must handle the request; nothing has been sent or charged in that case. If no
         other client is sending (`is_alone`), the request does not wait for others to share its batch.
@@ -110,7 +110,7 @@ class QuickPath:
         return True
 
     def finish(self, answer: QuickAnswer, reply: bytes) -> None:
-        """Send a reply. HOT"""
+        """Send a reply. Hot path."""
         now = time.perf_counter()
         head = HEAD % (len(reply), answer.request_id.encode())
         if answer.meter is not None:
@@ -155,7 +155,7 @@ class QuickAnswer:
         return self._is_done
 
     def set_result(self, reply: Any, /) -> None:
-        """Send the reply. HOT"""
+        """Send the reply. Hot path."""
         self._is_done = True
         try:
             self._quick_path.finish(self, reply)

@@ -136,7 +136,7 @@ class QuickHandler(Protocol):
         ...
 
     def submit(self, request: Request, answer: Answer) -> None:
-        """Submit the row for scoring; `answer` receives the reply. Raises the same errors as the general path. HOT"""
+        """Submit the row for scoring; `answer` receives the reply. Errors as on the general path. Hot path."""
         ...
 
 

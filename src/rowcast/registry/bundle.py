@@ -43,7 +43,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Measure(msgspec.Struct, frozen=True):
-    """A metric on the holdout with its 95 % bootstrap interval."""
+    """A metric on the holdout with its 95% bootstrap interval."""
 
     value: float
     low: float

@@ -53,7 +53,7 @@ class ConnectionPool:
         self._latest_since = 0.0
 
     def is_only_sender(self, connection: PooledConnection, now: float) -> bool:
-        """Return whether no other connection has sent a request recently. HOT"""
+        """Return whether no other connection has sent a request recently. Hot path."""
         if connection is not self._latest:
             self._latest, self._latest_since = connection, now
         return now - self._latest_since > ALONE_SECONDS

@@ -117,7 +117,7 @@ class QuickCycle:
         self.message_event = NO_EVENT
 
     def send(self, head: bytes, body: bytes) -> None:
-        """Write the whole response; `head` ends with its last header. HOT"""
+        """Write the whole response; `head` ends with its last header. Hot path."""
         connection = self.connection
         if self.response_complete or connection.is_lost:
             return
@@ -268,7 +268,7 @@ class Connection(HttpToolsProtocol):
             self._start_asgi_task(cycle, self.app)
 
     def _quick_cycle(self, parser: Any) -> QuickCycle | None:
-        """Return a cycle for the quick path, or None if the head requires the general path. HOT"""
+        """Return a cycle for the quick path, or None if the head requires the general path. Hot path."""
         path = self.url.partition(b"?")[0]
         assert self.quick_path is not None
         headers = dict(self.headers)
@@ -345,7 +345,7 @@ class Connection(HttpToolsProtocol):
             cycle.message_event.set()
 
     def _answer_quickly(self, cycle: QuickCycle) -> None:
-        """Answer a complete request on the quick path, or on the general path if the quick path declines it. HOT"""
+        """Answer a complete request on the quick path, or on the general path if that declines it. Hot path."""
         assert self.quick_path is not None
         query = self.url.partition(b"?")[2]
         is_alone = self.pool.is_only_sender(self, self._time())

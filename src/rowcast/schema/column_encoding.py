@@ -96,7 +96,7 @@ class TextLookup:
         self._end = bytes(lengths[:1])
 
     def read(self, data: bytes, count: int) -> NDArray[Any] | None:
-        """Return the values of all strings, or None if any is unknown or there are too many known strings. HOT"""
+        """Return the values of all strings, or None if any is unknown or there are too many known strings. Hot path."""
         if not self._pair_indices:
             return None
         first, *pairs = (data + self._end).split(ZEROS)

@@ -110,7 +110,7 @@ class RowEncoder:
         self._decode = msgspec.json.Decoder(fast_row).decode if fast_row else None
 
     def read(self, body: bytes | msgspec.Raw) -> EncodedRow:
-        """Validate and encode one JSON object. HOT
+        """Validate and encode one JSON object. Hot path.
 
         Raise InvalidRows with every problem of the row; raise BodyError if the body is not a JSON object.
         """

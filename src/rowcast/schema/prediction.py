@@ -72,7 +72,7 @@ def encode_replies(
     warnings: Iterable[tuple[RowWarning, ...]],
     cached: Iterable[bool],
 ) -> list[bytes]:
-    """Return the predictions as JSON, as sent and recorded. All are encoded in one call. HOT"""
+    """Return the predictions as JSON, as sent and recorded. All are encoded in one call. Hot path."""
     predictions = [
         Prediction(
             id_, model, version, score.prediction, score.probability, score.score, score.probabilities, warned, hit

@@ -26,7 +26,7 @@ def winning_classes(decision: Decision, output: NDArray[np.float32]) -> NDArray[
 
 
 def score_rows(decision: Decision, output: NDArray[Any]) -> list[Score]:
-    """Return one score per row from probabilities [N, k], values [N] or class indices [N]. HOT
+    """Return one score per row from probabilities [N, k], values [N] or class indices [N]. Hot path.
 
     Raise NoAnswer if the output of any row is not finite.
     """

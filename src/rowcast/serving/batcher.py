@@ -1,4 +1,4 @@
-"""HOT PATH. Concurrent requests are scored in one call to the model and recorded in one journal write.
+"""Hot path. Concurrent requests are scored in one call to the model and recorded in one journal write.
 
 There is no timer: the first request schedules a callback on the event loop, and every request that arrives before the
 callback runs joins the batch. Requests for a slow model are queued and scored on a thread, one batch at a time.
@@ -96,7 +96,7 @@ class Batcher:
         self._context = Context()
 
     def submit(self, request: PendingRequest, *, is_alone: bool = False) -> None:
-        """Add a request to the next batch; raise Overloaded or Unavailable if it cannot be accepted. HOT
+        """Add a request to the next batch; raise Overloaded or Unavailable if it cannot be accepted. Hot path.
 
         If no other client is sending (`is_alone`), the request is processed immediately instead of in the next
         iteration of the event loop.
@@ -126,7 +126,7 @@ class Batcher:
         body: bytes,
         context: RequestContext,
     ) -> Block:
-        """Score the columns of one request and record them as one block, without batching. HOT"""
+        """Score the columns of one request and record them as one block, without batching. Hot path."""
         self.check_capacity()
         if context.deadline < time.perf_counter():
             raise TooLate(EXPIRED)

@@ -37,7 +37,7 @@ class LiveModel(ModelInterface):
         self._read = output_reader(manifest.output.kind, manifest.output.activation, manifest.decision)
 
     def score(self, rows: Sequence[EncodedRow]) -> list[Score]:
-        """Return one score per row. The other rows do not affect it; in our exports, not even in the last bit. HOT"""
+        """Return one score per row. In our exports, the other rows do not affect even its last bit. Hot path."""
         return score_rows(self.decision, self._read(self._run(stack_rows(self.encoder.plan, rows))))
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ class RandomBlocks:
         os.register_at_fork(after_in_child=self._discard)
 
     def take(self, count: int) -> bytes:
-        """Return `count` random bytes. HOT"""
+        """Return `count` random bytes. Hot path."""
         start = self._position
         end = start + count
         if end > len(self._block):

@@ -1,4 +1,4 @@
-"""HOT PATH. Turns scores into predictions: ids, replies and history entries, with one journal write per batch."""
+"""Hot path. Turns scores into predictions: ids, replies and history entries, with one journal write per batch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Recorder:
     def record(
         self, model: LiveModel, rows: Sequence[Row], contexts: Sequence[RequestContext], scores: Sequence[Score]
     ) -> list[bytes]:
-        """Write one entry per row in a single journal write, and return the replies. HOT"""
+        """Write one entry per row in a single journal write, and return the replies. Hot path."""
         count, digest, nanoseconds = len(rows), model.digest, self._now()
         at = nanoseconds // 1_000
         ids = uuid7s(nanoseconds // 1_000_000, self._random(uuid7_randomness(count)))
@@ -87,7 +87,7 @@ class Recorder:
         body: bytes,
         context: RequestContext,
     ) -> Block:
-        """Write the predictions of one request as one block of columns. HOT"""
+        """Write the predictions of one request as one block of columns. Hot path."""
         if not np.isfinite(output).all():
             raise NoAnswer(non_finite_rows(output))
         block = Block(

@@ -1,4 +1,4 @@
-"""HOT PATH. Scores encoded rows: the rows of all requests of a batch in one call to the model.
+"""Hot path. Scores encoded rows: the rows of all requests of a batch in one call to the model.
 
 Models run in this process. A scorer behind a queue would have the same two methods.
 """

@@ -58,7 +58,7 @@ class PredictionService:
         *,
         is_alone: bool = False,
     ) -> None:
-        """Score and record one row without a cache lookup; the reply goes to `answer`. HOT"""
+        """Score and record one row without a cache lookup; the reply goes to `answer`. Hot path."""
         self._batcher.submit(PendingRequest(model, (row,), context, answer, True, render), is_alone=is_alone)
 
     async def predict(
@@ -97,7 +97,7 @@ class PredictionService:
         body: bytes,
         context: RequestContext,
     ) -> Block:
-        """Score and record many rows that arrived as columns. HOT"""
+        """Score and record many rows that arrived as columns. Hot path."""
         await _charge(context, len(next(iter(tensors.values()))))
         return self._batcher.record_block(model, tensors, columns, body, context)
 

@@ -185,7 +185,7 @@ def _decoded(path: Path, content: bytes) -> tuple[str, Findings]:
 def single_byte(path: Path, content: bytes) -> str:
     """Return `cp1252` or `latin-1` for text that is not UTF-8; raise TableError if the content is not text."""
     controls = sum(byte < 32 and byte not in b"\t\n\r\x0b\x0c" for byte in content[:SNIFFED_BYTES])
-    # Text has almost no control characters; images and archives have about 10 %.
+    # Text has almost no control characters; images and archives have about 10%.
     if controls * 100 > min(len(content), SNIFFED_BYTES):
         raise not_a_table(path)
     try:

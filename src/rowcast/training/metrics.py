@@ -1,4 +1,4 @@
-"""Metrics, each with a 95 % bootstrap interval.
+"""Metrics, each with a 95% bootstrap interval.
 
 A resample is a vector of weights over the same rows, so one sort serves all resamples.
 """

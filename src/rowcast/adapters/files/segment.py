@@ -160,7 +160,7 @@ class Segment:
     def _read_many(self, file: FileIO, entries: list[SealedEntry], limit: int) -> bool:
         """Append the complete entries of one large read to `entries`, and return whether there were any.
 
-        HOT: two reads per entry would cost the indexer a fifth of its time.
+        Hot path: two reads per entry would cost the indexer a fifth of its time.
         """
         data = os.pread(file.fileno(), READ_BYTES, self._offset)
         at, before, last = 0, len(entries), len(data) - FRAME.size

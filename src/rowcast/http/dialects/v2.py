@@ -181,7 +181,7 @@ class V2Routes:
         inputs: dict[str, Tensor],
         outputs: Sequence[tuple[v2_metadata.OutputSpec, bool]],
     ) -> dict[str, Any] | None:
-        """Score the rows as a block and return the outputs; return None if rows must be read individually. HOT"""
+        """Score the rows as a block and return the outputs; return None if rows must be read individually. Hot path."""
         service, rows = self._scoring.service, call.inputs[0].rows
         columns = v2_infer.block_columns(call, rows)
         tensors = model.columns.read(inputs) if columns and service.can_record_blocks(model) else None

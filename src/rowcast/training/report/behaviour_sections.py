@@ -78,7 +78,7 @@ def importance_section(model: EvaluatedModel, importances: Sequence[Importance],
     chart = bar_chart(
         "Permutation importance",
         f"How much {metric} gets worse when one column is shuffled, measured on {rows:,} rows of the holdout, with "
-        "95 % intervals over shuffles and rows. Columns that carry the same information share their importance.",
+        "95% intervals over shuffles and rows. Columns that carry the same information share their importance.",
         f"worsening of {metric}",
         bars,
     )

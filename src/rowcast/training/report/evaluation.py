@@ -190,7 +190,7 @@ def thin(x: Values, y: Values) -> tuple[Values, Values]:
 
 
 def wilson_interval(hits: float, count: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a share."""
+    """Return the 95% Wilson score interval of a share."""
     share, correction = hits / count, Z * Z / count
     middle, half = share + correction / 2, Z * np.sqrt(share * (1 - share) / count + correction / (4 * count))
     low, high = (middle - half) / (1 + correction), (middle + half) / (1 + correction)

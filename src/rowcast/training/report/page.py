@@ -132,4 +132,4 @@ def _holdout_note(options: dict[str, Any]) -> str:
 
 
 def _interval(measure: Measure) -> str:
-    return f"95 % interval {format_number(measure.low)} to {format_number(measure.high)}"
+    return f"95% interval {format_number(measure.low)} to {format_number(measure.high)}"

@@ -147,7 +147,7 @@ def _calibration_chart(bins: Sequence[CalibrationBin]) -> Chart:
     low, high = np.array([each.share_low for each in bins]), np.array([each.share_high for each in bins])
     return line_chart(
         "Calibration",
-        "Predicted probability against the observed share, with 95 % intervals. A perfectly calibrated model follows "
+        "Predicted probability against the observed share, with 95% intervals. A perfectly calibrated model follows "
         "the dashed line.",
         ("mean predicted probability", "observed share"),
         [Line("model", score, share, low, high, dots=True)],
