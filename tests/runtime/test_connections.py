@@ -1,4 +1,4 @@
-"""The connections of one process: room for new ones, and the end of those whose time is up."""
+"""The connections of one process: their number is limited, and overdue connections are closed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.waiting import eventually_async
 
 
 class Client:
-    """A connection that notes when it expires."""
+    """A connection that counts how often it is told to expire."""
 
     def __init__(self, due: float = 1e9, *, idle: bool = True) -> None:
         self.loop = asyncio.get_running_loop()
@@ -25,7 +25,7 @@ class Client:
         self.due = 1e9
 
 
-async def test_the_longest_idle_connections_give_way_to_new_ones() -> None:
+async def test_the_longest_idle_connections_are_closed_to_make_room_for_new_connections() -> None:
     pool = ConnectionPool(ConnectionLimits(max_connections=2 * ROOM_SHARE))
     clients = [Client(due=1e6 + number) for number in range(2 * ROOM_SHARE)]
     assert all(pool.add(client) for client in clients)
@@ -35,7 +35,7 @@ async def test_the_longest_idle_connections_give_way_to_new_ones() -> None:
     assert [client.expirations for client in clients] == [1, 1] + [0] * (2 * ROOM_SHARE - 2)
 
 
-async def test_busy_connections_never_give_way() -> None:
+async def test_busy_connections_are_never_closed_to_make_room() -> None:
     pool = ConnectionPool(ConnectionLimits(max_connections=1))
     busy = Client(idle=False)
     pool.add(busy)
@@ -44,7 +44,7 @@ async def test_busy_connections_never_give_way() -> None:
     assert busy.expirations == 0
 
 
-async def test_a_closed_connection_makes_room() -> None:
+async def test_a_closed_connection_makes_room_for_a_new_connection() -> None:
     pool = ConnectionPool(ConnectionLimits(max_connections=1))
     first = Client(idle=False)
     pool.add(first)
@@ -53,7 +53,7 @@ async def test_a_closed_connection_makes_room() -> None:
     assert pool.add(Client())
 
 
-async def test_connections_whose_time_is_up_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_overdue_connections_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.001)
     pool = ConnectionPool(ConnectionLimits())
     overdue, other = Client(due=0.0), Client()
@@ -67,7 +67,7 @@ async def test_connections_whose_time_is_up_expire(monkeypatch: pytest.MonkeyPat
     assert other.expirations == 0
 
 
-async def test_a_client_is_alone_once_no_other_has_sent_a_request_for_a_moment() -> None:
+async def test_a_client_is_the_only_sender_after_no_other_client_has_sent_requests_for_a_while() -> None:
     pool = ConnectionPool(ConnectionLimits())
     one, other = Client(), Client()
     after = ALONE_SECONDS * 1.5

@@ -1,4 +1,4 @@
-"""The shutdown of the HTTP server: received requests are answered, and it ends in any case."""
+"""The shutdown of the HTTP server: it answers requests that it has received, but never takes longer than allowed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.connections import MemoryTransport, Server, post
 
 
 class SocketTransport(MemoryTransport):
-    """A transport that reports its end to the protocol; closing waits for a client that takes no responses."""
+    """Reports a lost connection to the protocol. Closing waits if the client does not read responses."""
 
     connection: Any = None
 
@@ -53,11 +53,11 @@ def draining(server: Server, seconds: float = 5.0) -> DrainingServer:
 
 @pytest.fixture(autouse=True)
 def _no_unread_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A transport in memory has no socket whose buffer could hold unread bytes."""
+    """Report no unread bytes, because a transport in memory has no socket."""
     monkeypatch.setattr(drain, "_unread_bytes", lambda transport: 0)
 
 
-async def test_requests_in_progress_on_both_paths_are_answered_and_their_connections_closed() -> None:
+async def test_requests_in_progress_on_both_paths_are_answered_before_their_connections_are_closed() -> None:
     server = Server()
     quick, quick_transport = connect(server)
     general, general_transport = connect(server)
@@ -76,7 +76,7 @@ async def test_requests_in_progress_on_both_paths_are_answered_and_their_connect
     assert not server.state.connections
 
 
-async def test_an_idle_connection_is_closed_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_drain_closes_idle_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain, "IDLE_SECONDS", 0.0)
     server = Server()
     _, transport = connect(server)
@@ -86,7 +86,7 @@ async def test_an_idle_connection_is_closed_after_a_moment(monkeypatch: pytest.M
     assert transport.is_closing()
 
 
-async def test_a_drain_ends_when_its_time_is_over_and_reports_unanswered_requests() -> None:
+async def test_a_drain_that_times_out_reports_unanswered_requests() -> None:
     server = Server()
     connection, _ = connect(server)
     connection.data_received(post())
@@ -99,7 +99,7 @@ async def test_a_drain_ends_when_its_time_is_over_and_reports_unanswered_request
     server.held.answers[0].set_result(b"too late")
 
 
-async def test_a_drain_ends_although_a_client_takes_no_responses() -> None:
+async def test_a_drain_finishes_even_if_a_client_does_not_read_responses() -> None:
     server = Server()
     connection, transport = connect(server)
     connection.pause_writing()
@@ -113,7 +113,7 @@ async def test_a_drain_ends_although_a_client_takes_no_responses() -> None:
     assert not server.state.tasks
 
 
-async def test_a_second_signal_ends_a_drain_at_once() -> None:
+async def test_a_second_signal_ends_a_drain_immediately() -> None:
     server = Server()
     connection, transport = connect(server)
     connection.data_received(post())

@@ -1,4 +1,4 @@
-"""The HTTP protocol without sockets: which path answers, pipelining, disconnects, shutdown, and uvicorn's internals."""
+"""The HTTP protocol without sockets: choice of path, pipelining, disconnects, shutdown and uvicorn's internals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHUNKED = b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\
 
 
 async def until(transport: MemoryTransport, text: bytes) -> None:
-    """Wait until the server has written this text."""
+    """Wait until the server has written these bytes."""
 
     async def is_written() -> bool:
         return text in transport.written
@@ -35,7 +35,7 @@ async def until(transport: MemoryTransport, text: bytes) -> None:
 
 
 async def turns(count: int = 20) -> None:
-    """Let everything that is ready run."""
+    """Run the event loop until all tasks that are ready have run."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -44,7 +44,7 @@ def statuses(transport: MemoryTransport) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", transport.written)]
 
 
-async def test_a_plain_prediction_request_needs_no_task() -> None:
+async def test_a_plain_prediction_request_is_answered_without_a_task() -> None:
     server = Server()
     connection, transport = server.connect()
 
@@ -66,7 +66,7 @@ async def test_a_plain_prediction_request_needs_no_task() -> None:
     assert [event.status for event in server.events if isinstance(event, RequestAnswered)] == [200]
 
 
-async def test_a_body_in_pieces_takes_the_quick_path_too() -> None:
+async def test_a_body_received_in_pieces_takes_the_quick_path() -> None:
     server = Server()
     connection, transport = server.connect()
 
@@ -106,7 +106,7 @@ GENERAL = {
 
 
 @pytest.mark.parametrize("request_bytes", GENERAL.values(), ids=GENERAL)
-async def test_the_general_path_answers_every_other_request(request_bytes: bytes) -> None:
+async def test_the_general_path_answers_all_other_requests(request_bytes: bytes) -> None:
     server = Server()
     connection, transport = server.connect()
 
@@ -118,7 +118,7 @@ async def test_the_general_path_answers_every_other_request(request_bytes: bytes
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"OPTIONS"])
-async def test_other_methods_are_refused_by_the_general_path(method: bytes) -> None:
+async def test_the_general_path_rejects_other_methods(method: bytes) -> None:
     server = Server()
     connection, transport = server.connect()
 
@@ -128,7 +128,7 @@ async def test_other_methods_are_refused_by_the_general_path(method: bytes) -> N
     assert server.held.answers == []
 
 
-async def test_a_body_above_the_limit_is_refused_on_the_quick_path_too() -> None:
+async def test_a_body_above_the_limit_is_also_rejected_on_the_quick_path() -> None:
     server = Server(max_body=1000)
     connection, transport = server.connect()
 
@@ -170,7 +170,7 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
     assert transport.is_reading
 
 
-async def test_nothing_more_is_read_while_pipelined_requests_wait() -> None:
+async def test_reading_pauses_while_pipelined_requests_wait() -> None:
     server = Server()
     connection, transport = server.connect()
 
@@ -185,7 +185,7 @@ async def test_nothing_more_is_read_while_pipelined_requests_wait() -> None:
     assert transport.is_reading
 
 
-async def test_a_client_that_takes_no_responses_gets_no_further_quick_ones() -> None:
+async def test_the_quick_path_stops_for_a_client_that_does_not_read_responses() -> None:
     server = Server()
     connection, transport = server.connect()
 
@@ -201,7 +201,7 @@ async def test_a_client_that_takes_no_responses_gets_no_further_quick_ones() -> 
     connection.connection_lost(None)
 
 
-async def test_a_client_that_disconnects_harms_nobody() -> None:
+async def test_a_disconnected_client_does_not_affect_other_clients() -> None:
     server = Server()
     connection, transport = server.connect()
     connection.data_received(post() + post(b"second"))
@@ -238,7 +238,7 @@ async def test_a_client_that_disconnects_during_pipelined_general_requests_cause
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-async def test_a_failure_on_the_quick_path_is_logged_with_its_request_id_and_answered() -> None:
+async def test_a_failure_on_the_quick_path_is_answered_and_logged_with_its_request_id() -> None:
     server = Server()
     connection, transport = server.connect()
 
@@ -252,7 +252,7 @@ async def test_a_failure_on_the_quick_path_is_logged_with_its_request_id_and_ans
     ]
 
 
-async def test_a_listener_that_fails_after_a_response_spoils_no_other_response() -> None:
+async def test_a_listener_that_fails_does_not_affect_the_response() -> None:
     server = Server()
     connection, transport = server.connect()
     connection.data_received(post())
@@ -295,7 +295,7 @@ async def test_pipelined_requests_are_answered_before_a_shutdown_closes_the_conn
     assert statuses(transport) == [200, 200]
 
 
-async def test_requests_behind_connection_close_are_not_scored() -> None:
+async def test_requests_after_a_connection_close_response_are_not_scored() -> None:
     server = Server()
     connection, transport = server.connect()
     server.protocol.pool.is_closing = True
@@ -308,7 +308,7 @@ async def test_requests_behind_connection_close_are_not_scored() -> None:
 
 
 @pytest.mark.parametrize("rubbish", [b"\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nhost" * 10_000])
-async def test_an_invalid_request_is_refused_after_the_earlier_ones_are_answered(rubbish: bytes) -> None:
+async def test_an_invalid_request_is_rejected_after_earlier_requests_are_answered(rubbish: bytes) -> None:
     server = Server(ConnectionLimits(max_head_bytes=1000))
     connection, transport = server.connect()
 
@@ -323,7 +323,7 @@ async def test_an_invalid_request_is_refused_after_the_earlier_ones_are_answered
     assert transport.is_closing()
 
 
-async def test_an_endless_head_is_refused() -> None:
+async def test_a_request_head_above_the_limit_is_rejected() -> None:
     server = Server(ConnectionLimits(max_head_bytes=1000))
     connection, transport = server.connect()
 
@@ -335,7 +335,7 @@ async def test_an_endless_head_is_refused() -> None:
     assert transport.is_closing()
 
 
-async def test_the_body_before_a_pipelined_head_does_not_count_towards_the_limit_of_heads() -> None:
+async def test_a_body_does_not_count_towards_the_head_limit_of_the_next_pipelined_request() -> None:
     server = Server(ConnectionLimits(max_head_bytes=1000))
     connection, transport = server.connect()
 
@@ -347,7 +347,7 @@ async def test_the_body_before_a_pipelined_head_does_not_count_towards_the_limit
     assert statuses(transport) == [200, 200]
 
 
-async def test_a_slow_request_is_refused_but_a_slow_response_is_not() -> None:
+async def test_a_slow_request_times_out_but_a_slow_response_does_not() -> None:
     server = Server()
     connection, transport = server.connect()
     connection.data_received(post()[:20])
@@ -364,7 +364,7 @@ async def test_a_slow_request_is_refused_but_a_slow_response_is_not() -> None:
     assert statuses(transport) == [200, 408]
 
 
-async def test_ids_in_the_log_of_one_request_do_not_leak_into_the_next() -> None:
+async def test_log_ids_of_a_request_do_not_leak_into_the_next_request() -> None:
     server = Server()
     connection, transport = server.connect()
     trace = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -377,7 +377,7 @@ async def test_ids_in_the_log_of_one_request_do_not_leak_into_the_next() -> None
     assert server.log_contexts == [{"request_id": "r2"}]
 
 
-# What runtime/http_protocol.py and runtime/drain.py use or override of uvicorn.
+# The parts of uvicorn that runtime/http_protocol.py and runtime/drain.py use or override.
 USED_ATTRIBUTES = {
     HttpToolsProtocol: {
         *("app", "loop", "logger", "access_logger", "access_log", "parser", "root_path", "asgi_version", "app_state"),
@@ -418,7 +418,7 @@ METHODS = {
 
 
 def made() -> dict[type, object]:
-    """Return one object of each class of uvicorn."""
+    """Return an object of each uvicorn class whose attributes are used."""
     config, state = uvicorn.Config(lambda: None, log_config=None), ServerState()
     transport = MemoryTransport()
     protocol = HttpToolsProtocol(config, state, {}, asyncio.get_running_loop())
@@ -430,7 +430,7 @@ def made() -> dict[type, object]:
     }
 
 
-async def test_uvicorn_still_has_every_attribute_in_use() -> None:
+async def test_uvicorn_has_all_attributes_that_rowcast_uses() -> None:
     missing = {
         kind.__name__: USED_ATTRIBUTES[kind] - vars(thing).keys()
         for kind, thing in made().items()
@@ -441,13 +441,13 @@ async def test_uvicorn_still_has_every_attribute_in_use() -> None:
 
 
 @pytest.mark.parametrize("kind", METHODS)
-def test_uvicorn_still_has_every_method_in_use(kind: type) -> None:
+def test_uvicorn_has_all_methods_that_rowcast_uses_or_overrides(kind: type) -> None:
     signatures = {name: list(inspect.signature(getattr(kind, name)).parameters)[1:] for name in METHODS[kind]}
 
     assert signatures == METHODS[kind]
 
 
-def test_uvicorn_still_creates_protocols_with_these_arguments() -> None:
+def test_uvicorn_accepts_the_expected_protocol_arguments_and_options() -> None:
     assert list(inspect.signature(HttpToolsProtocol.__init__).parameters)[1:] == [
         "config",
         "server_state",
@@ -459,7 +459,7 @@ def test_uvicorn_still_creates_protocols_with_these_arguments() -> None:
     assert options | {"root_path", "backlog"} <= config.keys()
 
 
-async def test_a_cycle_has_every_attribute_that_uvicorn_gives_to_its_own() -> None:
+async def test_a_cycle_has_the_same_attributes_as_a_cycle_of_uvicorn() -> None:
     own = RequestResponseCycle(
         scope={},  # type: ignore[typeddict-item]
         transport=MemoryTransport(),
@@ -483,7 +483,7 @@ async def test_a_cycle_has_every_attribute_that_uvicorn_gives_to_its_own() -> No
         assert getattr(cycle, name) == getattr(own, name), name
 
 
-async def test_uvicorn_uses_no_other_attribute_of_a_quick_cycle() -> None:
+async def test_a_quick_cycle_has_all_attributes_that_uvicorn_uses() -> None:
     used = set(re.findall(r"self\.cycle\.(\w+)", inspect.getsource(HttpToolsProtocol)))
     connection, _ = Server().connect()
     assert connection.quick_path is not None

@@ -1,4 +1,4 @@
-"""The journal monitor: free disk space, due segments and the published head of the chain."""
+"""The journal monitor: free disk space, old segments and the published chain heads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def model(tmp_path: Path) -> LiveModel:
 
 
 class Times:
-    """A clock that is set, and a disk that is filled, by hand."""
+    """The time and the free disk space, both set by the test."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -48,7 +48,7 @@ def heads(logs: list[structlog.typing.EventDict]) -> list[tuple[str, int]]:
     return [(line["writer"], line["seq"]) for line in logs if line["event"] == "head"]
 
 
-async def test_a_server_refuses_while_the_disk_is_low_and_recovers_by_itself(tmp_path: Path, model: LiveModel) -> None:
+async def test_predictions_are_rejected_only_while_disk_space_is_low(tmp_path: Path, model: LiveModel) -> None:
     store, times = MemoryStore(), Times()
     serving = Serving(MemoryJournal(store, "w"))
     monitor, _ = monitoring(tmp_path, serving.batcher.refuse, times, ["w"])
@@ -72,7 +72,7 @@ async def test_a_server_refuses_while_the_disk_is_low_and_recovers_by_itself(tmp
     assert store.count() == 2
 
 
-def test_the_head_is_published_every_minute_when_it_moved(tmp_path: Path) -> None:
+def test_the_head_is_published_every_minute_if_it_has_changed(tmp_path: Path) -> None:
     times = Times()
     monitor, journal = monitoring(tmp_path, lambda reason: None, times, ["w"])
     with structlog.testing.capture_logs() as logs:
@@ -88,7 +88,7 @@ def test_the_head_is_published_every_minute_when_it_moved(tmp_path: Path) -> Non
     journal.close()
 
 
-async def test_the_last_head_is_published_at_the_end_and_when_a_writer_gives_up(
+async def test_the_final_head_of_a_writer_is_published_when_it_fails_and_at_shutdown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = Times()

@@ -1,4 +1,4 @@
-"""The life of a server process."""
+"""The life cycle of a server process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.waiting import eventually_async
 
 @pytest.fixture(autouse=True)
 def _collector() -> Iterator[None]:
-    """Restore the garbage collector, which a lifecycle tunes for a whole process."""
+    """Restore the settings of the garbage collector, which a lifecycle changes for the whole process."""
     thresholds = gc.get_threshold()
     yield
     gc.unfreeze()
@@ -30,7 +30,7 @@ def _collector() -> Iterator[None]:
 
 
 class NotedPart:
-    """Notes when it starts and stops."""
+    """Records when it starts and stops."""
 
     def __init__(self, name: str, notes: list[str]) -> None:
         self._name = name
@@ -47,7 +47,7 @@ def as_app(lifespan: Any) -> Any:
     return lambda scope, receive, send: lifespan(receive, send)
 
 
-async def test_parts_start_in_order_and_stop_in_the_opposite_order() -> None:
+async def test_parts_start_in_order_and_stop_in_reverse_order() -> None:
     notes: list[str] = []
     health = Health()
     parts = [NotedPart("a", notes), NotedPart("b", notes), Closing(lambda: notes.append("close"))]
@@ -71,7 +71,7 @@ async def test_a_draining_process_is_not_ready() -> None:
     assert drained == [False]
 
 
-async def test_a_reporter_delivers_what_is_left_without_blocking_the_event_loop() -> None:
+async def test_stopping_a_reporter_does_not_block_the_event_loop() -> None:
     loop_thread, stopped = asyncio.get_running_loop(), list[object]()
     reporting = Reporting(lambda: None, lambda: stopped.append(asyncio._get_running_loop()))
 
@@ -95,7 +95,7 @@ async def test_an_app_is_built_when_its_lifespan_starts() -> None:
         assert built == ["app"]
 
 
-async def test_an_app_that_cannot_be_built_gives_the_server_the_reason() -> None:
+async def test_an_app_that_cannot_be_built_reports_the_reason_to_the_server() -> None:
     def build() -> Any:
         raise SettingsError("no model to serve")
 
@@ -112,7 +112,7 @@ async def test_an_app_that_cannot_be_built_gives_the_server_the_reason() -> None
     assert sent == [{"type": "lifespan.startup.failed", "message": "no model to serve"}]
 
 
-async def test_a_server_without_a_lifespan_is_an_error() -> None:
+async def test_a_request_before_the_lifespan_starts_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="lifespan"):
         await Application(lambda: None)({"type": "http"}, None, None)  # type: ignore[arg-type,return-value]
 
@@ -131,7 +131,7 @@ async def test_the_indexer_runs_until_its_server_stops(capfd: pytest.CaptureFixt
     await asyncio.wait_for(child.stop(), 10)
 
 
-async def test_another_servers_indexer_is_enough() -> None:
+async def test_no_indexer_is_started_while_another_server_runs_one() -> None:
     asked: list[bool] = []
     child = IndexerChild(["/does/not/exist"], {}, lambda: asked.append(True) or True)
     await child.start()
@@ -146,7 +146,7 @@ async def test_another_servers_indexer_is_enough() -> None:
     assert logs == []
 
 
-async def test_an_indexer_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_starting_the_indexer_is_retried_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle, "CHECK_SECONDS", 0.01)
     child = IndexerChild(["/does/not/exist"], {}, lambda: False)
     with capture_logs() as logs:

@@ -1,4 +1,4 @@
-"""The supervisor: it keeps workers running and ends them in order."""
+"""The supervisor: it replaces dead workers and stops all workers at shutdown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from support.servers import is_running
 from support.waiting import eventually
 
-# A supervisor whose workers do nothing. Each worker that runs has a file named after its process id.
+# A supervisor whose workers do nothing. Each worker creates a file named after its process ID.
 SCRIPT = """
 import os, select, signal, sys
 from pathlib import Path
@@ -58,7 +58,7 @@ def two_workers(home: Path) -> list[int]:
     return eventually(lambda: workers(home) if len(workers(home)) == 2 else [])
 
 
-def test_a_dead_worker_is_replaced_and_a_signal_ends_all_in_order(tmp_path: Path) -> None:
+def test_a_dead_worker_is_replaced_and_a_signal_stops_all_workers(tmp_path: Path) -> None:
     supervisor = start(tmp_path)
     try:
         first, second = two_workers(tmp_path)
@@ -76,7 +76,7 @@ def test_a_dead_worker_is_replaced_and_a_signal_ends_all_in_order(tmp_path: Path
         supervisor.kill()
 
 
-def test_workers_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+def test_workers_exit_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     supervisor = start(tmp_path)
     two_workers(tmp_path)
 
@@ -87,7 +87,7 @@ def test_workers_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("behaviour", "status"), [("fail", 3), ("crash", 1)])
-def test_a_first_worker_that_cannot_start_ends_the_server_with_its_status(
+def test_the_server_exits_with_the_status_of_the_first_worker_if_that_worker_cannot_start(
     tmp_path: Path, behaviour: str, status: int
 ) -> None:
     supervisor = start(tmp_path, behaviour)

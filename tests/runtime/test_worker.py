@@ -1,4 +1,4 @@
-"""A worker process: it reports its state and follows the registry."""
+"""A worker process: it reports its state and serves the current models of the registry."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support.waiting import eventually_async
 
 @dataclass
 class World:
-    """A registry, and one worker that follows it."""
+    """A registry and a worker that serves its models."""
 
     folder: Path
     imports: list[ImportResult] = field(default_factory=list)
@@ -85,7 +85,7 @@ async def started(world: World) -> AsyncIterator[WorkerProcess]:
         await world.worker.stop()
 
 
-async def test_a_worker_reports_what_it_serves_and_what_waits(world: World) -> None:
+async def test_a_worker_reports_its_models_and_its_queue(world: World) -> None:
     assert world.worker.workers()[0].state == "starting"
 
     async with started(world) as worker:
@@ -98,7 +98,7 @@ async def test_a_worker_reports_what_it_serves_and_what_waits(world: World) -> N
     assert world.state.workers()[0].state == "dead"
 
 
-async def test_a_worker_serves_a_new_version_and_says_that_the_models_changed(world: World) -> None:
+async def test_a_worker_serves_a_new_version_and_announces_the_change(world: World) -> None:
     versions: list[int] = []
     world.on_change = lambda: versions.append(world.deployment.get("sum").version)
 
@@ -110,7 +110,7 @@ async def test_a_worker_serves_a_new_version_and_says_that_the_models_changed(wo
 
 
 @pytest.mark.parametrize("error", [RegistryError("the registry is locked"), OSError("the disk is full")])
-async def test_a_failure_to_follow_is_reported_and_later_changes_are_followed(world: World, error: Exception) -> None:
+async def test_a_failed_reload_is_reported_and_later_versions_are_served(world: World, error: Exception) -> None:
     errors = [error]
 
     def fail_once() -> None:
@@ -133,7 +133,7 @@ async def test_a_failure_to_follow_is_reported_and_later_changes_are_followed(wo
         await world.serves(3)
 
 
-async def test_a_reload_waits_until_the_worker_serves_the_models_of_the_registry(world: World) -> None:
+async def test_a_reload_waits_until_the_worker_serves_the_current_models(world: World) -> None:
     async with started(world) as worker:
         world.publish()
         result = await worker.reload()

@@ -1,6 +1,6 @@
-"""The batcher: when it gathers requests, whom a failure concerns, and what it refuses.
+"""The batcher: when it collects requests into batches, which requests fail, and which requests it rejects.
 
-`tests/properties/test_batching.py` has the promises that hold for every mixture of requests.
+`tests/properties/test_batching.py` tests the properties that hold for any sequence of requests.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def model(tmp_path: Path) -> LiveModel:
 
 
 class CountingJournal(MemoryJournal):
-    """Counts its writes."""
+    """A journal that records the number of entries in each write."""
 
     def __init__(self) -> None:
         super().__init__(MemoryStore(), "w")
@@ -51,7 +51,7 @@ class CountingJournal(MemoryJournal):
 
 
 class SynchronousAnswer:
-    """Gets its result in the turn of the event loop that produces it; a future tells in a later one."""
+    """An answer that has its result immediately; the callbacks of a future run one event-loop turn later."""
 
     def __init__(self) -> None:
         self.result: Any = None
@@ -79,7 +79,7 @@ async def test_a_lone_request_is_answered_in_the_next_turn_of_the_event_loop(mod
         assert isinstance(answer.result, bytes)
 
 
-async def test_the_only_client_is_answered_at_once_unless_other_requests_wait(model: LiveModel) -> None:
+async def test_the_only_client_is_answered_immediately_unless_other_requests_are_waiting(model: LiveModel) -> None:
     journal = CountingJournal()
     serving = Serving(journal)
     row, context = Row(model.encoder.read(BODY), BODY), RequestContext("test", "r", deadline=math.inf)
@@ -114,7 +114,7 @@ async def test_a_burst_is_scored_in_one_call_and_recorded_in_one_write(model: Li
     assert journal.writes == [14]
 
 
-async def test_requests_that_keep_arriving_delay_the_first_one_by_a_few_turns_only(model: LiveModel) -> None:
+async def test_continuous_arrivals_delay_the_first_request_by_only_a_few_turns(model: LiveModel) -> None:
     serving = Serving(CountingJournal())
     row = Row(model.encoder.read(BODY), BODY)
     first = serving.predict(model, row)
@@ -129,7 +129,7 @@ async def test_requests_that_keep_arriving_delay_the_first_one_by_a_few_turns_on
     await asyncio.gather(*answers)
 
 
-async def test_rows_beyond_the_limit_are_refused(model: LiveModel) -> None:
+async def test_rows_beyond_the_limit_are_rejected(model: LiveModel) -> None:
     serving = Serving(CountingJournal(), max_waiting=2)
     row = Row(model.encoder.read(BODY), BODY)
     waiting = serving.predict_all(model, [row, row])
@@ -141,7 +141,7 @@ async def test_rows_beyond_the_limit_are_refused(model: LiveModel) -> None:
     await serving.predict(model, row)
 
 
-async def test_a_refusal_names_its_reason_until_it_is_lifted(model: LiveModel) -> None:
+async def test_requests_are_rejected_with_the_given_reason_until_the_rejection_is_lifted(model: LiveModel) -> None:
     serving = Serving(CountingJournal())
     row = Row(model.encoder.read(BODY), BODY)
     serving.batcher.refuse("the disk is full")
@@ -166,7 +166,7 @@ async def test_a_request_past_its_deadline_is_not_scored(model: LiveModel) -> No
     assert journal.writes == [1]
 
 
-async def test_a_request_behind_the_first_batch_of_a_slow_model_fails_at_its_deadline(model: LiveModel) -> None:
+async def test_a_request_that_waits_for_a_slow_batch_fails_at_its_deadline(model: LiveModel) -> None:
     gate = threading.Event()
     score = model.score
     model.is_slow = True
@@ -175,9 +175,9 @@ async def test_a_request_behind_the_first_batch_of_a_slow_model_fails_at_its_dea
     row = Row(model.encoder.read(BODY), BODY)
     try:
         first = serving.predict_all(model, [row] * MAX_SLOW_ROWS)
-        hasty = serving.predict(model, row, deadline=time.perf_counter() + 0.01)  # in the same tick
+        hasty = serving.predict(model, row, deadline=time.perf_counter() + 0.01)  # in the same event-loop turn
 
-        with pytest.raises(TooLate):  # although the gate is still closed
+        with pytest.raises(TooLate):  # even though the gate is still closed
             await asyncio.wait_for(hasty, 5)
         assert not first.done()
     finally:
@@ -185,7 +185,7 @@ async def test_a_request_behind_the_first_batch_of_a_slow_model_fails_at_its_dea
     assert len(await first) == MAX_SLOW_ROWS
 
 
-async def test_a_request_whose_caller_left_is_not_scored_and_harms_no_other(model: LiveModel) -> None:
+async def test_a_cancelled_request_is_not_scored_and_does_not_affect_other_requests(model: LiveModel) -> None:
     journal = CountingJournal()
     serving = Serving(journal)
     row = Row(model.encoder.read(BODY), BODY)
@@ -198,7 +198,7 @@ async def test_a_request_whose_caller_left_is_not_scored_and_harms_no_other(mode
     assert journal.writes == [2]
 
 
-async def test_with_durability_store_an_answer_waits_for_the_store(model: LiveModel) -> None:
+async def test_an_answer_waits_for_the_store_if_durability_is_store(model: LiveModel) -> None:
     kept, stored = MemoryStore(), {"seq": -1}
     until = CommitWaiter(lambda writer: Position(stored["seq"], b""))
     serving = Serving(MemoryJournal(kept, "w"), commits=until)
@@ -219,7 +219,7 @@ async def test_with_durability_store_an_answer_waits_for_the_store(model: LiveMo
     assert len(await asyncio.wait_for(second, 5)) == 2
 
 
-async def test_a_store_that_stays_away_is_an_error_although_the_prediction_is_recorded(model: LiveModel) -> None:
+async def test_an_unavailable_store_is_an_error_even_if_the_prediction_is_recorded(model: LiveModel) -> None:
     kept = MemoryStore()
 
     def away(writer: str) -> Position | None:
@@ -238,7 +238,7 @@ async def test_a_store_that_stays_away_is_an_error_although_the_prediction_is_re
     assert kept.count() == 1
 
 
-async def test_a_reply_that_cannot_be_rendered_fails_its_own_request_only(model: LiveModel) -> None:
+async def test_a_reply_that_cannot_be_rendered_fails_only_its_own_request(model: LiveModel) -> None:
     serving = Serving(MemoryJournal(MemoryStore(), "w"))
     row = Row(model.encoder.read(BODY), BODY)
 

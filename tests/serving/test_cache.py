@@ -1,4 +1,4 @@
-"""The score cache as serving uses it."""
+"""The score cache: lookup, storage and expiry of scores."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def row(model: LiveModel, body: bytes = b'{"x0":1,"x1":2}', **fields: object) ->
     return msgspec.structs.replace(Row(model.encoder.read(body), body), **fields)
 
 
-async def test_a_stored_score_is_known_to_equal_rows_whatever_their_notation(model: LiveModel) -> None:
+async def test_a_stored_score_is_found_for_equal_rows_regardless_of_their_notation(model: LiveModel) -> None:
     cache, score = ScoreCache(MemoryCache(10, 60)), Score(3.0)
 
     (unknown,) = await cache.look_up(model, [row(model)])
@@ -45,7 +45,7 @@ async def test_a_stored_score_is_known_to_equal_rows_whatever_their_notation(mod
     assert (equal.cached_score, other.cached_score) == (score, None)
 
 
-async def test_a_row_that_declines_the_cache_is_neither_looked_up_nor_stored(model: LiveModel) -> None:
+async def test_a_row_that_skips_the_cache_is_neither_looked_up_nor_stored(model: LiveModel) -> None:
     cache = ScoreCache(MemoryCache(10, 60))
 
     rows = await cache.look_up(model, [row(model, uses_cache=False)])
@@ -56,7 +56,7 @@ async def test_a_row_that_declines_the_cache_is_neither_looked_up_nor_stored(mod
     assert later.cached_score is None
 
 
-async def test_known_and_declining_rows_stay_in_order(model: LiveModel) -> None:
+async def test_cached_rows_and_rows_that_skip_the_cache_stay_in_order(model: LiveModel) -> None:
     cache = ScoreCache(MemoryCache(10, 60))
     bodies = [b'{"x0":%d,"x1":0}' % number for number in range(4)]
     cache.store(await cache.look_up(model, [row(model, body) for body in bodies]), [Score(float(n)) for n in range(4)])
@@ -67,7 +67,7 @@ async def test_known_and_declining_rows_stay_in_order(model: LiveModel) -> None:
     assert [each.received for each in rows] == bodies
 
 
-async def test_each_score_is_kept_as_long_as_its_request_asks(model: LiveModel) -> None:
+async def test_each_score_is_cached_for_as_long_as_its_request_specifies(model: LiveModel) -> None:
     clock = Clock()
     cache = ScoreCache(MemoryCache(10, 60, clock))
     bodies = [b'{"x0":1,"x1":0}', b'{"x0":2,"x1":0}']
@@ -80,7 +80,7 @@ async def test_each_score_is_kept_as_long_as_its_request_asks(model: LiveModel) 
     assert [each.cached_score for each in rows] == [Score(1.0), None]
 
 
-async def test_a_score_from_the_cache_is_not_stored_again(model: LiveModel) -> None:
+async def test_using_a_cached_score_does_not_extend_its_lifetime(model: LiveModel) -> None:
     clock = Clock()
     cache = ScoreCache(MemoryCache(10, 60, clock))
     cache.store(await cache.look_up(model, [row(model)]), [Score(3.0)])

@@ -1,4 +1,4 @@
-"""Which model answers under which name."""
+"""The names under which models are served, and the default model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rowcast.serving.deployment import Deployment
 
 
 class Model(NamedTuple):
-    """A version without schema and graph: a deployment needs its name only."""
+    """A model without a schema or graph; a deployment uses only its name and version."""
 
     name: str
     version: int = 1
@@ -24,7 +24,7 @@ def deployment(*models: Model, default: str | None = None) -> Deployment[Model]:
     return Deployment({model.name: model for model in models}, default)
 
 
-def test_a_model_answers_to_its_name_and_to_its_version() -> None:
+def test_a_model_is_found_by_its_name_with_or_without_its_version() -> None:
     live = deployment(LOANS, SUM)
 
     assert (live.get("loans"), live.get("loans@2"), live.get("sum@1")) == (LOANS, LOANS, SUM)
@@ -32,7 +32,7 @@ def test_a_model_answers_to_its_name_and_to_its_version() -> None:
 
 
 @pytest.mark.parametrize("name", ["loans@1", "none", "", "loans@"])
-def test_an_unknown_name_is_refused_with_the_available_models(name: str) -> None:
+def test_the_error_for_an_unknown_name_lists_the_available_models(name: str) -> None:
     with pytest.raises(ModelNotFound) as refused:
         deployment(LOANS, SUM).get(name)
 
@@ -53,13 +53,13 @@ def test_the_only_model_is_the_default() -> None:
     assert live.is_default(LOANS)
 
 
-def test_among_several_models_there_is_no_default_unless_one_is_configured() -> None:
+def test_several_models_have_no_default_unless_one_is_configured() -> None:
     assert deployment(LOANS, SUM, default="sum").get(None) is SUM
     with pytest.raises(ModelNotFound):
         deployment(LOANS, SUM).get(None)
 
 
-def test_a_temporary_default_lasts_until_the_next_swap() -> None:
+def test_a_temporary_default_is_replaced_by_the_next_swap() -> None:
     live = deployment(LOANS, SUM, default="sum")
 
     live.swap({"loans": LOANS, "sum": SUM}, "loans")
@@ -68,7 +68,7 @@ def test_a_temporary_default_lasts_until_the_next_swap() -> None:
     assert live.get(None) is SUM
 
 
-def test_a_configured_default_that_is_unloaded_is_not_found_and_comes_back() -> None:
+def test_an_unloaded_default_is_unavailable_until_it_is_loaded_again() -> None:
     live = deployment(LOANS, SUM, default="sum")
 
     live.swap({"loans": LOANS})
@@ -79,7 +79,7 @@ def test_a_configured_default_that_is_unloaded_is_not_found_and_comes_back() -> 
     assert live.get(None) is SUM
 
 
-def test_a_view_has_the_models_of_its_names_only() -> None:
+def test_a_restricted_view_contains_only_the_named_models() -> None:
     live = deployment(LOANS, SUM, default="sum")
 
     assert live.restricted_to([]) is live

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rowcast.serving.health import Health
 
 
-def test_a_process_is_not_ready_before_it_says_so() -> None:
+def test_a_process_is_initially_not_ready() -> None:
     assert Health().is_ready is False
 
 

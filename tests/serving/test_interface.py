@@ -1,4 +1,4 @@
-"""A model without its graph."""
+"""The interface of a model: everything except its graph."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> LiveModel:
     return models.live(folder, "m", models.mlp_graph(2, 3), models.number_columns(2), labels, "probabilities")
 
 
-def test_a_score_is_numbered_by_its_class_or_its_value(classifier: LiveModel, tmp_path: Path) -> None:
+def test_a_score_is_converted_to_its_class_index_or_its_value(classifier: LiveModel, tmp_path: Path) -> None:
     schema = models.number_columns(2)
     regression = models.live(tmp_path, "r", models.sum_graph(2), schema, models.REGRESSION, "values")
 
@@ -36,7 +36,7 @@ def test_the_sample_is_a_body_that_the_model_accepts(classifier: LiveModel) -> N
     assert classifier.encoder.read(msgspec.json.encode(classifier.sample()))
 
 
-def test_a_model_with_a_template_shows_its_sample_in_that_form(classifier: LiveModel) -> None:
+def test_the_sample_of_a_model_with_a_template_follows_the_template(classifier: LiveModel) -> None:
     wire = {"request": {"rename": {"first": "x0"}}, "reply": {"value": "$label"}}
     manifest = msgspec.structs.replace(classifier.manifest, wire=wire)
 
@@ -46,7 +46,7 @@ def test_a_model_with_a_template_shows_its_sample_in_that_form(classifier: LiveM
     assert set(model.example()) == {"x0", "x1"}
 
 
-def test_a_template_that_does_not_fit_the_model_is_an_error_of_the_bundle(classifier: LiveModel) -> None:
+def test_a_template_that_does_not_fit_the_model_raises_a_bundle_error(classifier: LiveModel) -> None:
     manifest = msgspec.structs.replace(classifier.manifest, wire={"reply": {"value": "$nonsense"}})
 
     with pytest.raises(BundleError) as refused:
@@ -55,7 +55,7 @@ def test_a_template_that_does_not_fit_the_model_is_an_error_of_the_bundle(classi
     assert refused.value.message.startswith("m@3 ")
 
 
-def test_the_interface_needs_neither_numpy_nor_onnxruntime() -> None:
+def test_the_interface_loads_neither_numpy_nor_onnxruntime() -> None:
     check = "import sys, rowcast.serving.interface; print({'numpy', 'onnxruntime'} & sys.modules.keys())"
 
     output = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""Live models: verified on their golden rows before they answer, and slow or fast by measurement."""
+"""Live models: verification on golden rows, classification as slow or fast, and failures of single rows."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_model_without_golden_rows_cannot_be_verified(model: LiveModel) -> Non
         verify(model, [])
 
 
-def test_a_model_that_misses_a_golden_score_is_refused(model: LiveModel, golden: tuple[bundle.GoldenRow, ...]) -> None:
+def test_a_model_with_a_wrong_golden_score_is_rejected(model: LiveModel, golden: tuple[bundle.GoldenRow, ...]) -> None:
     wrong = msgspec.structs.replace(golden[0], score=Score(1000.0))
 
     with pytest.raises(BundleError) as refused:
@@ -61,7 +61,7 @@ def test_a_model_that_misses_a_golden_score_is_refused(model: LiveModel, golden:
 
 
 class BatchDependent:
-    """Adds the columns of a row, and an error in larger batches: one bit, or more."""
+    """Adds the columns of a row; in batches, the result is off by one bit plus the given error."""
 
     def __init__(self, error: float = 0.0) -> None:
         self._error = np.float32(error)
@@ -71,7 +71,7 @@ class BatchDependent:
         return np.nextafter(total, np.float32(np.inf)) + self._error if len(total) > 1 else total
 
 
-def test_a_trained_model_whose_scores_depend_on_the_batch_is_refused(
+def test_a_trained_model_whose_scores_depend_on_the_batch_size_is_rejected(
     registry: FolderRegistry, golden: tuple[bundle.GoldenRow, ...]
 ) -> None:
     opened = bundle.open(registry.folder(SUM))
@@ -82,7 +82,7 @@ def test_a_trained_model_whose_scores_depend_on_the_batch_is_refused(
     assert "alone" in refused.value.message
 
 
-def test_the_scores_of_an_imported_model_may_depend_on_the_batch_in_the_last_bit_only(
+def test_scores_of_an_imported_model_may_differ_between_batch_sizes_only_by_rounding(
     registry: FolderRegistry, golden: tuple[bundle.GoldenRow, ...]
 ) -> None:
     manifest = bundle.open(registry.folder(SUM)).manifest
@@ -110,9 +110,9 @@ def test_a_model_is_slow_if_its_fastest_run_takes_more_than_a_millisecond(
     assert model.is_slow is is_slow
 
 
-def test_a_graph_that_fails_names_the_rows_on_which_it_fails(registry: FolderRegistry) -> None:
+def test_the_error_of_a_graph_names_the_rows_on_which_it_fails(registry: FolderRegistry) -> None:
     class Refusing:
-        """Fails on negative numbers."""
+        """A graph that fails on negative numbers."""
 
         def run(self, tensors: Mapping[str, Any]) -> Any:
             if (tensors[NUMBERS] < 0).any():
@@ -128,9 +128,9 @@ def test_a_graph_that_fails_names_the_rows_on_which_it_fails(registry: FolderReg
     assert refused.value.rows == [1, 3]
 
 
-def test_a_graph_that_fails_on_the_batch_only_fails_all_rows(registry: FolderRegistry) -> None:
+def test_all_rows_fail_if_the_graph_fails_only_on_batches(registry: FolderRegistry) -> None:
     class Lonely:
-        """Scores single rows only."""
+        """A graph that scores only single rows."""
 
         def run(self, tensors: Mapping[str, Any]) -> Any:
             if len(tensors[NUMBERS]) > 1:
@@ -145,7 +145,7 @@ def test_a_graph_that_fails_on_the_batch_only_fails_all_rows(registry: FolderReg
     assert refused.value.rows == [0, 1, 2]
 
 
-def test_the_classes_of_many_rows_are_counted_at_once(tmp_path: Path) -> None:
+def test_the_predicted_classes_in_an_output_array_are_counted(tmp_path: Path) -> None:
     schema, decision = models.number_columns(2), models.classes("a", "b", "c")
     classifier = models.live(tmp_path, "m", models.mlp_graph(2, 3), schema, decision, "probabilities")
     output = np.array([[0.1, 0.8, 0.1], [0.7, 0.2, 0.1], [0.2, 0.6, 0.2]], np.float32)

@@ -1,4 +1,4 @@
-"""Charging a caller's quota."""
+"""Charging rows to a caller's quota."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_a_caller_without_a_quota_is_not_charged() -> None:
     assert charge(Caller(), 1_000_000, 0.0) is None
 
 
-def test_rows_are_taken_until_none_are_left() -> None:
+def test_rows_are_charged_until_the_quota_is_used_up() -> None:
     caller = Caller(meter=Meter(Quota(3, 60)))
 
     charge(caller, 2, 0.0)
@@ -27,7 +27,7 @@ def test_rows_are_taken_until_none_are_left() -> None:
     assert refused.value.seconds == 20
 
 
-def test_a_refused_request_takes_nothing() -> None:
+def test_a_rejected_request_is_not_charged() -> None:
     caller = Caller(meter=Meter(Quota(3, 60)))
 
     with pytest.raises(OverQuota):
@@ -36,7 +36,7 @@ def test_a_refused_request_takes_nothing() -> None:
     charge(caller, 3, 0.0)
 
 
-async def test_a_shared_quota_is_charged_before_the_request_goes_on() -> None:
+async def test_charging_a_shared_quota_returns_an_awaitable() -> None:
     charged: list[int] = []
 
     class SharedMeter(Meter):

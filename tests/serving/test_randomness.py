@@ -1,4 +1,4 @@
-"""Random bytes: each byte is handed out once, also across a fork."""
+"""Random bytes: each byte is returned only once, even after a fork."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ print(blocks.take(16).hex(), os.read(reader, 16).hex())
 """
 
 
-def test_every_byte_of_the_source_is_handed_out_at_most_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_byte_of_the_source_is_returned_at_most_once(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = iter(range(1_000_000))
 
     def numbered(count: int) -> bytes:
@@ -42,7 +42,7 @@ def test_every_byte_of_the_source_is_handed_out_at_most_once(monkeypatch: pytest
     assert len(set(seen)) == len(seen)
 
 
-def test_many_small_requests_read_the_source_once_per_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_source_is_read_once_per_block(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(randomness.os, "urandom", lambda count: sizes.append(count) or bytes(count))
     blocks = RandomBlocks()
@@ -53,7 +53,7 @@ def test_many_small_requests_read_the_source_once_per_block(monkeypatch: pytest.
     assert sizes == [BLOCK_BYTES]
 
 
-def test_a_forked_child_gets_bytes_of_its_own() -> None:
+def test_parent_and_child_get_different_bytes_after_a_fork() -> None:
     output = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True).stdout
 
     parent, child = output.split()

@@ -1,4 +1,4 @@
-"""What is recorded of a prediction before it is answered."""
+"""The recorder: what it records about each prediction before the reply is sent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def model(tmp_path: Path) -> LiveModel:
     return models.live(tmp_path / "models", "m", models.sum_graph(2), schema, models.REGRESSION, "values")
 
 
-def test_an_entry_holds_the_reply_the_row_and_the_context(model: LiveModel) -> None:
+def test_an_entry_contains_the_reply_the_row_and_the_context(model: LiveModel) -> None:
     store, events = MemoryStore(), list[Event]()
     recorder = Recorder(MemoryJournal(store, "w"), events.append, now=lambda: 1_700_000_000_123_456_789)
     context = RequestContext("v2", "r1", Caller("k1", "acme"), "order 7")
@@ -60,7 +60,7 @@ def test_an_entry_holds_the_reply_the_row_and_the_context(model: LiveModel) -> N
     assert events == [RowsScored("m", 1, 2, [], 4.0)]
 
 
-def test_nothing_is_announced_that_was_not_recorded(model: LiveModel) -> None:
+def test_no_event_is_emitted_if_recording_fails(model: LiveModel) -> None:
     class FullJournal(MemoryJournal):
         def append(self, drafts: object) -> None:
             raise ZeroDivisionError
@@ -74,7 +74,7 @@ def test_nothing_is_announced_that_was_not_recorded(model: LiveModel) -> None:
     assert events == []
 
 
-def test_cache_hits_and_misses_are_counted_where_there_is_a_cache(model: LiveModel) -> None:
+def test_cache_hits_and_misses_are_counted_if_there_is_a_cache(model: LiveModel) -> None:
     events: list[Event] = []
     recorder = Recorder(MemoryJournal(MemoryStore(), "w"), events.append, counts_cache_hits=True)
     row = Row(model.encoder.read(BODY), BODY)
@@ -92,7 +92,7 @@ def test_cache_hits_and_misses_are_counted_where_there_is_a_cache(model: LiveMod
     assert (event.hits, event.misses) == (1, 1)
 
 
-def test_rows_with_sensitive_columns_or_awaited_commits_are_not_recorded_as_blocks(model: LiveModel) -> None:
+def test_rows_are_not_recorded_as_blocks_if_replies_wait_for_commits(model: LiveModel) -> None:
     journal = MemoryJournal(MemoryStore(), "w")
 
     assert Recorder(journal, lambda event: None).can_record_blocks(model)
@@ -101,7 +101,7 @@ def test_rows_with_sensitive_columns_or_awaited_commits_are_not_recorded_as_bloc
     assert not waiting.can_record_blocks(model)
 
 
-async def test_a_clock_that_is_set_back_costs_no_entry(model: LiveModel) -> None:
+async def test_no_entry_is_lost_if_the_clock_is_set_back(model: LiveModel) -> None:
     store, hours = MemoryStore(), [10, 11, 5, 5, 12, 0]
     clock = iter([1_700_000_000_000_000_000 + hour * 3_600_000_000_000 for hour in hours])
     serving = Serving(MemoryJournal(store, "w"), now=lambda: next(clock))

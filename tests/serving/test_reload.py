@@ -1,4 +1,4 @@
-"""The live models follow the registry, and stay where it cannot be followed."""
+"""Reloads: new versions in the registry replace the live models; broken versions do not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support import models
 
 @dataclass
 class World:
-    """A registry, what its versions failed at in their trial, and what was good before."""
+    """A registry, the trial errors of broken versions, and the versions served previously."""
 
     registry: FolderRegistry
     broken: dict[str, str] = field(default_factory=dict)
@@ -54,7 +54,7 @@ def served(models: object) -> dict[str, int]:
     return {name: model.version for name, model in models.items()}
 
 
-def test_every_champion_is_served_and_a_new_one_is_tried_first(world: World) -> None:
+def test_every_champion_is_served_and_a_new_champion_is_tried_first(world: World) -> None:
     for name in ("sum", "other"):
         world.publish(name)
     follower = world.follower()
@@ -70,7 +70,7 @@ def test_every_champion_is_served_and_a_new_one_is_tried_first(world: World) -> 
     assert [event.version for event in world.events if isinstance(event, ModelLoaded)] == [1, 1, 2]
 
 
-def test_a_broken_version_leaves_the_old_one_and_does_not_hold_up_others(world: World) -> None:
+def test_a_broken_version_leaves_the_previous_version_live_and_does_not_delay_other_models(world: World) -> None:
     world.publish("sum")
     follower = world.follower()
     live = follower.load_all().models
@@ -87,7 +87,7 @@ def test_a_broken_version_leaves_the_old_one_and_does_not_hold_up_others(world: 
     assert [event.error for event in world.events if isinstance(event, ReloadFinished)] == [found.error]
 
 
-def test_a_server_that_starts_beside_a_broken_champion_serves_what_was_good(world: World) -> None:
+def test_a_server_that_starts_with_a_broken_champion_serves_the_previous_version(world: World) -> None:
     world.publish("sum")
     world.follower().load_all()
     world.publish("sum")
@@ -99,7 +99,7 @@ def test_a_server_that_starts_beside_a_broken_champion_serves_what_was_good(worl
     assert found.error == "cannot serve sum@2, version 1 is served instead: it is a bomb"
 
 
-def test_a_version_that_was_named_is_served_or_nothing_is(world: World) -> None:
+def test_a_named_version_that_is_broken_has_no_fallback(world: World) -> None:
     world.publish("sum")
     world.follower("sum@1").load_all()
     second = world.publish("sum")
@@ -109,7 +109,7 @@ def test_a_version_that_was_named_is_served_or_nothing_is(world: World) -> None:
         world.follower("sum@2").load_all()
 
 
-def test_models_that_go_are_served_no_more_but_never_all_of_them(world: World, tmp_path: Path) -> None:
+def test_removed_models_are_unloaded_unless_all_models_are_missing(world: World, tmp_path: Path) -> None:
     for name in ("sum", "other"):
         world.publish(name)
     follower = world.follower()
@@ -124,12 +124,12 @@ def test_models_that_go_are_served_no_more_but_never_all_of_them(world: World, t
     assert "the live models stay" in none.error
 
 
-def test_without_any_champion_there_is_nothing_to_begin_with(world: World) -> None:
+def test_a_registry_without_a_champion_is_an_error(world: World) -> None:
     with pytest.raises(ModelNotFound, match="rowcast train"):
         world.follower().load_all()
 
 
-def test_the_default_is_the_only_model_or_the_one_that_was_chosen(world: World) -> None:
+def test_the_default_model_is_the_only_model_or_the_configured_model(world: World) -> None:
     for name in ("sum", "other"):
         world.publish(name)
     live = dict(world.follower().load_all().models)
@@ -147,7 +147,7 @@ def test_the_default_is_the_only_model_or_the_one_that_was_chosen(world: World) 
         chosen.get(None)
 
 
-def test_several_versions_of_a_model_answer_beside_each_other(world: World) -> None:
+def test_several_versions_of_a_model_can_be_served_at_the_same_time(world: World) -> None:
     for _ in range(3):
         world.publish("sum")
     world.registry.point(Reference("sum", 2), "champion")

@@ -1,4 +1,4 @@
-"""The rows of a request: all of them are checked before any is scored."""
+"""The rows of a request: all rows are validated before any row is scored."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def body(*rows: bytes) -> bytes:
     return b'{"rows":[%b]}' % b",".join(rows)
 
 
-def test_rows_keep_the_bytes_in_which_they_were_received(model: LiveModel) -> None:
+def test_rows_keep_the_bytes_that_were_received(model: LiveModel) -> None:
     rows = read_rows(model, body(GOOD, GOOD), max_rows=2)
 
     assert [row.received for row in rows if isinstance(row, Row)] == [GOOD, GOOD]
@@ -43,13 +43,13 @@ def test_every_problem_of_every_row_is_reported_with_its_row_number(model: LiveM
     }
 
 
-def test_with_partial_invalid_rows_keep_their_place(model: LiveModel) -> None:
+def test_invalid_rows_keep_their_position_in_partial_mode(model: LiveModel) -> None:
     rows = read_rows(model, body(GOOD, BAD, GOOD), max_rows=10, partial=True)
 
     assert [type(row) for row in rows] == [Row, RejectedRow, Row]
 
 
-def test_a_hopeless_batch_is_not_read_to_its_end(model: LiveModel) -> None:
+def test_validation_stops_at_the_maximum_number_of_problems(model: LiveModel) -> None:
     with pytest.raises(InvalidRows) as refused:
         read_rows(model, body(*[BAD] * MAX_PROBLEMS), max_rows=10_000)
 
@@ -68,14 +68,14 @@ def test_a_hopeless_batch_is_not_read_to_its_end(model: LiveModel) -> None:
         (b"[" * 10_000, "too-deep"),
     ],
 )
-def test_a_body_that_is_no_list_of_rows_is_refused(model: LiveModel, sent: bytes, slug: str) -> None:
+def test_a_body_that_is_not_a_list_of_rows_is_rejected(model: LiveModel, sent: bytes, slug: str) -> None:
     with pytest.raises(BodyError) as refused:
         read_rows(model, sent, max_rows=2)
 
     assert refused.value.slug == slug
 
 
-def test_an_item_that_is_no_object_is_refused_with_its_row_number(model: LiveModel) -> None:
+def test_the_error_for_an_item_that_is_not_an_object_includes_the_row_number(model: LiveModel) -> None:
     with pytest.raises(BodyError) as refused:
         read_rows(model, body(GOOD, b"[1]"), max_rows=2)
 
@@ -83,7 +83,7 @@ def test_an_item_that_is_no_object_is_refused_with_its_row_number(model: LiveMod
     assert refused.value.message.startswith("row 1: ")
 
 
-def test_valid_rows_are_returned_or_nothing(model: LiveModel) -> None:
+def test_rows_are_returned_only_if_all_are_valid(model: LiveModel) -> None:
     def read(raw: bytes) -> Row:
         return Row(model.encoder.read(raw), raw)
 
@@ -102,5 +102,5 @@ def test_valid_rows_are_returned_or_nothing(model: LiveModel) -> None:
         (b"1", False),
     ],
 )
-def test_only_an_object_whose_only_key_is_rows_is_a_batch(sent: bytes, *, is_rows: bool) -> None:
+def test_only_an_object_with_the_single_key_rows_is_a_batch(sent: bytes, *, is_rows: bool) -> None:
     assert is_rows_object(sent) is is_rows

@@ -1,4 +1,4 @@
-"""The scorer: all requests in one call of the model, failures by request."""
+"""The scorer: one call scores the rows of all requests, and a failure affects only one request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rows(model: LiveModel, *values: float) -> list[Row]:
 
 
 class Calls:
-    """Wraps a model's scoring: notes each call and refuses negative numbers."""
+    """Wraps a model's `score` method: records each call and fails on negative scores."""
 
     def __init__(self, model: LiveModel) -> None:
         self._score = model.score
@@ -61,7 +61,7 @@ def test_the_rows_of_all_requests_are_scored_in_one_call(model: LiveModel) -> No
     assert (predictions(batch.scores), batch.errors, calls.sizes) == ([1, 2, 3], {}, [3])
 
 
-def test_a_row_without_an_answer_fails_its_own_request_only(model: LiveModel) -> None:
+def test_a_row_without_a_score_fails_only_its_own_request(model: LiveModel) -> None:
     Calls(model)
 
     batch = LocalScorer().score(model, [rows(model, 1), rows(model, 2, -3, -4), rows(model, 5)])
@@ -80,7 +80,7 @@ def test_cached_scores_are_not_computed_again(model: LiveModel) -> None:
     assert (predictions(batch.scores), calls.sizes) == ([2, 100, 100], [1])
 
 
-def test_an_error_numbers_the_rows_as_the_request_does_even_beside_cached_scores(model: LiveModel) -> None:
+def test_an_error_uses_the_row_numbers_of_the_request_even_if_some_rows_are_cached(model: LiveModel) -> None:
     Calls(model)
     known, bad = rows(model, 1, -2)
     known = msgspec.structs.replace(known, cached_score=Score(100.0))
@@ -90,7 +90,7 @@ def test_an_error_numbers_the_rows_as_the_request_does_even_beside_cached_scores
     assert batch.errors[0].rows == [1]
 
 
-async def test_a_slow_model_is_scored_on_another_thread(model: LiveModel) -> None:
+async def test_a_slow_model_runs_on_another_thread(model: LiveModel) -> None:
     calls = Calls(model)
 
     batch = await LocalScorer().score_later(model, [rows(model, 1)])

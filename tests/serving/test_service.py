@@ -1,4 +1,4 @@
-"""The prediction service: quota, cache and batching behind one call."""
+"""The prediction service: it charges quotas, uses the cache and batches rows."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ async def test_every_row_gets_a_recorded_reply(model: LiveModel) -> None:
     assert front.store.count() == 3
 
 
-async def test_rows_beyond_the_first_are_charged_here_and_nothing_is_scored_over_quota(model: LiveModel) -> None:
+async def test_the_service_charges_rows_after_the_first_and_scores_no_rows_over_quota(model: LiveModel) -> None:
     front = Front(model)
     context = RequestContext("native", "r", Caller(meter=Meter(Quota(3, 60))))
 
-    await front.service.predict(model, rows(model, 1), context)  # the edge has charged the first row
+    await front.service.predict(model, rows(model, 1), context)  # the HTTP layer has already charged the first row
     await front.service.predict(model, rows(model, 4), context)
     with pytest.raises(OverQuota):
         await front.service.predict(model, rows(model, 2), context)
@@ -67,7 +67,7 @@ async def test_a_request_without_valid_rows_gets_no_replies(model: LiveModel) ->
     assert (await Front(model).service.predict(model, [], ANYONE)).replies == []
 
 
-async def test_a_hit_means_that_the_cache_knew_every_row(model: LiveModel) -> None:
+async def test_a_cache_hit_means_that_all_rows_were_cached(model: LiveModel) -> None:
     front = Front(model, has_cache=True)
 
     hits = [(await front.service.predict(model, rows(model, count), ANYONE)).cache_hit for count in (1, 2)]
@@ -78,7 +78,7 @@ async def test_a_hit_means_that_the_cache_knew_every_row(model: LiveModel) -> No
     assert front.store.count() == 4
 
 
-async def test_a_cancelled_caller_leaves_nothing_behind(model: LiveModel) -> None:
+async def test_a_cancelled_call_is_neither_recorded_nor_left_in_the_queue(model: LiveModel) -> None:
     front = Front(model)
     task = asyncio.create_task(front.service.predict(model, rows(model, 1), ANYONE))
     await asyncio.sleep(0)
@@ -89,7 +89,7 @@ async def test_a_cancelled_caller_leaves_nothing_behind(model: LiveModel) -> Non
     assert (front.store.count(), front.batcher.queue().rows) == (0, 0)
 
 
-async def test_blocks_are_refused_like_rows(model: LiveModel) -> None:
+async def test_blocks_are_rejected_for_the_same_reasons_as_rows(model: LiveModel) -> None:
     front = Front(model)
     tensors = {NUMBERS: np.ones((2, 2), np.float32)}
     late = RequestContext("v2", "r", deadline=time.perf_counter() - 1)
@@ -101,7 +101,7 @@ async def test_blocks_are_refused_like_rows(model: LiveModel) -> None:
         await front.service.predict_block(model, tensors, [], b"", ANYONE)
 
 
-def test_blocks_are_for_fast_models_of_our_own_without_a_cache(model: LiveModel, tmp_path: Path) -> None:
+def test_blocks_are_recorded_only_for_fast_models_without_a_cache(model: LiveModel, tmp_path: Path) -> None:
     schema = models.number_columns(2)
     slow = models.live(tmp_path, "slow", models.sum_graph(2), schema, models.REGRESSION, "values")
     slow.is_slow = True
