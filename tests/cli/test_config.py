@@ -132,9 +132,9 @@ def test_the_error_for_an_invalid_value_is_a_single_line(tmp_path: Path, text: s
     ("name", "text", "message"),
     [
         ("train.ini", "x", "must end in .yaml, .yml, .toml, .json"),
-        ("train.yaml", "- a\n- b\n", "must contain keys with values"),
-        ("train.yaml", "", "must contain keys with values"),
-        ("train.json", "[1]", "must contain keys with values"),
+        ("train.yaml", "- a\n- b\n", "must map keys to values"),
+        ("train.yaml", "", "must map keys to values"),
+        ("train.json", "[1]", "must map keys to values"),
         ("train.json", '{"trials": 1, "trials": 2}', "duplicate key 'trials'"),
         ("train.json", '{"trials": null}', "'trials' must be an integer of at least 1, got no value"),
         ("train.json", "{", "line 1"),

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def keys(settings: Settings) -> KeyWriter:
-    """Return the API keys of this home folder."""
+    """Return the store of API keys in this home folder."""
     from rowcast.adapters.files.keys import FileKeys
 
     return FileKeys(settings.keys_file)
 
 
 def has_key(settings: Settings) -> bool:
-    """Return whether callers need a key."""
+    """Return whether any API key exists, so that callers must send one."""
     return settings.api_key is not None or bool(keys(settings).all())

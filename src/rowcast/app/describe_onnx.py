@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def main(folder: str, memory_mb: str, seconds: str) -> int:
-    """Write the result and return 0, or write the reason for a failure to standard error and return 2."""
+    """Write the result and return 0, or write the reason for the failure to standard error and return 2."""
     try:
         limit_this_process(int(memory_mb), float(seconds))
         from rowcast.registry.onnx_import.exchange import answer_request
@@ -35,7 +35,7 @@ def main(folder: str, memory_mb: str, seconds: str) -> int:
 
 
 def _open_graph(model: bytes) -> ForeignGraph:
-    from rowcast.adapters.onnxruntime.graph import ForeignOnnxGraph  # only after the graph has been inspected
+    from rowcast.adapters.onnxruntime.graph import ForeignOnnxGraph  # imported only after the graph has been inspected
 
     return ForeignOnnxGraph(model)
 

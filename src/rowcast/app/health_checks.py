@@ -1,4 +1,5 @@
-"""Checks of the services that a server depends on. Each returns the reason for a failure, or an empty string."""
+"""Checks of the services that a server depends on. Each check returns the reason for its failure, or an empty string if
+it succeeds."""
 
 from __future__ import annotations
 
@@ -13,14 +14,14 @@ SECONDS = 5.0
 
 
 def running_servers(settings: Settings) -> dict[str, list[WorkerStatus]]:
-    """Return the workers of every running server of this home folder, by server."""
+    """Return the workers of each running server that uses this home folder, by server."""
     from rowcast.adapters.files import worker_state
 
     return worker_state.running_servers(settings.run_folder)
 
 
 def store_failure(settings: Settings) -> str:
-    """Check that entries can be stored, without creating or changing anything."""
+    """Check that the history store can accept entries, without creating or changing anything."""
     from rowcast.app.history import store
     from rowcast.errors import RowcastError
 

@@ -1,4 +1,4 @@
-"""History: its store, its journals, and the operations on both that commands and servers share."""
+"""Compose the history from its store and journals, with the operations that commands and servers share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def store(settings: Settings) -> Store:
 
 
 def history(settings: Settings) -> History:
-    """Return all recorded predictions: the store, and the journals of this home folder."""
+    """Return the history of this home folder, which combines the store and the journals."""
     from rowcast.adapters.files.journal_reader import FolderJournalReader
     from rowcast.history.service import History
 
@@ -50,7 +50,7 @@ def newest_entry_time(settings: Settings) -> int | None:
 
 
 def replay_history(settings: Settings, model: str | None) -> Replay:
-    """Score the recorded rows of one model, or of all models, again with the published bundles."""
+    """Use the published bundles to score the recorded rows of one model, or of all models, again."""
     from rowcast.app.models import model_by_digest
     from rowcast.history.replay import replay
     from rowcast.registry.ports import Reference
@@ -74,12 +74,12 @@ class _BundleScorer:
         return self._model.score([self._model.encoder.read(row) for row in rows])
 
     def compare(self, recorded: Score, current: Score) -> str:
-        """Compare two scores within the model's tolerance."""
+        """Compare two scores, allowing for the model's tolerance."""
         return self._model.compare(recorded, current)
 
 
 def erase_history(settings: Settings, selection: Selection, reason: str, wait: Callable[[], bool]) -> ErasureResult:
-    """Erase rows, then wait until the rows in journals have been erased too or `wait()` returns False."""
+    """Erase rows in the store; wait until the rows in journals are erased too, or until `wait()` returns False."""
     from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
     from rowcast.history.erasure import Eraser
 
@@ -91,7 +91,7 @@ def erase_history(settings: Settings, selection: Selection, reason: str, wait: C
         while not eraser.is_complete(erasure.request) and wait():
             with indexer_lock(settings.journal_folder) as acquired:
                 if acquired:  # no server is running, so this process does the indexer's work
-                    with suppress(HistoryError):  # verification reports damaged journals
+                    with suppress(HistoryError):  # `history verify` reports damaged journals
                         journals.drain(opened)
                     eraser.advance()
         return eraser.result(erasure.request)

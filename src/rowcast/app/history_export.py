@@ -1,4 +1,4 @@
-"""Export of history to a file: CSV, JSON Lines or Parquet, in constant memory."""
+"""Export history to a CSV, JSON Lines or Parquet file, in constant memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def export_records(records: Iterator[Record], out: Path) -> int:
-    """Write the records in the format given by the suffix of the file, and return their number.
+    """Write the records in the format that the file's suffix specifies, and return their number.
 
-    The file appears only when it is complete. Only its owner can read it, because it contains rows.
+    The file does not appear until it is complete. Only its owner can read it, because it contains rows.
     """
     from rowcast.history.export import FORMATS
 

@@ -1,4 +1,4 @@
-"""Compose the import of models from the registry, the sandbox and the limits in the settings."""
+"""Compose model import: the importer with its registry, its sandbox and the limits from the settings."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def sandbox(settings: Settings) -> ChildSandbox:
 
 
 def importer(settings: Settings) -> ModelImporter:
-    """Return an importer into the configured registry."""
+    """Return an importer that publishes models to the configured registry."""
     from rowcast.registry.importer import ModelImporter
 
     return ModelImporter(
@@ -106,7 +106,10 @@ def import_models_folder(settings: Settings, *, retry_failed: bool = False) -> l
 
 
 def preferred_model(settings: Settings) -> str:
-    """Return the default model of the models folder, or an empty string if the settings specify models."""
+    """Return the default model of the models folder.
+
+    Return an empty string if no folder is configured or the settings specify models.
+    """
     from rowcast.registry import models_folder
 
     if settings.models_dir is None or settings.default_model or settings.models:

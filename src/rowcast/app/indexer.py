@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS = 0.2
 SYNCHRONOUS_INTERVAL_SECONDS = 0.01
-"""With durability=store, every reply waits for a round of the indexer."""
+"""The interval with durability=store; it is short because every reply waits for the indexer."""
 
 
 def indexer_command() -> list[str]:
@@ -23,7 +23,7 @@ def indexer_command() -> list[str]:
 
 
 def indexer_child(settings: Settings) -> IndexerChild:
-    """Return the part of a single-process server that keeps an indexer running."""
+    """Return the server part that keeps an indexer running if the server has a single process."""
     from rowcast.runtime.lifecycle import IndexerChild
 
     return IndexerChild(indexer_command(), settings.for_child(), lambda: indexer_is_running(settings))

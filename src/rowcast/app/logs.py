@@ -1,4 +1,4 @@
-"""Configure logging: log lines of Rowcast and of libraries, in one format on standard error."""
+"""Configure logging: Rowcast and its libraries log to standard error in the same format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rowcast.settings import Settings
 
 VERBOSE_LIBRARIES = ("httpx", "httpcore", "uvicorn", "opentelemetry", "urllib3", "asyncio")
-"""Libraries whose `info` lines are irrelevant to operators and in some cases contain addresses."""
+"""Libraries whose `info` lines are not logged: they are irrelevant to operators, and some contain addresses."""
 
 
 def configure_logging(settings: Settings) -> None:
@@ -48,7 +48,7 @@ def configure_logging(settings: Settings) -> None:
 
 
 def log_processors(*, as_text: bool) -> tuple[list[Processor], list[Processor]]:
-    """Return the processors that add fields to every line, and those that format it."""
+    """Return the processors that add fields to every line, and the processors that format the line."""
     import structlog
 
     shared: list[Processor] = [

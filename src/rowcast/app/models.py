@@ -1,4 +1,4 @@
-"""Compose the model operations of the commands and the Python API: find, load, train and score."""
+"""Compose the operations on models that the commands and the Python API offer: find, load, train and score."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rowcast.training.result import TableCheck, TrainingResult
 
 DATA_CHECK_NAME = "check"
-"""The model name in a data check, which publishes nothing."""
+"""The placeholder name of the model in a data check, which publishes no model."""
 
 
 def registry(settings: Settings) -> RegistryWriter:
@@ -33,7 +33,7 @@ def registry(settings: Settings) -> RegistryWriter:
 
 
 def has_models(settings: Settings) -> bool:
-    """Return whether every model named in the settings is published or, if none is named, whether any model is."""
+    """Return whether every model named in the settings is published; if no model is named, whether any model is."""
     from rowcast.registry import resolve
 
     try:
@@ -58,9 +58,9 @@ def served(settings: Settings) -> list[Reference]:
 
 
 def default_model(settings: Settings, names: Collection[str]) -> str | None:
-    """Return the default of these served models: the configured one, the first that the settings name, or the only one.
+    """Return the default model: the configured model, the first model named in the settings, or the only served model.
 
-    The configured model need not be served; the caller checks that.
+    The configured model might not be served; the caller checks this.
     """
     return settings.default_model or (next(iter(names)) if settings.models or len(names) == 1 else None)
 
@@ -105,7 +105,7 @@ def report(settings: Settings, reference: str) -> tuple[Reference, Path]:
 
 
 def score_table(settings: Settings, reference: str, options: ScoringOptions) -> Summary:
-    """Score a table file, and write the predictions to another file."""
+    """Score the rows of a table file and write the predictions to another file."""
     from rowcast.adapters.onnxruntime.graph import open_graph
     from rowcast.jobs.table_scoring import score_file
     from rowcast.registry import bundle

@@ -1,4 +1,4 @@
-"""Runs server processes: one in this process, or several under a supervisor."""
+"""Run a server in this process, or several worker processes under a supervisor."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def serve(
     place: server.Place | None = None,
     parent: int | None = None,
 ) -> None:
-    """Serve in this process until a signal arrives. `announce` is called once every model is loaded."""
+    """Serve in this process until a signal arrives. Call `announce` once every model is loaded."""
     from rowcast.runtime.connections import ConnectionLimits
     from rowcast.runtime.server import HttpServer, run
 

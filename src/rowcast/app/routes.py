@@ -1,4 +1,4 @@
-"""The HTTP parts of a server process: routes of all dialects, and the edge and the quick path in front of them."""
+"""The HTTP parts of a server process: the routes of all dialects, with the edge and the quick path in front of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class HttpParts(NamedTuple):
-    """The parts that the routes need."""
+    """The parts of a server process that the routes use."""
 
     service: PredictionService
     native: NativeRoutes
@@ -43,7 +43,7 @@ class HttpApp(NamedTuple):
 
 
 def authenticator(settings: Settings) -> Authenticator:
-    """Return the authenticator."""
+    """Return an authenticator for the stored keys, with the access rules from the settings."""
     from rowcast.access.quotas import parse_quota
     from rowcast.app.access import keys
     from rowcast.http.authentication import AccessRules, Authenticator
@@ -59,7 +59,7 @@ def authenticator(settings: Settings) -> Authenticator:
 
 
 def http_app(settings: Settings, parts: HttpParts, lifespan: Lifespan, tracer: Tracer | None) -> HttpApp:
-    """Return the edge around all routes."""
+    """Return the edge with all routes behind it, and the quick path."""
     from rowcast.adapters.sqlite.idempotency import SqliteIdempotencyStore
     from rowcast.http.bodies import RequestIds
     from rowcast.http.cold_app import ColdApp

@@ -30,14 +30,14 @@ class Server(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The slot of a worker under a supervisor, which also keeps the indexer running."""
+    """The position of a worker under a supervisor, which also keeps the indexer running."""
 
     state: WorkerState
     worker: int
 
 
 def worker_state(settings: Settings) -> WorkerState:
-    """Return the state that the workers of one server share; called once per server."""
+    """Return the state that the workers of one server share; call this once per server."""
     from rowcast.adapters.files.worker_state import ServerFolder
 
     return ServerFolder(settings.run_folder, settings.workers)
@@ -51,7 +51,7 @@ def application(settings: Callable[[], Settings]) -> Application:
 
 
 def build_server(settings: Settings, place: Place | None = None) -> Server:
-    """Build a server process. Without a place, it is the only process of its server and runs the indexer itself."""
+    """Build a server process. Without a place, it is the only worker and keeps the indexer running itself."""
     from rowcast.adapters.files.shared_counters import LocalCounters
     from rowcast.http.dialects.native import NativeRoutes
     from rowcast.runtime.lifecycle import Closing, Lifecycle
@@ -65,7 +65,9 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         if place is None:
             undo.callback(state.remove)
             parts.append(Closing(state.remove))
-            log_import_errors(imports.import_models_folder(settings))  # under a supervisor, it has done this
+            log_import_errors(
+                imports.import_models_folder(settings)
+            )  # with several workers, `rowcast serve` has done this
         slot = state.slot(number)
         undo.callback(slot.close)
         counters = state.counters(number) if place else LocalCounters()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class PredictionParts(NamedTuple):
-    """The parts through which a row goes from a request to the journal."""
+    """The parts through which a row passes on its way from the request to the journal."""
 
     service: PredictionService
     batcher: Batcher
@@ -54,7 +54,7 @@ def live_parts(settings: Settings, registry: RegistryWriter, state: WorkerState,
         unloaded=state.unloaded_models,
         temporary_default=partial(preferred_model, settings),
     )
-    generation, requests = registry.generation(), state.reload_requests()  # read before loading: no change is missed
+    generation, requests = registry.generation(), state.reload_requests()  # read before loading, to miss no change
     result = follower.load_all()
     default = state.agree_default_model(lambda: _default_model(settings, result.models))
     deployment = Deployment(result.models, default, result.temporary_default)
@@ -86,7 +86,7 @@ def prediction_parts(settings: Settings, deployment: Deployment[LiveModel], list
 
 
 def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) -> JournalMonitor:
-    """Return the monitor of the journal; register the health checks of history."""
+    """Return the journal monitor; register the health checks for history and free disk space."""
     from rowcast.runtime.journal_monitor import MEBIBYTE, JournalMonitor
 
     refuse, least = parts.batcher.refuse, settings.min_free_mb * MEBIBYTE
@@ -97,7 +97,7 @@ def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) 
 
 
 def _free_bytes(settings: Settings) -> Callable[[], int]:
-    """Return a function that measures the free space on the disks of the journals and the store."""
+    """Return a function that measures the lowest free space on the disks that hold the journals and the store."""
     from rowcast.app.history import store
 
     store_disk = store(settings).disk_folder  # None if the store is on another machine
@@ -111,7 +111,7 @@ def _free_bytes(settings: Settings) -> Callable[[], int]:
 
 
 def _store_check(settings: Settings) -> Callable[[], str | None]:
-    """Return a health check of the history store."""
+    """Return a health check for the history store."""
     from rowcast.app.history import store
 
     def check() -> str | None:
@@ -144,7 +144,7 @@ def _cache(settings: Settings) -> ScoreCache | None:
 
 
 def _redactor(settings: Settings) -> Redactor | None:
-    """Return the redactor that hashes or drops sensitive columns before a row is recorded, or None."""
+    """Return a redactor that hashes or drops sensitive columns before a row is recorded, or None to record them."""
     if settings.sensitive == "keep":
         return None
     from rowcast.adapters.files.secret import load_secret
@@ -154,7 +154,7 @@ def _redactor(settings: Settings) -> Redactor | None:
 
 
 def _trial(settings: Settings, registry: RegistryWriter, state: WorkerState) -> Callable[[Reference], None]:
-    """Return a function that tries a version in a child process. Workers share each result until the next reload."""
+    """Return a function that tests a version in a child process. Workers share each result until the next reload."""
     child = sandbox(settings)
 
     def trial(reference: Reference) -> None:

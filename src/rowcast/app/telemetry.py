@@ -18,7 +18,7 @@ ALIVE = ("ready", "draining")
 
 
 def metrics(settings: Settings, counters: Counters) -> Metrics:
-    """Return the metrics, which count events."""
+    """Return the metrics, which are updated by events."""
     from rowcast.adapters.files.journal_reader import FolderJournalReader
     from rowcast.adapters.telemetry.prometheus import Metrics
 
@@ -51,7 +51,7 @@ def reporters(
 
 
 def push_target(settings: Settings) -> tuple[str, tuple[str, str] | None]:
-    """Return the URL to which metrics are pushed, and the credentials."""
+    """Return the URL to which metrics are pushed, and the credentials for it."""
     from rowcast.adapters.telemetry.pushgateway import push_url
 
     name, password = settings.push_username, settings.push_password
@@ -62,7 +62,7 @@ def push_target(settings: Settings) -> tuple[str, tuple[str, str] | None]:
 def _pusher(
     settings: Settings, exposition: Callable[[], bytes], workers: Callable[[], list[WorkerStatus]], number: int
 ) -> Pusher | None:
-    """Return the reporter that pushes metrics. Only the first live worker pushes, and the last worker as it ends."""
+    """Return the reporter that pushes metrics. Only the first live worker pushes, and the final worker as it exits."""
     if settings.push_gateway is None:
         return None
     from rowcast.adapters.telemetry.pushgateway import Pusher

@@ -15,7 +15,7 @@ from rowcast.registry.ports import Reference
 
 
 def main(folder: str, name: str, version: str, memory_mb: str, seconds: str) -> int:
-    """Return 0 if the bundle can be served, or 2 after writing the reason to standard error."""
+    """Return 0 if the bundle can be served, or write the reason for the failure to standard error and return 2."""
     try:
         limit_this_process(int(memory_mb), float(seconds))
         from rowcast.adapters.onnxruntime.graph import open_graph

@@ -86,7 +86,7 @@ def revoke(settings: Settings, id_or_name: str, *, as_json: bool) -> None:
 
 
 def rotate(settings: Settings, id_or_name: str, overlap: str, *, as_json: bool) -> None:
-    """Give a key a new secret and print it; the old secret stays valid for the overlap."""
+    """Give a key a new secret and print the secret; the old secret stays valid for the overlap."""
     now, seconds = int(time.time()), parse_duration(overlap)
     key_file = access.keys(settings)
     key = keys.find_key(key_file.all(), id_or_name)
@@ -96,7 +96,7 @@ def rotate(settings: Settings, id_or_name: str, overlap: str, *, as_json: bool) 
 
 
 def _print_secret(key: Key, secret: str, *, as_json: bool) -> None:
-    """Print the secret on standard output, and its description on standard error."""
+    """Print the secret on standard output, and the description of its key on standard error."""
     if as_json:
         output.print_json({"key": secret, **_to_document(key, time.time())})
         return

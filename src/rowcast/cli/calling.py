@@ -35,7 +35,7 @@ def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bo
         except RowsRejected as error:
             return _print_problems(error, as_json=as_json)
         except ErrorReply as error:
-            # The detail can contain values, but this user sent them.
+            # The detail can contain row values; it is safe to print because this user sent them.
             raise RowcastError(error.detail or error.message) from None
         except Unreachable as error:
             hint = "start a server with `rowcast serve`, or set its URL with --url or ROWCAST_URL"
@@ -51,13 +51,13 @@ def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bo
 
 
 def parse(words: Sequence[str]) -> tuple[str | None, list[msgspec.Raw], bool]:
-    """Return the model, the rows as written, and whether the input is a single row instead of a list."""
+    """Return the model, the unparsed rows, and whether the input is a single row instead of a list."""
     if len(words) > 2:
         raise RowcastError("too many arguments; expected [MODEL] ROW. Quote the row, for example '{\"a\": 1}'")
     model = words[0] if len(words) == 2 and words[0] != "-" else None
     rows, is_single = _parse_rows(_read_text(words[-1]))
     if not rows:
-        raise RowcastError("no rows to send; the list is empty")
+        raise RowcastError("no rows to send: the list is empty")
     return model, rows, is_single
 
 

@@ -59,11 +59,16 @@ def train(
     weight: Weight = None,
     candidates: Candidates = None,
     class_weight: Annotated[
-        str | None, typer.Option(help="none, or balanced to give every class the same weight [none].")
+        str | None,
+        typer.Option(help="Class weights: none, or balanced to give every class the same total weight [none]."),
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="Metric to optimize [roc_auc, log_loss or rmse].")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Metric to optimize [roc_auc, log_loss or rmse, depending on the task].")
+    ] = None,
     cost: Cost = None,
-    refit: Annotated[bool, typer.Option("--refit", help="Retrain on all rows after measuring the holdout.")] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Retrain on all rows after evaluating on the holdout.")
+    ] = False,
     trials: Annotated[int, typer.Option(min=1, help="Total number of trials.")] = 20,
     timeout: Annotated[float | None, typer.Option(min=1, help="Time limit for the search in seconds.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed; the same data, options and seed give the same model.")] = 0,
@@ -76,7 +81,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a tuned, calibrated and certified model on a table and publish it as champion."""
-    options = dict(locals())  # every parameter except the four below is a training option
+    options = dict(locals())  # every parameter is a training option except the four below
     for parameter in ("table", "config", "home", "json"):
         del options[parameter]
     options["candidates"] = tuple(part.strip() for part in candidates.split(",")) if candidates else None
@@ -125,7 +130,7 @@ def serve(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free port [8000].")] = None,
-    default_model: Annotated[str | None, typer.Option(help="Model that POST /predict uses.")] = None,
+    default_model: Annotated[str | None, typer.Option(help="Default model, which POST /predict uses.")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of server processes [1].")] = None,
     train_if_missing: Annotated[
         Path | None,
@@ -136,16 +141,18 @@ def serve(
     target: Target = None,
     durability: Annotated[
         str | None,
-        typer.Option(help="Where a prediction is recorded before the reply: process, disk or store [process]."),
+        typer.Option(
+            help="Where a prediction must be recorded before the server replies: process, disk or store [process]."
+        ),
     ] = None,
-    root_path: Annotated[str | None, typer.Option(help="Path prefix that a proxy strips.")] = None,
+    root_path: Annotated[str | None, typer.Option(help="Path prefix that a proxy strips from requests.")] = None,
     insecure: Annotated[
         bool | None, typer.Option("--insecure", help="Accept connections from other machines without an API key.")
     ] = None,
     home: Home = None,
     json: Json = False,
 ) -> int:
-    """Serve predictions over HTTP and record each of them."""
+    """Serve predictions over HTTP and record each prediction."""
     from rowcast import settings
     from rowcast.cli import server
 
@@ -172,7 +179,9 @@ def predict(
     model: ModelReference,
     table: Rows,
     out: Annotated[Path, typer.Option(help="Output file: .csv, .parquet, .jsonl, .ndjson, .arrow or .feather.")],
-    rejects: Annotated[Path | None, typer.Option(help="Write invalid rows to this file and score the others.")] = None,
+    rejects: Annotated[
+        Path | None, typer.Option(help="Write invalid rows to this file and score the valid rows.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first invalid row [default].")] = False,
     columns: Annotated[
         str | None, typer.Option(help="Input columns to copy to the output, separated by commas [all].")
@@ -243,7 +252,7 @@ def report(
 def example(
     name: Annotated[str, typer.Argument(help="Name of the example: loans or iris.")],
     out: Annotated[Path, typer.Option(help="Output file, .csv.")],
-    rows: Annotated[int, typer.Option(min=50, help="Number of rows of the loan example.")] = 5000,
+    rows: Annotated[int, typer.Option(min=50, help="Number of rows in the loans example.")] = 5000,
     seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same table.")] = 0,
 ) -> None:
     """Write an example table."""
@@ -268,7 +277,7 @@ def models_export(
     out: Annotated[Path, typer.Option(help="Output file, .rowcast.")],
     home: Home = None,
 ) -> None:
-    """Export a published model to a file for `models import`."""
+    """Export a published model to a file that `models import` can read."""
     from rowcast import settings
     from rowcast.app import imports
     from rowcast.cli import output
@@ -282,10 +291,11 @@ def models_import(
     metadata: Annotated[Path | None, typer.Option(metavar="FILE", help="The graph's model_metadata.json.")] = None,
     name: Annotated[str | None, typer.Option(help="Model name [from the metadata or the file name].")] = None,
     wire: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Wire template, or `matrix`, or `native` [from the metadata].")
+        str | None, typer.Option(metavar="FILE", help="Wire template, `matrix` or `native` [from the metadata].")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Table of example rows, for value ranges and test predictions.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Table of example rows, used for value ranges and test predictions."),
     ] = None,
     home: Home = None,
     json: Json = False,
@@ -311,8 +321,8 @@ app.command("replay")(history_replay)
 def doctor(home: Home = None, json: Json = False) -> int:
     """Check the installation; exit with status 1 if there is a problem.
 
-    Checks the settings, models, history, disk, running servers, API keys and the services that metrics and traces are
-    sent to.
+    The checks cover the settings, models, history, disk, running servers, API keys, and the services that receive
+    metrics and traces.
     """
     from rowcast.cli.doctor import run
 

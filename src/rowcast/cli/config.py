@@ -1,7 +1,7 @@
-"""`--config FILE`: read the options of a command, by their long names, from a YAML, TOML or JSON file.
+"""`--config FILE`: read the options of a command from a YAML, TOML or JSON file, which uses their long names.
 
 The values in the file become the defaults of the command line, so options on the command line override them.
-Every scalar is read as text, as on the command line: in YAML, `no` is the label no, and `0420` keeps its leading zero.
+Every scalar is read as text, as on the command line: in YAML, `no` is the text "no", and `0420` keeps its leading zero.
 Invalid values are errors.
 """
 
@@ -23,11 +23,11 @@ from rowcast.wire.document import parse_yaml
 
 URL_MARK: Final = "://"
 Parameter = Any
-"""A typer option or argument; typer has no public type for it."""
+"""A typer option or argument, for which typer has no public type."""
 
 
 def apply(context: typer.Context, path: Path | None) -> Path | None:
-    """Make the values in the file the defaults of this command; callback of the eager option `--config`."""
+    """Use the values in the file as the defaults of this command; the callback of the eager option `--config`."""
     if path is not None:
         context.default_map = read(path, context)
     return path
@@ -42,7 +42,9 @@ def read(path: Path, context: typer.Context) -> dict[str, Any]:
         if option is None:
             raise SettingsError(f"{path}: unknown key {key!r}; {_suggestion(_dashed(key), known)}")
         if option.name in values:
-            raise SettingsError(f"{path}: duplicate key {key!r}, once with a dash and once with an underscore")
+            raise SettingsError(
+                f"{path}: duplicate key {key!r}; it is written once with a dash and once with an underscore"
+            )
         values[option.name] = _checked(path, key, value, option, context)
     return values
 
@@ -58,9 +60,9 @@ def _suggestion(key: str, known: Iterable[str]) -> str:
 
 
 def _checked(path: Path, key: str, value: Any, option: Parameter, context: typer.Context) -> Any:
-    """Check that typer accepts the value; return it in the form that the command line would pass."""
+    """Check that typer accepts the value; return it as the command line would pass it."""
     if option.name == "wire" and isinstance(value, Mapping):
-        return json.dumps(read_document(path)[key])  # an inline wire template keeps its numbers
+        return json.dumps(read_document(path)[key])  # in an inline wire template, numbers must remain numbers
     try:
         text = _resolve_path(_as_typed(value, option), option, path.parent)
         option.get_runtime_param().coerce(text, param=option, ctx=context)
@@ -70,7 +72,7 @@ def _checked(path: Path, key: str, value: Any, option: Parameter, context: typer
 
 
 def _as_typed(value: Any, option: Parameter) -> Any:
-    """Return the text a user would type, or a list of texts; raise ValueError if the shape is wrong."""
+    """Return the text that a user would type, or a list of texts; raise ValueError if the value has the wrong shape."""
     if isinstance(value, Mapping):
         if not _takes_pairs(option):
             raise ValueError
@@ -135,7 +137,7 @@ def _parse_file(path: Path) -> Mapping[str, Any]:
     except ValueError as error:  # a syntax error, or text that is not UTF-8
         raise SettingsError(f"cannot read {path}: {error}") from None
     if not isinstance(document, dict):
-        raise SettingsError(f"{path} must contain keys with values, for example `target: loan_status`")
+        raise SettingsError(f"{path} must map keys to values, for example `target: loan_status`")
     return document
 
 

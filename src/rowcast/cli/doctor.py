@@ -26,12 +26,12 @@ from rowcast.settings import MEBIBYTE, Settings
 
 OK, PROBLEM = 0, 1
 RESERVED_FILES = 512
-"""Number of open files that a server needs in addition to one for each connection."""
+"""The number of open files that a server needs in addition to one file per connection."""
 MIN_FILES = 1024
 EARLIEST = 1_767_225_600
-"""The start of 2026, before the first release: a clock that shows an earlier time is wrong."""
+"""The start of 2026 in Unix seconds. It precedes the first release, so a clock that shows an earlier time is wrong."""
 CLOCK_TOLERANCE = 120
-"""Maximum number of seconds by which the newest history entry can be ahead of the clock."""
+"""The maximum number of seconds by which the newest history entry can be ahead of the clock."""
 
 
 class CheckResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,7 +44,7 @@ class CheckResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CheckFailed(Exception):
-    """A problem with its own fix; caught in this module."""
+    """A problem that has its own fix. This module catches it."""
 
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class CheckFailed(Exception):
 
 
 Check = Callable[[], str]
-"""Returns a description of a healthy part; raises an exception if there is a problem."""
+"""A check. It returns a description of the part if the part is healthy, and otherwise raises an exception."""
 
 
 def run(*, as_json: bool, **options: Any) -> int:
@@ -97,14 +97,14 @@ def _perform(name: str, check: Check, fix: str) -> CheckResult:
         return CheckResult(name, False, failure.message, failure.fix)
     except RowcastError as error:
         return CheckResult(name, False, error.message, fix)
-    except Exception as error:  # an unexpected error must not keep the other checks from running
+    except Exception as error:  # an unexpected error must not prevent the other checks from running
         return CheckResult(
             name, False, f"the check failed: {type(error).__name__}: {' '.join(str(error).split())}", fix
         )
 
 
 def _format_setting(value: Any) -> str:
-    """Return the text of a setting, without secrets and without credentials in URLs."""
+    """Return the value of a setting as text, with secrets and credentials in URLs hidden."""
     if isinstance(value, SecretStr):
         return "(hidden)"
     if isinstance(value, tuple):
@@ -113,7 +113,7 @@ def _format_setting(value: Any) -> str:
 
 
 def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
-    """Yield each check's name, the check, and the fix for problems without their own fix."""
+    """Yield the name of each check, the check itself, and the fix for problems that have no fix of their own."""
     yield "clock", lambda: _check_clock(loaded), "fix the problem with the store first"
     yield (
         "registry",
@@ -122,7 +122,7 @@ def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
     )
     try:
         names = list(models.registry(loaded).models())
-    except (RowcastError, OSError):  # reported by the check of the registry
+    except (RowcastError, OSError):  # the registry check reports this
         names = []
     for name in names:
         fix = "train or import the model again, or restore its folder from a backup"
@@ -152,12 +152,12 @@ def _check_clock(loaded: Settings) -> str:
             "set the clock, for example with NTP",
         )
     newest = None
-    with contextlib.suppress(RowcastError):  # reported by the check of the store
+    with contextlib.suppress(RowcastError):  # the store check reports this
         newest = history.newest_entry_time(loaded)
     if newest is not None and newest / 1e6 > now + CLOCK_TOLERANCE:
         raise CheckFailed(
             f"the newest entry in history is from {output.moment(newest)}, but the clock shows {shown}",
-            "set the clock; otherwise new entries sort before old ones",
+            "set the clock; otherwise, new entries are sorted before old entries",
         )
     return shown
 
@@ -197,7 +197,7 @@ def _check_store(loaded: Settings) -> str:
     if reason:
         raise CheckFailed(
             reason,
-            "stop the process that locks the file, or give the server's user write access",
+            "stop the process that has locked the file, or give the server's user write access",
         )
     return f"{entries} in {loaded.store_url}"
 
@@ -216,7 +216,7 @@ def _check_journal(loaded: Settings) -> str:
     is_indexed = indexer.indexer_is_running(loaded)
     if not is_indexed and health_checks.running_servers(loaded):
         raise CheckFailed(
-            f"a server is running, but no indexer moves {folder} into the store",
+            f"a server is running, but no indexer is moving {folder} into the store",
             "check the server's log and restart the server",
         )
     backlog = output.counted(journals.backlog(), "journal")
@@ -238,7 +238,7 @@ def _check_disk(loaded: Settings) -> str:
             f"{least} MiB free at {folder}, less than min_free_mb={loaded.min_free_mb}; servers reject predictions",
             "free disk space, or move ROWCAST_HOME to a larger disk",
         )
-    return f"{least} MiB free at {folder}; servers reject predictions below {loaded.min_free_mb} MiB"
+    return f"{least} MiB free at {folder}; servers reject predictions if less than {loaded.min_free_mb} MiB is free"
 
 
 def _check_server(loaded: Settings) -> str:
@@ -256,7 +256,7 @@ def _check_server(loaded: Settings) -> str:
                 )
             serves = ", ".join(f"{model.model}@{model.version}" for model in worker.models) or "no models yet"
             states.append(f"{name} is {worker.state} and serves {serves}")
-    return "; ".join(states) or "no server is running for this home"
+    return "; ".join(states) or "no server is using this home folder"
 
 
 def _check_keys(loaded: Settings) -> str:
@@ -278,7 +278,7 @@ def _check_keys(loaded: Settings) -> str:
         raise CheckFailed(f"{summary}; every request is rejected", create)
     if not valid:
         clients = "from this machine" if loaded.listens_locally else f"that reaches {loaded.host}"
-        return f"none; any request {clients} is allowed"
+        return f"none; every request {clients} is allowed"
     return summary
 
 
@@ -316,7 +316,7 @@ def _check_otel(loaded: Settings) -> str:
 
 
 def _check_open_files(loaded: Settings, *, is_explicit: bool) -> str:
-    """Compare the limit of open files with max_connections.
+    """Compare the limit on open files with max_connections.
 
     A limit that is too low for the default max_connections is a problem only if it is below MIN_FILES.
     """
@@ -326,8 +326,8 @@ def _check_open_files(loaded: Settings, *, is_explicit: bool) -> str:
     if not is_enough and (is_explicit or hard < MIN_FILES):
         raise CheckFailed(
             f"a process can open {hard} files, but max_connections={loaded.max_connections} needs {needed}",
-            "raise the limit (`ulimit -Hn`, LimitNOFILE= of systemd), or lower max_connections",
+            "raise the limit (`ulimit -Hn`, or LimitNOFILE= in systemd), or lower max_connections",
         )
     if not is_enough:
-        return f"limit {hard}; enough for {hard - RESERVED_FILES} connections at once"
+        return f"limit {hard}; enough for {hard - RESERVED_FILES} simultaneous connections"
     return f"{'unlimited' if hard == resource.RLIM_INFINITY else f'limit {hard}'}, {needed} needed"

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from rowcast.settings import Settings
 
 CONFIG_SUFFIXES = frozenset({".yaml", ".yml", ".toml", ".json"})
-"""Suffixes of config files; none of them is a table format."""
+"""The suffixes by which a config file is distinguished from a table."""
 
 
 def ensure(settings: Settings, table: Path, target: str | None) -> None:
-    """Train a model unless every model to serve exists; raise TrainingError with the reason if training fails."""
+    """Train a model if a model to serve is missing; raise TrainingError with the reason if training fails."""
     if models.has_models(settings):
         return
     is_config = table.suffix in CONFIG_SUFFIXES

@@ -16,7 +16,9 @@ keys_app = typer.Typer(help="Manage API keys.", rich_markup_mode=None)
 @history_app.command("list")
 def history_list(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Number of entries to show.")] = 20,
-    cursor: Annotated[str | None, typer.Option(help="Start after this cursor: `next` of the previous page.")] = None,
+    cursor: Annotated[
+        str | None, typer.Option(help="Start after this cursor, the `next` value of the previous page.")
+    ] = None,
     model: OnlyModel = None,
     version: OnlyVersion = None,
     label: OnlyLabel = None,
@@ -89,7 +91,7 @@ def history_replay(model: OnlyModel = None, home: Home = None, json: Json = Fals
 
 @history_app.command("heads")
 def history_heads(home: Home = None, json: Json = False) -> None:
-    """Print the head of every chain; keep a copy elsewhere to detect truncated chains later."""
+    """Print the head of every chain. Keep a copy elsewhere so that you can detect truncated chains later."""
     from rowcast import settings
     from rowcast.cli import history
 
@@ -103,7 +105,7 @@ def history_purge(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Permanently erase the rows of old predictions; the predictions stay and the chains still verify."""
+    """Permanently erase the rows of old predictions. The predictions remain, and the chains can still be verified."""
     from rowcast import settings
     from rowcast.cli import history
 
@@ -113,11 +115,11 @@ def history_purge(
 @history_app.command("erase")
 def history_erase(
     entity: Annotated[str | None, typer.Option(help="Erase the rows of this entity.")] = None,
-    id: Annotated[list[str] | None, typer.Option(help="Erase the row of this prediction; repeatable.")] = None,  # noqa: A002
+    id: Annotated[list[str] | None, typer.Option(help="Erase this prediction's row; repeatable.")] = None,  # noqa: A002
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Permanently erase rows; the predictions stay and the chains still verify."""
+    """Permanently erase rows. The predictions remain, and the chains can still be verified."""
     from rowcast import settings
     from rowcast.cli import history
 
@@ -135,7 +137,7 @@ def history_erasures(home: Home = None, json: Json = False) -> None:
 
 @keys_app.command("create")
 def keys_create(
-    name: Annotated[str, typer.Argument(help="Name of the user or application.")],
+    name: Annotated[str, typer.Argument(help="Name of the user or application that the key is for.")],
     scope: Annotated[str, typer.Option(help="Scopes, separated by commas: predict, read, admin.")] = "predict",
     tenant: Annotated[str | None, typer.Option(help="Tenant whose predictions the key can make and read.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Restrict the key to this model; repeatable.")] = None,
@@ -144,7 +146,7 @@ def keys_create(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Create an API key and print it once. Servers accept it within a second."""
+    """Create an API key and print it. It cannot be shown again. Servers accept it within a second."""
     from rowcast import settings
     from rowcast.cli import access
 

@@ -1,4 +1,4 @@
-"""`rowcast history`: commands about recorded predictions."""
+"""`rowcast history`: list, verify, replay, export and erase recorded predictions."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _list_row(record: Record) -> list[Any]:
 
 
 def _current_history(settings: Settings) -> History:
-    """Wait briefly for the indexer to store the latest predictions, then return the history."""
+    """Wait briefly for the indexer to store the most recent predictions, then return the history."""
     current = history.history(settings)
     backlog = current.catch_up(CATCH_UP_SECONDS)
     if backlog:
@@ -111,7 +111,7 @@ def print_replay(result: Replay) -> None:
 
 
 def show_heads(settings: Settings, *, as_json: bool) -> None:
-    """Print the last entry of every chain."""
+    """Print the head of every chain."""
     heads = history.history(settings).heads()
     if as_json:
         output.print_json({"heads": heads})
@@ -120,7 +120,7 @@ def show_heads(settings: Settings, *, as_json: bool) -> None:
 
 
 def show_erasures(settings: Settings, *, as_json: bool) -> None:
-    """Print every erasure: when, by whom, why and which rows."""
+    """Print the time, user, reason, row count and selection of every erasure."""
     from rowcast.history.chain import decode_erasure
 
     erasures = [decode_erasure(sealed.head) for sealed in history.store(settings).erasures()]
@@ -158,7 +158,7 @@ def purge(settings: Settings, before: str, model: str | None, *, as_json: bool) 
 
 
 def erase(settings: Settings, entity: str | None, ids: Sequence[str], *, as_json: bool) -> None:
-    """Erase the rows of one entity or of single predictions."""
+    """Erase the rows of one entity or of individual predictions."""
     if (entity is None) == (not ids):
         raise RequestError("select the rows to erase with either --entity or --id")
     if entity == "":

@@ -1,4 +1,4 @@
-"""`rowcast models` and `rowcast report`: commands about published models."""
+"""`rowcast models` and `rowcast report`: list, import and describe published models."""
 
 from __future__ import annotations
 

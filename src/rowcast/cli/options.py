@@ -21,7 +21,7 @@ Home = Annotated[Path | None, typer.Option(help="Folder for models and history [
 Rows = Annotated[Path, typer.Argument(help="Input table: CSV, Parquet, JSON Lines or Arrow.")]
 ModelReference = Annotated[str, typer.Argument(help="Model reference: NAME, NAME@3 or NAME@alias.")]
 Target = Annotated[str | None, typer.Option(help="Column to predict.")]
-TargetFile = Annotated[Path | None, typer.Option(help="Separate file with the labels.")]
+TargetFile = Annotated[Path | None, typer.Option(help="Separate file that contains the target values.")]
 Positive = Annotated[str | None, typer.Option(help="Positive class: the label whose probability is `score`.")]
 Exclude = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Columns to ignore.")]
 Keep = Annotated[
@@ -32,9 +32,11 @@ Sensitive = Annotated[
     typer.Option(metavar="COLUMN[,COLUMN]", help="Columns whose values are never shown; see the setting `sensitive`."),
 ]
 Map = Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Rename a label; repeat for each label.")]
-Time = Annotated[str | None, typer.Option(metavar="COLUMN", help="Time column; the latest rows become the holdout.")]
+Time = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Time column; the most recent rows become the holdout.")
+]
 Group = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="Group column; rows of a group stay together in every split.")
+    str | None, typer.Option(metavar="COLUMN", help="Group column; every split keeps the rows of a group together.")
 ]
 Weight = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column with the weight of each row.")]
 Candidates = Annotated[
@@ -58,7 +60,7 @@ Cost = Annotated[
     str | None,
     typer.Option(
         metavar="MISTAKE=NUMBER[,...]",
-        help="Costs of a false_positive and a false_negative; the threshold minimizes the total cost.",
+        help="Costs of a false_positive and a false_negative; the threshold is chosen to minimize the total cost.",
     ),
 ]
 Storage = Annotated[
@@ -70,15 +72,17 @@ Storage = Annotated[
 ]
 Wire = Annotated[
     str | None,
-    typer.Option(
-        metavar="FILE", help="Wire template of the requests and replies that clients use: YAML, TOML or JSON."
-    ),
+    typer.Option(metavar="FILE", help="Wire template for client requests and replies: YAML, TOML or JSON."),
 ]
 OnnxOut = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the ONNX graph to this file.")]
-OnlyModel = Annotated[str | None, typer.Option("--model", help="Only predictions of this model.")]
-OnlyVersion = Annotated[int | None, typer.Option("--version", min=1, help="Only predictions of this version.")]
-OnlyLabel = Annotated[str | None, typer.Option("--label", help="Only predictions of this label.")]
-OnlyTenant = Annotated[str | None, typer.Option("--tenant", help="Only predictions of this tenant [all].")]
-OnlyEntity = Annotated[str | None, typer.Option("--entity", help="Only predictions for this entity.")]
+OnlyModel = Annotated[str | None, typer.Option("--model", help="Include only predictions made by this model.")]
+OnlyVersion = Annotated[
+    int | None, typer.Option("--version", min=1, help="Include only predictions made by this model version.")
+]
+OnlyLabel = Annotated[str | None, typer.Option("--label", help="Include only predictions with this label.")]
+OnlyTenant = Annotated[
+    str | None, typer.Option("--tenant", help="Include only predictions made for this tenant [all].")
+]
+OnlyEntity = Annotated[str | None, typer.Option("--entity", help="Include only predictions made for this entity.")]
 Since = Annotated[str | None, typer.Option(help="Start of the period, inclusive: a date or an RFC 3339 time.")]
 Until = Annotated[str | None, typer.Option(help="End of the period, exclusive: a date or an RFC 3339 time.")]

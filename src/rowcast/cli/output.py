@@ -1,4 +1,4 @@
-"""Printing: JSON for programs, tables for people, tab-separated text when piped."""
+"""Print JSON for programs, tables for people, and tab-separated text to pipes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 WIDE, NARROW = 30, 12
-"""Minimum width in characters of a column of sentences, and of any other column that can wrap."""
+"""The minimum widths, in characters, of a column that contains sentences and of any other column that can wrap."""
 
 
 def print_json(value: Any) -> None:
@@ -32,7 +32,7 @@ def print_lines(lines: Iterable[str]) -> None:
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
     except OSError as error:
-        # The interpreter flushes standard output at exit, which must not fail again.
+        # The interpreter flushes standard output again at exit; that flush must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):  # the reader has exited, as in `rowcast history list | head`
             sys.exit(0)
@@ -59,7 +59,7 @@ def print_table(
     from rich.text import Text
 
     console = Console()
-    cells = [[Text(str(cell)) for cell in row] for row in rows]  # Text, because a cell may look like rich markup
+    cells = [[Text(str(cell)) for cell in row] for row in rows]  # Text prevents rich from interpreting a cell as markup
     columns = zip(map(Text, headings), *cells, strict=True)
     longest = [max(cell.cell_len for cell in column) for column in columns]
     minimum = [
@@ -103,7 +103,7 @@ def _print_paragraphs(console: Console, title: str, headings: Sequence[str], cel
 
 
 def counted(number: int, singular: str, plural: str = "") -> str:
-    """Return a number followed by its noun."""
+    """Return the number followed by the noun, in the singular or plural."""
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 

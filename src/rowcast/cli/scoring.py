@@ -30,7 +30,9 @@ def run(
 ) -> None:
     """Score the table and print a summary."""
     if strict and rejects is not None:
-        raise SettingsError("--strict and --rejects are mutually exclusive: --strict stops at the first invalid row")
+        raise SettingsError(
+            "--strict and --rejects are mutually exclusive, because --strict stops at the first invalid row"
+        )
     with _progress() as report:
         options = ScoringOptions(table, out, rejects, columns, jobs or _cores(), report)
         summary = models.score_table(settings, model, options)

@@ -38,7 +38,7 @@ def run(settings: Settings, *, train_if_missing: Path | None, target: str | None
             first_model.ensure(settings, train_if_missing, target)
         elif target is not None:
             raise SettingsError("--target requires --train-if-missing")
-        listener.listen(BACKLOG)  # early connections wait for the models instead of being refused
+        listener.listen(BACKLOG)  # connections made before the models are loaded wait instead of being refused
         if settings.workers == 1:
             return _serve(settings, listener, as_json=as_json)
         return _supervise(settings, listener, as_json=as_json)

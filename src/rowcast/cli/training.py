@@ -68,7 +68,7 @@ def _require_target(options: Mapping[str, Any]) -> None:
 
 
 def _finding_rows(findings: Sequence[Finding]) -> list[tuple[list[str], str, str, str]]:
-    """Return columns, finding, action and override; equal findings of several columns share a row."""
+    """Return rows of columns, finding, action and override; equal findings about several columns share a row."""
     groups: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.code, finding.message, finding.action), []).append(finding)
@@ -90,7 +90,7 @@ def _flags(overrides: Sequence[Override | None]) -> str:
 
 
 def _flag(override: Override) -> str:
-    """Return the override as typed in a shell."""
+    """Return the override as a user would type it in a shell."""
     value = f" {shlex.quote(override.value)}" if override.value else ""
     return f"--{override.option}{value}"
 
@@ -154,7 +154,7 @@ def _progress() -> Iterator[Callable[[TrainingEvent], None]]:
         task = bar.add_task("reading the table", stage="read", total=None)
 
         def report(event: TrainingEvent) -> None:
-            if event.stage == "tune" and not event.trials:  # a notice, for example after Ctrl-C: keep it on the screen
+            if event.stage == "tune" and not event.trials:  # a notice, for example after Ctrl-C, stays on the screen
                 bar.console.print(event.message)
             facts = [event.candidate or event.message]
             if event.trials:
