@@ -1,3 +1,3 @@
-"""The version of this package, where every floor may read it."""
+"""The version of this package, in a module that every layer can import."""
 
 VERSION = "0.1.0"

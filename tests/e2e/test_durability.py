@@ -213,7 +213,7 @@ def test_uvicorn_uses_the_log_format_from_the_environment(home: Path) -> None:
             eventually(lambda: process.poll() is not None or servers.is_ready(client), 20)
         lines = [line for line in server.log.read_text().splitlines() if "/app/models" in line]
 
-    assert json.loads(lines[0])["event"] == "a file of the models folder cannot be served"
+    assert json.loads(lines[0])["event"] == "a file in the models folder cannot be served"
 
 
 def test_uvicorn_without_a_model_prints_the_reason_and_exits(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class Journal(Protocol):
 
     @property
     def writer(self) -> str:
-        """The writer whose chain is being extended. A failed write starts a new writer."""
+        """The writer whose chain is being extended. After a failed write, the journal uses a new writer."""
         ...
 
     @property
@@ -215,7 +215,7 @@ class StoreEraser(Protocol):
         ...
 
     def open_erasures(self) -> list[OpenErasure]:
-        """Return all open requests in order of number."""
+        """Return all open requests, ordered by number."""
         ...
 
     def acknowledge(self, number: int, folder_id: str, journals: frozenset[str]) -> None:

@@ -10,9 +10,9 @@ import msgspec
 
 SWEEP_SECONDS = 1.0
 ALONE_SECONDS = 0.005
-"""If no other connection has sent a request for this long, a client is alone and its requests are not batched."""
+"""If no other connection has sent a request for this long, the requests of a client are not batched."""
 ROOM_SHARE = 16
-"""If there are too many connections, one in sixteen of the idle ones is closed."""
+"""If there are too many connections, one in sixteen idle connections is closed."""
 
 
 class PooledConnection(Protocol):
@@ -20,7 +20,7 @@ class PooledConnection(Protocol):
 
     loop: asyncio.AbstractEventLoop
     due: float
-    """The time of the event loop at which the connection expires."""
+    """The event-loop time at which the connection expires."""
     idle: bool
 
     def expire(self) -> None:
@@ -34,9 +34,9 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
     max_connections: int = 20_000
     max_head_bytes: int = 64 * 1024
     receive_seconds: float = 30.0
-    """For a client to send a whole request, or to read a response."""
+    """How long a client has to send a whole request or to read a response, in seconds."""
     idle_seconds: float = 60.0
-    """For a client to begin its first or next request."""
+    """How long a client has to begin its first or next request, in seconds."""
 
 
 class ConnectionPool:
@@ -59,7 +59,7 @@ class ConnectionPool:
         return now - self._latest_since > ALONE_SECONDS
 
     def add(self, connection: PooledConnection) -> bool:
-        """Return whether one more connection is allowed; close idle ones to make room."""
+        """Add a connection, closing idle connections to make room; return whether the limit allows it."""
         if len(self._open) >= self.limits.max_connections and not self._make_room(connection.loop.time()):
             return False
         self._open.add(connection)
@@ -80,7 +80,7 @@ class ConnectionPool:
         self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
 
     def _make_room(self, now: float) -> bool:
-        """Close the connections that have been idle for longest, at most ten times a second."""
+        """Close the connections that have been idle the longest, at most ten times a second."""
         if now < self._made_room_at + 0.1:
             return False
         self._made_room_at = now

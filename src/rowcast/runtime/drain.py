@@ -24,9 +24,9 @@ log = structlog.get_logger("rowcast.runtime")
 
 
 class DrainingServer(uvicorn.Server):
-    """On the first signal, accepts no more connections, answers every received request and ends within `drain_seconds`.
+    """On the first signal, accepts no more connections, answers received requests and exits within `drain_seconds`.
 
-    A second signal ends it at once. `parent` is the reading end of a pipe that closes when the supervisor dies.
+    On a second signal, it exits at once. `parent` is the reading end of a pipe that closes when the supervisor dies.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class DrainingServer(uvicorn.Server):
         self._parent = parent
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the drain on the first signal; end it on the second."""
+        """Begin the drain on the first signal; exit at once on the second."""
         self.force_exit = self.should_exit
         self.should_exit = True
 
@@ -90,7 +90,7 @@ class DrainingServer(uvicorn.Server):
 
     def _orphaned(self, parent: int) -> None:
         asyncio.get_running_loop().remove_reader(parent)
-        log.warning("the supervisor is gone; this worker ends")
+        log.warning("the supervisor has died; shutting down this worker")
         self.handle_exit(signal.SIGTERM, None)
 
 

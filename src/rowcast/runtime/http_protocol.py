@@ -1,12 +1,12 @@
-"""HTTP/1.1 below the edge: uvicorn's httptools protocol with limits of its own and a quick path for plain predictions.
+"""HTTP/1.1 below the edge: uvicorn's httptools protocol with additional limits and a quick path for plain predictions.
 
-What uvicorn leaves unbounded is bounded here: how long a request may take to arrive, how long an idle connection is
-kept, how many connections there are, how large the head of a request may be. One sweep a second checks all connections;
-uvicorn sets and cancels a timer for every request.
+This module adds the limits that uvicorn lacks: the time in which a request must arrive, the lifetime of an idle
+connection, the number of connections, and the size of a request head. All connections are checked once a second,
+whereas uvicorn sets and cancels a timer for every request.
 
 A plain prediction request needs no ASGI scope, task or future: the protocol hands it to the edge and writes the reply
-when the edge calls back. Under another ASGI server every request takes the general path. `bench/serve.py` measures the
-gain; `tests/runtime/test_http_protocol.py` fails when the parts of uvicorn used here change.
+when the edge calls back. Under another ASGI server, every request takes the general path. `bench/serve.py` measures the
+gain. `tests/runtime/test_http_protocol.py` fails if the parts of uvicorn used here change.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_QUICK_BODY = HIGH_WATER_LIMIT
 
 
 class BodyEvent:
-    """The part of asyncio.Event that uvicorn uses. Creating an asyncio.Event takes longer than a small request."""
+    """The part of asyncio.Event that uvicorn uses. Creating an asyncio.Event costs more than a small request."""
 
     __slots__ = ("_is_set", "_waiter")
 
@@ -63,7 +63,7 @@ class Cycle(RequestResponseCycle):
     delivered = False
 
     def __init__(self, connection: Connection, scope: Any, *, expects_continue: bool, keep_alive: bool) -> None:
-        # Sets what uvicorn's __init__ sets; passing its eleven arguments by name takes a microsecond.
+        # Set the same attributes as uvicorn's __init__: calling it with its eleven named arguments takes a microsecond.
         self._connection = connection
         self.scope = scope
         self.transport = connection.transport
@@ -85,7 +85,7 @@ class Cycle(RequestResponseCycle):
 
     @property
     def disconnected(self) -> bool:
-        """Whether the connection is lost. uvicorn sets this for the last of several pipelined requests only."""
+        """Whether the connection is lost. For pipelined requests, uvicorn sets this only on the last one."""
         return self._connection.is_lost
 
     @disconnected.setter
@@ -124,7 +124,7 @@ class QuickCycle:
         self.response_complete = True
         # The date is the only header that the server adds: see `run` in runtime/server.py.
         date = b"".join([b"date: %b\r\n" % value for _, value in connection.server_state.default_headers])
-        # A connection with pipelined requests is closed after the response to the last of them.
+        # Close a connection with pipelined requests only after the response to the last request.
         if self.keep_alive and (connection.pipeline or not connection.pool.is_closing):
             connection.transport.write(b"".join((head, date, b"\r\n", body)))
         else:
@@ -134,7 +134,7 @@ class QuickCycle:
 
 
 class _NoEvent:
-    """Takes the place of an event on the quick path, where nothing waits for the body."""
+    """Replaces the event on the quick path, where no task waits for the body."""
 
     def set(self) -> None:
         """Do nothing."""
@@ -144,7 +144,7 @@ NO_EVENT = _NoEvent()
 
 
 class Connection(HttpToolsProtocol):
-    """One connection. It is closed at the time `due`, unless that is moved first."""
+    """One connection. It is closed at the time `due`, which each new request and response postpones."""
 
     pool: ConnectionPool  # set by the class that `protocol_class` makes
     quick_path: QuickPath | None
@@ -185,10 +185,10 @@ class Connection(HttpToolsProtocol):
         self.due = self._time() + SWEEP_SECONDS
 
     def data_received(self, data: bytes) -> None:
-        """Parse bytes; refuse a head that is too long."""
+        """Parse bytes; refuse a request if its head is too long."""
         starts_in_head, cycle = self.idle or self._in_head, self.cycle
         super().data_received(data)
-        # Bytes that also contain the end of an earlier request are not counted.
+        # Do not count bytes that also contain the end of an earlier request.
         if self._in_head and starts_in_head and self.cycle is cycle:
             self._head_bytes += len(data)
             limit = self._limits.max_head_bytes
@@ -196,11 +196,11 @@ class Connection(HttpToolsProtocol):
                 self._refuse(BodyError(f"the head of the request is larger than {limit} bytes", slug="head-too-large"))
 
     def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are not valid HTTP with a problem."""
+        """Send a problem in reply to bytes that are not valid HTTP."""
         self._refuse(RequestError("the bytes received are not an HTTP/1.1 request"))
 
     def _owes_responses(self) -> bool:
-        """Return whether a response to a complete request is outstanding."""
+        """Return whether a complete request still has no complete response."""
         cycle = self.cycle
         return bool(self.pipeline) or (cycle is not None and not cycle.response_complete and not cycle.more_body)
 
@@ -216,7 +216,7 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     def _refuse_in_turn(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send a problem after the responses to pipelined requests; read no more."""
+        """Send a problem after the responses to pipelined requests, and stop reading."""
 
         async def answer(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -250,7 +250,7 @@ class Connection(HttpToolsProtocol):
         """Begin to answer a request whose head is complete, unless an earlier request has no response yet."""
         self._in_head = False
         if self.pool.is_closing and self.transport.is_closing():
-            return  # the client sends this request again on another connection
+            return  # the client will send this request again on another connection
         parser = self.parser
         before = self.cycle
         is_busy = before is not None and not before.response_complete
@@ -308,12 +308,12 @@ class Connection(HttpToolsProtocol):
         return Cycle(self, self.scope, expects_continue=self.expect_100_continue, keep_alive=keep_alive)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        # In its own context, so that the log lines of this request do not contain the ids of another.
+        # Use a separate context, so that the log lines of this request do not contain the ids of another request.
         task = self.loop.create_task(self._run(cycle, app), context=Context())
         self.tasks.add(task)
 
     async def _run(self, cycle: RequestResponseCycle, app: Any) -> None:
-        # uvicorn adds a callback for this, which costs every request another iteration of the event loop.
+        # uvicorn uses a done callback instead, which costs another event-loop iteration per request.
         try:
             await cycle.run_asgi(app)
         finally:
@@ -345,7 +345,7 @@ class Connection(HttpToolsProtocol):
             cycle.message_event.set()
 
     def _answer_quickly(self, cycle: QuickCycle) -> None:
-        """Answer a complete request on the quick path, or on the general path if that declines it. Hot path."""
+        """Answer a complete request on the quick path, or on the general path if the quick path cannot. Hot path."""
         assert self.quick_path is not None
         query = self.url.partition(b"?")[2]
         is_alone = self.pool.is_only_sender(self, self._time())
@@ -360,7 +360,7 @@ class Connection(HttpToolsProtocol):
             self._start_asgi_task(general, self.app)
 
     def pause_writing(self) -> None:
-        """Begin to limit the time in which the client must read its response."""
+        """Start the time limit within which the client must read its response."""
         super().pause_writing()
         self.due = self._time() + self._limits.receive_seconds
 
@@ -375,13 +375,13 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             self.due = self._time() + self._limits.receive_seconds  # for the client to read the rest of the response
         elif self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())  # nothing more is read before the last of them is answered
+            self._start_asgi_task(*self.pipeline.pop())  # reading resumes after the last response
         else:
             self.flow.resume_reading()
             self._rest()
 
     def _rest(self) -> None:
-        """Wait for the next request, unless part of its head has arrived."""
+        """Wait for the next request, unless part of its head has already arrived."""
         if not self._in_head:
             self.idle = not self.cycle.more_body  # a request may have been refused before it was complete
             self.due = self._time() + self._limits.idle_seconds

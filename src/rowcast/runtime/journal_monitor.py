@@ -24,12 +24,12 @@ class RollingJournal(Journal, Protocol):
     """A journal that can continue in a new file."""
 
     def roll(self) -> None:
-        """Begin a new file if it is time for one."""
+        """Begin a new file if one is due."""
         ...
 
 
 class JournalMonitor:
-    """Checks the journal every second. `refuse(reason)` stops predictions, `refuse(None)` allows them again."""
+    """Checks the journal every second; calls `refuse(reason)` to reject predictions, `refuse(None)` to accept them."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class JournalMonitor:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Check now, then regularly in the background."""
+        """Check immediately, and then every second in the background."""
         self.check()
         self._task = asyncio.create_task(self._check_repeatedly())
 
@@ -69,7 +69,7 @@ class JournalMonitor:
         try:
             free = self._free_bytes()
         except OSError as error:
-            return f"cannot read the free space of the history disk: {error.strerror}"
+            return f"cannot determine the free space on the history disk: {error.strerror}"
         if free < self._min_free_bytes:
             limit = self._min_free_bytes // MEBIBYTE
             return f"the history disk has {free // MEBIBYTE} MiB left, less than min_free_mb={limit}; free some space"
@@ -100,7 +100,7 @@ class JournalMonitor:
             self.check()
 
     def _note_head(self) -> None:
-        """Store the head. If the writer has failed, publish the head now, because no later check would."""
+        """Store the head. If the journal has a new writer, first publish the previous writer's final head."""
         head = self._journal.head
         if self._head is not None and self._head[0] != self._journal.writer:
             self._publish()

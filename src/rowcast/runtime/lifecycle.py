@@ -1,4 +1,4 @@
-"""The lifecycle of a server process: start every part or report why not, keep an indexer running, stop in order."""
+"""The lifecycle of a server process: start every part or report the error, run an indexer, stop in reverse order."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ log = structlog.get_logger("rowcast.runtime")
 
 
 class Part(Protocol):
-    """Something that runs beside the requests."""
+    """A component that runs alongside the requests."""
 
     async def start(self) -> None:
-        """Begin. The event loop is running."""
+        """Start. The event loop is already running."""
         ...
 
     async def stop(self) -> None:
-        """Finish outstanding work and end."""
+        """Finish outstanding work and stop."""
         ...
 
 
 class Closing:
-    """A part that needs no start, only a close."""
+    """A part that only needs to be closed when the server stops."""
 
     def __init__(self, close: Callable[[], None]) -> None:
         self._close = close
@@ -42,12 +42,12 @@ class Closing:
         """Do nothing."""
 
     async def stop(self) -> None:
-        """Close it."""
+        """Close the part."""
         self._close()
 
 
 class Reporting:
-    """A part that reports to another service from a thread. Stopping it sends the rest, which may take seconds."""
+    """A part that reports to another service from a thread. `stop` sends the remaining data, which may take seconds."""
 
     def __init__(self, start: Callable[[], None], stop: Callable[[], None]) -> None:
         self._start = start
@@ -65,7 +65,7 @@ class Reporting:
 class IndexerChild:
     """Keeps one indexer process running for a journal folder, unless another server's indexer does the work.
 
-    The child ends when the pipe to it closes, which the kernel does when this process dies.
+    The child exits when its pipe closes; if this process dies, the kernel closes the pipe.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], is_running: Callable[[], bool]) -> None:
@@ -76,11 +76,11 @@ class IndexerChild:
         self._child: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Begin to keep it running."""
+        """Begin to keep the indexer running."""
         self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
-        """Let the child move the remaining records, and wait for it."""
+        """Let the child move the remaining entries into the store, and wait until it exits."""
         if self._keeper is not None:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -98,7 +98,7 @@ class IndexerChild:
                     )
                     status = await self._child.wait()
                     self._child = None
-                    log.warning("the indexer ended and is restarted", status=status)
+                    log.warning("the indexer exited; restarting it", status=status)
                 except OSError as error:
                     log.warning("cannot start the indexer", reason=error.strerror)
             await asyncio.sleep(CHECK_SECONDS)
@@ -113,7 +113,7 @@ class Lifecycle:
         self._on_drain = on_drain
 
     def drain(self) -> None:
-        """Report that the process is no longer ready; received requests are still answered."""
+        """Report that the process is no longer ready; it still answers the requests it has received."""
         self._health.is_ready = False
         self._on_drain()
 
@@ -123,7 +123,7 @@ class Lifecycle:
         for part in self._parts:
             await part.start()
         self._health.is_ready = True
-        # Objects that exist now are long-lived: the garbage collector need not visit them again.
+        # Objects that exist now are long-lived: the garbage collector does not need to visit them again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(YOUNG_OBJECTS)
@@ -143,7 +143,7 @@ class Application:
         self._app: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Build the app when the lifespan starts; if that fails, report the reason so that the server ends."""
+        """Build the app when the lifespan starts; if that fails, report the reason so that the server shuts down."""
         if self._app is None:
             if scope["type"] != "lifespan":
                 raise RuntimeError("rowcast.asgi:app needs a server that runs the ASGI lifespan")

@@ -23,7 +23,7 @@ SPARE_FILES = 512
 
 
 class HttpServer(msgspec.Struct, frozen=True):
-    """An app and how to serve it."""
+    """An app and the parameters for serving it."""
 
     app: ASGIApp
     quick_path: QuickPath | None
@@ -34,7 +34,7 @@ class HttpServer(msgspec.Struct, frozen=True):
 
 
 def run(server: HttpServer, listener: socket.socket, parent: int | None = None) -> None:
-    """Answer requests until a signal ends the process, or until the supervisor behind the pipe `parent` dies."""
+    """Serve requests until a signal arrives or the supervisor at the other end of the `parent` pipe dies."""
     protocol = protocol_class(server.limits, server.quick_path)
 
     def on_drain() -> None:
@@ -54,7 +54,7 @@ def run(server: HttpServer, listener: socket.socket, parent: int | None = None) 
         backlog=BACKLOG,
     )
     raise_file_limit(server.limits.max_connections)
-    # An orderly exit, too, if a signal arrives before the event loop handles signals.
+    # Also exit cleanly if a signal arrives before the event loop handles signals.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     running = DrainingServer(config, on_drain=on_drain, drain_seconds=server.drain_seconds, parent=parent)
@@ -62,7 +62,7 @@ def run(server: HttpServer, listener: socket.socket, parent: int | None = None) 
 
 
 def raise_file_limit(connections: int) -> None:
-    """Raise the limit on open files to the number of connections; on most systems it is 1024 by default."""
+    """Raise the limit on open files, which is 1024 by default on most systems, to allow this many connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + SPARE_FILES
     if soft < needed and soft != resource.RLIM_INFINITY:

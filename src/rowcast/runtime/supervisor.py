@@ -1,9 +1,9 @@
 """The parent of several workers: it holds the port, forks the workers, restarts those that die, and stops them.
 
-It answers no request and imports nothing heavy, so that nothing in it can break or grow. The workers share its
-listening socket: connections that wait when a worker dies are accepted by the others. Every worker holds the reading
-end of a pipe whose writing end only this process has: when this process is killed, the pipe closes and the workers
-shut down.
+It answers no requests and imports no heavy modules, so that it cannot crash on a request or use more and more memory.
+The workers share its listening socket: if a worker dies, the other workers accept the waiting connections. Every worker
+holds the read end of a pipe, and only this process holds the write end: if this process is killed, the pipe closes and
+the workers shut down.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ CHECK_SECONDS = 0.5
 STUCK_SECONDS = 30.0
 """A worker that sends no heartbeat for this long is killed and replaced."""
 QUICK_DEATH_SECONDS = 1.0
-"""A worker that dies sooner than this after it became ready is restarted after a pause, which doubles each time."""
+"""A worker that dies within this time of becoming ready is restarted after a delay, which doubles each time."""
 MAX_PAUSE_SECONDS = 10.0
 GRACE_SECONDS = 10.0
-"""A worker is killed this long after `drain_seconds`."""
+"""A worker that is still running this long after `drain_seconds` is killed."""
 
 log = structlog.get_logger("rowcast.runtime")
 
 
 class IndexerPlan(msgspec.Struct, frozen=True):
-    """How to start the indexer, and how to tell whether that of another server already serves this history."""
+    """How to start the indexer, and how to tell whether another server's indexer already works on this history."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
@@ -54,7 +54,7 @@ class WorkerPost(msgspec.Struct):
 
 
 Work = Callable[[int, int, bool], int]
-"""(number, pipe that closes with the supervisor, whether this is the first worker of the server) -> exit status."""
+"""(worker number, pipe that closes when the supervisor dies, whether this is the first worker) -> exit status."""
 
 
 class Supervisor:
@@ -76,7 +76,7 @@ class Supervisor:
         self._posts = [WorkerPost(number) for number in range(state.worker_count)]
         self._signals = 0
         self._life, self._life_end = os.pipe()
-        # The indexer ends when this pipe closes. The workers inherit the write end, so the indexer outlives them.
+        # The indexer exits when this pipe closes. The workers inherit the write end, so the indexer outlives them.
         self._index, self._index_end = os.pipe()
         self._indexer: subprocess.Popen[bytes] | None = None
         self._indexer_due = 0.0
@@ -90,7 +90,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        gc.freeze()  # the garbage collector writes to objects, and shared memory pages would be copied
+        gc.freeze()  # otherwise the garbage collector writes to objects, and the kernel copies their memory pages
         status = self._start_first()
         if status is not None:
             return status
@@ -103,14 +103,14 @@ class Supervisor:
         return self._end()
 
     def _start_first(self) -> int | None:
-        """Start one worker and wait until it is ready, so that an error in the configuration is reported once."""
+        """Start one worker and wait until it is ready, so that a configuration error is reported only once."""
         post = self._posts[0]
         self._start(post, is_first=True)
         while not self._signals:
             status = self._exit_status(post)
             if status is not None:
                 if status < 0 or status == 1:
-                    log.error("the first worker ended before it was ready", status=status)
+                    log.error("the first worker exited before it was ready", status=status)
                 return status if status > 0 else 1
             if self._state.workers()[0].state == "ready":
                 return None
@@ -159,21 +159,21 @@ class Supervisor:
             elif worker.state == "ready" and post.ready_at is None:
                 post.ready_at = now
             elif _is_stuck(worker, post):
-                log.error("a worker is stuck and is killed", worker=post.number, silent=worker.silent_seconds)
+                log.error("killing a stuck worker", worker=post.number, silent=worker.silent_seconds)
                 os.kill(post.pid, signal.SIGKILL)
 
     def _restart(self, post: WorkerPost, status: int, now: float) -> None:
-        """Restart a dead worker, after a pause if it keeps dying."""
+        """Restart a dead worker, after a delay if it keeps dying."""
         is_quick = post.ready_at is None or now - post.ready_at < QUICK_DEATH_SECONDS
         post.quick_deaths = post.quick_deaths + 1 if is_quick else 0
         pause = min(MAX_PAUSE_SECONDS, 0.1 * 2**post.quick_deaths) if post.quick_deaths > 1 else 0.0
         post.start_at = now + pause
-        log.error("a worker ended and is restarted", worker=post.number, status=status, pause=pause)
+        log.error("a worker exited; restarting it", worker=post.number, status=status, pause=pause)
         if not pause:
             self._start(post)
 
     def _exit_status(self, post: WorkerPost) -> int | None:
-        """Return the exit status if the worker has ended, negative for a signal."""
+        """Return the exit status of a worker that has exited, or None; a negative status is a signal number."""
         if not post.pid:
             return None
         pid, status = os.waitpid(post.pid, os.WNOHANG)
@@ -185,7 +185,7 @@ class Supervisor:
     def _keep_indexer(self) -> None:
         now = time.monotonic()
         if self._indexer is not None and self._indexer.poll() is not None:
-            log.warning("the indexer ended and is restarted", status=self._indexer.returncode)
+            log.warning("the indexer exited; restarting it", status=self._indexer.returncode)
             self._indexer = None
         if self._indexer is None and now >= self._indexer_due:
             self._indexer_due = now + 1.0
@@ -199,7 +199,7 @@ class Supervisor:
                     log.warning("cannot start the indexer", reason=error.strerror)
 
     def _end(self) -> int:
-        """Let all workers drain, then let the indexer move the remaining records."""
+        """Let all workers drain, and then let the indexer move the remaining entries into the store."""
         self._close_listener()
         self._signal_workers()
         forwarded, deadline = self._signals, time.monotonic() + self._drain_seconds + GRACE_SECONDS
@@ -212,7 +212,7 @@ class Supervisor:
                 self._signal_workers()
             if time.monotonic() > deadline and not killed:
                 killed = True
-                log.error("workers did not end in time and are killed")
+                log.error("some workers did not exit in time; killing them")
                 self._signal_workers(signal.SIGKILL)
             self._sleep(CHECK_SECONDS / 10)
         os.close(self._index_end)
@@ -229,7 +229,7 @@ class Supervisor:
         self._signals += 1
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep for this long, or until a signal arrives or a child ends."""
+        """Sleep for this long, or until a signal arrives or a child exits."""
         if select.select([self._wake], [], [], seconds)[0]:
             os.read(self._wake, 4096)
 

@@ -21,13 +21,13 @@ from rowcast.serving.reload import FollowResult, RegistryFollower
 HEARTBEAT_SECONDS = 0.5
 POLL_SECONDS = 0.25
 RELOAD_SECONDS = 30.0
-"""The time that a reload request allows the workers."""
+"""How long a reload request waits for the workers, in seconds."""
 
 log = structlog.get_logger("rowcast.runtime")
 
 
 class StartingPoint(msgspec.Struct, frozen=True):
-    """What a worker loaded when it started. The numbers were read before that, so that no change is missed."""
+    """What a worker loaded when it started. The numbers are read before loading, so that no change is missed."""
 
     generation: int
     reload_requests: int
@@ -35,7 +35,7 @@ class StartingPoint(msgspec.Struct, frozen=True):
 
 
 class LiveParts(NamedTuple):
-    """The deployment and its reloader."""
+    """The deployment, its reloader and the worker's starting point."""
 
     deployment: Deployment[LiveModel]
     follower: RegistryFollower
@@ -43,14 +43,14 @@ class LiveParts(NamedTuple):
 
 
 def log_import_errors(imports: Sequence[ImportResult]) -> None:
-    """Log which files of the models folder cannot be served."""
+    """Log each file in the models folder that cannot be served."""
     for file in imports:
         if file.error:
-            log.error("a file of the models folder cannot be served", file=file.file, reason=file.error)
+            log.error("a file in the models folder cannot be served", file=file.file, reason=file.error)
 
 
 class WorkerProcess:
-    """This process among the workers of its server. `on_change` is called on the event loop when the models change."""
+    """The worker that runs in this process. It calls `on_change` on the event loop when the models change."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class WorkerProcess:
         self._slot.close()
 
     def published(self) -> list[Reference]:
-        """Read the registry and return every version for this server. Blocks."""
+        """Read the registry and return every version that belongs to this server. This blocks."""
         return self._follower.published()
 
     def workers(self) -> list[WorkerStatus]:
@@ -117,9 +117,9 @@ class WorkerProcess:
         return await self.reload()
 
     async def reload(self) -> ReloadResult:
-        """Import new files of the models folder, have every worker follow the registry, and wait for them.
+        """Import new files from the models folder, have every worker reload, and wait for the workers.
 
-        Versions that failed before are tried again.
+        Workers also retry versions that failed before.
         """
         imports = await asyncio.to_thread(self._import_models)
         log_import_errors(imports)
@@ -127,7 +127,7 @@ class WorkerProcess:
         deadline = asyncio.get_running_loop().time() + RELOAD_SECONDS
         while True:
             workers = self._state.workers()
-            # Stopped workers are not waited for; a worker that is starting reads the current registry.
+            # Do not wait for stale or draining workers; a worker that is starting reads the current registry.
             pending = [worker for worker in workers if worker.asked < number or worker.state == "dead"]
             expected = [worker for worker in pending if worker.state not in ("stale", "draining")]
             if not expected or asyncio.get_running_loop().time() > deadline:
@@ -153,7 +153,7 @@ class WorkerProcess:
                 status = self._slot.status
                 if (generation, requests) != (status.generation, status.asked):
                     await self._follow(generation, requests)
-            except Exception as error:  # this worker must follow later changes nevertheless
+            except Exception as error:  # this worker must still follow later changes
                 self._report_error(error.message if isinstance(error, RowcastError) else repr(error))
                 self._slot.report(generation=-1)  # follow again
 

@@ -91,8 +91,8 @@ def _dates(column: Column, parts: Mapping[str, Sequence[Any]]) -> list[Any]:
 def _date(column: Column, parts: Mapping[str, Any]) -> str | None:
     """Return the date with these parts as a string, or None if there is no such date.
 
-    In float32, days since the training minimum are only precise to minutes. Near a full hour, the other parts
-    determine whether the date lies before or after it.
+    In float32, days since the training minimum are precise only to minutes. Near an hour boundary, the other parts
+    determine on which side of it the date lies.
     """
     days = parts["days"]
     if any(cell is None or not math.isfinite(cell) for cell in parts.values()):

@@ -37,7 +37,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
 
 
 class Score(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What the model computed for one row: a prediction without id, model and warnings."""
+    """What the model computed for one row: a prediction without its id, model or warnings."""
 
     prediction: Label
     probability: float | msgspec.UnsetType = msgspec.UNSET
@@ -53,7 +53,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     positive: int = 1
     """The index of the positive class; binary models only."""
     threshold: float = 0.5
-    """A float32 value, stored exactly as a double."""
+    """The score from which the positive class is predicted: a float32 value, stored exactly as a double."""
 
     def names(self) -> list[str]:
         """Return the classes as strings, as used for the keys of `probabilities`."""
@@ -95,7 +95,7 @@ def label_text(label: Label) -> str:
 
 
 def searchable_label(label: Label, probability: float | msgspec.UnsetType) -> str:
-    """Return the string by which history finds a label; it is empty for a regression value."""
+    """Return the string used to search history by label; it is empty for a regression value."""
     is_value = isinstance(label, float) and probability is msgspec.UNSET
     return "" if is_value else label_text(label)
 

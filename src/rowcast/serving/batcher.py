@@ -29,9 +29,12 @@ from rowcast.serving.rows import Row
 from rowcast.serving.scorer import LocalScorer, ScoredBatch
 
 MAX_TURNS = 8
-"""How many turns of the event loop the first request of a batch waits at most."""
+"""The maximum number of event-loop iterations that the first request of a batch waits."""
 MAX_SLOW_ROWS = 64
-"""Rows of a slow model in one batch, unless one request has more: the first must not wait for the last."""
+"""The maximum number of rows in a slow model's batch, which limits how long its first row waits for its last row.
+
+A single request with more rows forms its own batch.
+"""
 EXPIRED = "the request's deadline passed before it was scored"
 
 
@@ -68,7 +71,7 @@ class _Place(msgspec.Struct):
 
 
 class Batcher:
-    """Collects requests into batches, scores, records and answers them. Not thread-safe: it runs on one event loop."""
+    """Collects requests into batches, and scores, records and answers them. Not thread-safe: runs on one event loop."""
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class Batcher:
         self._rows_waiting = 0
         self._rows_in_lines = 0
         self._lines: dict[LiveModel, deque[_Place]] = {}
-        # Arrival times: of the first request in the batch, and of each request in a slow model's queue, in order.
+        # The arrival time of the first request in the batch, and of each request in a slow model's queue, in order.
         self._first_arrival = 0.0
         self._arrivals: dict[int, float] = {}
         # Cached, because asyncio.get_running_loop makes a system call on Python 3.11.
@@ -140,7 +143,7 @@ class Batcher:
             raise Unavailable(self._refusal, slug="disk-low")
 
     def refuse(self, reason: str | None) -> None:
-        """Reject new predictions for this reason; None accepts them again."""
+        """Reject new predictions with this reason; pass None to accept them again."""
         self._refusal = reason
 
     def queue(self) -> QueueState:
@@ -154,8 +157,8 @@ class Batcher:
     def _gather(self, seen: int, turns: int) -> None:
         """Wait for another iteration of the event loop while more requests arrive, then process the batch.
 
-        A full batch costs a third less per row, and at 32 connections it is answered sooner than two half batches.
-        A request that arrives alone, after a batch of one, does not wait.
+        A full batch costs a third less per row than a half batch; at 32 connections, it also finishes before two half
+        batches would. A request that arrives alone, after a batch of one, does not wait.
         """
         count = len(self._waiting)
         if count > seen and turns and (count > 1 or self._last_batch > 1):
@@ -179,11 +182,11 @@ class Batcher:
                 try:
                     batch = self._scorer.score(model, [request.rows for request in requests])
                     self._finish(model, requests, batch)
-                except Exception as error:  # the error must reach every request of the batch
+                except Exception as error:  # the error must reach every request in the batch
                     _fail(requests, error)
 
     def _finish(self, model: LiveModel, requests: Sequence[PendingRequest], batch: ScoredBatch) -> None:
-        """Record the scores and answer all requests of the batch."""
+        """Record the scores and answer all requests in the batch."""
         scores = batch.scores
         if batch.errors:
             for number, error in batch.errors.items():
@@ -220,7 +223,7 @@ class Batcher:
         return known
 
     def _place(self, request: PendingRequest) -> _Place:
-        """Return a place in the queue, in which the request expires at its deadline."""
+        """Return a place in the queue for a request, which expires at its deadline."""
         place = _Place(request)
         if request.context.deadline < math.inf:
             left = request.context.deadline - time.perf_counter()
@@ -228,7 +231,7 @@ class Batcher:
         return place
 
     def _expire(self, place: _Place) -> None:
-        """Answer with TooLate. A place at the head of the queue is removed now, any other once it gets there."""
+        """Fail an expired request with TooLate, and remove all expired places at the head of the queue."""
         _is_over(place.request, math.inf)
         self._leave_line(place.request)
         place.expired = True
@@ -237,7 +240,7 @@ class Batcher:
             line.popleft()
 
     def _score_next(self, model: LiveModel) -> None:
-        """Score the first requests in the queue of a slow model on a thread."""
+        """Score the first requests in a slow model's queue on a thread."""
         line = self._lines[model]
         batch: list[PendingRequest] = []
         count = 0
@@ -295,7 +298,7 @@ def _still_waiting(requests: Sequence[PendingRequest], batch: ScoredBatch) -> tu
 
 
 def _is_over(request: PendingRequest, now: float) -> bool:
-    """Return whether the request is finished. A request past its deadline is answered with TooLate first."""
+    """Return whether the request is finished, after failing it with TooLate if its deadline has passed."""
     if request.context.deadline < now and not request.answer.done():
         request.answer.set_exception(TooLate(EXPIRED))
     return request.answer.done()
@@ -317,7 +320,7 @@ def _answer(requests: Sequence[PendingRequest], replies: Sequence[bytes], error:
 def _deliver(request: PendingRequest, reply: Any) -> None:
     try:
         result = reply if request.render is None else request.render(reply)
-    except Exception as error:  # a failure of one request must not affect the others
+    except Exception as error:  # the failure of one request must not affect other requests
         request.answer.set_exception(error)
     else:
         request.answer.set_result(result)

@@ -129,7 +129,7 @@ class WorkerState(Protocol):
         ...
 
     def last_served(self) -> dict[str, int]:
-        """Return the versions that were served last, across restarts."""
+        """Return the most recently served versions, which survive a restart."""
         ...
 
     def record_served(self, versions: Mapping[str, int]) -> None:

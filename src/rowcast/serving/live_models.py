@@ -54,7 +54,7 @@ class LiveModel(ModelInterface):
         return {label: count for label, count in labels if count}, float(winners[-1])
 
     def compare(self, left: Score, right: Score) -> str:
-        """Return `equal`, `borderline` or `different`, within the difference allowed between machines."""
+        """Return `equal`, `borderline` or `different`, allowing for differences between machines."""
         return compare_scores(left, right, tolerance=GOLDEN_TOLERANCE, threshold=self.decision.threshold)
 
     def _run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
@@ -130,5 +130,5 @@ def verify(model: LiveModel, golden: Sequence[bundle.GoldenRow]) -> None:
         # The last bit of a vector function in an imported graph may depend on the position of the row in the batch.
         if alone != score and (model.is_own_export or model.compare(alone, score) == "different"):
             raise BundleError(
-                f"{model.name}@{model.version} scores golden row {number} differently alone than in a batch"
+                f"{model.name}@{model.version}: golden row {number} gets a different score alone than in a batch"
             )

@@ -33,7 +33,7 @@ class FollowResult(msgspec.Struct, frozen=True):
 
 
 class ServedVersions(msgspec.Struct, frozen=True):
-    """The versions that were served last, across restarts."""
+    """Reads and records the most recently served versions, which survive a restart."""
 
     recall: Callable[[], Mapping[str, int]]
     record: Callable[[Mapping[str, int]], None]

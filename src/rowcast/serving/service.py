@@ -1,4 +1,4 @@
-"""The service that every dialect uses to score, record and answer rows."""
+"""The service that every dialect uses to score rows, record predictions and build replies."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class RequestShape:
         return UnwrappedRequest(rows, use_cache is not False, ttl or 0), ignored
 
     def read_batch(self, body: bytes) -> tuple[list[UnwrappedRequest], int]:
-        """Return the requests of a batch, and the number of its objects that contain ignored names."""
+        """Return the requests in a batch, and the number of objects with ignored names."""
         document, ignored = _decode(body, self._decode_batch, self._decode_batch_lax)
         bodies = [bytes(raw) for raw in self._get_list(document)]
         if self.is_plain:
