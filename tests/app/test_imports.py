@@ -1,4 +1,4 @@
-"""Model imports with a real child process as the sandbox."""
+"""Model imports that run in a real child process as the sandbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log lines have the same format for events of Rowcast and libraries, warnings and uncaught exceptions."""
+"""Log lines have one format, whether they come from Rowcast, a library, a warning or an uncaught exception."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queries about published models for the commands and the Python API."""
+"""Queries about published models, used by the commands and the Python API."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_champion_of_every_model_is_served_by_default(home: Path) -> None:
     assert app_models.served(settings.load(home=home)) == [Reference("sum", 1)]
 
 
-def test_training_is_rejected_if_the_settings_contain_several_models(home: Path) -> None:
+def test_training_is_rejected_if_the_settings_name_several_models(home: Path) -> None:
     assert app_models.name_to_train(settings.load(home=home, models=["loans@champion", "loans@2"])) == "loans"
     with pytest.raises(SettingsError):
         app_models.name_to_train(settings.load(home=home, models=["loans", "sum"]))

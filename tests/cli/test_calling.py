@@ -1,4 +1,4 @@
-"""`rowcast call`: parsing of its arguments."""
+"""`rowcast call`: how its arguments are parsed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_rows_can_be_a_list_or_an_object_or_json_lines(text: str, tmp_path: Path
     assert parse(f"@{tmp_path / 'rows.json'}") == (None, [ROW.encode(), ROW.encode()], False)
 
 
-def test_a_list_of_one_row_is_a_batch() -> None:
+def test_a_list_with_one_row_is_sent_as_a_batch() -> None:
     assert parse(f"[{ROW}]") == (None, [ROW.encode()], False)
 
 
@@ -60,7 +60,7 @@ def test_the_error_for_invalid_rows_is_a_single_line(words: tuple[str, ...]) -> 
     assert "\n" not in failed.value.message
 
 
-def test_a_file_that_is_not_utf_8_is_an_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_bytes(b"\xff\xfe")
 
     with pytest.raises(RowcastError):
@@ -76,7 +76,7 @@ def test_the_error_for_an_unreachable_server_includes_a_hint() -> None:
     assert "--url" in failed.value.message
 
 
-def test_rows_are_sent_as_written() -> None:
+def test_rows_are_sent_unchanged() -> None:
     _, rows, _ = calling.parse([ROW])
 
     assert msgspec.json.encode({"rows": rows}) == b'{"rows":[{"a": 1.50}]}'

@@ -18,7 +18,7 @@ TABLE = "table: t.csv\n"
 
 
 def parsed(path: Path, *typed: str) -> dict[str, Any]:
-    """Return the parameters that the command receives."""
+    """Return the parameters that the command receives for this file."""
     parameters: dict[str, Any] = TRAIN.make_context("train", ["--config", str(path), *typed]).params
     return parameters
 
@@ -30,7 +30,7 @@ def written(folder: Path, text: str, name: str = "train.yaml") -> Path:
 
 
 def sample(option: Any, folder: Path) -> tuple[Any, Any]:
-    """Return a value as written in the file and as received by the command."""
+    """Return a value both as written in the file and as the command receives it."""
     kind = option.type_descriptor.annotation
     if option.multiple:
         return ["one", "two"], ["one", "two"]
@@ -87,7 +87,7 @@ candidates: [logistic, forest]
 
 
 @pytest.mark.parametrize(("text", "label"), [("yes", "yes"), ("0420", "0420"), ("1.0", "1.0"), ('"a: b"', "a: b")])
-def test_a_label_is_not_converted(tmp_path: Path, text: str, label: str) -> None:
+def test_a_label_is_read_as_text(tmp_path: Path, text: str, label: str) -> None:
     assert parsed(written(tmp_path, f"{TABLE}positive: {text}\n"))["positive"] == label
 
 

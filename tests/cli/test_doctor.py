@@ -52,7 +52,7 @@ class Doctor:
         return status, {part["part"]: part for part in printed["parts"]}
 
     def parts(self, *problems: str) -> Parts:
-        """Run the command; assert that exactly these parts have a problem, each with a fix, and return all parts."""
+        """Run the command, assert that exactly these parts have a problem, each with a fix, and return all parts."""
         status, parts = self.run()
         assert [name for name, part in parts.items() if not part["ok"]] == list(problems), parts
         assert status == bool(problems)
@@ -129,7 +129,7 @@ def test_the_line_for_a_problem_ends_with_the_fix(
     )
 
 
-def test_a_clock_behind_the_newest_entry_is_reported(
+def test_a_clock_earlier_than_the_newest_entry_is_reported(
     checkup: Doctor, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SqliteStore(home / "history.db")
@@ -142,7 +142,9 @@ def test_a_clock_behind_the_newest_entry_is_reported(
     assert "newest entry" in checkup.parts("clock")["clock"]["says"]
 
 
-def test_a_clock_in_the_past_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_shows_an_implausibly_early_date_is_reported(
+    checkup: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doctor.time, "time", lambda: 86_400.0)
 
     assert "1970-01-02" in checkup.parts("clock")["clock"]["says"]
@@ -161,7 +163,9 @@ def test_a_changed_model_file_is_reported(checkup: Doctor, home: Path) -> None:
     assert "model.onnx was changed" in checkup.parts("model sum")["model sum"]["says"]
 
 
-def test_a_missing_model_in_the_settings_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_in_the_settings_that_does_not_exist_is_reported(
+    checkup: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ROWCAST_MODELS", "sum@9")
 
     assert "no version 9" in checkup.parts("default model")["default model"]["says"]

@@ -36,14 +36,14 @@ def test_training_requires_a_target(empty: settings.Settings, tmp_path: Path) ->
     assert "--target" in failed.value.message
 
 
-def test_one_table_cannot_train_two_models(empty: settings.Settings, tmp_path: Path) -> None:
+def test_two_models_cannot_be_trained_from_one_table(empty: settings.Settings, tmp_path: Path) -> None:
     loaded = settings.load(home=empty.home, models=("a", "b"))
 
     with pytest.raises(SettingsError):
         first_model.ensure(loaded, tmp_path / "t.csv", "y")
 
 
-def test_the_error_includes_the_reason_for_a_failed_training(empty: settings.Settings, tmp_path: Path) -> None:
+def test_the_error_explains_why_training_failed(empty: settings.Settings, tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as failed:
         first_model.ensure(empty, tmp_path / "missing.csv", "y")
 

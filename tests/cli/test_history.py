@@ -40,7 +40,7 @@ def test_an_erasure_requires_either_an_entity_or_valid_ids(
         history.erase(loaded, entity, ids, as_json=False)
 
 
-def test_an_export_requires_a_supported_format(loaded: settings.Settings, tmp_path: Path) -> None:
+def test_an_export_to_an_unsupported_format_is_rejected(loaded: settings.Settings, tmp_path: Path) -> None:
     with pytest.raises(TableError):
         history.export(loaded, tmp_path / "history.xlsx", EVERYTHING, as_json=False)
 
@@ -75,7 +75,7 @@ def test_listing_an_empty_history_returns_no_entries(
     assert json.loads(capsys.readouterr().out) == {"predictions": [], "next": None}
 
 
-def test_replay_prints_each_example(capsys: pytest.CaptureFixture[str]) -> None:
+def test_replay_prints_each_example_with_its_verdict_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
     example = {"id": "i", "verdict": "different", "reason": "another label"}
 
     history.print_replay(Replay(entries=1, equal=0, borderline=0, different=1, not_replayable=0, examples=[example]))

@@ -1,4 +1,4 @@
-"""Output of tables, counts and times."""
+"""Printing tables, counts and times."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_no_text_is_truncated_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPat
 
     lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
     assert max(map(len, lines)) <= width
-    if any("\u2503" in line for line in lines):  # drawn as a table
+    if any("\u2503" in line for line in lines):  # the output is drawn as a table
         columns = [[] for _ in HEADINGS]
         for line in lines:
             cells = [cell.strip() for cell in re.split("[\u2502\u2503]", line)[1:-1]]

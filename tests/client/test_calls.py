@@ -29,7 +29,7 @@ def test_a_prediction_request_includes_its_options() -> None:
     assert request.is_repeatable
 
 
-def test_without_retries_a_prediction_request_has_no_idempotency_key_and_is_not_repeatable() -> None:
+def test_a_prediction_request_without_retries_has_no_idempotency_key_and_is_not_repeatable() -> None:
     request = ModelCalls(lambda: "key", retries=0).predict({"a": 1}, None, CheckedOptions()).request
 
     assert request.path == "/predict"

@@ -1,4 +1,4 @@
-"""Retries of the client: conditions, delays and timeouts."""
+"""Client retries: conditions, delays and timeouts."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from support.exchanges import IN_FLIGHT, KEYED, POLICY, READ, SUCCESS, UNKEYED, 
         ("9" * 500, "", 999_999_999.0),
     ],
 )
-def test_the_retry_after_header_is_in_seconds_or_a_date_relative_to_the_server_clock(
+def test_retry_after_can_be_seconds_or_a_date_relative_to_the_server_clock(
     header: str, date: str, seconds: float | None
 ) -> None:
     assert retry_after(HttpReply(503, {"retry-after": header, "date": date})) == seconds
 
 
-def test_a_request_over_quota_is_retried_only_with_a_retry_after_header() -> None:
+def test_a_request_over_quota_is_retried_only_if_the_reply_has_a_retry_after_header() -> None:
     assert retry_pause(KEYED, problem_reply(429, "over-quota"), POLICY, retries=0, random=0.5) is None
     assert retry_pause(KEYED, problem_reply(429, "over-quota", "2"), POLICY, retries=0, random=0.5) == 2.125
 
@@ -41,14 +41,14 @@ def test_a_request_without_an_idempotency_key_is_sent_only_once() -> None:
     assert isinstance(played.error, errors.Unreachable)
 
 
-def test_waiting_for_a_request_in_flight_does_not_count_as_a_retry() -> None:
+def test_waiting_for_an_identical_request_in_progress_does_not_count_as_a_retry() -> None:
     played = play(KEYED, [*[IN_FLIGHT] * 12, SUCCESS])
 
     assert (len(played.sent), played.error) == (13, None)
 
 
 @pytest.mark.parametrize("status", [200, 409, 503])
-def test_a_failed_reload_is_a_normal_reply_but_a_problem_document_is_an_error(status: int) -> None:
+def test_a_failed_reload_returns_a_reply_but_a_problem_document_raises_an_error(status: int) -> None:
     reload = HttpRequest("POST", "/models/reload", success_statuses=frozenset({200, 409, 503}))
     answered = play(reload, [HttpReply(status, {"content-type": "application/json"}, b"{}")])
     overloaded = play(reload, [problem_reply(503, "overloaded")])
@@ -76,7 +76,7 @@ def test_a_redirect_raises_a_bad_reply_error() -> None:
     assert isinstance(play(READ, [HttpReply(308, {"location": "https://x"})]).error, errors.BadReply)
 
 
-def test_the_timeout_of_the_server_is_shorter_than_the_timeout_of_the_client() -> None:
+def test_the_timeout_sent_to_the_server_is_shorter_than_the_timeout_of_the_client() -> None:
     played = play(KEYED, [SUCCESS])
     ((_, send),) = played.sent
 

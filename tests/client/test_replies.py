@@ -1,4 +1,4 @@
-"""Reply structs of the client: compatibility with newer and older servers, and imported libraries."""
+"""Reply structs of the client: they accept replies from newer and older servers and import no large library."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def request(rows: list[dict[str, Any]], *, binary: bool) -> InferRequest:
 
 
 async def error_of(call: Any) -> str:
-    """Return the message of the error that a call raises; empty if there is none."""
+    """Return the message of the error that a call raises, or an empty string if it raises none."""
     try:
         await call
     except httpx.HTTPStatusError as error:

@@ -17,7 +17,7 @@ NUMPY = {"INT64": np.int64, "FP64": np.float64, "FP32": np.float32, "BOOL": np.b
 
 
 def inputs(rows: list[dict[str, Any]], *, binary: bool, numbers: str) -> list[triton.InferInput]:
-    """Return one tensor per column; columns with missing values are FP64 with NaN."""
+    """Return one tensor per column; a column with missing values is sent as FP64 with NaN."""
     tensors = []
     for name in rows[0]:
         cells = [row[name] for row in rows]
@@ -44,7 +44,7 @@ def answers(result: triton.InferResult) -> dict[str, Any]:
 
 
 def error_of(call: Any) -> list[Any]:
-    """Return the status and message of the error that a call raises; empty if there is none."""
+    """Return the status and message of the error that a call raises, or an empty list if it raises none."""
     try:
         call()
     except triton.InferenceServerException as error:

@@ -1,4 +1,4 @@
-"""Blocks in journals: expansion into ordinary entries, crashes and damage."""
+"""Blocks in journals: how they expand into ordinary entries, and how crashes and damage are handled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DECISION = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=
 
 
 def block(number: int = 0) -> Block:
-    """Return a block with 20 predictions of one request."""
+    """Return a block with 20 predictions from one request."""
     texts = b"".join(b"\x02\x00\x00\x00" + f"t{row % 5}".encode() for row in range(ROWS))
     numbers = np.arange(ROWS, dtype=np.float64)
     numbers[3] = np.nan
@@ -97,7 +97,7 @@ def test_a_memory_journal_records_blocks_in_its_own_chain() -> None:
     assert list(store.chain("w")) == seal_blocks("w", block())
 
 
-def test_drained_blocks_form_one_chain_with_a_separate_writer(journal: FileJournal, folder: Path) -> None:
+def test_drained_blocks_form_their_own_chain_under_a_separate_writer(journal: FileJournal, folder: Path) -> None:
     store, journals = MemoryStore(), FolderJournalReader(folder)
     journal.append(drafts(0, 2))
     journal.append_block(block(0))
@@ -194,7 +194,9 @@ def test_a_damaged_block_is_reported_and_its_file_is_renamed(journal: FileJourna
     assert History(store, FolderJournalReader(folder)).verify().broken == []
 
 
-def test_damage_to_a_block_that_has_been_stored_does_not_break_the_chain(journal: FileJournal, folder: Path) -> None:
+def test_damage_to_a_block_that_has_already_been_stored_does_not_break_the_chain(
+    journal: FileJournal, folder: Path
+) -> None:
     journal.append_block(block(0))
     journal.append_block(block(1))
     store = MemoryStore()
@@ -228,7 +230,7 @@ def test_the_segment_after_a_full_segment_has_a_new_writer(
     assert not list(folder.glob("b-*"))
 
 
-def test_a_roll_closes_a_segment_of_blocks_and_a_closed_journal_rejects_blocks(
+def test_rolling_a_journal_closes_its_block_segment_and_a_closed_journal_rejects_blocks(
     journal: FileJournal, folder: Path
 ) -> None:
     store, journals = MemoryStore(), FolderJournalReader(folder)

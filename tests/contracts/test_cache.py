@@ -27,7 +27,7 @@ async def test_cached_scores_are_returned_in_the_order_of_the_keys(make_cache: M
     assert list(await cache.get(["b", "c", "a"])) == [NO, None, YES]
 
 
-async def test_a_score_expires(make_cache: MakeCache) -> None:
+async def test_a_cached_score_expires(make_cache: MakeCache) -> None:
     now = [0.0]
     cache = make_cache(10, 60, lambda: now[0])
     cache.put({"a": YES})

@@ -1,4 +1,4 @@
-"""The contract of the public clients, synchronous and asynchronous, tested against a real server."""
+"""The contract of the public synchronous and asynchronous clients, tested against a real server."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def stored(client: Any, count: int, **filters: Any) -> list[Any]:
     return eventually(lambda: entries if len(entries := list(client.history(page=2, **filters))) >= count else None)
 
 
-def test_predict_returns_the_prediction_of_the_server(client: Any) -> None:
+def test_predict_returns_the_prediction_from_the_server(client: Any) -> None:
     row = models.loan_rows(1)[0]
     prediction = client.predict(row, "loans", request_id="mine-1", cache=False)
 
@@ -68,7 +68,7 @@ def test_predict_returns_the_prediction_of_the_server(client: Any) -> None:
     assert client.prediction(prediction.id).request_id == "mine-1"
 
 
-def test_a_regression_has_no_probabilities(client: Any) -> None:
+def test_a_regression_prediction_has_no_probabilities(client: Any) -> None:
     prediction = client.predict(ROW)
 
     assert (prediction.prediction, prediction.probability, prediction.score, prediction.probabilities) == (
@@ -124,7 +124,7 @@ def test_an_invalid_row_fails_the_batch_unless_partial_is_set(client: Any) -> No
     assert {problem.column for problem in bad.problems} == {"x0", "x1"}
 
 
-def test_a_row_without_a_finite_score_is_reported_without_a_column(client: Any) -> None:
+def test_the_error_for_a_row_without_a_finite_score_names_no_column(client: Any) -> None:
     with pytest.raises(errors.RowsRejected) as rejected:
         client.predict_many([ROW, {"x0": 3e38, "x1": 3e38}])
 
@@ -132,7 +132,7 @@ def test_a_row_without_a_finite_score_is_reported_without_a_column(client: Any) 
     assert ": row 1 (no-answer) (" in str(rejected.value)
 
 
-def test_the_same_idempotency_key_returns_the_same_reply_and_records_one_entry(client: Any, kind: Any) -> None:
+def test_requests_with_the_same_idempotency_key_get_one_reply_and_record_one_entry(client: Any, kind: Any) -> None:
     name = f"same-{kind.__name__}"
     first, again = [client.predict(ROW, entity=name, idempotency_key=name) for _ in range(2)]
     other = client.predict(ROW, entity=name)
@@ -248,7 +248,7 @@ def test_each_kind_of_failure_has_its_own_error_class(client: Any, kind: Any, se
     assert (bad.value.status, bad.value.slug) == (400, "bad-option")
 
 
-def test_the_client_does_not_wait_for_quota_beyond_the_timeout(kind: Any, server: servers.Server) -> None:
+def test_the_client_does_not_wait_for_quota_beyond_its_timeout(kind: Any, server: servers.Server) -> None:
     with kind(server.address, access.secret(kind.__name__), timeout=5) as limited:
         with pytest.raises(errors.QuotaExceeded) as never:
             limited.predict_many([ROW] * 4)
@@ -259,7 +259,7 @@ def test_the_client_does_not_wait_for_quota_beyond_the_timeout(kind: Any, server
     assert (later.value.retry_after or 0) > 5
 
 
-def test_a_timeout_is_an_error(client: Any) -> None:
+def test_a_timeout_raises_an_error(client: Any) -> None:
     with pytest.raises((errors.DeadlineExceeded, errors.Unreachable)):
         client.predict(ROW, timeout=0.000_001)
 

@@ -45,7 +45,7 @@ def test_every_row_is_scored_once_and_in_order(count: int) -> None:
 
 @pytest.mark.parametrize("name", ["regressor", "mlp", "trees", "trees with classes"])
 @pytest.mark.parametrize("more", [0, 1, 2, CHUNK - 1])
-def test_large_and_small_batches_have_the_same_scores_in_the_original_order(name: str, more: int) -> None:
+def test_large_and_small_batches_return_the_same_scores_in_the_original_order(name: str, more: int) -> None:
     graph = open_graph(GRAPHS[name], "out")
     values = np.random.default_rng(1).normal(size=(SORTED_FROM + more, 7)).astype(np.float32)
     values[::3, 2] = np.nan
@@ -92,7 +92,7 @@ def test_weights_stored_outside_the_model_file_are_rejected(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("more", [-1, 1])
-def test_a_graph_that_returns_the_wrong_number_of_rows_fails(more: int) -> None:
+def test_an_error_is_raised_if_a_graph_returns_the_wrong_number_of_rows(more: int) -> None:
     graph = open_graph(models.miscounting_graph(at=5, more=more), "out")
     values = np.arange(6, dtype=np.float32).reshape(-1, 1)
 

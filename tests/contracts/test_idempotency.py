@@ -27,7 +27,7 @@ def test_the_first_request_claims_the_key_and_later_requests_get_its_reply(store
     assert store.claim("other", b"f", 3.0) is None
 
 
-def test_a_request_in_progress_is_a_conflict(store: IdempotencyStore) -> None:
+def test_claiming_the_key_of_a_request_in_progress_raises_a_conflict(store: IdempotencyStore) -> None:
     store.claim("k", b"f", 1.0)
 
     with pytest.raises(RepeatConflict) as refused:
@@ -36,7 +36,7 @@ def test_a_request_in_progress_is_a_conflict(store: IdempotencyStore) -> None:
 
 
 @pytest.mark.parametrize("has_reply", [False, True])
-def test_a_different_request_with_the_same_key_is_a_conflict(store: IdempotencyStore, has_reply: bool) -> None:
+def test_claiming_a_key_for_a_different_request_raises_a_conflict(store: IdempotencyStore, has_reply: bool) -> None:
     store.claim("k", b"f", 1.0)
     if has_reply:
         store.save_reply("k", b"reply", 1.0)

@@ -15,7 +15,7 @@ from rowcast.history.service import History
 from support.entries import draft, sealed
 from support.waiting import eventually
 
-# Journals grow while their indexers run, so that a kill is likely to interrupt a transaction.
+# Journals grow while their indexers run, so that killing an indexer is likely to interrupt a transaction.
 INDEXER = """
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The contract of `RegistryReader` and `RegistryWriter`, and crashes and damage of a registry folder."""
+"""The contract of `RegistryReader` and `RegistryWriter`, including crashes and damage to a registry folder."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_failed_publication_leaves_no_files_behind(registry: FolderRegistry) -
     assert sorted(path.name for path in (registry.root / "loans").iterdir()) == ["1"]
 
 
-def test_an_alias_points_to_its_latest_version(registry: FolderRegistry) -> None:
+def test_an_alias_can_be_moved_to_another_version(registry: FolderRegistry) -> None:
     first, second = publish(registry, "loans"), publish(registry, "loans")
     registry.point(first, "champion")
     registry.point(second, "challenger")
@@ -141,7 +141,7 @@ def test_concurrent_publications_get_different_versions(registry: FolderRegistry
     assert contents == {str(number) for number in range(8)}
 
 
-def test_no_alias_is_lost_in_concurrent_changes(registry: FolderRegistry) -> None:
+def test_concurrent_changes_lose_no_alias(registry: FolderRegistry) -> None:
     reference = publish(registry, "loans")
     barrier = threading.Barrier(8)
 
@@ -173,7 +173,7 @@ FolderRegistry(Path(sys.argv[1])).publish("loans", slowly)
 """
 
 
-def test_files_of_a_killed_publisher_are_ignored_and_then_removed(registry: FolderRegistry) -> None:
+def test_files_left_by_a_killed_publisher_are_ignored_and_then_removed(registry: FolderRegistry) -> None:
     publisher = subprocess.Popen(
         [sys.executable, "-c", DYING_PUBLISHER, str(registry.root)], stdout=subprocess.PIPE, text=True
     )
@@ -248,7 +248,7 @@ def test_the_error_for_unreadable_aliases_names_the_file(registry: FolderRegistr
     assert "aliases.json" in refused.value.message
 
 
-def test_an_error_is_raised_if_the_folder_cannot_be_created_for_a_publication(tmp_path: Path) -> None:
+def test_an_error_is_raised_if_the_folder_for_a_publication_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
 
     with pytest.raises(RegistryError):

@@ -208,7 +208,7 @@ def test_the_pages_of_a_selection_contain_exactly_its_entries(store: Store, sele
 
 
 def is_selected(selection: Selection, number: int) -> bool:
-    """Return whether the selection contains the entry, independently of the implementation."""
+    """Return whether the selection contains the entry, without using the implementation under test."""
     entity = "" if number % 3 else f"customer-{number % 6}"
     label = "Approved" if number % 4 else "Rejected"
     return (
@@ -359,5 +359,5 @@ def test_a_closed_store_can_be_opened_again(store: Store) -> None:
     assert store.count() == 2
 
 
-def test_the_disk_folder_of_a_store_exists(store: Store) -> None:
+def test_the_disk_folder_of_a_store_exists_if_it_has_one(store: Store) -> None:
     assert store.disk_folder is None or store.disk_folder.is_dir()

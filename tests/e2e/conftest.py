@@ -1,4 +1,4 @@
-"""A real server shared by all tests that only send requests; other tests start their own."""
+"""A real server, shared by all tests that only send requests; other tests start their own servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invalid requests: every kind of invalid row or body is answered with its documented problem."""
+"""Invalid requests: every kind of invalid row or body gets the documented problem."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JSON = {"content-type": "application/json"}
 
 
 def row(**changes: Any) -> dict[str, Any]:
-    """Return a valid row with some cells changed, added or removed (`MISSING`)."""
+    """Return a valid row with some cells changed or added; cells set to `MISSING` are removed."""
     return {name: cell for name, cell in {**ROW, **changes}.items() if cell is not MISSING}
 
 
@@ -198,10 +198,10 @@ CASES = [*MALFORMED, *NOT_A_ROW, *BAD_CELLS, *BATCHES, *ELSEWHERE]
 
 
 def send(client: httpx.Client, case: Case, request_id: str) -> httpx.Response:
-    """Send a case with its own request id."""
+    """Send the request of a case with its own request ID."""
     body = case.body
     if case.name == "10 MB in chunks":
-        body = chunks(10_000_000)  # a request consumes its generator
+        body = chunks(10_000_000)  # a generator can be sent only once
     elif not isinstance(body, bytes):
         body = None if body is None else json.dumps(body).encode()
     headers = {**case.headers, "x-request-id": request_id}
@@ -209,7 +209,7 @@ def send(client: httpx.Client, case: Case, request_id: str) -> httpx.Response:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_an_invalid_request_is_answered_with_its_documented_problem(client: httpx.Client, case: Case) -> None:
+def test_an_invalid_request_gets_its_documented_problem(client: httpx.Client, case: Case) -> None:
     reply = send(client, case, "bad-one")
 
     problem = reply.json()
@@ -238,7 +238,7 @@ def test_invalid_requests_are_not_recorded(client: httpx.Client) -> None:
         send(client, case, f"invalid-{number}")
     good = client.post("/predict", json=ROW, headers={"x-request-id": "valid"})
 
-    # The entries of a writer are stored in order: once the valid entry is stored, any earlier entry is stored too.
+    # The entries of a writer are stored in order: once the valid entry is stored, all earlier entries are stored too.
     listed = eventually(lambda: _listed(client, good.json()["id"]))
 
     assert [entry["request_id"] for entry in listed if entry["request_id"].startswith("invalid-")] == []
@@ -283,7 +283,7 @@ def test_an_error_never_contains_a_sensitive_value(client: httpx.Client) -> None
         ("born", False),
         ("weight", True),
     ]
-    text = reply.text.replace(reply.headers["x-request-id"], "ID")  # the request id could contain the digits
+    text = reply.text.replace(reply.headers["x-request-id"], "ID")  # a request ID could contain these digits
     assert "1234567" not in text
     assert "1987" not in text
 

@@ -31,13 +31,13 @@ SINGLES, BATCHED = ROWS[:25], ROWS[25:]
 
 @pytest.fixture(scope="session")
 def answers() -> dict[int, dict[str, Any]]:
-    """An empty mapping of row numbers to the server's replies; the fixture `used` fills it."""
+    """An empty mapping from row numbers to the server's replies; the fixture `used` fills it."""
     return {}
 
 
 @pytest.fixture(scope="session")
 def used(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path, answers: dict[int, dict[str, Any]]) -> Path:
-    """A home with predictions of two models for single rows and a batch. Tests must not change it."""
+    """A home with predictions of two models, for single rows and for a batch. Tests must not change it."""
     home = models.with_models(tmp_path_factory.mktemp("used") / "home", loan_registry)
     schema = Schema((Column(name="x0", kind="number", example=1.0),))
     models.publish(FolderRegistry(home / "models"), "sum", models.sum_graph(1), schema, models.REGRESSION, "values")
@@ -222,7 +222,7 @@ def test_example_writes_a_table_and_its_target(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_predict_adds_the_servers_predictions_to_the_table(
+def test_predict_adds_the_predictions_of_the_server_to_the_table(
     used: Path, answers: dict[int, dict[str, Any]], tmp_path: Path, suffix: str
 ) -> None:
     with (tmp_path / "rows.csv").open("w", newline="") as file:
@@ -328,7 +328,7 @@ def test_tampered_history_fails_verification(copy: Path, statements: str) -> Non
     assert broken["reason"]
 
 
-def test_history_verifies_after_rows_are_erased(copy: Path) -> None:
+def test_history_passes_verification_after_rows_are_erased(copy: Path) -> None:
     connection = sqlite3.connect(copy / "history.db")
     connection.execute("UPDATE entries SET row = NULL, salt = NULL WHERE seq IN (3, 40)")
     connection.commit()
@@ -453,13 +453,13 @@ ERRORS = [
 
 @pytest.fixture(scope="session")
 def used_port() -> Iterator[int]:
-    """A port in use."""
+    """A port that is already in use."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield int(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.name)
-def test_an_error_is_printed_on_one_line_with_exit_code_2(
+def test_an_error_is_printed_on_one_line_and_the_exit_code_is_2(
     error: Error,
     used: Path,
     used_port: int,
@@ -475,7 +475,7 @@ def test_an_error_is_printed_on_one_line_with_exit_code_2(
     words = [word.format(home=used, port=used_port) for word in error.arguments.split()]
     monkeypatch.setattr(sys, "argv", ["rowcast", *words])
 
-    # A new process would take half a second longer.
+    # Starting a new process would take half a second longer.
     with pytest.raises(SystemExit) as ended:
         cli.main()
 
@@ -512,14 +512,14 @@ HELP = ["", "check", "train", "serve", "models list", "history"]
 
 
 @pytest.mark.parametrize("command", HELP)
-def test_every_command_has_a_help_text(command: str, tmp_path: Path) -> None:
+def test_every_command_has_help_text(command: str, tmp_path: Path) -> None:
     finished = rowcast(*command.split(), "--help", cwd=tmp_path)
 
     assert (finished.returncode, finished.stderr) == (0, "")
     assert finished.stdout.startswith(f"Usage: rowcast {command}".rstrip())
 
 
-def test_options_override_environment_variables_and_variables_override_files(tmp_path: Path) -> None:
+def test_options_override_environment_variables_and_environment_variables_override_files(tmp_path: Path) -> None:
     def home(*arguments: str, **variables: str) -> str:
         finished = rowcast("doctor", "--json", *arguments, cwd=tmp_path, settings=variables)
         parts = {part["part"]: part["says"] for part in json.loads(finished.stdout)["parts"]}

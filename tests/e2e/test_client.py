@@ -1,4 +1,4 @@
-"""The client while its server is killed and restarted, and the `rowcast call` command."""
+"""The client during kills and restarts of its server, and the `rowcast call` command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def recorded(client: Client, ids: set[str]) -> Counter[str]:
-    """Wait until history contains all of `ids`, then return how often each prediction occurs."""
+    """Wait until history contains all of `ids`, then return how often each prediction occurs in it."""
 
     def count() -> Counter[str] | None:
         counts = Counter(entry.id for entry in client.history(page=1000))

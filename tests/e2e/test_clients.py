@@ -37,7 +37,7 @@ def native(loan_server: tuple[servers.Server, Path]) -> list[dict[str, Any]]:
 
 
 def run(client: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in the client's own environment, which is created if it is missing."""
+    """Run a command in the client's own environment; create the environment if it does not exist."""
     subprocess.run([ROOT / "scripts" / "clients.sh", client], check=True, timeout=170, stdin=subprocess.DEVNULL)
     program, *rest = map(str, words)
     command = [str(ROOT / f".venv-clients-{client}" / "bin" / program), *rest]

@@ -1,5 +1,7 @@
-"""Requests in the formats of other systems, sent to real servers: delivered predictions survive a kill, and
-curl commands from the documentation of other systems work."""
+"""Requests in the formats of other systems, sent to real servers.
+
+No delivered prediction is lost when a server is killed, and curl commands from the documentation of other systems work.
+"""
 
 from __future__ import annotations
 

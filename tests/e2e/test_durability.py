@@ -1,4 +1,4 @@
-"""Every prediction sent to a client is in history, no matter which process is killed."""
+"""Every prediction sent to a client is in history, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_server_killed_ten_times_under_load_loses_no_prediction(home: Path) ->
     for life in range(KILLS):
         server = servers.start(home, name=f"life-{life}")
         try:
-            if load.answered:  # the last reply before the kill can be looked up at once
+            if load.answered:  # the most recent reply before the kill can be looked up at once
                 last = next(reversed(load.answered))
                 with server.client() as client:
                     assert client.get(f"/predictions/{last}").json()["prediction"] == load.answered[last][1]
@@ -140,7 +140,7 @@ def test_a_killed_server_leaves_no_processes_and_its_predictions_are_stored(home
     assert journals(home) == []
 
 
-def test_the_next_server_stores_the_journals_of_a_killed_server(home: Path) -> None:
+def test_the_next_server_stores_the_entries_left_in_the_journals_of_a_killed_server(home: Path) -> None:
     first = servers.start(home, name="first")
     os.kill(first.indexer(), signal.SIGSTOP)
     prediction_id = predict(first)
@@ -166,7 +166,7 @@ def test_two_servers_with_the_same_home_share_its_history_and_indexer(home: Path
     assert json.loads(rowcast("verify", "--json", "--home", home, cwd=home).stdout)["writers"] == 2
 
 
-def test_predictions_are_recorded_with_durability_disk(home: Path) -> None:
+def test_predictions_are_recorded_when_durability_is_disk(home: Path) -> None:
     with servers.running(home, "--durability", "disk") as server:
         prediction_id = predict(server)
 

@@ -107,4 +107,4 @@ def test_every_example_is_complete(folder: str) -> None:
     assert re.search(r"^## Data\n\n.*?(CC0|CC BY|Apache-2\.0)", readme, re.MULTILINE | re.DOTALL)
     lines = [line for line in readme.splitlines() if line.startswith("curl ")]
     tagged = re.findall(r"^```sh curl \S+\n(curl .*)$", readme, re.MULTILINE)
-    assert lines == tagged  # another test runs the tagged commands
+    assert lines == tagged  # another test runs the marked commands

@@ -98,7 +98,7 @@ def test_an_erasure_covers_every_home_that_shares_the_store(home: Path, tmp_path
     assert (verification["erased"], verification["unrecorded"], verification["broken"]) == (12, 0, [])
 
 
-def test_entries_in_journals_are_purged_when_they_move_into_the_store(home: Path) -> None:
+def test_entries_in_journals_are_purged_when_they_are_moved_into_the_store(home: Path) -> None:
     unavailable = {"ROWCAST_STORE": "sqlite:////proc/none/history.db"}
     server = servers.start(home, settings=unavailable)
     with server.client() as client:
@@ -264,7 +264,7 @@ def test_an_export_has_the_same_content_in_every_format(filled: tuple[Server, li
     assert oct((tmp_path / "h.csv").stat().st_mode & 0o777) == "0o600"
 
 
-def test_a_truncated_chain_is_detected_by_its_published_head(home: Path, tmp_path: Path) -> None:
+def test_a_published_head_reveals_that_a_chain_was_truncated(home: Path, tmp_path: Path) -> None:
     with servers.running(home, settings={"ROWCAST_LOG_FORMAT": "json"}) as server, server.client() as client:
         fill(client, ROWS[:20])
     (tmp_path / "heads.json").write_text(rowcast("history", "heads", "--json", "--home", home, cwd=home).stdout)
@@ -277,13 +277,14 @@ def test_a_truncated_chain_is_detected_by_its_published_head(home: Path, tmp_pat
     )
     subprocess.run(["python3", "-c", cut], cwd=home, check=True)
 
-    assert answer("verify", "--home", home, cwd=home)["broken"] == []  # undetectable without a published head
+    # Without a published head, the truncation cannot be detected.
+    assert answer("verify", "--home", home, cwd=home)["broken"] == []
     for heads in ("heads.json", "server.log"):
         result = answer("verify", "--heads", tmp_path / heads, "--home", home, cwd=home, status=1)
         assert [broken["seq"] for broken in result["broken"]] == [19]
 
 
-def test_with_durability_store_an_entry_is_stored_before_the_reply(home: Path) -> None:
+def test_an_entry_is_stored_before_the_reply_when_durability_is_store(home: Path) -> None:
     with servers.running(home, "--durability", "store") as server, server.client() as client:
         for row in ROWS[:10]:
             prediction_id = client.post("/predict", json=row).json()["id"]
@@ -334,7 +335,7 @@ def test_the_indexer_erases_rows_after_their_retention_period(home: Path) -> Non
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A separate disk of 100 MiB. Mounting it requires root, which CI has."""
+    """A separate disk of 100 MiB. Mounting it requires root privileges, which CI has."""
     folder = tmp_path / "disk"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", folder], check=True)
@@ -342,7 +343,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_server_rejects_requests_before_the_disk_is_full_and_recovers(small_disk: Path, loan_registry: Path) -> None:
+def test_a_server_rejects_requests_when_disk_space_is_low_and_accepts_requests_again_when_space_is_freed(
+    small_disk: Path, loan_registry: Path
+) -> None:
     home = models.with_models(small_disk / "home", loan_registry)
     with servers.running(home, settings={"ROWCAST_MIN_FREE_MB": "40"}) as server, server.client() as client:
         fill(client, ROWS[:10])
@@ -361,7 +364,7 @@ def test_a_server_rejects_requests_before_the_disk_is_full_and_recovers(small_di
     assert (verification["broken"], verification["entries"] >= 11) == ([], True)
 
 
-def test_a_completely_full_disk_loses_no_prediction(small_disk: Path, loan_registry: Path) -> None:
+def test_no_prediction_is_lost_when_the_disk_is_completely_full(small_disk: Path, loan_registry: Path) -> None:
     home = models.with_models(small_disk / "home", loan_registry)
     answered: list[str] = []
     with servers.running(home, settings={"ROWCAST_MIN_FREE_MB": "0"}) as server, server.client() as client:
@@ -371,7 +374,7 @@ def test_a_completely_full_disk_loses_no_prediction(small_disk: Path, loan_regis
             os.posix_fallocate(file.fileno(), 0, (free.f_bavail - 1) * free.f_frsize)
         big = {"rows": ROWS * 60}
         statuses = []
-        for _ in range(40):  # more than fits into the journal
+        for _ in range(40):  # these batches do not all fit into the journal
             reply = client.post("/predict", json=big)
             statuses.append(reply.status_code)
             answered += (

@@ -148,7 +148,7 @@ def test_a_graph_whose_output_for_a_row_depends_on_other_rows_is_not_published(t
 
 
 def small_graph(path: Path, operator: str, output: str, kind: int, columns: int = 2) -> Path:
-    """Write a model with one operator: `Log` is undefined below zero, `ArgMax` returns only a label."""
+    """Write a model with one operator. `Log` is undefined for negative numbers; `ArgMax` returns only a label."""
     info = helper.make_tensor_value_info
     attributes = {"axis": 1, "keepdims": 0} if operator == "ArgMax" else {}
     graph = helper.make_graph(
@@ -262,7 +262,7 @@ def test_the_shared_metadata_selects_the_default_model_and_leaves_other_models_u
         assert client.get("/models/info").json()["name"] == "second"
 
 
-def test_workers_share_one_import(tmp_path: Path, drop: Path) -> None:
+def test_all_workers_use_the_same_import(tmp_path: Path, drop: Path) -> None:
     settings = {"ROWCAST_MODELS_DIR": str(drop)}
     with servers.running(tmp_path, "--workers", "2", settings=settings) as server, server.client() as client:
         assert client.post("/models/reload").json()["status"] == "ok"

@@ -1,4 +1,4 @@
-"""API keys created, rotated and revoked on the command line while several workers run; attacks between tenants."""
+"""API keys: changes on the command line while several workers run, and attacks between tenants."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUM = models.number_columns(2)
 ROW = {"x0": 41.25, "x1": 1.5}
 WORKERS = 2
 CONNECTIONS = 12
-"""New connections per check. In the rare case that one worker accepts them all, the check is weaker but not wrong."""
+"""How many connections each check opens. If one worker accepts them all, the check is weaker but still valid."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def create(home: Path, name: str, *words: str) -> str:
 
 
 def statuses(server: Server, secret: str) -> set[int]:
-    """Return the statuses of requests with this key on several new connections, which reach both workers."""
+    """Return the statuses of requests with this key on several new connections, which normally reach both workers."""
     seen = set()
     for _ in range(CONNECTIONS):
         with server.client(headers={"x-api-key": secret}) as client:

@@ -1,4 +1,4 @@
-"""File, folder and disk errors: a one-line message, exit code 2 and no partial files."""
+"""File, folder and disk errors: each gives a one-line message, exit code 2 and no partial files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.servers import ROWCAST, environment, rowcast
 RNG = np.random.default_rng(5)
 QUICK = ("--trials", "1", "--candidates", "logistic", "--name", "m")
 LIMIT_KB = 16
-"""The file size limit that simulates a full disk: smaller than a report, larger than a bundle's small files."""
+"""The file size limit that simulates a full disk, in kilobytes. A report exceeds it; small bundle files do not."""
 
 
 def table(path: Path, rows: int = 120) -> Path:
@@ -114,7 +114,7 @@ def test_the_error_for_a_missing_target_suggests_the_closest_column(
 
 
 @pytest.mark.parametrize("registry", ["file/models", "/proc/rowcast", "/dev/null/models"])
-def test_an_unwritable_registry_is_an_error_before_the_first_trial(
+def test_an_unwritable_registry_is_reported_before_the_first_trial(
     tmp_path: Path, registry: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -151,7 +151,7 @@ def limited(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[bool]:
-    """Mount a file system of this size at the folder; yield False if this process is not allowed to mount."""
+    """Mount a file system of this size at the folder; yield False if this process may not mount file systems."""
     folder.mkdir(exist_ok=True)
     mount = shutil.which("mount") if os.geteuid() == 0 and sys.platform == "linux" else None
     options = f"size={kilobytes}k"
@@ -169,7 +169,7 @@ def all_files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != ".lock")
 
 
-def test_a_full_disk_during_publishing_keeps_the_previous_version(published: Path, tmp_path: Path) -> None:
+def test_the_previous_version_is_kept_if_the_disk_is_full_during_publishing(published: Path, tmp_path: Path) -> None:
     shutil.copytree(published, tmp_path, dirs_exist_ok=True)
     before = all_files(tmp_path / "home")
 
@@ -184,7 +184,7 @@ def test_a_full_disk_during_publishing_keeps_the_previous_version(published: Pat
 
 
 @pytest.mark.parametrize("out", ["out.csv", "out.jsonl", "out.parquet", "out.arrow"])
-def test_a_full_disk_during_scoring_leaves_no_file(published: Path, tmp_path: Path, out: str) -> None:
+def test_no_file_is_left_behind_if_the_disk_is_full_during_scoring(published: Path, tmp_path: Path, out: str) -> None:
     shutil.copytree(published, tmp_path, dirs_exist_ok=True)
     before = all_files(tmp_path)
 
@@ -196,7 +196,7 @@ def test_a_full_disk_during_scoring_leaves_no_file(published: Path, tmp_path: Pa
     assert all_files(tmp_path) == before
 
 
-def test_training_on_a_disk_that_is_too_small_fails_and_leaves_it_unchanged(published: Path, tmp_path: Path) -> None:
+def test_training_fails_and_leaves_the_disk_unchanged_if_the_disk_is_too_small(published: Path, tmp_path: Path) -> None:
     table(tmp_path / "t.csv")
     disk = tmp_path / "disk"
     with small_disk(disk, 90) as mounted:
@@ -207,7 +207,7 @@ def test_training_on_a_disk_that_is_too_small_fails_and_leaves_it_unchanged(publ
                 "train", "t.csv", "--target", "y", *QUICK, "--home", disk / "home", cwd=tmp_path, seconds=120
             )
             assert all_files(disk) == before
-        else:  # without root, simulate a disk that is already full
+        else:  # without root privileges, simulate a disk that is already full
             done = limited("train", "t.csv", "--target", "y", *QUICK, "--home", str(disk), cwd=tmp_path)
             assert all_files(disk) == ["models"]
 

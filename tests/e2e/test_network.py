@@ -22,7 +22,7 @@ def rowcast(*arguments: object, cwd: Path) -> str:
 
 
 def write_values(path: Path) -> None:
-    """Write a regression table: rentals that depend on the hour."""
+    """Write a regression table of rental counts that depend on the hour."""
     lines = [f"{n % 24},{n % 7},{300 + 200 * abs(12 - n % 24) + 10 * (n % 7)}.5\n" for n in range(300)]
     path.write_text("hour,day,rentals\n" + "".join(lines))
 
@@ -51,7 +51,7 @@ def test_a_network_is_trained_and_certified_and_scores_a_table(tmp_path: Path, t
     assert all(part["ok"] for part in parts if part["part"].startswith("model"))
 
 
-def test_the_same_seed_gives_the_same_bundle(tmp_path: Path) -> None:
+def test_the_same_seed_gives_identical_bundles(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     examples.write_example("iris", tmp_path / "t.csv")
     train = ["train", "t.csv", "--target", "species", "--candidates", "mlp", "--trials", "1", "--json"]
@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_bundle(tmp_path: Path) -> None:
     assert first["digest"] == again["digest"]
 
 
-def test_a_one_line_error_explains_what_to_install_without_torch(tmp_path: Path) -> None:
+def test_a_one_line_error_explains_what_to_install_if_torch_is_missing(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b,y\n" + "".join(f"{n % 9},{n % 7},{n % 2}\n" for n in range(200)))
     blocked = (
         "import sys\n"

@@ -68,7 +68,7 @@ def lines(server: Server) -> list[dict[str, Any]]:
 
 
 def samples(text: str) -> dict[str, float]:
-    """Parse metrics into values by name and labels, without the labels that a Pushgateway adds."""
+    """Parse metrics into a mapping from names and labels to values, without the labels that a Pushgateway adds."""
     text = re.sub(r'(instance|job)="[^"]*",?', "", text).replace("{}", "").replace(",}", "}")
     parts = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
     return {name: float(value) for name, _, value in parts}
@@ -117,7 +117,7 @@ def test_old_metric_names_are_absent_without_the_setting(home: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_real_pushgateway_receives_the_metrics_of_all_workers_up_to_the_shutdown(
+def test_a_real_pushgateway_receives_the_metrics_of_all_workers_until_shutdown(
     home: Path, gateway: str, workers: int
 ) -> None:
     settings = LOCAL | {"PROM_PUSHGATEWAY": gateway, "PROM_PUSHJOB": f"job{workers}", "ROWCAST_PUSH_SECONDS": "0.2"}
@@ -277,7 +277,7 @@ def test_an_unreachable_collector_does_not_delay_requests_and_is_logged_once(hom
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_logs_contain_no_request_data_for_any_status(home: Path, workers: int) -> None:
+def test_logs_contain_no_request_data_whatever_the_status(home: Path, workers: int) -> None:
     access.add(home, "teller", "predict", "read")
     row = {"x0": logs.CANARY_NUMBER, "x1": 1.5}
     settings = {"ROWCAST_ACCESS_LOG": "1", "ROWCAST_LOG_LEVEL": "debug", "ROWCAST_CACHE": "1"}

@@ -63,7 +63,7 @@ def slots(journal: Path) -> Counter[int]:
 
 @contextlib.contextmanager
 def started(cwd: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a command in the background; kill it at the end if it is still running."""
+    """Run a command in the background; kill it at the end of the block if it is still running."""
     process = subprocess.Popen(
         [*ROWCAST, *arguments],
         cwd=cwd,
@@ -194,7 +194,7 @@ class Terminal:
         self.shown = ""
 
     def until(self, pattern: str) -> str:
-        """Read until the pattern appears and return the screen so far; fail if the command ends first."""
+        """Read until the pattern appears and return all output so far; fail if the command exits first."""
         while not re.search(pattern, self.shown):
             assert self._read(), self.shown
         return self.shown
@@ -203,7 +203,7 @@ class Terminal:
         os.write(self._screen, key)
 
     def end(self) -> int:
-        """Read the rest and return the exit code."""
+        """Read the remaining output and return the exit code."""
         while self._read():
             pass
         os.close(self._screen)
@@ -221,7 +221,7 @@ class Terminal:
 CTRL_C = b"\x03"
 
 
-def test_the_terminal_shows_progress_and_ctrl_c_publishes_the_best_model(tmp_path: Path, table: Path) -> None:
+def test_the_terminal_shows_progress_and_ctrl_c_publishes_the_best_model_so_far(tmp_path: Path, table: Path) -> None:
     arguments = [word for word in options(table, "--trials", MANY) if word != "--json"]
     terminal = Terminal(tmp_path, arguments, {"TERM": "xterm", "LC_ALL": "C.UTF-8"})
 
@@ -281,7 +281,7 @@ json: true
 
 
 @pytest.mark.parametrize("place", ["no/where.onnx", "folder", "loans.csv"])
-def test_an_invalid_graph_path_is_an_error_before_training(tmp_path: Path, table: Path, place: str) -> None:
+def test_an_invalid_graph_path_is_reported_before_training(tmp_path: Path, table: Path, place: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "loans.csv").write_bytes(table.read_bytes())
 

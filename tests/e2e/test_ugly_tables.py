@@ -1,4 +1,4 @@
-"""Difficult tables: training succeeds, or rejects the table with a one-line message."""
+"""Difficult tables: training succeeds or fails with a one-line error."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def train_table(path: Path) -> TrainingResult:
         "a number beyond float32",
     ],
 )
-def test_training_on_a_difficult_table_succeeds_or_rejects_it_in_one_line(
+def test_training_on_a_difficult_table_succeeds_or_fails_with_a_one_line_error(
     tmp_path: Path, columns: dict[str, Any], kinds: Any
 ) -> None:
     path = write_csv(tmp_path / "t.csv", {**columns, "y": LABEL})

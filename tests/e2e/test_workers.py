@@ -1,4 +1,4 @@
-"""Several workers under one supervisor: shared port, counters and worker state; restarts, reloads and shutdowns."""
+"""Several workers under one supervisor: shared port, counters and worker state, and restarts, reloads and shutdowns."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def health(server: Server) -> tuple[int, dict[str, Any]]:
     def request() -> httpx.Response | None:
         try:
             return httpx.get(f"{server.address}/health", timeout=1, trust_env=False)
-        except httpx.TransportError:  # the kernel gave the connection to a stopped or dead worker
+        except httpx.TransportError:  # the kernel assigned the connection to a stopped or dead worker
             return None
 
     reply = eventually(request, 20)
@@ -99,7 +99,7 @@ def versions(server: Server, name: str = "sum") -> set[int]:
     return {model["version"] for model in loaded if model["model"] == name}
 
 
-def test_a_killed_worker_is_reported_and_replaced_and_its_counts_are_not_lost(server: Server) -> None:
+def test_a_killed_worker_is_reported_and_replaced_and_its_counts_are_kept(server: Server) -> None:
     first, second = all_ready(server)
     before = prediction_count(server)
     with ThreadPoolExecutor(8) as pool:
@@ -241,7 +241,7 @@ def test_workers_stop_when_the_supervisor_is_killed(tmp_path: Path) -> None:
         (["--target", "y"], ["--target", "--train-if-missing"]),
     ],
 )
-def test_a_startup_error_is_reported_once_and_leaves_no_processes(
+def test_a_startup_error_is_reported_once_and_leaves_no_processes_running(
     home: Path, arguments: list[str], names: list[str]
 ) -> None:
     finished = rowcast("serve", "--workers", "2", *arguments, "--port", "0", "--home", home, cwd=home)
@@ -251,7 +251,7 @@ def test_a_startup_error_is_reported_once_and_leaves_no_processes(
     assert len(finished.stderr.splitlines()) == 1
 
 
-def test_a_received_request_is_answered_during_a_shutdown(tmp_path: Path) -> None:
+def test_a_request_received_before_a_shutdown_is_answered(tmp_path: Path) -> None:
     publish(tmp_path, "sum")
     server = servers.start(tmp_path)
     body = json.dumps(ROW).encode()
@@ -311,7 +311,7 @@ def refuses(server: Server) -> bool:
 
 
 @pytest.mark.parametrize("signal_twice", [False, True], ids=["timeout", "second signal"])
-def test_a_drain_ends_even_if_a_client_never_finishes_its_request(tmp_path: Path, signal_twice: bool) -> None:
+def test_a_drain_finishes_even_if_a_client_never_completes_its_request(tmp_path: Path, signal_twice: bool) -> None:
     publish(tmp_path, "sum")
     seconds = "60" if signal_twice else "1"
     server = servers.start(tmp_path, settings={"ROWCAST_DRAIN_SECONDS": seconds})
@@ -328,7 +328,7 @@ def test_a_drain_ends_even_if_a_client_never_finishes_its_request(tmp_path: Path
         server.kill()
 
 
-def test_train_if_missing_trains_a_model_only_if_none_exists(tmp_path: Path) -> None:
+def test_train_if_missing_trains_a_model_only_if_it_does_not_exist(tmp_path: Path) -> None:
     table = tmp_path / "points.csv"
     rows = [f"{a},{b},{'yes' if a > b else 'no'}" for a in range(20) for b in range(20)]
     table.write_text("a,b,bigger\n" + "\n".join(rows) + "\n")
@@ -375,7 +375,7 @@ def test_a_failed_training_run_is_reported_on_one_line(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with low limits for new versions."""
+    """A server with low limits for loading new versions."""
     home = tmp_path_factory.mktemp("bounded")
     publish(home, "sum")
     settings = {"ROWCAST_TRIAL_MEMORY_MB": "512", "ROWCAST_MAX_MODEL_MB": "1", "ROWCAST_TRIAL_SECONDS": "8"}
@@ -394,7 +394,7 @@ def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ],
     ids=["too large", "too much memory", "infinite loop", "not a graph", "different columns"],
 )
-def test_a_broken_version_fails_in_a_child_process_and_the_old_version_is_served(
+def test_a_broken_version_fails_in_a_child_process_and_the_previous_version_stays_live(
     bounded: Server, graph: Any, setting: str
 ) -> None:
     server = bounded

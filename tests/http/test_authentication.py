@@ -99,7 +99,7 @@ def test_a_server_requires_a_key_once_the_first_key_exists() -> None:
 
 
 def test_every_presented_key_is_hashed_and_looked_up_exactly_once() -> None:
-    """Response times reveal nothing about a key: only its hash is looked up, and its bytes are never compared."""
+    """Response times reveal nothing about a key, as only its hash is looked up and its bytes are never compared."""
     gate = Authenticator(
         MemoryKeys([new_key(str(number), f"secret {number}") for number in range(50)]), AccessRules(), Clock()
     )
@@ -122,7 +122,7 @@ def test_every_presented_key_is_hashed_and_looked_up_exactly_once() -> None:
     assert all(len(digest) == 32 for digest in lookups)
 
 
-def test_a_bearer_token_works_like_x_api_key() -> None:
+def test_a_bearer_token_is_accepted_like_the_x_api_key_header() -> None:
     gate = Authenticator(MemoryKeys([new_key()]), AccessRules(), Clock())
 
     assert gate.admit({b"authorization": b"bearer " + SECRET.encode()}, None).key_id == "1"
@@ -170,7 +170,7 @@ def test_a_caller_without_the_required_scope_is_rejected() -> None:
     require(Caller("1", scopes=frozenset()), None)
 
 
-def test_metrics_require_a_key_without_tenant_or_model_limits() -> None:
+def test_metrics_require_a_key_with_scope_read_and_no_tenant_or_model_limits() -> None:
     require_everything(Caller("1", scopes=frozenset({"read"})))
     for caller in (
         Caller("1", "acme"),

@@ -1,4 +1,4 @@
-"""Declarations of cold routes, and the values that their endpoints can return."""
+"""How cold routes are declared, and what their endpoints can return."""
 
 from __future__ import annotations
 

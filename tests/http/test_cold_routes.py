@@ -85,7 +85,7 @@ async def test_a_matching_etag_returns_304_without_a_body(client: httpx.AsyncCli
         assert (await client.get("/models/loans", headers={"if-none-match": other})).status_code == 200, other
 
 
-async def test_a_server_is_ready_from_startup_to_shutdown(app_home: Path, tmp_path: Path) -> None:
+async def test_a_server_is_ready_only_between_startup_and_shutdown(app_home: Path, tmp_path: Path) -> None:
     app = app_server.build_server(settings.load(home=tmp_path, registry=app_home / "models")).app
     async with apps.client(app) as client:
         before = await client.get("/health/ready")
@@ -186,7 +186,7 @@ async def test_metrics_contain_no_ids_and_no_requested_paths(client: httpx.Async
     assert {"/predict", "/predictions/{prediction_id}", "/models/{name}", "unmatched"} <= routes
 
 
-async def test_metrics_are_in_prometheus_format(client: httpx.AsyncClient) -> None:
+async def test_metrics_are_in_the_prometheus_text_format(client: httpx.AsyncClient) -> None:
     await client.post("/predict", json=ROW)
     reply = await client.get("/metrics")
 
@@ -248,7 +248,7 @@ async def test_history_is_paginated_newest_first(client: httpx.AsyncClient) -> N
     assert [entry["id"] for entry in of_sum] == [entry["id"] for entry in read if entry["model"] == "sum"]
 
 
-async def test_a_prediction_is_found_in_the_journal_before_it_is_stored(app_home: Path, tmp_path: Path) -> None:
+async def test_a_prediction_can_be_looked_up_in_the_journal_before_it_is_stored(app_home: Path, tmp_path: Path) -> None:
     """Without its lifespan the app has no indexer, so the entry is only in the journal."""
     app = app_server.build_server(settings.load(home=tmp_path, registry=app_home / "models", models=("loans",))).app
     async with apps.client(app) as client:
@@ -312,7 +312,7 @@ async def test_the_documentation_pages_load_nothing_from_other_hosts(client: htt
         assert not re.search(r"(https?:)?//\w", (await client.get(urljoin(path, initialiser))).text)
 
 
-async def test_every_route_works_behind_a_prefix(app_home: Path, tmp_path: Path) -> None:
+async def test_every_route_works_below_a_path_prefix(app_home: Path, tmp_path: Path) -> None:
     paths = {"home": tmp_path, "registry": app_home / "models"}
     async with apps.serving(**paths, default_model="loans", root_path="/api") as client:
         prediction = await client.post("/api/predict", json=ROW)

@@ -1,4 +1,4 @@
-"""Requests from web pages of other origins."""
+"""Requests from web pages on other origins."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_an_unlisted_origin_cannot_change_anything(open_client: httpx.Asyn
 @pytest.mark.parametrize(
     "own", [{"origin": "http://rowcast.test"}, {"origin": "https://proxy.example", "sec-fetch-site": "same-origin"}]
 )
-async def test_pages_of_the_servers_own_origin_can_send_requests(
+async def test_pages_on_the_servers_own_origin_can_send_requests(
     open_client: httpx.AsyncClient, own: dict[str, str]
 ) -> None:
     assert (await open_client.post("/predict", json=ROW, headers=own)).status_code == 200

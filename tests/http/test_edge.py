@@ -1,4 +1,4 @@
-"""The edge in isolation: the rules for every request, whatever its handler."""
+"""The edge in isolation: the rules that apply to every request, whatever its handler."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def hot(pattern: str, handler: Handler) -> Route:
 
 
 async def cold(scope: Any, receive: Any, send: Any) -> None:
-    """Return the body; raise an error for paths below `/broken` before sending anything."""
+    """Return the body; for paths below `/broken`, raise an error before sending anything."""
     if scope["path"].startswith("/broken"):
         raise RuntimeError(SECRET)
     message = await receive()

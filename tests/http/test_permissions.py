@@ -41,7 +41,7 @@ async def test_a_key_grants_exactly_the_access_of_its_scopes(protected_client: h
     assert (refused.status_code, refused.json()["type"]) == (403, "urn:rowcast:error:forbidden")
 
 
-async def test_a_key_for_one_model_is_rejected_for_all_other_models_existing_or_not(
+async def test_a_key_for_one_model_is_rejected_for_all_other_models_whether_or_not_they_exist(
     protected_client: httpx.AsyncClient,
 ) -> None:
     headers = access.headers("only")
@@ -188,7 +188,7 @@ async def test_metrics_can_be_public(protected_home: Path) -> None:
         assert (await client.get("/health")).status_code == 401
 
 
-async def test_the_server_does_not_start_with_a_damaged_key_file(protected_home: Path) -> None:
+async def test_the_server_does_not_start_if_the_key_file_is_damaged(protected_home: Path) -> None:
     (protected_home / "keys.json").write_text("{")
 
     with pytest.raises(SettingsError) as refused:

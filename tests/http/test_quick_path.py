@@ -1,4 +1,4 @@
-"""The quick path responds like the general path or leaves the request to the general path."""
+"""The quick path responds like the general path or passes the request to it."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ async def test_a_quota_is_charged_once_and_reported_on_both_paths(live: Models) 
         assert comparable(reply) == comparable(await general.ask("/predict", BODY, keyed("rk_4_limited")))
 
 
-async def test_a_request_handled_by_the_general_path_is_charged_once(live: Models) -> None:
+async def test_a_request_that_the_quick_path_passes_to_the_general_path_is_charged_once(live: Models) -> None:
     front = Front(live.native, rules=AccessRules(quota=parse_quota("3/60s")))
 
     assert await front.ask_quickly("/predict", b'{"rows":[]}', OPEN) is None
@@ -229,7 +229,7 @@ async def test_a_model_that_is_unloaded_before_the_body_arrives_still_scores_the
     assert await front.ask_quickly("/models/native/predict", BODY, OPEN) is None
 
 
-async def test_an_unloaded_default_model_returns_404_and_other_models_remain_available(live: Models) -> None:
+async def test_requests_to_an_unloaded_default_model_get_404_and_other_models_remain_available(live: Models) -> None:
     front = Front(live.native, live.wire, default="native")
 
     front.deployment.swap({"wire": live.wire})

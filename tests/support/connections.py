@@ -1,4 +1,4 @@
-"""Connections of the HTTP protocol without sockets, and a route whose reply identifies the path that handled it."""
+"""HTTP connections without sockets, and a route whose reply shows which path handled the request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rowcast.serving.ports import Answer
 
 
 class MemoryTransport(asyncio.Transport):
-    """Collects the written bytes; raises an error for writes after the connection is lost, like uvloop."""
+    """Collects the written bytes. Like uvloop, it raises an error for writes after the connection is lost."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 80)})
@@ -73,7 +73,7 @@ class HeldRequests:
 
 
 class Server:
-    """A server process without sockets. General replies from `/predict` start with `general`."""
+    """A server process without sockets. On the general path, replies from `/predict` start with `general`."""
 
     def __init__(self, limits: ConnectionLimits | None = None, *, root_path: str = "", max_body: int = 200_000) -> None:
         self.held = HeldRequests()

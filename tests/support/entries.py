@@ -12,7 +12,7 @@ from rowcast.schema.prediction import Prediction
 
 
 def identifier(number: int) -> str:
-    """Return the ID of the entry with this number; IDs increase with the numbers."""
+    """Return the ID of the entry with this number; a higher number has a higher ID."""
     return uuid7s(1_700_000_000_000 + number, number.to_bytes(uuid7_randomness(1)))[0]
 
 

@@ -18,7 +18,7 @@ NOISE: Final = RNG.normal(size=ROWS)
 
 
 def problem_of(columns: dict[str, Any], target: Any = LABELS, **options: Any) -> LearningProblem:
-    """Return the learning problem with the column `noise`, the given columns and the target `y`."""
+    """Return a learning problem with the column `noise`, the given columns and the target `y`."""
     cells = {name: list(values) for name, values in {"noise": NOISE, **columns, "y": target}.items()}
     return build_problem(table_from_memory(cells, "loans"), TrainingOptions(target="y", name="loans", **options))
 

@@ -23,8 +23,7 @@ class Load:
     _next: int = 0
 
     async def until(self, address: str, answers: int, then: Any) -> None:
-        """Send requests until `answers` more predictions have arrived, call `then`, and wait for all clients to
-        stop."""
+        """Send requests until `answers` more predictions have arrived, call `then`, and wait until all clients stop."""
         enough = asyncio.Event()
         goal = len(self.answered) + answers
         clients = [

@@ -29,7 +29,7 @@ SHOWN = 20
 TENSOR = frozenset({"name", "shape", "datatype", "parameters", "data"})
 """The fields of a tensor in the Open Inference Protocol."""
 OUTPUT_NAMES = frozenset({"prediction", "probability", "probabilities"})
-"""Output names, which fuzzed requests also send as values."""
+"""The names of outputs, which fuzzed requests also send as values."""
 
 _folder: list[Path] = []
 _texts: dict[str, None] = {}
@@ -37,7 +37,7 @@ _numbers: set[str] = set()
 _moment = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?")
 _number = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.])")
 _column = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+").fullmatch
-"""Matches column names, which fuzzed requests also send as values; personal data does not have this form."""
+"""Matches column names, which fuzzed requests also send as values; personal data never has this form."""
 _always = re.compile(
     rf"canary|melchior|zumstein|{CANARY_NUMBER}|918[ ,.']?273[ ,.']?645"
     r"|\brk_[0-9a-z]+_\S+|\bbearer \S|\"?authorization\"?\s*[:=]",
@@ -56,7 +56,7 @@ def folder() -> Path:
 def open_log(path: Path) -> Iterator[IO[bytes]]:
     """Open a log file for appending. It is a link into the log folder, so its content survives if a test deletes it."""
     if not path.exists():
-        path.unlink(missing_ok=True)  # a link into the folder of an earlier session
+        path.unlink(missing_ok=True)  # a broken link into the log folder of an earlier session
         path.symlink_to(folder() / f"{uuid.uuid4().hex}.log")
     with path.open("ab") as file:
         yield file
@@ -92,7 +92,7 @@ def _remember_leaves(value: Any) -> None:
 
 
 def _holds_names(key: str, parent: dict[str, Any]) -> bool:
-    """Return whether a key of another dialect holds column or tensor names instead of values."""
+    """Return whether this key of a request holds column or tensor names instead of values."""
     return (key == "columns" and "data" in parent) or (key == "name" and parent.keys() <= TENSOR)
 
 

@@ -130,7 +130,7 @@ def sum_graph(inputs: int) -> bytes:
 
 
 def miscounting_graph(at: int, more: int) -> bytes:
-    """Return a graph that outputs its only column, with `more` additional rows for a batch of `at` rows."""
+    """Return a graph that outputs its only column, and adds `more` rows if the batch has exactly `at` rows."""
     nodes = [
         helper.make_node("Shape", [NUMBERS], ["shape"], end=1),
         helper.make_node("Equal", ["shape", "at"], ["here"]),
@@ -177,7 +177,7 @@ def hungry_graph(inputs: int) -> bytes:
 
 
 def endless_graph(inputs: int) -> bytes:
-    """Return a graph that runs an almost endless loop before it sums the columns."""
+    """Return a graph that runs a nearly endless loop before it sums the columns."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["on"], ["still_on"]), helper.make_node("Add", ["one", "step"], ["more"])],
         "round",

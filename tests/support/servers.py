@@ -59,7 +59,7 @@ def children(pid: int) -> list[int]:
 
 
 def command_of(pid: int) -> str:
-    """Return the command line of a process; empty if it does not exist or is a zombie."""
+    """Return the command line of a process, or an empty string if the process does not exist or is a zombie."""
     listing = subprocess.run(["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, line = listing.stdout.strip().partition(" ")
     return "" if not state or state.startswith("Z") else line
@@ -71,7 +71,7 @@ def is_running(pid: int) -> bool:
 
 
 class Server:
-    """A running `rowcast serve`."""
+    """A running `rowcast serve` process."""
 
     def __init__(self, process: subprocess.Popen[bytes], address: str, log: Path, home: Path) -> None:
         self.process = process
@@ -118,7 +118,7 @@ def start(
     name: str = "server",
     seconds: float = 20,
 ) -> Server:
-    """Start a server and wait until it is ready; raise AssertionError with its log if it fails."""
+    """Start a server and wait until it is ready; if it fails to start, raise AssertionError with its log."""
     log = home / f"{name}.log"
     command = [*ROWCAST, "serve", "--json", "--port", "0", "--home", str(home), *arguments]
     with logs.open_log(log) as errors:
@@ -165,7 +165,7 @@ def is_ready(client: httpx.Client) -> bool:
 
 @contextlib.contextmanager
 def run_in(home: Path, command: Sequence[str], settings: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run any server command with its output in HOME/server.log; kill the process at the end if necessary."""
+    """Run any server command with its output in HOME/server.log; if it is still running at the end, kill it."""
     with logs.open_log(home / "server.log") as log:
         process = subprocess.Popen(
             command, cwd=home, env=environment(**settings), stdin=subprocess.DEVNULL, stdout=log, stderr=log

@@ -1,5 +1,4 @@
-"""Schemas and raw rows for property tests: all five kinds of columns, unusual names, and anything a client might
-send."""
+"""Schemas and raw rows for property tests: every kind of column, unusual names, and anything a client might send."""
 
 from __future__ import annotations
 
@@ -60,7 +59,7 @@ def schemas(draw: st.DrawFn, max_columns: int = 6) -> Schema:
     return Schema(tuple(draw(columns(name)) for name in names))
 
 
-# Cells are encoded JSON, because the tests cover values that JSON can express but Python cannot.
+# Cells are encoded as JSON, because the tests cover values that JSON can express but Python cannot.
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
@@ -116,7 +115,7 @@ def fitting_tokens(column: Column) -> st.SearchStrategy[str]:
 
 @st.composite
 def bodies(draw: st.DrawFn, schema: Schema, damage: int = 2) -> bytes:
-    """Generate a row as JSON with a suitable cell per column, and replace, drop or add up to `damage` cells."""
+    """Generate a row as JSON with a suitable cell for each column, then replace, drop or add up to `damage` cells."""
     cells = [(column.name, draw(fitting_tokens(column))) for column in schema.columns]
     for _ in range(draw(st.integers(0, damage))):
         place = draw(st.integers(0, len(cells)))

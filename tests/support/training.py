@@ -53,7 +53,7 @@ def train_model(
 
 
 def fit_setting(task: Task, rows: int, *, out_of_time: bool = False) -> Setting:
-    """Return the setting for a single-threaded fit; a multi-class task has three classes."""
+    """Return the `Setting` of a single-threaded fit; a multiclass task has three classes."""
     return Setting(task, 3 if task == "multiclass" else 1, rows, 0, 1, lambda: out_of_time)
 
 

@@ -1,4 +1,4 @@
-"""Wait for conditions instead of a fixed time."""
+"""Wait until a condition is met, instead of for a fixed time."""
 
 from __future__ import annotations
 

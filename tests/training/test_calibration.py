@@ -23,7 +23,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(11)
 
 
-def test_calibration_corrects_only_overconfident_scores() -> None:
+def test_calibration_corrects_overconfident_scores_but_not_calibrated_scores() -> None:
     truth = RNG.normal(size=4000) * 2
     target = (RNG.random(4000) < calibration.sigmoid(truth)).astype(np.int64)
 
@@ -35,7 +35,7 @@ def test_calibration_corrects_only_overconfident_scores() -> None:
     assert honest.method == "none" or abs(honest.scale - 1) < 0.1
 
 
-def test_temperature_corrects_overconfident_classes() -> None:
+def test_temperature_scaling_corrects_overconfident_class_probabilities() -> None:
     raw = RNG.normal(size=(3000, 4)) * 2
     target = np.array([RNG.choice(4, p=row) for row in calibration.softmax(raw)])
 
@@ -104,7 +104,7 @@ def test_the_threshold_keeps_a_minimum_distance_from_all_scores() -> None:
     assert abs(threshold - 0.5) < 0.15
 
 
-def test_f1_lowers_the_threshold_if_positives_are_rare() -> None:
+def test_the_f1_metric_lowers_the_threshold_if_positive_rows_are_rare() -> None:
     scores = RNG.beta(1, 8, 4000).astype(np.float32)
     target = (RNG.random(4000) < scores).astype(np.int64)
 
@@ -122,7 +122,7 @@ def test_equal_scores_yield_a_usable_threshold() -> None:
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "f1"])
-def test_a_weighted_row_moves_the_threshold_like_repeated_rows(rng: Rng, metric: str) -> None:
+def test_a_weighted_row_affects_the_threshold_like_repeated_rows(rng: Rng, metric: str) -> None:
     scores = rng.random(300).astype(np.float32)
     target, times = (rng.random(300) < scores).astype(np.int64), rng.integers(1, 3, 300)
     times[target == 1] += 4
@@ -135,7 +135,7 @@ def test_a_weighted_row_moves_the_threshold_like_repeated_rows(rng: Rng, metric:
 
 
 def random_scores() -> tuple[Any, Any]:
-    """Return random scores and a target drawn with the scores as probabilities."""
+    """Return random scores, and a target drawn with these scores as the probabilities of the positive class."""
     rng = np.random.default_rng(3)
     scores = rng.random(400).astype(np.float32)
     return scores, (rng.random(400) < scores).astype(np.int64)
@@ -143,7 +143,9 @@ def random_scores() -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("metric", ["roc_auc", "f1"])
 @pytest.mark.parametrize("prices", [(5, 1), (1, 5), (1, 1), (0, 1), (1, 0), (1, 1000)])
-def test_the_threshold_has_the_lowest_cost_on_its_scores(metric: str, prices: tuple[int, int]) -> None:
+def test_the_threshold_minimises_the_cost_on_the_scores_it_was_chosen_from(
+    metric: str, prices: tuple[int, int]
+) -> None:
     scores, target = random_scores()
     price = Cost(false_positive=prices[0], false_negative=prices[1])
 

@@ -43,7 +43,7 @@ def test_different_outputs_are_rejected(output: Any) -> None:
     assert caught.value.slug == "parity"
 
 
-def test_a_label_must_not_flip_even_within_the_tolerance() -> None:
+def test_a_flipped_label_is_rejected_even_if_the_difference_is_within_the_tolerance() -> None:
     with pytest.raises(ParityError, match="1 of 1 labels flip"):
         certificate.certify(probabilities(0.499999), probabilities(0.500001).astype(np.float32), BINARY)
 
@@ -59,7 +59,7 @@ def test_the_tolerance_for_values_grows_with_their_magnitude_and_spread() -> Non
 
 
 class OneThreshold:
-    """A model that splits only on its first number."""
+    """A model that splits only on its first number column."""
 
     def thresholds(self) -> Mapping[int, Any]:
         return {0: np.array([0.25], np.float32)}

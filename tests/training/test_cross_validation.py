@@ -41,7 +41,7 @@ def test_the_number_of_threads_does_not_change_the_scores() -> None:
     assert parallel.raw.tobytes() == serial.raw.tobytes()
 
 
-def test_the_callback_can_stop_after_a_fold() -> None:
+def test_the_callback_can_stop_cross_validation_after_a_fold() -> None:
     indices: list[int] = []
 
     def stop(index: int, mean: float, seconds: float) -> None:

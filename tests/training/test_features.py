@@ -1,4 +1,4 @@
-"""Features: numpy and the graph agree, and target means come from other rows."""
+"""Features: NumPy and the graph agree, and the target mean of a training row is computed from other rows."""
 
 from __future__ import annotations
 
@@ -56,14 +56,15 @@ def test_rare_and_unseen_levels_have_no_column_and_missing_values_have_their_own
     ]
 
 
-def test_target_means_of_training_rows_come_from_other_rows() -> None:
+def test_the_target_mean_of_a_training_row_is_computed_from_other_rows() -> None:
     rows = 2000
     texts = np.array([f"level {k}" for k in RNG.integers(400, size=rows)], object).reshape(-1, 1)
     target = RNG.integers(2, size=(rows, 1)).astype(float)
 
     _, matrix = features.fit(np.empty((rows, 0), np.float32), texts, target, style="trees")
 
-    assert abs(np.corrcoef(matrix[:, 0], target[:, 0])[0, 1]) < 0.1  # in-fold means would reach 0.4
+    # If a row's own target were included, the correlation would reach 0.4.
+    assert abs(np.corrcoef(matrix[:, 0], target[:, 0])[0, 1]) < 0.1
 
 
 def texts(levels: Any) -> Any:
@@ -76,9 +77,9 @@ def target_means(levels: Any, target: Any, column: SplitColumn | None) -> Any:
     return features.fit(numbers, texts(levels), target[:, None], style="trees", inner=inner)[1][:, 0]
 
 
-def test_target_means_never_come_from_the_same_group() -> None:
+def test_the_target_mean_of_a_training_row_never_uses_rows_of_its_own_group() -> None:
     rng = np.random.default_rng(0)
-    levels = np.arange(400) // 4  # each level occurs in only one group, so no row of another group has it
+    levels = np.arange(400) // 4  # each level occurs in only one group, so no row in another group has it
     target = rng.normal(size=400)
 
     grouped = target_means(levels, target, SplitColumn("group", "customer", levels))
@@ -87,7 +88,7 @@ def test_target_means_never_come_from_the_same_group() -> None:
     assert target_means(levels, target, None).any()
 
 
-def test_target_means_by_time_come_from_earlier_rows() -> None:
+def test_target_means_in_a_split_by_time_use_only_earlier_rows() -> None:
     rng = np.random.default_rng(0)
     levels, times, target = rng.integers(80, size=600), rng.permutation(600), rng.normal(size=600)
     late = np.flatnonzero(times >= 300)

@@ -37,7 +37,7 @@ def read(values: list[Any], **options: Any) -> LabelledTable:
         ([index / 7 for index in range(60)], "regression", ()),
     ],
 )
-def test_labels_determine_the_task_and_keep_their_type(values: list[Any], task: str, classes: Any) -> None:
+def test_labels_determine_the_task_and_keep_their_data_type(values: list[Any], task: str, classes: Any) -> None:
     labelled = read(values)
 
     assert (labelled.task, labelled.classes) == (task, classes)
@@ -97,7 +97,7 @@ def test_unsuitable_labels_are_rejected(values: list[Any], options: dict[str, An
     assert "'y'" in caught.value.message
 
 
-def test_labels_are_replaced_as_the_rules_describe() -> None:
+def test_labels_are_replaced_according_to_the_rules() -> None:
     values = ["<=50K", ">50K", "<=50K.", ">50K."] * 15
 
     original = read(values)
@@ -129,5 +129,5 @@ def test_invalid_rules_are_rejected_with_a_hint(rule: str, slug: str, hint: str)
     assert hint in caught.value.message
 
 
-def test_plus_and_minus_are_different_labels() -> None:
+def test_plus_and_minus_are_not_reported_as_alike_labels() -> None:
     assert "alike-labels" not in {finding.code for finding in read(["+", "-"] * 30).findings}

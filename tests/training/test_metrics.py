@@ -153,7 +153,7 @@ def test_a_holdout_with_one_class_has_no_auc() -> None:
 @pytest.mark.parametrize(
     ("task", "metric"), [(task, name) for task in metrics.CHOICES for name in metrics.CHOICES[task]]
 )
-def test_the_direction_of_every_metric_is_known(rng: Rng, task: Any, metric: str) -> None:
+def test_the_known_direction_of_every_metric_is_correct(rng: Rng, task: Any, metric: str) -> None:
     target = rng.integers(0, 2 if task == "binary" else 3, 300)
     right = {"binary": target * 0.8 + 0.1, "multiclass": np.eye(3)[target] * 0.7 + 0.1, "regression": target * 1.0}[
         task
@@ -179,7 +179,7 @@ def test_a_metric_for_another_task_is_rejected_with_a_list_of_valid_metrics(
 
 def test_f1_uses_the_best_threshold() -> None:
     target = np.repeat([0, 1], [95, 5])
-    low_scores = np.where(target == 1, 0.3, 0.1)  # a threshold of 0.2 separates the classes
+    low_scores = np.where(target == 1, 0.3, 0.1)  # a threshold of 0.2 separates the two classes
 
     assert metrics.score("f1", low_scores, target, "binary") == 1.0
     assert metrics.score("f1", np.full(100, 0.1), target, "binary") == pytest.approx(2 * 5 / (100 + 5))

@@ -23,7 +23,7 @@ LOANS = table_from_memory(examples.loans(1500), "loans")
 
 
 def damage(model: bytes) -> bytes:
-    """Change one leaf, or one number of the first float64 constant, by 0.01."""
+    """Change one leaf, or one number in the first float64 constant, by 0.01."""
     proto = onnx.load_model_from_string(model)
     ensembles = [node for node in proto.graph.node if node.op_type == "TreeEnsembleRegressor"]
     if ensembles:

@@ -9,7 +9,7 @@ from rowcast.training.onnx_graph import GraphBuilder, Trees, floor32
 RNG = np.random.default_rng(7)
 
 
-def test_floor32_sends_every_float32_to_the_same_side() -> None:
+def test_floor32_keeps_every_float32_on_the_same_side_of_a_threshold() -> None:
     thresholds = np.concatenate([RNG.normal(size=200), [1e300, -1e300, 1e-300, 0.1, 16777217.0]])
 
     for threshold in thresholds.tolist():
@@ -18,7 +18,7 @@ def test_floor32_sends_every_float32_to_the_same_side() -> None:
             assert (float(x) <= threshold) == bool(x <= floor32(threshold))
 
 
-def test_trees_return_their_thresholds_by_number_column() -> None:
+def test_trees_group_their_thresholds_by_number_column() -> None:
     trees = Trees(1)
     trees.split(0, 0, 3, 0.5, 1, 2)
     trees.leaf(0, 1, {0: 1.0})
@@ -27,7 +27,7 @@ def test_trees_return_their_thresholds_by_number_column() -> None:
     assert {key: values.tolist() for key, values in trees.thresholds().items()} == {3: [0.5]}
 
 
-def test_equal_nodes_and_constants_are_added_once() -> None:
+def test_identical_nodes_and_constants_are_added_only_once() -> None:
     graph = GraphBuilder()
     zero, again = graph.constant(np.zeros(1, np.float32)), graph.constant(np.zeros(1, np.float32))
 

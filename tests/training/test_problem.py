@@ -123,7 +123,7 @@ def test_a_split_by_time_puts_the_latest_rows_into_the_holdout(times: Any) -> No
     assert len(problem.training) == 48
 
 
-def test_rows_with_equal_times_stay_on_one_side() -> None:
+def test_rows_with_equal_times_stay_on_the_same_side_of_the_split() -> None:
     problem = learning_problem(columns(year=[2020 + index // 13 for index in range(ROWS)]), time="year")
 
     assert {2020 + place // 13 for place in problem.holdout.places} == {2024}
@@ -160,7 +160,7 @@ def test_balanced_classes_have_the_same_total_weight(options: dict[str, str]) ->
     assert problem.class_weights[1] > 1 > problem.class_weights[0]
 
 
-def test_class_weights_require_classes() -> None:
+def test_class_weights_require_a_classification_target() -> None:
     loans = weighted_loans()
 
     with pytest.raises(TableError) as caught:

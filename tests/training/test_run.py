@@ -77,7 +77,9 @@ def test_training_publishes_a_certified_bundle(
 
 
 @pytest.mark.parametrize(("table", "target"), [(LOANS, "loan_status"), (EVERY_KIND, "y")], ids=["loans", "every kind"])
-def test_golden_rows_are_client_rows_with_the_scores_of_the_graph(tmp_path: Path, table: Table, target: str) -> None:
+def test_golden_rows_are_valid_client_rows_and_contain_the_scores_of_the_graph(
+    tmp_path: Path, table: Table, target: str
+) -> None:
     opened = bundle.open(Path(train_model(tmp_path, table, target).path))
     manifest = opened.manifest
     encoder = RowEncoder(manifest.schema, manifest.plan)
@@ -93,7 +95,7 @@ def test_golden_rows_are_client_rows_with_the_scores_of_the_graph(tmp_path: Path
     assert any(None in golden.row.values() for golden in opened.golden)
 
 
-def test_columns_keep_their_notation_in_golden_rows(tmp_path: Path) -> None:
+def test_values_keep_their_notation_in_golden_rows(tmp_path: Path) -> None:
     rows = [golden.row for golden in bundle.open(Path(train_model(tmp_path, EVERY_KIND, "y").path)).golden]
 
     assert {type(row["count"]) for row in rows} == {int}
@@ -146,7 +148,7 @@ def test_a_split_by_group_prevents_optimistic_scores(tmp_path: Path) -> None:
     assert grouped < 0.65
 
 
-def test_the_weight_column_is_dropped_and_its_scale_does_not_matter(tmp_path: Path) -> None:
+def test_the_weight_column_is_dropped_and_its_scale_has_no_effect(tmp_path: Path) -> None:
     columns = weighted_loans()
     scaled_columns = {**columns, "w": [8 * value for value in columns["w"]]}
     weight = {"weight": "w"}
@@ -206,7 +208,7 @@ def test_the_alias_moves_to_the_new_version_by_default(tmp_path: Path) -> None:
     assert FolderRegistry(tmp_path).aliases("model") == {"champion": 1, "challenger": 2}
 
 
-def test_the_loan_example_is_learnable_and_not_trivial(tmp_path: Path) -> None:
+def test_the_loan_example_can_be_learned_but_not_perfectly(tmp_path: Path) -> None:
     table = table_from_memory(examples.loans(), "loans")
 
     result = train_model(tmp_path, table, "loan_status", trials=4)
@@ -276,7 +278,7 @@ def test_rare_classes_are_kept_even_if_some_folds_lack_them(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("candidate", ["logistic", "ridge", "tree", "boosting", "forest"])
 @pytest.mark.parametrize("positives", [2, 5])
-def test_training_succeeds_with_a_handful_of_positive_rows(tmp_path: Path, positives: int, candidate: str) -> None:
+def test_training_succeeds_with_only_a_few_positive_rows(tmp_path: Path, positives: int, candidate: str) -> None:
     columns = {"x": [index / 7 for index in range(200)], "y": [int(index < positives) for index in range(200)]}
 
     result = train_model(tmp_path, columns, "y", candidates=(candidate,), holdout=0.5)

@@ -1,4 +1,4 @@
-"""The search: time limit, interrupts, and validation by time."""
+"""The search: time limit, interrupts and validation by time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOANS = table_from_memory(examples.loans(1500), "loans")
 IRIS = table_from_memory(examples.iris(), "iris")
 
 
-def test_a_search_by_time_validates_on_later_rows_only() -> None:
+def test_a_search_by_time_validates_only_on_later_rows() -> None:
     options = TrainingOptions(target="y", name="x", time="day", trials=3, candidates=("logistic", "ridge"))
     problem = build_problem(table_from_memory(customers()), options)
 
@@ -51,7 +51,7 @@ def test_every_candidate_gets_a_trial_and_the_best_candidate_comes_first() -> No
     assert result.best is result.trials[0]
 
 
-def test_the_time_limit_ends_the_search(tmp_path: Path) -> None:
+def test_the_time_limit_stops_the_search(tmp_path: Path) -> None:
     started = time.monotonic()
 
     result = train_model(tmp_path, LOANS, "loan_status", trials=10_000, timeout=1.0)
@@ -103,7 +103,7 @@ def test_the_time_limit_includes_the_final_fit(
     assert result.candidates[0].trials == trials
 
 
-def test_an_interrupt_keeps_the_best_model_so_far(tmp_path: Path) -> None:
+def test_after_an_interrupt_the_best_model_so_far_is_kept(tmp_path: Path) -> None:
     def interrupt(event: TrainingEvent) -> None:
         if event.stage == "tune" and event.trial == 3:
             raise KeyboardInterrupt
@@ -113,7 +113,7 @@ def test_an_interrupt_keeps_the_best_model_so_far(tmp_path: Path) -> None:
     assert sum(candidate.trials for candidate in result.candidates) == 3
 
 
-def test_an_interrupt_before_the_first_model_propagates(tmp_path: Path) -> None:
+def test_an_interrupt_propagates_if_there_is_no_model_yet(tmp_path: Path) -> None:
     def interrupt(event: TrainingEvent) -> None:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""Holdout and folds: seeded, stratified, by group or by time."""
+"""Holdout and folds: seeded and stratified, by group or by time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def owners(columns: dict[str, list[Any]], places: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_group_is_on_both_sides_and_classes_are_spread_evenly(seed: int) -> None:
+def test_no_group_is_on_both_sides_of_a_split_and_classes_are_spread_evenly(seed: int) -> None:
     columns = customers(seed)
 
     problem = learning_problem(columns, group="customer", seed=seed)
@@ -48,7 +48,7 @@ def test_rows_of_a_rare_class_go_to_different_folds(counts: list[int]) -> None:
             assert abs(len(valid) - len(target) / 3) < len(counts)
 
 
-def test_folds_by_time_train_on_earlier_rows_only() -> None:
+def test_folds_by_time_train_only_on_earlier_rows() -> None:
     times = np.random.default_rng(1).permutation(100) // 2
 
     folds = split.make_folds(np.zeros(100), "regression", 3, 0, SplitColumn("time", "day", times))

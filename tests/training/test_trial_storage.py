@@ -1,4 +1,4 @@
-"""Stored trials: every slot is used once across restarts and processes, and problems are stored separately."""
+"""Stored trials: every slot is used once across restarts and processes, and each problem has its own study."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def open_study(journal: Path | None, **options: Any) -> Study:
 
 
 def drawing(study: Study, drawn: list[tuple[int, float]], stop_after: int = 100) -> Callable[[optuna.Trial], float]:
-    """Return an objective that records its slot and a random number, and stops after a number of trials."""
+    """Return an objective that records its slot and a random number, and stops the search after a number of trials."""
 
     def objective(trial: optuna.Trial) -> float:
         slot = study.claim(trial)
@@ -76,7 +76,7 @@ def test_interleaved_processes_claim_different_slots(tmp_path: Path) -> None:
     first, second = open_study(tmp_path / "trials.log"), open_study(tmp_path / "trials.log")
     trials = [(study, study.optuna.ask()) for study in (first, second, first, second)]
 
-    # Later trials claim first, but the lowest slots stay reserved for earlier trials.
+    # Later trials claim slots first, but the lowest slots stay reserved for earlier trials.
     slots = [study.claim(trial) for study, trial in reversed(trials)]
 
     assert slots == [3, 2, 1, 0]
@@ -117,7 +117,7 @@ def test_running_trials_of_a_live_process_keep_their_slots(tmp_path: Path) -> No
     assert other.optuna.trials[0].state == TrialState.RUNNING
 
 
-def test_remote_trials_are_listed_by_candidate(tmp_path: Path) -> None:
+def test_a_study_lists_the_trials_of_other_processes_by_candidate(tmp_path: Path) -> None:
     first = open_study(tmp_path / "trials.log")
     drawn = run(first)
     second = open_study(tmp_path / "trials.log")

@@ -47,7 +47,7 @@ async def test_without_a_cache_replies_have_no_cache_header(client: httpx.AsyncC
     assert "x-cache" not in (await client.post("/models/sum/predict", json=ROW)).headers
 
 
-async def test_each_row_of_a_batch_is_recorded_as_a_separate_entry(client: httpx.AsyncClient) -> None:
+async def test_each_row_in_a_batch_is_recorded_as_a_separate_entry(client: httpx.AsyncClient) -> None:
     rows = [{"x0": number, "x1": 1} for number in range(5)]
 
     batch = (await client.post("/models/sum/predict", json={"rows": rows})).json()

@@ -1,4 +1,4 @@
-"""Functions shared by V1, V2 and MLflow: every dialect gives the same predictions, history and permissions."""
+"""Behaviour shared by V1, V2 and MLflow: the same predictions and history, and the same rules for access."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def requests(rows: list[dict[str, Any]]) -> dict[str, tuple[str, bytes, dict[str, str]]]:
-    """Return requests with the same rows in every layout of every dialect: path, body and headers by layout."""
+    """Return requests that send the same rows in every layout of every dialect, as path, body and headers by layout."""
     binary, headers = v2.as_binary(v2.columns(rows), parameters={"binary_data_output": True})
     lists = [list(row.values()) for row in rows]
 

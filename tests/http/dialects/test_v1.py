@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_json_with_the_content_type_of_a_form_is_accepted(client: httpx.AsyncClient) -> None:
+async def test_json_sent_with_a_form_content_type_is_accepted(client: httpx.AsyncClient) -> None:
     body = json.dumps({"signature_name": "serving_default", "instances": [[1.0, 2.0], [3.0, 4.0]]})
     form = {"content-type": "application/x-www-form-urlencoded"}
 
@@ -40,5 +40,7 @@ async def test_a_model_reports_its_served_version(client: httpx.AsyncClient, pat
         ({"inputs": {"x0": [1, 3], "x1": [2, 4]}}, {"outputs": [3.0, 7.0]}),
     ],
 )
-async def test_the_reply_has_the_layout_of_the_request(client: httpx.AsyncClient, body: object, reply: object) -> None:
+async def test_the_reply_has_the_same_layout_as_the_request(
+    client: httpx.AsyncClient, body: object, reply: object
+) -> None:
     assert (await client.post("/v1/models/sum:predict", json=body)).json() == reply

@@ -167,7 +167,7 @@ async def test_outputs_have_the_requested_order_and_encoding(client: httpx.Async
 
 
 async def test_a_request_that_selects_an_output_twice_is_rejected(client: httpx.AsyncClient) -> None:
-    """Otherwise a request of 4 MB could cause a reply of gigabytes."""
+    """Without this rule, a 4 MB request could produce a reply of several gigabytes."""
     body = v2.as_json({"x0": [1.5], "x1": [2.5]}, outputs=[{"name": "prediction"}, {"name": "prediction"}])
 
     reply = await client.post("/v2/models/sum/infer", content=body, headers={**JSON, **PROBLEM})
@@ -175,7 +175,7 @@ async def test_a_request_that_selects_an_output_twice_is_rejected(client: httpx.
     assert (reply.status_code, reply.json()["type"]) == (400, "urn:rowcast:error:malformed-body")
 
 
-async def test_inputs_in_shared_memory_are_not_supported(client: httpx.AsyncClient) -> None:
+async def test_inputs_in_shared_memory_are_rejected(client: httpx.AsyncClient) -> None:
     tensor = {"datatype": "FP64", "shape": [1, 1], "parameters": {"shared_memory_region": "mine"}}
     body = {"inputs": [{"name": "x0", **tensor}, {"name": "x1", **tensor}]}
 

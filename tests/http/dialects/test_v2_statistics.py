@@ -9,7 +9,7 @@ from rowcast.serving.fleet import CounterCells, Labels
 
 
 class SharedCounters:
-    """The counters of one worker, and the cells of all workers."""
+    """The counters that one worker creates, and the cells of all workers."""
 
     def __init__(self, cells: list[tuple[Labels, list[float]]]) -> None:
         self._cells = cells

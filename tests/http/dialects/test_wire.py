@@ -137,7 +137,7 @@ async def test_a_template_can_fill_missing_columns_and_ignore_unknown_columns(cl
     assert [problem["column"] for problem in invalid.json()["errors"]] == ["age"]
 
 
-async def test_the_template_defines_the_reply_at_the_root(client: httpx.AsyncClient) -> None:
+async def test_the_template_defines_the_reply_of_the_root_path(client: httpx.AsyncClient) -> None:
     reply = await client.get("/", headers={"accept": "*/*"})
 
     assert reply.json() == {
@@ -332,7 +332,7 @@ async def test_the_openapi_document_describes_the_request_format_of_each_model(c
 
 
 def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
-    """Validate a value against a schema with references into the OpenAPI document."""
+    """Validate a value against a schema whose references point into the OpenAPI document."""
     jsonschema_rs.Draft202012Validator({**schema, "components": document["components"]}).validate(value)
 
 

@@ -1,4 +1,7 @@
-"""The data check reports leaks, later facts, row order, conflicting rows and rare classes, and drops nothing."""
+"""The data check reports leaks, post-outcome columns, row order, conflicting rows and rare classes.
+
+It drops nothing.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +44,14 @@ def test_a_leak_of_a_regression_target_is_reported() -> None:
     assert [finding.column for finding in findings_of("leak", {"bucket": np.floor(value / 10)}, value)] == ["bucket"]
 
 
-def test_a_column_far_more_predictive_than_all_others_is_reported_as_dominant() -> None:
+def test_a_column_far_more_predictive_than_any_other_is_reported_as_dominant() -> None:
     strong = LABELS * 2.0 + RNG.normal(size=ROWS)
 
     assert not findings_of("leak", {"strong": strong})
     assert [finding.column for finding in findings_of("dominant", {"strong": strong})] == ["strong"]
 
 
-def test_noise_is_not_a_leak() -> None:
+def test_a_noise_column_is_not_reported_as_a_leak() -> None:
     columns = {f"c{index}": RNG.normal(size=ROWS) for index in range(30)}
     columns["code"] = RNG.integers(0, 300, ROWS).astype(str)
 
@@ -74,13 +77,13 @@ def test_a_value_that_determines_one_of_several_classes_is_reported() -> None:
     assert "'a'" in finding.message
 
 
-def test_a_column_named_after_a_payment_is_reported_as_a_later_fact() -> None:
+def test_a_column_named_after_a_payment_is_reported_as_a_post_outcome_column() -> None:
     findings = findings_of("later-fact", {"paid_total": NOISE, "unpaid": NOISE})
 
     assert [finding.column for finding in findings] == ["paid_total"]
 
 
-def test_a_column_with_final_status_values_is_reported_as_a_later_fact() -> None:
+def test_a_column_with_final_status_values_is_reported_as_a_post_outcome_column() -> None:
     status = RNG.choice(["Current", "Fully Paid", "Charged Off"], ROWS)
     history = RNG.choice(["all credits paid back duly", "none"], ROWS)
 
@@ -89,13 +92,13 @@ def test_a_column_with_final_status_values_is_reported_as_a_later_fact() -> None
     assert [finding.column for finding in findings] == ["status"]
 
 
-def test_rows_in_the_order_of_the_target_are_reported() -> None:
+def test_rows_ordered_by_the_target_are_reported() -> None:
     assert findings_of("target-ordered", {}, np.sort(LABELS))
     assert findings_of("ordered-rows", {}, RNG.random(ROWS) < np.linspace(0, 1, ROWS))
     assert findings_of("ordered-rows", {}, NOISE + np.linspace(0, 5, ROWS))
 
 
-def test_rows_in_the_order_of_a_date_are_reported() -> None:
+def test_rows_ordered_by_a_date_are_reported() -> None:
     days = np.datetime_as_string(np.datetime64("2024-01-01") + np.arange(ROWS) // 2)
 
     in_order, shuffled = (findings_of("ordered-rows", {"day": each}) for each in (days, RNG.permutation(days)))
@@ -104,7 +107,7 @@ def test_rows_in_the_order_of_a_date_are_reported() -> None:
     assert not shuffled
 
 
-def test_a_counter_that_restarts_is_reported_as_a_row_order() -> None:
+def test_a_counter_that_restarts_is_reported_as_reflecting_the_row_order() -> None:
     counter = {"number": np.arange(ROWS) % 200 + 1}
 
     assert [finding.column for finding in findings_of("row-order", counter)] == ["number"]

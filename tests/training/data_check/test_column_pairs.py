@@ -1,4 +1,4 @@
-"""Pairs of columns: joint leaks, columns computed from later facts, and redundant columns."""
+"""Pairs of columns: joint leaks, columns computed from post-outcome columns, and redundant columns."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_two_columns_that_together_reveal_a_label_are_reported() -> None:
     assert [finding.column for finding in findings_of("joint-leak", {"limit": limit, "spent": spent})] == ["spent"]
 
 
-def test_a_useful_ratio_is_not_a_leak() -> None:
+def test_a_useful_ratio_is_not_reported_as_a_leak() -> None:
     height, weight = RNG.normal(170, 10, ROWS), RNG.normal(70, 12, ROWS)
     columns = {"height": height, "weight": weight}
 
     assert not findings_of("joint-leak", columns, weight / height + RNG.normal(0, 0.1, ROWS))
 
 
-def test_a_column_computed_from_a_later_fact_is_reported_as_a_later_fact() -> None:
+def test_a_column_computed_from_a_post_outcome_column_is_reported_as_a_post_outcome_column() -> None:
     loan = RNG.integers(10, 400, ROWS) * 100
     paid = np.round(RNG.uniform(0, 500, ROWS), 2)
 
@@ -45,7 +45,7 @@ def test_a_column_computed_from_a_later_fact_is_reported_as_a_later_fact() -> No
     assert any("'loan' minus 'paid_so_far'" in message for message in messages.values())
 
 
-def test_the_same_fact_in_two_columns_is_reported() -> None:
+def test_two_columns_with_the_same_information_are_reported() -> None:
     level = RNG.integers(0, 7, ROWS)
     names: Any = np.array(["none", "some", "school", "college", "bachelor", "master", "doctor"])[level]
 

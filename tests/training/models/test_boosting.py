@@ -1,4 +1,4 @@
-"""Boosted trees: agreement with the graph, and early stopping."""
+"""Boosted trees: LightGBM and the graph agree, and training stops early."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_graph_agrees_with_lightgbm(task: Any) -> None:
     assert run_graph(model, matrix) == pytest.approx(model.raw(matrix), rel=1e-5, abs=1e-5)
 
 
-def test_numbers_near_zero_are_zero_in_the_graph_as_in_lightgbm() -> None:
+def test_the_graph_treats_numbers_near_zero_as_zero_like_lightgbm() -> None:
     numbers = np.array([-1.0, -1e-34, -1e-35, -1e-36, 0.0, 1e-36, 1e-35, 1e-34, 1.0], np.float32)
     matrix = np.repeat(numbers, 60)[:, None]
 

@@ -84,5 +84,5 @@ def test_a_selection_must_contain_a_candidate() -> None:
         check([])
 
 
-def test_ridge_replaces_logistic_in_regression() -> None:
+def test_ridge_replaces_logistic_for_a_regression_target() -> None:
     assert [candidate.name for candidate in select(["logistic", "boosting"], "regression")] == ["ridge", "boosting"]

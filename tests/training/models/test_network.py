@@ -48,7 +48,7 @@ def graph_of(network: Network, width: int) -> Graph:
     return open_graph(model, "raw")
 
 
-def test_it_learns_a_pattern_that_no_linear_model_can_learn() -> None:
+def test_the_network_learns_a_pattern_that_no_linear_model_can_learn() -> None:
     rows, valid = (
         LabelledMatrix(MATRIX[:300], TARGETS["binary"][:300]),
         LabelledMatrix(MATRIX[300:], TARGETS["binary"][300:]),
@@ -90,7 +90,7 @@ def test_the_graph_agrees_at_every_depth(depth: int) -> None:
     assert graph_of(network, 1).run({"X": MATRIX}) == pytest.approx(network.raw(MATRIX), rel=2e-7)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not() -> None:
+def test_the_same_seed_gives_the_same_weights_and_another_seed_gives_different_weights() -> None:
     before = torch.get_rng_state()
 
     first, again, other = fit("binary"), fit("binary"), fit("binary", seed=1)
@@ -137,7 +137,7 @@ def test_a_constant_training_column_has_no_influence() -> None:
     assert network.raw(moved).tobytes() == network.raw(MATRIX).tobytes()
 
 
-def test_a_table_of_constants_yields_the_class_shares() -> None:
+def test_a_network_trained_on_constant_columns_predicts_the_class_shares() -> None:
     fit_setting = setting("binary")
     rows = LabelledMatrix(np.ones((200, 2), np.float32), (np.arange(200) % 4 == 0).astype(np.int64))
 
@@ -168,7 +168,7 @@ def test_rows_with_large_weights_have_more_influence() -> None:
     assert heavy.mean() > plain.mean() + 1
 
 
-def test_it_stops_early_and_at_the_time_limit() -> None:
+def test_training_stops_early_and_at_the_time_limit() -> None:
     noise = RNG.integers(2, size=len(MATRIX))
     rows, valid = LabelledMatrix(MATRIX[:200], noise[:200]), LabelledMatrix(MATRIX[200:], noise[200:])
 

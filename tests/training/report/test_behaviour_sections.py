@@ -28,7 +28,7 @@ def test_the_importance_chart_is_limited_to_the_most_important_columns() -> None
     assert behaviour_sections.importance_section(model, [], rows).charts == ()
 
 
-def test_partial_dependence_is_shown_only_for_columns_with_influence() -> None:
+def test_partial_dependence_is_shown_only_for_columns_that_influence_predictions() -> None:
     model = evaluated_model()
     importances, _ = permutation_importance(model)
 
@@ -39,7 +39,7 @@ def test_partial_dependence_is_shown_only_for_columns_with_influence() -> None:
     assert behaviour_sections.dependence_section(model, importances[1:]) is None
 
 
-def test_a_column_without_an_order_gets_a_table_of_class_probabilities() -> None:
+def test_an_unordered_column_gets_a_table_of_class_probabilities() -> None:
     model = evaluated_model()
     decision = msgspec.structs.replace(model.decision, task="multiclass", classes=("a", "b", "c"))
     model = replace(model, decision=decision)

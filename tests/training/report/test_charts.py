@@ -42,7 +42,7 @@ def render(chart: Chart) -> str:
     return templates.environment("rowcast.training.report").from_string(source).render(drawing=chart).strip()
 
 
-def test_a_line_goes_through_its_points() -> None:
+def test_a_line_passes_through_its_points() -> None:
     line = Line("model", np.array([0, 1]), np.array([0, 1]))
 
     chart = line_chart("title", "description", AXES, [line], x_range=(0, 1), y_range=(0, 1))
@@ -62,7 +62,7 @@ def test_a_chart_with_several_lines_has_a_legend_and_a_labelled_mark() -> None:
     assert re.findall(r"</svg>(\w+)</li>", render(chart)) == ["first", "second"]
 
 
-def test_bars_start_at_zero_and_show_their_interval() -> None:
+def test_bars_start_at_zero_and_show_their_intervals() -> None:
     chart = bar_chart("title", "description", "loss", [Bar("a", 0.5, 0.25, 0.75), Bar("b", -0.5)])
 
     first, second = [shape for shape in chart.shapes if isinstance(shape, ChartBar)]
@@ -134,5 +134,5 @@ def test_unusual_values_are_drawn_or_reported_as_no_data(values: Any) -> None:
         (0.97, 0.98, [0.97, 0.972, 0.974, 0.976, 0.978, 0.98]),
     ],
 )
-def test_ticks_are_round_and_inside_the_range(low: float, high: float, expected: list[float]) -> None:
+def test_ticks_are_round_numbers_within_the_range(low: float, high: float, expected: list[float]) -> None:
     assert ticks(low, high, 6) == expected

@@ -16,7 +16,7 @@ SCORE = np.array([0.9, 0.8, 0.8, 0.3, 0.1])
 POSITIVE = np.array([True, True, False, True, False])
 
 
-def test_roc_and_precision_recall_treat_equal_scores_as_one_threshold() -> None:
+def test_roc_and_precision_recall_curves_treat_equal_scores_as_one_threshold() -> None:
     false_positive_rate, true_positive_rate = evaluation.roc(SCORE, POSITIVE)
     recall, precision = evaluation.precision_recall(SCORE, POSITIVE)
 
@@ -78,7 +78,7 @@ def test_importance_is_computed_on_fewer_rows_for_a_large_graph() -> None:
     assert (large_rows, cast(SigmoidGraph, large.graph).scored) == (100, 200)
 
 
-def test_partial_dependence_reflects_the_model() -> None:
+def test_partial_dependence_follows_the_formula_of_the_model() -> None:
     model = evaluated_model()
     used, idle = (
         evaluation.partial_dependence(model, encoded)
@@ -108,7 +108,7 @@ def test_slices_are_ordered_by_the_lower_bound_of_their_error() -> None:
     assert 0 < errors.overall < 1
 
 
-def test_days_are_counted_from_the_origin_of_the_column() -> None:
+def test_days_are_counted_from_the_origin_of_the_date_column() -> None:
     column = Column(name="opened", kind="datetime", origin=86_400_000_000)
 
     assert evaluation.format_day(column, 1.5) == "1970-01-03"

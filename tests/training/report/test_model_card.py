@@ -47,7 +47,7 @@ def test_a_card_shows_metrics_threshold_and_findings(tmp_path: Path) -> None:
     assert not card.endswith("\n\n")
 
 
-def test_the_card_of_a_regression_has_neither_classes_nor_a_threshold(tmp_path: Path) -> None:
+def test_the_card_of_a_regression_model_has_neither_classes_nor_a_threshold(tmp_path: Path) -> None:
     columns = {"x": [index % 17 for index in range(300)], "y": [index % 17 / 2 + 0.25 for index in range(300)]}
 
     card, _ = train_card(tmp_path, columns, "y")

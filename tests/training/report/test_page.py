@@ -214,7 +214,7 @@ def test_names_and_values_from_the_table_are_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("positives", [2, 5])
-def test_a_report_can_be_created_with_only_a_few_positive_rows(tmp_path: Path, positives: int) -> None:
+def test_a_report_can_be_created_from_only_a_few_positive_rows(tmp_path: Path, positives: int) -> None:
     columns = {"x": [index / 7 for index in range(200)], "y": [int(index < positives) for index in range(200)]}
 
     page, _ = train_report(tmp_path, columns, "y", candidates=("logistic",), holdout=0.5)

@@ -32,7 +32,7 @@ def test_the_matrix_does_not_depend_on_the_position_of_the_positive_class() -> N
     assert sum(cell.share for cell in matrix.rows[0].cells) == pytest.approx(1)
 
 
-def test_a_matrix_of_many_classes_is_wide_or_omitted() -> None:
+def test_a_confusion_matrix_with_many_classes_is_wide_or_omitted() -> None:
     model = evaluated_model(200)
 
     def with_classes(count: int) -> EvaluatedModel:

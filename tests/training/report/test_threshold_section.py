@@ -1,4 +1,4 @@
-"""The threshold section compares the chosen threshold with other thresholds by mistakes or cost."""
+"""The threshold section compares the chosen threshold with other thresholds, by number of mistakes or by cost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_rows_show_the_number_of_mistakes_if_no_cost_is_set() -> None:
     assert chosen.total == chosen.false_positives + chosen.false_negatives
 
 
-def test_a_cost_adds_a_chart() -> None:
+def test_a_chart_of_costs_is_added_if_a_cost_is_set() -> None:
     assert [chart.title for chart in section().charts] == ["Mistakes"]
     assert [chart.title for chart in section(cost=COST).charts] == ["Mistakes", "Cost"]
     assert [entry.name for entry in section().charts[0].legend] == [
