@@ -1,1 +1,1 @@
-"""Adapters, one technology per folder. Only `app` imports them, lazily."""
+"""Adapters, in one folder per technology. Only `app` imports them, and only when they are needed."""

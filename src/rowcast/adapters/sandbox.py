@@ -51,8 +51,8 @@ class SandboxResult(msgspec.Struct, frozen=True):
 
 
 def run_sandboxed(command: Sequence[str], limits: SandboxLimits, environment: Mapping[str, str]) -> SandboxResult:
-    """Run a process that limits its own resources. It ends when this process ends, if not earlier."""
-    # The child watches this pipe, which closes when this process ends.
+    """Run a process that limits its own resources. If this process exits first, the other process exits too."""
+    # The child watches this pipe, which closes when this process exits.
     reader, writer = os.pipe()
     try:
         finished = subprocess.run(
@@ -84,7 +84,7 @@ def run_sandboxed(command: Sequence[str], limits: SandboxLimits, environment: Ma
 
 
 def limit_this_process(memory_mb: int, seconds: float) -> None:
-    """Limit the memory and CPU time of this process, and end it when its parent ends."""
+    """Limit the memory and CPU time of this process, and terminate it when its parent exits."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limits = {
         resource.RLIMIT_DATA: memory_mb * MEBIBYTE,
@@ -99,7 +99,7 @@ def limit_this_process(memory_mb: int, seconds: float) -> None:
 
 
 def _end_with_parent() -> None:
-    os.read(0, 1)  # not `sys.stdin`: the interpreter needs its lock to exit
+    os.read(0, 1)  # not `sys.stdin`, whose lock the interpreter needs in order to exit
     os._exit(1)
 
 

@@ -59,7 +59,7 @@ class Parity(msgspec.Struct, frozen=True):
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """The training data and settings, in enough detail to repeat the training."""
+    """A description of the training data and settings, detailed enough to repeat the training."""
 
     table: str
     sha256: str
@@ -100,7 +100,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str] = {}
 
     def serving(self) -> list[Any]:
-        """Return the parts that determine a prediction; their digest is the bundle's identity."""
+        """Return the parts of the manifest that determine a prediction; their digest is the bundle's identity."""
         return [self.schema, self.plan, self.output, self.decision, self.wire]
 
 

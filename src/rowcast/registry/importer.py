@@ -30,7 +30,7 @@ from rowcast.registry.resolve import CHAMPION
 WireSource = str | Path | Mapping[str, Any] | None
 """A template, the path of a template file, `matrix`, `native`, or None to follow the metadata."""
 ReadDocument = Callable[[str | Path | Mapping[str, Any], str], dict[str, Any]]
-"""Reads a document from a file or from memory. Takes the source and the kind of document; raises SettingsError."""
+"""A function that reads a document. It takes the source and the kind of document, and raises SettingsError."""
 METADATA_KIND: Final = "metadata document"
 TEMPLATE_KIND: Final = "wire template"
 
@@ -48,7 +48,7 @@ class ImportedModel(msgspec.Struct, frozen=True):
 
 
 class ModelImporter:
-    """Imports models into a registry and makes each one the champion of its name."""
+    """Imports models into a registry and makes each one the champion under its name."""
 
     def __init__(
         self,

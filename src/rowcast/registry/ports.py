@@ -19,9 +19,10 @@ class Graph(Protocol):
     """A loaded model graph. Only one thread at a time may use it."""
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Return probabilities [N, k], values [N], or for an imported graph any output that `schema/outputs.py` reads.
+        """Return probabilities [N, k] or values [N].
 
-        The result for a row is bit-identical, regardless of the rows that are scored together with it.
+        An imported graph may return any output that `schema/outputs.py` can read. The result for a row is bit-identical
+        regardless of the rows that are scored together with it.
         """
         ...
 
@@ -87,7 +88,7 @@ class ImportResult(msgspec.Struct, frozen=True):
 class Sandbox(Protocol):
     """Opens untrusted models in a child process with limited memory and time.
 
-    A child that crashes, runs out of memory or never finishes does not affect the caller. Each method then raises
+    If the child crashes, runs out of memory or never finishes, the caller is not affected: the method raises
     BundleError with the reason.
     """
 
@@ -124,7 +125,7 @@ class RegistryWriter(RegistryReader, Protocol):
     """Publishes bundles atomically: readers see either a complete version or none, even if the writer dies."""
 
     def ready(self, name: str) -> None:
-        """Raise RegistryError if publishing under `name` would fail. This leaves nothing behind."""
+        """Raise RegistryError if publishing under `name` would fail. The check leaves nothing behind."""
         ...
 
     def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:

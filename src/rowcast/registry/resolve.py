@@ -11,7 +11,7 @@ CHAMPION = "champion"
 
 
 def resolve(text: str, registry: RegistryReader) -> Reference:
-    """Resolve `NAME`, `NAME@3` or `NAME@alias` to a published version. `NAME` alone means its champion."""
+    """Resolve `NAME`, `NAME@3` or `NAME@alias` to a published version. `NAME` alone means the champion."""
     name, separator, suffix = text.partition("@")
     if separator and not suffix:
         raise ModelNotFound(f"{text!r} lacks a version; write {name}, {name}@3 or {name}@{CHAMPION}")
@@ -28,7 +28,7 @@ def resolve(text: str, registry: RegistryReader) -> Reference:
 
 
 def addresses(references: Iterable[str]) -> dict[str, str]:
-    """Map each reference to the name it is served under.
+    """Map each reference to the name under which it is served.
 
     The first reference to a model is served under the model's name, and each further reference under its own text, such
     as `loans@3`.

@@ -1,4 +1,4 @@
-"""Checks of single columns: values that may mean missing, numbers that may be codes, implausible values.
+"""Checks of single columns: values that may stand for missing data, numbers that may be codes, implausible values.
 
 The checks only report findings; they never change a column.
 """
@@ -18,27 +18,27 @@ from rowcast.tables.table import Finding, Override
 
 UNKNOWN_WORDS: Final = frozenset({"unknown", "missing", "not available", "unspecified", "not known"})
 MIN_REPEATS: Final = 3
-"""A suspicious value must occur at least this often."""
+"""The minimum number of times that a suspicious value must occur to be reported."""
 USED: Final = "used; missing cells count as a separate value"
 CODE_ROWS: Final = 200
 CODE_LEVELS: Final = 10
 CODE_MIDDLE: Final = 1000
-"""The minimum median of codes: unlike amounts and counts, they are large, sparse, often repeated and rarely round."""
+"""The minimum median of a column of codes. Codes are large, sparse, often repeated and rarely round, unlike amounts."""
 FAR_FACTOR: Final = 7
-"""A value is reported if it lies this many times as far from the median as the 99.9th percentile.
+"""A value is reported if its distance from the median is at least this many times that of the 99.9th percentile.
 
 Wrong units and typos produce such values; a long tail rarely does.
 """
 FAR_ROWS: Final = 1000
-"""With fewer rows, the 99.9th percentile is not meaningful."""
+"""The minimum number of rows for this check. With fewer rows, the 99.9th percentile is not meaningful."""
 LARGE: Final = 100
-"""Numbers of this size are shown without decimals, and zeros among them are suspicious."""
+"""The size from which numbers are shown without decimals. Zeros among numbers of this size are suspicious."""
 MAX_AGE: Final = 110
 MOSTLY: Final = 0.5
 NEARLY_ALL: Final = 0.9
 MANY_LEVELS: Final = 500
 ODD_SHARE: Final = 0.1
-"""If a larger share of the cells is not numeric, the column does not count as a column of numbers."""
+"""The maximum share of non-numeric cells in a column that is reported as almost numeric."""
 SHOWN: Final = 20
 """The maximum number of characters of a cell that a message shows."""
 _aged = re.compile(r"(^|[ _.\-])age([ _.\-]|$)", re.IGNORECASE).search
@@ -49,7 +49,7 @@ _fill_value = re.compile(r"^(9{2,}|8{3,}|6{3}|7{3}|365243)$").match
 
 
 def sentinels(name: str, numbers: NDArray[np.float64], counts: Sequence[int], *, whole: bool) -> list[Finding]:
-    """Report values that may mean missing: a single negative value, or a value like 999 far above all others."""
+    """Report values that may stand for missing data: a single negative value, or one like 999 far above all others."""
     if len(numbers) < MIN_REPEATS or (not whole and not np.all(numbers == np.trunc(numbers))):
         return []
     order = np.argsort(numbers)
@@ -61,7 +61,7 @@ def sentinels(name: str, numbers: NDArray[np.float64], counts: Sequence[int], *,
     if _fill_value(f"{ranked[-1]:.0f}") and ranked[-2] >= 0 and ranked[-1] >= 2 * max(ranked[-2], 1.0):
         suspects.append((ranked[-1], times[-1], "is far above all other values"))
     return [
-        _sentinel(name, f"{value:.0f} in {count} rows {reason}; it may stand for a missing value")
+        _sentinel(name, f"the value {value:.0f}, found in {count} rows, {reason}; it may stand for a missing value")
         for value, count, reason in suspects
     ]
 
@@ -73,7 +73,7 @@ def _sentinel(name: str, message: str) -> Finding:
 def amounts(
     name: str, numbers: NDArray[np.float64], counts: Sequence[int], *, missing: int, whole: bool
 ) -> list[Finding]:
-    """Report values far from all others, implausible ages, and zeros that may mean missing."""
+    """Report values far from all others, implausible ages, and zeros that may stand for missing values."""
     order = np.argsort(numbers)
     ranked, times = numbers[order], np.array(counts)[order]
     return [
@@ -96,7 +96,7 @@ def _far(name: str, ranked: NDArray[np.float64], times: NDArray[np.int64]) -> li
     # If the 90th percentile is the median, most rows contain the same value and every other value is far from it.
     if ninth <= median or ranked[-1] - median < FAR_FACTOR * (most - median):
         return []
-    message = f"the largest value is {_shown(ranked[-1])}, but 99.9 % of the rows are at most {_shown(most)}"
+    message = f"the largest value is {_shown(ranked[-1])}, but 99.9% of the rows are at most {_shown(most)}"
     return [_far_value(name, message)]
 
 
@@ -131,7 +131,7 @@ def _zeros(
     few = MIN_REPEATS <= zeros < rows / 20 and rest[0] >= middle / 4 and (not whole or middle >= 10)
     many = zeros >= rows / 20 and missing > rows / 300 and middle >= LARGE
     if few:
-        message = f"0 in {zeros} rows is far below all other values; it may stand for a missing value"
+        message = f"the value 0, found in {zeros} rows, is far below all other values; it may stand for a missing value"
     elif many:
         message = f"is 0 in {zeros} rows and empty in {missing}; 0 may also stand for a missing value"
     else:
@@ -152,9 +152,9 @@ def gaps(name: str, *, missing: int, rows: int, distinct: int) -> list[Finding]:
     if distinct == 1:
         message = "has a single value and empty cells"
     elif missing > NEARLY_ALL * rows:
-        message = "is empty in more than 90 % of the rows"
+        message = "is empty in more than 90% of the rows"
     elif missing > MOSTLY * rows:
-        message = "is empty in more than 50 % of the rows"
+        message = "is empty in more than 50% of the rows"
     else:
         return []
     return [Finding("mostly-missing", name, message, USED)]
@@ -185,12 +185,12 @@ def almost_numbers(name: str, values: Sequence[str], counts: Sequence[int]) -> l
     if not rows or rows > ODD_SHARE * sum(counts):
         return []
     shown = ", ".join(repr(value[:SHOWN]) for value in distinct.filter(odd).to_list()[:3])
-    message = f"contains numbers, but text in {rows} of {sum(counts)} rows: {shown}"
-    return [Finding("almost-number", name, message, "treated as text; clear these cells to get numbers")]
+    message = f"contains numbers, but also text in {rows} of {sum(counts)} rows: {shown}"
+    return [Finding("almost-number", name, message, "treated as text; empty these cells to use the column as numbers")]
 
 
 def unknown_levels(name: str, levels: Sequence[Any], counts: Sequence[int]) -> list[Finding]:
-    """Report words such as "unknown" that may mean missing."""
+    """Report words such as "unknown" that may stand for missing values."""
     return [
         Finding("unknown-level", name, f"contains {level!r} in {count} rows", "used as a separate value")
         for level, count in zip(levels, counts, strict=True)

@@ -199,7 +199,7 @@ def _parse_each(
     if not len(positions):
         return values, bad
     distinct, codes = _factorise(series.gather(positions))
-    parsed = np.zeros(len(distinct), values.dtype)  # the values of bad cells are never used
+    parsed = np.zeros(len(distinct), values.dtype)  # the values of invalid cells are never used
     wrong: dict[int, BadValue] = {}
     for index, raw in enumerate(distinct.to_list()):
         try:
@@ -244,7 +244,7 @@ def _texts(cells: ParsedColumn) -> NDArray[Any]:
         return np.array(
             ["" if empty else str(value) for value, empty in zip(cells.values.tolist(), unusable, strict=True)], object
         )
-    return np.where(unusable, "", cells.values)  # a loop would take a quarter of the encoding time
+    return np.where(unusable, "", cells.values)  # a Python loop would account for a quarter of the encoding time
 
 
 def _numbers(cells: ParsedColumn, column: Column, *, feature: Feature, fill: float | str | None) -> NDArray[Any]:

@@ -20,7 +20,7 @@ ROWS: Final = 5000
 EDUCATION: Final = ("high school", "bachelor", "master", "doctorate")
 PURPOSES: Final = ("home", "car", "education", "business", "medical", "other")
 LARGEST: Final = 15e6
-"""The largest amount: float32 represents all whole numbers up to 16,777,216 exactly."""
+"""The maximum amount, chosen because float32 represents all whole numbers up to 16,777,216 exactly."""
 
 Columns = Mapping[str, list[Any]]
 
@@ -73,7 +73,7 @@ def _rounded(values: Any, unit: int) -> list[int]:
 
 def iris(rows: int = 150, seed: int = 0) -> Columns:
     """Return Fisher's iris data from scikit-learn: four lengths in centimetres and the `species`."""
-    del seed  # not a synthetic table
+    del seed  # the table is not synthetic
     from sklearn.datasets import load_iris
 
     data = load_iris()

@@ -36,9 +36,9 @@ from rowcast.tables.table import Finding, Override, Table
 
 EXACT_FLOAT32: Final = 1 << 24
 CODE_DIGITS: Final = 15
-"""Integers with more digits are treated as codes, because float64 cannot represent them exactly."""
+"""The maximum number of digits of a number. Longer integers are treated as codes: float64 cannot represent them all."""
 MIN_ROWS: Final = 20
-"""In smaller tables, columns with unique values are kept, because uniqueness is not meaningful."""
+"""The minimum number of rows to detect identifiers. In smaller tables, unique values are not meaningful."""
 UNIQUE_SHARE: Final = 0.9
 CATEGORY: Final = "treated as a category"
 DATE_FORMATS: Final = (
@@ -332,9 +332,10 @@ def _identifier(column: Column, distinct: _Distinct) -> Finding | None:
         if high - low + 1 == levels:
             return Finding("id", column.name, "numbers the rows consecutively", "excluded", keep)
         if _id_name(column.name):
-            return Finding("id", column.name, "is a different whole number in every row", "excluded", keep)
+            return Finding("id", column.name, "contains a different whole number in every row", "excluded", keep)
     if column.kind == "category":
-        message = "is different in every row" if levels == present else f"has {levels} values in {present} rows"
-        code = "id" if levels == present else "free-text"
+        unique = levels == present
+        message = "has a different value in every row" if unique else f"has {levels} values in {present} rows"
+        code = "id" if unique else "free-text"
         return Finding(code, column.name, message, "excluded", keep)
     return None

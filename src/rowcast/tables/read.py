@@ -54,7 +54,7 @@ def table_from_memory(data: Any, name: str = "table") -> Table:
         return data
     if isinstance(data, pl.DataFrame):
         frame = data
-    elif hasattr(data, "to_dict") and hasattr(data, "columns"):  # pandas, without importing it
+    elif hasattr(data, "to_dict") and hasattr(data, "columns"):  # detects pandas without importing it
         frame = _from_columns({str(key): cells for key, cells in data.to_dict(orient="list").items()})
     elif isinstance(data, Mapping):
         frame = _from_columns({str(key): list(cells) for key, cells in data.items()})
@@ -164,7 +164,7 @@ def _csv_reason(error: Exception) -> str:
 
 
 def _decoded(path: Path, content: bytes) -> tuple[str, Findings]:
-    """Decode a file as UTF-16 if it has that byte order mark, or else as UTF-8, Windows-1252 or Latin-1."""
+    """Decode a file as UTF-16 if it has a UTF-16 byte order mark, or else as UTF-8, Windows-1252 or Latin-1."""
     findings: Findings = ()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         text = content.decode("utf-16", "replace")

@@ -34,16 +34,16 @@ from rowcast.tables.read import (
 )
 
 BLOCK: Final = 2 * 1024 * 1024
-"""Bytes of text per chunk, about 30,000 rows. Larger chunks are not faster, and every waiting chunk uses memory."""
+"""The number of bytes per chunk of text, about 30,000 rows. Larger chunks are not faster but use more memory."""
 ROWS: Final = 32_768
-"""Rows per chunk of a columnar file."""
+"""The maximum number of rows per chunk of a columnar file."""
 CELLS: Final = 16 * ROWS
-"""Cells per chunk of a columnar file, which limits the rows of wide tables."""
+"""The maximum number of cells per chunk of a columnar file. It limits the rows per chunk of a wide table."""
 CHUNKS_PER_READ: Final = 4
 """The number of chunks that are read from a columnar file at once."""
 MAX_ROW_BYTES: Final = 8 * 1024 * 1024
 MAX_LIST_BYTES: Final = 32 * 1024 * 1024
-"""The maximum size of a JSON list, which is read as a whole; its Python objects take about ten times this memory."""
+"""The maximum size of a JSON list, in bytes. A list is read as a whole and takes about ten times this memory."""
 UNDEFINED_IN_CP1252: Final = b"\x81\x8d\x8f\x90\x9d"
 
 
@@ -84,8 +84,8 @@ def _refuse_large_list(path: Path) -> None:
     size = path.stat().st_size
     if size > MAX_LIST_BYTES:
         raise TableError(
-            f"{path.name} is a JSON list of {size // 1_000_000} MB; the limit is {MAX_LIST_BYTES // 1_000_000} MB; "
-            "convert it to JSON Lines, one object per line (jq -c '.[]')",
+            f"{path.name} is a JSON list of {size // 1_000_000} MB, which exceeds the limit of "
+            f"{MAX_LIST_BYTES // 1_000_000} MB; convert it to JSON Lines, one object per line (jq -c '.[]')",
             slug="too-large",
         )
 
@@ -168,7 +168,7 @@ def _parse(path: Path, content: bytes, csv_format: CsvFormat, *, is_first: bool)
 
 
 def _with_header(header: bytes, content: bytes, quote: bytes) -> tuple[bytes, bytes]:
-    """Return the header line, and the content preceded by that line. The first content already contains it."""
+    """Return the header line, and the content preceded by that line. The first block already contains the header."""
     if header:
         return header, header + content
     end = content.find(b"\n")
@@ -178,7 +178,10 @@ def _with_header(header: bytes, content: bytes, quote: bytes) -> tuple[bytes, by
 
 
 def _last_line_end(content: bytes, quote: bytes) -> int:
-    """Return the end of the last complete row, or 0: the last line break that follows an even number of quotes."""
+    """Return the end of the last complete row, or 0.
+
+    A row ends at a line break that follows an even number of quotes.
+    """
     end = content.rfind(b"\n")
     quotes = content.count(quote, 0, end) if end >= 0 else 0
     while end >= 0 and quotes % 2:

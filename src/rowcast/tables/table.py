@@ -56,7 +56,7 @@ class Table:
         raise TableError(f"{self.name} has no column {column!r}; {hint}", slug="unknown-column")
 
     def resolve_columns(self, texts: Sequence[str], option: str) -> list[str]:
-        """Return the columns that an option lists. Each string contains one name, or several separated by commas.
+        """Return the columns that an option lists. Each string contains one name, or several names separated by commas.
 
         Raise TableError if a name is not a column.
         """

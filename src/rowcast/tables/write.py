@@ -27,7 +27,7 @@ from rowcast.schema.scores import winning_classes
 def with_predictions(frame: pl.DataFrame, decision: Decision, output: NDArray[Any]) -> pl.DataFrame:
     """Return the frame with additional columns: `prediction` and, for classes, probabilities.
 
-    The columns for classes are `probability`, `score` (binary models only) and one `probability.<label>` per class.
+    The probability columns are `probability`, `score` (binary models only) and one `probability.<label>` per class.
     """
     results = _results(decision, output)
     refuse_existing(frame, results)
@@ -189,7 +189,7 @@ class _ColumnarWriter:
     def _run(self, schema: pl.Schema) -> None:
         try:
             self._sink(register_io_source(lambda *pushed: self._queued(), schema=schema), self._path)
-        except Exception as error:  # raised by the next call of append or close
+        except Exception as error:  # raised by the next call to `append` or `close`
             self._error = error
 
     def _queued(self) -> Iterator[pl.DataFrame]:

@@ -1,1 +1,1 @@
-"""Plain files: journals, registry folder, keys, locks, worker state."""
+"""Adapters for plain files: journals, the registry folder, API keys, locks and worker state."""

@@ -1,11 +1,11 @@
-"""Block segments: a frame contains all predictions of a large request, and the reader expands it into entries.
+"""Block segments: each frame contains all predictions of a large request; the reader expands them into entries.
 
     segment   header line: JSON {format: 2, writer, first: 0, previous}, then frames, then zeros
     frame     magic 'RB', u32 payload length, u32 mark (length check), payload, 32 bytes link; little-endian
 
-The link is H(previous link ‖ payload), starting with the writer's genesis. It is the checksum of the frame and covers
-all frames before it. The blocks of a segment expand into the entries of one writer, numbered from 0. The usual chain of
-these entries can be computed from the blocks alone (docs/decisions/0049).
+Each link is H(previous link ‖ payload); the writer's genesis precedes the first link. A link is the checksum of its
+frame and also covers all earlier frames. The blocks of a segment expand into the entries of one writer, numbered from
+0. The usual chain of these entries can be computed from the blocks alone (docs/decisions/0049).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def frame(previous: bytes, payload: bytes) -> tuple[bytes, bytes]:
 
 
 class BlockSegment:
-    """Reads one block segment, and remembers its position."""
+    """Reads one block segment and keeps track of the read position."""
 
     def __init__(self, path: Path, writer: str, start: int) -> None:
         self.path = path
@@ -62,7 +62,7 @@ class BlockSegment:
         return entries
 
     def find(self, prediction_id: str) -> SealedEntry | None:
-        """Return the entry with this prediction id. Blocks are expanded only if one of them contains it."""
+        """Return the entry with this prediction id. If no block contains the id, no block is expanded."""
         if not any(blocks.contains(block, prediction_id) for block in self._blocks()):
             return None
         start = b'{"id":"%s"' % prediction_id.encode()
@@ -82,7 +82,7 @@ class BlockSegment:
         """Return None: each link covers all earlier blocks, so nothing after a damaged block can be verified."""
 
     def rewind(self) -> None:
-        """Return to the position before the last `read_more`, because its entries were not stored."""
+        """Return to the position before the most recent `read_more`, because its entries were not stored."""
         self._offset, self._link, self._chain.seq, self._chain.previous = self._before
 
     def all(self) -> Iterator[SealedEntry]:
@@ -100,7 +100,7 @@ class BlockSegment:
             return is_unlocked(file)
 
     def _next(self, file: FileIO, ended: bool, *, follows_entries: bool) -> Block | None:
-        """Return the block at the offset, or None if there is none or it is incomplete (then no reply was sent)."""
+        """Return the complete block at the offset, or None. No reply was sent for an incomplete block."""
         prefix = os.pread(file.fileno(), FRAME.size, self._offset)
         if len(prefix) == FRAME.size and prefix.strip(b"\0"):
             magic, length, mark = FRAME.unpack(prefix)

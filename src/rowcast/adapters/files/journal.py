@@ -3,10 +3,10 @@
 A journal consists of segments named `WRITER-000000000000.journal` after their first sequence number; `segment.py`
 describes their format and `journal_reader.py` reads them.
 
-The space of a segment is reserved when it is created. A full disk is therefore detected before a reply is sent, and a
-write that does not change the file size takes a third of the time (4 µs instead of 8 to 20 µs per batch while the
-indexer commits). A writer holds a lock on its segment. The kernel releases the lock when the process ends, so the
-indexer knows that the segment has ended.
+The disk space of a segment is reserved when the segment is created. A full disk is therefore detected before a reply is
+sent, and a write that does not change the file size takes a third of the time (4 µs instead of 8 to 20 µs per batch
+while the indexer commits). A writer holds a lock on its segment. The kernel releases the lock when the process exits,
+which tells the indexer that no more entries will follow.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 SUFFIX = ".journal"
 STARTING = ".starting"
 ROLL = "roll"
-"""A file in the folder. When its modification time changes, every writer starts a new segment."""
+"""The name of a file in the folder. When its modification time changes, every writer starts a new segment."""
 ROLL_AFTER_SECONDS = 3600.0
-"""The maximum age of a segment with entries. It limits how long rows erased from the store remain in the journal."""
+"""The maximum age of a segment with entries, in seconds. It limits how long the journal retains erased rows."""
 
 Durability = Literal["process", "disk", "store"]
 
 
 class FileJournal:
-    """Appends entries for one writer at a time: all drafts of a batch in one write, or none."""
+    """Appends entries for one writer at a time. A single write appends all drafts of a batch, or none of them."""
 
     def __init__(self, folder: Path, new_writer: Callable[[], str], durability: Durability = "process") -> None:
         self._folder = folder
@@ -62,7 +62,7 @@ class FileJournal:
 
     @property
     def head(self) -> Position | None:
-        """The writer's last written entry."""
+        """The position of the writer's most recently written entry."""
         count, linked = self._kept
         return Position(count - 1, linked) if count else None
 
@@ -107,7 +107,7 @@ class FileJournal:
             raise self._unavailable(error) from None
 
     def roll(self) -> None:
-        """Start a new segment if one was requested or the current segment is old, so that the indexer can delete it.
+        """Start a new segment if requested or if the current one is old; the indexer can then delete the old segment.
 
         Call this about once a second.
         """
@@ -157,7 +157,7 @@ class FileJournal:
 class BlockJournal:
     """Appends blocks. Each segment has its own writer; the first block creates the first segment.
 
-    Any method may raise OSError; the current segment then ends.
+    Any method may raise OSError, which ends the current segment.
     """
 
     def __init__(self, folder: Path, new_writer: Callable[[], str], *, sync: bool) -> None:
@@ -188,7 +188,7 @@ class BlockJournal:
         self._link = linked
 
     def roll(self) -> None:
-        """End the segment if a new one was requested or it is old; the next block starts a new segment."""
+        """End the segment if it is old or a new one was requested; the next block starts a new segment."""
         if self._fd >= 0 and (
             _roll_requested(self._folder) != self._last_roll or time.monotonic() - self._begun > ROLL_AFTER_SECONDS
         ):
@@ -228,7 +228,7 @@ def _new_segment(folder: Path, header: SegmentHeader, room: int) -> tuple[int, i
 
 
 def _roll_requested(folder: Path) -> int:
-    """Return the time at which new segments were last requested, or 0."""
+    """Return the time of the most recent request for new segments, or 0 if there was none."""
     try:
         return (folder / ROLL).stat().st_mtime_ns
     except FileNotFoundError:

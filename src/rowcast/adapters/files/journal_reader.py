@@ -1,4 +1,4 @@
-"""Reads the journals in one folder: for the indexer, which moves their entries into the store, and for lookups.
+"""Reads the journals in one folder, both for lookups and for the indexer, which moves entries into the store.
 
 A folder has at most one indexer at a time: the process that holds `indexer_lock`.
 """
@@ -100,7 +100,7 @@ class FolderJournalReader:
                 count += self._drain(path, store)
             except HistoryError as error:
                 damage = damage or error
-        for path in self._folder.glob(f"*{STARTING}"):  # left by a writer that died while it created a segment
+        for path in self._folder.glob(f"*{STARTING}"):  # left by a writer that died while creating a segment
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > STARTING_SECONDS and has_ended(path):
                     path.unlink()
@@ -133,7 +133,7 @@ class FolderJournalReader:
         return count
 
     def _read_more(self, segment: Segment | BlockSegment, ended: bool) -> list[SealedEntry] | None:
-        """Return the next entries, or None at the end. After damage, continue with the next entries that are valid."""
+        """Return the next entries, or None at the end. After damage, continue with the next valid entries."""
         try:
             return segment.read_more() or None
         except HistoryError as error:
@@ -169,7 +169,7 @@ class FolderJournalReader:
     def unreadable(self) -> dict[str, int]:
         """Return, for each writer of a damaged segment, the first `seq` that cannot be read from it."""
         seqs: dict[str, int] = {}
-        for name in reversed(self.damaged()):  # a writer's first damaged segment takes precedence, so it comes last
+        for name in reversed(self.damaged()):  # the first segment of a writer overrides the later ones
             writer, _, first = name.removesuffix(DAMAGED).rpartition("-")
             seqs[writer] = int(first) if first.isdigit() else 0
             with contextlib.suppress(HistoryError, FileNotFoundError):
@@ -178,7 +178,7 @@ class FolderJournalReader:
         return seqs
 
     def request_roll(self) -> None:
-        """Request that every writer start a new segment."""
+        """Ask every writer to start a new segment."""
         if self._folder.exists():
             (self._folder / ROLL).touch()
 
@@ -207,7 +207,7 @@ def _describe_loss(seqs: range) -> str:
 
 @contextmanager
 def indexer_lock(folder: Path) -> Iterator[bool]:
-    """Try to become the folder's indexer, and yield whether that succeeded."""
+    """Try to become the folder's indexer; yield whether the attempt succeeded."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "indexer.lock").open("a") as file:
         try:

@@ -32,7 +32,7 @@ class FileKeys:
         self.path = path
 
     def all(self) -> Sequence[Key]:
-        """Return every key, or none if the file does not exist."""
+        """Return all keys; the result is empty if the file does not exist."""
         try:
             content = msgspec.json.decode(self.path.read_bytes(), type=KeyFile)
         except FileNotFoundError:

@@ -1,7 +1,7 @@
 """A registry in a folder: `NAME/VERSION/` bundles, `NAME/aliases.json`, and `generation`, a counter of alias changes.
 
-All changes are atomic renames, so the registry works on any local or NFS folder and survives a writer that dies at any
-point.
+Every change is an atomic rename, so the registry works in any local or NFS folder, and a writer that dies at any point
+does not damage it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class FolderRegistry:
         return folder
 
     def ready(self, name: str) -> None:
-        """Raise RegistryError if nothing can be published under this name. Call this before a long operation."""
+        """Raise RegistryError if publishing under this name would fail. Call this before a long operation."""
         with self._staging(self.root / check_name(name)):
             pass
 
@@ -105,7 +105,7 @@ class FolderRegistry:
 
     @contextmanager
     def _staging(self, home: Path) -> Iterator[Path]:
-        """Yield a hidden folder, and delete it afterwards. Its lock shows other publishers that its owner is alive."""
+        """Yield a hidden folder, and delete it afterwards. A lock shows other publishers that the folder is in use."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with locked(self.root / ".lock"):
@@ -160,7 +160,7 @@ class FolderRegistry:
         version = 1 + max((int(child.name) for child in home.iterdir() if child.name.isdecimal()), default=0)
         while True:
             try:
-                staging.rename(home / str(version))  # fails if the version exists: its folder is never empty
+                staging.rename(home / str(version))  # fails if the version exists, because its folder is never empty
             except OSError:
                 if not (home / str(version)).is_dir():
                     raise

@@ -1,4 +1,4 @@
-"""A random secret in a file, which the first process that needs it creates."""
+"""A random secret in a file that is created by the first process that needs the secret."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
     frame     magic 'RJ', u32 head length, u32 row length, u32 mark (length check), head, 16 bytes salt, row,
               32 bytes link; little-endian
 
-The link is also the checksum of the frame: it covers the frame and the whole chain before it.
+The link is also the checksum of the frame: it covers the frame and the entire chain before it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def open_segment(path: Path) -> Segment | BlockSegment:
 
 
 class Segment:
-    """Reads one segment of single entries, and remembers its position."""
+    """Reads one segment of single entries and keeps track of the read position."""
 
     def __init__(self, path: Path, header: SegmentHeader, start: int) -> None:
         self.path = path
@@ -107,8 +107,9 @@ class Segment:
     def recover(self) -> tuple[list[SealedEntry], range] | None:
         """Continue after damage at the next valid frame; return None if there is none.
 
-        Otherwise, return the damaged entry if only its link is damaged, and the range of lost sequence numbers. A frame
-        is verified against the link that precedes it.
+        Otherwise, return a list of recovered entries and the range of lost sequence numbers. The list contains the
+        damaged entry if only its link is damaged, and is empty otherwise. A frame is verified against the link that
+        precedes it.
         """
         with self.path.open("rb") as file:
             file.seek(self._offset)
@@ -141,7 +142,7 @@ class Segment:
         return recovered, lost
 
     def rewind(self) -> None:
-        """Return to the position before the last `read_more`, because its entries were not stored."""
+        """Return to the position before the most recent `read_more`, because its entries were not stored."""
         self._offset, self._seq, self._previous = self._before
 
     def all(self) -> Iterator[SealedEntry]:
@@ -160,7 +161,7 @@ class Segment:
     def _read_many(self, file: FileIO, entries: list[SealedEntry], limit: int) -> bool:
         """Append the complete entries of one large read to `entries`, and return whether there were any.
 
-        Hot path: two reads per entry would cost the indexer a fifth of its time.
+        Hot path: two reads per entry would take a fifth of the indexer's time.
         """
         data = os.pread(file.fileno(), READ_BYTES, self._offset)
         at, before, last = 0, len(entries), len(data) - FRAME.size
@@ -241,6 +242,6 @@ def _verifies(frame: _EntryFrame, previous: bytes, seq: int) -> bool:
 
 
 def has_ended(path: Path) -> bool:
-    """Return whether the writer of this file has released it or died."""
+    """Return whether the writer of this file has released the file or died."""
     with path.open("rb") as file:
         return is_unlocked(file)

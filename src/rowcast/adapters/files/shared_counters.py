@@ -1,13 +1,13 @@
 """Counters: float64 cells, addressed by labels.
 
-A server with one process keeps its counters in lists. With several processes, each keeps its counters in its own
-memory-mapped file. The process that handles a metrics request adds up all files, and the successor of a killed process
-continues with its counts.
+A server with one process keeps its counters in lists. If a server has several processes, each process keeps its
+counters in its own memory-mapped file. The process that handles a metrics request adds up the counters in all files. A
+process that replaces a killed one continues with the counts in its file.
 
 A file starts with the number of bytes in use (u64). An entry consists of the length of the labels (u32), the number of
 cells (u32), the labels as JSON, zeros up to the next multiple of eight, and the cells. The byte order is native: only
-this machine reads the files. Their space is reserved when they are created; otherwise a full disk would kill a process
-when it first touches a page.
+this machine reads the files. Their disk space is reserved when they are created; otherwise, if the disk were full, the
+kernel would kill a process when it first touches a page.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class SharedCounters:
         self._places = {labels: (at, count) for labels, at, count in _entries(self._map)}
 
     def cells(self, labels: Labels, count: int) -> CounterCells:
-        """Return a view of the file or, if the file is full, a list that only this process sees."""
+        """Return a view of the file or, if the file is full, a list that only this process can read."""
         if labels not in self._places:
             key = msgspec.json.encode(labels)
             at = self._used + ENTRY.size + -(-len(key) // 8) * 8

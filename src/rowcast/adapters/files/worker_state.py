@@ -1,6 +1,6 @@
 """State that the processes of one server share: a folder in HOME/run with one small file per worker.
 
-A worker holds a lock on its file. The kernel releases the lock when the process ends, so the death of a worker is
+A worker holds a lock on its file. The kernel releases the lock when the process exits, so the death of a worker is
 detected immediately. A heartbeat shows that the event loop is running. It is a monotonic timestamp: all processes of a
 machine share this clock, and it does not change when the system time is set. A server deletes its folder when it shuts
 down; the next server deletes the folders of killed servers.
@@ -10,10 +10,10 @@ down; the next server deletes the folders of killed servers.
     reload    the number of requested reloads
     default   the default model
     away      unloaded models
-    trials    the results of loading new versions in a sandbox, so that one worker tries each version for all
+    trials    the results of loading new versions in a sandbox, so that only one worker tries each version
 
-HOME/run itself contains `good`, the versions that were served last. A server whose champion is broken at startup falls
-back to them.
+HOME/run itself contains `good`, the versions that were served most recently. A server whose champion is broken at
+startup falls back to them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from rowcast.errors import SettingsError
 from rowcast.serving.fleet import WorkerReport, WorkerStatus
 
 STALE_SECONDS = 3.0
-"""If a worker sends no heartbeat for this long, its event loop is blocked or the process is stopped."""
+"""The maximum age of a heartbeat, in seconds. An older one means that the event loop or the process is blocked."""
 SLOT_BYTES = 1024 * 1024
 READS, READ_AGAIN_SECONDS = 5, 0.001
 RECORD = struct.Struct("<II")
@@ -50,7 +50,7 @@ QUEUE_AT = 8
 
 
 class ServerFolder:
-    """The folder of one server below `HOME/run`, created by the process that starts the server."""
+    """The folder of one server in `HOME/run`, created by the process that starts the server."""
 
     def __init__(self, runs: Path, workers: int) -> None:
         self.worker_count = workers
@@ -63,13 +63,14 @@ class ServerFolder:
                     if folder.is_dir() and _is_free(folder / "server"):
                         shutil.rmtree(folder, ignore_errors=True)
                 self.folder.mkdir(mode=0o700)
-                # Locked by this process and by the workers it forks, so the folder stays while any of them is alive.
+                # This process and the workers that it forks hold the lock, so the folder is kept while any of them is
+                # alive.
                 self._server_lock = _open_locked(self.folder / "server")
         except OSError as error:
             raise SettingsError(f"cannot write to the folder {runs}: {error.strerror}") from None
 
     def slot(self, number: int) -> SlotFile:
-        """Claim the slot of a worker until this process ends."""
+        """Claim the slot of a worker until this process exits."""
         return SlotFile(self.folder / f"worker-{number}")
 
     def counters(self, number: int) -> SharedCounters:
@@ -81,7 +82,7 @@ class ServerFolder:
         return [_read_status(self.folder / f"worker-{number}", number) for number in range(self.worker_count)]
 
     def request_reload(self) -> int:
-        """Request a reload of every worker. A worker has reloaded once its `asked` is at least the returned number."""
+        """Ask every worker to reload. A worker has reloaded once its `asked` is at least the returned number."""
         with locked(self.folder / ".lock"):
             number = self.reload_requests() + 1
             _replace(self.folder / "reload", str(number).encode())
@@ -102,7 +103,7 @@ class ServerFolder:
             return frozenset()
 
     def set_unloaded(self, model: str, *, unloaded: bool) -> None:
-        """Unload a model or load it again; workers apply this at their next reload."""
+        """Unload a model or load it again; workers apply the change at their next reload."""
         with locked(self.folder / ".lock"):
             others = self.unloaded_models() - {model}
             _replace(self.folder / "away", msgspec.json.encode(others | {model} if unloaded else others))
@@ -127,7 +128,10 @@ class ServerFolder:
             return msgspec.json.decode(path.read_bytes(), type=str | None)
 
     def last_served(self) -> dict[str, int]:
-        """Return the versions that were last served from this home, by model reference. Later servers see them too."""
+        """Return the most recently served versions, by model reference.
+
+        Later servers with this home folder see them too.
+        """
         try:
             return msgspec.json.decode((self._runs / "good").read_bytes(), type=dict[str, int])
         except (FileNotFoundError, msgspec.MsgspecError):
@@ -141,13 +145,13 @@ class ServerFolder:
                 _replace(self._runs / "good", msgspec.json.encode({**known, **versions}))
 
     def remove(self) -> None:
-        """Delete the folder of a server that has ended."""
+        """Delete the folder of a server that is no longer running."""
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._server_lock)
 
 
 def running_servers(runs: Path) -> dict[str, list[WorkerStatus]]:
-    """Return the status of the workers of every running server, by the name of the server's folder."""
+    """Return the status of every running server's workers, keyed by the name of the server's folder."""
     servers = {}
     for folder in sorted(runs.glob("*-*")):
         if folder.is_dir() and not _is_free(folder / "server"):

@@ -1,4 +1,4 @@
-"""Replies by idempotency key in the memory of one process."""
+"""Stores replies by idempotency key in the memory of one process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rowcast.errors import RepeatConflict
 
 
 class MemoryIdempotencyStore:
-    """Claims and replies for the life of one process."""
+    """Keeps claims and replies until the process exits."""
 
     def __init__(self, claim_seconds: float = 120.0) -> None:
         self._claim_seconds = claim_seconds

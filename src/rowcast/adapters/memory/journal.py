@@ -24,7 +24,7 @@ class MemoryJournal:
 
     @property
     def head(self) -> Position | None:
-        """The writer's last entry."""
+        """The position of the writer's most recent entry."""
         return self._store.position(self.writer)
 
     def append(self, drafts: Sequence[Draft]) -> None:
@@ -40,7 +40,7 @@ class MemoryJournal:
 
 
 class EmptyJournalReader:
-    """The journal reader for a `MemoryJournal`: no entry ever waits to be stored."""
+    """The journal reader for a `MemoryJournal`, which stores every entry immediately and so has nothing to read."""
 
     folder_id = "memory"
 

@@ -8,7 +8,7 @@ from rowcast.access.keys import Key
 
 
 class MemoryKeys:
-    """API keys for the life of one process."""
+    """Keeps API keys until the process exits."""
 
     def __init__(self, keys: Sequence[Key] = ()) -> None:
         self._keys = tuple(keys)

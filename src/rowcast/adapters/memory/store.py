@@ -1,4 +1,4 @@
-"""A history store in the memory of one process. It passes the same contract tests as the databases."""
+"""A history store in the memory of one process. It passes the same contract tests as the database adapters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rowcast.schema.prediction import searchable_label
 
 
 class MemoryStore:
-    """History for the life of one process."""
+    """Keeps history until the process exits."""
 
     disk_folder = None
 
@@ -55,7 +55,7 @@ class MemoryStore:
 
     @contextmanager
     def maintenance(self) -> Iterator[bool]:
-        """Try to acquire the store-wide lock, which in this adapter is a thread lock; yield whether that succeeded."""
+        """Try to acquire the store-wide lock, here a thread lock; yield whether the attempt succeeded."""
         acquired = self._maintenance.acquire(blocking=False)
         try:
             yield acquired
@@ -73,7 +73,7 @@ class MemoryStore:
         new = {entry.seq: entry for entry in reversed(entries) if entry.seq not in existing}
         places = {decode_reply(decode_head(entry.head).reply).id: (writer, seq) for seq, entry in new.items()}
         if len(places) != len(new) or places.keys() & self._places.keys():
-            raise Unavailable(f"cannot record entries of writer {writer}: a prediction id exists already")
+            raise Unavailable(f"cannot record entries of writer {writer}: a prediction id already exists")
         self._chains.setdefault(writer, {}).update(new)
         self._places.update(places)
         for entry in new.values():
@@ -166,7 +166,7 @@ class MemoryStore:
         return sum(erasure.rows for erasure in erasures if erasure.request == number)
 
     def scrub(self) -> bool:
-        """Return True: erased bytes are never on disk."""
+        """Return True: rows in memory are never written to disk."""
         return True
 
     def _at(self, prediction_id: str) -> StoredEntry:

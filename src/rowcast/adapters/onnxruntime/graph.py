@@ -1,6 +1,7 @@
-"""ONNX Runtime graphs: one thread, no spinning, and bit-identical scores for a row regardless of the rest of its batch.
+"""Runs graphs with ONNX Runtime on one thread, without spinning, and with scores that do not depend on the batch.
 
-Large batches of rows are reordered before trees score them (docs/decisions/0024).
+A row's scores are bit-identical in any batch. The rows of a large batch are sorted before trees score them
+(docs/decisions/0024).
 """
 
 from __future__ import annotations
@@ -17,16 +18,22 @@ from rowcast.errors import BundleError, GraphFailed
 from rowcast.registry.ports import GraphTensor
 
 MATRIX_OPERATORS = (b"MatMul", b"Gemm", b"Linear", b"SVM", b"Conv", b"Einsum", b"Reduce", b"LSTM", b"GRU", b"RNN")
-"""ONNX Runtime uses different matrix kernels for a single row and for a batch (a third of linear scores differ in the
-last bit), so a single row is padded to two. A tree model without these operators scores a single row exactly as in a
-batch, at half the cost."""
+"""Parts of the names of matrix operators.
 
-# Larger chunks are no faster (200 trees: 5.2 µs per row at 64, 4.4 at 256), and the memory that a request needs must
-# not grow with its number of rows.
+ONNX Runtime uses different matrix kernels for a single row and for a batch (a third of linear scores differ in the last
+bit), so a single row is padded to two rows. A tree model without these operators scores a single row exactly as in a
+batch, at half the cost.
+"""
+
+# The number of rows per chunk. Larger chunks are no faster (200 trees: 5.2 µs per row in chunks of 64, 4.4 µs in chunks
+# of 256), and the memory that a request needs must not grow with its number of rows.
 CHUNK = 256
 
 SORTED_FROM = 16 * CHUNK
-"""With fewer rows, neighbours are not similar enough to make sorting worthwhile."""
+"""The minimum number of rows to sort.
+
+Among fewer rows, neighbours are not similar enough to make sorting worthwhile.
+"""
 SORTED_BY, PARTS = 4, 8
 
 
@@ -43,7 +50,7 @@ class OnnxGraph:
         """The shape of one row's output, known after the first batch."""
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Return the output, one item per row; raise GraphFailed if the graph fails. Hot path."""
+        """Return the output, one item per row; raise GraphFailed if the graph fails. This is on the hot path."""
         count = len(next(iter(tensors.values())))
         if self._smallest <= count <= CHUNK:
             return self._score(tensors, count)
@@ -64,7 +71,7 @@ class OnnxGraph:
     def _chunks(self, tensors: Mapping[str, NDArray[Any]], count: int) -> NDArray[Any]:
         starts = list(range(0, count, CHUNK))
         if count - starts[-1] == 1:
-            starts[-1] -= 1  # the last row would be alone, so its chunk overlaps the previous one
+            starts[-1] -= 1  # the final chunk would have a single row, so it overlaps the previous chunk
         pieces = [
             self._score(
                 {name: array[start : start + CHUNK] for name, array in tensors.items()}, min(CHUNK, count - start)
@@ -80,7 +87,7 @@ class OnnxGraph:
             output: Any = self._session.run(self._outputs, feed)[0]
         except Exception as error:  # ONNX Runtime's errors have no common base class
             raise GraphFailed(f"cannot run the graph: {_first_words(error)}") from None
-        if isinstance(output, list):  # one map per row, label to probability, with the same key order in every row
+        if isinstance(output, list):  # one map per row from labels to probabilities; the key order is always the same
             output = np.array([list(row.values()) for row in output], np.float32)
         scores: NDArray[Any] = output
         if self._row_shape is None:

@@ -1,6 +1,7 @@
-"""Replies by idempotency key, in a separate SQLite file that all server processes with the same home folder share.
+"""Stores replies by idempotency key in a separate SQLite file.
 
-The file is not part of the history: it can be deleted while no server is running, and old replies are purged.
+All server processes with the same home folder share the file. It is not part of the history: it can be deleted while no
+server is running, and its old replies are purged.
 """
 
 from __future__ import annotations

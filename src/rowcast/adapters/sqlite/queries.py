@@ -1,4 +1,4 @@
-"""Queries for a selection. They contain only the conditions that are set, so that SQLite can use an index."""
+"""Build the queries for a selection. A query contains only the conditions that are set, so SQLite can use an index."""
 
 from __future__ import annotations
 

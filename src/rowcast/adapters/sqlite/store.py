@@ -1,4 +1,7 @@
-"""The history store in one SQLite file. Any number of indexers write to it, and any number of processes read."""
+"""The history store in one SQLite file.
+
+Any number of indexers can write to it, and any number of processes can read it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from rowcast.schema.prediction import Label, searchable_label
 BUSY_SECONDS = 30
 CHECK_SECONDS = 2
 SCRUB_MILLISECONDS = 200
-"""The time that `scrub` waits for readers; a reader that takes minutes must not block the indexer."""
+"""How long `scrub` waits for readers. A reader that takes minutes must not block the indexer."""
 ERASURES_VERSION = 2
 """The schema version that introduced the chain of erasures."""
 
@@ -53,15 +56,15 @@ class SqliteStore:
 
     @property
     def disk_folder(self) -> Path:
-        """The folder of the file."""
+        """The folder that contains the file."""
         return self.path.absolute().parent
 
     def open(self) -> None:
-        """Open the writing connection; create or migrate the file if necessary."""
+        """Open the connection for writing; create or migrate the file if necessary."""
         self._writer()
 
     def close(self) -> None:
-        """Close the writing connection."""
+        """Close the connection for writing."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -76,7 +79,7 @@ class SqliteStore:
         self.close()
 
     def check(self) -> None:
-        """Take the write lock briefly; do not create the file if it does not exist yet."""
+        """Acquire the write lock briefly; do not create the file if it does not exist yet."""
         if not self.path.exists():
             return
         uri = f"{self.path.absolute().as_uri()}?mode=rw"
@@ -90,7 +93,7 @@ class SqliteStore:
 
     @contextmanager
     def maintenance(self) -> Iterator[bool]:
-        """Try to lock the file's folder, and yield whether that succeeded. The kernel releases the lock on exit."""
+        """Try to lock the file's folder; yield whether the attempt succeeded. The kernel releases the lock on exit."""
         self.open()
         descriptor = os.open(self.disk_folder, os.O_RDONLY)
         try:
@@ -328,7 +331,7 @@ class SqliteStore:
 
 @contextmanager
 def _folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock. Without it, two processes that switch a new file to WAL at the same time fail."""
+    """Hold the folder's lock. Without the lock, processes that switch a new file to WAL at the same time would fail."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,6 +1,6 @@
-"""Metrics under the names used by the systems that Rowcast replaces, for existing dashboards.
+"""Metrics for existing dashboards, under the names used by the systems that Rowcast replaces.
 
-These metrics have no labels, as those systems document them. A prediction request is any request to a route
+These metrics have no labels, as in the documentation of those systems. A prediction request is any request to a route
 that returns predictions, regardless of its status.
 """
 
@@ -40,7 +40,7 @@ def old_names(requests: Requests, bounds: Sequence[str], rows: float, latest: fl
         yield CounterMetricFamily(counter, counter_help, value=cumulative[-1])
         yield HistogramMetricFamily(histogram, histogram_help, list(zip(bounds, cumulative, strict=True)), totals[-1])
     yield GaugeMetricFamily(
-        "latest_prediction", "The latest prediction: its class number, or the value of a regression.", value=latest
+        "latest_prediction", "The most recent prediction: a class index or a regression value.", value=latest
     )
     yield CounterMetricFamily("ml_api_predictions", "Scored and recorded rows.", value=rows)
     yield GaugeMetricFamily("ml_api_model_load_seconds", "Load time of the slowest served model.", value=load)

@@ -38,13 +38,13 @@ log = structlog.get_logger("rowcast.otel")
 
 
 def traces_url(endpoint: str) -> str:
-    """Return the URL for spans: the collector's address with the path of the protocol."""
+    """Return the URL for spans: the collector's address followed by the protocol's path."""
     address = endpoint.rstrip("/")
     return address if address.endswith(TRACES) else address + TRACES
 
 
 class OtelSpan:
-    """The span of one request. `traceparent` is its header for outgoing requests."""
+    """The span of one request. `traceparent` is the value of the `traceparent` header for outgoing requests."""
 
     def __init__(self, span: Any) -> None:
         self._span = span
@@ -67,7 +67,7 @@ class OtelSpan:
 
 
 class Spans:
-    """Creates spans for a fraction of the requests without a trace, and for all requests with a sampled trace."""
+    """Creates spans for all requests with a sampled trace, and for a fraction of the requests without a trace."""
 
     def __init__(self, endpoint: str, ratio: float) -> None:
         # `_ReportingExporter` logs a failure once; the library would log it for every batch.
@@ -102,7 +102,7 @@ class Spans:
 
 
 class _ReportingExporter(SpanExporter):  # type: ignore[misc]  # an optional dependency, untyped here
-    """Logs once when delivery starts to fail, and once when it works again."""
+    """Logs once when delivery starts to fail, and once when it succeeds again."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter

@@ -39,7 +39,7 @@ PLAIN: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     LOADS: ("rowcast_model_loads", "Model versions loaded and checked.", ("model", "version")),
     RELOADS: ("rowcast_reloads", "Reloads by workers, by outcome.", ("outcome",)),
 }
-"""Counters with one cell. Maps each family to its name, help text and labels."""
+"""Counters with a single cell. Maps each metric family to its name, help text and labels."""
 
 
 class Metrics:
@@ -83,7 +83,7 @@ class Metrics:
 
     def _scored(self, event: RowsScored) -> None:
         if event.rows == 1 and event.labels:
-            counts: Iterable[tuple[Any, int]] = ((next(iter(event.labels)), 1),)  # a Counter costs 3 µs
+            counts: Iterable[tuple[Any, int]] = ((next(iter(event.labels)), 1),)  # creating a `Counter` would take 3 µs
         else:
             counts = Counter(event.labels).items() if event.labels else (("", event.rows),)
         for label, count in counts:
@@ -150,7 +150,7 @@ class Metrics:
         )
         yield GaugeMetricFamily(
             "rowcast_queue_age_seconds",
-            "Waiting time of the oldest of these rows.",
+            "Waiting time of the oldest row in the queue.",
             value=max((worker.waiting_seconds for worker in workers), default=0.0),
         )
         yield GaugeMetricFamily(

@@ -21,7 +21,7 @@ log = structlog.get_logger("rowcast.push")
 
 
 def push_url(gateway: str, job: str) -> str:
-    """Return the URL to post to. A URL with a path is used unchanged; otherwise, the path of the job is appended."""
+    """Return the URL to post to. A URL with a path is used unchanged; otherwise, the job's path is appended."""
     if urlsplit(gateway).path.strip("/"):
         return gateway
     return f"{gateway.rstrip('/')}/metrics/job/{quote(job, safe='')}"

@@ -29,7 +29,8 @@ def class_labels(
         return tuple(metadata.class_names)
     distinct = sorted(set(labels or ()), key=str)
     if any(isinstance(label, str) for label in distinct):
-        message = f"required in the order of the output, because the graph's labels are strings ({_join(distinct)})"
+        names = _join(distinct)
+        message = f"required, because the graph's labels are strings ({names}); list the classes in output order"
         raise metadata_error("class_names", message)
     count = metadata.output_classes or width
     if count is None:
@@ -62,7 +63,8 @@ def _from_keys(metadata: Metadata, keys: Sequence[Any]) -> tuple[Label, ...]:
     if names is None:
         return tuple(keys)
     if not all(0 <= key < len(names) for key in keys):
-        raise metadata_error("class_names", f"{len(names)} classes, but the graph's class numbers are {_join(keys)}")
+        message = f"lists {len(names)} classes, but the graph's class indices are {_join(keys)}"
+        raise metadata_error("class_names", message)
     return tuple(names[key] for key in keys)
 
 

@@ -1,6 +1,6 @@
 """Convert an imported graph and its metadata into a manifest with golden rows.
 
-The output is interpreted by its values for trial rows, not by its name: a tensor named `probabilities` that
+The output is interpreted according to its values for trial rows, not its name: a tensor named `probabilities` that
 contains raw scores is read as raw scores.
 """
 
@@ -189,7 +189,7 @@ def _interpret(selected: GraphTensor, answers: GraphAnswers, metadata: Metadata,
     keys = list(answers.output[0]) if selected.type in MAPS else None
     classes = class_labels(metadata, keys=keys, labels=answers.labels, width=max(width, 2))
     if len(classes) != max(width, 2):
-        message = f"{len(classes)} classes, but the output {selected} has {max(width, 2)}"
+        message = f"specifies {len(classes)} classes, but the output {selected} has {max(width, 2)}"
         raise metadata_error("output_classes" if metadata.class_names is None else "class_names", message)
     decision = build_decision(classes, metadata)
     if metadata.activation != "none":

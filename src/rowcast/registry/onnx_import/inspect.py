@@ -18,7 +18,7 @@ MAX_DEPTH: Final = 8
 EXTERNAL_LOCATION: Final = 1
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 # The floats and ints of an attribute are not packed: each of the millions of numbers in a forest is a separate field.
-# Skip a whole run of them at once.
+# Skip an entire run of such fields at once.
 _match_numbers = re.compile(rb"(?:\x3d[\s\S]{4}|\x40[\x80-\xff]{0,9}[\x00-\x7f])+").match
 
 

@@ -35,7 +35,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_matrix(self) -> bool:
-        """Whether the model's clients send matrices: servers that define these fields accept only matrices."""
+        """Whether the model's clients send matrices, which is the case if `class_names` or `input_shape` is set."""
         return self.class_names is not None or self.input_shape is not None
 
     @property

@@ -113,7 +113,7 @@ def _column_names(
         return own if set(own) == set(features) else [name.strip() for name in features]
     shape = metadata.input_shape
     if shape and shape[-1] is not None and len(inputs) == 1 and shape[-1] != total:
-        raise metadata_error("input_shape", f"{shape[-1]} columns, but the graph takes {total}")
+        raise metadata_error("input_shape", f"specifies {shape[-1]} columns, but the graph takes {total}")
     if set(own) <= set(table_columns):
         return own
     if len(table_columns) == total and len(inputs) == 1:
@@ -142,7 +142,7 @@ def _fill(value: Any, dtype: DType, optional: Sequence[str]) -> float | str | No
     if dtype == "string":
         return "" if value is None else str(value)
     if value is None and dtype in ("int64", "bool"):
-        raise metadata_error("fill", f"required, because the {dtype} column {optional[0]!r} may be missing")
+        raise metadata_error("fill", f"required, because values of the {dtype} column {optional[0]!r} may be missing")
     if isinstance(value, str):
         raise metadata_error("fill", f"expected a number for the column {optional[0]!r}, got {value!r}")
     if value is not None and dtype in ("int64", "bool") and float(value) != int(value):
@@ -165,7 +165,10 @@ def with_examples(schema: Schema, row: Mapping[str, Value]) -> Schema:
 
 
 def select_output(outputs: Sequence[GraphTensor], metadata: Metadata) -> GraphTensor:
-    """Return the output named in the metadata, or else the only output of maps, floats or labels."""
+    """Return the output named in the metadata, or else the only output of the first type that the graph returns.
+
+    The types are maps, floats and labels, in this order.
+    """
     if metadata.output:
         for tensor in outputs:
             if tensor.name == metadata.output:
