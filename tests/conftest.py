@@ -17,7 +17,7 @@ from support.logs import pytest_sessionfinish, pytest_sessionstart, pytest_termi
 
 __all__ = ["pytest_sessionfinish", "pytest_sessionstart", "pytest_terminal_summary", "pytest_testnodedown"]
 
-settings.register_profile("untimed", deadline=None)  # a slow machine must not fail a property test
+settings.register_profile("untimed", deadline=None)  # property tests must not fail on a slow machine
 settings.load_profile("untimed")
 
 
@@ -52,8 +52,8 @@ def _loggers_of_this_process() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def loan_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a registry with the trained loan example; tests must copy it before they change it."""
-    from support import models  # loads the training stack, which takes seconds and is rarely needed
+    """The folder of a registry with the trained loan example; a test must copy the folder before changing it."""
+    from support import models  # imports training libraries, which takes seconds and is rarely needed
 
     return models.trained_loans(tmp_path_factory.mktemp("loans") / "models").root
 

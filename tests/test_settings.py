@@ -66,14 +66,14 @@ def test_an_unknown_key_in_toml_is_an_error(folder: Path) -> None:
         settings.load()
 
 
-def test_an_unknown_name_in_dotenv_is_an_error(folder: Path) -> None:
+def test_an_unknown_name_in_a_dotenv_file_is_an_error(folder: Path) -> None:
     (folder / ".env").write_text("ROWCAST_PROT=1\n")
 
     with pytest.raises(SettingsError, match=r"(?i)rowcast_prot"):
         settings.load()
 
 
-def test_dotenv_can_contain_variables_of_other_programs(folder: Path) -> None:
+def test_a_dotenv_file_can_contain_variables_of_other_programs(folder: Path) -> None:
     (folder / ".env").write_text("DATABASE_PASSWORD=swordfish\nROWCAST_PORT=2\n")
 
     assert settings.load().port == 2

@@ -42,7 +42,7 @@ def test_an_unknown_or_revoked_key_is_not_found(keys: list[Key]) -> None:
     assert "'lost'" in refused.value.message
 
 
-def test_the_state_of_a_key_depends_on_the_time() -> None:
+def test_the_state_of_a_key_depends_on_the_current_time() -> None:
     key = new_key(expires=100)
 
     assert (key.state(99), key.state(100)) == ("active", "expired")

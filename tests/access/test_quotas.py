@@ -46,7 +46,7 @@ def test_a_row_that_exceeds_the_quota_is_rejected_with_a_retry_delay() -> None:
     assert meter.headers(5.0 + 6) == b'ratelimit-policy: "default";q=10;w=60\r\nratelimit: "default";r=0;t=61\r\n'
 
 
-def test_a_rejected_request_does_not_use_quota() -> None:
+def test_a_rejected_request_does_not_use_up_any_quota() -> None:
     meter = Meter(Quota(10, 60))
     meter.spend(8, 0.0)
     for _ in range(5):

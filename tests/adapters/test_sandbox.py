@@ -1,4 +1,4 @@
-"""The sandbox: limits of child processes, and the errors reported if they are exceeded."""
+"""The sandbox: limits on child processes, and the errors reported when a limit is exceeded."""
 
 from __future__ import annotations
 

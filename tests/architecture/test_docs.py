@@ -76,7 +76,7 @@ def blocks(document: Path) -> list[Block]:
 
 
 class Tour:
-    """Executes documents in a folder, as a reader would in a terminal."""
+    """Executes the blocks of documents in a folder, as a reader would in a terminal."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

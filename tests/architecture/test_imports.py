@@ -56,19 +56,19 @@ def top_level(modules: set[str]) -> set[str]:
 
 
 def package_modules(package: str, skipped: str = "") -> str:
-    """Return the modules of a package, except files that match `skipped`, for an import statement."""
+    """Return the module names of a package, separated by commas, without files that match `skipped`."""
     paths = sorted(path for path in (SOURCE / package).rglob("[!_]*.py") if not (skipped and path.match(skipped)))
     return ", ".join(".".join(["rowcast", *path.relative_to(SOURCE).with_suffix("").parts]) for path in paths)
 
 
-def test_importing_rowcast_loads_only_the_version_module_and_no_library() -> None:
+def test_importing_rowcast_loads_only_the_version_module_and_no_libraries() -> None:
     added = modules_loaded_by("import rowcast") - modules_loaded_by("pass")
 
     assert {name for name in added if name.startswith("rowcast")} == {"rowcast", "rowcast.version"}
     assert top_level(added) - sys.stdlib_module_names == {"rowcast"}
 
 
-def test_help_loads_only_the_cli_package_and_no_heavy_library() -> None:
+def test_help_loads_only_the_cli_package_and_no_heavy_libraries() -> None:
     loaded = modules_loaded_by(HELP)
 
     assert "rowcast.cli.commands" in loaded
@@ -112,7 +112,7 @@ def test_the_schema_modules_do_not_load_numpy() -> None:
 @pytest.mark.parametrize(
     "path", [path for package in PURE for path in sorted((SOURCE / package).glob("*.py"))], ids=lambda path: path.name
 )
-def test_the_pure_core_does_not_import_io_modules(path: Path) -> None:
+def test_the_pure_core_imports_only_allowed_modules(path: Path) -> None:
     allowed = (set(sys.stdlib_module_names) - FORBIDDEN_STDLIB) | {"msgspec", "numpy", "rowcast"}
 
     assert {name for name in imports_of(path) if name.partition(".")[0] not in allowed} == set()

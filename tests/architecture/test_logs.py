@@ -80,11 +80,11 @@ def test_a_session_without_leaks_passes(tmp_path: Path) -> None:
         "rk_a1b2c3_SGVsbG8",
     ],
 )
-def test_canaries_and_keys_are_detected_in_any_spelling(line: str) -> None:
+def test_canaries_and_keys_are_detected_in_any_notation(line: str) -> None:
     assert logs.leaks(line)
 
 
-def test_column_and_tensor_names_are_not_leaks() -> None:
+def test_column_and_tensor_names_are_not_reported_as_leaks() -> None:
     split = {"dataframe_split": {"columns": ["a_name_of_a_column"], "data": [["a value of that column"]]}}
     tensors = {"inputs": [{"name": "a_name_of_a_tensor", "shape": [1], "datatype": "BYTES", "data": ["a value in it"]}]}
     for body in (split, tensors, {"outputs": [{"name": "a_name_of_an_output"}]}, {"name": "a person", "sum": 1}):

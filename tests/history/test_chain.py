@@ -31,7 +31,7 @@ def test_a_change_to_any_field_breaks_the_chain(change: dict[str, bytes]) -> Non
     assert first_break([*ENTRIES[:2], ENTRIES[2]._replace(**change), *ENTRIES[3:]]) == 2
 
 
-def test_a_changed_order_or_number_of_entries_breaks_the_chain() -> None:
+def test_changing_the_order_or_number_of_entries_breaks_the_chain() -> None:
     assert first_break([*ENTRIES[:2], *ENTRIES[3:]]) == 2
     assert first_break([*ENTRIES[:2], ENTRIES[1], *ENTRIES[2:]]) == 2
     assert first_break([ENTRIES[1], ENTRIES[0], *ENTRIES[2:]]) == 0

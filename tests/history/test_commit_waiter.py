@@ -13,7 +13,7 @@ from support.entries import drafts
 
 
 class Callback:
-    """Records the calls of a waiter."""
+    """A callback that records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[Exception | None] = []

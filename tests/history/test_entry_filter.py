@@ -27,13 +27,13 @@ NOON = 1_769_860_800_000
         ("2026-01-31", NOON - 12 * 3_600_000),
         ("2026-01-31T12:00:00Z", NOON),
         ("2026-01-31T13:00:00+01:00", NOON),
-        ("2026-01-31T13:00:00 01:00", NOON),  # a plus sign that a query string decoded as a space
+        ("2026-01-31T13:00:00 01:00", NOON),  # a plus sign in a query string is decoded as a space
         ("2026-01-31 12:00", NOON),
         ("2026-01-31T12:00:00.250Z", NOON + 250),
         ("1970-01-01", 0),
     ],
 )
-def test_a_time_is_rfc_3339_or_a_date_in_utc(text: str, milliseconds: int) -> None:
+def test_a_time_is_given_in_rfc_3339_format_or_as_a_date_in_utc(text: str, milliseconds: int) -> None:
     assert parse_time(text) == milliseconds
 
 
@@ -69,7 +69,7 @@ def test_visible_entries_are_limited_to_the_tenant_and_models() -> None:
 
 
 @given(st.integers(0, (1 << 48) - 1), st.binary(min_size=9, max_size=9))
-def test_the_first_id_of_a_millisecond_sorts_before_its_other_ids_and_after_all_earlier_ids(
+def test_the_first_id_of_a_millisecond_sorts_between_earlier_ids_and_other_ids_of_that_millisecond(
     at: int, random: bytes
 ) -> None:
     (some_id,) = uuid7s(at, random)
@@ -78,7 +78,7 @@ def test_the_first_id_of_a_millisecond_sorts_before_its_other_ids_and_after_all_
     assert at == (1 << 48) - 1 or some_id < first_id(at + 1)
 
 
-def test_a_cursor_can_be_decoded_only_with_its_own_selection() -> None:
+def test_a_cursor_can_be_decoded_only_with_the_same_selection() -> None:
     (some_id,) = uuid7s(NOON, bytes(range(uuid7_randomness(1))))
     cursor = encode_cursor(some_id, Selection(model="loans"))
 

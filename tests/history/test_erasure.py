@@ -40,8 +40,8 @@ def test_an_erasure_covers_the_store_and_open_journals(store: Store, tmp_path: P
     journal, journals = FileJournal(folder, lambda: "w"), FolderJournalReader(folder)
     entries = [draft(number, entity="e" if number % 2 else "other") for number in range(9)]
     journal.append(entries[:4])
-    journals.drain(store)  # stored, but still in the open journal
-    journal.append(entries[4:8])  # not stored, only in the journal
+    journals.drain(store)  # in the store and in the open journal
+    journal.append(entries[4:8])  # only in the journal
     eraser, maintenance = Eraser(store, FolderJournalReader(folder), lambda: 5), Maintenance(store, journals, lambda: 6)
 
     result = eraser.erase(Selection(entity="e"), "user", "erase")
@@ -93,7 +93,7 @@ def test_an_erasure_waits_for_the_journals_of_every_home(store: Store, tmp_path:
     assert eraser.result(result.request).rows == 2
 
 
-def test_an_erasure_does_not_wait_for_a_home_that_shut_down_without_journals(store: Store, tmp_path: Path) -> None:
+def test_an_erasure_does_not_wait_for_a_home_that_was_closed_without_journals(store: Store, tmp_path: Path) -> None:
     ended, waiting = (Maintenance(store, FolderJournalReader(tmp_path / name), lambda: 6) for name in ("a", "b"))
     journal = FileJournal(tmp_path / "b", lambda: "w")
     journal.append(drafts(0, 1))
@@ -148,7 +148,7 @@ def _request() -> ErasureRequest:
 
 def test_an_erasure_stays_open_until_the_erased_bytes_are_scrubbed() -> None:
     class BusyStore(MemoryStore):
-        """A store whose first two scrubs fail, as they do during a slow read."""
+        """A store whose first two scrubs fail, as happens during a slow read."""
 
         attempts = 0
 
@@ -178,7 +178,7 @@ def test_retention_erases_old_rows_in_steps_and_repeats_after_an_interval(store:
     maintenance.run_once()
     assert len(erased_seqs(store, "w")) == ENTRIES_PER_STEP
     maintenance.run_once()
-    now += 1_000_000  # they are now older, but the next retention pass is not yet due
+    now += 1_000_000  # all entries are now older than that, but the next retention pass is not yet due
     maintenance.run_once()
     assert len(erased_seqs(store, "w")) == ENTRIES_PER_STEP
     now += RETENTION_INTERVAL_US
@@ -211,7 +211,7 @@ def test_no_rows_are_erased_without_a_retention_period(store: Store) -> None:
     assert erased_seqs(store, "w") == []
 
 
-def test_closing_maintenance_ignores_an_unavailable_store() -> None:
+def test_maintenance_can_be_closed_while_the_store_is_unavailable() -> None:
     class UnavailableStore(MemoryStore):
         """A store that fails when a folder is unregistered."""
 

@@ -34,7 +34,7 @@ def test_an_empty_csv_export_contains_only_the_header() -> None:
     assert list(to_json_lines([])) == []
 
 
-def test_an_erased_row_is_an_empty_csv_cell_and_is_omitted_from_json() -> None:
+def test_an_erased_row_is_exported_as_an_empty_csv_cell_and_omitted_from_json() -> None:
     store = MemoryStore()
     store.record("w", [entry._replace(row=None, salt=None) for entry in sealed("w", drafts(0, 1))])
 

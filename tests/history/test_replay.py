@@ -44,12 +44,12 @@ def model(tmp_path: Path) -> LiveModel:
 
 @pytest.fixture
 def other_model(tmp_path: Path) -> LiveModel:
-    """A model with different scores for the same rows."""
+    """A model that returns different scores for the same rows."""
     return models.live(tmp_path / "other", "m", models.mlp_graph(3, 2, seed=9), SCHEMA, CLASSES, "probabilities")
 
 
 def recorded_predictions(model: LiveModel, count: int) -> MemoryStore:
-    """Return a store with predictions of this model."""
+    """Return a store that contains predictions of this model."""
     store = MemoryStore()
 
     async def predict() -> None:
@@ -92,7 +92,7 @@ def test_entries_of_several_chunks_are_all_replayed(model: LiveModel) -> None:
     assert (result.entries, result.equal) == (2500, 2500)
 
 
-def test_an_erased_row_is_not_replayable(model: LiveModel) -> None:
+def test_an_erased_row_cannot_be_replayed(model: LiveModel) -> None:
     store, entries = MemoryStore(), list(recorded_predictions(model, 3).chain("w"))
     store.record("w", [entries[0], entries[1]._replace(row=None, salt=None), entries[2]])
 
@@ -102,7 +102,7 @@ def test_an_erased_row_is_not_replayable(model: LiveModel) -> None:
     assert [example["verdict"] for example in result.examples] == ["not replayable"]
 
 
-def test_entries_of_a_deleted_model_are_not_replayable_and_the_reason_is_reported(model: LiveModel) -> None:
+def test_entries_of_a_deleted_model_cannot_be_replayed_and_the_reason_is_reported(model: LiveModel) -> None:
     def fail(name: str, version: int, digest: str) -> ReplayScorer:
         raise ModelNotFound(f"{name} {version} {digest}")
 

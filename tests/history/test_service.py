@@ -43,7 +43,7 @@ class MovingJournalReader(EmptyJournalReader):
 
 @pytest.mark.parametrize("stored", [0, 4])
 @pytest.mark.parametrize("moves", [0, 1, 3, 20])
-def test_entries_that_move_during_a_read_are_returned_once_and_in_order(stored: int, moves: int) -> None:
+def test_entries_that_move_during_a_read_are_returned_exactly_once_and_in_order(stored: int, moves: int) -> None:
     store, entries = MemoryStore(), sealed("w", drafts(0, 20))
     store.record("w", entries[:stored])
     history = History(store, MovingJournalReader(store, entries[stored:], moves))
@@ -87,7 +87,7 @@ def test_a_lookup_returns_only_entries_that_are_visible_to_the_caller(visible: S
     assert (History(store, EmptyJournalReader()).get(identifier(0), visible) is not None) is expected
 
 
-def test_pages_contain_every_entry_once_and_ignore_entries_added_after_the_first_page() -> None:
+def test_pages_contain_every_entry_exactly_once_and_ignore_entries_added_after_the_first_page() -> None:
     store = MemoryStore()
     store.record("w", sealed("w", MIXED))
     history = History(store, EmptyJournalReader())

@@ -18,7 +18,7 @@ def places(verification: Verification) -> list[tuple[str, int]]:
     return [(each["writer"], each["seq"]) for each in verification.broken]
 
 
-def test_a_chain_with_a_gap_is_broken() -> None:
+def test_a_chain_with_a_gap_is_reported_as_broken() -> None:
     store, entries = MemoryStore(), sealed("w", drafts(0, 5))
     store.record("w", entries[:2] + entries[3:])
 

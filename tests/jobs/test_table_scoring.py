@@ -25,7 +25,7 @@ ROWS = 200
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of a few lines."""
+    """Reduce chunks to a few lines."""
     monkeypatch.setattr(stream, "BLOCK", 500)
     monkeypatch.setattr(stream, "ROWS", 13)
 
@@ -95,7 +95,7 @@ def test_invalid_rows_are_written_to_the_rejects_file_with_their_cells(
     assert scored["id"].to_list() == [f"r{n}" for n in range(ROWS) if n not in (3, 150)]
 
 
-def test_without_a_rejects_file_scoring_stops_at_the_first_invalid_row(
+def test_scoring_without_a_rejects_file_stops_at_the_first_invalid_row(
     tmp_path: Path, model: Any, source: Path
 ) -> None:
     spoil(source, 150)
@@ -177,7 +177,7 @@ def test_a_missing_output_folder_is_an_error(tmp_path: Path, model: Any, source:
         assert caught.value.slug == "not-writable"
 
 
-def test_loans_get_the_same_scores_as_from_the_server(tmp_path: Path, loan_registry: Path) -> None:
+def test_loans_in_a_table_get_the_same_scores_as_from_the_server(tmp_path: Path, loan_registry: Path) -> None:
     registry = models.FolderRegistry(loan_registry)
     live = load(Reference("loans", 1), registry, open_graph)
     rows = models.loan_rows(100)

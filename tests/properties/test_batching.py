@@ -1,4 +1,4 @@
-"""Batching: a row in a batch gets the same reply as a row sent alone, whatever the other callers do."""
+"""Batching: a row gets the same reply in a batch as on its own, regardless of other callers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class UnreliableJournal:
 
 @dataclass(frozen=True)
 class Rig:
-    """Two models, rows for each model, and the score of each row when it is scored alone."""
+    """Two models, rows for each model, and the score of each row on its own."""
 
     live: tuple[LiveModel, LiveModel]
     rows: list[list[Row]]
@@ -89,7 +89,7 @@ class Call:
 
 @dataclass
 class World:
-    """A predictor with an unreliable journal, and all calls to it."""
+    """A predictor with an unreliable journal, and all calls to the predictor."""
 
     rig: Rig
     store: MemoryStore = field(default_factory=MemoryStore)
@@ -112,7 +112,7 @@ class World:
         self.calls.append(Call(model, rows, single, future, request_id))
 
     def recorded(self) -> dict[str, tuple[str, bytes, bytes | None]]:
-        """Return the request id, the reply and the row of each prediction id in the journal."""
+        """Return the request ID, the reply and the row for each prediction ID in the journal."""
         entries = {}
         for sealed in self.store.chain("w"):
             entry = decode_head(sealed.head)
@@ -156,7 +156,7 @@ def score_of(reply: bytes) -> Score:
 
 @given(st.lists(STEPS, max_size=30))
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_row_gets_the_same_score_alone_and_in_any_batch(rig: Rig, script: list[tuple[Any, ...]]) -> None:
+def test_a_row_gets_the_same_score_on_its_own_and_in_any_batch(rig: Rig, script: list[tuple[Any, ...]]) -> None:
     world = World(rig)
 
     asyncio.run(play(world, script))
@@ -193,7 +193,7 @@ def test_rows_of_one_batch_are_recorded_in_one_write(rig: Rig) -> None:
 
 
 class Gated(LiveModel):
-    """A slow model that waits in its thread until the test opens a gate."""
+    """A slow model whose thread waits until the test opens a gate."""
 
     def __init__(self, like: LiveModel) -> None:
         super().__init__(Reference("gated", 1), like.manifest, open_graph(models.regressor_graph(5, 1), "out"))
@@ -305,7 +305,7 @@ def test_a_call_cancelled_before_scoring_is_not_scored(rig: Rig) -> None:
     assert [request_id for request_id, _, _ in world.recorded().values()] == ["r1"]
 
 
-def test_a_failed_write_fails_exactly_the_calls_of_its_batch(rig: Rig) -> None:
+def test_a_failed_write_fails_only_the_calls_in_its_batch(rig: Rig) -> None:
     world = World(rig)
     script = [("journal", True), ("one", 0, 1), ("many", 0, [2, 3]), ("rest",), ("journal", False), ("one", 0, 4)]
 
@@ -394,7 +394,7 @@ def every_model(folder: Path, loans: Path) -> Iterator[tuple[LiveModel, list[dic
     yield load(Reference("loans", 1), FolderRegistry(loans), open_graph), models.loan_rows(130)
 
 
-def test_batches_of_every_size_have_the_same_scores_as_single_rows(tmp_path: Path, loan_registry: Path) -> None:
+def test_scores_do_not_depend_on_the_batch_size(tmp_path: Path, loan_registry: Path) -> None:
     for model, rows in every_model(tmp_path, loan_registry):
         encoded = [model.encoder.parse(row) for row in rows]
         alone = [model.score([row])[0] for row in encoded]

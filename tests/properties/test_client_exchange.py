@@ -1,4 +1,4 @@
-"""Properties of the client's retries, for any sequence of replies and failures. No IO; the clock is simulated."""
+"""Properties of the client's retries for any sequence of replies and failures, without I/O and with a simulated clock."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_exchange_follows_the_retry_rules(
     assert all(moment + send.seconds <= POLICY.timeout + 0.002 for moment, send in played.sent)
     for result, pause in zip(results, played.pauses, strict=False):
         assert isinstance(result, NoReply) or pause >= (retry_after(result) or 0)
-    # Every attempt sends the same request, except for the remaining time.
+    # Every attempt sends the same request, except for the header with the remaining time.
     for _, send in played.sent:
         headers = {name: value for name, value in send.request.headers.items() if name != "x-request-timeout"}
         assert msgspec.structs.replace(send.request, headers=headers) == request
@@ -61,7 +61,7 @@ def test_no_error_message_contains_the_detail_of_a_problem(script: list[HttpRepl
 
 
 @given(st.integers(0, 200), st.floats(0, 1))
-def test_pauses_grow_up_to_a_limit_and_their_second_half_is_random(retry: int, random: float) -> None:
+def test_pauses_grow_up_to_a_limit_and_up_to_half_of_each_pause_is_random(retry: int, random: float) -> None:
     pause = POLICY.pause(retry, random)
     backoff = min(POLICY.longest_pause, POLICY.first_pause * 2.0 ** min(retry, 50))
 

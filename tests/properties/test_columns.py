@@ -32,7 +32,7 @@ MOMENTS = st.sampled_from(["2026-01-31T09:30:00Z", "2020-02-29", "31.12.2021", "
 
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[Schema, dict[str, Any]]:
-    """A schema with every kind of column, and cells that are mostly valid."""
+    """Draw a schema with every kind of column, and cells that are mostly valid."""
     missing = draw(st.booleans())
     count = draw(st.integers(1, 12))
     schema = Schema(
@@ -72,7 +72,7 @@ def as_tensors(columns: dict[str, Any]) -> dict[str, Tensor]:
 
 @given(batches())
 @settings(max_examples=600)
-def test_columns_that_the_fast_path_accepts_are_valid_and_encoded_to_the_same_bits(batch: tuple[Schema, Any]) -> None:
+def test_columns_that_the_fast_path_accepts_are_valid_and_encoded_like_rows(batch: tuple[Schema, Any]) -> None:
     schema, columns = batch
     plan = own_plan(schema)
     raw = as_tensors(columns)

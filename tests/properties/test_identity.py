@@ -129,7 +129,7 @@ def sealed(drafted: list[Draft], writer: str = WRITER) -> list[SealedEntry]:
 
 
 @given(drafts)
-def test_a_chain_verifies_with_and_without_its_rows(drafted: list[Draft]) -> None:
+def test_a_chain_passes_verification_with_and_without_its_rows(drafted: list[Draft]) -> None:
     entries = sealed(drafted)
 
     assert list(chain.verify(WRITER, entries)) == []
@@ -137,7 +137,9 @@ def test_a_chain_verifies_with_and_without_its_rows(drafted: list[Draft]) -> Non
 
 
 @given(drafts, st.data())
-def test_a_chain_verifies_after_any_of_its_rows_are_erased(drafted: list[Draft], data: st.DataObject) -> None:
+def test_a_chain_passes_verification_after_any_of_its_rows_are_erased(
+    drafted: list[Draft], data: st.DataObject
+) -> None:
     erased = [
         entry._replace(salt=None, row=None) if data.draw(st.booleans(), label="erase") else entry
         for entry in sealed(drafted)
@@ -155,7 +157,7 @@ def test_a_chain_can_be_extended_in_several_steps(drafted: list[Draft], cut: int
 
 
 def flipped(data: bytes | None, bit: int) -> bytes:
-    """Return the bytes with one bit flipped, or a single byte if there are none."""
+    """Return the bytes with one bit flipped, or a single byte if the input is empty."""
     if not data:
         return b"\x01"
     place = bit % (len(data) * 8)
@@ -195,7 +197,7 @@ def test_renumbering_after_a_removal_breaks_the_chain(drafted: list[Draft]) -> N
 
 
 @given(drafts)
-def test_the_chain_of_one_writer_does_not_verify_for_another_writer(drafted: list[Draft]) -> None:
+def test_the_chain_of_one_writer_fails_verification_for_another_writer(drafted: list[Draft]) -> None:
     assert [broken.seq for broken in chain.verify("w2", sealed(drafted))] == [0]
 
 

@@ -40,7 +40,7 @@ def as_json(cells: dict[str, str]) -> bytes:
 
 
 def foreign_plan(schema: Schema) -> Plan:
-    """Return a plan with one tensor per column, with types and fill values that imported graphs can have."""
+    """Return a plan with one tensor per column, using types and fill values found in imported graphs."""
     plan = []
     for index, column in enumerate(schema.columns):
         dtype = {
@@ -213,7 +213,7 @@ def test_all_problems_of_a_row_are_reported_at_once(cells_and_codes: dict[str, t
 
 
 @pytest.mark.parametrize("token", ["1e308", "3.4028236e38", "-3.4028236e38"])
-def test_numbers_beyond_float32_are_reported_as_problems(token: str) -> None:
+def test_numbers_outside_the_float32_range_are_reported_as_problems(token: str) -> None:
     schema = Schema((Column(name="n", kind="number"),))
 
     with pytest.raises(InvalidRows) as caught:
@@ -276,7 +276,7 @@ def test_the_json_schema_allows_missing_values_where_the_parser_does(data: st.Da
 
 @pytest.mark.parametrize("word", sorted(MISSING_WORDS))
 @pytest.mark.parametrize("kind", ["number", "integer", "boolean", "category", "datetime"])
-def test_a_word_for_missing_is_a_missing_value_in_every_kind_of_column(kind: Any, word: str) -> None:
+def test_a_missing_value_word_is_parsed_as_missing_in_every_kind_of_column(kind: Any, word: str) -> None:
     required = Schema((Column(name="x", kind=kind),))
     optional = Schema((Column(name="x", kind=kind, missing=True),))
 

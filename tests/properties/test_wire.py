@@ -62,7 +62,7 @@ def native(row: dict[str, Any]) -> EncodedRow | set[tuple[str, str]]:
 
 
 def nested(path: str, value: Any) -> Any:
-    """Nest a value in objects so that it is at the path."""
+    """Nest a value in objects so that it is found at the path."""
     for name in reversed(path.split(".") if path else []):
         value = {name: value}
     return value
@@ -82,7 +82,7 @@ def test_an_object_is_parsed_like_a_native_row(row: dict[str, Any], names: dict[
     else:
         assert encoded == expected
         assert msgspec.json.decode(text) == row
-        assert ENCODER.read(text) == encoded  # as a replay reads it
+        assert ENCODER.read(text) == encoded  # a replay reads this text
 
 
 @given(st.lists(ROWS, min_size=1, max_size=4), PATHS.filter(bool), st.booleans(), st.integers(1, 86_400))
@@ -105,7 +105,7 @@ def test_a_matrix_is_parsed_like_native_rows(rows: list[dict[str, Any]], path: s
 
 
 @given(ROWS, st.sets(st.sampled_from(NAMES)), st.dictionaries(st.sampled_from(["x", "income "]), st.integers()))
-def test_a_row_completed_with_fill_values_equals_the_complete_row(
+def test_a_row_completed_with_fill_values_is_parsed_like_a_complete_row(
     row: dict[str, Any], absent: set[str], unknown: dict[str, Any]
 ) -> None:
     fills: dict[str, Any] = {"income": 0, "town": "Bonn", "owner": False}

@@ -55,7 +55,7 @@ def test_a_packed_bundle_is_opened_with_all_of_its_content(folder: Path) -> None
     assert opened.manifest.digest.startswith("rb1-")
 
 
-def test_the_score_of_a_golden_row_is_stored_as_outcome(folder: Path) -> None:
+def test_the_score_of_a_golden_row_is_stored_as_its_outcome(folder: Path) -> None:
     stored = json.loads((folder / bundle.GOLDEN).read_bytes())
 
     assert stored == [{"row": {"x0": 1.0, "x1": 1.0}, "outcome": {"prediction": 2.0}}]
@@ -111,7 +111,7 @@ def test_a_changed_serving_part_of_the_manifest_is_rejected(folder: Path, change
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])
-def test_the_error_for_an_unsupported_format_names_its_number(folder: Path, version: Any) -> None:
+def test_the_error_for_an_unsupported_format_includes_the_format_number(folder: Path, version: Any) -> None:
     edit_manifest(folder, lambda document: document.update(format=version))
 
     error = refusal(lambda: bundle.open(folder))
@@ -136,7 +136,7 @@ def test_a_manifest_cannot_list_files_outside_its_folder(folder: Path) -> None:
     assert refusal(lambda: bundle.verify(folder)).slug == "unlisted-file"
 
 
-def test_unknown_fields_of_the_same_format_are_ignored(folder: Path) -> None:
+def test_unknown_fields_in_a_supported_format_are_ignored(folder: Path) -> None:
     edit_manifest(folder, lambda document: document.update(later={"more": 1}))
 
     assert bundle.open(folder).manifest.name == "sum"
@@ -159,7 +159,7 @@ def test_a_graph_path_that_cannot_be_written_is_rejected_before_training(tmp_pat
             pytest.fail("the body must not run")
 
 
-def test_a_graph_path_must_not_overwrite_the_training_data(tmp_path: Path) -> None:
+def test_a_graph_path_that_would_overwrite_the_training_data_is_rejected(tmp_path: Path) -> None:
     table = tmp_path / "loans.csv"
     table.write_text("a,b\n")
 
@@ -168,7 +168,7 @@ def test_a_graph_path_must_not_overwrite_the_training_data(tmp_path: Path) -> No
     assert table.read_text() == "a,b\n"
 
 
-def test_a_model_is_verified_before_it_is_served(registry: FolderRegistry, folder: Path) -> None:
+def test_a_model_that_passes_verification_can_be_loaded(registry: FolderRegistry, folder: Path) -> None:
     model = load(Reference("sum", 1), registry, open_graph)
 
     (score,) = model.score([model.encoder.parse({"x0": 2.5, "x1": 1})])

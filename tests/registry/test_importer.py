@@ -1,4 +1,4 @@
-"""Imported models are checked before and inside the sandbox, and become champion only if they pass."""
+"""Imported models are checked before and inside the sandbox; only a model that passes becomes the champion."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def path(tmp_path: Path) -> Path:
 
 
 class RefusingSandbox(InProcessSandbox):
-    """A sandbox that refuses every bundle."""
+    """A sandbox that rejects every bundle."""
 
     def verify_bundle(self, folder: Path, reference: Reference) -> None:
         raise BundleError(f"{reference} has wrong answers")
 
 
-def test_an_onnx_file_becomes_the_champion_under_the_name_of_the_file(
+def test_an_onnx_file_is_imported_under_its_file_name_and_becomes_the_champion(
     importer: ModelImporter, registry: FolderRegistry, path: Path
 ) -> None:
     model = importer.import_file(path)
@@ -80,7 +80,9 @@ def test_a_table_supplies_column_names_and_ranges(
     assert [(column.name, column.low, column.high) for column in columns][:2] == [("a", 1.0, 5.0), ("b", 2.0, 6.0)]
 
 
-def test_an_archive_keeps_its_content_under_a_new_name(importer: ModelImporter, tmp_path: Path, path: Path) -> None:
+def test_an_archive_imported_under_a_new_name_keeps_its_content(
+    importer: ModelImporter, tmp_path: Path, path: Path
+) -> None:
     original = importer.import_file(path)
     archive = tmp_path / "x.rowcast"
     write_archive(Path(original.path), archive)

@@ -17,7 +17,7 @@ from support.onnx_graphs import PROBABILITIES, RAW_SCORES, InProcessSandbox
 
 @pytest.fixture
 def drop(tmp_path: Path) -> Path:
-    """The models folder, with one graph."""
+    """A models folder with one graph."""
     folder = tmp_path / "drop"
     folder.mkdir()
     (folder / "first.onnx").write_bytes(PROBABILITIES)
@@ -63,7 +63,9 @@ def test_shared_metadata_applies_to_the_graph_it_names(folder: ModelsFolder, dro
     assert [(result.model, result.version) for result in folder.import_new()] == [("first", 2), ("second", 1)]
 
 
-def test_shared_metadata_of_an_unknown_model_is_an_error_for_several_graphs(folder: ModelsFolder, drop: Path) -> None:
+def test_shared_metadata_for_an_unknown_model_is_an_error_if_there_are_several_graphs(
+    folder: ModelsFolder, drop: Path
+) -> None:
     (drop / SHARED_METADATA).write_text('{"model_name": "other"}')
     assert [result.model for result in folder.import_new()] == ["other"]
 

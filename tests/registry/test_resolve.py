@@ -1,4 +1,4 @@
-"""References are resolved to published versions, and each served version has one address."""
+"""References are resolved to published versions, and each reference is served under one name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rowcast.registry.resolve import addresses, resolve, served
 
 @pytest.fixture
 def registry(tmp_path: Path) -> FolderRegistry:
-    """A registry with two versions of `loans`, the first of which is champion, and `sum` without a champion."""
+    """A registry with two versions of `loans`, of which the first is the champion, and `sum` without a champion."""
     registry = FolderRegistry(tmp_path)
     registry.publish("loans", lambda folder: None, "champion")
     registry.publish("loans", lambda folder: None, "challenger")

@@ -55,7 +55,7 @@ def test_common_columns_are_encoded_on_the_fast_path() -> None:
         ("datetime", "BYTES", "soon"),
     ],
 )
-def test_other_values_fall_back_to_the_row_encoder(kind: Any, datatype: str, cell: Any) -> None:
+def test_columns_with_other_values_are_left_to_the_row_encoder(kind: Any, datatype: str, cell: Any) -> None:
     schema = Schema((Column(name="x", kind=kind, levels=("a",)),))
     header = TensorHeader("x", [1, 1], datatype)
     tensor = tensors.from_bytes(header, memoryview(v2.packed(datatype, [cell])))
@@ -63,7 +63,7 @@ def test_other_values_fall_back_to_the_row_encoder(kind: Any, datatype: str, cel
     assert ColumnEncoder(schema, own_plan(schema)).read({"x": tensor}) is None
 
 
-def test_absent_and_unknown_columns_fall_back_to_the_row_encoder() -> None:
+def test_requests_with_absent_or_unknown_columns_are_left_to_the_row_encoder() -> None:
     schema = Schema((Column(name="x", kind="number"), Column(name="y", kind="number")))
     encoder = ColumnEncoder(schema, own_plan(schema))
     numbers = Tensor("x", "FP64", (1, 1), np.array([1.5]))
@@ -73,7 +73,7 @@ def test_absent_and_unknown_columns_fall_back_to_the_row_encoder() -> None:
     assert encoder.read({}) is None
 
 
-def test_a_lookup_has_a_limited_number_of_strings() -> None:
+def test_a_lookup_with_too_many_strings_is_not_used() -> None:
     texts = [f"{number:03}" for number in range(MAX_LOOKUP_TEXTS + 1)]
     data = length_prefixed("001")
 
@@ -81,7 +81,7 @@ def test_a_lookup_has_a_limited_number_of_strings() -> None:
     assert TextLookup(dict.fromkeys(texts, 1.0)).read(data, 1) is None
 
 
-def test_minus_zero_is_encoded_as_the_integer_zero() -> None:
+def test_negative_zero_in_an_integer_column_is_encoded_as_zero() -> None:
     schema = Schema((Column(name="x", kind="integer"),))
     tensor = Tensor("x", "FP64", (1, 1), np.array([-0.0]))
 

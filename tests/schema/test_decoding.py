@@ -54,7 +54,7 @@ def test_contradictory_date_parts_are_reported_as_a_problem_of_their_row() -> No
     ]
 
 
-def test_the_hour_resolves_a_date_that_was_rounded_across_a_full_hour() -> None:
+def test_the_hour_corrects_a_date_that_was_rounded_across_an_hour_boundary() -> None:
     schema = Schema((Column(name="d", kind="datetime"),))
     almost_noon = [20_000 + 0.4999999, 10, 4, 12]
 
@@ -73,7 +73,7 @@ def test_a_tensor_that_does_not_match_the_plan_is_an_error() -> None:
             decode_columns(SCHEMA, PLAN, {**fitting, TEXTS: wrong})
 
 
-def test_a_plan_without_the_days_of_a_date_cannot_be_decoded() -> None:
+def test_tensors_cannot_be_decoded_if_the_plan_lacks_the_days_feature_of_a_date() -> None:
     plan = (TensorSpec("hour", "float32", (1,), (Feature("d", "hour"),)),)
 
     with pytest.raises(BodyError):

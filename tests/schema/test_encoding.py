@@ -24,7 +24,7 @@ SCHEMA = Schema(
 BODY = b'{"city":"Ulm","income":1.5,"since":"2026-02-01T18:00:00Z","owner":"no","plan":null,"children":2}'
 
 
-def test_exported_graphs_take_numbers_and_strings_in_table_order() -> None:
+def test_the_plan_of_an_exported_graph_lists_columns_in_table_order() -> None:
     numbers, texts = own_plan(SCHEMA)
 
     assert (numbers.name, numbers.dtype, numbers.shape) == (NUMBERS, "float32", (7,))
@@ -59,7 +59,7 @@ def test_an_unseen_category_is_encoded_with_a_warning() -> None:
     assert "'Atlantis'" in warning.message
 
 
-def test_a_warning_hides_sensitive_values() -> None:
+def test_warnings_do_not_contain_sensitive_values() -> None:
     schema = Schema((Column(name="name", kind="category", levels=("a",), sensitive=True),))
 
     (warning,) = RowEncoder(schema, own_plan(schema)).read(b'{"name":"Jo Doe"}').warnings

@@ -33,7 +33,7 @@ def test_all_notations_of_a_row_have_the_same_key() -> None:
     assert len({key(encoder, encoder.read(json.dumps(row).encode())) for row in notations}) == 1
 
 
-def test_minus_zero_and_zero_have_the_same_key() -> None:
+def test_negative_zero_and_zero_have_the_same_key() -> None:
     encoder = RowEncoder(schema := number_columns(3), own_plan(schema))
     rows = [encoder.read(body) for body in (b'{"x0":0,"x1":-0.0,"x2":1}', b'{"x0":-0.0,"x1":0,"x2":1}')]
 

@@ -46,7 +46,9 @@ def test_replies_are_encoded_as_predictions_without_unset_fields() -> None:
 @pytest.mark.parametrize(
     ("label", "probability", "text"), [("a", 0.5, "a"), (1.5, 0.5, "1.5"), (1.5, UNSET, ""), (True, UNSET, "true")]
 )
-def test_labels_are_searchable_and_values_are_not(label: bool | float | str, probability: float, text: str) -> None:
+def test_labels_are_searchable_but_regression_values_are_not(
+    label: bool | float | str, probability: float, text: str
+) -> None:
     assert searchable_label(label, probability) == text
 
 
@@ -73,7 +75,9 @@ def binary(score: float, label: str) -> Score:
         (Score("a", 0.5, UNSET, {"a": 0.5, "b": 0.5}), Score("a", 0.5, UNSET, {"a": 0.5}), "different"),
     ],
 )
-def test_two_scores_are_equal_borderline_or_different(then: Score, now: Score, verdict: str) -> None:
+def test_the_comparison_of_two_scores_returns_equal_borderline_or_different(
+    then: Score, now: Score, verdict: str
+) -> None:
     assert compare_scores(then, now, tolerance=1e-6, threshold=0.5) == verdict
 
 

@@ -52,11 +52,11 @@ def test_every_form_of_a_missing_value_is_parsed_as_none() -> None:
     assert SCHEMA.parse({name: cell for name, cell in ROW.items() if name not in ("children", "plan")})[1] is None
 
 
-def test_an_empty_row_lists_every_missing_column() -> None:
+def test_every_missing_column_is_reported_for_an_empty_row() -> None:
     assert problems({}) == [(name, "missing") for name in ("income", "owner", "city", "since")]
 
 
-def test_unknown_columns_are_reported_with_the_known_columns() -> None:
+def test_the_error_for_an_unknown_column_lists_the_known_columns() -> None:
     with pytest.raises(InvalidRows) as caught:
         SCHEMA.parse({**ROW, "Income": 1, "x" * 500: 2})
 
@@ -78,7 +78,7 @@ def test_an_integer_column_accepts_whole_floats() -> None:
     assert problems({**ROW, "children": 2.5}) == [("children", "not-integer")]
 
 
-def test_booleans_are_not_numbers_and_numbers_are_not_booleans() -> None:
+def test_booleans_are_rejected_as_numbers_and_numbers_are_rejected_as_booleans() -> None:
     assert problems({**ROW, "income": True, "owner": 1}) == [("income", "wrong-type"), ("owner", "wrong-type")]
 
 
@@ -139,7 +139,7 @@ def test_received_values_are_truncated(raw: Any, shown: Any) -> None:
     assert shortened(raw) == shown
 
 
-def test_column_names_are_unique() -> None:
+def test_column_names_must_be_unique() -> None:
     with pytest.raises(ValueError, match=r"duplicate column names: a$"):
         Schema((Column(name="a", kind="number"), Column(name="a", kind="integer")))
 

@@ -32,7 +32,7 @@ def test_a_binary_score_has_the_probability_of_its_label_and_of_the_positive_cla
     assert scored == Score("no", 0.75, 0.25, {"no": 0.75, "yes": 0.25})
 
 
-def test_the_positive_class_can_be_the_first() -> None:
+def test_the_positive_class_can_be_the_first_class() -> None:
     decision = Decision(task="binary", classes=("yes", "no"), positive=0, threshold=0.5)
 
     (scored,) = score_rows(decision, np.array([[0.75, 0.25]], np.float32))
@@ -40,7 +40,7 @@ def test_the_positive_class_can_be_the_first() -> None:
     assert scored == Score("yes", 0.75, 0.75, {"yes": 0.75, "no": 0.25})
 
 
-def test_the_most_likely_class_wins_and_the_first_class_wins_a_tie() -> None:
+def test_the_most_likely_class_is_predicted_and_a_tie_goes_to_the_first_class() -> None:
     decision = Decision(task="multiclass", classes=(1, 2, 3))
     output = np.array([[0.25, 0.5, 0.25], [0.5, 0.5, 0.0]], np.float32)
 
@@ -52,7 +52,7 @@ def test_the_most_likely_class_wins_and_the_first_class_wins_a_tie() -> None:
     assert first.score is UNSET
 
 
-def test_class_indices_become_labels_without_probabilities() -> None:
+def test_class_indices_are_converted_to_labels_without_probabilities() -> None:
     decision = Decision(task="multiclass", classes=("a", "b", "c"))
 
     assert score_rows(decision, np.array([2.0, 0.0])) == [Score("c"), Score("a")]

@@ -24,7 +24,7 @@ def test_dropped_columns_are_absent() -> None:
     assert row == b'{"income":"$1,250.00"}'
 
 
-def test_equal_values_have_equal_hashes_whatever_their_notation() -> None:
+def test_equal_values_have_equal_hashes_regardless_of_their_notation() -> None:
     redactor = Redactor("hash", b"secret")
 
     rows = [
@@ -59,5 +59,5 @@ def test_missing_values_are_not_hashed() -> None:
     assert row["age"] is None
 
 
-def test_withheld_columns_are_the_sensitive_ones() -> None:
+def test_only_sensitive_columns_are_withheld() -> None:
     assert Redactor("drop", b"").withheld_columns(SCHEMA) == ("name", "age")

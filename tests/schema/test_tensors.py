@@ -1,4 +1,4 @@
-"""Tensors of requests: declarations are checked against the data."""
+"""Tensors in requests: declarations are checked against the data."""
 
 from __future__ import annotations
 

@@ -123,17 +123,17 @@ def test_date_parts_are_the_days_month_weekday_and_hour() -> None:
     ("text", "value"),
     [("TRUE", True), ("False", False), ("Yes", True), ("NO", False), ("t", None), ("", None), ("1", None)],
 )
-def test_boolean_words_are_parsed_in_any_case(text: str, value: bool | None) -> None:
+def test_boolean_words_are_parsed_regardless_of_case(text: str, value: bool | None) -> None:
     assert boolean_from_text(text, {"yes": True, "no": False}) is value
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 3.4028234663852886e38, -3.4028235e38, 10**38, 1e-320])
-def test_values_within_float32_are_returned_unchanged(value: float) -> None:
+def test_values_within_the_float32_range_are_returned_unchanged(value: float) -> None:
     assert within_float32(value) == value
 
 
 @pytest.mark.parametrize("value", [3.4028236e38, -3.5e38, 1e308, math.inf, -math.inf, 10**39, -(10**400)])
-def test_values_beyond_float32_are_too_large(value: float) -> None:
+def test_values_outside_the_float32_range_are_rejected_as_too_large(value: float) -> None:
     with pytest.raises(BadValue) as caught:
         within_float32(value)
 
@@ -147,7 +147,7 @@ def test_nan_is_rejected_as_not_finite() -> None:
     assert caught.value.code == "not-finite"
 
 
-def test_types_have_their_json_names() -> None:
+def test_type_names_follow_json() -> None:
     assert [type_name(raw) for raw in (None, True, 1, 1.5, "a", [1], {})] == [
         *("null", "boolean", "number", "number", "text", "list", "object")
     ]

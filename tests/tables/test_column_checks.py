@@ -58,7 +58,7 @@ def test_isolated_zeros_are_reported_as_possible_placeholders() -> None:
     assert "0 in 196 rows" in messages["assets"]
 
 
-def test_words_that_mean_unknown_are_counted() -> None:
+def test_words_such_as_unknown_are_reported_with_their_count() -> None:
     column = np.where(np.arange(ROWS) % 3 == 0, "Unknown", np.where(np.arange(ROWS) % 2 == 0, "a", "b"))
 
     (finding,) = findings_of("unknown-level", {"job": column})
@@ -66,7 +66,7 @@ def test_words_that_mean_unknown_are_counted() -> None:
     assert "'Unknown' in 200 rows" in finding.message
 
 
-def test_large_sparse_repeated_integers_are_codes_unless_the_column_is_kept() -> None:
+def test_large_sparse_repeated_integers_are_treated_as_codes_unless_the_column_is_kept() -> None:
     codes = RNG.choice(RNG.integers(4000, 300_000, 60), ROWS)
 
     inferred, unchanged = problem_of({"manager": codes}), problem_of({"manager": codes}, keep=("manager",))
@@ -87,7 +87,7 @@ def test_large_sparse_repeated_integers_are_codes_unless_the_column_is_kept() ->
     ],
     ids=["round incomes", "years", "scores", "mostly zero", "small"],
 )
-def test_amounts_are_not_codes(column: Any) -> None:
+def test_a_column_of_amounts_is_not_treated_as_codes(column: Any) -> None:
     assert problem_of({"x": column}).schema.columns[1].kind == "integer"
 
 
@@ -142,7 +142,7 @@ def test_weights_gaps_and_padded_numbers_are_reported() -> None:
 @pytest.mark.parametrize(
     ("name", "is_weight"), [("fnlwgt", True), ("sample_weight", True), ("weight", False), ("body weight", False)]
 )
-def test_column_names_of_weights_are_recognised(name: str, is_weight: bool) -> None:
+def test_names_of_weight_columns_are_recognised(name: str, is_weight: bool) -> None:
     assert bool(column_checks.named_like_weight(name)) == is_weight
 
 
@@ -153,12 +153,12 @@ def test_columns_with_many_missing_values_are_reported(missing: int, distinct: i
     assert bool(column_checks.gaps("x", missing=missing, rows=100, distinct=distinct)) == is_reported
 
 
-def test_a_column_with_much_text_is_not_treated_as_numeric() -> None:
+def test_a_column_with_a_lot_of_text_is_not_treated_as_numeric() -> None:
     assert column_checks.almost_numbers("x", ["1", "2", "inf"], [60, 39, 1])
     assert not column_checks.almost_numbers("x", ["1", "2", "red"], [30, 30, 40])
 
 
-def test_a_line_of_units_below_the_header_is_a_second_header() -> None:
+def test_a_line_of_units_below_the_header_is_treated_as_a_second_header() -> None:
     def frame(*rows: str) -> pl.DataFrame:
         return pl.DataFrame([row.split(",") for row in rows], schema=["a", "b"], orient="row")
 

@@ -24,7 +24,7 @@ SCHEMA = Schema(
 PLAN = own_plan(SCHEMA)
 
 
-def test_nan_in_a_typed_column_is_missing() -> None:
+def test_nan_in_a_typed_column_is_treated_as_missing() -> None:
     frame = pl.DataFrame({"n": [float("nan"), 1.0], "needed": ["x", "y"]})
 
     assert np.isnan(encode_table(frame, SCHEMA, PLAN)["rowcast_numbers"][0, 0])
@@ -42,7 +42,7 @@ def test_invalid_cells_are_reported_with_row_and_column() -> None:
     ]
 
 
-def test_an_absent_column_is_an_error_unless_it_can_be_missing() -> None:
+def test_an_absent_column_is_an_error_unless_it_allows_missing_values() -> None:
     frame = pl.DataFrame({"n": ["1"], "needed": ["a"]})
 
     assert np.isnan(encode_table(frame.drop("n"), SCHEMA, PLAN)["rowcast_numbers"][0, 0])
@@ -52,7 +52,7 @@ def test_an_absent_column_is_an_error_unless_it_can_be_missing() -> None:
     assert caught.value.slug == "missing-column"
 
 
-def test_a_limited_number_of_invalid_cells_is_reported() -> None:
+def test_the_number_of_reported_invalid_cells_is_limited() -> None:
     frame = pl.DataFrame({"n": ["x"] * 1000, "needed": ["a"] * 1000})
 
     with pytest.raises(InvalidRows) as caught:

@@ -151,7 +151,7 @@ def test_unusable_columns_are_excluded_and_reported_as_findings() -> None:
     assert all(finding.override for finding in profile.findings if finding.code != "all-missing")
 
 
-def test_a_constant_with_missing_values_is_used() -> None:
+def test_a_constant_column_with_missing_values_is_kept() -> None:
     assert column(["x", None, "x"]).missing
 
 

@@ -87,7 +87,7 @@ def test_typed_files_keep_their_types(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t.arrow").frame.rows() == expected
 
 
-def test_json_lines_keep_their_types_and_mixed_types_become_text(tmp_path: Path) -> None:
+def test_json_lines_keep_their_types_and_mixed_types_are_converted_to_text(tmp_path: Path) -> None:
     lines = b'{"n":1,"m":1,"b":true}\n\n{"n":2.5,"m":"x"}\n{"n":null,"m":2.0,"b":false}\n'
 
     frame = read_table(written(tmp_path, lines, "rows.jsonl")).frame
@@ -170,12 +170,12 @@ def test_a_file_that_is_not_a_table_raises_a_one_line_error(
     ("content", "reason"),
     [(b"a,b\n1,2,3\n", "more cells than the header has names"), (b'a,b\n1,"2\n', "a quoted cell is never closed")],
 )
-def test_an_error_in_a_csv_file_states_the_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_the_error_for_an_invalid_csv_file_states_the_reason(tmp_path: Path, content: bytes, reason: str) -> None:
     with pytest.raises(TableError, match=reason):
         read_table(written(tmp_path, content))
 
 
-def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
+def test_reading_a_missing_file_or_a_folder_is_an_error(tmp_path: Path) -> None:
     for path, slug in ((tmp_path / "none.csv", "file-not-found"), (tmp_path, "not-a-file")):
         with pytest.raises(TableError) as caught:
             read_table(path)
@@ -199,7 +199,7 @@ def test_a_second_header_line_is_excluded_and_reported_as_a_finding(tmp_path: Pa
     assert [finding.code for finding in table.findings] == ["two-line-header"]
 
 
-def test_a_first_row_with_a_single_text_cell_is_not_a_second_header(tmp_path: Path) -> None:
+def test_a_first_row_with_a_single_text_cell_is_not_treated_as_a_second_header(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, b"a,b,c\nx,1,1\n1,2,2\n3,4,4\n"))
 
     assert table.frame.height == 3

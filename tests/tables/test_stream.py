@@ -1,4 +1,4 @@
-"""Chunks of a table: the same rows, types and errors as the whole table, no matter where it is split."""
+"""Chunks of a table yield the same rows, types and errors as the whole table, wherever it is split."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FILES: dict[str, tuple[str, bytes]] = {
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of a few lines."""
+    """Reduce chunks to a few lines."""
     monkeypatch.setattr(stream, "BLOCK", 101)
     monkeypatch.setattr(stream, "ROWS", 7)
 
@@ -57,7 +57,7 @@ def concatenated(path: Path) -> tuple[int, pl.DataFrame]:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("name", "content"), FILES.values(), ids=FILES)
-def test_the_chunks_together_equal_the_table(tmp_path: Path, name: str, content: bytes) -> None:
+def test_concatenated_chunks_equal_the_whole_table(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
 

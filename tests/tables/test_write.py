@@ -53,7 +53,7 @@ def test_a_regression_model_adds_only_the_value() -> None:
     assert result["prediction"].to_list() == [1.0, 2.5, 3.0]
 
 
-def test_class_indices_add_only_the_label() -> None:
+def test_a_model_without_probabilities_adds_only_the_label() -> None:
     decision = Decision(task="binary", classes=("no", "yes"))
 
     result = with_predictions(FRAME, decision, np.array([1.0, 0.0, 1.0]))
@@ -72,7 +72,7 @@ def test_existing_columns_are_never_overwritten() -> None:
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl", "arrow"])
-def test_a_written_table_can_be_read_again(tmp_path: Path, ending: str) -> None:
+def test_a_written_table_can_be_read_back(tmp_path: Path, ending: str) -> None:
     frame = pl.DataFrame({"t": ["x", None], "n": [0.1, 2.5]})
     path = tmp_path / f"out.{ending}"
 
@@ -93,7 +93,7 @@ def test_an_unknown_extension_and_a_missing_folder_are_errors(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_a_file_appears_only_if_writing_succeeds(tmp_path: Path, ending: str) -> None:
+def test_a_file_is_created_only_if_writing_succeeds(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"out.{ending}"
 
     def fail_while_writing() -> None:

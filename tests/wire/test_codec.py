@@ -61,7 +61,7 @@ def test_problems_use_the_clients_field_names() -> None:
     assert [problem.column for problem in caught.value.problems] == ["x"]
 
 
-def test_the_row_limit_applies_to_a_request_and_to_a_whole_batch() -> None:
+def test_the_row_limit_applies_to_single_requests_and_to_whole_batches() -> None:
     codec = compiled({"request": {"form": "matrix", "path": "d"}})
     row = [1, "2020-01-01", True, "Bonn"]
 
@@ -71,7 +71,7 @@ def test_the_row_limit_applies_to_a_request_and_to_a_whole_batch() -> None:
         assert caught.value.slug == "too-many-rows"
 
 
-def test_every_example_template_of_the_reference_compiles_and_reads_its_own_example() -> None:
+def test_every_template_in_the_reference_compiles_and_reads_its_own_example() -> None:
     page = REFERENCE.read_text(encoding="utf-8")
     templates = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     schema = Schema(tuple(Column(name=name, kind="number") for name in ("annual_income", "loan_amount")))
@@ -84,7 +84,7 @@ def test_every_example_template_of_the_reference_compiles_and_reads_its_own_exam
         assert len(codec.read(json.dumps(body).encode(), 10).rows) == 1
 
 
-def test_every_placeholder_of_the_reference_exists() -> None:
+def test_every_placeholder_in_the_reference_exists() -> None:
     placeholders = set(re.findall(r"`(\$[a-z_]+)`", REFERENCE.read_text(encoding="utf-8")))
 
     assert {"$label", "$native", "$columns"} < placeholders

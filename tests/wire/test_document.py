@@ -8,7 +8,7 @@ from rowcast.errors import DocumentError
 from rowcast.wire.document import parse_document
 
 NESTED_ALIASES = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
-"""Expands to more than 9^11 values."""
+"""A YAML document whose aliases expand to more than 9^11 values."""
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from rowcast.wire.json_schema import PROBABILITY, any_of
 from support.wire import REGRESSION, compiled
 
 
-def test_an_object_has_exactly_the_keys_of_its_tree() -> None:
+def test_the_schema_of_an_object_allows_exactly_the_keys_of_its_tree() -> None:
     codec = compiled({"reply": {"label": "$label", "$$p": "$probability", "fixed": 3}, "labels": {"yes": True}})
 
     reply, _ = codec.reply_schemas({}, {})
@@ -33,7 +33,7 @@ def test_a_loop_is_described_as_an_array_and_a_list_has_a_fixed_length() -> None
     }
 
 
-def test_the_defaults_refer_to_the_native_prediction() -> None:
+def test_the_schemas_of_the_default_replies_refer_to_the_native_prediction() -> None:
     native = {"$ref": "#/prediction"}
 
     reply, batch_reply = compiled({}).reply_schemas(native, {})
@@ -42,7 +42,7 @@ def test_the_defaults_refer_to_the_native_prediction() -> None:
     assert batch_reply["properties"]["predictions"] == {"type": "array", "items": native}
 
 
-def test_the_label_of_a_regression_is_a_number() -> None:
+def test_the_label_of_a_regression_model_is_a_number() -> None:
     reply, _ = compiled({"reply": "$label"}, REGRESSION).reply_schemas({}, {})
 
     assert reply == {"type": "number"}

@@ -52,12 +52,12 @@ def test_the_error_lists_the_available_placeholders() -> None:
 
 
 @pytest.mark.parametrize("placeholder", ["$probability", "$probabilities", "$score", "$class_index"])
-def test_a_regression_has_no_classes_or_probabilities(placeholder: str) -> None:
+def test_class_and_probability_placeholders_are_rejected_for_a_regression_model(placeholder: str) -> None:
     with pytest.raises(DocumentError):
         compiled({"reply": placeholder}, REGRESSION)
 
 
-def test_a_model_that_returns_only_labels_has_no_probabilities() -> None:
+def test_the_probability_placeholder_is_rejected_for_a_model_that_returns_only_labels() -> None:
     with pytest.raises(DocumentError):
         compiled({"reply": "$probability"}, has_probabilities=False)
 
@@ -83,7 +83,7 @@ def test_a_placeholder_is_filled_from_the_native_reply(tree: Any, reply: Any) ->
 
 
 @pytest.mark.parametrize("placeholder", ["$latency_seconds", "$input_shape", "$native"])
-def test_a_reply_that_needs_more_than_one_decoded_row_has_no_row_renderer(placeholder: str) -> None:
+def test_a_reply_that_needs_more_than_the_decoded_row_has_no_row_renderer(placeholder: str) -> None:
     assert compiled({"reply": placeholder}).render_row is None
 
 

@@ -1,4 +1,4 @@
-"""The paths of a template determine where a request's rows and options are read from."""
+"""The paths of a template determine where the rows and options of a request are found."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_invalid_or_overlapping_paths_are_rejected(request_template: dict[str, A
     assert caught.value.place == place
 
 
-def test_a_path_has_a_maximum_length() -> None:
+def test_the_length_of_a_path_is_limited() -> None:
     shape(".".join("a" * 16))
     with pytest.raises(DocumentError) as caught:
         shape(".".join("a" * 3000))
@@ -72,7 +72,7 @@ def test_the_requests_of_a_batch_are_listed() -> None:
     assert ignored == 0
 
 
-def test_an_example_can_be_read_by_its_own_shape() -> None:
+def test_an_example_follows_the_paths_of_its_shape() -> None:
     nested = shape("in.put", cache=("cache", "ttl"))
 
     assert nested.example({"a": 1}) == {"in": {"put": {"a": 1}}, "cache": True, "ttl": 3600}

@@ -54,7 +54,7 @@ def test_the_error_names_the_key_and_the_allowed_values() -> None:
     assert str(caught.value) == "wire template: labels: unknown class 'maybe'; the classes are no, yes"
 
 
-def test_a_regression_has_no_class_labels() -> None:
+def test_class_labels_are_rejected_for_a_regression_model() -> None:
     with pytest.raises(DocumentError) as caught:
         compiled({"labels": {"a": "b"}}, REGRESSION)
 

@@ -128,7 +128,7 @@ print(json.dumps({
 """
 
 
-def test_a_batch_fails_on_a_full_disk_but_no_recorded_entry_is_lost(folder: Path) -> None:
+def test_a_batch_fails_if_the_disk_is_full_but_no_recorded_entry_is_lost(folder: Path) -> None:
     finished = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(folder)],
         env={**os.environ, "PYTHONPATH": TESTS},
@@ -181,9 +181,9 @@ def test_the_entries_of_a_killed_writer_are_stored(folder: Path) -> None:
     assert [decode_head(entry.head).request_id for entry in entries] == [f"r{n}" for n in range(len(entries))]
 
 
-def test_a_roll_continues_the_chain_in_a_new_segment(folder: Path) -> None:
+def test_rolling_a_journal_continues_the_chain_in_a_new_segment(folder: Path) -> None:
     journal, journals, store = FileJournal(folder, lambda: "w"), FolderJournalReader(folder), MemoryStore()
-    journal.roll()  # no effect without a request
+    journal.roll()  # has no effect without a request
     journal.append(drafts(0, 3))
     assert list(journals.open_journals()) == ["w-000000000000.journal"]
 

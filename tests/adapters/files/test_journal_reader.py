@@ -34,13 +34,13 @@ class UnavailableStore(MemoryStore):
     unavailable = True
 
     def record(self, writer: str, entries: object) -> None:
-        """Record the entries; raise Unavailable, like an unreachable database, while `unavailable` is true."""
+        """Record the entries, or raise Unavailable while `unavailable` is true."""
         if self.unavailable:
             raise Unavailable("the database is unreachable")
         super().record(writer, entries)  # type: ignore[arg-type]
 
 
-def test_the_last_sequence_number_of_each_writer_includes_entries_that_are_not_stored(tmp_path: Path) -> None:
+def test_the_latest_sequence_numbers_include_entries_that_are_not_yet_stored(tmp_path: Path) -> None:
     journals, store = FolderJournalReader(tmp_path / "journal"), MemoryStore()
     first = FileJournal(tmp_path / "journal", writer_names("a"))
     second = FileJournal(tmp_path / "journal", writer_names("b"))

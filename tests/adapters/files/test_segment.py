@@ -26,7 +26,7 @@ def test_all_earlier_entries_survive_a_write_torn_at_any_byte(folder: Path) -> N
     segment.unlink()
     segment = write_segment(folder, drafts(0, 2), drafts(2, 4))
     end = end_of_entries(segment)
-    whole = segment.read_bytes()[: end + 100]  # 100 zeros stand in for the padding of 16 MiB
+    whole = segment.read_bytes()[: end + 100]  # 100 zero bytes stand in for 16 MiB of padding
     everything = sealed("w", drafts(0, 4))
 
     for cut in range(start, end):
@@ -116,8 +116,8 @@ def test_the_first_segment_of_a_writer_must_start_with_its_genesis_link(folder: 
         FolderJournalReader(folder).drain(MemoryStore())
 
 
-def test_a_damaged_byte_loses_at_most_the_entry_that_contains_it(folder: Path) -> None:
-    """A damaged link loses no entry, because the next entry verifies it."""
+def test_at_most_the_entry_that_contains_a_damaged_byte_is_lost(folder: Path) -> None:
+    """No entry is lost if a link is damaged, because the next entry verifies it."""
     segment = write_segment(folder, drafts(0, 2), drafts(2, 6))
     whole = segment.read_bytes()[: end_of_entries(segment) + 100]
     header = whole.index(b"\n") + 1
@@ -138,7 +138,7 @@ def test_a_damaged_byte_loses_at_most_the_entry_that_contains_it(folder: Path) -
         (folder / "w-000000000000.damaged").unlink()
 
 
-def test_overwriting_bytes_with_zeros_loses_only_the_entries_that_contain_them(folder: Path) -> None:
+def test_only_entries_overwritten_with_zeros_are_lost(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 20))
     content = segment.read_bytes()
     header = content.index(b"\n") + 1

@@ -1,4 +1,4 @@
-"""Shared counters are summed over all workers and survive a killed worker."""
+"""Shared counters are summed over all workers and keep the counts of killed workers."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_labels_of_any_length_and_script_have_separate_counters(tmp_path: Path) 
     }
 
 
-def test_labels_that_do_not_fit_into_the_file_do_not_affect_other_labels(tmp_path: Path) -> None:
+def test_labels_that_do_not_fit_in_the_file_do_not_affect_other_labels(tmp_path: Path) -> None:
     counts = SharedCounters(tmp_path, 0)
     counts.cells(("first",), 1)[0] += 1
     for number in range(ROOM // 16):
@@ -103,7 +103,7 @@ def test_labels_that_do_not_fit_into_the_file_do_not_affect_other_labels(tmp_pat
     assert (tmp_path / "worker-0.counts").stat().st_size == ROOM
 
 
-def test_queue_metrics_show_the_total_rows_and_the_longest_wait_of_all_workers() -> None:
+def test_queue_metrics_show_the_total_number_of_rows_and_the_longest_wait() -> None:
     workers = [
         WorkerStatus(0, "ready", waiting=3, waiting_seconds=0.5),
         WorkerStatus(1, "ready", waiting=4, waiting_seconds=2.25),
@@ -133,7 +133,7 @@ def test_every_worker_reports_the_latest_prediction_of_all_workers(tmp_path: Pat
         assert sample(first, "latest_prediction") == sample(second, "latest_prediction") == number
 
 
-def test_the_old_metrics_count_prediction_requests_of_every_dialect() -> None:
+def test_the_old_metrics_count_prediction_requests_in_all_dialects() -> None:
     seen = Metrics(LocalCounters(), lambda: 0, old_names=True)
     by_dialect = ("/models/{name}/predict", "/v2/models/{name}/infer", "/invocations", "/v1/models/{name}:predict")
     for route in ("/predict", *by_dialect):

@@ -107,7 +107,7 @@ def test_reload_requests_are_counted(tmp_path: Path) -> None:
     ]
 
 
-def test_the_last_served_versions_survive_a_restart_of_the_server(tmp_path: Path) -> None:
+def test_the_most_recently_served_versions_survive_a_restart(tmp_path: Path) -> None:
     first = ServerFolder(tmp_path, 1)
     first.record_served({"loans": 3})
     first.record_served({"iris": 1, "loans": 4})

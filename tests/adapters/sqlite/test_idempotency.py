@@ -20,7 +20,7 @@ def ended_process() -> int:
     return process.pid
 
 
-def test_a_claim_of_a_dead_process_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_claim_of_a_dead_process_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dead = ended_process()
     with monkeypatch.context() as patched:
         patched.setattr("os.getpid", lambda: dead)

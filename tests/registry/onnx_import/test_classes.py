@@ -24,7 +24,7 @@ from rowcast.registry.onnx_import.metadata import read_metadata
         ({}, [7, 3], None, 2, (7, 3)),
     ],
 )
-def test_map_keys_take_precedence_over_class_names_and_class_names_over_numbers(
+def test_classes_are_taken_from_map_keys_or_class_names_or_indices_in_that_order(
     metadata: dict[str, Any], keys: Any, labels: Any, width: int | None, classes: tuple[Any, ...]
 ) -> None:
     assert class_labels(read_metadata(metadata), keys=keys, labels=labels, width=width) == classes
@@ -54,7 +54,7 @@ def test_the_positive_class_must_be_one_of_the_classes() -> None:
     assert caught.value.place == "positive"
 
 
-def test_a_classifier_has_at_least_two_classes() -> None:
+def test_a_classifier_must_have_at_least_two_classes() -> None:
     with pytest.raises(DocumentError) as caught:
         build_decision(("a",), read_metadata({}))
 

@@ -29,7 +29,7 @@ def test_probabilities_are_recognised() -> None:
     assert len(model.golden) == model.manifest.parity.rows == 32
 
 
-def test_raw_scores_give_labels_without_probabilities() -> None:
+def test_raw_scores_are_converted_to_labels_without_probabilities() -> None:
     model = converted(RAW_SCORES)
 
     assert (model.manifest.output.kind, model.manifest.output.activation) == ("scores", "none")
@@ -47,7 +47,7 @@ def test_the_activation_converts_raw_scores_to_probabilities() -> None:
         assert left.score.probability == pytest.approx(right.score.probability, abs=1e-6)
 
 
-def test_raw_scores_are_not_probabilities_even_if_the_output_is_called_probabilities() -> None:
+def test_raw_scores_are_recognised_even_if_the_output_is_named_probabilities() -> None:
     rename = helper.make_node("Identity", ["s"], ["probabilities"])
 
     model = converted(classifier(3, rename, outputs=[("probabilities", FLOAT, ["N", 3])]))
@@ -55,7 +55,7 @@ def test_raw_scores_are_not_probabilities_even_if_the_output_is_called_probabili
     assert model.manifest.output.kind == "scores"
 
 
-def test_a_single_probability_belongs_to_the_second_class() -> None:
+def test_a_single_probability_is_the_probability_of_the_second_class() -> None:
     sigmoid = helper.make_node("Sigmoid", ["s"], ["q"])
     model = converted(
         classifier(1, sigmoid, outputs=[("q", FLOAT, ["N", 1])]),
@@ -91,7 +91,7 @@ def test_a_graph_that_returns_only_labels_is_accepted() -> None:
     assert {golden.score.prediction for golden in model.golden} <= {"a", "b", "c"}
 
 
-def test_the_graphs_own_labels_must_agree_with_its_scores() -> None:
+def test_the_label_output_of_a_graph_must_agree_with_its_scores() -> None:
     argmin = helper.make_node("ArgMin", ["s"], ["label"], axis=1, keepdims=0)
     outputs = [("label", INT, ["N"]), ("p", FLOAT, ["N", 3])]
 
@@ -103,7 +103,7 @@ def test_the_graphs_own_labels_must_agree_with_its_scores() -> None:
     assert selected.manifest.output.name == "p"
 
 
-def test_a_graph_with_a_single_value_per_row_is_a_regression() -> None:
+def test_a_graph_with_a_single_value_per_row_is_imported_as_a_regression_model() -> None:
     model = converted(classifier(1, outputs=[("s", FLOAT, ["N", 1])]))
 
     assert (model.manifest.output.kind, model.manifest.decision.task) == ("values", "regression")
@@ -163,7 +163,7 @@ def test_metadata_from_a_matrix_server_selects_the_matrix_template() -> None:
     assert "probabilities" not in without_probabilities["reply"]
 
 
-def test_rows_of_a_table_become_golden_rows() -> None:
+def test_rows_of_a_table_are_used_as_golden_rows() -> None:
     rows = [{f"feature_{index}": str(index + number) for index in range(4)} for number in range(3)]
 
     model = converted(PROBABILITIES, rows=rows)

@@ -75,7 +75,7 @@ def test_external_data_is_rejected_wherever_it_is_referenced(hide: Callable[[Any
     assert refusal(model.SerializeToString()) == "external-data"
 
 
-def test_operators_of_other_domains_are_rejected() -> None:
+def test_operators_from_other_domains_are_rejected() -> None:
     node = helper.make_node("Evil", ["x"], ["p"], domain="com.example")
     imported = onnx.load_from_string(PROBABILITIES)
     imported.opset_import.append(helper.make_opsetid("com.example", 1))

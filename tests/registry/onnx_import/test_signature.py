@@ -20,7 +20,7 @@ FLOATS = GraphTensor("p", "tensor(float)", [None, 3])
 MAPS = GraphTensor("m", "seq(map(int64,tensor(float)))", [])
 
 
-def test_an_input_with_several_columns_takes_their_names_from_the_metadata() -> None:
+def test_column_names_of_a_wide_input_are_taken_from_the_metadata() -> None:
     named = converted(PROBABILITIES, metadata={"features": ["a", "b", "c", "d"]}).manifest
     unnamed = converted(PROBABILITIES).manifest
 
@@ -29,7 +29,7 @@ def test_an_input_with_several_columns_takes_their_names_from_the_metadata() -> 
     assert [(spec.name, spec.dtype, spec.shape) for spec in named.plan] == [("x", "float32", (4,))]
 
 
-def test_columns_take_their_names_from_a_table_of_the_same_width() -> None:
+def test_column_names_are_taken_from_a_table_with_the_same_number_of_columns() -> None:
     schema, _ = build_plan([MATRIX], read_metadata({}), observed={}, table_columns=["a", "b", "c", "d"])
 
     assert schema.names() == ["a", "b", "c", "d"]
@@ -177,7 +177,7 @@ def test_an_unsupported_output_is_rejected(document: dict[str, Any]) -> None:
     assert caught.value.slug == "unsupported-output"
 
 
-def test_the_label_output_is_the_only_other_output_with_labels() -> None:
+def test_the_label_output_is_found_only_if_exactly_one_other_output_has_labels() -> None:
     assert label_output([LABEL, FLOATS], FLOATS) == LABEL
     assert label_output([LABEL, FLOATS], LABEL) is None
     assert label_output([LABEL, LABEL._replace(name="other"), FLOATS], FLOATS) is None

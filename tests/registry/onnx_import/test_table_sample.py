@@ -1,4 +1,4 @@
-"""The sample of a user's table supplies ranges, levels and rows."""
+"""A sample of a user's table supplies ranges, levels and rows."""
 
 from __future__ import annotations
 
