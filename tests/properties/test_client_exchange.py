@@ -1,4 +1,4 @@
-"""Properties of the client's retries for any sequence of replies and failures, without I/O and with a simulated clock."""
+"""Properties of the client's retries for any sequence of replies and failures, with no I/O and a simulated clock."""
 
 from __future__ import annotations
 
