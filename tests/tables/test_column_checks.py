@@ -34,7 +34,7 @@ def test_placeholders_for_missing_values_are_reported(column: Any, value: str) -
     findings = findings_of("sentinel", {"days": column}, RNG.permutation(LABELS))
 
     assert [finding.column for finding in findings] == ["days"]
-    assert findings[0].message.startswith(f"{value} in 150 rows")
+    assert findings[0].message.startswith(f"the value {value}, found in 150 rows, ")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_isolated_zeros_are_reported_as_possible_placeholders() -> None:
 
     messages = {finding.column: finding.message for finding in findings}
     assert messages.keys() == {"size", "assets"}
-    assert "0 in 10 rows" in messages["size"]
+    assert "the value 0, found in 10 rows" in messages["size"]
     assert "0 in 196 rows" in messages["assets"]
 
 
