@@ -33,7 +33,7 @@ def read_document(source: str | Path | Mapping[str, Any], kind: str = "wire temp
 def _read_text(path: Path) -> str:
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
+        if not stat.S_ISREG(status.st_mode):  # reading from a pipe could block
             raise DocumentError(str(path), "", "not a regular file", slug="not-a-file")
         if status.st_size > MAX_BYTES:
             raise DocumentError(str(path), "", f"larger than {MAX_BYTES} bytes", slug="too-large")

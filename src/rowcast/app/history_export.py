@@ -35,7 +35,7 @@ def export_records(records: Iterator[Record], out: Path) -> int:
 
 
 class _Counter:
-    """Iterates over records and counts them."""
+    """Iterates over the records and counts them."""
 
     def __init__(self, records: Iterator[Record]) -> None:
         self._records = records

@@ -43,7 +43,7 @@ def tracer(settings: Settings) -> Spans | None:
 def reporters(
     settings: Settings, spans: Spans | None, exposition: Callable[[], bytes], state: WorkerState, number: int
 ) -> list[Part]:
-    """Return the parts that report to other services."""
+    """Return the server parts that send metrics and spans to other services."""
     from rowcast.runtime.lifecycle import Reporting
 
     parts = [spans, _pusher(settings, exposition, state.workers, number)]

@@ -1,7 +1,7 @@
 """`python -m rowcast.app.verify_bundle FOLDER NAME VERSION MEMORY_MB SECONDS`: load a bundle and check its golden rows.
 
-A server or importer starts this child process with limited resources before it uses a new bundle. To start quickly, the
-process imports neither the CLI nor the settings.
+Before a server or importer uses a new bundle, it starts this child process with limited resources. To start quickly,
+the process imports neither the CLI nor the settings.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def _read_text(word: str) -> str:
 
 
 def _parse_rows(text: str) -> tuple[list[msgspec.Raw], bool]:
-    """Split the text into rows: one object, a list, `{"rows": [...]}`, or one object per line."""
+    """Split the text into rows. It contains one object, a list, `{"rows": [...]}`, or one object per line."""
     try:
         document = msgspec.json.decode(text, type=dict[str, msgspec.Raw] | list[msgspec.Raw])
     except msgspec.ValidationError:

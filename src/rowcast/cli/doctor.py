@@ -127,7 +127,11 @@ def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
     for name in names:
         fix = "train or import the model again, or restore its folder from a backup"
         yield f"model {name}", partial(_check_model, loaded, name), fix
-    yield "default model", lambda: _check_default(loaded), "list only published models in the setting `models`"
+    yield (
+        "default model",
+        lambda: _check_default(loaded),
+        "make sure that the setting `models` lists only published models",
+    )
     yield "store", lambda: _check_store(loaded), "restore the file from a backup, or correct the setting `store`"
     yield "journal", lambda: _check_journal(loaded), "correct the setting `journal` or the permissions of the folder"
     yield "disk", lambda: _check_disk(loaded), "give the server's user access to the folder"

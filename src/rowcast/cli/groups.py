@@ -156,7 +156,7 @@ def keys_create(
 
 @keys_app.command("list")
 def keys_list(home: Home = None, json: Json = False) -> None:
-    """List the keys without their secrets, which are not stored."""
+    """List the keys without their secrets, which Rowcast does not store."""
     from rowcast import settings
     from rowcast.cli import access
 

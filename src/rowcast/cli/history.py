@@ -58,12 +58,12 @@ def _current_history(settings: Settings) -> History:
     backlog = current.catch_up(CATCH_UP_SECONDS)
     if backlog:
         newer = output.counted(backlog, "newer prediction is", "newer predictions are")
-        output.say(f"{newer} still in the journal and not shown; a running server moves them into the store")
+        output.say(f"{newer} still in the journal and not shown; a running server moves predictions into the store")
     return current
 
 
 def verify_history(settings: Settings, heads: Path | None, *, as_json: bool) -> int:
-    """Verify every chain and check that the published heads are still in them."""
+    """Verify every chain and check that the chains still contain the published heads."""
     from rowcast.history.heads import parse_heads
 
     try:
@@ -175,7 +175,7 @@ def _erase(settings: Settings, filters: Selection, reason: str, *, as_json: bool
     deadline = time.monotonic() + ERASE_SECONDS
 
     def wait() -> bool:
-        time.sleep(POLL_SECONDS)  # the indexer is another process, whose progress can only be polled
+        time.sleep(POLL_SECONDS)  # the indexer runs in another process, so its progress must be polled
         return time.monotonic() < deadline
 
     _print_erased(history.erase_history(settings, filters, reason, wait), as_json=as_json)

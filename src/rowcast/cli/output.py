@@ -46,7 +46,7 @@ def print_table(
     whole: Sequence[str] = (),
     wide: Sequence[str] = (),
 ) -> None:
-    """Print a table: drawn on a terminal, tab-separated when piped.
+    """Print a table, which is drawn on a terminal and tab-separated in a pipe.
 
     Columns in `whole` never wrap, and columns in `wide` keep a larger minimum width. If the terminal is too narrow for
     the table, each row becomes a paragraph, so that no text is truncated.
@@ -79,7 +79,7 @@ def print_table(
 
 
 def _fit(longest: Sequence[int], minimum: Sequence[int], available: int) -> list[int] | None:
-    """Shrink the widest columns until the table fits; return None if even the minimum widths do not fit."""
+    """Shrink the widest columns until the table fits; return None if even the minimum widths are too large."""
     widths = list(longest)
     for _ in range(sum(longest) - available):
         widest = max(range(len(widths)), key=lambda index: (widths[index] > minimum[index], widths[index]))

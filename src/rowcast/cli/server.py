@@ -1,4 +1,4 @@
-"""`rowcast serve`, and the hidden command of its indexer process."""
+"""`rowcast serve`, and the hidden command that runs its indexer process."""
 
 from __future__ import annotations
 

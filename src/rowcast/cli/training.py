@@ -42,7 +42,7 @@ def without_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print the findings of the data check and the kind of each column."""
+    """Check the table; print the findings and the kind of each column."""
     _require_target(options)
     result = models.check_table(table, **options)
     if as_json:

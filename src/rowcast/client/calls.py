@@ -1,4 +1,4 @@
-"""The calls of the native API. Each builds a request and decodes its reply; none does network IO."""
+"""The calls of the native API. Each call builds a request and decodes its reply; no call does network IO."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Format = Literal["jsonl", "csv"]
 
 JSON = "application/json"
 NATIVE_FORM = ("wire", "false")
-"""Requests native rows and predictions even if the model has a wire template."""
+"""The query parameter that selects native rows and predictions even if the model has a wire template."""
 FILTERS = ("model", "version", "label", "entity", "since", "until")
 is_model_name = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}(@[1-9][0-9]{0,9})?").fullmatch
 is_header_value = re.compile(r"[\x21-\x7e]{1,255}").fullmatch
@@ -44,11 +44,11 @@ class PredictOptions(TypedDict, total=False):
     """The keyword arguments of `predict` and `predict_many`."""
 
     entity: str
-    """Your own reference for the row, for example an application number; recorded in history."""
+    """Your own reference for the row, for example an application number. The server records it in history."""
     cache: bool
-    """False bypasses the server's cache."""
+    """Whether the server may use its cache."""
     idempotency_key: str
-    """Replaces the generated key. Sending the same key and rows again returns the first reply."""
+    """The key to send instead of a generated key. Sending the same key and rows again returns the first reply."""
     request_id: str
     traceparent: str
     timeout: float
@@ -87,7 +87,7 @@ class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerAddress(msgspec.Struct, frozen=True):
-    """The base URL of a server, and the same URL without credentials for messages."""
+    """The base URL of a server, and the same URL without credentials for use in messages."""
 
     base: str
     shown: str
@@ -112,7 +112,7 @@ class ServerAddress(msgspec.Struct, frozen=True):
 
 
 class ModelCalls:
-    """Builds the calls that refer to a model, and caches each model description with its ETag."""
+    """Builds the calls that refer to a model; caches each model description with its ETag."""
 
     def __init__(self, new_key: Callable[[], str], *, retries: int) -> None:
         self._new_key = new_key
@@ -133,7 +133,7 @@ class ModelCalls:
         return ApiCall(self._predict(body, model, options, *([("partial", "true")] if partial else [])), _read_batch)
 
     def model(self, name: str | None) -> ApiCall[ServedModel]:
-        """Return the call that describes one model. The server answers 304 if the description has not changed."""
+        """Return the call that describes one model. The server responds with 304 if the description has not changed."""
         if name is None:
             return ApiCall(_get("/models/info"), _reader(ServedModel))
         known = self._descriptions.get(name)
@@ -206,7 +206,7 @@ def export(file: Download, form: Format, filters: Mapping[str, Any]) -> ApiCall[
 
 
 class Download:
-    """A file that appears under its final name only when it is complete."""
+    """A file that does not get its final name until it is complete."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
@@ -215,7 +215,7 @@ class Download:
         self.size = 0
 
     def begin(self) -> None:
-        """Open an empty temporary file next to the final one."""
+        """Open an empty temporary file next to the final file."""
         self.discard()
         try:
             self._file = self._part.open("wb")
@@ -287,7 +287,7 @@ def _encode(value: Any, subject: str) -> bytes:
     try:
         return msgspec.json.encode(value, enc_hook=_to_plain)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-        reason = type(error).__name__  # the message itself may contain a value
+        reason = type(error).__name__  # the error message may contain a value
         raise BadCall(f"cannot encode {subject} as JSON ({reason}); use plain values") from None
 
 

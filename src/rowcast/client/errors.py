@@ -8,14 +8,14 @@ ClientError                     base class of every error the client raises
     ├── RowsRejected            invalid rows, or rows the model cannot score; `problems` lists every problem
     ├── AccessDenied            the API key is missing, invalid or lacks permission
     ├── ResourceNotFound        no such model, prediction or path
-    ├── IdempotencyConflict     the Idempotency-Key is in use, or was used for a different request
-    ├── QuotaExceeded           retry after `retry_after` seconds; None if retrying cannot help
+    ├── IdempotencyConflict     the Idempotency-Key is in use, or has been used for a different request
+    ├── QuotaExceeded           retry after `retry_after` seconds; if it is None, retrying cannot help
     ├── ServerUnavailable       overloaded, shutting down or missing a dependency; retry later
     ├── DeadlineExceeded        the rows were not scored before the timeout
-    └── InternalServerError     the server failed; its log contains the cause under `request_id`
+    └── InternalServerError     the server failed; to find the cause, search its log for `request_id`
 
-Error messages end up in logs, so they never contain API keys, row values or option values. `detail` and `problems` may
-contain values.
+Error messages are often logged, so they never contain API keys, row values or option values. The attributes `detail`
+and `problems` may contain values.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class BadCall(ClientError):
 
 
 class Unreachable(ClientError):
-    """`sent` is False if the server cannot have received the request."""
+    """No response arrived. `sent` is False if the server cannot have received the request."""
 
     slug = "unreachable"
 
@@ -78,7 +78,7 @@ class ErrorReply(ClientError):
 
 
 class RowsRejected(ErrorReply):
-    """`problems` lists every problem; `by_column` groups them by column."""
+    """The server rejected rows. `problems` lists every problem; `by_column` groups the problems by column."""
 
     @property
     def by_column(self) -> dict[str, list[ValueProblem]]:

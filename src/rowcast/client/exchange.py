@@ -1,4 +1,4 @@
-"""The retry logic of the client: when to send, how long to wait, when to give up. It does no IO and has no clock.
+"""The retry logic of the client decides when to send, how long to wait and when to give up. It does no IO.
 
 `exchange` is a generator that yields `Send` and `Wait` instructions. The caller carries them out and sends the results
 back, so that the synchronous and the asynchronous client share one implementation.
@@ -27,7 +27,7 @@ class Sink(Protocol):
     """Receives the body of a large response in chunks."""
 
     def begin(self) -> None:
-        """Start over: discard what an earlier attempt wrote."""
+        """Start over; discard everything that an earlier attempt wrote."""
         ...
 
     def write(self, chunk: bytes) -> None:
@@ -36,7 +36,7 @@ class Sink(Protocol):
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
-    """One HTTP request, relative to the server's base URL."""
+    """One HTTP request; its path is relative to the server's base URL."""
 
     method: str
     path: str
@@ -64,7 +64,7 @@ class HttpReply(msgspec.Struct, frozen=True):
 
 
 class NoReply(msgspec.Struct, frozen=True):
-    """The request failed without a response."""
+    """The result of a request that received no response."""
 
     reason: str
     sent: bool
@@ -79,7 +79,7 @@ class Send(msgspec.Struct, frozen=True):
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """An instruction to pause before the next attempt."""
+    """An instruction to pause for `seconds` before the next attempt."""
 
     seconds: float
 
@@ -93,7 +93,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     longest_pause: float = 5.0
 
     def pause(self, retry: int, random: float) -> float:
-        """Return the pause before a retry: exponential backoff, half of it random.
+        """Return the pause before a retry. It grows exponentially, and half of it is random.
 
         The random half keeps clients that failed together from retrying together.
         """
@@ -107,7 +107,7 @@ Flow = Generator[Send | Wait, HttpReply | NoReply | None, HttpReply]
 
 
 def exchange(request: HttpRequest, policy: RetryPolicy, url: str, *, clock: Clock, random: Random) -> Flow:
-    """Return the successful reply to a request, retrying within the policy; raise ClientError otherwise."""
+    """Send a request, with retries as the policy allows; return the successful reply or raise ClientError."""
     deadline = clock() + policy.timeout
     retries = 0
     while True:
@@ -121,13 +121,13 @@ def exchange(request: HttpRequest, policy: RetryPolicy, url: str, *, clock: Cloc
         if pause is None or pause >= deadline - clock():
             raise error_of(result, url)
         yield Wait(pause)
-        retries += not in_flight  # not a failed attempt if the server is still processing the first request
+        retries += not in_flight  # waiting for the first request to finish does not count as a retry
 
 
 def retry_pause(
     request: HttpRequest, result: HttpReply | NoReply, policy: RetryPolicy, *, retries: int, random: float
 ) -> float | None:
-    """Return the pause before the request is sent again, or None if it must not be retried."""
+    """Return the pause before the request is sent again, or None if the request must not be retried."""
     if not request.is_repeatable:
         return None
     if is_in_flight(result):
@@ -208,7 +208,7 @@ def error_of(result: HttpReply | NoReply, url: str) -> errors.ClientError:
 
 
 def _with_timeout(request: HttpRequest, left: float) -> HttpRequest:
-    """Add the remaining time as a header, so that the server drops rows it cannot score in time."""
+    """Add the remaining time as a header, so that the server drops rows that it cannot score in time."""
     if request.body is None or not math.isfinite(left):
         return request
     network = min(MAX_NETWORK_SECONDS, left / 10)  # the server's 504 must arrive before the client gives up

@@ -1,4 +1,4 @@
-"""The synchronous and asynchronous clients. They do the IO; `exchange` and `calls` make the decisions."""
+"""The synchronous and asynchronous clients. They do the IO; `exchange` and `calls` contain the logic."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ POOL = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive
 
 
 class _BaseClient:
-    """The configuration and the translation to httpx, shared by both clients."""
+    """The configuration and the conversion to httpx calls, which both clients share."""
 
     def __init__(
         self, url: str, api_key: str | None, *, timeout: float, retries: int, headers: Mapping[str, str] | None
@@ -67,7 +67,7 @@ class _BaseClient:
         return exchange(request, policy, self._address.shown, clock=time.monotonic, random=random.random)
 
     def _httpx_options(self) -> dict[str, Any]:
-        # A proxy from the environment cannot reach a server on this machine's loopback address.
+        # A proxy configured in the environment cannot reach a server on this machine's loopback address.
         return {"headers": self._headers, "limits": POOL, "trust_env": not self._address.is_local}
 
     def _httpx_request(self, send: Send) -> dict[str, Any]:
@@ -86,8 +86,8 @@ class Client(_BaseClient):
     """A synchronous client. Threads may share it; use it in a `with` block or call `close`.
 
     `timeout` is the limit in seconds for a whole call, including retries. Predictions are safe to retry because each
-    call carries its own Idempotency-Key: the server records one entry and sends the same reply again. With `retries=0`
-    a request is sent once, without a key.
+    call has its own Idempotency-Key: if a request is repeated, the server records only one entry and sends the first
+    reply again. With `retries=0`, a request is sent once, without a key.
     """
 
     def __init__(
@@ -129,19 +129,19 @@ class Client(_BaseClient):
     ) -> Any:
         """Return the predictions for many rows, in order.
 
-        A single invalid row fails the whole call, unless `partial` is true; the result then contains a RowErrors in
-        place of each invalid row. All rows are sent in one request; by default, a server accepts up to 10,000 rows per
-        request.
+        If a row is invalid, the call raises RowsRejected. If `partial` is true, the result instead contains a RowErrors
+        in place of each invalid row. All rows are sent in one request; by default, a server accepts up to 10,000 rows
+        per request.
         """
         checked = CheckedOptions(**options)
         return self._perform(self._model_calls.predict_many(rows, model, checked, partial=partial), checked.timeout)
 
     def models(self) -> list[ServedModel]:
-        """Return every model the API key grants access to."""
+        """Return every model that the API key grants access to."""
         return self._perform(calls.models())
 
     def model(self, name: str | None = None) -> ServedModel:
-        """Return the description of a model, or of the default model. An unchanged description is not sent again."""
+        """Return the description of the named or default model. The server does not resend an unchanged description."""
         return self._perform(self._model_calls.model(name))
 
     def sample(self) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class Client(_BaseClient):
         return self._perform(calls.health())
 
     def ready(self) -> bool:
-        """Return whether the server is ready to serve predictions; a failed attempt is not retried."""
+        """Return whether the server is ready to serve predictions; never retry a failed attempt."""
         return self._perform(calls.ready())
 
     def history(self, *, page: int = 200, **filters: Any) -> Iterator[HistoryEntry]:
@@ -177,7 +177,7 @@ class Client(_BaseClient):
         return self._perform(calls.history_entry(prediction_id))
 
     def export(self, path: str | Path, format: Format = "jsonl", **filters: Any) -> int:  # noqa: A002
-        """Download history into a file and return its size in bytes. The file appears only when it is complete."""
+        """Download history to a file and return its size in bytes. The file does not appear until it is complete."""
         file = Download(path)
         try:
             size = self._perform(calls.export(file, format, filters))
@@ -221,7 +221,7 @@ class Client(_BaseClient):
                     for chunk in response.iter_bytes():
                         sink.write(chunk)
                     return _http_reply(response)
-                # httpx limits each read, not the whole response.
+                # httpx's timeout limits each read, not the whole response.
                 chunks = []
                 for chunk in response.iter_bytes():
                     chunks.append(chunk)
@@ -372,7 +372,7 @@ def _http_reply(response: httpx.Response, body: bytes = b"") -> HttpReply:
 
 
 def _no_reply(error: httpx.HTTPError, seconds: float) -> NoReply:
-    """Describe the failure without repeating any part of the request."""
+    """Describe the failure without including any part of the request."""
     match error:
         case httpx.ConnectTimeout() | httpx.PoolTimeout():
             return NoReply("connection timed out", sent=False)
@@ -393,7 +393,7 @@ def _connection_error(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
-            # A failed name lookup has a negative errno and its own message.
+            # A failed name lookup has a negative errno, which `os.strerror` does not know.
             return (os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror).lower()
         cause = cause.__cause__ or cause.__context__
     return "connection failed"

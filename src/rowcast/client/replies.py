@@ -1,10 +1,10 @@
-"""The structs for replies of the native API that only the client uses.
+"""The reply structs of the native API that only the client uses.
 
-The other replies have one struct each, which the server fills and the client decodes: `serving/model_descriptions.py`,
+Every other reply has one struct, which the server fills and the client decodes: `serving/model_descriptions.py`,
 `serving/fleet.py`, `serving/health.py` and `history/records.py`. None of these modules imports numpy or HTTP code.
 
-Decoding ignores unknown fields, so an older client understands a newer server. Fields that newer servers may omit have
-defaults.
+Decoding ignores unknown fields, so an older client understands the replies of a newer server. Fields that a newer
+server may omit have defaults.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class PredictionReply(msgspec.Struct, frozen=True):
     probability: float | None = None
     """Probability of the predicted label."""
     score: float | None = None
-    """Probability of the positive class; binary models only."""
+    """Probability of the positive class, for binary models only."""
     probabilities: dict[str, float] | None = None
     warnings: tuple[RowWarning, ...] = ()
     cached: bool = False
     request_id: str = ""
-    """Identifies the request in the server's log."""
+    """The id by which the server's log identifies the request."""
 
 
 class RowErrors(msgspec.Struct, frozen=True):
-    """The problems of an invalid row, in place of its prediction; only in batches sent with `partial=True`."""
+    """The problems of an invalid row, which replace its prediction in batches sent with `partial=True`."""
 
     problems: tuple[ValueProblem, ...] = msgspec.field(name="errors")
 

@@ -46,11 +46,11 @@ class AccessRules(msgspec.Struct, frozen=True):
     api_key: str = ""
     """An additional key with every scope."""
     quota: Quota | None = None
-    """The quota of keys without their own quota and, if no key is required, of each client address."""
+    """The quota of each key that has no quota of its own and, if no key is required, of each client address."""
     processes: int = 1
     """The number of server processes that share each quota."""
     local_only: bool = True
-    """Whether only clients on this machine can connect. If so, callers have every scope while no keys exist."""
+    """Whether only clients on this machine can connect. If so, callers have every scope as long as no key exists."""
     origins: frozenset[str] = frozenset()
 
 
@@ -71,12 +71,13 @@ class Authenticator:
         self._read_keys()
 
     def admit(self, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
-        """Return the caller of a request; raise Unauthorized if a required key is missing or invalid. Hot path.
+        """Return the caller of a request; raise Unauthorized if a required key is missing or invalid.
 
-        The key is hashed, and the hash is looked up in a dictionary, so the duration depends only on the key's length.
+        This is on the hot path. The key's hash is looked up in a dictionary, so the duration depends only on the key's
+        length.
         """
         now = self._now()
-        if now >= self._refresh_at or now < self._refresh_at - 1.0:  # the clock was set back
+        if now >= self._refresh_at or now < self._refresh_at - 1.0:  # the second case: the clock was set back
             self._refresh(now)
         presented = headers.get(b"x-api-key")
         if presented is None:
@@ -93,7 +94,7 @@ class Authenticator:
         raise Unauthorized("the API key is unknown, expired or revoked")
 
     def recognise(self, headers: dict[bytes, bytes]) -> Caller:
-        """Return the caller of a public route; without a valid key, return the unauthenticated caller if keys exist."""
+        """Return the caller of a public route. It is UNAUTHENTICATED if keys exist but the request has no valid key."""
         if not self.needs_key:
             return self._anonymous
         try:
@@ -145,7 +146,7 @@ class Authenticator:
         if self._keys.revision() != self._revision:
             try:
                 self._read_keys()
-            except RowcastError as error:  # the known keys stay valid; the next refresh reads the file again
+            except RowcastError as error:  # the previous keys stay valid until a refresh succeeds
                 log.warning("cannot read the API keys; the previous keys stay valid", reason=error.message)
 
     def _read_keys(self) -> None:
@@ -159,7 +160,7 @@ class Authenticator:
         self.needs_key = self.needs_key or bool(keys)
 
     def _by_address(self, client: Sequence[Any] | None) -> Caller:
-        """Return an anonymous caller with the quota of its address. Only the most recent addresses are remembered."""
+        """Return an anonymous caller with the quota of its address. Only the most recently used addresses are kept."""
         address = (client or ("unknown",))[0]
         meter = self._addresses.get(address)
         if meter is None:
@@ -188,7 +189,7 @@ def require_everything(caller: Caller) -> None:
 
 
 def allow_model(caller: Caller, name: str) -> None:
-    """Raise Forbidden if the caller's key is limited to other models. Model limits apply to all versions of a model."""
+    """Raise Forbidden if the caller's key excludes this model. Model limits apply to all versions of a model."""
     if not caller.may_use(name.partition("@")[0]):
         raise Forbidden(f"key {caller.key_id} does not grant access to this model")
 

@@ -1,4 +1,4 @@
-"""Content encodings, deadlines, trace contexts and request ids, which are parsed from optional request headers."""
+"""Read optional request headers: content encodings, deadlines, trace contexts and request ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rowcast.errors import BodyError, RequestError
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 MAX_TIMEOUT_SECONDS = 3600.0
 WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
-"""zlib's window bits for each content encoding; `deflate` means the zlib format (RFC 9110)."""
+"""The window size in bits that zlib needs for each content encoding; `deflate` means the zlib format (RFC 9110)."""
 _match_traceparent = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})").fullmatch
 _match_seconds = re.compile(rb"[0-9]{1,6}(\.[0-9]{1,9})?").fullmatch
 
@@ -45,7 +45,7 @@ def decompress(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
 
 
 def deadline(timeout: bytes, started: float) -> float:
-    """Return the time at which the `X-Request-Timeout` of a request expires."""
+    """Return the time at which a request's `X-Request-Timeout` expires."""
     seconds = float(timeout) if _match_seconds(timeout) else math.nan
     if not 0 < seconds <= MAX_TIMEOUT_SECONDS:
         raise RequestError(
@@ -55,7 +55,7 @@ def deadline(timeout: bytes, started: float) -> float:
 
 
 def trace_id(traceparent: bytes) -> str:
-    """Return the trace id of a `traceparent` header; empty if the header is invalid."""
+    """Return the trace id of a `traceparent` header, or an empty string if the header is invalid."""
     match = _match_traceparent(traceparent)
     return "" if match is None or not int(match[1], 16) or not int(match[2], 16) else match[1].decode()
 
@@ -69,14 +69,14 @@ def child_traceparent(traceparent: bytes) -> bytes:
 
 
 class RequestIds:
-    """Generates the request ids of one process. `prefix` makes them unique across all processes."""
+    """Generates the request ids of one process. `prefix` distinguishes them from the ids of other processes."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self._numbers = itertools.count()
 
     def id_of(self, headers: Mapping[bytes, bytes]) -> str:
-        """Return the request id that the client sent if it is valid, otherwise a new id. Hot path."""
+        """Return the request id that the client sent if it is valid, otherwise a new id. This is on the hot path."""
         sent = headers.get(b"x-request-id")
         if sent is not None and REQUEST_ID(sent):
             return sent.decode()

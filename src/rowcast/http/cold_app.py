@@ -31,10 +31,10 @@ class ColdRoute(msgspec.Struct, frozen=True):
 
     route: Route
     response: Any
-    """The type of the response body; str for text."""
+    """The type of the response body; `str` for a text response."""
     media_types: tuple[str, ...] = JSON_ONLY
     other_statuses: Mapping[int, str] = {}
-    """Descriptions of other statuses whose responses have the same body."""
+    """Descriptions of the other statuses whose responses have a body of the same type."""
     problems: tuple[str, ...] = ()
     """The slugs of the problems that only this route reports."""
 
@@ -50,14 +50,14 @@ class JsonResponse(Response):
 
 
 class ColdApp:
-    """A FastAPI application. Each route declares its scope and its response once."""
+    """A FastAPI application in which each route declares its scope and its response once."""
 
     def __init__(self) -> None:
         self.api = FastAPI(title="Rowcast", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
         self.routes: list[Route] = []
         """The routes whose rules the edge applies."""
         self.documented: dict[tuple[str, str], ColdRoute] = {}
-        """The routes of the OpenAPI document, by path and lower-case method."""
+        """The routes in the OpenAPI document, by path and lower-case method."""
         self.api.mount("/static", StaticFiles(directory=STATIC), name="static")
         self._declare("GET", "/static/{path:path}", None, is_public=True)
         _handle_errors(self.api)
@@ -108,7 +108,7 @@ class ColdApp:
 
 
 def _encode_result(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an endpoint so that FastAPI receives a response and never inspects the value."""
+    """Wrap an endpoint so that FastAPI receives a response and never inspects the endpoint's value."""
 
     def as_response(result: Any) -> Response:
         return result if isinstance(result, Response) else JsonResponse(result)

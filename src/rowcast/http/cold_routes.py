@@ -1,4 +1,4 @@
-"""The cold routes, which receive a few requests per minute. The prediction routes are in `dialects/`."""
+"""The cold routes, which receive only a few requests per minute. The prediction routes are in `dialects/`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rowcast.serving.fleet import Fleet
     from rowcast.serving.live_models import LiveModel
 
-# Swagger UI and ReDoc use style attributes and icons from data URLs.
+# Swagger UI and ReDoc need style attributes and icons from data URLs.
 DOCS_POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
@@ -43,7 +43,7 @@ RELOAD_STATUSES = {
     503: "Some workers have not finished reloading yet",
 }
 
-PageSize = Annotated[int, Query(ge=1, le=1000, description="Maximum number of entries on the page.")]
+PageSize = Annotated[int, Query(ge=1, le=1000, description="Maximum number of entries per page.")]
 Cursor = Annotated[str | None, Query(max_length=200, description="The value of `next` on the previous page.")]
 Wire = Annotated[bool, Query(description="`false` returns a row in the native format.")]
 Format = Annotated[str, Query(description="`jsonl` or `csv`.")]
@@ -121,7 +121,7 @@ def _add_model_routes(cold: ColdApp, deployment: Deployment[LiveModel]) -> None:
         problems=("model-not-found",),
         tags=["models"],
         summary="A served model: schema, metrics, parity",
-        responses={304: {"description": "Not modified: `If-None-Match` contains the current ETag"}},
+        responses={304: {"description": "Not modified, because `If-None-Match` contains the current ETag"}},
     )
     def describe_model(name: str, request: Request) -> Response:
         model = model_for(caller(request), deployment, name)
@@ -134,7 +134,7 @@ def _add_model_routes(cold: ColdApp, deployment: Deployment[LiveModel]) -> None:
     @cold.route("POST", "/models/{name}/predict", "predict")
     @cold.route("POST", "/models/{name}/predict/batch", "predict")
     def refuse_unknown_model(name: str, request: Request) -> Response:
-        # Live models have their own routes, so this raises ModelNotFound or Forbidden.
+        # Live models have routes of their own, so this call raises ModelNotFound or Forbidden.
         model_for(caller(request), deployment, name)
         raise NotFound("unknown path; see /docs")
 
@@ -310,7 +310,7 @@ def _add_documentation(cold: ColdApp, deployment: Deployment[LiveModel]) -> None
 
 @functools.cache
 def _docs_page(template: str) -> str:
-    # Imported here because most servers never render these pages.
+    # This is imported here because most servers never render these pages.
     from rowcast.templates import render
 
     return render("rowcast.http", template)
@@ -334,7 +334,7 @@ def _refuse_unknown_options(request: Request, known: Sequence[str]) -> None:
 
 
 def _visible(worker: WorkerStatus, who: Caller) -> WorkerStatus:
-    """Return the worker's status without the models that the caller cannot use."""
+    """Return the worker's status, omitting the models that the caller cannot use."""
     if not who.models:
         return worker
     models = tuple(loaded for loaded in worker.models if who.may_use(loaded.model))
@@ -343,7 +343,7 @@ def _visible(worker: WorkerStatus, who: Caller) -> WorkerStatus:
 
 
 def _root_reply(deployment: Deployment[LiveModel]) -> bytes | None:
-    """Return the public reply at `/` that the default model's wire template defines; return None if it has none."""
+    """Return the public reply at `/` from the default model's wire template; return None if it defines none."""
     try:
         model = deployment.get(None)
     except ModelNotFound:

@@ -1,4 +1,4 @@
-"""The outermost ASGI callable: the request pipeline.
+"""The outermost ASGI callable, which runs the request pipeline.
 
 Every request passes through the same steps: request id, route, cross-origin rules, key, scope, quota, method, content
 type, body, idempotency, handler. `quick_path.py` applies them to plain requests for a single prediction.
@@ -43,7 +43,7 @@ from rowcast.http.routes import (
 from rowcast.serving.quota import charge
 
 SIGNIFICANT_HEADERS = (b"content-type", b"inference-header-content-length", b"accept-encoding")
-"""Headers that, with the path, the query and the body, identify a request that has an Idempotency-Key."""
+"""The headers that, together with the path, query and body, identify a request with an Idempotency-Key."""
 
 
 class ClientDisconnected(Exception):
@@ -51,7 +51,7 @@ class ClientDisconnected(Exception):
 
 
 class Exchange(msgspec.Struct):
-    """The head of a request, and the state from which its response headers and log entry are built."""
+    """The head of a request, with the state that determines its response headers and log entry."""
 
     scope: Scope
     path: str
@@ -67,12 +67,12 @@ class Exchange(msgspec.Struct):
     """The log entry that receives the result; None if the request log is off."""
 
     def ids(self) -> dict[str, str]:
-        """Return the ids that correlate log lines."""
+        """Return the ids by which the log lines of a request can be correlated."""
         trace = bodies.trace_id(self.headers.get(b"traceparent", b""))
         return {"request_id": self.request_id, **({"trace_id": trace} if trace else {})}
 
     def error_form(self) -> problems.ErrorForm | None:
-        """Return the dialect's error format; return None if it has none or the client accepts problem details."""
+        """Return the dialect's error format, or None if the dialect has none or the client accepts problem details."""
         wants_problem = problems.CONTENT_TYPE in self.headers.get(b"accept", b"")
         return None if wants_problem else self.route.error_form
 
@@ -189,7 +189,7 @@ class Edge:
         async def first() -> bytes:
             return _encode_response(await handler(request))
 
-        # Requests with the same body are different requests if the query or one of these headers differs.
+        # Two requests with the same body are different requests if the query or one of these headers differs.
         query = exchange.scope["query_string"]
         meaning = b"\0".join([query, *[request.headers.get(name, b"") for name in SIGNIFICANT_HEADERS]])
         stored, repeated = await self._idempotency.answer(
@@ -199,7 +199,7 @@ class Edge:
         return _decode_response(stored)
 
     async def _forward(self, exchange: Exchange, caller: Caller, receive: Receive, send: Send) -> tuple[str, int]:
-        """Forward the request to the application for cold routes; apply the same limits and add the same headers."""
+        """Forward the request to the cold app; enforce the body limit and add the common response headers."""
         status = 500
         started = False
 
@@ -213,7 +213,7 @@ class Edge:
             await send(message)
 
         scope = exchange.scope
-        # Change a copy: the server reads the method from its own scope to omit the body of a response to HEAD.
+        # Change only a copy: the server needs the original method to omit the body of a response to HEAD.
         root = scope.get("root_path") or self._root_path
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         state = {**scope.get("state", {}), "request_id": exchange.request_id, "caller": caller}
@@ -295,7 +295,7 @@ def _check_method(method: str, route: Route) -> None:
 
 
 def _check_content_type(headers: Mapping[bytes, bytes], route: Route) -> None:
-    """Raise RequestError if the route does not accept the content type; `+json` types count as JSON."""
+    """Raise RequestError if the route does not accept the content type. Treat `+json` types as JSON."""
     if route.method != "POST":
         return
     media = headers.get(b"content-type", JSON).partition(b";")[0].strip().lower()
@@ -310,5 +310,5 @@ _decode_msgpack = msgspec.msgpack.Decoder(Response).decode
 
 
 def _decode_response(stored: bytes) -> Response:
-    """Decode a stored response. Earlier releases stored native replies as bare JSON."""
+    """Decode a stored response, which is bare JSON if an earlier release stored a native reply."""
     return Response(stored) if stored[:1] == b"{" else _decode_msgpack(stored)

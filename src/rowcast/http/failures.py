@@ -1,4 +1,4 @@
-"""Failed requests: converts errors to responses, logs internal errors and counts every failure."""
+"""Handle failed requests: convert errors to responses, log internal errors and report every failure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLD_HEADERS: Headers = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-cache"),
 ]
-"""Security headers of pages and problem responses; headers that a response sets itself take precedence."""
+"""The security headers of pages and problem responses. A response's own headers take precedence."""
 
 log = structlog.get_logger("rowcast.http")
 
@@ -39,7 +39,7 @@ class Failures:
         known_path: str,
         has_own_deadline: bool,
     ) -> tuple[int, bytes, Headers]:
-        """Return status, body and headers. `known_path` is logged; it is empty if the path can contain client data."""
+        """Return the status, body and headers. Log `known_path`, which is empty if the path can contain client data."""
         if isinstance(error, TooLate) and not has_own_deadline:
             error = Overloaded(
                 f"the server is overloaded: the request waited for more than {self._wait_seconds:g} s; retry after 1 s"

@@ -1,4 +1,4 @@
-"""Idempotency-Key: stores the reply to the first request and returns it to repeated requests."""
+"""Support for Idempotency-Key: store the reply to the first request and send it again if the request is repeated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = structlog.get_logger("rowcast.http")
 
 
 class Idempotency:
-    """Executes each request with an Idempotency-Key once. Calls the store on a thread, never on the event loop."""
+    """Executes each request with an Idempotency-Key once. Calls the store in a thread, never on the event loop."""
 
     def __init__(self, store: IdempotencyStore, seconds: float, now: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -36,7 +36,7 @@ class Idempotency:
     async def answer(
         self, sent: bytes, caller: Caller, path: str, meaning: bytes, body: bytes, first: Callable[[], Awaitable[bytes]]
     ) -> tuple[bytes, bool]:
-        """Return the reply, and whether it is the stored reply to an earlier request."""
+        """Return the reply, and whether it is a stored reply to an earlier request."""
         if not VALID_KEY(sent):
             raise RequestError("Idempotency-Key must be 1 to 255 visible ASCII characters", slug="bad-option")
         # Different callers can choose the same key independently of each other.
@@ -56,7 +56,7 @@ class Idempotency:
         return reply, False
 
     async def _settle(self, method: Callable[..., None], *arguments: object) -> None:
-        """Save the reply or release the claim. If this fails, the claim expires; the reply is sent nevertheless."""
+        """Save the reply or release the claim. If this fails, the reply is still sent, and the claim expires later."""
         try:
             await asyncio.shield(self._call(method, *arguments))
         except RowcastError as error:

@@ -19,7 +19,7 @@ FLAG: Json = {"type": "boolean"}
 
 
 def derive(types: Sequence[Any]) -> tuple[list[Json], dict[str, Json]]:
-    """Return the schema of each type, and the components to which the schemas refer."""
+    """Return the schema of each type, and the components that the schemas reference."""
     schemas, components = msgspec.json.schema_components(types, ref_template=REFERENCE)
     structs: dict[str, type[msgspec.Struct]] = {}
     for kind in types:

@@ -51,9 +51,9 @@ def document(cold: ColdApp, deployment: Deployment[LiveModel], root_path: str = 
 
 
 def _describe_cold_routes(cold: ColdApp, paths: dict[str, Json]) -> dict[str, Json]:
-    """Replace FastAPI's responses, which lack bodies and problems; return the schema components."""
+    """Replace FastAPI's response descriptions, which lack bodies and problems; return the schema components."""
     routes = list(cold.documented.items())
-    # The schemas of the replies contain only references to Column and Parity.
+    # The reply schemas refer to Column and Parity without defining them.
     schemas, components = derive([Problem, Column, Parity, *(route.response for _, route in routes)])
     components["Problem"]["properties"]["type"] = {
         "enum": [f"urn:rowcast:error:{slug}" for slug in [*STATUS, "internal"]]
@@ -65,7 +65,7 @@ def _describe_cold_routes(cold: ColdApp, paths: dict[str, Json]) -> dict[str, Js
 
 def _describe_responses(operation: Json, route: ColdRoute, schema: Json) -> None:
     responses: dict[str, Any] = operation["responses"]
-    responses.pop("422", None)  # FastAPI documents its own validation error; ColdApp returns 400 instead
+    responses.pop("422", None)  # FastAPI documents 422 for a validation error, but ColdApp returns 400
     success = {
         "description": operation["summary"],
         "headers": COMMON_HEADERS,

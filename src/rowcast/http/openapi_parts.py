@@ -15,7 +15,7 @@ COMMON_HEADERS: Json = {
     },
     "RateLimit-Policy": {"description": "The quota of the API key.", "schema": {"type": "string"}},
     "RateLimit": {
-        "description": "The number of remaining rows, and the seconds until the quota is full again.",
+        "description": "The number of rows left in the quota, and the number of seconds until the quota is full again.",
         "schema": {"type": "string"},
     },
     "traceparent": {"description": "The server's span within the client's trace.", "schema": {"type": "string"}},
@@ -26,11 +26,12 @@ PREDICTION_HEADERS: Json = {
         "schema": {"enum": ["hit", "miss"]},
     },
     "X-Wire-Warning": {
-        "description": "The number of cells that the wire template filled in and the number of fields that it ignored.",
+        "description": "How many cells the wire template filled in, and how many fields it ignored.",
         "schema": {"type": "string", "pattern": "^filled=[0-9]+, ignored=[0-9]+$"},
     },
     "Idempotency-Replayed": {
-        "description": "Whether this is the stored response to an earlier request; only with an Idempotency-Key.",
+        "description": "Whether this is the stored response to an earlier request; sent only if the request has "
+        "an Idempotency-Key.",
         "schema": {"enum": ["true", "false"]},
     },
 }
@@ -53,7 +54,7 @@ SECURITY_SCHEMES: Json = {
     },
     "bearer": {"type": "http", "scheme": "bearer", "description": "The same API key as a bearer token."},
 }
-# An empty requirement allows requests without a key, which a server without keys accepts.
+# The empty requirement allows requests without a key; a server on which no keys exist accepts them.
 SECURITY: list[Json] = [{}, {"key": []}, {"bearer": []}]
 
 
@@ -74,7 +75,7 @@ def json_content(schemas: Sequence[Json], examples: Mapping[str, object]) -> Jso
 
 
 def require_key(operation: Json) -> None:
-    """Add the security requirement of a non-public route, and its responses to unauthorized callers."""
+    """Add the security requirement of a non-public route, and the responses that unauthorized callers receive."""
     operation["security"] = SECURITY
     operation["responses"] |= problem_responses(("unauthorized", "forbidden"))
 

@@ -1,4 +1,4 @@
-"""Errors as HTTP responses. Only this module maps slugs to statuses."""
+"""Convert errors to HTTP responses. Only this module maps slugs to statuses."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 ErrorForm = Callable[[Problem], tuple[int, bytes]]
-"""Encodes a problem in a dialect's error format; returns the dialect's status and the body."""
+"""A function that encodes a problem in a dialect's error format. It returns the dialect's status and the body."""
 
 
 def slug(error: Exception) -> str:
@@ -105,7 +105,7 @@ def slug(error: Exception) -> str:
 
 
 def problem(error: Exception, request_id: str) -> Problem:
-    """Return the problem details of an error. For an internal error, they reveal only the request id."""
+    """Return the problem details of an error. The details of an internal error reveal only the request id."""
     name, detail = slug(error), str(error)
     if name == "internal":
         detail = "an internal error occurred; search the server log for the request id to find the cause"

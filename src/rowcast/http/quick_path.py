@@ -1,8 +1,8 @@
-"""Hot path. The edge's pipeline, specialised for plain requests for a single prediction.
+"""The edge's pipeline on the hot path, specialised for plain requests for a single prediction.
 
-It applies the same steps as `Edge`, except the steps for headers that plain requests do not have, and it needs no ASGI
-scope, task or future (`bench/serve.py`). The HTTP protocol calls it; under any other ASGI server, every request takes
-the general path.
+It applies the same steps as `Edge`, except for the headers that plain requests do not have. To be faster, it uses no
+ASGI scope, task or future (`bench/serve.py`). Our HTTP protocol calls it; under any other ASGI server, every request
+takes the general path.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rowcast.serving.quota import charge
 UNUSUAL_HEADERS = frozenset(
     (b"origin", b"traceparent", b"content-encoding", b"x-request-timeout", b"idempotency-key", b"expect", b"upgrade")
 )
-"""Headers that only the general path supports."""
+"""The headers that only the general path supports."""
 HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
     + b"".join(b"%b: %b\r\n" % header for header in API_HEADERS)
@@ -36,7 +36,7 @@ HEAD = (
 log = structlog.get_logger("rowcast.http")
 
 SendResponse = Callable[[bytes, bytes], None]
-"""Sends the head of a response, up to and including the last header line, and the body. Never raises."""
+"""Sends a response: the head, which ends with the last header line, and the body. It never raises an exception."""
 
 
 class QuickPath:
@@ -61,7 +61,10 @@ class QuickPath:
         self._failures = Failures(listen, rules.wait_seconds)
 
     def find(self, path: str, method: bytes, headers: Mapping[bytes, bytes]) -> Route | None:
-        """Return the route of a plain prediction request; return None for any other request. Hot path."""
+        """Return the route of a plain prediction request; return None for any other request.
+
+        This is on the hot path.
+        """
         root = self._root_path
         # The path of an ASGI scope also starts with the root path.
         route = self._router.hot.get(strip_prefix(root + path, root) if root else path)
@@ -82,10 +85,11 @@ class QuickPath:
         *,
         is_alone: bool = False,
     ) -> bool:
-        """Answer a plain prediction request by calling `send`, now or in a later event-loop iteration. Hot path.
+        """Answer a plain prediction request by calling `send`, now or in a later event-loop iteration.
 
-        Return False if the general path must handle the request; nothing has been sent or charged in that case. If no
-        other client is sending (`is_alone`), the request does not wait for others to share its batch.
+        This is on the hot path. Return False if the general path must handle the request; in that case, nothing has
+        been sent or charged. If no other client is sending requests (`is_alone`), do not wait for other requests to
+        share the batch.
         """
         quick = route.quick
         if quick is None or len(body) > self._max_body or not quick.accepts(query, body):
@@ -110,7 +114,7 @@ class QuickPath:
         return True
 
     def finish(self, answer: QuickAnswer, reply: bytes) -> None:
-        """Send a reply. Hot path."""
+        """Send a reply. This is on the hot path."""
         now = time.perf_counter()
         head = HEAD % (len(reply), answer.request_id.encode())
         if answer.meter is not None:
@@ -134,7 +138,7 @@ class QuickPath:
 
 
 class QuickAnswer:
-    """Receives the reply to a quick request and sends it; used in place of a future."""
+    """Takes the place of a future: receives the reply to a quick request and sends it."""
 
     __slots__ = ("_is_done", "_quick_path", "meter", "request", "request_id", "route", "send", "started")
 
@@ -155,11 +159,11 @@ class QuickAnswer:
         return self._is_done
 
     def set_result(self, reply: Any, /) -> None:
-        """Send the reply. Hot path."""
+        """Send the reply. This is on the hot path."""
         self._is_done = True
         try:
             self._quick_path.finish(self, reply)
-        except Exception as error:  # a failure must not affect the other requests of the batch
+        except Exception as error:  # a failure must not affect other requests in the batch
             self.set_exception(error)
 
     def set_exception(self, error: Exception, /) -> None:

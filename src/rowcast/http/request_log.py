@@ -1,4 +1,4 @@
-"""The request log and tracing spans. Wraps the edge only if either is enabled.
+"""The request log and tracing spans. The edge is wrapped only if one of them is enabled.
 
 Neither the log nor the spans contain rows, query strings or API keys.
 """
@@ -18,14 +18,14 @@ from rowcast.http.routes import ASGIApp, Message, Receive, Scope, Send
 log = structlog.get_logger("rowcast.access")
 
 CLIENT_CLOSED = 499
-"""The logged status if the client closes the connection before the response."""
+"""The status that is logged if the client closes the connection before it receives a response."""
 
 
 class Span(Protocol):
     """A tracing span of one request."""
 
     traceparent: bytes
-    """The header that identifies the span to the client and to other services."""
+    """The value of the header that identifies the span to the client and to other services."""
 
     def end(self, logged: LoggedRequest) -> None:
         """End the span and record the result of the request."""
@@ -36,7 +36,7 @@ class Tracer(Protocol):
     """Starts spans and exports them to a collector."""
 
     def begin(self, method: str, traceparent: bytes, started: int) -> Span:
-        """Start a span as a child of the client's `traceparent`; `started` is in nanoseconds since 1970 UTC."""
+        """Start a span as a child of the client's `traceparent`; `started` is a Unix time in nanoseconds."""
         ...
 
     def stop(self) -> None:
@@ -45,7 +45,7 @@ class Tracer(Protocol):
 
 
 class LoggedRequest:
-    """The log entry of one request. The edge fills in the result."""
+    """The log entry for one request. The edge fills in the result."""
 
     def __init__(self, request_id: str, method: str, traceparent: bytes) -> None:
         self.request_id = request_id
@@ -82,7 +82,7 @@ class LoggedRequest:
 
 
 class RequestLog:
-    """Logs and traces every request of an application."""
+    """Logs and traces every request to an application."""
 
     def __init__(self, app: ASGIApp, *, access_log: bool, tracer: Tracer | None) -> None:
         self._app = app
@@ -118,7 +118,7 @@ class RequestLog:
 
 
 def _with_traceparent(send: Send, traceparent: bytes) -> Send:
-    """Replace the `traceparent` that the edge generated with that of the exported span."""
+    """Replace the `traceparent` that the edge generated with the `traceparent` of the exported span."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

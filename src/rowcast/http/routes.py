@@ -28,11 +28,11 @@ ONLY_JSON = frozenset((JSON,))
 UNMATCHED = "unmatched"
 READING = ("GET", "HEAD", "OPTIONS")
 API_HEADERS: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
-"""Headers of every response of a hot route."""
+"""The headers that every response of a hot route contains."""
 
 
 class RequestRules(msgspec.Struct, frozen=True):
-    """The limits of every request, and the path prefix under which clients reach the server."""
+    """The limits that apply to every request, and the path prefix under which clients reach the server."""
 
     max_body: int
     wait_seconds: float
@@ -46,7 +46,7 @@ class QueryOptions(msgspec.Struct, frozen=True):
     partial: bool = False
     use_cache: bool = True
     use_wire: bool = True
-    """If false, the request and its reply have the native format even if the model has a template."""
+    """Whether to use the model's wire template, if it has one, instead of the native format."""
     entity: str = ""
 
 
@@ -61,7 +61,7 @@ def no_options(query: bytes) -> QueryOptions:
 
 
 def any_options(query: bytes) -> QueryOptions:
-    """Accept any query string; the handler parses it."""
+    """Accept any query string, which the handler parses later."""
     return NO_OPTIONS
 
 
@@ -74,12 +74,12 @@ class Request(msgspec.Struct):
     context: RequestContext
     options: QueryOptions = NO_OPTIONS
     is_alone: bool = False
-    """Whether no other client is sending, so that the request does not wait for others to share its batch."""
+    """Whether no other client is sending requests. If so, this request does not wait for others to share its batch."""
     response_headers: Sequence[tuple[bytes, bytes]] = ()
     """Headers that the handler adds to its response."""
     model: ModelInterface | None = None
     rows: int = 0
-    """The number of rows; `model` and `rows` are for the request log."""
+    """The number of rows that the model scored. The request log contains `model` and `rows`."""
 
     def add_header(self, name: bytes, value: bytes) -> None:
         """Add a header to the response."""
@@ -105,27 +105,27 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """A method and path pattern, with the rules that the edge applies to matching requests."""
+    """A method and a path pattern, with the rules that the edge applies to matching requests."""
 
     pattern: str
-    """The path with its parameters in braces, for metrics and logs."""
+    """The path, with its parameters in braces; also used in metrics and logs."""
     method: str
     handler: Handler | None
-    """None if the cold app handles the route."""
+    """The function that answers requests, or None if the cold app handles the route."""
     scope: KeyScope | None = None
-    """The scope that the key must have; None accepts any valid key. Requests that need a scope count towards quotas."""
+    """The scope that the key must have, or None to accept any valid key. Quotas apply only to routes with a scope."""
     is_public: bool = False
-    """Whether the route can be used without a key."""
+    """Whether clients can use the route without a key."""
     dialect: str = ""
     """The `source` that history records for predictions from this route."""
     content_types: frozenset[bytes] = ONLY_JSON
     error_form: ErrorForm | None = None
-    """The dialect's error format; None for problem details."""
+    """The dialect's error format, or None to send problem details."""
     is_idempotent: bool = False
     """Whether the route supports Idempotency-Key."""
     read_options: Callable[[bytes], QueryOptions] = no_options
     quick: QuickHandler | None = None
-    """The hot path: answers a plain request for one row without creating a task."""
+    """The hot path, which answers a plain request for one row without creating a task."""
 
 
 class QuickHandler(Protocol):
@@ -136,15 +136,18 @@ class QuickHandler(Protocol):
         ...
 
     def submit(self, request: Request, answer: Answer) -> None:
-        """Submit the row for scoring; `answer` receives the reply. Errors as on the general path. Hot path."""
+        """Submit the row for scoring; `answer` receives the reply. Raise the same errors as the general path."""
         ...
 
 
 class Dialect(Protocol):
-    """The routes of a protocol other than Rowcast's own."""
+    """The routes of a protocol other than the native one."""
 
     def find(self, path: str) -> Route | None:
-        """Return the route of a path. An unknown path below the dialect's prefix has a route that responds with 404."""
+        """Return the route of a path, or None if the path does not belong to the protocol.
+
+        For an unknown path below the protocol's prefix, return a route that responds with 404.
+        """
         ...
 
 
@@ -159,8 +162,8 @@ class Router:
     def find(self, path: str, method: str) -> Route:
         """Return the route of a request.
 
-        The route of an unknown path or method responds with 404 or 405; unless the method only reads, it requires the
-        scope 'admin'.
+        For an unknown path or method, return a route that responds with 404 or 405. That route requires the scope
+        'admin' unless the method only reads.
         """
         route = self.hot.get(path)
         if route is not None:
@@ -197,7 +200,7 @@ async def answer_not_found(request: Request) -> Response:
 
 
 def strip_prefix(path: str, root: str) -> str:
-    """Remove the root path, which occurs twice if the server adds it and the proxy does not strip it."""
+    """Remove the root path, which the path contains twice if the server adds it and the proxy does not strip it."""
     if not root:
         return path
     for _ in range(2):

@@ -47,7 +47,7 @@ METHODS = ("predict", "predict_proba")
 
 
 class MLflowRoutes:
-    """The routes of the scoring server. They use the default model."""
+    """The routes of the scoring server, which use the default model."""
 
     def __init__(self, scoring: DialectScoring, ready: Callable[[], bool]) -> None:
         self._scoring = scoring
@@ -113,7 +113,7 @@ class MLflowRoutes:
         try:
             text = request.body.decode("utf-8-sig")
             records = (line for line in csv.reader(io.StringIO(text), strict=True) if line)
-            # Read at most one row more than the limit: reading millions of short lines would block the event loop.
+            # Read at most one row more than the limit; reading millions of short lines would block the event loop.
             lines = list(islice(records, self._scoring.max_rows + 2))
         except UnicodeDecodeError:
             raise BodyError("the body is not valid UTF-8") from None
@@ -141,7 +141,7 @@ def _read_method(model: LiveModel, params: Any) -> str:
 
 
 def write_error(problem: Problem) -> tuple[int, bytes]:
-    """Encode `{"error_code": …, "message": …}`; the status 400 replaces 422, which MLflow does not use."""
+    """Encode `{"error_code": …, "message": …}`; replace the status 422, which MLflow does not use, with 400."""
     status = 400 if problem.status == 422 else problem.status
     code = CODES.get(status, "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR")
     return status, msgspec.json.encode({"error_code": code, "message": summary(problem)})

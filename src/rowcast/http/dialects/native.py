@@ -1,4 +1,4 @@
-"""The native dialect: predictions for one row or for `{"rows": [...]}`. Models with a wire template use `wire.py`.
+"""The native dialect: predictions for one row or for `{"rows": [...]}`. `wire.py` handles models with a wire template.
 
 Routes are created when models go live, each bound to its model, so that the hot path has nothing to look up.
 """
@@ -32,18 +32,18 @@ _encode = msgspec.json.Encoder().encode
 
 
 class NativeRoutes:
-    """The routes `POST /predict` and `POST /models/{name}/predict`, each also with `/batch`."""
+    """The routes `POST /predict` and `POST /models/{name}/predict`, and the same routes with `/batch` appended."""
 
     def __init__(self, service: PredictionService) -> None:
         self._service = service
         self.routes: dict[str, Route] = {}
-        """The routes by path. The edge holds this dictionary, so `refresh` changes it in place."""
+        """The routes by path. `refresh` changes this dictionary in place, because the edge keeps a reference to it."""
         self.refresh()
 
     def refresh(self) -> None:
         """Replace the routes with those of the live models. Call this on the event loop whenever the models change."""
         deployment = self._service.deployment
-        # If the configured default model has been unloaded, /predict returns 404.
+        # /predict returns 404 if the configured default model has been unloaded.
         addresses = deployment.addresses()
         default = deployment.get(None) if deployment.default in addresses else None
         routes = self._routes_for("/predict", "/predict", None, default)
@@ -82,7 +82,7 @@ class NativeRoutes:
         if model.wire is not None and request.options.use_wire:
             handler = WireHandler(model, model.wire, self._service)
             return await (handler.predict_batch if is_batch else handler.predict)(request)
-        if request.context.dialect != NATIVE:  # `wire=false` disables the model's template
+        if request.context.dialect != NATIVE:  # here, `wire=false` has disabled the model's template
             request.context = msgspec.structs.replace(request.context, dialect=NATIVE)
         body = request.body
         if is_batch or (b'"rows"' in body and is_rows_object(body)):
@@ -124,7 +124,7 @@ class NativeRoutes:
 
 
 class QuickNative:
-    """The hot path of one model: a single row without options."""
+    """The hot path of one model, for single rows without options that change the reply."""
 
     def __init__(self, model: LiveModel, service: PredictionService) -> None:
         self._model = model
@@ -136,7 +136,7 @@ class QuickNative:
         return b'"rows"' not in body and (not query or is_plain(query))
 
     def submit(self, request: Request, answer: Answer) -> None:
-        """Submit the row for scoring. Hot path."""
+        """Submit the row for scoring. This is on the hot path."""
         context, model, body = request.context, self._model, request.body
         if context.caller.models:
             allow_model(context.caller, model.name)
@@ -157,7 +157,7 @@ def _route(pattern: str, dialect: str, handler: Handler, quick: QuickHandler | N
 
 
 def _with_rejected(rows: Sequence[Row | RejectedRow], error: NoAnswer) -> list[Row | RejectedRow]:
-    """Reject the rows that the model cannot score. The error's row numbers count valid rows only."""
+    """Reject the rows that the model cannot score. The row numbers in `error` count only valid rows."""
     places = [place for place, row in enumerate(rows) if isinstance(row, Row)]
     unanswered = {places[row] for row in error.rows}
     return [
@@ -167,7 +167,7 @@ def _with_rejected(rows: Sequence[Row | RejectedRow], error: NoAnswer) -> list[R
 
 
 def is_plain(query: bytes) -> bool:
-    """Return whether a query string is valid and the hot path supports all its options."""
+    """Return whether the query string is valid and has only options that the hot path supports."""
     try:
         options = read_options(query)
     except RequestError:
@@ -175,7 +175,7 @@ def is_plain(query: bytes) -> bool:
     return options.use_wire and not options.partial
 
 
-@lru_cache(maxsize=1024)  # the same query strings recur, and parsing takes 2 µs
+@lru_cache(maxsize=1024)  # the same query strings recur, and parsing one takes 2 µs
 def read_options(query: bytes) -> QueryOptions:
     """Parse the query string; raise RequestError for an unknown option or an invalid value."""
     if not query:

@@ -1,4 +1,4 @@
-"""The OpenAPI operations of the prediction routes: each model's requests and replies, native or by wire template."""
+"""The OpenAPI operations of the prediction routes, with each model's requests and replies in every format."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ EXAMPLE_ID = "01890a5d-ac96-774b-8bce-b302099a8057"
 
 
 class _Form(msgspec.Struct, frozen=True, kw_only=True):
-    """A request format that a path accepts: JSON Schemas and examples of the request and its reply."""
+    """A request format that a path accepts, described by JSON Schemas and examples of the request and its reply."""
 
     name: str
     request: Json
@@ -169,7 +169,7 @@ def _operation(model: LiveModel, forms: list[_Form], summary: str, operation_id:
 
 
 def _forms(address: str, model: LiveModel, *, is_batch: bool) -> list[_Form]:
-    """Return the request formats that a path accepts, the default first."""
+    """Return the request formats that a path accepts, starting with the default format."""
     row, prediction = reference(f"{_component(address)}.row"), reference(f"{_component(address)}.prediction")
     assert model.golden is not None  # a live model has been verified on its golden rows
     example, example_reply = model.golden.row, msgspec.json.decode(_example_reply(model))
@@ -227,5 +227,5 @@ def _example_reply(model: LiveModel) -> bytes:
 
 
 def _component(address: str) -> str:
-    """Return the model's name for use in component names and operation ids, which cannot contain `@`."""
+    """Return the model's name in the form used in component names and operation ids, which cannot contain `@`."""
     return address.replace("@", ".")

@@ -9,8 +9,8 @@ from rowcast.http.openapi_parts import SECURITY
 from rowcast.http.problems import STATUS, TITLES
 
 ERROR = closed(error=TEXT)
-"""The error body of V1 and V2."""
-# One slug for each status.
+"""The schema of an error body in V1 and V2."""
+# Each slug stands for all slugs with the same status.
 ANY_ROUTE = (
     "request-timeout",
     "body-too-large",
@@ -67,7 +67,7 @@ def get(
     is_public: bool = False,
     can_be_unready: bool = False,
 ) -> dict[str, Json]:
-    """Return the path of a GET route. With `can_be_unready`, it also documents a 503 response with the same body."""
+    """Return the path of a GET route. With `can_be_unready`, also document a 503 response with the same body."""
     description = operation(
         tag, path, summary, success(schema), problems=("bad-option", *problems), is_public=is_public
     )
@@ -77,7 +77,7 @@ def get(
 
 
 def success(schema: Json, description: str = "Success", *, media_type: str = "application/json") -> Json:
-    """Return a response whose body follows the schema."""
+    """Return a response whose body matches the schema."""
     return {"description": description, "content": {media_type: {"schema": schema}}}
 
 

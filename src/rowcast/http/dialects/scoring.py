@@ -1,4 +1,4 @@
-"""Functions shared by V1, V2 and MLflow: find the model, read rows in any layout, score them, return predictions."""
+"""Functions shared by V1, V2 and MLflow: find the model, read and score rows in any layout, return predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rowcast.serving.service import PredictionService
 
 MAX_LISTED_PROBLEMS = 20
-"""The maximum number of problems listed in the error message of a dialect."""
+"""The maximum number of problems that the error message of a dialect lists."""
 
 
 class ScoredRow(msgspec.Struct, frozen=True, gc=False):
@@ -39,7 +39,7 @@ _decode_rows = msgspec.json.Decoder(list[ScoredRow]).decode
 
 
 class DialectScoring:
-    """Turns the rows of a dialect into predictions."""
+    """Reads the rows of a dialect and scores them."""
 
     def __init__(self, service: PredictionService) -> None:
         self.service = service
@@ -59,7 +59,7 @@ class DialectScoring:
             ) from None
 
     async def score(self, request: Request, model: LiveModel, rows: Sequence[Row]) -> list[ScoredRow]:
-        """Return one prediction for each row, recorded in history."""
+        """Score the rows, record the predictions in history and return one prediction per row."""
         predictions = await self.service.predict(model, rows, request.context)
         request.used(model, len(rows), predictions.cache_hit)
         return _decode_rows(b"[%b]" % b",".join(predictions.replies))
@@ -109,7 +109,7 @@ class DialectScoring:
         return self.read_columns(model, {name: _flatten(name, cells) for name, cells in columns.items()})
 
     def read_texts(self, model: LiveModel, names: Sequence[str], records: Sequence[Sequence[str]]) -> list[Row]:
-        """Read rows whose cells are strings from a CSV file."""
+        """Read rows from a CSV file, whose cells are all strings."""
         check_names(names)
         kinds = {column.name: column.kind for column in model.schema.columns}
 
@@ -118,7 +118,7 @@ class DialectScoring:
                 raise BodyError(f"the row has {len(record)} cells; the header has {len(names)}")
             cells = dict(zip(names, record, strict=True))
             encoded = model.encoder.parse(cells, text=True)
-            # Store what a client of the native dialect would have sent: a number cell "7" as 7.
+            # Store the JSON that a client of the native dialect would have sent: the number 7 for the cell "7".
             parsed = dict(zip(model.schema.names(), model.schema.parse(cells, text=True), strict=True))
             stored = {
                 name: parsed[name] if parsed[name] is None or kinds[name] not in ("category", "datetime") else cell
@@ -130,7 +130,7 @@ class DialectScoring:
 
 
 def row_of(encoder: RowEncoder, cells: Mapping[str, Any]) -> Row:
-    """Return a row of Python values, with the equivalent JSON."""
+    """Return a row built from Python values, with the equivalent JSON."""
     return Row(encoder.parse(cells), msgspec.json.encode(cells))
 
 
@@ -141,7 +141,7 @@ def _row_of_object(encoder: RowEncoder, row: Any) -> Row:
 
 
 def _flatten(name: str, cells: list[Any]) -> list[Any]:
-    """Return a column whose cells can each be wrapped in a list."""
+    """Return the cells of a column, unwrapped if each of them is a one-element list."""
     if not any(isinstance(cell, list) for cell in cells):
         return cells
     if not all(isinstance(cell, list) and len(cell) == 1 for cell in cells):
@@ -161,7 +161,7 @@ def probabilities(model: LiveModel, rows: Sequence[ScoredRow]) -> list[list[floa
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise BodyError if a column name occurs twice, because one of the columns would be lost."""
+    """Raise BodyError if a column name occurs twice; otherwise, one of the two columns would be lost."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -214,7 +214,7 @@ def check_keys(document: Mapping[str, Any], names: Sequence[str]) -> None:
 
 
 def summary(problem: Problem) -> str:
-    """Return the problem's detail, or the list of its row errors, as a single string."""
+    """Return the problem's detail or, if it has several row errors, a list of the errors as a single string."""
     errors = problem.errors
     if len(errors) < 2:
         return problem.detail

@@ -16,9 +16,10 @@ from rowcast.http.routes import JSON, UNMATCHED, Request, Response, Route, answe
 V1 = "v1"
 SIGNATURES = ("", "predict", "serving_default")
 LABELS = ("champion", "stable")
-"""The labels of the version that is served under the model's name."""
+"""The labels that clients can use for the version that is served under the model's name."""
 CONTENT_TYPES = frozenset((JSON, b"application/x-www-form-urlencoded"))
-"""TensorFlow Serving's documentation uses `curl -d`, which sends the content type of a form."""
+"""The accepted content types. The content type of a form is one of them because TensorFlow Serving's documentation uses
+`curl -d`, which sends it by default."""
 _match = re.compile(r"/v1/models/([^/:]+)(?:/versions/([^/:]+)|/labels/([^/:]+))?(?:(/metadata)|:([a-z]+))?").fullmatch
 
 
@@ -107,7 +108,7 @@ def _read_version(version: str | None, label: str | None) -> str | None:
 
 
 def write_error(problem: Problem) -> tuple[int, bytes]:
-    """Encode `{"error": "text"}`; the status 400 replaces 422, which the protocol does not use."""
+    """Encode `{"error": "text"}`; replace the status 422, which the protocol does not use, with 400."""
     status = 400 if problem.status == 422 else problem.status
     return status, msgspec.json.encode({"error": summary(problem)})
 

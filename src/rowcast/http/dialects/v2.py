@@ -95,7 +95,7 @@ class V2Routes:
         return _json({"live": True})
 
     async def _server_ready(self, request: Request) -> Response:
-        # The specification calls the field `live`; KServe's client reads `ready`.
+        # The specification calls this field `live`, but KServe's client reads `ready`.
         ready = self._ready()
         return _json({"live": ready, "ready": ready}, 200 if ready else 503)
 
@@ -181,7 +181,10 @@ class V2Routes:
         inputs: dict[str, Tensor],
         outputs: Sequence[tuple[v2_metadata.OutputSpec, bool]],
     ) -> dict[str, Any] | None:
-        """Score the rows as a block and return the outputs; return None if rows must be read individually. Hot path."""
+        """Score the rows as a block and return the outputs; return None if rows must be read individually.
+
+        This is on the hot path.
+        """
         service, rows = self._scoring.service, call.inputs[0].rows
         columns = v2_infer.block_columns(call, rows)
         tensors = model.columns.read(inputs) if columns and service.can_record_blocks(model) else None
@@ -221,7 +224,7 @@ class V2Routes:
 
 
 def write_error(problem: Problem) -> tuple[int, bytes]:
-    """Encode `{"error": "text"}`; the status 400 replaces 422, which the protocol does not use."""
+    """Encode `{"error": "text"}`; replace the status 422, which the protocol does not use, with 400."""
     status = 400 if problem.status == 422 else problem.status
     return status, msgspec.json.encode({"error": summary(problem)})
 

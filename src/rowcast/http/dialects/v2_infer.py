@@ -1,4 +1,4 @@
-"""Inference requests of the Open Inference Protocol: converts tensors to rows, and predictions to tensors."""
+"""Inference requests of the Open Inference Protocol: convert tensors to rows, and predictions to tensors."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 OCTETS = b"application/octet-stream"
 CONTENT_TYPES = frozenset((JSON, OCTETS, b"application/x-www-form-urlencoded"))
-"""Includes the content type of a form, which `curl -d` sends by default."""
+"""The accepted content types. They include the content type of a form, which `curl -d` sends by default."""
 HEADER_LENGTH = b"inference-header-content-length"
 MAX_WARNINGS = 100
 MIN_BLOCK_ROWS = 16
-"""With fewer rows, a block is not faster than single rows."""
+"""The minimum number of rows in a block. With fewer rows, scoring a block is not faster than scoring each row."""
 UNSUPPORTED = ("shared_memory_region", "classification")
 _digits = re.compile(rb"[0-9]{1,18}").fullmatch
 
 
 class RequestedOutput(msgspec.Struct, frozen=True):
-    """An output that a request selects."""
+    """An output that the client has requested."""
 
     name: str
     parameters: dict[str, Any] | None = None
@@ -86,7 +86,7 @@ def read(request: Request, model: LiveModel) -> Call:
 
 
 def block_columns(call: Call, rows: int) -> list[blocks.BlockColumn] | None:
-    """Return the layout of the binary tail; return None if a column is not binary or the request has few rows."""
+    """Return the layout of the binary tail; return None if a column is not binary or the request has too few rows."""
     sizes = [(head.parameters or {}).get("binary_data_size") for head in call.inference.inputs]
     if rows < MIN_BLOCK_ROWS or None in sizes or not sizes:
         return None
@@ -95,7 +95,7 @@ def block_columns(call: Call, rows: int) -> list[blocks.BlockColumn] | None:
 
 
 def read_inference(head: bytes) -> Inference:
-    """Parse the JSON part of a request."""
+    """Parse and check the JSON part of a request."""
     inference = _decode_inference(head)
     for tensor in inference.inputs:
         if tensor.parameters:
@@ -107,7 +107,7 @@ def _decode_inference(head: bytes) -> Inference:
     try:
         return _read(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        document = read_object(head)  # accepts NaN, which Python clients send, or raises a precise error
+        document = read_object(head)  # accepts NaN, which Python clients send; raises a precise error
     try:
         return msgspec.convert(document, Inference)
     except msgspec.ValidationError as error:
@@ -138,7 +138,7 @@ def read_raw(model: LiveModel, body: memoryview) -> Tensor:
 
 
 def inputs_by_name(model: LiveModel, inputs: Sequence[Tensor], max_rows: int) -> dict[str, Tensor]:
-    """Return the inputs by name: one tensor per column, or the graph's own tensors, all with the same row count."""
+    """Return the inputs by name: one per column, or the graph's own inputs. All have the same number of rows."""
     by_name = {tensor.name: tensor for tensor in inputs}
     if len(by_name) != len(inputs):
         raise BodyError("an input occurs twice")
@@ -167,7 +167,7 @@ def cells(model: LiveModel, by_name: Mapping[str, Tensor]) -> dict[str, Sequence
 
 
 def requested_outputs(model: LiveModel, inference: Inference) -> list[tuple[OutputSpec, bool]]:
-    """Return the outputs to send, and whether each is sent as binary data."""
+    """Return each output to send, and whether to send it as binary data."""
     known = {output.name: output for output in outputs(model)}
     binary = (inference.parameters or {}).get("binary_data_output", False)
     if type(binary) is not bool:
@@ -187,7 +187,7 @@ def requested_outputs(model: LiveModel, inference: Inference) -> list[tuple[Outp
         requested.append((known[output.name], own))
     if len({output.name for output, _ in requested}) != len(
         requested
-    ):  # otherwise a short request could cause a huge response
+    ):  # otherwise, a short request could cause a huge response
         raise BodyError("an output is requested twice")
     return requested
 
@@ -213,7 +213,7 @@ def data(output: OutputSpec, decision: Decision, rows: Sequence[ScoredRow]) -> A
 
 
 def block_data(decision: Decision, block: Block, requested: Sequence[tuple[OutputSpec, bool]]) -> dict[str, Any]:
-    """Return the values of each output of a block."""
+    """Return the values of every output of a scored block."""
     output = blocks.output(block)
     if decision.task == "regression":
         values: dict[str, Any] = {"prediction": output.reshape(-1)}
@@ -279,7 +279,7 @@ def warnings(rows: Sequence[ScoredRow]) -> str:
 
 
 def compress(request: Request, plain: Response) -> Response:
-    """Compress the response if the client accepts exactly one known encoding."""
+    """Compress the response if the client accepts a single encoding, gzip or deflate."""
     coding = request.headers.get(b"accept-encoding", b"").strip().lower()
     if coding == b"gzip":
         body = gzip.compress(plain.body, 1, mtime=0)

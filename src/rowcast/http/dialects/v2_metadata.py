@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rowcast.serving.interface import ModelInterface
 
 ID = "id"
-"""The prediction's id, an output that requests can select although the metadata does not list it."""
+"""The output that contains the prediction id. Clients can request it although the metadata does not list it."""
 DATATYPES_BY_KIND = {"number": "FP64", "integer": "INT64", "boolean": BOOL, "category": BYTES, "datetime": BYTES}
 
 
@@ -28,12 +28,12 @@ class OutputSpec(msgspec.Struct, frozen=True):
 
 
 def inputs(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """Return the inputs for the model's metadata."""
+    """Return the inputs as the model's metadata lists them."""
     return [{"name": column.name, "datatype": DATATYPES_BY_KIND[column.kind], "shape": [-1, 1]} for column in columns]
 
 
 def outputs(model: ModelInterface) -> list[OutputSpec]:
-    """Return the model's outputs in order; a model without probabilities has labels only."""
+    """Return the model's outputs in order. A classifier without probabilities outputs only labels."""
     decision = model.decision
     if decision.task == "regression":
         return [OutputSpec("prediction", "FP32" if model.is_own_export else "FP64")]

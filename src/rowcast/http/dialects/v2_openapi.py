@@ -28,8 +28,8 @@ MODEL_NOT_FOUND = ("model-not-found",)
 HEADER_LENGTH = {
     "name": "Inference-Header-Content-Length",
     "in": "header",
-    "description": "Length in bytes of the JSON before the binary tensors. 0 if the body consists only of "
-    "the raw data of the model's single input.",
+    "description": "The length in bytes of the JSON before the binary tensors; 0 if the body consists only "
+    "of the raw data of the model's single input.",
     "schema": {"type": "string", "pattern": "^[0-9]{1,9}$"},
 }
 PARAMETERS: Json = {"type": ["object", "null"], "additionalProperties": {"type": ["string", "number", "boolean"]}}
@@ -54,7 +54,7 @@ def _server() -> dict[str, Json]:
     live = closed(live={"const": True})
     ready = closed(live=FLAG, ready=FLAG)
     return {
-        **get(TAG, "/v2", "The server and its extensions", server, is_public=True),
+        **get(TAG, "/v2", "The server's name, version and extensions", server, is_public=True),
         **get(TAG, "/v2/health/live", "Whether the process responds", live, is_public=True),
         **get(TAG, "/v2/health/ready", "Whether a model is loaded", ready, is_public=True, can_be_unready=True),
     }
@@ -151,7 +151,7 @@ def _infer(name: str, model: LiveModel) -> Json:
 
 
 def _example_datatype(cell: Any, datatype: str) -> str:
-    """Return the datatype of an example cell. The example of a boolean column can be a string."""
+    """Return the datatype of an example cell, because the example of a boolean column can be a string."""
     return BYTES if isinstance(cell, str) else BOOL if isinstance(cell, bool) else datatype
 
 

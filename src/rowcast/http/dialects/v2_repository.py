@@ -27,7 +27,7 @@ class RepositoryEntry(msgspec.Struct, frozen=True):
 
 
 class Repository:
-    """The versions that this server can serve. `published` returns the versions in the registry; it blocks."""
+    """The versions that this server can serve. `published` reads the versions in the registry and blocks."""
 
     def __init__(
         self, published: Callable[[], Sequence[Reference]], fleet: Fleet, deployment: Deployment[LiveModel]
@@ -52,7 +52,7 @@ class Repository:
         return entries
 
     async def set_loaded(self, name: str, *, loaded: bool) -> ReloadResult:
-        """Load the model in every worker, or unload it."""
+        """Load or unload the model in every worker."""
         names = {reference.name for reference in await asyncio.to_thread(self._published)}
         if name not in names:
             raise ModelNotFound(f"unknown model {name[:80]!r}; available models: {', '.join(sorted(names))}")

@@ -19,7 +19,7 @@ class ModelStatistics:
         self._cells: dict[tuple[str, int], CounterCells] = {}
 
     def count(self, model: str, version: int, rows: int, nanoseconds: int) -> None:
-        """Count one request; `rows` is 0 if it failed."""
+        """Count one request; `rows` is 0 if the request failed."""
         key = model, version
         cells = self._cells.get(key)
         if cells is None:
@@ -34,7 +34,7 @@ class ModelStatistics:
             cells[FAILED_NANOSECONDS] += nanoseconds
 
     def report(self, model: str, version: int) -> dict[str, Any]:
-        """Return one entry of `model_stats`. Stages that are not measured separately have a count but no duration."""
+        """Return one entry of `model_stats`. A stage that is not measured separately has a count and the duration 0."""
         labels = (FAMILY, model, str(version))
         by_worker = [cells for key, cells in self._counters.each() if key == labels] or [[0.0] * 6]
         requests, rows, spent, failed, spent_failing, _ = (int(sum(cells)) for cells in zip(*by_worker, strict=True))

@@ -33,7 +33,7 @@ class WireHandler:
         self._service = service
 
     def quick(self) -> QuickHandler | None:
-        """Return the hot path; return None if the template needs more than a row and its native reply."""
+        """Return the hot path; return None if the template needs more data than a row and its native reply."""
         return None if self._wire.render_row is None else QuickWire(self._model, self._wire, self._service)
 
     async def predict(self, request: Request) -> Response:
@@ -44,7 +44,7 @@ class WireHandler:
         return Response(self._wire.render(NativeReplies(replies, time.perf_counter() - started)))
 
     async def predict_batch(self, request: Request) -> Response:
-        """Answer a request to `/predict/batch`, which contains several requests."""
+        """Answer a request to `/predict/batch`, whose body contains several requests."""
         started = time.perf_counter()
         requests = self._wire.read_batch(request.body, self._service.max_rows)
         replies = iter(await self._score(requests, request))
@@ -68,7 +68,7 @@ class WireHandler:
 
 
 class QuickWire:
-    """The hot path of a model with a template: a single row without options."""
+    """The hot path of a model with a template, for single rows without options."""
 
     def __init__(self, model: LiveModel, wire: WireCodec, service: PredictionService) -> None:
         self._model = model
@@ -80,7 +80,7 @@ class QuickWire:
         return not query
 
     def submit(self, request: Request, answer: Answer) -> None:
-        """Submit the row for scoring. Hot path."""
+        """Submit the row for scoring. This is on the hot path."""
         if request.context.caller.models:
             allow_model(request.context.caller, self._model.name)
         encoded, received, filled, ignored = self._wire.read_row(request.body)
@@ -93,7 +93,7 @@ class QuickWire:
 
 
 def _warn(model: LiveModel, request: Request, filled: int, ignored: int) -> None:
-    """Report, in the response and in the log, that the template changed the request; omit all client data."""
+    """Report, in the response and the log, that the template changed the request. The report omits all client data."""
     if not filled and not ignored:
         return
     request.add_header(WARNING_HEADER, b"filled=%d, ignored=%d" % (filled, ignored))
