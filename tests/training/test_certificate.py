@@ -44,7 +44,7 @@ def test_different_outputs_are_rejected(output: Any) -> None:
 
 
 def test_a_flipped_label_is_rejected_even_if_the_difference_is_within_the_tolerance() -> None:
-    with pytest.raises(ParityError, match="1 of 1 labels flip"):
+    with pytest.raises(ParityError, match="1 of 1 labels differ"):
         certificate.certify(probabilities(0.499999), probabilities(0.500001).astype(np.float32), BINARY)
 
 

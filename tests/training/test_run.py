@@ -260,7 +260,7 @@ def test_invalid_options_are_rejected_before_the_search(tmp_path: Path, options:
 
 
 def test_costs_require_a_binary_target(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="option 'cost' requires a target of two classes; 'species' has 3 classes"):
+    with pytest.raises(TrainingError, match="option 'cost' requires a binary target; 'species' has 3 classes"):
         train_model(tmp_path, IRIS, "species", cost=COSTLY)
     assert not FolderRegistry(tmp_path).models()
 

@@ -24,8 +24,8 @@ UNSEEN_TEXT: Final = "never seen in training"
 def golden_rows(problem: LearningProblem, graph: Graph, decision: Decision, seed: int) -> list[GoldenRow]:
     """Return rows as a client would send them, each with the score that the served graph gives it.
 
-    Most are training rows. One row has a missing value in every column that allows it, and one has an unseen value in
-    every category column that allows it.
+    Most are training rows. One row has a missing value in every column that allows missing values, and one has an
+    unseen value in every category column that allows unseen values.
     """
     rows = _client_rows(problem, seed)
     encoder = RowEncoder(problem.schema, problem.plan)

@@ -17,18 +17,18 @@ Raw = NDArray[np.float64]
 Weight = NDArray[np.float64]
 PARTS: Final = 5
 SAFE_GAP: Final = 4e-6
-"""Minimum distance between threshold and score; float32 errors of the graph stay below 1e-6."""
+"""The minimum distance between the threshold and any score; the graph's float32 errors stay below 1e-6."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """p = link(scale * raw + shift); a scale of 1 and a shift of 0 keep the probabilities of the model."""
+    """Computes p = link(scale * raw + shift); a scale of 1 and a shift of 0 leave the probabilities unchanged."""
 
     task: Task
     scale: float = 1.0
     shift: float = 0.0
     shifts: tuple[float, ...] = ()
-    """One shift per class, if there are more than two classes and the fit weighted them."""
+    """One shift per class if there are more than two classes and the fit weighted them; otherwise empty."""
 
     @property
     def method(self) -> str:
@@ -47,7 +47,7 @@ class Calibration:
         return softmax(scaled + np.array(self.shifts) if self.shifts else scaled)
 
     def predictions(self, raw: Raw) -> Raw:
-        """Return the input of the metrics: probabilities of the positive class or of all classes, or values."""
+        """Return what the metrics expect: the probabilities of the positive class or of all classes, or values."""
         if self.task == "binary":
             return self.positive(raw)
         return self.classes(raw) if self.task == "multiclass" else raw[:, 0]
@@ -95,7 +95,7 @@ def uncalibrated(task: Task, class_weights: Sequence[float] = ()) -> Calibration
 def fit(
     raw: Raw, target: NDArray[Any], task: Task, *, weight: Weight | None = None, class_weights: Sequence[float] = ()
 ) -> Calibration:
-    """Fit a calibration; return the uncalibrated one if the fit does not lower the cross-validated log loss."""
+    """Fit a calibration; return the result of `uncalibrated` if fitting does not lower the cross-validated log loss."""
     base = uncalibrated(task, class_weights)
     if task == "regression" or len(np.unique(target)) < 2:
         return base
@@ -110,9 +110,9 @@ def fit(
 
 
 def _fit(raw: Raw, target: NDArray[Any], weight: Weight, base: Calibration) -> Calibration:
-    """Minimise the log loss: by Newton's method with Platt's soft targets, or by temperature for more than two classes.
+    """Fit Platt scaling by Newton's method, or temperature scaling if there are more than two classes.
 
-    Parameters are rounded to float32, as the graph stores them.
+    Parameters are rounded to float32, because the graph stores them as float32.
     """
     task = base.task
     if task == "multiclass":
@@ -130,7 +130,7 @@ def _fit(raw: Raw, target: NDArray[Any], weight: Weight, base: Calibration) -> C
         weights = weights - np.clip(step, -1.0, 1.0)
         if np.abs(step).max() < 1e-8:
             break
-    if not np.isfinite(weights).all() or weights[0] <= 0.05:  # would invert or flatten the scores
+    if not np.isfinite(weights).all() or weights[0] <= 0.05:  # such a scale would invert or flatten the scores
         return base
     return Calibration(task, float(np.float32(weights[0])), float(np.float32(weights[1])))
 
@@ -172,8 +172,9 @@ def choose_threshold(
     """Return the best float32 midpoint between neighbouring out-of-fold scores.
 
     The best midpoint has the lowest cost if costs are set, else the highest F1 if that is the metric, else the fewest
-    mistakes. Midpoints too close to an out-of-fold score or to a score in `avoid` are excluded, unless all are, so
-    that rounding cannot flip a label. Ties go to the widest gap, then to the midpoint nearest to 0.5.
+    mistakes. So that rounding cannot flip a label, midpoints too close to an out-of-fold score or to a score in `avoid`
+    are excluded, unless that would exclude every midpoint. Ties go to the widest gap, then to the midpoint nearest to
+    0.5.
     """
     order = np.argsort(scores, kind="stable")
     weights = np.ones(len(order)) if weight is None else weight[order]
@@ -198,7 +199,7 @@ def choose_threshold(
 
 
 def _distance(midpoints: NDArray[np.float32], ranked: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the distance of each midpoint to the nearest of the ranked scores."""
+    """Return the distance from each midpoint to the nearest ranked score."""
     if not len(ranked):
         return np.full(len(midpoints), np.inf)
     scores, points = ranked.astype(np.float64), midpoints.astype(np.float64)

@@ -1,6 +1,6 @@
-"""The parity certificate: the exported graph agrees with the trained model on the rows most likely to differ.
+"""The parity certificate: it shows that the exported graph agrees with the trained model, even on difficult rows.
 
-A bundle is never published without the certificate.
+A bundle is never published without this certificate.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _random_rows(training: LabelledRows, rng: np.random.Generator) -> tuple[Numb
 
 
 def _odd_values(training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
-    """Yield a training row with one extreme value for every combination of a column and an extreme value."""
+    """For every column and every extreme value, yield a training row in which the column has that value."""
     for column in range(training.numbers.shape[1]):
         yield _with_number(training, rng, column, np.array(ODD_NUMBERS, np.float32))
     for column in range(training.texts.shape[1]):
@@ -108,7 +108,7 @@ def _with_number(
 
 
 def certify(reference: NDArray[Any], output: NDArray[np.float32], decision: Decision, spread: float = 1.0) -> Parity:
-    """Certify that a graph's output agrees with the trained model's; raise ParityError if it does not.
+    """Certify that the graph's output agrees with the trained model's output; raise ParityError if it does not.
 
     Labels must be equal, and probabilities must agree within 1e-5. Regression values must agree within 1e-5 times the
     sum of their magnitude and `spread`, the target's standard deviation.
@@ -126,7 +126,7 @@ def certify(reference: NDArray[Any], output: NDArray[np.float32], decision: Deci
     certificate = Parity(len(reference), float(gap.max()), flips)
     if flips or np.any(gap > allowed):
         raise ParityError(
-            f"the exported graph differs from the trained model: {flips} of {len(reference)} labels flip, "
+            f"the exported graph differs from the trained model: {flips} of {len(reference)} labels differ; "
             f"the largest difference is {certificate.max_abs_diff:.3g}"
         )
     return certificate

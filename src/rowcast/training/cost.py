@@ -1,4 +1,4 @@
-"""The cost of mistakes: parse `false_positive=5,false_negative=1`, and count mistakes at each threshold."""
+"""The cost of mistakes: parsing `false_positive=5,false_negative=1` and counting mistakes at each threshold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rowcast.errors import TrainingError
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """The cost of one mistake of each kind, in any unit; only the ratio affects the threshold."""
+    """The cost of a false positive and of a false negative, in any unit; only their ratio affects the threshold."""
 
     false_positive: float = 1.0
     """Cost of predicting the positive class for a negative row."""
@@ -36,7 +36,7 @@ EVEN = Cost()
 
 
 def parse(value: str | Mapping[str, Any] | Cost) -> Cost:
-    """Parse costs from a string `NAME=NUMBER,...` or a mapping; an omitted kind of mistake costs 1."""
+    """Parse costs from a string `NAME=NUMBER,...` or a mapping; the default cost of each kind of mistake is 1."""
     if isinstance(value, Cost):
         return value
     pairs = _pairs(value) if isinstance(value, str) else value.items()

@@ -52,7 +52,10 @@ class FoldResult(NamedTuple):
 
 
 AfterFold = Callable[[int, float, float], None]
-"""Called after each fold with its index, the mean score so far and its duration in seconds; can raise to stop."""
+"""Called after each fold with the fold's index, the mean score so far and the fold's duration in seconds.
+
+The callback can stop cross-validation by raising an exception.
+"""
 
 
 @dataclass
@@ -81,7 +84,7 @@ class CrossValidator:
         return TrialResult(candidate, params | fixed, self._mean(scores), raw)
 
     def _fold_results(self, candidate: Candidate, params: Params) -> Generator[FoldResult, None, None]:
-        """Yield the result of every fold in order; thread-safe candidates fit folds in parallel, each on one thread."""
+        """Yield the fold results in order; thread-safe candidates fit folds in parallel, with one thread per fold."""
         if self.setting.jobs == 1 or not candidate.threadsafe:
             yield from (self._fit_fold(candidate, params, self.setting, index) for index in range(len(self.folds)))
             return
@@ -105,7 +108,7 @@ class CrossValidator:
         return metrics.score(self.metric, base.predictions(raw), rows.target, self.problem.task, rows.weight)
 
     def _mean(self, scores: list[float]) -> float:
-        """Return the mean of the defined scores: a fold without a positive row, for example, has no AUC."""
+        """Return the mean of the scores that are defined; a fold without positive rows, for example, has no AUC."""
         finite = [score for score in scores if np.isfinite(score)]
         worst = 0.0 if self.metric in metrics.GREATER else 1e300
         return float(np.mean(finite)) if finite else worst

@@ -40,13 +40,13 @@ class EnsembleMember:
     weight: float
 
     def predictions(self) -> Predictions:
-        """Return the out-of-fold predictions in the form that metrics take."""
+        """Return the out-of-fold predictions in the form that the metrics expect."""
         return self.calibration.predictions(self.trial.raw)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The members of the model to train on all training rows, and its cross-validated score."""
+    """The members of the chosen model, to be trained on all training rows, and the model's cross-validated score."""
 
     members: tuple[EnsembleMember, ...]
     score: float
@@ -77,7 +77,7 @@ class FoldScorer:
     folds: Sequence[NDArray[np.intp]]
 
     def scores(self, predictions: Predictions) -> NDArray[np.float64]:
-        """Return the score of each fold, signed so that greater is better; NaN if the metric is undefined."""
+        """Return the score of each fold, signed so that greater is better; NaN where the metric is undefined."""
         sign = metrics.sign(self.metric)
         weights = [None if self.weight is None else self.weight[fold] for fold in self.folds]
         return np.array(
@@ -94,7 +94,7 @@ class FoldScorer:
 
 
 def choose(result: SearchResult, problem: LearningProblem, metric: str) -> Choice:
-    """Return the best model, or an average of a few models if that is clearly better."""
+    """Return the best model, or an average of a few models if the average is clearly better."""
     rows = result.validation
     rivals = [
         EnsembleMember(

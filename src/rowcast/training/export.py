@@ -16,7 +16,7 @@ VALUES: Final = Output("rowcast_values", "values")
 
 
 def export(trained: Trained, plan: Plan, classes: int) -> tuple[bytes, Output]:
-    """Return the graph and its output; equal models give equal bytes."""
+    """Return the serialised graph and the description of its output; equal models produce equal bytes."""
     graph = GraphBuilder()
     prediction = _emit_average(graph, trained) if isinstance(trained, Ensemble) else _emit(graph, trained)
     inputs = [tensor(spec.name, STRING if spec.dtype == "string" else FLOAT, "N", *spec.shape) for spec in plan]

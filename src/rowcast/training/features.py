@@ -27,7 +27,7 @@ Style = Literal["linear", "trees"]
 MOST_LEVELS: Final = 64
 RARE: Final = 3
 CLIP: Final = np.float32(25.0)
-"""Limit of scaled numbers, in standard deviations, so that 1e38 does not overflow in a linear model."""
+"""The limit for scaled numbers, in standard deviations, so that 1e38 does not overflow in a linear model."""
 INNER_FOLDS: Final = 5
 SMOOTHING: Final = 10.0
 
@@ -37,7 +37,7 @@ Texts = NDArray[np.object_]
 
 @dataclass(frozen=True)
 class Scale:
-    """Mean and inverse standard deviation of each number, for linear models."""
+    """Mean and inverse standard deviation of each numeric column, for linear models."""
 
     mean: Numbers
     inverse: Numbers
@@ -45,7 +45,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class TextBlock:
-    """A text column as a lookup in `table`: one row per level, and a last row for all other values."""
+    """A text column as a lookup in `table`: one row per level, and a final row for all other values."""
 
     column: int
     levels: tuple[str, ...]
@@ -59,11 +59,11 @@ class TextBlock:
 
 @dataclass(frozen=True)
 class InnerFolds:
-    """The folds for target means: the means of a row come from the rows of all other folds."""
+    """The folds for target means: a row's means are computed from the rows of all other folds."""
 
     fold: NDArray[np.intp]
     ordered: bool
-    """Whether the folds are ordered by time; means then come from earlier folds only."""
+    """Whether the folds are ordered by time; if so, means are computed from earlier folds only."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Features:
 
     median: Numbers
     flagged: NDArray[np.int64]
-    """Number columns with a flag for missing values."""
+    """Positions of the numeric columns that have a flag for missing values."""
     scale: Scale | None
     blocks: tuple[TextBlock, ...]
 
@@ -116,7 +116,7 @@ def _emit_blocks(graph: GraphBuilder, blocks: Sequence[TextBlock], texts: str) -
     """Add the lookups to a graph.
 
     One LabelEncoder converts the texts of all columns to numbers: separating the columns first would copy every string
-    twice, which would take a third of the graph's time for 32 rows.
+    twice, which would account for a third of the graph's run time for 32 rows.
     """
     union = {level: index for index, level in enumerate(dict.fromkeys(chain(*(block.levels for block in blocks))))}
     levels = graph.node(
@@ -147,8 +147,8 @@ def fit(
 ) -> tuple[Features, Numbers]:
     """Fit the features to training rows and return them with the rows' feature matrix.
 
-    The target means of a row come from other folds only: the folds of `inner`, or random folds if it is None.
-    `target` is [N, k], one column per raw score: the class as 0 or 1, or the value. `weight` applies to target means.
+    A row's target means come from other folds only: the folds of `inner`, or random folds if `inner` is None. `target`
+    is [N, k], one column per raw score: the class as 0 or 1, or the value. `weight` applies to the target means.
     """
     inner = inner or InnerFolds(np.random.default_rng(0).permutation(len(target)) % INNER_FOLDS, ordered=False)
     median, flagged, scale = _fit_numbers(numbers, style)
@@ -180,7 +180,8 @@ def _fit_numbers(numbers: Numbers, style: Style) -> tuple[Numbers, NDArray[np.in
     median = np.zeros(numbers.shape[1], np.float32)
     for column in np.flatnonzero(~gaps.all(axis=0)):
         present = np.sort(numbers[~gaps[:, column], column])
-        median[column] = present[(len(present) - 1) // 2]  # a value of the column, because the mean of two may overflow
+        # an actual value, because the mean of the two middle values could overflow
+        median[column] = present[(len(present) - 1) // 2]
     flagged = np.flatnonzero(gaps.any(axis=0) & ~gaps.all(axis=0)).astype(np.int64)
     if style == "trees":
         return median, flagged, None
@@ -208,7 +209,7 @@ class _TargetRows:
     def scaled(self) -> NDArray[np.float64]:
         """Return the target with mean 0 and standard deviation 1.
 
-        With more than two classes the last column is dropped, because it follows from the others.
+        If there are more than two classes, the final column is dropped, because the other columns determine it.
         """
         target = self.target[:, :-1] if self.target.shape[1] > 2 else self.target
         mean = target.mean(axis=0) if self.weight is None else np.average(target, axis=0, weights=self.weight)
@@ -218,7 +219,7 @@ class _TargetRows:
 
 @dataclass(frozen=True)
 class _CodedColumn:
-    """A text column of many levels: the levels by frequency, and the level number of each row."""
+    """A text column with many levels: the levels by descending frequency, and the level index of each row."""
 
     column: int
     levels: tuple[str, ...]
@@ -234,7 +235,7 @@ def _encode_levels(column: int, cells: list[str], counts: Counter[str]) -> _Code
 def _target_lookups(coded: Sequence[_CodedColumn], target: _TargetRows) -> list[tuple[TextBlock, Numbers]]:
     """Return a lookup for each column, and the out-of-fold values of the training rows.
 
-    The lookup holds the statistics of each level in all rows and its frequency.
+    The lookup holds each level's frequency and its statistics over all rows.
     """
     if not coded:
         return []
@@ -258,7 +259,7 @@ def _level_statistics(
 ) -> list[NDArray[np.float64]]:
     """Return a table for each column, computed from these rows: the smoothed target mean of each level.
 
-    If there are several columns, the tables also hold the effect of the level given the other columns (decision 0028).
+    If there are several columns, the tables also hold the effect of each level given the other columns (decision 0028).
     """
     values, weight = target.scaled()[rows], None if target.weight is None else target.weight[rows]
     means = [_smoothed_means(column.codes[rows], values, weight, len(column.levels)) for column in coded]
@@ -288,7 +289,10 @@ def _joint_effects(
 def _smoothed_means(
     codes: NDArray[np.intp], target: NDArray[np.float64], weight: NDArray[np.float64] | None, levels: int
 ) -> NDArray[np.float64]:
-    """Return the mean of a centred target in each level, shrunk towards 0 for rare levels and 0 for unseen levels."""
+    """Return the mean of a centred target in each level.
+
+    Means of rare levels are shrunk towards 0; unseen levels get 0.
+    """
     counts = np.bincount(codes, weight, minlength=levels + 1)[:, None]
     if weight is not None:
         target = target * weight[:, None]

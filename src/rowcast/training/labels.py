@@ -26,7 +26,7 @@ POSITIVE_WORDS: Final = ("1", "true", "yes", "approved", "y", "t")
 class LabelledTable:
     """The rows that have a label, with the encoded target.
 
-    The target is 1 for the positive class (binary), the class number (multi-class) or the value (regression).
+    The target is 1 for the positive class (binary), the class index (multi-class) or the value (regression).
     """
 
     table: Table
@@ -61,7 +61,7 @@ def read(table: Table, name: str, options: TrainingOptions) -> LabelledTable:
 
 
 def _corrected(table: Table, target: str, rules: Sequence[str]) -> tuple[Table, list[Finding]]:
-    """Apply the rules `OLD=NEW`; every OLD must be a label of the target, and rows whose NEW is missing are dropped."""
+    """Apply the rules `OLD=NEW`, where each OLD is a label. Rows whose NEW is a missing value are dropped later."""
     if not rules:
         return table, []
     series = table.frame[target]
@@ -107,7 +107,7 @@ def _similar_labels(labels: Sequence[Label], target: str) -> list[Finding]:
 
 
 def _present(table: Table, target: str) -> tuple[Table, list[Label], list[Finding]]:
-    """Return the rows that have a label, and their labels with the type they have in the table."""
+    """Return the rows that have a label, and the labels as values of their inferred type."""
     series = table.frame[target]
     if series.dtype == pl.String:
         series = series.str.strip_chars(BLANKS)
@@ -116,10 +116,10 @@ def _present(table: Table, target: str) -> tuple[Table, list[Label], list[Findin
         present = series.is_not_null()
     lost = len(series) - int(present.sum())
     if lost == len(series):
-        raise TableError(f"target {target!r} is missing in every row", slug="empty-target")
+        raise TableError(f"target {target!r} has no value in any row", slug="empty-target")
     findings = []
     if lost:
-        message = f"the target is missing in {lost} of {len(series)} rows"
+        message = f"the target has no value in {lost} of {len(series)} rows"
         findings.append(Finding("missing-target", target, message, "rows dropped"))
         table = _filtered(table, present)
     return table, _typed(series.filter(present), target), findings
@@ -158,7 +158,7 @@ def _integers_if_whole(values: list[float]) -> list[Label]:
 
 
 def _infer_task(labels: list[Label]) -> Task:
-    """Infer the task: strings, booleans and a few distinct integers are classes; all other numbers are values."""
+    """Infer the task: classification for strings, booleans or a few distinct integers; regression for other numbers."""
     distinct = set(labels)
     if any(isinstance(label, str | bool) for label in distinct):
         return "binary" if len(distinct) == 2 else "multiclass"
@@ -177,7 +177,7 @@ def _values(labels: list[Label], target: str) -> NDArray[np.float64]:
         raise TableError(f"target {target!r} contains infinite values or values beyond 1e30", slug="target-range")
     if values.min() == values.max():
         raise TableError(
-            f"target {target!r} is {labels[0]} in every row; training needs at least two values", slug="constant-target"
+            f"target {target!r} is {labels[0]} in every row; training needs two distinct values", slug="constant-target"
         )
     return values
 

@@ -20,14 +20,15 @@ RESAMPLES: Final = 200
 MOST_ROWS: Final = 5000
 """Maximum number of rows to resample; the interval of a larger holdout is narrowed to match its actual size."""
 FEW_GROUPS: Final = 5
-"""Minimum number of groups for resampling whole groups; with fewer, single rows are resampled."""
+"""Minimum number of groups for resampling whole groups; with fewer groups, single rows are resampled."""
 BINS: Final = 10
 
 Weights = NDArray[np.float64]
 Values = NDArray[np.float64]
 Scores = NDArray[np.float64]
 Metric = Callable[[Scores, NDArray[Any], Weights], Values]
-"""(scores, target, weights [B, N]) -> [B]; scores are positive-class probabilities, all probabilities or values."""
+"""Maps (scores, target, weights [B, N]) to [B]; scores are positive-class probabilities, all probabilities or
+values."""
 
 GREATER: Final = frozenset({"accuracy", "balanced_accuracy", "f1", "roc_auc", "pr_auc", "r2"})
 """Metrics for which greater is better; for all others, smaller is better."""
@@ -81,8 +82,9 @@ def measure_holdout(
 ) -> dict[str, Measure]:
     """Return every metric of the task over the holdout.
 
-    `target` is 1 for the positive class, a class number, or a value. The bootstrap draws whole groups: rows of a group
-    resemble each other, so drawing single rows would make the intervals too narrow.
+    `target` is 1 for the positive class and 0 for the other (binary), a class index (multi-class) or a value
+    (regression). The bootstrap draws whole groups: rows of a group resemble each other, so drawing single rows would
+    make the intervals too narrow.
     """
     weight = np.ones(len(target)) if weight is None else weight
     task = decision.task
@@ -204,7 +206,7 @@ def _share(part: Values, whole: Values, empty: float) -> Values:
 
 
 def _rank(p: Scores, actual: NDArray[np.bool_], w: Weights) -> tuple[Weights, Weights]:
-    """Return the weights of positives and of negatives at each distinct score, highest score first."""
+    """Return the total weight of positive rows and of negative rows at each distinct score, highest score first."""
     order = np.argsort(-p, kind="stable")
     starts = np.flatnonzero(np.concatenate([[True], np.diff(p[order]) != 0]))
     hits = actual[order]
@@ -215,7 +217,7 @@ def _roc_auc(p: Scores, actual: NDArray[np.bool_], w: Weights) -> Values:
     positives, negatives = _rank(p, actual, w)
     above = np.cumsum(positives, axis=1) - positives / 2
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    return np.minimum(_share((above * negatives).sum(axis=1), pairs, np.nan), 1.0)  # rounding errors could exceed 1
+    return np.minimum(_share((above * negatives).sum(axis=1), pairs, np.nan), 1.0)  # it could exceed 1 by rounding
 
 
 def _pr_auc(p: Scores, actual: NDArray[np.bool_], w: Weights) -> Values:

@@ -1,4 +1,4 @@
-"""Building the model that the search chose: train, export to ONNX, certify, measure."""
+"""Build the model that the search chose: train it, export it to ONNX, certify it and measure it."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class CertifiedModel:
     problem: LearningProblem
     trained: Trained
     content: bytes
-    """The ONNX file."""
+    """The content of the ONNX file."""
     output: Output
     graph: Graph
     decision: Decision
     parity: Parity
     holdout: dict[str, Measure]
-    """Metrics of the graph on the holdout."""
+    """The graph's metrics on the holdout."""
     holdout_output: NDArray[np.float32]
-    """Output of the graph for the holdout."""
+    """The graph's output for the holdout rows."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ModelBuilder:
         return CertifiedModel(problem, trained, content, output, graph, decision, parity, holdout, holdout_output)
 
     def refit(self, model: CertifiedModel) -> CertifiedModel:
-        """Rebuild the model on the training rows and the holdout, with the holdout metrics of `model`."""
+        """Rebuild the model on the training rows and the holdout, but keep the holdout metrics of `model`."""
         problem = model.problem
         refitted = self.build(replace(problem, training=problem.training.concat(problem.holdout)))
         return replace(refitted, holdout=model.holdout, holdout_output=model.holdout_output)

@@ -1,6 +1,6 @@
 """A small builder for ONNX graphs, and a table of trees that becomes one TreeEnsembleRegressor.
 
-Rowcast writes graphs by hand instead of using converters (decision 0010). The parity certificate compares every graph
+Rowcast builds graphs itself instead of using converters (decision 0010). The parity certificate compares every graph
 with the trained model.
 """
 
@@ -21,7 +21,7 @@ ML: Final = "ai.onnx.ml"
 
 
 class GraphBuilder:
-    """Collects nodes and constants in order and merges equal ones; equal calls give equal bytes."""
+    """Collects nodes and constants in order and merges duplicates; the same calls produce the same bytes."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -49,12 +49,12 @@ class GraphBuilder:
         return self._known[key]
 
     def rename(self, name: str, output: str) -> None:
-        """Rename the output of the last node, which must be `name`."""
+        """Rename the output `name`, which must belong to the most recently added node."""
         assert list(self._nodes[-1].output) == [name]
         self._nodes[-1].output[0] = output
 
     def model(self, inputs: Sequence[onnx.ValueInfoProto], output: onnx.ValueInfoProto) -> bytes:
-        """Check the model and serialise it; the bytes depend only on the calls."""
+        """Check the model and serialise it; the bytes depend only on the calls made."""
         graph = helper.make_graph(self._nodes, "rowcast", list(inputs), [output], self._constants)
         opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="rowcast")
@@ -73,7 +73,7 @@ class Trees:
         self._leaves: dict[str, list[Any]] = {key: [] for key in ("treeids", "nodeids", "ids", "weights")}
 
     def split(self, tree: int, node: int, feature: int, threshold: float, true: int, false: int) -> None:
-        """Add an inner node; with the threshold rounded down, every float32 goes to the same child as in float64."""
+        """Add an inner node. The threshold is rounded down, so every float32 goes to the same child as in float64."""
         self._node(tree, node, feature, "BRANCH_LEQ", float(floor32(threshold)), true, false)
 
     def leaf(self, tree: int, node: int, weights: dict[int, float]) -> None:

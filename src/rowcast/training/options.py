@@ -30,26 +30,26 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     map: tuple[str, ...] = ()
     """Label corrections, each in the form `OLD=NEW`."""
     time: str | None = None
-    """A column of dates or numbers that orders the rows; the holdout takes the latest rows."""
+    """A column of dates or numbers that orders the rows; the latest rows form the holdout."""
     group: str | None = None
     """A column that identifies groups of rows, such as a customer; no group is ever split."""
     weight: str | None = None
-    """A column of row weights, used in fits and in metrics."""
+    """A column of row weights, used in fitting and in metrics."""
     class_weight: str = "none"
-    """`balanced` gives every class the same total weight in fits; probabilities still reflect the true class shares."""
+    """With `balanced`, all classes have equal total weight during fitting; probabilities reflect the true shares."""
     seed: int = 0
     trials: int = 20
     """Total number of trials; every candidate gets at least one."""
     timeout: float | None = None
-    """Time limit of the search in seconds; the search then returns the best model so far."""
+    """Time limit for the search, in seconds; when it expires, the search returns the best model so far."""
     jobs: int = 1
     candidates: tuple[str, ...] = ("logistic", "boosting", "forest", "extra")
     """Names of the candidates to try; `ridge` replaces `logistic` in regression."""
     metric: str | None = None
     refit: bool = False
-    """Whether to fit the published model on all rows, after the holdout metrics are known."""
+    """Whether to fit the published model on all rows, after the holdout metrics have been measured."""
     cost: Cost | None = None
-    """Cost of each kind of mistake, which sets the threshold; binary targets only."""
+    """Cost of each kind of mistake, used to choose the threshold; binary targets only."""
     storage: str | None = None
     """Where to store trials: a file or a Redis URL. Stored trials of the same problem count towards `trials`."""
     holdout: float = 0.2

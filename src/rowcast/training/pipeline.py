@@ -60,7 +60,7 @@ class Ensemble:
         return np.asarray(sum(weight * each for weight, each in zip(self.weights, predictions, strict=True)))
 
     def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
-        """Return the tree thresholds of all members by feature; every member has the numbers as its first features."""
+        """Return all members' tree thresholds by feature; each member's first features are the numeric columns."""
         union: dict[int, NDArray[np.float32]] = {}
         for member in self.members:
             for feature, thresholds in member.thresholds().items():

@@ -30,7 +30,7 @@ FEWEST_ROWS: Final = 20
 class LabelledRows:
     """Encoded rows with their targets.
 
-    The target is a class number (multi-class), 1 for the positive class (binary) or the value (regression).
+    The target is a class index (multi-class), 1 for the positive class (binary) or the value (regression).
     """
 
     numbers: NDArray[np.float32]
@@ -41,7 +41,7 @@ class LabelledRows:
     weight: NDArray[np.float64] | None = None
     """Row weights for metrics; None if all rows have equal weight."""
     emphasis: NDArray[np.float64] | None = None
-    """Row weights for fits: the row weight times the class weight."""
+    """Row weights for fitting: the row weight times the class weight."""
     split_column: SplitColumn | None = None
 
     @property
@@ -100,7 +100,7 @@ class LearningProblem:
     holdout: LabelledRows
     findings: tuple[Finding, ...]
     class_weights: tuple[float, ...] = ()
-    """Weight of each class in fits, by its number in the target; empty if classes are not weighted."""
+    """Weight of each class during fitting, by class index; empty if classes are not weighted."""
 
     @property
     def width(self) -> int:
@@ -186,7 +186,7 @@ def run_data_check(table: Table, options: TrainingOptions) -> TableCheck:
 def _split(
     rows: LabelledRows, labelled: labels.LabelledTable, options: TrainingOptions
 ) -> tuple[LabelledRows, LabelledRows, tuple[float, ...]]:
-    """Return the training rows, the holdout and the weight of each class in fits."""
+    """Return the training rows, the holdout and the weight of each class during fitting."""
     names = labelled.classes
     if labelled.task == "binary":
         names = (labelled.classes[1 - labelled.positive], labelled.classes[labelled.positive])

@@ -23,7 +23,7 @@ class CandidateScore(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A published model and its figures; `score` is the cross-validated `metric` of the model that was chosen."""
+    """A published model and its figures; `score` is the cross-validated `metric` of the chosen model."""
 
     model: str
     version: int

@@ -98,7 +98,7 @@ def _candidate_scores(result: SearchResult, choice: Choice) -> tuple[CandidateSc
 def _check_cost(problem: LearningProblem, options: TrainingOptions) -> None:
     if options.cost is not None and problem.task != "binary":
         actual = "is a number" if problem.task == "regression" else f"has {len(problem.classes)} classes"
-        raise TrainingError(f"option 'cost' requires a target of two classes; {problem.target!r} {actual}")
+        raise TrainingError(f"option 'cost' requires a binary target; {problem.target!r} {actual}")
 
 
 def _check_wire(problem: LearningProblem, options: TrainingOptions) -> None:

@@ -1,6 +1,7 @@
 """The search for the best configuration, on the training rows only.
 
-Every candidate first tries its good defaults. Optuna then suggests the configurations of the remaining trials.
+The first trials use good default parameters for every candidate. Optuna then suggests the configurations of the
+remaining trials.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class CandidateState:
 
     @property
     def score(self) -> float | None:
-        """The best score of all processes."""
+        """The best score in any process."""
         if self.remote_best is not None:
             return self.remote_best.value
         return self.best.score if self.best else None
@@ -96,7 +97,7 @@ class Search:
         return any(state.best is not None for state in self.states.values())
 
     def try_params(self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]) -> TrialResult:
-        """Cross-validate one configuration; `after_fold` can raise to stop it."""
+        """Cross-validate one configuration; `after_fold` can stop the trial by raising an exception."""
         state = self.states[candidate.name]
         state.trials += 1
         result = self._cross_validate(candidate, params, after_fold)
@@ -126,12 +127,12 @@ class Search:
         return self.seconds_left() > self.states[candidate.name].fold_seconds + self.final_fit_seconds()
 
     def final_fit_seconds(self) -> float:
-        """Return the time to fit every candidate's best configuration on all training rows; any of them can win."""
+        """Return the time to fit every candidate's best configuration on all training rows, because any can win."""
         known = [state for state in self.states.values() if state.score is not None]
         return sum((FINAL_FIT + state.folds_to_repeat) * state.fold_seconds for state in known)
 
     def sync_remote_trials(self, study: Study) -> None:
-        """Record the best trials of other processes that beat the trials of this process."""
+        """Record, for each candidate, the best trial of other processes if it beats the trials of this process."""
         for name, state in self.states.items():
             state.remote_best, state.folds_to_repeat = None, 0
             for trial in study.remote_trials(name):
@@ -161,7 +162,7 @@ class Search:
 
 
 def search(problem: LearningProblem, options: TrainingOptions, progress: Progress) -> tuple[SearchResult, Setting]:
-    """Return the best configurations within the budget of trials and time; Ctrl-C returns the best so far."""
+    """Search within the budget of trials and time and return the best configurations; Ctrl-C ends the search early."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # the caller reports failures
     started = time.monotonic()
 
@@ -182,7 +183,7 @@ def search(problem: LearningProblem, options: TrainingOptions, progress: Progres
         TrialRunner(running, study, total, progress).run()
     if not running.has_local_model:
         raise TrainingError(
-            "the search stopped before this process trained a model; increase the option 'timeout' or 'trials'"
+            "the search stopped before this process trained a model; increase the value of 'timeout' or 'trials'"
         )
     return _result(running, study), setting
 
@@ -217,7 +218,7 @@ class TrialRunner:
         self._started, self._finished_before = time.monotonic(), self.study.finished_count
 
     def run(self) -> None:
-        """Run trials; Ctrl-C ends the search early if a model exists; otherwise it propagates."""
+        """Run trials. If a model exists, Ctrl-C ends the search early; otherwise KeyboardInterrupt propagates."""
         self.search.sync_remote_trials(self.study)
         try:
             self.study.optimise(self._objective, self._stop_in_time)
@@ -266,7 +267,7 @@ class TrialRunner:
             study.stop()
 
     def _report(self, name: str) -> None:
-        """Emit the event of the trial that is about to finish."""
+        """Emit the event for the trial that is about to finish."""
         self.search.sync_remote_trials(self.study)
         finished = self.study.finished_count + 1
         elapsed = time.monotonic() - self._started
@@ -300,6 +301,6 @@ def _params(
 
 
 def _starts(candidates: Iterable[Candidate], setting: Setting) -> list[tuple[Candidate, Params]]:
-    """Return the default parameters of all candidates: all first choices, then all second choices."""
+    """Return the default parameters of all candidates: each candidate's first choice, then each one's second choice."""
     defaults = [[(candidate, params) for params in candidate.starts(setting)] for candidate in candidates]
     return [each for rank in zip_longest(*defaults) for each in rank if each is not None]

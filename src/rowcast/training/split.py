@@ -19,12 +19,15 @@ from rowcast.schema.prediction import Label, Task
 from rowcast.training.features import INNER_FOLDS, InnerFolds
 
 FIRST_WINDOW: Final = 0.5
-"""Share of the earliest rows that are used only for training.
+"""The share of the rows, starting with the earliest, that are used only for training.
 
-A model trained on few rows says little about a model trained on all rows.
+The score of a model trained on few rows says little about a model trained on all rows.
 """
 ORDERED_FOLDS: Final = 10
-"""More folds than in a random split, because rows of the first fold get no target means."""
+"""The number of folds for target means in a split by time.
+
+It is higher than for a random split, because rows in the first fold get no target means.
+"""
 
 Indices = NDArray[np.intp]
 Target = NDArray[Any]
@@ -64,13 +67,13 @@ def split_holdout(
     if not len(holdout) and column is not None:
         groups = _count_groups(len(np.unique(column.values)))
         raise TableError(
-            f"{column.option} has too few groups, or groups of too uneven sizes, for a holdout: {groups}; "
+            f"{column.option} has too few groups, or groups that differ too much in size, for a holdout: {groups}; "
             "add rows of more groups or split at random",
             slug="too-few-groups",
         )
     if not len(holdout):
         raise TableError(
-            "the table is too small for a holdout; add rows or increase the option 'holdout'", slug="too-few-rows"
+            "the table is too small for a holdout; add rows or increase the value of 'holdout'", slug="too-few-rows"
         )
     return np.setdiff1d(np.arange(len(target)), holdout), holdout
 
@@ -89,13 +92,13 @@ def _draw(target: Target, task: Task, share: float, seed: int) -> Indices:
 
 
 def _latest(column: SplitColumn, share: float) -> Indices:
-    """Return the last rows, all of them later than every training row."""
+    """Return the latest rows, all of which are later than every training row."""
     times = column.values
     last = np.sort(times)[len(times) - max(round(len(times) * share), 1) - 1]
     holdout = np.flatnonzero(times > last)
     if not len(holdout):
         raise TableError(
-            f"{column.option} cannot split the rows; too many rows share the last value", slug="too-few-times"
+            f"{column.option} cannot split the rows; too many rows share the latest value", slug="too-few-times"
         )
     return holdout
 
@@ -111,7 +114,7 @@ def check_sides(
 ) -> None:
     """Raise TableError if a split by group or time lacks rows for training or for measuring the model.
 
-    `classes` are ordered by their number in the target, and empty in regression.
+    `classes` is ordered by the class index in the target; in regression, it is empty.
     """
     names = ("earlier", "later") if column.by == "time" else ("training", "holdout")
     for name, rows in zip(names, (training, holdout), strict=True):
@@ -132,7 +135,7 @@ def check_sides(
 
 
 def _check_groups(target: Target, column: SplitColumn, classes: Sequence[Label], folds: int) -> None:
-    """Raise TableError unless every fold gets a group and no training fold of a binary target lacks a class."""
+    """Raise TableError if groups are fewer than folds, or if a training fold would lack a class of a binary target."""
     groups = len(np.unique(column.values))
     if groups < folds:
         raise TableError(
@@ -174,14 +177,14 @@ def _deal(target: Target, task: Task, count: int, seed: int) -> Indices:
 
 
 def _windows(times: NDArray[Any], count: int) -> list[tuple[Indices, Indices]]:
-    """Return folds of an expanding window: train on all rows up to a time, validate on the rows up to the next.
+    """Return folds of an expanding window: train on all rows up to a time, validate on the rows up to the next time.
 
     Repeated times reduce the number of folds.
     """
     ranked = np.sort(times)
     shares = FIRST_WINDOW + (1 - FIRST_WINDOW) * np.arange(count + 1) / count
     cuts = np.unique(ranked[np.ceil(shares * len(ranked)).astype(np.intp) - 1])
-    if len(cuts) == 1:  # half of the rows share the last time
+    if len(cuts) == 1:  # at least half of the rows share the latest time
         cuts = np.array([ranked[ranked < cuts[0]][-1], cuts[0]])
     return [
         (np.flatnonzero(times <= first), np.flatnonzero((times > first) & (times <= last)))
@@ -211,8 +214,8 @@ def _strata(target: Target, task: Task) -> list[Indices]:
 def _spread(group: Indices, target: Target, task: Task, shares: Sequence[float], seed: Sequence[int]) -> Indices:
     """Assign whole groups to parts and return the part of each row.
 
-    Groups are assigned in descending order of size. Each group goes to the part where it least increases the sum of
-    squared counts, of rows and of each class, relative to the part's share.
+    Groups are assigned in descending order of size. Each group goes to the part in which it adds least to the sum of
+    squared counts (of all rows and of the rows of each class), relative to the part's share.
     """
     _, index = np.unique(group, return_inverse=True)
     columns = [np.bincount(index)]

@@ -1,6 +1,6 @@
 """Storage of trials: in memory, or in a journal that survives the process and can be shared by several processes.
 
-Every trial holds a slot, a number from 0. The slot determines the configuration that the trial tries, and the
+Every trial holds a slot, a number counted from 0. The slot determines the configuration that the trial tries, and the
 number of slots is the budget. The slots of a dead process become free again, so a resumed search tries the same
 configurations as an uninterrupted search.
 """
@@ -34,11 +34,11 @@ UNRELATED_OPTIONS: Final = ("name", "trials", "timeout", "jobs", "cost", "refit"
 """Options that affect neither a trial nor its score."""
 SCHEMES: Final = ("redis://", "rediss://", "unix://")
 LOCK_SECONDS: Final = 10
-"""Age at which a lock counts as abandoned by a dead process."""
+"""The age, in seconds, at which a lock counts as abandoned by a dead process."""
 ANNOUNCEMENT_TIME: Final = timedelta(minutes=1)
 """Age at which a running trial without an owner counts as abandoned; trials usually get an owner in milliseconds."""
 SLOT, OWNER, KIND, FOLD_SECONDS, NO_TIME = "slot", "by", "kind", "fold_seconds", "no_time"
-"""Attributes of a trial: slot, process (`HOST PID TOKEN`), candidate, duration of a fold, pruned for lack of time."""
+"""Names of trial attributes: slot, process (`HOST PID TOKEN`), candidate, fold duration, pruned for lack of time."""
 
 
 Objective = Callable[[optuna.Trial], float]
@@ -46,7 +46,7 @@ AfterTrial = Callable[[optuna.Study, FrozenTrial], None]
 
 
 class TrialJournal(BaseJournalBackend):
-    """A journal that raises its failures as RowcastErrors."""
+    """A journal that reports its failures as RowcastErrors."""
 
     def __init__(self, entries: BaseJournalBackend, location: str, failures: tuple[type[Exception], ...]) -> None:
         self._entries = entries
@@ -54,13 +54,13 @@ class TrialJournal(BaseJournalBackend):
         self._failures = failures
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the entries, starting at this number."""
+        """Yield the entries, starting with this entry number."""
         try:
             for entry in self._entries.read_logs(log_number_from):
                 if "op_code" not in entry:
                     raise ValueError
                 yield entry
-        except (ValueError, TypeError):  # not JSON, or not an entry of Optuna
+        except (ValueError, TypeError):  # not JSON, or not an Optuna entry
             raise TrainingError(f"{self._location} does not contain trials; choose another file") from None
         except self._failures as error:
             raise self._unavailable(error) from None
@@ -78,7 +78,7 @@ class TrialJournal(BaseJournalBackend):
 
 
 class RedisTrialLog(BaseJournalBackend):
-    """A journal in a Redis list. Appends are atomic; unlike Optuna's backend, it reads no pickled snapshots."""
+    """A journal in a Redis list. Appends are atomic; unlike Optuna's backend, it never reads pickled snapshots."""
 
     def __init__(self, client: Any, key: str) -> None:
         self._client = client
@@ -139,7 +139,7 @@ class Study:
         return slot
 
     def _sampler(self, slot: int) -> optuna.samplers.BaseSampler:
-        """Return the sampler of a slot; each has its own seed, so no two processes draw the same sequence."""
+        """Return the sampler for a slot; each slot has its own seed, so no two processes draw the same sequence."""
         seed = int(np.random.SeedSequence([self._seed, slot]).generate_state(1)[0])
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(5, self._total // 4))
 
@@ -193,13 +193,13 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # a process of another user
+    except PermissionError:  # the process belongs to another user
         return True
     return True
 
 
 def study_name(sha256: str, metric: str, options: TrainingOptions) -> str:
-    """Return the study name of a problem: a digest of the table and of every option that affects scores."""
+    """Return the study name for a problem: a digest of the table and of every option that affects scores."""
     fields = msgspec.to_builtins(options)
     related = {name: value for name, value in fields.items() if name not in UNRELATED_OPTIONS}
     identity = {"format": FORMAT, "rowcast": VERSION, "table": sha256, **related, "metric": metric}
@@ -207,7 +207,7 @@ def study_name(sha256: str, metric: str, options: TrainingOptions) -> str:
 
 
 def open_study(options: TrainingOptions, sha256: str, metric: str, total: int) -> Study:
-    """Open or create the study of this table and these options, in the configured storage or in memory."""
+    """Open or create the study for this table and these options, in the configured storage or in memory."""
     name = study_name(sha256, metric, options)
     study = optuna.create_study(
         storage=None if options.storage is None else JournalStorage(_open_journal(options.storage, name)),

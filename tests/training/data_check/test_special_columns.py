@@ -82,7 +82,9 @@ def test_the_error_for_a_negative_weight_names_its_row() -> None:
     with pytest.raises(TableError) as caught:
         problem_of({"w": [1.0, 2.0, -1.0, *[1.0] * (ROWS - 3)]}, weight="w")
 
-    assert caught.value.message == "option 'weight': column 'w' is negative in row 2; weights must be 0 or more"
+    assert (
+        caught.value.message == "option 'weight': column 'w' has a negative value in row 2; weights must be 0 or more"
+    )
 
 
 def test_rows_with_weight_zero_are_excluded() -> None:

@@ -1,7 +1,7 @@
-"""Check the columns against the target: leaks, row order, conflicting rows and rare classes.
+"""Check the columns against the target for leaks, row order, conflicting rows and rare classes.
 
-The check never drops a column, because a legitimate column may predict the target equally well. A finding names
-the option that changes its action, if any.
+The check never drops a column, because a legitimate column may predict the target just as well as a leak. A finding
+names the option that changes its action, if there is one.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ from rowcast.training.data_check.column_pairs import LEAK_ACTION, Power
 
 SAMPLE_ROWS: Final = 20_000
 MIN_ROWS: Final = 50
-"""In smaller tables, a column may predict the target perfectly by chance."""
+"""The minimum number of rows for checking columns; in a smaller table, a column may predict perfectly by chance."""
 BINS: Final = 100
 LEAK: Final = {"binary": 0.98, "multiclass": 0.99, "regression": 0.93}
-"""AUC (the mean over the classes) or R² of a single column, predicted from the other half of the rows."""
+"""The AUC (averaged over the classes) or R² from which a single column is reported as a leak.
+
+Each half of the rows is scored with a fit on the other half.
+"""
 DOMINANT: Final = 0.78
 MAX_LEVELS: Final = 64
 MAX_CERTAIN_CLASSES: Final = 4
-"""With more classes, values often occur in one class only."""
+"""The maximum number of classes for this check; with more classes, values often occur in only one class by chance."""
 BLOCKS: Final = 20
 DRIFT: Final = 0.01
-"""Share of the target's variance explained by the position in the file; chance explains BLOCKS / rows."""
+"""The minimum share of the target's variance that row position must explain; chance explains about BLOCKS / rows."""
 SORTED: Final = 0.9
 SORTED_STEPS: Final = 0.98
 COUNTING_STEPS: Final = 0.98
@@ -45,7 +48,7 @@ SEVERITY: Final = (
     *("target-ordered", "ordered-rows", "repeated-id", "conflicting-rows", "duplicate-rows", "alike-labels"),
     *("missing-target", "lonely-class", "rare-class", "weight-like", "row-order", "sentinel", "far-value"),
 )
-"""Codes by severity: first the findings that can make the metrics misleading, then the findings to review."""
+"""Finding codes, most severe first: findings that can make the metrics misleading come before findings to review."""
 _names_payment = re.compile(r"(?i)(^|[ _.\-])(paid|repaid|recovered|recoveries|collected)([ _.\-]|$)").search
 _names_ending = re.compile(
     r"(?i)((fully |partly )?(re)?paid( off| in full)?|(charged|written)[ -]?off|refunded|foreclosed|defaulted|churned)"
@@ -60,10 +63,10 @@ class CheckInput:
     schema: Schema
     target: NDArray[Any]
     indicators: NDArray[np.float64]
-    """The target as a single column, or one column per class if there are more than two."""
+    """The target as a single column, or as one column per class if there are more than two classes."""
     task: Task
     classes: tuple[Label, ...]
-    """The classes, in the order of their numbers in the target."""
+    """The classes, ordered by their index in the target."""
 
     @property
     def metric(self) -> str:
@@ -104,7 +107,7 @@ def sort_by_severity(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def _column_findings(data: CheckInput) -> list[Finding]:
-    """Check single columns and pairs of columns; skip less severe checks for columns that have a finding."""
+    """Check single columns and pairs of columns; skip less severe checks for columns that already have a finding."""
     power = _power(data)
     findings = _leaks(data, power)
     columns = _without_finding(data.schema, findings)
@@ -140,7 +143,7 @@ def _indicators(target: NDArray[Any], task: Task, classes: int) -> NDArray[np.fl
 def _power(data: CheckInput) -> Power:
     """Return a function that measures how well one column alone predicts the target, on a sample of the rows.
 
-    The means of the column's bins over one half of the sample predict the other half.
+    The target mean of each of the column's bins in one half of the sample predicts the target in the other half.
     """
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(data.target))[:SAMPLE_ROWS]
@@ -195,7 +198,7 @@ def _auc(target: NDArray[np.float64], score: NDArray[np.float64]) -> float:
 
 
 def _leaks(data: CheckInput, power: Power) -> list[Finding]:
-    """Report columns that predict the target almost perfectly, or one column that is far better than the others."""
+    """Report columns that predict the target almost perfectly, or else one column that far outperforms all others."""
     powers = {name: power(values) for name, values in data.columns.items()}
     ranked = sorted(powers, key=lambda name: -powers[name])
     leaks = []
@@ -221,7 +224,7 @@ def _is_missing(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _certain_values(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
-    """Report values for which the target never varies, if they occur in too many rows to be chance."""
+    """Report values for which the target never varies, if they occur in too many rows for this to be chance."""
     is_regression = data.task == "regression"
     if data.task == "multiclass" and len(data.classes) > MAX_CERTAIN_CLASSES:
         return []
@@ -262,9 +265,9 @@ def _levels(values: NDArray[Any]) -> tuple[list[Any], NDArray[np.intp]]:
 
 
 def _later_facts(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
-    """Report columns about payments and losses, which usually follow the predicted event.
+    """Report columns about payments and losses, which are usually known only after the predicted event.
 
-    They are recognised by their name, by their values, or as the difference of two other columns.
+    They are recognised by their name, by their values, or as the difference between two other columns.
     """
     named = [column.name for column in columns if _names_payment(column.name)]
     messages = dict.fromkeys(named, "its name suggests that it is known only after the target")
@@ -285,7 +288,7 @@ def _numbers(data: CheckInput, columns: Sequence[Column]) -> dict[str, NDArray[A
 
 
 def _row_counters(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
-    """Report integers that number the rows, possibly with restarts, because they describe the file and not the case."""
+    """Report integer columns that number the rows, possibly with restarts: they describe the file, not the case."""
     findings = []
     for column in columns:
         if column.kind != "integer" or column.name not in data.columns:
@@ -330,13 +333,13 @@ def _is_sorted(values: NDArray[Any]) -> bool:
 
 
 def _conflicting_rows(frame: pl.DataFrame, data: CheckInput) -> list[Finding]:
-    """Report rows that are equal in every feature but differ in the target."""
+    """Report rows that have the same features as another row but a different target."""
     rows = frame.select(data.schema.names()).hash_rows(0).to_frame("row")
     rows = rows.with_columns(pl.Series("target", data.target))
     conflicts = rows.filter((pl.len().over("row") > 1) & (pl.col("target").n_unique().over("row") > 1))
     if not conflicts.height:
         return []
-    message = f"{conflicts.height} rows equal another row in every feature but have a different target"
+    message = f"{conflicts.height} rows have the same features as another row but a different target"
     return [Finding("conflicting-rows", "", message, "used; no model can tell them apart")]
 
 

@@ -1,6 +1,6 @@
-"""Check pairs of columns for joint leaks, for differences that reveal later facts, and for duplicate facts.
+"""Check pairs of columns for joint leaks, for differences that reveal post-outcome columns, and for duplicate columns.
 
-A later fact is a column whose value is known only after the target.
+The value of a post-outcome column is known only after the target.
 
 The search for joint leaks covers ratios and differences, because prices, rates and balances are computed that way.
 """
@@ -24,13 +24,16 @@ Power = Callable[[NDArray[Any]], float]
 SCREENED_ROWS: Final = 1000
 """Number of rows used to screen each pair."""
 MAX_COLUMNS: Final = 40
-"""Number of columns to pair, those with the most distinct values first. Screening 780 pairs takes 0.25 s."""
+"""Maximum number of columns to pair; columns with more distinct values come first. Screening 780 pairs takes 0.25 s."""
 PAIR_BINS: Final = 40
 MIN_DISTINCT: Final = 20
 MEASURED_PAIRS: Final = 5
 JOINT_POWER: Final = {"binary": 0.85, "regression": 0.6}
 JOINT_GAIN: Final = {"binary": 0.2, "regression": 0.4}
-"""A joint leak reaches JOINT_POWER and beats both columns by JOINT_GAIN. No legitimate pair is known to do so."""
+"""A pair is a joint leak if its power is at least JOINT_POWER and exceeds that of each column by JOINT_GAIN.
+
+No legitimate pair is known to reach both limits.
+"""
 COMPARED_ROWS: Final = 5000
 SAME_SHARE: Final = 0.995
 LEAK_ACTION: Final = "used as a feature; check that it is known before the target"
@@ -82,7 +85,7 @@ def _combine(columns: Mapping[str, NDArray[Any]], a: str, b: str, operator: str)
 
 
 def _explained_variation(values: NDArray[np.float64], target: NDArray[np.float64]) -> float:
-    """Return the target's variation between bins of equal size; it is fast to compute and ranks pairs as AUC does."""
+    """Return the target's variation between bins of equal size; this is fast to compute and ranks pairs as AUC does."""
     bins = np.empty(len(values), np.intp)
     bins[np.argsort(values)] = np.arange(len(values)) * PAIR_BINS // len(values)
     counts = np.bincount(bins, minlength=PAIR_BINS)
@@ -91,7 +94,7 @@ def _explained_variation(values: NDArray[np.float64], target: NDArray[np.float64
 
 
 def remainders(columns: Mapping[str, NDArray[Any]], later: Sequence[str]) -> list[Finding]:
-    """Report columns that equal another column minus a later fact, and so reveal that fact."""
+    """Report columns that equal another column minus a post-outcome column, and so reveal its value."""
     rows = slice(0, COMPARED_ROWS)
     fine = [name for name in columns if len(np.unique(columns[name][rows])) > MIN_DISTINCT]
     others = [name for name in fine if name not in later][:MAX_COLUMNS]

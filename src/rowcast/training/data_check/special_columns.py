@@ -25,7 +25,7 @@ from rowcast.training.split import SplitColumn
 
 MIN_GROUPS: Final = 20
 MIN_GROUP_SIZE: Final = 1.2
-"""Mean number of rows per value. An identifier with fewer repeats hardly biases a random split."""
+"""The minimum mean number of rows per value. An identifier that repeats less often hardly biases a random split."""
 _is_id_name = re.compile(r"(^|[ _.\-])(?i:id|uid|guid|uuid)$|[a-z](ID|Id)$").search
 
 
@@ -37,7 +37,7 @@ def resolve_exclude_and_keep(table: Table, target: str, options: TrainingOptions
         if name == target:
             raise _target_error("exclude", name)
         if name in keep:
-            message = f"column {name!r} is listed in the options 'keep' and 'exclude'; remove it from one of them"
+            message = f"column {name!r} is listed in both 'keep' and 'exclude'; remove it from one of them"
             raise TableError(message, slug="kept-and-excluded")
     for option, text in (("time", options.time), ("group", options.group), ("weight", options.weight)):
         if text is not None:
@@ -61,11 +61,11 @@ def drop_weightless_rows(table: Table, options: TrainingOptions) -> tuple[Table,
     name, values = _weights(table, options.weight)
     if values.min() < 0:
         first = int(np.flatnonzero(values < 0)[0])
-        message = f"option 'weight': column {name!r} is negative in row {first}; weights must be 0 or more"
+        message = f"option 'weight': column {name!r} has a negative value in row {first}; weights must be 0 or more"
         raise TableError(message, slug="negative-weight")
     positive = values > 0
     if not positive.any():
-        message = f"option 'weight': column {name!r} is 0 in every row; at least one weight must be positive"
+        message = f"option 'weight': column {name!r} contains only zeros; at least one weight must be positive"
         raise TableError(message, slug="zero-weights")
     if positive.all():
         return table, []
@@ -75,7 +75,7 @@ def drop_weightless_rows(table: Table, options: TrainingOptions) -> tuple[Table,
 
 
 def row_weights(table: Table, options: TrainingOptions) -> NDArray[np.float64] | None:
-    """Return the weight of each row, scaled to a mean of 1; None without the option `weight`."""
+    """Return the weight of each row, scaled to a mean of 1; None if the option `weight` is not set."""
     if options.weight is None:
         return None
     _, values = _weights(table, options.weight)
@@ -113,7 +113,7 @@ def _ordered_values(table: Table, name: str, option: str) -> tuple[Column, NDArr
         message = f"option {option!r}: column {name!r} is of kind {column.kind}; it must be {expected}"
         raise TableError(message, slug="column-kind")
     if column.missing:
-        message = f"option {option!r}: column {name!r} is missing in some rows; fill or remove them"
+        message = f"option {option!r}: column {name!r} has no value in some rows; fill in the values or remove the rows"
         raise TableError(message, slug="missing-values")
     distinct = {cell: column.parse(cell, text=True) for cell in series.unique().to_list()}
     return column, np.array([distinct[cell] for cell in series.to_list()], np.float64)
@@ -124,7 +124,8 @@ def _group_numbers(table: Table, name: str) -> NDArray[np.intp]:
     series = _with_nulls(table.require(name))
     missing = series.null_count()
     if missing:
-        message = f"option 'group': column {name!r} is missing in {missing} of {len(series)} rows; fill or remove them"
+        counts = f"{missing} of {len(series)} rows"
+        message = f"option 'group': column {name!r} has no value in {counts}; fill in the values or remove the rows"
         raise TableError(message, slug="missing-values")
     return series.rank("dense").to_numpy().astype(np.intp)
 
@@ -144,7 +145,7 @@ def check_special_columns(
     findings = []
     if options.time is not None:
         name = options.time.strip(BLANKS)
-        message = "orders the rows: the last rows are the holdout, and each fold is validated on later rows"
+        message = "orders the rows: the latest rows form the holdout, and each fold is validated on later rows"
         findings.append(Finding("time", name, message, *_use(name, features, None)))
     if options.group is not None:
         name = options.group.strip(BLANKS)
@@ -161,14 +162,14 @@ def check_special_columns(
 
 
 def _use(name: str, features: Collection[str], override: Override | None) -> tuple[str, Override | None]:
-    """Return the action and the override for a column with a role; `override` makes it a feature."""
+    """Return the action and the override for a column with a role; `override` would make it a feature."""
     if name in features:
         return "also used as a feature", Override("exclude", name)
     return "not used as a feature", override
 
 
 def _repeated_ids(table: Table, target: str, features: Collection[str], weight: str | None) -> list[Finding]:
-    """Report columns named like identifiers with repeated values: a random split puts one customer on both sides."""
+    """Report columns named like identifiers if values repeat: a random split may put one customer on both sides."""
     findings = []
     for name in table.frame.columns:
         if name in (target, weight) or not _is_id_name(name) or table.frame[name].dtype.is_float():
@@ -177,7 +178,7 @@ def _repeated_ids(table: Table, target: str, features: Collection[str], weight: 
         values = series.n_unique()
         if values < MIN_GROUPS or len(series) < MIN_GROUP_SIZE * values:
             continue
-        message = f"looks like an identifier that repeats: {values} values in {len(series)} rows"
+        message = f"looks like an identifier with repeated values: {values} values in {len(series)} rows"
         use = "used as a feature" if name in features else "excluded"
         action = f"{use}; rows with the same value can be on both sides of a split"
         findings.append(Finding("repeated-id", name, message, action, Override("group", name)))

@@ -38,7 +38,7 @@ class Setting:
 
     @property
     def threads(self) -> int:
-        """Number of threads within one fit; with few rows, synchronisation takes ten times as long as the work."""
+        """Number of threads for one fit; with few rows, synchronisation takes ten times as long as the computation."""
         return self.jobs if self.rows >= MANY_ROWS else 1
 
 
@@ -68,7 +68,7 @@ class Estimator(Protocol):
         ...
 
     def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
-        """Return the split thresholds by feature of the matrix; empty for models without splits."""
+        """Return the split thresholds of each feature in the matrix; empty for models without splits."""
         ...
 
 
@@ -90,11 +90,11 @@ class Candidate(Protocol):
 
     @property
     def threadsafe(self) -> bool:
-        """Whether fits in parallel threads are safe and faster."""
+        """Whether fitting in parallel threads is safe and faster."""
         ...
 
     def starts(self, setting: Setting) -> Sequence[Params]:
-        """Return good default parameters, the best first."""
+        """Return sets of good default parameters, best set first."""
         ...
 
     def suggest(self, trial: optuna.Trial, setting: Setting) -> Params:

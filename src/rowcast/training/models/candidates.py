@@ -29,7 +29,7 @@ COUNTERPARTS: Final = {"logistic": "ridge"}
 
 
 def check(names: Sequence[str]) -> None:
-    """Raise TrainingError if a name is unknown, no name is given, or PyTorch is required but missing."""
+    """Raise TrainingError if a name is unknown, no name is given, or PyTorch is required but not installed."""
     unknown = [name for name in names if name not in CANDIDATES]
     if unknown or not names:
         problem = f"unknown candidate {', '.join(map(repr, unknown))}" if unknown else "no candidate is set"

@@ -1,7 +1,7 @@
 """Decision trees, random forests and extra trees (scikit-learn), exported as one TreeEnsembleRegressor.
 
 A leaf holds class shares, and the raw score is the log-odds of the averaged share. Leaf weights are multiples of one
-power of two, so that float32 adds them without rounding in any order (decision 0016).
+power of two, so that float32 sums are exact in any order (decision 0016).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params,
 from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Trees
 
 SHARE: Final = 0.005
-"""Share of every leaf that is spread evenly over all classes, because a class absent from a leaf may still occur."""
+"""Share of each leaf that is spread evenly over all classes, because a class absent from the leaf may still occur."""
 EXACT: Final = 2.0**24
 """Integers up to this limit are exact in float32."""
 
@@ -116,7 +116,7 @@ class Forest:
     STEP: Final = 20
     """Number of trees to grow between two checks of the time limit."""
     share: float = 0.3
-    """Default share of the columns that each split may use; 1.5 times as many in regression."""
+    """Default share of the columns that each split may use; regression uses 1.5 times this share."""
     estimators: tuple[type, type] = (RandomForestClassifier, RandomForestRegressor)
 
     def starts(self, setting: Setting) -> Sequence[Params]:
@@ -143,7 +143,7 @@ class Forest:
             model.set_params(n_estimators=min(model.n_estimators + self.STEP, most))
             model.fit(*rows)
             if validation is not None and setting.out_of_time():
-                break  # validation scores the trees grown so far, and the final fit grows the same number
+                break  # validation scores the trees grown so far; the final fit grows the same number of trees
         return _make_grove(model.estimators_, rows, {**params, "rounds": model.n_estimators}, setting)
 
 
@@ -172,7 +172,7 @@ def _make_grove(estimators: Sequence[Any], rows: LabelledMatrix, params: Params,
 
 
 def _class_shares(values: Raw, present: NDArray[np.intp], setting: Setting) -> Raw:
-    """Return smoothed shares of all classes, even if absent from a fold; for two classes, only the positive share."""
+    """Return smoothed shares of all classes, even those absent from a fold; for two classes, only the positive one."""
     classes = max(setting.width, 2)
     full = np.zeros((len(values), classes))
     full[:, present] = values / values.sum(axis=1, keepdims=True)
@@ -181,7 +181,7 @@ def _class_shares(values: Raw, present: NDArray[np.intp], setting: Setting) -> R
 
 
 def _exact(weights: Sequence[Raw]) -> tuple[Raw, ...]:
-    """Round the weights to multiples of a power of two, chosen so that sums stay below 2^24 multiples."""
+    """Round the weights to multiples of a power of two, chosen so that every sum stays below 2^24 multiples."""
     largest = sum(float(np.abs(each).max()) for each in weights)
     if largest == 0.0:
         return tuple(weights)

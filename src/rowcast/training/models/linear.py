@@ -82,7 +82,7 @@ class LeastSquares(Logistic):
 
 
 class SparseLinear:
-    """Elastic net on scaled columns, which gives uninformative columns a weight of zero."""
+    """Elastic net on scaled columns; it gives uninformative columns a weight of zero."""
 
     name = "elasticnet"
     style: Style = "linear"
@@ -105,7 +105,7 @@ class SparseLinear:
         spread = float(rows.target.std()) or 1.0  # scaling the target makes alpha independent of its unit
         model = ElasticNet(**params, max_iter=2000, tol=1e-3, random_state=setting.seed)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the model is usable, and validation scores it
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the model is usable; validation measures its quality
             model.fit(rows.matrix.astype(np.float64), (rows.target - centre) / spread, rows.weight)
         weights = np.asarray(model.coef_, np.float64).reshape(-1, 1) * spread
         return Linear(params, weights, np.array([model.intercept_ * spread + centre]))
@@ -117,7 +117,7 @@ def _logistic(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
     small = rows.matrix.shape[1] * setting.width <= 400  # Newton solves a dense system of this size in each step
     model = LogisticRegression(C=params["strength"], solver="newton-cholesky" if small else "lbfgs", max_iter=300)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the model is usable, and validation scores it
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the model is usable; validation measures its quality
         warnings.filterwarnings("ignore", module="scipy")
         model.fit(rows.matrix.astype(np.float64), rows.target, rows.weight)
     weights, bias = np.asarray(model.coef_.T, np.float64), np.asarray(model.intercept_, np.float64)
@@ -127,7 +127,7 @@ def _logistic(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
 
 
 def _constant(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
-    """Return a model that always predicts the only class of a fold; its confidence grows with the number of rows."""
+    """Return a model that always predicts the only class of a fold; more rows give it more confidence."""
     log_odds, label = np.log(len(rows.target) + 1.0), int(rows.target[0])
     bias = np.zeros(setting.width)
     if setting.width == 1:

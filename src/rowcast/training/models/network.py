@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 MEMBERS: Final = 8
 SCALES: Final = 0.5
-"""Standard deviation of the initial scales, which makes the members differ."""
+"""Standard deviation of the random initial scales that make the members differ."""
 MOST_ROUNDS: Final = 100
 PATIENCE: Final = 8
-"""Number of rounds without an improvement of the validation loss after which training stops."""
+"""Training stops after this number of rounds without an improvement in the validation loss."""
 MOST_STEPS: Final = 64
 """Maximum number of batches per round, so that a large table is validated several times per pass over its rows."""
 CHUNK: Final = 4096
@@ -56,7 +56,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Layer:
-    """(input * scale) · weights + bias: shared weights [i, o], and the scale [k, i] and bias [k, o] of each member."""
+    """A layer, (input * scale) · weights + bias: the weights [i, o] are shared; each member has its scale and bias."""
 
     scale: Any
     weights: Any
@@ -115,9 +115,9 @@ def _parts(layer: Layer) -> tuple[Any, Any, Any]:
 
 
 class NetworkEnsemble:
-    """The candidate: trains with AdamW and stops early on the validation loss.
+    """The network candidate: it trains with AdamW and stops early on the validation loss.
 
-    Without validation rows it trains for the number of rounds in `params`.
+    Without validation rows, it trains for the number of rounds in `params`.
     """
 
     name = "mlp"
@@ -198,7 +198,7 @@ class _NetworkFit:
         )
 
     def run(self, validation: LabelledMatrix | None) -> Network:
-        """Train round by round and return the network; with validation rows, the network with the lowest loss."""
+        """Train round by round; return the final network or, with validation rows, the network with the lowest loss."""
         most = self.params.get("rounds", MOST_ROUNDS)
         if validation is None:
             for _ in range(most):
@@ -216,7 +216,7 @@ class _NetworkFit:
         return best
 
     def _round(self) -> None:
-        """Train on the rows once in random order, with at most the maximum number of batches."""
+        """Train for one pass over the rows in random order, or for `MOST_STEPS` batches if there are more."""
         import torch
 
         order = torch.randperm(len(self.rows.target), generator=self.generator)
@@ -296,7 +296,7 @@ def _forward(hidden: Tensor, layers: Sequence[Layer], dropout: Callable[[Tensor]
 
 
 def _intervals(matrix: Numbers, bins: int) -> Encoding:
-    """Return intervals between training quantiles; a two-valued column has one interval, a constant column has none."""
+    """Return the intervals between training quantiles: one for a two-valued column and none for a constant column."""
     columns, low, high = [0], [0.0], [np.inf]  # a constant 0, so that the input is never empty
     for column, values in enumerate(matrix.astype(np.float64).T):
         edges = np.unique(values)

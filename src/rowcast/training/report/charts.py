@@ -71,7 +71,7 @@ Shape = ChartPath | ChartBar | ChartText
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """The name of a line and the CSS class it is drawn with."""
+    """The name of a line and the CSS class used to draw it."""
 
     name: str
     style: str
@@ -79,7 +79,7 @@ class LegendEntry:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart that is ready to be rendered. It has no shapes if there are no data to draw."""
+    """A chart that is ready to be rendered. Without data, it has no shapes."""
 
     title: str
     description: str
@@ -92,7 +92,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Line:
-    """A named line; `low` and `high` draw an interval at every point."""
+    """A named line; `low` and `high` are the ends of an interval drawn at every point."""
 
     name: str
     x: Values
@@ -145,7 +145,7 @@ def line_chart(
     diagonal: bool = False,
     mark: tuple[float, str] | None = None,
 ) -> Chart:
-    """Draw lines over a common x axis; `mark` adds a named vertical line, `diagonal` the line y = x."""
+    """Draw lines over a common x axis; `mark` adds a named vertical line, and `diagonal` adds the line y = x."""
     lines = [finite for finite in map(_finite_points, lines) if len(finite.x)]
     if not lines:
         return Chart(title, description)
@@ -243,7 +243,7 @@ def _bar(bar: Bar, top: float, position: Callable[[float], float]) -> list[Shape
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Return round numbers within [low, high] that divide it into at most `most` steps."""
+    """Return round numbers that divide the range [low, high] into at most `most` steps."""
     step = 10.0 ** np.floor(np.log10((high - low) / most))
     step = next(step * factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (step * factor) <= most)
     first, last = np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9)
@@ -326,6 +326,6 @@ def _diagonal(area: PlotArea) -> ChartPath:
 def _mark(area: PlotArea, value: float, name: str) -> list[Shape]:
     x = area.x(value)
     line = ChartPath("mark", f"M{x:.1f} {TOP}V{HEIGHT - BOTTOM}")
-    if x > WIDTH * 0.7:  # the name would leave the canvas on the right
+    if x > WIDTH * 0.7:  # the name would extend past the right edge of the canvas
         return [line, ChartText(x - 4, TOP + 10, name, "end")]
     return [line, ChartText(x + 4, TOP + 10, name, "start")]

@@ -33,11 +33,14 @@ CALIBRATION_BINS: Final = 10
 MAX_REPEATS: Final = 5
 """The maximum number of times that each column is shuffled."""
 RESAMPLES: Final = 40
-"""Bootstrap resamples of the rows for each shuffle of a column."""
+"""The number of bootstrap resamples of the rows for each shuffle of a column."""
 MAX_ROWS: Final = 1000
 MIN_ROWS: Final = 100
 SCORED_ROWS: Final = 80_000
-"""Budget of rows scored for importance by a graph of `GRAPH_BYTES`; a larger graph is slower and gets fewer rows."""
+"""The number of rows to score for importance if the graph has at most `GRAPH_BYTES`.
+
+A larger graph is slower, so fewer rows are scored.
+"""
 GRAPH_BYTES: Final = 150_000
 DEPENDENCE_ROWS: Final = 200
 GRID_POINTS: Final = 12
@@ -58,7 +61,7 @@ class EncodedColumn:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Rows whose score falls into [low, high), with the share of positive rows among them."""
+    """Rows whose score falls in [low, high), with the share of positive rows among them."""
 
     low: float
     high: float
@@ -158,7 +161,7 @@ def encoded_columns(schema: Schema, plan: Plan) -> tuple[EncodedColumn, ...]:
 
 
 def roc(score: Values, positive: NDArray[np.bool_]) -> tuple[Values, Values]:
-    """Return the false and the true positive rate at every threshold, from the highest threshold to the lowest."""
+    """Return the false positive rate and the true positive rate at every threshold, starting with the highest."""
     true_positives, false_positives = _cumulative_counts(score, positive)
     return thin(_rate(np.append(0, false_positives)), _rate(np.append(0, true_positives)))
 
@@ -182,7 +185,7 @@ def _rate(counts: Values) -> Values:
 
 
 def thin(x: Values, y: Values) -> tuple[Values, Values]:
-    """Reduce a curve to at most `CURVE_POINTS` points, including both ends."""
+    """Reduce a curve to at most `CURVE_POINTS` points, including both endpoints."""
     if len(x) <= CURVE_POINTS:
         return x, y
     picks = np.unique(np.linspace(0, len(x) - 1, CURVE_POINTS).round().astype(np.intp))
@@ -190,7 +193,7 @@ def thin(x: Values, y: Values) -> tuple[Values, Values]:
 
 
 def wilson_interval(hits: float, count: int) -> tuple[float, float]:
-    """Return the 95% Wilson score interval of a share."""
+    """Return the 95% Wilson score interval for a share."""
     share, correction = hits / count, Z * Z / count
     middle, half = share + correction / 2, Z * np.sqrt(share * (1 - share) / count + correction / (4 * count))
     low, high = (middle - half) / (1 + correction), (middle + half) / (1 + correction)
@@ -212,7 +215,7 @@ def calibration_bins(score: Values, positive: NDArray[np.bool_]) -> tuple[Calibr
 
 
 def threshold_curves(score: Values, positive: NDArray[np.bool_]) -> tuple[Values, dict[str, Values]]:
-    """Return 101 thresholds with accuracy, precision, recall and F1; precision is NaN without predicted positives."""
+    """Return 101 thresholds with accuracy, precision, recall and F1; precision is NaN without positive predictions."""
     grid = np.linspace(0.0, 1.0, 101)
     predicted = score[None, :] >= grid[:, None]
     true_positives, predicted_positives = (predicted & positive).sum(axis=1), predicted.sum(axis=1)
@@ -230,7 +233,7 @@ def confusion_matrix(true: NDArray[np.intp], predicted: NDArray[np.intp], classe
 
 
 def class_quality(matrix: NDArray[np.int64]) -> tuple[ClassQuality, ...]:
-    """Return precision, recall and F1 of each class from a confusion matrix."""
+    """Compute the precision, recall and F1 of each class from a confusion matrix."""
     qualities = []
     for index in range(len(matrix)):
         hits, true, predicted = int(matrix[index, index]), int(matrix[index].sum()), int(matrix[:, index].sum())
@@ -274,7 +277,7 @@ def permutation_importance(model: EvaluatedModel) -> tuple[tuple[Importance, ...
 def _importance_sample(
     model: EvaluatedModel, columns: int, rng: np.random.Generator
 ) -> tuple[LabelledRows, NDArray[np.float32], int]:
-    """Return a sample of rows, their output and the number of shuffles, within the budget."""
+    """Return a sample of the rows, their output and the number of shuffles, chosen to stay within the budget."""
     budget = SCORED_ROWS * min(1.0, GRAPH_BYTES / max(model.graph_bytes, 1))
     repeats = int(np.clip(budget // (columns * 2 * MIN_ROWS), 1, MAX_REPEATS))
     most = int(np.clip(budget // (columns * repeats), MIN_ROWS, MAX_ROWS))

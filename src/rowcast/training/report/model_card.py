@@ -19,7 +19,7 @@ class CardMember:
 
     candidate: str
     weight: str
-    """Empty for a single model."""
+    """The weight of a member in the average; empty for a single model."""
     settings: str
 
 
@@ -34,9 +34,9 @@ class ModelCard:
     """The options of the training run."""
     members: tuple[CardMember, ...]
     classes: tuple[str, ...]
-    """Empty for regression."""
+    """The labels of the classes; empty for regression."""
     positive: str
-    """Empty unless there are two classes."""
+    """The positive class; empty unless there are two classes."""
     columns: tuple[ColumnRow, ...]
     findings: tuple[Finding, ...]
 

@@ -41,7 +41,7 @@ class Section:
 
     @property
     def template(self) -> str:
-        """The file that renders the section."""
+        """The template file of the section."""
         return f"sections/{self.anchor}.html"
 
 
@@ -66,7 +66,7 @@ def render_report(
     candidates: Sequence[CandidateScore],
     trials: Sequence[TrainingEvent],
 ) -> str:
-    """Render the report; the same input gives the same page, except for the times that it shows."""
+    """Render the report; the same input produces the same page, except for the times shown."""
     importances, measured_rows = permutation_importance(model)
     sections = [
         Section("data", "Data check", training_sections.DataCheckSection(tuple(findings))),
@@ -127,7 +127,7 @@ def _holdout_note(options: dict[str, Any]) -> str:
     if not isinstance(share, float):
         return ""
     if options.get("refit"):
-        return f"holdout: {share:.0%} of the rows; after the measurement, the model was refitted on all rows"
+        return f"holdout: {share:.0%} of the rows; after evaluation, the model was refitted on all rows"
     return f"holdout: {share:.0%} of the rows"
 
 

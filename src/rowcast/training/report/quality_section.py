@@ -21,7 +21,7 @@ from rowcast.training.report.metric_titles import metric_title
 MAX_DOTS: Final = 800
 MAX_MATRIX_CLASSES: Final = 40
 WIDE_MATRIX_CLASSES: Final = 8
-"""A matrix with more classes is printed in smaller type."""
+"""The maximum number of classes for normal type; a matrix with more classes is printed in smaller type."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class MatrixCell:
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """A true class with its rows by predicted class."""
+    """A true class, with the number of its rows for each predicted class."""
 
     name: str
     cells: tuple[MatrixCell, ...]
@@ -55,13 +55,13 @@ class ConfusionMatrix:
     names: tuple[str, ...]
     rows: tuple[MatrixRow, ...]
     threshold: float | None
-    """None if there are more than two classes."""
+    """The model's threshold; None if there are more than two classes."""
     is_wide: bool
 
 
 @dataclass(frozen=True)
 class NamedClass:
-    """A class with its quality."""
+    """A class with its quality measures."""
 
     name: str
     quality: ClassQuality
@@ -110,7 +110,7 @@ def _binary_charts(model: EvaluatedModel, bins: Sequence[CalibrationBin]) -> tup
     return (
         line_chart(
             "ROC curve",
-            "True positive rate against false positive rate at every threshold. The dashed line is chance.",
+            "True positive rate against false positive rate at every threshold. The dashed line shows a random model.",
             ("false positive rate", "true positive rate"),
             [Line("model", *evaluation.roc(score, positive))],
             x_range=UNIT_RANGE,
@@ -197,7 +197,7 @@ def _residual_charts(model: EvaluatedModel) -> tuple[Chart, ...]:
         ),
         scatter_chart(
             "Residuals",
-            f"Actual minus predicted, {rows}. A visible pattern is structure that the model has not learned.",
+            f"Actual minus predicted, {rows}. A visible pattern means that the model has not learned everything.",
             ("predicted", "residual"),
             predicted[sample],
             residuals[sample],

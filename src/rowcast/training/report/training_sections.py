@@ -51,7 +51,7 @@ class ParitySection:
 
 @dataclass(frozen=True)
 class ColumnRow:
-    """A column that the model takes."""
+    """An input column of the model."""
 
     name: str
     kind: str
@@ -118,7 +118,7 @@ def columns_section(schema: Schema) -> ColumnsSection:
 
 
 def describe_values(column: Column) -> str:
-    """Summarise the values of a column seen in training."""
+    """Summarise the values that a column had in training."""
     if column.levels:
         shown = ", ".join(truncate(level, 60) for level in column.levels[:SHOWN_LEVELS])
         more = len(column.levels) - SHOWN_LEVELS
