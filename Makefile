@@ -15,13 +15,13 @@ $(READY): requirements/lock.txt pyproject.toml
 	@scripts/setup.sh
 	@touch $@
 
-torch: $(READY)  ## Install PyTorch for the mlp candidate; downloads CUDA packages if no CPU wheel is available
+torch: $(READY)  ## Install PyTorch for the mlp candidate, with CUDA packages if no CPU wheel is available
 	@scripts/torch.sh
 
 demo: $(READY)  ## Train the loan example and serve it on http://127.0.0.1:8000
 	@scripts/demo.sh
 
-test: $(READY)  ## Run every test; installs missing system packages where possible
+test: $(READY)  ## Install missing system packages where possible, then run every test
 	@scripts/system-packages.sh test
 	@scripts/torch.sh offered
 	@scripts/clients.sh
@@ -69,13 +69,13 @@ bench-batch: $(READY)  ## Score a million rows from disk to disk and compare wit
 bench-dialects: $(READY)  ## Compare V2 binary tensors with native JSON, 1,000 rows per request
 	@$(PY) bench/dialects.py $(ARGS)
 
-fuzz-tensors: $(READY)  ## Send 100,000 malformed binary tensors; each must be decoded as the V2 protocol specifies or rejected
+fuzz-tensors: $(READY)  ## Send 100,000 malformed binary tensors; each must be rejected or decoded as V2 specifies
 	@PYTHONPATH=tests $(PY) bench/fuzz_tensors.py $(ARGS)
 
 drill: $(READY)  ## Kill, reload and stop a server with two workers under load
 	@$(PY) bench/drill.py $(ARGS)
 
-drill-history: $(READY)  ## Test full disks, clock jumps, a locked store and a damaged journal; needs root to mount disks
+drill-history: $(READY)  ## Test full disks, clock jumps, a locked store and a damaged journal (requires root)
 	@$(PY) bench/drill_history.py $(ARGS)
 
 measured: $(READY)  ## Generate docs/reference/measured.md from bench/results.jsonl

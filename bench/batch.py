@@ -4,10 +4,11 @@ scikit-learn and MLflow.
     python bench/batch.py [--rows 1000000] [--more 4000000] [--rounds 3]
 
 Every figure is measured in a separate process. The baseline is bare ONNX Runtime: one `session.run` over arrays in
-memory with all rows in one call, once with one thread and once with one thread per core. The promise compares
-Rowcast's wall-clock time with the faster of the two in the same run. Baseline times cover only that call. Rowcast's
-times cover reading and writing the files, and its CPU time and memory cover the whole process tree. On a busy machine,
-CPU times are comparable and wall-clock times are not. JSON Lines and the peers (`peers.py`) run once.
+memory with all rows in one call, once with one thread and once with one thread per core. The requirement compares
+Rowcast's wall-clock time with the faster of these two calls in the same run. Baseline times cover only that call.
+Rowcast's times cover reading and writing the files, and its CPU time and memory cover the whole process tree. On a busy
+machine, CPU times are comparable and wall-clock times are not. JSON Lines and the other tools (`peers.py`) are measured
+only once.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ PIECE = 100_000
 
 
 class Run(NamedTuple):
-    """The figures of one process."""
+    """The figures measured for one process."""
 
     seconds: float
     cpu: float
@@ -58,7 +59,7 @@ class Promise(NamedTuple):
 
 
 def main() -> int:
-    """Measure, print and record the figures; return 1 if a promise is broken."""
+    """Measure, print and record the figures; return 1 if a requirement is not met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--more", type=int, default=4_000_000, help="rows for the second memory test; 0 skips it")
@@ -112,7 +113,7 @@ def generate(work: Path, name: str, rows: int, *kinds: str) -> None:
 
 
 def measure(work: Path, model: Path, rounds: int) -> dict[str, list[Run]]:
-    """Alternate the measurements, so that load from other processes affects all of them."""
+    """Alternate the measurements, so that load from other processes affects all of them equally."""
     figures: dict[str, list[Run]] = {}
     cores = len(os.sched_getaffinity(0))
     for _ in range(rounds):
@@ -148,14 +149,14 @@ def predict(work: Path, name: str, kind: str) -> Run:
 
 
 def run_bare(work: Path, model: Path, threads: int) -> Run:
-    """Run `bare` in a separate process."""
+    """Run ONNX Runtime alone in a separate process."""
     run = run_sampled([sys.executable, __file__, "--bare", work, model, threads])
     seconds, cpu = map(float, run.output.split())
     return run._replace(seconds=seconds, cpu=cpu)
 
 
 def run_sampled(command: list[Any]) -> Run:
-    """Run a command; the resident memory of its process tree is sampled every 20 ms."""
+    """Run a command and sample the resident memory of its process tree every 20 ms."""
     began = time.monotonic()
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True, env=environment)
@@ -211,7 +212,7 @@ def summary(runs: list[Run]) -> dict[str, float]:
 
 
 def check_promises(medians: dict[str, dict[str, float]], more: int) -> list[Promise]:
-    """Return the promises: time compared with the faster ONNX Runtime baseline, and peak memory."""
+    """Return the requirements: time compared with the faster ONNX Runtime baseline, and peak memory."""
     baselines = [name for name in medians if name.startswith("ONNX Runtime")]
     fastest = min(baselines, key=lambda name: medians[name]["seconds"])
     promises = []
@@ -227,15 +228,15 @@ def check_promises(medians: dict[str, dict[str, float]], more: int) -> list[Prom
 
 
 def show(medians: dict[str, dict[str, float]], promises: list[Promise]) -> None:
-    """Print the figures and the promises."""
+    """Print the figures and the requirements."""
     base = medians[BARE]["seconds"]
     print(f"{'run':44} {'seconds':>9} {'ratio':>7} {'CPU s':>7} {'peak MB':>8}")
     for name, figures in medians.items():
         times = f"{figures['seconds']:9.2f} {figures['seconds'] / base:7.2f} {figures['cpu']:7.2f}"
         print(f"{name:44} {times} {figures['megabytes']:8.0f}")
-    print(f"\n{'promise':64} {'measured':>8} {'at most':>8}")
+    print(f"\n{'requirement':64} {'measured':>8} {'at most':>8}")
     for promise in promises:
-        verdict = "kept" if promise.value <= promise.most else "broken"
+        verdict = "met" if promise.value <= promise.most else "NOT MET"
         print(f"{promise.name:64} {promise.value:8.2f} {promise.most:8.2f} {verdict}")
 
 

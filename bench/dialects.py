@@ -1,9 +1,9 @@
-"""`make bench-dialects`: the same 1,000 rows per request as native JSON and as binary tensors of the V2 protocol.
+"""`make bench-dialects`: send the same 1,000 rows per request as native JSON and as binary tensors of the V2 protocol.
 
-The server runs on one core, its indexer and the load generator on the other. Both forms are measured in turn, round by
-round, and compared within a round. The model is linear, so that the cost of the dialects dominates; with `--trees` it
-is the 200-tree model of `make bench-serve`, which costs 4 µs per row in both forms. First, all replies of the two
-forms are compared. The benchmark fails if a promise is broken.
+The server runs on one core; its indexer and the load generator run on the other. Both forms are measured in turn, round
+by round, and compared within a round. The model is linear, so that the cost of the dialects dominates; with `--trees`
+it is the 200-tree model of `make bench-serve`, which costs 4 µs per row in both forms. First, all replies of the two
+forms are compared. The benchmark fails if a requirement is not met.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROWS, BATCHES, CONNECTIONS = 1000, 5, 2
 NATIVE, BINARY = "native JSON", "V2 binary"
 LEAST = 5.0
 LEAST_TREES = 1.8
-"""A higher ratio is impossible, because the trees alone take two thirds of the time per V2 row."""
+"""The required ratio with `--trees`. It is lower because the trees alone take two thirds of the time per V2 row."""
 
 
 class Measure(NamedTuple):
@@ -52,7 +52,7 @@ class Measure(NamedTuple):
 
 
 def main() -> int:
-    """Prepare, measure, check the promises and record the figures."""
+    """Prepare, measure, check the requirements and record the figures."""
     options = arguments()
     console = Console(width=110)
     with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as scratch:
@@ -210,7 +210,7 @@ def measure_rounds(
 
 
 def load(requests: list[bytes], seconds: float) -> tuple[int, float]:
-    """Send requests on a few connections without pauses; return the number of answered rows and the seconds."""
+    """Send requests on a few connections without pauses; return the number of answered rows and the elapsed seconds."""
     answered = [0] * CONNECTIONS
     began = time.perf_counter()
 
@@ -232,7 +232,7 @@ def load(requests: list[bytes], seconds: float) -> tuple[int, float]:
 
 
 def check_promises(measures: list[Measure], report: dict[str, Any], answered: int, least: float) -> list[Check]:
-    """Return a check for every promise."""
+    """Return a check for every requirement."""
     rounds = [
         {measure.form: measure for measure in measures if measure.round == turn}
         for turn in {measure.round for measure in measures}

@@ -1,7 +1,7 @@
 """`make drill`: test a server with two workers under constant load while processes are killed, models change and the
 server shuts down.
 
-    python bench/drill.py --rounds 50                             all scenarios in full length
+    python bench/drill.py --rounds 50                             all scenarios at full length
     python bench/drill.py --rounds 3 --only "changed models"      a single scenario, shortened
 
 Each scenario has its own home, server and checks. At the end of each scenario, every acknowledged prediction must be in
@@ -89,7 +89,7 @@ class Drill:
 
     # The server. The drill restarts it as an init system would.
     def start(self) -> float:
-        """Start the server until it is healthy, with retries; return the seconds."""
+        """Start the server, retrying until it is healthy; return the elapsed seconds."""
         began = time.monotonic()
         while True:
             with (self.home / "server.log").open("ab") as log:
@@ -145,7 +145,7 @@ class Drill:
             time.sleep(0.05)
 
     def health(self, timeout: float = 5) -> tuple[int, dict[str, Any]]:
-        """Return status and body of /health; status 0 if the server does not respond."""
+        """Return the status and body of /health; the status is 0 if the server does not respond."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health", timeout=timeout) as reply:
                 return reply.status, json.load(reply)
@@ -155,7 +155,7 @@ class Drill:
             return 0, {}
 
     def until(self, condition: Callable[[dict[str, Any]], bool], what: str) -> float:
-        """Wait until the body of /health meets the condition; return the seconds."""
+        """Wait until the body of /health meets the condition; return the elapsed seconds."""
         began = time.monotonic()
         while True:
             _, body = self.health()
@@ -238,7 +238,7 @@ BROKEN = {
 
 # The scenarios.
 def kill_workers(drill: Drill) -> Iterator[Check]:
-    """Kill each worker in turn; the other one continues, and the supervisor restarts the killed one."""
+    """Kill each worker in turn; the other worker continues, and the supervisor restarts the killed worker."""
     seconds = []
     drill.start()
     with drill.pressure.on():
@@ -284,13 +284,13 @@ def kill_supervisor(drill: Drill) -> Iterator[Check]:
             seconds.append(drill.start())
             left = [pid for pid in before if b"rowcast" in command_of(pid)]
             if left:
-                drill.tally.wrong.append(f"processes {left} outlived the supervisor")
+                drill.tally.wrong.append(f"processes {left} were still running after the supervisor exited")
     yield from check_recovery(seconds)
     yield from check_replies(drill)
 
 
 def change_models(drill: Drill) -> Iterator[Check]:
-    """Publish valid and invalid champions in turn; only valid ones are served, and clients are not affected."""
+    """Publish valid and invalid champions in turn; only valid champions are served, and clients are not affected."""
     good, broken = [], []
     drill.start()
     with drill.pressure.on():
@@ -364,7 +364,7 @@ def check_history(drill: Drill) -> Iterator[Check]:
     yield Check("acknowledged predictions", len(tally.acknowledged), least=1)
     yield Check("wrong predictions", len(tally.wrong), most=0)
     missing = sum(counts[prediction_id] != 1 for prediction_id in tally.acknowledged)
-    yield Check("acknowledged predictions not in history exactly once", missing, most=0)
+    yield Check("acknowledged predictions missing from or repeated in history", missing, most=0)
     yield Check("duplicate history entries", sum(count > 1 for count in counts.values()), most=0)
     yield Check("history entries that differ from the reply", other, most=0)
     yield Check("broken chains", len(verdict["broken"]), most=0)
@@ -397,7 +397,7 @@ def children(pid: int) -> list[int]:
 
 
 def command_of(pid: int) -> bytes:
-    """Return the command line of a process; empty if it has ended."""
+    """Return the command line of a process, or an empty string if the process has exited."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -434,15 +434,17 @@ def train(scratch: Path) -> Models:
 
 
 def main() -> int:
-    """Run the scenarios; return 1 if a promise is broken."""
+    """Run the scenarios; return 1 if a requirement is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--rounds",
         type=int,
         default=50,
-        help="number of kills per process; twice as many reloads and 40%% as many shutdowns",
+        help="number of kills per process (there are twice as many reloads and 40%% as many shutdowns)",
     )
-    parser.add_argument("--only", action="append", choices=list(SCENARIOS), help="run only this scenario; repeatable")
+    parser.add_argument(
+        "--only", action="append", choices=list(SCENARIOS), help="run only this scenario; can be repeated"
+    )
     parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")
     options = parser.parse_args()
     results: dict[str, list[Check]] = {}
@@ -455,7 +457,7 @@ def main() -> int:
     if not options.no_record:
         scenarios = {name: {check.name: check.value for check in checks} for name, checks in results.items()}
         record("drill", rounds=options.rounds, workers=WORKERS, scenarios=scenarios, kept=kept)
-    print("all promises kept" if kept else "SOME PROMISES BROKEN")
+    print("all requirements met" if kept else "SOME REQUIREMENTS NOT MET")
     return 0 if kept else 1
 
 

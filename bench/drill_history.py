@@ -1,9 +1,9 @@
-"""`make drill-history`: disk, clock, store and journal failures must not lose acknowledged predictions.
+"""`make drill-history`: check that disk, clock, store and journal failures cause no loss of acknowledged predictions.
 
-    python bench/drill_history.py                                 all scenarios in full length
+    python bench/drill_history.py                                 all scenarios at full length
     python bench/drill_history.py --quick --only "locked store"   a single scenario, in seconds
 
-Each scenario has its own home and server under constant load. At its end, every acknowledged prediction must be in
+Each scenario has its own home and server under constant load. At the end, every acknowledged prediction must be in
 history exactly once and equal to the reply, except predictions in a destroyed frame, which must be reported. To add a
 scenario, write a function that takes a `Drill` and yields `Check`s, and add it to SCENARIOS. The two disk scenarios
 mount a small disk, which requires root.
@@ -117,7 +117,7 @@ class Drill:
         return [int(word) for word in listed.stdout.split()]
 
     def get(self, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """Return status and body; status 0 if the server does not respond."""
+        """Return the status and body; the status is 0 if the server does not respond."""
         request = urllib.request.Request(self.address + path, body, {"content-type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=30) as reply:
@@ -169,7 +169,7 @@ class Drill:
 
 
 def until(condition: Callable[[], object], seconds: float = PATIENCE) -> float:
-    """Wait until the condition holds; return the seconds."""
+    """Wait until the condition holds; return the elapsed seconds."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > seconds:
@@ -179,12 +179,12 @@ def until(condition: Callable[[], object], seconds: float = PATIENCE) -> float:
 
 
 def nearly_full_disk(drill: Drill) -> Iterator[Check]:
-    """Fill the disk up to the watermark, then free it again."""
+    """Fill the disk up to the watermark, then free the space again."""
     yield from _fill(drill, "40", (60 - 30) * MEBIBYTE, 503)
 
 
 def full_disk(drill: Drill) -> Iterator[Check]:
-    """Fill the disk completely, without a watermark; the journal must detect it."""
+    """Fill the disk completely, without a watermark; the journal must detect that it is full."""
     yield from _fill(drill, "0", 0, 503)
 
 
@@ -255,7 +255,7 @@ def damaged_journal(drill: Drill) -> Iterator[Check]:
 
 
 def changing_clock(drill: Drill) -> Iterator[Check]:
-    """Set the clock forward and back by hours during predictions, with the files and database of a server."""
+    """Set the clock forward and back by hours while predictions are recorded in a server's files and database."""
     model = app_models.live_model(settings.load(home=drill.home), "loans")
     jumps = [0, 7_200, -7_200, 86_400, -86_400, 0, 0, -3_600]
     moment = iter(range(10**9))
@@ -299,7 +299,7 @@ ON_A_SMALL_DISK = ("nearly full disk", "full disk")
 
 @contextlib.contextmanager
 def place(name: str) -> Iterator[Path]:
-    """Yield a folder for a scenario's home, on a separate disk of 120 MiB if the scenario fills it."""
+    """Yield a folder for a scenario's home, on a separate disk of 120 MiB if the scenario fills the disk."""
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         if name not in ON_A_SMALL_DISK:
             yield Path(folder)
@@ -328,7 +328,7 @@ def train(folder: Path) -> Path:
 
 
 def main() -> int:
-    """Run the scenarios and print all checks; return 1 if a promise is broken."""
+    """Run the scenarios and print all checks; return 1 if a requirement is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SCENARIOS)
     parser.add_argument("--quick", action="store_true", help="run for seconds instead of minutes")
@@ -350,7 +350,7 @@ def main() -> int:
     if not arguments.no_record:
         scenarios = {name: {check.name: check.value for check in checks} for name, checks in results.items()}
         record("drill history", quick=arguments.quick, scenarios=scenarios, kept=kept)
-    print("all promises kept" if kept else "SOME PROMISES BROKEN")
+    print("all requirements met" if kept else "SOME REQUIREMENTS NOT MET")
     return 0 if kept else 1
 
 

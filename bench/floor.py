@@ -1,4 +1,5 @@
-"""The floor: the least work that a JSON service can do. It reads a body, decodes it, encodes a reply and sends it.
+"""A bare JSON echo server, which does the least work that a JSON service can do. It reads a body, decodes it, encodes a
+reply and sends it.
 
 There is no framework, no validation and no model. Rowcast's cost is expressed as a multiple of this cost.
 """

@@ -1,7 +1,8 @@
-"""`make fuzz`: invalid requests, decompression bombs, slow senders and idle connections against a working server.
+"""`make fuzz`: test a working server with invalid requests, decompression bombs, slow senders and idle connections.
 
-The speed of a normal client is measured alone and again during each part; it must not fall by more than half. The
-parts must not cause a 5xx response, terminate the process or leak memory. The figures are appended to results.jsonl.
+The speed of a normal client is measured without other load, and again during each part; it must not fall by more than
+half. The parts must not cause a 5xx response, terminate the process or leak memory. The figures are appended to
+results.jsonl.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SPLICES = (b"\x00", b"\xff\xfe", b"{", b"[" * 200, b"1e999", b"NaN", b'"rows":['
 
 
 def main() -> int:
-    """Run all parts; return 1 if a promise is broken."""
+    """Run all parts; return 1 if a requirement is not met."""
     options = arguments()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, options.idle + 2000)), hard))
@@ -54,7 +55,7 @@ def main() -> int:
     figures["kept"] = not broken
     print(json.dumps(figures, indent=1))
     for promise in broken:
-        print(f"broken promise: {promise}", file=sys.stderr)
+        print(f"requirement not met: {promise}", file=sys.stderr)
     if not options.no_record:
         record("fuzz", **figures)
     return 1 if broken else 0
@@ -94,13 +95,13 @@ def measure(server: Server, rows: list[bytes], options: argparse.Namespace) -> d
 
 
 def broken_promises(figures: dict[str, Any]) -> list[str]:
-    """Return the broken promises."""
+    """Return the requirements that are not met."""
     statuses = {int(code) for part in ("mutated", "bombs") for code in figures[part]["statuses"]}
     promises = {
         "no 5xx response": not any(code >= 500 for code in statuses),
         "bombs are rejected with 413": set(figures["bombs"]["statuses"]) <= {413},
-        "a client keeps half its speed with idle connections open": figures["idle"]["share"] >= 0.5,
-        "a client keeps half its speed with slow senders connected": figures["slow"]["share"] >= 0.5,
+        "a client keeps at least half its speed with idle connections open": figures["idle"]["share"] >= 0.5,
+        "a client keeps at least half its speed with slow senders connected": figures["slow"]["share"] >= 0.5,
         "memory grows by less than 60 MB": figures["memory_mb"]["after"] - figures["memory_mb"]["before"] < 60,
         "the server still responds": figures["alive"],
     }
@@ -120,13 +121,13 @@ def normal_speed(server: Server, rows: list[bytes], seconds: float) -> float:
         while (now := time.perf_counter()) < began + seconds:
             connection.sendall(request(server.key, rows[count % len(rows)]))
             if (status := read_reply(stream)) != 200:
-                raise SystemExit(f"the normal client got {status}")
+                raise SystemExit(f"a request of the normal client returned {status}")
             count += 1
         return count / (now - began)
 
 
 def read_reply(stream: Any) -> int:
-    """Read one reply and return its status; 0 if the server closed the connection."""
+    """Read one reply and return its status, or 0 if the server closed the connection."""
     line = stream.readline()
     if not line:
         return 0
@@ -163,9 +164,10 @@ def mutate(row: bytes, rng: random.Random) -> bytes:
 
 
 async def send_mutated(key: str, rows: list[bytes], count: int, rng: random.Random) -> Counter[int]:
-    """Send mutated requests over 16 connections and count the statuses; 2 % also have mutated headers.
+    """Send mutated requests over 16 connections and count the statuses; 2% also have mutated headers.
 
-    Status 0 means no reply: the server waits for the rest of an announced body, or closed the connection.
+    Status 0 means that no reply arrived: the server is waiting for the rest of an announced body, or has closed the
+    connection.
     """
     statuses: Counter[int] = Counter()
 

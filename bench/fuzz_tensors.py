@@ -1,7 +1,7 @@
-"""`make fuzz-tensors`: binary tensors with random errors in their headers, lengths and bytes.
+"""`make fuzz-tensors`: send binary tensors with random errors in their headers, lengths and bytes.
 
-Each request must either be parsed exactly as by a simple reference parser, or be rejected with an error message, within
-limits of time and memory. The test suite contains a smaller run.
+Rowcast must either parse each request exactly as a simple reference parser does, or reject it with an error message,
+within limits on time and memory. The test suite contains a smaller run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from support import fuzzing
 
 
 def main() -> int:
-    """Send the requests; return 1 if a promise is broken."""
+    """Send the requests; return 1 if a requirement is not met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)

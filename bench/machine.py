@@ -1,4 +1,4 @@
-"""Server processes under measurement: start them on a core, read their CPU time and memory, and generate load."""
+"""Tools to measure server processes: start them on a core, read their CPU time and memory, and generate load."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Server:
         self.pid = 0
 
     def start(self, body: bytes) -> float:
-        """Start the server, wait until it responds and return the seconds."""
+        """Start the server, wait until it responds and return the elapsed seconds."""
         began = time.perf_counter()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -143,7 +143,7 @@ class Server:
             before = now
 
     def _listening_process(self) -> int:
-        """Return the process that listens; if several hold the socket, the one with the most CPU time."""
+        """Return the listening process, or the one with the most CPU time if several processes hold the socket."""
         inodes = _listening(self.port)
         holders = [pid for pid in self.tree() if inodes & set(_sockets(pid))]
         return max(holders or self.tree(), key=cpu_seconds)
@@ -164,7 +164,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident(pid: int) -> float:
-    """Return the resident memory of a process in megabytes, including shared pages; 0 if it has ended."""
+    """Return the resident memory of a process in megabytes, including shared pages, or 0 if it has exited."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):

@@ -36,8 +36,8 @@ class TwoHundredTrees(Boosting):
         return super().fit(rows, {**params, "rounds": TREES}, setting)
 
 
-# Every part of a template that costs time per request: renamed columns, a reply tree and labels. Two columns swap their
-# names, so that the request bodies of the native server remain valid.
+# A template with every feature that costs time per request: renamed columns, a reply tree and labels. Two columns swap
+# their names, so that the request bodies of the native server remain valid.
 WIRE = {
     "request": {"rename": {"residential_assets": "bank_assets", "bank_assets": "residential_assets"}},
     "labels": {"Approved": "approved", "Rejected": "rejected"},
@@ -55,7 +55,7 @@ def publish_wired(folder: Path, home: Path) -> None:
 
 
 def main(table: str, home: str) -> None:
-    """Train and publish `loans`, and publish it with a wire template in HOME-wire."""
+    """Train `loans`, publish it in HOME, and publish a copy with a wire template in HOME-wire."""
     candidates.CANDIDATES["boosting"] = TwoHundredTrees()
     options = TrainingOptions(
         target="loan_status", name="loans", candidates=("boosting",), trials=1, positive="Approved"

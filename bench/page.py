@@ -20,11 +20,11 @@ BENCHES = {
     "batch": ("Scoring tables", "make bench-batch"),
 }
 ABOUT = {
-    "startup": "CPU time, the best of five processes.",
+    "startup": "The lowest CPU time of five processes.",
     "serve": """One worker on one core serves a 200-tree model with an API key, a quota, a journal and metrics. The
 floor is a bare JSON echo on the same server software. Plain FastAPI uses ONNX Runtime and keeps no history.""",
-    "workers": """CPU time of all processes per answered request, for two workers and for one; then the memory use over
-two million requests.""",
+    "workers": """The CPU time of all processes per answered request, for two workers and for one worker, and the
+memory use over two million requests.""",
     "dialects": "The same rows in another dialect, compared with the native dialect in the same run.",
     "drill": """Two workers under constant load. Every acknowledged prediction must be in history exactly once and equal
 to the reply.""",
@@ -72,7 +72,7 @@ def section(name: str, entry: dict[str, Any]) -> Iterator[str]:
     """Yield the section of one benchmark: description, date and figures."""
     title, command = BENCHES[name]
     yield f"## {title}\n\n{ABOUT[name]}\n"
-    verdict = "all promises kept" if entry["kept"] else "some promises broken"
+    verdict = "all requirements met" if entry["kept"] else "some requirements not met"
     yield f"`{command}`, {entry['at'][:10]}, commit `{entry['commit']}`, {entry['cores']} cores: {verdict}.\n"
     if name == "fuzz":
         yield from table((fuzz_label(key), figure) for key, figure in flat(entry) if key not in COMMON)

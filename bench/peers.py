@@ -1,4 +1,4 @@
-"""The virtual environment of the tools that Rowcast is compared with. It is created on first use."""
+"""The virtual environment for the tools that the benchmarks compare with Rowcast. It is created on first use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WHERE = Path.home() / ".cache" / "rowcast-bench"
 
 
 def python() -> Path:
-    """Return the Python of the environment, which is created if it is missing or incomplete."""
+    """Return the environment's Python interpreter, after creating the environment if it is missing or incomplete."""
     digest = hashlib.sha256(" ".join((sys.version, *PINS)).encode()).hexdigest()[:12]
     folder = WHERE / f"peers-{digest}"
     done = folder / "done"

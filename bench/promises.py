@@ -1,4 +1,4 @@
-"""Promises of benchmarks and drills: how they are checked, displayed and recorded."""
+"""Requirements of benchmarks and drills: how they are checked, displayed and recorded."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Check(NamedTuple):
         return (self.most is None or self.value <= self.most) and (self.least is None or self.value >= self.least)
 
 
-def show(console: Console, checks: Sequence[Check], title: str = "promises") -> None:
+def show(console: Console, checks: Sequence[Check], title: str = "requirements") -> None:
     """Print a table of all checks."""
     table = Table(title=title)
-    for heading in ("promise", "measured", "at least", "at most", "target", ""):
-        table.add_column(heading, justify="left" if heading == "promise" else "right")
+    for heading in ("requirement", "measured", "at least", "at most", "target", ""):
+        table.add_column(heading, justify="left" if heading == "requirement" else "right")
     for check in checks:
         bounds = ["" if bound is None else f"{bound:g}" for bound in (check.least, check.most, check.aim)]
-        table.add_row(check.name, f"{check.value:.4g}", *bounds, "[green]kept" if check.kept else "[red]BROKEN")
+        table.add_row(check.name, f"{check.value:.4g}", *bounds, "[green]met" if check.kept else "[red]NOT MET")
     console.print(table)
 
 

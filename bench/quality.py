@@ -1,4 +1,5 @@
-"""The quality of models: train on every table of a folder with default options and score with the published graph.
+"""Measure the quality of models: train on every table of a folder with default options, and score with the published
+graph.
 
     python bench/quality.py run --data FOLDER [--tables a,b] [--system autogluon --python PYTHON] [--seconds 60]
     python bench/quality.py page
@@ -43,7 +44,7 @@ PAGE = HERE.parent / "docs" / "reference" / "quality.md"
 ROW = "row of the fold"
 FOLDS, MOST_ROWS, SLACK = 3, 20_000, 0.01
 LEAST = {"autogluon": -0.003, "flaml": 0.0}
-"""The promised minimum of the mean difference from another system."""
+"""The lowest mean difference in score from each other system that is acceptable."""
 PEERS = {"autogluon": "AutoGluon", "flaml": "FLAML"}
 MEASURES = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
 
@@ -69,7 +70,7 @@ class Task:
 
 
 def main() -> int:
-    """Run the command; return 1 if a promise is broken."""
+    """Run the command; return 1 if a requirement is not met."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run")
@@ -158,7 +159,7 @@ def load(task: Task) -> tuple[pl.DataFrame, np.ndarray]:
     if frame.height > MOST_ROWS:
         sample = np.sort(
             np.random.RandomState(0).choice(frame.height, MOST_ROWS, replace=False)
-        )  # the same sample as in pandas
+        )  # the sample that pandas would draw
         frame = frame[sample]
     target = np.array([str(label).strip() for label in frame[task.target].to_list()], object)
     target = np.array([task.map.get(label, label) for label in target.tolist()])
@@ -227,7 +228,7 @@ def run_peer(task: Task, work: Path, options: argparse.Namespace) -> Mapping[str
 
 
 def score(task: Task, target: np.ndarray, answers: pl.DataFrame) -> float:
-    """Return the task's measure on the test rows."""
+    """Return the task's metric on the test rows."""
     if task.kind == "regression":
         return float(metrics.r2_score(target, answers["prediction"].cast(pl.Float64).to_numpy()))
     if task.kind == "multiclass":
@@ -239,7 +240,7 @@ def score(task: Task, target: np.ndarray, answers: pl.DataFrame) -> float:
 
 
 def page(results: Path) -> int:
-    """Write the page from the latest figures; return 1 if a promise is broken."""
+    """Write the page from the latest figures; return 1 if a requirement is not met."""
     newest: dict[tuple[str, str], dict[str, Any]] = {}
     for text in results.read_text().splitlines():
         line = json.loads(text)
@@ -274,7 +275,7 @@ def page(results: Path) -> int:
 
 
 def tolerance(line: Mapping[str, Any]) -> float:
-    """Return the allowed distance of a table's score below its reference."""
+    """Return how far a table's score may be below its reference."""
     return max(SLACK, line["spread"])
 
 
@@ -284,7 +285,7 @@ def total(own: Mapping[str, Mapping[str, Any]], fact: str) -> int:
 
 
 def row(table: str, line: Mapping[str, Any], newest: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
-    """Return a line of the page's table."""
+    """Return a row of the page's table."""
     kinds = sorted({kind for fold in line["folds"] for kind in fold["members"]})
     others = [f"{newest[peer, table]['score']:.4f}" if (peer, table) in newest else "" for peer in LEAST]
     cells = [
@@ -314,7 +315,7 @@ boosting. They are trained on all training rows, while Rowcast uses a fifth of t
 allowed to score below its reference by 0.01, or by the variation of the reference between folds. AutoGluon (medium
 preset) and FLAML got the same rows, the same time and one core.
 
-| promise | measured | required |
+| requirement | measured | required |
 |---|---|---|
 {promises}
 

@@ -1,10 +1,10 @@
-"""`make bench-serve`: the cost of a prediction, compared with a bare JSON echo (the floor) and with plain FastAPI +
-ONNX Runtime; and the additional cost of a wire template.
+"""`make bench-serve`: measure the cost of a prediction, compared with a bare JSON echo (the floor) and with plain
+FastAPI + ONNX Runtime, and the additional cost of a wire template.
 
 Each server process runs under uvicorn with uvloop, httptools and no access log, on its own core; wrk and Rowcast's
 indexer share the other core. Rowcast requires an API key with a quota and records the key. The servers are measured in
-turn, round by round, and compared within a round: the CPU time per answered request is stable when other processes load
-the machine, requests per second are not. If a promise is broken, the benchmark names it and fails.
+turn, round by round, and compared within a round. When other processes load the machine, the CPU time per answered
+request is stable, but requests per second are not. If a requirement is not met, the benchmark names it and fails.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from rich.table import Table
 FRESH = "annual_income"
 """The column that gets a new six-digit number in every request."""
 FIRST, LAST = 100_000, 999_998
-"""The range of the number. Its size and the number of rows are coprime, so no body repeats."""
+"""The range of that number. Its size and the number of rows are coprime, so no body repeats."""
 NAMES = ("floor", "plain", "rowcast", "wire")
 QUOTA = "999999999/1s"
 BIN = Path(sys.executable).parent
@@ -56,13 +56,13 @@ class Measure:
     cpu_us: float
     """CPU time of the server process per answered request."""
     beside_us: float
-    """CPU time of its other processes (the indexer) per answered request."""
+    """CPU time of the server's other processes (the indexer) per answered request."""
     others: float
     """Cores used by everything else on the machine, except wrk."""
 
 
 def main() -> int:
-    """Prepare, measure, check the promises and record the figures."""
+    """Prepare, measure, check the requirements and record the figures."""
     options = arguments()
     console = Console(width=max(118, Console().width))
     with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as scratch:
@@ -103,14 +103,14 @@ def main() -> int:
         )
     broken = [check for check in checks if not check.kept]
     for check in broken:
-        console.print(f"[red]broken promise: {check.name} is {check.value:.3g}")
+        console.print(f"[red]requirement not met: {check.name} is {check.value:.3g}")
     return 1 if broken else 0
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--rounds", type=int, default=20, help="many short rounds, because other processes slow a core down for seconds"
+        "--rounds", type=int, default=20, help="number of rounds (many short rounds average out other load)"
     )
     parser.add_argument("--seconds", type=float, default=1.0, help="duration of one run of wrk")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 32, 128])
@@ -150,7 +150,7 @@ def make_key(home: Path) -> str:
 
 
 def write_bodies(home: Path, bundle: Path) -> tuple[Path, bytes]:
-    """Write rows of the table as JSON, split where the new number goes; return the file and one complete row."""
+    """Write rows of the table as JSON, split where the new number is inserted; return the file and one complete row."""
     schema = json.loads((bundle / "bundle.json").read_text())["schema"]["columns"]
     kinds = {column["name"]: column["kind"] for column in schema}
     path = home / "bodies.txt"
@@ -173,7 +173,7 @@ def cell(text: str, kind: str) -> Any:
 
 
 def servers(home: Path, bundle: Path, key: str) -> list[Server]:
-    """Return the servers without starting them, each on its own port; Rowcast requires a key with a quota."""
+    """Return the servers, not yet started, each with its own port. The Rowcast servers require a key with a quota."""
     uvicorn = [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "--loop", "uvloop", "--http", "httptools"]
     uvicorn += ["--no-access-log", "--no-server-header", "--no-proxy-headers", "--log-level", "warning", "--port"]
     log = home / "servers.log"
@@ -238,7 +238,7 @@ def measure(server: Server, turn: int, connections: int, seconds: float, bodies:
     run = load(server, connections, seconds, bodies, fresh)
     busy_after, (cpu_after, beside_after) = busy_seconds(), server.cpu()
     if run.failed or not run.answered:
-        raise SystemExit(f"{server.name} at c{connections}: {run.failed} failed of {run.answered}")
+        raise SystemExit(f"{server.name} at c{connections}: {run.failed} of {run.answered} requests failed")
     others = busy_after - busy - (cpu_after - cpu) - (beside_after - beside) - run.cpu
     # The indexer's remaining work belongs to this run.
     server.settle()
@@ -265,7 +265,7 @@ def prediction_count(server: Server) -> float:
 
 
 def system_calls(server: Server, body: bytes, requests: int = 500) -> float:
-    """Return the system calls of the server's main thread for each request of a single client."""
+    """Return how many system calls the server's main thread makes per request of a single client."""
     headers = {"content-type": "application/json", "x-api-key": server.key}
     client = http.client.HTTPConnection("127.0.0.1", server.port)
     with tempfile.NamedTemporaryFile("r", suffix=".strace") as counts:
@@ -308,7 +308,7 @@ def check_promises(
     calls: float,
     report: dict[str, Any],
 ) -> list[Check]:
-    """Return a check for every promise of serving."""
+    """Return a check for every requirement on serving."""
     checks = []
     loads = {each.connections for each in measures}
     for connections, least, aim in ((32, 0.50, 0.52), (128, 0.58, 0.63)):

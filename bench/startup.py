@@ -1,7 +1,8 @@
-"""`make bench-startup`: the CPU time of `import rowcast` and of `rowcast --help`.
+"""`make bench-startup`: measure the CPU time of `import rowcast` and of `rowcast --help`.
 
-CPU time is compared, because a busy machine delays a process but does not add to its work. The best of several
-processes counts. `tests/architecture/test_imports.py` checks which modules both commands load.
+The benchmark compares CPU time, because a busy machine delays a process but does not add to its work. It runs each
+command several times and reports the lowest value. `tests/architecture/test_imports.py` checks which modules both
+commands load.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ PROCESSES = 5
 
 
 def main() -> int:
-    """Measure, check the promises and record the figures; return 1 if a promise is broken."""
+    """Measure, check the requirements and record the figures; return 1 if a requirement is not met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")
     options = parser.parse_args()
@@ -35,7 +36,7 @@ def main() -> int:
 
 
 def best(arguments: list[str]) -> float:
-    """Return the lowest CPU time of several processes of this interpreter."""
+    """Run this interpreter several times with these arguments and return the lowest CPU time."""
     return min(cpu_seconds([sys.executable, *arguments]) for _ in range(PROCESSES))
 
 

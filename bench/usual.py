@@ -1,7 +1,7 @@
 """The usual way to score a table without Rowcast. Runs in the environment of `peers.py`.
 
 python usual.py train TABLE FOLDER       train 200 trees of 8 leaves and save them as an MLflow model
-python usual.py score FOLDER TABLE OUT   score with pandas and scikit-learn; print the seconds without imports
+python usual.py score FOLDER TABLE OUT   score with pandas and scikit-learn; print the seconds, excluding imports
 """
 
 from __future__ import annotations

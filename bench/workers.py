@@ -1,9 +1,10 @@
-"""`make bench-workers`: the throughput of two workers compared with one, and memory use over two million requests.
+"""`make bench-workers`: measure the throughput of two workers compared with one worker, and memory use over two million
+requests.
 
-The unit is the CPU time per answered request of all the server's processes. On a machine with two cores, the load
-generator uses part of both, so requests per second say more about wrk than about the server. Without other load, two
-workers on two cores can answer 2 / cpu(2) requests per second and one worker 1 / cpu(1). With one worker, the indexer
-has a core to itself; with two workers it does not, so its time only counts for two workers.
+The unit is the CPU time that all of the server's processes use per answered request. On a machine with two cores, the
+load generator uses part of both, so requests per second say more about wrk than about the server. Without other load,
+two workers on two cores can answer 2 / cpu(2) requests per second and one worker 1 / cpu(1). With one worker, the
+indexer has a core to itself; with two workers it does not, so its time counts only for two workers.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Workers(Server):
     """A server with several processes on all cores."""
 
     def groups(self) -> dict[str, list[int]]:
-        """Group the processes; the supervisor's few milliseconds count as answering."""
+        """Group the processes; the supervisor, which uses only a few milliseconds, counts as answering."""
         groups: dict[str, list[int]] = {group: [] for group in GROUPS}
         for pid in self.tree():
             with suppress(OSError):
@@ -62,7 +63,7 @@ class Workers(Server):
 
 
 def main() -> int:
-    """Measure, check the promises and record the figures."""
+    """Measure, check the requirements and record the figures."""
     options = arguments()
     console = Console(width=max(118, Console().width))
     with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as scratch:
@@ -155,7 +156,7 @@ def long_run(home: Path, key: str, requests: int, bodies: Path, sample: bytes, c
         while answered < requests:
             run = load(started, 64, 5, bodies, fresh)
             if run.failed:
-                raise SystemExit(f"{run.failed} failed of {run.answered} after {answered}")
+                raise SystemExit(f"{run.failed} of {run.answered} requests failed after {answered} requests")
             answered += run.answered
             fresh = FIRST + (fresh + run.answered - FIRST) % (LAST - FIRST)
             lines.append(
@@ -174,7 +175,7 @@ def free(started: Server) -> None:
 
 
 def check_promises(measures: list[Measure], memory: list[Any], report: dict[str, Any]) -> list[Check]:
-    """Return a check for every promise."""
+    """Return a check for every requirement."""
     checks = []
     for each in sorted({measure.connections for measure in measures}):
         single, double = ([m for m in measures if (m.workers, m.connections) == (workers, each)] for workers in (1, 2))

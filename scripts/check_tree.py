@@ -99,14 +99,14 @@ def check_lock(text: str, name: str = LOCK.name) -> Iterator[str]:
 
 
 def check_structure(source: Path, pending: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Yield violations of the structure rules, except pending ones, and pending violations that no longer exist."""
+    """Yield structure violations that are not pending, and pending entries that are no longer violations."""
     violations = structure_violations(source)
     yield from (f"{subject}: {problem}" for subject, problem in violations.items() if subject not in pending)
     yield from (f"{subject}: no longer a violation; remove it from PENDING" for subject in pending - violations.keys())
 
 
 def structure_violations(source: Path) -> dict[str, str]:
-    """Find public classes of the same name, and functions and files that are too long."""
+    """Find public classes with the same name, and functions and files that are too long."""
     violations: dict[str, str] = {}
     modules: dict[str, list[str]] = {}
     for path in sorted(source.rglob("*.py")):
