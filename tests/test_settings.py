@@ -41,7 +41,7 @@ def test_each_source_overrides_the_previous_one(folder: Path, monkeypatch: pytes
     assert settings.load(port=None).port == 3
 
 
-def test_folders_can_be_outside_the_home() -> None:
+def test_folders_can_be_outside_the_home_folder() -> None:
     loaded = settings.load(home=Path("/h"), registry=Path("/r"), store="sqlite:////s.db")
 
     assert (loaded.registry_folder, loaded.journal_folder, loaded.store_url) == (

@@ -15,7 +15,7 @@ from rowcast.errors import OverQuota, SettingsError
     st.integers(1, 100),
     st.lists(st.tuples(st.floats(0, 30), st.integers(1, 8)), min_size=1, max_size=60),
 )
-def test_no_window_exceeds_twice_the_quota_and_no_burst_exceeds_the_quota(
+def test_accepted_rows_never_exceed_the_quota_in_a_burst_or_twice_the_quota_in_a_window(
     rows: int, seconds: int, requests: list[tuple[float, int]]
 ) -> None:
     meter, now, accepted = Meter(Quota(rows, seconds)), 100.0, []
@@ -63,7 +63,7 @@ def test_a_request_larger_than_the_quota_is_rejected_without_a_retry_delay() -> 
     assert refused.value.seconds == 0
 
 
-def test_server_processes_share_a_quota() -> None:
+def test_a_quota_is_divided_among_server_processes() -> None:
     meter = Meter(Quota(100, 60), share=4)
     meter.spend(25, 0.0)
 

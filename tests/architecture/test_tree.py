@@ -112,7 +112,7 @@ def test_functions_and_files_within_the_limits_are_not_reported(tmp_path: Path) 
     assert list(check_tree.check_structure(tmp_path)) == []
 
 
-def test_the_lock_file_satisfies_pyproject() -> None:
+def test_the_lock_file_satisfies_the_requirements_in_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     requirements = [
         *project["project"]["dependencies"],

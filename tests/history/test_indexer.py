@@ -10,7 +10,7 @@ from rowcast.history.ports import StoreWriter
 
 
 class FailingJournalReader(EmptyJournalReader):
-    """Raises each of the given errors once, then succeeds."""
+    """Raises each of the given errors once and then succeeds."""
 
     def __init__(self, failures: list[Exception]) -> None:
         self.failures = failures

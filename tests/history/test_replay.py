@@ -86,7 +86,7 @@ def test_replaying_with_a_different_model_reports_differences_with_examples(
     assert {"id", "then", "now"} <= result.examples[0].keys()
 
 
-def test_entries_of_several_chunks_are_all_replayed(model: LiveModel) -> None:
+def test_all_entries_in_several_chunks_are_replayed(model: LiveModel) -> None:
     result = replay_store(recorded_predictions(model, 2500), loading(model))
 
     assert (result.entries, result.equal) == (2500, 2500)

@@ -1,4 +1,4 @@
-"""An archive contains a whole bundle; any other content is rejected before it is used."""
+"""An archive must contain a complete bundle; an archive with other content is rejected before it is used."""
 
 from __future__ import annotations
 

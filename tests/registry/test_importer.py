@@ -142,7 +142,7 @@ def test_an_unsuitable_file_or_argument_is_rejected(
     assert registry.models() == {}
 
 
-def test_only_regular_files_within_the_limit_are_read(tmp_path: Path) -> None:
+def test_only_regular_files_within_the_size_limit_are_read(tmp_path: Path) -> None:
     large = tmp_path / "large.onnx"
     with large.open("wb") as file:
         file.truncate(2 * 1024 * 1024)

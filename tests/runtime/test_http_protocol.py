@@ -35,7 +35,7 @@ async def until(transport: MemoryTransport, text: bytes) -> None:
 
 
 async def turns(count: int = 20) -> None:
-    """Run the event loop until all tasks that are ready have run."""
+    """Run the event loop for `count` turns, enough for all tasks that are ready."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -140,7 +140,7 @@ async def test_a_body_above_the_limit_is_also_rejected_on_the_quick_path() -> No
 
 @pytest.mark.parametrize(("target", "is_known"), [(b"/api/predict", True), (b"/predict", True), (b"/a/predict", False)])
 @pytest.mark.parametrize("header", [b"accept: */*", b"x-request-timeout: 5"], ids=["quick", "general"])
-async def test_both_paths_remove_the_root_path_once(target: bytes, header: bytes, *, is_known: bool) -> None:
+async def test_both_paths_remove_the_root_path_exactly_once(target: bytes, header: bytes, *, is_known: bool) -> None:
     server = Server(root_path="/api")
     for address, answers in ((target, is_known), (b"/api/api/predict", False)):
         connection, transport = server.connect()
@@ -271,7 +271,7 @@ async def test_a_listener_that_fails_does_not_affect_the_response() -> None:
     assert answer.done()
 
 
-async def test_a_request_in_progress_at_shutdown_is_answered_and_closes_the_connection() -> None:
+async def test_a_request_in_progress_at_shutdown_is_answered_before_its_connection_is_closed() -> None:
     server = Server()
     connection, transport = server.connect()
     connection.data_received(post())

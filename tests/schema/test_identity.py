@@ -1,4 +1,4 @@
-"""Row keys: equal for equal model inputs, different for different inputs. Property tests are in `properties/`."""
+"""Row keys are equal if and only if the model inputs are equal. Property tests are in `properties/`."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_the_message_shows_the_first_problem_and_the_number_of_further_problems(
         ({"a": 1}, "object"),
     ],
 )
-def test_received_values_are_truncated(raw: Any, shown: Any) -> None:
+def test_long_received_values_are_truncated(raw: Any, shown: Any) -> None:
     assert shortened(raw) == shown
 
 

@@ -18,7 +18,7 @@ SCHEMA = Schema(
 )
 
 
-def test_dropped_columns_are_absent() -> None:
+def test_dropped_columns_are_removed_from_the_row() -> None:
     row = Redactor("drop", b"").redact(SCHEMA, b'{"name":"Jo","age":41,"income":"$1,250.00"}')
 
     assert row == b'{"income":"$1,250.00"}'

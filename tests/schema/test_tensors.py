@@ -65,7 +65,7 @@ def test_declared_sizes_must_match_the_binary_data(size: Any) -> None:
         tensors.read_tensors([header], memoryview(b"\0\0\0\0"))
 
 
-def test_a_tensor_has_either_json_or_binary_data() -> None:
+def test_a_tensor_with_both_json_and_binary_data_is_rejected() -> None:
     header = TensorHeader("x", [1], "INT32", {"binary_data_size": 4}, data=[1])
 
     with pytest.raises(BodyError):
@@ -78,7 +78,7 @@ def test_a_binary_boolean_must_be_zero_or_one() -> None:
 
 
 @pytest.mark.parametrize("data", [b"\1\0\0\0a\0", b"\2\0\0\0a", b"\1\0\0\0", b"\1\0\0\0\xff"])
-def test_malformed_binary_strings_are_errors(data: bytes) -> None:
+def test_malformed_binary_strings_are_rejected(data: bytes) -> None:
     with pytest.raises(BodyError):
         tensors.from_bytes(TensorHeader("x", [1], "BYTES"), memoryview(data)).cells()
 

@@ -99,7 +99,7 @@ def test_scores_of_an_imported_model_may_differ_between_batch_sizes_only_by_roun
 
 
 @pytest.mark.parametrize(("seconds", "is_slow"), [(0.0009, False), (0.0011, True)])
-def test_a_model_is_slow_if_its_fastest_run_takes_more_than_a_millisecond(
+def test_a_model_is_classified_as_slow_if_its_fastest_run_takes_more_than_a_millisecond(
     model: LiveModel, golden: tuple[bundle.GoldenRow, ...], seconds: float, *, is_slow: bool
 ) -> None:
     # The clock is read before and after each run; the first runs take longer.

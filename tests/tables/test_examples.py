@@ -23,7 +23,7 @@ def test_equal_seeds_give_equal_loan_tables() -> None:
     assert examples.loans(20, seed=3) == examples.loans(20, seed=3) != examples.loans(20, seed=4)
 
 
-def test_an_unknown_example_and_a_missing_folder_are_errors(tmp_path: Path) -> None:
+def test_an_unknown_example_or_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     for name, path, slug in (
         ("houses", tmp_path / "t.csv", "unknown-example"),
         ("loans", tmp_path / "none" / "t.csv", "not-writable"),

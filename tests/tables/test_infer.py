@@ -72,7 +72,7 @@ def test_levels_are_sorted_by_frequency_and_then_by_text() -> None:
     assert inferred.example == "a"
 
 
-def test_a_number_column_has_a_range_and_its_median_as_an_example() -> None:
+def test_a_number_column_has_a_range_and_the_median_as_its_example() -> None:
     inferred = column(["5", "1", "9", "9", "9"])
 
     assert (inferred.low, inferred.high, inferred.example) == (1.0, 9.0, 9)

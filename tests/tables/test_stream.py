@@ -98,7 +98,7 @@ def test_columnar_files_are_split_into_chunks(tmp_path: Path, ending: str) -> No
         ("none.csv", None),
     ],
 )
-def test_errors_are_the_same_as_for_the_whole_table(tmp_path: Path, name: str, content: bytes | None) -> None:
+def test_errors_in_chunks_are_the_same_as_for_the_whole_table(tmp_path: Path, name: str, content: bytes | None) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)

@@ -30,7 +30,7 @@ def test_an_unknown_column_is_an_error_with_a_hint(name: str, hint: str) -> None
         ((), []),
     ],
 )
-def test_an_option_lists_columns_separately_or_separated_by_commas(texts: tuple[str, ...], columns: list[str]) -> None:
+def test_an_option_accepts_separate_or_comma_separated_columns(texts: tuple[str, ...], columns: list[str]) -> None:
     assert TABLE.resolve_columns(texts, "exclude") == columns
 
 

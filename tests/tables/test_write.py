@@ -82,7 +82,7 @@ def test_a_written_table_can_be_read_back(tmp_path: Path, ending: str) -> None:
     assert cells == [("x", 0.1), (None, 2.5)]
 
 
-def test_an_unknown_extension_and_a_missing_folder_are_errors(tmp_path: Path) -> None:
+def test_an_unknown_extension_or_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     paths = {tmp_path / "out.xlsx": "unknown-extension"} | {
         tmp_path / "none" / f"out.{ending}": "not-writable" for ending in ("csv", "parquet")
     }

@@ -18,7 +18,7 @@ def render(source: str, **context: Any) -> str:
     return templates.environment("rowcast.training.report").from_string(source).render(context)
 
 
-def test_a_table_escapes_its_cells_and_aligns_numbers() -> None:
+def test_the_table_component_escapes_cells_and_aligns_numbers() -> None:
     html = render(
         '{% from "components.html" import table %}'
         '{% call table(text, (text, "rows"), ("rows",)) %}<tr><th scope="row">{{ text }}</th></tr>{% endcall %}',
@@ -30,7 +30,7 @@ def test_a_table_escapes_its_cells_and_aligns_numbers() -> None:
     assert html.count('class="n"') == 1
 
 
-def test_a_fact_escapes_its_name_value_and_note() -> None:
+def test_the_facts_component_escapes_names_values_and_notes() -> None:
     fact = {"name": HOSTILE, "value": HOSTILE, "note": HOSTILE}
 
     html = render('{% from "components.html" import facts %}{{ facts(items) }}', items=[fact])

@@ -94,7 +94,7 @@ def test_a_batch_reply_contains_the_reply_to_each_request() -> None:
     assert json.loads(codec.render_batch(requests, 0.3)) == {"all": ["yes", "yes"], "hit": True}
 
 
-def test_the_root_contains_only_constants() -> None:
+def test_the_root_reply_is_rendered_at_compile_time() -> None:
     root = compiled({"root": {"n": "$column_count", "b": "$boolean_count", "%": "$columns"}}).root
 
     assert root is not None

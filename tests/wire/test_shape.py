@@ -65,7 +65,7 @@ def test_unknown_fields_are_an_error_unless_the_shape_is_lax() -> None:
     assert shape("data", lax=True).read(body) == (UnwrappedRequest(msgspec.Raw(b"1"), True, 0), 1)
 
 
-def test_the_requests_of_a_batch_are_listed() -> None:
+def test_the_requests_in_a_batch_are_returned_in_order() -> None:
     requests, ignored = shape("data", "jobs[].data").read_batch(b'{"jobs": [{"data": 1}, {"data": 2}]}')
 
     assert [bytes(request.rows) for request in requests] == [b"1", b"2"]

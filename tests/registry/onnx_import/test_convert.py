@@ -1,4 +1,4 @@
-"""A graph's output is interpreted by its values and checked against the graph's own labels."""
+"""The values of a graph's output determine its kind, and its scores are checked against the graph's labels."""
 
 from __future__ import annotations
 

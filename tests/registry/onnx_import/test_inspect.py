@@ -84,7 +84,7 @@ def test_operators_from_other_domains_are_rejected() -> None:
     assert refusal(imported.SerializeToString()) == "unknown-operators"
 
 
-def test_local_functions_are_rejected() -> None:
+def test_a_graph_with_local_functions_is_rejected() -> None:
     model = onnx.load_from_string(PROBABILITIES)
     nodes = [helper.make_node("Abs", ["a"], ["b"])]
     model.functions.append(helper.make_function("", "F", ["a"], ["b"], nodes, model.opset_import))
@@ -92,14 +92,14 @@ def test_local_functions_are_rejected() -> None:
     assert refusal(model.SerializeToString()) == "local-functions"
 
 
-def test_training_information_is_rejected() -> None:
+def test_a_graph_with_training_information_is_rejected() -> None:
     model = onnx.load_from_string(PROBABILITIES)
     model.training_info.add().algorithm.name = "a"
 
     assert refusal(model.SerializeToString()) == "training-graph"
 
 
-def test_too_many_nodes_are_rejected() -> None:
+def test_a_graph_with_too_many_nodes_is_rejected() -> None:
     chain = [helper.make_node("Abs", [f"a{index}"], [f"a{index + 1}"]) for index in range(MAX_NODES + 1)]
     content = onnx_model(chain, [("a0", FLOAT, ["N", 2])], [(f"a{MAX_NODES + 1}", FLOAT, ["N", 2])])
 
@@ -128,7 +128,7 @@ def test_a_truncated_file_is_rejected_unless_it_is_still_a_valid_message() -> No
             inspect(PROBABILITIES[:length], MAX_NODES)
         except BundleError:
             continue
-        onnx.load_from_string(PROBABILITIES[:length])  # cut between two fields
+        onnx.load_from_string(PROBABILITIES[:length])  # the file was cut between two fields
 
 
 @given(
