@@ -1,4 +1,4 @@
-"""The composition of a server process."""
+"""How a server process is composed."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def test_the_error_for_an_invalid_file_names_the_file(tmp_path: Path, name: str,
     assert message in caught.value.message
 
 
-def test_a_missing_or_binary_file_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_causes_an_error(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00\x01")
 

@@ -57,7 +57,7 @@ def test_an_empty_history_is_exported_to_a_file(
     assert (tmp_path / f"history.{suffix}").exists()
 
 
-def test_a_missing_heads_file_is_an_error(loaded: settings.Settings, tmp_path: Path) -> None:
+def test_a_missing_heads_file_causes_an_error(loaded: settings.Settings, tmp_path: Path) -> None:
     with pytest.raises(HistoryError):
         history.verify_history(loaded, tmp_path / "missing.json", as_json=False)
 

@@ -37,7 +37,7 @@ def test_every_version_is_listed_with_its_aliases(
     ]
 
 
-def test_showing_a_missing_report_is_an_error(loaded: settings.Settings) -> None:
+def test_showing_a_missing_report_causes_an_error(loaded: settings.Settings) -> None:
     with pytest.raises(RowcastError) as failed:
         inspection.show_report(loaded, "sum@1", None, as_json=True)
 

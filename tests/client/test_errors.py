@@ -27,7 +27,7 @@ from support.exchanges import problem_reply
         (504, "too-late", errors.DeadlineExceeded),
     ],
 )
-def test_the_slug_or_the_status_determines_the_error_class(
+def test_the_slug_or_otherwise_the_status_determines_the_error_class(
     status: int, slug: str, kind: type[errors.ErrorReply]
 ) -> None:
     error = error_of(problem_reply(status, slug, "7"), "http://server")

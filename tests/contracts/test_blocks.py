@@ -89,7 +89,7 @@ def test_the_entries_of_a_block_contain_its_rows_and_replies() -> None:
     assert not blocks.contains(block(1), replies[0]["id"])
 
 
-def test_a_memory_journal_records_blocks_in_its_own_chain() -> None:
+def test_a_memory_journal_adds_blocks_to_its_only_chain() -> None:
     store = MemoryStore()
     journal = MemoryJournal(store, "w")
     journal.append_block(block())
@@ -213,7 +213,7 @@ def test_damage_to_a_block_that_has_already_been_stored_does_not_break_the_chain
     assert History(store, journals).verify().broken == []
 
 
-def test_the_segment_after_a_full_segment_has_a_new_writer(
+def test_a_full_segment_is_followed_by_a_segment_with_a_new_writer(
     journal: FileJournal, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rowcast.adapters.files.journal.SEGMENT_BYTES", 2000)

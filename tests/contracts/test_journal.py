@@ -54,7 +54,7 @@ def test_appended_entries_form_one_chain(home: Home) -> None:
     assert list(chain.verify("w", home.chain())) == []
 
 
-def test_the_head_is_the_last_appended_entry(home: Home) -> None:
+def test_the_head_is_the_most_recently_appended_entry(home: Home) -> None:
     assert home.journal.head is None
 
     home.journal.append(drafts(0, 5))
@@ -84,7 +84,7 @@ def test_draining_moves_every_entry_exactly_once(home: Home) -> None:
     assert home.journals.drain(home.store) == 0
 
 
-def test_entries_are_read_in_order_from_store_and_journals(home: Home) -> None:
+def test_entries_are_read_in_order_from_the_store_and_the_journals(home: Home) -> None:
     home.journal.append(drafts(0, 5))
     home.journals.drain(home.store)
     home.journal.append(drafts(5, 9))

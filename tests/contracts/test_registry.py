@@ -41,7 +41,7 @@ def test_versions_are_numbered_separately_for_each_model(registry: FolderRegistr
     assert {name: list(versions) for name, versions in registry.models().items()} == {"iris": [1], "loans": [1, 2, 3]}
 
 
-def test_versions_are_sorted_as_numbers(registry: FolderRegistry) -> None:
+def test_versions_are_sorted_numerically(registry: FolderRegistry) -> None:
     for _ in range(11):
         publish(registry, "loans")
 

@@ -80,7 +80,7 @@ def test_a_recorded_entry_cannot_be_replaced(store: Store) -> None:
     assert list(store.chain("w")) == entries
 
 
-def test_the_order_of_commits_does_not_matter(store: Store) -> None:
+def test_the_order_of_commits_has_no_effect(store: Store) -> None:
     ours, theirs = sealed("a", drafts(10, 20)), sealed("b", drafts(0, 10))
 
     store.record("a", ours[5:])
@@ -194,7 +194,7 @@ def test_rows_can_contain_any_bytes(store: Store) -> None:
         Selection(models=("unknown",)),
     ],
 )
-def test_the_pages_of_a_selection_contain_exactly_its_entries(store: Store, selection: Selection) -> None:
+def test_the_pages_of_a_selection_together_contain_exactly_its_entries(store: Store, selection: Selection) -> None:
     store.record("w", sealed("w", MIXED))
     expected = [number for number in reversed(range(60)) if is_selected(selection, number)]
 

@@ -85,7 +85,7 @@ def test_report_prints_the_path_of_a_report_or_copies_it(used: Path, tmp_path: P
     assert Path(copied["path"]).read_bytes() == (used / located["path"]).read_bytes()
 
 
-def test_a_missing_report_is_an_error(used: Path, tmp_path: Path) -> None:
+def test_a_missing_report_causes_an_error(used: Path, tmp_path: Path) -> None:
     missing = rowcast("report", "sum", "--home", used, cwd=used)
     nowhere = rowcast("report", "loans", "--out", tmp_path / "no" / "x.html", "--home", used, cwd=used)
 
@@ -501,7 +501,7 @@ def test_a_separate_process_prints_an_error_on_one_line(
     assert re.fullmatch(r"error: [^\n]+\n", finished.stderr)
 
 
-def test_a_failed_startup_leaves_no_journal(copy: Path, used_port: int) -> None:
+def test_a_failed_startup_leaves_no_journal_behind(copy: Path, used_port: int) -> None:
     finished = rowcast("serve", "--port", str(used_port), "--home", copy, cwd=copy)
 
     assert finished.returncode == 2

@@ -44,10 +44,10 @@ def recorded(client: Client, ids: set[str]) -> Counter[str]:
 
 
 def assert_recorded_once(client: Client, predictions: list[PredictionReply], kills: int) -> None:
-    """Check that history contains every prediction that the client received exactly once.
+    """Check that each prediction that the client received occurs exactly once in history.
 
-    Any further entries were recorded by a process that was killed before it replied. Another process answered the
-    retry, so no client received the id of the first entry.
+    Any other entry was recorded by a process that was killed before it replied. Another process answered the retry,
+    so no client received the ID of that entry.
     """
     counts = recorded(client, {prediction.id for prediction in predictions})
     assert [prediction.prediction for prediction in predictions] == [
@@ -196,7 +196,7 @@ def test_an_error_is_printed_on_one_line(server: Server, words: list[str], messa
     assert message.lower() in done.stderr.lower()
 
 
-def test_a_missing_api_key_is_an_error(server: Server) -> None:
+def test_a_missing_api_key_causes_an_error(server: Server) -> None:
     done = call(server, ROW)
 
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

@@ -28,7 +28,7 @@ def loan_server(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -
 
 @pytest.fixture(scope="module")
 def native(loan_server: tuple[servers.Server, Path]) -> list[dict[str, Any]]:
-    """The predictions of the native dialect."""
+    """The predictions that the native dialect returns."""
     server, rows = loan_server
     with server.client() as client:
         reply = client.post("/predict", json={"rows": json.loads(rows.read_text())})

@@ -127,7 +127,7 @@ def test_a_killed_indexer_is_restarted(server: Server) -> None:
     eventually(lambda: is_listed(server, prediction_id))
 
 
-def test_a_killed_server_leaves_no_processes_and_its_predictions_are_stored(home: Path) -> None:
+def test_a_killed_server_leaves_no_processes_running_and_its_predictions_are_stored(home: Path) -> None:
     server = servers.start(home)
     indexer = server.indexer()
     prediction_id = predict(server)

@@ -1,4 +1,4 @@
-"""Each example answers requests written for the system that it replaces."""
+"""The server of each example answers requests written for the system that it replaces."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> Ite
         yield server, ids
 
 
-def test_every_filter_gives_the_same_entries_over_http_and_on_the_command_line(
+def test_every_filter_selects_the_same_entries_over_http_and_on_the_command_line(
     filled: tuple[Server, list[str]],
 ) -> None:
     server, ids = filled
@@ -179,7 +179,9 @@ def test_every_filter_gives_the_same_entries_over_http_and_on_the_command_line(
         assert listed["predictions"] == sent
 
 
-def test_recent_predictions_are_listed_and_exported_and_unstored_predictions_are_reported(home: Path) -> None:
+def test_recent_predictions_are_listed_and_exported_and_the_number_of_omitted_predictions_is_reported(
+    home: Path,
+) -> None:
     server = servers.start(home)
     try:
         with server.client() as client:

@@ -56,7 +56,7 @@ def drop(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_model_from_the_folder_supports_its_existing_clients(tmp_path: Path, drop: Path) -> None:
+def test_a_model_from_the_folder_works_with_its_existing_clients(tmp_path: Path, drop: Path) -> None:
     settings = {"MODEL_PATH": str(drop), "ROWCAST_CACHE": "true"}
     with servers.running(tmp_path, settings=settings) as server, server.client() as client:
         body = {"data": [ROW, [value + 1 for value in ROW]], "use_cache": True, "cache_ttl": 3600}
@@ -382,7 +382,7 @@ def test_a_graph_that_exceeds_the_memory_or_time_limit_is_rejected(tmp_path: Pat
     shutil.rmtree(tmp_path / "models", ignore_errors=True)
 
 
-def test_the_limit_on_nodes_can_be_configured(tmp_path: Path) -> None:
+def test_the_limit_on_graph_nodes_can_be_configured(tmp_path: Path) -> None:
     path = onnx_file(tmp_path / "m.onnx")
 
     done = rowcast("models", "import", path, cwd=tmp_path, settings={"ROWCAST_MAX_MODEL_NODES": "2"})

@@ -133,7 +133,7 @@ def test_an_unwritable_registry_is_reported_before_the_first_trial(
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a table and a home with one version of a model. Tests must copy it."""
+    """A folder with a table and a home with one version of a model. Tests must work on a copy of it."""
     folder = tmp_path_factory.mktemp("published")
     table(folder / "t.csv")
     table(folder / "big.csv", 20_000)

@@ -78,7 +78,7 @@ def test_a_connection_close_header_closes_the_connection_after_the_reply(connect
     assert stream.read() == b""
 
 
-def test_a_request_with_expect_100_continue_gets_100_continue(connection: socket.socket) -> None:
+def test_a_request_with_an_expect_header_gets_100_continue(connection: socket.socket) -> None:
     connection.sendall(POST.replace(b"Host: x", b"Expect: 100-continue").removesuffix(BODY))
     stream = connection.makefile("rb")
     assert stream.readline() == b"HTTP/1.1 100 Continue\r\n"
@@ -112,7 +112,7 @@ def test_an_idle_connection_is_closed(connection: socket.socket) -> None:
     ("sent", "status"),
     [(b"\x16\x03\x01\x02\x00\x01", 400), (b"GET / HTTP/1.1\r\nX: " + b"x" * 80_000, 431)],
 )
-def test_an_invalid_request_gets_a_problem(connection: socket.socket, sent: bytes, status: int) -> None:
+def test_an_invalid_request_gets_a_problem_document(connection: socket.socket, sent: bytes, status: int) -> None:
     connection.sendall(sent)
     received, headers, body = reply(connection.makefile("rb"))
 

@@ -87,7 +87,9 @@ def undisturbed(table: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return train(tmp_path_factory.mktemp("plain"), table)
 
 
-def test_a_killed_search_resumes_with_the_same_result(tmp_path: Path, table: Path, undisturbed: dict[str, Any]) -> None:
+def test_a_killed_search_can_be_resumed_with_the_same_result(
+    tmp_path: Path, table: Path, undisturbed: dict[str, Any]
+) -> None:
     journal = tmp_path / "trials.log"
     first = options(table, "--trials", str(TRIALS), "--storage", str(journal))
     with started(tmp_path, *first) as process:
@@ -105,7 +107,7 @@ def test_a_killed_search_resumes_with_the_same_result(tmp_path: Path, table: Pat
     assert result["digest"] == undisturbed["digest"]
 
 
-def test_a_completed_search_is_published_again_without_new_trials(
+def test_a_completed_search_can_be_published_again_without_new_trials(
     tmp_path: Path, table: Path, undisturbed: dict[str, Any]
 ) -> None:
     first = train(tmp_path, table, "--storage", "trials.log")
@@ -130,7 +132,7 @@ def train_together(folder: Path, table: Path, storage: str) -> list[dict[str, An
     return [json.loads(output) for output, _ in outputs]
 
 
-def test_two_processes_share_one_budget(tmp_path: Path, table: Path) -> None:
+def test_two_processes_share_one_trial_budget(tmp_path: Path, table: Path) -> None:
     results = train_together(tmp_path, table, "trials.log")
 
     finished = trials(tmp_path / "trials.log")
@@ -165,7 +167,7 @@ def test_redis_stores_and_shares_trials(tmp_path: Path, table: Path, undisturbed
         ("redis://host:port", "option 'storage': invalid Redis URL"),
     ],
 )
-def test_an_invalid_trial_storage_is_an_error(tmp_path: Path, table: Path, storage: str, message: str) -> None:
+def test_an_invalid_trial_storage_is_reported(tmp_path: Path, table: Path, storage: str, message: str) -> None:
     content = table.read_bytes()
     (tmp_path / "loans.csv").write_bytes(content)
 

@@ -197,7 +197,7 @@ def test_live_models_are_still_served_when_the_registry_is_missing(home: Path, s
         (home / "elsewhere").rename(home / "models")
 
 
-def test_sigterm_stops_all_processes_and_leaves_no_files(tmp_path: Path) -> None:
+def test_sigterm_stops_all_processes_and_leaves_no_files_behind(tmp_path: Path) -> None:
     publish(tmp_path, "sum")
     server = servers.start(tmp_path, "--workers", "2")
     pids = [*all_ready(server), server.indexer()]

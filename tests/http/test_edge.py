@@ -129,7 +129,7 @@ async def test_a_body_of_the_maximum_size_is_accepted_and_a_larger_body_is_rejec
 
 
 @pytest.mark.parametrize("path", ["/echo", "/cold"])
-async def test_a_body_that_arrives_in_chunks_is_joined(edge: Edge, path: str) -> None:
+async def test_the_chunks_of_a_body_are_joined(edge: Edge, path: str) -> None:
     async with apps.client(edge) as client:
         reply = await client.post(path, content=_pieces(10, 7))
 

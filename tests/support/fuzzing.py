@@ -106,7 +106,7 @@ def parse_simply(heads: list[dict[str, Any]], tail: bytes) -> dict[str, list[Any
 
 
 def head_length(chance: random.Random, correct: int) -> bytes:
-    """Return a value for the JSON length header, which is usually correct."""
+    """Return a value for the JSON length header; the value is usually correct."""
     if chance.random() < 0.85:
         return b"%d" % correct
     return chance.choice(

@@ -118,7 +118,7 @@ def trees_graph(inputs: int, outputs: int, seed: int = 0, trees: int = 60) -> by
 
 
 def linear_graph(inputs: int, outputs: int, seed: int = 0) -> bytes:
-    """Return the graph of `x W + b`."""
+    """Return a graph that computes `x W + b`."""
     nodes = [helper.make_node("MatMul", [NUMBERS, "w"], ["xw"]), helper.make_node("Add", ["xw", "b"], ["out"])]
     return _graph(nodes, _weights(seed, w=(inputs, outputs), b=(outputs,)), inputs, outputs)
 

@@ -103,7 +103,7 @@ def test_target_means_in_a_split_by_time_use_only_earlier_rows() -> None:
     assert np.abs(before - after).max() > 0.01
 
 
-def test_weighted_target_means_equal_means_of_repeated_rows() -> None:
+def test_weighting_rows_gives_the_same_target_means_as_repeating_them() -> None:
     levels = texts(np.arange(2000) % 100)
     target = RNG.integers(2, size=(2000, 1)).astype(float)
     weight = RNG.integers(1, 4, 2000)

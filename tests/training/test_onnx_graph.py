@@ -1,4 +1,4 @@
-"""The graph builder and the tree table."""
+"""The graph builder and the table of trees."""
 
 from __future__ import annotations
 

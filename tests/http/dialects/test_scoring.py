@@ -129,7 +129,7 @@ async def test_the_same_rows_give_the_same_predictions_and_history_in_every_dial
 
 
 @pytest.mark.parametrize("path", ERRORS)
-async def test_errors_have_the_dialects_format_unless_the_client_accepts_problem_details(
+async def test_errors_are_in_the_dialects_format_unless_the_client_accepts_problem_details(
     client: httpx.AsyncClient, path: str
 ) -> None:
     status, key = ERRORS[path]

@@ -126,7 +126,7 @@ async def test_numbers_of_every_datatype_are_accepted(client: httpx.AsyncClient,
     assert reply.json()["outputs"] == [{"name": "prediction", "datatype": "FP32", "shape": [1, 1], "data": [6.0]}]
 
 
-async def test_nan_is_a_missing_value_and_infinity_is_rejected(client: httpx.AsyncClient) -> None:
+async def test_nan_is_treated_as_missing_and_infinity_is_rejected(client: httpx.AsyncClient) -> None:
     rows = models.loan_rows(1)
     rows[0]["commercial_assets"] = None
     missing, headers = v2.as_binary(v2.columns(rows))

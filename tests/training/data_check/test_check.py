@@ -1,6 +1,6 @@
 """The data check reports leaks, post-outcome columns, row order, conflicting rows and rare classes.
 
-It drops nothing.
+It never drops a column.
 """
 
 from __future__ import annotations

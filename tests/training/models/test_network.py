@@ -80,7 +80,7 @@ def test_the_graph_agrees_with_torch_and_scores_do_not_depend_on_the_batch(task:
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_the_graph_agrees_at_every_depth(depth: int) -> None:
+def test_the_graph_agrees_with_torch_at_every_depth(depth: int) -> None:
     fit_setting = setting("regression")
     params = {**CANDIDATE.starts(fit_setting)[0], "depth": depth, "bins": 1, "dropout": 0.0, "rounds": 2}
 
@@ -100,7 +100,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_gives_different_w
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_the_settings_of_torch_are_restored() -> None:
+def test_training_restores_the_settings_of_torch() -> None:
     threads = torch.get_num_threads()
 
     fit("binary", 1)

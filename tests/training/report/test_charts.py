@@ -71,7 +71,7 @@ def test_bars_start_at_zero_and_show_their_intervals() -> None:
     assert len(paths(chart, "interval")) == 1
 
 
-def test_a_truncated_label_keeps_its_full_text() -> None:
+def test_the_full_text_of_a_truncated_label_is_kept() -> None:
     chart = bar_chart("title", "description", "loss", [Bar("residential_assets_value", 1.0)])
 
     (label,) = [shape for shape in chart.shapes if isinstance(shape, ChartText) and shape.full_text]

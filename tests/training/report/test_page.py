@@ -165,7 +165,7 @@ def test_a_report_shows_the_cost_of_each_threshold(tmp_path: Path) -> None:
     assert "<title>Cost</title>" in page
 
 
-def test_a_multiclass_report_counts_every_class(tmp_path: Path) -> None:
+def test_a_multiclass_report_shows_the_rows_of_every_class(tmp_path: Path) -> None:
     page, manifest = train_report(tmp_path, examples.iris(), "species")
     rows = PageParser(page).rows
 

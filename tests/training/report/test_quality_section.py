@@ -19,7 +19,7 @@ def matrix_of(model: EvaluatedModel) -> quality_section.ConfusionMatrix:
     return matrix
 
 
-def test_the_matrix_does_not_depend_on_the_position_of_the_positive_class() -> None:
+def test_the_confusion_matrix_does_not_depend_on_the_position_of_the_positive_class() -> None:
     model = evaluated_model()
     decision = msgspec.structs.replace(model.decision, classes=("yes", "no"), positive=0)
     swapped = replace(model, decision=decision, output=model.output[:, ::-1].copy())

@@ -1,4 +1,4 @@
-"""The values of a column are summarised in a few words."""
+"""The training sections summarise the values of each column in a few words."""
 
 from __future__ import annotations
 
