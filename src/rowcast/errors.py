@@ -1,4 +1,4 @@
-"""All errors that Rowcast raises for its users, as one tree.
+"""All errors that Rowcast raises for its users, in a single class hierarchy.
 
 Each class has a slug, a stable name for tests and clients; an instance can have a more specific slug. Only
 `http/problems.py` knows HTTP status codes, and only `cli` knows exit codes.
@@ -20,7 +20,7 @@ RowcastError                    the base class; the message says what is wrong a
 │   ├── Forbidden               the API key or the origin lacks permission
 │   ├── OverQuota               the caller has used up its quota
 │   ├── RepeatConflict          an Idempotency-Key is in use or was used for a different request
-│   └── InvalidRows             rows violate the schema; lists every problem of every row
+│   └── InvalidRows             rows violate the schema; the error lists every problem of every row
 │       └── NoAnswer            the model has no valid output for some rows
 ├── NotFound                    the path or the prediction does not exist
 ├── Overloaded                  the server is overloaded; the caller should retry later
@@ -121,7 +121,7 @@ class BodyError(RequestError):
 
 
 class MethodNotAllowed(RequestError):
-    """`allowed` lists the methods of the path, in the form of the `Allow` header."""
+    """`allowed` lists the methods that the path supports, in the form of the `Allow` header."""
 
     slug = "method-not-allowed"
 
@@ -139,7 +139,7 @@ class Forbidden(RequestError):
 
 
 class OverQuota(RequestError):
-    """`seconds` is the time until the quota allows this request; 0 if waiting does not help."""
+    """`seconds` is the time until the quota allows this request, or 0 if waiting does not help."""
 
     slug = "over-quota"
 
@@ -156,7 +156,7 @@ class ValueProblem(msgspec.Struct, frozen=True, omit_defaults=True):
     """One problem with one value of a row."""
 
     column: str
-    """Empty if the problem concerns the whole row."""
+    """The column with the problem; empty if the problem concerns the whole row."""
     code: str
     message: str
     got: Any = msgspec.UNSET
@@ -166,7 +166,7 @@ class ValueProblem(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def reason(self) -> str:
-        """The column and the message, without the row."""
+        """The problem's column and message, without the row's position."""
         return f"column {self.column!r}: {self.message}" if self.column else self.message
 
     def __str__(self) -> str:
@@ -176,7 +176,7 @@ class ValueProblem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class InvalidRows(RequestError):
-    """Rows that violate the schema. `problems` lists every problem; the message shows the first one."""
+    """Rows that violate the schema. `problems` lists every problem; the message shows the first problem."""
 
     slug = "invalid-row"
 
@@ -189,7 +189,8 @@ class InvalidRows(RequestError):
 class NoAnswer(InvalidRows):
     """Valid rows for which the model returns NaN, infinity, an unknown class or nothing.
 
-    `rows` lists their positions. `alone` omits the position, for a request with a single row.
+    `rows` lists their positions. If `alone` is true, the message omits the position, because the request has a single
+    row.
     """
 
     slug = "no-answer"

@@ -1,4 +1,4 @@
-"""Events that services report. Metrics and logs subscribe as listeners."""
+"""Events that services report. Metrics and logs subscribe to them as listeners."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rowcast.schema.prediction import Label
 
 
 class ModelLoaded(msgspec.Struct, frozen=True, gc=False):
-    """A model version passed the check of its golden rows and now serves requests."""
+    """A model version was verified on its golden rows and now serves requests."""
 
     model: str
     version: int
@@ -19,19 +19,19 @@ class ModelLoaded(msgspec.Struct, frozen=True, gc=False):
 
 
 class RowsScored(msgspec.Struct, frozen=True, gc=False):
-    """A batch of rows of one model was scored or served from the cache."""
+    """A batch of one model's rows was scored or served from the cache."""
 
     model: str
     version: int
     rows: int
     labels: list[Label] | dict[Label, int]
-    """The predicted class of each row, or the number of rows per class; empty for a regression."""
+    """The predicted class of each row, or the number of rows per class; empty for a regression model."""
     latest: float = 0.0
     """The prediction of the last row: the index of its class, or the value."""
     hits: int = 0
-    """Rows served from the cache."""
+    """The number of rows served from the cache."""
     misses: int = 0
-    """Rows that were looked up in the cache and not found."""
+    """The number of rows that were looked up in the cache but not found."""
 
 
 class RequestAnswered(msgspec.Struct, frozen=True, gc=False):
@@ -50,7 +50,7 @@ class RequestFailed(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReloadFinished(msgspec.Struct, frozen=True, gc=False):
-    """A server process applied the changes of the registry; `error` is empty if all of them succeeded."""
+    """A server process reloaded its models from the registry; `error` is empty if every change was applied."""
 
     error: str = ""
 

@@ -57,5 +57,5 @@ class Model:
 
 
 def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace NaN, which marks a missing number in a data frame, with None."""
+    """Replace NaN, which represents a missing number in a data frame, with None."""
     return {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}

@@ -33,11 +33,11 @@ MEBIBYTE = 1024 * 1024
 
 
 class Alias(NamedTuple):
-    """An environment variable of another system that sets one of the settings."""
+    """The setting that an environment variable of another system sets."""
 
     setting: str
     values: Mapping[str, str] | None = None
-    """Maps the variable's values to values of the setting; None leaves them unchanged."""
+    """Maps the variable's values to values of the setting; if None, the values are used unchanged."""
 
 
 ALIASES: Mapping[str, Alias] = {
@@ -65,21 +65,22 @@ ALIASES: Mapping[str, Alias] = {
     "PROM_PUSHJOB": Alias("push_job"),
     "OTEL_EXPORTER_OTLP_ENDPOINT": Alias("otel_endpoint"),
 }
-"""Environment variables of the systems that Rowcast replaces. An alias overrides `rowcast.toml`, but not the setting's
-own name in `.env`, in the environment or on the command line. Empty variables are ignored."""
+"""Environment variables of the systems that Rowcast replaces, with the settings that they set. An alias overrides
+`rowcast.toml`, but not the setting's own name in `.env`, in the environment or on the command line. Empty variables are
+ignored."""
 ALIAS_PUSH_JOB = "loan_model"
-"""The default job of the system that `PROM_PUSHGATEWAY` comes from."""
+"""The default Pushgateway job of the system that uses `PROM_PUSHGATEWAY`."""
 
 
 class AliasSource(PydanticBaseSettingsSource):
     """Reads the environment variables in `ALIASES`."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return the value of one setting, its name and whether the value must be decoded."""
+        """Return the value of one setting, its name, and whether the value must be decoded."""
         return _aliased_values().get(field_name, (None, ""))[0], field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """Return the settings that are set by an alias."""
+        """Return the settings that aliases set."""
         values: dict[str, Any] = {setting: value for setting, (value, _) in _aliased_values().items()}
         if "push_gateway" in values and "push_gateway" not in self.current_state:
             values.setdefault("push_job", ALIAS_PUSH_JOB)
@@ -87,11 +88,11 @@ class AliasSource(PydanticBaseSettingsSource):
 
 
 def _aliased_values() -> dict[str, tuple[str, str]]:
-    """Return the value of each setting that is set by an alias, and the variable it comes from."""
+    """Return the value of each setting that an alias sets, and the name of the environment variable."""
     values = {}
     for variable, alias in ALIASES.items():
         text = os.environ.get(variable, "").strip()
-        # In a POSIX shell, ENV is the path of a startup file.
+        # POSIX shells use ENV for the path of a startup file.
         if text and not (variable == "ENV" and "/" in text):
             value = text if alias.values is None else alias.values.get(text.lower(), text)
             values[alias.setting] = value, variable
@@ -137,7 +138,9 @@ class Settings(BaseSettings):
         None, ge=1, description="Erase rows from history after this many days. Default: never."
     )
     min_free_mb: int = Field(
-        200, ge=0, description="Reject predictions while less disk space (MiB) is free for the journal and the store."
+        200,
+        ge=0,
+        description="Reject predictions if less disk space (MiB) than this is free for the journal or the store.",
     )
     sensitive: Literal["keep", "hash", "drop"] = Field(
         "keep", description="How history records the values of sensitive columns: unchanged, hashed or not at all."
@@ -207,7 +210,7 @@ class Settings(BaseSettings):
     trial_memory_mb: int = Field(
         2048, ge=128, description="Memory limit (MiB) of the process that tests a new version before it is served."
     )
-    trial_seconds: float = Field(60.0, gt=0, description="Time limit (seconds) of that process.")
+    trial_seconds: float = Field(60.0, gt=0, description="Time limit (seconds) for testing a new version.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level to log.")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="Log format; `auto` means text on a terminal and JSON elsewhere."
@@ -264,7 +267,7 @@ class Settings(BaseSettings):
 
     @property
     def listens_locally(self) -> bool:
-        """Whether only this machine can connect."""
+        """Whether only clients on this machine can connect."""
         try:
             return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -333,14 +336,14 @@ def load(**options: Any) -> Settings:
         raise SettingsError(_describe(error)) from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"cannot read rowcast.toml: {error}") from None
-    except ValueError as error:  # pydantic-settings could not decode a variable
+    except ValueError as error:  # pydantic-settings could not decode an environment variable
         raise SettingsError(f"cannot read the settings: {error}") from None
     _validate(settings)
     return settings
 
 
 def _validate(settings: Settings) -> None:
-    """Check rules that need the file system or more than one field."""
+    """Check the rules that involve the file system or more than one field."""
     for name, folder in (("home", settings.home), ("registry", settings.registry), ("journal", settings.journal)):
         if folder is not None and folder.exists() and not folder.is_dir():
             raise SettingsError(f"setting {name!r} must be a folder, but {str(folder)!r} is a file")

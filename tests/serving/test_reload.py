@@ -82,7 +82,7 @@ def test_a_broken_version_leaves_the_previous_version_live_and_does_not_delay_ot
 
     assert served(found.models) == {"sum": 1, "late": 1}
     assert found.models["sum"] is live["sum"]
-    assert found.error == "cannot serve sum@2, version 1 stays live: it is a bomb"
+    assert found.error == "cannot serve sum@2 (version 1 stays live): it is a bomb"
     assert world.good["sum"] == 1
     assert [event.error for event in world.events if isinstance(event, ReloadFinished)] == [found.error]
 
@@ -96,7 +96,7 @@ def test_a_server_that_starts_with_a_broken_champion_serves_the_previous_version
     found = world.follower().load_all()
 
     assert served(found.models) == {"sum": 1}
-    assert found.error == "cannot serve sum@2, version 1 is served instead: it is a bomb"
+    assert found.error == "cannot serve sum@2 (version 1 is served instead): it is a bomb"
 
 
 def test_a_named_version_that_is_broken_has_no_fallback(world: World) -> None:
@@ -121,7 +121,7 @@ def test_removed_models_are_unloaded_unless_all_models_are_missing(world: World,
 
     assert (served(fewer.models), fewer.error) == ({"sum": 1}, "")
     assert none.models is fewer.models
-    assert "the live models stay" in none.error
+    assert "the current models stay live" in none.error
 
 
 def test_a_registry_without_a_champion_is_an_error(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Callers: what the owner of a valid API key may do."""
+"""Callers: the identity and permissions of clients with valid API keys."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     tenant: str = ""
     scopes: frozenset[Scope] = frozenset(SCOPES)
     models: frozenset[str] = frozenset()
-    """An empty set allows every model."""
+    """The models that the caller may use; an empty set allows every model."""
     until: float = math.inf
-    """UTC seconds at which the key expires."""
+    """When the key expires, in UTC seconds."""
     meter: Meter | None = None
 
     def may_use(self, model: str) -> bool:
@@ -42,7 +42,7 @@ UNAUTHENTICATED: Final = Caller(scopes=frozenset(), models=frozenset(("",)))
 def active_callers(keys: Iterable[Key], now: float, default: Quota | None, share: int) -> dict[bytes, Caller]:
     """Map the digest of each active key to its caller. A rotated key has two digests with one shared meter.
 
-    `default` is the quota of keys without their own; `share` is the number of processes that split each quota.
+    `default` is the quota of keys that have none; `share` is the number of processes that split each quota.
     """
     callers: dict[bytes, Caller] = {}
     for key in keys:
@@ -65,7 +65,7 @@ def active_callers(keys: Iterable[Key], now: float, default: Quota | None, share
 
 
 def keep_meters(new: dict[bytes, Caller], old: Mapping[bytes, Caller]) -> dict[bytes, Caller]:
-    """Return the new callers, with the old meter if the quota is unchanged, so that a reload does not reset quotas."""
+    """Return the new callers; callers with an unchanged quota keep their meter, so that a reload does not reset it."""
     meters = {caller.key_id: caller.meter for caller in old.values()}
 
     def with_meter(caller: Caller) -> Caller:

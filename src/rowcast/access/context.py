@@ -1,4 +1,4 @@
-"""The context of a request: created once at the edge and passed on to the history entry as one value."""
+"""The context of a request: one value, created when the request arrives and passed on to the history entry."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class RequestContext(msgspec.Struct, frozen=True, gc=False):
     """The caller, dialect, id, entity and deadline of a request."""
 
     dialect: str
-    """`native`, `wire`, `v2` and so on; the field `source` of history entries."""
+    """The dialect, for example `native`, `wire` or `v2`; recorded as `source` in history entries."""
     request_id: str
     caller: Caller = Caller()
     entity: str = ""
     """The caller's own reference, for example an application number."""
     deadline: float = math.inf
-    """A value of `time.perf_counter`; rows that are still waiting at this time are not scored."""
+    """When the request expires, as a `time.perf_counter` value; rows that are still waiting then are not scored."""

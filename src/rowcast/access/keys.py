@@ -1,8 +1,8 @@
-"""API keys, and functions that add, revoke, rotate and find them.
+"""API keys, and functions to add, revoke, rotate and find them.
 
 A key has the form `rk_<id>_<secret>`. Only the SHA-256 hash of the whole key is stored. The secret has 192 random bits,
-so it cannot be guessed, and a slow hash would add no security. The server looks up a key by its hash, so the duration
-of the check does not reveal how much of an invalid key is correct.
+so it cannot be guessed, and a slow hash would add no security. The server looks up a key by its hash, so the response
+time does not reveal how much of an invalid key is correct.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Key(msgspec.Struct, frozen=True, omit_defaults=True):
     scopes: tuple[Scope, ...]
     created: int
     tenant: str = ""
-    """Empty if the key belongs to no tenant."""
+    """The tenant that the key belongs to; empty if there is none."""
     models: tuple[str, ...] = ()
-    """An empty tuple allows every model."""
+    """The models that the key allows; an empty tuple allows every model."""
     quota: Quota | None = None
     expires: int | None = None
     revoked: int | None = None
@@ -43,7 +43,7 @@ class Key(msgspec.Struct, frozen=True, omit_defaults=True):
     old_until: int = 0
 
     def valid_until(self) -> float:
-        """Return the time at which the key expires: infinity if it never does, minus infinity if it is revoked."""
+        """Return the time at which the key expires: infinity if it never expires, minus infinity if it is revoked."""
         if self.revoked is not None:
             return -math.inf
         return math.inf if self.expires is None else self.expires
@@ -63,20 +63,20 @@ def add_key(keys: Sequence[Key], new: Key) -> list[Key]:
 
 
 def revoke_key(keys: Sequence[Key], id_or_name: str, now: int) -> list[Key]:
-    """Return the keys with the matching key revoked."""
+    """Return the keys, with the matching key revoked."""
     target = find_key(keys, id_or_name)
     return [msgspec.structs.replace(key, revoked=now, old_hash="") if key is target else key for key in keys]
 
 
 def rotate_key(keys: Sequence[Key], id_or_name: str, new_hash: str, now: int, overlap: int) -> list[Key]:
-    """Return the keys with the matching key's secret replaced; the old one stays valid for `overlap` seconds."""
+    """Return the keys, with the matching key's secret replaced; the old secret stays valid for `overlap` seconds."""
     target = find_key(keys, id_or_name)
     rotated = msgspec.structs.replace(target, hash=new_hash, old_hash=target.hash, old_until=now + overlap)
     return [rotated if key is target else key for key in keys]
 
 
 def find_key(keys: Sequence[Key], id_or_name: str) -> Key:
-    """Return the active key with this id, or else with this name; raise SettingsError if there is none."""
+    """Return the active key with this id or, failing that, this name; raise SettingsError if there is none."""
     matches = [key for key in keys if key.id == id_or_name] or [key for key in keys if key.name == id_or_name]
     active = [key for key in matches if key.revoked is None]
     if active:
@@ -93,7 +93,7 @@ def hash_key(key: str | bytes) -> str:
 
 
 def format_key(key_id: str, secret: bytes) -> str:
-    """Return the key as its owner receives it."""
+    """Return the key in the form in which its owner receives it."""
     return f"rk_{key_id}_{secret.hex()}"
 
 

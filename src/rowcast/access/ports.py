@@ -15,7 +15,7 @@ OTHER_REQUEST = "this Idempotency-Key was used for a different request; use a ne
 
 
 class KeyReader(Protocol):
-    """Reads the API keys. A running server follows changes by comparing revisions."""
+    """Reads the API keys. A running server detects changes by comparing revisions."""
 
     def all(self) -> Sequence[Key]:
         """Return every key, including revoked keys; raise SettingsError if the keys cannot be read."""
@@ -42,7 +42,7 @@ class IdempotencyStore(Protocol):
     """
 
     def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
-        """Return the saved reply, or None: the caller then owns the key and must save a reply or release the key.
+        """Return the saved reply, or None if the caller now owns the key and must save a reply or release the key.
 
         Raise RepeatConflict while another process owns the key, or if `fingerprint` differs from that of the first
         request. Raise Unavailable if the store cannot be used.

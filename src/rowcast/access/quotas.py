@@ -25,7 +25,7 @@ class Quota(msgspec.Struct, frozen=True):
 
 
 class Meter:
-    """Tracks the use of one quota with the generic cell rate algorithm: one timestamp, no list of past requests.
+    """Tracks the use of one quota with the generic cell rate algorithm, which stores only a timestamp.
 
     Hot path: called twice per request, so it avoids calls to `max` and `ceil`.
     """
@@ -35,7 +35,7 @@ class Meter:
 
     def __init__(self, quota: Quota, share: int = 1) -> None:
         self.quota = quota
-        self._share = share  # server processes that split the quota, each with its own meter
+        self._share = share  # the number of server processes that split the quota
         self._cost = quota.seconds / max(1, quota.rows // share)
         self._most = quota.seconds + quota.seconds * 1e-9
         self._full_at = -math.inf

@@ -1,7 +1,7 @@
-"""Blocks: all predictions of one large request in a single journal write, as received columns and the graph's output.
+"""Blocks: the received columns and the graph's output of one large request, stored in a single journal write.
 
-A block is written before the reply is sent, and it determines every byte of its entries: `entries` returns the same
-entries for every reader at any time. Ids and salts derive from a random seed inside the block.
+A block is written before the reply is sent, and it determines every byte of its entries: `entries` always returns the
+same entries. Ids and salts derive from a random seed inside the block.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Block(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The predictions of one request. File format: new fields may only be appended."""
 
     at: int
-    """UTC nanoseconds."""
+    """The time of the predictions, in UTC nanoseconds."""
     digest: str
     source: str
     request_id: str
@@ -66,7 +66,7 @@ def ids(block: Block) -> list[str]:
 
 
 def contains(block: Block, prediction_id: str) -> bool:
-    """Return whether the block contains this prediction. This is cheap if the id is from a different millisecond."""
+    """Return whether the block contains this prediction. This is cheap if the id has a different millisecond."""
     return prediction_id.replace("-", "")[:12] == f"{block.at // 1_000_000:012x}" and prediction_id in ids(block)
 
 

@@ -1,6 +1,6 @@
 """The history chain: each entry's hash covers the previous one, so no change, removal or insertion goes undetected.
 
-    row hash = H(salt ‖ row)              stays valid after row and salt are erased, and so does the chain
+    row hash = H(salt ‖ row)              stays valid after the row and the salt are erased, and so does the chain
     link     = H(previous ‖ seq ‖ row hash ‖ head)
 
 `head` is the encoded `Entry`: time, bundle digest, reply and caller. `seq` numbers a writer's entries from 0 (eight
@@ -28,10 +28,10 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """UTC microseconds."""
     digest: str
     source: str
-    """The dialect or job of the request."""
+    """The dialect or job that the request came from."""
     request_id: str
     reply: bytes
-    """The prediction as sent, in JSON."""
+    """The prediction as sent, as JSON."""
     key_id: str = ""
     tenant: str = ""
     entity: str = ""
@@ -49,10 +49,10 @@ class Erasure(msgspec.Struct, frozen=True, array_like=True):
     reason: str
     """`erase`, `purge` or `retention`."""
     selection: bytes
-    """The erased selection, in JSON."""
+    """The erased selection, as JSON."""
     rows: int
     request: int = 0
-    """The number of the request; 0 for retention."""
+    """The number of the erasure request; 0 for retention."""
 
 
 class SealedEntry(NamedTuple):
@@ -94,7 +94,7 @@ def decode_erasure(head: bytes) -> Erasure:
 
 
 def seal_erasure(seq: int, previous: bytes | None, erasure: Erasure) -> SealedEntry:
-    """Return the next entry of the chain of erasures; `previous` is the link before it, None for the first entry."""
+    """Return the next entry of the chain of erasures; `previous` is the preceding link, or None for the first entry."""
     head = encode_head(erasure)
     linked = link(genesis(ERASURES) if previous is None else previous, seq, head, NO_ROW)
     return SealedEntry(seq, head, None, None, NO_ROW, linked)
@@ -106,7 +106,7 @@ def genesis(writer: str) -> bytes:
 
 
 def row_hash(salt: bytes, row: bytes) -> bytes:
-    """Return a commitment to the row that reveals nothing once row and salt are erased."""
+    """Return a commitment to the row, which reveals nothing once the row and the salt are erased."""
     return sha256(salt + row).digest()
 
 

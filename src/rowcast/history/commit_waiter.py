@@ -1,4 +1,4 @@
-"""durability=store: a reply waits until the database has committed its entry."""
+"""Implements `durability=store`: a reply is sent only after the database has committed its entry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rowcast.errors import RowcastError, Unavailable
 from rowcast.history.ports import Journal, Position
 
 POLL_SECONDS = 0.005
-"""Another process commits the entries, so the waiter polls its progress."""
+"""The polling interval. Another process commits the entries, so the waiter polls the store."""
 TIMEOUT_SECONDS = 10.0
 
 
@@ -22,7 +22,7 @@ class _PendingCommit(NamedTuple):
 
 
 class CommitWaiter:
-    """Calls back when journal entries have reached the store, or when the timeout expires. One per event loop."""
+    """Calls back when journal entries have reached the store or the timeout expires. Each event loop has one waiter."""
 
     def __init__(self, position: Callable[[str], Position | None], timeout: float = TIMEOUT_SECONDS) -> None:
         self._position = position
@@ -54,7 +54,7 @@ class CommitWaiter:
     def _stored_seqs(self, writers: set[str]) -> dict[str, int]:
         try:
             positions = {writer: self._position(writer) for writer in writers}
-        except RowcastError:  # while the store is unavailable, pending commits time out
+        except RowcastError:  # pending commits time out if the store stays unavailable
             return {}
         return {writer: position.seq for writer, position in positions.items() if position is not None}
 

@@ -1,4 +1,4 @@
-"""Filters of history entries, and the cursors of filtered pages. Ids are UUIDv7, so a time range is a range of ids."""
+"""Filters for history entries, and the cursors of filtered pages. Ids are UUIDv7, so a time range is a range of ids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOST_PLUS = re.compile(r" (\d\d:?\d\d)$")
 
 
 class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A filter of entries: an entry must match every field that is set. The default selects everything."""
+    """A filter for entries: an entry must match every field that is set. The default selects everything."""
 
     tenant: str | None = None
     model: str | None = None
@@ -30,7 +30,7 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
     first: str | None = None
     """The lowest id, inclusive."""
     end: str | None = None
-    """The upper bound of ids, exclusive."""
+    """The upper bound for ids, exclusive."""
     ids: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     """The models that the caller may see; empty for all models."""
@@ -53,7 +53,7 @@ EVERYTHING = Selection()
 def visible_to(*, tenant: str | None, models: Iterable[str]) -> Selection:
     """Return the selection of entries that a caller may read.
 
-    `tenant` is the caller's tenant, or None for a caller that sees all tenants; no `models` means all models.
+    `tenant` is the caller's tenant, or None if the caller sees all tenants; an empty `models` means all models.
     """
     return Selection(tenant=tenant, models=tuple(sorted(models)))
 
@@ -89,7 +89,7 @@ def _parse_bound(name: str, text: str) -> int:
 
 
 def parse_time(text: str) -> int:
-    """Return the UTC milliseconds of an RFC 3339 time or of the start of a UTC date; raise ValueError if invalid."""
+    """Return an RFC 3339 time, or the start of a UTC date, in UTC milliseconds; raise ValueError if it is invalid."""
     time = datetime.fromisoformat(_LOST_PLUS.sub(r"+\1", text.strip()))  # query strings turn `+` into a space
     milliseconds = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
     if not 0 <= milliseconds <= LATEST_MS:

@@ -1,8 +1,8 @@
 """Erase rows on request or when their retention period ends. Hashes remain, and every erasure is recorded.
 
 A row can be in the store, in a journal that has not been stored yet, or in a journal that has been stored but not
-deleted yet. A request therefore stays open until every journal folder has drained the journals that it contained at the
-time and has erased the rows from them.
+deleted yet. A request therefore stays open until, in every journal folder, the journals that existed when the folder's
+indexer first saw the request have been drained and their rows erased.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from rowcast.history.entry_filter import Selection, first_id
 from rowcast.history.ports import ErasureRequest, JournalReader, OpenErasure, Store, StoreEraser
 
 ENTRIES_PER_STEP = 1000
-"""Entries per transaction: small enough that the indexer never waits long for the database."""
+"""The number of entries per transaction, small enough that the indexer never waits long for the database."""
 STEPS_PER_ROUND = 20
 RETENTION_INTERVAL_US = 600 * 1_000_000
 DAY_MS = 24 * 3600 * 1000
 LATE_MS = DAY_MS
-"""A pass starts this long before the end of the previous pass, because entries can be stored late."""
+"""How far each retention pass overlaps the previous pass, because entries can be stored late."""
 
 
 class ErasureResult(msgspec.Struct, frozen=True):
@@ -67,7 +67,7 @@ class Eraser:
         return all(erasure.number != number for erasure in self._store.open_erasures())
 
     def advance(self, max_steps: int | None = None) -> None:
-        """Perform this folder's part of every open request as far as its journals allow, in up to `max_steps` steps."""
+        """Do this folder's part of every open request as far as its journals allow, in up to `max_steps` steps each."""
         erasures = [erasure for erasure in self._store.open_erasures() if self._journals.folder_id in erasure.pending]
         if not erasures:
             return
@@ -82,7 +82,7 @@ class Eraser:
                 self._store.complete(erasure.number, self._journals.folder_id)
 
     def _erase_all(self, erasure: OpenErasure, max_steps: int | None = None) -> bool:
-        """Examine the whole selection, continuing an unfinished pass, and return whether the end was reached."""
+        """Examine the whole selection, continuing any unfinished pass, and return whether the pass reached the end."""
         number, steps = erasure.number, 0
         while max_steps is None or steps < max_steps:
             after = self._progress.pop(number, None)
@@ -107,7 +107,7 @@ class Eraser:
 
 
 class Maintenance(Eraser):
-    """The indexer's work between two rounds: this folder's part of open erasures, and retention for the store."""
+    """The indexer's maintenance after each round: this folder's part of open erasures, and retention in the store."""
 
     def __init__(
         self, store: Store, journals: JournalReader, now: Callable[[], int], retention_days: int | None = None
@@ -143,7 +143,7 @@ class Maintenance(Eraser):
                 self._store.unregister_folder(self._journals.folder_id)
 
     def _retain(self, now: int, days: int) -> None:
-        """Run one step of a pass over all entries older than the retention period; then schedule the next."""
+        """Run one step of the pass over entries older than the retention period; at the end, schedule the next pass."""
         end = max(0, now // 1000 - days * DAY_MS)
         request = ErasureRequest(Selection(first=self._retention_first, end=first_id(end)), "retention", "retention")
         step = self._store.erase(request, number=0, at=now, limit=ENTRIES_PER_STEP, after=self._retention_after)

@@ -1,4 +1,4 @@
-"""History exports: CSV for spreadsheets, and JSON Lines with every field. Both are generated in pieces."""
+"""History exports: CSV for spreadsheets, and JSON Lines with every field. Both are streamed in pieces."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COLUMNS = (
 
 
 def to_columns(record: Record) -> dict[str, Any]:
-    """Return the exact values of one entry by column; `row` is JSON, or None once erased."""
+    """Return the exact values of one entry by column; `row` is JSON, or None after the row has been erased."""
     reply = decode_reply(record.prediction)
     return {
         "id": record.id,
@@ -79,7 +79,7 @@ def to_csv(records: Iterable[Record]) -> Iterator[bytes]:
         buffer.seek(0)
         buffer.truncate()
     if buffer.tell():
-        yield buffer.getvalue().encode()  # an empty history still gets its header
+        yield buffer.getvalue().encode()  # write the header even if there are no entries
 
 
 def to_json_lines(records: Iterable[Record]) -> Iterator[bytes]:

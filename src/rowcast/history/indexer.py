@@ -8,7 +8,7 @@ from rowcast.errors import HistoryError, Unavailable
 from rowcast.history.ports import JournalReader, StoreWriter
 
 MAX_PAUSE_SECONDS = 5.0
-"""The longest pause between attempts while the store is unavailable."""
+"""The longest pause between attempts while the store is unavailable, in seconds."""
 
 
 def run_indexer(
@@ -38,10 +38,10 @@ def run_indexer(
 
 
 def _drain(journals: JournalReader, store: StoreWriter, report: Callable[[str], None], last_damage: str) -> str:
-    """Run one round and return the description of any damage, which is reported only if it is new."""
+    """Run one round; report any damage that is new, and return its description or an empty string."""
     try:
         journals.drain(store)
-    except HistoryError as error:  # raised after all undamaged journals have been drained
+    except HistoryError as error:  # `drain` raises this after all undamaged journals have been drained
         if error.message != last_damage:
             report(error.message)
         return error.message

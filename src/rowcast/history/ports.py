@@ -41,7 +41,7 @@ class Journal(Protocol):
         ...
 
     def append(self, drafts: Sequence[Draft]) -> None:
-        """Seal and write all drafts or none. If that fails, raise Unavailable; the next call begins a new chain."""
+        """Seal and write all drafts or none. On failure, raise Unavailable; the next call begins a new chain."""
         ...
 
     def append_block(self, block: Block) -> None:
@@ -76,7 +76,7 @@ class JournalReader(Protocol):
         ...
 
     def chain(self, writer: str, after: int = -1) -> Iterator[SealedEntry]:
-        """Yield one writer's entries with a `seq` above `after`, in order; raise HistoryError at a damaged journal."""
+        """Yield a writer's entries with a `seq` above `after`, in order; raise HistoryError if a journal is damaged."""
         ...
 
     def writers(self) -> list[str]:
@@ -88,7 +88,7 @@ class JournalReader(Protocol):
         ...
 
     def drain(self, store: StoreWriter) -> int:
-        """Move complete entries into the store, delete journals that have ended, and return the number of entries.
+        """Move complete entries into the store, delete finished journals, and return the number of entries.
 
         Only the folder's indexer may call this. Damaged journals are renamed and kept; after all other journals have
         been drained, raise HistoryError to report them.
@@ -96,7 +96,7 @@ class JournalReader(Protocol):
         ...
 
     def backlog(self) -> int:
-        """Return the number of journals that are not completely stored; one per active writer is normal."""
+        """Return the number of journals whose entries are not all in the store yet; one per active writer is normal."""
         ...
 
     def open_journals(self) -> frozenset[str]:
@@ -128,7 +128,7 @@ class StoreReader(Protocol):
         ...
 
     def latest(self, limit: int, selection: Selection = EVERYTHING, before: str | None = None) -> list[StoredEntry]:
-        """Return the selected entries in descending order of id, starting below the id `before`."""
+        """Return up to `limit` selected entries in descending order of id, starting below the id `before`."""
         ...
 
     def writers(self) -> list[str]:
@@ -149,7 +149,7 @@ class StoreReader(Protocol):
 
 
 class StoreWriter(Protocol):
-    """Adds entries. Many indexers can write at the same time; a single indexer adds a writer's entries, in order."""
+    """Adds entries. Many indexers can write at the same time; each writer's entries come from one indexer, in order."""
 
     def position(self, writer: str) -> Position | None:
         """Return the entry of this writer with the highest `seq`."""
@@ -185,7 +185,7 @@ class OpenErasure(NamedTuple):
 
 
 class ErasureStep(NamedTuple):
-    """The result of one small transaction: the number of erased rows, and the last id examined (None at the end)."""
+    """The result of one small transaction: the number of erased rows, and the last id examined or None at the end."""
 
     rows: int
     last: str | None
@@ -223,7 +223,7 @@ class StoreEraser(Protocol):
         ...
 
     def complete(self, number: int, folder_id: str) -> None:
-        """Record that a folder has completed its part; the last folder completes the request. Idempotent."""
+        """Record that a folder has completed its part; once all folders have, the request is complete. Idempotent."""
         ...
 
     def erase(
@@ -241,7 +241,7 @@ class StoreEraser(Protocol):
         ...
 
     def scrub(self) -> bool:
-        """Remove erased bytes from disk. Return False if a reader still needs them; try again later."""
+        """Remove erased bytes from disk. Return False if a reader still needs them and the caller must retry later."""
         ...
 
 

@@ -34,7 +34,7 @@ class RecordFields(msgspec.Struct, Generic[P, R], frozen=True, omit_defaults=Tru
     writer: str
     seq: int
     row: R | None = None
-    """The row as received, or None after it has been erased."""
+    """The row as received, or None if it has been erased."""
     key_id: str = ""
     tenant: str = ""
     entity: str = ""

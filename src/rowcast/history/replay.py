@@ -23,7 +23,7 @@ class ReplayScorer(Protocol):
     """A bundle that scores recorded rows."""
 
     def score(self, rows: Sequence[bytes]) -> Sequence[Score]:
-        """Return the score of each row; a row is JSON as recorded."""
+        """Return the score of each row; rows are JSON, as recorded."""
         ...
 
     def compare(self, recorded: Score, current: Score) -> str:
@@ -80,7 +80,7 @@ def _replay_chunk(
             continue
         if entry.withheld:
             columns = ", ".join(entry.withheld)
-            yield "not replayable", reply.id, {"reason": f"{columns}: hashed or dropped before the row was recorded"}
+            yield "not replayable", reply.id, {"reason": f"columns were hashed or dropped: {columns}"}
             continue
         if entry.digest not in scorers:
             scorers[entry.digest] = _load(load, reply, entry.digest)

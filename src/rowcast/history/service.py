@@ -1,4 +1,4 @@
-"""Reads history: entries from the store and from journals that have not been stored yet."""
+"""Reads history: entries in the store, and entries in journals that have not been stored yet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rowcast.history.verification import ChainAudit, Verification
 
 EXPORT_CHUNK = 1000
 POLL_SECONDS = 0.02
-"""Another process stores the entries, so `catch_up` polls its progress."""
+"""The polling interval. Another process stores the entries, so `catch_up` polls the store."""
 
 
 class History:
@@ -33,7 +33,7 @@ class History:
         return record if record is not None and _is_visible(record, visible) else None
 
     def page(self, limit: int, selection: Selection = EVERYTHING, cursor: str | None = None) -> HistoryPage:
-        """Return one page of stored entries, newest first. No entry is skipped or repeated if new entries are added."""
+        """Return one page of stored entries, newest first. New entries do not shift the pages that follow."""
         before = None if cursor is None else decode_cursor(cursor, selection)
         records = [to_record(stored) for stored in self.store.latest(limit, selection, before)]
         return HistoryPage(records, encode_cursor(records[-1].id, selection) if len(records) == limit else None)
@@ -47,7 +47,7 @@ class History:
                 before = record.id
 
     def catch_up(self, timeout: float) -> int:
-        """Wait up to `timeout` seconds until the entries now in journals are stored; return how many are not."""
+        """Wait up to `timeout` seconds until all entries now in journals are stored; return how many are not stored."""
 
         def missing(writer: str, seq: int) -> int:
             position = self.store.position(writer)
@@ -77,7 +77,7 @@ class History:
         return heads
 
     def verify(self, published: Iterable[ChainHead] = ()) -> Verification:
-        """Verify every chain completely, and check that it still contains its published heads."""
+        """Verify every chain completely, and check that the published heads are still in their chains."""
         audit = ChainAudit(published)
         writers = self._writers()
         for writer in writers:
@@ -95,7 +95,7 @@ class History:
         """Yield a writer's entries in order while the indexer may be moving them into the store.
 
         Read the store, then the journals, and repeat until a round yields nothing. A gap in the journals is real only
-        if the store does not fill it in the next round.
+        if the next round does not find the missing entries in the store.
         """
         last = -1
         gap: int | None = -1  # the first entry after a gap in the previous round, or None

@@ -1,4 +1,4 @@
-"""Verification of all chains against their links and against published heads."""
+"""Verifies the links of all chains, and compares the chains with published heads."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Verification(msgspec.Struct, frozen=True):
     writers: int
     entries: int
     erased: int
-    """Entries whose row has been erased."""
+    """The number of entries whose row has been erased."""
     unrecorded: int
-    """Erased rows that no recorded erasure accounts for: they were removed without Rowcast."""
+    """The number of erased rows without a recorded erasure: they were removed without Rowcast."""
     heads: int
-    """Published heads that are still in their chains."""
+    """The number of published heads that are still in their chains."""
     broken: list[dict[str, Any]]
     """The first break of each broken chain."""
 
@@ -55,12 +55,12 @@ class ChainAudit:
         self._check(writer, counted())
 
     def check_erasures(self, entries: Sequence[SealedEntry]) -> None:
-        """Verify the chain of erasures and count the rows that it accounts for."""
+        """Verify the chain of erasures, and count the rows that it records as erased."""
         self._check(ERASURES, entries)
         self._recorded = sum(decode_erasure(entry.head).rows for entry in entries)
 
     def report_lost(self, writer: str, seq: int) -> None:
-        """Report a damaged journal that cannot be read from `seq` on, unless the store contains its entries."""
+        """Report a damaged journal that is unreadable from `seq` on, unless the store contains the lost entries."""
         if self._lengths.get(writer, 0) <= seq and all(each.writer != writer for each in self._breaks):
             reason = f"entry {seq} and all later entries are lost: their journal is damaged"
             self._breaks.append(ChainBreak(writer, seq, reason))

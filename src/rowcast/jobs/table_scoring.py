@@ -1,4 +1,4 @@
-"""Score a table in one file and write the predictions to another, in constant memory.
+"""Score a table in a file, and write the predictions to another file, in constant memory.
 
 The table is read in chunks; several threads score the chunks, and the main thread writes the results in order. Threads
 are enough: reading, scoring and writing release the global interpreter lock. A single process also needs only one copy
@@ -52,7 +52,7 @@ class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Progress(NamedTuple):
-    """The number of processed rows, and the processed share of the table."""
+    """The number of rows processed so far, and their share of the table."""
 
     rows: int
     share: float
@@ -65,9 +65,9 @@ class ScoringOptions:
     source: Path
     out: Path
     rejects: Path | None = None
-    """The file for rejected rows; without it, the first invalid row stops the scoring."""
+    """The file for rejected rows; without it, the first invalid row stops scoring."""
     columns: tuple[str, ...] | None = None
-    """The columns of the table to copy to the output; all by default."""
+    """The table columns to copy to the output; all columns by default."""
     threads: int = 1
     progress: Callable[[Progress], None] = field(default=lambda progress: None)
 
@@ -80,14 +80,16 @@ class ScoredChunk(NamedTuple):
     """The number of rows in the chunk, including rejected rows."""
     rejected: pl.DataFrame
     problems: list[ValueProblem]
-    """`row` is relative to the chunk."""
+    """The problems of the rejected rows; `row` counts from the start of the chunk."""
     share: float
 
 
 def score_file(
     reference: Reference, manifest: Manifest, *, graphs: Sequence[Graph], options: ScoringOptions
 ) -> Summary:
-    """Score a file, and write the predictions to another. The output appears only after all rows have been processed.
+    """Score the rows of a file, and write the predictions to another file.
+
+    The output appears only after all rows have been processed.
 
     Raise InvalidRows if a row is invalid and there is no file for rejected rows.
     Raise TableError if a file cannot be read or written.
@@ -136,7 +138,7 @@ def _check_outputs(options: ScoringOptions) -> None:
 def _scored_chunks(
     manifest: Manifest, *, graphs: Sequence[Graph], options: ScoringOptions, out: TableWriter
 ) -> Iterator[ScoredChunk]:
-    """Yield all chunks in file order. Keep at most two more chunks in memory than there are graphs."""
+    """Yield all chunks in file order. The number of chunks in memory exceeds the number of graphs by at most two."""
     idle = deque(graphs)
 
     def score(chunk: Chunk, first: bool) -> ScoredChunk:
@@ -209,7 +211,7 @@ def _existing(frame: pl.DataFrame, columns: Sequence[str]) -> Sequence[str]:
 
 
 def _with_reasons(chunk: ScoredChunk, offset: int) -> pl.DataFrame:
-    """Return the rejected rows with their positions, invalid columns and reasons before their cells."""
+    """Return the rejected rows with three columns before their cells: position, invalid columns and reasons."""
     refuse_existing(chunk.rejected, REJECT_COLUMNS)
     rejects: dict[int, tuple[list[str], list[str]]] = {}
     for problem in chunk.problems:

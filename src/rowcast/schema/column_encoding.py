@@ -20,14 +20,17 @@ from rowcast.schema.tensors import Tensor
 from rowcast.schema.values import DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, BadValue, canonical_text, date_parts
 
 MAX_LOOKUP_TEXTS = 64
-"""Columns with more known strings are encoded row by row: a lookup table pairs every string with every length."""
+"""The maximum number of known strings in a lookup table, which pairs every string with every length.
+
+Columns with more known strings are encoded row by row.
+"""
 ZEROS = b"\0\0\0"
 CellArray = NDArray[Any] | None
 """The encoded cells of a column, or None if the fast path does not accept them."""
 
 
 class ColumnEncoder:
-    """Encodes one tensor of raw cells per column into the graph's input tensors."""
+    """Encodes the tensors of raw cells, one for each column, into the graph's input tensors."""
 
     def __init__(self, schema: Schema, plan: Plan) -> None:
         self._columns = {column.name: column for column in schema.columns}
@@ -59,7 +62,7 @@ class ColumnEncoder:
         return tensors
 
     def _separates_texts(self, spec: TensorSpec) -> bool:
-        """Return whether the tensor contains only categories, as strings, or only other kinds, as numbers."""
+        """Return whether a string tensor contains only categories, or a number tensor contains no categories."""
         kinds = {self._columns[feature.column].kind for feature in spec.columns}
         return kinds <= {"category"} if spec.dtype == "string" else "category" not in kinds
 
@@ -77,7 +80,7 @@ class ColumnEncoder:
 
 
 class TextLookup:
-    """Reads a binary tensor of strings if all of them are among a few known strings, and maps each string to a value.
+    """Reads a binary tensor that contains only known strings, and maps each string to a value.
 
     In the data, each string is preceded by its length in four bytes. If every string is shorter than 256 bytes and
     contains no zero byte, the length is one byte followed by three zeros, and three zeros occur nowhere else. Splitting
@@ -96,7 +99,7 @@ class TextLookup:
         self._end = bytes(lengths[:1])
 
     def read(self, data: bytes, count: int) -> NDArray[Any] | None:
-        """Return the values of all strings, or None if any is unknown or there are too many known strings. Hot path."""
+        """Return the values of all strings, or None if a string is unknown or the lookup table is empty. Hot path."""
         if not self._pair_indices:
             return None
         first, *pairs = (data + self._end).split(ZEROS)
@@ -122,7 +125,7 @@ def _lookup_values(column: Column) -> Mapping[str, Any]:
 
 
 def _numbers(column: Column, tensor: Tensor) -> CellArray:
-    """Accept numbers in the range of float32, NaN if values may be missing, and only whole numbers for integers."""
+    """Accept numbers within float32 range, NaN if values may be missing, and only whole numbers in integer columns."""
     cells = tensor.data
     if not isinstance(cells, np.ndarray) or cells.dtype.kind not in "iuf":
         return None
@@ -134,17 +137,17 @@ def _numbers(column: Column, tensor: Tensor) -> CellArray:
     if absent.any():
         if not column.missing:
             return None
-        numbers[absent] = np.nan  # NaN has many bit patterns; use only one of them.
+        numbers[absent] = np.nan  # NaN has many bit patterns; always use the same one.
     present = numbers[~absent]
     if len(present) and not np.abs(present).max() < FLOAT32_LIMIT:
         return None
     if column.kind != "integer":
         return numbers
-    return None if (present != np.trunc(present)).any() else numbers + 0.0  # -0.0 is the integer 0
+    return None if (present != np.trunc(present)).any() else numbers + 0.0  # encode -0.0 as the integer 0
 
 
 def _dates(column: Column, tensor: Tensor) -> CellArray:
-    """Return the date parts of each cell. Every cell is parsed individually, as in a row."""
+    """Return the date parts of each cell. Each cell is parsed individually, exactly as in a single row."""
     if tensor.datatype != BYTES:
         return None
     try:

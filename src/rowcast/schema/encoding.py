@@ -30,7 +30,7 @@ BOUNDED = Annotated[float, msgspec.Meta(gt=-FLOAT32_LIMIT, lt=FLOAT32_LIMIT)]
 """The range of `within_float32`. Packing enforces it for float32 tensors but not for float64 tensors."""
 _words = "|".join(map(re.escape, sorted(MISSING_WORDS - {""})))
 PLAIN_TEXT = Annotated[str, msgspec.Meta(pattern=rf"^(?!(?:{_words})\Z)[!-~](?:[ -~]*[!-~])?\Z")]
-"""Strings that are already canonical: ASCII, without surrounding spaces, and not a word for "missing"."""
+"""Strings that are already canonical: ASCII, without surrounding spaces, and not a missing-value word."""
 
 NUMBERS = "rowcast_numbers"
 TEXTS = "rowcast_texts"
@@ -44,7 +44,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One input tensor of the graph, with shape [N] if `shape` is empty, or [N, k]. `fill` encodes a missing value."""
+    """One input tensor of the graph: [N] if `shape` is empty, otherwise [N, k]. `fill` encodes a missing value."""
 
     name: str
     dtype: DType
@@ -102,7 +102,7 @@ class RowEncoder:
         fields = {column.name: f"c{index}" for index, column in enumerate(schema.columns)}
         columns = {column.name: column for column in schema.columns}
         self._encoders = [_tensor_encoder(spec, columns, fields) for spec in plan]
-        # Categories of an imported graph may have no levels: its training data is unknown.
+        # Category columns of an imported graph may have no levels, because its training data is unknown.
         self._known = {c.name: frozenset(c.levels) for c in schema.columns if c.kind == "category" and c.levels}
         self._values = msgspec.defstruct("Values", [(field, Any) for field in fields.values()], gc=False)
         bounded = {feature.column for spec in plan if spec.dtype == "float64" for feature in spec.columns}
@@ -157,7 +157,7 @@ def decode_json(body: bytes | msgspec.Raw) -> Any:
         raise BodyError("the JSON is nested too deeply", slug="too-deep") from None
     except UnicodeDecodeError:
         raise BodyError("the body is not valid UTF-8") from None
-    except msgspec.ValidationError:  # a number too large for msgspec; decode it so that an error can name its column
+    except msgspec.ValidationError:  # a number is too large for msgspec, but errors must name its column
         return _decode_huge_numbers(bytes(body))
     except msgspec.DecodeError as error:
         raise BodyError(f"the body is not valid JSON: {error}") from None
@@ -183,7 +183,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _packs_safely(spec: TensorSpec, columns: Mapping[str, Column]) -> bool:
-    """Return whether packing rejects every value of the fast row that `Schema.parse` rejects."""
+    """Return whether packing rejects every value that passes the fast row's checks but that `Schema.parse` rejects."""
     kinds = {columns[feature.column].kind for feature in spec.columns}
     if spec.dtype == "bool":
         return kinds == {"boolean"} and not any(columns[feature.column].words for feature in spec.columns)
@@ -193,8 +193,8 @@ def _packs_safely(spec: TensorSpec, columns: Mapping[str, Column]) -> bool:
 def _fast_row(schema: Schema, bounded: Collection[str]) -> type[msgspec.Struct] | None:
     """Return the struct of the fast path, or None if the schema has a column that it cannot represent.
 
-    It accepts rows as most clients send them: JSON types that match the kinds, categories and boolean words spelled
-    as in training. msgspec validates such a row in C, in one pass; no further checks are needed.
+    It accepts rows as most clients send them: the JSON types match the column kinds, and categories and boolean words
+    are spelled as in training. msgspec validates such a row in C, in one pass; no further checks are needed.
     """
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     names: dict[str, str] = {}
@@ -307,10 +307,10 @@ def _fill(spec: TensorSpec) -> float | int | None:
 
 
 def _date_part(column: Column, feature: Feature) -> Callable[[Any], float | None]:
-    """Return a function that extracts one date part from a string or from microseconds; it maps None to None."""
+    """Return a function that extracts one date part from a string or from microseconds, and maps None to None."""
     part = DATE_PARTS.index(feature.part)
 
-    @lru_cache(maxsize=1024)  # All parts of a cell are extracted in succession.
+    @lru_cache(maxsize=1024)  # The parts of a cell are extracted one after another.
     def parts(raw: Any) -> tuple[float, int, int, int] | None:
         moment = raw if isinstance(raw, int) else column.parse(raw)
         return None if moment is None else date_parts(int(moment), column.origin)

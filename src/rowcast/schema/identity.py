@@ -30,7 +30,7 @@ def bundle_digest(serving: Any, files: Iterable[tuple[str, str]]) -> str:
 
 
 def row_key(digest: str, plan: Plan, row: EncodedRow) -> str:
-    """Return the cache key of a row: equal for two rows if and only if bundle and encoded values are equal."""
+    """Return the cache key of a row. Keys are equal if and only if the bundles and the encoded values are equal."""
     key = hashlib.sha256(digest.encode())
     for spec, values in zip(plan, row.inputs, strict=True):
         if isinstance(values, bytes):

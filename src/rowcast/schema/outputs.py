@@ -33,7 +33,7 @@ def output_reader(kind: OutputKind, activation: Activation, decision: Decision) 
 
 
 def _paired(output: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the probabilities of all classes; a single column contains that of the second of two classes."""
+    """Return the probabilities of all classes; a single column belongs to the second of two classes."""
     probabilities = output.reshape(len(output), -1)
     if probabilities.shape[1] == 1:
         probabilities = np.concatenate([1.0 - probabilities, probabilities], axis=1)
@@ -41,7 +41,7 @@ def _paired(output: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _softmax(output: NDArray[Any]) -> NDArray[np.float32]:
-    """Return probabilities, computed in float64 so that the batch size does not change the last bit of a row."""
+    """Return probabilities, computed in float64 so that the batch size does not change the last bit of a result."""
     scores = output.astype(np.float64)
     with np.errstate(invalid="ignore"):
         powers = np.exp(scores - scores.max(axis=1, keepdims=True))

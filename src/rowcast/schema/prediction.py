@@ -15,7 +15,7 @@ from rowcast.schema.encoding import RowWarning
 Label = bool | int | float | str
 Task = Literal["binary", "multiclass", "regression"]
 OutputKind = Literal["probabilities", "values", "scores", "labels"]
-"""What a graph returns. Rowcast's own graphs return probabilities or values."""
+"""The kind of output that a graph returns. Rowcast's own graphs return probabilities or values."""
 Activation = Literal["none", "sigmoid", "softmax"]
 """The function that converts the raw scores of a graph to probabilities."""
 
@@ -56,7 +56,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The score from which the positive class is predicted: a float32 value, stored exactly as a double."""
 
     def names(self) -> list[str]:
-        """Return the classes as strings, as used for the keys of `probabilities`."""
+        """Return the classes as strings, which are the keys of `probabilities`."""
         return [label_text(label) for label in self.classes]
 
 
@@ -72,7 +72,7 @@ def encode_replies(
     warnings: Iterable[tuple[RowWarning, ...]],
     cached: Iterable[bool],
 ) -> list[bytes]:
-    """Return the predictions as JSON, as sent and recorded. All are encoded in one call. Hot path."""
+    """Return the predictions as JSON, as sent and recorded. One call encodes all of them. Hot path."""
     predictions = [
         Prediction(
             id_, model, version, score.prediction, score.probability, score.score, score.probabilities, warned, hit
@@ -88,7 +88,7 @@ def has_probabilities(kind: OutputKind, activation: Activation) -> bool:
 
 
 def label_text(label: Label) -> str:
-    """Return a class label as a string, spelled as in JSON."""
+    """Return a class label as a string, written as in JSON."""
     if isinstance(label, bool):
         return "true" if label else "false"
     return str(label)

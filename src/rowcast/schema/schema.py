@@ -1,4 +1,4 @@
-"""The schema of a model: its columns and the rules for valid rows, also as JSON Schema.
+"""The schema of a model: its columns and the rules for valid rows, which are also available as JSON Schema.
 
 This module does not import numpy, so that a gateway without models can validate rows.
 """
@@ -46,11 +46,11 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     name: str
     kind: Kind
     missing: bool = False
-    """The value may be absent, null or a word for "missing"; the column had missing values in training."""
+    """Whether a value may be absent, null or a missing-value word, as some values were in training."""
     levels: tuple[str, ...] = ()
     """Category: the canonical values seen in training, most frequent first."""
     closed: bool = False
-    """Category: a value outside `levels` is an error, not a warning."""
+    """Category: whether a value outside `levels` is an error instead of a warning."""
     words: dict[str, bool] = {}
     """Boolean: the words seen in training, in lower case, and their values."""
     forms: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     help: str = ""
     example: Value = None
     sensitive: bool = False
-    """Values never appear in errors or warnings; history can hash or drop them."""
+    """Whether errors and warnings never show the values, and history can hash or drop them."""
 
     def parse(self, raw: Any, *, text: bool = False) -> Value:
         """Return the canonical value of a raw cell, or None if it is missing.
@@ -223,7 +223,7 @@ def shortened(raw: Any) -> Any:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Join names for a message, limited to the first `MAX_LISTED`."""
+    """Join up to `MAX_LISTED` names for a message."""
     rest = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return ", ".join(names[:MAX_LISTED]) + rest
 

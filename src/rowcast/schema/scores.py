@@ -16,7 +16,7 @@ from rowcast.schema.prediction import Decision, Score
 def winning_classes(decision: Decision, output: NDArray[np.float32]) -> NDArray[np.intp]:
     """Return the index of each row's predicted class.
 
-    The threshold is compared in float32; a score equal to it predicts the positive class.
+    Scores are compared with the threshold in float32; a score equal to the threshold predicts the positive class.
     """
     if decision.task == "binary":
         positive = output[:, decision.positive] >= np.float32(decision.threshold)
@@ -31,7 +31,7 @@ def score_rows(decision: Decision, output: NDArray[Any]) -> list[Score]:
     Raise NoAnswer if the output of any row is not finite.
     """
     rows: list[Any] = output.tolist()
-    # A sum preserves NaN and infinity, and float32 values cannot overflow a sum of doubles. It costs 0.1 µs per row.
+    # A sum preserves NaN and infinity, and a sum of float32 values cannot overflow a double. It costs 0.1 µs per row.
     if not isfinite(sum(map(sum, rows)) if output.ndim > 1 else sum(rows)):
         invalid = non_finite_rows(output)
         if invalid:

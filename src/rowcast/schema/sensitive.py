@@ -31,7 +31,7 @@ class Redactor:
         return tuple(column.name for column in schema.columns if column.sensitive)
 
     def redact(self, schema: Schema, row: bytes) -> bytes:
-        """Return a valid row with its sensitive values hashed or dropped; all other values keep their notation."""
+        """Return a valid row with its sensitive values hashed or dropped; all other values remain exactly as sent."""
         cells = msgspec.json.decode(row, type=dict[str, msgspec.Raw])
         for column in schema.columns:
             if not column.sensitive or column.name not in cells:

@@ -30,7 +30,7 @@ class Tensor(msgspec.Struct, frozen=True):
     datatype: str
     shape: tuple[int, ...]
     data: Any
-    """A list if received as JSON. If received as bytes: an array or, for strings, the undecoded bytes."""
+    """A list if received as JSON; otherwise an array or, for strings, the undecoded bytes."""
 
     @property
     def rows(self) -> int:
@@ -180,7 +180,7 @@ def _shape(header: TensorHeader) -> tuple[int, ...]:
 def to_bytes(datatype: str, cells: Any) -> bytes:
     """Return an array or a list of strings as the data of a binary tensor."""
     if datatype == BYTES:
-        encoded = {text: length_prefixed(text) for text in set(cells)}  # Labels repeat; encode each only once.
+        encoded = {text: length_prefixed(text) for text in set(cells)}  # Labels repeat; encode each label only once.
         return b"".join(map(encoded.__getitem__, cells))
     return np.ascontiguousarray(cells, TYPES[datatype]).tobytes()
 
@@ -197,5 +197,5 @@ def to_array(datatype: str, cells: Sequence[Any]) -> NDArray[Any]:
 
 
 def quoted(name: str) -> str:
-    """Return a name from a request in quotes, shortened if necessary, for use in an error."""
+    """Return a name from a request, quoted and shortened if necessary, for use in an error."""
     return repr(name[:80])

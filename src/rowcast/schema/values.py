@@ -1,4 +1,4 @@
-"""Canonical values: one rule for the meaning of a raw cell in JSON, in CSV text and in a typed column.
+"""Canonical values: a single rule for interpreting a raw cell in JSON, in CSV text or in a typed column.
 
     kind        canonical value                      missing
     number      float, finite, within float32        None
@@ -36,7 +36,7 @@ RFC3339: Final = r"^\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]
 _plain_number = re.compile(PLAIN_NUMBER, re.ASCII).match
 _rfc3339 = re.compile(RFC3339, re.ASCII).match
 
-# Notations of numbers in text: name -> (pattern, characters to remove to get the plain notation).
+# Number notations in text: name -> (pattern, characters to remove to get the plain notation).
 NUMBER_FORMS: Final[Mapping[str, tuple[str, str]]] = {
     "thousands": (r"^[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?$", ","),
     "currency": (r"^[+-]?[$€£] ?[+-]?([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]+)?$", "$€£, "),
@@ -72,10 +72,10 @@ class BadValue(Exception):
 
 
 def canonical_text(raw: str | int | float | bool) -> str:
-    """Return a value as the text of a category.
+    """Return a value as category text.
 
-    Strings are trimmed and normalised to NFC, integers are decimal, integral floats have no `.0`, and booleans are in
-    lower case.
+    Strings are trimmed and normalised to NFC, integers are decimal, integral floats have no `.0`, and booleans are
+    lower-case.
     """
     if isinstance(raw, str):
         return unicodedata.normalize("NFC", raw.strip(BLANKS))
@@ -87,7 +87,7 @@ def canonical_text(raw: str | int | float | bool) -> str:
 
 
 def number_from_text(text: str, forms: tuple[str, ...] = ()) -> float | None:
-    """Parse a trimmed string as a number in plain notation or one of the `forms`; return None if it is neither."""
+    """Parse a trimmed string as a number in plain notation or one of the `forms`; return None if neither matches."""
     if _plain_number(text):
         return float(text)
     for name in forms:
@@ -98,7 +98,7 @@ def number_from_text(text: str, forms: tuple[str, ...] = ()) -> float | None:
 
 
 def datetime_from_text(text: str, formats: tuple[str, ...], zone: str) -> int | None:
-    """Parse a trimmed string in RFC 3339 or one of the `formats`; return UTC microseconds, or None if it is neither."""
+    """Return the UTC microseconds of a trimmed string in RFC 3339 or one of the `formats`, or None if none matches."""
     moment: datetime | None = None
     if _rfc3339(text):
         try:
@@ -133,7 +133,7 @@ def date_parts(us: int, origin: int) -> tuple[float, int, int, int]:
 
 
 def boolean_from_text(text: str, words: Mapping[str, bool]) -> bool | None:
-    """Parse `true`, `false` or one of the `words`, ignoring case; return None if it is none of them."""
+    """Parse `true`, `false` or one of the `words`, ignoring case; return None for any other string."""
     lowered = text.lower()
     if lowered in ("true", "false"):
         return lowered == "true"

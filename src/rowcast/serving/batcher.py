@@ -39,7 +39,7 @@ EXPIRED = "the request's deadline passed before it was scored"
 
 
 Render = Callable[[bytes], bytes]
-"""Turns a native reply into a wire template's reply."""
+"""Converts a native reply to a wire template's reply."""
 
 
 class PendingRequest(msgspec.Struct, frozen=True):
@@ -157,8 +157,8 @@ class Batcher:
     def _gather(self, seen: int, turns: int) -> None:
         """Wait for another iteration of the event loop while more requests arrive, then process the batch.
 
-        A full batch costs a third less per row than a half batch; at 32 connections, it also finishes before two half
-        batches would. A request that arrives alone, after a batch of one, does not wait.
+        A full batch costs a third less per row than two half batches and, at 32 connections, finishes sooner. A request
+        that arrives alone, after a batch of one, does not wait.
         """
         count = len(self._waiting)
         if count > seen and turns and (count > 1 or self._last_batch > 1):

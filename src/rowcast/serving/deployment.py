@@ -1,4 +1,4 @@
-"""The live models by name. It uses only the interface of a model, so it needs neither the graph nor numpy."""
+"""The live models by name. This module uses only the interface of a model, so it needs neither the graph nor numpy."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Deployment(Generic[M]):
         self.swap(models, temporary_default)
 
     def swap(self, models: Mapping[str, M], temporary_default: str = "") -> None:
-        """Replace the live models; requests in progress finish with the old ones. Call it on the event loop.
+        """Replace the live models; requests in progress finish with the old models. Call this on the event loop.
 
         `temporary_default` is the default until the next swap, if it is live.
         """
         self.live = dict(models)
-        """Models by the name under which each was deployed."""
+        """The live models by the name under which each is served."""
         versions = {f"{model.name}@{model.version}": model for model in models.values()}
         self._models = {**versions, **models}
         names = {model.name for model in models.values()}
@@ -41,7 +41,7 @@ class Deployment(Generic[M]):
         return self.default is not None and self._models.get(self.default) is model
 
     def restricted_to(self, names: Collection[str]) -> Deployment[M]:
-        """Return a view with the models of these names only; the whole deployment when `names` is empty."""
+        """Return a view of only the models with these names, or the whole deployment if `names` is empty."""
         if not names:
             return self
         view = Deployment({address: model for address, model in self.live.items() if model.name in names})

@@ -11,7 +11,7 @@ import msgspec
 from rowcast.registry.ports import ImportResult
 
 State = Literal["starting", "ready", "draining", "stale", "dead"]
-# Plain strings in replies: a client must accept a state that a newer server adds.
+# Replies use plain strings, so that a client accepts a state that a newer server adds.
 StateName = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(get_args(State))})]
 ReloadStatus = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["ok", "failed", "pending"]})]
 
@@ -23,7 +23,7 @@ class LoadedModel(msgspec.Struct, frozen=True):
     version: int
     digest: str
     seconds: float
-    """The time needed to load and verify it."""
+    """How long it took to load and verify the version."""
 
 
 class WorkerReport(msgspec.Struct, frozen=True):
@@ -33,14 +33,14 @@ class WorkerReport(msgspec.Struct, frozen=True):
     state: State = "starting"
     models: tuple[LoadedModel, ...] = ()
     generation: int = -1
-    """The generation of the registry that the worker serves."""
+    """The registry generation that the worker serves."""
     asked: int = 0
-    """The number of the last reload request that the worker has completed."""
+    """The number of the most recent reload request that the worker has completed."""
     reload_error: str = ""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
-    """The state of one worker as seen by the other workers."""
+    """The state of one worker, as all workers can read it."""
 
     worker: int
     state: StateName
@@ -62,11 +62,11 @@ class ReloadResult(msgspec.Struct, frozen=True):
     status: ReloadStatus
     workers: list[WorkerStatus]
     imports: list[ImportResult] = []
-    """The files of the models folder."""
+    """The results of importing the files in the models folder."""
 
 
 class WorkerSlot(Protocol):
-    """The entry of one worker in the shared state. It is released when the process of the worker ends."""
+    """The entry of one worker in the shared state. It is released when the worker's process exits."""
 
     status: WorkerReport
 
@@ -79,7 +79,7 @@ class WorkerSlot(Protocol):
         ...
 
     def report_queue(self, rows: int, seconds: float) -> None:
-        """Publish the number of waiting rows and the age of the oldest; do nothing after `close`."""
+        """Publish the number of waiting rows and the age of the oldest row; do nothing after `close`."""
         ...
 
     def close(self) -> None:
@@ -97,7 +97,7 @@ class WorkerState(Protocol):
         ...
 
     def counters(self, number: int) -> Counters:
-        """Return the counters of a worker; the other workers can read them."""
+        """Return the counters of a worker, which the other workers can read."""
         ...
 
     def workers(self) -> list[WorkerStatus]:
@@ -121,7 +121,7 @@ class WorkerState(Protocol):
         ...
 
     def trial_results(self) -> AbstractContextManager[dict[str, str]]:
-        """Yield the trial results under a lock, and store them when the block ends."""
+        """Yield the trial results while holding a lock, and store them at the end of the block."""
         ...
 
     def agree_default_model(self, choose: Callable[[], str | None]) -> str | None:
@@ -149,7 +149,7 @@ class Fleet(Protocol):
         ...
 
     async def reload(self) -> ReloadResult:
-        """Reload every worker, and wait until they are done."""
+        """Have every worker reload, and wait until all workers are done."""
         ...
 
     async def unloaded_models(self) -> frozenset[str]:
@@ -175,7 +175,7 @@ class Counters(Protocol):
     """Counters keyed by labels and summed across all workers; the first label is the metric family."""
 
     def cells(self, labels: Labels, count: int) -> CounterCells:
-        """Return the cells of this process for these labels. They start at 0 and never decrease."""
+        """Return this process's counter cells for these labels. The counters start at 0 and never decrease."""
         ...
 
     def each(self) -> Iterator[tuple[Labels, list[float]]]:

@@ -10,7 +10,7 @@ import msgspec
 from rowcast.serving.fleet import WorkerStatus
 
 HealthCheck = Callable[[], str | None]
-"""Returns what is wrong, or None."""
+"""Returns a description of the problem, or None."""
 Verdict = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["ok", "degraded"]})]
 AlwaysTrue = Annotated[bool, msgspec.Meta(extra_json_schema={"const": True})]
 
@@ -32,7 +32,7 @@ class Liveness(msgspec.Struct, frozen=True):
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """Whether the server can answer prediction requests."""
+    """The readiness reply: whether the server can answer prediction requests."""
 
     ready: bool
 
@@ -43,10 +43,10 @@ class Health:
     def __init__(self) -> None:
         self._checks: dict[str, HealthCheck] = {}
         self.is_ready = False
-        """Set once the models are loaded; unset when the process drains."""
+        """Whether the process is ready: set once the models are loaded, and unset when the process drains."""
 
     def register(self, name: str, check: HealthCheck) -> None:
-        """Add the check of a part."""
+        """Register the check of a part."""
         self._checks[name] = check
 
     def report(self) -> dict[str, str]:

@@ -28,9 +28,9 @@ class ModelInterface:
         self.is_classifier = manifest.decision.task != "regression"
         self.has_probabilities = has_probabilities(manifest.output.kind, manifest.output.activation)
         self.is_own_export = {spec.name for spec in manifest.plan} <= {NUMBERS, TEXTS}
-        """Whether training exported the graph; a foreign graph may have any tensors."""
+        """Whether Rowcast exported the graph; the tensors of an imported graph can have any form."""
         self.golden: bundle.GoldenRow | None = None
-        """One of the rows that the model was verified on, for examples."""
+        """A golden row of the model, used in examples."""
         self.is_slow = False
         """Whether the model is scored on a thread instead of on the event loop."""
         self.wire = self._compile_wire()
@@ -57,7 +57,7 @@ class ModelInterface:
         return float(self._class_numbers[score.prediction] if self.is_classifier else score.prediction)
 
     def example(self) -> dict[str, Any]:
-        """Return a row that the model accepts, as a client would send it."""
+        """Return an example of a row that the model accepts, in the form in which a client sends it."""
         return {column.name: column.example for column in self.schema.columns}
 
     def sample(self) -> Any:

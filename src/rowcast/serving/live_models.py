@@ -23,7 +23,7 @@ from rowcast.serving.interface import ModelInterface
 
 GOLDEN_TOLERANCE = 1e-6
 SLOW_SECONDS = 0.001
-"""A model that takes longer for one row is scored on a thread, so that it cannot block the event loop."""
+"""A model that takes longer than this to score one row runs on a thread, so that it cannot block the event loop."""
 WARM_UP_RUNS = 5
 
 
@@ -37,7 +37,7 @@ class LiveModel(ModelInterface):
         self._read = output_reader(manifest.output.kind, manifest.output.activation, manifest.decision)
 
     def score(self, rows: Sequence[EncodedRow]) -> list[Score]:
-        """Return one score per row. In our exports, the other rows do not affect even its last bit. Hot path."""
+        """Return one score per row. In graphs that Rowcast exports, other rows never affect a row's score. Hot path."""
         return score_rows(self.decision, self._read(self._run(stack_rows(self.encoder.plan, rows))))
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -45,7 +45,7 @@ class LiveModel(ModelInterface):
         return self._run(tensors).reshape(len(next(iter(tensors.values()))), -1)
 
     def tally(self, output: NDArray[np.float32]) -> tuple[dict[Label, int], float]:
-        """Count the rows of each class in a graph's output; also return the last row as one number."""
+        """Return the number of rows per class in a graph's output, and the last row's prediction as a number."""
         if not self.is_classifier:
             return {}, float(output[-1, 0])
         winners = winning_classes(self.decision, output)
@@ -58,7 +58,7 @@ class LiveModel(ModelInterface):
         return compare_scores(left, right, tolerance=GOLDEN_TOLERANCE, threshold=self.decision.threshold)
 
     def _run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Run the graph. NoAnswer names the rows on which it fails, or all rows if it fails only on the whole batch."""
+        """Run the graph; raise NoAnswer with the rows that fail, or with all rows if they fail only as a batch."""
         try:
             return self._graph.run(tensors)
         except GraphFailed as failed:
@@ -105,7 +105,7 @@ def warm_up(
     """Score one row repeatedly, and mark the model as slow if scoring would block the event loop."""
     row = [model.encoder.parse(golden[0].row)]
     best = float("inf")
-    for _ in range(WARM_UP_RUNS):  # the fastest of several runs, because a busy machine slows down single runs
+    for _ in range(WARM_UP_RUNS):  # use the fastest of several runs, because other processes can slow down a single run
         started = clock()
         model.score(row)
         best = min(best, clock() - started)
@@ -115,7 +115,7 @@ def warm_up(
 
 
 def verify(model: LiveModel, golden: Sequence[bundle.GoldenRow]) -> None:
-    """Score the golden rows alone and together; raise BundleError when a score differs from the certified one."""
+    """Score the golden rows alone and together; raise BundleError if a score differs from the certified score."""
     if not golden:
         raise BundleError(f"{model.name}@{model.version} has no golden rows and cannot be verified")
     rows = [model.encoder.parse(example.row) for example in golden]
@@ -127,7 +127,7 @@ def verify(model: LiveModel, golden: Sequence[bundle.GoldenRow]) -> None:
                 f"the certified prediction is {example.score.prediction!r}"
             )
         alone = model.score([row])[0]
-        # The last bit of a vector function in an imported graph may depend on the position of the row in the batch.
+        # In an imported graph, the last bit of a vectorised result may depend on the row's position in the batch.
         if alone != score and (model.is_own_export or model.compare(alone, score) == "different"):
             raise BundleError(
                 f"{model.name}@{model.version}: golden row {number} gets a different score alone than in a batch"

@@ -1,4 +1,4 @@
-"""The models as `/models` describes them: structs that the server fills and the client decodes.
+"""Descriptions of models, as returned by `/models`: structs that the server fills and the client decodes.
 
 Imports neither numpy nor the serving path, so that the client stays light. Fields that an older server may lack have
 defaults.
@@ -20,7 +20,7 @@ TaskName = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["binary", "mu
 ModelType = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["classification", "regression"]})]
 ColumnObject = Annotated[Json, msgspec.Meta(extra_json_schema={"$ref": "#/components/schemas/Column"})]
 ParityObject = Annotated[Json, msgspec.Meta(extra_json_schema={"$ref": "#/components/schemas/Parity"})]
-"""Plain objects, because a client must accept columns and certificates that have fields it does not know."""
+"""A plain JSON object: a client must accept columns and certificates with fields that it does not know."""
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):

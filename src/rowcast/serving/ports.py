@@ -1,4 +1,4 @@
-"""The ports of serving: a cache of scores, and the destination of an answer.
+"""The ports of serving: a cache of scores, and the destination of a reply.
 
 Every cache passes the contract tests in `tests/contracts/`.
 """
@@ -24,7 +24,7 @@ class Cache(Protocol):
 
 
 class Answer(Protocol):
-    """The destination of the result of one request: an `asyncio.Future`, or the cheaper object of the quick path.
+    """The destination of the result of one request: an `asyncio.Future`, or a cheaper object on the quick path.
 
     While `done` returns False, delivery never raises, so that the batcher can answer the other requests of the batch.
     """

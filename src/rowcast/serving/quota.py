@@ -1,4 +1,4 @@
-"""Charges quotas. No other code spends from the meters of callers."""
+"""Charges rows to callers' quotas. No other code calls the `spend` method of a meter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Buffered random bytes: one system call for many ids and salts instead of two per batch."""
+"""Buffered random bytes: one system call supplies many batches with ids and salts, instead of two calls per batch."""
 
 from __future__ import annotations
 

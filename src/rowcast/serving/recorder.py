@@ -113,11 +113,11 @@ class Recorder:
         return block
 
     def can_record_blocks(self, model: LiveModel) -> bool:
-        """Return whether rows of this model can be recorded in blocks, without redaction or durability=store."""
+        """Return whether rows of this model can be recorded in blocks, which exclude redaction and durability=store."""
         return self._commits is None and (self._redactor is None or not self._redactor.withheld_columns(model.schema))
 
     def when_durable(self, done: Callable[[Exception | None], None]) -> None:
-        """Call `done` when everything recorded so far has the configured durability, or with an error if that fails."""
+        """Call `done(None)` once all entries so far have the configured durability, or `done(error)` if that fails."""
         if self._commits is None:
             done(None)
         else:

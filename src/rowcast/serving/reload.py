@@ -1,7 +1,7 @@
 """Keeps the live models in step with the registry.
 
-A new version is tried in a child process, loaded alongside the old one, verified, and only then swapped in. If the new
-version cannot be served, the old one stays live and the reason is reported.
+A new version is tried in a child process, loaded alongside the old version, verified, and only then swapped in. If the
+new version cannot be served, the old version stays live and the reason is reported.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class FollowResult(msgspec.Struct, frozen=True):
     models: Mapping[str, LiveModel]
     errors: list[str]
     temporary_default: str = ""
-    """The default model until the next reload, where none is configured."""
+    """The default model until the next reload, if no default is configured."""
 
     @property
     def error(self) -> str:
-        """All errors in one line; empty if every published model is live."""
+        """All errors on one line; empty if every published model is live."""
         return "; ".join(self.errors)
 
 
@@ -65,14 +65,14 @@ class RegistryFollower:
         self._temporary_default = temporary_default
         self._clock = clock
         self.load_seconds: dict[str, float] = {}
-        """How long loading took, by model."""
+        """How long each model took to load, in seconds."""
 
     def published(self) -> list[Reference]:
         """Return every version in the registry that belongs to this server, including unloaded models."""
         return list(served(self._registry, self._names).values())
 
     def load_all(self) -> FollowResult:
-        """Load every model. If a version cannot be served, load the version that was served last, if there is one."""
+        """Load every model. If a version cannot be served, load the most recently served version, if any."""
         published = served(self._registry, self._names)
         if not published:
             raise ModelNotFound("the registry has no model to serve; train one with `rowcast train`")
@@ -91,7 +91,7 @@ class RegistryFollower:
             except RowcastError as error:
                 fallback = Reference(reference.name, version)
                 models[address] = _find(fallback, models) or self._load(fallback)
-                errors.append(f"cannot serve {reference}, version {version} is served instead: {error.message}")
+                errors.append(f"cannot serve {reference} (version {version} is served instead): {error.message}")
         self._record(published, models)
         return FollowResult(models, errors, self._temporary_default())
 
@@ -100,7 +100,7 @@ class RegistryFollower:
         try:
             published = served(self._registry, self._names)
             if not published:
-                raise ModelNotFound("the registry has no model to serve any more; the live models stay")
+                raise ModelNotFound("the registry no longer has a model to serve; the current models stay live")
         except RowcastError as error:
             self._listen(ReloadFinished(error.message))
             return FollowResult(live, [error.message], self._temporary_default())
@@ -117,7 +117,7 @@ class RegistryFollower:
                 models[address] = self._try(reference)
             except RowcastError as error:
                 fallback_text = f"version {old.version} stays live" if old else "no other version is live"
-                errors.append(f"cannot serve {reference}, {fallback_text}: {error.message}")
+                errors.append(f"cannot serve {reference} ({fallback_text}): {error.message}")
                 if old is not None:
                     models[address] = old
         result = FollowResult(models, errors, self._temporary_default())
@@ -148,5 +148,5 @@ class RegistryFollower:
 
 
 def _find(reference: Reference, models: Mapping[str, LiveModel]) -> LiveModel | None:
-    """Return this exact version if it is already loaded."""
+    """Return the model of exactly this version if it is already loaded, or None."""
     return next((model for model in models.values() if (model.name, model.version) == reference), None)

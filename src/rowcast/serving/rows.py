@@ -15,17 +15,17 @@ from rowcast.serving.interface import ModelInterface
 T = TypeVar("T")
 
 MAX_PROBLEMS = 1000
-"""A batch whose rows have more problems is rejected without reading further."""
+"""The number of problems after which a batch is rejected without reading its remaining rows."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """A valid row and the bytes in which it was received."""
+    """A valid row, encoded and as the received bytes."""
 
     encoded: EncodedRow
     received: bytes
     uses_cache: bool = True
     cache_key: str = ""
-    """Empty when the cache is not used."""
+    """The row's key in the cache; empty if the cache is not used."""
     cached_score: Score | None = None
     cache_seconds: int = 0
     """How long the cache keeps the score; 0 means the cache's default."""

@@ -1,6 +1,6 @@
-"""Hot path. Scores encoded rows: the rows of all requests of a batch in one call to the model.
+"""Hot path. Scores the encoded rows of all requests in a batch with one call to the model.
 
-Models run in this process. A scorer behind a queue would have the same two methods.
+Models run in this process. A scorer that uses a queue would have the same two methods.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ THREADS = 4
 
 
 class ScoredBatch(NamedTuple):
-    """The scores of the requests that succeeded, in order, and the errors of the others by their position."""
+    """The scores of the successful requests, in order, and the errors of the failed requests by position."""
 
     scores: list[Score]
     errors: dict[int, NoAnswer]

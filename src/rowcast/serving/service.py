@@ -26,7 +26,7 @@ class Predictions(NamedTuple):
 
     replies: list[bytes]
     cache_hit: bool | None = None
-    """Whether every row was a cache hit; None if the cache was not consulted."""
+    """Whether every row was a cache hit; None if the cache was not used."""
 
 
 class PredictionService:
@@ -71,7 +71,7 @@ class PredictionService:
         use_cache: bool = True,
         is_single: bool = False,
     ) -> Predictions:
-        """Return the predictions for the rows of a request. Rejected rows are part of `charged_rows`, too."""
+        """Return the predictions for the rows of a request. `charged_rows` includes rejected rows."""
         await _charge(context, len(rows) if charged_rows is None else charged_rows)
         cache_hit = None
         if self._cache is not None and use_cache and any(row.uses_cache for row in rows):

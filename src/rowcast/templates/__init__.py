@@ -1,7 +1,7 @@
 """The base templates of every HTML page, and the environment that renders them.
 
 `base.html` is the document, `components.html` contains the macros, and `base.css` contains the styles. A package that
-renders pages keeps its own templates in its `templates` folder. Prediction requests never import this package.
+renders pages keeps its own templates in its `templates` folder. The prediction path never imports this package.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rowcast.templates.numbers import format_number
 
 
 def render(package: str, template: str, **context: Any) -> str:
-    """Render a template from the package's `templates` folder. It can extend and import the base templates."""
+    """Render a template from the package's `templates` folder; it can extend and import the base templates."""
     return environment(package).get_template(template).render(context)
 
 

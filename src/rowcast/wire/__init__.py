@@ -1,1 +1,1 @@
-"""Wire templates, with which a model accepts and returns the JSON of another system."""
+"""Wire templates, which let a model accept and return the JSON of another system."""

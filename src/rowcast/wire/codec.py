@@ -1,9 +1,9 @@
 """Translate between a wire template's JSON and the model's native rows and replies.
 
-`compile_template` checks a template against its model once and compiles it to decoders and byte templates, so that
-requests do not walk the template's tree. A request is converted to rows with the model's column names, which are scored
-and recorded exactly like native rows, and a reply is rendered from native replies. Predictions, cache keys and history
-entries are therefore the same as in the native dialect.
+`compile_template` checks a template against its model once and compiles it to decoders and byte templates, so that no
+request has to walk the template's tree. A request is converted to rows with the model's column names, and these rows
+are scored and recorded exactly like native rows. The reply is rendered from the native replies. Predictions, cache keys
+and history entries are therefore the same as in the native dialect.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class WireRequest(NamedTuple):
     ttl: int = 0
     """Cache lifetime in seconds; 0 selects the cache's default."""
     filled: int = 0
-    """The number of absent cells that the template filled with defaults."""
+    """The number of absent cells that were filled with the template's defaults."""
     ignored: int = 0
-    """The number of unknown names that the template ignored."""
+    """The number of unknown names that were ignored, as the template allows."""
 
 
 class WireCodec:
@@ -89,10 +89,10 @@ class WireCodec:
         self.render = replies.render
         self.render_batch = replies.render_batch
         self.render_row = replies.render_row if self._shape.is_plain else None
-        """Renders the reply to a single row from its native reply. None if the template needs more than the row."""
+        """Renders the reply to a single row from its native reply; None if the template needs more data."""
 
     def read(self, body: bytes, max_rows: int) -> WireRequest:
-        """Parse a body of `/predict`; raise InvalidRows with every problem, or BodyError if the shape is wrong."""
+        """Parse a `/predict` body; raise InvalidRows with every problem, or BodyError if the shape is wrong."""
         if self._shape.is_plain:
             encoded, text, filled, ignored = self.read_row(body)
             return WireRequest(((encoded, text),), True, 0, filled, ignored)
@@ -100,7 +100,7 @@ class WireCodec:
         return self._parse(request, ignored, max_rows)
 
     def read_batch(self, body: bytes, max_rows: int) -> list[WireRequest]:
-        """Parse a body of `/predict/batch` into its requests; `max_rows` limits their total."""
+        """Parse a `/predict/batch` body into its requests; `max_rows` limits their total number of rows."""
         bodies, ignored = self._shape.read_batch(body)
         if not bodies:
             raise BodyError("the batch is empty; send at least one request", slug="no-rows")
@@ -138,15 +138,15 @@ class WireCodec:
         return self._repair_row(body)
 
     def example(self, row: Mapping[str, Any]) -> Any:
-        """Return a body of `/predict` that contains this row."""
+        """Return a `/predict` body that contains this row."""
         return self._shape.example(self._example_rows(row))
 
     def batch_example(self, row: Mapping[str, Any]) -> Any:
-        """Return a body of `/predict/batch` with one request that contains this row."""
+        """Return a `/predict/batch` body with one request that contains this row."""
         return self._shape.batch_example(self._example_rows(row))
 
     def request_schemas(self, row_schema: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the JSON Schemas of a body of `/predict` and of `/predict/batch`."""
+        """Return the JSON Schemas of the `/predict` and `/predict/batch` bodies."""
         rows = self._matrix_schema(row_schema) if self._is_matrix else self._object_schema(row_schema)
         return self._shape.schemas(rows)
 
@@ -225,7 +225,7 @@ class WireCodec:
         return self._keys[match.group()]
 
     def _repair_row(self, body: bytes) -> RowParts:
-        """Parse a row with absent or unknown names: fill defaults, ignore names, or raise InvalidRows."""
+        """Parse a row with absent or unknown names: fill in defaults and ignore unknown names, or raise InvalidRows."""
         decode_object(body)
         cells = _decode_cells(body)
         unknown = [name for name in cells if name not in self._columns]

@@ -16,7 +16,7 @@ from rowcast.errors import DocumentError, SettingsError
 MAX_VALUES, MAX_DEPTH = 100_000, 64
 INTEGER_LIMIT: Final = 2**63
 SHOWN_CHARACTERS: Final = 80
-# The core schema of YAML 1.2, limited to the literals of JSON and `~`. All other unquoted scalars are strings,
+# The core schema of YAML 1.2, limited to JSON literals and `~`. All other unquoted scalars are strings,
 # including `no`, `on` and 0420.
 SCALARS: Final = (
     ("tag:yaml.org,2002:null", r"^(?:null|~|)$", ["n", "~", ""]),
@@ -27,7 +27,7 @@ SCALARS: Final = (
 
 
 def parse_document(text: str, suffix: str, source: str) -> dict[str, Any]:
-    """Parse a document in the format of a file suffix (a key of PARSERS).
+    """Parse a document in the format of a file suffix, which is a key of PARSERS.
 
     Raise DocumentError, with `source` as the document's name, if the document has a syntax error, is not a mapping or
     contains values that JSON cannot represent.
@@ -64,7 +64,7 @@ def parse_yaml(text: str, make_loader: Callable[[Any], Any]) -> Any:
 
 
 def _walk(document: Any) -> Iterator[tuple[Any, int]]:
-    """Yield every key and value with its depth. A YAML alias counts each time it is used, and can contain itself."""
+    """Yield every key and value with its depth. A YAML alias is walked each time it is used, and can contain itself."""
     pending = [(document, 0)]
     while pending:
         value, depth = pending.pop()
@@ -94,7 +94,7 @@ def _check_value(value: Any, source: str) -> None:
 
 def _json_like_loader(yaml: Any) -> Any:
     class JsonLikeLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-        """Reads plain scalars as JSON does."""
+        """Reads plain scalars as JSON values where possible, and as strings otherwise."""
 
         yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML expects this class attribute
 

@@ -1,7 +1,7 @@
 """Render replies as specified by a wire template.
 
-A template is compiled once into byte templates. At run time each placeholder is replaced by the JSON text that the
-native reply contains for it, so numbers are never decoded and encoded again.
+A template is compiled once into byte templates. At run time, each placeholder is replaced with its JSON text from the
+native reply, so numbers are never decoded and encoded again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ModelFacts(NamedTuple):
-    """The facts about a model that its template can use, and the template's values for the model's classes."""
+    """The model properties that a template can use, and the template's values for the model's classes."""
 
     model: str
     version: int
@@ -49,7 +49,7 @@ class ModelFacts(NamedTuple):
     has_probabilities: bool = True
 
     def constants(self) -> dict[str, bytes]:
-        """Return the placeholders whose JSON text is the same in every reply."""
+        """Return the placeholders whose JSON text is the same in every reply, each with that text."""
         return {
             "$model": _encode(self.model),
             "$version": _encode(self.version),
@@ -82,7 +82,7 @@ class _RenderContext(NamedTuple):
 
 
 Renderer = Callable[[Any], bytes | msgspec.Raw]
-"""Returns the text of one placeholder, given a native row or a render context."""
+"""Returns the text of one placeholder, given a decoded native reply or a render context."""
 Placeholders = Mapping[str, tuple[str, Renderer]]
 """Maps a placeholder to the native field it needs ("" for none) and to its renderer."""
 Loops = Mapping[str, Callable[[Any, str], Renderer]]
@@ -101,7 +101,7 @@ class ByteTemplate(NamedTuple):
 
 
 class ReplyRenderer:
-    """Renders both replies of a template: the replies to a single request and to a batch."""
+    """Renders both replies of a template: the reply to a single request and the reply to a batch."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class ReplyRenderer:
         self._single = single
         self._batch = batch
         self.render_row = None if row is None or uses_whole_reply else _row_renderer(self._decode, row)
-        """Renders the reply to a single-row request from its native reply. None if that needs more than the row."""
+        """Renders the reply to a single-row request from its native reply; None if the template needs more data."""
 
     def render(self, request: NativeReplies) -> bytes:
         """Return the reply to one request."""
@@ -142,7 +142,7 @@ class ReplyRenderer:
 def _row_renderer(decode: Callable[[bytes], Any], template: ByteTemplate) -> Callable[[bytes], bytes]:
     """Return a function that renders a reply from one native reply. Hot path.
 
-    Most templates have two placeholders. For them, a list comprehension would double the cost (bench/serve.py).
+    Most templates have two placeholders, for which a list comprehension would double the cost (bench/serve.py).
     """
     text, renderers = template
     if len(renderers) == 2:
@@ -198,7 +198,7 @@ class _TreeCompiler:
     def __init__(self, facts: ModelFacts, row_placeholders: Placeholders, unavailable: Mapping[str, str]) -> None:
         self.used_fields: set[str] = set()
         self._row_renderers: dict[Renderer, Renderer] = {}
-        """Maps a renderer that takes a single-row request to the renderer that takes the row itself."""
+        """Maps each renderer that takes a single-row request to the renderer that takes the row itself."""
         self._constants = facts.constants()
         self._row_placeholders = row_placeholders
         self._unavailable = unavailable
@@ -228,7 +228,7 @@ class _TreeCompiler:
         return self._compile(tree, place, self._request_placeholders(), loops)
 
     def row_template(self, request: ByteTemplate) -> ByteTemplate | None:
-        """Return the same template rendered from a row, or None if it needs more than the row."""
+        """Return a template that renders the same reply from a single row, or None if the reply needs more data."""
         renderers = [self._row_renderers.get(renderer) for renderer in request.renderers]
         return None if None in renderers else ByteTemplate(request.text, tuple(filter(None, renderers)))
 
@@ -237,7 +237,7 @@ class _TreeCompiler:
         return self._constants.get(name)
 
     def renderer(self, name: str, place: str, placeholders: Placeholders) -> Renderer:
-        """Return the renderer of a placeholder; raise DocumentError if it is not available at this place."""
+        """Return the renderer of a placeholder; raise DocumentError if the placeholder is not available here."""
         if name in placeholders and name not in self._unavailable:
             field, renderer = placeholders[name]
             self.used_fields |= {field} - {""}

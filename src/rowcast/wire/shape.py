@@ -1,4 +1,4 @@
-"""Decode requests whose rows and options are at the paths that a wire template specifies."""
+"""Decode requests that have their rows and options at the paths that a wire template specifies."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class RequestShape:
         self._get_list = attrgetter(_attribute(batch_tree, self._list_path))
 
     def read(self, body: bytes) -> tuple[UnwrappedRequest, int]:
-        """Return the request, and 1 if it contains names that were ignored, otherwise 0."""
+        """Return the request, and the number of objects with ignored names: 0 or 1."""
         document, ignored = _decode(body, self._decode, self._decode_lax)
         rows, use_cache, ttl = [None if get is None else get(document) for get in self._getters]
         return UnwrappedRequest(rows, use_cache is not False, ttl or 0), ignored
@@ -128,7 +128,7 @@ def _decode(body: bytes, strict: Decode, lax: Decode | None) -> tuple[Any, int]:
 
 
 def _list_path(batch: str, path: str, *, matrix: bool) -> str:
-    """Return the path of a batch's list of requests, the part of `batch` before `[]`."""
+    """Return the path of a batch's list of requests, which is the part of `batch` before `[]`."""
     text = batch or ("requests[]" if matrix else "rows[]")
     match = _match_batch(text)
     if match is None or not _match_path(match[1]) or (match[2] is not None and match[2] != path):

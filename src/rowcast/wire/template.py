@@ -1,4 +1,4 @@
-"""Wire templates as documents, and the checks of a template against its model's schema.
+"""Wire templates as documents, and functions that check a template against its model's schema.
 
 A wire template describes the JSON of another system: where a request contains its rows, and what a reply looks like. It
 consists of paths and placeholders and cannot run code. `wire/codec.py` compiles it.
@@ -26,15 +26,15 @@ class RequestTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     form: Literal["object", "matrix"] = "object"
     path: str = ""
-    """The path of the row or matrix."""
+    """The path of the row or the matrix."""
     batch: str = ""
-    """The list of requests in a body of `/predict/batch`, such as `requests[]` or `requests[].data`."""
+    """The path of the requests in a `/predict/batch` body (`requests[]`) or of their rows (`requests[].data`)."""
     rename: dict[str, str] = {}
     """Maps a client's name to a column."""
     use_cache: str = ""
     cache_ttl: str = ""
     on_missing: Any = ERROR
-    """`error`, or the default for columns that are not sent: one value, or a mapping from column to value."""
+    """`error`, or the defaults for columns that are not sent: one value, or a mapping from column to value."""
     on_unknown: Literal["error", "ignore"] = ERROR
 
 
@@ -139,5 +139,5 @@ def _check_classes(key: str, table: Mapping[str, Any], names: Sequence[str]) -> 
 
 
 def template_error(place: str, message: str) -> DocumentError:
-    """Return the error for a problem at this place of a template."""
+    """Return the error for a problem at this place in a template."""
     return DocumentError("wire template", place, message)
