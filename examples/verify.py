@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 FENCE = re.compile(r"^```sh curl (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HOST = re.compile(r"http://localhost(:\d+)?")
 CALLER_SETTINGS = re.compile(r"ROWCAST_|PROM_|API_KEY$|ENV$|LOG_LEVEL$|MODEL_PATH$|REDIS_|PORT$")
-"""Variables in the caller's environment that would change the example."""
+"""Variables in the caller's environment that would change the behavior of the example."""
 READY_SECONDS = 120.0
 """Time limit for `./run` to become ready, including training."""
 
@@ -59,7 +59,7 @@ class Report:
         self._used: set[str] = set()
 
     def line(self, name: str) -> str:
-        """Return a curl line of the README."""
+        """Return a curl line from the README."""
         self._used.add(name)
         return self.curls[name]
 
@@ -86,7 +86,7 @@ class System:
         self.address = address
 
     def curl(self, name: str, expected: Any, status: int = 200) -> Any:
-        """Run a curl line of the README with this system's address and compare the reply."""
+        """Run a curl line from the README with this system's address and compare the reply."""
         line = HOST.sub(self.address, self.report.line(name))
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, ".curlrc").write_text('silent\nshow-error\nnoproxy = "*"\nwrite-out = "\\n%{http_code}"\n')
@@ -123,7 +123,7 @@ class System:
         headers: Mapping[str, str] | None = None,
         case: str = "",
     ) -> Any:
-        """Send `METHOD /path` and compare the reply; without `expected`, compare only the status."""
+        """Send `METHOD /path` and compare the reply, or only the status if `expected` is omitted."""
         reply = self.send(request_line, body, headers)
         self.compare(f"{request_line} {case}".rstrip(), reply, expected, status)
         return reply.json
@@ -205,7 +205,7 @@ class ExampleRunner:
         self.home = home
         self.report = report
         self.first_log = ""
-        """The output of the first `./run`, training included."""
+        """The output of the first `./run`, including training."""
         inherited = {name: value for name, value in os.environ.items() if not CALLER_SETTINGS.match(name)}
         path = f"{folder.parents[1] / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
         self.environment = {**inherited, "PATH": path, "ROWCAST_HOME": str(home), "NO_PROXY": "*", "no_proxy": "*"}
@@ -238,7 +238,7 @@ class ExampleRunner:
         subprocess.run(command, cwd=self.folder, env=self.environment, check=True, timeout=60)
 
     def log(self) -> str:
-        """Return the output of the last process."""
+        """Return the output of the most recently started process."""
         return (self.home / "log").read_text(encoding="utf-8", errors="replace")
 
 
@@ -252,7 +252,7 @@ def _is_ready(system: System, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Send SIGTERM; after ten seconds, kill any remaining processes of its session."""
+    """Send SIGTERM; after ten seconds, kill the processes that remain in its session."""
     process.terminate()
     try:
         process.wait(10)
