@@ -1,6 +1,6 @@
 """The sandbox: a child process with resource limits that loads a bundle before the server does.
 
-A bundle that crashes, hangs or runs out of memory therefore does not affect the server.
+If the child crashes, hangs or runs out of memory, the server is not affected.
 """
 
 from __future__ import annotations

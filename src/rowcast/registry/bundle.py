@@ -34,7 +34,7 @@ MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The graph output to read. Only imported graphs return raw scores or labels."""
+    """The graph output that contains the scores. Only imported graphs return raw scores or labels."""
 
     name: str
     kind: OutputKind
@@ -43,7 +43,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Measure(msgspec.Struct, frozen=True):
-    """A metric on the holdout with its 95% bootstrap interval."""
+    """The value of a metric on the holdout, with its 95% bootstrap interval."""
 
     value: float
     low: float

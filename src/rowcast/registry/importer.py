@@ -28,7 +28,7 @@ from rowcast.registry.ports import Reference, RegistryWriter, Sandbox
 from rowcast.registry.resolve import CHAMPION
 
 WireSource = str | Path | Mapping[str, Any] | None
-"""A template, the path of a template file, `matrix`, `native`, or None to follow the metadata."""
+"""A template, the path of a template file, `matrix`, `native`, or None to let the metadata decide."""
 ReadDocument = Callable[[str | Path | Mapping[str, Any], str], dict[str, Any]]
 """A function that reads a document. It takes the source and the kind of document, and raises SettingsError."""
 METADATA_KIND: Final = "metadata document"

@@ -34,7 +34,7 @@ class ModelsFolder:
         self._state_folder = state_folder
 
     def import_new(self, *, retry_failed: bool = False) -> list[ImportResult]:
-        """Import every file that has not been imported yet; return the result of each file.
+        """Import every file that has not been imported yet; return the result for each file.
 
         Failed imports are retried only if `retry_failed` is true.
         """
@@ -56,7 +56,7 @@ class ModelsFolder:
     def _result(
         self, path: Path, files: Sequence[Path], record: dict[str, ImportResult], *, retry_failed: bool
     ) -> ImportResult:
-        """Return the recorded result of this content, or import it and record the result."""
+        """Return the recorded result for this content, or import the content and record the result."""
         try:
             content = read_model_file(path, self._importer.max_model_mb)
             metadata = self._metadata_path(path, files)

@@ -40,7 +40,7 @@ class GraphTensor(NamedTuple):
 
     def __str__(self) -> str:
         sizes = ", ".join("N" if size is None else str(size) for size in self.shape)
-        name = self.name if self.name.isprintable() else repr(self.name)  # keep control characters off the terminal
+        name = self.name if self.name.isprintable() else repr(self.name)  # escapes control characters
         return f"{name} ({self.type}, [{sizes}])"
 
 
@@ -129,10 +129,10 @@ class RegistryWriter(RegistryReader, Protocol):
         ...
 
     def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:
-        """Call `fill` with an empty folder, publish that folder as the next version, and move `alias` to it if given.
+        """Call `fill` with an empty folder and publish that folder as the next version.
 
-        Leave nothing behind if `fill` raises or the alias cannot be moved. The next call removes anything that a dead
-        publisher left behind.
+        If `alias` is given, move that alias to the new version. Leave nothing behind if `fill` raises or
+        the alias cannot be moved. The next call removes anything that a dead publisher left behind.
         """
         ...
 

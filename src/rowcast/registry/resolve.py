@@ -1,4 +1,7 @@
-"""Resolve references such as `loans@3` to published versions. The supervisor imports this module; keep it light."""
+"""Resolve references such as `loans@3` to published versions.
+
+The supervisor imports this module, so its own imports must stay light.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,8 @@ def resolve(text: str, registry: RegistryReader) -> Reference:
 def addresses(references: Iterable[str]) -> dict[str, str]:
     """Map each reference to the name under which it is served.
 
-    The first reference to a model is served under the model's name, and each further reference under its own text, such
-    as `loans@3`.
+    The first reference to a model is served under the model's name, and every further reference to that model under its
+    own text, such as `loans@3`.
     """
     served_names: dict[str, str] = {}
     for text in references:

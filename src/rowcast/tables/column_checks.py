@@ -140,10 +140,10 @@ def _zeros(
 
 
 def named_like_weight(name: str) -> list[Finding]:
-    """Report a column whose name suggests the weight of a row."""
+    """Report a column whose name suggests that it contains row weights."""
     if not _weight(name):
         return []
-    message = "the name suggests a weight for each row"
+    message = "the name suggests that the column contains row weights"
     return [Finding("weight-like", name, message, "used as a feature", Override("weight", name))]
 
 

@@ -106,7 +106,7 @@ def _parse_column(frame: pl.DataFrame, column: Column) -> ParsedColumn:
 
 
 def _parse_numeric_texts(series: pl.Series, column: Column) -> ParsedColumn:
-    """Cast plain notation with polars and parse only the other cells.
+    """Cast numbers in plain notation with polars and parse only the other cells.
 
     polars accepts the same notation as `PLAIN_NUMBER`, plus inf and nan (verified by a property test). This halves the
     cost of a column.
@@ -167,7 +167,7 @@ def _is_utc(kind: pl.Datetime, column: Column) -> bool:
 def _number_values(
     series: pl.Series, column: Column, missing: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], dict[int, BadValue]]:
-    """Cast plain notation with polars, which rounds like Python, and parse the rest cell by cell."""
+    """Cast plain numbers with polars, which rounds as Python does, and parse the other cells one by one."""
     if series.dtype == pl.String:
         plain = series.str.contains(PLAIN_NUMBER).fill_null(False)
         numbers = series.set(~plain, None).cast(pl.Float64, strict=False)

@@ -238,7 +238,10 @@ def _text_numbers(name: str, distinct: _Distinct, forms: tuple[str, ...]) -> tup
 
 
 def _is_code(values: Sequence[str]) -> bool:
-    """Return whether numbers look like postcodes: equal length of at least four, and some but not all start with 0."""
+    """Return whether numbers look like postcodes.
+
+    Postcodes have the same length, of at least four digits, and some but not all of them start with 0.
+    """
     padded = [value.startswith("0") for value in values]
     return any(padded) and not all(padded) and len(set(map(len, values))) == 1 and len(values[0]) >= 4
 
@@ -322,7 +325,7 @@ def _unparsed(form: str, values: Sequence[str]) -> list[str]:
 
 
 def _identifier(column: Column, distinct: _Distinct) -> Finding | None:
-    """Return the finding that excludes a column because it identifies its rows: a counter, unique text or an id."""
+    """Return the finding that excludes a column whose values identify rows: a counter, unique text or an id."""
     present, levels = distinct.rows - distinct.missing, len(distinct.values)
     if distinct.rows < MIN_ROWS or present < MIN_ROWS or levels < UNIQUE_SHARE * present:
         return None
@@ -335,7 +338,7 @@ def _identifier(column: Column, distinct: _Distinct) -> Finding | None:
             return Finding("id", column.name, "contains a different whole number in every row", "excluded", keep)
     if column.kind == "category":
         unique = levels == present
-        message = "has a different value in every row" if unique else f"has {levels} values in {present} rows"
+        message = "has a different value in every row" if unique else f"has {levels} different values in {present} rows"
         code = "id" if unique else "free-text"
         return Finding(code, column.name, message, "excluded", keep)
     return None

@@ -198,8 +198,8 @@ def single_byte(path: Path, content: bytes) -> str:
 def sniff(path: Path, text: str) -> CsvFormat:
     """Detect the format of CSV text.
 
-    The best delimiter splits the most lines into as many cells as the first line has. In a tie, the delimiter that
-    yields more cells wins.
+    The best delimiter splits the most lines into as many cells as the first line has. If several delimiters are equally
+    good, the one that yields the most cells is used.
     """
     sample = text[:SNIFFED_BYTES]
     quote = "'" if sample[:1] == "'" and sample.count("'") > sample.count('"') else '"'

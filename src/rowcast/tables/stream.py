@@ -91,7 +91,7 @@ def _refuse_large_list(path: Path) -> None:
 
 
 def _scanned(path: Path, scan: Callable[[Path], pl.LazyFrame], kind: str) -> Iterator[Chunk]:
-    """Yield slices of a lazy frame. polars' own batches would read ahead without a limit."""
+    """Yield slices of a lazy frame. The batch reader of polars is not used because it reads ahead without a limit."""
     try:
         frames = scan(path)
         total = frames.select(pl.len()).collect().item()

@@ -21,7 +21,7 @@ class Override(msgspec.Struct, frozen=True):
     option: str
     """The name of the option, as in `rowcast.train(..., exclude=["age"])`."""
     value: str = ""
-    """A value for the option; empty if the user must choose one."""
+    """A value for the option; empty if the user must choose the value."""
 
     def __str__(self) -> str:
         return f"{self.option}={self.value}" if self.value else self.option
@@ -32,7 +32,7 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
     code: str
     column: str
-    """Empty if the finding concerns the whole table."""
+    """The name of the column; empty if the finding concerns the whole table."""
     message: str
     action: str
     """The action that Rowcast took."""

@@ -88,11 +88,11 @@ class TableWriter(Protocol):
     """Writes the frames of one file in order."""
 
     def prepare(self, frame: pl.DataFrame, *, first: bool) -> Any:
-        """Do the expensive part of writing a frame. This may run on any thread."""
+        """Do the expensive part of writing a frame. This method may be called on any thread."""
         ...
 
     def append(self, prepared: Any) -> None:
-        """Write the result of `prepare`."""
+        """Write a result that `prepare` returned."""
         ...
 
     def close(self, *, whole: bool) -> None:
@@ -152,7 +152,7 @@ class _ColumnarWriter:
     """Writes a columnar file. polars pulls the frames from a queue on a separate thread."""
 
     def __init__(self, path: Path, sink: Callable[[pl.LazyFrame, Path], Any]) -> None:
-        path.open("wb").close()  # fail now if the folder is not writable
+        path.open("wb").close()  # fails immediately if the folder is not writable
         self._path = path
         self._sink = sink
         self._frames: Queue[pl.DataFrame | None] = Queue(MAX_WAITING)

@@ -32,7 +32,7 @@ ENTRIES_PER_READ = 4096
 
 
 def frame(previous: bytes, payload: bytes) -> tuple[bytes, bytes]:
-    """Return the frame that contains a payload, and its link."""
+    """Encode a payload as a frame; return the frame and its link."""
     linked = sha256(previous + payload).digest()
     return b"".join((FRAME.pack(MAGIC, len(payload), len(payload) ^ LENGTH_MARK), payload, linked)), linked
 

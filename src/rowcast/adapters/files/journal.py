@@ -122,7 +122,7 @@ class FileJournal:
                 raise self._unavailable(error) from None
 
     def close(self) -> None:
-        """Release the segment, so that the indexer can store its remaining entries and delete it."""
+        """Release the segment so that the indexer can store its remaining entries and delete the segment."""
         self._closed = True
         self._blocks.release()
         self._release()
@@ -195,7 +195,7 @@ class BlockJournal:
             self.release()
 
     def release(self) -> None:
-        """Release the segment, so that the indexer can store its remaining entries and delete it."""
+        """Release the segment so that the indexer can store its remaining entries and delete the segment."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

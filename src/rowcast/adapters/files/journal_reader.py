@@ -76,14 +76,14 @@ class FolderJournalReader:
             try:
                 yield from (sealed for sealed in open_segment(path).all() if sealed.seq > after)
             except FileNotFoundError:
-                continue  # stored and deleted in the meantime
+                continue  # the segment was stored and deleted in the meantime
 
     def writers(self) -> list[str]:
         """Return every writer that has a segment."""
         return sorted({_writer_of(path) for path in self._paths()})
 
     def last_seqs(self) -> dict[str, int]:
-        """Return the last `seq` in the segments of each writer; skip segments that cannot be read."""
+        """Return the highest `seq` in each writer's segments; skip segments that cannot be read."""
         newest = {_writer_of(path): path for path in self._paths()}
         seqs: dict[str, int] = {}
         for writer, path in newest.items():
@@ -196,7 +196,7 @@ def _has_entries(path: Path) -> bool:
             file.readline(LOOK_AHEAD)
             return bool(file.read(LOOK_AHEAD).strip(b"\0"))
     except FileNotFoundError:
-        return False  # stored and deleted in the meantime
+        return False  # the segment was stored and deleted in the meantime
 
 
 def _describe_loss(seqs: range) -> str:

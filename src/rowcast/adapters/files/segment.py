@@ -151,7 +151,7 @@ class Segment:
             yield from entries
 
     def last(self) -> int:
-        """Return the `seq` of the last entry, or of the entry before this segment."""
+        """Return the `seq` of the last entry or, if the segment has none, of the entry before the segment."""
         return max((sealed.seq for sealed in self.all()), default=self._seq - 1)
 
     def ended(self) -> bool:

@@ -1,4 +1,4 @@
-"""Counters: float64 cells, addressed by labels.
+"""Counters, stored as float64 cells and identified by their labels.
 
 A server with one process keeps its counters in lists. If a server has several processes, each process keeps its
 counters in its own memory-mapped file. The process that handles a metrics request adds up the counters in all files. A

@@ -1,9 +1,9 @@
 """State that the processes of one server share: a folder in HOME/run with one small file per worker.
 
 A worker holds a lock on its file. The kernel releases the lock when the process exits, so the death of a worker is
-detected immediately. A heartbeat shows that the event loop is running. It is a monotonic timestamp: all processes of a
-machine share this clock, and it does not change when the system time is set. A server deletes its folder when it shuts
-down; the next server deletes the folders of killed servers.
+detected immediately. A heartbeat shows that the event loop is running. It is a timestamp of the monotonic clock, which
+all processes on a machine share and which does not change when the system time is set. A server deletes its folder when
+it shuts down; the next server deletes the folders of killed servers.
 
     worker-N  heartbeat f64, waiting rows u32, seconds that the oldest row has waited f32, then at byte 16: u32 length,
               u32 crc32, JSON of `WorkerReport`; little-endian
@@ -110,7 +110,7 @@ class ServerFolder:
 
     @contextmanager
     def trial_results(self) -> Iterator[dict[str, str]]:
-        """Yield the sandbox results to one worker at a time, and save all changes when the block ends."""
+        """Yield the sandbox results to one worker at a time, and save all changes when the `with` block ends."""
         path = self.folder / "trials"
         with locked(self.folder / ".trials.lock"):
             results: dict[str, str] = {}

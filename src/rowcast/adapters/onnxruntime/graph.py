@@ -92,7 +92,7 @@ class OnnxGraph:
         scores: NDArray[Any] = output
         if self._row_shape is None:
             self._row_shape = scores.shape[1:]
-        if scores.shape != (count, *self._row_shape):  # otherwise rows would get the scores of other rows
+        if scores.shape != (count, *self._row_shape):  # otherwise, rows would get the scores of other rows
             raise GraphFailed(f"the graph returned an output of shape {list(scores.shape)} for {count} rows")
         return scores
 

@@ -33,7 +33,7 @@ ERASURES_VERSION = 2
 
 
 class ReplyColumns(msgspec.Struct, gc=False):
-    """The fields of a reply that are copied into columns."""
+    """The fields of a reply that are copied into database columns."""
 
     id: str
     model: str
@@ -46,7 +46,7 @@ _decode_columns = msgspec.json.Decoder(ReplyColumns).decode
 
 
 class SqliteStore:
-    """Reads and writes one history file. Each read opens its own connection; writes share one."""
+    """Reads and writes one history file. Each read opens its own connection; all writes share one connection."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

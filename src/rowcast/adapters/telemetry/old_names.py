@@ -20,7 +20,7 @@ Requests = Mapping[tuple[str, ...], Sequence[float]]
 
 
 def old_names(requests: Requests, bounds: Sequence[str], rows: float, latest: float, load: float) -> Iterator[Metric]:
-    """Yield the metrics of loan-mlops and of onnx-pipeline."""
+    """Yield the metrics under the names that loan-mlops and onnx-pipeline use."""
     zeros = [0.0] * (len(bounds) + 1)
     prediction_requests = [cells for (route, *_), cells in requests.items() if _predicts(route)]
     for cells, (counter, counter_help), (histogram, histogram_help) in (

@@ -37,7 +37,7 @@ PLAIN: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     HITS: ("rowcast_cache_hits", "Rows whose score was in the cache.", ("model",)),
     MISSES: ("rowcast_cache_misses", "Rows whose score was not in the cache.", ("model",)),
     LOADS: ("rowcast_model_loads", "Model versions loaded and checked.", ("model", "version")),
-    RELOADS: ("rowcast_reloads", "Reloads by workers, by outcome.", ("outcome",)),
+    RELOADS: ("rowcast_reloads", "Worker reloads, by outcome.", ("outcome",)),
 }
 """Counters with a single cell. Maps each metric family to its name, help text and labels."""
 

@@ -183,7 +183,7 @@ def _interpret(selected: GraphTensor, answers: GraphAnswers, metadata: Metadata,
     width = 1 if array.ndim == 1 else int(array.shape[1])
     if _is_regression(selected, answers, metadata, width=width):
         if width != 1:
-            message = f"the output {selected} has {width} values per row; a regression model must have one"
+            message = f"the output {selected} has {width} values per row; a regression model must have one value"
             raise BundleError(message, slug="unsupported-output")
         return Interpretation(Output(selected.name, "values"), Decision(task="regression"), _note(selected, "values"))
     keys = list(answers.output[0]) if selected.type in MAPS else None
@@ -215,7 +215,7 @@ def _is_regression(selected: GraphTensor, answers: GraphAnswers, metadata: Metad
 
 
 def _are_probabilities(array: NDArray[Any]) -> bool:
-    """Return whether each finite row sums to one or, in a single column, lies between 0 and 1."""
+    """Return whether the values of each finite row sum to one or, in a single column, lie between 0 and 1."""
     finite = array[np.isfinite(array.reshape(len(array), -1)).all(axis=1)]
     if not len(finite) or np.any(finite < -1e-6) or np.any(finite > 1 + 1e-6):
         return False

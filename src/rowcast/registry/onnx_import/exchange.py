@@ -16,7 +16,7 @@ REQUEST: Final = "request.json"
 
 
 def write_request(folder: Path, model: bytes, request: ImportRequest) -> None:
-    """Write the child's input into an empty folder."""
+    """Write the input of the child process into an empty folder."""
     (folder / MODEL).write_bytes(model)
     (folder / REQUEST).write_bytes(msgspec.json.encode(request))
 
@@ -35,5 +35,5 @@ def answer_request(folder: Path, open_graph: OpenForeignGraph) -> bytes:
 
 
 def read_result(output: bytes) -> ConvertedModel:
-    """Decode the child's output."""
+    """Decode the output of the child process."""
     return msgspec.json.decode(output, type=ConvertedModel)

@@ -12,7 +12,10 @@ from rowcast.schema.prediction import Activation
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """All fields are optional; unknown fields are ignored. The fields after `class_names` are specific to Rowcast."""
+    """The metadata of an imported model.
+
+    All fields are optional; unknown fields are ignored. The fields after `class_names` are specific to Rowcast.
+    """
 
     model_name: str = ""
     model_type: str = ""
@@ -22,7 +25,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     class_names: list[str | int] | None = None
 
     output: str = ""
-    """The output of the graph to read."""
+    """The name of the graph output to use."""
     output_kind: Literal["", "probabilities", "scores", "labels", "values"] = ""
     activation: Activation = "none"
     """The function that converts raw scores to probabilities."""

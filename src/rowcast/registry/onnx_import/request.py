@@ -19,7 +19,7 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     metadata: dict[str, Any] = {}
     wire: dict[str, Any] | str | None = None
-    """A wire template, `matrix`, `native`, or None to follow the metadata."""
+    """A wire template, `matrix`, `native`, or None to let the metadata decide."""
     source: str = ""
     """The name of the imported file."""
     sha256: str = ""

@@ -71,8 +71,7 @@ def _width(tensor: GraphTensor, metadata: Metadata, *, is_only_input: bool) -> i
     """Return the number of columns in an input."""
     if tensor.type not in DTYPES:
         raise _unsupported_input(
-            f"the input {tensor} has an unsupported type; supported types are {', '.join(DTYPES)}; add a Cast to the "
-            "graph"
+            f"the input {tensor} has an unsupported type (supported: {', '.join(DTYPES)}); add a Cast node to the graph"
         )
     if len(tensor.shape) not in (1, 2):
         raise _unsupported_input(f"the input {tensor} has an unsupported shape; expected [N] or [N, k]")
@@ -97,7 +96,7 @@ def _width(tensor: GraphTensor, metadata: Metadata, *, is_only_input: bool) -> i
 def _column_names(
     inputs: Sequence[GraphTensor], widths: Sequence[int], metadata: Metadata, *, table_columns: Sequence[str]
 ) -> list[str]:
-    """Return a name for each column in tensor order: from the metadata, the table, or the names of the inputs."""
+    """Return a name for each column in tensor order: from the metadata, the table or the inputs' own names."""
     total = sum(widths)
     features = metadata.features
     own = [

@@ -24,7 +24,7 @@ class TableSample(NamedTuple):
 
 
 def sample_table(path: Path) -> TableSample:
-    """Read and sample a table. The sample of a given table is always the same."""
+    """Read and sample a table. Repeated calls for the same table return the same sample."""
     frame = read_table(path).frame
     sample = frame.sample(min(SAMPLE_ROWS, frame.height), seed=0) if frame.height else frame
     return TableSample(
