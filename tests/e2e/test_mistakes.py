@@ -66,7 +66,7 @@ MESSAGES = {
     "twice.csv": "rename them",
     "unnamed.csv": "name them in the first line",
     "huge.csv": "'exclude'",
-    "endless.csv": "numbers except for 'inf'",
+    "endless.csv": "numbers but also 'inf'",
     "deep.jsonl": "not valid JSON Lines",
     "lists.jsonl": "must be an object",
     "absent.csv": "does not exist",

@@ -80,7 +80,7 @@ def softmax(x: Raw) -> Raw:
 
 
 def uncalibrated(task: Task, class_weights: Sequence[float] = ()) -> Calibration:
-    """Return the calibration that keeps the probabilities of the model.
+    """Return the calibration that leaves the model's probabilities unchanged.
 
     If the fit weighted the classes, the calibration restores their true shares.
     """

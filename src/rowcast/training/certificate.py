@@ -88,7 +88,7 @@ def _odd_values(training: LabelledRows, rng: np.random.Generator) -> Iterator[tu
 
 def _thresholds(pipeline: Trained, training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
     """Yield training rows with a number at, just below and just above each threshold."""
-    numbers = training.numbers.shape[1]  # the first features are the unscaled numbers; flags and levels are 0 or 1
+    numbers = training.numbers.shape[1]  # unscaled numbers come first; flags and levels are 0 or 1
     thresholds = {feature: each for feature, each in pipeline.thresholds().items() if feature < numbers}
     share = min(1.0, MOST_THRESHOLDS / max(sum(map(len, thresholds.values())), 1))
     for feature, every in thresholds.items():

@@ -53,7 +53,7 @@ class Choice:
 
     @property
     def name(self) -> str:
-        """The name of the candidate, or `ensemble`."""
+        """The name of the candidate, or `ensemble` if there are several members."""
         return "ensemble" if len(self.members) > 1 else self.members[0].trial.candidate.name
 
     @property

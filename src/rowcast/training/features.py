@@ -77,7 +77,7 @@ class Features:
     blocks: tuple[TextBlock, ...]
 
     def transform(self, numbers: Numbers, texts: Texts) -> Numbers:
-        """Return the matrix [N, width] in float32: numbers, flags, text columns."""
+        """Return the matrix [N, width] in float32: numbers, flags and text columns."""
         parts = []
         if len(self.median):
             gaps = np.isnan(numbers)
@@ -89,7 +89,7 @@ class Features:
     def _scaled(self, filled: Numbers) -> Numbers:
         if self.scale is None:
             return filled
-        with np.errstate(over="ignore"):  # an overflow becomes infinite, and is then clipped
+        with np.errstate(over="ignore"):  # an overflow produces infinity, which is then clipped
             scaled = (filled - self.scale.mean) * self.scale.inverse
         return np.asarray(np.clip(scaled, -CLIP, CLIP))
 

@@ -183,7 +183,7 @@ def _values(labels: list[Label], target: str) -> NDArray[np.float64]:
 
 
 def _without_single_rows(table: Table, labels: list[Label], target: str) -> tuple[Table, list[Label], list[Finding]]:
-    """Drop classes with a single row, because such a class cannot be both learned and measured."""
+    """Drop classes with a single row, because such a class cannot be in both the training rows and the holdout."""
     singles = [label for label, count in Counter(labels).items() if count == 1]
     if not singles or len(singles) == len(set(labels)):
         return table, labels, []
@@ -211,7 +211,7 @@ def _classes(labels: list[Label], target: str) -> tuple[Label, ...]:
         if len(texts) * 10 <= len(distinct):
             shown = ", ".join(map(repr, sorted(texts)[:3]))
             raise TableError(
-                f"target {target!r} contains numbers except for {shown}; correct or clear those cells",
+                f"target {target!r} contains numbers but also {shown}; correct or clear those cells",
                 slug="target-kind",
             )
         counts = f"{len(distinct)} distinct values in {len(labels)} rows"

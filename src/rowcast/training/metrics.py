@@ -217,7 +217,7 @@ def _roc_auc(p: Scores, actual: NDArray[np.bool_], w: Weights) -> Values:
     positives, negatives = _rank(p, actual, w)
     above = np.cumsum(positives, axis=1) - positives / 2
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    return np.minimum(_share((above * negatives).sum(axis=1), pairs, np.nan), 1.0)  # it could exceed 1 by rounding
+    return np.minimum(_share((above * negatives).sum(axis=1), pairs, np.nan), 1.0)  # rounding may produce more than 1
 
 
 def _pr_auc(p: Scores, actual: NDArray[np.bool_], w: Weights) -> Values:

@@ -65,7 +65,7 @@ def _flatten(trees: Trees, tree: int, target: int, root: Mapping[str, Any]) -> N
 
 
 def _outside_zero(threshold: float) -> float:
-    """Move a threshold near zero so that it splits as in LightGBM, where numbers within 1e-35 of zero are zero."""
+    """Move a threshold near zero so that it splits as in LightGBM, where numbers within 1e-35 of zero count as zero."""
     if 0 <= threshold < LIGHTGBM_ZERO:
         return LIGHTGBM_ZERO
     if -LIGHTGBM_ZERO <= threshold < 0:

@@ -25,7 +25,7 @@ CANDIDATES: Final[dict[str, Candidate]] = {
 }
 """All candidates, cheapest first; the search tries them in this order."""
 COUNTERPARTS: Final = {"logistic": "ridge"}
-"""The regression candidate that replaces a classification candidate."""
+"""The regression candidates that replace classification candidates."""
 
 
 def check(names: Sequence[str]) -> None:

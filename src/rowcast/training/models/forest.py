@@ -34,7 +34,7 @@ EXACT: Final = 2.0**24
 
 @dataclass(frozen=True)
 class Grove:
-    """Fitted trees with a row of weights for each node; the sum over all trees plus `base` is a share or a value."""
+    """Fitted trees with a row of weights for each node; the sum over all trees, plus `base`, is a share or a value."""
 
     params: Params
     task: Task

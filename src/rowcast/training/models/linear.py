@@ -114,7 +114,7 @@ class SparseLinear:
 def _logistic(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
     if len(np.unique(rows.target)) == 1:
         return _constant(rows, params, setting)
-    small = rows.matrix.shape[1] * setting.width <= 400  # Newton solves a dense system of this size in each step
+    small = rows.matrix.shape[1] * setting.width <= 400  # each Newton step solves a dense system of this size
     model = LogisticRegression(C=params["strength"], solver="newton-cholesky" if small else "lbfgs", max_iter=300)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the model is usable; validation measures its quality

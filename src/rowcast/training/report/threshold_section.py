@@ -64,7 +64,7 @@ def _charts(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.boo
     if model.cost is None:
         lines.append(Line("all mistakes", grid, false_positives + false_negatives))
     label = label_text(model.decision.classes[model.decision.positive])
-    description = f"Rows wrongly predicted as {label}, and rows of {label} that were missed, among {len(score):,} rows."
+    description = f"False positives and false negatives among {len(score):,} rows; the positive class is {label}."
     chart = line_chart("Mistakes", description, ("threshold", "rows"), lines, x_range=UNIT_RANGE, mark=mark)
     if model.cost is None:
         return (chart,)
