@@ -1,1 +1,1 @@
-"""Composition roots, one for each kind of process. The only place that picks adapters; each is imported lazily."""
+"""Composition roots, one for each kind of process. Only this package selects adapters; it imports them lazily."""

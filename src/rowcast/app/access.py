@@ -17,5 +17,5 @@ def keys(settings: Settings) -> KeyWriter:
 
 
 def has_key(settings: Settings) -> bool:
-    """Return whether any API key exists, so that callers must send one."""
+    """Return whether any API key exists; if so, callers must send a key."""
     return settings.api_key is not None or bool(keys(settings).all())

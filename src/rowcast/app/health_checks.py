@@ -1,5 +1,4 @@
-"""Checks of the services that a server depends on. Each check returns the reason for its failure, or an empty string if
-it succeeds."""
+"""Checks of the services that a server depends on. Each returns the reason for a failure, or "" on success."""
 
 from __future__ import annotations
 

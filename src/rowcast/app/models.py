@@ -33,7 +33,10 @@ def registry(settings: Settings) -> RegistryWriter:
 
 
 def has_models(settings: Settings) -> bool:
-    """Return whether every model named in the settings is published; if no model is named, whether any model is."""
+    """Return whether every model named in the settings is published.
+
+    If the settings name no model, return whether any model is published.
+    """
     from rowcast.registry import resolve
 
     try:
@@ -129,7 +132,7 @@ def train(
     progress: Callable[[TrainingEvent], None] = lambda event: None,
     **options: Any,
 ) -> TrainingResult:
-    """Train a model on a file or on data in memory, and publish it. Also write the graph to `onnx_out`, if given."""
+    """Train a model on a file or on data in memory, and publish it. Write its graph to `onnx_out` if that is given."""
     try:
         from rowcast.training import run
     except ModuleNotFoundError as missing:
@@ -172,7 +175,9 @@ def _training_data(
     from rowcast.training.options import TrainingOptions
 
     if target is None and target_file is None:
-        raise SettingsError("target is required: pass the column to predict, or target_file with its values")
+        raise SettingsError(
+            "target is required: pass the name of the column to predict, or pass target_file with its values"
+        )
     is_file = isinstance(data, str | Path)
     model_name = check_name(name or name_from(Path(data).stem if is_file else target or "model"))
     table = read_table(data) if is_file else table_from_memory(data, model_name)

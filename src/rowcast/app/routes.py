@@ -39,7 +39,7 @@ class HttpApp(NamedTuple):
 
     app: ASGIApp
     quick_path: QuickPath | None
-    """None if every request is logged or traced."""
+    """The quick path, or None if the server logs or traces requests."""
 
 
 def authenticator(settings: Settings) -> Authenticator:

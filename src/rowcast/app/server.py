@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Server(NamedTuple):
-    """A server process before its first request."""
+    """The parts of a server process that has not started to serve requests."""
 
     app: ASGIApp
     quick_path: QuickPath | None
@@ -44,7 +44,7 @@ def worker_state(settings: Settings) -> WorkerState:
 
 
 def application(settings: Callable[[], Settings]) -> Application:
-    """Return the public ASGI app; nothing is read or opened before it starts."""
+    """Return the public ASGI app, which reads and opens nothing before it starts."""
     from rowcast.runtime.lifecycle import Application
 
     return Application(lambda: build_server(settings()).app)
@@ -65,9 +65,8 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         if place is None:
             undo.callback(state.remove)
             parts.append(Closing(state.remove))
-            log_import_errors(
-                imports.import_models_folder(settings)
-            )  # with several workers, `rowcast serve` has done this
+            # With several workers, `rowcast serve` has already done this.
+            log_import_errors(imports.import_models_folder(settings))
         slot = state.slot(number)
         undo.callback(slot.close)
         counters = state.counters(number) if place else LocalCounters()

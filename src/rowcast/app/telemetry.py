@@ -62,7 +62,7 @@ def push_target(settings: Settings) -> tuple[str, tuple[str, str] | None]:
 def _pusher(
     settings: Settings, exposition: Callable[[], bytes], workers: Callable[[], list[WorkerStatus]], number: int
 ) -> Pusher | None:
-    """Return the reporter that pushes metrics. Only the first live worker pushes, and the final worker as it exits."""
+    """Return the reporter that pushes metrics. The first live worker pushes; so does the final worker as it exits."""
     if settings.push_gateway is None:
         return None
     from rowcast.adapters.telemetry.pushgateway import Pusher

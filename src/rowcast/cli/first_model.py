@@ -29,7 +29,7 @@ def ensure(settings: Settings, table: Path, target: str | None) -> None:
     command += ["--target", target] if target is not None else []
     if settings.models:
         command += ["--name", models.name_to_train(settings)]
-    output.say(f"no model to serve; training one on {table}")
+    output.say(f"no model to serve; training a model on {table}")
     finished = subprocess.run(command, env=settings.for_child(), stdout=sys.stderr, stderr=subprocess.PIPE, check=False)
     if finished.returncode:
         lines = finished.stderr.decode(errors="replace").strip().splitlines() or ["no error message"]

@@ -1,4 +1,4 @@
-"""`rowcast models` and `rowcast report`: list, import and describe published models."""
+"""`rowcast models` and `rowcast report`: print published models, import results and reports."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def print_json(value: Any) -> None:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print plain lines; raise RowcastError if standard output cannot be written."""
+    """Print plain lines; raise RowcastError if writing to standard output fails."""
     try:
         for line in lines:
             sys.stdout.write(line + "\n")

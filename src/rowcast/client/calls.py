@@ -263,7 +263,7 @@ def _checked_name(model: str) -> str:
     if not is_model_name(model):
         raise BadCall(
             "invalid model name; expected NAME or NAME@VERSION, where NAME has 1 to 64 characters from a-z, 0-9, '.', "
-            "'_' and '-' and VERSION is a number"
+            "'_' and '-', and VERSION is a number"
         )
     return model
 

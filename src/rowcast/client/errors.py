@@ -6,11 +6,11 @@ ClientError                     base class of every error the client raises
 ├── BadReply                    a response that a Rowcast server would never send
 └── ErrorReply                  an error response: status, slug, detail, problems, request_id, retry_after
     ├── RowsRejected            invalid rows, or rows the model cannot score; `problems` lists every problem
-    ├── AccessDenied            the API key is missing, invalid or lacks permission
+    ├── AccessDenied            the API key is missing or invalid, or it lacks permission
     ├── ResourceNotFound        no such model, prediction or path
     ├── IdempotencyConflict     the Idempotency-Key is in use, or has been used for a different request
     ├── QuotaExceeded           retry after `retry_after` seconds; if it is None, retrying cannot help
-    ├── ServerUnavailable       overloaded, shutting down or missing a dependency; retry later
+    ├── ServerUnavailable       the server is overloaded, shutting down or missing a dependency; retry later
     ├── DeadlineExceeded        the rows were not scored before the timeout
     └── InternalServerError     the server failed; to find the cause, search its log for `request_id`
 

@@ -85,7 +85,7 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """The timeout of a whole call, the number of retries and the pauses between them."""
+    """The timeout of a whole call, the number of retries and the pauses before them."""
 
     timeout: float = 30.0
     retries: int = 5
@@ -93,7 +93,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     longest_pause: float = 5.0
 
     def pause(self, retry: int, random: float) -> float:
-        """Return the pause before a retry. It grows exponentially, and half of it is random.
+        """Return the pause before a retry. The pause grows exponentially, and half of it is random.
 
         The random half keeps clients that failed together from retrying together.
         """

@@ -52,7 +52,7 @@ class _BaseClient:
         if retries < 0:
             raise BadCall("retries must not be negative")
         if api_key is not None and not is_header_value(api_key):
-            raise BadCall("api_key must be 1 to 255 visible ASCII characters; check for a line break")
+            raise BadCall("api_key must be 1 to 255 visible ASCII characters, without a line break")
         self._address = ServerAddress.parse(url)
         self._policy = RetryPolicy(timeout, retries)
         self._model_calls = ModelCalls(lambda: uuid.uuid4().hex, retries=retries)
@@ -141,7 +141,7 @@ class Client(_BaseClient):
         return self._perform(calls.models())
 
     def model(self, name: str | None = None) -> ServedModel:
-        """Return the description of the named or default model. The server does not resend an unchanged description."""
+        """Return the description of the named or default model. The description of a named model is cached."""
         return self._perform(self._model_calls.model(name))
 
     def sample(self) -> dict[str, Any]:

@@ -40,7 +40,7 @@ SendResponse = Callable[[bytes, bytes], None]
 
 
 class QuickPath:
-    """Handles plain prediction requests; leaves all other requests to the general path."""
+    """Answers plain prediction requests and leaves all other requests to the general path."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class QuickPath:
         This is on the hot path.
         """
         root = self._root_path
-        # The path of an ASGI scope also starts with the root path.
+        # The root path is added because the path of an ASGI scope starts with it.
         route = self._router.hot.get(strip_prefix(root + path, root) if root else path)
         if route is None or route.quick is None or method != b"POST":
             return None

@@ -85,14 +85,16 @@ class DialectScoring:
         lengths = {len(cells) for cells in columns.values()}
         if len(lengths) > 1:
             shown = ", ".join(f"{name[:40]}: {len(cells)}" for name, cells in list(columns.items())[:12])
-            raise BodyError(f"the columns differ in length: {shown}")
+            raise BodyError(f"the columns must all have the same length: {shown}")
         check_count(lengths.pop() if lengths else 0, self.max_rows)
         return self.read_records(model, list(columns), list(zip(*columns.values(), strict=True)))
 
     def read_instances(self, model: LiveModel, instances: Any) -> list[Row]:
-        """Read a list of objects, of lists in the order of the model's columns, or of single values."""
+        """Read a list whose items are objects, lists in the order of the model's columns, or single values."""
         if not isinstance(instances, list):
-            raise BodyError("the rows must be a list of objects, or of lists in the order of the model's columns")
+            raise BodyError(
+                "the rows must be a list of objects, or a list of lists in the order of the model's columns"
+            )
         check_count(len(instances), self.max_rows)
         names = model.schema.names()
         if len(names) == 1 and not isinstance(instances[0], list | dict):
@@ -102,7 +104,7 @@ class DialectScoring:
         return self.read_records(model, names, instances)
 
     def read_rows(self, model: LiveModel, rows: Any) -> list[Row]:
-        """Read rows as TensorFlow Serving accepts them: a list of rows, or an object of columns."""
+        """Read rows in the formats of TensorFlow Serving: a list of rows, or an object that maps names to columns."""
         if not isinstance(rows, dict):
             return self.read_instances(model, rows)
         columns = {name: cells if isinstance(cells, list) else [cells] for name, cells in rows.items()}
@@ -199,7 +201,7 @@ def _read_constant(name: str) -> None:
 
 
 def only_key(document: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return the key that the object has; raise BodyError unless it has exactly one of these keys."""
+    """Return which of the names is a key of the object; raise BodyError unless exactly one of them is."""
     present = [name for name in names if name in document]
     if len(present) != 1:
         raise BodyError(f"send exactly one of {', '.join(names)}; got {', '.join(present) or 'none'}")

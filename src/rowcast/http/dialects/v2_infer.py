@@ -107,7 +107,7 @@ def _decode_inference(head: bytes) -> Inference:
     try:
         return _read(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        document = read_object(head)  # accepts NaN, which Python clients send; raises a precise error
+        document = read_object(head)  # accepts NaN, which Python clients send, and raises precise errors
     try:
         return msgspec.convert(document, Inference)
     except msgspec.ValidationError as error:
@@ -132,7 +132,7 @@ def read_raw(model: LiveModel, body: memoryview) -> Tensor:
             raise BodyError("the raw input is not valid UTF-8") from None
     rows, rest = divmod(len(body), width * TYPES[datatype].itemsize)
     if rest:
-        raise BodyError(f"{len(body)} bytes are not a whole number of rows of {width} x {datatype}")
+        raise BodyError(f"the body has {len(body)} bytes, which is not a whole number of rows of {width} x {datatype}")
     shape = [rows, *plan[0].shape] if len(columns) > 1 else [rows, 1]
     return tensors.from_bytes(TensorHeader(name, shape, datatype), body)
 
@@ -141,13 +141,13 @@ def inputs_by_name(model: LiveModel, inputs: Sequence[Tensor], max_rows: int) ->
     """Return the inputs by name: one per column, or the graph's own inputs. All have the same number of rows."""
     by_name = {tensor.name: tensor for tensor in inputs}
     if len(by_name) != len(inputs):
-        raise BodyError("an input occurs twice")
+        raise BodyError("two inputs have the same name")
     known, own = model.schema.names(), [spec.name for spec in model.encoder.plan]
     for name in by_name:
         if name not in known and name not in own:
             raise BodyError(f"unknown input {tensors.quoted(name)}; known inputs: {', '.join(known)[:500]}")
     if len({tensor.rows for tensor in inputs}) > 1:
-        raise BodyError("the inputs differ in their number of rows")
+        raise BodyError("the inputs must all have the same number of rows")
     check_count(inputs[0].rows if inputs else 0, max_rows)
     if all(name in known for name in by_name):
         for tensor in inputs:
@@ -185,10 +185,9 @@ def requested_outputs(model: LiveModel, inference: Inference) -> list[tuple[Outp
         if type(own) is not bool:
             raise BodyError(f"output {output.name}: parameter 'binary_data' must be true or false")
         requested.append((known[output.name], own))
-    if len({output.name for output, _ in requested}) != len(
-        requested
-    ):  # otherwise, a short request could cause a huge response
-        raise BodyError("an output is requested twice")
+    # Without this check, a short request could cause a huge response.
+    if len({output.name for output, _ in requested}) != len(requested):
+        raise BodyError("the same output is requested twice")
     return requested
 
 

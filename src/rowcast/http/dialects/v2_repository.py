@@ -27,7 +27,7 @@ class RepositoryEntry(msgspec.Struct, frozen=True):
 
 
 class Repository:
-    """The versions that this server can serve. `published` reads the versions in the registry and blocks."""
+    """The versions that this server can serve. `published` returns the versions in the registry; the call blocks."""
 
     def __init__(
         self, published: Callable[[], Sequence[Reference]], fleet: Fleet, deployment: Deployment[LiveModel]
