@@ -169,7 +169,7 @@ def many_levels(name: str, distinct: int, rows: int) -> list[Finding]:
 
 
 def leading_zeros(name: str, values: Sequence[Any]) -> list[Finding]:
-    """Report whole numbers with leading zeros."""
+    """Report a column that contains whole numbers with leading zeros."""
     text = next((each for each in values if isinstance(each, str) and len(each) > 1 and each.startswith("0")), None)
     if text is None:
         return []

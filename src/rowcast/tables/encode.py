@@ -41,7 +41,7 @@ class EncodedTable:
     """The tensors of all rows and the problems of invalid rows, which must not be scored."""
 
     tensors: dict[str, NDArray[Any]]
-    """Invalid cells are encoded as missing."""
+    """The input tensors by name. Invalid cells are encoded as missing values."""
     frame: pl.DataFrame
     columns: Mapping[str, ParsedColumn]
     schema: Schema
@@ -167,7 +167,7 @@ def _is_utc(kind: pl.Datetime, column: Column) -> bool:
 def _number_values(
     series: pl.Series, column: Column, missing: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], dict[int, BadValue]]:
-    """Cast plain numbers with polars, which rounds as Python does, and parse the other cells one by one."""
+    """Cast plain numbers with polars, which rounds as Python does, and parse the other cells with `Column.parse`."""
     if series.dtype == pl.String:
         plain = series.str.contains(PLAIN_NUMBER).fill_null(False)
         numbers = series.set(~plain, None).cast(pl.Float64, strict=False)
@@ -214,7 +214,7 @@ def _parse_each(
 
 
 def _factorise(series: pl.Series) -> tuple[pl.Series, NDArray[np.intp]]:
-    """Return the distinct values, and the index of each row's value among them."""
+    """Return the distinct values and, for each row, the index of its value among them."""
     distinct = series.unique(maintain_order=True)
     lookup = pl.DataFrame({"value": distinct, "code": np.arange(len(distinct))})
     rows = pl.DataFrame({"value": series})

@@ -36,7 +36,10 @@ from rowcast.tables.table import Finding, Override, Table
 
 EXACT_FLOAT32: Final = 1 << 24
 CODE_DIGITS: Final = 15
-"""The maximum number of digits of a number. Longer integers are treated as codes: float64 cannot represent them all."""
+"""The maximum number of digits of integers that are treated as numbers.
+
+Longer integers are treated as codes, because float64 cannot represent them exactly.
+"""
 MIN_ROWS: Final = 20
 """The minimum number of rows to detect identifiers. In smaller tables, unique values are not meaningful."""
 UNIQUE_SHARE: Final = 0.9
@@ -183,7 +186,7 @@ def _typed_column(series: pl.Series, distinct: _Distinct) -> tuple[Column, list[
 
 
 def _text_column(name: str, distinct: _Distinct) -> tuple[Column, list[Finding]]:
-    """Return the column for strings: the first of boolean, number and date that fits every value, or a category."""
+    """Return the column for strings. Its kind is boolean, number or date if every value fits, otherwise category."""
     words = {value.lower() for value in distinct.values}
     if words <= TRUE_WORDS | FALSE_WORDS and words & TRUE_WORDS and words & FALSE_WORDS:
         accepted = {word: word in TRUE_WORDS for word in sorted(words - {"true", "false"})}

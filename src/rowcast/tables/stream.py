@@ -53,7 +53,7 @@ class Chunk(NamedTuple):
     load: Callable[[], pl.DataFrame]
     """A function that parses the rows. It may run on any thread."""
     share: float
-    """The share of the file that has been read up to the end of this chunk, from 0 to 1."""
+    """The fraction of the file that ends with this chunk, from 0 to 1."""
 
 
 def read_chunks(path: Path) -> Iterator[Chunk]:

@@ -145,7 +145,7 @@ class ServerFolder:
                 _replace(self._runs / "good", msgspec.json.encode({**known, **versions}))
 
     def remove(self) -> None:
-        """Delete the folder of a server that is no longer running."""
+        """Delete the folder when the server shuts down."""
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._server_lock)
 

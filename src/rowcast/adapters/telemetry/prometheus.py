@@ -174,7 +174,7 @@ def _counters(totals: Mapping[Labels, list[float]]) -> Iterator[Metric]:
     request_labels = ["route", "method", "status"]
     requests = CounterMetricFamily("rowcast_requests", "HTTP requests answered.", labels=request_labels)
     durations = HistogramMetricFamily(
-        "rowcast_request_duration_seconds", "Time from the head of a request to its response.", labels=request_labels
+        "rowcast_request_duration_seconds", "Time from a request's headers to its response.", labels=request_labels
     )
     plain = {family: CounterMetricFamily(name, text, labels=labels) for family, (name, text, labels) in PLAIN.items()}
     for (family, *labels), cells in totals.items():
