@@ -1,0 +1,14 @@
+"""Fixtures for the tests of the data check."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from support.findings import RNG
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """Give each test the same random numbers, whatever tests ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(1).bit_generator.state
