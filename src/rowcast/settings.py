@@ -413,7 +413,7 @@ def _describe(error: ValidationError) -> str:
             continue
         hint = ""
         if name == "port" and str(problem["input"]).startswith("tcp://"):
-            hint = " (injected by Kubernetes for a Service named rowcast: set enableServiceLinks: false)"
+            hint = " (Kubernetes injects this for a Service named rowcast; set enableServiceLinks: false)"
         if name in _aliased_values() and problem["input"] == _aliased_values()[name][0]:
             variable = _aliased_values()[name][1]
             values = ALIASES[variable].values

@@ -35,7 +35,7 @@ class KeyWriter(KeyReader, Protocol):
 
 
 class IdempotencyStore(Protocol):
-    """Replies by idempotency key, shared by all server processes: a repeated request receives the first reply.
+    """Stores replies by idempotency key for all server processes, so that a repeated request receives the first reply.
 
     A claim belongs to the process that made it until that process saves a reply or releases the key. Claims of dead
     processes and claims older than the store's limit are void. `now` is in UTC seconds.
@@ -62,5 +62,5 @@ class IdempotencyStore(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise Unavailable if the store cannot be used. This creates and changes nothing."""
+        """Raise Unavailable if the store cannot be used. This does not create or change anything."""
         ...

@@ -57,7 +57,7 @@ class Meter:
         return None
 
     def headers(self, now: float) -> bytes:
-        """Return the RateLimit headers: remaining rows, and seconds until the full quota is available."""
+        """Return the RateLimit headers: the remaining rows, and the seconds until the full quota is available."""
         used = self._full_at - now
         if used <= 0:
             return self._headers % (self.quota.rows, 0)

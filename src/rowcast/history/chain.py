@@ -1,4 +1,4 @@
-"""The history chain: each entry's hash covers the previous one, so no change, removal or insertion goes undetected.
+"""The history chain: each hash covers the previous entry's hash, so no change, removal or insertion is undetected.
 
     row hash = H(salt ‖ row)              stays valid after the row and the salt are erased, and so does the chain
     link     = H(previous ‖ seq ‖ row hash ‖ head)

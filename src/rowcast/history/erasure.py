@@ -71,7 +71,8 @@ class Eraser:
         erasures = [erasure for erasure in self._store.open_erasures() if self._journals.folder_id in erasure.pending]
         if not erasures:
             return
-        open_journals = self._journals.open_journals()  # read first: a journal missing here has already been stored
+        # Read this before erasing: the entries of journals that are missing here are already in the store.
+        open_journals = self._journals.open_journals()
         for erasure in erasures:
             journals = erasure.pending[self._journals.folder_id]
             if journals is None:
@@ -96,7 +97,7 @@ class Eraser:
         return False
 
     def _waiting(self, erasure: OpenErasure) -> list[str]:
-        """Return the journals that a request waits for, and the folders whose indexers have not seen it yet."""
+        """Return the journals that a request waits for, and the folders whose indexers have not seen the request."""
         names: list[str] = []
         for folder_id, journals in erasure.pending.items():
             if folder_id == self._journals.folder_id:
@@ -137,7 +138,7 @@ class Maintenance(Eraser):
                     self._retain(now, self._retention_days)
 
     def close(self) -> None:
-        """Unregister a folder without journals, so that no erasure waits for a server that may never start again."""
+        """Unregister the folder if it has no journals, so that no erasure waits for a server that may never restart."""
         if self._registered and not self._journals.open_journals():
             with suppress(Unavailable):  # the folder stays registered until its next indexer stops
                 self._store.unregister_folder(self._journals.folder_id)

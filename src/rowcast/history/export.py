@@ -90,7 +90,7 @@ def to_json_lines(records: Iterable[Record]) -> Iterator[bytes]:
 
 
 def _on_one_line(record: Record) -> Record:
-    """Remove the line breaks of a row that was sent as indented JSON."""
+    """Remove the line breaks from a row that was sent as indented JSON."""
     if isinstance(record.row, msgspec.Raw) and b"\n" in bytes(record.row):
         return msgspec.structs.replace(record, row=msgspec.Raw(msgspec.json.format(bytes(record.row), indent=-1)))
     return record

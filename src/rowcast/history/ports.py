@@ -84,7 +84,7 @@ class JournalReader(Protocol):
         ...
 
     def last_seqs(self) -> dict[str, int]:
-        """Return the last `seq` in the journals of each writer. Skip damaged journals."""
+        """Return the highest `seq` of each writer in the journals. Skip damaged journals."""
         ...
 
     def drain(self, store: StoreWriter) -> int:
@@ -271,13 +271,13 @@ class Store(StoreReader, StoreWriter, StoreEraser, Protocol):
     ) -> None: ...
 
     def check(self) -> None:
-        """Raise Unavailable or HistoryError if entries cannot be recorded. This creates and changes nothing."""
+        """Raise Unavailable or HistoryError if entries cannot be recorded. This does not create or change anything."""
         ...
 
     def maintenance(self) -> AbstractContextManager[bool]:
         """Try to acquire the store-wide lock, and yield whether that succeeded.
 
         Use it only for work that must run once for all indexers, such as migrations and retention; recording never
-        needs it. The lock is released at the end of the block or of the process.
+        needs it. The lock is released when the block ends or the process exits.
         """
         ...

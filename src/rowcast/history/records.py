@@ -43,7 +43,7 @@ class RecordFields(msgspec.Struct, Generic[P, R], frozen=True, omit_defaults=Tru
 
 
 class Record(RecordFields[RawObject, RawObject], frozen=True, omit_defaults=True):
-    """One history entry, with the exact bytes of `prediction` and `row`; `row` is absent after it has been erased."""
+    """One history entry, with the exact bytes of `prediction` and `row`; `row` is absent if it has been erased."""
 
 
 class PageFields(msgspec.Struct, Generic[R], frozen=True):

@@ -36,7 +36,7 @@ LoadScorer = Callable[[str, int, str], ReplayScorer]
 
 
 class Replay(msgspec.Struct, frozen=True):
-    """The result of a replay; `examples` contains the first entries that are not equal."""
+    """The result of a replay; `examples` contains the first entries whose verdict is not `equal`."""
 
     entries: int
     equal: int

@@ -45,7 +45,7 @@ class ConnectionPool:
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
         self.is_closing = False
-        """Whether every response asks its client to close the connection."""
+        """Whether every response tells the client to close the connection."""
         self._open: set[PooledConnection] = set()
         self._sweeping: asyncio.TimerHandle | None = None
         self._made_room_at = -math.inf

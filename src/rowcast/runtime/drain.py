@@ -82,7 +82,7 @@ class DrainingServer(uvicorn.Server):
             task.cancel()
         for connection in list(state.connections):
             assert isinstance(connection, HttpToolsProtocol)
-            if connection.flow.write_paused:  # its tasks wait for a client that does not read
+            if connection.flow.write_paused:  # its tasks are waiting for a client that is not reading
                 connection.transport.abort()
             else:
                 connection.transport.close()

@@ -373,7 +373,7 @@ class Connection(HttpToolsProtocol):
         """Answer the next pipelined request, or wait for more."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
-            self.due = self._time() + self._limits.receive_seconds  # for the client to read the rest of the response
+            self.due = self._time() + self._limits.receive_seconds  # let the client read the rest of the response
         elif self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())  # reading resumes after the last response
         else:

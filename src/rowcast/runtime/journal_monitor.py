@@ -56,7 +56,7 @@ class JournalMonitor:
         self._task = asyncio.create_task(self._check_repeatedly())
 
     async def stop(self) -> None:
-        """Stop checking and publish the last head."""
+        """Stop checking, and publish the final head."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

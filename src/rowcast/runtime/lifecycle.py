@@ -146,7 +146,7 @@ class Application:
         """Build the app when the lifespan starts; if that fails, report the reason so that the server shuts down."""
         if self._app is None:
             if scope["type"] != "lifespan":
-                raise RuntimeError("rowcast.asgi:app needs a server that runs the ASGI lifespan")
+                raise RuntimeError("rowcast.asgi:app requires a server that supports the ASGI lifespan protocol")
             try:
                 self._app = self._build()
             except RowcastError as error:

@@ -223,7 +223,7 @@ class Supervisor:
     def _signal_workers(self, number: signal.Signals = signal.SIGTERM) -> None:
         for post in self._posts:
             if post.pid:
-                os.kill(post.pid, number)  # not reaped yet, so the process id is still valid
+                os.kill(post.pid, number)  # the process has not been reaped, so its id is still valid
 
     def _on_signal(self, *_: object) -> None:
         self._signals += 1

@@ -34,7 +34,7 @@ class Tensor(msgspec.Struct, frozen=True):
 
     @property
     def rows(self) -> int:
-        """The first dimension."""
+        """The number of rows, which is the first dimension."""
         return self.shape[0]
 
     @property

@@ -35,7 +35,7 @@ MAX_SLOW_ROWS = 64
 
 A single request with more rows forms its own batch.
 """
-EXPIRED = "the request's deadline passed before it was scored"
+EXPIRED = "the deadline passed before the request was scored"
 
 
 Render = Callable[[bytes], bytes]
@@ -94,7 +94,7 @@ class Batcher:
         # The arrival time of the first request in the batch, and of each request in a slow model's queue, in order.
         self._first_arrival = 0.0
         self._arrivals: dict[int, float] = {}
-        # Cached, because asyncio.get_running_loop makes a system call on Python 3.11.
+        # Cache the loop: on Python 3.11, asyncio.get_running_loop makes a system call.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._context = Context()
 
@@ -116,7 +116,7 @@ class Batcher:
             self._first_arrival = time.perf_counter()
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
-            # A separate context, so that log lines of a batch do not carry the ids of its first request.
+            # Use a separate context, so that log lines of a batch do not contain the ids of its first request.
             self._loop.call_soon(self._gather, 0, MAX_TURNS, context=self._context)
         waiting.append(request)
         self._rows_waiting += len(request.rows)

@@ -125,7 +125,7 @@ class WorkerState(Protocol):
         ...
 
     def agree_default_model(self, choose: Callable[[], str | None]) -> str | None:
-        """Return the default model that the first worker chose with `choose`."""
+        """Return the default model, which the first worker that calls this selects with `choose`."""
         ...
 
     def last_served(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ from rowcast.schema.prediction import Score
 
 
 class Cache(Protocol):
-    """Scores by row key. Entries may disappear at any time. Methods never raise: if the cache fails, lookups miss."""
+    """Stores scores by row key. Entries may disappear at any time. Methods never raise: if it fails, lookups miss."""
 
     async def get(self, keys: Sequence[str]) -> Sequence[Score | None]:
         """Return the cached scores in the order of the keys, with None for misses."""

@@ -88,7 +88,7 @@ class _RowsBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def is_rows_object(body: bytes) -> bool:
-    """Return whether the body is an object whose only key is `rows`."""
+    """Return whether the body is an object with `rows` as its only key."""
     try:
         return msgspec.json.decode(body, type=dict[str, msgspec.Raw]).keys() == {"rows"}
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -10,7 +10,7 @@ import msgspec
 from rowcast.wire.reply import EACH_REQUEST, EACH_ROW, ModelFacts, default_batch_reply, default_reply
 
 PROBABILITY: Final[dict[str, Any]] = {"type": "number", "minimum": 0, "maximum": 1.0000002}
-"""The maximum is above 1 because float32 rounding can push a softmax output slightly above 1."""
+"""The schema of a probability. The maximum exceeds 1 because float32 rounding can push a softmax output above 1."""
 PROBABILITIES: Final[dict[str, Any]] = {"type": "array", "items": PROBABILITY}
 
 

@@ -78,7 +78,7 @@ def columns_by_client_name(request: RequestTemplate, schema: Schema) -> dict[str
             message = f"unknown column {column!r} for {client_name!r}; the model's columns are {list_names(columns)}"
             raise template_error("request.rename", message)
         if column in client_names:
-            raise template_error("request.rename", f"two names for the column {column!r}")
+            raise template_error("request.rename", f"two names are mapped to the column {column!r}")
         client_names[column] = client_name
     names = {client_names.get(column, column): column for column in columns}
     if len(names) != len(columns):
@@ -87,7 +87,7 @@ def columns_by_client_name(request: RequestTemplate, schema: Schema) -> dict[str
 
 
 def default_cells(request: RequestTemplate, schema: Schema) -> dict[str, msgspec.Raw]:
-    """Map each column that has a default to that default as JSON text."""
+    """Map each column that has a default to its default value as JSON text."""
     defaults = request.on_missing
     if defaults == ERROR:
         return {}
@@ -110,7 +110,7 @@ def _default_cell(column: Column, value: Any) -> msgspec.Raw:
         value = f"{value:.15g}"
     try:
         if column.parse(value) is None:
-            raise BadValue(MISSING, "the default is itself a missing value")
+            raise BadValue(MISSING, "the default must not be a missing value")
     except BadValue as bad:
         message = f"invalid default for the column {column.name!r}: {bad.message}; set a default for each column"
         raise template_error("request.on_missing", message) from None
