@@ -252,7 +252,7 @@ def report(
 def example(
     name: Annotated[str, typer.Argument(help="Name of the example: loans or iris.")],
     out: Annotated[Path, typer.Option(help="Output file, .csv.")],
-    rows: Annotated[int, typer.Option(min=50, help="Number of rows in the loans example.")] = 5000,
+    rows: Annotated[int, typer.Option(min=50, help="Number of rows in the loan example.")] = 5000,
     seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same table.")] = 0,
 ) -> None:
     """Write an example table."""

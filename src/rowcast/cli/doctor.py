@@ -333,5 +333,5 @@ def _check_open_files(loaded: Settings, *, is_explicit: bool) -> str:
             "raise the limit (`ulimit -Hn`, or LimitNOFILE= in systemd), or lower max_connections",
         )
     if not is_enough:
-        return f"limit {hard}; enough for {hard - RESERVED_FILES} simultaneous connections"
+        return f"limit {hard}; enough for {hard - RESERVED_FILES} connections at a time"
     return f"{'unlimited' if hard == resource.RLIM_INFINITY else f'limit {hard}'}, {needed} needed"
