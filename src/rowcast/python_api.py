@@ -31,7 +31,7 @@ def train(
 
 
 def load(reference: str, *, home: str | Path | None = None) -> Model:
-    """Load a published model by its reference (`NAME`, `NAME@3` or `NAME@alias`) and check its golden rows."""
+    """Load a published model by its reference (`NAME`, `NAME@3` or `NAME@alias`) and verify it on its golden rows."""
     return Model(models.live_model(settings.load(home=home), reference))
 
 

@@ -1,4 +1,4 @@
-"""The settings, by precedence: command line, environment, `.env`, `rowcast.toml`, default.
+"""The settings, in order of precedence: command line, environment, `.env`, `rowcast.toml`, default.
 
 No other module reads the environment.
 """
@@ -111,7 +111,7 @@ class SharedDotEnvSource(DotEnvSettingsSource):
 
 
 class Settings(BaseSettings):
-    """Every setting and its default; set as `ROWCAST_<NAME>` in the environment and as `<name>` in `rowcast.toml`."""
+    """All settings with their defaults, named `ROWCAST_<NAME>` in the environment and `<name>` in `rowcast.toml`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,

@@ -1,4 +1,4 @@
-"""Durations as people write them: `90d`, `60s`."""
+"""Durations in a readable format, such as `90d` or `60s`."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def hash_key(key: str | bytes) -> str:
 
 
 def format_key(key_id: str, secret: bytes) -> str:
-    """Return the key in the form in which its owner receives it."""
+    """Return the full key, which its owner receives."""
     return f"rk_{key_id}_{secret.hex()}"
 
 

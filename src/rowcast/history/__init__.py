@@ -1,1 +1,2 @@
-"""History: a record of every prediction, as a hash chain that can be verified, replayed, exported and erased."""
+"""History: hash chains that record every prediction. They can be verified, replayed and exported; rows can be
+erased."""

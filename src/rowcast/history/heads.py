@@ -1,4 +1,4 @@
-"""Chain heads: the last entry of each chain. A published head can later prove that its chain was not truncated."""
+"""Chain heads: the last entry of each chain. A published head can later prove that its chain has not been truncated."""
 
 from __future__ import annotations
 

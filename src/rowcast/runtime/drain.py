@@ -1,4 +1,4 @@
-"""The HTTP server around the edge: uvicorn, with a shutdown that drops no request."""
+"""The HTTP server around the edge: uvicorn, with a shutdown that drops no requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = structlog.get_logger("rowcast.runtime")
 class DrainingServer(uvicorn.Server):
     """On the first signal, accepts no more connections, answers received requests and exits within `drain_seconds`.
 
-    On a second signal, it exits at once. `parent` is the reading end of a pipe that closes when the supervisor dies.
+    On a second signal, it exits at once. `parent` is the read end of a pipe that closes when the supervisor dies.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class DrainingServer(uvicorn.Server):
             asyncio.get_running_loop().add_reader(self._parent, self._orphaned, self._parent)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting connections, answer every received request, close all connections, then stop the parts."""
+        """Stop accepting connections, answer every received request, close all connections, and stop the parts."""
         self._on_drain()
         await asyncio.sleep(0)  # serve connections that the kernel has already accepted
         for server in self.servers:

@@ -144,7 +144,7 @@ NO_EVENT = _NoEvent()
 
 
 class Connection(HttpToolsProtocol):
-    """One connection. It is closed at the time `due`, which each new request and response postpones."""
+    """One connection. It is closed at the time `due`, which requests and responses postpone."""
 
     pool: ConnectionPool  # set by the class that `protocol_class` makes
     quick_path: QuickPath | None

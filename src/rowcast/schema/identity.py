@@ -16,7 +16,7 @@ ROW_RULE = "rk1-"
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the value as JSON with sorted keys, without whitespace, in UTF-8; equal values give equal bytes."""
+    """Return the value as JSON with sorted keys, without whitespace, in UTF-8; equal values produce equal bytes."""
     return msgspec.json.encode(msgspec.to_builtins(value), order="sorted")
 
 

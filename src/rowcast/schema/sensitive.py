@@ -20,7 +20,7 @@ HASH_RULE = "rs1-"
 
 
 class Redactor:
-    """Removes sensitive values from rows."""
+    """Hashes or drops the sensitive values of rows."""
 
     def __init__(self, redaction: Redaction, key: bytes) -> None:
         self._redaction = redaction

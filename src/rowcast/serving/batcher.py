@@ -43,7 +43,7 @@ Render = Callable[[bytes], bytes]
 
 
 class PendingRequest(msgspec.Struct, frozen=True):
-    """Rows waiting to be scored, and the answer object that receives their replies."""
+    """Rows waiting to be scored, and the object that receives their replies."""
 
     model: LiveModel
     rows: Sequence[Row]

@@ -26,7 +26,7 @@ class HealthReport(msgspec.Struct, frozen=True):
 
 
 class Liveness(msgspec.Struct, frozen=True):
-    """The reply of a process that responds."""
+    """The liveness reply, which every responsive process sends."""
 
     live: AlwaysTrue = True
 

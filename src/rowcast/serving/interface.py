@@ -57,7 +57,7 @@ class ModelInterface:
         return float(self._class_numbers[score.prediction] if self.is_classifier else score.prediction)
 
     def example(self) -> dict[str, Any]:
-        """Return an example of a row that the model accepts, in the form in which a client sends it."""
+        """Return an example row that the model accepts, in the form in which a client sends it."""
         return {column.name: column.example for column in self.schema.columns}
 
     def sample(self) -> Any:

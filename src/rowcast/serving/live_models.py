@@ -94,7 +94,7 @@ def load_folder(reference: Reference, folder: Path, open_graph: OpenGraph) -> Li
         raise BundleError(f"{reference} cannot score {len(none.rows)} of its golden rows: {reason}") from None
     except RowcastError:
         raise
-    except Exception as error:  # the output of the graph may not have the declared form
+    except Exception as error:  # the graph's output may differ from the declared form
         raise BundleError(f"{reference} cannot be run: {' '.join(str(error).split())[:300]}") from None
     return model
 

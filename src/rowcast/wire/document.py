@@ -75,7 +75,7 @@ def _walk(document: Any) -> Iterator[tuple[Any, int]]:
 
 
 def _check_value(value: Any, source: str) -> None:
-    """Raise DocumentError if JSON cannot represent this value."""
+    """Raise DocumentError if JSON cannot represent the value."""
     if isinstance(value, dict):
         for name in value:
             if not isinstance(name, str):
