@@ -1,2 +1,1 @@
-"""History: hash chains that record every prediction. They can be verified, replayed and exported; rows can be
-erased."""
+"""History: hash chains of all predictions, which can be verified, replayed and exported. Rows can be erased."""
