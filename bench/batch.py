@@ -29,12 +29,12 @@ from typing import Any, NamedTuple
 
 import peers
 import polars as pl
-from promises import record
+from requirements import record
 
 from rowcast.registry import bundle
 from rowcast.tables import examples
 from rowcast.tables.encode import encode_table
-from rowcast.tables.write import open_writer, write_table
+from rowcast.tables.write import open_writer
 
 HERE = Path(__file__).resolve().parent
 RATIO, MEGABYTES, GROWTH = 1.3, 400.0, 1.05
@@ -50,7 +50,7 @@ class Run(NamedTuple):
     output: str
 
 
-class Promise(NamedTuple):
+class Requirement(NamedTuple):
     """A measured value with its limit."""
 
     name: str
@@ -78,8 +78,8 @@ def main() -> int:
                 figures[f"rowcast {kind}, {options.more:,} rows"] = [predict(work, "more", kind)]
                 (work / f"out.{kind}").unlink()
     medians = {name: summary(runs) for name, runs in figures.items()}
-    promises = check_promises(medians, options.more)
-    show(medians, promises)
+    requirements = check_requirements(medians, options.more)
+    show(medians, requirements)
     record(
         "batch",
         versions={name: version(name) for name in ("polars", "onnxruntime", "numpy")},
@@ -88,15 +88,16 @@ def main() -> int:
         more=options.more,
         rounds=options.rounds,
         medians=medians,
-        checks={promise.name: round(promise.value, 3) for promise in promises},
-        kept=all(promise.value <= promise.most for promise in promises),
+        checks={requirement.name: round(requirement.value, 3) for requirement in requirements},
+        kept=all(requirement.value <= requirement.most for requirement in requirements),
     )
-    return 0 if all(promise.value <= promise.most for promise in promises) else 1
+    return 0 if all(requirement.value <= requirement.most for requirement in requirements) else 1
 
 
 def train(work: Path) -> Path:
     """Train the 200-tree model and return its folder."""
-    write_table(pl.DataFrame(examples.loans(5000, 0)), work / "train.csv")
+    with open_writer(work / "train.csv") as writer:
+        writer.append(writer.prepare(pl.DataFrame(examples.loans(5000, 0)), first=True))
     command = [sys.executable, HERE / "model.py", work / "train.csv", work / "home"]
     finished = subprocess.run(command, check=True, capture_output=True, text=True)
     return Path(finished.stdout.strip())
@@ -211,23 +212,25 @@ def summary(runs: list[Run]) -> dict[str, float]:
     }
 
 
-def check_promises(medians: dict[str, dict[str, float]], more: int) -> list[Promise]:
+def check_requirements(medians: dict[str, dict[str, float]], more: int) -> list[Requirement]:
     """Return the requirements: time compared with the faster ONNX Runtime baseline, and peak memory."""
     baselines = [name for name in medians if name.startswith("ONNX Runtime")]
     fastest = min(baselines, key=lambda name: medians[name]["seconds"])
-    promises = []
+    requirements = []
     for kind in ("csv", "parquet"):
         ours = medians[f"rowcast {kind}"]
-        promises.append(Promise(f"{kind}: time / {fastest}", ours["seconds"] / medians[fastest]["seconds"], RATIO))
-        promises.append(Promise(f"{kind}: peak memory, MB", ours["megabytes"], MEGABYTES))
+        requirements.append(
+            Requirement(f"{kind}: time / {fastest}", ours["seconds"] / medians[fastest]["seconds"], RATIO)
+        )
+        requirements.append(Requirement(f"{kind}: peak memory, MB", ours["megabytes"], MEGABYTES))
         if more:
             larger = medians[f"rowcast {kind}, {more:,} rows"]["megabytes"]
-            promises.append(Promise(f"{kind}: peak memory with {more:,} rows, MB", larger, MEGABYTES))
-            promises.append(Promise(f"{kind}: growth of peak memory", larger / ours["megabytes"], GROWTH))
-    return promises
+            requirements.append(Requirement(f"{kind}: peak memory with {more:,} rows, MB", larger, MEGABYTES))
+            requirements.append(Requirement(f"{kind}: growth of peak memory", larger / ours["megabytes"], GROWTH))
+    return requirements
 
 
-def show(medians: dict[str, dict[str, float]], promises: list[Promise]) -> None:
+def show(medians: dict[str, dict[str, float]], requirements: list[Requirement]) -> None:
     """Print the figures and the requirements."""
     base = medians[BARE]["seconds"]
     print(f"{'run':44} {'seconds':>9} {'ratio':>7} {'CPU s':>7} {'peak MB':>8}")
@@ -235,9 +238,9 @@ def show(medians: dict[str, dict[str, float]], promises: list[Promise]) -> None:
         times = f"{figures['seconds']:9.2f} {figures['seconds'] / base:7.2f} {figures['cpu']:7.2f}"
         print(f"{name:44} {times} {figures['megabytes']:8.0f}")
     print(f"\n{'requirement':64} {'measured':>8} {'at most':>8}")
-    for promise in promises:
-        verdict = "met" if promise.value <= promise.most else "NOT MET"
-        print(f"{promise.name:64} {promise.value:8.2f} {promise.most:8.2f} {verdict}")
+    for requirement in requirements:
+        verdict = "met" if requirement.value <= requirement.most else "NOT MET"
+        print(f"{requirement.name:64} {requirement.value:8.2f} {requirement.most:8.2f} {verdict}")
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
-import promises
+import requirements
 from machine import LOAD_CORE, Server, busy_seconds, running
-from promises import Check
+from requirements import Check
 from rich.console import Console
 from serve import BIN, cell, history, make_key, rowcast, train
 
@@ -73,8 +73,8 @@ def main() -> int:
             measures = measure_rounds(server, requests, options, console)
         report = history(home)
     answered = sum(rows for _, rows in COUNTED)
-    checks = check_promises(measures, report, answered, LEAST_TREES if options.trees else LEAST)
-    promises.show(console, checks)
+    checks = check_requirements(measures, report, answered, LEAST_TREES if options.trees else LEAST)
+    requirements.show(console, checks)
     if not options.no_record:
         record(options, measures, checks)
     return 0 if all(check.kept for check in checks) else 1
@@ -231,7 +231,7 @@ def load(requests: list[bytes], seconds: float) -> tuple[int, float]:
     return sum(answered) * ROWS, time.perf_counter() - began
 
 
-def check_promises(measures: list[Measure], report: dict[str, Any], answered: int, least: float) -> list[Check]:
+def check_requirements(measures: list[Measure], report: dict[str, Any], answered: int, least: float) -> list[Check]:
     """Return a check for every requirement."""
     rounds = [
         {measure.form: measure for measure in measures if measure.round == turn}
@@ -250,7 +250,7 @@ def check_promises(measures: list[Measure], report: dict[str, Any], answered: in
 def record(options: argparse.Namespace, measures: list[Measure], checks: list[Check]) -> None:
     """Append one line of figures to results.jsonl."""
     figures = ("rows_per_second", "cpu_us", "beside_us", "others")
-    promises.record(
+    requirements.record(
         "dialects",
         model="200 trees" if options.trees else "linear",
         rounds=options.rounds,

@@ -33,7 +33,7 @@ from typing import Any
 
 import msgspec
 from pressure import Pressure, Tally
-from promises import Check, record, show
+from requirements import Check, record, show
 from rich.console import Console
 
 from rowcast import settings

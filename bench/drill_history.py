@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from promises import Check, record, show
+from requirements import Check, record, show
 from rich.console import Console
 
 from rowcast import settings

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from machine import Server, running
-from promises import record
+from requirements import record
 from serve import BIN, FIRST, make_key, train, write_bodies
 
 PORT = 18205
@@ -51,11 +51,11 @@ def main() -> int:
         stack.enter_context(running(server, sample))
         rows = [line.replace("\t", str(FIRST)).encode() for line in bodies.read_text().splitlines()]
         figures = measure(server, rows, options)
-    broken = broken_promises(figures)
+    broken = unmet_requirements(figures)
     figures["kept"] = not broken
     print(json.dumps(figures, indent=1))
-    for promise in broken:
-        print(f"requirement not met: {promise}", file=sys.stderr)
+    for requirement in broken:
+        print(f"requirement not met: {requirement}", file=sys.stderr)
     if not options.no_record:
         record("fuzz", **figures)
     return 1 if broken else 0
@@ -94,10 +94,10 @@ def measure(server: Server, rows: list[bytes], options: argparse.Namespace) -> d
     return figures
 
 
-def broken_promises(figures: dict[str, Any]) -> list[str]:
+def unmet_requirements(figures: dict[str, Any]) -> list[str]:
     """Return the requirements that are not met."""
     statuses = {int(code) for part in ("mutated", "bombs") for code in figures[part]["statuses"]}
-    promises = {
+    requirements = {
         "no 5xx response": not any(code >= 500 for code in statuses),
         "bombs are rejected with 413": set(figures["bombs"]["statuses"]) <= {413},
         "a client keeps at least half its speed with idle connections open": figures["idle"]["share"] >= 0.5,
@@ -105,7 +105,7 @@ def broken_promises(figures: dict[str, Any]) -> list[str]:
         "memory grows by less than 60 MB": figures["memory_mb"]["after"] - figures["memory_mb"]["before"] < 60,
         "the server still responds": figures["alive"],
     }
-    return [name for name, held in promises.items() if not held]
+    return [name for name, held in requirements.items() if not held]
 
 
 def request(key: str, body: bytes, extra: bytes = b"") -> bytes:

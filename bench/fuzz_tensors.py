@@ -12,7 +12,7 @@ import random
 import sys
 import time
 
-import promises
+import requirements
 
 from support import fuzzing
 
@@ -30,7 +30,7 @@ def main() -> int:
     kept = figures["read"] + figures["refused"] == options.requests and figures["largest_bytes"] < 4_000_000
     print(json.dumps({**figures, "seconds": round(seconds, 1), "kept": kept}))
     if not options.no_record:
-        promises.record("fuzz-tensors", requests=options.requests, seed=options.seed, **figures, kept=kept)
+        requirements.record("fuzz-tensors", requests=options.requests, seed=options.seed, **figures, kept=kept)
     return 0 if kept else 1
 
 

@@ -36,7 +36,7 @@ from sklearn import metrics
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from rowcast.tables.read import read_table
-from rowcast.tables.write import write_table
+from rowcast.tables.write import open_writer
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "quality.jsonl"
@@ -168,6 +168,12 @@ def load(task: Task) -> tuple[pl.DataFrame, np.ndarray]:
     ) if task.kind == "regression" else target
 
 
+def write_table(frame: pl.DataFrame, path: Path) -> None:
+    """Write a frame as a CSV file."""
+    with open_writer(path) as writer:
+        writer.append(writer.prepare(frame, first=True))
+
+
 def split_folds(target: np.ndarray, kind: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Return the training and test rows of each fold."""
     cutter = KFold if kind == "regression" else StratifiedKFold
@@ -248,7 +254,7 @@ def page(results: Path) -> int:
     own = {table: line for (system, table), line in newest.items() if system == "rowcast"}
     gaps = [line["score"] - line["reference"] for line in own.values()]
     broken = [table for table, line in own.items() if line["score"] < line["reference"] - tolerance(line)]
-    promises = [
+    requirements = [
         f"| tables below their reference by more than the tolerance | {', '.join(broken) or 'none'} | none |",
         f"| mean difference from the reference | {fmean(gaps):+.4f} | above 0 |",
         f"| label flips between trained model and graph | {total(own, 'flips')} | 0 |",
@@ -258,7 +264,9 @@ def page(results: Path) -> int:
         pairs = [(own[table]["score"], line["score"]) for (system, table), line in newest.items() if system == peer]
         gap = fmean(ours - others for ours, others in pairs)
         name = PEERS[peer]
-        promises.append(f"| mean difference from {name}, {len(pairs)} tables | {gap:+.4f} | at least {least:+.3f} |")
+        requirements.append(
+            f"| mean difference from {name}, {len(pairs)} tables | {gap:+.4f} | at least {least:+.3f} |"
+        )
         kept = kept and gap >= least
     first = next(iter(own.values()))
     rows = [row(table, line, newest) for table, line in sorted(own.items())]
@@ -266,11 +274,11 @@ def page(results: Path) -> int:
         TEXT.format(
             seconds=first["seconds"],
             when=max(line["at"] for line in own.values())[:10],
-            promises="\n".join(promises),
+            requirements="\n".join(requirements),
             rows="\n".join(rows),
         )
     )
-    print("\n".join(promises))
+    print("\n".join(requirements))
     return 0 if kept else 1
 
 
@@ -317,7 +325,7 @@ preset) and FLAML got the same rows, the same time and one core.
 
 | requirement | measured | required |
 |---|---|---|
-{promises}
+{requirements}
 
 | table | rows | metric | Rowcast | reference | difference | AutoGluon | FLAML | seconds | kinds of models |
 |---|---|---|---|---|---|---|---|---|---|

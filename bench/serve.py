@@ -28,8 +28,8 @@ from statistics import median
 from typing import Any
 
 from machine import HERE, Server, busy_seconds, load, running
-from promises import Check, record
-from promises import show as show_checks
+from requirements import Check, record
+from requirements import show as show_checks
 from rich.console import Console
 from rich.table import Table
 
@@ -87,7 +87,7 @@ def main() -> int:
             calls = system_calls(started[2], sample)
             answers = prediction_count(started[2])
         report = history(home)
-    checks = check_promises(measures, starts, memory, answers, calls, report)
+    checks = check_requirements(measures, starts, memory, answers, calls, report)
     show(console, measures, starts, memory, checks)
     if not options.no_record:
         record(
@@ -300,7 +300,7 @@ def median_ratio(measures: list[Measure], connections: int, ratio: Callable[[dic
     return median(map(ratio, groups))
 
 
-def check_promises(
+def check_requirements(
     measures: list[Measure],
     starts: dict[str, list[float]],
     memory: dict[str, float],

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 
-from promises import Check, record, show
+from requirements import Check, record, show
 from rich.console import Console
 
 PROCESSES = 5

@@ -20,7 +20,7 @@ from statistics import mean, median
 from typing import Any
 
 from machine import Server, cpu_seconds, load, resident, running
-from promises import Check, record, show
+from requirements import Check, record, show
 from rich.console import Console
 from serve import BIN, FIRST, LAST, history, make_key, train, write_bodies
 
@@ -77,7 +77,7 @@ def main() -> int:
                 measures += measure_loads(home, key, workers, turn, options, bodies, sample, console)
         memory = long_run(home, key, options.requests, bodies, sample, console) if options.requests else []
         report = history(home)
-    checks = check_promises(measures, memory, report)
+    checks = check_requirements(measures, memory, report)
     show(console, checks)
     if not options.no_record:
         record(
@@ -174,7 +174,7 @@ def free(started: Server) -> None:
                 os.sched_setaffinity(int(thread.name), range(os.cpu_count() or 1))
 
 
-def check_promises(measures: list[Measure], memory: list[Any], report: dict[str, Any]) -> list[Check]:
+def check_requirements(measures: list[Measure], memory: list[Any], report: dict[str, Any]) -> list[Check]:
     """Return a check for every requirement."""
     checks = []
     for each in sorted({measure.connections for measure in measures}):
