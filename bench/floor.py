@@ -1,7 +1,7 @@
 """A bare JSON echo server, which does the least work that a JSON service can do. It reads a body, decodes it, encodes a
 reply and sends it.
 
-There is no framework, no validation and no model. Rowcast's cost is expressed as a multiple of this cost.
+It has no framework, no validation and no model. The benchmarks express Rowcast's cost as a multiple of this cost.
 """
 
 from __future__ import annotations
