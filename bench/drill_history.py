@@ -184,7 +184,7 @@ def nearly_full_disk(drill: Drill) -> Iterator[Check]:
 
 
 def full_disk(drill: Drill) -> Iterator[Check]:
-    """Fill the disk completely, without a watermark; the journal must detect that it is full."""
+    """Fill the disk completely, without a watermark; the journal must detect the full disk."""
     yield from _fill(drill, "0", 0, 503)
 
 

@@ -1,4 +1,4 @@
-"""Constant load that checks every reply and classifies every request without a reply."""
+"""Generate constant load, check every reply and classify every request that gets no reply."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH = 20
 
 @dataclass
 class Tally:
-    """The results of all requests, and every acknowledged prediction by its id."""
+    """The results of all requests, and the acknowledged predictions by id."""
 
     counts: Counter[str] = field(default_factory=Counter)
     acknowledged: dict[str, int] = field(default_factory=dict)
@@ -27,11 +27,11 @@ class Tally:
 
 
 class Pressure:
-    """Clients on persistent connections that send one request after another. `right(version, row, prediction)` checks a
-    prediction.
+    """Clients that send one request after another on persistent connections.
 
-    A request is counted as `answered`, `shed` (503), `refused` (the connection was refused, or closed before its first
-    reply), `cut` (the connection was closed after an earlier reply) or `torn` (the reply was incomplete).
+    `right(version, row, prediction)` returns whether a prediction is correct. A request is counted as `answered`,
+    `shed` (503), `refused` (the connection was refused, or closed before its first reply), `cut` (the connection was
+    closed after an earlier reply) or `torn` (the reply was incomplete).
     """
 
     def __init__(self, port: int, rows: list[bytes], right: Callable[[int, int, Any], bool], clients: int = 6) -> None:
