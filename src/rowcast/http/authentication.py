@@ -73,7 +73,7 @@ class Authenticator:
     def admit(self, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
         """Return the caller of a request; raise Unauthorized if a required key is missing or invalid.
 
-        This is on the hot path. The key's hash is looked up in a dictionary, so the duration depends only on the key's
+        Hot path. The key's hash is looked up in a dictionary, so the duration depends only on the key's
         length.
         """
         now = self._now()

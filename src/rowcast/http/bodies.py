@@ -76,7 +76,7 @@ class RequestIds:
         self._numbers = itertools.count()
 
     def id_of(self, headers: Mapping[bytes, bytes]) -> str:
-        """Return the request id that the client sent if it is valid, otherwise a new id. This is on the hot path."""
+        """Return the request id that the client sent if it is valid, otherwise a new id. Hot path."""
         sent = headers.get(b"x-request-id")
         if sent is not None and REQUEST_ID(sent):
             return sent.decode()

@@ -63,7 +63,7 @@ class QuickPath:
     def find(self, path: str, method: bytes, headers: Mapping[bytes, bytes]) -> Route | None:
         """Return the route of a plain prediction request; return None for any other request.
 
-        This is on the hot path.
+        Hot path.
         """
         root = self._root_path
         # The root path is added because the path of an ASGI scope starts with it.
@@ -87,7 +87,7 @@ class QuickPath:
     ) -> bool:
         """Answer a plain prediction request by calling `send`, now or in a later event-loop iteration.
 
-        This is on the hot path. Return False if the general path must handle the request; in that case, nothing has
+        Hot path. Return False if the general path must handle the request; in that case, nothing has
         been sent or charged. If no other client is sending requests (`is_alone`), do not wait for other requests to
         share the batch.
         """
@@ -114,7 +114,7 @@ class QuickPath:
         return True
 
     def finish(self, answer: QuickAnswer, reply: bytes) -> None:
-        """Send a reply. This is on the hot path."""
+        """Send a reply. Hot path."""
         now = time.perf_counter()
         head = HEAD % (len(reply), answer.request_id.encode())
         if answer.meter is not None:
@@ -159,7 +159,7 @@ class QuickAnswer:
         return self._is_done
 
     def set_result(self, reply: Any, /) -> None:
-        """Send the reply. This is on the hot path."""
+        """Send the reply. Hot path."""
         self._is_done = True
         try:
             self._quick_path.finish(self, reply)

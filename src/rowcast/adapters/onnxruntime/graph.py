@@ -50,7 +50,7 @@ class OnnxGraph:
         """The shape of one row's output, known after the first batch."""
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Return the output, one item per row; raise GraphFailed if the graph fails. This is on the hot path."""
+        """Return the output, one item per row; raise GraphFailed if the graph fails. Hot path."""
         count = len(next(iter(tensors.values())))
         if self._smallest <= count <= CHUNK:
             return self._score(tensors, count)

@@ -136,7 +136,7 @@ class QuickNative:
         return b'"rows"' not in body and (not query or is_plain(query))
 
     def submit(self, request: Request, answer: Answer) -> None:
-        """Submit the row for scoring. This is on the hot path."""
+        """Submit the row for scoring. Hot path."""
         context, model, body = request.context, self._model, request.body
         if context.caller.models:
             allow_model(context.caller, model.name)

@@ -183,7 +183,7 @@ class V2Routes:
     ) -> dict[str, Any] | None:
         """Score the rows as a block and return the outputs; return None if rows must be read individually.
 
-        This is on the hot path.
+        Hot path.
         """
         service, rows = self._scoring.service, call.inputs[0].rows
         columns = v2_infer.block_columns(call, rows)

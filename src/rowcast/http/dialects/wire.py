@@ -80,7 +80,7 @@ class QuickWire:
         return not query
 
     def submit(self, request: Request, answer: Answer) -> None:
-        """Submit the row for scoring. This is on the hot path."""
+        """Submit the row for scoring. Hot path."""
         if request.context.caller.models:
             allow_model(request.context.caller, self._model.name)
         encoded, received, filled, ignored = self._wire.read_row(request.body)
