@@ -341,8 +341,8 @@ def test_train_if_missing_trains_a_model_only_if_it_does_not_exist(tmp_path: Pat
             assert "lightgbm" not in libraries
             assert "sklearn" not in libraries
 
-    assert "training on" in (tmp_path / "first.log").read_text()
-    assert "training on" not in (tmp_path / "second.log").read_text()
+    assert "training a model on" in (tmp_path / "first.log").read_text()
+    assert "training a model on" not in (tmp_path / "second.log").read_text()
 
 
 def test_train_if_missing_accepts_a_config_file(tmp_path: Path) -> None:

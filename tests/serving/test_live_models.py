@@ -79,7 +79,7 @@ def test_a_trained_model_whose_scores_depend_on_the_batch_size_is_rejected(
     with pytest.raises(BundleError) as refused:
         verify(LiveModel(SUM, opened.manifest, BatchDependent()), [golden[0], golden[0]])
 
-    assert "alone" in refused.value.message
+    assert "on its own" in refused.value.message
 
 
 def test_scores_of_an_imported_model_may_differ_between_batch_sizes_only_by_rounding(
@@ -95,7 +95,7 @@ def test_scores_of_an_imported_model_may_differ_between_batch_sizes_only_by_roun
     with pytest.raises(BundleError) as refused:
         verify(different, [certified, certified])
 
-    assert "alone" in refused.value.message
+    assert "on its own" in refused.value.message
 
 
 @pytest.mark.parametrize(("seconds", "is_slow"), [(0.0009, False), (0.0011, True)])

@@ -149,7 +149,7 @@ async def test_sensitive_columns_are_hashed_or_dropped_before_a_row_is_recorded(
         assert {entry.withheld for entry in entries} == {("x0", "x1")}
         assert not any(b"41" in row or b"42" in row for row in rows[how, key] if how == "drop")
         assert (replayed.not_replayable, history.verify().broken) == (3, [])
-        assert "x0, x1: hashed or dropped" in replayed.examples[0]["reason"]
+        assert "x0, x1" in replayed.examples[0]["reason"]
 
     first, same, other = rows["hash", b"k" * 32]
     assert rows["drop", b""] == [b'{"x2":3.50}'] * 3
