@@ -232,7 +232,7 @@ def measure_rounds(
 
 
 def measure(server: Server, turn: int, connections: int, seconds: float, bodies: Path, fresh: int) -> Measure:
-    """Run wrk once and return the speed and the CPU time of the server."""
+    """Run wrk once and return the server's throughput, latency and CPU time."""
     server.clear_core()
     busy, (cpu, beside) = busy_seconds(), server.cpu()
     run = load(server, connections, seconds, bodies, fresh)
@@ -240,7 +240,7 @@ def measure(server: Server, turn: int, connections: int, seconds: float, bodies:
     if run.failed or not run.answered:
         raise SystemExit(f"{server.name} at c{connections}: {run.failed} of {run.answered} requests failed")
     others = busy_after - busy - (cpu_after - cpu) - (beside_after - beside) - run.cpu
-    # The indexer's remaining work belongs to this run.
+    # Wait for the indexer: its CPU time is part of this run.
     server.settle()
     beside_after = server.cpu()[1]
     return Measure(

@@ -39,7 +39,7 @@ def test_no_file_mentions_a_package_registry() -> None:
     assert list(check_tree.find_registry_names(files)) == []
 
 
-def test_a_registry_name_is_reported(tmp_path: Path) -> None:
+def test_the_host_name_of_a_package_registry_is_reported(tmp_path: Path) -> None:
     document = tmp_path / "notes.md"
     document.write_text("fine\nsee https://" + check_tree.REGISTRIES[0].upper() + "/simple\n")
 

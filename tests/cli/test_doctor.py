@@ -129,7 +129,7 @@ def test_the_line_for_a_problem_ends_with_the_fix(
     )
 
 
-def test_a_clock_earlier_than_the_newest_entry_is_reported(
+def test_a_clock_behind_the_newest_entry_is_reported(
     checkup: Doctor, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SqliteStore(home / "history.db")
@@ -163,9 +163,7 @@ def test_a_changed_model_file_is_reported(checkup: Doctor, home: Path) -> None:
     assert "model.onnx was changed" in checkup.parts("model sum")["model sum"]["says"]
 
 
-def test_a_model_in_the_settings_that_does_not_exist_is_reported(
-    checkup: Doctor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_nonexistent_model_in_the_settings_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWCAST_MODELS", "sum@9")
 
     assert "no version 9" in checkup.parts("default model")["default model"]["says"]

@@ -248,7 +248,7 @@ def test_an_erasure_removes_rows_but_keeps_hashes_and_is_recorded(store: Store) 
     assert b"customer-3" in recorded.selection
 
 
-def test_an_erasure_in_steps_counts_each_row_once(store: Store) -> None:
+def test_an_erasure_in_several_steps_counts_each_row_once(store: Store) -> None:
     store.record("w", sealed("w", MIXED))
     erasure = store.open_erasure(request(Selection(end=identifier(25))), "f", NO_JOURNALS)
     steps = [erase(store, erasure, 10)]

@@ -1,4 +1,4 @@
-"""File, folder and disk errors: each gives a one-line message, exit code 2 and no partial files."""
+"""File, folder and disk errors: each prints a one-line message, exits with code 2 and leaves no partial files."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_an_indented_row_is_exported_as_a_single_json_line() -> None:
     assert b"1.50" in document
 
 
-def test_long_exports_are_generated_in_pieces() -> None:
+def test_long_exports_are_generated_in_chunks() -> None:
     store = MemoryStore()
     store.record("w", sealed("w", drafts(0, RECORDS_PER_PIECE + 1)))
 

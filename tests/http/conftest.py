@@ -28,7 +28,7 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def protected_client(shared_home: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a server with API keys whose default model is `sum`."""
+    """A client of a server that requires API keys and has the default model `sum`."""
     from support import apps
 
     async with apps.serving(home=shared_home, default_model="sum") as client:

@@ -110,7 +110,7 @@ async def test_health_metrics_and_errors_hide_the_models_that_a_key_cannot_use(t
     assert [loaded["model"] for loaded in everything["workers"][0]["models"]] == ["other", "sum"]
 
 
-async def test_tenants_cannot_see_data_of_other_tenants(protected_client: httpx.AsyncClient) -> None:
+async def test_tenants_cannot_see_the_data_of_other_tenants(protected_client: httpx.AsyncClient) -> None:
     """Tenant b requests every row, id and label of tenant a."""
     replies = [await predict(protected_client, "a", {"x0": 41.53125, "x1": number}) for number in range(3)]
     ids = [reply.json()["id"] for reply in replies]

@@ -1,4 +1,4 @@
-"""The connections of one process: their number is limited, and overdue connections are closed."""
+"""The connections of one process: their number is limited, and expired connections are closed."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def test_the_schema_does_not_contain_the_target() -> None:
         ({"x": [None, None], "z": [1, 2], "y": [0, 1]}, ("x",), "empty-column"),
     ],
 )
-def test_an_unusable_table_is_an_error(columns: dict[str, list[Any]], keep: tuple[str, ...], slug: str) -> None:
+def test_an_unusable_table_is_rejected(columns: dict[str, list[Any]], keep: tuple[str, ...], slug: str) -> None:
     with pytest.raises(TableError) as caught:
         infer_schema(table_from_memory(columns), target="y", keep=keep)
 

@@ -105,7 +105,7 @@ def test_values_keep_their_notation_in_golden_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("table", "target"), [(LOANS, "loan_status"), (IRIS, "species")], ids=["loans", "iris"])
-def test_equal_training_runs_give_equal_digests(tmp_path: Path, table: Table, target: str) -> None:
+def test_identical_training_runs_give_identical_digests(tmp_path: Path, table: Table, target: str) -> None:
     first, again, other = (train_model(tmp_path, table, target, seed=seed, trials=4) for seed in (3, 3, 4))
 
     assert first.digest == again.digest != other.digest

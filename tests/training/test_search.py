@@ -24,7 +24,7 @@ LOANS = table_from_memory(examples.loans(1500), "loans")
 IRIS = table_from_memory(examples.iris(), "iris")
 
 
-def test_a_search_by_time_validates_only_on_later_rows() -> None:
+def test_a_search_with_a_time_split_validates_only_on_later_rows() -> None:
     options = TrainingOptions(target="y", name="x", time="day", trials=3, candidates=("logistic", "ridge"))
     problem = build_problem(table_from_memory(customers()), options)
 

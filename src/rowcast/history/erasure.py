@@ -63,7 +63,7 @@ class Eraser:
         return ErasureResult(number, rows, waiting.get(number, []), self._journals.damaged())
 
     def is_complete(self, number: int) -> bool:
-        """Return whether every folder has completed a request."""
+        """Return whether every folder has completed this request."""
         return all(erasure.number != number for erasure in self._store.open_erasures())
 
     def advance(self, max_steps: int | None = None) -> None:

@@ -33,7 +33,7 @@ class ScoreCache:
         return result
 
     def store(self, rows: Sequence[Row], scores: Sequence[Score]) -> None:
-        """Store the new scores, each with the time to live from its request."""
+        """Store the new scores, each with the time to live that its request specifies."""
         fresh: dict[int, dict[str, Score]] = {}
         for row, score in zip(rows, scores, strict=True):
             if row.cache_key and row.cached_score is None:

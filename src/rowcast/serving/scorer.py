@@ -16,7 +16,7 @@ from rowcast.serving.live_models import LiveModel
 from rowcast.serving.rows import Row
 
 THREADS = 4
-"""How many slow models can be scored at the same time."""
+"""The maximum number of slow models that can score rows at the same time."""
 
 
 class ScoredBatch(NamedTuple):

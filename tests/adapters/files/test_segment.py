@@ -156,7 +156,7 @@ def test_only_entries_overwritten_with_zeros_are_lost(folder: Path) -> None:
     assert (broken["writer"], broken["seq"]) == ("w", 5)
 
 
-def test_a_journal_without_verifiable_entries_after_the_damage_is_renamed(folder: Path) -> None:
+def test_a_damaged_journal_is_renamed_if_no_later_entry_is_verifiable(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 4))
     content = segment.read_bytes()
     header = content.index(b"\n") + 1

@@ -63,7 +63,7 @@ class FolderJournalReader:
                 segment = open_segment(path)
                 if isinstance(segment, Segment):
                     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
-                        # Before 3.11.5, Python reads one byte past the range that it searches, which can crash the process.
+                        # Before 3.11.5, Python reads one byte past the searched range, which can crash the process.
                         if memory.find(pattern, 0, len(memory) - 1) < 0:
                             continue
                 sealed = segment.find(prediction_id)

@@ -84,7 +84,7 @@ class Spans:
         self._read = TraceContextTextMapPropagator().extract
 
     def begin(self, method: str, traceparent: bytes, started: int) -> OtelSpan:
-        """Start a span that continues the caller's trace, if any; `started` is in nanoseconds since 1970 UTC."""
+        """Start a span that continues the caller's trace, if any; `started` is in nanoseconds since the Unix epoch."""
         context = self._read({"traceparent": traceparent.decode("latin-1")}) if traceparent else None
         span = self._tracer.start_span(
             method, context, SpanKind.SERVER, {"http.request.method": method}, start_time=started
