@@ -284,9 +284,7 @@ async def test_a_browser_is_redirected_to_an_html_page(client: httpx.AsyncClient
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", ""])
-async def test_clients_other_than_browsers_get_the_version_and_the_models(
-    client: httpx.AsyncClient, accept: str
-) -> None:
+async def test_other_clients_than_browsers_get_version_and_models(client: httpx.AsyncClient, accept: str) -> None:
     reply = await client.get("/", headers={"accept": accept})
 
     served = {"version": rowcast.__version__, "status": "alive", "models": ["loans", "sum"]}

@@ -115,7 +115,7 @@ def warm_up(
 
 
 def verify(model: LiveModel, golden: Sequence[bundle.GoldenRow]) -> None:
-    """Score the golden rows individually and as one batch; raise BundleError if a score differs from the certified score."""
+    """Score the golden rows individually and as one batch; raise BundleError if a score differs."""
     if not golden:
         raise BundleError(f"{model.name}@{model.version} has no golden rows and cannot be verified")
     rows = [model.encoder.parse(example.row) for example in golden]

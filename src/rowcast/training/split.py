@@ -135,7 +135,7 @@ def check_sides(
 
 
 def _check_groups(target: Target, column: SplitColumn, classes: Sequence[Label], folds: int) -> None:
-    """Raise TableError if there are fewer groups than folds, or if a training fold would lack a class of a binary target."""
+    """Raise TableError if there are fewer groups than folds, or if a training fold lacks a class."""
     groups = len(np.unique(column.values))
     if groups < folds:
         raise TableError(
