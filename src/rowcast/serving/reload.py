@@ -53,7 +53,6 @@ class RegistryFollower:
         served_versions: ServedVersions,
         unloaded: Callable[[], Collection[str]] = frozenset,
         temporary_default: Callable[[], str] = str,
-        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._registry = registry
         self._names = names
@@ -63,7 +62,6 @@ class RegistryFollower:
         self._served_versions = served_versions
         self._unloaded = unloaded
         self._temporary_default = temporary_default
-        self._clock = clock
         self.load_seconds: dict[str, float] = {}
         """How long each model took to load, in seconds."""
 
@@ -134,9 +132,9 @@ class RegistryFollower:
         return self._load(reference)
 
     def _load(self, reference: Reference) -> LiveModel:
-        started = self._clock()
+        started = time.perf_counter()
         model = load(reference, self._registry, self._open_graph)
-        self.load_seconds[model.name] = self._clock() - started
+        self.load_seconds[model.name] = time.perf_counter() - started
         self._listen(ModelLoaded(model.name, model.version, model.digest, self.load_seconds[model.name]))
         return model
 

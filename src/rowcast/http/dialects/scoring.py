@@ -64,10 +64,6 @@ class DialectScoring:
         request.used(model, len(rows), predictions.cache_hit)
         return _decode_rows(b"[%b]" % b",".join(predictions.replies))
 
-    def read_objects(self, model: LiveModel, raws: Sequence[msgspec.Raw]) -> list[Row]:
-        """Read rows that are JSON objects."""
-        return read_valid(raws, lambda raw: Row(model.encoder.read(raw), bytes(raw)), max_rows=self.max_rows)
-
     def read_records(self, model: LiveModel, names: Sequence[str], records: Sequence[Sequence[Any]]) -> list[Row]:
         """Read rows that are lists of cells, in the order of `names`."""
         check_names(names)
@@ -223,3 +219,9 @@ def summary(problem: Problem) -> str:
     listed = list(map(str, errors[:MAX_LISTED_PROBLEMS]))
     more = [f"and {len(errors) - MAX_LISTED_PROBLEMS} more"] if len(errors) > MAX_LISTED_PROBLEMS else []
     return "; ".join([*listed, *more])
+
+
+def write_error(problem: Problem) -> tuple[int, bytes]:
+    """Encode `{"error": "text"}`; replace the status 422, which V1 and V2 do not use, with 400."""
+    status = 400 if problem.status == 422 else problem.status
+    return status, msgspec.json.encode({"error": summary(problem)})

@@ -9,8 +9,7 @@ from functools import partial
 import msgspec
 
 from rowcast.errors import BodyError, ModelNotFound, RequestError
-from rowcast.http.dialects.scoring import DialectScoring, check_keys, labels, only_key, read_object, summary
-from rowcast.http.problems import Problem
+from rowcast.http.dialects.scoring import DialectScoring, check_keys, labels, only_key, read_object, write_error
 from rowcast.http.routes import JSON, UNMATCHED, Request, Response, Route, answer_not_found
 
 V1 = "v1"
@@ -105,12 +104,6 @@ def _read_version(version: str | None, label: str | None) -> str | None:
     if label is not None and label not in LABELS:
         raise ModelNotFound(f"unknown label {label[:40]!r}; the served version has the label {LABELS[0]!r}")
     return version
-
-
-def write_error(problem: Problem) -> tuple[int, bytes]:
-    """Encode `{"error": "text"}`; replace the status 422, which the protocol does not use, with 400."""
-    status = 400 if problem.status == 422 else problem.status
-    return status, msgspec.json.encode({"error": summary(problem)})
 
 
 async def _refuse_verb(verb: str, request: Request) -> Response:

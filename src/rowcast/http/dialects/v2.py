@@ -14,10 +14,9 @@ from rowcast.access.scopes import Scope as KeyScope
 from rowcast.errors import BodyError, Forbidden, RequestError, Unavailable
 from rowcast.http.authentication import allow_model
 from rowcast.http.dialects import v2_infer, v2_metadata
-from rowcast.http.dialects.scoring import DialectScoring, check_keys, read_object, summary
+from rowcast.http.dialects.scoring import DialectScoring, check_keys, read_object, write_error
 from rowcast.http.dialects.v2_repository import Repository
 from rowcast.http.dialects.v2_statistics import ModelStatistics
-from rowcast.http.problems import Problem
 from rowcast.http.routes import UNMATCHED, Handler, Request, Response, Route, answer_not_found
 from rowcast.schema.tensors import Tensor
 from rowcast.version import VERSION
@@ -221,12 +220,6 @@ class V2Routes:
         if result.status == "failed":
             raise RequestError(next(worker.reload_error for worker in result.workers if worker.reload_error))
         return _json({})
-
-
-def write_error(problem: Problem) -> tuple[int, bytes]:
-    """Encode `{"error": "text"}`; replace the status 422, which the protocol does not use, with 400."""
-    status = 400 if problem.status == 422 else problem.status
-    return status, msgspec.json.encode({"error": summary(problem)})
 
 
 def _get(pattern: str, handler: Handler, scope: KeyScope | None = None, *, is_public: bool = False) -> Route:
