@@ -28,14 +28,14 @@ def test_the_message_of_invalid_rows_shows_the_first_problem() -> None:
     assert InvalidRows(problems[:1]).message == "row 2, column 'a': value is required"
 
 
-def test_a_no_answer_error_has_a_problem_for_each_row() -> None:
+def test_a_no_answer_error_contains_a_problem_for_each_row_without_a_score() -> None:
     error = NoAnswer([2, 5])
 
     assert error.rows == [2, 5]
     assert [(problem.code, problem.row) for problem in error.problems] == [("no-answer", 2), ("no-answer", 5)]
 
 
-def test_the_problem_of_a_single_row_request_has_no_row_number() -> None:
+def test_the_problem_in_a_single_row_request_has_no_row_number() -> None:
     (problem,) = NoAnswer([0], alone=True).problems
 
     assert not isinstance(problem.row, int)

@@ -52,21 +52,21 @@ def test_folders_can_be_outside_the_home_folder() -> None:
 
 
 @pytest.mark.parametrize("name", ["ROWCAST_PROT", "rowcast_prot", "ROWCAST_"])
-def test_an_unknown_variable_is_an_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_unknown_variable_is_rejected(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "1")
 
     with pytest.raises(SettingsError, match=name):
         settings.load()
 
 
-def test_an_unknown_key_in_toml_is_an_error(folder: Path) -> None:
+def test_an_unknown_key_in_toml_is_rejected(folder: Path) -> None:
     (folder / "rowcast.toml").write_text("prot = 1\n")
 
     with pytest.raises(SettingsError, match="'prot'"):
         settings.load()
 
 
-def test_an_unknown_name_in_a_dotenv_file_is_an_error(folder: Path) -> None:
+def test_an_unknown_name_in_a_dotenv_file_is_rejected(folder: Path) -> None:
     (folder / ".env").write_text("ROWCAST_PROT=1\n")
 
     with pytest.raises(SettingsError, match=r"(?i)rowcast_prot"):
@@ -114,14 +114,14 @@ def test_the_error_for_a_port_variable_injected_by_kubernetes_explains_the_cause
         settings.load()
 
 
-def test_invalid_toml_is_an_error(folder: Path) -> None:
+def test_invalid_toml_is_rejected(folder: Path) -> None:
     (folder / "rowcast.toml").write_text("port: 1\n")
 
     with pytest.raises(SettingsError, match=r"rowcast\.toml"):
         settings.load()
 
 
-def test_a_child_process_uses_the_same_history(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def test_a_child_process_uses_the_same_history_as_its_parent(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     parent = settings.load(home=Path("relative"), log_level="error")
 
     environment = parent.for_child()
@@ -152,7 +152,7 @@ def test_models_in_a_variable_are_separated_by_commas(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("prefix", ["api", "/api/", "/a b", "//"])
-def test_an_invalid_root_path_is_an_error(prefix: str) -> None:
+def test_an_invalid_root_path_is_rejected(prefix: str) -> None:
     with pytest.raises(SettingsError, match="root_path"):
         settings.load(root_path=prefix)
 
@@ -190,7 +190,7 @@ def test_every_alias_refers_to_a_setting() -> None:
     assert {alias.setting for alias in settings.ALIASES.values()} <= settings.Settings.model_fields.keys()
 
 
-def test_the_name_of_a_setting_overrides_its_alias(no_aliases: pytest.MonkeyPatch, folder: Path) -> None:
+def test_the_rowcast_variable_of_a_setting_overrides_its_alias(no_aliases: pytest.MonkeyPatch, folder: Path) -> None:
     no_aliases.setenv("LOG_LEVEL", "error")
     (folder / "rowcast.toml").write_text('log_level = "info"\n')
     assert settings.load().log_level == "error"
@@ -206,7 +206,7 @@ def test_the_name_of_a_setting_overrides_its_alias(no_aliases: pytest.MonkeyPatc
     ("variable", "value", "allowed"),
     [("ENV", "moon", "production, prod"), ("LOG_LEVEL", "loud", "debug, trace")],
 )
-def test_an_invalid_value_of_an_alias_is_an_error(
+def test_an_invalid_value_of_an_alias_is_rejected(
     no_aliases: pytest.MonkeyPatch, variable: str, value: str, allowed: str
 ) -> None:
     no_aliases.setenv(variable, value)
@@ -236,7 +236,9 @@ def test_the_api_key_variable_without_the_prefix_is_an_alias(no_aliases: pytest.
     assert key() == "new-api-key"
 
 
-def test_only_the_alias_of_the_push_gateway_changes_the_default_push_job(no_aliases: pytest.MonkeyPatch) -> None:
+def test_the_push_gateway_alias_changes_the_default_push_job_but_the_setting_does_not(
+    no_aliases: pytest.MonkeyPatch,
+) -> None:
     no_aliases.setenv("PROM_PUSHGATEWAY", "http://old:9091")
     assert settings.load().push_job == "loan_model"
     assert settings.load(push_job="nightly").push_job == "nightly"
@@ -246,7 +248,7 @@ def test_only_the_alias_of_the_push_gateway_changes_the_default_push_job(no_alia
 
 @pytest.mark.parametrize("url", ["push:9091", "ftp://push", "http://", "http://push:no", "http://push:0"])
 @pytest.mark.parametrize("name", ["push_gateway", "otel_endpoint"])
-def test_an_invalid_url_is_an_error(no_aliases: pytest.MonkeyPatch, name: str, url: str) -> None:
+def test_an_invalid_url_is_rejected(no_aliases: pytest.MonkeyPatch, name: str, url: str) -> None:
     with pytest.raises(SettingsError, match=name):
         settings.load(**{name: url})
 
@@ -258,6 +260,6 @@ def test_a_password_in_a_url_is_rejected_and_not_shown_in_the_error(no_aliases: 
         assert "swordfish" not in caught.value.message
 
 
-def test_a_user_name_without_a_password_is_an_error(no_aliases: pytest.MonkeyPatch) -> None:
+def test_a_user_name_without_a_password_is_rejected(no_aliases: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match="push_password"):
         settings.load(push_username="me")

@@ -37,7 +37,7 @@ def test_a_key_without_a_quota_gets_the_default_quota() -> None:
     assert caller.meter.quota == Quota(7, 60)
 
 
-def test_a_meter_is_replaced_only_if_its_quota_changes() -> None:
+def test_a_key_keeps_its_meter_unless_its_quota_changes() -> None:
     old = active_callers([new_key(quota=Quota(5, 60))], 0, None, 1)
     unchanged = keep_meters(active_callers([new_key(quota=Quota(5, 60))], 0, None, 1), old)
     changed = keep_meters(active_callers([new_key(quota=Quota(6, 60))], 0, None, 1), old)
@@ -51,7 +51,7 @@ def test_a_meter_is_replaced_only_if_its_quota_changes() -> None:
     ("tenant", "scopes", "expected"),
     [("", {"read", "admin"}, True), ("acme", {"read", "admin"}, False), ("", {"read"}, False)],
 )
-def test_only_an_administrator_without_a_tenant_sees_all_tenants(
+def test_only_an_administrator_without_a_tenant_can_see_all_tenants(
     tenant: str, scopes: set[Scope], expected: bool
 ) -> None:
     assert Caller("1", tenant, frozenset(scopes)).sees_all_tenants is expected

@@ -1,4 +1,4 @@
-"""Parsing of durations."""
+"""Parsing durations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_valid_durations_are_parsed(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["soon", "90", "-1d", ""])
-def test_the_error_for_an_invalid_duration_quotes_it(text: str) -> None:
+def test_the_error_for_an_invalid_duration_quotes_the_value(text: str) -> None:
     with pytest.raises(SettingsError) as refused:
         parse_duration(text)
 

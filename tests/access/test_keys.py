@@ -13,7 +13,7 @@ from rowcast.errors import SettingsError
 from support.access import new_key
 
 
-def test_only_the_hash_of_a_key_is_stored() -> None:
+def test_a_key_contains_its_id_but_not_its_hash() -> None:
     key = access_keys.format_key("aa", b"\x01" * access_keys.SECRET_BYTES)
 
     assert key.startswith("rk_aa_0101")
@@ -42,7 +42,7 @@ def test_an_unknown_or_revoked_key_is_not_found(keys: list[Key]) -> None:
     assert "'lost'" in refused.value.message
 
 
-def test_the_state_of_a_key_depends_on_the_current_time() -> None:
+def test_a_key_is_active_until_it_expires_or_is_revoked() -> None:
     key = new_key(expires=100)
 
     assert (key.state(99), key.state(100)) == ("active", "expired")
@@ -59,7 +59,7 @@ def test_valid_names_are_accepted(parse: Callable[[str], str]) -> None:
     ("parse", "text"),
     [(access_keys.parse_tenant, "Acme Ltd"), (access_keys.parse_name, " "), (access_keys.parse_name, "x" * 65)],
 )
-def test_the_error_for_an_invalid_name_quotes_it(parse: Callable[[str], str], text: str) -> None:
+def test_the_error_for_an_invalid_name_quotes_the_name(parse: Callable[[str], str], text: str) -> None:
     with pytest.raises(SettingsError) as refused:
         parse(text)
 

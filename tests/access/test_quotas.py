@@ -15,7 +15,7 @@ from rowcast.errors import OverQuota, SettingsError
     st.integers(1, 100),
     st.lists(st.tuples(st.floats(0, 30), st.integers(1, 8)), min_size=1, max_size=60),
 )
-def test_accepted_rows_never_exceed_the_quota_in_a_burst_or_twice_the_quota_in_a_window(
+def test_a_burst_never_exceeds_the_quota_and_a_window_never_exceeds_twice_the_quota(
     rows: int, seconds: int, requests: list[tuple[float, int]]
 ) -> None:
     meter, now, accepted = Meter(Quota(rows, seconds)), 100.0, []
@@ -63,7 +63,7 @@ def test_a_request_larger_than_the_quota_is_rejected_without_a_retry_delay() -> 
     assert refused.value.seconds == 0
 
 
-def test_a_quota_is_divided_among_server_processes() -> None:
+def test_each_server_process_gets_an_equal_share_of_a_quota() -> None:
     meter = Meter(Quota(100, 60), share=4)
     meter.spend(25, 0.0)
 
@@ -79,7 +79,7 @@ def test_valid_quotas_are_parsed(text: str, quota: Quota) -> None:
 
 
 @pytest.mark.parametrize("text", ["100", "0/60s", "5/1w", ""])
-def test_the_error_for_an_invalid_quota_quotes_it(text: str) -> None:
+def test_the_error_for_an_invalid_quota_quotes_the_value(text: str) -> None:
     with pytest.raises(SettingsError) as refused:
         parse_quota(text)
 

@@ -1,4 +1,4 @@
-"""Parsing of comma-separated scopes."""
+"""Parsing comma-separated scopes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rowcast.access.scopes import parse_scopes
 from rowcast.errors import SettingsError
 
 
-def test_scopes_are_parsed_in_canonical_order() -> None:
+def test_parsed_scopes_are_in_canonical_order() -> None:
     assert parse_scopes("read, predict") == ("predict", "read")
 
 

@@ -1,4 +1,4 @@
-"""Model imports that run in a real child process as the sandbox."""
+"""Model imports with a real child process as the sandbox."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def graph(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_exported_model_can_be_imported_again(tmp_path: Path, graph: Path) -> None:
+def test_an_exported_model_can_be_imported_under_another_name(tmp_path: Path, graph: Path) -> None:
     loaded = settings.load(home=tmp_path)
 
     model = imports.import_model(loaded, graph)

@@ -56,7 +56,7 @@ def top_level(modules: set[str]) -> set[str]:
 
 
 def package_modules(package: str, skipped: str = "") -> str:
-    """Return the module names of a package, separated by commas, without files that match `skipped`."""
+    """Return the module names of a package, separated by commas, except modules whose files match `skipped`."""
     paths = sorted(path for path in (SOURCE / package).rglob("[!_]*.py") if not (skipped and path.match(skipped)))
     return ", ".join(".".join(["rowcast", *path.relative_to(SOURCE).with_suffix("").parts]) for path in paths)
 
@@ -68,7 +68,7 @@ def test_importing_rowcast_loads_only_the_version_module_and_no_libraries() -> N
     assert top_level(added) - sys.stdlib_module_names == {"rowcast"}
 
 
-def test_help_loads_only_the_cli_package_and_no_heavy_libraries() -> None:
+def test_help_loads_few_rowcast_packages_and_no_heavy_libraries() -> None:
     loaded = modules_loaded_by(HELP)
 
     assert "rowcast.cli.commands" in loaded
@@ -95,8 +95,8 @@ def test_the_client_loads_neither_a_server_library_nor_numpy() -> None:
     assert loaded & {"numpy", "onnxruntime", "fastapi", "pydantic", "polars"} == set()
 
 
-def test_http_and_the_client_load_neither_numpy_nor_onnxruntime() -> None:
-    """A gateway imports these packages. Only the V2 dialect uses NumPy."""
+def test_http_and_the_client_without_the_v2_dialect_load_neither_numpy_nor_onnxruntime() -> None:
+    """A gateway imports these packages. The V2 dialect is excluded because it uses NumPy."""
     modules = ["rowcast.http, rowcast.client", package_modules("http", "dialects/v2*.py"), package_modules("client")]
 
     loaded = modules_loaded_by(f"import {', '.join(modules)}")

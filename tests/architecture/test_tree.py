@@ -30,7 +30,7 @@ def script(name: str) -> ModuleType:
 check_tree = script("check_tree")
 
 
-def test_no_file_mentions_a_package_registry() -> None:
+def test_no_file_contains_the_host_name_of_a_package_registry() -> None:
     if not (ROOT / ".git").exists():
         files = [path for path in (ROOT / "src").rglob("*") if path.is_file()]
     else:

@@ -1,4 +1,4 @@
-"""`rowcast keys`: the output of its commands and their changes to the key file."""
+"""`rowcast keys`: its output and its changes to the key file."""
 
 from __future__ import annotations
 

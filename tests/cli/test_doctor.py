@@ -258,7 +258,7 @@ def test_an_unreachable_push_gateway_or_collector_is_reported(checkup: Doctor, m
     assert f"{nowhere}/v1/traces" in parts["otel"]["says"]
 
 
-def test_a_file_limit_below_max_connections_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_file_limit_below_max_connections_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 4096))
     assert "3584 connections" in checkup.parts()["open files"]["says"]
     monkeypatch.setenv("ROWCAST_MAX_CONNECTIONS", "20000")

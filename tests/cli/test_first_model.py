@@ -36,7 +36,7 @@ def test_training_requires_a_target(empty: settings.Settings, tmp_path: Path) ->
     assert "--target" in failed.value.message
 
 
-def test_two_models_cannot_be_trained_from_one_table(empty: settings.Settings, tmp_path: Path) -> None:
+def test_training_is_rejected_if_the_settings_name_two_models(empty: settings.Settings, tmp_path: Path) -> None:
     loaded = settings.load(home=empty.home, models=("a", "b"))
 
     with pytest.raises(SettingsError):

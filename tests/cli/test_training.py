@@ -8,7 +8,7 @@ from rowcast.cli import training
 from rowcast.tables.table import Finding, Override
 
 
-def test_the_flag_of_a_finding_can_be_pasted_into_a_shell() -> None:
+def test_the_override_flag_of_a_finding_can_be_pasted_into_a_shell() -> None:
     finding = Finding("constant", "Region's name", "is 'x' in every row", "left out", Override("keep", "Region's name"))
 
     document = training.finding_document(finding)

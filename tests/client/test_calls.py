@@ -1,4 +1,4 @@
-"""Building requests and decoding replies in the client, without I/O except for downloads."""
+"""How the client builds requests, decodes replies and stores downloads."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_server_address_is_shown_without_credentials(url: str, base: str, show
     assert ServerAddress.parse(url) == ServerAddress(base, shown, is_local)
 
 
-def test_a_downloaded_file_appears_only_when_it_is_published(tmp_path: Path) -> None:
+def test_a_download_gets_its_final_name_only_when_it_is_published(tmp_path: Path) -> None:
     file = Download(tmp_path / "h.jsonl")
     file.begin()
     file.write(b"first attempt")

@@ -1,4 +1,4 @@
-"""Errors of the client: their classes and messages."""
+"""The classes and messages of client errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from support.exchanges import problem_reply
         (504, "too-late", errors.DeadlineExceeded),
     ],
 )
-def test_the_slug_or_otherwise_the_status_determines_the_error_class(
+def test_the_error_class_depends_on_the_slug_or_otherwise_on_the_status(
     status: int, slug: str, kind: type[errors.ErrorReply]
 ) -> None:
     error = error_of(problem_reply(status, slug, "7"), "http://server")

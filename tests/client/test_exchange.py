@@ -23,7 +23,7 @@ from support.exchanges import IN_FLIGHT, KEYED, POLICY, READ, SUCCESS, UNKEYED, 
         ("9" * 500, "", 999_999_999.0),
     ],
 )
-def test_retry_after_can_be_seconds_or_a_date_relative_to_the_server_clock(
+def test_retry_after_can_be_a_number_of_seconds_or_a_date_relative_to_the_server_clock(
     header: str, date: str, seconds: float | None
 ) -> None:
     assert retry_after(HttpReply(503, {"retry-after": header, "date": date})) == seconds

@@ -1,4 +1,4 @@
-"""Reply structs of the client: they accept replies from newer and older servers and import no large library."""
+"""The reply structs of the client: they decode replies from newer and older servers without large libraries."""
 
 from __future__ import annotations
 

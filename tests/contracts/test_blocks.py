@@ -53,7 +53,7 @@ def block(number: int = 0) -> Block:
 
 
 def seal_blocks(writer: str, *sources: Block) -> list[SealedEntry]:
-    """Return the complete chain of a writer."""
+    """Return the chain that a writer creates from these blocks."""
     return sealed(writer, [draft for source in sources for draft in blocks.entries(source)])
 
 
@@ -213,7 +213,7 @@ def test_damage_to_a_block_that_has_already_been_stored_does_not_break_the_chain
     assert History(store, journals).verify().broken == []
 
 
-def test_a_full_segment_is_followed_by_a_segment_with_a_new_writer(
+def test_a_full_segment_is_followed_by_a_segment_of_a_new_writer(
     journal: FileJournal, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rowcast.adapters.files.journal.SEGMENT_BYTES", 2000)

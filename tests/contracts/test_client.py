@@ -248,7 +248,7 @@ def test_each_kind_of_failure_has_its_own_error_class(client: Any, kind: Any, se
     assert (bad.value.status, bad.value.slug) == (400, "bad-option")
 
 
-def test_the_client_does_not_wait_for_quota_beyond_its_timeout(kind: Any, server: servers.Server) -> None:
+def test_the_client_does_not_wait_for_quota_longer_than_its_timeout(kind: Any, server: servers.Server) -> None:
     with kind(server.address, access.secret(kind.__name__), timeout=5) as limited:
         with pytest.raises(errors.QuotaExceeded) as never:
             limited.predict_many([ROW] * 4)

@@ -45,7 +45,7 @@ def test_every_row_is_scored_once_and_in_order(count: int) -> None:
 
 @pytest.mark.parametrize("name", ["regressor", "mlp", "trees", "trees with classes"])
 @pytest.mark.parametrize("more", [0, 1, 2, CHUNK - 1])
-def test_large_and_small_batches_return_the_same_scores_in_the_original_order(name: str, more: int) -> None:
+def test_splitting_a_large_batch_does_not_change_the_scores_or_their_order(name: str, more: int) -> None:
     graph = open_graph(GRAPHS[name], "out")
     values = np.random.default_rng(1).normal(size=(SORTED_FROM + more, 7)).astype(np.float32)
     values[::3, 2] = np.nan

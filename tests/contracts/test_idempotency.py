@@ -19,7 +19,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> IdempotencyStore:
     return SqliteIdempotencyStore(tmp_path / "a" / "repeats.db", 60)
 
 
-def test_the_first_request_claims_the_key_and_later_requests_get_its_reply(store: IdempotencyStore) -> None:
+def test_the_first_request_claims_the_key_and_later_requests_get_the_saved_reply(store: IdempotencyStore) -> None:
     assert store.claim("k", b"f", 1.0) is None
     store.save_reply("k", b"reply", 2.0)
 

@@ -1,4 +1,4 @@
-"""The contract of `RegistryReader` and `RegistryWriter`, including crashes and damage to a registry folder."""
+"""The contract of `RegistryReader` and `RegistryWriter`, and the effects of crashes and damage on a folder."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_an_error_is_raised_if_the_folder_for_a_publication_cannot_be_created(tm
         publish(FolderRegistry(tmp_path / "file"), "loans")
 
 
-def test_other_files_in_the_folder_are_ignored(registry: FolderRegistry) -> None:
+def test_unrelated_files_in_a_registry_folder_are_ignored(registry: FolderRegistry) -> None:
     publish(registry, "loans")
     (registry.root / "README").write_text("hello")
     (registry.root / "empty").mkdir()

@@ -80,7 +80,7 @@ def test_a_recorded_entry_cannot_be_replaced(store: Store) -> None:
     assert list(store.chain("w")) == entries
 
 
-def test_the_order_of_commits_has_no_effect(store: Store) -> None:
+def test_the_order_of_commits_does_not_affect_the_chains(store: Store) -> None:
     ours, theirs = sealed("a", drafts(10, 20)), sealed("b", drafts(0, 10))
 
     store.record("a", ours[5:])
@@ -131,7 +131,7 @@ def test_several_indexers_can_record_concurrently(store: Store) -> None:
 
 
 def _another(store: Store) -> Store:
-    """Return a second store for the same entries, as another process would open it."""
+    """Return a store with the same entries, as another process would open it."""
     return SqliteStore(store.path) if isinstance(store, SqliteStore) else store
 
 
@@ -194,7 +194,7 @@ def test_rows_can_contain_any_bytes(store: Store) -> None:
         Selection(models=("unknown",)),
     ],
 )
-def test_the_pages_of_a_selection_together_contain_exactly_its_entries(store: Store, selection: Selection) -> None:
+def test_the_pages_of_a_selection_contain_exactly_the_selected_entries(store: Store, selection: Selection) -> None:
     store.record("w", sealed("w", MIXED))
     expected = [number for number in reversed(range(60)) if is_selected(selection, number)]
 
@@ -359,5 +359,5 @@ def test_a_closed_store_can_be_opened_again(store: Store) -> None:
     assert store.count() == 2
 
 
-def test_the_disk_folder_of_a_store_exists_if_it_has_one(store: Store) -> None:
+def test_a_store_either_has_no_disk_folder_or_its_disk_folder_exists(store: Store) -> None:
     assert store.disk_folder is None or store.disk_folder.is_dir()

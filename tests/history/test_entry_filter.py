@@ -1,4 +1,4 @@
-"""Parsing of selections and page cursors."""
+"""Parsing selections and page cursors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOON = 1_769_860_800_000
         ("1970-01-01", 0),
     ],
 )
-def test_a_time_is_given_in_rfc_3339_format_or_as_a_date_in_utc(text: str, milliseconds: int) -> None:
+def test_a_time_can_be_an_rfc_3339_timestamp_or_a_date_in_utc(text: str, milliseconds: int) -> None:
     assert parse_time(text) == milliseconds
 
 
@@ -69,7 +69,7 @@ def test_visible_entries_are_limited_to_the_tenant_and_models() -> None:
 
 
 @given(st.integers(0, (1 << 48) - 1), st.binary(min_size=9, max_size=9))
-def test_the_first_id_of_a_millisecond_sorts_between_earlier_ids_and_other_ids_of_that_millisecond(
+def test_the_first_id_of_a_millisecond_sorts_after_all_earlier_ids_and_before_other_ids_of_that_millisecond(
     at: int, random: bytes
 ) -> None:
     (some_id,) = uuid7s(at, random)

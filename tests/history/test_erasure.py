@@ -1,4 +1,4 @@
-"""Erasure of rows from the store and the journals of one or several homes, by request and by retention."""
+"""Erasing rows, on request or by retention, from the store and from the journals of one or more homes."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_an_erasure_covers_the_store_and_open_journals(store: Store, tmp_path: P
     journal, journals = FileJournal(folder, lambda: "w"), FolderJournalReader(folder)
     entries = [draft(number, entity="e" if number % 2 else "other") for number in range(9)]
     journal.append(entries[:4])
-    journals.drain(store)  # in the store and in the open journal
-    journal.append(entries[4:8])  # only in the journal
+    journals.drain(store)  # these entries are in the store and in the open journal
+    journal.append(entries[4:8])  # these entries are only in the journal
     eraser, maintenance = Eraser(store, FolderJournalReader(folder), lambda: 5), Maintenance(store, journals, lambda: 6)
 
     result = eraser.erase(Selection(entity="e"), "user", "erase")
@@ -148,7 +148,7 @@ def _request() -> ErasureRequest:
 
 def test_an_erasure_stays_open_until_the_erased_bytes_are_scrubbed() -> None:
     class BusyStore(MemoryStore):
-        """A store whose first two scrubs fail, as happens during a slow read."""
+        """A store whose first two scrubs fail, as scrubs do during a slow read."""
 
         attempts = 0
 
@@ -169,7 +169,7 @@ def test_an_erasure_stays_open_until_the_erased_bytes_are_scrubbed() -> None:
     assert eraser.result(result.request).rows == 5
 
 
-def test_retention_erases_old_rows_in_steps_and_repeats_after_an_interval(store: Store) -> None:
+def test_retention_erases_old_rows_in_steps_and_runs_again_after_an_interval(store: Store) -> None:
     entries = [draft(number) for number in range(ENTRIES_PER_STEP + 5)]  # one entry per millisecond
     store.record("w", sealed("w", entries))
     now = STARTED_US + 30 * DAY_US + ENTRIES_PER_STEP * 1000  # the last five entries are less than 30 days old
@@ -178,7 +178,7 @@ def test_retention_erases_old_rows_in_steps_and_repeats_after_an_interval(store:
     maintenance.run_once()
     assert len(erased_seqs(store, "w")) == ENTRIES_PER_STEP
     maintenance.run_once()
-    now += 1_000_000  # all entries are now older than that, but the next retention pass is not yet due
+    now += 1_000_000  # all entries are now older than 30 days, but the next retention pass is not yet due
     maintenance.run_once()
     assert len(erased_seqs(store, "w")) == ENTRIES_PER_STEP
     now += RETENTION_INTERVAL_US

@@ -1,4 +1,4 @@
-"""Exports of history as CSV and JSON Lines."""
+"""Exporting the history as CSV and JSON Lines."""
 
 from __future__ import annotations
 

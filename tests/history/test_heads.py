@@ -1,4 +1,4 @@
-"""Parsing of published chain heads from command output and logs."""
+"""Parsing published chain heads from command output and logs."""
 
 from __future__ import annotations
 

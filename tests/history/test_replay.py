@@ -1,4 +1,4 @@
-"""Replay of recorded rows with the same model, a different model and a deleted model."""
+"""Replaying recorded rows with the same model, a different model and a deleted model."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def replay_store(store: MemoryStore, load: LoadScorer, model: str | None = None)
     return replay(History(store, EmptyJournalReader()), load, model)
 
 
-def test_replaying_with_the_same_model_produces_equal_scores(model: LiveModel) -> None:
+def test_replaying_with_the_same_model_produces_the_recorded_scores(model: LiveModel) -> None:
     result = replay_store(recorded_predictions(model, 50), loading(model))
 
     assert (result.entries, result.equal, result.examples) == (50, 50, [])
@@ -86,7 +86,7 @@ def test_replaying_with_a_different_model_reports_differences_with_examples(
     assert {"id", "then", "now"} <= result.examples[0].keys()
 
 
-def test_all_entries_in_several_chunks_are_replayed(model: LiveModel) -> None:
+def test_the_entries_in_all_chunks_are_replayed(model: LiveModel) -> None:
     result = replay_store(recorded_predictions(model, 2500), loading(model))
 
     assert (result.entries, result.equal) == (2500, 2500)

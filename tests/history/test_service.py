@@ -1,4 +1,4 @@
-"""Reading history while entries move from journals into the store."""
+"""Reading the history while entries move from journals into the store."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ ROWS = 200
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reduce chunks to a few lines."""
+    """Limit each chunk to a few lines."""
     monkeypatch.setattr(stream, "BLOCK", 500)
     monkeypatch.setattr(stream, "ROWS", 13)
 
@@ -122,7 +122,7 @@ def test_interrupted_scoring_leaves_no_files(tmp_path: Path, model: Any, source:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "rows.csv"]
 
 
-def test_a_table_with_only_invalid_rows_yields_two_complete_files(tmp_path: Path, model: Any, source: Path) -> None:
+def test_a_table_with_only_invalid_rows_produces_two_complete_files(tmp_path: Path, model: Any, source: Path) -> None:
     spoil(source, *range(ROWS))
 
     summary = run(model, source, tmp_path / "out.csv", rejects=tmp_path / "bad.parquet")
@@ -170,14 +170,14 @@ def test_predictions_and_rejects_must_have_different_paths(tmp_path: Path, model
     assert caught.value.slug == "same-file"
 
 
-def test_a_missing_output_folder_is_an_error(tmp_path: Path, model: Any, source: Path) -> None:
+def test_an_output_file_in_a_missing_folder_is_rejected(tmp_path: Path, model: Any, source: Path) -> None:
     for ending in ("csv", "parquet"):
         with pytest.raises(TableError) as caught:
             run(model, source, tmp_path / "none" / f"out.{ending}")
         assert caught.value.slug == "not-writable"
 
 
-def test_loans_in_a_table_get_the_same_scores_as_from_the_server(tmp_path: Path, loan_registry: Path) -> None:
+def test_loans_in_a_table_get_the_same_scores_as_on_the_server(tmp_path: Path, loan_registry: Path) -> None:
     registry = models.FolderRegistry(loan_registry)
     live = load(Reference("loans", 1), registry, open_graph)
     rows = models.loan_rows(100)

@@ -353,7 +353,7 @@ def test_rows_beyond_the_queue_limit_are_rejected_and_waiting_rows_are_answered(
     assert score_of(asyncio.run(ask())) == rig.alone[0][10]
 
 
-def test_concurrent_callers_with_timeouts_get_their_own_replies(rig: Rig) -> None:
+def test_concurrent_callers_get_their_own_replies_even_if_other_callers_are_cancelled(rig: Rig) -> None:
     """A web server cancels a waiting task when its client disconnects."""
     world = World(rig)
 

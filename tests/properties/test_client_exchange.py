@@ -61,7 +61,7 @@ def test_no_error_message_contains_the_detail_of_a_problem(script: list[HttpRepl
 
 
 @given(st.integers(0, 200), st.floats(0, 1))
-def test_pauses_grow_up_to_a_limit_and_up_to_half_of_each_pause_is_random(retry: int, random: float) -> None:
+def test_pauses_grow_to_a_limit_and_are_randomly_shortened_by_at_most_half(retry: int, random: float) -> None:
     pause = POLICY.pause(retry, random)
     backoff = min(POLICY.longest_pause, POLICY.first_pause * 2.0 ** min(retry, 50))
 

@@ -1,4 +1,4 @@
-"""Column encoding equals row encoding, bit for bit. Malformed tensors never cause crashes or large allocations."""
+"""Columns are encoded exactly like rows. Malformed tensors never cause crashes or large allocations."""
 
 from __future__ import annotations
 

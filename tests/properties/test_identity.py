@@ -1,4 +1,4 @@
-"""Identity: row keys, bundle digests and chains change if and only if what they identify changes."""
+"""Row keys, bundle digests and chain links change if and only if the identified data changes."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def signal_of(cell: Any) -> float:
 
 
 def sent(column: Column, draw: st.DrawFn, thresholds: list[float]) -> Any:
-    """Draw a cell that a client could send: ordinary, unusual, missing, unseen, or at or next to a threshold."""
+    """Draw a cell that a client could send: ordinary, unusual, missing, unseen, or close to a threshold."""
     if column.missing and draw(st.integers(0, 5)) == 0:
         return None
     if column.kind == "category":

@@ -150,7 +150,7 @@ def test_a_body_is_encoded_or_rejected_with_a_serialisable_error(data: st.DataOb
 @example(('{"n":' + "9" * 5000 + ',"m":' + "[" * 100_000 + "]" * 100_000 + "}").encode())
 @example(b'{"n":"\xc3\x28"}')
 @example(b'\xef\xbb\xbf{"n":1}')
-def test_arbitrary_bytes_raise_only_request_errors(body: bytes) -> None:
+def test_arbitrary_bytes_cause_only_request_errors(body: bytes) -> None:
     schema = Schema((Column(name="n", kind="number"), Column(name="c", kind="category", missing=True)))
 
     try:

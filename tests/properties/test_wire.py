@@ -133,7 +133,7 @@ def test_a_row_completed_with_fill_values_is_parsed_like_a_complete_row(
     ).map(msgspec.json.encode)
 )
 @settings(max_examples=300)
-def test_an_arbitrary_body_raises_only_request_errors(body: bytes) -> None:
+def test_an_arbitrary_body_causes_only_request_errors(body: bytes) -> None:
     for template in (
         {"request": {"path": "data", "rename": {"i": "income"}}},
         {"request": {"rename": {"i": "income"}, "on_unknown": "ignore", "on_missing": {"town": "x"}}},

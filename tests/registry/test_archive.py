@@ -62,12 +62,12 @@ def test_a_damaged_bundle_is_not_exported(tmp_path: Path, folder: Path) -> None:
     assert not list(tmp_path.glob("*.rowcast*"))
 
 
-def test_the_name_of_an_archive_must_have_the_archive_suffix(tmp_path: Path, folder: Path) -> None:
+def test_the_name_of_an_archive_must_end_with_the_archive_suffix(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(SettingsError):
         archive.write_archive(folder, tmp_path / "sum.zip")
 
 
-def test_an_archive_in_a_missing_folder_is_an_error(tmp_path: Path, folder: Path) -> None:
+def test_an_archive_cannot_be_written_to_a_missing_folder(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(BundleError):
         archive.write_archive(folder, tmp_path / "none" / "sum.rowcast")
 

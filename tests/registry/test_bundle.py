@@ -61,7 +61,7 @@ def test_the_score_of_a_golden_row_is_stored_as_its_outcome(folder: Path) -> Non
     assert stored == [{"row": {"x0": 1.0, "x1": 1.0}, "outcome": {"prediction": 2.0}}]
 
 
-def test_bundles_with_equal_content_have_equal_digests(registry: FolderRegistry, folder: Path) -> None:
+def test_bundles_with_the_same_content_have_the_same_digest(registry: FolderRegistry, folder: Path) -> None:
     same = models.publish(registry, "sum", models.sum_graph(2), SCHEMA, models.REGRESSION, "values")
     other = models.publish(registry, "sum", models.linear_graph(2, 1), SCHEMA, models.REGRESSION, "values")
 

@@ -63,7 +63,7 @@ def test_shared_metadata_applies_to_the_graph_it_names(folder: ModelsFolder, dro
     assert [(result.model, result.version) for result in folder.import_new()] == [("first", 2), ("second", 1)]
 
 
-def test_shared_metadata_for_an_unknown_model_is_an_error_if_there_are_several_graphs(
+def test_shared_metadata_for_an_unknown_model_is_rejected_if_there_are_several_graphs(
     folder: ModelsFolder, drop: Path
 ) -> None:
     (drop / SHARED_METADATA).write_text('{"model_name": "other"}')

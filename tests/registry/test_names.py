@@ -14,7 +14,7 @@ def test_a_valid_name_is_returned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Loans", "-loans", "../loans", "loan data", "x" * 65, "info", "reload"])
-def test_an_invalid_or_reserved_name_is_an_error(name: str) -> None:
+def test_an_invalid_or_reserved_name_is_rejected(name: str) -> None:
     with pytest.raises(RegistryError):
         check_name(name)
 

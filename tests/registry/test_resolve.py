@@ -14,7 +14,7 @@ from rowcast.registry.resolve import addresses, resolve, served
 
 @pytest.fixture
 def registry(tmp_path: Path) -> FolderRegistry:
-    """A registry with two versions of `loans`, of which the first is the champion, and `sum` without a champion."""
+    """A registry with `loans`, whose first version (of two) is the champion, and `sum`, which has no champion."""
     registry = FolderRegistry(tmp_path)
     registry.publish("loans", lambda folder: None, "champion")
     registry.publish("loans", lambda folder: None, "challenger")
@@ -30,18 +30,18 @@ def test_a_reference_is_resolved_to_a_version(registry: FolderRegistry, text: st
 
 
 @pytest.mark.parametrize("text", ["loans@", "loans@3", "loans@best", "sum", "iris", "iris@1"])
-def test_an_unknown_reference_is_an_error(registry: FolderRegistry, text: str) -> None:
+def test_an_unknown_reference_is_rejected(registry: FolderRegistry, text: str) -> None:
     with pytest.raises(ModelNotFound):
         resolve(text, registry)
 
 
 @pytest.mark.parametrize("text", ["", "@1", "LOANS", "loans@1@2", "loans@-1"])
-def test_an_invalid_reference_is_an_error(registry: FolderRegistry, text: str) -> None:
+def test_an_invalid_reference_is_rejected(registry: FolderRegistry, text: str) -> None:
     with pytest.raises(RegistryError):
         resolve(text, registry)
 
 
-def test_a_server_serves_the_given_references_or_all_champions(registry: FolderRegistry) -> None:
+def test_all_champions_are_served_unless_references_are_given(registry: FolderRegistry) -> None:
     assert served(registry) == {"loans": Reference("loans", 1)}
     assert served(registry, ["sum@1", "loans@2"]) == {"sum@1": Reference("sum", 1), "loans@2": Reference("loans", 2)}
 

@@ -1,4 +1,4 @@
-"""The shutdown of the HTTP server: it answers requests that it has received, but never takes longer than allowed."""
+"""The shutdown of the HTTP server: received requests are answered, unless the shutdown times out."""
 
 from __future__ import annotations
 

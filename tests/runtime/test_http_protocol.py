@@ -1,4 +1,4 @@
-"""The HTTP protocol without sockets: choice of path, pipelining, disconnects, shutdown and uvicorn's internals."""
+"""The HTTP protocol without sockets: path selection, pipelining, disconnects, shutdown and uvicorn's internals."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def until(transport: MemoryTransport, text: bytes) -> None:
 
 
 async def turns(count: int = 20) -> None:
-    """Run the event loop for `count` turns, enough for all tasks that are ready."""
+    """Run the event loop for `count` turns; the default is enough to finish all tasks that are ready."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -66,7 +66,7 @@ async def test_a_plain_prediction_request_is_answered_without_a_task() -> None:
     assert [event.status for event in server.events if isinstance(event, RequestAnswered)] == [200]
 
 
-async def test_a_body_received_in_pieces_takes_the_quick_path() -> None:
+async def test_a_body_received_byte_by_byte_takes_the_quick_path() -> None:
     server = Server()
     connection, transport = server.connect()
 
@@ -106,7 +106,7 @@ GENERAL = {
 
 
 @pytest.mark.parametrize("request_bytes", GENERAL.values(), ids=GENERAL)
-async def test_the_general_path_answers_all_other_requests(request_bytes: bytes) -> None:
+async def test_the_general_path_answers_requests_that_the_quick_path_does_not_support(request_bytes: bytes) -> None:
     server = Server()
     connection, transport = server.connect()
 
@@ -118,7 +118,7 @@ async def test_the_general_path_answers_all_other_requests(request_bytes: bytes)
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"OPTIONS"])
-async def test_the_general_path_rejects_other_methods(method: bytes) -> None:
+async def test_the_general_path_rejects_methods_other_than_post(method: bytes) -> None:
     server = Server()
     connection, transport = server.connect()
 
@@ -128,7 +128,7 @@ async def test_the_general_path_rejects_other_methods(method: bytes) -> None:
     assert server.held.answers == []
 
 
-async def test_a_body_above_the_limit_is_also_rejected_on_the_quick_path() -> None:
+async def test_the_quick_path_also_rejects_a_body_above_the_limit() -> None:
     server = Server(max_body=1000)
     connection, transport = server.connect()
 
@@ -185,7 +185,7 @@ async def test_reading_pauses_while_pipelined_requests_wait() -> None:
     assert transport.is_reading
 
 
-async def test_the_quick_path_stops_for_a_client_that_does_not_read_responses() -> None:
+async def test_requests_from_a_client_that_does_not_read_responses_are_not_scored() -> None:
     server = Server()
     connection, transport = server.connect()
 
@@ -295,7 +295,7 @@ async def test_pipelined_requests_are_answered_before_a_shutdown_closes_the_conn
     assert statuses(transport) == [200, 200]
 
 
-async def test_requests_after_a_connection_close_response_are_not_scored() -> None:
+async def test_requests_that_follow_a_connection_close_response_are_not_scored() -> None:
     server = Server()
     connection, transport = server.connect()
     server.protocol.pool.is_closing = True
@@ -364,7 +364,7 @@ async def test_a_slow_request_times_out_but_a_slow_response_does_not() -> None:
     assert statuses(transport) == [200, 408]
 
 
-async def test_log_ids_of_a_request_do_not_leak_into_the_next_request() -> None:
+async def test_the_log_ids_of_a_request_do_not_leak_into_the_next_request() -> None:
     server = Server()
     connection, transport = server.connect()
     trace = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -418,7 +418,7 @@ METHODS = {
 
 
 def made() -> dict[type, object]:
-    """Return an object of each uvicorn class whose attributes are used."""
+    """Return an instance of each uvicorn class whose attributes are used."""
     config, state = uvicorn.Config(lambda: None, log_config=None), ServerState()
     transport = MemoryTransport()
     protocol = HttpToolsProtocol(config, state, {}, asyncio.get_running_loop())
@@ -459,7 +459,7 @@ def test_uvicorn_accepts_the_expected_protocol_arguments_and_options() -> None:
     assert options | {"root_path", "backlog"} <= config.keys()
 
 
-async def test_a_cycle_has_the_same_attributes_as_a_cycle_of_uvicorn() -> None:
+async def test_a_request_cycle_has_the_same_attributes_as_a_uvicorn_request_cycle() -> None:
     own = RequestResponseCycle(
         scope={},  # type: ignore[typeddict-item]
         transport=MemoryTransport(),
@@ -483,7 +483,7 @@ async def test_a_cycle_has_the_same_attributes_as_a_cycle_of_uvicorn() -> None:
         assert getattr(cycle, name) == getattr(own, name), name
 
 
-async def test_a_quick_cycle_has_all_attributes_that_uvicorn_uses() -> None:
+async def test_a_quick_request_cycle_has_all_attributes_that_uvicorn_uses() -> None:
     used = set(re.findall(r"self\.cycle\.(\w+)", inspect.getsource(HttpToolsProtocol)))
     connection, _ = Server().connect()
     assert connection.quick_path is not None

@@ -1,4 +1,4 @@
-"""The journal monitor: free disk space, old segments and the published chain heads."""
+"""The journal monitor: it checks the free disk space and publishes chain heads."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_head_is_published_every_minute_if_it_has_changed(tmp_path: Path) ->
     journal.close()
 
 
-async def test_the_final_head_of_a_writer_is_published_when_it_fails_and_at_shutdown(
+async def test_the_final_head_of_a_writer_is_published_when_the_writer_fails_and_at_shutdown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = Times()

@@ -1,4 +1,4 @@
-"""The life cycle of a server process."""
+"""The lifecycle of a server process."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def test_an_app_that_cannot_be_built_reports_the_reason_to_the_server() ->
     assert sent == [{"type": "lifespan.startup.failed", "message": "no model to serve"}]
 
 
-async def test_a_request_before_the_lifespan_starts_is_an_error() -> None:
+async def test_a_request_before_the_lifespan_starts_raises_an_error() -> None:
     with pytest.raises(RuntimeError, match="lifespan"):
         await Application(lambda: None)({"type": "http"}, None, None)  # type: ignore[arg-type,return-value]
 

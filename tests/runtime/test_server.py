@@ -21,7 +21,7 @@ print(*resource.getrlimit(resource.RLIMIT_NOFILE))
     [(20, 1000, 532), (2000, 1000, 1000)],
     ids=["as many as needed", "as many as the system allows"],
 )
-def test_the_file_limit_is_raised_up_to_the_hard_limit(connections: int, hard: int, soft: int) -> None:
+def test_the_open_file_limit_is_raised_up_to_the_hard_limit(connections: int, hard: int, soft: int) -> None:
     script = LIMITS.format(connections=connections, hard=hard)
 
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
@@ -29,7 +29,7 @@ def test_the_file_limit_is_raised_up_to_the_hard_limit(connections: int, hard: i
     assert output.split() == [str(soft), str(hard)]
 
 
-def test_a_sufficient_file_limit_is_unchanged() -> None:
+def test_a_sufficient_open_file_limit_is_unchanged() -> None:
     script = LIMITS.format(connections=-500, hard=1000)
 
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout

@@ -50,7 +50,7 @@ def start(home: Path, behaviour: str = "work") -> subprocess.Popen[bytes]:
 
 
 def workers(home: Path) -> list[int]:
-    """Return the running workers."""
+    """Return the process IDs of the running workers."""
     return [pid for pid in [int(path.name) for path in (home / "workers").iterdir()] if is_running(pid)]
 
 
@@ -95,7 +95,7 @@ def test_the_server_exits_with_the_status_of_the_first_worker_if_that_worker_can
     assert supervisor.wait(20) == status
 
 
-def test_a_supervisor_survives_an_indexer_that_cannot_be_started(tmp_path: Path) -> None:
+def test_the_supervisor_keeps_running_if_the_indexer_cannot_be_started(tmp_path: Path) -> None:
     supervisor = start(tmp_path)
     try:
         two_workers(tmp_path)

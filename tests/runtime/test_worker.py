@@ -58,7 +58,7 @@ class World:
         )
 
     def _changed(self) -> None:
-        self.on_change()  # tests may replace `on_change` later
+        self.on_change()  # delegates, because tests replace `on_change` later
 
     def publish(self) -> Reference:
         schema = models.number_columns(2)

@@ -55,7 +55,7 @@ def test_common_columns_are_encoded_on_the_fast_path() -> None:
         ("datetime", "BYTES", "soon"),
     ],
 )
-def test_columns_with_other_values_are_left_to_the_row_encoder(kind: Any, datatype: str, cell: Any) -> None:
+def test_columns_with_unsupported_values_are_left_to_the_row_encoder(kind: Any, datatype: str, cell: Any) -> None:
     schema = Schema((Column(name="x", kind=kind, levels=("a",)),))
     header = TensorHeader("x", [1, 1], datatype)
     tensor = tensors.from_bytes(header, memoryview(v2.packed(datatype, [cell])))

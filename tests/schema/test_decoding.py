@@ -45,7 +45,7 @@ def test_tensors_are_decoded_to_raw_cells() -> None:
     }
 
 
-def test_contradictory_date_parts_are_reported_as_a_problem_of_their_row() -> None:
+def test_contradictory_date_parts_are_reported_with_their_row_and_column() -> None:
     with pytest.raises(InvalidRows) as caught:
         decode_columns(SCHEMA, PLAN, tensors([[1.5, 7.0, 1.0, 31.75, 3, 6, 18]], ["x"]))
 
@@ -65,7 +65,7 @@ def test_the_hour_corrects_a_date_that_was_rounded_across_an_hour_boundary() -> 
     assert columns == {"d": ["2024-10-04T12:00:00Z"]}
 
 
-def test_a_tensor_that_does_not_match_the_plan_is_an_error() -> None:
+def test_a_tensor_that_does_not_match_the_plan_is_rejected() -> None:
     fitting = tensors([[1.5, 7.0, 1.0, 31.75, 2, 6, 18]], ["x"])
 
     for wrong in (Tensor(TEXTS, "FP32", (1, 1), [1.0]), Tensor(TEXTS, "BYTES", (1,), ["x"])):

@@ -97,7 +97,7 @@ def test_a_column_can_have_any_name(name: str) -> None:
         (b'{"a":' * 100_000, "too-deep"),
     ],
 )
-def test_a_body_that_is_not_an_object_has_a_specific_slug(body: bytes, slug: str) -> None:
+def test_the_error_for_a_body_that_is_not_an_object_has_a_specific_slug(body: bytes, slug: str) -> None:
     with pytest.raises(BodyError) as caught:
         decode_object(body)
 

@@ -40,7 +40,7 @@ def test_negative_zero_and_zero_have_the_same_key() -> None:
     assert len({key(encoder, row) for row in rows}) == 1
 
 
-def test_equal_strings_in_different_columns_give_different_keys() -> None:
+def test_the_same_string_in_different_columns_produces_different_keys() -> None:
     schema = Schema(tuple(Column(name=name, kind="category", missing=True) for name in "ab"))
     encoder = RowEncoder(schema, own_plan(schema))
     bodies = [b'{"a":"x"}', b'{"b":"x"}', b'{"a":"x","b":"x"}', b'{"a":"xx"}', b"{}"]

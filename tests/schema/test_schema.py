@@ -1,4 +1,4 @@
-"""The schema: valid rows, the problems of invalid rows, and JSON Schema."""
+"""The schema: valid rows, problems in invalid rows, and JSON Schema."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_row_is_parsed_into_values_in_column_order() -> None:
     assert [type(value) for value in values] == [float, int, bool, str, str, int]
 
 
-def test_every_form_of_a_missing_value_is_parsed_as_none() -> None:
+def test_every_notation_for_a_missing_value_is_parsed_as_none() -> None:
     for cell in (None, "", "  ", "NA", "?"):
         assert SCHEMA.parse({**ROW, "children": cell})[1] is None
     assert SCHEMA.parse({name: cell for name, cell in ROW.items() if name not in ("children", "plan")})[1] is None
@@ -91,7 +91,7 @@ def test_a_datetime_object_is_accepted() -> None:
     assert SCHEMA.parse({**ROW, "since": datetime(2026, 1, 31, tzinfo=UTC)})[5] == 1_769_817_600_000_000
 
 
-def test_a_message_lists_the_values_that_the_column_accepts() -> None:
+def test_an_error_message_lists_the_values_that_the_column_accepts() -> None:
     with pytest.raises(InvalidRows) as caught:
         SCHEMA.parse({**ROW, "income": "much", "owner": "perhaps", "plan": "z", "since": "soon"})
 
@@ -144,7 +144,7 @@ def test_column_names_must_be_unique() -> None:
         Schema((Column(name="a", kind="number"), Column(name="a", kind="integer")))
 
 
-def test_unknown_fields_of_a_schema_are_errors() -> None:
+def test_unknown_fields_in_a_schema_are_rejected() -> None:
     with pytest.raises(msgspec.ValidationError, match="colour"):
         msgspec.json.decode(b'{"columns":[{"name":"a","kind":"number","colour":"red"}]}', type=Schema)
 
@@ -176,7 +176,7 @@ def test_the_json_schema_of_a_closed_category_does_not_mention_other_values() ->
     assert "Other values" not in SCHEMA.json_schema()["properties"]["plan"]["description"]
 
 
-def test_sensitive_columns_are_marked_by_name() -> None:
+def test_columns_can_be_marked_as_sensitive_by_name() -> None:
     marked = SCHEMA.with_sensitive({"income"})
 
     assert [column.name for column in marked.columns if column.sensitive] == ["income", "city"]

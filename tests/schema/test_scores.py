@@ -26,7 +26,7 @@ def test_a_probability_equal_to_the_threshold_predicts_the_positive_class(score:
     assert BINARY.classes[winning_classes(BINARY, pair(score))[0]] == label
 
 
-def test_a_binary_score_has_the_probability_of_its_label_and_of_the_positive_class() -> None:
+def test_a_binary_score_contains_the_probabilities_of_its_label_and_of_the_positive_class() -> None:
     (scored,) = score_rows(BINARY, np.array([[0.75, 0.25]], np.float32))
 
     assert scored == Score("no", 0.75, 0.25, {"no": 0.75, "yes": 0.25})

@@ -24,7 +24,7 @@ def test_dropped_columns_are_removed_from_the_row() -> None:
     assert row == b'{"income":"$1,250.00"}'
 
 
-def test_equal_values_have_equal_hashes_regardless_of_their_notation() -> None:
+def test_a_value_has_the_same_hash_in_every_notation() -> None:
     redactor = Redactor("hash", b"secret")
 
     rows = [

@@ -39,7 +39,7 @@ def test_json_data_can_be_flat_or_nested(shape: list[int], data: list[Any]) -> N
         ([1], "INT64", msgspec.UNSET),
     ],
 )
-def test_json_data_that_contradicts_its_declaration_is_an_error(shape: list[int], datatype: str, data: Any) -> None:
+def test_json_data_that_contradicts_its_declaration_is_rejected(shape: list[int], datatype: str, data: Any) -> None:
     with pytest.raises(BodyError):
         tensors.from_json(TensorHeader("x", shape, datatype, data=data))
 
@@ -72,7 +72,7 @@ def test_a_tensor_with_both_json_and_binary_data_is_rejected() -> None:
         tensors.read_tensors([header], memoryview(b"\0\0\0\0"))
 
 
-def test_a_binary_boolean_must_be_zero_or_one() -> None:
+def test_a_boolean_in_binary_data_must_be_zero_or_one() -> None:
     with pytest.raises(BodyError):
         tensors.from_bytes(TensorHeader("x", [2], "BOOL"), memoryview(b"\1\2"))
 

@@ -72,7 +72,7 @@ def test_a_string_that_is_not_a_number_is_parsed_as_none(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["$5", "1,000", "95%", "3+"])
-def test_other_notations_are_not_parsed(text: str) -> None:
+def test_numbers_in_other_notations_are_not_parsed(text: str) -> None:
     assert number_from_text(text) is None
 
 

@@ -51,7 +51,7 @@ class CountingJournal(MemoryJournal):
 
 
 class SynchronousAnswer:
-    """An answer that has its result immediately; the callbacks of a future run one event-loop turn later."""
+    """An answer whose result is available immediately. A future runs its callbacks one event-loop turn later."""
 
     def __init__(self) -> None:
         self.result: Any = None
@@ -66,7 +66,7 @@ class SynchronousAnswer:
         self.result = error
 
 
-async def test_a_lone_request_is_answered_in_the_next_turn_of_the_event_loop(model: LiveModel) -> None:
+async def test_a_single_request_is_answered_in_the_next_turn_of_the_event_loop(model: LiveModel) -> None:
     serving = Serving(CountingJournal())
 
     for _ in range(3):
@@ -114,7 +114,7 @@ async def test_a_burst_is_scored_in_one_call_and_recorded_in_one_write(model: Li
     assert journal.writes == [14]
 
 
-async def test_continuous_arrivals_delay_the_first_request_by_only_a_few_turns(model: LiveModel) -> None:
+async def test_continuous_arrivals_delay_the_first_request_by_at_most_a_few_turns(model: LiveModel) -> None:
     serving = Serving(CountingJournal())
     row = Row(model.encoder.read(BODY), BODY)
     first = serving.predict(model, row)
@@ -175,7 +175,9 @@ async def test_a_request_that_waits_for_a_slow_batch_fails_at_its_deadline(model
     row = Row(model.encoder.read(BODY), BODY)
     try:
         first = serving.predict_all(model, [row] * MAX_SLOW_ROWS)
-        hasty = serving.predict(model, row, deadline=time.perf_counter() + 0.01)  # in the same event-loop turn
+        hasty = serving.predict(
+            model, row, deadline=time.perf_counter() + 0.01
+        )  # submitted in the same event-loop turn
 
         with pytest.raises(TooLate):  # even though the gate is still closed
             await asyncio.wait_for(hasty, 5)
@@ -198,7 +200,7 @@ async def test_a_cancelled_request_is_not_scored_and_does_not_affect_other_reque
     assert journal.writes == [2]
 
 
-async def test_an_answer_waits_for_the_store_if_durability_is_store(model: LiveModel) -> None:
+async def test_an_answer_waits_for_the_store_if_the_durability_setting_is_store(model: LiveModel) -> None:
     kept, stored = MemoryStore(), {"seq": -1}
     until = CommitWaiter(lambda writer: Position(stored["seq"], b""))
     serving = Serving(MemoryJournal(kept, "w"), commits=until)
@@ -219,7 +221,9 @@ async def test_an_answer_waits_for_the_store_if_durability_is_store(model: LiveM
     assert len(await asyncio.wait_for(second, 5)) == 2
 
 
-async def test_an_unavailable_store_is_an_error_even_if_the_prediction_is_recorded(model: LiveModel) -> None:
+async def test_a_request_fails_if_the_store_is_unavailable_even_though_the_prediction_is_recorded(
+    model: LiveModel,
+) -> None:
     kept = MemoryStore()
 
     def away(writer: str) -> Position | None:

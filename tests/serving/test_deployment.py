@@ -88,7 +88,7 @@ def test_a_restricted_view_contains_only_the_named_models() -> None:
     assert live.restricted_to(["sum"]).get(None) is SUM
 
 
-def test_versions_of_one_model_are_listed_once_and_in_order() -> None:
+def test_each_version_of_a_model_is_listed_once_and_in_order() -> None:
     old = Model("loans", 1)
     live = Deployment({"sum": SUM, "loans": LOANS, "loans@1": old})  # type: ignore[type-var]
 

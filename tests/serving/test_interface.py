@@ -46,7 +46,7 @@ def test_the_sample_of_a_model_with_a_template_follows_the_template(classifier: 
     assert set(model.example()) == {"x0", "x1"}
 
 
-def test_a_template_that_does_not_fit_the_model_raises_a_bundle_error(classifier: LiveModel) -> None:
+def test_a_template_that_does_not_match_the_model_raises_a_bundle_error(classifier: LiveModel) -> None:
     manifest = msgspec.structs.replace(classifier.manifest, wire={"reply": {"value": "$nonsense"}})
 
     with pytest.raises(BundleError) as refused:

@@ -40,7 +40,7 @@ def golden(registry: FolderRegistry) -> tuple[bundle.GoldenRow, ...]:
     return tuple(bundle.open(registry.folder(SUM)).golden)
 
 
-def test_a_loaded_model_scores_its_rows_and_has_an_example(model: LiveModel) -> None:
+def test_a_loaded_model_scores_rows_and_has_a_golden_row(model: LiveModel) -> None:
     assert model.score([model.encoder.read(b'{"x0":1,"x1":2}')]) == [Score(3.0)]
     assert model.golden is not None
     assert not model.is_slow
@@ -110,7 +110,7 @@ def test_a_model_is_classified_as_slow_if_its_fastest_run_takes_more_than_a_mill
     assert model.is_slow is is_slow
 
 
-def test_the_error_of_a_graph_names_the_rows_on_which_it_fails(registry: FolderRegistry) -> None:
+def test_the_error_from_a_graph_lists_the_rows_that_cause_it(registry: FolderRegistry) -> None:
     class Refusing:
         """A graph that fails on negative numbers."""
 

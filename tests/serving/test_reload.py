@@ -54,7 +54,7 @@ def served(models: object) -> dict[str, int]:
     return {name: model.version for name, model in models.items()}
 
 
-def test_every_champion_is_served_and_a_new_champion_is_tried_first(world: World) -> None:
+def test_every_champion_is_served_and_a_new_champion_is_tested_before_it_is_served(world: World) -> None:
     for name in ("sum", "other"):
         world.publish(name)
     follower = world.follower()
@@ -99,7 +99,7 @@ def test_a_server_that_starts_with_a_broken_champion_serves_the_previous_version
     assert found.error == "cannot serve sum@2 (version 1 is served instead): it is a bomb"
 
 
-def test_a_named_version_that_is_broken_has_no_fallback(world: World) -> None:
+def test_a_broken_version_that_is_named_explicitly_has_no_fallback(world: World) -> None:
     world.publish("sum")
     world.follower("sum@1").load_all()
     second = world.publish("sum")
@@ -124,7 +124,7 @@ def test_removed_models_are_unloaded_unless_all_models_are_missing(world: World,
     assert "the current models stay live" in none.error
 
 
-def test_a_registry_without_a_champion_is_an_error(world: World) -> None:
+def test_loading_models_fails_if_no_model_has_a_champion(world: World) -> None:
     with pytest.raises(ModelNotFound, match="rowcast train"):
         world.follower().load_all()
 

@@ -44,7 +44,7 @@ async def test_every_row_gets_a_recorded_reply(model: LiveModel) -> None:
     assert front.store.count() == 3
 
 
-async def test_the_service_charges_rows_after_the_first_and_scores_no_rows_over_quota(model: LiveModel) -> None:
+async def test_the_service_charges_all_rows_except_the_first_and_scores_no_rows_over_quota(model: LiveModel) -> None:
     front = Front(model)
     context = RequestContext("native", "r", Caller(meter=Meter(Quota(3, 60))))
 

@@ -1,4 +1,4 @@
-"""Checks of single columns: placeholders for missing values, codes, implausible values and gaps."""
+"""Checks of single columns: placeholders for missing values, codes, implausible values and sparse columns."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_text_in_a_column_of_numbers_is_reported() -> None:
     assert "'n.a. yet'" in finding.message
 
 
-def test_weights_gaps_and_padded_numbers_are_reported() -> None:
+def test_weights_sparse_columns_and_zero_padded_numbers_are_reported() -> None:
     columns = {
         "fnlwgt": NOISE * 2,
         "weight": NOISE * 3,

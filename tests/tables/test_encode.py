@@ -30,7 +30,7 @@ def test_nan_in_a_typed_column_is_treated_as_missing() -> None:
     assert np.isnan(encode_table(frame, SCHEMA, PLAN)["rowcast_numbers"][0, 0])
 
 
-def test_invalid_cells_are_reported_with_row_and_column() -> None:
+def test_invalid_cells_are_reported_with_their_row_and_column() -> None:
     frame = pl.DataFrame({"n": ["1", "x", "2"], "needed": ["a", "b", None]})
 
     with pytest.raises(InvalidRows) as caught:
@@ -42,7 +42,7 @@ def test_invalid_cells_are_reported_with_row_and_column() -> None:
     ]
 
 
-def test_an_absent_column_is_an_error_unless_it_allows_missing_values() -> None:
+def test_an_absent_column_is_rejected_unless_it_allows_missing_values() -> None:
     frame = pl.DataFrame({"n": ["1"], "needed": ["a"]})
 
     assert np.isnan(encode_table(frame.drop("n"), SCHEMA, PLAN)["rowcast_numbers"][0, 0])

@@ -19,11 +19,11 @@ def test_an_example_is_written_with_its_target(tmp_path: Path, name: str, target
     assert frame.columns[-1] == target
 
 
-def test_equal_seeds_give_equal_loan_tables() -> None:
+def test_the_same_seed_produces_the_same_loan_table() -> None:
     assert examples.loans(20, seed=3) == examples.loans(20, seed=3) != examples.loans(20, seed=4)
 
 
-def test_an_unknown_example_or_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+def test_an_unknown_example_or_a_missing_folder_is_rejected(tmp_path: Path) -> None:
     for name, path, slug in (
         ("houses", tmp_path / "t.csv", "unknown-example"),
         ("loans", tmp_path / "none" / "t.csv", "not-writable"),

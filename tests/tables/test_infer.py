@@ -54,7 +54,7 @@ def codes(columns: dict[str, list[Any]]) -> list[tuple[str, str]]:
         ([123456789012345678, 123456789012345679, 5], "category"),
     ],
 )
-def test_the_kind_of_a_column_fits_all_cells(cells: list[Any], kind: str) -> None:
+def test_the_kind_of_a_column_is_inferred_from_all_of_its_cells(cells: list[Any], kind: str) -> None:
     assert column(cells).kind == kind
 
 

@@ -129,7 +129,7 @@ def test_all_kinds_of_tables_in_memory_are_read_identically(data: object) -> Non
     assert frame.rows() == [(1.0, datetime(2026, 1, 1, tzinfo=UTC)), (None, None)]
 
 
-def test_equal_tables_have_equal_digests() -> None:
+def test_identical_tables_have_the_same_digest() -> None:
     first, same, other = (table_from_memory({"a": values}) for values in ([1, 2], [1, 2], [2, 1]))
 
     assert first.sha256 == same.sha256 != other.sha256
@@ -175,7 +175,7 @@ def test_the_error_for_an_invalid_csv_file_states_the_reason(tmp_path: Path, con
         read_table(written(tmp_path, content))
 
 
-def test_reading_a_missing_file_or_a_folder_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_file_or_a_folder_is_rejected(tmp_path: Path) -> None:
     for path, slug in ((tmp_path / "none.csv", "file-not-found"), (tmp_path, "not-a-file")):
         with pytest.raises(TableError) as caught:
             read_table(path)
@@ -185,7 +185,7 @@ def test_reading_a_missing_file_or_a_folder_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "slug"), [(7, "not-a-table"), ({"a": [1], "b": [1, 2]}, "row-count"), ([1, 2], "malformed-file")]
 )
-def test_data_in_memory_that_is_not_a_table_is_an_error(data: object, slug: str) -> None:
+def test_data_in_memory_that_is_not_a_table_is_rejected(data: object, slug: str) -> None:
     with pytest.raises(TableError) as caught:
         table_from_memory(data)
 

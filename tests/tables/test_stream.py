@@ -42,7 +42,7 @@ FILES: dict[str, tuple[str, bytes]] = {
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reduce chunks to a few lines."""
+    """Limit each chunk to a few lines."""
     monkeypatch.setattr(stream, "BLOCK", 101)
     monkeypatch.setattr(stream, "ROWS", 7)
 
@@ -98,7 +98,9 @@ def test_columnar_files_are_split_into_chunks(tmp_path: Path, ending: str) -> No
         ("none.csv", None),
     ],
 )
-def test_errors_in_chunks_are_the_same_as_for_the_whole_table(tmp_path: Path, name: str, content: bytes | None) -> None:
+def test_reading_chunks_raises_the_same_errors_as_reading_the_whole_table(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
@@ -127,7 +129,7 @@ def test_an_unclosed_quote_is_detected_without_reading_the_whole_file(
     assert max(chunk.share for chunk in seen) < 0.1
 
 
-def test_a_json_list_above_the_size_limit_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_json_list_above_the_size_limit_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "MAX_LIST_BYTES", 1000)
     path = tmp_path / "t.json"
     path.write_text(json.dumps([{"n": 1, "t": "x"}] * 60))

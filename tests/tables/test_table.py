@@ -12,7 +12,7 @@ TABLE = table_from_memory({"loan_status": [1, 0], "amount": [2, 3], "a,b": [4, 5
 
 
 @pytest.mark.parametrize(("name", "hint"), [("Loan_Stat", "'loan_status'"), ("zzz", "loan_status, amount")])
-def test_an_unknown_column_is_an_error_with_a_hint(name: str, hint: str) -> None:
+def test_the_error_for_an_unknown_column_includes_a_hint(name: str, hint: str) -> None:
     with pytest.raises(TableError) as caught:
         TABLE.require(name)
 
@@ -34,7 +34,7 @@ def test_an_option_accepts_separate_or_comma_separated_columns(texts: tuple[str,
     assert TABLE.resolve_columns(texts, "exclude") == columns
 
 
-def test_an_option_with_an_unknown_column_is_an_error() -> None:
+def test_the_error_for_an_unknown_column_in_an_option_names_the_option() -> None:
     with pytest.raises(TableError) as caught:
         TABLE.resolve_columns(["amount,zzz"], "exclude")
 
@@ -67,7 +67,7 @@ def test_labels_from_another_file_become_the_target() -> None:
         ({"amount": [0, 1]}, None, "duplicate-column"),
     ],
 )
-def test_labels_that_do_not_match_the_table_are_an_error(
+def test_labels_that_do_not_match_the_table_are_rejected(
     columns: dict[str, list[int]], target: str | None, slug: str
 ) -> None:
     with pytest.raises(TableError) as caught:

@@ -34,7 +34,7 @@ def test_a_binary_model_adds_prediction_probability_score_and_class_probabilitie
     }
 
 
-def test_predictions_in_tables_equal_the_scores_of_rows() -> None:
+def test_predictions_for_a_table_equal_the_scores_of_its_rows() -> None:
     decision = Decision(task="multiclass", classes=(1, 2, 3))
     output = np.random.default_rng(0).dirichlet([1, 1, 1], 50).astype(np.float32)
 
@@ -82,7 +82,7 @@ def test_a_written_table_can_be_read_back(tmp_path: Path, ending: str) -> None:
     assert cells == [("x", 0.1), (None, 2.5)]
 
 
-def test_an_unknown_extension_or_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+def test_an_unknown_extension_or_a_missing_folder_is_rejected(tmp_path: Path) -> None:
     paths = {tmp_path / "out.xlsx": "unknown-extension"} | {
         tmp_path / "none" / f"out.{ending}": "not-writable" for ending in ("csv", "parquet")
     }

@@ -39,7 +39,7 @@ def test_the_facts_component_escapes_names_values_and_notes() -> None:
     assert html.count("alert") == 3
 
 
-def test_an_undefined_name_is_an_error() -> None:
+def test_an_undefined_name_raises_an_error() -> None:
     with pytest.raises(UndefinedError):
         render("{{ missing }}")
     with pytest.raises(UndefinedError):

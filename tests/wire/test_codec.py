@@ -43,7 +43,7 @@ def test_keys_are_renamed_regardless_of_their_json_notation(body: str, row: dict
     assert json.loads(codec.read_row(body.encode())[1]) == row
 
 
-def test_a_key_that_only_ends_with_a_renamed_key_is_unknown() -> None:
+def test_a_key_that_merely_ends_with_a_renamed_key_is_unknown() -> None:
     codec = compiled(SWAP, schema=SWAPPED)
 
     with pytest.raises(InvalidRows) as caught:
@@ -52,7 +52,7 @@ def test_a_key_that_only_ends_with_a_renamed_key_is_unknown() -> None:
     assert [(problem.column, problem.code) for problem in caught.value.problems] == [('z"a', "unknown-column")]
 
 
-def test_problems_use_the_clients_field_names() -> None:
+def test_problems_use_the_field_names_of_the_client() -> None:
     codec = compiled({"request": {"rename": {"x": "a"}}}, schema=SWAPPED)
 
     with pytest.raises(InvalidRows) as caught:

@@ -1,4 +1,4 @@
-"""Documents are parsed into JSON values; values that JSON cannot represent and recursive documents are rejected."""
+"""Documents are parsed into JSON values; recursive documents and values that JSON cannot represent are rejected."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_rows_and_cache_options_are_read_from_their_paths() -> None:
     assert nested.read(b'{"in": {"put": 1}}') == (UnwrappedRequest(msgspec.Raw(b"1"), True, 0), 0)
 
 
-def test_unknown_fields_are_an_error_unless_the_shape_is_lax() -> None:
+def test_unknown_fields_are_rejected_unless_the_shape_is_lax() -> None:
     body = b'{"data": 1, "more": 2}'
 
     with pytest.raises(BodyError) as caught:

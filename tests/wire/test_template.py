@@ -1,4 +1,4 @@
-"""A template that is malformed or does not fit its model is rejected, and the error names the offending key."""
+"""A template that is malformed or does not match its model is rejected; the error names the offending key."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_class_labels_are_rejected_for_a_regression_model() -> None:
     assert caught.value.place == "labels"
 
 
-def test_a_default_of_zero_is_converted_to_the_kind_of_each_column() -> None:
+def test_a_default_of_zero_is_converted_to_the_type_of_each_column() -> None:
     without_dates = Schema(tuple(column for column in SCHEMA.columns if column.kind != "datetime"))
 
     ((_, text),) = compiled({"request": {"on_missing": 0}}, schema=without_dates).read(b"{}", 1).rows

@@ -78,7 +78,7 @@ def test_a_batch_can_be_larger_than_a_segment(folder: Path) -> None:
     assert len(list(FolderJournalReader(folder).chain("w"))) == len(everything) + 2
 
 
-# `RLIMIT_FSIZE` makes writes fail as on a full disk. The limit is set in a child process.
+# The child process sets `RLIMIT_FSIZE`, so that writes fail as they would on a full disk.
 FULL_DISK = """
 import json, resource, sys
 from pathlib import Path
@@ -128,7 +128,7 @@ print(json.dumps({
 """
 
 
-def test_a_batch_fails_if_the_disk_is_full_but_no_recorded_entry_is_lost(folder: Path) -> None:
+def test_no_recorded_entry_is_lost_when_a_batch_fails_because_the_disk_is_full(folder: Path) -> None:
     finished = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(folder)],
         env={**os.environ, "PYTHONPATH": TESTS},
@@ -183,13 +183,13 @@ def test_the_entries_of_a_killed_writer_are_stored(folder: Path) -> None:
 
 def test_rolling_a_journal_continues_the_chain_in_a_new_segment(folder: Path) -> None:
     journal, journals, store = FileJournal(folder, lambda: "w"), FolderJournalReader(folder), MemoryStore()
-    journal.roll()  # has no effect without a request
+    journal.roll()  # has no effect, because no roll was requested
     journal.append(drafts(0, 3))
     assert list(journals.open_journals()) == ["w-000000000000.journal"]
 
     journals.request_roll()
     journal.roll()
-    journal.roll()  # a request closes only one segment
+    journal.roll()  # has no effect, because one request closes one segment
     journals.drain(store)
 
     assert journals.open_journals() == frozenset()

@@ -1,4 +1,4 @@
-"""Draining journals with live writers, crashed indexers and an unavailable store."""
+"""Draining journals while writers are live, after an indexer crashes, and while the store is unavailable."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class UnavailableStore(MemoryStore):
         super().record(writer, entries)  # type: ignore[arg-type]
 
 
-def test_the_latest_sequence_numbers_include_entries_that_are_not_yet_stored(tmp_path: Path) -> None:
+def test_the_latest_sequence_numbers_cover_entries_that_are_not_yet_stored(tmp_path: Path) -> None:
     journals, store = FolderJournalReader(tmp_path / "journal"), MemoryStore()
     first = FileJournal(tmp_path / "journal", writer_names("a"))
     second = FileJournal(tmp_path / "journal", writer_names("b"))
@@ -139,7 +139,7 @@ while number < 40_000:
 """
 
 
-def test_reading_a_growing_journal_never_reports_damage(folder: Path) -> None:
+def test_a_growing_journal_is_never_reported_as_damaged(folder: Path) -> None:
     writer = subprocess.Popen(
         [sys.executable, "-c", BUSY_WRITER, str(folder)],
         env={**os.environ, "PYTHONPATH": TESTS},

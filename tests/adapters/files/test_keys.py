@@ -34,7 +34,7 @@ def test_no_concurrent_change_is_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", '{"format":9,"keys":[]}', '{"format":1,"keys":[{"id":1}]}', "[]"])
-def test_the_error_for_a_damaged_or_newer_file_names_the_file(tmp_path: Path, content: str) -> None:
+def test_the_error_for_a_damaged_file_or_an_unknown_format_names_the_file(tmp_path: Path, content: str) -> None:
     (tmp_path / "keys.json").write_text(content)
 
     with pytest.raises(SettingsError) as refused:

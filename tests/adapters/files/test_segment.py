@@ -107,7 +107,7 @@ def test_a_journal_in_a_newer_format_is_rejected(folder: Path) -> None:
         FolderJournalReader(folder).drain(MemoryStore())
 
 
-def test_the_first_segment_of_a_writer_must_start_with_its_genesis_link(folder: Path) -> None:
+def test_the_first_segment_of_a_writer_must_start_with_the_genesis_link_of_that_writer(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 1))
     header, _, rest = segment.read_bytes().partition(b"\n")
     segment.write_bytes(header.replace(chain.genesis("w").hex().encode(), b"00" * 32) + b"\n" + rest)
@@ -116,8 +116,8 @@ def test_the_first_segment_of_a_writer_must_start_with_its_genesis_link(folder: 
         FolderJournalReader(folder).drain(MemoryStore())
 
 
-def test_at_most_the_entry_that_contains_a_damaged_byte_is_lost(folder: Path) -> None:
-    """No entry is lost if a link is damaged, because the next entry verifies it."""
+def test_damage_to_one_byte_loses_at_most_one_entry(folder: Path) -> None:
+    """Damage to a link loses no entry, because the link of the next entry still verifies the entry."""
     segment = write_segment(folder, drafts(0, 2), drafts(2, 6))
     whole = segment.read_bytes()[: end_of_entries(segment) + 100]
     header = whole.index(b"\n") + 1

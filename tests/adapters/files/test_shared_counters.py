@@ -50,7 +50,7 @@ def test_events_are_counted(tmp_path: Path, shared: bool) -> None:
     assert sample(seen, "rowcast_journal_segments") == 3
 
 
-def test_counts_are_summed_over_workers_and_a_replacement_continues_the_counts_of_a_dead_worker(tmp_path: Path) -> None:
+def test_counts_are_summed_over_workers_and_a_new_worker_continues_the_counts_of_a_dead_worker(tmp_path: Path) -> None:
     first, second = metrics(SharedCounters(tmp_path, 0)), metrics(SharedCounters(tmp_path, 1))
     record_events(first, 3)
     record_events(second, 5)
@@ -125,7 +125,7 @@ def test_cache_and_problem_counts_are_summed_over_all_workers(tmp_path: Path) ->
     assert sample(second, "rowcast_problems_total") == 2
 
 
-def test_every_worker_reports_the_latest_prediction_of_all_workers(tmp_path: Path) -> None:
+def test_every_worker_reports_the_most_recent_prediction_made_by_any_worker(tmp_path: Path) -> None:
     first, second = (Metrics(SharedCounters(tmp_path, number), lambda: 0, old_names=True) for number in range(2))
     for seen, number in ((first, 1.0), (second, 7.0), (first, 3.0)):
         seen.listen(RowsScored("loans", 1, 1, ["yes"], number))

@@ -118,7 +118,7 @@ def test_the_most_recently_served_versions_survive_a_restart(tmp_path: Path) -> 
     assert ServerFolder(tmp_path, 1).last_served() == {}
 
 
-def test_an_error_is_raised_if_the_folder_cannot_be_created(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_causes_an_error(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
 
     with pytest.raises(SettingsError):

@@ -35,7 +35,7 @@ def create_with_version(path: Path, version: int) -> None:
     execute(path, *statements, f"PRAGMA user_version = {version}")
 
 
-def test_a_new_database_lists_all_migrations_in_its_version_table(path: Path) -> None:
+def test_the_version_table_of_a_new_database_lists_all_migrations(path: Path) -> None:
     with SqliteStore(path):
         pass
 
@@ -45,9 +45,7 @@ def test_a_new_database_lists_all_migrations_in_its_version_table(path: Path) ->
 
 
 @pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
-def test_an_old_database_is_read_without_migration_and_migrated_when_opened_for_writing(
-    path: Path, version: int
-) -> None:
+def test_an_old_database_is_migrated_only_when_it_is_opened_for_writing(path: Path, version: int) -> None:
     create_with_version(path, version)
     store = SqliteStore(path)
 

@@ -1,4 +1,4 @@
-"""Query plans: every history filter uses an index that returns entries in the order of the listing."""
+"""Query plans: every history filter uses an index that returns entries in listing order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The SQLite store file: concurrent access, damage and removal of erased bytes."""
+"""The SQLite store file: concurrent access, damage, and the removal of erased bytes."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_check_fails_while_the_database_is_locked(store: SqliteStore, monkey
 
 
 def test_erased_rows_are_removed_from_all_files(store: SqliteStore) -> None:
-    """Erase rows of many sizes in random order and in several passes; no database page may still contain them."""
+    """Erase rows of many sizes in random order and in several passes; no erased row may remain in a file."""
     random = Random(7)
     marks = [random.randbytes(12).hex() for _ in range(1500)]
     rows = [b'{"who":"%s","more":"%s"}' % (mark.encode(), b"x" * random.randrange(3000)) for mark in marks]

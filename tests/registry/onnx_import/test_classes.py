@@ -24,7 +24,7 @@ from rowcast.registry.onnx_import.metadata import read_metadata
         ({}, [7, 3], None, 2, (7, 3)),
     ],
 )
-def test_classes_are_taken_from_map_keys_or_class_names_or_indices_in_that_order(
+def test_map_keys_take_precedence_over_class_names_and_class_names_over_indices(
     metadata: dict[str, Any], keys: Any, labels: Any, width: int | None, classes: tuple[Any, ...]
 ) -> None:
     assert class_labels(read_metadata(metadata), keys=keys, labels=labels, width=width) == classes

@@ -1,4 +1,4 @@
-"""The values of a graph's output determine its kind, and its scores are checked against the graph's labels."""
+"""How the kind of an output is detected, and how scores are checked against the labels of a graph."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_graph_with_a_single_value_per_row_is_imported_as_a_regression_model()
         ({"output": "q"}, "output"),
     ],
 )
-def test_metadata_that_does_not_fit_the_graph_is_rejected(metadata: dict[str, Any], field: str) -> None:
+def test_metadata_that_does_not_match_the_graph_is_rejected(metadata: dict[str, Any], field: str) -> None:
     with pytest.raises(DocumentError) as caught:
         converted(PROBABILITIES, metadata=metadata)
 
@@ -171,7 +171,7 @@ def test_rows_of_a_table_are_used_as_golden_rows() -> None:
     assert [golden.row["feature_0"] for golden in model.golden] == [0.0, 1.0, 2.0]
 
 
-def test_a_table_that_does_not_fit_the_graph_is_rejected() -> None:
+def test_a_table_that_does_not_match_the_graph_is_rejected() -> None:
     with pytest.raises(SettingsError) as caught:
         converted(PROBABILITIES, rows=[{"feature_0": "x"}])
 

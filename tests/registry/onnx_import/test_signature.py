@@ -35,7 +35,7 @@ def test_column_names_are_taken_from_a_table_with_the_same_number_of_columns() -
     assert schema.names() == ["a", "b", "c", "d"]
 
 
-def test_an_observed_column_has_a_range_or_levels() -> None:
+def test_a_column_gets_its_range_or_levels_from_the_observed_values() -> None:
     inputs = [GraphTensor("n", "tensor(float)", [None]), GraphTensor("t", "tensor(string)", [None])]
     observed = {"n": ObservedColumn(low=1.0, high=2.0), "t": ObservedColumn(levels=("a", "b"))}
 
@@ -117,7 +117,7 @@ def test_an_unsupported_input_is_rejected(inputs: list[GraphTensor]) -> None:
         (FLOAT, ["N", "k"]),
     ],
 )
-def test_an_unsupported_input_of_a_real_graph_is_rejected(kind: Any, shape: list[Any]) -> None:
+def test_a_real_graph_with_an_unsupported_input_is_rejected(kind: Any, shape: list[Any]) -> None:
     nodes = [helper.make_node("Cast", ["x"], ["y"], to=FLOAT)]
 
     with pytest.raises(BundleError) as caught:
@@ -135,7 +135,7 @@ def test_an_unsupported_input_of_a_real_graph_is_rejected(kind: Any, shape: list
         ({"fill": "none", "missing": True}, "fill"),
     ],
 )
-def test_metadata_that_does_not_fit_the_inputs_is_rejected(document: dict[str, Any], field: str) -> None:
+def test_metadata_that_does_not_match_the_inputs_is_rejected(document: dict[str, Any], field: str) -> None:
     with pytest.raises(DocumentError) as caught:
         build_plan([MATRIX], read_metadata(document), observed={})
 

@@ -19,7 +19,7 @@ def test_numeric_columns_have_ranges_and_other_columns_have_levels(tmp_path: Pat
     assert sorted(row["t"] for row in sample.rows) == ["a", "b", "b"]
 
 
-def test_a_long_table_is_sampled_in_the_same_way_each_time(tmp_path: Path) -> None:
+def test_the_sample_of_a_long_table_is_always_the_same(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("n\n" + "\n".join(map(str, range(1000))))
 
