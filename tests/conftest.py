@@ -23,13 +23,13 @@ settings.load_profile("untimed")
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """Fail skipped tests in CI."""
+    """In CI, report skipped tests as failures."""
     return _refuse_skips((yield))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Any:
-    """Fail skipped modules in CI."""
+    """In CI, report skipped modules as failures."""
     return _refuse_skips((yield))
 
 
@@ -42,18 +42,18 @@ def _refuse_skips(report: Any) -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def _loggers_of_this_process() -> Iterator[None]:
-    """Keep commands that run in this process from binding loggers to a stream that pytest closes."""
+    """Prevent commands that run in this process from configuring loggers: pytest closes the stream that they use."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rowcast.app.logs.configure_logging", lambda settings: None)
-        for name in ALIASES:  # variables set on this machine must not affect tests
+        for name in ALIASES:  # environment variables of this machine must not affect tests
             patch.delenv(name, raising=False)
         yield
 
 
 @pytest.fixture(scope="session")
 def loan_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a registry with the trained loan example; a test must copy the folder before changing it."""
-    from support import models  # imports training libraries, which takes seconds and is rarely needed
+    """The folder of a registry that contains the trained loan example. Tests must not change it."""
+    from support import models  # imported here, because it imports training libraries, which takes seconds
 
     return models.trained_loans(tmp_path_factory.mktemp("loans") / "models").root
 
@@ -80,7 +80,7 @@ def app_home(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> P
 
 @pytest_asyncio.fixture(scope="session")
 async def client(app_home: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a running app whose default model is the loan example."""
+    """A client of a running app with the loan example as its default model."""
     from support import apps
 
     async with apps.serving(home=app_home, default_model="loans") as client:

@@ -1,4 +1,4 @@
-"""A real server, shared by all tests that only send requests; other tests start their own servers."""
+"""A real server for all tests that only send requests; other tests start their own servers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def serving_home(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) 
 
 @pytest.fixture(scope="session")
 def server(serving_home: Path) -> Iterator[servers.Server]:
-    """A running server whose default model is the loan example."""
+    """A running server with the loan example as its default model."""
     settings = {"ROWCAST_MAX_ROWS": str(MAX_ROWS)}
     with servers.running(serving_home, "--default-model", "loans", settings=settings) as running:
         yield running

@@ -1,4 +1,4 @@
-"""Invalid requests: every kind of invalid row or body gets the documented problem."""
+"""Invalid requests, and valid requests with unusual notation, sent to a real server."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
 
 def chunks(size: int) -> Iterator[bytes]:
-    """Yield a body in chunks, so that it is sent without a Content-Length."""
+    """Yield a body in chunks, so that it is sent without a Content-Length header."""
     yield b'{"annual_income":"'
     for _ in range(size // 65_536):
         yield b"x" * 65_536
@@ -198,10 +198,10 @@ CASES = [*MALFORMED, *NOT_A_ROW, *BAD_CELLS, *BATCHES, *ELSEWHERE]
 
 
 def send(client: httpx.Client, case: Case, request_id: str) -> httpx.Response:
-    """Send the request of a case with its own request ID."""
+    """Send the request of a case with this request ID."""
     body = case.body
     if case.name == "10 MB in chunks":
-        body = chunks(10_000_000)  # a generator can be sent only once
+        body = chunks(10_000_000)  # a generator can be read only once
     elif not isinstance(body, bytes):
         body = None if body is None else json.dumps(body).encode()
     headers = {**case.headers, "x-request-id": request_id}
@@ -209,7 +209,7 @@ def send(client: httpx.Client, case: Case, request_id: str) -> httpx.Response:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_an_invalid_request_gets_its_documented_problem(client: httpx.Client, case: Case) -> None:
+def test_an_invalid_request_is_answered_with_the_documented_problem(client: httpx.Client, case: Case) -> None:
     reply = send(client, case, "bad-one")
 
     problem = reply.json()
@@ -238,7 +238,7 @@ def test_invalid_requests_are_not_recorded(client: httpx.Client) -> None:
         send(client, case, f"invalid-{number}")
     good = client.post("/predict", json=ROW, headers={"x-request-id": "valid"})
 
-    # The entries of a writer are stored in order: once the valid entry is stored, all earlier entries are stored too.
+    # A writer's entries are stored in order: once the valid entry is stored, all earlier entries are stored too.
     listed = eventually(lambda: _listed(client, good.json()["id"]))
 
     assert [entry["request_id"] for entry in listed if entry["request_id"].startswith("invalid-")] == []
@@ -267,7 +267,7 @@ def test_the_server_is_healthy_after_invalid_requests(client: httpx.Client) -> N
         ("weight", "x" * 500, "x" * 120 + "…"),
     ],
 )
-def test_an_error_contains_the_truncated_value(client: httpx.Client, column: str, cell: Any, got: Any) -> None:
+def test_an_error_describes_the_invalid_value(client: httpx.Client, column: str, cell: Any, got: Any) -> None:
     sent = {"age": 30, "born": "2000-01-31", "weight": 70.5, column: cell}
 
     (error,) = client.post("/models/people/predict", json=sent).json()["errors"]
@@ -288,7 +288,7 @@ def test_an_error_never_contains_a_sensitive_value(client: httpx.Client) -> None
     assert "1987" not in text
 
 
-def test_every_problem_of_every_row_is_reported_with_its_row_number(client: httpx.Client) -> None:
+def test_every_problem_in_a_batch_is_reported_with_its_row_number(client: httpx.Client) -> None:
     batch = rows(row(loan_term="x", dependents=None), ROW, row(nickname=1))
 
     reply = client.post("/predict", json=batch)
@@ -298,7 +298,7 @@ def test_every_problem_of_every_row_is_reported_with_its_row_number(client: http
     assert errors == [(0, "loan_term", "wrong-type"), (0, "dependents", "missing"), (2, "nickname", "unknown-column")]
 
 
-def test_partial_mode_returns_errors_in_place_of_invalid_rows(client: httpx.Client) -> None:
+def test_partial_mode_returns_predictions_for_valid_rows_and_errors_for_invalid_rows(client: httpx.Client) -> None:
     batch = rows(row(loan_term="x"), ROW, row(nickname=1), ROW)
 
     reply = client.post("/predict?partial=true", json=batch).json()
@@ -328,7 +328,7 @@ def test_the_number_of_reported_problems_is_limited(client: httpx.Client) -> Non
     assert len(reply.content) < 1_000_000
 
 
-def test_an_unseen_category_is_scored_with_a_warning(client: httpx.Client) -> None:
+def test_a_row_with_an_unseen_category_is_scored_with_a_warning(client: httpx.Client) -> None:
     reply = client.post("/predict", json=row(education="self-taught")).json()
 
     assert reply["prediction"] in ("Approved", "Rejected")
@@ -355,7 +355,7 @@ def test_an_unseen_category_is_scored_with_a_warning(client: httpx.Client) -> No
         "different column order",
     ],
 )
-def test_equivalent_notations_of_a_row_get_the_same_prediction(client: httpx.Client, same: bytes) -> None:
+def test_equivalent_rows_get_the_same_prediction(client: httpx.Client, same: bytes) -> None:
     expected = client.post("/predict", json=ROW).json()
 
     reply = client.post("/predict", content=same, headers=JSON)

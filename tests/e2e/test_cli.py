@@ -1,4 +1,4 @@
-"""The command line: JSON results, one-line errors and the detection of tampered history."""
+"""The command line: JSON output, one-line error messages and verification of the history."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ SINGLES, BATCHED = ROWS[:25], ROWS[25:]
 
 @pytest.fixture(scope="session")
 def answers() -> dict[int, dict[str, Any]]:
-    """An empty mapping from row numbers to the server's replies; the fixture `used` fills it."""
+    """The server's replies by row number; the fixture `used` fills this mapping."""
     return {}
 
 
 @pytest.fixture(scope="session")
 def used(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path, answers: dict[int, dict[str, Any]]) -> Path:
-    """A home with predictions of two models, for single rows and for a batch. Tests must not change it."""
+    """A home whose history contains predictions from two models. Tests must not change it."""
     home = models.with_models(tmp_path_factory.mktemp("used") / "home", loan_registry)
     schema = Schema((Column(name="x0", kind="number", example=1.0),))
     models.publish(FolderRegistry(home / "models"), "sum", models.sum_graph(1), schema, models.REGRESSION, "values")
@@ -56,7 +56,7 @@ def copy(used: Path, tmp_path: Path) -> Path:
 
 
 def json_of(*arguments: str | Path, cwd: Path, status: int = 0) -> Any:
-    """Run a command with --json and return the document."""
+    """Run a command with --json and return the parsed output."""
     finished = rowcast(*arguments, "--json", cwd=cwd)
     assert finished.returncode == status, finished.stderr
     return json.loads(finished.stdout)
@@ -65,7 +65,7 @@ def json_of(*arguments: str | Path, cwd: Path, status: int = 0) -> Any:
 # Results.
 
 
-def test_models_list_shows_every_version(used: Path) -> None:
+def test_models_list_shows_the_version_and_aliases_of_each_model(used: Path) -> None:
     listed = json_of("models", "list", "--home", used, cwd=used)["models"]
 
     assert [(model["model"], model["version"], model["aliases"]) for model in listed] == [
@@ -75,7 +75,7 @@ def test_models_list_shows_every_version(used: Path) -> None:
     assert {"task", "metric", "score", "target", "created", "digest"} <= listed[0].keys()
 
 
-def test_report_prints_the_path_of_a_report_or_copies_it(used: Path, tmp_path: Path) -> None:
+def test_report_prints_the_path_or_copies_the_file(used: Path, tmp_path: Path) -> None:
     located = json_of("report", "loans", "--home", used, cwd=used)
     copied = json_of("report", "loans@champion", "--out", tmp_path / "loans.html", "--home", used, cwd=used)
 
@@ -85,7 +85,7 @@ def test_report_prints_the_path_of_a_report_or_copies_it(used: Path, tmp_path: P
     assert Path(copied["path"]).read_bytes() == (used / located["path"]).read_bytes()
 
 
-def test_a_missing_report_causes_an_error(used: Path, tmp_path: Path) -> None:
+def test_report_fails_if_the_report_is_missing_or_cannot_be_written(used: Path, tmp_path: Path) -> None:
     missing = rowcast("report", "sum", "--home", used, cwd=used)
     nowhere = rowcast("report", "loans", "--out", tmp_path / "no" / "x.html", "--home", used, cwd=used)
 
@@ -120,7 +120,7 @@ def test_history_can_be_verified_and_replayed(used: Path) -> None:
     assert (single["entries"], single["equal"]) == (1, 1)
 
 
-def test_doctor_finds_no_problem(used: Path) -> None:
+def test_doctor_finds_no_problem_in_a_healthy_home(used: Path) -> None:
     checkup = json_of("doctor", "--home", used, cwd=used)
 
     assert checkup["ok"]
@@ -171,7 +171,7 @@ def test_labels_can_be_read_from_a_separate_file(tmp_path: Path) -> None:
     assert [column["name"] for column in manifest["schema"]["columns"]] == ["a"]
 
 
-def test_check_reports_findings_without_training(tmp_path: Path) -> None:
+def test_check_reports_findings_and_writes_no_files(tmp_path: Path) -> None:
     lines = [f"{n},{n % 7},{'yes' if n % 7 > 3 else 'no'},x\n" for n in range(200)]
     (tmp_path / "t.csv").write_text("row,score,y,same\n" + "".join(lines))
 
@@ -215,14 +215,14 @@ def test_train_accepts_groups_weights_and_class_weights(tmp_path: Path) -> None:
     ]
 
 
-def test_example_writes_a_table_and_its_target(tmp_path: Path) -> None:
+def test_example_writes_a_table(tmp_path: Path) -> None:
     assert rowcast("example", "iris", "--out", "iris.csv", cwd=tmp_path).returncode == 0
 
     assert len((tmp_path / "iris.csv").read_text().splitlines()) == 151
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_predict_adds_the_predictions_of_the_server_to_the_table(
+def test_predict_and_the_server_return_the_same_predictions(
     used: Path, answers: dict[int, dict[str, Any]], tmp_path: Path, suffix: str
 ) -> None:
     with (tmp_path / "rows.csv").open("w", newline="") as file:
@@ -245,7 +245,7 @@ def test_predict_adds_the_predictions_of_the_server_to_the_table(
         assert [np.float32(line[name]) for name in added[1:]] == [np.float32(value) for value in numbers]
 
 
-def test_predict_stops_at_an_invalid_row_unless_rejects_is_given(used: Path, tmp_path: Path) -> None:
+def test_predict_stops_at_an_invalid_row_unless_the_rejects_option_is_set(used: Path, tmp_path: Path) -> None:
     lines = APPLICATIONS["t.csv"].splitlines()
     (tmp_path / "t.csv").write_text(
         "\n".join([*lines[:2], lines[2].replace(lines[2].split(",")[0], "much", 1), lines[3]])
@@ -277,7 +277,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def test_a_closed_pipe_is_not_an_error(used: Path) -> None:
+def test_a_closed_pipe_does_not_cause_an_error(used: Path) -> None:
     listing = subprocess.Popen(
         [*ROWCAST, "history", "list", "--limit", "1000", "--json", "--home", str(used)],
         cwd=used,
@@ -292,7 +292,7 @@ def test_a_closed_pipe_is_not_an_error(used: Path) -> None:
     assert (listing.returncode, errors) == (0, b"")
 
 
-def test_printed_tables_are_tab_separated_when_piped(used: Path) -> None:
+def test_tables_are_tab_separated_when_the_output_is_piped(used: Path) -> None:
     finished = rowcast("models", "list", "--home", used, cwd=used)
 
     heading, *rows = [line.split("\t") for line in finished.stdout.splitlines()]
@@ -352,7 +352,7 @@ def test_entries_of_a_deleted_model_cannot_be_replayed(copy: Path) -> None:
 
 
 class Error(NamedTuple):
-    """An invalid command line and part of its error message."""
+    """A command that fails, and part of its error message."""
 
     name: str
     arguments: str
@@ -459,7 +459,7 @@ def used_port() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.name)
-def test_an_error_is_printed_on_one_line_and_the_exit_code_is_2(
+def test_a_failed_command_prints_one_line_and_exits_with_code_2(
     error: Error,
     used: Path,
     used_port: int,
@@ -475,7 +475,7 @@ def test_an_error_is_printed_on_one_line_and_the_exit_code_is_2(
     words = [word.format(home=used, port=used_port) for word in error.arguments.split()]
     monkeypatch.setattr(sys, "argv", ["rowcast", *words])
 
-    # Starting a new process would take half a second longer.
+    # Run the command in this process: a new process would take half a second longer.
     with pytest.raises(SystemExit) as ended:
         cli.main()
 
@@ -491,7 +491,7 @@ def test_an_error_is_printed_on_one_line_and_the_exit_code_is_2(
 @pytest.mark.parametrize(
     "arguments", ["trian", "serve --port 0 nope", "serve --port {port} --home {home}", "verify --home /dev/null"]
 )
-def test_a_separate_process_prints_an_error_on_one_line(
+def test_a_failed_command_in_a_separate_process_prints_one_line(
     arguments: str, used: Path, used_port: int, tmp_path: Path
 ) -> None:
     finished = rowcast(*arguments.format(home=used, port=used_port).split(), cwd=tmp_path)
@@ -512,7 +512,7 @@ HELP = ["", "check", "train", "serve", "models list", "history"]
 
 
 @pytest.mark.parametrize("command", HELP)
-def test_every_command_has_help_text(command: str, tmp_path: Path) -> None:
+def test_the_help_option_prints_the_usage_of_a_command(command: str, tmp_path: Path) -> None:
     finished = rowcast(*command.split(), "--help", cwd=tmp_path)
 
     assert (finished.returncode, finished.stderr) == (0, "")

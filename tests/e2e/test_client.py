@@ -1,4 +1,4 @@
-"""The client during kills and restarts of its server, and the `rowcast call` command."""
+"""The client while its server is killed or restarted, and the `rowcast call` command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def recorded(client: Client, ids: set[str]) -> Counter[str]:
-    """Wait until history contains all of `ids`, then return how often each prediction occurs in it."""
+    """Wait until the history contains all of `ids`, then return the number of entries for each ID."""
 
     def count() -> Counter[str] | None:
         counts = Counter(entry.id for entry in client.history(page=1000))
@@ -44,10 +44,10 @@ def recorded(client: Client, ids: set[str]) -> Counter[str]:
 
 
 def assert_recorded_once(client: Client, predictions: list[PredictionReply], kills: int) -> None:
-    """Check that each prediction that the client received occurs exactly once in history.
+    """Check that each prediction that the client received is in the history exactly once.
 
-    Any other entry was recorded by a process that was killed before it replied. Another process answered the retry,
-    so no client received the ID of that entry.
+    Each kill can add one entry per thread, because a process can be killed after it records a prediction and before it
+    replies.
     """
     counts = recorded(client, {prediction.id for prediction in predictions})
     assert [prediction.prediction for prediction in predictions] == [
@@ -59,7 +59,7 @@ def assert_recorded_once(client: Client, predictions: list[PredictionReply], kil
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_every_call_is_answered_once_while_workers_are_killed(home: Path, kind: str) -> None:
+def test_every_call_is_answered_exactly_once_while_workers_are_killed(home: Path, kind: str) -> None:
     kills = 3
     with servers.running(home, "--workers", "2") as server, Client(server.address, timeout=60, retries=30) as client:
         answered: list[PredictionReply] = []
@@ -81,7 +81,7 @@ def test_every_call_is_answered_once_while_workers_are_killed(home: Path, kind: 
         assert_recorded_once(client, in_order(results), kills)
 
 
-def test_every_call_is_answered_once_while_the_server_restarts(home: Path) -> None:
+def test_every_call_is_answered_exactly_once_while_the_server_restarts(home: Path) -> None:
     server = servers.start(home)
     answered: list[PredictionReply] = []
     with Client(server.address, timeout=60, retries=30) as client, ThreadPoolExecutor(THREADS) as threads:
@@ -134,7 +134,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("words", [["sum", ROW], [ROW], ["-", ROW], ["sum@1", ROW]])
-def test_a_row_on_the_command_line_gets_a_prediction(server: Server, words: list[str]) -> None:
+def test_call_accepts_a_row_on_the_command_line(server: Server, words: list[str]) -> None:
     done = call(server, *words, ROWCAST_API_KEY=access.secret("boss"))
     lines = dict(line.split("\t") for line in done.stdout.splitlines())
 
@@ -156,14 +156,14 @@ def test_rows_can_be_read_from_a_file_or_a_pipe(server: Server, tmp_path: Path, 
     assert [item["prediction"] for item in json.loads(done.stdout)["predictions"]] == [3.5, 3.5]
 
 
-def test_several_predictions_are_printed_as_a_table(server: Server) -> None:
+def test_predictions_for_a_list_of_rows_are_printed_as_a_table(server: Server) -> None:
     done = call(server, f"[{ROW}]", ROWCAST_API_KEY=access.secret("boss"))
 
     assert done.stdout.splitlines()[0].split("\t") == ["row", "prediction", "probability", "score", "warnings", "id"]
     assert done.stdout.splitlines()[1].split("\t")[:2] == ["0", "3.5"]
 
 
-def test_every_problem_of_an_invalid_row_is_printed(server: Server) -> None:
+def test_every_problem_in_an_invalid_row_is_printed(server: Server) -> None:
     single = call(server, '{"x0": "many"}', ROWCAST_API_KEY=access.secret("boss"))
     batch = call(server, f'[{ROW}, {{"x0": 1}}]', ROWCAST_API_KEY=access.secret("boss"))
     as_json = call(server, '{"x0": 1}', "--json", ROWCAST_API_KEY=access.secret("boss"))
@@ -203,7 +203,7 @@ def test_a_missing_api_key_causes_an_error(server: Server) -> None:
     assert "key" in done.stderr
 
 
-def test_the_error_for_an_unreachable_server_includes_its_url_and_a_hint(tmp_path: Path) -> None:
+def test_the_error_for_an_unreachable_server_contains_the_url_and_a_hint(tmp_path: Path) -> None:
     by_url = call("http://127.0.0.1:9", ROW)
     by_port = rowcast("call", ROW, "--home", tmp_path, cwd=tmp_path, settings={"ROWCAST_PORT": "9"})
     invalid = call("nonsense", ROW)

@@ -1,4 +1,4 @@
-"""Unmodified clients of other systems get the same predictions from a real server as a native client."""
+"""Unmodified clients of other systems get the same predictions as native clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS = 1000
 
 @pytest.fixture(scope="module")
 def loan_server(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> Iterator[tuple[servers.Server, Path]]:
-    """A server with two workers that serves the loan example, and a file with rows."""
+    """A server with two workers that serves the loan example, and the path of a JSON file with rows."""
     folder = tmp_path_factory.mktemp("clients")
     rows = folder / "rows.json"
     rows.write_text(json.dumps(models.loan_rows(ROWS)))
@@ -28,7 +28,7 @@ def loan_server(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -
 
 @pytest.fixture(scope="module")
 def native(loan_server: tuple[servers.Server, Path]) -> list[dict[str, Any]]:
-    """The predictions that the native dialect returns."""
+    """The predictions for the file's rows in the native dialect."""
     server, rows = loan_server
     with server.client() as client:
         reply = client.post("/predict", json={"rows": json.loads(rows.read_text())})
@@ -37,7 +37,7 @@ def native(loan_server: tuple[servers.Server, Path]) -> list[dict[str, Any]]:
 
 
 def run(client: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in the client's own environment; create the environment if it does not exist."""
+    """Run a command in the client's virtual environment, which is created if it does not exist."""
     subprocess.run([ROOT / "scripts" / "clients.sh", client], check=True, timeout=170, stdin=subprocess.DEVNULL)
     program, *rest = map(str, words)
     command = [str(ROOT / f".venv-clients-{client}" / "bin" / program), *rest]
@@ -47,7 +47,7 @@ def run(client: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def results_of(client: str, script: str, *words: str | Path) -> dict[str, Any]:
-    """Run a client's script and return the results that it prints."""
+    """Run a client's script and return the results that the script prints."""
     finished = run(client, "python", ROOT / "tests" / "clients" / script, *words)
     assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-4000:]
     results: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
@@ -55,7 +55,7 @@ def results_of(client: str, script: str, *words: str | Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_triton_client_gets_native_predictions_in_every_encoding(
+def test_the_triton_client_gets_the_same_predictions_as_a_native_client_in_every_encoding(
     loan_server: tuple[servers.Server, Path], native: list[dict[str, Any]]
 ) -> None:
     server, rows = loan_server
@@ -93,7 +93,7 @@ def test_the_triton_client_gets_native_predictions_in_every_encoding(
 
 
 @pytest.mark.slow
-def test_the_mlserver_infer_command_gets_native_scores(
+def test_the_mlserver_infer_command_gets_the_same_scores_as_a_native_client(
     loan_server: tuple[servers.Server, Path], native: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     server, rows = loan_server
@@ -123,7 +123,7 @@ def _kind(cell: Any) -> str:
 
 
 @pytest.mark.slow
-def test_the_kserve_rest_client_gets_native_predictions(
+def test_the_kserve_rest_client_gets_the_same_predictions_as_a_native_client(
     loan_server: tuple[servers.Server, Path], native: list[dict[str, Any]]
 ) -> None:
     server, rows = loan_server
@@ -142,7 +142,7 @@ def test_the_kserve_rest_client_gets_native_predictions(
 
 
 @pytest.mark.slow
-def test_the_mlflow_scoring_client_gets_native_predictions(
+def test_the_mlflow_scoring_client_gets_the_same_predictions_as_a_native_client(
     loan_server: tuple[servers.Server, Path], native: list[dict[str, Any]]
 ) -> None:
     server, rows = loan_server

@@ -1,7 +1,4 @@
-"""Requests in the formats of other systems, sent to real servers.
-
-No delivered prediction is lost when a server is killed, and curl commands from the documentation of other systems work.
-"""
+"""Requests in the formats of other systems, sent to real servers."""
 
 from __future__ import annotations
 
@@ -81,7 +78,7 @@ def test_curl_commands_from_the_documentation_of_other_systems_work(
     assert ready == {"live": True, "ready": True}
 
 
-def test_two_served_versions_can_be_addressed_by_number(home: Path) -> None:
+def test_requests_can_address_each_served_version_by_number(home: Path) -> None:
     from rowcast.adapters.files.registry import FolderRegistry
 
     registry = FolderRegistry(home / "models")

@@ -1,4 +1,4 @@
-"""Every prediction sent to a client is in history, whichever process is killed."""
+"""The history contains every prediction sent to a client, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPLIES_PER_LIFE = 1_050
 
 
 def stored_entries(home: Path) -> dict[str, dict[str, Any]]:
-    """Return all stored entries by id, and check that no entry is stored twice."""
+    """Return all stored entries by ID; check that no entry is stored twice."""
     listed = json.loads(rowcast("history", "list", "--limit", "100000", "--json", "--home", home, cwd=home).stdout)
     entries = {entry["id"]: entry for entry in listed["predictions"]}
     assert len(entries) == len(listed["predictions"])
@@ -31,7 +31,7 @@ def stored_entries(home: Path) -> dict[str, dict[str, Any]]:
 
 
 def assert_recorded(load: Load, home: Path) -> None:
-    """Check that history contains every reply exactly once, as sent, with its row."""
+    """Check that the history contains every reply exactly once, with its row."""
     history = stored_entries(home)
     assert load.answered.keys() <= history.keys()
     assert load.repeated == []
@@ -46,12 +46,12 @@ def journals(home: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_server_killed_ten_times_under_load_loses_no_prediction(home: Path) -> None:
+def test_a_server_that_is_killed_ten_times_under_load_loses_no_predictions(home: Path) -> None:
     load = Load(ROWS)
     for life in range(KILLS):
         server = servers.start(home, name=f"life-{life}")
         try:
-            if load.answered:  # the most recent reply before the kill can be looked up at once
+            if load.answered:  # the most recent prediction before the kill can be looked up immediately
                 last = next(reversed(load.answered))
                 with server.client() as client:
                     assert client.get(f"/predictions/{last}").json()["prediction"] == load.answered[last][1]
@@ -71,7 +71,7 @@ def test_a_server_killed_ten_times_under_load_loses_no_prediction(home: Path) ->
     assert (replay["equal"], replay["examples"]) == (verification["entries"], [])
 
 
-def test_a_server_stopped_under_load_answers_all_requests_and_stores_all_entries(home: Path) -> None:
+def test_a_server_that_is_stopped_under_load_stores_every_prediction_that_it_returned(home: Path) -> None:
     load, statuses = Load(ROWS), []
     server = servers.start(home)
     indexer = server.indexer()
@@ -107,7 +107,7 @@ def is_listed(server: Server, prediction_id: str) -> bool:
     return any(entry["id"] == prediction_id for entry in listed)
 
 
-def test_a_prediction_can_be_looked_up_at_once_and_is_stored_within_seconds(server: Server) -> None:
+def test_a_prediction_can_be_looked_up_immediately_and_is_stored_within_seconds(server: Server) -> None:
     with server.client() as client:
         prediction = client.post("/predict", json=ROWS[0], headers={"x-request-id": "mine"}).json()
         entry = client.get(f"/predictions/{prediction['id'].upper()}").json()
@@ -127,7 +127,7 @@ def test_a_killed_indexer_is_restarted(server: Server) -> None:
     eventually(lambda: is_listed(server, prediction_id))
 
 
-def test_a_killed_server_leaves_no_processes_running_and_its_predictions_are_stored(home: Path) -> None:
+def test_a_killed_server_leaves_no_processes_running_and_loses_no_predictions(home: Path) -> None:
     server = servers.start(home)
     indexer = server.indexer()
     prediction_id = predict(server)
@@ -153,7 +153,7 @@ def test_the_next_server_stores_the_entries_left_in_the_journals_of_a_killed_ser
         eventually(lambda: is_listed(second, prediction_id))
 
 
-def test_two_servers_with_the_same_home_share_its_history_and_indexer(home: Path) -> None:
+def test_two_servers_with_the_same_home_share_one_history_and_one_indexer(home: Path) -> None:
     with servers.running(home, name="second") as second:
         first = servers.start(home, name="first")
         ids = [predict(first), predict(second)]
@@ -186,7 +186,7 @@ def test_entries_stay_in_the_journal_while_the_store_is_unavailable(home: Path) 
         eventually(lambda: is_listed(server, prediction_id))
 
 
-def test_uvicorn_serves_the_public_app(home: Path) -> None:
+def test_uvicorn_can_serve_the_asgi_app(home: Path) -> None:
     port = servers.free_port()
     command = [*servers.PYTHON, "-m", "uvicorn", "rowcast.asgi:app", "--port", str(port)]
     with servers.run_in(home, command, {"ROWCAST_HOME": str(home)}) as process:
@@ -203,7 +203,7 @@ def test_uvicorn_serves_the_public_app(home: Path) -> None:
     assert prediction_id in stored_entries(home)
 
 
-def test_uvicorn_uses_the_log_format_from_the_environment(home: Path) -> None:
+def test_the_asgi_app_uses_the_log_format_set_in_the_environment(home: Path) -> None:
     port = servers.free_port()
     command = [*servers.PYTHON, "-m", "uvicorn", "rowcast.asgi:app", "--port", str(port)]
     settings = {"ROWCAST_HOME": str(home), "ENV": "production", "MODEL_PATH": "/app/models/", "REDIS_URL": "redis://r"}
@@ -216,7 +216,7 @@ def test_uvicorn_uses_the_log_format_from_the_environment(home: Path) -> None:
     assert json.loads(lines[0])["event"] == "a file in the models folder cannot be served"
 
 
-def test_uvicorn_without_a_model_prints_the_reason_and_exits(tmp_path: Path) -> None:
+def test_uvicorn_prints_the_reason_and_exits_if_there_is_no_model_to_serve(tmp_path: Path) -> None:
     finished = subprocess.run(
         [*servers.PYTHON, "-m", "uvicorn", "rowcast.asgi:app", "--port", str(servers.free_port())],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""The server of each example answers requests written for the system that it replaces."""
+"""Each example's server answers requests written for the system that the example replaces."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def verify(name: str, *address: str, status: int = 0) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SERVED)
-def test_an_example_gives_the_same_replies_as_the_system_that_it_replaces(name: str) -> None:
+def test_an_example_returns_the_same_replies_as_the_system_that_it_replaces(name: str) -> None:
     output = verify(name)
 
     assert output.splitlines()[-1] == "everything is as documented"
@@ -43,7 +43,7 @@ def test_an_example_gives_the_same_replies_as_the_system_that_it_replaces(name: 
 
 
 @pytest.mark.slow
-def test_the_gateway_example_trains_with_pytorch() -> None:
+def test_the_gateway_example_trains_a_model_with_pytorch() -> None:
     pytest.importorskip("torch")  # PyTorch is an optional extra; CI treats a skipped test as a failure
 
     assert "same     test accuracy in the output" in verify("loan-gateway")
@@ -66,7 +66,7 @@ def verify_module() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # NamedTuple looks up the module in which it is defined
+    sys.modules[spec.name] = module  # NamedTuple looks up the module in sys.modules
     spec.loader.exec_module(module)
     return module
 
@@ -98,7 +98,7 @@ def test_an_expected_value_can_be_a_predicate(verify_module: ModuleType) -> None
 
 
 @pytest.mark.parametrize("folder", [*SERVED, "loan-gateway"])
-def test_every_example_is_complete(folder: str) -> None:
+def test_every_example_has_executable_scripts_and_a_complete_readme(folder: str) -> None:
     readme = (EXAMPLES / folder / "README.md").read_text(encoding="utf-8")
 
     assert os.access(EXAMPLES / folder / "run", os.X_OK)

@@ -1,4 +1,4 @@
-"""History end to end: erasing, exporting, verifying and retaining entries, and serving with a full disk."""
+"""The history on real servers: erasure, export, verification, retention and full disks."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from support.servers import Server, rowcast
 from support.waiting import eventually
 
 ROWS = models.loan_rows(60, seed=21)
-MARK = 987_650_000  # occurs nowhere else in history
+MARK = 987_650_000  # occurs nowhere else in the history
 
 
 def answer(*arguments: str | Path, cwd: Path, status: int = 0, **settings: str) -> Any:
-    """Run a command with --json and return its output."""
+    """Run a command with --json and return the parsed output."""
     finished = rowcast(*arguments, "--json", cwd=cwd, settings=settings)
     assert finished.returncode == status, finished.stderr
     return json.loads(finished.stdout)
 
 
 def newest_first(ids: list[str]) -> list[str]:
-    """Return ids as history lists them; the ids of a millisecond are random."""
+    """Sort IDs as the history lists them. Within one millisecond, this order differs from the order of creation."""
     return sorted(ids, reverse=True)
 
 
 def fill(client: httpx.Client, rows: list[dict[str, Any]] = ROWS) -> list[str]:
-    """Request one prediction per row, for six customers, and return the ids."""
+    """Request one prediction per row, spread over six customers; return the IDs."""
     ids = []
     for number, row in enumerate(rows):
         body = {**row, "bank_assets": MARK + number}
@@ -48,7 +48,7 @@ def fill(client: httpx.Client, rows: list[dict[str, Any]] = ROWS) -> list[str]:
 
 
 def on_disk(home: Path) -> set[int]:
-    """Return the rows whose values occur in any history file."""
+    """Return the numbers of the rows whose marks occur in any history file."""
     files = [home / "history.db", home / "history.db-wal", *(home / "journal").iterdir()]
     content = b"".join(path.read_bytes() for path in files if path.exists())
     return {number for number in range(len(ROWS)) if str(MARK + number).encode() in content}
@@ -103,7 +103,7 @@ def test_an_erasure_covers_every_home_that_shares_the_store(home: Path, tmp_path
     assert (verification["erased"], verification["unrecorded"], verification["broken"]) == (12, 0, [])
 
 
-def test_entries_in_journals_are_purged_when_they_are_moved_into_the_store(home: Path) -> None:
+def test_a_purge_also_erases_rows_in_journals(home: Path) -> None:
     unavailable = {"ROWCAST_STORE": "sqlite:////proc/none/history.db"}
     server = servers.start(home, settings=unavailable)
     with server.client() as client:
@@ -119,7 +119,7 @@ def test_entries_in_journals_are_purged_when_they_are_moved_into_the_store(home:
     assert (verification["entries"], verification["erased"], verification["broken"]) == (60, 60, [])
 
 
-def test_a_purge_keeps_later_rows_and_rows_of_other_models(home: Path) -> None:
+def test_a_purge_keeps_later_rows_and_rows_for_other_models(home: Path) -> None:
     with servers.running(home) as server, server.client() as client:
         fill(client, ROWS[:5])
         purged = answer("history", "purge", "--before", "2020-01-01", "--home", home, cwd=home)
@@ -154,7 +154,7 @@ def test_an_error_is_reported_on_one_line(home: Path, arguments: list[str], text
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> Iterator[tuple[Server, list[str]]]:
-    """A server with sixty stored predictions."""
+    """A server with sixty stored predictions, and their IDs."""
     home = models.with_models(tmp_path_factory.mktemp("filled") / "home", loan_registry)
     with servers.running(home) as server:
         with server.client() as client:
@@ -184,7 +184,7 @@ def test_every_filter_selects_the_same_entries_over_http_and_on_the_command_line
         assert listed["predictions"] == sent
 
 
-def test_recent_predictions_are_listed_and_exported_and_the_number_of_omitted_predictions_is_reported(
+def test_list_and_export_include_recent_predictions_or_report_how_many_are_omitted(
     home: Path,
 ) -> None:
     server = servers.start(home)
@@ -206,7 +206,7 @@ def test_recent_predictions_are_listed_and_exported_and_the_number_of_omitted_pr
     assert "2 newer predictions are still in the journal and not shown" in later.stderr
 
 
-def test_a_filter_by_label_returns_all_predictions_with_this_label(filled: tuple[Server, list[str]]) -> None:
+def test_a_filter_by_label_returns_all_predictions_with_that_label(filled: tuple[Server, list[str]]) -> None:
     server, ids = filled
     with server.client() as client:
         parts = {
@@ -291,7 +291,7 @@ def test_a_published_head_reveals_that_a_chain_was_truncated(home: Path, tmp_pat
         assert [broken["seq"] for broken in result["broken"]] == [19]
 
 
-def test_an_entry_is_stored_before_the_reply_when_durability_is_store(home: Path) -> None:
+def test_an_entry_is_stored_before_the_reply_is_sent_when_durability_is_store(home: Path) -> None:
     with servers.running(home, "--durability", "store") as server, server.client() as client:
         for row in ROWS[:10]:
             prediction_id = client.post("/predict", json=row).json()["id"]
@@ -326,14 +326,14 @@ def test_sensitive_values_are_never_written_to_disk(home: Path, tmp_path: Path) 
     assert "bank_assets" in replay["examples"][0]["reason"]
 
 
-def test_the_indexer_erases_rows_after_their_retention_period(home: Path) -> None:
+def test_the_indexer_erases_rows_after_the_retention_period(home: Path) -> None:
     with servers.running(home) as server, server.client() as client:
         fill(client, ROWS[:5])
     shift = (
         "import sqlite3; c = sqlite3.connect('history.db'); "
         "c.execute('UPDATE entries SET id = ? || substr(id, 5)', ['0000']); c.commit()"
     )
-    subprocess.run(["python3", "-c", shift], cwd=home, check=True)  # as if they had been recorded in 1970
+    subprocess.run(["python3", "-c", shift], cwd=home, check=True)  # as if the rows had been recorded in 1970
 
     with servers.running(home, settings={"ROWCAST_RETENTION_DAYS": "30"}) as server:
         eventually(lambda: on_disk(home) == set())
@@ -342,7 +342,7 @@ def test_the_indexer_erases_rows_after_their_retention_period(home: Path) -> Non
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A separate disk of 100 MiB. Mounting it requires root privileges, which CI has."""
+    """A file system of 100 MiB in memory. Mounting it requires root privileges, which CI has."""
     folder = tmp_path / "disk"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", folder], check=True)
@@ -350,9 +350,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_server_rejects_requests_when_disk_space_is_low_and_accepts_requests_again_when_space_is_freed(
-    small_disk: Path, loan_registry: Path
-) -> None:
+def test_a_server_rejects_requests_while_disk_space_is_low(small_disk: Path, loan_registry: Path) -> None:
     home = models.with_models(small_disk / "home", loan_registry)
     with servers.running(home, settings={"ROWCAST_MIN_FREE_MB": "40"}) as server, server.client() as client:
         fill(client, ROWS[:10])
@@ -371,7 +369,7 @@ def test_a_server_rejects_requests_when_disk_space_is_low_and_accepts_requests_a
     assert (verification["broken"], verification["entries"] >= 11) == ([], True)
 
 
-def test_no_prediction_is_lost_when_the_disk_is_completely_full(small_disk: Path, loan_registry: Path) -> None:
+def test_no_prediction_is_lost_when_the_disk_is_full(small_disk: Path, loan_registry: Path) -> None:
     home = models.with_models(small_disk / "home", loan_registry)
     answered: list[str] = []
     with servers.running(home, settings={"ROWCAST_MIN_FREE_MB": "0"}) as server, server.client() as client:
@@ -381,7 +379,7 @@ def test_no_prediction_is_lost_when_the_disk_is_completely_full(small_disk: Path
             os.posix_fallocate(file.fileno(), 0, (free.f_bavail - 1) * free.f_frsize)
         big = {"rows": ROWS * 60}
         statuses = []
-        for _ in range(40):  # these batches do not all fit into the journal
+        for _ in range(40):  # not all of these batches fit into the journal
             reply = client.post("/predict", json=big)
             statuses.append(reply.status_code)
             answered += (

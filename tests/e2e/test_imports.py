@@ -1,4 +1,4 @@
-"""ONNX files from other tools: imported by a command or from the models folder, and served to existing clients."""
+"""ONNX files from other tools are imported by a command or from the models folder and served to existing clients."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def drop(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_model_from_the_folder_works_with_its_existing_clients(tmp_path: Path, drop: Path) -> None:
+def test_a_model_in_the_models_folder_serves_its_existing_clients(tmp_path: Path, drop: Path) -> None:
     settings = {"MODEL_PATH": str(drop), "ROWCAST_CACHE": "true"}
     with servers.running(tmp_path, settings=settings) as server, server.client() as client:
         body = {"data": [ROW, [value + 1 for value in ROW]], "use_cache": True, "cache_ttl": 3600}
@@ -210,7 +210,7 @@ def test_a_model_without_probabilities_is_served_in_every_dialect(tmp_path: Path
         assert client.post("/invocations", json={"instances": [row]}).json() == {"predictions": ["b"]}
 
 
-def test_a_row_without_a_finite_score_is_rejected_in_the_error_format_of_each_dialect(tmp_path: Path) -> None:
+def test_every_dialect_rejects_a_row_without_a_finite_score(tmp_path: Path) -> None:
     path = small_graph(tmp_path / "m.onnx", "Log", "values", TensorProto.FLOAT, columns=1)
     (tmp_path / "meta.json").write_text('{"model_type": "regression", "features": ["x0"]}')
     done = rowcast("models", "import", path, "--metadata", tmp_path / "meta.json", "--home", tmp_path, cwd=tmp_path)
@@ -237,7 +237,7 @@ def test_a_row_without_a_finite_score_is_rejected_in_the_error_format_of_each_di
         assert client.post("/v1/models/m:predict", json={"instances": [[1.0]]}).json() == {"predictions": [0.0]}
 
 
-def test_the_shared_metadata_selects_the_default_model_and_leaves_other_models_unchanged(
+def test_the_shared_metadata_file_selects_the_default_model_and_leaves_other_models_unchanged(
     tmp_path: Path, drop: Path
 ) -> None:
     settings = {"ROWCAST_MODELS_DIR": str(drop)}
@@ -262,14 +262,14 @@ def test_the_shared_metadata_selects_the_default_model_and_leaves_other_models_u
         assert client.get("/models/info").json()["name"] == "second"
 
 
-def test_all_workers_use_the_same_import(tmp_path: Path, drop: Path) -> None:
+def test_a_file_is_imported_once_for_all_workers(tmp_path: Path, drop: Path) -> None:
     settings = {"ROWCAST_MODELS_DIR": str(drop)}
     with servers.running(tmp_path, "--workers", "2", settings=settings) as server, server.client() as client:
         assert client.post("/models/reload").json()["status"] == "ok"
         assert client.get("/models/your_model").json()["version"] == 1
 
 
-def test_a_command_imports_a_graph(tmp_path: Path) -> None:
+def test_a_graph_can_be_imported_on_the_command_line(tmp_path: Path) -> None:
     path = onnx_file(tmp_path / "m.onnx")
     (tmp_path / "meta.json").write_text(json.dumps({**METADATA, "model_name": "Iris Model"}))
     (tmp_path / "wire.yaml").write_text("labels: {class_0: zero}\nreply: {is: $label}\n")

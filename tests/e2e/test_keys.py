@@ -1,4 +1,4 @@
-"""API keys: changes on the command line while several workers run, and attacks between tenants."""
+"""API keys: changes while several workers run, and isolation between tenants."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ SUM = models.number_columns(2)
 ROW = {"x0": 41.25, "x1": 1.5}
 WORKERS = 2
 CONNECTIONS = 12
-"""How many connections each check opens. If one worker accepts them all, the check is weaker but still valid."""
+"""The number of connections that each check opens.
+
+If one worker accepts all of them, the check is weaker but still valid.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def create(home: Path, name: str, *words: str) -> str:
 
 
 def statuses(server: Server, secret: str) -> set[int]:
-    """Return the statuses of requests with this key on several new connections, which normally reach both workers."""
+    """Send requests with this key on new connections, which normally reach both workers; return the statuses."""
     seen = set()
     for _ in range(CONNECTIONS):
         with server.client(headers={"x-api-key": secret}) as client:
@@ -89,7 +92,7 @@ def test_an_old_key_stays_valid_during_the_overlap_after_a_rotation(home: Path, 
     third = keys(home, "rotate", "turns", "--overlap", "2s")["key"]
     ends = time.monotonic() + 3  # expiry times are rounded to whole seconds
     wait_for_status(server, third, 200)
-    assert statuses(server, first) == {401}  # only the most recent old key stays valid
+    assert statuses(server, first) == {401}  # only the most recently replaced key stays valid
     eventually(lambda: time.monotonic() > ends, 5)
     assert statuses(server, second) == {401}
     assert statuses(server, third) == {200}
@@ -134,7 +137,7 @@ def listed(client: httpx.Client, query: str = "") -> list[dict[str, Any]]:
     return entries
 
 
-def test_a_tenant_cannot_see_any_data_of_another_tenant(
+def test_a_tenant_cannot_see_another_tenants_data(
     tenants: tuple[httpx.Client, httpx.Client, httpx.Client],
 ) -> None:
     mallory, alice, operator = tenants
@@ -150,7 +153,7 @@ def test_a_tenant_cannot_see_any_data_of_another_tenant(
         replies.append(reply)
         return reply
 
-    # Ids: a correct guess, in lower or upper case, gets the same reply as a wrong guess.
+    # Another tenant's ID, in lower or upper case, gets the same reply as an unknown ID.
     unknown = collect(mallory.get("/predictions/01890a5d-ac96-774b-8bce-b302099a8057"))
     for guess in (victims[0]["id"], victims[0]["id"].upper(), victims[0]["id"][:-1] + "0"):
         reply = mallory.get(f"/predictions/{guess}")
@@ -170,7 +173,7 @@ def test_a_tenant_cannot_see_any_data_of_another_tenant(
     other = collect(ask(mallory, ROW, **{"idempotency-key": "k2"}))
     assert (same.status_code, same.headers["idempotency-replayed"]) == (200, "false")
     assert other.status_code == 200
-    # A cached row gets the model's score with a new id.
+    # A cached score is returned with a new ID.
     assert {same.json()["id"], other.json()["id"]}.isdisjoint(prediction["id"] for prediction in victims)
     assert collect(mallory.get(f"/predictions/{same.json()['id']}")).json()["tenant"] == "mallet"
     # Error messages and pages for operators.
@@ -189,8 +192,8 @@ def test_a_tenant_cannot_see_any_data_of_another_tenant(
         assert word not in metrics
 
 
-def test_a_key_restricted_to_some_models_reads_only_their_history(home: Path, server: Server) -> None:
-    """A key's models limit which entries it can read, even within its own tenant and with any scope."""
+def test_a_key_restricted_to_some_models_can_read_only_their_history(home: Path, server: Server) -> None:
+    """The restriction applies even within the key's own tenant and to keys with the admin scope."""
     both = create(home, "both", "--scope", "predict,read", "--tenant", "hatter")
     narrow = create(home, "narrow", "--scope", "predict,read", "--tenant", "hatter", "--model", "other")
     admin = create(home, "head", "--scope", "read,admin", "--model", "other")
@@ -203,7 +206,7 @@ def test_a_key_restricted_to_some_models_reads_only_their_history(home: Path, se
     ):
         hidden = ask(unlimited, path="/models/sum/predict?entity=tea").json()["id"]
         visible = ask(unlimited, path="/models/other/predict?entity=tea").json()["id"]
-        assert limited.get(f"/predictions/{hidden}").status_code == 404  # still in the journal
+        assert limited.get(f"/predictions/{hidden}").status_code == 404  # the entry is still in the journal
         eventually(lambda: len(listed(unlimited, "?entity=tea")) == 2)
 
         for client in (limited, limited_admin):

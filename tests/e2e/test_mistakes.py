@@ -21,7 +21,7 @@ from support.servers import ROWCAST, environment, rowcast
 RNG = np.random.default_rng(5)
 QUICK = ("--trials", "1", "--candidates", "logistic", "--name", "m")
 LIMIT_KB = 16
-"""The file size limit that simulates a full disk, in kilobytes. A report exceeds it; small bundle files do not."""
+"""The file size limit, in kilobytes, that simulates a full disk. Reports exceed it; smaller bundle files do not."""
 
 
 def table(path: Path, rows: int = 120) -> Path:
@@ -133,7 +133,7 @@ def test_an_unwritable_registry_is_reported_before_the_first_trial(
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a table and a home with one version of a model. Tests must work on a copy of it."""
+    """A folder that contains tables and a home with one published model. Tests must not change it."""
     folder = tmp_path_factory.mktemp("published")
     table(folder / "t.csv")
     table(folder / "big.csv", 20_000)
@@ -143,7 +143,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def limited(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command that cannot write files larger than a few kilobytes, as if the disk were full."""
+    """Run a command with a file size limit, as if the disk were full."""
     line = f'ulimit -f {LIMIT_KB}; trap "" XFSZ; exec "$@"'
     command = ["bash", "-c", line, "bash", *ROWCAST, *arguments]
     return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, check=False)
@@ -151,7 +151,7 @@ def limited(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[bool]:
-    """Mount a file system of this size at the folder; yield False if this process may not mount file systems."""
+    """Mount a file system of this size at the folder and yield True; yield False if this is not possible."""
     folder.mkdir(exist_ok=True)
     mount = shutil.which("mount") if os.geteuid() == 0 and sys.platform == "linux" else None
     options = f"size={kilobytes}k"
@@ -284,7 +284,7 @@ def long_texts(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("write", [many_levels, many_columns, many_classes, few_positives, long_texts])
-def test_training_uses_less_than_two_gigabytes(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+def test_training_uses_less_than_two_gigabytes_of_memory(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     write(tmp_path / "t.csv")
     command = [
         *ROWCAST,

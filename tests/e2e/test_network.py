@@ -22,13 +22,13 @@ def rowcast(*arguments: object, cwd: Path) -> str:
 
 
 def write_values(path: Path) -> None:
-    """Write a regression table of rental counts that depend on the hour."""
+    """Write a regression table whose target depends on the hour and the day."""
     lines = [f"{n % 24},{n % 7},{300 + 200 * abs(12 - n % 24) + 10 * (n % 7)}.5\n" for n in range(300)]
     path.write_text("hour,day,rentals\n" + "".join(lines))
 
 
 @pytest.mark.parametrize(("table", "target"), [("loans", "loan_status"), ("iris", "species"), ("values", "rentals")])
-def test_a_network_is_trained_and_certified_and_scores_a_table(tmp_path: Path, table: str, target: str) -> None:
+def test_a_trained_network_is_certified_and_scores_a_table(tmp_path: Path, table: str, target: str) -> None:
     pytest.importorskip("torch")  # PyTorch is an optional extra; CI treats a skipped test as a failure
     if table == "values":
         write_values(tmp_path / "t.csv")
@@ -47,11 +47,11 @@ def test_a_network_is_trained_and_certified_and_scores_a_table(tmp_path: Path, t
     assert "mlp" in (Path(tmp_path, result["path"]) / bundle.CARD).read_text()
     with (tmp_path / "t.csv").open() as table, (tmp_path / "scored.csv").open() as scored:
         assert len(list(csv.DictReader(table))) == len(list(csv.DictReader(scored)))
-    parts = json.loads(rowcast("doctor", "--json", cwd=tmp_path))["parts"]  # this checks the golden rows
+    parts = json.loads(rowcast("doctor", "--json", cwd=tmp_path))["parts"]  # doctor checks the golden rows
     assert all(part["ok"] for part in parts if part["part"].startswith("model"))
 
 
-def test_the_same_seed_gives_identical_bundles(tmp_path: Path) -> None:
+def test_training_with_the_same_seed_produces_identical_bundles(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     examples.write_example("iris", tmp_path / "t.csv")
     train = ["train", "t.csv", "--target", "species", "--candidates", "mlp", "--trials", "1", "--json"]

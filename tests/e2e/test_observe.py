@@ -1,4 +1,4 @@
-"""Observability of a running server: pushed metrics, spans and logs, with working and failing receivers."""
+"""Metrics, spans and logs of a running server, with working and failing receivers."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def is_ready(address: str) -> bool:
 
 
 def lines(server: Server) -> list[dict[str, Any]]:
-    """Return the server's log; every line must be JSON."""
+    """Return the parsed lines of the server's log."""
     return [json.loads(line) for line in server.log.read_text().splitlines()]
 
 
 def samples(text: str) -> dict[str, float]:
-    """Parse metrics into a mapping from names and labels to values, without the labels that a Pushgateway adds."""
+    """Return the values of metrics by name and labels, without the labels that a Pushgateway adds."""
     text = re.sub(r'(instance|job)="[^"]*",?', "", text).replace("{}", "").replace(",}", "}")
     parts = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
     return {name: float(value) for name, _, value in parts}
@@ -80,13 +80,13 @@ def ready_workers(server: Server) -> float:
 
 
 def ask(server: Server, times: int) -> None:
-    """Request `times` predictions on separate connections, so that every worker receives some of them."""
+    """Send `times` requests on separate connections, so that every worker receives some."""
     for _ in range(times):
         assert httpx.post(f"{server.address}/predict", json=ROW, trust_env=False, timeout=10).status_code == 200
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_old_metric_names_have_the_same_values_as_new_names_and_pass_promtool(home: Path, workers: int) -> None:
+def test_old_and_new_metric_names_have_the_same_values_and_pass_promtool(home: Path, workers: int) -> None:
     settings = {"ROWCAST_METRICS_ALIASES": "1"}
     with servers.running(home, "--workers", str(workers), settings=settings) as server:
         eventually(lambda: ready_workers(server) == workers, 20)
@@ -182,7 +182,7 @@ Requests = list[tuple[str, dict[str, str], bytes]]
 
 @contextlib.contextmanager
 def receiver(port: int = 0) -> Iterator[Requests]:
-    """Run an HTTP server that accepts every POST and yield the requests that it receives."""
+    """Run an HTTP server that accepts every POST request; yield the received requests."""
     requests: Requests = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -224,7 +224,7 @@ def attributes(span: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_collector_receives_one_span_per_request_that_continues_the_clients_trace(home: Path, workers: int) -> None:
+def test_a_collector_receives_one_span_for_each_sampled_request(home: Path, workers: int) -> None:
     port = free_port()
     settings = LOCAL | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
     with receiver(port) as requests:
@@ -255,7 +255,7 @@ def test_a_collector_receives_one_span_per_request_that_continues_the_clients_tr
     assert "canary" not in str(received)
 
 
-def test_a_sampling_ratio_of_zero_sends_no_spans(home: Path) -> None:
+def test_no_spans_are_sent_if_the_sampling_ratio_is_zero(home: Path) -> None:
     port = free_port()
     settings = LOCAL | {"ROWCAST_OTEL_ENDPOINT": f"http://127.0.0.1:{port}/v1/traces", "ROWCAST_OTEL_RATIO": "0"}
     with receiver(port) as requests, servers.running(home, settings=settings) as server:
@@ -277,7 +277,7 @@ def test_an_unreachable_collector_does_not_delay_requests_and_is_logged_once(hom
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_logs_contain_no_request_data_whatever_the_status(home: Path, workers: int) -> None:
+def test_logs_never_contain_request_data(home: Path, workers: int) -> None:
     access.add(home, "teller", "predict", "read")
     row = {"x0": logs.CANARY_NUMBER, "x1": 1.5}
     settings = {"ROWCAST_ACCESS_LOG": "1", "ROWCAST_LOG_LEVEL": "debug", "ROWCAST_CACHE": "1"}

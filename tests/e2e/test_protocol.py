@@ -1,4 +1,4 @@
-"""The HTTP server over real sockets: pipelined, slow, idle and invalid requests."""
+"""Pipelined, slow and invalid requests, and idle connections, over real sockets."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def test_a_request_that_arrives_byte_by_byte_is_answered(connection: socket.sock
     assert reply(connection.makefile("rb"))[0] == 200
 
 
-def test_a_connection_close_header_closes_the_connection_after_the_reply(connection: socket.socket) -> None:
+def test_a_connection_is_closed_after_the_reply_if_the_request_has_a_connection_close_header(
+    connection: socket.socket,
+) -> None:
     connection.sendall(POST.replace(b"Host: x", b"Connection: close"))
     stream = connection.makefile("rb")
 
@@ -133,7 +135,7 @@ def test_idle_connections_are_closed_to_make_room_for_new_connections(server: se
             connection.close()
 
 
-def test_a_body_above_the_limit_is_rejected_before_it_is_complete(connection: socket.socket) -> None:
+def test_a_body_above_the_limit_is_rejected_before_it_is_fully_received(connection: socket.socket) -> None:
     connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 1000)
     status, _, _ = reply(connection.makefile("rb"))
 

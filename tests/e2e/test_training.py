@@ -1,4 +1,4 @@
-"""Long training runs: interrupted, killed, resumed, shared between processes and configured by a file."""
+"""Training runs that are interrupted, killed, resumed, shared between processes or configured by a file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def train(cwd: Path, table: Path, *more: str) -> dict[str, Any]:
 
 
 def trials(journal: Path) -> list[FrozenTrial]:
-    """Return all trials of the only study in a journal."""
+    """Return the trials of the only study in a journal."""
     storage = JournalStorage(JournalFileBackend(str(journal)))
     (study,) = optuna.get_all_study_names(storage)
     frozen: list[FrozenTrial] = optuna.load_study(study_name=study, storage=storage).trials
@@ -56,7 +56,7 @@ def trials(journal: Path) -> list[FrozenTrial]:
 
 
 def slots(journal: Path) -> Counter[int]:
-    """Return how often each slot was completed."""
+    """Return the number of finished trials in each slot."""
     finished = (trial for trial in trials(journal) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED))
     return Counter(trial.user_attrs["slot"] for trial in finished)
 
@@ -83,7 +83,7 @@ def started(cwd: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture(scope="module")
 def undisturbed(table: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The result of the same training run without a journal."""
+    """The result of an uninterrupted training run without a journal."""
     return train(tmp_path_factory.mktemp("plain"), table)
 
 
@@ -107,7 +107,7 @@ def test_a_killed_search_can_be_resumed_with_the_same_result(
     assert result["digest"] == undisturbed["digest"]
 
 
-def test_a_completed_search_can_be_published_again_without_new_trials(
+def test_a_completed_search_can_be_repeated_without_new_trials(
     tmp_path: Path, table: Path, undisturbed: dict[str, Any]
 ) -> None:
     first = train(tmp_path, table, "--storage", "trials.log")
@@ -143,7 +143,7 @@ def test_two_processes_share_one_trial_budget(tmp_path: Path, table: Path) -> No
     assert max(candidate["score"] for candidate in last["candidates"] if candidate["trials"]) == pytest.approx(best)
 
 
-def test_redis_stores_and_shares_trials(tmp_path: Path, table: Path, undisturbed: dict[str, Any]) -> None:
+def test_trials_can_be_stored_and_shared_in_redis(tmp_path: Path, table: Path, undisturbed: dict[str, Any]) -> None:
     with redis.running(tmp_path) as address:
         first = train(tmp_path, table, "--storage", address)
         again = train(tmp_path, table, "--storage", address)
@@ -238,7 +238,7 @@ def test_the_terminal_shows_progress_and_ctrl_c_publishes_the_best_model_so_far(
     bundle.verify(tmp_path / ".rowcast" / "models" / "loans" / "1")
 
 
-def test_ctrl_c_before_the_first_model_publishes_nothing(tmp_path: Path, table: Path) -> None:
+def test_nothing_is_published_if_ctrl_c_is_pressed_before_the_first_trial(tmp_path: Path, table: Path) -> None:
     terminal = Terminal(tmp_path, options(table, "--trials", MANY), {"TERM": "xterm", "LC_ALL": "C.UTF-8"})
 
     terminal.until("reading the table")
@@ -249,7 +249,7 @@ def test_ctrl_c_before_the_first_model_publishes_nothing(tmp_path: Path, table: 
     assert not (tmp_path / ".rowcast").exists()
 
 
-def test_a_config_file_can_set_every_option(tmp_path: Path, table: Path) -> None:
+def test_options_can_be_set_in_a_config_file(tmp_path: Path, table: Path) -> None:
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "train.yaml").write_text(
         f"""
@@ -283,7 +283,7 @@ json: true
 
 
 @pytest.mark.parametrize("place", ["no/where.onnx", "folder", "loans.csv"])
-def test_an_invalid_graph_path_is_reported_before_training(tmp_path: Path, table: Path, place: str) -> None:
+def test_an_invalid_path_for_the_graph_is_reported_before_training(tmp_path: Path, table: Path, place: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "loans.csv").write_bytes(table.read_bytes())
 

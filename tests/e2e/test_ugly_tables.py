@@ -1,4 +1,4 @@
-"""Difficult tables: training succeeds or fails with a one-line error."""
+"""Training on a difficult table succeeds or fails with a one-line error."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_training_on_a_difficult_table_succeeds_or_fails_with_a_one_line_error(
         "an extra cell",
     ],
 )
-def test_a_table_without_a_learnable_target_is_rejected(tmp_path: Path, content: bytes) -> None:
+def test_an_unusable_table_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.csv").write_bytes(content)
 
     with pytest.raises(RowcastError) as caught:

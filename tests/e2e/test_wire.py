@@ -1,4 +1,4 @@
-"""A model trained with a wire template serves the clients of another system; history keeps the native format."""
+"""A model with a wire template serves another system's clients, and the history stores native rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ wire:
 """
 
 
-def test_a_trained_model_uses_its_template(tmp_path: Path) -> None:
+def test_a_trained_model_uses_its_wire_template(tmp_path: Path) -> None:
     assert rowcast("example", "loans", "--out", "loans.csv", cwd=tmp_path).returncode == 0
     (tmp_path / "train.yaml").write_text(CONFIG)
     trained = rowcast("train", "--config", "train.yaml", "--home", tmp_path, cwd=tmp_path)
@@ -54,7 +54,7 @@ def test_a_trained_model_uses_its_template(tmp_path: Path) -> None:
     assert (replayed["equal"], replayed["entries"]) == (2, 2)
 
 
-def test_a_template_that_does_not_fit_the_table_is_rejected_before_the_search(tmp_path: Path) -> None:
+def test_a_template_that_does_not_match_the_table_is_rejected_before_the_search(tmp_path: Path) -> None:
     rowcast("example", "loans", "--out", "loans.csv", cwd=tmp_path)
     (tmp_path / "wire.json").write_text('{"labels": {"Granted": "yes"}}')
 

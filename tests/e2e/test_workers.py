@@ -1,4 +1,4 @@
-"""Several workers under one supervisor: shared port, counters and worker state, and restarts, reloads and shutdowns."""
+"""Several workers under one supervisor: shared state, restarts, reloads and shutdowns."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def health(server: Server) -> tuple[int, dict[str, Any]]:
 
 
 def all_ready(server: Server) -> list[int]:
-    """Wait until all workers are ready and return their process ids."""
+    """Wait until all workers are ready and return their process IDs."""
     eventually(lambda: health(server)[0] == 200, 20)
     return [worker["pid"] for worker in health(server)[1]["workers"]]
 
@@ -82,14 +82,14 @@ def states(server: Server) -> list[str]:
 
 
 def prediction_count(server: Server) -> float:
-    """Return the number of predictions of `sum` in the metrics."""
+    """Return the number of `sum` predictions according to the metrics."""
     text = httpx.get(f"{server.address}/metrics", timeout=5, trust_env=False).text
     counts = re.findall(r'rowcast_predictions_total\{[^}]*model="sum"[^}]*\} (\S+)', text)
     return sum(map(float, counts))
 
 
 def ask(server: Server, times: int, path: str = "/predict") -> list[int]:
-    """Request `times` predictions on separate connections, so that every worker gets some, and return the statuses."""
+    """Send `times` requests on separate connections, so that every worker receives some; return the statuses."""
     return [httpx.post(server.address + path, json=ROW, timeout=10, trust_env=False).status_code for _ in range(times)]
 
 
@@ -119,7 +119,7 @@ def test_a_killed_worker_is_reported_and_replaced_and_its_counts_are_kept(server
     assert 'rowcast_workers{state="ready"} 2.0' in httpx.get(f"{server.address}/metrics", trust_env=False).text
 
 
-def test_a_worker_without_a_heartbeat_is_stale(server: Server) -> None:
+def test_a_worker_without_a_heartbeat_is_reported_as_stale(server: Server) -> None:
     stopped, _ = all_ready(server)
     os.kill(stopped, signal.SIGSTOP)
     try:
@@ -137,9 +137,7 @@ def test_a_killed_indexer_is_restarted(server: Server) -> None:
     assert eventually(lambda: [pid for pid in [server.indexer()] if pid != first])
 
 
-def test_workers_load_new_versions_but_keep_the_old_version_if_the_new_version_is_broken(
-    home: Path, server: Server
-) -> None:
+def test_workers_load_a_new_version_unless_it_is_broken(home: Path, server: Server) -> None:
     with server.client() as client:
         good = publish(home, "sum")
         eventually(lambda: versions(server) == {good.version}, 15)
@@ -150,7 +148,7 @@ def test_workers_load_new_versions_but_keep_the_old_version_if_the_new_version_i
         assert (reply.status_code, reply.json()["status"]) == (409, "failed")
         for worker in reply.json()["workers"]:
             assert f"sum@{broken.version}" in worker["reload_error"]
-        assert health(server)[0] == 200  # the served version is healthy
+        assert health(server)[0] == 200  # the previous version is still served
         assert client.post("/predict", json=ROW).json()["version"] == good.version
         assert "cannot serve a new version" in server.log.read_text()
 
@@ -328,7 +326,7 @@ def test_a_drain_finishes_even_if_a_client_never_completes_its_request(tmp_path:
         server.kill()
 
 
-def test_train_if_missing_trains_a_model_only_if_it_does_not_exist(tmp_path: Path) -> None:
+def test_train_if_missing_trains_a_model_only_if_none_exists(tmp_path: Path) -> None:
     table = tmp_path / "points.csv"
     rows = [f"{a},{b},{'yes' if a > b else 'no'}" for a in range(20) for b in range(20)]
     table.write_text("a,b,bigger\n" + "\n".join(rows) + "\n")
@@ -394,7 +392,7 @@ def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ],
     ids=["too large", "too much memory", "infinite loop", "not a graph", "different columns"],
 )
-def test_a_broken_version_fails_in_a_child_process_and_the_previous_version_stays_live(
+def test_a_broken_version_is_rejected_and_the_previous_version_stays_live(
     bounded: Server, graph: Any, setting: str
 ) -> None:
     server = bounded
@@ -417,7 +415,7 @@ def test_workers_and_the_supervisor_are_in_different_process_groups(server: Serv
     assert group not in {os.getpgid(pid) for pid in all_ready(server)}
 
 
-def test_a_single_worker_needs_no_supervisor(tmp_path: Path) -> None:
+def test_a_single_worker_runs_without_a_supervisor(tmp_path: Path) -> None:
     publish(tmp_path, "sum")
     with servers.running(tmp_path) as server:
         (worker,) = health(server)[1]["workers"]

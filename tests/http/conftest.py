@@ -12,7 +12,7 @@ import pytest_asyncio
 
 @pytest.fixture
 def protected_home(tmp_path: Path) -> Path:
-    """Create a home with two models and API keys."""
+    """A home with two models and API keys."""
     from support import protected
 
     return protected.create_home(tmp_path / "home")
@@ -20,7 +20,7 @@ def protected_home(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home of the server that a module's tests share."""
+    """The home of the server that all tests of a module share."""
     from support import protected
 
     return protected.create_home(tmp_path_factory.mktemp("protected") / "home")

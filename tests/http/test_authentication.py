@@ -86,7 +86,7 @@ def test_a_server_still_requires_a_key_after_its_keys_are_deleted() -> None:
             gate.admit(headers, None)
 
 
-def test_a_server_requires_a_key_once_the_first_key_exists() -> None:
+def test_a_server_requires_a_key_once_the_first_key_is_created() -> None:
     clock, keys = Clock(), MemoryKeys()
     gate = Authenticator(keys, AccessRules(), clock)
     assert gate.admit({}, None).sees_all_tenants
@@ -99,7 +99,7 @@ def test_a_server_requires_a_key_once_the_first_key_exists() -> None:
 
 
 def test_every_presented_key_is_hashed_and_looked_up_exactly_once() -> None:
-    """Response times reveal nothing about a key, as only its hash is looked up and its bytes are never compared."""
+    """Response times cannot reveal a key, because the server looks up only its hash."""
     gate = Authenticator(
         MemoryKeys([new_key(str(number), f"secret {number}") for number in range(50)]), AccessRules(), Clock()
     )
@@ -122,7 +122,7 @@ def test_every_presented_key_is_hashed_and_looked_up_exactly_once() -> None:
     assert all(len(digest) == 32 for digest in lookups)
 
 
-def test_a_bearer_token_is_accepted_like_the_x_api_key_header() -> None:
+def test_a_key_is_accepted_as_a_bearer_token() -> None:
     gate = Authenticator(MemoryKeys([new_key()]), AccessRules(), Clock())
 
     assert gate.admit({b"authorization": b"bearer " + SECRET.encode()}, None).key_id == "1"
@@ -141,12 +141,12 @@ def test_the_key_from_the_settings_has_every_scope() -> None:
         gate.admit({}, None)
 
 
-def test_without_keys_only_local_clients_have_the_scope_admin() -> None:
+def test_a_server_without_keys_grants_the_admin_scope_only_if_it_listens_locally() -> None:
     assert "admin" in Authenticator(MemoryKeys(), AccessRules(local_only=True)).admit({}, None).scopes
     assert "admin" not in Authenticator(MemoryKeys(), AccessRules(local_only=False)).admit({}, None).scopes
 
 
-def test_without_keys_each_address_has_its_own_quota() -> None:
+def test_each_address_has_its_own_quota_if_there_are_no_keys() -> None:
     gate = Authenticator(MemoryKeys(), AccessRules(quota=Quota(1, 60)))
 
     def spend(address: str) -> None:
@@ -170,7 +170,7 @@ def test_a_caller_without_the_required_scope_is_rejected() -> None:
     require(Caller("1", scopes=frozenset()), None)
 
 
-def test_metrics_require_a_key_with_scope_read_and_no_tenant_or_model_limits() -> None:
+def test_metrics_require_the_read_scope_and_a_key_without_tenant_or_model_limits() -> None:
     require_everything(Caller("1", scopes=frozenset({"read"})))
     for caller in (
         Caller("1", "acme"),

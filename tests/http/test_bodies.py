@@ -1,4 +1,4 @@
-"""Content encodings, deadlines and trace contexts, through the whole app."""
+"""Compressed bodies, request timeouts and trace contexts in the complete app."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ async def test_a_struct_is_encoded_and_a_response_is_sent_unchanged(cold: ColdAp
     assert {reply.headers["content-type"] for reply in replies} == {"application/json"}
 
 
-def test_only_a_route_with_a_response_type_is_documented(cold: ColdApp) -> None:
+def test_only_routes_with_a_response_type_are_documented(cold: ColdApp) -> None:
     assert cold.documented.keys() == {("/struct", "get"), ("/blocking", "get")}
     assert cold.documented["/struct", "get"].route.scope == "read"
     assert cold.api.openapi()["paths"].keys() == {"/struct", "/blocking"}

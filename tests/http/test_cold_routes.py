@@ -1,4 +1,4 @@
-"""The cold routes through the whole app: models, health, metrics, history, documentation pages and the root."""
+"""The cold routes in the complete app: models, health, metrics, history, documentation pages and the root path."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def metric(client: httpx.AsyncClient, name: str, **labels: str) -> float:
 
 
 def label_sets(text: str, name: str) -> Iterator[dict[str, str]]:
-    """Yield the labels of every sample."""
+    """Yield the labels of each sample of a metric."""
     for family in text_string_to_metric_families(text):
         yield from (sample.labels for sample in family.samples if sample.name == name)
 
@@ -74,7 +74,7 @@ async def test_the_sample_is_a_valid_row(client: httpx.AsyncClient) -> None:
     assert (await client.post("/predict", json=sample)).status_code == 200
 
 
-async def test_a_matching_etag_returns_304_without_a_body(client: httpx.AsyncClient) -> None:
+async def test_a_request_with_a_matching_etag_gets_304_without_a_body(client: httpx.AsyncClient) -> None:
     first = await client.get("/models/loans")
     etag = first.headers["etag"]
 
@@ -220,7 +220,7 @@ async def test_metrics_are_in_the_prometheus_text_format(client: httpx.AsyncClie
     assert await metric(client, "rowcast_model_load_seconds", model="loans") > 0
 
 
-async def test_history_is_paginated_newest_first(client: httpx.AsyncClient) -> None:
+async def test_history_pages_are_ordered_from_newest_to_oldest(client: httpx.AsyncClient) -> None:
     sent = [(await client.post("/predict", params={"entity": f"e{n}"}, json=ROW)).json()["id"] for n in range(10)]
     sent += [(await client.post("/models/sum/predict", json={"x0": n, "x1": 0})).json()["id"] for n in range(10)]
 
@@ -249,7 +249,7 @@ async def test_history_is_paginated_newest_first(client: httpx.AsyncClient) -> N
 
 
 async def test_a_prediction_can_be_looked_up_in_the_journal_before_it_is_stored(app_home: Path, tmp_path: Path) -> None:
-    """Without its lifespan the app has no indexer, so the entry is only in the journal."""
+    """Without its lifespan, the app has no indexer, so the entry stays in the journal."""
     app = app_server.build_server(settings.load(home=tmp_path, registry=app_home / "models", models=("loans",))).app
     async with apps.client(app) as client:
         prediction = (await client.post("/predict?entity=A-17", json=ROW, headers={"x-request-id": "r-1"})).json()
@@ -284,7 +284,9 @@ async def test_a_browser_is_redirected_to_an_html_page(client: httpx.AsyncClient
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", ""])
-async def test_other_clients_than_browsers_get_version_and_models(client: httpx.AsyncClient, accept: str) -> None:
+async def test_clients_other_than_browsers_get_the_version_and_the_models(
+    client: httpx.AsyncClient, accept: str
+) -> None:
     reply = await client.get("/", headers={"accept": accept})
 
     served = {"version": rowcast.__version__, "status": "alive", "models": ["loans", "sum"]}
@@ -312,7 +314,7 @@ async def test_the_documentation_pages_load_nothing_from_other_hosts(client: htt
         assert not re.search(r"(https?:)?//\w", (await client.get(urljoin(path, initialiser))).text)
 
 
-async def test_every_route_works_below_a_path_prefix(app_home: Path, tmp_path: Path) -> None:
+async def test_routes_work_under_a_path_prefix(app_home: Path, tmp_path: Path) -> None:
     paths = {"home": tmp_path, "registry": app_home / "models"}
     async with apps.serving(**paths, default_model="loans", root_path="/api") as client:
         prediction = await client.post("/api/predict", json=ROW)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def open_client(shared_home: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a server without keys and with one origin in `cors_origins`."""
+    """A client of a server that has no keys and allows one origin."""
     (shared_home / "keys.json").unlink()
     async with apps.serving(home=shared_home, default_model="sum", cors_origins="https://app.example") as client:
         yield client
@@ -39,7 +39,9 @@ async def test_a_listed_origin_can_send_requests_and_read_responses(open_client:
 
 
 @pytest.mark.parametrize("path", ["/predict", "/models/reload"])
-async def test_an_unlisted_origin_cannot_change_anything(open_client: httpx.AsyncClient, path: str) -> None:
+async def test_requests_from_an_unlisted_origin_cannot_change_anything(
+    open_client: httpx.AsyncClient, path: str
+) -> None:
     unlisted = {"origin": "https://evil.example"}
     preflight = await open_client.options(path, headers={**unlisted, "access-control-request-method": "POST"})
     posted = await open_client.post(path, json=ROW, headers=unlisted)

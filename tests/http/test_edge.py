@@ -1,4 +1,4 @@
-"""The edge in isolation: the rules that apply to every request, whatever its handler."""
+"""The edge in isolation: rules that apply to every request."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def hot(pattern: str, handler: Handler) -> Route:
 
 
 async def cold(scope: Any, receive: Any, send: Any) -> None:
-    """Return the body; for paths below `/broken`, raise an error before sending anything."""
+    """Send the request body back; raise an error for paths that start with `/broken`."""
     if scope["path"].startswith("/broken"):
         raise RuntimeError(SECRET)
     message = await receive()
@@ -96,7 +96,7 @@ async def test_an_internal_error_reveals_only_the_request_id(edge: Edge, path: s
     assert "r1" in logged
 
 
-async def test_an_internal_error_is_logged_with_its_trace_but_without_client_data(edge: Edge, capsys: Any) -> None:
+async def test_an_internal_error_is_logged_with_the_trace_id_but_without_client_data(edge: Edge, capsys: Any) -> None:
     async with apps.client(edge) as client:
         trace = "0af7651916cd43dd8448eb211c80319c"
         headers = {"x-request-id": "r2", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
@@ -142,7 +142,7 @@ async def _pieces(size: int, count: int) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("path", ["/echo", "/cold"])
-async def test_a_client_that_disconnects_while_sending_gets_no_response_and_is_not_counted(
+async def test_a_request_is_not_answered_or_counted_if_the_client_disconnects_while_sending_it(
     edge: Edge, path: str, events: list[Event]
 ) -> None:
     incoming = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
@@ -161,7 +161,7 @@ async def test_a_client_that_disconnects_while_sending_gets_no_response_and_is_n
     assert events == []
 
 
-async def test_every_response_emits_an_event_with_the_route_pattern(edge: Edge, events: list[Event]) -> None:
+async def test_an_event_with_the_route_pattern_is_emitted_for_every_response(edge: Edge, events: list[Event]) -> None:
     async with apps.client(edge) as client:
         await client.post("/echo", content=b"{}")
         await client.post("/full", content=b"{}")
@@ -180,7 +180,7 @@ async def test_generated_request_ids_are_unique(edge: Edge) -> None:
     assert all(request_id.startswith("made-") for request_id in seen)
 
 
-async def test_the_root_path_is_removed(edge: Edge) -> None:
+async def test_the_root_path_is_removed_from_the_request_path(edge: Edge) -> None:
     async with apps.client(edge, root_path="/api") as client:
         reply = await client.post("/api/echo?a=1", content=b"{}")
 

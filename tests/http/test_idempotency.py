@@ -1,4 +1,4 @@
-"""Idempotency-Key: one reply per key. The last tests send requests through the whole app."""
+"""Idempotency keys, in isolation and in the complete app."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_different_callers_can_use_the_same_key() -> None:
     assert replies == [(b"reply 1", False), (b"reply 2", False), (b"reply 3", False)]
 
 
-async def test_only_one_of_two_simultaneous_requests_is_executed() -> None:
+async def test_only_one_of_two_simultaneous_requests_with_the_same_key_is_executed() -> None:
     handler = Handler()
     ask = asking(Idempotency(MemoryIdempotencyStore(), 60), handler)
     handler.gate.clear()
@@ -180,7 +180,7 @@ async def test_the_store_is_never_called_on_the_event_loop() -> None:
     assert threading.current_thread() not in threads
 
 
-async def test_a_repeated_request_gets_the_same_bytes_and_adds_no_entry(protected_client: httpx.AsyncClient) -> None:
+async def test_a_repeated_request_gets_the_same_reply_and_adds_no_entry(protected_client: httpx.AsyncClient) -> None:
     headers = {**access.headers("d"), "idempotency-key": "order-7"}
     body = json.dumps({"rows": [ROW, ROW]})
     first, again = [await protected_client.post("/predict", content=body, headers=headers) for _ in range(2)]

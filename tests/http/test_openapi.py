@@ -117,7 +117,7 @@ async def test_the_replies_of_cold_routes_match_their_closed_schemas(client: htt
         assert resolve(document, schema["$ref"])["additionalProperties"] is False
 
 
-async def test_every_cold_route_documents_its_problems(client: httpx.AsyncClient) -> None:
+async def test_the_problems_of_cold_routes_are_documented(client: httpx.AsyncClient) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
 
     assert {"400", "401", "403", "429", "503"} <= paths["/predictions"]["get"]["responses"].keys()

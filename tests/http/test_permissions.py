@@ -1,4 +1,4 @@
-"""The whole app with API keys: what each key permits, and how tenants are isolated from each other."""
+"""API keys in the complete app: the permissions of each key and the isolation of tenants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.waiting import eventually_async
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_without_a_valid_key_only_public_routes_are_accessible(protected_client: httpx.AsyncClient) -> None:
+async def test_only_public_routes_are_accessible_without_a_valid_key(protected_client: httpx.AsyncClient) -> None:
     for path in ("/", "/health/live", "/health/ready", "/docs", "/redoc", "/openapi.json", "/static/icon.svg"):
         assert (await protected_client.get(path)).status_code == 200, path
     for path in ("/models", "/models/sum", "/sample", "/predictions", "/predictions/1", "/health", "/metrics", "/no"):
@@ -30,7 +30,7 @@ async def test_without_a_valid_key_only_public_routes_are_accessible(protected_c
     assert (await protected_client.post("/models/none/predict", json=ROW)).status_code == 401
 
 
-async def test_a_key_grants_exactly_the_access_of_its_scopes(protected_client: httpx.AsyncClient) -> None:
+async def test_a_key_permits_only_what_its_scopes_allow(protected_client: httpx.AsyncClient) -> None:
     assert (await predict(protected_client, "p")).status_code == 200
     assert (await read(protected_client, "p", "/predictions")).status_code == 403
     assert (await read(protected_client, "p", "/models")).status_code == 200
@@ -60,7 +60,7 @@ async def test_a_key_for_one_model_is_rejected_for_all_other_models_whether_or_n
     assert [model["name"] for model in listed.json()["models"]] == ["other"]
 
 
-async def test_public_routes_list_only_the_models_that_the_key_can_use(protected_client: httpx.AsyncClient) -> None:
+async def test_public_routes_list_only_the_models_that_the_caller_can_use(protected_client: httpx.AsyncClient) -> None:
     async def visible_models(headers: dict[str, str]) -> tuple[list[str], set[str]]:
         root = (await protected_client.get("/", headers=headers)).json()
         document = (await protected_client.get("/openapi.json", headers=headers)).text
@@ -87,13 +87,13 @@ async def test_the_openapi_document_for_a_caller_without_a_key_describes_no_mode
     assert not any(path.endswith(("/predict", "/infer", ":predict")) for path in anonymous["paths"])
     assert {"/predict", "/models/sum/predict", "/v2/models/sum/infer"} <= known["paths"].keys()
     assert "description" not in known["info"]
-    assert "/predict" not in narrow["paths"]  # the key does not include the default model
+    assert "/predict" not in narrow["paths"]  # the key is not valid for the default model
     assert {"/models/other/predict", "/v1/models/other:predict"} <= narrow["paths"].keys()
     assert "sum" not in {word for path in narrow["paths"] for word in re.split(r"\W", path)}
 
 
-async def test_health_metrics_and_errors_hide_the_models_that_a_key_cannot_use(tmp_path: Path) -> None:
-    async with apps.serving(home=create_home(tmp_path / "home")) as client:  # two models without a default
+async def test_health_and_errors_hide_the_models_that_a_caller_cannot_use(tmp_path: Path) -> None:
+    async with apps.serving(home=create_home(tmp_path / "home")) as client:  # two models and no default model
         health = (await read(client, "only", "/health")).json()
         everything = (await read(client, "p", "/health")).json()
         for path in ("/predict", "/predict/batch", "/models/none/predict", "/invocations", "/v2/models/none/infer"):
@@ -110,8 +110,7 @@ async def test_health_metrics_and_errors_hide_the_models_that_a_key_cannot_use(t
     assert [loaded["model"] for loaded in everything["workers"][0]["models"]] == ["other", "sum"]
 
 
-async def test_tenants_cannot_see_the_data_of_other_tenants(protected_client: httpx.AsyncClient) -> None:
-    """Tenant b requests every row, id and label of tenant a."""
+async def test_tenants_cannot_see_other_tenants_data(protected_client: httpx.AsyncClient) -> None:
     replies = [await predict(protected_client, "a", {"x0": 41.53125, "x1": number}) for number in range(3)]
     ids = [reply.json()["id"] for reply in replies]
     await predict(protected_client, "b")
@@ -144,7 +143,9 @@ async def test_history_records_the_key_and_the_tenant(protected_client: httpx.As
     assert (entry["key_id"], entry["tenant"]) == ("c", "cook")
 
 
-async def test_a_quota_counts_rows_and_reports_the_remaining_rows(protected_client: httpx.AsyncClient) -> None:
+async def test_a_quota_limits_rows_and_replies_contain_the_number_of_remaining_rows(
+    protected_client: httpx.AsyncClient,
+) -> None:
     first = await predict(protected_client, "few")
     batch = await predict(protected_client, "few", {"rows": [ROW] * 8})
     last = await predict(protected_client, "few")

@@ -1,4 +1,4 @@
-"""Errors as HTTP responses: each slug has a status and a title, and internal errors reveal nothing."""
+"""Errors as HTTP responses: each slug has a status and a title, and internal errors reveal no details."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def subclasses(kind: type[RowcastError]) -> list[type[RowcastError]]:
     return [kind, *(descendant for child in own for descendant in subclasses(child))]
 
 
-def test_every_status_has_a_title() -> None:
+def test_every_slug_has_a_status_and_a_title() -> None:
     assert problems.STATUS.keys() | {"internal"} == problems.TITLES.keys()
 
 
@@ -31,7 +31,7 @@ def test_the_error_tree_in_the_docstring_is_complete(kind: type[RowcastError]) -
     assert f" {kind.__name__}" in errors.__doc__ or kind is RowcastError
 
 
-def test_a_problem_lists_every_error_of_every_row() -> None:
+def test_a_problem_lists_every_error_in_every_row() -> None:
     row_problems = [ValueProblem("a", "missing", "is required"), ValueProblem("b", "wrong-type", "must be", "x", 3)]
 
     status, body, headers = problems.answer(InvalidRows(row_problems), "r1")
@@ -55,7 +55,7 @@ def test_an_overloaded_response_includes_retry_after() -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("secret"), errors.BundleError("secret"), errors.HistoryError("secret")])
-def test_an_internal_error_reveals_nothing(error: Exception) -> None:
+def test_an_internal_error_reveals_no_details(error: Exception) -> None:
     status, body, _ = problems.answer(error, "r1")
 
     assert status == 500

@@ -1,4 +1,4 @@
-"""The quick path responds like the general path or passes the request to it."""
+"""The quick path returns the same responses as the general path, or passes the request to the general path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WIRE = {"request": {"on_missing": 0, "on_unknown": "ignore"}, "reply": {"value":
 
 
 class Models(NamedTuple):
-    """A model without a wire template, and a model with one."""
+    """The same model without and with a wire template."""
 
     native: LiveModel
     wire: LiveModel
@@ -51,13 +51,13 @@ def keyed(secret: str) -> dict[bytes, bytes]:
 
 
 def comparable(reply: Reply | None) -> tuple[Any, ...]:
-    """Return a reply without its prediction id."""
+    """Return a reply without its prediction ID."""
     assert reply is not None
     return reply.status, reply.headers, re.sub(rb'"id":"[0-9a-f-]{36}"', b'"id":""', reply.body)
 
 
 async def both(build: Callable[[], Front], path: str, body: bytes, headers: dict[bytes, bytes]) -> Reply:
-    """Check that both paths give the same reply, events and entry; return the reply."""
+    """Check that both paths produce the same reply, events and entries; return the reply."""
     quick, general = build(), build()
 
     reply = await quick.ask_quickly(path, body, headers)
@@ -127,7 +127,7 @@ async def test_keys_and_scopes_are_enforced_on_both_paths(
     assert reply.status == status
 
 
-async def test_a_quota_is_charged_once_and_reported_on_both_paths(live: Models) -> None:
+async def test_a_request_is_charged_once_and_the_quota_is_reported_on_both_paths(live: Models) -> None:
     quick, general = Front(live.native, keys=KEYS), Front(live.native, keys=KEYS)
 
     for status in (200, 429):
@@ -168,7 +168,7 @@ async def test_a_server_with_a_full_disk_rejects_requests_on_both_paths(live: Mo
 @pytest.mark.parametrize(
     ("body", "warning"), [(BODY, None), (b'{"x0":1,"x7":2}', b"filled=1, ignored=1")], ids=["as expected", "repaired"]
 )
-async def test_a_wire_template_gives_the_same_response_on_both_paths(
+async def test_a_wire_template_produces_the_same_response_on_both_paths(
     live: Models, body: bytes, warning: bytes | None
 ) -> None:
     reply = await both(lambda: Front(live.wire), "/predict", body, OPEN)
@@ -194,7 +194,7 @@ async def test_requests_with_special_or_invalid_options_take_the_general_path(li
     assert await Front(live.wire).ask_quickly(f"/predict{query}", BODY, OPEN) is None
 
 
-async def test_with_a_cache_every_request_takes_the_general_path(live: Models) -> None:
+async def test_every_request_takes_the_general_path_if_the_cache_is_enabled(live: Models) -> None:
     assert await Front(live.native, has_cache=True).ask_quickly("/predict", BODY, OPEN) is None
 
 
@@ -213,7 +213,7 @@ async def test_a_request_for_a_slow_model_takes_the_quick_path(tmp_path: Path) -
     assert reply.status == 200
 
 
-async def test_a_model_that_is_unloaded_before_the_body_arrives_still_scores_the_request(live: Models) -> None:
+async def test_a_row_is_still_scored_if_its_model_is_unloaded_before_the_body_arrives(live: Models) -> None:
     front = Front(live.native)
     route = front.quick_path.find("/models/native/predict", b"POST", OPEN)
     assert route is not None

@@ -26,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LiveModel:
 
 
 class MemoryTracer:
-    """Collects finished spans."""
+    """Collects started and finished spans."""
 
     traceparent = b"00-" + TRACE.encode() + b"-1111111111111111-01"
 
@@ -91,7 +91,7 @@ async def test_the_log_and_the_response_have_the_same_request_id(model: LiveMode
     assert (reply.headers["x-request-id"] == sent) is (sent == "r1")
 
 
-async def test_a_request_is_logged_as_closed_by_the_client_if_the_client_disconnects(model: LiveModel) -> None:
+async def test_a_client_disconnect_is_logged_with_its_own_status(model: LiveModel) -> None:
     async def receive() -> Any:
         return {"type": "http.disconnect"}
 
@@ -102,7 +102,7 @@ async def test_a_request_is_logged_as_closed_by_the_client_if_the_client_disconn
     assert [line["status"] for line in lines] == [CLIENT_CLOSED]
 
 
-async def test_the_response_identifies_the_exported_span(model: LiveModel) -> None:
+async def test_the_response_contains_the_ids_of_the_exported_span(model: LiveModel) -> None:
     tracer = MemoryTracer()
     async with apps.client(logged_app(model, tracer)) as client:
         traced = await client.post("/predict", content=BODY, headers={"traceparent": PARENT})

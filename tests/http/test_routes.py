@@ -1,4 +1,4 @@
-"""Routing: which route a path has, what the route requires, and how the root path is removed."""
+"""Routing: the route for each path, its required scope, and the removal of the root path."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_hot_routes_take_precedence_over_dialects_and_dialects_over_cold_routes(
     assert patterns == ["hot", "dialect", "/cold"]
 
 
-def test_a_request_with_an_unsupported_method_has_the_pattern_of_its_path_and_requires_admin(router: Router) -> None:
+def test_an_unsupported_method_keeps_the_route_pattern_but_requires_the_admin_scope(router: Router) -> None:
     route = router.find("/predictions", "PUT")
 
     assert (route.pattern, route.scope, route.is_public) == ("/predictions", "admin", False)
@@ -104,6 +104,6 @@ def test_a_route_without_options_rejects_a_query_string() -> None:
     assert refused.value.slug == "bad-option"
 
 
-async def test_an_unknown_path_in_a_dialect_raises_not_found() -> None:
+async def test_a_request_for_an_unknown_path_in_a_dialect_raises_not_found() -> None:
     with pytest.raises(NotFound):
         await answer_not_found(Request("/v2/none", {}, b"", RequestContext("v2", "r")))

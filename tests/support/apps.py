@@ -18,7 +18,7 @@ from support import logs
 
 
 class _StandardError:
-    """Writes to the current standard error, which pytest replaces for every test and closes afterwards."""
+    """Writes to the current standard error; pytest replaces it for every test and closes it afterwards."""
 
     def write(self, text: str) -> None:
         logs.collect(text)

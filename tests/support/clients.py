@@ -1,4 +1,4 @@
-"""The sync and async clients with the same interface, so that each test covers both."""
+"""The sync and async clients with a common interface, so that each test covers both clients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rowcast.client import AsyncClient, Client
 
 
 class BlockingAsyncClient:
-    """An AsyncClient with blocking calls, which run on a private event loop."""
+    """Runs the calls of an `AsyncClient` on a private event loop and waits until they finish."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._client = AsyncClient(*arguments, **options)

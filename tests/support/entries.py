@@ -1,4 +1,4 @@
-"""History entries for tests: drafts like those of the recorder, and sealed entries like those of a journal."""
+"""History entries for tests: drafts, as the recorder creates them, and sealed entries, as a journal stores them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rowcast.schema.prediction import Prediction
 
 
 def identifier(number: int) -> str:
-    """Return the ID of the entry with this number; a higher number has a higher ID."""
+    """Return the ID of the entry with this number. The IDs have the same order as the numbers."""
     return uuid7s(1_700_000_000_000 + number, number.to_bytes(uuid7_randomness(1)))[0]
 
 
@@ -60,4 +60,4 @@ MIXED = [
     )
     for number in range(60)
 ]
-"""Sixty predictions with varying values in every field that a selection can filter by."""
+"""Sixty predictions with varying values, for tests of filters."""

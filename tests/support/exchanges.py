@@ -27,7 +27,7 @@ SUCCESS = HttpReply(200, {"content-type": "application/json"}, b"{}")
 
 
 class PlayedExchange(msgspec.Struct):
-    """What the client did: its requests with their times, its pauses, and its error if the exchange failed."""
+    """The client's requests with their times, its pauses, and its error if the exchange failed."""
 
     sent: list[tuple[float, Send]] = []
     pauses: list[float] = []

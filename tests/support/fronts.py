@@ -38,7 +38,7 @@ class Reply(NamedTuple):
 
 
 class Front:
-    """A server for the given models without sockets, files or child processes."""
+    """A server without sockets, files or child processes that serves the given models."""
 
     def __init__(
         self,

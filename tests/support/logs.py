@@ -29,7 +29,7 @@ SHOWN = 20
 TENSOR = frozenset({"name", "shape", "datatype", "parameters", "data"})
 """The fields of a tensor in the Open Inference Protocol."""
 OUTPUT_NAMES = frozenset({"prediction", "probability", "probabilities"})
-"""The names of outputs, which fuzzed requests also send as values."""
+"""Output names. They do not count as leaks, because fuzzed requests also send them as values."""
 
 _folder: list[Path] = []
 _texts: dict[str, None] = {}
@@ -37,7 +37,7 @@ _numbers: set[str] = set()
 _moment = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?")
 _number = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.])")
 _column = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+").fullmatch
-"""Matches column names, which fuzzed requests also send as values; personal data never has this form."""
+"""Matches column names. They do not count as leaks, because fuzzed requests also send them as values."""
 _always = re.compile(
     rf"canary|melchior|zumstein|{CANARY_NUMBER}|918[ ,.']?273[ ,.']?645"
     r"|\brk_[0-9a-z]+_\S+|\bbearer \S|\"?authorization\"?\s*[:=]",
@@ -54,7 +54,7 @@ def folder() -> Path:
 
 @contextlib.contextmanager
 def open_log(path: Path) -> Iterator[IO[bytes]]:
-    """Open a log file for appending. It is a link into the log folder, so its content survives if a test deletes it."""
+    """Open a log file for appending. The file is a link into the log folder, so a test cannot delete the log itself."""
     if not path.exists():
         path.unlink(missing_ok=True)  # a broken link into the log folder of an earlier session
         path.symlink_to(folder() / f"{uuid.uuid4().hex}.log")
@@ -63,7 +63,7 @@ def open_log(path: Path) -> Iterator[IO[bytes]]:
 
 
 def collect(text: str) -> None:
-    """Add the log output of an app in this process."""
+    """Add the log output of an app that runs in this process."""
     with (folder() / "this-process.log").open("a", encoding="utf-8") as file:
         file.write(text)
 

@@ -15,7 +15,7 @@ ROW = {"x0": 1.5, "x1": 2.0}
 
 
 def create_home(folder: Path) -> Path:
-    """Create a home with the models `sum` and `other`. For each tenant, only one test counts entries."""
+    """Create a home with the models `sum` and `other`. Only one test in a module may count a tenant's entries."""
     registry, columns = FolderRegistry(folder / "models"), models.number_columns(2)
     models.publish(registry, "sum", models.sum_graph(2), columns, models.REGRESSION, "values")
     models.publish(registry, "other", models.linear_graph(2, 1), columns, models.REGRESSION, "values")
@@ -31,17 +31,17 @@ def create_home(folder: Path) -> Path:
 
 
 async def predict(client: httpx.AsyncClient, name: str, body: Any = ROW, **headers: str) -> httpx.Response:
-    """Send a prediction request with the key that has this name."""
+    """Send a prediction request with this key."""
     return await client.post("/predict", json=body, headers={**access.headers(name), **headers})
 
 
 async def read(client: httpx.AsyncClient, name: str, path: str) -> httpx.Response:
-    """Send a GET request with the key that has this name."""
+    """Send a GET request with this key."""
     return await client.get(path, headers=access.headers(name))
 
 
 async def wait_for_entries(client: httpx.AsyncClient, name: str, count: int) -> None:
-    """Wait until exactly `count` predictions are visible to the key that has this name."""
+    """Wait until exactly `count` predictions are visible with this key."""
 
     async def are_stored() -> bool:
         return len((await read(client, name, "/predictions")).json()["predictions"]) == count

@@ -165,7 +165,7 @@ def is_ready(client: httpx.Client) -> bool:
 
 @contextlib.contextmanager
 def run_in(home: Path, command: Sequence[str], settings: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run any server command with its output in HOME/server.log; if it is still running at the end, kill it."""
+    """Run a server command with its output in HOME/server.log; kill it at the end if it is still running."""
     with logs.open_log(home / "server.log") as log:
         process = subprocess.Popen(
             command, cwd=home, env=environment(**settings), stdin=subprocess.DEVNULL, stdout=log, stderr=log

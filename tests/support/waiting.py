@@ -1,4 +1,4 @@
-"""Wait until a condition is met, instead of for a fixed time."""
+"""Wait until a condition is met, rather than for a fixed time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def eventually(condition: Callable[[], T], seconds: float = 10.0, every: float = 0.02) -> T:
-    """Wait until `condition` returns a true value and return it; raise AssertionError after `seconds`."""
+    """Wait until `condition` returns a true value and return this value; raise AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < deadline, f"{condition} did not hold within {seconds} s"

@@ -82,7 +82,7 @@ def test_calibration_restores_the_true_class_shares_after_balancing(rng: Rng, ta
     assert np.abs(calibration.uncalibrated(task).predictions(balanced) - expected).mean() > 0.1
 
 
-def test_the_threshold_is_a_float32_midpoint_with_the_fewest_mistakes() -> None:
+def test_the_threshold_is_a_float32_midpoint_with_the_fewest_errors() -> None:
     scores = np.array([0.1, 0.2, 0.2, 0.4, 0.7, 0.9], np.float32)
     target = np.array([0, 0, 1, 1, 1, 1])
 
@@ -143,9 +143,7 @@ def random_scores() -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("metric", ["roc_auc", "f1"])
 @pytest.mark.parametrize("prices", [(5, 1), (1, 5), (1, 1), (0, 1), (1, 0), (1, 1000)])
-def test_the_threshold_minimises_the_cost_on_the_scores_it_was_chosen_from(
-    metric: str, prices: tuple[int, int]
-) -> None:
+def test_the_chosen_threshold_has_the_lowest_cost(metric: str, prices: tuple[int, int]) -> None:
     scores, target = random_scores()
     price = Cost(false_positive=prices[0], false_negative=prices[1])
 

@@ -1,4 +1,4 @@
-"""The parity certificate and the rows that it compares."""
+"""The parity certificate and its probe rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def probabilities(*positive: float) -> Any:
     return np.array([[1 - p, p] for p in positive])
 
 
-def test_equal_outputs_are_certified() -> None:
+def test_outputs_within_the_tolerance_are_certified() -> None:
     parity = certificate.certify(probabilities(0.2, 0.9), probabilities(0.2, 0.9).astype(np.float32), BINARY)
 
     assert (parity.rows, parity.label_flips) == (2, 0)
@@ -36,7 +36,7 @@ def test_equal_outputs_are_certified() -> None:
     ],
     ids=["a large difference", "not a number", "a different shape"],
 )
-def test_different_outputs_are_rejected(output: Any) -> None:
+def test_outputs_outside_the_tolerance_are_rejected(output: Any) -> None:
     with pytest.raises(ParityError) as caught:
         certificate.certify(probabilities(0.2, 0.9), output.astype(np.float32), BINARY)
 
@@ -48,7 +48,7 @@ def test_a_flipped_label_is_rejected_even_if_the_difference_is_within_the_tolera
         certificate.certify(probabilities(0.499999), probabilities(0.500001).astype(np.float32), BINARY)
 
 
-def test_the_tolerance_for_values_grows_with_their_magnitude_and_spread() -> None:
+def test_the_tolerance_for_regression_values_grows_with_their_magnitude_and_spread() -> None:
     decision, reference = Decision(task="regression"), np.array([1e6])
     output = np.array([1e6 + 5], np.float32)
 
@@ -59,7 +59,7 @@ def test_the_tolerance_for_values_grows_with_their_magnitude_and_spread() -> Non
 
 
 class OneThreshold:
-    """A model that splits only on its first number column."""
+    """A model with one threshold on its first number column."""
 
     def thresholds(self) -> Mapping[int, Any]:
         return {0: np.array([0.25], np.float32)}

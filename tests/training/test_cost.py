@@ -1,4 +1,4 @@
-"""Costs: parsing, validation and counting mistakes."""
+"""Costs: parsing, validation and the number of errors at each threshold."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_invalid_costs_are_rejected(value: Any, reason: str) -> None:
         cost.parse(value)
 
 
-def test_mistakes_are_counted_at_every_threshold() -> None:
+def test_errors_are_counted_at_every_threshold() -> None:
     scores, positive = np.array([0.1, 0.4, 0.4, 0.8], np.float32), np.array([False, True, False, True])
 
     false_positives, false_negatives = cost.count_mistakes(scores, positive, np.array([0.0, 0.4, 0.5, 0.9]))

@@ -79,7 +79,7 @@ def target_means(levels: Any, target: Any, column: SplitColumn | None) -> Any:
 
 def test_the_target_mean_of_a_training_row_never_uses_rows_of_its_own_group() -> None:
     rng = np.random.default_rng(0)
-    levels = np.arange(400) // 4  # each level occurs in only one group, so no row in another group has it
+    levels = np.arange(400) // 4  # each level occurs in only one group, so rows in other groups never have this level
     target = rng.normal(size=400)
 
     grouped = target_means(levels, target, SplitColumn("group", "customer", levels))
@@ -88,7 +88,7 @@ def test_the_target_mean_of_a_training_row_never_uses_rows_of_its_own_group() ->
     assert target_means(levels, target, None).any()
 
 
-def test_target_means_in_a_split_by_time_use_only_earlier_rows() -> None:
+def test_target_means_in_a_time_split_use_only_earlier_rows() -> None:
     rng = np.random.default_rng(0)
     levels, times, target = rng.integers(80, size=600), rng.permutation(600), rng.normal(size=600)
     late = np.flatnonzero(times >= 300)

@@ -56,7 +56,7 @@ def test_labels_determine_the_task_and_keep_their_data_type(values: list[Any], t
         (["Good", "bad", "bad"] * 30, {"positive": "gOOD"}, "Good"),
     ],
 )
-def test_the_positive_class_is_selected_by_option_name_or_rarity(
+def test_the_positive_class_is_set_by_an_option_or_derived_from_its_name_or_rarity(
     values: list[Any], options: dict[str, Any], positive: Any
 ) -> None:
     labelled = read(values, **options)
@@ -97,7 +97,7 @@ def test_unsuitable_labels_are_rejected(values: list[Any], options: dict[str, An
     assert "'y'" in caught.value.message
 
 
-def test_labels_are_replaced_according_to_the_rules() -> None:
+def test_rules_replace_labels() -> None:
     values = ["<=50K", ">50K", "<=50K.", ">50K."] * 15
 
     original = read(values)
@@ -129,5 +129,5 @@ def test_invalid_rules_are_rejected_with_a_hint(rule: str, slug: str, hint: str)
     assert hint in caught.value.message
 
 
-def test_plus_and_minus_are_not_reported_as_alike_labels() -> None:
+def test_plus_and_minus_are_not_reported_as_similar_labels() -> None:
     assert "alike-labels" not in {finding.code for finding in read(["+", "-"] * 30).findings}

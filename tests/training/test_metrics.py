@@ -1,4 +1,4 @@
-"""Metrics agree with scikit-learn, and their intervals reflect rows and groups."""
+"""Metrics agree with scikit-learn, and their confidence intervals take groups into account."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_weighted_metrics_agree_with_scikit_learn(rng: Rng) -> None:
     )
 
 
-def test_the_interval_of_a_large_holdout_reflects_all_its_rows() -> None:
+def test_the_interval_for_a_large_holdout_is_based_on_all_rows() -> None:
     target = RNG.integers(2, size=40_000)
     right = RNG.random(40_000) < 0.8
     p = np.where(right == (target == 1), 0.9, 0.1)
@@ -127,7 +127,7 @@ def test_the_interval_of_a_large_holdout_reflects_all_its_rows() -> None:
 
 def test_an_interval_over_groups_is_wider_than_an_interval_over_rows(rng: Rng) -> None:
     group = np.repeat(np.arange(60), 10)
-    right = np.repeat(rng.random(60) < 0.7, 10)  # the predictions for a group are all right or all wrong
+    right = np.repeat(rng.random(60) < 0.7, 10)  # within a group, all predictions are correct or all are wrong
     target = rng.integers(2, size=600)
     p = np.where(right == (target == 1), 0.9, 0.1)
     decision = Decision(task="binary", classes=(0, 1))
@@ -153,7 +153,7 @@ def test_a_holdout_with_one_class_has_no_auc() -> None:
 @pytest.mark.parametrize(
     ("task", "metric"), [(task, name) for task in metrics.CHOICES for name in metrics.CHOICES[task]]
 )
-def test_the_known_direction_of_every_metric_is_correct(rng: Rng, task: Any, metric: str) -> None:
+def test_better_predictions_improve_every_metric(rng: Rng, task: Any, metric: str) -> None:
     target = rng.integers(0, 2 if task == "binary" else 3, 300)
     right = {"binary": target * 0.8 + 0.1, "multiclass": np.eye(3)[target] * 0.7 + 0.1, "regression": target * 1.0}[
         task

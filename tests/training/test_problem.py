@@ -41,7 +41,7 @@ def test_a_column_name_can_contain_a_comma() -> None:
     assert learning_problem(table, exclude=("rate, yearly",)).schema.names() == ["amount"]
 
 
-def test_a_kept_column_is_used_even_if_the_data_check_would_drop_it() -> None:
+def test_a_kept_column_is_used_even_if_it_is_constant_or_an_identifier() -> None:
     problem = learning_problem(columns(), keep=("same", "number"))
 
     assert problem.schema.names() == ["amount", "same", "number"]
@@ -64,7 +64,7 @@ def test_a_finding_names_the_option_that_overrides_its_action() -> None:
         ({"keep": ("empty",)}, "empty", ""),
     ],
 )
-def test_unknown_and_empty_columns_are_rejected_with_a_suggestion(
+def test_options_with_unknown_or_empty_columns_are_rejected(
     options: dict[str, Any], column: str, suggestion: str
 ) -> None:
     with pytest.raises(TableError, match=f"'{column}'.*{suggestion}") as caught:
@@ -73,14 +73,14 @@ def test_unknown_and_empty_columns_are_rejected_with_a_suggestion(
     assert "\n" not in caught.value.message
 
 
-def test_a_table_must_have_twenty_labelled_rows() -> None:
+def test_a_table_must_have_at_least_twenty_labelled_rows() -> None:
     with pytest.raises(TableError) as caught:
         learning_problem({"x": [1.5, 2.5] * 5, "y": ["a", "b"] * 5})
 
     assert caught.value.slug == "too-few-rows"
 
 
-def test_the_holdout_is_stratified_by_class_and_seeded() -> None:
+def test_the_holdout_is_stratified_by_class_and_depends_on_the_seed() -> None:
     labels = ["a"] * 100 + ["b"] * 20 + ["c"] * 5 + ["d"] * 2
     table = {"x": [float(index % 17) for index in range(len(labels))], "y": labels}
 
@@ -91,7 +91,7 @@ def test_the_holdout_is_stratified_by_class_and_seeded() -> None:
     assert first.holdout.places.tolist() == again.holdout.places.tolist() != other.holdout.places.tolist()
 
 
-def test_a_split_by_group_is_seeded() -> None:
+def test_a_group_split_depends_on_the_seed() -> None:
     first, again, other = (learning_problem(customers(), group="customer", seed=seed) for seed in (0, 0, 1))
 
     assert first.holdout.places.tolist() == again.holdout.places.tolist() != other.holdout.places.tolist()
@@ -114,7 +114,7 @@ def days(order: list[int]) -> list[str]:
 
 
 @pytest.mark.parametrize("times", [days, list], ids=["dates", "numbers"])
-def test_a_split_by_time_puts_the_latest_rows_into_the_holdout(times: Any) -> None:
+def test_a_time_split_puts_the_latest_rows_into_the_holdout(times: Any) -> None:
     order = [(7 * index) % ROWS for index in range(ROWS)]
 
     problem = learning_problem(columns(when=times(order)), time="when")

@@ -77,7 +77,7 @@ def test_training_publishes_a_certified_bundle(
 
 
 @pytest.mark.parametrize(("table", "target"), [(LOANS, "loan_status"), (EVERY_KIND, "y")], ids=["loans", "every kind"])
-def test_golden_rows_are_valid_client_rows_and_contain_the_scores_of_the_graph(
+def test_golden_rows_are_valid_client_rows_and_contain_the_graphs_scores(
     tmp_path: Path, table: Table, target: str
 ) -> None:
     opened = bundle.open(Path(train_model(tmp_path, table, target).path))
@@ -105,7 +105,7 @@ def test_values_keep_their_notation_in_golden_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("table", "target"), [(LOANS, "loan_status"), (IRIS, "species")], ids=["loans", "iris"])
-def test_identical_training_runs_give_identical_digests(tmp_path: Path, table: Table, target: str) -> None:
+def test_identical_training_runs_produce_identical_digests(tmp_path: Path, table: Table, target: str) -> None:
     first, again, other = (train_model(tmp_path, table, target, seed=seed, trials=4) for seed in (3, 3, 4))
 
     assert first.digest == again.digest != other.digest
@@ -125,7 +125,9 @@ def test_the_number_of_threads_does_not_change_the_model(tmp_path: Path, table: 
 
 
 @pytest.mark.parametrize("options", [{"time": "day"}, {"group": "customer"}], ids=["time", "group"])
-def test_training_with_a_split_column_is_certified_and_reproducible(tmp_path: Path, options: dict[str, str]) -> None:
+def test_a_model_trained_with_a_split_column_is_certified_and_reproducible(
+    tmp_path: Path, options: dict[str, str]
+) -> None:
     first, again = (train_model(tmp_path, customers(), trials=4, **options) for _ in range(2))
 
     assert first.parity.label_flips == 0
@@ -133,7 +135,7 @@ def test_training_with_a_split_column_is_certified_and_reproducible(tmp_path: Pa
     assert options.items() <= bundle.open(Path(first.path)).manifest.training.options.items()
 
 
-def test_a_split_by_group_prevents_optimistic_scores(tmp_path: Path) -> None:
+def test_a_group_split_prevents_optimistic_scores(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     owner = np.repeat(np.arange(150), 6)
     columns = {"customer": [f"c{each}" for each in owner], "x": rng.normal(size=150)[owner].tolist()}
@@ -292,7 +294,7 @@ def test_spaces_around_the_target_name_are_ignored(tmp_path: Path) -> None:
     assert bundle.open(Path(result.path)).manifest.training.target == "species"
 
 
-def test_predictions_for_a_table_equal_predictions_for_its_rows(tmp_path: Path) -> None:
+def test_predictions_for_a_table_equal_predictions_for_single_rows(tmp_path: Path) -> None:
     opened = bundle.open(Path(train_model(tmp_path, LOANS, "loan_status").path))
     manifest = opened.manifest
     graph = open_graph(opened.model, manifest.output.name)

@@ -1,4 +1,4 @@
-"""The search: time limit, interrupts and validation by time."""
+"""The search: time limit, interrupts and time splits."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_time_limit_includes_the_final_fit(
     assert result.candidates[0].trials == trials
 
 
-def test_after_an_interrupt_the_best_model_so_far_is_kept(tmp_path: Path) -> None:
+def test_the_best_model_so_far_is_kept_after_an_interrupt(tmp_path: Path) -> None:
     def interrupt(event: TrainingEvent) -> None:
         if event.stage == "tune" and event.trial == 3:
             raise KeyboardInterrupt

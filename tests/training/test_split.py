@@ -1,4 +1,4 @@
-"""Holdout and folds: seeded and stratified, by group or by time."""
+"""Holdouts and folds in random, group and time splits."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_rows_of_a_rare_class_go_to_different_folds(counts: list[int]) -> None:
             assert abs(len(valid) - len(target) / 3) < len(counts)
 
 
-def test_folds_by_time_train_only_on_earlier_rows() -> None:
+def test_the_training_rows_of_a_time_fold_precede_its_validation_rows() -> None:
     times = np.random.default_rng(1).permutation(100) // 2
 
     folds = split.make_folds(np.zeros(100), "regression", 3, 0, SplitColumn("time", "day", times))

@@ -100,7 +100,7 @@ def test_the_slot_of_a_dead_process_becomes_available_again(tmp_path: Path, clai
     if claimed:
         dead.claim(trial)
 
-    # The trial has the process id of this process, which has not started a trial: its owner must be dead.
+    # The trial has the ID of this process, but this process has not started a trial, so the trial's owner must be dead.
     drawn = run(open_study(tmp_path / "trials.log"))
 
     assert [slot for slot, _ in drawn] == list(range(TOTAL))

@@ -1,4 +1,4 @@
-"""MLflow's scoring server: `/invocations`, `/ping` and `/version`."""
+"""The routes of MLflow's scoring server: `/invocations`, `/ping` and `/version`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BAD_INVOCATIONS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("case", BAD_INVOCATIONS)
-async def test_an_invalid_request_is_rejected_in_mlflows_error_format(client: httpx.AsyncClient, case: str) -> None:
+async def test_an_invalid_request_gets_an_error_in_mlflows_format(client: httpx.AsyncClient, case: str) -> None:
     reply = await client.post("/invocations", json=BAD_INVOCATIONS[case])
 
     assert reply.status_code == 400
@@ -34,7 +34,7 @@ async def test_an_invalid_request_is_rejected_in_mlflows_error_format(client: ht
     assert reply.json()["message"]
 
 
-async def test_invocations_accept_only_json_and_csv(client: httpx.AsyncClient) -> None:
+async def test_the_invocations_route_accepts_only_json_and_csv(client: httpx.AsyncClient) -> None:
     text = await client.post("/invocations", content=b"x", headers={"content-type": "text/plain"})
     malformed = await client.post("/invocations", content=b'a,b\n"x', headers={"content-type": "text/csv"})
 

@@ -1,4 +1,4 @@
-"""The native dialect, through the whole app."""
+"""The native dialect in the complete app."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_a_cache_hit_creates_a_new_entry_with_the_same_prediction(tmp_path
     assert first.json()["prediction"] == second.json()["prediction"] == 3.5
 
 
-async def test_without_a_cache_replies_have_no_cache_header(client: httpx.AsyncClient) -> None:
+async def test_replies_have_no_cache_header_if_the_cache_is_disabled(client: httpx.AsyncClient) -> None:
     assert "x-cache" not in (await client.post("/models/sum/predict", json=ROW)).headers
 
 
@@ -68,7 +68,7 @@ async def test_concurrent_callers_get_their_own_predictions(client: httpx.AsyncC
     assert len({reply.headers["x-request-id"] for reply in replies}) == 100
 
 
-async def test_without_a_default_model_a_request_must_name_a_model(app_home: Path, tmp_path: Path) -> None:
+async def test_a_request_must_name_a_model_if_there_is_no_default_model(app_home: Path, tmp_path: Path) -> None:
     app = app_server.build_server(settings.load(home=tmp_path, registry=app_home / "models")).app
     async with apps.client(app) as client:
         unnamed = await client.post("/predict", json=ROW)

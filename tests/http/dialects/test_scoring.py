@@ -1,4 +1,4 @@
-"""Behaviour shared by V1, V2 and MLflow: the same predictions and history, and the same rules for access."""
+"""Behaviour that V1, V2 and MLflow have in common: predictions, history, errors and access rules."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def requests(rows: list[dict[str, Any]]) -> dict[str, tuple[str, bytes, dict[str, str]]]:
-    """Return requests that send the same rows in every layout of every dialect, as path, body and headers by layout."""
+    """Return the path, body and headers of a request with these rows, for each layout of each dialect."""
     binary, headers = v2.as_binary(v2.columns(rows), parameters={"binary_data_output": True})
     lists = [list(row.values()) for row in rows]
 
@@ -77,7 +77,7 @@ def requests(rows: list[dict[str, Any]]) -> dict[str, tuple[str, bytes, dict[str
 
 
 def labels(layout: str, reply: httpx.Response) -> list[Any]:
-    """Return the predicted labels in a dialect's reply."""
+    """Return the predicted labels in a reply."""
     if layout.startswith("v2"):
         return v2.outputs(reply.content, reply.headers)["prediction"]
     predictions: list[Any] = next(iter(reply.json().values()))
@@ -103,7 +103,7 @@ async def stored_entries(client: httpx.AsyncClient, count: int) -> list[dict[str
 
 
 @pytest.mark.slow
-async def test_the_same_rows_give_the_same_predictions_and_history_in_every_dialect(home: Path) -> None:
+async def test_predictions_and_history_are_the_same_in_every_dialect(home: Path) -> None:
     rows = models.loan_rows(ROWS)
     async with apps.serving(home=home) as client:
         columns = (await client.get("/models/loans")).json()["columns"]
@@ -129,7 +129,7 @@ async def test_the_same_rows_give_the_same_predictions_and_history_in_every_dial
 
 
 @pytest.mark.parametrize("path", ERRORS)
-async def test_errors_are_in_the_dialects_format_unless_the_client_accepts_problem_details(
+async def test_errors_have_the_dialects_format_unless_the_client_accepts_problem_details(
     client: httpx.AsyncClient, path: str
 ) -> None:
     status, key = ERRORS[path]
@@ -144,7 +144,7 @@ async def test_errors_are_in_the_dialects_format_unless_the_client_accepts_probl
     assert problem.json()["type"].startswith("urn:rowcast:error:")
 
 
-async def test_scopes_quotas_and_idempotency_apply_to_every_dialect(tmp_path: Path) -> None:
+async def test_every_dialect_enforces_scopes_and_quotas_and_supports_idempotency_keys(tmp_path: Path) -> None:
     home = tmp_path / "home"
     models.publish(
         FolderRegistry(home / "models"),

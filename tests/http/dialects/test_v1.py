@@ -25,7 +25,7 @@ async def test_models_are_listed_by_name(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/models/sum", "/v1/models/sum/versions/1", "/v1/models/sum/labels/champion"])
-async def test_a_model_reports_its_served_version(client: httpx.AsyncClient, path: str) -> None:
+async def test_the_status_of_a_model_contains_its_served_version(client: httpx.AsyncClient, path: str) -> None:
     body = (await client.get(path)).json()
 
     assert (body["name"], body["ready"]) == ("sum", True)

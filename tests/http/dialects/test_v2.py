@@ -1,4 +1,4 @@
-"""The routes of the Open Inference Protocol V2 besides inference: server, metadata, configuration and repository."""
+"""Server metadata, model metadata and model configuration in the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_the_metadata_lists_inputs_and_outputs(client: httpx.AsyncClient) 
     }
 
 
-async def test_the_configuration_is_in_tritons_format(client: httpx.AsyncClient) -> None:
+async def test_the_configuration_has_tritons_format(client: httpx.AsyncClient) -> None:
     config = (await client.get("/v2/models/loans/versions/1/config")).json()
 
     assert {"name": "purpose", "data_type": "TYPE_STRING", "dims": [1]} in config["input"]
@@ -40,7 +40,7 @@ async def test_the_configuration_is_in_tritons_format(client: httpx.AsyncClient)
 
 
 @pytest.mark.parametrize("path", ["/v2/nowhere", "/v2/models/nobody", "/v2/models/loans/versions/9/ready"])
-async def test_an_unknown_path_or_model_returns_404(client: httpx.AsyncClient, path: str) -> None:
+async def test_a_request_for_an_unknown_path_or_model_gets_404(client: httpx.AsyncClient, path: str) -> None:
     reply = await client.get(path)
 
     assert (reply.status_code, list(reply.json())) == (404, ["error"])

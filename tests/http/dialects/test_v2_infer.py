@@ -1,4 +1,4 @@
-"""Inference requests of the Open Inference Protocol: tensors in, tensors out."""
+"""Inference requests in the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ BAD_HEADER_LENGTHS = {
 }
 
 
-async def test_the_graphs_own_tensors_are_decoded_into_rows(tmp_path: Path) -> None:
+async def test_the_graphs_own_input_tensors_are_decoded_into_rows(tmp_path: Path) -> None:
     registry = FolderRegistry(tmp_path / "home" / "models")
     models.publish(registry, "events", models.sum_graph(7), EVENTS, models.REGRESSION, "values")
     encoder = RowEncoder(EVENTS, own_plan(EVENTS))
@@ -75,7 +75,7 @@ async def test_the_graphs_own_tensors_are_decoded_into_rows(tmp_path: Path) -> N
         flat = await client.post(url, json={"inputs": [{**tensor, "data": numbers.ravel().tolist()}]})
         nested = await client.post(url, json={"inputs": [{**tensor, "data": numbers.tolist()}]})
         binary = await client.post(url, content=raw, headers={"inference-header-content-length": "0"})
-        numbers[0][1] = 5  # a day that does not exist in that month
+        numbers[0][1] = 5  # this month contradicts the number of days
         contradictory = await client.post(url, json={"inputs": [{**tensor, "data": numbers.ravel().tolist()}]})
         wide = await client.post(url, json={"inputs": [{**tensor, "shape": [1, 21], "data": numbers.ravel().tolist()}]})
 
@@ -88,9 +88,7 @@ async def test_the_graphs_own_tensors_are_decoded_into_rows(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("case", BAD_REQUESTS)
-async def test_an_invalid_tensor_is_rejected_in_the_protocols_error_format(
-    client: httpx.AsyncClient, case: str
-) -> None:
+async def test_an_invalid_request_gets_an_error_in_the_protocols_format(client: httpx.AsyncClient, case: str) -> None:
     reply = await client.post("/v2/models/sum/infer", json=BAD_REQUESTS[case])
 
     assert reply.status_code == 400
@@ -142,7 +140,7 @@ async def test_nan_is_treated_as_missing_and_infinity_is_rejected(client: httpx.
     assert "annual_income" in refused.json()["error"]
 
 
-async def test_an_unseen_category_is_scored_with_a_warning(client: httpx.AsyncClient) -> None:
+async def test_a_row_with_an_unseen_category_is_scored_with_a_warning(client: httpx.AsyncClient) -> None:
     rows = models.loan_rows(2)
     rows[1]["purpose"] = "spaceship"
 
@@ -167,7 +165,7 @@ async def test_outputs_have_the_requested_order_and_encoding(client: httpx.Async
 
 
 async def test_a_request_that_selects_an_output_twice_is_rejected(client: httpx.AsyncClient) -> None:
-    """Without this rule, a 4 MB request could produce a reply of several gigabytes."""
+    """If duplicate outputs were allowed, a 4 MB request could cause a reply of several gigabytes."""
     body = v2.as_json({"x0": [1.5], "x1": [2.5]}, outputs=[{"name": "prediction"}, {"name": "prediction"}])
 
     reply = await client.post("/v2/models/sum/infer", content=body, headers={**JSON, **PROBLEM})
@@ -184,7 +182,7 @@ async def test_inputs_in_shared_memory_are_rejected(client: httpx.AsyncClient) -
     assert (reply.status_code, reply.json()["type"]) == (501, "urn:rowcast:error:not-supported")
 
 
-async def test_optional_fields_of_a_request_can_be_null(client: httpx.AsyncClient) -> None:
+async def test_optional_fields_in_a_request_can_be_null(client: httpx.AsyncClient) -> None:
     head = json.loads(v2.as_json({"x0": [1.5], "x1": [2.5]}, id=None, parameters=None, outputs=None))
     head["inputs"][0]["parameters"] = None
     named = {**head, "outputs": [{"name": "prediction", "parameters": None}]}

@@ -1,4 +1,4 @@
-"""The model repository of the Open Inference Protocol: list, load and unload models."""
+"""Listing, loading and unloading models in the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_an_unloaded_model_is_not_served_until_it_is_loaded_again(home: Pa
     assert ready.json() == {"name": "sum", "ready": True}
 
 
-async def test_a_key_limited_to_some_models_lists_and_changes_only_those_models(tmp_path: Path) -> None:
+async def test_a_key_limited_to_some_models_can_list_and_change_only_those_models(tmp_path: Path) -> None:
     home = tmp_path / "home"
     for name in ("mine", "theirs"):
         columns = models.number_columns(2)

@@ -9,7 +9,7 @@ from rowcast.serving.fleet import CounterCells, Labels
 
 
 class SharedCounters:
-    """The counters that one worker creates, and the cells of all workers."""
+    """Counters that several workers share."""
 
     def __init__(self, cells: list[tuple[Labels, list[float]]]) -> None:
         self._cells = cells
@@ -47,7 +47,7 @@ def test_failed_requests_are_counted_separately() -> None:
     assert (report["inference_count"], report["execution_count"]) == (0, 0)
 
 
-def test_a_model_without_requests_has_zero_counts() -> None:
+def test_the_counts_of_a_model_without_requests_are_zero() -> None:
     report = ModelStatistics(SharedCounters([])).report("loans", 1)
 
     assert (report["inference_count"], report["last_inference"]) == (0, 0)

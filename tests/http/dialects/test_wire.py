@@ -1,4 +1,4 @@
-"""Models with a wire template accept and return the JSON of other systems, through the whole application."""
+"""Models with a wire template accept and return the JSON of other systems."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ MODELS: dict[str, tuple[bytes, Schema, Any, dict[str, Any]]] = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application with a cache and a model for each of four other systems."""
+    """A client of an app with a cache and with models for four other systems."""
     home = tmp_path_factory.mktemp("wire")
     registry = FolderRegistry(home / "models")
     for name, (graph, schema, decision, wire) in MODELS.items():
@@ -100,7 +100,7 @@ async def native(client: httpx.AsyncClient, name: str, row: dict[str, Any]) -> d
     return prediction
 
 
-async def test_the_loan_gateway_template_returns_a_status_and_its_confidence(client: httpx.AsyncClient) -> None:
+async def test_the_loan_gateway_template_returns_a_status_and_a_confidence(client: httpx.AsyncClient) -> None:
     for row in models.random_rows(NUMBERS, 20):
         body = (await client.post("/models/gateway/predict", json=row)).json()
         prediction = await native(client, "gateway", row)
@@ -137,7 +137,7 @@ async def test_a_template_can_fill_missing_columns_and_ignore_unknown_columns(cl
     assert [problem["column"] for problem in invalid.json()["errors"]] == ["age"]
 
 
-async def test_the_template_defines_the_reply_of_the_root_path(client: httpx.AsyncClient) -> None:
+async def test_the_template_defines_the_reply_at_the_root_path(client: httpx.AsyncClient) -> None:
     reply = await client.get("/", headers={"accept": "*/*"})
 
     assert reply.json() == {
@@ -239,9 +239,7 @@ async def test_a_batch_can_contain_objects(client: httpx.AsyncClient) -> None:
         (b'\xff{"data": [[1, 2, 3, 4]]}', 400, "malformed-body"),
     ],
 )
-async def test_a_request_of_the_wrong_shape_is_rejected(
-    client: httpx.AsyncClient, body: bytes, status: int, slug: str
-) -> None:
+async def test_an_invalid_request_is_rejected(client: httpx.AsyncClient, body: bytes, status: int, slug: str) -> None:
     reply = await client.post("/models/pipeline/predict", content=body)
 
     assert (reply.status_code, reply.json()["type"]) == (status, f"urn:rowcast:error:{slug}"), reply.text
@@ -267,7 +265,7 @@ async def test_history_records_native_rows_and_predictions(client: httpx.AsyncCl
 
 
 async def newest(client: httpx.AsyncClient, name: str, native_id: str) -> dict[str, Any]:
-    """Return the newest stored prediction that was requested in the template's format."""
+    """Return the newest stored entry whose request used the wire template."""
 
     async def wire_entries() -> list[dict[str, Any]]:
         entries = (await client.get("/predictions", params={"model": name, "limit": 5})).json()["predictions"]
@@ -298,7 +296,7 @@ async def test_a_row_without_a_finite_score_does_not_affect_concurrent_requests(
         assert (await client.get("/health")).json()["status"] == "ok"
 
 
-async def test_a_row_that_fails_in_the_graph_does_not_affect_concurrent_requests(tmp_path: Path) -> None:
+async def test_a_row_that_the_graph_cannot_score_does_not_affect_concurrent_requests(tmp_path: Path) -> None:
     registry = FolderRegistry(tmp_path / "models")
     models.publish(registry, "pick", models.picking_graph(3), models.number_columns(1), models.REGRESSION, "values")
     async with apps.serving(home=tmp_path) as client:

@@ -10,5 +10,5 @@ from support.findings import RNG
 
 @pytest.fixture(autouse=True)
 def same_random_numbers() -> None:
-    """Give each test the same random numbers, whatever tests ran before it."""
+    """Give each test the same random numbers, regardless of the tests that ran before it."""
     RNG.bit_generator.state = np.random.default_rng(1).bit_generator.state

@@ -1,6 +1,6 @@
 """The data check reports leaks, post-outcome columns, row order, conflicting rows and rare classes.
 
-It never drops a column.
+The check never drops a column.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def test_a_column_that_predicts_the_target_on_its_own_is_reported_but_not_droppe
     assert "late" in problem.schema.names()
 
 
-def test_a_leak_of_a_regression_target_is_reported() -> None:
+def test_a_column_that_leaks_a_regression_target_is_reported() -> None:
     value = RNG.random(ROWS) * 100
 
     assert [finding.column for finding in findings_of("leak", {"bucket": np.floor(value / 10)}, value)] == ["bucket"]
@@ -107,14 +107,14 @@ def test_rows_ordered_by_a_date_are_reported() -> None:
     assert not shuffled
 
 
-def test_a_counter_that_restarts_is_reported_as_reflecting_the_row_order() -> None:
+def test_a_counter_that_restarts_is_reported_because_it_reveals_the_row_order() -> None:
     counter = {"number": np.arange(ROWS) % 200 + 1}
 
     assert [finding.column for finding in findings_of("row-order", counter)] == ["number"]
     assert not findings_of("row-order", {"hour": np.arange(ROWS) % 24})
 
 
-def test_equal_rows_with_different_labels_are_counted() -> None:
+def test_identical_rows_with_different_labels_are_counted() -> None:
     cells = {"x": [*range(1, 41), 7, 8], "z": [1, 2] * 21, "y": [*[0, 0, 1, 1] * 10, 0, 0]}
 
     findings = build_problem(table_from_memory(cells), TrainingOptions(target="y", name="loans")).findings

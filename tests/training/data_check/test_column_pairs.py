@@ -9,7 +9,7 @@ import numpy as np
 from support.findings import LABELS, RNG, ROWS, findings_of
 
 
-def test_two_columns_that_together_reveal_a_value_are_reported_once() -> None:
+def test_two_columns_that_jointly_reveal_a_regression_target_are_reported_once() -> None:
     rate = RNG.uniform(5, 30, ROWS)
     amount = RNG.integers(1, 400, ROWS) * 100
     columns = {"amount": amount, "instalment": np.round(amount * (1 + rate / 100) / 36, 2)}
@@ -20,14 +20,14 @@ def test_two_columns_that_together_reveal_a_value_are_reported_once() -> None:
     assert "'amount'" in findings[0].message
 
 
-def test_two_columns_that_together_reveal_a_label_are_reported() -> None:
+def test_two_columns_that_jointly_reveal_a_label_are_reported() -> None:
     limit = RNG.integers(1, 500, ROWS) * 10
     spent = np.where(LABELS, limit + RNG.integers(1, 90, ROWS), limit - RNG.integers(1, 90, ROWS))
 
     assert [finding.column for finding in findings_of("joint-leak", {"limit": limit, "spent": spent})] == ["spent"]
 
 
-def test_a_useful_ratio_is_not_reported_as_a_leak() -> None:
+def test_two_columns_with_a_predictive_ratio_are_not_reported_as_a_leak() -> None:
     height, weight = RNG.normal(170, 10, ROWS), RNG.normal(70, 12, ROWS)
     columns = {"height": height, "weight": weight}
 

@@ -98,7 +98,7 @@ def test_rows_with_weight_zero_are_excluded() -> None:
     assert problem.training.weight == pytest.approx(1.0)
 
 
-def test_an_identifier_that_repeats_is_suggested_as_a_group() -> None:
+def test_a_repeated_identifier_is_suggested_as_a_group_column() -> None:
     findings = findings_of("repeated-id", {"customer_id": CUSTOMER})
 
     assert [str(finding.override) for finding in findings] == ["group=customer_id"]
@@ -107,7 +107,7 @@ def test_an_identifier_that_repeats_is_suggested_as_a_group() -> None:
     assert not findings_of("repeated-id", {"paid": CUSTOMER, "valid": CUSTOMER})
 
 
-def test_row_order_is_not_reported_for_a_split_by_time() -> None:
+def test_row_order_is_not_reported_for_a_time_split() -> None:
     drifting = RNG.random(ROWS) < np.linspace(0.1, 0.9, ROWS)
     columns = {"day": np.arange(ROWS) // 2}
 

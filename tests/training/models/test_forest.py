@@ -33,7 +33,7 @@ def test_the_graph_agrees_with_the_forest(task: Any, name: str) -> None:
     assert model.run({"X": matrix}) == pytest.approx(forest.raw(matrix), rel=3e-7, abs=1e-7)
 
 
-def test_at_the_time_limit_only_a_forest_with_validation_rows_stops_growing() -> None:
+def test_only_a_forest_with_validation_rows_stops_growing_at_the_time_limit() -> None:
     rows = LabelledMatrix(RNG.normal(size=(50, 2)).astype(np.float32), RNG.normal(size=50))
     candidate, setting = CANDIDATES["forest"], fit_setting("regression", 50, out_of_time=True)
     params = candidate.starts(setting)[0]

@@ -90,7 +90,7 @@ def test_the_graph_agrees_with_torch_at_every_depth(depth: int) -> None:
     assert graph_of(network, 1).run({"X": MATRIX}) == pytest.approx(network.raw(MATRIX), rel=2e-7)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_gives_different_weights() -> None:
+def test_the_same_seed_produces_the_same_weights_and_another_seed_produces_different_weights() -> None:
     before = torch.get_rng_state()
 
     first, again, other = fit("binary"), fit("binary"), fit("binary", seed=1)
@@ -100,7 +100,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_gives_different_w
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_training_restores_the_settings_of_torch() -> None:
+def test_training_restores_the_global_settings_of_torch() -> None:
     threads = torch.get_num_threads()
 
     fit("binary", 1)
@@ -108,7 +108,7 @@ def test_training_restores_the_settings_of_torch() -> None:
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, False)
 
 
-def test_large_regression_values_are_learned() -> None:
+def test_a_regression_target_with_large_values_can_be_learned() -> None:
     values = TARGETS["regression"]
 
     residual = values - fit("regression", 40).raw(MATRIX)[:, 0]
@@ -129,7 +129,7 @@ def test_a_class_that_the_fold_lacks_gets_low_scores(task: Any) -> None:
         assert raw.max() < 0
 
 
-def test_a_constant_training_column_has_no_influence() -> None:
+def test_a_column_that_is_constant_in_training_has_no_influence() -> None:
     moved = MATRIX.copy()
     moved[:, 4] = 25.0
     network = fit("binary", 1)

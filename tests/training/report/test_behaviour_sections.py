@@ -51,7 +51,7 @@ def test_an_unordered_column_gets_a_table_of_class_probabilities() -> None:
     assert table.rows == (("car", (0.5, 0.3, 0.2)), ("home", (0.5, 0.3, 0.2)))
 
 
-def test_slices_worse_than_the_whole_holdout_are_counted() -> None:
+def test_slices_with_a_higher_error_than_the_whole_holdout_are_counted() -> None:
     model = evaluated_model()
     slices = (Slice("x", "= a", 40, 0.5, 0.35, 0.65), Slice("x", "= b", 60, 0.2, 0.1, 0.3))
 

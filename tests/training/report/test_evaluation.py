@@ -26,7 +26,7 @@ def test_roc_and_precision_recall_curves_treat_equal_scores_as_one_threshold() -
     assert precision.tolist() == pytest.approx([1, 2 / 3, 3 / 4, 3 / 5])
 
 
-def test_threshold_curves_count_the_predicted_labels() -> None:
+def test_threshold_curves_contain_the_metrics_at_each_threshold() -> None:
     grid, curves = evaluation.threshold_curves(SCORE, POSITIVE)
     at_one_half = {name: values[50] for name, values in curves.items()}
 
@@ -42,7 +42,7 @@ def test_calibration_bins_contain_every_row_once() -> None:
     assert all(each.share_low <= each.share <= each.share_high for each in bins)
 
 
-def test_a_confusion_matrix_has_true_classes_in_its_rows() -> None:
+def test_the_rows_of_a_confusion_matrix_are_the_true_classes() -> None:
     matrix = evaluation.confusion_matrix(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 1]), 3)
 
     qualities = evaluation.class_quality(matrix)
@@ -78,7 +78,7 @@ def test_importance_is_computed_on_fewer_rows_for_a_large_graph() -> None:
     assert (large_rows, cast(SigmoidGraph, large.graph).scored) == (100, 200)
 
 
-def test_partial_dependence_follows_the_formula_of_the_model() -> None:
+def test_partial_dependence_matches_the_models_formula() -> None:
     model = evaluated_model()
     used, idle = (
         evaluation.partial_dependence(model, encoded)

@@ -28,7 +28,7 @@ VOID_ELEMENTS = ("meta", "link", "path", "rect")
 
 
 class PageParser(HTMLParser):
-    """Collect the tags, links, anchors and table rows of a page; fail if a tag is not closed."""
+    """Collects the tags, links, anchors and table rows of a page; fails if a tag is not closed."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def test_findings_are_shown_with_their_action_and_override(loans: tuple[str, Man
     assert positive[3] == "positive"
 
 
-def test_equal_training_runs_give_equal_reports_except_for_durations(tmp_path: Path) -> None:
+def test_identical_training_runs_produce_identical_reports_except_for_durations(tmp_path: Path) -> None:
     first, second = (
         re.sub(r'<td class="n">\d+\.\d</td></tr>', "", train_report(tmp_path, examples.iris(), "species", trials=2)[0])
         for _ in range(2)
@@ -137,7 +137,7 @@ def test_equal_training_runs_give_equal_reports_except_for_durations(tmp_path: P
     assert first == second
 
 
-def test_the_report_is_not_part_of_the_digest(loans: tuple[str, Manifest]) -> None:
+def test_the_digest_does_not_cover_the_report(loans: tuple[str, Manifest]) -> None:
     _, manifest = loans
 
     assert bundle.REPORT in manifest.files
@@ -177,7 +177,7 @@ def test_a_multiclass_report_shows_the_rows_of_every_class(tmp_path: Path) -> No
     assert 'id="threshold"' not in page
 
 
-def test_a_regression_report_shows_residuals_dates_and_slices(tmp_path: Path) -> None:
+def test_a_regression_report_shows_residuals_and_slices(tmp_path: Path) -> None:
     count = 600
     columns = {
         "when": [f"2025-{1 + index % 12:02d}-{1 + index % 28:02d}" for index in range(count)],

@@ -1,4 +1,4 @@
-"""The threshold section compares the chosen threshold with other thresholds, by number of mistakes or by cost."""
+"""The threshold section compares the errors and the cost of the chosen threshold with those of other thresholds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_rows_show_the_cost_of_each_threshold() -> None:
     assert best.total <= chosen.total < half.total
 
 
-def test_rows_show_the_number_of_mistakes_if_no_cost_is_set() -> None:
+def test_rows_show_the_number_of_errors_if_no_cost_is_set() -> None:
     model = evaluated_model(threshold=0.7)
     score, positive = model.output[:, 1], model.rows.target == 1
     predicted = score >= np.float32(0.7)
