@@ -1,4 +1,4 @@
-"""From a table to decisions you can explain, replay and trust.
+"""Train, serve and audit models for tabular data.
 
     import rowcast
 
@@ -6,7 +6,7 @@
     rowcast.load("loans").predict([{"annual_income": 800000, ...}])
     rowcast.Client("http://127.0.0.1:8000").predict({"annual_income": 800000, ...})
 
-Importing this package is instant: each name is imported on first use.
+Each name is imported on first use, so that `import rowcast` is fast.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""`uvicorn rowcast.asgi:app`: the public ASGI app, configured by the environment and `rowcast.toml`."""
+"""The ASGI app, for example for `uvicorn rowcast.asgi:app`. Reads environment variables and `rowcast.toml`."""
 
 from rowcast import settings
 from rowcast.app import logs, server
 
 
 def _load_settings() -> settings.Settings:
-    """Load the settings and configure the log when the server starts; uvicorn's own log lines are unchanged."""
+    """Load the settings and configure logging when the server starts. uvicorn's own log lines keep their format."""
     loaded = settings.load()
     logs.configure_logging(loaded)
     return loaded

@@ -1,11 +1,11 @@
 """All errors that Rowcast raises for its users, in a single class hierarchy.
 
-Each class has a slug, a stable name for tests and clients; an instance can have a more specific slug. Only
-`http/problems.py` knows HTTP status codes, and only `cli` knows exit codes.
+Each class has a slug, which is a stable name for use in tests and clients. An instance can have a more specific slug.
+Only `http/problems.py` knows HTTP status codes, and only `cli` knows exit codes.
 
 RowcastError                    the base class; the message says what is wrong and what to do
 ├── SettingsError               a setting is unknown, missing or invalid
-│   └── DocumentError           a wire template or the metadata of a model is invalid
+│   └── DocumentError           a wire template or a model's metadata is invalid
 ├── TableError                  a table cannot be read, written or used for training
 ├── TrainingError               training failed although the table is usable
 │   └── ParityError             the exported graph and the trained model disagree
@@ -18,13 +18,13 @@ RowcastError                    the base class; the message says what is wrong a
 │   ├── MethodNotAllowed        the path does not support this HTTP method
 │   ├── Unauthorized            the API key is missing or invalid
 │   ├── Forbidden               the API key or the origin lacks permission
-│   ├── OverQuota               the caller has used up its quota
+│   ├── OverQuota               the request exceeds the caller's quota
 │   ├── RepeatConflict          an Idempotency-Key is in use or was used for a different request
-│   └── InvalidRows             rows violate the schema; the error lists every problem of every row
+│   └── InvalidRows             rows violate the schema; the error lists every problem in every row
 │       └── NoAnswer            the model has no valid output for some rows
 ├── NotFound                    the path or the prediction does not exist
 ├── Overloaded                  the server is overloaded; the caller should retry later
-├── TooLate                     the request's deadline has passed; nothing was scored
+├── TooLate                     the request's deadline passed before any row was scored
 ├── HistoryError                the history is damaged or cannot be read
 └── Unavailable                 a required service or resource is not available
 """
@@ -79,7 +79,7 @@ class BundleError(RowcastError):
 
 
 class GraphFailed(RowcastError):
-    """A graph that loaded without errors fails on these rows or returns malformed output for them."""
+    """A graph that loaded without errors fails on some rows or returns malformed output."""
 
     slug = "graph-failed"
 
@@ -121,7 +121,7 @@ class BodyError(RequestError):
 
 
 class MethodNotAllowed(RequestError):
-    """`allowed` lists the methods that the path supports, in the form of the `Allow` header."""
+    """`allowed` lists the methods that the path supports, in the format of the `Allow` header."""
 
     slug = "method-not-allowed"
 
@@ -139,7 +139,7 @@ class Forbidden(RequestError):
 
 
 class OverQuota(RequestError):
-    """`seconds` is the time until the quota allows this request, or 0 if waiting does not help."""
+    """`seconds` is the time until the quota allows the request, or 0 if waiting does not help."""
 
     slug = "over-quota"
 
@@ -153,20 +153,20 @@ class RepeatConflict(RequestError):
 
 
 class ValueProblem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One problem with one value of a row."""
+    """One problem with one value in a row."""
 
     column: str
     """The column with the problem; empty if the problem concerns the whole row."""
     code: str
     message: str
     got: Any = msgspec.UNSET
-    """The value received; unset if it is missing or sensitive."""
+    """The received value; unset if it is missing or sensitive."""
     row: int | msgspec.UnsetType = msgspec.UNSET
     """The row's position, starting at 0; unset if the request contains a single row."""
 
     @property
     def reason(self) -> str:
-        """The problem's column and message, without the row's position."""
+        """Return the column and the message, without the row's position."""
         return f"column {self.column!r}: {self.message}" if self.column else self.message
 
     def __str__(self) -> str:
@@ -176,7 +176,7 @@ class ValueProblem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class InvalidRows(RequestError):
-    """Rows that violate the schema. `problems` lists every problem; the message shows the first problem."""
+    """Some rows violate the schema. `problems` lists every problem; the message shows the first problem."""
 
     slug = "invalid-row"
 
@@ -187,10 +187,10 @@ class InvalidRows(RequestError):
 
 
 class NoAnswer(InvalidRows):
-    """Valid rows for which the model returns NaN, infinity, an unknown class or nothing.
+    """The model returned NaN, infinity, an unknown class or nothing for some valid rows.
 
-    `rows` lists their positions. If `alone` is true, the message omits the position, because the request has a single
-    row.
+    `rows` lists the positions of these rows. If `alone` is true, the request has a single row, and the message omits
+    the position.
     """
 
     slug = "no-answer"

@@ -1,4 +1,4 @@
-"""Events that services report. Metrics and logs subscribe to them as listeners."""
+"""Events that services report to listeners, such as the metrics."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ class ModelLoaded(msgspec.Struct, frozen=True, gc=False):
 
 
 class RowsScored(msgspec.Struct, frozen=True, gc=False):
-    """A batch of one model's rows was scored or served from the cache."""
+    """A model's scores for a batch of rows were computed or read from the cache."""
 
     model: str
     version: int
     rows: int
     labels: list[Label] | dict[Label, int]
-    """The predicted class of each row, or the number of rows per class; empty for a regression model."""
+    """The predicted class for each row, or the number of rows per predicted class; empty for a regression model."""
     latest: float = 0.0
-    """The prediction of the last row: the index of its class, or the value."""
+    """The prediction for the last row: the index of the predicted class, or the predicted value."""
     hits: int = 0
-    """The number of rows served from the cache."""
+    """The number of rows whose scores were read from the cache."""
     misses: int = 0
     """The number of rows that were looked up in the cache but not found."""
 
 
 class RequestAnswered(msgspec.Struct, frozen=True, gc=False):
-    """One HTTP request was answered. `route` is a pattern and never contains ids."""
+    """One HTTP request was answered. `route` is a path pattern, so it contains no ids."""
 
     route: str
     method: str
@@ -50,7 +50,7 @@ class RequestFailed(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReloadFinished(msgspec.Struct, frozen=True, gc=False):
-    """A server process reloaded its models from the registry; `error` is empty if every change was applied."""
+    """A server process has reloaded its models from the registry. `error` is empty if all changes were applied."""
 
     error: str = ""
 

@@ -1,4 +1,4 @@
-"""The Python API behind `import rowcast`; it composes the same parts as the command line and the server."""
+"""The Python API: `train`, `load` and `Model`. It uses the same parts as the command line and the server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load(reference: str, *, home: str | Path | None = None) -> Model:
 
 
 class Model:
-    """A loaded model. It returns the same scores as the server, without recording them."""
+    """A loaded model. It returns the same scores as the server but does not record predictions."""
 
     def __init__(self, live: LiveModel) -> None:
         self._live = live
@@ -44,7 +44,7 @@ class Model:
         self.schema = live.schema
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[Score]:
-        """Return a score for each row; raise InvalidRows with every problem of every invalid row."""
+        """Return a score for each row; raise InvalidRows with every problem in every invalid row."""
         encoded, problems = [], []
         for number, row in enumerate(rows):
             try:

@@ -47,7 +47,7 @@ def test_the_error_lists_the_available_placeholders() -> None:
 
     assert str(caught.value) == (
         "wire template: root: unknown placeholder $label; available here: $boolean_count, $category_count, "
-        "$column_count, $columns, $model, $model_loaded, $version (write $$ for text that starts with $)"
+        "$column_count, $columns, $model, $model_loaded, $version (to start text with $, write $$)"
     )
 
 

@@ -1,12 +1,12 @@
-"""The Python client of a Rowcast server.
+"""The Python client for Rowcast servers.
 
     from rowcast import Client
 
     with Client("http://127.0.0.1:8000") as client:
         print(client.predict({"annual_income": 739000, ...}, "loans").prediction)
 
-`Client` is synchronous and `AsyncClient` is for asyncio; both have the same methods. `rowcast.client.errors` lists the
-errors they raise.
+`Client` is synchronous; `AsyncClient` is its counterpart for asyncio. `rowcast.client.errors` lists the errors that the
+clients raise.
 """
 
 from rowcast.client.calls import Row

@@ -1,4 +1,4 @@
-"""The calls of the native API. Each call builds a request and decodes its reply; no call does network IO."""
+"""The calls of the native API. A call is a request and a function that decodes the reply; it does no network IO."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from rowcast.serving.model_descriptions import ModelList, ServedModel
 
 T = TypeVar("T")
 Row = Mapping[str, Any] | msgspec.Raw
-"""A mapping of column names to values, or the JSON text of an object, which is sent and recorded byte for byte."""
+"""A mapping of column names to values, or such a mapping as JSON text, which is sent and recorded byte for byte."""
 Format = Literal["jsonl", "csv"]
 
 JSON = "application/json"
 NATIVE_FORM = ("wire", "false")
-"""The query parameter that selects native rows and predictions even if the model has a wire template."""
+"""The query parameter that selects the native format even if the model has a wire template."""
 FILTERS = ("model", "version", "label", "entity", "since", "until")
 is_model_name = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}(@[1-9][0-9]{0,9})?").fullmatch
 is_header_value = re.compile(r"[\x21-\x7e]{1,255}").fullmatch
@@ -44,11 +44,11 @@ class PredictOptions(TypedDict, total=False):
     """The keyword arguments of `predict` and `predict_many`."""
 
     entity: str
-    """Your own reference for the row, for example an application number. The server records it in history."""
+    """Your own reference, for example an application number; recorded in the history."""
     cache: bool
     """Whether the server may use its cache."""
     idempotency_key: str
-    """The key to send instead of a generated key. Sending the same key and rows again returns the first reply."""
+    """Replaces the generated Idempotency-Key. A repeated call with the same key and rows returns the first reply."""
     request_id: str
     traceparent: str
     timeout: float
@@ -71,7 +71,7 @@ class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.request_id is not None and not is_request_id(self.request_id):
             raise BadCall("request_id must be 1 to 128 characters from A-Z, a-z, 0-9, '.', '_' and '-'")
         if self.traceparent is not None and not is_header_value(self.traceparent):
-            raise BadCall("traceparent must be a W3C Trace Context header: 1 to 255 visible ASCII characters")
+            raise BadCall("traceparent must be a W3C Trace Context value: 1 to 255 visible ASCII characters")
 
     def query(self) -> list[tuple[str, str]]:
         """Return the options that are sent in the query string."""
@@ -81,13 +81,13 @@ class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
     def headers(self) -> dict[str, str]:
-        """Return the options that are sent as headers."""
+        """Return the options that are sent as headers, except the Idempotency-Key."""
         values = {"x-request-id": self.request_id, "traceparent": self.traceparent}
         return {name: value for name, value in values.items() if value is not None}
 
 
 class ServerAddress(msgspec.Struct, frozen=True):
-    """The base URL of a server, and the same URL without credentials for use in messages."""
+    """The base URL of a server. `shown` is the same URL without credentials, for use in messages."""
 
     base: str
     shown: str
@@ -108,11 +108,11 @@ class ServerAddress(msgspec.Struct, frozen=True):
                 shown = f"{parts.scheme}://{netloc}{f':{port}' if port else ''}{path}"
                 is_local = host == "localhost" or host == "::1" or host.startswith("127.")
                 return cls(url.strip().rstrip("/"), shown, is_local)
-        raise BadCall("invalid server URL; expected, for example, http://127.0.0.1:8000 or https://example.com/api")
+        raise BadCall("invalid server URL; expected a URL such as http://127.0.0.1:8000 or https://example.com/api")
 
 
 class ModelCalls:
-    """Builds the calls that refer to a model; caches each model description with its ETag."""
+    """Builds the calls that refer to a model. Caches each model's description with its ETag."""
 
     def __init__(self, new_key: Callable[[], str], *, retries: int) -> None:
         self._new_key = new_key
@@ -120,7 +120,7 @@ class ModelCalls:
         self._descriptions: dict[str, tuple[str, ServedModel]] = {}
 
     def predict(self, row: Row, model: str | None, options: CheckedOptions) -> ApiCall[PredictionReply]:
-        """Return the call that predicts one row."""
+        """Return the call that fetches the prediction for one row."""
         if isinstance(row, Mapping) and row.keys() == {"rows"}:
             raise BadCall("a row cannot have 'rows' as its only column; use predict_many to send several rows")
         return ApiCall(self._predict(_encode(row, "the row"), model, options), _read_prediction)
@@ -128,12 +128,12 @@ class ModelCalls:
     def predict_many(
         self, rows: Iterable[Row], model: str | None, options: CheckedOptions, *, partial: bool
     ) -> ApiCall[list[PredictionReply | RowErrors]]:
-        """Return the call that predicts many rows, in order."""
+        """Return the call that fetches the predictions for many rows, in order."""
         body = _encode({"rows": list(rows)}, "the rows")
         return ApiCall(self._predict(body, model, options, *([("partial", "true")] if partial else [])), _read_batch)
 
     def model(self, name: str | None) -> ApiCall[ServedModel]:
-        """Return the call that describes one model. The server responds with 304 if the description has not changed."""
+        """Return the call that fetches a model's description. Status 304 means that the cached copy is current."""
         if name is None:
             return ApiCall(_get("/models/info"), _reader(ServedModel))
         known = self._descriptions.get(name)
@@ -168,45 +168,45 @@ def sample() -> ApiCall[dict[str, Any]]:
 
 
 def reload() -> ApiCall[ReloadResult]:
-    """Return the call that reloads the models from the registry. Reloading is idempotent."""
+    """Return the call that makes the server reload its models. The call is idempotent, so it can be retried."""
     request = HttpRequest("POST", "/models/reload", success_statuses=frozenset({200, 409, 503}))
     return ApiCall(request, _reader(ReloadResult))
 
 
 def health() -> ApiCall[HealthReport]:
-    """Return the call that checks the server's health. A degraded server is not an error."""
+    """Return the call that fetches the health report. A degraded server sends the report with status 503."""
     return ApiCall(HttpRequest("GET", "/health", success_statuses=frozenset({200, 503})), _reader(HealthReport))
 
 
 def ready() -> ApiCall[bool]:
-    """Return the call that checks whether the server is ready; it is never retried."""
+    """Return the call that checks whether the server is ready. The call is never retried."""
     statuses = frozenset({200, 503})
     request = HttpRequest("GET", "/health/ready", success_statuses=statuses, is_repeatable=False)
     return ApiCall(request, lambda reply: _decode(reply.body, Readiness).ready)
 
 
 def history_page(filters: Mapping[str, Any], limit: int, cursor: str | None) -> ApiCall[HistoryList]:
-    """Return the call that fetches up to `limit` entries of history, starting after a cursor."""
+    """Return the call that fetches up to `limit` history entries, starting after the cursor."""
     query = [*_filter_query(filters), ("limit", str(limit))]
     query += [("cursor", cursor)] if cursor is not None else []
     return ApiCall(HttpRequest("GET", "/predictions", query=tuple(query)), _reader(HistoryList))
 
 
 def history_entry(prediction_id: str) -> ApiCall[HistoryEntry]:
-    """Return the call that fetches one entry of history."""
+    """Return the call that fetches one history entry."""
     if not prediction_id:
         raise BadCall("the prediction id must not be empty")
     return ApiCall(_get(f"/predictions/{quote(prediction_id, safe='')}"), _reader(HistoryEntry))
 
 
 def export(file: Download, form: Format, filters: Mapping[str, Any]) -> ApiCall[int]:
-    """Return the call that downloads history into a file."""
+    """Return the call that downloads the history to a file."""
     query = (("format", form), *_filter_query(filters))
     return ApiCall(HttpRequest("GET", "/predictions/export", query=query, sink=file), lambda reply: file.size)
 
 
 class Download:
-    """A file that does not get its final name until it is complete."""
+    """A file that is written under a temporary name and renamed when it is complete."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
@@ -233,7 +233,7 @@ class Download:
         self.size += len(chunk)
 
     def publish(self) -> None:
-        """Flush the file to disk and move it to its final name."""
+        """Flush the file to disk and rename it to its final name."""
         assert self._file is not None
         try:
             self._file.flush()
@@ -245,7 +245,7 @@ class Download:
         self._file = None
 
     def discard(self) -> None:
-        """Delete the temporary file, unless it has been published."""
+        """Delete the temporary file unless it has been renamed."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -287,12 +287,12 @@ def _encode(value: Any, subject: str) -> bytes:
     try:
         return msgspec.json.encode(value, enc_hook=_to_plain)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-        reason = type(error).__name__  # the error message may contain a value
-        raise BadCall(f"cannot encode {subject} as JSON ({reason}); use plain values") from None
+        reason = type(error).__name__  # the error's own message may contain a value from the row
+        raise BadCall(f"cannot encode {subject} as JSON ({reason}); use JSON-compatible values") from None
 
 
 def _to_plain(value: Any) -> Any:
-    """Convert mappings and the scalar types of numpy and pandas to plain values."""
+    """Convert mappings, and scalars from numpy and pandas, to built-in types."""
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(value, "item"):

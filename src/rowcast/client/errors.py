@@ -1,21 +1,21 @@
 """The errors that a client call can raise.
 
-ClientError                     base class of every error the client raises
+ClientError                     the base class of all errors that the client raises
 ├── BadCall                     an invalid argument, or an export file that cannot be written
 ├── Unreachable                 no response, or a timeout; `sent` is True if the server may have received the request
 ├── BadReply                    a response that a Rowcast server would never send
 └── ErrorReply                  an error response: status, slug, detail, problems, request_id, retry_after
-    ├── RowsRejected            invalid rows, or rows the model cannot score; `problems` lists every problem
+    ├── RowsRejected            some rows are invalid or cannot be scored; `problems` lists every problem
     ├── AccessDenied            the API key is missing or invalid, or it lacks permission
-    ├── ResourceNotFound        no such model, prediction or path
+    ├── ResourceNotFound        the model, prediction or path does not exist
     ├── IdempotencyConflict     the Idempotency-Key is in use, or has been used for a different request
-    ├── QuotaExceeded           retry after `retry_after` seconds; if it is None, retrying cannot help
+    ├── QuotaExceeded           the quota is used up; `retry_after` is None if retrying cannot help
     ├── ServerUnavailable       the server is overloaded, shutting down or missing a dependency; retry later
     ├── DeadlineExceeded        the rows were not scored before the timeout
     └── InternalServerError     the server failed; to find the cause, search its log for `request_id`
 
 Error messages are often logged, so they never contain API keys, row values or option values. The attributes `detail`
-and `problems` may contain values.
+and `problems` may contain row values and option values.
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ class ErrorReply(ClientError):
 
 
 class RowsRejected(ErrorReply):
-    """The server rejected rows. `problems` lists every problem; `by_column` groups the problems by column."""
+    """The server rejected some rows. `problems` lists every problem; `by_column` groups the problems by column."""
 
     @property
     def by_column(self) -> dict[str, list[ValueProblem]]:
-        """Return the problems of each column."""
+        """Return the problems, grouped by column."""
         groups: dict[str, list[ValueProblem]] = {}
         for problem in self.problems:
             groups.setdefault(problem.column, []).append(problem)

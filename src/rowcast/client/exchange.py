@@ -1,7 +1,7 @@
-"""The retry logic of the client decides when to send, how long to wait and when to give up. It does no IO.
+"""The client's retry logic: when to send a request, how long to wait and when to give up. It does no IO.
 
-`exchange` is a generator that yields `Send` and `Wait` instructions. The caller carries them out and sends the results
-back, so that the synchronous and the asynchronous client share one implementation.
+`exchange` is a generator that yields `Send` and `Wait` instructions. The caller follows each instruction and sends the
+result back, so the synchronous and asynchronous clients share one implementation.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class HttpRequest(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
     body: bytes | None = None
     is_repeatable: bool = True
-    """Whether the request can safely be sent twice: it is read-only, idempotent or has an Idempotency-Key."""
+    """Whether the request can safely be sent again: it is read-only, is idempotent or has an Idempotency-Key."""
     success_statuses: frozenset[int] = frozenset({200})
-    """Statuses whose JSON body is a regular reply."""
+    """The statuses of regular replies. An error with one of these statuses has a problem document as its body."""
     sink: Sink | None = None
 
 
@@ -85,7 +85,7 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """The timeout of a whole call, the number of retries and the pauses before them."""
+    """The timeout for a whole call, the maximum number of retries, and the first and the longest pause."""
 
     timeout: float = 30.0
     retries: int = 5
@@ -93,9 +93,9 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     longest_pause: float = 5.0
 
     def pause(self, retry: int, random: float) -> float:
-        """Return the pause before a retry. The pause grows exponentially, and half of it is random.
+        """Return the pause before a retry: exponential backoff with jitter.
 
-        The random half keeps clients that failed together from retrying together.
+        The jitter keeps clients that failed at the same time from retrying at the same time.
         """
         backoff = min(self.longest_pause, self.first_pause * 2.0 ** min(retry, 60))
         return backoff * (0.5 + 0.5 * random)
@@ -107,7 +107,7 @@ Flow = Generator[Send | Wait, HttpReply | NoReply | None, HttpReply]
 
 
 def exchange(request: HttpRequest, policy: RetryPolicy, url: str, *, clock: Clock, random: Random) -> Flow:
-    """Send a request, with retries as the policy allows; return the successful reply or raise ClientError."""
+    """Send a request and retry it as the policy allows; return the successful reply or raise ClientError."""
     deadline = clock() + policy.timeout
     retries = 0
     while True:
@@ -127,7 +127,7 @@ def exchange(request: HttpRequest, policy: RetryPolicy, url: str, *, clock: Cloc
 def retry_pause(
     request: HttpRequest, result: HttpReply | NoReply, policy: RetryPolicy, *, retries: int, random: float
 ) -> float | None:
-    """Return the pause before the request is sent again, or None if the request must not be retried."""
+    """Return the pause before the next attempt, or None if the request must not be retried."""
     if not request.is_repeatable:
         return None
     if is_in_flight(result):
@@ -143,7 +143,7 @@ def retry_pause(
     requested = retry_after(result)
     if requested is None:
         return None if read_problem(result).type == f"{errors.PREFIX}over-quota" else pause
-    # Never retry earlier than requested; the jitter spreads out clients that received the same Retry-After.
+    # Never retry earlier than requested. The jitter spreads out the retries of clients with the same Retry-After.
     return max(pause, requested + JITTER_SECONDS * random)
 
 
@@ -164,7 +164,7 @@ def is_in_flight(result: HttpReply | NoReply) -> bool:
 
 
 def retry_after(reply: HttpReply) -> float | None:
-    """Return the number of seconds in the Retry-After header. A date is compared with the server's own Date header."""
+    """Return the delay in seconds from the Retry-After header. A date is converted to a delay using the Date header."""
     value = reply.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])
@@ -190,7 +190,9 @@ def error_of(result: HttpReply | NoReply, url: str) -> errors.ClientError:
     if isinstance(result, NoReply):
         return errors.Unreachable(f"no response from {url}: {result.reason}", sent=result.sent)
     if result.status < 400:
-        return errors.BadReply(f"unexpected status {result.status} from {url}; check that it is a Rowcast server")
+        return errors.BadReply(
+            f"unexpected status {result.status} from {url}; check that the URL belongs to a Rowcast server"
+        )
     problem = read_problem(result)
     slug = problem.type.removeprefix(errors.PREFIX) if problem.type.startswith(errors.PREFIX) else "http"
     kind = errors.BY_SLUG.get(slug) or errors.BY_STATUS.get(result.status, errors.ErrorReply)
@@ -208,9 +210,9 @@ def error_of(result: HttpReply | NoReply, url: str) -> errors.ClientError:
 
 
 def _with_timeout(request: HttpRequest, left: float) -> HttpRequest:
-    """Add the remaining time as a header, so that the server drops rows that it cannot score in time."""
+    """Send the remaining time in a header, so that the server does not score rows too late."""
     if request.body is None or not math.isfinite(left):
         return request
-    network = min(MAX_NETWORK_SECONDS, left / 10)  # the server's 504 must arrive before the client gives up
+    network = min(MAX_NETWORK_SECONDS, left / 10)  # the server's 504 response must arrive before the client gives up
     seconds = f"{min(left - network, MAX_TIMEOUT_SECONDS):.6f}"
     return msgspec.structs.replace(request, headers={**request.headers, "x-request-timeout": seconds})

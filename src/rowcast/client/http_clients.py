@@ -42,7 +42,7 @@ POOL = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive
 
 
 class _BaseClient:
-    """The configuration and the conversion to httpx calls, which both clients share."""
+    """The part that both clients share: the configuration and the conversion of requests to httpx."""
 
     def __init__(
         self, url: str, api_key: str | None, *, timeout: float, retries: int, headers: Mapping[str, str] | None
@@ -52,7 +52,7 @@ class _BaseClient:
         if retries < 0:
             raise BadCall("retries must not be negative")
         if api_key is not None and not is_header_value(api_key):
-            raise BadCall("api_key must be 1 to 255 visible ASCII characters, without a line break")
+            raise BadCall("api_key must be 1 to 255 visible ASCII characters, without spaces or line breaks")
         self._address = ServerAddress.parse(url)
         self._policy = RetryPolicy(timeout, retries)
         self._model_calls = ModelCalls(lambda: uuid.uuid4().hex, retries=retries)
@@ -83,11 +83,11 @@ class _BaseClient:
 
 
 class Client(_BaseClient):
-    """A synchronous client. Threads may share it; use it in a `with` block or call `close`.
+    """A synchronous client that threads can share. Use it in a `with` block, or call `close` when done.
 
     `timeout` is the limit in seconds for a whole call, including retries. Predictions are safe to retry because each
-    call has its own Idempotency-Key: if a request is repeated, the server records only one entry and sends the first
-    reply again. With `retries=0`, a request is sent once, without a key.
+    call has its own Idempotency-Key: if the request is repeated, the server returns the first reply and adds no history
+    entry. With `retries=0`, each request is sent once, without a generated key.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Client(_BaseClient):
     def predict(self, row: Row, model: str | None = None, **options: Unpack[PredictOptions]) -> PredictionReply:
         """Return the prediction for one row; raise RowsRejected if the row is invalid.
 
-        Without `model`, the server uses its default model.
+        If `model` is None, the server uses its default model.
         """
         checked = CheckedOptions(**options)
         return self._perform(self._model_calls.predict(row, model, checked), checked.timeout)
@@ -129,19 +129,18 @@ class Client(_BaseClient):
     ) -> Any:
         """Return the predictions for many rows, in order.
 
-        If a row is invalid, the call raises RowsRejected. If `partial` is true, the result instead contains a RowErrors
-        in place of each invalid row. All rows are sent in one request; by default, a server accepts up to 10,000 rows
-        per request.
+        Raise RowsRejected if a row is invalid. With `partial=True`, return a RowErrors for each invalid row instead.
+        All rows are sent in one request; by default, a server accepts up to 10,000 rows per request.
         """
         checked = CheckedOptions(**options)
         return self._perform(self._model_calls.predict_many(rows, model, checked, partial=partial), checked.timeout)
 
     def models(self) -> list[ServedModel]:
-        """Return every model that the API key grants access to."""
+        """Return all models that the caller can use."""
         return self._perform(calls.models())
 
     def model(self, name: str | None = None) -> ServedModel:
-        """Return the description of the named or default model. The description of a named model is cached."""
+        """Return the description of the named model, or of the default model if `name` is None."""
         return self._perform(self._model_calls.model(name))
 
     def sample(self) -> dict[str, Any]:
@@ -149,7 +148,7 @@ class Client(_BaseClient):
         return self._perform(calls.sample())
 
     def reload(self, *, timeout: float = 60.0) -> ReloadResult:
-        """Make the server load new versions from its registry, and return the state of each worker."""
+        """Make the server reload its models from the registry; return the state of each worker."""
         return self._perform(calls.reload(), timeout)
 
     def health(self) -> HealthReport:
@@ -157,11 +156,11 @@ class Client(_BaseClient):
         return self._perform(calls.health())
 
     def ready(self) -> bool:
-        """Return whether the server is ready to serve predictions; never retry a failed attempt."""
+        """Return whether the server is ready to serve predictions. The request is never retried."""
         return self._perform(calls.ready())
 
     def history(self, *, page: int = 200, **filters: Any) -> Iterator[HistoryEntry]:
-        """Iterate over history, newest entry first, fetching `page` entries at a time.
+        """Yield the history entries, newest first; fetch `page` entries per request.
 
         The filters are `model`, `version`, `label`, `entity`, `since` and `until`.
         """
@@ -173,11 +172,11 @@ class Client(_BaseClient):
                 return
 
     def prediction(self, prediction_id: str) -> HistoryEntry:
-        """Return the history entry of a prediction, which is available as soon as the prediction has been returned."""
+        """Return the history entry for a prediction. The entry exists as soon as the prediction has been returned."""
         return self._perform(calls.history_entry(prediction_id))
 
     def export(self, path: str | Path, format: Format = "jsonl", **filters: Any) -> int:  # noqa: A002
-        """Download history to a file and return its size in bytes. The file does not appear until it is complete."""
+        """Download the history to a file and return its size in bytes. The file appears only when it is complete."""
         file = Download(path)
         try:
             size = self._perform(calls.export(file, format, filters))
@@ -233,7 +232,7 @@ class Client(_BaseClient):
 
 
 class AsyncClient(_BaseClient):
-    """An asyncio client with the methods of `Client`; use it in an `async with` block or call `aclose`."""
+    """The counterpart of `Client` for asyncio. Use it in an `async with` block, or call `aclose` when done."""
 
     def __init__(
         self,
@@ -372,7 +371,7 @@ def _http_reply(response: httpx.Response, body: bytes = b"") -> HttpReply:
 
 
 def _no_reply(error: httpx.HTTPError, seconds: float) -> NoReply:
-    """Describe the failure without including any part of the request."""
+    """Describe the failure without quoting any part of the request."""
     match error:
         case httpx.ConnectTimeout() | httpx.PoolTimeout():
             return NoReply("connection timed out", sent=False)
@@ -393,7 +392,7 @@ def _connection_error(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
-            # A failed name lookup has a negative errno, which `os.strerror` does not know.
+            # A failed name lookup has a negative errno, which `os.strerror` does not support.
             return (os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror).lower()
         cause = cause.__cause__ or cause.__context__
     return "connection failed"

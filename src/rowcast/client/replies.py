@@ -1,10 +1,10 @@
-"""The reply structs of the native API that only the client uses.
+"""The structs for replies of the native API that only the client uses.
 
-Every other reply has one struct, which the server fills and the client decodes: `serving/model_descriptions.py`,
+The client and the server share the structs for all other replies, which are in `serving/model_descriptions.py`,
 `serving/fleet.py`, `serving/health.py` and `history/records.py`. None of these modules imports numpy or HTTP code.
 
-Decoding ignores unknown fields, so an older client understands the replies of a newer server. Fields that a newer
-server may omit have defaults.
+Decoding ignores unknown fields, so an older client can read the replies of a newer server. Fields that a newer server
+may omit have defaults.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from rowcast.schema.prediction import Label
 class PredictionReply(msgspec.Struct, frozen=True):
     """The prediction for one row.
 
-    It differs from `schema.prediction.Prediction`, which the server encodes: values that do not apply to the task are
-    None instead of unset, and the request id from the response header is included.
+    It differs from `schema.prediction.Prediction`, which the server encodes, in two ways: values that do not apply to
+    the task are None instead of unset, and `request_id` is added from the response header.
     """
 
     id: str
@@ -32,24 +32,24 @@ class PredictionReply(msgspec.Struct, frozen=True):
     version: int
     prediction: Label
     probability: float | None = None
-    """Probability of the predicted label."""
+    """The probability of the predicted label."""
     score: float | None = None
-    """Probability of the positive class, for binary models only."""
+    """The probability of the positive class; binary models only."""
     probabilities: dict[str, float] | None = None
     warnings: tuple[RowWarning, ...] = ()
     cached: bool = False
     request_id: str = ""
-    """The id by which the server's log identifies the request."""
+    """The id of the request in the server's log."""
 
 
 class RowErrors(msgspec.Struct, frozen=True):
-    """The problems of an invalid row, which replace its prediction in batches sent with `partial=True`."""
+    """The problems in an invalid row. With `partial=True`, they replace the row's prediction."""
 
     problems: tuple[ValueProblem, ...] = msgspec.field(name="errors")
 
 
 class BatchReply(msgspec.Struct, frozen=True):
-    """The reply to a batch of rows. Each item is the JSON of a prediction or the errors of a row."""
+    """The reply to a batch of rows. Each item of `predictions` is a prediction or a row's errors, as JSON text."""
 
     model: str
     version: int
@@ -57,7 +57,7 @@ class BatchReply(msgspec.Struct, frozen=True):
 
 
 class HistoryEntry(RecordFields[PredictionReply, dict[str, Any]], frozen=True):
-    """One recorded prediction. `row` is the row as the server received it, or None after it has been erased."""
+    """One recorded prediction. `row` is the row as the server received it, or None if it has been erased."""
 
     @property
     def when(self) -> datetime:
@@ -66,7 +66,7 @@ class HistoryEntry(RecordFields[PredictionReply, dict[str, Any]], frozen=True):
 
 
 class HistoryList(PageFields[HistoryEntry], frozen=True):
-    """One page of history, newest entry first, and the cursor of the next page."""
+    """A page of history entries, newest first, with the cursor of the next page."""
 
 
 class ProblemDetails(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """The authentication, scope and cross-origin rules that the edge applies.
 
-Requests trigger the reload of changed keys, at most once every half second, so no background task is needed. Once a key
-exists, the server requires a key until it shuts down, even if the key file is deleted.
+Changed keys are reloaded during a request, at most once every half second, so no background task is needed. Once a key
+exists, the server requires keys until it shuts down, even if the key file is deleted.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class AccessRules(msgspec.Struct, frozen=True):
     api_key: str = ""
     """An additional key with every scope."""
     quota: Quota | None = None
-    """The quota of each key that has no quota of its own and, if no key is required, of each client address."""
+    """The quota for each key without its own quota. If no key is required, it applies to each client address."""
     processes: int = 1
     """The number of server processes that share each quota."""
     local_only: bool = True
-    """Whether only clients on this machine can connect. If so, callers have every scope as long as no key exists."""
+    """Whether only clients on this machine can connect. If so, all callers have every scope until a key exists."""
     origins: frozenset[str] = frozenset()
 
 
@@ -73,8 +73,7 @@ class Authenticator:
     def admit(self, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
         """Return the caller of a request; raise Unauthorized if a required key is missing or invalid.
 
-        Hot path. The key's hash is looked up in a dictionary, so the duration depends only on the key's
-        length.
+        Hot path. The key's hash is looked up in a dictionary, so the lookup time depends only on the key's length.
         """
         now = self._now()
         if now >= self._refresh_at or now < self._refresh_at - 1.0:  # the second case: the clock was set back
@@ -90,11 +89,11 @@ class Authenticator:
         if not self.needs_key:
             return self._anonymous if self._rules.quota is None else self._by_address(client)
         if not presented:
-            raise Unauthorized("an API key is required; send it as x-api-key or as Authorization: Bearer")
+            raise Unauthorized("an API key is required; send it in the header x-api-key or as a bearer token")
         raise Unauthorized("the API key is unknown, expired or revoked")
 
     def recognise(self, headers: dict[bytes, bytes]) -> Caller:
-        """Return the caller of a public route. It is UNAUTHENTICATED if keys exist but the request has no valid key."""
+        """Return the caller of a public route, or UNAUTHENTICATED if keys exist but the request has no valid key."""
         if not self.needs_key:
             return self._anonymous
         try:
@@ -103,7 +102,7 @@ class Authenticator:
             return UNAUTHENTICATED
 
     def preflight(self, headers: dict[bytes, bytes], method: str) -> Headers | None:
-        """Return the response headers for a browser's preflight request; return None for any other request."""
+        """Return the response headers if this is a browser's preflight request, otherwise None."""
         if method != "OPTIONS" or b"access-control-request-method" not in headers:
             return None
         if not self._allows(headers[b"origin"]):
@@ -117,10 +116,10 @@ class Authenticator:
         ]
 
     def cross_origin(self, headers: dict[bytes, bytes], method: str) -> Headers:
-        """Return the CORS response headers; raise Forbidden if an unlisted origin sends a request that can change data.
+        """Return the CORS response headers; raise Forbidden if a request from an unlisted origin could change data.
 
-        Pages cannot forge `Origin` and `Sec-Fetch-Site`. A server on the user's own machine often requires no key;
-        without this check, any page that the user visits could send POST requests to it.
+        Pages cannot forge the headers `Origin` and `Sec-Fetch-Site`. A server on the user's own machine often requires
+        no key; without this check, any page that the user visits could send POST requests to that server.
         """
         origin = headers[b"origin"]
         if self._allows(origin):
@@ -160,7 +159,7 @@ class Authenticator:
         self.needs_key = self.needs_key or bool(keys)
 
     def _by_address(self, client: Sequence[Any] | None) -> Caller:
-        """Return an anonymous caller with the quota of its address. Only the most recently used addresses are kept."""
+        """Return an anonymous caller with the quota of the client address. Only recently used addresses are kept."""
         address = (client or ("unknown",))[0]
         meter = self._addresses.get(address)
         if meter is None:
@@ -189,7 +188,7 @@ def require_everything(caller: Caller) -> None:
 
 
 def allow_model(caller: Caller, name: str) -> None:
-    """Raise Forbidden if the caller's key excludes this model. Model limits apply to all versions of a model."""
+    """Raise Forbidden if the caller's key does not grant access to this model. Access includes all versions."""
     if not caller.may_use(name.partition("@")[0]):
         raise Forbidden(f"key {caller.key_id} does not grant access to this model")
 

@@ -1,4 +1,4 @@
-"""Read optional request headers: content encodings, deadlines, trace contexts and request ids."""
+"""Handle optional request headers: the content encoding, timeout, trace context and request id."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rowcast.errors import BodyError, RequestError
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 MAX_TIMEOUT_SECONDS = 3600.0
 WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
-"""The window size in bits that zlib needs for each content encoding; `deflate` means the zlib format (RFC 9110)."""
+"""The `wbits` argument of zlib for each content encoding. In HTTP, `deflate` means the zlib format (RFC 9110)."""
 _match_traceparent = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})").fullmatch
 _match_seconds = re.compile(rb"[0-9]{1,6}(\.[0-9]{1,9})?").fullmatch
 
 
 def decompress(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
-    """Return the decompressed body; raise BodyError as soon as it exceeds `max_bytes`."""
+    """Return the decompressed body; raise BodyError as soon as its size exceeds `max_bytes`."""
     coding = encoding.strip().lower()
     if coding in (b"", b"identity"):
         return body
@@ -76,7 +76,7 @@ class RequestIds:
         self._numbers = itertools.count()
 
     def id_of(self, headers: Mapping[bytes, bytes]) -> str:
-        """Return the request id that the client sent if it is valid, otherwise a new id. Hot path."""
+        """Return the client's request id if it is valid, otherwise a new id. Hot path."""
         sent = headers.get(b"x-request-id")
         if sent is not None and REQUEST_ID(sent):
             return sent.decode()

@@ -34,9 +34,9 @@ class ColdRoute(msgspec.Struct, frozen=True):
     """The type of the response body; `str` for a text response."""
     media_types: tuple[str, ...] = JSON_ONLY
     other_statuses: Mapping[int, str] = {}
-    """Descriptions of the other statuses whose responses have a body of the same type."""
+    """Descriptions of the other statuses for which the body has the same type."""
     problems: tuple[str, ...] = ()
-    """The slugs of the problems that only this route reports."""
+    """The slugs of problems that this route reports in addition to the common problems."""
 
 
 class JsonResponse(Response):
@@ -108,7 +108,7 @@ class ColdApp:
 
 
 def _encode_result(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an endpoint so that FastAPI receives a response and never inspects the endpoint's value."""
+    """Wrap an endpoint so that it always returns a response, which FastAPI passes on unchanged."""
 
     def as_response(result: Any) -> Response:
         return result if isinstance(result, Response) else JsonResponse(result)
@@ -124,7 +124,7 @@ def _encode_result(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(**parameters: Any) -> Response:
             return as_response(endpoint(**parameters))
 
-    # FastAPI would otherwise resolve the annotations in the namespace of this module.
+    # Otherwise, FastAPI would resolve the annotations in this module's namespace.
     wrapper.__signature__ = inspect.signature(endpoint, eval_str=True)  # type: ignore[attr-defined]
     return wrapper
 

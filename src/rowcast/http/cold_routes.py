@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rowcast.serving.fleet import Fleet
     from rowcast.serving.live_models import LiveModel
 
-# Swagger UI and ReDoc need style attributes and icons from data URLs.
+# Swagger UI and ReDoc use inline styles and load icons from data URLs.
 DOCS_POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
@@ -68,7 +68,7 @@ class Filters:
 
 
 class ServerInfo(msgspec.Struct, frozen=True):
-    """The reply at the root path. KServe's V1 client reads `status`."""
+    """The reply to `GET /`. KServe's V1 client reads `status`."""
 
     name: str
     version: str
@@ -159,7 +159,7 @@ def _add_reload_route(cold: ColdApp, fleet: Fleet) -> None:
         response=ReloadResult,
         other_statuses=RELOAD_STATUSES,
         tags=["models"],
-        summary="Reload the registry in all workers and return their state",
+        summary="Reload the models in all workers and return the state of each worker",
     )
     async def reload() -> Response:
         result = await fleet.reload()
@@ -190,7 +190,7 @@ def _add_history_routes(cold: ColdApp, history: History) -> None:
         media_types=("application/x-ndjson", "text/csv"),
         problems=("unavailable",),
         tags=["history"],
-        summary="Recorded predictions as a file, newest first",
+        summary="A file of recorded predictions, newest first",
     )
     def export(request: Request, filters: Annotated[Filters, Depends()], format: Format = "jsonl") -> Response:  # noqa: A002
         _refuse_unknown_options(request, [*FILTER_NAMES, "format"])
@@ -210,7 +210,7 @@ def _add_history_routes(cold: ColdApp, history: History) -> None:
         response=Record,
         problems=("not-found", "unavailable"),
         tags=["history"],
-        summary="One recorded prediction with its evidence",
+        summary="One recorded prediction with its row and model version",
     )
     def show_prediction(prediction_id: str, request: Request) -> Record:
         record = history.get(prediction_id.lower(), _visible_entries(caller(request)))
@@ -257,7 +257,7 @@ def _add_health_routes(cold: ColdApp, deployment: Deployment[LiveModel], health:
         response=Readiness,
         other_statuses={503: "No model is loaded, or the server is shutting down"},
         tags=["health"],
-        summary="Whether at least one model is loaded",
+        summary="Whether the server is ready to serve predictions",
     )
     async def report_readiness() -> Response:
         is_ready = health.is_ready and bool(deployment.models())
@@ -310,7 +310,7 @@ def _add_documentation(cold: ColdApp, deployment: Deployment[LiveModel]) -> None
 
 @functools.cache
 def _docs_page(template: str) -> str:
-    # This is imported here because most servers never render these pages.
+    # imported here because most servers never render these pages
     from rowcast.templates import render
 
     return render("rowcast.http", template)
@@ -343,7 +343,7 @@ def _visible(worker: WorkerStatus, who: Caller) -> WorkerStatus:
 
 
 def _root_reply(deployment: Deployment[LiveModel]) -> bytes | None:
-    """Return the public reply at `/` from the default model's wire template; return None if it defines none."""
+    """Return the reply to `GET /` from the default model's wire template, or None if the template defines none."""
     try:
         model = deployment.get(None)
     except ModelNotFound:

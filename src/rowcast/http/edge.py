@@ -1,7 +1,7 @@
-"""The outermost ASGI callable, which runs the request pipeline.
+"""The ASGI callable that runs the request pipeline.
 
 Every request passes through the same steps: request id, route, cross-origin rules, key, scope, quota, method, content
-type, body, idempotency, handler. `quick_path.py` applies them to plain requests for a single prediction.
+type, body, idempotency, handler. `quick_path.py` is a faster pipeline for plain requests for a single prediction.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from rowcast.http.routes import (
 from rowcast.serving.quota import charge
 
 SIGNIFICANT_HEADERS = (b"content-type", b"inference-header-content-length", b"accept-encoding")
-"""The headers that, together with the path, query and body, identify a request with an Idempotency-Key."""
+"""A repeated Idempotency-Key must come with the same values of these headers, and the same path, query and body."""
 
 
 class ClientDisconnected(Exception):
@@ -62,12 +62,12 @@ class Exchange(msgspec.Struct):
     extra: Headers = []
     meter: Meter | None = None
     problem: str = ""
-    """The slug of the problem that was sent."""
+    """The slug of the problem in the response."""
     logged: LoggedRequest | None = None
-    """The log entry that receives the result; None if the request log is off."""
+    """The log entry for this request; None if logging and tracing are disabled."""
 
     def ids(self) -> dict[str, str]:
-        """Return the ids by which the log lines of a request can be correlated."""
+        """Return the ids that all log lines of this request contain."""
         trace = bodies.trace_id(self.headers.get(b"traceparent", b""))
         return {"request_id": self.request_id, **({"trace_id": trace} if trace else {})}
 
@@ -154,7 +154,7 @@ class Edge:
         return route.pattern, response.status
 
     async def _admit(self, exchange: Exchange) -> Caller:
-        """Authenticate the caller, check the route's scope and charge the quota for one row."""
+        """Authenticate the caller, check the route's scope and charge one row to the quota."""
         route = exchange.route
         if route.is_public:
             return self._authenticator.recognise(exchange.headers)
@@ -213,7 +213,7 @@ class Edge:
             await send(message)
 
         scope = exchange.scope
-        # Change only a copy: the server needs the original method to omit the body of a response to HEAD.
+        # Change a copy of the scope: the server needs the original method to omit the body of a response to HEAD.
         root = scope.get("root_path") or self._root_path
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         state = {**scope.get("state", {}), "request_id": exchange.request_id, "caller": caller}
@@ -310,5 +310,5 @@ _decode_msgpack = msgspec.msgpack.Decoder(Response).decode
 
 
 def _decode_response(stored: bytes) -> Response:
-    """Decode a stored response, which is bare JSON if an earlier release stored a native reply."""
+    """Decode a stored response. Earlier releases stored native replies as bare JSON."""
     return Response(stored) if stored[:1] == b"{" else _decode_msgpack(stored)

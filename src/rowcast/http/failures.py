@@ -24,7 +24,7 @@ log = structlog.get_logger("rowcast.http")
 
 
 class Failures:
-    """Builds the response to every failed request, on both the quick path and the general path."""
+    """Builds the responses to failed requests, on both the quick path and the general path."""
 
     def __init__(self, listen: Listener, wait_seconds: float) -> None:
         self._listen = listen
@@ -39,7 +39,7 @@ class Failures:
         known_path: str,
         has_own_deadline: bool,
     ) -> tuple[int, bytes, Headers]:
-        """Return the status, body and headers. Log `known_path`, which is empty if the path can contain client data."""
+        """Return the status, body and headers. Log `known_path`, which is empty if the path may contain client data."""
         if isinstance(error, TooLate) and not has_own_deadline:
             error = Overloaded(
                 f"the server is overloaded: the request waited for more than {self._wait_seconds:g} s; retry after 1 s"

@@ -1,4 +1,4 @@
-"""Support for Idempotency-Key: store the reply to the first request and send it again if the request is repeated."""
+"""Support for Idempotency-Key: store the reply to a request, and return the stored reply if the request is repeated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = structlog.get_logger("rowcast.http")
 
 
 class Idempotency:
-    """Executes each request with an Idempotency-Key once. Calls the store in a thread, never on the event loop."""
+    """Executes each request with an Idempotency-Key only once. Store calls run in a thread, never on the event loop."""
 
     def __init__(self, store: IdempotencyStore, seconds: float, now: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -39,7 +39,7 @@ class Idempotency:
         """Return the reply, and whether it is a stored reply to an earlier request."""
         if not VALID_KEY(sent):
             raise RequestError("Idempotency-Key must be 1 to 255 visible ASCII characters", slug="bad-option")
-        # Different callers can choose the same key independently of each other.
+        # Two callers can choose the same key, so the hash includes the caller.
         key = sha256(b"\0".join((caller.key_id.encode(), caller.tenant.encode(), sent))).hexdigest()
         fingerprint = sha256(b"\0".join((path.encode(), meaning, body))).digest()
         now = self._now()

@@ -1,6 +1,6 @@
-"""JSON Schemas of replies, derived from the structs that routes return or, if no struct exists, written by hand.
+"""JSON Schemas of replies: derived from the structs that routes return, or written by hand if no struct exists.
 
-Every object schema is closed: it forbids additional properties.
+Every object schema is closed, which means that it forbids additional properties.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ NO_MODELS = "No models are visible: either none is loaded or an API key is requi
 
 
 def document(cold: ColdApp, deployment: Deployment[LiveModel], root_path: str = "") -> Json:
-    """Return the document for the models of this deployment. `root_path` is the path prefix that clients use."""
+    """Return the OpenAPI document for the deployed models. `root_path` is the path prefix that clients use."""
     api = cold.api
     openapi: Json = get_openapi(
         title=api.title,

@@ -1,4 +1,4 @@
-"""Parts that all operations of the OpenAPI document share: response headers, security schemes and problem responses."""
+"""Parts shared by all operations in the OpenAPI document: response headers, security schemes and problem responses."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ SECURITY_SCHEMES: Json = {
         "type": "apiKey",
         "in": "header",
         "name": "x-api-key",
-        "description": "An API key; `rowcast keys create` creates one.",
+        "description": "An API key, created with `rowcast keys create`.",
     },
     "bearer": {"type": "http", "scheme": "bearer", "description": "The same API key as a bearer token."},
 }
-# The empty requirement allows requests without a key; a server on which no keys exist accepts them.
+# The empty requirement allows requests without a key. A server accepts them if no keys exist.
 SECURITY: list[Json] = [{}, {"key": []}, {"bearer": []}]
 
 
@@ -75,7 +75,7 @@ def json_content(schemas: Sequence[Json], examples: Mapping[str, object]) -> Jso
 
 
 def require_key(operation: Json) -> None:
-    """Add the security requirement of a non-public route, and the responses that unauthorized callers receive."""
+    """Add the security requirement and the responses for callers without a valid key or permission."""
     operation["security"] = SECURITY
     operation["responses"] |= problem_responses(("unauthorized", "forbidden"))
 

@@ -85,7 +85,7 @@ TITLES = {
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """RFC 9457 problem details. `errors` lists every problem of every row."""
+    """RFC 9457 problem details. `errors` lists every problem in every row."""
 
     type: str
     title: str
@@ -96,7 +96,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 ErrorForm = Callable[[Problem], tuple[int, bytes]]
-"""A function that encodes a problem in a dialect's error format. It returns the dialect's status and the body."""
+"""A function that encodes a problem in a dialect's error format and returns the status and the body."""
 
 
 def slug(error: Exception) -> str:
@@ -105,7 +105,7 @@ def slug(error: Exception) -> str:
 
 
 def problem(error: Exception, request_id: str) -> Problem:
-    """Return the problem details of an error. The details of an internal error reveal only the request id."""
+    """Return the problem details for an error. For an internal error, they reveal only the request id."""
     name, detail = slug(error), str(error)
     if name == "internal":
         detail = "an internal error occurred; search the server log for the request id to find the cause"

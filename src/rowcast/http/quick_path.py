@@ -1,8 +1,8 @@
 """The edge's pipeline on the hot path, specialised for plain requests for a single prediction.
 
-It applies the same steps as `Edge`, except for the headers that plain requests do not have. To be faster, it uses no
-ASGI scope, task or future (`bench/serve.py`). Our HTTP protocol calls it; under any other ASGI server, every request
-takes the general path.
+It applies the same steps as `Edge`, except for steps that plain requests never need. It creates no ASGI scope, task or
+future, which makes it faster (`bench/serve.py`). Only Rowcast's own HTTP protocol class calls it; under other ASGI
+servers, every request takes the general path.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HEAD = (
 log = structlog.get_logger("rowcast.http")
 
 SendResponse = Callable[[bytes, bytes], None]
-"""Sends a response: the head, which ends with the last header line, and the body. It never raises an exception."""
+"""Sends a response, given its head (status line and header lines) and its body. Never raises an exception."""
 
 
 class QuickPath:
@@ -66,7 +66,7 @@ class QuickPath:
         Hot path.
         """
         root = self._root_path
-        # The root path is added because the path of an ASGI scope starts with it.
+        # `strip_prefix` expects an ASGI path, which starts with the root path.
         route = self._router.hot.get(strip_prefix(root + path, root) if root else path)
         if route is None or route.quick is None or method != b"POST":
             return None
@@ -87,9 +87,8 @@ class QuickPath:
     ) -> bool:
         """Answer a plain prediction request by calling `send`, now or in a later event-loop iteration.
 
-        Hot path. Return False if the general path must handle the request; in that case, nothing has
-        been sent or charged. If no other client is sending requests (`is_alone`), do not wait for other requests to
-        share the batch.
+        Hot path. Return False if the general path must handle the request; in that case, nothing has been sent or
+        charged. If `is_alone`, no other client is sending requests, so do not wait for other requests to batch.
         """
         quick = route.quick
         if quick is None or len(body) > self._max_body or not quick.accepts(query, body):
@@ -138,7 +137,7 @@ class QuickPath:
 
 
 class QuickAnswer:
-    """Takes the place of a future: receives the reply to a quick request and sends it."""
+    """Replaces a future: receives the reply to a plain request and sends it."""
 
     __slots__ = ("_is_done", "_quick_path", "meter", "request", "request_id", "route", "send", "started")
 
@@ -167,7 +166,7 @@ class QuickAnswer:
             self.set_exception(error)
 
     def set_exception(self, error: Exception, /) -> None:
-        """Send a problem response. Never raises."""
+        """Send a problem response; never raise an exception."""
         self._is_done = True
         try:
             self._quick_path.fail(self, error)

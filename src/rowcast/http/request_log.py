@@ -1,6 +1,6 @@
-"""The request log and tracing spans. The edge is wrapped only if one of them is enabled.
+"""The request log and tracing. `RequestLog` wraps the edge only if logging or tracing is enabled.
 
-Neither the log nor the spans contain rows, query strings or API keys.
+The log and the spans never contain rows, query strings or API keys.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ CLIENT_CLOSED = 499
 
 
 class Span(Protocol):
-    """A tracing span of one request."""
+    """The tracing span of one request."""
 
     traceparent: bytes
-    """The value of the header that identifies the span to the client and to other services."""
+    """The value of the `traceparent` header, which identifies the span."""
 
     def end(self, logged: LoggedRequest) -> None:
-        """End the span and record the result of the request."""
+        """Record the result of the request and end the span."""
         ...
 
 
@@ -36,7 +36,7 @@ class Tracer(Protocol):
     """Starts spans and exports them to a collector."""
 
     def begin(self, method: str, traceparent: bytes, started: int) -> Span:
-        """Start a span as a child of the client's `traceparent`; `started` is a Unix time in nanoseconds."""
+        """Start a child span of the client's `traceparent`. `started` is in nanoseconds since the Unix epoch."""
         ...
 
     def stop(self) -> None:

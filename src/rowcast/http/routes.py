@@ -28,7 +28,7 @@ ONLY_JSON = frozenset((JSON,))
 UNMATCHED = "unmatched"
 READING = ("GET", "HEAD", "OPTIONS")
 API_HEADERS: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
-"""The headers that every response of a hot route contains."""
+"""The headers that the edge adds to the replies of hot routes."""
 
 
 class RequestRules(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ def no_options(query: bytes) -> QueryOptions:
 
 
 def any_options(query: bytes) -> QueryOptions:
-    """Accept any query string, which the handler parses later."""
+    """Accept any query string; the handler parses it."""
     return NO_OPTIONS
 
 
@@ -74,7 +74,7 @@ class Request(msgspec.Struct):
     context: RequestContext
     options: QueryOptions = NO_OPTIONS
     is_alone: bool = False
-    """Whether no other client is sending requests. If so, this request does not wait for others to share its batch."""
+    """Whether no other client is sending requests. If so, this request does not wait for other requests to batch."""
     response_headers: Sequence[tuple[bytes, bytes]] = ()
     """Headers that the handler adds to its response."""
     model: ModelInterface | None = None
@@ -93,7 +93,7 @@ class Request(msgspec.Struct):
 
 
 class Response(msgspec.Struct):
-    """The response of a handler."""
+    """The response from a handler."""
 
     body: bytes
     status: int = 200
@@ -117,7 +117,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     is_public: bool = False
     """Whether clients can use the route without a key."""
     dialect: str = ""
-    """The `source` that history records for predictions from this route."""
+    """The `source` recorded in the history for predictions from this route."""
     content_types: frozenset[bytes] = ONLY_JSON
     error_form: ErrorForm | None = None
     """The dialect's error format, or None to send problem details."""
@@ -129,7 +129,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QuickHandler(Protocol):
-    """The hot path of a route, specialised when its model goes live."""
+    """The hot path of a route, built for the route's model when the model goes live."""
 
     def accepts(self, query: bytes, body: bytes) -> bool:
         """Return whether this is a request for a single row without special options."""
@@ -141,7 +141,7 @@ class QuickHandler(Protocol):
 
 
 class Dialect(Protocol):
-    """The routes of a protocol other than the native one."""
+    """The routes of a protocol other than the native protocol."""
 
     def find(self, path: str) -> Route | None:
         """Return the route of a path, or None if the path does not belong to the protocol.
@@ -163,7 +163,7 @@ class Router:
         """Return the route of a request.
 
         For an unknown path or method, return a route that responds with 404 or 405. That route requires the scope
-        'admin' unless the method only reads.
+        'admin' unless the method is GET, HEAD or OPTIONS.
         """
         route = self.hot.get(path)
         if route is not None:
@@ -200,7 +200,7 @@ async def answer_not_found(request: Request) -> Response:
 
 
 def strip_prefix(path: str, root: str) -> str:
-    """Remove the root path, which the path contains twice if the server adds it and the proxy does not strip it."""
+    """Remove the root path. It occurs twice if the server adds it and the proxy does not strip it."""
     if not root:
         return path
     for _ in range(2):

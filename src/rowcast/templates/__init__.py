@@ -1,7 +1,7 @@
-"""The base templates of every HTML page, and the environment that renders them.
+"""The base templates for all HTML pages, and the environment that renders templates.
 
-`base.html` is the document, `components.html` contains the macros, and `base.css` contains the styles. A package that
-renders pages keeps its own templates in its `templates` folder. The prediction path never imports this package.
+`base.html` contains the page layout, `components.html` the macros and `base.css` the styles. A package that renders
+pages keeps its own templates in its `templates` folder. The prediction path never imports this package.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def render(package: str, template: str, **context: Any) -> str:
 
 @cache
 def environment(package: str) -> Environment:
-    """Return the environment of a package. Undefined names are errors, and HTML templates escape every value."""
+    """Return the template environment of a package. Undefined names are errors; HTML templates escape every value."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("rowcast")]),
-        # Markdown is the only format that is not escaped as HTML.
+        # Values are escaped as HTML in all templates except Markdown.
         autoescape=select_autoescape(enabled_extensions=(), disabled_extensions=("md",), default=True),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -38,5 +38,5 @@ def environment(package: str) -> Environment:
 
 
 def _escape_table_cell(text: str) -> str:
-    """Escape the characters that would end a cell of a Markdown table."""
+    """Escape the characters that would end a cell in a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ")

@@ -1,9 +1,9 @@
 """Translate between a wire template's JSON and the model's native rows and replies.
 
-`compile_template` checks a template against its model once and compiles it to decoders and byte templates, so that no
-request has to walk the template's tree. A request is converted to rows with the model's column names, and these rows
-are scored and recorded exactly like native rows. The reply is rendered from the native replies. Predictions, cache keys
-and history entries are therefore the same as in the native dialect.
+`compile_template` checks a template against its model and compiles it to decoders and byte templates, so that requests
+do not walk the template's tree. A request is converted to rows with the model's column names. These rows are scored and
+recorded exactly like native rows, and the reply is rendered from the native replies. Predictions, cache keys and
+history entries are therefore the same as in the native dialect.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RowParts = tuple[EncodedRow, bytes, int, int]
 Hot path: a NamedTuple would cost 0.3 µs more.
 """
 ParseRow = Callable[[bytes], EncodedRow]
-"""Parses and encodes one row with column names; raises InvalidRows."""
+"""Parses and encodes one row with column names; raises InvalidRows if the row is invalid."""
 
 _decode_cells = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
@@ -46,7 +46,7 @@ class WireRequest(NamedTuple):
     """A parsed request."""
 
     rows: Sequence[tuple[EncodedRow, bytes]]
-    """Each row, encoded for the model and as JSON text with column names for history."""
+    """Each row in two forms: encoded for the model, and as JSON text with column names for the history."""
     use_cache: bool = True
     ttl: int = 0
     """Cache lifetime in seconds; 0 selects the cache's default."""
@@ -89,7 +89,7 @@ class WireCodec:
         self.render = replies.render
         self.render_batch = replies.render_batch
         self.render_row = replies.render_row if self._shape.is_plain else None
-        """Renders the reply to a single row from its native reply; None if the template needs more data."""
+        """Renders the reply to a single-row request from the native reply; None if the template needs more data."""
 
     def read(self, body: bytes, max_rows: int) -> WireRequest:
         """Parse a `/predict` body; raise InvalidRows with every problem, or BodyError if the shape is wrong."""
@@ -218,14 +218,14 @@ class WireCodec:
         except KeyError:
             return None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            decode_object(body)  # raises a better error for invalid JSON
+            decode_object(body)  # raises a more precise error for invalid JSON
             raise
 
     def _rename_key(self, match: re.Match[bytes]) -> bytes:
         return self._keys[match.group()]
 
     def _repair_row(self, body: bytes) -> RowParts:
-        """Parse a row with absent or unknown names: fill in defaults and ignore unknown names, or raise InvalidRows."""
+        """Parse a row. Fill in missing columns and ignore unknown names if the template allows it."""
         decode_object(body)
         cells = _decode_cells(body)
         unknown = [name for name in cells if name not in self._columns]
@@ -265,7 +265,7 @@ def compile_template(
     parse_row: ParseRow,
     has_probabilities: bool = True,
 ) -> WireCodec:
-    """Compile a template for a model; raise DocumentError if it does not fit the model."""
+    """Compile a template for a model; raise DocumentError if it does not match the model."""
     template = read_template(document)
     kinds = [column.kind for column in schema.columns]
     facts = ModelFacts(

@@ -27,7 +27,7 @@ SCALARS: Final = (
 
 
 def parse_document(text: str, suffix: str, source: str) -> dict[str, Any]:
-    """Parse a document in the format of a file suffix, which is a key of PARSERS.
+    """Parse a document in the format that the file suffix, a key of PARSERS, identifies.
 
     Raise DocumentError, with `source` as the document's name, if the document has a syntax error, is not a mapping or
     contains values that JSON cannot represent.
@@ -50,7 +50,7 @@ def parse_document(text: str, suffix: str, source: str) -> dict[str, Any]:
 def parse_yaml(text: str, make_loader: Callable[[Any], Any]) -> Any:
     """Parse YAML with the loader class that `make_loader` builds from the yaml module; raise ValueError with the line.
 
-    The loader must construct plain values only.
+    The loader must construct only plain values such as strings, numbers, lists and mappings.
     """
     try:
         import yaml
@@ -64,7 +64,7 @@ def parse_yaml(text: str, make_loader: Callable[[Any], Any]) -> Any:
 
 
 def _walk(document: Any) -> Iterator[tuple[Any, int]]:
-    """Yield every key and value with its depth. A YAML alias is walked each time it is used, and can contain itself."""
+    """Yield every key and value with its depth. YAML aliases are followed at each use and can be recursive."""
     pending = [(document, 0)]
     while pending:
         value, depth = pending.pop()

@@ -15,7 +15,7 @@ PROBABILITIES: Final[dict[str, Any]] = {"type": "array", "items": PROBABILITY}
 
 
 class ReplySchemas:
-    """Builds the JSON Schemas of one model's replies. `native` and `warnings` are schemas of the native reply."""
+    """Builds the JSON Schemas of one model's replies. `native` is the schema of a native reply."""
 
     def __init__(self, facts: ModelFacts, native: Mapping[str, Any], warnings: Mapping[str, Any]) -> None:
         classes = list(facts.decision.classes)
@@ -38,7 +38,7 @@ class ReplySchemas:
         }
 
     def build(self, reply: Any, batch_reply: Any, *, matrix: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the schemas of the reply to a request and to a batch."""
+        """Return the schema of the reply to a request, and the schema of the reply to a batch."""
         single = self._schema(default_reply(matrix=matrix) if reply is msgspec.UNSET else reply)
         self._placeholders["$reply"] = single
         return single, self._schema(default_batch_reply() if batch_reply is msgspec.UNSET else batch_reply)
@@ -65,7 +65,7 @@ class ReplySchemas:
 
 
 def any_of(schemas: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return a schema for values that match any of `schemas`. OpenAPI tools do not support `prefixItems` yet."""
+    """Return a schema that matches any of `schemas`. OpenAPI tools do not support the alternative, `prefixItems`."""
     distinct = _distinct(schemas)
     return distinct[0] if len(distinct) == 1 else {"anyOf": distinct} if distinct else {}
 

@@ -1,7 +1,7 @@
 """Render replies as specified by a wire template.
 
-A template is compiled once into byte templates. At run time, each placeholder is replaced with its JSON text from the
-native reply, so numbers are never decoded and encoded again.
+A template is compiled once into byte templates. For each request, every placeholder is replaced with JSON text that is
+copied from the native reply, so numbers are never re-encoded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NATIVE_FIELDS: Final[Mapping[str, tuple[Any, ...]]] = {
     "warnings": (msgspec.Raw,),
     "cached": (bool,),
 }
-"""Fields of a native reply with their types and defaults."""
+"""The fields of a native reply, each with its type and, if it is optional, its default."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -62,14 +62,14 @@ class ModelFacts(NamedTuple):
 
 
 class NativeReplies(NamedTuple):
-    """The native replies to the rows of one request, and the request's latency in seconds."""
+    """The native replies for the rows of one request, and the request's latency in seconds."""
 
     replies: Sequence[bytes]
     seconds: float
 
 
 NativeRow = Any
-"""A decoded native reply. Each field in use contains its raw JSON text; `native` contains the whole reply."""
+"""A decoded native reply. Most fields contain raw JSON text; `native` contains the whole reply."""
 
 
 class _RenderContext(NamedTuple):
@@ -118,7 +118,7 @@ class ReplyRenderer:
         self._single = single
         self._batch = batch
         self.render_row = None if row is None or uses_whole_reply else _row_renderer(self._decode, row)
-        """Renders the reply to a single-row request from its native reply; None if the template needs more data."""
+        """Renders the reply to a single-row request from the native reply; None if the template needs more data."""
 
     def render(self, request: NativeReplies) -> bytes:
         """Return the reply to one request."""
@@ -172,7 +172,7 @@ def default_batch_reply() -> Any:
 
 
 def compile_replies(reply: Any, batch_reply: Any, facts: ModelFacts, *, matrix: bool) -> ReplyRenderer:
-    """Compile both reply trees; raise DocumentError for a placeholder that this model cannot fill."""
+    """Compile both reply trees; raise DocumentError if this model cannot fill a placeholder."""
     compiler = _TreeCompiler(facts, _row_placeholders(facts), _unavailable(facts))
     single_tree = default_reply(matrix=matrix) if reply is msgspec.UNSET else reply
     single = compiler.compile_request(single_tree, "reply", single_row=not matrix)
@@ -233,7 +233,7 @@ class _TreeCompiler:
         return None if None in renderers else ByteTemplate(request.text, tuple(filter(None, renderers)))
 
     def constant(self, name: str) -> bytes | None:
-        """Return the text of a placeholder that is the same in every reply, or None."""
+        """Return the JSON text of a constant placeholder, or None if the placeholder is not constant."""
         return self._constants.get(name)
 
     def renderer(self, name: str, place: str, placeholders: Placeholders) -> Renderer:
@@ -277,7 +277,7 @@ class _TreeCompiler:
         if name in self._row_placeholders:
             return f"{name} belongs to a row; put it below {EACH_ROW}, which produces a list with one item per row"
         names = ", ".join(sorted(name for name in available if name not in self._unavailable))
-        return f"unknown placeholder {name}; available here: {names} (write $$ for text that starts with $)"
+        return f"unknown placeholder {name}; available here: {names} (to start text with $, write $$)"
 
 
 class _TemplateBuilder:
@@ -364,7 +364,7 @@ def _unavailable(facts: ModelFacts) -> dict[str, str]:
     if facts.decision.task != "binary":
         reasons["$score"] = "only a binary model has a positive class"
     if facts.decision.task == "regression":
-        reasons |= dict.fromkeys((*PROBABILITY_PLACEHOLDERS, "$class_index"), "it is a regression model")
+        reasons |= dict.fromkeys((*PROBABILITY_PLACEHOLDERS, "$class_index"), "the model is a regression model")
     elif not facts.has_probabilities:
         reasons |= dict.fromkeys((*PROBABILITY_PLACEHOLDERS, "$score"), "the model returns only labels")
     return reasons
@@ -380,8 +380,8 @@ def _key(key: Any, place: str) -> str:
     if key.startswith("$") and not key.startswith("$$"):
         raise _problem(
             place,
-            f"{key} must be the only key of its object and one of {EACH_ROW}, {EACH_REQUEST}; write $$ for a key that "
-            "starts with $",
+            f"{key} must be {EACH_ROW} or {EACH_REQUEST} and the only key of its object; to start another key with $, "
+            "write $$",
         )
     return key.removeprefix("$") if key.startswith("$$") else key
 

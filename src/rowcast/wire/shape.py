@@ -1,4 +1,4 @@
-"""Decode requests that have their rows and options at the paths that a wire template specifies."""
+"""Decode requests whose rows and options are at the paths that a wire template specifies."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Tree = dict[str, Any]
 
 
 class UnwrappedRequest(NamedTuple):
-    """The content of one request: a row as JSON text or a matrix of raw cells, and its cache options."""
+    """The content of one request: a row as JSON text or a matrix of raw cells, and the cache options."""
 
     rows: Any
     use_cache: bool
@@ -123,8 +123,8 @@ def _decode(body: bytes, strict: Decode, lax: Decode | None) -> tuple[Any, int]:
             return decode(body), ignored
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             refusal = error
-    decode_json(body)  # raises a better error if the body is not JSON
-    raise BodyError(f"the request does not have this model's shape: {refusal}", slug="wrong-shape")
+    decode_json(body)  # raises a more precise error if the body is not JSON
+    raise BodyError(f"the request does not match the model's wire template: {refusal}", slug="wrong-shape")
 
 
 def _list_path(batch: str, path: str, *, matrix: bool) -> str:

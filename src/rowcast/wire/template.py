@@ -30,11 +30,11 @@ class RequestTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     batch: str = ""
     """The path of the requests in a `/predict/batch` body (`requests[]`) or of their rows (`requests[].data`)."""
     rename: dict[str, str] = {}
-    """Maps a client's name to a column."""
+    """Maps each name that clients send to a column name."""
     use_cache: str = ""
     cache_ttl: str = ""
     on_missing: Any = ERROR
-    """`error`, or the defaults for columns that are not sent: one value, or a mapping from column to value."""
+    """`error`, or the defaults for missing columns: one value for all columns, or a mapping from column to value."""
     on_unknown: Literal["error", "ignore"] = ERROR
 
 
@@ -54,7 +54,7 @@ class Template(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 def read_template(document: Any) -> Template:
     """Parse a template; raise DocumentError if a key or value is not allowed."""
     if not isinstance(document, Mapping):
-        raise template_error("", "expected a mapping with the keys request, reply, batch_reply, root, labels")
+        raise template_error("", "expected a mapping with keys such as `request` and `reply`")
     try:
         template = msgspec.convert(document, Template)
     except msgspec.ValidationError as error:

@@ -47,7 +47,7 @@ METHODS = ("predict", "predict_proba")
 
 
 class MLflowRoutes:
-    """The routes of the scoring server, which use the default model."""
+    """The routes of the scoring server. They use the default model."""
 
     def __init__(self, scoring: DialectScoring, ready: Callable[[], bool]) -> None:
         self._scoring = scoring
@@ -141,7 +141,7 @@ def _read_method(model: LiveModel, params: Any) -> str:
 
 
 def write_error(problem: Problem) -> tuple[int, bytes]:
-    """Encode `{"error_code": …, "message": …}`; replace the status 422, which MLflow does not use, with 400."""
+    """Encode a problem as `{"error_code": …, "message": …}`. Status 422, which MLflow does not use, becomes 400."""
     status = 400 if problem.status == 422 else problem.status
     code = CODES.get(status, "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR")
     return status, msgspec.json.encode({"error_code": code, "message": summary(problem)})

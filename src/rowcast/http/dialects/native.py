@@ -1,6 +1,6 @@
 """The native dialect: predictions for one row or for `{"rows": [...]}`. `wire.py` handles models with a wire template.
 
-Routes are created when models go live, each bound to its model, so that the hot path has nothing to look up.
+Each route is created when its model goes live and is bound to that model, so the hot path needs no lookup.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class NativeRoutes:
     def __init__(self, service: PredictionService) -> None:
         self._service = service
         self.routes: dict[str, Route] = {}
-        """The routes by path. `refresh` changes this dictionary in place, because the edge keeps a reference to it."""
+        """The routes by path. `refresh` changes the dictionary in place, because the router keeps a reference to it."""
         self.refresh()
 
     def refresh(self) -> None:
@@ -82,7 +82,7 @@ class NativeRoutes:
         if model.wire is not None and request.options.use_wire:
             handler = WireHandler(model, model.wire, self._service)
             return await (handler.predict_batch if is_batch else handler.predict)(request)
-        if request.context.dialect != NATIVE:  # here, `wire=false` has disabled the model's template
+        if request.context.dialect != NATIVE:  # `wire=false` has disabled the model's template
             request.context = msgspec.structs.replace(request.context, dialect=NATIVE)
         body = request.body
         if is_batch or (b'"rows"' in body and is_rows_object(body)):

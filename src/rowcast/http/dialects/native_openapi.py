@@ -43,7 +43,7 @@ PARAMETERS: list[Json] = [
     {
         "name": "partial",
         "in": "query",
-        "description": "Score the valid rows of a batch and return `errors` for each invalid row.",
+        "description": "Score the valid rows in a batch and return `errors` for each invalid row.",
         "schema": {"type": "boolean", "default": False},
     },
     {
@@ -61,31 +61,31 @@ PARAMETERS: list[Json] = [
     {
         "name": "entity",
         "in": "query",
-        "description": "Your own reference, for example an application number; recorded in history.",
+        "description": "Your own reference, for example an application number; recorded in the history.",
         "schema": {"type": "string", "maxLength": 128},
     },
     {
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "For one day, repeating the same request with the same key returns the first response.",
+        "description": "For one day, a repeated request with the same key returns the first response.",
         "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
     },
     {
         "name": "X-Request-Timeout",
         "in": "header",
-        "description": "Deadline in seconds; rows that are still queued by then are not scored.",
+        "description": "Timeout in seconds; rows that are still queued when it expires are not scored.",
         "schema": {"type": "string", "pattern": "^[1-9][0-9]{0,2}(\\.[0-9]{1,9})?$"},
     },
     {
         "name": "X-Request-ID",
         "in": "header",
-        "description": "Your own request id; it appears in the response, in history and in logs.",
+        "description": "Your own request id; it appears in the response, the history and the logs.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
     },
 ]
 WARNINGS = array(closed(column=TEXT, code=TEXT, message=TEXT))
 ROW_ERRORS = closed(errors=array(reference("ValueProblem")))
-"""The reply to an invalid row with `partial=true`."""
+"""The schema of the result for an invalid row with `partial=true`."""
 EXAMPLE_ID = "01890a5d-ac96-774b-8bce-b302099a8057"
 
 
@@ -147,7 +147,7 @@ def _operations(deployment: Deployment[LiveModel]) -> Iterator[tuple[str, Json]]
 
 def _operation(model: LiveModel, forms: list[_Form], summary: str, operation_id: str) -> Json:
     success = {
-        "description": "The predictions, which have been recorded in history",
+        "description": "The predictions, which have been recorded in the history",
         "headers": {**COMMON_HEADERS, **PREDICTION_HEADERS},
         "content": json_content([form.reply for form in forms], {form.name: form.example_reply for form in forms}),
     }
@@ -213,7 +213,7 @@ def _wire_form(model: LiveModel, wire: WireCodec, prediction: Json, example: Jso
 
 
 def _example_reply(model: LiveModel) -> bytes:
-    """Return the reply to the first golden row."""
+    """Return an example reply, which contains the prediction for the first golden row."""
     assert model.golden is not None
     (reply,) = encode_replies(
         model.name,
@@ -227,5 +227,5 @@ def _example_reply(model: LiveModel) -> bytes:
 
 
 def _component(address: str) -> str:
-    """Return the model's name in the form used in component names and operation ids, which cannot contain `@`."""
+    """Return the model's address for use in component names and operation ids, which cannot contain `@`."""
     return address.replace("@", ".")

@@ -1,4 +1,4 @@
-"""Builds the OpenAPI operations of other protocols, which have their own error formats."""
+"""Functions that build the OpenAPI operations of protocols with their own error formats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rowcast.http.problems import STATUS, TITLES
 
 ERROR = closed(error=TEXT)
 """The schema of an error body in V1 and V2."""
-# Each slug stands for all slugs with the same status.
+# Each slug represents all slugs with the same status.
 ANY_ROUTE = (
     "request-timeout",
     "body-too-large",
@@ -41,7 +41,7 @@ def operation(
     error: Json = ERROR,
     is_public: bool = False,
 ) -> Json:
-    """Return an operation. `problems` are the slugs that only this route reports."""
+    """Return an operation. `problems` are the slugs that this route reports in addition to the common slugs."""
     responses = {"200": success, **_error_responses((*problems, *ANY_ROUTE), error)}
     result: Json = {
         "tags": [tag],
@@ -67,7 +67,7 @@ def get(
     is_public: bool = False,
     can_be_unready: bool = False,
 ) -> dict[str, Json]:
-    """Return the path of a GET route. With `can_be_unready`, also document a 503 response with the same body."""
+    """Return the path item of a GET route. With `can_be_unready`, include a 503 response with the same body."""
     description = operation(
         tag, path, summary, success(schema), problems=("bad-option", *problems), is_public=is_public
     )

@@ -39,7 +39,7 @@ _decode_rows = msgspec.json.Decoder(list[ScoredRow]).decode
 
 
 class DialectScoring:
-    """Reads the rows of a dialect and scores them."""
+    """Reads rows in a dialect's formats and scores them."""
 
     def __init__(self, service: PredictionService) -> None:
         self.service = service
@@ -59,13 +59,13 @@ class DialectScoring:
             ) from None
 
     async def score(self, request: Request, model: LiveModel, rows: Sequence[Row]) -> list[ScoredRow]:
-        """Score the rows, record the predictions in history and return one prediction per row."""
+        """Score the rows, record the predictions in the history and return one prediction per row."""
         predictions = await self.service.predict(model, rows, request.context)
         request.used(model, len(rows), predictions.cache_hit)
         return _decode_rows(b"[%b]" % b",".join(predictions.replies))
 
     def read_records(self, model: LiveModel, names: Sequence[str], records: Sequence[Sequence[Any]]) -> list[Row]:
-        """Read rows that are lists of cells, in the order of `names`."""
+        """Read rows that are lists of cells in the order of `names`."""
         check_names(names)
         width = len(names)
 
@@ -113,7 +113,7 @@ class DialectScoring:
 
         def read(record: Sequence[str]) -> Row:
             if len(record) != len(names):
-                raise BodyError(f"the row has {len(record)} cells; the header has {len(names)}")
+                raise BodyError(f"the row has {len(record)} cells, but the header has {len(names)}")
             cells = dict(zip(names, record, strict=True))
             encoded = model.encoder.parse(cells, text=True)
             # Store the JSON that a client of the native dialect would have sent: the number 7 for the cell "7".
@@ -148,12 +148,12 @@ def _flatten(name: str, cells: list[Any]) -> list[Any]:
 
 
 def labels(rows: Sequence[ScoredRow]) -> list[Label]:
-    """Return the predicted labels, or the predicted values of a regression."""
+    """Return the predicted labels or, for a regression model, the predicted values."""
     return [row.prediction for row in rows]
 
 
 def probabilities(model: LiveModel, rows: Sequence[ScoredRow]) -> list[list[float]]:
-    """Return the probabilities of each row, in the order of the classes."""
+    """Return the class probabilities for each row, in the order of the classes."""
     names = model.decision.names()
     return [[(row.probabilities or {})[name] for name in names] for row in rows]
 
@@ -197,7 +197,7 @@ def _read_constant(name: str) -> None:
 
 
 def only_key(document: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return which of the names is a key of the object; raise BodyError unless exactly one of them is."""
+    """Return the key in `names` that the object has; raise BodyError if it has none or several of them."""
     present = [name for name in names if name in document]
     if len(present) != 1:
         raise BodyError(f"send exactly one of {', '.join(names)}; got {', '.join(present) or 'none'}")
@@ -212,7 +212,7 @@ def check_keys(document: Mapping[str, Any], names: Sequence[str]) -> None:
 
 
 def summary(problem: Problem) -> str:
-    """Return the problem's detail or, if it has several row errors, a list of the errors as a single string."""
+    """Return the problem's detail or, if it lists several errors, those errors as a single string."""
     errors = problem.errors
     if len(errors) < 2:
         return problem.detail
@@ -222,6 +222,6 @@ def summary(problem: Problem) -> str:
 
 
 def write_error(problem: Problem) -> tuple[int, bytes]:
-    """Encode `{"error": "text"}`; replace the status 422, which V1 and V2 do not use, with 400."""
+    """Encode a problem as `{"error": "text"}`. Status 422, which V1 and V2 do not use, becomes 400."""
     status = 400 if problem.status == 422 else problem.status
     return status, msgspec.json.encode({"error": summary(problem)})

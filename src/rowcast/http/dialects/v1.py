@@ -15,10 +15,10 @@ from rowcast.http.routes import JSON, UNMATCHED, Request, Response, Route, answe
 V1 = "v1"
 SIGNATURES = ("", "predict", "serving_default")
 LABELS = ("champion", "stable")
-"""The labels that clients can use for the version that is served under the model's name."""
+"""The labels of the version that is served under the model's name."""
 CONTENT_TYPES = frozenset((JSON, b"application/x-www-form-urlencoded"))
-"""The accepted content types. The content type of a form is one of them because TensorFlow Serving's documentation uses
-`curl -d`, which sends it by default."""
+"""The accepted content types. They include the form type because TensorFlow Serving's documentation uses `curl -d`,
+which sends this type by default."""
 _match = re.compile(r"/v1/models/([^/:]+)(?:/versions/([^/:]+)|/labels/([^/:]+))?(?:(/metadata)|:([a-z]+))?").fullmatch
 
 

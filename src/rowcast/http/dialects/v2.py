@@ -180,7 +180,7 @@ class V2Routes:
         inputs: dict[str, Tensor],
         outputs: Sequence[tuple[v2_metadata.OutputSpec, bool]],
     ) -> dict[str, Any] | None:
-        """Score the rows as a block and return the outputs; return None if rows must be read individually.
+        """Score the rows as a block and return the outputs; return None if the rows must be read individually.
 
         Hot path.
         """

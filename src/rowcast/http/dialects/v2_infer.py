@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 OCTETS = b"application/octet-stream"
 CONTENT_TYPES = frozenset((JSON, OCTETS, b"application/x-www-form-urlencoded"))
-"""The accepted content types. They include the content type of a form, which `curl -d` sends by default."""
+"""The accepted content types. They include the form type because `curl -d` sends this type by default."""
 HEADER_LENGTH = b"inference-header-content-length"
 MAX_WARNINGS = 100
 MIN_BLOCK_ROWS = 16
@@ -212,7 +212,7 @@ def data(output: OutputSpec, decision: Decision, rows: Sequence[ScoredRow]) -> A
 
 
 def block_data(decision: Decision, block: Block, requested: Sequence[tuple[OutputSpec, bool]]) -> dict[str, Any]:
-    """Return the values of every output of a scored block."""
+    """Return the values of every output for a scored block."""
     output = blocks.output(block)
     if decision.task == "regression":
         values: dict[str, Any] = {"prediction": output.reshape(-1)}
@@ -268,7 +268,7 @@ def response(
 
 
 def warnings(rows: Sequence[ScoredRow]) -> str:
-    """Return the warnings of all rows as a JSON string, because a parameter cannot hold a list."""
+    """Return the warnings for all rows as a JSON string, because a parameter cannot contain a list."""
     listed = [
         {"row": number, "column": warning.column, "code": warning.code, "message": warning.message}
         for number, row in enumerate(rows)
@@ -278,7 +278,7 @@ def warnings(rows: Sequence[ScoredRow]) -> str:
 
 
 def compress(request: Request, plain: Response) -> Response:
-    """Compress the response if the client accepts a single encoding, gzip or deflate."""
+    """Compress the response if `Accept-Encoding` is exactly `gzip` or `deflate`."""
     coding = request.headers.get(b"accept-encoding", b"").strip().lower()
     if coding == b"gzip":
         body = gzip.compress(plain.body, 1, mtime=0)

@@ -56,7 +56,7 @@ def _server() -> dict[str, Json]:
     return {
         **get(TAG, "/v2", "The server's name, version and extensions", server, is_public=True),
         **get(TAG, "/v2/health/live", "Whether the process responds", live, is_public=True),
-        **get(TAG, "/v2/health/ready", "Whether a model is loaded", ready, is_public=True, can_be_unready=True),
+        **get(TAG, "/v2/health/ready", "Whether the server is ready", ready, is_public=True, can_be_unready=True),
     }
 
 
@@ -151,7 +151,7 @@ def _infer(name: str, model: LiveModel) -> Json:
 
 
 def _example_datatype(cell: Any, datatype: str) -> str:
-    """Return the datatype of an example cell, because the example of a boolean column can be a string."""
+    """Return the datatype of an example cell. The example cell of a boolean column can be a string."""
     return BYTES if isinstance(cell, str) else BOOL if isinstance(cell, bool) else datatype
 
 

@@ -1,4 +1,4 @@
-"""Request counts and durations of the Open Inference Protocol, summed over all workers."""
+"""Request counts and durations for the Open Inference Protocol, summed over all workers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ModelStatistics:
             cells[FAILED_NANOSECONDS] += nanoseconds
 
     def report(self, model: str, version: int) -> dict[str, Any]:
-        """Return one entry of `model_stats`. A stage that is not measured separately has a count and the duration 0."""
+        """Return one entry of `model_stats`. Stages that are not measured separately have a duration of 0."""
         labels = (FAMILY, model, str(version))
         by_worker = [cells for key, cells in self._counters.each() if key == labels] or [[0.0] * 6]
         requests, rows, spent, failed, spent_failing, _ = (int(sum(cells)) for cells in zip(*by_worker, strict=True))

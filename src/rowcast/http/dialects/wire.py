@@ -53,7 +53,7 @@ class WireHandler:
         return Response(self._wire.render_batch(replies_by_request, seconds))
 
     async def _score(self, requests: Sequence[WireRequest], request: Request) -> list[bytes]:
-        """Return the native replies to all rows, in order."""
+        """Score the rows of all requests; return the native replies in order."""
         rows = [
             Row(encoded, received, item.use_cache, cache_seconds=item.ttl)
             for item in requests

@@ -1,9 +1,9 @@
-// Start ReDoc without an inline script. The URL of the document is relative to the page, so that the page also works
+// Start ReDoc without an inline script. The document's URL is relative to the page, so that the page also works
 // behind a path prefix:  <div id="redoc"></div>  <script src="…/redoc-init.js" data-openapi="openapi.json">
 "use strict";
 (() => {
   const address = document.currentScript.dataset.openapi || "openapi.json";
-  // ReDoc's footer loads a logo from an external host, and no option disables it. The page's content security policy
+  // ReDoc's footer loads a logo from an external host, and no option prevents this. The page's content security policy
   // blocks the request, but the browser logs an error. If the image is invalid, ReDoc hides the logo without an error.
   const create = document.createElement.bind(document);
   document.createElement = (...args) => {

@@ -1,6 +1,6 @@
-// Start Swagger UI without an inline script. The URL of the document is relative to the page, so that the page also
+// Start Swagger UI without an inline script. The document's URL is relative to the page, so that the page also
 // works behind a path prefix:  <div id="swagger-ui"></div>  <script src="…/swagger-init.js" data-openapi="openapi.json">
-// If keys exist, the document describes only the models that the key can use, so it is reloaded when the key changes.
+// If keys exist, the document describes only the models that the caller can use, so it is reloaded when the key changes.
 "use strict";
 (() => {
   const address = document.currentScript.dataset.openapi || "openapi.json";
