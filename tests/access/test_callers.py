@@ -11,7 +11,7 @@ from rowcast.access.scopes import Scope
 from support.access import new_key
 
 
-def test_both_secrets_of_a_rotated_key_share_a_quota_during_the_overlap() -> None:
+def test_both_secrets_of_a_rotated_key_share_a_quota_while_both_are_valid() -> None:
     (rotated,) = access_keys.rotate_key(
         [new_key(quota=Quota(5, 60))], "1", access_keys.hash_key("new"), now=100, overlap=50
     )

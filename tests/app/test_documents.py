@@ -11,7 +11,7 @@ from rowcast.app.documents import MAX_BYTES, read_document
 from rowcast.errors import DocumentError
 
 
-def test_a_document_can_be_a_mapping_json_string_or_file(tmp_path: Path) -> None:
+def test_a_document_can_be_a_mapping_or_a_json_string_or_a_file(tmp_path: Path) -> None:
     path = tmp_path / "w.YAML"
     path.write_text("\ufeffreply: 1", encoding="utf-8")
 

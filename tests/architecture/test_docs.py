@@ -76,7 +76,7 @@ def blocks(document: Path) -> list[Block]:
 
 
 class Tour:
-    """Executes the tagged blocks of documents, as a reader would in a terminal in this folder."""
+    """Simulates a reader who executes the tagged blocks of documents in a terminal."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

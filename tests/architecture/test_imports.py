@@ -95,7 +95,7 @@ def test_the_client_loads_neither_a_server_library_nor_numpy() -> None:
     assert loaded & {"numpy", "onnxruntime", "fastapi", "pydantic", "polars"} == set()
 
 
-def test_http_and_the_client_without_the_v2_dialect_load_neither_numpy_nor_onnxruntime() -> None:
+def test_the_client_and_http_without_the_v2_dialect_load_neither_numpy_nor_onnxruntime() -> None:
     """A gateway imports these packages. The V2 dialect is excluded because it uses NumPy."""
     modules = ["rowcast.http, rowcast.client", package_modules("http", "dialects/v2*.py"), package_modules("client")]
 

@@ -52,7 +52,7 @@ class Doctor:
         return status, {part["part"]: part for part in printed["parts"]}
 
     def parts(self, *problems: str) -> Parts:
-        """Run the command, assert that exactly these parts have a problem, each with a fix, and return all parts."""
+        """Run the command, assert that only these parts have problems and that each has a fix, and return all parts."""
         status, parts = self.run()
         assert [name for name, part in parts.items() if not part["ok"]] == list(problems), parts
         assert status == bool(problems)
@@ -88,7 +88,7 @@ def test_every_part_of_a_healthy_installation_is_reported(checkup: Doctor) -> No
     ]
 
 
-def test_the_checks_are_read_only(checkup: Doctor, home: Path) -> None:
+def test_the_checks_neither_create_nor_delete_files(checkup: Doctor, home: Path) -> None:
     before = sorted(home.rglob("*"))
     checkup.parts()
 

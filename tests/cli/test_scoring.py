@@ -31,7 +31,7 @@ def test_the_summary_names_the_output_files() -> None:
     assert scoring.describe(summary("bad.csv")).endswith("; wrote out.csv; wrote 2 rejected rows to bad.csv")
 
 
-def test_strict_and_rejects_are_mutually_exclusive(tmp_path: Path) -> None:
+def test_the_strict_and_rejects_options_are_mutually_exclusive(tmp_path: Path) -> None:
     with pytest.raises(SettingsError):
         scoring.run(
             Settings(),

@@ -27,7 +27,7 @@ from support.exchanges import problem_reply
         (504, "too-late", errors.DeadlineExceeded),
     ],
 )
-def test_the_error_class_depends_on_the_slug_or_otherwise_on_the_status(
+def test_the_error_class_depends_on_the_slug_with_the_status_as_fallback(
     status: int, slug: str, kind: type[errors.ErrorReply]
 ) -> None:
     error = error_of(problem_reply(status, slug, "7"), "http://server")

@@ -1,4 +1,4 @@
-"""The reply structs of the client: they decode replies from newer and older servers without large libraries."""
+"""The reply structs of the client: replies from newer and older servers are decoded; no large library is loaded."""
 
 from __future__ import annotations
 

@@ -132,7 +132,9 @@ def test_the_error_for_a_row_without_a_finite_score_names_no_column(client: Any)
     assert ": row 1 (no-answer) (" in str(rejected.value)
 
 
-def test_requests_with_the_same_idempotency_key_get_one_reply_and_record_one_entry(client: Any, kind: Any) -> None:
+def test_requests_with_the_same_idempotency_key_get_the_same_reply_and_are_recorded_once(
+    client: Any, kind: Any
+) -> None:
     name = f"same-{kind.__name__}"
     first, again = [client.predict(ROW, entity=name, idempotency_key=name) for _ in range(2)]
     other = client.predict(ROW, entity=name)
@@ -230,7 +232,7 @@ def test_export_writes_a_complete_file_or_no_file(client: Any, kind: Any, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["h.csv", "h.jsonl"]
 
 
-def test_each_kind_of_failure_has_its_own_error_class(client: Any, kind: Any, server: servers.Server) -> None:
+def test_each_kind_of_failure_raises_a_specific_error_class(client: Any, kind: Any, server: servers.Server) -> None:
     with pytest.raises(errors.ResourceNotFound) as missing:
         client.predict(ROW, "none")
     with pytest.raises(errors.ResourceNotFound):
@@ -299,7 +301,7 @@ def test_no_error_message_contains_a_value_or_an_api_key(client: Any) -> None:
         lambda client: client.predict(ROW, request_id="a b"),
         lambda client: client.prediction(""),
         lambda client: list(client.history(colour="red")),
-        lambda client: list(client.history(since=datetime(2026, 1, 1))),  # noqa: DTZ001 - a naive datetime is the error under test
+        lambda client: list(client.history(since=datetime(2026, 1, 1))),  # noqa: DTZ001 - the test passes a naive datetime
     ],
 )
 def test_a_call_with_invalid_arguments_sends_no_request(client: Any, call: Any) -> None:

@@ -141,7 +141,7 @@ def test_concurrent_publications_get_different_versions(registry: FolderRegistry
     assert contents == {str(number) for number in range(8)}
 
 
-def test_concurrent_changes_lose_no_alias(registry: FolderRegistry) -> None:
+def test_no_alias_is_lost_in_concurrent_changes(registry: FolderRegistry) -> None:
     reference = publish(registry, "loans")
     barrier = threading.Barrier(8)
 

@@ -1,4 +1,4 @@
-"""The exported graph returns what the trained model returns, for all columns, tasks and rows."""
+"""The exported graph returns the same predictions as the trained model, for all kinds of columns, tasks and rows."""
 
 from __future__ import annotations
 

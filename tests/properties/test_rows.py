@@ -276,7 +276,7 @@ def test_the_json_schema_allows_missing_values_where_the_parser_does(data: st.Da
 
 @pytest.mark.parametrize("word", sorted(MISSING_WORDS))
 @pytest.mark.parametrize("kind", ["number", "integer", "boolean", "category", "datetime"])
-def test_a_missing_value_word_is_parsed_as_missing_in_every_kind_of_column(kind: Any, word: str) -> None:
+def test_a_word_for_a_missing_value_is_parsed_as_missing_in_every_kind_of_column(kind: Any, word: str) -> None:
     required = Schema((Column(name="x", kind=kind),))
     optional = Schema((Column(name="x", kind=kind, missing=True),))
 

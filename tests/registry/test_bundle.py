@@ -153,7 +153,7 @@ def test_a_graph_is_copied_completely_or_not_at_all(folder: Path, tmp_path: Path
     assert sorted(tmp_path.iterdir()) == [path, tmp_path / "models"]
 
 
-def test_a_graph_path_that_cannot_be_written_is_rejected_before_training(tmp_path: Path) -> None:
+def test_an_unwritable_graph_path_is_rejected_before_training(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none" / "graph.onnx"):
         with pytest.raises(BundleError), bundle.graph_writer(path):
             pytest.fail("the body must not run")

@@ -160,7 +160,7 @@ def test_only_regular_files_within_the_size_limit_are_read(tmp_path: Path) -> No
         assert caught.value.slug == slug
 
 
-def test_a_file_that_is_not_an_archive_is_rejected(importer: ModelImporter, tmp_path: Path) -> None:
+def test_a_zip_file_without_a_bundle_is_rejected(importer: ModelImporter, tmp_path: Path) -> None:
     path = tmp_path / "x.rowcast"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("readme.txt", "no bundle")

@@ -131,7 +131,7 @@ async def test_the_indexer_runs_until_its_server_stops(capfd: pytest.CaptureFixt
     await asyncio.wait_for(child.stop(), 10)
 
 
-async def test_no_indexer_is_started_while_another_server_runs_one() -> None:
+async def test_no_indexer_is_started_while_another_server_runs_an_indexer() -> None:
     asked: list[bool] = []
     child = IndexerChild(["/does/not/exist"], {}, lambda: asked.append(True) or True)
     await child.start()

@@ -1,4 +1,4 @@
-"""Encoding: rows are converted to the values of input tensors, as the tensor plan describes."""
+"""Encoding: rows are converted to the values of input tensors, as described by the tensor plan."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def test_a_value_has_the_same_hash_in_every_notation() -> None:
 
 
 @pytest.mark.parametrize("other", [b'{"name":"Al","age":41,"income":1}', b'{"name":"41","age":41,"income":1}'])
-def test_different_values_and_columns_have_different_hashes(other: bytes) -> None:
+def test_different_values_and_different_columns_have_different_hashes(other: bytes) -> None:
     redactor = Redactor("hash", b"secret")
     first = json.loads(redactor.redact(SCHEMA, b'{"name":"Jo","age":41,"income":1}'))
     second = json.loads(redactor.redact(SCHEMA, other))

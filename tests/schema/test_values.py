@@ -39,7 +39,7 @@ ALL_FORMS = ("thousands", "currency", "percent", "plus")
         (False, "false"),
     ],
 )
-def test_equal_categories_have_the_same_canonical_text(raw: Any, text: str) -> None:
+def test_all_notations_of_a_category_have_the_same_canonical_text(raw: Any, text: str) -> None:
     assert canonical_text(raw) == text
 
 
@@ -147,7 +147,7 @@ def test_nan_is_rejected_as_not_finite() -> None:
     assert caught.value.code == "not-finite"
 
 
-def test_type_names_follow_json() -> None:
+def test_types_are_named_as_in_json() -> None:
     assert [type_name(raw) for raw in (None, True, 1, 1.5, "a", [1], {})] == [
         *("null", "boolean", "number", "number", "text", "list", "object")
     ]

@@ -25,7 +25,7 @@ def body(*rows: bytes) -> bytes:
     return b'{"rows":[%b]}' % b",".join(rows)
 
 
-def test_rows_keep_the_bytes_that_were_received(model: LiveModel) -> None:
+def test_rows_keep_the_received_bytes(model: LiveModel) -> None:
     rows = read_rows(model, body(GOOD, GOOD), max_rows=2)
 
     assert [row.received for row in rows if isinstance(row, Row)] == [GOOD, GOOD]

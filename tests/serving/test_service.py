@@ -67,7 +67,7 @@ async def test_a_request_without_valid_rows_gets_no_replies(model: LiveModel) ->
     assert (await Front(model).service.predict(model, [], ANYONE)).replies == []
 
 
-async def test_a_cache_hit_means_that_all_rows_were_cached(model: LiveModel) -> None:
+async def test_a_cache_hit_is_reported_only_if_all_rows_are_cached(model: LiveModel) -> None:
     front = Front(model, has_cache=True)
 
     hits = [(await front.service.predict(model, rows(model, count), ANYONE)).cache_hit for count in (1, 2)]

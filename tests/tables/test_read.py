@@ -175,7 +175,7 @@ def test_the_error_for_an_invalid_csv_file_states_the_reason(tmp_path: Path, con
         read_table(written(tmp_path, content))
 
 
-def test_a_missing_file_or_a_folder_is_rejected(tmp_path: Path) -> None:
+def test_a_folder_or_a_missing_file_is_rejected(tmp_path: Path) -> None:
     for path, slug in ((tmp_path / "none.csv", "file-not-found"), (tmp_path, "not-a-file")):
         with pytest.raises(TableError) as caught:
             read_table(path)

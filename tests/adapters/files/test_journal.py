@@ -181,7 +181,7 @@ def test_the_entries_of_a_killed_writer_are_stored(folder: Path) -> None:
     assert [decode_head(entry.head).request_id for entry in entries] == [f"r{n}" for n in range(len(entries))]
 
 
-def test_rolling_a_journal_continues_the_chain_in_a_new_segment(folder: Path) -> None:
+def test_the_chain_continues_in_a_new_segment_after_the_journal_is_rolled(folder: Path) -> None:
     journal, journals, store = FileJournal(folder, lambda: "w"), FolderJournalReader(folder), MemoryStore()
     journal.roll()  # has no effect, because no roll was requested
     journal.append(drafts(0, 3))

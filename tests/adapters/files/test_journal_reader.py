@@ -170,7 +170,7 @@ def test_a_lookup_skips_a_file_that_is_not_a_journal(folder: Path) -> None:
     assert stored.sealed.seq == 1
 
 
-def test_intact_entries_of_a_damaged_journal_are_stored_after_the_store_recovers(folder: Path) -> None:
+def test_intact_entries_in_a_damaged_journal_are_stored_after_the_store_recovers(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 4))
     segment.write_bytes(segment.read_bytes().replace(b'{"x":1}', b'{"x":7}'))
     store, journals = UnavailableStore(), FolderJournalReader(folder)

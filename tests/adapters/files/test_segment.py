@@ -1,4 +1,4 @@
-"""Segments: torn writes, damage and recovery of undamaged entries."""
+"""Segments: torn writes, damage, and the recovery of undamaged entries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "journal"
 
 
-def test_all_earlier_entries_survive_a_write_torn_at_any_byte(folder: Path) -> None:
+def test_all_earlier_entries_survive_a_write_that_is_torn_at_any_byte(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 2))
     start = end_of_entries(segment)
     segment.unlink()
@@ -156,7 +156,7 @@ def test_only_entries_overwritten_with_zeros_are_lost(folder: Path) -> None:
     assert (broken["writer"], broken["seq"]) == ("w", 5)
 
 
-def test_a_damaged_journal_is_renamed_if_no_later_entry_is_verifiable(folder: Path) -> None:
+def test_a_damaged_journal_is_renamed_if_no_entry_after_the_damage_is_verifiable(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 4))
     content = segment.read_bytes()
     header = content.index(b"\n") + 1

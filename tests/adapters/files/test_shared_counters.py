@@ -133,7 +133,7 @@ def test_every_worker_reports_the_most_recent_prediction_made_by_any_worker(tmp_
         assert sample(first, "latest_prediction") == sample(second, "latest_prediction") == number
 
 
-def test_the_old_metrics_count_prediction_requests_in_all_dialects() -> None:
+def test_metrics_with_old_names_count_prediction_requests_in_all_dialects() -> None:
     seen = Metrics(LocalCounters(), lambda: 0, old_names=True)
     by_dialect = ("/models/{name}/predict", "/v2/models/{name}/infer", "/invocations", "/v1/models/{name}:predict")
     for route in ("/predict", *by_dialect):

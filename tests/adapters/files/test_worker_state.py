@@ -49,7 +49,7 @@ def test_a_shorter_report_completely_replaces_a_longer_report(tmp_path: Path) ->
     assert [(worker.state, worker.reload_error) for worker in server.workers()] == [("ready", "")]
 
 
-def test_a_worker_without_heartbeats_is_stale_until_its_next_heartbeat(
+def test_a_worker_that_misses_heartbeats_is_stale_until_its_next_heartbeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = ServerFolder(tmp_path, 1)
@@ -107,7 +107,7 @@ def test_reload_requests_are_counted(tmp_path: Path) -> None:
     ]
 
 
-def test_the_most_recently_served_versions_survive_a_restart(tmp_path: Path) -> None:
+def test_the_record_of_the_served_versions_survives_a_restart(tmp_path: Path) -> None:
     first = ServerFolder(tmp_path, 1)
     first.record_served({"loans": 3})
     first.record_served({"iris": 1, "loans": 4})

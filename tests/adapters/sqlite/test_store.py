@@ -30,7 +30,7 @@ def erase(store: SqliteStore, selection: Selection) -> None:
     store.erase(ErasureRequest(selection, "user", "erase"), number=0, at=0, limit=1000)
 
 
-def test_reading_and_checking_do_not_create_a_file(store: SqliteStore) -> None:
+def test_reading_or_checking_a_store_does_not_create_a_file(store: SqliteStore) -> None:
     store.latest(1)
     store.check()
 

@@ -39,7 +39,9 @@ def test_map_keys_take_precedence_over_class_names_and_class_names_over_indices(
         ({"class_names": ["a", "c"]}, [0, 2], None),
     ],
 )
-def test_classes_that_cannot_be_ordered_must_be_named(metadata: dict[str, Any], keys: Any, labels: Any) -> None:
+def test_class_names_are_required_if_the_order_of_the_classes_is_unknown(
+    metadata: dict[str, Any], keys: Any, labels: Any
+) -> None:
     with pytest.raises(DocumentError) as caught:
         class_labels(read_metadata(metadata), keys=keys, labels=labels, width=2)
 

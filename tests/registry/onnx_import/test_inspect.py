@@ -122,7 +122,7 @@ def test_deeply_nested_subgraphs_are_rejected() -> None:
     assert refusal(model.SerializeToString()) == "too-deep"
 
 
-def test_a_truncated_file_is_rejected_unless_it_is_still_a_valid_message() -> None:
+def test_a_truncated_file_is_rejected_unless_it_is_a_valid_protobuf_message() -> None:
     for length in range(len(PROBABILITIES)):
         try:
             inspect(PROBABILITIES[:length], MAX_NODES)

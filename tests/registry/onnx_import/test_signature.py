@@ -143,7 +143,7 @@ def test_metadata_that_does_not_match_the_inputs_is_rejected(document: dict[str,
 
 
 @pytest.mark.parametrize("fill", [{}, {"fill": 0.5}])
-def test_an_integer_column_that_can_be_missing_requires_an_integer_fill_value(fill: dict[str, Any]) -> None:
+def test_an_integer_column_that_allows_missing_values_requires_an_integer_fill_value(fill: dict[str, Any]) -> None:
     integers = GraphTensor("i", "tensor(int64)", [None])
 
     with pytest.raises(DocumentError) as caught:
