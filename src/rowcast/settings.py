@@ -33,7 +33,7 @@ MEBIBYTE = 1024 * 1024
 
 
 class Alias(NamedTuple):
-    """The setting that an environment variable of another system sets."""
+    """The setting that is set by another system's environment variable."""
 
     setting: str
     values: Mapping[str, str] | None = None
@@ -65,11 +65,11 @@ ALIASES: Mapping[str, Alias] = {
     "PROM_PUSHJOB": Alias("push_job"),
     "OTEL_EXPORTER_OTLP_ENDPOINT": Alias("otel_endpoint"),
 }
-"""Environment variables of the systems that Rowcast replaces, with the settings that they set. An alias overrides
+"""Maps the environment variables of the systems that Rowcast replaces to settings. An alias overrides
 `rowcast.toml`, but not the setting's own name in `.env`, in the environment or on the command line. Empty variables are
 ignored."""
 ALIAS_PUSH_JOB = "loan_model"
-"""The default Pushgateway job of the system that uses `PROM_PUSHGATEWAY`."""
+"""The default Pushgateway job in the system that uses `PROM_PUSHGATEWAY`."""
 
 
 class AliasSource(PydanticBaseSettingsSource):
@@ -80,7 +80,7 @@ class AliasSource(PydanticBaseSettingsSource):
         return _aliased_values().get(field_name, (None, ""))[0], field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """Return the settings that aliases set."""
+        """Return the settings that are set by aliases."""
         values: dict[str, Any] = {setting: value for setting, (value, _) in _aliased_values().items()}
         if "push_gateway" in values and "push_gateway" not in self.current_state:
             values.setdefault("push_job", ALIAS_PUSH_JOB)
@@ -135,15 +135,15 @@ class Settings(BaseSettings):
         "(`store`).",
     )
     retention_days: int | None = Field(
-        None, ge=1, description="Erase rows from history after this many days. Default: never."
+        None, ge=1, description="Erase rows from the history after this many days. Default: never."
     )
     min_free_mb: int = Field(
         200,
         ge=0,
-        description="Reject predictions if less disk space (MiB) than this is free for the journal or the store.",
+        description="Minimum free disk space (MiB) for the journal and the store; below it, predictions are rejected.",
     )
     sensitive: Literal["keep", "hash", "drop"] = Field(
-        "keep", description="How history records the values of sensitive columns: unchanged, hashed or not at all."
+        "keep", description="How the history records the values of sensitive columns: unchanged, hashed or not at all."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
@@ -183,7 +183,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(4 * MEBIBYTE, ge=1024, description="Maximum size of a request body.")
     max_rows: int = Field(10_000, ge=1, description="Maximum number of rows in one request.")
     max_waiting_rows: int = Field(
-        20_000, ge=1, description="Maximum number of queued rows; beyond it, new requests fail with 503."
+        20_000, ge=1, description="Maximum number of queued rows; if the queue is full, new requests fail with 503."
     )
     max_wait_seconds: float = Field(
         10.0, gt=0, description="Maximum time in the queue; rows that wait longer are not scored and fail with 503."
@@ -196,7 +196,7 @@ class Settings(BaseSettings):
     idempotency_seconds: float = Field(
         86_400.0, gt=0, description="How long replies to requests with an Idempotency-Key are kept."
     )
-    cache: bool = Field(False, description="Cache scores by row; worthwhile for slow models.")
+    cache: bool = Field(False, description="Cache scores by row; useful for slow models.")
     cache_entries: int = Field(
         100_000, ge=1, description="Maximum number of cached scores in each server process; a score takes about 0.5 KB."
     )
@@ -223,8 +223,8 @@ class Settings(BaseSettings):
     )
     push_gateway: str | None = Field(
         None,
-        description="Prometheus Pushgateway to push metrics to: its base URL, or a full URL with `/metrics/job/...`, "
-        "which is used unchanged.",
+        description="Prometheus Pushgateway that receives the metrics: its base URL, or a full URL with "
+        "`/metrics/job/...`, which is used unchanged.",
     )
     push_username: str | None = Field(None, description="User name for the Pushgateway.")
     push_password: SecretStr | None = Field(None, description="Password for the Pushgateway.")
@@ -238,7 +238,10 @@ class Settings(BaseSettings):
         "`rowcast[otel]`.",
     )
     otel_ratio: float = Field(
-        1.0, ge=0, le=1, description="Share of requests that are traced, unless the caller's trace context decides."
+        1.0,
+        ge=0,
+        le=1,
+        description="Fraction of requests to trace. If a request has a trace context, the caller's decision applies.",
     )
 
     @field_validator("models", "cors_origins", mode="before")
@@ -359,7 +362,7 @@ def _validate(settings: Settings) -> None:
 
 
 def origins(**options: Any) -> dict[str, str]:
-    """Return the source of each setting that is not a default; `options` are the same as in `load`."""
+    """Return the source of each setting that is not left at its default; `options` are the same as for `load`."""
     dotenv_names, toml_names = (
         {name.lower().removeprefix(PREFIX.lower()) for name in source(Settings)()}
         for source in (SharedDotEnvSource, TomlConfigSettingsSource)
@@ -382,7 +385,7 @@ def origins(**options: Any) -> dict[str, str]:
 
 
 def _validate_url(name: str, url: str) -> None:
-    shown = repr(url.rpartition("@")[2])  # the part before an @ may be a password
+    shown = repr(url.rpartition("@")[2])  # the part before the @ may contain a password
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -404,7 +407,7 @@ def _reject_unknown_variables() -> None:
 
 
 def _describe(error: ValidationError) -> str:
-    """Describe every problem on one line."""
+    """Describe all problems in a single line."""
     sentences = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])

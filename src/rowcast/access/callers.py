@@ -1,4 +1,4 @@
-"""Callers: the identity and permissions of clients with valid API keys."""
+"""Callers: clients identified by their API keys, with their permissions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rowcast.access.scopes import SCOPES, Scope
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
-    """The identity and permissions of a client; history records the key and the tenant with each prediction."""
+    """The identity and permissions of a client. Each history entry records the key id and the tenant."""
 
     key_id: str = ""
     tenant: str = ""
@@ -22,7 +22,7 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     models: frozenset[str] = frozenset()
     """The models that the caller may use; an empty set allows every model."""
     until: float = math.inf
-    """When the key expires, in UTC seconds."""
+    """When the key expires, as a Unix timestamp in seconds."""
     meter: Meter | None = None
 
     def may_use(self, model: str) -> bool:
@@ -31,18 +31,18 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def sees_all_tenants(self) -> bool:
-        """Whether the caller may read the predictions of every tenant: an administrator without a tenant."""
+        """Whether the caller may read every tenant's predictions; true for administrators without a tenant."""
         return "admin" in self.scopes and not self.tenant
 
 
 UNAUTHENTICATED: Final = Caller(scopes=frozenset(), models=frozenset(("",)))
-"""A client that did not send the required key. No model has an empty name, so this client sees no models."""
+"""A client that did not send a required key. It may use no model, because no model has an empty name."""
 
 
 def active_callers(keys: Iterable[Key], now: float, default: Quota | None, share: int) -> dict[bytes, Caller]:
-    """Map the digest of each active key to its caller. A rotated key has two digests with one shared meter.
+    """Map the hash of each active key to its caller. Both hashes of a rotated key share one meter.
 
-    `default` is the quota of keys that have none; `share` is the number of processes that split each quota.
+    `default` is the quota for keys without their own quota; `share` is the number of processes that split each quota.
     """
     callers: dict[bytes, Caller] = {}
     for key in keys:
@@ -65,7 +65,7 @@ def active_callers(keys: Iterable[Key], now: float, default: Quota | None, share
 
 
 def keep_meters(new: dict[bytes, Caller], old: Mapping[bytes, Caller]) -> dict[bytes, Caller]:
-    """Return the new callers; callers with an unchanged quota keep their meter, so that a reload does not reset it."""
+    """Return the new callers. Callers with an unchanged quota keep their old meter, so a reload does not reset it."""
     meters = {caller.key_id: caller.meter for caller in old.values()}
 
     def with_meter(caller: Caller) -> Caller:

@@ -1,4 +1,4 @@
-"""The context of a request: one value, created when the request arrives and passed on to the history entry."""
+"""The context of a request, passed from the HTTP layer to the recorder."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ class RequestContext(msgspec.Struct, frozen=True, gc=False):
     entity: str = ""
     """The caller's own reference, for example an application number."""
     deadline: float = math.inf
-    """When the request expires, as a `time.perf_counter` value; rows that are still waiting then are not scored."""
+    """When the request times out, as a `time.perf_counter` value; rows that are still queued by then are not scored."""

@@ -1,4 +1,4 @@
-"""Durations in a readable format, such as `90d` or `60s`."""
+"""Durations written as text, such as `90d` or `60s`."""
 
 from __future__ import annotations
 

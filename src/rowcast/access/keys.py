@@ -24,7 +24,7 @@ _match_tenant = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}").fullmatch
 
 
 class Key(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A stored API key, without its secret. All times are in UTC seconds."""
+    """A stored API key, without its secret. All times are Unix timestamps in seconds."""
 
     id: str
     name: str
@@ -39,7 +39,7 @@ class Key(msgspec.Struct, frozen=True, omit_defaults=True):
     expires: int | None = None
     revoked: int | None = None
     old_hash: str = ""
-    """The hash of the key before its last rotation, valid until `old_until`."""
+    """The key's hash before its most recent rotation; valid until `old_until`."""
     old_until: int = 0
 
     def valid_until(self) -> float:
@@ -56,7 +56,7 @@ class Key(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def add_key(keys: Sequence[Key], new: Key) -> list[Key]:
-    """Return the keys with the new key added; raise SettingsError if an active key has the same name."""
+    """Return the keys and the new key; raise SettingsError if a key with this name has not been revoked."""
     if any(key.name == new.name and key.revoked is None for key in keys):
         raise SettingsError(f"a key named {new.name!r} already exists; revoke or rotate it, or choose another name")
     return [*keys, new]
@@ -69,14 +69,14 @@ def revoke_key(keys: Sequence[Key], id_or_name: str, now: int) -> list[Key]:
 
 
 def rotate_key(keys: Sequence[Key], id_or_name: str, new_hash: str, now: int, overlap: int) -> list[Key]:
-    """Return the keys, with the matching key's secret replaced; the old secret stays valid for `overlap` seconds."""
+    """Return the keys, with a new hash for the matching key; the old hash stays valid for `overlap` seconds."""
     target = find_key(keys, id_or_name)
     rotated = msgspec.structs.replace(target, hash=new_hash, old_hash=target.hash, old_until=now + overlap)
     return [rotated if key is target else key for key in keys]
 
 
 def find_key(keys: Sequence[Key], id_or_name: str) -> Key:
-    """Return the active key with this id or, failing that, this name; raise SettingsError if there is none."""
+    """Return the key with this id or, failing that, this name; raise SettingsError if it is unknown or revoked."""
     matches = [key for key in keys if key.id == id_or_name] or [key for key in keys if key.name == id_or_name]
     active = [key for key in matches if key.revoked is None]
     if active:
@@ -88,12 +88,12 @@ def find_key(keys: Sequence[Key], id_or_name: str) -> Key:
 
 
 def hash_key(key: str | bytes) -> str:
-    """Return the hash under which a key is stored."""
+    """Return the hash that is stored instead of a key."""
     return sha256(key.encode() if isinstance(key, str) else key).hexdigest()
 
 
 def format_key(key_id: str, secret: bytes) -> str:
-    """Return the full key, which its owner receives."""
+    """Return a key in the form `rk_<id>_<secret>`."""
     return f"rk_{key_id}_{secret.hex()}"
 
 

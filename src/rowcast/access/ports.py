@@ -22,7 +22,7 @@ class KeyReader(Protocol):
         ...
 
     def revision(self) -> object:
-        """Return a value that changes whenever the keys change. This must be cheap enough to call every second."""
+        """Return a value that changes whenever the keys change. The server calls this every second."""
         ...
 
 
@@ -30,27 +30,28 @@ class KeyWriter(KeyReader, Protocol):
     """Changes the API keys. A change is atomic: readers see either all of it or none of it, even if the writer dies."""
 
     def change(self, edit: Callable[[Sequence[Key]], Sequence[Key]]) -> None:
-        """Replace all keys with the result of `edit`. Changes run one at a time; if `edit` raises, nothing changes."""
+        """Replace all keys with the result of `edit`. Changes run one at a time; a failed `edit` changes nothing."""
         ...
 
 
 class IdempotencyStore(Protocol):
     """Stores replies by idempotency key for all server processes, so that a repeated request receives the first reply.
 
-    A claim belongs to the process that made it until that process saves a reply or releases the key. Claims of dead
-    processes and claims older than the store's limit are void. `now` is in UTC seconds.
+    A process claims the key of a new request until it saves a reply or releases the key. Claims of dead processes and
+    claims older than the store's limit are void. `now` is a Unix timestamp in seconds.
     """
 
     def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
-        """Return the saved reply, or None if the caller now owns the key and must save a reply or release the key.
+        """Return the saved reply, or claim the key and return None.
 
-        Raise RepeatConflict while another process owns the key, or if `fingerprint` differs from that of the first
-        request. Raise Unavailable if the store cannot be used.
+        After None, the caller must save a reply or release the key. Raise RepeatConflict if the key is already
+        claimed, or if `fingerprint` differs from the first request's fingerprint. Raise Unavailable if the store cannot
+        be used.
         """
         ...
 
     def save_reply(self, key: str, reply: bytes, now: float) -> None:
-        """Save the reply that later requests with this key receive."""
+        """Save the reply for later requests with this key."""
         ...
 
     def release(self, key: str) -> None:
@@ -58,9 +59,9 @@ class IdempotencyStore(Protocol):
         ...
 
     def purge(self, before: float) -> None:
-        """Delete claims and replies that are older than this time."""
+        """Delete the claims and replies from before this time."""
         ...
 
     def check(self) -> None:
-        """Raise Unavailable if the store cannot be used. This does not create or change anything."""
+        """Raise Unavailable if the store cannot be used. Create and change nothing."""
         ...

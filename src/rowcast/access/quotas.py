@@ -1,4 +1,4 @@
-"""Quotas: how many rows a caller may send in a time window, and the meter that counts them."""
+"""Quotas, which limit how many rows a caller may send in a time window, and the meters that enforce them."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Quota(msgspec.Struct, frozen=True):
 class Meter:
     """Tracks the use of one quota with the generic cell rate algorithm, which stores only a timestamp.
 
-    Hot path: called twice per request, so it avoids calls to `max` and `ceil`.
+    Hot path: each request calls the meter twice, so the usual case avoids `max` and `ceil`.
     """
 
     is_immediate = True
-    """True if `spend` never returns an awaitable. A meter that is shared between processes may return one."""
+    """True if `spend` never returns an awaitable; False for a meter that may wait for other processes."""
 
     def __init__(self, quota: Quota, share: int = 1) -> None:
         self.quota = quota
@@ -45,7 +45,7 @@ class Meter:
     def spend(self, rows: int, now: float, whole: int = 0) -> Awaitable[None] | None:
         """Take `rows` from the quota, or raise OverQuota and take nothing.
 
-        `whole` is the number of rows in the request, for the error message.
+        `whole` is the total number of rows in the request, for the error message.
         """
         full_at = self._full_at
         if full_at < now:

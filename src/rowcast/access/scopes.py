@@ -11,7 +11,7 @@ SCOPES: tuple[Scope, ...] = ("predict", "read", "admin")
 
 
 def parse_scopes(text: str) -> tuple[Scope, ...]:
-    """Parse a comma-separated list such as `predict,read`; raise SettingsError if it is empty or has unknown scopes."""
+    """Parse a list such as `predict,read`; raise SettingsError if it is empty or contains an unknown scope."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in SCOPES]
     available = ", ".join(SCOPES)

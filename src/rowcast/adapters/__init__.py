@@ -1,1 +1,1 @@
-"""Adapters, in one folder per technology. Only `app` imports them, and only when they are needed."""
+"""Adapters, with one folder per technology. Only `app` imports them, and only when they are needed."""

@@ -44,14 +44,14 @@ def run_trial(
 
 
 class SandboxResult(msgspec.Struct, frozen=True):
-    """The output of a process; `error` is empty if it succeeded."""
+    """The result of a sandboxed process; `error` is empty if the process succeeded."""
 
     error: str
     output: bytes = b""
 
 
 def run_sandboxed(command: Sequence[str], limits: SandboxLimits, environment: Mapping[str, str]) -> SandboxResult:
-    """Run a process that limits its own resources. If this process exits first, the other process exits too."""
+    """Run a child process that limits its own resources. If this process exits first, the child exits too."""
     # The child watches this pipe, which closes when this process exits.
     reader, writer = os.pipe()
     try:

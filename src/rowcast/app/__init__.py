@@ -1,1 +1,1 @@
-"""Composition roots, one for each kind of process. Only this package selects adapters; it imports them lazily."""
+"""Composition roots, one for each type of process. Only this package selects adapters; it imports them lazily."""

@@ -1,4 +1,4 @@
-"""Access to the stored API keys."""
+"""The stored API keys."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`python -m rowcast.app.describe_onnx FOLDER MEMORY_MB SECONDS`: convert an imported graph.
 
-The importer starts this child process with limited resources, because a malicious graph can crash it. FOLDER contains
-the request; the result is written to standard output. To start quickly, the process imports neither the CLI nor the
-settings.
+A malicious graph can crash the process that converts it, so the importer runs this child process with limited
+resources. FOLDER contains the request; the result is written to standard output. To start quickly, the process imports
+neither the CLI nor the settings.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def main(folder: str, memory_mb: str, seconds: str) -> int:
-    """Write the result and return 0, or write the reason for the failure to standard error and return 2."""
+    """Write the result and return 0; on failure, write the reason to standard error and return 2."""
     try:
         limit_this_process(int(memory_mb), float(seconds))
         from rowcast.registry.onnx_import.exchange import answer_request

@@ -1,4 +1,4 @@
-"""Read small documents, such as wire templates and model metadata, from files."""
+"""Reads small documents, such as wire templates and model metadata, from files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_BYTES: Final = 1024 * 1024
 def read_document(source: str | Path | Mapping[str, Any], kind: str = "wire template") -> dict[str, Any]:
     """Return a document from a mapping, from JSON text or from a YAML, TOML or JSON file.
 
-    Raise DocumentError if it cannot be read. `kind` is the name of the expected document in error messages.
+    Raise DocumentError if it cannot be read. `kind` describes the expected document in error messages.
     """
     if isinstance(source, Mapping):
         return dict(source)

@@ -1,4 +1,4 @@
-"""Checks of the services that a server depends on. Each returns the reason for a failure, or "" on success."""
+"""Checks of a server's dependencies. Each check returns the reason for a failure, or "" on success."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SECONDS = 5.0
 
 
 def running_servers(settings: Settings) -> dict[str, list[WorkerStatus]]:
-    """Return the workers of each running server that uses this home folder, by server."""
+    """Return the workers of each running server that uses this home folder, keyed by the server's folder name."""
     from rowcast.adapters.files import worker_state
 
     return worker_state.running_servers(settings.run_folder)
@@ -54,7 +54,7 @@ def push_failure(settings: Settings) -> str:
         status = httpx.get(url, auth=auth, timeout=SECONDS).status_code
     except httpx.HTTPError as error:
         return f"{url} does not respond ({type(error).__name__})"
-    # Most gateways answer a GET with 405, which shows that they are reachable.
+    # Most gateways answer GET with 405; this status shows that the gateway is reachable.
     return f"{url} responds with {status}" if status in (401, 403, 407) or status >= 500 else ""
 
 

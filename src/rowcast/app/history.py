@@ -1,4 +1,4 @@
-"""Compose the history from its store and journals, with the operations that commands and servers share."""
+"""Builds the history from its store and journals, and defines the operations that commands and servers share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def store(settings: Settings) -> Store:
-    """Return the history store for the URL in the settings, without opening it."""
+    """Return the configured history store, without opening it."""
     from rowcast.adapters.sqlite.store import SqliteStore
 
     scheme, separator, path = settings.store_url.partition(":///")
@@ -34,7 +34,7 @@ def store(settings: Settings) -> Store:
 
 
 def history(settings: Settings) -> History:
-    """Return the history of this home folder, which combines the store and the journals."""
+    """Return the configured history, which combines the store and the journals."""
     from rowcast.adapters.files.journal_reader import FolderJournalReader
     from rowcast.history.service import History
 
@@ -42,7 +42,7 @@ def history(settings: Settings) -> History:
 
 
 def newest_entry_time(settings: Settings) -> int | None:
-    """Return the time of the newest stored entry in UTC microseconds, or None if the store is empty."""
+    """Return the Unix timestamp of the newest stored entry, in microseconds, or None if the store is empty."""
     from rowcast.history.chain import decode_head
 
     entries = store(settings).latest(1)
@@ -50,7 +50,7 @@ def newest_entry_time(settings: Settings) -> int | None:
 
 
 def replay_history(settings: Settings, model: str | None) -> Replay:
-    """Use the published bundles to score the recorded rows of one model, or of all models, again."""
+    """Rescore the recorded rows of one model, or of all models, with the published bundles."""
     from rowcast.app.models import model_by_digest
     from rowcast.history.replay import replay
     from rowcast.registry.ports import Reference
@@ -64,22 +64,20 @@ def replay_history(settings: Settings, model: str | None) -> Replay:
 
 
 class _BundleScorer:
-    """Scores the rows of a replay with a live model."""
+    """Rescores recorded rows with a live model."""
 
     def __init__(self, model: LiveModel) -> None:
         self._model = model
 
     def score(self, rows: Sequence[bytes]) -> Sequence[Score]:
-        """Decode and score rows."""
         return self._model.score([self._model.encoder.read(row) for row in rows])
 
     def compare(self, recorded: Score, current: Score) -> str:
-        """Compare two scores, allowing for the model's tolerance."""
         return self._model.compare(recorded, current)
 
 
 def erase_history(settings: Settings, selection: Selection, reason: str, wait: Callable[[], bool]) -> ErasureResult:
-    """Erase rows in the store; wait until the rows in journals are erased too, or until `wait()` returns False."""
+    """Erase the selected rows; wait for those in journals until they are erased or `wait()` returns False."""
     from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
     from rowcast.history.erasure import Eraser
 
@@ -98,5 +96,5 @@ def erase_history(settings: Settings, selection: Selection, reason: str, wait: C
 
 
 def utc_microseconds() -> int:
-    """Return the current time in UTC microseconds."""
+    """Return the current Unix timestamp in microseconds."""
     return time.time_ns() // 1000

@@ -1,4 +1,4 @@
-"""Export history to a CSV, JSON Lines or Parquet file, in constant memory."""
+"""Exports the history to a CSV, JSON Lines or Parquet file, in constant memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def export_records(records: Iterator[Record], out: Path) -> int:
-    """Write the records in the format that the file's suffix specifies, and return their number.
+    """Write the records in the format that the file's suffix specifies, and return the number of records.
 
-    The file does not appear until it is complete. Only its owner can read it, because it contains rows.
+    The file does not appear until it is complete. Only its owner can read it, because it can contain personal data.
     """
     from rowcast.history.export import FORMATS
 

@@ -1,4 +1,4 @@
-"""Compose model import: the importer with its registry, its sandbox and the limits from the settings."""
+"""Builds the model importer from the registry, the sandbox and the limits in the settings."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def import_model(
 
 
 def export_model(settings: Settings, reference: str, path: Path) -> Reference:
-    """Write a published version to an archive, and return the version."""
+    """Write a published version to an archive, and return the version's reference."""
     from rowcast.registry.archive import write_archive
     from rowcast.registry.resolve import resolve
 
@@ -96,7 +96,7 @@ def export_model(settings: Settings, reference: str, path: Path) -> Reference:
 
 
 def import_models_folder(settings: Settings, *, retry_failed: bool = False) -> list[ImportResult]:
-    """Import the new files of the models folder, if one is configured."""
+    """Import the new files in the models folder, if one is configured."""
     from rowcast.registry.models_folder import ModelsFolder
 
     if settings.models_dir is None:

@@ -1,4 +1,4 @@
-"""The indexer process: moves the journals of one home folder into the store, and maintains the store."""
+"""The indexer process: moves the entries of one home folder's journals into the store, and maintains the store."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS = 0.2
 SYNCHRONOUS_INTERVAL_SECONDS = 0.01
-"""The interval with durability=store; it is short because every reply waits for the indexer."""
+"""The interval if `durability` is `store`; it is short because every reply waits for the indexer."""
 
 
 def indexer_command() -> list[str]:
-    """Return the command that starts the indexer of a server."""
+    """Return the command that starts an indexer."""
     return [sys.executable, "-m", "rowcast.cli", "indexer"]
 
 
 def indexer_child(settings: Settings) -> IndexerChild:
-    """Return the server part that keeps an indexer running if the server has a single process."""
+    """Return the part of a single-process server that keeps an indexer running."""
     from rowcast.runtime.lifecycle import IndexerChild
 
     return IndexerChild(indexer_command(), settings.for_child(), lambda: indexer_is_running(settings))

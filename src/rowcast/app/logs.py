@@ -1,4 +1,4 @@
-"""Configure logging: Rowcast and its libraries log to standard error in the same format."""
+"""Configures logging: Rowcast and its libraries log to standard error in the same format."""
 
 from __future__ import annotations
 

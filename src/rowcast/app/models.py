@@ -1,4 +1,4 @@
-"""Compose the operations on models that the commands and the Python API offer: find, load, train and score."""
+"""Operations on models for the commands and the Python API: find, load, train and score."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rowcast.training.result import TableCheck, TrainingResult
 
 DATA_CHECK_NAME = "check"
-"""The placeholder name of the model in a data check, which publishes no model."""
+"""A placeholder for the model name in a data check, which publishes no model."""
 
 
 def registry(settings: Settings) -> RegistryWriter:
@@ -103,7 +103,7 @@ def report(settings: Settings, reference: str) -> tuple[Reference, Path]:
     resolved = resolve(reference, models)
     path = models.folder(resolved) / bundle.REPORT
     if not path.is_file():
-        raise BundleError(f"{resolved} has no report; only models that Rowcast trained have one")
+        raise BundleError(f"{resolved} has no report; only models trained by Rowcast have a report")
     return resolved, path
 
 
@@ -132,7 +132,7 @@ def train(
     progress: Callable[[TrainingEvent], None] = lambda event: None,
     **options: Any,
 ) -> TrainingResult:
-    """Train a model on a file or on data in memory, and publish it. Write its graph to `onnx_out` if that is given."""
+    """Train a model on a file or on data in memory, and publish it; write its graph to `onnx_out`, if given."""
     try:
         from rowcast.training import run
     except ModuleNotFoundError as missing:

@@ -1,4 +1,4 @@
-"""Run a server in this process, or several worker processes under a supervisor."""
+"""Runs a server in this process, or in several worker processes under a supervisor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The composition root of a server process: builds every part from the settings."""
+"""The composition root of a server process, which builds every part from the settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Server(NamedTuple):
-    """The parts of a server process that has not started to serve requests."""
+    """The parts of a server process before it starts to serve requests."""
 
     app: ASGIApp
     quick_path: QuickPath | None
@@ -30,7 +30,7 @@ class Server(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The position of a worker under a supervisor, which also keeps the indexer running."""
+    """The number of a worker under a supervisor, and the state that it shares with the other workers."""
 
     state: WorkerState
     worker: int
@@ -44,14 +44,14 @@ def worker_state(settings: Settings) -> WorkerState:
 
 
 def application(settings: Callable[[], Settings]) -> Application:
-    """Return the public ASGI app, which reads and opens nothing before it starts."""
+    """Return the public ASGI app, which reads no settings and opens no files before it starts."""
     from rowcast.runtime.lifecycle import Application
 
     return Application(lambda: build_server(settings()).app)
 
 
 def build_server(settings: Settings, place: Place | None = None) -> Server:
-    """Build a server process. Without a place, it is the only worker and keeps the indexer running itself."""
+    """Build a server process. If `place` is None, it is the only worker and keeps the indexer running itself."""
     from rowcast.adapters.files.shared_counters import LocalCounters
     from rowcast.http.dialects.native import NativeRoutes
     from rowcast.runtime.lifecycle import Closing, Lifecycle
@@ -65,7 +65,7 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         if place is None:
             undo.callback(state.remove)
             parts.append(Closing(state.remove))
-            # With several workers, `rowcast serve` has already done this.
+            # With several workers, `rowcast serve` has already imported the models.
             log_import_errors(imports.import_models_folder(settings))
         slot = state.slot(number)
         undo.callback(slot.close)

@@ -54,7 +54,8 @@ def live_parts(settings: Settings, registry: RegistryWriter, state: WorkerState,
         unloaded=state.unloaded_models,
         temporary_default=partial(preferred_model, settings),
     )
-    generation, requests = registry.generation(), state.reload_requests()  # read before loading, to miss no change
+    # Read before loading, so that no change is missed.
+    generation, requests = registry.generation(), state.reload_requests()
     result = follower.load_all()
     default = state.agree_default_model(lambda: _default_model(settings, result.models))
     deployment = Deployment(result.models, default, result.temporary_default)
@@ -86,7 +87,7 @@ def prediction_parts(settings: Settings, deployment: Deployment[LiveModel], list
 
 
 def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) -> JournalMonitor:
-    """Return the journal monitor; register the health checks for history and free disk space."""
+    """Return the journal monitor; register the health checks for the store and free disk space."""
     from rowcast.runtime.journal_monitor import MEBIBYTE, JournalMonitor
 
     refuse, least = parts.batcher.refuse, settings.min_free_mb * MEBIBYTE
@@ -97,7 +98,7 @@ def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) 
 
 
 def _free_bytes(settings: Settings) -> Callable[[], int]:
-    """Return a function that measures the lowest free space on the disks that hold the journals and the store."""
+    """Return a function that returns the minimum free space on the disks of the journals and the store."""
     from rowcast.app.history import store
 
     store_disk = store(settings).disk_folder  # None if the store is on another machine
@@ -144,7 +145,7 @@ def _cache(settings: Settings) -> ScoreCache | None:
 
 
 def _redactor(settings: Settings) -> Redactor | None:
-    """Return a redactor that hashes or drops sensitive columns before a row is recorded, or None to record them."""
+    """Return a redactor that hashes or drops sensitive columns, or None if they are recorded unchanged."""
     if settings.sensitive == "keep":
         return None
     from rowcast.adapters.files.secret import load_secret

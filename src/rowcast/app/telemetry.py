@@ -18,7 +18,7 @@ ALIVE = ("ready", "draining")
 
 
 def metrics(settings: Settings, counters: Counters) -> Metrics:
-    """Return the metrics, which are updated by events."""
+    """Return the metrics of this process."""
     from rowcast.adapters.files.journal_reader import FolderJournalReader
     from rowcast.adapters.telemetry.prometheus import Metrics
 
@@ -27,7 +27,7 @@ def metrics(settings: Settings, counters: Counters) -> Metrics:
 
 
 def exposition(metrics: Metrics, process: WorkerProcess) -> Callable[[], bytes]:
-    """Return a function that writes the metrics of all workers in the text format of Prometheus."""
+    """Return a function that renders the metrics of all workers in the Prometheus text format."""
     return lambda: metrics.exposition(process.workers())
 
 
@@ -62,7 +62,7 @@ def push_target(settings: Settings) -> tuple[str, tuple[str, str] | None]:
 def _pusher(
     settings: Settings, exposition: Callable[[], bytes], workers: Callable[[], list[WorkerStatus]], number: int
 ) -> Pusher | None:
-    """Return the reporter that pushes metrics. The first live worker pushes; so does the final worker as it exits."""
+    """Return the pusher. A worker pushes metrics if it is the first live worker, or if no worker is live."""
     if settings.push_gateway is None:
         return None
     from rowcast.adapters.telemetry.pushgateway import Pusher

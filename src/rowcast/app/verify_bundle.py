@@ -1,6 +1,6 @@
 """`python -m rowcast.app.verify_bundle FOLDER NAME VERSION MEMORY_MB SECONDS`: load a bundle and check its golden rows.
 
-Before a server or importer uses a new bundle, it starts this child process with limited resources. To start quickly,
+Servers and importers run this child process, with limited resources, before they use a new bundle. To start quickly,
 the process imports neither the CLI nor the settings.
 """
 
@@ -15,7 +15,7 @@ from rowcast.registry.ports import Reference
 
 
 def main(folder: str, name: str, version: str, memory_mb: str, seconds: str) -> int:
-    """Return 0 if the bundle can be served, or write the reason for the failure to standard error and return 2."""
+    """Return 0 if the bundle can be served; otherwise, write the reason to standard error and return 2."""
     try:
         limit_this_process(int(memory_mb), float(seconds))
         from rowcast.adapters.onnxruntime.graph import open_graph

@@ -1,1 +1,1 @@
-"""History: hash chains of all predictions, which can be verified, replayed and exported. Rows can be erased."""
+"""The history: hash chains of entries that can be verified, replayed and exported, and whose rows can be erased."""

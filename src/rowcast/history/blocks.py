@@ -1,7 +1,7 @@
-"""Blocks: the received columns and the graph's output of one large request, stored in a single journal write.
+"""Blocks: the columns and the graph output of one large request, recorded in a single journal write.
 
-A block is written before the reply is sent, and it determines every byte of its entries: `entries` always returns the
-same entries. Ids and salts derive from a random seed inside the block.
+A block is written before the reply is sent. It determines every byte of its entries, because their ids and salts are
+derived from a random seed in the block.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class BlockColumn(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Block(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The predictions of one request. File format: new fields may only be appended."""
+    """The predictions of one request. Part of the file format: new fields may only be appended."""
 
     at: int
-    """The time of the predictions, in UTC nanoseconds."""
+    """The time of the predictions, in nanoseconds since the Unix epoch."""
     digest: str
     source: str
     request_id: str
@@ -51,7 +51,7 @@ class Block(msgspec.Struct, frozen=True, array_like=True, gc=False):
     body: bytes
     """The cells of all columns, column by column."""
     output: bytes
-    """The graph's output as float32."""
+    """The graph's output as float32 values."""
     seed: bytes
 
 
@@ -66,7 +66,7 @@ def ids(block: Block) -> list[str]:
 
 
 def contains(block: Block, prediction_id: str) -> bool:
-    """Return whether the block contains this prediction. This is cheap if the id has a different millisecond."""
+    """Return whether the block contains this prediction. The check is cheap if their timestamps differ."""
     return prediction_id.replace("-", "")[:12] == f"{block.at // 1_000_000:012x}" and prediction_id in ids(block)
 
 

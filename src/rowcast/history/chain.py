@@ -1,10 +1,10 @@
-"""The history chain: each hash covers the previous entry's hash, so no change, removal or insertion is undetected.
+"""The history chain: each link covers the previous link, so that changes, removals and insertions are detected.
 
-    row hash = H(salt ‖ row)              stays valid after the row and the salt are erased, and so does the chain
+    row hash = H(salt ‖ row)              remains after the row and the salt are erased, so the chain stays valid
     link     = H(previous ‖ seq ‖ row hash ‖ head)
 
-`head` is the encoded `Entry`: time, bundle digest, reply and caller. `seq` numbers a writer's entries from 0 (eight
-bytes, big-endian). A writer's first entry links to `genesis(writer)`.
+`head` is the encoded `Entry`: time, bundle digest, reply and caller. `seq` is the position of the entry in the writer's
+chain, starting at 0 (eight bytes, big-endian). The link that precedes the first entry is `genesis(writer)`.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ ERASURES = "erasures"
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The record of one prediction, without its row. File format: new fields may only be appended."""
+    """The record of one prediction, without its row. Part of the file format: new fields may only be appended."""
 
     at: int
-    """UTC microseconds."""
+    """A Unix timestamp in microseconds."""
     digest: str
     source: str
     """The dialect or job that the request came from."""
     request_id: str
     reply: bytes
-    """The prediction as sent, as JSON."""
+    """The JSON of the prediction, as sent."""
     key_id: str = ""
     tenant: str = ""
     entity: str = ""
     """The caller's own reference, for example an application number."""
     withheld: tuple[str, ...] = ()
-    """Sensitive columns that were hashed or dropped before the row was recorded."""
+    """The sensitive columns that were hashed or dropped before the row was recorded."""
 
 
 class Erasure(msgspec.Struct, frozen=True, array_like=True):
-    """The head of an entry in the chain of erasures. File format: new fields may only be appended."""
+    """The head of an entry in the chain of erasures. Part of the file format: new fields may only be appended."""
 
     at: int
-    """UTC microseconds."""
+    """A Unix timestamp in microseconds."""
     by: str
     reason: str
     """`erase`, `purge` or `retention`."""
     selection: bytes
-    """The erased selection, as JSON."""
+    """The selection of entries whose rows were erased, as JSON."""
     rows: int
     request: int = 0
     """The number of the erasure request; 0 for retention."""
 
 
 class SealedEntry(NamedTuple):
-    """One entry as recorded: encoded head, salt and row as received (both None once erased), row hash and link."""
+    """One recorded entry. `salt` and `row` are None once the row has been erased."""
 
     seq: int
     head: bytes
@@ -106,7 +106,7 @@ def genesis(writer: str) -> bytes:
 
 
 def row_hash(salt: bytes, row: bytes) -> bytes:
-    """Return a commitment to the row, which reveals nothing once the row and the salt are erased."""
+    """Return a commitment to the row. It reveals nothing about the row once the salt is erased."""
     return sha256(salt + row).digest()
 
 

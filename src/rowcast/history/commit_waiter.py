@@ -1,4 +1,4 @@
-"""Implements `durability=store`: a reply is sent only after the database has committed its entry."""
+"""Implements the durability `store`: a reply is sent only after the database has committed its entry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _PendingCommit(NamedTuple):
 
 
 class CommitWaiter:
-    """Calls back when journal entries have reached the store or the timeout expires. Each event loop has one waiter."""
+    """Runs a callback once journal entries are stored or the timeout expires. Each event loop has one waiter."""
 
     def __init__(self, position: Callable[[str], Position | None], timeout: float = TIMEOUT_SECONDS) -> None:
         self._position = position
@@ -31,7 +31,7 @@ class CommitWaiter:
         self._poller: asyncio.Task[None] | None = None
 
     def when_stored(self, journal: Journal, done: Callable[[Exception | None], None]) -> None:
-        """Call `done(None)` once all entries now in the journal are stored, or `done(error)` after the timeout."""
+        """Call `done(None)` once the journal's current entries are stored, or `done(error)` after the timeout."""
         head = journal.head
         if head is None:
             done(None)
@@ -66,8 +66,8 @@ class CommitWaiter:
             elif now > commit.deadline:
                 commit.done(
                     Unavailable(
-                        f"the store did not commit the prediction within {self._timeout:g} s; it is in the journal and "
-                        "will be stored later",
+                        f"the store did not commit the prediction within {self._timeout:g} s; the prediction is in the "
+                        "journal and will be stored later",
                         slug="not-stored",
                     )
                 )

@@ -89,7 +89,7 @@ def _parse_bound(name: str, text: str) -> int:
 
 
 def parse_time(text: str) -> int:
-    """Return an RFC 3339 time, or the start of a UTC date, in UTC milliseconds; raise ValueError if it is invalid."""
+    """Return an RFC 3339 timestamp or a UTC date in Unix milliseconds; raise ValueError if it is invalid."""
     time = datetime.fromisoformat(_LOST_PLUS.sub(r"+\1", text.strip()))  # query strings turn `+` into a space
     milliseconds = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
     if not 0 <= milliseconds <= LATEST_MS:
@@ -98,13 +98,13 @@ def parse_time(text: str) -> int:
 
 
 def first_id(milliseconds: int) -> str:
-    """Return the lowest id that a prediction made in this millisecond can have."""
+    """Return the lowest possible id for a prediction in this millisecond."""
     stamp = f"{milliseconds:012x}"
     return f"{stamp[:8]}-{stamp[8:]}-7000-8000-000000000000"
 
 
 def encode_cursor(last_id: str, selection: Selection) -> str:
-    """Return the cursor of the page that follows the entry `last_id` of a selection."""
+    """Return the cursor of the page that starts after the entry `last_id`."""
     return base64.urlsafe_b64encode(uuid.UUID(last_id).bytes + _fingerprint(selection)).decode().rstrip("=")
 
 

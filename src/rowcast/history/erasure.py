@@ -1,8 +1,8 @@
-"""Erase rows on request or when their retention period ends. Hashes remain, and every erasure is recorded.
+"""Erases rows on request, or when their retention period ends. Hashes remain, and every erasure is recorded.
 
-A row can be in the store, in a journal that has not been stored yet, or in a journal that has been stored but not
-deleted yet. A request therefore stays open until, in every journal folder, the journals that existed when the folder's
-indexer first saw the request have been drained and their rows erased.
+A row can be in the store, in a journal or, until a drained journal is deleted, in both. When the indexer of a journal
+folder first sees a request, it notes which journals the folder contains. The request stays open until, in every folder,
+these journals have been drained and the selected rows erased.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ STEPS_PER_ROUND = 20
 RETENTION_INTERVAL_US = 600 * 1_000_000
 DAY_MS = 24 * 3600 * 1000
 LATE_MS = DAY_MS
-"""How far each retention pass overlaps the previous pass, because entries can be stored late."""
+"""The overlap of consecutive retention passes, in milliseconds. It covers entries that are stored late."""
 
 
 class ErasureResult(msgspec.Struct, frozen=True):
-    """The state of an erasure: rows erased so far, and the journals that may still contain rows."""
+    """The state of an erasure: the number of rows erased so far, and the journals that may still contain rows."""
 
     request: int
     rows: int
     journals: list[str]
-    """Journals that have not been drained yet; the indexer erases their rows after draining them."""
+    """Journals that have not been drained yet. After draining them, the indexer erases the selected rows."""
     damaged: list[str]
     """Damaged journals, from which no row can be erased."""
 
@@ -44,7 +44,7 @@ class Eraser:
         self._journals = journals
         self._now = now
         self._progress: dict[int, str] = {}
-        """The last id examined by the unfinished pass of each request."""
+        """Maps each request with an unfinished pass to the last id that the pass examined."""
 
     def erase(self, selection: Selection, by: str, reason: str) -> ErasureResult:
         """Erase stored rows immediately, and leave rows in journals to the indexer."""
@@ -57,7 +57,7 @@ class Eraser:
         return self.result(erasure.number)
 
     def result(self, number: int) -> ErasureResult:
-        """Return the state of a request."""
+        """Return the state of this request."""
         waiting = {erasure.number: self._waiting(erasure) for erasure in self._store.open_erasures()}
         rows = self._store.erased_rows(number)
         return ErasureResult(number, rows, waiting.get(number, []), self._journals.damaged())
@@ -67,11 +67,11 @@ class Eraser:
         return all(erasure.number != number for erasure in self._store.open_erasures())
 
     def advance(self, max_steps: int | None = None) -> None:
-        """Do this folder's part of every open request as far as its journals allow, in up to `max_steps` steps each."""
+        """Continue this folder's part of every open request, with at most `max_steps` steps per request."""
         erasures = [erasure for erasure in self._store.open_erasures() if self._journals.folder_id in erasure.pending]
         if not erasures:
             return
-        # Read this before erasing: the entries of journals that are missing here are already in the store.
+        # Read the list before erasing: the entries of journals that are not listed are already in the store.
         open_journals = self._journals.open_journals()
         for erasure in erasures:
             journals = erasure.pending[self._journals.folder_id]
@@ -83,7 +83,7 @@ class Eraser:
                 self._store.complete(erasure.number, self._journals.folder_id)
 
     def _erase_all(self, erasure: OpenErasure, max_steps: int | None = None) -> bool:
-        """Examine the whole selection, continuing any unfinished pass, and return whether the pass reached the end."""
+        """Erase the selected rows, continuing any unfinished pass; return whether the pass reached the end."""
         number, steps = erasure.number, 0
         while max_steps is None or steps < max_steps:
             after = self._progress.pop(number, None)
@@ -108,7 +108,7 @@ class Eraser:
 
 
 class Maintenance(Eraser):
-    """The indexer's maintenance after each round: this folder's part of open erasures, and retention in the store."""
+    """The indexer's work after each round: this folder's part of open erasures, and retention in the store."""
 
     def __init__(
         self, store: Store, journals: JournalReader, now: Callable[[], int], retention_days: int | None = None
@@ -138,13 +138,13 @@ class Maintenance(Eraser):
                     self._retain(now, self._retention_days)
 
     def close(self) -> None:
-        """Unregister the folder if it has no journals, so that no erasure waits for a server that may never restart."""
+        """Unregister a folder without journals, so that no erasure waits for a server that may never restart."""
         if self._registered and not self._journals.open_journals():
             with suppress(Unavailable):  # the folder stays registered until its next indexer stops
                 self._store.unregister_folder(self._journals.folder_id)
 
     def _retain(self, now: int, days: int) -> None:
-        """Run one step of the pass over entries older than the retention period; at the end, schedule the next pass."""
+        """Erase one batch of rows older than the retention period; after the final batch, schedule the next pass."""
         end = max(0, now // 1000 - days * DAY_MS)
         request = ErasureRequest(Selection(first=self._retention_first, end=first_id(end)), "retention", "retention")
         step = self._store.erase(request, number=0, at=now, limit=ENTRIES_PER_STEP, after=self._retention_after)

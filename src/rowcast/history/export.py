@@ -1,4 +1,4 @@
-"""History exports: CSV for spreadsheets, and JSON Lines with every field. Both are streamed in pieces."""
+"""History exports: CSV for spreadsheets, and JSON Lines with every field. Both are streamed in chunks."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def split_into_pieces(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 
 def to_csv(records: Iterable[Record]) -> Iterator[bytes]:
-    """Yield CSV: a header line, then one line per entry with times in RFC 3339."""
+    """Yield CSV: a header line, then one line per entry, with RFC 3339 timestamps."""
     buffer = io.StringIO()
     lines = csv.writer(buffer, lineterminator="\n")
     lines.writerow(COLUMNS)
@@ -83,7 +83,7 @@ def to_csv(records: Iterable[Record]) -> Iterator[bytes]:
 
 
 def to_json_lines(records: Iterable[Record]) -> Iterator[bytes]:
-    """Yield JSON Lines: one object per entry, as `GET /predictions/{id}` returns it."""
+    """Yield JSON Lines: one object per entry, in the format of `GET /predictions/{id}`."""
     encode = msgspec.json.Encoder().encode_lines
     for piece in split_into_pieces(records):
         yield encode([_on_one_line(record) for record in piece])

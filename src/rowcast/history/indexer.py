@@ -8,7 +8,7 @@ from rowcast.errors import HistoryError, Unavailable
 from rowcast.history.ports import JournalReader, StoreWriter
 
 MAX_PAUSE_SECONDS = 5.0
-"""The longest pause between attempts while the store is unavailable, in seconds."""
+"""The maximum pause between attempts while the store is unavailable, in seconds."""
 
 
 def run_indexer(

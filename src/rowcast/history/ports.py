@@ -1,8 +1,8 @@
 """Ports of the history package: a journal, a journal reader and a store.
 
-Every adapter passes the contract tests in `tests/contracts/`. A store is shared: any number of journal folders, each
-with one indexer process, write to it at the same time. No method depends on the order in which transactions commit:
-entries are identified by (writer, seq) and listed by id, and ids contain the time of the prediction (UUIDv7).
+Every adapter passes the contract tests in `tests/contracts/`. Each journal folder has one indexer process, and any
+number of indexers can write to the same store at the same time. No method depends on the order in which transactions
+commit: entries are identified by (writer, seq) and listed by id, and ids contain the time of the prediction (UUIDv7).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rowcast.history.entry_filter import EVERYTHING, Selection
 
 
 class Position(NamedTuple):
-    """The last entry of a writer's chain."""
+    """The `seq` and link of the last entry in a writer's chain."""
 
     seq: int
     link: bytes
@@ -32,12 +32,12 @@ class Journal(Protocol):
 
     @property
     def writer(self) -> str:
-        """The writer whose chain is being extended. After a failed write, the journal uses a new writer."""
+        """The current writer. After a failed write, the journal uses a new writer."""
         ...
 
     @property
     def head(self) -> Position | None:
-        """The writer's last entry, or None if it has not written any."""
+        """The position of the writer's last entry, or None if the writer has no entries."""
         ...
 
     def append(self, drafts: Sequence[Draft]) -> None:
@@ -47,12 +47,12 @@ class Journal(Protocol):
     def append_block(self, block: Block) -> None:
         """Write all predictions of one request or none; raise Unavailable if they cannot be written.
 
-        `history.blocks.entries` yields the entries of a block. They continue this writer's chain or start a new one.
+        The entries of the block (see `history.blocks.entries`) continue this writer's chain or start a new chain.
         """
         ...
 
     def close(self) -> None:
-        """Stop writing. Everything written remains readable."""
+        """Stop writing. All written entries remain readable."""
         ...
 
 
@@ -64,15 +64,15 @@ class StoredEntry(NamedTuple):
 
 
 class JournalReader(Protocol):
-    """Reads the journals of one folder. One process per folder, the indexer, also drains them into the store."""
+    """Reads the journals in one folder. The folder's indexer also drains them into the store."""
 
     @property
     def folder_id(self) -> str:
-        """The unique id of the folder, which never changes."""
+        """The unique, permanent id of the folder."""
         ...
 
     def find(self, prediction_id: str) -> StoredEntry | None:
-        """Return the entry of a prediction that is still in a journal. Skip damaged journals."""
+        """Return the entry for this prediction if it is still in a journal. Skip damaged journals."""
         ...
 
     def chain(self, writer: str, after: int = -1) -> Iterator[SealedEntry]:
@@ -90,8 +90,8 @@ class JournalReader(Protocol):
     def drain(self, store: StoreWriter) -> int:
         """Move complete entries into the store, delete finished journals, and return the number of entries.
 
-        Only the folder's indexer may call this. Damaged journals are renamed and kept; after all other journals have
-        been drained, raise HistoryError to report them.
+        Only the folder's indexer may call this. Rename and keep damaged journals; after draining all other journals,
+        raise HistoryError to report the damage.
         """
         ...
 
@@ -108,27 +108,27 @@ class JournalReader(Protocol):
         ...
 
     def unreadable(self) -> dict[str, int]:
-        """Return, for each writer of a damaged journal, the first `seq` that cannot be read from it."""
+        """Return the first unreadable `seq` of each writer that has a damaged journal."""
         ...
 
     def request_roll(self) -> None:
-        """Request that all active writers start new journals, so that the current journals can be deleted."""
+        """Ask all active writers to start new journals, so that the current journals can be deleted."""
         ...
 
 
 class StoreReader(Protocol):
-    """Reads stored entries. A store that does not exist yet is empty. Failed reads raise Unavailable."""
+    """Reads stored entries. A store that does not exist yet counts as empty. Failed reads raise Unavailable."""
 
     def position(self, writer: str) -> Position | None:
-        """Return the entry of this writer with the highest `seq`."""
+        """Return the position of this writer's last entry, or None if the writer has no entries."""
         ...
 
     def get(self, prediction_id: str) -> StoredEntry | None:
-        """Return the entry of one prediction."""
+        """Return the entry for one prediction, or None."""
         ...
 
     def latest(self, limit: int, selection: Selection = EVERYTHING, before: str | None = None) -> list[StoredEntry]:
-        """Return up to `limit` selected entries in descending order of id, starting below the id `before`."""
+        """Return up to `limit` selected entries with ids below `before`, in descending order of id."""
         ...
 
     def writers(self) -> list[str]:
@@ -152,20 +152,20 @@ class StoreWriter(Protocol):
     """Adds entries. Many indexers can write at the same time; each writer's entries come from one indexer, in order."""
 
     def position(self, writer: str) -> Position | None:
-        """Return the entry of this writer with the highest `seq`."""
+        """Return the position of this writer's last entry, or None if the writer has no entries."""
         ...
 
     def record(self, writer: str, entries: Sequence[SealedEntry]) -> None:
-        """Add entries durably in one transaction; raise Unavailable if nothing was added.
+        """Add all entries durably in one transaction, or add none and raise Unavailable.
 
-        Entries that already exist, by (writer, seq), are not changed: recording is idempotent and never restores an
-        erased row.
+        Entries with an existing (writer, seq) are not changed, so recording is idempotent and never restores an erased
+        row.
         """
         ...
 
 
 class ErasureRequest(msgspec.Struct, frozen=True):
-    """A request to erase the rows of a selection."""
+    """A request to erase the rows of the selected entries."""
 
     selection: Selection = msgspec.field(name="wanted")
     by: str
@@ -173,10 +173,10 @@ class ErasureRequest(msgspec.Struct, frozen=True):
 
 
 class OpenErasure(NamedTuple):
-    """A request that at least one journal folder has not completed.
+    """An erasure request that at least one journal folder has not completed.
 
     `pending` maps each such folder to the journals that it contained when its indexer first saw the request, or to None
-    until then. Rows of the selection can still enter the store as long as any of these journals exists.
+    before then. Selected rows can still enter the store as long as any of these journals exists.
     """
 
     number: int
@@ -185,7 +185,7 @@ class OpenErasure(NamedTuple):
 
 
 class ErasureStep(NamedTuple):
-    """The result of one small transaction: the number of erased rows, and the last id examined or None at the end."""
+    """The number of rows erased in one small transaction, and the last examined id (None in the final step)."""
 
     rows: int
     last: str | None
@@ -194,9 +194,8 @@ class ErasureStep(NamedTuple):
 class StoreEraser(Protocol):
     """Removes rows and salts from stored entries. Hashes remain, so every chain stays valid.
 
-    A request is complete once every registered folder has completed it. Each folder waits until the journals that it
-    contained when its indexer first saw the request have been drained, erases the selection again, and then completes
-    its part.
+    A request is complete once every registered folder's indexer has completed the folder's part: it waits until the
+    journals that existed when it first saw the request have been drained, and then erases the selected rows.
     """
 
     def register_folder(self, folder_id: str) -> None:
@@ -208,22 +207,22 @@ class StoreEraser(Protocol):
         ...
 
     def open_erasure(self, request: ErasureRequest, folder_id: str, journals: frozenset[str]) -> OpenErasure:
-        """Store a request that waits for `folder_id` with these journals, and for every registered folder.
+        """Store a request that waits for these journals in `folder_id`, and for every registered folder.
 
-        This is atomic with respect to registrations. The number of a request is never reused.
+        No folder is registered or unregistered during this call. Request numbers are never reused.
         """
         ...
 
     def open_erasures(self) -> list[OpenErasure]:
-        """Return all open requests, ordered by number."""
+        """Return all open erasure requests, ordered by number."""
         ...
 
     def acknowledge(self, number: int, folder_id: str, journals: frozenset[str]) -> None:
-        """Record which journals a folder contained when its indexer first saw a request."""
+        """Record which journals the folder contained when its indexer first saw this request."""
         ...
 
     def complete(self, number: int, folder_id: str) -> None:
-        """Record that a folder has completed its part; once all folders have, the request is complete. Idempotent."""
+        """Record that the folder has completed its part. A request with no pending folders is complete. Idempotent."""
         ...
 
     def erase(
@@ -231,22 +230,22 @@ class StoreEraser(Protocol):
     ) -> ErasureStep:
         """Examine up to `limit` selected entries with ids above `after`, and erase their rows.
 
-        This is one transaction, which also appends to the chain of erasures if it erases any row. All processes share
-        this chain, so the store serialises their transactions. `number` is 0 for retention.
+        If any row is erased, the same transaction appends an entry to the chain of erasures. All processes share this
+        chain, so the store serialises these transactions. `number` is 0 for retention.
         """
         ...
 
     def erased_rows(self, number: int) -> int:
-        """Return how many rows a request has erased so far."""
+        """Return how many rows this request has erased so far."""
         ...
 
     def scrub(self) -> bool:
-        """Remove erased bytes from disk. Return False if a reader still needs them and the caller must retry later."""
+        """Remove erased bytes from disk. Return False if a reader prevents this; the caller must then retry later."""
         ...
 
 
 class Store(StoreReader, StoreWriter, StoreEraser, Protocol):
-    """The database of all entries. As a context manager, it opens the store on entry and closes it on exit."""
+    """The database of all entries. Use it as a context manager to open and close it."""
 
     @property
     def disk_folder(self) -> Path | None:
@@ -256,8 +255,9 @@ class Store(StoreReader, StoreWriter, StoreEraser, Protocol):
     def open(self) -> None:
         """Connect for writing. If necessary, create the store or migrate its schema under the store-wide lock.
 
-        Writing opens the store implicitly. Raise HistoryError if a newer release wrote it, and Unavailable if it cannot
-        be opened. Migrations only add to the schema; anything they replace is dropped one release later.
+        Writing opens the store implicitly. Raise HistoryError if the store was written by a newer release, and
+        Unavailable if it cannot be opened. Migrations only add to the schema; replaced tables and columns are dropped
+        one release later.
         """
         ...
 
@@ -271,13 +271,13 @@ class Store(StoreReader, StoreWriter, StoreEraser, Protocol):
     ) -> None: ...
 
     def check(self) -> None:
-        """Raise Unavailable or HistoryError if entries cannot be recorded. This does not create or change anything."""
+        """Raise Unavailable or HistoryError if entries cannot be recorded. Create and change nothing."""
         ...
 
     def maintenance(self) -> AbstractContextManager[bool]:
         """Try to acquire the store-wide lock, and yield whether that succeeded.
 
-        Use it only for work that must run once for all indexers, such as migrations and retention; recording never
-        needs it. The lock is released when the block ends or the process exits.
+        Use the lock only for work that one indexer does on behalf of all, such as migrations and retention. Recording
+        never needs the lock. The lock is released when the `with` block ends or the process exits.
         """
         ...

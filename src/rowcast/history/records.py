@@ -24,7 +24,7 @@ class RecordFields(msgspec.Struct, Generic[P, R], frozen=True, omit_defaults=Tru
 
     id: str
     at: int
-    """Time of the prediction in microseconds since 1970 in UTC."""
+    """The time of the prediction, in microseconds since the Unix epoch."""
     model: str
     version: int
     digest: str
@@ -39,7 +39,7 @@ class RecordFields(msgspec.Struct, Generic[P, R], frozen=True, omit_defaults=Tru
     tenant: str = ""
     entity: str = ""
     withheld: tuple[str, ...] = ()
-    """Sensitive columns that were hashed or dropped before the row was recorded."""
+    """The sensitive columns that were hashed or dropped before the row was recorded."""
 
 
 class Record(RecordFields[RawObject, RawObject], frozen=True, omit_defaults=True):

@@ -1,4 +1,4 @@
-"""Replay: score recorded rows again and compare the new scores with the recorded replies."""
+"""Replay: rescores recorded rows, and compares the new scores with the recorded scores."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MAX_EXAMPLES = 20
 
 
 class ReplayScorer(Protocol):
-    """A bundle that scores recorded rows."""
+    """Rescores recorded rows with one bundle."""
 
     def score(self, rows: Sequence[bytes]) -> Sequence[Score]:
-        """Return the score of each row; rows are JSON, as recorded."""
+        """Return the score of each row. The rows are JSON, as recorded."""
         ...
 
     def compare(self, recorded: Score, current: Score) -> str:
@@ -32,7 +32,7 @@ class ReplayScorer(Protocol):
 
 
 LoadScorer = Callable[[str, int, str], ReplayScorer]
-"""Loads a model by name, version and digest; raises RowcastError if exactly this bundle cannot be loaded."""
+"""Loads a model by name, version and digest; raises RowcastError if that exact bundle cannot be loaded."""
 
 
 class Replay(msgspec.Struct, frozen=True):
@@ -47,7 +47,7 @@ class Replay(msgspec.Struct, frozen=True):
 
 
 def replay(history: History, load: LoadScorer, model: str | None = None) -> Replay:
-    """Score every recorded row of one model, or of all models, again with the bundle that originally scored it."""
+    """Rescore every recorded row of one model, or of all models, with the bundle that originally scored it."""
     counts: Counter[str] = Counter()
     examples: list[dict[str, Any]] = []
     scorers: dict[str, ReplayScorer | str] = {}
@@ -70,7 +70,7 @@ def replay(history: History, load: LoadScorer, model: str | None = None) -> Repl
 def _replay_chunk(
     chunk: Sequence[SealedEntry], scorers: dict[str, ReplayScorer | str], load: LoadScorer
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield the verdict, id and details of each entry; rows of the same bundle are scored together."""
+    """Yield the verdict, id and details of each entry; rescore the rows of each bundle in one batch."""
     groups: dict[str, list[tuple[Prediction, bytes]]] = {}
     for sealed in chunk:
         entry = decode_head(sealed.head)

@@ -1,4 +1,4 @@
-"""Reads history: entries in the store, and entries in journals that have not been stored yet."""
+"""Reads the history: entries in the store, and entries in journals that have not been stored yet."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class History:
         self.journals = journals
 
     def get(self, prediction_id: str, visible: Selection = EVERYTHING) -> Record | None:
-        """Return the entry of one prediction, or None if it does not exist or `visible` excludes it."""
-        # Query the store twice: the entry can move from the journal into the store between the first two calls.
+        """Return the entry for one prediction, or None if it does not exist or `visible` excludes it."""
+        # Query the store twice: the entry can move from a journal to the store between the first two lookups.
         stored = self.store.get(prediction_id) or self.journals.find(prediction_id) or self.store.get(prediction_id)
         record = to_record(stored) if stored else None
         return record if record is not None and _is_visible(record, visible) else None
 
     def page(self, limit: int, selection: Selection = EVERYTHING, cursor: str | None = None) -> HistoryPage:
-        """Return one page of stored entries, newest first. New entries do not shift the pages that follow."""
+        """Return one page of stored entries, newest first. New entries do not shift later pages."""
         before = None if cursor is None else decode_cursor(cursor, selection)
         records = [to_record(stored) for stored in self.store.latest(limit, selection, before)]
         return HistoryPage(records, encode_cursor(records[-1].id, selection) if len(records) == limit else None)
 
     def select(self, selection: Selection = EVERYTHING) -> Iterator[Record]:
-        """Yield every stored entry of a selection, newest first, in constant memory."""
+        """Yield every stored entry that matches the selection, newest first, in constant memory."""
         before = None
         while chunk := self.store.latest(EXPORT_CHUNK, selection, before):
             for stored in chunk:
@@ -47,7 +47,7 @@ class History:
                 before = record.id
 
     def catch_up(self, timeout: float) -> int:
-        """Wait up to `timeout` seconds until all entries now in journals are stored; return how many are not stored."""
+        """Wait up to `timeout` seconds until the current journal entries are stored; return how many are not stored."""
 
         def missing(writer: str, seq: int) -> int:
             position = self.store.position(writer)
@@ -62,7 +62,7 @@ class History:
         return count
 
     def entries(self, model: str | None = None) -> Iterator[tuple[str, SealedEntry]]:
-        """Yield every entry of every writer, stored or still in a journal, in each writer's order."""
+        """Yield each entry, stored or still in a journal, with its writer; each writer's entries are in order."""
         for writer in self._writers():
             for entry in self._chain(writer):
                 if model is None or decode_reply(decode_head(entry.head).reply).model == model:

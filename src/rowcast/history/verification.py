@@ -22,7 +22,7 @@ class Verification(msgspec.Struct, frozen=True):
     erased: int
     """The number of entries whose row has been erased."""
     unrecorded: int
-    """The number of erased rows without a recorded erasure: they were removed without Rowcast."""
+    """The number of erased rows without a recorded erasure; Rowcast did not erase them."""
     heads: int
     """The number of published heads that are still in their chains."""
     broken: list[dict[str, Any]]
@@ -30,7 +30,7 @@ class Verification(msgspec.Struct, frozen=True):
 
 
 class ChainAudit:
-    """Collects the results while chains are read one after the other."""
+    """Collects the results while the chains are verified one after another."""
 
     def __init__(self, published: Iterable[ChainHead]) -> None:
         self._entries = 0
@@ -66,7 +66,7 @@ class ChainAudit:
             self._breaks.append(ChainBreak(writer, seq, reason))
 
     def report_missing_writers(self, writers: Sequence[str]) -> None:
-        """Report published heads of chains that no longer exist."""
+        """Report the published heads whose chains no longer exist."""
         for writer in self._published.keys() - {*writers, ERASURES}:
             self._report_truncated(writer, self._published[writer])
 

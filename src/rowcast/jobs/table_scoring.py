@@ -1,10 +1,8 @@
-"""Score a table in a file, and write the predictions to another file, in constant memory.
+"""Scores the rows of a table file in constant memory, and writes the predictions to another file.
 
-The table is read in chunks; several threads score the chunks, and the main thread writes the results in order. Threads
-are enough: reading, scoring and writing release the global interpreter lock. A single process also needs only one copy
-of polars and of the runtime (docs/decisions/0015-score-tables-on-threads.md).
-
-Scoring currently runs in the foreground of a command. Background jobs will use this module too.
+The table is read in chunks. Several threads score the chunks, and the main thread writes the results in order. Threads
+are sufficient, because reading, scoring and writing release the global interpreter lock. Several processes would each
+need a copy of polars and ONNX Runtime (docs/decisions/0015-score-tables-on-threads.md).
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ REJECT_COLUMNS = ("rejected_row", "rejected_column", "rejected_reason")
 
 
 class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The result of scoring a table. `rowcast predict` also prints it as JSON."""
+    """The result of scoring a table, which `rowcast predict` can print as JSON."""
 
     model: str
     version: int
@@ -52,7 +50,7 @@ class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Progress(NamedTuple):
-    """The number of rows processed so far, and their share of the table."""
+    """The number of rows processed so far, and the fraction of the file that has been processed."""
 
     rows: int
     share: float
@@ -65,7 +63,7 @@ class ScoringOptions:
     source: Path
     out: Path
     rejects: Path | None = None
-    """The file for rejected rows; without it, the first invalid row stops scoring."""
+    """The file for rejected rows. If it is None, an invalid row stops scoring."""
     columns: tuple[str, ...] | None = None
     """The table columns to copy to the output; all columns by default."""
     threads: int = 1
@@ -80,7 +78,7 @@ class ScoredChunk(NamedTuple):
     """The number of rows in the chunk, including rejected rows."""
     rejected: pl.DataFrame
     problems: list[ValueProblem]
-    """The problems of the rejected rows; `row` counts from the start of the chunk."""
+    """The problems in the rejected rows; each `row` is relative to the start of the chunk."""
     share: float
 
 
@@ -89,7 +87,7 @@ def score_file(
 ) -> Summary:
     """Score the rows of a file, and write the predictions to another file.
 
-    The output appears only after all rows have been processed.
+    The output files appear only after all rows have been processed.
 
     Raise InvalidRows if a row is invalid and there is no file for rejected rows.
     Raise TableError if a file cannot be read or written.
@@ -131,14 +129,15 @@ def _check_outputs(options: ScoringOptions) -> None:
             check_extension(path)
     if options.rejects is not None and options.rejects.resolve() == options.out.resolve():
         raise TableError(
-            f"predictions and rejected rows cannot both be written to {options.out}; choose two files", slug="same-file"
+            f"predictions and rejected rows cannot both be written to {options.out}; choose two different files",
+            slug="same-file",
         )
 
 
 def _scored_chunks(
     manifest: Manifest, *, graphs: Sequence[Graph], options: ScoringOptions, out: TableWriter
 ) -> Iterator[ScoredChunk]:
-    """Yield all chunks in file order. The number of chunks in memory exceeds the number of graphs by at most two."""
+    """Yield all chunks in file order. At most `len(graphs) + 2` chunks are in memory."""
     idle = deque(graphs)
 
     def score(chunk: Chunk, first: bool) -> ScoredChunk:
@@ -211,7 +210,7 @@ def _existing(frame: pl.DataFrame, columns: Sequence[str]) -> Sequence[str]:
 
 
 def _with_reasons(chunk: ScoredChunk, offset: int) -> pl.DataFrame:
-    """Return the rejected rows with three columns before their cells: position, invalid columns and reasons."""
+    """Return the rejected rows, preceded by three new columns: row number, invalid columns and reasons."""
     refuse_existing(chunk.rejected, REJECT_COLUMNS)
     rejects: dict[int, tuple[list[str], list[str]]] = {}
     for problem in chunk.problems:

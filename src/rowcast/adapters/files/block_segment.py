@@ -1,11 +1,11 @@
-"""Block segments: each frame contains all predictions of a large request; the reader expands them into entries.
+"""The format of a block segment, and its reader. A block contains all predictions of one large request.
 
     segment   header line: JSON {format: 2, writer, first: 0, previous}, then frames, then zeros
     frame     magic 'RB', u32 payload length, u32 mark (length check), payload, 32 bytes link; little-endian
 
-Each link is H(previous link ‖ payload); the writer's genesis precedes the first link. A link is the checksum of its
-frame and also covers all earlier frames. The blocks of a segment expand into the entries of one writer, numbered from
-0. The usual chain of these entries can be computed from the blocks alone (docs/decisions/0049).
+The payload is an encoded block. Each link is H(previous link ‖ payload); the writer's genesis precedes the first link.
+A link is the checksum of its frame and also covers all earlier frames. The reader expands the blocks into entries, and
+computes the hash chain of these entries from the blocks alone (docs/decisions/0049).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class BlockSegment:
         return entries
 
     def find(self, prediction_id: str) -> SealedEntry | None:
-        """Return the entry with this prediction id. If no block contains the id, no block is expanded."""
+        """Return the entry with this prediction id, or None. Expand no block unless one of them contains the id."""
         if not any(blocks.contains(block, prediction_id) for block in self._blocks()):
             return None
         start = b'{"id":"%s"' % prediction_id.encode()
@@ -82,7 +82,7 @@ class BlockSegment:
         """Return None: each link covers all earlier blocks, so nothing after a damaged block can be verified."""
 
     def rewind(self) -> None:
-        """Return to the position before the most recent `read_more`, because its entries were not stored."""
+        """Undo the most recent `read_more`, because its entries could not be stored."""
         self._offset, self._link, self._chain.seq, self._chain.previous = self._before
 
     def all(self) -> Iterator[SealedEntry]:
@@ -91,7 +91,7 @@ class BlockSegment:
             yield from entries
 
     def last(self) -> int:
-        """Return the `seq` of the last entry, or -1, without expanding any block."""
+        """Return the `seq` of the last entry, or -1 if there is none, without expanding any block."""
         return sum(block.rows for block in self._blocks()) - 1
 
     def ended(self) -> bool:
@@ -100,7 +100,7 @@ class BlockSegment:
             return is_unlocked(file)
 
     def _next(self, file: FileIO, ended: bool, *, follows_entries: bool) -> Block | None:
-        """Return the complete block at the offset, or None. No reply was sent for an incomplete block."""
+        """Return the block at the offset, or None if it is incomplete. No reply was sent for an incomplete block."""
         prefix = os.pread(file.fileno(), FRAME.size, self._offset)
         if len(prefix) == FRAME.size and prefix.strip(b"\0"):
             magic, length, mark = FRAME.unpack(prefix)

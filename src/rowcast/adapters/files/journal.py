@@ -1,12 +1,12 @@
-"""The journal on disk: each server process appends to its own files, in one write per batch, before it replies.
+"""The journal on disk. Each server process appends every batch to its own files, in a single write, before it replies.
 
-A journal consists of segments named `WRITER-000000000000.journal` after their first sequence number; `segment.py`
-describes their format and `journal_reader.py` reads them.
+A journal consists of segments. A segment's name, such as `WRITER-000000000000.journal`, contains the sequence number of
+its first entry. `segment.py` describes the format of segments, and `journal_reader.py` reads them.
 
-The disk space of a segment is reserved when the segment is created. A full disk is therefore detected before a reply is
-sent, and a write that does not change the file size takes a third of the time (4 µs instead of 8 to 20 µs per batch
-while the indexer commits). A writer holds a lock on its segment. The kernel releases the lock when the process exits,
-which tells the indexer that no more entries will follow.
+The disk space for a segment is reserved when the segment is created. A full disk is therefore detected before a reply
+is sent. Writes are also faster, because they do not change the file size (4 µs instead of 8 to 20 µs per batch while
+the indexer commits). A writer locks its segment. The kernel releases the lock when the process exits, so the indexer
+knows that no more entries will follow.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ STARTING = ".starting"
 ROLL = "roll"
 """The name of a file in the folder. When its modification time changes, every writer starts a new segment."""
 ROLL_AFTER_SECONDS = 3600.0
-"""The maximum age of a segment with entries, in seconds. It limits how long the journal retains erased rows."""
+"""The maximum age of a segment with entries, in seconds. It limits how long erased rows stay in the journal."""
 
 Durability = Literal["process", "disk", "store"]
 
 
 class FileJournal:
-    """Appends entries for one writer at a time. A single write appends all drafts of a batch, or none of them."""
+    """Appends entries for one writer at a time. Each batch is written completely or not at all."""
 
     def __init__(self, folder: Path, new_writer: Callable[[], str], durability: Durability = "process") -> None:
         self._folder = folder
@@ -57,20 +57,20 @@ class FileJournal:
 
     @property
     def writer(self) -> str:
-        """The writer whose chain is being extended."""
+        """The current writer."""
         return self._chain.writer
 
     @property
     def head(self) -> Position | None:
-        """The position of the writer's most recently written entry."""
+        """The position of the writer's most recent entry."""
         count, linked = self._kept
         return Position(count - 1, linked) if count else None
 
     def append(self, drafts: Sequence[Draft]) -> None:
-        """Seal and write all drafts in one call, or raise Unavailable.
+        """Seal all drafts and append them in a single write; raise Unavailable if the write fails.
 
-        A failed write ends the chain, and the next batch starts a new one. A recorded entry therefore never has the
-        same position in a chain as an entry that could not be recorded.
+        A failed write ends the chain, and the next batch starts a new chain. Two different entries can therefore never
+        have the same position in a chain.
         """
         if self._fd < 0:
             self._begin()
@@ -107,7 +107,7 @@ class FileJournal:
             raise self._unavailable(error) from None
 
     def roll(self) -> None:
-        """Start a new segment if requested or if the current one is old; the indexer can then delete the old segment.
+        """Start a new segment if requested or if the current segment is old; the indexer then deletes the old segment.
 
         Call this about once a second.
         """
@@ -157,7 +157,7 @@ class FileJournal:
 class BlockJournal:
     """Appends blocks. Each segment has its own writer; the first block creates the first segment.
 
-    Any method may raise OSError, which ends the current segment.
+    A failed write raises OSError and ends the current segment.
     """
 
     def __init__(self, folder: Path, new_writer: Callable[[], str], *, sync: bool) -> None:
@@ -188,7 +188,7 @@ class BlockJournal:
         self._link = linked
 
     def roll(self) -> None:
-        """End the segment if it is old or a new one was requested; the next block starts a new segment."""
+        """End the segment if it is old or if a new segment was requested; the next block starts the new segment."""
         if self._fd >= 0 and (
             _roll_requested(self._folder) != self._last_roll or time.monotonic() - self._begun > ROLL_AFTER_SECONDS
         ):
@@ -209,7 +209,7 @@ class BlockJournal:
 
 
 def _new_segment(folder: Path, header: SegmentHeader, room: int) -> tuple[int, int]:
-    """Create and lock a segment with reserved space; return the file and the offset of its first frame."""
+    """Create and lock a segment with reserved space; return the file descriptor and the offset of the first frame."""
     line = msgspec.json.encode(header) + b"\n"
     path = folder / f"{header.writer}-{header.first:012d}{SUFFIX}"
     # The file is locked before it gets its final name, so readers never see an unlocked segment of a live writer.
@@ -236,7 +236,7 @@ def _roll_requested(folder: Path) -> int:
 
 
 def _reserve(fd: int, size: int) -> None:
-    """Extend the file to `size` bytes, and reserve the disk space if the system supports it."""
+    """Extend the file to `size` bytes, and reserve the disk space if the operating system supports it."""
     if sys.platform == "linux":
         os.posix_fallocate(fd, 0, size)
     else:

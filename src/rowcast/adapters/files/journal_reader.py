@@ -38,7 +38,7 @@ class FolderJournalReader:
 
     @property
     def folder_id(self) -> str:
-        """The id of the folder, stored in a file that the first caller creates."""
+        """The folder's id, which the first call generates and stores in a file."""
         path = self._folder / FOLDER_ID
         try:
             if not path.exists():
@@ -56,14 +56,14 @@ class FolderJournalReader:
         part.unlink()
 
     def find(self, prediction_id: str) -> StoredEntry | None:
-        """Return the entry of a prediction that is still in a journal; skip segments that cannot be read."""
+        """Return the entry for this prediction if it is still in a journal; skip segments that cannot be read."""
         pattern = prediction_id.encode()
         for path in self._paths():
             with contextlib.suppress(FileNotFoundError, ValueError, HistoryError):
                 segment = open_segment(path)
                 if isinstance(segment, Segment):
                     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
-                        # Before 3.11.5, Python reads one byte past the searched range, which can crash the process.
+                        # Python before 3.11.5 reads one byte past the searched range, which can crash the process.
                         if memory.find(pattern, 0, len(memory) - 1) < 0:
                             continue
                 sealed = segment.find(prediction_id)
@@ -77,7 +77,7 @@ class FolderJournalReader:
             try:
                 yield from (sealed for sealed in open_segment(path).all() if sealed.seq > after)
             except FileNotFoundError:
-                continue  # the segment was stored and deleted in the meantime
+                continue  # the indexer has stored and deleted this segment
 
     def writers(self) -> list[str]:
         """Return every writer that has a segment."""
@@ -93,7 +93,7 @@ class FolderJournalReader:
         return seqs
 
     def drain(self, store: StoreWriter) -> int:
-        """Move complete entries into the store, and delete segments that have ended and are completely stored."""
+        """Move complete entries into the store, and delete ended segments once all their entries are stored."""
         count = 0
         damage: HistoryError | None = None
         for path in self._paths():
@@ -134,7 +134,7 @@ class FolderJournalReader:
         return count
 
     def _read_more(self, segment: Segment | BlockSegment, ended: bool) -> list[SealedEntry] | None:
-        """Return the next entries, or None at the end. After damage, continue with the next valid entries."""
+        """Return the next entries, or None at the end of the data. Skip damaged entries."""
         try:
             return segment.read_more() or None
         except HistoryError as error:
@@ -168,9 +168,9 @@ class FolderJournalReader:
         return sorted(path.name for path in self._folder.glob(f"*{DAMAGED}"))
 
     def unreadable(self) -> dict[str, int]:
-        """Return, for each writer of a damaged segment, the first `seq` that cannot be read from it."""
+        """Return the first unreadable `seq` of each writer that has a damaged segment."""
         seqs: dict[str, int] = {}
-        for name in reversed(self.damaged()):  # the first segment of a writer overrides the later ones
+        for name in reversed(self.damaged()):  # in reverse, so that a writer's first damaged segment wins
             writer, _, first = name.removesuffix(DAMAGED).rpartition("-")
             seqs[writer] = int(first) if first.isdigit() else 0
             with contextlib.suppress(HistoryError, FileNotFoundError):
@@ -197,7 +197,7 @@ def _has_entries(path: Path) -> bool:
             file.readline(LOOK_AHEAD)
             return bool(file.read(LOOK_AHEAD).strip(b"\0"))
     except FileNotFoundError:
-        return False  # the segment was stored and deleted in the meantime
+        return False  # the indexer has stored and deleted this segment
 
 
 def _describe_loss(seqs: range) -> str:

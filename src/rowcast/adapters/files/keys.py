@@ -1,6 +1,6 @@
 """API keys in the file `HOME/keys.json`.
 
-The file contains only hashes, and only its owner can read it. Every change replaces it atomically.
+The file contains hashes instead of keys, and only its owner can read it. Each change replaces the file atomically.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 class KeyFile(msgspec.Struct, forbid_unknown_fields=True):
-    """The content of the file."""
+    """The contents of the file."""
 
     format: int
     keys: tuple[Key, ...]
@@ -32,7 +32,7 @@ class FileKeys:
         self.path = path
 
     def all(self) -> Sequence[Key]:
-        """Return all keys; the result is empty if the file does not exist."""
+        """Return all keys, or an empty tuple if the file does not exist."""
         try:
             content = msgspec.json.decode(self.path.read_bytes(), type=KeyFile)
         except FileNotFoundError:

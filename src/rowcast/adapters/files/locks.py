@@ -11,14 +11,14 @@ from typing import IO
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file, which is created if necessary."""
+    """Hold an exclusive lock on a file; create the file if necessary."""
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def is_unlocked(file: IO[bytes]) -> bool:
-    """Return True if no process holds an exclusive lock on this open file."""
+    """Return whether no process holds an exclusive lock on this open file."""
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

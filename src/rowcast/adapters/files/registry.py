@@ -1,7 +1,7 @@
-"""A registry in a folder: `NAME/VERSION/` bundles, `NAME/aliases.json`, and `generation`, a counter of alias changes.
+"""A registry in a folder.
 
-Every change is an atomic rename, so the registry works in any local or NFS folder, and a writer that dies at any point
-does not damage it.
+Bundles are in `NAME/VERSION/`, aliases in `NAME/aliases.json`, and the number of alias changes in `generation`. Every
+change is an atomic rename. The registry therefore works in any local or NFS folder, and no crash can damage it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ALIAS_RULE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
 class AliasFile(msgspec.Struct):
-    """The content of `aliases.json`."""
+    """The contents of `aliases.json`."""
 
     format: int
     aliases: dict[str, int]
@@ -135,7 +135,7 @@ class FolderRegistry:
         home = self.root / reference.name
         try:
             with locked(home / ".lock"):
-                _remove(home.glob(".aliases.json-*"))  # left by a dead writer; a live writer holds the lock
+                _remove(home.glob(".aliases.json-*"))  # left by dead writers: a live writer would hold the lock
                 aliases = {**self._aliases(reference.name), alias: reference.version}
                 replace_file(
                     home / "aliases.json", msgspec.json.encode(AliasFile(FORMAT, dict(sorted(aliases.items()))))
@@ -177,7 +177,7 @@ class FolderRegistry:
         except msgspec.MsgspecError as error:
             raise RegistryError(f"{path} is damaged: {error}") from None
         if table.format != FORMAT:
-            raise RegistryError(f"{path} has registry format {table.format}; this release supports {FORMAT}")
+            raise RegistryError(f"{path} has registry format {table.format}; this release supports format {FORMAT}")
         return table.aliases
 
     def _unknown(self, name: str) -> ModelNotFound:
@@ -186,7 +186,7 @@ class FolderRegistry:
 
 
 def _clear(home: Path) -> None:
-    """Delete the hidden folders of dead publishers. A live publisher holds a lock next to its folder."""
+    """Delete the hidden folders of dead publishers. A live publisher locks the lock file next to its folder."""
     for lock in home.glob(f"{STAGED}*.lock"):
         with lock.open("w") as file:
             try:

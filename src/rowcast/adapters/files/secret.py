@@ -1,4 +1,4 @@
-"""A random secret in a file that is created by the first process that needs the secret."""
+"""A random secret, stored in a file. The first process that needs the secret creates it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SECRET_BYTES = 32
 
 
 def load_secret(path: Path) -> bytes:
-    """Return the secret in this file, creating it if necessary; raise SettingsError if that fails."""
+    """Return the secret in this file, which is created if necessary; raise SettingsError on failure."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():

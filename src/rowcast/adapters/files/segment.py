@@ -4,7 +4,7 @@
     frame     magic 'RJ', u32 head length, u32 row length, u32 mark (length check), head, 16 bytes salt, row,
               32 bytes link; little-endian
 
-The link is also the checksum of the frame: it covers the frame and the entire chain before it.
+A link is the checksum of its frame and also covers all earlier entries.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def open_segment(path: Path) -> Segment | BlockSegment:
         raise HistoryError(f"{path} is not a journal segment") from None
     if header.format not in (FORMAT, block_segment.FORMAT):
         known = f"{FORMAT} and {block_segment.FORMAT}"
-        raise HistoryError(f"{path} has journal format {header.format}; this release supports {known}")
+        raise HistoryError(f"{path} has journal format {header.format}; this release supports formats {known}")
     if header.first == 0 and previous != genesis(header.writer):
         raise HistoryError(f"{path} does not begin with the first link of its writer")
     if header.format == block_segment.FORMAT:
@@ -63,7 +63,7 @@ def open_segment(path: Path) -> Segment | BlockSegment:
 
 
 class Segment:
-    """Reads one segment of single entries and keeps track of the read position."""
+    """Reads one segment that has one entry per frame, and keeps track of the read position."""
 
     def __init__(self, path: Path, header: SegmentHeader, start: int) -> None:
         self.path = path
@@ -105,11 +105,11 @@ class Segment:
         return next((sealed for sealed in self.all() if decode_head(sealed.head).reply.startswith(start)), None)
 
     def recover(self) -> tuple[list[SealedEntry], range] | None:
-        """Continue after damage at the next valid frame; return None if there is none.
+        """Skip damaged data and move to the next valid frame; return None if no valid frame follows.
 
-        Otherwise, return a list of recovered entries and the range of lost sequence numbers. The list contains the
-        damaged entry if only its link is damaged, and is empty otherwise. A frame is verified against the link that
-        precedes it.
+        Otherwise, return a list of recovered entries and the range of lost sequence numbers. If only the link of an
+        entry is damaged, the list contains the entry; otherwise, it is empty. A frame is verified against the preceding
+        link.
         """
         with self.path.open("rb") as file:
             file.seek(self._offset)
@@ -142,7 +142,7 @@ class Segment:
         return recovered, lost
 
     def rewind(self) -> None:
-        """Return to the position before the most recent `read_more`, because its entries were not stored."""
+        """Undo the most recent `read_more`, because its entries could not be stored."""
         self._offset, self._seq, self._previous = self._before
 
     def all(self) -> Iterator[SealedEntry]:
@@ -187,7 +187,7 @@ class Segment:
         return len(entries) > before
 
     def _read(self, file: FileIO) -> tuple[SealedEntry | None, int]:
-        """Return the entry at the offset if it is complete and valid, and the offset at which it probably ends."""
+        """Return the entry at the offset, or None if it is incomplete or invalid, and the probable end of the entry."""
         prefix = os.pread(file.fileno(), FRAME.size, self._offset)
         start = self._offset + FRAME.size
         if len(prefix) < FRAME.size:
@@ -222,7 +222,7 @@ class _EntryFrame(NamedTuple):
 
 
 def _frame(data: bytes, at: int) -> _EntryFrame | None:
-    """Return the bytes at an offset as an unverified frame, or None if they cannot be a frame."""
+    """Parse the bytes at an offset as a frame without verifying its link; return None if they are not a frame."""
     start = at + FRAME.size
     if len(data) < start:
         return None

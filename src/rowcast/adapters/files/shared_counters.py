@@ -1,13 +1,13 @@
-"""Counters, stored as float64 cells and identified by their labels.
+"""Counters: arrays of float64 cells, identified by their labels.
 
 A server with one process keeps its counters in lists. If a server has several processes, each process keeps its
-counters in its own memory-mapped file. The process that handles a metrics request adds up the counters in all files. A
-process that replaces a killed one continues with the counts in its file.
+counters in its own memory-mapped file, and the process that handles a metrics request adds up the counters in all
+files. If a process is killed, its replacement uses the same file and continues counting.
 
 A file starts with the number of bytes in use (u64). An entry consists of the length of the labels (u32), the number of
 cells (u32), the labels as JSON, zeros up to the next multiple of eight, and the cells. The byte order is native: only
-this machine reads the files. Their disk space is reserved when they are created; otherwise, if the disk were full, the
-kernel would kill a process when it first touches a page.
+this machine reads the files. Disk space for a file is reserved when the file is created. Otherwise, on a full disk, the
+kernel would kill a process that writes to a new page.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class LocalCounters:
 
 
 class SharedCounters:
-    """The counters of one worker, in a folder that all workers of the server read."""
+    """The counters of one worker, in a folder that all workers of the server can read."""
 
     def __init__(self, folder: Path, worker: int) -> None:
         self._folder = folder
@@ -88,7 +88,7 @@ class SharedCounters:
         return self._doubles[start : start + count]
 
     def each(self) -> Iterator[tuple[Labels, list[float]]]:
-        """Yield the entries of all files in the folder."""
+        """Yield each entry of all files in the folder."""
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             content = path.read_bytes()
             doubles = memoryview(content).cast("d")
@@ -97,7 +97,7 @@ class SharedCounters:
 
 
 def _entries(content: bytes | mmap.mmap) -> Iterator[tuple[Labels, int, int]]:
-    """Yield the labels, the index of the first cell and the number of cells of each entry."""
+    """Yield each entry's labels, the index of its first cell, and its number of cells."""
     used = USED.unpack_from(content)[0] if len(content) >= ROOM else 0
     at = 8
     while at < used:

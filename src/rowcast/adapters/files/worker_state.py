@@ -1,19 +1,19 @@
 """State that the processes of one server share: a folder in HOME/run with one small file per worker.
 
 A worker holds a lock on its file. The kernel releases the lock when the process exits, so the death of a worker is
-detected immediately. A heartbeat shows that the event loop is running. It is a timestamp of the monotonic clock, which
-all processes on a machine share and which does not change when the system time is set. A server deletes its folder when
-it shuts down; the next server deletes the folders of killed servers.
+detected immediately. A heartbeat shows that the event loop is running. It is a timestamp from the monotonic clock: all
+processes on a machine share this clock, and setting the system time does not change it. A server deletes its folder
+when it shuts down; the next server deletes the folders of killed servers.
 
-    worker-N  heartbeat f64, waiting rows u32, seconds that the oldest row has waited f32, then at byte 16: u32 length,
+    worker-N  heartbeat f64, waiting rows u32, age of the oldest row in seconds f32, then at byte 16: u32 length,
               u32 crc32, JSON of `WorkerReport`; little-endian
     reload    the number of requested reloads
     default   the default model
     away      unloaded models
     trials    the results of loading new versions in a sandbox, so that only one worker tries each version
 
-HOME/run itself contains `good`, the versions that were served most recently. A server whose champion is broken at
-startup falls back to them.
+HOME/run itself contains the file `good`, which lists the most recently served versions. A server falls back to these
+versions if a champion cannot be loaded at startup.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from rowcast.errors import SettingsError
 from rowcast.serving.fleet import WorkerReport, WorkerStatus
 
 STALE_SECONDS = 3.0
-"""The maximum age of a heartbeat, in seconds. An older one means that the event loop or the process is blocked."""
+"""The maximum age of a heartbeat, in seconds. If it is older, the event loop or the process is blocked."""
 SLOT_BYTES = 1024 * 1024
 READS, READ_AGAIN_SECONDS = 5, 0.001
 RECORD = struct.Struct("<II")
@@ -120,7 +120,7 @@ class ServerFolder:
             _replace(path, msgspec.json.encode(results))
 
     def agree_default_model(self, choose: Callable[[], str | None]) -> str | None:
-        """Return the default model, which the first worker of this server chooses and which never changes."""
+        """Return the default model. The first worker of this server chooses it; the choice never changes."""
         path = self.folder / "default"
         with locked(self.folder / ".lock"):
             if not path.exists():
@@ -128,10 +128,7 @@ class ServerFolder:
             return msgspec.json.decode(path.read_bytes(), type=str | None)
 
     def last_served(self) -> dict[str, int]:
-        """Return the most recently served versions, by model reference.
-
-        Later servers with this home folder see them too.
-        """
+        """Return the most recently served version of each reference, including those of earlier servers."""
         try:
             return msgspec.json.decode((self._runs / "good").read_bytes(), type=dict[str, int])
         except (FileNotFoundError, msgspec.MsgspecError):
@@ -151,7 +148,7 @@ class ServerFolder:
 
 
 def running_servers(runs: Path) -> dict[str, list[WorkerStatus]]:
-    """Return the status of every running server's workers, keyed by the name of the server's folder."""
+    """Return the status of the workers of each running server, keyed by the name of the server's folder."""
     servers = {}
     for folder in sorted(runs.glob("*-*")):
         if folder.is_dir() and not _is_free(folder / "server"):
@@ -235,7 +232,7 @@ def _open_locked(path: Path) -> int:
 
 
 def _is_free(path: Path) -> bool:
-    """Return whether this file does not exist or is not locked by any process."""
+    """Return whether this file is missing or unlocked."""
     try:
         with path.open("rb") as file:
             return is_unlocked(file)

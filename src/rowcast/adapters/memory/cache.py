@@ -19,7 +19,7 @@ class MemoryCache:
         self._scores: OrderedDict[str, tuple[float, Score]] = OrderedDict()
 
     async def get(self, keys: Sequence[str]) -> Sequence[Score | None]:
-        """Return the cached score of each key, or None."""
+        """Return the cached score for each key, or None for each key that is not cached."""
         now, cached = self._clock(), self._scores
         scores: list[Score | None] = []
         for key in keys:

@@ -12,10 +12,10 @@ class MemoryIdempotencyStore:
     def __init__(self, claim_seconds: float = 120.0) -> None:
         self._claim_seconds = claim_seconds
         self._claims: dict[str, tuple[bytes, float, bytes | None]] = {}
-        """Maps each key to its fingerprint, its time, and the reply once it is saved."""
+        """Maps each key to its fingerprint, its time, and the saved reply or None."""
 
     def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
-        """Return the saved reply, or None if the caller now owns the key."""
+        """Return the saved reply, or claim the key and return None."""
         first, at, reply = self._claims.get(key, (fingerprint, now, None))
         if first != fingerprint:
             raise RepeatConflict(OTHER_REQUEST, slug="repeat-differs")

@@ -19,7 +19,7 @@ class MemoryJournal:
 
     @property
     def writer(self) -> str:
-        """The writer whose chain is being extended."""
+        """The current writer."""
         return self._chain.writer
 
     @property
@@ -40,7 +40,7 @@ class MemoryJournal:
 
 
 class EmptyJournalReader:
-    """The journal reader for a `MemoryJournal`, which stores every entry immediately and so has nothing to read."""
+    """The journal reader for a `MemoryJournal`. It has nothing to read, because entries are stored immediately."""
 
     folder_id = "memory"
 
@@ -53,11 +53,11 @@ class EmptyJournalReader:
         return iter(())
 
     def writers(self) -> list[str]:
-        """Return no writers."""
+        """Return an empty list."""
         return []
 
     def last_seqs(self) -> dict[str, int]:
-        """Return no writers."""
+        """Return an empty dictionary."""
         return {}
 
     def drain(self, store: StoreWriter) -> int:
@@ -69,15 +69,15 @@ class EmptyJournalReader:
         return 0
 
     def open_journals(self) -> frozenset[str]:
-        """Return no journals."""
+        """Return an empty set."""
         return frozenset()
 
     def damaged(self) -> list[str]:
-        """Return no journals."""
+        """Return an empty list."""
         return []
 
     def unreadable(self) -> dict[str, int]:
-        """Return no writers."""
+        """Return an empty dictionary."""
         return {}
 
     def request_roll(self) -> None:

@@ -18,7 +18,7 @@ class MemoryKeys:
         return self._keys
 
     def revision(self) -> object:
-        """Return the tuple of keys, which is immutable and replaced by every change."""
+        """Return the tuple of keys; every change creates a new tuple."""
         return self._keys
 
     def change(self, edit: Callable[[Sequence[Key]], Sequence[Key]]) -> None:

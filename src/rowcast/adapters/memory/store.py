@@ -20,7 +20,7 @@ from rowcast.schema.prediction import searchable_label
 
 
 class MemoryStore:
-    """Keeps history until the process exits."""
+    """Keeps the history until the process exits."""
 
     disk_folder = None
 
@@ -64,11 +64,11 @@ class MemoryStore:
                 self._maintenance.release()
 
     def position(self, writer: str) -> Position | None:
-        """Return the entry of this writer with the highest `seq`."""
+        """Return the position of this writer's last entry."""
         return self._positions.get(writer)
 
     def record(self, writer: str, entries: Sequence[SealedEntry]) -> None:
-        """Add the entries that are new."""
+        """Add the entries that are not in the store yet."""
         existing = self._chains.get(writer, {})
         new = {entry.seq: entry for entry in reversed(entries) if entry.seq not in existing}
         places = {decode_reply(decode_head(entry.head).reply).id: (writer, seq) for seq, entry in new.items()}
@@ -81,7 +81,7 @@ class MemoryStore:
                 self._positions[writer] = Position(entry.seq, entry.link)
 
     def get(self, prediction_id: str) -> StoredEntry | None:
-        """Return the entry of one prediction."""
+        """Return the entry for one prediction."""
         return self._at(prediction_id) if prediction_id in self._places else None
 
     def latest(self, limit: int, selection: Selection = EVERYTHING, before: str | None = None) -> list[StoredEntry]:
@@ -118,23 +118,23 @@ class MemoryStore:
         self._folders.discard(folder_id)
 
     def open_erasure(self, request: ErasureRequest, folder_id: str, journals: frozenset[str]) -> OpenErasure:
-        """Store a request until every folder has completed it."""
+        """Store an erasure request, which stays open until every folder has completed it."""
         self._last_number += 1
         pending: dict[str, frozenset[str] | None] = {**dict.fromkeys(self._folders), folder_id: journals}
         self._open[self._last_number] = OpenErasure(self._last_number, request, pending)
         return self._copy(self._open[self._last_number])
 
     def open_erasures(self) -> list[OpenErasure]:
-        """Return all open requests."""
+        """Return all open erasure requests."""
         return [self._copy(erasure) for erasure in self._open.values()]
 
     def acknowledge(self, number: int, folder_id: str, journals: frozenset[str]) -> None:
-        """Record which journals a folder contained when its indexer first saw a request."""
+        """Record which journals the folder contained when its indexer first saw this request."""
         if number in self._open and folder_id in self._open[number].pending:
             self._open[number].pending[folder_id] = journals
 
     def complete(self, number: int, folder_id: str) -> None:
-        """Record that a folder has completed its part."""
+        """Record that the folder has completed its part of this request."""
         erasure = self._open.get(number)
         if erasure is not None:
             erasure.pending.pop(folder_id, None)
@@ -161,7 +161,7 @@ class MemoryStore:
         return ErasureStep(rows, examined[-1] if len(examined) == limit else None)
 
     def erased_rows(self, number: int) -> int:
-        """Return how many rows a request has erased."""
+        """Return how many rows this request has erased."""
         erasures = [decode_erasure(entry.head) for entry in self._erasures]
         return sum(erasure.rows for erasure in erasures if erasure.request == number)
 

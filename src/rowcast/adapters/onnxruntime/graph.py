@@ -1,6 +1,6 @@
-"""Runs graphs with ONNX Runtime on one thread, without spinning, and with scores that do not depend on the batch.
+"""Runs graphs with ONNX Runtime, on one thread and without spinning.
 
-A row's scores are bit-identical in any batch. The rows of a large batch are sorted before trees score them
+A row's scores are bit-identical in every batch. Large batches are sorted before a tree model scores them
 (docs/decisions/0024).
 """
 
@@ -20,19 +20,19 @@ from rowcast.registry.ports import GraphTensor
 MATRIX_OPERATORS = (b"MatMul", b"Gemm", b"Linear", b"SVM", b"Conv", b"Einsum", b"Reduce", b"LSTM", b"GRU", b"RNN")
 """Parts of the names of matrix operators.
 
-ONNX Runtime uses different matrix kernels for a single row and for a batch (a third of linear scores differ in the last
-bit), so a single row is padded to two rows. A tree model without these operators scores a single row exactly as in a
-batch, at half the cost.
+ONNX Runtime uses different matrix kernels for a single row and for a batch (a third of the scores of linear models
+differ in the last bit), so a single row is padded to two rows. A tree model without these operators needs no padding,
+which halves the cost of a single row.
 """
 
-# The number of rows per chunk. Larger chunks are no faster (200 trees: 5.2 µs per row in chunks of 64, 4.4 µs in chunks
-# of 256), and the memory that a request needs must not grow with its number of rows.
+# The number of rows per chunk. Chunks limit the memory that a request needs. Smaller chunks are slower (200 trees: 5.2
+# µs per row in chunks of 64, 4.4 µs in chunks of 256); larger chunks are not faster.
 CHUNK = 256
 
 SORTED_FROM = 16 * CHUNK
 """The minimum number of rows to sort.
 
-Among fewer rows, neighbours are not similar enough to make sorting worthwhile.
+In smaller batches, sorting does not make neighbouring rows similar enough to save time.
 """
 SORTED_BY, PARTS = 4, 8
 
@@ -45,7 +45,7 @@ class OnnxGraph:
         self._outputs = [output]
         self._trees = trees
         self._smallest = 2 if pads else 1
-        """The smallest number of rows that may be scored together."""
+        """The minimum number of rows in one run of the graph."""
         self._row_shape: tuple[int, ...] | None = None
         """The shape of one row's output, known after the first batch."""
 
@@ -87,12 +87,12 @@ class OnnxGraph:
             output: Any = self._session.run(self._outputs, feed)[0]
         except Exception as error:  # ONNX Runtime's errors have no common base class
             raise GraphFailed(f"cannot run the graph: {_first_words(error)}") from None
-        if isinstance(output, list):  # one map per row from labels to probabilities; the key order is always the same
+        if isinstance(output, list):  # for each row, a map from labels to probabilities in a fixed order
             output = np.array([list(row.values()) for row in output], np.float32)
         scores: NDArray[Any] = output
         if self._row_shape is None:
             self._row_shape = scores.shape[1:]
-        if scores.shape != (count, *self._row_shape):  # otherwise, rows would get the scores of other rows
+        if scores.shape != (count, *self._row_shape):  # otherwise, rows would get other rows' scores
             raise GraphFailed(f"the graph returned an output of shape {list(scores.shape)} for {count} rows")
         return scores
 
@@ -100,14 +100,14 @@ class OnnxGraph:
 def _neighbours(numbers: NDArray[Any], outputs: NDArray[np.float32]) -> NDArray[np.intp]:
     """Return an order in which neighbouring rows are similar in the columns that best explain the first outputs.
 
-    If a row takes the same paths as the previous row, the processor predicts its branches correctly (`make
+    The processor predicts branches better if consecutive rows take the same paths through the trees (`make
     bench-batch`: 2.7 instead of 3.6 µs per row; 3.8 instead of 5.6 µs for a forest).
     """
     first = numbers[:CHUNK]
     ranked = np.argsort(first, axis=0)
     means = outputs.reshape(CHUNK, -1)[ranked].reshape(PARTS, CHUNK // PARTS, first.shape[1], -1).mean(axis=1)
     explained = means.var(axis=0).sum(axis=-1)
-    keys = np.zeros(len(numbers), np.uint16)  # numpy sorts 16-bit numbers by counting: 0.02 µs per row
+    keys = np.zeros(len(numbers), np.uint16)  # NumPy uses radix sort for 16-bit integers: 0.02 µs per row
     for column in np.argsort(explained)[: -SORTED_BY - 1 : -1]:
         edges = first[ranked[CHUNK // PARTS :: CHUNK // PARTS, column], column]
         keys = keys * np.uint16(PARTS) + np.searchsorted(edges, numbers[:, column]).astype(np.uint16)
@@ -115,19 +115,19 @@ def _neighbours(numbers: NDArray[Any], outputs: NDArray[np.float32]) -> NDArray[
 
 
 class ForeignOnnxGraph:
-    """A graph of unknown origin, whose inputs and outputs are not known yet."""
+    """An imported graph, whose inputs and outputs are not known yet."""
 
     def __init__(self, model: bytes) -> None:
         self._session = _session(model)
 
     @property
     def inputs(self) -> list[GraphTensor]:
-        """Return the input tensors."""
+        """The input tensors."""
         return [_describe(tensor) for tensor in self._session.get_inputs()]
 
     @property
     def outputs(self) -> list[GraphTensor]:
-        """Return the output tensors."""
+        """The output tensors."""
         return [_describe(tensor) for tensor in self._session.get_outputs()]
 
     def run(self, output: str, tensors: Mapping[str, NDArray[Any]]) -> Any:
@@ -148,7 +148,7 @@ def _describe(tensor: Any) -> GraphTensor:
 
 
 def open_graph(model: bytes, output: str) -> OnnxGraph:
-    """Load a model; raise BundleError if ONNX Runtime rejects it or it lacks the output."""
+    """Load a model; raise BundleError if ONNX Runtime rejects the model or if the model lacks this output."""
     session = _session(model)
     names = [tensor.name for tensor in session.get_outputs()]
     if output not in names:
@@ -164,7 +164,7 @@ def _session(model: bytes) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    # External weights would be read from the working directory of the server, and no digest covers them.
+    # No digest covers external weights, which ONNX Runtime would read from the server's working directory.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,7 +1,7 @@
 """Stores replies by idempotency key in a separate SQLite file.
 
-All server processes with the same home folder share the file. It is not part of the history: it can be deleted while no
-server is running, and its old replies are purged.
+All server processes with the same home folder share the file. The file is not part of the history: old replies are
+purged, and the whole file can be deleted while no server is running.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class SqliteIdempotencyStore:
             connection.execute("DELETE FROM repeats WHERE at < ?", [before])
 
     def check(self) -> None:
-        """Run SQLite's quick check on the file, if it exists."""
+        """Run `PRAGMA quick_check` on the file, if the file exists."""
         if not self._path.exists():
             return
         uri = f"{self._path.absolute().as_uri()}?mode=ro"
@@ -100,7 +100,7 @@ class SqliteIdempotencyStore:
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))  # the file contains replies
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))  # replies can contain personal data
         connection = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")

@@ -1,7 +1,7 @@
 """The schema of the history database: numbered SQL files, applied in order by a small runner.
 
-A migration only adds to the schema. Anything it replaces is dropped one release later, so that old files can always be
-opened.
+A migration only adds to the schema. Replaced tables and columns are dropped one release later, so that two releases can
+use the same file during a rolling upgrade.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ MIGRATIONS = ("0001_history.sql", "0002_erasures.sql", "0003_folders.sql")
 
 
 def read_statement(name: str) -> str:
-    """Return the content of a file in `sql/`."""
+    """Return the contents of a file in `sql/`."""
     return (resources.files("rowcast.adapters.sqlite") / "sql" / name).read_text()
 
 
 def schema_version(connection: sqlite3.Connection, location: str) -> int:
-    """Return the number of applied migrations; raise HistoryError if a newer release has applied more."""
+    """Return the number of applied migrations; raise HistoryError if a newer release created the schema."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > len(MIGRATIONS):
         connection.close()
@@ -37,7 +37,7 @@ def migrate(connection: sqlite3.Connection, location: str) -> None:
     if schema_version(connection, location) == len(MIGRATIONS):
         return
     connection.execute("BEGIN IMMEDIATE")
-    applied = schema_version(connection, location)  # another process may have migrated in the meantime
+    applied = schema_version(connection, location)  # another process may have migrated the file in the meantime
     for name in MIGRATIONS[applied:]:
         for part in read_statement(name).split(";\n"):
             connection.execute(part)

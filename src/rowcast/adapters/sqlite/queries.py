@@ -1,4 +1,4 @@
-"""Build the queries for a selection. A query contains only the conditions that are set, so SQLite can use an index."""
+"""Builds the queries for a selection. A query has no conditions for unset fields, so that SQLite can use an index."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ SELECT_ROWS_TO_ERASE = (
 
 
 def page_query(selection: Selection, before: str | None = None) -> tuple[str, dict[str, Any]]:
-    """Return the query for one page in descending order of id, and its parameters; the caller adds `limit`."""
+    """Return the query for a page in descending order of id, and the query's parameters except `limit`."""
     where, values = where_clause(selection, before=before)
     return SELECT_PAGE.format(where=where), values
 
 
 def where_clause(selection: Selection, **bounds: str | None) -> tuple[str, dict[str, Any]]:
-    """Return the WHERE condition for a selection, and its parameters. `bounds` can contain `before` and `after`."""
+    """Return the WHERE clause for a selection, and the parameters. `bounds` can contain `before` and `after`."""
     fields = {**msgspec.structs.asdict(selection), **bounds}
     values = {name: value for name, value in fields.items() if value is not None and value != ()}
     for name in ("ids", "models"):

@@ -27,7 +27,7 @@ from rowcast.schema.prediction import Label, searchable_label
 BUSY_SECONDS = 30
 CHECK_SECONDS = 2
 SCRUB_MILLISECONDS = 200
-"""How long `scrub` waits for readers. A reader that takes minutes must not block the indexer."""
+"""How long `scrub` waits for readers. A slow reader must not block the indexer."""
 ERASURES_VERSION = 2
 """The schema version that introduced the chain of erasures."""
 
@@ -93,7 +93,7 @@ class SqliteStore:
 
     @contextmanager
     def maintenance(self) -> Iterator[bool]:
-        """Try to lock the file's folder; yield whether the attempt succeeded. The kernel releases the lock on exit."""
+        """Try to lock the file's folder; yield whether the attempt succeeded. The kernel unlocks it on exit."""
         self.open()
         descriptor = os.open(self.disk_folder, os.O_RDONLY)
         try:
@@ -107,7 +107,7 @@ class SqliteStore:
             os.close(descriptor)
 
     def position(self, writer: str) -> Position | None:
-        """Return the entry of this writer with the highest `seq`."""
+        """Return the position of this writer's last entry."""
         with self._reading() as connection:
             row = connection.execute(
                 "SELECT e.seq, e.link FROM entries AS e JOIN writers AS w ON w.number = e.writer "
@@ -117,14 +117,14 @@ class SqliteStore:
         return Position(*row) if row else None
 
     def record(self, writer: str, entries: Sequence[SealedEntry]) -> None:
-        """Add the entries that are new, in one transaction."""
+        """Add the entries that are not in the store yet, in one transaction."""
         with self._transaction() as connection:
             number = self._writer_numbers.get(writer) or self._add_writer(connection, writer)
             connection.executemany(self._insert, (_to_columns(number, entry) for entry in entries))
         self._writer_numbers[writer] = number
 
     def get(self, prediction_id: str) -> StoredEntry | None:
-        """Return the entry of one prediction."""
+        """Return the entry for one prediction."""
         with self._reading() as connection:
             row = connection.execute(read_statement("get.sql"), [prediction_id]).fetchone()
         return _to_entry(row) if row else None
@@ -177,7 +177,7 @@ class SqliteStore:
             connection.execute("DELETE FROM journal_folders WHERE folder = ?", [folder_id])
 
     def open_erasure(self, request: ErasureRequest, folder_id: str, journals: frozenset[str]) -> OpenErasure:
-        """Store a request until every folder has completed it."""
+        """Store an erasure request, which stays open until every folder has completed it."""
         with self._transaction() as connection:
             added = connection.execute(
                 "INSERT INTO requests (mark, request) VALUES (0, ?)", [msgspec.json.encode(request)]
@@ -193,7 +193,7 @@ class SqliteStore:
             return OpenErasure(number, request, {folder: _decode_names(names) for folder, names in pending})
 
     def open_erasures(self) -> list[OpenErasure]:
-        """Return all open requests."""
+        """Return all open erasure requests."""
         try:
             connection = self._writer()
             requests = connection.execute("SELECT number, request FROM requests ORDER BY number").fetchall()
@@ -210,7 +210,7 @@ class SqliteStore:
         ]
 
     def acknowledge(self, number: int, folder_id: str, journals: frozenset[str]) -> None:
-        """Record which journals a folder contained when its indexer first saw a request."""
+        """Record which journals the folder contained when its indexer first saw this request."""
         with self._transaction() as connection:
             connection.execute(
                 "UPDATE erasure_folders SET journals = ? WHERE number = ? AND folder = ?",
@@ -218,7 +218,7 @@ class SqliteStore:
             )
 
     def complete(self, number: int, folder_id: str) -> None:
-        """Record that a folder has completed its part."""
+        """Record that the folder has completed its part of this request."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM erasure_folders WHERE number = ? AND folder = ?", [number, folder_id])
             connection.execute(
@@ -242,12 +242,12 @@ class SqliteStore:
         return ErasureStep(len(places), examined[-1][2] if len(examined) == limit else None)
 
     def erased_rows(self, number: int) -> int:
-        """Return how many rows a request has erased."""
+        """Return how many rows this request has erased."""
         erasures = [decode_erasure(entry.head) for entry in self.erasures()]
         return sum(erasure.rows for erasure in erasures if erasure.request == number)
 
     def scrub(self) -> bool:
-        """Empty the write-ahead log, which contains pages written before rows were erased."""
+        """Empty the write-ahead log, which can still contain erased rows; return whether it is empty."""
         try:
             connection = self._writer()
             connection.execute(f"PRAGMA busy_timeout = {SCRUB_MILLISECONDS}")
@@ -317,7 +317,7 @@ class SqliteStore:
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # the file will contain personal data
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
-        # FULL, because a journal is deleted once its entries are stored: they must be on disk by then.
+        # FULL, because entries must be on disk before their journal is deleted.
         connection.execute("PRAGMA synchronous = FULL")
         # Overwrite freed bytes; otherwise erased rows could remain in the file.
         connection.execute("PRAGMA secure_delete = ON")
@@ -331,7 +331,7 @@ class SqliteStore:
 
 @contextmanager
 def _folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock. Without the lock, processes that switch a new file to WAL at the same time would fail."""
+    """Hold the folder's lock. Otherwise, switching a new file to WAL mode fails if several processes try at once."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,6 +1,6 @@
 """Metrics for existing dashboards, under the names used by the systems that Rowcast replaces.
 
-These metrics have no labels, as in the documentation of those systems. A prediction request is any request to a route
+These metrics have no labels, as those systems document them. A prediction request is any request to a route
 that returns predictions, regardless of its status.
 """
 
@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 _predicts = re.compile(r".*(/predict|/predict/batch|:predict|/infer|/invocations)").fullmatch
 
 Requests = Mapping[tuple[str, ...], Sequence[float]]
-"""Maps route, method and status to the cells in which `prometheus.py` counts these requests."""
+"""Maps route, method and status to the cells in which `prometheus.py` counts the requests."""
 
 
 def old_names(requests: Requests, bounds: Sequence[str], rows: float, latest: float, load: float) -> Iterator[Metric]:

@@ -1,7 +1,7 @@
-"""Sends spans of requests to an OpenTelemetry collector over OTLP/HTTP; requires rowcast[otel].
+"""Sends request spans to an OpenTelemetry collector over OTLP/HTTP; requires rowcast[otel].
 
-The library queues, batches and sends spans on its own thread. It drops spans that it cannot deliver, and no request
-waits for it.
+The library queues, batches and sends spans on its own thread, so requests never wait for the collector. It drops spans
+that it cannot deliver.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Spans:
         """Do nothing: the library starts its thread itself."""
 
     def stop(self) -> None:
-        """Deliver the remaining spans, within the timeout of one delivery."""
+        """Deliver the remaining spans; wait no longer than the timeout of one delivery."""
         thread = threading.Thread(target=self._processor.shutdown, name="spans", daemon=True)
         thread.start()
         thread.join(TIMEOUT_SECONDS)

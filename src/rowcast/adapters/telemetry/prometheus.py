@@ -1,9 +1,9 @@
 """Counts events and exposes them as Prometheus metrics.
 
-Counting is plain arithmetic on counter cells (0.3 µs per request; the client library's own counter and histogram take
-0.9 µs, and 2.6 µs in its multi-process mode). The library only renders the exposition during a scrape. The cells belong
-to one process or are shared by several (`shared_counters.py`). Gauges are computed during a scrape. The metrics of
-other systems (`old_names.py`) use the same cells.
+Events increment counter cells, which takes 0.3 µs per request; the client library's own counter and histogram take
+0.9 µs, or 2.6 µs in multi-process mode. The cells are in one process or in shared memory (`shared_counters.py`). The
+metrics of other systems (`old_names.py`) use the same cells. During a scrape, the gauges are computed and the client
+library renders all metrics.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ PLAIN: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     LOADS: ("rowcast_model_loads", "Model versions loaded and checked.", ("model", "version")),
     RELOADS: ("rowcast_reloads", "Worker reloads, by outcome.", ("outcome",)),
 }
-"""Counters with a single cell. Maps each metric family to its name, help text and labels."""
+"""Counters that store one value per label set. Maps each metric family to its name, help text and labels."""
 
 
 class Metrics:
-    """Counts events. There is one instance per process."""
+    """Counts the events of one process."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Metrics:
         # Requests per duration bucket, requests above the last bucket, and the sum of all durations.
         self._answers: dict[tuple[str, str, int], CounterCells] = {}
         self._predictions: dict[tuple[str, int, object], CounterCells] = {}
-        # Time and value of the latest prediction.
+        # The time and value of the most recent prediction.
         self._latest = counts.cells((LATEST,), 2)
         self._count: dict[type[Event], Callable[[Any], None]] = {
             RequestAnswered: self._answered,

@@ -1,7 +1,7 @@
-"""Push metrics to a Prometheus Pushgateway from a separate thread, never during a request.
+"""Pushes metrics to a Prometheus Pushgateway from a separate thread, never during a request.
 
-The first live worker pushes the metrics of all workers; the last worker to stop pushes them once more. If pushing
-fails, the thread logs one line when the failure starts and one when it ends.
+The first live worker pushes the metrics of all workers; the last worker to stop pushes them once more. The
+thread logs one line when pushing starts to fail, and one line when pushing works again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = structlog.get_logger("rowcast.push")
 
 
 def push_url(gateway: str, job: str) -> str:
-    """Return the URL to post to. A URL with a path is used unchanged; otherwise, the job's path is appended."""
+    """Return the URL for pushes. A URL with a path is used unchanged; otherwise, the job's path is appended."""
     if urlsplit(gateway).path.strip("/"):
         return gateway
     return f"{gateway.rstrip('/')}/metrics/job/{quote(job, safe='')}"
