@@ -122,7 +122,7 @@ def test_an_unclosed_quote_is_detected_without_reading_the_whole_file(
     path.write_text(f'n,t\n{LINES}7,"never closed\n' + LINES * 100)
     seen: list[Chunk] = []
 
-    with pytest.raises(TableError, match=r"opened in line 62 ") as caught:
+    with pytest.raises(TableError, match=r"opened on line 62 ") as caught:
         seen.extend(read_chunks(path))
 
     assert caught.value.slug == "malformed-file"

@@ -1,8 +1,8 @@
 """Encode whole columns into the model's input tensors: the fast path for requests with many rows.
 
-Like the fast path of `RowEncoder.read`, it accepts only the values that most clients send. The caller encodes all other
-requests row by row with `RowEncoder`, which supports every notation and reports every problem. A property test checks
-that both paths produce the same bits.
+Like the fast path of `RowEncoder.read`, this path accepts only the notations that most clients use. The caller encodes
+all other requests row by row with `RowEncoder`, which supports every notation and reports every problem. A property
+test checks that both paths produce the same bits.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from rowcast.schema.tensors import Tensor
 from rowcast.schema.values import DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, BadValue, canonical_text, date_parts
 
 MAX_LOOKUP_TEXTS = 64
-"""The maximum number of known strings in a lookup table, which pairs every string with every length.
+"""The maximum number of known strings per column. The lookup table pairs every string with every length.
 
-Columns with more known strings are encoded row by row.
+If a column has more known strings, requests are encoded row by row.
 """
 ZEROS = b"\0\0\0"
 CellArray = NDArray[Any] | None
@@ -30,7 +30,7 @@ CellArray = NDArray[Any] | None
 
 
 class ColumnEncoder:
-    """Encodes the tensors of raw cells, one for each column, into the graph's input tensors."""
+    """Encodes tensors of raw cells, one per column, as the graph's input tensors."""
 
     def __init__(self, schema: Schema, plan: Plan) -> None:
         self._columns = {column.name: column for column in schema.columns}
@@ -82,9 +82,9 @@ class ColumnEncoder:
 class TextLookup:
     """Reads a binary tensor that contains only known strings, and maps each string to a value.
 
-    In the data, each string is preceded by its length in four bytes. If every string is shorter than 256 bytes and
-    contains no zero byte, the length is one byte followed by three zeros, and three zeros occur nowhere else. Splitting
-    the data at the zeros therefore yields each string with the length byte of the next string appended.
+    In the data, each string is preceded by its length in four bytes. If every string has 1 to 255 bytes and contains no
+    zero byte, each length is one non-zero byte followed by three zero bytes, and there are no other zero bytes.
+    Splitting the data at the zeros therefore yields each string with the length byte of the next string appended.
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -125,11 +125,14 @@ def _lookup_values(column: Column) -> Mapping[str, Any]:
 
 
 def _numbers(column: Column, tensor: Tensor) -> CellArray:
-    """Accept numbers within float32 range, NaN if values may be missing, and only whole numbers in integer columns."""
+    """Return the numbers, or None if any number is invalid.
+
+    Valid numbers are within the range of float32, and whole in integer columns. NaN is valid if values may be missing.
+    """
     cells = tensor.data
     if not isinstance(cells, np.ndarray) or cells.dtype.kind not in "iuf":
         return None
-    # Convert through float64 like a JSON number: rounding directly to float32 can give a different result.
+    # Convert through float64 like a JSON number: rounding an integer directly to float32 can give a different result.
     numbers = cells.astype(np.float64)
     if cells.dtype.kind != "f":
         return numbers

@@ -1,6 +1,6 @@
 """The datatypes of the Open Inference Protocol.
 
-This module does not import numpy, so that a gateway can describe tensors.
+This module does not import numpy, so that a gateway can use it.
 """
 
 from __future__ import annotations

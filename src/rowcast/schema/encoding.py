@@ -30,7 +30,7 @@ BOUNDED = Annotated[float, msgspec.Meta(gt=-FLOAT32_LIMIT, lt=FLOAT32_LIMIT)]
 """The range of `within_float32`. Packing enforces it for float32 tensors but not for float64 tensors."""
 _words = "|".join(map(re.escape, sorted(MISSING_WORDS - {""})))
 PLAIN_TEXT = Annotated[str, msgspec.Meta(pattern=rf"^(?!(?:{_words})\Z)[!-~](?:[ -~]*[!-~])?\Z")]
-"""Strings that are already canonical: ASCII, without surrounding spaces, and not a missing-value word."""
+"""Strings that are already canonical: ASCII text without surrounding spaces, except missing-value words."""
 
 NUMBERS = "rowcast_numbers"
 TEXTS = "rowcast_texts"
@@ -65,7 +65,7 @@ class RowWarning(msgspec.Struct, frozen=True):
 
 
 class EncodedRow(msgspec.Struct, frozen=True, gc=False):
-    """One row, ready for `stack_rows`. `inputs` has encoded numbers or a tuple of strings for each input tensor."""
+    """One row, ready for `stack_rows`. `inputs` contains encoded numbers or a tuple of strings per input tensor."""
 
     inputs: tuple[Any, ...]
     warnings: tuple[RowWarning, ...]
@@ -75,7 +75,7 @@ NO_WARNINGS: tuple[RowWarning, ...] = ()
 
 
 def own_plan(schema: Schema) -> Plan:
-    """Return the plan of graphs that Rowcast exports: one tensor of float32 numbers and one tensor of strings."""
+    """Return the plan of the graphs that Rowcast exports: a tensor of float32 numbers and a tensor of strings."""
     numbers: list[Feature] = []
     texts: list[Feature] = []
     for column in schema.columns:
@@ -112,7 +112,7 @@ class RowEncoder:
     def read(self, body: bytes | msgspec.Raw) -> EncodedRow:
         """Validate and encode one JSON object. Hot path.
 
-        Raise InvalidRows with every problem of the row; raise BodyError if the body is not a JSON object.
+        Raise InvalidRows with every problem in the row; raise BodyError if the body is not a JSON object.
         """
         if self._decode is not None:
             try:
@@ -157,7 +157,7 @@ def decode_json(body: bytes | msgspec.Raw) -> Any:
         raise BodyError("the JSON is nested too deeply", slug="too-deep") from None
     except UnicodeDecodeError:
         raise BodyError("the body is not valid UTF-8") from None
-    except msgspec.ValidationError:  # a number is too large for msgspec, but errors must name its column
+    except msgspec.ValidationError:  # msgspec rejects huge numbers without naming the column
         return _decode_huge_numbers(bytes(body))
     except msgspec.DecodeError as error:
         raise BodyError(f"the body is not valid JSON: {error}") from None
@@ -183,7 +183,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _packs_safely(spec: TensorSpec, columns: Mapping[str, Column]) -> bool:
-    """Return whether packing rejects every value that passes the fast row's checks but that `Schema.parse` rejects."""
+    """Return whether packing rejects every value that the fast row accepts but `Schema.parse` rejects."""
     kinds = {columns[feature.column].kind for feature in spec.columns}
     if spec.dtype == "bool":
         return kinds == {"boolean"} and not any(columns[feature.column].words for feature in spec.columns)
@@ -193,8 +193,8 @@ def _packs_safely(spec: TensorSpec, columns: Mapping[str, Column]) -> bool:
 def _fast_row(schema: Schema, bounded: Collection[str]) -> type[msgspec.Struct] | None:
     """Return the struct of the fast path, or None if the schema has a column that it cannot represent.
 
-    It accepts rows as most clients send them: the JSON types match the column kinds, and categories and boolean words
-    are spelled as in training. msgspec validates such a row in C, in one pass; no further checks are needed.
+    The struct accepts rows as most clients send them: the JSON types match the column kinds, and categories and boolean
+    words are spelled as in training. msgspec validates such a row in C, in one pass; no further checks are needed.
     """
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     names: dict[str, str] = {}
@@ -208,7 +208,7 @@ def _fast_row(schema: Schema, bounded: Collection[str]) -> type[msgspec.Struct] 
 
 
 def _fast_type(column: Column) -> Any:
-    """Return the type of the column's field in the fast row, or None if no string can be valid in the field."""
+    """Return the type of the column's field in the fast row, or None if no level of a category is canonical."""
     if column.kind == "category":
         if not column.levels and not column.closed:
             return PLAIN_TEXT
@@ -220,7 +220,7 @@ def _fast_type(column: Column) -> Any:
 
 
 def spellings(column: Column) -> dict[str, bool]:
-    """Return the common spellings of a boolean's words (`yes`, `Yes`, `YES`), with their values."""
+    """Return the common spellings of a boolean column's words (`yes`, `Yes`, `YES`), with their values."""
     variants = {
         spelled: value for word, value in column.words.items() for spelled in (word, word.capitalize(), word.upper())
     }
@@ -293,14 +293,16 @@ def _pack_each(cells: Sequence[Any], spec: TensorSpec) -> bytes:
             packed.append(pack(cell))
         except (struct.error, OverflowError):
             code = "missing" if cell is None else "too-large"
-            problems.append(ValueProblem(feature.column, code, f"does not fit the model's {spec.dtype} input"))
+            problems.append(
+                ValueProblem(feature.column, code, f"the model's {spec.dtype} input cannot represent this value")
+            )
     if problems:
         raise InvalidRows(problems)
     return b"".join(packed)
 
 
 def _fill(spec: TensorSpec) -> float | int | None:
-    """Return the encoding of a missing value: the plan's fill, or else NaN in float tensors and None in others."""
+    """Return the plan's encoding of a missing value; by default, NaN in float tensors and None in other tensors."""
     if spec.dtype in ("float32", "float64"):
         return NAN if spec.fill is None else float(spec.fill)
     return None if spec.fill is None else int(spec.fill)

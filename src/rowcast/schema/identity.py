@@ -1,4 +1,4 @@
-"""Canonical bytes, digests and ids. The prefix of a digest identifies the version of its rule."""
+"""Canonical bytes, digests and ids. The prefix of a digest identifies the version of the rule that produced it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROW_RULE = "rk1-"
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the value as JSON with sorted keys, without whitespace, in UTF-8; equal values produce equal bytes."""
+    """Return the value as UTF-8 JSON with sorted keys and no whitespace; equal values produce equal bytes."""
     return msgspec.json.encode(msgspec.to_builtins(value), order="sorted")
 
 
@@ -30,7 +30,7 @@ def bundle_digest(serving: Any, files: Iterable[tuple[str, str]]) -> str:
 
 
 def row_key(digest: str, plan: Plan, row: EncodedRow) -> str:
-    """Return the cache key of a row. Keys are equal if and only if the bundles and the encoded values are equal."""
+    """Return the cache key of a row. Two keys are equal if and only if the bundles and the encoded values are equal."""
     key = hashlib.sha256(digest.encode())
     for spec, values in zip(plan, row.inputs, strict=True):
         if isinstance(values, bytes):
@@ -51,7 +51,10 @@ def _without_negative_zero(packed: bytes, code: str) -> bytes:
 
 
 def uuid7s(milliseconds: int, random: bytes) -> list[str]:
-    """Return lower-case UUIDv7s with one timestamp. The ids share three random bytes; six more distinguish each id."""
+    """Return lower-case UUIDv7s with the same timestamp.
+
+    All ids share three random bytes. Each id has six more random bytes of its own.
+    """
     stamp, digits = f"{milliseconds:012x}", random.hex()
     shared = f"{stamp[:8]}-{stamp[8:]}-7{digits[:3]}-8{digits[3:6]}-"
     return [shared + digits[at : at + 12] for at in range(6, len(digits), 12)]

@@ -1,7 +1,7 @@
 """Normalise the output of a graph to probabilities [N, k], values [N] or class indices [N].
 
 Rowcast's own graphs already return probabilities or values. Imported graphs may return labels, raw scores, the
-probability of only one of two classes, or float64.
+probability of only one of two classes, or float64 values.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def output_reader(kind: OutputKind, activation: Activation, decision: Decision) 
 
 
 def _paired(output: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the probabilities of all classes; a single column belongs to the second of two classes."""
+    """Return the probabilities of all classes; a single column is the probability of the second of two classes."""
     probabilities = output.reshape(len(output), -1)
     if probabilities.shape[1] == 1:
         probabilities = np.concatenate([1.0 - probabilities, probabilities], axis=1)
@@ -59,7 +59,7 @@ def _winners(output: NDArray[Any]) -> NDArray[np.float64]:
 def _label_reader(decision: Decision) -> OutputReader:
     """Return a function that reads labels.
 
-    Strings are class names. Whole numbers are classes, or class indices if all classes are strings.
+    A string is the name of a class. A whole number is a class label, or a class index if all class labels are strings.
     """
     indices: dict[Any, int] = {name: index for index, name in enumerate(decision.names())}
     if all(isinstance(label, str) for label in decision.classes):

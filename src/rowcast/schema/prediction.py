@@ -21,7 +21,7 @@ Activation = Literal["none", "sigmoid", "softmax"]
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
-    """The reply to one row, as sent to the client and recorded in history. Fields that do not apply are unset."""
+    """The reply for one row, as sent to the client and recorded in the history. Fields that do not apply are unset."""
 
     id: str
     model: str
@@ -37,7 +37,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
 
 
 class Score(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What the model computed for one row: a prediction without its id, model or warnings."""
+    """The result of scoring one row: a prediction without its id, model and warnings."""
 
     prediction: Label
     probability: float | msgspec.UnsetType = msgspec.UNSET
@@ -72,7 +72,7 @@ def encode_replies(
     warnings: Iterable[tuple[RowWarning, ...]],
     cached: Iterable[bool],
 ) -> list[bytes]:
-    """Return the predictions as JSON, as sent and recorded. One call encodes all of them. Hot path."""
+    """Encode the predictions as JSON, in the form in which they are sent and recorded. Hot path."""
     predictions = [
         Prediction(
             id_, model, version, score.prediction, score.probability, score.score, score.probabilities, warned, hit
@@ -95,7 +95,7 @@ def label_text(label: Label) -> str:
 
 
 def searchable_label(label: Label, probability: float | msgspec.UnsetType) -> str:
-    """Return the string used to search history by label; it is empty for a regression value."""
+    """Return the string used to search the history by label; it is empty for a regression value."""
     is_value = isinstance(label, float) and probability is msgspec.UNSET
     return "" if is_value else label_text(label)
 
@@ -103,7 +103,7 @@ def searchable_label(label: Label, probability: float | msgspec.UnsetType) -> st
 def compare_scores(left: Score, right: Score, *, tolerance: float, threshold: float) -> str:
     """Return `equal`, `different` or `borderline`.
 
-    `borderline`: the numbers agree, the labels differ, and the score is within the tolerance of the threshold.
+    `borderline` means that the numbers agree, but the labels differ because the score is very close to the threshold.
     """
     apart = largest_gap(_numbers(left), _numbers(right)) > tolerance
     if apart or (left.prediction == right.prediction) or not isinstance(left.probabilities, dict):

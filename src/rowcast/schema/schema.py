@@ -1,4 +1,4 @@
-"""The schema of a model: its columns and the rules for valid rows, which are also available as JSON Schema.
+"""The schema of a model: its columns, the rules for valid rows, and the same rules as JSON Schema.
 
 This module does not import numpy, so that a gateway without models can validate rows.
 """
@@ -46,11 +46,11 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     name: str
     kind: Kind
     missing: bool = False
-    """Whether a value may be absent, null or a missing-value word, as some values were in training."""
+    """Whether a value may be absent, null or a missing-value word; true if values were missing in training."""
     levels: tuple[str, ...] = ()
     """Category: the canonical values seen in training, most frequent first."""
     closed: bool = False
-    """Category: whether a value outside `levels` is an error instead of a warning."""
+    """Category: whether a value outside `levels` causes an error instead of a warning."""
     words: dict[str, bool] = {}
     """Boolean: the words seen in training, in lower case, and their values."""
     forms: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     zone: str = "UTC"
     """Datetime: the time zone of values without an offset."""
     origin: int = 0
-    """Datetime: the earliest value seen in training, in microseconds since 1970 in UTC."""
+    """Datetime: the earliest value seen in training, in microseconds since the Unix epoch."""
     low: float | None = None
     """Number: the smallest value seen in training."""
     high: float | None = None
@@ -68,12 +68,12 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     help: str = ""
     example: Value = None
     sensitive: bool = False
-    """Whether errors and warnings never show the values, and history can hash or drop them."""
+    """Whether the values never appear in errors and warnings, and can be hashed or dropped before they are recorded."""
 
     def parse(self, raw: Any, *, text: bool = False) -> Value:
         """Return the canonical value of a raw cell, or None if it is missing.
 
-        `text=True` parses strings as CSV cells. Raise BadValue if the cell does not fit the column.
+        `text=True` parses strings as CSV cells. Raise BadValue if the cell is invalid.
         """
         if isinstance(raw, str):
             raw = raw.strip(BLANKS)
@@ -179,7 +179,7 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
     def parse(self, row: Mapping[str, Any], *, text: bool = False) -> list[Value]:
-        """Return the canonical values of a row in column order; raise InvalidRows with every problem of the row."""
+        """Return the canonical values of a row in column order; raise InvalidRows with every problem in the row."""
         values: list[Value] = []
         problems: list[ValueProblem] = []
         for column in self.columns:
@@ -212,7 +212,7 @@ def unknown_column(name: str, known: Sequence[str]) -> ValueProblem:
 
 
 def shortened(raw: Any) -> Any:
-    """Return a received value, shortened if necessary, for use in an error."""
+    """Return a received value for use in an error message, shortened if it is long."""
     if isinstance(raw, str):
         return raw if len(raw) <= MAX_SHOWN else raw[:MAX_SHOWN] + "…"
     if isinstance(raw, bool | float | None):

@@ -1,7 +1,7 @@
-"""Hash or drop sensitive columns before a row is recorded. The model still scores the original values.
+"""Hash or drop sensitive columns before a row is recorded. The model still receives the original values.
 
-Hashes are keyed with a secret. Equal values have equal hashes, so they can be counted and joined. Without the key, a
-hash cannot be checked against guessed values.
+Hashes are keyed with a secret. Equal values of a column have equal hashes, so hashed values can be counted and joined.
+Without the key, nobody can check whether a hash matches a guessed value.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Redactor:
         return tuple(column.name for column in schema.columns if column.sensitive)
 
     def redact(self, schema: Schema, row: bytes) -> bytes:
-        """Return a valid row with its sensitive values hashed or dropped; all other values remain exactly as sent."""
+        """Hash or drop the sensitive values of a valid row; all other values remain exactly as sent."""
         cells = msgspec.json.decode(row, type=dict[str, msgspec.Raw])
         for column in schema.columns:
             if not column.sensitive or column.name not in cells:

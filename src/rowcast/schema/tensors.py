@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol, converted between JSON lists, little-endian bytes and columns of cells.
+"""Convert tensors of the Open Inference Protocol between JSON lists, little-endian bytes and lists of cells.
 
 The declared shape is compared with the received data before any memory is allocated.
 """
@@ -53,7 +53,7 @@ class Tensor(msgspec.Struct, frozen=True):
 
 
 class TensorHeader(msgspec.Struct, frozen=True):
-    """The declaration of a tensor in the JSON of a request; `data` is unset if the data follows as bytes."""
+    """The declaration of a tensor in a request's JSON; `data` is unset if the data is sent as bytes."""
 
     name: str
     shape: list[int]
@@ -94,7 +94,7 @@ def read_tensors(headers: Sequence[TensorHeader], tail: memoryview) -> list[Tens
 
 
 def from_json(header: TensorHeader) -> Tensor:
-    """Return a tensor from JSON data, which is flat or nested like the shape."""
+    """Return a tensor from JSON data, which may be flat or nested according to the shape."""
     shape = _shape(header)
     cells = header.data
     if not isinstance(cells, list):
@@ -114,7 +114,7 @@ def from_json(header: TensorHeader) -> Tensor:
 
 
 def _check_cells(header: TensorHeader, cells: list[Any]) -> None:
-    """Check that the JSON types match the datatype; null is a missing value in every datatype."""
+    """Check that the JSON types match the datatype; every datatype accepts null as a missing value."""
     kind = "s" if header.datatype == BYTES else TYPES[header.datatype].kind
     accepted = {"s": (str,), "b": (bool,), "i": (int,), "u": (int,), "f": (int, float)}[kind]
     for number, cell in enumerate(cells):
@@ -149,7 +149,7 @@ def from_bytes(header: TensorHeader, raw: memoryview) -> Tensor:
 
 
 def _texts(name: str, data: bytes, count: int) -> list[str]:
-    """Return `count` strings, each of which is prefixed with its length in the data."""
+    """Decode `count` strings, each prefixed with its length."""
     texts: list[bytes] = []
     at, end = 0, len(data)
     for _ in range(count):
@@ -192,10 +192,10 @@ def length_prefixed(text: str) -> bytes:
 
 
 def to_array(datatype: str, cells: Sequence[Any]) -> NDArray[Any]:
-    """Return numbers or booleans as an array of the datatype."""
+    """Return numbers or booleans as an array of this datatype."""
     return np.array(cells, TYPES[datatype])
 
 
 def quoted(name: str) -> str:
-    """Return a name from a request, quoted and shortened if necessary, for use in an error."""
+    """Return a name from a request for use in an error message: quoted, and shortened if it is long."""
     return repr(name[:80])

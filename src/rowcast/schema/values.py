@@ -1,13 +1,13 @@
-"""Canonical values: a single rule for interpreting a raw cell in JSON, in CSV text or in a typed column.
+"""Canonical values: one set of rules for interpreting raw cells in JSON, CSV text and typed columns.
 
-    kind        canonical value                      missing
-    number      float, finite, within float32        None
-    integer     int, within float32                  None
-    boolean     bool                                 None
-    category    trimmed NFC text                     None
-    datetime    int, microseconds since 1970 in UTC  None
+    kind        canonical value                         missing
+    number      float, finite, within float32           None
+    integer     int, within float32                     None
+    boolean     bool                                    None
+    category    trimmed NFC text                        None
+    datetime    int, microseconds since the Unix epoch  None
 
-`tables/encode.py` applies the same rule to whole columns; a property test compares the two.
+`tables/encode.py` applies the same rules to whole columns; a property test compares both implementations.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ LATEST_US: Final = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // 
 
 
 class BadValue(Exception):
-    """A cell does not fit its column. `code` is stable; `message` says what the column accepts."""
+    """A cell is invalid for its column. `code` is stable; `message` says what the column accepts."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -74,8 +74,7 @@ class BadValue(Exception):
 def canonical_text(raw: str | int | float | bool) -> str:
     """Return a value as category text.
 
-    Strings are trimmed and normalised to NFC, integers are decimal, integral floats have no `.0`, and booleans are
-    lower-case.
+    Strings are trimmed and normalised to NFC, integral floats lose their `.0`, and booleans become `true` or `false`.
     """
     if isinstance(raw, str):
         return unicodedata.normalize("NFC", raw.strip(BLANKS))
@@ -98,7 +97,7 @@ def number_from_text(text: str, forms: tuple[str, ...] = ()) -> float | None:
 
 
 def datetime_from_text(text: str, formats: tuple[str, ...], zone: str) -> int | None:
-    """Return the UTC microseconds of a trimmed string in RFC 3339 or one of the `formats`, or None if none matches."""
+    """Parse a trimmed string in RFC 3339 or one of the `formats`; return microseconds since the Unix epoch, or None."""
     moment: datetime | None = None
     if _rfc3339(text):
         try:
@@ -115,7 +114,7 @@ def datetime_from_text(text: str, formats: tuple[str, ...], zone: str) -> int | 
 
 
 def microseconds(moment: datetime, zone: str) -> int:
-    """Return the UTC microseconds of a datetime; a naive datetime is interpreted in the given zone."""
+    """Return the microseconds since the Unix epoch; a naive datetime is interpreted in the given zone."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=_zone(zone))
     return (moment - _EPOCH) // _MICROSECOND
@@ -141,9 +140,9 @@ def boolean_from_text(text: str, words: Mapping[str, bool]) -> bool | None:
 
 
 def within_float32(value: float | int) -> float | int:
-    """Return the value unchanged; raise BadValue if float32, the type of the model's inputs, cannot represent it."""
+    """Return the value unchanged; raise BadValue if it is NaN or outside the range of float32."""
     if value != value:
-        raise BadValue("not-finite", "NaN is not a number; send null for a missing value")
+        raise BadValue("not-finite", "NaN is not allowed; send null for a missing value")
     if not -FLOAT32_LIMIT < value < FLOAT32_LIMIT:
         raise BadValue("too-large", "out of range; the limits are ±3.4e38")
     return value

@@ -1,4 +1,4 @@
-"""Hot path. Concurrent requests are scored in one call to the model and recorded in one journal write.
+"""Hot path. The rows of concurrent requests are scored in one model call and recorded in one journal write.
 
 There is no timer: the first request schedules a callback on the event loop, and every request that arrives before the
 callback runs joins the batch. Requests for a slow model are queued and scored on a thread, one batch at a time.
@@ -157,8 +157,8 @@ class Batcher:
     def _gather(self, seen: int, turns: int) -> None:
         """Wait for another iteration of the event loop while more requests arrive, then process the batch.
 
-        A full batch costs a third less per row than two half batches and, at 32 connections, finishes sooner. A request
-        that arrives alone, after a batch of one, does not wait.
+        A full batch costs a third less per row than two half batches and, at 32 connections, finishes sooner. A lone
+        request that follows a batch of one does not wait.
         """
         count = len(self._waiting)
         if count > seen and turns and (count > 1 or self._last_batch > 1):
@@ -215,7 +215,7 @@ class Batcher:
         self._arrivals.update((id(request), self._first_arrival) for request in unknown)
         places = [self._place(request) for request in unknown]
         line = self._lines.get(model)
-        if line is not None:  # a batch of this model is being scored; the queue advances when it is done
+        if line is not None:  # a batch of this model is being scored; the queue advances when that batch is done
             line.extend(places)
         else:
             self._lines[model] = deque(places)
@@ -223,7 +223,7 @@ class Batcher:
         return known
 
     def _place(self, request: PendingRequest) -> _Place:
-        """Return a place in the queue for a request, which expires at its deadline."""
+        """Return a place in the queue for a request; the place expires at the request's deadline."""
         place = _Place(request)
         if request.context.deadline < math.inf:
             left = request.context.deadline - time.perf_counter()
@@ -281,7 +281,7 @@ class Batcher:
 
 
 def _still_waiting(requests: Sequence[PendingRequest], batch: ScoredBatch) -> tuple[list[PendingRequest], ScoredBatch]:
-    """Drop requests that were cancelled while a slow model scored them; they are not recorded."""
+    """Drop the requests that were cancelled while a slow model was scoring them, so that they are not recorded."""
     remaining: list[PendingRequest] = []
     kept = ScoredBatch([], {})
     scores = iter(batch.scores)
@@ -298,14 +298,14 @@ def _still_waiting(requests: Sequence[PendingRequest], batch: ScoredBatch) -> tu
 
 
 def _is_over(request: PendingRequest, now: float) -> bool:
-    """Return whether the request is finished, after failing it with TooLate if its deadline has passed."""
+    """Fail the request with TooLate if its deadline has passed; return whether the request is finished."""
     if request.context.deadline < now and not request.answer.done():
         request.answer.set_exception(TooLate(EXPIRED))
     return request.answer.done()
 
 
 def _answer(requests: Sequence[PendingRequest], replies: Sequence[bytes], error: Exception | None) -> None:
-    """Deliver to each request its part of the replies, or the error."""
+    """Deliver each request's own replies, or the error."""
     if error is not None:
         _fail(requests, error)
         return

@@ -1,4 +1,4 @@
-"""Looks up and stores scores in the cache. No other code calls the `Cache` port."""
+"""Looks up and stores scores in the cache. Only this module calls the `Cache` port."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ M = TypeVar("M", bound=ModelInterface)
 
 
 class Deployment(Generic[M]):
-    """Live models by name, and the default for `/predict`. Every live version also has the name `NAME@VERSION`."""
+    """Live models by name, and the default for `/predict`. Every live version is also available as `NAME@VERSION`."""
 
     def __init__(self, models: Mapping[str, M], default: str | None = None, temporary_default: str = "") -> None:
         self._configured_default = default

@@ -40,7 +40,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
-    """The state of one worker, as all workers can read it."""
+    """The state of one worker, readable by all workers."""
 
     worker: int
     state: StateName
@@ -121,11 +121,11 @@ class WorkerState(Protocol):
         ...
 
     def trial_results(self) -> AbstractContextManager[dict[str, str]]:
-        """Yield the trial results while holding a lock, and store them at the end of the block."""
+        """Yield the trial results while holding a lock, and store them when the block ends."""
         ...
 
     def agree_default_model(self, choose: Callable[[], str | None]) -> str | None:
-        """Return the default model, which the first worker that calls this selects with `choose`."""
+        """Return the default model, which the first worker to call this method selects with `choose`."""
         ...
 
     def last_served(self) -> dict[str, int]:
@@ -179,5 +179,5 @@ class Counters(Protocol):
         ...
 
     def each(self) -> Iterator[tuple[Labels, list[float]]]:
-        """Yield the entries of all workers, including workers that have died."""
+        """Yield the entries of all workers, including workers that have exited."""
         ...

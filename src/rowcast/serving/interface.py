@@ -1,6 +1,6 @@
 """A model without its graph: schema, encoder, decision, wire template and examples.
 
-It imports neither numpy nor onnxruntime, so that a gateway can validate requests and render forms without them.
+This module imports neither numpy nor onnxruntime, so that a gateway can use it to validate requests and render forms.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class ModelInterface:
         self.is_classifier = manifest.decision.task != "regression"
         self.has_probabilities = has_probabilities(manifest.output.kind, manifest.output.activation)
         self.is_own_export = {spec.name for spec in manifest.plan} <= {NUMBERS, TEXTS}
-        """Whether Rowcast exported the graph; the tensors of an imported graph can have any form."""
+        """Whether Rowcast exported the graph; an imported graph can have any input tensors."""
         self.golden: bundle.GoldenRow | None = None
         """A golden row of the model, used in examples."""
         self.is_slow = False
-        """Whether the model is scored on a thread instead of on the event loop."""
+        """Whether the model runs on a thread instead of on the event loop."""
         self.wire = self._compile_wire()
         self._class_numbers = {label: number for number, label in enumerate(manifest.decision.classes)}
 
@@ -57,7 +57,7 @@ class ModelInterface:
         return float(self._class_numbers[score.prediction] if self.is_classifier else score.prediction)
 
     def example(self) -> dict[str, Any]:
-        """Return an example row that the model accepts, in the form in which a client sends it."""
+        """Return a valid example row, as a client would send it."""
         return {column.name: column.example for column in self.schema.columns}
 
     def sample(self) -> Any:

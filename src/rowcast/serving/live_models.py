@@ -81,7 +81,7 @@ def load(reference: Reference, registry: RegistryReader, open_graph: OpenGraph) 
 
 
 def load_folder(reference: Reference, folder: Path, open_graph: OpenGraph) -> LiveModel:
-    """Open a bundle, verify it on its golden rows, and measure its speed while it warms up."""
+    """Open a bundle, verify it on its golden rows and warm it up."""
     opened = bundle.open(folder)
     manifest = opened.manifest
     model = LiveModel(reference, manifest, open_graph(opened.model, manifest.output.name))
@@ -94,7 +94,7 @@ def load_folder(reference: Reference, folder: Path, open_graph: OpenGraph) -> Li
         raise BundleError(f"{reference} cannot score {len(none.rows)} of its golden rows: {reason}") from None
     except RowcastError:
         raise
-    except Exception as error:  # the graph's output may differ from the declared form
+    except Exception as error:  # the output may not have the declared shape
         raise BundleError(f"{reference} cannot be run: {' '.join(str(error).split())[:300]}") from None
     return model
 
@@ -102,7 +102,7 @@ def load_folder(reference: Reference, folder: Path, open_graph: OpenGraph) -> Li
 def warm_up(
     model: LiveModel, golden: Sequence[bundle.GoldenRow], clock: Callable[[], float] = time.perf_counter
 ) -> None:
-    """Score one row repeatedly, and mark the model as slow if scoring would block the event loop."""
+    """Score one row repeatedly, and mark the model as slow if scoring takes longer than `SLOW_SECONDS`."""
     row = [model.encoder.parse(golden[0].row)]
     best = float("inf")
     for _ in range(WARM_UP_RUNS):  # use the fastest of several runs, because other processes can slow down a single run
@@ -115,7 +115,10 @@ def warm_up(
 
 
 def verify(model: LiveModel, golden: Sequence[bundle.GoldenRow]) -> None:
-    """Score the golden rows individually and as one batch; raise BundleError if a score differs."""
+    """Score the golden rows individually and as one batch.
+
+    Raise BundleError if the scores differ from the certified scores or from each other.
+    """
     if not golden:
         raise BundleError(f"{model.name}@{model.version} has no golden rows and cannot be verified")
     rows = [model.encoder.parse(example.row) for example in golden]

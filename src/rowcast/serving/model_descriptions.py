@@ -1,7 +1,7 @@
 """Descriptions of models, as returned by `/models`: structs that the server fills and the client decodes.
 
-Imports neither numpy nor the serving path, so that the client stays light. Fields that an older server may lack have
-defaults.
+This module does not import numpy or the serving path, so that importing the client is cheap. Fields that an older
+server may lack have defaults.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TaskName = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["binary", "mu
 ModelType = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["classification", "regression"]})]
 ColumnObject = Annotated[Json, msgspec.Meta(extra_json_schema={"$ref": "#/components/schemas/Column"})]
 ParityObject = Annotated[Json, msgspec.Meta(extra_json_schema={"$ref": "#/components/schemas/Parity"})]
-"""A plain JSON object: a client must accept columns and certificates with fields that it does not know."""
+"""A plain JSON object, so that a client accepts columns and certificates with unknown fields."""
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ def describe(model: ModelInterface, *, is_default: bool) -> ServedModel:
 
 
 def describe_default(model: ModelInterface, *, is_default: bool) -> DefaultModel:
-    """Return the description of the model that `/models/info` shows."""
+    """Return the description of a model for `/models/info`."""
     decision = model.decision
     names = tuple(model.schema.names())
     return DefaultModel(

@@ -12,7 +12,10 @@ from rowcast.schema.prediction import Score
 
 
 class Cache(Protocol):
-    """Stores scores by row key. Entries may disappear at any time. Methods never raise: if it fails, lookups miss."""
+    """Stores scores by row key. Entries may disappear at any time.
+
+    Methods never raise an exception. If the cache fails, lookups return misses.
+    """
 
     async def get(self, keys: Sequence[str]) -> Sequence[Score | None]:
         """Return the cached scores in the order of the keys, with None for misses."""
@@ -24,9 +27,9 @@ class Cache(Protocol):
 
 
 class Answer(Protocol):
-    """The destination of the result of one request: an `asyncio.Future`, or a cheaper object on the quick path.
+    """The destination of a request's result: an `asyncio.Future`, or a cheaper object on the quick path.
 
-    While `done` returns False, delivery never raises, so that the batcher can answer the other requests of the batch.
+    While `done` returns False, delivery never raises, so that the batcher can answer the other requests in the batch.
     """
 
     def done(self) -> bool:

@@ -1,4 +1,4 @@
-"""Buffered random bytes: one system call supplies many batches with ids and salts, instead of two calls per batch."""
+"""Buffered random bytes for ids and salts, so that most batches need no system call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ BLOCK_BYTES = 8192
 
 
 class RandomBlocks:
-    """A buffer of `os.urandom` bytes. Each byte is used once; a forked child discards the buffer of its parent."""
+    """A buffer of `os.urandom` bytes. Each byte is used once; a forked child discards the buffer that it inherits."""
 
     def __init__(self) -> None:
         self._block = b""

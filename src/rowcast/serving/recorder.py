@@ -113,7 +113,7 @@ class Recorder:
         return block
 
     def can_record_blocks(self, model: LiveModel) -> bool:
-        """Return whether rows of this model can be recorded in blocks, which exclude redaction and durability=store."""
+        """Return whether rows of this model can be recorded in blocks: without redaction and durability=store."""
         return self._commits is None and (self._redactor is None or not self._redactor.withheld_columns(model.schema))
 
     def when_durable(self, done: Callable[[Exception | None], None]) -> None:

@@ -19,7 +19,7 @@ from rowcast.serving.live_models import LiveModel, load
 
 
 class FollowResult(msgspec.Struct, frozen=True):
-    """The models to serve by name, and the errors of those that could not be loaded."""
+    """The models to serve, by name, and the errors of the models that could not be loaded."""
 
     models: Mapping[str, LiveModel]
     errors: list[str]
@@ -70,7 +70,7 @@ class RegistryFollower:
         return list(served(self._registry, self._names).values())
 
     def load_all(self) -> FollowResult:
-        """Load every model. If a version cannot be served, load the most recently served version, if any."""
+        """Load every model. If a version cannot be served, load the most recently served version instead, if any."""
         published = served(self._registry, self._names)
         if not published:
             raise ModelNotFound("the registry has no model to serve; train one with `rowcast train`")
@@ -94,7 +94,7 @@ class RegistryFollower:
         return FollowResult(models, errors, self._temporary_default())
 
     def follow(self, live: Mapping[str, LiveModel]) -> FollowResult:
-        """Return the models that should replace `live`. Unchanged versions keep their objects."""
+        """Return the models that should replace `live`. Versions that are already loaded are reused."""
         try:
             published = served(self._registry, self._names)
             if not published:

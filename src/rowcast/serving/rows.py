@@ -19,7 +19,7 @@ MAX_PROBLEMS = 1000
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """A valid row, encoded and as the received bytes."""
+    """A valid row, both encoded and as received."""
 
     encoded: EncodedRow
     received: bytes
@@ -28,7 +28,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """The row's key in the cache; empty if the cache is not used."""
     cached_score: Score | None = None
     cache_seconds: int = 0
-    """How long the cache keeps the score; 0 means the cache's default."""
+    """How long the cache keeps the score, in seconds; 0 means the cache's default."""
 
 
 class RejectedRow(msgspec.Struct, frozen=True):

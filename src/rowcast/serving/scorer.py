@@ -1,7 +1,4 @@
-"""Hot path. Scores the encoded rows of all requests in a batch with one call to the model.
-
-Models run in this process. A scorer that uses a queue would have the same two methods.
-"""
+"""Hot path. Scores the encoded rows of all requests in a batch with one call to the model."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ class LocalScorer:
         self._threads: ThreadPoolExecutor | None = None
 
     def score(self, model: LiveModel, requests: Sequence[Sequence[Row]]) -> ScoredBatch:
-        """Score all requests together. A row that the model cannot score affects only its own request."""
+        """Score all requests together. A row that cannot be scored fails only its own request."""
         try:
             return ScoredBatch(_scores(model, [row for rows in requests for row in rows]), {})
         except NoAnswer:

@@ -22,7 +22,7 @@ from rowcast.serving.rows import Row
 
 
 class Predictions(NamedTuple):
-    """The replies to the rows of one request, in order."""
+    """The replies for the rows of one request, in order."""
 
     replies: list[bytes]
     cache_hit: bool | None = None
@@ -58,7 +58,7 @@ class PredictionService:
         *,
         is_alone: bool = False,
     ) -> None:
-        """Score and record one row without a cache lookup; the reply goes to `answer`. Hot path."""
+        """Score and record one row without a cache lookup, and deliver the reply to `answer`. Hot path."""
         self._batcher.submit(PendingRequest(model, (row,), context, answer, True, render), is_alone=is_alone)
 
     async def predict(

@@ -1,4 +1,4 @@
-"""Read tables, infer their schema, encode them, and write them with predictions.
+"""Read and encode tables, infer their schemas, and write tables with predictions.
 
-A server never imports this package to handle a request, because importing polars takes 0.3 s and 60 MB.
+The request path never imports this package, because importing polars takes 0.3 s and 60 MB of memory.
 """

@@ -1,4 +1,4 @@
-"""Checks of single columns: values that may stand for missing data, numbers that may be codes, implausible values.
+"""Check single columns for values that may stand for missing data, numbers that may be codes, and implausible values.
 
 The checks only report findings; they never change a column.
 """
@@ -18,21 +18,21 @@ from rowcast.tables.table import Finding, Override
 
 UNKNOWN_WORDS: Final = frozenset({"unknown", "missing", "not available", "unspecified", "not known"})
 MIN_REPEATS: Final = 3
-"""The minimum number of times that a suspicious value must occur to be reported."""
+"""The number of times that a suspicious value must occur to be reported."""
 USED: Final = "used; missing cells count as a separate value"
 CODE_ROWS: Final = 200
 CODE_LEVELS: Final = 10
 CODE_MIDDLE: Final = 1000
-"""The minimum median of a column of codes. Codes are large, sparse, often repeated and rarely round, unlike amounts."""
+"""The minimum median of a column of codes. Codes are typically large, sparse, often repeated and rarely round."""
 FAR_FACTOR: Final = 7
-"""A value is reported if its distance from the median is at least this many times that of the 99.9th percentile.
+"""The largest value is reported if it is at least this many times as far from the median as the 99.9th percentile.
 
-Wrong units and typos produce such values; a long tail rarely does.
+Wrong units and typos produce such values; long tails rarely do.
 """
 FAR_ROWS: Final = 1000
-"""The minimum number of rows for this check. With fewer rows, the 99.9th percentile is not meaningful."""
+"""The minimum number of rows for reporting far values. With fewer rows, the 99.9th percentile is not meaningful."""
 LARGE: Final = 100
-"""The size from which numbers are shown without decimals. Zeros among numbers of this size are suspicious."""
+"""Numbers of at least this size are shown without decimals, and zeros among such numbers are suspicious."""
 MAX_AGE: Final = 110
 MOSTLY: Final = 0.5
 NEARLY_ALL: Final = 0.9
@@ -49,7 +49,7 @@ _fill_value = re.compile(r"^(9{2,}|8{3,}|6{3}|7{3}|365243)$").match
 
 
 def sentinels(name: str, numbers: NDArray[np.float64], counts: Sequence[int], *, whole: bool) -> list[Finding]:
-    """Report values that may stand for missing data: a single negative value, or one like 999 far above all others."""
+    """Report values that may stand for missing data: the only negative value, or an outlier such as 999."""
     if len(numbers) < MIN_REPEATS or (not whole and not np.all(numbers == np.trunc(numbers))):
         return []
     order = np.argsort(numbers)
@@ -84,7 +84,7 @@ def amounts(
 
 
 def quantile(ranked: NDArray[np.float64], times: NDArray[np.int64], share: float) -> float:
-    """Return a quantile of ranked distinct values, weighted by how often each occurs."""
+    """Return a quantile of ranked distinct values, weighted by their counts."""
     cumulated = np.cumsum(times)
     return float(ranked[np.searchsorted(cumulated, share * cumulated[-1])])
 
@@ -93,15 +93,15 @@ def _far(name: str, ranked: NDArray[np.float64], times: NDArray[np.int64]) -> li
     if times.sum() < FAR_ROWS or _fill_value(f"{ranked[-1]:.0f}"):
         return []
     median, most, ninth = (quantile(ranked, times, share) for share in (0.5, 0.999, 0.9))
-    # If the 90th percentile is the median, most rows contain the same value and every other value is far from it.
+    # If the 90th percentile equals the median, most rows contain the same value, and all other values are far away.
     if ninth <= median or ranked[-1] - median < FAR_FACTOR * (most - median):
         return []
-    message = f"the largest value is {_shown(ranked[-1])}, but 99.9% of the rows are at most {_shown(most)}"
+    message = f"the largest value is {_shown(ranked[-1])}, but 99.9% of the values are at most {_shown(most)}"
     return [_far_value(name, message)]
 
 
 def _far_value(name: str, message: str) -> Finding:
-    return Finding("far-value", name, message, "used unchanged; check whether it is an error")
+    return Finding("far-value", name, message, "used unchanged; check the data for errors")
 
 
 def _shown(number: float) -> str:
@@ -109,7 +109,7 @@ def _shown(number: float) -> str:
 
 
 def _ages(name: str, ranked: NDArray[np.float64], times: NDArray[np.int64]) -> list[Finding]:
-    """Report implausible values in a column of adults' ages, recognised by its name and range."""
+    """Report implausible ages in a column whose name and range suggest that it contains the ages of adults."""
     if not _aged(name) or not 15 <= quantile(ranked, times, 0.02) <= quantile(ranked, times, 0.98) <= 100:
         return []
     wrong = (ranked < 1) | (ranked > MAX_AGE)
@@ -122,7 +122,7 @@ def _ages(name: str, ranked: NDArray[np.float64], times: NDArray[np.int64]) -> l
 def _zeros(
     name: str, ranked: NDArray[np.float64], times: NDArray[np.int64], *, missing: int, whole: bool
 ) -> list[Finding]:
-    """Report zeros far from all other values: a few zeros, or many zeros in a column that also has empty cells."""
+    """Report zeros that may stand for missing values: a few zeros, or many in a column that also has empty cells."""
     zeros, rest = int(times[ranked == 0].sum()), ranked[ranked != 0]
     if not zeros or not len(rest) or rest[0] < 0:
         return []
@@ -178,7 +178,7 @@ def leading_zeros(name: str, values: Sequence[Any]) -> list[Finding]:
 
 
 def almost_numbers(name: str, values: Sequence[str], counts: Sequence[int]) -> list[Finding]:
-    """Report the few non-numeric cells that prevent a column from being treated as numbers."""
+    """Report the few non-numeric cells in a column that would otherwise be treated as numbers."""
     distinct = pl.Series(values)
     odd = (~distinct.str.contains(PLAIN_NUMBER)).to_numpy()
     rows = int(np.array(counts)[odd].sum())
@@ -186,7 +186,7 @@ def almost_numbers(name: str, values: Sequence[str], counts: Sequence[int]) -> l
         return []
     shown = ", ".join(repr(value[:SHOWN]) for value in distinct.filter(odd).to_list()[:3])
     message = f"contains numbers, but also text in {rows} of {sum(counts)} rows: {shown}"
-    return [Finding("almost-number", name, message, "treated as text; empty these cells to use the column as numbers")]
+    return [Finding("almost-number", name, message, "treated as text; clear these cells to use the column as numbers")]
 
 
 def unknown_levels(name: str, levels: Sequence[Any], counts: Sequence[int]) -> list[Finding]:
@@ -214,9 +214,9 @@ def is_codes(numbers: NDArray[np.float64], counts: Sequence[int]) -> bool:
 
 
 def second_header(frame: pl.DataFrame) -> bool:
-    """Return whether the first row contains units or labels.
+    """Return whether the first row is a second header line, for example with units.
 
-    It does if at least half of the columns start with text and otherwise contain only numbers.
+    In such a table, at least half of the columns contain text in the first row and only numbers in all other rows.
     """
     if frame.height < MIN_REPEATS:
         return False

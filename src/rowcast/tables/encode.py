@@ -1,7 +1,7 @@
-"""Encode whole tables as input tensors, bit-identical to the result of `schema.encoding.RowEncoder` for each row.
+"""Encode whole tables as input tensors, exactly as `schema.encoding.RowEncoder` encodes single rows.
 
-Plain numbers and typed columns are converted by vectorised code. All other values go through `Column.parse`, once per
-distinct value. A property test compares tables with rows.
+Vectorised code converts plain numbers and typed columns. `Column.parse` converts all other values, and is called once
+per distinct value. A property test checks that both encoders produce the same bits.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class ParsedColumn:
     """Numbers (NaN if missing), microseconds or strings."""
     missing: NDArray[np.bool_]
     bad: dict[int, BadValue]
-    """Maps a row to the reason why its cell is invalid."""
+    """The error in each invalid cell, by row number."""
 
 
 @dataclass(frozen=True)
 class EncodedTable:
-    """The tensors of all rows and the problems of invalid rows, which must not be scored."""
+    """The tensors of all rows, and the problems in invalid rows. Invalid rows must not be scored."""
 
     tensors: dict[str, NDArray[Any]]
     """The input tensors by name. Invalid cells are encoded as missing values."""
@@ -54,7 +54,7 @@ class EncodedTable:
         return mask
 
     def problems(self, limit: int | None = None) -> list[ValueProblem]:
-        """Return the problems of all cells, ordered by row and column."""
+        """Return the problems in all cells, or the first `limit` problems, ordered by row and column."""
         columns = self.schema.columns
         bad = sorted((row, index) for index, column in enumerate(columns) for row in self.columns[column.name].bad)
         return [self._problem(row, columns[index]) for row, index in bad[:limit]]
@@ -79,7 +79,7 @@ def encode_table(table: Table | pl.DataFrame, schema: Schema, plan: Plan) -> dic
 
 
 def encode_all(table: Table | pl.DataFrame, schema: Schema, plan: Plan) -> EncodedTable:
-    """Encode a table including its invalid rows; raise TableError if a required column is absent."""
+    """Encode a table, including its invalid rows; raise TableError if a required column is absent."""
     frame = table.frame if isinstance(table, Table) else table
     _refuse_absent(frame, schema)
     columns = {column.name: _parse_column(frame, column) for column in schema.columns}
@@ -106,10 +106,9 @@ def _parse_column(frame: pl.DataFrame, column: Column) -> ParsedColumn:
 
 
 def _parse_numeric_texts(series: pl.Series, column: Column) -> ParsedColumn:
-    """Cast numbers in plain notation with polars and parse only the other cells.
+    """Cast numbers in plain notation with polars, and parse only the other cells. This halves the time per column.
 
-    polars accepts the same notation as `PLAIN_NUMBER`, plus inf and nan (verified by a property test). This halves the
-    cost of a column.
+    A property test checks that polars accepts the notation of `PLAIN_NUMBER`, plus inf and nan.
     """
     values, accepted = _accept_numbers(series.cast(pl.Float64, strict=False), column)
     missing = np.zeros(len(series), bool)
@@ -123,7 +122,7 @@ def _parse_numeric_texts(series: pl.Series, column: Column) -> ParsedColumn:
 
 
 def _parse_cells(series: pl.Series, column: Column) -> ParsedColumn:
-    """Parse each distinct string once. Stripping and comparing every cell would take half of the encoding time."""
+    """Parse each distinct string only once. Stripping and comparing every cell would take half of the encoding time."""
     if series.dtype != pl.String:
         return _parse_series(series, column)
     texts, codes = _factorise(series)
@@ -167,7 +166,7 @@ def _is_utc(kind: pl.Datetime, column: Column) -> bool:
 def _number_values(
     series: pl.Series, column: Column, missing: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], dict[int, BadValue]]:
-    """Cast plain numbers with polars, which rounds as Python does, and parse the other cells with `Column.parse`."""
+    """Cast plain numbers with polars, which rounds like Python, and parse all other cells with `Column.parse`."""
     if series.dtype == pl.String:
         plain = series.str.contains(PLAIN_NUMBER).fill_null(False)
         numbers = series.set(~plain, None).cast(pl.Float64, strict=False)
@@ -180,7 +179,7 @@ def _number_values(
 
 
 def _accept_numbers(numbers: pl.Series, column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the numbers that are valid without further checks, NaN for all others, and a mask of the valid numbers."""
+    """Return the numbers, with NaN in place of each one that needs further checks, and a mask of accepted numbers."""
     values = np.array(numbers.fill_null(np.nan).to_numpy(), np.float64)
     accepted = np.abs(values) < FLOAT32_LIMIT  # False for NaN
     if column.kind == "integer":
@@ -193,7 +192,7 @@ def _accept_numbers(numbers: pl.Series, column: Column) -> tuple[NDArray[np.floa
 def _parse_each(
     series: pl.Series, column: Column, *, rows: NDArray[np.bool_], values: NDArray[Any]
 ) -> tuple[NDArray[Any], dict[int, BadValue]]:
-    """Fill `values` at `rows` with the results of `Column.parse`, called once per distinct cell."""
+    """Set `values` at `rows` to the parsed cells; `Column.parse` is called once per distinct cell."""
     bad: dict[int, BadValue] = {}
     positions = np.flatnonzero(rows)
     if not len(positions):
@@ -214,7 +213,7 @@ def _parse_each(
 
 
 def _factorise(series: pl.Series) -> tuple[pl.Series, NDArray[np.intp]]:
-    """Return the distinct values and, for each row, the index of its value among them."""
+    """Return the distinct values, and an array that maps each row to the index of its value."""
     distinct = series.unique(maintain_order=True)
     lookup = pl.DataFrame({"value": distinct, "code": np.arange(len(distinct))})
     rows = pl.DataFrame({"value": series})
@@ -244,7 +243,7 @@ def _texts(cells: ParsedColumn) -> NDArray[Any]:
         return np.array(
             ["" if empty else str(value) for value, empty in zip(cells.values.tolist(), unusable, strict=True)], object
         )
-    return np.where(unusable, "", cells.values)  # a Python loop would account for a quarter of the encoding time
+    return np.where(unusable, "", cells.values)  # a Python loop would take a quarter of the encoding time
 
 
 def _numbers(cells: ParsedColumn, column: Column, *, feature: Feature, fill: float | str | None) -> NDArray[Any]:

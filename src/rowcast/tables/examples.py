@@ -2,9 +2,10 @@
 
 The loan applicants have two hidden traits, prosperity and discipline, both normally distributed. Income is log-normal
 and depends on prosperity and education. Assets depend on income, and the credit score mainly on discipline. The loan
-amount is a multiple of income, and the term grows with that multiple. The bank decides by a smooth function of credit
-score, burden (yearly payment over income), assets over amount, and dependents, plus noise that the table does not
-contain. The best possible model predicts about nine out of ten decisions correctly.
+amount is a multiple of income, and the term grows with that multiple. The bank's decision depends on the credit score,
+the burden (yearly payment divided by income), the ratio of assets to the loan amount, the number of dependents, the
+purpose of the loan, self-employment, and noise that is not in the table. The best possible model predicts about nine
+out of ten decisions correctly.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Columns = Mapping[str, list[Any]]
 
 
 def loans(rows: int = ROWS, seed: int = 0) -> Columns:
-    """Return loan applications in eleven columns, and the bank's decision in `loan_status`."""
+    """Return loan applications: eleven feature columns, and the bank's decision in `loan_status`."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -72,7 +73,7 @@ def _rounded(values: Any, unit: int) -> list[int]:
 
 
 def iris(rows: int = 150, seed: int = 0) -> Columns:
-    """Return Fisher's iris data from scikit-learn: four lengths in centimetres and the `species`."""
+    """Return Fisher's iris data from scikit-learn: four measurements in centimetres, and the `species`."""
     del seed  # the table is not synthetic
     from sklearn.datasets import load_iris
 
@@ -86,7 +87,7 @@ EXAMPLES: Final[Mapping[str, Callable[..., Columns]]] = {"loans": loans, "iris":
 
 
 def write_example(name: str, path: str | Path, *, rows: int | None = None, seed: int = 0) -> Path:
-    """Write an example table as CSV; raise TableError if there is no example with this name."""
+    """Write an example table as CSV; raise TableError if the name is unknown or the file cannot be written."""
     if name not in EXAMPLES:
         raise TableError(f"unknown example {name!r}; available examples: {', '.join(EXAMPLES)}", slug="unknown-example")
     columns = EXAMPLES[name](seed=seed) if rows is None else EXAMPLES[name](rows=rows, seed=seed)

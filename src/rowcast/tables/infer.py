@@ -1,7 +1,7 @@
 """Infer the schema of a table, and report findings about its columns.
 
-Inference examines every cell and follows fixed rules. It ignores the target, so that the kind of a column does not
-depend on what the model predicts.
+Inference examines every cell and follows fixed rules. It ignores the target, so that the kinds of the columns do not
+depend on the choice of target.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from rowcast.tables.table import Finding, Override, Table
 
 EXACT_FLOAT32: Final = 1 << 24
 CODE_DIGITS: Final = 15
-"""The maximum number of digits of integers that are treated as numbers.
+"""The maximum number of digits in an integer that is treated as a number.
 
-Longer integers are treated as codes, because float64 cannot represent them exactly.
+Longer integers are treated as codes, because float64 cannot represent all of them exactly.
 """
 MIN_ROWS: Final = 20
-"""The minimum number of rows to detect identifiers. In smaller tables, unique values are not meaningful."""
+"""The minimum number of rows for detecting identifiers. In smaller tables, values are often unique by chance."""
 UNIQUE_SHARE: Final = 0.9
 CATEGORY: Final = "treated as a category"
 DATE_FORMATS: Final = (
@@ -72,7 +72,7 @@ _id_name = re.compile(r"(^|[ _.\-])(?i:id|pid|uid|guid|uuid|key|index|rownum|row
 
 @dataclass(frozen=True)
 class Profile:
-    """The schema of the usable columns, and all findings, including those from reading the table."""
+    """The schema of the usable columns, and all findings, including the findings from reading the table."""
 
     schema: Schema
     findings: tuple[Finding, ...]
@@ -107,7 +107,7 @@ def infer_schema(table: Table, *, target: str | None = None, keep: Sequence[str]
         )
     if [column.name for column in columns] == ["rows"]:
         raise TableError(
-            "the only column is named 'rows', which is reserved for requests with several rows; rename it",
+            "the only column is named 'rows', which is reserved for requests with several rows; rename the column",
             slug="column-name",
         )
     return Profile(Schema(tuple(columns)), tuple(findings))
@@ -117,14 +117,14 @@ def _duplicated(table: Table) -> list[Finding]:
     count = table.frame.height - table.frame.n_unique()
     if not count:
         return []
-    message = f"{count} of {table.frame.height} rows are copies of another row"
+    message = f"{count} of {table.frame.height} rows are copies of other rows"
     return [
-        Finding("duplicate-rows", "", message, "used; if they describe the same case, the scores are too optimistic")
+        Finding("duplicate-rows", "", message, "used; if copies describe the same case, the score is too optimistic")
     ]
 
 
 def _column(series: pl.Series, *, is_kept: bool) -> tuple[Column | None, list[Finding]]:
-    """Return the column for a series and its findings; the column is None if it is excluded."""
+    """Return the inferred column, or None if it is excluded, and the findings."""
     name = series.name
     distinct = _distinct(series)
     if not distinct.values:
@@ -151,7 +151,7 @@ def _column(series: pl.Series, *, is_kept: bool) -> tuple[Column | None, list[Fi
 
 
 def _codes(column: Column, distinct: _Distinct) -> tuple[Column, list[Finding]] | None:
-    """Return a category if the whole numbers of the column are codes, otherwise None."""
+    """Return a category column if the column's whole numbers are codes, otherwise None."""
     if column.kind != "integer" or column.forms:
         return None
     padded = any(isinstance(value, str) and len(value) > 1 and value.startswith("0") for value in distinct.values)
@@ -186,7 +186,7 @@ def _typed_column(series: pl.Series, distinct: _Distinct) -> tuple[Column, list[
 
 
 def _text_column(name: str, distinct: _Distinct) -> tuple[Column, list[Finding]]:
-    """Return the column for strings. Its kind is boolean, number or date if every value fits, otherwise category."""
+    """Infer the kind of a column of strings: boolean, number or date if every value matches, otherwise category."""
     words = {value.lower() for value in distinct.values}
     if words <= TRUE_WORDS | FALSE_WORDS and words & TRUE_WORDS and words & FALSE_WORDS:
         accepted = {word: word in TRUE_WORDS for word in sorted(words - {"true", "false"})}
@@ -203,13 +203,13 @@ def _text_column(name: str, distinct: _Distinct) -> tuple[Column, list[Finding]]
 
 
 def _number_forms(values: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the notations in use besides plain notation, or None if a value is not a number."""
+    """Return the notations used besides the plain notation, or None if a value is not a number."""
     texts = pl.Series(values)
     odd = texts.filter(~texts.str.contains(PLAIN_NUMBER))
     forms: list[str] = []
     thousands, comma = NUMBER_FORMS["thousands"][0], NUMBER_FORMS["comma"][0]
     if len(odd) and odd.str.contains(comma).all() and not odd.str.contains(thousands).all():
-        return ("comma",)  # In a column that also contains 2,5, the comma in 1,250 is a decimal separator.
+        return ("comma",)  # If the column also contains 2,5, the comma in 1,250 is a decimal separator.
     for form, (pattern, _) in list(NUMBER_FORMS.items())[:-1]:
         left = odd.filter(~odd.str.contains(pattern))
         if len(left) < len(odd):
@@ -243,7 +243,7 @@ def _text_numbers(name: str, distinct: _Distinct, forms: tuple[str, ...]) -> tup
 def _is_code(values: Sequence[str]) -> bool:
     """Return whether numbers look like postcodes.
 
-    Postcodes have the same length, of at least four digits, and some but not all of them start with 0.
+    Postcodes all have the same length of at least four digits, and only some of them start with 0.
     """
     padded = [value.startswith("0") for value in values]
     return any(padded) and not all(padded) and len(set(map(len, values))) == 1 and len(values[0]) >= 4
@@ -254,7 +254,7 @@ def _digits(values: Sequence[Any]) -> int:
 
 
 def _long_integers(name: str) -> Finding:
-    message = f"contains whole numbers of more than {CODE_DIGITS} digits, which are probably codes"
+    message = f"contains whole numbers with more than {CODE_DIGITS} digits, which are probably codes"
     return Finding("long-integer", name, message, CATEGORY)
 
 
@@ -266,7 +266,7 @@ def _numbers(
         fix = "rescale the column or add it to the option 'exclude'"
         raise TableError(f"column {name!r} contains numbers beyond ±{FLOAT32_LIMIT:.2g}; {fix}", slug="too-large")
     if whole and np.abs(numbers).max() > EXACT_FLOAT32:
-        message = f"the model rounds whole numbers above {EXACT_FLOAT32:,} to seven digits"
+        message = f"the model rounds whole numbers above {EXACT_FLOAT32:,} to seven significant digits"
         findings.append(Finding("large-integer", name, message, "used as numbers", Override("exclude", name)))
     findings.extend(column_checks.sentinels(name, numbers, distinct.counts, whole=whole))
     findings.extend(column_checks.amounts(name, numbers, distinct.counts, missing=distinct.missing, whole=whole))
@@ -298,7 +298,7 @@ def _build(name: str, kind: Kind, distinct: _Distinct, **fields: Any) -> Column:
 
 
 def _date_formats(name: str, values: Sequence[str]) -> tuple[tuple[str, ...] | None, list[Finding]]:
-    """Return the formats that parse all values (RFC 3339 needs none), or None if a value is not a date."""
+    """Return the formats needed besides RFC 3339 to parse all values, or None if a value is not a date."""
     if not all(_date_like(value) for value in values[:MIN_ROWS]):
         return None, []
     left = [value for value in values if datetime_from_text(value, (), "UTC") is None]
@@ -328,7 +328,7 @@ def _unparsed(form: str, values: Sequence[str]) -> list[str]:
 
 
 def _identifier(column: Column, distinct: _Distinct) -> Finding | None:
-    """Return the finding that excludes a column whose values identify rows: a counter, unique text or an id."""
+    """Return a finding if the column is a row counter, an id, or text that differs in nearly every row."""
     present, levels = distinct.rows - distinct.missing, len(distinct.values)
     if distinct.rows < MIN_ROWS or present < MIN_ROWS or levels < UNIQUE_SHARE * present:
         return None
@@ -336,7 +336,7 @@ def _identifier(column: Column, distinct: _Distinct) -> Finding | None:
     if column.kind == "integer" and levels == present:
         low, high = column.low or 0.0, column.high or 0.0
         if high - low + 1 == levels:
-            return Finding("id", column.name, "numbers the rows consecutively", "excluded", keep)
+            return Finding("id", column.name, "contains consecutive row numbers", "excluded", keep)
         if _id_name(column.name):
             return Finding("id", column.name, "contains a different whole number in every row", "excluded", keep)
     if column.kind == "category":

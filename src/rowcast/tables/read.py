@@ -29,7 +29,7 @@ SNIFFED_LINES: Final = 50
 
 
 def read_table(path: str | Path) -> Table:
-    """Read a CSV, Parquet, JSON Lines or Arrow file; the content and the file name determine the format."""
+    """Read a CSV, Parquet, JSON Lines or Arrow file; the format is detected from the content and the file name."""
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -164,7 +164,7 @@ def _csv_reason(error: Exception) -> str:
 
 
 def _decoded(path: Path, content: bytes) -> tuple[str, Findings]:
-    """Decode a file as UTF-16 if it has a UTF-16 byte order mark, or else as UTF-8, Windows-1252 or Latin-1."""
+    """Decode a file as UTF-16 if it has a UTF-16 byte order mark, otherwise as UTF-8, Windows-1252 or Latin-1."""
     findings: Findings = ()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         text = content.decode("utf-16", "replace")
@@ -198,8 +198,8 @@ def single_byte(path: Path, content: bytes) -> str:
 def sniff(path: Path, text: str) -> CsvFormat:
     """Detect the format of CSV text.
 
-    The best delimiter splits the most lines into as many cells as the first line has. If several delimiters are equally
-    good, the one that yields the most cells is used.
+    The best delimiter splits the most lines into as many cells as the first line. If several delimiters are equally
+    good, the delimiter that yields the most cells is used.
     """
     sample = text[:SNIFFED_BYTES]
     quote = "'" if sample[:1] == "'" and sample.count("'") > sample.count('"') else '"'
@@ -278,7 +278,7 @@ def _series(name: str, cells: list[Any]) -> pl.Series:
 
 
 def types_of(values: Iterable[Any]) -> set[type]:
-    """Return the types of the values. Whole numbers of more than 64 bits also count as floats."""
+    """Return the types of the values. Integers of more than 64 bits also count as floats."""
     types = {type(value) for value in values} - {type(None)}
     if int in types and not all(type(value) is not int or -(1 << 63) <= value < 1 << 63 for value in values):
         types.add(float)
@@ -326,7 +326,7 @@ def _midnight(day: date) -> datetime:
 
 
 def _table(frame: pl.DataFrame, name: str, *, sha256: str = "", findings: Findings = ()) -> Table:
-    """Return a table of at least one row, with columns of the five plain types."""
+    """Convert a frame to a table; raise TableError if it has no rows."""
     frame = plain(frame, name)
     if not frame.height:
         raise TableError(f"{name} has no rows", slug="empty-table")

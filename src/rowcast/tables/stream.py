@@ -1,4 +1,4 @@
-"""Read a table in chunks, in constant memory. Rows, types and errors are the same as those of `read_table`.
+"""Read a table in chunks, using constant memory. The rows, types and errors are the same as with `read_table`.
 
 The encoding of a CSV file and the types of JSON columns depend on the whole file, so a first pass determines them.
 """
@@ -34,16 +34,16 @@ from rowcast.tables.read import (
 )
 
 BLOCK: Final = 2 * 1024 * 1024
-"""The number of bytes per chunk of text, about 30,000 rows. Larger chunks are not faster but use more memory."""
+"""The number of bytes per chunk of text, about 30,000 rows. Larger chunks use more memory and are not faster."""
 ROWS: Final = 32_768
 """The maximum number of rows per chunk of a columnar file."""
 CELLS: Final = 16 * ROWS
-"""The maximum number of cells per chunk of a columnar file. It limits the rows per chunk of a wide table."""
+"""The maximum number of cells per chunk of a columnar file. It reduces the number of rows per chunk in wide tables."""
 CHUNKS_PER_READ: Final = 4
 """The number of chunks that are read from a columnar file at once."""
 MAX_ROW_BYTES: Final = 8 * 1024 * 1024
 MAX_LIST_BYTES: Final = 32 * 1024 * 1024
-"""The maximum size of a JSON list, in bytes. A list is read as a whole and takes about ten times this memory."""
+"""The maximum number of bytes in a JSON list. A list takes up about ten times its size in memory."""
 UNDEFINED_IN_CP1252: Final = b"\x81\x8d\x8f\x90\x9d"
 
 
@@ -53,7 +53,7 @@ class Chunk(NamedTuple):
     load: Callable[[], pl.DataFrame]
     """A function that parses the rows. It may run on any thread."""
     share: float
-    """The fraction of the file that ends with this chunk, from 0 to 1."""
+    """The fraction of the file that has been read after this chunk, from 0 to 1."""
 
 
 def read_chunks(path: Path) -> Iterator[Chunk]:
@@ -91,7 +91,7 @@ def _refuse_large_list(path: Path) -> None:
 
 
 def _scanned(path: Path, scan: Callable[[Path], pl.LazyFrame], kind: str) -> Iterator[Chunk]:
-    """Yield slices of a lazy frame. The batch reader of polars is not used because it reads ahead without a limit."""
+    """Read a columnar file in slices. The batch reader of polars would read ahead without a limit."""
     try:
         frames = scan(path)
         total = frames.select(pl.len()).collect().item()
@@ -148,8 +148,8 @@ def _csv(path: Path, file: IO[bytes], head: bytes) -> Iterator[Chunk]:
         line += rest.count(b"\n", 0, cut)
         if len(rest) - cut > MAX_ROW_BYTES:
             limit = f"{MAX_ROW_BYTES // 1_000_000} MB"
-            fix = "close it, or double it inside a quoted cell"
-            raise malformed(path, "CSV", f"the quote opened in line {line} is not closed within {limit}; {fix}")
+            fix = "close the quote, or double it inside a quoted cell"
+            raise malformed(path, "CSV", f"the quote opened on line {line} is not closed within {limit}; {fix}")
         if cut:
             is_first = not header
             header, content = _with_header(header, rest[:cut], quote)
@@ -168,7 +168,7 @@ def _parse(path: Path, content: bytes, csv_format: CsvFormat, *, is_first: bool)
 
 
 def _with_header(header: bytes, content: bytes, quote: bytes) -> tuple[bytes, bytes]:
-    """Return the header line, and the content preceded by that line. The first block already contains the header."""
+    """Return the header line, and the content starting with that line. The first block already starts with it."""
     if header:
         return header, header + content
     end = content.find(b"\n")
@@ -178,7 +178,7 @@ def _with_header(header: bytes, content: bytes, quote: bytes) -> tuple[bytes, by
 
 
 def _last_line_end(content: bytes, quote: bytes) -> int:
-    """Return the end of the last complete row, or 0.
+    """Return the end of the last complete row, or 0 if no row is complete.
 
     A row ends at a line break that follows an even number of quotes.
     """
@@ -200,7 +200,7 @@ class _TextEncoding(NamedTuple):
 
 
 def _detect_encoding(path: Path, file: IO[bytes], head: bytes) -> _TextEncoding:
-    """Determine the encoding from the whole file, following the rules of `read_table`."""
+    """Determine the encoding from the whole file, by the same rules as `read_table`."""
     is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not is_utf16 and b"\0" in head[:SNIFFED_BYTES]:
         raise not_a_table(path)
@@ -237,7 +237,7 @@ def _is_valid(decoder: codecs.IncrementalDecoder, block: bytes, *, final: bool =
 
 
 def _blocks(file: IO[bytes], encoding: _TextEncoding) -> Iterator[bytes]:
-    """Yield the file as blocks of UTF-8, without a byte order mark or leading empty lines; at least one block."""
+    """Yield the file as one or more blocks of UTF-8, without a byte order mark or leading empty lines."""
     is_utf8 = encoding.name == "utf-8" and not encoding.has_cr_lines
     decoder = codecs.getincrementaldecoder(encoding.name)("replace")
     has_started = False

@@ -16,32 +16,31 @@ from rowcast.schema.values import BLANKS
 
 
 class Override(msgspec.Struct, frozen=True):
-    """The training option that changes what Rowcast does about a finding."""
+    """The training option that overrides Rowcast's action for a finding."""
 
     option: str
     """The name of the option, as in `rowcast.train(..., exclude=["age"])`."""
     value: str = ""
-    """A value for the option; empty if the user must choose the value."""
+    """The value of the option; empty if the user must choose it."""
 
     def __str__(self) -> str:
         return f"{self.option}={self.value}" if self.value else self.option
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A finding of the data check, with the action that Rowcast took and the option that changes it."""
+    """A finding of the data check, with the action that Rowcast took and the option that overrides this action."""
 
     code: str
     column: str
     """The name of the column; empty if the finding concerns the whole table."""
     message: str
     action: str
-    """The action that Rowcast took."""
     override: Override | None = None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as read from a file or from memory: column names are trimmed and unique, cells are unchanged."""
+    """Rows read from a file or from memory. The column names are trimmed and unique; the cells are unchanged."""
 
     frame: pl.DataFrame
     name: str
@@ -58,7 +57,7 @@ class Table:
     def resolve_columns(self, texts: Sequence[str], option: str) -> list[str]:
         """Return the columns that an option lists. Each string contains one name, or several names separated by commas.
 
-        Raise TableError if a name is not a column.
+        Raise TableError if a column does not exist.
         """
         names: list[str] = []
         for text in texts:
@@ -84,7 +83,7 @@ def with_target(table: Table, labels: Table, target: str | None) -> tuple[Table,
     """
     if target is None and labels.frame.width > 1:
         raise TableError(
-            f"{labels.name} has {labels.frame.width} columns; set the option 'target' to the column of labels",
+            f"{labels.name} has {labels.frame.width} columns; set the option 'target' to the name of the label column",
             slug="target-required",
         )
     name = labels.frame.columns[0] if target is None else target.strip(BLANKS)

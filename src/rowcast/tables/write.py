@@ -1,6 +1,6 @@
 """Add predictions to tables, and write tables to files frame by frame.
 
-The extension of the file name determines the format.
+The file name extension determines the format.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rowcast.schema.scores import winning_classes
 
 
 def with_predictions(frame: pl.DataFrame, decision: Decision, output: NDArray[Any]) -> pl.DataFrame:
-    """Return the frame with additional columns: `prediction` and, for classes, probabilities.
+    """Return the frame with a `prediction` column and, for classes, probability columns.
 
     The probability columns are `probability`, `score` (binary models only) and one `probability.<label>` per class.
     """
@@ -85,14 +85,14 @@ def check_extension(path: str | Path) -> None:
 
 
 class TableWriter(Protocol):
-    """Writes the frames of one file in order."""
+    """Writes frames to one file, in order."""
 
     def prepare(self, frame: pl.DataFrame, *, first: bool) -> Any:
         """Do the expensive part of writing a frame. This method may be called on any thread."""
         ...
 
     def append(self, prepared: Any) -> None:
-        """Write a result that `prepare` returned."""
+        """Write the result of `prepare`."""
         ...
 
     def close(self, *, whole: bool) -> None:
