@@ -1,14 +1,14 @@
-"""`make bench-batch`: score a million loan applications from disk to disk, compared with bare ONNX Runtime, pandas +
-scikit-learn and MLflow.
+"""`make bench-batch`: score a million loan applications from disk to disk, and compare the cost with that of bare ONNX
+Runtime, pandas + scikit-learn and MLflow.
 
     python bench/batch.py [--rows 1000000] [--more 4000000] [--rounds 3]
 
-Every figure is measured in a separate process. The baseline is bare ONNX Runtime: one `session.run` over arrays in
-memory with all rows in one call, once with one thread and once with one thread per core. The requirement compares
-Rowcast's wall-clock time with the faster of these two calls in the same run. Baseline times cover only that call.
-Rowcast's times cover reading and writing the files, and its CPU time and memory cover the whole process tree. On a busy
-machine, CPU times are comparable and wall-clock times are not. JSON Lines and the other tools (`peers.py`) are measured
-only once.
+Every figure is measured in a separate process. The baseline is bare ONNX Runtime: a single `session.run` call for all
+rows, on arrays in memory. It is measured with one thread and with one thread per core. The requirement compares
+Rowcast's wall-clock time with the faster of these two calls in the same run. Baseline times cover only the call.
+Rowcast's times include reading and writing the files, and its CPU time and memory include all of its processes. On a
+busy machine, CPU times are comparable, but wall-clock times are not. JSON Lines and the other tools (`peers.py`) are
+measured only once.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def main() -> int:
     """Measure, print and record the figures; return 1 if a requirement is not met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--more", type=int, default=4_000_000, help="rows for the second memory test; 0 skips it")
+    parser.add_argument(
+        "--more", type=int, default=4_000_000, help="number of rows in the second memory test; 0 skips the test"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as folder:
@@ -143,14 +145,14 @@ def measure_alternatives(work: Path) -> dict[str, list[Run]]:
 
 
 def predict(work: Path, name: str, kind: str) -> Run:
-    """Run `rowcast predict` and return its figures, with the duration that it prints."""
+    """Run `rowcast predict` and return its figures, with the duration that the command prints."""
     command = [sys.executable, "-m", "rowcast.cli", "predict", "loans", work / f"{name}.{kind}"]
     run = run_sampled([*command, "--out", work / f"out.{kind}", "--home", work / "home", "--json"])
     return run._replace(seconds=json.loads(run.output)["seconds"])
 
 
 def run_bare(work: Path, model: Path, threads: int) -> Run:
-    """Run ONNX Runtime alone in a separate process."""
+    """Run bare ONNX Runtime in a separate process."""
     run = run_sampled([sys.executable, __file__, "--bare", work, model, threads])
     seconds, cpu = map(float, run.output.split())
     return run._replace(seconds=seconds, cpu=cpu)
@@ -187,7 +189,7 @@ def tree_megabytes(root: int) -> float:
 
 
 def bare(work: str, model: str, threads: str) -> None:
-    """Run ONNX Runtime alone on tensors in memory."""
+    """Run bare ONNX Runtime on tensors in memory; print the elapsed seconds and the CPU seconds."""
     import onnxruntime as ort
 
     opened = bundle.open(Path(model))

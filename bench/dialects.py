@@ -1,9 +1,9 @@
 """`make bench-dialects`: send the same 1,000 rows per request as native JSON and as binary tensors of the V2 protocol.
 
-The server runs on one core; its indexer and the load generator run on the other. Both forms are measured in turn, round
-by round, and compared within a round. The model is linear, so that the cost of the dialects dominates; with `--trees`
-it is the 200-tree model of `make bench-serve`, which costs 4 µs per row in both forms. First, all replies of the two
-forms are compared. The benchmark fails if a requirement is not met.
+The server runs on one core; its indexer and the load generator run on the other. In each round, both forms are
+measured one after the other and compared. The model is linear, so that the cost of the dialects dominates; with
+`--trees`, it is the 200-tree model of `make bench-serve`, which costs 4 µs per row in both forms. Before the first
+round, the scores of both forms are compared. The benchmark fails if a requirement is not met.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROWS, BATCHES, CONNECTIONS = 1000, 5, 2
 NATIVE, BINARY = "native JSON", "V2 binary"
 LEAST = 5.0
 LEAST_TREES = 1.8
-"""The required ratio with `--trees`. It is lower because the trees alone take two thirds of the time per V2 row."""
+"""The required ratio with `--trees`. It is lower because evaluating trees takes two thirds of the time per V2 row."""
 
 
 class Measure(NamedTuple):
@@ -48,7 +48,7 @@ class Measure(NamedTuple):
     beside_us: float
     """CPU time of the indexer per row."""
     others: float
-    """Cores used by everything else on the machine."""
+    """The number of cores used by everything else on the machine."""
 
 
 def main() -> int:
@@ -99,7 +99,7 @@ def linear(home: Path) -> Path:
 
 
 def read_rows(home: Path, bundle: Path) -> list[list[dict[str, Any]]]:
-    """Return batches of rows from the table, as a client would send them."""
+    """Return batches of the table's rows, as a client would send them."""
     schema = json.loads((bundle / "bundle.json").read_text())["schema"]["columns"]
     kinds = {column["name"]: column["kind"] for column in schema}
     with (home / "loans.csv").open(newline="") as table:
@@ -178,13 +178,13 @@ def compare(requests: dict[str, list[bytes]]) -> None:
 
 
 COUNTED: list[tuple[int, int]] = []
-"""Number of answered rows; all of them must be in history."""
+"""The numbers of answered rows; all of these rows must be in the history."""
 
 
 def measure_rounds(
     server: Server, requests: dict[str, list[bytes]], options: argparse.Namespace, console: Console
 ) -> list[Measure]:
-    """Warm up each form, then measure each form, round by round."""
+    """Warm up both forms, then measure both forms in each round."""
     os.sched_setaffinity(0, {LOAD_CORE})
     for bodies in requests.values():
         load(bodies, 1.0)
@@ -242,7 +242,7 @@ def check_requirements(measures: list[Measure], report: dict[str, Any], answered
     return [
         Check("rows/s: V2 binary / native JSON, 1,000 rows per request", faster, least=least),
         Check("CPU time per row: native JSON / V2 binary", lighter, least=least),
-        Check("broken chains in history", len(report["broken"]), most=0),
+        Check("broken chains", len(report["broken"]), most=0),
         Check("history entries minus predictions", abs(report["entries"] - 1 - answered), most=0),
     ]
 

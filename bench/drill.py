@@ -5,7 +5,7 @@ server shuts down.
     python bench/drill.py --rounds 3 --only "changed models"      a single scenario, shortened
 
 Each scenario has its own home, server and checks. At the end of each scenario, every acknowledged prediction must be in
-history exactly once and equal to the reply, and every chain must verify. To add a scenario, write a function that takes
+the history exactly once and match its reply, and no chain may be broken. To add a scenario, write a function that takes
 a `Drill` and yields `Check`s, and add it to SCENARIOS.
 """
 
@@ -73,7 +73,7 @@ class Drill:
         self.rounds = rounds
         self.registry = FolderRegistry(home / "models")
         self.kinds: dict[int, str] = {}
-        """Valid versions with their models; predictions of any other version are wrong."""
+        """The model of each valid version. Predictions from any other version are wrong."""
         self._models = models
         self._process: subprocess.Popen[bytes] | None = None
         self.publish("first")
@@ -102,7 +102,7 @@ class Drill:
                 )
             while self._process.poll() is None:
                 status, body = self.health()
-                if status == 200 and set(pids(body)) <= set(children(self._process.pid)):  # not the previous server
+                if status == 200 and set(pids(body)) <= set(children(self._process.pid)):  # ignore the previous server
                     return time.monotonic() - began
                 self._in_time(began, "the server did not become healthy")
                 time.sleep(0.05)
@@ -130,7 +130,7 @@ class Drill:
         return self._process.pid
 
     def wait_for_end(self) -> int:
-        """Wait for a killed supervisor and return its exit status."""
+        """Wait until the killed supervisor exits, and return its exit status."""
         assert self._process is not None
         return self._process.wait(PATIENCE)
 
@@ -202,7 +202,7 @@ def write_no_graph(folders: dict[str, Path], new: Path) -> None:
 
 
 def write_other_graph(folders: dict[str, Path], new: Path) -> None:
-    """Write a bundle with the graph of the other model, which contradicts its golden rows."""
+    """Write a bundle with the other model's graph, whose scores contradict the golden rows."""
     repack(folders["first"], new, model=(folders["second"] / bundle.MODEL).read_bytes())
 
 
@@ -351,7 +351,7 @@ def check_replies(drill: Drill, most_refused: float | None = None) -> Iterator[C
 
 
 def check_history(drill: Drill) -> Iterator[Check]:
-    """Check after shutdown that every reply was correct and is in history exactly once, and that all chains verify."""
+    """Check after shutdown that every reply was correct and recorded exactly once, and that no chain is broken."""
     tally = drill.tally
     counts: Counter[str] = Counter()
     other = 0
@@ -364,7 +364,7 @@ def check_history(drill: Drill) -> Iterator[Check]:
     yield Check("acknowledged predictions", len(tally.acknowledged), least=1)
     yield Check("wrong predictions", len(tally.wrong), most=0)
     missing = sum(counts[prediction_id] != 1 for prediction_id in tally.acknowledged)
-    yield Check("acknowledged predictions missing from or repeated in history", missing, most=0)
+    yield Check("acknowledged predictions missing from or repeated in the history", missing, most=0)
     yield Check("duplicate history entries", sum(count > 1 for count in counts.values()), most=0)
     yield Check("history entries that differ from the reply", other, most=0)
     yield Check("broken chains", len(verdict["broken"]), most=0)

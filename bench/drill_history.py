@@ -4,7 +4,7 @@
     python bench/drill_history.py --quick --only "locked store"   a single scenario, in seconds
 
 Each scenario has its own home and server under constant load. At the end, every acknowledged prediction must be in
-history exactly once and equal to the reply, except predictions in a destroyed frame, which must be reported. To add a
+the history exactly once and match its reply, except predictions in a destroyed frame, which must be reported. To add a
 scenario, write a function that takes a `Drill` and yields `Check`s, and add it to SCENARIOS. The two disk scenarios
 mount a small disk, which requires root.
 """
@@ -137,7 +137,7 @@ class Drill:
                 reply = json.loads(body)
                 self.answered[reply["id"]] = reply
             else:
-                self._ending.wait(0.05)  # as a client would after `Retry-After`
+                self._ending.wait(0.05)  # wait, as a client would after `Retry-After`
 
     def until_answered(self, more: int) -> None:
         """Wait until `more` additional predictions have been acknowledged."""
@@ -158,7 +158,7 @@ class Drill:
             wrong += self.answered.get(reply["id"], reply) != reply
         yield Check("acknowledged predictions", len(self.answered), least=1)
         missing = len(self.answered.keys() - counts.keys())
-        yield Check("acknowledged predictions missing from history", missing, most=lost, least=lost)
+        yield Check("acknowledged predictions missing from the history", missing, most=lost, least=lost)
         yield Check("duplicate history entries", sum(count > 1 for count in counts.values()), most=0)
         yield Check("history entries that differ from the reply", wrong, most=0)
         broken = self.history().verify().broken
@@ -179,7 +179,7 @@ def until(condition: Callable[[], object], seconds: float = PATIENCE) -> float:
 
 
 def nearly_full_disk(drill: Drill) -> Iterator[Check]:
-    """Fill the disk up to the watermark, then free the space again."""
+    """Fill the disk up to the watermark, then free the space."""
     yield from _fill(drill, "40", (60 - 30) * MEBIBYTE, 503)
 
 
@@ -233,7 +233,7 @@ def locked_store(drill: Drill) -> Iterator[Check]:
 
 
 def damaged_journal(drill: Drill) -> Iterator[Check]:
-    """Destroy a frame in the middle of a journal before it is indexed."""
+    """Destroy a frame in the middle of a journal before the journal is indexed."""
     drill.start(ROWCAST_STORE="sqlite:////proc/none/history.db")
     drill.until_answered(100)
     drill.stop(signal.SIGKILL)
@@ -255,7 +255,7 @@ def damaged_journal(drill: Drill) -> Iterator[Check]:
 
 
 def changing_clock(drill: Drill) -> Iterator[Check]:
-    """Set the clock forward and back by hours while predictions are recorded in a server's files and database."""
+    """Record predictions with a clock that jumps forward and back by hours."""
     model = app_models.live_model(settings.load(home=drill.home), "loans")
     jumps = [0, 7_200, -7_200, 86_400, -86_400, 0, 0, -3_600]
     moment = iter(range(10**9))

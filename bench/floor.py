@@ -1,7 +1,6 @@
-"""A bare JSON echo server, which does the least work that a JSON service can do. It reads a body, decodes it, encodes a
-reply and sends it.
+"""A bare JSON echo server, which does the least work of any JSON service: it decodes a body and encodes a reply.
 
-It has no framework, no validation and no model. The benchmarks express Rowcast's cost as a multiple of this cost.
+It has no framework, no validation and no model. The benchmarks compare Rowcast's cost with the cost of this server.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`make fuzz`: test a working server with invalid requests, decompression bombs, slow senders and idle connections.
+"""`make fuzz`: test a server with invalid requests, decompression bombs, slow senders and idle connections.
 
-The speed of a normal client is measured without other load, and again during each part; it must not fall by more than
-half. The parts must not cause a 5xx response, terminate the process or leak memory. The figures are appended to
-results.jsonl.
+The throughput of a normal client is measured without other load, and again while idle connections or slow senders are
+connected; it must not fall by more than half. No test may cause a 5xx response, terminate the server or leak memory.
+The figures are appended to results.jsonl.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SPLICES = (b"\x00", b"\xff\xfe", b"{", b"[" * 200, b"1e999", b"NaN", b'"rows":['
 
 
 def main() -> int:
-    """Run all parts; return 1 if a requirement is not met."""
+    """Run all tests; return 1 if a requirement is not met."""
     options = arguments()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, options.idle + 2000)), hard))
@@ -73,7 +73,7 @@ def arguments() -> argparse.Namespace:
 
 
 def measure(server: Server, rows: list[bytes], options: argparse.Namespace) -> dict[str, Any]:
-    """Return the effects of each part on the server and on the normal client."""
+    """Run all tests and return the figures."""
     for _ in range(3):
         normal_speed(server, rows, 1.0)  # warm up
     alone = normal_speed(server, rows, 3.0)
@@ -100,8 +100,8 @@ def unmet_requirements(figures: dict[str, Any]) -> list[str]:
     requirements = {
         "no 5xx response": not any(code >= 500 for code in statuses),
         "bombs are rejected with 413": set(figures["bombs"]["statuses"]) <= {413},
-        "a client keeps at least half its speed with idle connections open": figures["idle"]["share"] >= 0.5,
-        "a client keeps at least half its speed with slow senders connected": figures["slow"]["share"] >= 0.5,
+        "a client keeps at least half its throughput with idle connections open": figures["idle"]["share"] >= 0.5,
+        "a client keeps at least half its throughput with slow senders connected": figures["slow"]["share"] >= 0.5,
         "memory grows by less than 60 MB": figures["memory_mb"]["after"] - figures["memory_mb"]["before"] < 60,
         "the server still responds": figures["alive"],
     }
@@ -121,7 +121,7 @@ def normal_speed(server: Server, rows: list[bytes], seconds: float) -> float:
         while (now := time.perf_counter()) < began + seconds:
             connection.sendall(request(server.key, rows[count % len(rows)]))
             if (status := read_reply(stream)) != 200:
-                raise SystemExit(f"a request of the normal client returned {status}")
+                raise SystemExit(f"a request from the normal client returned {status}")
             count += 1
         return count / (now - began)
 
@@ -164,10 +164,9 @@ def mutate(row: bytes, rng: random.Random) -> bytes:
 
 
 async def send_mutated(key: str, rows: list[bytes], count: int, rng: random.Random) -> Counter[int]:
-    """Send mutated requests over 16 connections and count the statuses; 2% also have mutated headers.
+    """Send mutated requests over 16 connections and count the statuses; 2% of the requests also have mutated headers.
 
-    Status 0 means that no reply arrived: the server is waiting for the rest of an announced body, or has closed the
-    connection.
+    Status 0 means that no reply arrived: the server is waiting for the rest of a body, or has closed the connection.
     """
     statuses: Counter[int] = Counter()
 
@@ -207,7 +206,7 @@ def idle(count: int) -> list[socket.socket]:
 
 
 class Crowd:
-    """Connections that stay open during a `with` block; with `trickle`, each sends a request byte by byte."""
+    """Connections that stay open during a `with` block. With `trickle`, each of them sends a request byte by byte."""
 
     def __init__(self, enter: Callable[[], list[socket.socket]], *, trickle: bool = False) -> None:
         self._enter = enter

@@ -1,7 +1,7 @@
 """`make fuzz-tensors`: send binary tensors with random errors in their headers, lengths and bytes.
 
 Rowcast must either parse each request exactly as a simple reference parser does, or reject it with an error message,
-within limits on time and memory. The test suite contains a smaller run.
+within limits on time and memory. The test suite includes a shorter run.
 """
 
 from __future__ import annotations

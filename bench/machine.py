@@ -143,7 +143,7 @@ class Server:
             before = now
 
     def _listening_process(self) -> int:
-        """Return the listening process, or the one with the most CPU time if several processes hold the socket."""
+        """Return the listening process, or the process with the most CPU time if several processes hold the socket."""
         inodes = _listening(self.port)
         holders = [pid for pid in self.tree() if inodes & set(_sockets(pid))]
         return max(holders or self.tree(), key=cpu_seconds)
@@ -195,7 +195,7 @@ def _sockets(pid: int) -> Iterator[str]:
 
 
 def load(server: Server, connections: int, seconds: float, bodies: Path, first: int) -> Load:
-    """Run wrk on its own core; every request has a different body."""
+    """Run wrk on a separate core; every request has a different body."""
     before = os.times()
     wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(HERE / "unique.lua"), server.url]
     finished = subprocess.run(

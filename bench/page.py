@@ -22,26 +22,26 @@ BENCHES = {
 ABOUT = {
     "startup": "The lowest CPU time of five processes.",
     "serve": """One worker on one core serves a 200-tree model with an API key, a quota, a journal and metrics. The
-floor is a bare JSON echo on the same server software. Plain FastAPI uses ONNX Runtime and keeps no history.""",
+floor is a bare JSON echo server on the same server software. Plain FastAPI uses ONNX Runtime and keeps no history.""",
     "workers": """The CPU time of all processes per answered request, for two workers and for one worker, and the
 memory use over two million requests.""",
     "dialects": "The same rows in another dialect, compared with the native dialect in the same run.",
-    "drill": """Two workers under constant load. Every acknowledged prediction must be in history exactly once and equal
-to the reply.""",
+    "drill": """Two workers under constant load. Every acknowledged prediction must be in the history exactly once and
+match its reply.""",
     "drill history": """One server under constant load while its disk fills up, its clock changes, its store is locked
 or its journal is damaged.""",
     "fuzz": """Mutated requests, decompression bombs, slow senders and idle connections, while another client sends
 valid requests.""",
-    "batch": "A million rows, compared with bare ONNX Runtime on arrays in memory.",
+    "batch": "The time and memory needed to score a million rows, compared with bare ONNX Runtime on arrays in memory.",
 }
 FUZZ_LABELS = {
     "alone_rps": "requests/s of one client, before",
     "after_rps": "requests/s of one client, after",
     "mutated sent": "mutated requests sent",
     "idle open": "idle connections",
-    "idle share": "relative speed of one client with idle connections open",
+    "idle share": "relative throughput of one client with idle connections open",
     "slow open": "slow senders",
-    "slow share": "relative speed of one client with slow senders connected",
+    "slow share": "relative throughput of one client with slow senders connected",
     "bombs bytes": "compressed size of a bomb, bytes",
     "memory_mb before": "server memory before, MB",
     "memory_mb after": "server memory after, MB",

@@ -1,4 +1,4 @@
-"""The baseline: the same model served with FastAPI, pydantic and ONNX Runtime, as a careful engineer would write it.
+"""The baseline: the same model served with FastAPI, pydantic and ONNX Runtime, as a careful engineer would serve it.
 
 It uses `async def`, a single session with one thread, validation with pydantic and no DataFrame. It has no history,
 metrics or warnings and serves only this model. The environment variable BUNDLE names the bundle's folder.
@@ -24,7 +24,7 @@ THRESHOLD = DECISION["threshold"]
 
 
 class Application(BaseModel):
-    """A loan application, with its columns in the order of the model."""
+    """A loan application, with the columns in the model's order."""
 
     annual_income: int
     loan_amount: int

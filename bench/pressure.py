@@ -22,7 +22,7 @@ class Tally:
 
     counts: Counter[str] = field(default_factory=Counter)
     acknowledged: dict[str, int] = field(default_factory=dict)
-    """The checksum of each reply by prediction id."""
+    """The checksum of each reply, by prediction id."""
     wrong: list[str] = field(default_factory=list)
 
 

@@ -1,14 +1,14 @@
-"""Measure the quality of models: train on every table of a folder with default options, and score with the published
+"""Measure the quality of models: train on every table in a folder with default options, and predict with the published
 graph.
 
     python bench/quality.py run --data FOLDER [--tables a,b] [--system autogluon --python PYTHON] [--seconds 60]
     python bench/quality.py page
 
 FOLDER contains `manifest.json`, which lists tables with their targets, columns to exclude, labels to correct and the
-scores of reference models. Each table has three shuffled folds (seed 0) of at most 20,000 rows. Each system receives
-the training part of a fold as a CSV file and predicts the other rows. Figures are appended to `quality.jsonl`; `page`
-writes docs/reference/quality.md from the latest figures of each table. Other systems need their own environments, whose
-interpreter is PYTHON:
+scores of reference models. At most 20,000 rows of each table are used, in three shuffled folds (seed 0). Each system
+receives the training part of a fold as a CSV file and predicts the other rows. Figures are appended to
+`quality.jsonl`; `page` writes docs/reference/quality.md from the latest figures for each table. Every other system
+needs a separate environment; PYTHON is the interpreter of that environment:
 
     autogluon   pip install torch==2.13.0 'autogluon.tabular[lightgbm,catboost,xgboost,fastai]==1.6.3'
     flaml       pip install 'flaml[automl]==2.7.0'
@@ -44,14 +44,14 @@ PAGE = HERE.parent / "docs" / "reference" / "quality.md"
 ROW = "row of the fold"
 FOLDS, MOST_ROWS, SLACK = 3, 20_000, 0.01
 LEAST = {"autogluon": -0.003, "flaml": 0.0}
-"""The lowest mean difference in score from each other system that is acceptable."""
+"""The lowest acceptable mean difference between Rowcast's scores and those of another system."""
 PEERS = {"autogluon": "AutoGluon", "flaml": "FLAML"}
 MEASURES = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
 
 
 @dataclass(frozen=True)
 class Task:
-    """One table of the folder; every system gets the same tables."""
+    """One table in the folder; every system gets the same tables."""
 
     name: str
     path: Path
@@ -115,7 +115,7 @@ def tasks(folder: Path) -> Iterator[Task]:
 
 
 def record(task: Task, options: argparse.Namespace) -> None:
-    """Run the three folds of one table with one system and append a line to the results."""
+    """Run one system on the three folds of one table, and append a line to the results."""
     frame, target = load(task)
     folds: list[Mapping[str, Any]] = []
     for train, test in split_folds(target, task.kind):
@@ -202,7 +202,7 @@ def run_rowcast(task: Task, work: Path, options: argparse.Namespace) -> Mapping[
 
 
 def complete_answers(work: Path) -> pl.DataFrame:
-    """Return the predictions of all rows in order; a rejected row gets the mean prediction."""
+    """Return the predictions for all rows, in order; a rejected row gets the mean prediction."""
     numbered = pl.read_csv(work / "test.csv", infer_schema=False).select(ROW)
     answers = numbered.join(
         pl.read_csv(work / "scored.csv", infer_schema=False), on=ROW, how="left", maintain_order="left"
@@ -283,7 +283,7 @@ def page(results: Path) -> int:
 
 
 def tolerance(line: Mapping[str, Any]) -> float:
-    """Return how far a table's score may be below its reference."""
+    """Return how far the score on a table may be below the reference."""
     return max(SLACK, line["spread"])
 
 
@@ -312,16 +312,16 @@ def row(table: str, line: Mapping[str, Any], newest: Mapping[tuple[str, str], Ma
 
 TEXT = """# Model quality
 
-These figures compare Rowcast with other tools on public tables. Each model is trained with only its target specified
-(and leaking columns excluded), in at most {seconds} seconds on one core. The published graph is scored on rows that
-were not used in training: three shuffled folds (seed 0) of at most 20,000 rows. A row that is rejected, because a value
-is missing that was never missing in training, is scored with the mean prediction. `bench/quality.py` measured the
-figures on {when}.
+These figures compare Rowcast with other tools on public tables. Each model is trained with default options, except that
+the target is specified and leaking columns are excluded, in at most {seconds} seconds on one core. The published graph
+predicts rows that were not used in training. At most 20,000 rows of each table are used, in three shuffled folds
+(seed 0). If a row is rejected, because it lacks a value that was never missing in training, the mean prediction is
+used instead. `bench/quality.py` measured the figures on {when}.
 
 The reference is the better of two scikit-learn models on the same folds, a linear model and histogram gradient
-boosting. They are trained on all training rows, while Rowcast uses a fifth of these rows as the holdout. A table is
-allowed to score below its reference by 0.01, or by the variation of the reference between folds. AutoGluon (medium
-preset) and FLAML got the same rows, the same time and one core.
+boosting. These models are trained on all training rows, while Rowcast uses a fifth of these rows as the holdout.
+Rowcast's score may be below the reference by 0.01 or by the standard deviation of the reference between folds,
+whichever is larger. AutoGluon (medium preset) and FLAML got the same rows, the same time and one core.
 
 | requirement | measured | required |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""Requirements of benchmarks and drills: how they are checked, displayed and recorded."""
+"""Check, display and record the requirements of benchmarks and drills."""
 
 from __future__ import annotations
 

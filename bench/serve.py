@@ -1,9 +1,9 @@
-"""`make bench-serve`: measure the cost of a prediction, compared with a bare JSON echo (the floor) and with plain
-FastAPI + ONNX Runtime, and the additional cost of a wire template.
+"""`make bench-serve`: measure the cost of a prediction and the additional cost of a wire template. The cost is compared
+with that of a bare JSON echo (the floor) and of plain FastAPI + ONNX Runtime.
 
 Each server process runs under uvicorn with uvloop, httptools and no access log, on its own core; wrk and Rowcast's
-indexer share the other core. Rowcast requires an API key with a quota and records the key. The servers are measured in
-turn, round by round, and compared within a round. When other processes load the machine, the CPU time per answered
+indexer share the other core. Rowcast requires an API key with a quota and records the key. In each round, the
+servers are measured one after another and compared. When other processes load the machine, the CPU time per answered
 request is stable, but requests per second are not. If a requirement is not met, the benchmark names it and fails.
 """
 
@@ -36,7 +36,7 @@ from rich.table import Table
 FRESH = "annual_income"
 """The column that gets a new six-digit number in every request."""
 FIRST, LAST = 100_000, 999_998
-"""The range of that number. Its size and the number of rows are coprime, so no body repeats."""
+"""The range of that number. The size of the range and the number of rows are coprime, so no body repeats."""
 NAMES = ("floor", "plain", "rowcast", "wire")
 QUOTA = "999999999/1s"
 BIN = Path(sys.executable).parent
@@ -58,7 +58,7 @@ class Measure:
     beside_us: float
     """CPU time of the server's other processes (the indexer) per answered request."""
     others: float
-    """Cores used by everything else on the machine, except wrk."""
+    """The number of cores used by everything else on the machine except wrk."""
 
 
 def main() -> int:
@@ -240,7 +240,7 @@ def measure(server: Server, turn: int, connections: int, seconds: float, bodies:
     if run.failed or not run.answered:
         raise SystemExit(f"{server.name} at c{connections}: {run.failed} of {run.answered} requests failed")
     others = busy_after - busy - (cpu_after - cpu) - (beside_after - beside) - run.cpu
-    # Wait for the indexer: its CPU time is part of this run.
+    # Wait for the indexer, because its CPU time is part of this run.
     server.settle()
     beside_after = server.cpu()[1]
     return Measure(
@@ -258,7 +258,7 @@ def measure(server: Server, turn: int, connections: int, seconds: float, bodies:
 
 
 def prediction_count(server: Server) -> float:
-    """Return the number of predictions since the server's startup, from its metrics."""
+    """Return the number of predictions since the server started, according to its metrics."""
     text = server.ask(None, "/metrics").decode()
     lines = [line for line in text.splitlines() if line.startswith("rowcast_predictions_total")]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
@@ -358,7 +358,7 @@ def check_requirements(
         ratio = median(ours / plain for ours, plain in zip(starts["rowcast"], starts["plain"], strict=True))
         checks.append(Check("time to first response: Rowcast / plain FastAPI", ratio, most=2.5))
     checks.append(Check("server memory, MB", memory["rowcast"], most=130))
-    checks.append(Check("broken chains in history", len(report["broken"]), most=0))
+    checks.append(Check("broken chains", len(report["broken"]), most=0))
     surplus = report["entries"] - len(starts.get("rowcast", [])) - answers
     checks.append(Check("history entries minus predictions", surplus, most=0, least=0))
     return checks
@@ -382,7 +382,7 @@ def single_client_checks(measures: list[Measure], calls: float) -> list[Check]:
         Check(
             "latency p50: Rowcast / floor, 1 connection", at(lambda m: m["rowcast"].p50_ms / m["floor"].p50_ms), most=2
         ),
-        Check("system calls for each request, 1 connection", calls, most=7),
+        Check("system calls per request, 1 connection", calls, most=7),
     ]
 
 

@@ -1,5 +1,5 @@
--- Send requests with unique bodies: a prepared row with a new number in its middle.
--- BENCH_BODIES names a file with one row per line, `head<TAB>tail`; six digits go between the two parts.
+-- Send requests with unique bodies: each body is a prepared row with a new six-digit number inserted.
+-- BENCH_BODIES names a file with one row per line, `head<TAB>tail`; the number is inserted between the two parts.
 -- BENCH_KEY, if set, is sent as x-api-key.
 local heads, tails = {}, {}
 for line in io.lines(os.getenv("BENCH_BODIES")) do

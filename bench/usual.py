@@ -1,4 +1,4 @@
-"""The usual way to score a table without Rowcast. Runs in the environment of `peers.py`.
+"""Score a table without Rowcast, in the usual way. This script runs in the environment that `peers.py` creates.
 
 python usual.py train TABLE FOLDER       train 200 trees of 8 leaves and save them as an MLflow model
 python usual.py score FOLDER TABLE OUT   score with pandas and scikit-learn; print the seconds, excluding imports
@@ -14,7 +14,7 @@ import pandas as pd
 
 
 def train(table: str, folder: str) -> None:
-    """Train a model of the same size as `model.py`."""
+    """Train a model of the same size as the model that `model.py` trains."""
     from sklearn.compose import make_column_selector, make_column_transformer
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.pipeline import make_pipeline

@@ -1,10 +1,10 @@
 """`make bench-workers`: measure the throughput of two workers compared with one worker, and memory use over two million
 requests.
 
-The unit is the CPU time that all of the server's processes use per answered request. On a machine with two cores, the
-load generator uses part of both, so requests per second say more about wrk than about the server. Without other load,
-two workers on two cores can answer 2 / cpu(2) requests per second and one worker 1 / cpu(1). With one worker, the
-indexer has a core to itself; with two workers it does not, so its time counts only for two workers.
+The benchmark compares the CPU time that all of the server's processes use per answered request. It does not compare
+requests per second, because wrk also uses both cores of a two-core machine. Without other load, two workers on two
+cores could answer 2 / cpu(2) requests per second, and one worker could answer 1 / cpu(1). A single worker leaves one
+core to the indexer, so the indexer's CPU time is included only for two workers.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def measure_loads(
             fresh = FIRST + (fresh + run.answered - FIRST) % (LAST - FIRST)
             started.settle()
             if run.failed or not run.answered:
-                raise SystemExit(f"{started.name} at c{each}: {run.failed} failed of {run.answered}")
+                raise SystemExit(f"{started.name} at c{each}: {run.failed} of {run.answered} requests failed")
             cost = {
                 group: (spent - before[group]) / run.answered * 1e6 for group, spent in started.cpu_by_group().items()
             }
@@ -193,7 +193,7 @@ def check_requirements(measures: list[Measure], memory: list[Any], report: dict[
             early, late = (mean(line[group] for line in part) for part in (memory[:quarter], memory[-quarter:]))
             name = {"answering": "workers", "indexer": "indexer"}[group]
             checks.append(Check(f"memory of the {name}: last quarter / first quarter", late / early, most=1.05))
-    checks.append(Check("broken chains in history", len(report["broken"]), most=0))
+    checks.append(Check("broken chains", len(report["broken"]), most=0))
     return checks
 
 
