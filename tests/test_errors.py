@@ -21,7 +21,7 @@ def test_a_problem_names_its_row_and_column(problem: ValueProblem, text: str) ->
     assert str(problem) == text
 
 
-def test_the_message_of_invalid_rows_shows_the_first_problem() -> None:
+def test_the_error_message_for_invalid_rows_shows_the_first_problem() -> None:
     problems = [ValueProblem("a", "missing", "value is required", row=row) for row in (2, 5, 7)]
 
     assert InvalidRows(problems).message == "row 2, column 'a': value is required (and 2 more)"

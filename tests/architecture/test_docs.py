@@ -225,13 +225,13 @@ def test_every_page_with_tagged_blocks_is_executed() -> None:
 
 
 def literals(pattern: str, *folders: str) -> set[str]:
-    """Return the string literals that a pattern captures in the code of these folders."""
+    """Return the string literals that the pattern captures in the Python files in these folders."""
     texts = [path.read_text(encoding="utf-8") for folder in folders for path in sorted((SOURCE / folder).rglob("*.py"))]
     return {literal for text in texts for literal in re.findall(pattern, text)}
 
 
 def listed(document: Path, heading: str) -> set[str]:
-    """Return the first column of the tables below a heading."""
+    """Return the cells in the first column of the tables below a heading."""
     _, _, below = document.read_text(encoding="utf-8").partition(f"\n## {heading}\n")
     return set(re.findall(r"^\| `([^`]+)` \|", below.partition("\n## ")[0], re.MULTILINE))
 

@@ -119,7 +119,7 @@ def test_the_pure_core_imports_only_allowed_modules(path: Path) -> None:
 
 
 def imports_of(path: Path) -> set[str]:
-    """Return the full names of all modules that a file imports, including imports inside functions."""
+    """Return the full names of all modules that a file imports, including those imported inside functions."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

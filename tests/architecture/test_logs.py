@@ -1,4 +1,4 @@
-"""The log scan: a planted leak fails the test session."""
+"""The log scan: a test session with a planted leak fails."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def session(folder: Path, logged: str, *options: str) -> subprocess.CompletedPro
     "leak",
     ["income was 73519.25", "refused Ottilie Hablützel", '{"key": "sesame-open-up"}', "Authorization: Basic eA=="],
 )
-def test_a_planted_leak_fails_the_session(tmp_path: Path, leak: str) -> None:
+def test_a_session_with_a_planted_leak_fails(tmp_path: Path, leak: str) -> None:
     finished = session(tmp_path, f'{{"event": "ready"}}\n{leak}\n')
 
     assert "1 passed" in finished.stdout
@@ -55,7 +55,7 @@ def test_a_planted_leak_fails_the_session(tmp_path: Path, leak: str) -> None:
     assert finished.returncode == 1
 
 
-def test_a_leak_in_a_worker_process_fails_the_session(tmp_path: Path) -> None:
+def test_a_session_with_a_leak_in_a_worker_process_fails(tmp_path: Path) -> None:
     finished = session(tmp_path, '{"key": "sesame-open-up"}\n', "-n", "1")
 
     assert "1 log lines scanned, 1 with leaks" in finished.stdout

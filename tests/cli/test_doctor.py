@@ -195,7 +195,7 @@ def test_a_damaged_journal_is_reported(checkup: Doctor, home: Path) -> None:
     assert "damaged" in checkup.parts("journal")["journal"]["says"]
 
 
-def test_a_full_disk_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_low_disk_space_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWCAST_MIN_FREE_MB", str(10**9))
 
     assert "free disk space" in checkup.parts("disk")["disk"]["fix"]

@@ -107,7 +107,7 @@ def test_predict_many_preserves_the_order_of_the_rows(client: Any) -> None:
     assert {prediction.request_id for prediction in predictions} == {"batch-1"}
 
 
-def test_an_invalid_row_fails_the_batch_unless_partial_is_set(client: Any) -> None:
+def test_a_batch_with_an_invalid_row_fails_unless_partial_is_set(client: Any) -> None:
     rows = [ROW, {"x0": "secret-word"}, ROW]
     with pytest.raises(errors.RowsRejected) as rejected:
         client.predict_many(rows)

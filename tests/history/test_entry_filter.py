@@ -62,7 +62,7 @@ def test_a_time_range_is_converted_to_a_range_of_ids() -> None:
     assert selection == Selection(model="m", first=first_id(NOON), end=first_id(NOON + 12 * 3_600_000))
 
 
-def test_visible_entries_are_limited_to_the_tenant_and_models() -> None:
+def test_visible_entries_are_limited_to_the_tenant_and_models_of_the_caller() -> None:
     assert visible_to(tenant=None, models=()) == Selection()
     assert visible_to(tenant="", models=()) == Selection(tenant="")
     assert visible_to(tenant="acme", models={"b", "a"}) == Selection(tenant="acme", models=("a", "b"))

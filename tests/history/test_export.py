@@ -18,7 +18,7 @@ def records(store: MemoryStore) -> list[Record]:
     return list(History(store, EmptyJournalReader()).select())
 
 
-def test_csv_has_a_header_and_one_line_per_entry() -> None:
+def test_a_csv_export_has_a_header_and_one_line_per_entry() -> None:
     store = MemoryStore()
     store.record("w", sealed("w", MIXED))
 

@@ -57,7 +57,7 @@ def test_pauses_grow_while_the_store_is_unavailable() -> None:
     assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 0.2]
 
 
-def test_the_indexer_drains_once_more_when_it_stops() -> None:
+def test_the_indexer_drains_the_journals_once_more_when_it_stops() -> None:
     journals = FailingJournalReader([])
 
     run(journals, 1)

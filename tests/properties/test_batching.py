@@ -56,7 +56,7 @@ class UnreliableJournal:
 
 @dataclass(frozen=True)
 class Rig:
-    """Two models, rows for each model, and the score of each row on its own."""
+    """Two models, rows for each model, and the score of each row when it is scored on its own."""
 
     live: tuple[LiveModel, LiveModel]
     rows: list[list[Row]]
@@ -305,7 +305,7 @@ def test_a_call_cancelled_before_scoring_is_not_scored(rig: Rig) -> None:
     assert [request_id for request_id, _, _ in world.recorded().values()] == ["r1"]
 
 
-def test_a_failed_write_fails_only_the_calls_in_its_batch(rig: Rig) -> None:
+def test_a_failed_write_affects_only_the_calls_in_its_batch(rig: Rig) -> None:
     world = World(rig)
     script = [("journal", True), ("one", 0, 1), ("many", 0, [2, 3]), ("rest",), ("journal", False), ("one", 0, 4)]
 
@@ -318,7 +318,7 @@ def test_a_failed_write_fails_only_the_calls_in_its_batch(rig: Rig) -> None:
     assert [entry[0] for entry in world.recorded().values()] == ["r2"]
 
 
-def test_a_failing_model_fails_only_its_own_calls(rig: Rig) -> None:
+def test_a_failing_model_affects_only_its_own_calls(rig: Rig) -> None:
     class Broken(LiveModel):
         def score(self, rows: Any) -> Any:
             raise RuntimeError("the graph has no such node")

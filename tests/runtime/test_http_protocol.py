@@ -238,7 +238,7 @@ async def test_a_client_that_disconnects_during_pipelined_general_requests_cause
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-async def test_a_failure_on_the_quick_path_is_answered_and_logged_with_its_request_id() -> None:
+async def test_a_request_that_fails_on_the_quick_path_is_answered_and_logged_with_its_request_id() -> None:
     server = Server()
     connection, transport = server.connect()
 

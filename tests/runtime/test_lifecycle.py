@@ -22,7 +22,7 @@ from support.waiting import eventually_async
 
 @pytest.fixture(autouse=True)
 def _collector() -> Iterator[None]:
-    """Restore the settings of the garbage collector, which a lifecycle changes for the whole process."""
+    """Restore the garbage collector settings that a lifecycle changes for the whole process."""
     thresholds = gc.get_threshold()
     yield
     gc.unfreeze()

@@ -73,7 +73,7 @@ def test_requests_with_absent_or_unknown_columns_are_left_to_the_row_encoder() -
     assert encoder.read({}) is None
 
 
-def test_a_lookup_with_too_many_strings_is_not_used() -> None:
+def test_a_lookup_table_with_too_many_strings_is_not_used() -> None:
     texts = [f"{number:03}" for number in range(MAX_LOOKUP_TEXTS + 1)]
     data = length_prefixed("001")
 

@@ -48,7 +48,7 @@ def test_the_same_string_in_different_columns_produces_different_keys() -> None:
     assert len({key(encoder, encoder.read(body)) for body in bodies}) == len(bodies)
 
 
-def test_strings_that_contain_a_length_prefix_do_not_collide() -> None:
+def test_the_keys_of_strings_that_contain_a_length_prefix_do_not_collide() -> None:
     schema = Schema(tuple(Column(name=name, kind="category") for name in "ab"))
     encoder = RowEncoder(schema, own_plan(schema))
     seams = [f"{length}\0\0\0" for length in ("\0", "\1")]

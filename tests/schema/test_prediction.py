@@ -75,7 +75,7 @@ def binary(score: float, label: str) -> Score:
         (Score("a", 0.5, UNSET, {"a": 0.5, "b": 0.5}), Score("a", 0.5, UNSET, {"a": 0.5}), "different"),
     ],
 )
-def test_comparing_two_scores_returns_equal_borderline_or_different(then: Score, now: Score, verdict: str) -> None:
+def test_comparing_two_scores_returns_equal_or_borderline_or_different(then: Score, now: Score, verdict: str) -> None:
     assert compare_scores(then, now, tolerance=1e-6, threshold=0.5) == verdict
 
 

@@ -242,7 +242,7 @@ async def test_a_request_fails_if_the_store_is_unavailable_even_though_the_predi
     assert kept.count() == 1
 
 
-async def test_a_reply_that_cannot_be_rendered_fails_only_its_own_request(model: LiveModel) -> None:
+async def test_a_reply_that_cannot_be_rendered_affects_only_its_own_request(model: LiveModel) -> None:
     serving = Serving(MemoryJournal(MemoryStore(), "w"))
     row = Row(model.encoder.read(BODY), BODY)
 

@@ -82,7 +82,7 @@ def test_a_trained_model_whose_scores_depend_on_the_batch_size_is_rejected(
     assert "on its own" in refused.value.message
 
 
-def test_scores_of_an_imported_model_may_differ_between_batch_sizes_only_by_rounding(
+def test_the_scores_of_an_imported_model_may_differ_between_batch_sizes_only_by_rounding_errors(
     registry: FolderRegistry, golden: tuple[bundle.GoldenRow, ...]
 ) -> None:
     manifest = bundle.open(registry.folder(SUM)).manifest

@@ -53,7 +53,7 @@ def test_the_source_is_read_once_per_block(monkeypatch: pytest.MonkeyPatch) -> N
     assert sizes == [BLOCK_BYTES]
 
 
-def test_parent_and_child_get_different_bytes_after_a_fork() -> None:
+def test_parent_and_child_processes_get_different_bytes_after_a_fork() -> None:
     output = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True).stdout
 
     parent, child = output.split()

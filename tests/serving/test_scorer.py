@@ -61,7 +61,7 @@ def test_the_rows_of_all_requests_are_scored_in_one_call(model: LiveModel) -> No
     assert (predictions(batch.scores), batch.errors, calls.sizes) == ([1, 2, 3], {}, [3])
 
 
-def test_a_row_without_a_score_fails_only_its_own_request(model: LiveModel) -> None:
+def test_a_row_without_a_score_affects_only_its_own_request(model: LiveModel) -> None:
     Calls(model)
 
     batch = LocalScorer().score(model, [rows(model, 1), rows(model, 2, -3, -4), rows(model, 5)])

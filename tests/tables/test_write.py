@@ -19,7 +19,7 @@ FRAME = pl.DataFrame({"a": [" 1", "2 ", None]})
 OUTPUT = np.array([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]], np.float32)
 
 
-def test_a_binary_model_adds_prediction_probability_score_and_class_probabilities() -> None:
+def test_a_binary_model_adds_columns_for_predictions_and_scores_and_probabilities() -> None:
     decision = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=0.5)
 
     result = with_predictions(FRAME, decision, OUTPUT)

@@ -116,8 +116,8 @@ def test_the_first_segment_of_a_writer_must_start_with_the_genesis_link_of_that_
         FolderJournalReader(folder).drain(MemoryStore())
 
 
-def test_damage_to_one_byte_loses_at_most_one_entry(folder: Path) -> None:
-    """Damage to a link loses no entry, because the link of the next entry still verifies the entry."""
+def test_at_most_one_entry_is_lost_if_a_byte_is_damaged(folder: Path) -> None:
+    """No entry is lost if a link is damaged, because the link of the next entry still verifies the damaged entry."""
     segment = write_segment(folder, drafts(0, 2), drafts(2, 6))
     whole = segment.read_bytes()[: end_of_entries(segment) + 100]
     header = whole.index(b"\n") + 1
