@@ -42,7 +42,7 @@ def _refuse_skips(report: Any) -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def _loggers_of_this_process() -> Iterator[None]:
-    """Prevent commands that run in this process from configuring loggers: pytest closes the stream that they use."""
+    """Disable the logging setup of commands that run in this process: it would use a stream that pytest closes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rowcast.app.logs.configure_logging", lambda settings: None)
         for name in ALIASES:  # environment variables of this machine must not affect tests
@@ -53,7 +53,7 @@ def _loggers_of_this_process() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def loan_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a registry that contains the trained loan example. Tests must not change it."""
-    from support import models  # imported here, because it imports training libraries, which takes seconds
+    from support import models  # importing this module takes seconds, because it loads training libraries
 
     return models.trained_loans(tmp_path_factory.mktemp("loans") / "models").root
 

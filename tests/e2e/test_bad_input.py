@@ -82,7 +82,7 @@ MALFORMED = [
     Case("-Infinity", raw(annual_income="-Infinity"), 400, "malformed-body"),
     Case("NaN after a huge number", raw(annual_income="1e400", bank_assets="NaN"), 400, "malformed-body"),
     Case("a leading zero", raw(annual_income="0123"), 400, "malformed-body"),
-    Case("a control character in a text", raw(education='"a\nb"'), 400, "malformed-body"),
+    Case("a control character in a string", raw(education='"a\nb"'), 400, "malformed-body"),
     Case("endless brackets", b"[" * DEEP, 400, "too-deep"),
     Case("deeply nested lists", b"[" * DEEP + b"]" * DEEP, 400, "too-deep"),
     Case("deeply nested objects", b'{"a":' * DEEP + b"1" + b"}" * DEEP, 400, "too-deep"),
@@ -105,12 +105,12 @@ NOT_A_ROW = [
     Case("a number", b"17", 422, "not-an-object"),
     Case("a huge number", b"1e400", 422, "not-an-object"),
     Case("null", b"null", 422, "not-an-object"),
-    Case("a text", b'"annual_income"', 422, "not-an-object"),
+    Case("a string", b'"annual_income"', 422, "not-an-object"),
     Case("true", b"true", 422, "not-an-object"),
 ]
 INVALID = "invalid-row"
 BAD_CELLS = [
-    Case("a number as text", row(annual_income="615000"), 422, INVALID, (("annual_income", "wrong-type"),)),
+    Case("a number as a string", row(annual_income="615000"), 422, INVALID, (("annual_income", "wrong-type"),)),
     Case("a word for a number", row(annual_income="much"), 422, INVALID, (("annual_income", "wrong-type"),)),
     Case("true for a number", row(annual_income=True), 422, INVALID, (("annual_income", "wrong-type"),)),
     Case("a list for a number", row(annual_income=[1]), 422, INVALID, (("annual_income", "wrong-type"),)),
@@ -129,7 +129,7 @@ BAD_CELLS = [
     Case("an object for a category", row(education={}), 422, INVALID, (("education", "wrong-type"),)),
     Case("null for a category", row(education=None), 422, INVALID, (("education", "missing"),)),
     Case("null for a number", row(annual_income=None), 422, INVALID, (("annual_income", "missing"),)),
-    Case("an empty text for a number", row(annual_income=""), 422, INVALID, (("annual_income", "missing"),)),
+    Case("an empty string for a number", row(annual_income=""), 422, INVALID, (("annual_income", "missing"),)),
     Case("? for a category", row(education=" ? "), 422, INVALID, (("education", "missing"),)),
     Case("a missing column", row(loan_term=MISSING), 422, INVALID, (("loan_term", "missing"),)),
     Case("an extra column", row(nickname="Jo"), 422, INVALID, (("nickname", "unknown-column"),)),
@@ -156,7 +156,7 @@ BAD_CELLS = [
         ),
     ),
     Case(
-        "a duplicate key; the last value counts",
+        "a duplicate key; the last value is used",
         raw()[:-1] + b',"dependents":null}',
         422,
         INVALID,
@@ -198,7 +198,7 @@ CASES = [*MALFORMED, *NOT_A_ROW, *BAD_CELLS, *BATCHES, *ELSEWHERE]
 
 
 def send(client: httpx.Client, case: Case, request_id: str) -> httpx.Response:
-    """Send the request of a case with this request ID."""
+    """Send the case's request with this request ID."""
     body = case.body
     if case.name == "10 MB in chunks":
         body = chunks(10_000_000)  # a generator can be read only once

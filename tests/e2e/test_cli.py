@@ -65,7 +65,7 @@ def json_of(*arguments: str | Path, cwd: Path, status: int = 0) -> Any:
 # Results.
 
 
-def test_models_list_shows_the_version_and_aliases_of_each_model(used: Path) -> None:
+def test_the_models_list_command_shows_the_version_and_aliases_of_each_model(used: Path) -> None:
     listed = json_of("models", "list", "--home", used, cwd=used)["models"]
 
     assert [(model["model"], model["version"], model["aliases"]) for model in listed] == [
@@ -75,7 +75,7 @@ def test_models_list_shows_the_version_and_aliases_of_each_model(used: Path) -> 
     assert {"task", "metric", "score", "target", "created", "digest"} <= listed[0].keys()
 
 
-def test_report_prints_the_path_or_copies_the_file(used: Path, tmp_path: Path) -> None:
+def test_the_report_command_prints_the_path_of_a_report_or_copies_the_report(used: Path, tmp_path: Path) -> None:
     located = json_of("report", "loans", "--home", used, cwd=used)
     copied = json_of("report", "loans@champion", "--out", tmp_path / "loans.html", "--home", used, cwd=used)
 
@@ -85,7 +85,7 @@ def test_report_prints_the_path_or_copies_the_file(used: Path, tmp_path: Path) -
     assert Path(copied["path"]).read_bytes() == (used / located["path"]).read_bytes()
 
 
-def test_report_fails_if_the_report_is_missing_or_cannot_be_written(used: Path, tmp_path: Path) -> None:
+def test_the_report_command_fails_if_the_report_is_missing_or_cannot_be_written(used: Path, tmp_path: Path) -> None:
     missing = rowcast("report", "sum", "--home", used, cwd=used)
     nowhere = rowcast("report", "loans", "--out", tmp_path / "no" / "x.html", "--home", used, cwd=used)
 
@@ -95,7 +95,9 @@ def test_report_fails_if_the_report_is_missing_or_cannot_be_written(used: Path, 
     assert missing.stderr.count("\n") == nowhere.stderr.count("\n") == 1
 
 
-def test_history_list_returns_pages_from_newest_to_oldest(used: Path, answers: dict[int, dict[str, Any]]) -> None:
+def test_the_history_list_command_returns_pages_from_newest_to_oldest(
+    used: Path, answers: dict[int, dict[str, Any]]
+) -> None:
     first = json_of("history", "list", "--limit", "20", "--model", "loans", "--home", used, cwd=used)
     second = json_of(
         "history", "list", "--limit", "100", "--model", "loans", "--cursor", first["next"], "--home", used, cwd=used
@@ -120,7 +122,7 @@ def test_history_can_be_verified_and_replayed(used: Path) -> None:
     assert (single["entries"], single["equal"]) == (1, 1)
 
 
-def test_doctor_finds_no_problem_in_a_healthy_home(used: Path) -> None:
+def test_the_doctor_command_finds_no_problem_in_an_intact_home(used: Path) -> None:
     checkup = json_of("doctor", "--home", used, cwd=used)
 
     assert checkup["ok"]
@@ -129,7 +131,7 @@ def test_doctor_finds_no_problem_in_a_healthy_home(used: Path) -> None:
     }
 
 
-def test_doctor_exits_with_code_1_if_it_finds_a_problem(copy: Path, tmp_path: Path) -> None:
+def test_the_doctor_command_exits_with_code_1_if_it_finds_a_problem(copy: Path, tmp_path: Path) -> None:
     with (copy / "models" / "loans" / "1" / "model.onnx").open("ab") as file:
         file.write(b"\0")
 
@@ -140,7 +142,7 @@ def test_doctor_exits_with_code_1_if_it_finds_a_problem(copy: Path, tmp_path: Pa
     assert "model.onnx" in next(part["says"] for part in checkup["parts"] if not part["ok"])
 
 
-def test_train_prints_one_json_document(tmp_path: Path) -> None:
+def test_the_train_command_prints_one_json_document(tmp_path: Path) -> None:
     examples.write_example("loans", tmp_path / "loans.csv", rows=600)
 
     result = json_of(
@@ -171,7 +173,7 @@ def test_labels_can_be_read_from_a_separate_file(tmp_path: Path) -> None:
     assert [column["name"] for column in manifest["schema"]["columns"]] == ["a"]
 
 
-def test_check_reports_findings_and_writes_no_files(tmp_path: Path) -> None:
+def test_the_check_command_reports_findings_and_writes_no_files(tmp_path: Path) -> None:
     lines = [f"{n},{n % 7},{'yes' if n % 7 > 3 else 'no'},x\n" for n in range(200)]
     (tmp_path / "t.csv").write_text("row,score,y,same\n" + "".join(lines))
 
@@ -194,7 +196,7 @@ def test_check_reports_findings_and_writes_no_files(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
 
-def test_train_accepts_groups_weights_and_class_weights(tmp_path: Path) -> None:
+def test_the_train_command_accepts_group_and_weight_columns_and_class_weights(tmp_path: Path) -> None:
     lines = [f"c{n // 4},{n % 7},{n % 3 + 1},{'yes' if n // 4 % 5 > 3 else 'no'}\n" for n in range(400)]
     (tmp_path / "t.csv").write_text("customer,score,worth,y\n" + "".join(lines))
     options = ["--target", "y", "--group", "customer", "--weight", "worth"]
@@ -215,14 +217,14 @@ def test_train_accepts_groups_weights_and_class_weights(tmp_path: Path) -> None:
     ]
 
 
-def test_example_writes_a_table(tmp_path: Path) -> None:
+def test_the_example_command_writes_a_table(tmp_path: Path) -> None:
     assert rowcast("example", "iris", "--out", "iris.csv", cwd=tmp_path).returncode == 0
 
     assert len((tmp_path / "iris.csv").read_text().splitlines()) == 151
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_predict_and_the_server_return_the_same_predictions(
+def test_the_predict_command_and_the_server_return_the_same_predictions(
     used: Path, answers: dict[int, dict[str, Any]], tmp_path: Path, suffix: str
 ) -> None:
     with (tmp_path / "rows.csv").open("w", newline="") as file:
@@ -245,7 +247,9 @@ def test_predict_and_the_server_return_the_same_predictions(
         assert [np.float32(line[name]) for name in added[1:]] == [np.float32(value) for value in numbers]
 
 
-def test_predict_stops_at_an_invalid_row_unless_the_rejects_option_is_set(used: Path, tmp_path: Path) -> None:
+def test_the_predict_command_stops_at_an_invalid_row_unless_the_rejects_option_is_set(
+    used: Path, tmp_path: Path
+) -> None:
     lines = APPLICATIONS["t.csv"].splitlines()
     (tmp_path / "t.csv").write_text(
         "\n".join([*lines[:2], lines[2].replace(lines[2].split(",")[0], "much", 1), lines[3]])
@@ -372,7 +376,7 @@ ERRORS = [
     Error("a missing option", "train t.csv", "--target", files=CSV),
     Error("a table that does not exist", "train nothing.csv --target y", "nothing.csv"),
     Error("a folder as the table", "train . --target y", "."),
-    Error("a table of an unknown kind", "train t.doc --target y", "t.doc", files={"t.doc": "a,b\n1,2\n"}),
+    Error("a table in an unknown format", "train t.doc --target y", "t.doc", files={"t.doc": "a,b\n1,2\n"}),
     Error("an empty table", "train t.csv --target y", "t.csv", files={"t.csv": ""}),
     Error("an unknown target", "train t.csv --target z", "'z'", files=CSV),
     Error("checking without a target", "check t.csv", "--target", files=CSV),
@@ -402,7 +406,9 @@ ERRORS = [
         "annual_income",
         files=CSV,
     ),
-    Error("an output of an unknown kind", "predict loans t.csv --out o.doc --home {home}", "o.doc", files=APPLICATIONS),
+    Error(
+        "an output in an unknown format", "predict loans t.csv --out o.doc --home {home}", "o.doc", files=APPLICATIONS
+    ),
     Error(
         "both --strict and --rejects",
         "predict loans t.csv --out o.csv --strict --rejects b.csv --home {home}",

@@ -134,7 +134,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("words", [["sum", ROW], [ROW], ["-", ROW], ["sum@1", ROW]])
-def test_call_accepts_a_row_on_the_command_line(server: Server, words: list[str]) -> None:
+def test_the_call_command_accepts_a_row_as_an_argument(server: Server, words: list[str]) -> None:
     done = call(server, *words, ROWCAST_API_KEY=access.secret("boss"))
     lines = dict(line.split("\t") for line in done.stdout.splitlines())
 

@@ -49,7 +49,7 @@ def test_the_gateway_example_trains_a_model_with_pytorch() -> None:
     assert "same     test accuracy in the output" in verify("loan-gateway")
 
 
-def test_verify_checks_the_server_at_a_url_and_lists_the_differences(server: Server) -> None:
+def test_the_verify_script_checks_the_server_at_a_url_and_lists_the_differences(server: Server) -> None:
     lines = verify("loan-mlops", server.address, status=1).splitlines()
 
     assert "same     POST /predict" not in lines

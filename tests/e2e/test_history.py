@@ -32,7 +32,7 @@ def answer(*arguments: str | Path, cwd: Path, status: int = 0, **settings: str) 
 
 
 def newest_first(ids: list[str]) -> list[str]:
-    """Sort IDs as the history lists them. Within one millisecond, this order differs from the order of creation."""
+    """Sort IDs as the history lists them. Within one millisecond, this order can differ from the order of creation."""
     return sorted(ids, reverse=True)
 
 
@@ -48,7 +48,7 @@ def fill(client: httpx.Client, rows: list[dict[str, Any]] = ROWS) -> list[str]:
 
 
 def on_disk(home: Path) -> set[int]:
-    """Return the numbers of the rows whose marks occur in any history file."""
+    """Return the numbers of the rows whose marks occur in a history file."""
     files = [home / "history.db", home / "history.db-wal", *(home / "journal").iterdir()]
     content = b"".join(path.read_bytes() for path in files if path.exists())
     return {number for number in range(len(ROWS)) if str(MARK + number).encode() in content}
@@ -184,7 +184,7 @@ def test_every_filter_selects_the_same_entries_over_http_and_on_the_command_line
         assert listed["predictions"] == sent
 
 
-def test_list_and_export_include_recent_predictions_or_report_how_many_are_omitted(
+def test_the_list_and_export_commands_include_recent_predictions_or_report_how_many_are_omitted(
     home: Path,
 ) -> None:
     server = servers.start(home)

@@ -56,7 +56,7 @@ def drop(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_model_in_the_models_folder_serves_its_existing_clients(tmp_path: Path, drop: Path) -> None:
+def test_existing_clients_can_use_a_model_in_the_models_folder(tmp_path: Path, drop: Path) -> None:
     settings = {"MODEL_PATH": str(drop), "ROWCAST_CACHE": "true"}
     with servers.running(tmp_path, settings=settings) as server, server.client() as client:
         body = {"data": [ROW, [value + 1 for value in ROW]], "use_cache": True, "cache_ttl": 3600}
@@ -84,7 +84,7 @@ def test_a_model_in_the_models_folder_serves_its_existing_clients(tmp_path: Path
     assert (replayed["equal"], replayed["entries"]) == (9, 9)
 
 
-def test_reload_imports_new_files_and_reports_failures(tmp_path: Path, drop: Path) -> None:
+def test_a_reload_imports_new_files_and_reports_failures(tmp_path: Path, drop: Path) -> None:
     settings = {"ROWCAST_MODELS_DIR": str(drop)}
     with servers.running(tmp_path, settings=settings) as server, server.client() as client:
         assert client.post("/models/reload").json()["imports"] == [
@@ -120,7 +120,7 @@ def test_reload_imports_new_files_and_reports_failures(tmp_path: Path, drop: Pat
         assert client.get("/models/your_model").json()["version"] == 2
 
 
-def test_reload_reports_a_damaged_import_record(tmp_path: Path, drop: Path) -> None:
+def test_a_reload_reports_a_damaged_import_record(tmp_path: Path, drop: Path) -> None:
     with servers.running(tmp_path, settings={"MODEL_PATH": str(drop)}) as server, server.client() as client:
         (tmp_path / "models" / ".imports.json").write_text("{bad")
         reply = client.post("/models/reload")

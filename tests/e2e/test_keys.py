@@ -44,7 +44,7 @@ def server(home: Path) -> Iterator[Server]:
 
 
 def keys(home: Path, *words: str) -> Any:
-    """Run a `rowcast keys` command and return its output."""
+    """Run a `rowcast keys` command and return the parsed output."""
     finished = rowcast("keys", *words, "--json", "--home", home, cwd=home)
     assert finished.returncode == 0, finished.stderr
     return json.loads(finished.stdout)

@@ -68,7 +68,7 @@ def lines(server: Server) -> list[dict[str, Any]]:
 
 
 def samples(text: str) -> dict[str, float]:
-    """Return the values of metrics by name and labels, without the labels that a Pushgateway adds."""
+    """Return metric values by name and labels, without the labels that a Pushgateway adds."""
     text = re.sub(r'(instance|job)="[^"]*",?', "", text).replace("{}", "").replace(",}", "}")
     parts = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
     return {name: float(value) for name, _, value in parts}
@@ -80,7 +80,7 @@ def ready_workers(server: Server) -> float:
 
 
 def ask(server: Server, times: int) -> None:
-    """Send `times` requests on separate connections, so that every worker receives some."""
+    """Send `times` requests on separate connections, so that every worker receives requests."""
     for _ in range(times):
         assert httpx.post(f"{server.address}/predict", json=ROW, trust_env=False, timeout=10).status_code == 200
 
@@ -140,7 +140,7 @@ def test_a_real_pushgateway_receives_the_metrics_of_all_workers_until_shutdown(
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["down", "hangs"])
-def test_a_failing_gateway_does_not_delay_requests_and_is_logged_once(home: Path, hangs: bool) -> None:
+def test_a_failing_gateway_does_not_delay_requests_and_is_reported_once_in_the_log(home: Path, hangs: bool) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if hangs:
@@ -263,7 +263,7 @@ def test_no_spans_are_sent_if_the_sampling_ratio_is_zero(home: Path) -> None:
     assert requests == []
 
 
-def test_an_unreachable_collector_does_not_delay_requests_and_is_logged_once(home: Path) -> None:
+def test_an_unreachable_collector_does_not_delay_requests_and_is_reported_once_in_the_log(home: Path) -> None:
     settings = LOCAL | {"ROWCAST_OTEL_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
     with servers.running(home, settings=settings) as server:
         ask(server, 5)
@@ -311,7 +311,7 @@ def test_requests_are_not_logged_by_default(home: Path) -> None:
     assert [line for line in lines(server) if line["event"] == "request"] == []
 
 
-def test_library_logs_warnings_and_uncaught_exceptions_are_json_lines(tmp_path: Path) -> None:
+def test_warnings_and_uncaught_exceptions_and_messages_from_libraries_are_logged_as_json_lines(tmp_path: Path) -> None:
     code = """
 import asyncio, logging, threading, warnings
 from rowcast import settings

@@ -135,7 +135,7 @@ def test_idle_connections_are_closed_to_make_room_for_new_connections(server: se
             connection.close()
 
 
-def test_a_body_above_the_limit_is_rejected_before_it_is_fully_received(connection: socket.socket) -> None:
+def test_a_body_that_exceeds_the_size_limit_is_rejected_before_it_is_fully_received(connection: socket.socket) -> None:
     connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 1000)
     status, _, _ = reply(connection.makefile("rb"))
 

@@ -143,7 +143,7 @@ def test_two_processes_share_one_trial_budget(tmp_path: Path, table: Path) -> No
     assert max(candidate["score"] for candidate in last["candidates"] if candidate["trials"]) == pytest.approx(best)
 
 
-def test_trials_can_be_stored_and_shared_in_redis(tmp_path: Path, table: Path, undisturbed: dict[str, Any]) -> None:
+def test_trials_can_be_stored_in_redis_and_shared(tmp_path: Path, table: Path, undisturbed: dict[str, Any]) -> None:
     with redis.running(tmp_path) as address:
         first = train(tmp_path, table, "--storage", address)
         again = train(tmp_path, table, "--storage", address)

@@ -89,7 +89,7 @@ def prediction_count(server: Server) -> float:
 
 
 def ask(server: Server, times: int, path: str = "/predict") -> list[int]:
-    """Send `times` requests on separate connections, so that every worker receives some; return the statuses."""
+    """Send `times` requests on separate connections, so that every worker receives requests; return the statuses."""
     return [httpx.post(server.address + path, json=ROW, timeout=10, trust_env=False).status_code for _ in range(times)]
 
 
@@ -326,7 +326,7 @@ def test_a_drain_finishes_even_if_a_client_never_completes_its_request(tmp_path:
         server.kill()
 
 
-def test_train_if_missing_trains_a_model_only_if_none_exists(tmp_path: Path) -> None:
+def test_the_train_if_missing_option_trains_a_model_only_if_none_exists(tmp_path: Path) -> None:
     table = tmp_path / "points.csv"
     rows = [f"{a},{b},{'yes' if a > b else 'no'}" for a in range(20) for b in range(20)]
     table.write_text("a,b,bigger\n" + "\n".join(rows) + "\n")
@@ -343,7 +343,7 @@ def test_train_if_missing_trains_a_model_only_if_none_exists(tmp_path: Path) -> 
     assert "training a model on" not in (tmp_path / "second.log").read_text()
 
 
-def test_train_if_missing_accepts_a_config_file(tmp_path: Path) -> None:
+def test_the_train_if_missing_option_accepts_a_config_file(tmp_path: Path) -> None:
     rows = [f"{a},{b},{'yes' if a > b else 'no'}" for a in range(20) for b in range(20)]
     (tmp_path / "points.csv").write_text("a,b,bigger\n" + "\n".join(rows) + "\n")
     config = tmp_path / "points.yaml"

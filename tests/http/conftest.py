@@ -20,7 +20,7 @@ def protected_home(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home of the server that all tests of a module share."""
+    """The home of the server that all tests in a module share."""
     from support import protected
 
     return protected.create_home(tmp_path_factory.mktemp("protected") / "home")

@@ -53,7 +53,7 @@ async def test_models_are_listed_with_their_descriptions(client: httpx.AsyncClie
     assert descriptions[1]["threshold"] is None
 
 
-async def test_every_route_describes_a_model_in_the_same_way(client: httpx.AsyncClient) -> None:
+async def test_all_routes_describe_a_model_in_the_same_way(client: httpx.AsyncClient) -> None:
     listed = (await client.get("/models")).json()["models"]
 
     info = (await client.get("/models/info")).json()
@@ -155,7 +155,7 @@ async def test_metrics_count_requests_and_predictions(client: httpx.AsyncClient)
     assert [now - then for now, then in zip(await counts(), before, strict=True)] == [3, 1, 2, 3, 13, 1]
 
 
-async def test_metrics_count_each_label(client: httpx.AsyncClient) -> None:
+async def test_metrics_count_predictions_by_label(client: httpx.AsyncClient) -> None:
     before = {
         label: await metric(client, "rowcast_predictions_total", label=label) for label in ("Approved", "Rejected")
     }
@@ -263,7 +263,7 @@ async def test_a_prediction_can_be_looked_up_in_the_journal_before_it_is_stored(
     assert entry["seq"] == 0
 
 
-async def test_history_returns_a_row_byte_for_byte_as_it_was_sent(client: httpx.AsyncClient) -> None:
+async def test_history_returns_the_exact_bytes_of_a_row(client: httpx.AsyncClient) -> None:
     body = b'{"x1": 2.50 ,\n "x0":1e0}'
 
     prediction = (await client.post("/models/sum/predict", content=body)).json()

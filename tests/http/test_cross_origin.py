@@ -24,7 +24,7 @@ async def open_client(shared_home: Path) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_a_listed_origin_can_send_requests_and_read_responses(open_client: httpx.AsyncClient) -> None:
+async def test_pages_on_an_allowed_origin_can_send_requests_and_read_responses(open_client: httpx.AsyncClient) -> None:
     origin = {"origin": "https://app.example"}
     preflight = await open_client.options("/predict", headers={**origin, "access-control-request-method": "POST"})
     response = await open_client.post("/predict", json=ROW, headers=origin)
@@ -39,9 +39,7 @@ async def test_a_listed_origin_can_send_requests_and_read_responses(open_client:
 
 
 @pytest.mark.parametrize("path", ["/predict", "/models/reload"])
-async def test_requests_from_an_unlisted_origin_cannot_change_anything(
-    open_client: httpx.AsyncClient, path: str
-) -> None:
+async def test_requests_from_other_origins_cannot_change_anything(open_client: httpx.AsyncClient, path: str) -> None:
     unlisted = {"origin": "https://evil.example"}
     preflight = await open_client.options(path, headers={**unlisted, "access-control-request-method": "POST"})
     posted = await open_client.post(path, json=ROW, headers=unlisted)

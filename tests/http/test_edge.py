@@ -109,7 +109,7 @@ async def test_an_internal_error_is_logged_with_the_trace_id_but_without_client_
 
 
 @pytest.mark.parametrize("path", ["/full", "/away"])
-async def test_overloaded_and_unavailable_responses_include_retry_after(edge: Edge, path: str) -> None:
+async def test_overloaded_and_unavailable_responses_include_a_retry_after_header(edge: Edge, path: str) -> None:
     async with apps.client(edge) as client:
         reply = await client.post(path, content=b"{}")
 

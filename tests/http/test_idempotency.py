@@ -25,7 +25,7 @@ ANYONE = Caller()
 
 
 class Handler:
-    """Replies with the number of calls so far."""
+    """A handler that returns the number of calls so far."""
 
     def __init__(self) -> None:
         self.calls = 0

@@ -92,7 +92,7 @@ async def test_the_openapi_document_for_a_caller_without_a_key_describes_no_mode
     assert "sum" not in {word for path in narrow["paths"] for word in re.split(r"\W", path)}
 
 
-async def test_health_and_errors_hide_the_models_that_a_caller_cannot_use(tmp_path: Path) -> None:
+async def test_health_reports_and_errors_hide_the_models_that_a_caller_cannot_use(tmp_path: Path) -> None:
     async with apps.serving(home=create_home(tmp_path / "home")) as client:  # two models and no default model
         health = (await read(client, "only", "/health")).json()
         everything = (await read(client, "p", "/health")).json()
@@ -143,7 +143,7 @@ async def test_history_records_the_key_and_the_tenant(protected_client: httpx.As
     assert (entry["key_id"], entry["tenant"]) == ("c", "cook")
 
 
-async def test_a_quota_limits_rows_and_replies_contain_the_number_of_remaining_rows(
+async def test_a_quota_limits_the_number_of_rows_and_is_reported_in_replies(
     protected_client: httpx.AsyncClient,
 ) -> None:
     first = await predict(protected_client, "few")

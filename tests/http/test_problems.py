@@ -47,7 +47,7 @@ def test_a_problem_lists_every_error_in_every_row() -> None:
     assert document["instance"] == "urn:rowcast:request:r1"
 
 
-def test_an_overloaded_response_includes_retry_after() -> None:
+def test_an_overloaded_response_includes_a_retry_after_header() -> None:
     status, _, headers = problems.answer(Overloaded("too many rows are waiting"), "r1")
 
     assert status == 503

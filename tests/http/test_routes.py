@@ -75,7 +75,7 @@ def test_hot_routes_take_precedence_over_dialects_and_dialects_over_cold_routes(
     assert patterns == ["hot", "dialect", "/cold"]
 
 
-def test_an_unsupported_method_keeps_the_route_pattern_but_requires_the_admin_scope(router: Router) -> None:
+def test_a_request_with_an_unsupported_method_requires_the_admin_scope(router: Router) -> None:
     route = router.find("/predictions", "PUT")
 
     assert (route.pattern, route.scope, route.is_public) == ("/predictions", "admin", False)

@@ -144,7 +144,7 @@ def miscounting_graph(at: int, more: int) -> bytes:
 
 
 def picking_graph(values: int) -> bytes:
-    """Return a graph that uses its only column as a list index; it fails if the index is out of range."""
+    """Return a graph that uses its only column as a list index and fails if the index is out of range."""
     nodes = [
         helper.make_node("Cast", [NUMBERS], ["place"], to=TensorProto.INT64),
         helper.make_node("Gather", ["list", "place"], ["out"]),

@@ -1,4 +1,4 @@
-"""Evaluated models for tests of the report, with a graph that computes a formula."""
+"""An evaluated model for report tests; its graph computes a formula."""
 
 from __future__ import annotations
 

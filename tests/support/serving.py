@@ -1,4 +1,4 @@
-"""A batcher and a recorder that write to any journal, composed as in a server process."""
+"""A batcher and a recorder, composed as in a server process, with any journal."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def validator(jobs: int = 1) -> CrossValidator:
     return CrossValidator(problem, setting, "roc_auc", *make_folds(problem, TrainingOptions(target="y", name="x")))
 
 
-def test_every_validation_row_gets_a_score_and_the_result_is_the_mean_of_the_folds() -> None:
+def test_every_validation_row_gets_a_score_and_the_result_is_the_mean_score_of_the_folds() -> None:
     means: list[float] = []
 
     result = validator().run(CANDIDATES["tree"], PARAMS, lambda index, mean, seconds: means.append(mean))

@@ -23,7 +23,7 @@ def linear_and_stepwise() -> Table:
     return table_from_memory({**numbers, "y": (signal > 0).tolist()})
 
 
-def test_an_average_is_published_as_one_graph_if_it_has_the_best_score(tmp_path: Path) -> None:
+def test_an_average_of_models_is_published_as_one_graph_if_it_has_the_best_score(tmp_path: Path) -> None:
     candidates = ("logistic", "forest")
     result, again = (train_model(tmp_path, linear_and_stepwise(), candidates=candidates) for _ in range(2))
 
@@ -39,7 +39,7 @@ def test_an_average_is_published_as_one_graph_if_it_has_the_best_score(tmp_path:
     assert result.digest == again.digest
 
 
-def test_a_single_model_is_preferred_if_an_average_is_not_better(tmp_path: Path) -> None:
+def test_a_single_model_is_preferred_if_an_average_of_models_is_not_better(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=600)
     columns = {"x": x.tolist(), "y": (x + np.random.default_rng(1).logistic(size=600) > 0).tolist()}
 

@@ -97,7 +97,7 @@ def test_unsuitable_labels_are_rejected(values: list[Any], options: dict[str, An
     assert "'y'" in caught.value.message
 
 
-def test_rules_replace_labels() -> None:
+def test_rules_replace_labels_with_other_labels() -> None:
     values = ["<=50K", ">50K", "<=50K.", ">50K."] * 15
 
     original = read(values)

@@ -114,7 +114,7 @@ def test_weighted_metrics_agree_with_scikit_learn(rng: Rng) -> None:
     )
 
 
-def test_the_interval_for_a_large_holdout_is_based_on_all_rows() -> None:
+def test_the_confidence_interval_for_a_large_holdout_is_based_on_all_rows() -> None:
     target = RNG.integers(2, size=40_000)
     right = RNG.random(40_000) < 0.8
     p = np.where(right == (target == 1), 0.9, 0.1)
@@ -125,7 +125,7 @@ def test_the_interval_for_a_large_holdout_is_based_on_all_rows() -> None:
     assert measures.high - measures.low == pytest.approx(2 * 1.96 * np.sqrt(0.16 / 40_000), rel=0.25)
 
 
-def test_an_interval_over_groups_is_wider_than_an_interval_over_rows(rng: Rng) -> None:
+def test_the_confidence_interval_is_wider_if_the_rows_form_groups(rng: Rng) -> None:
     group = np.repeat(np.arange(60), 10)
     right = np.repeat(rng.random(60) < 0.7, 10)  # within a group, all predictions are correct or all are wrong
     target = rng.integers(2, size=600)

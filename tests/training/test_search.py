@@ -71,7 +71,7 @@ class Clock:
 
 
 class SlowLogistic(Logistic):
-    """Logistic regression that takes 0.3 seconds of the test clock for each fit."""
+    """Logistic regression that takes 0.3 seconds on the test clock for each fit."""
 
     name = "slow"
 

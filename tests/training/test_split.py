@@ -36,7 +36,7 @@ def test_no_group_is_on_both_sides_of_a_split_and_classes_are_spread_evenly(seed
 
 
 @pytest.mark.parametrize("counts", [[100, 2], [100, 3, 5], [2, 2, 60], [40, 4, 3, 2]])
-def test_rows_of_a_rare_class_go_to_different_folds(counts: list[int]) -> None:
+def test_the_rows_of_a_rare_class_are_spread_over_different_folds(counts: list[int]) -> None:
     target = np.repeat(np.arange(len(counts)), counts)
 
     for seed in range(5):
@@ -87,7 +87,7 @@ def test_too_few_groups_are_rejected(groups: list[int], share: float, count: str
     assert count in caught.value.message
 
 
-def test_a_class_that_occurs_in_only_one_group_is_rejected() -> None:
+def test_a_group_split_is_rejected_if_a_class_occurs_in_only_one_group() -> None:
     groups = np.repeat(np.arange(12), 5)
 
     with pytest.raises(TableError) as caught:

@@ -42,7 +42,7 @@ async def test_the_invocations_route_accepts_only_json_and_csv(client: httpx.Asy
     assert malformed.status_code == 400
 
 
-async def test_ping_and_version_return_plain_text(client: httpx.AsyncClient) -> None:
+async def test_the_ping_and_version_routes_return_plain_text(client: httpx.AsyncClient) -> None:
     ping, version = [await client.get(path) for path in ("/ping", "/version")]
 
     assert (ping.status_code, ping.text) == (200, "\n")

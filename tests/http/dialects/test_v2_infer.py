@@ -75,7 +75,7 @@ async def test_the_graphs_own_input_tensors_are_decoded_into_rows(tmp_path: Path
         flat = await client.post(url, json={"inputs": [{**tensor, "data": numbers.ravel().tolist()}]})
         nested = await client.post(url, json={"inputs": [{**tensor, "data": numbers.tolist()}]})
         binary = await client.post(url, content=raw, headers={"inference-header-content-length": "0"})
-        numbers[0][1] = 5  # this month contradicts the number of days
+        numbers[0][1] = 5  # the month now contradicts the days since the origin
         contradictory = await client.post(url, json={"inputs": [{**tensor, "data": numbers.ravel().tolist()}]})
         wide = await client.post(url, json={"inputs": [{**tensor, "shape": [1, 21], "data": numbers.ravel().tolist()}]})
 

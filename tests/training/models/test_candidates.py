@@ -1,4 +1,4 @@
-"""Properties of all candidates, and their selection by name and task."""
+"""Properties and selection of candidates."""
 
 from __future__ import annotations
 

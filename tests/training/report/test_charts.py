@@ -109,7 +109,7 @@ def test_all_text_in_a_chart_is_escaped(chart: Chart) -> None:
     ],
     ids=["empty", "not finite", "single", "constant", "huge", "zeros"],
 )
-def test_unusual_values_are_drawn_or_reported_as_no_data(values: Any) -> None:
+def test_a_chart_draws_unusual_values_or_reports_that_there_is_no_data(values: Any) -> None:
     charts = [
         line_chart("title", "description", AXES, [Line("a", values, values)], diagonal=True),
         scatter_chart("title", "description", AXES, values, values, diagonal=True, zero_line=True),

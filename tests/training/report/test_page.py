@@ -165,7 +165,7 @@ def test_a_report_shows_the_cost_of_each_threshold(tmp_path: Path) -> None:
     assert "<title>Cost</title>" in page
 
 
-def test_a_multiclass_report_shows_the_rows_of_every_class(tmp_path: Path) -> None:
+def test_a_multiclass_report_shows_the_number_of_rows_in_every_class(tmp_path: Path) -> None:
     page, manifest = train_report(tmp_path, examples.iris(), "species")
     rows = PageParser(page).rows
 
@@ -214,7 +214,7 @@ def test_names_and_values_from_the_table_are_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("positives", [2, 5])
-def test_a_report_can_be_created_from_only_a_few_positive_rows(tmp_path: Path, positives: int) -> None:
+def test_a_report_can_be_created_if_only_a_few_rows_are_positive(tmp_path: Path, positives: int) -> None:
     columns = {"x": [index / 7 for index in range(200)], "y": [int(index < positives) for index in range(200)]}
 
     page, _ = train_report(tmp_path, columns, "y", candidates=("logistic",), holdout=0.5)

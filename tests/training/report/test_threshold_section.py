@@ -21,7 +21,7 @@ def section(threshold: float = 0.7, cost: Cost | None = None) -> ThresholdSectio
     return content
 
 
-def test_rows_show_the_cost_of_each_threshold() -> None:
+def test_each_row_shows_the_cost_of_a_threshold() -> None:
     content = section(cost=COST)
 
     chosen, half, best = content.rows
@@ -32,7 +32,7 @@ def test_rows_show_the_cost_of_each_threshold() -> None:
     assert best.total <= chosen.total < half.total
 
 
-def test_rows_show_the_number_of_errors_if_no_cost_is_set() -> None:
+def test_each_row_shows_the_number_of_errors_if_no_cost_is_set() -> None:
     model = evaluated_model(threshold=0.7)
     score, positive = model.output[:, 1], model.rows.target == 1
     predicted = score >= np.float32(0.7)
