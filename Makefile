@@ -9,7 +9,7 @@ READY := .venv/.ready
 help:  ## List all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-setup: $(READY)  ## Create .venv from the lock file; every package is checked against its hash
+setup: $(READY)  ## Create .venv from the lock file and check every package against its hash
 
 $(READY): requirements/lock.txt pyproject.toml
 	@scripts/setup.sh
@@ -56,14 +56,14 @@ bench-serve: $(READY)  ## Compare the server with a JSON echo server and plain F
 	@scripts/system-packages.sh bench
 	@$(PY) bench/serve.py $(ARGS)
 
-bench-workers: $(READY)  ## Compare two workers with one, and track memory over two million requests
+bench-workers: $(READY)  ## Compare two workers with one, and track memory use over two million requests
 	@scripts/system-packages.sh bench
 	@$(PY) bench/workers.py $(ARGS)
 
 fuzz: $(READY)  ## Test the server with malformed requests, zip bombs, slow bodies and idle connections
 	@$(PY) bench/fuzz.py $(ARGS)
 
-bench-batch: $(READY)  ## Score a million rows from disk to disk and compare with ONNX Runtime
+bench-batch: $(READY)  ## Score a table of a million rows and compare the throughput with ONNX Runtime's
 	@$(PY) bench/batch.py $(ARGS)
 
 bench-dialects: $(READY)  ## Compare V2 binary tensors with native JSON, 1,000 rows per request

@@ -1,10 +1,11 @@
 """Check repository rules that other tools do not cover.
 
-No file names a package registry. Lock files contain only pinned, hashed packages without CUDA. In `src/rowcast`, no two
-public classes have the same name, no function is longer than 60 lines and no file is longer than 450 lines.
+No file may contain the host name of a package registry. Lock files may contain only pinned, hashed packages without
+CUDA. In `src/rowcast`, no two public classes have the same name, no function is longer than 60 lines and no file is
+longer than 450 lines.
 
-python scripts/check_tree.py [FILE ...]      files to search for registry names; default: all files that git tracks
-or would add
+python scripts/check_tree.py [FILE ...]      files to search for registry host names; default: all files that git
+tracks or would add
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "lock.txt"
 LOCKS = (LOCK, *sorted(path for path in LOCK.parent.glob("*.txt") if path != LOCK))
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)")
-# Split into parts, because this check also reads its own source file.
+# The host names are split into parts, because this check also reads its own source file.
 REGISTRIES = [
     ".".join(parts)
     for parts in (
@@ -44,7 +45,7 @@ ALLOWED = ("tritonclient",)
 SOURCE = ROOT / "src" / "rowcast"
 MAX_FUNCTION_LINES, MAX_FILE_LINES = 60, 450
 PENDING: frozenset[str] = frozenset()
-"""Known violations of the structure rules. Only remove entries."""
+"""Known violations of the structure rules. Do not add entries."""
 
 
 def main(arguments: list[str]) -> int:
@@ -72,17 +73,17 @@ def repository_files() -> list[Path]:
 
 
 def find_registry_names(files: list[Path]) -> Iterator[str]:
-    """Yield each place where a file names the host of a package registry."""
+    """Yield each occurrence of a package registry's host name in a file."""
     pattern = re.compile("|".join(map(re.escape, REGISTRIES)).encode(), re.IGNORECASE)
     for path in files:
         content = path.read_bytes()
         for match in pattern.finditer(content):
             line = content.count(b"\n", 0, match.start()) + 1
-            yield f"{path}:{line}: names the package registry {match[0].decode()}"
+            yield f"{path}:{line}: contains {match[0].decode()}, the host name of a package registry"
 
 
 def check_lock(text: str, name: str = LOCK.name) -> Iterator[str]:
-    """Yield the problems of a lock file: URLs, options, packages without a hash and disallowed packages."""
+    """Yield the problems in a lock file: URLs, options, packages without a hash and disallowed packages."""
     # Backslashes continue an entry across lines: the package, then its hashes.
     for entry in re.sub(r"\\\n", " ", text).splitlines():
         if not entry.strip() or entry.lstrip().startswith("#"):

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"
 table="${ROWCAST_HOME:-.rowcast}/demo/loans.csv"
 
-# Reuse the model of an earlier demo.
+# Reuse the model from an earlier demo.
 if ! rowcast models list | cut -f 1 | grep -qx loans; then
     mkdir -p "$(dirname "$table")"
     rowcast example loans --out "$table"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Create .venv from the lock file; every download is checked against its hash. PYTHON=... selects the interpreter.
+# Create .venv from the lock file and check every download against its hash. PYTHON=... selects the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Run the interpreter to test it, because a name on PATH can be a stub.
+# Run the interpreter to test it, because a command on PATH can be a stub.
 is_supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; }
 
 find_python() {

@@ -3,8 +3,8 @@
 #     scripts/system-packages.sh venv|train|test|bench
 set -euo pipefail
 
-# Each line has the Debian package, the Homebrew formula and a command that succeeds if the package is present. The command
-# comes last, because it can contain the separator.
+# Each line has the Debian package, the Homebrew formula and a command that succeeds if the package is present. The
+# command comes last, because it can contain the separator.
 needs() {
     case $1 in
         venv) echo "python3-venv|python|python3 -c 'import ensurepip'" ;;

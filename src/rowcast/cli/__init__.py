@@ -1,6 +1,6 @@
 """The command line: each command parses its options, calls the application and prints the result.
 
-Exit codes: 0 for success, 1 for a negative result such as a broken chain, 2 for an error, 130 if interrupted.
+Exit codes: 0 for success, 1 for a negative result such as a broken chain, 2 for an error, and 130 for an interruption.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run one command. If it raises an expected error, print a single line on standard error."""
+    """Run one command; print an expected error to standard error in one line."""
     try:
         status = app(prog_name="rowcast", standalone_mode=False)
     except RowcastError as error:

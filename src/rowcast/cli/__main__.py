@@ -1,4 +1,4 @@
-"""Entry point of `python -m rowcast.cli`, which starts child processes with the same interpreter."""
+"""Entry point of `python -m rowcast.cli`, the command that starts child processes with the same interpreter."""
 
 from rowcast.cli import main
 

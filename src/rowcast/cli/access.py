@@ -1,4 +1,4 @@
-"""`rowcast keys`: creates, lists, revokes and rotates API keys."""
+"""`rowcast keys`: create, list, revoke and rotate API keys."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class KeyOptions(NamedTuple):
 
 
 def create(settings: Settings, options: KeyOptions, *, as_json: bool) -> None:
-    """Create a key and print it."""
+    """Create a key and print its secret."""
     now = int(time.time())
     key_id = secrets.token_hex(keys.ID_BYTES)
     secret = keys.format_key(key_id, secrets.token_bytes(keys.SECRET_BYTES))
@@ -96,14 +96,14 @@ def rotate(settings: Settings, id_or_name: str, overlap: str, *, as_json: bool) 
 
 
 def _print_secret(key: Key, secret: str, *, as_json: bool) -> None:
-    """Print the secret on standard output, and the description of its key on standard error."""
+    """Print the secret to standard output and a description of the key to standard error."""
     if as_json:
         output.print_json({"key": secret, **_to_document(key, time.time())})
         return
-    output.say(f"API key {key.id} ({key.name}) with scopes {', '.join(key.scopes)}; it will not be shown again:")
+    output.say(f"secret of API key {key.id} ({key.name}) with scopes {', '.join(key.scopes)} (shown only once):")
     output.print_lines([secret])
     if key.old_hash:
-        output.say(f"the previous secret is valid until {_format_time(key.old_until)}")
+        output.say(f"the old secret remains valid until {_format_time(key.old_until)}")
 
 
 def _to_document(key: Key, now: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`rowcast call`: sends rows from the command line, a file or standard input to a running server."""
+"""`rowcast call`: send rows from the command line, a file or standard input to a running server."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bo
         except RowsRejected as error:
             return _print_problems(error, as_json=as_json)
         except ErrorReply as error:
-            # The detail can contain row values; it is safe to print because this user sent them.
+            # The detail can contain row values. Printing them is safe, because this user sent the rows.
             raise RowcastError(error.detail or error.message) from None
         except Unreachable as error:
-            hint = "start a server with `rowcast serve`, or set its URL with --url or ROWCAST_URL"
+            hint = "start a server with `rowcast serve`, or set the URL of a running server with --url or ROWCAST_URL"
             raise RowcastError(f"{error.message}; {hint}") from None
     if as_json:
         documents = [_to_document(prediction) for prediction in predictions]
@@ -51,7 +51,7 @@ def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bo
 
 
 def parse(words: Sequence[str]) -> tuple[str | None, list[msgspec.Raw], bool]:
-    """Return the model, the unparsed rows, and whether the input is a single row instead of a list."""
+    """Return the model, the unparsed rows, and whether the input is a single row."""
     if len(words) > 2:
         raise RowcastError("too many arguments; expected [MODEL] ROW. Quote the row, for example '{\"a\": 1}'")
     model = words[0] if len(words) == 2 and words[0] != "-" else None
@@ -78,7 +78,7 @@ def _read_text(word: str) -> str:
 
 
 def _parse_rows(text: str) -> tuple[list[msgspec.Raw], bool]:
-    """Split the text into rows. It contains one object, a list, `{"rows": [...]}`, or one object per line."""
+    """Split the text into rows. The text is one object, a list, `{"rows": [...]}`, or one object per line."""
     try:
         document = msgspec.json.decode(text, type=dict[str, msgspec.Raw] | list[msgspec.Raw])
     except msgspec.ValidationError:
@@ -110,7 +110,6 @@ def _parse_line(number: int, line: str) -> msgspec.Raw:
 
 
 def _print_problems(error: RowsRejected, *, as_json: bool) -> int:
-    """Print each problem on its own line."""
     if as_json:
         output.print_json({"errors": error.problems, "request_id": error.request_id})
         return REJECTED

@@ -1,4 +1,4 @@
-"""The commands. Each imports its implementation when it runs, so that `rowcast --help` is fast."""
+"""The commands. Each command imports its implementation only when it runs, so that `rowcast --help` is fast."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from rowcast.cli.options import (
 )
 
 app = typer.Typer(
-    help="From a table to decisions you can explain, replay and trust.",
+    help="Train, serve and audit models for tabular data.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -60,7 +60,7 @@ def train(
     candidates: Candidates = None,
     class_weight: Annotated[
         str | None,
-        typer.Option(help="Class weights: none, or balanced to give every class the same total weight [none]."),
+        typer.Option(help="Class weights: none or balanced; balanced gives every class the same total weight [none]."),
     ] = None,
     metric: Annotated[
         str | None, typer.Option(help="Metric to optimize [roc_auc, log_loss or rmse, depending on the task].")
@@ -70,8 +70,8 @@ def train(
         bool, typer.Option("--refit", help="Retrain on all rows after evaluating on the holdout.")
     ] = False,
     trials: Annotated[int, typer.Option(min=1, help="Total number of trials.")] = 20,
-    timeout: Annotated[float | None, typer.Option(min=1, help="Time limit for the search in seconds.")] = None,
-    seed: Annotated[int, typer.Option(help="Random seed; the same data, options and seed give the same model.")] = 0,
+    timeout: Annotated[float | None, typer.Option(min=1, help="Time limit for the search, in seconds.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed; the same data, options and seed produce the same model.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Number of threads.")] = 1,
     storage: Storage = None,
     onnx_out: OnnxOut = None,
@@ -106,7 +106,7 @@ def check(
     weight: Weight = None,
     json: Json = False,
 ) -> None:
-    """Check a table column by column without training a model."""
+    """Check every column of a table without training a model."""
     from rowcast.cli import training
 
     options = {
@@ -130,7 +130,7 @@ def serve(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free port [8000].")] = None,
-    default_model: Annotated[str | None, typer.Option(help="Default model, which POST /predict uses.")] = None,
+    default_model: Annotated[str | None, typer.Option(help="Model that POST /predict uses.")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of server processes [1].")] = None,
     train_if_missing: Annotated[
         Path | None,
@@ -192,7 +192,7 @@ def predict(
 ) -> None:
     """Score a table and add the columns prediction, probability, score and probability.LABEL.
 
-    If a row is invalid, the command stops without writing a file, unless --rejects names a file for invalid rows.
+    Without --rejects, the command stops at the first invalid row and writes no file.
     """
     from rowcast import settings
     from rowcast.cli import scoring
@@ -225,8 +225,8 @@ def call(
 ) -> int:
     """Send rows to a running server; exit with status 1 if the server rejects a row.
 
-    Without MODEL, or with -, the server uses its default model. The API key is read from ROWCAST_API_KEY, because other
-    users of the machine can see the command line.
+    If MODEL is omitted or -, the server uses its default model. Set the API key in ROWCAST_API_KEY. There is no option
+    for the key, because other users of the machine can see the command line.
     """
     from rowcast import settings
     from rowcast.cli import calling
@@ -251,11 +251,11 @@ def report(
 @app.command()
 def example(
     name: Annotated[str, typer.Argument(help="Name of the example: loans or iris.")],
-    out: Annotated[Path, typer.Option(help="Output file, .csv.")],
+    out: Annotated[Path, typer.Option(help="Output file (.csv).")],
     rows: Annotated[int, typer.Option(min=50, help="Number of rows in the loan example.")] = 5000,
-    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same table.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed produces the same table.")] = 0,
 ) -> None:
-    """Write an example table."""
+    """Write an example table to a CSV file."""
     from rowcast.cli import output
     from rowcast.tables import examples
 
@@ -274,7 +274,7 @@ def models_list(home: Home = None, json: Json = False) -> None:
 @models_app.command("export")
 def models_export(
     model: ModelReference,
-    out: Annotated[Path, typer.Option(help="Output file, .rowcast.")],
+    out: Annotated[Path, typer.Option(help="Output file (.rowcast).")],
     home: Home = None,
 ) -> None:
     """Export a published model to a file that `models import` can read."""
@@ -291,18 +291,18 @@ def models_import(
     metadata: Annotated[Path | None, typer.Option(metavar="FILE", help="The graph's model_metadata.json.")] = None,
     name: Annotated[str | None, typer.Option(help="Model name [from the metadata or the file name].")] = None,
     wire: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Wire template, `matrix` or `native` [from the metadata].")
+        str | None, typer.Option(metavar="FILE", help="Wire template file, `matrix` or `native` [from the metadata].")
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Table of example rows, used for value ranges and test predictions."),
+        typer.Option(metavar="FILE", help="Table of example rows, for value ranges and test predictions."),
     ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Import a model from another tool and publish it as champion.
+    """Import an ONNX graph or an exported bundle and publish it as champion.
 
-    The model is tested first, in a process with limited memory and time.
+    The model is first tested in a process with limited memory and time.
     """
     from rowcast import settings
     from rowcast.app import imports
@@ -331,7 +331,7 @@ def doctor(home: Home = None, json: Json = False) -> int:
 
 @app.command(hidden=True)
 def indexer() -> None:
-    """Move journals into the store until standard input closes; started by `serve`."""
+    """Move journals into the store until standard input closes. `serve` runs this command."""
     from rowcast import settings
     from rowcast.cli import server
 

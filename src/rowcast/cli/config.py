@@ -1,8 +1,7 @@
-"""`--config FILE`: read the options of a command from a YAML, TOML or JSON file, which uses their long names.
+"""`--config FILE`: read a command's options from a YAML, TOML or JSON file. The keys are the options' long names.
 
-The values in the file become the defaults of the command line, so options on the command line override them.
-Every scalar is read as text, as on the command line: in YAML, `no` is the text "no", and `0420` keeps its leading zero.
-Invalid values are errors.
+The values in the file become the command's defaults, so options on the command line override them. In YAML, every
+scalar is read as text, as on the command line: `no` is the text "no", and `0420` keeps its leading zero.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from rowcast.wire.document import parse_yaml
 
 URL_MARK: Final = "://"
 Parameter = Any
-"""A typer option or argument, for which typer has no public type."""
+"""An option or argument; typer has no public type for them."""
 
 
 def apply(context: typer.Context, path: Path | None) -> Path | None:
-    """Use the values in the file as the defaults of this command; the callback of the eager option `--config`."""
+    """Use the values in the file as the command's defaults. This is the callback of the eager option `--config`."""
     if path is not None:
         context.default_map = read(path, context)
     return path
@@ -60,9 +59,9 @@ def _suggestion(key: str, known: Iterable[str]) -> str:
 
 
 def _checked(path: Path, key: str, value: Any, option: Parameter, context: typer.Context) -> Any:
-    """Check that typer accepts the value; return it as the command line would pass it."""
+    """Return the value as a user would type it; raise SettingsError if typer does not accept it."""
     if option.name == "wire" and isinstance(value, Mapping):
-        return json.dumps(read_document(path)[key])  # in an inline wire template, numbers must remain numbers
+        return json.dumps(read_document(path)[key])  # in an inline wire template, numbers remain numbers
     try:
         text = _resolve_path(_as_typed(value, option), option, path.parent)
         option.get_runtime_param().coerce(text, param=option, ctx=context)
@@ -99,7 +98,7 @@ def _scalar_text(value: Any) -> str:
 
 
 def _resolve_path(text: Any, option: Parameter, folder: Path) -> Any:
-    """Resolve a path relative to the folder of the config file."""
+    """Resolve a path relative to the config file's folder."""
     is_path = option.type_descriptor.is_path or "FILE" in (option.metavar or "")
     if not is_path or not isinstance(text, str) or URL_MARK in text:
         return text
@@ -126,7 +125,6 @@ def _describe(value: Any) -> str:
 
 
 def _parse_file(path: Path) -> Mapping[str, Any]:
-    """Return the keys and values of the file."""
     parse = PARSERS.get(path.suffix.lower())
     if parse is None:
         raise SettingsError(f"cannot read {path}: unknown format; the file name must end in {', '.join(PARSERS)}")

@@ -1,4 +1,4 @@
-"""`rowcast doctor`: checks the settings, models, history, servers and services of an installation. Read-only."""
+"""`rowcast doctor`: check an installation's settings, models, history, servers and services. Change nothing."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ RESERVED_FILES = 512
 """The number of open files that a server needs in addition to one file per connection."""
 MIN_FILES = 1024
 EARLIEST = 1_767_225_600
-"""The start of 2026 in Unix seconds. It precedes the first release, so a clock that shows an earlier time is wrong."""
+"""The Unix time of the start of 2026. A clock that shows an earlier time is wrong: Rowcast did not exist then."""
 CLOCK_TOLERANCE = 120
-"""The maximum number of seconds by which the newest history entry can be ahead of the clock."""
+"""The newest history entry can be this many seconds ahead of the clock."""
 
 
 class CheckResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,7 +44,7 @@ class CheckResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CheckFailed(Exception):
-    """A problem that has its own fix. This module catches it."""
+    """Raised by a check to report a problem with its own fix."""
 
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class CheckFailed(Exception):
 
 
 Check = Callable[[], str]
-"""A check. It returns a description of the part if the part is healthy, and otherwise raises an exception."""
+"""Returns a description of the part; raises an exception if there is a problem."""
 
 
 def run(*, as_json: bool, **options: Any) -> int:
@@ -104,7 +104,7 @@ def _perform(name: str, check: Check, fix: str) -> CheckResult:
 
 
 def _format_setting(value: Any) -> str:
-    """Return the value of a setting as text, with secrets and credentials in URLs hidden."""
+    """Return a setting's value as text; hide secrets, and credentials in URLs."""
     if isinstance(value, SecretStr):
         return "(hidden)"
     if isinstance(value, tuple):
@@ -113,7 +113,7 @@ def _format_setting(value: Any) -> str:
 
 
 def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
-    """Yield the name of each check, the check itself, and the fix for problems that have no fix of their own."""
+    """Yield the name of each check, the check itself, and the default fix for its problems."""
     yield "clock", lambda: _check_clock(loaded), "fix the problem with the store first"
     yield (
         "registry",
@@ -160,8 +160,8 @@ def _check_clock(loaded: Settings) -> str:
         newest = history.newest_entry_time(loaded)
     if newest is not None and newest / 1e6 > now + CLOCK_TOLERANCE:
         raise CheckFailed(
-            f"the newest entry in history is from {output.moment(newest)}, but the clock shows {shown}",
-            "set the clock; otherwise, new entries are sorted before old entries",
+            f"the newest entry in the history is from {output.moment(newest)}, but the clock shows {shown}",
+            "set the clock; otherwise, new entries will be sorted before old entries",
         )
     return shown
 
@@ -209,7 +209,7 @@ def _check_store(loaded: Settings) -> str:
 def _check_journal(loaded: Settings) -> str:
     folder = loaded.journal_folder
     if not folder.exists():
-        return f"{folder} does not exist yet; the first server creates it"
+        return f"{folder} does not exist yet; a server creates it at startup"
     journals = history.history(loaded).journals
     damaged = journals.damaged()
     if damaged:
@@ -220,7 +220,7 @@ def _check_journal(loaded: Settings) -> str:
     is_indexed = indexer.indexer_is_running(loaded)
     if not is_indexed and health_checks.running_servers(loaded):
         raise CheckFailed(
-            f"a server is running, but no indexer is moving {folder} into the store",
+            f"a server is running, but no indexer is moving the journals in {folder} into the store",
             "check the server's log and restart the server",
         )
     backlog = output.counted(journals.backlog(), "journal")
@@ -239,10 +239,10 @@ def _check_disk(loaded: Settings) -> str:
     folder, least = min(free.items(), key=lambda item: item[1])
     if least < loaded.min_free_mb:
         raise CheckFailed(
-            f"{least} MiB free at {folder}, less than min_free_mb={loaded.min_free_mb}; servers reject predictions",
+            f"{least} MiB free at {folder}, less than min_free_mb={loaded.min_free_mb}; predictions are refused",
             "free disk space, or move ROWCAST_HOME to a larger disk",
         )
-    return f"{least} MiB free at {folder}; servers reject predictions if less than {loaded.min_free_mb} MiB is free"
+    return f"{least} MiB free at {folder}; predictions are refused if less than {loaded.min_free_mb} MiB is free"
 
 
 def _check_server(loaded: Settings) -> str:
@@ -275,7 +275,7 @@ def _check_keys(loaded: Settings) -> str:
     create = "create a key with `rowcast keys create NAME`"
     if not loaded.listens_locally and not valid and not loaded.insecure:
         raise CheckFailed(
-            f"{summary}, but {loaded.host} accepts connections from other machines",
+            f"{summary}, but host {loaded.host} accepts connections from other machines",
             f"{create}, or listen on 127.0.0.1",
         )
     if keys and not valid:
@@ -296,7 +296,7 @@ def _check_repeats(loaded: Settings) -> str:
 def _check_cache(loaded: Settings) -> str:
     if not loaded.cache:
         return "off"
-    return f"on; {loaded.cache_entries} scores in each server process, kept for {loaded.cache_seconds:g} s"
+    return f"on; up to {loaded.cache_entries} scores in each server process, kept for {loaded.cache_seconds:g} s"
 
 
 def _check_push(loaded: Settings) -> str:

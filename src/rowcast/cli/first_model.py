@@ -1,4 +1,4 @@
-"""`rowcast serve --train-if-missing`: trains the first model in a child process."""
+"""`rowcast serve --train-if-missing`: train the first model in a child process."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from rowcast.settings import Settings
 
 CONFIG_SUFFIXES = frozenset({".yaml", ".yml", ".toml", ".json"})
-"""The suffixes by which a config file is distinguished from a table."""
+"""A file with one of these suffixes is a config file; any other file is a table."""
 
 
 def ensure(settings: Settings, table: Path, target: str | None) -> None:
-    """Train a model if a model to serve is missing; raise TrainingError with the reason if training fails."""
+    """Train a model if there is no model to serve; raise TrainingError with the reason if training fails."""
     if models.has_models(settings):
         return
     is_config = table.suffix in CONFIG_SUFFIXES
@@ -35,4 +35,4 @@ def ensure(settings: Settings, table: Path, target: str | None) -> None:
         lines = finished.stderr.decode(errors="replace").strip().splitlines() or ["no error message"]
         raise TrainingError(f"training on {table} failed: {lines[-1].removeprefix('error: ')}")
     if not models.has_models(settings):
-        raise ModelNotFound(f"trained a model on {table}, but {', '.join(settings.models)} is still missing")
+        raise ModelNotFound(f"trained a model on {table}, but there is no model {', '.join(settings.models)}")

@@ -82,7 +82,7 @@ def history_verify(
 
 @history_app.command("replay")
 def history_replay(model: OnlyModel = None, home: Home = None, json: Json = False) -> int:
-    """Score recorded rows again with the same model versions; exit with status 1 if a prediction differs."""
+    """Rescore recorded rows with the original model versions; exit with status 1 if a prediction differs."""
     from rowcast import settings
     from rowcast.cli import history
 
@@ -100,7 +100,7 @@ def history_heads(home: Home = None, json: Json = False) -> None:
 
 @history_app.command("purge")
 def history_purge(
-    before: Annotated[str, typer.Option(help="Erase rows before this date or RFC 3339 time.")],
+    before: Annotated[str, typer.Option(help="Erase rows of predictions made before this date or RFC 3339 timestamp.")],
     model: OnlyModel = None,
     home: Home = None,
     json: Json = False,
@@ -137,16 +137,16 @@ def history_erasures(home: Home = None, json: Json = False) -> None:
 
 @keys_app.command("create")
 def keys_create(
-    name: Annotated[str, typer.Argument(help="Name of the user or application that the key is for.")],
+    name: Annotated[str, typer.Argument(help="Name of the user or application that will use the key.")],
     scope: Annotated[str, typer.Option(help="Scopes, separated by commas: predict, read, admin.")] = "predict",
-    tenant: Annotated[str | None, typer.Option(help="Tenant whose predictions the key can make and read.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Restrict the key to this tenant's predictions.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Restrict the key to this model; repeatable.")] = None,
     expires: Annotated[str | None, typer.Option(help="Lifetime, for example 90d, 12h or 30m.")] = None,
-    quota: Annotated[str | None, typer.Option(help="Quota in rows, for example 100/60s.")] = None,
+    quota: Annotated[str | None, typer.Option(help="Maximum number of rows per period, for example 100/60s.")] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Create an API key and print it. It cannot be shown again. Servers accept it within a second."""
+    """Create an API key and print its secret, which is shown only once. Servers accept the key within a second."""
     from rowcast import settings
     from rowcast.cli import access
 
@@ -156,7 +156,7 @@ def keys_create(
 
 @keys_app.command("list")
 def keys_list(home: Home = None, json: Json = False) -> None:
-    """List the keys without their secrets, which Rowcast does not store."""
+    """List the keys. Rowcast does not store their secrets and cannot show them."""
     from rowcast import settings
     from rowcast.cli import access
 
@@ -165,7 +165,7 @@ def keys_list(home: Home = None, json: Json = False) -> None:
 
 @keys_app.command("revoke")
 def keys_revoke(
-    key: Annotated[str, typer.Argument(metavar="ID", help="Id or name of the key.")],
+    key: Annotated[str, typer.Argument(metavar="ID", help="Name or id of the key.")],
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -178,14 +178,14 @@ def keys_revoke(
 
 @keys_app.command("rotate")
 def keys_rotate(
-    key: Annotated[str, typer.Argument(metavar="ID", help="Id or name of the key.")],
+    key: Annotated[str, typer.Argument(metavar="ID", help="Name or id of the key.")],
     overlap: Annotated[
         str, typer.Option(help="How long the old secret stays valid; 0s revokes it immediately.")
     ] = "24h",
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Give a key a new secret; the old secret stays valid for the overlap."""
+    """Replace the secret of a key; the old secret stays valid during the overlap."""
     from rowcast import settings
     from rowcast.cli import access
 

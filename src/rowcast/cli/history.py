@@ -92,7 +92,7 @@ def _print_verification(result: Verification, published: int) -> None:
 
 
 def replay_history(settings: Settings, model: str | None, *, as_json: bool) -> int:
-    """Score recorded rows again and compare the predictions."""
+    """Rescore recorded rows and compare the predictions."""
 
     result = history.replay_history(settings, model)
     if as_json:
@@ -146,7 +146,7 @@ def show_erasures(settings: Settings, *, as_json: bool) -> None:
 
 
 def purge(settings: Settings, before: str, model: str | None, *, as_json: bool) -> None:
-    """Erase the rows of all predictions before a time; a future time is treated as now."""
+    """Erase the rows of all predictions made before a time; a future time is treated as now."""
     try:
         end = first_id(parse_time(before))
     except (ValueError, OverflowError):
@@ -189,8 +189,8 @@ def _print_erased(erased: ErasureResult, *, as_json: bool) -> None:
     if erased.journals:
         journals = output.counted(len(erased.journals), "journal")
         output.say(
-            f"{journals} may contain more of these rows; the indexer will erase them after moving the journals into "
-            f"the store: {', '.join(erased.journals)}"
+            f"{journals} may contain more of these rows; the indexer will erase the rows after moving them into the "
+            f"store: {', '.join(erased.journals)}"
         )
     if erased.damaged:
         output.say(f"damaged journals may contain more of these rows; delete the files: {', '.join(erased.damaged)}")

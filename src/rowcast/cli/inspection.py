@@ -1,4 +1,4 @@
-"""`rowcast models` and `rowcast report`: print published models, import results and reports."""
+"""`rowcast models` and `rowcast report`: print published models, import results and report paths."""
 
 from __future__ import annotations
 

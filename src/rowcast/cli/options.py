@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share."""
+"""Options and arguments of the commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ TargetFile = Annotated[Path | None, typer.Option(help="Separate file that contai
 Positive = Annotated[str | None, typer.Option(help="Positive class: the label whose probability is `score`.")]
 Exclude = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Columns to ignore.")]
 Keep = Annotated[
-    list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Columns to use even if the data check drops them.")
+    list[str] | None,
+    typer.Option(metavar="COLUMN[,COLUMN]", help="Columns to use even if the data check would drop them."),
 ]
 Sensitive = Annotated[
     list[str] | None,
@@ -36,7 +37,7 @@ Time = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Time column; the most recent rows become the holdout.")
 ]
 Group = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="Group column; every split keeps the rows of a group together.")
+    str | None, typer.Option(metavar="COLUMN", help="Group column; no split separates rows of the same group.")
 ]
 Weight = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column with the weight of each row.")]
 Candidates = Annotated[
@@ -52,27 +53,27 @@ Config = Annotated[
         metavar="FILE",
         is_eager=True,
         callback=_load_config,
-        help="YAML, TOML or JSON file that sets `table` and these options by their long names. The command line "
-        "overrides it.",
+        help="YAML, TOML or JSON file that sets `table` and options by their long names. The command line overrides "
+        "the file.",
     ),
 ]
 Cost = Annotated[
     str | None,
     typer.Option(
-        metavar="MISTAKE=NUMBER[,...]",
-        help="Costs of a false_positive and a false_negative; the threshold is chosen to minimize the total cost.",
+        metavar="ERROR=NUMBER[,...]",
+        help="Cost of a false_positive and of a false_negative; the threshold minimizes the total cost.",
     ),
 ]
 Storage = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|URL",
-        help="File or redis://HOST where trials are stored, so that a search can be resumed or shared by processes.",
+        help="File or redis://HOST that stores the trials, so that processes can resume or share a search.",
     ),
 ]
 Wire = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Wire template for client requests and replies: YAML, TOML or JSON."),
+    typer.Option(metavar="FILE", help="Wire template for requests and replies: a YAML, TOML or JSON file."),
 ]
 OnnxOut = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the ONNX graph to this file.")]
 OnlyModel = Annotated[str | None, typer.Option("--model", help="Include only predictions made by this model.")]
@@ -84,5 +85,5 @@ OnlyTenant = Annotated[
     str | None, typer.Option("--tenant", help="Include only predictions made for this tenant [all].")
 ]
 OnlyEntity = Annotated[str | None, typer.Option("--entity", help="Include only predictions made for this entity.")]
-Since = Annotated[str | None, typer.Option(help="Start of the period, inclusive: a date or an RFC 3339 time.")]
-Until = Annotated[str | None, typer.Option(help="End of the period, exclusive: a date or an RFC 3339 time.")]
+Since = Annotated[str | None, typer.Option(help="Start of the period, inclusive: a date or an RFC 3339 timestamp.")]
+Until = Annotated[str | None, typer.Option(help="End of the period, exclusive: a date or an RFC 3339 timestamp.")]

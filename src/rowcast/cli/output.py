@@ -1,4 +1,4 @@
-"""Print JSON for programs, tables for people, and tab-separated text to pipes."""
+"""Print results as JSON, as tables on a terminal, or as tab-separated text in a pipe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 WIDE, NARROW = 30, 12
-"""The minimum widths, in characters, of a column that contains sentences and of any other column that can wrap."""
+"""The minimum width, in characters, of a column in `wide`, and of any other column that can wrap."""
 
 
 def print_json(value: Any) -> None:
@@ -46,9 +46,9 @@ def print_table(
     whole: Sequence[str] = (),
     wide: Sequence[str] = (),
 ) -> None:
-    """Print a table, which is drawn on a terminal and tab-separated in a pipe.
+    """Print a table on a terminal, or tab-separated text in a pipe.
 
-    Columns in `whole` never wrap, and columns in `wide` keep a larger minimum width. If the terminal is too narrow for
+    Columns in `whole` never wrap, and columns in `wide` have a larger minimum width. If the terminal is too narrow for
     the table, each row becomes a paragraph, so that no text is truncated.
     """
     if not sys.stdout.isatty():
@@ -79,7 +79,7 @@ def print_table(
 
 
 def _fit(longest: Sequence[int], minimum: Sequence[int], available: int) -> list[int] | None:
-    """Shrink the widest columns until the table fits; return None if even the minimum widths are too large."""
+    """Shrink the widest columns until the table fits; return None if the minimum widths do not fit."""
     widths = list(longest)
     for _ in range(sum(longest) - available):
         widest = max(range(len(widths)), key=lambda index: (widths[index] > minimum[index], widths[index]))
@@ -103,15 +103,15 @@ def _print_paragraphs(console: Console, title: str, headings: Sequence[str], cel
 
 
 def counted(number: int, singular: str, plural: str = "") -> str:
-    """Return the number followed by the noun, in the singular or plural."""
+    """Return the number with the noun in the singular or plural."""
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
 def say(text: str) -> None:
-    """Print a message on standard error, so that it does not end up in a pipe."""
+    """Print a message to standard error, so that piped output contains only results."""
     sys.stderr.write(text + "\n")
 
 
 def moment(microseconds: int) -> str:
-    """Format a time as RFC 3339 in UTC."""
+    """Format a time as an RFC 3339 timestamp in UTC."""
     return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

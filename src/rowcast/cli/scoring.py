@@ -1,4 +1,4 @@
-"""`rowcast predict`: scores a table, with a progress bar and a summary."""
+"""`rowcast predict`: score a table, show a progress bar and print a summary."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ BACKLOG = 2048
 
 
 def run(settings: Settings, *, train_if_missing: Path | None, target: str | None, as_json: bool) -> int:
-    """Serve until a signal arrives. Configuration errors are raised before the first connection is accepted."""
+    """Serve requests until a signal arrives. Raise configuration errors before accepting the first connection."""
     _require_key(settings)
     logs.configure_logging(settings)
     with closing(_bind(settings)) as listener:
@@ -38,7 +38,7 @@ def run(settings: Settings, *, train_if_missing: Path | None, target: str | None
             first_model.ensure(settings, train_if_missing, target)
         elif target is not None:
             raise SettingsError("--target requires --train-if-missing")
-        listener.listen(BACKLOG)  # connections made before the models are loaded wait instead of being refused
+        listener.listen(BACKLOG)  # queue connections while the models are loading instead of refusing them
         if settings.workers == 1:
             return _serve(settings, listener, as_json=as_json)
         return _supervise(settings, listener, as_json=as_json)
@@ -72,7 +72,7 @@ def _supervise(settings: Settings, listener: socket.socket, *, as_json: bool) ->
 
 
 def index(settings: Settings) -> None:
-    """Run as the indexer until standard input closes."""
+    """Run the indexer until standard input closes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logs.configure_logging(settings)
     import structlog

@@ -1,4 +1,4 @@
-"""`rowcast train` and `rowcast check`: progress, findings and results."""
+"""`rowcast train` and `rowcast check`: print progress, findings and results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(settings: Settings, table: Path, options: Mapping[str, Any], *, as_json:
 
 
 def without_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that have a value, with lists as tuples."""
+    """Return the options that have a value, with lists converted to tuples."""
     values = {name: value for name, value in options.items() if value is not None}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
@@ -63,12 +63,12 @@ def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
 def _require_target(options: Mapping[str, Any]) -> None:
     if "target" not in options and "target_file" not in options:
         raise SettingsError(
-            "missing option: specify the column to predict with --target, or its values with --target-file"
+            "missing option: specify the column to predict with --target, or a file of target values with --target-file"
         )
 
 
 def _finding_rows(findings: Sequence[Finding]) -> list[tuple[list[str], str, str, str]]:
-    """Return rows of columns, finding, action and override; equal findings about several columns share a row."""
+    """Return rows of columns, finding, action and override. Columns with the same finding share a row."""
     groups: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.code, finding.message, finding.action), []).append(finding)
@@ -79,7 +79,7 @@ def _finding_rows(findings: Sequence[Finding]) -> list[tuple[list[str], str, str
 
 
 def _flags(overrides: Sequence[Override | None]) -> str:
-    """Join `--exclude a` and `--exclude b` into `--exclude a,b`, unless a value needs quotes or contains a comma."""
+    """Join `--exclude a` and `--exclude b` into `--exclude a,b`, unless a value requires quotes or contains a comma."""
     known = [override for override in overrides if override is not None]
     if not known:
         return ""

@@ -19,7 +19,7 @@ SUFFIX: Final = ".rowcast"
 MEBIBYTE: Final = 1024 * 1024
 MAX_FILES: Final = 20
 MAX_OTHER_MB: Final = 256
-"""The maximum total unpacked size of all files except the graph, in bytes."""
+"""The maximum total size of all unpacked files except the graph, in mebibytes."""
 ZIP_ERRORS: Final = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, zlib.error, LZMAError)
 
 

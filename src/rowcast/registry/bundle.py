@@ -59,7 +59,7 @@ class Parity(msgspec.Struct, frozen=True):
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """A description of the training data and settings, detailed enough to repeat the training."""
+    """A description of the training data and settings that is detailed enough to repeat the training run."""
 
     table: str
     sha256: str
@@ -80,7 +80,7 @@ class GoldenRow(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of `bundle.json`. Fields are added but never removed; readers reject any other `format`."""
+    """The content of `bundle.json`. Fields can be added but are never removed. Readers reject any other `format`."""
 
     format: int = FORMAT
     name: str
@@ -100,7 +100,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str] = {}
 
     def serving(self) -> list[Any]:
-        """Return the parts of the manifest that determine a prediction; their digest is the bundle's identity."""
+        """Return the parts of the manifest that determine a prediction. The bundle's digest covers them."""
         return [self.schema, self.plan, self.output, self.decision, self.wire]
 
 
@@ -125,7 +125,7 @@ def pack(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manife
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest without checking any other file; raise BundleError if it is damaged or has another format."""
+    """Read the manifest without checking any other file; raise BundleError if it is not valid."""
     path = folder / MANIFEST
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
@@ -168,7 +168,7 @@ def verify(folder: Path) -> Manifest:
 
 @contextmanager
 def graph_writer(path: Path, inputs: Iterable[Any] = ()) -> Iterator[Callable[[Path], None]]:
-    """Yield a function that copies the graph of a bundle atomically to `path`.
+    """Yield a function that atomically copies a bundle's graph to `path`.
 
     Raise an error immediately if `path` cannot be written or is one of the input files, so that a long training run
     does not fail at the end.
@@ -207,7 +207,7 @@ def _digest(manifest: Manifest, digests: Mapping[str, str]) -> str:
 
 
 def _read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
-    """Return the content of a file in the bundle; raise BundleError unless it matches its digest."""
+    """Return the content of a file in the bundle; raise BundleError unless the content matches its digest."""
     path = folder / name
     if name != path.name or name not in manifest.files:
         raise BundleError(f"{folder / MANIFEST} does not list {name} as a file of the bundle", slug="unlisted-file")

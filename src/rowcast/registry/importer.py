@@ -1,6 +1,6 @@
-"""Import models: ONNX files from other tools, and bundle archives exported by Rowcast.
+"""Import ONNX files from other tools, and bundle archives exported by Rowcast.
 
-The importer never loads an untrusted model into a graph runtime; the sandbox does that in a child process.
+The importer itself never loads an untrusted model into a graph runtime: the sandbox does, in a child process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rowcast.registry.resolve import CHAMPION
 WireSource = str | Path | Mapping[str, Any] | None
 """A template, the path of a template file, `matrix`, `native`, or None to let the metadata decide."""
 ReadDocument = Callable[[str | Path | Mapping[str, Any], str], dict[str, Any]]
-"""A function that reads a document. It takes the source and the kind of document, and raises SettingsError."""
+"""Returns a document, given its source and its kind; raises SettingsError if the document is not valid."""
 METADATA_KIND: Final = "metadata document"
 TEMPLATE_KIND: Final = "wire template"
 
@@ -48,7 +48,7 @@ class ImportedModel(msgspec.Struct, frozen=True):
 
 
 class ModelImporter:
-    """Imports models into a registry and makes each one the champion under its name."""
+    """Imports models into a registry and publishes each model as champion."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class ModelImporter:
         if suffix == SUFFIX:
             if metadata is not None or wire is not None or data is not None:
                 raise SettingsError(
-                    f"{path}: an archive is complete; metadata, a wire template and data apply to ONNX files only"
+                    f"{path}: an archive is complete; metadata, a wire template and data apply only to ONNX files"
                 )
             return self.import_archive(path, name)
         if suffix != ".onnx":
@@ -126,7 +126,7 @@ class ModelImporter:
         return self._imported(reference, manifest, model.notes)
 
     def import_archive(self, path: Path, name: str | None = None) -> ImportedModel:
-        """Import a bundle archive after verifying its digests and, in the sandbox, its golden rows."""
+        """Verify a bundle archive's digests, verify its golden rows in the sandbox, and publish the bundle."""
         with tempfile.TemporaryDirectory(prefix="rowcast-import-") as scratch:
             folder = Path(scratch)
             manifest = unpack_archive(path, folder, self.max_model_mb)
@@ -136,7 +136,7 @@ class ModelImporter:
         return self._imported(reference, manifest, [])
 
     def read_metadata(self, path: Path | None) -> dict[str, Any]:
-        """Return the metadata document in this file, or an empty document if there is no file."""
+        """Return the metadata document in this file, or an empty document if `path` is None."""
         return {} if path is None else self._read_document(path, METADATA_KIND)
 
     def _wire(self, wire: WireSource) -> dict[str, Any] | str | None:
@@ -168,7 +168,7 @@ class ModelImporter:
 
 
 def read_model_file(path: Path, max_mb: int) -> bytes:
-    """Return the bytes of a file; raise BundleError if it is not a regular file or exceeds the limit."""
+    """Return the content of a regular file; raise BundleError if the file exceeds the limit or cannot be read."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe must not block
         with os.fdopen(handle, "rb") as file:

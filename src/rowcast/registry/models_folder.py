@@ -1,7 +1,7 @@
 """Import the ONNX files in a folder. Servers do this at startup and on reload.
 
-Only one process imports at a time. The same file content is imported only once for all servers; a file in the registry
-folder records the results.
+Only one process imports at a time. A file in the registry folder records the results, so that each version of a file is
+imported only once, even if several servers use the folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_METADATA_MB: Final = 1
 
 
 class ModelsFolder:
-    """A folder of ONNX files with their metadata. `state_folder` contains the record of imports."""
+    """A folder of ONNX files and their metadata. `state_folder` contains the record of imports."""
 
     def __init__(self, folder: Path, importer: ModelImporter, *, state_folder: Path) -> None:
         self._folder = folder
@@ -34,7 +34,7 @@ class ModelsFolder:
         self._state_folder = state_folder
 
     def import_new(self, *, retry_failed: bool = False) -> list[ImportResult]:
-        """Import every file that has not been imported yet; return the result for each file.
+        """Import every file that has not been imported yet; return a result for every file in the folder.
 
         Failed imports are retried only if `retry_failed` is true.
         """
@@ -47,7 +47,7 @@ class ModelsFolder:
                 results = [self._result(path, files, record, retry_failed=retry_failed) for path in files]
                 _write_record(self._state_folder / RECORD, record)
         except OSError as error:
-            message = f"cannot use {error.filename or self._folder}: {error.strerror}"
+            message = f"cannot access {error.filename or self._folder}: {error.strerror}"
             return [ImportResult(str(self._folder), error=message)]
         except RegistryError as error:
             return [ImportResult(str(self._folder), error=error.message)]
@@ -87,7 +87,7 @@ class ModelsFolder:
     def _metadata_path(self, path: Path, files: Sequence[Path]) -> Path | None:
         """Return the graph's own metadata file, or the folder's shared metadata file if it belongs to this graph.
 
-        Raise SettingsError if the shared file could belong to several graphs.
+        Raise SettingsError if there are several graphs and the shared file names none of them.
         """
         own, shared = path.with_name(f"{path.stem}_metadata.json"), path.with_name(SHARED_METADATA)
         if own.exists():
@@ -99,8 +99,8 @@ class ModelsFolder:
             return shared
         if name not in [file.stem for file in files]:
             raise SettingsError(
-                f"{shared.name} describes the model {name!r}, which matches none of the {len(files)} graphs; rename it "
-                f"to {own.name}, or set its model_name"
+                f"{shared.name} describes the model {name!r}, but none of the {len(files)} graphs has this name; "
+                f"rename the file to {own.name}, or correct its model_name"
             )
         return None
 
@@ -108,7 +108,7 @@ class ModelsFolder:
 def preferred_model(folder: Path, read_document: ReadDocument) -> str:
     """Return the name of the model that the folder's shared metadata file describes, or an empty string.
 
-    This model is served by default. `ModelsFolder.import_new` reports errors in the file.
+    `ModelsFolder.import_new` reports errors in the file.
     """
     try:
         name = read_document(folder / SHARED_METADATA, METADATA_KIND).get("model_name")
@@ -127,7 +127,7 @@ def _read_record(path: Path) -> dict[str, ImportResult]:
     except FileNotFoundError:
         return {}
     except msgspec.MsgspecError as error:
-        raise RegistryError(f"{path} is damaged: {error}; delete it to import every file again") from None
+        raise RegistryError(f"{path} is damaged: {error}; delete this file to import all models again") from None
 
 
 def _write_record(path: Path, record: Mapping[str, ImportResult]) -> None:

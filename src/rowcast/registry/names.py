@@ -8,7 +8,7 @@ from rowcast.errors import RegistryError
 
 NAME_RULE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 RESERVED = frozenset({"info", "reload"})
-"""Names that are paths of the HTTP API: `/models/info` and `/models/reload`."""
+"""Names that conflict with the HTTP paths `/models/info` and `/models/reload`."""
 
 
 def check_name(name: str) -> str:

@@ -22,17 +22,17 @@ class Graph(Protocol):
         """Return probabilities [N, k] or values [N].
 
         An imported graph may return any output that `schema/outputs.py` can read. The result for a row is bit-identical
-        regardless of the rows that are scored together with it.
+        regardless of the other rows in the batch.
         """
         ...
 
 
 OpenGraph = Callable[[bytes, str], Graph]
-"""Loads a graph from the model's bytes and the output's name; raises BundleError if the runtime cannot load it."""
+"""Loads a graph, given the model's bytes and an output's name; raises BundleError if the runtime cannot load it."""
 
 
 class GraphTensor(NamedTuple):
-    """An input or output of a graph, as the runtime reports it. A variable dimension is None."""
+    """An input or output of a graph, as the runtime reports it. The size of a variable dimension is None."""
 
     name: str
     type: str
@@ -45,7 +45,7 @@ class GraphTensor(NamedTuple):
 
 
 class ForeignGraph(Protocol):
-    """A graph that Rowcast did not create, before its inputs and outputs have been interpreted."""
+    """A graph from another tool. Its inputs and outputs have not been interpreted yet."""
 
     @property
     def inputs(self) -> Sequence[GraphTensor]:
@@ -58,12 +58,12 @@ class ForeignGraph(Protocol):
         ...
 
     def run(self, output: str, tensors: Mapping[str, NDArray[Any]]) -> Any:
-        """Return one output, which is an array or a list of maps; raise BundleError if the graph fails."""
+        """Run the graph and return one output, an array or a list of maps; raise BundleError if the run fails."""
         ...
 
 
 OpenForeignGraph = Callable[[bytes], ForeignGraph]
-"""Loads a graph from the model's bytes; raises BundleError if the runtime cannot load it."""
+"""Loads a graph, given the model's bytes; raises BundleError if the runtime cannot load the graph."""
 
 
 class Reference(NamedTuple):
@@ -88,8 +88,7 @@ class ImportResult(msgspec.Struct, frozen=True):
 class Sandbox(Protocol):
     """Opens untrusted models in a child process with limited memory and time.
 
-    If the child crashes, runs out of memory or never finishes, the caller is not affected: the method raises
-    BundleError with the reason.
+    If the child crashes, runs out of memory or exceeds the time limit, the method raises BundleError with the reason.
     """
 
     def describe_onnx(self, folder: Path) -> bytes:
@@ -97,7 +96,7 @@ class Sandbox(Protocol):
         ...
 
     def verify_bundle(self, folder: Path, reference: Reference) -> None:
-        """Load a bundle and check its golden rows as a server would; `reference` identifies it in messages."""
+        """Load a bundle and check its golden rows as a server would; `reference` identifies the bundle in messages."""
         ...
 
 
@@ -122,7 +121,7 @@ class RegistryReader(Protocol):
 
 
 class RegistryWriter(RegistryReader, Protocol):
-    """Publishes bundles atomically: readers see either a complete version or none, even if the writer dies."""
+    """Publishes bundles atomically: readers see either a complete version or none, even if the publisher dies."""
 
     def ready(self, name: str) -> None:
         """Raise RegistryError if publishing under `name` would fail. The check leaves nothing behind."""
@@ -131,8 +130,8 @@ class RegistryWriter(RegistryReader, Protocol):
     def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:
         """Call `fill` with an empty folder and publish that folder as the next version.
 
-        If `alias` is given, move that alias to the new version. Leave nothing behind if `fill` raises or
-        the alias cannot be moved. The next call removes anything that a dead publisher left behind.
+        If `alias` is given, move that alias to the new version. If `fill` raises or the alias cannot be moved, leave
+        nothing behind. The next call removes anything that a publisher left behind when it died.
         """
         ...
 

@@ -1,6 +1,6 @@
 """Resolve references such as `loans@3` to published versions.
 
-The supervisor imports this module, so its own imports must stay light.
+The supervisor imports this module, so this module must not import heavy libraries.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ CHAMPION = "champion"
 
 
 def resolve(text: str, registry: RegistryReader) -> Reference:
-    """Resolve `NAME`, `NAME@3` or `NAME@alias` to a published version. `NAME` alone means the champion."""
+    """Resolve `NAME`, `NAME@3` or `NAME@alias` to a published version. `NAME` refers to the champion."""
     name, separator, suffix = text.partition("@")
     if separator and not suffix:
         raise ModelNotFound(f"{text!r} lacks a version; write {name}, {name}@3 or {name}@{CHAMPION}")
@@ -33,8 +33,8 @@ def resolve(text: str, registry: RegistryReader) -> Reference:
 def addresses(references: Iterable[str]) -> dict[str, str]:
     """Map each reference to the name under which it is served.
 
-    The first reference to a model is served under the model's name, and every further reference to that model under its
-    own text, such as `loans@3`.
+    The first version of a model is served under the model's name. Every further version is served under its reference,
+    such as `loans@3`.
     """
     served_names: dict[str, str] = {}
     for text in references:
@@ -44,7 +44,7 @@ def addresses(references: Iterable[str]) -> dict[str, str]:
 
 
 def served(registry: RegistryReader, references: Sequence[str] = ()) -> dict[str, Reference]:
-    """Map each reference to the version to serve. Without references, serve the champion of every model."""
+    """Map each reference to a published version. If there are no references, return the champion of every model."""
     if references:
         return {text: resolve(text, registry) for text in references}
     return {

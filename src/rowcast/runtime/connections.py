@@ -1,4 +1,4 @@
-"""The connections of one process: their limits, and the regular check that closes expired ones."""
+"""The connections of one process: their limits, and a periodic check that closes expired connections."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import msgspec
 
 SWEEP_SECONDS = 1.0
 ALONE_SECONDS = 0.005
-"""If no other connection has sent a request for this long, the requests of a client are not batched."""
+"""A client's requests are not batched if no other connection has sent a request for this long."""
 ROOM_SHARE = 16
-"""If there are too many connections, one in sixteen idle connections is closed."""
+"""If there are too many connections, one in this many idle connections is closed."""
 
 
 class PooledConnection(Protocol):
@@ -24,7 +24,7 @@ class PooledConnection(Protocol):
     idle: bool
 
     def expire(self) -> None:
-        """Close the connection; abort it if it is still open at the next check."""
+        """Close the connection, or abort it if a previous call has already begun to close it."""
         ...
 
 
@@ -34,9 +34,9 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
     max_connections: int = 20_000
     max_head_bytes: int = 64 * 1024
     receive_seconds: float = 30.0
-    """How long a client has to send a whole request or to read a response, in seconds."""
+    """The time, in seconds, within which a client must send a whole request or read a response."""
     idle_seconds: float = 60.0
-    """How long a client has to begin its first or next request, in seconds."""
+    """The time, in seconds, within which a client must begin its first or next request."""
 
 
 class ConnectionPool:
@@ -59,7 +59,7 @@ class ConnectionPool:
         return now - self._latest_since > ALONE_SECONDS
 
     def add(self, connection: PooledConnection) -> bool:
-        """Add a connection, closing idle connections to make room; return whether the limit allows it."""
+        """Add a connection and return True, or return False if the limit is reached and no connection can be closed."""
         if len(self._open) >= self.limits.max_connections and not self._make_room(connection.loop.time()):
             return False
         self._open.add(connection)
@@ -80,7 +80,7 @@ class ConnectionPool:
         self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
 
     def _make_room(self, now: float) -> bool:
-        """Close the connections that have been idle the longest, at most ten times a second."""
+        """Close the connections that have been idle for the longest time, at most ten times a second."""
         if now < self._made_room_at + 0.1:
             return False
         self._made_room_at = now

@@ -1,4 +1,4 @@
-"""The HTTP server around the edge: uvicorn, with a shutdown that drops no requests."""
+"""A uvicorn server that drops no requests when it shuts down."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ log = structlog.get_logger("rowcast.runtime")
 
 
 class DrainingServer(uvicorn.Server):
-    """On the first signal, accepts no more connections, answers received requests and exits within `drain_seconds`.
+    """On the first signal, stops accepting connections, answers received requests and exits within `drain_seconds`.
 
-    On a second signal, it exits at once. `parent` is the read end of a pipe that closes when the supervisor dies.
+    On a second signal, exits immediately. `parent` is the read end of a pipe that closes when the supervisor dies.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class DrainingServer(uvicorn.Server):
         self._parent = parent
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the drain on the first signal; exit at once on the second."""
+        """Begin the drain on the first signal; exit immediately on the second signal."""
         self.force_exit = self.should_exit
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen for connections, and watch the supervisor."""
+        """Listen for connections, and begin to watch for the death of the supervisor."""
         await super().startup(sockets)
         if self._parent is not None:
             asyncio.get_running_loop().add_reader(self._parent, self._orphaned, self._parent)
@@ -82,7 +82,7 @@ class DrainingServer(uvicorn.Server):
             task.cancel()
         for connection in list(state.connections):
             assert isinstance(connection, HttpToolsProtocol)
-            if connection.flow.write_paused:  # its tasks are waiting for a client that is not reading
+            if connection.flow.write_paused:  # tasks are waiting for a client that is not reading
                 connection.transport.abort()
             else:
                 connection.transport.close()
@@ -100,7 +100,7 @@ def _is_busy(connection: object) -> bool:
 
 
 def _unread_bytes(transport: asyncio.Transport) -> int:
-    """Return the number of unread bytes from the client: if there are any, closing now would lose a request."""
+    """Return the number of unread bytes from the client. Closing the connection now would lose them."""
     count = array.array("i", [0])
     fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
     return count[0]

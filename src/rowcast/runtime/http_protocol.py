@@ -1,12 +1,12 @@
-"""HTTP/1.1 below the edge: uvicorn's httptools protocol with additional limits and a quick path for plain predictions.
+"""HTTP/1.1: uvicorn's httptools protocol with additional limits and a quick path for plain prediction requests.
 
-This module adds the limits that uvicorn lacks: the time in which a request must arrive, the lifetime of an idle
+This module limits what uvicorn does not limit: the time in which a request must arrive, the lifetime of an idle
 connection, the number of connections, and the size of a request head. All connections are checked once a second,
 whereas uvicorn sets and cancels a timer for every request.
 
-A plain prediction request needs no ASGI scope, task or future: the protocol hands it to the edge and writes the reply
-when the edge calls back. Under another ASGI server, every request takes the general path. `bench/serve.py` measures the
-gain. `tests/runtime/test_http_protocol.py` fails if the parts of uvicorn used here change.
+A plain prediction request needs no ASGI scope, task or future: the protocol passes it to `QuickPath`, which sends the
+reply through a callback. `bench/serve.py` measures the time saved. Under another ASGI server, every request takes the
+general path. `tests/runtime/test_http_protocol.py` fails if the parts of uvicorn used here change.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from rowcast.http.routes import Headers, Route
 from rowcast.runtime.connections import SWEEP_SECONDS, ConnectionLimits, ConnectionPool
 
 MAX_QUICK_BODY = HIGH_WATER_LIMIT
-"""Larger bodies take the general path, which authenticates the caller before it buffers them."""
+"""Requests with larger bodies take the general path, which authenticates the caller before it buffers the body."""
 
 
 class BodyEvent:
-    """The part of asyncio.Event that uvicorn uses. Creating an asyncio.Event costs more than a small request."""
+    """Replaces asyncio.Event, with only the methods that uvicorn uses. It takes less time to create."""
 
     __slots__ = ("_is_set", "_waiter")
 
@@ -63,7 +63,7 @@ class Cycle(RequestResponseCycle):
     delivered = False
 
     def __init__(self, connection: Connection, scope: Any, *, expects_continue: bool, keep_alive: bool) -> None:
-        # Set the same attributes as uvicorn's __init__: calling it with its eleven named arguments takes a microsecond.
+        # Set the attributes that uvicorn's __init__ sets: calling it with eleven named arguments takes a microsecond.
         self._connection = connection
         self.scope = scope
         self.transport = connection.transport
@@ -85,7 +85,7 @@ class Cycle(RequestResponseCycle):
 
     @property
     def disconnected(self) -> bool:
-        """Whether the connection is lost. For pipelined requests, uvicorn sets this only on the last one."""
+        """Whether the connection is lost. uvicorn sets this only on the last of several pipelined requests."""
         return self._connection.is_lost
 
     @disconnected.setter
@@ -93,7 +93,7 @@ class Cycle(RequestResponseCycle):
         pass
 
     async def receive(self) -> Any:
-        """Return the body, without waiting if it is complete."""
+        """Return the next message; return a complete body without waiting."""
         if not (self.more_body or self.delivered or self.disconnected or self.response_complete):
             self.delivered = True
             return {"type": "http.request", "body": bytes(self.body), "more_body": False}
@@ -144,9 +144,9 @@ NO_EVENT = _NoEvent()
 
 
 class Connection(HttpToolsProtocol):
-    """One connection. It is closed at the time `due`, which requests and responses postpone."""
+    """One connection. It expires at the time `due`; requests and responses postpone this time."""
 
-    pool: ConnectionPool  # set by the class that `protocol_class` makes
+    pool: ConnectionPool  # set in the class that `protocol_class` returns
     quick_path: QuickPath | None
     cycle: Any  # a Cycle, a QuickCycle or None
 
@@ -162,7 +162,7 @@ class Connection(HttpToolsProtocol):
         self._time = self.loop.time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept the connection, or refuse it if there are too many."""
+        """Accept the connection, or refuse it if there are too many connections."""
         super().connection_made(transport)
         self.due = self._time() + self._limits.idle_seconds
         if not self.pool.add(self):
@@ -185,7 +185,7 @@ class Connection(HttpToolsProtocol):
         self.due = self._time() + SWEEP_SECONDS
 
     def data_received(self, data: bytes) -> None:
-        """Parse bytes; refuse a request if its head is too long."""
+        """Parse bytes; refuse a request if its head is too large."""
         starts_in_head, cycle = self.idle or self._in_head, self.cycle
         super().data_received(data)
         # Do not count bytes that also contain the end of an earlier request.
@@ -200,7 +200,7 @@ class Connection(HttpToolsProtocol):
         self._refuse(RequestError("the bytes received are not an HTTP/1.1 request"))
 
     def _owes_responses(self) -> bool:
-        """Return whether a complete request still has no complete response."""
+        """Return whether a complete request has no complete response yet."""
         cycle = self.cycle
         return bool(self.pipeline) or (cycle is not None and not cycle.response_complete and not cycle.more_body)
 
@@ -228,7 +228,7 @@ class Connection(HttpToolsProtocol):
         self.cycle.more_body = self.cycle.access_log = False
         self.pipeline.appendleft((self.cycle, answer))
 
-    # The parser calls the following methods in this order.
+    # The parser calls the next five public methods in this order.
     def on_message_begin(self) -> None:
         """Prepare for a new request."""
         self.url = b""
@@ -247,7 +247,7 @@ class Connection(HttpToolsProtocol):
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Begin to answer a request whose head is complete, unless an earlier request has no response yet."""
+        """Begin to answer the request, or queue it if an earlier request has no complete response yet."""
         self._in_head = False
         if self.pool.is_closing and self.transport.is_closing():
             return  # the client will send this request again on another connection
@@ -345,7 +345,7 @@ class Connection(HttpToolsProtocol):
             cycle.message_event.set()
 
     def _answer_quickly(self, cycle: QuickCycle) -> None:
-        """Answer a complete request on the quick path, or on the general path if the quick path cannot. Hot path."""
+        """Answer a complete request on the quick path if possible, and otherwise on the general path. Hot path."""
         assert self.quick_path is not None
         query = self.url.partition(b"?")[2]
         is_alone = self.pool.is_only_sender(self, self._time())
@@ -360,17 +360,17 @@ class Connection(HttpToolsProtocol):
             self._start_asgi_task(general, self.app)
 
     def pause_writing(self) -> None:
-        """Start the time limit within which the client must read its response."""
+        """Start the time limit for the client to read its response."""
         super().pause_writing()
         self.due = self._time() + self._limits.receive_seconds
 
     def resume_writing(self) -> None:
-        """Extend the time limit: the client is reading again."""
+        """Restart the time limit, because the client is reading again."""
         super().resume_writing()
         self.due = self._time() + self._limits.receive_seconds
 
     def on_response_complete(self) -> None:
-        """Answer the next pipelined request, or wait for more."""
+        """Answer the next pipelined request, or wait for another request."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             self.due = self._time() + self._limits.receive_seconds  # let the client read the rest of the response

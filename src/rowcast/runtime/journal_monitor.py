@@ -1,4 +1,4 @@
-"""Monitors the journal of a server process: free disk space, new segments, and the published head of the chain."""
+"""Monitor the journal of a server process: check the disk space, begin new files, and publish the head of the chain."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RollingJournal(Journal, Protocol):
 
 
 class JournalMonitor:
-    """Checks the journal every second; calls `refuse(reason)` to reject predictions, `refuse(None)` to accept them."""
+    """Checks the journal every second. Calls `refuse(reason)` to refuse predictions, `refuse(None)` to accept them."""
 
     def __init__(
         self,

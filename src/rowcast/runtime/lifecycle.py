@@ -1,4 +1,4 @@
-"""The lifecycle of a server process: start every part or report the error, run an indexer, stop in reverse order."""
+"""The lifecycle of a server process: start the parts, keep an indexer running, and stop the parts in reverse order."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ log = structlog.get_logger("rowcast.runtime")
 
 
 class Part(Protocol):
-    """A component that runs alongside the requests."""
+    """A component that starts and stops with the server."""
 
     async def start(self) -> None:
-        """Start. The event loop is already running."""
+        """Start the part. The event loop is already running."""
         ...
 
     async def stop(self) -> None:
@@ -63,9 +63,9 @@ class Reporting:
 
 
 class IndexerChild:
-    """Keeps one indexer process running for a journal folder, unless another server's indexer does the work.
+    """Keeps one indexer process running for a journal folder, unless another server already runs one.
 
-    The child exits when its pipe closes; if this process dies, the kernel closes the pipe.
+    The child exits when its standard input closes, so it also exits if this process dies.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], is_running: Callable[[], bool]) -> None:
@@ -76,7 +76,7 @@ class IndexerChild:
         self._child: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Begin to keep the indexer running."""
+        """Start the task that keeps the indexer running."""
         self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
@@ -113,7 +113,7 @@ class Lifecycle:
         self._on_drain = on_drain
 
     def drain(self) -> None:
-        """Report that the process is no longer ready; it still answers the requests it has received."""
+        """Report that the process is no longer ready. It still answers the requests that it has received."""
         self._health.is_ready = False
         self._on_drain()
 
@@ -136,7 +136,7 @@ class Lifecycle:
 
 
 class Application:
-    """The public ASGI app. It is built when the server starts, so that importing it opens nothing."""
+    """The public ASGI app. It is built when the server starts, so that importing it has no side effects."""
 
     def __init__(self, build: Callable[[], ASGIApp]) -> None:
         self._build = build

@@ -1,4 +1,4 @@
-"""Runs an ASGI app under uvicorn with Rowcast's own HTTP protocol, limits and shutdown."""
+"""Run an ASGI app under uvicorn with Rowcast's own protocol class, limits and shutdown."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run(server: HttpServer, listener: socket.socket, parent: int | None = None) 
 
 
 def raise_file_limit(connections: int) -> None:
-    """Raise the limit on open files, which is 1024 by default on most systems, to allow this many connections."""
+    """Raise the limit on open files to allow this many connections. On most systems, the default limit is 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + SPARE_FILES
     if soft < needed and soft != resource.RLIM_INFINITY:

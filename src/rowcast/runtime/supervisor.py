@@ -1,9 +1,9 @@
-"""The parent of several workers: it holds the port, forks the workers, restarts those that die, and stops them.
+"""The parent process of the workers: it holds the listening socket, and starts, restarts and stops the workers.
 
-It answers no requests and imports no heavy modules, so that it cannot crash on a request or use more and more memory.
+It answers no requests and imports no heavy modules, so that no request can crash it and its memory use stays constant.
 The workers share its listening socket: if a worker dies, the other workers accept the waiting connections. Every worker
-holds the read end of a pipe, and only this process holds the write end: if this process is killed, the pipe closes and
-the workers shut down.
+holds the read end of a pipe, and only this process holds the write end. If this process dies, the pipe closes and the
+workers shut down.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHECK_SECONDS = 0.5
 STUCK_SECONDS = 30.0
 """A worker that sends no heartbeat for this long is killed and replaced."""
 QUICK_DEATH_SECONDS = 1.0
-"""A worker that dies within this time of becoming ready is restarted after a delay, which doubles each time."""
+"""A worker that repeatedly dies this soon after becoming ready is restarted after a delay that doubles each time."""
 MAX_PAUSE_SECONDS = 10.0
 GRACE_SECONDS = 10.0
 """A worker that is still running this long after `drain_seconds` is killed."""
@@ -36,7 +36,7 @@ log = structlog.get_logger("rowcast.runtime")
 
 
 class IndexerPlan(msgspec.Struct, frozen=True):
-    """How to start the indexer, and how to tell whether another server's indexer already works on this history."""
+    """How to start the indexer, and how to check whether another server already runs one for this history."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
@@ -58,7 +58,7 @@ Work = Callable[[int, int, bool], int]
 
 
 class Supervisor:
-    """Runs `work` in as many processes as the server has workers."""
+    """Runs `work` in every worker process and keeps the workers running."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class Supervisor:
             os._exit(status)
 
     def _check_workers(self) -> None:
-        """Restart dead workers and kill stuck ones."""
+        """Restart dead workers and kill stuck workers."""
         now = time.monotonic()
         for post, worker in zip(self._posts, self._state.workers(), strict=True):
             if not post.pid:
@@ -173,7 +173,7 @@ class Supervisor:
             self._start(post)
 
     def _exit_status(self, post: WorkerPost) -> int | None:
-        """Return the exit status of a worker that has exited, or None; a negative status is a signal number."""
+        """Return the worker's exit status, or None if it is running. A negative status is a negated signal number."""
         if not post.pid:
             return None
         pid, status = os.waitpid(post.pid, os.WNOHANG)

@@ -21,13 +21,13 @@ from rowcast.serving.reload import FollowResult, RegistryFollower
 HEARTBEAT_SECONDS = 0.5
 POLL_SECONDS = 0.25
 RELOAD_SECONDS = 30.0
-"""How long a reload request waits for the workers, in seconds."""
+"""The maximum time, in seconds, that a reload request waits for the workers."""
 
 log = structlog.get_logger("rowcast.runtime")
 
 
 class StartingPoint(msgspec.Struct, frozen=True):
-    """What a worker loaded when it started. The numbers are read before loading, so that no change is missed."""
+    """The result of loading the first models. The numbers are read before loading, so that no change is missed."""
 
     generation: int
     reload_requests: int
@@ -99,7 +99,7 @@ class WorkerProcess:
         self._slot.close()
 
     def published(self) -> list[Reference]:
-        """Read the registry and return every version that belongs to this server. This blocks."""
+        """Read the registry and return every version that belongs to this server. This call blocks."""
         return self._follower.published()
 
     def workers(self) -> list[WorkerStatus]:
@@ -119,7 +119,7 @@ class WorkerProcess:
     async def reload(self) -> ReloadResult:
         """Import new files from the models folder, have every worker reload, and wait for the workers.
 
-        Workers also retry versions that failed before.
+        Workers also retry versions that they failed to load earlier.
         """
         imports = await asyncio.to_thread(self._import_models)
         log_import_errors(imports)
@@ -155,7 +155,7 @@ class WorkerProcess:
                     await self._follow(generation, requests)
             except Exception as error:  # this worker must still follow later changes
                 self._report_error(error.message if isinstance(error, RowcastError) else repr(error))
-                self._slot.report(generation=-1)  # follow again
+                self._slot.report(generation=-1)  # retry at the next poll
 
     def _read_numbers(self) -> tuple[int, int]:
         return self._generation(), self._state.reload_requests()

@@ -30,13 +30,15 @@ def class_labels(
     distinct = sorted(set(labels or ()), key=str)
     if any(isinstance(label, str) for label in distinct):
         names = _join(distinct)
-        message = f"required, because the graph's labels are strings ({names}); list the classes in output order"
+        message = (
+            f"required, because the graph's labels are strings ({names}); list the classes in the order of the scores"
+        )
         raise metadata_error("class_names", message)
     count = metadata.output_classes or width
     if count is None:
         count = max((int(label) for label in distinct), default=1) + 1
     if any(not 0 <= label < count for label in distinct):
-        message = f"required, because the graph's labels are not the numbers from 0 to {count - 1} ({_join(distinct)})"
+        message = f"required, because the graph's labels ({_join(distinct)}) are not all between 0 and {count - 1}"
         raise metadata_error("class_names", message)
     return tuple(range(max(count, 2)))
 

@@ -1,6 +1,6 @@
 """Convert an imported graph and its metadata into a manifest with golden rows.
 
-The output is interpreted according to its values for trial rows, not its name: a tensor named `probabilities` that
+The values of the output for trial rows determine how it is read, not its name: a tensor named `probabilities` that
 contains raw scores is read as raw scores.
 """
 
@@ -64,7 +64,7 @@ class Interpretation(NamedTuple):
 
 
 def convert(graph: ForeignGraph, request: ImportRequest) -> ConvertedModel:
-    """Score trial rows and convert the graph; raise BundleError or SettingsError if that is not possible."""
+    """Score trial rows and convert the graph; raise BundleError or SettingsError if the conversion fails."""
     metadata = read_metadata(request.metadata)
     schema, plan = build_plan(graph.inputs, metadata, observed=request.observed, table_columns=request.columns)
     encoder = RowEncoder(schema, plan)
@@ -78,7 +78,9 @@ def convert(graph: ForeignGraph, request: ImportRequest) -> ConvertedModel:
     scores = output_reader(output.kind, output.activation, decision)(_as_array(answers.output))
     finite = sorted(set(range(len(rows))) - set(non_finite_rows(scores)))
     if not finite:
-        message = "the graph returned no finite output for any trial row; supply a table of rows that it can score"
+        message = (
+            "the graph returned no finite output for any trial row; supply a table of rows that the graph can score"
+        )
         raise BundleError(message, slug="no-finite-answer")
     results = score_rows(decision, scores[finite])
     if label_tensor is not None and answers.labels is not None:
@@ -138,7 +140,7 @@ def _table_rows(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> list[dict[
         try:
             values = schema.parse({name: cells.get(name) for name in schema.names()}, text=True)
         except InvalidRows as invalid:
-            message = f"the table does not fit the graph: row {number}, {invalid.problems[0].reason}"
+            message = f"the table does not match the graph's inputs: row {number}: {invalid.problems[0].reason}"
             raise SettingsError(message, slug="table-mismatch") from None
         parsed_rows.append(dict(zip(schema.names(), values, strict=True)))
     return parsed_rows
@@ -183,7 +185,7 @@ def _interpret(selected: GraphTensor, answers: GraphAnswers, metadata: Metadata,
     width = 1 if array.ndim == 1 else int(array.shape[1])
     if _is_regression(selected, answers, metadata, width=width):
         if width != 1:
-            message = f"the output {selected} has {width} values per row; a regression model must have one value"
+            message = f"the output {selected} has {width} values per row; a regression model must return one value"
             raise BundleError(message, slug="unsupported-output")
         return Interpretation(Output(selected.name, "values"), Decision(task="regression"), _note(selected, "values"))
     keys = list(answers.output[0]) if selected.type in MAPS else None
@@ -215,7 +217,7 @@ def _is_regression(selected: GraphTensor, answers: GraphAnswers, metadata: Metad
 
 
 def _are_probabilities(array: NDArray[Any]) -> bool:
-    """Return whether the values of each finite row sum to one or, in a single column, lie between 0 and 1."""
+    """Return whether all finite values lie between 0 and 1 and, if there are several columns, each row sums to 1."""
     finite = array[np.isfinite(array.reshape(len(array), -1)).all(axis=1)]
     if not len(finite) or np.any(finite < -1e-6) or np.any(finite > 1 + 1e-6):
         return False
@@ -236,8 +238,8 @@ def _compare_labels(
         row = different[0] if different else own.index(None)
         raise BundleError(
             f"the graph's label output {tensor} is {labels[row]!r}, but its scores predict {predictions[row]!r}; "
-            "check that the class names are in the order of the scores, or name the scores as `output` in the metadata "
-            "to ignore the labels",
+            "check that the class names are in the same order as the scores, or set `output` in the metadata to the "
+            "name of the score output to ignore the labels",
             slug="label-mismatch",
         )
 

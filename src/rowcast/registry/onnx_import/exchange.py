@@ -1,4 +1,4 @@
-"""The files through which the importer and its sandboxed child process exchange a request and its result."""
+"""Exchange a request and its result between the importer and its sandboxed child process."""
 
 from __future__ import annotations
 

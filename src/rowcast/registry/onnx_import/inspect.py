@@ -1,8 +1,8 @@
 """Inspect an untrusted ONNX file without running it or loading it into a runtime.
 
 `inspect` walks the protobuf encoding. It rejects external data, operators outside the ONNX standard, model-local
-functions, training graphs, too many nodes, deeply nested subgraphs, and bytes that are not an ONNX model. The walk
-copies nothing and takes about 0.4 µs per field.
+functions, training graphs, too many nodes, deeply nested subgraphs, and bytes that are not an ONNX model. It copies
+nothing and takes about 0.4 µs per field.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ STANDARD_DOMAINS: Final = frozenset({b"", b"ai.onnx", b"ai.onnx.ml"})
 MAX_DEPTH: Final = 8
 EXTERNAL_LOCATION: Final = 1
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-# The floats and ints of an attribute are not packed: each of the millions of numbers in a forest is a separate field.
-# Skip an entire run of such fields at once.
+# Attributes store floats and ints unpacked: in a forest, each of millions of numbers is a separate field. This pattern
+# skips an entire run of such fields at once.
 _match_numbers = re.compile(rb"(?:\x3d[\s\S]{4}|\x40[\x80-\xff]{0,9}[\x00-\x7f])+").match
 
 
 class ProtobufField(NamedTuple):
-    """One field of a message: its number, the value of a varint, and the position of its bytes."""
+    """One field of a message: its number, its value if it is a varint, and the position of its bytes."""
 
     number: int
     value: int
@@ -32,7 +32,7 @@ class ProtobufField(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """The number of nodes in a model, including subgraphs, and the operator domains it uses."""
+    """The number of nodes in a model and its subgraphs, and the domains of its operators."""
 
     nodes: int
     domains: frozenset[bytes]
@@ -49,7 +49,7 @@ def inspect(model: bytes, max_nodes: int) -> Inspection:
 
 
 class _Walk:
-    """Walks the messages of an ONNX model. The numbers are the field numbers of onnx.proto3."""
+    """Walks the messages of an ONNX model. The numbers in the code are field numbers in onnx.proto3."""
 
     def __init__(self, content: bytes, max_nodes: int) -> None:
         self._content = content
@@ -69,7 +69,7 @@ class _Walk:
                 message = "the ONNX model defines its own functions; inline them with onnx.inliner"
                 raise BundleError(message, slug="local-functions")
             elif field.number == 20:
-                message = "the ONNX model contains training information; export it for inference"
+                message = "the ONNX model contains training information; export the model for inference"
                 raise BundleError(message, slug="training-graph")
         if graphs != 1:
             raise _not_onnx()
@@ -114,14 +114,14 @@ class _Walk:
     def _tensor(self, tensor: ProtobufField) -> None:
         for field in self._fields(tensor.start, tensor.end):
             if field.number == 13 or (field.number == 14 and field.value == EXTERNAL_LOCATION):
-                message = "the ONNX model stores weights in another file; save it as a single file"
+                message = "the ONNX model stores weights in another file; save the model as a single file"
                 raise BundleError(message, slug="external-data")
 
     def _check_domain(self, domain: bytes) -> None:
         if domain not in STANDARD_DOMAINS:
             shown = domain.decode(errors="replace")[:80]
             message = (
-                f"the ONNX graph uses operators of the domain {shown!r}; only standard ONNX operators are supported"
+                f"the ONNX graph uses operators from the domain {shown!r}; only standard ONNX operators are supported"
             )
             raise BundleError(message, slug="unknown-operators")
         self.domains.add(domain)

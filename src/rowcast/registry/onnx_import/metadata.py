@@ -38,7 +38,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_matrix(self) -> bool:
-        """Whether the model's clients send matrices, which is the case if `class_names` or `input_shape` is set."""
+        """Whether the model's clients send matrices: true if `class_names` or `input_shape` is set."""
         return self.class_names is not None or self.input_shape is not None
 
     @property
@@ -62,7 +62,7 @@ def read_metadata(document: Mapping[str, Any]) -> Metadata:
         if repeated:
             raise metadata_error(key, f"duplicate names: {', '.join(repeated)}")
     if metadata.activation != "none" and metadata.output_kind not in ("", "scores"):
-        raise metadata_error("activation", f"applies to raw scores only, but output_kind is {metadata.output_kind!r}")
+        raise metadata_error("activation", f"applies only to raw scores, but output_kind is {metadata.output_kind!r}")
     return metadata
 
 

@@ -14,7 +14,7 @@ NATIVE: Final = "native"
 
 
 class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The model to import, its metadata, and a sample of the user's table if there is one."""
+    """The name and metadata of the model to import, and a sample of the user's table if there is one."""
 
     name: str
     metadata: dict[str, Any] = {}
@@ -25,14 +25,14 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str = ""
     max_nodes: int = 0
     rows: list[dict[str, Any]] = []
-    """Rows of a table to score, with cells as text."""
+    """Rows to score, with cells as text."""
     columns: list[str] = []
     """The table's columns."""
     observed: dict[str, ObservedColumn] = {}
 
 
 class ConvertedModel(msgspec.Struct, frozen=True):
-    """A converted graph, ready to be written to a bundle, with notes for the user."""
+    """The manifest and golden rows of a converted graph, with notes for the user."""
 
     manifest: Manifest
     golden: list[GoldenRow]
@@ -40,7 +40,7 @@ class ConvertedModel(msgspec.Struct, frozen=True):
 
 
 def model_card(model: ConvertedModel) -> str:
-    """Return the model card of an import as Markdown."""
+    """Return the model card of an imported model as Markdown."""
     manifest = model.manifest
     origin = f"Imported from {manifest.training.table}, sha256 `{manifest.training.sha256}`."
     lines = [

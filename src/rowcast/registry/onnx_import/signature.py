@@ -1,4 +1,4 @@
-"""Derive a schema, a tensor plan and the output to read from the inputs and outputs of an imported graph."""
+"""Derive a schema and a tensor plan from the inputs of an imported graph, and select the output to read."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _width(tensor: GraphTensor, metadata: Metadata, *, is_only_input: bool) -> i
         width = len(metadata.features) if metadata.features else shape[-1] if shape else None
     if width is None or width < 1:
         raise _unsupported_input(
-            f"the input {tensor} has an unknown number of columns; list them as `features` in the model metadata"
+            f"the input {tensor} has an unknown number of columns; list the columns as `features` in the model metadata"
         )
     return width
 
@@ -96,7 +96,7 @@ def _width(tensor: GraphTensor, metadata: Metadata, *, is_only_input: bool) -> i
 def _column_names(
     inputs: Sequence[GraphTensor], widths: Sequence[int], metadata: Metadata, *, table_columns: Sequence[str]
 ) -> list[str]:
-    """Return a name for each column in tensor order: from the metadata, the table or the inputs' own names."""
+    """Return the column names in tensor order. They come from the metadata, the table or the inputs."""
     total = sum(widths)
     features = metadata.features
     own = [
@@ -135,7 +135,7 @@ def _fills_by_input(metadata: Metadata, inputs: Sequence[GraphTensor]) -> dict[s
 
 
 def _fill(value: Any, dtype: DType, optional: Sequence[str]) -> float | str | None:
-    """Return the plan's fill for missing values; raise DocumentError if the tensor's type cannot represent it."""
+    """Return the value that replaces missing values; raise DocumentError if its type does not match the tensor's."""
     if not optional:
         return None
     if dtype == "string":
@@ -164,9 +164,9 @@ def with_examples(schema: Schema, row: Mapping[str, Value]) -> Schema:
 
 
 def select_output(outputs: Sequence[GraphTensor], metadata: Metadata) -> GraphTensor:
-    """Return the output named in the metadata, or else the only output of the first type that the graph returns.
+    """Return the output named in the metadata, or else the graph's only map, float or label output, in this order.
 
-    The types are maps, floats and labels, in this order.
+    Raise DocumentError if the graph has several outputs of the first type that it returns.
     """
     if metadata.output:
         for tensor in outputs:
@@ -182,12 +182,12 @@ def select_output(outputs: Sequence[GraphTensor], metadata: Metadata) -> GraphTe
         if candidates:
             return _check_output(candidates[0])
     raise _unsupported_output(
-        f"the graph has no output of probabilities, labels or values: {', '.join(map(str, outputs))}"
+        f"none of the graph's outputs contains probabilities, labels or values: {', '.join(map(str, outputs))}"
     )
 
 
 def label_output(outputs: Sequence[GraphTensor], selected: GraphTensor) -> GraphTensor | None:
-    """Return the graph's label output, if there is exactly one besides the selected output."""
+    """Return the graph's label output if there is exactly one in addition to the selected output."""
     candidates = [tensor for tensor in outputs if tensor.type in LABELS and tensor.name != selected.name]
     return candidates[0] if len(candidates) == 1 and len(candidates[0].shape) <= 2 else None
 
