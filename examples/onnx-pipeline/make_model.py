@@ -1,7 +1,7 @@
 """Write a classifier with ten synthetic features as NAME.onnx, with its model_metadata.json.
 
-Usage: make_model.py FOLDER NAME [SEED]. The file stands for a model that another tool exported: the graph takes one
-float tensor and returns a label and probabilities.
+Usage: make_model.py FOLDER NAME [SEED]. The file represents a model that another tool exported: the graph takes one
+float tensor and returns labels and probabilities.
 """
 
 import json
