@@ -1,4 +1,4 @@
-"""The ASGI app, for example for `uvicorn rowcast.asgi:app`. Reads environment variables and `rowcast.toml`."""
+"""The ASGI app, configured by environment variables and `rowcast.toml`. Run it with `uvicorn rowcast.asgi:app`."""
 
 from rowcast import settings
 from rowcast.app import logs, server

@@ -1,4 +1,4 @@
-"""The calls of the native API. A call is a request and a function that decodes the reply; it does no network IO."""
+"""The calls of the native API: requests and the functions that decode the replies. No call does network IO."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rowcast.serving.model_descriptions import ModelList, ServedModel
 
 T = TypeVar("T")
 Row = Mapping[str, Any] | msgspec.Raw
-"""A mapping of column names to values, or such a mapping as JSON text, which is sent and recorded byte for byte."""
+"""A mapping of column names to values, or a JSON object as text. JSON text is sent and recorded byte for byte."""
 Format = Literal["jsonl", "csv"]
 
 JSON = "application/json"

@@ -46,7 +46,7 @@ class HttpRequest(msgspec.Struct, frozen=True):
     is_repeatable: bool = True
     """Whether the request can safely be sent again: it is read-only, is idempotent or has an Idempotency-Key."""
     success_statuses: frozenset[int] = frozenset({200})
-    """The statuses of regular replies. An error with one of these statuses has a problem document as its body."""
+    """The statuses of regular replies. An error reply with one of these statuses is a problem document."""
     sink: Sink | None = None
 
 
@@ -164,7 +164,7 @@ def is_in_flight(result: HttpReply | NoReply) -> bool:
 
 
 def retry_after(reply: HttpReply) -> float | None:
-    """Return the delay in seconds from the Retry-After header. A date is converted to a delay using the Date header."""
+    """Return the delay in seconds that the Retry-After header specifies. A date is compared with the Date header."""
     value = reply.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])

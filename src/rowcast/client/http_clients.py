@@ -42,7 +42,7 @@ POOL = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive
 
 
 class _BaseClient:
-    """The part that both clients share: the configuration and the conversion of requests to httpx."""
+    """The base class of both clients. Contains the configuration and converts requests for httpx."""
 
     def __init__(
         self, url: str, api_key: str | None, *, timeout: float, retries: int, headers: Mapping[str, str] | None

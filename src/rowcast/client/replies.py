@@ -1,7 +1,7 @@
-"""The structs for replies of the native API that only the client uses.
+"""Reply structs that only the client uses.
 
-The client and the server share the structs for all other replies, which are in `serving/model_descriptions.py`,
-`serving/fleet.py`, `serving/health.py` and `history/records.py`. None of these modules imports numpy or HTTP code.
+The client and the server share the structs of all other native replies: see `serving/model_descriptions.py`,
+`serving/fleet.py`, `serving/health.py` and `history/records.py`. These modules import neither numpy nor HTTP code.
 
 Decoding ignores unknown fields, so an older client can read the replies of a newer server. Fields that a newer server
 may omit have defaults.
@@ -24,7 +24,7 @@ class PredictionReply(msgspec.Struct, frozen=True):
     """The prediction for one row.
 
     It differs from `schema.prediction.Prediction`, which the server encodes, in two ways: values that do not apply to
-    the task are None instead of unset, and `request_id` is added from the response header.
+    the task are None instead of unset, and `request_id` is taken from the response header.
     """
 
     id: str

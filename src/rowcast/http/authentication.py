@@ -76,7 +76,7 @@ class Authenticator:
         Hot path. The key's hash is looked up in a dictionary, so the lookup time depends only on the key's length.
         """
         now = self._now()
-        if now >= self._refresh_at or now < self._refresh_at - 1.0:  # the second case: the clock was set back
+        if now >= self._refresh_at or now < self._refresh_at - 1.0:  # the second test detects a clock that was set back
             self._refresh(now)
         presented = headers.get(b"x-api-key")
         if presented is None:
@@ -183,12 +183,12 @@ def require_everything(caller: Caller) -> None:
     """Raise Forbidden unless the caller has access to all tenants and models."""
     if caller.tenant or caller.models or not caller.scopes & {"read", "admin"}:
         raise Forbidden(
-            "metrics cover all tenants and models; send a key with scope 'read' and without tenant or model limits"
+            "metrics cover all tenants and models; send a key that has the scope 'read' and no tenant or model limits"
         )
 
 
 def allow_model(caller: Caller, name: str) -> None:
-    """Raise Forbidden if the caller's key does not grant access to this model. Access includes all versions."""
+    """Raise Forbidden if the caller's key does not grant access to this model. Keys cover all versions of a model."""
     if not caller.may_use(name.partition("@")[0]):
         raise Forbidden(f"key {caller.key_id} does not grant access to this model")
 

@@ -108,7 +108,7 @@ def _add_model_routes(cold: ColdApp, deployment: Deployment[LiveModel]) -> None:
         response=DefaultModel,
         problems=("model-not-found",),
         tags=["models"],
-        summary="The default model: schema, metrics, parity",
+        summary="The default model's schema, metrics and parity check",
     )
     def describe_default_model(request: Request) -> DefaultModel:
         model = model_for(caller(request), deployment, None)
@@ -120,7 +120,7 @@ def _add_model_routes(cold: ColdApp, deployment: Deployment[LiveModel]) -> None:
         response=ServedModel,
         problems=("model-not-found",),
         tags=["models"],
-        summary="A served model: schema, metrics, parity",
+        summary="A served model's schema, metrics and parity check",
         responses={304: {"description": "Not modified, because `If-None-Match` contains the current ETag"}},
     )
     def describe_model(name: str, request: Request) -> Response:
@@ -134,7 +134,7 @@ def _add_model_routes(cold: ColdApp, deployment: Deployment[LiveModel]) -> None:
     @cold.route("POST", "/models/{name}/predict", "predict")
     @cold.route("POST", "/models/{name}/predict/batch", "predict")
     def refuse_unknown_model(name: str, request: Request) -> Response:
-        # Live models have routes of their own, so this call raises ModelNotFound or Forbidden.
+        # Live models have their own routes, so this call raises ModelNotFound or Forbidden.
         model_for(caller(request), deployment, name)
         raise NotFound("unknown path; see /docs")
 
@@ -190,7 +190,7 @@ def _add_history_routes(cold: ColdApp, history: History) -> None:
         media_types=("application/x-ndjson", "text/csv"),
         problems=("unavailable",),
         tags=["history"],
-        summary="A file of recorded predictions, newest first",
+        summary="Export of recorded predictions, newest first",
     )
     def export(request: Request, filters: Annotated[Filters, Depends()], format: Format = "jsonl") -> Response:  # noqa: A002
         _refuse_unknown_options(request, [*FILTER_NAMES, "format"])

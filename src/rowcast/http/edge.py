@@ -1,7 +1,7 @@
 """The ASGI callable that runs the request pipeline.
 
 Every request passes through the same steps: request id, route, cross-origin rules, key, scope, quota, method, content
-type, body, idempotency, handler. `quick_path.py` is a faster pipeline for plain requests for a single prediction.
+type, body, idempotency, handler. `quick_path.py` contains a faster pipeline for plain prediction requests.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from rowcast.http.routes import (
 from rowcast.serving.quota import charge
 
 SIGNIFICANT_HEADERS = (b"content-type", b"inference-header-content-length", b"accept-encoding")
-"""A repeated Idempotency-Key must come with the same values of these headers, and the same path, query and body."""
+"""A request that repeats an Idempotency-Key must also repeat these headers, the path, the query and the body."""
 
 
 class ClientDisconnected(Exception):

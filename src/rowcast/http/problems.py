@@ -100,7 +100,7 @@ ErrorForm = Callable[[Problem], tuple[int, bytes]]
 
 
 def slug(error: Exception) -> str:
-    """Return the slug under which an error is reported to the client."""
+    """Return the slug that is reported to the client."""
     return error.slug if isinstance(error, RowcastError) and error.slug in STATUS else "internal"
 
 

@@ -1,7 +1,7 @@
 """The edge's pipeline on the hot path, specialised for plain requests for a single prediction.
 
-It applies the same steps as `Edge`, except for steps that plain requests never need. It creates no ASGI scope, task or
-future, which makes it faster (`bench/serve.py`). Only Rowcast's own HTTP protocol class calls it; under other ASGI
+It applies the same steps as `Edge`, except for steps that plain requests never need. It is faster because it creates no
+ASGI scope, task or future (`bench/serve.py`). Only Rowcast's own HTTP protocol class calls it; under other ASGI
 servers, every request takes the general path.
 """
 
@@ -88,7 +88,7 @@ class QuickPath:
         """Answer a plain prediction request by calling `send`, now or in a later event-loop iteration.
 
         Hot path. Return False if the general path must handle the request; in that case, nothing has been sent or
-        charged. If `is_alone`, no other client is sending requests, so do not wait for other requests to batch.
+        charged. If `is_alone`, no other client is sending requests, so the row is scored without waiting for a batch.
         """
         quick = route.quick
         if quick is None or len(body) > self._max_body or not quick.accepts(query, body):

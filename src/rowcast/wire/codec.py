@@ -51,13 +51,13 @@ class WireRequest(NamedTuple):
     ttl: int = 0
     """Cache lifetime in seconds; 0 selects the cache's default."""
     filled: int = 0
-    """The number of absent cells that were filled with the template's defaults."""
+    """The number of missing cells that were filled with the template's defaults."""
     ignored: int = 0
     """The number of unknown names that were ignored, as the template allows."""
 
 
 class WireCodec:
-    """A template compiled for one model: reads requests, renders replies and describes both."""
+    """A template compiled for one model. Reads requests, renders replies and returns the JSON Schemas of both."""
 
     def __init__(self, template: Template, *, schema: Schema, parse_row: ParseRow, facts: ModelFacts) -> None:
         request = template.request

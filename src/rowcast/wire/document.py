@@ -27,7 +27,7 @@ SCALARS: Final = (
 
 
 def parse_document(text: str, suffix: str, source: str) -> dict[str, Any]:
-    """Parse a document in the format that the file suffix, a key of PARSERS, identifies.
+    """Parse a document. Its format is given by the file suffix, which is a key of PARSERS.
 
     Raise DocumentError, with `source` as the document's name, if the document has a syntax error, is not a mapping or
     contains values that JSON cannot represent.
@@ -48,9 +48,9 @@ def parse_document(text: str, suffix: str, source: str) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, make_loader: Callable[[Any], Any]) -> Any:
-    """Parse YAML with the loader class that `make_loader` builds from the yaml module; raise ValueError with the line.
+    """Parse YAML; raise ValueError with the line number of a syntax error.
 
-    The loader must construct only plain values such as strings, numbers, lists and mappings.
+    `make_loader` receives the yaml module and returns a loader class, which must construct only plain values.
     """
     try:
         import yaml

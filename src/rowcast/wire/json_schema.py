@@ -15,7 +15,7 @@ PROBABILITIES: Final[dict[str, Any]] = {"type": "array", "items": PROBABILITY}
 
 
 class ReplySchemas:
-    """Builds the JSON Schemas of one model's replies. `native` is the schema of a native reply."""
+    """Builds the JSON Schemas of one model's replies from the schemas of a native reply and its warnings."""
 
     def __init__(self, facts: ModelFacts, native: Mapping[str, Any], warnings: Mapping[str, Any]) -> None:
         classes = list(facts.decision.classes)

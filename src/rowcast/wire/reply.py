@@ -1,7 +1,7 @@
 """Render replies as specified by a wire template.
 
-A template is compiled once into byte templates. For each request, every placeholder is replaced with JSON text that is
-copied from the native reply, so numbers are never re-encoded.
+A template is compiled once into byte templates. At run time, values are copied from the native reply as JSON text, so
+numbers are never decoded and re-encoded.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ NativeRow = Any
 
 
 class _RenderContext(NamedTuple):
-    """The data that fills the placeholders of one request or batch."""
+    """The data for the placeholders of one request or batch."""
 
     rows: Sequence[NativeRow]
     seconds: float

@@ -30,7 +30,7 @@ class RequestTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     batch: str = ""
     """The path of the requests in a `/predict/batch` body (`requests[]`) or of their rows (`requests[].data`)."""
     rename: dict[str, str] = {}
-    """Maps each name that clients send to a column name."""
+    """Maps client names to column names."""
     use_cache: str = ""
     cache_ttl: str = ""
     on_missing: Any = ERROR
@@ -70,7 +70,7 @@ def read_template(document: Any) -> Template:
 
 
 def columns_by_client_name(request: RequestTemplate, schema: Schema) -> dict[str, str]:
-    """Map each name that a client may send to its column."""
+    """Map each column's client name to its column name."""
     columns = schema.names()
     client_names: dict[str, str] = {}
     for client_name, column in request.rename.items():
@@ -139,5 +139,5 @@ def _check_classes(key: str, table: Mapping[str, Any], names: Sequence[str]) -> 
 
 
 def template_error(place: str, message: str) -> DocumentError:
-    """Return the error for a problem at this place in a template."""
+    """Return the error for a problem at `place` in a template."""
     return DocumentError("wire template", place, message)

@@ -1,4 +1,4 @@
-"""The routes of MLflow's scoring server, which SageMaker also calls: `/invocations`, `/ping` and `/version`."""
+"""The routes of MLflow's scoring server (`/invocations`, `/ping` and `/version`), which SageMaker also uses."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class MLflowRoutes:
         except csv.Error as error:
             raise BodyError(f"the body is not valid CSV: {error}") from None
         if not lines:
-            raise BodyError("the body is empty; send a header and rows", slug="empty-body")
+            raise BodyError("the body is empty; send a header and at least one row", slug="empty-body")
         if len(lines) - 1 > self._scoring.max_rows:
             raise BodyError(f"too many rows; the limit is {self._scoring.max_rows}", slug="too-many-rows")
         return self._scoring.read_texts(model, [name.strip() for name in lines[0]], lines[1:])

@@ -41,7 +41,7 @@ class NativeRoutes:
         self.refresh()
 
     def refresh(self) -> None:
-        """Replace the routes with those of the live models. Call this on the event loop whenever the models change."""
+        """Update the routes to match the live models. Call this on the event loop whenever the models change."""
         deployment = self._service.deployment
         # /predict returns 404 if the configured default model has been unloaded.
         addresses = deployment.addresses()

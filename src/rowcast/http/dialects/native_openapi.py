@@ -85,7 +85,7 @@ PARAMETERS: list[Json] = [
 ]
 WARNINGS = array(closed(column=TEXT, code=TEXT, message=TEXT))
 ROW_ERRORS = closed(errors=array(reference("ValueProblem")))
-"""The schema of the result for an invalid row with `partial=true`."""
+"""With `partial=true`, the schema of the result for an invalid row."""
 EXAMPLE_ID = "01890a5d-ac96-774b-8bce-b302099a8057"
 
 

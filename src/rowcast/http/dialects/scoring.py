@@ -1,4 +1,4 @@
-"""Functions shared by V1, V2 and MLflow: find the model, read and score rows in any layout, return predictions."""
+"""Functions shared by V1, V2 and MLflow: find the model, read rows in any layout, score them and return predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rowcast.serving.service import PredictionService
 
 MAX_LISTED_PROBLEMS = 20
-"""The maximum number of problems that the error message of a dialect lists."""
+"""The maximum number of problems that a dialect's error message lists."""
 
 
 class ScoredRow(msgspec.Struct, frozen=True, gc=False):

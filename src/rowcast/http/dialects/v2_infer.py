@@ -86,7 +86,7 @@ def read(request: Request, model: LiveModel) -> Call:
 
 
 def block_columns(call: Call, rows: int) -> list[blocks.BlockColumn] | None:
-    """Return the layout of the binary tail; return None if a column is not binary or the request has too few rows."""
+    """Return the layout of the binary data; return None if a column is not binary or the request has too few rows."""
     sizes = [(head.parameters or {}).get("binary_data_size") for head in call.inference.inputs]
     if rows < MIN_BLOCK_ROWS or None in sizes or not sizes:
         return None
@@ -125,7 +125,7 @@ def read_raw(model: LiveModel, body: memoryview) -> Tensor:
         raise BodyError("the model has several inputs; describe them in JSON before the binary data")
     if datatype == BYTES:
         if width != 1:
-            raise BodyError("raw input cannot contain several strings; describe them in JSON before the binary data")
+            raise BodyError("raw input cannot contain several strings; describe the input in JSON before the data")
         try:
             return Tensor(name, BYTES, (1, 1), [bytes(body).decode()])
         except UnicodeDecodeError:
@@ -138,7 +138,7 @@ def read_raw(model: LiveModel, body: memoryview) -> Tensor:
 
 
 def inputs_by_name(model: LiveModel, inputs: Sequence[Tensor], max_rows: int) -> dict[str, Tensor]:
-    """Return the inputs by name: one per column, or the graph's own inputs. All have the same number of rows."""
+    """Return the inputs by name: one per column, or the graph's own inputs. Raise BodyError if they are invalid."""
     by_name = {tensor.name: tensor for tensor in inputs}
     if len(by_name) != len(inputs):
         raise BodyError("two inputs have the same name")
