@@ -30,7 +30,7 @@ def test_every_setting_has_a_default() -> None:
     assert loaded.store_url == f"sqlite:///{Path.cwd()}/.rowcast/history.db"
 
 
-def test_each_source_overrides_the_previous_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_source_of_settings_overrides_the_previous_source(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "rowcast.toml").write_text("port = 1\n")
     assert settings.load().port == 1
     (folder / ".env").write_text("ROWCAST_PORT=2\n")

@@ -1,4 +1,4 @@
-"""Queries about published models, used by the commands and the Python API."""
+"""How the commands and the Python API look up published models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rowcast serve --train-if-missing` trains a model only if it does not exist."""
+"""`rowcast serve --train-if-missing` trains a model only if the model does not exist."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ GOOD = {"n": "1.5", "i": "7", "b": '"Yes"', "c": '" red "', "d": '"31/01/2026"'}
 
 @given(st.fixed_dictionaries({name: st.sampled_from([None, *cells.items()]) for name, (_, cells) in INVALID.items()}))
 @settings(max_examples=300)
-def test_all_problems_of_a_row_are_reported_at_once(cells_and_codes: dict[str, tuple[str, str] | None]) -> None:
+def test_all_problems_in_a_row_are_reported_at_once(cells_and_codes: dict[str, tuple[str, str] | None]) -> None:
     schema = Schema(tuple(column for column, _ in INVALID.values()))
     cells = {name: GOOD[name] if bad is None else bad[0] for name, bad in cells_and_codes.items()}
     body = as_json({**cells, "x": "1", "y": "null"})

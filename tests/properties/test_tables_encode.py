@@ -89,7 +89,7 @@ def assert_alike(schema: Schema, frame: pl.DataFrame) -> None:
 
 @st.composite
 def text_columns(draw: st.DrawFn) -> tuple[Schema, pl.DataFrame]:
-    """Draw a column from the schema and string cells, most of which are valid for the column."""
+    """Draw string cells for a column of the schema; most cells are valid."""
     column = draw(st.sampled_from(SCHEMA.columns))
     matching = st.tuples(blanks, fitting[column.kind], blanks).map("".join)
     values = draw(st.lists(st.one_of(matching, matching, matching, cells), min_size=1, max_size=25))
@@ -120,7 +120,7 @@ typed = {
 
 @st.composite
 def typed_columns(draw: st.DrawFn) -> tuple[Schema, pl.DataFrame]:
-    """Draw a column from the schema and typed cells, which may not match the kind of the column."""
+    """Draw typed cells for a column of the schema; their type may not match the kind of the column."""
     column = draw(st.sampled_from(SCHEMA.columns))
     kind = draw(st.sampled_from(list(typed)))
     values = draw(st.lists(st.none() | typed[kind], min_size=1, max_size=25))

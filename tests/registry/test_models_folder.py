@@ -54,7 +54,7 @@ def test_a_failed_import_is_retried_only_on_request(folder: ModelsFolder, drop: 
     assert folder.import_new(retry_failed=True) == [failure]
 
 
-def test_shared_metadata_applies_to_the_graph_it_names(folder: ModelsFolder, drop: Path) -> None:
+def test_shared_metadata_applies_to_the_graph_that_the_metadata_names(folder: ModelsFolder, drop: Path) -> None:
     (drop / "second.onnx").write_bytes(RAW_SCORES)
     (drop / SHARED_METADATA).write_text('{"model_name": "second", "features": ["a", "b", "c", "d"]}')
 

@@ -1,4 +1,4 @@
-"""Sensitive columns are hashed or dropped; the values of all other columns keep their notation."""
+"""Sensitive columns are hashed or dropped; the values in all other columns keep their notation."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> LiveModel:
     return models.live(folder, "m", models.mlp_graph(2, 3), models.number_columns(2), labels, "probabilities")
 
 
-def test_a_score_is_converted_to_its_class_index_or_its_value(classifier: LiveModel, tmp_path: Path) -> None:
+def test_a_score_is_converted_to_a_class_index_or_a_value(classifier: LiveModel, tmp_path: Path) -> None:
     schema = models.number_columns(2)
     regression = models.live(tmp_path, "r", models.sum_graph(2), schema, models.REGRESSION, "values")
 

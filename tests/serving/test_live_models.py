@@ -128,7 +128,9 @@ def test_the_error_from_a_graph_lists_the_rows_that_cause_it(registry: FolderReg
     assert refused.value.rows == [1, 3]
 
 
-def test_all_rows_fail_if_the_graph_fails_only_on_batches(registry: FolderRegistry) -> None:
+def test_all_rows_in_a_batch_fail_if_the_graph_fails_on_batches_but_not_on_single_rows(
+    registry: FolderRegistry,
+) -> None:
     class Lonely:
         """A graph that scores only single rows."""
 

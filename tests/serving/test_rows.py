@@ -31,7 +31,7 @@ def test_rows_keep_the_received_bytes(model: LiveModel) -> None:
     assert [row.received for row in rows if isinstance(row, Row)] == [GOOD, GOOD]
 
 
-def test_every_problem_of_every_row_is_reported_with_its_row_number(model: LiveModel) -> None:
+def test_every_problem_in_every_row_is_reported_with_the_row_number(model: LiveModel) -> None:
     with pytest.raises(InvalidRows) as refused:
         read_rows(model, body(GOOD, BAD, GOOD, BAD), max_rows=10)
 

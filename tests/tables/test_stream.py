@@ -1,4 +1,4 @@
-"""Chunks of a table yield the same rows, types and errors as the whole table, wherever it is split."""
+"""Chunks of a table yield the same rows, types and errors as the whole table, wherever the table is split."""
 
 from __future__ import annotations
 

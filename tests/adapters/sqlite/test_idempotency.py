@@ -29,7 +29,7 @@ def test_the_claim_of_a_dead_process_is_released(tmp_path: Path, monkeypatch: py
     assert SqliteIdempotencyStore(tmp_path / "r.db").claim("k", b"f", 1.5) is None
 
 
-def test_exactly_one_of_many_concurrent_claims_succeeds(tmp_path: Path) -> None:
+def test_exactly_one_of_several_concurrent_claims_succeeds(tmp_path: Path) -> None:
     def claim(number: int) -> bool:
         try:
             return SqliteIdempotencyStore(tmp_path / "r.db").claim("k", b"f", 1.0) is None
