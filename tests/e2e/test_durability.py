@@ -166,7 +166,7 @@ def test_two_servers_with_the_same_home_share_one_history_and_one_indexer(home: 
     assert json.loads(rowcast("verify", "--json", "--home", home, cwd=home).stdout)["writers"] == 2
 
 
-def test_predictions_are_recorded_when_durability_is_disk(home: Path) -> None:
+def test_predictions_are_recorded_if_the_durability_setting_is_disk(home: Path) -> None:
     with servers.running(home, "--durability", "disk") as server:
         prediction_id = predict(server)
 

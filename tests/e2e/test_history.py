@@ -291,7 +291,7 @@ def test_a_published_head_reveals_that_a_chain_was_truncated(home: Path, tmp_pat
         assert [broken["seq"] for broken in result["broken"]] == [19]
 
 
-def test_an_entry_is_stored_before_the_reply_is_sent_when_durability_is_store(home: Path) -> None:
+def test_an_entry_is_stored_before_the_reply_is_sent_if_the_durability_setting_is_store(home: Path) -> None:
     with servers.running(home, "--durability", "store") as server, server.client() as client:
         for row in ROWS[:10]:
             prediction_id = client.post("/predict", json=row).json()["id"]

@@ -86,7 +86,7 @@ def ask(server: Server, times: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_old_and_new_metric_names_have_the_same_values_and_pass_promtool(home: Path, workers: int) -> None:
+def test_metrics_have_the_same_values_under_their_old_and_new_names_and_pass_promtool(home: Path, workers: int) -> None:
     settings = {"ROWCAST_METRICS_ALIASES": "1"}
     with servers.running(home, "--workers", str(workers), settings=settings) as server:
         eventually(lambda: ready_workers(server) == workers, 20)

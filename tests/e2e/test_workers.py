@@ -326,7 +326,7 @@ def test_a_drain_finishes_even_if_a_client_never_completes_its_request(tmp_path:
         server.kill()
 
 
-def test_the_train_if_missing_option_trains_a_model_only_if_none_exists(tmp_path: Path) -> None:
+def test_the_serve_command_trains_a_model_only_if_none_exists(tmp_path: Path) -> None:
     table = tmp_path / "points.csv"
     rows = [f"{a},{b},{'yes' if a > b else 'no'}" for a in range(20) for b in range(20)]
     table.write_text("a,b,bigger\n" + "\n".join(rows) + "\n")
@@ -343,7 +343,7 @@ def test_the_train_if_missing_option_trains_a_model_only_if_none_exists(tmp_path
     assert "training a model on" not in (tmp_path / "second.log").read_text()
 
 
-def test_the_train_if_missing_option_accepts_a_config_file(tmp_path: Path) -> None:
+def test_the_serve_command_can_train_a_missing_model_from_a_config_file(tmp_path: Path) -> None:
     rows = [f"{a},{b},{'yes' if a > b else 'no'}" for a in range(20) for b in range(20)]
     (tmp_path / "points.csv").write_text("a,b,bigger\n" + "\n".join(rows) + "\n")
     config = tmp_path / "points.yaml"

@@ -23,7 +23,7 @@ class Whole(msgspec.Struct):
     sparse: Sparse | None = None
 
 
-def test_object_schemas_are_closed_and_require_fields_that_are_always_sent() -> None:
+def test_object_schemas_reject_unknown_fields_and_require_fields_that_are_always_sent() -> None:
     (schema,), components = derive([Whole])
 
     assert schema == {"$ref": "#/components/schemas/Whole"}

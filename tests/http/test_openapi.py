@@ -72,7 +72,7 @@ async def test_the_document_is_valid_openapi_3_1(client: httpx.AsyncClient) -> N
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in document["components"]["schemas"])
 
 
-async def test_each_model_is_described_with_its_own_request_and_reply(client: httpx.AsyncClient) -> None:
+async def test_each_model_has_its_own_request_and_reply_schemas(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
 
     for name, path in (("loans", "/predict"), ("loans", "/models/loans/predict"), ("sum", "/models/sum/predict")):
@@ -105,7 +105,7 @@ async def test_every_error_is_documented(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("path", READS)
-async def test_the_replies_of_cold_routes_match_their_closed_schemas(client: httpx.AsyncClient, path: str) -> None:
+async def test_the_replies_of_cold_routes_match_their_schemas(client: httpx.AsyncClient, path: str) -> None:
     document = (await client.get("/openapi.json")).json()
     prediction = (await client.post("/models/sum/predict", json={"x0": 1, "x1": 2})).json()
     schema = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]

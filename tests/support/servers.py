@@ -53,7 +53,7 @@ def rowcast(
 
 
 def children(pid: int) -> list[int]:
-    """Return the running child processes of a process."""
+    """Return the IDs of a process's running child processes."""
     listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
     return [int(word) for word in listing.stdout.split()]
 

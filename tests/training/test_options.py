@@ -19,6 +19,6 @@ def test_out_of_range_values_are_rejected(option: str, value: Any) -> None:
         TrainingOptions(target="y", name="x", **{option: value})
 
 
-def test_group_and_time_cannot_be_combined() -> None:
+def test_the_options_group_and_time_cannot_be_combined() -> None:
     with pytest.raises(TrainingError, match="options 'group' and 'time' cannot be combined"):
         TrainingOptions(target="y", name="x", group="customer", time="day")

@@ -18,7 +18,7 @@ ROWS = 60
 
 
 def columns(**more: list[Any]) -> dict[str, list[Any]]:
-    """Return a useful column, a constant, a row counter and a target."""
+    """Return a table with a useful column, a constant column, a row counter and a target."""
     base = {
         "amount": [index % 7 for index in range(ROWS)],
         "same": ["x"] * ROWS,
@@ -169,7 +169,7 @@ def test_class_weights_require_a_classification_target() -> None:
     assert caught.value.slug == "target-kind"
 
 
-def test_a_data_check_lists_every_column_with_its_kind() -> None:
+def test_the_data_check_lists_every_column_with_its_kind() -> None:
     table = table_from_memory(columns(), "loans")
 
     result = run_data_check(table, TrainingOptions(target="y", name="check"))

@@ -207,7 +207,7 @@ async def test_a_batch_can_contain_requests_with_matrices(client: httpx.AsyncCli
     ]
 
 
-async def test_a_batch_can_contain_objects(client: httpx.AsyncClient) -> None:
+async def test_a_batch_can_contain_rows_as_objects(client: httpx.AsyncClient) -> None:
     rows = models.random_rows(NUMBERS, 3, seed=2)
     reply = await client.post("/models/gateway/predict/batch", json={"rows": rows})
     single = [(await client.post("/models/gateway/predict", json=row)).json() for row in rows]

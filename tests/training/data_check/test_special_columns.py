@@ -78,7 +78,7 @@ def test_an_unsuitable_column_is_rejected(option: str, values: list[Any], slug: 
     assert caught.value.slug == slug
 
 
-def test_the_error_for_a_negative_weight_names_its_row() -> None:
+def test_the_error_for_a_negative_weight_contains_the_row_number() -> None:
     with pytest.raises(TableError) as caught:
         problem_of({"w": [1.0, 2.0, -1.0, *[1.0] * (ROWS - 3)]}, weight="w")
 
