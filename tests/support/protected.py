@@ -15,7 +15,10 @@ ROW = {"x0": 1.5, "x1": 2.0}
 
 
 def create_home(folder: Path) -> Path:
-    """Create a home with the models `sum` and `other`. In a module, a tenant's entries may be counted by only one test."""
+    """Create a home with the models `sum` and `other`.
+
+    Only one test in a module may count the entries of a given tenant.
+    """
     registry, columns = FolderRegistry(folder / "models"), models.number_columns(2)
     models.publish(registry, "sum", models.sum_graph(2), columns, models.REGRESSION, "values")
     models.publish(registry, "other", models.linear_graph(2, 1), columns, models.REGRESSION, "values")
