@@ -227,7 +227,7 @@ async def test_a_request_fails_if_the_store_is_unavailable_even_though_the_predi
     kept = MemoryStore()
 
     def away(writer: str) -> Position | None:
-        raise Unavailable("the store is unavailable")
+        raise Unavailable("the store is away")
 
     until = CommitWaiter(away, timeout=0.05)
     serving = Serving(MemoryJournal(kept, "w"), commits=until)
