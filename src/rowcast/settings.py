@@ -33,7 +33,7 @@ MEBIBYTE = 1024 * 1024
 
 
 class Alias(NamedTuple):
-    """The setting that is set by another system's environment variable."""
+    """The setting that corresponds to another system's environment variable."""
 
     setting: str
     values: Mapping[str, str] | None = None
@@ -80,7 +80,7 @@ class AliasSource(PydanticBaseSettingsSource):
         return _aliased_values().get(field_name, (None, ""))[0], field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """Return the settings that are set by aliases."""
+        """Return the settings that come from aliases."""
         values: dict[str, Any] = {setting: value for setting, (value, _) in _aliased_values().items()}
         if "push_gateway" in values and "push_gateway" not in self.current_state:
             values.setdefault("push_job", ALIAS_PUSH_JOB)
@@ -88,7 +88,7 @@ class AliasSource(PydanticBaseSettingsSource):
 
 
 def _aliased_values() -> dict[str, tuple[str, str]]:
-    """Return the value of each setting that an alias sets, and the name of the environment variable."""
+    """Return the value and the environment variable of each setting that comes from an alias."""
     values = {}
     for variable, alias in ALIASES.items():
         text = os.environ.get(variable, "").strip()
@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     min_free_mb: int = Field(
         200,
         ge=0,
-        description="Minimum free disk space (MiB) for the journal and the store; below it, predictions are rejected.",
+        description="Minimum free disk space (MiB) for the journal and the store; with less, predictions are rejected.",
     )
     sensitive: Literal["keep", "hash", "drop"] = Field(
         "keep", description="How the history records the values of sensitive columns: unchanged, hashed or not at all."
@@ -157,7 +157,7 @@ class Settings(BaseSettings):
     )
     default_model: str | None = Field(
         None,
-        description="Model that `POST /predict` uses. Default: the only model served, or the first one in `models`.",
+        description="Model that `POST /predict` uses. Default: the only served model, or the first model in `models`.",
     )
     root_path: str = Field(
         "",
@@ -198,7 +198,9 @@ class Settings(BaseSettings):
     )
     cache: bool = Field(False, description="Cache scores by row; useful for slow models.")
     cache_entries: int = Field(
-        100_000, ge=1, description="Maximum number of cached scores in each server process; a score takes about 0.5 KB."
+        100_000,
+        ge=1,
+        description="Maximum number of cached scores in each server process; each takes up about 0.5 KB.",
     )
     cache_seconds: float = Field(3600.0, gt=0, description="Lifetime of a cached score.")
     models_dir: Path | None = Field(

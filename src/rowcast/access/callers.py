@@ -36,7 +36,7 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
 
 
 UNAUTHENTICATED: Final = Caller(scopes=frozenset(), models=frozenset(("",)))
-"""A client that did not send a required key. It may use no model, because no model has an empty name."""
+"""A client that did not send a required key. It cannot use any model, because no model has an empty name."""
 
 
 def active_callers(keys: Iterable[Key], now: float, default: Quota | None, share: int) -> dict[bytes, Caller]:
@@ -65,7 +65,7 @@ def active_callers(keys: Iterable[Key], now: float, default: Quota | None, share
 
 
 def keep_meters(new: dict[bytes, Caller], old: Mapping[bytes, Caller]) -> dict[bytes, Caller]:
-    """Return the new callers. Callers with an unchanged quota keep their old meter, so a reload does not reset it."""
+    """Return the new callers. Callers with an unchanged quota keep their meters, so a reload does not reset them."""
     meters = {caller.key_id: caller.meter for caller in old.values()}
 
     def with_meter(caller: Caller) -> Caller:

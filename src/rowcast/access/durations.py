@@ -14,5 +14,5 @@ def parse_duration(text: str) -> int:
     """Return the number of seconds in a duration such as `90d`; raise SettingsError if the format is invalid."""
     match = _match_duration(text)
     if not match:
-        raise SettingsError(f"invalid duration {text!r}; expected a whole number followed by s, m, h or d, like 90d")
+        raise SettingsError(f"invalid duration {text!r}; expected a whole number followed by s, m, h or d, such as 90d")
     return int(match[1]) * UNIT_SECONDS[match[2]]

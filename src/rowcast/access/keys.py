@@ -1,7 +1,7 @@
 """API keys, and functions to add, revoke, rotate and find them.
 
 A key has the form `rk_<id>_<secret>`. Only the SHA-256 hash of the whole key is stored. The secret has 192 random bits,
-so it cannot be guessed, and a slow hash would add no security. The server looks up a key by its hash, so the response
+too many to guess, so a slow hash would add no security. The server looks up a key by its hash, so the response
 time does not reveal how much of an invalid key is correct.
 """
 
@@ -56,7 +56,7 @@ class Key(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def add_key(keys: Sequence[Key], new: Key) -> list[Key]:
-    """Return the keys and the new key; raise SettingsError if a key with this name has not been revoked."""
+    """Return the keys with the new key appended; raise SettingsError if an unrevoked key has the same name."""
     if any(key.name == new.name and key.revoked is None for key in keys):
         raise SettingsError(f"a key named {new.name!r} already exists; revoke or rotate it, or choose another name")
     return [*keys, new]
@@ -88,7 +88,7 @@ def find_key(keys: Sequence[Key], id_or_name: str) -> Key:
 
 
 def hash_key(key: str | bytes) -> str:
-    """Return the hash that is stored instead of a key."""
+    """Return the hash that is stored instead of the key."""
     return sha256(key.encode() if isinstance(key, str) else key).hexdigest()
 
 
@@ -108,7 +108,7 @@ def parse_tenant(text: str) -> str:
     """Return a tenant name unchanged; raise SettingsError if it is invalid."""
     if not _match_tenant(text):
         raise SettingsError(
-            f"invalid tenant {text[:80]!r}; use 1 to 64 characters of a-z, 0-9, '.', '_' and '-', "
+            f"invalid tenant {text[:80]!r}; use 1 to 64 characters from a-z, 0-9, '.', '_' and '-', "
             "starting with a letter or digit"
         )
     return text

@@ -22,7 +22,7 @@ class KeyReader(Protocol):
         ...
 
     def revision(self) -> object:
-        """Return a value that changes whenever the keys change. The server calls this every second."""
+        """Return a value that changes whenever the keys change. Must be cheap: the server calls it every second."""
         ...
 
 
@@ -37,14 +37,14 @@ class KeyWriter(KeyReader, Protocol):
 class IdempotencyStore(Protocol):
     """Stores replies by idempotency key for all server processes, so that a repeated request receives the first reply.
 
-    A process claims the key of a new request until it saves a reply or releases the key. Claims of dead processes and
-    claims older than the store's limit are void. `now` is a Unix timestamp in seconds.
+    A process claims the key of a new request. The claim lasts until the process saves a reply or releases the key.
+    Claims of dead processes and claims older than the store's limit are void. `now` is a Unix timestamp in seconds.
     """
 
     def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
         """Return the saved reply, or claim the key and return None.
 
-        After None, the caller must save a reply or release the key. Raise RepeatConflict if the key is already
+        A caller that receives None must save a reply or release the key. Raise RepeatConflict if the key is already
         claimed, or if `fingerprint` differs from the first request's fingerprint. Raise Unavailable if the store cannot
         be used.
         """
@@ -59,9 +59,9 @@ class IdempotencyStore(Protocol):
         ...
 
     def purge(self, before: float) -> None:
-        """Delete the claims and replies from before this time."""
+        """Delete the claims and replies that date from before this time."""
         ...
 
     def check(self) -> None:
-        """Raise Unavailable if the store cannot be used. Create and change nothing."""
+        """Check the store without creating or changing anything; raise Unavailable if it cannot be used."""
         ...

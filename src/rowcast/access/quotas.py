@@ -27,11 +27,11 @@ class Quota(msgspec.Struct, frozen=True):
 class Meter:
     """Tracks the use of one quota with the generic cell rate algorithm, which stores only a timestamp.
 
-    Hot path: each request calls the meter twice, so the usual case avoids `max` and `ceil`.
+    Hot path: each request calls the meter twice, so the common path avoids calls to `max` and `ceil`.
     """
 
     is_immediate = True
-    """True if `spend` never returns an awaitable; False for a meter that may wait for other processes."""
+    """True if `spend` always returns None, never an awaitable."""
 
     def __init__(self, quota: Quota, share: int = 1) -> None:
         self.quota = quota
@@ -74,5 +74,5 @@ def parse_quota(text: str) -> Quota:
     """Parse a quota such as `100/60s`; raise SettingsError if the format is invalid."""
     match = _match_quota(text)
     if not match:
-        raise SettingsError(f"invalid quota {text!r}; expected a number of rows, a slash and a duration, like 100/60s")
+        raise SettingsError(f"invalid quota {text!r}; expected a row count, a slash and a duration, such as 100/60s")
     return Quota(int(match[1]), int(match[2]) * UNIT_SECONDS[match[3] or "s"])

@@ -106,7 +106,7 @@ def import_models_folder(settings: Settings, *, retry_failed: bool = False) -> l
 
 
 def preferred_model(settings: Settings) -> str:
-    """Return the default model of the models folder.
+    """Return the name of the model that the models folder's metadata file describes.
 
     Return an empty string if no folder is configured or the settings specify models.
     """

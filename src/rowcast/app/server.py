@@ -51,7 +51,7 @@ def application(settings: Callable[[], Settings]) -> Application:
 
 
 def build_server(settings: Settings, place: Place | None = None) -> Server:
-    """Build a server process. If `place` is None, it is the only worker and keeps the indexer running itself."""
+    """Build a server process. If `place` is None, the process is the only worker and keeps the indexer running."""
     from rowcast.adapters.files.shared_counters import LocalCounters
     from rowcast.http.dialects.native import NativeRoutes
     from rowcast.runtime.lifecycle import Closing, Lifecycle

@@ -1,4 +1,4 @@
-"""What a server process reports about itself: counters, metrics, pushed metrics and tracing spans."""
+"""The telemetry of a server process: counters, metrics, pushed metrics and tracing spans."""
 
 from __future__ import annotations
 

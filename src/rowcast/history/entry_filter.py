@@ -70,7 +70,7 @@ def parse_selection(
 ) -> Selection:
     """Build a selection from user input; raise RequestError if a time is invalid.
 
-    `since` is inclusive, `until` is exclusive.
+    `since` is inclusive; `until` is exclusive.
     """
     first = None if since is None else first_id(_parse_bound("since", since))
     end = None if until is None else first_id(_parse_bound("until", until))
@@ -89,7 +89,7 @@ def _parse_bound(name: str, text: str) -> int:
 
 
 def parse_time(text: str) -> int:
-    """Return an RFC 3339 timestamp or a UTC date in Unix milliseconds; raise ValueError if it is invalid."""
+    """Convert an RFC 3339 timestamp or a UTC date to Unix milliseconds; raise ValueError if it is invalid."""
     time = datetime.fromisoformat(_LOST_PLUS.sub(r"+\1", text.strip()))  # query strings turn `+` into a space
     milliseconds = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
     if not 0 <= milliseconds <= LATEST_MS:

@@ -38,7 +38,7 @@ def run_indexer(
 
 
 def _drain(journals: JournalReader, store: StoreWriter, report: Callable[[str], None], last_damage: str) -> str:
-    """Run one round; report any damage that is new, and return its description or an empty string."""
+    """Run one round and report any new damage. Return the description of the damage, or an empty string."""
     try:
         journals.drain(store)
     except HistoryError as error:  # `drain` raises this after all undamaged journals have been drained

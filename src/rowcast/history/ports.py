@@ -194,8 +194,8 @@ class ErasureStep(NamedTuple):
 class StoreEraser(Protocol):
     """Removes rows and salts from stored entries. Hashes remain, so every chain stays valid.
 
-    A request is complete once every registered folder's indexer has completed the folder's part: it waits until the
-    journals that existed when it first saw the request have been drained, and then erases the selected rows.
+    A request is complete once every registered folder has completed its part. For each folder, the indexer waits until
+    the journals that existed when it first saw the request have been drained, and then erases the selected rows.
     """
 
     def register_folder(self, folder_id: str) -> None:
@@ -271,7 +271,7 @@ class Store(StoreReader, StoreWriter, StoreEraser, Protocol):
     ) -> None: ...
 
     def check(self) -> None:
-        """Raise Unavailable or HistoryError if entries cannot be recorded. Create and change nothing."""
+        """Raise Unavailable or HistoryError if the store cannot accept entries; do not create or change anything."""
         ...
 
     def maintenance(self) -> AbstractContextManager[bool]:

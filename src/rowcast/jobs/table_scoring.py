@@ -210,7 +210,7 @@ def _existing(frame: pl.DataFrame, columns: Sequence[str]) -> Sequence[str]:
 
 
 def _with_reasons(chunk: ScoredChunk, offset: int) -> pl.DataFrame:
-    """Return the rejected rows, preceded by three new columns: row number, invalid columns and reasons."""
+    """Return the rejected rows with three added columns: row number, invalid columns and reasons."""
     refuse_existing(chunk.rejected, REJECT_COLUMNS)
     rejects: dict[int, tuple[list[str], list[str]]] = {}
     for problem in chunk.problems:

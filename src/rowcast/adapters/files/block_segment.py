@@ -62,7 +62,7 @@ class BlockSegment:
         return entries
 
     def find(self, prediction_id: str) -> SealedEntry | None:
-        """Return the entry with this prediction id, or None. Expand no block unless one of them contains the id."""
+        """Return the entry with this prediction id, or None. Expand the blocks only if one of them contains the id."""
         if not any(blocks.contains(block, prediction_id) for block in self._blocks()):
             return None
         start = b'{"id":"%s"' % prediction_id.encode()
@@ -82,7 +82,7 @@ class BlockSegment:
         """Return None: each link covers all earlier blocks, so nothing after a damaged block can be verified."""
 
     def rewind(self) -> None:
-        """Undo the most recent `read_more`, because its entries could not be stored."""
+        """Undo the most recent `read_more`; call this if its entries could not be stored."""
         self._offset, self._link, self._chain.seq, self._chain.previous = self._before
 
     def all(self) -> Iterator[SealedEntry]:
@@ -100,7 +100,7 @@ class BlockSegment:
             return is_unlocked(file)
 
     def _next(self, file: FileIO, ended: bool, *, follows_entries: bool) -> Block | None:
-        """Return the block at the offset, or None if it is incomplete. No reply was sent for an incomplete block."""
+        """Return the next block, or None if no complete block follows. No reply was sent for an incomplete block."""
         prefix = os.pread(file.fileno(), FRAME.size, self._offset)
         if len(prefix) == FRAME.size and prefix.strip(b"\0"):
             magic, length, mark = FRAME.unpack(prefix)

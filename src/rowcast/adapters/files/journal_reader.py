@@ -38,7 +38,7 @@ class FolderJournalReader:
 
     @property
     def folder_id(self) -> str:
-        """The folder's id, which the first call generates and stores in a file."""
+        """The folder's id, stored in a file that is created on first use."""
         path = self._folder / FOLDER_ID
         try:
             if not path.exists():
@@ -63,7 +63,7 @@ class FolderJournalReader:
                 segment = open_segment(path)
                 if isinstance(segment, Segment):
                     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
-                        # Python before 3.11.5 reads one byte past the searched range, which can crash the process.
+                        # Before version 3.11.5, Python reads one byte past the searched range and can crash.
                         if memory.find(pattern, 0, len(memory) - 1) < 0:
                             continue
                 sealed = segment.find(prediction_id)
@@ -164,13 +164,13 @@ class FolderJournalReader:
         return frozenset(path.name for path in self._paths() if _has_entries(path))
 
     def damaged(self) -> list[str]:
-        """Return the names of damaged segments that were renamed."""
+        """Return the names of damaged segments, which have been renamed."""
         return sorted(path.name for path in self._folder.glob(f"*{DAMAGED}"))
 
     def unreadable(self) -> dict[str, int]:
         """Return the first unreadable `seq` of each writer that has a damaged segment."""
         seqs: dict[str, int] = {}
-        for name in reversed(self.damaged()):  # in reverse, so that a writer's first damaged segment wins
+        for name in reversed(self.damaged()):  # in reverse order: a writer's first damaged segment must win
             writer, _, first = name.removesuffix(DAMAGED).rpartition("-")
             seqs[writer] = int(first) if first.isdigit() else 0
             with contextlib.suppress(HistoryError, FileNotFoundError):

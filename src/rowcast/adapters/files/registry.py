@@ -186,7 +186,7 @@ class FolderRegistry:
 
 
 def _clear(home: Path) -> None:
-    """Delete the hidden folders of dead publishers. A live publisher locks the lock file next to its folder."""
+    """Delete the hidden folders of dead publishers. A live publisher keeps its folder's lock file locked."""
     for lock in home.glob(f"{STAGED}*.lock"):
         with lock.open("w") as file:
             try:

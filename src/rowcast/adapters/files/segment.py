@@ -56,7 +56,7 @@ def open_segment(path: Path) -> Segment | BlockSegment:
         known = f"{FORMAT} and {block_segment.FORMAT}"
         raise HistoryError(f"{path} has journal format {header.format}; this release supports formats {known}")
     if header.first == 0 and previous != genesis(header.writer):
-        raise HistoryError(f"{path} does not begin with the first link of its writer")
+        raise HistoryError(f"{path} has an invalid first link")
     if header.format == block_segment.FORMAT:
         return BlockSegment(path, header.writer, len(line))
     return Segment(path, header, len(line))
@@ -100,7 +100,7 @@ class Segment:
         return entries
 
     def find(self, prediction_id: str) -> SealedEntry | None:
-        """Return the entry with this prediction id."""
+        """Return the entry with this prediction id, or None."""
         start = b'{"id":"%s"' % prediction_id.encode()
         return next((sealed for sealed in self.all() if decode_head(sealed.head).reply.startswith(start)), None)
 
@@ -142,7 +142,7 @@ class Segment:
         return recovered, lost
 
     def rewind(self) -> None:
-        """Undo the most recent `read_more`, because its entries could not be stored."""
+        """Undo the most recent `read_more`; call this if its entries could not be stored."""
         self._offset, self._seq, self._previous = self._before
 
     def all(self) -> Iterator[SealedEntry]:
@@ -159,7 +159,7 @@ class Segment:
         return has_ended(self.path)
 
     def _read_many(self, file: FileIO, entries: list[SealedEntry], limit: int) -> bool:
-        """Append the complete entries of one large read to `entries`, and return whether there were any.
+        """Append the complete entries from one large read to `entries`, and return whether any were found.
 
         Hot path: two reads per entry would take a fifth of the indexer's time.
         """

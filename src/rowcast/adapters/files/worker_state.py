@@ -128,7 +128,7 @@ class ServerFolder:
             return msgspec.json.decode(path.read_bytes(), type=str | None)
 
     def last_served(self) -> dict[str, int]:
-        """Return the most recently served version of each reference, including those of earlier servers."""
+        """Return the version of each reference that this or an earlier server served most recently."""
         try:
             return msgspec.json.decode((self._runs / "good").read_bytes(), type=dict[str, int])
         except (FileNotFoundError, msgspec.MsgspecError):
@@ -171,7 +171,7 @@ class SlotFile:
         os.pwrite(self._fd, HEARTBEAT.pack(time.monotonic()), 0)
 
     def report(self, **changes: Any) -> None:
-        """Change fields of the reported state."""
+        """Update the given fields of the report."""
         self.status = msgspec.structs.replace(self.status, **changes)
         content = msgspec.json.encode(self.status)
         os.pwrite(self._fd, RECORD.pack(len(content), zlib.crc32(content)) + content, RECORD_AT)

@@ -22,7 +22,7 @@ MATRIX_OPERATORS = (b"MatMul", b"Gemm", b"Linear", b"SVM", b"Conv", b"Einsum", b
 
 ONNX Runtime uses different matrix kernels for a single row and for a batch (a third of the scores of linear models
 differ in the last bit), so a single row is padded to two rows. A tree model without these operators needs no padding,
-which halves the cost of a single row.
+so a single row costs half as much.
 """
 
 # The number of rows per chunk. Chunks limit the memory that a request needs. Smaller chunks are slower (200 trees: 5.2

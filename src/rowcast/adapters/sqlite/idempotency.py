@@ -33,7 +33,7 @@ class SqliteIdempotencyStore:
         self._lock = threading.Lock()
 
     def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
-        """Return the saved reply, or None if the caller now owns the key."""
+        """Return the saved reply, or claim the key and return None."""
         with self._transaction() as connection:
             row = connection.execute(
                 "SELECT fingerprint, at, owner, reply FROM repeats WHERE key = ?", [key]

@@ -44,6 +44,6 @@ def where_clause(selection: Selection, **bounds: str | None) -> tuple[str, dict[
         if name in values:
             values[name] = msgspec.json.encode(values[name]).decode()
     conditions = [CONDITIONS[name] for name in values]
-    # Partial indexes omit empty strings; SQLite uses such an index only if the query repeats its condition.
+    # Partial indexes omit empty strings; SQLite uses such an index only if the query repeats the index's condition.
     conditions += [f"e.{name} <> ''" for name in ("tenant", "label", "entity") if values.get(name)]
     return " AND ".join(conditions or ["TRUE"]), values

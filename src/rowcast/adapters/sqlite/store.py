@@ -93,7 +93,7 @@ class SqliteStore:
 
     @contextmanager
     def maintenance(self) -> Iterator[bool]:
-        """Try to lock the file's folder; yield whether the attempt succeeded. The kernel unlocks it on exit."""
+        """Try to lock the file's folder; yield whether the attempt succeeded."""
         self.open()
         descriptor = os.open(self.disk_folder, os.O_RDONLY)
         try:
@@ -142,7 +142,7 @@ class SqliteStore:
             return [row[0] for row in connection.execute("SELECT writer FROM writers ORDER BY writer")]
 
     def chain(self, writer: str, after: int = -1) -> Iterator[SealedEntry]:
-        """Yield one writer's entries in order, reading each entry only when the caller consumes it."""
+        """Yield one writer's entries in order, without loading all of them into memory."""
         with self._reading() as connection:
             for row in connection.execute(read_statement("chain.sql"), [writer, after]):
                 yield SealedEntry(*row)
@@ -331,7 +331,7 @@ class SqliteStore:
 
 @contextmanager
 def _folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock. Otherwise, switching a new file to WAL mode fails if several processes try at once."""
+    """Lock the folder, because several processes cannot switch a new file to WAL mode at the same time."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

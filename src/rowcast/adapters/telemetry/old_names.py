@@ -1,6 +1,6 @@
 """Metrics for existing dashboards, under the names used by the systems that Rowcast replaces.
 
-These metrics have no labels, as those systems document them. A prediction request is any request to a route
+These metrics have no labels, as documented for those systems. A prediction request is any request to a route
 that returns predictions, regardless of its status.
 """
 

@@ -1,7 +1,7 @@
 """Sends request spans to an OpenTelemetry collector over OTLP/HTTP; requires rowcast[otel].
 
-The library queues, batches and sends spans on its own thread, so requests never wait for the collector. It drops spans
-that it cannot deliver.
+The library queues, batches and sends spans on its own thread, and drops spans that it cannot deliver. Requests never
+wait for it.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Spans:
         return OtelSpan(span)
 
     def start(self) -> None:
-        """Do nothing: the library starts its thread itself."""
+        """Do nothing: the library starts its own thread."""
 
     def stop(self) -> None:
         """Deliver the remaining spans; wait no longer than the timeout of one delivery."""

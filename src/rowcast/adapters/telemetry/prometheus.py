@@ -1,7 +1,7 @@
 """Counts events and exposes them as Prometheus metrics.
 
-Events increment counter cells, which takes 0.3 µs per request; the client library's own counter and histogram take
-0.9 µs, or 2.6 µs in multi-process mode. The cells are in one process or in shared memory (`shared_counters.py`). The
+Events increment counter cells (0.3 µs per request; the client library's own counter and histogram take 0.9 µs, or 2.6
+µs in multi-process mode). The cells are in one process or in shared memory (`shared_counters.py`). The
 metrics of other systems (`old_names.py`) use the same cells. During a scrape, the gauges are computed and the client
 library renders all metrics.
 """
@@ -43,7 +43,7 @@ PLAIN: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
 
 
 class Metrics:
-    """Counts the events of one process."""
+    """Counts the events in this process, and renders the metrics of all processes."""
 
     def __init__(
         self,
