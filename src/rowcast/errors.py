@@ -53,7 +53,7 @@ class SettingsError(RowcastError):
 
 
 class DocumentError(SettingsError):
-    """A wire template or a model's metadata is invalid; `place` is the key in question, such as `request.path`."""
+    """A wire template or a model's metadata is invalid; `place` is the invalid key, for example `request.path`."""
 
     slug = "document"
 

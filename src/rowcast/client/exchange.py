@@ -59,7 +59,7 @@ class HttpReply(msgspec.Struct, frozen=True):
 
     @property
     def media_type(self) -> str:
-        """Return the content type without parameters."""
+        """Return the content type without its parameters."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -85,7 +85,7 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """The timeout for a whole call, the maximum number of retries, and the first and the longest pause."""
+    """The timeout for a whole call, the maximum number of retries, and the first and longest pause between tries."""
 
     timeout: float = 30.0
     retries: int = 5

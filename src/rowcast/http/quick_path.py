@@ -88,7 +88,7 @@ class QuickPath:
         """Answer a plain prediction request by calling `send`, now or in a later event-loop iteration.
 
         Hot path. Return False if the general path must handle the request; in that case, nothing has been sent or
-        charged. If `is_alone`, no other client is sending requests, so the row is scored without waiting for a batch.
+        charged. If `is_alone`, no other client is sending requests, so the row is scored immediately.
         """
         quick = route.quick
         if quick is None or len(body) > self._max_body or not quick.accepts(query, body):

@@ -74,7 +74,7 @@ class Request(msgspec.Struct):
     context: RequestContext
     options: QueryOptions = NO_OPTIONS
     is_alone: bool = False
-    """Whether no other client is sending requests. If so, the rows are scored without waiting for a batch."""
+    """Whether no other client is sending requests. If so, a single row is scored immediately."""
     response_headers: Sequence[tuple[bytes, bytes]] = ()
     """Headers that the handler adds to its response."""
     model: ModelInterface | None = None

@@ -6,7 +6,7 @@ import math
 
 
 def format_number(value: float) -> str:
-    """Format a number with four to five significant digits; NaN and infinity become a dash."""
+    """Format a number for display; NaN and infinity become a dash."""
     if not math.isfinite(value):
         return "–"
     if 0.001 <= abs(value) < 10:

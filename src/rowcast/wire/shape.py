@@ -161,7 +161,7 @@ def _attribute(tree: Tree, path: str) -> str:
 
 
 def _struct(tree: Tree, *, strict: bool) -> type[msgspec.Struct]:
-    """Return a struct type that decodes JSON of this tree's shape; optional leaves may be absent."""
+    """Return a struct type that decodes JSON with the tree's shape; optional leaves may be absent."""
     fields: list[Any] = []
     for index, below in enumerate(tree.values()):
         kind = below.value if isinstance(below, Leaf) else _struct(below, strict=strict)

@@ -87,7 +87,7 @@ def columns_by_client_name(request: RequestTemplate, schema: Schema) -> dict[str
 
 
 def default_cells(request: RequestTemplate, schema: Schema) -> dict[str, msgspec.Raw]:
-    """Map each column that has a default to its default value as JSON text."""
+    """Map each column that has a default to the default as JSON text."""
     defaults = request.on_missing
     if defaults == ERROR:
         return {}

@@ -114,7 +114,7 @@ def paths(deployment: Deployment[LiveModel]) -> dict[str, Json]:
 
 
 def prediction_schema(model: LiveModel) -> Json:
-    """Return the JSON Schema of one native prediction of this model."""
+    """Return the JSON Schema of a native prediction by this model."""
     decision = model.decision
     properties: Json = {
         "id": {"type": "string", "format": "uuid"},

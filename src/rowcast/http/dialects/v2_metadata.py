@@ -28,7 +28,7 @@ class OutputSpec(msgspec.Struct, frozen=True):
 
 
 def inputs(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """Return the inputs as the model's metadata lists them."""
+    """Return the inputs in the format of the model's metadata."""
     return [{"name": column.name, "datatype": DATATYPES_BY_KIND[column.kind], "shape": [-1, 1]} for column in columns]
 
 

@@ -12,7 +12,7 @@ REQUESTS, ROWS, NANOSECONDS, FAILED, FAILED_NANOSECONDS, LAST = range(6)
 
 
 class ModelStatistics:
-    """Counts requests and reports them in the format of the protocol's statistics extension."""
+    """Counts requests and reports the results in the format of the protocol's statistics extension."""
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
