@@ -1,4 +1,4 @@
-"""`make bench-dialects`: send the same 1,000 rows per request as native JSON and as binary tensors of the V2 protocol.
+"""`make bench-dialects`: compare requests of 1,000 rows as native JSON with the same requests as binary V2 tensors.
 
 The server runs on one core; its indexer and the load generator run on the other. In each round, both forms are
 measured one after the other and compared. The model is linear, so that the cost of the dialects dominates; with

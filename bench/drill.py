@@ -215,7 +215,7 @@ def write_tampered_graph(folders: dict[str, Path], new: Path) -> None:
 
 
 def write_truncated(folders: dict[str, Path], new: Path) -> None:
-    """Write a bundle with half a manifest and without golden rows."""
+    """Write a bundle with a truncated manifest and no golden rows."""
     shutil.copytree(folders["first"], new, dirs_exist_ok=True)
     text = (new / bundle.MANIFEST).read_bytes()
     (new / bundle.MANIFEST).write_bytes(text[: len(text) // 2])

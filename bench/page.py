@@ -87,7 +87,7 @@ COMMON = frozenset({"bench", "at", "commit", "python", "cores", "load", "kept"})
 
 
 def fuzz_label(key: str) -> str:
-    """Return the label of a figure of the fuzz benchmark."""
+    """Return the label for a figure from the fuzz benchmark."""
     for prefix, label in FUZZ_STATUSES.items():
         if key.startswith(prefix):
             return label + key.removeprefix(prefix)

@@ -1,4 +1,4 @@
-"""Measure the quality of models: train on every table in a folder with default options, and predict with the published
+"""Measure model quality: train on every table in a folder with default options, and predict with the published
 graph.
 
     python bench/quality.py run --data FOLDER [--tables a,b] [--system autogluon --python PYTHON] [--seconds 60]
@@ -60,7 +60,7 @@ class Task:
     positive: str | None
     exclude: tuple[str, ...]
     map: Mapping[str, str]
-    """Corrections of labels: in one table, each label has a second spelling that ends with a full stop."""
+    """Label corrections: in one table, each label has a second spelling that ends with a full stop."""
     reference: float
     spread: float
 

@@ -308,7 +308,7 @@ def check_requirements(
     calls: float,
     report: dict[str, Any],
 ) -> list[Check]:
-    """Return a check for every requirement on serving."""
+    """Return a check for every requirement."""
     checks = []
     loads = {each.connections for each in measures}
     for connections, least, aim in ((32, 0.50, 0.52), (128, 0.58, 0.63)):

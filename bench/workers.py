@@ -1,5 +1,5 @@
-"""`make bench-workers`: measure the throughput of two workers compared with one worker, and memory use over two million
-requests.
+"""`make bench-workers`: compare the throughput of two workers with that of one worker, and measure memory use over two
+million requests.
 
 The benchmark compares the CPU time that all of the server's processes use per answered request. It does not compare
 requests per second, because wrk also uses both cores of a two-core machine. Without other load, two workers on two
@@ -45,7 +45,7 @@ class Workers(Server):
     """A server with several processes on all cores."""
 
     def groups(self) -> dict[str, list[int]]:
-        """Group the processes; the supervisor, which uses only a few milliseconds, counts as answering."""
+        """Group the processes; the supervisor, which uses only a few milliseconds of CPU time, counts as answering."""
         groups: dict[str, list[int]] = {group: [] for group in GROUPS}
         for pid in self.tree():
             with suppress(OSError):
@@ -97,7 +97,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=4.0, help="duration of one run of wrk")
     parser.add_argument(
-        "--requests", type=int, default=2_000_000, help="number of requests for the memory test; 0 skips it"
+        "--requests", type=int, default=2_000_000, help="number of requests for the memory test; 0 skips the test"
     )
     parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")
     return parser.parse_args()

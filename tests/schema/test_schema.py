@@ -164,7 +164,7 @@ def test_the_json_schema_matches_the_parser() -> None:
         "owner": {"type": ["boolean", "string", "integer"]},
         "city": {
             "type": ["string", "number", "boolean"],
-            "description": "Seen in training: Ulm, Bonn. Other values are scored as unseen, with a warning.",
+            "description": "Seen in training: Ulm, Bonn. Other values are treated as unseen, with a warning.",
         },
         "plan": {"type": ["string", "null"], "enum": ["a", "b", None]}
         | {"description": described["properties"]["plan"]["description"]},

@@ -1,4 +1,4 @@
 """The columns of a model, their valid values, and the conversion of rows to tensors.
 
-Pure code: no clock, no randomness, no IO.
+This package is pure: it uses no clock, no randomness and no IO.
 """

@@ -1,4 +1,4 @@
-"""Encode whole columns into the model's input tensors: the fast path for requests with many rows.
+"""Encode whole columns as input tensors. This is the fast path for requests with many rows.
 
 Like the fast path of `RowEncoder.read`, this path accepts only the notations that most clients use. The caller encodes
 all other requests row by row with `RowEncoder`, which supports every notation and reports every problem. A property

@@ -1,6 +1,6 @@
 """The datatypes of the Open Inference Protocol.
 
-This module does not import numpy, so that a gateway can use it.
+This module does not import numpy, so that a gateway can use it without numpy.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Encode rows as values for the model's input tensors, following the tensor plan of the bundle.
 
 `RowEncoder.read` has a fast path and a general path. The fast path decodes the body into a msgspec struct that is
-generated from the schema when the model loads. Rows that the struct does not accept take the general path through
+generated from the schema when the model is loaded. Rows that the struct does not accept take the general path through
 `Schema.parse`, which supports every notation and reports every problem. A property test checks that both paths encode a
 row identically.
 """
@@ -27,7 +27,7 @@ PACK: Mapping[DType, str] = {"float32": "f", "float64": "d", "int64": "q", "bool
 NAN = float("nan")
 
 BOUNDED = Annotated[float, msgspec.Meta(gt=-FLOAT32_LIMIT, lt=FLOAT32_LIMIT)]
-"""The range of `within_float32`. Packing enforces it for float32 tensors but not for float64 tensors."""
+"""The range of `within_float32`. Packing enforces this range for float32 tensors but not for float64 tensors."""
 _words = "|".join(map(re.escape, sorted(MISSING_WORDS - {""})))
 PLAIN_TEXT = Annotated[str, msgspec.Meta(pattern=rf"^(?!(?:{_words})\Z)[!-~](?:[ -~]*[!-~])?\Z")]
 """Strings that are already canonical: ASCII text without surrounding spaces, except missing-value words."""
@@ -57,7 +57,7 @@ Plan = tuple[TensorSpec, ...]
 
 
 class RowWarning(msgspec.Struct, frozen=True):
-    """A warning about a row that was scored anyway."""
+    """A warning about a value in a scored row."""
 
     column: str
     code: str
@@ -134,7 +134,7 @@ class RowEncoder:
             known = self._known.get(column.name)
             if known is not None and value is not None and value not in known:
                 shown = "a value" if column.sensitive else repr(str(value)[:80])
-                message = f"{shown} was not seen in training; scored as an unseen value"
+                message = f"{shown} was not seen in training; treated as an unseen value"
                 warnings.append(RowWarning(column.name, "unseen-category", message))
         return tuple(warnings)
 
@@ -191,7 +191,7 @@ def _packs_safely(spec: TensorSpec, columns: Mapping[str, Column]) -> bool:
 
 
 def _fast_row(schema: Schema, bounded: Collection[str]) -> type[msgspec.Struct] | None:
-    """Return the struct of the fast path, or None if the schema has a column that it cannot represent.
+    """Return the struct of the fast path, or None if a struct cannot represent every column of the schema.
 
     The struct accepts rows as most clients send them: the JSON types match the column kinds, and categories and boolean
     words are spelled as in training. msgspec validates such a row in C, in one pass; no further checks are needed.
@@ -208,7 +208,7 @@ def _fast_row(schema: Schema, bounded: Collection[str]) -> type[msgspec.Struct] 
 
 
 def _fast_type(column: Column) -> Any:
-    """Return the type of the column's field in the fast row, or None if no level of a category is canonical."""
+    """Return the type of the column's field in the fast row, or None if a category has no canonical level."""
     if column.kind == "category":
         if not column.levels and not column.closed:
             return PLAIN_TEXT
@@ -312,7 +312,7 @@ def _date_part(column: Column, feature: Feature) -> Callable[[Any], float | None
     """Return a function that extracts one date part from a string or from microseconds, and maps None to None."""
     part = DATE_PARTS.index(feature.part)
 
-    @lru_cache(maxsize=1024)  # The parts of a cell are extracted one after another.
+    @lru_cache(maxsize=1024)  # Parse each date only once for all of its parts.
     def parts(raw: Any) -> tuple[float, int, int, int] | None:
         moment = raw if isinstance(raw, int) else column.parse(raw)
         return None if moment is None else date_parts(int(moment), column.origin)

@@ -119,9 +119,9 @@ def _numbers(score: Score) -> list[float]:
 
 
 def largest_gap(left: Sequence[float], right: Sequence[float]) -> float:
-    """Return the largest difference between two sequences; infinity if their lengths differ.
+    """Return the largest difference between corresponding numbers, or infinity if the lengths differ.
 
-    Differences are absolute for magnitudes up to one and relative above that.
+    Differences are absolute for magnitudes up to one and relative for larger magnitudes.
     """
     if len(left) != len(right):
         return float("inf")

@@ -68,7 +68,7 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     help: str = ""
     example: Value = None
     sensitive: bool = False
-    """Whether the values never appear in errors and warnings, and can be hashed or dropped before they are recorded."""
+    """Whether the values are kept out of errors and warnings, and can be hashed or dropped before they are recorded."""
 
     def parse(self, raw: Any, *, text: bool = False) -> Value:
         """Return the canonical value of a raw cell, or None if it is missing.
@@ -257,7 +257,7 @@ def _column_json_schema(column: Column) -> dict[str, Any]:
 
 def _seen(column: Column) -> str:
     if column.kind == "category":
-        rest = "" if column.closed else " Other values are scored as unseen, with a warning."
+        rest = "" if column.closed else " Other values are treated as unseen, with a warning."
         return f"Seen in training: {list_names(column.levels)}.{rest}"
     if column.low is not None and column.high is not None and column.kind in ("number", "integer"):
         return f"Seen in training: {column.low:.15g} to {column.high:.15g}."

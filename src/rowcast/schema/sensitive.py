@@ -1,7 +1,7 @@
 """Hash or drop sensitive columns before a row is recorded. The model still receives the original values.
 
 Hashes are keyed with a secret. Equal values of a column have equal hashes, so hashed values can be counted and joined.
-Without the key, nobody can check whether a hash matches a guessed value.
+Without the secret, nobody can check whether a hash matches a guessed value.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def from_bytes(header: TensorHeader, raw: memoryview) -> Tensor:
             f"but binary_data_size is {len(raw)}"
         )
     if header.datatype == BOOL and count and np.frombuffer(raw, np.uint8).max() > 1:
-        raise BodyError(f"input {quoted(header.name)}: a BOOL must be the byte 0 or 1")
+        raise BodyError(f"input {quoted(header.name)}: every BOOL must be 0 or 1")
     return Tensor(header.name, header.datatype, shape, np.frombuffer(raw, dtype))
 
 
@@ -159,7 +159,9 @@ def _texts(name: str, data: bytes, count: int) -> list[str]:
         if at > end or start > end:
             break
     if at != end or len(texts) != count:
-        raise BodyError(f"input {quoted(name)}: the lengths of its {count} strings do not add up to its {end} bytes")
+        raise BodyError(
+            f"input {quoted(name)}: the lengths of the {count} strings do not match the size of {end} bytes"
+        )
     try:
         return [text.decode() for text in texts]
     except UnicodeDecodeError:
@@ -178,7 +180,7 @@ def _shape(header: TensorHeader) -> tuple[int, ...]:
 
 
 def to_bytes(datatype: str, cells: Any) -> bytes:
-    """Return an array or a list of strings as the data of a binary tensor."""
+    """Convert an array, or a list of strings, to the data of a binary tensor."""
     if datatype == BYTES:
         encoded = {text: length_prefixed(text) for text in set(cells)}  # Labels repeat; encode each label only once.
         return b"".join(map(encoded.__getitem__, cells))

@@ -63,7 +63,7 @@ LATEST_US: Final = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // 
 
 
 class BadValue(Exception):
-    """A cell is invalid for its column. `code` is stable; `message` says what the column accepts."""
+    """A cell is invalid in its column. `code` is stable; `message` says what the column accepts."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -114,7 +114,7 @@ def datetime_from_text(text: str, formats: tuple[str, ...], zone: str) -> int | 
 
 
 def microseconds(moment: datetime, zone: str) -> int:
-    """Return the microseconds since the Unix epoch; a naive datetime is interpreted in the given zone."""
+    """Convert a datetime to microseconds since the Unix epoch; a naive datetime is interpreted in the given zone."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=_zone(zone))
     return (moment - _EPOCH) // _MICROSECOND

@@ -29,9 +29,9 @@ from rowcast.serving.rows import Row
 from rowcast.serving.scorer import LocalScorer, ScoredBatch
 
 MAX_TURNS = 8
-"""The maximum number of event-loop iterations that the first request of a batch waits."""
+"""The maximum number of event-loop iterations for which a batch waits for more requests."""
 MAX_SLOW_ROWS = 64
-"""The maximum number of rows in a slow model's batch, which limits how long its first row waits for its last row.
+"""The maximum number of rows in a slow model's batch, because every row waits until the whole batch is scored.
 
 A single request with more rows forms its own batch.
 """
@@ -116,7 +116,7 @@ class Batcher:
             self._first_arrival = time.perf_counter()
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
-            # Use a separate context, so that log lines of a batch do not contain the ids of its first request.
+            # Use a separate context, so that a batch's log lines do not contain the first request's ids.
             self._loop.call_soon(self._gather, 0, MAX_TURNS, context=self._context)
         waiting.append(request)
         self._rows_waiting += len(request.rows)
@@ -265,7 +265,7 @@ class Batcher:
     def _slow_scored(
         self, model: LiveModel, requests: list[PendingRequest], scoring: asyncio.Future[ScoredBatch]
     ) -> None:
-        """Record and answer a batch of a slow model on the event loop, then score the next batch."""
+        """Record and answer a slow model's batch on the event loop, then score the next batch."""
         for request in requests:
             self._leave_line(request)
         try:

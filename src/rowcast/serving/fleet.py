@@ -113,7 +113,7 @@ class WorkerState(Protocol):
         ...
 
     def unloaded_models(self) -> frozenset[str]:
-        """Return the models in the registry that are unloaded from this server."""
+        """Return the published models that are unloaded from this server."""
         ...
 
     def set_unloaded(self, model: str, *, unloaded: bool) -> None:
@@ -125,11 +125,11 @@ class WorkerState(Protocol):
         ...
 
     def agree_default_model(self, choose: Callable[[], str | None]) -> str | None:
-        """Return the default model, which the first worker to call this method selects with `choose`."""
+        """Return the default model. The first worker to call this method selects it with `choose`."""
         ...
 
     def last_served(self) -> dict[str, int]:
-        """Return the most recently served versions, which survive a restart."""
+        """Return the most recently served versions. This record survives a restart."""
         ...
 
     def record_served(self, versions: Mapping[str, int]) -> None:

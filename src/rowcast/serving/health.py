@@ -43,10 +43,10 @@ class Health:
     def __init__(self) -> None:
         self._checks: dict[str, HealthCheck] = {}
         self.is_ready = False
-        """Whether the process is ready: set once the models are loaded, and unset when the process drains."""
+        """Whether the process is ready: set when the models are loaded, cleared when the process starts to drain."""
 
     def register(self, name: str, check: HealthCheck) -> None:
-        """Register the check of a part."""
+        """Register the check of a part of the server."""
         self._checks[name] = check
 
     def report(self) -> dict[str, str]:

@@ -133,5 +133,5 @@ def verify(model: LiveModel, golden: Sequence[bundle.GoldenRow]) -> None:
         # In an imported graph, the last bit of a vectorised result may depend on the row's position in the batch.
         if alone != score and (model.is_own_export or model.compare(alone, score) == "different"):
             raise BundleError(
-                f"{model.name}@{model.version}: golden row {number} gets different scores individually and in a batch"
+                f"{model.name}@{model.version}: golden row {number} gets different scores on its own and in a batch"
             )

@@ -10,7 +10,7 @@ from rowcast.access.callers import Caller
 def charge(caller: Caller, rows: int, now: float, *, total: int = 0) -> Awaitable[None] | None:
     """Charge rows to the caller's quota; raise OverQuota if the quota is exhausted.
 
-    A quota of this process is charged immediately, and the result is None. If the quota is shared, the result must be
+    A per-process quota is charged immediately, and the result is None. If the quota is shared, the result must be
     awaited. `now` is a `time.perf_counter` value. `total` is the number of rows in the whole request.
     """
     if caller.meter is None:

@@ -1,4 +1,4 @@
-"""Hot path. Turns scores into predictions: ids, replies and history entries, with one journal write per batch."""
+"""Hot path. Creates ids, replies and history entries from scores, with one journal write per batch."""
 
 from __future__ import annotations
 
@@ -113,11 +113,11 @@ class Recorder:
         return block
 
     def can_record_blocks(self, model: LiveModel) -> bool:
-        """Return whether rows of this model can be recorded in blocks: without redaction and durability=store."""
+        """Return whether rows can be recorded in blocks, which support neither redaction nor durability=store."""
         return self._commits is None and (self._redactor is None or not self._redactor.withheld_columns(model.schema))
 
     def when_durable(self, done: Callable[[Exception | None], None]) -> None:
-        """Call `done(None)` once all entries so far have the configured durability, or `done(error)` if that fails."""
+        """Call `done(None)` once all entries so far have the configured durability, or `done(error)` on failure."""
         if self._commits is None:
             done(None)
         else:

@@ -33,7 +33,7 @@ class FollowResult(msgspec.Struct, frozen=True):
 
 
 class ServedVersions(msgspec.Struct, frozen=True):
-    """Reads and records the most recently served versions, which survive a restart."""
+    """Reads and writes the record of the most recently served versions, which survives a restart."""
 
     recall: Callable[[], Mapping[str, int]]
     record: Callable[[Mapping[str, int]], None]
@@ -70,7 +70,7 @@ class RegistryFollower:
         return list(served(self._registry, self._names).values())
 
     def load_all(self) -> FollowResult:
-        """Load every model. If a version cannot be served, load the most recently served version instead, if any."""
+        """Load every model. If a new version cannot be served, load the most recently served version instead."""
         published = served(self._registry, self._names)
         if not published:
             raise ModelNotFound("the registry has no model to serve; train one with `rowcast train`")

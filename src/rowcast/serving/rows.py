@@ -71,7 +71,7 @@ def read_each(
 
 
 def read_valid(items: Sequence[T], read: Callable[[T], Row], *, max_rows: int) -> list[Row]:
-    """Read each item; raise InvalidRows with the problems of all rows."""
+    """Read each item; raise InvalidRows with the problems in all rows."""
     return [row for row in read_each(items, read, max_rows=max_rows) if isinstance(row, Row)]
 
 

@@ -25,7 +25,7 @@ from rowcast.schema.scores import winning_classes
 
 
 def with_predictions(frame: pl.DataFrame, decision: Decision, output: NDArray[Any]) -> pl.DataFrame:
-    """Return the frame with a `prediction` column and, for classes, probability columns.
+    """Return the frame with a `prediction` column and, if available, probability columns.
 
     The probability columns are `probability`, `score` (binary models only) and one `probability.<label>` per class.
     """
