@@ -1,1 +1,1 @@
-"""Training: turns a table into a certified bundle. Servers never import this package."""
+"""Training turns a table into a certified bundle. Servers never import this package."""

@@ -1,4 +1,4 @@
-"""Calibration of raw scores to probabilities, and the choice of the threshold, both from out-of-fold scores."""
+"""Calibrate raw scores to probabilities, and choose the threshold. Both steps use out-of-fold scores."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ SAFE_GAP: Final = 4e-6
 
 @dataclass(frozen=True)
 class Calibration:
-    """Computes p = link(scale * raw + shift); a scale of 1 and a shift of 0 leave the probabilities unchanged."""
+    """Computes p = link(scale * raw + shift). With scale 1 and shift 0, the probabilities do not change."""
 
     task: Task
     scale: float = 1.0
     shift: float = 0.0
     shifts: tuple[float, ...] = ()
-    """One shift per class if there are more than two classes and the fit weighted them; otherwise empty."""
+    """One shift per class if there are more than two classes and they were weighted during fitting; otherwise empty."""
 
     @property
     def method(self) -> str:
-        """The name of the method in the bundle: `none`, `sigmoid` or `temperature`."""
+        """The calibration method that the bundle records: `none`, `sigmoid` or `temperature`."""
         if (self.scale, self.shift, self.shifts) == (1.0, 0.0, ()):
             return "none"
         return "sigmoid" if self.task == "binary" else "temperature"
 
     def positive(self, raw: Raw) -> Raw:
-        """Return the probabilities [N] of the positive class (binary)."""
+        """Return the probabilities [N] of the positive class; for binary targets only."""
         return sigmoid(self.scale * raw[:, 0] + self.shift)
 
     def classes(self, raw: Raw) -> Raw:
-        """Return the probabilities [N, k] of all classes (multi-class)."""
+        """Return the probabilities [N, k] of all classes; for multi-class targets only."""
         scaled = self.scale * raw
         return softmax(scaled + np.array(self.shifts) if self.shifts else scaled)
 
     def predictions(self, raw: Raw) -> Raw:
-        """Return what the metrics expect: the probabilities of the positive class or of all classes, or values."""
+        """Return what the metrics expect: positive-class probabilities, the probabilities of all classes, or values."""
         if self.task == "binary":
             return self.positive(raw)
         return self.classes(raw) if self.task == "multiclass" else raw[:, 0]
@@ -55,7 +55,7 @@ class Calibration:
     def emit(self, graph: GraphBuilder, raw: str, positive: int) -> str:
         """Add the calibration to a graph and return the name of the calibrated raw scores [N, k].
 
-        The link function is not applied yet. With two classes, one score is the negative of the other.
+        The link function is not included. With two classes, each score is the negative of the other score.
         """
         signs = np.ones((1, 1), np.float32)
         if self.task == "binary":
@@ -80,10 +80,7 @@ def softmax(x: Raw) -> Raw:
 
 
 def uncalibrated(task: Task, class_weights: Sequence[float] = ()) -> Calibration:
-    """Return the calibration that leaves the model's probabilities unchanged.
-
-    If the fit weighted the classes, the calibration restores their true shares.
-    """
+    """Return the default calibration: it undoes class weights and otherwise leaves the probabilities unchanged."""
     if not class_weights:
         return Calibration(task)
     shifts = (-np.log(class_weights)).astype(np.float32)
@@ -95,7 +92,7 @@ def uncalibrated(task: Task, class_weights: Sequence[float] = ()) -> Calibration
 def fit(
     raw: Raw, target: NDArray[Any], task: Task, *, weight: Weight | None = None, class_weights: Sequence[float] = ()
 ) -> Calibration:
-    """Fit a calibration; return the result of `uncalibrated` if fitting does not lower the cross-validated log loss."""
+    """Return a fitted calibration, or the default one if fitting does not lower the cross-validated log loss."""
     base = uncalibrated(task, class_weights)
     if task == "regression" or len(np.unique(target)) < 2:
         return base
@@ -112,7 +109,7 @@ def fit(
 def _fit(raw: Raw, target: NDArray[Any], weight: Weight, base: Calibration) -> Calibration:
     """Fit Platt scaling by Newton's method, or temperature scaling if there are more than two classes.
 
-    Parameters are rounded to float32, because the graph stores them as float32.
+    The parameters are rounded to float32, as in the graph.
     """
     task = base.task
     if task == "multiclass":
@@ -136,12 +133,11 @@ def _fit(raw: Raw, target: NDArray[Any], weight: Weight, base: Calibration) -> C
 
 
 def _with_temperature(base: Calibration, scale: float) -> Calibration:
-    """Return the calibration with a different inverse temperature."""
     return replace(base, scale=scale, shifts=tuple(float(np.float32(scale * shift)) for shift in base.shifts))
 
 
 def _fit_temperature(raw: Raw, target: NDArray[Any], weight: Weight, base: Calibration) -> float:
-    """Return the inverse temperature with the lowest log loss, by golden-section search over its logarithm."""
+    """Use golden-section search over the logarithm to find the inverse temperature with the lowest log loss."""
     low, high = np.log(0.1), np.log(10.0)
     ratio = (np.sqrt(5.0) - 1) / 2
     for _ in range(40):
@@ -169,12 +165,12 @@ def choose_threshold(
     weight: Weight | None = None,
     cost: Cost | None = None,
 ) -> float:
-    """Return the best float32 midpoint between neighbouring out-of-fold scores.
+    """Return the best threshold: a float32 midpoint between two neighbouring out-of-fold scores.
 
-    The best midpoint has the lowest cost if costs are set, else the highest F1 if that is the metric, else the fewest
-    mistakes. So that rounding cannot flip a label, midpoints too close to an out-of-fold score or to a score in `avoid`
-    are excluded, unless that would exclude every midpoint. Ties go to the widest gap, then to the midpoint nearest to
-    0.5.
+    The best midpoint has the lowest cost if costs are set, else the highest F1 if F1 is the metric, else the fewest
+    errors. Midpoints too close to an out-of-fold score or to a score in `avoid` are excluded, so that rounding cannot
+    flip a label. If this excludes every midpoint, only the midpoints of the widest gaps are considered. Ties go to the
+    widest gap, then to the midpoint nearest to 0.5.
     """
     order = np.argsort(scores, kind="stable")
     weights = np.ones(len(order)) if weight is None else weight[order]
@@ -199,7 +195,7 @@ def choose_threshold(
 
 
 def _distance(midpoints: NDArray[np.float32], ranked: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the distance from each midpoint to the nearest ranked score."""
+    """Return the distance from each midpoint to the nearest score."""
     if not len(ranked):
         return np.full(len(midpoints), np.inf)
     scores, points = ranked.astype(np.float64), midpoints.astype(np.float64)

@@ -1,4 +1,4 @@
-"""The parity certificate: it shows that the exported graph agrees with the trained model, even on difficult rows.
+"""The parity certificate, which shows that the exported graph agrees with the trained model, even on extreme rows.
 
 A bundle is never published without this certificate.
 """
@@ -24,29 +24,26 @@ from rowcast.training.problem import LabelledRows
 TOLERANCE: Final = 1e-5
 RANDOM_ROWS: Final = 2000
 MOST_THRESHOLDS: Final = 10_000
-"""Maximum number of tree thresholds to probe; larger models are probed at evenly spaced thresholds of each column."""
+"""The maximum number of tree thresholds to test. Larger models are tested at a sample of each column's thresholds."""
 ODD_NUMBERS: Final = (np.nan, -0.0, 0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-40, -1e-40)
 ODD_TEXTS: Final = ("", "never seen", "Ünïcödé ☃", " ", "x" * 300)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Encoded rows for comparing the graph with the trained model."""
+    """Encoded rows on which the graph and the trained model are compared."""
 
     numbers: Numbers
     texts: Texts
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return the input tensors of the graph."""
+        """Return the graph's input tensors."""
         named = {NUMBERS: self.numbers, TEXTS: self.texts}
         return {name: array for name, array in named.items() if array.shape[1]}
 
 
 def build_probe(pipeline: Trained, training: LabelledRows, holdout: LabelledRows, seed: int) -> Probe:
-    """Return the holdout rows, random rows, extreme values, and every tree threshold with its two float32 neighbours.
-
-    The holdout rows come first.
-    """
+    """Return the holdout rows, then random rows, rows with extreme values, and rows at and next to tree thresholds."""
     rng = np.random.default_rng([seed, 3])
     parts = [
         (holdout.numbers, holdout.texts),
@@ -58,7 +55,7 @@ def build_probe(pipeline: Trained, training: LabelledRows, holdout: LabelledRows
 
 
 def _random_rows(training: LabelledRows, rng: np.random.Generator) -> tuple[Numbers, Texts]:
-    """Return rows whose values come from different training rows, lie between two training values, or are extreme."""
+    """Return rows in which each value comes from a random training row, lies between two of them, or is extreme."""
     columns = training.numbers.shape[1] + training.texts.shape[1]
     picks = rng.integers(len(training), size=(RANDOM_ROWS, columns))
     split = training.numbers.shape[1]
@@ -77,7 +74,7 @@ def _random_rows(training: LabelledRows, rng: np.random.Generator) -> tuple[Numb
 
 
 def _odd_values(training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
-    """For every column and every extreme value, yield a training row in which the column has that value."""
+    """Yield, for each column and each extreme value, a training row with this value in this column."""
     for column in range(training.numbers.shape[1]):
         yield _with_number(training, rng, column, np.array(ODD_NUMBERS, np.float32))
     for column in range(training.texts.shape[1]):
@@ -87,8 +84,8 @@ def _odd_values(training: LabelledRows, rng: np.random.Generator) -> Iterator[tu
 
 
 def _thresholds(pipeline: Trained, training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
-    """Yield training rows with a number at, just below and just above each threshold."""
-    numbers = training.numbers.shape[1]  # unscaled numbers come first; flags and levels are 0 or 1
+    """Yield training rows in which one number is exactly at, just below or just above a threshold."""
+    numbers = training.numbers.shape[1]  # in tree models, the first features are the unscaled numbers
     thresholds = {feature: each for feature, each in pipeline.thresholds().items() if feature < numbers}
     share = min(1.0, MOST_THRESHOLDS / max(sum(map(len, thresholds.values())), 1))
     for feature, every in thresholds.items():
@@ -110,8 +107,8 @@ def _with_number(
 def certify(reference: NDArray[Any], output: NDArray[np.float32], decision: Decision, spread: float = 1.0) -> Parity:
     """Certify that the graph's output agrees with the trained model's output; raise ParityError if it does not.
 
-    Labels must be equal, and probabilities must agree within 1e-5. Regression values must agree within 1e-5 times the
-    sum of their magnitude and `spread`, the target's standard deviation.
+    Labels must match, and probabilities must agree within 1e-5. Regression values must agree within
+    1e-5 * (`spread` + |value|), where `spread` is the standard deviation of the target.
     """
     if reference.shape != output.shape:
         raise ParityError(f"the exported graph returned an output of shape {output.shape}; expected {reference.shape}")

@@ -1,4 +1,4 @@
-"""The cost of mistakes: parsing `false_positive=5,false_negative=1` and counting mistakes at each threshold."""
+"""The costs of false positives and false negatives, and their numbers at each threshold."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from rowcast.errors import TrainingError
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """The cost of a false positive and of a false negative, in any unit; only their ratio affects the threshold."""
+    """The costs of a false positive and of a false negative, in any unit. The threshold depends only on their ratio."""
 
     false_positive: float = 1.0
-    """Cost of predicting the positive class for a negative row."""
+    """The cost of predicting the positive class for a negative row."""
     false_negative: float = 1.0
-    """Cost of predicting the negative class for a positive row."""
+    """The cost of predicting the negative class for a positive row."""
 
     def __post_init__(self) -> None:
         prices = (self.false_positive, self.false_negative)
         if not all(0 <= price < np.inf for price in prices) or not any(prices):
             values = f"false_positive={prices[0]:g}, false_negative={prices[1]:g}"
-            raise TrainingError(f"option 'cost': costs must be 0 or more and not both 0, got {values}")
+            raise TrainingError(f"option 'cost': costs must be 0 or more, and not both 0; got {values}")
 
     def total(self, false_positives: Any, false_negatives: Any) -> Any:
-        """Return the total cost of the given numbers of mistakes."""
+        """Return the total cost of the given numbers of false positives and false negatives."""
         return self.false_positive * false_positives + self.false_negative * false_negatives
 
 
 EVEN = Cost()
-"""Equal costs for both kinds of mistake."""
+"""The default costs: each error costs 1."""
 
 
 def parse(value: str | Mapping[str, Any] | Cost) -> Cost:
-    """Parse costs from a string `NAME=NUMBER,...` or a mapping; the default cost of each kind of mistake is 1."""
+    """Parse costs from a string `NAME=NUMBER,...` or a mapping. Each cost defaults to 1."""
     if isinstance(value, Cost):
         return value
     pairs = _pairs(value) if isinstance(value, str) else value.items()
@@ -44,7 +44,7 @@ def parse(value: str | Mapping[str, Any] | Cost) -> Cost:
     for name, price in pairs:
         if name not in Cost.__struct_fields__:
             names = " and ".join(Cost.__struct_fields__)
-            raise TrainingError(f"option 'cost': unknown kind of mistake {name!r}; known kinds: {names}")
+            raise TrainingError(f"option 'cost': unknown kind of error {name!r}; known kinds: {names}")
         if name in prices:
             raise TrainingError(f"option 'cost': {name!r} is set twice")
         prices[name] = _price(name, price)
@@ -69,6 +69,6 @@ def _price(name: str, price: Any) -> float:
 def count_mistakes(
     scores: NDArray[Any], positive: NDArray[np.bool_], thresholds: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the numbers of false positives and false negatives at each threshold."""
+    """Return the number of false positives and the number of false negatives at each threshold."""
     negatives, positives = np.sort(scores[~positive]), np.sort(scores[positive])
     return len(negatives) - np.searchsorted(negatives, thresholds), np.searchsorted(positives, thresholds)

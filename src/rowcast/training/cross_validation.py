@@ -1,4 +1,4 @@
-"""Cross-validation of one configuration of a candidate on the training rows."""
+"""Cross-validate a candidate's configuration on the training rows."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from rowcast.training.problem import LabelledRows, LearningProblem
 
 @dataclass(frozen=True)
 class TrialResult:
-    """A configuration of a candidate with its cross-validated score."""
+    """A candidate, its parameters and their cross-validated score."""
 
     candidate: Candidate
     params: Params
     score: float
     raw: Raw
-    """Out-of-fold raw scores of all validation rows."""
+    """The out-of-fold raw scores of all validation rows."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Fold:
     train: LabelledRows
     valid: LabelledRows
     places: NDArray[np.intp]
-    """Positions of this fold's validation rows among all validation rows."""
+    """The positions of this fold's validation rows among the validation rows of all folds."""
 
 
 class FoldResult(NamedTuple):
-    """Raw scores of the validation rows, the number of rounds (0 if the candidate has none) and the duration."""
+    """The raw scores of the validation rows, with the number of training rounds (0 if the candidate has no rounds)."""
 
     raw: Raw
     rounds: int
@@ -60,14 +60,14 @@ The callback can stop cross-validation by raising an exception.
 
 @dataclass
 class CrossValidator:
-    """Scores all configurations on the same folds; trials share the feature matrices of each fold and style."""
+    """Cross-validates configurations on the same folds. Trials share the feature matrices of each fold and style."""
 
     problem: LearningProblem
     setting: Setting
     metric: str
     folds: list[Fold]
     validation: LabelledRows
-    """The validation rows of all folds. In a split by time, the earliest rows are never used for validation."""
+    """The validation rows of all folds. A time-based split never uses the earliest rows for validation."""
     _matrices: dict[tuple[int, Style], tuple[Numbers, Numbers]] = field(default_factory=dict)
 
     def run(self, candidate: Candidate, params: Params, after_fold: AfterFold) -> TrialResult:
@@ -84,7 +84,7 @@ class CrossValidator:
         return TrialResult(candidate, params | fixed, self._mean(scores), raw)
 
     def _fold_results(self, candidate: Candidate, params: Params) -> Generator[FoldResult, None, None]:
-        """Yield the fold results in order; thread-safe candidates fit folds in parallel, with one thread per fold."""
+        """Yield the fold results in order; if the candidate is thread-safe, process each fold in its own thread."""
         if self.setting.jobs == 1 or not candidate.threadsafe:
             yield from (self._fit_fold(candidate, params, self.setting, index) for index in range(len(self.folds)))
             return
@@ -108,7 +108,7 @@ class CrossValidator:
         return metrics.score(self.metric, base.predictions(raw), rows.target, self.problem.task, rows.weight)
 
     def _mean(self, scores: list[float]) -> float:
-        """Return the mean of the scores that are defined; a fold without positive rows, for example, has no AUC."""
+        """Return the mean of the defined scores; for example, the AUC of a fold without positive rows is undefined."""
         finite = [score for score in scores if np.isfinite(score)]
         worst = 0.0 if self.metric in metrics.GREATER else 1e300
         return float(np.mean(finite)) if finite else worst
@@ -122,7 +122,7 @@ class CrossValidator:
 
 
 def make_folds(problem: LearningProblem, options: TrainingOptions) -> tuple[list[Fold], LabelledRows]:
-    """Return the folds and the validation rows of all folds."""
+    """Return the folds and their combined validation rows."""
     rows = problem.training
     sides = split.make_folds(rows.target, problem.task, options.folds, options.seed, rows.split_column)
     validated = np.sort(np.concatenate([valid for _, valid in sides]))
@@ -131,7 +131,7 @@ def make_folds(problem: LearningProblem, options: TrainingOptions) -> tuple[list
 
 
 def train_final(problem: LearningProblem, trial: TrialResult, setting: Setting, calibration: Calibration) -> Pipeline:
-    """Train a configuration on all training rows."""
+    """Train a trial's configuration on all training rows."""
     transformation, matrix = _fit_features(problem, problem.training, trial.candidate.style)
     with threadpool_limits(setting.threads):
         model = trial.candidate.fit(_label(matrix, problem.training), trial.params, setting)
@@ -139,7 +139,7 @@ def train_final(problem: LearningProblem, trial: TrialResult, setting: Setting, 
 
 
 def _fit_features(problem: LearningProblem, rows: LabelledRows, style: Style) -> tuple[Features, Numbers]:
-    """Fit the features to the rows and return them with the rows' feature matrix."""
+    """Fit the features to the rows; return the features and the feature matrix of the rows."""
     if problem.task == "multiclass":
         target = np.eye(problem.width)[rows.target]
     else:

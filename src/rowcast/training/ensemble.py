@@ -1,7 +1,7 @@
-"""The choice between the best model and a weighted average of models of different kinds.
+"""Choose between the best single model and a weighted average of several models (an ensemble).
 
-The choice uses out-of-fold predictions only. A single model is faster to serve, so an average must be clearly better
-(decision 0017).
+The choice is based on out-of-fold predictions only. A single model is faster to serve, so the ensemble must be clearly
+better (decision 0017).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from rowcast.training.search import SearchResult
 PICKS: Final = 8
 MOST_MEMBERS: Final = 4
 LEAST_GAIN: Final = 0.01
-"""Minimum gain of an average, as a share of the distance between the best model's score and a perfect score."""
+"""The minimum gain of an ensemble, as a share of the gap between the best model's score and a perfect score."""
 
 Predictions = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class EnsembleMember:
-    """A trial result with its calibration and its weight in the average."""
+    """A trial result with its calibration and its weight in the ensemble."""
 
     trial: TrialResult
     calibration: Calibration
@@ -46,7 +46,7 @@ class EnsembleMember:
 
 @dataclass(frozen=True)
 class Choice:
-    """The members of the chosen model, to be trained on all training rows, and the model's cross-validated score."""
+    """The chosen model, before it is trained on all training rows, and its cross-validated score."""
 
     members: tuple[EnsembleMember, ...]
     score: float
@@ -58,17 +58,17 @@ class Choice:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each candidate in the average."""
+        """The weight of each candidate in the average."""
         return {member.trial.candidate.name: member.weight for member in self.members}
 
     def predictions(self) -> Predictions:
-        """Return the out-of-fold predictions of the average."""
+        """Return the weighted average of the members' out-of-fold predictions."""
         return np.asarray(sum(member.weight * member.predictions() for member in self.members))
 
 
 @dataclass(frozen=True)
 class FoldScorer:
-    """Scores out-of-fold predictions, one fold at a time."""
+    """Computes the metric of out-of-fold predictions in each fold."""
 
     metric: str
     task: Task
@@ -88,13 +88,13 @@ class FoldScorer:
         )
 
     def mean(self, predictions: Predictions) -> float:
-        """Return the mean over the folds that have a defined score."""
+        """Return the mean of the defined fold scores."""
         scores = self.scores(predictions)
         return float(scores[np.isfinite(scores)].mean()) if np.isfinite(scores).any() else -np.inf
 
 
 def choose(result: SearchResult, problem: LearningProblem, metric: str) -> Choice:
-    """Return the best model, or an average of a few models if the average is clearly better."""
+    """Return the best single model, or an ensemble if it is clearly better."""
     rows = result.validation
     rivals = [
         EnsembleMember(
@@ -126,9 +126,9 @@ def choose(result: SearchResult, problem: LearningProblem, metric: str) -> Choic
 
 
 def _pick_greedily(scorer: FoldScorer, predictions: Sequence[Predictions]) -> list[int]:
-    """Start from the best model and repeatedly add the model that improves the average most (Caruana, 2004).
+    """Start with the best model, and repeatedly add the model that makes the average best (Caruana, 2004).
 
-    A model can be added several times. The result is the sequence of additions that leads to the best average.
+    A model can be added several times. Models that were added after the best average was reached are dropped.
     """
     picks, total = [0], predictions[0]
     best, best_length = scorer.mean(total), 1
@@ -150,7 +150,7 @@ def _is_clear_gain(gains: NDArray[np.float64], score: float, metric: str) -> boo
 
 
 def train_choice(problem: LearningProblem, choice: Choice, setting: Setting) -> Trained:
-    """Train the members of a choice on all training rows."""
+    """Train the chosen model on all training rows."""
     trained = [train_final(problem, member.trial, setting, member.calibration) for member in choice.members]
     if len(trained) == 1:
         return trained[0]
@@ -158,7 +158,7 @@ def train_choice(problem: LearningProblem, choice: Choice, setting: Setting) -> 
 
 
 def describe(choice: Choice, trained: Trained) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the parameters and the calibration for the bundle's training fingerprint."""
+    """Return the parameters and the calibration that the bundle's training fingerprint records."""
     if isinstance(trained, Pipeline):
         return dict(trained.estimator.params), _describe_calibration(trained.calibration)
     members = [

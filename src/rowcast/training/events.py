@@ -13,19 +13,19 @@ Stage = Literal["check", "tune", "fit", "export", "certify", "publish"]
 
 
 class TrainingEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a training run; fields that do not apply to the stage keep their defaults."""
+    """A progress event. Fields that do not apply to its stage keep their defaults."""
 
     stage: Stage
     message: str
     trial: int = 0
-    """Number of the trial that just finished, counted from 1; 0 if the event is not about a trial."""
+    """The number of the trial that just finished, counted from 1; 0 if the event does not concern a trial."""
     trials: int = 0
-    """Number of trials in the budget."""
+    """The maximum number of trials."""
     candidate: str = ""
     best: float | None = None
-    """Best cross-validated score so far."""
+    """The best cross-validated score so far."""
     seconds_left: float | None = None
-    """Estimated duration of the remaining search."""
+    """The estimated remaining time of the search."""
     findings: tuple[Finding, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""Export of a trained model as one ONNX graph that takes raw columns."""
+"""Export a trained model as one ONNX graph that accepts raw columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VALUES: Final = Output("rowcast_values", "values")
 
 
 def export(trained: Trained, plan: Plan, classes: int) -> tuple[bytes, Output]:
-    """Return the serialised graph and the description of its output; equal models produce equal bytes."""
+    """Return the serialized graph and a description of its output. Identical models produce identical bytes."""
     graph = GraphBuilder()
     prediction = _emit_average(graph, trained) if isinstance(trained, Ensemble) else _emit(graph, trained)
     inputs = [tensor(spec.name, STRING if spec.dtype == "string" else FLOAT, "N", *spec.shape) for spec in plan]
@@ -28,7 +28,7 @@ def export(trained: Trained, plan: Plan, classes: int) -> tuple[bytes, Output]:
 
 
 def _emit(graph: GraphBuilder, pipeline: Pipeline) -> str:
-    """Add one pipeline to the graph and return the name of its probabilities [N, k] or values [N, 1]."""
+    """Add one pipeline to the graph and return the name of its output: probabilities [N, k] or values [N, 1]."""
     matrix = pipeline.features.emit(graph, NUMBERS, TEXTS)
     raw = pipeline.calibration.emit(graph, pipeline.estimator.emit(graph, matrix), pipeline.positive)
     if pipeline.task == "regression":
@@ -37,7 +37,7 @@ def _emit(graph: GraphBuilder, pipeline: Pipeline) -> str:
 
 
 def _emit_average(graph: GraphBuilder, ensemble: Ensemble) -> str:
-    """Add the weighted average of all members; the builder merges equal nodes, so members share preprocessing."""
+    """Add the weighted average of all members. They share preprocessing, because the builder merges identical nodes."""
     parts = [
         graph.node("Mul", _emit(graph, member), graph.constant(np.array(weight, np.float32)))
         for member, weight in zip(ensemble.members, ensemble.weights, strict=True)

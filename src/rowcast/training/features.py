@@ -1,11 +1,13 @@
-"""Preprocessing: fitted once, then computed in numpy and as ONNX operators with bit-identical results.
+"""Preprocessing, fitted once. NumPy and the ONNX graph compute bit-identical results.
 
-Numbers: a missing value becomes the training median, and a flag marks it if the column had missing values in training.
-Linear models get scaled and clipped numbers. Trees get raw numbers, because rounding would move rows across a split.
+A missing number is replaced with the training median. If the column had missing values in training, a flag marks the
+missing number. Linear models get scaled and clipped numbers. Trees get raw numbers, because rounding could move a row
+to the other side of a split.
 
-Texts: a column of up to 64 levels is one-hot encoded; a missing value is its own level, and rare or unseen values have
-no level. A column with more levels becomes a lookup of statistics per level: the target mean, the effect of the level
-given the other columns of this kind, and the frequency. Training rows get out-of-fold values.
+A text column with up to 64 levels is one-hot encoded. A missing value is a level of its own; rare and unseen values
+have no level. In a text column with more levels, each level is replaced with its statistics: its target mean, its
+effect given the other columns of this kind, and its frequency. The target statistics of training rows are out-of-fold
+values.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ Style = Literal["linear", "trees"]
 MOST_LEVELS: Final = 64
 RARE: Final = 3
 CLIP: Final = np.float32(25.0)
-"""The limit for scaled numbers, in standard deviations, so that 1e38 does not overflow in a linear model."""
+"""Scaled numbers are clipped to this many standard deviations, so that 1e38 does not overflow in a linear model."""
 INNER_FOLDS: Final = 5
 SMOOTHING: Final = 10.0
 
@@ -37,7 +39,7 @@ Texts = NDArray[np.object_]
 
 @dataclass(frozen=True)
 class Scale:
-    """Mean and inverse standard deviation of each numeric column, for linear models."""
+    """The mean and the inverse standard deviation of each numeric column, for linear models."""
 
     mean: Numbers
     inverse: Numbers
@@ -45,7 +47,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class TextBlock:
-    """A text column as a lookup in `table`: one row per level, and a final row for all other values."""
+    """An encoding of a text column: `table` has one row per level and a final row for all other values."""
 
     column: int
     levels: tuple[str, ...]
@@ -59,25 +61,25 @@ class TextBlock:
 
 @dataclass(frozen=True)
 class InnerFolds:
-    """The folds for target means: a row's means are computed from the rows of all other folds."""
+    """The folds for target means: a row's target means are computed from the other folds."""
 
     fold: NDArray[np.intp]
     ordered: bool
-    """Whether the folds are ordered by time; if so, means are computed from earlier folds only."""
+    """Whether the folds are ordered by time. If so, target means are computed only from earlier folds."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """The fitted transformation of raw columns into the matrix of an estimator."""
+    """The fitted transformation of raw columns into an estimator's feature matrix."""
 
     median: Numbers
     flagged: NDArray[np.int64]
-    """Positions of the numeric columns that have a flag for missing values."""
+    """The positions of the numeric columns that have a flag for missing values."""
     scale: Scale | None
     blocks: tuple[TextBlock, ...]
 
     def transform(self, numbers: Numbers, texts: Texts) -> Numbers:
-        """Return the matrix [N, width] in float32: numbers, flags and text columns."""
+        """Return the float32 matrix [N, width] of numbers, flags and encoded text columns."""
         parts = []
         if len(self.median):
             gaps = np.isnan(numbers)
@@ -115,8 +117,8 @@ class Features:
 def _emit_blocks(graph: GraphBuilder, blocks: Sequence[TextBlock], texts: str) -> list[str]:
     """Add the lookups to a graph.
 
-    One LabelEncoder converts the texts of all columns to numbers: separating the columns first would copy every string
-    twice, which would account for a third of the graph's run time for 32 rows.
+    One LabelEncoder converts the texts of all columns to numbers. Separating the columns first would copy every string
+    twice; for 32 rows, these copies would take a third of the graph's run time.
     """
     union = {level: index for index, level in enumerate(dict.fromkeys(chain(*(block.levels for block in blocks))))}
     levels = graph.node(
@@ -145,10 +147,11 @@ def fit(
     inner: InnerFolds | None = None,
     weight: NDArray[np.float64] | None = None,
 ) -> tuple[Features, Numbers]:
-    """Fit the features to training rows and return them with the rows' feature matrix.
+    """Fit the features to the training rows; return the features and the feature matrix of the rows.
 
-    A row's target means come from other folds only: the folds of `inner`, or random folds if `inner` is None. `target`
-    is [N, k], one column per raw score: the class as 0 or 1, or the value. `weight` applies to the target means.
+    `target` has the shape [N, k], with one column per raw score: the class as 0 or 1, or the value. A row's target
+    means are computed from the other folds of `inner`; if `inner` is None, the folds are random. `weight` applies to
+    the target means.
     """
     inner = inner or InnerFolds(np.random.default_rng(0).permutation(len(target)) % INNER_FOLDS, ordered=False)
     median, flagged, scale = _fit_numbers(numbers, style)
@@ -180,7 +183,7 @@ def _fit_numbers(numbers: Numbers, style: Style) -> tuple[Numbers, NDArray[np.in
     median = np.zeros(numbers.shape[1], np.float32)
     for column in np.flatnonzero(~gaps.all(axis=0)):
         present = np.sort(numbers[~gaps[:, column], column])
-        # an actual value, because the mean of the two middle values could overflow
+        # the lower middle value, because the mean of the two middle values could overflow
         median[column] = present[(len(present) - 1) // 2]
     flagged = np.flatnonzero(gaps.any(axis=0) & ~gaps.all(axis=0)).astype(np.int64)
     if style == "trees":
@@ -207,7 +210,7 @@ class _TargetRows:
     weight: NDArray[np.float64] | None
 
     def scaled(self) -> NDArray[np.float64]:
-        """Return the target with mean 0 and standard deviation 1.
+        """Return the target, scaled to mean 0 and standard deviation 1.
 
         If there are more than two classes, the final column is dropped, because the other columns determine it.
         """
@@ -219,7 +222,7 @@ class _TargetRows:
 
 @dataclass(frozen=True)
 class _CodedColumn:
-    """A text column with many levels: the levels by descending frequency, and the level index of each row."""
+    """A text column with many levels: the levels, most frequent first, and the level index of each row."""
 
     column: int
     levels: tuple[str, ...]
@@ -233,9 +236,9 @@ def _encode_levels(column: int, cells: list[str], counts: Counter[str]) -> _Code
 
 
 def _target_lookups(coded: Sequence[_CodedColumn], target: _TargetRows) -> list[tuple[TextBlock, Numbers]]:
-    """Return a lookup for each column, and the out-of-fold values of the training rows.
+    """Return the lookup of each column with the out-of-fold values of the training rows.
 
-    The lookup holds each level's frequency and its statistics over all rows.
+    The lookup contains the statistics of each level over all rows, and its frequency.
     """
     if not coded:
         return []
@@ -257,9 +260,10 @@ def _target_lookups(coded: Sequence[_CodedColumn], target: _TargetRows) -> list[
 def _level_statistics(
     coded: Sequence[_CodedColumn], target: _TargetRows, rows: NDArray[np.bool_]
 ) -> list[NDArray[np.float64]]:
-    """Return a table for each column, computed from these rows: the smoothed target mean of each level.
+    """Return a table for each column with the smoothed target mean of each level in the selected rows.
 
-    If there are several columns, the tables also hold the effect of each level given the other columns (decision 0028).
+    If there are several columns, each table also contains the effects of the levels, given the other columns (decision
+    0028).
     """
     values, weight = target.scaled()[rows], None if target.weight is None else target.weight[rows]
     means = [_smoothed_means(column.codes[rows], values, weight, len(column.levels)) for column in coded]
@@ -274,7 +278,7 @@ def _joint_effects(
     weight: NDArray[np.float64] | None,
     rows: NDArray[np.bool_],
 ) -> list[NDArray[np.float64]]:
-    """Return the effects of all levels of all columns from one ridge regression, shrunk like the smoothed means."""
+    """Estimate the effects of all levels in one ridge regression, with the same smoothing as for the means."""
     count = len(target)
     widths = [len(column.levels) + 1 for column in coded]
     one_hot = [
@@ -289,9 +293,9 @@ def _joint_effects(
 def _smoothed_means(
     codes: NDArray[np.intp], target: NDArray[np.float64], weight: NDArray[np.float64] | None, levels: int
 ) -> NDArray[np.float64]:
-    """Return the mean of a centred target in each level.
+    """Return the mean of the centred target for each level.
 
-    Means of rare levels are shrunk towards 0; unseen levels get 0.
+    The means of rare levels are shrunk toward 0; the mean of an unseen level is 0.
     """
     counts = np.bincount(codes, weight, minlength=levels + 1)[:, None]
     if weight is not None:

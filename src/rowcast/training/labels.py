@@ -1,4 +1,4 @@
-"""The labels of a table: correct them, give them a type, and derive the task and the positive class."""
+"""Read the labels of a table: correct them, infer their type, and determine the task and the positive class."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POSITIVE_WORDS: Final = ("1", "true", "yes", "approved", "y", "t")
 
 @dataclass(frozen=True)
 class LabelledTable:
-    """The rows that have a label, with the encoded target.
+    """The rows that have a label, and their encoded target.
 
     The target is 1 for the positive class (binary), the class index (multi-class) or the value (regression).
     """
@@ -61,7 +61,7 @@ def read(table: Table, name: str, options: TrainingOptions) -> LabelledTable:
 
 
 def _corrected(table: Table, target: str, rules: Sequence[str]) -> tuple[Table, list[Finding]]:
-    """Apply the rules `OLD=NEW`, where each OLD is a label. Rows whose NEW is a missing value are dropped later."""
+    """Apply the rules `OLD=NEW` to the labels. If NEW is a missing value, the rows are dropped later."""
     if not rules:
         return table, []
     series = table.frame[target]
@@ -79,7 +79,7 @@ def _corrected(table: Table, target: str, rules: Sequence[str]) -> tuple[Table, 
 
 
 def _parse_rule(rule: str, target: str, known: Sequence[str]) -> tuple[str, str]:
-    """Split a rule into OLD and NEW. Labels may contain `=`, so the rule is split where OLD is a known label."""
+    """Split a rule into OLD and NEW. Labels may contain `=`, so OLD must be a known label."""
     signs = [index for index, letter in enumerate(rule) if letter == "="]
     if not signs:
         raise TableError(f"option 'map': expected OLD=NEW, got {rule!r}", slug="label-rule")
@@ -87,7 +87,7 @@ def _parse_rule(rule: str, target: str, known: Sequence[str]) -> tuple[str, str]
     matches = [pair for pair in pairs if pair[0] in known]
     if not matches:
         hint = closest(pairs[0][0] or rule, known)
-        raise TableError(f"option 'map': {rule!r} matches no label of {target!r}; {hint}", slug="unknown-label")
+        raise TableError(f"option 'map': {rule!r} matches no label in column {target!r}; {hint}", slug="unknown-label")
     return max(matches, key=lambda pair: (pair[1] in known, len(pair[0])))
 
 
@@ -151,7 +151,7 @@ def _typed(series: pl.Series, target: str) -> list[Label]:
 
 
 def _integers_if_whole(values: list[float]) -> list[Label]:
-    """Return integers if every value is whole: 0.0 and 1.0 become the labels 0 and 1."""
+    """Return integers if every value is a whole number, so that 0.0 and 1.0 become the labels 0 and 1."""
     if all(value.is_integer() for value in values):
         return [int(value) for value in values]
     return list(values)
@@ -177,7 +177,8 @@ def _values(labels: list[Label], target: str) -> NDArray[np.float64]:
         raise TableError(f"target {target!r} contains infinite values or values beyond 1e30", slug="target-range")
     if values.min() == values.max():
         raise TableError(
-            f"target {target!r} is {labels[0]} in every row; training needs two distinct values", slug="constant-target"
+            f"target {target!r} is {labels[0]} in every row; training needs at least two distinct values",
+            slug="constant-target",
         )
     return values
 
@@ -193,7 +194,7 @@ def _without_single_rows(table: Table, labels: list[Label], target: str) -> tupl
             f"target {target!r} has only one class with more than one row; classes with a single row: {shown}",
             slug="single-row-classes",
         )
-    message = f"{len(singles)} classes have only one row ({shown})"
+    message = f"classes with only one row: {shown} ({len(singles)} in total)"
     mask = [label not in set(singles) for label in labels]
     remaining = [label for label, has_more in zip(labels, mask, strict=True) if has_more]
     return _filtered(table, pl.Series(mask)), remaining, [Finding("lonely-class", "", message, "rows dropped")]
@@ -211,7 +212,7 @@ def _classes(labels: list[Label], target: str) -> tuple[Label, ...]:
         if len(texts) * 10 <= len(distinct):
             shown = ", ".join(map(repr, sorted(texts)[:3]))
             raise TableError(
-                f"target {target!r} contains numbers but also {shown}; correct or clear those cells",
+                f"target {target!r} contains numbers but also {shown}; correct or clear these cells",
                 slug="target-kind",
             )
         counts = f"{len(distinct)} distinct values in {len(labels)} rows"
@@ -252,4 +253,6 @@ def _positive_class(
 
 def _positive_finding(target: str, name: str, reason: str) -> Finding:
     message = f"the positive class is {name!r} ({reason})"
-    return Finding("positive-class", target, message, "score is its probability", Override("positive"))
+    return Finding(
+        "positive-class", target, message, "the score is the probability of this class", Override("positive")
+    )

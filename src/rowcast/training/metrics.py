@@ -1,6 +1,6 @@
-"""Metrics, each with a 95% bootstrap interval.
+"""Metrics with 95% bootstrap intervals.
 
-A resample is a vector of weights over the same rows, so one sort serves all resamples.
+A resample is a vector of row weights, so the rows are sorted only once for all resamples.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from rowcast.schema.scores import winning_classes
 
 RESAMPLES: Final = 200
 MOST_ROWS: Final = 5000
-"""Maximum number of rows to resample; the interval of a larger holdout is narrowed to match its actual size."""
+"""The maximum number of rows to resample. If the holdout is larger, the interval is narrowed to match its size."""
 FEW_GROUPS: Final = 5
-"""Minimum number of groups for resampling whole groups; with fewer groups, single rows are resampled."""
+"""The minimum number of groups for resampling whole groups. With fewer groups, individual rows are resampled."""
 BINS: Final = 10
 
 Weights = NDArray[np.float64]
 Values = NDArray[np.float64]
 Scores = NDArray[np.float64]
 Metric = Callable[[Scores, NDArray[Any], Weights], Values]
-"""Maps (scores, target, weights [B, N]) to [B]; scores are positive-class probabilities, all probabilities or
-values."""
+"""Maps scores, target and weights [B, N] to metric values [B].
+
+The scores are positive-class probabilities, the probabilities of all classes, or values.
+"""
 
 GREATER: Final = frozenset({"accuracy", "balanced_accuracy", "f1", "roc_auc", "pr_auc", "r2"})
 """Metrics for which greater is better; for all others, smaller is better."""
@@ -59,10 +61,10 @@ def resolve(metric: str | None, task: Task) -> str:
 def score(
     metric: str, output: NDArray[Any], target: NDArray[Any], task: Task, weight: NDArray[np.float64] | None = None
 ) -> float:
-    """Return one metric over all rows.
+    """Return the value of one metric over all rows.
 
-    `output` holds the probabilities of the positive class, all probabilities, or values. For two classes, F1 is
-    computed at the best threshold, because the threshold is later chosen that way.
+    `output` contains positive-class probabilities, the probabilities of all classes, or values. For two classes, F1 is
+    computed at the threshold with the highest F1, because the threshold is later chosen to maximize F1.
     """
     weights = np.ones((1, len(target))) if weight is None else weight[None, :]
     if task == "binary" and metric == "f1":
@@ -80,11 +82,11 @@ def measure_holdout(
     weight: NDArray[np.float64] | None = None,
     group: NDArray[Any] | None = None,
 ) -> dict[str, Measure]:
-    """Return every metric of the task over the holdout.
+    """Return every metric for the task, measured on the holdout.
 
-    `target` is 1 for the positive class and 0 for the other (binary), a class index (multi-class) or a value
-    (regression). The bootstrap draws whole groups: rows of a group resemble each other, so drawing single rows would
-    make the intervals too narrow.
+    `target` is 1 for the positive class and 0 for the other class (binary), a class index (multi-class) or a value
+    (regression). The bootstrap draws whole groups: rows in a group resemble each other, so drawing individual rows
+    would make the intervals too narrow.
     """
     weight = np.ones(len(target)) if weight is None else weight
     task = decision.task
@@ -184,7 +186,7 @@ _METRICS: Final[Mapping[Task, Callable[[Any], dict[str, Metric]]]] = {
 
 
 def _mean(values: NDArray[Any], w: Weights) -> Values:
-    # Using the same summation in numerator and denominator makes the mean of ones exactly 1.
+    # The numerator and the denominator are summed in the same way, so the mean of ones is exactly 1.
     return np.asarray(w @ values.astype(np.float64) / (w @ np.ones(len(values))))
 
 
@@ -240,7 +242,7 @@ def _calibration_error(p: Scores, actual: NDArray[np.bool_], w: Weights) -> Valu
 def score_resamples(
     metric: str, decision: Decision, output: NDArray[np.float32], target: NDArray[Any], weights: Weights
 ) -> Values:
-    """Return one metric for each vector of weights, with labels as the server would return them.
+    """Return the value of one metric for each vector of weights; labels are assigned as in the server.
 
     `target` has the same form as in `measure_holdout`.
     """

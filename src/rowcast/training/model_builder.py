@@ -1,4 +1,4 @@
-"""Build the model that the search chose: train it, export it to ONNX, certify it and measure it."""
+"""Build the chosen model: train it, export it to ONNX, certify it and measure its quality."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class CertifiedModel:
 
 @dataclass(frozen=True)
 class ModelBuilder:
-    """Builds the model that the search chose."""
+    """Builds the chosen model."""
 
     options: TrainingOptions
     metric: str
     choice: Choice
     setting: Setting
     validation: LabelledRows
-    """The rows for which the choice has out-of-fold predictions."""
+    """The rows with out-of-fold predictions."""
     open_graph: OpenGraph
     progress: Progress
 
@@ -69,7 +69,7 @@ class ModelBuilder:
         spread = float(problem.training.target.std()) if problem.task == "regression" else 1.0
         parity = certificate.certify(reference, result, decision, spread)
         rows = problem.holdout
-        holdout_output = result[: len(rows)]  # the probe starts with the holdout
+        holdout_output = result[: len(rows)]  # the probe starts with the holdout rows
         holdout = metrics.measure_holdout(
             decision, holdout_output, rows.target, seed=self.options.seed, weight=rows.weight, group=rows.group
         )
@@ -82,9 +82,9 @@ class ModelBuilder:
         return replace(refitted, holdout=model.holdout, holdout_output=model.holdout_output)
 
     def _decide(self, problem: LearningProblem, reference: NDArray[Any]) -> Decision:
-        """Return the decision; for a binary target, choose its threshold on the out-of-fold scores.
+        """Return the decision. For a binary target, choose the threshold from the out-of-fold scores.
 
-        The threshold keeps a minimum distance from the scores in `reference`, whose labels do not influence it.
+        The threshold keeps a minimum distance from the scores in `reference`. The labels of these rows are not used.
         """
         decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
         if problem.task != "binary":

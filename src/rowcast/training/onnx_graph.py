@@ -1,4 +1,4 @@
-"""A small builder for ONNX graphs, and a table of trees that becomes one TreeEnsembleRegressor.
+"""A small builder for ONNX graphs, and a table of trees that is exported as one TreeEnsembleRegressor.
 
 Rowcast builds graphs itself instead of using converters (decision 0010). The parity certificate compares every graph
 with the trained model.
@@ -21,7 +21,7 @@ ML: Final = "ai.onnx.ml"
 
 
 class GraphBuilder:
-    """Collects nodes and constants in order and merges duplicates; the same calls produce the same bytes."""
+    """Collects nodes and constants in order, and merges duplicates. The same calls produce the same bytes."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -54,7 +54,7 @@ class GraphBuilder:
         self._nodes[-1].output[0] = output
 
     def model(self, inputs: Sequence[onnx.ValueInfoProto], output: onnx.ValueInfoProto) -> bytes:
-        """Check the model and serialise it; the bytes depend only on the calls made."""
+        """Check the model and serialize it."""
         graph = helper.make_graph(self._nodes, "rowcast", list(inputs), [output], self._constants)
         opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="rowcast")
@@ -63,7 +63,7 @@ class GraphBuilder:
 
 
 class Trees:
-    """Additive trees as flat lists, with one raw score per target; `x <= threshold` leads to the true child."""
+    """Additive trees as flat lists, with one raw score per target. Rows with `x <= threshold` go to the true child."""
 
     def __init__(self, targets: int) -> None:
         self.targets = targets
@@ -73,7 +73,7 @@ class Trees:
         self._leaves: dict[str, list[Any]] = {key: [] for key in ("treeids", "nodeids", "ids", "weights")}
 
     def split(self, tree: int, node: int, feature: int, threshold: float, true: int, false: int) -> None:
-        """Add an inner node. The threshold is rounded down, so every float32 goes to the same child as in float64."""
+        """Add an inner node. Rounding the threshold down to float32 sends every float32 number to the same child."""
         self._node(tree, node, feature, "BRANCH_LEQ", float(floor32(threshold)), true, false)
 
     def leaf(self, tree: int, node: int, weights: dict[int, float]) -> None:
@@ -88,7 +88,7 @@ class Trees:
             self._nodes[key].append(value)
 
     def thresholds(self) -> dict[int, NDArray[np.float32]]:
-        """Return the distinct thresholds of each feature that a tree splits on."""
+        """Return the distinct split thresholds of each feature."""
         thresholds: dict[int, set[float]] = {}
         nodes = self._nodes
         for feature, mode, value in zip(nodes["featureids"], nodes["modes"], nodes["values"], strict=True):
@@ -104,14 +104,14 @@ class Trees:
 
 
 def floor32(value: float) -> np.float32:
-    """Return the largest float32 not above the value: x <= value and x <= floor32(value) agree for every float32 x."""
+    """Return the largest float32 <= value. For every float32 x, x <= value if and only if x <= floor32(value)."""
     with np.errstate(over="ignore"):
         nearest = np.float32(value)
     return np.nextafter(nearest, np.float32(-np.inf)) if float(nearest) > value else nearest
 
 
 def tensor(name: str, kind: int, *shape: int | str) -> onnx.ValueInfoProto:
-    """Return the declaration of an input or output."""
+    """Return the declaration of a graph input or output."""
     return helper.make_tensor_value_info(name, kind, list(shape))
 
 

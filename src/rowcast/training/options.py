@@ -12,9 +12,9 @@ from rowcast.training.cost import Cost
 
 
 class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The caller's choices; every other choice is derived from the data.
+    """The options that the caller sets; everything else is derived from the data.
 
-    The bundle records these fields under the same names.
+    The bundle records the options under the same names.
     """
 
     target: str
@@ -24,22 +24,22 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     exclude: tuple[str, ...] = ()
     """Columns to drop; an entry may list several names separated by commas."""
     keep: tuple[str, ...] = ()
-    """Columns to use unchanged, even if the data check would drop them or treat them as codes."""
+    """Columns to use unchanged, even if they look like constants, identifiers or codes."""
     sensitive: tuple[str, ...] = ()
-    """Columns whose values never appear in errors; the setting `sensitive` controls how history stores them."""
+    """Columns whose values never appear in errors. The setting `sensitive` controls how the history stores them."""
     map: tuple[str, ...] = ()
     """Label corrections, each in the form `OLD=NEW`."""
     time: str | None = None
     """A column of dates or numbers that orders the rows; the latest rows form the holdout."""
     group: str | None = None
-    """A column that identifies groups of rows, such as a customer; no group is ever split."""
+    """A column that identifies groups of rows, such as all rows of a customer. Groups are never split."""
     weight: str | None = None
     """A column of row weights, used in fitting and in metrics."""
     class_weight: str = "none"
-    """With `balanced`, all classes have equal total weight during fitting; probabilities reflect the true shares."""
+    """With `balanced`, all classes have equal total weight in fitting; probabilities reflect the true class shares."""
     seed: int = 0
     trials: int = 20
-    """Total number of trials; every candidate gets at least one."""
+    """Total number of trials; every candidate gets at least one trial."""
     timeout: float | None = None
     """Time limit for the search, in seconds; when it expires, the search returns the best model so far."""
     jobs: int = 1
@@ -47,11 +47,11 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Names of the candidates to try; `ridge` replaces `logistic` in regression."""
     metric: str | None = None
     refit: bool = False
-    """Whether to fit the published model on all rows, after the holdout metrics have been measured."""
+    """Whether to fit the published model to all rows, after the holdout metrics have been measured."""
     cost: Cost | None = None
-    """Cost of each kind of mistake, used to choose the threshold; binary targets only."""
+    """Cost of a false positive and of a false negative, used to choose the threshold; binary targets only."""
     storage: str | None = None
-    """Where to store trials: a file or a Redis URL. Stored trials of the same problem count towards `trials`."""
+    """Where to store trials: a file or a Redis URL. Stored trials of the same problem count toward `trials`."""
     holdout: float = 0.2
     folds: int = 3
     alias: str | None = "champion"
@@ -68,6 +68,6 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise TrainingError(f"option 'class_weight' must be 'none' or 'balanced', got {self.class_weight!r}")
         if self.group is not None and self.time is not None:
             raise TrainingError(
-                "options 'group' and 'time' cannot be combined; use 'time' alone if earlier rows of a group are known "
-                "when later rows are predicted"
+                "options 'group' and 'time' cannot be combined; use only 'time' if the earlier rows of a group are "
+                "known when its later rows are predicted"
             )

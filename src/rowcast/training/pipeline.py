@@ -1,4 +1,4 @@
-"""The trained model in Python, the reference for the exported graph: a pipeline or an ensemble of pipelines."""
+"""The trained model in Python: a pipeline or an ensemble of pipelines. It is the reference for the exported graph."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """A weighted average of models of different kinds over the same columns."""
+    """A weighted average of several models with the same input columns."""
 
     members: tuple[Pipeline, ...]
     weights: tuple[float, ...]
@@ -60,7 +60,7 @@ class Ensemble:
         return np.asarray(sum(weight * each for weight, each in zip(self.weights, predictions, strict=True)))
 
     def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
-        """Return all members' tree thresholds by feature; each member's first features are the numeric columns."""
+        """Return the tree thresholds of all members. Numeric columns have the same feature indices in every member."""
         union: dict[int, NDArray[np.float32]] = {}
         for member in self.members:
             for feature, thresholds in member.thresholds().items():

@@ -1,4 +1,4 @@
-"""The learning problem in a table: the target, the columns, the training rows and the holdout."""
+"""A learning problem: the target, the columns, the training rows and the holdout of a table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FEWEST_ROWS: Final = 20
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Encoded rows with their targets.
+    """Encoded rows with their target values.
 
     The target is a class index (multi-class), 1 for the positive class (binary) or the value (regression).
     """
@@ -41,12 +41,12 @@ class LabelledRows:
     weight: NDArray[np.float64] | None = None
     """Row weights for metrics; None if all rows have equal weight."""
     emphasis: NDArray[np.float64] | None = None
-    """Row weights for fitting: the row weight times the class weight."""
+    """Weights for fitting: the row weight times the class weight."""
     split_column: SplitColumn | None = None
 
     @property
     def group(self) -> NDArray[Any] | None:
-        """The group of each row if the split is by group."""
+        """The group of each row, or None if the split is not group-based."""
         column = self.split_column
         return column.values if column is not None and column.by == "group" else None
 
@@ -85,7 +85,7 @@ def _concat(first: NDArray[np.float64] | None, second: NDArray[np.float64] | Non
 
 @dataclass(frozen=True)
 class LearningProblem:
-    """The data of a training run. The holdout is used only to measure the model."""
+    """The data of a training run. The holdout is used only to measure the model, unless the model is refitted."""
 
     task: Task
     classes: tuple[Label, ...]
@@ -94,7 +94,7 @@ class LearningProblem:
     plan: Plan
     frame: pl.DataFrame
     sha256: str
-    """Digest of the source table."""
+    """SHA-256 of the source table."""
     target: str
     training: LabelledRows
     holdout: LabelledRows
@@ -109,7 +109,7 @@ class LearningProblem:
 
 
 def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
-    """Return the learning problem in a table; raise TableError if no model can be trained on it."""
+    """Turn a table into a learning problem; raise TableError if no model can be trained on the table."""
     name = options.target.strip(BLANKS)
     table.require(name)
     left_out, keep = special_columns.resolve_exclude_and_keep(table, name, options)
@@ -169,7 +169,7 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
 
 
 def run_data_check(table: Table, options: TrainingOptions) -> TableCheck:
-    """Return the data check of a table without training; raise TableError if training would reject the table."""
+    """Check a table without training a model; raise TableError if training would reject the table."""
     problem = build_problem(table, options)
     kinds = {column.name: column.kind for column in problem.schema.columns}
     return TableCheck(
@@ -209,7 +209,7 @@ def _split(
 
 
 def client_value(column: Column, cell: Any) -> Any:
-    """Return a cell as a client would send it in JSON: numbers as numbers, dates and boolean words as in the table."""
+    """Return a cell as a client would send it in JSON; dates and boolean words are sent as written in the table."""
     if isinstance(cell, str):
         cell = cell.strip(BLANKS)
     try:

@@ -1,4 +1,4 @@
-"""Results of a training run and of a data check, as the CLI prints them with `--json`."""
+"""Results of training runs and data checks, as the CLI prints them with `--json`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rowcast.tables.table import Finding
 
 
 class CandidateScore(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Best cross-validated score of one candidate, or of the ensemble if it won."""
+    """The best cross-validated score of a candidate, or of the ensemble if it was chosen."""
 
     name: str
     score: float
     trials: int
     seconds: float
     members: dict[str, float] = {}
-    """For an ensemble: the weight of each candidate in the average."""
+    """The weight of each candidate in an ensemble; empty for a single candidate."""
 
 
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A published model and its figures; `score` is the cross-validated `metric` of the chosen model."""
+    """A published model and its measurements. `score` is the chosen model's cross-validated value of `metric`."""
 
     model: str
     version: int
@@ -38,18 +38,18 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     findings: Sequence[Finding]
     seconds: float
     onnx: str | None = None
-    """Path of the exported ONNX file, if an export was requested."""
+    """The path of the exported ONNX file, if an export was requested."""
 
 
 class ColumnCheck(msgspec.Struct, frozen=True):
-    """Kind of a column; empty if the column was dropped."""
+    """A column and its kind; `kind` is empty if the column was dropped."""
 
     name: str
     kind: str
 
 
 class TableCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """Result of a data check without training."""
+    """The result of a data check without training."""
 
     table: str
     rows: int

@@ -1,4 +1,4 @@
-"""A training run: turns a table into a certified, published bundle. Read `train` from top to bottom."""
+"""A training run turns a table into a certified, published bundle. `train` contains all steps in order."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def train(
     now: datetime,
     progress: Progress,
 ) -> TrainingResult:
-    """Train, certify and publish one model; raise TableError or TrainingError if that is not possible."""
+    """Train, certify and publish one model; raise TableError or TrainingError if no model can be trained."""
     started = time.monotonic()
     candidates.check(options.candidates)
     problem = build_problem(table, options)
@@ -97,7 +97,7 @@ def _candidate_scores(result: SearchResult, choice: Choice) -> tuple[CandidateSc
 
 def _check_cost(problem: LearningProblem, options: TrainingOptions) -> None:
     if options.cost is not None and problem.task != "binary":
-        actual = "is a number" if problem.task == "regression" else f"has {len(problem.classes)} classes"
+        actual = "is numeric" if problem.task == "regression" else f"has {len(problem.classes)} classes"
         raise TrainingError(f"option 'cost' requires a binary target; {problem.target!r} {actual}")
 
 

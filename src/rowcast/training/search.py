@@ -1,7 +1,7 @@
-"""The search for the best configuration, on the training rows only.
+"""Search for the best configuration, using only the training rows.
 
-The first trials use good default parameters for every candidate. Optuna then suggests the configurations of the
-remaining trials.
+The first trials use good default parameters of every candidate. Optuna suggests the configurations of the remaining
+trials.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from rowcast.training.result import CandidateScore
 from rowcast.training.trial_storage import FOLD_SECONDS, KIND, NO_TIME, SLOT, Study
 
 FINAL_FIT: Final = 1.5
-"""Duration of a fit on all training rows, relative to a fit in one of three folds."""
+"""Duration of a fit on all training rows, relative to the duration of one of three folds."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best trial of each candidate, best first, with the validation rows and folds."""
+    """The best trial of each candidate, ordered from best to worst, with the validation rows and the folds."""
 
     trials: tuple[TrialResult, ...]
     scores: tuple[CandidateScore, ...]
     validation: LabelledRows
-    """The validation rows of all folds. In a split by time, the earliest rows are never used for validation."""
+    """The validation rows of all folds. A time-based split never uses the earliest rows for validation."""
     folds: tuple[NDArray[np.intp], ...]
     """Positions of each fold's rows in `validation`."""
 
@@ -58,9 +58,9 @@ class CandidateState:
     folds: int = 0
     best: TrialResult | None = None
     remote_best: FrozenTrial | None = None
-    """The best trial of another process, if it beats `best`."""
+    """The best trial from any other process, if it beats `best`."""
     folds_to_repeat: int = 0
-    """Number of folds that this process must compute before it can train `remote_best`."""
+    """Number of folds that this process must repeat before it can use `remote_best`."""
     remote_fold_seconds: float = 0.0
     """Duration of a fold in other processes."""
 
@@ -71,7 +71,7 @@ class CandidateState:
 
     @property
     def score(self) -> float | None:
-        """The best score in any process."""
+        """The best score across all processes."""
         if self.remote_best is not None:
             return self.remote_best.value
         return self.best.score if self.best else None
@@ -79,7 +79,7 @@ class CandidateState:
 
 @dataclass
 class Search:
-    """The state of all candidates and the time limit."""
+    """The state of the search for all candidates, and the remaining time."""
 
     validator: CrossValidator
     candidates: dict[str, Candidate]
@@ -118,21 +118,21 @@ class Search:
         return self.validator.run(candidate, params, count)
 
     def has_time_for_fold(self, candidate: Candidate) -> bool:
-        """Whether another fold and the final fits are expected to finish in time.
+        """Return whether another fold and the final fits are expected to finish in time.
 
-        True until a first model exists, because the search must return a model.
+        Always return True until a model exists, because the search must return a model.
         """
         if not self.has_model:
             return True
         return self.seconds_left() > self.states[candidate.name].fold_seconds + self.final_fit_seconds()
 
     def final_fit_seconds(self) -> float:
-        """Return the time to fit every candidate's best configuration on all training rows, because any can win."""
+        """Return the expected duration of the final fits of all candidates, because any candidate may be chosen."""
         known = [state for state in self.states.values() if state.score is not None]
         return sum((FINAL_FIT + state.folds_to_repeat) * state.fold_seconds for state in known)
 
     def sync_remote_trials(self, study: Study) -> None:
-        """Record, for each candidate, the best trial of other processes if it beats the trials of this process."""
+        """For each candidate, record the best trial from any other process if it beats this process's own trials."""
         for name, state in self.states.items():
             state.remote_best, state.folds_to_repeat = None, 0
             for trial in study.remote_trials(name):
@@ -143,7 +143,7 @@ class Search:
                     state.remote_best, state.folds_to_repeat = trial, len(self.validator.folds)
 
     def repeat_remote_trials(self, progress: Progress) -> None:
-        """Cross-validate the best trials of other processes here, because the storage has no out-of-fold scores."""
+        """Repeat the best trials from other processes, because the storage contains no out-of-fold scores."""
         sign = metrics.sign(self.validator.metric)
         for name, state in sorted(self.states.items(), key=lambda pair: -sign * (pair[1].score or 0.0)):
             trial, state.remote_best, state.folds_to_repeat = state.remote_best, None, 0
@@ -152,7 +152,7 @@ class Search:
             seconds = (len(self.validator.folds) + FINAL_FIT) * state.fold_seconds + self.final_fit_seconds()
             if self.has_local_model and self.seconds_left() < seconds:
                 continue
-            message = f"repeating the best {name} trial of another process"
+            message = f"repeating the best {name} trial from another process"
             progress(TrainingEvent(stage="tune", message=message, best=trial.value))
             candidate, params = _params(trial, trial.user_attrs[SLOT], self.candidates, self.validator.setting)
             state.best = self._cross_validate(candidate, params, lambda index, mean: None)
@@ -162,7 +162,7 @@ class Search:
 
 
 def search(problem: LearningProblem, options: TrainingOptions, progress: Progress) -> tuple[SearchResult, Setting]:
-    """Search within the budget of trials and time and return the best configurations; Ctrl-C ends the search early."""
+    """Search until the trials or the time run out; return the best configurations. Ctrl-C stops the search early."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # the caller reports failures
     started = time.monotonic()
 
@@ -207,7 +207,7 @@ def _result(running: Search, study: Study) -> SearchResult:
 
 @dataclass
 class TrialRunner:
-    """Runs the trials of a study, one slot at a time, until the budget of trials or time is used up."""
+    """Runs the trials of a study until the trials or the time run out."""
 
     search: Search
     study: Study
@@ -218,7 +218,7 @@ class TrialRunner:
         self._started, self._finished_before = time.monotonic(), self.study.finished_count
 
     def run(self) -> None:
-        """Run trials. If a model exists, Ctrl-C ends the search early; otherwise KeyboardInterrupt propagates."""
+        """Run the trials. If a model exists, Ctrl-C stops the search early; otherwise, KeyboardInterrupt propagates."""
         self.search.sync_remote_trials(self.study)
         try:
             self.study.optimise(self._objective, self._stop_in_time)
@@ -236,7 +236,7 @@ class TrialRunner:
         slot = self.study.claim(trial)
         if slot is None:
             trial.study.stop()
-            return float("nan")  # Optuna marks the trial as failed, and a failed trial holds no slot
+            return float("nan")  # Optuna marks this trial as failed; failed trials hold no slot
         candidates = self.search.candidates
         candidate, params = _params(trial, slot, candidates, self.search.validator.setting)
         trial.set_user_attr(KIND, candidate.name)
@@ -267,7 +267,7 @@ class TrialRunner:
             study.stop()
 
     def _report(self, name: str) -> None:
-        """Emit the event for the trial that is about to finish."""
+        """Report the trial that is about to finish."""
         self.search.sync_remote_trials(self.study)
         finished = self.study.finished_count + 1
         elapsed = time.monotonic() - self._started
@@ -291,16 +291,16 @@ class TrialRunner:
 def _params(
     trial: BaseTrial, slot: int, candidates: dict[str, Candidate], setting: Setting
 ) -> tuple[Candidate, Params]:
-    """Return the configuration of a trial: first the defaults of every candidate, then suggestions from the sampler."""
+    """Return the configuration of a trial. The first slots use default parameters; the others use the sampler."""
     starts = _starts(candidates.values(), setting)
     if slot < len(starts):
         return starts[slot]
     candidate = candidates[trial.suggest_categorical("candidate", list(candidates))]
-    # A finished trial returns its recorded parameters.
+    # For a finished trial, Optuna returns the recorded parameters.
     return candidate, candidate.suggest(cast(optuna.Trial, trial), setting)
 
 
 def _starts(candidates: Iterable[Candidate], setting: Setting) -> list[tuple[Candidate, Params]]:
-    """Return the default parameters of all candidates: each candidate's first choice, then each one's second choice."""
+    """Return the default parameters: every candidate's first set, then every candidate's second set."""
     defaults = [[(candidate, params) for params in candidate.starts(setting)] for candidate in candidates]
     return [each for rank in zip_longest(*defaults) for each in rank if each is not None]

@@ -1,7 +1,7 @@
-"""Splits: which rows train the model, which rows validate the search and which rows form the holdout.
+"""Split the rows into training rows and a holdout, and the training rows into folds.
 
-Every split is seeded. A random split spreads each class evenly. A split by group never divides a group. A split by time
-validates on rows that are later than the training rows.
+Every split is reproducible. A random split distributes each class evenly. A group-based split never divides a group. In
+a time-based split, the holdout and the validation rows are later than the training rows.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from rowcast.schema.prediction import Label, Task
 from rowcast.training.features import INNER_FOLDS, InnerFolds
 
 FIRST_WINDOW: Final = 0.5
-"""The share of the rows, starting with the earliest, that are used only for training.
+"""The share of the rows, starting with the earliest, that a time-based split never uses for validation.
 
 The score of a model trained on few rows says little about a model trained on all rows.
 """
 ORDERED_FOLDS: Final = 10
-"""The number of folds for target means in a split by time.
+"""The number of folds for target means in a time-based split.
 
-It is higher than for a random split, because rows in the first fold get no target means.
+It is higher than in a random split, because rows in the first fold get no target means.
 """
 
 Indices = NDArray[np.intp]
@@ -43,7 +43,7 @@ class SplitColumn:
 
     @property
     def option(self) -> str:
-        """The option that names the column, for error messages."""
+        """The option and the column, for error messages."""
         return f"option {self.by!r}: column {self.column!r}"
 
     def take(self, rows: Indices) -> SplitColumn:
@@ -67,8 +67,8 @@ def split_holdout(
     if not len(holdout) and column is not None:
         groups = _count_groups(len(np.unique(column.values)))
         raise TableError(
-            f"{column.option} has too few groups, or groups that differ too much in size, for a holdout: {groups}; "
-            "add rows of more groups or split at random",
+            f"{column.option} has too few groups for a holdout, or their sizes differ too much ({groups}); "
+            "add rows from more groups or split at random",
             slug="too-few-groups",
         )
     if not len(holdout):
@@ -83,7 +83,7 @@ def _count_groups(count: int) -> str:
 
 
 def _draw(target: Target, task: Task, share: float, seed: int) -> Indices:
-    """Draw the same share of every class, and leave at least one row of each class for training."""
+    """Draw the same share of every class for the holdout; leave at least one row of each class for training."""
     rng = np.random.default_rng(seed)
     strata = _strata(target, task)
     return np.sort(
@@ -92,13 +92,14 @@ def _draw(target: Target, task: Task, share: float, seed: int) -> Indices:
 
 
 def _latest(column: SplitColumn, share: float) -> Indices:
-    """Return the latest rows, all of which are later than every training row."""
+    """Return the latest rows; all of them are later than the training rows."""
     times = column.values
     last = np.sort(times)[len(times) - max(round(len(times) * share), 1) - 1]
     holdout = np.flatnonzero(times > last)
     if not len(holdout):
         raise TableError(
-            f"{column.option} cannot split the rows; too many rows share the latest value", slug="too-few-times"
+            f"{column.option} cannot be used to split the rows; too many rows have the latest value",
+            slug="too-few-times",
         )
     return holdout
 
@@ -112,9 +113,9 @@ def check_sides(
     folds: int,
     column: SplitColumn,
 ) -> None:
-    """Raise TableError if a split by group or time lacks rows for training or for measuring the model.
+    """Raise TableError if a group-based or time-based split lacks rows for training or measuring a model.
 
-    `classes` is ordered by the class index in the target; in regression, it is empty.
+    The values of `target` are indices into `classes`. For regression, `classes` is empty.
     """
     names = ("earlier", "later") if column.by == "time" else ("training", "holdout")
     for name, rows in zip(names, (training, holdout), strict=True):
@@ -130,24 +131,25 @@ def check_sides(
         _check_groups(target[training], column.take(training), classes, folds)
     elif column.values[training].min() == column.values[training].max():
         raise TableError(
-            f"{column.option} has the same value in all earlier rows, so no fold can be validated", slug="too-few-times"
+            f"{column.option} has the same value in all training rows, so they cannot be split by time",
+            slug="too-few-times",
         )
 
 
 def _check_groups(target: Target, column: SplitColumn, classes: Sequence[Label], folds: int) -> None:
-    """Raise TableError if there are fewer groups than folds, or if a training fold lacks a class."""
+    """Raise TableError if there are fewer groups than folds, or if a fold would lack a class of a binary target."""
     groups = len(np.unique(column.values))
     if groups < folds:
         raise TableError(
-            f"{column.option} leaves {_count_groups(groups)} for training, fewer than the {folds} folds; "
-            "add rows of more groups or split at random",
+            f"{column.option} leaves only {_count_groups(groups)} for training, but {folds} folds need at least "
+            "one group each; add rows from more groups or split at random",
             slug="too-few-groups",
         )
     for number, label in enumerate(classes if len(classes) == 2 else ()):
         if len(np.unique(column.values[target == number])) < 2:
             raise TableError(
-                f"{column.option} has a single training group with class {label!r}, so one fold would train without "
-                "that class; add rows of more groups or split at random",
+                f"{column.option} has only one training group with class {label!r}, so one fold would lack this class "
+                "in training; add rows from more groups or split at random",
                 slug="too-few-groups",
             )
 
@@ -166,7 +168,7 @@ def make_folds(
 
 
 def _deal(target: Target, task: Task, count: int, seed: int) -> Indices:
-    """Return the fold of each row, with every class spread evenly."""
+    """Return the fold of each row; every class is distributed evenly over the folds."""
     rng = np.random.default_rng([seed, 1])
     fold = np.empty(len(target), np.intp)
     start = 0
@@ -177,9 +179,9 @@ def _deal(target: Target, task: Task, count: int, seed: int) -> Indices:
 
 
 def _windows(times: NDArray[Any], count: int) -> list[tuple[Indices, Indices]]:
-    """Return folds of an expanding window: train on all rows up to a time, validate on the rows up to the next time.
+    """Return expanding windows: each window trains on the rows up to one time and validates on the rows up to the next.
 
-    Repeated times reduce the number of folds.
+    If times repeat, there may be fewer windows than `count`.
     """
     ranked = np.sort(times)
     shares = FIRST_WINDOW + (1 - FIRST_WINDOW) * np.arange(count + 1) / count
@@ -200,12 +202,12 @@ def make_inner_folds(column: SplitColumn | None) -> InnerFolds | None:
     if column.by == "group":
         groups, index = np.unique(values, return_inverse=True)
         return InnerFolds((np.random.default_rng(0).permutation(len(groups)) % INNER_FOLDS)[index], ordered=False)
-    earlier = np.searchsorted(np.sort(values), values)  # rows of the same time share a fold
+    earlier = np.searchsorted(np.sort(values), values)  # rows with the same time share a fold
     return InnerFolds(earlier * ORDERED_FOLDS // len(values), ordered=True)
 
 
 def _strata(target: Target, task: Task) -> list[Indices]:
-    """Return the rows of each class; in regression, all rows together."""
+    """Return the row indices of each class; in regression, all rows form a single class."""
     if task == "regression":
         return [np.arange(len(target))]
     return [np.flatnonzero(target == label) for label in np.unique(target)]
@@ -214,8 +216,8 @@ def _strata(target: Target, task: Task) -> list[Indices]:
 def _spread(group: Indices, target: Target, task: Task, shares: Sequence[float], seed: Sequence[int]) -> Indices:
     """Assign whole groups to parts and return the part of each row.
 
-    Groups are assigned in descending order of size. Each group goes to the part in which it adds least to the sum of
-    squared counts (of all rows and of the rows of each class), relative to the part's share.
+    Groups are assigned in descending order of size. Each group goes to the part where it adds least to the sum of
+    squared row counts (in total and per class), relative to the part's share.
     """
     _, index = np.unique(group, return_inverse=True)
     columns = [np.bincount(index)]

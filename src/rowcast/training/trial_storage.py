@@ -1,7 +1,7 @@
-"""Storage of trials: in memory, or in a journal that survives the process and can be shared by several processes.
+"""Trial storage: in memory, or in a journal that outlives the process and can be shared by several processes.
 
-Every trial holds a slot, a number counted from 0. The slot determines the configuration that the trial tries, and the
-number of slots is the budget. The slots of a dead process become free again, so a resumed search tries the same
+Every trial holds a slot, a number counted from 0. The slot determines the configuration of the trial, and the number of
+slots is the maximum number of trials. If a process dies, its slots are released, so a resumed search tries the same
 configurations as an uninterrupted search.
 """
 
@@ -34,9 +34,9 @@ UNRELATED_OPTIONS: Final = ("name", "trials", "timeout", "jobs", "cost", "refit"
 """Options that affect neither a trial nor its score."""
 SCHEMES: Final = ("redis://", "rediss://", "unix://")
 LOCK_SECONDS: Final = 10
-"""The age, in seconds, at which a lock counts as abandoned by a dead process."""
+"""The age, in seconds, at which a lock is considered abandoned."""
 ANNOUNCEMENT_TIME: Final = timedelta(minutes=1)
-"""Age at which a running trial without an owner counts as abandoned; trials usually get an owner in milliseconds."""
+"""The age at which a trial without an owner is considered abandoned. Most trials get an owner within milliseconds."""
 SLOT, OWNER, KIND, FOLD_SECONDS, NO_TIME = "slot", "by", "kind", "fold_seconds", "no_time"
 """Names of trial attributes: slot, process (`HOST PID TOKEN`), candidate, fold duration, pruned for lack of time."""
 
@@ -46,7 +46,7 @@ AfterTrial = Callable[[optuna.Study, FrozenTrial], None]
 
 
 class TrialJournal(BaseJournalBackend):
-    """A journal that reports its failures as RowcastErrors."""
+    """A journal that converts storage failures to RowcastErrors."""
 
     def __init__(self, entries: BaseJournalBackend, location: str, failures: tuple[type[Exception], ...]) -> None:
         self._entries = entries
@@ -54,7 +54,7 @@ class TrialJournal(BaseJournalBackend):
         self._failures = failures
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the entries, starting with this entry number."""
+        """Yield the entries, starting at this number."""
         try:
             for entry in self._entries.read_logs(log_number_from):
                 if "op_code" not in entry:
@@ -78,7 +78,7 @@ class TrialJournal(BaseJournalBackend):
 
 
 class RedisTrialLog(BaseJournalBackend):
-    """A journal in a Redis list. Appends are atomic; unlike Optuna's backend, it never reads pickled snapshots."""
+    """A journal in a Redis list with atomic appends. Unlike Optuna's backend, it never reads pickled snapshots."""
 
     def __init__(self, client: Any, key: str) -> None:
         self._client = client
@@ -93,7 +93,7 @@ class RedisTrialLog(BaseJournalBackend):
 
 
 class Study:
-    """One search, shared by all processes that work on it."""
+    """A search that several processes can share."""
 
     def __init__(self, study: optuna.Study, seed: int, total: int) -> None:
         self.optuna = study
@@ -115,9 +115,9 @@ class Study:
             self.optuna.optimize(objective, callbacks=[after_trial, announce])
 
     def _announce(self) -> bool:
-        """Enqueue the next trial and return True; return False if no slot is left.
+        """Enqueue the next trial and return True; return False if no slot is free.
 
-        The trial is enqueued with its owner, because the process may die right after the trial starts.
+        The owner is stored when the trial is enqueued, because the process may die right after the trial starts.
         """
         if not self.is_used_up:
             self.optuna.enqueue_trial({}, user_attrs={OWNER: self._owner})
@@ -125,7 +125,7 @@ class Study:
         return False
 
     def claim(self, trial: optuna.Trial) -> int | None:
-        """Return the slot of a new trial and set its sampler; return None if all slots are taken."""
+        """Assign a slot and a sampler to a new trial; return the slot, or None if all slots are taken."""
         others = [each for each in self._slot_holders() if each.number != trial.number]
         used_slots = {each.user_attrs[SLOT] for each in others if SLOT in each.user_attrs}
         # Earlier trials that have not claimed a slot yet will get the lowest free slots.
@@ -133,19 +133,19 @@ class Study:
         slot = [number for number in range(len(used_slots) + ahead + 1) if number not in used_slots][ahead]
         if slot >= self._total:
             return None
-        trial.set_user_attr(OWNER, self._owner)  # another process may have announced the trial
+        trial.set_user_attr(OWNER, self._owner)  # another process may have enqueued the trial
         trial.set_user_attr(SLOT, slot)
         trial.study.sampler = self._sampler(slot)
         return slot
 
     def _sampler(self, slot: int) -> optuna.samplers.BaseSampler:
-        """Return the sampler for a slot; each slot has its own seed, so no two processes draw the same sequence."""
+        """Return the sampler for a slot. Each slot has its own seed, so no two processes draw the same sequence."""
         seed = int(np.random.SeedSequence([self._seed, slot]).generate_state(1)[0])
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(5, self._total // 4))
 
     @property
     def finished_count(self) -> int:
-        """Number of finished trials of all processes."""
+        """Number of finished trials in all processes."""
         return sum(trial.state.is_finished() for trial in self._slot_holders())
 
     @property
@@ -154,14 +154,17 @@ class Study:
         return len(self._slot_holders()) >= self._total
 
     def remote_trials(self, kind: str) -> list[FrozenTrial]:
-        """Return the finished trials of a candidate that other processes ran."""
+        """Return a candidate's finished trials from other processes."""
         finished = (trial for trial in self._slot_holders() if trial.state.is_finished())
         return [
             trial for trial in finished if trial.user_attrs[OWNER] != self._owner and trial.user_attrs[KIND] == kind
         ]
 
     def _slot_holders(self) -> list[FrozenTrial]:
-        """Return the trials that hold a slot: not failed, and not pruned for lack of time by an earlier run."""
+        """Return the trials that hold a slot.
+
+        Waiting and failed trials hold no slot. Neither do trials that another process pruned for lack of time.
+        """
         return [
             trial
             for trial in self._trials()
@@ -175,10 +178,10 @@ class Study:
 
 
 def _is_abandoned(trial: FrozenTrial) -> bool:
-    """Whether the process of a running trial is dead; False for processes on other machines."""
+    """Return whether a running trial's process is dead. A process on another machine is assumed to be alive."""
     if trial.state != TrialState.RUNNING:
         return False
-    if OWNER not in trial.user_attrs:  # another process took the trial that the starting process had announced
+    if OWNER not in trial.user_attrs:  # another process took the enqueued trial, so this trial started without an owner
         age = None if trial.datetime_start is None else datetime.now() - trial.datetime_start  # noqa: DTZ005 - Optuna's
         return age is None or age > ANNOUNCEMENT_TIME
     host, pid, _ = str(trial.user_attrs[OWNER]).split(" ")
@@ -199,7 +202,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def study_name(sha256: str, metric: str, options: TrainingOptions) -> str:
-    """Return the study name for a problem: a digest of the table and of every option that affects scores."""
+    """Return the name of a study: a digest of the table and of every option that affects scores."""
     fields = msgspec.to_builtins(options)
     related = {name: value for name, value in fields.items() if name not in UNRELATED_OPTIONS}
     identity = {"format": FORMAT, "rowcast": VERSION, "table": sha256, **related, "metric": metric}
@@ -224,7 +227,7 @@ def _open_journal(location: str, name: str) -> TrialJournal:
         return _open_redis(location, f"rowcast:trials:{name}")
     if "://" in location:
         raise SettingsError(f"option 'storage': expected a file or a URL that starts with {', '.join(SCHEMES)}")
-    path = str(Path(location).absolute())  # the lock is a symbolic link to it, which must resolve from any folder
+    path = str(Path(location).absolute())  # absolute, because the lock is a symbolic link to this path
     try:
         entries = JournalFileBackend(path, JournalFileSymlinkLock(path, LOCK_SECONDS))
     except OSError as error:
@@ -236,10 +239,10 @@ def _open_redis(url: str, key: str) -> TrialJournal:
     try:
         import redis
     except ModuleNotFoundError:
-        raise SettingsError("storing trials in Redis needs the redis package; install rowcast[redis]") from None
+        raise SettingsError("storing trials in Redis requires the redis package; install rowcast[redis]") from None
     try:
         client = redis.Redis.from_url(url, socket_timeout=30, socket_connect_timeout=5)
     except ValueError as error:
         raise SettingsError(f"option 'storage': invalid Redis URL: {error}") from None
-    shown = f"{url.partition('://')[0]}://{url.partition('://')[2].rpartition('@')[2]}"  # without a password
+    shown = f"{url.partition('://')[0]}://{url.partition('://')[2].rpartition('@')[2]}"  # without the password
     return TrialJournal(RedisTrialLog(client, key), shown, (redis.RedisError, OSError))

@@ -45,12 +45,12 @@ def test_each_row_shows_the_number_of_errors_if_no_cost_is_set() -> None:
 
 
 def test_a_chart_of_costs_is_added_if_a_cost_is_set() -> None:
-    assert [chart.title for chart in section().charts] == ["Mistakes"]
-    assert [chart.title for chart in section(cost=COST).charts] == ["Mistakes", "Cost"]
+    assert [chart.title for chart in section().charts] == ["Errors"]
+    assert [chart.title for chart in section(cost=COST).charts] == ["Errors", "Cost"]
     assert [entry.name for entry in section().charts[0].legend] == [
         "false positives",
         "false negatives",
-        "all mistakes",
+        "all errors",
     ]
 
 

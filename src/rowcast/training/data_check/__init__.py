@@ -1,1 +1,1 @@
-"""The data check before training: findings about the target, about pairs of columns and about special columns."""
+"""The data check before training: it reports findings about the target, pairs of columns and special columns."""

@@ -1,7 +1,7 @@
-"""Check the columns against the target for leaks, row order, conflicting rows and rare classes.
+"""Check a table for problems that involve the target: leaks, row order, conflicting rows and rare classes.
 
-The check never drops a column, because a legitimate column may predict the target just as well as a leak. A finding
-names the option that changes its action, if there is one.
+The check never drops a column, because a legitimate column may predict the target just as well as a leaking column. If
+an option can change what happens to the column, the finding names this option.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from rowcast.training.data_check.column_pairs import LEAK_ACTION, Power
 
 SAMPLE_ROWS: Final = 20_000
 MIN_ROWS: Final = 50
-"""The minimum number of rows for checking columns; in a smaller table, a column may predict perfectly by chance."""
+"""The minimum number of rows for column checks. In a smaller table, a column may predict the target by chance."""
 BINS: Final = 100
 LEAK: Final = {"binary": 0.98, "multiclass": 0.99, "regression": 0.93}
-"""The AUC (averaged over the classes) or R² from which a single column is reported as a leak.
+"""The AUC (averaged over the classes) or R² at which a single column is reported as a leak.
 
-Each half of the rows is scored with a fit on the other half.
+Each half of the rows is predicted from the other half.
 """
 DOMINANT: Final = 0.78
 MAX_LEVELS: Final = 64
 MAX_CERTAIN_CLASSES: Final = 4
-"""The maximum number of classes for this check; with more classes, values often occur in only one class by chance."""
+"""The maximum number of classes for `certain-value`. With more, a value often occurs in only one class by chance."""
 BLOCKS: Final = 20
 DRIFT: Final = 0.01
-"""The minimum share of the target's variance that row position must explain; chance explains about BLOCKS / rows."""
+"""The minimum share of the target's variance that row position explains. By chance, it explains about BLOCKS / rows."""
 SORTED: Final = 0.9
 SORTED_STEPS: Final = 0.98
 COUNTING_STEPS: Final = 0.98
@@ -48,7 +48,7 @@ SEVERITY: Final = (
     *("target-ordered", "ordered-rows", "repeated-id", "conflicting-rows", "duplicate-rows", "alike-labels"),
     *("missing-target", "lonely-class", "rare-class", "weight-like", "row-order", "sentinel", "far-value"),
 )
-"""Finding codes, most severe first: findings that can make the metrics misleading come before findings to review."""
+"""Finding codes, most severe first. The most severe findings can make the metrics misleading."""
 _names_payment = re.compile(r"(?i)(^|[ _.\-])(paid|repaid|recovered|recoveries|collected)([ _.\-]|$)").search
 _names_ending = re.compile(
     r"(?i)((fully |partly )?(re)?paid( off| in full)?|(charged|written)[ -]?off|refunded|foreclosed|defaulted|churned)"
@@ -57,16 +57,16 @@ _names_ending = re.compile(
 
 @dataclass(frozen=True)
 class CheckInput:
-    """The encoded columns with the target. A datetime is represented as a number of days."""
+    """The encoded columns and the target. Datetimes are encoded as numbers of days."""
 
     columns: Mapping[str, NDArray[Any]]
     schema: Schema
     target: NDArray[Any]
     indicators: NDArray[np.float64]
-    """The target as a single column, or as one column per class if there are more than two classes."""
+    """The target as one column, or as one 0/1 column per class if there are more than two classes."""
     task: Task
     classes: tuple[Label, ...]
-    """The classes, ordered by their index in the target."""
+    """The classes, indexed by the values of `target`; empty for regression."""
 
     @property
     def metric(self) -> str:
@@ -86,7 +86,7 @@ def check_target(
     positive: int,
 ) -> list[Finding]:
     """Return all findings that depend on the target."""
-    if task == "binary":  # the target is 1 for the positive class, whatever its position
+    if task == "binary":  # the target is 1 for the positive class, whatever its index
         classes = (classes[1 - positive], classes[positive])
     data = CheckInput(
         columns=_first_parts(plan, tensors),
@@ -101,13 +101,13 @@ def check_target(
 
 
 def sort_by_severity(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Sort findings from most to least severe; findings without a severity keep their order at the end."""
+    """Sort findings, most severe first. Findings with other codes come last, in their original order."""
     positions = {code: position for position, code in enumerate(SEVERITY)}
     return tuple(sorted(findings, key=lambda finding: positions.get(finding.code, len(SEVERITY))))
 
 
 def _column_findings(data: CheckInput) -> list[Finding]:
-    """Check single columns and pairs of columns; skip less severe checks for columns that already have a finding."""
+    """Check single columns and pairs of columns. Columns with a severe finding skip the less severe checks."""
     power = _power(data)
     findings = _leaks(data, power)
     columns = _without_finding(data.schema, findings)
@@ -125,7 +125,7 @@ def _without_finding(schema: Schema, findings: Sequence[Finding]) -> list[Column
 
 
 def _first_parts(plan: Plan, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return the values of each column, without the features derived from datetimes."""
+    """Return the values of each column; for a datetime column, return the number of days."""
     return {
         feature.column: tensors[spec.name][:, index]
         for spec in plan
@@ -141,9 +141,10 @@ def _indicators(target: NDArray[Any], task: Task, classes: int) -> NDArray[np.fl
 
 
 def _power(data: CheckInput) -> Power:
-    """Return a function that measures how well one column alone predicts the target, on a sample of the rows.
+    """Return a function that measures how well a single column predicts the target in a sample of the rows.
 
-    The target mean of each of the column's bins in one half of the sample predicts the target in the other half.
+    The values are divided into bins. Each bin's target mean in one half of the sample is the prediction for the bin in
+    the other half.
     """
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(data.target))[:SAMPLE_ROWS]
@@ -159,7 +160,7 @@ def _power(data: CheckInput) -> Power:
 
 
 def _bins(values: NDArray[Any]) -> NDArray[np.intp]:
-    """Return the bin of each value: its level or quantile; frequent numbers and missing values get separate bins."""
+    """Return the bin of each value: one per text, or quantiles with separate bins for frequent and missing numbers."""
     if values.dtype == object:
         return np.unique(values.astype(str), return_inverse=True)[1]
     known = ~np.isnan(values)
@@ -198,7 +199,7 @@ def _auc(target: NDArray[np.float64], score: NDArray[np.float64]) -> float:
 
 
 def _leaks(data: CheckInput, power: Power) -> list[Finding]:
-    """Report columns that predict the target almost perfectly, or else one column that far outperforms all others."""
+    """Report columns that predict the target almost perfectly; if there are none, report a column that dominates."""
     powers = {name: power(values) for name, values in data.columns.items()}
     ranked = sorted(powers, key=lambda name: -powers[name])
     leaks = []
@@ -224,7 +225,7 @@ def _is_missing(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _certain_values(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
-    """Report values for which the target never varies, if they occur in too many rows for this to be chance."""
+    """Report values that always occur with the same target, in too many rows for coincidence."""
     is_regression = data.task == "regression"
     if data.task == "multiclass" and len(data.classes) > MAX_CERTAIN_CLASSES:
         return []
@@ -265,16 +266,16 @@ def _levels(values: NDArray[Any]) -> tuple[list[Any], NDArray[np.intp]]:
 
 
 def _later_facts(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
-    """Report columns about payments and losses, which are usually known only after the predicted event.
+    """Report columns about payments and losses, which are usually known only after the target.
 
-    They are recognised by their name, by their values, or as the difference between two other columns.
+    Such columns are recognized by name, by value, or as the difference between two other columns.
     """
     named = [column.name for column in columns if _names_payment(column.name)]
-    messages = dict.fromkeys(named, "its name suggests that it is known only after the target")
+    messages = dict.fromkeys(named, "its name suggests a value that is known only after the target")
     for column in columns:
         endings = [level for level in column.levels if _names_ending(level)]
         if endings and len(column.levels) <= MAX_LEVELS:
-            messages.setdefault(column.name, f"contains {endings[0]!r}, which describes how a case ended")
+            messages.setdefault(column.name, f"contains {endings[0]!r}, which describes the outcome of a case")
     findings = [
         Finding("later-fact", name, message, LEAK_ACTION, Override("exclude", name))
         for name, message in messages.items()
@@ -288,20 +289,20 @@ def _numbers(data: CheckInput, columns: Sequence[Column]) -> dict[str, NDArray[A
 
 
 def _row_counters(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
-    """Report integer columns that number the rows, possibly with restarts: they describe the file, not the case."""
+    """Report integer columns that count the rows, even if the count restarts: they describe the file, not the case."""
     findings = []
     for column in columns:
         if column.kind != "integer" or column.name not in data.columns:
             continue
         steps = np.diff(data.columns[column.name].astype(np.float64))
         if (steps == 1).mean() >= COUNTING_STEPS:
-            message = "numbers the rows of the file, with restarts, so it reveals the position of a row"
+            message = "contains row numbers (the count may restart), so it reveals each row's position in the file"
             findings.append(Finding("row-order", column.name, message, "used as a feature", _exclude(column)))
     return findings
 
 
 def _row_order(data: CheckInput) -> list[Finding]:
-    """Report rows that seem to be in time order, because a random split lets the model learn from later rows."""
+    """Report rows that seem to be in time order: with a random split, the model would learn from later rows."""
     rows = len(data.target)
     block = np.arange(rows) * BLOCKS // rows
     counts = np.bincount(block, minlength=BLOCKS)

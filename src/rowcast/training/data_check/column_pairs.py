@@ -1,8 +1,7 @@
-"""Check pairs of columns for joint leaks, for differences that reveal post-outcome columns, and for duplicate columns.
+"""Check pairs of columns for joint leaks, for remainders of post-outcome columns, and for duplicate columns.
 
-The value of a post-outcome column is known only after the target.
-
-The search for joint leaks covers ratios and differences, because prices, rates and balances are computed that way.
+A joint leak is a ratio or a difference of two columns that predicts the target: prices, rates and balances are computed
+in this way. A post-outcome column contains values that are known only after the target.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from rowcast.schema.schema import Column
 from rowcast.tables.table import Finding, Override
 
 Power = Callable[[NDArray[Any]], float]
-"""Measures how well one column alone predicts the target: ROC AUC or R²."""
+"""Measures how well a single column predicts the target, as ROC AUC or R²."""
 
 SCREENED_ROWS: Final = 1000
-"""Number of rows used to screen each pair."""
+"""The number of rows used to screen each pair."""
 MAX_COLUMNS: Final = 40
-"""Maximum number of columns to pair; columns with more distinct values come first. Screening 780 pairs takes 0.25 s."""
+"""The maximum number of columns to pair: those with the most distinct values. Screening 780 pairs takes 0.25 s."""
 PAIR_BINS: Final = 40
 MIN_DISTINCT: Final = 20
 MEASURED_PAIRS: Final = 5
 JOINT_POWER: Final = {"binary": 0.85, "regression": 0.6}
 JOINT_GAIN: Final = {"binary": 0.2, "regression": 0.4}
-"""A pair is a joint leak if its power is at least JOINT_POWER and exceeds that of each column by JOINT_GAIN.
+"""A pair is a joint leak if its power reaches JOINT_POWER and exceeds the power of each column by JOINT_GAIN.
 
 No legitimate pair is known to reach both limits.
 """
@@ -42,7 +41,7 @@ LEAK_ACTION: Final = "used as a feature; check that it is known before the targe
 def joint_leaks(
     columns: Mapping[str, NDArray[Any]], target: NDArray[np.float64], *, power: Power, task: Task
 ) -> list[Finding]:
-    """Report pairs whose ratio or difference predicts the target although neither column does.
+    """Report pairs whose ratio or difference predicts the target far better than either column.
 
     Each column is reported at most once.
     """
@@ -85,7 +84,7 @@ def _combine(columns: Mapping[str, NDArray[Any]], a: str, b: str, operator: str)
 
 
 def _explained_variation(values: NDArray[np.float64], target: NDArray[np.float64]) -> float:
-    """Return the target's variation between bins of equal size; this is fast to compute and ranks pairs as AUC does."""
+    """Return the target's variation between bins of equal size, which is faster to compute than the AUC."""
     bins = np.empty(len(values), np.intp)
     bins[np.argsort(values)] = np.arange(len(values)) * PAIR_BINS // len(values)
     counts = np.bincount(bins, minlength=PAIR_BINS)
@@ -94,7 +93,7 @@ def _explained_variation(values: NDArray[np.float64], target: NDArray[np.float64
 
 
 def remainders(columns: Mapping[str, NDArray[Any]], later: Sequence[str]) -> list[Finding]:
-    """Report columns that equal another column minus a post-outcome column, and so reveal its value."""
+    """Report columns that equal another column minus a post-outcome column, because they reveal the outcome."""
     rows = slice(0, COMPARED_ROWS)
     fine = [name for name in columns if len(np.unique(columns[name][rows])) > MIN_DISTINCT]
     others = [name for name in fine if name not in later][:MAX_COLUMNS]
@@ -130,13 +129,13 @@ def same_facts(columns: Mapping[str, NDArray[Any]], candidates: Sequence[Column]
         other = first.setdefault(pattern.tobytes(), column.name)
         if other != column.name and np.array_equal(_pattern(values), _pattern(columns[other])):
             message = f"its values map one-to-one to the values of {other!r}"
-            action = "used as a feature; the two columns share their importance"
+            action = "used as a feature; the feature importance is split between the two columns"
             findings.append(Finding("same-fact", column.name, message, action, Override("exclude", column.name)))
     return findings
 
 
 def _pattern(values: NDArray[Any]) -> NDArray[np.intp]:
-    """Number the distinct values in order of first occurrence; renaming values does not change the result."""
+    """Replace each value with its index in order of first occurrence; renaming values does not change the result."""
     cells = values.astype(str) if values.dtype == object else values
     _, first, level_of_row = np.unique(cells, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.intp)

@@ -1,4 +1,4 @@
-"""Columns with a role set by a training option: excluded, kept, time, group and weight columns.
+"""Columns with a role that a training option sets: excluded, kept, time, group and weight columns.
 
 A group or weight column is a feature only if the option `keep` lists it. A time column is a feature unless the option
 `exclude` lists it.
@@ -25,7 +25,7 @@ from rowcast.training.split import SplitColumn
 
 MIN_GROUPS: Final = 20
 MIN_GROUP_SIZE: Final = 1.2
-"""The minimum mean number of rows per value. An identifier that repeats less often hardly biases a random split."""
+"""The minimum average number of rows per value. An identifier that repeats less often hardly biases a random split."""
 _is_id_name = re.compile(r"(^|[ _.\-])(?i:id|uid|guid|uuid)$|[a-z](ID|Id)$").search
 
 
@@ -55,7 +55,7 @@ def _target_error(option: str, name: str) -> TableError:
 
 
 def drop_weightless_rows(table: Table, options: TrainingOptions) -> tuple[Table, list[Finding]]:
-    """Return the table without rows of weight 0; raise TableError if the column contains an invalid weight."""
+    """Return the table without the rows whose weight is 0; raise TableError if a weight is invalid."""
     if options.weight is None:
         return table, []
     name, values = _weights(table, options.weight)
@@ -86,7 +86,7 @@ def _weights(table: Table, text: str) -> tuple[str, NDArray[np.float64]]:
     name = text.strip(BLANKS)
     column, values = _ordered_values(table, name, "weight")
     if column.kind == "datetime":
-        message = f"option 'weight': column {name!r} contains dates; a weight must be a number"
+        message = f"option 'weight': column {name!r} contains dates; weights must be numbers"
         raise TableError(message, slug="column-kind")
     return name, values
 
@@ -103,14 +103,14 @@ def read_split_column(table: Table, options: TrainingOptions) -> SplitColumn | N
 
 
 def _ordered_values(table: Table, name: str, option: str) -> tuple[Column, NDArray[np.float64]]:
-    """Return a column of numbers or dates with its values as floats; raise TableError if a value is missing."""
+    """Return a column of numbers or dates, and its values as floats; raise TableError if a value is missing."""
     series = table.require(name)
     if series.null_count() == len(series):
         raise TableError(f"option {option!r}: column {name!r} has no values", slug="empty-column")
     column = infer_schema(replace(table, frame=series.to_frame(), findings=()), keep=[name]).schema.columns[0]
     if column.kind not in ("datetime", "integer", "number"):
-        expected = "a number or a date" if option == "time" else "a number"
-        message = f"option {option!r}: column {name!r} is of kind {column.kind}; it must be {expected}"
+        expected = "numbers or dates" if option == "time" else "numbers"
+        message = f"option {option!r}: column {name!r} is of kind {column.kind}; it must contain {expected}"
         raise TableError(message, slug="column-kind")
     if column.missing:
         message = f"option {option!r}: column {name!r} has no value in some rows; fill in the values or remove the rows"
@@ -120,7 +120,7 @@ def _ordered_values(table: Table, name: str, option: str) -> tuple[Column, NDArr
 
 
 def _group_numbers(table: Table, name: str) -> NDArray[np.intp]:
-    """Number the groups in the order of their values; raise TableError if a row has no group."""
+    """Return the group index of each row; raise TableError if a row has no group."""
     series = _with_nulls(table.require(name))
     missing = series.null_count()
     if missing:
@@ -141,16 +141,16 @@ def _with_nulls(series: pl.Series) -> pl.Series:
 def check_special_columns(
     table: Table, *, target: str, features: Collection[str], options: TrainingOptions
 ) -> list[Finding]:
-    """Report the time, group and weight columns, and identifiers that may be suitable as the group column."""
+    """Report the time, group and weight columns, and identifiers that could serve as the group column."""
     findings = []
     if options.time is not None:
         name = options.time.strip(BLANKS)
-        message = "orders the rows: the latest rows form the holdout, and each fold is validated on later rows"
+        message = "orders the rows: the holdout and all validation rows are later than the rows used for training"
         findings.append(Finding("time", name, message, *_use(name, features, None)))
     if options.group is not None:
         name = options.group.strip(BLANKS)
         groups, rows = table.frame[name].n_unique(), table.frame.height
-        message = f"{groups} groups in {rows} rows; the rows of a group are never on both sides of a split"
+        message = f"{groups} groups in {rows} rows; rows of the same group are never on both sides of a split"
         findings.append(Finding("group", name, message, *_use(name, features, Override("keep", name))))
     if options.weight is not None:
         name = options.weight.strip(BLANKS)
@@ -162,14 +162,14 @@ def check_special_columns(
 
 
 def _use(name: str, features: Collection[str], override: Override | None) -> tuple[str, Override | None]:
-    """Return the action and the override for a column with a role; `override` would make it a feature."""
+    """Return the action and the override for a column; `override` turns an unused column into a feature."""
     if name in features:
         return "also used as a feature", Override("exclude", name)
     return "not used as a feature", override
 
 
 def _repeated_ids(table: Table, target: str, features: Collection[str], weight: str | None) -> list[Finding]:
-    """Report columns named like identifiers if values repeat: a random split may put one customer on both sides."""
+    """Report identifiers that repeat: a random split may put rows of the same customer on both sides."""
     findings = []
     for name in table.frame.columns:
         if name in (target, weight) or not _is_id_name(name) or table.frame[name].dtype.is_float():

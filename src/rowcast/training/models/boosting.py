@@ -65,7 +65,7 @@ def _flatten(trees: Trees, tree: int, target: int, root: Mapping[str, Any]) -> N
 
 
 def _outside_zero(threshold: float) -> float:
-    """Move a threshold near zero so that it splits as in LightGBM, where numbers within 1e-35 of zero count as zero."""
+    """Move a threshold near zero to match LightGBM, which treats numbers within 1e-35 of zero as zero."""
     if 0 <= threshold < LIGHTGBM_ZERO:
         return LIGHTGBM_ZERO
     if -LIGHTGBM_ZERO <= threshold < 0:
@@ -74,7 +74,7 @@ def _outside_zero(threshold: float) -> float:
 
 
 class Boosting:
-    """Gradient-boosted trees (LightGBM); training is deterministic and stops early on the validation loss."""
+    """Gradient-boosted trees (LightGBM). Training is deterministic and stops once the validation loss stagnates."""
 
     name = "boosting"
     style: Style = "trees"
@@ -85,7 +85,7 @@ class Boosting:
 
     def starts(self, setting: Setting) -> Sequence[Params]:
         # On nine public classification tables with fewer than 10,000 rows, 8 leaves beat 31 leaves five times and lost
-        # four times by smaller margins. Trees with 8 leaves also take half the time to score a row. In regression,
+        # four times, by smaller margins. Trees with 8 leaves also take half the time to score a row. In regression,
         # 31 leaves were clearly better.
         shallow = setting.task != "regression" and setting.rows < 10_000
         first = {

@@ -1,6 +1,6 @@
-"""The interface of a candidate: suggest parameters, fit, score, and export to ONNX.
+"""The interfaces of candidates (kinds of models) and of estimators (fitted models).
 
-An estimator returns raw scores [N, k]: log-odds of the positive class, one score per class, or the value.
+An estimator returns raw scores [N, k]: the log-odds of the positive class, one score per class, or the value.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Setting:
 
     @property
     def threads(self) -> int:
-        """Number of threads for one fit; with few rows, synchronisation takes ten times as long as the computation."""
+        """Number of threads for one fit. With few rows, synchronization takes ten times as long as the computation."""
         return self.jobs if self.rows >= MANY_ROWS else 1
 
 
@@ -73,7 +73,7 @@ class Estimator(Protocol):
 
 
 class Candidate(Protocol):
-    """One kind of model."""
+    """A kind of model that can be trained."""
 
     @property
     def name(self) -> str: ...
@@ -94,7 +94,7 @@ class Candidate(Protocol):
         ...
 
     def starts(self, setting: Setting) -> Sequence[Params]:
-        """Return sets of good default parameters, best set first."""
+        """Return sets of good default parameters, starting with the best set."""
         ...
 
     def suggest(self, trial: optuna.Trial, setting: Setting) -> Params:
@@ -104,8 +104,8 @@ class Candidate(Protocol):
     def fit(
         self, rows: LabelledMatrix, params: Params, setting: Setting, validation: LabelledMatrix | None = None
     ) -> Estimator:
-        """Train on the rows.
+        """Fit an estimator to the rows.
 
-        With validation rows, a candidate can stop early; it then records the number of rounds in `params`.
+        If validation rows are given, fitting can stop early; `params` then records the number of rounds.
         """
         ...

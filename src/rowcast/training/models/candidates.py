@@ -1,4 +1,4 @@
-"""The registry of candidates. A new candidate needs its own module and one line here."""
+"""All candidates. A new candidate needs its own module and one line here."""
 
 from __future__ import annotations
 

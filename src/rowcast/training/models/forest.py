@@ -1,6 +1,6 @@
 """Decision trees, random forests and extra trees (scikit-learn), exported as one TreeEnsembleRegressor.
 
-A leaf holds class shares, and the raw score is the log-odds of the averaged share. Leaf weights are multiples of one
+A leaf contains class shares, and the raw score is the log-odds of the average share. Leaf weights are multiples of a
 power of two, so that float32 sums are exact in any order (decision 0016).
 """
 
@@ -27,14 +27,17 @@ from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params,
 from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Trees
 
 SHARE: Final = 0.005
-"""Share of each leaf that is spread evenly over all classes, because a class absent from the leaf may still occur."""
+"""The share of each leaf that is spread evenly over all classes, because a class absent from a leaf may still occur."""
 EXACT: Final = 2.0**24
 """Integers up to this limit are exact in float32."""
 
 
 @dataclass(frozen=True)
 class Grove:
-    """Fitted trees with a row of weights for each node; the sum over all trees, plus `base`, is a share or a value."""
+    """Fitted trees with a row of weights for each node.
+
+    The sum of the weights over all trees, plus `base`, is a class share or a value.
+    """
 
     params: Params
     task: Task
@@ -114,9 +117,9 @@ class Forest:
     threadsafe = True
     TREES: Final = 100
     STEP: Final = 20
-    """Number of trees to grow between two checks of the time limit."""
+    """Number of trees to grow between checks of the time limit."""
     share: float = 0.3
-    """Default share of the columns that each split may use; regression uses 1.5 times this share."""
+    """Default share of the columns that each split considers. In regression, the default is 1.5 times this share."""
     estimators: tuple[type, type] = (RandomForestClassifier, RandomForestRegressor)
 
     def starts(self, setting: Setting) -> Sequence[Params]:
@@ -143,12 +146,12 @@ class Forest:
             model.set_params(n_estimators=min(model.n_estimators + self.STEP, most))
             model.fit(*rows)
             if validation is not None and setting.out_of_time():
-                break  # validation scores the trees grown so far; the final fit grows the same number of trees
+                break  # the trees grown so far are validated; the final fit grows the same number of trees
         return _make_grove(model.estimators_, rows, {**params, "rounds": model.n_estimators}, setting)
 
 
 class ExtraTrees(Forest):
-    """Extra trees: like a random forest, but with random split points, so its errors differ from those of a forest."""
+    """Extra trees: a forest with random split points, so that its errors differ from the errors of a random forest."""
 
     name = "extra"
     share = 0.6
@@ -156,7 +159,10 @@ class ExtraTrees(Forest):
 
 
 def _min_leaf_size(setting: Setting) -> int:
-    """Return the minimum leaf size, which limits the graph size: 100 trees on 50,000 rows have about 300,000 nodes."""
+    """Return the minimum leaf size, which limits the size of the graph.
+
+    With this limit, 100 trees trained on 50,000 rows have about 300,000 nodes.
+    """
     return max(1, setting.rows // 4000)
 
 
@@ -172,7 +178,10 @@ def _make_grove(estimators: Sequence[Any], rows: LabelledMatrix, params: Params,
 
 
 def _class_shares(values: Raw, present: NDArray[np.intp], setting: Setting) -> Raw:
-    """Return smoothed shares of all classes, even those absent from a fold; for two classes, only the positive one."""
+    """Return the smoothed shares of all classes, including classes that are absent from a fold.
+
+    For two classes, return only the share of the positive class.
+    """
     classes = max(setting.width, 2)
     full = np.zeros((len(values), classes))
     full[:, present] = values / values.sum(axis=1, keepdims=True)
@@ -181,7 +190,7 @@ def _class_shares(values: Raw, present: NDArray[np.intp], setting: Setting) -> R
 
 
 def _exact(weights: Sequence[Raw]) -> tuple[Raw, ...]:
-    """Round the weights to multiples of a power of two, chosen so that every sum stays below 2^24 multiples."""
+    """Round the weights to multiples of a power of two, large enough for every sum to stay below 2^24 multiples."""
     largest = sum(float(np.abs(each).max()) for each in weights)
     if largest == 0.0:
         return tuple(weights)

@@ -61,7 +61,7 @@ class Logistic:
 
 
 class LeastSquares(Logistic):
-    """Ridge regression on scaled columns; classes become targets -1 and 1, and scores are rescaled to log-odds."""
+    """Ridge regression on scaled columns. Classes are encoded as -1 and 1, and scores are rescaled to log-odds."""
 
     name = "ridge"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
@@ -77,12 +77,12 @@ class LeastSquares(Logistic):
             signs = 2 * np.eye(setting.width)[rows.target] - 1
         model = _ridge(rows, signs, params)
         error = float(np.average(((model.raw(rows.matrix) - signs) ** 2).mean(axis=1), weights=rows.weight))
-        scale = 2 / max(error, 0.05)  # log-odds of two normal distributions around -1 and 1 with this variance
+        scale = 2 / max(error, 0.05)  # log-odds of two normal distributions with means -1 and 1 and this variance
         return Linear(params, model.weights * scale, model.bias * scale)
 
 
 class SparseLinear:
-    """Elastic net on scaled columns; it gives uninformative columns a weight of zero."""
+    """Elastic net on scaled columns. Uninformative columns get a weight of zero."""
 
     name = "elasticnet"
     style: Style = "linear"
@@ -102,7 +102,7 @@ class SparseLinear:
         self, rows: LabelledMatrix, params: Params, setting: Setting, _validation: LabelledMatrix | None = None
     ) -> Estimator:
         centre = float(np.average(rows.target, weights=rows.weight))
-        spread = float(rows.target.std()) or 1.0  # scaling the target makes alpha independent of its unit
+        spread = float(rows.target.std()) or 1.0  # scaling the target makes alpha independent of the target's unit
         model = ElasticNet(**params, max_iter=2000, tol=1e-3, random_state=setting.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the model is usable; validation measures its quality
@@ -127,7 +127,7 @@ def _logistic(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
 
 
 def _constant(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
-    """Return a model that always predicts the only class of a fold; more rows give it more confidence."""
+    """Return a model that always predicts the only class in the rows; its confidence grows with the number of rows."""
     log_odds, label = np.log(len(rows.target) + 1.0), int(rows.target[0])
     bias = np.zeros(setting.width)
     if setting.width == 1:
@@ -138,7 +138,7 @@ def _constant(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
 
 
 def _with_all_classes(model: Linear, present: NDArray[np.intp], width: int) -> Linear:
-    """Return the model with one column of scores per class, including classes that are absent from a fold."""
+    """Return a model with one score per class, including classes that are absent from a fold."""
     weights, bias = model.weights, model.bias
     if len(present) == 2:  # scikit-learn returns one column of log-odds for two classes
         weights, bias = np.hstack([-weights / 2, weights / 2]), np.concatenate([-bias / 2, bias / 2])

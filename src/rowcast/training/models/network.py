@@ -1,7 +1,7 @@
-"""A small ensemble of neural networks, trained jointly with PyTorch (extra `torch`), exported as a few matrix products.
+"""A small ensemble of neural networks, trained jointly with PyTorch (extra `torch`) and exported as matrix products.
 
-Each number is encoded by its position between training quantiles and clipped to the range seen in training. The members
-share weights, and each member scales the inputs of every layer in its own way (after TabM, 2024).
+Each number is clipped to the range seen in training and encoded by its position between training quantiles. The members
+share their weights, but each member scales the inputs of every layer differently (as in TabM, 2024).
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 MEMBERS: Final = 8
 SCALES: Final = 0.5
-"""Standard deviation of the random initial scales that make the members differ."""
+"""Standard deviation of the initial scales, which are random so that the members differ."""
 MOST_ROUNDS: Final = 100
 PATIENCE: Final = 8
 """Training stops after this number of rounds without an improvement in the validation loss."""
 MOST_STEPS: Final = 64
-"""Maximum number of batches per round, so that a large table is validated several times per pass over its rows."""
+"""Maximum number of batches per round, so that the network is validated several times per pass over a large table."""
 CHUNK: Final = 4096
 """Number of rows to score at once."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Encoding of numbers as positions in intervals, from 0 to 1; a constant column has no interval."""
+    """Encoding of numbers as positions in intervals, from 0 to 1. A constant column has no interval."""
 
     columns: NDArray[np.int64]
     low: Raw
@@ -56,7 +56,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer, (input * scale) · weights + bias: the weights [i, o] are shared; each member has its scale and bias."""
+    """A layer, (input * scale) · weights + bias. Members share the weights [i, o]; scale and bias differ by member."""
 
     scale: Any
     weights: Any
@@ -65,7 +65,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """A fitted ensemble: the mean of the members' scores, in float64 both here and in the graph."""
+    """A fitted ensemble. It computes the mean of its members' scores, in float64 both here and in the graph."""
 
     params: Params
     encoding: Encoding
@@ -89,7 +89,7 @@ class Network:
         hidden = self.encoding.emit(graph, matrix)
         first, *middle, last = self.layers
         members = len(first.scale)
-        # One matrix product serves all members, because their scaled copies of the first weights are concatenated.
+        # One matrix product serves all members: the first weights, scaled for each member, are concatenated.
         wide = np.concatenate([first.weights * scale[:, None] for scale in first.scale], axis=1)
         hidden = _relu(graph, graph.node("MatMul", hidden, graph.constant(wide)), first.bias.reshape(-1))
         for layer in middle:
@@ -115,9 +115,9 @@ def _parts(layer: Layer) -> tuple[Any, Any, Any]:
 
 
 class NetworkEnsemble:
-    """The network candidate: it trains with AdamW and stops early on the validation loss.
+    """The network candidate, trained with AdamW until the validation loss stops improving.
 
-    Without validation rows, it trains for the number of rounds in `params`.
+    Without validation rows, `params` determines the number of rounds.
     """
 
     name = "mlp"
@@ -165,7 +165,7 @@ def require() -> None:
 
 
 class _TensorRows(NamedTuple):
-    """The matrix, target and weights of rows as tensors."""
+    """Labelled rows as tensors."""
 
     matrix: Tensor
     target: Tensor
@@ -173,7 +173,7 @@ class _TensorRows(NamedTuple):
 
 
 class _NetworkFit:
-    """One fit: the tensors of the network, the optimiser and the random generator."""
+    """The state of one fit: the tensors of the network, the optimizer and the random generator."""
 
     def __init__(self, rows: LabelledMatrix, params: Params, setting: Setting) -> None:
         import torch
@@ -216,7 +216,7 @@ class _NetworkFit:
         return best
 
     def _round(self) -> None:
-        """Train for one pass over the rows in random order, or for `MOST_STEPS` batches if there are more."""
+        """Train on the rows in random order: one pass over all rows, or at most `MOST_STEPS` batches."""
         import torch
 
         order = torch.randperm(len(self.rows.target), generator=self.generator)
@@ -242,7 +242,7 @@ class _NetworkFit:
         return total / len(rows.target)
 
     def _losses(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Return the losses [N, k] of all rows and members from their scores [N, k, o]."""
+        """Return the loss [N, k] of each row and member, given the scores [N, k, o]."""
         from torch.nn import functional
 
         members = scores.shape[1]
@@ -285,7 +285,7 @@ class _NetworkFit:
 
 
 def _forward(hidden: Tensor, layers: Sequence[Layer], dropout: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Return the scores [N, k, o] of every member for encoded rows."""
+    """Return the scores [N, k, o] of encoded rows from every member."""
     hidden = hidden[:, None, :]
     for layer in layers[:-1]:
         hidden = ((hidden * layer.scale) @ layer.weights + layer.bias).relu()
@@ -296,7 +296,7 @@ def _forward(hidden: Tensor, layers: Sequence[Layer], dropout: Callable[[Tensor]
 
 
 def _intervals(matrix: Numbers, bins: int) -> Encoding:
-    """Return the intervals between training quantiles: one for a two-valued column and none for a constant column."""
+    """Return the intervals between training quantiles: one for a two-valued column, none for a constant column."""
     columns, low, high = [0], [0.0], [np.inf]  # a constant 0, so that the input is never empty
     for column, values in enumerate(matrix.astype(np.float64).T):
         edges = np.unique(values)
@@ -314,7 +314,7 @@ def _encoder(encoding: Encoding, dtype: torch.dtype) -> Callable[[Tensor], Tenso
     columns, low, inverse = (torch.from_numpy(each) for each in (encoding.columns, encoding.low, encoding.inverse))
 
     def encode(matrix: Tensor) -> Tensor:
-        # Computed in float64, because the ends of an interval may be neighbouring float32 numbers.
+        # The encoding uses float64, because the ends of an interval may be neighbouring float32 numbers.
         shares: Tensor = ((matrix[:, columns].double() - low) * inverse).clamp(0, 1)
         return shares.to(dtype)
 
@@ -323,7 +323,7 @@ def _encoder(encoding: Encoding, dtype: torch.dtype) -> Callable[[Tensor], Tenso
 
 @contextmanager
 def _deterministic(jobs: int) -> Iterator[None]:
-    """Limit PyTorch to `jobs` threads and deterministic algorithms, and restore its settings afterwards."""
+    """Limit PyTorch to `jobs` threads and to deterministic algorithms; restore its settings on exit."""
     import torch
 
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()

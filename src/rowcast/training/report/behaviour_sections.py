@@ -32,7 +32,7 @@ MAX_CLASS_LINES: Final = 6
 
 @dataclass(frozen=True)
 class ImportanceSection:
-    """The importance of the columns. There is no chart if the metric cannot be measured."""
+    """The importance of the columns; it has no chart if the metric cannot be measured."""
 
     charts: tuple[Chart, ...]
     omitted: int
@@ -77,8 +77,8 @@ def importance_section(model: EvaluatedModel, importances: Sequence[Importance],
     bars = [Bar(each.encoded.column.name, each.value, each.low, each.high) for each in importances[:MAX_BARS]]
     chart = bar_chart(
         "Permutation importance",
-        f"How much {metric} gets worse when one column is shuffled, measured on {rows:,} rows of the holdout, with "
-        "95% intervals over shuffles and rows. Columns that carry the same information share their importance.",
+        f"How much {metric} worsens if one column is shuffled, measured on {rows:,} holdout rows, with 95% intervals "
+        "over shuffles and rows. If columns contain the same information, the importance is split between them.",
         f"worsening of {metric}",
         bars,
     )
@@ -86,7 +86,7 @@ def importance_section(model: EvaluatedModel, importances: Sequence[Importance],
 
 
 def dependence_section(model: EvaluatedModel, importances: Sequence[Importance]) -> DependenceSection | None:
-    """Return the partial dependence of the most important columns; None if no column has any influence."""
+    """Return the partial dependence on the most important columns, or None if no column has any influence."""
     charts, tables = [], []
     for importance in importances[:MAX_DEPENDENCES]:
         dependence = partial_dependence(model, importance.encoded) if importance.value > 0 else None

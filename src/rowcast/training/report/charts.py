@@ -1,6 +1,6 @@
-"""Compute charts from arrays as shapes on a fixed canvas; the macro `chart` renders them as inline SVG.
+"""Turn arrays into charts: shapes on a fixed canvas that the macro `chart` renders as inline SVG.
 
-A value that is not finite is never drawn. Colours come from the style sheet.
+Values that are not finite are not drawn. Colours come from the style sheet.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NAME_WIDTH: Final = 118
 COLOURS: Final = 6
 HISTOGRAM_BINS: Final = 24
 UNIT_RANGE: Final = (-0.02, 1.02)
-"""The range of an axis of probabilities or shares."""
+"""The range of an axis that shows probabilities or shares."""
 
 Values = NDArray[Any]
 Range = tuple[float, float]
@@ -79,11 +79,11 @@ class LegendEntry:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart that is ready to be rendered. Without data, it has no shapes."""
+    """A chart that is ready to be rendered; it has no shapes if there is no data."""
 
     title: str
     description: str
-    """A description of what the chart shows, which screen readers also read aloud."""
+    """What the chart shows; screen readers read this text aloud."""
     shapes: tuple[Shape, ...] = ()
     height: float = HEIGHT
     legend: tuple[LegendEntry, ...] = ()
@@ -114,7 +114,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class PlotArea:
-    """The part of the canvas inside the axes. It converts data to pixels."""
+    """The part of the canvas inside the axes, with methods that convert values to pixel positions."""
 
     x_low: float
     x_high: float
@@ -190,7 +190,7 @@ def scatter_chart(
 
 
 def histogram(title: str, description: str, axes: tuple[str, str], values: Values) -> Chart:
-    """Draw the number of values in each of several bins of equal width."""
+    """Draw a histogram with bins of equal width."""
     values = values[np.isfinite(values)]
     if not len(values):
         return Chart(title, description)
@@ -206,7 +206,7 @@ def histogram(title: str, description: str, axes: tuple[str, str], values: Value
 
 
 def bar_chart(title: str, description: str, axis: str, bars: Sequence[Bar]) -> Chart:
-    """Draw horizontal bars from zero, one for each name, in the given order."""
+    """Draw horizontal bars that start at zero, in the given order."""
     bars = [bar for bar in bars if np.isfinite(bar.value)]
     if not bars:
         return Chart(title, description)
@@ -251,7 +251,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def truncate(text: str, limit: int) -> str:
-    """Shorten the text to `limit` characters, with an ellipsis at the end."""
+    """Truncate a text to `limit` characters, including an ellipsis at the end."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -314,7 +314,7 @@ def _line(area: PlotArea, line: Line, colour: str) -> list[Shape]:
 
 
 def _dots(area: PlotArea, x: Values, y: Values) -> str:
-    """Return a path of zero-length strokes, which round line caps turn into dots."""
+    """Return a path of zero-length strokes; because the line caps are round, each stroke appears as a dot."""
     return "".join(f"M{area.point(a, b)}h0" for a, b in zip(x.tolist(), y.tolist(), strict=True))
 
 

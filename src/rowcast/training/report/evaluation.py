@@ -1,7 +1,7 @@
 """Evaluate a model on its holdout: curves, permutation importance, partial dependence and error by slice.
 
-All scores come from the served graph and every sample is seeded. The number of scored rows is limited, so that a report
-takes seconds even for a large model.
+All scores come from the served graph, and every sample is seeded. The number of scored rows is limited, so that even
+the report on a large model takes only seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CALIBRATION_BINS: Final = 10
 MAX_REPEATS: Final = 5
 """The maximum number of times that each column is shuffled."""
 RESAMPLES: Final = 40
-"""The number of bootstrap resamples of the rows for each shuffle of a column."""
+"""The number of bootstrap resamples of the rows per shuffle of a column."""
 MAX_ROWS: Final = 1000
 MIN_ROWS: Final = 100
 SCORED_ROWS: Final = 80_000
@@ -61,7 +61,7 @@ class EncodedColumn:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Rows whose score falls in [low, high), with the share of positive rows among them."""
+    """The rows with scores in [low, high), and the share of positive rows among them."""
 
     low: float
     high: float
@@ -85,18 +85,18 @@ class Importance:
 
 @dataclass(frozen=True)
 class PartialDependence:
-    """The mean output when a column is set to each value of a grid. `x` is None if the values have no order."""
+    """The mean output for each value of a grid that is substituted for a column. `x` is None for unordered values."""
 
     column: Column
     names: tuple[str, ...]
     x: Values | None
     means: Values
-    """Shape [grid], or [grid, classes] for more than two classes."""
+    """The shape is [grid], or [grid, classes] for more than two classes."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The error on a subset of the rows: the share of wrong labels, or the mean absolute error."""
+    """The error on a subset of the rows: the share of wrong labels or, in regression, the mean absolute error."""
 
     column: str
     condition: str
@@ -116,7 +116,7 @@ class SliceErrors:
 
 @dataclass(frozen=True)
 class ClassQuality:
-    """How well the model recognises one class. A value is NaN if its denominator is 0."""
+    """How well the model recognizes one class. A value is NaN if its denominator is 0."""
 
     rows: int
     precision: float
@@ -146,7 +146,7 @@ class EvaluatedModel:
 
 
 def encoded_columns(schema: Schema, plan: Plan) -> tuple[EncodedColumn, ...]:
-    """Return the position of every column in the encoded rows."""
+    """Return the positions of every column in the encoded rows."""
     positions: dict[str, list[int]] = {}
     is_text: dict[str, bool] = {}
     for spec in plan:
@@ -173,7 +173,7 @@ def precision_recall(score: Values, positive: NDArray[np.bool_]) -> tuple[Values
 
 
 def _cumulative_counts(score: Values, positive: NDArray[np.bool_]) -> tuple[Values, Values]:
-    """Count positive and negative rows at or above each distinct score, highest first."""
+    """Count the positive and negative rows at or above each distinct score, starting with the highest score."""
     order = np.argsort(-score, kind="stable")
     last = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
     hits = positive[order]
@@ -201,7 +201,7 @@ def wilson_interval(hits: float, count: int) -> tuple[float, float]:
 
 
 def calibration_bins(score: Values, positive: NDArray[np.bool_]) -> tuple[CalibrationBin, ...]:
-    """Compare predicted with observed shares in bins of equal width; empty bins are omitted."""
+    """Compare predicted probabilities with observed shares in bins of equal width; omit empty bins."""
     bin_of_row = np.minimum((score * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
     filled = []
     for index in np.unique(bin_of_row).tolist():
@@ -215,7 +215,7 @@ def calibration_bins(score: Values, positive: NDArray[np.bool_]) -> tuple[Calibr
 
 
 def threshold_curves(score: Values, positive: NDArray[np.bool_]) -> tuple[Values, dict[str, Values]]:
-    """Return 101 thresholds with accuracy, precision, recall and F1; precision is NaN without positive predictions."""
+    """Return 101 thresholds with their accuracy, precision, recall and F1. Undefined precision is NaN."""
     grid = np.linspace(0.0, 1.0, 101)
     predicted = score[None, :] >= grid[:, None]
     true_positives, predicted_positives = (predicted & positive).sum(axis=1), predicted.sum(axis=1)
@@ -228,7 +228,7 @@ def threshold_curves(score: Values, positive: NDArray[np.bool_]) -> tuple[Values
 
 
 def confusion_matrix(true: NDArray[np.intp], predicted: NDArray[np.intp], classes: int) -> NDArray[np.int64]:
-    """Count the rows by true class (rows of the matrix) and predicted class (columns)."""
+    """Return a matrix of row counts with true classes as rows and predicted classes as columns."""
     return np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
@@ -254,7 +254,7 @@ def permutation_importance(model: EvaluatedModel) -> tuple[tuple[Importance, ...
     columns = encoded_columns(model.schema, model.plan)
     rows, output, repeats = _importance_sample(model, len(columns), rng)
     weights = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=RESAMPLES).astype(np.float64)
-    weights[0] = 1.0  # the first resample is the original sample, which gives the point estimate
+    weights[0] = 1.0  # the first resample is the original sample, which provides the point estimate
     if rows.weight is not None:
         weights *= rows.weight
     sign = metrics.sign(model.metric)
@@ -277,7 +277,7 @@ def permutation_importance(model: EvaluatedModel) -> tuple[tuple[Importance, ...
 def _importance_sample(
     model: EvaluatedModel, columns: int, rng: np.random.Generator
 ) -> tuple[LabelledRows, NDArray[np.float32], int]:
-    """Return a sample of the rows, their output and the number of shuffles, chosen to stay within the budget."""
+    """Return a sample of the rows, its output and the number of shuffles; the sizes stay within the budget."""
     budget = SCORED_ROWS * min(1.0, GRAPH_BYTES / max(model.graph_bytes, 1))
     repeats = int(np.clip(budget // (columns * 2 * MIN_ROWS), 1, MAX_REPEATS))
     most = int(np.clip(budget // (columns * repeats), MIN_ROWS, MAX_ROWS))
@@ -305,7 +305,7 @@ def _replace_cells(
 
 
 def partial_dependence(model: EvaluatedModel, encoded: EncodedColumn) -> PartialDependence | None:
-    """Return how the mean output depends on one column; None if the column holds fewer than two values."""
+    """Return the partial dependence on a column, or None if the column has fewer than two distinct values."""
     rng = np.random.default_rng([model.seed, 7])
     rows = model.rows
     if len(rows) > DEPENDENCE_ROWS:
@@ -323,7 +323,7 @@ def partial_dependence(model: EvaluatedModel, encoded: EncodedColumn) -> Partial
 def _grid(
     rows: LabelledRows, encoded: EncodedColumn
 ) -> tuple[Sequence[Any] | NDArray[Any], tuple[str, ...], Values | None]:
-    """Return the cells to put into a column, their names, and their positions on an axis."""
+    """Return the grid of values to substitute for a column, their labels, and their positions on the x-axis."""
     cells = _cells(rows, encoded)
     if encoded.is_text:
         levels = _commonest_levels(cells[:, 0], DEPENDENCE_LEVELS)
@@ -349,7 +349,7 @@ def _commonest_levels(texts: NDArray[Any], most: int) -> list[str]:
 
 
 def error_by_slice(model: EvaluatedModel) -> SliceErrors:
-    """Measure the error on every slice; slices are ordered by the lower bound of their error."""
+    """Measure the error on every slice, and sort the slices by the lower bound of the error, highest first."""
     is_regression = model.decision.task == "regression"
     if is_regression:
         errors = np.abs(model.output.astype(np.float64).reshape(-1) - model.rows.target)
@@ -380,7 +380,7 @@ def _error_rate(column: str, condition: str, errors: Values) -> Slice:
 
 
 def _conditions(rows: LabelledRows, encoded: EncodedColumn) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Split the rows by one column: by level, by value or by quartile, and by whether the value is missing."""
+    """Yield the slices of one column: one slice per level, value or quartile, and one slice for missing values."""
     cells = _cells(rows, encoded)[:, 0]
     if encoded.is_text:
         for level in _commonest_levels(cells, SLICE_LEVELS):

@@ -16,5 +16,5 @@ TITLES: Final = {
 
 
 def metric_title(metric: str) -> str:
-    """Return the title of a metric, in the form used inside a sentence."""
+    """Return the title of a metric as it appears within a sentence."""
     return TITLES.get(metric, metric.replace("_", " "))

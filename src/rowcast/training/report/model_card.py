@@ -1,4 +1,4 @@
-"""`MODEL_CARD.md`: a summary of `bundle.json` and of the data check as Markdown."""
+"""`MODEL_CARD.md`: a Markdown summary of `bundle.json` and of the data check."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ModelCard:
     classes: tuple[str, ...]
     """The labels of the classes; empty for regression."""
     positive: str
-    """The positive class; empty unless there are two classes."""
+    """The positive class; empty unless the target is binary."""
     columns: tuple[ColumnRow, ...]
     findings: tuple[Finding, ...]
 

@@ -1,6 +1,6 @@
-"""`report.html`: how a model was trained and how well it performs, as one self-contained page without scripts.
+"""`report.html` shows how a model was trained and how well it performs. It is self-contained and has no scripts.
 
-Each section has a typed context, built by a function of this package, and a template of its own.
+Each section has a typed context and its own template.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page. `content` is the context of its template; a section without content is omitted."""
+    """A section of the page. `content` is the context of its template; if it is None, the section is omitted."""
 
     anchor: str
     heading: str
@@ -41,7 +41,7 @@ class Section:
 
     @property
     def template(self) -> str:
-        """The template file of the section."""
+        """The path of the section's template."""
         return f"sections/{self.anchor}.html"
 
 

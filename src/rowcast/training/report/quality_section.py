@@ -21,7 +21,7 @@ from rowcast.training.report.metric_titles import metric_title
 MAX_DOTS: Final = 800
 MAX_MATRIX_CLASSES: Final = 40
 WIDE_MATRIX_CLASSES: Final = 8
-"""The maximum number of classes for normal type; a matrix with more classes is printed in smaller type."""
+"""The maximum number of classes for the normal font size; a larger matrix is printed in a smaller font."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class NamedMeasure:
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """A number of rows, and their share of all rows of the same true class."""
+    """The number of rows in a cell, and their share of all rows with the same true class."""
 
     count: int
     share: float
@@ -42,7 +42,7 @@ class MatrixCell:
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """A true class, with the number of its rows for each predicted class."""
+    """A true class, and the number of its rows with each predicted class."""
 
     name: str
     cells: tuple[MatrixCell, ...]
@@ -50,7 +50,7 @@ class MatrixRow:
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """Rows of the holdout by true class and predicted class."""
+    """The number of holdout rows for each pair of true class and predicted class."""
 
     names: tuple[str, ...]
     rows: tuple[MatrixRow, ...]
@@ -83,7 +83,7 @@ class QualitySection:
 
 
 def quality_section(manifest: Manifest, model: EvaluatedModel) -> QualitySection:
-    """Return the holdout metrics with the charts and tables that fit the task."""
+    """Return the holdout metrics with the charts and tables for the task."""
     measures = tuple(NamedMeasure(metric_title(name), measure) for name, measure in manifest.holdout.items())
     weight = manifest.training.options.get("weight") or ""
     decision = model.decision
@@ -131,8 +131,8 @@ def _binary_charts(model: EvaluatedModel, bins: Sequence[CalibrationBin]) -> tup
         _calibration_chart(bins),
         line_chart(
             "Metrics by threshold",
-            f"The chosen threshold is {format_number(decision.threshold)}. It was chosen by cross-validation, without "
-            "the holdout.",
+            f"The chosen threshold is {format_number(decision.threshold)}. It was chosen by cross-validation; the "
+            "holdout was not used.",
             ("threshold", "share"),
             [Line(name, grid, values) for name, values in curves.items()],
             x_range=UNIT_RANGE,
@@ -159,7 +159,7 @@ def _calibration_chart(bins: Sequence[CalibrationBin]) -> Chart:
 
 def _counts(model: EvaluatedModel) -> NDArray[np.int64]:
     decision, true = model.decision, model.rows.target
-    if decision.task == "binary":  # the target is 1 for the positive class, whose position may be 0
+    if decision.task == "binary":  # the target is 1 for the positive class, but its index may be 0
         true = np.where(true == 1, decision.positive, 1 - decision.positive)
     return evaluation.confusion_matrix(true, winning_classes(decision, model.output), len(decision.classes))
 
@@ -197,7 +197,7 @@ def _residual_charts(model: EvaluatedModel) -> tuple[Chart, ...]:
         ),
         scatter_chart(
             "Residuals",
-            f"Actual minus predicted, {rows}. A visible pattern means that the model has not learned everything.",
+            f"Actual minus predicted, {rows}. A visible pattern suggests that the model can be improved.",
             ("predicted", "residual"),
             predicted[sample],
             residuals[sample],

@@ -1,4 +1,4 @@
-"""The section on the threshold: false positives, false negatives and their cost at each threshold, on the holdout."""
+"""The section on the threshold: false positives, false negatives and their cost on the holdout at each threshold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GRID_POINTS: Final = 201
 
 @dataclass(frozen=True)
 class ThresholdRow:
-    """The mistakes at one threshold. Without costs, `total` counts every mistake as 1."""
+    """The errors at one threshold. If no costs are set, `total` is the number of errors."""
 
     name: str
     threshold: float
@@ -33,7 +33,7 @@ class ThresholdSection:
 
     threshold: float
     by_f1: bool
-    """Whether the threshold maximises F1; otherwise it minimises the cost or, without costs, the number of mistakes."""
+    """Whether the metric is F1, which the threshold then maximizes unless costs are set."""
     cost: Cost | None
     charts: tuple[Chart, ...]
     row_count: int
@@ -41,7 +41,7 @@ class ThresholdSection:
 
 
 def threshold_section(model: EvaluatedModel) -> ThresholdSection | None:
-    """Return the section for a model of two classes; other models have no threshold."""
+    """Return the section for a binary model, or None for any other model."""
     decision = model.decision
     if decision.task != "binary":
         return None
@@ -62,14 +62,14 @@ def _charts(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.boo
     mark = (model.decision.threshold, "chosen")
     lines = [Line("false positives", grid, false_positives), Line("false negatives", grid, false_negatives)]
     if model.cost is None:
-        lines.append(Line("all mistakes", grid, false_positives + false_negatives))
+        lines.append(Line("all errors", grid, false_positives + false_negatives))
     label = label_text(model.decision.classes[model.decision.positive])
     description = f"False positives and false negatives among {len(score):,} rows; the positive class is {label}."
-    chart = line_chart("Mistakes", description, ("threshold", "rows"), lines, x_range=UNIT_RANGE, mark=mark)
+    chart = line_chart("Errors", description, ("threshold", "rows"), lines, x_range=UNIT_RANGE, mark=mark)
     if model.cost is None:
         return (chart,)
     per_row = model.cost.total(false_positives, false_negatives) / len(score)
-    description = f"The average cost of mistakes: {describe_cost(model.cost)}."
+    description = f"The average cost per row: {describe_cost(model.cost)}."
     line = Line("cost", grid, per_row)
     return chart, line_chart("Cost", description, ("threshold", "cost per row"), [line], x_range=UNIT_RANGE, mark=mark)
 

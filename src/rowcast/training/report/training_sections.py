@@ -21,7 +21,7 @@ from rowcast.training.result import CandidateScore
 
 SHOWN_LEVELS: Final = 8
 DOTTED_TRIALS: Final = 40
-"""With this many trials or more, the chart shows no dots."""
+"""The chart shows dots if there are fewer trials."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ProvenanceSection:
 def search_section(
     manifest: Manifest, candidates: Sequence[CandidateScore], trials: Sequence[TrainingEvent]
 ) -> SearchSection:
-    """Return the candidates with a chart of the best score so far, if at least two trials were scored."""
+    """Return the candidates and, if at least two trials were scored, a chart of the best score so far."""
     metric = metric_title(manifest.metric)
     scored = [(event.trial, event.best) for event in trials if event.best is not None]
     if len(scored) < 2:
@@ -118,7 +118,7 @@ def columns_section(schema: Schema) -> ColumnsSection:
 
 
 def describe_values(column: Column) -> str:
-    """Summarise the values that a column had in training."""
+    """Summarize the values that a column had in training."""
     if column.levels:
         shown = ", ".join(truncate(level, 60) for level in column.levels[:SHOWN_LEVELS])
         more = len(column.levels) - SHOWN_LEVELS
