@@ -85,7 +85,7 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """The timeout for a whole call, the maximum number of retries, and the first and longest pause between tries."""
+    """The timeout for a whole call, the maximum number of retries, and the first and the longest pause."""
 
     timeout: float = 30.0
     retries: int = 5

@@ -1,4 +1,4 @@
-"""The edge's pipeline on the hot path, specialised for plain requests for a single prediction.
+"""The hot path: a faster version of the edge's pipeline, for plain requests for a single prediction.
 
 It applies the same steps as `Edge`, except for steps that plain requests never need. It is faster because it creates no
 ASGI scope, task or future (`bench/serve.py`). Only Rowcast's own HTTP protocol class calls it; under other ASGI
