@@ -1,4 +1,4 @@
-"""The settings, in order of precedence: command line, environment, `.env`, `rowcast.toml`, default.
+"""The settings. Their sources, in order of precedence: command line, environment, `.env`, `rowcast.toml`, defaults.
 
 No other module reads the environment.
 """

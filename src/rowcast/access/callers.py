@@ -1,4 +1,4 @@
-"""Callers: clients identified by their API keys, with their permissions."""
+"""Callers: clients and their permissions."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Key(msgspec.Struct, frozen=True, omit_defaults=True):
     scopes: tuple[Scope, ...]
     created: int
     tenant: str = ""
-    """The tenant that the key belongs to; empty if there is none."""
+    """The key's tenant; empty if the key has no tenant."""
     models: tuple[str, ...] = ()
     """The models that the key allows; an empty tuple allows every model."""
     quota: Quota | None = None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class HttpParts(NamedTuple):
-    """The parts of a server process that the routes use."""
+    """The server parts that the routes use."""
 
     service: PredictionService
     native: NativeRoutes

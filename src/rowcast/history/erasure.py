@@ -37,7 +37,7 @@ class ErasureResult(msgspec.Struct, frozen=True):
 
 
 class Eraser:
-    """Erases rows in small transactions for one journal folder."""
+    """Erases rows in small transactions, on behalf of one journal folder."""
 
     def __init__(self, store: StoreEraser, journals: JournalReader, now: Callable[[], int]) -> None:
         self._store = store

@@ -36,7 +36,7 @@ STARTING = ".starting"
 ROLL = "roll"
 """The name of a file in the folder. When its modification time changes, every writer starts a new segment."""
 ROLL_AFTER_SECONDS = 3600.0
-"""The maximum age of a segment with entries, in seconds. It limits how long erased rows stay in the journal."""
+"""The maximum age of a segment with entries, in seconds. It limits how long erased rows remain on disk."""
 
 Durability = Literal["process", "disk", "store"]
 
