@@ -213,7 +213,7 @@ def compare(started: list[Server], bodies: Path) -> None:
 def measure_rounds(
     started: list[Server], options: argparse.Namespace, bodies: Path, console: Console
 ) -> Iterator[Measure]:
-    """Warm up each server, then yield one measure per server and load, round by round."""
+    """Warm up each server, then yield one measurement per server and load in each round."""
     fresh = FIRST
     for server in started:
         fresh += load(server, 32, 1, bodies, fresh).answered

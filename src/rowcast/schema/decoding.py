@@ -92,7 +92,7 @@ def _date(column: Column, parts: Mapping[str, Any]) -> str | None:
     """Return the date with these parts as a string, or None if there is no such date.
 
     In float32, the number of days since the training minimum is accurate only to minutes. Near a full hour, the other
-    parts determine whether the date lies before or after it.
+    parts determine whether the date lies before or after that hour.
     """
     days = parts["days"]
     if any(cell is None or not math.isfinite(cell) for cell in parts.values()):

@@ -53,7 +53,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     positive: int = 1
     """The index of the positive class; binary models only."""
     threshold: float = 0.5
-    """The lowest score that predicts the positive class: a float32 value, stored exactly as a double."""
+    """The lowest score for which the positive class is predicted: a float32 value, stored exactly as a double."""
 
     def names(self) -> list[str]:
         """Return the classes as strings, which are the keys of `probabilities`."""

@@ -16,7 +16,7 @@ from rowcast.schema.prediction import Decision, Score
 def winning_classes(decision: Decision, output: NDArray[np.float32]) -> NDArray[np.intp]:
     """Return the index of each row's predicted class.
 
-    Scores are compared with the threshold in float32; a score equal to the threshold predicts the positive class.
+    Scores are compared with the threshold in float32; if a score equals the threshold, the positive class is predicted.
     """
     if decision.task == "binary":
         positive = output[:, decision.positive] >= np.float32(decision.threshold)

@@ -55,11 +55,10 @@ class PendingRequest(msgspec.Struct, frozen=True):
 
 
 class QueueState(NamedTuple):
-    """The size and age of the queue."""
+    """The number of rows in the queue, and the age of the oldest request in seconds."""
 
     rows: int
     seconds: float
-    """The age of the oldest request."""
 
 
 class _Place(msgspec.Struct):
@@ -129,7 +128,7 @@ class Batcher:
         body: bytes,
         context: RequestContext,
     ) -> Block:
-        """Score the columns of one request and record them as one block, without batching. Hot path."""
+        """Score the rows of one request and record them as one block, without batching. Hot path."""
         self.check_capacity()
         if context.deadline < time.perf_counter():
             raise TooLate(EXPIRED)

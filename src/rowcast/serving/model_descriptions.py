@@ -35,7 +35,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     positive: Label | None = None
     """The positive class; binary models only."""
     threshold: float | None = None
-    """The lowest score that predicts the positive class; binary models only."""
+    """The lowest score for which the positive class is predicted; binary models only."""
     target: str
     created: str = ""
     metric: str

@@ -17,7 +17,7 @@ THREADS = 4
 
 
 class ScoredBatch(NamedTuple):
-    """The scores of the successful requests, in order, and the errors of the failed requests by position."""
+    """The scores of the successful requests, in order, and the errors of the failed requests, by position."""
 
     scores: list[Score]
     errors: dict[int, NoAnswer]
@@ -30,14 +30,14 @@ class LocalScorer:
         self._threads: ThreadPoolExecutor | None = None
 
     def score(self, model: LiveModel, requests: Sequence[Sequence[Row]]) -> ScoredBatch:
-        """Score all requests together. A row that cannot be scored fails only its own request."""
+        """Score all requests in one call. A row that cannot be scored fails only its own request."""
         try:
             return ScoredBatch(_scores(model, [row for rows in requests for row in rows]), {})
         except NoAnswer:
             return _score_separately(model, requests)
 
     def score_later(self, model: LiveModel, requests: Sequence[Sequence[Row]]) -> asyncio.Future[ScoredBatch]:
-        """Score all requests together on a thread."""
+        """Score all requests in one call on a thread."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, "score")
         return asyncio.get_running_loop().run_in_executor(self._threads, self.score, model, requests)

@@ -192,7 +192,7 @@ def _accept_numbers(numbers: pl.Series, column: Column) -> tuple[NDArray[np.floa
 def _parse_each(
     series: pl.Series, column: Column, *, rows: NDArray[np.bool_], values: NDArray[Any]
 ) -> tuple[NDArray[Any], dict[int, BadValue]]:
-    """Set `values` at `rows` to the parsed cells; `Column.parse` is called once per distinct cell."""
+    """Parse the cells at `rows` into `values`, calling `Column.parse` once per distinct cell."""
     bad: dict[int, BadValue] = {}
     positions = np.flatnonzero(rows)
     if not len(positions):

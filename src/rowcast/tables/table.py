@@ -28,7 +28,7 @@ class Override(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A finding of the data check, with the action that Rowcast took and the option that overrides this action."""
+    """A finding from the data check, with the action that Rowcast took and the option that overrides this action."""
 
     code: str
     column: str
