@@ -79,7 +79,7 @@ def live_model(settings: Settings, reference: str) -> LiveModel:
 
 
 def model_by_digest(settings: Settings) -> Callable[[Reference, str], LiveModel]:
-    """Return a function that loads a version and raises ModelNotFound if its digest is different."""
+    """Return a function that loads a version, and raises ModelNotFound if the digest does not match."""
     from rowcast.adapters.onnxruntime.graph import open_graph
     from rowcast.serving.live_models import load
 

@@ -1,4 +1,4 @@
-"""The composition root of a server process, which builds every part from the settings."""
+"""Composition root: builds every part of a server process from the settings."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class JournalReader(Protocol):
         ...
 
     def damaged(self) -> list[str]:
-        """Return the names of damaged journals, which are kept and may still contain rows."""
+        """Return the names of damaged journals; these are kept and may still contain rows."""
         ...
 
     def unreadable(self) -> dict[str, int]:

@@ -170,7 +170,8 @@ class FolderJournalReader:
     def unreadable(self) -> dict[str, int]:
         """Return the first unreadable `seq` of each writer that has a damaged segment."""
         seqs: dict[str, int] = {}
-        for name in reversed(self.damaged()):  # in reverse order: a writer's first damaged segment must win
+        # In reverse order, so that a writer's first damaged segment takes precedence.
+        for name in reversed(self.damaged()):
             writer, _, first = name.removesuffix(DAMAGED).rpartition("-")
             seqs[writer] = int(first) if first.isdigit() else 0
             with contextlib.suppress(HistoryError, FileNotFoundError):
