@@ -208,7 +208,7 @@ def _fast_row(schema: Schema, bounded: Collection[str]) -> type[msgspec.Struct] 
 
 
 def _fast_type(column: Column) -> Any:
-    """Return the type of the column's field in the fast row, or None if a category has no canonical level."""
+    """Return the type of the column's field in the fast row, or None if none of a category's levels is canonical."""
     if column.kind == "category":
         if not column.levels and not column.closed:
             return PLAIN_TEXT
