@@ -18,7 +18,7 @@ $(READY): requirements/lock.txt pyproject.toml
 torch: $(READY)  ## Install PyTorch for the mlp candidate, with CUDA packages if no CPU wheel is available
 	@scripts/torch.sh
 
-demo: $(READY)  ## Train the loan example and serve it on http://127.0.0.1:8000
+demo: $(READY)  ## Train a model on the loan example and serve it on http://127.0.0.1:8000
 	@scripts/demo.sh
 
 test: $(READY)  ## Install missing system packages where possible, then run every test

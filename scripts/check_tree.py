@@ -84,7 +84,7 @@ def find_registry_names(files: list[Path]) -> Iterator[str]:
 
 def check_lock(text: str, name: str = LOCK.name) -> Iterator[str]:
     """Yield the problems in a lock file: URLs, options, packages without a hash and disallowed packages."""
-    # Backslashes continue an entry across lines: the package, then its hashes.
+    # A backslash at the end of a line continues an entry: first the package, then its hashes.
     for entry in re.sub(r"\\\n", " ", text).splitlines():
         if not entry.strip() or entry.lstrip().startswith("#"):
             continue

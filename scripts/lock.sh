@@ -3,7 +3,7 @@
 #     requirements/lock.txt             the packages that `make setup` installs
 #     requirements/torch.txt            the dependencies of torch, without torch itself
 #     requirements/clients-NAME.txt     the clients of other systems, which scripts/clients.sh installs for the tests
-# The files contain no index or file URLs, so they work with pip and uv behind any mirror.
+# The files contain no index or file URLs, so pip and uv can use them with any mirror.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
     workers: int = Field(1, ge=1, le=256, description="Number of server processes.")
     drain_seconds: float = Field(30.0, ge=0, description="Time limit for finishing open requests during shutdown.")
-    insecure: bool = Field(False, description="Accept connections from other machines without an API key.")
+    insecure: bool = Field(False, description="Accept connections from other machines even if there is no API key.")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Models to serve, separated by commas: NAME, NAME@3 or NAME@alias. Default: the champion of each "

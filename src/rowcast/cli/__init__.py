@@ -17,7 +17,7 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run one command; print an expected error to standard error in one line."""
+    """Run one command; print an expected error as one line on standard error."""
     try:
         status = app(prog_name="rowcast", standalone_mode=False)
     except RowcastError as error:

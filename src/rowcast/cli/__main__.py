@@ -1,4 +1,4 @@
-"""Entry point of `python -m rowcast.cli`, the command that starts child processes with the same interpreter."""
+"""Entry point of `python -m rowcast.cli`. Child processes run it with the interpreter of their parent."""
 
 from rowcast.cli import main
 

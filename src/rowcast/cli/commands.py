@@ -80,7 +80,7 @@ def train(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Train a tuned, calibrated and certified model on a table and publish it as champion."""
+    """Train, calibrate and certify a model on a table, and publish it as champion."""
     options = dict(locals())  # every parameter is a training option except the four below
     for parameter in ("table", "config", "home", "json"):
         del options[parameter]
@@ -147,7 +147,8 @@ def serve(
     ] = None,
     root_path: Annotated[str | None, typer.Option(help="Path prefix that a proxy strips from requests.")] = None,
     insecure: Annotated[
-        bool | None, typer.Option("--insecure", help="Accept connections from other machines without an API key.")
+        bool | None,
+        typer.Option("--insecure", help="Accept connections from other machines even if there is no API key."),
     ] = None,
     home: Home = None,
     json: Json = False,

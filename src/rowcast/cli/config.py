@@ -22,7 +22,7 @@ from rowcast.wire.document import parse_yaml
 
 URL_MARK: Final = "://"
 Parameter = Any
-"""An option or argument; typer has no public type for them."""
+"""An option or argument of typer, which has no public type for it."""
 
 
 def apply(context: typer.Context, path: Path | None) -> Path | None:
@@ -33,7 +33,7 @@ def apply(context: typer.Context, path: Path | None) -> Path | None:
 
 
 def read(path: Path, context: typer.Context) -> dict[str, Any]:
-    """Return the value of each parameter; raise SettingsError for an unknown key or an invalid value."""
+    """Read the value of each parameter; raise SettingsError for an unknown key or an invalid value."""
     known = {_dashed(option.name): option for option in context.command.params if option.name not in ("config", "help")}
     values: dict[str, Any] = {}
     for key, value in _parse_file(path).items():

@@ -44,7 +44,7 @@ class CheckResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CheckFailed(Exception):
-    """Raised by a check to report a problem with its own fix."""
+    """Raised by a check to report a problem and its fix."""
 
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class CheckFailed(Exception):
 
 
 Check = Callable[[], str]
-"""Returns a description of the part; raises an exception if there is a problem."""
+"""Checks one part and returns a description of it; raises an exception if there is a problem."""
 
 
 def run(*, as_json: bool, **options: Any) -> int:

@@ -24,7 +24,7 @@ def ensure(settings: Settings, table: Path, target: str | None) -> None:
         return
     is_config = table.suffix in CONFIG_SUFFIXES
     if target is None and not is_config:
-        raise SettingsError("no model to serve; to train one, specify the column to predict with --target")
+        raise SettingsError("no model to serve; to train a model, use --target to specify the column to predict")
     command = [sys.executable, "-m", "rowcast.cli", "train", *(["--config"] if is_config else []), str(table)]
     command += ["--target", target] if target is not None else []
     if settings.models:

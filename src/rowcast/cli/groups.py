@@ -68,7 +68,7 @@ def history_export(
 def history_verify(
     heads: Annotated[
         Path | None,
-        typer.Option(help="File with published chain heads: the output of `history heads --json`, or a log."),
+        typer.Option(help="File with published chain heads: the output of `history heads --json`, or a server's log."),
     ] = None,
     home: Home = None,
     json: Json = False,

@@ -53,8 +53,8 @@ Config = Annotated[
         metavar="FILE",
         is_eager=True,
         callback=_load_config,
-        help="YAML, TOML or JSON file that sets `table` and options by their long names. The command line overrides "
-        "the file.",
+        help="YAML, TOML or JSON file whose keys are `table` and the long names of options. The command line "
+        "overrides the file.",
     ),
 ]
 Cost = Annotated[
@@ -68,7 +68,7 @@ Storage = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|URL",
-        help="File or redis://HOST that stores the trials, so that processes can resume or share a search.",
+        help="File or redis://HOST that stores the trials, so that processes can share a search or resume it.",
     ),
 ]
 Wire = Annotated[

@@ -1,4 +1,4 @@
-"""Read and write bundles as single files: a `.rowcast` archive is a zip file of a bundle's folder.
+"""Read and write bundles as single files: a `.rowcast` archive is a zip file that contains a bundle's files.
 
 Every archive is treated as untrusted input.
 """
@@ -75,7 +75,7 @@ def _unpack_files(path: Path, folder: Path, max_model_mb: int) -> list[str]:
                 if budgets[is_model] < 0:
                     limit = max_model_mb if is_model else MAX_OTHER_MB
                     raise BundleError(
-                        f"{path}: {name} is too large; the limit is {limit} MB unpacked", slug="too-large"
+                        f"{path}: {name} is too large; the limit is {limit} MB when unpacked", slug="too-large"
                     )
                 (folder / name).write_bytes(content)
     except ZIP_ERRORS as error:

@@ -125,7 +125,7 @@ def pack(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manife
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest without checking any other file; raise BundleError if it is not valid."""
+    """Read the manifest and check no other file; raise BundleError if the manifest is not valid."""
     path = folder / MANIFEST
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
@@ -210,7 +210,7 @@ def _read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
     """Return the content of a file in the bundle; raise BundleError unless the content matches its digest."""
     path = folder / name
     if name != path.name or name not in manifest.files:
-        raise BundleError(f"{folder / MANIFEST} does not list {name} as a file of the bundle", slug="unlisted-file")
+        raise BundleError(f"{folder / MANIFEST} does not list {name} among the bundle's files", slug="unlisted-file")
     try:
         content = path.read_bytes()
     except OSError as error:

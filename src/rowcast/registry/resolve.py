@@ -33,7 +33,7 @@ def resolve(text: str, registry: RegistryReader) -> Reference:
 def addresses(references: Iterable[str]) -> dict[str, str]:
     """Map each reference to the name under which it is served.
 
-    The first version of a model is served under the model's name. Every further version is served under its reference,
+    The first version of a model is served under the model's name. Any other version is served under its reference,
     such as `loans@3`.
     """
     served_names: dict[str, str] = {}

@@ -12,7 +12,7 @@ SWEEP_SECONDS = 1.0
 ALONE_SECONDS = 0.005
 """A client's requests are not batched if no other connection has sent a request for this long."""
 ROOM_SHARE = 16
-"""If there are too many connections, one in this many idle connections is closed."""
+"""If there are too many connections, 1/ROOM_SHARE of the idle connections are closed."""
 
 
 class PooledConnection(Protocol):

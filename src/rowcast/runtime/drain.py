@@ -48,7 +48,7 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen for connections, and begin to watch for the death of the supervisor."""
+        """Listen for connections, and detect when the supervisor dies."""
         await super().startup(sockets)
         if self._parent is not None:
             asyncio.get_running_loop().add_reader(self._parent, self._orphaned, self._parent)
@@ -100,7 +100,7 @@ def _is_busy(connection: object) -> bool:
 
 
 def _unread_bytes(transport: asyncio.Transport) -> int:
-    """Return the number of unread bytes from the client. Closing the connection now would lose them."""
+    """Return the number of unread bytes from the client. They would be lost if the connection were closed now."""
     count = array.array("i", [0])
     fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
     return count[0]

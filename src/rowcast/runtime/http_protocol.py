@@ -32,7 +32,7 @@ MAX_QUICK_BODY = HIGH_WATER_LIMIT
 
 
 class BodyEvent:
-    """Replaces asyncio.Event, with only the methods that uvicorn uses. It takes less time to create."""
+    """Replaces asyncio.Event. It has only the methods that uvicorn uses, and takes less time to create."""
 
     __slots__ = ("_is_set", "_waiter")
 
@@ -93,7 +93,7 @@ class Cycle(RequestResponseCycle):
         pass
 
     async def receive(self) -> Any:
-        """Return the next message; return a complete body without waiting."""
+        """Return the next ASGI message, without waiting if the body is complete."""
         if not (self.more_body or self.delivered or self.disconnected or self.response_complete):
             self.delivered = True
             return {"type": "http.request", "body": bytes(self.body), "more_body": False}
@@ -117,14 +117,14 @@ class QuickCycle:
         self.message_event = NO_EVENT
 
     def send(self, head: bytes, body: bytes) -> None:
-        """Write the whole response; `head` ends with its last header. Hot path."""
+        """Write the whole response; `head` ends with the last header. Hot path."""
         connection = self.connection
         if self.response_complete or connection.is_lost:
             return
         self.response_complete = True
         # The date is the only header that the server adds: see `run` in runtime/server.py.
         date = b"".join([b"date: %b\r\n" % value for _, value in connection.server_state.default_headers])
-        # Close a connection with pipelined requests only after the response to the last request.
+        # If requests are pipelined, close the connection only after the response to the last request.
         if self.keep_alive and (connection.pipeline or not connection.pool.is_closing):
             connection.transport.write(b"".join((head, date, b"\r\n", body)))
         else:
@@ -197,7 +197,7 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Send a problem in reply to bytes that are not valid HTTP."""
-        self._refuse(RequestError("the bytes received are not an HTTP/1.1 request"))
+        self._refuse(RequestError("the received bytes are not a valid HTTP/1.1 request"))
 
     def _owes_responses(self) -> bool:
         """Return whether a complete request has no complete response yet."""

@@ -136,7 +136,7 @@ class Lifecycle:
 
 
 class Application:
-    """The public ASGI app. It is built when the server starts, so that importing it has no side effects."""
+    """The public ASGI app. It is built when the server starts, so that importing the module has no side effects."""
 
     def __init__(self, build: Callable[[], ASGIApp]) -> None:
         self._build = build

@@ -54,7 +54,7 @@ def run(server: HttpServer, listener: socket.socket, parent: int | None = None) 
         backlog=BACKLOG,
     )
     raise_file_limit(server.limits.max_connections)
-    # Also exit cleanly if a signal arrives before the event loop handles signals.
+    # A signal that arrives before uvicorn handles signals must not kill the process.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     running = DrainingServer(config, on_drain=on_drain, drain_seconds=server.drain_seconds, parent=parent)

@@ -117,7 +117,7 @@ class WorkerProcess:
         return await self.reload()
 
     async def reload(self) -> ReloadResult:
-        """Import new files from the models folder, have every worker reload, and wait for the workers.
+        """Import new files from the models folder, make every worker reload, and wait for the workers.
 
         Workers also retry versions that they failed to load earlier.
         """
@@ -127,7 +127,7 @@ class WorkerProcess:
         deadline = asyncio.get_running_loop().time() + RELOAD_SECONDS
         while True:
             workers = self._state.workers()
-            # Do not wait for stale or draining workers; a worker that is starting reads the current registry.
+            # Do not wait for stale or draining workers.
             pending = [worker for worker in workers if worker.asked < number or worker.state == "dead"]
             expected = [worker for worker in pending if worker.state not in ("stale", "draining")]
             if not expected or asyncio.get_running_loop().time() > deadline:

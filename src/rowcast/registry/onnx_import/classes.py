@@ -20,8 +20,8 @@ def class_labels(
 ) -> tuple[Label, ...]:
     """Return the classes in the order of the output.
 
-    `keys` are the keys of a map output, `labels` are the graph's own labels for some rows, and `width` is the number of
-    scores per row. If neither the keys nor the metadata contain names, the classes are 0, 1, 2 and so on.
+    `keys` are the keys of a map output, `labels` are the graph's own labels for the trial rows, and `width` is the
+    number of scores per row. If neither the keys nor the metadata contain names, the classes are 0, 1, 2 and so on.
     """
     if keys is not None:
         return _from_keys(metadata, keys)

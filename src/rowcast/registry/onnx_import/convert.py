@@ -1,6 +1,6 @@
 """Convert an imported graph and its metadata into a manifest with golden rows.
 
-The values of the output for trial rows determine how it is read, not its name: a tensor named `probabilities` that
+How the output is read depends on its values for trial rows, not on its name: a tensor named `probabilities` that
 contains raw scores is read as raw scores.
 """
 

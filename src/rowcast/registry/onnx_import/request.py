@@ -27,7 +27,7 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[dict[str, Any]] = []
     """Rows to score, with cells as text."""
     columns: list[str] = []
-    """The table's columns."""
+    """The names of the table's columns."""
     observed: dict[str, ObservedColumn] = {}
 
 

@@ -135,7 +135,7 @@ def _fills_by_input(metadata: Metadata, inputs: Sequence[GraphTensor]) -> dict[s
 
 
 def _fill(value: Any, dtype: DType, optional: Sequence[str]) -> float | str | None:
-    """Return the value that replaces missing values; raise DocumentError if its type does not match the tensor's."""
+    """Return the value that replaces missing values; raise DocumentError if the tensor cannot contain this value."""
     if not optional:
         return None
     if dtype == "string":
@@ -164,9 +164,9 @@ def with_examples(schema: Schema, row: Mapping[str, Value]) -> Schema:
 
 
 def select_output(outputs: Sequence[GraphTensor], metadata: Metadata) -> GraphTensor:
-    """Return the output named in the metadata, or else the graph's only map, float or label output, in this order.
+    """Return the output named in the metadata, or else a map, float or label output, in this order of preference.
 
-    Raise DocumentError if the graph has several outputs of the first type that it returns.
+    Raise DocumentError if the graph has several outputs of the preferred type.
     """
     if metadata.output:
         for tensor in outputs:
