@@ -252,7 +252,7 @@ def _is_ready(system: System, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Send SIGTERM; after ten seconds, kill the processes that remain in its session."""
+    """Stop the process with SIGTERM; after ten seconds, kill all processes of its session."""
     process.terminate()
     try:
         process.wait(10)

@@ -44,7 +44,7 @@ def graph(seed: int) -> onnx.ModelProto:
 
 
 def main(folder: Path, name: str, seed: int) -> None:
-    """Write both files. The graph is written last, completely or not at all."""
+    """Write both files, the graph last and atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {
         "model_name": name,
