@@ -71,7 +71,7 @@ def pages() -> Iterator[tuple[Path, str]]:
 
 
 def helps(command: Any, name: str) -> Iterator[str]:
-    """Yield the help of a command and of its subcommands."""
+    """Yield the help text of a command and of its subcommands."""
     context = typer.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
     text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
     yield f"\n## {name}\n\n```text\n{text}\n```\n"

@@ -82,7 +82,7 @@ def revoke(settings: Settings, id_or_name: str, *, as_json: bool) -> None:
     if as_json:
         output.print_json({"id": key.id, "name": key.name, "state": "revoked"})
     else:
-        output.say(f"revoked key {key.id} ({key.name}); servers reject it within a second")
+        output.say(f"revoked key {key.id} ({key.name}); servers will reject the key within a second")
 
 
 def rotate(settings: Settings, id_or_name: str, overlap: str, *, as_json: bool) -> None:

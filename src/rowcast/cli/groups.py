@@ -169,7 +169,7 @@ def keys_revoke(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Permanently revoke a key. Servers reject it within a second."""
+    """Permanently revoke a key. Servers reject the key within a second."""
     from rowcast import settings
     from rowcast.cli import access
 

@@ -160,7 +160,7 @@ def purge(settings: Settings, before: str, model: str | None, *, as_json: bool) 
 def erase(settings: Settings, entity: str | None, ids: Sequence[str], *, as_json: bool) -> None:
     """Erase the rows of one entity or of individual predictions."""
     if (entity is None) == (not ids):
-        raise RequestError("select the rows to erase with either --entity or --id")
+        raise RequestError("use either --entity or --id to select the rows to erase")
     if entity == "":
         raise RequestError("--entity must not be empty")
     recorded = history.history(settings)

@@ -38,7 +38,7 @@ def run(settings: Settings, *, train_if_missing: Path | None, target: str | None
             first_model.ensure(settings, train_if_missing, target)
         elif target is not None:
             raise SettingsError("--target requires --train-if-missing")
-        listener.listen(BACKLOG)  # queue connections while the models are loading instead of refusing them
+        listener.listen(BACKLOG)  # while the models are loading, queue connections instead of refusing them
         if settings.workers == 1:
             return _serve(settings, listener, as_json=as_json)
         return _supervise(settings, listener, as_json=as_json)

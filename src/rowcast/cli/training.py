@@ -69,7 +69,7 @@ def _require_target(options: Mapping[str, Any]) -> None:
 
 
 def _finding_rows(findings: Sequence[Finding]) -> list[tuple[list[str], str, str, str]]:
-    """Return rows of columns, finding, action and override. Columns with the same finding share a row."""
+    """Return rows with the columns, finding, action and override. Columns with the same finding share a row."""
     groups: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.code, finding.message, finding.action), []).append(finding)

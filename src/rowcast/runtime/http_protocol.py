@@ -1,6 +1,6 @@
 """HTTP/1.1: uvicorn's httptools protocol with additional limits and a quick path for plain prediction requests.
 
-This module limits what uvicorn does not limit: the time in which a request must arrive, the lifetime of an idle
+This module limits what uvicorn does not limit: the time within which a request must arrive, the lifetime of an idle
 connection, the number of connections, and the size of a request head. All connections are checked once a second,
 whereas uvicorn sets and cancels a timer for every request.
 
@@ -63,7 +63,7 @@ class Cycle(RequestResponseCycle):
     delivered = False
 
     def __init__(self, connection: Connection, scope: Any, *, expects_continue: bool, keep_alive: bool) -> None:
-        # Set the attributes that uvicorn's __init__ sets: calling it with eleven named arguments takes a microsecond.
+        # Set the same attributes as uvicorn's __init__. Calling it with eleven named arguments takes a microsecond.
         self._connection = connection
         self.scope = scope
         self.transport = connection.transport
