@@ -55,7 +55,7 @@ class Calibration:
     def emit(self, graph: GraphBuilder, raw: str, positive: int) -> str:
         """Add the calibration to a graph and return the name of the calibrated raw scores [N, k].
 
-        The link function is not included. With two classes, each score is the negative of the other score.
+        The link function is not included. With two classes, the two scores of a row differ only in sign.
         """
         signs = np.ones((1, 1), np.float32)
         if self.task == "binary":
@@ -137,7 +137,7 @@ def _with_temperature(base: Calibration, scale: float) -> Calibration:
 
 
 def _fit_temperature(raw: Raw, target: NDArray[Any], weight: Weight, base: Calibration) -> float:
-    """Use golden-section search over the logarithm to find the inverse temperature with the lowest log loss."""
+    """Return the inverse temperature with the lowest log loss, found by golden-section search on a log scale."""
     low, high = np.log(0.1), np.log(10.0)
     ratio = (np.sqrt(5.0) - 1) / 2
     for _ in range(40):

@@ -1,4 +1,4 @@
-"""The parity certificate, which shows that the exported graph agrees with the trained model, even on extreme rows.
+"""The parity certificate shows that the exported graph agrees with the trained model, even for extreme values.
 
 A bundle is never published without this certificate.
 """
@@ -24,7 +24,7 @@ from rowcast.training.problem import LabelledRows
 TOLERANCE: Final = 1e-5
 RANDOM_ROWS: Final = 2000
 MOST_THRESHOLDS: Final = 10_000
-"""The maximum number of tree thresholds to test. Larger models are tested at a sample of each column's thresholds."""
+"""The maximum number of tree thresholds to test. For larger models, thresholds are sampled."""
 ODD_NUMBERS: Final = (np.nan, -0.0, 0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-40, -1e-40)
 ODD_TEXTS: Final = ("", "never seen", "Ünïcödé ☃", " ", "x" * 300)
 
@@ -55,7 +55,7 @@ def build_probe(pipeline: Trained, training: LabelledRows, holdout: LabelledRows
 
 
 def _random_rows(training: LabelledRows, rng: np.random.Generator) -> tuple[Numbers, Texts]:
-    """Return rows in which each value comes from a random training row, lies between two of them, or is extreme."""
+    """Return rows in which each value is drawn from the training rows, lies between two drawn values, or is extreme."""
     columns = training.numbers.shape[1] + training.texts.shape[1]
     picks = rng.integers(len(training), size=(RANDOM_ROWS, columns))
     split = training.numbers.shape[1]

@@ -1,4 +1,4 @@
-"""The costs of false positives and false negatives, and their numbers at each threshold."""
+"""The costs of false positives and false negatives, and the error counts at each threshold."""
 
 from __future__ import annotations
 

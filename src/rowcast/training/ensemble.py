@@ -68,7 +68,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class FoldScorer:
-    """Computes the metric of out-of-fold predictions in each fold."""
+    """Computes the metric for out-of-fold predictions, fold by fold."""
 
     metric: str
     task: Task
@@ -126,7 +126,7 @@ def choose(result: SearchResult, problem: LearningProblem, metric: str) -> Choic
 
 
 def _pick_greedily(scorer: FoldScorer, predictions: Sequence[Predictions]) -> list[int]:
-    """Start with the best model, and repeatedly add the model that makes the average best (Caruana, 2004).
+    """Start with the best model and repeatedly add the model that yields the best average (Caruana, 2004).
 
     A model can be added several times. Models that were added after the best average was reached are dropped.
     """

@@ -1,7 +1,7 @@
-"""Preprocessing, fitted once. NumPy and the ONNX graph compute bit-identical results.
+"""Preprocessing that is fitted once and computes bit-identical results in NumPy and in ONNX.
 
-A missing number is replaced with the training median. If the column had missing values in training, a flag marks the
-missing number. Linear models get scaled and clipped numbers. Trees get raw numbers, because rounding could move a row
+A missing number is replaced with the training median. If a column had missing values in training, a flag marks its
+missing numbers. Linear models get scaled and clipped numbers. Trees get raw numbers, because rounding could move a row
 to the other side of a split.
 
 A text column with up to 64 levels is one-hot encoded. A missing value is a level of its own; rare and unseen values
@@ -238,7 +238,7 @@ def _encode_levels(column: int, cells: list[str], counts: Counter[str]) -> _Code
 def _target_lookups(coded: Sequence[_CodedColumn], target: _TargetRows) -> list[tuple[TextBlock, Numbers]]:
     """Return the lookup of each column with the out-of-fold values of the training rows.
 
-    The lookup contains the statistics of each level over all rows, and its frequency.
+    The lookup contains each level's frequency and its statistics over all rows.
     """
     if not coded:
         return []

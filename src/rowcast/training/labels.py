@@ -79,7 +79,7 @@ def _corrected(table: Table, target: str, rules: Sequence[str]) -> tuple[Table, 
 
 
 def _parse_rule(rule: str, target: str, known: Sequence[str]) -> tuple[str, str]:
-    """Split a rule into OLD and NEW. Labels may contain `=`, so OLD must be a known label."""
+    """Split a rule into OLD and NEW at an `=` that follows a known label, because labels may contain `=`."""
     signs = [index for index, letter in enumerate(rule) if letter == "="]
     if not signs:
         raise TableError(f"option 'map': expected OLD=NEW, got {rule!r}", slug="label-rule")

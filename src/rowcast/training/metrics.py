@@ -18,7 +18,7 @@ from rowcast.schema.scores import winning_classes
 
 RESAMPLES: Final = 200
 MOST_ROWS: Final = 5000
-"""The maximum number of rows to resample. If the holdout is larger, the interval is narrowed to match its size."""
+"""The maximum number of rows to resample. If the holdout is larger, the interval is narrowed accordingly."""
 FEW_GROUPS: Final = 5
 """The minimum number of groups for resampling whole groups. With fewer groups, individual rows are resampled."""
 BINS: Final = 10
@@ -242,7 +242,7 @@ def _calibration_error(p: Scores, actual: NDArray[np.bool_], w: Weights) -> Valu
 def score_resamples(
     metric: str, decision: Decision, output: NDArray[np.float32], target: NDArray[Any], weights: Weights
 ) -> Values:
-    """Return the value of one metric for each vector of weights; labels are assigned as in the server.
+    """Return the value of one metric for each vector of weights; labels are assigned as on the server.
 
     `target` has the same form as in `measure_holdout`.
     """

@@ -84,7 +84,8 @@ class ModelBuilder:
     def _decide(self, problem: LearningProblem, reference: NDArray[Any]) -> Decision:
         """Return the decision. For a binary target, choose the threshold from the out-of-fold scores.
 
-        The threshold keeps a minimum distance from the scores in `reference`. The labels of these rows are not used.
+        The threshold keeps a minimum distance from the scores in `reference`. It does not depend on the labels of the
+        reference rows.
         """
         decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
         if problem.task != "binary":

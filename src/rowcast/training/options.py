@@ -32,24 +32,24 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     time: str | None = None
     """A column of dates or numbers that orders the rows; the latest rows form the holdout."""
     group: str | None = None
-    """A column that identifies groups of rows, such as all rows of a customer. Groups are never split."""
+    """A column that identifies groups of rows, such as the rows of one customer. Groups are never split."""
     weight: str | None = None
     """A column of row weights, used in fitting and in metrics."""
     class_weight: str = "none"
     """With `balanced`, all classes have equal total weight in fitting; probabilities reflect the true class shares."""
     seed: int = 0
     trials: int = 20
-    """Total number of trials; every candidate gets at least one trial."""
+    """The total number of trials; every candidate gets at least one trial."""
     timeout: float | None = None
-    """Time limit for the search, in seconds; when it expires, the search returns the best model so far."""
+    """The time limit for the search, in seconds; when it expires, the search returns the best model so far."""
     jobs: int = 1
     candidates: tuple[str, ...] = ("logistic", "boosting", "forest", "extra")
     """Names of the candidates to try; `ridge` replaces `logistic` in regression."""
     metric: str | None = None
     refit: bool = False
-    """Whether to fit the published model to all rows, after the holdout metrics have been measured."""
+    """Whether to fit the published model to all rows after the holdout metrics have been measured."""
     cost: Cost | None = None
-    """Cost of a false positive and of a false negative, used to choose the threshold; binary targets only."""
+    """The cost of a false positive and of a false negative, used to choose the threshold; binary targets only."""
     storage: str | None = None
     """Where to store trials: a file or a Redis URL. Stored trials of the same problem count toward `trials`."""
     holdout: float = 0.2

@@ -100,11 +100,11 @@ class LearningProblem:
     holdout: LabelledRows
     findings: tuple[Finding, ...]
     class_weights: tuple[float, ...] = ()
-    """Weight of each class during fitting, by class index; empty if classes are not weighted."""
+    """The weight of each class during fitting, by class index; empty if classes are not weighted."""
 
     @property
     def width(self) -> int:
-        """Number of raw scores per row: one per class if there are more than two classes, else one."""
+        """The number of raw scores per row: one per class if there are more than two classes, else one."""
         return len(self.classes) if self.task == "multiclass" else 1
 
 

@@ -30,7 +30,7 @@ from rowcast.training.result import CandidateScore
 from rowcast.training.trial_storage import FOLD_SECONDS, KIND, NO_TIME, SLOT, Study
 
 FINAL_FIT: Final = 1.5
-"""Duration of a fit on all training rows, relative to the duration of one of three folds."""
+"""The duration of a fit on all training rows, relative to the duration of a fold in threefold cross-validation."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class SearchResult:
     validation: LabelledRows
     """The validation rows of all folds. A time-based split never uses the earliest rows for validation."""
     folds: tuple[NDArray[np.intp], ...]
-    """Positions of each fold's rows in `validation`."""
+    """The positions of each fold's rows in `validation`."""
 
     @property
     def best(self) -> TrialResult:
@@ -60,9 +60,9 @@ class CandidateState:
     remote_best: FrozenTrial | None = None
     """The best trial from any other process, if it beats `best`."""
     folds_to_repeat: int = 0
-    """Number of folds that this process must repeat before it can use `remote_best`."""
+    """The number of folds that this process must repeat before it can use `remote_best`."""
     remote_fold_seconds: float = 0.0
-    """Duration of a fold in other processes."""
+    """The duration of a fold in other processes."""
 
     @property
     def fold_seconds(self) -> float:

@@ -137,7 +137,7 @@ def check_sides(
 
 
 def _check_groups(target: Target, column: SplitColumn, classes: Sequence[Label], folds: int) -> None:
-    """Raise TableError if there are fewer groups than folds, or if a fold would lack a class of a binary target."""
+    """Raise TableError if there are fewer groups than folds, or if a training fold would lack a binary class."""
     groups = len(np.unique(column.values))
     if groups < folds:
         raise TableError(
@@ -179,9 +179,9 @@ def _deal(target: Target, task: Task, count: int, seed: int) -> Indices:
 
 
 def _windows(times: NDArray[Any], count: int) -> list[tuple[Indices, Indices]]:
-    """Return expanding windows: each window trains on the rows up to one time and validates on the rows up to the next.
+    """Return the folds of an expanding window: training rows up to one time, validation rows up to the next time.
 
-    If times repeat, there may be fewer windows than `count`.
+    If times repeat, there may be fewer than `count` folds.
     """
     ranked = np.sort(times)
     shares = FIRST_WINDOW + (1 - FIRST_WINDOW) * np.arange(count + 1) / count

@@ -54,7 +54,7 @@ class TrialJournal(BaseJournalBackend):
         self._failures = failures
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the entries, starting at this number."""
+        """Yield the entries, starting with number `log_number_from`."""
         try:
             for entry in self._entries.read_logs(log_number_from):
                 if "op_code" not in entry:
@@ -145,7 +145,7 @@ class Study:
 
     @property
     def finished_count(self) -> int:
-        """Number of finished trials in all processes."""
+        """The number of finished trials in all processes."""
         return sum(trial.state.is_finished() for trial in self._slot_holders())
 
     @property
@@ -226,7 +226,7 @@ def _open_journal(location: str, name: str) -> TrialJournal:
     if location.startswith(SCHEMES):
         return _open_redis(location, f"rowcast:trials:{name}")
     if "://" in location:
-        raise SettingsError(f"option 'storage': expected a file or a URL that starts with {', '.join(SCHEMES)}")
+        raise SettingsError(f"option 'storage': expected a file or a URL that starts with {' or '.join(SCHEMES)}")
     path = str(Path(location).absolute())  # absolute, because the lock is a symbolic link to this path
     try:
         entries = JournalFileBackend(path, JournalFileSymlinkLock(path, LOCK_SECONDS))

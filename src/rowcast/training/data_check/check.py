@@ -1,7 +1,7 @@
 """Check a table for problems that involve the target: leaks, row order, conflicting rows and rare classes.
 
-The check never drops a column, because a legitimate column may predict the target just as well as a leaking column. If
-an option can change what happens to the column, the finding names this option.
+The check never drops a column, because high predictive power does not prove a leak. A finding names the option, if any,
+that overrides its action.
 """
 
 from __future__ import annotations
@@ -34,10 +34,16 @@ Each half of the rows is predicted from the other half.
 DOMINANT: Final = 0.78
 MAX_LEVELS: Final = 64
 MAX_CERTAIN_CLASSES: Final = 4
-"""The maximum number of classes for `certain-value`. With more, a value often occurs in only one class by chance."""
+"""The maximum number of classes for `certain-value` findings.
+
+With more classes, a value often occurs in only one class by chance.
+"""
 BLOCKS: Final = 20
 DRIFT: Final = 0.01
-"""The minimum share of the target's variance that row position explains. By chance, it explains about BLOCKS / rows."""
+"""Rows are reported as ordered if row position explains at least this share of the target's variance.
+
+Chance alone explains about BLOCKS / rows.
+"""
 SORTED: Final = 0.9
 SORTED_STEPS: Final = 0.98
 COUNTING_STEPS: Final = 0.98
@@ -57,7 +63,7 @@ _names_ending = re.compile(
 
 @dataclass(frozen=True)
 class CheckInput:
-    """The encoded columns and the target. Datetimes are encoded as numbers of days."""
+    """The encoded columns and the target. A datetime is encoded as a number of days."""
 
     columns: Mapping[str, NDArray[Any]]
     schema: Schema
@@ -101,13 +107,13 @@ def check_target(
 
 
 def sort_by_severity(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Sort findings, most severe first. Findings with other codes come last, in their original order."""
+    """Sort findings, most severe first. Findings without a severity come last, in their original order."""
     positions = {code: position for position, code in enumerate(SEVERITY)}
     return tuple(sorted(findings, key=lambda finding: positions.get(finding.code, len(SEVERITY))))
 
 
 def _column_findings(data: CheckInput) -> list[Finding]:
-    """Check single columns and pairs of columns. Columns with a severe finding skip the less severe checks."""
+    """Check single columns and pairs of columns. Less severe checks ignore columns that already have a finding."""
     power = _power(data)
     findings = _leaks(data, power)
     columns = _without_finding(data.schema, findings)
@@ -143,8 +149,8 @@ def _indicators(target: NDArray[Any], task: Task, classes: int) -> NDArray[np.fl
 def _power(data: CheckInput) -> Power:
     """Return a function that measures how well a single column predicts the target in a sample of the rows.
 
-    The values are divided into bins. Each bin's target mean in one half of the sample is the prediction for the bin in
-    the other half.
+    The values are divided into bins. Each bin's target mean in one half of the sample is the prediction for the same
+    bin in the other half.
     """
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(data.target))[:SAMPLE_ROWS]
@@ -160,7 +166,10 @@ def _power(data: CheckInput) -> Power:
 
 
 def _bins(values: NDArray[Any]) -> NDArray[np.intp]:
-    """Return the bin of each value: one per text, or quantiles with separate bins for frequent and missing numbers."""
+    """Return the bin index of each value.
+
+    Each distinct text is a bin. Numbers are binned by quantile, with separate bins for frequent and missing numbers.
+    """
     if values.dtype == object:
         return np.unique(values.astype(str), return_inverse=True)[1]
     known = ~np.isnan(values)
@@ -199,7 +208,7 @@ def _auc(target: NDArray[np.float64], score: NDArray[np.float64]) -> float:
 
 
 def _leaks(data: CheckInput, power: Power) -> list[Finding]:
-    """Report columns that predict the target almost perfectly; if there are none, report a column that dominates."""
+    """Report columns that predict the target almost perfectly or, if there are none, a single dominant column."""
     powers = {name: power(values) for name, values in data.columns.items()}
     ranked = sorted(powers, key=lambda name: -powers[name])
     leaks = []
@@ -225,7 +234,7 @@ def _is_missing(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _certain_values(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
-    """Report values that always occur with the same target, in too many rows for coincidence."""
+    """Report values that always occur with the same target, too often to be a coincidence."""
     is_regression = data.task == "regression"
     if data.task == "multiclass" and len(data.classes) > MAX_CERTAIN_CLASSES:
         return []
@@ -289,7 +298,7 @@ def _numbers(data: CheckInput, columns: Sequence[Column]) -> dict[str, NDArray[A
 
 
 def _row_counters(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
-    """Report integer columns that count the rows, even if the count restarts: they describe the file, not the case."""
+    """Report columns of row numbers, even if the count restarts: row numbers describe the file, not the case."""
     findings = []
     for column in columns:
         if column.kind != "integer" or column.name not in data.columns:

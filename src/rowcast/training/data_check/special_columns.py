@@ -75,7 +75,7 @@ def drop_weightless_rows(table: Table, options: TrainingOptions) -> tuple[Table,
 
 
 def row_weights(table: Table, options: TrainingOptions) -> NDArray[np.float64] | None:
-    """Return the weight of each row, scaled to a mean of 1; None if the option `weight` is not set."""
+    """Return the row weights, scaled to a mean of 1, or None if the option `weight` is not set."""
     if options.weight is None:
         return None
     _, values = _weights(table, options.weight)
@@ -92,7 +92,7 @@ def _weights(table: Table, text: str) -> tuple[str, NDArray[np.float64]]:
 
 
 def read_split_column(table: Table, options: TrainingOptions) -> SplitColumn | None:
-    """Return the column that determines the split; None for a random split."""
+    """Return the column that determines the split, or None for a random split."""
     if options.time is not None:
         name = options.time.strip(BLANKS)
         return SplitColumn("time", name, _ordered_values(table, name, "time")[1])

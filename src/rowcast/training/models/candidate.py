@@ -28,9 +28,9 @@ class Setting:
 
     task: Task
     width: int
-    """Number of raw scores per row."""
+    """The number of raw scores per row."""
     rows: int
-    """Number of training rows."""
+    """The number of training rows."""
     seed: int
     jobs: int
     out_of_time: Callable[[], bool]
@@ -38,7 +38,7 @@ class Setting:
 
     @property
     def threads(self) -> int:
-        """Number of threads for one fit. With few rows, synchronization takes ten times as long as the computation."""
+        """The number of threads for one fit. With few rows, synchronization takes ten times as long as computation."""
         return self.jobs if self.rows >= MANY_ROWS else 1
 
 
@@ -106,6 +106,6 @@ class Candidate(Protocol):
     ) -> Estimator:
         """Fit an estimator to the rows.
 
-        If validation rows are given, fitting can stop early; `params` then records the number of rounds.
+        If validation rows are given, fitting can stop early; the estimator's `params` then record the number of rounds.
         """
         ...

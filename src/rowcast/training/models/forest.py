@@ -117,9 +117,9 @@ class Forest:
     threadsafe = True
     TREES: Final = 100
     STEP: Final = 20
-    """Number of trees to grow between checks of the time limit."""
+    """The number of trees to grow between checks of the time limit."""
     share: float = 0.3
-    """Default share of the columns that each split considers. In regression, the default is 1.5 times this share."""
+    """The default share of columns considered at each split. In regression, the default is 1.5 times this share."""
     estimators: tuple[type, type] = (RandomForestClassifier, RandomForestRegressor)
 
     def starts(self, setting: Setting) -> Sequence[Params]:
@@ -190,7 +190,7 @@ def _class_shares(values: Raw, present: NDArray[np.intp], setting: Setting) -> R
 
 
 def _exact(weights: Sequence[Raw]) -> tuple[Raw, ...]:
-    """Round the weights to multiples of a power of two, large enough for every sum to stay below 2^24 multiples."""
+    """Round the weights to multiples of a unit: a power of two for which every sum stays below 2^24 units."""
     largest = sum(float(np.abs(each).max()) for each in weights)
     if largest == 0.0:
         return tuple(weights)

@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 MEMBERS: Final = 8
 SCALES: Final = 0.5
-"""Standard deviation of the initial scales, which are random so that the members differ."""
+"""The standard deviation of the initial scales, which are random so that the members differ."""
 MOST_ROUNDS: Final = 100
 PATIENCE: Final = 8
 """Training stops after this number of rounds without an improvement in the validation loss."""
 MOST_STEPS: Final = 64
-"""Maximum number of batches per round, so that the network is validated several times per pass over a large table."""
+"""The maximum number of batches per round. One pass over a large table takes several rounds."""
 CHUNK: Final = 4096
-"""Number of rows to score at once."""
+"""The number of rows to score at once."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Encoding of numbers as positions in intervals, from 0 to 1. A constant column has no interval."""
+    """The encoding of numbers as positions in intervals, from 0 to 1. A constant column has no interval."""
 
     columns: NDArray[np.int64]
     low: Raw

@@ -32,11 +32,11 @@ MAX_CLASS_LINES: Final = 6
 
 @dataclass(frozen=True)
 class ImportanceSection:
-    """The importance of the columns; it has no chart if the metric cannot be measured."""
+    """The importance of the columns. `charts` is empty if the metric cannot be measured."""
 
     charts: tuple[Chart, ...]
     omitted: int
-    """Number of columns omitted from the chart."""
+    """The number of columns omitted from the chart."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class SlicesSection:
     min_rows: int
     slice_count: int
     worse_count: int
-    """Number of slices whose entire interval lies above the overall error."""
+    """The number of slices whose entire interval lies above the overall error."""
     worst: tuple[Slice, ...]
 
 

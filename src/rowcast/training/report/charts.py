@@ -21,9 +21,9 @@ RIGHT: Final = 12
 TOP: Final = 10
 BOTTOM: Final = 40
 BAR_HEIGHT: Final = 20
-"""Height of a horizontal bar, including the gap below it."""
+"""The height of a horizontal bar, including the gap below it."""
 NAME_WIDTH: Final = 118
-"""Width reserved for the names of horizontal bars."""
+"""The width reserved for the names of horizontal bars."""
 COLOURS: Final = 6
 HISTOGRAM_BINS: Final = 24
 UNIT_RANGE: Final = (-0.02, 1.02)

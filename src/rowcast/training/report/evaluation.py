@@ -85,7 +85,7 @@ class Importance:
 
 @dataclass(frozen=True)
 class PartialDependence:
-    """The mean output for each value of a grid that is substituted for a column. `x` is None for unordered values."""
+    """The mean output for each grid value that is substituted for a column. `x` is None for unordered values."""
 
     column: Column
     names: tuple[str, ...]

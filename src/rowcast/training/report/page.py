@@ -1,4 +1,4 @@
-"""`report.html` shows how a model was trained and how well it performs. It is self-contained and has no scripts.
+"""`report.html` shows how a model was trained and how well it performs. The page is self-contained and has no scripts.
 
 Each section has a typed context and its own template.
 """

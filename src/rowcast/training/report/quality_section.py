@@ -119,7 +119,8 @@ def _binary_charts(model: EvaluatedModel, bins: Sequence[CalibrationBin]) -> tup
         ),
         line_chart(
             "Precision and recall",
-            f"Precision against recall at every threshold. {base_rate:.1%} of {len(positive):,} rows are {label}.",
+            f"Precision against recall at every threshold. {base_rate:.1%} of {len(positive):,} rows belong to the "
+            f"class {label}.",
             ("recall", "precision"),
             [
                 Line("model", *evaluation.precision_recall(score, positive)),

@@ -33,7 +33,7 @@ class ThresholdSection:
 
     threshold: float
     by_f1: bool
-    """Whether the metric is F1, which the threshold then maximizes unless costs are set."""
+    """Whether the metric is F1. If so, the threshold maximizes F1 unless costs are set."""
     cost: Cost | None
     charts: tuple[Chart, ...]
     row_count: int
