@@ -332,7 +332,8 @@ def _row_order(data: CheckInput) -> list[Finding]:
     if share > SORTED:
         return [Finding("target-ordered", "", "the rows are sorted by the target", "split at random")]
     message = (
-        f"the target drifts from the start to the end of the file (row position explains {share:.0%} of its variance)"
+        "the target drifts from the start to the end of the file "
+        f"(row position explains {share:.0%} of the target's variance)"
     )
     return [Finding("ordered-rows", "", message, action, Override("time", dates[0] if dates else ""))]
 

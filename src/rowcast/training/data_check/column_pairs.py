@@ -23,7 +23,10 @@ Power = Callable[[NDArray[Any]], float]
 SCREENED_ROWS: Final = 1000
 """The number of rows used to screen each pair."""
 MAX_COLUMNS: Final = 40
-"""The maximum number of columns to pair; columns with more distinct values come first. All 780 pairs take 0.25 s."""
+"""The maximum number of columns to pair; columns with more distinct values come first.
+
+Screening all 780 pairs takes 0.25 s.
+"""
 PAIR_BINS: Final = 40
 MIN_DISTINCT: Final = 20
 MEASURED_PAIRS: Final = 5

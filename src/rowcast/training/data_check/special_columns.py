@@ -169,7 +169,7 @@ def _use(name: str, features: Collection[str], override: Override | None) -> tup
 
 
 def _repeated_ids(table: Table, target: str, features: Collection[str], weight: str | None) -> list[Finding]:
-    """Report identifiers that repeat: a random split may put rows of the same customer on both sides."""
+    """Report identifiers with repeated values: a random split may put rows of one customer on both sides."""
     findings = []
     for name in table.frame.columns:
         if name in (target, weight) or not _is_id_name(name) or table.frame[name].dtype.is_float():

@@ -21,7 +21,7 @@ from rowcast.training.result import CandidateScore
 
 SHOWN_LEVELS: Final = 8
 DOTTED_TRIALS: Final = 40
-"""The chart shows dots if there are fewer trials."""
+"""With fewer trials, the chart shows dots."""
 
 
 @dataclass(frozen=True)
