@@ -137,7 +137,10 @@ def check_sides(
 
 
 def _check_groups(target: Target, column: SplitColumn, classes: Sequence[Label], folds: int) -> None:
-    """Raise TableError if there are fewer groups than folds, or if a fold's training rows would lack a class."""
+    """Raise TableError if there are fewer groups than folds, or if a fold's training rows would lack a class.
+
+    Classes are checked only if the target is binary.
+    """
     groups = len(np.unique(column.values))
     if groups < folds:
         raise TableError(
