@@ -236,7 +236,7 @@ def test_the_api_key_variable_without_the_prefix_is_an_alias(no_aliases: pytest.
     assert key() == "new-api-key"
 
 
-def test_the_push_gateway_alias_changes_the_default_push_job_but_the_setting_does_not(
+def test_only_the_alias_of_the_push_gateway_setting_changes_the_default_push_job(
     no_aliases: pytest.MonkeyPatch,
 ) -> None:
     no_aliases.setenv("PROM_PUSHGATEWAY", "http://old:9091")

@@ -15,7 +15,7 @@ from rowcast.errors import OverQuota, SettingsError
     st.integers(1, 100),
     st.lists(st.tuples(st.floats(0, 30), st.integers(1, 8)), min_size=1, max_size=60),
 )
-def test_a_burst_is_limited_to_the_quota_and_a_window_to_twice_the_quota(
+def test_a_burst_cannot_exceed_the_quota_and_a_window_cannot_exceed_twice_the_quota(
     rows: int, seconds: int, requests: list[tuple[float, int]]
 ) -> None:
     meter, now, accepted = Meter(Quota(rows, seconds)), 100.0, []

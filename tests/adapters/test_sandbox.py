@@ -47,7 +47,8 @@ def test_a_process_that_exceeds_a_limit_fails_with_an_error(program: str, limits
 
 def test_a_sandboxed_process_exits_when_its_parent_is_killed(tmp_path: Path) -> None:
     report = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
-    child = report + LIMITED + "time.sleep(60)"  # a limited process cannot write files
+    # The process ID is reported first, because a limited process cannot write files.
+    child = report + LIMITED + "time.sleep(60)"
     parent = (
         "import os, sys; from rowcast.adapters.sandbox import *\n"
         f"run_sandboxed([sys.executable, '-c', {child!r}], SandboxLimits(1, 512, 60.0), os.environ)"

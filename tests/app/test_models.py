@@ -1,4 +1,4 @@
-"""How the commands and the Python API look up published models."""
+"""How the commands and the Python API find models to serve, load and train."""
 
 from __future__ import annotations
 

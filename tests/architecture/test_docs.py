@@ -94,7 +94,7 @@ class Tour:
         self.environment = environment(**extra)
 
     def follow(self, document: Path) -> None:
-        """Execute a document; raise AssertionError if the actual output differs from the output shown."""
+        """Execute the blocks of a document; raise AssertionError if the actual output differs from the output shown."""
         output = ""
         for block in blocks(document):
             if block.tag == "run":
@@ -151,7 +151,7 @@ class Tour:
             process.wait(20)
 
     def _shortened(self, text: str) -> str:
-        """Replace the port and reduce the number of trials; the comparison ignores numbers in the output."""
+        """Replace the port, and shorten training and sleeps; the comparison ignores numbers in the output."""
         text = text.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}").replace("sleep 1 ", "sleep 0.5 ")
         text = text.replace("trials=4", "trials=1")
         return re.sub(r"^(rowcast train) ", r"\1 --trials 2 ", text, flags=re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Import rules that import-linter does not cover: modules loaded at run time and imports of the pure core."""
+"""Import rules that import-linter does not cover: modules loaded at run time, and imports in the pure core."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def test_the_client_loads_neither_a_server_library_nor_numpy() -> None:
     assert loaded & {"numpy", "onnxruntime", "fastapi", "pydantic", "polars"} == set()
 
 
-def test_the_client_and_http_without_the_v2_dialect_load_neither_numpy_nor_onnxruntime() -> None:
-    """A gateway imports these packages. The V2 dialect is excluded because it uses NumPy."""
+def test_the_client_and_http_packages_load_neither_numpy_nor_onnxruntime() -> None:
+    """A gateway imports these packages without the V2 dialect, which uses NumPy."""
     modules = ["rowcast.http, rowcast.client", package_modules("http", "dialects/v2*.py"), package_modules("client")]
 
     loaded = modules_loaded_by(f"import {', '.join(modules)}")

@@ -80,7 +80,7 @@ def test_a_session_without_leaks_passes(tmp_path: Path) -> None:
         "rk_a1b2c3_SGVsbG8",
     ],
 )
-def test_canaries_and_keys_are_detected_in_any_notation(line: str) -> None:
+def test_canaries_and_keys_are_detected_in_any_format(line: str) -> None:
     assert logs.leaks(line)
 
 

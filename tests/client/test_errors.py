@@ -27,7 +27,7 @@ from support.exchanges import problem_reply
         (504, "too-late", errors.DeadlineExceeded),
     ],
 )
-def test_the_error_class_depends_on_the_slug_with_the_status_as_fallback(
+def test_the_error_class_depends_on_the_slug_or_on_the_status_if_the_slug_is_unknown(
     status: int, slug: str, kind: type[errors.ErrorReply]
 ) -> None:
     error = error_of(problem_reply(status, slug, "7"), "http://server")
@@ -39,7 +39,7 @@ def test_the_error_class_depends_on_the_slug_with_the_status_as_fallback(
     assert "secret" not in str(error)
 
 
-def test_rejected_rows_are_summarised_without_values() -> None:
+def test_rejected_rows_are_summarized_without_values() -> None:
     problems = [ValueProblem("age", "wrong-type", "must be a number", got="secret", row=row) for row in range(7)]
 
     error = errors.RowsRejected(422, "invalid-row", "Invalid rows", detail="secret", problems=problems, request_id="r")

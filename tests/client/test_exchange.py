@@ -23,7 +23,7 @@ from support.exchanges import IN_FLIGHT, KEYED, POLICY, READ, SUCCESS, UNKEYED, 
         ("9" * 500, "", 999_999_999.0),
     ],
 )
-def test_retry_after_can_be_a_number_of_seconds_or_a_date_that_is_compared_with_the_server_clock(
+def test_retry_after_is_parsed_as_seconds_or_as_a_date_relative_to_the_server_clock(
     header: str, date: str, seconds: float | None
 ) -> None:
     assert retry_after(HttpReply(503, {"retry-after": header, "date": date})) == seconds
@@ -48,7 +48,7 @@ def test_waiting_for_an_identical_request_in_progress_does_not_count_as_a_retry(
 
 
 @pytest.mark.parametrize("status", [200, 409, 503])
-def test_a_failed_reload_returns_its_reply_but_a_problem_document_raises_an_error(status: int) -> None:
+def test_the_reply_to_a_failed_reload_is_returned_but_a_problem_document_raises_an_error(status: int) -> None:
     reload = HttpRequest("POST", "/models/reload", success_statuses=frozenset({200, 409, 503}))
     answered = play(reload, [HttpReply(status, {"content-type": "application/json"}, b"{}")])
     overloaded = play(reload, [problem_reply(503, "overloaded")])

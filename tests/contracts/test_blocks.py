@@ -89,7 +89,7 @@ def test_the_entries_of_a_block_contain_its_rows_and_replies() -> None:
     assert not blocks.contains(block(1), replies[0]["id"])
 
 
-def test_a_memory_journal_adds_blocks_to_its_only_chain() -> None:
+def test_an_in_memory_journal_adds_blocks_to_its_only_chain() -> None:
     store = MemoryStore()
     journal = MemoryJournal(store, "w")
     journal.append_block(block())
@@ -97,7 +97,7 @@ def test_a_memory_journal_adds_blocks_to_its_only_chain() -> None:
     assert list(store.chain("w")) == seal_blocks("w", block())
 
 
-def test_drained_blocks_form_their_own_chain_under_a_separate_writer(journal: FileJournal, folder: Path) -> None:
+def test_drained_blocks_form_a_separate_chain_with_its_own_writer(journal: FileJournal, folder: Path) -> None:
     store, journals = MemoryStore(), FolderJournalReader(folder)
     journal.append(drafts(0, 2))
     journal.append_block(block(0))

@@ -250,7 +250,9 @@ def test_each_kind_of_failure_raises_a_specific_error_class(client: Any, kind: A
     assert (bad.value.status, bad.value.slug) == (400, "bad-option")
 
 
-def test_the_client_does_not_wait_for_quota_longer_than_its_timeout(kind: Any, server: servers.Server) -> None:
+def test_the_client_does_not_wait_for_quota_if_the_wait_would_exceed_its_timeout(
+    kind: Any, server: servers.Server
+) -> None:
     with kind(server.address, access.secret(kind.__name__), timeout=5) as limited:
         with pytest.raises(errors.QuotaExceeded) as never:
             limited.predict_many([ROW] * 4)

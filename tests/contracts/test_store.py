@@ -131,7 +131,7 @@ def test_several_indexers_can_record_concurrently(store: Store) -> None:
 
 
 def _another(store: Store) -> Store:
-    """Return a store with the same entries, as another process would open it."""
+    """Return the same store as another process would open it."""
     return SqliteStore(store.path) if isinstance(store, SqliteStore) else store
 
 
@@ -231,7 +231,7 @@ def erase(store: Store, erasure: OpenErasure, limit: int = 1000, after: str | No
     return store.erase(erasure.request, number=erasure.number, at=at, limit=limit, after=after)
 
 
-def test_an_erasure_removes_rows_but_keeps_hashes_and_is_recorded(store: Store) -> None:
+def test_an_erasure_is_recorded_and_removes_rows_but_not_hashes(store: Store) -> None:
     store.record("w", sealed("w", MIXED))
     erasure = store.open_erasure(request(Selection(entity="customer-3")), "f", NO_JOURNALS)
 
@@ -272,7 +272,7 @@ def test_recording_entries_again_does_not_restore_erased_rows(store: Store) -> N
     assert [entry.row for entry in store.chain("w")] == [None] * 3
 
 
-def test_an_erasure_request_is_open_until_completed_and_its_number_is_never_reused(store: Store) -> None:
+def test_an_erasure_request_stays_open_until_completed_and_its_number_is_never_reused(store: Store) -> None:
     first = store.open_erasure(request(Selection(entity="a")), "f", frozenset({"journal"}))
     second = store.open_erasure(request(Selection(ids=(identifier(1),))), "f", NO_JOURNALS)
 
@@ -359,5 +359,5 @@ def test_a_closed_store_can_be_opened_again(store: Store) -> None:
     assert store.count() == 2
 
 
-def test_a_store_either_has_no_disk_folder_or_its_disk_folder_exists(store: Store) -> None:
+def test_the_disk_folder_of_a_store_on_disk_exists(store: Store) -> None:
     assert store.disk_folder is None or store.disk_folder.is_dir()

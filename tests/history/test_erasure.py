@@ -107,7 +107,7 @@ def test_an_erasure_does_not_wait_for_a_home_that_was_closed_without_journals(st
     journal.close()
 
 
-def test_an_erasure_without_journals_is_complete_immediately(store: Store) -> None:
+def test_an_erasure_without_journals_completes_immediately(store: Store) -> None:
     store.record("w", sealed("w", drafts(0, 5)))
     eraser = Eraser(store, EmptyJournalReader(), lambda: 5)
 

@@ -112,7 +112,7 @@ def test_a_cursor_from_a_different_selection_is_rejected() -> None:
     assert refused.value.slug == "bad-option"
 
 
-def test_the_heads_are_the_last_entries_of_all_chains() -> None:
+def test_each_head_is_the_last_entry_of_a_chain() -> None:
     store, entries = MemoryStore(), sealed("w", drafts(0, 3))
     store.record("w", entries)
 

@@ -77,7 +77,7 @@ def test_every_row_is_scored_in_order(tmp_path: Path, model: Any, source: Path, 
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
-def test_invalid_rows_are_written_to_the_rejects_file_with_their_cells(
+def test_invalid_rows_are_written_to_the_rejects_file_with_reasons(
     tmp_path: Path, model: Any, source: Path, ending: str
 ) -> None:
     spoil(source, 3, 150)
@@ -177,7 +177,7 @@ def test_an_output_file_in_a_missing_folder_is_rejected(tmp_path: Path, model: A
         assert caught.value.slug == "not-writable"
 
 
-def test_loans_in_a_table_get_the_same_scores_as_on_the_server(tmp_path: Path, loan_registry: Path) -> None:
+def test_rows_in_a_table_get_the_same_scores_as_on_the_server(tmp_path: Path, loan_registry: Path) -> None:
     registry = models.FolderRegistry(loan_registry)
     live = load(Reference("loans", 1), registry, open_graph)
     rows = models.loan_rows(100)

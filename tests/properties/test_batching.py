@@ -254,7 +254,7 @@ def test_the_queue_reports_waiting_rows_and_the_longest_wait(rig: Rig) -> None:
     assert asyncio.run(ask()) == [(0, False), (3, True), (4, True), (0, False)]
 
 
-def test_a_call_cancelled_during_scoring_is_not_recorded_and_frees_its_place_in_the_queue(rig: Rig) -> None:
+def test_a_call_canceled_during_scoring_is_not_recorded_and_leaves_the_queue(rig: Rig) -> None:
     world, slow = World(rig), Gated(rig.live[0])
     serving = Serving(world.journal, world.events.append, max_waiting=3)
 
@@ -273,7 +273,7 @@ def test_a_call_cancelled_during_scoring_is_not_recorded_and_frees_its_place_in_
     assert [entry[0] for entry in world.recorded().values()] == ["stays", "later"]
 
 
-def test_a_call_that_expires_in_the_queue_fails_immediately_and_frees_its_place(rig: Rig) -> None:
+def test_a_call_that_expires_in_the_queue_fails_immediately_and_leaves_the_queue(rig: Rig) -> None:
     world, slow = World(rig), Gated(rig.live[0])
     serving = Serving(world.journal, world.events.append, max_waiting=4)
 
@@ -297,7 +297,7 @@ def test_a_call_that_expires_in_the_queue_fails_immediately_and_frees_its_place(
     assert [entry[0] for entry in world.recorded().values()] == ["scored", "patient", "last", "last"]
 
 
-def test_a_call_cancelled_before_scoring_is_not_scored(rig: Rig) -> None:
+def test_a_call_canceled_before_scoring_is_not_scored(rig: Rig) -> None:
     world = World(rig)
 
     asyncio.run(play(world, [("one", 0, 1), ("one", 0, 2), ("cancel", 0), ("turn", 3)]))
@@ -353,7 +353,7 @@ def test_rows_beyond_the_queue_limit_are_rejected_and_waiting_rows_are_answered(
     assert score_of(asyncio.run(ask())) == rig.alone[0][10]
 
 
-def test_concurrent_callers_get_their_own_replies_even_if_other_callers_are_cancelled(rig: Rig) -> None:
+def test_concurrent_callers_get_their_own_replies_even_if_other_callers_are_canceled(rig: Rig) -> None:
     """A web server cancels a waiting task when its client disconnects."""
     world = World(rig)
 

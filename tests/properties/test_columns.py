@@ -125,7 +125,7 @@ def test_known_strings_are_looked_up_by_their_bytes(known: set[str], data: st.Da
     st.lists(st.sampled_from([b"\0", b"\1", b"\2", b"\0\0\0", b"a", b"ab", b"\1\0\0\0a"]), max_size=12),
     st.integers(1, 4),
 )
-def test_strings_read_from_arbitrary_bytes_are_encoded_to_the_same_bytes(pieces: list[bytes], count: int) -> None:
+def test_encoding_strings_read_from_arbitrary_bytes_produces_the_same_bytes(pieces: list[bytes], count: int) -> None:
     data = b"".join(pieces)
 
     result = TextLookup({text: text for text in ("a", "ab", "aa", "b")}).read(data, count)

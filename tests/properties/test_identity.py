@@ -1,4 +1,4 @@
-"""Row keys, bundle digests and chain links change if and only if the identified data changes."""
+"""Row keys, bundle digests and chain links change if and only if the data that they identify changes."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_renumbering_after_a_removal_breaks_the_chain(drafted: list[Draft]) -> N
 
 
 @given(drafts)
-def test_the_chain_of_one_writer_fails_verification_for_another_writer(drafted: list[Draft]) -> None:
+def test_a_chain_fails_verification_as_the_chain_of_another_writer(drafted: list[Draft]) -> None:
     assert [broken.seq for broken in chain.verify("w2", sealed(drafted))] == [0]
 
 

@@ -92,7 +92,7 @@ def sent(column: Column, draw: st.DrawFn, thresholds: list[float]) -> Any:
 
 
 def with_neighbours(values: np.ndarray) -> list[float]:
-    """Return the values and their float32 neighbours."""
+    """Return the values and their float32 neighbors."""
     sides = [np.nextafter(values, np.float32(side)) for side in (-np.inf, np.inf)]
     return [float(value) for value in np.concatenate([values, *sides]) if np.isfinite(value)]
 
@@ -114,7 +114,7 @@ def client_rows(data: st.DataObject, problem: LearningProblem, pipeline: Trained
         }
         try:
             encoded.append(encoder.read(msgspec.json.encode(row)))
-        except InvalidRows as error:  # the float32 neighbour of a threshold can overflow
+        except InvalidRows as error:  # the float32 neighbor of a threshold can overflow
             codes = {problem.code for problem in error.problems}
             assert codes == {"too-large"}
     return stack_rows(encoder.plan, encoded)

@@ -129,7 +129,7 @@ def test_both_paths_agree_for_the_tensors_of_an_imported_graph(data: st.DataObje
 
 @given(st.data())
 @settings(max_examples=200)
-def test_a_body_is_encoded_or_rejected_with_a_serialisable_error(data: st.DataObject) -> None:
+def test_a_body_is_encoded_or_rejected_with_a_serializable_error(data: st.DataObject) -> None:
     schema = data.draw(schemas(), label="schema")
     body = data.draw(bodies(schema, damage=4), label="body")
 
@@ -231,7 +231,7 @@ def test_the_largest_float32_is_valid() -> None:
 
 
 @given(st.one_of(TEXTS, st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False)))
-def test_canonicalising_text_is_idempotent(raw: str | int | float | bool) -> None:
+def test_canonicalizing_text_is_idempotent(raw: str | int | float | bool) -> None:
     once = canonical_text(raw)
 
     assert canonical_text(once) == once
@@ -276,7 +276,7 @@ def test_the_json_schema_allows_missing_values_where_the_parser_does(data: st.Da
 
 @pytest.mark.parametrize("word", sorted(MISSING_WORDS))
 @pytest.mark.parametrize("kind", ["number", "integer", "boolean", "category", "datetime"])
-def test_a_word_for_a_missing_value_is_parsed_as_missing_in_every_kind_of_column(kind: Any, word: str) -> None:
+def test_a_missing_value_marker_is_parsed_as_missing_in_every_kind_of_column(kind: Any, word: str) -> None:
     required = Schema((Column(name="x", kind=kind),))
     optional = Schema((Column(name="x", kind=kind, missing=True),))
 

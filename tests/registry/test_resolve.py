@@ -14,7 +14,7 @@ from rowcast.registry.resolve import addresses, resolve, served
 
 @pytest.fixture
 def registry(tmp_path: Path) -> FolderRegistry:
-    """A registry with `loans`, whose first version (of two) is the champion, and `sum`, which has no champion."""
+    """A registry with two versions of `loans`, the first of which is the champion, and `sum` without a champion."""
     registry = FolderRegistry(tmp_path)
     registry.publish("loans", lambda folder: None, "champion")
     registry.publish("loans", lambda folder: None, "challenger")

@@ -25,7 +25,7 @@ class Client:
         self.due = 1e9
 
 
-async def test_the_connections_that_have_been_idle_longest_are_closed_to_make_room_for_new_connections() -> None:
+async def test_the_longest_idle_connections_are_closed_to_make_room_for_new_connections() -> None:
     pool = ConnectionPool(ConnectionLimits(max_connections=2 * ROOM_SHARE))
     clients = [Client(due=1e6 + number) for number in range(2 * ROOM_SHARE)]
     assert all(pool.add(client) for client in clients)
@@ -53,7 +53,7 @@ async def test_a_closed_connection_makes_room_for_a_new_connection() -> None:
     assert pool.add(Client())
 
 
-async def test_connections_expire_at_their_due_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_expires_when_it_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.001)
     pool = ConnectionPool(ConnectionLimits())
     overdue, other = Client(due=0.0), Client()

@@ -53,7 +53,7 @@ def draining(server: Server, seconds: float = 5.0) -> DrainingServer:
 
 @pytest.fixture(autouse=True)
 def _no_unread_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Report no unread bytes, because a transport in memory has no socket."""
+    """Report no unread bytes, because an in-memory transport has no socket."""
     monkeypatch.setattr(drain, "_unread_bytes", lambda transport: 0)
 
 

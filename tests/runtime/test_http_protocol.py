@@ -35,7 +35,7 @@ async def until(transport: MemoryTransport, text: bytes) -> None:
 
 
 async def turns(count: int = 20) -> None:
-    """Run the event loop for `count` turns; the default is enough to finish all tasks that are ready."""
+    """Run the event loop for `count` iterations; the default is enough to finish all tasks that are ready."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -44,7 +44,7 @@ def statuses(transport: MemoryTransport) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", transport.written)]
 
 
-async def test_a_plain_prediction_request_is_answered_without_a_task() -> None:
+async def test_a_plain_prediction_request_is_answered_without_creating_a_task() -> None:
     server = Server()
     connection, transport = server.connect()
 
@@ -66,7 +66,7 @@ async def test_a_plain_prediction_request_is_answered_without_a_task() -> None:
     assert [event.status for event in server.events if isinstance(event, RequestAnswered)] == [200]
 
 
-async def test_a_body_received_byte_by_byte_takes_the_quick_path() -> None:
+async def test_a_request_received_byte_by_byte_takes_the_quick_path() -> None:
     server = Server()
     connection, transport = server.connect()
 
@@ -128,7 +128,7 @@ async def test_the_general_path_rejects_methods_other_than_post(method: bytes) -
     assert server.held.answers == []
 
 
-async def test_the_quick_path_also_rejects_a_body_above_the_limit() -> None:
+async def test_the_quick_path_also_rejects_a_body_above_the_size_limit() -> None:
     server = Server(max_body=1000)
     connection, transport = server.connect()
 
@@ -221,7 +221,7 @@ async def test_a_disconnected_client_does_not_affect_other_clients() -> None:
     assert server.state.connections == {other}
 
 
-async def test_a_client_that_disconnects_during_pipelined_general_requests_causes_no_error(
+async def test_a_client_that_disconnects_during_pipelined_requests_on_the_general_path_causes_no_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = Server()
@@ -295,7 +295,7 @@ async def test_pipelined_requests_are_answered_before_a_shutdown_closes_the_conn
     assert statuses(transport) == [200, 200]
 
 
-async def test_requests_that_follow_a_connection_close_response_are_not_scored() -> None:
+async def test_requests_after_a_response_that_closes_the_connection_are_not_scored() -> None:
     server = Server()
     connection, transport = server.connect()
     server.protocol.pool.is_closing = True
@@ -323,7 +323,7 @@ async def test_an_invalid_request_is_rejected_after_earlier_requests_are_answere
     assert transport.is_closing()
 
 
-async def test_a_request_head_above_the_limit_is_rejected() -> None:
+async def test_a_request_head_above_the_size_limit_is_rejected() -> None:
     server = Server(ConnectionLimits(max_head_bytes=1000))
     connection, transport = server.connect()
 
@@ -335,7 +335,7 @@ async def test_a_request_head_above_the_limit_is_rejected() -> None:
     assert transport.is_closing()
 
 
-async def test_a_body_does_not_count_towards_the_head_limit_of_the_next_pipelined_request() -> None:
+async def test_a_body_does_not_count_toward_the_head_size_limit_of_the_next_pipelined_request() -> None:
     server = Server(ConnectionLimits(max_head_bytes=1000))
     connection, transport = server.connect()
 

@@ -58,7 +58,7 @@ class World:
         )
 
     def _changed(self) -> None:
-        self.on_change()  # delegates, because tests replace `on_change` later
+        self.on_change()  # looked up at each call, because tests replace `on_change`
 
     def publish(self) -> Reference:
         schema = models.number_columns(2)

@@ -14,7 +14,7 @@ def key(encoder: RowEncoder, row: EncodedRow, bundle: str = "rb1-00") -> str:
     return identity.row_key(bundle, encoder.plan, row)
 
 
-def test_all_notations_of_a_row_have_the_same_key() -> None:
+def test_equivalent_rows_have_the_same_key() -> None:
     schema = Schema(
         (
             Column(name="n", kind="number", forms=("currency", "thousands")),

@@ -1,4 +1,4 @@
-"""Outputs of imported graphs are normalised to probabilities, values or class indices."""
+"""Outputs of imported graphs are normalized to probabilities, values or class indices."""
 
 from __future__ import annotations
 

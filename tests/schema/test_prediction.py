@@ -80,7 +80,7 @@ def test_comparing_two_scores_returns_equal_or_borderline_or_different(then: Sco
 
 
 def test_large_values_are_compared_relative_to_their_size() -> None:
-    # float32 has about seven significant digits, so a difference of 0.03 at 500,000 is a rounding error.
+    # float32 has about seven significant digits, so 500,000 and 500,000.03 may differ only by a rounding error.
     assert compare_scores(Score(500_000.0), Score(500_000.03), tolerance=1e-6, threshold=0.5) == "equal"
     assert compare_scores(Score(500_000.0), Score(500_010.0), tolerance=1e-6, threshold=0.5) == "different"
 

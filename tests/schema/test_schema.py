@@ -46,7 +46,7 @@ def test_a_row_is_parsed_into_values_in_column_order() -> None:
     assert [type(value) for value in values] == [float, int, bool, str, str, int]
 
 
-def test_every_notation_for_a_missing_value_is_parsed_as_none() -> None:
+def test_every_representation_of_a_missing_value_is_parsed_as_none() -> None:
     for cell in (None, "", "  ", "NA", "?"):
         assert SCHEMA.parse({**ROW, "children": cell})[1] is None
     assert SCHEMA.parse({name: cell for name, cell in ROW.items() if name not in ("children", "plan")})[1] is None
@@ -67,7 +67,7 @@ def test_the_error_for_an_unknown_column_lists_the_known_columns() -> None:
     assert isinstance(first.got, msgspec.UnsetType)
 
 
-def test_strings_are_parsed_as_numbers_only_in_csv_or_in_columns_with_notations() -> None:
+def test_strings_are_parsed_as_numbers_only_in_csv_or_in_columns_with_number_notations() -> None:
     assert SCHEMA.parse({**ROW, "income": "$1,250.00"})[0] == 1250
     assert problems({**ROW, "children": "2"}) == [("children", "wrong-type")]
     assert SCHEMA.parse({**ROW, "children": "2"}, text=True)[1] == 2
@@ -103,7 +103,7 @@ def test_an_error_message_lists_the_values_that_the_column_accepts() -> None:
     assert "RFC 3339" in messages["since"]
 
 
-def test_a_problem_contains_the_received_value_unless_it_is_sensitive() -> None:
+def test_a_problem_contains_the_received_value_unless_the_column_is_sensitive() -> None:
     with pytest.raises(InvalidRows) as caught:
         SCHEMA.parse({**ROW, "income": "much", "city": ["Ulm"]})
 

@@ -1,4 +1,4 @@
-"""Sensitive columns are hashed or dropped; the values in all other columns keep their notation."""
+"""Sensitive columns are hashed or dropped; the values in all other columns are kept as received."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_dropped_columns_are_removed_from_the_row() -> None:
     assert row == b'{"income":"$1,250.00"}'
 
 
-def test_a_value_has_the_same_hash_in_every_notation() -> None:
+def test_equivalent_values_have_the_same_hash() -> None:
     redactor = Redactor("hash", b"secret")
 
     rows = [
@@ -38,7 +38,7 @@ def test_a_value_has_the_same_hash_in_every_notation() -> None:
 
 
 @pytest.mark.parametrize("other", [b'{"name":"Al","age":41,"income":1}', b'{"name":"41","age":41,"income":1}'])
-def test_different_values_and_different_columns_have_different_hashes(other: bytes) -> None:
+def test_a_hash_depends_on_the_value_and_the_column(other: bytes) -> None:
     redactor = Redactor("hash", b"secret")
     first = json.loads(redactor.redact(SCHEMA, b'{"name":"Jo","age":41,"income":1}'))
     second = json.loads(redactor.redact(SCHEMA, other))

@@ -39,7 +39,7 @@ ALL_FORMS = ("thousands", "currency", "percent", "plus")
         (False, "false"),
     ],
 )
-def test_all_notations_of_a_category_have_the_same_canonical_text(raw: Any, text: str) -> None:
+def test_categories_are_converted_to_canonical_text(raw: Any, text: str) -> None:
     assert canonical_text(raw) == text
 
 
@@ -60,7 +60,7 @@ def test_all_notations_of_a_category_have_the_same_canonical_text(raw: Any, text
         ("1e999", math.inf),
     ],
 )
-def test_numbers_are_parsed_in_the_given_notations(text: str, number: float) -> None:
+def test_numbers_in_the_allowed_notations_are_parsed(text: str, number: float) -> None:
     assert number_from_text(text, ALL_FORMS) == number
 
 
@@ -72,7 +72,7 @@ def test_a_string_that_is_not_a_number_is_parsed_as_none(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["$5", "1,000", "95%", "3+"])
-def test_numbers_in_other_notations_are_not_parsed(text: str) -> None:
+def test_numbers_in_notations_that_are_not_allowed_are_not_parsed(text: str) -> None:
     assert number_from_text(text) is None
 
 

@@ -51,7 +51,7 @@ class CountingJournal(MemoryJournal):
 
 
 class SynchronousAnswer:
-    """An answer whose result is available immediately. A future runs its callbacks one event-loop turn later."""
+    """An answer whose result is available immediately; a future runs its callbacks in the next iteration."""
 
     def __init__(self) -> None:
         self.result: Any = None
@@ -66,7 +66,7 @@ class SynchronousAnswer:
         self.result = error
 
 
-async def test_a_single_request_is_answered_in_the_next_turn_of_the_event_loop(model: LiveModel) -> None:
+async def test_a_single_request_is_answered_in_the_next_iteration_of_the_event_loop(model: LiveModel) -> None:
     serving = Serving(CountingJournal())
 
     for _ in range(3):
@@ -114,7 +114,7 @@ async def test_a_burst_is_scored_in_one_call_and_recorded_in_one_write(model: Li
     assert journal.writes == [14]
 
 
-async def test_continuous_arrivals_delay_the_first_request_by_at_most_a_few_turns(model: LiveModel) -> None:
+async def test_continuous_arrivals_delay_the_first_request_by_at_most_a_few_iterations(model: LiveModel) -> None:
     serving = Serving(CountingJournal())
     row = Row(model.encoder.read(BODY), BODY)
     first = serving.predict(model, row)
@@ -129,7 +129,7 @@ async def test_continuous_arrivals_delay_the_first_request_by_at_most_a_few_turn
     await asyncio.gather(*answers)
 
 
-async def test_rows_beyond_the_limit_are_rejected(model: LiveModel) -> None:
+async def test_rows_beyond_the_queue_limit_are_rejected(model: LiveModel) -> None:
     serving = Serving(CountingJournal(), max_waiting=2)
     row = Row(model.encoder.read(BODY), BODY)
     waiting = serving.predict_all(model, [row, row])
@@ -177,7 +177,7 @@ async def test_a_request_that_waits_for_a_slow_batch_fails_at_its_deadline(model
         first = serving.predict_all(model, [row] * MAX_SLOW_ROWS)
         hasty = serving.predict(
             model, row, deadline=time.perf_counter() + 0.01
-        )  # submitted in the same event-loop turn
+        )  # submitted in the same event-loop iteration
 
         with pytest.raises(TooLate):  # even though the gate is still closed
             await asyncio.wait_for(hasty, 5)
@@ -187,7 +187,7 @@ async def test_a_request_that_waits_for_a_slow_batch_fails_at_its_deadline(model
     assert len(await first) == MAX_SLOW_ROWS
 
 
-async def test_a_cancelled_request_is_not_scored_and_does_not_affect_other_requests(model: LiveModel) -> None:
+async def test_a_canceled_request_is_not_scored_and_does_not_affect_other_requests(model: LiveModel) -> None:
     journal = CountingJournal()
     serving = Serving(journal)
     row = Row(model.encoder.read(BODY), BODY)

@@ -34,7 +34,7 @@ def row(model: LiveModel, body: bytes = b'{"x0":1,"x1":2}', **fields: object) ->
     return msgspec.structs.replace(Row(model.encoder.read(body), body), **fields)
 
 
-async def test_a_stored_score_is_found_for_equal_rows_regardless_of_their_notation(model: LiveModel) -> None:
+async def test_a_stored_score_is_found_for_equivalent_rows(model: LiveModel) -> None:
     cache, score = ScoreCache(MemoryCache(10, 60)), Score(3.0)
 
     (unknown,) = await cache.look_up(model, [row(model)])

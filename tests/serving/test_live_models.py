@@ -61,7 +61,7 @@ def test_a_model_with_a_wrong_golden_score_is_rejected(model: LiveModel, golden:
 
 
 class BatchDependent:
-    """Adds the columns of a row; in batches, the result is off by one bit plus the given error."""
+    """Adds the columns of each row; in a batch, each sum is too large by one float32 step plus `error`."""
 
     def __init__(self, error: float = 0.0) -> None:
         self._error = np.float32(error)
@@ -110,7 +110,7 @@ def test_a_model_is_classified_as_slow_if_its_fastest_run_takes_more_than_a_mill
     assert model.is_slow is is_slow
 
 
-def test_the_error_from_a_graph_lists_the_rows_that_cause_it(registry: FolderRegistry) -> None:
+def test_the_error_from_a_failing_graph_lists_the_rows_that_cause_it(registry: FolderRegistry) -> None:
     class Refusing:
         """A graph that fails on negative numbers."""
 
@@ -132,7 +132,7 @@ def test_all_rows_in_a_batch_fail_if_the_graph_fails_on_batches_but_not_on_singl
     registry: FolderRegistry,
 ) -> None:
     class Lonely:
-        """A graph that scores only single rows."""
+        """A graph that fails on batches of several rows."""
 
         def run(self, tensors: Mapping[str, Any]) -> Any:
             if len(tensors[NUMBERS]) > 1:

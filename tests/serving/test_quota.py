@@ -1,4 +1,4 @@
-"""Charging rows to a caller's quota."""
+"""Charging rows against a caller's quota."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_rejected_request_is_not_charged() -> None:
     charge(caller, 3, 0.0)
 
 
-async def test_charging_a_shared_quota_returns_an_awaitable() -> None:
+async def test_charging_rows_against_a_shared_quota_returns_an_awaitable() -> None:
     charged: list[int] = []
 
     class SharedMeter(Meter):

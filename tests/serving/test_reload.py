@@ -19,7 +19,7 @@ from support import models
 
 @dataclass
 class World:
-    """A registry, the trial errors of broken versions, and the versions served previously."""
+    """A registry, simulated errors for broken versions, and a record of trials, served versions and events."""
 
     registry: FolderRegistry
     broken: dict[str, str] = field(default_factory=dict)

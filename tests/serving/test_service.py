@@ -44,7 +44,7 @@ async def test_every_row_gets_a_recorded_reply(model: LiveModel) -> None:
     assert front.store.count() == 3
 
 
-async def test_the_service_charges_all_rows_except_the_first_and_scores_no_rows_over_quota(model: LiveModel) -> None:
+async def test_all_rows_except_the_first_are_charged_and_rows_over_quota_are_not_scored(model: LiveModel) -> None:
     front = Front(model)
     context = RequestContext("native", "r", Caller(meter=Meter(Quota(3, 60))))
 
@@ -78,7 +78,7 @@ async def test_a_cache_hit_is_reported_only_if_all_rows_are_cached(model: LiveMo
     assert front.store.count() == 4
 
 
-async def test_a_cancelled_call_is_neither_recorded_nor_left_in_the_queue(model: LiveModel) -> None:
+async def test_a_canceled_call_is_neither_recorded_nor_left_in_the_queue(model: LiveModel) -> None:
     front = Front(model)
     task = asyncio.create_task(front.service.predict(model, rows(model, 1), ANYONE))
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Checks of single columns: placeholders for missing values, codes, implausible values and sparse columns."""
+"""Checks on individual columns: placeholders for missing values, codes, implausible values and sparse columns."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_words_such_as_unknown_are_reported_with_their_count() -> None:
     assert "'Unknown' in 200 rows" in finding.message
 
 
-def test_large_sparse_repeated_integers_are_treated_as_codes_unless_the_column_is_kept() -> None:
+def test_integers_that_look_like_codes_are_treated_as_categories_unless_the_column_is_kept() -> None:
     codes = RNG.choice(RNG.integers(4000, 300_000, 60), ROWS)
 
     inferred, unchanged = problem_of({"manager": codes}), problem_of({"manager": codes}, keep=("manager",))
@@ -142,7 +142,7 @@ def test_weights_and_sparse_columns_and_zero_padded_numbers_are_reported() -> No
 @pytest.mark.parametrize(
     ("name", "is_weight"), [("fnlwgt", True), ("sample_weight", True), ("weight", False), ("body weight", False)]
 )
-def test_names_of_weight_columns_are_recognised(name: str, is_weight: bool) -> None:
+def test_names_of_weight_columns_are_recognized(name: str, is_weight: bool) -> None:
     assert bool(column_checks.named_like_weight(name)) == is_weight
 
 

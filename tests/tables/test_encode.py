@@ -61,7 +61,7 @@ def test_the_number_of_reported_invalid_cells_is_limited() -> None:
     assert encode_all(frame, SCHEMA, PLAN).rejected().all()
 
 
-def test_plans_of_imported_graphs_can_have_other_types_and_fill_values() -> None:
+def test_tables_are_encoded_with_the_types_and_fill_values_of_any_plan() -> None:
     schema = Schema((Column(name="i", kind="integer", missing=True), Column(name="b", kind="boolean")))
     plan = (
         TensorSpec("ints", "int64", (), (Feature("i"),), -1),

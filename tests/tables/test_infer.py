@@ -88,7 +88,7 @@ def test_a_number_column_has_a_range_and_the_median_as_its_example() -> None:
         (["1,250", "$5", "7%"], ("thousands", "currency", "percent"), 5.0, 1250.0),
     ],
 )
-def test_notations_of_numbers_are_recognised(cells: list[str], forms: tuple[str, ...], low: float, high: float) -> None:
+def test_number_notations_are_recognized(cells: list[str], forms: tuple[str, ...], low: float, high: float) -> None:
     inferred = column(cells)
 
     assert (inferred.forms, inferred.low, inferred.high) == (forms, low, high)
@@ -108,7 +108,7 @@ def test_notations_of_numbers_are_recognised(cells: list[str], forms: tuple[str,
         (["31/12/2025", "2026-01-01", "5 Jan 2026"], ("%d/%m/%Y", "%d %b %Y")),
     ],
 )
-def test_date_formats_are_recognised(cells: list[str], forms: tuple[str, ...]) -> None:
+def test_date_formats_are_recognized(cells: list[str], forms: tuple[str, ...]) -> None:
     inferred = column(cells)
 
     assert (inferred.kind, inferred.forms) == ("datetime", forms)

@@ -19,7 +19,7 @@ FRAME = pl.DataFrame({"a": [" 1", "2 ", None]})
 OUTPUT = np.array([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]], np.float32)
 
 
-def test_a_binary_model_adds_columns_for_predictions_and_scores_and_probabilities() -> None:
+def test_predictions_and_scores_and_probabilities_are_added_for_a_binary_model() -> None:
     decision = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=0.5)
 
     result = with_predictions(FRAME, decision, OUTPUT)
@@ -34,7 +34,7 @@ def test_a_binary_model_adds_columns_for_predictions_and_scores_and_probabilitie
     }
 
 
-def test_predictions_for_a_table_equal_the_scores_of_its_rows() -> None:
+def test_predictions_for_a_table_equal_the_predictions_for_its_rows() -> None:
     decision = Decision(task="multiclass", classes=(1, 2, 3))
     output = np.random.default_rng(0).dirichlet([1, 1, 1], 50).astype(np.float32)
 
@@ -46,14 +46,14 @@ def test_predictions_for_a_table_equal_the_scores_of_its_rows() -> None:
     assert "score" not in result.columns
 
 
-def test_a_regression_model_adds_only_the_value() -> None:
+def test_only_the_predicted_value_is_added_for_a_regression_model() -> None:
     result = with_predictions(FRAME, Decision(task="regression"), np.array([1, 2.5, 3], np.float32))
 
     assert result.columns == ["a", "prediction"]
     assert result["prediction"].to_list() == [1.0, 2.5, 3.0]
 
 
-def test_a_model_without_probabilities_adds_only_the_label() -> None:
+def test_only_the_label_is_added_for_a_model_without_probabilities() -> None:
     decision = Decision(task="binary", classes=("no", "yes"))
 
     result = with_predictions(FRAME, decision, np.array([1.0, 0.0, 1.0]))

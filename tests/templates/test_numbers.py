@@ -7,7 +7,7 @@ import math
 from rowcast.templates.numbers import abbreviate_number, format_number
 
 
-def test_numbers_are_abbreviated_by_size() -> None:
+def test_large_and_small_numbers_are_abbreviated() -> None:
     values = (0, 0.25, -1200, 45_000, 1.5e7, 2e9, 1e-7, 1e38)
 
     assert [abbreviate_number(value) for value in values] == [
@@ -22,5 +22,5 @@ def test_numbers_are_abbreviated_by_size() -> None:
     ]
 
 
-def test_numbers_are_formatted_with_four_or_five_digits() -> None:
+def test_numbers_are_formatted_with_four_or_five_significant_digits() -> None:
     assert [format_number(value) for value in (0.97561, 18.627, math.nan, 0.0)] == ["0.9756", "18.627", "–", "0"]

@@ -19,7 +19,7 @@ def test_the_schema_of_an_object_allows_exactly_the_keys_of_its_tree() -> None:
     }
 
 
-def test_a_loop_is_described_as_an_array_and_a_list_has_a_fixed_length() -> None:
+def test_a_loop_is_described_as_an_array_and_a_list_as_an_array_of_fixed_length() -> None:
     codec = compiled({"reply": ["$cached", {"$rows": "$id"}]})
 
     reply, _ = codec.reply_schemas({}, {})

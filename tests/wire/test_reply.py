@@ -83,7 +83,7 @@ def test_a_placeholder_is_filled_from_the_native_reply(tree: Any, reply: Any) ->
 
 
 @pytest.mark.parametrize("placeholder", ["$latency_seconds", "$input_shape", "$native"])
-def test_a_reply_with_data_beyond_the_decoded_prediction_has_no_row_renderer(placeholder: str) -> None:
+def test_a_reply_that_needs_more_than_the_decoded_prediction_has_no_row_renderer(placeholder: str) -> None:
     assert compiled({"reply": placeholder}).render_row is None
 
 

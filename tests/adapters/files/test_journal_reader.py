@@ -40,7 +40,7 @@ class UnavailableStore(MemoryStore):
         super().record(writer, entries)  # type: ignore[arg-type]
 
 
-def test_the_latest_sequence_numbers_cover_entries_that_are_not_yet_stored(tmp_path: Path) -> None:
+def test_the_latest_sequence_numbers_include_entries_that_are_not_yet_stored(tmp_path: Path) -> None:
     journals, store = FolderJournalReader(tmp_path / "journal"), MemoryStore()
     first = FileJournal(tmp_path / "journal", writer_names("a"))
     second = FileJournal(tmp_path / "journal", writer_names("b"))

@@ -62,7 +62,7 @@ def test_damage_to_any_byte_before_the_last_entry_is_reported(folder: Path) -> N
             list(FolderJournalReader(folder).chain("w"))
 
 
-def test_verification_names_the_damaged_entry(folder: Path) -> None:
+def test_verification_reports_the_damaged_entry(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 4))
     content = segment.read_bytes().replace(b'{"x":2}', b'{"x":7}')
     segment.write_bytes(content)
@@ -107,7 +107,7 @@ def test_a_journal_in_a_newer_format_is_rejected(folder: Path) -> None:
         FolderJournalReader(folder).drain(MemoryStore())
 
 
-def test_the_first_segment_of_a_writer_must_start_with_the_genesis_link_of_that_writer(folder: Path) -> None:
+def test_the_first_segment_must_start_with_the_genesis_link_of_its_writer(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 1))
     header, _, rest = segment.read_bytes().partition(b"\n")
     segment.write_bytes(header.replace(chain.genesis("w").hex().encode(), b"00" * 32) + b"\n" + rest)

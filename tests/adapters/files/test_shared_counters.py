@@ -79,7 +79,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     }
 
 
-def test_labels_of_any_length_and_script_have_separate_counters(tmp_path: Path) -> None:
+def test_labels_of_any_length_and_in_any_script_have_separate_counters(tmp_path: Path) -> None:
     counts = SharedCounters(tmp_path, 0)
     labels = [("predictions", "m", "1", "é" * length + "\n") for length in range(40)]
     for number, label in enumerate(labels):

@@ -132,7 +132,7 @@ def test_scrubbing_does_not_wait_for_a_slow_reader(store: SqliteStore) -> None:
     assert store.scrub() is True
 
 
-def test_a_regression_value_is_not_stored_as_a_label(store: SqliteStore) -> None:
+def test_the_predicted_value_of_a_regression_model_is_not_stored_as_a_label(store: SqliteStore) -> None:
     reply = msgspec.json.encode(Prediction(identifier(0), "prices", 1, 12.5))
     head = encode_head(Entry(0, "rb1-00", "native", "r", reply))
     store.record("w", sealed("w", [Draft(head, bytes(16), b"{}")]))

@@ -22,7 +22,7 @@ from support.onnx_graphs import (
 )
 
 
-def test_probabilities_are_recognised() -> None:
+def test_probabilities_are_recognized() -> None:
     model = converted(PROBABILITIES, metadata={"class_names": ["a", "b", "c"]})
 
     assert (model.manifest.output.kind, model.manifest.decision.classes) == ("probabilities", ("a", "b", "c"))
@@ -47,7 +47,7 @@ def test_the_activation_converts_raw_scores_to_probabilities() -> None:
         assert left.score.probability == pytest.approx(right.score.probability, abs=1e-6)
 
 
-def test_raw_scores_are_recognised_even_if_the_output_is_named_probabilities() -> None:
+def test_raw_scores_are_recognized_even_if_the_output_is_named_probabilities() -> None:
     rename = helper.make_node("Identity", ["s"], ["probabilities"])
 
     model = converted(classifier(3, rename, outputs=[("probabilities", FLOAT, ["N", 3])]))

@@ -106,7 +106,7 @@ def test_a_graph_with_too_many_nodes_is_rejected() -> None:
     assert refusal(content) == "too-many-nodes"
 
 
-def test_nodes_in_subgraphs_count_towards_the_limit() -> None:
+def test_nodes_in_subgraphs_count_toward_the_limit() -> None:
     branch = helper.make_graph([helper.make_node("Abs", ["a"], ["a"])] * MAX_NODES, "branch", [], [])
     node = helper.make_node("If", ["c"], ["p"], then_branch=branch)
 
