@@ -5,7 +5,7 @@ from rowcast.app import logs, server
 
 
 def _load_settings() -> settings.Settings:
-    """Load the settings and configure logging when the server starts. uvicorn's own log lines keep their format."""
+    """Load the settings and configure logging. The format of uvicorn's own log lines does not change."""
     loaded = settings.load()
     logs.configure_logging(loaded)
     return loaded

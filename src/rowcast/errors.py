@@ -8,7 +8,7 @@ RowcastError                    the base class; the message says what is wrong a
 │   └── DocumentError           a wire template or a model's metadata is invalid
 ├── TableError                  a table cannot be read, written or used for training
 ├── TrainingError               training failed although the table is usable
-│   └── ParityError             the exported graph and the trained model disagree
+│   └── ParityError             the exported graph and the trained model return different scores
 ├── BundleError                 a bundle is damaged, invalid or in a newer format
 ├── GraphFailed                 a graph fails on some rows or returns malformed output
 ├── RegistryError               a model name, version or alias is invalid
@@ -19,7 +19,7 @@ RowcastError                    the base class; the message says what is wrong a
 │   ├── Unauthorized            the API key is missing or invalid
 │   ├── Forbidden               the API key or the origin lacks permission
 │   ├── OverQuota               the request exceeds the caller's quota
-│   ├── RepeatConflict          an Idempotency-Key is in use or was used for a different request
+│   ├── RepeatConflict          the first request with this Idempotency-Key is in progress or was different
 │   └── InvalidRows             rows violate the schema; the error lists every problem in every row
 │       └── NoAnswer            the model has no valid output for some rows
 ├── NotFound                    the path or the prediction does not exist
@@ -189,8 +189,8 @@ class InvalidRows(RequestError):
 class NoAnswer(InvalidRows):
     """The model returned NaN, infinity, an unknown class or nothing for some valid rows.
 
-    `rows` lists the positions of these rows. If `alone` is true, the request has a single row, and the message omits
-    the position.
+    `rows` lists the positions of these rows. If `alone` is true, the request contains a single row, and the message
+    omits the position.
     """
 
     slug = "no-answer"

@@ -1,4 +1,4 @@
-"""Events that services report to listeners, such as the metrics."""
+"""Events that services report to listeners, for example to update metrics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RowsScored(msgspec.Struct, frozen=True, gc=False):
     hits: int = 0
     """The number of rows whose scores were read from the cache."""
     misses: int = 0
-    """The number of rows that were looked up in the cache but not found."""
+    """The number of rows whose scores were looked up in the cache but not found."""
 
 
 class RequestAnswered(msgspec.Struct, frozen=True, gc=False):

@@ -1,4 +1,4 @@
-"""The Python API: `train`, `load` and `Model`. It uses the same parts as the command line and the server."""
+"""The Python API: `train`, `load` and `Model`. It uses the same code as the command line and the server."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def train(
 ) -> TrainingResult:
     """Train a model, publish it and return the result that `rowcast train --json` prints.
 
-    `data` is a file, a data frame, a mapping of columns or a list of rows. `target_file` is a separate file with the
-    labels. The other options are the fields of `rowcast.training.options.TrainingOptions`, for example `positive`,
-    `exclude`, `keep`, `map`, `metric`, `trials` and `timeout`.
+    `data` is a file path, a data frame, a mapping from column names to values or a list of rows. The option
+    `target_file` is a separate file that contains the labels. The other options are the fields of
+    `rowcast.training.options.TrainingOptions`, for example `positive`, `exclude`, `keep`, `map`, `metric`, `trials` and
+    `timeout`.
     """
     return models.train(settings.load(home=home), data, target=target, name=name, **options)
 

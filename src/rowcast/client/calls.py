@@ -1,4 +1,4 @@
-"""The calls of the native API: requests and the functions that decode the replies. No call does network IO."""
+"""Calls to the native API: requests, each with a function that decodes its reply. No call does network IO."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rowcast.serving.model_descriptions import ModelList, ServedModel
 
 T = TypeVar("T")
 Row = Mapping[str, Any] | msgspec.Raw
-"""A mapping of column names to values, or a JSON object as text. JSON text is sent and recorded byte for byte."""
+"""A mapping from column names to values, or a JSON object as text. JSON text is sent and recorded unchanged."""
 Format = Literal["jsonl", "csv"]
 
 JSON = "application/json"
@@ -48,7 +48,7 @@ class PredictOptions(TypedDict, total=False):
     cache: bool
     """Whether the server may use its cache."""
     idempotency_key: str
-    """Replaces the generated Idempotency-Key. A repeated call with the same key and rows returns the first reply."""
+    """Replaces the generated Idempotency-Key. Repeating a call with the same key and rows returns the first reply."""
     request_id: str
     traceparent: str
     timeout: float
@@ -292,7 +292,7 @@ def _encode(value: Any, subject: str) -> bytes:
 
 
 def _to_plain(value: Any) -> Any:
-    """Convert mappings, and scalars from numpy and pandas, to built-in types."""
+    """Convert a mapping, or a numpy or pandas scalar, to a built-in type."""
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(value, "item"):

@@ -2,16 +2,16 @@
 
 ClientError                     the base class of all errors that the client raises
 ├── BadCall                     an invalid argument, or an export file that cannot be written
-├── Unreachable                 no response, or a timeout; `sent` is True if the server may have received the request
+├── Unreachable                 no response arrived; `sent` is True if the server may have received the request
 ├── BadReply                    a response that a Rowcast server would never send
-└── ErrorReply                  an error response: status, slug, detail, problems, request_id, retry_after
+└── ErrorReply                  an error response; has status, slug, detail, problems, request_id and retry_after
     ├── RowsRejected            some rows are invalid or cannot be scored; `problems` lists every problem
     ├── AccessDenied            the API key is missing or invalid, or it lacks permission
     ├── ResourceNotFound        the model, prediction or path does not exist
-    ├── IdempotencyConflict     the Idempotency-Key is in use, or has been used for a different request
+    ├── IdempotencyConflict     the first request with this Idempotency-Key is in progress or was different
     ├── QuotaExceeded           the quota is used up; `retry_after` is None if retrying cannot help
     ├── ServerUnavailable       the server is overloaded, shutting down or missing a dependency; retry later
-    ├── DeadlineExceeded        the rows were not scored before the timeout
+    ├── DeadlineExceeded        the rows were not scored before the timeout expired
     └── InternalServerError     the server failed; to find the cause, search its log for `request_id`
 
 Error messages are often logged, so they never contain API keys, row values or option values. The attributes `detail`

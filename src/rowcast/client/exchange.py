@@ -1,7 +1,7 @@
 """The client's retry logic: when to send a request, how long to wait and when to give up. It does no IO.
 
 `exchange` is a generator that yields `Send` and `Wait` instructions. The caller follows each instruction and sends the
-result back, so the synchronous and asynchronous clients share one implementation.
+result back to the generator, so the synchronous and asynchronous clients share one implementation.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class HttpRequest(msgspec.Struct, frozen=True):
     is_repeatable: bool = True
     """Whether the request can safely be sent again: it is read-only, is idempotent or has an Idempotency-Key."""
     success_statuses: frozenset[int] = frozenset({200})
-    """The statuses of regular replies. An error reply with one of these statuses is a problem document."""
+    """The statuses of successful replies. A problem document with one of these statuses is an error."""
     sink: Sink | None = None
 
 
@@ -164,7 +164,7 @@ def is_in_flight(result: HttpReply | NoReply) -> bool:
 
 
 def retry_after(reply: HttpReply) -> float | None:
-    """Return the delay in seconds that the Retry-After header specifies. A date is compared with the Date header."""
+    """Return the delay in seconds that Retry-After specifies. A date in Retry-After is relative to the Date header."""
     value = reply.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])
@@ -210,7 +210,7 @@ def error_of(result: HttpReply | NoReply, url: str) -> errors.ClientError:
 
 
 def _with_timeout(request: HttpRequest, left: float) -> HttpRequest:
-    """Send the remaining time in a header, so that the server does not score rows too late."""
+    """Add the remaining time as a header, so that the server does not score rows after the client has given up."""
     if request.body is None or not math.isfinite(left):
         return request
     network = min(MAX_NETWORK_SECONDS, left / 10)  # the server's 504 response must arrive before the client gives up

@@ -42,7 +42,7 @@ POOL = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive
 
 
 class _BaseClient:
-    """The base class of both clients. Contains the configuration and converts requests for httpx."""
+    """The base class of both clients. It contains the configuration and converts requests for httpx."""
 
     def __init__(
         self, url: str, api_key: str | None, *, timeout: float, retries: int, headers: Mapping[str, str] | None
@@ -86,7 +86,7 @@ class Client(_BaseClient):
     """A synchronous client that threads can share. Use it in a `with` block, or call `close` when done.
 
     `timeout` is the limit in seconds for a whole call, including retries. Predictions are safe to retry because each
-    call has its own Idempotency-Key: if the request is repeated, the server returns the first reply and adds no history
+    call has its own Idempotency-Key: if a request is repeated, the server returns the first reply and adds no history
     entry. With `retries=0`, each request is sent once, without a generated key.
     """
 
@@ -136,7 +136,7 @@ class Client(_BaseClient):
         return self._perform(self._model_calls.predict_many(rows, model, checked, partial=partial), checked.timeout)
 
     def models(self) -> list[ServedModel]:
-        """Return all models that the caller can use."""
+        """Return the descriptions of all models that the caller can use."""
         return self._perform(calls.models())
 
     def model(self, name: str | None = None) -> ServedModel:
@@ -160,7 +160,7 @@ class Client(_BaseClient):
         return self._perform(calls.ready())
 
     def history(self, *, page: int = 200, **filters: Any) -> Iterator[HistoryEntry]:
-        """Yield the history entries, newest first; fetch `page` entries per request.
+        """Yield the history entries, newest first; fetch up to `page` entries per request.
 
         The filters are `model`, `version`, `label`, `entity`, `since` and `until`.
         """
@@ -176,7 +176,7 @@ class Client(_BaseClient):
         return self._perform(calls.history_entry(prediction_id))
 
     def export(self, path: str | Path, format: Format = "jsonl", **filters: Any) -> int:  # noqa: A002
-        """Download the history to a file and return its size in bytes. The file appears only when it is complete."""
+        """Download the history to a file and return the file's size. The file appears only when it is complete."""
         file = Download(path)
         try:
             size = self._perform(calls.export(file, format, filters))
@@ -313,7 +313,7 @@ class AsyncClient(_BaseClient):
         return await self._perform(calls.history_entry(prediction_id))
 
     async def export(self, path: str | Path, format: Format = "jsonl", **filters: Any) -> int:  # noqa: A002
-        """See `Client.export`. The file is written in a thread."""
+        """See `Client.export`. The file is written in a worker thread."""
         file = Download(path)
         try:
             size = await self._perform(calls.export(file, format, filters))

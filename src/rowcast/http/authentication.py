@@ -46,7 +46,7 @@ class AccessRules(msgspec.Struct, frozen=True):
     api_key: str = ""
     """An additional key with every scope."""
     quota: Quota | None = None
-    """The quota for each key without its own quota. If no key is required, it applies to each client address."""
+    """The quota for each key that has no quota of its own. If no key is required, it applies to each client address."""
     processes: int = 1
     """The number of server processes that share each quota."""
     local_only: bool = True
@@ -188,7 +188,7 @@ def require_everything(caller: Caller) -> None:
 
 
 def allow_model(caller: Caller, name: str) -> None:
-    """Raise Forbidden if the caller's key does not grant access to this model. Keys cover all versions of a model."""
+    """Raise Forbidden if the caller's key does not grant access to this model. A key covers all versions of a model."""
     if not caller.may_use(name.partition("@")[0]):
         raise Forbidden(f"key {caller.key_id} does not grant access to this model")
 

@@ -45,7 +45,7 @@ def decompress(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
 
 
 def deadline(timeout: bytes, started: float) -> float:
-    """Return the time at which a request's `X-Request-Timeout` expires."""
+    """Return the time at which a request's `X-Request-Timeout` expires; raise RequestError if the header is invalid."""
     seconds = float(timeout) if _match_seconds(timeout) else math.nan
     if not 0 < seconds <= MAX_TIMEOUT_SECONDS:
         raise RequestError(

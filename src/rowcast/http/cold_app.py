@@ -124,7 +124,7 @@ def _encode_result(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(**parameters: Any) -> Response:
             return as_response(endpoint(**parameters))
 
-    # Otherwise, FastAPI would resolve the annotations in this module's namespace.
+    # Without this signature, FastAPI would resolve the endpoint's annotations in this module's namespace.
     wrapper.__signature__ = inspect.signature(endpoint, eval_str=True)  # type: ignore[attr-defined]
     return wrapper
 

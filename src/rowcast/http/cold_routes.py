@@ -343,7 +343,7 @@ def _visible(worker: WorkerStatus, who: Caller) -> WorkerStatus:
 
 
 def _root_reply(deployment: Deployment[LiveModel]) -> bytes | None:
-    """Return the reply to `GET /` from the default model's wire template, or None if the template defines none."""
+    """Return the reply to `GET /` from the default model's wire template, or None if there is none."""
     try:
         model = deployment.get(None)
     except ModelNotFound:

@@ -43,7 +43,7 @@ from rowcast.http.routes import (
 from rowcast.serving.quota import charge
 
 SIGNIFICANT_HEADERS = (b"content-type", b"inference-header-content-length", b"accept-encoding")
-"""A request that repeats an Idempotency-Key must also repeat these headers, the path, the query and the body."""
+"""Requests with the same Idempotency-Key must have the same path, query, body and values of these headers."""
 
 
 class ClientDisconnected(Exception):
@@ -154,7 +154,7 @@ class Edge:
         return route.pattern, response.status
 
     async def _admit(self, exchange: Exchange) -> Caller:
-        """Authenticate the caller, check the route's scope and charge one row to the quota."""
+        """Authenticate the caller, check the route's scope and charge one row against the caller's quota."""
         route = exchange.route
         if route.is_public:
             return self._authenticator.recognise(exchange.headers)
@@ -189,7 +189,7 @@ class Edge:
         async def first() -> bytes:
             return _encode_response(await handler(request))
 
-        # Two requests with the same body are different requests if the query or one of these headers differs.
+        # Requests with the same body are different if their query strings or the values of these headers differ.
         query = exchange.scope["query_string"]
         meaning = b"\0".join([query, *[request.headers.get(name, b"") for name in SIGNIFICANT_HEADERS]])
         stored, repeated = await self._idempotency.answer(

@@ -1,4 +1,4 @@
-"""Handle failed requests: convert errors to responses, log internal errors and report every failure."""
+"""Handle failed requests: convert errors into responses, log internal errors and report every failure."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ class Failures:
         known_path: str,
         has_own_deadline: bool,
     ) -> tuple[int, bytes, Headers]:
-        """Return the status, body and headers. Log `known_path`, which is empty if the path may contain client data."""
+        """Return the status, body and headers of the response.
+
+        Internal errors are logged with `known_path`, which is empty if the path may contain client data.
+        """
         if isinstance(error, TooLate) and not has_own_deadline:
             error = Overloaded(
                 f"the server is overloaded: the request waited for more than {self._wait_seconds:g} s; retry after 1 s"

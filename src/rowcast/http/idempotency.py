@@ -24,7 +24,10 @@ log = structlog.get_logger("rowcast.http")
 
 
 class Idempotency:
-    """Executes each request with an Idempotency-Key only once. Store calls run in a thread, never on the event loop."""
+    """Executes only the first request with each Idempotency-Key.
+
+    The store is called in a worker thread, never on the event loop.
+    """
 
     def __init__(self, store: IdempotencyStore, seconds: float, now: Callable[[], float] = time.time) -> None:
         self._store = store

@@ -52,7 +52,7 @@ def reference(name: str) -> Json:
 
 
 def _required(struct: type[msgspec.Struct]) -> list[str]:
-    """Return the fields that are always present in a struct's JSON, including fields with a default."""
+    """Return the names of the fields that a struct's JSON always contains, including fields with a default."""
     omits_defaults = struct.__struct_config__.omit_defaults
     return [
         field.encode_name

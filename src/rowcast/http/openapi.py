@@ -27,7 +27,7 @@ TAGS = {
     "v1": "KServe V1, for clients of KServe and TensorFlow Serving.",
     "mlflow": "MLflow's scoring protocol, which SageMaker also uses.",
 }
-NO_MODELS = "No models are visible: either none is loaded or an API key is required. Click Authorize to enter a key."
+NO_MODELS = "No models are visible. Either no model is loaded, or you need an API key; click Authorize to enter a key."
 
 
 def document(cold: ColdApp, deployment: Deployment[LiveModel], root_path: str = "") -> Json:

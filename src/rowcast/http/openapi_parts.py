@@ -15,7 +15,7 @@ COMMON_HEADERS: Json = {
     },
     "RateLimit-Policy": {"description": "The quota of the API key.", "schema": {"type": "string"}},
     "RateLimit": {
-        "description": "The number of rows left in the quota, and the number of seconds until the quota is full again.",
+        "description": "The rows left in the quota, and the number of seconds until the full quota is available.",
         "schema": {"type": "string"},
     },
     "traceparent": {"description": "The server's span within the client's trace.", "schema": {"type": "string"}},
@@ -26,7 +26,7 @@ PREDICTION_HEADERS: Json = {
         "schema": {"enum": ["hit", "miss"]},
     },
     "X-Wire-Warning": {
-        "description": "How many cells the wire template filled in, and how many fields it ignored.",
+        "description": "The numbers of cells that the wire template filled in and of fields that it ignored.",
         "schema": {"type": "string", "pattern": "^filled=[0-9]+, ignored=[0-9]+$"},
     },
     "Idempotency-Replayed": {

@@ -1,4 +1,4 @@
-"""Convert errors to HTTP responses. Only this module maps slugs to statuses."""
+"""Convert errors into HTTP responses. Only this module maps slugs to statuses."""
 
 from __future__ import annotations
 

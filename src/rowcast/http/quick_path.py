@@ -1,7 +1,7 @@
-"""The hot path: a faster version of the edge's pipeline, for plain requests for a single prediction.
+"""The hot path: a faster version of the edge's pipeline for plain single-row requests.
 
-It applies the same steps as `Edge`, except for steps that plain requests never need. It is faster because it creates no
-ASGI scope, task or future (`bench/serve.py`). Only Rowcast's own HTTP protocol class calls it; under other ASGI
+It performs the same steps as `Edge`, except for steps that plain requests never need. It is faster because it creates
+no ASGI scope, task or future (`bench/serve.py`). Only Rowcast's own HTTP protocol class calls it; on other ASGI
 servers, every request takes the general path.
 """
 
@@ -88,7 +88,8 @@ class QuickPath:
         """Answer a plain prediction request by calling `send`, now or in a later event-loop iteration.
 
         Hot path. Return False if the general path must handle the request; in that case, nothing has been sent or
-        charged. If `is_alone`, no other client is sending requests, so the row is scored immediately.
+        charged. If `is_alone` is true, no other client is sending requests, so the row is scored
+        immediately.
         """
         quick = route.quick
         if quick is None or len(body) > self._max_body or not quick.accepts(query, body):

@@ -118,7 +118,7 @@ class RequestLog:
 
 
 def _with_traceparent(send: Send, traceparent: bytes) -> Send:
-    """Replace the `traceparent` that the edge generated with the `traceparent` of the exported span."""
+    """Send the `traceparent` of the exported span instead of the one that the edge generated."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -132,7 +132,7 @@ class QuickHandler(Protocol):
     """The hot path of a route, built for the route's model when the model goes live."""
 
     def accepts(self, query: bytes, body: bytes) -> bool:
-        """Return whether this is a request for a single row without special options."""
+        """Return whether this is a single-row request without special options."""
         ...
 
     def submit(self, request: Request, answer: Answer) -> None:
@@ -200,7 +200,7 @@ async def answer_not_found(request: Request) -> Response:
 
 
 def strip_prefix(path: str, root: str) -> str:
-    """Remove the root path. It occurs twice if the server adds it and the proxy does not strip it."""
+    """Remove the root path, which occurs twice if the proxy does not strip it, because the server also adds it."""
     if not root:
         return path
     for _ in range(2):

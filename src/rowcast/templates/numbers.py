@@ -15,7 +15,7 @@ def format_number(value: float) -> str:
 
 
 def abbreviate_number(value: float) -> str:
-    """Format a number compactly: 0.25, 1,200, 45k, 1.2M."""
+    """Format a number compactly, for example as "0.25", "1,200", "45k" or "1.2M"."""
     size = abs(value)
     if size >= 1e13 or 0 < size < 1e-4:
         return f"{value:.3g}"

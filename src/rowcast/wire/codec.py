@@ -1,9 +1,9 @@
 """Translate between a wire template's JSON and the model's native rows and replies.
 
-`compile_template` checks a template against its model and compiles it to decoders and byte templates, so that requests
-do not walk the template's tree. A request is converted to rows with the model's column names. These rows are scored and
-recorded exactly like native rows, and the reply is rendered from the native replies. Predictions, cache keys and
-history entries are therefore the same as in the native dialect.
+`compile_template` checks a template against its model and compiles it into decoders and byte templates, so that the
+template's tree is not traversed for each request. A request is converted to rows with the model's column names. These
+rows are scored and recorded exactly like native rows, and the reply is rendered from the native replies. Predictions,
+cache keys and history entries are therefore the same as in the native dialect.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from rowcast.wire.template import (
 RowParts = tuple[EncodedRow, bytes, int, int]
 """The encoded row, its JSON text with column names, the number of filled cells and the number of ignored names.
 
-Hot path: a NamedTuple would cost 0.3 µs more.
+This is a plain tuple because a NamedTuple costs 0.3 µs more on the hot path.
 """
 ParseRow = Callable[[bytes], EncodedRow]
-"""Parses and encodes one row with column names; raises InvalidRows if the row is invalid."""
+"""Parses and encodes one row, whose keys are column names; raises InvalidRows if the row is invalid."""
 
 _decode_cells = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
@@ -124,9 +124,9 @@ class WireCodec:
         return requests
 
     def read_row(self, body: bytes) -> RowParts:
-        """Parse one row with the client's names.
+        """Parse one row, whose keys are the client's names.
 
-        Hot path: without renames, the native parser receives the bytes unchanged.
+        Hot path: if the template renames no columns, the native parser receives the bytes unchanged.
         """
         text = body if not self._keys else self._rename_keys(body)
         if text is not None:
@@ -208,7 +208,7 @@ class WireCodec:
 
     def _rename_keys(self, body: bytes) -> bytes | None:
         """Return the row with column names and unchanged values, or None if a name is unknown. Hot path."""
-        # Quotation marks inside strings are escaped, so a quoted name with a colon after it is always a key.
+        # Quotation marks inside strings are escaped, so a quoted name followed by a colon is always a key.
         text, count = self._find_keys.subn(self._rename_key, body)
         if count == len(self._keys):
             return text
@@ -225,7 +225,7 @@ class WireCodec:
         return self._keys[match.group()]
 
     def _repair_row(self, body: bytes) -> RowParts:
-        """Parse a row. Fill in missing columns and ignore unknown names if the template allows it."""
+        """Parse a row; fill in missing columns and ignore unknown names if the template allows this."""
         decode_object(body)
         cells = _decode_cells(body)
         unknown = [name for name in cells if name not in self._columns]

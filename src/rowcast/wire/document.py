@@ -1,4 +1,4 @@
-"""Parse the text of small documents, such as wire templates and model metadata, in YAML, TOML or JSON.
+"""Parse small YAML, TOML and JSON documents, such as wire templates and model metadata.
 
 The result contains only values that JSON can represent. This module does no IO; `app/documents.py` reads the files.
 """
@@ -17,7 +17,7 @@ MAX_VALUES, MAX_DEPTH = 100_000, 64
 INTEGER_LIMIT: Final = 2**63
 SHOWN_CHARACTERS: Final = 80
 # The core schema of YAML 1.2, limited to JSON literals and `~`. All other unquoted scalars are strings,
-# including `no`, `on` and 0420.
+# including `no`, `on` and `0420`.
 SCALARS: Final = (
     ("tag:yaml.org,2002:null", r"^(?:null|~|)$", ["n", "~", ""]),
     ("tag:yaml.org,2002:bool", r"^(?:true|false)$", list("tf")),
@@ -27,7 +27,7 @@ SCALARS: Final = (
 
 
 def parse_document(text: str, suffix: str, source: str) -> dict[str, Any]:
-    """Parse a document. Its format is given by the file suffix, which is a key of PARSERS.
+    """Parse a document in the format that `suffix`, a key of PARSERS, determines.
 
     Raise DocumentError, with `source` as the document's name, if the document has a syntax error, is not a mapping or
     contains values that JSON cannot represent.
@@ -57,7 +57,7 @@ def parse_yaml(text: str, make_loader: Callable[[Any], Any]) -> Any:
     except ModuleNotFoundError:
         raise SettingsError("reading YAML requires PyYAML; install rowcast[train], or use TOML or JSON") from None
     try:
-        return yaml.load(text, make_loader(yaml))  # noqa: S506 - loaders here construct plain values only
+        return yaml.load(text, make_loader(yaml))  # noqa: S506 - the loaders construct only plain values
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "invalid YAML"
         raise ValueError(f"line {mark.line + 1}: {problem}" if mark else str(problem)) from None

@@ -10,7 +10,7 @@ import msgspec
 from rowcast.wire.reply import EACH_REQUEST, EACH_ROW, ModelFacts, default_batch_reply, default_reply
 
 PROBABILITY: Final[dict[str, Any]] = {"type": "number", "minimum": 0, "maximum": 1.0000002}
-"""The schema of a probability. The maximum exceeds 1 because float32 rounding can push a softmax output above 1."""
+"""The schema of a probability. The maximum exceeds 1 because float32 rounding can push a probability above 1."""
 PROBABILITIES: Final[dict[str, Any]] = {"type": "array", "items": PROBABILITY}
 
 
@@ -65,7 +65,7 @@ class ReplySchemas:
 
 
 def any_of(schemas: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return a schema that matches any of `schemas`. OpenAPI tools do not support the alternative, `prefixItems`."""
+    """Return a schema for array items that match any of `schemas`; OpenAPI tools do not support `prefixItems`."""
     distinct = _distinct(schemas)
     return distinct[0] if len(distinct) == 1 else {"anyOf": distinct} if distinct else {}
 
@@ -75,7 +75,7 @@ def _unescape(text: Any) -> Any:
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
-    """Return the distinct values in order. `True` and `1` are different values."""
+    """Return the distinct values in their original order. `True` and `1` are distinct."""
     distinct: list[Any] = []
     for value in values:
         if not any(value == other and type(value) is type(other) for other in distinct):

@@ -49,7 +49,7 @@ class ModelFacts(NamedTuple):
     has_probabilities: bool = True
 
     def constants(self) -> dict[str, bytes]:
-        """Return the placeholders whose JSON text is the same in every reply, each with that text."""
+        """Return the JSON text of each placeholder whose value is the same in every reply."""
         return {
             "$model": _encode(self.model),
             "$version": _encode(self.version),
@@ -84,7 +84,7 @@ class _RenderContext(NamedTuple):
 Renderer = Callable[[Any], bytes | msgspec.Raw]
 """Returns the text of one placeholder, given a decoded native reply or a render context."""
 Placeholders = Mapping[str, tuple[str, Renderer]]
-"""Maps a placeholder to the native field it needs ("" for none) and to its renderer."""
+"""Maps a placeholder to the native field that it needs ("" for none) and its renderer."""
 Loops = Mapping[str, Callable[[Any, str], Renderer]]
 """Maps `$rows` or `$requests` to a function that compiles the tree below it."""
 
@@ -142,7 +142,7 @@ class ReplyRenderer:
 def _row_renderer(decode: Callable[[bytes], Any], template: ByteTemplate) -> Callable[[bytes], bytes]:
     """Return a function that renders a reply from one native reply. Hot path.
 
-    Most templates have two placeholders, for which a list comprehension would double the cost (bench/serve.py).
+    Most templates have two placeholders; a list comprehension would double the cost of rendering (bench/serve.py).
     """
     text, renderers = template
     if len(renderers) == 2:
@@ -162,12 +162,12 @@ def _row_renderer(decode: Callable[[bytes], Any], template: ByteTemplate) -> Cal
 
 
 def default_reply(*, matrix: bool) -> Any:
-    """Return the reply tree of a template without `reply`: the native reply, wrapped in a list for a matrix."""
+    """Return the reply tree for templates that define none: the native reply or, for a matrix, a native batch reply."""
     return {"model": "$model", "version": "$version", "predictions": {EACH_ROW: "$native"}} if matrix else "$native"
 
 
 def default_batch_reply() -> Any:
-    """Return the reply tree of a template without `batch_reply`."""
+    """Return the batch reply tree for templates that define none."""
     return {"model": "$model", "version": "$version", "predictions": {EACH_REQUEST: "$reply"}}
 
 
@@ -188,12 +188,12 @@ def compile_replies(reply: Any, batch_reply: Any, facts: ModelFacts, *, matrix: 
 
 
 def compile_root(tree: Any, facts: ModelFacts) -> bytes:
-    """Return the reply to `GET /`, which contains constants only."""
+    """Return the reply to `GET /`, which contains only constants."""
     return _TreeCompiler(facts, {}, {}).compile_constant(tree, "root").text % ()
 
 
 class _TreeCompiler:
-    """Compiles reply trees and collects the native fields they use."""
+    """Compiles reply trees and collects the native fields that they use."""
 
     def __init__(self, facts: ModelFacts, row_placeholders: Placeholders, unavailable: Mapping[str, str]) -> None:
         self.used_fields: set[str] = set()
@@ -205,7 +205,7 @@ class _TreeCompiler:
         self._width = len(facts.columns)
 
     def compile_constant(self, tree: Any, place: str) -> ByteTemplate:
-        """Compile a tree that contains constants only."""
+        """Compile a tree that contains only constants."""
         return self._compile(tree, place, {}, {})
 
     def compile_request(self, tree: Any, place: str, *, single_row: bool) -> ByteTemplate:
@@ -217,7 +217,7 @@ class _TreeCompiler:
         return self._compile(tree, place, placeholders, {EACH_ROW: self._each_row})
 
     def compile_batch(self, tree: Any, place: str, reply: ByteTemplate) -> ByteTemplate:
-        """Compile the reply to a batch, in which `$reply` is the reply to each request."""
+        """Compile the reply to a batch. Below `$requests`, `$reply` is the reply to one request."""
 
         def each_request(below: Any, place: str) -> Renderer:
             placeholders = {**self._request_placeholders(), "$reply": ("", reply.render)}
@@ -380,8 +380,8 @@ def _key(key: Any, place: str) -> str:
     if key.startswith("$") and not key.startswith("$$"):
         raise _problem(
             place,
-            f"{key} must be {EACH_ROW} or {EACH_REQUEST} and the only key of its object; to start another key with $, "
-            "write $$",
+            f"invalid key {key}: only {EACH_ROW} and {EACH_REQUEST} can start with $, and each must be the only key of "
+            "its object; to start another key with $, write $$",
         )
     return key.removeprefix("$") if key.startswith("$$") else key
 

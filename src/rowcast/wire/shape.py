@@ -43,7 +43,7 @@ class UnwrappedRequest(NamedTuple):
 
 
 class RequestShape:
-    """Decodes requests of one shape. With `lax`, unknown names are ignored and reported instead of rejected."""
+    """Decodes requests of one shape. With `lax`, unknown names are ignored and reported instead of being rejected."""
 
     def __init__(self, *, path: str, batch: str, use_cache: str, cache_ttl: str, matrix: bool, lax: bool) -> None:
         for key, value in (("path", path), ("use_cache", use_cache), ("cache_ttl", cache_ttl)):
@@ -114,7 +114,7 @@ class RequestShape:
 
 
 def _decode(body: bytes, strict: Decode, lax: Decode | None) -> tuple[Any, int]:
-    """Return the decoded body, and 1 if only the lax decoder accepts it; raise BodyError if neither does."""
+    """Return the decoded body and the decoder: 0 for strict or 1 for lax. Raise BodyError if both reject the body."""
     refusal: Exception | None = None
     for ignored, decode in enumerate((strict, lax)):
         if decode is None:

@@ -48,7 +48,7 @@ class Template(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     labels: dict[str, Any] = {}
     """Maps a class to the value of `$label`; the default is the class itself."""
     class_index: dict[str, int] = {}
-    """Maps a class to the value of `$class_index`; the default is its position among the classes."""
+    """Maps a class to the value of `$class_index`; the default is the position of the class in the list of classes."""
 
 
 def read_template(document: Any) -> Template:
@@ -70,7 +70,7 @@ def read_template(document: Any) -> Template:
 
 
 def columns_by_client_name(request: RequestTemplate, schema: Schema) -> dict[str, str]:
-    """Map each column's client name to its column name."""
+    """Return a mapping from the client's column names to the model's column names."""
     columns = schema.names()
     client_names: dict[str, str] = {}
     for client_name, column in request.rename.items():
@@ -87,7 +87,7 @@ def columns_by_client_name(request: RequestTemplate, schema: Schema) -> dict[str
 
 
 def default_cells(request: RequestTemplate, schema: Schema) -> dict[str, msgspec.Raw]:
-    """Map each column that has a default to the default as JSON text."""
+    """Return the default of each column that has one, as JSON text."""
     defaults = request.on_missing
     if defaults == ERROR:
         return {}

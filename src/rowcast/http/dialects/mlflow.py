@@ -1,4 +1,4 @@
-"""The routes of MLflow's scoring server (`/invocations`, `/ping` and `/version`), which SageMaker also uses."""
+"""The routes of MLflow's scoring protocol, which SageMaker also uses: `/invocations`, `/ping` and `/version`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ METHODS = ("predict", "predict_proba")
 
 
 class MLflowRoutes:
-    """The routes of the scoring server. They use the default model."""
+    """The routes of the scoring protocol. They use the default model."""
 
     def __init__(self, scoring: DialectScoring, ready: Callable[[], bool]) -> None:
         self._scoring = scoring

@@ -1,6 +1,6 @@
 """The native dialect: predictions for one row or for `{"rows": [...]}`. `wire.py` handles models with a wire template.
 
-Each route is created when its model goes live and is bound to that model, so the hot path needs no lookup.
+Each route is created when its model goes live and is bound to that model, so the hot path does not look up the model.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class NativeRoutes:
 
 
 class QuickNative:
-    """The hot path of one model, for single rows without options that change the reply."""
+    """The hot path of one model, for single-row requests without options that change the reply."""
 
     def __init__(self, model: LiveModel, service: PredictionService) -> None:
         self._model = model
@@ -132,7 +132,7 @@ class QuickNative:
         self._submit = service.submit_row
 
     def accepts(self, query: bytes, body: bytes) -> bool:
-        """Return whether this is a request for a single row without special options."""
+        """Return whether this is a single-row request without special options."""
         return b'"rows"' not in body and (not query or is_plain(query))
 
     def submit(self, request: Request, answer: Answer) -> None:
@@ -157,7 +157,7 @@ def _route(pattern: str, dialect: str, handler: Handler, quick: QuickHandler | N
 
 
 def _with_rejected(rows: Sequence[Row | RejectedRow], error: NoAnswer) -> list[Row | RejectedRow]:
-    """Reject the rows that the model cannot score. The row numbers in `error` count only valid rows."""
+    """Reject the rows that the model cannot score. The row numbers in `error` are positions among the valid rows."""
     places = [place for place, row in enumerate(rows) if isinstance(row, Row)]
     unanswered = {places[row] for row in error.rows}
     return [
@@ -175,7 +175,7 @@ def is_plain(query: bytes) -> bool:
     return options.use_wire and not options.partial
 
 
-@lru_cache(maxsize=1024)  # the same query strings recur, and parsing one takes 2 µs
+@lru_cache(maxsize=1024)  # parsing takes 2 µs, and the same query strings recur
 def read_options(query: bytes) -> QueryOptions:
     """Parse the query string; raise RequestError for an unknown option or an invalid value."""
     if not query:

@@ -67,7 +67,7 @@ PARAMETERS: list[Json] = [
     {
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "For one day, a repeated request with the same key returns the first response.",
+        "description": "For one day, a repeated request with the same key receives the first response.",
         "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
     },
     {
@@ -163,7 +163,7 @@ def _operation(model: LiveModel, forms: list[_Form], summary: str, operation_id:
         "responses": {"200": success, **problem_responses(PROBLEMS)},
     }
     if model.wire is not None:
-        operation["description"] = "Uses the model's wire template, or the native format with `wire=false`."
+        operation["description"] = "Uses the model's wire template unless `wire=false` selects the native format."
     require_key(operation)
     return operation
 

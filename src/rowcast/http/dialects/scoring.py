@@ -1,4 +1,4 @@
-"""Functions shared by V1, V2 and MLflow: find the model, read rows in any layout, score them and return predictions."""
+"""Functions that V1, V2 and MLflow share: find the model, read the rows, score them and return the predictions."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class DialectScoring:
                 raise BodyError(f"the row has {len(record)} cells, but the header has {len(names)}")
             cells = dict(zip(names, record, strict=True))
             encoded = model.encoder.parse(cells, text=True)
-            # Store the JSON that a client of the native dialect would have sent: the number 7 for the cell "7".
+            # Store the JSON that a client of the native dialect would have sent, for example the number 7 for "7".
             parsed = dict(zip(model.schema.names(), model.schema.parse(cells, text=True), strict=True))
             stored = {
                 name: parsed[name] if parsed[name] is None or kinds[name] not in ("category", "datetime") else cell
@@ -168,7 +168,7 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """Parse the body as a JSON object. NaN, which Python clients send, is read as null."""
+    """Parse the body as a JSON object. NaN, which some Python clients send, is read as null."""
     try:
         document = decode_json(body)
     except BodyError:
@@ -212,7 +212,7 @@ def check_keys(document: Mapping[str, Any], names: Sequence[str]) -> None:
 
 
 def summary(problem: Problem) -> str:
-    """Return the problem's detail or, if it lists several errors, those errors as a single string."""
+    """Return the problem's detail or, if the problem lists several errors, these errors as a single string."""
     errors = problem.errors
     if len(errors) < 2:
         return problem.detail

@@ -107,7 +107,7 @@ def _decode_inference(head: bytes) -> Inference:
     try:
         return _read(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        document = read_object(head)  # accepts NaN, which Python clients send, and raises precise errors
+        document = read_object(head)  # accepts NaN, which some Python clients send, and raises precise errors
     try:
         return msgspec.convert(document, Inference)
     except msgspec.ValidationError as error:
@@ -132,7 +132,7 @@ def read_raw(model: LiveModel, body: memoryview) -> Tensor:
             raise BodyError("the raw input is not valid UTF-8") from None
     rows, rest = divmod(len(body), width * TYPES[datatype].itemsize)
     if rest:
-        raise BodyError(f"the body has {len(body)} bytes, which is not a whole number of rows of {width} x {datatype}")
+        raise BodyError(f"the body has {len(body)} bytes, not a multiple of the row size ({width} x {datatype})")
     shape = [rows, *plan[0].shape] if len(columns) > 1 else [rows, 1]
     return tensors.from_bytes(TensorHeader(name, shape, datatype), body)
 
@@ -198,7 +198,7 @@ def _check_parameters(owner: str, parameters: Mapping[str, Any]) -> None:
 
 
 def data(output: OutputSpec, decision: Decision, rows: Sequence[ScoredRow]) -> Any:
-    """Return the values of one output in row-major order: an array, or a list of strings."""
+    """Return the values of one output in row-major order, as an array or a list of strings."""
     if output.name == ID:
         return [row.id for row in rows]
     if output.name == "probabilities":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rowcast.serving.interface import ModelInterface
 
 ID = "id"
-"""The output that contains the prediction id. Clients can request it although the metadata does not list it."""
+"""The output that contains the prediction id. The metadata does not list this output, but clients can request it."""
 DATATYPES_BY_KIND = {"number": "FP64", "integer": "INT64", "boolean": BOOL, "category": BYTES, "datetime": BYTES}
 
 

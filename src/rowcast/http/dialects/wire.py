@@ -68,7 +68,7 @@ class WireHandler:
 
 
 class QuickWire:
-    """The hot path of a model with a template, for single rows without options."""
+    """The hot path of a model with a template, for single-row requests without options."""
 
     def __init__(self, model: LiveModel, wire: WireCodec, service: PredictionService) -> None:
         self._model = model
