@@ -42,7 +42,7 @@ def _refuse_skips(report: Any) -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def _loggers_of_this_process() -> Iterator[None]:
-    """Disable the logging setup of in-process commands, which would log to a stream that pytest closes."""
+    """Disable the logging setup of in-process commands: they would log to a stream that pytest closes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rowcast.app.logs.configure_logging", lambda settings: None)
         for name in ALIASES:  # environment variables of this machine must not affect tests
@@ -52,8 +52,8 @@ def _loggers_of_this_process() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def loan_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a registry that contains the trained loan example. Tests must not change it."""
-    from support import models  # importing this module takes seconds, because it loads training libraries
+    """A registry folder that contains the trained loan example. Tests must not change the folder."""
+    from support import models  # this import takes seconds because it loads the training libraries
 
     return models.trained_loans(tmp_path_factory.mktemp("loans") / "models").root
 
@@ -80,7 +80,7 @@ def app_home(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> P
 
 @pytest_asyncio.fixture(scope="session")
 async def client(app_home: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a running app with the loan example as its default model."""
+    """A client of a running app that serves the loan example as its default model."""
     from support import apps
 
     async with apps.serving(home=app_home, default_model="loans") as client:

@@ -1,4 +1,4 @@
-"""A real server for all tests that only send requests; other tests start their own servers."""
+"""A real server for the tests that only send requests; all other tests start their own servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invalid requests, and valid requests with unusual notation, sent to a real server."""
+"""Invalid and unusual requests, sent to a real server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rows(*items: Any) -> dict[str, Any]:
 
 
 class Case(NamedTuple):
-    """An invalid request and its expected problem: status, slug, and (column, code) of each error."""
+    """An invalid request and its expected problem: the status, the slug, and the column and code of each error."""
 
     name: str
     body: Any
@@ -198,7 +198,6 @@ CASES = [*MALFORMED, *NOT_A_ROW, *BAD_CELLS, *BATCHES, *ELSEWHERE]
 
 
 def send(client: httpx.Client, case: Case, request_id: str) -> httpx.Response:
-    """Send the case's request with this request ID."""
     body = case.body
     if case.name == "10 MB in chunks":
         body = chunks(10_000_000)  # a generator can be read only once
@@ -238,7 +237,7 @@ def test_invalid_requests_are_not_recorded(client: httpx.Client) -> None:
         send(client, case, f"invalid-{number}")
     good = client.post("/predict", json=ROW, headers={"x-request-id": "valid"})
 
-    # A writer's entries are stored in order: once the valid entry is stored, all earlier entries are stored too.
+    # A writer's entries are stored in order, so an invalid request would be stored before the valid request.
     listed = eventually(lambda: _listed(client, good.json()["id"]))
 
     assert [entry["request_id"] for entry in listed if entry["request_id"].startswith("invalid-")] == []
@@ -283,7 +282,7 @@ def test_an_error_never_contains_a_sensitive_value(client: httpx.Client) -> None
         ("born", False),
         ("weight", True),
     ]
-    text = reply.text.replace(reply.headers["x-request-id"], "ID")  # a request ID could contain these digits
+    text = reply.text.replace(reply.headers["x-request-id"], "ID")  # the request ID can contain these digits by chance
     assert "1234567" not in text
     assert "1987" not in text
 

@@ -31,7 +31,7 @@ SINGLES, BATCHED = ROWS[:25], ROWS[25:]
 
 @pytest.fixture(scope="session")
 def answers() -> dict[int, dict[str, Any]]:
-    """The server's replies by row number; the fixture `used` fills this mapping."""
+    """A mapping from row numbers to the server's replies; the `used` fixture fills it."""
     return {}
 
 
@@ -95,7 +95,7 @@ def test_the_report_command_fails_if_the_report_is_missing_or_cannot_be_written(
     assert missing.stderr.count("\n") == nowhere.stderr.count("\n") == 1
 
 
-def test_the_history_list_command_returns_pages_from_newest_to_oldest(
+def test_the_history_list_command_lists_entries_from_newest_to_oldest_across_pages(
     used: Path, answers: dict[int, dict[str, Any]]
 ) -> None:
     first = json_of("history", "list", "--limit", "20", "--model", "loans", "--home", used, cwd=used)
@@ -112,7 +112,7 @@ def test_the_history_list_command_returns_pages_from_newest_to_oldest(
     assert oldest["prediction"] == answers[0]
 
 
-def test_history_can_be_verified_and_replayed(used: Path) -> None:
+def test_the_history_can_be_verified_and_replayed(used: Path) -> None:
     verdict = json_of("verify", "--home", used, cwd=used)
     replay = json_of("replay", "--home", used, cwd=used)
     single = json_of("history", "replay", "--model", "sum", "--home", used, cwd=used)
@@ -122,7 +122,7 @@ def test_history_can_be_verified_and_replayed(used: Path) -> None:
     assert (single["entries"], single["equal"]) == (1, 1)
 
 
-def test_the_doctor_command_finds_no_problem_in_an_intact_home(used: Path) -> None:
+def test_the_doctor_command_finds_no_problems_in_an_intact_home(used: Path) -> None:
     checkup = json_of("doctor", "--home", used, cwd=used)
 
     assert checkup["ok"]
@@ -319,7 +319,7 @@ TAMPERINGS: dict[str, str] = {
 
 
 @pytest.mark.parametrize("statements", TAMPERINGS.values(), ids=TAMPERINGS)
-def test_tampered_history_fails_verification(copy: Path, statements: str) -> None:
+def test_an_altered_history_fails_verification(copy: Path, statements: str) -> None:
     connection = sqlite3.connect(copy / "history.db")
     connection.executescript(statements)
     connection.commit()
@@ -332,7 +332,7 @@ def test_tampered_history_fails_verification(copy: Path, statements: str) -> Non
     assert broken["reason"]
 
 
-def test_history_passes_verification_after_rows_are_erased(copy: Path) -> None:
+def test_the_history_passes_verification_after_rows_are_erased(copy: Path) -> None:
     connection = sqlite3.connect(copy / "history.db")
     connection.execute("UPDATE entries SET row = NULL, salt = NULL WHERE seq IN (3, 40)")
     connection.commit()
@@ -481,7 +481,7 @@ def test_a_failed_command_prints_one_line_and_exits_with_code_2(
     words = [word.format(home=used, port=used_port) for word in error.arguments.split()]
     monkeypatch.setattr(sys, "argv", ["rowcast", *words])
 
-    # Run the command in this process: a new process would take half a second longer.
+    # Run the command in this process: starting a new process takes half a second.
     with pytest.raises(SystemExit) as ended:
         cli.main()
 

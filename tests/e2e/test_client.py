@@ -46,8 +46,8 @@ def recorded(client: Client, ids: set[str]) -> Counter[str]:
 def assert_recorded_once(client: Client, predictions: list[PredictionReply], kills: int) -> None:
     """Check that each prediction that the client received is in the history exactly once.
 
-    Each kill can add one entry per thread, because a process can be killed after it records a prediction and before it
-    replies.
+    Each kill can leave one extra entry per thread, because a process can be killed after it records a prediction but
+    before it replies.
     """
     counts = recorded(client, {prediction.id for prediction in predictions})
     assert [prediction.prediction for prediction in predictions] == [

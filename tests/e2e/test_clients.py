@@ -18,7 +18,7 @@ ROWS = 1000
 
 @pytest.fixture(scope="module")
 def loan_server(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> Iterator[tuple[servers.Server, Path]]:
-    """A server with two workers that serves the loan example, and the path of a JSON file with rows."""
+    """A server with two workers that serves the loan example, and the path of a JSON file that contains rows."""
     folder = tmp_path_factory.mktemp("clients")
     rows = folder / "rows.json"
     rows.write_text(json.dumps(models.loan_rows(ROWS)))
@@ -28,7 +28,7 @@ def loan_server(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -
 
 @pytest.fixture(scope="module")
 def native(loan_server: tuple[servers.Server, Path]) -> list[dict[str, Any]]:
-    """The predictions for the file's rows in the native dialect."""
+    """The predictions that the native dialect returns for the rows of `loan_server`."""
     server, rows = loan_server
     with server.client() as client:
         reply = client.post("/predict", json={"rows": json.loads(rows.read_text())})
@@ -37,7 +37,7 @@ def native(loan_server: tuple[servers.Server, Path]) -> list[dict[str, Any]]:
 
 
 def run(client: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in the client's virtual environment, which is created if it does not exist."""
+    """Run a command in the client's virtual environment; create the environment if necessary."""
     subprocess.run([ROOT / "scripts" / "clients.sh", client], check=True, timeout=170, stdin=subprocess.DEVNULL)
     program, *rest = map(str, words)
     command = [str(ROOT / f".venv-clients-{client}" / "bin" / program), *rest]

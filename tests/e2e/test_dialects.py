@@ -14,7 +14,7 @@ from support.waiting import eventually
 ROWS = 300
 
 
-def test_history_contains_every_row_of_an_answered_batch_after_the_server_is_killed(home: Path) -> None:
+def test_every_row_of_an_answered_batch_is_in_the_history_after_the_server_is_killed(home: Path) -> None:
     rows = models.loan_rows(ROWS)
     selection = [{"name": name} for name in ("id", "prediction", "score")]
     body, headers = v2.as_binary(v2.columns(rows), outputs=selection)
@@ -48,7 +48,6 @@ def test_history_contains_every_row_of_an_answered_batch_after_the_server_is_kil
 
 
 def curl(address: str, *words: str) -> str:
-    """Run curl and return its output."""
     finished = subprocess.run(
         ["curl", "-s", "--noproxy", "*", *words[:-1], address + words[-1]], capture_output=True, text=True, check=True
     )
@@ -78,7 +77,7 @@ def test_curl_commands_from_the_documentation_of_other_systems_work(
     assert ready == {"live": True, "ready": True}
 
 
-def test_requests_can_address_each_served_version_by_number(home: Path) -> None:
+def test_each_served_version_can_be_requested_by_number(home: Path) -> None:
     from rowcast.adapters.files.registry import FolderRegistry
 
     registry = FolderRegistry(home / "models")

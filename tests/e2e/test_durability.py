@@ -1,4 +1,4 @@
-"""The history contains every prediction sent to a client, whichever process is killed."""
+"""The history contains every prediction that a client received, no matter which process is killed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPLIES_PER_LIFE = 1_050
 
 
 def stored_entries(home: Path) -> dict[str, dict[str, Any]]:
-    """Return all stored entries by ID; check that no entry is stored twice."""
+    """Return all stored entries, keyed by ID; check that no entry is stored twice."""
     listed = json.loads(rowcast("history", "list", "--limit", "100000", "--json", "--home", home, cwd=home).stdout)
     entries = {entry["id"]: entry for entry in listed["predictions"]}
     assert len(entries) == len(listed["predictions"])
@@ -31,7 +31,7 @@ def stored_entries(home: Path) -> dict[str, dict[str, Any]]:
 
 
 def assert_recorded(load: Load, home: Path) -> None:
-    """Check that the history contains every reply exactly once, with its row."""
+    """Check that the history contains each reply exactly once, together with its row."""
     history = stored_entries(home)
     assert load.answered.keys() <= history.keys()
     assert load.repeated == []

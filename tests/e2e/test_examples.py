@@ -49,7 +49,7 @@ def test_the_gateway_example_trains_a_model_with_pytorch() -> None:
     assert "same     test accuracy in the output" in verify("loan-gateway")
 
 
-def test_the_verify_script_checks_the_server_at_a_url_and_lists_the_differences(server: Server) -> None:
+def test_the_verify_script_checks_the_server_at_the_given_url_and_lists_differences(server: Server) -> None:
     lines = verify("loan-mlops", server.address, status=1).splitlines()
 
     assert "same     POST /predict" not in lines
@@ -61,7 +61,7 @@ def test_the_verify_script_checks_the_server_at_a_url_and_lists_the_differences(
 
 @pytest.fixture(scope="module")
 def verify_module() -> ModuleType:
-    """The module examples/verify.py."""
+    """The imported module `examples/verify.py`."""
     spec = importlib.util.spec_from_file_location("verify", EXAMPLES / "verify.py")
     assert spec is not None
     assert spec.loader is not None

@@ -32,12 +32,12 @@ def answer(*arguments: str | Path, cwd: Path, status: int = 0, **settings: str) 
 
 
 def newest_first(ids: list[str]) -> list[str]:
-    """Sort IDs as the history lists them. Within one millisecond, this order can differ from the order of creation."""
+    """Sort IDs in the order of the history list, which can differ from the creation order within a millisecond."""
     return sorted(ids, reverse=True)
 
 
 def fill(client: httpx.Client, rows: list[dict[str, Any]] = ROWS) -> list[str]:
-    """Request one prediction per row, spread over six customers; return the IDs."""
+    """Request one prediction per row for six customers in turn; return the prediction IDs."""
     ids = []
     for number, row in enumerate(rows):
         body = {**row, "bank_assets": MARK + number}
@@ -48,13 +48,13 @@ def fill(client: httpx.Client, rows: list[dict[str, Any]] = ROWS) -> list[str]:
 
 
 def on_disk(home: Path) -> set[int]:
-    """Return the numbers of the rows whose marks occur in a history file."""
+    """Return the numbers of the rows that the history files contain."""
     files = [home / "history.db", home / "history.db-wal", *(home / "journal").iterdir()]
     content = b"".join(path.read_bytes() for path in files if path.exists())
     return {number for number in range(len(ROWS)) if str(MARK + number).encode() in content}
 
 
-def test_rows_erased_while_a_server_runs_are_removed_from_every_file(home: Path) -> None:
+def test_rows_erased_while_a_server_is_running_are_removed_from_every_file(home: Path) -> None:
     with servers.running(home) as server, server.client() as client:
         ids = fill(client)
         erased = answer("history", "erase", "--entity", "customer-3", "--home", home, cwd=home)
@@ -119,7 +119,7 @@ def test_a_purge_also_erases_rows_in_journals(home: Path) -> None:
     assert (verification["entries"], verification["erased"], verification["broken"]) == (60, 60, [])
 
 
-def test_a_purge_keeps_later_rows_and_rows_for_other_models(home: Path) -> None:
+def test_a_purge_keeps_later_rows_and_rows_scored_by_other_models(home: Path) -> None:
     with servers.running(home) as server, server.client() as client:
         fill(client, ROWS[:5])
         purged = answer("history", "purge", "--before", "2020-01-01", "--home", home, cwd=home)
@@ -154,7 +154,7 @@ def test_an_error_is_reported_on_one_line(home: Path, arguments: list[str], text
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> Iterator[tuple[Server, list[str]]]:
-    """A server with sixty stored predictions, and their IDs."""
+    """A server with sixty stored predictions, and the IDs of the predictions."""
     home = models.with_models(tmp_path_factory.mktemp("filled") / "home", loan_registry)
     with servers.running(home) as server:
         with server.client() as client:
@@ -342,7 +342,7 @@ def test_the_indexer_erases_rows_after_the_retention_period(home: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 100 MiB in memory. Mounting it requires root privileges, which CI has."""
+    """A 100 MiB in-memory file system. Mounting it requires root privileges, which CI has."""
     folder = tmp_path / "disk"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", folder], check=True)

@@ -1,4 +1,7 @@
-"""ONNX files from other tools are imported by a command or from the models folder and served to existing clients."""
+"""Models in ONNX files from other tools can be imported and served to existing clients.
+
+The files are imported with a command or through the models folder.
+"""
 
 from __future__ import annotations
 
@@ -231,13 +234,13 @@ def test_every_dialect_rejects_a_row_without_a_finite_score(tmp_path: Path) -> N
             "mlflow": 400,
         }
         assert replies["native"].json()["errors"][0]["code"] == "no-answer"
-        # The other dialects have no error codes.
+        # Only the native dialect has error codes.
         assert all("no valid output" in reply.text for reply in replies.values())
         assert client.get("/predictions").json()["predictions"] == []
         assert client.post("/v1/models/m:predict", json={"instances": [[1.0]]}).json() == {"predictions": [0.0]}
 
 
-def test_the_shared_metadata_file_selects_the_default_model_and_leaves_other_models_unchanged(
+def test_the_shared_metadata_file_selects_the_default_model_without_changing_other_models(
     tmp_path: Path, drop: Path
 ) -> None:
     settings = {"ROWCAST_MODELS_DIR": str(drop)}
@@ -262,7 +265,7 @@ def test_the_shared_metadata_file_selects_the_default_model_and_leaves_other_mod
         assert client.get("/models/info").json()["name"] == "second"
 
 
-def test_a_file_is_imported_once_for_all_workers(tmp_path: Path, drop: Path) -> None:
+def test_a_file_is_imported_only_once_for_all_workers(tmp_path: Path, drop: Path) -> None:
     settings = {"ROWCAST_MODELS_DIR": str(drop)}
     with servers.running(tmp_path, "--workers", "2", settings=settings) as server, server.client() as client:
         assert client.post("/models/reload").json()["status"] == "ok"

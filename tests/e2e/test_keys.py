@@ -1,4 +1,4 @@
-"""API keys: changes while several workers run, and isolation between tenants."""
+"""API keys: changes while several workers are running, and isolation between tenants."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def create(home: Path, name: str, *words: str) -> str:
 
 
 def statuses(server: Server, secret: str) -> set[int]:
-    """Send requests with this key on new connections, which normally reach both workers; return the statuses."""
+    """Send requests with this key on new connections, which normally reach both workers; return the status codes."""
     seen = set()
     for _ in range(CONNECTIONS):
         with server.client(headers={"x-api-key": secret}) as client:
@@ -69,7 +69,7 @@ def wait_for_status(server: Server, secret: str, status: int) -> None:
     eventually(lambda: statuses(server, secret) == {status})
 
 
-def test_a_created_key_works_and_is_listed_but_its_secret_is_not_stored(home: Path, server: Server) -> None:
+def test_a_new_key_works_and_is_listed_but_its_secret_is_not_stored(home: Path, server: Server) -> None:
     secret = create(home, "shop", "--scope", "predict,read", "--tenant", "acme", "--model", "sum", "--expires", "90d")
     wait_for_status(server, secret, 200)
     [shop] = [key for key in keys(home, "list")["keys"] if key["name"] == "shop"]
@@ -137,7 +137,7 @@ def listed(client: httpx.Client, query: str = "") -> list[dict[str, Any]]:
     return entries
 
 
-def test_a_tenant_cannot_see_another_tenants_data(
+def test_tenants_see_only_their_own_data(
     tenants: tuple[httpx.Client, httpx.Client, httpx.Client],
 ) -> None:
     mallory, alice, operator = tenants
@@ -153,7 +153,7 @@ def test_a_tenant_cannot_see_another_tenants_data(
         replies.append(reply)
         return reply
 
-    # Another tenant's ID, in lower or upper case, gets the same reply as an unknown ID.
+    # The ID of another tenant's prediction gets the same reply as an unknown ID, in lower or upper case.
     unknown = collect(mallory.get("/predictions/01890a5d-ac96-774b-8bce-b302099a8057"))
     for guess in (victims[0]["id"], victims[0]["id"].upper(), victims[0]["id"][:-1] + "0"):
         reply = mallory.get(f"/predictions/{guess}")
@@ -192,8 +192,8 @@ def test_a_tenant_cannot_see_another_tenants_data(
         assert word not in metrics
 
 
-def test_a_key_restricted_to_some_models_can_read_only_their_history(home: Path, server: Server) -> None:
-    """The restriction applies even within the key's own tenant and to keys with the admin scope."""
+def test_a_key_restricted_to_some_models_can_read_only_the_history_of_these_models(home: Path, server: Server) -> None:
+    """Other models' entries are hidden, even within the key's own tenant and even if the key has the admin scope."""
     both = create(home, "both", "--scope", "predict,read", "--tenant", "hatter")
     narrow = create(home, "narrow", "--scope", "predict,read", "--tenant", "hatter", "--model", "other")
     admin = create(home, "head", "--scope", "read,admin", "--model", "other")

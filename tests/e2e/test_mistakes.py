@@ -21,7 +21,7 @@ from support.servers import ROWCAST, environment, rowcast
 RNG = np.random.default_rng(5)
 QUICK = ("--trials", "1", "--candidates", "logistic", "--name", "m")
 LIMIT_KB = 16
-"""The file size limit, in kilobytes, that simulates a full disk. Reports exceed it; smaller bundle files do not."""
+"""The file size limit in kilobytes, which simulates a full disk. Reports exceed it; smaller bundle files do not."""
 
 
 def table(path: Path, rows: int = 120) -> Path:
@@ -133,7 +133,7 @@ def test_an_unwritable_registry_is_reported_before_the_first_trial(
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that contains tables and a home with one published model. Tests must not change it."""
+    """A folder that contains tables and a home with one published model. Tests must not change the folder."""
     folder = tmp_path_factory.mktemp("published")
     table(folder / "t.csv")
     table(folder / "big.csv", 20_000)

@@ -68,25 +68,24 @@ def lines(server: Server) -> list[dict[str, Any]]:
 
 
 def samples(text: str) -> dict[str, float]:
-    """Return metric values by name and labels, without the labels that a Pushgateway adds."""
+    """Return the value of each sample, keyed by name and labels; omit the labels that a Pushgateway adds."""
     text = re.sub(r'(instance|job)="[^"]*",?', "", text).replace("{}", "").replace(",}", "}")
     parts = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
     return {name: float(value) for name, _, value in parts}
 
 
 def ready_workers(server: Server) -> float:
-    """Return the number of ready workers."""
     return samples(httpx.get(f"{server.address}/metrics", trust_env=False).text)['rowcast_workers{state="ready"}']
 
 
 def ask(server: Server, times: int) -> None:
-    """Send `times` requests on separate connections, so that every worker receives requests."""
+    """Send requests on separate connections, so that every worker receives requests."""
     for _ in range(times):
         assert httpx.post(f"{server.address}/predict", json=ROW, trust_env=False, timeout=10).status_code == 200
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_metrics_have_the_same_values_under_their_old_and_new_names_and_pass_promtool(home: Path, workers: int) -> None:
+def test_promtool_accepts_the_metrics_and_their_old_names_have_the_same_values(home: Path, workers: int) -> None:
     settings = {"ROWCAST_METRICS_ALIASES": "1"}
     with servers.running(home, "--workers", str(workers), settings=settings) as server:
         eventually(lambda: ready_workers(server) == workers, 20)
@@ -108,7 +107,7 @@ def test_metrics_have_the_same_values_under_their_old_and_new_names_and_pass_pro
     assert metrics["rowcast_queue_rows"] == 0
 
 
-def test_old_metric_names_are_absent_without_the_setting(home: Path) -> None:
+def test_old_metric_names_are_absent_by_default(home: Path) -> None:
     with servers.running(home) as server:
         ask(server, 1)
         text = httpx.get(f"{server.address}/metrics", trust_env=False).text
@@ -196,7 +195,7 @@ def receiver(port: int = 0) -> Iterator[Requests]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Log nothing."""
+            """Do nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler) as peer:
         thread = threading.Thread(target=peer.serve_forever, args=(0.05,))
@@ -311,7 +310,7 @@ def test_requests_are_not_logged_by_default(home: Path) -> None:
     assert [line for line in lines(server) if line["event"] == "request"] == []
 
 
-def test_warnings_and_uncaught_exceptions_and_messages_from_libraries_are_logged_as_json_lines(tmp_path: Path) -> None:
+def test_warnings_exceptions_and_library_messages_are_logged_as_json_lines(tmp_path: Path) -> None:
     code = """
 import asyncio, logging, threading, warnings
 from rowcast import settings

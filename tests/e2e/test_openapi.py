@@ -64,7 +64,7 @@ def test_every_response_is_documented_with_a_status_and_a_specific_schema(descri
 
 @pytest.mark.slow
 def test_fuzzed_requests_get_only_documented_replies(described: servers.Server, tmp_path: Path) -> None:
-    """Schemathesis sends requests to every route except `unload`, because requests to an unloaded model fail."""
+    """Schemathesis sends requests to every route except `unload`, because requests for an unloaded model would fail."""
     finished = subprocess.run(
         [
             *[str(Path(sys.executable).parent / "schemathesis"), "run", f"{described.address}/openapi.json"],

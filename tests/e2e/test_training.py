@@ -1,4 +1,4 @@
-"""Training runs that are interrupted, killed, resumed, shared between processes or configured by a file."""
+"""Training runs that are interrupted, killed, resumed, shared between processes or configured in a file."""
 
 from __future__ import annotations
 

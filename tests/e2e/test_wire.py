@@ -1,4 +1,4 @@
-"""A model with a wire template serves another system's clients, and the history stores native rows."""
+"""A model with a wire template serves another system's clients, and the history stores rows in the native format."""
 
 from __future__ import annotations
 

@@ -82,14 +82,14 @@ def states(server: Server) -> list[str]:
 
 
 def prediction_count(server: Server) -> float:
-    """Return the number of `sum` predictions according to the metrics."""
+    """Return the number of predictions by the model `sum`, according to the metrics."""
     text = httpx.get(f"{server.address}/metrics", timeout=5, trust_env=False).text
     counts = re.findall(r'rowcast_predictions_total\{[^}]*model="sum"[^}]*\} (\S+)', text)
     return sum(map(float, counts))
 
 
 def ask(server: Server, times: int, path: str = "/predict") -> list[int]:
-    """Send `times` requests on separate connections, so that every worker receives requests; return the statuses."""
+    """Send requests on separate connections, so that every worker receives requests; return the status codes."""
     return [httpx.post(server.address + path, json=ROW, timeout=10, trust_env=False).status_code for _ in range(times)]
 
 
@@ -373,7 +373,7 @@ def test_a_failed_training_run_is_reported_on_one_line(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with low limits for loading new versions."""
+    """A server with low memory, size and time limits for new versions."""
     home = tmp_path_factory.mktemp("bounded")
     publish(home, "sum")
     settings = {"ROWCAST_TRIAL_MEMORY_MB": "512", "ROWCAST_MAX_MODEL_MB": "1", "ROWCAST_TRIAL_SECONDS": "8"}

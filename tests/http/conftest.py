@@ -1,4 +1,4 @@
-"""Servers with API keys."""
+"""Fixtures: servers that require API keys."""
 
 from __future__ import annotations
 

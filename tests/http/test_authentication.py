@@ -141,12 +141,12 @@ def test_the_key_from_the_settings_has_every_scope() -> None:
         gate.admit({}, None)
 
 
-def test_a_server_without_keys_grants_the_admin_scope_only_if_it_listens_locally() -> None:
+def test_a_server_without_keys_grants_the_admin_scope_only_if_it_listens_on_localhost() -> None:
     assert "admin" in Authenticator(MemoryKeys(), AccessRules(local_only=True)).admit({}, None).scopes
     assert "admin" not in Authenticator(MemoryKeys(), AccessRules(local_only=False)).admit({}, None).scopes
 
 
-def test_each_address_has_its_own_quota_if_there_are_no_keys() -> None:
+def test_each_client_address_has_its_own_quota_if_there_are_no_keys() -> None:
     gate = Authenticator(MemoryKeys(), AccessRules(quota=Quota(1, 60)))
 
     def spend(address: str) -> None:
@@ -170,7 +170,7 @@ def test_a_caller_without_the_required_scope_is_rejected() -> None:
     require(Caller("1", scopes=frozenset()), None)
 
 
-def test_metrics_require_the_read_scope_and_a_key_without_tenant_or_model_limits() -> None:
+def test_metrics_require_the_read_scope_and_a_key_without_tenant_or_model_restrictions() -> None:
     require_everything(Caller("1", scopes=frozenset({"read"})))
     for caller in (
         Caller("1", "acme"),

@@ -60,7 +60,9 @@ async def test_an_invalid_timeout_is_rejected(protected_client: httpx.AsyncClien
     assert (reply.status_code, reply.json()["type"]) == (400, "urn:rowcast:error:bad-option")
 
 
-async def test_a_request_past_its_deadline_is_rejected_and_not_scored(protected_client: httpx.AsyncClient) -> None:
+async def test_a_request_past_its_deadline_is_rejected_without_being_scored(
+    protected_client: httpx.AsyncClient,
+) -> None:
     late = await predict(protected_client, "e", **{"x-request-timeout": "0.000000001"})
     in_time = await predict(protected_client, "e", **{"x-request-timeout": "20"})
 

@@ -220,7 +220,7 @@ async def test_metrics_are_in_the_prometheus_text_format(client: httpx.AsyncClie
     assert await metric(client, "rowcast_model_load_seconds", model="loans") > 0
 
 
-async def test_history_pages_are_ordered_from_newest_to_oldest(client: httpx.AsyncClient) -> None:
+async def test_the_history_lists_entries_from_newest_to_oldest_across_pages(client: httpx.AsyncClient) -> None:
     sent = [(await client.post("/predict", params={"entity": f"e{n}"}, json=ROW)).json()["id"] for n in range(10)]
     sent += [(await client.post("/models/sum/predict", json={"x0": n, "x1": 0})).json()["id"] for n in range(10)]
 
@@ -249,7 +249,7 @@ async def test_history_pages_are_ordered_from_newest_to_oldest(client: httpx.Asy
 
 
 async def test_a_prediction_can_be_looked_up_in_the_journal_before_it_is_stored(app_home: Path, tmp_path: Path) -> None:
-    """Without its lifespan, the app has no indexer, so the entry stays in the journal."""
+    """The app runs without its lifespan, so it has no indexer and the entry stays in the journal."""
     app = app_server.build_server(settings.load(home=tmp_path, registry=app_home / "models", models=("loans",))).app
     async with apps.client(app) as client:
         prediction = (await client.post("/predict?entity=A-17", json=ROW, headers={"x-request-id": "r-1"})).json()
@@ -263,7 +263,7 @@ async def test_a_prediction_can_be_looked_up_in_the_journal_before_it_is_stored(
     assert entry["seq"] == 0
 
 
-async def test_history_returns_the_exact_bytes_of_a_row(client: httpx.AsyncClient) -> None:
+async def test_the_history_returns_the_exact_bytes_of_a_row(client: httpx.AsyncClient) -> None:
     body = b'{"x1": 2.50 ,\n "x0":1e0}'
 
     prediction = (await client.post("/models/sum/predict", content=body)).json()
@@ -334,7 +334,6 @@ async def test_routes_work_under_a_path_prefix(app_home: Path, tmp_path: Path) -
 
 
 async def routes_in_metrics(client: httpx.AsyncClient) -> set[str]:
-    """Return the route labels in the metrics."""
     text = (await client.get("/api/metrics")).text
     return {labels["route"] for labels in label_sets(text, "rowcast_requests_total")}
 

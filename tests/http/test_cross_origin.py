@@ -39,7 +39,7 @@ async def test_pages_on_an_allowed_origin_can_send_requests_and_read_responses(o
 
 
 @pytest.mark.parametrize("path", ["/predict", "/models/reload"])
-async def test_requests_from_other_origins_cannot_change_anything(open_client: httpx.AsyncClient, path: str) -> None:
+async def test_requests_from_unlisted_origins_cannot_change_anything(open_client: httpx.AsyncClient, path: str) -> None:
     unlisted = {"origin": "https://evil.example"}
     preflight = await open_client.options(path, headers={**unlisted, "access-control-request-method": "POST"})
     posted = await open_client.post(path, json=ROW, headers=unlisted)
@@ -53,7 +53,5 @@ async def test_requests_from_other_origins_cannot_change_anything(open_client: h
 @pytest.mark.parametrize(
     "own", [{"origin": "http://rowcast.test"}, {"origin": "https://proxy.example", "sec-fetch-site": "same-origin"}]
 )
-async def test_pages_on_the_servers_own_origin_can_send_requests(
-    open_client: httpx.AsyncClient, own: dict[str, str]
-) -> None:
+async def test_same_origin_pages_can_send_requests(open_client: httpx.AsyncClient, own: dict[str, str]) -> None:
     assert (await open_client.post("/predict", json=ROW, headers=own)).status_code == 200

@@ -187,7 +187,7 @@ async def test_the_root_path_is_removed_from_the_request_path(edge: Edge) -> Non
     assert reply.json() == {"body": "{}", "path": "/echo"}
 
 
-async def test_the_root_path_is_removed_twice_if_the_proxy_does_not_strip_it(edge: Edge) -> None:
+async def test_the_root_path_is_removed_twice_if_the_request_path_contains_it_twice(edge: Edge) -> None:
     async with apps.client(edge, root_path="/api") as client:
         reply = await client.post("/api/api/echo", content=b"{}")
 

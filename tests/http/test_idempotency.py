@@ -44,7 +44,7 @@ class Handler:
 
 
 def asking(idempotency: Idempotency, handler: Handler) -> Callable[..., Awaitable[tuple[bytes, bool]]]:
-    """Return a function that sends a request; its arguments replace parts of the request."""
+    """Return a function that sends a request; the function's arguments replace parts of the request."""
 
     def ask(
         key: bytes = b"k", caller: Caller = ANYONE, path: str = "/predict", meaning: bytes = b"", body: bytes = b"{}"
@@ -110,7 +110,7 @@ async def test_a_failed_request_can_be_repeated() -> None:
     assert await ask() == (b"reply 2", False)
 
 
-async def test_a_cancelled_request_can_be_repeated() -> None:
+async def test_a_canceled_request_can_be_repeated() -> None:
     handler = Handler()
     ask = asking(Idempotency(MemoryIdempotencyStore(), 60), handler)
     handler.gate.clear()

@@ -105,7 +105,7 @@ async def test_every_error_is_documented(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("path", READS)
-async def test_the_replies_of_cold_routes_match_their_schemas(client: httpx.AsyncClient, path: str) -> None:
+async def test_replies_from_cold_routes_match_their_schemas(client: httpx.AsyncClient, path: str) -> None:
     document = (await client.get("/openapi.json")).json()
     prediction = (await client.post("/models/sum/predict", json={"x0": 1, "x1": 2})).json()
     schema = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
@@ -117,7 +117,7 @@ async def test_the_replies_of_cold_routes_match_their_schemas(client: httpx.Asyn
         assert resolve(document, schema["$ref"])["additionalProperties"] is False
 
 
-async def test_the_problems_of_cold_routes_are_documented(client: httpx.AsyncClient) -> None:
+async def test_error_replies_from_cold_routes_are_documented(client: httpx.AsyncClient) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
 
     assert {"400", "401", "403", "429", "503"} <= paths["/predictions"]["get"]["responses"].keys()

@@ -92,7 +92,7 @@ async def test_the_openapi_document_for_a_caller_without_a_key_describes_no_mode
     assert "sum" not in {word for path in narrow["paths"] for word in re.split(r"\W", path)}
 
 
-async def test_health_reports_and_errors_hide_the_models_that_a_caller_cannot_use(tmp_path: Path) -> None:
+async def test_health_replies_and_error_messages_hide_models_that_the_caller_cannot_use(tmp_path: Path) -> None:
     async with apps.serving(home=create_home(tmp_path / "home")) as client:  # two models and no default model
         health = (await read(client, "only", "/health")).json()
         everything = (await read(client, "p", "/health")).json()
@@ -110,7 +110,7 @@ async def test_health_reports_and_errors_hide_the_models_that_a_caller_cannot_us
     assert [loaded["model"] for loaded in everything["workers"][0]["models"]] == ["other", "sum"]
 
 
-async def test_tenants_cannot_see_other_tenants_data(protected_client: httpx.AsyncClient) -> None:
+async def test_tenants_see_only_their_own_data(protected_client: httpx.AsyncClient) -> None:
     replies = [await predict(protected_client, "a", {"x0": 41.53125, "x1": number}) for number in range(3)]
     ids = [reply.json()["id"] for reply in replies]
     await predict(protected_client, "b")
@@ -135,7 +135,7 @@ async def test_tenants_cannot_see_other_tenants_data(protected_client: httpx.Asy
         assert word not in metrics.replace("rowcast_prediction", "")
 
 
-async def test_history_records_the_key_and_the_tenant(protected_client: httpx.AsyncClient) -> None:
+async def test_the_history_records_the_key_and_the_tenant(protected_client: httpx.AsyncClient) -> None:
     id_ = (await predict(protected_client, "c")).json()["id"]
 
     entry = (await read(protected_client, "c", f"/predictions/{id_}")).json()

@@ -127,7 +127,7 @@ async def test_keys_and_scopes_are_enforced_on_both_paths(
     assert reply.status == status
 
 
-async def test_a_request_is_charged_once_and_the_quota_is_reported_on_both_paths(live: Models) -> None:
+async def test_both_paths_charge_a_request_once_and_report_the_quota(live: Models) -> None:
     quick, general = Front(live.native, keys=KEYS), Front(live.native, keys=KEYS)
 
     for status in (200, 429):

@@ -61,7 +61,7 @@ def test_every_path_has_a_route_with_the_expected_scope(
     assert (route.pattern, route.scope, route.is_public) == (pattern, scope, is_public)
 
 
-def test_hot_routes_take_precedence_over_dialects_and_dialects_over_cold_routes() -> None:
+def test_hot_routes_take_precedence_over_dialect_routes_and_dialect_routes_over_cold_routes() -> None:
     def route(pattern: str) -> Route:
         return Route(pattern=pattern, method="POST", handler=None)
 

@@ -20,7 +20,7 @@ def new_key(id_: str = "1", secret_text: str = SECRET, **fields: Any) -> Key:
 
 
 def secret(name: str) -> str:
-    """Return the secret of the key with this name, as a client sends it."""
+    """Return the secret of the key with this name."""
     return access_keys.format_key(name, name.encode() * 4)
 
 

@@ -18,14 +18,14 @@ from support import logs
 
 
 class _StandardError:
-    """Writes to the current standard error; pytest replaces it for every test and closes it afterwards."""
+    """A stream that writes to the current `sys.stderr`, which pytest replaces for each test and closes afterward."""
 
     def write(self, text: str) -> None:
         logs.collect(text)
         (sys.__stderr__ if sys.stderr.closed else sys.stderr).write(text)  # type: ignore[union-attr]
 
     def flush(self) -> None:
-        """Do nothing: output is not buffered."""
+        """Do nothing, because output is not buffered."""
 
 
 _always, _last = log_processors(as_text=True)

@@ -1,4 +1,4 @@
-"""The sync and async clients with a common interface, so that each test covers both clients."""
+"""The sync and async clients behind a common interface, so that each test can cover both clients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rowcast.client import AsyncClient, Client
 
 
 class BlockingAsyncClient:
-    """Runs the calls of an `AsyncClient` on a private event loop and waits until they finish."""
+    """Runs each call of an `AsyncClient` on a private event loop and waits for the result."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._client = AsyncClient(*arguments, **options)

@@ -24,7 +24,7 @@ from rowcast.serving.ports import Answer
 
 
 class MemoryTransport(asyncio.Transport):
-    """Collects the written bytes. Like uvloop, it raises an error for writes after the connection is lost."""
+    """Collects the written bytes. Like uvloop, it raises an error if data is written after the connection is lost."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 80)})

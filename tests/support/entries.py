@@ -12,7 +12,7 @@ from rowcast.schema.prediction import Prediction
 
 
 def identifier(number: int) -> str:
-    """Return the ID of the entry with this number. The IDs have the same order as the numbers."""
+    """Return the ID of the entry with this number; IDs sort in the order of their numbers."""
     return uuid7s(1_700_000_000_000 + number, number.to_bytes(uuid7_randomness(1)))[0]
 
 
@@ -34,7 +34,7 @@ def draft(
 
 
 def drafts(start: int, end: int, model: str = "loans") -> list[Draft]:
-    """Return the drafts numbered from `start` up to but not including `end`."""
+    """Return one draft for each number in `range(start, end)`."""
     return [draft(number, model) for number in range(start, end)]
 
 
@@ -60,4 +60,4 @@ MIXED = [
     )
     for number in range(60)
 ]
-"""Sixty predictions with varying values, for tests of filters."""
+"""Sixty drafts with different values, for filter tests."""

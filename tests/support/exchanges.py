@@ -27,7 +27,7 @@ SUCCESS = HttpReply(200, {"content-type": "application/json"}, b"{}")
 
 
 class PlayedExchange(msgspec.Struct):
-    """The client's requests with their times, its pauses, and its error if the exchange failed."""
+    """The requests that the client sent and their times, the client's pauses, and the error if the exchange failed."""
 
     sent: list[tuple[float, Send]] = []
     pauses: list[float] = []
@@ -38,7 +38,7 @@ class PlayedExchange(msgspec.Struct):
 def play(
     request: HttpRequest, script: Sequence[HttpReply | NoReply], random: float = 0.0, duration: float = 0.01
 ) -> PlayedExchange:
-    """Simulate the exchange; the final reply is repeated if necessary, and each attempt takes `duration` seconds."""
+    """Simulate an exchange in which each attempt takes `duration` seconds; repeat the final reply if necessary."""
     played = PlayedExchange()
     flow = exchange(request, POLICY, "http://server", clock=lambda: played.now, random=lambda: random)
     try:

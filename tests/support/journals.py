@@ -11,7 +11,7 @@ from rowcast.history.chain import Draft
 
 
 def writer_names(first: str = "w") -> Callable[[], str]:
-    """Return a function that names the successive writers of a journal: `w`, `w2`, `w3` and so on."""
+    """Return a function that returns a new writer name on each call: `w`, `w2`, `w3` and so on."""
     names = itertools.chain([first], (f"{first}{number}" for number in itertools.count(2)))
     return lambda: next(names)
 
@@ -27,5 +27,5 @@ def write_segment(folder: Path, *batches: list[Draft], writer: str = "w") -> Pat
 
 
 def end_of_entries(segment: Path) -> int:
-    """Return the offset of the end of the last entry, which is followed only by zeros."""
+    """Return the offset at which the last entry ends; only zeros follow."""
     return len(segment.read_bytes().rstrip(b"\0"))

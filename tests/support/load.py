@@ -14,7 +14,7 @@ BATCH_ROWS = 60
 
 @dataclass
 class Load:
-    """Rows to send, and replies by prediction ID, each with its row number."""
+    """The rows to send, and the row number and reply for each prediction ID."""
 
     rows: list[dict[str, Any]]
     answered: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)

@@ -1,8 +1,8 @@
 """Scan all logs of a test session for data that tests sent: row values, API keys and Authorization headers.
 
-The logs of all servers and the values that clients send are collected. At the end of the session, every log line is
-scanned; a line with a leak fails the session. `CANARY` and `CANARY_NUMBER` are row values that the scan detects in any
-spelling. Other values count as leaks if they are long enough to rule out coincidence.
+The tests collect the logs of all servers and the values that clients send. At the end of the session, every log line
+is scanned, and the session fails if a line contains such data. `CANARY` and `CANARY_NUMBER` are row values that the
+scan detects in any format. Other values count as leaks only if they are long enough to rule out coincidence.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHOWN = 20
 TENSOR = frozenset({"name", "shape", "datatype", "parameters", "data"})
 """The fields of a tensor in the Open Inference Protocol."""
 OUTPUT_NAMES = frozenset({"prediction", "probability", "probabilities"})
-"""Output names. They do not count as leaks, because fuzzed requests also send them as values."""
+"""Output names, which do not count as leaks because fuzzed requests also send them as values."""
 
 _folder: list[Path] = []
 _texts: dict[str, None] = {}
@@ -37,7 +37,7 @@ _numbers: set[str] = set()
 _moment = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?")
 _number = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.])")
 _column = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+").fullmatch
-"""Matches column names. They do not count as leaks, because fuzzed requests also send them as values."""
+"""Matches column names, which do not count as leaks because fuzzed requests also send them as values."""
 _always = re.compile(
     rf"canary|melchior|zumstein|{CANARY_NUMBER}|918[ ,.']?273[ ,.']?645"
     r"|\brk_[0-9a-z]+_\S+|\bbearer \S|\"?authorization\"?\s*[:=]",
@@ -54,16 +54,16 @@ def folder() -> Path:
 
 @contextlib.contextmanager
 def open_log(path: Path) -> Iterator[IO[bytes]]:
-    """Open a log file for appending. The file is a link into the log folder, so a test cannot delete the log itself."""
+    """Open a log file for appending. `path` becomes a symbolic link, so a test cannot delete the log file itself."""
     if not path.exists():
-        path.unlink(missing_ok=True)  # a broken link into the log folder of an earlier session
+        path.unlink(missing_ok=True)  # a broken link to a log of an earlier session
         path.symlink_to(folder() / f"{uuid.uuid4().hex}.log")
     with path.open("ab") as file:
         yield file
 
 
 def collect(text: str) -> None:
-    """Add the log output of an app that runs in this process."""
+    """Append log output from an app that runs in this process."""
     with (folder() / "this-process.log").open("a", encoding="utf-8") as file:
         file.write(text)
 
@@ -92,7 +92,7 @@ def _remember_leaves(value: Any) -> None:
 
 
 def _holds_names(key: str, parent: dict[str, Any]) -> bool:
-    """Return whether the values of this key are column or tensor names."""
+    """Return whether this key contains column or tensor names."""
     return (key == "columns" and "data" in parent) or (key == "name" and parent.keys() <= TENSOR)
 
 
@@ -161,7 +161,7 @@ def _add(config: pytest.Config, scanned: tuple[int, list[str]]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Scan all log lines; fail the session if a line has a leak."""
+    """Scan all log lines; fail the session if a line contains a leak."""
     _add(session.config, scan())
     shutil.rmtree(folder())
     _folder.clear()

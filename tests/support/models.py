@@ -34,7 +34,7 @@ LOAN_ROWS = 1500
 
 
 def trained_loans(root: Path, name: str = "loans") -> FolderRegistry:
-    """Train the loan example as boosted trees and return its registry."""
+    """Train boosted trees on the loan example and return the registry."""
     registry = FolderRegistry(root)
     train(
         table_from_memory(examples.loans(LOAN_ROWS), "loans"),
@@ -61,7 +61,7 @@ def with_models(home: Path, registry: Path) -> Path:
 
 
 def number_columns(count: int, **options: Any) -> Schema:
-    """Return a schema with the number columns `x0`, `x1` and so on."""
+    """Return a schema with the numeric columns `x0`, `x1` and so on."""
     return Schema(tuple(Column(name=f"x{index}", kind="number", example=1.0, **options) for index in range(count)))
 
 
@@ -130,7 +130,7 @@ def sum_graph(inputs: int) -> bytes:
 
 
 def miscounting_graph(at: int, more: int) -> bytes:
-    """Return a graph that outputs its only column, and adds `more` rows if the batch has exactly `at` rows."""
+    """Return a graph that outputs its only column, and appends `more` extra rows if the batch has exactly `at` rows."""
     nodes = [
         helper.make_node("Shape", [NUMBERS], ["shape"], end=1),
         helper.make_node("Equal", ["shape", "at"], ["here"]),

@@ -23,7 +23,6 @@ ROWCAST = [*PYTHON, "-m", "rowcast.cli"]
 
 
 def free_port() -> int:
-    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -31,7 +30,7 @@ def free_port() -> int:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """Return the environment of this process with only the given Rowcast settings."""
+    """Return the environment of this process, with its Rowcast settings replaced."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("ROWCAST_")}
     return {**others, **settings}
 
@@ -94,7 +93,7 @@ class Server:
         ]
 
     def kill(self) -> None:
-        """Kill the server and all of its child processes at once."""
+        """Kill the server and all its child processes."""
         for pid in [self.process.pid, *children(self.process.pid)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A batcher and a recorder, composed as in a server process, with any journal."""
+"""A batcher and a recorder, connected as in a server process; the journal is a parameter."""
 
 from __future__ import annotations
 

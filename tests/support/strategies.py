@@ -1,4 +1,4 @@
-"""Schemas and raw rows for property tests: every kind of column, unusual names, and anything a client might send."""
+"""Schemas with unusual names and columns of every kind, and rows with anything that a client might send."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def schemas(draw: st.DrawFn, max_columns: int = 6) -> Schema:
     return Schema(tuple(draw(columns(name)) for name in names))
 
 
-# Cells are encoded as JSON, because the tests cover values that JSON can express but Python cannot.
+# Cells are JSON text, so that the tests can cover invalid JSON and every number format.
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
@@ -115,7 +115,7 @@ def fitting_tokens(column: Column) -> st.SearchStrategy[str]:
 
 @st.composite
 def bodies(draw: st.DrawFn, schema: Schema, damage: int = 2) -> bytes:
-    """Generate a row as JSON with a suitable cell for each column, then replace, drop or add up to `damage` cells."""
+    """Generate a row as JSON with a suitable cell for each column, then make up to `damage` changes."""
     cells = [(column.name, draw(fitting_tokens(column))) for column in schema.columns]
     for _ in range(draw(st.integers(0, damage))):
         place = draw(st.integers(0, len(cells)))

@@ -58,7 +58,7 @@ def fit_setting(task: Task, rows: int, *, out_of_time: bool = False) -> Setting:
 
 
 def customers(seed: int = 0, count: int = 120) -> Columns:
-    """Return a table with one to eight rows per customer; most rows of a customer have the same label."""
+    """Return a table with one to eight rows per customer; most of a customer's rows have the same label."""
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, 9, count)
     owner = np.repeat(np.arange(count), sizes)
@@ -72,7 +72,7 @@ def customers(seed: int = 0, count: int = 120) -> Columns:
 
 
 def weighted_loans(rows: int = 600) -> Columns:
-    """Return a table of loans with two number columns, a weight column and an imbalanced target."""
+    """Return a table of loans with two numeric columns, a weight column and an imbalanced target."""
     rng = np.random.default_rng(4)
     x = rng.normal(size=(2, rows))
     label = rng.random(rows) < sigmoid(2 * x[0] - 2)

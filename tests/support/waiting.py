@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def eventually(condition: Callable[[], T], seconds: float = 10.0, every: float = 0.02) -> T:
-    """Wait until `condition` returns a true value and return this value; raise AssertionError after `seconds`."""
+    """Call `condition` until it returns a true value, then return this value; raise AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < deadline, f"{condition} did not hold within {seconds} s"
@@ -20,7 +20,7 @@ def eventually(condition: Callable[[], T], seconds: float = 10.0, every: float =
 
 
 async def eventually_async(condition: Callable[[], Awaitable[T]], seconds: float = 10.0, every: float = 0.02) -> T:
-    """Wait like `eventually`, but inside an event loop."""
+    """Do the same as `eventually` for an asynchronous condition."""
     deadline = time.monotonic() + seconds
     while not (result := await condition()):
         assert time.monotonic() < deadline, f"{condition} did not hold within {seconds} s"

@@ -45,7 +45,7 @@ def test_golden_rows_include_a_row_with_missing_values_and_a_row_with_an_unseen_
     assert unseen == {**sample[0], "purpose": bundle_files.UNSEEN_TEXT}
 
 
-def test_golden_rows_contain_the_graphs_scores() -> None:
+def test_golden_rows_contain_the_scores_from_the_graph() -> None:
     golden = bundle_files.golden_rows(learning_problem(), ConstantGraph(), DECISION, seed=0)
 
     assert {each.score.prediction for each in golden} == {"yes"}

@@ -23,7 +23,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(11)
 
 
-def test_calibration_corrects_overconfident_scores_but_not_calibrated_scores() -> None:
+def test_calibration_corrects_overconfident_scores_and_leaves_calibrated_scores_unchanged() -> None:
     truth = RNG.normal(size=4000) * 2
     target = (RNG.random(4000) < calibration.sigmoid(truth)).astype(np.int64)
 
@@ -63,7 +63,7 @@ def test_calibration_uses_the_row_weights(rng: Rng) -> None:
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
-def test_calibration_restores_the_true_class_shares_after_balancing(rng: Rng, task: Any) -> None:
+def test_calibration_restores_the_true_class_frequencies_after_balancing(rng: Rng, task: Any) -> None:
     matrix = rng.normal(size=(6000, 2)).astype(np.float32)
     score = matrix[:, 0] + rng.logistic(size=6000) * 0.7
     target = np.digitize(score, [1.5] if task == "binary" else [-2, 1.5])
@@ -122,7 +122,7 @@ def test_equal_scores_yield_a_usable_threshold() -> None:
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "f1"])
-def test_a_weighted_row_affects_the_threshold_like_repeated_rows(rng: Rng, metric: str) -> None:
+def test_a_weighted_row_has_the_same_effect_on_the_threshold_as_repeated_rows(rng: Rng, metric: str) -> None:
     scores = rng.random(300).astype(np.float32)
     target, times = (rng.random(300) < scores).astype(np.int64), rng.integers(1, 3, 300)
     times[target == 1] += 4
@@ -135,7 +135,7 @@ def test_a_weighted_row_affects_the_threshold_like_repeated_rows(rng: Rng, metri
 
 
 def random_scores() -> tuple[Any, Any]:
-    """Return random scores, and a target drawn with these scores as the probabilities of the positive class."""
+    """Return random scores and a target; each score is the true probability of the positive class."""
     rng = np.random.default_rng(3)
     scores = rng.random(400).astype(np.float32)
     return scores, (rng.random(400) < scores).astype(np.int64)

@@ -59,7 +59,7 @@ def test_the_tolerance_for_regression_values_grows_with_their_magnitude_and_spre
 
 
 class OneThreshold:
-    """A model with one threshold on its first number column."""
+    """A model with one threshold on its first numeric column."""
 
     def thresholds(self) -> Mapping[int, Any]:
         return {0: np.array([0.25], np.float32)}

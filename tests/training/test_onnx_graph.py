@@ -18,7 +18,7 @@ def test_floor32_keeps_every_float32_on_the_same_side_of_a_threshold() -> None:
             assert (float(x) <= threshold) == bool(x <= floor32(threshold))
 
 
-def test_thresholds_are_grouped_by_number_column() -> None:
+def test_thresholds_are_grouped_by_numeric_column() -> None:
     trees = Trees(1)
     trees.split(0, 0, 3, 0.5, 1, 2)
     trees.leaf(0, 1, {0: 1.0})

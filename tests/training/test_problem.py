@@ -73,7 +73,7 @@ def test_options_with_unknown_or_empty_columns_are_rejected(
     assert "\n" not in caught.value.message
 
 
-def test_a_table_must_have_at_least_twenty_labelled_rows() -> None:
+def test_a_table_must_have_at_least_twenty_labeled_rows() -> None:
     with pytest.raises(TableError) as caught:
         learning_problem({"x": [1.5, 2.5] * 5, "y": ["a", "b"] * 5})
 
@@ -109,7 +109,7 @@ def test_a_regression_problem_can_be_split_by_group() -> None:
 
 
 def days(order: list[int]) -> list[str]:
-    """Return one date per row, in this order."""
+    """Convert each number to a date; a larger number is a later date."""
     return [f"2026-{1 + place // 28:02d}-{1 + place % 28:02d}" for place in order]
 
 

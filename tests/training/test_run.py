@@ -77,7 +77,7 @@ def test_training_publishes_a_certified_bundle(
 
 
 @pytest.mark.parametrize(("table", "target"), [(LOANS, "loan_status"), (EVERY_KIND, "y")], ids=["loans", "every kind"])
-def test_golden_rows_are_valid_client_rows_and_contain_the_graphs_scores(
+def test_golden_rows_are_valid_client_rows_and_contain_the_scores_from_the_graph(
     tmp_path: Path, table: Table, target: str
 ) -> None:
     opened = bundle.open(Path(train_model(tmp_path, table, target).path))
@@ -95,7 +95,7 @@ def test_golden_rows_are_valid_client_rows_and_contain_the_graphs_scores(
     assert any(None in golden.row.values() for golden in opened.golden)
 
 
-def test_values_keep_their_notation_in_golden_rows(tmp_path: Path) -> None:
+def test_values_keep_their_format_in_golden_rows(tmp_path: Path) -> None:
     rows = [golden.row for golden in bundle.open(Path(train_model(tmp_path, EVERY_KIND, "y").path)).golden]
 
     assert {type(row["count"]) for row in rows} == {int}
@@ -294,7 +294,7 @@ def test_spaces_around_the_target_name_are_ignored(tmp_path: Path) -> None:
     assert bundle.open(Path(result.path)).manifest.training.target == "species"
 
 
-def test_predictions_for_a_table_equal_predictions_for_single_rows(tmp_path: Path) -> None:
+def test_table_predictions_equal_single_row_predictions(tmp_path: Path) -> None:
     opened = bundle.open(Path(train_model(tmp_path, LOANS, "loan_status").path))
     manifest = opened.manifest
     graph = open_graph(opened.model, manifest.output.name)

@@ -18,7 +18,7 @@ def owners(columns: dict[str, list[Any]], places: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_group_is_on_both_sides_of_a_split_and_classes_are_spread_evenly(seed: int) -> None:
+def test_no_group_is_on_both_sides_of_a_split_and_classes_are_distributed_evenly(seed: int) -> None:
     columns = customers(seed)
 
     problem = learning_problem(columns, group="customer", seed=seed)
@@ -36,7 +36,7 @@ def test_no_group_is_on_both_sides_of_a_split_and_classes_are_spread_evenly(seed
 
 
 @pytest.mark.parametrize("counts", [[100, 2], [100, 3, 5], [2, 2, 60], [40, 4, 3, 2]])
-def test_the_rows_of_a_rare_class_are_spread_over_different_folds(counts: list[int]) -> None:
+def test_the_rows_of_a_rare_class_are_distributed_across_folds(counts: list[int]) -> None:
     target = np.repeat(np.arange(len(counts)), counts)
 
     for seed in range(5):

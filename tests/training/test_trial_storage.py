@@ -100,7 +100,7 @@ def test_the_slot_of_a_dead_process_becomes_available_again(tmp_path: Path, clai
     if claimed:
         dead.claim(trial)
 
-    # The trial has the ID of this process, but this process has not started a trial, so the trial's owner must be dead.
+    # The trial's owner has the same process ID as this process, which has not started a trial: the owner must be dead.
     drawn = run(open_study(tmp_path / "trials.log"))
 
     assert [slot for slot, _ in drawn] == list(range(TOTAL))
@@ -117,7 +117,7 @@ def test_running_trials_of_a_live_process_keep_their_slots(tmp_path: Path) -> No
     assert other.optuna.trials[0].state == TrialState.RUNNING
 
 
-def test_a_study_lists_the_trials_of_other_processes_by_candidate(tmp_path: Path) -> None:
+def test_a_study_lists_the_trials_of_a_candidate_from_other_processes(tmp_path: Path) -> None:
     first = open_study(tmp_path / "trials.log")
     drawn = run(first)
     second = open_study(tmp_path / "trials.log")

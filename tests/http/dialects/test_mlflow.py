@@ -26,7 +26,7 @@ BAD_INVOCATIONS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("case", BAD_INVOCATIONS)
-async def test_an_invalid_request_gets_an_error_in_mlflows_format(client: httpx.AsyncClient, case: str) -> None:
+async def test_an_invalid_request_gets_an_mlflow_error(client: httpx.AsyncClient, case: str) -> None:
     reply = await client.post("/invocations", json=BAD_INVOCATIONS[case])
 
     assert reply.status_code == 400
@@ -52,7 +52,7 @@ async def test_the_ping_and_version_routes_return_plain_text(client: httpx.Async
 async def test_a_csv_body_with_too_many_lines_is_not_read_to_the_end(client: httpx.AsyncClient) -> None:
     headers = {"content-type": "text/csv", "accept": "application/problem+json"}
 
-    # Reading to the end would reach the unclosed quote, which causes a different error.
+    # Reading to the end would reach the unclosed quote, which would cause a different error.
     reply = await client.post("/invocations", content="a\n" + "1\n" * 20_000 + '"', headers=headers)
 
     assert reply.json()["type"] == "urn:rowcast:error:too-many-rows"

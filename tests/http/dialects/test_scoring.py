@@ -1,4 +1,4 @@
-"""Behaviour that V1, V2 and MLflow have in common: predictions, history, errors and access rules."""
+"""Behavior that V1, V2 and MLflow have in common: predictions, history, errors and access rules."""
 
 from __future__ import annotations
 
@@ -44,7 +44,6 @@ COMPARED = ("prediction", "probability", "score", "probabilities", "warnings", "
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:
-    """Return rows as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
@@ -53,7 +52,7 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def requests(rows: list[dict[str, Any]]) -> dict[str, tuple[str, bytes, dict[str, str]]]:
-    """Return the path, body and headers of a request with these rows, for each layout of each dialect."""
+    """Return the path, body and headers of a request with these rows, for each request layout of each dialect."""
     binary, headers = v2.as_binary(v2.columns(rows), parameters={"binary_data_output": True})
     lists = [list(row.values()) for row in rows]
 
@@ -77,7 +76,6 @@ def requests(rows: list[dict[str, Any]]) -> dict[str, tuple[str, bytes, dict[str
 
 
 def labels(layout: str, reply: httpx.Response) -> list[Any]:
-    """Return the predicted labels in a reply."""
     if layout.startswith("v2"):
         return v2.outputs(reply.content, reply.headers)["prediction"]
     predictions: list[Any] = next(iter(reply.json().values()))
@@ -85,7 +83,7 @@ def labels(layout: str, reply: httpx.Response) -> list[Any]:
 
 
 async def stored_entries(client: httpx.AsyncClient, count: int) -> list[dict[str, Any]]:
-    """Wait until the store has this many entries and return them."""
+    """Wait until the store has this many entries, then return the entries."""
 
     async def read_all() -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = []
@@ -129,7 +127,7 @@ async def test_predictions_and_history_are_the_same_in_every_dialect(home: Path)
 
 
 @pytest.mark.parametrize("path", ERRORS)
-async def test_errors_have_the_dialects_format_unless_the_client_accepts_problem_details(
+async def test_errors_use_the_format_of_the_dialect_unless_the_client_accepts_problem_details(
     client: httpx.AsyncClient, path: str
 ) -> None:
     status, key = ERRORS[path]
@@ -188,7 +186,7 @@ async def test_every_dialect_enforces_scopes_and_quotas_and_supports_idempotency
 
 
 class CountingName(str):
-    """A column name that counts its comparisons."""
+    """A string that counts equality comparisons."""
 
     __slots__ = ()
     __hash__ = str.__hash__

@@ -26,7 +26,7 @@ async def test_the_metadata_lists_inputs_and_outputs(client: httpx.AsyncClient) 
     }
 
 
-async def test_the_configuration_is_returned_in_tritons_format(client: httpx.AsyncClient) -> None:
+async def test_the_configuration_uses_the_triton_format(client: httpx.AsyncClient) -> None:
     config = (await client.get("/v2/models/loans/versions/1/config")).json()
 
     assert {"name": "purpose", "data_type": "TYPE_STRING", "dims": [1]} in config["input"]

@@ -56,7 +56,7 @@ BAD_HEADER_LENGTHS = {
 }
 
 
-async def test_the_graphs_own_input_tensors_are_decoded_into_rows(tmp_path: Path) -> None:
+async def test_raw_graph_inputs_are_decoded_into_rows(tmp_path: Path) -> None:
     registry = FolderRegistry(tmp_path / "home" / "models")
     models.publish(registry, "events", models.sum_graph(7), EVENTS, models.REGRESSION, "values")
     encoder = RowEncoder(EVENTS, own_plan(EVENTS))
@@ -75,7 +75,7 @@ async def test_the_graphs_own_input_tensors_are_decoded_into_rows(tmp_path: Path
         flat = await client.post(url, json={"inputs": [{**tensor, "data": numbers.ravel().tolist()}]})
         nested = await client.post(url, json={"inputs": [{**tensor, "data": numbers.tolist()}]})
         binary = await client.post(url, content=raw, headers={"inference-header-content-length": "0"})
-        numbers[0][1] = 5  # the month now contradicts the days since the origin
+        numbers[0][1] = 5  # the month now contradicts the number of days since the origin
         contradictory = await client.post(url, json={"inputs": [{**tensor, "data": numbers.ravel().tolist()}]})
         wide = await client.post(url, json={"inputs": [{**tensor, "shape": [1, 21], "data": numbers.ravel().tolist()}]})
 
@@ -88,7 +88,7 @@ async def test_the_graphs_own_input_tensors_are_decoded_into_rows(tmp_path: Path
 
 
 @pytest.mark.parametrize("case", BAD_REQUESTS)
-async def test_an_invalid_request_gets_an_error_in_the_protocols_format(client: httpx.AsyncClient, case: str) -> None:
+async def test_an_invalid_request_gets_an_error_in_the_v2_format(client: httpx.AsyncClient, case: str) -> None:
     reply = await client.post("/v2/models/sum/infer", json=BAD_REQUESTS[case])
 
     assert reply.status_code == 400

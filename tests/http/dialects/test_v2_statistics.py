@@ -1,4 +1,4 @@
-"""Request counts and durations of the Open Inference Protocol, summed over all workers."""
+"""Request counts and durations in the Open Inference Protocol, summed over all workers."""
 
 from __future__ import annotations
 

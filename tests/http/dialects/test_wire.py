@@ -83,7 +83,7 @@ MODELS: dict[str, tuple[bytes, Schema, Any, dict[str, Any]]] = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an app with a cache and with models for four other systems."""
+    """A client of an app that has a cache and serves four models, each with the wire template of a different system."""
     home = tmp_path_factory.mktemp("wire")
     registry = FolderRegistry(home / "models")
     for name, (graph, schema, decision, wire) in MODELS.items():
@@ -251,7 +251,7 @@ async def test_the_sample_is_a_valid_request(client: httpx.AsyncClient) -> None:
     assert (await client.post("/predict", json=sample)).status_code == 200
 
 
-async def test_history_records_native_rows_and_predictions(client: httpx.AsyncClient) -> None:
+async def test_the_history_stores_rows_and_predictions_in_the_native_format(client: httpx.AsyncClient) -> None:
     row = models.random_rows(NUMBERS, 1, seed=9)[0]
     await client.post("/models/iris/predict", json={f"feature{at}": cell for at, cell in enumerate(row.values(), 1)})
     await client.post("/models/pipeline/predict", json={"data": [list(row.values())], "use_cache": False})

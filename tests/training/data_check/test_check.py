@@ -44,7 +44,7 @@ def test_a_column_that_leaks_a_regression_target_is_reported() -> None:
     assert [finding.column for finding in findings_of("leak", {"bucket": np.floor(value / 10)}, value)] == ["bucket"]
 
 
-def test_a_column_far_more_predictive_than_any_other_is_reported_as_dominant() -> None:
+def test_a_column_far_more_predictive_than_any_other_column_is_reported_as_dominant() -> None:
     strong = LABELS * 2.0 + RNG.normal(size=ROWS)
 
     assert not findings_of("leak", {"strong": strong})

@@ -87,7 +87,7 @@ def test_the_error_for_a_negative_weight_contains_the_row_number() -> None:
     )
 
 
-def test_rows_with_weight_zero_are_excluded() -> None:
+def test_rows_with_a_weight_of_zero_are_excluded() -> None:
     weight = np.where(np.arange(ROWS) % 10 == 0, 0.0, 1.5)
 
     problem = problem_of({"w": weight}, weight="w")

@@ -43,7 +43,7 @@ def test_the_graph_agrees_with_lightgbm(task: Any) -> None:
     assert run_graph(model, matrix) == pytest.approx(model.raw(matrix), rel=1e-5, abs=1e-5)
 
 
-def test_the_graph_treats_numbers_near_zero_as_zero_like_lightgbm() -> None:
+def test_the_graph_and_lightgbm_both_treat_numbers_near_zero_as_zero() -> None:
     numbers = np.array([-1.0, -1e-34, -1e-35, -1e-36, 0.0, 1e-36, 1e-35, 1e-34, 1.0], np.float32)
     matrix = np.repeat(numbers, 60)[:, None]
 
@@ -52,7 +52,7 @@ def test_the_graph_treats_numbers_near_zero_as_zero_like_lightgbm() -> None:
     assert run_graph(model, numbers[:, None]) == pytest.approx(model.raw(numbers[:, None]), rel=1e-5, abs=1e-5)
 
 
-def test_training_stops_early_on_noise_and_at_the_time_limit() -> None:
+def test_training_stops_early_if_the_target_is_noise_or_the_time_limit_is_reached() -> None:
     matrix, noise = RNG.normal(size=(200, 2)).astype(np.float32), RNG.integers(2, size=200)
     setting = fit_setting("binary", 200)
     rows, valid = LabelledMatrix(matrix[:100], noise[:100]), LabelledMatrix(matrix[100:], noise[100:])

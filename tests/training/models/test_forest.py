@@ -1,4 +1,4 @@
-"""Forests: agreement with the graph, and behaviour at the time limit."""
+"""Forests: agreement with the graph, and behavior at the time limit."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from support.training import fit_setting
 RNG = np.random.default_rng(7)
 
 
-def test_the_class_scores_of_ridge_are_log_odds() -> None:
+def test_ridge_class_scores_are_log_odds() -> None:
     matrix = RNG.normal(size=(4000, 1)).astype(np.float32)
     target = (RNG.random(4000) < calibration.sigmoid(matrix[:, 0].astype(float) * 1.5)).astype(np.int64)
     candidate, setting = CANDIDATES["ridge"], fit_setting("binary", 4000)

@@ -100,7 +100,7 @@ def test_the_same_seed_produces_the_same_weights_and_another_seed_produces_diffe
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_training_restores_the_global_settings_of_torch() -> None:
+def test_training_restores_the_global_torch_settings() -> None:
     threads = torch.get_num_threads()
 
     fit("binary", 1)
@@ -117,7 +117,7 @@ def test_a_regression_target_with_large_values_can_be_learned() -> None:
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
-def test_a_class_that_the_fold_lacks_gets_low_scores(task: Any) -> None:
+def test_a_class_that_is_missing_from_the_training_rows_gets_low_scores(task: Any) -> None:
     target = np.minimum(TARGETS[task], 1) if task == "multiclass" else np.zeros(len(MATRIX), np.int64)
 
     raw = fit(task, 10, target=target).raw(MATRIX)
@@ -137,7 +137,7 @@ def test_a_column_that_is_constant_in_training_has_no_influence() -> None:
     assert network.raw(moved).tobytes() == network.raw(MATRIX).tobytes()
 
 
-def test_a_network_trained_on_constant_columns_predicts_the_class_shares() -> None:
+def test_a_network_trained_on_constant_columns_predicts_the_class_frequencies() -> None:
     fit_setting = setting("binary")
     rows = LabelledMatrix(np.ones((200, 2), np.float32), (np.arange(200) % 4 == 0).astype(np.int64))
 
@@ -146,7 +146,7 @@ def test_a_network_trained_on_constant_columns_predicts_the_class_shares() -> No
     assert raw == pytest.approx(np.full((200, 1), np.log(1 / 3)), abs=0.3)
 
 
-def test_neighbouring_float32_numbers_can_be_separated() -> None:
+def test_adjacent_float32_numbers_can_be_separated() -> None:
     side = RNG.integers(2, size=400)
     low = np.float32(1e-45)
     matrix = np.where(side, low, np.float32(0))[:, None].astype(np.float32)
@@ -168,7 +168,7 @@ def test_rows_with_large_weights_have_more_influence() -> None:
     assert heavy.mean() > plain.mean() + 1
 
 
-def test_training_stops_early_and_at_the_time_limit() -> None:
+def test_training_stops_early_if_the_target_is_noise_or_the_time_limit_is_reached() -> None:
     noise = RNG.integers(2, size=len(MATRIX))
     rows, valid = LabelledMatrix(MATRIX[:200], noise[:200]), LabelledMatrix(MATRIX[200:], noise[200:])
 

@@ -1,4 +1,4 @@
-"""The behaviour sections show the most important columns, their partial dependence and the worst slices."""
+"""The behavior sections show the most important columns, their partial dependence and the worst slices."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_a_line_passes_through_its_points() -> None:
     assert texts(chart)[-2:] == ["across", "up"]
 
 
-def test_a_line_chart_can_have_a_legend_and_a_labelled_mark() -> None:
+def test_a_line_chart_can_have_a_legend_and_a_labeled_mark() -> None:
     lines = [Line(name, np.arange(3), np.arange(3) / 2) for name in ("first", "second")]
 
     chart = line_chart("title", "description", AXES, lines, mark=(1.0, "chosen"))

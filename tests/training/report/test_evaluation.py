@@ -35,7 +35,7 @@ def test_threshold_curves_contain_the_metrics_at_each_threshold() -> None:
     assert np.isnan(curves["precision"][100])
 
 
-def test_calibration_bins_contain_every_row_once() -> None:
+def test_every_row_is_in_exactly_one_calibration_bin() -> None:
     bins = evaluation.calibration_bins(np.array([0.0, 0.05, 0.95, 1.0]), np.array([False, True, True, True]))
 
     assert [(each.low, each.count, each.share) for each in bins] == [(0.0, 2, 0.5), (0.9, 2, 1.0)]
@@ -78,7 +78,7 @@ def test_importance_is_computed_on_fewer_rows_for_a_large_graph() -> None:
     assert (large_rows, cast(SigmoidGraph, large.graph).scored) == (100, 200)
 
 
-def test_partial_dependence_matches_the_models_formula() -> None:
+def test_partial_dependence_matches_the_formula_of_the_graph() -> None:
     model = evaluated_model()
     used, idle = (
         evaluation.partial_dependence(model, encoded)

@@ -1,4 +1,4 @@
-"""The model card summarises the bundle in Markdown."""
+"""The model card summarizes the bundle in Markdown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def train_card(folder: Path, columns: dict[str, list[Any]], target: str) -> tupl
     return (Path(result.path) / bundle.CARD).read_text(), bundle.verify(Path(result.path))
 
 
-def test_a_card_shows_the_metrics_and_the_threshold_and_the_findings(tmp_path: Path) -> None:
+def test_a_card_shows_metrics_and_findings(tmp_path: Path) -> None:
     columns = {
         "a|b": [f"{index % 3}|x" for index in range(300)],
         "constant": ["same"] * 300,

@@ -119,7 +119,7 @@ def test_a_binary_report_shows_the_metrics_of_the_bundle(loans: tuple[str, Manif
         assert f"<title>{heading}</title>" in page
 
 
-def test_findings_are_shown_with_their_action_and_override(loans: tuple[str, Manifest]) -> None:
+def test_findings_are_shown_with_their_actions_and_overrides(loans: tuple[str, Manifest]) -> None:
     page, _ = loans
     rows = PageParser(page).rows
 

@@ -1,4 +1,4 @@
-"""The threshold section compares the errors and the cost of the chosen threshold with those of other thresholds."""
+"""The threshold section compares the errors and the cost at the chosen threshold with those at other thresholds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training sections summarise the values of each column in a few words."""
+"""The training sections summarize the values of each column in a few words."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ from rowcast.training.report.training_sections import describe_values
         (Column(name="income", kind="number"), ""),
     ],
 )
-def test_the_values_of_a_column_are_summarised(column: Column, summary: str) -> None:
+def test_the_values_of_a_column_are_summarized(column: Column, summary: str) -> None:
     assert describe_values(column) == summary
