@@ -56,7 +56,7 @@ bench-serve: $(READY)  ## Compare the server with a JSON echo server and plain F
 	@scripts/system-packages.sh bench
 	@$(PY) bench/serve.py $(ARGS)
 
-bench-workers: $(READY)  ## Compare two workers with one, and track memory use over two million requests
+bench-workers: $(READY)  ## Compare two workers with one worker, and track memory use over two million requests
 	@scripts/system-packages.sh bench
 	@$(PY) bench/workers.py $(ARGS)
 
@@ -66,16 +66,16 @@ fuzz: $(READY)  ## Test the server with malformed requests, zip bombs, slow bodi
 bench-batch: $(READY)  ## Score a table of a million rows and compare the throughput with ONNX Runtime's
 	@$(PY) bench/batch.py $(ARGS)
 
-bench-dialects: $(READY)  ## Compare V2 binary tensors with native JSON, 1,000 rows per request
+bench-dialects: $(READY)  ## Compare V2 binary tensors with native JSON at 1,000 rows per request
 	@$(PY) bench/dialects.py $(ARGS)
 
-fuzz-tensors: $(READY)  ## Send 100,000 malformed binary tensors; each must be rejected or decoded as V2 specifies
+fuzz-tensors: $(READY)  ## Send 100,000 randomly altered binary tensors; each must be rejected or decoded as V2 specifies
 	@PYTHONPATH=tests $(PY) bench/fuzz_tensors.py $(ARGS)
 
-drill: $(READY)  ## Kill, reload and stop a server with two workers under load
+drill: $(READY)  ## Test a server with two workers under load while processes are killed and models change
 	@$(PY) bench/drill.py $(ARGS)
 
-drill-history: $(READY)  ## Test full disks, clock jumps, a locked store and a damaged journal (requires root)
+drill-history: $(READY)  ## Test the history with full disks, clock jumps, a locked store and a damaged journal (requires root)
 	@$(PY) bench/drill_history.py $(ARGS)
 
 measured: $(READY)  ## Generate docs/reference/measured.md from bench/results.jsonl

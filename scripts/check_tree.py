@@ -1,11 +1,11 @@
 """Check repository rules that other tools do not cover.
 
-No file may contain the host name of a package registry. Lock files may contain only pinned, hashed packages without
-CUDA. In `src/rowcast`, no two public classes have the same name, no function is longer than 60 lines and no file is
-longer than 450 lines.
+No file may contain the host name of a package registry. Lock files may contain only pinned, hashed packages, and no
+CUDA packages. In `src/rowcast`, public class names must be unique, a function may have at most 60 lines and a file may
+have at most 450 lines.
 
-python scripts/check_tree.py [FILE ...]      files to search for registry host names; default: all files that git
-tracks or would add
+python scripts/check_tree.py [FILE ...]      search these files for registry host names; default: all files that git
+does not ignore
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ REGISTRIES = [
 # These packages install gigabytes of CUDA libraries that Rowcast does not need.
 DISALLOWED = ("nvidia", "cuda", "torch", "triton")
 ALLOWED = ("tritonclient",)
-"""Packages that match a disallowed prefix but are small."""
+"""Small packages whose names begin with a disallowed prefix."""
 SOURCE = ROOT / "src" / "rowcast"
 MAX_FUNCTION_LINES, MAX_FILE_LINES = 60, 450
 PENDING: frozenset[str] = frozenset()
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
 
 
 def repository_files() -> list[Path]:
-    """Return every file that git tracks or would add."""
+    """Return every file that git does not ignore."""
     finished = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -84,7 +84,7 @@ def find_registry_names(files: list[Path]) -> Iterator[str]:
 
 def check_lock(text: str, name: str = LOCK.name) -> Iterator[str]:
     """Yield the problems in a lock file: URLs, options, packages without a hash and disallowed packages."""
-    # A backslash at the end of a line continues an entry: first the package, then its hashes.
+    # An entry is a package followed by its hashes; backslashes at the ends of lines join the entry.
     for entry in re.sub(r"\\\n", " ", text).splitlines():
         if not entry.strip() or entry.lstrip().startswith("#"):
             continue
@@ -107,7 +107,7 @@ def check_structure(source: Path, pending: frozenset[str] = frozenset()) -> Iter
 
 
 def structure_violations(source: Path) -> dict[str, str]:
-    """Find public classes with the same name, and functions and files that are too long."""
+    """Return a problem for each public class name that is not unique, and each function or file that is too long."""
     violations: dict[str, str] = {}
     modules: dict[str, list[str]] = {}
     for path in sorted(source.rglob("*.py")):

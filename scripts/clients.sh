@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install the clients of other systems for the tests. Each client gets its own environment, .venv-clients-NAME, and every
-# download is checked against its hash. An environment that is newer than its lock file is not reinstalled.
+# Install the client libraries of other systems, which the tests use. Each client gets its own environment,
+# .venv-clients-NAME, and every download is checked against its hash. An environment that is newer than its lock file is not reinstalled.
 #     scripts/clients.sh [NAME ...]      triton (tritonclient and mlserver infer), kserve, mlflow; default: all
 set -euo pipefail
 cd "$(dirname "$0")/.."

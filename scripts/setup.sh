@@ -13,8 +13,8 @@ find_python() {
     done
     cat >&2 <<TEXT
 Rowcast needs Python 3.11, 3.12 or 3.13; found: $("${PYTHON:-python3}" --version 2>&1 || echo none).
-Install one (Debian, Ubuntu: apt-get install python3 python3-venv; macOS: brew install python@3.13)
-or select it: make setup PYTHON=/path/to/python3.12
+Install one of these versions (Debian, Ubuntu: apt-get install python3 python3-venv; macOS: brew install python@3.13)
+or select an installed version: make setup PYTHON=/path/to/python3.12
 TEXT
     return 1
 }

@@ -3,7 +3,7 @@
 #     scripts/system-packages.sh venv|train|test|bench
 set -euo pipefail
 
-# Each line has the Debian package, the Homebrew formula and a command that succeeds if the package is present. The
+# Each line lists the Debian package, the Homebrew formula and a command that succeeds if the package is present. The
 # command comes last, because it can contain the separator.
 needs() {
     case $1 in
@@ -48,7 +48,7 @@ while IFS='|' read -r debian brew probe; do
     echo "Installing $debian ..." >&2
     if ! install "$debian" "$brew" </dev/null >"$log" 2>&1; then
         tail -n 5 "$log" >&2
-        echo "Cannot install $debian (Homebrew: $brew), which '$1' requires. Install it and try again." >&2
+        echo "Cannot install $debian (Homebrew: $brew), which the '$1' task requires. Install it and try again." >&2
         missing=1
     fi
 done <<<"$packages"

@@ -2,7 +2,7 @@
 # Install PyTorch for the `mlp` candidate. It is not in the main lock file, because the default wheel installs CUDA on
 # most machines.
 #     scripts/torch.sh            install the wheel from pip's find-links folders, or else from the package index
-#     scripts/torch.sh offered    install the wheel only if one of those folders has it; otherwise, print a message and succeed
+#     scripts/torch.sh offered    install the wheel only if one of those folders contains it; otherwise, print a message and succeed
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ installed() { "$python" -c "from importlib.metadata import version as v; print(v
 
 case "$(installed)" in "$VERSION" | "$VERSION+"*) exit 0 ;; esac
 
-# uv does not read pip's configuration.
+# uv does not read pip's configuration, so pass the folders to uv.
 links=()
 for folder in ${PIP_FIND_LINKS:-$(python3 -m pip config get global.find-links 2>/dev/null || true)}; do
     links+=(--find-links "$folder")

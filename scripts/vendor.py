@@ -1,4 +1,6 @@
-"""Download the page assets listed in vendor.json with npm, verify their SHA-256 digests and copy the required files.
+"""Download the page assets listed in vendor.json, verify their SHA-256 digests and copy the required files.
+
+Downloading requires npm.
 
 python scripts/vendor.py            download the assets; fail if a digest differs
 python scripts/vendor.py --update   download the assets and update the digests in vendor.json (after a version change)
@@ -61,7 +63,7 @@ def download(package: dict[str, Any], folder: Path) -> Read:
 
 
 def copy_files(package: dict[str, Any], read: Read, *, update: bool, write: bool) -> list[str]:
-    """Copy the files of a package; return a message for each digest that differs."""
+    """Copy a package's files; return a message for each digest that differs."""
     errors = []
     folder = VENDOR / package["folder"]
     for name, expected in package["files"].items():

@@ -260,7 +260,7 @@ def test_an_unreachable_push_gateway_or_collector_is_reported(checkup: Doctor, m
 
 def test_an_open_file_limit_below_max_connections_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 4096))
-    assert "3584 connections" in checkup.parts()["open files"]["says"]
+    assert "3584 concurrent connections" in checkup.parts()["open files"]["says"]
     monkeypatch.setenv("ROWCAST_MAX_CONNECTIONS", "20000")
     assert "ulimit" in checkup.parts("open files")["open files"]["fix"]
 

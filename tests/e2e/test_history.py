@@ -203,7 +203,7 @@ def test_the_list_and_export_commands_include_recent_predictions_or_report_how_m
     assert [entry["id"] for entry in listed["predictions"]] == newest_first(ids[:3])
     assert exported["entries"] == 6
     assert [entry["id"] for entry in json.loads(later.stdout)["predictions"]] == newest_first(ids[:6])
-    assert "2 newer predictions are still in the journal and not shown" in later.stderr
+    assert "2 newer predictions are still in the journal and not shown yet" in later.stderr
 
 
 def test_a_filter_by_label_returns_all_predictions_with_that_label(filled: tuple[Server, list[str]]) -> None:

@@ -1,4 +1,4 @@
-"""Entry point of `python -m rowcast.cli`. Child processes run it with the interpreter of their parent."""
+"""Entry point of `python -m rowcast.cli`. Child processes run it with their parent's interpreter."""
 
 from rowcast.cli import main
 

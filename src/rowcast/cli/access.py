@@ -86,7 +86,7 @@ def revoke(settings: Settings, id_or_name: str, *, as_json: bool) -> None:
 
 
 def rotate(settings: Settings, id_or_name: str, overlap: str, *, as_json: bool) -> None:
-    """Replace the secret of a key and print the new secret; the old secret stays valid during the overlap."""
+    """Replace a key's secret and print the new secret; the old secret stays valid during the overlap."""
     now, seconds = int(time.time()), parse_duration(overlap)
     key_file = access.keys(settings)
     key = keys.find_key(key_file.all(), id_or_name)

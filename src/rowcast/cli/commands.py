@@ -80,7 +80,7 @@ def train(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Train, calibrate and certify a model on a table, and publish it as champion."""
+    """Train and calibrate a model on a table, certify it, and publish it as champion."""
     options = dict(locals())  # every parameter is a training option except the four below
     for parameter in ("table", "config", "home", "json"):
         del options[parameter]
@@ -145,7 +145,7 @@ def serve(
             help="Where a prediction must be recorded before the server replies: process, disk or store [process]."
         ),
     ] = None,
-    root_path: Annotated[str | None, typer.Option(help="Path prefix that a proxy strips from requests.")] = None,
+    root_path: Annotated[str | None, typer.Option(help="Path prefix that a proxy removes from requests.")] = None,
     insecure: Annotated[
         bool | None,
         typer.Option("--insecure", help="Accept connections from other machines even if there is no API key."),
@@ -226,8 +226,8 @@ def call(
 ) -> int:
     """Send rows to a running server; exit with status 1 if the server rejects a row.
 
-    If MODEL is omitted or -, the server uses its default model. Set the API key in ROWCAST_API_KEY. There is no option
-    for the key, because other users of the machine can see the command line.
+    If MODEL is omitted or is -, the server uses its default model. Set ROWCAST_API_KEY to the API key. There is no
+    option for the key, because other users of the machine can see the command line.
     """
     from rowcast import settings
     from rowcast.cli import calling
@@ -296,7 +296,7 @@ def models_import(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Table of example rows, for value ranges and test predictions."),
+        typer.Option(metavar="FILE", help="Table of example rows, used for value ranges and test predictions."),
     ] = None,
     home: Home = None,
     json: Json = False,

@@ -22,7 +22,7 @@ from rowcast.wire.document import parse_yaml
 
 URL_MARK: Final = "://"
 Parameter = Any
-"""An option or argument of typer, which has no public type for it."""
+"""A typer option or argument. Typer has no public type for them."""
 
 
 def apply(context: typer.Context, path: Path | None) -> Path | None:
@@ -160,7 +160,7 @@ def _without_duplicates(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
     mapping: dict[Any, Any] = {}
     for key, value in pairs:
         if not isinstance(key, str):
-            raise ValueError("a key must be text")
+            raise ValueError("keys must be text")
         if key in mapping:
             raise ValueError(f"duplicate key {key!r}")
         mapping[key] = value

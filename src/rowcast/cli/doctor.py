@@ -1,4 +1,6 @@
-"""`rowcast doctor`: check an installation's settings, models, history, servers and services. Change nothing."""
+"""`rowcast doctor`: check an installation's settings, models, history, servers and services.
+
+The checks change nothing."""
 
 from __future__ import annotations
 
@@ -29,9 +31,9 @@ RESERVED_FILES = 512
 """The number of open files that a server needs in addition to one file per connection."""
 MIN_FILES = 1024
 EARLIEST = 1_767_225_600
-"""The Unix time of the start of 2026. A clock that shows an earlier time is wrong: Rowcast did not exist then."""
+"""The start of 2026 in Unix time. A clock that shows an earlier time is wrong, because Rowcast did not exist then."""
 CLOCK_TOLERANCE = 120
-"""The newest history entry can be this many seconds ahead of the clock."""
+"""The newest history entry may be up to this many seconds ahead of the clock."""
 
 
 class CheckResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -104,7 +106,7 @@ def _perform(name: str, check: Check, fix: str) -> CheckResult:
 
 
 def _format_setting(value: Any) -> str:
-    """Return a setting's value as text; hide secrets, and credentials in URLs."""
+    """Return a setting's value as text, without secrets and without the credentials in URLs."""
     if isinstance(value, SecretStr):
         return "(hidden)"
     if isinstance(value, tuple):
@@ -122,7 +124,7 @@ def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
     )
     try:
         names = list(models.registry(loaded).models())
-    except (RowcastError, OSError):  # the registry check reports this
+    except (RowcastError, OSError):  # the registry check reports this error
         names = []
     for name in names:
         fix = "train or import the model again, or restore its folder from a backup"
@@ -153,15 +155,15 @@ def _check_clock(loaded: Settings) -> str:
     if now < EARLIEST:
         raise CheckFailed(
             f"the clock shows {shown}, which is before the first release of Rowcast",
-            "set the clock, for example with NTP",
+            "correct the clock, for example with NTP",
         )
     newest = None
-    with contextlib.suppress(RowcastError):  # the store check reports this
+    with contextlib.suppress(RowcastError):  # the store check reports this error
         newest = history.newest_entry_time(loaded)
     if newest is not None and newest / 1e6 > now + CLOCK_TOLERANCE:
         raise CheckFailed(
             f"the newest entry in the history is from {output.moment(newest)}, but the clock shows {shown}",
-            "set the clock; otherwise, new entries will be sorted before old entries",
+            "correct the clock; otherwise, new entries will be sorted before old entries",
         )
     return shown
 
@@ -179,7 +181,7 @@ def _check_model(loaded: Settings, name: str) -> str:
         return "not served, because it has no champion"
     model = models.live_model(loaded, name)
     bundle.verify(registry.folder(Reference(model.name, model.version)))
-    return f"{model.name}@{model.version} loads; its files are unchanged and its golden rows pass"
+    return f"{model.name}@{model.version} can be loaded; its files are unchanged and its golden rows pass"
 
 
 def _check_default(loaded: Settings) -> str:
@@ -215,7 +217,7 @@ def _check_journal(loaded: Settings) -> str:
     if damaged:
         raise CheckFailed(
             f"{output.counted(len(damaged), 'damaged journal')} in {folder}: {', '.join(damaged)}",
-            "find the missing entries with `rowcast history verify`, then move these files out of the folder",
+            "find the missing entries with `rowcast history verify`, then move the damaged files out of the folder",
         )
     is_indexed = indexer.indexer_is_running(loaded)
     if not is_indexed and health_checks.running_servers(loaded):
@@ -304,7 +306,7 @@ def _check_push(loaded: Settings) -> str:
         return "off"
     reason = health_checks.push_failure(loaded)
     if reason:
-        raise CheckFailed(reason, "start the Pushgateway, or correct push_gateway, push_username and push_password")
+        raise CheckFailed(reason, "start the Pushgateway, or correct push_gateway, push_username or push_password")
     return f"{loaded.push_gateway} responds; metrics are pushed every {loaded.push_seconds:g} s"
 
 
@@ -314,7 +316,11 @@ def _check_otel(loaded: Settings) -> str:
     reason = health_checks.otel_failure(loaded)
     if reason:
         is_missing = "installed" in reason
-        fix = "install it, or unset otel_endpoint" if is_missing else "start the collector, or correct otel_endpoint"
+        fix = (
+            "install the package, or unset otel_endpoint"
+            if is_missing
+            else "start the collector, or correct otel_endpoint"
+        )
         raise CheckFailed(reason, fix)
     return f"{loaded.otel_endpoint} accepts spans; {loaded.otel_ratio:.0%} of requests are traced"
 
@@ -329,9 +335,9 @@ def _check_open_files(loaded: Settings, *, is_explicit: bool) -> str:
     is_enough = hard == resource.RLIM_INFINITY or hard >= needed
     if not is_enough and (is_explicit or hard < MIN_FILES):
         raise CheckFailed(
-            f"a process can open {hard} files, but max_connections={loaded.max_connections} needs {needed}",
+            f"a process can open {hard} files, but max_connections={loaded.max_connections} requires {needed}",
             "raise the limit (`ulimit -Hn`, or LimitNOFILE= in systemd), or lower max_connections",
         )
     if not is_enough:
-        return f"limit {hard}; enough for {hard - RESERVED_FILES} connections at a time"
+        return f"limit {hard}; enough for {hard - RESERVED_FILES} concurrent connections"
     return f"{'unlimited' if hard == resource.RLIM_INFINITY else f'limit {hard}'}, {needed} needed"

@@ -100,7 +100,9 @@ def history_heads(home: Home = None, json: Json = False) -> None:
 
 @history_app.command("purge")
 def history_purge(
-    before: Annotated[str, typer.Option(help="Erase rows of predictions made before this date or RFC 3339 timestamp.")],
+    before: Annotated[
+        str, typer.Option(help="Erase the rows of predictions made before this date or RFC 3339 timestamp.")
+    ],
     model: OnlyModel = None,
     home: Home = None,
     json: Json = False,
@@ -185,7 +187,7 @@ def keys_rotate(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Replace the secret of a key; the old secret stays valid during the overlap."""
+    """Replace a key's secret; the old secret stays valid during the overlap."""
     from rowcast import settings
     from rowcast.cli import access
 

@@ -58,7 +58,7 @@ def _current_history(settings: Settings) -> History:
     backlog = current.catch_up(CATCH_UP_SECONDS)
     if backlog:
         newer = output.counted(backlog, "newer prediction is", "newer predictions are")
-        output.say(f"{newer} still in the journal and not shown; a running server moves predictions into the store")
+        output.say(f"{newer} still in the journal and not shown yet; a running server moves predictions into the store")
     return current
 
 
@@ -92,7 +92,7 @@ def _print_verification(result: Verification, published: int) -> None:
 
 
 def replay_history(settings: Settings, model: str | None, *, as_json: bool) -> int:
-    """Rescore recorded rows and compare the predictions."""
+    """Rescore recorded rows and compare the new predictions with the recorded predictions."""
 
     result = history.replay_history(settings, model)
     if as_json:
@@ -103,7 +103,7 @@ def replay_history(settings: Settings, model: str | None, *, as_json: bool) -> i
 
 
 def print_replay(result: Replay) -> None:
-    """Print the counts, then each example."""
+    """Print the number of entries for each verdict, then the examples."""
     counts = [["equal", result.equal], ["borderline", result.borderline], ["different", result.different]]
     output.print_table(["replayed", "entries"], [*counts, ["not replayable", result.not_replayable]])
     for example in result.examples:
@@ -146,12 +146,13 @@ def show_erasures(settings: Settings, *, as_json: bool) -> None:
 
 
 def purge(settings: Settings, before: str, model: str | None, *, as_json: bool) -> None:
-    """Erase the rows of all predictions made before a time; a future time is treated as now."""
+    """Erase the rows of all predictions made before a given time; a future time is treated as the current time."""
     try:
         end = first_id(parse_time(before))
     except (ValueError, OverflowError):
         raise RequestError(
-            f"--before {before!r} is not a valid time; use 2026-01-31 or 2026-01-31T09:30:00Z", slug="bad-option"
+            f"--before {before!r} is not a valid time; expected a form such as 2026-01-31 or 2026-01-31T09:30:00Z",
+            slug="bad-option",
         ) from None
     now = first_id(int(time.time() * 1000))
     _erase(settings, Selection(model=model, end=min(end, now)), "purge", as_json=as_json)
@@ -189,11 +190,11 @@ def _print_erased(erased: ErasureResult, *, as_json: bool) -> None:
     if erased.journals:
         journals = output.counted(len(erased.journals), "journal")
         output.say(
-            f"{journals} may contain more of these rows; the indexer will erase the rows after moving them into the "
-            f"store: {', '.join(erased.journals)}"
+            f"{journals} may contain more of these rows: {', '.join(erased.journals)}; the indexer will move the rows "
+            "into the store and then erase them"
         )
     if erased.damaged:
-        output.say(f"damaged journals may contain more of these rows; delete the files: {', '.join(erased.damaged)}")
+        output.say(f"damaged journals may contain more of these rows; delete these files: {', '.join(erased.damaged)}")
 
 
 def export(settings: Settings, out: Path, filters: Selection, *, as_json: bool) -> None:

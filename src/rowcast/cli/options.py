@@ -1,4 +1,4 @@
-"""Options and arguments of the commands."""
+"""The options and arguments of the commands."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Time = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Time column; the most recent rows become the holdout.")
 ]
 Group = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="Group column; no split separates rows of the same group.")
+    str | None, typer.Option(metavar="COLUMN", help="Group column; every split keeps the rows of a group together.")
 ]
 Weight = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column with the weight of each row.")]
 Candidates = Annotated[
@@ -68,7 +68,7 @@ Storage = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|URL",
-        help="File or redis://HOST that stores the trials, so that processes can share a search or resume it.",
+        help="File or redis://HOST where trials are stored, so that a search can be shared or resumed.",
     ),
 ]
 Wire = Annotated[

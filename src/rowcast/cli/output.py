@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 WIDE, NARROW = 30, 12
-"""The minimum width, in characters, of a column in `wide`, and of any other column that can wrap."""
+"""Minimum column widths, in characters: the first for columns in `wide`, the second for other columns that can wrap."""
 
 
 def print_json(value: Any) -> None:
@@ -32,7 +32,7 @@ def print_lines(lines: Iterable[str]) -> None:
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
     except OSError as error:
-        # The interpreter flushes standard output again at exit; that flush must not fail.
+        # The interpreter flushes standard output again at exit, and that flush must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):  # the reader has exited, as in `rowcast history list | head`
             sys.exit(0)
@@ -103,7 +103,7 @@ def _print_paragraphs(console: Console, title: str, headings: Sequence[str], cel
 
 
 def counted(number: int, singular: str, plural: str = "") -> str:
-    """Return the number with the noun in the singular or plural."""
+    """Return the number followed by the singular or plural noun."""
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 

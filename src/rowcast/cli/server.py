@@ -1,4 +1,4 @@
-"""`rowcast serve`, and the hidden command that runs its indexer process."""
+"""`rowcast serve`, and the hidden command `rowcast indexer` that the server runs as a child process."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
 def _require_target(options: Mapping[str, Any]) -> None:
     if "target" not in options and "target_file" not in options:
         raise SettingsError(
-            "missing option: use --target to specify the column to predict, or --target-file to specify a file of its "
+            "missing option: use --target to name the column to predict, or --target-file to name a file of target "
             "values"
         )
 

@@ -50,7 +50,7 @@ def unpack_archive(path: Path, folder: Path, max_model_mb: int) -> Manifest:
         raise BundleError(f"{path}: {message}") from None
     extra = sorted(set(names) - {bundle.MANIFEST, *manifest.files})
     if extra:
-        message = f"{path}: unexpected files {', '.join(extra)[:200]}, which {bundle.MANIFEST} does not list"
+        message = f"{path}: contains files that {bundle.MANIFEST} does not list: {', '.join(extra)[:200]}"
         raise BundleError(message, slug="unexpected-file")
     return manifest
 

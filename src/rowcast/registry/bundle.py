@@ -1,6 +1,6 @@
 """A bundle is one version of a model, stored as a folder of plain files.
 
-`pack` writes a bundle. `open` and `verify` check it before use.
+`pack` writes a bundle; `open` and `verify` read and check a bundle.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     kind: OutputKind
     activation: Activation = "none"
-    """The function that converts raw scores to probabilities."""
+    """The function that converts raw scores into probabilities."""
 
 
 class Measure(msgspec.Struct, frozen=True):
@@ -59,7 +59,7 @@ class Parity(msgspec.Struct, frozen=True):
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """A description of the training data and settings that is detailed enough to repeat the training run."""
+    """The training data and settings, described in enough detail to repeat the training run."""
 
     table: str
     sha256: str
@@ -73,14 +73,14 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GoldenRow(msgspec.Struct, frozen=True):
-    """A row as a client would send it, and the score that the graph must return for it."""
+    """A row in the form that clients send, and the score that the graph must return for this row."""
 
     row: dict[str, Any]
     score: Score = msgspec.field(name="outcome")
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of `bundle.json`. Fields can be added but are never removed. Readers reject any other `format`."""
+    """The content of `bundle.json`. Fields can be added but are never removed. Readers reject an unknown `format`."""
 
     format: int = FORMAT
     name: str
@@ -125,7 +125,7 @@ def pack(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manife
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest and check no other file; raise BundleError if the manifest is not valid."""
+    """Read the manifest without checking any other files; raise BundleError if the manifest is not valid."""
     path = folder / MANIFEST
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
@@ -195,7 +195,7 @@ def graph_writer(path: Path, inputs: Iterable[Any] = ()) -> Iterator[Callable[[P
 
 @contextmanager
 def _write_errors(path: Path) -> Iterator[None]:
-    """Convert OSError to BundleError."""
+    """Convert OSError into BundleError."""
     try:
         yield
     except OSError as error:
@@ -207,7 +207,7 @@ def _digest(manifest: Manifest, digests: Mapping[str, str]) -> str:
 
 
 def _read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
-    """Return the content of a file in the bundle; raise BundleError unless the content matches its digest."""
+    """Return a file's content; raise BundleError if the content does not match the digest in the manifest."""
     path = folder / name
     if name != path.name or name not in manifest.files:
         raise BundleError(f"{folder / MANIFEST} does not list {name} among the bundle's files", slug="unlisted-file")
@@ -216,5 +216,7 @@ def _read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}", slug="unreadable") from None
     if hashlib.sha256(content).hexdigest() != manifest.files[name]:
-        raise BundleError(f"{path} was changed after it was written: its sha256 does not match", slug="digest-mismatch")
+        raise BundleError(
+            f"{path} was changed after it was written: its SHA-256 digest does not match", slug="digest-mismatch"
+        )
     return content

@@ -1,6 +1,6 @@
 """Import ONNX files from other tools, and bundle archives exported by Rowcast.
 
-The importer itself never loads an untrusted model into a graph runtime: the sandbox does, in a child process.
+The importer never loads an untrusted model into a graph runtime. The sandbox does this in a child process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rowcast.registry.resolve import CHAMPION
 WireSource = str | Path | Mapping[str, Any] | None
 """A template, the path of a template file, `matrix`, `native`, or None to let the metadata decide."""
 ReadDocument = Callable[[str | Path | Mapping[str, Any], str], dict[str, Any]]
-"""Returns a document, given its source and its kind; raises SettingsError if the document is not valid."""
+"""Reads a document of a given kind from a given source; raises SettingsError if the document is not valid."""
 METADATA_KIND: Final = "metadata document"
 TEMPLATE_KIND: Final = "wire template"
 

@@ -1,7 +1,7 @@
 """Import the ONNX files in a folder. Servers do this at startup and on reload.
 
-Only one process imports at a time. A file in the registry folder records the results, so that each version of a file is
-imported only once, even if several servers use the folder.
+Only one process at a time imports files. The results are recorded in the registry folder, so that each version of a
+file is imported only once, even if several servers use the models folder.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ class ModelsFolder:
 
 
 def preferred_model(folder: Path, read_document: ReadDocument) -> str:
-    """Return the name of the model that the folder's shared metadata file describes, or an empty string.
+    """Return the name of the model that the shared metadata file describes, or an empty string if there is none.
 
-    `ModelsFolder.import_new` reports errors in the file.
+    Errors in the file are ignored here, because `ModelsFolder.import_new` reports them.
     """
     try:
         name = read_document(folder / SHARED_METADATA, METADATA_KIND).get("model_name")

@@ -24,5 +24,5 @@ def check_name(name: str) -> str:
 
 
 def name_from(text: str) -> str:
-    """Convert a table's name to a model name: `Loan data 2026` becomes `loan-data-2026`."""
+    """Convert any text into a valid model name: `Loan data 2026` becomes `loan-data-2026`."""
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64] or "model"

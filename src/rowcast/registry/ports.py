@@ -1,6 +1,6 @@
 """Ports of the registry: stored bundles, graph runtimes and the sandbox for untrusted models.
 
-The adapters for registries and graphs pass the contract tests in `tests/contracts/`.
+The adapters for registries and graphs must pass the contract tests in `tests/contracts/`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class Graph(Protocol):
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Return probabilities [N, k] or values [N].
 
-        An imported graph may return any output that `schema/outputs.py` can read. The result for a row is bit-identical
+        An imported graph may return any output that `schema/outputs.py` can read. A row's result is bit-identical
         regardless of the other rows in the batch.
         """
         ...
 
 
 OpenGraph = Callable[[bytes, str], Graph]
-"""Loads a graph, given the model's bytes and an output's name; raises BundleError if the runtime cannot load it."""
+"""Loads a graph from a model's bytes, to read the named output; raises BundleError if the runtime cannot load it."""
 
 
 class GraphTensor(NamedTuple):
@@ -58,12 +58,12 @@ class ForeignGraph(Protocol):
         ...
 
     def run(self, output: str, tensors: Mapping[str, NDArray[Any]]) -> Any:
-        """Run the graph and return one output, an array or a list of maps; raise BundleError if the run fails."""
+        """Run the graph and return one output as an array or a list of maps; raise BundleError if the run fails."""
         ...
 
 
 OpenForeignGraph = Callable[[bytes], ForeignGraph]
-"""Loads a graph, given the model's bytes; raises BundleError if the runtime cannot load the graph."""
+"""Loads a graph from a model's bytes; raises BundleError if the runtime cannot load the graph."""
 
 
 class Reference(NamedTuple):
@@ -130,11 +130,11 @@ class RegistryWriter(RegistryReader, Protocol):
     def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:
         """Call `fill` with an empty folder and publish that folder as the next version.
 
-        If `alias` is given, move that alias to the new version. If `fill` raises or the alias cannot be moved, leave
-        nothing behind. The next call removes anything that a publisher left behind when it died.
+        If `alias` is given, point it at the new version. If `fill` raises an exception or the alias cannot be changed,
+        leave nothing behind. The next call removes anything that a killed publisher left behind.
         """
         ...
 
     def point(self, reference: Reference, alias: str) -> None:
-        """Move `alias` to this version and increase the generation."""
+        """Point `alias` at this version and increase the generation."""
         ...

@@ -1,6 +1,6 @@
 """Resolve references such as `loans@3` to published versions.
 
-The supervisor imports this module, so this module must not import heavy libraries.
+The supervisor imports this module, so it must not import heavy libraries.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def resolve(text: str, registry: RegistryReader) -> Reference:
 def addresses(references: Iterable[str]) -> dict[str, str]:
     """Map each reference to the name under which it is served.
 
-    The first version of a model is served under the model's name. Any other version is served under its reference,
-    such as `loans@3`.
+    The first reference to a model is served under the model's name. Any later reference to the same model is served as
+    written, for example `loans@3`.
     """
     served_names: dict[str, str] = {}
     for text in references:
@@ -44,7 +44,7 @@ def addresses(references: Iterable[str]) -> dict[str, str]:
 
 
 def served(registry: RegistryReader, references: Sequence[str] = ()) -> dict[str, Reference]:
-    """Map each reference to a published version. If there are no references, return the champion of every model."""
+    """Map each reference to a published version. Without references, map the name of every model to its champion."""
     if references:
         return {text: resolve(text, registry) for text in references}
     return {

@@ -1,4 +1,4 @@
-"""The connections of one process: their limits, and a periodic check that closes expired connections."""
+"""The connections of one process, their limits, and a periodic check that closes expired connections."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import msgspec
 
 SWEEP_SECONDS = 1.0
 ALONE_SECONDS = 0.005
-"""A client's requests are not batched if no other connection has sent a request for this long."""
+"""A client's requests are not batched if no other connection has sent a request within this time."""
 ROOM_SHARE = 16
-"""If there are too many connections, 1/ROOM_SHARE of the idle connections are closed."""
+"""If the connection limit is reached, one in ROOM_SHARE idle connections is closed."""
 
 
 class PooledConnection(Protocol):
@@ -80,7 +80,7 @@ class ConnectionPool:
         self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._open else None
 
     def _make_room(self, now: float) -> bool:
-        """Close the connections that have been idle for the longest time, at most ten times a second."""
+        """Close the longest-idle connections, at most ten times a second; return whether any was closed."""
         if now < self._made_room_at + 0.1:
             return False
         self._made_room_at = now

@@ -48,13 +48,13 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen for connections, and detect when the supervisor dies."""
+        """Listen for connections; if there is a supervisor, watch for its death."""
         await super().startup(sockets)
         if self._parent is not None:
             asyncio.get_running_loop().add_reader(self._parent, self._orphaned, self._parent)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting connections, answer every received request, close all connections, and stop the parts."""
+        """Stop accepting connections, answer all received requests, close the connections and stop the parts."""
         self._on_drain()
         await asyncio.sleep(0)  # serve connections that the kernel has already accepted
         for server in self.servers:

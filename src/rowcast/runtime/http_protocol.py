@@ -63,7 +63,8 @@ class Cycle(RequestResponseCycle):
     delivered = False
 
     def __init__(self, connection: Connection, scope: Any, *, expects_continue: bool, keep_alive: bool) -> None:
-        # Set the same attributes as uvicorn's __init__. Calling it with eleven named arguments takes a microsecond.
+        # Set the attributes that uvicorn's __init__ sets, without calling it: a call with eleven keyword arguments
+        # takes a microsecond.
         self._connection = connection
         self.scope = scope
         self.transport = connection.transport
@@ -85,7 +86,7 @@ class Cycle(RequestResponseCycle):
 
     @property
     def disconnected(self) -> bool:
-        """Whether the connection is lost. uvicorn sets this only on the last of several pipelined requests."""
+        """Whether the connection is lost. uvicorn sets this only for the last of several pipelined requests."""
         return self._connection.is_lost
 
     @disconnected.setter
@@ -103,7 +104,7 @@ class Cycle(RequestResponseCycle):
 
 
 class QuickCycle:
-    """One request on the quick path, with the attributes that uvicorn and the drain use."""
+    """One request on the quick path, with the attributes that uvicorn and `DrainingServer` use."""
 
     def __init__(self, connection: Connection, route: Route, headers: dict[bytes, bytes]) -> None:
         self.connection = connection
@@ -155,7 +156,7 @@ class Connection(HttpToolsProtocol):
         self.due = math.inf
         self.idle = True
         self.is_lost = False
-        """Whether the transport is closed and would raise on a write."""
+        """Whether the transport is closed, so that writing to it would raise an exception."""
         self._in_head = False
         self._head_bytes = 0
         self._limits = self.pool.limits
@@ -175,7 +176,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def expire(self) -> None:
-        """Close an expired connection; if a request is incomplete, send a problem first."""
+        """Close an expired connection; if a request is incomplete, send an error response first."""
         if self.transport.is_closing():
             self.transport.abort()
         elif self.idle or self.flow.write_paused:
@@ -188,7 +189,7 @@ class Connection(HttpToolsProtocol):
         """Parse bytes; refuse a request if its head is too large."""
         starts_in_head, cycle = self.idle or self._in_head, self.cycle
         super().data_received(data)
-        # Do not count bytes that also contain the end of an earlier request.
+        # Do not count data that also contains the end of an earlier request.
         if self._in_head and starts_in_head and self.cycle is cycle:
             self._head_bytes += len(data)
             limit = self._limits.max_head_bytes
@@ -196,7 +197,7 @@ class Connection(HttpToolsProtocol):
                 self._refuse(BodyError(f"the head of the request is larger than {limit} bytes", slug="head-too-large"))
 
     def send_400_response(self, msg: str) -> None:
-        """Send a problem in reply to bytes that are not valid HTTP."""
+        """Send an error response to bytes that are not valid HTTP."""
         self._refuse(RequestError("the received bytes are not a valid HTTP/1.1 request"))
 
     def _owes_responses(self) -> bool:
@@ -205,7 +206,7 @@ class Connection(HttpToolsProtocol):
         return bool(self.pipeline) or (cycle is not None and not cycle.response_complete and not cycle.more_body)
 
     def _refuse(self, error: RowcastError) -> None:
-        """Send a problem after the responses to earlier requests, and close the connection."""
+        """Send an error response after the responses to earlier requests, and close the connection."""
         status, body, headers = problems.answer(error, "none")
         headers.append((b"content-length", b"%d" % len(body)))
         if self._owes_responses():
@@ -216,7 +217,7 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     def _refuse_in_turn(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send a problem after the responses to pipelined requests, and stop reading."""
+        """Send an error response after the responses to pipelined requests, and stop reading."""
 
         async def answer(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -320,7 +321,7 @@ class Connection(HttpToolsProtocol):
             self.tasks.discard(asyncio.current_task())
 
     def on_body(self, body: bytes) -> None:
-        """Add a part of the body."""
+        """Append a chunk of the body."""
         cycle = self.cycle
         if type(cycle) is QuickCycle:
             cycle.body = cycle.body + body if cycle.body else body

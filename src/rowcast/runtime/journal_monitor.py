@@ -29,7 +29,7 @@ class RollingJournal(Journal, Protocol):
 
 
 class JournalMonitor:
-    """Checks the journal every second. Calls `refuse(reason)` to refuse predictions, `refuse(None)` to accept them."""
+    """Checks the journal every second; calls `refuse(reason)` to refuse predictions, and `refuse(None)` otherwise."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class JournalMonitor:
         self._publish()
 
     def disk_problem(self) -> str | None:
-        """Return the problem with the disk, or None."""
+        """Describe the problem with the disk, or return None if there is no problem."""
         try:
             free = self._free_bytes()
         except OSError as error:
@@ -76,7 +76,7 @@ class JournalMonitor:
         return None
 
     def check(self) -> None:
-        """Check the disk, the segment and the head once."""
+        """Check the disk once, begin a new journal file if one is due, and publish the head every minute."""
         problem = self.disk_problem()
         self._refuse(problem)
         if (problem is not None) != self._is_refusing:

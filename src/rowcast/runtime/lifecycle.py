@@ -33,7 +33,7 @@ class Part(Protocol):
 
 
 class Closing:
-    """A part that only needs to be closed when the server stops."""
+    """A part with nothing to start; `stop` closes it."""
 
     def __init__(self, close: Callable[[], None]) -> None:
         self._close = close
@@ -47,7 +47,9 @@ class Closing:
 
 
 class Reporting:
-    """A part that reports to another service from a thread. `stop` sends the remaining data, which may take seconds."""
+    """A part that reports to another service from a background thread.
+
+    `stop` sends the remaining data, which may take seconds."""
 
     def __init__(self, start: Callable[[], None], stop: Callable[[], None]) -> None:
         self._start = start
@@ -63,7 +65,7 @@ class Reporting:
 
 
 class IndexerChild:
-    """Keeps one indexer process running for a journal folder, unless another server already runs one.
+    """Keeps one indexer process running for a journal folder, unless another server already runs an indexer for it.
 
     The child exits when its standard input closes, so it also exits if this process dies.
     """

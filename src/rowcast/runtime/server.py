@@ -19,7 +19,7 @@ from rowcast.runtime.http_protocol import protocol_class
 
 BACKLOG = 2048
 SPARE_FILES = 512
-"""The number of open files needed in addition to the connections."""
+"""The number of open files that a server needs in addition to one file per connection."""
 
 
 class HttpServer(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ class HttpServer(msgspec.Struct, frozen=True):
 
 
 def run(server: HttpServer, listener: socket.socket, parent: int | None = None) -> None:
-    """Serve requests until a signal arrives or the supervisor at the other end of the `parent` pipe dies."""
+    """Serve requests until a signal arrives or the supervisor dies; `parent` is the read end of its pipe."""
     protocol = protocol_class(server.limits, server.quick_path)
 
     def on_drain() -> None:
@@ -42,7 +42,7 @@ def run(server: HttpServer, listener: socket.socket, parent: int | None = None) 
         server.on_drain()
 
     options: dict[str, Any] = {"loop": "uvloop", "http": protocol, "ws": "none", "lifespan": "on"}
-    # No `server` header: on the quick path, `date` is the only header that the server adds.
+    # Omit the `server` header, because `date` is the only header that the server adds on the quick path.
     config = uvicorn.Config(
         server.app,
         **options,

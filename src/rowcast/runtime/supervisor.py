@@ -27,7 +27,7 @@ CHECK_SECONDS = 0.5
 STUCK_SECONDS = 30.0
 """A worker that sends no heartbeat for this long is killed and replaced."""
 QUICK_DEATH_SECONDS = 1.0
-"""A worker that repeatedly dies this soon after becoming ready is restarted after a delay that doubles each time."""
+"""A worker that repeatedly dies this soon after it is ready is restarted after a delay, which doubles each time."""
 MAX_PAUSE_SECONDS = 10.0
 GRACE_SECONDS = 10.0
 """A worker that is still running this long after `drain_seconds` is killed."""
@@ -36,7 +36,7 @@ log = structlog.get_logger("rowcast.runtime")
 
 
 class IndexerPlan(msgspec.Struct, frozen=True):
-    """How to start the indexer, and how to check whether another server already runs one for this history."""
+    """How to start the indexer, and how to check whether another server already runs an indexer for this history."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
@@ -54,7 +54,10 @@ class WorkerPost(msgspec.Struct):
 
 
 Work = Callable[[int, int, bool], int]
-"""(worker number, pipe that closes when the supervisor dies, whether this is the first worker) -> exit status."""
+"""Runs a worker and returns its exit status.
+
+The arguments are the worker's number, a pipe that closes when the supervisor dies, and whether it is the first worker.
+"""
 
 
 class Supervisor:
@@ -90,7 +93,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        gc.freeze()  # otherwise the garbage collector writes to objects, and the kernel copies their memory pages
+        gc.freeze()  # otherwise, the garbage collector writes to objects, and the kernel copies their memory pages
         status = self._start_first()
         if status is not None:
             return status
@@ -173,7 +176,7 @@ class Supervisor:
             self._start(post)
 
     def _exit_status(self, post: WorkerPost) -> int | None:
-        """Return the worker's exit status, or None if it is running. A negative status is a negated signal number."""
+        """Return the exit status, or None while the worker is running. A negative status is a negated signal number."""
         if not post.pid:
             return None
         pid, status = os.waitpid(post.pid, os.WNOHANG)

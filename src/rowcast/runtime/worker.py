@@ -27,7 +27,7 @@ log = structlog.get_logger("rowcast.runtime")
 
 
 class StartingPoint(msgspec.Struct, frozen=True):
-    """The result of loading the first models. The numbers are read before loading, so that no change is missed."""
+    """The result of loading the first models, with counters read before loading so that no change is missed."""
 
     generation: int
     reload_requests: int
@@ -35,7 +35,7 @@ class StartingPoint(msgspec.Struct, frozen=True):
 
 
 class LiveParts(NamedTuple):
-    """The deployment, its reloader and the worker's starting point."""
+    """The deployment, the registry follower and the worker's starting point."""
 
     deployment: Deployment[LiveModel]
     follower: RegistryFollower

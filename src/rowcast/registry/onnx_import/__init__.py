@@ -1,1 +1,1 @@
-"""Convert an untrusted ONNX graph and its metadata to a bundle, in a child process with limited resources."""
+"""Convert an untrusted ONNX graph and its metadata into a bundle, in a child process with limited resources."""

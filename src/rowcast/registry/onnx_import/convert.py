@@ -56,7 +56,7 @@ class GraphAnswers(NamedTuple):
 
 
 class Interpretation(NamedTuple):
-    """The rules for converting the selected output to predictions, with a note for the user."""
+    """The rules for converting the selected output into predictions, with a note for the user."""
 
     output: Output
     decision: Decision
@@ -165,7 +165,7 @@ def _random_value(column: Column, rng: np.random.Generator) -> Value:
 
 
 def _as_array(output: Any) -> NDArray[Any]:
-    """Return an output as an array. Each map becomes a row in the order of its keys."""
+    """Return an output as an array. Each map becomes one row, with the values in the order of the map."""
     if isinstance(output, list):
         return np.array([list(row.values()) for row in output], np.float32)
     return np.asarray(output)
@@ -185,7 +185,9 @@ def _interpret(selected: GraphTensor, answers: GraphAnswers, metadata: Metadata,
     width = 1 if array.ndim == 1 else int(array.shape[1])
     if _is_regression(selected, answers, metadata, width=width):
         if width != 1:
-            message = f"the output {selected} has {width} values per row; a regression model must return one value"
+            message = (
+                f"the output {selected} has {width} values per row; a regression model must return one value per row"
+            )
             raise BundleError(message, slug="unsupported-output")
         return Interpretation(Output(selected.name, "values"), Decision(task="regression"), _note(selected, "values"))
     keys = list(answers.output[0]) if selected.type in MAPS else None
@@ -195,7 +197,7 @@ def _interpret(selected: GraphTensor, answers: GraphAnswers, metadata: Metadata,
         raise metadata_error("output_classes" if metadata.class_names is None else "class_names", message)
     decision = build_decision(classes, metadata)
     if metadata.activation != "none":
-        note = _note(selected, f"raw scores, converted to probabilities by {metadata.activation}")
+        note = _note(selected, f"raw scores, converted into probabilities by {metadata.activation}")
         return Interpretation(Output(selected.name, "scores", metadata.activation), decision, note)
     if metadata.output_kind == "probabilities" or (not metadata.output_kind and _are_probabilities(array)):
         return Interpretation(Output(selected.name, "probabilities"), decision, _note(selected, "probabilities"))
@@ -227,7 +229,7 @@ def _are_probabilities(array: NDArray[Any]) -> bool:
 def _compare_labels(
     tensor: GraphTensor, labels: Sequence[Any], predictions: Sequence[Label], decision: Decision
 ) -> None:
-    """Raise BundleError unless the graph's own labels equal the predictions derived from its scores."""
+    """Raise BundleError unless the graph's own labels match the predictions derived from its scores."""
     if decision.task == "regression":
         return
     indices = output_reader("labels", "none", decision)(np.array(labels, object)).tolist()
@@ -238,8 +240,8 @@ def _compare_labels(
         row = different[0] if different else own.index(None)
         raise BundleError(
             f"the graph's label output {tensor} is {labels[row]!r}, but its scores predict {predictions[row]!r}; "
-            "check that the class names are in the same order as the scores, or set `output` in the metadata to the "
-            "name of the score output to ignore the labels",
+            "check that the class names are in the same order as the scores, or, to ignore the labels, set `output` in "
+            "the metadata to the name of the score output",
             slug="label-mismatch",
         )
 

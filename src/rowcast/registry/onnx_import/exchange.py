@@ -16,13 +16,13 @@ REQUEST: Final = "request.json"
 
 
 def write_request(folder: Path, model: bytes, request: ImportRequest) -> None:
-    """Write the input of the child process into an empty folder."""
+    """Write the child process's input into an empty folder."""
     (folder / MODEL).write_bytes(model)
     (folder / REQUEST).write_bytes(msgspec.json.encode(request))
 
 
 def answer_request(folder: Path, open_graph: OpenForeignGraph) -> bytes:
-    """Inspect and convert the graph in this folder; return the result for `read_result`.
+    """Inspect and convert the graph in this folder; return the result in the form that `read_result` decodes.
 
     Call this only in a child process with limited resources, because a malicious graph can crash the process.
     """
@@ -35,5 +35,5 @@ def answer_request(folder: Path, open_graph: OpenForeignGraph) -> bytes:
 
 
 def read_result(output: bytes) -> ConvertedModel:
-    """Decode the output of the child process."""
+    """Decode the child process's output."""
     return msgspec.json.decode(output, type=ConvertedModel)

@@ -28,13 +28,16 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     """The name of the graph output to use."""
     output_kind: Literal["", "probabilities", "scores", "labels", "values"] = ""
     activation: Activation = "none"
-    """The function that converts raw scores to probabilities."""
+    """The function that converts raw scores into probabilities."""
     positive: str | int | None = None
     target: str = ""
     missing: bool | list[str] = False
     """The columns whose values may be missing; `true` means all columns."""
     fill: float | int | bool | str | dict[str, float | int | bool | str] | None = None
-    """The value that replaces missing values, for all inputs or per input. The default is NaN or an empty string."""
+    """The value that replaces missing values: one value for all inputs, or a value for each input.
+
+    The default is NaN for float inputs and an empty string for string inputs.
+    """
 
     @property
     def is_matrix(self) -> bool:

@@ -48,7 +48,7 @@ def build_plan(
     observed: Mapping[str, ObservedColumn],
     table_columns: Sequence[str] = (),
 ) -> tuple[Schema, Plan]:
-    """Return the columns and the plan that converts them to tensors; raise BundleError if an input is not supported."""
+    """Return the schema and the plan for converting rows into tensors; raise BundleError for an unsupported input."""
     if not inputs:
         raise _unsupported_input("the ONNX graph has no inputs")
     widths = [_width(tensor, metadata, is_only_input=len(inputs) == 1) for tensor in inputs]
