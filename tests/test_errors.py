@@ -28,7 +28,7 @@ def test_the_error_message_for_invalid_rows_shows_the_first_problem() -> None:
     assert InvalidRows(problems[:1]).message == "row 2, column 'a': value is required"
 
 
-def test_a_no_answer_error_contains_a_problem_for_each_row_without_a_score() -> None:
+def test_the_error_for_rows_without_a_score_contains_a_problem_for_each_row() -> None:
     error = NoAnswer([2, 5])
 
     assert error.rows == [2, 5]

@@ -145,7 +145,7 @@ def test_every_setting_has_a_description() -> None:
     assert [name for name, field in settings.Settings.model_fields.items() if not field.description] == []
 
 
-def test_models_in_a_variable_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_names_in_a_variable_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWCAST_MODELS", "loans@2, churn")
 
     assert settings.load().models == ("loans@2", "churn")

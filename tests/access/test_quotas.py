@@ -33,7 +33,7 @@ def test_a_burst_cannot_exceed_the_quota_and_a_window_cannot_exceed_twice_the_qu
         assert sum(count for at, count in accepted if at == start) <= rows
 
 
-def test_a_row_that_exceeds_the_quota_is_rejected_with_a_retry_delay() -> None:
+def test_the_error_for_a_row_over_quota_contains_a_retry_delay() -> None:
     meter = Meter(Quota(10, 60))
     for _ in range(10):
         meter.spend(1, 5.0)
@@ -56,7 +56,7 @@ def test_a_rejected_request_does_not_use_up_any_quota() -> None:
     meter.spend(2, 0.0)
 
 
-def test_a_request_larger_than_the_quota_is_rejected_without_a_retry_delay() -> None:
+def test_the_error_for_a_request_larger_than_the_quota_contains_no_retry_delay() -> None:
     with pytest.raises(OverQuota) as refused:
         Meter(Quota(10, 60)).spend(11, 0.0)
 

@@ -1,4 +1,4 @@
-"""Log lines have one format, whether they come from Rowcast, a library, a warning or an uncaught exception."""
+"""All log lines have the same format, whether they come from Rowcast, a library, a warning or an uncaught exception."""
 
 from __future__ import annotations
 

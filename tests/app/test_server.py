@@ -56,7 +56,7 @@ def test_a_server_that_cannot_be_built_leaves_no_files_behind(tmp_path: Path) ->
     assert not any((tmp_path / "journal").glob("*"))
 
 
-def test_the_public_app_reads_no_settings_before_startup() -> None:
+def test_the_public_app_does_not_read_settings_before_startup() -> None:
     def unread() -> Any:
         raise AssertionError
 

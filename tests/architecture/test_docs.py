@@ -151,7 +151,7 @@ class Tour:
             process.wait(20)
 
     def _shortened(self, text: str) -> str:
-        """Replace the port, and shorten training and sleeps; the comparison ignores numbers in the output."""
+        """Replace the port, and make the commands faster; this changes only numbers, which are not compared."""
         text = text.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}").replace("sleep 1 ", "sleep 0.5 ")
         text = text.replace("trials=4", "trials=1")
         return re.sub(r"^(rowcast train) ", r"\1 --trials 2 ", text, flags=re.MULTILINE)

@@ -68,7 +68,7 @@ def test_importing_rowcast_loads_only_the_version_module_and_no_libraries() -> N
     assert top_level(added) - sys.stdlib_module_names == {"rowcast"}
 
 
-def test_help_loads_few_rowcast_packages_and_no_heavy_libraries() -> None:
+def test_the_help_option_loads_few_rowcast_packages_and_no_heavy_libraries() -> None:
     loaded = modules_loaded_by(HELP)
 
     assert "rowcast.cli.commands" in loaded

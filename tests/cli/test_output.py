@@ -57,7 +57,7 @@ def test_no_text_is_truncated_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPat
         assert all(cell.replace(" ", "") in shown_text for row in ROWS for cell in row)
 
 
-def test_a_piped_table_is_tab_separated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_written_to_a_pipe_is_tab_separated(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_table(["model", "version"], [["loans", 1], ["sum", 2]])
 
     assert capsys.readouterr().out == "model\tversion\nloans\t1\nsum\t2\n"

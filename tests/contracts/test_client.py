@@ -124,7 +124,7 @@ def test_a_batch_with_an_invalid_row_fails_unless_partial_is_set(client: Any) ->
     assert {problem.column for problem in bad.problems} == {"x0", "x1"}
 
 
-def test_the_error_for_a_row_without_a_finite_score_names_no_column(client: Any) -> None:
+def test_the_error_for_a_row_without_a_finite_score_does_not_name_a_column(client: Any) -> None:
     with pytest.raises(errors.RowsRejected) as rejected:
         client.predict_many([ROW, {"x0": 3e38, "x1": 3e38}])
 
@@ -200,7 +200,7 @@ def test_health_and_reload_report_the_state_of_every_worker(client: Any) -> None
     assert [worker.state for worker in reloaded.workers] == ["ready"]
 
 
-def test_history_iterates_over_the_entries_of_all_pages(client: Any, kind: Any) -> None:
+def test_history_iterates_over_the_entries_on_all_pages(client: Any, kind: Any) -> None:
     name = f"walk-{kind.__name__}"
     ids = [client.predict({"x0": number, "x1": 0}, entity=name).id for number in range(7)]
     entries = stored(client, 7, entity=name)

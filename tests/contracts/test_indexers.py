@@ -35,7 +35,7 @@ def start_indexer(folder: Path, store: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", INDEXER, str(folder), str(store)])
 
 
-def test_two_indexers_store_every_entry_exactly_once_even_if_one_is_killed_repeatedly(tmp_path: Path) -> None:
+def test_two_indexers_store_every_entry_exactly_once_even_if_one_indexer_is_killed_repeatedly(tmp_path: Path) -> None:
     folders, path = [tmp_path / "a", tmp_path / "b"], tmp_path / "history.db"
     entries = [[draft(home * 100_000 + number) for number in range(BATCHES * BATCH)] for home in range(2)]
     journals = [FileJournal(folder, lambda name=folder.name: name) for folder in folders]  # type: ignore[misc]

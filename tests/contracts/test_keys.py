@@ -24,7 +24,7 @@ def test_a_new_key_store_is_empty(keys: KeyWriter) -> None:
     assert list(keys.all()) == []
 
 
-def test_a_change_takes_effect_and_changes_the_revision(keys: KeyWriter) -> None:
+def test_a_change_takes_effect_and_updates_the_revision(keys: KeyWriter) -> None:
     first = keys.revision()
     keys.change(lambda present: [*present, new_key("a"), new_key("b")])
     second = keys.revision()

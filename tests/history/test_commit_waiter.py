@@ -1,4 +1,4 @@
-"""Waiting until the store has committed the entries of a journal."""
+"""Waiting until the store has committed a journal's entries."""
 
 from __future__ import annotations
 

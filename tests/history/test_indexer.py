@@ -51,7 +51,7 @@ def test_the_same_damage_is_reported_only_once() -> None:
     assert reports == ["a", "b"]
 
 
-def test_pauses_grow_while_the_store_is_unavailable() -> None:
+def test_pauses_between_rounds_grow_while_the_store_is_unavailable() -> None:
     _, pauses = run(FailingJournalReader([Unavailable("store")] * 6), 8)
 
     assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 0.2]

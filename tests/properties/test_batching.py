@@ -78,8 +78,6 @@ def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @dataclass
 class Call:
-    """One call to the predictor."""
-
     model: int
     rows: list[int]
     single: bool

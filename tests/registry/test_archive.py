@@ -1,4 +1,4 @@
-"""An archive must contain a complete bundle; an archive with other content is rejected before it is used."""
+"""An archive is rejected unless it contains a complete bundle and no other files."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_a_packed_bundle_is_opened_with_all_of_its_content(folder: Path) -> None
     assert opened.manifest.digest.startswith("rb1-")
 
 
-def test_the_score_of_a_golden_row_is_stored_as_its_outcome(folder: Path) -> None:
+def test_the_score_of_a_golden_row_is_stored_under_the_key_outcome(folder: Path) -> None:
     stored = json.loads((folder / bundle.GOLDEN).read_bytes())
 
     assert stored == [{"row": {"x0": 1.0, "x1": 1.0}, "outcome": {"prediction": 2.0}}]

@@ -1,4 +1,4 @@
-"""Imported models are checked before and inside the sandbox; only a model that passes becomes the champion."""
+"""Imported models are inspected and then tested in the sandbox; only a model that passes becomes the champion."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Client:
         self.due = 1e9
 
 
-async def test_the_longest_idle_connections_are_closed_to_make_room_for_new_connections() -> None:
+async def test_connections_that_have_been_idle_longest_are_closed_to_make_room() -> None:
     pool = ConnectionPool(ConnectionLimits(max_connections=2 * ROOM_SHARE))
     clients = [Client(due=1e6 + number) for number in range(2 * ROOM_SHARE)]
     assert all(pool.add(client) for client in clients)

@@ -95,7 +95,7 @@ async def test_an_app_is_built_when_its_lifespan_starts() -> None:
         assert built == ["app"]
 
 
-async def test_an_app_that_cannot_be_built_reports_the_reason_to_the_server() -> None:
+async def test_the_reason_why_an_app_cannot_be_built_is_reported_to_the_server() -> None:
     def build() -> Any:
         raise SettingsError("no model to serve")
 

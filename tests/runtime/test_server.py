@@ -29,7 +29,7 @@ def test_the_open_file_limit_is_raised_up_to_the_hard_limit(connections: int, ha
     assert output.split() == [str(soft), str(hard)]
 
 
-def test_a_sufficient_open_file_limit_is_unchanged() -> None:
+def test_a_sufficient_open_file_limit_is_not_changed() -> None:
     script = LIMITS.format(connections=-500, hard=1000)
 
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout

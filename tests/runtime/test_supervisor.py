@@ -13,7 +13,7 @@ import pytest
 from support.servers import is_running
 from support.waiting import eventually
 
-# A supervisor whose workers do nothing. Each worker creates a file named after its process ID.
+# A supervisor whose workers handle no requests. Each worker creates a file named after its process ID.
 SCRIPT = """
 import os, select, signal, sys
 from pathlib import Path

@@ -31,7 +31,7 @@ def tensors(numbers: list[list[float | None]], texts: list[str]) -> dict[str, Te
     }
 
 
-def test_tensors_are_decoded_to_raw_cells() -> None:
+def test_tensors_are_decoded_into_raw_cells() -> None:
     columns = decode_columns(
         SCHEMA, PLAN, tensors([[1.5, 7.0, 1.0, 31.75, 2, 6, 18], [None, 8.0, 0.0, None, None, None, None]], ["x", ""])
     )

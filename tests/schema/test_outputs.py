@@ -1,4 +1,4 @@
-"""Outputs of imported graphs are normalized to probabilities, values or class indices."""
+"""Outputs of imported graphs are converted to probabilities, values or class indices."""
 
 from __future__ import annotations
 

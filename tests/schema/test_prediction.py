@@ -18,7 +18,7 @@ from rowcast.schema.prediction import (
 )
 
 
-def test_replies_are_encoded_as_predictions_without_unset_fields() -> None:
+def test_unset_fields_are_omitted_from_encoded_replies() -> None:
     warning = RowWarning("city", "unseen-category", "line\nbreak")
 
     first, second = encode_replies(
@@ -46,7 +46,7 @@ def test_replies_are_encoded_as_predictions_without_unset_fields() -> None:
 @pytest.mark.parametrize(
     ("label", "probability", "text"), [("a", 0.5, "a"), (1.5, 0.5, "1.5"), (1.5, UNSET, ""), (True, UNSET, "true")]
 )
-def test_labels_are_searchable_but_regression_values_are_not(
+def test_labels_are_searchable_but_the_predicted_values_of_regression_models_are_not(
     label: bool | float | str, probability: float, text: str
 ) -> None:
     assert searchable_label(label, probability) == text

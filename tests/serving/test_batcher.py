@@ -51,7 +51,7 @@ class CountingJournal(MemoryJournal):
 
 
 class SynchronousAnswer:
-    """An answer whose result is available immediately; a future runs its callbacks in the next iteration."""
+    """Unlike a future, whose callbacks run in the next event-loop iteration, this answer is available immediately."""
 
     def __init__(self) -> None:
         self.result: Any = None

@@ -1,4 +1,4 @@
-"""Live models: verification on golden rows, classification as slow or fast, and failures of single rows."""
+"""Live models: verification on golden rows, classification as slow or fast, and rows that cannot be scored."""
 
 from __future__ import annotations
 

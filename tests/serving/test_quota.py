@@ -27,7 +27,7 @@ def test_rows_are_charged_until_the_quota_is_used_up() -> None:
     assert refused.value.seconds == 20
 
 
-def test_a_rejected_request_is_not_charged() -> None:
+def test_a_request_over_quota_is_not_charged() -> None:
     caller = Caller(meter=Meter(Quota(3, 60)))
 
     with pytest.raises(OverQuota):

@@ -102,5 +102,5 @@ def test_rows_are_returned_only_if_all_are_valid(model: LiveModel) -> None:
         (b"1", False),
     ],
 )
-def test_an_object_is_a_batch_only_if_its_only_key_is_rows(sent: bytes, *, is_rows: bool) -> None:
+def test_an_object_is_a_batch_if_rows_is_its_only_key(sent: bytes, *, is_rows: bool) -> None:
     assert is_rows_object(sent) is is_rows

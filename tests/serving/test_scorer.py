@@ -1,4 +1,4 @@
-"""The scorer: one call scores the rows of all requests, and a failure affects only one request."""
+"""The scorer: one call scores the rows of all requests, and a failed row affects only its own request."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ async def test_all_rows_except_the_first_are_charged_and_rows_over_quota_are_not
     assert front.store.count() == 5
 
 
-async def test_rejected_rows_are_charged_too(model: LiveModel) -> None:
+async def test_invalid_rows_are_also_charged(model: LiveModel) -> None:
     context = RequestContext("native", "r", Caller(meter=Meter(Quota(3, 60))))
 
     with pytest.raises(OverQuota):

@@ -1,4 +1,4 @@
-"""Encoding tables. Property tests in `properties/test_tables_encode.py` compare tables with rows."""
+"""Encoding tables. Property tests in `properties/test_tables_encode.py` compare encoded tables with encoded rows."""
 # ruff: noqa: DTZ001 - some tests use naive datetimes
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def test_the_number_of_reported_invalid_cells_is_limited() -> None:
     assert encode_all(frame, SCHEMA, PLAN).rejected().all()
 
 
-def test_tables_are_encoded_with_the_types_and_fill_values_of_any_plan() -> None:
+def test_tables_are_encoded_with_the_types_and_fill_values_of_an_imported_graph() -> None:
     schema = Schema((Column(name="i", kind="integer", missing=True), Column(name="b", kind="boolean")))
     plan = (
         TensorSpec("ints", "int64", (), (Feature("i"),), -1),

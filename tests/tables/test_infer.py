@@ -72,7 +72,7 @@ def test_levels_are_sorted_by_frequency_and_then_by_text() -> None:
     assert inferred.example == "a"
 
 
-def test_a_number_column_has_a_range_and_the_median_as_its_example() -> None:
+def test_the_range_of_a_number_column_is_inferred_and_its_example_is_the_median() -> None:
     inferred = column(["5", "1", "9", "9", "9"])
 
     assert (inferred.low, inferred.high, inferred.example) == (1.0, 9.0, 9)

@@ -123,7 +123,7 @@ class PandasLike:
     ],
     ids=["columns", "rows", "polars", "pandas"],
 )
-def test_all_kinds_of_tables_in_memory_are_read_identically(data: object) -> None:
+def test_all_kinds_of_in_memory_tables_are_read_identically(data: object) -> None:
     frame = table_from_memory(data).frame
 
     assert frame.rows() == [(1.0, datetime(2026, 1, 1, tzinfo=UTC)), (None, None)]
@@ -185,7 +185,7 @@ def test_a_folder_or_a_missing_file_is_rejected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "slug"), [(7, "not-a-table"), ({"a": [1], "b": [1, 2]}, "row-count"), ([1, 2], "malformed-file")]
 )
-def test_data_in_memory_that_is_not_a_table_is_rejected(data: object, slug: str) -> None:
+def test_in_memory_data_that_is_not_a_table_is_rejected(data: object, slug: str) -> None:
     with pytest.raises(TableError) as caught:
         table_from_memory(data)
 

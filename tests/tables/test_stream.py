@@ -140,7 +140,7 @@ def test_a_json_list_above_the_size_limit_is_rejected(tmp_path: Path, monkeypatc
     assert caught.value.slug == "too-large"
 
 
-def test_chunks_of_a_wide_table_have_fewer_rows(tmp_path: Path) -> None:
+def test_the_number_of_cells_in_a_chunk_is_limited(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_table(pl.DataFrame({f"c{index}": range(9000) for index in range(300)}), path)
 

@@ -1,4 +1,4 @@
-"""Tables: columns by name, and labels from another file."""
+"""Tables: column names, and labels from another file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def test_the_error_for_an_unknown_column_includes_a_hint(name: str, hint: str) -
         ((), []),
     ],
 )
-def test_an_option_accepts_separate_or_comma_separated_columns(texts: tuple[str, ...], columns: list[str]) -> None:
+def test_columns_can_be_given_separately_or_as_a_comma_separated_list(
+    texts: tuple[str, ...], columns: list[str]
+) -> None:
     assert TABLE.resolve_columns(texts, "exclude") == columns
 
 

@@ -48,7 +48,7 @@ def test_the_label_of_a_regression_model_is_a_number() -> None:
     assert reply == {"type": "number"}
 
 
-def test_any_of_merges_only_identical_schemas() -> None:
+def test_only_identical_schemas_are_merged() -> None:
     assert any_of([]) == {}
     assert any_of([{"const": 1}, {"const": 1}]) == {"const": 1}
     assert any_of([{"const": 1}, {"const": 2}]) == {"anyOf": [{"const": 1}, {"const": 2}]}

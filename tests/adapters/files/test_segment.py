@@ -38,7 +38,7 @@ def test_all_earlier_entries_survive_a_write_that_is_torn_at_any_byte(folder: Pa
             assert 2 <= len(entries) < 4, f"cut at {cut}"
 
 
-def test_a_torn_tail_does_not_stop_the_indexer(folder: Path) -> None:
+def test_a_torn_last_entry_does_not_stop_the_indexer(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 2), drafts(2, 3))
     with segment.open("r+b") as file:
         file.truncate(end_of_entries(segment) - 10)

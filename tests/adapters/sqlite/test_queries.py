@@ -23,7 +23,7 @@ SELECTIONS = {
 
 @pytest.mark.parametrize("before", [None, identifier(30)])
 @pytest.mark.parametrize("index", SELECTIONS)
-def test_every_filter_uses_its_index_without_sorting(tmp_path: Path, index: str, before: str | None) -> None:
+def test_every_filter_uses_its_index_and_needs_no_sort(tmp_path: Path, index: str, before: str | None) -> None:
     with SqliteStore(tmp_path / "history.db") as store:
         store.record("w", sealed("w", MIXED))
     query, values = page_query(SELECTIONS[index], before)

@@ -89,7 +89,9 @@ def test_a_folder_that_cannot_be_created_makes_the_store_unavailable(tmp_path: P
         SqliteStore(tmp_path / "file" / "history.db").open()
 
 
-def test_the_check_fails_while_the_database_is_locked(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checking_the_store_fails_while_the_database_is_locked(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("rowcast.adapters.sqlite.store.CHECK_SECONDS", 0.1)
     store.open()
     connection = sqlite3.connect(store.path)

@@ -55,7 +55,7 @@ def as_entry_without_location_type(model: Any) -> None:
     model.graph.initializer.append(tensor)
 
 
-def test_graphs_exported_by_rowcast_pass_the_inspection() -> None:
+def test_graphs_exported_by_rowcast_pass_inspection() -> None:
     for content in (models.mlp_graph(3, 2), models.trees_graph(4, 1), models.endless_graph(2), PROBABILITIES):
         assert inspect(content, MAX_NODES).nodes >= 1
 
