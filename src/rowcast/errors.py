@@ -1,7 +1,7 @@
 """All errors that Rowcast raises for its users, in a single class hierarchy.
 
 Each class has a slug, which is a stable name for use in tests and clients. An instance can have a more specific slug.
-Only `http/problems.py` knows HTTP status codes, and only `cli` knows exit codes.
+Only `http/problems.py` maps slugs to HTTP status codes, and only `cli` maps errors to exit codes.
 
 RowcastError                    the base class; the message says what is wrong and what to do
 ├── SettingsError               a setting is unknown, missing or invalid
@@ -19,7 +19,7 @@ RowcastError                    the base class; the message says what is wrong a
 │   ├── Unauthorized            the API key is missing or invalid
 │   ├── Forbidden               the API key or the origin lacks permission
 │   ├── OverQuota               the request exceeds the caller's quota
-│   ├── RepeatConflict          the first request with this Idempotency-Key is in progress or was different
+│   ├── RepeatConflict          the first request with this Idempotency-Key is in progress or differs from this request
 │   └── InvalidRows             rows violate the schema; the error lists every problem in every row
 │       └── NoAnswer            the model has no valid output for some rows
 ├── NotFound                    the path or the prediction does not exist

@@ -10,7 +10,7 @@ from rowcast.schema.prediction import Label
 
 
 class ModelLoaded(msgspec.Struct, frozen=True, gc=False):
-    """A model version was verified on its golden rows and now serves requests."""
+    """A model version has been verified on its golden rows and now serves requests."""
 
     model: str
     version: int

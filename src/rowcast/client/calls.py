@@ -1,4 +1,4 @@
-"""Calls to the native API: requests, each with a function that decodes its reply. No call does network IO."""
+"""Calls to the native API: requests, each with a function that decodes its reply. This module does no network IO."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class PredictOptions(TypedDict, total=False):
     """The keyword arguments of `predict` and `predict_many`."""
 
     entity: str
-    """Your own reference, for example an application number; recorded in the history."""
+    """An identifier of your choice, for example an application number; recorded in the history."""
     cache: bool
     """Whether the server may use its cache."""
     idempotency_key: str

@@ -4,11 +4,11 @@ ClientError                     the base class of all errors that the client rai
 ├── BadCall                     an invalid argument, or an export file that cannot be written
 ├── Unreachable                 no response arrived; `sent` is True if the server may have received the request
 ├── BadReply                    a response that a Rowcast server would never send
-└── ErrorReply                  an error response; has status, slug, detail, problems, request_id and retry_after
+└── ErrorReply                  an error response with status, slug, detail, problems, request_id and retry_after
     ├── RowsRejected            some rows are invalid or cannot be scored; `problems` lists every problem
     ├── AccessDenied            the API key is missing or invalid, or it lacks permission
     ├── ResourceNotFound        the model, prediction or path does not exist
-    ├── IdempotencyConflict     the first request with this Idempotency-Key is in progress or was different
+    ├── IdempotencyConflict     the first request with this Idempotency-Key is in progress or differs from this request
     ├── QuotaExceeded           the quota is used up; `retry_after` is None if retrying cannot help
     ├── ServerUnavailable       the server is overloaded, shutting down or missing a dependency; retry later
     ├── DeadlineExceeded        the rows were not scored before the timeout expired

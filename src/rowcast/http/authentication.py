@@ -46,7 +46,7 @@ class AccessRules(msgspec.Struct, frozen=True):
     api_key: str = ""
     """An additional key with every scope."""
     quota: Quota | None = None
-    """The quota for each key that has no quota of its own. If no key is required, it applies to each client address."""
+    """The quota for each key that has no quota of its own or, if no key is required, for each client address."""
     processes: int = 1
     """The number of server processes that share each quota."""
     local_only: bool = True
@@ -118,8 +118,8 @@ class Authenticator:
     def cross_origin(self, headers: dict[bytes, bytes], method: str) -> Headers:
         """Return the CORS response headers; raise Forbidden if a request from an unlisted origin could change data.
 
-        Pages cannot forge the headers `Origin` and `Sec-Fetch-Site`. A server on the user's own machine often requires
-        no key; without this check, any page that the user visits could send POST requests to that server.
+        Web pages cannot forge the headers `Origin` and `Sec-Fetch-Site`. A server on the user's own machine often
+        requires no key; without this check, any page that the user visits could send POST requests to that server.
         """
         origin = headers[b"origin"]
         if self._allows(origin):
@@ -159,7 +159,7 @@ class Authenticator:
         self.needs_key = self.needs_key or bool(keys)
 
     def _by_address(self, client: Sequence[Any] | None) -> Caller:
-        """Return an anonymous caller with the quota of the client address. Only recently used addresses are kept."""
+        """Return an anonymous caller with its address's quota. Only the most recently used addresses are kept."""
         address = (client or ("unknown",))[0]
         meter = self._addresses.get(address)
         if meter is None:
@@ -188,7 +188,7 @@ def require_everything(caller: Caller) -> None:
 
 
 def allow_model(caller: Caller, name: str) -> None:
-    """Raise Forbidden if the caller's key does not grant access to this model. A key covers all versions of a model."""
+    """Raise Forbidden if the caller's key does not grant access to this model. The version in `name` is ignored."""
     if not caller.may_use(name.partition("@")[0]):
         raise Forbidden(f"key {caller.key_id} does not grant access to this model")
 

@@ -189,7 +189,7 @@ class Edge:
         async def first() -> bytes:
             return _encode_response(await handler(request))
 
-        # Requests with the same body are different if their query strings or the values of these headers differ.
+        # Requests with the same body are different if their query strings or significant headers differ.
         query = exchange.scope["query_string"]
         meaning = b"\0".join([query, *[request.headers.get(name, b"") for name in SIGNIFICANT_HEADERS]])
         stored, repeated = await self._idempotency.answer(

@@ -15,7 +15,8 @@ COMMON_HEADERS: Json = {
     },
     "RateLimit-Policy": {"description": "The quota of the API key.", "schema": {"type": "string"}},
     "RateLimit": {
-        "description": "The rows left in the quota, and the number of seconds until the full quota is available.",
+        "description": "The number of rows left in the quota, and the number of seconds until the full quota is "
+        "available.",
         "schema": {"type": "string"},
     },
     "traceparent": {"description": "The server's span within the client's trace.", "schema": {"type": "string"}},
@@ -26,7 +27,8 @@ PREDICTION_HEADERS: Json = {
         "schema": {"enum": ["hit", "miss"]},
     },
     "X-Wire-Warning": {
-        "description": "The numbers of cells that the wire template filled in and of fields that it ignored.",
+        "description": "The number of cells that the wire template filled in, and the number of fields that it "
+        "ignored.",
         "schema": {"type": "string", "pattern": "^filled=[0-9]+, ignored=[0-9]+$"},
     },
     "Idempotency-Replayed": {
@@ -54,7 +56,7 @@ SECURITY_SCHEMES: Json = {
     },
     "bearer": {"type": "http", "scheme": "bearer", "description": "The same API key as a bearer token."},
 }
-# The empty requirement allows requests without a key. A server accepts them if no keys exist.
+# The empty requirement allows requests without a key. A server accepts such requests if no keys exist.
 SECURITY: list[Json] = [{}, {"key": []}, {"bearer": []}]
 
 

@@ -200,7 +200,7 @@ async def answer_not_found(request: Request) -> Response:
 
 
 def strip_prefix(path: str, root: str) -> str:
-    """Remove the root path, which occurs twice if the proxy does not strip it, because the server also adds it."""
+    """Remove the root path up to twice: the server adds it, and a proxy may also leave it in place."""
     if not root:
         return path
     for _ in range(2):

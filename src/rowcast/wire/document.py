@@ -27,7 +27,7 @@ SCALARS: Final = (
 
 
 def parse_document(text: str, suffix: str, source: str) -> dict[str, Any]:
-    """Parse a document in the format that `suffix`, a key of PARSERS, determines.
+    """Parse a document whose format is determined by `suffix`, a key of PARSERS.
 
     Raise DocumentError, with `source` as the document's name, if the document has a syntax error, is not a mapping or
     contains values that JSON cannot represent.

@@ -114,7 +114,10 @@ class RequestShape:
 
 
 def _decode(body: bytes, strict: Decode, lax: Decode | None) -> tuple[Any, int]:
-    """Return the decoded body and the decoder: 0 for strict or 1 for lax. Raise BodyError if both reject the body."""
+    """Return the decoded body, and 1 if only the lax decoder accepts it, otherwise 0.
+
+    Raise BodyError if both decoders reject the body.
+    """
     refusal: Exception | None = None
     for ignored, decode in enumerate((strict, lax)):
         if decode is None:
@@ -145,7 +148,7 @@ def _build_tree(leaves: Iterable[tuple[str, Leaf]]) -> Tree:
         for name in parents:
             tree = tree.setdefault(name, {})
         if isinstance(tree, Leaf) or last in tree or not isinstance(tree, dict):
-            raise _problem("", f"the path {path!r} is used twice or passes through another path")
+            raise _problem("", f"the path {path!r} is used twice or conflicts with another path")
         tree[last] = leaf
     return root
 

@@ -112,20 +112,20 @@ def _default_cell(column: Column, value: Any) -> msgspec.Raw:
         if column.parse(value) is None:
             raise BadValue(MISSING, "the default must not be a missing value")
     except BadValue as bad:
-        message = f"invalid default for the column {column.name!r}: {bad.message}; set a default for each column"
+        message = f"invalid default for column {column.name!r}: {bad.message}; set a separate default for each column"
         raise template_error("request.on_missing", message) from None
     return msgspec.Raw(_encode(value))
 
 
 def class_labels(template: Template, decision: Decision) -> dict[str, Any]:
-    """Map each class name to the value of `$label`."""
+    """Return a mapping from class names to values of `$label`."""
     names = decision.names()
     _check_classes("labels", template.labels, names)
     return {name: template.labels.get(name, label) for name, label in zip(names, decision.classes, strict=True)}
 
 
 def class_numbers(template: Template, decision: Decision) -> dict[str, int]:
-    """Map each class name to the value of `$class_index`."""
+    """Return a mapping from class names to values of `$class_index`."""
     names = decision.names()
     _check_classes("class_index", template.class_index, names)
     return {name: template.class_index.get(name, index) for index, name in enumerate(names)}

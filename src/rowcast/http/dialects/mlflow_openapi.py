@@ -1,4 +1,4 @@
-"""The OpenAPI operations of MLflow's scoring server."""
+"""The OpenAPI operations of MLflow's scoring protocol."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The native dialect: predictions for one row or for `{"rows": [...]}`. `wire.py` handles models with a wire template.
+"""The native dialect: predictions for one row, or for the rows in `{"rows": [...]}`.
 
-Each route is created when its model goes live and is bound to that model, so the hot path does not look up the model.
+Models with a wire template are handled by `wire.py`. Each route is created when its model goes live and is bound to that
+model, so the hot path does not look up the model.
 """
 
 from __future__ import annotations

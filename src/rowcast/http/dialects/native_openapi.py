@@ -61,7 +61,7 @@ PARAMETERS: list[Json] = [
     {
         "name": "entity",
         "in": "query",
-        "description": "Your own reference, for example an application number; recorded in the history.",
+        "description": "An identifier of your choice, for example an application number; recorded in the history.",
         "schema": {"type": "string", "maxLength": 128},
     },
     {

@@ -1,4 +1,4 @@
-"""Functions that V1, V2 and MLflow share: find the model, read the rows, score them and return the predictions."""
+"""Functions that V1, V2 and MLflow share. They find the model, read and score the rows and return predictions."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class DialectScoring:
         return self.read_columns(model, {name: _flatten(name, cells) for name, cells in columns.items()})
 
     def read_texts(self, model: LiveModel, names: Sequence[str], records: Sequence[Sequence[str]]) -> list[Row]:
-        """Read rows from a CSV file, whose cells are all strings."""
+        """Read rows from CSV, in which all cells are strings."""
         check_names(names)
         kinds = {column.name: column.kind for column in model.schema.columns}
 
@@ -116,7 +116,7 @@ class DialectScoring:
                 raise BodyError(f"the row has {len(record)} cells, but the header has {len(names)}")
             cells = dict(zip(names, record, strict=True))
             encoded = model.encoder.parse(cells, text=True)
-            # Store the JSON that a client of the native dialect would have sent, for example the number 7 for "7".
+            # Store the JSON that a native client would have sent, for example the number 7 for the cell "7".
             parsed = dict(zip(model.schema.names(), model.schema.parse(cells, text=True), strict=True))
             stored = {
                 name: parsed[name] if parsed[name] is None or kinds[name] not in ("category", "datetime") else cell

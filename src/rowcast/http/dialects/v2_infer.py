@@ -132,7 +132,7 @@ def read_raw(model: LiveModel, body: memoryview) -> Tensor:
             raise BodyError("the raw input is not valid UTF-8") from None
     rows, rest = divmod(len(body), width * TYPES[datatype].itemsize)
     if rest:
-        raise BodyError(f"the body has {len(body)} bytes, not a multiple of the row size ({width} x {datatype})")
+        raise BodyError(f"the body size of {len(body)} bytes is not a multiple of the row size ({width} x {datatype})")
     shape = [rows, *plan[0].shape] if len(columns) > 1 else [rows, 1]
     return tensors.from_bytes(TensorHeader(name, shape, datatype), body)
 

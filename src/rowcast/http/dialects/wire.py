@@ -93,7 +93,7 @@ class QuickWire:
 
 
 def _warn(model: LiveModel, request: Request, filled: int, ignored: int) -> None:
-    """Report in the response and the log that the template changed the request. Omit all client data."""
+    """Report the numbers of filled cells and ignored names in the response and the log, without any client data."""
     if not filled and not ignored:
         return
     request.add_header(WARNING_HEADER, b"filled=%d, ignored=%d" % (filled, ignored))
