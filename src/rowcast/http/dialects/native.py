@@ -1,7 +1,7 @@
 """The native dialect: predictions for one row, or for the rows in `{"rows": [...]}`.
 
-Models with a wire template are handled by `wire.py`. Each route is created when its model goes live and is bound to that
-model, so the hot path does not look up the model.
+Each route is created when its model goes live and is bound to that model, so the hot path does not look up the model.
+`wire.py` handles models with a wire template.
 """
 
 from __future__ import annotations
