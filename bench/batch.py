@@ -222,7 +222,7 @@ def check_requirements(medians: dict[str, dict[str, float]], more: int) -> list[
     for kind in ("csv", "parquet"):
         ours = medians[f"rowcast {kind}"]
         requirements.append(
-            Requirement(f"{kind}: time / {fastest}", ours["seconds"] / medians[fastest]["seconds"], RATIO)
+            Requirement(f"{kind} time: Rowcast / {fastest}", ours["seconds"] / medians[fastest]["seconds"], RATIO)
         )
         requirements.append(Requirement(f"{kind}: peak memory, MB", ours["megabytes"], MEGABYTES))
         if more:

@@ -1,9 +1,9 @@
-"""`make bench-dialects`: compare requests of 1,000 rows as native JSON with the same requests as binary V2 tensors.
+"""`make bench-dialects`: compare two forms of the same 1,000-row requests: native JSON and binary V2 tensors.
 
-The server runs on one core; its indexer and the load generator run on the other. In each round, both forms are
-measured one after the other and compared. The model is linear, so that the cost of the dialects dominates; with
-`--trees`, it is the 200-tree model of `make bench-serve`, which costs 4 µs per row in both forms. Before the first
-round, the scores of both forms are compared. The benchmark fails if a requirement is not met.
+The server runs on one core; its indexer and the load generator run on the other. In each round, the two forms are
+measured one after the other and compared. The model is linear, so that the cost of the dialects dominates. With
+`--trees`, it is the 200-tree model of `make bench-serve`, which costs 4 µs per row in either form. The two forms must
+return the same scores. The benchmark fails if a requirement is not met.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ ROWS, BATCHES, CONNECTIONS = 1000, 5, 2
 NATIVE, BINARY = "native JSON", "V2 binary"
 LEAST = 5.0
 LEAST_TREES = 1.8
-"""The required ratio with `--trees`. It is lower because evaluating trees takes two thirds of the time per V2 row."""
+"""The required ratio with `--trees`. It is lower because tree evaluation takes two thirds of the time for V2 rows."""
 
 
 class Measure(NamedTuple):
-    """The figures of one form in one round."""
+    """The figures for one form in one round."""
 
     round: int
     form: str
@@ -90,7 +90,7 @@ def arguments() -> argparse.Namespace:
 
 
 def linear(home: Path) -> Path:
-    """Train the loan example as a logistic regression and return the bundle's folder."""
+    """Train a logistic regression on the loan example and return the bundle's folder."""
     table = home / "loans.csv"
     rowcast(home, "example", "loans", "--out", str(table))
     words = ["train", str(table), "--target", "loan_status", "--name", "loans", "--candidates", "logistic"]
@@ -125,7 +125,7 @@ def native(key: str, rows: list[dict[str, Any]]) -> bytes:
 
 
 def binary(key: str, rows: list[dict[str, Any]]) -> bytes:
-    """Return the request that `tritonclient` sends for these rows: one tensor per column, with binary outputs."""
+    """Return the request that `tritonclient` sends for these rows: one tensor per column, requesting binary outputs."""
     inputs, tail = [], b""
     for name in rows[0]:
         cells = [row[name] for row in rows]
@@ -160,7 +160,7 @@ def reply(stream: Any) -> tuple[dict[bytes, bytes], bytes]:
 
 
 def compare(requests: dict[str, list[bytes]]) -> None:
-    """Exit if the two forms do not return bit-identical scores."""
+    """Exit if the scores returned for the two forms are not bit-identical."""
     with socket.create_connection(("127.0.0.1", PORT)) as connection:
         stream = connection.makefile("rb")
         for native_request, binary_request in zip(requests[NATIVE], requests[BINARY], strict=True):
@@ -178,7 +178,7 @@ def compare(requests: dict[str, list[bytes]]) -> None:
 
 
 COUNTED: list[tuple[int, int]] = []
-"""The numbers of answered rows; all of these rows must be in the history."""
+"""The numbers of answered rows. All answered rows must be in the history."""
 
 
 def measure_rounds(
@@ -210,7 +210,7 @@ def measure_rounds(
 
 
 def load(requests: list[bytes], seconds: float) -> tuple[int, float]:
-    """Send requests on a few connections without pauses; return the number of answered rows and the elapsed seconds."""
+    """Send requests over two connections without pauses; return the number of answered rows and the elapsed seconds."""
     answered = [0] * CONNECTIONS
     began = time.perf_counter()
 

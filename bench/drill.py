@@ -87,7 +87,7 @@ class Drill:
         fields = {key: prediction[key] for key in Score.__struct_fields__ if key in prediction}
         return msgspec.convert(fields, Score) == self._models.expected[kind][row]
 
-    # The server. The drill restarts it as an init system would.
+    # The server, which the drill restarts as an init system would.
     def start(self) -> float:
         """Start the server, retrying until it is healthy; return the elapsed seconds."""
         began = time.monotonic()
@@ -176,7 +176,7 @@ class Drill:
                 ["ps", "-eo", "pid,ppid,etime,stat,wchan:20,args"], capture_output=True, text=True, check=False
             )
             ours = [line for line in running.stdout.splitlines() if str(PORT) in line]
-            raise SystemExit("\n".join([f"{what} within {PATIENCE:g} s", health, *ours, "end of its log:", log]))
+            raise SystemExit("\n".join([f"{what} within {PATIENCE:g} s", health, *ours, "end of the server log:", log]))
 
     # Models.
     def publish(self, kind: str) -> Reference:
@@ -202,7 +202,7 @@ def write_no_graph(folders: dict[str, Path], new: Path) -> None:
 
 
 def write_other_graph(folders: dict[str, Path], new: Path) -> None:
-    """Write a bundle with the other model's graph, whose scores contradict the golden rows."""
+    """Write a bundle with the other model's graph, whose scores do not match the golden rows."""
     repack(folders["first"], new, model=(folders["second"] / bundle.MODEL).read_bytes())
 
 
@@ -251,7 +251,7 @@ def kill_workers(drill: Drill) -> Iterator[Check]:
             )
     yield from check_recovery(seconds)
     yield Check("refused connections", drill.tally.counts["refused"], most=0)
-    yield Check("requests lost with their worker", drill.tally.counts["cut"] + drill.tally.counts["torn"])
+    yield Check("requests lost when a worker was killed", drill.tally.counts["cut"] + drill.tally.counts["torn"])
 
 
 def kill_indexer(drill: Drill) -> Iterator[Check]:

@@ -3,10 +3,10 @@
     python bench/drill_history.py                                 all scenarios at full length
     python bench/drill_history.py --quick --only "locked store"   a single scenario, in seconds
 
-Each scenario has its own home and server under constant load. At the end, every acknowledged prediction must be in
-the history exactly once and match its reply, except predictions in a destroyed frame, which must be reported. To add a
-scenario, write a function that takes a `Drill` and yields `Check`s, and add it to SCENARIOS. The two disk scenarios
-mount a small disk, which requires root.
+Each scenario has its own home, and its own server under constant load. At the end, every acknowledged prediction must
+be in the history exactly once and match its reply, except predictions in a destroyed frame, which must be reported. To
+add a scenario, write a function that takes a `Drill` and yields `Check`s, and add it to SCENARIOS. The two disk
+scenarios mount a small disk, which requires root.
 """
 
 from __future__ import annotations
@@ -221,10 +221,12 @@ def locked_store(drill: Drill) -> Iterator[Check]:
         before = drill.history().store.count()
         answered = len(drill.answered)
         time.sleep(seconds)  # hold the lock for the duration of the scenario
-        yield Check("predictions acknowledged while locked", len(drill.answered) - answered, least=seconds)
+        yield Check(
+            "predictions acknowledged while the store was locked", len(drill.answered) - answered, least=seconds
+        )
         rejected = sum(count for status, count in drill.statuses.items() if status != 200)
-        yield Check("requests rejected while locked", rejected, most=0)
-        yield Check("entries stored while locked", drill.history().store.count() - before, most=0)
+        yield Check("requests rejected while the store was locked", rejected, most=0)
+        yield Check("entries stored while the store was locked", drill.history().store.count() - before, most=0)
         waiting = len(drill.answered)
         connection.execute("ROLLBACK")
     yield Check("time until everything is stored, s", until(lambda: drill.history().store.count() >= waiting), most=40)
@@ -255,7 +257,7 @@ def damaged_journal(drill: Drill) -> Iterator[Check]:
 
 
 def changing_clock(drill: Drill) -> Iterator[Check]:
-    """Record predictions with a clock that jumps forward and back by hours."""
+    """Record predictions with a clock that jumps forward and back by up to a day."""
     model = app_models.live_model(settings.load(home=drill.home), "loans")
     jumps = [0, 7_200, -7_200, 86_400, -86_400, 0, 0, -3_600]
     moment = iter(range(10**9))

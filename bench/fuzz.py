@@ -1,8 +1,8 @@
 """`make fuzz`: test a server with invalid requests, decompression bombs, slow senders and idle connections.
 
-The throughput of a normal client is measured without other load, and again while idle connections or slow senders are
-connected; it must not fall by more than half. No test may cause a 5xx response, terminate the server or leak memory.
-The figures are appended to results.jsonl.
+The throughput of a normal client is measured without other load, then with idle connections and with slow senders; it
+must not fall by more than half. No test may cause a 5xx response, terminate the server or leak memory. The figures are
+appended to results.jsonl.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ async def send_mutated(key: str, rows: list[bytes], count: int, rng: random.Rand
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
-    """Return the status of one reply, and whether the server closes the connection after it."""
+    """Return the status of one reply, and whether the server closes the connection afterward."""
     head = await reader.readuntil(b"\r\n\r\n")
     lines = head.lower().split(b"\r\n")
     length = next((int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:")), 0)

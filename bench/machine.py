@@ -103,7 +103,7 @@ class Server:
         self._process = None
 
     def tree(self) -> list[int]:
-        """Return the process and all of its descendants."""
+        """Return the process ids of the server and all of its descendants."""
         assert self._process is not None
         children: dict[int, list[int]] = {}
         for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):

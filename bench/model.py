@@ -36,8 +36,8 @@ class TwoHundredTrees(Boosting):
         return super().fit(rows, {**params, "rounds": TREES}, setting)
 
 
-# A template with every feature that costs time per request: renamed columns, a reply tree and labels. Two columns swap
-# their names, so that the request bodies of the native server remain valid.
+# A template with every feature that costs time per request: renamed columns, a reply tree and labels. Two columns
+# swap names, so that the same request bodies are valid with and without the template.
 WIRE = {
     "request": {"rename": {"residential_assets": "bank_assets", "bank_assets": "residential_assets"}},
     "labels": {"Approved": "approved", "Rejected": "rejected"},

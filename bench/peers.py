@@ -18,7 +18,7 @@ def python() -> Path:
     folder = WHERE / f"peers-{digest}"
     done = folder / "done"
     if not done.exists():
-        print(f"installing {', '.join(PINS)} into {folder}, once", file=sys.stderr)
+        print(f"installing {', '.join(PINS)} into {folder} (first use only)", file=sys.stderr)
         venv.create(folder, with_pip=True, clear=True)
         pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, *PINS], check=True)

@@ -44,7 +44,7 @@ PAGE = HERE.parent / "docs" / "reference" / "quality.md"
 ROW = "row of the fold"
 FOLDS, MOST_ROWS, SLACK = 3, 20_000, 0.01
 LEAST = {"autogluon": -0.003, "flaml": 0.0}
-"""The lowest acceptable mean difference between Rowcast's scores and those of another system."""
+"""The lowest acceptable mean difference: Rowcast's score minus the other system's score."""
 PEERS = {"autogluon": "AutoGluon", "flaml": "FLAML"}
 MEASURES = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
 
@@ -257,7 +257,7 @@ def page(results: Path) -> int:
     requirements = [
         f"| tables below their reference by more than the tolerance | {', '.join(broken) or 'none'} | none |",
         f"| mean difference from the reference | {fmean(gaps):+.4f} | above 0 |",
-        f"| label flips between trained model and graph | {total(own, 'flips')} | 0 |",
+        f"| label flips between the trained model and the graph | {total(own, 'flips')} | 0 |",
     ]
     kept = not broken and fmean(gaps) > 0 and not total(own, "flips")
     for peer, least in LEAST.items():
@@ -283,7 +283,7 @@ def page(results: Path) -> int:
 
 
 def tolerance(line: Mapping[str, Any]) -> float:
-    """Return how far the score on a table may be below the reference."""
+    """Return how far below the reference a table's score may be."""
     return max(SLACK, line["spread"])
 
 
@@ -312,16 +312,16 @@ def row(table: str, line: Mapping[str, Any], newest: Mapping[tuple[str, str], Ma
 
 TEXT = """# Model quality
 
-These figures compare Rowcast with other tools on public tables. Each model is trained with default options, except that
-the target is specified and leaking columns are excluded, in at most {seconds} seconds on one core. The published graph
+These figures compare Rowcast with other tools on public tables. Each model is trained for at most {seconds} seconds on
+one core with default options, except that the target is specified and leaking columns are excluded. The published graph
 predicts rows that were not used in training. At most 20,000 rows of each table are used, in three shuffled folds
-(seed 0). If a row is rejected, because it lacks a value that was never missing in training, the mean prediction is
-used instead. `bench/quality.py` measured the figures on {when}.
+(seed 0). If a row is rejected because it lacks a value that was never missing in training, the mean prediction is used
+instead. `bench/quality.py` measured the figures on {when}.
 
-The reference is the better of two scikit-learn models on the same folds, a linear model and histogram gradient
-boosting. These models are trained on all training rows, while Rowcast uses a fifth of these rows as the holdout.
+The reference is the score of the better of two scikit-learn models on the same folds: a linear model and histogram
+gradient boosting. These models are trained on all training rows; Rowcast uses a fifth of these rows as the holdout.
 Rowcast's score may be below the reference by 0.01 or by the standard deviation of the reference between folds,
-whichever is larger. AutoGluon (medium preset) and FLAML got the same rows, the same time and one core.
+whichever is larger. AutoGluon (medium preset) and FLAML got the same rows, the same time limit and one core.
 
 | requirement | measured | required |
 |---|---|---|

@@ -1,8 +1,8 @@
 """`make bench-serve`: measure the cost of a prediction and the additional cost of a wire template. The cost is compared
 with that of a bare JSON echo (the floor) and of plain FastAPI + ONNX Runtime.
 
-Each server process runs under uvicorn with uvloop, httptools and no access log, on its own core; wrk and Rowcast's
-indexer share the other core. Rowcast requires an API key with a quota and records the key. In each round, the
+All servers run under uvicorn with uvloop, httptools and no access log, on one core; wrk and Rowcast's indexer share
+the other core. Rowcast requires an API key with a quota and records the key. In each round, the
 servers are measured one after another and compared. When other processes load the machine, the CPU time per answered
 request is stable, but requests per second are not. If a requirement is not met, the benchmark names it and fails.
 """
@@ -44,7 +44,7 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Measure:
-    """The figures of one server with one number of connections in one round."""
+    """The figures for one server at one number of connections in one round."""
 
     round: int
     server: str
@@ -150,7 +150,7 @@ def make_key(home: Path) -> str:
 
 
 def write_bodies(home: Path, bundle: Path) -> tuple[Path, bytes]:
-    """Write rows of the table as JSON, split where the new number is inserted; return the file and one complete row."""
+    """Write rows of the table as JSON, each split where wrk inserts a number; return the file and one complete row."""
     schema = json.loads((bundle / "bundle.json").read_text())["schema"]["columns"]
     kinds = {column["name"]: column["kind"] for column in schema}
     path = home / "bodies.txt"
@@ -173,7 +173,7 @@ def cell(text: str, kind: str) -> Any:
 
 
 def servers(home: Path, bundle: Path, key: str) -> list[Server]:
-    """Return the servers, not yet started, each with its own port. The Rowcast servers require a key with a quota."""
+    """Return the servers without starting them. Each server has its own port; the Rowcast servers require a key."""
     uvicorn = [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "--loop", "uvloop", "--http", "httptools"]
     uvicorn += ["--no-access-log", "--no-server-header", "--no-proxy-headers", "--log-level", "warning", "--port"]
     log = home / "servers.log"
@@ -213,7 +213,7 @@ def compare(started: list[Server], bodies: Path) -> None:
 def measure_rounds(
     started: list[Server], options: argparse.Namespace, bodies: Path, console: Console
 ) -> Iterator[Measure]:
-    """Warm up each server, then yield one measurement per server and load in each round."""
+    """Warm up each server; in each round, yield one measurement for each server and number of connections."""
     fresh = FIRST
     for server in started:
         fresh += load(server, 32, 1, bodies, fresh).answered
@@ -265,7 +265,7 @@ def prediction_count(server: Server) -> float:
 
 
 def system_calls(server: Server, body: bytes, requests: int = 500) -> float:
-    """Return how many system calls the server's main thread makes per request of a single client."""
+    """Return how many system calls the server's main thread makes per request from a single client."""
     headers = {"content-type": "application/json", "x-api-key": server.key}
     client = http.client.HTTPConnection("127.0.0.1", server.port)
     with tempfile.NamedTemporaryFile("r", suffix=".strace") as counts:
@@ -421,7 +421,7 @@ def show(
 
 
 def summary(measures: list[Measure]) -> list[dict[str, Any]]:
-    """Return the median of each figure, one item per server and load."""
+    """Return the median of each figure, with one item per server and number of connections."""
     rows = []
     for connections in sorted({each.connections for each in measures}):
         for name in NAMES:

@@ -1,7 +1,7 @@
-"""Score a table without Rowcast, in the usual way. This script runs in the environment that `peers.py` creates.
+"""Score a table with pandas and scikit-learn instead of Rowcast, in the environment that `peers.py` creates.
 
-python usual.py train TABLE FOLDER       train 200 trees of 8 leaves and save them as an MLflow model
-python usual.py score FOLDER TABLE OUT   score with pandas and scikit-learn; print the seconds, excluding imports
+python usual.py train TABLE FOLDER       train 200 trees with 8 leaves each, and save them as an MLflow model
+python usual.py score FOLDER TABLE OUT   score a table, and print the elapsed seconds without imports
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 million requests.
 
 The benchmark compares the CPU time that all of the server's processes use per answered request. It does not compare
-requests per second, because wrk also uses both cores of a two-core machine. Without other load, two workers on two
-cores could answer 2 / cpu(2) requests per second, and one worker could answer 1 / cpu(1). A single worker leaves one
-core to the indexer, so the indexer's CPU time is included only for two workers.
+requests per second, because wrk also uses both cores of a two-core machine. If cpu(n) is the CPU time per request with
+n workers, then two workers on two cores could answer 2 / cpu(2) requests per second without other load, and one worker
+could answer 1 / cpu(1). A single worker leaves one core to the indexer, so the indexer's CPU time is included only for
+two workers.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def measure_loads(
     sample: bytes,
     console: Console,
 ) -> list[Measure]:
-    """Start a server and measure each load once, with the same number of connections per worker."""
+    """Start a server and measure it once at each number of connections per worker."""
     measures = []
     started = server(home, key, workers)
     with running(started, sample):
@@ -198,7 +199,7 @@ def check_requirements(measures: list[Measure], memory: list[Any], report: dict[
 
 
 def summary(measures: list[Measure]) -> list[dict[str, Any]]:
-    """Return the median of each figure, one item per number of workers and connections."""
+    """Return the median of each figure, with one item per number of workers and number of connections."""
     lines = []
     for key in sorted({(measure.workers, measure.connections) for measure in measures}):
         group = [asdict(m) for m in measures if (m.workers, m.connections) == key]

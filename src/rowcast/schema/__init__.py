@@ -1,4 +1,4 @@
-"""The columns of a model, their valid values, and the conversion of rows to tensors.
+"""The columns of a model, their valid values, and the conversion of rows into tensors.
 
-This package is pure: it uses no clock, no randomness and no IO.
+This package is pure: it performs no IO and uses neither a clock nor randomness.
 """

@@ -30,7 +30,7 @@ CellArray = NDArray[Any] | None
 
 
 class ColumnEncoder:
-    """Encodes tensors of raw cells, one per column, as the graph's input tensors."""
+    """Encodes tensors of raw cells, one tensor per column, as the graph's input tensors."""
 
     def __init__(self, schema: Schema, plan: Plan) -> None:
         self._columns = {column.name: column for column in schema.columns}
@@ -62,7 +62,7 @@ class ColumnEncoder:
         return tensors
 
     def _separates_texts(self, spec: TensorSpec) -> bool:
-        """Return whether a string tensor contains only categories, or a number tensor contains no categories."""
+        """For a string tensor, return whether all columns are categories; for a numeric tensor, whether none are."""
         kinds = {self._columns[feature.column].kind for feature in spec.columns}
         return kinds <= {"category"} if spec.dtype == "string" else "category" not in kinds
 
@@ -84,7 +84,7 @@ class TextLookup:
 
     In the data, each string is preceded by its length in four bytes. If every string has 1 to 255 bytes and contains no
     zero byte, each length is one non-zero byte followed by three zero bytes, and there are no other zero bytes.
-    Splitting the data at the zeros therefore yields each string with the length byte of the next string appended.
+    Splitting the data at these zero bytes yields each string with the length byte of the next string appended.
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -127,12 +127,13 @@ def _lookup_values(column: Column) -> Mapping[str, Any]:
 def _numbers(column: Column, tensor: Tensor) -> CellArray:
     """Return the numbers, or None if any number is invalid.
 
-    Valid numbers are within the range of float32, and whole in integer columns. NaN is valid if values may be missing.
+    A number is valid if it is within the range of float32 and, in an integer column, whole. NaN is valid if values may
+    be missing.
     """
     cells = tensor.data
     if not isinstance(cells, np.ndarray) or cells.dtype.kind not in "iuf":
         return None
-    # Convert through float64 like a JSON number: rounding an integer directly to float32 can give a different result.
+    # Convert via float64, as for JSON numbers: rounding an integer directly to float32 can give a different result.
     numbers = cells.astype(np.float64)
     if cells.dtype.kind != "f":
         return numbers
@@ -140,7 +141,7 @@ def _numbers(column: Column, tensor: Tensor) -> CellArray:
     if absent.any():
         if not column.missing:
             return None
-        numbers[absent] = np.nan  # NaN has many bit patterns; always use the same one.
+        numbers[absent] = np.nan  # NaN has many bit patterns; always use the same pattern.
     present = numbers[~absent]
     if len(present) and not np.abs(present).max() < FLOAT32_LIMIT:
         return None
@@ -150,7 +151,7 @@ def _numbers(column: Column, tensor: Tensor) -> CellArray:
 
 
 def _dates(column: Column, tensor: Tensor) -> CellArray:
-    """Return the date parts of each cell. Each cell is parsed individually, exactly as in a single row."""
+    """Return the date parts of each cell. Each cell is parsed individually, exactly as in a single-row request."""
     if tensor.datatype != BYTES:
         return None
     try:

@@ -1,6 +1,6 @@
 """The datatypes of the Open Inference Protocol.
 
-This module does not import numpy, so that a gateway can use it without numpy.
+This module does not import numpy, so that a gateway can run without numpy.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Decode input tensors into raw cells, following the tensor plan of the bundle.
+"""Decode input tensors into raw cells, according to the bundle's tensor plan.
 
-A client can send the model's own input tensors. Their cells are converted back to rows, which are then validated and
-recorded like all other rows.
+A client can send the model's own input tensors. The tensors' cells are converted back into rows, which are then
+validated and recorded like all other rows.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def _dates(column: Column, parts: Mapping[str, Sequence[Any]]) -> list[Any]:
 def _date(column: Column, parts: Mapping[str, Any]) -> str | None:
     """Return the date with these parts as a string, or None if there is no such date.
 
-    In float32, the number of days since the training minimum is accurate only to minutes. Near a full hour, the other
-    parts determine whether the date lies before or after that hour.
+    As a float32, the number of days since the column's origin is accurate only to within minutes. Close to the start of
+    an hour, the other parts determine whether the date is before or after it.
     """
     days = parts["days"]
     if any(cell is None or not math.isfinite(cell) for cell in parts.values()):

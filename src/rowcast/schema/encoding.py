@@ -1,4 +1,4 @@
-"""Encode rows as values for the model's input tensors, following the tensor plan of the bundle.
+"""Encode rows as values for the model's input tensors, according to the bundle's tensor plan.
 
 `RowEncoder.read` has a fast path and a general path. The fast path decodes the body into a msgspec struct that is
 generated from the schema when the model is loaded. Rows that the struct does not accept take the general path through
@@ -27,10 +27,10 @@ PACK: Mapping[DType, str] = {"float32": "f", "float64": "d", "int64": "q", "bool
 NAN = float("nan")
 
 BOUNDED = Annotated[float, msgspec.Meta(gt=-FLOAT32_LIMIT, lt=FLOAT32_LIMIT)]
-"""The range of `within_float32`. Packing enforces this range for float32 tensors but not for float64 tensors."""
+"""A number in the range of `within_float32`. Packing enforces this range only for float32 tensors."""
 _words = "|".join(map(re.escape, sorted(MISSING_WORDS - {""})))
 PLAIN_TEXT = Annotated[str, msgspec.Meta(pattern=rf"^(?!(?:{_words})\Z)[!-~](?:[ -~]*[!-~])?\Z")]
-"""Strings that are already canonical: ASCII text without surrounding spaces, except missing-value words."""
+"""Strings that are already canonical: ASCII text without surrounding spaces, except missing-value markers."""
 
 NUMBERS = "rowcast_numbers"
 TEXTS = "rowcast_texts"
@@ -65,7 +65,7 @@ class RowWarning(msgspec.Struct, frozen=True):
 
 
 class EncodedRow(msgspec.Struct, frozen=True, gc=False):
-    """One row, ready for `stack_rows`. `inputs` contains encoded numbers or a tuple of strings per input tensor."""
+    """One row, ready for `stack_rows`. `inputs` contains packed numbers or a tuple of strings for each tensor."""
 
     inputs: tuple[Any, ...]
     warnings: tuple[RowWarning, ...]
@@ -102,7 +102,7 @@ class RowEncoder:
         fields = {column.name: f"c{index}" for index, column in enumerate(schema.columns)}
         columns = {column.name: column for column in schema.columns}
         self._encoders = [_tensor_encoder(spec, columns, fields) for spec in plan]
-        # Category columns of an imported graph may have no levels, because its training data is unknown.
+        # Category columns of an imported graph may have no levels, because the training data is unknown.
         self._known = {c.name: frozenset(c.levels) for c in schema.columns if c.kind == "category" and c.levels}
         self._values = msgspec.defstruct("Values", [(field, Any) for field in fields.values()], gc=False)
         bounded = {feature.column for spec in plan if spec.dtype == "float64" for feature in spec.columns}
@@ -123,7 +123,7 @@ class RowEncoder:
         return self.parse(decode_object(body))
 
     def parse(self, row: Mapping[str, Any], *, text: bool = False) -> EncodedRow:
-        """Validate and encode one mapping; `text=True` parses strings as CSV cells."""
+        """Validate and encode one row; if `text` is true, parse strings as CSV cells."""
         parsed = self.schema.parse(row, text=text)
         values = self._values(*parsed)
         return EncodedRow(tuple([encode(values) for encode in self._encoders]), self._warnings(parsed))
@@ -208,7 +208,7 @@ def _fast_row(schema: Schema, bounded: Collection[str]) -> type[msgspec.Struct] 
 
 
 def _fast_type(column: Column) -> Any:
-    """Return the type of the column's field in the fast row, or None if none of a category's levels is canonical."""
+    """Return the type of the column's field in the fast row, or None for a category without canonical levels."""
     if column.kind == "category":
         if not column.levels and not column.closed:
             return PLAIN_TEXT

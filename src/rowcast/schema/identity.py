@@ -1,4 +1,4 @@
-"""Canonical bytes, digests and ids. The prefix of a digest identifies the version of the rule that produced it."""
+"""Canonical bytes, digests and ids. A digest's prefix identifies the version of the rule that produced the digest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def canonical_json(value: Any) -> bytes:
 def bundle_digest(serving: Any, files: Iterable[tuple[str, str]]) -> str:
     """Return the digest of everything that affects predictions.
 
-    It covers the serving part of `bundle.json` and the sha256 of each serving file.
+    The digest covers the serving part of `bundle.json` and the sha256 of each serving file.
     """
     named = [[name, sha256] for name, sha256 in sorted(files)]
     return BUNDLE_RULE + hashlib.sha256(canonical_json([serving, named])).hexdigest()
@@ -51,9 +51,9 @@ def _without_negative_zero(packed: bytes, code: str) -> bytes:
 
 
 def uuid7s(milliseconds: int, random: bytes) -> list[str]:
-    """Return lower-case UUIDv7s with the same timestamp.
+    """Return lowercase UUIDv7s with the same timestamp.
 
-    All ids share three random bytes. Each id has six more random bytes of its own.
+    The ids share three random bytes, and each id has six more random bytes of its own.
     """
     stamp, digits = f"{milliseconds:012x}", random.hex()
     shared = f"{stamp[:8]}-{stamp[8:]}-7{digits[:3]}-8{digits[3:6]}-"

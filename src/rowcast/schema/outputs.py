@@ -1,4 +1,4 @@
-"""Normalise the output of a graph to probabilities [N, k], values [N] or class indices [N].
+"""Convert the output of a graph into probabilities [N, k], values [N] or class indices [N].
 
 Rowcast's own graphs already return probabilities or values. Imported graphs may return labels, raw scores, the
 probability of only one of two classes, or float64 values.
@@ -18,7 +18,7 @@ OutputReader = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def output_reader(kind: OutputKind, activation: Activation, decision: Decision) -> OutputReader:
-    """Return a function that normalises outputs of this kind."""
+    """Return a function that converts outputs of this kind."""
     if kind == "values":
         return lambda output: output.reshape(-1)
     if kind == "labels":
@@ -50,14 +50,14 @@ def _softmax(output: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _winners(output: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the class index of the highest score; a single score selects the second class if it is above zero."""
+    """Return the index of the class with the highest score; a single score above zero selects the second class."""
     scores = output.reshape(len(output), -1)
     winners = scores[:, 0] > 0 if scores.shape[1] == 1 else scores.argmax(axis=1)
     return np.where(np.isfinite(scores).all(axis=1), winners, np.nan)
 
 
 def _label_reader(decision: Decision) -> OutputReader:
-    """Return a function that reads labels.
+    """Return a function that converts labels into class indices.
 
     A string is the name of a class. A whole number is a class label, or a class index if all class labels are strings.
     """

@@ -1,6 +1,6 @@
 """Scores, predictions and decisions as plain values.
 
-This module does not import numpy, so that a gateway can load it; `scores.py` computes scores from arrays.
+This module does not import numpy, so that a gateway can run without numpy; `scores.py` computes scores from arrays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Task = Literal["binary", "multiclass", "regression"]
 OutputKind = Literal["probabilities", "values", "scores", "labels"]
 """The kind of output that a graph returns. Rowcast's own graphs return probabilities or values."""
 Activation = Literal["none", "sigmoid", "softmax"]
-"""The function that converts the raw scores of a graph to probabilities."""
+"""The function that converts a graph's raw scores into probabilities."""
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
@@ -46,14 +46,14 @@ class Score(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """The rule that converts the output of a graph to a label."""
+    """The rule that converts the output of a graph into a label."""
 
     task: Task
     classes: tuple[Label, ...] = ()
     positive: int = 1
     """The index of the positive class; binary models only."""
     threshold: float = 0.5
-    """The lowest score for which the positive class is predicted: a float32 value, stored exactly as a double."""
+    """The lowest score for which the positive class is predicted. It is an exact float32 value."""
 
     def names(self) -> list[str]:
         """Return the classes as strings, which are the keys of `probabilities`."""
@@ -95,7 +95,7 @@ def label_text(label: Label) -> str:
 
 
 def searchable_label(label: Label, probability: float | msgspec.UnsetType) -> str:
-    """Return the string used to search the history by label; it is empty for a regression value."""
+    """Return the string used to search the history by label, or an empty string for a regression value."""
     is_value = isinstance(label, float) and probability is msgspec.UNSET
     return "" if is_value else label_text(label)
 

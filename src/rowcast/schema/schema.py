@@ -1,6 +1,6 @@
-"""The schema of a model: its columns, the rules for valid rows, and the same rules as JSON Schema.
+"""The schema of a model: its columns, the rules for valid rows, and the JSON Schema of a row.
 
-This module does not import numpy, so that a gateway without models can validate rows.
+This module does not import numpy, so that a gateway can validate rows without numpy.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     name: str
     kind: Kind
     missing: bool = False
-    """Whether a value may be absent, null or a missing-value word; true if values were missing in training."""
+    """Whether a value may be absent, null or a marker such as `NA`; true if values were missing in training."""
     levels: tuple[str, ...] = ()
     """Category: the canonical values seen in training, most frequent first."""
     closed: bool = False
@@ -73,7 +73,7 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     def parse(self, raw: Any, *, text: bool = False) -> Value:
         """Return the canonical value of a raw cell, or None if it is missing.
 
-        `text=True` parses strings as CSV cells. Raise BadValue if the cell is invalid.
+        If `text` is true, strings are parsed as CSV cells. Raise BadValue if the cell is invalid.
         """
         if isinstance(raw, str):
             raw = raw.strip(BLANKS)

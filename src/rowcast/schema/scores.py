@@ -1,4 +1,4 @@
-"""Convert the output of a graph to scores, one per row."""
+"""Convert the output of a graph into scores, one per row."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def score_rows(decision: Decision, output: NDArray[Any]) -> list[Score]:
     Raise NoAnswer if the output of any row is not finite.
     """
     rows: list[Any] = output.tolist()
-    # NaN or infinity makes the sum non-finite; a sum of float32 values cannot overflow a double. Cost: 0.1 µs per row.
+    # NaN or infinity makes the sum non-finite; a sum of float32 values cannot overflow a double. The check takes 0.1 µs
+    # per row.
     if not isfinite(sum(map(sum, rows)) if output.ndim > 1 else sum(rows)):
         invalid = non_finite_rows(output)
         if invalid:

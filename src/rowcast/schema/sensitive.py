@@ -1,6 +1,6 @@
-"""Hash or drop sensitive columns before a row is recorded. The model still receives the original values.
+"""Hash or drop the values of sensitive columns before a row is recorded. The model still receives the original values.
 
-Hashes are keyed with a secret. Equal values of a column have equal hashes, so hashed values can be counted and joined.
+Hashes are keyed with a secret. Equal values in a column have equal hashes, so hashed values can be counted and joined.
 Without the secret, nobody can check whether a hash matches a guessed value.
 """
 
@@ -20,7 +20,7 @@ HASH_RULE = "rs1-"
 
 
 class Redactor:
-    """Hashes or drops the sensitive values of rows."""
+    """Hashes or drops sensitive values in rows."""
 
     def __init__(self, redaction: Redaction, key: bytes) -> None:
         self._redaction = redaction
@@ -31,7 +31,7 @@ class Redactor:
         return tuple(column.name for column in schema.columns if column.sensitive)
 
     def redact(self, schema: Schema, row: bytes) -> bytes:
-        """Hash or drop the sensitive values of a valid row; all other values remain exactly as sent."""
+        """Hash or drop the sensitive values in a valid row; all other values remain exactly as sent."""
         cells = msgspec.json.decode(row, type=dict[str, msgspec.Raw])
         for column in schema.columns:
             if not column.sensitive or column.name not in cells:

@@ -12,7 +12,7 @@ from rowcast.schema.encoding import EncodedRow, Plan
 
 
 def stack_rows(plan: Plan, rows: Sequence[EncodedRow]) -> dict[str, NDArray[Any]]:
-    """Return the input tensors for the rows, in the same order. Hot path."""
+    """Return the input tensors, in the order of the rows. Hot path."""
     tensors: dict[str, NDArray[Any]] = {}
     count = len(rows)
     for index, spec in enumerate(plan):

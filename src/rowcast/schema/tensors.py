@@ -18,7 +18,7 @@ from rowcast.errors import BodyError
 from rowcast.schema.datatypes import BOOL, BYTES, DATATYPES, LAYOUTS
 
 TYPES: dict[str, np.dtype[Any]] = {datatype: np.dtype(layout) for datatype, layout in LAYOUTS.items()}
-"""The layout of each datatype in a binary tensor. BYTES tensors contain strings, each prefixed with its length."""
+"""The layout of each fixed-size datatype in a binary tensor. BYTES tensors contain length-prefixed strings."""
 LENGTH = struct.Struct("<I")
 MAX_DIMENSIONS = 2
 
@@ -94,11 +94,11 @@ def read_tensors(headers: Sequence[TensorHeader], tail: memoryview) -> list[Tens
 
 
 def from_json(header: TensorHeader) -> Tensor:
-    """Return a tensor from JSON data, which may be flat or nested according to the shape."""
+    """Return a tensor from JSON data. The data can be flat, or nested to match the shape."""
     shape = _shape(header)
     cells = header.data
     if not isinstance(cells, list):
-        raise BodyError(f"input {quoted(header.name)}: no data; send the list `data`, or bytes and binary_data_size")
+        raise BodyError(f"input {quoted(header.name)}: no data; send a list in `data`, or bytes with binary_data_size")
     if len(shape) > 1 and cells and isinstance(cells[0], list):
         width = shape[1]
         if len(cells) != shape[0] or any(not isinstance(row, list) or len(row) != width for row in cells):
@@ -140,7 +140,7 @@ def from_bytes(header: TensorHeader, raw: memoryview) -> Tensor:
     dtype = TYPES[header.datatype]
     if len(raw) != count * dtype.itemsize:
         raise BodyError(
-            f"input {quoted(header.name)}: {count} cells of {header.datatype} need {count * dtype.itemsize} bytes, "
+            f"input {quoted(header.name)}: {count} {header.datatype} cells need {count * dtype.itemsize} bytes, "
             f"but binary_data_size is {len(raw)}"
         )
     if header.datatype == BOOL and count and np.frombuffer(raw, np.uint8).max() > 1:

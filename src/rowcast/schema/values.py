@@ -7,7 +7,7 @@
     category    trimmed NFC text                        None
     datetime    int, microseconds since the Unix epoch  None
 
-`tables/encode.py` applies the same rules to whole columns; a property test compares both implementations.
+`tables/encode.py` applies the same rules to whole columns; a property test compares the two implementations.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ LATEST_US: Final = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // 
 
 
 class BadValue(Exception):
-    """A cell is invalid in its column. `code` is stable; `message` says what the column accepts."""
+    """A cell is invalid in its column. `code` is a stable identifier; `message` says what the column accepts."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -74,7 +74,7 @@ class BadValue(Exception):
 def canonical_text(raw: str | int | float | bool) -> str:
     """Return a value as category text.
 
-    Strings are trimmed and normalised to NFC, integral floats lose their `.0`, and booleans become `true` or `false`.
+    Strings are trimmed and normalized to NFC, integral floats lose their `.0`, and booleans become `true` or `false`.
     """
     if isinstance(raw, str):
         return unicodedata.normalize("NFC", raw.strip(BLANKS))
@@ -86,7 +86,7 @@ def canonical_text(raw: str | int | float | bool) -> str:
 
 
 def number_from_text(text: str, forms: tuple[str, ...] = ()) -> float | None:
-    """Parse a trimmed string as a number in plain notation or one of the `forms`; return None if neither matches."""
+    """Parse a trimmed string as a number in plain notation or one of the `forms`; return None if none matches."""
     if _plain_number(text):
         return float(text)
     for name in forms:
@@ -97,7 +97,10 @@ def number_from_text(text: str, forms: tuple[str, ...] = ()) -> float | None:
 
 
 def datetime_from_text(text: str, formats: tuple[str, ...], zone: str) -> int | None:
-    """Parse a trimmed string in RFC 3339 or one of the `formats`; return microseconds since the Unix epoch, or None."""
+    """Parse a trimmed string in RFC 3339 or one of the `formats` as microseconds since the Unix epoch.
+
+    Return None if the string is not a valid date.
+    """
     moment: datetime | None = None
     if _rfc3339(text):
         try:

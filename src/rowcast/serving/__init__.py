@@ -1,1 +1,1 @@
-"""The request path: live models, batching, scoring, recording, the score cache, quotas and reload."""
+"""The request path: live models, batching, scoring, recording, the score cache, quotas and reloads."""

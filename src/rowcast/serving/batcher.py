@@ -1,7 +1,7 @@
 """Hot path. The rows of concurrent requests are scored in one model call and recorded in one journal write.
 
 There is no timer: the first request schedules a callback on the event loop, and every request that arrives before the
-callback runs joins the batch. Requests for a slow model are queued and scored on a thread, one batch at a time.
+callback runs joins the batch. Requests for a slow model are queued and scored in a worker thread, one batch at a time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rowcast.serving.scorer import LocalScorer, ScoredBatch
 MAX_TURNS = 8
 """The maximum number of event-loop iterations for which a batch waits for more requests."""
 MAX_SLOW_ROWS = 64
-"""The maximum number of rows in a slow model's batch, because every row waits until the whole batch is scored.
+"""The maximum number of rows in a slow model's batch. Every row waits until the whole batch is scored.
 
 A single request with more rows forms its own batch.
 """
@@ -39,7 +39,7 @@ EXPIRED = "the deadline passed before the request was scored"
 
 
 Render = Callable[[bytes], bytes]
-"""Converts a native reply to a wire template's reply."""
+"""Converts a native reply into the reply of a wire template."""
 
 
 class PendingRequest(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ class Batcher:
         self._rows_waiting = 0
         self._rows_in_lines = 0
         self._lines: dict[LiveModel, deque[_Place]] = {}
-        # The arrival time of the first request in the batch, and of each request in a slow model's queue, in order.
+        # The arrival time of the first request in the batch, and of each request in the slow models' queues, in order.
         self._first_arrival = 0.0
         self._arrivals: dict[int, float] = {}
         # Cache the loop: on Python 3.11, asyncio.get_running_loop makes a system call.
@@ -157,7 +157,7 @@ class Batcher:
         """Wait for another iteration of the event loop while more requests arrive, then process the batch.
 
         A full batch costs a third less per row than two half batches and, at 32 connections, finishes sooner. A lone
-        request that follows a batch of one does not wait.
+        request that follows a batch of one request does not wait.
         """
         count = len(self._waiting)
         if count > seen and turns and (count > 1 or self._last_batch > 1):
@@ -214,7 +214,7 @@ class Batcher:
         self._arrivals.update((id(request), self._first_arrival) for request in unknown)
         places = [self._place(request) for request in unknown]
         line = self._lines.get(model)
-        if line is not None:  # a batch of this model is being scored; the queue advances when that batch is done
+        if line is not None:  # the model is scoring a batch; the queue advances when that batch is done
             line.extend(places)
         else:
             self._lines[model] = deque(places)
@@ -222,7 +222,7 @@ class Batcher:
         return known
 
     def _place(self, request: PendingRequest) -> _Place:
-        """Return a place in the queue for a request; the place expires at the request's deadline."""
+        """Return a queue entry for a request; the entry expires at the request's deadline."""
         place = _Place(request)
         if request.context.deadline < math.inf:
             left = request.context.deadline - time.perf_counter()
@@ -230,7 +230,7 @@ class Batcher:
         return place
 
     def _expire(self, place: _Place) -> None:
-        """Fail an expired request with TooLate, and remove all expired places at the head of the queue."""
+        """Fail an expired request with TooLate, and remove all expired entries from the head of the queue."""
         _is_over(place.request, math.inf)
         self._leave_line(place.request)
         place.expired = True
@@ -239,7 +239,7 @@ class Batcher:
             line.popleft()
 
     def _score_next(self, model: LiveModel) -> None:
-        """Score the first requests in a slow model's queue on a thread."""
+        """In a worker thread, score the first requests in a slow model's queue."""
         line = self._lines[model]
         batch: list[PendingRequest] = []
         count = 0
@@ -280,7 +280,7 @@ class Batcher:
 
 
 def _still_waiting(requests: Sequence[PendingRequest], batch: ScoredBatch) -> tuple[list[PendingRequest], ScoredBatch]:
-    """Drop the requests that were cancelled while a slow model was scoring them, so that they are not recorded."""
+    """Drop the requests that were canceled while a slow model was scoring them, so that they are not recorded."""
     remaining: list[PendingRequest] = []
     kept = ScoredBatch([], {})
     scores = iter(batch.scores)
@@ -304,7 +304,7 @@ def _is_over(request: PendingRequest, now: float) -> bool:
 
 
 def _answer(requests: Sequence[PendingRequest], replies: Sequence[bytes], error: Exception | None) -> None:
-    """Deliver each request's own replies, or the error."""
+    """Deliver each request's replies, or the error."""
     if error is not None:
         _fail(requests, error)
         return

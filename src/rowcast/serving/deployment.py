@@ -12,7 +12,7 @@ M = TypeVar("M", bound=ModelInterface)
 
 
 class Deployment(Generic[M]):
-    """Live models by name, and the default for `/predict`. Every live version is also available as `NAME@VERSION`."""
+    """Live models by name, and the default model for `/predict`. Every live version is also named `NAME@VERSION`."""
 
     def __init__(self, models: Mapping[str, M], default: str | None = None, temporary_default: str = "") -> None:
         self._configured_default = default
@@ -21,10 +21,10 @@ class Deployment(Generic[M]):
     def swap(self, models: Mapping[str, M], temporary_default: str = "") -> None:
         """Replace the live models; requests in progress finish with the old models. Call this on the event loop.
 
-        `temporary_default` is the default until the next swap, if it is live.
+        If the model `temporary_default` is live, it is the default until the next swap.
         """
         self.live = dict(models)
-        """The live models by the name under which each is served."""
+        """The live models, keyed by the names under which they are served."""
         versions = {f"{model.name}@{model.version}": model for model in models.values()}
         self._models = {**versions, **models}
         names = {model.name for model in models.values()}
@@ -41,7 +41,7 @@ class Deployment(Generic[M]):
         return self.default is not None and self._models.get(self.default) is model
 
     def restricted_to(self, names: Collection[str]) -> Deployment[M]:
-        """Return a view of only the models with these names, or the whole deployment if `names` is empty."""
+        """Return a view of the models with these names, or the whole deployment if `names` is empty."""
         if not names:
             return self
         view = Deployment({address: model for address, model in self.live.items() if model.name in names})
@@ -49,7 +49,10 @@ class Deployment(Generic[M]):
         return view
 
     def get(self, name: str | None, visible: Collection[str] = ()) -> M:
-        """Return the live model with this name, or the default model. ModelNotFound lists the `visible` models."""
+        """Return the live model with this name, or the default model if `name` is None.
+
+        Raise ModelNotFound, which lists the `visible` models, if there is no such model.
+        """
         address = self.default if name is None else name
         model = self._models.get(address)  # type: ignore[arg-type]
         if model is not None:

@@ -11,7 +11,7 @@ import msgspec
 from rowcast.registry.ports import ImportResult
 
 State = Literal["starting", "ready", "draining", "stale", "dead"]
-# Replies use plain strings, so that a client accepts a state that a newer server adds.
+# Replies use plain strings, so that a client accepts states added by a newer server.
 StateName = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(get_args(State))})]
 ReloadStatus = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["ok", "failed", "pending"]})]
 
@@ -27,7 +27,7 @@ class LoadedModel(msgspec.Struct, frozen=True):
 
 
 class WorkerReport(msgspec.Struct, frozen=True):
-    """The state that a worker publishes about itself."""
+    """The state that a worker publishes."""
 
     pid: int
     state: State = "starting"
@@ -101,7 +101,7 @@ class WorkerState(Protocol):
         ...
 
     def workers(self) -> list[WorkerStatus]:
-        """Return the state of every worker, including those that are not running."""
+        """Return the state of every worker, including workers that are not running."""
         ...
 
     def request_reload(self) -> int:
@@ -113,7 +113,7 @@ class WorkerState(Protocol):
         ...
 
     def unloaded_models(self) -> frozenset[str]:
-        """Return the published models that are unloaded from this server."""
+        """Return the published models that were unloaded from this server."""
         ...
 
     def set_unloaded(self, model: str, *, unloaded: bool) -> None:

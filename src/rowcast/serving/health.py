@@ -46,7 +46,7 @@ class Health:
         """Whether the process is ready: set when the models are loaded, cleared when the process starts to drain."""
 
     def register(self, name: str, check: HealthCheck) -> None:
-        """Register the check of a part of the server."""
+        """Register the check for a part of the server."""
         self._checks[name] = check
 
     def report(self) -> dict[str, str]:

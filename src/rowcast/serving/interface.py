@@ -32,7 +32,7 @@ class ModelInterface:
         self.golden: bundle.GoldenRow | None = None
         """A golden row of the model, used in examples."""
         self.is_slow = False
-        """Whether the model runs on a thread instead of on the event loop."""
+        """Whether the model runs in a worker thread instead of on the event loop."""
         self.wire = self._compile_wire()
         self._class_numbers = {label: number for number, label in enumerate(manifest.decision.classes)}
 
@@ -53,7 +53,7 @@ class ModelInterface:
             raise BundleError(f"{self.name}@{self.version} cannot be served: {error.message}") from None
 
     def number(self, score: Score) -> float:
-        """Return a score as a single number: the index of the predicted class, or the value."""
+        """Return a score as a single number: the index of the predicted class, or the predicted value."""
         return float(self._class_numbers[score.prediction] if self.is_classifier else score.prediction)
 
     def example(self) -> dict[str, Any]:
@@ -61,5 +61,5 @@ class ModelInterface:
         return {column.name: column.example for column in self.schema.columns}
 
     def sample(self) -> Any:
-        """Return a body for `/predict`, in the form of the model's wire template if it has one."""
+        """Return an example body for `/predict`, in the format of the wire template if the model has one."""
         return self.example() if self.wire is None else self.wire.example(self.example())

@@ -23,7 +23,7 @@ from rowcast.serving.interface import ModelInterface
 
 GOLDEN_TOLERANCE = 1e-6
 SLOW_SECONDS = 0.001
-"""A model that takes longer than this to score one row runs on a thread, so that it cannot block the event loop."""
+"""A model that takes longer than this to score one row runs in a worker thread, so it cannot block the event loop."""
 WARM_UP_RUNS = 5
 
 
@@ -37,11 +37,11 @@ class LiveModel(ModelInterface):
         self._read = output_reader(manifest.output.kind, manifest.output.activation, manifest.decision)
 
     def score(self, rows: Sequence[EncodedRow]) -> list[Score]:
-        """Return one score per row. In graphs that Rowcast exports, other rows never affect a row's score. Hot path."""
+        """Return one score per row. In Rowcast's own graphs, a row's score never depends on other rows. Hot path."""
         return score_rows(self.decision, self._read(self._run(stack_rows(self.encoder.plan, rows))))
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the graph's output, one row for each input row."""
+        """Return the graph's output, with one row per input row."""
         return self._run(tensors).reshape(len(next(iter(tensors.values()))), -1)
 
     def tally(self, output: NDArray[np.float32]) -> tuple[dict[Label, int], float]:
@@ -130,7 +130,7 @@ def verify(model: LiveModel, golden: Sequence[bundle.GoldenRow]) -> None:
                 f"the certified prediction is {example.score.prediction!r}"
             )
         alone = model.score([row])[0]
-        # In an imported graph, the last bit of a vectorised result may depend on the row's position in the batch.
+        # In an imported graph, the last bit of a vectorized result may depend on the row's position in the batch.
         if alone != score and (model.is_own_export or model.compare(alone, score) == "different"):
             raise BundleError(
                 f"{model.name}@{model.version}: golden row {number} gets different scores on its own and in a batch"

@@ -1,6 +1,6 @@
-"""The ports of serving: a cache of scores, and the destination of a reply.
+"""The ports of this package: a cache of scores, and the destination of a reply.
 
-Every cache passes the contract tests in `tests/contracts/`.
+Every cache adapter passes the contract tests in `tests/contracts/`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Cache(Protocol):
 class Answer(Protocol):
     """The destination of a request's result: an `asyncio.Future`, or a cheaper object on the quick path.
 
-    While `done` returns False, delivery never raises, so that the batcher can answer the other requests in the batch.
+    While `done` returns False, delivery never raises an exception, so that the batcher can answer the other requests.
     """
 
     def done(self) -> bool:
-        """Return whether the request is finished or cancelled."""
+        """Return whether the request is finished or canceled."""
         ...
 
     def set_result(self, result: Any, /) -> None:

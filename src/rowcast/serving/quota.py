@@ -1,4 +1,4 @@
-"""Charges rows to callers' quotas. Only this module calls the `spend` method of a meter."""
+"""Charges rows against callers' quotas. Only this module calls the `spend` method of a meter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rowcast.access.callers import Caller
 
 
 def charge(caller: Caller, rows: int, now: float, *, total: int = 0) -> Awaitable[None] | None:
-    """Charge rows to the caller's quota; raise OverQuota if the quota is exhausted.
+    """Charge rows against the caller's quota; raise OverQuota if the quota is exhausted.
 
     A per-process quota is charged immediately, and the result is None. If the quota is shared, the result must be
     awaited. `now` is a `time.perf_counter` value. `total` is the number of rows in the whole request.

@@ -117,7 +117,7 @@ class Recorder:
         return self._commits is None and (self._redactor is None or not self._redactor.withheld_columns(model.schema))
 
     def when_durable(self, done: Callable[[Exception | None], None]) -> None:
-        """Call `done(None)` once all entries so far have the configured durability, or `done(error)` on failure."""
+        """Call `done(None)` once all entries so far are as durable as configured, or `done(error)` on failure."""
         if self._commits is None:
             done(None)
         else:

@@ -1,4 +1,4 @@
-"""Keeps the live models in step with the registry.
+"""Keeps the live models up to date with the registry.
 
 A new version is tried in a child process, loaded alongside the old version, verified, and only then swapped in. If the
 new version cannot be served, the old version stays live and the reason is reported.
@@ -40,7 +40,7 @@ class ServedVersions(msgspec.Struct, frozen=True):
 
 
 class RegistryFollower:
-    """Loads the published models. Every call blocks: use a thread while the server is answering requests."""
+    """Loads the published models. All methods block; while the server is running, call them in a worker thread."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class RegistryFollower:
         """How long each model took to load, in seconds."""
 
     def published(self) -> list[Reference]:
-        """Return every version in the registry that belongs to this server, including unloaded models."""
+        """Return every version in the registry that belongs to this server, including versions of unloaded models."""
         return list(served(self._registry, self._names).values())
 
     def load_all(self) -> FollowResult:
@@ -146,5 +146,5 @@ class RegistryFollower:
 
 
 def _find(reference: Reference, models: Mapping[str, LiveModel]) -> LiveModel | None:
-    """Return the model of exactly this version if it is already loaded, or None."""
+    """Return the loaded model with exactly this version, or None."""
     return next((model for model in models.values() if (model.name, model.version) == reference), None)

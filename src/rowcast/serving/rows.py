@@ -1,4 +1,4 @@
-"""Decode, validate and count the rows of a request before any row is scored, and report all errors together."""
+"""Decode, validate and count the rows in a request before any row is scored, and report all errors together."""
 
 from __future__ import annotations
 

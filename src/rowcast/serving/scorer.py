@@ -24,20 +24,20 @@ class ScoredBatch(NamedTuple):
 
 
 class LocalScorer:
-    """Runs fast models on the event loop and slow models on threads."""
+    """Runs fast models on the event loop and slow models in worker threads."""
 
     def __init__(self) -> None:
         self._threads: ThreadPoolExecutor | None = None
 
     def score(self, model: LiveModel, requests: Sequence[Sequence[Row]]) -> ScoredBatch:
-        """Score all requests in one call. A row that cannot be scored fails only its own request."""
+        """Score all requests in one call. If a row cannot be scored, only its own request fails."""
         try:
             return ScoredBatch(_scores(model, [row for rows in requests for row in rows]), {})
         except NoAnswer:
             return _score_separately(model, requests)
 
     def score_later(self, model: LiveModel, requests: Sequence[Sequence[Row]]) -> asyncio.Future[ScoredBatch]:
-        """Score all requests in one call on a thread."""
+        """In a worker thread, score all requests in one call."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, "score")
         return asyncio.get_running_loop().run_in_executor(self._threads, self.score, model, requests)
@@ -55,7 +55,7 @@ def _score_separately(model: LiveModel, requests: Sequence[Sequence[Row]]) -> Sc
 
 
 def _scores(model: LiveModel, rows: Sequence[Row]) -> list[Score]:
-    """Return the cached scores of cache hits, and score the other rows."""
+    """Return one score per row; the model scores only the rows without a cached score."""
     unknown = [row.encoded for row in rows if row.cached_score is None]
     scores = model.score(unknown) if unknown else []
     if len(scores) == len(rows):

@@ -1,6 +1,6 @@
-"""Check single columns for values that may stand for missing data, numbers that may be codes, and implausible values.
+"""Check individual columns for signs of missing data, numbers that may be codes, and implausible values.
 
-The checks only report findings; they never change a column.
+The checks report findings and never change a column.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FAR_FACTOR: Final = 7
 Wrong units and typos produce such values; long tails rarely do.
 """
 FAR_ROWS: Final = 1000
-"""The minimum number of rows for reporting far values. With fewer rows, the 99.9th percentile is not meaningful."""
+"""The minimum number of rows for reporting outliers. With fewer rows, the 99.9th percentile is not meaningful."""
 LARGE: Final = 100
 """Numbers of at least this size are shown without decimals, and zeros among such numbers are suspicious."""
 MAX_AGE: Final = 110
@@ -73,7 +73,7 @@ def _sentinel(name: str, message: str) -> Finding:
 def amounts(
     name: str, numbers: NDArray[np.float64], counts: Sequence[int], *, missing: int, whole: bool
 ) -> list[Finding]:
-    """Report values far from all others, implausible ages, and zeros that may stand for missing values."""
+    """Report outliers, implausible ages, and zeros that may stand for missing values."""
     order = np.argsort(numbers)
     ranked, times = numbers[order], np.array(counts)[order]
     return [
@@ -93,7 +93,7 @@ def _far(name: str, ranked: NDArray[np.float64], times: NDArray[np.int64]) -> li
     if times.sum() < FAR_ROWS or _fill_value(f"{ranked[-1]:.0f}"):
         return []
     median, most, ninth = (quantile(ranked, times, share) for share in (0.5, 0.999, 0.9))
-    # If the 90th percentile equals the median, most rows contain the same value, and all other values are far away.
+    # If the 90th percentile equals the median, many rows contain the same value, and all other values seem far away.
     if ninth <= median or ranked[-1] - median < FAR_FACTOR * (most - median):
         return []
     message = f"the largest value is {_shown(ranked[-1])}, but 99.9% of the values are at most {_shown(most)}"
@@ -122,7 +122,7 @@ def _ages(name: str, ranked: NDArray[np.float64], times: NDArray[np.int64]) -> l
 def _zeros(
     name: str, ranked: NDArray[np.float64], times: NDArray[np.int64], *, missing: int, whole: bool
 ) -> list[Finding]:
-    """Report zeros that may stand for missing values: a few zeros, or many in a column that also has empty cells."""
+    """Report zeros that may stand for missing values: a few zeros, or many zeros in a column with empty cells."""
     zeros, rest = int(times[ranked == 0].sum()), ranked[ranked != 0]
     if not zeros or not len(rest) or rest[0] < 0:
         return []
@@ -178,7 +178,7 @@ def leading_zeros(name: str, values: Sequence[Any]) -> list[Finding]:
 
 
 def almost_numbers(name: str, values: Sequence[str], counts: Sequence[int]) -> list[Finding]:
-    """Report the few non-numeric cells in a column that would otherwise be treated as numbers."""
+    """Report the few non-numeric cells in a column that would otherwise be numeric."""
     distinct = pl.Series(values)
     odd = (~distinct.str.contains(PLAIN_NUMBER)).to_numpy()
     rows = int(np.array(counts)[odd].sum())

@@ -1,7 +1,7 @@
 """Encode whole tables as input tensors, exactly as `schema.encoding.RowEncoder` encodes single rows.
 
-Vectorised code converts plain numbers and typed columns. `Column.parse` converts all other values, and is called once
-per distinct value. A property test checks that both encoders produce the same bits.
+Vectorized code converts plain numbers and typed columns. All other values are converted by `Column.parse`, which is
+called once per distinct value. A property test checks that this encoder and `RowEncoder` produce the same bits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ParsedColumn:
 
 @dataclass(frozen=True)
 class EncodedTable:
-    """The tensors of all rows, and the problems in invalid rows. Invalid rows must not be scored."""
+    """The input tensors for all rows, and the problems in invalid rows. Invalid rows must not be scored."""
 
     tensors: dict[str, NDArray[Any]]
     """The input tensors by name. Invalid cells are encoded as missing values."""
@@ -67,7 +67,7 @@ class EncodedTable:
 
 
 def encode_table(table: Table | pl.DataFrame, schema: Schema, plan: Plan) -> dict[str, NDArray[Any]]:
-    """Return the input tensors of a table; raise InvalidRows with the first problems if a cell is invalid.
+    """Return the input tensors for a table; raise InvalidRows with up to `MAX_PROBLEMS` problems if a cell is invalid.
 
     Columns that are not in the schema are ignored.
     """
@@ -122,7 +122,7 @@ def _parse_numeric_texts(series: pl.Series, column: Column) -> ParsedColumn:
 
 
 def _parse_cells(series: pl.Series, column: Column) -> ParsedColumn:
-    """Parse each distinct string only once. Stripping and comparing every cell would take half of the encoding time."""
+    """Parse each distinct string only once. Stripping and comparing every cell would take half the encoding time."""
     if series.dtype != pl.String:
         return _parse_series(series, column)
     texts, codes = _factorise(series)
@@ -166,7 +166,7 @@ def _is_utc(kind: pl.Datetime, column: Column) -> bool:
 def _number_values(
     series: pl.Series, column: Column, missing: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], dict[int, BadValue]]:
-    """Cast plain numbers with polars, which rounds like Python, and parse all other cells with `Column.parse`."""
+    """Cast plain numbers with polars, which rounds as Python does, and parse all other cells with `Column.parse`."""
     if series.dtype == pl.String:
         plain = series.str.contains(PLAIN_NUMBER).fill_null(False)
         numbers = series.set(~plain, None).cast(pl.Float64, strict=False)
@@ -179,7 +179,7 @@ def _number_values(
 
 
 def _accept_numbers(numbers: pl.Series, column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the numbers, with NaN in place of each one that needs further checks, and a mask of accepted numbers."""
+    """Return the numbers, with NaN in place of those that need further checks, and a mask of the accepted numbers."""
     values = np.array(numbers.fill_null(np.nan).to_numpy(), np.float64)
     accepted = np.abs(values) < FLOAT32_LIMIT  # False for NaN
     if column.kind == "integer":
@@ -192,7 +192,7 @@ def _accept_numbers(numbers: pl.Series, column: Column) -> tuple[NDArray[np.floa
 def _parse_each(
     series: pl.Series, column: Column, *, rows: NDArray[np.bool_], values: NDArray[Any]
 ) -> tuple[NDArray[Any], dict[int, BadValue]]:
-    """Parse the cells at `rows` into `values`, calling `Column.parse` once per distinct cell."""
+    """Parse the cells in the masked `rows` and store the results in `values`; parse each distinct cell only once."""
     bad: dict[int, BadValue] = {}
     positions = np.flatnonzero(rows)
     if not len(positions):

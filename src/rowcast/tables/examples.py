@@ -1,7 +1,8 @@
 """Example tables: synthetic loan applications, generated from a seed, and Fisher's iris data.
 
 The loan applicants have two hidden traits, prosperity and discipline, both normally distributed. Income is log-normal
-and depends on prosperity and education. Assets depend on income, and the credit score mainly on discipline. The loan
+and depends on prosperity and education. Assets depend on income, and the credit score depends
+mainly on discipline. The loan
 amount is a multiple of income, and the term grows with that multiple. The bank's decision depends on the credit score,
 the burden (yearly payment divided by income), the ratio of assets to the loan amount, the number of dependents, the
 purpose of the loan, self-employment, and noise that is not in the table. The best possible model predicts about nine
@@ -21,7 +22,7 @@ ROWS: Final = 5000
 EDUCATION: Final = ("high school", "bachelor", "master", "doctorate")
 PURPOSES: Final = ("home", "car", "education", "business", "medical", "other")
 LARGEST: Final = 15e6
-"""The maximum amount, chosen because float32 represents all whole numbers up to 16,777,216 exactly."""
+"""The maximum amount. float32 represents all whole numbers up to 16,777,216 exactly."""
 
 Columns = Mapping[str, list[Any]]
 
@@ -49,7 +50,7 @@ def loans(rows: int = ROWS, seed: int = 0) -> Columns:
     risky = np.array([0.0, 0.05, 0.1, 0.45, 0.2, 0.3])[purpose] + 0.3 * self_employed
     merit = 0.024 * (credit - 632) - 3.4 * (burden - 0.42) + 1.3 * (cover - 0.9) - 0.22 * dependents - risky + 0.6
     approved = merit * 2.2 + rng.logistic(size=rows) > 0
-    unknown = rng.random(rows) < 0.06  # some branches do not ask for commercial assets
+    unknown = rng.random(rows) < 0.06  # some branches do not ask about commercial assets
     return {
         "annual_income": _rounded(income, 1000),
         "loan_amount": _rounded(amount, 1000),
@@ -73,7 +74,7 @@ def _rounded(values: Any, unit: int) -> list[int]:
 
 
 def iris(rows: int = 150, seed: int = 0) -> Columns:
-    """Return Fisher's iris data from scikit-learn: four measurements in centimetres, and the `species`."""
+    """Return Fisher's iris data from scikit-learn: four measurements in centimeters, and the `species`."""
     del seed  # the table is not synthetic
     from sklearn.datasets import load_iris
 

@@ -72,7 +72,7 @@ _id_name = re.compile(r"(^|[ _.\-])(?i:id|pid|uid|guid|uuid|key|index|rownum|row
 
 @dataclass(frozen=True)
 class Profile:
-    """The schema of the usable columns, and all findings, including the findings from reading the table."""
+    """The schema of the usable columns, and the findings from reading the table and inferring the schema."""
 
     schema: Schema
     findings: tuple[Finding, ...]
@@ -91,7 +91,7 @@ class _Distinct:
 def infer_schema(table: Table, *, target: str | None = None, keep: Sequence[str] = ()) -> Profile:
     """Infer the schema of all columns except the target; raise TableError if no column is usable.
 
-    Columns in `keep` are used unchanged, even if they look like constants, identifiers or codes.
+    Columns in `keep` are used even if they are constant, or if they look like identifiers or codes.
     """
     names = [name for name in table.frame.columns if name != target]
     columns: list[Column] = []
@@ -151,13 +151,13 @@ def _column(series: pl.Series, *, is_kept: bool) -> tuple[Column | None, list[Fi
 
 
 def _codes(column: Column, distinct: _Distinct) -> tuple[Column, list[Finding]] | None:
-    """Return a category column if the column's whole numbers are codes, otherwise None."""
+    """Return a category column if the whole numbers in this column look like codes, and None otherwise."""
     if column.kind != "integer" or column.forms:
         return None
     padded = any(isinstance(value, str) and len(value) > 1 and value.startswith("0") for value in distinct.values)
     if padded or not column_checks.is_codes(np.array(distinct.values, np.float64), distinct.counts):
         return None
-    message = "contains large, widely spaced and often repeated whole numbers, which are probably codes"
+    message = "contains large, widely spaced and often repeated whole numbers; they are probably codes"
     finding = Finding("code", column.name, message, CATEGORY, Override("keep", column.name))
     return _category(column.name, distinct), [finding]
 
@@ -209,7 +209,7 @@ def _number_forms(values: Sequence[str]) -> tuple[str, ...] | None:
     forms: list[str] = []
     thousands, comma = NUMBER_FORMS["thousands"][0], NUMBER_FORMS["comma"][0]
     if len(odd) and odd.str.contains(comma).all() and not odd.str.contains(thousands).all():
-        return ("comma",)  # If the column also contains 2,5, the comma in 1,250 is a decimal separator.
+        return ("comma",)  # If the column also contains "2,5", the comma in "1,250" is a decimal separator.
     for form, (pattern, _) in list(NUMBER_FORMS.items())[:-1]:
         left = odd.filter(~odd.str.contains(pattern))
         if len(left) < len(odd):
@@ -221,7 +221,7 @@ def _number_forms(values: Sequence[str]) -> tuple[str, ...] | None:
 def _text_numbers(name: str, distinct: _Distinct, forms: tuple[str, ...]) -> tuple[Column, list[Finding]]:
     whole = all(value.lstrip("+-").isdigit() for value in distinct.values) if not forms else False
     if whole and _is_code(distinct.values):
-        message = "contains numbers of equal length, some with leading zeros, which are probably codes"
+        message = "contains numbers of equal length, some with leading zeros; they are probably codes"
         return _category(name, distinct), [Finding("code", name, message, CATEGORY)]
     if whole and _digits(distinct.values) > CODE_DIGITS:
         return _category(name, distinct), [_long_integers(name)]
@@ -241,9 +241,9 @@ def _text_numbers(name: str, distinct: _Distinct, forms: tuple[str, ...]) -> tup
 
 
 def _is_code(values: Sequence[str]) -> bool:
-    """Return whether numbers look like postcodes.
+    """Return whether the numbers look like postal codes.
 
-    Postcodes all have the same length of at least four digits, and only some of them start with 0.
+    Postal codes have the same length, at least four digits, and only some of them start with 0.
     """
     padded = [value.startswith("0") for value in values]
     return any(padded) and not all(padded) and len(set(map(len, values))) == 1 and len(values[0]) >= 4
@@ -254,7 +254,7 @@ def _digits(values: Sequence[Any]) -> int:
 
 
 def _long_integers(name: str) -> Finding:
-    message = f"contains whole numbers with more than {CODE_DIGITS} digits, which are probably codes"
+    message = f"contains whole numbers with more than {CODE_DIGITS} digits; they are probably codes"
     return Finding("long-integer", name, message, CATEGORY)
 
 
@@ -298,13 +298,13 @@ def _build(name: str, kind: Kind, distinct: _Distinct, **fields: Any) -> Column:
 
 
 def _date_formats(name: str, values: Sequence[str]) -> tuple[tuple[str, ...] | None, list[Finding]]:
-    """Return the formats needed besides RFC 3339 to parse all values, or None if a value is not a date."""
+    """Return the formats needed besides RFC 3339 to parse all values (None if a value is not a date), and findings."""
     if not all(_date_like(value) for value in values[:MIN_ROWS]):
         return None, []
     left = [value for value in values if datetime_from_text(value, (), "UTC") is None]
     formats: list[str] = []
     findings: list[Finding] = []
-    while left and len(formats) < 3:  # A column with more than three formats is not treated as dates.
+    while left and len(formats) < 3:  # A column with more than three date formats is not a datetime column.
         unparsed = {form: _unparsed(form, left) for form in _formats_for(left[0])}
         if not unparsed:
             return None, []
@@ -328,7 +328,7 @@ def _unparsed(form: str, values: Sequence[str]) -> list[str]:
 
 
 def _identifier(column: Column, distinct: _Distinct) -> Finding | None:
-    """Return a finding if the column is a row counter, an id, or text that differs in nearly every row."""
+    """Return a finding if the column contains row numbers, ids, or text that is different in nearly every row."""
     present, levels = distinct.rows - distinct.missing, len(distinct.values)
     if distinct.rows < MIN_ROWS or present < MIN_ROWS or levels < UNIQUE_SHARE * present:
         return None

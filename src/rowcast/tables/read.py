@@ -1,6 +1,6 @@
 """Read a table from a file or from memory.
 
-CSV cells remain text; `schema/values.py` determines what a cell means.
+CSV cells remain strings, which `schema/values.py` interprets.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def read_error(path: Path, error: OSError) -> TableError:
 
 
 def table_from_memory(data: Any, name: str = "table") -> Table:
-    """Convert a polars or pandas frame, a mapping of columns or a sequence of rows to a table."""
+    """Convert a polars or pandas frame, a mapping of columns, or a sequence of rows into a table."""
     if isinstance(data, Table):
         return data
     if isinstance(data, pl.DataFrame):
@@ -185,7 +185,7 @@ def _decoded(path: Path, content: bytes) -> tuple[str, Findings]:
 def single_byte(path: Path, content: bytes) -> str:
     """Return `cp1252` or `latin-1` for text that is not UTF-8; raise TableError if the content is not text."""
     controls = sum(byte < 32 and byte not in b"\t\n\r\x0b\x0c" for byte in content[:SNIFFED_BYTES])
-    # Text has almost no control characters; images and archives have about 10%.
+    # Text contains almost no control characters; in images and archives, about 10% of the bytes are control characters.
     if controls * 100 > min(len(content), SNIFFED_BYTES):
         raise not_a_table(path)
     try:
@@ -198,8 +198,8 @@ def single_byte(path: Path, content: bytes) -> str:
 def sniff(path: Path, text: str) -> CsvFormat:
     """Detect the format of CSV text.
 
-    The best delimiter splits the most lines into as many cells as the first line. If several delimiters are equally
-    good, the delimiter that yields the most cells is used.
+    With the best delimiter, the largest share of lines has the same number of cells as the first line. In a tie, the
+    delimiter that yields the most cells is used.
     """
     sample = text[:SNIFFED_BYTES]
     quote = "'" if sample[:1] == "'" and sample.count("'") > sample.count('"') else '"'
@@ -258,11 +258,11 @@ def _from_rows(rows: Sequence[Any], name: str) -> pl.DataFrame:
 
 
 Types = Mapping[str, set[type]]
-"""The types of the values in each column, over all rows of a table."""
+"""The types of the values in each column, across all rows of a table."""
 
 
 def from_objects(rows: Sequence[Any], types: Types) -> pl.DataFrame:
-    """Convert some rows of a table to a frame whose column types fit the whole table."""
+    """Convert some rows of a table into a frame whose column types fit the whole table."""
     return pl.DataFrame([column_of(name, [row.get(name) for row in rows], types[name]) for name in types])
 
 
@@ -278,7 +278,7 @@ def _series(name: str, cells: list[Any]) -> pl.Series:
 
 
 def types_of(values: Iterable[Any]) -> set[type]:
-    """Return the types of the values. Integers of more than 64 bits also count as floats."""
+    """Return the types of the values, plus float if an integer does not fit in 64 bits."""
     types = {type(value) for value in values} - {type(None)}
     if int in types and not all(type(value) is not int or -(1 << 63) <= value < 1 << 63 for value in values):
         types.add(float)
@@ -286,7 +286,7 @@ def types_of(values: Iterable[Any]) -> set[type]:
 
 
 def column_of(name: str, values: list[Any], types: set[type]) -> pl.Series:
-    """Return a series of the narrowest type that fits all `types`; mixed types become canonical text."""
+    """Return a series of the narrowest type that fits all `types`; values of mixed types become canonical text."""
     if any(issubclass(kind, list | tuple | dict | set) for kind in types):
         raise TableError(
             f"column {name!r} contains lists or objects; each cell must contain a single value", slug="nested-value"
@@ -326,7 +326,7 @@ def _midnight(day: date) -> datetime:
 
 
 def _table(frame: pl.DataFrame, name: str, *, sha256: str = "", findings: Findings = ()) -> Table:
-    """Convert a frame to a table; raise TableError if it has no rows."""
+    """Convert a frame into a table; raise TableError if the frame has no rows."""
     frame = plain(frame, name)
     if not frame.height:
         raise TableError(f"{name} has no rows", slug="empty-table")
@@ -334,7 +334,7 @@ def _table(frame: pl.DataFrame, name: str, *, sha256: str = "", findings: Findin
 
 
 def plain(frame: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Return the frame with trimmed, unique names and columns of strings, integers, floats, booleans or datetimes."""
+    """Trim the column names, and cast each column to strings, integers, floats, booleans or datetimes."""
     if not frame.width:
         raise TableError(f"{name} has no columns", slug="empty-table")
     frame = frame.rename(dict(zip(frame.columns, _unique(name, frame.columns), strict=True)))
@@ -360,7 +360,7 @@ def _plain(table: str, series: pl.Series) -> pl.Series:
 
 
 def malformed(path: Path, kind: str, reason: str) -> TableError:
-    """Return the error for a file that violates its format."""
+    """Return the error for a malformed file."""
     return TableError(f"{path} is not valid {kind}: {reason}", slug="malformed-file")
 
 

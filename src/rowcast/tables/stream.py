@@ -34,16 +34,16 @@ from rowcast.tables.read import (
 )
 
 BLOCK: Final = 2 * 1024 * 1024
-"""The number of bytes per chunk of text, about 30,000 rows. Larger chunks use more memory and are not faster."""
+"""The number of bytes of text per chunk (about 30,000 rows). Larger chunks need more memory and do not save time."""
 ROWS: Final = 32_768
 """The maximum number of rows per chunk of a columnar file."""
 CELLS: Final = 16 * ROWS
-"""The maximum number of cells per chunk of a columnar file. It reduces the number of rows per chunk in wide tables."""
+"""The maximum number of cells per chunk of a columnar file. In wide tables, this limit reduces the rows per chunk."""
 CHUNKS_PER_READ: Final = 4
-"""The number of chunks that are read from a columnar file at once."""
+"""The number of chunks that are read from a columnar file in one step."""
 MAX_ROW_BYTES: Final = 8 * 1024 * 1024
 MAX_LIST_BYTES: Final = 32 * 1024 * 1024
-"""The maximum number of bytes in a JSON list. A list takes up about ten times its size in memory."""
+"""The maximum number of bytes in a JSON list. In memory, a list takes up about ten times that size."""
 UNDEFINED_IN_CP1252: Final = b"\x81\x8d\x8f\x90\x9d"
 
 
@@ -51,13 +51,13 @@ class Chunk(NamedTuple):
     """Consecutive rows of a file."""
 
     load: Callable[[], pl.DataFrame]
-    """A function that parses the rows. It may run on any thread."""
+    """A function that parses the rows. It may be called in any thread."""
     share: float
     """The fraction of the file that has been read after this chunk, from 0 to 1."""
 
 
 def read_chunks(path: Path) -> Iterator[Chunk]:
-    """Read a CSV, Parquet, JSON Lines or Arrow file in chunks; raise TableError if it cannot be read."""
+    """Read a CSV, Parquet, JSON Lines or Arrow file in chunks; raise TableError if the file cannot be read."""
     try:
         with path.open("rb") as file:
             yield from _reader(path, file)
@@ -91,7 +91,7 @@ def _refuse_large_list(path: Path) -> None:
 
 
 def _scanned(path: Path, scan: Callable[[Path], pl.LazyFrame], kind: str) -> Iterator[Chunk]:
-    """Read a columnar file in slices. The batch reader of polars would read ahead without a limit."""
+    """Read a columnar file in slices, because the batch reader of polars reads ahead without a limit."""
     try:
         frames = scan(path)
         total = frames.select(pl.len()).collect().item()
@@ -168,7 +168,7 @@ def _parse(path: Path, content: bytes, csv_format: CsvFormat, *, is_first: bool)
 
 
 def _with_header(header: bytes, content: bytes, quote: bytes) -> tuple[bytes, bytes]:
-    """Return the header line, and the content starting with that line. The first block already starts with it."""
+    """Return the header line, and the content preceded by that line. The first block already contains the header."""
     if header:
         return header, header + content
     end = content.find(b"\n")
@@ -180,7 +180,7 @@ def _with_header(header: bytes, content: bytes, quote: bytes) -> tuple[bytes, by
 def _last_line_end(content: bytes, quote: bytes) -> int:
     """Return the end of the last complete row, or 0 if no row is complete.
 
-    A row ends at a line break that follows an even number of quotes.
+    A line break ends a row if the number of quotes before it is even.
     """
     end = content.rfind(b"\n")
     quotes = content.count(quote, 0, end) if end >= 0 else 0
@@ -196,7 +196,7 @@ class _TextEncoding(NamedTuple):
 
     name: str
     has_cr_lines: bool
-    """Whether lines end with a single carriage return."""
+    """Whether lines end with a carriage return and no line feed."""
 
 
 def _detect_encoding(path: Path, file: IO[bytes], head: bytes) -> _TextEncoding:

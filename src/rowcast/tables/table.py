@@ -40,7 +40,7 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True)
 class Table:
-    """Rows read from a file or from memory. The column names are trimmed and unique; the cells are unchanged."""
+    """Rows read from a file or from memory. The column names are trimmed and unique; cells are not trimmed."""
 
     frame: pl.DataFrame
     name: str
@@ -48,7 +48,7 @@ class Table:
     findings: tuple[Finding, ...] = ()
 
     def require(self, column: str) -> pl.Series:
-        """Return the column with this name; raise TableError with similar names if it does not exist."""
+        """Return the column with this name; raise TableError, which suggests similar names, if it does not exist."""
         if column in self.frame.columns:
             return self.frame[column]
         hint = closest(column, self.frame.columns)

@@ -46,7 +46,7 @@ def refuse_existing(frame: pl.DataFrame, names: Iterable[str]) -> None:
 def _results(decision: Decision, output: NDArray[Any]) -> Mapping[str, Any]:
     if decision.task == "regression":
         return {"prediction": output.reshape(-1).astype(np.float64)}
-    if output.ndim == 1:  # the graph returns class indices only
+    if output.ndim == 1:  # the graph returns only class indices
         return {"prediction": pl.Series(decision.classes).gather(output.astype(np.int64))}
     winners = winning_classes(decision, output)
     exact = output.astype(np.float64)  # the same doubles as in JSON replies
@@ -80,7 +80,7 @@ def check_extension(path: str | Path) -> None:
     """Raise TableError if the file name does not have the extension of a supported format."""
     if Path(path).suffix.lower() not in {**LINE_WRITERS, **COLUMNAR_WRITERS}:
         extensions = ", ".join([*LINE_WRITERS, *COLUMNAR_WRITERS])
-        message = f"cannot write {path}: unknown format; the file name must end in {extensions}"
+        message = f"cannot write {path}: unknown format; the file name must end in one of {extensions}"
         raise TableError(message, slug="unknown-extension")
 
 
@@ -88,7 +88,7 @@ class TableWriter(Protocol):
     """Writes frames to one file, in order."""
 
     def prepare(self, frame: pl.DataFrame, *, first: bool) -> Any:
-        """Do the expensive part of writing a frame. This method may be called on any thread."""
+        """Do the expensive part of writing a frame. This method may be called in any thread."""
         ...
 
     def append(self, prepared: Any) -> None:
@@ -130,7 +130,7 @@ def open_writer(path: Path) -> Iterator[TableWriter]:
 
 
 class _LineWriter:
-    """Writes a file of lines."""
+    """Writes a CSV or JSON Lines file."""
 
     def __init__(self, path: Path, write_lines: Callable[[pl.DataFrame, IO[bytes], bool], Any]) -> None:
         self._file = path.open("wb")
@@ -149,7 +149,7 @@ class _LineWriter:
 
 
 class _ColumnarWriter:
-    """Writes a columnar file. polars pulls the frames from a queue on a separate thread."""
+    """Writes a columnar file. In a worker thread, polars pulls the frames from a queue."""
 
     def __init__(self, path: Path, sink: Callable[[pl.LazyFrame, Path], Any]) -> None:
         path.open("wb").close()  # fails immediately if the folder is not writable
