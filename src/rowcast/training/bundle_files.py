@@ -24,7 +24,7 @@ UNSEEN_TEXT: Final = "never seen in training"
 def golden_rows(problem: LearningProblem, graph: Graph, decision: Decision, seed: int) -> list[GoldenRow]:
     """Return rows as a client would send them, each with its score from the served graph.
 
-    Most are training rows. One row has a missing value in every column that allows missing values, and one row has an
+    Most are training rows. One row has a missing value in every column that allows missing values, and another has an
     unseen value in every category column that allows unseen values.
     """
     rows = _client_rows(problem, seed)
@@ -47,7 +47,7 @@ def _client_rows(problem: LearningProblem, seed: int) -> list[dict[str, Any]]:
 
 
 def reference_sample(problem: LearningProblem, seed: int) -> bytes:
-    """Return a sample of the training rows, with the target, as Parquet. Drift is measured against this sample."""
+    """Return a sample of the training rows as Parquet, including the target. Drift is measured against this sample."""
     places = problem.training.places
     if len(places) > REFERENCE_ROWS:
         places = np.sort(np.random.default_rng([seed, 5]).choice(places, REFERENCE_ROWS, replace=False))

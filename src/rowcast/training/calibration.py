@@ -1,4 +1,4 @@
-"""Calibrate raw scores to probabilities, and choose the threshold. Both steps use out-of-fold scores."""
+"""Convert raw scores into calibrated probabilities, and choose the threshold. Both steps use out-of-fold scores."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Raw = NDArray[np.float64]
 Weight = NDArray[np.float64]
 PARTS: Final = 5
 SAFE_GAP: Final = 4e-6
-"""The minimum distance between the threshold and any score; the graph's float32 errors stay below 1e-6."""
+"""The smallest safe distance between the threshold and a score. The graph's rounding errors stay below 1e-6."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Computes p = link(scale * raw + shift). With scale 1 and shift 0, the probabilities do not change."""
+    """Computes p = link(scale * raw + shift). A scale of 1 and a shift of 0 mean no calibration."""
 
     task: Task
     scale: float = 1.0
     shift: float = 0.0
     shifts: tuple[float, ...] = ()
-    """One shift per class if there are more than two classes and they were weighted during fitting; otherwise empty."""
+    """One shift per class for a multi-class target with class weights; otherwise empty."""
 
     @property
     def method(self) -> str:
@@ -38,16 +38,16 @@ class Calibration:
         return "sigmoid" if self.task == "binary" else "temperature"
 
     def positive(self, raw: Raw) -> Raw:
-        """Return the probabilities [N] of the positive class; for binary targets only."""
+        """For a binary target, return the probabilities [N] of the positive class."""
         return sigmoid(self.scale * raw[:, 0] + self.shift)
 
     def classes(self, raw: Raw) -> Raw:
-        """Return the probabilities [N, k] of all classes; for multi-class targets only."""
+        """For a multi-class target, return the probabilities [N, k] of all classes."""
         scaled = self.scale * raw
         return softmax(scaled + np.array(self.shifts) if self.shifts else scaled)
 
     def predictions(self, raw: Raw) -> Raw:
-        """Return what the metrics expect: positive-class probabilities, the probabilities of all classes, or values."""
+        """Return the predictions in the form that `metrics.Metric` describes."""
         if self.task == "binary":
             return self.positive(raw)
         return self.classes(raw) if self.task == "multiclass" else raw[:, 0]
@@ -55,7 +55,7 @@ class Calibration:
     def emit(self, graph: GraphBuilder, raw: str, positive: int) -> str:
         """Add the calibration to a graph and return the name of the calibrated raw scores [N, k].
 
-        The link function is not included. With two classes, the two scores of a row differ only in sign.
+        The link function is not included. With two classes, a row's two scores differ only in sign.
         """
         signs = np.ones((1, 1), np.float32)
         if self.task == "binary":
@@ -80,7 +80,7 @@ def softmax(x: Raw) -> Raw:
 
 
 def uncalibrated(task: Task, class_weights: Sequence[float] = ()) -> Calibration:
-    """Return the default calibration: it undoes class weights and otherwise leaves the probabilities unchanged."""
+    """Return the default calibration, which only reverses the effect of class weights."""
     if not class_weights:
         return Calibration(task)
     shifts = (-np.log(class_weights)).astype(np.float32)
@@ -92,7 +92,7 @@ def uncalibrated(task: Task, class_weights: Sequence[float] = ()) -> Calibration
 def fit(
     raw: Raw, target: NDArray[Any], task: Task, *, weight: Weight | None = None, class_weights: Sequence[float] = ()
 ) -> Calibration:
-    """Return a fitted calibration, or the default one if fitting does not lower the cross-validated log loss."""
+    """Return a fitted calibration, or the default calibration if fitting does not lower cross-validated log loss."""
     base = uncalibrated(task, class_weights)
     if task == "regression" or len(np.unique(target)) < 2:
         return base
@@ -107,9 +107,9 @@ def fit(
 
 
 def _fit(raw: Raw, target: NDArray[Any], weight: Weight, base: Calibration) -> Calibration:
-    """Fit Platt scaling by Newton's method, or temperature scaling if there are more than two classes.
+    """For two classes, fit Platt scaling with Newton's method; for more classes, fit temperature scaling.
 
-    The parameters are rounded to float32, as in the graph.
+    The parameters are rounded to float32, because the graph stores them as float32.
     """
     task = base.task
     if task == "multiclass":
@@ -127,7 +127,7 @@ def _fit(raw: Raw, target: NDArray[Any], weight: Weight, base: Calibration) -> C
         weights = weights - np.clip(step, -1.0, 1.0)
         if np.abs(step).max() < 1e-8:
             break
-    if not np.isfinite(weights).all() or weights[0] <= 0.05:  # such a scale would invert or flatten the scores
+    if not np.isfinite(weights).all() or weights[0] <= 0.05:  # a scale this low would invert or flatten the scores
         return base
     return Calibration(task, float(np.float32(weights[0])), float(np.float32(weights[1])))
 
@@ -165,12 +165,12 @@ def choose_threshold(
     weight: Weight | None = None,
     cost: Cost | None = None,
 ) -> float:
-    """Return the best threshold: a float32 midpoint between two neighbouring out-of-fold scores.
+    """Return the best threshold: a float32 midpoint between two adjacent out-of-fold scores.
 
-    The best midpoint has the lowest cost if costs are set, else the highest F1 if F1 is the metric, else the fewest
-    errors. Midpoints too close to an out-of-fold score or to a score in `avoid` are excluded, so that rounding cannot
-    flip a label. If this excludes every midpoint, only the midpoints of the widest gaps are considered. Ties go to the
-    widest gap, then to the midpoint nearest to 0.5.
+    If costs are set, the best midpoint has the lowest cost. Otherwise, it has the highest F1 if F1 is the metric, and
+    the fewest errors if it is not. Midpoints too close to an out-of-fold score or to a score in `avoid` are excluded,
+    so that rounding cannot flip a label. If this excludes every midpoint, only the midpoints of the widest gaps are
+    considered. Ties go to the midpoint of the widest gap, then to the midpoint nearest to 0.5.
     """
     order = np.argsort(scores, kind="stable")
     weights = np.ones(len(order)) if weight is None else weight[order]

@@ -1,6 +1,6 @@
-"""The parity certificate shows that the exported graph agrees with the trained model, even for extreme values.
+"""Certify that the exported graph agrees with the trained model, even for extreme values.
 
-A bundle is never published without this certificate.
+No bundle is published without this parity certificate.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rowcast.training.problem import LabelledRows
 TOLERANCE: Final = 1e-5
 RANDOM_ROWS: Final = 2000
 MOST_THRESHOLDS: Final = 10_000
-"""The maximum number of tree thresholds to test. For larger models, thresholds are sampled."""
+"""The maximum number of tree thresholds to test. If a model has more thresholds, a sample is tested."""
 ODD_NUMBERS: Final = (np.nan, -0.0, 0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-40, -1e-40)
 ODD_TEXTS: Final = ("", "never seen", "Ünïcödé ☃", " ", "x" * 300)
 
@@ -43,7 +43,7 @@ class Probe:
 
 
 def build_probe(pipeline: Trained, training: LabelledRows, holdout: LabelledRows, seed: int) -> Probe:
-    """Return the holdout rows, then random rows, rows with extreme values, and rows at and next to tree thresholds."""
+    """Return the holdout rows, followed by random rows, rows with extreme values and rows near tree thresholds."""
     rng = np.random.default_rng([seed, 3])
     parts = [
         (holdout.numbers, holdout.texts),
@@ -74,7 +74,7 @@ def _random_rows(training: LabelledRows, rng: np.random.Generator) -> tuple[Numb
 
 
 def _odd_values(training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
-    """Yield, for each column and each extreme value, a training row with this value in this column."""
+    """For each column, yield training rows in which the column's values are replaced with extreme values."""
     for column in range(training.numbers.shape[1]):
         yield _with_number(training, rng, column, np.array(ODD_NUMBERS, np.float32))
     for column in range(training.texts.shape[1]):
@@ -84,7 +84,7 @@ def _odd_values(training: LabelledRows, rng: np.random.Generator) -> Iterator[tu
 
 
 def _thresholds(pipeline: Trained, training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
-    """Yield training rows in which one number is exactly at, just below or just above a threshold."""
+    """Yield training rows in which one number is exactly at, just below or just above a tree threshold."""
     numbers = training.numbers.shape[1]  # in tree models, the first features are the unscaled numbers
     thresholds = {feature: each for feature, each in pipeline.thresholds().items() if feature < numbers}
     share = min(1.0, MOST_THRESHOLDS / max(sum(map(len, thresholds.values())), 1))
@@ -105,9 +105,9 @@ def _with_number(
 
 
 def certify(reference: NDArray[Any], output: NDArray[np.float32], decision: Decision, spread: float = 1.0) -> Parity:
-    """Certify that the graph's output agrees with the trained model's output; raise ParityError if it does not.
+    """Return a certificate if the graph's output agrees with the trained model's output; otherwise, raise ParityError.
 
-    Labels must match, and probabilities must agree within 1e-5. Regression values must agree within
+    Labels must match, and probabilities must agree to within 1e-5. Regression values must agree to within
     1e-5 * (`spread` + |value|), where `spread` is the standard deviation of the target.
     """
     if reference.shape != output.shape:
@@ -123,7 +123,7 @@ def certify(reference: NDArray[Any], output: NDArray[np.float32], decision: Deci
     certificate = Parity(len(reference), float(gap.max()), flips)
     if flips or np.any(gap > allowed):
         raise ParityError(
-            f"the exported graph differs from the trained model: {flips} of {len(reference)} labels differ; "
-            f"the largest difference is {certificate.max_abs_diff:.3g}"
+            f"the exported graph differs from the trained model: {flips} of {len(reference)} labels differ, "
+            f"and the outputs differ by up to {certificate.max_abs_diff:.3g}"
         )
     return certificate

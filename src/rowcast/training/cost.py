@@ -13,7 +13,7 @@ from rowcast.errors import TrainingError
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """The costs of a false positive and of a false negative, in any unit. The threshold depends only on their ratio."""
+    """The costs of a false positive and a false negative, in any unit. The threshold depends only on their ratio."""
 
     false_positive: float = 1.0
     """The cost of predicting the positive class for a negative row."""
@@ -36,7 +36,7 @@ EVEN = Cost()
 
 
 def parse(value: str | Mapping[str, Any] | Cost) -> Cost:
-    """Parse costs from a string `NAME=NUMBER,...` or a mapping. Each cost defaults to 1."""
+    """Parse costs from a mapping or from a string of the form `NAME=NUMBER,...`. Each cost defaults to 1."""
     if isinstance(value, Cost):
         return value
     pairs = _pairs(value) if isinstance(value, str) else value.items()

@@ -24,7 +24,7 @@ from rowcast.training.problem import LabelledRows, LearningProblem
 
 @dataclass(frozen=True)
 class TrialResult:
-    """A candidate, its parameters and their cross-validated score."""
+    """A candidate with its parameters and its cross-validated score."""
 
     candidate: Candidate
     params: Params
@@ -44,10 +44,11 @@ class Fold:
 
 
 class FoldResult(NamedTuple):
-    """The raw scores of the validation rows, with the number of training rounds (0 if the candidate has no rounds)."""
+    """The raw scores of one fold's validation rows, with the number of training rounds and the duration."""
 
     raw: Raw
     rounds: int
+    """0 if the candidate does not train in rounds."""
     seconds: float
 
 
@@ -60,7 +61,7 @@ The callback can stop cross-validation by raising an exception.
 
 @dataclass
 class CrossValidator:
-    """Cross-validates configurations on the same folds. Trials share the feature matrices of each fold and style."""
+    """Cross-validates all configurations on the same folds. Each feature matrix is computed once and then reused."""
 
     problem: LearningProblem
     setting: Setting
@@ -84,7 +85,7 @@ class CrossValidator:
         return TrialResult(candidate, params | fixed, self._mean(scores), raw)
 
     def _fold_results(self, candidate: Candidate, params: Params) -> Generator[FoldResult, None, None]:
-        """Yield the fold results in order; if the candidate is thread-safe, process each fold in its own thread."""
+        """Yield the results in fold order. If the candidate is thread-safe, the folds are processed in parallel."""
         if self.setting.jobs == 1 or not candidate.threadsafe:
             yield from (self._fit_fold(candidate, params, self.setting, index) for index in range(len(self.folds)))
             return
@@ -108,7 +109,7 @@ class CrossValidator:
         return metrics.score(self.metric, base.predictions(raw), rows.target, self.problem.task, rows.weight)
 
     def _mean(self, scores: list[float]) -> float:
-        """Return the mean of the defined scores; for example, the AUC of a fold without positive rows is undefined."""
+        """Return the mean of the defined scores. In a fold without positive rows, for example, AUC is undefined."""
         finite = [score for score in scores if np.isfinite(score)]
         worst = 0.0 if self.metric in metrics.GREATER else 1e300
         return float(np.mean(finite)) if finite else worst
@@ -131,7 +132,7 @@ def make_folds(problem: LearningProblem, options: TrainingOptions) -> tuple[list
 
 
 def train_final(problem: LearningProblem, trial: TrialResult, setting: Setting, calibration: Calibration) -> Pipeline:
-    """Train a trial's configuration on all training rows."""
+    """Train a model with the parameters of a trial on all training rows."""
     transformation, matrix = _fit_features(problem, problem.training, trial.candidate.style)
     with threadpool_limits(setting.threads):
         model = trial.candidate.fit(_label(matrix, problem.training), trial.params, setting)
@@ -139,7 +140,7 @@ def train_final(problem: LearningProblem, trial: TrialResult, setting: Setting, 
 
 
 def _fit_features(problem: LearningProblem, rows: LabelledRows, style: Style) -> tuple[Features, Numbers]:
-    """Fit the features to the rows; return the features and the feature matrix of the rows."""
+    """Fit the preprocessing to the rows; return it with the resulting feature matrix."""
     if problem.task == "multiclass":
         target = np.eye(problem.width)[rows.target]
     else:

@@ -1,7 +1,7 @@
 """Choose between the best single model and a weighted average of several models (an ensemble).
 
-The choice is based on out-of-fold predictions only. A single model is faster to serve, so the ensemble must be clearly
-better (decision 0017).
+The choice is based only on out-of-fold predictions. A single model is faster to serve, so an ensemble is chosen only if
+it is clearly better (decision 0017).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class EnsembleMember:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen model, before it is trained on all training rows, and its cross-validated score."""
+    """The chosen members, not yet trained on all training rows, and their joint cross-validated score."""
 
     members: tuple[EnsembleMember, ...]
     score: float
@@ -68,7 +68,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class FoldScorer:
-    """Computes the metric for out-of-fold predictions, fold by fold."""
+    """Computes the metric for out-of-fold predictions, separately for each fold."""
 
     metric: str
     task: Task
@@ -158,7 +158,7 @@ def train_choice(problem: LearningProblem, choice: Choice, setting: Setting) -> 
 
 
 def describe(choice: Choice, trained: Trained) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the parameters and the calibration that the bundle's training fingerprint records."""
+    """Return the parameters and the calibration to record in the bundle's training fingerprint."""
     if isinstance(trained, Pipeline):
         return dict(trained.estimator.params), _describe_calibration(trained.calibration)
     members = [

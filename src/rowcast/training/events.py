@@ -25,7 +25,7 @@ class TrainingEvent(msgspec.Struct, frozen=True, kw_only=True):
     best: float | None = None
     """The best cross-validated score so far."""
     seconds_left: float | None = None
-    """The estimated remaining search time."""
+    """The estimated remaining duration of the search."""
     findings: tuple[Finding, ...] = ()
 
 

@@ -37,7 +37,7 @@ def _emit(graph: GraphBuilder, pipeline: Pipeline) -> str:
 
 
 def _emit_average(graph: GraphBuilder, ensemble: Ensemble) -> str:
-    """Add the weighted average of all members. They share preprocessing, because the builder merges identical nodes."""
+    """Add the weighted average of all members, which share preprocessing because the builder merges identical nodes."""
     parts = [
         graph.node("Mul", _emit(graph, member), graph.constant(np.array(weight, np.float32)))
         for member, weight in zip(ensemble.members, ensemble.weights, strict=True)

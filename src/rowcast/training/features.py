@@ -6,7 +6,7 @@ to the other side of a split.
 
 A text column with up to 64 levels is one-hot encoded. A missing value is a level of its own; rare and unseen values
 have no level. In a text column with more levels, each level is replaced with its statistics: its target mean, its
-effect given the other columns of this kind, and its frequency. The target statistics of training rows are out-of-fold
+effect given the other such columns, and its frequency. The target statistics of training rows are out-of-fold
 values.
 """
 
@@ -147,7 +147,7 @@ def fit(
     inner: InnerFolds | None = None,
     weight: NDArray[np.float64] | None = None,
 ) -> tuple[Features, Numbers]:
-    """Fit the features to the training rows; return the features and the feature matrix of the rows.
+    """Fit the preprocessing to the training rows; return it with their feature matrix.
 
     `target` has the shape [N, k], with one column per raw score: the class as 0 or 1, or the value. A row's target
     means are computed from the other folds of `inner`; if `inner` is None, the folds are random. `weight` applies to
@@ -236,9 +236,9 @@ def _encode_levels(column: int, cells: list[str], counts: Counter[str]) -> _Code
 
 
 def _target_lookups(coded: Sequence[_CodedColumn], target: _TargetRows) -> list[tuple[TextBlock, Numbers]]:
-    """Return the lookup of each column with the out-of-fold values of the training rows.
+    """Return the lookup table of each column, with the out-of-fold values of the training rows.
 
-    The lookup contains each level's frequency and its statistics over all rows.
+    A lookup table contains each level's frequency and its statistics over all rows.
     """
     if not coded:
         return []
@@ -260,7 +260,7 @@ def _target_lookups(coded: Sequence[_CodedColumn], target: _TargetRows) -> list[
 def _level_statistics(
     coded: Sequence[_CodedColumn], target: _TargetRows, rows: NDArray[np.bool_]
 ) -> list[NDArray[np.float64]]:
-    """Return a table for each column with the smoothed target mean of each level in the selected rows.
+    """For each column, return a table with the smoothed target mean of each level in the selected rows.
 
     If there are several columns, each table also contains the effects of the levels, given the other columns (decision
     0028).
@@ -293,7 +293,7 @@ def _joint_effects(
 def _smoothed_means(
     codes: NDArray[np.intp], target: NDArray[np.float64], weight: NDArray[np.float64] | None, levels: int
 ) -> NDArray[np.float64]:
-    """Return the mean of the centred target for each level.
+    """Return the mean of the centered target for each level.
 
     The means of rare levels are shrunk toward 0; the mean of an unseen level is 0.
     """

@@ -26,7 +26,8 @@ POSITIVE_WORDS: Final = ("1", "true", "yes", "approved", "y", "t")
 class LabelledTable:
     """The rows that have a label, and their encoded target.
 
-    The target is 1 for the positive class (binary), the class index (multi-class) or the value (regression).
+    The target is 1 for the positive class and 0 for the other class (binary), a class index (multi-class) or a value
+    (regression).
     """
 
     table: Table
@@ -61,7 +62,7 @@ def read(table: Table, name: str, options: TrainingOptions) -> LabelledTable:
 
 
 def _corrected(table: Table, target: str, rules: Sequence[str]) -> tuple[Table, list[Finding]]:
-    """Apply the rules `OLD=NEW` to the labels. If NEW is a missing value, the rows are dropped later."""
+    """Apply the rules `OLD=NEW` to the labels. If NEW is a missing-value marker, the rows are dropped later."""
     if not rules:
         return table, []
     series = table.frame[target]
@@ -92,7 +93,7 @@ def _parse_rule(rule: str, target: str, known: Sequence[str]) -> tuple[str, str]
 
 
 def _similar_labels(labels: Sequence[Label], target: str) -> list[Finding]:
-    """Report labels that differ only in case, spaces or a trailing period: they are probably the same label."""
+    """Report labels that differ only in case, spaces or a final period, because they are probably the same label."""
     counts = Counter(label for label in labels if isinstance(label, str))
     spellings: dict[str, list[str]] = {}
     for label, _ in counts.most_common(MOST_CLASSES):
@@ -171,7 +172,7 @@ def _infer_task(labels: list[Label]) -> Task:
 
 def _values(labels: list[Label], target: str) -> NDArray[np.float64]:
     if any(isinstance(label, str) for label in labels):
-        raise TableError(f"target {target!r} contains text; regression needs numbers", slug="target-kind")
+        raise TableError(f"target {target!r} contains text; regression requires numbers", slug="target-kind")
     values = np.array(labels, np.float64)
     if not np.isfinite(values).all() or np.abs(values).max() > 1e30:
         raise TableError(f"target {target!r} contains infinite values or values beyond 1e30", slug="target-range")
@@ -231,7 +232,7 @@ def _checked_task(task: Task, classes: tuple[Label, ...], target: str) -> Task:
 def _positive_class(
     classes: tuple[Label, ...], target: NDArray[Any], column: str, label: str | None
 ) -> tuple[int, Finding]:
-    """Return the positive class: the label from the options, else a label such as `yes`, else the rarer label."""
+    """Return the positive class: the label set by the option, else a label such as `yes`, else the rarer label."""
     names = [label_text(each) for each in classes]
     if label is not None:
         name = canonical_text(label)

@@ -29,11 +29,12 @@ Scores = NDArray[np.float64]
 Metric = Callable[[Scores, NDArray[Any], Weights], Values]
 """Maps scores, target and weights [B, N] to metric values [B].
 
-The scores are positive-class probabilities, the probabilities of all classes, or values.
+The scores are the positive-class probabilities (binary), all class probabilities (multi-class) or the predicted values
+(regression).
 """
 
 GREATER: Final = frozenset({"accuracy", "balanced_accuracy", "f1", "roc_auc", "pr_auc", "r2"})
-"""Metrics for which greater is better; for all others, smaller is better."""
+"""Metrics for which higher is better. For all other metrics, lower is better."""
 DEFAULT: Final[Mapping[Task, str]] = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
 CHOICES: Final[Mapping[Task, tuple[str, ...]]] = {
     "binary": ("roc_auc", "pr_auc", "log_loss", "brier", "accuracy", "f1"),
@@ -43,12 +44,12 @@ CHOICES: Final[Mapping[Task, tuple[str, ...]]] = {
 
 
 def sign(metric: str) -> float:
-    """Return 1 if greater values of the metric are better, else -1."""
+    """Return 1 if higher values of the metric are better; otherwise, return -1."""
     return 1.0 if metric in GREATER else -1.0
 
 
 def resolve(metric: str | None, task: Task) -> str:
-    """Return the metric that ranks models; raise TrainingError if it does not apply to the task."""
+    """Return the metric used to rank models; raise TrainingError if it does not apply to the task."""
     if metric is None:
         return DEFAULT[task]
     if metric not in CHOICES[task]:
@@ -63,8 +64,8 @@ def score(
 ) -> float:
     """Return the value of one metric over all rows.
 
-    `output` contains positive-class probabilities, the probabilities of all classes, or values. For two classes, F1 is
-    computed at the threshold with the highest F1, because the threshold is later chosen to maximize F1.
+    `output` has the same form as the scores of a `Metric`. For two classes, F1 is computed at the threshold with the
+    highest F1, because the threshold is later chosen to maximize F1.
     """
     weights = np.ones((1, len(target))) if weight is None else weight[None, :]
     if task == "binary" and metric == "f1":
@@ -85,7 +86,7 @@ def measure_holdout(
     """Return every metric for the task, measured on the holdout.
 
     `target` is 1 for the positive class and 0 for the other class (binary), a class index (multi-class) or a value
-    (regression). The bootstrap draws whole groups: rows in a group resemble each other, so drawing individual rows
+    (regression). The bootstrap draws whole groups. Rows in a group resemble each other, so drawing individual rows
     would make the intervals too narrow.
     """
     weight = np.ones(len(target)) if weight is None else weight
@@ -219,7 +220,8 @@ def _roc_auc(p: Scores, actual: NDArray[np.bool_], w: Weights) -> Values:
     positives, negatives = _rank(p, actual, w)
     above = np.cumsum(positives, axis=1) - positives / 2
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    return np.minimum(_share((above * negatives).sum(axis=1), pairs, np.nan), 1.0)  # rounding may produce more than 1
+    # Rounding can push the value slightly above 1.
+    return np.minimum(_share((above * negatives).sum(axis=1), pairs, np.nan), 1.0)
 
 
 def _pr_auc(p: Scores, actual: NDArray[np.bool_], w: Weights) -> Values:
@@ -242,7 +244,7 @@ def _calibration_error(p: Scores, actual: NDArray[np.bool_], w: Weights) -> Valu
 def score_resamples(
     metric: str, decision: Decision, output: NDArray[np.float32], target: NDArray[Any], weights: Weights
 ) -> Values:
-    """Return the value of one metric for each vector of weights; labels are assigned as on the server.
+    """Return the value of one metric for each vector of weights, with labels assigned as they are on the server.
 
     `target` has the same form as in `measure_holdout`.
     """

@@ -82,7 +82,7 @@ class ModelBuilder:
         return replace(refitted, holdout=model.holdout, holdout_output=model.holdout_output)
 
     def _decide(self, problem: LearningProblem, reference: NDArray[Any]) -> Decision:
-        """Return the decision. For a binary target, choose the threshold from the out-of-fold scores.
+        """Return the decision. For a binary target, the out-of-fold scores determine the threshold.
 
         The threshold keeps a minimum distance from the scores in `reference`. It does not depend on the labels of the
         reference rows.

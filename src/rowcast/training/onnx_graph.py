@@ -73,7 +73,10 @@ class Trees:
         self._leaves: dict[str, list[Any]] = {key: [] for key in ("treeids", "nodeids", "ids", "weights")}
 
     def split(self, tree: int, node: int, feature: int, threshold: float, true: int, false: int) -> None:
-        """Add an inner node. Rounding its threshold down to float32 does not change the child of any float32 number."""
+        """Add an inner node.
+
+        Rounding the threshold down to float32 does not change the path of any float32 number.
+        """
         self._node(tree, node, feature, "BRANCH_LEQ", float(floor32(threshold)), true, false)
 
     def leaf(self, tree: int, node: int, weights: dict[int, float]) -> None:

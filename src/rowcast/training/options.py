@@ -30,13 +30,13 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     map: tuple[str, ...] = ()
     """Label corrections, each in the form `OLD=NEW`."""
     time: str | None = None
-    """A column of dates or numbers that orders the rows; the latest rows form the holdout."""
+    """A column of dates or numbers that determines the order of the rows. The latest rows form the holdout."""
     group: str | None = None
     """A column that identifies groups of rows, such as the rows of one customer. Groups are never split."""
     weight: str | None = None
     """A column of row weights, used in fitting and in metrics."""
     class_weight: str = "none"
-    """With `balanced`, all classes have equal total weight in fitting; probabilities reflect the true class shares."""
+    """With `balanced`, all classes have equal total weight in fitting. Probabilities reflect the true class shares."""
     seed: int = 0
     trials: int = 20
     """The total number of trials; every candidate gets at least one trial."""

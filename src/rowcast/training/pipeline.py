@@ -30,7 +30,7 @@ class Pipeline:
         return self.finish(self.estimator.raw(self.features.transform(numbers, texts)))
 
     def finish(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Convert raw scores to probabilities or values."""
+        """Convert raw scores into probabilities or values."""
         if self.task == "regression":
             return raw[:, 0]
         if self.task == "multiclass":

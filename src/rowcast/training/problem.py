@@ -30,7 +30,8 @@ FEWEST_ROWS: Final = 20
 class LabelledRows:
     """Encoded rows with their target values.
 
-    The target is a class index (multi-class), 1 for the positive class (binary) or the value (regression).
+    The target is 1 for the positive class and 0 for the other class (binary), a class index (multi-class) or a value
+    (regression).
     """
 
     numbers: NDArray[np.float32]

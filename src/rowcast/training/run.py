@@ -1,4 +1,4 @@
-"""A training run turns a table into a certified, published bundle. `train` contains all steps in order."""
+"""A training run turns a table into a certified, published bundle. `train` performs all steps in order."""
 
 from __future__ import annotations
 

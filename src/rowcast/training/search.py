@@ -1,6 +1,6 @@
 """Search for the best configuration, using only the training rows.
 
-The first trials use good default parameters of every candidate. Optuna suggests the configurations of the remaining
+The first trials use good default parameters for every candidate. Optuna suggests the configurations of the remaining
 trials.
 """
 
@@ -30,7 +30,7 @@ from rowcast.training.result import CandidateScore
 from rowcast.training.trial_storage import FOLD_SECONDS, KIND, NO_TIME, SLOT, Study
 
 FINAL_FIT: Final = 1.5
-"""The duration of a fit on all training rows, relative to the duration of a fold in threefold cross-validation."""
+"""The duration of a fit on all training rows, divided by the duration of a fold in threefold cross-validation."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class CandidateState:
     folds_to_repeat: int = 0
     """The number of folds that this process must repeat before it can use `remote_best`."""
     remote_fold_seconds: float = 0.0
-    """The duration of a fold in other processes."""
+    """The duration of a fold in another process."""
 
     @property
     def fold_seconds(self) -> float:
@@ -120,14 +120,14 @@ class Search:
     def has_time_for_fold(self, candidate: Candidate) -> bool:
         """Return whether another fold and the final fits are expected to finish in time.
 
-        Always return True until a model exists, because the search must return a model.
+        Until a model exists, the result is always True, because the search must return a model.
         """
         if not self.has_model:
             return True
         return self.seconds_left() > self.states[candidate.name].fold_seconds + self.final_fit_seconds()
 
     def final_fit_seconds(self) -> float:
-        """Return the expected duration of the final fits of all candidates, because any candidate may be chosen."""
+        """Return the expected duration of the final fits. All candidates count, because any of them may be chosen."""
         known = [state for state in self.states.values() if state.score is not None]
         return sum((FINAL_FIT + state.folds_to_repeat) * state.fold_seconds for state in known)
 
@@ -162,8 +162,8 @@ class Search:
 
 
 def search(problem: LearningProblem, options: TrainingOptions, progress: Progress) -> tuple[SearchResult, Setting]:
-    """Search until the trials or the time run out; return the best configurations. Ctrl-C stops the search early."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # the caller reports failures
+    """Run all trials or stop at the time limit; return the best configurations. Ctrl-C stops the search early."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # failures are reported by the caller
     started = time.monotonic()
 
     def seconds_left() -> float:
@@ -207,7 +207,7 @@ def _result(running: Search, study: Study) -> SearchResult:
 
 @dataclass
 class TrialRunner:
-    """Runs the trials of a study until the trials or the time run out."""
+    """Runs the trials of a study until all are finished or the time limit is reached."""
 
     search: Search
     study: Study
@@ -236,7 +236,7 @@ class TrialRunner:
         slot = self.study.claim(trial)
         if slot is None:
             trial.study.stop()
-            return float("nan")  # Optuna marks this trial as failed; failed trials hold no slot
+            return float("nan")  # Optuna marks this trial as failed; failed trials do not occupy a slot
         candidates = self.search.candidates
         candidate, params = _params(trial, slot, candidates, self.search.validator.setting)
         trial.set_user_attr(KIND, candidate.name)
@@ -291,7 +291,7 @@ class TrialRunner:
 def _params(
     trial: BaseTrial, slot: int, candidates: dict[str, Candidate], setting: Setting
 ) -> tuple[Candidate, Params]:
-    """Return the configuration of a trial. The first slots use default parameters; the others use the sampler."""
+    """Return the configuration of a trial: default parameters for the first slots, then the sampler's suggestions."""
     starts = _starts(candidates.values(), setting)
     if slot < len(starts):
         return starts[slot]

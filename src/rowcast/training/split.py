@@ -1,4 +1,4 @@
-"""Split the rows into training rows and a holdout, and the training rows into folds.
+"""Split the rows into training rows and a holdout, and split the training rows into folds.
 
 Every split is reproducible. A random split distributes each class evenly. A group-based split never divides a group. In
 a time-based split, the holdout and the validation rows are later than the training rows.
@@ -19,7 +19,7 @@ from rowcast.schema.prediction import Label, Task
 from rowcast.training.features import INNER_FOLDS, InnerFolds
 
 FIRST_WINDOW: Final = 0.5
-"""The share of the rows, starting with the earliest, that a time-based split never uses for validation.
+"""The share of rows, earliest first, that a time-based split never uses for validation.
 
 The score of a model trained on few rows says little about a model trained on all rows.
 """
@@ -67,7 +67,7 @@ def split_holdout(
     if not len(holdout) and column is not None:
         groups = _count_groups(len(np.unique(column.values)))
         raise TableError(
-            f"{column.option} has too few groups for a holdout, or their sizes differ too much ({groups}); "
+            f"{column.option} has too few groups for a holdout, or the group sizes differ too much ({groups}); "
             "add rows from more groups or split at random",
             slug="too-few-groups",
         )
@@ -92,13 +92,13 @@ def _draw(target: Target, task: Task, share: float, seed: int) -> Indices:
 
 
 def _latest(column: SplitColumn, share: float) -> Indices:
-    """Return the latest rows; all of them are later than the training rows."""
+    """Return the latest rows. Every returned row is later than all other rows."""
     times = column.values
     last = np.sort(times)[len(times) - max(round(len(times) * share), 1) - 1]
     holdout = np.flatnonzero(times > last)
     if not len(holdout):
         raise TableError(
-            f"{column.option} cannot be used to split the rows; too many rows have the latest value",
+            f"{column.option} cannot be used to split the rows, because too many rows have the latest value",
             slug="too-few-times",
         )
     return holdout
@@ -113,7 +113,7 @@ def check_sides(
     folds: int,
     column: SplitColumn,
 ) -> None:
-    """Raise TableError if a group-based or time-based split lacks rows for training or measuring a model.
+    """Raise TableError if a group-based or time-based split leaves too few rows to train or measure a model.
 
     The values of `target` are indices into `classes`. For regression, `classes` is empty.
     """
@@ -171,7 +171,7 @@ def make_folds(
 
 
 def _deal(target: Target, task: Task, count: int, seed: int) -> Indices:
-    """Return the fold of each row; every class is distributed evenly over the folds."""
+    """Return the fold of each row; every class is distributed evenly across the folds."""
     rng = np.random.default_rng([seed, 1])
     fold = np.empty(len(target), np.intp)
     start = 0
@@ -198,7 +198,7 @@ def _windows(times: NDArray[Any], count: int) -> list[tuple[Indices, Indices]]:
 
 
 def make_inner_folds(column: SplitColumn | None) -> InnerFolds | None:
-    """Return the folds for target means; None if random folds suffice."""
+    """Return the folds for target means, or None if random folds are sufficient."""
     if column is None:
         return None
     values = column.values
@@ -219,8 +219,8 @@ def _strata(target: Target, task: Task) -> list[Indices]:
 def _spread(group: Indices, target: Target, task: Task, shares: Sequence[float], seed: Sequence[int]) -> Indices:
     """Assign whole groups to parts and return the part of each row.
 
-    Groups are assigned in descending order of size. Each group goes to the part where it adds least to the sum of
-    squared row counts (in total and per class), relative to the part's share.
+    Groups are assigned in descending order of size. Each group goes to the part that keeps the row counts, in total and
+    in each class, closest to `shares`.
     """
     _, index = np.unique(group, return_inverse=True)
     columns = [np.bincount(index)]

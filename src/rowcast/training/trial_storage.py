@@ -1,7 +1,7 @@
-"""Trial storage: in memory, or in a journal that outlives the process and can be shared by several processes.
+"""Store trials in memory, or in a journal that outlives the process and can be shared by several processes.
 
-Every trial holds a slot, a number counted from 0. The slot determines the configuration of the trial, and the number of
-slots is the maximum number of trials. If a process dies, its slots are released, so a resumed search tries the same
+Every trial occupies a slot. Slots are numbered from 0, and their number is the maximum number of trials. The slot
+determines the trial's configuration. If a process dies, its slots are released, so a resumed search tries the same
 configurations as an uninterrupted search.
 """
 
@@ -38,7 +38,10 @@ LOCK_SECONDS: Final = 10
 ANNOUNCEMENT_TIME: Final = timedelta(minutes=1)
 """The age at which a trial without an owner is considered abandoned. Most trials get an owner within milliseconds."""
 SLOT, OWNER, KIND, FOLD_SECONDS, NO_TIME = "slot", "by", "kind", "fold_seconds", "no_time"
-"""Names of trial attributes: slot, process (`HOST PID TOKEN`), candidate, fold duration, pruned for lack of time."""
+"""Trial attributes: the slot, the owner (`HOST PID TOKEN`), the candidate and the fold duration.
+
+`NO_TIME` marks a trial that was pruned for lack of time.
+"""
 
 
 Objective = Callable[[optuna.Trial], float]
@@ -46,7 +49,7 @@ AfterTrial = Callable[[optuna.Study, FrozenTrial], None]
 
 
 class TrialJournal(BaseJournalBackend):
-    """A journal that converts storage failures to RowcastErrors."""
+    """A journal that converts storage failures into RowcastErrors."""
 
     def __init__(self, entries: BaseJournalBackend, location: str, failures: tuple[type[Exception], ...]) -> None:
         self._entries = entries
@@ -54,7 +57,7 @@ class TrialJournal(BaseJournalBackend):
         self._failures = failures
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the entries, starting with number `log_number_from`."""
+        """Yield the entries, starting with entry number `log_number_from`."""
         try:
             for entry in self._entries.read_logs(log_number_from):
                 if "op_code" not in entry:
@@ -161,9 +164,9 @@ class Study:
         ]
 
     def _slot_holders(self) -> list[FrozenTrial]:
-        """Return the trials that hold a slot.
+        """Return the trials that occupy a slot.
 
-        Waiting and failed trials hold no slot. Neither do trials that another process pruned for lack of time.
+        Waiting trials, failed trials and trials that another process pruned for lack of time do not occupy a slot.
         """
         return [
             trial
@@ -178,7 +181,7 @@ class Study:
 
 
 def _is_abandoned(trial: FrozenTrial) -> bool:
-    """Return whether a running trial's process is dead. A process on another machine is assumed to be alive."""
+    """Return whether a running trial's process has died. A process on another machine is assumed to be alive."""
     if trial.state != TrialState.RUNNING:
         return False
     if OWNER not in trial.user_attrs:  # another process took the enqueued trial, so this trial started without an owner
@@ -187,7 +190,7 @@ def _is_abandoned(trial: FrozenTrial) -> bool:
     host, pid, _ = str(trial.user_attrs[OWNER]).split(" ")
     if host != socket.gethostname():
         return False
-    # This process has not started a trial yet, so a trial with the same pid belongs to a dead process.
+    # This process has not started a trial yet, so a trial with the same process ID belongs to a dead process.
     return int(pid) == os.getpid() or not _is_alive(int(pid))
 
 

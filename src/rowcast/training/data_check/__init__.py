@@ -1,1 +1,1 @@
-"""The data check before training: it reports findings about the target, pairs of columns and special columns."""
+"""Check the data before training; report findings about the target, pairs of columns and special columns."""

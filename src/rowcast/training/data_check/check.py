@@ -1,7 +1,7 @@
 """Check a table for problems that involve the target: leaks, row order, conflicting rows and rare classes.
 
-The check never drops a column, because high predictive power does not prove a leak. A finding names the option, if any,
-that overrides its action.
+The check never drops a column, because high predictive power does not prove a leak. If an option overrides
+the action of a finding, the finding names that option.
 """
 
 from __future__ import annotations
@@ -27,10 +27,7 @@ MIN_ROWS: Final = 50
 """The minimum number of rows for column checks. In a smaller table, a column may predict the target by chance."""
 BINS: Final = 100
 LEAK: Final = {"binary": 0.98, "multiclass": 0.99, "regression": 0.93}
-"""The AUC (averaged over the classes) or R² at which a single column is reported as a leak.
-
-Each half of the rows is predicted from the other half.
-"""
+"""The ROC AUC (averaged over the classes) or R² at which a single column is reported as a leak."""
 DOMINANT: Final = 0.78
 MAX_LEVELS: Final = 64
 MAX_CERTAIN_CLASSES: Final = 4
@@ -42,7 +39,7 @@ BLOCKS: Final = 20
 DRIFT: Final = 0.01
 """Rows are reported as ordered if row position explains at least this share of the target's variance.
 
-Chance alone explains about BLOCKS / rows.
+By chance, row position explains a share of about BLOCKS / rows.
 """
 SORTED: Final = 0.9
 SORTED_STEPS: Final = 0.98
@@ -54,7 +51,7 @@ SEVERITY: Final = (
     *("target-ordered", "ordered-rows", "repeated-id", "conflicting-rows", "duplicate-rows", "alike-labels"),
     *("missing-target", "lonely-class", "rare-class", "weight-like", "row-order", "sentinel", "far-value"),
 )
-"""Finding codes, most severe first. The most severe findings can make the metrics misleading."""
+"""Finding codes, most severe first. The most severe problems can make the metrics misleading."""
 _names_payment = re.compile(r"(?i)(^|[ _.\-])(paid|repaid|recovered|recoveries|collected)([ _.\-]|$)").search
 _names_ending = re.compile(
     r"(?i)((fully |partly )?(re)?paid( off| in full)?|(charged|written)[ -]?off|refunded|foreclosed|defaulted|churned)"
@@ -63,7 +60,7 @@ _names_ending = re.compile(
 
 @dataclass(frozen=True)
 class CheckInput:
-    """The encoded columns and the target. A datetime is encoded as a number of days."""
+    """The encoded columns and the target. A datetime is encoded as the number of days since its column's origin."""
 
     columns: Mapping[str, NDArray[Any]]
     schema: Schema
@@ -92,7 +89,7 @@ def check_target(
     positive: int,
 ) -> list[Finding]:
     """Return all findings that depend on the target."""
-    if task == "binary":  # the target is 1 for the positive class, whatever its index
+    if task == "binary":  # the target is 1 for the positive class, but the index of that class may be 0
         classes = (classes[1 - positive], classes[positive])
     data = CheckInput(
         columns=_first_parts(plan, tensors),
@@ -107,13 +104,13 @@ def check_target(
 
 
 def sort_by_severity(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Sort findings, most severe first. Findings without a severity come last, in their original order."""
+    """Sort findings, most severe first. Findings whose code is not in `SEVERITY` come last, in their original order."""
     positions = {code: position for position, code in enumerate(SEVERITY)}
     return tuple(sorted(findings, key=lambda finding: positions.get(finding.code, len(SEVERITY))))
 
 
 def _column_findings(data: CheckInput) -> list[Finding]:
-    """Check single columns and pairs of columns. Less severe checks ignore columns that already have a finding."""
+    """Check individual columns and pairs of columns. Later checks skip columns that already have a finding."""
     power = _power(data)
     findings = _leaks(data, power)
     columns = _without_finding(data.schema, findings)
@@ -131,7 +128,7 @@ def _without_finding(schema: Schema, findings: Sequence[Finding]) -> list[Column
 
 
 def _first_parts(plan: Plan, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return the values of each column; for a datetime column, return the number of days."""
+    """Return the values of each column; a datetime column is given as the number of days since its origin."""
     return {
         feature.column: tensors[spec.name][:, index]
         for spec in plan
@@ -149,7 +146,7 @@ def _indicators(target: NDArray[Any], task: Task, classes: int) -> NDArray[np.fl
 def _power(data: CheckInput) -> Power:
     """Return a function that measures how well a single column predicts the target in a sample of the rows.
 
-    The values are divided into bins. Each bin's target mean in one half of the sample is the prediction for the same
+    The values are divided into bins. The target mean of a bin in one half of the sample is the prediction for the same
     bin in the other half.
     """
     rng = np.random.default_rng(0)
@@ -168,7 +165,8 @@ def _power(data: CheckInput) -> Power:
 def _bins(values: NDArray[Any]) -> NDArray[np.intp]:
     """Return the bin index of each value.
 
-    Each distinct text is a bin. Numbers are binned by quantile, with separate bins for frequent and missing numbers.
+    Each distinct text has its own bin. Numbers are binned by quantile; frequent numbers and missing values have their
+    own bins.
     """
     if values.dtype == object:
         return np.unique(values.astype(str), return_inverse=True)[1]
@@ -208,7 +206,7 @@ def _auc(target: NDArray[np.float64], score: NDArray[np.float64]) -> float:
 
 
 def _leaks(data: CheckInput, power: Power) -> list[Finding]:
-    """Report columns that predict the target almost perfectly or, if there are none, a single dominant column."""
+    """Report columns that predict the target almost perfectly. If there are none, report a dominant column."""
     powers = {name: power(values) for name, values in data.columns.items()}
     ranked = sorted(powers, key=lambda name: -powers[name])
     leaks = []
@@ -234,7 +232,7 @@ def _is_missing(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _certain_values(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
-    """Report values that always occur with the same target, too often to be a coincidence."""
+    """Report values that always occur with the same target value and are too frequent for a coincidence."""
     is_regression = data.task == "regression"
     if data.task == "multiclass" and len(data.classes) > MAX_CERTAIN_CLASSES:
         return []
@@ -275,16 +273,16 @@ def _levels(values: NDArray[Any]) -> tuple[list[Any], NDArray[np.intp]]:
 
 
 def _later_facts(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
-    """Report columns about payments and losses, which are usually known only after the target.
+    """Report columns about payments and losses, which are usually known only after the outcome.
 
     Such columns are recognized by name, by value, or as the difference between two other columns.
     """
     named = [column.name for column in columns if _names_payment(column.name)]
-    messages = dict.fromkeys(named, "its name suggests a value that is known only after the target")
+    messages = dict.fromkeys(named, "its name suggests a value that is known only after the outcome")
     for column in columns:
         endings = [level for level in column.levels if _names_ending(level)]
         if endings and len(column.levels) <= MAX_LEVELS:
-            messages.setdefault(column.name, f"contains {endings[0]!r}, which describes the outcome of a case")
+            messages.setdefault(column.name, f"contains {endings[0]!r}, which describes an outcome")
     findings = [
         Finding("later-fact", name, message, LEAK_ACTION, Override("exclude", name))
         for name, message in messages.items()
@@ -298,7 +296,7 @@ def _numbers(data: CheckInput, columns: Sequence[Column]) -> dict[str, NDArray[A
 
 
 def _row_counters(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
-    """Report columns of row numbers, even if the count restarts: row numbers describe the file, not the case."""
+    """Report columns that contain row numbers, even if the count restarts."""
     findings = []
     for column in columns:
         if column.kind != "integer" or column.name not in data.columns:
@@ -311,7 +309,10 @@ def _row_counters(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
 
 
 def _row_order(data: CheckInput) -> list[Finding]:
-    """Report rows that seem to be in time order: with a random split, the model would learn from later rows."""
+    """Report rows that seem to be in time order.
+
+    With a random split, some training rows would be later than the holdout rows.
+    """
     rows = len(data.target)
     block = np.arange(rows) * BLOCKS // rows
     counts = np.bincount(block, minlength=BLOCKS)

@@ -1,7 +1,7 @@
 """Check pairs of columns for joint leaks, for differences that reveal an outcome, and for duplicate columns.
 
-Joint leaks are sought only in ratios and differences, because prices, rates and balances are computed in this way. A
-post-outcome column contains values that are known only after the target.
+Only ratios and differences are checked for joint leaks, because prices, rates and balances are often ratios or
+differences. A post-outcome column contains values that are known only after the outcome.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Power = Callable[[NDArray[Any]], float]
 SCREENED_ROWS: Final = 1000
 """The number of rows used to screen each pair."""
 MAX_COLUMNS: Final = 40
-"""The maximum number of columns to pair; columns with more distinct values come first.
+"""The maximum number of columns to pair; columns with the most distinct values are preferred.
 
 Screening all 780 pairs takes 0.25 s.
 """
@@ -32,13 +32,13 @@ MIN_DISTINCT: Final = 20
 MEASURED_PAIRS: Final = 5
 JOINT_POWER: Final = {"binary": 0.85, "regression": 0.6}
 JOINT_GAIN: Final = {"binary": 0.2, "regression": 0.4}
-"""A pair is a joint leak if its power reaches JOINT_POWER and exceeds the power of each column by JOINT_GAIN.
+"""A pair is a joint leak if its predictive power reaches JOINT_POWER and exceeds that of each column by JOINT_GAIN.
 
 No legitimate pair is known to reach both limits.
 """
 COMPARED_ROWS: Final = 5000
 SAME_SHARE: Final = 0.995
-LEAK_ACTION: Final = "used as a feature; check that it is known before the target"
+LEAK_ACTION: Final = "used as a feature; check that it is known before the outcome"
 
 
 def joint_leaks(
@@ -68,7 +68,7 @@ def joint_leaks(
         joint = power(_combine(columns, a, b, operator))
         if joint < JOINT_POWER[task] or joint - max(power(columns[a]), power(columns[b])) < JOINT_GAIN[task]:
             continue
-        # A computed column has more digits than the column it was computed from.
+        # Computation adds digits, so the column with more distinct values is probably the computed column.
         computed, source = (a, b) if distinct[a] >= distinct[b] else (b, a)
         reported |= {a, b}
         relation = "its ratio to" if operator == "/" else "its difference from"
@@ -87,7 +87,7 @@ def _combine(columns: Mapping[str, NDArray[Any]], a: str, b: str, operator: str)
 
 
 def _explained_variation(values: NDArray[np.float64], target: NDArray[np.float64]) -> float:
-    """Return the target's variation between bins of equal size; it is faster to compute than the AUC."""
+    """Return the variation of the target between bins of equal size, which is faster to compute than the AUC."""
     bins = np.empty(len(values), np.intp)
     bins[np.argsort(values)] = np.arange(len(values)) * PAIR_BINS // len(values)
     counts = np.bincount(bins, minlength=PAIR_BINS)
@@ -96,7 +96,7 @@ def _explained_variation(values: NDArray[np.float64], target: NDArray[np.float64
 
 
 def remainders(columns: Mapping[str, NDArray[Any]], later: Sequence[str]) -> list[Finding]:
-    """Report columns that equal another column minus a post-outcome column, because they reveal the outcome."""
+    """Report columns that equal another column minus a post-outcome column. Such a column reveals the outcome."""
     rows = slice(0, COMPARED_ROWS)
     fine = [name for name in columns if len(np.unique(columns[name][rows])) > MIN_DISTINCT]
     others = [name for name in fine if name not in later][:MAX_COLUMNS]
@@ -112,7 +112,7 @@ def remainders(columns: Mapping[str, NDArray[Any]], later: Sequence[str]) -> lis
                 whole, rest = columns[total][rows].astype(np.float64), columns[remainder][rows].astype(np.float64)
                 close = np.abs(whole - part - rest) <= 1e-6 * np.abs(whole) + 0.01
                 if close.mean() >= SAME_SHARE:
-                    message = f"equals {total!r} minus {name!r}, which is known only after the target"
+                    message = f"equals {total!r} minus {name!r}, which is known only after the outcome"
                     override = Override("exclude", remainder)
                     findings[remainder] = Finding("later-fact", remainder, message, LEAK_ACTION, override)
     return list(findings.values())
@@ -138,7 +138,10 @@ def same_facts(columns: Mapping[str, NDArray[Any]], candidates: Sequence[Column]
 
 
 def _pattern(values: NDArray[Any]) -> NDArray[np.intp]:
-    """Return a pattern of value indices. Columns whose values map one-to-one have the same pattern."""
+    """Return the index of each row's value in order of first occurrence.
+
+    If the values of two columns map one-to-one, the columns have the same indices.
+    """
     cells = values.astype(str) if values.dtype == object else values
     _, first, level_of_row = np.unique(cells, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.intp)

@@ -1,4 +1,4 @@
-"""Columns with a role that a training option sets: excluded, kept, time, group and weight columns.
+"""Columns with a role set by a training option: excluded, kept, time, group and weight columns.
 
 A group or weight column is a feature only if the option `keep` lists it. A time column is a feature unless the option
 `exclude` lists it.
@@ -25,7 +25,7 @@ from rowcast.training.split import SplitColumn
 
 MIN_GROUPS: Final = 20
 MIN_GROUP_SIZE: Final = 1.2
-"""The minimum average number of rows per value. An identifier that repeats less often hardly biases a random split."""
+"""The minimum average number of rows per value. If values repeat less often, they hardly bias a random split."""
 _is_id_name = re.compile(r"(^|[ _.\-])(?i:id|uid|guid|uuid)$|[a-z](ID|Id)$").search
 
 
@@ -103,7 +103,7 @@ def read_split_column(table: Table, options: TrainingOptions) -> SplitColumn | N
 
 
 def _ordered_values(table: Table, name: str, option: str) -> tuple[Column, NDArray[np.float64]]:
-    """Return a column of numbers or dates, and its values as floats; raise TableError if a value is missing."""
+    """Return a column and its values as floats; raise TableError unless every row has a number or a date."""
     series = table.require(name)
     if series.null_count() == len(series):
         raise TableError(f"option {option!r}: column {name!r} has no values", slug="empty-column")
@@ -131,7 +131,7 @@ def _group_numbers(table: Table, name: str) -> NDArray[np.intp]:
 
 
 def _with_nulls(series: pl.Series) -> pl.Series:
-    """Replace every representation of a missing value with null."""
+    """Replace every missing-value marker with null."""
     if series.dtype == pl.String:
         trimmed = series.str.strip_chars(BLANKS)
         return trimmed.set(trimmed.is_in(list(MISSING_WORDS)), None)
@@ -145,12 +145,15 @@ def check_special_columns(
     findings = []
     if options.time is not None:
         name = options.time.strip(BLANKS)
-        message = "orders the rows: the holdout and all validation rows are later than the rows used for training"
+        message = (
+            "determines the order of the rows; the holdout and all validation rows are later than the rows used for "
+            "training"
+        )
         findings.append(Finding("time", name, message, *_use(name, features, None)))
     if options.group is not None:
         name = options.group.strip(BLANKS)
         groups, rows = table.frame[name].n_unique(), table.frame.height
-        message = f"{groups} groups in {rows} rows; rows of the same group are never on both sides of a split"
+        message = f"{groups} groups in {rows} rows; rows of the same group are always on the same side of a split"
         findings.append(Finding("group", name, message, *_use(name, features, Override("keep", name))))
     if options.weight is not None:
         name = options.weight.strip(BLANKS)
@@ -169,7 +172,7 @@ def _use(name: str, features: Collection[str], override: Override | None) -> tup
 
 
 def _repeated_ids(table: Table, target: str, features: Collection[str], weight: str | None) -> list[Finding]:
-    """Report identifiers with repeated values: a random split may put rows of one customer on both sides."""
+    """Report identifiers with repeated values. A random split may put one customer's rows on both sides."""
     findings = []
     for name in table.frame.columns:
         if name in (target, weight) or not _is_id_name(name) or table.frame[name].dtype.is_float():

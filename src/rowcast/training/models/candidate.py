@@ -68,7 +68,7 @@ class Estimator(Protocol):
         ...
 
     def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
-        """Return the split thresholds of each feature in the matrix; empty for models without splits."""
+        """Return the split thresholds of each feature in the matrix. A model without splits returns no thresholds."""
         ...
 
 
@@ -90,7 +90,7 @@ class Candidate(Protocol):
 
     @property
     def threadsafe(self) -> bool:
-        """Whether fitting in parallel threads is safe and faster."""
+        """Whether fitting in parallel threads is safe and saves time."""
         ...
 
     def starts(self, setting: Setting) -> Sequence[Params]:

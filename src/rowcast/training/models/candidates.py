@@ -1,4 +1,4 @@
-"""All candidates. A new candidate needs its own module and one line here."""
+"""All candidates. To add a candidate, write a class that implements `Candidate` and list it here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Decision trees, random forests and extra trees (scikit-learn), exported as one TreeEnsembleRegressor.
 
-A leaf contains class shares, and the raw score is the log-odds of the average share. Leaf weights are multiples of a
-power of two, so that float32 sums are exact in any order (decision 0016).
+In classification, a leaf contains class shares, and raw scores are computed from the average shares of all trees. Leaf
+weights are multiples of a power of two, so that float32 sums are exact in any order (decision 0016).
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params,
 from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Trees
 
 SHARE: Final = 0.005
-"""The share of each leaf that is spread evenly over all classes, because a class absent from a leaf may still occur."""
+"""The fraction of each leaf that is divided evenly among all classes.
+
+It keeps the share of a class above 0 even if no row in the leaf has that class.
+"""
 EXACT: Final = 2.0**24
 """Integers up to this limit are exact in float32."""
 
 
 @dataclass(frozen=True)
 class Grove:
-    """Fitted trees with a row of weights for each node.
+    """Fitted trees with a vector of weights for each node.
 
-    The sum of the weights over all trees, plus `base`, is a class share or a value.
+    For a given row, the leaf weights of all trees and `base` add up to class shares or a value.
     """
 
     params: Params
@@ -151,7 +154,7 @@ class Forest:
 
 
 class ExtraTrees(Forest):
-    """Extra trees: a forest with random split points, so that its errors differ from the errors of a random forest."""
+    """Extra trees: a forest with random split points, so that its errors differ from a random forest's errors."""
 
     name = "extra"
     share = 0.6
@@ -190,7 +193,10 @@ def _class_shares(values: Raw, present: NDArray[np.intp], setting: Setting) -> R
 
 
 def _exact(weights: Sequence[Raw]) -> tuple[Raw, ...]:
-    """Round the weights to multiples of a unit: a power of two for which every sum stays below 2^24 units."""
+    """Round the weights to multiples of a unit.
+
+    The unit is a power of two, chosen so that every sum stays below 2^24 units.
+    """
     largest = sum(float(np.abs(each).max()) for each in weights)
     if largest == 0.0:
         return tuple(weights)

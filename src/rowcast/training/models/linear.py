@@ -32,7 +32,7 @@ class Linear:
     def emit(self, graph: GraphBuilder, matrix: str) -> str:
         wide = graph.node(
             "Cast", matrix, to=DOUBLE
-        )  # large terms cancel; in float32, sums were off by 3e-5 (decision 0011)
+        )  # large terms cancel out; in float32, sums were off by 3e-5 (decision 0011)
         product = graph.node("MatMul", wide, graph.constant(self.weights))
         return graph.node("Cast", graph.node("Add", product, graph.constant(self.bias)), to=FLOAT)
 
@@ -46,7 +46,7 @@ class Logistic:
     name = "logistic"
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass"})
-    threadsafe = False  # warning filters are global to the process
+    threadsafe = False  # warning filters apply to the whole process
 
     def starts(self, _setting: Setting) -> Sequence[Params]:
         return {"strength": 1.0}, {"strength": 0.03}
@@ -148,7 +148,7 @@ def _with_all_classes(model: Linear, present: NDArray[np.intp], width: int) -> L
 
 
 def _ridge(rows: LabelledMatrix, target: Raw, params: Params) -> Linear:
-    """Fit ridge regression to every column of the target."""
+    """Fit one ridge regression for each column of the target."""
     model = Ridge(alpha=1.0 / params["strength"]).fit(rows.matrix.astype(np.float64), target, rows.weight)
     weights = np.asarray(model.coef_, np.float64).reshape(target.shape[1], -1).T
     return Linear(params, np.ascontiguousarray(weights), np.atleast_1d(np.asarray(model.intercept_, np.float64)))

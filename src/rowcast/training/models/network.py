@@ -40,7 +40,7 @@ CHUNK: Final = 4096
 
 @dataclass(frozen=True)
 class Encoding:
-    """The encoding of numbers as positions in intervals, from 0 to 1. A constant column has no interval."""
+    """The encoding of numbers as positions in intervals, from 0 to 1. A constant column has no intervals."""
 
     columns: NDArray[np.int64]
     low: Raw
@@ -56,7 +56,10 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer, (input * scale) · weights + bias. Members share the weights [i, o]; scale and bias differ by member."""
+    """A layer that computes (input * scale) · weights + bias.
+
+    The members share the weights [i, o], but each member has its own scale and bias.
+    """
 
     scale: Any
     weights: Any
@@ -89,7 +92,7 @@ class Network:
         hidden = self.encoding.emit(graph, matrix)
         first, *middle, last = self.layers
         members = len(first.scale)
-        # One matrix product serves all members: the first weights, scaled for each member, are concatenated.
+        # The first weights are scaled for each member and concatenated, so that one matrix product serves all members.
         wide = np.concatenate([first.weights * scale[:, None] for scale in first.scale], axis=1)
         hidden = _relu(graph, graph.node("MatMul", hidden, graph.constant(wide)), first.bias.reshape(-1))
         for layer in middle:
@@ -165,7 +168,7 @@ def require() -> None:
 
 
 class _TensorRows(NamedTuple):
-    """Labelled rows as tensors."""
+    """Labeled rows as tensors."""
 
     matrix: Tensor
     target: Tensor
@@ -285,7 +288,7 @@ class _NetworkFit:
 
 
 def _forward(hidden: Tensor, layers: Sequence[Layer], dropout: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Return the scores [N, k, o] of encoded rows from every member."""
+    """Return every member's scores [N, k, o] for the encoded rows."""
     hidden = hidden[:, None, :]
     for layer in layers[:-1]:
         hidden = ((hidden * layer.scale) @ layer.weights + layer.bias).relu()
@@ -314,7 +317,7 @@ def _encoder(encoding: Encoding, dtype: torch.dtype) -> Callable[[Tensor], Tenso
     columns, low, inverse = (torch.from_numpy(each) for each in (encoding.columns, encoding.low, encoding.inverse))
 
     def encode(matrix: Tensor) -> Tensor:
-        # The encoding uses float64, because the ends of an interval may be neighbouring float32 numbers.
+        # The encoding uses float64, because the ends of an interval may be adjacent float32 numbers.
         shares: Tensor = ((matrix[:, columns].double() - low) * inverse).clamp(0, 1)
         return shares.to(dtype)
 

@@ -1,4 +1,4 @@
-"""The sections on behaviour: which columns matter, how predictions depend on them, and where the error is largest."""
+"""The sections on behavior: which columns matter, how predictions depend on them, and where errors are largest."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class DependenceSection:
 
 @dataclass(frozen=True)
 class SlicesSection:
-    """The slices of the holdout with the largest error."""
+    """The holdout slices with the largest errors."""
 
     error_name: str
     overall: float
@@ -77,8 +77,8 @@ def importance_section(model: EvaluatedModel, importances: Sequence[Importance],
     bars = [Bar(each.encoded.column.name, each.value, each.low, each.high) for each in importances[:MAX_BARS]]
     chart = bar_chart(
         "Permutation importance",
-        f"How much {metric} worsens if one column is shuffled, measured on {rows:,} holdout rows, with 95% intervals "
-        "over shuffles and rows. If columns contain the same information, the importance is split between them.",
+        f"How much {metric} worsens when a column is shuffled, measured on {rows:,} holdout rows, with 95% intervals "
+        "over shuffles and rows. If columns contain the same information, the importance is split among them.",
         f"worsening of {metric}",
         bars,
     )
@@ -150,7 +150,7 @@ def _axis(column: Column) -> str:
 
 
 def slices_section(model: EvaluatedModel, errors: SliceErrors) -> SlicesSection:
-    """Return the slices with the largest error."""
+    """Return the slices with the largest errors."""
     return SlicesSection(
         error_name="mean absolute error" if model.decision.task == "regression" else "share of wrong labels",
         overall=errors.overall,

@@ -1,6 +1,6 @@
-"""Turn arrays into charts: shapes on a fixed canvas that the macro `chart` renders as inline SVG.
+"""Turn arrays into charts. A chart is a list of shapes, which the macro `chart` renders as inline SVG.
 
-Values that are not finite are not drawn. Colours come from the style sheet.
+Values that are not finite are not drawn. Colors come from the style sheet.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def line_chart(
     diagonal: bool = False,
     mark: tuple[float, str] | None = None,
 ) -> Chart:
-    """Draw lines over a common x axis; `mark` adds a named vertical line, and `diagonal` adds the line y = x."""
+    """Draw lines over a common x-axis; `mark` adds a named vertical line, and `diagonal` adds the line y = x."""
     lines = [finite for finite in map(_finite_points, lines) if len(finite.x)]
     if not lines:
         return Chart(title, description)

@@ -1,7 +1,7 @@
-"""Evaluate a model on its holdout: curves, permutation importance, partial dependence and error by slice.
+"""Evaluate a model on its holdout: curves, permutation importance, partial dependence and errors on slices.
 
-All scores come from the served graph, and every sample is seeded. The number of scored rows is limited, so that even
-the report on a large model takes only seconds.
+All scores come from the served graph, and every sample is seeded. The number of scored rows is limited, so that the
+report takes only seconds, even for a large model.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ CALIBRATION_BINS: Final = 10
 MAX_REPEATS: Final = 5
 """The maximum number of times that each column is shuffled."""
 RESAMPLES: Final = 40
-"""The number of bootstrap resamples of the rows per shuffle of a column."""
+"""The number of bootstrap resamples used for each shuffle of a column."""
 MAX_ROWS: Final = 1000
 MIN_ROWS: Final = 100
 SCORED_ROWS: Final = 80_000
-"""The number of rows to score for importance if the graph has at most `GRAPH_BYTES`.
+"""The number of rows to score for importance if the graph is not larger than `GRAPH_BYTES`.
 
 A larger graph is slower, so fewer rows are scored.
 """
@@ -75,7 +75,7 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class Importance:
-    """How much worse the metric becomes when a column is shuffled, with an interval over shuffles and rows."""
+    """The amount by which shuffling a column worsens the metric, with an interval over shuffles and rows."""
 
     encoded: EncodedColumn
     value: float
@@ -85,7 +85,10 @@ class Importance:
 
 @dataclass(frozen=True)
 class PartialDependence:
-    """The mean output for each grid value that is substituted for a column. `x` is None for unordered values."""
+    """For each grid value, the mean output if every row has that value in the column.
+
+    `x` is None if the values are unordered.
+    """
 
     column: Column
     names: tuple[str, ...]
@@ -126,7 +129,7 @@ class ClassQuality:
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A model with its holdout rows and the graph's output for them."""
+    """A model, its holdout rows and the graph's output for these rows."""
 
     graph: Graph
     graph_bytes: int
@@ -161,13 +164,13 @@ def encoded_columns(schema: Schema, plan: Plan) -> tuple[EncodedColumn, ...]:
 
 
 def roc(score: Values, positive: NDArray[np.bool_]) -> tuple[Values, Values]:
-    """Return the false positive rate and the true positive rate at every threshold, starting with the highest."""
+    """Return the false positive rate and the true positive rate at every threshold, highest threshold first."""
     true_positives, false_positives = _cumulative_counts(score, positive)
     return thin(_rate(np.append(0, false_positives)), _rate(np.append(0, true_positives)))
 
 
 def precision_recall(score: Values, positive: NDArray[np.bool_]) -> tuple[Values, Values]:
-    """Return recall and precision at every threshold, from the highest threshold to the lowest."""
+    """Return the recall and the precision at every threshold, starting with the highest threshold."""
     true_positives, false_positives = _cumulative_counts(score, positive)
     return thin(_rate(true_positives), true_positives / (true_positives + false_positives))
 
@@ -193,7 +196,7 @@ def thin(x: Values, y: Values) -> tuple[Values, Values]:
 
 
 def wilson_interval(hits: float, count: int) -> tuple[float, float]:
-    """Return the 95% Wilson score interval for a share."""
+    """Return the 95% Wilson score interval for a proportion."""
     share, correction = hits / count, Z * Z / count
     middle, half = share + correction / 2, Z * np.sqrt(share * (1 - share) / count + correction / (4 * count))
     low, high = (middle - half) / (1 + correction), (middle + half) / (1 + correction)
@@ -215,7 +218,7 @@ def calibration_bins(score: Values, positive: NDArray[np.bool_]) -> tuple[Calibr
 
 
 def threshold_curves(score: Values, positive: NDArray[np.bool_]) -> tuple[Values, dict[str, Values]]:
-    """Return 101 thresholds with their accuracy, precision, recall and F1. Undefined precision is NaN."""
+    """Return 101 thresholds, with the accuracy, precision, recall and F1 at each. Undefined precision is NaN."""
     grid = np.linspace(0.0, 1.0, 101)
     predicted = score[None, :] >= grid[:, None]
     true_positives, predicted_positives = (predicted & positive).sum(axis=1), predicted.sum(axis=1)
@@ -249,7 +252,7 @@ def class_quality(matrix: NDArray[np.int64]) -> tuple[ClassQuality, ...]:
 
 
 def permutation_importance(model: EvaluatedModel) -> tuple[tuple[Importance, ...], int]:
-    """Return the importance of every column, largest first, and the number of rows used to measure it."""
+    """Return the importance of every column, largest first, and the number of rows used for the measurement."""
     rng = np.random.default_rng([model.seed, 6])
     columns = encoded_columns(model.schema, model.plan)
     rows, output, repeats = _importance_sample(model, len(columns), rng)
@@ -277,7 +280,7 @@ def permutation_importance(model: EvaluatedModel) -> tuple[tuple[Importance, ...
 def _importance_sample(
     model: EvaluatedModel, columns: int, rng: np.random.Generator
 ) -> tuple[LabelledRows, NDArray[np.float32], int]:
-    """Return a sample of the rows, its output and the number of shuffles; the sizes stay within the budget."""
+    """Return sampled rows, their output and the number of shuffles, chosen to stay within the scoring budget."""
     budget = SCORED_ROWS * min(1.0, GRAPH_BYTES / max(model.graph_bytes, 1))
     repeats = int(np.clip(budget // (columns * 2 * MIN_ROWS), 1, MAX_REPEATS))
     most = int(np.clip(budget // (columns * repeats), MIN_ROWS, MAX_ROWS))
@@ -349,7 +352,7 @@ def _commonest_levels(texts: NDArray[Any], most: int) -> list[str]:
 
 
 def error_by_slice(model: EvaluatedModel) -> SliceErrors:
-    """Measure the error on every slice, and sort the slices by the lower bound of the error, highest first."""
+    """Return the error on every slice, sorted by the lower bound of its interval, highest first."""
     is_regression = model.decision.task == "regression"
     if is_regression:
         errors = np.abs(model.output.astype(np.float64).reshape(-1) - model.rows.target)
@@ -409,6 +412,6 @@ def _format_value(column: Column, value: float) -> str:
 
 
 def format_day(column: Column, days: float) -> str:
-    """Return the date that is this many days after the column's origin."""
+    """Convert a number of days since the column's origin into a date."""
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=column.origin) + timedelta(days=days)
     return moment.date().isoformat()

@@ -1,4 +1,4 @@
-"""`MODEL_CARD.md`: a Markdown summary of `bundle.json` and of the data check."""
+"""Render `MODEL_CARD.md`, a Markdown summary of `bundle.json` and the data check."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page. `content` is the context of its template; if it is None, the section is omitted."""
+    """A section of the page. `content` is the context of its template; if `content` is None, the section is omitted."""
 
     anchor: str
     heading: str
@@ -66,7 +66,7 @@ def render_report(
     candidates: Sequence[CandidateScore],
     trials: Sequence[TrainingEvent],
 ) -> str:
-    """Render the report; the same input produces the same page, except for the times shown."""
+    """Render the report. The same arguments always produce the same page."""
     importances, measured_rows = permutation_importance(model)
     sections = [
         Section("data", "Data check", training_sections.DataCheckSection(tuple(findings))),
@@ -117,7 +117,7 @@ def _facts(manifest: Manifest) -> list[Fact]:
     facts.append(Fact("Model", training.candidate, f"calibration: {training.calibration.get('method', 'none')}"))
     if decision.task == "binary":
         positive = label_text(decision.classes[decision.positive])
-        note = f"predicts {positive} at or above this probability"
+        note = f"{positive} is predicted at or above this probability"
         facts.append(Fact("Decision threshold", format_number(decision.threshold), note))
     return facts
 

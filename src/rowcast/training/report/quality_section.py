@@ -1,4 +1,4 @@
-"""The section on quality: holdout metrics, curves, confusion matrix and residuals."""
+"""The section on quality: the holdout metrics, the curves, the confusion matrix and the residuals."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class MatrixCell:
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """A true class, and the number of its rows with each predicted class."""
+    """A true class and, for each predicted class, the number of rows."""
 
     name: str
     cells: tuple[MatrixCell, ...]
@@ -50,7 +50,7 @@ class MatrixRow:
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """The number of holdout rows for each pair of true class and predicted class."""
+    """The number of holdout rows for each combination of true class and predicted class."""
 
     names: tuple[str, ...]
     rows: tuple[MatrixRow, ...]
@@ -119,8 +119,8 @@ def _binary_charts(model: EvaluatedModel, bins: Sequence[CalibrationBin]) -> tup
         ),
         line_chart(
             "Precision and recall",
-            f"Precision against recall at every threshold. {base_rate:.1%} of {len(positive):,} rows belong to the "
-            f"class {label}.",
+            f"Precision against recall at every threshold. The class {label} contains {base_rate:.1%} of "
+            f"{len(positive):,} rows.",
             ("recall", "precision"),
             [
                 Line("model", *evaluation.precision_recall(score, positive)),
@@ -132,8 +132,8 @@ def _binary_charts(model: EvaluatedModel, bins: Sequence[CalibrationBin]) -> tup
         _calibration_chart(bins),
         line_chart(
             "Metrics by threshold",
-            f"The chosen threshold is {format_number(decision.threshold)}. It was chosen by cross-validation; the "
-            "holdout was not used.",
+            f"The threshold {format_number(decision.threshold)} was chosen by cross-validation, without using the "
+            "holdout.",
             ("threshold", "share"),
             [Line(name, grid, values) for name, values in curves.items()],
             x_range=UNIT_RANGE,
@@ -148,7 +148,7 @@ def _calibration_chart(bins: Sequence[CalibrationBin]) -> Chart:
     low, high = np.array([each.share_low for each in bins]), np.array([each.share_high for each in bins])
     return line_chart(
         "Calibration",
-        "Predicted probability against the observed share, with 95% intervals. A perfectly calibrated model follows "
+        "Predicted probability against observed share, with 95% intervals. A perfectly calibrated model follows "
         "the dashed line.",
         ("mean predicted probability", "observed share"),
         [Line("model", score, share, low, high, dots=True)],
@@ -160,7 +160,7 @@ def _calibration_chart(bins: Sequence[CalibrationBin]) -> Chart:
 
 def _counts(model: EvaluatedModel) -> NDArray[np.int64]:
     decision, true = model.decision, model.rows.target
-    if decision.task == "binary":  # the target is 1 for the positive class, but its index may be 0
+    if decision.task == "binary":  # the target is 1 for the positive class, but the index of that class may be 0
         true = np.where(true == 1, decision.positive, 1 - decision.positive)
     return evaluation.confusion_matrix(true, winning_classes(decision, model.output), len(decision.classes))
 
@@ -198,7 +198,7 @@ def _residual_charts(model: EvaluatedModel) -> tuple[Chart, ...]:
         ),
         scatter_chart(
             "Residuals",
-            f"Actual minus predicted, {rows}. A visible pattern suggests that the model can be improved.",
+            f"The actual minus the predicted value for {rows}. A pattern suggests that the model can be improved.",
             ("predicted", "residual"),
             predicted[sample],
             residuals[sample],

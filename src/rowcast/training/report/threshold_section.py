@@ -1,4 +1,4 @@
-"""The section on the threshold: false positives, false negatives and their cost on the holdout at each threshold."""
+"""The section on the threshold: the errors on the holdout and their cost at each threshold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GRID_POINTS: Final = 201
 
 @dataclass(frozen=True)
 class ThresholdRow:
-    """The errors at one threshold. If no costs are set, `total` is the number of errors."""
+    """The errors at one threshold. `total` is their total cost or, if no costs are set, their number."""
 
     name: str
     threshold: float
@@ -69,7 +69,7 @@ def _charts(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.boo
     if model.cost is None:
         return (chart,)
     per_row = model.cost.total(false_positives, false_negatives) / len(score)
-    description = f"The average cost per row: {describe_cost(model.cost)}."
+    description = f"The average cost per row if {describe_cost(model.cost)}."
     line = Line("cost", grid, per_row)
     return chart, line_chart("Cost", description, ("threshold", "cost per row"), [line], x_range=UNIT_RANGE, mark=mark)
 
@@ -95,7 +95,7 @@ def _rows(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.bool_
 
 
 def _best(score: NDArray[Any], positive: NDArray[np.bool_], cost: Cost) -> float:
-    """Return the cheapest threshold midway between two neighbouring scores; ties go to the threshold nearest to 0.5."""
+    """Return the midpoint of two adjacent scores with the lowest cost; ties go to the midpoint nearest to 0.5."""
     distinct = np.unique(score).astype(np.float64)
     edges = np.concatenate([[0.0], distinct, [1.0]])
     cuts = ((edges[:-1] + edges[1:]) / 2).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The sections on how the model was made: data check, search, parity certificate, columns and provenance."""
+"""The sections on training: the data check, the search, the parity certificate, the columns and the provenance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rowcast.training.result import CandidateScore
 
 SHOWN_LEVELS: Final = 8
 DOTTED_TRIALS: Final = 40
-"""With fewer trials, the chart shows dots."""
+"""If there are fewer trials, the chart shows each trial as a dot."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DataCheckSection:
 
 @dataclass(frozen=True)
 class SearchSection:
-    """The best score of each candidate, and how the best score improved from trial to trial."""
+    """The best score of each candidate, and a chart of the best score after each trial."""
 
     metric: str
     candidates: tuple[CandidateScore, ...]
@@ -91,7 +91,7 @@ def search_section(
     first, last = format_number(float(best[0])), format_number(float(best[-1]))
     chart = line_chart(
         "Best score so far",
-        f"From {first} after the first trial to {last} after {scored[-1][0]} trials; {direction} is better.",
+        f"{first} after the first trial and {last} after {scored[-1][0]} trials; {direction} is better.",
         ("trial", metric),
         [Line(metric, numbers, best, dots=len(numbers) < DOTTED_TRIALS)],
     )
