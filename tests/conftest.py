@@ -42,7 +42,7 @@ def _refuse_skips(report: Any) -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def _loggers_of_this_process() -> Iterator[None]:
-    """Disable the logging setup of in-process commands: they would log to a stream that pytest closes."""
+    """Prevent in-process commands from configuring logging: they would log to a stream that pytest closes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rowcast.app.logs.configure_logging", lambda settings: None)
         for name in ALIASES:  # environment variables of this machine must not affect tests

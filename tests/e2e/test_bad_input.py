@@ -237,7 +237,7 @@ def test_invalid_requests_are_not_recorded(client: httpx.Client) -> None:
         send(client, case, f"invalid-{number}")
     good = client.post("/predict", json=ROW, headers={"x-request-id": "valid"})
 
-    # A writer's entries are stored in order, so an invalid request would be stored before the valid request.
+    # A writer's entries are stored in order, so entries for invalid requests would be stored before the valid entry.
     listed = eventually(lambda: _listed(client, good.json()["id"]))
 
     assert [entry["request_id"] for entry in listed if entry["request_id"].startswith("invalid-")] == []

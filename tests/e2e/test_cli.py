@@ -37,7 +37,7 @@ def answers() -> dict[int, dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def used(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path, answers: dict[int, dict[str, Any]]) -> Path:
-    """A home whose history contains predictions from two models. Tests must not change it."""
+    """A home whose history contains predictions from two models. Tests must not change the home."""
     home = models.with_models(tmp_path_factory.mktemp("used") / "home", loan_registry)
     schema = Schema((Column(name="x0", kind="number", example=1.0),))
     models.publish(FolderRegistry(home / "models"), "sum", models.sum_graph(1), schema, models.REGRESSION, "values")

@@ -32,7 +32,7 @@ def answer(*arguments: str | Path, cwd: Path, status: int = 0, **settings: str) 
 
 
 def newest_first(ids: list[str]) -> list[str]:
-    """Sort IDs in the order of the history list, which can differ from the creation order within a millisecond."""
+    """Sort IDs from newest to oldest, as the history does; the order within a millisecond is arbitrary."""
     return sorted(ids, reverse=True)
 
 

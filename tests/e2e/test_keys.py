@@ -153,7 +153,7 @@ def test_tenants_see_only_their_own_data(
         replies.append(reply)
         return reply
 
-    # The ID of another tenant's prediction gets the same reply as an unknown ID, in lower or upper case.
+    # In lower or upper case, the ID of another tenant's prediction gets the same reply as an unknown ID.
     unknown = collect(mallory.get("/predictions/01890a5d-ac96-774b-8bce-b302099a8057"))
     for guess in (victims[0]["id"], victims[0]["id"].upper(), victims[0]["id"][:-1] + "0"):
         reply = mallory.get(f"/predictions/{guess}")

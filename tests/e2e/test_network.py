@@ -28,7 +28,7 @@ def write_values(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("table", "target"), [("loans", "loan_status"), ("iris", "species"), ("values", "rentals")])
-def test_a_trained_network_is_certified_and_scores_a_table(tmp_path: Path, table: str, target: str) -> None:
+def test_a_trained_network_is_certified_and_can_score_a_table(tmp_path: Path, table: str, target: str) -> None:
     pytest.importorskip("torch")  # PyTorch is an optional extra; CI treats a skipped test as a failure
     if table == "values":
         write_values(tmp_path / "t.csv")
@@ -93,7 +93,7 @@ def test_a_one_line_error_explains_what_to_install_if_torch_is_missing(tmp_path:
     assert "make torch" in named.stderr
 
 
-def test_training_does_not_import_torch_before_it_is_needed() -> None:
+def test_importing_the_training_code_does_not_import_torch() -> None:
     code = "import sys, rowcast.training.run; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

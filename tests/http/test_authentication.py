@@ -99,7 +99,7 @@ def test_a_server_requires_a_key_once_the_first_key_is_created() -> None:
 
 
 def test_every_presented_key_is_hashed_and_looked_up_exactly_once() -> None:
-    """Response times cannot reveal a key, because the server looks up only its hash."""
+    """Response times cannot reveal a key, because the server looks up only the key's hash."""
     gate = Authenticator(
         MemoryKeys([new_key(str(number), f"secret {number}") for number in range(50)]), AccessRules(), Clock()
     )

@@ -199,7 +199,7 @@ async def test_every_request_takes_the_general_path_if_the_cache_is_enabled(live
 
 
 @pytest.mark.parametrize("path", ["/predict/batch", "/models/other/predict", "/health/live"])
-async def test_requests_to_other_paths_take_the_general_path(live: Models, path: str) -> None:
+async def test_requests_that_the_quick_path_does_not_support_take_the_general_path(live: Models, path: str) -> None:
     assert await Front(live.native).ask_quickly(path, BODY, OPEN) is None
 
 

@@ -23,7 +23,7 @@ KINDS = (*TYPES, "BYTES", "BF16", "", "bytes")
 
 
 def valid_inputs(chance: random.Random) -> tuple[list[dict[str, Any]], bytes]:
-    """Return the headers of valid random tensors, and their bytes."""
+    """Return the headers and the bytes of valid random tensors."""
     rows = chance.randint(0, 6)
     heads: list[dict[str, Any]] = []
     tail = b""

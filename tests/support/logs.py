@@ -92,7 +92,7 @@ def _remember_leaves(value: Any) -> None:
 
 
 def _holds_names(key: str, parent: dict[str, Any]) -> bool:
-    """Return whether this key contains column or tensor names."""
+    """Return whether the value of this key consists of column or tensor names."""
     return (key == "columns" and "data" in parent) or (key == "name" and parent.keys() <= TENSOR)
 
 

@@ -96,7 +96,7 @@ def regressor_graph(inputs: int, outputs: int, seed: int = 0) -> bytes:
 
 
 def trees_graph(inputs: int, outputs: int, seed: int = 0, trees: int = 60) -> bytes:
-    """Return a graph that sums decision stumps, each with a threshold and two values per output."""
+    """Return a graph that sums the outputs of decision stumps; each stump has one threshold and two leaves."""
     rng = np.random.default_rng(seed)
     nodes: dict[str, list[Any]] = {
         "nodes_treeids": [tree for tree in range(trees) for _ in range(3)],

@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """Return the environment of this process, with its Rowcast settings replaced."""
+    """Return this process's environment, with all Rowcast settings replaced with `settings`."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("ROWCAST_")}
     return {**others, **settings}
 
@@ -117,7 +117,7 @@ def start(
     name: str = "server",
     seconds: float = 20,
 ) -> Server:
-    """Start a server and wait until it is ready; if it fails to start, raise AssertionError with its log."""
+    """Start a server and wait until it is ready; raise AssertionError with the server's log if it fails to start."""
     log = home / f"{name}.log"
     command = [*ROWCAST, "serve", "--json", "--port", "0", "--home", str(home), *arguments]
     with logs.open_log(log) as errors:
@@ -164,7 +164,7 @@ def is_ready(client: httpx.Client) -> bool:
 
 @contextlib.contextmanager
 def run_in(home: Path, command: Sequence[str], settings: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server command with its output in HOME/server.log; kill it at the end if it is still running."""
+    """Run a server command with its output in HOME/server.log; finally, kill the server if it is still running."""
     with logs.open_log(home / "server.log") as log:
         process = subprocess.Popen(
             command, cwd=home, env=environment(**settings), stdin=subprocess.DEVNULL, stdout=log, stderr=log

@@ -93,9 +93,8 @@ def test_a_trial_beyond_the_budget_gets_no_slot(tmp_path: Path) -> None:
 @pytest.mark.parametrize("claimed", [True, False])
 def test_the_slot_of_a_dead_process_becomes_available_again(tmp_path: Path, claimed: bool) -> None:
     dead = open_study(tmp_path / "trials.log")
-    dead.optuna.enqueue_trial(
-        {}, user_attrs={trial_storage.OWNER: dead._owner}
-    )  # as `optimise` does before it starts a trial
+    # `optimise` enqueues every trial in this way before it starts the trial.
+    dead.optuna.enqueue_trial({}, user_attrs={trial_storage.OWNER: dead._owner})
     trial = dead.optuna.ask()
     if claimed:
         dead.claim(trial)
@@ -117,7 +116,7 @@ def test_running_trials_of_a_live_process_keep_their_slots(tmp_path: Path) -> No
     assert other.optuna.trials[0].state == TrialState.RUNNING
 
 
-def test_a_study_lists_the_trials_of_a_candidate_from_other_processes(tmp_path: Path) -> None:
+def test_trials_from_other_processes_are_listed_separately_for_each_candidate(tmp_path: Path) -> None:
     first = open_study(tmp_path / "trials.log")
     drawn = run(first)
     second = open_study(tmp_path / "trials.log")

@@ -129,7 +129,7 @@ def test_a_class_that_is_missing_from_the_training_rows_gets_low_scores(task: An
         assert raw.max() < 0
 
 
-def test_a_column_that_is_constant_in_training_has_no_influence() -> None:
+def test_a_column_that_is_constant_in_training_has_no_influence_on_scores() -> None:
     moved = MATRIX.copy()
     moved[:, 4] = 25.0
     network = fit("binary", 1)
@@ -159,7 +159,7 @@ def test_adjacent_float32_numbers_can_be_separated() -> None:
     assert ((raw[:, 0] > 0) == side).all()
 
 
-def test_rows_with_large_weights_have_more_influence() -> None:
+def test_rows_with_large_weights_have_more_influence_than_other_rows() -> None:
     label = np.arange(len(MATRIX)) % 2
     weight = np.where(label == 1, 1.8, 0.2)
 

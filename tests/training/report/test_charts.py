@@ -62,7 +62,7 @@ def test_a_line_chart_can_have_a_legend_and_a_labeled_mark() -> None:
     assert re.findall(r"</svg>(\w+)</li>", render(chart)) == ["first", "second"]
 
 
-def test_bars_start_at_zero_and_show_their_intervals() -> None:
+def test_bars_start_at_zero_and_show_confidence_intervals() -> None:
     chart = bar_chart("title", "description", "loss", [Bar("a", 0.5, 0.25, 0.75), Bar("b", -0.5)])
 
     first, second = [shape for shape in chart.shapes if isinstance(shape, ChartBar)]

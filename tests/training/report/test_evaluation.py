@@ -68,7 +68,7 @@ def test_importance_ranks_the_decisive_column_first() -> None:
     assert rows == 500
 
 
-def test_importance_is_computed_on_fewer_rows_for_a_large_graph() -> None:
+def test_importance_is_computed_on_fewer_rows_for_a_large_graph_than_for_a_small_graph() -> None:
     small, large = evaluated_model(graph_bytes=1000), evaluated_model(graph_bytes=1 << 40)
 
     _, small_rows = evaluation.permutation_importance(small)
