@@ -44,7 +44,7 @@ class HttpRequest(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
     body: bytes | None = None
     is_repeatable: bool = True
-    """Whether the request can safely be sent again: it is read-only, is idempotent or has an Idempotency-Key."""
+    """Whether the request can safely be sent again: it is read-only or idempotent, or has an Idempotency-Key."""
     success_statuses: frozenset[int] = frozenset({200})
     """The statuses of successful replies. A problem document with one of these statuses is an error."""
     sink: Sink | None = None
@@ -95,7 +95,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     def pause(self, retry: int, random: float) -> float:
         """Return the pause before a retry: exponential backoff with jitter.
 
-        The jitter keeps clients that failed at the same time from retrying at the same time.
+        The jitter keeps clients whose requests failed at the same time from retrying at the same time.
         """
         backoff = min(self.longest_pause, self.first_pause * 2.0 ** min(retry, 60))
         return backoff * (0.5 + 0.5 * random)

@@ -70,7 +70,7 @@ class HistoryList(PageFields[HistoryEntry], frozen=True):
 
 
 class ProblemDetails(msgspec.Struct, frozen=True):
-    """The fields of an RFC 9457 problem document that the client uses."""
+    """The fields that the client reads from an RFC 9457 problem document."""
 
     type: str = ""
     title: str = ""

@@ -104,7 +104,7 @@ class Edge:
         self._failures = Failures(listen, rules.wait_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request, or run the lifespan."""
+        """Answer one HTTP request, or handle the lifespan events."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return

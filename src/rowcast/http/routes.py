@@ -152,7 +152,7 @@ class Dialect(Protocol):
 
 
 class Router:
-    """Finds the route of a path: hot routes first, then dialects, then cold routes."""
+    """Finds the route for a path: hot routes first, then dialects, then cold routes."""
 
     def __init__(self, hot: Mapping[str, Route], dialects: Sequence[Dialect], cold: Sequence[Route]) -> None:
         self.hot = hot

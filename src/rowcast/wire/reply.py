@@ -84,7 +84,7 @@ class _RenderContext(NamedTuple):
 Renderer = Callable[[Any], bytes | msgspec.Raw]
 """Returns the text of one placeholder, given a decoded native reply or a render context."""
 Placeholders = Mapping[str, tuple[str, Renderer]]
-"""Maps a placeholder to the native field that it needs ("" for none) and its renderer."""
+"""Maps a placeholder to its native field ("" for none) and its renderer."""
 Loops = Mapping[str, Callable[[Any, str], Renderer]]
 """Maps `$rows` or `$requests` to a function that compiles the tree below it."""
 

@@ -22,7 +22,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class RequestTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """The rules for reading a request. A path consists of names joined by dots; an empty path is the whole body."""
+    """The rules for reading a request. A path consists of names joined by dots; an empty path means the whole body."""
 
     form: Literal["object", "matrix"] = "object"
     path: str = ""

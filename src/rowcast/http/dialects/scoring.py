@@ -197,7 +197,7 @@ def _read_constant(name: str) -> None:
 
 
 def only_key(document: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return the key in `names` that the object has; raise BodyError if it has none or several of them."""
+    """Return the key from `names` that the object contains; raise BodyError unless there is exactly one."""
     present = [name for name in names if name in document]
     if len(present) != 1:
         raise BodyError(f"send exactly one of {', '.join(names)}; got {', '.join(present) or 'none'}")

@@ -1,4 +1,4 @@
-"""Inference requests of the Open Inference Protocol: convert tensors to rows, and predictions to tensors."""
+"""Convert inference requests of the Open Inference Protocol into rows, and predictions into tensors."""
 
 from __future__ import annotations
 
