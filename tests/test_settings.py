@@ -211,7 +211,9 @@ def test_an_invalid_value_of_an_alias_is_rejected(
 ) -> None:
     no_aliases.setenv(variable, value)
 
-    with pytest.raises(SettingsError, match=f"'{value}'.*from {variable}; allowed values: {allowed}"):
+    with pytest.raises(
+        SettingsError, match=f"'{value}'.*from {variable}, which .* overrides; allowed values: {allowed}"
+    ):
         settings.load()
 
 

@@ -1,4 +1,4 @@
-"""The settings. Their sources, in order of precedence: command line, environment, `.env`, `rowcast.toml`, defaults.
+"""The settings, from these sources in order of precedence: command line, environment, `.env`, `rowcast.toml`, defaults.
 
 No other module reads the environment.
 """
@@ -37,7 +37,7 @@ class Alias(NamedTuple):
 
     setting: str
     values: Mapping[str, str] | None = None
-    """Maps the variable's values to values of the setting; if None, the values are used unchanged."""
+    """Maps the variable's values to the setting's values. If this is None, the values are used unchanged."""
 
 
 ALIASES: Mapping[str, Alias] = {
@@ -130,9 +130,9 @@ class Settings(BaseSettings):
     store: str | None = Field(None, description="URL of the history store. Default: `sqlite:///HOME/history.db`.")
     durability: Literal["process", "disk", "store"] = Field(
         "process",
-        description="Where a prediction is recorded before the reply is sent: in the journal (`process`; survives a "
-        "crash of any process), in the journal on disk (`disk`; survives a crash of the machine), or in the store "
-        "(`store`).",
+        description="When a reply is sent: after the prediction is written to the journal (`process`: predictions "
+        "survive a crash of any process), after the journal is synced to disk (`disk`: predictions survive a crash of "
+        "the machine), or after the store commits the prediction (`store`).",
     )
     retention_days: int | None = Field(
         None, ge=1, description="Erase rows from the history after this many days. Default: never."
@@ -140,7 +140,8 @@ class Settings(BaseSettings):
     min_free_mb: int = Field(
         200,
         ge=0,
-        description="Minimum free disk space (MiB) for the journal and the store; with less, predictions are rejected.",
+        description="Minimum free disk space (MiB) for the journal and the store; below this limit, predictions are "
+        "rejected.",
     )
     sensitive: Literal["keep", "hash", "drop"] = Field(
         "keep", description="How the history records the values of sensitive columns: unchanged, hashed or not at all."
@@ -186,7 +187,10 @@ class Settings(BaseSettings):
         20_000, ge=1, description="Maximum number of queued rows; if the queue is full, new requests fail with 503."
     )
     max_wait_seconds: float = Field(
-        10.0, gt=0, description="Maximum time in the queue; rows that wait longer are not scored and fail with 503."
+        10.0,
+        gt=0,
+        description="Maximum time in the queue; rows that wait longer are not scored, and their requests fail "
+        "with 503.",
     )
     max_connections: int = Field(
         20_000, ge=1, description="Maximum number of open connections; idle connections are closed to admit new ones."
@@ -200,25 +204,27 @@ class Settings(BaseSettings):
     cache_entries: int = Field(
         100_000,
         ge=1,
-        description="Maximum number of cached scores in each server process; each takes up about 0.5 KB.",
+        description="Maximum number of cached scores in each server process; each score takes up about 0.5 KB.",
     )
     cache_seconds: float = Field(3600.0, gt=0, description="Lifetime of a cached score.")
     models_dir: Path | None = Field(
         None,
-        description="Folder of ONNX files with metadata, imported at startup and on reload.",
+        description="Folder of ONNX files and their metadata, which are imported at startup and on reload.",
     )
     max_model_mb: int = Field(512, ge=1, description="Maximum size (MiB) of a graph that a running server loads.")
     max_model_nodes: int = Field(10_000, ge=1, description="Maximum number of nodes in an imported graph.")
     trial_memory_mb: int = Field(
-        2048, ge=128, description="Memory limit (MiB) of the process that tests a new version before it is served."
+        2048, ge=128, description="Memory limit (MiB) for the process that tests a version before it is served."
     )
     trial_seconds: float = Field(60.0, gt=0, description="Time limit (seconds) for testing a new version.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level to log.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Minimum level of logged messages."
+    )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="Log format; `auto` means text on a terminal and JSON elsewhere."
     )
     access_log: bool = Field(
-        False, description="Log a line for each request with its route, status and duration, but no content."
+        False, description="Log a line for each request with its route, status and duration, but without its content."
     )
     metrics_aliases: bool = Field(
         False, description="Also export metrics under the names used by the systems that Rowcast replaces."
@@ -231,7 +237,7 @@ class Settings(BaseSettings):
     push_username: str | None = Field(None, description="User name for the Pushgateway.")
     push_password: SecretStr | None = Field(None, description="Password for the Pushgateway.")
     push_job: str = Field(
-        "rowcast", pattern=r"^[^/\s]+$", description="Pushgateway job, unless the URL in `push_gateway` names one."
+        "rowcast", pattern=r"^[^/\s]+$", description="Pushgateway job, unless the URL in `push_gateway` contains a job."
     )
     push_seconds: float = Field(15.0, gt=0, description="Interval between pushes.")
     otel_endpoint: str | None = Field(
@@ -292,7 +298,7 @@ class Settings(BaseSettings):
 
     @property
     def repeats_file(self) -> Path:
-        """The database of replies to requests with an Idempotency-Key, in the folder of the store."""
+        """The database of replies to requests with an Idempotency-Key, in the store's folder."""
         scheme, _, path = self.store_url.partition(":///")
         return (Path(path).parent if scheme == "sqlite" and path else self.home) / "repeats.db"
 
@@ -364,7 +370,7 @@ def _validate(settings: Settings) -> None:
 
 
 def origins(**options: Any) -> dict[str, str]:
-    """Return the source of each setting that is not left at its default; `options` are the same as for `load`."""
+    """Return the source of each setting that is set explicitly; `options` are the same as for `load`."""
     dotenv_names, toml_names = (
         {name.lower().removeprefix(PREFIX.lower()) for name in source(Settings)()}
         for source in (SharedDotEnvSource, TomlConfigSettingsSource)
@@ -418,11 +424,11 @@ def _describe(error: ValidationError) -> str:
             continue
         hint = ""
         if name == "port" and str(problem["input"]).startswith("tcp://"):
-            hint = " (Kubernetes injects this for a Service named rowcast; set enableServiceLinks: false)"
+            hint = " (Kubernetes injects this variable for a Service named rowcast; set enableServiceLinks: false)"
         if name in _aliased_values() and problem["input"] == _aliased_values()[name][0]:
             variable = _aliased_values()[name][1]
             values = ALIASES[variable].values
             choices = f"; allowed values: {', '.join(values)}" if values else ""
-            hint = f" (from {variable}{choices}; {PREFIX}{name.upper()} overrides it)"
+            hint = f" (from {variable}, which {PREFIX}{name.upper()} overrides{choices})"
         sentences.append(f"setting {name!r} is {problem['input']!r}: {problem['msg']}{hint}")
     return "; ".join(sentences)

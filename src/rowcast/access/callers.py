@@ -14,7 +14,7 @@ from rowcast.access.scopes import SCOPES, Scope
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
-    """The identity and permissions of a client. Each history entry records the key id and the tenant."""
+    """The identity and permissions of a client. Each history entry records the caller's key id and tenant."""
 
     key_id: str = ""
     tenant: str = ""
@@ -22,7 +22,7 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     models: frozenset[str] = frozenset()
     """The models that the caller may use; an empty set allows every model."""
     until: float = math.inf
-    """When the key expires, as a Unix timestamp in seconds."""
+    """The Unix timestamp, in seconds, at which the key expires."""
     meter: Meter | None = None
 
     def may_use(self, model: str) -> bool:
@@ -65,7 +65,7 @@ def active_callers(keys: Iterable[Key], now: float, default: Quota | None, share
 
 
 def keep_meters(new: dict[bytes, Caller], old: Mapping[bytes, Caller]) -> dict[bytes, Caller]:
-    """Return the new callers. Callers with an unchanged quota keep their meters, so a reload does not reset them."""
+    """Return the new callers. A caller keeps its old meter if its quota is unchanged, so a reload resets no meter."""
     meters = {caller.key_id: caller.meter for caller in old.values()}
 
     def with_meter(caller: Caller) -> Caller:

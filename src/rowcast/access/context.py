@@ -19,4 +19,4 @@ class RequestContext(msgspec.Struct, frozen=True, gc=False):
     entity: str = ""
     """The caller's own reference, for example an application number."""
     deadline: float = math.inf
-    """When the request times out, as a `time.perf_counter` value. Rows that are still queued then are not scored."""
+    """The `time.perf_counter` value at which the request times out. Rows that are still queued then are not scored."""

@@ -1,4 +1,4 @@
-"""Durations written as text, such as `90d` or `60s`."""
+"""Parses durations such as `90d` or `60s`."""
 
 from __future__ import annotations
 

@@ -56,20 +56,20 @@ class Key(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def add_key(keys: Sequence[Key], new: Key) -> list[Key]:
-    """Return the keys with the new key appended; raise SettingsError if an unrevoked key has the same name."""
+    """Return the keys with the new key appended; raise SettingsError if a key that is not revoked has its name."""
     if any(key.name == new.name and key.revoked is None for key in keys):
         raise SettingsError(f"a key named {new.name!r} already exists; revoke or rotate it, or choose another name")
     return [*keys, new]
 
 
 def revoke_key(keys: Sequence[Key], id_or_name: str, now: int) -> list[Key]:
-    """Return the keys, with the matching key revoked."""
+    """Return the keys after revoking the matching key."""
     target = find_key(keys, id_or_name)
     return [msgspec.structs.replace(key, revoked=now, old_hash="") if key is target else key for key in keys]
 
 
 def rotate_key(keys: Sequence[Key], id_or_name: str, new_hash: str, now: int, overlap: int) -> list[Key]:
-    """Return the keys, with a new hash for the matching key; the old hash stays valid for `overlap` seconds."""
+    """Return the keys after replacing the matching key's hash; the old hash stays valid for `overlap` seconds."""
     target = find_key(keys, id_or_name)
     rotated = msgspec.structs.replace(target, hash=new_hash, old_hash=target.hash, old_until=now + overlap)
     return [rotated if key is target else key for key in keys]
@@ -98,7 +98,7 @@ def format_key(key_id: str, secret: bytes) -> str:
 
 
 def parse_name(text: str) -> str:
-    """Return a key name without surrounding whitespace; raise SettingsError if it is empty, too long or unprintable."""
+    """Strip and return a key name; raise SettingsError if the name is empty, too long or not printable."""
     if not text.strip() or len(text) > 64 or not text.isprintable():
         raise SettingsError(f"invalid key name {text[:80]!r}; use 1 to 64 printable characters")
     return text.strip()

@@ -22,7 +22,7 @@ class KeyReader(Protocol):
         ...
 
     def revision(self) -> object:
-        """Return a value that changes whenever the keys change. Must be cheap: the server calls it every second."""
+        """Return a value that changes whenever the keys change. This must be cheap: the server does it every second."""
         ...
 
 
@@ -30,7 +30,7 @@ class KeyWriter(KeyReader, Protocol):
     """Changes the API keys. A change is atomic: readers see either all of it or none of it, even if the writer dies."""
 
     def change(self, edit: Callable[[Sequence[Key]], Sequence[Key]]) -> None:
-        """Replace all keys with the result of `edit`. Changes run one at a time; a failed `edit` changes nothing."""
+        """Replace all keys with the result of `edit`. Changes are serialized. If `edit` fails, nothing changes."""
         ...
 
 
@@ -55,11 +55,11 @@ class IdempotencyStore(Protocol):
         ...
 
     def release(self, key: str) -> None:
-        """Release a claim, so that the next request with this key is treated as the first."""
+        """Release a claim, so that the next request with this key is treated as a new request."""
         ...
 
     def purge(self, before: float) -> None:
-        """Delete the claims and replies that date from before this time."""
+        """Delete all claims and replies that were stored before this time."""
         ...
 
     def check(self) -> None:

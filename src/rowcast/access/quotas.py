@@ -43,7 +43,7 @@ class Meter:
         self._headers = policy + b'ratelimit: "default";r=%d;t=%d\r\n'
 
     def spend(self, rows: int, now: float, whole: int = 0) -> Awaitable[None] | None:
-        """Take `rows` from the quota, or raise OverQuota and take nothing.
+        """Charge `rows` rows against the quota; if the quota does not cover them, charge nothing and raise OverQuota.
 
         `whole` is the total number of rows in the request, for the error message.
         """

@@ -1,1 +1,1 @@
-"""Adapters, with one folder per technology. Only `app` imports them, and only when they are needed."""
+"""Adapters, grouped by technology. Only the `app` package imports adapters, each when it is needed."""

@@ -1,4 +1,4 @@
-"""The sandbox: a child process with resource limits that loads a bundle before the server does.
+"""The sandbox: a child process that loads a bundle, with limited resources, before the server does.
 
 If the child crashes, hangs or runs out of memory, the server is not affected.
 """

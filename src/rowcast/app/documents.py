@@ -14,9 +14,9 @@ MAX_BYTES: Final = 1024 * 1024
 
 
 def read_document(source: str | Path | Mapping[str, Any], kind: str = "wire template") -> dict[str, Any]:
-    """Return a document from a mapping, from JSON text or from a YAML, TOML or JSON file.
+    """Return a document, given as a mapping, as JSON text or as the path of a YAML, TOML or JSON file.
 
-    Raise DocumentError if it cannot be read. `kind` describes the expected document in error messages.
+    Raise DocumentError if the document cannot be read. `kind` describes the expected document in error messages.
     """
     if isinstance(source, Mapping):
         return dict(source)

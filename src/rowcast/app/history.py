@@ -77,7 +77,7 @@ class _BundleScorer:
 
 
 def erase_history(settings: Settings, selection: Selection, reason: str, wait: Callable[[], bool]) -> ErasureResult:
-    """Erase the selected rows; wait until rows in journals are erased too, or until `wait()` returns False."""
+    """Erase the selected rows; wait until the rows in journals are also erased, or until `wait()` returns False."""
     from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
     from rowcast.history.erasure import Eraser
 

@@ -80,7 +80,7 @@ def import_model(
     wire: WireSource = None,
     data: Path | None = None,
 ) -> ImportedModel:
-    """Import an ONNX file or a bundle archive and publish it as champion."""
+    """Import a model from an ONNX file or a bundle archive, and publish it as the champion."""
     return importer(settings).import_file(path, metadata=metadata, name=name, wire=wire, data=data)
 
 
@@ -96,7 +96,7 @@ def export_model(settings: Settings, reference: str, path: Path) -> Reference:
 
 
 def import_models_folder(settings: Settings, *, retry_failed: bool = False) -> list[ImportResult]:
-    """Import the new files in the models folder, if one is configured."""
+    """Import the new files in the models folder, if such a folder is configured."""
     from rowcast.registry.models_folder import ModelsFolder
 
     if settings.models_dir is None:
@@ -106,9 +106,9 @@ def import_models_folder(settings: Settings, *, retry_failed: bool = False) -> l
 
 
 def preferred_model(settings: Settings) -> str:
-    """Return the name of the model that the models folder's metadata file describes.
+    """Return the model name from the metadata file of the models folder.
 
-    Return an empty string if no folder is configured or the settings specify models.
+    Return an empty string if there is no name, if no folder is configured or if the settings specify models.
     """
     from rowcast.registry import models_folder
 

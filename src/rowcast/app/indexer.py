@@ -1,4 +1,4 @@
-"""The indexer process: moves the entries of one home folder's journals into the store, and maintains the store."""
+"""The indexer process: moves entries from the journals of one home folder into the store, and maintains the store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def indexer_command() -> list[str]:
 
 
 def indexer_child(settings: Settings) -> IndexerChild:
-    """Return the part of a single-process server that keeps an indexer running."""
+    """Return the component that keeps an indexer running in a single-process server."""
     from rowcast.runtime.lifecycle import IndexerChild
 
     return IndexerChild(indexer_command(), settings.for_child(), lambda: indexer_is_running(settings))

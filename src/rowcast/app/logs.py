@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rowcast.settings import Settings
 
 VERBOSE_LIBRARIES = ("httpx", "httpcore", "uvicorn", "opentelemetry", "urllib3", "asyncio")
-"""Libraries whose `info` lines are not logged: they are irrelevant to operators, and some contain addresses."""
+"""Libraries whose `info` lines are not logged: these lines do not help operators, and some contain addresses."""
 
 
 def configure_logging(settings: Settings) -> None:

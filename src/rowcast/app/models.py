@@ -49,7 +49,7 @@ def name_to_train(settings: Settings) -> str:
     """Return the name of the single model to serve; raise SettingsError if the settings name several models."""
     names = {reference.partition("@")[0] for reference in settings.models}
     if len(names) > 1:
-        raise SettingsError(f"cannot train several models from one table: {', '.join(sorted(names))}")
+        raise SettingsError(f"cannot train several models on one table: {', '.join(sorted(names))}")
     return names.pop()
 
 
@@ -108,7 +108,7 @@ def report(settings: Settings, reference: str) -> tuple[Reference, Path]:
 
 
 def score_table(settings: Settings, reference: str, options: ScoringOptions) -> Summary:
-    """Score the rows of a table file and write the predictions to another file."""
+    """Score the rows in a table file, and write the predictions to another file."""
     from rowcast.adapters.onnxruntime.graph import open_graph
     from rowcast.jobs.table_scoring import score_file
     from rowcast.registry import bundle

@@ -65,7 +65,7 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         if place is None:
             undo.callback(state.remove)
             parts.append(Closing(state.remove))
-            # With several workers, `rowcast serve` has already imported the models.
+            # If there are several workers, `rowcast serve` has already imported the models.
             log_import_errors(imports.import_models_folder(settings))
         slot = state.slot(number)
         undo.callback(slot.close)

@@ -54,7 +54,7 @@ def live_parts(settings: Settings, registry: RegistryWriter, state: WorkerState,
         unloaded=state.unloaded_models,
         temporary_default=partial(preferred_model, settings),
     )
-    # Read before loading, so that no change is missed.
+    # These numbers are read before the models are loaded, so that no change is missed.
     generation, requests = registry.generation(), state.reload_requests()
     result = follower.load_all()
     default = state.agree_default_model(lambda: _default_model(settings, result.models))
@@ -63,7 +63,7 @@ def live_parts(settings: Settings, registry: RegistryWriter, state: WorkerState,
 
 
 def prediction_parts(settings: Settings, deployment: Deployment[LiveModel], listen: Listener) -> PredictionParts:
-    """Open the journal and build everything that scores and records rows."""
+    """Open the journal, and build the parts that score and record rows."""
     from rowcast.adapters.files.journal import FileJournal
     from rowcast.app.history import store
     from rowcast.history.commit_waiter import CommitWaiter
@@ -87,7 +87,7 @@ def prediction_parts(settings: Settings, deployment: Deployment[LiveModel], list
 
 
 def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) -> JournalMonitor:
-    """Return the journal monitor; register the health checks for the store and free disk space."""
+    """Return the journal monitor; register the health checks for the store and the free disk space."""
     from rowcast.runtime.journal_monitor import MEBIBYTE, JournalMonitor
 
     refuse, least = parts.batcher.refuse, settings.min_free_mb * MEBIBYTE
@@ -98,7 +98,7 @@ def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) 
 
 
 def _free_bytes(settings: Settings) -> Callable[[], int]:
-    """Return a function that returns the minimum free space on the disks of the journals and the store."""
+    """Return a function that returns the free bytes on the journals' disk or the store's disk, whichever is smaller."""
     from rowcast.app.history import store
 
     store_disk = store(settings).disk_folder  # None if the store is on another machine

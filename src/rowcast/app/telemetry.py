@@ -1,4 +1,4 @@
-"""The telemetry of a server process: counters, metrics, pushed metrics and tracing spans."""
+"""The telemetry of a server process: metrics, pushes to a Pushgateway, and tracing spans."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def reporters(
 
 
 def push_target(settings: Settings) -> tuple[str, tuple[str, str] | None]:
-    """Return the URL to which metrics are pushed, and the credentials for it."""
+    """Return the URL for pushed metrics, and the user name and password, if any."""
     from rowcast.adapters.telemetry.pushgateway import push_url
 
     name, password = settings.push_username, settings.push_password

@@ -1,1 +1,1 @@
-"""The history: hash chains of entries that can be verified, replayed and exported, and whose rows can be erased."""
+"""The history: entries in hash chains. Entries can be verified, replayed and exported, and their rows can be erased."""

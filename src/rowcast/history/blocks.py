@@ -33,7 +33,7 @@ class BlockColumn(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Block(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The predictions of one request. Part of the file format: new fields may only be appended."""
+    """The predictions of one request. Part of the file format: add new fields only at the end."""
 
     at: int
     """The time of the predictions, in nanoseconds since the Unix epoch."""
@@ -66,7 +66,7 @@ def ids(block: Block) -> list[str]:
 
 
 def contains(block: Block, prediction_id: str) -> bool:
-    """Return whether the block contains this prediction. The check is cheap if their timestamps differ."""
+    """Return whether the block contains this prediction. The check is cheap if the timestamps are different."""
     return prediction_id.replace("-", "")[:12] == f"{block.at // 1_000_000:012x}" and prediction_id in ids(block)
 
 

@@ -22,7 +22,7 @@ ERASURES = "erasures"
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The record of one prediction, without its row. Part of the file format: new fields may only be appended."""
+    """The record of one prediction, without its row. Part of the file format: add new fields only at the end."""
 
     at: int
     """A Unix timestamp in microseconds."""
@@ -41,7 +41,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Erasure(msgspec.Struct, frozen=True, array_like=True):
-    """The head of an entry in the chain of erasures. Part of the file format: new fields may only be appended."""
+    """The head of an entry in the chain of erasures. Part of the file format: add new fields only at the end."""
 
     at: int
     """A Unix timestamp in microseconds."""
@@ -67,7 +67,7 @@ class SealedEntry(NamedTuple):
 
 
 class ChainBreak(NamedTuple):
-    """The first invalid entry of a chain, with the reason."""
+    """The first invalid entry in a chain, and the reason."""
 
     writer: str
     seq: int
@@ -106,7 +106,7 @@ def genesis(writer: str) -> bytes:
 
 
 def row_hash(salt: bytes, row: bytes) -> bytes:
-    """Return a commitment to the row. It reveals nothing about the row once the salt is erased."""
+    """Return a commitment to the row. The commitment reveals nothing about the row once the salt is erased."""
     return sha256(salt + row).digest()
 
 
@@ -146,7 +146,7 @@ class Chain:
 
 
 def verify(writer: str, entries: Iterable[SealedEntry]) -> Iterator[ChainBreak]:
-    """Yield the first break of one writer's chain, if any. `entries` must be in order of `seq`."""
+    """Yield the first break in one writer's chain, if any. `entries` must be in order of `seq`."""
     expected = genesis(writer)
     for position, entry in enumerate(entries):
         if entry.seq != position:

@@ -20,7 +20,7 @@ _LOST_PLUS = re.compile(r" (\d\d:?\d\d)$")
 
 
 class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A filter for entries: an entry must match every field that is set. The default selects everything."""
+    """A filter for entries: an entry must match every field that is set. By default, all entries match."""
 
     tenant: str | None = None
     model: str | None = None
@@ -28,12 +28,12 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
     label: str | None = None
     entity: str | None = None
     first: str | None = None
-    """The lowest id, inclusive."""
+    """The lower bound for ids, inclusive."""
     end: str | None = None
     """The upper bound for ids, exclusive."""
     ids: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
-    """The models that the caller may see; empty for all models."""
+    """The models that the caller may see; an empty tuple allows every model."""
 
     def matches(self, **fields: Any) -> bool:
         """Return whether an entry with this id, model, version, label, tenant and entity is selected."""
@@ -89,8 +89,8 @@ def _parse_bound(name: str, text: str) -> int:
 
 
 def parse_time(text: str) -> int:
-    """Convert an RFC 3339 timestamp or a UTC date to Unix milliseconds; raise ValueError if it is invalid."""
-    time = datetime.fromisoformat(_LOST_PLUS.sub(r"+\1", text.strip()))  # query strings turn `+` into a space
+    """Parse an RFC 3339 timestamp or a UTC date; return Unix milliseconds, or raise ValueError if it is invalid."""
+    time = datetime.fromisoformat(_LOST_PLUS.sub(r"+\1", text.strip()))  # `+` in a query string is decoded as a space
     milliseconds = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
     if not 0 <= milliseconds <= LATEST_MS:
         raise ValueError("the time is out of range")

@@ -1,8 +1,8 @@
 """Erases rows on request, or when their retention period ends. Hashes remain, and every erasure is recorded.
 
 A row can be in the store, in a journal or, until a drained journal is deleted, in both. When the indexer of a journal
-folder first sees a request, it notes which journals the folder contains. The request stays open until, in every folder,
-these journals have been drained and the selected rows erased.
+folder first sees a request, it notes which journals the folder contains. The request stays open until the indexer of
+every folder has drained these journals and then erased the selected rows.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class ErasureResult(msgspec.Struct, frozen=True):
     request: int
     rows: int
     journals: list[str]
-    """Journals that have not been drained yet. After draining them, the indexer erases the selected rows."""
+    """The journals that have not been drained yet. After draining them, the indexer erases the selected rows."""
     damaged: list[str]
-    """Damaged journals, from which no row can be erased."""
+    """The damaged journals. Rows in these journals cannot be erased."""
 
 
 class Eraser:
@@ -144,7 +144,7 @@ class Maintenance(Eraser):
                 self._store.unregister_folder(self._journals.folder_id)
 
     def _retain(self, now: int, days: int) -> None:
-        """Erase one batch of rows older than the retention period; after the final batch, schedule the next pass."""
+        """Erase one batch of rows older than the retention period. After the final batch, schedule the next pass."""
         end = max(0, now // 1000 - days * DAY_MS)
         request = ErasureRequest(Selection(first=self._retention_first, end=first_id(end)), "retention", "retention")
         step = self._store.erase(request, number=0, at=now, limit=ENTRIES_PER_STEP, after=self._retention_after)

@@ -36,7 +36,7 @@ COLUMNS = (
 
 
 def to_columns(record: Record) -> dict[str, Any]:
-    """Return the exact values of one entry, keyed by column; `row` is JSON, or None after the row has been erased."""
+    """Return the exact values of one entry, keyed by column; `row` is JSON, or None if the row has been erased."""
     reply = decode_reply(record.prediction)
     return {
         "id": record.id,

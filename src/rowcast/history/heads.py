@@ -22,14 +22,14 @@ class _HeadList(msgspec.Struct):
 
 
 def parse_heads(text: str) -> list[ChainHead]:
-    """Parse published heads from the JSON of `history heads` or a server's JSON log.
+    """Parse published heads from the JSON output of `rowcast history heads` or from a server's JSON log.
 
-    Raise HistoryError if there are none.
+    Raise HistoryError if there are no heads.
     """
     try:
         return msgspec.json.decode(text, type=_HeadList).heads
     except msgspec.MsgspecError:
-        pass  # try the text as a log, line by line
+        pass  # parse the text as a log instead
     heads = []
     for line in text.splitlines():
         with suppress(msgspec.MsgspecError):

@@ -1,7 +1,7 @@
 """Ports of the history package: a journal, a journal reader and a store.
 
 Every adapter passes the contract tests in `tests/contracts/`. Each journal folder has one indexer process, and any
-number of indexers can write to the same store at the same time. No method depends on the order in which transactions
+number of indexers can write to the same store concurrently. No method depends on the order in which transactions
 commit: entries are identified by (writer, seq) and listed by id, and ids contain the time of the prediction (UUIDv7).
 """
 
@@ -88,7 +88,7 @@ class JournalReader(Protocol):
         ...
 
     def drain(self, store: StoreWriter) -> int:
-        """Move complete entries into the store, delete finished journals, and return the number of entries.
+        """Move complete entries into the store, delete completed journals, and return the number of entries moved.
 
         Only the folder's indexer may call this. Rename and keep damaged journals; after draining all other journals,
         raise HistoryError to report the damage.
@@ -104,7 +104,7 @@ class JournalReader(Protocol):
         ...
 
     def damaged(self) -> list[str]:
-        """Return the names of damaged journals; these are kept and may still contain rows."""
+        """Return the names of damaged journals, which are kept and may still contain rows."""
         ...
 
     def unreadable(self) -> dict[str, int]:
@@ -149,7 +149,7 @@ class StoreReader(Protocol):
 
 
 class StoreWriter(Protocol):
-    """Adds entries. Many indexers can write at the same time; each writer's entries come from one indexer, in order."""
+    """Adds entries. Many indexers can write concurrently; each writer's entries come from one indexer, in order."""
 
     def position(self, writer: str) -> Position | None:
         """Return the position of this writer's last entry, or None if the writer has no entries."""
@@ -175,8 +175,9 @@ class ErasureRequest(msgspec.Struct, frozen=True):
 class OpenErasure(NamedTuple):
     """An erasure request that at least one journal folder has not completed.
 
-    `pending` maps each such folder to the journals that it contained when its indexer first saw the request, or to None
-    before then. Selected rows can still enter the store as long as any of these journals exists.
+    `pending` maps each such folder to the journals that the folder contained when its indexer first saw the request, or
+    to None if the indexer has not seen the request yet. Selected rows can still enter the store while any of these
+    journals exists.
     """
 
     number: int
@@ -194,8 +195,8 @@ class ErasureStep(NamedTuple):
 class StoreEraser(Protocol):
     """Removes rows and salts from stored entries. Hashes remain, so every chain stays valid.
 
-    A request is complete once every registered folder has completed its part. For each folder, the indexer waits until
-    the journals that existed when it first saw the request have been drained, and then erases the selected rows.
+    A request is complete once every registered folder has completed its part. When a folder's indexer first sees the
+    request, it notes which journals exist. Once it has drained these journals, it erases the selected rows.
     """
 
     def register_folder(self, folder_id: str) -> None:
@@ -231,7 +232,7 @@ class StoreEraser(Protocol):
         """Examine up to `limit` selected entries with ids above `after`, and erase their rows.
 
         If any row is erased, the same transaction appends an entry to the chain of erasures. All processes share this
-        chain, so the store serialises these transactions. `number` is 0 for retention.
+        chain, so the store serializes these transactions. `number` is 0 for retention.
         """
         ...
 
@@ -275,9 +276,9 @@ class Store(StoreReader, StoreWriter, StoreEraser, Protocol):
         ...
 
     def maintenance(self) -> AbstractContextManager[bool]:
-        """Try to acquire the store-wide lock, and yield whether that succeeded.
+        """Try to acquire the store-wide lock, and yield whether the attempt succeeded.
 
-        Use the lock only for work that one indexer does on behalf of all, such as migrations and retention. Recording
+        Use the lock only for work that one indexer does for all indexers, such as migrations and retention. Recording
         never needs the lock. The lock is released when the `with` block ends or the process exits.
         """
         ...

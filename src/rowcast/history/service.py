@@ -62,7 +62,7 @@ class History:
         return count
 
     def entries(self, model: str | None = None) -> Iterator[tuple[str, SealedEntry]]:
-        """Yield each entry, stored or still in a journal, with its writer; each writer's entries are in order."""
+        """Yield each entry in the store and the journals, with its writer. Each writer's entries are in order."""
         for writer in self._writers():
             for entry in self._chain(writer):
                 if model is None or decode_reply(decode_head(entry.head).reply).model == model:
@@ -98,7 +98,7 @@ class History:
         if the next round does not find the missing entries in the store.
         """
         last = -1
-        gap: int | None = -1  # the first entry after a gap in the previous round, or None
+        gap: int | None = -1  # the `seq` that follows the gap found in the previous round, or None
         while True:
             round_start, previous_gap = last, gap
             for entry in self.store.chain(writer, last):

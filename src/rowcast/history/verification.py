@@ -26,7 +26,7 @@ class Verification(msgspec.Struct, frozen=True):
     heads: int
     """The number of published heads that are still in their chains."""
     broken: list[dict[str, Any]]
-    """The first break of each broken chain."""
+    """The first break in each broken chain."""
 
 
 class ChainAudit:

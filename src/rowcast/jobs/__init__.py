@@ -1,1 +1,1 @@
-"""Scoring of whole tables."""
+"""Scores whole tables."""

@@ -1,4 +1,4 @@
-"""Scores the rows of a table file in constant memory, and writes the predictions to another file.
+"""Scores the rows in a table file in constant memory, and writes the predictions to another file.
 
 The table is read in chunks. Several threads score the chunks, and the main thread writes the results in order. Threads
 are sufficient, because reading, scoring and writing release the global interpreter lock. Several processes would each
@@ -63,7 +63,7 @@ class ScoringOptions:
     source: Path
     out: Path
     rejects: Path | None = None
-    """The file for rejected rows. If it is None, an invalid row stops scoring."""
+    """The file for rejected rows. If this is None, the first invalid row is an error."""
     columns: tuple[str, ...] | None = None
     """The table columns to copy to the output; all columns by default."""
     threads: int = 1
@@ -85,7 +85,7 @@ class ScoredChunk(NamedTuple):
 def score_file(
     reference: Reference, manifest: Manifest, *, graphs: Sequence[Graph], options: ScoringOptions
 ) -> Summary:
-    """Score the rows of a file, and write the predictions to another file.
+    """Score the rows in a file, and write the predictions to another file.
 
     The output files appear only after all rows have been processed.
 

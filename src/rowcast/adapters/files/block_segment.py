@@ -1,11 +1,11 @@
 """The format of a block segment, and its reader. A block contains all predictions of one large request.
 
     segment   header line: JSON {format: 2, writer, first: 0, previous}, then frames, then zeros
-    frame     magic 'RB', u32 payload length, u32 mark (length check), payload, 32 bytes link; little-endian
+    frame     magic 'RB', u32 payload length, u32 length check, payload, 32-byte link; little-endian
 
-The payload is an encoded block. Each link is H(previous link ‖ payload); the writer's genesis precedes the first link.
-A link is the checksum of its frame and also covers all earlier frames. The reader expands the blocks into entries, and
-computes the hash chain of these entries from the blocks alone (docs/decisions/0049).
+The payload is an encoded block. Each link is H(previous link ‖ payload), a checksum of its own frame and of all earlier
+frames; for the first frame, the previous link is the writer's genesis. The reader expands the blocks into entries and
+computes the hash chain of these entries, which the segment does not contain (docs/decisions/0049).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class BlockSegment:
             yield from entries
 
     def last(self) -> int:
-        """Return the `seq` of the last entry, or -1 if there is none, without expanding any block."""
+        """Return the `seq` of the last entry, or -1 if there are no entries, without expanding any block."""
         return sum(block.rows for block in self._blocks()) - 1
 
     def ended(self) -> bool:

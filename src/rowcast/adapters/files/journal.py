@@ -36,7 +36,7 @@ STARTING = ".starting"
 ROLL = "roll"
 """The name of a file in the folder. When its modification time changes, every writer starts a new segment."""
 ROLL_AFTER_SECONDS = 3600.0
-"""The maximum age of a segment with entries, in seconds. It limits how long erased rows remain on disk."""
+"""The maximum age of a segment that contains entries, in seconds. It limits how long erased rows remain on disk."""
 
 Durability = Literal["process", "disk", "store"]
 
@@ -107,9 +107,9 @@ class FileJournal:
             raise self._unavailable(error) from None
 
     def roll(self) -> None:
-        """Start a new segment if requested or if the current segment is old; the indexer then deletes the old segment.
+        """Start a new segment if one was requested or if the current segment is old. Call this about once a second.
 
-        Call this about once a second.
+        The indexer can then delete the old segment.
         """
         self._blocks.roll()
         count, linked = self._kept
@@ -122,7 +122,7 @@ class FileJournal:
                 raise self._unavailable(error) from None
 
     def close(self) -> None:
-        """Release the segment so that the indexer can store its remaining entries and delete the segment."""
+        """Release the segment so that the indexer can store the remaining entries and delete the segment."""
         self._closed = True
         self._blocks.release()
         self._release()
@@ -195,7 +195,7 @@ class BlockJournal:
             self.release()
 
     def release(self) -> None:
-        """Release the segment so that the indexer can store its remaining entries and delete the segment."""
+        """Release the segment so that the indexer can store the remaining entries and delete the segment."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -209,7 +209,7 @@ class BlockJournal:
 
 
 def _new_segment(folder: Path, header: SegmentHeader, room: int) -> tuple[int, int]:
-    """Create and lock a segment with reserved space; return the file descriptor and the offset of the first frame."""
+    """Create and lock a segment with reserved disk space; return the descriptor and the offset of the first frame."""
     line = msgspec.json.encode(header) + b"\n"
     path = folder / f"{header.writer}-{header.first:012d}{SUFFIX}"
     # The file is locked before it gets its final name, so readers never see an unlocked segment of a live writer.

@@ -72,7 +72,7 @@ class FolderJournalReader:
         return None
 
     def chain(self, writer: str, after: int = -1) -> Iterator[SealedEntry]:
-        """Yield one writer's entries with a `seq` above `after`."""
+        """Yield one writer's entries with a `seq` above `after`, in order."""
         for path in self._paths(writer):
             try:
                 yield from (sealed for sealed in open_segment(path).all() if sealed.seq > after)
@@ -93,7 +93,7 @@ class FolderJournalReader:
         return seqs
 
     def drain(self, store: StoreWriter) -> int:
-        """Move complete entries into the store, and delete ended segments once all their entries are stored."""
+        """Move complete entries into the store, and delete each completed segment once all its entries are stored."""
         count = 0
         damage: HistoryError | None = None
         for path in self._paths():
@@ -112,7 +112,7 @@ class FolderJournalReader:
     def _drain(self, path: Path, store: StoreWriter) -> int:
         segment = self._segments.get(path) or open_segment(path)
         self._segments[path] = segment
-        ended = segment.ended()  # checked before reading, so that an ended segment is read completely
+        ended = segment.ended()  # checked before reading, so that a completed segment is read to its end
         count = 0
         while (entries := self._read_more(segment, ended)) is not None:
             try:
@@ -170,7 +170,7 @@ class FolderJournalReader:
     def unreadable(self) -> dict[str, int]:
         """Return the first unreadable `seq` of each writer that has a damaged segment."""
         seqs: dict[str, int] = {}
-        # In reverse order, so that a writer's first damaged segment takes precedence.
+        # Iterate in reverse order, so that a writer's first damaged segment takes precedence.
         for name in reversed(self.damaged()):
             writer, _, first = name.removesuffix(DAMAGED).rpartition("-")
             seqs[writer] = int(first) if first.isdigit() else 0

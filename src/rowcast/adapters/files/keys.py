@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 class KeyFile(msgspec.Struct, forbid_unknown_fields=True):
-    """The contents of the file."""
+    """The contents of `keys.json`."""
 
     format: int
     keys: tuple[Key, ...]
@@ -52,7 +52,7 @@ class FileKeys:
         return status.st_ino, status.st_mtime_ns, status.st_size
 
     def change(self, edit: Callable[[Sequence[Key]], Sequence[Key]]) -> None:
-        """Replace the file under a lock, so that changes run one at a time."""
+        """Replace the file under a lock, so that changes are serialized."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.path.with_suffix(".lock")):

@@ -18,7 +18,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def is_unlocked(file: IO[bytes]) -> bool:
-    """Return whether no process holds an exclusive lock on this open file."""
+    """Return True if no process holds an exclusive lock on this open file."""
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

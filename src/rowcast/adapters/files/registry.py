@@ -1,7 +1,10 @@
 """A registry in a folder.
 
-Bundles are in `NAME/VERSION/`, aliases in `NAME/aliases.json`, and the number of alias changes in `generation`. Every
-change is an atomic rename. The registry therefore works in any local or NFS folder, and no crash can damage it.
+    NAME/VERSION/        a bundle
+    NAME/aliases.json    the aliases of a model
+    generation           the number of alias changes
+
+Every change is an atomic rename. The registry therefore works in any local or NFS folder, and no crash can damage it.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ class FolderRegistry:
         return models
 
     def aliases(self, name: str) -> Mapping[str, int]:
-        """Return the version of each alias; raise ModelNotFound if the model is unknown."""
+        """Return the target version of each alias; raise ModelNotFound if the model is unknown."""
         if not (self.root / check_name(name)).is_dir():
             raise self._unknown(name)
         return self._aliases(name)
@@ -78,7 +81,7 @@ class FolderRegistry:
             pass
 
     def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:
-        """Fill a hidden folder, then rename it to the next free version."""
+        """Call `fill` on a hidden folder, then rename the folder to the next free version number."""
         home = self.root / check_name(name)
         try:
             with self._staging(home) as staging:
@@ -105,7 +108,7 @@ class FolderRegistry:
 
     @contextmanager
     def _staging(self, home: Path) -> Iterator[Path]:
-        """Yield a hidden folder, and delete it afterwards. A lock shows other publishers that the folder is in use."""
+        """Yield a hidden folder, and delete it afterward. A lock shows other publishers that the folder is in use."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with locked(self.root / ".lock"):
@@ -125,7 +128,7 @@ class FolderRegistry:
                 Path(lock).unlink(missing_ok=True)
                 os.close(handle)
                 with suppress(OSError):
-                    home.rmdir()  # removes the folder of a model without versions
+                    home.rmdir()  # removes the model's folder if the model has no versions
 
     def point(self, reference: Reference, alias: str) -> None:
         """Point an alias at this version. Readers see either the old or the new aliases."""
@@ -181,7 +184,7 @@ class FolderRegistry:
         return table.aliases
 
     def _unknown(self, name: str) -> ModelNotFound:
-        names = ", ".join(self.models()) or "none; train one with `rowcast train`"
+        names = ", ".join(self.models()) or "none (train one with `rowcast train`)"
         return ModelNotFound(f"unknown model {name!r} in {self.root}; available models: {names}")
 
 

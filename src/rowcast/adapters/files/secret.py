@@ -1,4 +1,4 @@
-"""A random secret, stored in a file. The first process that needs the secret creates it."""
+"""A random secret, stored in a file. The first process that needs the secret creates the file."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ SECRET_BYTES = 32
 
 
 def load_secret(path: Path) -> bytes:
-    """Return the secret in this file, which is created if necessary; raise SettingsError on failure."""
+    """Return the secret in this file, and create the file if necessary; raise SettingsError on failure."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             _create(path)
         secret = bytes.fromhex(path.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        raise SettingsError(f"cannot read or create the secret {path}: {error}") from None
+        raise SettingsError(f"cannot read or create the secret in {path}: {error}") from None
     if len(secret) < SECRET_BYTES:
-        raise SettingsError(f"the secret {path} is too short; restore the file from a backup")
+        raise SettingsError(f"the secret in {path} is too short; restore the file from a backup")
     return secret
 
 

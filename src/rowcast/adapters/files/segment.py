@@ -1,10 +1,10 @@
 """The format of a journal segment, and its reader.
 
     segment   header line: JSON {format, writer, first, previous}, then frames, then zeros
-    frame     magic 'RJ', u32 head length, u32 row length, u32 mark (length check), head, 16 bytes salt, row,
-              32 bytes link; little-endian
+    frame     magic 'RJ', u32 head length, u32 row length, u32 length check, head, 16-byte salt, row,
+              32-byte link; little-endian
 
-A link is the checksum of its frame and also covers all earlier entries.
+A link is a checksum of its own entry and of all earlier entries.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Segment:
             while len(entries) < ENTRIES_PER_READ:
                 sealed, end = self._read(file)
                 if sealed is None and self._something_follows(file, end, ended):
-                    # Data is written in order: if a later byte exists, this frame is now either complete or damaged.
+                    # Data is written in order, so if a later byte exists, this frame is now either complete or damaged.
                     sealed, end = self._read(file)
                     if sealed is None and not entries:
                         raise HistoryError(f"{self.path} is damaged at byte {self._offset} (entry {self._seq})")
@@ -151,7 +151,7 @@ class Segment:
             yield from entries
 
     def last(self) -> int:
-        """Return the `seq` of the last entry or, if the segment has none, of the entry before the segment."""
+        """Return the `seq` of the last entry, or one less than the segment's first `seq` if there are no entries."""
         return max((sealed.seq for sealed in self.all()), default=self._seq - 1)
 
     def ended(self) -> bool:
@@ -187,7 +187,7 @@ class Segment:
         return len(entries) > before
 
     def _read(self, file: FileIO) -> tuple[SealedEntry | None, int]:
-        """Return the entry at the offset, or None if it is incomplete or invalid, and the probable end of the entry."""
+        """Return the entry at the offset and its probable end; the entry is None if it is incomplete or invalid."""
         prefix = os.pread(file.fileno(), FRAME.size, self._offset)
         start = self._offset + FRAME.size
         if len(prefix) < FRAME.size:

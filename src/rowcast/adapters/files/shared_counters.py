@@ -72,7 +72,7 @@ class SharedCounters:
         self._places = {labels: (at, count) for labels, at, count in _entries(self._map)}
 
     def cells(self, labels: Labels, count: int) -> CounterCells:
-        """Return a view of the file or, if the file is full, a list that only this process can read."""
+        """Return the cells as a view of the file or, if the file is full, as a list that only this process can read."""
         if labels not in self._places:
             key = msgspec.json.encode(labels)
             at = self._used + ENTRY.size + -(-len(key) // 8) * 8

@@ -1,4 +1,4 @@
-"""State that the processes of one server share: a folder in HOME/run with one small file per worker.
+"""The state that the processes of one server share: a folder in HOME/run with one small file per worker.
 
 A worker holds a lock on its file. The kernel releases the lock when the process exits, so the death of a worker is
 detected immediately. A heartbeat shows that the event loop is running. It is a timestamp from the monotonic clock: all
@@ -9,8 +9,8 @@ when it shuts down; the next server deletes the folders of killed servers.
               u32 crc32, JSON of `WorkerReport`; little-endian
     reload    the number of requested reloads
     default   the default model
-    away      unloaded models
-    trials    the results of loading new versions in a sandbox, so that only one worker tries each version
+    away      the unloaded models
+    trials    the results of loading new versions in a sandbox, so that only one worker tests each version
 
 HOME/run itself contains the file `good`, which lists the most recently served versions. A server falls back to these
 versions if a champion cannot be loaded at startup.
@@ -39,7 +39,7 @@ from rowcast.errors import SettingsError
 from rowcast.serving.fleet import WorkerReport, WorkerStatus
 
 STALE_SECONDS = 3.0
-"""The maximum age of a heartbeat, in seconds. If it is older, the event loop or the process is blocked."""
+"""The maximum age of a heartbeat, in seconds. If the heartbeat is older, the event loop or the process is blocked."""
 SLOT_BYTES = 1024 * 1024
 READS, READ_AGAIN_SECONDS = 5, 0.001
 RECORD = struct.Struct("<II")
@@ -63,8 +63,8 @@ class ServerFolder:
                     if folder.is_dir() and _is_free(folder / "server"):
                         shutil.rmtree(folder, ignore_errors=True)
                 self.folder.mkdir(mode=0o700)
-                # This process and the workers that it forks hold the lock, so the folder is kept while any of them is
-                # alive.
+                # This process and the workers that it forks hold the lock, so the folder is kept until all these
+                # processes have exited.
                 self._server_lock = _open_locked(self.folder / "server")
         except OSError as error:
             raise SettingsError(f"cannot write to the folder {runs}: {error.strerror}") from None
@@ -128,7 +128,7 @@ class ServerFolder:
             return msgspec.json.decode(path.read_bytes(), type=str | None)
 
     def last_served(self) -> dict[str, int]:
-        """Return the version of each reference that this or an earlier server served most recently."""
+        """For each reference, return the version that this server or an earlier server served most recently."""
         try:
             return msgspec.json.decode((self._runs / "good").read_bytes(), type=dict[str, int])
         except (FileNotFoundError, msgspec.MsgspecError):
@@ -148,7 +148,7 @@ class ServerFolder:
 
 
 def running_servers(runs: Path) -> dict[str, list[WorkerStatus]]:
-    """Return the status of the workers of each running server, keyed by the name of the server's folder."""
+    """Return the status of each running server's workers, keyed by the name of the server's folder."""
     servers = {}
     for folder in sorted(runs.glob("*-*")):
         if folder.is_dir() and not _is_free(folder / "server"):
@@ -211,7 +211,7 @@ def _read_status(path: Path, number: int) -> WorkerStatus:
 
 
 def _read_slot(file: IO[bytes]) -> tuple[float, tuple[int, float], WorkerReport]:
-    """Return the heartbeat's age, the queue and the report. Retry while the worker is writing."""
+    """Return the heartbeat's age, the state of the queue and the report. Retry while the worker is writing."""
     for _ in range(READS):
         content = os.pread(file.fileno(), SLOT_BYTES, 0)
         if len(content) >= RECORD_AT + RECORD.size:
@@ -225,7 +225,7 @@ def _read_slot(file: IO[bytes]) -> tuple[float, tuple[int, float], WorkerReport]
 
 
 def _open_locked(path: Path) -> int:
-    """Open and lock a file. The lock is released once every process that has this descriptor has closed it."""
+    """Open and lock a file. The lock is released once all processes that share this descriptor have closed it."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(fd, fcntl.LOCK_EX)
     return fd

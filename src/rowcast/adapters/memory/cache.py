@@ -32,7 +32,7 @@ class MemoryCache:
         return scores
 
     def put(self, scores: Mapping[str, Score], seconds: float | None = None) -> None:
-        """Cache scores by key, for `seconds` if given, otherwise for the default time."""
+        """Cache scores by key for `seconds`, or for the default time if `seconds` is None."""
         until = self._clock() + (self._seconds if seconds is None else seconds)
         for key, score in scores.items():
             self._scores[key] = (until, score)

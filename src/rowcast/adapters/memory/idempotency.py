@@ -12,7 +12,7 @@ class MemoryIdempotencyStore:
     def __init__(self, claim_seconds: float = 120.0) -> None:
         self._claim_seconds = claim_seconds
         self._claims: dict[str, tuple[bytes, float, bytes | None]] = {}
-        """Maps each key to its fingerprint, its time, and the saved reply or None."""
+        """Maps each key to a fingerprint, a timestamp, and the saved reply or None."""
 
     def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
         """Return the saved reply, or claim the key and return None."""

@@ -1,4 +1,4 @@
-"""A history store in the memory of one process. It passes the same contract tests as the database adapters."""
+"""A history store in the memory of one process. It passes the same contract tests as the SQLite store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs graphs with ONNX Runtime, on one thread and without spinning.
+"""Runs graphs with ONNX Runtime on a single thread, without spinning.
 
 A row's scores are bit-identical in every batch. Large batches are sorted before a tree model scores them
 (docs/decisions/0024).
@@ -22,7 +22,7 @@ MATRIX_OPERATORS = (b"MatMul", b"Gemm", b"Linear", b"SVM", b"Conv", b"Einsum", b
 
 ONNX Runtime uses different matrix kernels for a single row and for a batch (a third of the scores of linear models
 differ in the last bit), so a single row is padded to two rows. A tree model without these operators needs no padding,
-so a single row costs half as much.
+so scoring a single row costs half as much as with padding.
 """
 
 # The number of rows per chunk. Chunks limit the memory that a request needs. Smaller chunks are slower (200 trees: 5.2
@@ -32,7 +32,7 @@ CHUNK = 256
 SORTED_FROM = 16 * CHUNK
 """The minimum number of rows to sort.
 
-In smaller batches, sorting does not make neighbouring rows similar enough to save time.
+In smaller batches, sorting does not make neighboring rows similar enough to save time.
 """
 SORTED_BY, PARTS = 4, 8
 
@@ -98,7 +98,7 @@ class OnnxGraph:
 
 
 def _neighbours(numbers: NDArray[Any], outputs: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Return an order in which neighbouring rows are similar in the columns that best explain the first outputs.
+    """Return an order in which neighboring rows are similar in the columns that best explain the first outputs.
 
     The processor predicts branches better if consecutive rows take the same paths through the trees (`make
     bench-batch`: 2.7 instead of 3.6 µs per row; 3.8 instead of 5.6 µs for a forest).
@@ -164,7 +164,7 @@ def _session(model: bytes) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    # No digest covers external weights, which ONNX Runtime would read from the server's working directory.
+    # Block external weights: no digest covers them, and ONNX Runtime would read them from the working directory.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -27,7 +27,7 @@ from rowcast.schema.prediction import Label, searchable_label
 BUSY_SECONDS = 30
 CHECK_SECONDS = 2
 SCRUB_MILLISECONDS = 200
-"""How long `scrub` waits for readers. A slow reader must not block the indexer."""
+"""The maximum time that `scrub` waits for readers. A slow reader must not block the indexer."""
 ERASURES_VERSION = 2
 """The schema version that introduced the chain of erasures."""
 

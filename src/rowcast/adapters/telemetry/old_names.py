@@ -1,7 +1,7 @@
 """Metrics for existing dashboards, under the names used by the systems that Rowcast replaces.
 
-These metrics have no labels, as documented for those systems. A prediction request is any request to a route
-that returns predictions, regardless of its status.
+As documented for those systems, these metrics have no labels. A prediction request is any request to a route that
+returns predictions, regardless of the status of the response.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ def old_names(requests: Requests, bounds: Sequence[str], rows: float, latest: fl
         yield CounterMetricFamily(counter, counter_help, value=cumulative[-1])
         yield HistogramMetricFamily(histogram, histogram_help, list(zip(bounds, cumulative, strict=True)), totals[-1])
     yield GaugeMetricFamily(
-        "latest_prediction", "The most recent prediction: a class index or a regression value.", value=latest
+        "latest_prediction",
+        "The most recent prediction: a class index or, for a regression model, the predicted value.",
+        value=latest,
     )
     yield CounterMetricFamily("ml_api_predictions", "Scored and recorded rows.", value=rows)
-    yield GaugeMetricFamily("ml_api_model_load_seconds", "Load time of the slowest served model.", value=load)
+    yield GaugeMetricFamily(
+        "ml_api_model_load_seconds", "Load time of the served model that took the longest to load.", value=load
+    )

@@ -1,7 +1,7 @@
 """Sends request spans to an OpenTelemetry collector over OTLP/HTTP; requires rowcast[otel].
 
-The library queues, batches and sends spans on its own thread, and drops spans that it cannot deliver. Requests never
-wait for it.
+The library queues, batches and sends spans in its own thread, and drops spans that it cannot deliver. Requests never
+wait for the library.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def traces_url(endpoint: str) -> str:
 
 
 class OtelSpan:
-    """The span of one request. `traceparent` is the value of the `traceparent` header for outgoing requests."""
+    """The span of one request. `traceparent` is the value of the response's `traceparent` header."""
 
     def __init__(self, span: Any) -> None:
         self._span = span
@@ -52,7 +52,7 @@ class OtelSpan:
         self.traceparent = b"00-%032x-%016x-%02x" % (context.trace_id, context.span_id, context.trace_flags)
 
     def end(self, logged: LoggedRequest) -> None:
-        """End the span with the result of the request."""
+        """Record the result of the request in the span, and end the span."""
         if not self._span.is_recording():
             return
         self._span.update_name(f"{logged.method} {logged.route}")
@@ -67,7 +67,7 @@ class OtelSpan:
 
 
 class Spans:
-    """Creates spans for all requests with a sampled trace, and for a fraction of the requests without a trace."""
+    """Creates spans for all requests in a sampled trace, and for a fraction of the requests without a trace."""
 
     def __init__(self, endpoint: str, ratio: float) -> None:
         # `_ReportingExporter` logs a failure once; the library would log it for every batch.

@@ -1,9 +1,9 @@
 """Counts events and exposes them as Prometheus metrics.
 
 Events increment counter cells (0.3 µs per request; the client library's own counter and histogram take 0.9 µs, or 2.6
-µs in multi-process mode). The cells are in one process or in shared memory (`shared_counters.py`). The
-metrics of other systems (`old_names.py`) use the same cells. During a scrape, the gauges are computed and the client
-library renders all metrics.
+µs in multi-process mode). The cells are in the memory of one process or in shared memory (`shared_counters.py`). The
+metrics under the names of other systems (`old_names.py`) use the same cells. During a scrape, the gauges are computed
+and the client library renders all metrics.
 """
 
 from __future__ import annotations
@@ -139,13 +139,13 @@ class Metrics:
         yield GaugeMetricFamily(
             "rowcast_models_loaded", "Models that at least one worker serves.", value=len({name for name, _ in slowest})
         )
-        states = GaugeMetricFamily("rowcast_workers", "Worker processes by state.", labels=["state"])
+        states = GaugeMetricFamily("rowcast_workers", "Worker processes, by state.", labels=["state"])
         for state in STATES:
             states.add_metric([state], sum(worker.state == state for worker in workers))
         yield states
         yield GaugeMetricFamily(
             "rowcast_queue_rows",
-            "Rows waiting to be scored, in all workers.",
+            "Rows waiting to be scored in all workers.",
             value=sum(worker.waiting for worker in workers),
         )
         yield GaugeMetricFamily(
@@ -188,7 +188,7 @@ def _counters(totals: Mapping[Labels, list[float]]) -> Iterator[Metric]:
 
 
 def _slowest(workers: Sequence[WorkerStatus]) -> dict[tuple[str, str], float]:
-    """Return the longest load time in seconds, by model and version."""
+    """Return the longest load time of each model version, in seconds."""
     slowest: dict[tuple[str, str], float] = {}
     for loaded in (loaded for worker in workers for loaded in worker.models):
         key = loaded.model, str(loaded.version)

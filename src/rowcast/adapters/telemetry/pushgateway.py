@@ -1,7 +1,7 @@
-"""Pushes metrics to a Prometheus Pushgateway from a separate thread, never during a request.
+"""Pushes metrics to a Prometheus Pushgateway from a separate thread, so that no request waits for a push.
 
-The first live worker pushes the metrics of all workers; the last worker to stop pushes them once more. The
-thread logs one line when pushing starts to fail, and one line when pushing works again.
+The first live worker pushes the metrics of all workers; the last worker to stop pushes the metrics once more. The
+thread logs one line when pushes start to fail, and one line when they succeed again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
--- One row per entry. `head` and `link` are the evidence; the other columns copy values from `head` for queries.
+-- Table `entries` has one row per entry. `head` and `link` are the evidence; the columns `id` to `entity` copy values
+-- from `head` for queries.
 CREATE TABLE writers (
     number INTEGER PRIMARY KEY,
     writer TEXT NOT NULL UNIQUE
@@ -21,5 +22,5 @@ CREATE TABLE entries (
     UNIQUE (writer, seq)
 ) STRICT;
 
--- Ids are UUIDv7, so this index serves lookups as well as lists in time order.
+-- Ids are UUIDv7, so this index serves lookups as well as lists in chronological order.
 CREATE UNIQUE INDEX entries_id ON entries (id);

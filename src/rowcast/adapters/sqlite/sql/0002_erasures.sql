@@ -1,5 +1,5 @@
--- One index per filter of the history list, in the order of the list. The indexes omit empty strings: most entries have
--- no entity, and the predicted values of a regression are not stored as labels.
+-- One index per filter of the history list, in list order. The indexes omit empty strings: most entries have no entity,
+-- and the values that a regression model predicts are not stored as labels.
 CREATE INDEX entries_model ON entries (model, id);
 CREATE INDEX entries_label ON entries (label, id) WHERE label <> '';
 CREATE INDEX entries_tenant ON entries (tenant, id) WHERE tenant <> '';
