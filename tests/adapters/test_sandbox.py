@@ -25,7 +25,7 @@ def test_the_output_of_a_successful_process_is_returned() -> None:
     assert run("print('hello')") == SandboxResult("", b"hello\n")
 
 
-def test_the_error_of_a_failed_process_is_its_last_line_of_output() -> None:
+def test_the_error_reported_for_a_failed_process_is_its_last_line_of_output() -> None:
     result = run("import sys; print('one', file=sys.stderr); sys.exit('error: two')")
 
     assert result == SandboxResult("two")

@@ -34,7 +34,7 @@ def test_an_exported_model_can_be_imported_under_another_name(tmp_path: Path, gr
     assert registry(loaded).aliases("copy") == {"champion": 1}
 
 
-def test_a_graph_that_crashes_its_child_process_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_crashes_the_child_process_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROWCAST_TRIAL_MEMORY_MB", "512")
     path = tmp_path / "hungry.onnx"
     path.write_bytes(models.hungry_graph(2))

@@ -40,7 +40,7 @@ def test_training_is_rejected_if_the_settings_name_several_models(home: Path) ->
         app_models.name_to_train(settings.load(home=home, models=["loans", "sum"]))
 
 
-def test_a_model_is_loaded_only_if_its_digest_matches(home: Path) -> None:
+def test_a_model_is_loaded_only_if_it_has_the_requested_digest(home: Path) -> None:
     load = app_models.model_by_digest(settings.load(home=home))
     digest = bundle.read_manifest(home / "models" / "sum" / "1").digest
 

@@ -129,7 +129,7 @@ def imports_of(path: Path) -> set[str]:
     return names
 
 
-def test_the_version_matches_pyproject() -> None:
+def test_the_package_version_matches_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     assert rowcast.__version__ == project["version"]

@@ -95,7 +95,7 @@ def test_the_checks_neither_create_nor_delete_files(checkup: Doctor, home: Path)
     assert sorted(home.rglob("*")) == before
 
 
-def test_settings_are_listed_with_their_source_but_without_secrets(
+def test_settings_are_listed_with_their_sources_but_without_secrets(
     checkup: Doctor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path
 ) -> None:
     (home.parent / "rowcast.toml").write_text("max_rows = 7\n")

@@ -39,9 +39,10 @@ def test_an_erasure_covers_the_store_and_open_journals(store: Store, tmp_path: P
     folder = tmp_path / "journal"
     journal, journals = FileJournal(folder, lambda: "w"), FolderJournalReader(folder)
     entries = [draft(number, entity="e" if number % 2 else "other") for number in range(9)]
+    # Four entries are in the store and the open journal; the next four are only in the journal.
     journal.append(entries[:4])
-    journals.drain(store)  # these entries are in the store and in the open journal
-    journal.append(entries[4:8])  # these entries are only in the journal
+    journals.drain(store)
+    journal.append(entries[4:8])
     eraser, maintenance = Eraser(store, FolderJournalReader(folder), lambda: 5), Maintenance(store, journals, lambda: 6)
 
     result = eraser.erase(Selection(entity="e"), "user", "erase")
@@ -93,7 +94,9 @@ def test_an_erasure_waits_for_the_journals_of_every_home(store: Store, tmp_path:
     assert eraser.result(result.request).rows == 2
 
 
-def test_an_erasure_does_not_wait_for_a_home_that_was_closed_without_journals(store: Store, tmp_path: Path) -> None:
+def test_an_erasure_does_not_wait_for_a_home_whose_server_stopped_without_leaving_journals(
+    store: Store, tmp_path: Path
+) -> None:
     ended, waiting = (Maintenance(store, FolderJournalReader(tmp_path / name), lambda: 6) for name in ("a", "b"))
     journal = FileJournal(tmp_path / "b", lambda: "w")
     journal.append(drafts(0, 1))

@@ -49,7 +49,7 @@ def other_model(tmp_path: Path) -> LiveModel:
 
 
 def recorded_predictions(model: LiveModel, count: int) -> MemoryStore:
-    """Return a store that contains predictions of this model."""
+    """Return a store that contains predictions from this model."""
     store = MemoryStore()
 
     async def predict() -> None:

@@ -32,7 +32,7 @@ MOMENTS = st.sampled_from(["2026-01-31T09:30:00Z", "2020-02-29", "31.12.2021", "
 
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[Schema, dict[str, Any]]:
-    """Draw a schema with every kind of column, and cells that are mostly valid."""
+    """Draw a schema with every kind of column, and mostly valid cells."""
     missing = draw(st.booleans())
     count = draw(st.integers(1, 12))
     schema = Schema(

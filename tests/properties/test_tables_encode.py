@@ -98,13 +98,13 @@ def text_columns(draw: st.DrawFn) -> tuple[Schema, pl.DataFrame]:
 
 @settings(max_examples=400)
 @given(text_columns())
-def test_string_cells_are_encoded_identically(table: tuple[Schema, pl.DataFrame]) -> None:
+def test_string_cells_are_encoded_identically_in_tables_and_rows(table: tuple[Schema, pl.DataFrame]) -> None:
     assert_alike(*table)
 
 
 @settings(max_examples=60)
 @given(st.lists(st.fixed_dictionaries(dict.fromkeys(NAMES, cells)), min_size=1, max_size=6))
-def test_whole_rows_are_encoded_identically(rows: list[dict[str, Any]]) -> None:
+def test_tables_with_all_columns_are_encoded_like_their_rows(rows: list[dict[str, Any]]) -> None:
     assert_alike(SCHEMA, pl.DataFrame(rows, schema=dict.fromkeys(NAMES, pl.String)))
 
 
@@ -129,5 +129,5 @@ def typed_columns(draw: st.DrawFn) -> tuple[Schema, pl.DataFrame]:
 
 @settings(max_examples=300)
 @given(typed_columns())
-def test_typed_cells_are_encoded_identically(table: tuple[Schema, pl.DataFrame]) -> None:
+def test_typed_cells_are_encoded_identically_in_tables_and_rows(table: tuple[Schema, pl.DataFrame]) -> None:
     assert_alike(*table)

@@ -53,7 +53,7 @@ async def test_a_closed_connection_makes_room_for_a_new_connection() -> None:
     assert pool.add(Client())
 
 
-async def test_a_connection_expires_when_it_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_expires_at_its_due_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.001)
     pool = ConnectionPool(ConnectionLimits())
     overdue, other = Client(due=0.0), Client()

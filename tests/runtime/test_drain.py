@@ -15,7 +15,7 @@ from support.connections import MemoryTransport, Server, post
 
 
 class SocketTransport(MemoryTransport):
-    """Reports a lost connection to the protocol after `abort`, or after `close` if the client reads responses."""
+    """Calls `connection_lost` after `abort`, or after `close` if the client reads responses."""
 
     connection: Any = None
 

@@ -1,4 +1,4 @@
-"""The limit on open files that a server sets for its connections."""
+"""The open-file limit that a server sets for its connections."""
 
 from __future__ import annotations
 

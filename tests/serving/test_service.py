@@ -1,4 +1,4 @@
-"""The prediction service: it charges quotas, uses the cache and batches rows."""
+"""The prediction service: quotas, the cache and batching."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_raw_scores_are_recognized_even_if_the_output_is_named_probabilities() -
     assert model.manifest.output.kind == "scores"
 
 
-def test_a_single_probability_is_the_probability_of_the_second_class() -> None:
+def test_a_single_probability_is_read_as_the_probability_of_the_second_class() -> None:
     sigmoid = helper.make_node("Sigmoid", ["s"], ["q"])
     model = converted(
         classifier(1, sigmoid, outputs=[("q", FLOAT, ["N", 1])]),
