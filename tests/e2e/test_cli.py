@@ -343,7 +343,7 @@ def test_the_history_passes_verification_after_rows_are_erased(copy: Path) -> No
     assert (replay["equal"], replay["not_replayable"]) == (59, 2)
 
 
-def test_entries_of_a_deleted_model_cannot_be_replayed(copy: Path) -> None:
+def test_entries_for_a_deleted_model_cannot_be_replayed(copy: Path) -> None:
     shutil.rmtree(copy / "models" / "sum")
 
     replay = json_of("replay", "--home", copy, cwd=copy)

@@ -1,4 +1,4 @@
-"""The client while its server is killed or restarted, and the `rowcast call` command."""
+"""The client's behavior while its server is killed or restarted, and the `rowcast call` command."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ async def test_the_log_contains_no_client_data(model: LiveModel) -> None:
 
 
 @pytest.mark.parametrize("sent", ["r1", "not valid", ""])
-async def test_the_log_and_the_response_have_the_same_request_id(model: LiveModel, sent: str) -> None:
+async def test_the_log_and_the_response_contain_the_same_request_id(model: LiveModel, sent: str) -> None:
     with capture_logs() as lines:
         async with apps.client(logged_app(model)) as client:
             reply = await client.post("/predict", content=BODY, headers={"x-request-id": sent})
@@ -91,7 +91,7 @@ async def test_the_log_and_the_response_have_the_same_request_id(model: LiveMode
     assert (reply.headers["x-request-id"] == sent) is (sent == "r1")
 
 
-async def test_a_client_disconnect_is_logged_with_its_own_status(model: LiveModel) -> None:
+async def test_a_client_disconnect_is_logged_with_status_499(model: LiveModel) -> None:
     async def receive() -> Any:
         return {"type": "http.disconnect"}
 

@@ -1,4 +1,4 @@
-"""Simulate a client's exchange with scripted replies and a simulated clock, without I/O."""
+"""Simulate exchanges between a client and a server, with scripted replies and a fake clock."""
 
 from __future__ import annotations
 

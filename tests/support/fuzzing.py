@@ -1,4 +1,4 @@
-"""Binary tensors with random errors, and a simple reference parser for them."""
+"""Binary tensors with random errors, and a simple reference parser for these tensors."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from rowcast.serving.scorer import LocalScorer
 
 
 class Serving:
-    """Scores rows and records them in a journal; each reply arrives in a future."""
+    """Scores rows, records them in a journal and returns each reply through a future."""
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ def test_a_column_computed_from_a_post_outcome_column_is_reported_as_a_post_outc
     assert any("'loan' minus 'paid_so_far'" in message for message in messages.values())
 
 
-def test_two_columns_with_the_same_information_are_reported() -> None:
+def test_two_columns_that_contain_the_same_information_are_reported() -> None:
     level = RNG.integers(0, 7, ROWS)
     names: Any = np.array(["none", "some", "school", "college", "bachelor", "master", "doctor"])[level]
 
