@@ -1,8 +1,8 @@
 """Check repository rules that other tools do not cover.
 
-No file may contain the host name of a package registry. Lock files may contain only pinned, hashed packages, and no
-CUDA packages. In `src/rowcast`, public class names must be unique, a function may have at most 60 lines and a file may
-have at most 450 lines.
+No file may contain the host name of a package registry. Lock files may contain only pinned, hashed packages and must
+not contain CUDA packages. In `src/rowcast`, public class names must be unique, a function may have at most 60 lines and
+a file may have at most 450 lines.
 
 python scripts/check_tree.py [FILE ...]      search these files for registry host names; default: all files that git
 does not ignore
@@ -84,7 +84,7 @@ def find_registry_names(files: list[Path]) -> Iterator[str]:
 
 def check_lock(text: str, name: str = LOCK.name) -> Iterator[str]:
     """Yield the problems in a lock file: URLs, options, packages without a hash and disallowed packages."""
-    # An entry is a package followed by its hashes; backslashes at the ends of lines join the entry.
+    # An entry consists of a package and its hashes, on lines joined by backslashes.
     for entry in re.sub(r"\\\n", " ", text).splitlines():
         if not entry.strip() or entry.lstrip().startswith("#"):
             continue
@@ -107,7 +107,7 @@ def check_structure(source: Path, pending: frozenset[str] = frozenset()) -> Iter
 
 
 def structure_violations(source: Path) -> dict[str, str]:
-    """Return a problem for each public class name that is not unique, and each function or file that is too long."""
+    """Return a problem for each duplicate public class name, and for each function or file that is too long."""
     violations: dict[str, str] = {}
     modules: dict[str, list[str]] = {}
     for path in sorted(source.rglob("*.py")):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install the system packages that a task needs. If that is not possible, list the missing packages and fail.
+# Install the system packages that a task needs. If a package cannot be installed, print its name and fail.
 #     scripts/system-packages.sh venv|train|test|bench
 set -euo pipefail
 

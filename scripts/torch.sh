@@ -2,7 +2,7 @@
 # Install PyTorch for the `mlp` candidate. It is not in the main lock file, because the default wheel installs CUDA on
 # most machines.
 #     scripts/torch.sh            install the wheel from pip's find-links folders, or else from the package index
-#     scripts/torch.sh offered    install the wheel only if one of those folders contains it; otherwise, print a message and succeed
+#     scripts/torch.sh offered    install the wheel only if a find-links folder contains it; otherwise, print a message and succeed
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +20,7 @@ done
 torch() { .venv/bin/uv pip install --quiet --python "$python" "${links[@]+"${links[@]}"}" "$@" "torch==$VERSION"; }
 
 if torch --no-index --no-deps --dry-run 2>/dev/null; then
-    echo "Installing torch $VERSION from a wheel folder ..." >&2
+    echo "Installing torch $VERSION from a find-links folder ..." >&2
     .venv/bin/uv pip install --quiet --python "$python" --no-deps --require-hashes -r requirements/torch.txt
     torch --no-index --no-deps
     # Rowcast does not need these packages, which take up gigabytes.

@@ -181,7 +181,7 @@ def test_every_problem_in_an_invalid_row_is_printed(server: Server) -> None:
         (["sum@champion", ROW], "VERSION is a number"),
         (["none", ROW], "'none'"),
         (["sum"], "ROW must be JSON"),
-        (["sum", "a", "b"], "Quote the row"),
+        (["sum", "a", "b"], "Enclose the row in quotes"),
         (["[]"], "no rows to send"),
         (["[1]"], "object"),
         (["{"], "not valid JSON"),

@@ -53,7 +53,7 @@ def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bo
 def parse(words: Sequence[str]) -> tuple[str | None, list[msgspec.Raw], bool]:
     """Return the model, the unparsed rows, and whether the input is a single row."""
     if len(words) > 2:
-        raise RowcastError("too many arguments; expected [MODEL] ROW. Quote the row, for example '{\"a\": 1}'")
+        raise RowcastError("too many arguments; expected [MODEL] ROW. Enclose the row in quotes: '{\"a\": 1}'")
     model = words[0] if len(words) == 2 and words[0] != "-" else None
     rows, is_single = _parse_rows(_read_text(words[-1]))
     if not rows:

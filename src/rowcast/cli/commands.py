@@ -81,7 +81,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train and calibrate a model on a table, certify it, and publish it as champion."""
-    options = dict(locals())  # every parameter is a training option except the four below
+    options = dict(locals())  # all parameters except the following four are training options
     for parameter in ("table", "config", "home", "json"):
         del options[parameter]
     options["candidates"] = tuple(part.strip() for part in candidates.split(",")) if candidates else None

@@ -22,7 +22,7 @@ from rowcast.wire.document import parse_yaml
 
 URL_MARK: Final = "://"
 Parameter = Any
-"""A typer option or argument. Typer has no public type for them."""
+"""A Typer option or argument. Typer has no public type for either."""
 
 
 def apply(context: typer.Context, path: Path | None) -> Path | None:
@@ -33,7 +33,7 @@ def apply(context: typer.Context, path: Path | None) -> Path | None:
 
 
 def read(path: Path, context: typer.Context) -> dict[str, Any]:
-    """Read the value of each parameter; raise SettingsError for an unknown key or an invalid value."""
+    """Read each parameter's value from the file; raise SettingsError for an unknown key or an invalid value."""
     known = {_dashed(option.name): option for option in context.command.params if option.name not in ("config", "help")}
     values: dict[str, Any] = {}
     for key, value in _parse_file(path).items():
@@ -59,7 +59,7 @@ def _suggestion(key: str, known: Iterable[str]) -> str:
 
 
 def _checked(path: Path, key: str, value: Any, option: Parameter, context: typer.Context) -> Any:
-    """Return the value as a user would type it; raise SettingsError if typer does not accept it."""
+    """Return the value as a user would type it; raise SettingsError if Typer does not accept it."""
     if option.name == "wire" and isinstance(value, Mapping):
         return json.dumps(read_document(path)[key])  # in an inline wire template, numbers remain numbers
     try:

@@ -203,7 +203,7 @@ def _check_store(loaded: Settings) -> str:
     if reason:
         raise CheckFailed(
             reason,
-            "stop the process that has locked the file, or give the server's user write access",
+            "stop the process that has locked the file, or give the server's user write access to it",
         )
     return f"{entries} in {loaded.store_url}"
 

@@ -194,7 +194,9 @@ def _print_erased(erased: ErasureResult, *, as_json: bool) -> None:
             "into the store and then erase them"
         )
     if erased.damaged:
-        output.say(f"damaged journals may contain more of these rows; delete these files: {', '.join(erased.damaged)}")
+        output.say(
+            f"damaged journals may contain more of these rows; delete the following files: {', '.join(erased.damaged)}"
+        )
 
 
 def export(settings: Settings, out: Path, filters: Selection, *, as_json: bool) -> None:

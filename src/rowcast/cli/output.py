@@ -1,4 +1,4 @@
-"""Print results as JSON, as tables on a terminal, or as tab-separated text in a pipe."""
+"""Print results as JSON, as tables if standard output is a terminal, or as tab-separated text otherwise."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def print_table(
     whole: Sequence[str] = (),
     wide: Sequence[str] = (),
 ) -> None:
-    """Print a table on a terminal, or tab-separated text in a pipe.
+    """Print a table if standard output is a terminal, and tab-separated text otherwise.
 
     Columns in `whole` never wrap, and columns in `wide` have a larger minimum width. If the terminal is too narrow for
     the table, each row becomes a paragraph, so that no text is truncated.
@@ -59,7 +59,9 @@ def print_table(
     from rich.text import Text
 
     console = Console()
-    cells = [[Text(str(cell)) for cell in row] for row in rows]  # Text prevents rich from interpreting a cell as markup
+    cells = [
+        [Text(str(cell)) for cell in row] for row in rows
+    ]  # `Text` prevents rich from interpreting a cell as markup
     columns = zip(map(Text, headings), *cells, strict=True)
     longest = [max(cell.cell_len for cell in column) for column in columns]
     minimum = [

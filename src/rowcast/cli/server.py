@@ -1,4 +1,4 @@
-"""`rowcast serve`, and the hidden command `rowcast indexer` that the server runs as a child process."""
+"""`rowcast serve`, and the hidden command `rowcast indexer`, which the server runs as a child process."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def index(settings: Settings) -> None:
 def _require_key(settings: Settings) -> None:
     if not settings.listens_locally and not settings.insecure and not access.has_key(settings):
         raise SettingsError(
-            f"host {settings.host!r} accepts connections from other machines, but there is no API key; create one with "
-            "`rowcast keys create NAME`, listen on 127.0.0.1, or pass --insecure"
+            f"host {settings.host!r} accepts connections from other machines, but there is no API key; create a key "
+            "with `rowcast keys create NAME`, listen on 127.0.0.1, or pass --insecure"
         )
 
 

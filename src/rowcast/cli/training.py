@@ -36,7 +36,7 @@ def run(settings: Settings, table: Path, options: Mapping[str, Any], *, as_json:
 
 
 def without_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that have a value, with lists converted to tuples."""
+    """Return the options that have a value, with lists converted into tuples."""
     values = {name: value for name, value in options.items() if value is not None}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 

@@ -50,7 +50,7 @@ def unpack_archive(path: Path, folder: Path, max_model_mb: int) -> Manifest:
         raise BundleError(f"{path}: {message}") from None
     extra = sorted(set(names) - {bundle.MANIFEST, *manifest.files})
     if extra:
-        message = f"{path}: contains files that {bundle.MANIFEST} does not list: {', '.join(extra)[:200]}"
+        message = f"{path} contains files that {bundle.MANIFEST} does not list: {', '.join(extra)[:200]}"
         raise BundleError(message, slug="unexpected-file")
     return manifest
 
@@ -75,7 +75,7 @@ def _unpack_files(path: Path, folder: Path, max_model_mb: int) -> list[str]:
                 if budgets[is_model] < 0:
                     limit = max_model_mb if is_model else MAX_OTHER_MB
                     raise BundleError(
-                        f"{path}: {name} is too large; the limit is {limit} MB when unpacked", slug="too-large"
+                        f"{path}: {name} is too large; the limit is {limit} MB after unpacking", slug="too-large"
                     )
                 (folder / name).write_bytes(content)
     except ZIP_ERRORS as error:

@@ -36,7 +36,7 @@ TEMPLATE_KIND: Final = "wire template"
 
 
 class ImportedModel(msgspec.Struct, frozen=True):
-    """An imported and published model. The import command prints these fields as JSON."""
+    """An imported and published model. `models import --json` prints these fields."""
 
     model: str
     version: int

@@ -65,7 +65,7 @@ class ModelsFolder:
             graph = hashlib.sha256(hashlib.sha256(content).digest() + path.stem.encode())
             key = hashlib.sha256(graph.digest() + metadata_bytes).hexdigest()
             described_key = f"described {graph.hexdigest()}"
-            if metadata is None and described_key in record:  # the shared metadata now describes another graph
+            if metadata is None and described_key in record:  # the shared metadata now describes a different graph
                 return msgspec.structs.replace(record[described_key], file=path.name)
             previous = record.get(key)
             if previous is not None and not (retry_failed and previous.error):

@@ -28,7 +28,7 @@ class Graph(Protocol):
 
 
 OpenGraph = Callable[[bytes, str], Graph]
-"""Loads a graph from a model's bytes, to read the named output; raises BundleError if the runtime cannot load it."""
+"""Loads a graph, given a model's bytes and the name of the output to read; raises BundleError if loading fails."""
 
 
 class GraphTensor(NamedTuple):
@@ -63,7 +63,7 @@ class ForeignGraph(Protocol):
 
 
 OpenForeignGraph = Callable[[bytes], ForeignGraph]
-"""Loads a graph from a model's bytes; raises BundleError if the runtime cannot load the graph."""
+"""Loads a graph from a model's bytes; raises BundleError if loading fails."""
 
 
 class Reference(NamedTuple):

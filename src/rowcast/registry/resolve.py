@@ -1,6 +1,6 @@
 """Resolve references such as `loans@3` to published versions.
 
-The supervisor imports this module, so it must not import heavy libraries.
+The supervisor imports this module, so the module must not import heavy libraries.
 """
 
 from __future__ import annotations

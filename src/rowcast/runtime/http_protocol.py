@@ -186,7 +186,7 @@ class Connection(HttpToolsProtocol):
         self.due = self._time() + SWEEP_SECONDS
 
     def data_received(self, data: bytes) -> None:
-        """Parse bytes; refuse a request if its head is too large."""
+        """Parse data from the client; refuse a request if its head is too large."""
         starts_in_head, cycle = self.idle or self._in_head, self.cycle
         super().data_received(data)
         # Do not count data that also contains the end of an earlier request.

@@ -65,7 +65,7 @@ class JournalMonitor:
         self._publish()
 
     def disk_problem(self) -> str | None:
-        """Describe the problem with the disk, or return None if there is no problem."""
+        """Return a description of the problem with the disk, or None if there is no problem."""
         try:
             free = self._free_bytes()
         except OSError as error:
@@ -76,7 +76,7 @@ class JournalMonitor:
         return None
 
     def check(self) -> None:
-        """Check the disk once, begin a new journal file if one is due, and publish the head every minute."""
+        """Check the disk, begin a new journal file if one is due, and publish the head if a minute has passed."""
         problem = self.disk_problem()
         self._refuse(problem)
         if (problem is not None) != self._is_refusing:

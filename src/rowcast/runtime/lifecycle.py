@@ -33,7 +33,7 @@ class Part(Protocol):
 
 
 class Closing:
-    """A part with nothing to start; `stop` closes it."""
+    """A part that has nothing to start; `stop` closes it."""
 
     def __init__(self, close: Callable[[], None]) -> None:
         self._close = close

@@ -27,7 +27,7 @@ CHECK_SECONDS = 0.5
 STUCK_SECONDS = 30.0
 """A worker that sends no heartbeat for this long is killed and replaced."""
 QUICK_DEATH_SECONDS = 1.0
-"""A worker that repeatedly dies this soon after it is ready is restarted after a delay, which doubles each time."""
+"""If a worker repeatedly dies this soon after becoming ready, it is restarted after a delay that doubles each time."""
 MAX_PAUSE_SECONDS = 10.0
 GRACE_SECONDS = 10.0
 """A worker that is still running this long after `drain_seconds` is killed."""

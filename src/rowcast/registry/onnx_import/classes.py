@@ -1,4 +1,4 @@
-"""Derive the classes of an imported classifier and their order from its metadata and its output."""
+"""Derive an imported classifier's classes, in order, from its metadata and its output."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def class_labels(
 
 
 def build_decision(classes: tuple[Label, ...], metadata: Metadata) -> Decision:
-    """Return the decision of a classifier with these classes."""
+    """Return the `Decision` for a classifier with these classes."""
     if len(classes) < 2:
         raise metadata_error("class_names", "a classifier needs at least two classes")
     if len(classes) > 2:
