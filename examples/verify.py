@@ -1,8 +1,8 @@
 """Shared code of the five `verify` scripts: run an example in a temporary home, send the old requests, and compare the
 replies.
 
-The curl lines come from the example's README.md, from fences tagged `sh curl NAME`; only their address is replaced. The
-scripts require only the standard library and `curl`.
+The curl commands come from the example's README.md, from fences tagged `sh curl NAME`; only their address is replaced.
+The scripts require only the standard library and `curl`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Report:
         self._used: set[str] = set()
 
     def line(self, name: str) -> str:
-        """Return a curl line from the README."""
+        """Return a curl command from the README."""
         self._used.add(name)
         return self.curls[name]
 
@@ -70,7 +70,7 @@ class Report:
             print(f"differs  {subject}: {problem}" if problem else f"same     {subject}", flush=True)
 
     def end(self) -> int:
-        """Print the summary and return the exit status. A curl line that was not run counts as a difference."""
+        """Print the summary and return the exit status. A curl command that was not run counts as a difference."""
         for name in self.curls:
             if name not in self._used:
                 self.add(f"curl {name}", ["not run"])
@@ -86,7 +86,7 @@ class System:
         self.address = address
 
     def curl(self, name: str, expected: Any, status: int = 200) -> Any:
-        """Run a curl line from the README with this system's address and compare the reply."""
+        """Run a curl command from the README with this system's address and compare the reply."""
         line = HOST.sub(self.address, self.report.line(name))
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, ".curlrc").write_text('silent\nshow-error\nnoproxy = "*"\nwrite-out = "\\n%{http_code}"\n')

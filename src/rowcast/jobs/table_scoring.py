@@ -2,7 +2,7 @@
 
 The table is read in chunks. Several threads score the chunks, and the main thread writes the results in order. Threads
 are sufficient, because reading, scoring and writing release the global interpreter lock. Several processes would each
-need a copy of polars and ONNX Runtime (docs/decisions/0015-score-tables-on-threads.md).
+need a copy of polars and ONNX Runtime (docs/decisions/0015-score-tables-in-parallel-threads.md).
 """
 
 from __future__ import annotations
