@@ -1,13 +1,13 @@
-"""`make bench-batch`: score a million loan applications from disk to disk, and compare the cost with that of bare ONNX
-Runtime, pandas + scikit-learn and MLflow.
+"""`make bench-batch`: score a file of a million loan applications, and compare the cost with that of bare ONNX Runtime,
+pandas + scikit-learn and MLflow.
 
     python bench/batch.py [--rows 1000000] [--more 4000000] [--rounds 3]
 
 Every figure is measured in a separate process. The baseline is bare ONNX Runtime: a single `session.run` call for all
 rows, on arrays in memory. It is measured with one thread and with one thread per core. The requirement compares
-Rowcast's wall-clock time with the faster of these two calls in the same run. Baseline times cover only the call.
-Rowcast's times include reading and writing the files, and its CPU time and memory include all of its processes. On a
-busy machine, CPU times are comparable, but wall-clock times are not. JSON Lines and the other tools (`peers.py`) are
+Rowcast's wall-clock time with that of the faster call in the same run. Baseline times cover only the call. Rowcast's
+times include reading and writing the files, and its CPU time and memory include all of its processes. On a busy
+machine, CPU times can be compared, but wall-clock times cannot. JSON Lines and the other tools (`peers.py`) are
 measured only once.
 """
 
@@ -145,7 +145,7 @@ def measure_alternatives(work: Path) -> dict[str, list[Run]]:
 
 
 def predict(work: Path, name: str, kind: str) -> Run:
-    """Run `rowcast predict` and return its figures, with the duration that the command prints."""
+    """Run `rowcast predict` and return its figures, including the duration that the command prints."""
     command = [sys.executable, "-m", "rowcast.cli", "predict", "loans", work / f"{name}.{kind}"]
     run = run_sampled([*command, "--out", work / f"out.{kind}", "--home", work / "home", "--json"])
     return run._replace(seconds=json.loads(run.output)["seconds"])

@@ -125,7 +125,7 @@ def native(key: str, rows: list[dict[str, Any]]) -> bytes:
 
 
 def binary(key: str, rows: list[dict[str, Any]]) -> bytes:
-    """Return the request that `tritonclient` sends for these rows: one tensor per column, requesting binary outputs."""
+    """Return the request that `tritonclient` sends for these rows, with binary inputs and outputs."""
     inputs, tail = [], b""
     for name in rows[0]:
         cells = [row[name] for row in rows]
@@ -184,7 +184,7 @@ COUNTED: list[tuple[int, int]] = []
 def measure_rounds(
     server: Server, requests: dict[str, list[bytes]], options: argparse.Namespace, console: Console
 ) -> list[Measure]:
-    """Warm up both forms, then measure both forms in each round."""
+    """Send both forms once to warm up the server, then measure both forms in each round."""
     os.sched_setaffinity(0, {LOAD_CORE})
     for bodies in requests.values():
         load(bodies, 1.0)

@@ -58,7 +58,7 @@ PATIENCE = 180.0
 
 @dataclass(frozen=True)
 class Models:
-    """Two trained models with their expected scores for all rows."""
+    """Two trained models, the rows to send, and each model's expected scores."""
 
     folders: dict[str, Path]
     rows: list[bytes]
@@ -87,7 +87,7 @@ class Drill:
         fields = {key: prediction[key] for key in Score.__struct_fields__ if key in prediction}
         return msgspec.convert(fields, Score) == self._models.expected[kind][row]
 
-    # The server, which the drill restarts as an init system would.
+    # Server control. The drill restarts the server as an init system would.
     def start(self) -> float:
         """Start the server, retrying until it is healthy; return the elapsed seconds."""
         began = time.monotonic()
@@ -197,7 +197,7 @@ class Drill:
 
 
 def write_no_graph(folders: dict[str, Path], new: Path) -> None:
-    """Write a bundle whose graph is not an ONNX file, with valid digests."""
+    """Write a bundle with valid digests, whose graph is not an ONNX file."""
     repack(folders["first"], new, model=b"nonsense")
 
 
@@ -413,7 +413,7 @@ def run(*words: str) -> str:
 
 
 def train(scratch: Path) -> Models:
-    """Train two different models of the loan example and compute their expected scores."""
+    """Train two different models on the loan example and compute their expected scores."""
     table = scratch / "loans.csv"
     run("example", "loans", "--out", str(table), "--rows", "1500")
     registry = FolderRegistry(scratch / "trained" / "models")

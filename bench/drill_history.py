@@ -117,7 +117,7 @@ class Drill:
         return [int(word) for word in listed.stdout.split()]
 
     def get(self, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """Return the status and body; the status is 0 if the server does not respond."""
+        """Return the status and body of the reply; the status is 0 if the server does not respond."""
         request = urllib.request.Request(self.address + path, body, {"content-type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=30) as reply:
@@ -211,7 +211,7 @@ def _fill(drill: Drill, least: str, leave: int, expected: int) -> Iterator[Check
 
 
 def locked_store(drill: Drill) -> Iterator[Check]:
-    """Lock the database for minutes; the journals buffer the entries."""
+    """Lock the database; the journals buffer the entries."""
     seconds = 5 if drill.quick else 150
     drill.start()
     drill.until_answered(20)
@@ -257,7 +257,7 @@ def damaged_journal(drill: Drill) -> Iterator[Check]:
 
 
 def changing_clock(drill: Drill) -> Iterator[Check]:
-    """Record predictions with a clock that jumps forward and back by up to a day."""
+    """Record predictions with a clock that jumps forward and backward by up to a day."""
     model = app_models.live_model(settings.load(home=drill.home), "loans")
     jumps = [0, 7_200, -7_200, 86_400, -86_400, 0, 0, -3_600]
     moment = iter(range(10**9))
@@ -301,7 +301,7 @@ ON_A_SMALL_DISK = ("nearly full disk", "full disk")
 
 @contextlib.contextmanager
 def place(name: str) -> Iterator[Path]:
-    """Yield a folder for a scenario's home, on a separate disk of 120 MiB if the scenario fills the disk."""
+    """Yield a folder for a scenario's home, on a separate 120 MiB disk if the scenario fills the disk."""
     with tempfile.TemporaryDirectory(prefix="drill-") as folder:
         if name not in ON_A_SMALL_DISK:
             yield Path(folder)
@@ -314,7 +314,7 @@ def place(name: str) -> Iterator[Path]:
 
 
 def train(folder: Path) -> Path:
-    """Train the loan example and return the registry folder."""
+    """Train a model on the loan example and return the registry folder."""
     loaded = settings.load(home=folder)
     app_models.train(
         loaded,

@@ -201,7 +201,7 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
 
 
 def idle(count: int) -> list[socket.socket]:
-    """Open connections that send nothing."""
+    """Open connections without sending anything."""
     return [socket.create_connection(("127.0.0.1", PORT), timeout=30) for _ in range(count)]
 
 

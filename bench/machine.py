@@ -71,7 +71,7 @@ class Server:
         return seconds
 
     def answers(self, body: bytes) -> bool:
-        """Return whether the server answers this body with 200."""
+        """Return whether the server responds to this body with status 200."""
         try:
             return len(self.ask(body)) > 0
         except urllib.error.HTTPError as error:
@@ -155,7 +155,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU seconds of all threads of a process, including finished threads, with a resolution of 10 ms."""
+    """Return the CPU seconds used by all threads of a process, including finished threads; the resolution is 10 ms."""
     try:
         fields = _stat(pid)
     except OSError:
@@ -164,7 +164,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident(pid: int) -> float:
-    """Return the resident memory of a process in megabytes, including shared pages, or 0 if it has exited."""
+    """Return the resident memory of a process in megabytes, including shared pages, or 0 if the process has exited."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):

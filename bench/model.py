@@ -1,4 +1,4 @@
-"""Train the loan example with exactly 200 trees, so that figures from different dates are comparable.
+"""Train a model with exactly 200 trees on the loan example, so that figures from different dates are comparable.
 
     python bench/model.py TABLE HOME      print the bundle's folder
 

@@ -22,10 +22,11 @@ BENCHES = {
 ABOUT = {
     "startup": "The lowest CPU time of five processes.",
     "serve": """One worker on one core serves a 200-tree model with an API key, a quota, a journal and metrics. The
-floor is a bare JSON echo server on the same server software. Plain FastAPI uses ONNX Runtime and keeps no history.""",
-    "workers": """The CPU time of all processes per answered request, for two workers and for one worker, and the
+floor is a bare JSON echo server that uses the same server software. Plain FastAPI runs the model with ONNX Runtime and
+keeps no history.""",
+    "workers": """The CPU time of all processes per answered request, with one worker and with two workers, and the
 memory use over two million requests.""",
-    "dialects": "The same rows in another dialect, compared with the native dialect in the same run.",
+    "dialects": "The same rows sent as native JSON and as binary V2 tensors, compared within one run.",
     "drill": """Two workers under constant load. Every acknowledged prediction must be in the history exactly once and
 match its reply.""",
     "drill history": """One server under constant load while its disk fills up, its clock changes, its store is locked
@@ -35,17 +36,17 @@ valid requests.""",
     "batch": "The time and memory needed to score a million rows, compared with bare ONNX Runtime on arrays in memory.",
 }
 FUZZ_LABELS = {
-    "alone_rps": "requests/s of one client, before",
-    "after_rps": "requests/s of one client, after",
+    "alone_rps": "requests/s of one client before the tests",
+    "after_rps": "requests/s of one client after the tests",
     "mutated sent": "mutated requests sent",
     "idle open": "idle connections",
     "idle share": "relative throughput of one client with idle connections open",
     "slow open": "slow senders",
     "slow share": "relative throughput of one client with slow senders connected",
     "bombs bytes": "compressed size of a bomb, bytes",
-    "memory_mb before": "server memory before, MB",
-    "memory_mb after": "server memory after, MB",
-    "alive": "server responds at the end",
+    "memory_mb before": "server memory before the tests, MB",
+    "memory_mb after": "server memory after the tests, MB",
+    "alive": "server responds after the tests",
 }
 FUZZ_STATUSES = {
     "mutated statuses ": "mutated requests answered with status ",

@@ -1,4 +1,4 @@
-"""Measure model quality: train on every table in a folder with default options, and predict with the published
+"""Measure model quality: train with default options on every table in a folder, and predict with the published
 graph.
 
     python bench/quality.py run --data FOLDER [--tables a,b] [--system autogluon --python PYTHON] [--seconds 60]
@@ -60,7 +60,7 @@ class Task:
     positive: str | None
     exclude: tuple[str, ...]
     map: Mapping[str, str]
-    """Label corrections: in one table, each label has a second spelling that ends with a full stop."""
+    """Label corrections: in one table, each label has a second spelling that ends with a period."""
     reference: float
     spread: float
 
@@ -95,7 +95,7 @@ def main() -> int:
 
 
 def tasks(folder: Path) -> Iterator[Task]:
-    """Yield the tables of the manifest."""
+    """Yield one task for each table in the manifest."""
     for entry in json.loads((folder / "manifest.json").read_text()):
         kind = entry["task"]
         known = entry["reference"]
@@ -153,7 +153,7 @@ def record(task: Task, options: argparse.Namespace) -> None:
 
 
 def load(task: Task) -> tuple[pl.DataFrame, np.ndarray]:
-    """Return the table as strings without excluded columns, and the corrected labels."""
+    """Return the table without excluded columns, as strings, and the corrected labels."""
     frame = read_table(task.path).frame
     frame = frame.drop([name for name in task.exclude if name in frame.columns])
     if frame.height > MOST_ROWS:
@@ -320,7 +320,7 @@ instead. `bench/quality.py` measured the figures on {when}.
 
 The reference is the score of the better of two scikit-learn models on the same folds: a linear model and histogram
 gradient boosting. These models are trained on all training rows; Rowcast uses a fifth of these rows as the holdout.
-Rowcast's score may be below the reference by 0.01 or by the standard deviation of the reference between folds,
+Rowcast's score may be below the reference by 0.01 or by the standard deviation of the reference across folds,
 whichever is larger. AutoGluon (medium preset) and FLAML got the same rows, the same time limit and one core.
 
 | requirement | measured | required |

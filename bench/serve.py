@@ -130,12 +130,12 @@ def output(command: list[str], env: dict[str, str] | None = None) -> str:
 
 
 def rowcast(home: Path, *words: str) -> str:
-    """Run a `rowcast` command with the home of this benchmark."""
+    """Run a `rowcast` command with this benchmark's home."""
     return output([str(BIN / "rowcast"), *words], {**os.environ, "ROWCAST_HOME": str(home / "home")})
 
 
 def train(home: Path) -> Path:
-    """Train the loan example with 200 trees and return the bundle's folder."""
+    """Train a 200-tree model on the loan example and return the bundle's folder."""
     table = home / "loans.csv"
     rowcast(home, "example", "loans", "--out", str(table))
     command = [sys.executable, str(HERE / "model.py"), str(table), str(home / "home")]
@@ -225,7 +225,7 @@ def measure_rounds(
                 fresh = FIRST + (fresh + result.answered - FIRST) % (LAST - FIRST)
                 console.print(
                     f"{turn} c{connections:<4} {server.name:8} {result.rps:8.0f}/s  cpu {result.cpu_us:6.1f} µs"
-                    f"  beside {result.beside_us:5.1f}  p50 {result.p50_ms:.2f}  p99 {result.p99_ms:.2f}"
+                    f"  indexer {result.beside_us:5.1f}  p50 {result.p50_ms:.2f}  p99 {result.p99_ms:.2f}"
                     f"  others {result.others:.2f}"
                 )
                 yield result
@@ -291,7 +291,7 @@ def history(home: Path) -> dict[str, Any]:
 
 
 def median_ratio(measures: list[Measure], connections: int, ratio: Callable[[dict[str, Measure]], float]) -> float:
-    """Return the median over all rounds of a ratio computed within a round."""
+    """Return the median, over all rounds, of a ratio that is computed in each round."""
     rounds = sorted({each.round for each in measures})
     groups = [
         {each.server: each for each in measures if (each.round, each.connections) == (turn, connections)}

@@ -1,8 +1,8 @@
 """`make bench-startup`: measure the CPU time of `import rowcast` and of `rowcast --help`.
 
 The benchmark compares CPU time, because a busy machine delays a process but hardly increases its CPU time. It runs each
-command several times and reports the lowest value. `tests/architecture/test_imports.py` checks which modules both
-commands load.
+command several times and reports the lowest value. `tests/architecture/test_imports.py` checks which modules each
+command loads.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Workers(Server):
     """A server with several processes on all cores."""
 
     def groups(self) -> dict[str, list[int]]:
-        """Group the processes; the supervisor, which uses only a few milliseconds of CPU time, counts as answering."""
+        """Group the processes. The supervisor, which uses little CPU time, belongs to the group `answering`."""
         groups: dict[str, list[int]] = {group: [] for group in GROUPS}
         for pid in self.tree():
             with suppress(OSError):
@@ -185,8 +185,8 @@ def check_requirements(measures: list[Measure], memory: list[Any], report: dict[
             2 * a.answering_us / (b.answering_us + b.indexer_us) for a, b in zip(single, double, strict=True)
         )
         checks += [
-            Check(f"throughput: two workers / one, {each} connections each", workers, least=1.6),
-            Check(f"throughput including the indexer: two workers / one, {each} connections each", whole),
+            Check(f"throughput: two workers / one worker, {each} connections per worker", workers, least=1.6),
+            Check(f"throughput including the indexer: two workers / one worker, {each} connections per worker", whole),
         ]
     if memory:
         quarter = max(1, len(memory) // 4)

@@ -16,7 +16,7 @@ ROW_RULE = "rk1-"
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the value as UTF-8 JSON with sorted keys and no whitespace; equal values produce equal bytes."""
+    """Return the value as UTF-8 JSON with sorted keys and no whitespace; equal values produce identical bytes."""
     return msgspec.json.encode(msgspec.to_builtins(value), order="sorted")
 
 

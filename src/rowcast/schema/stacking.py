@@ -12,7 +12,7 @@ from rowcast.schema.encoding import EncodedRow, Plan
 
 
 def stack_rows(plan: Plan, rows: Sequence[EncodedRow]) -> dict[str, NDArray[Any]]:
-    """Return the input tensors, in the order of the rows. Hot path."""
+    """Return the input tensors; the order of the rows is preserved. Hot path."""
     tensors: dict[str, NDArray[Any]] = {}
     count = len(rows)
     for index, spec in enumerate(plan):

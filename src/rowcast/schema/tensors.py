@@ -144,7 +144,7 @@ def from_bytes(header: TensorHeader, raw: memoryview) -> Tensor:
             f"but binary_data_size is {len(raw)}"
         )
     if header.datatype == BOOL and count and np.frombuffer(raw, np.uint8).max() > 1:
-        raise BodyError(f"input {quoted(header.name)}: every BOOL must be 0 or 1")
+        raise BodyError(f"input {quoted(header.name)}: every BOOL value must be 0 or 1")
     return Tensor(header.name, header.datatype, shape, np.frombuffer(raw, dtype))
 
 
@@ -160,7 +160,7 @@ def _texts(name: str, data: bytes, count: int) -> list[str]:
             break
     if at != end or len(texts) != count:
         raise BodyError(
-            f"input {quoted(name)}: the lengths of the {count} strings do not match the size of {end} bytes"
+            f"input {quoted(name)}: the lengths of the {count} strings do not match the data size of {end} bytes"
         )
     try:
         return [text.decode() for text in texts]
@@ -180,7 +180,7 @@ def _shape(header: TensorHeader) -> tuple[int, ...]:
 
 
 def to_bytes(datatype: str, cells: Any) -> bytes:
-    """Convert an array, or a list of strings, to the data of a binary tensor."""
+    """Convert an array, or a list of strings, into the data of a binary tensor."""
     if datatype == BYTES:
         encoded = {text: length_prefixed(text) for text in set(cells)}  # Labels repeat; encode each label only once.
         return b"".join(map(encoded.__getitem__, cells))

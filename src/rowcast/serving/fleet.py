@@ -53,7 +53,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     waiting: int = 0
     """The number of rows in the queue."""
     waiting_seconds: float = 0.0
-    """The age of the oldest row in the queue."""
+    """The age of the oldest row in the queue, in seconds."""
 
 
 class ReloadResult(msgspec.Struct, frozen=True):
@@ -121,11 +121,11 @@ class WorkerState(Protocol):
         ...
 
     def trial_results(self) -> AbstractContextManager[dict[str, str]]:
-        """Yield the trial results while holding a lock, and store them when the block ends."""
+        """Yield the trial results while holding a lock, and store them at the end of the `with` block."""
         ...
 
     def agree_default_model(self, choose: Callable[[], str | None]) -> str | None:
-        """Return the default model. The first worker to call this method selects it with `choose`."""
+        """Return the default model. The first worker to call this method selects the model with `choose`."""
         ...
 
     def last_served(self) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Descriptions of models, as returned by `/models`: structs that the server fills and the client decodes.
 
-This module does not import numpy or the serving path, so that importing the client is cheap. Fields that an older
+This module imports neither numpy nor the request path, so that importing the client is cheap. Fields that an older
 server may lack have defaults.
 """
 
@@ -45,7 +45,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     parity: ParityObject = {}
     columns: list[ColumnObject] = []
     schema: Json = {}
-    """JSON Schema of one row."""
+    """The JSON Schema of one row."""
 
 
 class DefaultModel(ServedModel, frozen=True, kw_only=True):

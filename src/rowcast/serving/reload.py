@@ -19,7 +19,7 @@ from rowcast.serving.live_models import LiveModel, load
 
 
 class FollowResult(msgspec.Struct, frozen=True):
-    """The models to serve, by name, and the errors of the models that could not be loaded."""
+    """The models to serve, by name, and the errors for the models that could not be loaded."""
 
     models: Mapping[str, LiveModel]
     errors: list[str]

@@ -25,14 +25,14 @@ CODE_LEVELS: Final = 10
 CODE_MIDDLE: Final = 1000
 """The minimum median of a column of codes. Codes are typically large, sparse, often repeated and rarely round."""
 FAR_FACTOR: Final = 7
-"""The largest value is reported if it is at least this many times as far from the median as the 99.9th percentile.
+"""The largest value is reported if it is at least this many times as far from the median as the 99.9th percentile is.
 
 Wrong units and typos produce such values; long tails rarely do.
 """
 FAR_ROWS: Final = 1000
 """The minimum number of rows for reporting outliers. With fewer rows, the 99.9th percentile is not meaningful."""
 LARGE: Final = 100
-"""Numbers of at least this size are shown without decimals, and zeros among such numbers are suspicious."""
+"""Numbers of at least this size are shown without decimal places, and zeros among such numbers are suspicious."""
 MAX_AGE: Final = 110
 MOSTLY: Final = 0.5
 NEARLY_ALL: Final = 0.9

@@ -22,7 +22,7 @@ ROWS: Final = 5000
 EDUCATION: Final = ("high school", "bachelor", "master", "doctorate")
 PURPOSES: Final = ("home", "car", "education", "business", "medical", "other")
 LARGEST: Final = 15e6
-"""The maximum amount. float32 represents all whole numbers up to 16,777,216 exactly."""
+"""The maximum amount. A float32 can represent every whole number up to 16,777,216."""
 
 Columns = Mapping[str, list[Any]]
 

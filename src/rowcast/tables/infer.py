@@ -243,7 +243,7 @@ def _text_numbers(name: str, distinct: _Distinct, forms: tuple[str, ...]) -> tup
 def _is_code(values: Sequence[str]) -> bool:
     """Return whether the numbers look like postal codes.
 
-    Postal codes have the same length, at least four digits, and only some of them start with 0.
+    All postal codes have the same number of digits, at least four, and some but not all start with 0.
     """
     padded = [value.startswith("0") for value in values]
     return any(padded) and not all(padded) and len(set(map(len, values))) == 1 and len(values[0]) >= 4
@@ -298,13 +298,13 @@ def _build(name: str, kind: Kind, distinct: _Distinct, **fields: Any) -> Column:
 
 
 def _date_formats(name: str, values: Sequence[str]) -> tuple[tuple[str, ...] | None, list[Finding]]:
-    """Return the formats needed besides RFC 3339 to parse all values (None if a value is not a date), and findings."""
+    """Return the findings, and the formats besides RFC 3339 that parse all values (None if a value is not a date)."""
     if not all(_date_like(value) for value in values[:MIN_ROWS]):
         return None, []
     left = [value for value in values if datetime_from_text(value, (), "UTC") is None]
     formats: list[str] = []
     findings: list[Finding] = []
-    while left and len(formats) < 3:  # A column with more than three date formats is not a datetime column.
+    while left and len(formats) < 3:  # A column with more than three date formats is not treated as a datetime column.
         unparsed = {form: _unparsed(form, left) for form in _formats_for(left[0])}
         if not unparsed:
             return None, []

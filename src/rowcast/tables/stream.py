@@ -38,7 +38,7 @@ BLOCK: Final = 2 * 1024 * 1024
 ROWS: Final = 32_768
 """The maximum number of rows per chunk of a columnar file."""
 CELLS: Final = 16 * ROWS
-"""The maximum number of cells per chunk of a columnar file. In wide tables, this limit reduces the rows per chunk."""
+"""The maximum number of cells per chunk of a columnar file. Chunks of wide tables therefore have fewer rows."""
 CHUNKS_PER_READ: Final = 4
 """The number of chunks that are read from a columnar file in one step."""
 MAX_ROW_BYTES: Final = 8 * 1024 * 1024

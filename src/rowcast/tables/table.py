@@ -48,7 +48,7 @@ class Table:
     findings: tuple[Finding, ...] = ()
 
     def require(self, column: str) -> pl.Series:
-        """Return the column with this name; raise TableError, which suggests similar names, if it does not exist."""
+        """Return the column with this name; if there is none, raise TableError with similar names."""
         if column in self.frame.columns:
             return self.frame[column]
         hint = closest(column, self.frame.columns)
