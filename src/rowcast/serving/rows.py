@@ -38,7 +38,7 @@ class RejectedRow(msgspec.Struct, frozen=True):
 
 
 def read_rows(model: ModelInterface, body: bytes, *, max_rows: int, partial: bool = False) -> list[Row | RejectedRow]:
-    """Parse `{"rows": [...]}`; raise InvalidRows with all problems; with `partial`, return RejectedRow items instead."""
+    """Parse `{"rows": [...]}`; raise InvalidRows with all problems, or return RejectedRow items with `partial=True`."""
     try:
         received = msgspec.json.decode(body, type=_RowsBody).rows
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
