@@ -73,7 +73,7 @@ def repository_files() -> list[Path]:
 
 
 def find_registry_names(files: list[Path]) -> Iterator[str]:
-    """Yield each occurrence of a package registry's host name in a file."""
+    """Yield each occurrence of a package registry's host name in the files."""
     pattern = re.compile("|".join(map(re.escape, REGISTRIES)).encode(), re.IGNORECASE)
     for path in files:
         content = path.read_bytes()

@@ -5,7 +5,7 @@ connection, the number of connections, and the size of a request head. All conne
 whereas uvicorn sets and cancels a timer for every request.
 
 A plain prediction request needs no ASGI scope, task or future: the protocol passes it to `QuickPath`, which sends the
-reply through a callback. `bench/serve.py` measures the time saved. Under another ASGI server, every request takes the
+reply through a callback. `bench/serve.py` measures the time saved. Under any other ASGI server, every request takes the
 general path. `tests/runtime/test_http_protocol.py` fails if the parts of uvicorn used here change.
 """
 
@@ -86,7 +86,7 @@ class Cycle(RequestResponseCycle):
 
     @property
     def disconnected(self) -> bool:
-        """Whether the connection is lost. uvicorn sets this only for the last of several pipelined requests."""
+        """Whether the connection is lost. uvicorn sets this only for the most recent of several pipelined requests."""
         return self._connection.is_lost
 
     @disconnected.setter
@@ -125,7 +125,7 @@ class QuickCycle:
         self.response_complete = True
         # The date is the only header that the server adds: see `run` in runtime/server.py.
         date = b"".join([b"date: %b\r\n" % value for _, value in connection.server_state.default_headers])
-        # If requests are pipelined, close the connection only after the response to the last request.
+        # If requests are pipelined, close the connection only after the response to the final request.
         if self.keep_alive and (connection.pipeline or not connection.pool.is_closing):
             connection.transport.write(b"".join((head, date, b"\r\n", body)))
         else:
@@ -376,7 +376,7 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             self.due = self._time() + self._limits.receive_seconds  # let the client read the rest of the response
         elif self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())  # reading resumes after the last response
+            self._start_asgi_task(*self.pipeline.pop())  # reading resumes after the final response
         else:
             self.flow.resume_reading()
             self._rest()

@@ -18,7 +18,7 @@ def class_labels(
     labels: Sequence[Any] | None = None,
     width: int | None = None,
 ) -> tuple[Label, ...]:
-    """Return the classes in the order of the output.
+    """Return the classes in the same order as the output's scores.
 
     `keys` are the keys of a map output, `labels` are the graph's own labels for the trial rows, and `width` is the
     number of scores per row. If neither the keys nor the metadata contain names, the classes are 0, 1, 2 and so on.
@@ -31,7 +31,8 @@ def class_labels(
     if any(isinstance(label, str) for label in distinct):
         names = _join(distinct)
         message = (
-            f"required, because the graph's labels are strings ({names}); list the classes in the order of the scores"
+            f"required, because the graph's labels are strings ({names}); "
+            "list the classes in the same order as the scores"
         )
         raise metadata_error("class_names", message)
     count = metadata.output_classes or width
