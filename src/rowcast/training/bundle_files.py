@@ -47,7 +47,7 @@ def _client_rows(problem: LearningProblem, seed: int) -> list[dict[str, Any]]:
 
 
 def reference_sample(problem: LearningProblem, seed: int) -> bytes:
-    """Return a sample of the training rows as Parquet, including the target. Drift is measured against this sample."""
+    """Return a sample of the training rows and their targets as Parquet. Drift is measured against this sample."""
     places = problem.training.places
     if len(places) > REFERENCE_ROWS:
         places = np.sort(np.random.default_rng([seed, 5]).choice(places, REFERENCE_ROWS, replace=False))

@@ -92,7 +92,7 @@ def uncalibrated(task: Task, class_weights: Sequence[float] = ()) -> Calibration
 def fit(
     raw: Raw, target: NDArray[Any], task: Task, *, weight: Weight | None = None, class_weights: Sequence[float] = ()
 ) -> Calibration:
-    """Return a fitted calibration, or the default calibration if fitting does not lower cross-validated log loss."""
+    """Return a fitted calibration, or the default if fitting does not lower the cross-validated log loss."""
     base = uncalibrated(task, class_weights)
     if task == "regression" or len(np.unique(target)) < 2:
         return base
@@ -167,10 +167,10 @@ def choose_threshold(
 ) -> float:
     """Return the best threshold: a float32 midpoint between two adjacent out-of-fold scores.
 
-    If costs are set, the best midpoint has the lowest cost. Otherwise, it has the highest F1 if F1 is the metric, and
-    the fewest errors if it is not. Midpoints too close to an out-of-fold score or to a score in `avoid` are excluded,
-    so that rounding cannot flip a label. If this excludes every midpoint, only the midpoints of the widest gaps are
-    considered. Ties go to the midpoint of the widest gap, then to the midpoint nearest to 0.5.
+    If costs are set, the best midpoint has the lowest cost. Otherwise, it has the highest F1 if the metric is F1, or
+    the fewest errors for any other metric. Midpoints too close to an out-of-fold score or to a score in `avoid` are
+    excluded, so that rounding cannot flip a label. If this excludes every midpoint, only the midpoints of the widest
+    gaps are considered. Ties go to the midpoint of the widest gap, then to the midpoint nearest to 0.5.
     """
     order = np.argsort(scores, kind="stable")
     weights = np.ones(len(order)) if weight is None else weight[order]

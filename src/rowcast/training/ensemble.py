@@ -46,7 +46,7 @@ class EnsembleMember:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen members, not yet trained on all training rows, and their joint cross-validated score."""
+    """The chosen model, not yet trained on all training rows, and its cross-validated score."""
 
     members: tuple[EnsembleMember, ...]
     score: float
@@ -77,7 +77,7 @@ class FoldScorer:
     folds: Sequence[NDArray[np.intp]]
 
     def scores(self, predictions: Predictions) -> NDArray[np.float64]:
-        """Return the score of each fold, signed so that greater is better; NaN where the metric is undefined."""
+        """Return the score of each fold, signed so that higher is better; the score is NaN where undefined."""
         sign = metrics.sign(self.metric)
         weights = [None if self.weight is None else self.weight[fold] for fold in self.folds]
         return np.array(

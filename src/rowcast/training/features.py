@@ -1,13 +1,12 @@
 """Preprocessing that is fitted once and computes bit-identical results in NumPy and in ONNX.
 
-A missing number is replaced with the training median. If a column had missing values in training, a flag marks its
-missing numbers. Linear models get scaled and clipped numbers. Trees get raw numbers, because rounding could move a row
-to the other side of a split.
+A missing number is replaced with the column's training median. If a column had missing values in training, a flag marks
+its missing numbers. Linear models get scaled and clipped numbers. Trees get raw numbers, because rounding could move a
+row to the other side of a split.
 
 A text column with up to 64 levels is one-hot encoded. A missing value is a level of its own; rare and unseen values
 have no level. In a text column with more levels, each level is replaced with its statistics: its target mean, its
-effect given the other such columns, and its frequency. The target statistics of training rows are out-of-fold
-values.
+effect given the other such columns, and its frequency. The target statistics of training rows are out-of-fold values.
 """
 
 from __future__ import annotations
@@ -278,7 +277,7 @@ def _joint_effects(
     weight: NDArray[np.float64] | None,
     rows: NDArray[np.bool_],
 ) -> list[NDArray[np.float64]]:
-    """Estimate the effects of all levels in one ridge regression, with the same smoothing as for the means."""
+    """Estimate the effects of all levels in one ridge regression, with the same smoothing as the target means."""
     count = len(target)
     widths = [len(column.levels) + 1 for column in coded]
     one_hot = [

@@ -232,7 +232,7 @@ def _checked_task(task: Task, classes: tuple[Label, ...], target: str) -> Task:
 def _positive_class(
     classes: tuple[Label, ...], target: NDArray[Any], column: str, label: str | None
 ) -> tuple[int, Finding]:
-    """Return the positive class: the label set by the option, else a label such as `yes`, else the rarer label."""
+    """Return the positive class: the option's label, a label such as `yes`, or the rarer label, in that order."""
     names = [label_text(each) for each in classes]
     if label is not None:
         name = canonical_text(label)

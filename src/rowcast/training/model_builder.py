@@ -58,7 +58,7 @@ class ModelBuilder:
         message = f"{' and '.join(self.choice.weights)} on {len(problem.training)} rows"
         self.progress(TrainingEvent(stage="fit", message=message, best=self.choice.score))
         trained = ensemble.train_choice(problem, self.choice, self.setting)
-        self.progress(TrainingEvent(stage="export", message="to one ONNX graph that takes raw columns"))
+        self.progress(TrainingEvent(stage="export", message="building one ONNX graph that takes raw columns"))
         content, output = export(trained, problem.plan, len(problem.classes))
         graph = self.open_graph(content, output.name)
         self.progress(TrainingEvent(stage="certify", message="comparing the graph with the trained model"))

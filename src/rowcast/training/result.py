@@ -12,7 +12,7 @@ from rowcast.tables.table import Finding
 
 
 class CandidateScore(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The best cross-validated score of a candidate, or the score of the ensemble if it was chosen."""
+    """The best cross-validated score of a candidate, or the score of the ensemble if one was chosen."""
 
     name: str
     score: float

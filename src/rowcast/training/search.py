@@ -162,7 +162,10 @@ class Search:
 
 
 def search(problem: LearningProblem, options: TrainingOptions, progress: Progress) -> tuple[SearchResult, Setting]:
-    """Run all trials or stop at the time limit; return the best configurations. Ctrl-C stops the search early."""
+    """Run trials until all are finished or the time limit is reached; return the best configurations.
+
+    Ctrl-C stops the search early.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # failures are reported by the caller
     started = time.monotonic()
 

@@ -19,7 +19,7 @@ from rowcast.schema.prediction import Label, Task
 from rowcast.training.features import INNER_FOLDS, InnerFolds
 
 FIRST_WINDOW: Final = 0.5
-"""The share of rows, earliest first, that a time-based split never uses for validation.
+"""The share of rows, counted from the earliest row, that a time-based split never uses for validation.
 
 The score of a model trained on few rows says little about a model trained on all rows.
 """
@@ -182,9 +182,10 @@ def _deal(target: Target, task: Task, count: int, seed: int) -> Indices:
 
 
 def _windows(times: NDArray[Any], count: int) -> list[tuple[Indices, Indices]]:
-    """Return the folds of an expanding window: training rows up to one time, validation rows up to the next time.
+    """Return the folds of an expanding window.
 
-    If times repeat, there may be fewer than `count` folds.
+    In each fold, the training rows end at one cutoff time, and the validation rows end at the next. If times repeat,
+    there may be fewer than `count` folds.
     """
     ranked = np.sort(times)
     shares = FIRST_WINDOW + (1 - FIRST_WINDOW) * np.arange(count + 1) / count

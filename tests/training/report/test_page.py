@@ -108,7 +108,7 @@ def test_a_binary_report_shows_the_metrics_of_the_bundle(loans: tuple[str, Manif
 
     for name in manifest.holdout:
         assert [metric_title(name), *measure_cells(manifest, name)] in rows
-    assert f"<dd>{format_number(manifest.decision.threshold)}<small>predicts Approved" in page
+    assert f"<dd>{format_number(manifest.decision.threshold)}<small>Approved is predicted" in page
     assert ["rows compared", f"{manifest.parity.rows:,}"] in rows
     assert ["SHA-256 of the table", manifest.training.sha256] in rows
     counts = matrix_counts(page)

@@ -18,7 +18,7 @@ from rowcast.schema.schema import Column
 from rowcast.tables.table import Finding, Override
 
 Power = Callable[[NDArray[Any]], float]
-"""Measures how well a single column predicts the target, as ROC AUC or R²."""
+"""Returns how well a single column predicts the target: the ROC AUC or R²."""
 
 SCREENED_ROWS: Final = 1000
 """The number of rows used to screen each pair."""
@@ -32,7 +32,7 @@ MIN_DISTINCT: Final = 20
 MEASURED_PAIRS: Final = 5
 JOINT_POWER: Final = {"binary": 0.85, "regression": 0.6}
 JOINT_GAIN: Final = {"binary": 0.2, "regression": 0.4}
-"""A pair is a joint leak if its predictive power reaches JOINT_POWER and exceeds that of each column by JOINT_GAIN.
+"""A pair is a joint leak if its predictive power reaches JOINT_POWER and exceeds each column's power by JOINT_GAIN.
 
 No legitimate pair is known to reach both limits.
 """
@@ -87,7 +87,7 @@ def _combine(columns: Mapping[str, NDArray[Any]], a: str, b: str, operator: str)
 
 
 def _explained_variation(values: NDArray[np.float64], target: NDArray[np.float64]) -> float:
-    """Return the variation of the target between bins of equal size, which is faster to compute than the AUC."""
+    """Return the target's variation between bins of equal size, a substitute for the AUC that is faster to compute."""
     bins = np.empty(len(values), np.intp)
     bins[np.argsort(values)] = np.arange(len(values)) * PAIR_BINS // len(values)
     counts = np.bincount(bins, minlength=PAIR_BINS)
@@ -138,7 +138,7 @@ def same_facts(columns: Mapping[str, NDArray[Any]], candidates: Sequence[Column]
 
 
 def _pattern(values: NDArray[Any]) -> NDArray[np.intp]:
-    """Return the index of each row's value in order of first occurrence.
+    """Assign indices to the distinct values in order of first occurrence; return the index of each row's value.
 
     If the values of two columns map one-to-one, the columns have the same indices.
     """

@@ -27,7 +27,7 @@ from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params,
 from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Trees
 
 SHARE: Final = 0.005
-"""The fraction of each leaf that is divided evenly among all classes.
+"""The fraction of each leaf's weight that is divided evenly among all classes.
 
 It keeps the share of a class above 0 even if no row in the leaf has that class.
 """

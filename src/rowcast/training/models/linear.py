@@ -77,7 +77,7 @@ class LeastSquares(Logistic):
             signs = 2 * np.eye(setting.width)[rows.target] - 1
         model = _ridge(rows, signs, params)
         error = float(np.average(((model.raw(rows.matrix) - signs) ** 2).mean(axis=1), weights=rows.weight))
-        scale = 2 / max(error, 0.05)  # log-odds of two normal distributions with means -1 and 1 and this variance
+        scale = 2 / max(error, 0.05)  # log-odds for two normal distributions with this variance and means of -1 and 1
         return Linear(params, model.weights * scale, model.bias * scale)
 
 

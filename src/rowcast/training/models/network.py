@@ -40,7 +40,10 @@ CHUNK: Final = 4096
 
 @dataclass(frozen=True)
 class Encoding:
-    """The encoding of numbers as positions in intervals, from 0 to 1. A constant column has no intervals."""
+    """Encodes a number as its position in each interval of its column, from 0 to 1.
+
+    A constant column has no intervals.
+    """
 
     columns: NDArray[np.int64]
     low: Raw

@@ -251,7 +251,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def truncate(text: str, limit: int) -> str:
-    """Truncate a text to `limit` characters, including an ellipsis at the end."""
+    """Truncate a string to `limit` characters, including an ellipsis at the end."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

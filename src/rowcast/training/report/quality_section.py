@@ -198,7 +198,8 @@ def _residual_charts(model: EvaluatedModel) -> tuple[Chart, ...]:
         ),
         scatter_chart(
             "Residuals",
-            f"The actual minus the predicted value for {rows}. A pattern suggests that the model can be improved.",
+            f"The actual value minus the predicted value for {rows}. A visible pattern suggests that the model can be "
+            "improved.",
             ("predicted", "residual"),
             predicted[sample],
             residuals[sample],

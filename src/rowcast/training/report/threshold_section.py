@@ -95,7 +95,7 @@ def _rows(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.bool_
 
 
 def _best(score: NDArray[Any], positive: NDArray[np.bool_], cost: Cost) -> float:
-    """Return the midpoint of two adjacent scores with the lowest cost; ties go to the midpoint nearest to 0.5."""
+    """Return the midpoint between adjacent scores that has the lowest cost. Ties go to the midpoint nearest to 0.5."""
     distinct = np.unique(score).astype(np.float64)
     edges = np.concatenate([[0.0], distinct, [1.0]])
     cuts = ((edges[:-1] + edges[1:]) / 2).astype(np.float32)

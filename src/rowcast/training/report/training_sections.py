@@ -91,7 +91,8 @@ def search_section(
     first, last = format_number(float(best[0])), format_number(float(best[-1]))
     chart = line_chart(
         "Best score so far",
-        f"{first} after the first trial and {last} after {scored[-1][0]} trials; {direction} is better.",
+        f"The best score was {first} after the first trial and {last} after {scored[-1][0]} trials; {direction} is "
+        "better.",
         ("trial", metric),
         [Line(metric, numbers, best, dots=len(numbers) < DOTTED_TRIALS)],
     )
