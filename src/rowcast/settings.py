@@ -415,7 +415,7 @@ def _reject_unknown_variables() -> None:
 
 
 def _describe(error: ValidationError) -> str:
-    """Describe all problems in a single line."""
+    """Describe all problems on a single line."""
     sentences = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])

@@ -65,7 +65,7 @@ def active_callers(keys: Iterable[Key], now: float, default: Quota | None, share
 
 
 def keep_meters(new: dict[bytes, Caller], old: Mapping[bytes, Caller]) -> dict[bytes, Caller]:
-    """Return the new callers. A caller keeps its old meter if its quota is unchanged, so a reload resets no meter."""
+    """Return the new callers. Each caller with an unchanged quota keeps its old meter, so its usage is not reset."""
     meters = {caller.key_id: caller.meter for caller in old.values()}
 
     def with_meter(caller: Caller) -> Caller:

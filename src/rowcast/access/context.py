@@ -19,4 +19,7 @@ class RequestContext(msgspec.Struct, frozen=True, gc=False):
     entity: str = ""
     """The caller's own reference, for example an application number."""
     deadline: float = math.inf
-    """The `time.perf_counter` value at which the request times out. Rows that are still queued then are not scored."""
+    """The `time.perf_counter` value at which the request times out.
+
+    Rows that are still in the queue at that time are not scored.
+    """

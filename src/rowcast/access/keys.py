@@ -56,7 +56,10 @@ class Key(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def add_key(keys: Sequence[Key], new: Key) -> list[Key]:
-    """Return the keys with the new key appended; raise SettingsError if a key that is not revoked has its name."""
+    """Return the keys with the new key appended; raise SettingsError if its name is in use.
+
+    The name of a revoked key can be used again.
+    """
     if any(key.name == new.name and key.revoked is None for key in keys):
         raise SettingsError(f"a key named {new.name!r} already exists; revoke or rotate it, or choose another name")
     return [*keys, new]

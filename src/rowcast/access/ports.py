@@ -22,7 +22,10 @@ class KeyReader(Protocol):
         ...
 
     def revision(self) -> object:
-        """Return a value that changes whenever the keys change. This must be cheap: the server does it every second."""
+        """Return a value that changes whenever the keys change.
+
+        The server calls this method every second, so it must be fast.
+        """
         ...
 
 

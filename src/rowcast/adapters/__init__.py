@@ -1,1 +1,1 @@
-"""Adapters, grouped by technology. Only the `app` package imports adapters, each when it is needed."""
+"""Adapters, grouped by technology. Only the `app` package imports adapters, and it does so lazily."""

@@ -1,4 +1,4 @@
-"""Checks of a server's dependencies. Each check returns the reason for a failure, or "" on success."""
+"""Health checks for a server's dependencies. Each check returns the reason for a failure, or "" on success."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def push_failure(settings: Settings) -> str:
         status = httpx.get(url, auth=auth, timeout=SECONDS).status_code
     except httpx.HTTPError as error:
         return f"{url} does not respond ({type(error).__name__})"
-    # Most gateways answer GET with 405; this status shows that the gateway is reachable.
+    # Most gateways answer a GET request with 405, which shows that the gateway is reachable.
     return f"{url} responds with {status}" if status in (401, 403, 407) or status >= 500 else ""
 
 

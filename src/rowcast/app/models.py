@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rowcast.training.result import TableCheck, TrainingResult
 
 DATA_CHECK_NAME = "check"
-"""A placeholder for the model name in a data check, which publishes no model."""
+"""A placeholder for the model name in a data check, which does not publish a model."""
 
 
 def registry(settings: Settings) -> RegistryWriter:
@@ -46,7 +46,7 @@ def has_models(settings: Settings) -> bool:
 
 
 def name_to_train(settings: Settings) -> str:
-    """Return the name of the single model to serve; raise SettingsError if the settings name several models."""
+    """Return the name of the only model in the settings; raise SettingsError if the settings name several models."""
     names = {reference.partition("@")[0] for reference in settings.models}
     if len(names) > 1:
         raise SettingsError(f"cannot train several models on one table: {', '.join(sorted(names))}")

@@ -66,7 +66,10 @@ def ids(block: Block) -> list[str]:
 
 
 def contains(block: Block, prediction_id: str) -> bool:
-    """Return whether the block contains this prediction. The check is cheap if the timestamps are different."""
+    """Return whether the block contains this prediction.
+
+    The check is cheap if the block and the prediction have different timestamps.
+    """
     return prediction_id.replace("-", "")[:12] == f"{block.at // 1_000_000:012x}" and prediction_id in ids(block)
 
 

@@ -28,7 +28,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A Unix timestamp in microseconds."""
     digest: str
     source: str
-    """The dialect or job of the request."""
+    """The dialect of the request."""
     request_id: str
     reply: bytes
     """The JSON of the prediction, as sent."""

@@ -89,7 +89,7 @@ def _parse_bound(name: str, text: str) -> int:
 
 
 def parse_time(text: str) -> int:
-    """Parse an RFC 3339 timestamp or a UTC date; return Unix milliseconds, or raise ValueError if it is invalid."""
+    """Parse an RFC 3339 timestamp or a UTC date into Unix milliseconds; raise ValueError if the text is invalid."""
     time = datetime.fromisoformat(_LOST_PLUS.sub(r"+\1", text.strip()))  # `+` in a query string is decoded as a space
     milliseconds = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
     if not 0 <= milliseconds <= LATEST_MS:

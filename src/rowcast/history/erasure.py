@@ -2,7 +2,7 @@
 
 A row can be in the store, in a journal or, until a drained journal is deleted, in both. When the indexer of a journal
 folder first sees a request, it notes which journals the folder contains. The request stays open until the indexer of
-every folder has drained these journals and then erased the selected rows.
+every folder has drained these journals and has then erased the selected rows.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Eraser:
 
 
 class Maintenance(Eraser):
-    """The indexer's work after each round: this folder's part of open erasures, and retention in the store."""
+    """The indexer's work after each drain: this folder's part of open erasures, and retention in the store."""
 
     def __init__(
         self, store: Store, journals: JournalReader, now: Callable[[], int], retention_days: int | None = None

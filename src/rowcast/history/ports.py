@@ -96,7 +96,7 @@ class JournalReader(Protocol):
         ...
 
     def backlog(self) -> int:
-        """Return the number of journals whose entries are not all in the store yet; one per active writer is normal."""
+        """Return the number of journals that have not been deleted yet; one per active writer is normal."""
         ...
 
     def open_journals(self) -> frozenset[str]:

@@ -47,7 +47,7 @@ class History:
                 before = record.id
 
     def catch_up(self, timeout: float) -> int:
-        """Wait up to `timeout` seconds until the current journal entries are stored; return how many are not stored."""
+        """Wait up to `timeout` seconds for the current journal entries to be stored; return how many are missing."""
 
         def missing(writer: str, seq: int) -> int:
             position = self.store.position(writer)

@@ -63,7 +63,7 @@ class ScoringOptions:
     source: Path
     out: Path
     rejects: Path | None = None
-    """The file for rejected rows. If this is None, the first invalid row is an error."""
+    """The file for rejected rows. If this is None, scoring fails at the first invalid row."""
     columns: tuple[str, ...] | None = None
     """The table columns to copy to the output; all columns by default."""
     threads: int = 1

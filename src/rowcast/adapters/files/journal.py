@@ -107,9 +107,9 @@ class FileJournal:
             raise self._unavailable(error) from None
 
     def roll(self) -> None:
-        """Start a new segment if one was requested or if the current segment is old. Call this about once a second.
+        """Start a new segment if one was requested or if the current segment is old.
 
-        The indexer can then delete the old segment.
+        The indexer can then delete the old segment. Call this method about once a second.
         """
         self._blocks.roll()
         count, linked = self._kept

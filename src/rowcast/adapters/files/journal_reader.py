@@ -156,7 +156,7 @@ class FolderJournalReader:
         return len(new)
 
     def backlog(self) -> int:
-        """Return the number of segments that are not completely stored."""
+        """Return the number of segments that have not been deleted yet."""
         return len(self._paths())
 
     def open_journals(self) -> frozenset[str]:

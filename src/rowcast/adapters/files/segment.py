@@ -159,7 +159,7 @@ class Segment:
         return has_ended(self.path)
 
     def _read_many(self, file: FileIO, entries: list[SealedEntry], limit: int) -> bool:
-        """Append the complete entries from one large read to `entries`, and return whether any were found.
+        """Read one large chunk, append its complete entries to `entries`, and return whether there were any.
 
         Hot path: two reads per entry would take a fifth of the indexer's time.
         """

@@ -88,7 +88,7 @@ class SharedCounters:
         return self._doubles[start : start + count]
 
     def each(self) -> Iterator[tuple[Labels, list[float]]]:
-        """Yield each entry of all files in the folder."""
+        """Yield the entries of all files in the folder."""
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             content = path.read_bytes()
             doubles = memoryview(content).cast("d")

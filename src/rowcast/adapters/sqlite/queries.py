@@ -37,7 +37,7 @@ def page_query(selection: Selection, before: str | None = None) -> tuple[str, di
 
 
 def where_clause(selection: Selection, **bounds: str | None) -> tuple[str, dict[str, Any]]:
-    """Return the WHERE clause for a selection, and the parameters. `bounds` can contain `before` and `after`."""
+    """Return the WHERE clause for a selection, and its parameters. `bounds` can contain `before` and `after`."""
     fields = {**msgspec.structs.asdict(selection), **bounds}
     values = {name: value for name, value in fields.items() if value is not None and value != ()}
     for name in ("ids", "models"):

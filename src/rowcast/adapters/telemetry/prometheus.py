@@ -145,7 +145,7 @@ class Metrics:
         yield states
         yield GaugeMetricFamily(
             "rowcast_queue_rows",
-            "Rows waiting to be scored in all workers.",
+            "Rows waiting to be scored, summed over all workers.",
             value=sum(worker.waiting for worker in workers),
         )
         yield GaugeMetricFamily(
@@ -155,7 +155,7 @@ class Metrics:
         )
         yield GaugeMetricFamily(
             "rowcast_journal_segments",
-            "Journal segments that are not completely stored; one per worker is normal.",
+            "Journal segments that have not been stored completely; one per worker is normal.",
             value=float(self._backlog()),
         )
 
@@ -174,7 +174,9 @@ def _counters(totals: Mapping[Labels, list[float]]) -> Iterator[Metric]:
     request_labels = ["route", "method", "status"]
     requests = CounterMetricFamily("rowcast_requests", "HTTP requests answered.", labels=request_labels)
     durations = HistogramMetricFamily(
-        "rowcast_request_duration_seconds", "Time from a request's headers to its response.", labels=request_labels
+        "rowcast_request_duration_seconds",
+        "Time from receiving a request's headers to the reply.",
+        labels=request_labels,
     )
     plain = {family: CounterMetricFamily(name, text, labels=labels) for family, (name, text, labels) in PLAIN.items()}
     for (family, *labels), cells in totals.items():
