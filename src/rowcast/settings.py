@@ -65,9 +65,11 @@ ALIASES: Mapping[str, Alias] = {
     "PROM_PUSHJOB": Alias("push_job"),
     "OTEL_EXPORTER_OTLP_ENDPOINT": Alias("otel_endpoint"),
 }
-"""Maps the environment variables of the systems that Rowcast replaces to settings. An alias overrides
-`rowcast.toml`, but not the setting's own name in `.env`, in the environment or on the command line. Empty variables are
-ignored."""
+"""Environment variables of the systems that Rowcast replaces, and the corresponding settings.
+
+An alias overrides `rowcast.toml`, but not the setting's own name in `.env`, in the environment or on the command line.
+Empty variables are ignored.
+"""
 ALIAS_PUSH_JOB = "loan_model"
 """The default Pushgateway job in the system that uses `PROM_PUSHGATEWAY`."""
 
@@ -170,8 +172,8 @@ class Settings(BaseSettings):
     )
     quota: str | None = Field(
         None,
-        description="Default quota in rows, for example `100/60s`: for each API key without its own quota, or for each "
-        "client address if no key is required.",
+        description="Default quota in rows, for example `100/60s`. It applies to each API key without its own quota, "
+        "or to each client address if no key is required.",
     )
     url: str | None = Field(
         None, description="Server URL that `rowcast call` uses. Default: derived from `host`, `port` and `root_path`."
@@ -193,7 +195,9 @@ class Settings(BaseSettings):
         "with 503.",
     )
     max_connections: int = Field(
-        20_000, ge=1, description="Maximum number of open connections; idle connections are closed to admit new ones."
+        20_000,
+        ge=1,
+        description="Maximum number of open connections; idle connections are closed to admit new connections.",
     )
     receive_seconds: float = Field(30.0, gt=0, description="Time limit for receiving a whole request.")
     idle_seconds: float = Field(75.0, gt=0, description="Time after which an idle connection is closed.")
@@ -231,8 +235,8 @@ class Settings(BaseSettings):
     )
     push_gateway: str | None = Field(
         None,
-        description="Prometheus Pushgateway that receives the metrics: its base URL, or a full URL with "
-        "`/metrics/job/...`, which is used unchanged.",
+        description="URL of the Prometheus Pushgateway: a base URL, or a full URL with `/metrics/job/...`, which is "
+        "used unchanged.",
     )
     push_username: str | None = Field(None, description="User name for the Pushgateway.")
     push_password: SecretStr | None = Field(None, description="Password for the Pushgateway.")
@@ -242,14 +246,14 @@ class Settings(BaseSettings):
     push_seconds: float = Field(15.0, gt=0, description="Interval between pushes.")
     otel_endpoint: str | None = Field(
         None,
-        description="OpenTelemetry collector that receives a span for each request over OTLP/HTTP; requires "
-        "`rowcast[otel]`.",
+        description="URL of the OpenTelemetry collector that receives spans over OTLP/HTTP; requires `rowcast[otel]`.",
     )
     otel_ratio: float = Field(
         1.0,
         ge=0,
         le=1,
-        description="Fraction of requests to trace. If a request has a trace context, the caller's decision applies.",
+        description="Fraction of requests to trace. If a request has a trace context, the caller's sampling decision "
+        "applies.",
     )
 
     @field_validator("models", "cors_origins", mode="before")

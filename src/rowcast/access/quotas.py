@@ -1,4 +1,4 @@
-"""Quotas, which limit how many rows a caller may send in a time window, and the meters that enforce them."""
+"""Quotas, which limit how many rows a caller may send in a time window, and the meters that enforce the quotas."""
 
 from __future__ import annotations
 

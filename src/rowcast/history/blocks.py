@@ -1,7 +1,7 @@
 """Blocks: the columns and the graph output of one large request, recorded in a single journal write.
 
-A block is written before the reply is sent. It determines every byte of its entries, because their ids and salts are
-derived from a random seed in the block.
+A block is written before the reply is sent. The block determines every byte of its entries, because their ids and salts
+are derived from a random seed in the block.
 """
 
 from __future__ import annotations

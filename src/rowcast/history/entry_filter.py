@@ -1,4 +1,4 @@
-"""Filters for history entries, and the cursors of filtered pages. Ids are UUIDv7, so a time range is a range of ids."""
+"""Filters for history entries, and cursors for filtered pages. Ids are UUIDv7 values, so they are ordered by time."""
 
 from __future__ import annotations
 

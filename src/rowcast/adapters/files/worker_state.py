@@ -1,9 +1,9 @@
 """The state that the processes of one server share: a folder in HOME/run with one small file per worker.
 
 A worker holds a lock on its file. The kernel releases the lock when the process exits, so the death of a worker is
-detected immediately. A heartbeat shows that the event loop is running. It is a timestamp from the monotonic clock: all
-processes on a machine share this clock, and setting the system time does not change it. A server deletes its folder
-when it shuts down; the next server deletes the folders of killed servers.
+detected immediately. A heartbeat shows that the event loop is running. Each heartbeat is a timestamp from the monotonic
+clock: all processes on a machine share this clock, and setting the system time does not change it. A server deletes its
+folder when it shuts down; the next server deletes the folders of killed servers.
 
     worker-N  heartbeat f64, waiting rows u32, age of the oldest row in seconds f32, then at byte 16: u32 length,
               u32 crc32, JSON of `WorkerReport`; little-endian

@@ -73,7 +73,7 @@ class MemoryStore:
         new = {entry.seq: entry for entry in reversed(entries) if entry.seq not in existing}
         places = {decode_reply(decode_head(entry.head).reply).id: (writer, seq) for seq, entry in new.items()}
         if len(places) != len(new) or places.keys() & self._places.keys():
-            raise Unavailable(f"cannot record entries of writer {writer}: a prediction id already exists")
+            raise Unavailable(f"cannot record the entries of writer {writer}: a prediction id already exists")
         self._chains.setdefault(writer, {}).update(new)
         self._places.update(places)
         for entry in new.values():

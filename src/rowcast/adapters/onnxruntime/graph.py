@@ -87,7 +87,7 @@ class OnnxGraph:
             output: Any = self._session.run(self._outputs, feed)[0]
         except Exception as error:  # ONNX Runtime's errors have no common base class
             raise GraphFailed(f"cannot run the graph: {_first_words(error)}") from None
-        if isinstance(output, list):  # for each row, a map from labels to probabilities in a fixed order
+        if isinstance(output, list):  # for each row, a map from labels to probabilities, in a fixed order
             output = np.array([list(row.values()) for row in output], np.float32)
         scores: NDArray[Any] = output
         if self._row_shape is None:
