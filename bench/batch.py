@@ -132,7 +132,7 @@ BARE = "ONNX Runtime on arrays in memory, 1 thread"
 
 
 def measure_alternatives(work: Path) -> dict[str, list[Run]]:
-    """Measure the alternatives with a model of the same size; MLflow's time includes its startup."""
+    """Measure the alternatives, each with a model of the same size. MLflow's time includes its startup time."""
     python, script, model = peers.python(), HERE / "usual.py", work / "usual"
     run_sampled([python, script, "train", work / "train.csv", model])
     figures = {}
@@ -215,7 +215,7 @@ def summary(runs: list[Run]) -> dict[str, float]:
 
 
 def check_requirements(medians: dict[str, dict[str, float]], more: int) -> list[Requirement]:
-    """Return the requirements: time compared with the faster ONNX Runtime baseline, and peak memory."""
+    """Return the requirements for the time, relative to the faster ONNX Runtime baseline, and for the peak memory."""
     baselines = [name for name in medians if name.startswith("ONNX Runtime")]
     fastest = min(baselines, key=lambda name: medians[name]["seconds"])
     requirements = []

@@ -108,7 +108,7 @@ def read_rows(home: Path, bundle: Path) -> list[list[dict[str, Any]]]:
             {name: cell(row[name], kind) for name, kind in kinds.items()}
             for row, _ in zip(read, range(ROWS * BATCHES), strict=False)
         ]
-    for row in rows:  # both forms send booleans
+    for row in rows:  # in both forms of request, this column is a boolean
         row["self_employed"] = row["self_employed"] == "Yes"
     return [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
 
@@ -184,7 +184,7 @@ COUNTED: list[tuple[int, int]] = []
 def measure_rounds(
     server: Server, requests: dict[str, list[bytes]], options: argparse.Namespace, console: Console
 ) -> list[Measure]:
-    """Send both forms once to warm up the server, then measure both forms in each round."""
+    """Send both forms to warm up the server, then measure both forms in each round."""
     os.sched_setaffinity(0, {LOAD_CORE})
     for bodies in requests.values():
         load(bodies, 1.0)

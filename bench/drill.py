@@ -197,7 +197,7 @@ class Drill:
 
 
 def write_no_graph(folders: dict[str, Path], new: Path) -> None:
-    """Write a bundle with valid digests, whose graph is not an ONNX file."""
+    """Write a bundle whose graph is not an ONNX file but has a valid digest."""
     repack(folders["first"], new, model=b"nonsense")
 
 
@@ -290,7 +290,7 @@ def kill_supervisor(drill: Drill) -> Iterator[Check]:
 
 
 def change_models(drill: Drill) -> Iterator[Check]:
-    """Publish valid and invalid champions in turn; only valid champions are served, and clients are not affected."""
+    """Alternate between valid and invalid champions; only valid champions are served, and clients are not affected."""
     good, broken = [], []
     drill.start()
     with drill.pressure.on():

@@ -1,4 +1,4 @@
-"""A bare JSON echo server, as a lower bound on the cost of a JSON service: it decodes a body and encodes a reply.
+"""A bare JSON echo server, used as a lower bound on the cost of a JSON service: it decodes a body and encodes a reply.
 
 It has no framework, no validation and no model. The benchmarks compare Rowcast's cost with the cost of this server.
 """

@@ -206,7 +206,7 @@ def idle(count: int) -> list[socket.socket]:
 
 
 class Crowd:
-    """Connections that stay open during a `with` block. With `trickle`, each of them sends a request byte by byte."""
+    """Connections that stay open during a `with` block and, with `trickle`, send a request byte by byte."""
 
     def __init__(self, enter: Callable[[], list[socket.socket]], *, trickle: bool = False) -> None:
         self._enter = enter

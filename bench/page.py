@@ -33,7 +33,8 @@ match its reply.""",
 or its journal is damaged.""",
     "fuzz": """Mutated requests, decompression bombs, slow senders and idle connections, while another client sends
 valid requests.""",
-    "batch": "The time and memory needed to score a million rows, compared with bare ONNX Runtime on arrays in memory.",
+    "batch": """The time needed to score a million rows, compared with the time that bare ONNX Runtime needs for arrays
+in memory, and the peak memory.""",
 }
 FUZZ_LABELS = {
     "alone_rps": "requests/s of one client before the tests",
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 def section(name: str, entry: dict[str, Any]) -> Iterator[str]:
-    """Yield the section of one benchmark: description, date and figures."""
+    """Yield the section for one benchmark: description, date and figures."""
     title, command = BENCHES[name]
     yield f"## {title}\n\n{ABOUT[name]}\n"
     verdict = "all requirements met" if entry["kept"] else "some requirements not met"

@@ -44,7 +44,7 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Measure:
-    """The figures for one server at one number of connections in one round."""
+    """The figures for one server and number of connections in one round."""
 
     round: int
     server: str

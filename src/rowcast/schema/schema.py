@@ -35,7 +35,7 @@ MAX_UNKNOWN = 100
 MAX_LISTED = 12
 """The maximum number of names that a message lists."""
 MAX_SHOWN = 120
-"""The maximum number of characters of a received string that an error shows."""
+"""The maximum length of a received string in an error."""
 MISSING = "missing"
 REQUIRED = "value is required; the column had no missing values in training"
 
@@ -71,7 +71,7 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     """Whether the values are kept out of errors and warnings, and can be hashed or dropped before they are recorded."""
 
     def parse(self, raw: Any, *, text: bool = False) -> Value:
-        """Return the canonical value of a raw cell, or None if it is missing.
+        """Return the canonical value of a raw cell, or None if the value is missing.
 
         If `text` is true, strings are parsed as CSV cells. Raise BadValue if the cell is invalid.
         """

@@ -97,7 +97,7 @@ def number_from_text(text: str, forms: tuple[str, ...] = ()) -> float | None:
 
 
 def datetime_from_text(text: str, formats: tuple[str, ...], zone: str) -> int | None:
-    """Parse a trimmed string in RFC 3339 or one of the `formats` as microseconds since the Unix epoch.
+    """Convert a trimmed string in RFC 3339 or one of the `formats` to microseconds since the Unix epoch.
 
     Return None if the string is not a valid date.
     """

@@ -49,7 +49,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DefaultModel(ServedModel, frozen=True, kw_only=True):
-    """The default model, with further fields named as in `model_metadata.json` for clients of that format."""
+    """The default model, with further fields named as in `model_metadata.json` for clients that expect them."""
 
     model_name: str
     model_type: ModelType

@@ -38,7 +38,10 @@ class RejectedRow(msgspec.Struct, frozen=True):
 
 
 def read_rows(model: ModelInterface, body: bytes, *, max_rows: int, partial: bool = False) -> list[Row | RejectedRow]:
-    """Parse `{"rows": [...]}`; raise InvalidRows with all problems, or return RejectedRow items with `partial=True`."""
+    """Parse `{"rows": [...]}`.
+
+    If rows are invalid, raise InvalidRows with their problems, or return RejectedRow items if `partial` is true.
+    """
     try:
         received = msgspec.json.decode(body, type=_RowsBody).rows
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -40,7 +40,7 @@ MANY_LEVELS: Final = 500
 ODD_SHARE: Final = 0.1
 """The maximum share of non-numeric cells in a column that is reported as almost numeric."""
 SHOWN: Final = 20
-"""The maximum number of characters of a cell that a message shows."""
+"""The maximum length of a cell in a message."""
 _aged = re.compile(r"(^|[ _.\-])age([ _.\-]|$)", re.IGNORECASE).search
 _weight = re.compile(
     r"(^|[ _.\-])((fnl|final|sample|sampling|survey|case|person|row)[ _.\-]?(weight|wgt|wt)s?|wgt)$", re.IGNORECASE
@@ -216,7 +216,7 @@ def is_codes(numbers: NDArray[np.float64], counts: Sequence[int]) -> bool:
 def second_header(frame: pl.DataFrame) -> bool:
     """Return whether the first row is a second header line, for example with units.
 
-    In such a table, at least half of the columns contain text in the first row and only numbers in all other rows.
+    In such a table, at least half the columns contain text in the first row and only numbers in all other rows.
     """
     if frame.height < MIN_REPEATS:
         return False

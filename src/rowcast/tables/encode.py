@@ -108,7 +108,7 @@ def _parse_column(frame: pl.DataFrame, column: Column) -> ParsedColumn:
 def _parse_numeric_texts(series: pl.Series, column: Column) -> ParsedColumn:
     """Cast numbers in plain notation with polars, and parse only the other cells. This halves the time per column.
 
-    A property test checks that polars accepts the notation of `PLAIN_NUMBER`, plus inf and nan.
+    A property test checks that polars accepts the notation of `PLAIN_NUMBER`, plus `inf` and `nan`.
     """
     values, accepted = _accept_numbers(series.cast(pl.Float64, strict=False), column)
     missing = np.zeros(len(series), bool)
@@ -179,7 +179,7 @@ def _number_values(
 
 
 def _accept_numbers(numbers: pl.Series, column: Column) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the numbers, with NaN in place of those that need further checks, and a mask of the accepted numbers."""
+    """Return the numbers, with NaN in place of numbers that need further checks, and a mask of the accepted numbers."""
     values = np.array(numbers.fill_null(np.nan).to_numpy(), np.float64)
     accepted = np.abs(values) < FLOAT32_LIMIT  # False for NaN
     if column.kind == "integer":

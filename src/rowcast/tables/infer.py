@@ -298,7 +298,7 @@ def _build(name: str, kind: Kind, distinct: _Distinct, **fields: Any) -> Column:
 
 
 def _date_formats(name: str, values: Sequence[str]) -> tuple[tuple[str, ...] | None, list[Finding]]:
-    """Return the findings, and the formats besides RFC 3339 that parse all values (None if a value is not a date)."""
+    """Return the findings, and the formats needed in addition to RFC 3339 (None if a value is not a date)."""
     if not all(_date_like(value) for value in values[:MIN_ROWS]):
         return None, []
     left = [value for value in values if datetime_from_text(value, (), "UTC") is None]
