@@ -95,7 +95,7 @@ class LearningProblem:
     plan: Plan
     frame: pl.DataFrame
     sha256: str
-    """SHA-256 of the source table."""
+    """The SHA-256 digest of the source table."""
     target: str
     training: LabelledRows
     holdout: LabelledRows

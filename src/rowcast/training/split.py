@@ -211,7 +211,7 @@ def make_inner_folds(column: SplitColumn | None) -> InnerFolds | None:
 
 
 def _strata(target: Target, task: Task) -> list[Indices]:
-    """Return the row indices of each class; in regression, all rows form a single class."""
+    """Return the row indices of each class. In regression, all rows are treated as one class."""
     if task == "regression":
         return [np.arange(len(target))]
     return [np.flatnonzero(target == label) for label in np.unique(target)]

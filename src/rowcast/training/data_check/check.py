@@ -215,7 +215,7 @@ def _leaks(data: CheckInput, power: Power) -> list[Finding]:
             break
         missing = _is_missing(data.columns[name])
         by_missing = bool(missing.any()) and power(missing.astype(np.float32)) >= LEAK[data.task]
-        how = "its missing values predict" if by_missing else "predicts"
+        how = "the absence of a value predicts" if by_missing else "predicts"
         message = f"{how} the target almost perfectly ({data.metric} {powers[name]:.3f})"
         leaks.append(Finding("leak", name, message, LEAK_ACTION, Override("exclude", name)))
     if leaks or data.task != "binary" or len(ranked) < 2:

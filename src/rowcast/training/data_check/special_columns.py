@@ -181,7 +181,7 @@ def _repeated_ids(table: Table, target: str, features: Collection[str], weight: 
         values = series.n_unique()
         if values < MIN_GROUPS or len(series) < MIN_GROUP_SIZE * values:
             continue
-        message = f"looks like an identifier with repeated values: {values} values in {len(series)} rows"
+        message = f"looks like an identifier with repeated values: {values} distinct values in {len(series)} rows"
         use = "used as a feature" if name in features else "excluded"
         action = f"{use}; rows with the same value can be on both sides of a split"
         findings.append(Finding("repeated-id", name, message, action, Override("group", name)))

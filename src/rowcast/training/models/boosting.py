@@ -65,7 +65,7 @@ def _flatten(trees: Trees, tree: int, target: int, root: Mapping[str, Any]) -> N
 
 
 def _outside_zero(threshold: float) -> float:
-    """Move a threshold near zero to match LightGBM, which treats numbers within 1e-35 of zero as zero."""
+    """Adjust a threshold that is close to zero, because LightGBM treats numbers within 1e-35 of zero as zero."""
     if 0 <= threshold < LIGHTGBM_ZERO:
         return LIGHTGBM_ZERO
     if -LIGHTGBM_ZERO <= threshold < 0:

@@ -1,4 +1,4 @@
-"""Linear models: logistic regression, ridge and elastic net."""
+"""Linear models: logistic regression, ridge regression and elastic net."""
 
 from __future__ import annotations
 

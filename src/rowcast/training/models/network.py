@@ -160,7 +160,7 @@ class NetworkEnsemble:
 
 
 def require() -> None:
-    """Raise TrainingError with installation advice if PyTorch is missing."""
+    """Raise TrainingError with installation instructions if PyTorch is missing."""
     try:
         import torch  # noqa: F401
     except ImportError:

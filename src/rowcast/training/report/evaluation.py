@@ -301,7 +301,7 @@ def _cells(rows: LabelledRows, encoded: EncodedColumn) -> NDArray[Any]:
 def _replace_cells(
     rows: LabelledRows, encoded: EncodedColumn, cells: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the numbers and texts of the rows with the cells of one column replaced."""
+    """Replace the cells of one column; return the numbers and texts of the rows."""
     numbers, texts = rows.numbers.copy(), rows.texts.copy()
     (texts if encoded.is_text else numbers)[:, list(encoded.positions)] = cells
     return numbers, texts

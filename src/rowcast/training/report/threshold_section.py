@@ -29,7 +29,7 @@ class ThresholdRow:
 
 @dataclass(frozen=True)
 class ThresholdSection:
-    """Why the threshold was chosen, and how other thresholds compare on the holdout."""
+    """Why the threshold was chosen, and how it compares with other thresholds on the holdout."""
 
     threshold: float
     by_f1: bool
