@@ -257,7 +257,7 @@ def damaged_journal(drill: Drill) -> Iterator[Check]:
 
 
 def changing_clock(drill: Drill) -> Iterator[Check]:
-    """Record predictions with a clock that jumps forward and backward by up to a day."""
+    """Record predictions with a clock that jumps forward and backward by up to two days."""
     model = app_models.live_model(settings.load(home=drill.home), "loans")
     jumps = [0, 7_200, -7_200, 86_400, -86_400, 0, 0, -3_600]
     moment = iter(range(10**9))
