@@ -77,7 +77,7 @@ class FoldScorer:
     folds: Sequence[NDArray[np.intp]]
 
     def scores(self, predictions: Predictions) -> NDArray[np.float64]:
-        """Return the score of each fold, signed so that higher is better; the score is NaN where undefined."""
+        """Return the score of each fold, signed so that higher is better. An undefined score is NaN."""
         sign = metrics.sign(self.metric)
         weights = [None if self.weight is None else self.weight[fold] for fold in self.folds]
         return np.array(

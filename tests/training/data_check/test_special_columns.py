@@ -102,7 +102,7 @@ def test_a_repeated_identifier_is_suggested_as_a_group_column() -> None:
     findings = findings_of("repeated-id", {"customer_id": CUSTOMER})
 
     assert [str(finding.override) for finding in findings] == ["group=customer_id"]
-    assert f"{len(np.unique(CUSTOMER))} values" in findings[0].message
+    assert f"{len(np.unique(CUSTOMER))} distinct values" in findings[0].message
     assert not findings_of("repeated-id", {"customer_id": CUSTOMER}, group="customer_id")
     assert not findings_of("repeated-id", {"paid": CUSTOMER, "valid": CUSTOMER})
 

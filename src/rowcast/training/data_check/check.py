@@ -215,7 +215,7 @@ def _leaks(data: CheckInput, power: Power) -> list[Finding]:
             break
         missing = _is_missing(data.columns[name])
         by_missing = bool(missing.any()) and power(missing.astype(np.float32)) >= LEAK[data.task]
-        how = "the absence of a value predicts" if by_missing else "predicts"
+        how = "its missing values predict" if by_missing else "predicts"
         message = f"{how} the target almost perfectly ({data.metric} {powers[name]:.3f})"
         leaks.append(Finding("leak", name, message, LEAK_ACTION, Override("exclude", name)))
     if leaks or data.task != "binary" or len(ranked) < 2:
@@ -232,7 +232,7 @@ def _is_missing(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _certain_values(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
-    """Report values that always occur with the same target value and are too frequent for a coincidence."""
+    """Report values that always occur with the same target value, and do so too often for a coincidence."""
     is_regression = data.task == "regression"
     if data.task == "multiclass" and len(data.classes) > MAX_CERTAIN_CLASSES:
         return []

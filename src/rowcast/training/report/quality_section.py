@@ -120,7 +120,7 @@ def _binary_charts(model: EvaluatedModel, bins: Sequence[CalibrationBin]) -> tup
         line_chart(
             "Precision and recall",
             f"Precision against recall at every threshold. The class {label} contains {base_rate:.1%} of "
-            f"{len(positive):,} rows.",
+            f"the {len(positive):,} rows.",
             ("recall", "precision"),
             [
                 Line("model", *evaluation.precision_recall(score, positive)),
