@@ -29,9 +29,9 @@ class Tally:
 class Pressure:
     """Clients that send one request after another on persistent connections.
 
-    `right(version, row, prediction)` returns whether a prediction is correct. A request is counted as `answered`,
+    `right(version, row, prediction)` returns whether the prediction is correct. A request is counted as `answered`,
     `shed` (503), `refused` (the connection was refused, or closed before its first reply), `cut` (the connection was
-    closed after an earlier reply) or `torn` (the reply was incomplete).
+    closed after an earlier reply) or `torn` (the reply was truncated).
     """
 
     def __init__(self, port: int, rows: list[bytes], right: Callable[[int, int, Any], bool], clients: int = 6) -> None:

@@ -1,7 +1,7 @@
 """Score a table with pandas and scikit-learn instead of Rowcast, in the environment that `peers.py` creates.
 
 python usual.py train TABLE FOLDER       train 200 trees with 8 leaves each, and save them as an MLflow model
-python usual.py score FOLDER TABLE OUT   score a table, and print the elapsed seconds without imports
+python usual.py score FOLDER TABLE OUT   score a table, and print the elapsed seconds, excluding imports
 """
 
 from __future__ import annotations

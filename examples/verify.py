@@ -168,7 +168,7 @@ def seconds(value: Any) -> bool:
 
 
 def having(**expected: Any) -> Predicate:
-    """Accept an object with these fields and any other fields."""
+    """Accept an object that has these fields; additional fields are allowed."""
 
     def matches(value: Any) -> bool:
         return isinstance(value, dict) and not differences({name: value.get(name) for name in expected}, expected)

@@ -29,7 +29,7 @@ def test_the_model_is_optional(words: tuple[str, ...], model: str | None) -> Non
 @pytest.mark.parametrize(
     "text", [f"[{ROW}, {ROW}]", f'{{"rows": [{ROW}, {ROW}]}}', f"{ROW}\n\n{ROW}\n", f"\n[\n{ROW},\n{ROW}\n]\n"]
 )
-def test_several_rows_can_be_given_as_a_list_or_an_object_or_json_lines(text: str, tmp_path: Path) -> None:
+def test_several_rows_can_be_given_as_a_list_an_object_or_json_lines(text: str, tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(text)
 
     assert parse(f"@{tmp_path / 'rows.json'}") == (None, [ROW.encode(), ROW.encode()], False)

@@ -196,7 +196,7 @@ def test_the_check_command_reports_findings_and_writes_no_files(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
 
-def test_the_train_command_accepts_group_and_weight_columns_and_class_weights(tmp_path: Path) -> None:
+def test_the_train_command_accepts_a_group_column_a_weight_column_and_class_weights(tmp_path: Path) -> None:
     lines = [f"c{n // 4},{n % 7},{n % 3 + 1},{'yes' if n // 4 % 5 > 3 else 'no'}\n" for n in range(400)]
     (tmp_path / "t.csv").write_text("customer,score,worth,y\n" + "".join(lines))
     options = ["--target", "y", "--group", "customer", "--weight", "worth"]

@@ -99,7 +99,7 @@ def versions(server: Server, name: str = "sum") -> set[int]:
     return {model["version"] for model in loaded if model["model"] == name}
 
 
-def test_a_killed_worker_is_reported_and_replaced_and_its_counts_are_kept(server: Server) -> None:
+def test_a_killed_worker_is_reported_and_replaced_without_losing_its_counts(server: Server) -> None:
     first, second = all_ready(server)
     before = prediction_count(server)
     with ThreadPoolExecutor(8) as pool:

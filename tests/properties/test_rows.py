@@ -119,7 +119,7 @@ def test_both_paths_use_the_last_cell_if_a_column_occurs_twice() -> None:
 
 @given(st.data())
 @settings(max_examples=200)
-def test_both_paths_agree_for_the_tensors_of_an_imported_graph(data: st.DataObject) -> None:
+def test_both_paths_produce_the_same_tensors_for_an_imported_graph(data: st.DataObject) -> None:
     schema = data.draw(schemas(max_columns=3), label="schema")
     encoder = RowEncoder(schema, foreign_plan(schema))
     body = data.draw(bodies(schema), label="body")

@@ -54,7 +54,7 @@ def test_contradictory_date_parts_are_reported_with_their_row_and_column() -> No
     ]
 
 
-def test_the_hour_corrects_a_date_that_was_rounded_across_an_hour_boundary() -> None:
+def test_the_hour_feature_corrects_a_datetime_that_rounding_moved_across_an_hour_boundary() -> None:
     schema = Schema((Column(name="d", kind="datetime"),))
     almost_noon = [20_000 + 0.4999999, 10, 4, 12]
 

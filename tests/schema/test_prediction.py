@@ -75,12 +75,12 @@ def binary(score: float, label: str) -> Score:
         (Score("a", 0.5, UNSET, {"a": 0.5, "b": 0.5}), Score("a", 0.5, UNSET, {"a": 0.5}), "different"),
     ],
 )
-def test_comparing_two_scores_returns_equal_or_borderline_or_different(then: Score, now: Score, verdict: str) -> None:
+def test_comparing_two_scores_returns_equal_borderline_or_different(then: Score, now: Score, verdict: str) -> None:
     assert compare_scores(then, now, tolerance=1e-6, threshold=0.5) == verdict
 
 
 def test_large_values_are_compared_relative_to_their_size() -> None:
-    # float32 has about seven significant digits, so 500,000 and 500,000.03 may differ only by a rounding error.
+    # float32 has about seven significant digits, so the gap between 500,000 and 500,000.03 can be a rounding error.
     assert compare_scores(Score(500_000.0), Score(500_000.03), tolerance=1e-6, threshold=0.5) == "equal"
     assert compare_scores(Score(500_000.0), Score(500_010.0), tolerance=1e-6, threshold=0.5) == "different"
 

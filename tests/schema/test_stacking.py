@@ -31,7 +31,7 @@ def test_rows_are_stacked_in_order() -> None:
     assert tensors[TEXTS].tolist() == [["Ulm", ""], ["Ulm", ""]]
 
 
-def test_tensors_have_the_types_and_shapes_and_fill_values_of_the_plan() -> None:
+def test_tensors_match_the_plan_in_type_shape_and_fill_value() -> None:
     schema = Schema(
         (
             Column(name="a", kind="integer"),

@@ -111,7 +111,7 @@ def test_an_offset_overrides_the_time_zone_of_the_column() -> None:
     assert microseconds(moment, "Europe/Berlin") == microseconds(moment, "UTC")
 
 
-def test_a_date_is_split_into_days_and_month_and_weekday_and_hour() -> None:
+def test_a_date_is_split_into_days_month_weekday_and_hour() -> None:
     origin = microseconds(datetime(2026, 1, 1, tzinfo=UTC), "UTC")
     sunday = microseconds(datetime(2026, 2, 1, 18, tzinfo=UTC), "UTC")
 

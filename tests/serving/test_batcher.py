@@ -200,7 +200,7 @@ async def test_a_canceled_request_is_not_scored_and_does_not_affect_other_reques
     assert journal.writes == [2]
 
 
-async def test_an_answer_waits_for_the_store_if_the_durability_setting_is_store(model: LiveModel) -> None:
+async def test_a_response_waits_for_the_store_if_durability_is_set_to_store(model: LiveModel) -> None:
     kept, stored = MemoryStore(), {"seq": -1}
     until = CommitWaiter(lambda writer: Position(stored["seq"], b""))
     serving = Serving(MemoryJournal(kept, "w"), commits=until)

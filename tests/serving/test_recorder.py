@@ -34,7 +34,7 @@ def model(tmp_path: Path) -> LiveModel:
     return models.live(tmp_path / "models", "m", models.sum_graph(2), schema, models.REGRESSION, "values")
 
 
-def test_an_entry_contains_the_reply_and_the_row_and_the_context(model: LiveModel) -> None:
+def test_an_entry_contains_the_reply_the_row_and_the_context(model: LiveModel) -> None:
     store, events = MemoryStore(), list[Event]()
     recorder = Recorder(MemoryJournal(store, "w"), events.append, now=lambda: 1_700_000_000_123_456_789)
     context = RequestContext("v2", "r1", Caller("k1", "acme"), "order 7")

@@ -125,7 +125,7 @@ def test_text_in_a_column_of_numbers_is_reported() -> None:
     assert "'n.a. yet'" in finding.message
 
 
-def test_weights_and_sparse_columns_and_zero_padded_numbers_are_reported() -> None:
+def test_weights_sparse_columns_and_zero_padded_numbers_are_reported() -> None:
     columns = {
         "fnlwgt": NOISE * 2,
         "weight": NOISE * 3,

@@ -19,7 +19,7 @@ FRAME = pl.DataFrame({"a": [" 1", "2 ", None]})
 OUTPUT = np.array([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]], np.float32)
 
 
-def test_predictions_and_scores_and_probabilities_are_added_for_a_binary_model() -> None:
+def test_predictions_scores_and_probabilities_are_added_for_a_binary_model() -> None:
     decision = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=0.5)
 
     result = with_predictions(FRAME, decision, OUTPUT)

@@ -30,7 +30,7 @@ def test_the_table_component_escapes_cells_and_aligns_numbers() -> None:
     assert html.count('class="n"') == 1
 
 
-def test_the_facts_component_escapes_names_and_values_and_notes() -> None:
+def test_the_facts_component_escapes_names_values_and_notes() -> None:
     fact = {"name": HOSTILE, "value": HOSTILE, "note": HOSTILE}
 
     html = render('{% from "components.html" import facts %}{{ facts(items) }}', items=[fact])

@@ -60,7 +60,7 @@ def test_the_training_rows_of_a_time_fold_precede_its_validation_rows() -> None:
     assert len(np.unique(validated)) == len(validated) == 50
 
 
-def test_repeated_times_reduce_the_number_of_folds() -> None:
+def test_duplicate_timestamps_reduce_the_number_of_folds() -> None:
     years = np.array([2020] * 10 + [2021] * 90)
 
     [(train, valid)] = split.make_folds(np.zeros(100), "regression", 3, 0, SplitColumn("time", "year", years))
@@ -108,7 +108,7 @@ def test_a_group_split_is_rejected_if_a_class_occurs_in_only_one_group() -> None
         ([2020 + (index > 51) for index in range(60)], "too-few-times"),
     ],
 )
-def test_a_time_column_that_cannot_split_the_rows_is_rejected(times: list[int], slug: str) -> None:
+def test_a_time_column_that_cannot_be_used_to_split_the_rows_is_rejected(times: list[int], slug: str) -> None:
     with pytest.raises(TableError) as caught:
         split_sides("time", times, [int(index % 3 == 0) for index in range(60)])
 

@@ -35,4 +35,5 @@ def ensure(settings: Settings, table: Path, target: str | None) -> None:
         lines = finished.stderr.decode(errors="replace").strip().splitlines() or ["no error message"]
         raise TrainingError(f"training on {table} failed: {lines[-1].removeprefix('error: ')}")
     if not models.has_models(settings):
-        raise ModelNotFound(f"trained a model on {table}, but a model is still missing: {', '.join(settings.models)}")
+        required = ", ".join(settings.models)
+        raise ModelNotFound(f"trained a model on {table}, but not all required models are available: {required}")

@@ -151,7 +151,8 @@ def purge(settings: Settings, before: str, model: str | None, *, as_json: bool) 
         end = first_id(parse_time(before))
     except (ValueError, OverflowError):
         raise RequestError(
-            f"--before {before!r} is not a valid time; expected a form such as 2026-01-31 or 2026-01-31T09:30:00Z",
+            f"--before {before!r} is not a valid date or timestamp; "
+            "expected a value such as 2026-01-31 or 2026-01-31T09:30:00Z",
             slug="bad-option",
         ) from None
     now = first_id(int(time.time() * 1000))

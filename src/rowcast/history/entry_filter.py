@@ -84,7 +84,9 @@ def _parse_bound(name: str, text: str) -> int:
         return parse_time(text)
     except (ValueError, OverflowError):
         raise RequestError(
-            f"{name}: {text[:40]!r} is not a valid time; use 2026-01-31 or 2026-01-31T09:30:00Z", slug="bad-option"
+            f"{name}: {text[:40]!r} is not a valid date or timestamp; "
+            "expected a value such as 2026-01-31 or 2026-01-31T09:30:00Z",
+            slug="bad-option",
         ) from None
 
 

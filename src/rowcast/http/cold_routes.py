@@ -224,7 +224,7 @@ def _add_health_routes(cold: ColdApp, deployment: Deployment[LiveModel], health:
         "GET",
         "/health",
         response=HealthReport,
-        other_statuses={503: "A component or worker has a problem"},
+        other_statuses={503: "A component or worker is unhealthy"},
         tags=["health"],
         summary="The state of every component and worker",
     )

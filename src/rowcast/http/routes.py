@@ -56,7 +56,7 @@ NO_OPTIONS = QueryOptions()
 def no_options(query: bytes) -> QueryOptions:
     """Raise RequestError if the query string is not empty."""
     if query:
-        raise RequestError("this path accepts no options", slug="bad-option")
+        raise RequestError("this path accepts no query parameters", slug="bad-option")
     return NO_OPTIONS
 
 
@@ -146,7 +146,7 @@ class Dialect(Protocol):
     def find(self, path: str) -> Route | None:
         """Return the route of a path, or None if the path does not belong to the protocol.
 
-        For an unknown path below the protocol's prefix, return a route that responds with 404.
+        For an unknown path under the protocol's prefix, return a route that responds with 404.
         """
         ...
 
@@ -195,7 +195,7 @@ def _compile(pattern: str) -> Callable[[str], Any]:
 
 
 async def answer_not_found(request: Request) -> Response:
-    """Raise NotFound for an unknown path below a dialect's prefix."""
+    """Raise NotFound for an unknown path under a dialect's prefix."""
     raise NotFound("unknown path; see /docs")
 
 

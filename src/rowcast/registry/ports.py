@@ -136,5 +136,5 @@ class RegistryWriter(RegistryReader, Protocol):
         ...
 
     def point(self, reference: Reference, alias: str) -> None:
-        """Point `alias` at this version and increase the generation."""
+        """Point `alias` at this version and increment the generation."""
         ...

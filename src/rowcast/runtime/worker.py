@@ -1,4 +1,4 @@
-"""One worker process of a server: it reports its state, sends heartbeats and follows the registry."""
+"""One worker process of a server: it reports its state, sends heartbeats and watches the registry for changes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class WorkerProcess:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Report the live models, and begin to follow the registry."""
+        """Report the live models, and begin to watch the registry for changes."""
         point = self._point
         self._slot.report(
             models=self._loaded_models(),
@@ -91,7 +91,7 @@ class WorkerProcess:
         self._slot.report(state="draining")
 
     async def stop(self) -> None:
-        """Stop following the registry and release the slot."""
+        """Stop watching the registry and release the slot."""
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -153,7 +153,7 @@ class WorkerProcess:
                 status = self._slot.status
                 if (generation, requests) != (status.generation, status.asked):
                     await self._follow(generation, requests)
-            except Exception as error:  # this worker must still follow later changes
+            except Exception as error:  # later changes must still be detected
                 self._report_error(error.message if isinstance(error, RowcastError) else repr(error))
                 self._slot.report(generation=-1)  # retry at the next poll
 

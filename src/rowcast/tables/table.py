@@ -104,7 +104,7 @@ def with_target(table: Table, labels: Table, target: str | None) -> tuple[Table,
 
 
 def closest(name: str, names: Sequence[str]) -> str:
-    """Return a hint with the names most similar to `name`, or with the first names if none is similar."""
+    """Return a hint with the names most similar to `name`, or with the first available names if none are similar."""
     folded = {each.casefold(): each for each in names}
     near = [folded[match] for match in difflib.get_close_matches(name.strip().casefold(), list(folded), 3, 0.5)]
     if near:

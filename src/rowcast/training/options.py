@@ -36,7 +36,7 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     weight: str | None = None
     """A column of row weights, used in fitting and in metrics."""
     class_weight: str = "none"
-    """With `balanced`, all classes have equal total weight in fitting. Probabilities reflect the true class shares."""
+    """With `balanced`, all classes have equal total weight in fitting. Probabilities reflect the true proportions."""
     seed: int = 0
     trials: int = 20
     """The total number of trials; every candidate gets at least one trial."""

@@ -123,7 +123,7 @@ def check_sides(
         enough = name == names[1] and len(classes) - len(lacking) >= 2  # a holdout may lack a rare class
         if lacking and not enough:
             raise TableError(
-                f"{column.option} leaves no row of class {lacking[0]!r} among the {name} rows; "
+                f"{column.option} leaves no rows of class {lacking[0]!r} among the {name} rows; "
                 "add rows or split at random",
                 slug="missing-class",
             )

@@ -237,7 +237,7 @@ class _TreeCompiler:
         return self._constants.get(name)
 
     def renderer(self, name: str, place: str, placeholders: Placeholders) -> Renderer:
-        """Return the renderer of a placeholder; raise DocumentError if the placeholder is not available here."""
+        """Return the renderer of a placeholder; raise DocumentError if it is not available at this place."""
         if name in placeholders and name not in self._unavailable:
             field, renderer = placeholders[name]
             self.used_fields |= {field} - {""}
@@ -275,7 +275,7 @@ class _TreeCompiler:
         if name in self._unavailable:
             return f"{name} is not available: {self._unavailable[name]}"
         if name in self._row_placeholders:
-            return f"{name} belongs to a row; put it below {EACH_ROW}, which produces a list with one item per row"
+            return f"{name} belongs to a row; put it inside {EACH_ROW}, which produces a list with one item per row"
         names = ", ".join(sorted(name for name in available if name not in self._unavailable))
         return f"unknown placeholder {name}; available here: {names} (to start text with $, write $$)"
 

@@ -166,7 +166,7 @@ def test_the_entries_of_a_killed_writer_are_stored(folder: Path) -> None:
     assert writer.stdout is not None
     journals, store = FolderJournalReader(folder), MemoryStore()
     for line in writer.stdout:
-        journals.drain(store)  # a partially written entry is neither read nor reported as damage
+        journals.drain(store)  # a partially written entry is neither read nor reported as damaged
         if int(line) >= 1000:
             break
     writer.kill()

@@ -23,7 +23,7 @@ _match = re.compile(r"/v1/models/([^/:]+)(?:/versions/([^/:]+)|/labels/([^/:]+))
 
 
 class V1Routes:
-    """The routes below `/v1/models`."""
+    """The routes under `/v1/models`."""
 
     def __init__(self, scoring: DialectScoring, ready: Callable[[], bool]) -> None:
         self._scoring = scoring

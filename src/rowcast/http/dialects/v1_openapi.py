@@ -57,7 +57,7 @@ def _predict(name: str, model: LiveModel) -> Json:
     description = operation(
         TAG,
         f"/v1/models/{name}:predict",
-        f"Predict with {name}; also at /versions/N and /labels/L",
+        f"Predict with {name}; also available under /versions/N and /labels/L",
         success({"anyOf": [closed(predictions=predictions), closed(outputs=predictions)]}),
         problems=PREDICTION_ROUTE,
     )

@@ -35,7 +35,7 @@ ModelHandler: TypeAlias = "Callable[[LiveModel, Request], Awaitable[Response]]"
 
 
 class V2Routes:
-    """The routes below `/v2`."""
+    """The routes under `/v2`."""
 
     def __init__(
         self,

@@ -77,7 +77,13 @@ def _models() -> dict[str, Json]:
     statistics = closed(model_stats=array(_model_statistics()))
     base = "/v2/models/{name}"
     return {
-        **get(TAG, base, "Inputs and outputs; also at /versions/{version}", metadata, problems=MODEL_NOT_FOUND),
+        **get(
+            TAG,
+            base,
+            "Inputs and outputs; also available under /versions/{version}",
+            metadata,
+            problems=MODEL_NOT_FOUND,
+        ),
         **get(
             TAG,
             f"{base}/ready",
@@ -139,7 +145,7 @@ def _infer(name: str, model: LiveModel) -> Json:
     description = operation(
         TAG,
         f"/v2/models/{name}/infer",
-        f"Predict with {name}; also at /versions/{{version}}",
+        f"Predict with {name}; also available under /versions/{{version}}",
         success(_inference_response(model)),
         problems=PREDICTION_ROUTE,
     )

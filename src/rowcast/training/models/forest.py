@@ -1,7 +1,7 @@
 """Decision trees, random forests and extra trees (scikit-learn), exported as one TreeEnsembleRegressor.
 
-In classification, a leaf contains class shares, and raw scores are computed from the average shares of all trees. Leaf
-weights are multiples of a power of two, so that float32 sums are exact in any order (decision 0016).
+In classification, a leaf contains class proportions, and raw scores are computed from their averages over all trees.
+Leaf weights are multiples of a power of two, so that float32 sums are exact in any order (decision 0016).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Trees
 SHARE: Final = 0.005
 """The fraction of each leaf's weight that is divided evenly among all classes.
 
-It keeps the share of a class above 0 even if no row in the leaf has that class.
+It keeps the proportion of each class above 0 even if no row in the leaf has that class.
 """
 EXACT: Final = 2.0**24
 """Integers up to this limit are exact in float32."""
@@ -39,7 +39,7 @@ EXACT: Final = 2.0**24
 class Grove:
     """Fitted trees with a vector of weights for each node.
 
-    For a given row, the leaf weights of all trees and `base` add up to class shares or a value.
+    For a given row, the leaf weights of all trees and `base` add up to the class proportions or the predicted value.
     """
 
     params: Params
@@ -181,7 +181,7 @@ def _make_grove(estimators: Sequence[Any], rows: LabelledMatrix, params: Params,
 
 
 def _class_shares(values: Raw, present: NDArray[np.intp], setting: Setting) -> Raw:
-    """Return the smoothed shares of all classes, including classes that are absent from a fold.
+    """Return the smoothed proportions of all classes, including classes that are absent from a fold.
 
     For two classes, return only the share of the positive class.
     """

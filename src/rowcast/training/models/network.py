@@ -95,7 +95,7 @@ class Network:
         hidden = self.encoding.emit(graph, matrix)
         first, *middle, last = self.layers
         members = len(first.scale)
-        # The first weights are scaled for each member and concatenated, so that one matrix product serves all members.
+        # The first layer's weights are scaled for each member and concatenated, so that all members share one product.
         wide = np.concatenate([first.weights * scale[:, None] for scale in first.scale], axis=1)
         hidden = _relu(graph, graph.node("MatMul", hidden, graph.constant(wide)), first.bias.reshape(-1))
         for layer in middle:
