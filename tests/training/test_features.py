@@ -10,34 +10,60 @@ import pytest
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.schema.encoding import NUMBERS, TEXTS
 from rowcast.training import features, split
-from rowcast.training.onnx_graph import FLOAT, STRING, GraphBuilder, tensor
+from rowcast.training.onnx_graph import FLOAT, STRING, GraphBuilder, Trees, tensor
 from rowcast.training.split import SplitColumn
 
 RNG = np.random.default_rng(7)
 
 
-@pytest.mark.parametrize("style", ["linear", "trees"])
-@pytest.mark.parametrize("levels", [5, 200])
-def test_numpy_and_the_graph_compute_identical_features(style: features.Style, levels: int) -> None:
-    rows = 600
-    numbers = (RNG.normal(size=(rows, 4)) * [1, 1e6, 1e-6, 1e30]).astype(np.float32)
-    numbers[RNG.random(numbers.shape) < 0.1] = np.nan
-    texts = np.array([["", *map(str, range(levels))][k] for k in RNG.integers(levels + 1, size=rows * 2)], object)
-    texts = texts.reshape(rows, 2)
-    transformation, _ = features.fit(numbers, texts, RNG.random((rows, 1)), style=style)
-    graph = GraphBuilder()
-    width = transformation.transform(numbers[:1], texts[:1]).shape[1]
-    graph.node("Identity", transformation.emit(graph, NUMBERS, TEXTS), output="X")
-    inputs = [tensor(NUMBERS, FLOAT, "N", 4), tensor(TEXTS, STRING, "N", 2)]
-    model = open_graph(graph.model(inputs, tensor("X", FLOAT, "N", width)), "X")
+def odd_rows(levels: int) -> tuple[Any, Any]:
+    """Return 900 rows with missing values, extreme numbers and unseen texts; the first 600 are training rows."""
+    numbers = (RNG.normal(size=(600, 4)) * [1, 1e6, 1e-6, 1e30]).astype(np.float32)
+    numbers[:, :3][RNG.random((600, 3)) < 0.1] = np.nan
+    texts = np.array([["", *map(str, range(levels))][k] for k in RNG.integers(levels + 1, size=1200)], object)
     odd = np.array([np.nan, -0.0, 1e38, -3.4e38, 1e-45, 2.0**53 + 1], np.float32)
-    numbers = np.concatenate([numbers, RNG.choice(odd, (300, 4))])
-    texts = np.concatenate([texts, RNG.choice(np.array(["", "never", "1", "Ünï"], object), (300, 2))])
+    unseen = RNG.choice(np.array(["", "never", "1", "Ünï"], object), (300, 2))
+    return np.concatenate([numbers, RNG.choice(odd, (300, 4))]), np.concatenate([texts.reshape(600, 2), unseen])
 
+
+@pytest.mark.parametrize("levels", [5, 200])
+def test_numpy_and_the_graph_compute_identical_features(levels: int) -> None:
+    numbers, texts = odd_rows(levels)
+    transformation, _ = features.fit(numbers[:600], texts[:600], RNG.random((600, 1)), style="linear")
     expected = transformation.transform(numbers, texts)
+    graph = GraphBuilder()
+    graph.node("Identity", transformation.emit(graph, NUMBERS, TEXTS).name, output="X")
+    inputs = [tensor(NUMBERS, FLOAT, "N", 4), tensor(TEXTS, STRING, "N", 2)]
+
+    model = open_graph(graph.model(inputs, tensor("X", FLOAT, "N", expected.shape[1])), "X")
 
     assert np.isfinite(expected).all()
     assert model.run({NUMBERS: numbers, TEXTS: texts}).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("levels", [5, 200])
+def test_trees_in_the_graph_treat_missing_values_as_in_numpy(levels: int) -> None:
+    numbers, texts = odd_rows(levels)
+    transformation, _ = features.fit(numbers[:600], texts[:600], RNG.random((600, 1)), style="trees")
+    matrix = transformation.transform(numbers, texts)
+    trees, expected = Trees(1), np.zeros(len(matrix), np.float32)
+    splits = [(feature, value) for feature in range(matrix.shape[1]) for value in np.unique(matrix[:, feature])[:-1]]
+    splits += [(feature, value) for feature in range(matrix.shape[1]) for value in (-1.0, 0.5, 2.0)]
+    for tree, (feature, value) in enumerate(splits):  # the leaves have different powers of two, so that sums are exact
+        weight = 2.0 ** (tree % 20)
+        trees.split(tree, 0, feature, value, 1, 2)
+        trees.leaf(tree, 1, {0: weight})
+        trees.leaf(tree, 2, {0: 0.0})
+        expected += weight * (matrix[:, feature] <= value)
+    graph = GraphBuilder()
+    raw = trees.emit(graph, transformation.emit(graph, NUMBERS, TEXTS))
+    graph.node("Identity", raw, output="raw")
+    inputs = [tensor(NUMBERS, FLOAT, "N", 4), tensor(TEXTS, STRING, "N", 2)]
+
+    model = open_graph(graph.model(inputs, tensor("raw", FLOAT, "N", 1)), "raw")
+
+    assert len(transformation.flagged) == 3
+    assert model.run({NUMBERS: numbers, TEXTS: texts})[:, 0].tobytes() == expected.tobytes()
 
 
 def test_rare_and_unseen_levels_have_no_column_and_missing_values_have_their_own_column() -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.linear_model import Ridge
 
-from rowcast.training.onnx_graph import FLOAT, ML, GraphBuilder
+from rowcast.training.onnx_graph import FLOAT, ML, GraphBuilder, Matrix, RawNumbers
 
 Style = Literal["linear", "trees"]
 MOST_LEVELS: Final = 64
@@ -94,19 +94,21 @@ class Features:
             scaled = (filled - self.scale.mean) * self.scale.inverse
         return np.asarray(np.clip(scaled, -CLIP, CLIP))
 
-    def emit(self, graph: GraphBuilder, numbers: str, texts: str) -> str:
-        """Add the transformation to a graph and return the name of the matrix."""
-        parts = self._emit_numbers(graph, numbers) if len(self.median) else []
+    def emit(self, graph: GraphBuilder, numbers: str, texts: str) -> Matrix:
+        """Add the transformation to a graph and return the matrix; for trees, its numbers are raw."""
+        parts, raw = [], None
+        if len(self.median):
+            parts = [numbers] if self.scale is None else self._emit_numbers(graph, self.scale, numbers)
+            raw = RawNumbers(self.median, self.flagged) if self.scale is None else None
         parts += _emit_blocks(graph, self.blocks, texts) if self.blocks else []
-        return parts[0] if len(parts) == 1 else graph.node("Concat", *parts, axis=1)
+        return Matrix(parts[0] if len(parts) == 1 else graph.node("Concat", *parts, axis=1), raw)
 
-    def _emit_numbers(self, graph: GraphBuilder, numbers: str) -> list[str]:
+    def _emit_numbers(self, graph: GraphBuilder, scale: Scale, numbers: str) -> list[str]:
         gaps = graph.node("IsNaN", numbers)
         filled = graph.node("Where", gaps, graph.constant(self.median), numbers)
-        if self.scale is not None:
-            centred = graph.node("Sub", filled, graph.constant(self.scale.mean))
-            scaled = graph.node("Mul", centred, graph.constant(self.scale.inverse))
-            filled = graph.node("Clip", scaled, graph.constant(np.array(-CLIP)), graph.constant(np.array(CLIP)))
+        centred = graph.node("Sub", filled, graph.constant(scale.mean))
+        scaled = graph.node("Mul", centred, graph.constant(scale.inverse))
+        filled = graph.node("Clip", scaled, graph.constant(np.array(-CLIP)), graph.constant(np.array(CLIP)))
         if not len(self.flagged):
             return [filled]
         flags = graph.node("Gather", gaps, graph.constant(self.flagged), axis=1)

@@ -6,7 +6,8 @@ with the trained model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
@@ -62,6 +63,28 @@ class GraphBuilder:
         return bytes(model.SerializeToString(deterministic=True))
 
 
+@dataclass(frozen=True)
+class RawNumbers:
+    """The numeric columns at the start of a matrix that still contains NaN for missing values.
+
+    Trees replace missing values and read the flags themselves, which saves four nodes of the graph: 3 µs per request.
+    """
+
+    median: NDArray[np.float32]
+    """The replacement for a missing value in each column."""
+    flagged: NDArray[np.int64]
+    """The columns whose flags would follow the numbers; a flag is 1 if the value is missing, and 0 otherwise."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A feature matrix in a graph."""
+
+    name: str
+    raw_numbers: RawNumbers | None = None
+    """None if missing values have been replaced and the flags are part of the matrix."""
+
+
 class Trees:
     """Additive trees as flat lists, with one raw score per target. Rows with `x <= threshold` go to the true child."""
 
@@ -99,11 +122,30 @@ class Trees:
                 thresholds.setdefault(feature, set()).add(value)
         return {feature: np.array(sorted(values), np.float32) for feature, values in sorted(thresholds.items())}
 
-    def emit(self, graph: GraphBuilder, matrix: str) -> str:
+    def emit(self, graph: GraphBuilder, matrix: Matrix) -> str:
         """Add the trees to a graph and return the name of the raw scores [N, targets]."""
         table: dict[str, Any] = {f"nodes_{key}": values for key, values in self._nodes.items()}
         table |= {f"target_{key}": values for key, values in self._leaves.items()}
-        return graph.node("TreeEnsembleRegressor", matrix, domain=ML, n_targets=self.targets, **table)
+        if matrix.raw_numbers is not None:
+            splits = list(zip(*self._raw_splits(matrix.raw_numbers), strict=True))
+            for key, values in zip(("featureids", "values", "missing_value_tracks_true"), splits, strict=True):
+                table[f"nodes_{key}"] = values
+        return graph.node("TreeEnsembleRegressor", matrix.name, domain=ML, n_targets=self.targets, **table)
+
+    def _raw_splits(self, raw: RawNumbers) -> Iterator[tuple[int, float, int]]:
+        """Yield the column, the threshold and the direction of a missing value for each node."""
+        numbers, flags = len(raw.median), len(raw.flagged)
+        nodes = self._nodes
+        for feature, mode, value in zip(nodes["featureids"], nodes["modes"], nodes["values"], strict=True):
+            if mode == "LEAF":
+                yield feature, value, 0
+            elif feature < numbers:
+                yield feature, value, int(raw.median[feature] <= value)
+            elif feature < numbers + flags:  # every value that is present goes where the flag 0 goes
+                present = np.inf if value >= 0 else -np.inf
+                yield int(raw.flagged[feature - numbers]), present, int(value >= 1)
+            else:
+                yield feature - flags, value, 0
 
 
 def floor32(value: float) -> np.float32:

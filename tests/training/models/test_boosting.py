@@ -11,7 +11,7 @@ from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.training.models.boosting import BoostedTrees
 from rowcast.training.models.candidate import LabelledMatrix
 from rowcast.training.models.candidates import CANDIDATES
-from rowcast.training.onnx_graph import FLOAT, GraphBuilder, tensor
+from rowcast.training.onnx_graph import FLOAT, GraphBuilder, Matrix, tensor
 from support.training import fit_setting
 
 RNG = np.random.default_rng(7)
@@ -27,7 +27,7 @@ def fit(task: Any, matrix: Any, target: Any, *, out_of_time: bool = False, valid
 
 def run_graph(model: BoostedTrees, matrix: Any) -> Any:
     graph = GraphBuilder()
-    graph.node("Identity", model.emit(graph, "X"), output="raw")
+    graph.node("Identity", model.emit(graph, Matrix("X")), output="raw")
     content = graph.model([tensor("X", FLOAT, "N", matrix.shape[1])], tensor("raw", FLOAT, "N", model.width))
     return open_graph(content, "raw").run({"X": matrix})
 

@@ -11,7 +11,7 @@ from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.training.models.candidate import LabelledMatrix
 from rowcast.training.models.candidates import CANDIDATES
 from rowcast.training.models.forest import Grove
-from rowcast.training.onnx_graph import FLOAT, GraphBuilder, tensor
+from rowcast.training.onnx_graph import FLOAT, GraphBuilder, Matrix, tensor
 from support.training import fit_setting
 
 RNG = np.random.default_rng(7)
@@ -27,7 +27,7 @@ def test_the_graph_agrees_with_the_forest(task: Any, name: str) -> None:
 
     forest = candidate.fit(LabelledMatrix(matrix, target * 1), candidate.starts(setting)[0], setting)
     graph = GraphBuilder()
-    graph.node("Identity", forest.emit(graph, "X"), output="raw")
+    graph.node("Identity", forest.emit(graph, Matrix("X")), output="raw")
     model = open_graph(graph.model([tensor("X", FLOAT, "N", 4)], tensor("raw", FLOAT, "N", setting.width)), "raw")
 
     assert model.run({"X": matrix}) == pytest.approx(forest.raw(matrix), rel=3e-7, abs=1e-7)

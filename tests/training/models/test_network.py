@@ -13,7 +13,7 @@ from rowcast.registry.ports import Graph
 from rowcast.training.models.candidate import LabelledMatrix, Setting
 from rowcast.training.models.candidates import CANDIDATES
 from rowcast.training.models.network import Network
-from rowcast.training.onnx_graph import FLOAT, GraphBuilder, tensor
+from rowcast.training.onnx_graph import FLOAT, GraphBuilder, Matrix, tensor
 
 torch = pytest.importorskip("torch")  # PyTorch is an optional extra; CI treats skipped tests as failures
 
@@ -43,7 +43,7 @@ def fit(task: Any, rounds: int = 8, *, seed: int = 0, target: Any = None, weight
 
 def graph_of(network: Network, width: int) -> Graph:
     graph = GraphBuilder()
-    graph.node("Identity", network.emit(graph, "X"), output="raw")
+    graph.node("Identity", network.emit(graph, Matrix("X")), output="raw")
     model = graph.model([tensor("X", FLOAT, "N", 5)], tensor("raw", FLOAT, "N", width))
     return open_graph(model, "raw")
 

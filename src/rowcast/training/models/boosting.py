@@ -15,7 +15,7 @@ from rowcast.errors import TrainingError
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
 from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Raw, Setting
-from rowcast.training.onnx_graph import GraphBuilder, Trees
+from rowcast.training.onnx_graph import GraphBuilder, Matrix, Trees
 
 LIGHTGBM_ZERO: Final = float(np.float32(1e-35))
 """LightGBM treats every number within this distance of zero as zero."""
@@ -40,7 +40,7 @@ class BoostedTrees:
             _flatten(trees, index, index % self.width, tree["tree_structure"])
         return trees
 
-    def emit(self, graph: GraphBuilder, matrix: str) -> str:
+    def emit(self, graph: GraphBuilder, matrix: Matrix) -> str:
         return self.trees().emit(graph, matrix)
 
     def thresholds(self) -> Mapping[int, NDArray[np.float32]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
-from rowcast.training.onnx_graph import GraphBuilder
+from rowcast.training.onnx_graph import GraphBuilder, Matrix
 
 MANY_ROWS: Final = 50_000
 Params = dict[str, Any]
@@ -63,7 +63,7 @@ class Estimator(Protocol):
         """Return the raw scores [N, k] as the training library computes them."""
         ...
 
-    def emit(self, graph: GraphBuilder, matrix: str) -> str:
+    def emit(self, graph: GraphBuilder, matrix: Matrix) -> str:
         """Add the estimator to a graph and return the name of the raw scores, float32 [N, k]."""
         ...
 

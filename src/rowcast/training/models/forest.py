@@ -24,7 +24,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
 from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Raw, Setting
-from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Trees
+from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Matrix, Trees
 
 SHARE: Final = 0.005
 """The fraction of each leaf's weight that is divided evenly among all classes.
@@ -57,7 +57,7 @@ class Grove:
             return summed + self.base
         return np.log(summed) - np.log(1.0 - summed) if self.task == "binary" else np.log(summed)
 
-    def emit(self, graph: GraphBuilder, matrix: str) -> str:
+    def emit(self, graph: GraphBuilder, matrix: Matrix) -> str:
         wide = graph.node("Cast", self.table().emit(graph, matrix), to=DOUBLE)
         if self.task == "regression":
             raw = graph.node("Add", wide, graph.constant(np.array(self.base)))

@@ -15,7 +15,7 @@ from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
 from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Raw, Setting
-from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder
+from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Matrix
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Linear:
     def raw(self, matrix: Numbers) -> Raw:
         return np.asarray(matrix.astype(np.float64) @ self.weights + self.bias)
 
-    def emit(self, graph: GraphBuilder, matrix: str) -> str:
+    def emit(self, graph: GraphBuilder, matrix: Matrix) -> str:
         wide = graph.node(
-            "Cast", matrix, to=DOUBLE
+            "Cast", matrix.name, to=DOUBLE
         )  # large terms cancel out; in float32, sums were off by 3e-5 (decision 0011)
         product = graph.node("MatMul", wide, graph.constant(self.weights))
         return graph.node("Cast", graph.node("Add", product, graph.constant(self.bias)), to=FLOAT)

@@ -20,7 +20,7 @@ from rowcast.errors import TrainingError
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
 from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Raw, Setting
-from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder
+from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Matrix
 
 if TYPE_CHECKING:
     import torch
@@ -91,8 +91,8 @@ class Network:
             ]
         return np.asarray(np.concatenate(chunks) * self.spread + self.centre)
 
-    def emit(self, graph: GraphBuilder, matrix: str) -> str:
-        hidden = self.encoding.emit(graph, matrix)
+    def emit(self, graph: GraphBuilder, matrix: Matrix) -> str:
+        hidden = self.encoding.emit(graph, matrix.name)
         first, *middle, last = self.layers
         members = len(first.scale)
         # The first layer's weights are scaled for each member and concatenated, so that all members share one product.
