@@ -19,6 +19,7 @@ from rowcast.access.context import RequestContext
 from rowcast.adapters.memory.journal import MemoryJournal
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.errors import Overloaded, TooLate, Unavailable
+from rowcast.events import Event
 from rowcast.history.chain import Draft
 from rowcast.history.commit_waiter import CommitWaiter
 from rowcast.history.ports import Position
@@ -164,6 +165,20 @@ async def test_a_request_past_its_deadline_is_not_scored(model: LiveModel) -> No
 
     assert isinstance(late.exception(), TooLate)
     assert journal.writes == [1]
+
+
+async def test_rows_that_cannot_be_recorded_are_not_announced(model: LiveModel) -> None:
+    class FullJournal(MemoryJournal):
+        def append(self, drafts: object) -> None:
+            raise ZeroDivisionError
+
+    events: list[Event] = []
+    serving = Serving(FullJournal(MemoryStore(), "w"), events.append)
+
+    with pytest.raises(ZeroDivisionError):
+        await serving.predict(model, Row(model.encoder.read(BODY), BODY))
+
+    assert events == []
 
 
 async def test_a_request_that_waits_for_a_slow_batch_fails_at_its_deadline(model: LiveModel) -> None:

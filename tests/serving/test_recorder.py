@@ -57,21 +57,17 @@ def test_an_entry_contains_the_reply_the_row_and_the_context(model: LiveModel) -
     ids = [msgspec.json.decode(reply)["id"] for reply in replies]
     assert ids[0] != ids[1]
     assert sealed[0].salt != sealed[1].salt
-    assert events == [RowsScored("m", 1, 2, [], 4.0)]
-
-
-def test_no_event_is_emitted_if_recording_fails(model: LiveModel) -> None:
-    class FullJournal(MemoryJournal):
-        def append(self, drafts: object) -> None:
-            raise ZeroDivisionError
-
-    events: list[Event] = []
-    recorder = Recorder(FullJournal(MemoryStore(), "w"), events.append)
-
-    with pytest.raises(ZeroDivisionError):
-        recorder.record(model, [Row(model.encoder.read(BODY), BODY)], [RequestContext("native", "r")], [Score(3.0)])
-
     assert events == []
+
+
+def test_recorded_rows_are_announced(model: LiveModel) -> None:
+    events: list[Event] = []
+    recorder = Recorder(MemoryJournal(MemoryStore(), "w"), events.append)
+    rows = [Row(model.encoder.read(BODY), BODY)] * 2
+
+    recorder.announce(model, rows, [Score(3.0), Score(4.0)])
+
+    assert events == [RowsScored("m", 1, 2, [], 4.0)]
 
 
 def test_cache_hits_and_misses_are_counted_if_there_is_a_cache(model: LiveModel) -> None:
@@ -85,6 +81,7 @@ def test_cache_hits_and_misses_are_counted_if_there_is_a_cache(model: LiveModel)
     ]
 
     replies = recorder.record(model, rows, [RequestContext("native", "r")] * 3, [Score(3.0)] * 3)
+    recorder.announce(model, rows, [Score(3.0)] * 3)
 
     assert [msgspec.json.decode(reply)["cached"] for reply in replies] == [False, False, True]
     (event,) = events

@@ -38,6 +38,9 @@ class MemoryTransport(asyncio.Transport):
             raise RuntimeError("the transport is closed")
         self.written += bytes(data)
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Do nothing: nothing is buffered."""
+
     def is_closing(self) -> bool:
         return self._is_closing
 

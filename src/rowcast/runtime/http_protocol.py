@@ -103,19 +103,30 @@ class Cycle(RequestResponseCycle):
         return message
 
 
+class _NoEvent:
+    """Replaces the event on the quick path, where no task waits for the body."""
+
+    def set(self) -> None:
+        """Do nothing."""
+
+
+NO_EVENT = _NoEvent()
+
+
 class QuickCycle:
     """One request on the quick path, with the attributes that uvicorn and `DrainingServer` use."""
+
+    body = b""
+    keep_alive = True
+    more_body = True
+    response_complete = False
+    disconnected = False
+    message_event = NO_EVENT
 
     def __init__(self, connection: Connection, route: Route, headers: dict[bytes, bytes]) -> None:
         self.connection = connection
         self.route = route
         self.headers = headers
-        self.body = b""
-        self.keep_alive = True
-        self.more_body = True
-        self.response_complete = False
-        self.disconnected = False
-        self.message_event = NO_EVENT
 
     def send(self, head: bytes, body: bytes) -> None:
         """Write the whole response; `head` ends with the last header. Hot path."""
@@ -132,16 +143,6 @@ class QuickCycle:
             connection.transport.write(b"".join((head, date, b"connection: close\r\n\r\n", body)))
             connection.transport.close()
         connection.on_response_complete()
-
-
-class _NoEvent:
-    """Replaces the event on the quick path, where no task waits for the body."""
-
-    def set(self) -> None:
-        """Do nothing."""
-
-
-NO_EVENT = _NoEvent()
 
 
 class Connection(HttpToolsProtocol):
@@ -165,6 +166,8 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection, or refuse it if there are too many connections."""
         super().connection_made(transport)
+        # Send a response at once instead of at the end of the event-loop iteration.
+        transport.set_write_buffer_limits(0)
         self.due = self._time() + self._limits.idle_seconds
         if not self.pool.add(self):
             self._refuse(Overloaded("the server is overloaded: too many connections; retry after 1 s"))
@@ -378,7 +381,8 @@ class Connection(HttpToolsProtocol):
         elif self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())  # reading resumes after the final response
         else:
-            self.flow.resume_reading()
+            if self.flow.read_paused:
+                self.flow.resume_reading()
             self._rest()
 
     def _rest(self) -> None:

@@ -21,5 +21,5 @@ def stack_rows(plan: Plan, rows: Sequence[EncodedRow]) -> dict[str, NDArray[Any]
             texts = np.array(inputs, object)  # [N, k], because the input of a row is a tuple of k strings
             tensors[spec.name] = texts if spec.shape else texts.reshape(count)
         else:
-            tensors[spec.name] = np.frombuffer(b"".join(inputs), spec.dtype).reshape((count, *spec.shape))
+            tensors[spec.name] = np.ndarray((count, *spec.shape), spec.dtype, b"".join(inputs))
     return tensors

@@ -105,14 +105,12 @@ class Batcher:
         """
         self.check_capacity()
         waiting = self._waiting
-        if is_alone and not waiting:
-            self._first_arrival, self._last_batch = time.perf_counter(), 1
-            waiting.append(request)
-            self._rows_waiting += len(request.rows)
-            self._context.run(self._tick)
-            return
         if not waiting:
             self._first_arrival = time.perf_counter()
+            if is_alone:
+                self._last_batch = 1
+                self._context.run(self._process, request.model, [request])
+                return
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
             # Use a separate context, so that a batch's log lines do not contain the first request's ids.
@@ -175,14 +173,18 @@ class Batcher:
             if not _is_over(request, now):
                 by_model.setdefault(request.model, []).append(request)
         for model, requests in by_model.items():
-            if model.is_slow:
-                requests = self._queue_slow(model, requests)
-            if requests:
-                try:
-                    batch = self._scorer.score(model, [request.rows for request in requests])
-                    self._finish(model, requests, batch)
-                except Exception as error:  # the error must reach every request in the batch
-                    _fail(requests, error)
+            self._process(model, requests)
+
+    def _process(self, model: LiveModel, requests: list[PendingRequest]) -> None:
+        """Score, record and answer requests for one model; queue them if the model is slow."""
+        if model.is_slow:
+            requests = self._queue_slow(model, requests)
+        if requests:
+            try:
+                batch = self._scorer.score(model, [request.rows for request in requests])
+                self._finish(model, requests, batch)
+            except Exception as error:  # the error must reach every request in the batch
+                _fail(requests, error)
 
     def _finish(self, model: LiveModel, requests: Sequence[PendingRequest], batch: ScoredBatch) -> None:
         """Record the scores and answer all requests in the batch."""
@@ -199,6 +201,7 @@ class Batcher:
             self._cache.store(rows, scores)
         replies = self._recorder.record(model, rows, contexts, scores)
         self._recorder.when_durable(partial(_answer, requests, replies))
+        self._recorder.announce(model, rows, scores)
 
     def _queue_slow(self, model: LiveModel, requests: list[PendingRequest]) -> list[PendingRequest]:
         """Queue the requests that need a slow model; return the requests whose rows are all in the cache."""

@@ -17,7 +17,7 @@ from rowcast.schema.column_encoding import ColumnEncoder
 from rowcast.schema.encoding import EncodedRow
 from rowcast.schema.outputs import output_reader
 from rowcast.schema.prediction import Label, Score, compare_scores
-from rowcast.schema.scores import score_rows, winning_classes
+from rowcast.schema.scores import score_reader, winning_classes
 from rowcast.schema.stacking import stack_rows
 from rowcast.serving.interface import ModelInterface
 
@@ -35,10 +35,11 @@ class LiveModel(ModelInterface):
         self.columns = ColumnEncoder(manifest.schema, manifest.plan)
         self._graph = graph
         self._read = output_reader(manifest.output.kind, manifest.output.activation, manifest.decision)
+        self._to_scores = score_reader(manifest.decision)
 
     def score(self, rows: Sequence[EncodedRow]) -> list[Score]:
         """Return one score per row. In Rowcast's own graphs, a row's score never depends on other rows. Hot path."""
-        return score_rows(self.decision, self._read(self._run(stack_rows(self.encoder.plan, rows))))
+        return self._to_scores(self._read(self._run(stack_rows(self.encoder.plan, rows))))
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the graph's output, with one row per input row."""

@@ -52,8 +52,9 @@ class Recorder:
         """Write one entry per row in a single journal write, and return the replies. Hot path."""
         count, digest, nanoseconds = len(rows), model.digest, self._now()
         at = nanoseconds // 1_000
-        ids = uuid7s(nanoseconds // 1_000_000, self._random(uuid7_randomness(count)))
-        salts = self._random(count * SALT_BYTES)
+        salts = count * SALT_BYTES
+        random = self._random(salts + uuid7_randomness(count))
+        ids = uuid7s(nanoseconds // 1_000_000, random[salts:])
         hits = [row.cached_score is not None for row in rows] if self._counts_cache_hits else repeat(False, count)
         warnings = [row.encoded.warnings for row in rows]
         replies = encode_replies(model.name, model.version, ids=ids, scores=scores, warnings=warnings, cached=hits)
@@ -73,10 +74,9 @@ class Recorder:
                 context.entity,
                 withheld,
             )
-            drafts.append(Draft(encode_head(entry), salts[start:end], row))
+            drafts.append(Draft(encode_head(entry), random[start:end], row))
             start = end
         self._journal.append(drafts)
-        self._announce(model, rows, scores)
         return replies
 
     def record_block(
@@ -123,7 +123,8 @@ class Recorder:
         else:
             self._commits.when_stored(self._journal, done)
 
-    def _announce(self, model: LiveModel, rows: Sequence[Row], scores: Sequence[Score]) -> None:
+    def announce(self, model: LiveModel, rows: Sequence[Row], scores: Sequence[Score]) -> None:
+        """Emit an event for recorded rows. The replies do not wait for it."""
         hits = misses = 0
         if self._counts_cache_hits:
             hits = sum(row.cached_score is not None for row in rows)

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from rowcast.access.context import RequestContext
 from rowcast.history.blocks import Block, BlockColumn
-from rowcast.serving.batcher import Batcher, PendingRequest, Render
+from rowcast.serving.batcher import Batcher, PendingRequest
 from rowcast.serving.cache import ScoreCache
 from rowcast.serving.deployment import Deployment
 from rowcast.serving.live_models import LiveModel
-from rowcast.serving.ports import Answer
 from rowcast.serving.quota import charge
 from rowcast.serving.recorder import Recorder
 from rowcast.serving.rows import Row
@@ -45,21 +44,10 @@ class PredictionService:
         self.max_rows = max_rows
         self.has_cache = cache is not None
         self._batcher = batcher
+        self.submit = batcher.submit
+        """Scores and records a request without a cache lookup or a charge."""
         self._recorder = recorder
         self._cache = cache
-
-    def submit_row(
-        self,
-        model: LiveModel,
-        row: Row,
-        context: RequestContext,
-        answer: Answer,
-        render: Render | None = None,
-        *,
-        is_alone: bool = False,
-    ) -> None:
-        """Score and record one row without a cache lookup, and deliver the reply to `answer`. Hot path."""
-        self._batcher.submit(PendingRequest(model, (row,), context, answer, True, render), is_alone=is_alone)
 
     async def predict(
         self,

@@ -18,6 +18,7 @@ from rowcast.errors import NoAnswer, RequestError
 from rowcast.http.authentication import allow_model, model_for
 from rowcast.http.dialects.wire import WireHandler
 from rowcast.http.routes import Handler, QueryOptions, QuickHandler, Request, Response, Route
+from rowcast.serving.batcher import PendingRequest
 from rowcast.serving.ports import Answer
 from rowcast.serving.rows import RejectedRow, Row, is_rows_object, read_rows
 
@@ -130,7 +131,7 @@ class QuickNative:
     def __init__(self, model: LiveModel, service: PredictionService) -> None:
         self._model = model
         self._read = model.encoder.read
-        self._submit = service.submit_row
+        self._submit = service.submit
 
     def accepts(self, query: bytes, body: bytes) -> bool:
         """Return whether this is a single-row request without special options."""
@@ -141,7 +142,8 @@ class QuickNative:
         context, model, body = request.context, self._model, request.body
         if context.caller.models:
             allow_model(context.caller, model.name)
-        self._submit(model, Row(self._read(body), body), context, answer, is_alone=request.is_alone)
+        row = Row(self._read(body), body)
+        self._submit(PendingRequest(model, (row,), context, answer, True), is_alone=request.is_alone)
 
 
 def _route(pattern: str, dialect: str, handler: Handler, quick: QuickHandler | None) -> Route:

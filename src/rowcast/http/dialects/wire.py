@@ -10,6 +10,7 @@ import structlog
 
 from rowcast.http.authentication import allow_model
 from rowcast.http.routes import QuickHandler, Request, Response
+from rowcast.serving.batcher import PendingRequest
 from rowcast.serving.ports import Answer
 from rowcast.serving.rows import Row
 from rowcast.wire.codec import WireCodec, WireRequest
@@ -86,9 +87,10 @@ class QuickWire:
         encoded, received, filled, ignored = self._wire.read_row(request.body)
         if filled or ignored:
             _warn(self._model, request, filled, ignored)
-        row = Row(encoded, received)
-        self._service.submit_row(
-            self._model, row, request.context, answer, self._wire.render_row, is_alone=request.is_alone
+        rows = (Row(encoded, received),)
+        self._service.submit(
+            PendingRequest(self._model, rows, request.context, answer, True, self._wire.render_row),
+            is_alone=request.is_alone,
         )
 
 
