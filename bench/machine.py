@@ -54,7 +54,7 @@ class Server:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 ["taskset", "-c", str(SERVER_CORE), *self._command],
-                env={**os.environ, **self._env},
+                env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", **self._env},
                 cwd=HERE.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
