@@ -71,7 +71,7 @@ def test_rows_without_a_label_and_classes_with_one_row_are_dropped_and_reported(
     labelled = read(["a", "b", "?", None, " "] * 20 + ["once"])
 
     assert labelled.table.frame.height == len(labelled.target) == 40
-    assert {"missing-target", "lonely-class"} <= {finding.code for finding in labelled.findings}
+    assert {"missing-target", "single-row-class"} <= {finding.code for finding in labelled.findings}
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_rules_replace_labels_with_other_labels() -> None:
     corrected = read(values, map=("<=50K.=<=50K", ">50K.=>50K"))
 
     assert len(original.classes) == 4
-    overrides = [finding.override for finding in original.findings if finding.code == "alike-labels"]
+    overrides = [finding.override for finding in original.findings if finding.code == "similar-labels"]
     assert overrides == [Override("map", "<=50K.=<=50K"), Override("map", ">50K.=>50K")]
     assert corrected.classes == ("<=50K", ">50K")
     assert set(corrected.table.frame["y"].to_list()) == {"<=50K", ">50K"}
@@ -130,4 +130,4 @@ def test_invalid_rules_are_rejected_with_a_hint(rule: str, slug: str, hint: str)
 
 
 def test_plus_and_minus_are_not_reported_as_similar_labels() -> None:
-    assert "alike-labels" not in {finding.code for finding in read(["+", "-"] * 30).findings}
+    assert "similar-labels" not in {finding.code for finding in read(["+", "-"] * 30).findings}

@@ -234,7 +234,7 @@ def _text_numbers(name: str, distinct: _Distinct, forms: tuple[str, ...]) -> tup
     if forms:
         findings.append(
             Finding(
-                "number-forms", name, f"contains numbers in these notations: {', '.join(forms)}", "treated as numbers"
+                "number-formats", name, f"contains numbers in these notations: {', '.join(forms)}", "treated as numbers"
             )
         )
     return column, findings

@@ -73,7 +73,7 @@ def _corrected(table: Table, target: str, rules: Sequence[str]) -> tuple[Table, 
     for old, new in changes.items():
         count = sum(texts_by_value.get(value) == old for value in series.to_list())
         message = f"{count} rows have the label {old!r}"
-        findings.append(Finding("mended-labels", target, message, f"changed to {new!r}", Override("map")))
+        findings.append(Finding("replaced-labels", target, message, f"changed to {new!r}", Override("map")))
     texts = [None if value is None else texts_by_value[value] for value in series.to_list()]
     corrected = pl.Series(target, [None if text is None else changes.get(text, text) for text in texts], pl.String)
     return Table(table.frame.with_columns(corrected), table.name, table.sha256, table.findings), findings
@@ -103,7 +103,7 @@ def _similar_labels(labels: Sequence[Label], target: str) -> list[Finding]:
         for other in others:
             message = f"the labels {other!r} and {usual!r} look like two spellings of one label"
             override = Override("map", f"{other}={usual}")
-            findings.append(Finding("alike-labels", target, message, "treated as two classes", override))
+            findings.append(Finding("similar-labels", target, message, "treated as two classes", override))
     return findings
 
 
@@ -198,7 +198,7 @@ def _without_single_rows(table: Table, labels: list[Label], target: str) -> tupl
     message = f"classes with only one row: {shown} ({len(singles)} in total)"
     mask = [label not in set(singles) for label in labels]
     remaining = [label for label, has_more in zip(labels, mask, strict=True) if has_more]
-    return _filtered(table, pl.Series(mask)), remaining, [Finding("lonely-class", "", message, "rows dropped")]
+    return _filtered(table, pl.Series(mask)), remaining, [Finding("single-row-class", "", message, "rows dropped")]
 
 
 def _classes(labels: list[Label], target: str) -> tuple[Label, ...]:
