@@ -154,8 +154,8 @@ class Batcher:
     def _gather(self, seen: int, turns: int) -> None:
         """Wait for another iteration of the event loop while more requests arrive, then process the batch.
 
-        A full batch costs a third less per row than two half-full batches and, at 32 connections, finishes sooner. A lone
-        request that follows a batch of one request does not wait.
+        A full batch costs a third less per row than two half-full batches and, at 32 connections, finishes sooner. A
+        lone request that follows a batch of one request does not wait.
         """
         count = len(self._waiting)
         if count > seen and turns and (count > 1 or self._last_batch > 1):

@@ -77,7 +77,7 @@ class QuickWire:
         self._service = service
 
     def accepts(self, query: bytes, body: bytes) -> bool:
-        """Return whether the request has no options."""
+        """Return whether the request has no query parameters."""
         return not query
 
     def submit(self, request: Request, answer: Answer) -> None:
