@@ -16,24 +16,28 @@ from rowcast.training.split import SplitColumn
 RNG = np.random.default_rng(7)
 
 
-def odd_rows(levels: int) -> tuple[Any, Any]:
+def odd_rows(levels: tuple[int, ...]) -> tuple[Any, Any]:
     """Return 900 rows with missing values, extreme numbers and unseen texts; the first 600 are training rows."""
     numbers = (RNG.normal(size=(600, 4)) * [1, 1e6, 1e-6, 1e30]).astype(np.float32)
     numbers[:, :3][RNG.random((600, 3)) < 0.1] = np.nan
-    texts = np.array([["", *map(str, range(levels))][k] for k in RNG.integers(levels + 1, size=1200)], object)
+    columns = [np.array(["", *map(str, range(count))], object)[RNG.integers(count + 1, size=600)] for count in levels]
     odd = np.array([np.nan, -0.0, 1e38, -3.4e38, 1e-45, 2.0**53 + 1], np.float32)
-    unseen = RNG.choice(np.array(["", "never", "1", "Ünï"], object), (300, 2))
-    return np.concatenate([numbers, RNG.choice(odd, (300, 4))]), np.concatenate([texts.reshape(600, 2), unseen])
+    unseen = RNG.choice(np.array(["", "never", "1", "Ünï"], object), (300, len(levels)))
+    return np.concatenate([numbers, RNG.choice(odd, (300, 4))]), np.concatenate([np.stack(columns, axis=1), unseen])
 
 
-@pytest.mark.parametrize("levels", [5, 200])
-def test_numpy_and_the_graph_compute_identical_features(levels: int) -> None:
+LEVELS = [(5,), (5, 7), (200, 200, 5), (40, 2, 2)]
+"""The number of levels in each text column: one column, similar columns, target means, and very different columns."""
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_numpy_and_the_graph_compute_identical_features(levels: tuple[int, ...]) -> None:
     numbers, texts = odd_rows(levels)
     transformation, _ = features.fit(numbers[:600], texts[:600], RNG.random((600, 1)), style="linear")
     expected = transformation.transform(numbers, texts)
     graph = GraphBuilder()
     graph.node("Identity", transformation.emit(graph, NUMBERS, TEXTS).name, output="X")
-    inputs = [tensor(NUMBERS, FLOAT, "N", 4), tensor(TEXTS, STRING, "N", 2)]
+    inputs = [tensor(NUMBERS, FLOAT, "N", 4), tensor(TEXTS, STRING, "N", len(levels))]
 
     model = open_graph(graph.model(inputs, tensor("X", FLOAT, "N", expected.shape[1])), "X")
 
@@ -41,16 +45,16 @@ def test_numpy_and_the_graph_compute_identical_features(levels: int) -> None:
     assert model.run({NUMBERS: numbers, TEXTS: texts}).tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("levels", [5, 200])
-def test_trees_in_the_graph_treat_missing_values_as_in_numpy(levels: int) -> None:
+@pytest.mark.parametrize("levels", LEVELS)
+def test_trees_in_the_graph_read_the_same_features_as_in_numpy(levels: tuple[int, ...]) -> None:
     numbers, texts = odd_rows(levels)
     transformation, _ = features.fit(numbers[:600], texts[:600], RNG.random((600, 1)), style="trees")
     matrix = transformation.transform(numbers, texts)
     trees, expected = Trees(1), np.zeros(len(matrix), np.float32)
     splits = [(feature, value) for feature in range(matrix.shape[1]) for value in np.unique(matrix[:, feature])[:-1]]
     splits += [(feature, value) for feature in range(matrix.shape[1]) for value in (-1.0, 0.5, 2.0)]
-    for tree, (feature, value) in enumerate(splits):  # the leaves have different powers of two, so that sums are exact
-        weight = 2.0 ** (tree % 20)
+    for tree, (feature, value) in enumerate(splits):  # all sums of these weights are exact
+        weight = 2.0 ** (tree % 13)
         trees.split(tree, 0, feature, value, 1, 2)
         trees.leaf(tree, 1, {0: weight})
         trees.leaf(tree, 2, {0: 0.0})
@@ -58,7 +62,7 @@ def test_trees_in_the_graph_treat_missing_values_as_in_numpy(levels: int) -> Non
     graph = GraphBuilder()
     raw = trees.emit(graph, transformation.emit(graph, NUMBERS, TEXTS))
     graph.node("Identity", raw, output="raw")
-    inputs = [tensor(NUMBERS, FLOAT, "N", 4), tensor(TEXTS, STRING, "N", 2)]
+    inputs = [tensor(NUMBERS, FLOAT, "N", 4), tensor(TEXTS, STRING, "N", len(levels))]
 
     model = open_graph(graph.model(inputs, tensor("raw", FLOAT, "N", 1)), "raw")
 
