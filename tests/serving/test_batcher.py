@@ -23,8 +23,9 @@ from rowcast.events import Event
 from rowcast.history.chain import Draft
 from rowcast.history.commit_waiter import CommitWaiter
 from rowcast.history.ports import Position
-from rowcast.serving.batcher import MAX_SLOW_ROWS, PendingRequest
+from rowcast.serving.batcher import MAX_SLOW_ROWS
 from rowcast.serving.live_models import LiveModel
+from rowcast.serving.requests import PendingRequest
 from rowcast.serving.rows import Row
 from support import models
 from support.serving import Serving

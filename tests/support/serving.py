@@ -13,9 +13,10 @@ from rowcast.events import Listener
 from rowcast.history.commit_waiter import CommitWaiter
 from rowcast.history.ports import Journal
 from rowcast.schema.sensitive import Redactor
-from rowcast.serving.batcher import Batcher, PendingRequest, Render
+from rowcast.serving.batcher import Batcher
 from rowcast.serving.live_models import LiveModel
 from rowcast.serving.recorder import Recorder
+from rowcast.serving.requests import PendingRequest, Render
 from rowcast.serving.rows import Row
 from rowcast.serving.scorer import LocalScorer
 

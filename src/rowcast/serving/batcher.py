@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import Context
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,9 +23,8 @@ from rowcast.errors import NoAnswer, Overloaded, TooLate, Unavailable
 from rowcast.history.blocks import Block, BlockColumn
 from rowcast.serving.cache import ScoreCache
 from rowcast.serving.live_models import LiveModel
-from rowcast.serving.ports import Answer
 from rowcast.serving.recorder import Recorder
-from rowcast.serving.rows import Row
+from rowcast.serving.requests import PendingRequest
 from rowcast.serving.scorer import LocalScorer, ScoredBatch
 
 MAX_TURNS = 8
@@ -36,22 +35,6 @@ MAX_SLOW_ROWS = 64
 A single request with more rows forms its own batch.
 """
 EXPIRED = "the deadline passed before the request was scored"
-
-
-Render = Callable[[bytes], bytes]
-"""Converts a native reply into the reply of a wire template."""
-
-
-class PendingRequest(msgspec.Struct, frozen=True):
-    """Rows waiting to be scored, and the object that receives their replies."""
-
-    model: LiveModel
-    rows: Sequence[Row]
-    context: RequestContext
-    answer: Answer
-    is_single: bool
-    """Whether the reply is one prediction instead of a list."""
-    render: Render | None = None
 
 
 class QueueState(NamedTuple):

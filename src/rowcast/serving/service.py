@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from rowcast.access.context import RequestContext
 from rowcast.history.blocks import Block, BlockColumn
-from rowcast.serving.batcher import Batcher, PendingRequest
+from rowcast.serving.batcher import Batcher
 from rowcast.serving.cache import ScoreCache
 from rowcast.serving.deployment import Deployment
 from rowcast.serving.live_models import LiveModel
 from rowcast.serving.quota import charge
 from rowcast.serving.recorder import Recorder
+from rowcast.serving.requests import PendingRequest
 from rowcast.serving.rows import Row
 
 

@@ -18,8 +18,8 @@ from rowcast.errors import NoAnswer, RequestError
 from rowcast.http.authentication import allow_model, model_for
 from rowcast.http.dialects.wire import WireHandler
 from rowcast.http.routes import Handler, QueryOptions, QuickHandler, Request, Response, Route
-from rowcast.serving.batcher import PendingRequest
 from rowcast.serving.ports import Answer
+from rowcast.serving.requests import PendingRequest
 from rowcast.serving.rows import RejectedRow, Row, is_rows_object, read_rows
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import structlog
 
 from rowcast.http.authentication import allow_model
 from rowcast.http.routes import QuickHandler, Request, Response
-from rowcast.serving.batcher import PendingRequest
 from rowcast.serving.ports import Answer
+from rowcast.serving.requests import PendingRequest
 from rowcast.serving.rows import Row
 from rowcast.wire.codec import WireCodec, WireRequest
 from rowcast.wire.reply import NativeReplies
