@@ -2,8 +2,8 @@
 with that of a bare JSON echo (the floor) and of plain FastAPI + ONNX Runtime.
 
 All servers run under uvicorn with uvloop, httptools and no access log, on one core; wrk and Rowcast's indexer share
-the other core. Rowcast requires an API key with a quota and records the key. In each round, the
-servers are measured one after another and compared. When other processes load the machine, the CPU time per answered
+the other core. Rowcast requires an API key with a quota and records the key. Each round starts the servers, measures
+them one after another and compares them. When other processes load the machine, the CPU time per answered
 request is stable, but requests per second are not. If a requirement is not met, the benchmark names it and fails.
 """
 
@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -72,32 +72,21 @@ def main() -> int:
         bodies, sample = write_bodies(home, bundle)
         key = make_key(home)
         shutil.copy(home / "home" / "keys.json", home / "home-wire" / "keys.json")
-        starts = {name: [] for name in NAMES} if options.starts else {}
-        for _ in range(options.starts):
-            for server in servers(home, bundle, key):
-                with running(server, sample) as seconds:
-                    starts[server.name].append(seconds)
-        with ExitStack() as stack:
-            started = servers(home, bundle, key)
-            for server in started:
-                stack.enter_context(running(server, sample))
-            compare(started[1:3], bodies)
-            measures = list(measure_rounds(started, options, bodies, console))
-            memory = {server.name: server.memory() for server in started}
-            calls = system_calls(started[2], sample)
-            answers = prediction_count(started[2])
+        run = Run(options, bodies, sample, console)
+        for turn in range(1, options.rounds + 1):
+            run.measure_round(turn, servers(home, bundle, key))
         report = history(home)
-    checks = check_requirements(measures, starts, memory, answers, calls, report)
-    show(console, measures, starts, memory, checks)
+    checks = check_requirements(run, report)
+    show(run, checks)
     if not options.no_record:
         record(
             "serve",
             versions={name: version(name) for name in ("uvicorn", "uvloop", "onnxruntime", "msgspec", "fastapi")},
             rounds=options.rounds,
             seconds=options.seconds,
-            medians=summary(measures),
-            start_seconds={name: round(median(seconds), 3) for name, seconds in starts.items()},
-            memory_mb={name: round(size, 1) for name, size in memory.items()},
+            medians=summary(run.measures),
+            start_seconds={name: round(median(seconds), 3) for name, seconds in run.starts.items()},
+            memory_mb={name: round(size, 1) for name, size in run.memory.items()},
             checks={check.name: round(check.value, 4) for check in checks},
             kept=not [check for check in checks if not check.kept],
         )
@@ -114,7 +103,6 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, default=1.0, help="duration of one run of wrk")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 32, 128])
-    parser.add_argument("--starts", type=int, default=3, help="number of timed starts")
     parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")
     return parser.parse_args()
 
@@ -210,25 +198,57 @@ def compare(started: list[Server], bodies: Path) -> None:
             raise SystemExit(f"the predictions differ for {body.decode()}: {plain} and {ours}")
 
 
-def measure_rounds(
-    started: list[Server], options: argparse.Namespace, bodies: Path, console: Console
-) -> Iterator[Measure]:
-    """Warm up each server; in each round, yield one measurement for each server and number of connections."""
-    fresh = FIRST
-    for server in started:
-        fresh += load(server, 32, 1, bodies, fresh).answered
-        server.settle()
-    for turn in range(1, options.rounds + 1):
-        for connections in options.connections:
+class Run:
+    """The measurements of all rounds.
+
+    Each round starts new servers, because the speed of two processes with the same code can differ by 10%.
+    """
+
+    def __init__(self, options: argparse.Namespace, bodies: Path, sample: bytes, console: Console) -> None:
+        self.console = console
+        self.measures: list[Measure] = []
+        self.starts: dict[str, list[float]] = {name: [] for name in NAMES}
+        """The seconds until the first response of each start."""
+        self.memory: dict[str, float] = {}
+        self.system_calls = 0.0
+        """The number of system calls per request from a single client."""
+        self.answers = 0.0
+        """The number of predictions of the native server."""
+        self._options = options
+        self._bodies = bodies
+        self._sample = sample
+        self._fresh = FIRST
+
+    def measure_round(self, turn: int, started: list[Server]) -> None:
+        """Start the servers, and measure each server with each number of connections."""
+        with ExitStack() as stack:
             for server in started:
-                result = measure(server, turn, connections, options.seconds, bodies, fresh)
-                fresh = FIRST + (fresh + result.answered - FIRST) % (LAST - FIRST)
-                console.print(
-                    f"{turn} c{connections:<4} {server.name:8} {result.rps:8.0f}/s  cpu {result.cpu_us:6.1f} µs"
-                    f"  indexer {result.beside_us:5.1f}  p50 {result.p50_ms:.2f}  p99 {result.p99_ms:.2f}"
-                    f"  others {result.others:.2f}"
-                )
-                yield result
+                self.starts[server.name].append(stack.enter_context(running(server, self._sample)))
+            if turn == 1:
+                compare(started[1:3], self._bodies)
+            for server in started:
+                self._count(load(server, 32, 1, self._bodies, self._fresh).answered)
+                server.settle()
+            for connections in self._options.connections:
+                for server in started:
+                    self._measure(turn, server, connections)
+            self.memory = {server.name: server.memory() for server in started}
+            if turn == self._options.rounds:
+                self.system_calls = system_calls(started[2], self._sample)
+            self.answers += prediction_count(started[2])
+
+    def _measure(self, turn: int, server: Server, connections: int) -> None:
+        result = measure(server, turn, connections, self._options.seconds, self._bodies, self._fresh)
+        self._count(result.answered)
+        self.measures.append(result)
+        self.console.print(
+            f"{turn} c{connections:<4} {server.name:8} {result.rps:8.0f}/s  cpu {result.cpu_us:6.1f} µs"
+            f"  indexer {result.beside_us:5.1f}  p50 {result.p50_ms:.2f}  p99 {result.p99_ms:.2f}"
+            f"  others {result.others:.2f}"
+        )
+
+    def _count(self, answered: int) -> None:
+        self._fresh = FIRST + (self._fresh + answered - FIRST) % (LAST - FIRST)
 
 
 def measure(server: Server, turn: int, connections: int, seconds: float, bodies: Path, fresh: int) -> Measure:
@@ -300,15 +320,9 @@ def median_ratio(measures: list[Measure], connections: int, ratio: Callable[[dic
     return median(map(ratio, groups))
 
 
-def check_requirements(
-    measures: list[Measure],
-    starts: dict[str, list[float]],
-    memory: dict[str, float],
-    answers: float,
-    calls: float,
-    report: dict[str, Any],
-) -> list[Check]:
-    """Return a check for every requirement."""
+def check_requirements(run: Run, report: dict[str, Any]) -> list[Check]:
+    """Return a check for every requirement on serving."""
+    measures = run.measures
     checks = []
     loads = {each.connections for each in measures}
     for connections, least, aim in ((32, 0.50, 0.52), (128, 0.58, 0.63)):
@@ -353,13 +367,12 @@ def check_requirements(
             ),
         ]
     if 1 in loads:
-        checks += single_client_checks(measures, calls)
-    if starts:
-        ratio = median(ours / plain for ours, plain in zip(starts["rowcast"], starts["plain"], strict=True))
-        checks.append(Check("time to first response: Rowcast / plain FastAPI", ratio, most=2.5))
-    checks.append(Check("server memory, MB", memory["rowcast"], most=130))
+        checks += single_client_checks(measures, run.system_calls)
+    ratio = median(ours / plain for ours, plain in zip(run.starts["rowcast"], run.starts["plain"], strict=True))
+    checks.append(Check("time to first response: Rowcast / plain FastAPI", ratio, most=2.5))
+    checks.append(Check("server memory, MB", run.memory["rowcast"], most=130))
     checks.append(Check("broken chains", len(report["broken"]), most=0))
-    surplus = report["entries"] - len(starts.get("rowcast", [])) - answers
+    surplus = report["entries"] - run.answers
     checks.append(Check("history entries minus predictions", surplus, most=0, least=0))
     return checks
 
@@ -390,20 +403,13 @@ def spread(each: Measure) -> float:
     return each.p99_ms / each.p50_ms
 
 
-def show(
-    console: Console,
-    measures: list[Measure],
-    starts: dict[str, list[float]],
-    memory: dict[str, float],
-    checks: list[Check],
-) -> None:
+def show(run: Run, checks: list[Check]) -> None:
     """Print the medians and the checks."""
     table = Table(title="medians over all rounds")
     for heading in ("server", "c", "requests/s", "p50 ms", "p99 ms", "CPU µs", "indexer µs", "others", "start s", "MB"):
         table.add_column(heading, justify="left" if heading == "server" else "right")
-    for row in summary(measures):
+    for row in summary(run.measures):
         name = row["server"]
-        start = f"{median(starts[name]):.2f}" if starts else ""
         table.add_row(
             name,
             str(row["connections"]),
@@ -413,11 +419,11 @@ def show(
             f"{row['cpu_us']:.1f}",
             f"{row['beside_us']:.1f}",
             f"{row['others']:.2f}",
-            start,
-            f"{memory[name]:.0f}",
+            f"{median(run.starts[name]):.2f}",
+            f"{run.memory[name]:.0f}",
         )
-    console.print(table)
-    show_checks(console, checks)
+    run.console.print(table)
+    show_checks(run.console, checks)
 
 
 def summary(measures: list[Measure]) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ class MemoryTransport(asyncio.Transport):
         self.written = b""
         self.is_reading = True
         self.is_lost = False
+        self.write_limit: int | None = None
         self._is_closing = False
 
     def write(self, data: Any) -> None:
@@ -39,7 +40,8 @@ class MemoryTransport(asyncio.Transport):
         self.written += bytes(data)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Do nothing: nothing is buffered."""
+        """Store the limit; this transport never buffers."""
+        self.write_limit = high
 
     def is_closing(self) -> bool:
         return self._is_closing

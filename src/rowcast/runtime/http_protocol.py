@@ -160,14 +160,13 @@ class Connection(HttpToolsProtocol):
         """Whether the transport is closed, so that writing to it would raise an exception."""
         self._in_head = False
         self._head_bytes = 0
+        self._was_alone = False
         self._limits = self.pool.limits
         self._time = self.loop.time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection, or refuse it if there are too many connections."""
         super().connection_made(transport)
-        # Send a response at once instead of at the end of the event-loop iteration.
-        transport.set_write_buffer_limits(0)
         self.due = self._time() + self._limits.idle_seconds
         if not self.pool.add(self):
             self._refuse(Overloaded("the server is overloaded: too many connections; retry after 1 s"))
@@ -353,6 +352,11 @@ class Connection(HttpToolsProtocol):
         assert self.quick_path is not None
         query = self.url.partition(b"?")[2]
         is_alone = self.pool.is_only_sender(self, self._time())
+        if is_alone is not self._was_alone:
+            self._was_alone = is_alone
+            # If no other client is sending requests, send each response at once instead of at the end of the event-loop
+            # iteration. Otherwise, clients would send their next requests too early to share a batch.
+            self.transport.set_write_buffer_limits(0 if is_alone else None)
         if not self.quick_path.answer(
             cycle.route, cycle.headers, query, cycle.body, self.client, cycle.send, is_alone=is_alone
         ):
