@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 
 from rowcast.events import RequestAnswered
 from rowcast.http.quick_path import QuickAnswer
-from rowcast.runtime.connections import ConnectionLimits
+from rowcast.runtime.connections import ALONE_SECONDS, ConnectionLimits
 from rowcast.runtime.http_protocol import MAX_QUICK_BODY, Cycle, QuickCycle
 from support.connections import MemoryTransport, Server, post
 from support.waiting import eventually_async
@@ -64,6 +64,30 @@ async def test_a_plain_prediction_request_is_answered_without_creating_a_task() 
         b"date",
     }
     assert [event.status for event in server.events if isinstance(event, RequestAnswered)] == [200]
+
+
+async def test_only_the_responses_to_a_lone_client_are_sent_at_once() -> None:
+    server = Server()
+    loop = asyncio.get_running_loop()
+    connection, transport = server.connect()
+    other, _ = server.connect()
+    connection.data_received(post())
+    server.held.answers[0].set_result(b"first")
+    assert transport.write_limit is None
+    alone_at = loop.time() + ALONE_SECONDS
+
+    async def is_alone() -> bool:
+        return loop.time() > alone_at
+
+    await eventually_async(is_alone, every=0)
+    connection.data_received(post())
+    server.held.answers[1].set_result(b"second")
+    assert transport.write_limit == 0
+
+    other.data_received(post())
+    connection.data_received(post())
+
+    assert transport.write_limit is None
 
 
 async def test_a_request_received_byte_by_byte_takes_the_quick_path() -> None:
