@@ -320,8 +320,9 @@ instead. `bench/quality.py` measured the figures on {when}.
 
 The reference is the score of the better of two scikit-learn models on the same folds: a linear model and histogram
 gradient boosting. These models are trained on all training rows; Rowcast uses a fifth of these rows as the holdout.
-Rowcast's score may be below the reference by 0.01 or by the standard deviation of the reference across folds,
-whichever is larger. AutoGluon (medium preset) and FLAML got the same rows, the same time limit and one core.
+Rowcast's score must be no more than 0.01 below the reference, or no more than one standard deviation of the reference
+across folds if that is larger. AutoGluon (medium preset) and FLAML were given the same rows, the same time limit and
+one core.
 
 | requirement | measured | required |
 |---|---|---|

@@ -201,7 +201,7 @@ def compare(started: list[Server], bodies: Path) -> None:
 class Run:
     """The measurements of all rounds.
 
-    Each round starts new servers, because the speed of two processes with the same code can differ by 10%.
+    Each round starts new servers, because the speeds of two processes that run the same code can differ by 10%.
     """
 
     def __init__(self, options: argparse.Namespace, bodies: Path, sample: bytes, console: Console) -> None:

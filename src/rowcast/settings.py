@@ -71,7 +71,7 @@ An alias overrides `rowcast.toml`, but not the setting's own name in `.env`, in 
 Empty variables are ignored.
 """
 ALIAS_PUSH_JOB = "loan_model"
-"""The default Pushgateway job in the system that uses `PROM_PUSHGATEWAY`."""
+"""The default Pushgateway job name of the replaced system that sets `PROM_PUSHGATEWAY`."""
 
 
 class AliasSource(PydanticBaseSettingsSource):

@@ -1,4 +1,4 @@
-"""File, folder and disk errors: each prints a one-line message, exits with code 2 and leaves no partial files."""
+"""After a file, folder or disk error, a command prints one line, exits with code 2 and leaves no partial files."""
 
 from __future__ import annotations
 

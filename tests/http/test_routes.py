@@ -93,7 +93,7 @@ def test_a_request_with_an_unsupported_method_requires_the_admin_scope(router: R
         ("/predict", "/api", "/predict"),
     ],
 )
-def test_the_root_path_is_removed_up_to_twice(path: str, root: str, rest: str) -> None:
+def test_the_root_path_is_stripped_at_most_twice(path: str, root: str, rest: str) -> None:
     assert strip_prefix(path, root) == rest
 
 

@@ -104,7 +104,7 @@ def test_the_error_for_a_missing_file_names_the_file(folder: Path, name: str, sl
     ],
     ids=["decision", "schema", "output", "plan", "digest"],
 )
-def test_a_changed_serving_part_of_the_manifest_is_rejected(folder: Path, change: Callable[[Any], object]) -> None:
+def test_a_manifest_with_a_modified_serving_section_is_rejected(folder: Path, change: Callable[[Any], object]) -> None:
     edit_manifest(folder, change)
 
     assert refusal(lambda: bundle.open(folder)).slug == "digest-mismatch"

@@ -73,7 +73,7 @@ def test_strings_are_parsed_as_numbers_only_in_csv_or_in_columns_with_number_not
     assert SCHEMA.parse({**ROW, "children": "2"}, text=True)[1] == 2
 
 
-def test_an_integer_column_accepts_whole_floats() -> None:
+def test_an_integer_column_accepts_floats_with_integral_values() -> None:
     assert SCHEMA.parse({**ROW, "children": 2.0})[1] == 2
     assert problems({**ROW, "children": 2.5}) == [("children", "not-integer")]
 

@@ -1,4 +1,4 @@
-"""Random bytes: each byte is returned only once, even after a fork."""
+"""No random byte drawn from the source is returned twice, even after a fork."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class HeldRequests:
         self.answers: list[Answer] = []
 
     def accepts(self, query: bytes, body: bytes) -> bool:
-        """Return False for batches and for requests with options, like the native dialect."""
+        """As the native dialect does, return False for batches and for requests with options."""
         return b'"rows"' not in body and not query
 
     def submit(self, request: Request, answer: Answer) -> None:

@@ -17,7 +17,7 @@ MICROSECONDS_A_DAY = 86_400_000_000
 
 
 def column(values: list[Any]) -> Column:
-    """Return the column inferred from these cells; the table has a second column."""
+    """Return the column inferred from these cells, in a table that also has a second column."""
     profile = infer_schema(table_from_memory({"x": values, "other": [index % 2 for index in range(len(values))]}))
     return profile.schema.columns[0]
 

@@ -56,7 +56,7 @@ def test_labels_determine_the_task_and_keep_their_data_type(values: list[Any], t
         (["Good", "bad", "bad"] * 30, {"positive": "gOOD"}, "Good"),
     ],
 )
-def test_the_positive_class_is_set_by_an_option_or_derived_from_its_name_or_rarity(
+def test_the_positive_class_is_set_by_an_option_or_inferred_from_the_label_names_or_frequencies(
     values: list[Any], options: dict[str, Any], positive: Any
 ) -> None:
     labelled = read(values, **options)

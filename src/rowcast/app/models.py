@@ -166,7 +166,7 @@ def check_table(
 def _training_data(
     data: Any, target: str | None, name: str | None, target_file: str | Path | None, options: Mapping[str, Any]
 ) -> tuple[Table, TrainingOptions]:
-    """Read the table, its target and the options that refer to documents."""
+    """Read the table, its target and any options given as files."""
     from rowcast.app.documents import read_document
     from rowcast.registry.names import check_name, name_from
     from rowcast.tables.read import read_table, table_from_memory

@@ -149,7 +149,11 @@ class StoreReader(Protocol):
 
 
 class StoreWriter(Protocol):
-    """Adds entries. Many indexers can write concurrently; each writer's entries come from one indexer, in order."""
+    """Adds entries.
+
+    Several indexers can add entries concurrently, but all entries of one writer's chain are added in order by a single
+    indexer.
+    """
 
     def position(self, writer: str) -> Position | None:
         """Return the position of this writer's last entry, or None if the writer has no entries."""

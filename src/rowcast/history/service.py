@@ -1,4 +1,4 @@
-"""Reads the history: entries in the store, and entries in journals that have not been stored yet."""
+"""Reads the history: entries in the store, and journal entries that have not been stored yet."""
 
 from __future__ import annotations
 

@@ -79,7 +79,8 @@ class ModelImporter:
         if suffix == SUFFIX:
             if metadata is not None or wire is not None or data is not None:
                 raise SettingsError(
-                    f"{path}: an archive is complete; metadata, a wire template and data apply only to ONNX files"
+                    f"{path}: a bundle archive is self-contained; metadata, a wire template and data can be given "
+                    "only for ONNX files"
                 )
             return self.import_archive(path, name)
         if suffix != ".onnx":

@@ -271,7 +271,7 @@ class Connection(HttpToolsProtocol):
             self._start_asgi_task(cycle, self.app)
 
     def _quick_cycle(self, parser: Any) -> QuickCycle | None:
-        """Return a cycle for the quick path, or None if the head requires the general path. Hot path."""
+        """Return a cycle for the quick path, or None if the request head requires the general path. Hot path."""
         path = self.url.partition(b"?")[0]
         assert self.quick_path is not None
         headers = dict(self.headers)

@@ -93,7 +93,7 @@ class WorkerState(Protocol):
     worker_count: int
 
     def slot(self, number: int) -> WorkerSlot:
-        """Acquire the entry of a worker."""
+        """Acquire a worker's slot."""
         ...
 
     def counters(self, number: int) -> Counters:

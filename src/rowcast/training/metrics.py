@@ -18,7 +18,11 @@ from rowcast.schema.scores import winning_classes
 
 RESAMPLES: Final = 200
 MOST_ROWS: Final = 5000
-"""The maximum number of rows to resample. If the holdout is larger, the interval is narrowed accordingly."""
+"""The maximum number of rows to resample.
+
+If the holdout is larger, a random sample of this size is resampled, and the confidence interval is narrowed to match
+the full holdout.
+"""
 FEW_GROUPS: Final = 5
 """The minimum number of groups for resampling whole groups. With fewer groups, individual rows are resampled."""
 BINS: Final = 10

@@ -154,7 +154,7 @@ def inputs_by_name(model: LiveModel, inputs: Sequence[Tensor], max_rows: int) ->
             if tensor.width != 1:
                 raise BodyError(f"input {tensors.quoted(tensor.name)} is a single column; its shape must be [rows, 1]")
     elif set(by_name) != set(own):
-        raise BodyError(f"send exactly the model's own inputs: {', '.join(own)}")
+        raise BodyError(f"the inputs do not match the model; send exactly these inputs: {', '.join(own)}")
     return by_name
 
 

@@ -105,7 +105,8 @@ class SparseLinear:
         spread = float(rows.target.std()) or 1.0  # scaling the target makes alpha independent of the target's unit
         model = ElasticNet(**params, max_iter=2000, tol=1e-3, random_state=setting.seed)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the model is usable; validation measures its quality
+            # A model that has not converged is still usable; validation measures its quality.
+            warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(rows.matrix.astype(np.float64), (rows.target - centre) / spread, rows.weight)
         weights = np.asarray(model.coef_, np.float64).reshape(-1, 1) * spread
         return Linear(params, weights, np.array([model.intercept_ * spread + centre]))

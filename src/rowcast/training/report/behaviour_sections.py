@@ -41,7 +41,7 @@ class ImportanceSection:
 
 @dataclass(frozen=True)
 class DependenceTable:
-    """The mean probability of several classes for each value of an unordered column."""
+    """The mean probability of each listed class, for each value of an unordered column."""
 
     column: str
     classes: tuple[str, ...]
