@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 
 from rowcast.cli.commands import app
 from rowcast.http.problems import STATUS, TITLES
-from rowcast.settings import ALIASES, PREFIX, Settings
+from rowcast.setting_aliases import ALIASES
+from rowcast.settings import PREFIX, Settings
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 WIDTH = 100

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import settings
 
-from rowcast.settings import ALIASES
+from rowcast.setting_aliases import ALIASES
 from support.logs import pytest_sessionfinish, pytest_sessionstart, pytest_terminal_summary, pytest_testnodedown
 
 __all__ = ["pytest_sessionfinish", "pytest_sessionstart", "pytest_terminal_summary", "pytest_testnodedown"]

@@ -8,6 +8,7 @@ import pytest
 
 from rowcast import settings
 from rowcast.errors import SettingsError
+from rowcast.setting_aliases import ALIASES
 
 
 @pytest.fixture(autouse=True)
@@ -160,7 +161,7 @@ def test_an_invalid_root_path_is_rejected(prefix: str) -> None:
 @pytest.fixture
 def no_aliases(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Remove all aliases from the environment."""
-    for name in settings.ALIASES:
+    for name in ALIASES:
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -187,7 +188,7 @@ def test_variables_of_other_systems_are_aliases_of_settings(
 
 
 def test_every_alias_refers_to_a_setting() -> None:
-    assert {alias.setting for alias in settings.ALIASES.values()} <= settings.Settings.model_fields.keys()
+    assert {alias.setting for alias in ALIASES.values()} <= settings.Settings.model_fields.keys()
 
 
 def test_the_rowcast_variable_of_a_setting_overrides_its_alias(no_aliases: pytest.MonkeyPatch, folder: Path) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -26,52 +25,11 @@ from pydantic_settings import (
 
 from rowcast.access.quotas import parse_quota
 from rowcast.errors import SettingsError
+from rowcast.setting_aliases import ALIAS_PUSH_JOB, ALIASES, aliased_values
 
 PREFIX = "ROWCAST_"
 MIN_KEY_LENGTH = 8
 MEBIBYTE = 1024 * 1024
-
-
-class Alias(NamedTuple):
-    """The setting that corresponds to another system's environment variable."""
-
-    setting: str
-    values: Mapping[str, str] | None = None
-    """Maps the variable's values to the setting's values. If this is None, the values are used unchanged."""
-
-
-ALIASES: Mapping[str, Alias] = {
-    "API_KEY": Alias("api_key"),
-    "MODEL_PATH": Alias("models_dir"),
-    "LOG_LEVEL": Alias(
-        "log_level",
-        {
-            **dict.fromkeys(("debug", "trace"), "debug"),
-            **dict.fromkeys(("info", "notice"), "info"),
-            **dict.fromkeys(("warning", "warn"), "warning"),
-            **dict.fromkeys(("error", "critical", "fatal"), "error"),
-        },
-    ),
-    "ENV": Alias(
-        "log_format",
-        {
-            **dict.fromkeys(("production", "prod", "staging"), "json"),
-            **dict.fromkeys(("development", "dev", "local", "test"), "text"),
-        },
-    ),
-    "PROM_PUSHGATEWAY": Alias("push_gateway"),
-    "PROM_USERNAME": Alias("push_username"),
-    "PROM_API_KEY": Alias("push_password"),
-    "PROM_PUSHJOB": Alias("push_job"),
-    "OTEL_EXPORTER_OTLP_ENDPOINT": Alias("otel_endpoint"),
-}
-"""Environment variables of the systems that Rowcast replaces, and the corresponding settings.
-
-An alias overrides `rowcast.toml`, but not the setting's own name in `.env`, in the environment or on the command line.
-Empty variables are ignored.
-"""
-ALIAS_PUSH_JOB = "loan_model"
-"""The default Pushgateway job name of the replaced system that sets `PROM_PUSHGATEWAY`."""
 
 
 class AliasSource(PydanticBaseSettingsSource):
@@ -79,26 +37,14 @@ class AliasSource(PydanticBaseSettingsSource):
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Return the value of one setting, its name, and whether the value must be decoded."""
-        return _aliased_values().get(field_name, (None, ""))[0], field_name, False
+        return aliased_values(os.environ).get(field_name, (None, ""))[0], field_name, False
 
     def __call__(self) -> dict[str, Any]:
         """Return the settings that come from aliases."""
-        values: dict[str, Any] = {setting: value for setting, (value, _) in _aliased_values().items()}
+        values: dict[str, Any] = {setting: value for setting, (value, _) in aliased_values(os.environ).items()}
         if "push_gateway" in values and "push_gateway" not in self.current_state:
             values.setdefault("push_job", ALIAS_PUSH_JOB)
         return values
-
-
-def _aliased_values() -> dict[str, tuple[str, str]]:
-    """Return the value and the environment variable of each setting that comes from an alias."""
-    values = {}
-    for variable, alias in ALIASES.items():
-        text = os.environ.get(variable, "").strip()
-        # POSIX shells use ENV for the path of a startup file.
-        if text and not (variable == "ENV" and "/" in text):
-            value = text if alias.values is None else alias.values.get(text.lower(), text)
-            values[alias.setting] = value, variable
-    return values
 
 
 class SharedDotEnvSource(DotEnvSettingsSource):
@@ -380,7 +326,7 @@ def origins(**options: Any) -> dict[str, str]:
         for source in (SharedDotEnvSource, TomlConfigSettingsSource)
     )
     variables = {name.lower(): name for name, value in os.environ.items()}
-    aliased = _aliased_values()
+    aliased = aliased_values(os.environ)
     sources = {}
     for name in Settings.model_fields:
         if options.get(name) is not None:
@@ -429,8 +375,8 @@ def _describe(error: ValidationError) -> str:
         hint = ""
         if name == "port" and str(problem["input"]).startswith("tcp://"):
             hint = " (Kubernetes injects this variable for a Service named rowcast; set enableServiceLinks: false)"
-        if name in _aliased_values() and problem["input"] == _aliased_values()[name][0]:
-            variable = _aliased_values()[name][1]
+        if name in aliased_values(os.environ) and problem["input"] == aliased_values(os.environ)[name][0]:
+            variable = aliased_values(os.environ)[name][1]
             values = ALIASES[variable].values
             choices = f"; allowed values: {', '.join(values)}" if values else ""
             hint = f" (from {variable}, which {PREFIX}{name.upper()} overrides{choices})"

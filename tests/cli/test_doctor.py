@@ -20,6 +20,7 @@ from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.files.worker_state import ServerFolder
 from rowcast.adapters.sqlite.store import SqliteStore
 from rowcast.cli import doctor
+from rowcast.setting_aliases import ALIASES
 from support import access, entries, models
 
 Parts = dict[str, dict[str, Any]]
@@ -28,7 +29,7 @@ Parts = dict[str, dict[str, Any]]
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home with one model; the environment contains no settings."""
-    for name in [name for name in os.environ if name.startswith(settings.PREFIX) or name in settings.ALIASES]:
+    for name in [name for name in os.environ if name.startswith(settings.PREFIX) or name in ALIASES]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.chdir(tmp_path)
