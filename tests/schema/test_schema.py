@@ -10,6 +10,7 @@ import pytest
 
 from rowcast.errors import InvalidRows
 from rowcast.schema.schema import Column, Schema, shortened
+from rowcast.schema.values import BadValue
 
 SCHEMA = Schema(
     (
@@ -76,6 +77,15 @@ def test_strings_are_parsed_as_numbers_only_in_csv_or_in_columns_with_number_not
 def test_an_integer_column_accepts_floats_with_integral_values() -> None:
     assert SCHEMA.parse({**ROW, "children": 2.0})[1] == 2
     assert problems({**ROW, "children": 2.5}) == [("children", "not-integer")]
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_a_boolean_column_with_numbers_accepts_whole_floats(text: bool) -> None:
+    column = Column(name="late", kind="boolean", words={"1": True, "0": False})
+
+    assert [column.parse(raw, text=text) for raw in (1, 1.0, 0.0, "1")] == [True, True, False, True]
+    with pytest.raises(BadValue):
+        column.parse(0.5, text=text)
 
 
 def test_booleans_are_rejected_as_numbers_and_numbers_are_rejected_as_booleans() -> None:

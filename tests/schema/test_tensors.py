@@ -44,6 +44,22 @@ def test_json_data_that_contradicts_its_declaration_is_rejected(shape: list[int]
         tensors.from_json(TensorHeader("x", shape, datatype, data=data))
 
 
+@pytest.mark.parametrize("datatype", ["INT64", "INT8", "UINT16"])
+def test_a_whole_float_in_json_is_an_integer(datatype: str) -> None:
+    data = [2.0, -0.0, None, 3]
+
+    cells = tensors.from_json(TensorHeader("x", [4], datatype, data=data)).cells()
+
+    assert [(cell, type(cell)) for cell in cells] == [(2, int), (0, int), (None, type(None)), (3, int)]
+    assert data[0].__class__ is float
+
+
+@pytest.mark.parametrize("cell", [1e300, 2.0**63, 1e999])
+def test_a_float_beyond_the_range_of_an_integer_datatype_is_rejected(cell: float) -> None:
+    with pytest.raises(BodyError):
+        tensors.from_json(TensorHeader("x", [1], "INT64", data=[cell]))
+
+
 def test_binary_data_is_read_from_the_end_of_the_body_in_order() -> None:
     texts, numbers = tensors.to_bytes("BYTES", ["a", "é"]), tensors.to_bytes("FP32", [1.5, float("nan")])
     headers = [

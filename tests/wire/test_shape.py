@@ -72,6 +72,16 @@ def test_the_requests_in_a_batch_are_returned_in_order() -> None:
     assert ignored == 0
 
 
+def test_a_whole_float_is_a_number_of_seconds() -> None:
+    nested = shape("in.put", cache=("cache", "ttl"))
+
+    request, _ = nested.read(b'{"in": {"put": {}}, "ttl": 60.0}')
+
+    assert (request.ttl, type(request.ttl)) == (60, int)
+    with pytest.raises(BodyError):
+        nested.read(b'{"in": {"put": {}}, "ttl": 60.5}')
+
+
 def test_an_example_follows_the_paths_of_its_shape() -> None:
     nested = shape("in.put", cache=("cache", "ttl"))
 

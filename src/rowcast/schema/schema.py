@@ -109,8 +109,8 @@ def _integer(column: Column, raw: Any, text: bool) -> int:
 def _boolean(column: Column, raw: Any, text: bool) -> bool:
     if isinstance(raw, bool):
         return raw
-    if isinstance(raw, str | int) and (text or column.words):
-        value = boolean_from_text(str(raw), column.words)
+    if isinstance(raw, str | int | float) and (text or column.words):
+        value = boolean_from_text(raw if isinstance(raw, str) else canonical_text(raw), column.words)
         if value is not None:
             return value
     accepted = ", ".join(["true", "false", *column.words])

@@ -109,16 +109,22 @@ def from_json(header: TensorHeader) -> Tensor:
             f"input {quoted(header.name)}: the shape {list(shape)} requires {prod(shape)} cells, "
             f"but `data` has {len(cells)}"
         )
-    _check_cells(header, cells)
-    return Tensor(header.name, header.datatype, shape, [None if cell != cell else cell for cell in cells])
+    return Tensor(header.name, header.datatype, shape, _checked_cells(header, cells))
 
 
-def _check_cells(header: TensorHeader, cells: list[Any]) -> None:
-    """Check that the JSON types match the datatype; every datatype accepts null as a missing value."""
+def _checked_cells(header: TensorHeader, cells: list[Any]) -> list[Any]:
+    """Return the cells with NaN as None and, for integer datatypes, whole floats such as 2.0 as integers.
+
+    Raise BodyError if a JSON type does not match the datatype. Every datatype accepts null as a missing value.
+    """
+    cells = [None if cell != cell else cell for cell in cells]
     kind = "s" if header.datatype == BYTES else TYPES[header.datatype].kind
     accepted = {"s": (str,), "b": (bool,), "i": (int,), "u": (int,), "f": (int, float)}[kind]
     for number, cell in enumerate(cells):
         if cell is None or type(cell) in accepted:
+            continue
+        if kind in "iu" and type(cell) is float and cell.is_integer():
+            cells[number] = int(cell)
             continue
         raise BodyError(f"input {quoted(header.name)}: cell {number} is not of type {header.datatype}")
     if kind in "iu":
@@ -127,6 +133,7 @@ def _check_cells(header: TensorHeader, cells: list[Any]) -> None:
         for number, cell in enumerate(cells):
             if cell is not None and not low <= cell <= high:
                 raise BodyError(f"input {quoted(header.name)}: cell {number} is out of range for {header.datatype}")
+    return cells
 
 
 def from_bytes(header: TensorHeader, raw: memoryview) -> Tensor:

@@ -15,7 +15,8 @@ from rowcast.schema.encoding import decode_json
 MAX_TTL: Final = 86_400
 MAX_PATH_NAMES: Final = 16
 Flag = bool | None
-Seconds = Annotated[int, msgspec.Meta(ge=1, le=MAX_TTL)] | None
+Seconds = Annotated[float, msgspec.Meta(ge=1, le=MAX_TTL, multiple_of=1)] | None
+"""A whole number of seconds; clients may write 60 as 60.0."""
 Matrix = list[tuple[msgspec.Raw, ...]]
 Decode = Callable[[bytes], Any]
 _name = r"[^.\[\]\"\\\x00-\x1f]+"
@@ -68,7 +69,7 @@ class RequestShape:
         """Return the request, and the number of objects with ignored names: 0 or 1."""
         document, ignored = _decode(body, self._decode, self._decode_lax)
         rows, use_cache, ttl = [None if get is None else get(document) for get in self._getters]
-        return UnwrappedRequest(rows, use_cache is not False, ttl or 0), ignored
+        return UnwrappedRequest(rows, use_cache is not False, int(ttl or 0)), ignored
 
     def read_batch(self, body: bytes) -> tuple[list[UnwrappedRequest], int]:
         """Return the requests in a batch, and the number of objects with ignored names."""

@@ -124,6 +124,21 @@ async def test_numbers_of_every_datatype_are_accepted(client: httpx.AsyncClient,
     assert reply.json()["outputs"] == [{"name": "prediction", "datatype": "FP32", "shape": [1, 1], "data": [6.0]}]
 
 
+async def test_whole_floats_are_integers_in_cells_and_shapes(client: httpx.AsyncClient) -> None:
+    row = (await client.get("/sample")).json()
+    plain = json.loads(v2.as_json(v2.columns([row])))
+    floats = json.loads(v2.as_json(v2.columns([row])))
+    for tensor in floats["inputs"]:
+        tensor["shape"] = [1.0, 1.0]
+        if tensor["datatype"] == "INT64":
+            tensor["data"] = [float(cell) for cell in tensor["data"]]
+
+    replies = [await client.post(INFER, json=body) for body in (plain, floats)]
+
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert replies[0].json()["outputs"] == replies[1].json()["outputs"]
+
+
 async def test_nan_is_treated_as_missing_and_infinity_is_rejected(client: httpx.AsyncClient) -> None:
     rows = models.loan_rows(1)
     rows[0]["commercial_assets"] = None

@@ -109,9 +109,24 @@ def _decode_inference(head: bytes) -> Inference:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         document = read_object(head)  # accepts NaN, which some Python clients send, and raises precise errors
     try:
-        return msgspec.convert(document, Inference)
+        return msgspec.convert(_with_whole_shapes(document), Inference)
     except msgspec.ValidationError as error:
         raise BodyError(f"the request does not follow the protocol: {error}") from None
+
+
+def _with_whole_shapes(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the request with shapes such as `[2.0, 1.0]` as integers."""
+    inputs = document.get("inputs")
+    if not isinstance(inputs, list):
+        return document
+    return {**document, "inputs": [_with_whole_shape(head) for head in inputs]}
+
+
+def _with_whole_shape(head: Any) -> Any:
+    shape = head.get("shape") if isinstance(head, dict) else None
+    if not isinstance(shape, list):
+        return head
+    return {**head, "shape": [int(size) if isinstance(size, float) and size.is_integer() else size for size in shape]}
 
 
 def read_raw(model: LiveModel, body: memoryview) -> Tensor:
