@@ -71,14 +71,21 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield http, before + BEGIN + "\n" + problems() + END + rest.partition(END)[2]
 
 
-def helps(command: Any, name: str) -> Iterator[str]:
+def helps(command: Any, word: str, parent: typer.Context | None = None) -> Iterator[str]:
     """Yield the help text of a command and of its subcommands."""
-    context = typer.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
+    context = typer.Context(
+        command,
+        parent=parent,
+        info_name=word,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
+        **command.context_settings,
+    )
     text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
-    yield f"\n## {name}\n\n```text\n{text}\n```\n"
-    for word, below in getattr(command, "commands", {}).items():
+    yield f"\n## {context.command_path}\n\n```text\n{text}\n```\n"
+    for name, below in getattr(command, "commands", {}).items():
         if not below.hidden:
-            yield from helps(below, f"{name} {word}")
+            yield from helps(below, name, context)
 
 
 def settings() -> str:

@@ -319,6 +319,11 @@ def _validate(settings: Settings) -> None:
         raise SettingsError(f"setting 'api_key' is too short; use at least {MIN_KEY_LENGTH} characters")
 
 
+def is_color_allowed() -> bool:
+    """Return whether commands may use colors in a terminal; `NO_COLOR` (https://no-color.org) disables them."""
+    return not os.environ.get("NO_COLOR")
+
+
 def origins(**options: Any) -> dict[str, str]:
     """Return the source of each setting that is set explicitly; `options` are the same as for `load`."""
     dotenv_names, toml_names = (

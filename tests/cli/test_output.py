@@ -25,6 +25,49 @@ def test_markup_in_a_cell_is_printed_literally(monkeypatch: pytest.MonkeyPatch) 
     assert "[red]7" in terminal.getvalue()
 
 
+def print_everything() -> None:
+    output.print_table(["", "part"], [["ok", "disk"], ["PROBLEM", "store"]], "Checks")
+    output.print_status("all chains verified", output.GOOD)
+    output.say("no such file", label="error: ", style=output.BAD)
+
+
+def printed_in_a_terminal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> tuple[str, str]:
+    """Return standard output and standard error with these environment variables."""
+    out, err = Terminal(), Terminal()
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.stderr", err)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in {"TERM": "xterm", **variables}.items():
+        monkeypatch.setenv(name, value)
+    print_everything()
+    return out.getvalue(), err.getvalue()
+
+
+def test_errors_results_and_headings_are_colored_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, err = printed_in_a_terminal(monkeypatch)
+
+    assert err == "\x1b[1;31merror: \x1b[0mno such file\n"
+    assert re.search(r"\x1b\[1;36m *part", out)
+    assert "\x1b[32mok" in out
+    assert "\x1b[1;31mPROBLEM" in out
+    assert "\x1b[32mall chains verified\x1b[0m" in out
+
+
+def test_no_color_disables_escape_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, err = printed_in_a_terminal(monkeypatch, NO_COLOR="1")
+
+    assert "\x1b" not in out + err
+    assert err == "error: no such file\n"
+
+
+def test_output_that_is_not_a_terminal_has_no_escape_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    print_everything()
+
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    assert printed.err == "error: no such file\n"
+
+
 HEADINGS = ["column", "kind", "finding", "action"]
 ROWS = [
     ["residential_assets_of_the_household", "integer", "is 0 in 2577 rows and empty in 309", "used as a number"],

@@ -9,6 +9,7 @@ import sys
 
 from typer.exceptions import TyperException
 
+from rowcast.cli import output
 from rowcast.cli.commands import app
 from rowcast.errors import RowcastError
 
@@ -30,6 +31,5 @@ def main() -> None:
 
 
 def _print_error(message: str) -> int:
-    line = " ".join(message.split())
-    sys.stderr.write(f"error: {line}\n")
+    output.say(" ".join(message.split()), label="error: ", style=output.BAD)
     return ERROR

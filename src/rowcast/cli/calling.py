@@ -135,12 +135,11 @@ def _print_prediction(prediction: PredictionReply) -> None:
     if not sys.stdout.isatty():
         output.print_lines(f"{name}\t{text}" for name, text in texts)
         return
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    terminal = output.console()
     for name, text in texts:
-        console.print(Text.assemble((f"{name:<12}", "dim"), (text, STYLES.get(name, ""))), soft_wrap=True)
+        terminal.print(Text.assemble((f"{name:<12}", "dim"), (text, STYLES.get(name, ""))), soft_wrap=True)
 
 
 def _print_table(predictions: Sequence[PredictionReply]) -> None:

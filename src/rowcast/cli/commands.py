@@ -9,6 +9,7 @@ import typer
 
 from rowcast.cli.groups import history_app, history_replay, history_verify, keys_app
 from rowcast.cli.options import (
+    HELP_OPTIONS,
     Candidates,
     Config,
     Cost,
@@ -27,20 +28,29 @@ from rowcast.cli.options import (
     Target,
     TargetFile,
     Time,
+    Version,
     Weight,
     Wire,
+    show_help,
 )
 
 app = typer.Typer(
     help="Train, serve and audit models for tabular data.",
-    add_completion=False,
+    context_settings=HELP_OPTIONS,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 models_app = typer.Typer(help="Manage published models.", rich_markup_mode=None)
+models_app.callback(invoke_without_command=True)(show_help)
 app.add_typer(models_app, name="models")
 app.add_typer(history_app, name="history")
 app.add_typer(keys_app, name="keys")
+
+
+@app.callback(invoke_without_command=True)
+def root(context: typer.Context, version: Version = False) -> None:
+    """Print the help text if no command is given."""
+    show_help(context)
 
 
 @app.command()

@@ -7,10 +7,23 @@ from typing import Annotated
 
 import typer
 
-from rowcast.cli.options import Home, Json, OnlyEntity, OnlyLabel, OnlyModel, OnlyTenant, OnlyVersion, Since, Until
+from rowcast.cli.options import (
+    Home,
+    Json,
+    OnlyEntity,
+    OnlyLabel,
+    OnlyModel,
+    OnlyTenant,
+    OnlyVersion,
+    Since,
+    Until,
+    show_help,
+)
 
 history_app = typer.Typer(help="Inspect, verify and erase recorded predictions.", rich_markup_mode=None)
 keys_app = typer.Typer(help="Manage API keys.", rich_markup_mode=None)
+history_app.callback(invoke_without_command=True)(show_help)
+keys_app.callback(invoke_without_command=True)(show_help)
 
 
 @history_app.command("list")

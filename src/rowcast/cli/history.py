@@ -80,7 +80,7 @@ def verify_history(settings: Settings, heads: Path | None, *, as_json: bool) -> 
 
 def _print_verification(result: Verification, published: int) -> None:
     for broken in result.broken:
-        output.print_lines([f"BROKEN {broken['writer']} at entry {broken['seq']}: {broken['reason']}"])
+        output.print_status(f"BROKEN {broken['writer']} at entry {broken['seq']}: {broken['reason']}", output.BAD)
     parts = [f"{output.counted(len(result.broken), 'chain')} broken" if result.broken else "all chains verified"]
     if result.erased:
         unrecorded = f" ({result.unrecorded} without a recorded erasure)" if result.unrecorded else ""
@@ -88,7 +88,8 @@ def _print_verification(result: Verification, published: int) -> None:
     if published:
         parts.append(f"{result.heads} of {output.counted(published, 'published head')} found")
     entries = output.counted(result.entries, "entry", "entries")
-    output.print_lines([f"{entries} of {output.counted(result.writers, 'writer')}: {', '.join(parts)}"])
+    summary = f"{entries} of {output.counted(result.writers, 'writer')}: {', '.join(parts)}"
+    output.print_status(summary, output.BAD if result.broken else output.GOOD)
 
 
 def replay_history(settings: Settings, model: str | None, *, as_json: bool) -> int:

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
+
+HELP_OPTIONS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
+
+
+def show_help(context: typer.Context) -> None:
+    """Print the help text of a command group if no command is given."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _print_version(is_set: bool) -> None:
+    if is_set:
+        from rowcast.version import VERSION
+
+        typer.echo(f"rowcast {VERSION}")
+        raise typer.Exit
 
 
 def _load_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -16,6 +32,9 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
     return config.apply(context, path)
 
 
+Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Home = Annotated[Path | None, typer.Option(help="Folder for models and history [.rowcast].")]
 Rows = Annotated[Path, typer.Argument(help="Input table: CSV, Parquet, JSON Lines or Arrow.")]

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+HEADING, GOOD, BAD = "bold cyan", "green", "bold red"
+"""The styles of headings, successes and errors in a terminal."""
+STATUS_STYLES = {"ok": GOOD, "PROBLEM": BAD}
+"""The styles of table cells that show the result of a check."""
 WIDE, NARROW = 30, 12
 """Minimum column widths, in characters: the first for columns in `wide`, the second for other columns that can wrap."""
 
@@ -54,30 +58,28 @@ def print_table(
     if not sys.stdout.isatty():
         print_lines("\t".join(str(cell) for cell in row) for row in [headings, *rows])
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
-    cells = [
-        [Text(str(cell)) for cell in row] for row in rows
-    ]  # `Text` prevents rich from interpreting a cell as markup
+    terminal = console()
+    # `Text` prevents rich from interpreting a cell as markup.
+    cells = [[Text(str(cell), STATUS_STYLES.get(str(cell), "")) for cell in row] for row in rows]
     columns = zip(map(Text, headings), *cells, strict=True)
     longest = [max(cell.cell_len for cell in column) for column in columns]
     minimum = [
         width if name in whole else min(width, WIDE if name in wide else NARROW)
         for name, width in zip(headings, longest, strict=True)
     ]
-    widths = _fit(longest, minimum, console.width - 3 * len(headings) - 1)
+    widths = _fit(longest, minimum, terminal.width - 3 * len(headings) - 1)
     if widths is None:
-        _print_paragraphs(console, title, headings, cells)
+        _print_paragraphs(terminal, title, headings, cells)
         return
-    table = Table(title=title or None, title_justify="left", header_style="bold")
+    table = Table(title=title or None, title_justify="left", title_style=HEADING, header_style=HEADING)
     for heading, width in zip(headings, widths, strict=True):
         table.add_column(heading, overflow="fold", width=width)
     for row in cells:
         table.add_row(*row)
-    console.print(table)
+    terminal.print(table)
 
 
 def _fit(longest: Sequence[int], minimum: Sequence[int], available: int) -> list[int] | None:
@@ -91,17 +93,17 @@ def _fit(longest: Sequence[int], minimum: Sequence[int], available: int) -> list
     return widths
 
 
-def _print_paragraphs(console: Console, title: str, headings: Sequence[str], cells: Sequence[Sequence[Text]]) -> None:
+def _print_paragraphs(terminal: Console, title: str, headings: Sequence[str], cells: Sequence[Sequence[Text]]) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
     if title:
-        console.print(Text(title, "italic"))
+        terminal.print(Text(title, HEADING))
     for first, *others in cells:
-        console.print(first, style="bold")
+        terminal.print(first, style="bold")
         for heading, cell in zip(headings[1:], others, strict=True):
             if cell:
-                console.print(Padding(Text.assemble((f"{heading}: " if heading else "", "dim"), cell), (0, 0, 0, 2)))
+                terminal.print(Padding(Text.assemble((f"{heading}: " if heading else "", "dim"), cell), (0, 0, 0, 2)))
 
 
 def counted(number: int, singular: str, plural: str = "") -> str:
@@ -109,9 +111,36 @@ def counted(number: int, singular: str, plural: str = "") -> str:
     return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
-def say(text: str) -> None:
-    """Print a message to standard error, so that piped output contains only results."""
-    sys.stderr.write(text + "\n")
+def say(text: str, *, label: str = "", style: str = "") -> None:
+    """Print a message to standard error, so that piped output contains only results.
+
+    In a terminal, the label before the message has the style.
+    """
+    if not label or not sys.stderr.isatty():
+        sys.stderr.write(f"{label}{text}\n")
+        return
+    from rich.text import Text
+
+    console(stderr=True).print(Text.assemble((label, style), text), soft_wrap=True)
+
+
+def print_status(line: str, style: str) -> None:
+    """Print one line to standard output; in a terminal, the whole line has the style."""
+    if not sys.stdout.isatty():
+        print_lines([line])
+        return
+    from rich.text import Text
+
+    console().print(Text(line, style), soft_wrap=True)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a terminal without syntax highlighting. If NO_COLOR is set, its output is plain text."""
+    from rich.console import Console
+
+    from rowcast.settings import is_color_allowed
+
+    return Console(stderr=stderr, highlight=False, color_system="auto" if is_color_allowed() else None)
 
 
 def moment(microseconds: int) -> str:

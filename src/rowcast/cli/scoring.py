@@ -61,7 +61,6 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
         yield lambda progress: None
         return
     from rich import progress as bars
-    from rich.console import Console
 
     parts = (
         bars.BarColumn(),
@@ -70,7 +69,7 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
         bars.TimeRemainingColumn(),
     )
     started = time.monotonic()
-    with bars.Progress(*parts, console=Console(stderr=True), transient=True) as bar:
+    with bars.Progress(*parts, console=output.console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=1.0)
 
         def report(progress: Progress) -> None:

@@ -142,7 +142,6 @@ def _progress() -> Iterator[Callable[[TrainingEvent], None]]:
     if not sys.stderr.isatty():
         yield lambda event: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = [
@@ -151,7 +150,7 @@ def _progress() -> Iterator[Callable[[TrainingEvent], None]]:
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     ]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=output.console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading the table", stage="read", total=None)
 
         def report(event: TrainingEvent) -> None:
