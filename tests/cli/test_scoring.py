@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rowcast.cli import scoring
@@ -29,6 +30,12 @@ def summary(rejects: str | None) -> Summary:
 def test_the_summary_names_the_output_files() -> None:
     assert scoring.describe(summary(None)) == "scored 1000 rows with loans@3 in 0.2 s (4,000 rows/s); wrote out.csv"
     assert scoring.describe(summary("bad.csv")).endswith("; wrote out.csv; wrote 2 rejected rows to bad.csv")
+
+
+def test_the_summary_counts_excluded_lines() -> None:
+    assert scoring.describe(msgspec.structs.replace(summary(None), excluded=1)).endswith(
+        "; wrote out.csv; excluded 1 line (second header or no values)"
+    )
 
 
 def test_the_strict_and_rejects_options_are_mutually_exclusive(tmp_path: Path) -> None:

@@ -95,6 +95,28 @@ def test_invalid_rows_are_written_to_the_rejects_file_with_reasons(
     assert scored["id"].to_list() == [f"r{n}" for n in range(ROWS) if n not in (3, 150)]
 
 
+@pytest.mark.parametrize("first", ["bad,1", "bad,", "NA,many"])
+def test_an_invalid_first_row_is_rejected_and_counted(tmp_path: Path, model: Any, first: str) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text(f"x0,x1\n{first}\n" + "1,2\n" * 5 + "worse,1\n")
+
+    summary = run(model, source, tmp_path / "out.csv", rejects=tmp_path / "bad.csv")
+
+    assert (summary.rows, summary.rejected, summary.excluded) == (5, 2, 0)
+    assert read_table(tmp_path / "bad.csv").frame["rejected_row"].to_list() == ["0", "6"]
+
+
+def test_excluded_lines_are_counted_and_do_not_shift_row_numbers(tmp_path: Path, model: Any) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text("x0,x1\nkm/h,kg\n" + "1,2\n,\n" * 100 + "bad,1\n")
+
+    summary = run(model, source, tmp_path / "out.csv", rejects=tmp_path / "bad.csv")
+
+    assert (summary.rows, summary.rejected, summary.excluded) == (100, 1, 101)
+    assert read_table(tmp_path / "bad.csv").frame["rejected_row"].to_list() == ["201"]
+    assert read_table(tmp_path / "out.csv").frame.height == 100
+
+
 def test_scoring_without_a_rejects_file_stops_at_the_first_invalid_row(
     tmp_path: Path, model: Any, source: Path
 ) -> None:

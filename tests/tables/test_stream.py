@@ -52,7 +52,7 @@ def concatenated(path: Path) -> tuple[int, pl.DataFrame]:
     chunks = list(read_chunks(path))
     assert [chunk.share for chunk in chunks] == sorted(chunk.share for chunk in chunks)
     assert chunks[-1].share == 1.0
-    return len(chunks), pl.concat([chunk.load() for chunk in chunks])
+    return len(chunks), pl.concat([chunk.load().frame for chunk in chunks])
 
 
 @pytest.mark.usefixtures("small")
@@ -144,7 +144,18 @@ def test_the_number_of_cells_in_a_chunk_is_limited(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_table(pl.DataFrame({f"c{index}": range(9000) for index in range(300)}), path)
 
-    heights = [chunk.load().height for chunk in read_chunks(path)]
+    heights = [chunk.load().frame.height for chunk in read_chunks(path)]
 
     assert max(heights) * 300 <= stream.CELLS
     assert sum(heights) == 9000
+
+
+def test_excluded_lines_keep_their_positions(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("speed,mass\nkm/h,kg\n1,2\n,\n3,4\n")
+
+    (chunk,) = read_chunks(path)
+
+    rows = chunk.load()
+    assert rows.frame["speed"].to_list() == ["1", "3"]
+    assert (rows.excluded, rows.height, rows.positions().tolist()) == ((0, 2), 4, [1, 3])

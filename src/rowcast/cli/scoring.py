@@ -45,7 +45,10 @@ def run(
 def describe(summary: Summary) -> str:
     rejected = "" if summary.rejects is None else f"; wrote {summary.rejected} rejected rows to {summary.rejects}"
     scored = f"scored {summary.rows} rows with {summary.model}@{summary.version}"
-    return f"{scored} in {summary.seconds:.1f} s ({summary.rows_per_second:,.0f} rows/s); wrote {summary.out}{rejected}"
+    speed = f"{summary.seconds:.1f} s ({summary.rows_per_second:,.0f} rows/s)"
+    lines = "line" if summary.excluded == 1 else "lines"
+    excluded = f"; excluded {summary.excluded} {lines} (second header or no values)" if summary.excluded else ""
+    return f"{scored} in {speed}; wrote {summary.out}{rejected}{excluded}"
 
 
 def _cores() -> int:

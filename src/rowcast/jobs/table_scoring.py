@@ -47,6 +47,8 @@ class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
     rejects: str | None
     seconds: float
     rows_per_second: float
+    excluded: int = 0
+    """The number of lines that are not rows: a second header line, and lines without values."""
 
 
 class Progress(NamedTuple):
@@ -74,11 +76,13 @@ class ScoredChunk(NamedTuple):
     """A scored chunk of the table, ready to be written."""
 
     out: Any
-    rows: int
-    """The number of rows in the chunk, including rejected rows."""
+    lines: int
+    """The number of lines in the chunk, including rejected rows and excluded lines."""
+    excluded: int
+    """The number of lines that are not rows."""
     rejected: pl.DataFrame
     problems: list[ValueProblem]
-    """The problems in the rejected rows; each `row` is relative to the start of the chunk."""
+    """The problems in the rejected rows; each `row` is a line of the chunk, counted from 0."""
     share: float
 
 
@@ -94,19 +98,21 @@ def score_file(
     """
     started = time.monotonic()
     _check_outputs(options)
-    rows = rejected = 0
+    lines = excluded = rejected = 0
     with ExitStack() as files:
         out = files.enter_context(open_writer(options.out))
         rejects = None if options.rejects is None else files.enter_context(open_writer(options.rejects))
         for index, chunk in enumerate(_scored_chunks(manifest, graphs=graphs, options=options, out=out)):
             out.append(chunk.out)
             if rejects is not None:
-                rejects.append(rejects.prepare(_with_reasons(chunk, rows), first=index == 0))
+                rejects.append(rejects.prepare(_with_reasons(chunk, lines), first=index == 0))
             elif chunk.problems:
-                raise InvalidRows([_shifted(problem, rows) for problem in chunk.problems[:MAX_PROBLEMS]])
-            rows += chunk.rows
+                raise InvalidRows([_shifted(problem, lines) for problem in chunk.problems[:MAX_PROBLEMS]])
+            lines += chunk.lines
+            excluded += chunk.excluded
             rejected += chunk.rejected.height
-            options.progress(Progress(rows, chunk.share))
+            options.progress(Progress(lines - excluded, chunk.share))
+        rows = lines - excluded
         if not rows:
             raise TableError(f"{options.source.name} has no rows", slug="empty-table")
     seconds = time.monotonic() - started
@@ -120,6 +126,7 @@ def score_file(
         rejects=None if options.rejects is None else str(options.rejects),
         seconds=round(seconds, 3),
         rows_per_second=round(rows / seconds, 1),
+        excluded=excluded,
     )
 
 
@@ -169,7 +176,8 @@ def _score(
     out: TableWriter,
     first: bool,
 ) -> ScoredChunk:
-    frame = chunk.load()
+    rows = chunk.load()
+    frame = rows.frame
     encoded = encode_all(frame, manifest.schema, manifest.plan)
     problems, rejected = encoded.problems(), encoded.rejected()
     scored = np.flatnonzero(~rejected)
@@ -182,7 +190,17 @@ def _score(
     good, bad = (frame.filter(~rejected), frame.filter(rejected)) if problems else (frame, frame.clear())
     copied = good if options.columns is None else good.select(_existing(good, options.columns))
     prepared = out.prepare(with_predictions(copied, manifest.decision, output), first=first)
-    return ScoredChunk(out=prepared, rows=frame.height, rejected=bad, problems=problems, share=chunk.share)
+    if rows.excluded and problems:
+        positions = rows.positions().tolist()
+        problems = [msgspec.structs.replace(problem, row=positions[_row(problem)]) for problem in problems]
+    return ScoredChunk(
+        out=prepared,
+        lines=rows.height,
+        excluded=len(rows.excluded),
+        rejected=bad,
+        problems=problems,
+        share=chunk.share,
+    )
 
 
 def _run_graph(

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rowcast.schema.values import BLANKS, PLAIN_NUMBER
+from rowcast.schema.values import BLANKS, MISSING_WORDS, NUMBER_FORMS, PLAIN_NUMBER, number_from_text
 from rowcast.tables.table import Finding, Override
 
 UNKNOWN_WORDS: Final = frozenset({"unknown", "missing", "not available", "unspecified", "not known"})
@@ -216,14 +216,19 @@ def is_codes(numbers: NDArray[np.float64], counts: Sequence[int]) -> bool:
 def second_header(frame: pl.DataFrame) -> bool:
     """Return whether the first row is a second header line, for example with units.
 
-    In such a table, at least half the columns contain text in the first row and only numbers in all other rows.
+    In such a table, at least half the columns contain only numbers below the first row, and every cell of the first row
+    is a label. A row with an empty cell, a number or a value that occurs again is data.
     """
     if frame.height < MIN_REPEATS:
         return False
-    above = 0
+    numeric = 0
     for series in frame.get_columns():
         cells = series.str.strip_chars(BLANKS)
-        rest = cells[1:].drop_nulls()
-        numeric = bool(len(rest)) and bool(rest.str.contains(PLAIN_NUMBER).all())
-        above += numeric and cells[0] is not None and not re.match(PLAIN_NUMBER, cells[0])
-    return above > 0 and 2 * above >= frame.width
+        label, rest = cells[0], cells[1:].drop_nulls()
+        if label is None or label in MISSING_WORDS or number_from_text(label, tuple(NUMBER_FORMS)) is not None:
+            return False
+        if len(rest) and rest.str.contains(PLAIN_NUMBER).all():
+            numeric += 1
+        elif any(character.isdigit() for character in label) or bool((rest == label).any()):
+            return False
+    return numeric > 0 and 2 * numeric >= frame.width

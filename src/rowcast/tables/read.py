@@ -125,7 +125,7 @@ def _read_csv(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings]:
         message = f"the second line is also a header ({shown})"
         findings = (*findings, Finding("two-line-header", "", message, "excluded"))
         frame = frame[1:]
-    rows = without_blank(frame)
+    rows = frame.filter(has_values(frame))
     if rows.height < frame.height:
         message = f"{frame.height - rows.height} lines contain no values"
         findings = (*findings, Finding("blank-rows", "", message, "excluded"))
@@ -151,9 +151,10 @@ def parse_csv(path: Path, content: bytes, csv_format: CsvFormat) -> pl.DataFrame
     return frame
 
 
-def without_blank(frame: pl.DataFrame) -> pl.DataFrame:
-    """Drop lines without values, except in a frame with a single column, where an empty line is a missing value."""
-    return frame.filter(~pl.all_horizontal(pl.all().is_null())) if frame.width > 1 else frame
+def has_values(frame: pl.DataFrame) -> pl.Series:
+    """Return which lines contain values. In a frame with a single column, an empty line is a missing value."""
+    every = pl.repeat(True, frame.height, dtype=pl.Boolean)
+    return frame.select(~pl.all_horizontal(pl.all().is_null()) if frame.width > 1 else every).to_series()
 
 
 def _csv_reason(error: Exception) -> str:

@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from rowcast.errors import TableError
 from rowcast.tables.column_checks import second_header
 from rowcast.tables.read import (
     SNIFFED_BYTES,
     CsvFormat,
+    Types,
     from_objects,
+    has_values,
     malformed,
     not_a_table,
     not_objects,
@@ -30,7 +34,6 @@ from rowcast.tables.read import (
     single_byte,
     sniff,
     types_of,
-    without_blank,
 )
 
 BLOCK: Final = 2 * 1024 * 1024
@@ -47,10 +50,27 @@ MAX_LIST_BYTES: Final = 32 * 1024 * 1024
 UNDEFINED_IN_CP1252: Final = b"\x81\x8d\x8f\x90\x9d"
 
 
+class Rows(NamedTuple):
+    """The parsed rows of a chunk."""
+
+    frame: pl.DataFrame
+    excluded: tuple[int, ...] = ()
+    """The positions of the lines that are not in `frame`: a second header line, and lines without values."""
+
+    @property
+    def height(self) -> int:
+        """The number of lines, including excluded lines."""
+        return self.frame.height + len(self.excluded)
+
+    def positions(self) -> NDArray[np.int64]:
+        """Return the position of each row among the lines of the chunk."""
+        return np.delete(np.arange(self.height), self.excluded)
+
+
 class Chunk(NamedTuple):
     """Consecutive rows of a file."""
 
-    load: Callable[[], pl.DataFrame]
+    load: Callable[[], Rows]
     """A function that parses the rows. It may be called in any thread."""
     share: float
     """The fraction of the file that has been read after this chunk, from 0 to 1."""
@@ -75,7 +95,7 @@ def _reader(path: Path, file: IO[bytes]) -> Iterator[Chunk]:
         if head.lstrip()[:1] in (b"[", b""):  # a JSON list cannot be split at line breaks
             _refuse_large_list(path)
             table = read_table(path)
-            return iter([Chunk(lambda: table.frame, 1.0)])
+            return iter([Chunk(lambda: Rows(table.frame), 1.0)])
         return _json_lines(path, file)
     return _csv(path, file, head)
 
@@ -102,7 +122,7 @@ def _scanned(path: Path, scan: Callable[[Path], pl.LazyFrame], kind: str) -> Ite
         while done < total:
             for frame in frames.slice(done, CHUNKS_PER_READ * rows).collect().iter_slices(rows):
                 done += frame.height
-                yield Chunk(partial(plain, frame, path.name), done / total)
+                yield Chunk(partial(_plain_rows, frame, path.name), done / total)
     except pl.exceptions.PolarsError as error:
         raise malformed(path, kind, str(error).strip().splitlines()[0]) from None
 
@@ -117,7 +137,15 @@ def _json_lines(path: Path, file: IO[bytes]) -> Iterator[Chunk]:
     done = 0
     for rows in _objects(path, file):
         done += len(rows)
-        yield Chunk(lambda rows=rows: plain(from_objects(rows, types), path.name), done / total)  # type: ignore[misc]
+        yield Chunk(partial(_parse_objects, rows, types, path.name), done / total)
+
+
+def _parse_objects(rows: list[dict[str, Any]], types: Types, name: str) -> Rows:
+    return _plain_rows(from_objects(rows, types), name)
+
+
+def _plain_rows(frame: pl.DataFrame, name: str) -> Rows:
+    return Rows(plain(frame, name))
 
 
 def _objects(path: Path, file: IO[bytes]) -> Iterator[list[dict[str, Any]]]:
@@ -160,11 +188,13 @@ def _csv(path: Path, file: IO[bytes], head: bytes) -> Iterator[Chunk]:
     yield Chunk(partial(_parse, path, content, csv_format, is_first=is_first), 1.0)
 
 
-def _parse(path: Path, content: bytes, csv_format: CsvFormat, *, is_first: bool) -> pl.DataFrame:
+def _parse(path: Path, content: bytes, csv_format: CsvFormat, *, is_first: bool) -> Rows:
     frame = parse_csv(path, content, csv_format)
+    kept = has_values(frame)
     if is_first and second_header(frame):
-        frame = frame[1:]
-    return plain(without_blank(frame), path.name)
+        kept[0] = False
+    excluded = tuple((~kept).arg_true().to_list())
+    return Rows(plain(frame.filter(kept) if excluded else frame, path.name), excluded)
 
 
 def _with_header(header: bytes, content: bytes, quote: bytes) -> tuple[bytes, bytes]:
