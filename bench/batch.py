@@ -161,7 +161,7 @@ def run_bare(work: Path, model: Path, threads: int) -> Run:
 def run_sampled(command: list[Any]) -> Run:
     """Run a command and sample the resident memory of its process tree every 20 ms."""
     began = time.monotonic()
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "ORT_DISABLE_TELEMETRY": "1"}
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True, env=environment)
     before, peak = resource.getrusage(resource.RUSAGE_CHILDREN), 0.0
     while process.poll() is None:

@@ -47,6 +47,18 @@ def test_a_graph_that_crashes_the_child_process_is_rejected(tmp_path: Path, monk
     assert registry(loaded).models() == {}
 
 
+def test_a_graph_that_needs_too_much_memory_for_a_full_batch_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "quadruple.onnx"
+    path.write_bytes(models.quadruple_graph())
+    loaded = settings.load(home=tmp_path)
+
+    with pytest.raises(BundleError) as caught:
+        imports.import_model(loaded, path)
+
+    assert caught.value.message.startswith("cannot import quadruple.onnx: ")
+    assert registry(loaded).models() == {}
+
+
 def test_the_models_folder_is_imported_if_it_is_configured(
     tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

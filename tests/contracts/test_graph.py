@@ -91,6 +91,13 @@ def test_weights_stored_outside_the_model_file_are_rejected(tmp_path: Path, monk
         open_graph(Path("model.onnx").read_bytes(), "out")
 
 
+def test_bytes_that_could_also_be_in_ort_format_are_read_as_onnx() -> None:
+    producer_name = b"\x12\x06abORTM"
+    graph = open_graph(producer_name + models.sum_graph(2), "out")
+
+    assert graph.run({NUMBERS: np.ones((1, 2), np.float32)}).tolist() == [[2.0]]
+
+
 @pytest.mark.parametrize("more", [-1, 1])
 def test_an_error_is_raised_if_a_graph_returns_the_wrong_number_of_rows(more: int) -> None:
     graph = open_graph(models.miscounting_graph(at=5, more=more), "out")

@@ -374,10 +374,10 @@ def test_a_graph_that_exceeds_the_memory_or_time_limit_is_rejected(tmp_path: Pat
     from support import models
 
     (tmp_path / "hungry.onnx").write_bytes(models.hungry_graph(2))
-    (tmp_path / "endless.onnx").write_bytes(models.endless_graph(2))
+    (tmp_path / "slow.onnx").write_bytes(models.slow_graph(2))
     settings = {"ROWCAST_TRIAL_SECONDS": "4", "ROWCAST_TRIAL_MEMORY_MB": "512"}
 
-    for name in ("hungry", "endless"):
+    for name in ("hungry", "slow"):
         done = rowcast("models", "import", f"{name}.onnx", "--home", tmp_path, cwd=tmp_path, settings=settings)
         assert done.returncode == 2
         assert done.stderr.startswith(f"error: cannot import {name}.onnx: ")

@@ -49,6 +49,12 @@ def test_training_and_scoring_leave_no_traces_and_connect_to_no_other_machine(us
     run("train", "loans.csv", "--target", "loan_status", "--name", "loans", "--trials", "1", "--home", "home")
     run("predict", "loans", "loans.csv", "--out", "scores.csv", "--home", "home")
 
+    run("models", "export", "loans", "--out", "loans.rowcast", "--home", "home")
+    run("models", "import", "loans.rowcast", "--name", "copy", "--home", "home")
+    graph = "home/models/copy/1/model.onnx"
+    run("models", "import", graph, "--name", "graph", "--home", "home")
+    run("replay", "--home", "home")
+
     assert [path for path in user.rglob("*") if path.is_file()] == []
 
 

@@ -176,6 +176,35 @@ def hungry_graph(inputs: int) -> bytes:
     return _graph(nodes, {"w": np.ones((inputs, 1), np.float32), "shape": shape}, inputs, 1)
 
 
+def slow_graph(inputs: int) -> bytes:
+    """Return a graph that multiplies large matrices for minutes before it sums the columns."""
+    nodes = [helper.make_node("ConstantOfShape", ["shape"], ["product0"])]
+    nodes += [
+        helper.make_node("MatMul", [f"product{index}", f"product{index}"], [f"product{index + 1}"])
+        for index in range(100)
+    ]
+    nodes += [
+        helper.make_node("ReduceSum", ["product100"], ["zero"], keepdims=0),
+        helper.make_node("MatMul", [NUMBERS, "w"], ["sum"]),
+        helper.make_node("Add", ["sum", "zero"], ["out"]),
+    ]
+    weights = {"w": np.ones((inputs, 1), np.float32), "shape": np.array([4000, 4000])}
+    return _graph(nodes, weights, inputs, 1)
+
+
+def quadruple_graph() -> bytes:
+    """Return a graph that adds every combination of four rows: 64 MB for 64 rows, but 16 GB for 256 rows."""
+    shapes = {f"s{at}": np.array([-1 if index == at else 1 for index in range(4)]) for at in range(4)}
+    nodes = [helper.make_node("Reshape", [NUMBERS, f"s{at}"], [f"r{at}"]) for at in range(4)]
+    nodes += [
+        helper.make_node("Sum", ["r0", "r1", "r2", "r3"], ["all"]),
+        helper.make_node("ReduceMin", ["all"], ["least"], keepdims=0),
+        helper.make_node("Mul", ["least", "none"], ["zero"]),
+        helper.make_node("Add", [NUMBERS, "zero"], ["out"]),
+    ]
+    return _graph(nodes, shapes | {"none": np.array(0, np.float32)}, 1, 1)
+
+
 def endless_graph(inputs: int) -> bytes:
     """Return a graph that runs a nearly endless loop before it sums the columns."""
     body = helper.make_graph(

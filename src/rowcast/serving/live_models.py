@@ -100,6 +100,16 @@ def load_folder(reference: Reference, folder: Path, open_graph: OpenGraph) -> Li
     return model
 
 
+def check_batch(model: LiveModel, size: int) -> None:
+    """Score a batch of this size; raise BundleError if the graph fails, for example for lack of memory."""
+    assert model.golden is not None
+    try:
+        model.score([model.encoder.parse(model.golden.row)] * size)
+    except NoAnswer as none:
+        reason = none.__cause__ or none
+        raise BundleError(f"{model.name}@{model.version} cannot score a batch of {size} rows: {reason}") from None
+
+
 def warm_up(
     model: LiveModel, golden: Sequence[bundle.GoldenRow], clock: Callable[[], float] = time.perf_counter
 ) -> None:

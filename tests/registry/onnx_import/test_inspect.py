@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -56,7 +57,7 @@ def as_entry_without_location_type(model: Any) -> None:
 
 
 def test_graphs_exported_by_rowcast_pass_inspection() -> None:
-    for content in (models.mlp_graph(3, 2), models.trees_graph(4, 1), models.endless_graph(2), PROBABILITIES):
+    for content in (models.mlp_graph(3, 2), models.trees_graph(4, 1), models.hungry_graph(2), PROBABILITIES):
         assert inspect(content, MAX_NODES).nodes >= 1
 
 
@@ -107,7 +108,8 @@ def test_a_graph_with_too_many_nodes_is_rejected() -> None:
 
 
 def test_nodes_in_subgraphs_count_toward_the_limit() -> None:
-    branch = helper.make_graph([helper.make_node("Abs", ["a"], ["a"])] * MAX_NODES, "branch", [], [])
+    nodes = [helper.make_node("Abs", ["c"], [f"a{index}"]) for index in range(MAX_NODES)]
+    branch = helper.make_graph(nodes, "branch", [], [])
     node = helper.make_node("If", ["c"], ["p"], then_branch=branch)
 
     assert refusal(onnx_model([node], [("c", BOOL, [])], [("p", FLOAT, [])])) == "too-many-nodes"
@@ -143,3 +145,180 @@ def test_a_truncated_file_is_rejected_unless_it_is_a_valid_protobuf_message() ->
 def test_arbitrary_bytes_never_crash_the_inspection(content: bytes) -> None:
     with contextlib.suppress(BundleError):
         assert inspect(content, MAX_NODES).nodes <= MAX_NODES
+
+
+def varint(number: int, *, padding: int = 0) -> bytes:
+    """Encode a number, with `padding` superfluous bytes."""
+    groups = [number >> shift & 0x7F for shift in range(0, max(number.bit_length(), 1), 7)] + [0] * padding
+    return bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])
+
+
+def message_field(number: int, content: bytes, *, high_bits: int = 0, padding: int = 0, wire_type: int = 2) -> bytes:
+    """Encode a field; `high_bits` are the bits of the tag that some parsers drop."""
+    tag = varint(high_bits << 32 | number << 3 | wire_type, padding=padding)
+    return tag + (varint(len(content)) if wire_type == 2 else b"") + content
+
+
+FUNCTION = helper.make_function("", "F", ["a"], ["b"], [helper.make_node("Abs", ["a"], ["b"])], [])
+GRAPH = onnx.load_from_string(PROBABILITIES).graph.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        message_field(25, FUNCTION.SerializeToString(), high_bits=1),
+        message_field(25, FUNCTION.SerializeToString(), padding=1),
+        message_field(14, b"", padding=3),
+        message_field(14, varint(0, padding=1), wire_type=0),
+        message_field(14, bytes([0xFF] * 9 + [0x7F]), wire_type=0),
+        varint(14 << 3 | 2) + varint(1, padding=1) + b"a",
+    ],
+    ids=["tag-above-32-bits", "long-tag", "long-empty-field-tag", "long-number", "number-above-64-bits", "long-length"],
+)
+def test_an_overlong_tag_or_number_is_rejected(hidden: bytes) -> None:
+    assert refusal(PROBABILITIES + hidden) == "not-onnx"
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        message_field(7, GRAPH),
+        message_field(7, varint(1), wire_type=0),
+        message_field(8, message_field(1, b"com.evil") + message_field(1, b"")),
+    ],
+    ids=["second-graph", "wrong-wire-type", "second-domain"],
+)
+def test_a_duplicate_field_or_a_wrong_wire_type_is_rejected(added: bytes) -> None:
+    assert refusal(PROBABILITIES + added) == "not-onnx"
+
+
+def test_an_external_location_beyond_32_bits_is_rejected() -> None:
+    tensor = message_field(14, varint(2**32 + 1), wire_type=0)
+
+    assert refusal(message_field(7, GRAPH + message_field(5, tensor))) == "external-data"
+
+
+def test_a_file_that_is_both_an_onnx_model_and_an_ort_format_model_is_rejected() -> None:
+    polyglot = message_field(2, b"abORTM") + PROBABILITIES
+
+    assert onnx.load_from_string(polyglot).graph.node
+    assert refusal(polyglot) == "not-onnx"
+
+
+class View(NamedTuple):
+    """The parts of a model that the inspection checks, as the official parser reads them."""
+
+    nodes: int
+    domains: frozenset[str]
+    is_safe: bool
+
+
+def official_view(content: bytes) -> View | None:
+    """Return what the official parser reads, or None if it rejects the bytes."""
+    try:
+        model = onnx.load_from_string(content)
+    except DecodeError:
+        return None
+    graphs, nodes, tensors = [model.graph], [], []
+    while graphs:
+        graph = graphs.pop()
+        nodes += graph.node
+        tensors += [
+            *graph.initializer,
+            *(part for each in graph.sparse_initializer for part in (each.values, each.indices)),
+        ]
+        for attribute in (attribute for node in graph.node for attribute in node.attribute):
+            graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+            tensors += [attribute.t, *attribute.tensors]
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                tensors += [sparse.values, sparse.indices]
+    external = any(tensor.data_location or tensor.external_data for tensor in tensors)
+    domains = frozenset([each.domain for each in (*model.opset_import, *nodes)])
+    return View(len(nodes), domains, not (external or model.functions or model.training_info))
+
+
+def encoded_fields(content: bytes) -> list[tuple[int, int, int]]:
+    """Return the start, the content's start and the end of each field in a message of length-delimited fields."""
+    fields, position = [], 0
+    while position < len(content):
+        start = position
+        tag, position = decode_varint(content, position)
+        size, position = decode_varint(content, position)
+        if tag & 7 == 0:
+            size = 0
+        fields.append((start, position, position + size))
+        position += size
+    return fields
+
+
+def decode_varint(content: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        value |= (content[position] & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if content[position - 1] < 0x80:
+            return value, position
+
+
+BRANCHES = onnx_model(
+    [
+        helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True), "t")),
+        helper.make_node(
+            "If",
+            ["c"],
+            ["p"],
+            then_branch=helper.make_graph([helper.make_node("Abs", ["x"], ["a"])], "then", [], [], [external_tensor()]),
+            else_branch=helper.make_graph([helper.make_node("Abs", ["x"], ["b"], domain="com.evil")], "else", [], []),
+        ),
+    ],
+    [("x", FLOAT, ["N", 2])],
+    [("p", FLOAT, ["N", 2])],
+)
+
+
+@given(st.sampled_from([PROBABILITIES, BRANCHES]), st.data())
+@settings(max_examples=400, deadline=None)
+def test_the_inspection_agrees_with_the_official_parser_on_every_file_that_it_accepts(
+    content: bytes, data: st.DataObject
+) -> None:
+    for _ in range(data.draw(st.integers(1, 3))):
+        position = data.draw(st.integers(0, len(content)))
+        removed = data.draw(st.integers(0, 4))
+        inserted = data.draw(
+            st.binary(max_size=4)
+            | st.builds(
+                message_field,
+                st.sampled_from([1, 4, 5, 6, 7, 8, 13, 14, 15, 20, 25]),
+                st.sampled_from([b"", b"\x01", b"Loop", FUNCTION.SerializeToString(), GRAPH]),
+                high_bits=st.sampled_from([0, 1, 4]),
+                padding=st.integers(0, 5),
+                wire_type=st.sampled_from([0, 1, 2, 5]),
+            )
+        )
+        content = content[:position] + inserted + content[position + removed :]
+    try:
+        inspection = inspect(content, MAX_NODES)
+    except BundleError:
+        return
+    view = official_view(content)
+    if view is not None:
+        domains = frozenset(domain.decode() for domain in inspection.domains)
+        assert view == View(inspection.nodes, domains, is_safe=True)
+
+
+@given(st.sampled_from([PROBABILITIES, BRANCHES]), st.data())
+@settings(max_examples=200, deadline=None)
+def test_the_inspection_rejects_every_field_that_the_official_parser_rejects(
+    content: bytes, data: st.DataObject
+) -> None:
+    start, begin, end = data.draw(st.sampled_from(encoded_fields(content)))
+    number = content[start] >> 3
+    field = message_field(
+        number,
+        content[begin:end],
+        high_bits=data.draw(st.sampled_from([0, 1, 4, 2**20])),
+        padding=data.draw(st.integers(0, 8)),
+    )
+    changed = content[:start] + field + content[end:]
+    if official_view(changed) is None:
+        assert refusal(changed) == "not-onnx"

@@ -168,6 +168,8 @@ def _session(model: bytes) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    # Otherwise, ONNX Runtime would also load its own format, which the inspection of ONNX files does not check.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     # Block external weights: no digest covers them, and ONNX Runtime would read them from the working directory.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
