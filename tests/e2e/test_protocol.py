@@ -73,7 +73,7 @@ def test_a_request_that_arrives_byte_by_byte_is_answered(connection: socket.sock
 def test_a_connection_is_closed_after_the_reply_if_the_request_has_a_connection_close_header(
     connection: socket.socket,
 ) -> None:
-    connection.sendall(POST.replace(b"Host: x", b"Connection: close"))
+    connection.sendall(POST.replace(b"Host: x", b"Host: x\r\nConnection: close"))
     stream = connection.makefile("rb")
 
     assert reply(stream)[1][b"connection"] == b"close"
@@ -81,13 +81,56 @@ def test_a_connection_is_closed_after_the_reply_if_the_request_has_a_connection_
 
 
 def test_a_request_with_an_expect_header_gets_100_continue(connection: socket.socket) -> None:
-    connection.sendall(POST.replace(b"Host: x", b"Expect: 100-continue").removesuffix(BODY))
+    connection.sendall(POST.replace(b"Host: x", b"Host: x\r\nExpect: 100-continue").removesuffix(BODY))
     stream = connection.makefile("rb")
     assert stream.readline() == b"HTTP/1.1 100 Continue\r\n"
     stream.readline()
     connection.sendall(BODY)
 
     assert reply(stream)[0] == 200
+
+
+def test_a_body_above_the_size_limit_is_rejected_without_asking_for_it(connection: socket.socket) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"
+    connection.sendall(head)
+    stream = connection.makefile("rb")
+    status, headers, _ = reply(stream)
+
+    assert (status, headers[b"connection"]) == (413, b"close")
+    assert stream.read() == b""
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+def test_the_body_of_a_request_that_offers_an_upgrade_is_not_parsed_as_a_request(
+    connection: socket.socket, protocol: bytes
+) -> None:
+    offer = b"Host: x\r\nConnection: Upgrade\r\nExpect: 100-continue\r\nUpgrade: " + protocol
+    head = POST.replace(b"Host: x", offer).removesuffix(BODY).replace(b"%d" % len(BODY), b"%d" % len(GET))
+    connection.sendall(head)
+    stream = connection.makefile("rb")
+    assert stream.readline() == b"HTTP/1.1 100 Continue\r\n"
+    stream.readline()
+    connection.sendall(GET + GET)  # the first is the body
+    status, headers, body = reply(stream)
+
+    assert status == 400
+    assert b"malformed-body" in body
+    if protocol == b"h2c":
+        assert reply(stream)[2] == b'{"live":true}'
+    else:
+        assert headers[b"connection"] == b"close"
+        assert stream.read() == b""
+
+
+def test_a_prediction_is_returned_to_a_client_that_offers_h2c(connection: socket.socket) -> None:
+    offer = b"Host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__"
+    stream = connection.makefile("rb")
+
+    for _ in range(2):
+        connection.sendall(POST.replace(b"Host: x", offer))
+        status, _, body = reply(stream)
+        assert status == 200
+        assert b'"prediction":3.5' in body
 
 
 @pytest.mark.parametrize("sent", [b"POST /predict HTTP/1.1\r\nHost", POST.removesuffix(BODY) + b'{"x0"'])
@@ -112,7 +155,13 @@ def test_an_idle_connection_is_closed(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize(
     ("sent", "status"),
-    [(b"\x16\x03\x01\x02\x00\x01", 400), (b"GET / HTTP/1.1\r\nX: " + b"x" * 80_000, 431)],
+    [
+        (b"\x16\x03\x01\x02\x00\x01", 400),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 80_000, 431),
+        (GET.replace(b"Host: x\r\n", b""), 400),
+        (GET.replace(b"Host: x", b"Host: x\r\nHost: y"), 400),
+        (GET.replace(b"HTTP/1.1", b"HTTP/2.0"), 505),
+    ],
 )
 def test_an_invalid_request_gets_a_problem_document(connection: socket.socket, sent: bytes, status: int) -> None:
     connection.sendall(sent)

@@ -18,7 +18,8 @@ from uvicorn.server import ServerState
 from rowcast.events import RequestAnswered
 from rowcast.http.quick_path import QuickAnswer
 from rowcast.runtime.connections import ALONE_SECONDS, ConnectionLimits
-from rowcast.runtime.http_protocol import MAX_QUICK_BODY, Cycle, QuickCycle
+from rowcast.runtime.cycles import Cycle, QuickCycle
+from rowcast.runtime.http_protocol import MAX_QUICK_BODY
 from support.connections import MemoryTransport, Server, post
 from support.waiting import eventually_async
 
@@ -371,6 +372,218 @@ async def test_a_body_does_not_count_toward_the_head_size_limit_of_the_next_pipe
     assert statuses(transport) == [200, 200]
 
 
+HEADS = {
+    "a body in one piece": post(b"x" * 5000, b"x: y"),
+    "a chunked body": CHUNKED.replace(b"2\r\n{}", b"1388\r\n" + b"x" * 5000),
+}
+
+
+@pytest.mark.parametrize("earlier", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("cut", [3000, -1], ids=["inside the body", "before the last byte"])
+async def test_a_body_in_several_segments_does_not_count_toward_the_head_size_limit(earlier: bytes, cut: int) -> None:
+    server = Server(ConnectionLimits(max_head_bytes=1000))
+    connection, transport = server.connect()
+    head = post(b"{}", b"accept: " + b"x" * 800)
+
+    for segment in (earlier[:cut], earlier[cut:] + head[:500], head[500:]):
+        connection.data_received(segment)
+    await turns()
+    for answer in server.held.answers:
+        answer.set_result(b"quick")
+    await turns()
+
+    assert statuses(transport) == [200, 200]
+
+
+BAD_CHUNK = CHUNKED.replace(b"2\r\n{}", b"x\r\n")
+
+
+@pytest.mark.parametrize("target", [b"/predict", b"/wait"], ids=["quick", "general"])
+async def test_an_invalid_body_is_refused_once_and_after_the_response_to_the_request_before_it(target: bytes) -> None:
+    server = Server()
+    connection, transport = server.connect()
+
+    connection.data_received(post(target=target))
+    connection.data_received(BAD_CHUNK)
+    connection.data_received(post())
+    await turns()
+    assert transport.written == b""
+    for answer in server.held.answers:
+        answer.set_result(b"quick")
+    server.gate.set()
+    await until(transport, b"HTTP/1.1 4")
+    await turns()
+
+    assert statuses(transport) == [200, 400]
+    assert transport.is_closing()
+    assert not server.state.tasks
+
+
+async def test_a_request_with_an_invalid_body_gets_only_one_response() -> None:
+    server = Server()
+    connection, transport = server.connect()
+
+    connection.data_received(BAD_CHUNK.replace(b"POST", b"PUT"))  # the general path would respond with 405
+    await turns()
+
+    assert statuses(transport) == [400]
+    assert not server.state.tasks
+
+
+LARGE = CHUNKED.replace(b"2\r\n{}\r\n0\r\n\r\n", b"7d0\r\n" + b"x" * 2000 + b"\r\n")
+
+
+@pytest.mark.parametrize("is_late", [True, False], ids=["the rest is late", "the rest is invalid"])
+async def test_a_request_that_was_rejected_before_it_was_complete_gets_no_second_response(*, is_late: bool) -> None:
+    server = Server(max_body=1000)
+    connection, transport = server.connect()
+
+    connection.data_received(LARGE)
+    await until(transport, b"HTTP/1.1 413")
+    if is_late:
+        connection.expire()
+    else:
+        connection.data_received(b"x\r\n")
+    await turns()
+
+    assert statuses(transport) == [413]
+    assert transport.is_closing()
+
+
+async def test_the_rest_of_a_rejected_request_is_not_parsed_as_the_next_request() -> None:
+    server = Server(max_body=1000)
+    connection, transport = server.connect()
+
+    connection.data_received(LARGE)
+    await until(transport, b"HTTP/1.1 413")
+    connection.data_received(b"40\r\n" + post(b"x" * (64 - len(post())) + b"{}")[:64] + b"\r\n0\r\n\r\n" + post())
+    server.held.answers[0].set_result(b"quick")
+
+    assert statuses(transport) == [413, 200]
+    assert len(server.held.answers) == 1
+
+
+async def test_a_body_above_the_size_limit_is_rejected_without_asking_for_it() -> None:
+    server = Server(max_body=1000)
+    connection, transport = server.connect()
+
+    connection.data_received(post(b"x" * 1001, b"expect: 100-continue").removesuffix(b"x" * 1001))
+    await until(transport, b"HTTP/1.1 413")
+
+    assert statuses(transport) == [413]
+    assert b"\r\nconnection: close\r\n" in transport.written
+    assert transport.is_closing()  # the next bytes could be the body or another request
+
+
+H2C = (b"connection: upgrade, http2-settings", b"upgrade: h2c", b"http2-settings: AAMAAABkAAQAAP__")
+OFFERS = {"h2c": H2C, "websocket": (b"connection: Upgrade", b"upgrade: websocket")}
+INNER = post(b"inner")
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunked"])
+async def test_the_body_of_a_request_that_offers_an_upgrade_is_never_parsed_as_a_request(
+    offer: tuple[bytes, ...], size: int, *, is_chunked: bool
+) -> None:
+    server = Server()
+    connection, transport = server.connect()
+    request = post(INNER, *offer)
+    if is_chunked:
+        head = post(b"", *offer).replace(b"content-length: 0", b"transfer-encoding: chunked")
+        request = head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(INNER), INNER)
+
+    for start in range(0, len(request), size):
+        connection.data_received(request[start : start + size])
+    await turns()
+    for answer in server.held.answers:
+        assert isinstance(answer, QuickAnswer)
+        assert answer.request is not None
+        assert answer.request.body == INNER
+        answer.set_result(b"quick")
+    await until(transport, b"HTTP/1.1 200")
+
+    assert statuses(transport) == [200]
+    assert len(server.events) == 1
+
+
+async def test_a_connection_stays_open_after_h2c_offers_are_ignored() -> None:
+    server = Server()
+    connection, transport = server.connect()
+
+    connection.data_received(post(b"{}", *H2C) + post(b"second", *H2C) + post(b"third"))
+    server.held.answers[0].set_result(b"quick")
+    await until(transport, b"third")
+
+    assert statuses(transport) == [200, 200, 200]
+    assert not transport.is_closing()
+
+
+async def test_a_thousand_offers_in_one_segment_are_answered() -> None:
+    server = Server()
+    connection, transport = server.connect()
+
+    connection.data_received(post(b"{}", *H2C, target=b"/nowhere") * 1000)
+
+    async def are_answered() -> bool:
+        return len(statuses(transport)) == 1000
+
+    await eventually_async(are_answered, every=0)
+
+
+@pytest.mark.parametrize("offer", [b"websocket", b"h2c, websocket", b"tls/1.0"])
+async def test_nothing_after_another_upgrade_offer_is_parsed(offer: bytes) -> None:
+    server = Server()
+    connection, transport = server.connect()
+
+    connection.data_received(post(b"first", b"connection: upgrade", b"upgrade: " + offer) + post(b"second"))
+    await until(transport, b"first")
+
+    assert statuses(transport) == [200]
+    assert b"\r\nconnection: close\r\n" in transport.written
+    assert transport.is_closing()
+    assert server.held.answers == []
+
+
+INVALID_HEADS = {
+    "no Host": (post().replace(b"host: x\r\n", b""), 400),
+    "two Hosts": (post(b"{}", b"Host: x"), 400),
+    "an invalid Host": (post().replace(b"host: x", b"host: x/y"), 400),
+    "HTTP/2.0": (post(version=b"2.0"), 505),
+    "HTTP/0.9": (post(version=b"0.9"), 505),
+    "CONNECT": (b"CONNECT x:80 HTTP/1.1\r\nhost: x\r\n\r\n", 501),
+}
+
+
+@pytest.mark.parametrize(("head", "status"), INVALID_HEADS.values(), ids=INVALID_HEADS)
+@pytest.mark.parametrize("before", [b"", post()], ids=["first", "second"])
+async def test_a_request_with_an_invalid_head_is_refused_and_nothing_after_it_is_parsed(
+    head: bytes, status: int, before: bytes
+) -> None:
+    server = Server()
+    connection, transport = server.connect()
+
+    connection.data_received(before)
+    for answer in server.held.answers:
+        answer.set_result(b"quick")
+    connection.data_received(head + post())
+    await turns()
+
+    assert statuses(transport) == [*([200] if before else []), status]
+    assert transport.is_closing()
+    assert len(server.held.answers) == bool(before)
+
+
+async def test_an_http_1_0_request_needs_no_host() -> None:
+    server = Server()
+    connection, transport = server.connect()
+
+    connection.data_received(post(version=b"1.0").replace(b"host: x\r\n", b""))
+    await until(transport, b"general")
+
+    assert statuses(transport) == [200]
+
+
 async def test_a_slow_request_times_out_but_a_slow_response_does_not() -> None:
     server = Server()
     connection, transport = server.connect()
@@ -417,7 +630,6 @@ METHODS = {
         "connection_made": ["transport"],
         "connection_lost": ["exc"],
         "data_received": ["data"],
-        "send_400_response": ["msg"],
         "on_message_begin": [],
         "on_url": ["url"],
         "on_header": ["name", "value"],

@@ -19,136 +19,24 @@ from typing import Any
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from rowcast.errors import BodyError, Overloaded, RequestError, RowcastError
 from rowcast.http import problems
 from rowcast.http.quick_path import QuickPath
-from rowcast.http.routes import Headers, Route
+from rowcast.http.routes import Headers
 from rowcast.runtime.connections import SWEEP_SECONDS, ConnectionLimits, ConnectionPool
+from rowcast.runtime.cycles import Cycle, CycleOwner, QuickCycle
+from rowcast.runtime.request_heads import check_head, remove_upgrade
 
 MAX_QUICK_BODY = HIGH_WATER_LIMIT
 """Requests with larger bodies take the general path, which authenticates the caller before it buffers the body."""
 
 
-class BodyEvent:
-    """Replaces asyncio.Event. It has only the methods that uvicorn uses, and takes less time to create."""
-
-    __slots__ = ("_is_set", "_waiter")
-
-    def __init__(self) -> None:
-        self._is_set = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    def set(self) -> None:
-        """Wake the waiting task."""
-        self._is_set = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def clear(self) -> None:
-        """Clear the event."""
-        self._is_set = False
-
-    async def wait(self) -> None:
-        """Wait until the event is set."""
-        if not self._is_set:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-
-
-class Cycle(RequestResponseCycle):
-    """One request on the general path."""
-
-    delivered = False
-
-    def __init__(self, connection: Connection, scope: Any, *, expects_continue: bool, keep_alive: bool) -> None:
-        # Set the attributes that uvicorn's __init__ sets, without calling it: a call with eleven keyword arguments
-        # takes a microsecond.
-        self._connection = connection
-        self.scope = scope
-        self.transport = connection.transport
-        self.flow = connection.flow
-        self.logger = connection.logger
-        self.access_logger = connection.access_logger
-        self.access_log = connection.access_log
-        self.default_headers = connection.server_state.default_headers
-        self.message_event = BodyEvent()  # type: ignore[assignment]
-        self.on_response = connection.on_response_complete
-        self.keep_alive = keep_alive
-        self.waiting_for_100_continue = expects_continue
-        self.body = bytearray()
-        self.more_body = True
-        self.response_started = False
-        self.response_complete = False
-        self.chunked_encoding = None
-        self.expected_content_length = 0
-
-    @property
-    def disconnected(self) -> bool:
-        """Whether the connection is lost. uvicorn sets this only for the most recent of several pipelined requests."""
-        return self._connection.is_lost
-
-    @disconnected.setter
-    def disconnected(self, value: bool) -> None:
-        pass
-
-    async def receive(self) -> Any:
-        """Return the next ASGI message, without waiting if the body is complete."""
-        if not (self.more_body or self.delivered or self.disconnected or self.response_complete):
-            self.delivered = True
-            return {"type": "http.request", "body": bytes(self.body), "more_body": False}
-        message = await super().receive()
-        self.delivered = not message.get("more_body", False)
-        return message
-
-
-class _NoEvent:
-    """Replaces the event on the quick path, where no task waits for the body."""
-
-    def set(self) -> None:
-        """Do nothing."""
-
-
-NO_EVENT = _NoEvent()
-
-
-class QuickCycle:
-    """One request on the quick path, with the attributes that uvicorn and `DrainingServer` use."""
-
-    body = b""
-    keep_alive = True
-    more_body = True
-    response_complete = False
-    disconnected = False
-    message_event = NO_EVENT
-
-    def __init__(self, connection: Connection, route: Route, headers: dict[bytes, bytes]) -> None:
-        self.connection = connection
-        self.route = route
-        self.headers = headers
-
-    def send(self, head: bytes, body: bytes) -> None:
-        """Write the whole response; `head` ends with the last header. Hot path."""
-        connection = self.connection
-        if self.response_complete or connection.is_lost:
-            return
-        self.response_complete = True
-        # The date is the only header that the server adds: see `run` in runtime/server.py.
-        date = b"".join([b"date: %b\r\n" % value for _, value in connection.server_state.default_headers])
-        # If requests are pipelined, close the connection only after the response to the final request.
-        if self.keep_alive and (connection.pipeline or not connection.pool.is_closing):
-            connection.transport.write(b"".join((head, date, b"\r\n", body)))
-        else:
-            connection.transport.write(b"".join((head, date, b"connection: close\r\n\r\n", body)))
-            connection.transport.close()
-        connection.on_response_complete()
-
-
-class Connection(HttpToolsProtocol):
+class Connection(CycleOwner):
     """One connection. It expires at the time `due`; requests and responses postpone this time."""
 
-    pool: ConnectionPool  # set in the class that `protocol_class` returns
+    # `protocol_class` sets `pool` and `quick_path`.
     quick_path: QuickPath | None
     cycle: Any  # a Cycle, a QuickCycle or None
 
@@ -157,10 +45,15 @@ class Connection(HttpToolsProtocol):
         self.due = math.inf
         self.idle = True
         self.is_lost = False
-        """Whether the transport is closed, so that writing to it would raise an exception."""
         self._in_head = False
         self._head_bytes = 0
+        self._host: bytes | None = None
+        """The Host header of the latest request that has passed `check_head`."""
         self._was_alone = False
+        self._is_refused = False
+        """Whether a request has been refused, so that nothing after it is parsed."""
+        self._head_without_upgrade = b""
+        """The head of a request that offers to upgrade the connection, without the offer, until it is parsed again."""
         self._limits = self.pool.limits
         self._time = self.loop.time
 
@@ -188,9 +81,16 @@ class Connection(HttpToolsProtocol):
         self.due = self._time() + SWEEP_SECONDS
 
     def data_received(self, data: bytes) -> None:
-        """Parse data from the client; refuse a request if its head is too large."""
+        """Parse data from the client; refuse a request if it is invalid or its head is too large. Hot path."""
+        if self._is_refused:
+            return
         starts_in_head, cycle = self.idle or self._in_head, self.cycle
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parse_after_upgrade(data, upgrade.args[0])
+        except httptools.HttpParserError as error:
+            self._refuse_invalid(error)
         # Do not count data that also contains the end of an earlier request.
         if self._in_head and starts_in_head and self.cycle is cycle:
             self._head_bytes += len(data)
@@ -198,9 +98,35 @@ class Connection(HttpToolsProtocol):
             if self._head_bytes > limit and not self.transport.is_closing():
                 self._refuse(BodyError(f"the head of the request is larger than {limit} bytes", slug="head-too-large"))
 
-    def send_400_response(self, msg: str) -> None:
-        """Send an error response to bytes that are not valid HTTP."""
-        self._refuse(RequestError("the received bytes are not a valid HTTP/1.1 request"))
+    def _parse_after_upgrade(self, data: bytes, offset: int) -> None:
+        """Parse data whose head, which ends at `offset`, offers to upgrade the connection.
+
+        The parser treats everything after such a head as the new protocol, even the request's body. Therefore, a new
+        parser parses the head again without the offer.
+        """
+        rest = memoryview(data)
+        try:
+            while not self.transport.is_closing():
+                rest = rest[offset:]
+                head, self._head_without_upgrade = self._head_without_upgrade, b""
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+                self.parser.feed_data(head)
+                try:
+                    self.parser.feed_data(rest)
+                except httptools.HttpParserUpgrade as upgrade:
+                    offset = upgrade.args[0]
+                else:
+                    return
+        except httptools.HttpParserError as error:
+            self._refuse_invalid(error)
+
+    def _refuse_invalid(self, error: httptools.HttpParserError) -> None:
+        """Refuse a request that cannot be parsed, or whose head a callback of the parser has rejected."""
+        reason = error.__context__
+        if not isinstance(reason, RequestError):
+            reason = RequestError("the received bytes are not a valid HTTP/1.1 request")
+        self._refuse(reason)
 
     def _owes_responses(self) -> bool:
         """Return whether a complete request has no complete response yet."""
@@ -208,14 +134,31 @@ class Connection(HttpToolsProtocol):
         return bool(self.pipeline) or (cycle is not None and not cycle.response_complete and not cycle.more_body)
 
     def _refuse(self, error: RowcastError) -> None:
-        """Send an error response after the responses to earlier requests, and close the connection."""
+        """Send an error response after the responses to earlier requests, and close the connection.
+
+        If the current request has been answered before it was complete, only close the connection.
+        """
+        if self._is_refused or self.transport.is_closing():
+            return
+        self._is_refused = True
+        cycle = self.cycle
+        has_response = False
+        owes_responses = self._owes_responses()
+        if cycle is not None and cycle.more_body:
+            # The current request is incomplete. Do not answer it twice, or after it was refused.
+            has_response = cycle.response_started
+            if owes_responses:
+                self.pipeline.popleft()
+            cycle.disconnected = True
+            cycle.message_event.set()
         status, body, headers = problems.answer(error, "none")
         headers.append((b"content-length", b"%d" % len(body)))
-        if self._owes_responses():
+        if owes_responses:
             self._refuse_in_turn(status, headers, body)
             return
-        lines = [problems.STATUS_LINES[status], *(b"%b: %b\r\n" % header for header in headers)]
-        self.transport.write(b"".join(lines) + b"connection: close\r\n\r\n" + body)
+        if not has_response:
+            lines = [problems.STATUS_LINES[status], *(b"%b: %b\r\n" % header for header in headers)]
+            self.transport.write(b"".join(lines) + b"connection: close\r\n\r\n" + body)
         self.transport.close()
 
     def _refuse_in_turn(self, status: int, headers: Headers, body: bytes) -> None:
@@ -225,7 +168,6 @@ class Connection(HttpToolsProtocol):
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
 
-        self._in_head = False
         self.flow.pause_reading()
         self.cycle = Cycle(self, {"method": "POST"}, expects_continue=False, keep_alive=False)
         self.cycle.more_body = self.cycle.access_log = False
@@ -262,6 +204,11 @@ class Connection(HttpToolsProtocol):
             if quick is not None:
                 self.cycle = quick
                 return
+        method, version = parser.get_method(), parser.get_http_version()
+        self._host = check_head(method, version, self.headers)
+        if parser.should_upgrade():
+            self._head_without_upgrade = remove_upgrade(method, self.url, version, self.headers)
+            return
         cycle = self._general_cycle(parser)
         self.cycle = cycle
         if is_busy:
@@ -275,6 +222,9 @@ class Connection(HttpToolsProtocol):
         path = self.url.partition(b"?")[0]
         assert self.quick_path is not None
         headers = dict(self.headers)
+        host = headers.get(b"host")
+        if host is None or host != self._host or len(headers) < len(self.headers):
+            self._host = check_head(parser.get_method(), parser.get_http_version(), self.headers)
         route = self.quick_path.find(path.decode("latin-1"), parser.get_method(), headers)
         if route is None or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
             return None
@@ -335,7 +285,9 @@ class Connection(HttpToolsProtocol):
             cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """Answer a complete request."""
+        """Answer a complete request. Hot path."""
+        if self._head_without_upgrade:
+            return  # only the head is complete: see `_parse_after_upgrade`
         cycle = self.cycle
         cycle.more_body = False
         if cycle.response_complete:  # refused before it was complete
