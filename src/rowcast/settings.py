@@ -150,6 +150,11 @@ class Settings(BaseSettings):
     idempotency_seconds: float = Field(
         86_400.0, gt=0, description="How long replies to requests with an Idempotency-Key are kept."
     )
+    idempotency_mb: int = Field(
+        256,
+        ge=1,
+        description="Maximum total size (MiB) of these replies; beyond that, the oldest replies are deleted early.",
+    )
     cache: bool = Field(False, description="Cache scores by row; useful for slow models.")
     cache_entries: int = Field(
         100_000,

@@ -69,6 +69,19 @@ def test_purging_deletes_only_old_replies(store: IdempotencyStore) -> None:
     assert store.claim("new", b"f", 10.0) == b"reply"
 
 
+def test_trimming_deletes_the_oldest_replies_and_no_claims(store: IdempotencyStore) -> None:
+    for at, key in enumerate(("a", "b", "c")):
+        store.claim(key, b"f", float(at))
+        store.save_reply(key, b"12345678", float(at))
+    store.claim("open", b"f", 0.0)
+
+    store.trim(16)
+
+    assert [store.claim(key, b"f", 9.0) for key in ("a", "b", "c")] == [None, b"12345678", b"12345678"]
+    with pytest.raises(RepeatConflict):
+        store.claim("open", b"f", 9.0)
+
+
 def test_a_healthy_store_passes_its_check_before_and_after_the_first_claim(store: IdempotencyStore) -> None:
     store.check()
     store.claim("k", b"f", 1.0)

@@ -84,6 +84,15 @@ async def test_different_callers_can_use_the_same_key() -> None:
     assert replies == [(b"reply 1", False), (b"reply 2", False), (b"reply 3", False)]
 
 
+async def test_the_total_size_of_the_stored_replies_is_limited() -> None:
+    ask = asking(Idempotency(MemoryIdempotencyStore(), 60, max_bytes=20), Handler())
+    for key in (b"a", b"b", b"c"):
+        await ask(key)
+
+    assert await ask(b"c") == (b"reply 3", True)
+    assert await ask(b"a") == (b"reply 4", False)
+
+
 async def test_only_one_of_two_simultaneous_requests_with_the_same_key_is_executed() -> None:
     handler = Handler()
     ask = asking(Idempotency(MemoryIdempotencyStore(), 60), handler)

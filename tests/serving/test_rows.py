@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from rowcast.errors import BodyError, InvalidRows
+from rowcast.schema.schema import MAX_PROBLEMS
 from rowcast.serving.live_models import LiveModel
-from rowcast.serving.rows import MAX_PROBLEMS, RejectedRow, Row, is_rows_object, read_rows, read_valid
+from rowcast.serving.rows import RejectedRow, Row, is_rows_object, read_rows, read_valid
 from support import models
 
 
@@ -54,6 +55,18 @@ def test_validation_stops_at_the_maximum_number_of_problems(model: LiveModel) ->
         read_rows(model, body(*[BAD] * MAX_PROBLEMS), max_rows=10_000)
 
     assert len(refused.value.problems) == MAX_PROBLEMS
+
+
+def test_a_partial_reply_lists_a_limited_number_of_problems(model: LiveModel) -> None:
+    unknown = b'{"x0":1,"x1":2,%b}' % b",".join(b'"y%d":1' % number for number in range(500))
+
+    rows = read_rows(model, body(*[unknown] * 200, GOOD), max_rows=201, partial=True)
+
+    counts = [len(row.problems) for row in rows if isinstance(row, RejectedRow)]
+    assert counts == [100] * 10 + [1] * 190
+    assert isinstance(rows[199], RejectedRow)
+    assert [(problem.row, problem.code) for problem in rows[199].problems] == [(199, "invalid-row")]
+    assert isinstance(rows[200], Row)
 
 
 @pytest.mark.parametrize(

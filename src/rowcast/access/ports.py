@@ -65,6 +65,10 @@ class IdempotencyStore(Protocol):
         """Delete all claims and replies that were stored before this time."""
         ...
 
+    def trim(self, max_bytes: int) -> None:
+        """Delete the oldest replies until the remaining replies have at most `max_bytes` in total."""
+        ...
+
     def check(self) -> None:
         """Check the store without creating or changing anything; raise Unavailable if it cannot be used."""
         ...

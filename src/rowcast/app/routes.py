@@ -83,7 +83,11 @@ def http_app(settings: Settings, parts: HttpParts, lifespan: Lifespan, tracer: T
     router = Router(parts.native.routes, _dialects(parts), cold.routes)
     rules = RequestRules(settings.max_body_bytes, settings.max_wait_seconds, settings.root_path)
     access, ids = authenticator(settings), RequestIds(secrets.token_hex(6))
-    idempotency = Idempotency(SqliteIdempotencyStore(settings.repeats_file), settings.idempotency_seconds)
+    idempotency = Idempotency(
+        SqliteIdempotencyStore(settings.repeats_file),
+        settings.idempotency_seconds,
+        max_bytes=settings.idempotency_mb * 1024 * 1024,
+    )
     edge = Edge(router, cold.api, lifespan, parts.listen, access, idempotency, rules, ids)
     if settings.access_log or tracer is not None:
         return HttpApp(RequestLog(edge, access_log=settings.access_log, tracer=tracer), None)

@@ -18,6 +18,8 @@ from rowcast.errors import RequestError, RowcastError
 
 VALID_KEY = re.compile(rb"[\x21-\x7e]{1,255}").fullmatch
 PURGE_EVERY_SECONDS = 60.0
+TRIMS_PER_LIMIT = 16
+"""A process trims the store whenever it has saved this fraction of the limit, because trimming reads every key."""
 
 T = TypeVar("T")
 log = structlog.get_logger("rowcast.http")
@@ -29,9 +31,19 @@ class Idempotency:
     The store is called in a worker thread, never on the event loop.
     """
 
-    def __init__(self, store: IdempotencyStore, seconds: float, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: IdempotencyStore,
+        seconds: float,
+        now: Callable[[], float] = time.time,
+        *,
+        max_bytes: int = 256 * 1024 * 1024,
+    ) -> None:
         self._store = store
         self._seconds = seconds
+        self._max_bytes = max_bytes
+        self._untrimmed_bytes = 0
+        """The size of the replies that this process has saved since it last trimmed the store."""
         self._now = now
         self._purged_at = now()
         self._thread = ThreadPoolExecutor(1, "idempotency")
@@ -56,6 +68,10 @@ class Idempotency:
             await self._settle(self._store.release, key)
             raise
         await self._settle(self._store.save_reply, key, reply, self._now())
+        self._untrimmed_bytes += len(reply)
+        if self._untrimmed_bytes > self._max_bytes / TRIMS_PER_LIMIT:
+            self._untrimmed_bytes = 0
+            await self._settle(self._store.trim, self._max_bytes)
         return reply, False
 
     async def _settle(self, method: Callable[..., None], *arguments: object) -> None:

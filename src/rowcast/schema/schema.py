@@ -30,8 +30,10 @@ from rowcast.schema.values import (
 
 Value = float | int | bool | str | None
 UNKNOWN = "unknown-column"
-MAX_UNKNOWN = 100
-"""The maximum number of unknown columns reported per row."""
+MAX_ROW_PROBLEMS = 100
+"""The maximum number of problems reported per row."""
+MAX_PROBLEMS = 1000
+"""The number of problems in a request after which the problems of further rows are not reported."""
 MAX_LISTED = 12
 """The maximum number of names that a message lists."""
 MAX_SHOWN = 120
@@ -124,7 +126,7 @@ def _category(column: Column, raw: Any, text: bool) -> str:
         within_float32(raw)
     value = canonical_text(raw)
     if column.closed and value not in column.levels:
-        raise BadValue("not-allowed", f"expected one of {', '.join(column.levels)}")
+        raise BadValue("not-allowed", f"expected one of {list_names(column.levels)}")
     return value
 
 
@@ -191,9 +193,9 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 problems.append(ValueProblem(column.name, bad.code, bad.message, got))
         known = {column.name for column in self.columns}
         unknown = [name for name in row if name not in known]
-        problems += [unknown_column(str(name), self.names()) for name in unknown[:MAX_UNKNOWN]]
+        problems += [unknown_column(str(name), self.names()) for name in unknown[:MAX_ROW_PROBLEMS]]
         if problems:
-            raise InvalidRows(problems)
+            raise InvalidRows(problems[:MAX_ROW_PROBLEMS])
         return values
 
     def json_schema(self) -> dict[str, Any]:
@@ -223,9 +225,9 @@ def shortened(raw: Any) -> Any:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Join up to `MAX_LISTED` names for a message."""
+    """Join up to `MAX_LISTED` names for a message, and shorten long names."""
     rest = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + rest
+    return ", ".join([shortened(name) for name in names[:MAX_LISTED]]) + rest
 
 
 def _column_json_schema(column: Column) -> dict[str, Any]:

@@ -10,12 +10,12 @@ import msgspec
 from rowcast.errors import BodyError, InvalidRows, ValueProblem
 from rowcast.schema.encoding import EncodedRow, decode_json
 from rowcast.schema.prediction import Score
+from rowcast.schema.schema import MAX_PROBLEMS
 from rowcast.serving.interface import ModelInterface
 
 T = TypeVar("T")
 
-MAX_PROBLEMS = 1000
-"""The number of problems after which a batch is rejected without reading its remaining rows."""
+NOT_LISTED = ValueProblem("", "invalid-row", "the row is invalid; send it again in a smaller batch to get its problems")
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -53,7 +53,11 @@ def read_rows(model: ModelInterface, body: bytes, *, max_rows: int, partial: boo
 def read_each(
     items: Sequence[T], read: Callable[[T], Row], *, max_rows: int, partial: bool = False
 ) -> list[Row | RejectedRow]:
-    """Read each item, and collect all errors with their row numbers."""
+    """Read each item, and collect the errors with their row numbers, until there are `MAX_PROBLEMS` problems.
+
+    After that, a batch is rejected without reading its remaining rows; in a partial reply, the remaining invalid rows
+    are rejected without a list of their problems.
+    """
     check_count(len(items), max_rows)
     rows: list[Row | RejectedRow] = []
     problems: list[ValueProblem] = []
@@ -61,7 +65,8 @@ def read_each(
         try:
             rows.append(read(item))
         except InvalidRows as invalid:
-            numbered = [msgspec.structs.replace(problem, row=number) for problem in invalid.problems]
+            found = invalid.problems if len(problems) < MAX_PROBLEMS else [NOT_LISTED]
+            numbered = [msgspec.structs.replace(problem, row=number) for problem in found]
             rows.append(RejectedRow(numbered))
             problems += numbered
             if len(problems) >= MAX_PROBLEMS and not partial:

@@ -17,7 +17,15 @@ import msgspec
 from rowcast.errors import BodyError, InvalidRows, ValueProblem
 from rowcast.schema.encoding import EncodedRow, decode_object
 from rowcast.schema.prediction import Decision
-from rowcast.schema.schema import MAX_UNKNOWN, MISSING, UNKNOWN, Schema, list_names, unknown_column
+from rowcast.schema.schema import (
+    MAX_PROBLEMS,
+    MAX_ROW_PROBLEMS,
+    MISSING,
+    UNKNOWN,
+    Schema,
+    list_names,
+    unknown_column,
+)
 from rowcast.wire.json_schema import ReplySchemas, any_of
 from rowcast.wire.reply import ModelFacts, compile_replies, compile_root
 from rowcast.wire.shape import RequestShape, UnwrappedRequest
@@ -115,6 +123,8 @@ class WireCodec:
             except InvalidRows as invalid:
                 problems += [_shift_row(problem, rows) for problem in invalid.problems]
                 rows += len(unwrapped.rows) if isinstance(unwrapped.rows, list) else 1
+                if len(problems) >= MAX_PROBLEMS:
+                    break
             if rows > max_rows:
                 raise _too_many_rows(max_rows)
         if problems:
@@ -202,6 +212,8 @@ class WireCodec:
                 rows.append((parse_row(text), text))
             except InvalidRows as invalid:
                 problems += [msgspec.structs.replace(problem, row=number) for problem in invalid.problems]
+                if len(problems) >= MAX_PROBLEMS:
+                    break
         if problems:
             raise InvalidRows(problems)
         return rows
@@ -232,11 +244,12 @@ class WireCodec:
         sent = {self._columns[name]: raw for name, raw in cells.items() if name in self._columns}
         absent = [column for column in self._defaults if column not in sent]
         text = _encode({**sent, **{column: self._defaults[column] for column in absent}})
-        problems = [] if self._ignores_unknown else [self._unknown(name) for name in unknown[:MAX_UNKNOWN]]
+        problems = [] if self._ignores_unknown else [self._unknown(name) for name in unknown[:MAX_ROW_PROBLEMS]]
         try:
             encoded = self._parse_row(text)
         except InvalidRows as invalid:
-            raise InvalidRows([*self._with_client_names(invalid).problems, *problems]) from None
+            known = self._with_client_names(invalid).problems
+            raise InvalidRows([*known, *problems][:MAX_ROW_PROBLEMS]) from None
         if problems:
             raise InvalidRows(problems)
         return encoded, text, len(absent), len(unknown)

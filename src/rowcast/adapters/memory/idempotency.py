@@ -37,5 +37,13 @@ class MemoryIdempotencyStore:
         """Delete old claims and replies."""
         self._claims = {key: claim for key, claim in self._claims.items() if claim[1] >= before}
 
+    def trim(self, max_bytes: int) -> None:
+        """Delete the oldest replies."""
+        total = 0
+        for key, (_, _, reply) in sorted(self._claims.items(), key=lambda item: item[1][1], reverse=True):
+            total += len(reply or b"")
+            if reply is not None and total > max_bytes:
+                del self._claims[key]
+
     def check(self) -> None:
         """Do nothing: memory is always available."""

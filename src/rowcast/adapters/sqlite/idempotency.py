@@ -21,6 +21,11 @@ CHECK_SECONDS = 5
 CREATE = """CREATE TABLE IF NOT EXISTS repeats (
     key TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, at REAL NOT NULL, owner INTEGER NOT NULL, reply BLOB
 ) WITHOUT ROWID"""
+TRIM = """DELETE FROM repeats WHERE key IN (
+    SELECT key FROM (
+        SELECT key, sum(length(reply)) OVER (ORDER BY at DESC, key) AS total FROM repeats WHERE reply IS NOT NULL
+    ) WHERE total > ?
+)"""
 
 
 class SqliteIdempotencyStore:
@@ -66,6 +71,11 @@ class SqliteIdempotencyStore:
         """Delete old claims and replies."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM repeats WHERE at < ?", [before])
+
+    def trim(self, max_bytes: int) -> None:
+        """Delete the oldest replies."""
+        with self._transaction() as connection:
+            connection.execute(TRIM, [max_bytes])
 
     def check(self) -> None:
         """Run `PRAGMA quick_check` on the file, if the file exists."""
