@@ -38,3 +38,22 @@ def test_all_log_lines_are_json() -> None:
     assert all(line["exception"][0]["exc_value"] == "failure" for line in lines[3:])
     assert "sesame" not in "".join(str(line["exception"]) for line in lines[3:4])
     assert "verbose" not in done.stderr
+
+
+CLOSED = """
+import os, sys
+import structlog
+from rowcast import settings
+from rowcast.app import logs
+
+logs.configure_logging(settings.load(log_format="json"))
+os.close(2)
+structlog.get_logger("rowcast").info("own")
+print("still running")
+"""
+
+
+def test_a_log_line_that_cannot_be_written_is_discarded() -> None:
+    done = subprocess.run([sys.executable, "-c", CLOSED], capture_output=True, text=True, check=False)
+
+    assert done.stdout == "still running\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Any
 
 import pytest
@@ -126,3 +127,13 @@ async def test_a_second_signal_ends_a_drain_immediately() -> None:
 
     assert running.force_exit
     assert transport.is_closing()
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_hangup_does_not_end_a_drain(first: signal.Signals) -> None:
+    running = draining(Server())
+
+    running.handle_exit(first, None)
+    running.handle_exit(signal.SIGHUP, None)
+
+    assert (running.should_exit, running.force_exit) == (True, False)

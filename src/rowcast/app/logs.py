@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -16,6 +17,27 @@ VERBOSE_LIBRARIES = ("httpx", "httpcore", "uvicorn", "opentelemetry", "urllib3",
 """Libraries whose `info` lines are not logged: these lines do not help operators, and some contain addresses."""
 
 
+class LogStream:
+    """A stream that discards what cannot be written, for example because the terminal is closed or the disk is full.
+
+    A server must not fail because a log line cannot be written.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text, or discard it."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, or discard what cannot be written."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 def configure_logging(settings: Settings) -> None:
     """Log JSON lines, or text on a terminal; include library logs, warnings and uncaught exceptions."""
     import logging
@@ -25,13 +47,14 @@ def configure_logging(settings: Settings) -> None:
     as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
     shared, formatting = log_processors(as_text=as_text)
     level = getattr(logging, settings.log_level.upper())
+    stream = cast("TextIO", LogStream(sys.stderr))
     structlog.configure(
         processors=[*shared, *formatting],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],

@@ -26,13 +26,14 @@ def serve(
     place: server.Place | None = None,
     parent: int | None = None,
 ) -> None:
-    """Serve in this process until a signal arrives. Call `announce` once every model is loaded."""
+    """Serve in this process until a signal arrives. Call `announce` once every model is loaded.
+
+    From this call on, a signal starts a drain.
+    """
     from rowcast.runtime.connections import ConnectionLimits
     from rowcast.runtime.server import HttpServer, run
 
     built = server.build_server(settings, place)
-    if announce is not None:
-        announce(built.deployment)
     limits = ConnectionLimits(
         max_connections=settings.max_connections,
         receive_seconds=settings.receive_seconds,
@@ -46,7 +47,12 @@ def serve(
         drain_seconds=settings.drain_seconds,
         on_drain=built.drain,
     )
-    run(http_server, listener, parent)
+
+    def on_ready() -> None:
+        if announce is not None:
+            announce(built.deployment)
+
+    run(http_server, listener, on_ready, parent=parent)
 
 
 def supervise(settings: Settings, listener: socket.socket, work: Work) -> int:

@@ -5,12 +5,9 @@ Exit codes: 0 for success, 1 for a negative result such as a broken chain, 2 for
 
 from __future__ import annotations
 
+import os
 import sys
 
-from typer.exceptions import TyperException
-
-from rowcast.cli import output
-from rowcast.cli.commands import app
 from rowcast.errors import RowcastError
 
 ERROR = 2
@@ -19,17 +16,32 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run one command; print an expected error as one line on standard error."""
+    if os.getpid() == 1:  # the kernel discards signals that process 1 does not handle
+        from rowcast.runtime.signals import exit_on_stop
+
+        exit_on_stop()
     try:
-        status = app(prog_name="rowcast", standalone_mode=False)
+        status = _run()
     except RowcastError as error:
         sys.exit(_print_error(error.message))
-    except TyperException as error:
-        sys.exit(_print_error(getattr(error, "format_message", error.__str__)()))
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def _run() -> object:
+    from typer.exceptions import TyperException
+
+    from rowcast.cli.commands import app
+
+    try:
+        return app(prog_name="rowcast", standalone_mode=False)
+    except TyperException as error:
+        return _print_error(getattr(error, "format_message", error.__str__)())
+
+
 def _print_error(message: str) -> int:
+    from rowcast.cli import output
+
     output.say(" ".join(message.split()), label="error: ", style=output.BAD)
     return ERROR

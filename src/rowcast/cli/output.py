@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -114,14 +115,16 @@ def counted(number: int, singular: str, plural: str = "") -> str:
 def say(text: str, *, label: str = "", style: str = "") -> None:
     """Print a message to standard error, so that piped output contains only results.
 
-    In a terminal, the label before the message has the style.
+    In a terminal, the label before the message has the style. A message that cannot be written, for example because
+    the terminal is closed, is discarded.
     """
-    if not label or not sys.stderr.isatty():
-        sys.stderr.write(f"{label}{text}\n")
-        return
-    from rich.text import Text
+    with contextlib.suppress(OSError):
+        if not label or not sys.stderr.isatty():
+            sys.stderr.write(f"{label}{text}\n")
+            return
+        from rich.text import Text
 
-    console(stderr=True).print(Text.assemble((label, style), text), soft_wrap=True)
+        console(stderr=True).print(Text.assemble((label, style), text), soft_wrap=True)
 
 
 def print_status(line: str, style: str) -> None:

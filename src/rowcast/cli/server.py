@@ -15,6 +15,7 @@ import msgspec
 from rowcast.app import access, imports, indexer, logs, processes
 from rowcast.cli import first_model, output
 from rowcast.errors import RowcastError, SettingsError
+from rowcast.runtime.signals import exit_on_stop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,7 @@ BACKLOG = 2048
 
 def run(settings: Settings, *, train_if_missing: Path | None, target: str | None, as_json: bool) -> int:
     """Serve requests until a signal arrives. Raise configuration errors before accepting the first connection."""
+    exit_on_stop()
     _require_key(settings)
     logs.configure_logging(settings)
     with closing(_bind(settings)) as listener:

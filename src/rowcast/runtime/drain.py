@@ -26,7 +26,9 @@ log = structlog.get_logger("rowcast.runtime")
 class DrainingServer(uvicorn.Server):
     """On the first signal, stops accepting connections, answers received requests and exits within `drain_seconds`.
 
-    On a second signal, exits immediately. `parent` is the read end of a pipe that closes when the supervisor dies.
+    On a second signal, exits immediately. A hangup does not count as a second signal, because a closing terminal and
+    systemd can send it in addition to another signal. `parent` is the read end of a pipe that closes when the
+    supervisor dies.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the drain on the first signal; exit immediately on the second signal."""
-        self.force_exit = self.should_exit
+        self.force_exit = self.force_exit or (self.should_exit and sig != signal.SIGHUP)
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import signal
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ from rowcast.http.routes import ASGIApp
 from rowcast.runtime.connections import ConnectionLimits
 from rowcast.runtime.drain import DrainingServer
 from rowcast.runtime.http_protocol import protocol_class
+from rowcast.runtime.signals import handle_stop
 
 BACKLOG = 2048
 SPARE_FILES = 512
@@ -33,8 +33,13 @@ class HttpServer(msgspec.Struct, frozen=True):
     on_drain: Callable[[], None]
 
 
-def run(server: HttpServer, listener: socket.socket, parent: int | None = None) -> None:
-    """Serve requests until a signal arrives or the supervisor dies; `parent` is the read end of its pipe."""
+def run(
+    server: HttpServer, listener: socket.socket, on_ready: Callable[[], None], *, parent: int | None = None
+) -> None:
+    """Serve requests until a signal arrives or the supervisor dies; `parent` is the read end of its pipe.
+
+    Call `on_ready` before the first request. A signal that arrives during this call or later starts a drain.
+    """
     protocol = protocol_class(server.limits, server.quick_path)
 
     def on_drain() -> None:
@@ -54,10 +59,9 @@ def run(server: HttpServer, listener: socket.socket, parent: int | None = None) 
         backlog=BACKLOG,
     )
     raise_file_limit(server.limits.max_connections)
-    # A signal that arrives before uvicorn handles signals must not kill the process.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     running = DrainingServer(config, on_drain=on_drain, drain_seconds=server.drain_seconds, parent=parent)
+    handle_stop(running.handle_exit)
+    on_ready()
     running.run(sockets=[listener])
 
 

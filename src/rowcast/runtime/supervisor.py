@@ -21,6 +21,7 @@ from typing import NoReturn
 import msgspec
 import structlog
 
+from rowcast.runtime.signals import STOP_SIGNALS, handle_stop
 from rowcast.serving.fleet import WorkerState, WorkerStatus
 
 CHECK_SECONDS = 0.5
@@ -90,8 +91,7 @@ class Supervisor:
         for end in (self._wake, self._wake_end):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(self._wake_end)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        handle_stop(self._on_signal)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         gc.freeze()  # otherwise, the garbage collector writes to objects, and the kernel copies their memory pages
         status = self._start_first()
@@ -124,17 +124,21 @@ class Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         post.ready_at = None
+        # The signals are blocked until the worker has its own handlers, so that the worker does not lose a signal.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         pid = os.fork()
         if pid == 0:
             self._run_worker(post.number, is_first=is_first)
         post.pid = pid
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _run_worker(self, number: int, *, is_first: bool) -> NoReturn:
         status = 1
         try:
             signal.set_wakeup_fd(-1)
-            for handled in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            for handled in (*STOP_SIGNALS, signal.SIGCHLD):
                 signal.signal(handled, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
             os.setsid()  # Ctrl-C in a terminal reaches only the supervisor
             for end in (self._life_end, self._wake, self._wake_end, self._index):
                 os.close(end)
@@ -228,8 +232,9 @@ class Supervisor:
             if post.pid:
                 os.kill(post.pid, number)  # the process has not been reaped, so its id is still valid
 
-    def _on_signal(self, *_: object) -> None:
-        self._signals += 1
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if number != signal.SIGHUP or not self._signals:  # as in `DrainingServer`, a hangup is never a second signal
+            self._signals += 1
 
     def _sleep(self, seconds: float) -> None:
         """Sleep for this long, or until a signal arrives or a child exits."""
