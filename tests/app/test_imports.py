@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from rowcast.errors import BundleError
 from rowcast.registry.ports import ImportResult, Reference
 from support import models
 from support.onnx_graphs import PROBABILITIES
+from support.waiting import eventually
 
 
 @pytest.fixture
@@ -32,6 +37,59 @@ def test_an_exported_model_can_be_imported_under_another_name(tmp_path: Path, gr
 
     assert copy.digest == model.digest
     assert registry(loaded).aliases("copy") == {"champion": 1}
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from rowcast import settings
+from rowcast.app import imports
+from rowcast.errors import BundleError
+
+try:
+    imports.import_model(settings.load(home=Path(sys.argv[1])), Path(sys.argv[2]))
+except BundleError:
+    print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def test_an_archive_that_needs_much_memory_is_rejected_without_using_the_memory_of_the_importing_process(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "bomb.rowcast"
+    nested = b"[" + b"[]," * 2_500_000 + b"1]"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("bundle.json", b'{"format":1,"wire":{"a":' + nested + b"}}")
+        file.writestr("golden.json", b"[]")
+        file.writestr("model.onnx", PROBABILITIES)
+
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "home"), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+
+    assert int(done.stdout) < 150_000  # kB
+
+
+def test_an_import_needs_no_temporary_folder(tmp_path: Path, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+
+    assert imports.import_model(settings.load(home=tmp_path), graph).version == 1
+
+
+def test_an_import_removes_the_copies_of_a_killed_import(tmp_path: Path, graph: Path) -> None:
+    (tmp_path / "slow.onnx").write_bytes(models.slow_graph(2))
+    loaded = settings.load(home=tmp_path / "home")
+    process = subprocess.Popen([sys.executable, "-c", PEAK, str(tmp_path / "home"), str(tmp_path / "slow.onnx")])
+
+    def copies() -> list[Path]:
+        return list(tmp_path.glob("home/models/.new-*/model.onnx"))
+
+    eventually(copies)
+    process.kill()
+    process.wait()
+
+    assert copies()
+    imports.import_model(loaded, graph)
+    assert list((tmp_path / "home").rglob(".new-*")) == []
 
 
 def test_a_graph_that_crashes_the_child_process_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

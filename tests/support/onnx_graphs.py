@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from rowcast.adapters.onnxruntime.graph import ForeignOnnxGraph, open_graph
+from rowcast.registry import archive
 from rowcast.registry.onnx_import import exchange
 from rowcast.registry.onnx_import.convert import convert
 from rowcast.registry.onnx_import.request import ConvertedModel, ImportRequest
@@ -30,6 +31,9 @@ class InProcessSandbox:
 
     def describe_onnx(self, folder: Path) -> bytes:
         return exchange.answer_request(folder, ForeignOnnxGraph)
+
+    def describe_archive(self, folder: Path, max_nodes: int) -> bytes:
+        return archive.description(folder, max_nodes)
 
     def verify_bundle(self, folder: Path, reference: Reference) -> None:
         load_folder(reference, folder, open_graph)

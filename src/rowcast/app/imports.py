@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ChildSandbox:
-    """A sandbox whose child processes run `app/describe_onnx.py` and `app/verify_bundle.py`."""
+    """A sandbox whose child processes run the modules `describe_onnx`, `describe_archive` and `verify_bundle`."""
 
     def __init__(self, limits: SandboxLimits, environment: Mapping[str, str]) -> None:
         self._limits = limits
@@ -31,6 +31,17 @@ class ChildSandbox:
 
         arguments = [str(folder), str(self._limits.memory_mb), str(self._limits.seconds)]
         command = [sys.executable, "-m", "rowcast.app.describe_onnx", *arguments]
+        result = run_sandboxed(command, self._limits, self._environment)
+        if result.error:
+            raise BundleError(result.error)
+        return result.output
+
+    def describe_archive(self, folder: Path, max_nodes: int) -> bytes:
+        """Check the unpacked archive in this folder; return the child's output."""
+        from rowcast.adapters.sandbox import run_sandboxed
+
+        arguments = [str(folder), str(max_nodes), str(self._limits.memory_mb), str(self._limits.seconds)]
+        command = [sys.executable, "-m", "rowcast.app.describe_archive", *arguments]
         result = run_sandboxed(command, self._limits, self._environment)
         if result.error:
             raise BundleError(result.error)

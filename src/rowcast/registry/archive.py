@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from lzma import LZMAError
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
+
+import msgspec
 
 from rowcast.errors import BundleError, SettingsError
 from rowcast.registry import bundle
-from rowcast.registry.bundle import Manifest
+from rowcast.registry.onnx_import.inspect import inspect
 
 SUFFIX: Final = ".rowcast"
 MEBIBYTE: Final = 1024 * 1024
 MAX_FILES: Final = 20
 MAX_OTHER_MB: Final = 256
-"""The maximum total size of all unpacked files except the graph, in mebibytes."""
-ZIP_ERRORS: Final = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, zlib.error, LZMAError)
+"""The maximum total size of the report and the other unpacked files that do not affect predictions, in mebibytes."""
+COMPRESSIONS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The accepted methods. Others can require gigabytes of memory to unpack."""
+ZIP_ERRORS: Final = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, zlib.error)
 
 
 def write_archive(folder: Path, path: Path) -> None:
@@ -40,46 +43,73 @@ def write_archive(folder: Path, path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def unpack_archive(path: Path, folder: Path, max_model_mb: int) -> Manifest:
-    """Unpack an archive into an empty folder and verify the bundle; return its manifest."""
-    names = _unpack_files(path, folder, max_model_mb)
-    try:
-        manifest = bundle.verify(folder)
-    except BundleError as error:
-        message = error.message.replace(f"{folder}/", "").replace(str(folder), "the archive")
-        raise BundleError(f"{path}: {message}") from None
-    extra = sorted(set(names) - {bundle.MANIFEST, *manifest.files})
-    if extra:
-        message = f"{path} contains files that {bundle.MANIFEST} does not list: {', '.join(extra)[:200]}"
-        raise BundleError(message, slug="unexpected-file")
-    return manifest
-
-
-def _unpack_files(path: Path, folder: Path, max_model_mb: int) -> list[str]:
-    """Unpack the files and return their names; reject zip bombs and names that point outside the folder."""
+def unpack_archive(path: Path, folder: Path, max_model_mb: int) -> None:
+    """Unpack an archive into an empty folder; reject zip bombs and names that point outside the folder."""
+    limits = {bundle.MODEL: max_model_mb, bundle.MANIFEST: bundle.MAX_JSON_MB, bundle.GOLDEN: bundle.MAX_JSON_MB}
+    others = MAX_OTHER_MB * MEBIBYTE
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             if len(entries) > MAX_FILES:
                 raise BundleError(f"{path}: too many files: {len(entries)}; the limit is {MAX_FILES}", slug="too-large")
-            budgets = {True: max_model_mb * MEBIBYTE, False: MAX_OTHER_MB * MEBIBYTE}
             for entry in entries:
                 name = entry.filename
                 if name != Path(name).name or name in ("", ".", ".."):
                     message = f"{path}: invalid file name {name[:80]!r}; an archive must not contain folders"
                     raise BundleError(message, slug="unsafe-name")
-                is_model = name == bundle.MODEL
-                with archive.open(entry) as file:
-                    content = file.read(budgets[is_model] + 1)
-                budgets[is_model] -= len(content)
-                if budgets[is_model] < 0:
-                    limit = max_model_mb if is_model else MAX_OTHER_MB
-                    raise BundleError(
-                        f"{path}: {name} is too large; the limit is {limit} MB after unpacking", slug="too-large"
+                if entry.compress_type not in COMPRESSIONS:
+                    message = f"{path}: {name} is compressed with an unsupported method; use deflate"
+                    raise BundleError(message, slug="bad-archive")
+                limit = limits[name] * MEBIBYTE if name in limits else others
+                with archive.open(entry) as file, (folder / name).open("xb") as target:
+                    size = _copy(file, target, limit)
+                if size > limit:
+                    message = (
+                        f"{path}: {name} is too large; the limit is {limits.get(name, MAX_OTHER_MB)} MB after unpacking"
                     )
-                (folder / name).write_bytes(content)
+                    raise BundleError(message, slug="too-large")
+                others -= 0 if name in limits else size
+    except FileExistsError:
+        raise BundleError(f"{path}: the archive contains two files with the same name", slug="bad-archive") from None
     except ZIP_ERRORS as error:
         raise BundleError(f"{path}: not a valid {SUFFIX} archive: {error}", slug="bad-archive") from None
     except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror or error}") from None
-    return [entry.filename for entry in entries]
+        raise BundleError(f"cannot unpack {path}: {error.strerror or error}") from None
+
+
+class ArchiveDescription(msgspec.Struct, frozen=True):
+    """The parts of an unpacked archive's manifest that the importer needs."""
+
+    name: str
+    digest: str
+    task: str
+    columns: list[str]
+
+
+def description(folder: Path, max_nodes: int) -> bytes:
+    """Check an unpacked archive and inspect its graph; return an `ArchiveDescription` as JSON.
+
+    Call this only in a child process with limited resources: a small JSON file can take a lot of memory.
+    """
+    try:
+        manifest = bundle.verify(folder)
+    except BundleError as error:
+        message = error.message.replace(f"{folder}/", "").replace(str(folder), "the archive")
+        raise BundleError(message, slug=error.slug) from None
+    extra = sorted({path.name for path in folder.iterdir()} - {bundle.MANIFEST, *manifest.files})
+    if extra:
+        message = f"the archive contains files that {bundle.MANIFEST} does not list: {', '.join(extra)[:200]}"
+        raise BundleError(message, slug="unexpected-file")
+    inspect((folder / bundle.MODEL).read_bytes(), max_nodes)
+    return msgspec.json.encode(
+        ArchiveDescription(manifest.name, manifest.digest, manifest.decision.task, manifest.schema.names())
+    )
+
+
+def _copy(source: IO[bytes], target: IO[bytes], limit: int) -> int:
+    """Copy a file in small pieces, at most one piece beyond the limit; return the number of bytes copied."""
+    size = 0
+    while size <= limit and (piece := source.read(min(MEBIBYTE, limit + 1 - size))):
+        target.write(piece)
+        size += len(piece)
+    return size

@@ -20,7 +20,7 @@ from rowcast.errors import BundleError, SettingsError
 from rowcast.schema import identity
 from rowcast.schema.encoding import Plan
 from rowcast.schema.prediction import Activation, Decision, OutputKind, Score
-from rowcast.schema.schema import Schema
+from rowcast.schema.schema import Schema, Value
 
 FORMAT = 1
 MODEL = "model.onnx"
@@ -30,7 +30,9 @@ REFERENCE = "reference.parquet"
 CARD = "MODEL_CARD.md"
 REPORT = "report.html"
 SERVING_FILES = (MODEL, GOLDEN)
-MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+MAX_JSON_MB = 8
+"""The maximum size of each JSON file in a bundle, in mebibytes. JSON can take 20 times this size in memory."""
+MAX_JSON_BYTES = MAX_JSON_MB * 1024 * 1024
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -75,7 +77,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
 class GoldenRow(msgspec.Struct, frozen=True):
     """A row in the form that clients send, and the score that the graph must return for this row."""
 
-    row: dict[str, Any]
+    row: dict[str, Value]
     score: Score = msgspec.field(name="outcome")
 
 
@@ -104,6 +106,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return [self.schema, self.plan, self.output, self.decision, self.wire]
 
 
+class _Format(msgspec.Struct):
+    """The only field of a manifest that is read before its format is known."""
+
+    format: int | float | str | bool | None = None
+
+
 class Bundle:
     """An opened bundle whose serving files match the digests in its manifest."""
 
@@ -118,9 +126,11 @@ def pack(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manife
     """Write a bundle into an empty folder; return its manifest with all digests filled in."""
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     complete = msgspec.structs.replace(manifest, files=digests, digest=_digest(manifest, digests))
-    for name, content in files.items():
+    encoded = {**files, MANIFEST: msgspec.json.format(msgspec.json.encode(complete), indent=2)}
+    for name in (GOLDEN, MANIFEST):
+        _check_size(name, len(encoded.get(name, b"")))
+    for name, content in encoded.items():
         (folder / name).write_bytes(content)
-    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(complete), indent=2))
     return complete
 
 
@@ -128,14 +138,13 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest without checking any other files; raise BundleError if the manifest is not valid."""
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes", slug="damaged-bundle")
-        document = msgspec.json.decode(path.read_bytes())
-        version = document.get("format") if isinstance(document, dict) else None
+        _check_size(path, path.stat().st_size)
+        content = path.read_bytes()
+        version = msgspec.json.decode(content, type=_Format).format
         if version != FORMAT:
             message = f"{path} has bundle format {version!r}; this version of Rowcast supports format {FORMAT}"
             raise BundleError(message, slug="bundle-format")
-        return msgspec.convert(document, Manifest)
+        return msgspec.json.decode(content, type=Manifest)
     except FileNotFoundError:
         raise BundleError(f"{folder} is not a bundle: {MANIFEST} is missing", slug="not-a-bundle") from None
     except OSError as error:
@@ -202,6 +211,11 @@ def _write_errors(path: Path) -> Iterator[None]:
         raise BundleError(f"cannot write {path}: {error.strerror or error}") from None
 
 
+def _check_size(path: str | Path, size: int) -> None:
+    if size > MAX_JSON_BYTES:
+        raise BundleError(f"{path} is too large: {size} bytes; the limit is {MAX_JSON_MB} MB", slug="too-large")
+
+
 def _digest(manifest: Manifest, digests: Mapping[str, str]) -> str:
     return identity.bundle_digest(manifest.serving(), [(name, digests.get(name, "")) for name in SERVING_FILES])
 
@@ -212,6 +226,8 @@ def _read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
     if name != path.name or name not in manifest.files:
         raise BundleError(f"{folder / MANIFEST} does not list {name} among the bundle's files", slug="unlisted-file")
     try:
+        if name == GOLDEN:
+            _check_size(path, path.stat().st_size)
         content = path.read_bytes()
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}", slug="unreadable") from None

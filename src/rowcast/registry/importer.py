@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,10 +19,9 @@ import msgspec
 
 from rowcast.errors import BundleError, SettingsError
 from rowcast.registry import bundle
-from rowcast.registry.archive import MEBIBYTE, SUFFIX, unpack_archive
+from rowcast.registry.archive import MEBIBYTE, SUFFIX, ArchiveDescription, unpack_archive
 from rowcast.registry.names import check_name, name_from
 from rowcast.registry.onnx_import import exchange
-from rowcast.registry.onnx_import.inspect import inspect
 from rowcast.registry.onnx_import.request import MATRIX, NATIVE, ImportRequest, model_card
 from rowcast.registry.ports import Reference, RegistryWriter, Sandbox
 from rowcast.registry.resolve import CHAMPION
@@ -111,30 +110,34 @@ class ModelImporter:
         )
         if data is not None:
             request = _with_table(request, data)
-        with tempfile.TemporaryDirectory(prefix="rowcast-import-") as scratch:
-            exchange.write_request(Path(scratch), content, request)
+        with self._scratch() as folder:
+            exchange.write_request(folder, content, request)
             with _source_named(source):
-                model = exchange.read_result(self._sandbox.describe_onnx(Path(scratch)))
+                model = exchange.read_result(self._sandbox.describe_onnx(folder))
         manifest = msgspec.structs.replace(model.manifest, created=datetime.now(UTC).isoformat(timespec="seconds"))
         files = {
             bundle.MODEL: content,
             bundle.GOLDEN: msgspec.json.encode(model.golden),
             bundle.CARD: model_card(model).encode(),
         }
-        with tempfile.TemporaryDirectory(prefix="rowcast-import-") as scratch:
-            manifest = bundle.pack(Path(scratch), manifest, files)
-            reference = self._publish_verified(source, Path(scratch), request.name)
-        return self._imported(reference, manifest, model.notes)
+        with self._scratch() as folder:
+            manifest = bundle.pack(folder, manifest, files)
+            reference = self._publish_verified(source, folder, request.name)
+        return self._imported(
+            reference, manifest.digest, manifest.decision.task, columns=manifest.schema.names(), notes=model.notes
+        )
 
     def import_archive(self, path: Path, name: str | None = None) -> ImportedModel:
         """Verify a bundle archive's digests, verify its golden rows in the sandbox, and publish the bundle."""
-        with tempfile.TemporaryDirectory(prefix="rowcast-import-") as scratch:
-            folder = Path(scratch)
-            manifest = unpack_archive(path, folder, self.max_model_mb)
-            model_name = check_name(name or manifest.name)
-            inspect((folder / bundle.MODEL).read_bytes(), self._max_model_nodes)
-            reference = self._publish_verified(path.name, folder, model_name)
-        return self._imported(reference, manifest, [])
+        with self._scratch() as folder:
+            unpack_archive(path, folder, self.max_model_mb)
+            try:
+                described = self._sandbox.describe_archive(folder, self._max_model_nodes)
+            except BundleError as error:
+                raise BundleError(f"{path}: {error.message}", slug=error.slug) from None
+            archive = msgspec.json.decode(described, type=ArchiveDescription)
+            reference = self._publish_verified(path.name, folder, check_name(name or archive.name))
+        return self._imported(reference, archive.digest, archive.task, columns=archive.columns, notes=[])
 
     def read_metadata(self, path: Path | None) -> dict[str, Any]:
         """Return the metadata document in this file, or an empty document if `path` is None."""
@@ -145,6 +148,15 @@ class ModelImporter:
             return wire
         return self._read_document(wire, TEMPLATE_KIND)
 
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """Yield a temporary folder next to the models. It needs no other disk, and the next import cleans it up."""
+        try:
+            with self._registry.scratch() as folder:
+                yield folder
+        except OSError as error:
+            raise BundleError(f"cannot write a temporary copy of the model: {error.strerror or error}") from None
+
     def _publish_verified(self, source: str, folder: Path, name: str) -> Reference:
         """Verify the bundle in the sandbox and publish it as champion."""
         with _source_named(source):
@@ -152,18 +164,20 @@ class ModelImporter:
 
         def fill(staging: Path) -> None:
             for file in folder.iterdir():
-                (staging / file.name).write_bytes(file.read_bytes())
+                shutil.copyfile(file, staging / file.name)
 
         return self._registry.publish(name, fill, CHAMPION)
 
-    def _imported(self, reference: Reference, manifest: bundle.Manifest, notes: list[str]) -> ImportedModel:
+    def _imported(
+        self, reference: Reference, digest: str, task: str, *, columns: list[str], notes: list[str]
+    ) -> ImportedModel:
         return ImportedModel(
             model=reference.name,
             version=reference.version,
-            digest=manifest.digest,
+            digest=digest,
             path=str(self._registry.folder(reference)),
-            task=manifest.decision.task,
-            columns=manifest.schema.names(),
+            task=task,
+            columns=columns,
             notes=notes,
         )
 

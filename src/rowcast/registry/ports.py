@@ -6,6 +6,7 @@ The adapters for registries and graphs must pass the contract tests in `tests/co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -95,6 +96,10 @@ class Sandbox(Protocol):
         """Convert the graph that `onnx_import.exchange` wrote into this folder; return the child's output."""
         ...
 
+    def describe_archive(self, folder: Path, max_nodes: int) -> bytes:
+        """Check the unpacked archive in this folder; return `archive.description`."""
+        ...
+
     def verify_bundle(self, folder: Path, reference: Reference) -> None:
         """Load a bundle and check its golden rows as a server would; `reference` identifies the bundle in messages."""
         ...
@@ -125,6 +130,13 @@ class RegistryWriter(RegistryReader, Protocol):
 
     def ready(self, name: str) -> None:
         """Raise RegistryError if publishing under `name` would fail. The check leaves nothing behind."""
+        ...
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """Yield an empty folder for temporary files, and delete it afterward.
+
+        The next call of any method that writes removes the folder of a killed process.
+        """
         ...
 
     def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:

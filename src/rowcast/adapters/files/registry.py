@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -80,6 +80,10 @@ class FolderRegistry:
         with self._staging(self.root / check_name(name)):
             pass
 
+    def scratch(self) -> AbstractContextManager[Path]:
+        """Yield an empty folder for temporary files, and delete it afterward."""
+        return self._staging(self.root)
+
     def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:
         """Call `fill` on a hidden folder, then rename the folder to the next free version number."""
         home = self.root / check_name(name)
@@ -113,7 +117,8 @@ class FolderRegistry:
             self.root.mkdir(parents=True, exist_ok=True)
             with locked(self.root / ".lock"):
                 home.mkdir(exist_ok=True)
-                _clear(home)
+                for folder in (self.root, *(path for path in self.root.iterdir() if path.is_dir())):
+                    _clear(folder)
                 handle, lock = tempfile.mkstemp(prefix=STAGED, suffix=".lock", dir=home)
                 fcntl.flock(handle, fcntl.LOCK_EX)
                 staging = Path(lock).with_suffix("")
