@@ -56,11 +56,11 @@ def test_an_unseen_category_is_encoded_with_a_warning() -> None:
     assert row.inputs[1] == ("Atlantis", "")
     (warning,) = row.warnings
     assert (warning.column, warning.code) == ("city", "unseen-category")
-    assert "'Atlantis'" in warning.message
 
 
-def test_warnings_do_not_contain_sensitive_values() -> None:
-    schema = Schema((Column(name="name", kind="category", levels=("a",), sensitive=True),))
+@pytest.mark.parametrize("sensitive", [False, True])
+def test_a_warning_does_not_contain_the_value(sensitive: bool) -> None:
+    schema = Schema((Column(name="name", kind="category", levels=("a",), sensitive=sensitive),))
 
     (warning,) = RowEncoder(schema, own_plan(schema)).read(b'{"name":"Jo Doe"}').warnings
 

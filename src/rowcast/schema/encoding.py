@@ -57,7 +57,7 @@ Plan = tuple[TensorSpec, ...]
 
 
 class RowWarning(msgspec.Struct, frozen=True):
-    """A warning about a value in a scored row."""
+    """A warning about a value in a scored row. It never contains the value: a reply remains after its row is erased."""
 
     column: str
     code: str
@@ -72,6 +72,7 @@ class EncodedRow(msgspec.Struct, frozen=True, gc=False):
 
 
 NO_WARNINGS: tuple[RowWarning, ...] = ()
+UNSEEN = "the value was not seen in training; treated as an unseen value"
 
 
 def own_plan(schema: Schema) -> Plan:
@@ -133,9 +134,7 @@ class RowEncoder:
         for column, value in zip(self.schema.columns, parsed, strict=True):
             known = self._known.get(column.name)
             if known is not None and value is not None and value not in known:
-                shown = "a value" if column.sensitive else repr(str(value)[:80])
-                message = f"{shown} was not seen in training; treated as an unseen value"
-                warnings.append(RowWarning(column.name, "unseen-category", message))
+                warnings.append(RowWarning(column.name, "unseen-category", UNSEEN))
         return tuple(warnings)
 
 
