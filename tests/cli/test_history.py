@@ -10,7 +10,7 @@ import pytest
 
 from rowcast import settings
 from rowcast.cli import history
-from rowcast.errors import HistoryError, RequestError, TableError
+from rowcast.errors import HistoryError, NotFound, RequestError, TableError
 from rowcast.history.entry_filter import Selection
 from rowcast.history.replay import Replay
 
@@ -73,6 +73,20 @@ def test_listing_an_empty_history_returns_no_entries(
     history.list_history(loaded, EVERYTHING, limit=20, cursor=None, as_json=True)
 
     assert json.loads(capsys.readouterr().out) == {"predictions": [], "next": None}
+
+
+@pytest.mark.parametrize(("filters", "hint"), [(EVERYTHING, "rowcast serve"), (Selection(model="m"), "filters")])
+def test_an_empty_list_suggests_what_to_do(
+    loaded: settings.Settings, filters: Selection, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history.list_history(loaded, filters, limit=20, cursor=None, as_json=False)
+
+    assert hint in capsys.readouterr().err
+
+
+def test_showing_an_unknown_prediction_causes_an_error(loaded: settings.Settings) -> None:
+    with pytest.raises(NotFound):
+        history.show_prediction(loaded, "unknown", as_json=False)
 
 
 def test_replay_prints_each_example_with_its_verdict_and_reason(capsys: pytest.CaptureFixture[str]) -> None:

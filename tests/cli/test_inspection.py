@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,29 @@ def test_every_version_is_listed_with_its_aliases(
         ("sum", 1, []),
         ("sum", 2, ["champion"]),
     ]
+
+
+def test_an_empty_registry_suggests_training_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inspection.list_models(settings.load(home=tmp_path / "empty"), as_json=False)
+
+    assert "rowcast train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+def test_a_report_is_opened_as_a_file_url(loaded: settings.Settings, succeeds: bool) -> None:
+    report = loaded.registry_folder / "sum" / "1" / "report.html"
+    report.write_text("a report")
+    opened: list[str] = []
+
+    def open_page(url: str) -> bool:
+        opened.append(url)
+        return succeeds
+
+    context: AbstractContextManager[object] = nullcontext() if succeeds else pytest.raises(RowcastError)
+    with context:
+        inspection.show_report(loaded, "sum@1", None, as_json=True, open_page=open_page)
+
+    assert opened == [report.absolute().as_uri()]
 
 
 def test_showing_a_missing_report_causes_an_error(loaded: settings.Settings) -> None:

@@ -112,6 +112,16 @@ def test_the_history_list_command_lists_entries_from_newest_to_oldest_across_pag
     assert oldest["prediction"] == answers[0]
 
 
+def test_the_history_show_command_shows_one_prediction(used: Path, answers: dict[int, dict[str, Any]]) -> None:
+    shown = json_of("history", "show", answers[0]["id"].upper(), "--home", used, cwd=used)
+    printed = rowcast("history", "show", answers[0]["id"], "--home", used, cwd=used)
+
+    assert (shown["prediction"], shown["row"]) == (answers[0], SINGLES[0])
+    fields = dict(line.split("\t") for line in printed.stdout.splitlines())
+    assert json.loads(fields["row"]) == SINGLES[0]
+    assert fields["at"].endswith("Z")
+
+
 def test_the_history_can_be_verified_and_replayed(used: Path) -> None:
     verdict = json_of("verify", "--home", used, cwd=used)
     replay = json_of("replay", "--home", used, cwd=used)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +37,22 @@ NOON = 1_769_860_800_000
 )
 def test_a_time_can_be_an_rfc_3339_timestamp_or_a_date_in_utc(text: str, milliseconds: int) -> None:
     assert parse_time(text) == milliseconds
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("7d", 604_800), ("12h", 43_200), ("0s", 0)])
+def test_a_time_can_be_an_age(text: str, seconds: int) -> None:
+    before = int(time.time() * 1000)
+
+    age = parse_time(text) + seconds * 1000
+
+    assert before - 1 <= age <= int(time.time() * 1000)
+
+
+def test_a_cursor_stays_valid_if_only_the_time_range_moves() -> None:
+    (some_id,) = uuid7s(NOON, bytes(range(uuid7_randomness(1))))
+    cursor = encode_cursor(some_id, Selection(model="loans", first=first_id(NOON)))
+
+    assert decode_cursor(cursor, Selection(model="loans", first=first_id(NOON + 5))) == some_id
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ def show(settings: Settings, *, as_json: bool) -> None:
         for key in current
     ]
     output.print_table(["id", "name", "state", "scopes", "tenant", "models", "quota", "expires"], rows)
+    if not rows:
+        output.say("no API keys yet; create one with `rowcast keys create NAME`")
 
 
 def revoke(settings: Settings, id_or_name: str, *, as_json: bool) -> None:

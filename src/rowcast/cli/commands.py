@@ -249,14 +249,18 @@ def call(
 def report(
     model: ModelReference,
     out: Annotated[Path | None, typer.Option(help="Copy the report to this file.")] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Print the path of a model's HTML report, or copy the report to a file."""
+    """Print the path of a model's HTML report; copy the report to a file or open it in a browser."""
+    import webbrowser
+
     from rowcast import settings
     from rowcast.cli import inspection
 
-    inspection.show_report(settings.load(home=home), model, out, as_json=json)
+    opener = webbrowser.open if open_page else None
+    inspection.show_report(settings.load(home=home), model, out, as_json=json, open_page=opener)
 
 
 @app.command()

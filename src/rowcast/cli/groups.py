@@ -53,6 +53,19 @@ def history_list(
     history.list_history(settings.load(home=home), filters, limit=limit, cursor=cursor, as_json=json)
 
 
+@history_app.command("show")
+def history_show(
+    prediction: Annotated[str, typer.Argument(metavar="ID", help="Id of the prediction.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Show one prediction with its row and model version."""
+    from rowcast import settings
+    from rowcast.cli import history
+
+    history.show_prediction(settings.load(home=home), prediction, as_json=json)
+
+
 @history_app.command("export")
 def history_export(
     out: Annotated[Path, typer.Option(help="Output file: .csv, .jsonl or .parquet.")],
@@ -114,7 +127,7 @@ def history_heads(home: Home = None, json: Json = False) -> None:
 @history_app.command("purge")
 def history_purge(
     before: Annotated[
-        str, typer.Option(help="Erase the rows of predictions made before this date or RFC 3339 timestamp.")
+        str, typer.Option(help="Erase the rows of predictions made before this date, RFC 3339 timestamp or age (90d).")
     ],
     model: OnlyModel = None,
     home: Home = None,

@@ -11,7 +11,7 @@ import msgspec
 
 from rowcast.app import history
 from rowcast.cli import output
-from rowcast.errors import HistoryError, RequestError
+from rowcast.errors import HistoryError, NotFound, RequestError
 from rowcast.history.entry_filter import Selection, first_id, parse_time
 
 if TYPE_CHECKING:
@@ -37,6 +37,32 @@ def list_history(settings: Settings, filters: Selection, *, limit: int, cursor: 
         return
     rows = [_list_row(record) for record in page.predictions]
     output.print_table(["at", "model", "prediction", "probability", "id", "entity"], rows, whole=["id"])
+    if not rows and filters == Selection() and cursor is None:
+        output.say(
+            "no predictions recorded yet; start a server with `rowcast serve`, then send a row with `rowcast call`"
+        )
+    elif not rows:
+        output.say("no predictions match these filters; omit a filter to see more")
+
+
+def show_prediction(settings: Settings, prediction_id: str, *, as_json: bool) -> None:
+    """Print one recorded prediction with its row."""
+    record = _current_history(settings).get(prediction_id.lower())
+    if record is None:
+        raise NotFound(
+            f"unknown prediction {prediction_id[:MAX_ID_SHOWN]!r}; `rowcast history list` shows the recorded ids"
+        )
+    if as_json:
+        output.print_json(record)
+        return
+    fields = msgspec.json.decode(msgspec.json.encode(record))
+    fields["at"] = output.moment(record.at)
+    rows = [[name, value if isinstance(value, str) else _to_json(value)] for name, value in fields.items()]
+    output.print_table(["field", "value"], rows, wide=["value"])
+
+
+def _to_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _list_row(record: Record) -> list[Any]:
@@ -153,7 +179,7 @@ def purge(settings: Settings, before: str, model: str | None, *, as_json: bool) 
     except (ValueError, OverflowError):
         raise RequestError(
             f"--before {before!r} is not a valid date or timestamp; "
-            "expected a value such as 2026-01-31 or 2026-01-31T09:30:00Z",
+            "expected a value such as 2026-01-31, 2026-01-31T09:30:00Z or 90d",
             slug="bad-option",
         ) from None
     now = first_id(int(time.time() * 1000))

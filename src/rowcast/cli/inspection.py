@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,8 @@ def list_models(settings: Settings, *, as_json: bool) -> None:
         for version in versions
     ]
     output.print_table(["model", "version", "aliases", "target", "cross-validated", "created"], rows)
+    if not rows:
+        output.say("no models published yet; train one with `rowcast train TABLE --target COLUMN`")
 
 
 def _describe_version(name: str, version: int, aliases: Mapping[str, int], folder: Path) -> dict[str, Any]:
@@ -76,8 +78,13 @@ def _describe_version(name: str, version: int, aliases: Mapping[str, int], folde
     }
 
 
-def show_report(settings: Settings, model: str, out: Path | None, *, as_json: bool) -> None:
-    """Print the path of a model's report, or copy the report."""
+def show_report(
+    settings: Settings, model: str, out: Path | None, *, as_json: bool, open_page: Callable[[str], bool] | None = None
+) -> None:
+    """Print the path of a model's report, or copy the report.
+
+    `open_page` opens a URL in a browser and returns whether it succeeded; if it is None, the report is not opened.
+    """
     reference, path = models.report(settings, model)
     if out is not None:
         try:
@@ -89,3 +96,5 @@ def show_report(settings: Settings, model: str, out: Path | None, *, as_json: bo
         output.print_json({"model": reference.name, "version": reference.version, "path": str(path)})
     else:
         output.print_lines([str(path)])
+    if open_page is not None and not open_page(path.absolute().as_uri()):
+        raise RowcastError(f"cannot open a browser; open {path} yourself")

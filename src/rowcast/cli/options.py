@@ -104,5 +104,9 @@ OnlyTenant = Annotated[
     str | None, typer.Option("--tenant", help="Include only predictions made for this tenant [all].")
 ]
 OnlyEntity = Annotated[str | None, typer.Option("--entity", help="Include only predictions made for this entity.")]
-Since = Annotated[str | None, typer.Option(help="Start of the period, inclusive: a date or an RFC 3339 timestamp.")]
-Until = Annotated[str | None, typer.Option(help="End of the period, exclusive: a date or an RFC 3339 timestamp.")]
+Since = Annotated[
+    str | None, typer.Option(help="Start of the period, inclusive: a date, an RFC 3339 timestamp or an age (7d).")
+]
+Until = Annotated[
+    str | None, typer.Option(help="End of the period, exclusive: a date, an RFC 3339 timestamp or an age (7d).")
+]

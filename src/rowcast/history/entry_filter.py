@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import time
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -12,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from rowcast.errors import RequestError
+from rowcast.access.durations import parse_duration
+from rowcast.errors import RequestError, SettingsError
 
 LATEST_MS = (1 << 48) - 1
 CURSOR_BYTES = 20
@@ -85,15 +87,22 @@ def _parse_bound(name: str, text: str) -> int:
     except (ValueError, OverflowError):
         raise RequestError(
             f"{name}: {text[:40]!r} is not a valid date or timestamp; "
-            "expected a value such as 2026-01-31 or 2026-01-31T09:30:00Z",
+            "expected a value such as 2026-01-31, 2026-01-31T09:30:00Z or 7d",
             slug="bad-option",
         ) from None
 
 
 def parse_time(text: str) -> int:
-    """Parse an RFC 3339 timestamp or a UTC date into Unix milliseconds; raise ValueError if the text is invalid."""
-    time = datetime.fromisoformat(_LOST_PLUS.sub(r"+\1", text.strip()))  # `+` in a query string is decoded as a space
-    milliseconds = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+    """Parse an RFC 3339 timestamp, a UTC date or an age such as `7d` into Unix milliseconds.
+
+    Raise ValueError if the text is invalid.
+    """
+    try:
+        milliseconds = int((time.time() - parse_duration(text.strip())) * 1000)
+    except SettingsError:
+        # A `+` in a query string is decoded as a space.
+        moment = datetime.fromisoformat(_LOST_PLUS.sub(r"+\1", text.strip()))
+        milliseconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
     if not 0 <= milliseconds <= LATEST_MS:
         raise ValueError("the time is out of range")
     return milliseconds
@@ -129,4 +138,6 @@ def decode_cursor(cursor: str, selection: Selection) -> str:
 
 
 def _fingerprint(selection: Selection) -> bytes:
-    return sha256(msgspec.json.encode(selection)).digest()[: CURSOR_BYTES - 16]
+    """Return a digest of the filters without the time range, because a bound such as `7d` moves between two pages."""
+    lasting = msgspec.structs.replace(selection, first=None, end=None)
+    return sha256(msgspec.json.encode(lasting)).digest()[: CURSOR_BYTES - 16]

@@ -57,8 +57,12 @@ class Filters:
     version: Annotated[int | None, Query(ge=1, le=2**31)] = None
     label: Annotated[str | None, Query(max_length=500)] = None
     entity: Annotated[str | None, Query(max_length=128)] = None
-    since: Annotated[str | None, Query(max_length=40, description="RFC 3339 timestamp or date; inclusive.")] = None
-    until: Annotated[str | None, Query(max_length=40, description="RFC 3339 timestamp or date; exclusive.")] = None
+    since: Annotated[
+        str | None, Query(max_length=40, description="RFC 3339 timestamp, date or age (`7d`); inclusive.")
+    ] = None
+    until: Annotated[
+        str | None, Query(max_length=40, description="RFC 3339 timestamp, date or age (`7d`); exclusive.")
+    ] = None
 
     def selection(self, caller: Caller) -> Selection:
         """Return the selection, restricted to the entries that the caller can access."""
