@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from rowcast.adapters.files.registry import FolderRegistry
 from support import models, servers
+from support.waiting import eventually
 
 BODY = b'{"x0":1.5,"x1":2.0}'
 POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
@@ -182,6 +186,26 @@ def test_idle_connections_are_closed_to_make_room_for_new_connections(server: se
     finally:
         for connection in crowd:
             connection.close()
+
+
+def test_idle_connections_do_not_use_up_a_low_limit_on_open_files(tmp_path: Path) -> None:
+    registry = FolderRegistry(tmp_path / "models")
+    models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
+    port = servers.free_port()
+    command = shlex.join([*servers.ROWCAST, "serve", "--home", str(tmp_path), "--port", str(port)])
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5, trust_env=False)
+    with servers.run_in(tmp_path, ["sh", "-c", f"ulimit -n 64; exec {command}"], {}), contextlib.ExitStack() as crowd:
+        eventually(lambda: servers.is_ready(client), 20)
+        client.close()
+        for _ in range(100):
+            crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+
+        def is_answered() -> bool:
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as late:
+                late.sendall(POST)
+                return reply(late.makefile("rb"))[0] == 200
+
+        eventually(is_answered)
 
 
 def test_a_body_that_exceeds_the_size_limit_is_rejected_before_it_is_fully_received(connection: socket.socket) -> None:

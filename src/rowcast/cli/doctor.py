@@ -24,11 +24,10 @@ from rowcast.cli import output
 from rowcast.errors import RowcastError
 from rowcast.registry import bundle
 from rowcast.registry.ports import Reference
+from rowcast.runtime.connections import SPARE_FILES, affordable_connections
 from rowcast.settings import MEBIBYTE, Settings
 
 OK, PROBLEM = 0, 1
-RESERVED_FILES = 512
-"""The number of open files that a server needs in addition to one file per connection."""
 MIN_FILES = 1024
 EARLIEST = 1_767_225_600
 """The start of 2026 in Unix time. A clock that shows an earlier time is wrong, because Rowcast did not exist then."""
@@ -331,7 +330,7 @@ def _check_open_files(loaded: Settings, *, is_explicit: bool) -> str:
     A limit that is too low for the default max_connections is a problem only if it is below MIN_FILES.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = loaded.max_connections + RESERVED_FILES
+    needed = loaded.max_connections + SPARE_FILES
     is_enough = hard == resource.RLIM_INFINITY or hard >= needed
     if not is_enough and (is_explicit or hard < MIN_FILES):
         raise CheckFailed(
@@ -339,5 +338,5 @@ def _check_open_files(loaded: Settings, *, is_explicit: bool) -> str:
             "raise the limit (`ulimit -Hn`, or LimitNOFILE= in systemd), or lower max_connections",
         )
     if not is_enough:
-        return f"limit {hard}; enough for {hard - RESERVED_FILES} concurrent connections"
+        return f"limit {hard}; enough for {affordable_connections(hard)} concurrent connections"
     return f"{'unlimited' if hard == resource.RLIM_INFINITY else f'limit {hard}'}, {needed} needed"

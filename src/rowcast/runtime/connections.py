@@ -14,6 +14,15 @@ ALONE_SECONDS = 0.005
 ROOM_SHARE = 16
 """If the connection limit is reached, one in ROOM_SHARE idle connections is closed."""
 
+SPARE_FILES = 512
+"""The number of open files that a server needs in addition to one file per connection. If the limit on open files is
+low, half of the limit."""
+
+
+def affordable_connections(file_limit: int) -> int:
+    """Return how many connections a process can open if it can open this many files."""
+    return max(1, file_limit - min(SPARE_FILES, file_limit // 2))
+
 
 class PooledConnection(Protocol):
     """The part of a connection that the pool uses."""

@@ -8,18 +8,19 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import structlog
 import uvicorn
 
 from rowcast.http.quick_path import QuickPath
 from rowcast.http.routes import ASGIApp
-from rowcast.runtime.connections import ConnectionLimits
+from rowcast.runtime.connections import SPARE_FILES, ConnectionLimits, affordable_connections
 from rowcast.runtime.drain import DrainingServer
 from rowcast.runtime.http_protocol import protocol_class
 from rowcast.runtime.signals import handle_stop
 
 BACKLOG = 2048
-SPARE_FILES = 512
-"""The number of open files that a server needs in addition to one file per connection."""
+
+log = structlog.get_logger("rowcast.runtime")
 
 
 class HttpServer(msgspec.Struct, frozen=True):
@@ -40,7 +41,7 @@ def run(
 
     Call `on_ready` before the first request. A signal that arrives during this call or later starts a drain.
     """
-    protocol = protocol_class(server.limits, server.quick_path)
+    protocol = protocol_class(fit_file_limit(server.limits), server.quick_path)
 
     def on_drain() -> None:
         protocol.pool.is_closing = True
@@ -58,17 +59,30 @@ def run(
         root_path=server.root_path,
         backlog=BACKLOG,
     )
-    raise_file_limit(server.limits.max_connections)
     running = DrainingServer(config, on_drain=on_drain, drain_seconds=server.drain_seconds, parent=parent)
     handle_stop(running.handle_exit)
     on_ready()
     running.run(sockets=[listener])
 
 
-def raise_file_limit(connections: int) -> None:
-    """Raise the limit on open files to allow this many connections. On most systems, the default limit is 1024."""
+def fit_file_limit(limits: ConnectionLimits) -> ConnectionLimits:
+    """Raise the limit on open files to allow all connections; if the system refuses, allow fewer connections.
+
+    On most systems, the default limit is 1024.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = connections + SPARE_FILES
-    if soft < needed and soft != resource.RLIM_INFINITY:
-        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+    needed = limits.max_connections + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return limits
+    granted = needed if hard == resource.RLIM_INFINITY else max(soft, min(needed, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    affordable = min(limits.max_connections, affordable_connections(granted))
+    if affordable == limits.max_connections:
+        return limits
+    log.warning(
+        "fewer connections than max_connections are accepted; raise the limit on open files",
+        connections=affordable,
+        max_connections=limits.max_connections,
+        open_files=granted,
+    )
+    return msgspec.structs.replace(limits, max_connections=affordable)
