@@ -15,6 +15,7 @@ needs() {
             echo "redis-server|redis|command -v redis-server"
             echo "prometheus|prometheus|command -v promtool"
             echo "prometheus-pushgateway|pushgateway|command -v prometheus-pushgateway || command -v pushgateway"
+            echo "strace|strace|command -v strace"
             ;;
         bench)
             echo "wrk|wrk|command -v wrk"

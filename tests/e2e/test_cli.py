@@ -379,7 +379,6 @@ CSV = {"t.csv": "a,b,y\n" + "".join(f"{n},{n % 7},{n % 2}\n" for n in range(200)
 TWO = {"t.csv": "a,y2,y\n" + "".join(f"{n % 9},{n % 3 // 2 - 1},{n % 2}\n" for n in range(200))}
 APPLICATIONS = {"t.csv": "\n".join([",".join(ROWS[0]), *(",".join(map(_shown, row.values())) for row in ROWS[:3])])}
 ERRORS = [
-    Error("no command", "", "command"),
     Error("an unknown command", "trian", "trian"),
     Error("an unknown option", "verify --loud", "--loud"),
     Error("a missing argument", "train --target y", "table"),

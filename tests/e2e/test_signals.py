@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import pty
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,11 +18,8 @@ import pytest
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.schema.schema import Column, Schema
 from support import models, servers
-from support.servers import ROWCAST, children, environment, free_port, rowcast
+from support.servers import PYTHON, ROWCAST, environment, free_port, rowcast
 from support.waiting import eventually
-
-NAMESPACE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
-"""Runs a command as process 1 of a new process namespace."""
 
 
 @pytest.fixture
@@ -34,10 +30,11 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def can_create_namespaces() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    return subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
+def handled_signals(pid: int) -> set[int]:
+    """Return the signals for which a process has a handler. The kernel ignores all other signals to process 1."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:")]
+    mask = int(line.split()[1], 16)
+    return {number for number in range(1, 65) if mask >> (number - 1) & 1}
 
 
 @contextlib.contextmanager
@@ -83,28 +80,27 @@ def test_a_signal_stops_a_server_that_is_still_loading(home: Path, number: signa
         assert process.wait(10) == 128 + number
 
 
-@pytest.mark.skipif(not can_create_namespaces(), reason="this machine does not allow new process namespaces")
-def test_sigterm_stops_a_server_that_is_still_loading_as_the_first_process_of_a_container(home: Path) -> None:
-    with blocked_load(home), starting(home, prefix=NAMESPACE) as namespace:
-        process = eventually(lambda: children(namespace.pid))[0]
-        eventually(lambda: is_listening(process))
+def test_a_loading_server_would_also_stop_as_the_first_process_of_a_container(home: Path) -> None:
+    with blocked_load(home), starting(home) as process:
+        eventually(lambda: is_listening(process.pid))
 
-        os.kill(process, signal.SIGTERM)
-
-        assert namespace.wait(10) == 128 + signal.SIGTERM
+        assert {signal.SIGTERM, signal.SIGHUP} <= handled_signals(process.pid)
 
 
-@pytest.mark.skipif(not can_create_namespaces(), reason="this machine does not allow new process namespaces")
-def test_sigterm_stops_every_command_that_is_the_first_process_of_a_container(tmp_path: Path) -> None:
+def test_every_command_stops_as_the_first_process_of_a_container(tmp_path: Path) -> None:
     row = tmp_path / "row"
     os.mkfifo(row)  # the command waits until the test writes a row
-    command = [*NAMESPACE, *ROWCAST, "call", f"@{row}", "--home", str(tmp_path)]
+    first_process = "import os; os.getpid = lambda: 1; from rowcast import cli; cli.main()"
+    command = [*PYTHON, "-c", first_process, "call", f"@{row}", "--home", str(tmp_path)]
     with (
-        subprocess.Popen(command, cwd=tmp_path, env=environment(), stdin=subprocess.DEVNULL) as namespace,
+        subprocess.Popen(command, cwd=tmp_path, env=environment(), stdin=subprocess.DEVNULL) as process,
         row.open("w"),  # opening blocks until the command reads
     ):
-        os.kill(children(namespace.pid)[0], signal.SIGTERM)
-        assert namespace.wait(10) == 128 + signal.SIGTERM
+        assert signal.SIGTERM in handled_signals(process.pid)
+
+        process.terminate()
+
+        assert process.wait(10) == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
