@@ -263,7 +263,7 @@ def test_no_spans_are_sent_if_the_sampling_ratio_is_zero(home: Path) -> None:
 
 
 def test_an_unreachable_collector_does_not_delay_requests_and_is_reported_once_in_the_log(home: Path) -> None:
-    settings = LOCAL | {"ROWCAST_OTEL_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
+    settings = LOCAL | {"ROWCAST_OTEL_ENDPOINT": f"http://127.0.0.1:{free_port()}", "ROWCAST_MAX_CONNECTIONS": "100"}
     with servers.running(home, settings=settings) as server:
         ask(server, 5)
         eventually(lambda: '"warning"' in server.log.read_text(), 20)
