@@ -8,7 +8,6 @@ cache keys and history entries are therefore the same as in the native dialect.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from rowcast.schema.schema import (
     unknown_column,
 )
 from rowcast.wire.json_schema import ReplySchemas, any_of
+from rowcast.wire.renaming import key_renamer
 from rowcast.wire.reply import ModelFacts, compile_replies, compile_root
 from rowcast.wire.shape import RequestShape, UnwrappedRequest
 from rowcast.wire.template import (
@@ -87,8 +87,8 @@ class WireCodec:
             matrix=self._is_matrix,
             lax=self._ignores_unknown,
         )
-        self._keys = {_key(client): _key(column) for client, column in names.items() if client != column}
-        self._find_keys = re.compile(rb'"(?<!\\")(?:' + b"|".join([re.escape(key[1:]) for key in self._keys]) + b")")
+        self._renames = any(client_name != column for client_name, column in names.items())
+        self._rename_keys = key_renamer(names)
         cells = [_encode(name).replace(b"%", b"%%") + b":%b" for name in schema.names()]
         self._row_template = b"{" + b",".join(cells) + b"}"
         replies = compile_replies(template.reply, template.batch_reply, facts, matrix=self._is_matrix)
@@ -136,9 +136,9 @@ class WireCodec:
     def read_row(self, body: bytes) -> RowParts:
         """Parse one row, whose keys are the client's names.
 
-        Hot path: if the template renames no columns, the native parser receives the bytes unchanged.
+        Hot path. If the template renames no columns, the native parser receives the bytes unchanged.
         """
-        text = body if not self._keys else self._rename_keys(body)
+        text = self._rename_keys(body) if self._renames else body
         if text is not None:
             try:
                 return self._parse_row(text), text, 0, 0
@@ -218,24 +218,6 @@ class WireCodec:
             raise InvalidRows(problems)
         return rows
 
-    def _rename_keys(self, body: bytes) -> bytes | None:
-        """Return the row with column names and unchanged values, or None if a name is unknown. Hot path."""
-        # Quotation marks inside strings are escaped, so a quoted name followed by a colon is always a key.
-        text, count = self._find_keys.subn(self._rename_key, body)
-        if count == len(self._keys):
-            return text
-        columns = self._columns
-        try:
-            return _encode({columns[client_name]: raw for client_name, raw in _decode_cells(body).items()})
-        except KeyError:
-            return None
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            decode_object(body)  # raises a more precise error for invalid JSON
-            raise
-
-    def _rename_key(self, match: re.Match[bytes]) -> bytes:
-        return self._keys[match.group()]
-
     def _repair_row(self, body: bytes) -> RowParts:
         """Parse a row; fill in missing columns and ignore unknown names if the template allows this."""
         decode_object(body)
@@ -258,7 +240,7 @@ class WireCodec:
         return unknown_column(name, list(self._columns))
 
     def _with_client_names(self, invalid: InvalidRows) -> InvalidRows:
-        if not self._keys:
+        if not self._renames:
             return invalid
         return InvalidRows(
             [
@@ -293,10 +275,6 @@ def compile_template(
         has_probabilities=has_probabilities,
     )
     return WireCodec(template, schema=schema, parse_row=parse_row, facts=facts)
-
-
-def _key(name: str) -> bytes:
-    return _encode(name) + b":"
 
 
 def _shift_row(problem: ValueProblem, rows_before: int) -> ValueProblem:

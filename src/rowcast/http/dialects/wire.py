@@ -73,8 +73,9 @@ class QuickWire:
 
     def __init__(self, model: LiveModel, wire: WireCodec, service: PredictionService) -> None:
         self._model = model
-        self._wire = wire
-        self._service = service
+        self._read_row = wire.read_row
+        self._render_row = wire.render_row
+        self._submit = service.submit
 
     def accepts(self, query: bytes, body: bytes) -> bool:
         """Return whether the request has no query parameters."""
@@ -84,14 +85,12 @@ class QuickWire:
         """Submit the row for scoring. Hot path."""
         if request.context.caller.models:
             allow_model(request.context.caller, self._model.name)
-        encoded, received, filled, ignored = self._wire.read_row(request.body)
+        encoded, received, filled, ignored = self._read_row(request.body)
         if filled or ignored:
             _warn(self._model, request, filled, ignored)
         rows = (Row(encoded, received),)
-        self._service.submit(
-            PendingRequest(self._model, rows, request.context, answer, True, self._wire.render_row),
-            is_alone=request.is_alone,
-        )
+        pending = PendingRequest(self._model, rows, request.context, answer, True, self._render_row)
+        self._submit(pending, is_alone=request.is_alone)
 
 
 def _warn(model: LiveModel, request: Request, filled: int, ignored: int) -> None:
