@@ -113,6 +113,13 @@ async def test_a_server_is_ready_only_between_startup_and_shutdown(app_home: Pat
     assert (worker["state"], worker["pid"], worker["reload_error"]) == ("ready", os.getpid(), "")
 
 
+@pytest.mark.parametrize("path", ["/models/", "/predictions/", "/health/", "/docs/", "/predict/"])
+async def test_a_path_with_an_extra_slash_is_unknown(client: httpx.AsyncClient, path: str) -> None:
+    reply = await client.get(path, headers={"host": "other.example"})
+
+    assert (reply.status_code, "location" in reply.headers) == (404, False)
+
+
 async def test_responses_forbid_content_type_sniffing(client: httpx.AsyncClient) -> None:
     for path in ("/", "/models", "/health", "/predictions", "/openapi.json", "/docs"):
         assert (await client.get(path)).headers["x-content-type-options"] == "nosniff", path

@@ -110,6 +110,32 @@ async def test_health_replies_and_error_messages_hide_models_that_the_caller_can
     assert [loaded["model"] for loaded in everything["workers"][0]["models"]] == ["other", "sum"]
 
 
+async def test_a_reload_reports_only_models_that_the_caller_can_use(tmp_path: Path) -> None:
+    home = create_home(tmp_path / "home")
+    access.add(home, "manager", "admin", models=("other",))
+    (home / "drop").mkdir()
+    (home / "drop" / "sum-of-secrets.onnx").write_bytes(b"not a model")
+    async with apps.serving(home=home, models_dir=home / "drop") as client:
+        full, limited = [
+            (await client.post("/models/reload", headers=access.headers(name))).json() for name in ("boss", "manager")
+        ]
+
+    assert [file["file"] for file in full["imports"]] == ["sum-of-secrets.onnx"]
+    assert [loaded["model"] for loaded in full["workers"][0]["models"]] == ["other", "sum"]
+    assert [loaded["model"] for loaded in limited["workers"][0]["models"]] == ["other"]
+    assert "sum" not in json.dumps(limited)
+
+
+async def test_a_tenant_does_not_learn_from_the_cache_what_another_tenant_has_sent(tmp_path: Path) -> None:
+    async with apps.serving(home=create_home(tmp_path / "home"), default_model="sum", cache=True) as client:
+        hits = [
+            (await client.post("/predict", json=ROW, headers=access.headers(name))).headers.get("x-cache")
+            for name in ("a", "a", "b", "b", "boss", "p")
+        ]
+
+    assert hits == ["miss", "hit"] * 3
+
+
 async def test_tenants_see_only_their_own_data(protected_client: httpx.AsyncClient) -> None:
     replies = [await predict(protected_client, "a", {"x0": 41.53125, "x1": number}) for number in range(3)]
     ids = [reply.json()["id"] for reply in replies]

@@ -25,8 +25,8 @@ from support.strategies import bodies, schemas
 DIGEST = "rb1-00"
 
 
-def key(encoder: RowEncoder, row: EncodedRow, bundle: str = DIGEST) -> str:
-    return identity.row_key(bundle, encoder.plan, row)
+def key(encoder: RowEncoder, row: EncodedRow, bundle: str = DIGEST, tenant: str = "") -> str:
+    return identity.row_key(bundle, encoder.plan, row, tenant)
 
 
 def tensors(encoder: RowEncoder, row: EncodedRow) -> list[Any]:

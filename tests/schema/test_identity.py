@@ -10,8 +10,8 @@ from rowcast.schema.schema import Column, Schema
 from support.models import number_columns
 
 
-def key(encoder: RowEncoder, row: EncodedRow, bundle: str = "rb1-00") -> str:
-    return identity.row_key(bundle, encoder.plan, row)
+def key(encoder: RowEncoder, row: EncodedRow, bundle: str = "rb1-00", tenant: str = "") -> str:
+    return identity.row_key(bundle, encoder.plan, row, tenant)
 
 
 def test_equivalent_rows_have_the_same_key() -> None:
@@ -63,6 +63,13 @@ def test_the_key_depends_on_the_bundle() -> None:
 
     assert key(encoder, row, "rb1-00") != key(encoder, row, "rb1-01")
     assert key(encoder, row).startswith(identity.ROW_RULE)
+
+
+def test_the_key_depends_on_the_tenant() -> None:
+    encoder = RowEncoder(schema := number_columns(1), own_plan(schema))
+    row = encoder.read(b'{"x0":1}')
+
+    assert len({key(encoder, row, tenant=tenant) for tenant in ("", "a", "b")}) == 3
 
 
 def test_canonical_json_sorts_keys_at_every_level() -> None:

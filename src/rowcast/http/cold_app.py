@@ -53,7 +53,10 @@ class ColdApp:
     """A FastAPI application in which each route declares its scope and its response once."""
 
     def __init__(self) -> None:
-        self.api = FastAPI(title="Rowcast", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
+        # A redirect would repeat the Host header, which a client or a cache could take for an address of this server.
+        self.api = FastAPI(
+            title="Rowcast", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+        )
         self.routes: list[Route] = []
         """The routes whose rules the edge applies."""
         self.documented: dict[tuple[str, str], ColdRoute] = {}

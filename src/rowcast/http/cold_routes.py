@@ -165,8 +165,9 @@ def _add_reload_route(cold: ColdApp, fleet: Fleet) -> None:
         tags=["models"],
         summary="Reload the models in all workers and return the state of each worker",
     )
-    async def reload() -> Response:
+    async def reload(request: Request) -> Response:
         result = await fleet.reload()
+        result = _visible_result(result, caller(request))
         return JsonResponse(result, status_code=RELOAD_CODES[result.status])
 
 
@@ -344,6 +345,14 @@ def _visible(worker: WorkerStatus, who: Caller) -> WorkerStatus:
     models = tuple(loaded for loaded in worker.models if who.may_use(loaded.model))
     error = "the last reload failed" if worker.reload_error else ""  # the original message may name other models
     return msgspec.structs.replace(worker, models=models, reload_error=error)
+
+
+def _visible_result(result: ReloadResult, who: Caller) -> ReloadResult:
+    """Return the result of a reload, omitting the models and the imported files that the caller cannot use."""
+    if not who.models:
+        return result
+    imports = [file for file in result.imports if file.model and who.may_use(file.model)]
+    return ReloadResult(result.status, [_visible(worker, who) for worker in result.workers], imports)
 
 
 def _root_reply(deployment: Deployment[LiveModel]) -> bytes | None:

@@ -12,7 +12,7 @@ import msgspec
 from rowcast.schema.encoding import EncodedRow, Plan
 
 BUNDLE_RULE = "rb1-"
-ROW_RULE = "rk1-"
+ROW_RULE = "rk2-"
 
 
 def canonical_json(value: Any) -> bytes:
@@ -29,9 +29,14 @@ def bundle_digest(serving: Any, files: Iterable[tuple[str, str]]) -> str:
     return BUNDLE_RULE + hashlib.sha256(canonical_json([serving, named])).hexdigest()
 
 
-def row_key(digest: str, plan: Plan, row: EncodedRow) -> str:
-    """Return the cache key of a row. Two keys are equal if and only if the bundles and the encoded values are equal."""
-    key = hashlib.sha256(digest.encode())
+def row_key(digest: str, plan: Plan, row: EncodedRow, tenant: str) -> str:
+    """Return the cache key of a row.
+
+    Two keys are equal if and only if the bundles, the encoded values and the tenants are equal. A cache hit would
+    otherwise tell a tenant that another tenant has sent the same row.
+    """
+    owner = tenant.encode()
+    key = hashlib.sha256(digest.encode() + struct.pack("<I", len(owner)) + owner)
     for spec, values in zip(plan, row.inputs, strict=True):
         if isinstance(values, bytes):
             if spec.dtype in ("float32", "float64"):

@@ -19,10 +19,10 @@ class ScoreCache:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
 
-    async def look_up(self, model: ModelInterface, rows: Sequence[Row]) -> list[Row]:
-        """Return the rows with their cache keys and, for cache hits, their scores."""
+    async def look_up(self, model: ModelInterface, rows: Sequence[Row], tenant: str) -> list[Row]:
+        """Return the rows with their cache keys and, for cache hits, their scores. Tenants share no scores."""
         plan, digest = model.encoder.plan, model.digest
-        keys = [row_key(digest, plan, row.encoded) for row in rows if row.uses_cache]
+        keys = [row_key(digest, plan, row.encoded, tenant) for row in rows if row.uses_cache]
         known = zip(keys, await self._cache.get(keys), strict=True)
         result = []
         for row in rows:

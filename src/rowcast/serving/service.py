@@ -64,7 +64,7 @@ class PredictionService:
         await _charge(context, len(rows) if charged_rows is None else charged_rows)
         cache_hit = None
         if self._cache is not None and use_cache and any(row.uses_cache for row in rows):
-            rows = await self._cache.look_up(model, rows)
+            rows = await self._cache.look_up(model, rows, context.caller.tenant)
             cache_hit = bool(rows) and all(row.cached_score is not None for row in rows)
         if not rows:
             return Predictions([], cache_hit)
