@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import stat
 from pathlib import Path
 
 import httpx
+import msgspec
+import polars as pl
 import pytest
 
 import rowcast
 from rowcast.errors import InvalidRows
+from rowcast.schema.schema import Schema
+from rowcast.training.events import TrainingEvent
+from rowcast.training.options import TrainingOptions
 from support.waiting import eventually_async
+
+OTHER_ARGUMENTS = {"data", "home", "target_file", "onnx_out", "progress"}
+"""The arguments of `train` that are not training options."""
 
 
 async def test_a_loaded_model_returns_the_same_predictions_as_the_server(
@@ -39,6 +48,72 @@ async def test_every_invalid_row_is_reported(app_home: Path, client: httpx.Async
         (0, "loan_term"),
         (2, "credit_score"),
     ]
+
+
+def test_the_arguments_of_train_are_the_training_options() -> None:
+    parameters = inspect.signature(rowcast.train).parameters
+    defaults = dict(
+        zip(reversed(TrainingOptions.__struct_fields__), reversed(TrainingOptions.__struct_defaults__), strict=False)
+    )
+
+    assert parameters.keys() - defaults.keys() == OTHER_ARGUMENTS | {"target", "name"}
+    assert {name: parameters[name].default for name in defaults} == defaults
+    assert {parameter.kind for parameter in parameters.values()} <= {
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.KEYWORD_ONLY,
+    }
+
+
+def test_a_model_that_is_trained_on_a_frame_predicts_the_same_frame(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = pl.DataFrame(
+        {
+            "id": [f"c{index}" for index in range(120)],
+            "note": ["x"] * 120,
+            "visits": [index % 7 for index in range(120)],
+            "paid": [index % 2 == 0 for index in range(120)],
+            "late": [int(index % 7 > 3) + int(index % 7 > 5) for index in range(120)],
+        }
+    )
+    events: list[TrainingEvent] = []
+
+    result = rowcast.train(
+        data,
+        target="late",
+        name="visits",
+        home=tmp_path,
+        exclude="id",
+        map={2: 1},
+        positive=1,
+        candidates="logistic",
+        trials=1,
+        progress=events.append,
+    )
+    model = rowcast.load("visits", home=tmp_path)
+
+    assert [event.stage for event in events][-1] == "publish"
+    assert model.schema.names() == ["visits", "paid"]
+    assert model.classes == (0, 1)
+    assert model.predict(data)["prediction"].to_list() == [score.prediction for score in model.predict(data.to_dicts())]
+    assert model.predict_proba(data).columns == ["0", "1"]
+    assert repr(model) == "<Model visits@1: binary, 2 columns>"
+    assert repr(result).startswith("<TrainingResult visits@1: cross-validated ")
+    assert "<td" in model._repr_html_()
+    assert "parity" in result._repr_html_()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_html_summaries_escape_the_names_of_columns(app_home: Path) -> None:
+    live = rowcast.load("loans", home=app_home)._live
+    columns = tuple(msgspec.structs.replace(column, name=f"<b>{column.name}") for column in live.schema.columns)
+    live.schema = Schema(columns)
+
+    assert "<b>" not in rowcast.Model(live)._repr_html_()
+
+
+def test_dir_lists_the_public_names() -> None:
+    assert dir(rowcast) == sorted(rowcast.__all__)
 
 
 async def test_only_the_owner_can_read_recorded_rows(app_home: Path, client: httpx.AsyncClient) -> None:

@@ -3,7 +3,7 @@
     import rowcast
 
     rowcast.train("loans.csv", target="loan_status")
-    rowcast.load("loans").predict([{"annual_income": 800000, ...}])
+    rowcast.load("loans").predict({"annual_income": 800000, ...})
     rowcast.Client("http://127.0.0.1:8000").predict({"annual_income": 800000, ...})
 
 Each name is imported on first use, so that `import rowcast` is fast.
@@ -34,3 +34,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(client, name)
     raise AttributeError(f"module 'rowcast' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,33 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any, overload
 
 from rowcast import settings
 from rowcast.app import models
-from rowcast.errors import InvalidRows
+from rowcast.app.progress import training_progress
+from rowcast.schema.prediction import Label, Score, Task, label_text
 
 if TYPE_CHECKING:
-    from rowcast.schema.prediction import Score
     from rowcast.serving.live_models import LiveModel
+    from rowcast.training.cost import Cost
+    from rowcast.training.events import TrainingEvent
     from rowcast.training.result import TrainingResult
+
+Names = str | Sequence[str]
+"""Names of columns. A string is one name."""
+Row = Mapping[str, Any]
 
 
 def train(
-    data: Any, target: str | None = None, name: str | None = None, *, home: str | Path | None = None, **options: Any
+    data: Any,
+    target: str | None = None,
+    name: str | None = None,
+    *,
+    home: str | Path | None = None,
+    target_file: str | Path | None = None,
+    task: Task | None = None,
+    positive: Label | None = None,
+    exclude: Names = (),
+    keep: Names = (),
+    sensitive: Names = (),
+    map: Names | Mapping[Label, Label] = (),  # noqa: A002
+    time: str | None = None,
+    group: str | None = None,
+    weight: str | None = None,
+    class_weight: str = "none",
+    seed: int = 0,
+    trials: int = 20,
+    timeout: float | None = None,
+    jobs: int = 1,
+    candidates: Names = ("logistic", "boosting", "forest", "extra"),
+    metric: str | None = None,
+    refit: bool = False,
+    cost: str | Mapping[str, float] | Cost | None = None,
+    storage: str | None = None,
+    holdout: float = 0.2,
+    folds: int = 3,
+    alias: str | None = "champion",
+    wire: str | Path | Mapping[str, Any] | None = None,
+    onnx_out: str | Path | None = None,
+    progress: bool | Callable[[TrainingEvent], None] = True,
 ) -> TrainingResult:
     """Train a model, publish it and return the result that `rowcast train --json` prints.
 
-    `data` is a file path, a data frame, a mapping from column names to values or a list of rows. The option
-    `target_file` is a separate file that contains the labels. The other options are the fields of
-    `rowcast.training.options.TrainingOptions`, for example `positive`, `exclude`, `keep`, `map`, `metric`, `trials` and
-    `timeout`.
+    `data` is a file path, a data frame, a mapping from column names to values or a list of rows. `target_file` is a
+    separate file with the labels. The other arguments are the options of `rowcast train`; a string is one column.
+
+    `progress` shows a progress bar in terminals and notebooks. It can also be a function that receives the events.
     """
-    return models.train(settings.load(home=home), data, target=target, name=name, **options)
+    options = {option: value for option, value in locals().items() if option not in ("data", "home", "progress")}
+    return _train(settings.load(home=home), data, progress, options)
+
+
+def _train(
+    loaded: settings.Settings,
+    data: Any,
+    progress: bool | Callable[[TrainingEvent], None],
+    options: dict[str, Any],
+) -> TrainingResult:
+    for option in ("exclude", "keep", "sensitive", "candidates", "map"):
+        options[option] = _texts(options[option])
+    if options["positive"] is not None:
+        options["positive"] = label_text(options["positive"])
+    if callable(progress):
+        return models.train(loaded, data, progress=progress, **options)
+    if not progress:
+        return models.train(loaded, data, **options)
+    with training_progress() as report:
+        return models.train(loaded, data, progress=report, **options)
+
+
+def _texts(value: Names | Mapping[Label, Label]) -> tuple[str, ...]:
+    if isinstance(value, Mapping):
+        return tuple(f"{label_text(old)}={label_text(new)}" for old, new in value.items())
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def load(reference: str, *, home: str | Path | None = None) -> Model:
@@ -43,20 +102,38 @@ class Model:
         self._live = live
         self.name, self.version, self.digest = live.name, live.version, live.digest
         self.schema = live.schema
+        self.task: Task = live.decision.task
+        self.classes = live.decision.classes
+        """The labels, in the order of the class probabilities; empty for a regression model."""
 
-    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[Score]:
-        """Return a score for each row; raise InvalidRows with every problem in every invalid row."""
-        encoded, problems = [], []
-        for number, row in enumerate(rows):
-            try:
-                encoded.append(self._live.encoder.parse(_without_nan(row)))
-            except InvalidRows as invalid:
-                problems += [msgspec.structs.replace(problem, row=number) for problem in invalid.problems]
-        if problems:
-            raise InvalidRows(problems)
-        return self._live.score(encoded) if encoded else []
+    @overload
+    def predict(self, data: Row) -> Score: ...
+    @overload
+    def predict(self, data: list[Any] | tuple[Any, ...]) -> list[Score]: ...
+    @overload
+    def predict(self, data: Any) -> Any: ...
+    def predict(self, data: Any) -> Any:
+        """Return the predictions in the form of `data`; raise InvalidRows with every problem in every invalid row.
 
+        `data` is a pandas or polars frame, a list of rows, one row, an array with the model's columns in order, a
+        mapping of columns, or the path of a table. Columns that the model does not use are ignored.
+        """
+        return models.predict(self._live, data)
 
-def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace NaN, which represents a missing number in a data frame, with None."""
-    return {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}
+    def predict_proba(self, data: Any) -> Any:
+        """Return the probability of each class in the form of `data`; raise RequestError if there are none."""
+        return models.predict_proba(self._live, data)
+
+    def __repr__(self) -> str:
+        return f"<Model {self.name}@{self.version}: {self.task}, {len(self.schema.columns)} columns>"
+
+    def _repr_html_(self) -> str:
+        from rowcast.templates import render
+
+        facts = [
+            ("task", self.task),
+            *([("classes", ", ".join(map(label_text, self.classes)))] if self.classes else []),
+            ("columns", ", ".join(self.schema.names())),
+            ("digest", self.digest),
+        ]
+        return render("rowcast", "summary.html", title=f"{self.name}@{self.version}", facts=facts)

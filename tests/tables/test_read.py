@@ -6,6 +6,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -103,23 +104,13 @@ def test_a_json_array_of_rows_is_read_as_a_table(tmp_path: Path) -> None:
     assert read_table(written(tmp_path, b'[{"a":1},{"a":2}]', "rows.json")).frame["a"].to_list() == [1, 2]
 
 
-class PandasLike:
-    """The part of the pandas DataFrame API that `from_memory` uses."""
-
-    columns = ("a", "when")
-
-    def to_dict(self, orient: str) -> dict[str, list[object]]:
-        assert orient == "list"
-        return {"a": [1.0, float("nan")], "when": [datetime(2026, 1, 1, tzinfo=UTC), None]}
-
-
 @pytest.mark.parametrize(
     "data",
     [
         {"a": [1.0, None], "when": [datetime(2026, 1, 1, tzinfo=UTC), None]},
         [{"a": 1.0, "when": datetime(2026, 1, 1, tzinfo=UTC)}, {}],
         pl.DataFrame({"a": [1.0, float("nan")], "when": [datetime(2026, 1, 1, tzinfo=UTC), None]}),
-        PandasLike(),
+        pd.DataFrame({"a": [1.0, float("nan")], "when": [datetime(2026, 1, 1, tzinfo=UTC), None]}),
     ],
     ids=["columns", "rows", "polars", "pandas"],
 )
@@ -127,6 +118,15 @@ def test_all_kinds_of_in_memory_tables_are_read_identically(data: object) -> Non
     frame = table_from_memory(data).frame
 
     assert frame.rows() == [(1.0, datetime(2026, 1, 1, tzinfo=UTC)), (None, None)]
+
+
+def test_repeated_and_numeric_column_names_are_handled() -> None:
+    repeated = pd.DataFrame([[1, 2]], columns=["a", "a"])
+
+    with pytest.raises(TableError, match="several columns with the same name: 'a'"):
+        table_from_memory(repeated)
+    assert table_from_memory(pd.DataFrame([[1, 2]])).frame.rows(named=True) == [{"0": 1, "1": 2}]
+    assert table_from_memory([{0: 1, 1: 2}]).frame.rows(named=True) == [{"0": 1, "1": 2}]
 
 
 def test_identical_tables_have_the_same_digest() -> None:

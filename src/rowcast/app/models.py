@@ -121,6 +121,20 @@ def score_table(settings: Settings, reference: str, options: ScoringOptions) -> 
     return score_file(resolved, opened.manifest, graphs=graphs, options=options)
 
 
+def predict(model: LiveModel, data: Any) -> Any:
+    """Return the predictions for rows in memory, in the form of the rows."""
+    from rowcast.jobs import memory_scoring
+
+    return memory_scoring.predict(model, data)
+
+
+def predict_proba(model: LiveModel, data: Any) -> Any:
+    """Return the class probabilities for rows in memory, in the form of the rows."""
+    from rowcast.jobs import memory_scoring
+
+    return memory_scoring.predict_proba(model, data)
+
+
 def train(
     settings: Settings,
     data: Any,

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from rowcast.app import models
+from rowcast.app.progress import training_progress
 from rowcast.cli import output
 from rowcast.errors import SettingsError
 
 if TYPE_CHECKING:
     from rowcast.settings import Settings
     from rowcast.tables.table import Finding, Override
-    from rowcast.training.events import TrainingEvent
     from rowcast.training.result import TrainingResult
 
 FINDING_HEADINGS = ("finding", "action", "override")
@@ -27,7 +25,7 @@ FINDING_HEADINGS = ("finding", "action", "override")
 def run(settings: Settings, table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
     """Train a model and print the result."""
     _require_target(options)
-    with _progress() as report:
+    with training_progress() as report:
         result = models.train(settings, table, progress=report, **options)
     if as_json:
         output.print_json(_document(result))
@@ -134,36 +132,3 @@ def _print(result: TrainingResult) -> None:
             *([f"wrote the ONNX graph to {result.onnx}"] if result.onnx else []),
         ]
     )
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[TrainingEvent], None]]:
-    """Show live progress if standard error is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda event: None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = [
-        TextColumn("{task.fields[stage]:<8}"),
-        BarColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-    ]
-    with Progress(*columns, console=output.console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading the table", stage="read", total=None)
-
-        def report(event: TrainingEvent) -> None:
-            if event.stage == "tune" and not event.trials:  # a notice, for example after Ctrl-C, stays on the screen
-                bar.console.print(event.message)
-            facts = [event.candidate or event.message]
-            if event.trials:
-                facts.append(f"trial {event.trial} of {event.trials}")
-            if event.best is not None:
-                facts.append(f"best {event.best:.4f}")
-            if event.seconds_left is not None:
-                facts.append(f"about {event.seconds_left:.0f} s left")
-            total = event.trials or None
-            bar.update(task, stage=event.stage, description=", ".join(facts), total=total, completed=event.trial)
-
-        yield report

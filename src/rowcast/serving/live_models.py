@@ -41,6 +41,10 @@ class LiveModel(ModelInterface):
         """Return one score per row. In Rowcast's own graphs, a row's score never depends on other rows. Hot path."""
         return self._to_scores(self._read(self._run(stack_rows(self.encoder.plan, rows))))
 
+    def output(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Return probabilities [N, k], values [N] or class indices [N]."""
+        return self._read(self._run(tensors))
+
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the graph's output, with one row per input row."""
         return self._run(tensors).reshape(len(next(iter(tensors.values()))), -1)

@@ -19,7 +19,7 @@ from rowcast.errors import InvalidRows, TableError, ValueProblem
 from rowcast.schema.encoding import Feature, Plan, TensorSpec
 from rowcast.schema.schema import MISSING, REQUIRED, Column, Schema, list_names, shortened
 from rowcast.schema.values import BLANKS, DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, PLAIN_NUMBER, BadValue, date_parts
-from rowcast.tables.table import Table, closest
+from rowcast.tables.table import Table, closest, misspellings
 
 MAX_PROBLEMS: Final = 20
 MISSING_VALUE = BadValue(MISSING, REQUIRED)
@@ -89,11 +89,19 @@ def encode_all(table: Table | pl.DataFrame, schema: Schema, plan: Plan) -> Encod
 
 
 def _refuse_absent(frame: pl.DataFrame, schema: Schema) -> None:
-    absent = [column.name for column in schema.columns if not column.missing and column.name not in frame.columns]
-    if absent:
-        hint = closest(absent[0], frame.columns)
-        message = f"the table lacks columns that the model requires: {list_names(absent)} ({hint})"
+    absent = [column for column in schema.columns if column.name not in frame.columns]
+    required = [column.name for column in absent if not column.missing]
+    if required:
+        hint = closest(required[0], frame.columns)
+        message = f"the table lacks columns that the model requires: {list_names(required)} ({hint})"
         raise TableError(message, slug="missing-column")
+    if misspelled := misspellings(frame.columns, schema):
+        column, name = next(iter(misspelled.items()))
+        raise TableError(
+            f"the table has no column {column!r}; rename {name!r} if it is this column, or add an empty column "
+            f"{column!r} if its values are missing",
+            slug="missing-column",
+        )
 
 
 def _parse_column(frame: pl.DataFrame, column: Column) -> ParsedColumn:

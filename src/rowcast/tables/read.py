@@ -52,21 +52,30 @@ def table_from_memory(data: Any, name: str = "table") -> Table:
     """Convert a polars or pandas frame, a mapping of columns, or a sequence of rows into a table."""
     if isinstance(data, Table):
         return data
-    if isinstance(data, pl.DataFrame):
-        frame = data
-    elif hasattr(data, "to_dict") and hasattr(data, "columns"):  # detects pandas without importing it
-        frame = _from_columns({str(key): cells for key, cells in data.to_dict(orient="list").items()})
-    elif isinstance(data, Mapping):
-        frame = _from_columns({str(key): list(cells) for key, cells in data.items()})
-    elif isinstance(data, Sequence) and not isinstance(data, str | bytes):
-        frame = _from_rows(data, name)
-    else:
-        raise TableError(
-            f"cannot read a table from {type(data).__name__}; expected a path, a data frame, columns or rows",
-            slug="not-a-table",
-        )
-    table = _table(frame, name)
+    table = _table(frame_from_memory(data, name), name)
     return Table(table.frame, name, hashlib.sha256(table.frame.write_csv().encode()).hexdigest())
+
+
+def frame_from_memory(data: Any, name: str = "table") -> pl.DataFrame:
+    """Convert a polars or pandas frame, a mapping of columns, or a sequence of rows into a polars frame."""
+    if isinstance(data, pl.DataFrame):
+        return data
+    if is_pandas_frame(data):
+        names = _unique(name, [str(column) for column in data.columns])  # `to_dict` would drop repeated columns
+        return _from_columns(dict(zip(names, data.to_dict(orient="list").values(), strict=True)))
+    if isinstance(data, Mapping):
+        return _from_columns({str(key): list(cells) for key, cells in data.items()})
+    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
+        return _from_rows(data, name)
+    raise TableError(
+        f"cannot read a table from {type(data).__name__}; expected a path, a data frame, columns or rows",
+        slug="not-a-table",
+    )
+
+
+def is_pandas_frame(data: Any) -> bool:
+    """Return whether the value is a pandas data frame, without importing pandas."""
+    return hasattr(data, "to_dict") and hasattr(data, "columns")
 
 
 class CsvFormat(NamedTuple):
@@ -254,8 +263,8 @@ def _unique(name: str, headers: Sequence[str]) -> list[str]:
 def _from_rows(rows: Sequence[Any], name: str) -> pl.DataFrame:
     if not all(isinstance(row, Mapping) for row in rows):
         raise not_objects(name)
-    names = dict.fromkeys(str(key) for row in rows for key in row)
-    return _from_columns({key: [row.get(key) for row in rows] for key in names})
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return _from_columns({str(key): [row.get(key) for row in rows] for key in keys})
 
 
 Types = Mapping[str, set[type]]

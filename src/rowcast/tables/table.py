@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
 import polars as pl
 
 from rowcast.errors import TableError
-from rowcast.schema.schema import list_names
+from rowcast.schema.schema import Schema, list_names
 from rowcast.schema.values import BLANKS
 
 
@@ -101,6 +101,22 @@ def with_target(table: Table, labels: Table, target: str | None) -> tuple[Table,
         )
     sha256 = hashlib.sha256(f"{table.sha256} {labels.sha256}".encode()).hexdigest()
     return Table(table.frame.with_columns(series), table.name, sha256, (*table.findings, *labels.findings)), name
+
+
+def misspellings(names: Iterable[str], schema: Schema) -> dict[str, str]:
+    """Return each absent column for which one of the names is probably a misspelling, with that name.
+
+    Other names, such as the target of the training table, are not columns of the model.
+    """
+    present = list(names)
+    known = schema.names()
+    folded = {name.casefold(): name for name in present if name not in known}
+    found: dict[str, str] = {}
+    for column in known:
+        near = [] if column in present else difflib.get_close_matches(column.casefold(), folded, 1, 0.8)
+        if near:
+            found[column] = folded[near[0]]
+    return found
 
 
 def closest(name: str, names: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ def with_predictions(frame: pl.DataFrame, decision: Decision, output: NDArray[An
 
     The probability columns are `probability`, `score` (binary models only) and one `probability.<label>` per class.
     """
-    results = _results(decision, output)
+    results = prediction_columns(decision, output)
     refuse_existing(frame, results)
     return frame.with_columns([pl.Series(name, values) for name, values in results.items()])
 
@@ -43,7 +43,8 @@ def refuse_existing(frame: pl.DataFrame, names: Iterable[str]) -> None:
         )
 
 
-def _results(decision: Decision, output: NDArray[Any]) -> Mapping[str, Any]:
+def prediction_columns(decision: Decision, output: NDArray[Any]) -> Mapping[str, Any]:
+    """Return the columns that `with_predictions` adds, by name."""
     if decision.task == "regression":
         return {"prediction": output.reshape(-1).astype(np.float64)}
     if output.ndim == 1:  # the graph returns only class indices

@@ -9,6 +9,7 @@ import msgspec
 from rowcast.registry.bundle import Measure, Parity
 from rowcast.schema.prediction import Label, Task
 from rowcast.tables.table import Finding
+from rowcast.templates import render
 
 
 class CandidateScore(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -39,6 +40,27 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     onnx: str | None = None
     """The path of the exported ONNX file, if an export was requested."""
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name} {value}" for name, value in self._facts()[:2])
+        return f"<TrainingResult {self.model}@{self.version}: {facts}>"
+
+    def _repr_html_(self) -> str:
+        return render("rowcast", "summary.html", title=f"{self.model}@{self.version}", facts=self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """Return the most important facts as text, for display."""
+        return [
+            (f"cross-validated {self.metric}", f"{self.score:.4f}"),
+            *(
+                (f"holdout {name}", f"{measure.value:.4f} ({measure.low:.4f} to {measure.high:.4f})")
+                for name, measure in self.holdout.items()
+            ),
+            ("parity", f"{self.parity.rows} rows, {self.parity.label_flips} label flips"),
+            ("findings", str(len(self.findings))),
+            ("seconds", f"{self.seconds:.1f}"),
+            ("path", self.path),
+        ]
 
 
 class ColumnCheck(msgspec.Struct, frozen=True):

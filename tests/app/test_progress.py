@@ -1,0 +1,58 @@
+"""The progress of a training run is shown in terminals and notebooks, and nowhere else."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import sys
+from types import ModuleType
+
+import pytest
+
+from rowcast.app.progress import training_progress
+from rowcast.training.events import TrainingEvent
+
+TRIAL = TrainingEvent(stage="tune", message="", trial=3, trials=6, candidate="boosting", best=0.91234, seconds_left=4.2)
+NOTICE = TrainingEvent(stage="tune", message="the search was stopped [early]")
+
+
+def show(stream: io.StringIO) -> str:
+    """Return what is on the stream before the end of the run."""
+    with training_progress(stream) as report:
+        report(TRIAL)
+        report(NOTICE)
+        return stream.getvalue()
+
+
+def test_nothing_is_shown_outside_terminals_and_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+
+    assert show(io.StringIO()) == ""
+
+
+def test_a_terminal_shows_a_bar_and_keeps_the_notices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    master, slave = pty.openpty()
+
+    with os.fdopen(master, "rb", 0) as terminal, os.fdopen(slave, "w") as stream, training_progress(stream) as report:
+        report(TRIAL)
+        report(NOTICE)
+        shown = terminal.read(65_536)
+        while NOTICE.message.encode() not in shown:
+            shown += terminal.read(65_536)
+
+    assert "━".encode() in shown
+
+
+def test_a_notebook_shows_one_line_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    stream = io.StringIO()
+
+    shown = show(stream)
+
+    assert "\rtune     [===============               ] boosting, trial 3 of 6, best 0.9123, about 4 s left" in shown
+    assert f"\r{NOTICE.message}\n" in shown
+    assert stream.getvalue().endswith("\r")
+    assert stream.getvalue().rsplit("\r", 2)[1].strip() == ""
