@@ -14,9 +14,12 @@ from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import RowcastError, TrainingError
 from rowcast.registry import bundle
+from rowcast.registry.ports import Reference
 from rowcast.schema.encoding import RowEncoder
 from rowcast.schema.scores import score_rows
 from rowcast.schema.stacking import stack_rows
+from rowcast.serving.live_models import load_folder
+from rowcast.serving.model_descriptions import describe
 from rowcast.tables import examples
 from rowcast.tables.encode import encode_table
 from rowcast.tables.read import table_from_memory
@@ -306,3 +309,37 @@ def test_table_predictions_equal_single_row_predictions(tmp_path: Path) -> None:
     for row, result in zip(frame.select(manifest.schema.names()).to_dicts(), whole.to_dicts(), strict=True):
         alone = score_rows(manifest.decision, graph.run(stack_rows(encoder.plan, [encoder.parse(row)])))[0]
         assert (alone.prediction, alone.score) == (result["prediction"], result["score"])
+
+
+def test_no_document_contains_a_value_of_a_sensitive_column(tmp_path: Path) -> None:
+    rows = 400
+    table = table_from_memory(
+        {
+            "salary": [-7_310_999 if index % 9 == 0 else 7_310_000 + index for index in range(rows)],
+            "badge": [f"{index:07d}" if index % 2 else f"0073{index:03d}" for index in range(rows)],
+            "city": [f"hidden-{index % 5}" for index in range(rows)],
+            "fee": ["$7,311,500.25" if index % 3 else f"${7_312_000 + index:,}.75" for index in range(rows)],
+            "met": [f"{1 + index % 28:02d}/{1 + index % 12:02d}/1973" for index in range(rows)],
+            "open": [index % 13 for index in range(rows)],
+            "y": ["yes" if (index % 13 > 6) != (index % 5 == 0) else "no" for index in range(rows)],
+        },
+        "staff",
+    )
+    sensitive = ("salary", "badge", "city", "fee", "met")
+
+    result = train_model(tmp_path, table, "y", sensitive=sensitive, keep=sensitive, candidates=("boosting",))
+
+    folder = Path(result.path)
+    model = load_folder(Reference("model", 1), folder, open_graph)
+    values = {str(cell) for name in sensitive for cell in table.frame[name]}
+    values = {value for value in values if len(value) > 5} | {"7311500", "7310999", "/1973", "1973-"}
+    documents = {
+        **{name: (folder / name).read_text() for name in ("MODEL_CARD.md", "report.html")},
+        "findings": str(result.findings),
+        "description": str(describe(model, is_default=True)),
+        "row schema": str(model.schema.json_schema()),
+        "examples": str([model.sample(), model.golden_example()]),
+    }
+    assert {name: value for name, text in documents.items() for value in values if value in text} == {}
+    assert "12" in documents["row schema"]  # the values of other columns are shown
+    model.encoder.parse(model.example())

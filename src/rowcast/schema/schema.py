@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -42,6 +42,16 @@ MISSING = "missing"
 REQUIRED = "value is required; the column had no missing values in training"
 
 
+NEUTRAL_EXAMPLES: Final[Mapping[str, Value]] = {
+    "number": 0.0,
+    "integer": 0,
+    "boolean": True,
+    "category": "example",
+    "datetime": "2000-01-01",
+}
+"""The examples of sensitive columns."""
+
+
 class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
     """One column of the rows that clients send."""
 
@@ -70,7 +80,19 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     help: str = ""
     example: Value = None
     sensitive: bool = False
-    """Whether the values are kept out of errors and warnings, and can be hashed or dropped before they are recorded."""
+    """Whether the values are kept out of everything that people see, and can be hashed or dropped before recording."""
+
+    def shown(self) -> Column:
+        """Return the column as people may see it: without values from training if the column is sensitive.
+
+        The levels of a closed column are not hidden, because clients must know which values are allowed.
+        """
+        if not self.sensitive:
+            return self
+        if self.closed:
+            return msgspec.structs.replace(self, example=min(self.levels))
+        example = None if self.missing else NEUTRAL_EXAMPLES[self.kind]
+        return msgspec.structs.replace(self, levels=(), low=None, high=None, example=example)
 
     def parse(self, raw: Any, *, text: bool = False) -> Value:
         """Return the canonical value of a raw cell, or None if the value is missing.
@@ -231,6 +253,7 @@ def list_names(names: Sequence[str]) -> str:
 
 
 def _column_json_schema(column: Column) -> dict[str, Any]:
+    column = column.shown()
     shapes: dict[str, dict[str, Any]] = {
         "number": {"type": ["number", "string"] if column.forms else "number"},
         "integer": {"type": ["number", "string"] if column.forms else "number", "multipleOf": 1},
@@ -259,6 +282,8 @@ def _column_json_schema(column: Column) -> dict[str, Any]:
 
 def _seen(column: Column) -> str:
     if column.kind == "category":
+        if not column.levels:
+            return "Values that were not seen in training are accepted, with a warning."
         rest = "" if column.closed else " Other values are treated as unseen, with a warning."
         return f"Seen in training: {list_names(column.levels)}.{rest}"
     if column.low is not None and column.high is not None and column.kind in ("number", "integer"):

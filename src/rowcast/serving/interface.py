@@ -58,7 +58,13 @@ class ModelInterface:
 
     def example(self) -> dict[str, Any]:
         """Return a valid example row, as a client would send it."""
-        return {column.name: column.example for column in self.schema.columns}
+        return {column.name: column.shown().example for column in self.schema.columns}
+
+    def golden_example(self) -> dict[str, Any]:
+        """Return the golden row with neutral values in the sensitive columns."""
+        assert self.golden is not None  # a live model has been verified on its golden rows
+        neutral = {column.name: column.shown().example for column in self.schema.columns if column.sensitive}
+        return {name: neutral.get(name, cell) for name, cell in self.golden.row.items()}
 
     def sample(self) -> Any:
         """Return an example body for `/predict`, in the format of the wire template if the model has one."""

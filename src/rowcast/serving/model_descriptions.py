@@ -103,6 +103,6 @@ def _fields(model: ModelInterface, *, is_default: bool) -> Json:
         "score": manifest.score,
         "holdout": msgspec.to_builtins(manifest.holdout),
         "parity": msgspec.to_builtins(manifest.parity),
-        "columns": msgspec.to_builtins(manifest.schema.columns),
+        "columns": [msgspec.to_builtins(column.shown()) for column in manifest.schema.columns],
         "schema": manifest.schema.json_schema(),
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -109,6 +111,12 @@ class LearningProblem:
         return len(self.classes) if self.task == "multiclass" else 1
 
 
+QUOTING = frozenset(
+    {"almost-number", "ambiguous-dates", "constant", "far-value", "leading-zeros", "sentinel", "unknown-level"}
+)
+"""The codes of the findings whose messages quote values."""
+
+
 def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
     """Turn a table into a learning problem; raise TableError if no model can be trained on the table."""
     name = options.target.strip(BLANKS)
@@ -164,7 +172,9 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
         name,
         training,
         holdout,
-        check.sort_by_severity([*profile.findings, *weightless, *special, *examined, *labelled.findings]),
+        _without_sensitive_values(
+            check.sort_by_severity([*profile.findings, *weightless, *special, *examined, *labelled.findings]), sensitive
+        ),
         class_weights,
     )
 
@@ -222,3 +232,13 @@ def client_value(column: Column, cell: Any) -> Any:
     if column.kind == "datetime":
         return cell if isinstance(cell, str) else cell.isoformat()
     return cell if isinstance(cell, str) and cell.lower() in column.words else value
+
+
+def _without_sensitive_values(findings: Sequence[Finding], sensitive: Collection[str]) -> tuple[Finding, ...]:
+    """Return the findings without quoted values of sensitive columns."""
+    return tuple(
+        msgspec.structs.replace(finding, message="a message that quotes values is not shown: the column is sensitive")
+        if finding.column in sensitive and finding.code in QUOTING
+        else finding
+        for finding in findings
+    )

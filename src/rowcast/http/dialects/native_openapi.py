@@ -171,8 +171,7 @@ def _operation(model: LiveModel, forms: list[_Form], summary: str, operation_id:
 def _forms(address: str, model: LiveModel, *, is_batch: bool) -> list[_Form]:
     """Return the request formats that a path accepts, starting with the default format."""
     row, prediction = reference(f"{_component(address)}.row"), reference(f"{_component(address)}.prediction")
-    assert model.golden is not None  # a live model has been verified on its golden rows
-    example, example_reply = model.golden.row, msgspec.json.decode(_example_reply(model))
+    example, example_reply = model.golden_example(), msgspec.json.decode(_example_reply(model))
     reply = closed(model={"const": model.name}, version=WHOLE, predictions=array({"anyOf": [prediction, ROW_ERRORS]}))
     forms = [
         _Form(

@@ -89,7 +89,8 @@ def dependence_section(model: EvaluatedModel, importances: Sequence[Importance])
     """Return the partial dependence on the most important columns, or None if no column has any influence."""
     charts, tables = [], []
     for importance in importances[:MAX_DEPENDENCES]:
-        dependence = partial_dependence(model, importance.encoded) if importance.value > 0 else None
+        is_shown = importance.value > 0 and not importance.encoded.column.sensitive
+        dependence = partial_dependence(model, importance.encoded) if is_shown else None
         if dependence is None:
             continue
         if model.decision.task != "multiclass":

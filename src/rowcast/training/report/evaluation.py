@@ -363,6 +363,8 @@ def error_by_slice(model: EvaluatedModel) -> SliceErrors:
         errors = (predicted != model.rows.target).astype(np.float64)
     slices = []
     for encoded in encoded_columns(model.schema, model.plan):
+        if encoded.column.sensitive:
+            continue  # a condition contains values
         for condition, inside in _conditions(model.rows, encoded):
             if MIN_SLICE_ROWS <= int(inside.sum()) < len(errors):
                 measure = _mean_error if is_regression else _error_rate

@@ -120,6 +120,8 @@ def columns_section(schema: Schema) -> ColumnsSection:
 
 def describe_values(column: Column) -> str:
     """Summarize the values that a column had in training."""
+    if column.sensitive:
+        return "not shown, because the column is sensitive"
     if column.levels:
         shown = ", ".join(truncate(level, 60) for level in column.levels[:SHOWN_LEVELS])
         more = len(column.levels) - SHOWN_LEVELS
