@@ -174,12 +174,38 @@ def test_the_json_schema_matches_the_parser() -> None:
         "owner": {"type": ["boolean", "string", "integer"]},
         "city": {
             "type": ["string", "number", "boolean"],
-            "description": "Seen in training: Ulm, Bonn. Other values are treated as unseen, with a warning.",
+            "description": "Values that were not seen in training are accepted, with a warning.",
+            "examples": ["example"],
         },
         "plan": {"type": ["string", "null"], "enum": ["a", "b", None]}
         | {"description": described["properties"]["plan"]["description"]},
         "since": {"type": "string"},
     }
+
+
+def test_the_json_schema_shows_the_levels_of_a_category() -> None:
+    described = Schema((Column(name="city", kind="category", levels=("Ulm", "Bonn")),)).json_schema()
+
+    text = "Seen in training: Ulm, Bonn. Other values are treated as unseen, with a warning."
+    assert described["properties"]["city"]["description"] == text
+
+
+def test_a_sensitive_column_is_shown_without_values() -> None:
+    column = Column(name="a", kind="integer", low=3.0, high=9.0, example=4, unit="EUR", sensitive=True)
+    closed = Column(name="b", kind="category", levels=("y", "x"), closed=True, example="y", sensitive=True)
+    optional = Column(name="c", kind="category", levels=("y",), missing=True, example="y", sensitive=True)
+
+    assert column.shown() == Column(name="a", kind="integer", example=0, unit="EUR", sensitive=True)
+    assert (closed.shown().levels, closed.shown().example) == (("y", "x"), "x")
+    assert (optional.shown().levels, optional.shown().example) == ((), None)
+    assert SCHEMA.columns[0].shown() == SCHEMA.columns[0]
+
+
+@pytest.mark.parametrize("kind", ["number", "integer", "boolean", "category", "datetime"])
+def test_the_example_of_a_sensitive_column_is_valid(kind: Any) -> None:
+    column = Column(name="a", kind=kind, sensitive=True)
+
+    column.parse(column.shown().example)
 
 
 def test_the_json_schema_of_a_closed_category_does_not_mention_other_values() -> None:
