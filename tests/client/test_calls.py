@@ -55,7 +55,8 @@ def test_a_reply_with_unknown_fields_is_decoded() -> None:
 def test_a_partial_reply_contains_predictions_and_rejected_rows() -> None:
     rejected = b'{"errors":[{"column":"a","code":"missing","message":"is required","row":1}]}'
     body = b'{"model":"loans","version":1,"predictions":[%s,%s]}' % (PREDICTION, rejected)
-    call = ModelCalls(str, retries=0).predict_many([{"a": 1}, {}], None, CheckedOptions(), partial=True)
+    call = ModelCalls(str, retries=0).predict_many([{"a": 1}, {}], None, CheckedOptions(), partial=True).next()
+    assert call is not None
 
     first, second = call.read(HttpReply(200, {"x-request-id": "r"}, body))
 

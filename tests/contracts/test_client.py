@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import msgspec
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 
 from rowcast import settings
@@ -23,6 +25,7 @@ from support.waiting import eventually
 
 SUM = models.number_columns(2)
 ROW = {"x0": 1.5, "x1": 2.0}
+SETTINGS = {"ROWCAST_CACHE": "true", "ROWCAST_MAX_ROWS": "80", "ROWCAST_MAX_BODY_BYTES": "4096"}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> Ite
     access.add(home, "boss", "predict", "read", "admin")
     for name in ("few", "Client", "BlockingAsyncClient"):
         access.add(home, name, "predict", quota="3/3600s")
-    with servers.running(home, "--default-model", "sum", settings={"ROWCAST_CACHE": "true"}) as running:
+    with servers.running(home, "--default-model", "sum", settings=SETTINGS) as running:
         yield running
 
 
@@ -105,6 +108,44 @@ def test_predict_many_preserves_the_order_of_the_rows(client: Any) -> None:
 
     assert [prediction.prediction for prediction in predictions] == [number + 0.5 for number in range(50)]
     assert {prediction.request_id for prediction in predictions} == {"batch-1"}
+
+
+@pytest.mark.parametrize("frame", [pl.DataFrame, pd.DataFrame])
+def test_a_frame_is_split_into_requests_that_the_server_accepts(client: Any, kind: Any, frame: Any) -> None:
+    data = frame({"x0": [number / 7 for number in range(500)], "x1": list(range(500))})
+    name = f"{kind.__name__}-{frame.__module__}"
+    predictions, again = [client.predict_many(data, "sum", entity=name, idempotency_key=name) for _ in range(2)]
+
+    assert [prediction.prediction for prediction in predictions] == pytest.approx([n / 7 + n for n in range(500)])
+    assert [prediction.id for prediction in predictions] == [prediction.id for prediction in again]
+    assert client.predict_many(data.head(0)) == []
+
+
+def test_the_problems_of_a_split_frame_name_the_rows_of_the_frame(client: Any) -> None:
+    data = pl.DataFrame({"x0": [None if number in (3, 170) else 1.0 for number in range(200)], "x1": 2.0})
+    with pytest.raises(errors.RowsRejected, match="in the request with rows 0 to 49: row 3 x0") as rejected:
+        client.predict_many(data)
+    with pytest.raises(errors.RowsRejected, match="in the request with rows 150 to 199: row 170 x0"):
+        client.predict_many(data.with_columns(x0=pl.when(pl.row_index() == 3).then(1.0).otherwise("x0")))
+    predictions = client.predict_many(data, partial=True)
+
+    assert [problem.row for problem in rejected.value.problems] == [3]
+    bad = {row: each.problems[0].row for row, each in enumerate(predictions) if isinstance(each, RowErrors)}
+    assert bad == {3: 3, 170: 170}
+
+
+def test_rows_from_an_iterator_are_split(client: Any) -> None:
+    predictions = client.predict_many({"x0": number, "x1": 0} for number in range(100))
+
+    assert [prediction.prediction for prediction in predictions] == list(range(100))
+
+
+def test_a_single_row_that_is_too_large_is_rejected(client: Any) -> None:
+    with pytest.raises(errors.ErrorReply) as rejected:
+        client.predict_many([ROW, {**ROW, "x2": "x" * 5000}, ROW])
+
+    assert rejected.value.status == 413
+    assert "with rows 1 to 1 (413" in str(rejected.value)
 
 
 def test_a_batch_with_an_invalid_row_fails_unless_partial_is_set(client: Any) -> None:
@@ -297,6 +338,10 @@ def test_no_error_message_contains_a_value_or_an_api_key(client: Any) -> None:
     [
         lambda client: client.predict({"rows": [ROW]}),
         lambda client: client.predict({"x0": object()}),
+        lambda client: client.predict_many([ROW, {"x0": object()}]),
+        lambda client: client.predict_many(ROW),
+        lambda client: client.predict_many("rows"),
+        lambda client: client.predict_many(pd.DataFrame([[1, 2]], columns=["x0", "x0"])),
         lambda client: client.predict(ROW, "sum@champion"),
         lambda client: client.predict(ROW, "../sum"),
         lambda client: client.predict(ROW, idempotency_key="a b"),

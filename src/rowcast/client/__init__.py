@@ -9,7 +9,7 @@
 clients raise.
 """
 
-from rowcast.client.calls import Row
+from rowcast.client.batches import Row
 from rowcast.client.http_clients import AsyncClient, Client
 from rowcast.client.replies import HistoryEntry, PredictionReply, RowErrors
 from rowcast.schema.encoding import RowWarning

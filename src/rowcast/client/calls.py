@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import IO, Any, Generic, Literal, TypedDict, TypeVar
@@ -12,16 +12,16 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from rowcast.client.batches import Batches, Part, Row, Rows
+from rowcast.client.encoding import encode
 from rowcast.client.errors import BadCall, BadReply
-from rowcast.client.exchange import HttpReply, HttpRequest
+from rowcast.client.exchange import HttpReply, HttpRequest, shifted
 from rowcast.client.replies import BatchReply, HistoryEntry, HistoryList, PredictionReply, RowErrors
 from rowcast.serving.fleet import ReloadResult
 from rowcast.serving.health import HealthReport, Readiness
 from rowcast.serving.model_descriptions import ModelList, ServedModel
 
 T = TypeVar("T")
-Row = Mapping[str, Any] | msgspec.Raw
-"""A mapping from column names to values, or a JSON object as text. JSON text is sent and recorded unchanged."""
 Format = Literal["jsonl", "csv"]
 
 JSON = "application/json"
@@ -73,6 +73,15 @@ class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.traceparent is not None and not is_header_value(self.traceparent):
             raise BadCall("traceparent must be a W3C Trace Context value: 1 to 255 visible ASCII characters")
 
+    def for_part(self, part: Part) -> CheckedOptions:
+        """Return the options for a request with some of the rows. Each such request has its own Idempotency-Key."""
+        if self.idempotency_key is None or part.is_whole:
+            return self
+        key = f"{self.idempotency_key}.{part.rows.start}.{len(part.rows)}"
+        if not is_header_value(key):
+            raise BadCall("idempotency_key is too long for several requests; use at most 200 characters")
+        return msgspec.structs.replace(self, idempotency_key=key)
+
     def query(self) -> list[tuple[str, str]]:
         """Return the options that are sent in the query string."""
         return [
@@ -123,14 +132,20 @@ class ModelCalls:
         """Return the call that fetches the prediction for one row."""
         if isinstance(row, Mapping) and row.keys() == {"rows"}:
             raise BadCall("a row cannot have 'rows' as its only column; use predict_many to send several rows")
-        return ApiCall(self._predict(_encode(row, "the row"), model, options), _read_prediction)
+        return ApiCall(self._predict(encode(row, "the row"), model, options), _read_prediction)
 
     def predict_many(
-        self, rows: Iterable[Row], model: str | None, options: CheckedOptions, *, partial: bool
-    ) -> ApiCall[list[PredictionReply | RowErrors]]:
-        """Return the call that fetches the predictions for many rows, in order."""
-        body = _encode({"rows": list(rows)}, "the rows")
-        return ApiCall(self._predict(body, model, options, *([("partial", "true")] if partial else [])), _read_batch)
+        self, rows: Rows, model: str | None, options: CheckedOptions, *, partial: bool
+    ) -> Batches[ApiCall[list[PredictionReply | RowErrors]]]:
+        """Return the calls that fetch the predictions for many rows, in order."""
+        query = [("partial", "true")] if partial else []
+
+        def build(part: Part) -> ApiCall[list[PredictionReply | RowErrors]]:
+            request = self._predict(part.body, model, options.for_part(part), *query)
+            request = msgspec.structs.replace(request, rows=None if part.is_whole else part.rows)
+            return ApiCall(request, lambda reply: _read_batch(reply, part.rows.start))
+
+        return Batches(rows, build)
 
     def model(self, name: str | None) -> ApiCall[ServedModel]:
         """Return the call that fetches a model's description. Status 304 means that the cached copy is current."""
@@ -283,23 +298,6 @@ def _filter_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _encode(value: Any, subject: str) -> bytes:
-    try:
-        return msgspec.json.encode(value, enc_hook=_to_plain)
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-        reason = type(error).__name__  # the error's own message may contain a value from the row
-        raise BadCall(f"cannot encode {subject} as JSON ({reason}); use JSON-compatible values") from None
-
-
-def _to_plain(value: Any) -> Any:
-    """Convert a mapping, or a numpy or pandas scalar, to a built-in type."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if hasattr(value, "item"):
-        return value.item()
-    raise TypeError
-
-
 def _reader(kind: type[T]) -> Callable[[HttpReply], T]:
     return lambda reply: _decode(reply.body, kind)
 
@@ -316,12 +314,13 @@ def _read_prediction(reply: HttpReply) -> PredictionReply:
     return msgspec.structs.replace(prediction, request_id=reply.headers.get("x-request-id", ""))
 
 
-def _read_batch(reply: HttpReply) -> list[PredictionReply | RowErrors]:
+def _read_batch(reply: HttpReply, first_row: int) -> list[PredictionReply | RowErrors]:
     request_id = reply.headers.get("x-request-id", "")
     items: list[PredictionReply | RowErrors] = []
     for raw in _decode(reply.body, BatchReply).predictions:
         if bytes(raw).startswith(b'{"errors"'):
-            items.append(_decode(raw, RowErrors))
+            problems = _decode(raw, RowErrors).problems
+            items.append(RowErrors(tuple(shifted(problem, first_row) for problem in problems)))
         else:
             items.append(msgspec.structs.replace(_decode(raw, PredictionReply), request_id=request_id))
     return items

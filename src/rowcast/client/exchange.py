@@ -15,6 +15,7 @@ import msgspec
 
 from rowcast.client import errors
 from rowcast.client.replies import ProblemDetails
+from rowcast.errors import ValueProblem
 
 RETRIED_STATUSES = frozenset({408, 429, 502, 503, 504})
 MAX_TIMEOUT_SECONDS = 3600.0
@@ -48,6 +49,8 @@ class HttpRequest(msgspec.Struct, frozen=True):
     success_statuses: frozenset[int] = frozenset({200})
     """The statuses of successful replies. A problem document with one of these statuses is an error."""
     sink: Sink | None = None
+    rows: range | None = None
+    """The rows in the request, if they are only some of the rows of a call."""
 
 
 class HttpReply(msgspec.Struct, frozen=True):
@@ -119,7 +122,7 @@ def exchange(request: HttpRequest, policy: RetryPolicy, url: str, *, clock: Cloc
         in_flight = is_in_flight(result)
         pause = retry_pause(request, result, policy, retries=retries, random=random())
         if pause is None or pause >= deadline - clock():
-            raise error_of(result, url)
+            raise error_of(result, url, request.rows)
         yield Wait(pause)
         retries += not in_flight  # waiting for the first request to finish does not count as a retry
 
@@ -185,10 +188,11 @@ def read_problem(reply: HttpReply) -> ProblemDetails:
         return ProblemDetails()
 
 
-def error_of(result: HttpReply | NoReply, url: str) -> errors.ClientError:
-    """Return the error for a failed attempt."""
+def error_of(result: HttpReply | NoReply, url: str, rows: range | None = None) -> errors.ClientError:
+    """Return the error for a failed attempt. If the request contains only some rows, the error says which ones."""
+    where = "" if rows is None else f" in the request with rows {rows.start} to {rows.stop - 1}"
     if isinstance(result, NoReply):
-        return errors.Unreachable(f"no response from {url}: {result.reason}", sent=result.sent)
+        return errors.Unreachable(f"no response from {url}{where}: {result.reason}", sent=result.sent)
     if result.status < 400:
         return errors.BadReply(
             f"unexpected status {result.status} from {url}; check that the URL belongs to a Rowcast server"
@@ -201,12 +205,19 @@ def error_of(result: HttpReply | NoReply, url: str) -> errors.ClientError:
     return kind(
         result.status,
         slug,
-        title,
+        title + where,
         detail=problem.detail,
-        problems=problem.errors,
+        problems=[shifted(each, rows.start if rows else 0) for each in problem.errors],
         request_id=request_id,
         retry_after=retry_after(result),
     )
+
+
+def shifted(problem: ValueProblem, first_row: int) -> ValueProblem:
+    """Return a problem whose row is counted from the first row of the call instead of the request."""
+    if not isinstance(problem.row, int):
+        return problem
+    return msgspec.structs.replace(problem, row=problem.row + first_row)
 
 
 def _with_timeout(request: HttpRequest, left: float) -> HttpRequest:

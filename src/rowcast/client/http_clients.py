@@ -8,7 +8,7 @@ import os
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
@@ -17,6 +17,7 @@ import httpx
 import msgspec
 
 from rowcast.client import calls
+from rowcast.client.batches import Row, Rows
 from rowcast.client.calls import (
     ApiCall,
     CheckedOptions,
@@ -24,11 +25,10 @@ from rowcast.client.calls import (
     Format,
     ModelCalls,
     PredictOptions,
-    Row,
     ServerAddress,
     is_header_value,
 )
-from rowcast.client.errors import BadCall
+from rowcast.client.errors import BadCall, ErrorReply
 from rowcast.client.exchange import Flow, HttpReply, HttpRequest, NoReply, RetryPolicy, Send, Wait, exchange
 from rowcast.client.replies import HistoryEntry, PredictionReply, RowErrors
 from rowcast.serving.fleet import ReloadResult
@@ -114,7 +114,7 @@ class Client(_BaseClient):
     @overload
     def predict_many(
         self,
-        rows: Iterable[Row],
+        rows: Rows,
         model: str | None = None,
         *,
         partial: Literal[False] = False,
@@ -122,18 +122,31 @@ class Client(_BaseClient):
     ) -> list[PredictionReply]: ...
     @overload
     def predict_many(
-        self, rows: Iterable[Row], model: str | None = None, *, partial: bool, **options: Unpack[PredictOptions]
+        self, rows: Rows, model: str | None = None, *, partial: bool, **options: Unpack[PredictOptions]
     ) -> list[PredictionReply | RowErrors]: ...
     def predict_many(
-        self, rows: Iterable[Row], model: str | None = None, *, partial: bool = False, **options: Unpack[PredictOptions]
+        self, rows: Rows, model: str | None = None, *, partial: bool = False, **options: Unpack[PredictOptions]
     ) -> Any:
         """Return the predictions for many rows, in order.
 
-        Raise RowsRejected if a row is invalid. With `partial=True`, return a RowErrors for each invalid row instead.
-        All rows are sent in one request; by default, a server accepts up to 10,000 rows per request.
+        `rows` can be a pandas or polars data frame. Raise RowsRejected if a row is invalid. With `partial=True`, return
+        a RowErrors for each invalid row instead. Problems contain the row's position.
+
+        Rows that do not fit in one request are sent in several requests, one after another. Each request has its own
+        timeout. If one of them fails, the earlier ones are recorded; to continue, repeat the call with the same
+        `idempotency_key`.
         """
         checked = CheckedOptions(**options)
-        return self._perform(self._model_calls.predict_many(rows, model, checked, partial=partial), checked.timeout)
+        batches = self._model_calls.predict_many(rows, model, checked, partial=partial)
+        predictions: list[PredictionReply | RowErrors] = []
+        while (call := batches.next()) is not None:
+            try:
+                replies = self._perform(call, checked.timeout)
+            except ErrorReply as error:
+                batches.split(error)
+            else:
+                predictions += replies
+        return predictions
 
     def models(self) -> list[ServedModel]:
         """Return the descriptions of all models that the caller can use."""
@@ -255,7 +268,7 @@ class AsyncClient(_BaseClient):
     @overload
     async def predict_many(
         self,
-        rows: Iterable[Row],
+        rows: Rows,
         model: str | None = None,
         *,
         partial: Literal[False] = False,
@@ -263,16 +276,23 @@ class AsyncClient(_BaseClient):
     ) -> list[PredictionReply]: ...
     @overload
     async def predict_many(
-        self, rows: Iterable[Row], model: str | None = None, *, partial: bool, **options: Unpack[PredictOptions]
+        self, rows: Rows, model: str | None = None, *, partial: bool, **options: Unpack[PredictOptions]
     ) -> list[PredictionReply | RowErrors]: ...
     async def predict_many(
-        self, rows: Iterable[Row], model: str | None = None, *, partial: bool = False, **options: Unpack[PredictOptions]
+        self, rows: Rows, model: str | None = None, *, partial: bool = False, **options: Unpack[PredictOptions]
     ) -> Any:
         """See `Client.predict_many`."""
         checked = CheckedOptions(**options)
-        return await self._perform(
-            self._model_calls.predict_many(rows, model, checked, partial=partial), checked.timeout
-        )
+        batches = self._model_calls.predict_many(rows, model, checked, partial=partial)
+        predictions: list[PredictionReply | RowErrors] = []
+        while (call := batches.next()) is not None:
+            try:
+                replies = await self._perform(call, checked.timeout)
+            except ErrorReply as error:
+                batches.split(error)
+            else:
+                predictions += replies
+        return predictions
 
     async def models(self) -> list[ServedModel]:
         """See `Client.models`."""
