@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from rowcast.client import batches
-from rowcast.client.batches import Batches, Part, rows_of
+from rowcast.client.batches import BatchBody, Batches, rows_of
 from rowcast.client.calls import CheckedOptions
 from rowcast.client.errors import BadCall, ErrorReply, ServerUnavailable
 
@@ -23,7 +23,7 @@ def rows(count: int) -> list[dict[str, int]]:
     return [{"a": number} for number in range(count)]
 
 
-def sent(parts: Batches[Part], *, max_rows: int = 1_000_000, max_bytes: int = 1_000_000) -> list[Part]:
+def sent(parts: Batches[BatchBody], *, max_rows: int = 1_000_000, max_bytes: int = 1_000_000) -> list[BatchBody]:
     """Return the requests that a server with these limits accepts."""
     accepted = []
     while (part := parts.next()) is not None:
@@ -36,7 +36,7 @@ def sent(parts: Batches[Part], *, max_rows: int = 1_000_000, max_bytes: int = 1_
     return accepted
 
 
-def received(parts: list[Part]) -> list[Any]:
+def received(parts: list[BatchBody]) -> list[Any]:
     return [row for part in parts for row in msgspec.json.decode(part.body)["rows"]]
 
 
@@ -105,10 +105,10 @@ def test_the_column_names_of_a_frame_are_sent_as_text_and_must_be_unique() -> No
 def test_each_of_several_requests_has_its_own_idempotency_key() -> None:
     options = CheckedOptions(idempotency_key="mine")
     keys = [
-        options.for_part(Part(b"", rows, is_whole=whole)).idempotency_key
+        options.for_batch(BatchBody(b"", rows, is_whole=whole)).idempotency_key
         for rows, whole in [(range(5), True), (range(5), False), (range(5, 9), False)]
     ]
 
     assert keys == ["mine", "mine.0.5", "mine.5.4"]
     with pytest.raises(BadCall, match="200 characters"):
-        CheckedOptions(idempotency_key="k" * 255).for_part(Part(b"", range(5), is_whole=False))
+        CheckedOptions(idempotency_key="k" * 255).for_batch(BatchBody(b"", range(5), is_whole=False))

@@ -36,7 +36,7 @@ class DataFrame(Protocol):
 Rows = Iterable[Row] | DataFrame
 
 
-class Part(msgspec.Struct, frozen=True):
+class BatchBody(msgspec.Struct, frozen=True):
     """The body of one request, and the rows that it contains."""
 
     body: bytes
@@ -51,7 +51,7 @@ class Batches(Generic[T]):
     For each request that `next` returns, the caller sends the request, and calls `split` if the reply is an error.
     """
 
-    def __init__(self, rows: Rows, build: Callable[[Part], T]) -> None:
+    def __init__(self, rows: Rows, build: Callable[[BatchBody], T]) -> None:
         self._encoded = _encode_each(rows_of(rows))
         self._build = build
         self._waiting: deque[bytes] = deque()
@@ -74,7 +74,7 @@ class Batches(Generic[T]):
             return None
         rows = range(self._first, self._first + len(self._sent))
         body = OPENING + b",".join(self._sent) + CLOSING
-        return self._build(Part(body, rows, is_whole=not self._first and self._peek() is None))
+        return self._build(BatchBody(body, rows, is_whole=not self._first and self._peek() is None))
 
     def split(self, error: ErrorReply) -> None:
         """Halve the last request if it was too large; otherwise raise the error."""

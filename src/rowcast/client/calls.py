@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from rowcast.client.batches import Batches, Part, Row, Rows
+from rowcast.client.batches import BatchBody, Batches, Row, Rows
 from rowcast.client.encoding import encode
 from rowcast.client.errors import BadCall, BadReply
 from rowcast.client.exchange import HttpReply, HttpRequest, shifted
@@ -73,11 +73,11 @@ class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.traceparent is not None and not is_header_value(self.traceparent):
             raise BadCall("traceparent must be a W3C Trace Context value: 1 to 255 visible ASCII characters")
 
-    def for_part(self, part: Part) -> CheckedOptions:
+    def for_batch(self, body: BatchBody) -> CheckedOptions:
         """Return the options for a request with some of the rows. Each such request has its own Idempotency-Key."""
-        if self.idempotency_key is None or part.is_whole:
+        if self.idempotency_key is None or body.is_whole:
             return self
-        key = f"{self.idempotency_key}.{part.rows.start}.{len(part.rows)}"
+        key = f"{self.idempotency_key}.{body.rows.start}.{len(body.rows)}"
         if not is_header_value(key):
             raise BadCall("idempotency_key is too long for several requests; use at most 200 characters")
         return msgspec.structs.replace(self, idempotency_key=key)
@@ -140,10 +140,10 @@ class ModelCalls:
         """Return the calls that fetch the predictions for many rows, in order."""
         query = [("partial", "true")] if partial else []
 
-        def build(part: Part) -> ApiCall[list[PredictionReply | RowErrors]]:
-            request = self._predict(part.body, model, options.for_part(part), *query)
-            request = msgspec.structs.replace(request, rows=None if part.is_whole else part.rows)
-            return ApiCall(request, lambda reply: _read_batch(reply, part.rows.start))
+        def build(batch: BatchBody) -> ApiCall[list[PredictionReply | RowErrors]]:
+            request = self._predict(batch.body, model, options.for_batch(batch), *query)
+            request = msgspec.structs.replace(request, rows=None if batch.is_whole else batch.rows)
+            return ApiCall(request, lambda reply: _read_batch(reply, batch.rows.start))
 
         return Batches(rows, build)
 
