@@ -29,7 +29,7 @@ from requirements import record
 from serve import BIN, FIRST, make_key, train, write_bodies
 
 PORT = 18205
-HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\n"
+HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
 SPLICES = (b"\x00", b"\xff\xfe", b"{", b"[" * 200, b"1e999", b"NaN", b'"rows":[', b"\r\n", b"-", b'"' * 3, b"\\ud800")
 
 

@@ -82,7 +82,8 @@ class Pressure:
             rows = [self._rows[number] for number in numbers]
             body = rows[0] if size == 1 else b'{"rows":[' + b",".join(rows) + b"]}"
             head = (
-                b"POST /predict HTTP/1.1\r\nhost: drill\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+                b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+                b"content-length: %d\r\n\r\n"
             )
             begun = False
             try:

@@ -23,6 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from rowcast.access.addresses import parse_hosts, parse_networks
 from rowcast.access.quotas import parse_quota
 from rowcast.errors import SettingsError
 from rowcast.setting_aliases import ALIAS_PUSH_JOB, ALIASES, aliased_values
@@ -98,7 +99,17 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
     workers: int = Field(1, ge=1, le=256, description="Number of server processes.")
     drain_seconds: float = Field(30.0, ge=0, description="Time limit for finishing open requests during shutdown.")
-    insecure: bool = Field(False, description="Accept connections from other machines even if there is no API key.")
+    insecure: bool = Field(False, description="Answer clients on other machines even if there is no API key.")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Hosts that a request without an API key can name in its `Host` header, in addition to the "
+        "loopback names, separated by commas; `*` allows all. With `insecure`, the default is `*`.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Addresses or networks of the proxies whose `X-Forwarded-For` and `Forwarded` headers are "
+        "believed, separated by commas, for example `127.0.0.1,10.0.0.0/8`.",
+    )
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Models to serve, separated by commas: NAME, NAME@3 or NAME@alias. Default: the champion of each "
@@ -207,7 +218,7 @@ class Settings(BaseSettings):
         "applies.",
     )
 
-    @field_validator("models", "cors_origins", mode="before")
+    @field_validator("models", "cors_origins", "allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def split(cls, value: object) -> object:
         """Split a comma-separated list."""
@@ -315,6 +326,8 @@ def _validate(settings: Settings) -> None:
             raise SettingsError(f"setting {name!r} must be a folder, but {str(folder)!r} is a file")
     if settings.quota is not None:
         parse_quota(settings.quota)
+    parse_hosts(settings.allowed_hosts)
+    parse_networks(settings.trusted_proxies)
     for name, url in (("push_gateway", settings.push_gateway), ("otel_endpoint", settings.otel_endpoint)):
         if url is not None:
             _validate_url(name, url)

@@ -18,8 +18,8 @@ from support import models, servers
 from support.waiting import eventually
 
 BODY = b'{"x0":1.5,"x1":2.0}'
-POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
-GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 RECEIVE, IDLE, MOST = 1.5, 3.0, 30
 
 
@@ -77,7 +77,7 @@ def test_a_request_that_arrives_byte_by_byte_is_answered(connection: socket.sock
 def test_a_connection_is_closed_after_the_reply_if_the_request_has_a_connection_close_header(
     connection: socket.socket,
 ) -> None:
-    connection.sendall(POST.replace(b"Host: x", b"Host: x\r\nConnection: close"))
+    connection.sendall(POST.replace(b"Host: localhost", b"Host: localhost\r\nConnection: close"))
     stream = connection.makefile("rb")
 
     assert reply(stream)[1][b"connection"] == b"close"
@@ -85,7 +85,7 @@ def test_a_connection_is_closed_after_the_reply_if_the_request_has_a_connection_
 
 
 def test_a_request_with_an_expect_header_gets_100_continue(connection: socket.socket) -> None:
-    connection.sendall(POST.replace(b"Host: x", b"Host: x\r\nExpect: 100-continue").removesuffix(BODY))
+    connection.sendall(POST.replace(b"Host: localhost", b"Host: localhost\r\nExpect: 100-continue").removesuffix(BODY))
     stream = connection.makefile("rb")
     assert stream.readline() == b"HTTP/1.1 100 Continue\r\n"
     stream.readline()
@@ -95,7 +95,7 @@ def test_a_request_with_an_expect_header_gets_100_continue(connection: socket.so
 
 
 def test_a_body_above_the_size_limit_is_rejected_without_asking_for_it(connection: socket.socket) -> None:
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"
     connection.sendall(head)
     stream = connection.makefile("rb")
     status, headers, _ = reply(stream)
@@ -108,8 +108,8 @@ def test_a_body_above_the_size_limit_is_rejected_without_asking_for_it(connectio
 def test_the_body_of_a_request_that_offers_an_upgrade_is_not_parsed_as_a_request(
     connection: socket.socket, protocol: bytes
 ) -> None:
-    offer = b"Host: x\r\nConnection: Upgrade\r\nExpect: 100-continue\r\nUpgrade: " + protocol
-    head = POST.replace(b"Host: x", offer).removesuffix(BODY).replace(b"%d" % len(BODY), b"%d" % len(GET))
+    offer = b"Host: localhost\r\nConnection: Upgrade\r\nExpect: 100-continue\r\nUpgrade: " + protocol
+    head = POST.replace(b"Host: localhost", offer).removesuffix(BODY).replace(b"%d" % len(BODY), b"%d" % len(GET))
     connection.sendall(head)
     stream = connection.makefile("rb")
     assert stream.readline() == b"HTTP/1.1 100 Continue\r\n"
@@ -127,11 +127,13 @@ def test_the_body_of_a_request_that_offers_an_upgrade_is_not_parsed_as_a_request
 
 
 def test_a_prediction_is_returned_to_a_client_that_offers_h2c(connection: socket.socket) -> None:
-    offer = b"Host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__"
+    offer = (
+        b"Host: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__"
+    )
     stream = connection.makefile("rb")
 
     for _ in range(2):
-        connection.sendall(POST.replace(b"Host: x", offer))
+        connection.sendall(POST.replace(b"Host: localhost", offer))
         status, _, body = reply(stream)
         assert status == 200
         assert b'"prediction":3.5' in body
@@ -162,8 +164,8 @@ def test_an_idle_connection_is_closed(connection: socket.socket) -> None:
     [
         (b"\x16\x03\x01\x02\x00\x01", 400),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 80_000, 431),
-        (GET.replace(b"Host: x\r\n", b""), 400),
-        (GET.replace(b"Host: x", b"Host: x\r\nHost: y"), 400),
+        (GET.replace(b"Host: localhost\r\n", b""), 400),
+        (GET.replace(b"Host: localhost", b"Host: localhost\r\nHost: y"), 400),
         (GET.replace(b"HTTP/1.1", b"HTTP/2.0"), 505),
     ],
 )
@@ -209,7 +211,7 @@ def test_idle_connections_do_not_use_up_a_low_limit_on_open_files(tmp_path: Path
 
 
 def test_a_body_that_exceeds_the_size_limit_is_rejected_before_it_is_fully_received(connection: socket.socket) -> None:
-    connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 1000)
+    connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 1000)
     status, _, _ = reply(connection.makefile("rb"))
 
     assert status == 413

@@ -253,8 +253,9 @@ def test_a_request_received_before_a_shutdown_is_answered(tmp_path: Path) -> Non
     publish(tmp_path, "sum")
     server = servers.start(tmp_path)
     body = json.dumps(ROW).encode()
-    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(
-        body
+    head = (
+        b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        % len(body)
     )
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as late:
         late.sendall(head + body[:5])
@@ -275,7 +276,7 @@ def test_a_persistent_connection_is_closed_after_its_next_reply_during_a_shutdow
     publish(tmp_path, "sum")
     server = servers.start(tmp_path)
     body = json.dumps(ROW).encode()
-    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    head = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 
     def ask_on(connection: socket.socket) -> bytes:
         connection.sendall(head % len(body) + body)
@@ -315,7 +316,7 @@ def test_a_drain_finishes_even_if_a_client_never_completes_its_request(tmp_path:
     server = servers.start(tmp_path, settings={"ROWCAST_DRAIN_SECONDS": seconds})
     try:
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
-            slow.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
+            slow.sendall(b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{")
             eventually(lambda: connection_count(server) >= 1)
             server.process.send_signal(signal.SIGTERM)
             eventually(lambda: refuses(server))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rowcast.access import keys as access_keys
+from rowcast.access.addresses import parse_networks
 from rowcast.access.callers import Caller
 from rowcast.access.quotas import Quota
 from rowcast.adapters.memory.keys import MemoryKeys
@@ -15,6 +16,8 @@ from rowcast.http.authentication import AccessRules, Authenticator, require, req
 from support.access import SECRET, new_key
 
 HOUR = 3600
+LOCAL = ("127.0.0.1", 40_000)
+HOST = {b"host": b"localhost:8000"}
 
 
 class Clock:
@@ -89,7 +92,7 @@ def test_a_server_still_requires_a_key_after_its_keys_are_deleted() -> None:
 def test_a_server_requires_a_key_once_the_first_key_is_created() -> None:
     clock, keys = Clock(), MemoryKeys()
     gate = Authenticator(keys, AccessRules(), clock)
-    assert gate.admit({}, None).sees_all_tenants
+    assert gate.admit(HOST, LOCAL).sees_all_tenants
 
     keys.change(lambda present: [new_key()])
     clock.now += 1
@@ -142,12 +145,50 @@ def test_the_key_from_the_settings_has_every_scope() -> None:
 
 
 def test_a_server_without_keys_grants_the_admin_scope_only_if_it_listens_on_localhost() -> None:
-    assert "admin" in Authenticator(MemoryKeys(), AccessRules(local_only=True)).admit({}, None).scopes
-    assert "admin" not in Authenticator(MemoryKeys(), AccessRules(local_only=False)).admit({}, None).scopes
+    assert "admin" in Authenticator(MemoryKeys(), AccessRules(local_only=True)).admit(HOST, LOCAL).scopes
+    assert "admin" not in Authenticator(MemoryKeys(), AccessRules(local_only=False)).admit(HOST, LOCAL).scopes
+
+
+def test_an_insecure_server_without_keys_grants_remote_clients_no_admin_scope() -> None:
+    gate = Authenticator(MemoryKeys(), AccessRules(insecure=True))
+
+    assert gate.admit({}, ("10.0.0.1", 1)).scopes == {"predict", "read"}
+    assert gate.admit({b"via": b"1.1 proxy"}, LOCAL).scopes == {"predict", "read"}
+    assert "admin" in gate.admit({}, LOCAL).scopes
+
+
+def test_a_valid_key_is_accepted_from_any_client_through_any_proxy_and_for_any_host() -> None:
+    gate = Authenticator(MemoryKeys([new_key()]), AccessRules())
+    headers = {**presented(), b"host": b"10.0.0.7:8000", b"x-forwarded-for": b"203.0.113.7"}
+
+    assert gate.admit(headers, ("203.0.113.7", 1)).key_id == "1"
+
+
+def test_an_invalid_key_does_not_bypass_the_rules_for_requests_without_a_key() -> None:
+    gate = Authenticator(MemoryKeys(), AccessRules())
+
+    for client, host in ((("203.0.113.7", 1), b"localhost"), (LOCAL, b"evil.example")):
+        with pytest.raises(Forbidden):
+            gate.admit({**presented(), b"host": host}, client)
+
+
+def test_clients_behind_a_trusted_proxy_have_separate_quotas() -> None:
+    rules = AccessRules(quota=Quota(1, 60), proxies=parse_networks(["127.0.0.1"]))
+    gate = Authenticator(MemoryKeys(), rules)
+
+    def spend(forwarded_for: bytes) -> None:
+        meter = gate.admit({**HOST, b"x-forwarded-for": forwarded_for}, LOCAL).meter
+        assert meter is not None
+        meter.spend(1, 0.0)
+
+    spend(b"203.0.113.7")
+    spend(b"203.0.113.8")
+    with pytest.raises(OverQuota):
+        spend(b"192.0.2.99, 203.0.113.7")
 
 
 def test_each_client_address_has_its_own_quota_if_there_are_no_keys() -> None:
-    gate = Authenticator(MemoryKeys(), AccessRules(quota=Quota(1, 60)))
+    gate = Authenticator(MemoryKeys(), AccessRules(quota=Quota(1, 60), insecure=True))
 
     def spend(address: str) -> None:
         meter = gate.admit({}, (address, 1)).meter

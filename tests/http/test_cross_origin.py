@@ -51,7 +51,7 @@ async def test_requests_from_unlisted_origins_cannot_change_anything(open_client
 
 
 @pytest.mark.parametrize(
-    "own", [{"origin": "http://rowcast.test"}, {"origin": "https://proxy.example", "sec-fetch-site": "same-origin"}]
+    "own", [{"origin": "http://localhost"}, {"origin": "https://proxy.example", "sec-fetch-site": "same-origin"}]
 )
 async def test_same_origin_pages_can_send_requests(open_client: httpx.AsyncClient, own: dict[str, str]) -> None:
     assert (await open_client.post("/predict", json=ROW, headers=own)).status_code == 200

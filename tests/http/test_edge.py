@@ -155,7 +155,7 @@ async def test_a_request_is_not_answered_or_counted_if_the_client_disconnects_wh
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [], "root_path": ""}
-    await edge(scope, receive, send)
+    await edge({**scope, "client": ("127.0.0.1", 40000)}, receive, send)
 
     assert sent == []
     assert events == []

@@ -26,6 +26,7 @@ KEYS = (
     new_key("3", "rk_3_other", models=("other",)),
     new_key("4", "rk_4_limited", quota=parse_quota("1/60s")),
 )
+LOCAL = ("127.0.0.1", 40000)
 OPEN: dict[bytes, bytes] = {b"x-request-id": b"r1"}
 WIRE = {"request": {"on_missing": 0, "on_unknown": "ignore"}, "reply": {"value": "$label"}}
 
@@ -143,7 +144,7 @@ async def test_both_paths_charge_a_request_once_and_report_the_quota(live: Model
 
 
 async def test_a_request_that_the_quick_path_passes_to_the_general_path_is_charged_once(live: Models) -> None:
-    front = Front(live.native, rules=AccessRules(quota=parse_quota("3/60s")))
+    front = Front(live.native, rules=AccessRules(quota=parse_quota("3/60s"), hosts=frozenset("*")))
 
     assert await front.ask_quickly("/predict", b'{"rows":[]}', OPEN) is None
     reply = await front.ask("/predict", b'{"rows":[{"x0":1,"x1":2},{"x0":1,"x1":2}]}', OPEN)
@@ -225,7 +226,7 @@ async def test_a_row_is_still_scored_if_its_model_is_unloaded_before_the_body_ar
 
     front.deployment.swap({"wire": live.wire})
     front.native.refresh()
-    answered = front.quick_path.answer(route, dict(OPEN), b"", BODY, None, lambda head, body: responses.append(body))
+    answered = front.quick_path.answer(route, dict(OPEN), b"", BODY, LOCAL, lambda head, body: responses.append(body))
 
     assert answered
     assert (await front.ask("/predict", BODY, OPEN)).body == b'{"value":3.0}'

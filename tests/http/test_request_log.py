@@ -97,7 +97,7 @@ async def test_a_client_disconnect_is_logged_with_status_499(model: LiveModel) -
 
     scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": []}
     with capture_logs() as lines:
-        await logged_app(model)(scope, receive, None)  # type: ignore[arg-type]
+        await logged_app(model)({**scope, "client": ("127.0.0.1", 40000)}, receive, None)  # type: ignore[arg-type]
 
     assert [line["status"] for line in lines] == [CLIENT_CLOSED]
 

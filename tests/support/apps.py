@@ -57,7 +57,7 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
 def client(app: Any, root_path: str = "", **options: Any) -> httpx.AsyncClient:
     """Return a client that calls the app directly."""
     transport = httpx.ASGITransport(app, root_path=root_path, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://rowcast.test", **options)
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost", **options)
 
 
 @contextlib.asynccontextmanager

@@ -59,7 +59,7 @@ class Front:
         self.service = PredictionService(self.deployment, self.batcher, recorder, max_rows=100, cache=cache)
         self.native = NativeRoutes(self.service)
         router, request_rules, ids = Router(self.native.routes, [], []), RequestRules(100_000, 60), RequestIds("made")
-        access = Authenticator(MemoryKeys(keys), rules or AccessRules())
+        access = Authenticator(MemoryKeys(keys), rules or AccessRules(hosts=frozenset("*")))
         idempotency = Idempotency(MemoryIdempotencyStore(), 60)
         self.edge = Edge(router, _not_found, _no_lifespan, listen, access, idempotency, request_rules, ids)
         self.quick_path = QuickPath(router, access, listen, request_rules, ids)

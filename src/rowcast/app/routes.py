@@ -44,6 +44,7 @@ class HttpApp(NamedTuple):
 
 def authenticator(settings: Settings) -> Authenticator:
     """Return an authenticator for the stored keys, with the access rules from the settings."""
+    from rowcast.access.addresses import parse_hosts, parse_networks
     from rowcast.access.quotas import parse_quota
     from rowcast.app.access import keys
     from rowcast.http.authentication import AccessRules, Authenticator
@@ -53,7 +54,10 @@ def authenticator(settings: Settings) -> Authenticator:
         quota=parse_quota(settings.quota) if settings.quota else None,
         processes=settings.workers,
         local_only=settings.listens_locally,
+        insecure=settings.insecure,
         origins=frozenset(settings.cors_origins),
+        hosts=parse_hosts(settings.allowed_hosts),
+        proxies=parse_networks(settings.trusted_proxies),
     )
     return Authenticator(keys(settings), rules)
 

@@ -158,7 +158,7 @@ def serve(
     root_path: Annotated[str | None, typer.Option(help="Path prefix that a proxy removes from requests.")] = None,
     insecure: Annotated[
         bool | None,
-        typer.Option("--insecure", help="Accept connections from other machines even if there is no API key."),
+        typer.Option("--insecure", help="Answer clients on other machines even if there is no API key."),
     ] = None,
     home: Home = None,
     json: Json = False,

@@ -15,11 +15,14 @@ from typing import Any
 import msgspec
 import structlog
 
+from rowcast.access.addresses import Network
 from rowcast.access.callers import UNAUTHENTICATED, Caller, active_callers, keep_meters
 from rowcast.access.ports import KeyReader
 from rowcast.access.quotas import Meter, Quota
 from rowcast.access.scopes import Scope
 from rowcast.errors import Forbidden, RowcastError, Unauthorized
+from rowcast.http.keyless import KeylessRules
+from rowcast.http.proxies import TrustedProxies
 from rowcast.serving.deployment import Deployment, M
 
 Headers = list[tuple[bytes, bytes]]
@@ -50,8 +53,14 @@ class AccessRules(msgspec.Struct, frozen=True):
     processes: int = 1
     """The number of server processes that share each quota."""
     local_only: bool = True
-    """Whether only clients on this machine can connect. If so, all callers have every scope until a key exists."""
+    """Whether the server is set to listen only on this machine. If so, local clients have every scope without a key."""
+    insecure: bool = False
+    """Whether remote clients are answered without a key."""
     origins: frozenset[str] = frozenset()
+    hosts: frozenset[str] = frozenset()
+    """The hosts that a request without a key can name in its `Host` header, in addition to the loopback names."""
+    proxies: tuple[Network, ...] = ()
+    """The proxies whose forwarding headers are believed."""
 
 
 class Authenticator:
@@ -64,8 +73,10 @@ class Authenticator:
         self._callers: dict[bytes, Caller] = {}
         self._revision: object = None
         self.needs_key = bool(rules.api_key)
-        scopes: frozenset[Scope] = frozenset(("predict", "read", "admin") if rules.local_only else ("predict", "read"))
-        self._anonymous = Caller(scopes=scopes)
+        self._remote = Caller(scopes=frozenset(("predict", "read")))
+        self._local = Caller() if rules.local_only else self._remote
+        self._proxies = TrustedProxies(rules.proxies)
+        self._keyless = KeylessRules(self._proxies, rules.hosts, insecure=rules.insecure)
         self._addresses: OrderedDict[str, Meter] = OrderedDict()
         self._refresh_at = 0.0
         self._read_keys()
@@ -73,6 +84,7 @@ class Authenticator:
     def admit(self, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
         """Return the caller of a request; raise Unauthorized if a required key is missing or invalid.
 
+        If the server has no keys, raise Forbidden if the rules for requests without a key refuse the request.
         Hot path. The key's hash is looked up in a dictionary, so the lookup time depends only on the key's length.
         """
         now = self._now()
@@ -81,23 +93,21 @@ class Authenticator:
         presented = headers.get(b"x-api-key")
         if presented is None:
             if not self.needs_key:
-                return self._anonymous if self._rules.quota is None else self._by_address(client)
+                return self._admit_without_key(headers, client)
             presented = _bearer(headers)
         caller = self._callers.get(sha256(presented).digest())
         if caller is not None and now < caller.until:
             return caller
         if not self.needs_key:
-            return self._anonymous if self._rules.quota is None else self._by_address(client)
+            return self._admit_without_key(headers, client)
         if not presented:
             raise Unauthorized("an API key is required; send it in the header x-api-key or as a bearer token")
         raise Unauthorized("the API key is unknown, expired or revoked")
 
-    def recognise(self, headers: dict[bytes, bytes]) -> Caller:
+    def recognise(self, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
         """Return the caller of a public route, or UNAUTHENTICATED if keys exist but the request has no valid key."""
-        if not self.needs_key:
-            return self._anonymous
         try:
-            return self.admit(headers, None)
+            return self.admit(headers, client)
         except Unauthorized:
             return UNAUTHENTICATED
 
@@ -158,9 +168,14 @@ class Authenticator:
         self._callers = keep_meters(known, self._callers)
         self.needs_key = self.needs_key or bool(keys)
 
-    def _by_address(self, client: Sequence[Any] | None) -> Caller:
-        """Return an anonymous caller with its address's quota. Only the most recently used addresses are kept."""
-        address = (client or ("unknown",))[0]
+    def _admit_without_key(self, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
+        """Return a caller without a key id; raise Forbidden if the request must not be answered. Hot path."""
+        caller = self._local if self._keyless.is_local(headers, client) else self._remote
+        return caller if self._rules.quota is None else self._with_quota(caller, headers, client)
+
+    def _with_quota(self, caller: Caller, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
+        """Return the caller with its address's quota. Only the most recently used addresses are kept."""
+        address = self._proxies.client_address(headers, client[0] if client else "unknown")
         meter = self._addresses.get(address)
         if meter is None:
             assert self._rules.quota is not None
@@ -169,7 +184,7 @@ class Authenticator:
                 self._addresses.popitem(last=False)
         else:
             self._addresses.move_to_end(address)
-        return msgspec.structs.replace(self._anonymous, meter=meter)
+        return msgspec.structs.replace(caller, meter=meter)
 
 
 def require(caller: Caller, scope: Scope | None) -> None:

@@ -72,18 +72,19 @@ class ColdApp:
         scope: KeyScope | None = None,
         *,
         is_public: bool = False,
+        is_probe: bool = False,
         response: Any = None,
         media_types: tuple[str, ...] = JSON_ONLY,
         other_statuses: Mapping[int, str] | None = None,
         problems: tuple[str, ...] = (),
         **documentation: Any,
     ) -> Callable[[Endpoint], Endpoint]:
-        """Declare a route. A route without a scope accepts any valid key; a public route requires no key.
+        """Declare a route. A route without a scope accepts any valid key; a public route or a probe requires no key.
 
         The endpoint returns either a value of the type `response` or a complete response. A route without `response`
         is omitted from the OpenAPI document.
         """
-        route = self._declare(method, pattern, scope, is_public=is_public)
+        route = self._declare(method, pattern, scope, is_public=is_public or is_probe, is_probe=is_probe)
         is_documented = response is not None
         if is_documented:
             documented = ColdRoute(route, response, media_types, other_statuses or {}, problems)
@@ -102,9 +103,17 @@ class ColdApp:
 
         return add
 
-    def _declare(self, method: str, pattern: str, scope: KeyScope | None, *, is_public: bool) -> Route:
+    def _declare(
+        self, method: str, pattern: str, scope: KeyScope | None, *, is_public: bool, is_probe: bool = False
+    ) -> Route:
         route = Route(
-            pattern=pattern, method=method, handler=None, scope=scope, is_public=is_public, read_options=any_options
+            pattern=pattern,
+            method=method,
+            handler=None,
+            scope=scope,
+            is_public=is_public,
+            is_probe=is_probe,
+            read_options=any_options,
         )
         self.routes.append(route)
         return route

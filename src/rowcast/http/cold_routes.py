@@ -247,7 +247,7 @@ def _add_health_routes(cold: ColdApp, deployment: Deployment[LiveModel], health:
     @cold.route(
         "GET",
         "/health/live",
-        is_public=True,
+        is_probe=True,
         response=Liveness,
         tags=["health"],
         summary="Whether the process responds",
@@ -258,7 +258,7 @@ def _add_health_routes(cold: ColdApp, deployment: Deployment[LiveModel], health:
     @cold.route(
         "GET",
         "/health/ready",
-        is_public=True,
+        is_probe=True,
         response=Readiness,
         other_statuses={503: "No model is loaded, or the server is shutting down"},
         tags=["health"],

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 from structlog.contextvars import bind_contextvars
 
-from rowcast.access.callers import Caller
+from rowcast.access.callers import UNAUTHENTICATED, Caller
 from rowcast.access.context import RequestContext
 from rowcast.access.quotas import Meter
 from rowcast.errors import BodyError, MethodNotAllowed, RequestError
@@ -156,8 +156,10 @@ class Edge:
     async def _admit(self, exchange: Exchange) -> Caller:
         """Authenticate the caller, check the route's scope and charge one row against the caller's quota."""
         route = exchange.route
+        if route.is_probe:
+            return UNAUTHENTICATED
         if route.is_public:
-            return self._authenticator.recognise(exchange.headers)
+            return self._authenticator.recognise(exchange.headers, exchange.scope.get("client"))
         caller = self._authenticator.admit(exchange.headers, exchange.scope.get("client"))
         if route.scope is not None:
             require(caller, route.scope)

@@ -79,7 +79,7 @@ def json_content(schemas: Sequence[Json], examples: Mapping[str, object]) -> Jso
 def require_key(operation: Json) -> None:
     """Add the security requirement and the responses for callers without a valid key or permission."""
     operation["security"] = SECURITY
-    operation["responses"] |= problem_responses(("unauthorized", "forbidden"))
+    operation["responses"] |= problem_responses(("unauthorized", "forbidden", "local-only", "host-not-allowed"))
 
 
 def _problem_response(status: int, slugs: Sequence[str]) -> Json:

@@ -116,6 +116,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """The scope that the key must have, or None to accept any valid key. Quotas apply only to routes with a scope."""
     is_public: bool = False
     """Whether clients can use the route without a key."""
+    is_probe: bool = False
+    """Whether the route reports only whether the server is alive or ready. A probe is answered for every client."""
     dialect: str = ""
     """The `source` recorded in the history for predictions from this route."""
     content_types: frozenset[bytes] = ONLY_JSON

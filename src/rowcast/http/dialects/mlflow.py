@@ -54,7 +54,7 @@ class MLflowRoutes:
         self._ready = ready
         form = write_error
         routes = [
-            Route(pattern="/ping", method="GET", handler=self._ping, error_form=form, is_public=True),
+            Route(pattern="/ping", method="GET", handler=self._ping, error_form=form, is_public=True, is_probe=True),
             Route(pattern="/version", method="GET", handler=self._version, error_form=form, is_public=True),
             Route(
                 pattern="/invocations",

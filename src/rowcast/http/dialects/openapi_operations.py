@@ -51,9 +51,10 @@ def operation(
     }
     if "{name}" in path:
         result["parameters"] = [NAME_PARAMETER]
+    responses |= _error_responses(("forbidden",), error)
     if not is_public:
         result["security"] = SECURITY
-        responses |= _error_responses(("unauthorized", "forbidden"), error)
+        responses |= _error_responses(("unauthorized",), error)
     return result
 
 

@@ -50,8 +50,8 @@ class V2Routes:
         self._statistics = statistics
         fixed = [
             _get("/v2", self._server, is_public=True),
-            _get("/v2/health/live", self._live, is_public=True),
-            _get("/v2/health/ready", self._server_ready, is_public=True),
+            _get("/v2/health/live", self._live, is_probe=True),
+            _get("/v2/health/ready", self._server_ready, is_probe=True),
             _get("/v2/models/stats", self._all_stats, "read"),
             _post("/v2/repository/index", self._index, "admin"),
         ]
@@ -222,9 +222,17 @@ class V2Routes:
         return _json({})
 
 
-def _get(pattern: str, handler: Handler, scope: KeyScope | None = None, *, is_public: bool = False) -> Route:
+def _get(
+    pattern: str, handler: Handler, scope: KeyScope | None = None, *, is_public: bool = False, is_probe: bool = False
+) -> Route:
     return Route(
-        pattern=pattern, method="GET", handler=handler, scope=scope, is_public=is_public, error_form=write_error
+        pattern=pattern,
+        method="GET",
+        handler=handler,
+        scope=scope,
+        is_public=is_public or is_probe,
+        is_probe=is_probe,
+        error_form=write_error,
     )
 
 
