@@ -11,7 +11,7 @@ import pytest
 from rowcast import settings
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.cli import inspection
-from rowcast.errors import RowcastError
+from rowcast.errors import RowcastError, SettingsError
 from rowcast.registry.importer import ImportedModel
 from support import models
 
@@ -59,6 +59,19 @@ def test_a_report_is_opened_as_a_file_url(loaded: settings.Settings, succeeds: b
         inspection.show_report(loaded, "sum@1", None, as_json=True, open_page=open_page)
 
     assert opened == [report.absolute().as_uri()]
+
+
+def test_a_report_does_not_overwrite_a_file_of_the_bundle(loaded: settings.Settings) -> None:
+    folder = loaded.registry_folder / "sum" / "1"
+    (folder / "report.html").write_text("a report")
+    graph = (folder / "model.onnx").read_bytes()
+
+    for name in ("report.html", "model.onnx"):
+        with pytest.raises(SettingsError):
+            inspection.show_report(loaded, "sum@1", folder / name, as_json=True)
+
+    assert (folder / "model.onnx").read_bytes() == graph
+    assert (folder / "report.html").read_text() == "a report"
 
 
 def test_showing_a_missing_report_causes_an_error(loaded: settings.Settings) -> None:

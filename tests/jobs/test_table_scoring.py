@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from rowcast.adapters.onnxruntime.graph import open_graph
-from rowcast.errors import InvalidRows, TableError
+from rowcast.errors import InvalidRows, SettingsError, TableError
 from rowcast.jobs.table_scoring import Progress, ScoringOptions, Summary, score_file
 from rowcast.registry.ports import Reference
 from rowcast.serving.live_models import load
@@ -190,6 +190,31 @@ def test_predictions_and_rejects_must_have_different_paths(tmp_path: Path, model
         run(model, source, tmp_path / "out.csv", rejects=tmp_path / "out.csv")
 
     assert caught.value.slug == "same-file"
+
+
+@pytest.mark.parametrize("way", ["same", "symbolic link", "hard link", "link to the folder"])
+@pytest.mark.parametrize("option", ["out", "rejects"])
+def test_the_table_is_never_overwritten(tmp_path: Path, model: Any, way: str, option: str) -> None:
+    source = tmp_path / "data" / "rows.csv"
+    source.parent.mkdir()
+    source.write_text("x0,x1\n1,2\nbad,1\n")
+    other = tmp_path / "other.csv"
+    if way == "same":
+        other = tmp_path / "data" / ".." / "data" / "rows.csv"
+    elif way == "symbolic link":
+        other.symlink_to(source)
+    elif way == "hard link":
+        other.hardlink_to(source)
+    else:
+        (tmp_path / "link").symlink_to(source.parent)
+        other = tmp_path / "link" / "rows.csv"
+    places = {"out": tmp_path / "out.csv", "rejects": tmp_path / "rejects.csv"} | {option: other}
+
+    with pytest.raises(SettingsError) as refused:
+        run(model, source, places["out"], rejects=places["rejects"])
+
+    assert (refused.value.slug, str(other) in refused.value.message) == ("same-file", True)
+    assert source.read_text() == "x0,x1\n1,2\nbad,1\n"
 
 
 def test_an_output_file_in_a_missing_folder_is_rejected(tmp_path: Path, model: Any, source: Path) -> None:

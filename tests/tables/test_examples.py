@@ -19,6 +19,18 @@ def test_an_example_is_written_with_its_target(tmp_path: Path, name: str, target
     assert frame.columns[-1] == target
 
 
+def test_an_example_does_not_overwrite_another_table(tmp_path: Path) -> None:
+    path = tmp_path / "loans.csv"
+    path.write_text("my,own,table\n")
+
+    with pytest.raises(TableError) as refused:
+        examples.write_example("loans", path, rows=60)
+
+    assert (refused.value.slug, path.read_text()) == ("file-exists", "my,own,table\n")
+    path.unlink()
+    assert examples.write_example("loans", path, rows=60) == examples.write_example("loans", path, rows=60)
+
+
 def test_the_same_seed_produces_the_same_loan_table() -> None:
     assert examples.loans(20, seed=3) == examples.loans(20, seed=3) != examples.loans(20, seed=4)
 

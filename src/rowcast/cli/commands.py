@@ -98,7 +98,10 @@ def train(
     options["refit"] = refit or None
     from rowcast import settings
     from rowcast.cli import training
+    from rowcast.output_files import refuse_overwriting
 
+    if onnx_out is not None:
+        refuse_overwriting(onnx_out, [config, wire])
     training.run(settings.load(home=home), table, training.without_defaults(options), as_json=json)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rowcast.app import models
 from rowcast.cli import output
 from rowcast.errors import RowcastError
+from rowcast.output_files import refuse_overwriting
 from rowcast.registry import bundle
 from rowcast.registry.ports import Reference
 
@@ -87,9 +88,10 @@ def show_report(
     """
     reference, path = models.report(settings, model)
     if out is not None:
+        refuse_overwriting(out, path.parent.iterdir())
         try:
             shutil.copyfile(path, out)
-        except (OSError, shutil.SameFileError) as error:
+        except OSError as error:
             raise RowcastError(f"cannot write the report to {out}: {error}") from None
         path = out
     if as_json:

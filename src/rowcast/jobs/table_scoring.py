@@ -22,6 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rowcast.errors import InvalidRows, NoAnswer, TableError, ValueProblem
+from rowcast.output_files import is_same_file, refuse_overwriting
 from rowcast.registry.bundle import Manifest
 from rowcast.registry.ports import Graph, Reference
 from rowcast.schema.outputs import output_reader
@@ -134,7 +135,8 @@ def _check_outputs(options: ScoringOptions) -> None:
     for path in (options.out, options.rejects):
         if path is not None:
             check_extension(path)
-    if options.rejects is not None and options.rejects.resolve() == options.out.resolve():
+            refuse_overwriting(path, [options.source])
+    if options.rejects is not None and is_same_file(options.rejects, options.out):
         raise TableError(
             f"predictions and rejected rows cannot both be written to {options.out}; choose two different files",
             slug="same-file",

@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from rowcast.errors import BundleError, SettingsError
+from rowcast.errors import BundleError
+from rowcast.output_files import refuse_overwriting
 from rowcast.schema import identity
 from rowcast.schema.encoding import Plan
 from rowcast.schema.prediction import Activation, Decision, OutputKind, Score
@@ -182,9 +183,7 @@ def graph_writer(path: Path, inputs: Iterable[Any] = ()) -> Iterator[Callable[[P
     Raise an error immediately if `path` cannot be written or is one of the input files, so that a long training run
     does not fail at the end.
     """
-    for source in inputs:
-        if isinstance(source, str | Path) and Path(source).resolve() == path.resolve():
-            raise SettingsError(f"the ONNX file must not overwrite the training data: {path}")
+    refuse_overwriting(path, inputs)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with _write_errors(path):

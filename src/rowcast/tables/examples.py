@@ -12,6 +12,7 @@ out of ten decisions correctly.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -92,12 +93,15 @@ def write_example(name: str, path: str | Path, *, rows: int | None = None, seed:
     if name not in EXAMPLES:
         raise TableError(f"unknown example {name!r}; available examples: {', '.join(EXAMPLES)}", slug="unknown-example")
     columns = EXAMPLES[name](seed=seed) if rows is None else EXAMPLES[name](rows=rows, seed=seed)
-    path = Path(path)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    path, content = Path(path), text.getvalue().encode()
     try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
+        if path.exists() and path.read_bytes() != content:
+            raise TableError(f"{path} exists and has other content; choose another file", slug="file-exists")
+        path.write_bytes(content)
     except OSError as error:
         raise TableError(f"{path} cannot be written: {error.strerror}", slug="not-writable") from None
     return path
