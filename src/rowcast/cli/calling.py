@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
+from rowcast.access.addresses import is_loopback_host
 from rowcast.cli import output
-from rowcast.errors import RowcastError
+from rowcast.errors import RowcastError, SettingsError
 
 if TYPE_CHECKING:
     from rowcast.client import PredictionReply
@@ -22,14 +24,17 @@ RETRIES = 3
 STYLES = {"prediction": "bold green", "warning": "yellow"}
 
 
-def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bool) -> int:
-    """Send the rows and print the predictions; return 1 if the server rejects the rows."""
+def run(settings: Settings, sources: Mapping[str, str], words: Sequence[str], seconds: float, *, as_json: bool) -> int:
+    """Send the rows and print the predictions; return 1 if the server rejects the rows.
+
+    `sources` contains the source of each setting: see `settings.origins`.
+    """
     from rowcast.client import Client
     from rowcast.client.errors import ErrorReply, RowsRejected, Unreachable
 
     model, rows, is_single = parse(words)
-    key = settings.api_key.get_secret_value() if settings.api_key else None
-    with Client(settings.server_url, key, timeout=seconds, retries=RETRIES) as client:
+    url, key = server_access(settings, sources)
+    with Client(url, key, timeout=seconds, retries=RETRIES) as client:
         try:
             predictions = [client.predict(rows[0], model)] if is_single else client.predict_many(rows, model)
         except RowsRejected as error:
@@ -48,6 +53,26 @@ def run(settings: Settings, words: Sequence[str], seconds: float, *, as_json: bo
     else:
         _print_table(predictions)
     return OK
+
+
+def server_access(settings: Settings, sources: Mapping[str, str]) -> tuple[str, str | None]:
+    """Return the server's URL and the key to send.
+
+    Raise SettingsError if a file in the working folder would choose who receives the rows or the user's key: a
+    downloaded folder can contain such a file. A key for other services (`API_KEY`) is never sent.
+    """
+    names = ("url",) if "url" in sources else ("host", "port", "root_path")
+    chosen_by = {sources[name] for name in names if name in sources}
+    url = settings.server_url
+    if ".env" in chosen_by:
+        raise SettingsError(f"the server's address comes from the file .env; confirm it with --url {url}")
+    key = settings.api_key.get_secret_value() if settings.api_key and sources.get("api_key") != "API_KEY" else None
+    if key and "rowcast.toml" in chosen_by and not is_loopback_host(urlsplit(url).hostname or ""):
+        raise SettingsError(
+            f"the server's address comes from the file rowcast.toml, and the API key would be sent to another machine; "
+            f"confirm the address with --url {url}"
+        )
+    return url, key
 
 
 def parse(words: Sequence[str]) -> tuple[str | None, list[msgspec.Raw], bool]:

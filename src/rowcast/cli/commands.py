@@ -245,7 +245,8 @@ def call(
     from rowcast import settings
     from rowcast.cli import calling
 
-    return calling.run(settings.load(home=home, url=url), words, timeout, as_json=json)
+    sources = settings.origins(home=home, url=url)
+    return calling.run(settings.load(home=home, url=url), sources, words, timeout, as_json=json)
 
 
 @app.command()
