@@ -42,9 +42,48 @@ def test_a_request_without_an_idempotency_key_is_sent_only_once() -> None:
 
 
 def test_waiting_for_an_identical_request_in_progress_does_not_count_as_a_retry() -> None:
-    played = play(KEYED, [*[IN_FLIGHT] * 12, SUCCESS])
+    overloaded = [problem_reply(503, "overloaded")] * POLICY.retries
+    played = play(KEYED, [*[IN_FLIGHT] * 12, *overloaded, SUCCESS])
+    exhausted = play(KEYED, [*[IN_FLIGHT] * 12, *overloaded, *overloaded])
 
-    assert (len(played.sent), played.error) == (13, None)
+    assert (len(played.sent), played.error) == (13 + POLICY.retries, None)
+    assert len(exhausted.sent) == 13 + POLICY.retries
+    assert isinstance(exhausted.error, errors.ServerUnavailable)
+
+
+def test_the_wait_for_an_identical_request_is_short_and_at_least_retry_after() -> None:
+    without_header, overloaded = problem_reply(409, "repeat-in-flight"), problem_reply(503, "overloaded")
+    played = play(
+        KEYED, [overloaded, overloaded, without_header, IN_FLIGHT, problem_reply(409, "repeat-in-flight", "0")]
+    )
+
+    first = POLICY.pause(0, 0.0)
+    assert played.pauses[:5] == [first, 2 * first, first, 1.0, first]
+
+
+def test_the_client_waits_for_an_identical_request_until_the_timeout() -> None:
+    played = play(KEYED, [IN_FLIGHT])
+
+    assert isinstance(played.error, errors.IdempotencyConflict)
+    assert POLICY.timeout - 1.5 < played.now <= POLICY.timeout
+
+
+@pytest.mark.parametrize(
+    ("request_", "reply"),
+    [
+        (KEYED, problem_reply(409, "stale", "1")),
+        (KEYED, problem_reply(409, "repeat-differs", "1")),
+        (KEYED, problem_reply(422, "repeat-differs", "1")),
+        (KEYED, problem_reply(422, "repeat-in-flight", "1")),
+        (KEYED, HttpReply(409, {"content-type": "text/html", "retry-after": "1"}, b"<html>")),
+        (UNKEYED, IN_FLIGHT),
+    ],
+)
+def test_other_conflicts_are_not_retried(request_: HttpRequest, reply: HttpReply) -> None:
+    played = play(request_, [reply, SUCCESS])
+
+    assert len(played.sent) == 1
+    assert isinstance(played.error, errors.ErrorReply)
 
 
 @pytest.mark.parametrize("status", [200, 409, 503])
@@ -82,3 +121,22 @@ def test_the_timeout_sent_to_the_server_is_shorter_than_the_timeout_of_the_clien
 
     assert send.seconds == POLICY.timeout
     assert float(send.request.headers["x-request-timeout"]) == POLICY.timeout - 0.25
+
+
+def test_each_attempt_reserves_a_tenth_of_the_remaining_time_for_the_network_but_at_most_a_quarter_second() -> None:
+    for _, send in play(KEYED, [IN_FLIGHT]).sent:
+        reserved = send.seconds - float(send.request.headers["x-request-timeout"])
+        assert reserved == pytest.approx(min(0.25, send.seconds / 10), abs=1e-5)
+
+
+def test_a_retry_waits_at_least_as_long_as_without_retry_after() -> None:
+    reply = problem_reply(503, "overloaded", "0")
+
+    assert retry_pause(KEYED, reply, POLICY, retries=3, random=0.0) == POLICY.pause(3, 0.0)
+
+
+def test_a_pause_that_would_last_until_the_timeout_is_not_started() -> None:
+    played = play(KEYED, [problem_reply(503, "overloaded", f"{POLICY.timeout:.0f}"), SUCCESS], duration=0.0)
+
+    assert (len(played.sent), played.pauses) == (1, [])
+    assert isinstance(played.error, errors.ServerUnavailable)
