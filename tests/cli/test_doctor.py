@@ -16,6 +16,7 @@ import pytest
 from rowcast import settings
 from rowcast.adapters.files import worker_state
 from rowcast.adapters.files.journal import FileJournal
+from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.files.worker_state import ServerFolder
 from rowcast.adapters.sqlite.store import SqliteStore
@@ -78,6 +79,7 @@ def test_every_part_of_a_healthy_installation_is_reported(checkup: Doctor) -> No
         "default model",
         "store",
         "journal",
+        "privacy",
         "disk",
         "server",
         "keys",
@@ -226,6 +228,42 @@ def test_a_server_without_an_indexer_is_reported(checkup: Doctor, home: Path) ->
 
     assert "no indexer" in checkup.parts("journal")["journal"]["says"]
     server_folder.remove()
+
+
+def test_a_process_that_holds_the_indexer_lock_without_indexing_is_reported(checkup: Doctor, home: Path) -> None:
+    journal = FileJournal(home / "journal", lambda: "a" * 32)
+    journal.append(entries.drafts(0, 2))
+    journal.close()
+
+    with indexer_lock(home / "journal"):
+        part = checkup.parts("journal")["journal"]
+
+    assert "moves no entries" in part["says"]
+    assert "indexer.lock" in part["fix"]
+
+
+def test_an_indexer_that_stores_entries_is_not_reported(checkup: Doctor, home: Path) -> None:
+    journal = FileJournal(home / "journal", lambda: "a" * 32)
+    journal.append(entries.drafts(0, 2))
+    journal.close()
+
+    with indexer_lock(home / "journal"), SqliteStore(home / "history.db") as store:
+        FolderJournalReader(home / "journal").drain(store)
+        assert "the indexer is running" in checkup.parts()["journal"]["says"]
+
+
+def test_a_home_that_other_users_can_read_is_reported(checkup: Doctor, home: Path) -> None:
+    private = [path for path in home.parents if path.stat().st_mode & 0o001 == 0]
+    for path in private:
+        path.chmod(path.stat().st_mode | 0o001)
+    try:
+        home.chmod(0o755)
+        assert checkup.parts("privacy")["privacy"]["fix"] == f"run `chmod -R go= {home}`"
+        home.chmod(0o700)
+        checkup.parts()
+    finally:
+        for path in private:
+            path.chmod(path.stat().st_mode & ~0o001)
 
 
 def test_unusable_api_keys_are_reported(checkup: Doctor, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

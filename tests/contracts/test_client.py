@@ -389,7 +389,7 @@ async def test_the_client_can_call_an_app_in_the_same_process_without_a_socket(
     models.publish(FolderRegistry(tmp_path / "models"), "sum", models.sum_graph(2), SUM, models.REGRESSION, "values")
     app = server_app.build_server(settings.load(home=tmp_path, root_path="/api")).app
     transport = httpx.ASGITransport(app, root_path="/api")
-    async with apps.lifespan(app), AsyncClient("http://rowcast.local/api", transport=transport) as client:
+    async with apps.lifespan(app), AsyncClient("http://localhost/api", transport=transport) as client:
         prediction = await client.predict(ROW, "sum")
 
         assert prediction.prediction == 3.5

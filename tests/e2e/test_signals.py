@@ -119,7 +119,7 @@ def test_a_signal_at_the_moment_of_the_announcement_stops_the_server(home: Path,
 def test_a_hangup_drains_the_server(home: Path, workers: str) -> None:
     server = servers.start(home, "--workers", workers)
     body = b'{"a":1,"b":2}'
-    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    head = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     with server.client() as client, socket.create_connection(("127.0.0.1", server.port), timeout=10) as late:
         late.sendall(head % len(body) + body[:5])
         assert client.post("/predict", json={"a": 1, "b": 2}).status_code == 200

@@ -108,7 +108,7 @@ async def test_a_server_is_ready_only_between_startup_and_shutdown(app_home: Pat
         "status": "ok",
         "ready": True,
         "models": ["loans@1", "sum@1"],
-        "checks": {"history": "ok", "disk": "ok", "workers": "ok"},
+        "checks": {"history": "ok", "indexer": "ok", "disk": "ok", "workers": "ok"},
     }
     assert (worker["state"], worker["pid"], worker["reload_error"]) == ("ready", os.getpid(), "")
 

@@ -48,6 +48,27 @@ def heads(logs: list[structlog.typing.EventDict]) -> list[tuple[str, int]]:
     return [(line["writer"], line["seq"]) for line in logs if line["event"] == "head"]
 
 
+def test_an_indexer_that_does_not_advance_is_reported(tmp_path: Path) -> None:
+    times, store = Times(), MemoryStore()
+    monitor, journal = monitoring(tmp_path, lambda reason: None, times, ["w"])
+    recorded = sealed("w", drafts(0, 3))
+    assert monitor.indexer_problem(store.position) is None
+
+    for number in range(12):
+        if number < 3:
+            journal.append(drafts(number, number + 1))
+        times.now = 10.0 * number
+        monitor.check()
+        problem = monitor.indexer_problem(store.position)
+        assert (problem is not None) == (number >= 6), number
+
+    store.record("w", recorded[:2])
+    assert monitor.indexer_problem(store.position) is not None
+    store.record("w", recorded[2:])
+    assert monitor.indexer_problem(store.position) is None
+    journal.close()
+
+
 async def test_predictions_are_rejected_only_while_disk_space_is_low(tmp_path: Path, model: LiveModel) -> None:
     store, times = MemoryStore(), Times()
     serving = Serving(MemoryJournal(store, "w"))

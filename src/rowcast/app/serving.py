@@ -87,12 +87,22 @@ def prediction_parts(settings: Settings, deployment: Deployment[LiveModel], list
 
 
 def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) -> JournalMonitor:
-    """Return the journal monitor; register the health checks for the store and the free disk space."""
+    """Return the journal monitor; register the health checks for the store, the indexer and the free disk space."""
+    from rowcast.app.history import store
     from rowcast.runtime.journal_monitor import MEBIBYTE, JournalMonitor
 
     refuse, least = parts.batcher.refuse, settings.min_free_mb * MEBIBYTE
     monitor = JournalMonitor(parts.journal, refuse, _free_bytes(settings), least)
+
+    def indexer_problem() -> str | None:
+        try:
+            with store(settings) as opened:
+                return monitor.indexer_problem(opened.position)
+        except RowcastError:
+            return None  # the check "history" reports the problem
+
     health.register("history", _store_check(settings))
+    health.register("indexer", indexer_problem)
     health.register("disk", monitor.disk_problem)
     return monitor
 

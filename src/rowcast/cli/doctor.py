@@ -10,7 +10,7 @@ import platform
 import re
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from rowcast import settings
 from rowcast.app import access, health_checks, history, indexer, models
 from rowcast.cli import output
 from rowcast.errors import RowcastError
+from rowcast.history.ports import Position
 from rowcast.registry import bundle
 from rowcast.registry.ports import Reference
 from rowcast.runtime.connections import SPARE_FILES, affordable_connections
@@ -31,6 +32,7 @@ OK, PROBLEM = 0, 1
 MIN_FILES = 1024
 EARLIEST = 1_767_225_600
 """The start of 2026 in Unix time. A clock that shows an earlier time is wrong, because Rowcast did not exist then."""
+ADVANCE_SECONDS = 3.0
 CLOCK_TOLERANCE = 120
 """The newest history entry may be up to this many seconds ahead of the clock."""
 
@@ -135,6 +137,7 @@ def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
     )
     yield "store", lambda: _check_store(loaded), "restore the file from a backup, or correct the setting `store`"
     yield "journal", lambda: _check_journal(loaded), "correct the setting `journal` or the permissions of the folder"
+    yield "privacy", lambda: _check_privacy(loaded), "give the server's user access to the folder"
     yield "disk", lambda: _check_disk(loaded), "give the server's user access to the folder"
     yield "server", lambda: _check_server(loaded), "restart the server"
     yield (
@@ -224,8 +227,42 @@ def _check_journal(loaded: Settings) -> str:
             f"a server is running, but no indexer is moving the journals in {folder} into the store",
             "check the server's log and restart the server",
         )
+    if is_indexed and not _advances(journals.last_seqs(), lambda writer: history.store(loaded).position(writer)):
+        raise CheckFailed(
+            f"a process has locked {folder / 'indexer.lock'}, but moves no entries into the store",
+            f"find the process with `fuser {folder / 'indexer.lock'}` and end it",
+        )
     backlog = output.counted(journals.backlog(), "journal")
     return f"{backlog} with unstored entries in {folder}; the indexer is {'running' if is_indexed else 'not running'}"
+
+
+def _advances(recorded: Mapping[str, int], position: Callable[[str], Position | None]) -> bool:
+    """Return whether the indexer stores the recorded entries; wait for up to `ADVANCE_SECONDS` to see it."""
+
+    def stored() -> dict[str, int]:
+        positions = {writer: position(writer) for writer in recorded}
+        return {writer: found.seq if found else -1 for writer, found in positions.items()}
+
+    first, end = stored(), time.monotonic() + ADVANCE_SECONDS
+    current = first
+    while any(current[writer] < seq for writer, seq in recorded.items()):
+        if current != first:
+            return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+        current = stored()
+    return True
+
+
+def _check_privacy(loaded: Settings) -> str:
+    """Check that other users of the machine cannot read the home folder and cannot hold its locks."""
+    folders = [folder for folder in (loaded.home, loaded.journal_folder, loaded.registry_folder) if folder.exists()]
+    for folder in folders:
+        can_be_reached = all(parent.stat().st_mode & 0o001 for parent in (folder, *folder.absolute().parents))
+        if can_be_reached and folder.stat().st_mode & 0o004:
+            raise CheckFailed(f"other users can read {folder}", f"run `chmod -R go= {folder}`")
+    return f"other users cannot read {loaded.home}"
 
 
 def _check_disk(loaded: Settings) -> str:

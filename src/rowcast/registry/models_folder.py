@@ -6,7 +6,6 @@ file is imported only once, even if several servers use the models folder.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,12 +14,15 @@ from typing import Final
 import msgspec
 
 from rowcast.errors import RegistryError, RowcastError, SettingsError
+from rowcast.private_files import locked, make_private_folder
 from rowcast.registry.importer import METADATA_KIND, ModelImporter, ReadDocument, read_model_file
 from rowcast.registry.names import name_from
 from rowcast.registry.ports import ImportResult
 
 RECORD: Final = ".imports.json"
 LOCK: Final = ".imports.lock"
+IMPORT_SECONDS: Final = 900.0
+"""The limit for waiting until another process has imported the folder's files."""
 SHARED_METADATA: Final = "model_metadata.json"
 MAX_METADATA_MB: Final = 1
 
@@ -40,9 +42,8 @@ class ModelsFolder:
         """
         try:
             files = sorted(path for path in self._folder.iterdir() if _is_model(path))
-            self._state_folder.mkdir(parents=True, exist_ok=True)
-            with (self._state_folder / LOCK).open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            make_private_folder(self._state_folder)
+            with locked(self._state_folder / LOCK, IMPORT_SECONDS):
                 record = _read_record(self._state_folder / RECORD)
                 results = [self._result(path, files, record, retry_failed=retry_failed) for path in files]
                 _write_record(self._state_folder / RECORD, record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,6 +16,9 @@ from rowcast.history.ports import Journal, Position
 
 CHECK_SECONDS = 1.0
 PUBLISH_SECONDS = 60.0
+SAMPLE_SECONDS = 10.0
+STORE_SECONDS = 60.0
+"""The indexer needs less than a second. Entries that wait longer show that the indexer does not advance."""
 MEBIBYTE = 1024 * 1024
 
 log = structlog.get_logger("rowcast.history")
@@ -48,6 +52,8 @@ class JournalMonitor:
         self._head: tuple[str, Position] | None = None
         self._published: tuple[str, Position] | None = None
         self._publish_at = clock() + PUBLISH_SECONDS
+        self._past_heads: deque[tuple[float, str, int]] = deque(maxlen=2 + round(STORE_SECONDS / SAMPLE_SECONDS))
+        """Earlier heads: the time, the writer and the number of the entry."""
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -74,6 +80,21 @@ class JournalMonitor:
             limit = self._min_free_bytes // MEBIBYTE
             return f"the history disk has {free // MEBIBYTE} MiB left, less than min_free_mb={limit}; free some space"
         return None
+
+    def indexer_problem(self, position: Callable[[str], Position | None]) -> str | None:
+        """Return a description of the problem if old entries are not in the store; `position` reads the store."""
+        latest = self._clock() - STORE_SECONDS
+        old = [head for head in self._past_heads if head[0] <= latest]
+        if not old:
+            return None
+        _, writer, seq = old[-1]
+        stored = position(writer)
+        if stored is not None and stored.seq >= seq:
+            return None
+        return (
+            f"the indexer does not advance: entries that are older than {STORE_SECONDS:g} s are not in the store; "
+            "check the server's log, and find the process that has locked indexer.lock in the journal folder"
+        )
 
     def check(self) -> None:
         """Check the disk, begin a new journal file if one is due, and publish the head if a minute has passed."""
@@ -107,6 +128,8 @@ class JournalMonitor:
             self._head = None
         if head is not None:
             self._head = self._journal.writer, head
+            if not self._past_heads or self._clock() >= self._past_heads[-1][0] + SAMPLE_SECONDS:
+                self._past_heads.append((self._clock(), self._journal.writer, head.seq))
 
     def _publish(self) -> None:
         if self._head is not None and self._head != self._published:

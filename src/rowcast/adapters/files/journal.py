@@ -29,6 +29,7 @@ from rowcast.history import blocks
 from rowcast.history.blocks import Block
 from rowcast.history.chain import Chain, Draft, genesis
 from rowcast.history.ports import Position
+from rowcast.private_files import make_private_folder
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 SUFFIX = ".journal"
@@ -133,7 +134,7 @@ class FileJournal:
         self._chain = Chain(self._new_writer())
         self._kept = 0, b""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self._folder)
             self._start_segment(0, self._chain.previous)
         except OSError as error:
             raise self._unavailable(error) from None

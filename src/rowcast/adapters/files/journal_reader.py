@@ -21,6 +21,7 @@ from rowcast.adapters.files.segment import LOOK_AHEAD, Segment, has_ended, open_
 from rowcast.errors import HistoryError, Unavailable
 from rowcast.history.chain import SealedEntry
 from rowcast.history.ports import Position, StoredEntry, StoreWriter
+from rowcast.private_files import make_private_folder
 
 STARTING_SECONDS = 60
 DAMAGED = ".damaged"
@@ -48,7 +49,7 @@ class FolderJournalReader:
             raise Unavailable(f"cannot write to the journal {self._folder}: {error.strerror}") from None
 
     def _create_id(self, path: Path) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._folder)
         part = path.with_name(f".{FOLDER_ID}.{uuid.uuid4().hex}")
         part.write_text(f"{uuid.uuid4().hex}\n", encoding="ascii")
         with contextlib.suppress(FileExistsError):  # another process created the file first
@@ -210,8 +211,9 @@ def _describe_loss(seqs: range) -> str:
 @contextmanager
 def indexer_lock(folder: Path) -> Iterator[bool]:
     """Try to become the folder's indexer; yield whether the attempt succeeded."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "indexer.lock").open("a") as file:
+    make_private_folder(folder)
+    descriptor = os.open(folder / "indexer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 
 from rowcast.access.keys import Key
-from rowcast.adapters.files.locks import locked
 from rowcast.adapters.files.replacement import replace_file
 from rowcast.errors import SettingsError
+from rowcast.private_files import locked, make_private_folder
 
 FORMAT = 1
 
@@ -54,7 +54,7 @@ class FileKeys:
     def change(self, edit: Callable[[Sequence[Key]], Sequence[Key]]) -> None:
         """Replace the file under a lock, so that changes are serialized."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.path.parent)
             with locked(self.path.with_suffix(".lock")):
                 content = msgspec.json.encode(KeyFile(FORMAT, tuple(edit(self.all()))))
                 replace_file(self.path, msgspec.json.format(content, indent=1) + b"\n", mode=0o600)

@@ -13,6 +13,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -20,9 +21,9 @@ from pathlib import Path
 
 import msgspec
 
-from rowcast.adapters.files.locks import locked
 from rowcast.adapters.files.replacement import replace_file
 from rowcast.errors import ModelNotFound, RegistryError
+from rowcast.private_files import locked, make_private_folder
 from rowcast.registry.names import NAME_RULE, check_name
 from rowcast.registry.ports import Reference
 
@@ -85,13 +86,18 @@ class FolderRegistry:
         return self._staging(self.root)
 
     def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:
-        """Call `fill` on a hidden folder, then rename the folder to the next free version number."""
+        """Call `fill` on a hidden folder, then rename the folder to the next free version number.
+
+        The users who can read the registry can read the bundle.
+        """
         home = self.root / check_name(name)
         try:
             with self._staging(home) as staging:
                 fill(staging)
-                staging.chmod(0o755)
+                mode = stat.S_IMODE(self.root.stat().st_mode)
+                staging.chmod(mode)
                 for path in staging.iterdir():
+                    path.chmod(mode & 0o666)
                     _sync(path)
                 _sync(staging)
                 reference = Reference(name, self._claim(home, staging))
@@ -114,7 +120,7 @@ class FolderRegistry:
     def _staging(self, home: Path) -> Iterator[Path]:
         """Yield a hidden folder, and delete it afterward. A lock shows other publishers that the folder is in use."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.root)
             with locked(self.root / ".lock"):
                 home.mkdir(exist_ok=True)
                 for folder in (self.root, *(path for path in self.root.iterdir() if path.is_dir())):
@@ -145,14 +151,17 @@ class FolderRegistry:
             with locked(home / ".lock"):
                 _remove(home.glob(".aliases.json-*"))  # left by dead writers: a live writer would hold the lock
                 aliases = {**self._aliases(reference.name), alias: reference.version}
-                replace_file(
-                    home / "aliases.json", msgspec.json.encode(AliasFile(FORMAT, dict(sorted(aliases.items()))))
-                )
+                content = msgspec.json.encode(AliasFile(FORMAT, dict(sorted(aliases.items()))))
+                replace_file(home / "aliases.json", content, self._file_mode())
             with locked(self.root / ".lock"):
                 _remove(self.root.glob(".generation-*"))
-                replace_file(self.root / "generation", str(self.generation() + 1).encode())
+                replace_file(self.root / "generation", str(self.generation() + 1).encode(), self._file_mode())
         except OSError as error:
             raise RegistryError(f"cannot write to the registry {self.root}: {error.strerror}") from None
+
+    def _file_mode(self) -> int:
+        """Return the mode of files that the users of the registry can read."""
+        return self.root.stat().st_mode & 0o666
 
     def generation(self) -> int:
         """Return a number that increases whenever an alias changes."""

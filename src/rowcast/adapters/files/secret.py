@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rowcast.errors import SettingsError
+from rowcast.private_files import make_private_folder
 
 SECRET_BYTES = 32
 
@@ -15,7 +16,7 @@ SECRET_BYTES = 32
 def load_secret(path: Path) -> bytes:
     """Return the secret in this file, and create the file if necessary; raise SettingsError on failure."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         if not path.exists():
             _create(path)
         secret = bytes.fromhex(path.read_text(encoding="ascii"))

@@ -33,13 +33,16 @@ from typing import IO, Any
 
 import msgspec
 
-from rowcast.adapters.files.locks import is_unlocked, locked
+from rowcast.adapters.files.locks import is_unlocked
 from rowcast.adapters.files.shared_counters import SharedCounters
 from rowcast.errors import SettingsError
+from rowcast.private_files import locked, make_private_folder
 from rowcast.serving.fleet import WorkerReport, WorkerStatus
 
 STALE_SECONDS = 3.0
 """The maximum age of a heartbeat, in seconds. If the heartbeat is older, the event loop or the process is blocked."""
+TRIAL_SECONDS = 900.0
+"""The limit for waiting until another worker has tested a model."""
 SLOT_BYTES = 1024 * 1024
 READS, READ_AGAIN_SECONDS = 5, 0.001
 RECORD = struct.Struct("<II")
@@ -57,7 +60,7 @@ class ServerFolder:
         self._runs = runs
         self.folder = runs / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
-            runs.mkdir(parents=True, exist_ok=True)
+            make_private_folder(runs)
             with locked(runs / ".lock"):
                 for folder in runs.iterdir():
                     if folder.is_dir() and _is_free(folder / "server"):
@@ -112,7 +115,7 @@ class ServerFolder:
     def trial_results(self) -> Iterator[dict[str, str]]:
         """Yield the sandbox results to one worker at a time, and save all changes when the `with` block ends."""
         path = self.folder / "trials"
-        with locked(self.folder / ".trials.lock"):
+        with locked(self.folder / ".trials.lock", TRIAL_SECONDS):
             results: dict[str, str] = {}
             with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
                 results = msgspec.json.decode(path.read_bytes(), type=dict[str, str])

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rowcast.access.ports import IN_FLIGHT, OTHER_REQUEST
 from rowcast.errors import RepeatConflict, Unavailable
+from rowcast.private_files import make_private_folder
 
 VERSION = 1
 CHECK_SECONDS = 5
@@ -109,7 +110,7 @@ class SqliteIdempotencyStore:
         return Unavailable(f"cannot use the idempotency store {self._path}: {reason}")
 
     def _connect(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._path.parent)
         os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))  # replies can contain personal data
         connection = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")

@@ -22,6 +22,7 @@ from rowcast.errors import Unavailable
 from rowcast.history.chain import NO_ROW, Erasure, SealedEntry, decode_erasure, decode_head, seal_erasure
 from rowcast.history.entry_filter import EVERYTHING, Selection
 from rowcast.history.ports import ErasureRequest, ErasureStep, OpenErasure, Position, StoredEntry
+from rowcast.private_files import acquire_lock, make_private_folder
 from rowcast.schema.prediction import Label, searchable_label
 
 BUSY_SECONDS = 30
@@ -304,7 +305,7 @@ class SqliteStore:
     def _writer(self) -> sqlite3.Connection:
         if self._connection is None:
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                make_private_folder(self.path.parent)
                 with _folder_lock(self.path.parent):
                     connection = self._connect()
             except (sqlite3.Error, OSError) as error:
@@ -334,7 +335,7 @@ def _folder_lock(folder: Path) -> Iterator[None]:
     """Lock the folder, because several processes cannot switch a new file to WAL mode at the same time."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        acquire_lock(descriptor, folder)
         yield
     finally:
         os.close(descriptor)
