@@ -1,8 +1,9 @@
-"""`rowcast models list`, `rowcast report` and the output of `rowcast models import`."""
+"""`rowcast models list`, `rowcast models show`, `rowcast report` and the output of `rowcast models import`."""
 
 from __future__ import annotations
 
 import json
+import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -36,6 +37,33 @@ def test_every_version_is_listed_with_its_aliases(
         ("sum", 1, []),
         ("sum", 2, ["champion"]),
     ]
+
+
+def test_a_version_is_shown_with_the_log_of_its_model(
+    loaded: settings.Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspection.show_model(loaded, "sum@1", as_json=True)
+    shown = json.loads(capsys.readouterr().out)
+    inspection.show_model(loaded, "sum@1", as_json=False)
+    text = capsys.readouterr().out
+
+    assert (shown["model"], shown["version"], shown["aliases"]) == ("sum", 1, [])
+    assert [column["name"] for column in shown["columns"]] == ["x0", "x1"]
+    assert [(move["from"], move["to"]) for move in shown["log"]] == [(None, 1), (1, 2)]
+    assert shown["digest"].startswith("rb1-")
+    assert {"model.onnx", "golden.json"} <= shown["files"].keys()
+    for part in (shown["digest"], shown["path"], shown["files"]["model.onnx"], "x1\tnumber"):
+        assert part in text
+
+
+def test_values_of_sensitive_columns_are_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = models.number_columns(1, sensitive=True, low=17.25, high=99.5)
+    registry = FolderRegistry(tmp_path / "home" / "models")
+    models.publish(registry, "sum", models.sum_graph(1), columns, models.REGRESSION, "values")
+
+    inspection.show_model(settings.load(home=tmp_path / "home"), "sum", as_json=True)
+
+    assert not {"17.25", "99.5"} & set(re.findall(r"[\d.]+", capsys.readouterr().out))
 
 
 def test_an_empty_registry_suggests_training_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,12 +29,19 @@ def publish(registry: FolderRegistry, name: str, text: str = "content") -> Refer
     return registry.publish(name, lambda folder: (folder / "file").write_text(text) and None)
 
 
+def visible_files(registry: FolderRegistry, name: str) -> list[str]:
+    """Return the names of a model's files, except its lock."""
+    return sorted(path.name for path in (registry.root / name).iterdir() if path.name != ".lock")
+
+
 def test_a_new_registry_is_empty(registry: FolderRegistry) -> None:
     assert registry.models() == {}
     with pytest.raises(ModelNotFound):
         registry.folder(Reference("loans", 1))
     with pytest.raises(ModelNotFound):
         registry.aliases("loans")
+    with pytest.raises(ModelNotFound):
+        registry.log("loans")
 
 
 def test_versions_are_numbered_separately_for_each_model(registry: FolderRegistry) -> None:
@@ -65,7 +75,7 @@ def test_a_failed_publication_leaves_no_files_behind(registry: FolderRegistry) -
         registry.publish("loans", broken)
 
     assert list(registry.models()["loans"]) == [1]
-    assert sorted(path.name for path in (registry.root / "loans").iterdir()) == ["1"]
+    assert visible_files(registry, "loans") == ["1", "last_version"]
 
 
 def test_an_alias_can_be_moved_to_another_version(registry: FolderRegistry) -> None:
@@ -186,7 +196,7 @@ def test_files_left_by_a_killed_publisher_are_ignored_and_then_removed(registry:
 
     assert registry.models() == {}
     assert publish(registry, "loans").version == 1
-    assert [path.name for path in (registry.root / "loans").iterdir()] == ["1"]
+    assert visible_files(registry, "loans") == ["1", "last_version"]
 
 
 def test_the_temporary_folder_of_a_live_publisher_is_not_removed(registry: FolderRegistry) -> None:
@@ -198,7 +208,7 @@ def test_the_temporary_folder_of_a_live_publisher_is_not_removed(registry: Folde
 
     assert slow.version == 2
     assert (registry.folder(slow) / "file").read_text() == "slow"
-    assert sorted(path.name for path in (registry.root / "loans").iterdir()) == ["1", "2"]
+    assert visible_files(registry, "loans") == ["1", "2", "last_version"]
 
 
 def test_temporary_files_of_dead_writers_are_removed(registry: FolderRegistry) -> None:
@@ -236,6 +246,166 @@ def test_a_failed_first_publication_leaves_no_model_behind(registry: FolderRegis
         registry.publish("loans", broken)
 
     assert [path.name for path in registry.root.iterdir()] == [".lock"]
+
+
+def test_every_move_of_an_alias_is_logged(tmp_path: Path) -> None:
+    registry = FolderRegistry(tmp_path, "alice@here")
+    first = registry.publish("loans", lambda folder: (folder / "file").write_text("1") and None, "champion")
+    second = publish(registry, "loans")
+    before = datetime.now(UTC)
+    registry.point(second, "champion", reason="better recall")
+    registry.point(second, "champion", reason="again")
+    registry.point(first, "champion", rollback=True)
+    registry.point(second, "challenger")
+
+    moves = registry.log("loans")
+    assert [(move.number, move.alias, move.source, move.target, move.reason, move.rollback) for move in moves] == [
+        (1, "champion", None, 1, "", False),
+        (2, "champion", 1, 2, "better recall", False),
+        (3, "champion", 2, 1, "", True),
+        (4, "challenger", None, 2, "", False),
+    ]
+    assert {move.who for move in moves} == {"alice@here"}
+    assert abs(datetime.fromisoformat(moves[1].time) - before) < timedelta(seconds=30)
+    assert publish(registry, "iris").version == 1
+    assert registry.log("iris") == []
+
+
+def test_the_log_has_one_json_object_per_line(registry: FolderRegistry) -> None:
+    registry.point(publish(registry, "loans"), "champion", reason="the first\nversion")
+
+    (line,) = (registry.root / "loans" / "aliases.log").read_bytes().splitlines()
+    entry = json.loads(line)
+    assert entry.pop("time").endswith("Z")
+    assert entry == {
+        "format": 1,
+        "number": 1,
+        "who": "unknown",
+        "alias": "champion",
+        "from": None,
+        "to": 1,
+        "reason": "the first\nversion",
+    }
+
+
+def test_a_move_is_not_lost_if_its_writer_dies_before_appending_it(registry: FolderRegistry) -> None:
+    for _ in range(3):
+        registry.point(publish(registry, "loans"), "champion")
+    log = registry.root / "loans" / "aliases.log"
+    whole = log.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    log.write_bytes(lines[0] + lines[1] + lines[2][:10])
+
+    assert [move.target for move in registry.log("loans")] == [1, 2, 3]
+    registry.point(Reference("loans", 1), "champion")
+
+    assert [move.target for move in registry.log("loans")] == [1, 2, 3, 1]
+    assert log.read_bytes().startswith(whole)
+
+
+def test_a_model_whose_log_starts_later_can_be_used(registry: FolderRegistry) -> None:
+    for _ in range(2):
+        publish(registry, "loans")
+    (registry.root / "loans" / "aliases.json").write_text('{"format":1,"aliases":{"champion":1}}')
+
+    assert registry.log("loans") == []
+    registry.point(Reference("loans", 2), "champion")
+
+    assert [(move.number, move.source, move.target) for move in registry.log("loans")] == [(1, 1, 2)]
+
+
+@pytest.mark.parametrize("line", ["{", '{"format":2}', '{"format":1}', "\xff"])
+def test_the_error_for_an_unreadable_log_names_the_file_and_the_line(registry: FolderRegistry, line: str) -> None:
+    registry.point(publish(registry, "loans"), "champion")
+    with (registry.root / "loans" / "aliases.log").open("ab") as file:
+        file.write(line.encode("latin-1") + b"\n")
+
+    with pytest.raises(RegistryError) as refused:
+        registry.log("loans")
+    assert "aliases.log, line 2" in refused.value.message
+
+
+def test_each_move_is_written_to_the_disk(registry: FolderRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = publish(registry, "loans")
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def record(handle: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    registry.point(reference, "champion")
+
+    assert synced[0].startswith(".aliases.json-")
+    assert synced[1:3] == ["aliases.log", "loans"]
+
+
+def test_an_alias_that_another_process_moved_is_not_changed(registry: FolderRegistry) -> None:
+    first, second = publish(registry, "loans"), publish(registry, "loans")
+    registry.point(first, "champion", expected=0)
+
+    for expected in (0, 2):
+        with pytest.raises(RegistryError) as refused:
+            registry.point(second, "champion", expected=expected)
+        assert refused.value.slug == "alias-moved"
+    with pytest.raises(RegistryError):
+        registry.publish("loans", lambda folder: (folder / "file").write_text("3") and None, "champion", expected=2)
+
+    assert dict(registry.aliases("loans")) == {"champion": 1}
+    assert list(registry.models()["loans"]) == [1, 2]
+    registry.point(second, "champion", expected=1)
+    assert dict(registry.aliases("loans")) == {"champion": 2}
+
+
+def test_a_deleted_version_is_gone_and_its_number_is_never_used_again(registry: FolderRegistry) -> None:
+    for _ in range(3):
+        publish(registry, "loans")
+
+    for version in (3, 2, 1):
+        registry.delete(Reference("loans", version))
+        with pytest.raises(ModelNotFound):
+            registry.folder(Reference("loans", version))
+        with pytest.raises(ModelNotFound):
+            registry.delete(Reference("loans", version))
+
+    assert registry.models() == {}
+    assert visible_files(registry, "loans") == ["last_version"]
+    assert publish(registry, "loans").version == 4
+
+
+@pytest.mark.parametrize("removed", [(3,), (1,), (1, 2), (1, 2, 3)])
+def test_the_number_of_a_version_that_was_removed_by_hand_is_not_used_again(
+    registry: FolderRegistry, removed: tuple[int, ...]
+) -> None:
+    for _ in range(3):
+        publish(registry, "loans")
+    for version in removed:
+        shutil.rmtree(registry.root / "loans" / str(version))
+
+    assert publish(registry, "loans").version == 4
+
+
+def test_versions_from_a_release_that_did_not_record_the_last_version_are_counted(registry: FolderRegistry) -> None:
+    for _ in range(2):
+        publish(registry, "loans")
+    (registry.root / "loans" / "last_version").unlink()
+    shutil.rmtree(registry.root / "loans" / "1")
+
+    assert publish(registry, "loans").version == 3
+
+
+@pytest.mark.parametrize("alias", ["champion", "older"])
+def test_a_version_with_an_alias_cannot_be_deleted(registry: FolderRegistry, alias: str) -> None:
+    registry.point(publish(registry, "loans"), alias)
+
+    for attempt in (registry.require_unused, registry.delete):
+        with pytest.raises(RegistryError) as refused:
+            attempt(Reference("loans", 1))
+        assert refused.value.slug == "version-in-use"
+        assert alias in refused.value.message
+
+    assert (registry.folder(Reference("loans", 1)) / "file").exists()
 
 
 @pytest.mark.parametrize("content", ["{", '{"format":2,"aliases":{}}', '{"format":1}', ""])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -79,13 +77,13 @@ class _BundleScorer:
 def erase_history(settings: Settings, selection: Selection, reason: str, wait: Callable[[], bool]) -> ErasureResult:
     """Erase the selected rows; wait until the rows in journals are also erased, or until `wait()` returns False."""
     from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
+    from rowcast.app.models import current_user
     from rowcast.history.erasure import Eraser
 
     journals = FolderJournalReader(settings.journal_folder)
-    user = f"{getpass.getuser()}@{socket.gethostname()}"
     with store(settings) as opened:
         eraser = Eraser(opened, journals, utc_microseconds)
-        erasure = eraser.erase(selection, user, reason)
+        erasure = eraser.erase(selection, current_user(), reason)
         while not eraser.is_complete(erasure.request) and wait():
             with indexer_lock(settings.journal_folder) as acquired:
                 if acquired:  # no server is running, so this process does the indexer's work

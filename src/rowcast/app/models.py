@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +32,16 @@ def registry(settings: Settings) -> RegistryWriter:
     """Return the configured registry."""
     from rowcast.adapters.files.registry import FolderRegistry
 
-    return FolderRegistry(settings.registry_folder)
+    return FolderRegistry(settings.registry_folder, current_user())
+
+
+def current_user() -> str:
+    """Return the user of this process and the host, for logs."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # containers often run with a user id that has no name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def has_models(settings: Settings) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rowcast.cli.groups import history_app, history_replay, history_verify, keys_app
+from rowcast.cli.model_commands import models_app
 from rowcast.cli.options import (
     HELP_OPTIONS,
     Candidates,
@@ -40,8 +41,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="Manage published models.", rich_markup_mode=None)
-models_app.callback(invoke_without_command=True)(show_help)
 app.add_typer(models_app, name="models")
 app.add_typer(history_app, name="history")
 app.add_typer(keys_app, name="keys")
@@ -279,57 +278,6 @@ def example(
     from rowcast.tables import examples
 
     output.say(f"wrote {examples.write_example(name, out, rows=rows, seed=seed)}")
-
-
-@models_app.command("list")
-def models_list(home: Home = None, json: Json = False) -> None:
-    """List every published version with its score and aliases."""
-    from rowcast import settings
-    from rowcast.cli import inspection
-
-    inspection.list_models(settings.load(home=home), as_json=json)
-
-
-@models_app.command("export")
-def models_export(
-    model: ModelReference,
-    out: Annotated[Path, typer.Option(help="Output file (.rowcast).")],
-    home: Home = None,
-) -> None:
-    """Export a published model to a file that `models import` can read."""
-    from rowcast import settings
-    from rowcast.app import imports
-    from rowcast.cli import output
-
-    output.say(f"wrote {imports.export_model(settings.load(home=home), model, out)} to {out}")
-
-
-@models_app.command("import")
-def models_import(
-    model: Annotated[Path, typer.Argument(metavar="FILE", help="ONNX graph (.onnx) or exported bundle (.rowcast).")],
-    metadata: Annotated[Path | None, typer.Option(metavar="FILE", help="The graph's model_metadata.json.")] = None,
-    name: Annotated[str | None, typer.Option(help="Model name [from the metadata or the file name].")] = None,
-    wire: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Wire template file, `matrix` or `native` [from the metadata].")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Table of example rows, used for value ranges and test predictions."),
-    ] = None,
-    home: Home = None,
-    json: Json = False,
-) -> None:
-    """Import an ONNX graph or an exported bundle and publish it as champion.
-
-    The model is first tested in a process with limited memory and time.
-    """
-    from rowcast import settings
-    from rowcast.app import imports
-    from rowcast.cli import inspection
-
-    loaded = settings.load(home=home)
-    imported = imports.import_model(loaded, model, metadata=metadata, name=name, wire=wire, data=data)
-    inspection.show_import(imported, as_json=json)
 
 
 app.command("verify")(history_verify)

@@ -1,4 +1,4 @@
-"""`rowcast models` and `rowcast report`: print published models, import results and report paths."""
+"""`rowcast models list`, `show` and `import`, and `rowcast report`: print models, import results and report paths."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rowcast.errors import RowcastError
 from rowcast.output_files import refuse_overwriting
 from rowcast.registry import bundle
 from rowcast.registry.ports import Reference
+from rowcast.registry.resolve import resolve
 
 if TYPE_CHECKING:
     from rowcast.registry.importer import ImportedModel
@@ -77,6 +78,41 @@ def _describe_version(name: str, version: int, aliases: Mapping[str, int], folde
         "created": manifest.created,
         "digest": manifest.digest,
     }
+
+
+def show_model(settings: Settings, model: str, *, as_json: bool) -> None:
+    """Print a version's description and the log of the model's aliases."""
+    registry = models.registry(settings)
+    reference = resolve(model, registry)
+    folder = registry.folder(reference)
+    manifest = bundle.read_manifest(folder)
+    moves = registry.log(reference.name)
+    facts = _describe_version(reference.name, reference.version, registry.aliases(reference.name), folder)
+    columns = [column.shown() for column in manifest.schema.columns]
+    if as_json:
+        details = {
+            "path": str(folder),
+            "columns": columns,
+            "decision": manifest.decision,
+            "holdout": manifest.holdout,
+            "parity": manifest.parity,
+            "files": manifest.files,
+            "log": moves,
+        }
+        output.print_json(facts | details)
+        return
+    rows = [[name, ", ".join(value) if isinstance(value, list) else value] for name, value in facts.items()]
+    output.print_table(["field", "value"], [*rows, ["path", str(folder)]], str(reference), wide=["value"])
+    schema = [[column.name, column.kind, "yes" if column.missing else "no"] for column in columns]
+    output.print_table(["column", "kind", "can be missing"], schema, "Schema")
+    metrics = [
+        [name, f"{measure.value:.4f}", f"{measure.low:.4f} to {measure.high:.4f}"]
+        for name, measure in manifest.holdout.items()
+    ]
+    output.print_table(["metric", "holdout", "95% interval"], metrics, "Holdout metrics")
+    output.print_table(["file", "SHA-256"], list(manifest.files.items()), "Files")
+    log = [[move.time, move.alias, move.source or "", move.target, move.who, move.reason] for move in moves]
+    output.print_table(["time", "alias", "from", "to", "who", "reason"], log, "Aliases", wide=["reason"])
 
 
 def show_report(

@@ -39,6 +39,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 Home = Annotated[Path | None, typer.Option(help="Folder for models and history [.rowcast].")]
 Rows = Annotated[Path, typer.Argument(help="Input table: CSV, Parquet, JSON Lines or Arrow.")]
 ModelReference = Annotated[str, typer.Argument(help="Model reference: NAME, NAME@3 or NAME@alias.")]
+Reason = Annotated[str, typer.Option(help="Reason to record in the log.")]
 Target = Annotated[str | None, typer.Option(help="Column to predict.")]
 TargetFile = Annotated[Path | None, typer.Option(help="Separate file that contains the target values.")]
 Positive = Annotated[str | None, typer.Option(help="Positive class: the label whose probability is `score`.")]

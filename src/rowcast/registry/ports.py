@@ -15,6 +15,8 @@ import msgspec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from rowcast.registry.alias_log import AliasMove
+
 
 class Graph(Protocol):
     """A loaded model graph. Only one thread at a time may use it."""
@@ -116,6 +118,10 @@ class RegistryReader(Protocol):
         """Return the version of each alias; raise ModelNotFound for an unknown name."""
         ...
 
+    def log(self, name: str) -> Sequence[AliasMove]:
+        """Return every move of the model's aliases, oldest first; raise ModelNotFound for an unknown name."""
+        ...
+
     def folder(self, reference: Reference) -> Path:
         """Return the local folder of a bundle; raise ModelNotFound if the version does not exist."""
         ...
@@ -139,14 +145,44 @@ class RegistryWriter(RegistryReader, Protocol):
         """
         ...
 
-    def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:
+    def publish(
+        self,
+        name: str,
+        fill: Callable[[Path], None],
+        alias: str | None = None,
+        *,
+        reason: str = "",
+        expected: int | None = None,
+    ) -> Reference:
         """Call `fill` with an empty folder and publish that folder as the next version.
 
-        If `alias` is given, point it at the new version. If `fill` raises an exception or the alias cannot be changed,
-        leave nothing behind. The next call removes anything that a killed publisher left behind.
+        A version number is never used again, even if the version is deleted. If `alias` is given, point it at the new
+        version as `point` does. If `fill` raises an exception or the alias cannot be changed, leave nothing behind. The
+        next call removes anything that a killed publisher left behind.
         """
         ...
 
-    def point(self, reference: Reference, alias: str) -> None:
-        """Point `alias` at this version and increment the generation."""
+    def point(
+        self,
+        reference: Reference,
+        alias: str,
+        *,
+        reason: str = "",
+        expected: int | None = None,
+        rollback: bool = False,
+    ) -> None:
+        """Point `alias` at this version, append the move to the log and increment the generation.
+
+        The alias and the log always agree, even if the process is killed. If `expected` is given and the alias no
+        longer points at this version (0: the alias exists), change nothing and raise RegistryError with the slug
+        `alias-moved`. If the alias already points at the version, the log does not change.
+        """
+        ...
+
+    def require_unused(self, reference: Reference) -> None:
+        """Raise RegistryError with the slug `version-in-use` if an alias points at this version."""
+        ...
+
+    def delete(self, reference: Reference) -> None:
+        """Delete this version. Raise RegistryError with the slug `version-in-use` if an alias points at it."""
         ...

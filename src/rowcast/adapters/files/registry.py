@@ -1,10 +1,13 @@
 """A registry in a folder.
 
     NAME/VERSION/        a bundle
-    NAME/aliases.json    the aliases of a model
+    NAME/aliases.json    the aliases of a model, and their latest move
+    NAME/aliases.log     all moves of the aliases, one JSON object per line
+    NAME/last_version    the highest version number that was ever used
     generation           the number of alias changes
 
-Every change is an atomic rename. The registry therefore works in any local or NFS folder, and no crash can damage it.
+Every change is an atomic rename, except that the log is appended to. The registry therefore works in any local or NFS
+folder, and no crash can damage it.
 """
 
 from __future__ import annotations
@@ -12,38 +15,46 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from rowcast.adapters.files.replacement import replace_file
+from rowcast.adapters.files import alias_log
+from rowcast.adapters.files.replacement import replace_file, sync
 from rowcast.errors import ModelNotFound, RegistryError
 from rowcast.private_files import locked, make_private_folder
+from rowcast.registry.alias_log import LOG_FORMAT, AliasMove
 from rowcast.registry.names import NAME_RULE, check_name
 from rowcast.registry.ports import Reference
 
 FORMAT = 1
 STAGED = ".new-"
+LAST_VERSION = "last_version"
 ALIAS_RULE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
-class AliasFile(msgspec.Struct):
+class AliasFile(msgspec.Struct, omit_defaults=True):
     """The contents of `aliases.json`."""
 
     format: int
     aliases: dict[str, int]
+    last: AliasMove | None = None
+    """The latest move. A writer that is killed before it appends the move to the log leaves this to the next writer."""
 
 
 class FolderRegistry:
-    """The registry in one folder. The first publication creates the folder."""
+    """The registry in one folder. The first publication creates the folder. `who` is the user in the logs."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, who: str = "unknown") -> None:
         self.root = root
+        self._who = who
 
     def models(self) -> Mapping[str, Sequence[int]]:
         """Return the versions of every model, in ascending order."""
@@ -61,7 +72,16 @@ class FolderRegistry:
         """Return the target version of each alias; raise ModelNotFound if the model is unknown."""
         if not (self.root / check_name(name)).is_dir():
             raise self._unknown(name)
-        return self._aliases(name)
+        return self._alias_file(name).aliases
+
+    def log(self, name: str) -> Sequence[AliasMove]:
+        """Return every move of the model's aliases, oldest first; raise ModelNotFound if the model is unknown."""
+        self.aliases(name)
+        home = self.root / name
+        try:
+            return alias_log.read(home / alias_log.NAME, self._alias_file(name).last)
+        except OSError as error:
+            raise RegistryError(f"cannot read {home / alias_log.NAME}: {error.strerror}") from None
 
     def folder(self, reference: Reference) -> Path:
         """Return the folder of a bundle; raise ModelNotFound if it does not exist."""
@@ -85,8 +105,16 @@ class FolderRegistry:
         """Yield an empty folder for temporary files, and delete it afterward."""
         return self._staging(self.root)
 
-    def publish(self, name: str, fill: Callable[[Path], None], alias: str | None = None) -> Reference:
-        """Call `fill` on a hidden folder, then rename the folder to the next free version number.
+    def publish(
+        self,
+        name: str,
+        fill: Callable[[Path], None],
+        alias: str | None = None,
+        *,
+        reason: str = "",
+        expected: int | None = None,
+    ) -> Reference:
+        """Call `fill` on a hidden folder, then rename the folder to the next version number.
 
         The users who can read the registry can read the bundle.
         """
@@ -98,23 +126,27 @@ class FolderRegistry:
                 staging.chmod(mode)
                 for path in staging.iterdir():
                     path.chmod(mode & 0o666)
-                    _sync(path)
-                _sync(staging)
+                    sync(path)
+                sync(staging)
                 reference = Reference(name, self._claim(home, staging))
-            _sync(home)
+            sync(home)
         except OSError as error:
             message = f"cannot write the bundle of {name} to {home}: {error.strerror}; nothing was published"
             raise RegistryError(message) from None
         if alias is not None:
-            self._point_or_withdraw(reference, alias)
+            try:
+                self.point(reference, alias, reason=reason, expected=expected)
+            except RegistryError:
+                self._withdraw(reference)
+                raise
         return reference
 
-    def _point_or_withdraw(self, reference: Reference, alias: str) -> None:
-        try:
-            self.point(reference, alias)
-        except RegistryError:
-            shutil.rmtree(self.root / reference.name / str(reference.version), ignore_errors=True)
-            raise
+    def _withdraw(self, reference: Reference) -> None:
+        """Delete a version after its alias could not be changed, unless the alias has been changed after all."""
+        with suppress(RegistryError):
+            if reference.version in self._alias_file(reference.name).aliases.values():
+                return
+        shutil.rmtree(self.root / reference.name / str(reference.version), ignore_errors=True)
 
     @contextmanager
     def _staging(self, home: Path) -> Iterator[Path]:
@@ -141,7 +173,15 @@ class FolderRegistry:
                 with suppress(OSError):
                     home.rmdir()  # removes the model's folder if the model has no versions
 
-    def point(self, reference: Reference, alias: str) -> None:
+    def point(
+        self,
+        reference: Reference,
+        alias: str,
+        *,
+        reason: str = "",
+        expected: int | None = None,
+        rollback: bool = False,
+    ) -> None:
         """Point an alias at this version. Readers see either the old or the new aliases."""
         if not ALIAS_RULE.fullmatch(alias):
             raise RegistryError(f"invalid alias {alias!r}; use a-z, 0-9, '_' and '-', starting with a letter")
@@ -149,10 +189,29 @@ class FolderRegistry:
         home = self.root / reference.name
         try:
             with locked(home / ".lock"):
+                self.folder(reference)  # another process could have deleted the version
                 _remove(home.glob(".aliases.json-*"))  # left by dead writers: a live writer would hold the lock
-                aliases = {**self._aliases(reference.name), alias: reference.version}
-                content = msgspec.json.encode(AliasFile(FORMAT, dict(sorted(aliases.items()))))
-                replace_file(home / "aliases.json", content, self._file_mode())
+                before = self._alias_file(reference.name)
+                _check_expected(reference.name, alias, before.aliases.get(alias, 0), expected)
+                log = home / alias_log.NAME
+                alias_log.complete(log, before.last, self._file_mode())
+                if before.aliases.get(alias) != reference.version:
+                    move = AliasMove(
+                        format=LOG_FORMAT,
+                        number=alias_log.next_number(log, before.last),
+                        time=_now(),
+                        who=self._who,
+                        alias=alias,
+                        source=before.aliases.get(alias),
+                        target=reference.version,
+                        reason=reason,
+                        rollback=rollback,
+                    )
+                    aliases = {**before.aliases, alias: reference.version}
+                    after = AliasFile(FORMAT, dict(sorted(aliases.items())), move)
+                    replace_file(home / "aliases.json", msgspec.json.encode(after), self._file_mode())
+                    with suppress(OSError):  # the alias has moved, and the next writer appends the move
+                        alias_log.complete(log, move, self._file_mode())
             with locked(self.root / ".lock"):
                 _remove(self.root.glob(".generation-*"))
                 replace_file(self.root / "generation", str(self.generation() + 1).encode(), self._file_mode())
@@ -162,6 +221,34 @@ class FolderRegistry:
     def _file_mode(self) -> int:
         """Return the mode of files that the users of the registry can read."""
         return self.root.stat().st_mode & 0o666
+
+    def require_unused(self, reference: Reference) -> None:
+        """Raise RegistryError if an alias points at this version."""
+        aliases = [alias for alias, version in self.aliases(reference.name).items() if version == reference.version]
+        if aliases:
+            raise RegistryError(
+                f"{reference} cannot be deleted, because an alias points to it: {', '.join(aliases)}; move the alias "
+                f"first with `rowcast models promote {reference.name}@VERSION --alias {aliases[0]}`",
+                slug="version-in-use",
+            )
+
+    def delete(self, reference: Reference) -> None:
+        """Hide a version by renaming its folder, then delete the folder. The next publisher deletes what is left."""
+        folder = self.folder(reference)
+        home = self.root / reference.name
+        try:
+            with locked(home / ".lock"):
+                self.require_unused(reference)
+                self._record_version(home, self._highest(home))
+                hidden = home / f"{STAGED}{secrets.token_hex(4)}"
+                folder.rename(hidden)
+                sync(home)
+            shutil.rmtree(hidden, ignore_errors=True)
+        except FileNotFoundError:
+            self.folder(reference)  # raises ModelNotFound if another process deleted the version
+            raise
+        except OSError as error:
+            raise RegistryError(f"cannot delete {reference} from {self.root}: {error.strerror}") from None
 
     def generation(self) -> int:
         """Return a number that increases whenever an alias changes."""
@@ -174,28 +261,47 @@ class FolderRegistry:
             raise RegistryError(f"cannot read {path}: {error}") from None
 
     def _claim(self, home: Path, staging: Path) -> int:
-        version = 1 + max((int(child.name) for child in home.iterdir() if child.name.isdecimal()), default=0)
-        while True:
-            try:
-                staging.rename(home / str(version))  # fails if the version exists, because its folder is never empty
-            except OSError:
-                if not (home / str(version)).is_dir():
-                    raise
-                version += 1
-            else:
-                return version
+        """Rename the staged folder to the next version number; return the number."""
+        with locked(home / ".lock"):
+            version = self._highest(home) + 1
+            while True:
+                self._record_version(home, version)
+                try:
+                    # fails if the version exists, because its folder is never empty
+                    staging.rename(home / str(version))
+                except OSError:
+                    if not (home / str(version)).is_dir():
+                        raise
+                    version += 1  # published by a release that does not lock the folder
+                else:
+                    return version
 
-    def _aliases(self, name: str) -> dict[str, int]:
+    def _highest(self, home: Path) -> int:
+        """Return the highest version number that was ever used, or 0."""
+        path = home / LAST_VERSION
+        try:
+            recorded = int(path.read_bytes())
+        except FileNotFoundError:
+            recorded = 0
+        except ValueError as error:
+            raise RegistryError(f"{path} is damaged: {error}; delete this file") from None
+        return max([recorded, *(int(child.name) for child in home.iterdir() if child.name.isdecimal())])
+
+    def _record_version(self, home: Path, version: int) -> None:
+        _remove(home.glob(f".{LAST_VERSION}-*"))
+        replace_file(home / LAST_VERSION, str(version).encode(), self._file_mode())
+
+    def _alias_file(self, name: str) -> AliasFile:
         path = self.root / name / "aliases.json"
         try:
             table = msgspec.json.decode(path.read_bytes(), type=AliasFile)
         except FileNotFoundError:
-            return {}
+            return AliasFile(FORMAT, {})
         except msgspec.MsgspecError as error:
             raise RegistryError(f"{path} is damaged: {error}") from None
         if table.format != FORMAT:
             raise RegistryError(f"{path} has registry format {table.format}; this release supports format {FORMAT}")
-        return table.aliases
+        return table
 
     def _unknown(self, name: str) -> ModelNotFound:
         names = ", ".join(self.models()) or "none (train one with `rowcast train`)"
@@ -223,9 +329,13 @@ def _remove(paths: Iterable[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _check_expected(name: str, alias: str, current: int, expected: int | None) -> None:
+    if expected is not None and current != expected:
+        now = f"now points to version {current}" if current else "no longer exists"
+        raise RegistryError(
+            f"the alias {alias!r} of {name!r} was moved by another process; it {now}", slug="alias-moved"
+        )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

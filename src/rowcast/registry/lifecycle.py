@@ -1,0 +1,66 @@
+"""Promote, roll back and delete published versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rowcast.errors import ModelNotFound, RegistryError
+from rowcast.registry import bundle
+from rowcast.registry.alias_log import previous_version
+from rowcast.registry.ports import Reference, RegistryWriter
+from rowcast.registry.resolve import CHAMPION, resolve
+
+CHALLENGER = "challenger"
+"""The alias of a trained version that has not replaced the champion."""
+
+
+def promote(registry: RegistryWriter, text: str, *, alias: str = CHAMPION, reason: str = "") -> Reference:
+    """Point the alias at a version, and return the version. A reference without a version means the challenger.
+
+    Raise BundleError if a file of the version is damaged.
+    """
+    reference = resolve(text if "@" in text else f"{text}@{CHALLENGER}", registry)
+    bundle.verify(registry.folder(reference))
+    registry.point(reference, alias, reason=reason)
+    return reference
+
+
+def roll_back(registry: RegistryWriter, name: str, *, reason: str = "") -> Reference:
+    """Point the champion alias at the previous champion according to the log, and return that version."""
+    current = registry.aliases(name).get(CHAMPION)
+    if current is None:
+        raise ModelNotFound(f"model {name!r} has no champion; promote a version with `rowcast models promote`")
+    published = registry.models().get(name, ())
+    previous = previous_version(registry.log(name), CHAMPION, current, published)
+    if previous is None:
+        raise RegistryError(
+            f"the log records no champion of {name!r} before version {current}; promote a version with `rowcast models "
+            f"promote {name}@VERSION`",
+            slug="no-previous-champion",
+        )
+    reference = Reference(name, previous)
+    bundle.verify(registry.folder(reference))
+    registry.point(reference, CHAMPION, reason=reason, expected=current, rollback=True)
+    return reference
+
+
+def delete(
+    registry: RegistryWriter, text: str, *, is_recorded: Callable[[Reference], bool], force: bool = False
+) -> Reference:
+    """Delete a version that no alias points to.
+
+    Without `force`, raise RegistryError if recorded predictions were made by the version, because they could no longer
+    be replayed.
+    """
+    if "@" not in text:
+        raise RegistryError(f"{text!r} lacks a version; write {text}@3, for example")
+    reference = resolve(text, registry)
+    registry.require_unused(reference)
+    if not force and is_recorded(reference):
+        raise RegistryError(
+            f"the history contains predictions made by {reference}, which could no longer be replayed; to delete the "
+            "version anyway, use --force",
+            slug="version-recorded",
+        )
+    registry.delete(reference)
+    return reference

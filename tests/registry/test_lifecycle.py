@@ -1,0 +1,92 @@
+"""Promoting, rolling back and deleting versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.errors import BundleError, ModelNotFound, RegistryError
+from rowcast.registry import lifecycle
+from support import models
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> FolderRegistry:
+    """A registry with three versions of a model; the last is the champion."""
+    registry = FolderRegistry(tmp_path / "models")
+    for _ in range(3):
+        models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
+    return registry
+
+
+def test_a_version_is_promoted_with_a_reason(registry: FolderRegistry) -> None:
+    assert str(lifecycle.promote(registry, "sum@2", reason="an incident")) == "sum@2"
+
+    assert registry.aliases("sum") == {"champion": 2}
+    assert registry.log("sum")[-1].reason == "an incident"
+
+
+def test_a_name_without_a_version_promotes_the_challenger(registry: FolderRegistry) -> None:
+    with pytest.raises(ModelNotFound):
+        lifecycle.promote(registry, "sum")
+
+    lifecycle.promote(registry, "sum@1", alias="challenger")
+    lifecycle.promote(registry, "sum")
+
+    assert registry.aliases("sum") == {"champion": 1, "challenger": 1}
+
+
+def test_a_damaged_version_is_not_promoted(registry: FolderRegistry) -> None:
+    (registry.root / "sum" / "1" / "model.onnx").write_bytes(b"damaged")
+
+    with pytest.raises(BundleError):
+        lifecycle.promote(registry, "sum@1")
+
+    assert registry.aliases("sum") == {"champion": 3}
+
+
+def test_rollbacks_return_to_earlier_champions_one_by_one(registry: FolderRegistry) -> None:
+    assert str(lifecycle.roll_back(registry, "sum", reason="errors")) == "sum@2"
+    assert registry.log("sum")[-1].reason == "errors"
+    assert str(lifecycle.roll_back(registry, "sum")) == "sum@1"
+
+    with pytest.raises(RegistryError) as refused:
+        lifecycle.roll_back(registry, "sum")
+    assert refused.value.slug == "no-previous-champion"
+    assert registry.aliases("sum") == {"champion": 1}
+
+
+def test_a_model_without_a_champion_cannot_be_rolled_back(registry: FolderRegistry) -> None:
+    registry.publish("other", lambda folder: (folder / "file").write_text("x") and None)
+
+    with pytest.raises(ModelNotFound):
+        lifecycle.roll_back(registry, "other")
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_version_is_deleted_only_if_no_alias_points_to_it(registry: FolderRegistry, force: bool) -> None:
+    with pytest.raises(RegistryError) as refused:
+        lifecycle.delete(registry, "sum@champion", is_recorded=lambda version: False, force=force)
+    assert refused.value.slug == "version-in-use"
+
+    lifecycle.delete(registry, "sum@1", is_recorded=lambda version: False, force=force)
+
+    assert registry.models() == {"sum": [2, 3]}
+
+
+def test_a_version_with_recorded_predictions_is_deleted_only_by_force(registry: FolderRegistry) -> None:
+    with pytest.raises(RegistryError) as refused:
+        lifecycle.delete(registry, "sum@2", is_recorded=lambda version: version.version == 2)
+    assert refused.value.slug == "version-recorded"
+    assert registry.models() == {"sum": [1, 2, 3]}
+
+    lifecycle.delete(registry, "sum@2", is_recorded=lambda version: True, force=True)
+
+    assert registry.models() == {"sum": [1, 3]}
+
+
+def test_a_deletion_requires_a_version(registry: FolderRegistry) -> None:
+    with pytest.raises(RegistryError):
+        lifecycle.delete(registry, "sum", is_recorded=lambda version: False)
