@@ -142,6 +142,12 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(4 * MEBIBYTE, ge=1024, description="Maximum size of a request body.")
     max_rows: int = Field(10_000, ge=1, description="Maximum number of rows in one request.")
+    max_row_bytes: int = Field(
+        256 * 1024, ge=1024, description="Maximum size of one row in JSON. Models with many columns accept larger rows."
+    )
+    max_text_characters: int = Field(
+        10_000, ge=1, description="Maximum length of a text in a row. Longer texts from training are accepted too."
+    )
     max_waiting_rows: int = Field(
         20_000, ge=1, description="Maximum number of queued rows; if the queue is full, new requests fail with 503."
     )

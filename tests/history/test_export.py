@@ -6,9 +6,12 @@ import csv
 import io
 import json
 
+import pytest
+
 from rowcast.adapters.memory.journal import EmptyJournalReader
 from rowcast.adapters.memory.store import MemoryStore
-from rowcast.history.export import COLUMNS, RECORDS_PER_PIECE, to_csv, to_json_lines
+from rowcast.history import export
+from rowcast.history.export import COLUMNS, RECORDS_PER_PIECE, split_into_pieces, to_csv, to_json_lines
 from rowcast.history.records import Record
 from rowcast.history.service import History
 from support.entries import MIXED, draft, drafts, identifier, sealed
@@ -62,3 +65,46 @@ def test_long_exports_are_generated_in_chunks() -> None:
     pieces = list(to_json_lines(records(store)))
 
     assert [len(piece.splitlines()) for piece in pieces] == [RECORDS_PER_PIECE, 1]
+
+
+def test_a_long_csv_export_contains_every_entry_once() -> None:
+    store = MemoryStore()
+    count = 2 * RECORDS_PER_PIECE + 1
+    store.record("w", sealed("w", drafts(0, count)))
+
+    lines = list(csv.DictReader(io.StringIO(b"".join(to_csv(records(store))).decode())))
+
+    assert [line["id"] for line in lines] == [identifier(number) for number in reversed(range(count))]
+
+
+def test_pieces_of_large_rows_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "BYTES_PER_PIECE", 100)
+    store = MemoryStore()
+    store.record("w", sealed("w", [draft(number, row=b'{"x":"%b"}' % (b"a" * 40)) for number in range(7)]))
+
+    assert [len(piece) for piece in split_into_pieces(records(store))] == [3, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+        ("-2+3", "'-2+3"),
+        ("\t=1", "'\t=1"),
+        ("-1.5", "-1.5"),
+        ("+3e-7", "+3e-7"),
+        ("a=1", "a=1"),
+        ("", ""),
+    ],
+)
+def test_a_csv_export_contains_no_formulas(text: str, cell: str) -> None:
+    store = MemoryStore()
+    store.record("w", sealed("w", [draft(0, label=text, entity=text, tenant=text)]))
+
+    (line,) = csv.DictReader(io.StringIO(b"".join(to_csv(records(store))).decode(), newline=""))
+    (document,) = b"".join(to_json_lines(records(store))).splitlines()
+
+    assert [line[name] for name in ("prediction", "entity", "tenant")] == [cell] * 3
+    assert json.loads(document).get("entity", "") == text

@@ -10,11 +10,14 @@ import pytest
 from rowcast.adapters.memory.journal import EmptyJournalReader
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.errors import RequestError
+from rowcast.history import service
 from rowcast.history.chain import SealedEntry
 from rowcast.history.entry_filter import Selection
 from rowcast.history.ports import StoredEntry
 from rowcast.history.service import History
 from support.entries import MIXED, draft, drafts, identifier, sealed
+
+TEN_ENTRIES = sealed("w", drafts(0, 10))
 
 
 class MovingJournalReader(EmptyJournalReader):
@@ -100,6 +103,38 @@ def test_pages_contain_every_entry_exactly_once_and_ignore_entries_added_after_t
         records += page.predictions
 
     assert [record.id for record in records] == [identifier(number) for number in reversed(range(60))]
+
+
+def test_a_page_of_large_rows_ends_early_and_the_next_page_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "CHUNK", 4)
+    size = len(TEN_ENTRIES[-1].head) + len(TEN_ENTRIES[-1].row or b"")
+    monkeypatch.setattr(service, "PAGE_BYTES", 3 * size - 100)
+    store = MemoryStore()
+    store.record("w", TEN_ENTRIES)
+    history = History(store, EmptyJournalReader())
+
+    ids, sizes, cursor = [], [], None
+    while True:
+        page = history.page(10, cursor=cursor)
+        ids += [record.id for record in page.predictions]
+        sizes.append(len(page.predictions))
+        cursor = page.next
+        if cursor is None:
+            break
+
+    assert ids == [record.id for record in history.select()]
+    assert len(ids) == len(TEN_ENTRIES)
+    assert max(sizes) == 3
+
+
+def test_a_full_page_of_several_chunks_has_the_requested_size() -> None:
+    store = MemoryStore()
+    store.record("w", sealed("w", drafts(0, 250)))
+    history = History(store, EmptyJournalReader())
+
+    pages = [first := history.page(220), history.page(220, cursor=first.next)]
+
+    assert [(len(page.predictions), page.next is None) for page in pages] == [(220, False), (30, True)]
 
 
 def test_a_cursor_from_a_different_selection_is_rejected() -> None:

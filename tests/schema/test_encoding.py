@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import struct
 
+import msgspec
 import pytest
 
 from rowcast.errors import BodyError, InvalidRows
-from rowcast.schema.encoding import NUMBERS, TEXTS, RowEncoder, decode_object, own_plan
+from rowcast.schema.encoding import NUMBERS, TEXTS, RowEncoder, RowLimits, decode_object, own_plan
 from rowcast.schema.schema import Column, Schema
 
 SCHEMA = Schema(
@@ -22,6 +23,55 @@ SCHEMA = Schema(
     )
 )
 BODY = b'{"city":"Ulm","income":1.5,"since":"2026-02-01T18:00:00Z","owner":"no","plan":null,"children":2}'
+
+
+LIMITS = RowLimits(text_characters=100, row_bytes=400)
+
+
+def limited(schema: Schema = SCHEMA) -> RowEncoder:
+    encoder = RowEncoder(schema, own_plan(schema))
+    encoder.limit(LIMITS)
+    return encoder
+
+
+@pytest.mark.parametrize("column", ["city", "income", "since", "owner", "plan", "children"])
+def test_a_text_that_is_too_long_is_rejected_without_the_text(column: str) -> None:
+    row = json.loads(BODY)
+    limited().read(json.dumps({**row, "plan": "é" * 100}, ensure_ascii=False).encode())
+
+    for text in ("x" * 101, " " * 97 + "1.50"):
+        body = json.dumps({**row, column: text}).encode()
+        for read in (limited().read, lambda body: limited().parse(json.loads(body), text=True)):
+            with pytest.raises(InvalidRows) as refused:
+                read(body)
+            (problem,) = refused.value.problems
+            assert (problem.column, problem.code, problem.got) == (column, "too-long", msgspec.UNSET)
+            assert problem.message == "the text has 101 characters; the limit is 100 (setting max_text_characters)"
+
+
+def test_a_row_with_too_many_bytes_is_rejected() -> None:
+    encoder = limited()
+    size = 6 * 256 + 6 * len("Ulm")  # wide rows raise the limit
+    encoder.read(BODY + b" " * (size - len(BODY)))
+
+    with pytest.raises(InvalidRows) as refused:
+        encoder.read(BODY + b" " * (size - len(BODY) + 1))
+
+    (problem,) = refused.value.problems
+    assert str(problem) == f"the row has {size + 1} bytes; the limit is {size} (setting max_row_bytes)"
+    narrow = limited(Schema((Column(name="a", kind="number"),)))
+    narrow.read(b'{"a":1' + b" " * 393 + b"}")
+    with pytest.raises(InvalidRows):
+        narrow.read(b'{"a":1' + b" " * 394 + b"}")
+
+
+def test_a_long_category_from_training_is_accepted() -> None:
+    text = "x" * 5000
+    encoder = limited(Schema((Column(name="a", kind="category", levels=(text, "b")),)))
+
+    assert encoder.read(json.dumps({"a": text}).encode()).warnings == ()
+    with pytest.raises(InvalidRows):
+        encoder.read(json.dumps({"a": text + "y"}).encode())
 
 
 def test_the_plan_of_an_exported_graph_lists_columns_in_table_order() -> None:

@@ -41,6 +41,7 @@ def live_parts(settings: Settings, registry: RegistryWriter, state: WorkerState,
     """Load every model that this server serves."""
     from rowcast.adapters.onnxruntime.graph import open_graph
     from rowcast.runtime.worker import LiveParts, StartingPoint
+    from rowcast.schema.encoding import RowLimits
     from rowcast.serving.deployment import Deployment
     from rowcast.serving.reload import RegistryFollower, ServedVersions
 
@@ -53,6 +54,7 @@ def live_parts(settings: Settings, registry: RegistryWriter, state: WorkerState,
         served_versions=ServedVersions(state.last_served, state.record_served),
         unloaded=state.unloaded_models,
         temporary_default=partial(preferred_model, settings),
+        limits=RowLimits(settings.max_text_characters, settings.max_row_bytes),
     )
     # These numbers are read before the models are loaded, so that no change is missed.
     generation, requests = registry.generation(), state.reload_requests()

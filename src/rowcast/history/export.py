@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -14,7 +14,9 @@ import msgspec
 from rowcast.history.records import Record, decode_reply
 from rowcast.schema.prediction import label_text
 
-RECORDS_PER_PIECE = 500
+RECORDS_PER_PIECE, BYTES_PER_PIECE = 500, 4 * 1024 * 1024
+FORMULA = re.compile(r"[=+\-@\t\r](?![\d.]*(?:[eE][+-]?\d+)?\Z)")
+"""Matches the start of a text that a spreadsheet would run as a formula. Numbers such as -1.5 are not formulas."""
 COLUMNS = (
     "id",
     "at",
@@ -59,14 +61,24 @@ def to_columns(record: Record) -> dict[str, Any]:
 
 
 def split_into_pieces(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """Yield lists of at most `RECORDS_PER_PIECE` records."""
-    rest = iter(records)
-    while piece := list(islice(rest, RECORDS_PER_PIECE)):
+    """Yield lists of at most `RECORDS_PER_PIECE` records. A list ends when its rows reach `BYTES_PER_PIECE`."""
+    piece: list[Record] = []
+    size = 0
+    for record in records:
+        piece.append(record)
+        size += len(record.row) if isinstance(record.row, msgspec.Raw) else 0
+        if len(piece) == RECORDS_PER_PIECE or size >= BYTES_PER_PIECE:
+            yield piece
+            piece, size = [], 0
+    if piece:
         yield piece
 
 
 def to_csv(records: Iterable[Record]) -> Iterator[bytes]:
-    """Yield CSV: a header line, then one line per entry, with RFC 3339 timestamps."""
+    """Yield CSV: a header line, then one line per entry, with RFC 3339 timestamps.
+
+    Clients choose some of the texts, so an apostrophe precedes a text that a spreadsheet would run as a formula.
+    """
     buffer = io.StringIO()
     lines = csv.writer(buffer, lineterminator="\n")
     lines.writerow(COLUMNS)
@@ -74,12 +86,18 @@ def to_csv(records: Iterable[Record]) -> Iterator[bytes]:
         for record in piece:
             values = to_columns(record)
             values["at"] = datetime.fromtimestamp(record.at / 1e6, UTC).isoformat(timespec="microseconds")
-            lines.writerow(["" if value is None else value for value in values.values()])
+            lines.writerow([_cell(value) for value in values.values()])
         yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()
     if buffer.tell():
         yield buffer.getvalue().encode()  # write the header even if there are no entries
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"'{value}" if FORMULA.match(value) else value
+    return "" if value is None else value
 
 
 def to_json_lines(records: Iterable[Record]) -> Iterator[bytes]:

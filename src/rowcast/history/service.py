@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -9,11 +10,14 @@ from collections.abc import Iterable, Iterator
 from rowcast.history.chain import ERASURES, SealedEntry, decode_head
 from rowcast.history.entry_filter import EVERYTHING, Selection, decode_cursor, encode_cursor
 from rowcast.history.heads import ChainHead
-from rowcast.history.ports import JournalReader, StoreReader
+from rowcast.history.ports import JournalReader, StoredEntry, StoreReader
 from rowcast.history.records import HistoryPage, Record, decode_reply, to_record
 from rowcast.history.verification import ChainAudit, Verification
 
-EXPORT_CHUNK = 1000
+CHUNK = 100
+"""The number of entries that are read at a time. A row has up to `max_row_bytes`."""
+PAGE_BYTES = 8 * 1024 * 1024
+"""A page ends when its entries reach this size, even if it has fewer entries than requested."""
 POLL_SECONDS = 0.02
 """The polling interval. Another process stores the entries, so `catch_up` polls the store."""
 
@@ -33,18 +37,31 @@ class History:
         return record if record is not None and _is_visible(record, visible) else None
 
     def page(self, limit: int, selection: Selection = EVERYTHING, cursor: str | None = None) -> HistoryPage:
-        """Return one page of stored entries, newest first. New entries do not shift later pages."""
+        """Return one page of stored entries, newest first. New entries do not shift later pages.
+
+        The cursor is None after the last page. A page of large rows has fewer than `limit` entries.
+        """
         before = None if cursor is None else decode_cursor(cursor, selection)
-        records = [to_record(stored) for stored in self.store.latest(limit, selection, before)]
-        return HistoryPage(records, encode_cursor(records[-1].id, selection) if len(records) == limit else None)
+        records: list[Record] = []
+        size = 0
+        for stored in self._latest(limit, selection, before):
+            records.append(to_record(stored))
+            size += len(stored.sealed.head) + len(stored.sealed.row or b"")
+            if size >= PAGE_BYTES:
+                break
+        is_full = len(records) == limit or size >= PAGE_BYTES
+        return HistoryPage(records, encode_cursor(records[-1].id, selection) if is_full else None)
 
     def select(self, selection: Selection = EVERYTHING) -> Iterator[Record]:
         """Yield every stored entry that matches the selection, newest first, in constant memory."""
-        before = None
-        while chunk := self.store.latest(EXPORT_CHUNK, selection, before):
-            for stored in chunk:
-                yield (record := to_record(stored))
-                before = record.id
+        return map(to_record, self._latest(sys.maxsize, selection))
+
+    def _latest(self, limit: int, selection: Selection, before: str | None = None) -> Iterator[StoredEntry]:
+        """Yield up to `limit` stored entries, newest first. Only `CHUNK` entries are in memory at a time."""
+        while limit > 0 and (chunk := self.store.latest(min(limit, CHUNK), selection, before)):
+            yield from chunk
+            limit -= len(chunk)
+            before = to_record(chunk[-1]).id
 
     def catch_up(self, timeout: float) -> int:
         """Wait up to `timeout` seconds for the current journal entries to be stored; return how many are missing."""

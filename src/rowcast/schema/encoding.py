@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
@@ -19,7 +20,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from rowcast.errors import BodyError, InvalidRows, ValueProblem
-from rowcast.schema.schema import Column, Schema, Value
+from rowcast.schema.schema import MAX_ROW_PROBLEMS, Column, Schema, Value, shortened
 from rowcast.schema.values import DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, BadValue, canonical_text, date_parts
 
 DType = Literal["float32", "float64", "int64", "bool", "string"]
@@ -72,6 +73,9 @@ class EncodedRow(msgspec.Struct, frozen=True, gc=False):
 
 
 NO_WARNINGS: tuple[RowWarning, ...] = ()
+TOO_LONG = "too-long"
+BYTES_PER_COLUMN = 256
+"""The size that every column may use in a row, whatever the limit is."""
 UNSEEN = "the value was not seen in training; treated as an unseen value"
 
 
@@ -94,6 +98,13 @@ def own_plan(schema: Schema) -> Plan:
     return tuple(plan)
 
 
+class RowLimits(msgspec.Struct, frozen=True):
+    """The largest row that clients can send. Values that occur in training are always accepted."""
+
+    text_characters: int
+    row_bytes: int
+
+
 class RowEncoder:
     """Encodes rows for one schema and one plan."""
 
@@ -109,12 +120,21 @@ class RowEncoder:
         bounded = {feature.column for spec in plan if spec.dtype == "float64" for feature in spec.columns}
         fast_row = _fast_row(schema, bounded) if all(_packs_safely(spec, columns) for spec in plan) else None
         self._decode = msgspec.json.Decoder(fast_row).decode if fast_row else None
+        self._max_text = self._max_bytes = sys.maxsize
+
+    def limit(self, limits: RowLimits) -> None:
+        """Reject larger rows from now on. Wide rows and long categories of the model raise the limits."""
+        longest = [max(map(len, column.levels), default=0) for column in self.schema.columns]
+        self._max_text = max(limits.text_characters, *longest)
+        self._max_bytes = max(limits.row_bytes, sum(BYTES_PER_COLUMN + 6 * length for length in longest))
 
     def read(self, body: bytes | msgspec.Raw) -> EncodedRow:
         """Validate and encode one JSON object. Hot path.
 
         Raise InvalidRows with every problem in the row; raise BodyError if the body is not a JSON object.
         """
+        if len(body) > self._max_text:  # a shorter body cannot contain a longer text
+            self._check_size(body)
         if self._decode is not None:
             try:
                 values = self._decode(body)
@@ -125,9 +145,27 @@ class RowEncoder:
 
     def parse(self, row: Mapping[str, Any], *, text: bool = False) -> EncodedRow:
         """Validate and encode one row; if `text` is true, parse strings as CSV cells."""
+        self._check_texts(row)
         parsed = self.schema.parse(row, text=text)
         values = self._values(*parsed)
         return EncodedRow(tuple([encode(values) for encode in self._encoders]), self._warnings(parsed))
+
+    def _check_size(self, body: bytes | msgspec.Raw) -> None:
+        if len(body) > self._max_bytes:
+            message = f"the row has {len(body)} bytes; the limit is {self._max_bytes} (setting max_row_bytes)"
+            raise InvalidRows([ValueProblem("", TOO_LONG, message)])
+        self._check_texts(decode_object(body))
+
+    def _check_texts(self, row: Mapping[str, Any]) -> None:
+        long = [name for name, raw in row.items() if isinstance(raw, str) and len(raw) > self._max_text]
+        if long:
+            limit = f"the limit is {self._max_text} (setting max_text_characters)"
+            raise InvalidRows(
+                [
+                    ValueProblem(shortened(name), TOO_LONG, f"the text has {len(row[name])} characters; {limit}")
+                    for name in long[:MAX_ROW_PROBLEMS]
+                ]
+            )
 
     def _warnings(self, parsed: Sequence[Value]) -> tuple[RowWarning, ...]:
         warnings = []

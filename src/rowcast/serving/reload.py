@@ -15,6 +15,7 @@ from rowcast.errors import ModelNotFound, RowcastError
 from rowcast.events import Listener, ModelLoaded, ReloadFinished
 from rowcast.registry.ports import OpenGraph, Reference, RegistryReader
 from rowcast.registry.resolve import addresses, served
+from rowcast.schema.encoding import RowLimits
 from rowcast.serving.live_models import LiveModel, load
 
 
@@ -53,6 +54,7 @@ class RegistryFollower:
         served_versions: ServedVersions,
         unloaded: Callable[[], Collection[str]] = frozenset,
         temporary_default: Callable[[], str] = str,
+        limits: RowLimits | None = None,
     ) -> None:
         self._registry = registry
         self._names = names
@@ -62,6 +64,7 @@ class RegistryFollower:
         self._served_versions = served_versions
         self._unloaded = unloaded
         self._temporary_default = temporary_default
+        self._limits = limits
         self.load_seconds: dict[str, float] = {}
         """How long each model took to load, in seconds."""
 
@@ -134,6 +137,8 @@ class RegistryFollower:
     def _load(self, reference: Reference) -> LiveModel:
         started = time.perf_counter()
         model = load(reference, self._registry, self._open_graph)
+        if self._limits is not None:
+            model.encoder.limit(self._limits)
         self.load_seconds[model.name] = time.perf_counter() - started
         self._listen(ModelLoaded(model.name, model.version, model.digest, self.load_seconds[model.name]))
         return model
