@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import stat
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import httpx
 import msgspec
@@ -65,8 +67,9 @@ def test_the_arguments_of_train_are_the_training_options() -> None:
 
 
 def test_a_model_that_is_trained_on_a_frame_predicts_the_same_frame(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     data = pl.DataFrame(
         {
             "id": [f"c{index}" for index in range(120)],
@@ -85,7 +88,7 @@ def test_a_model_that_is_trained_on_a_frame_predicts_the_same_frame(
         home=tmp_path,
         exclude="id",
         map={2: 1},
-        positive=1,
+        positive=0,
         candidates="logistic",
         trials=1,
         progress=events.append,
@@ -95,6 +98,8 @@ def test_a_model_that_is_trained_on_a_frame_predicts_the_same_frame(
     assert [event.stage for event in events][-1] == "publish"
     assert model.schema.names() == ["visits", "paid"]
     assert model.classes == (0, 1)
+    assert model._live.manifest.training.options["positive"] == "0"
+    assert model.predict(data)["score"].to_list() == model.predict_proba(data)["0"].to_list()
     assert model.predict(data)["prediction"].to_list() == [score.prediction for score in model.predict(data.to_dicts())]
     assert model.predict_proba(data).columns == ["0", "1"]
     assert repr(model) == "<Model visits@1: binary, 2 columns>"
@@ -102,6 +107,18 @@ def test_a_model_that_is_trained_on_a_frame_predicts_the_same_frame(
     assert "<td" in model._repr_html_()
     assert "parity" in result._repr_html_()
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_the_progress_in_a_notebook_can_be_hidden(
+    progress: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    data = {"visits": [index % 7 for index in range(60)], "late": [index % 7 > 3 for index in range(60)]}
+
+    rowcast.train(data, "late", home=tmp_path, candidates="logistic", trials=1, progress=progress)
+
+    assert ("publish" in capsys.readouterr().err) is progress
 
 
 def test_html_summaries_escape_the_names_of_columns(app_home: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import re
 import sys
 from types import ModuleType
 
@@ -31,19 +32,29 @@ def test_nothing_is_shown_outside_terminals_and_notebooks(monkeypatch: pytest.Mo
     assert show(io.StringIO()) == ""
 
 
-def test_a_terminal_shows_a_bar_and_keeps_the_notices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "120")
+def shown_in_a_terminal() -> str:
+    """Return what a terminal has received when the notice appears."""
     master, slave = pty.openpty()
-
     with os.fdopen(master, "rb", 0) as terminal, os.fdopen(slave, "w") as stream, training_progress(stream) as report:
         report(TRIAL)
         report(NOTICE)
         shown = terminal.read(65_536)
-        while NOTICE.message.encode() not in shown:
+        while f"{NOTICE.message}\r\n".encode() not in shown:
             shown += terminal.read(65_536)
+    return shown.decode("utf-8", "replace")
 
-    assert "━".encode() in shown
+
+def test_a_terminal_shows_a_bar_and_keeps_the_notices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "━" in (colored := shown_in_a_terminal())
+    assert re.search(r"\x1b\[[0-9;]*m", colored)
+
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "━" in (plain := shown_in_a_terminal())
+    assert not re.search(r"\x1b\[[0-9;]*m", plain)
 
 
 def test_a_notebook_shows_one_line_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,10 @@ def test_requests_are_as_large_as_the_default_limits_of_a_server_allow(monkeypat
     monkeypatch.setattr(batches, "MAX_BYTES", len(b'{"rows":[{"a":0},{"a":1},{"a":2}]}'))
     assert [len(part.rows) for part in sent(Batches(rows(7), lambda part: part))] == [3, 3, 1]
 
+    monkeypatch.setattr(batches, "MAX_ROWS", 100)
+    monkeypatch.setattr(batches, "MAX_BYTES", len(b'{"rows":[' + b'{"a":0},' * 20 + b"]}") - 1)
+    assert [len(part.rows) for part in sent(Batches([{"a": 0}] * 50, lambda part: part))] == [20, 20, 10]
+
 
 def test_rows_are_read_only_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "MAX_ROWS", 2)
@@ -71,6 +75,29 @@ def test_rows_are_read_only_when_they_are_needed(monkeypatch: pytest.MonkeyPatch
     parts.next()
 
     assert read == [0, 1, 2]
+
+
+def test_a_request_that_is_too_large_is_halved() -> None:
+    by_rows = sent(Batches(rows(1000), lambda part: part), max_rows=10)
+    by_bytes = sent(Batches(rows(1000), lambda part: part), max_bytes=100)
+
+    assert {len(part.rows) for part in by_rows[:-1]} == {7}
+    assert 50 < max(len(part.body) for part in by_bytes) <= 90
+
+
+def test_json_text_is_sent_unchanged_and_an_invalid_row_is_named() -> None:
+    raw = msgspec.Raw(b'{ "a": 1.0 }')
+
+    [part] = sent(Batches([raw, {"a": 2}], lambda part: part))
+    with pytest.raises(BadCall, match="row 1 "):
+        sent(Batches([raw, {"a": object()}], lambda part: part))
+    assert part.body == b'{"rows":[{ "a": 1.0 },{"a":2}]}'
+
+
+@pytest.mark.parametrize("data", [{"a": 1}, '{"a":1}', b'{"a":1}', msgspec.Raw(b'{"a":1}')])
+def test_a_single_row_is_rejected(data: Any) -> None:
+    with pytest.raises(BadCall, match="use `predict`"):
+        rows_of(data)
 
 
 @pytest.mark.parametrize("error", [ServerUnavailable(503, "overloaded", "Overloaded"), ErrorReply(422, "no-rows", "")])

@@ -10,14 +10,19 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
-from rowcast.errors import InvalidRows, RequestError, TableError
+from rowcast.errors import InvalidRows, NoAnswer, RequestError, TableError
 from rowcast.jobs import memory_scoring
 from rowcast.jobs.memory_scoring import predict, predict_proba
+from rowcast.registry.bundle import Output
+from rowcast.registry.ports import Reference
 from rowcast.registry.resolve import resolve
 from rowcast.serving.live_models import LiveModel, load
+from support import models
 
 RESULTS = ["prediction", "probability", "score", "probability.Approved", "probability.Rejected"]
 
@@ -96,6 +101,7 @@ def test_an_array_gives_an_array(loans: LiveModel, rows: list[dict[str, Any]]) -
 
     assert predict(loans, array).tolist() == [score.prediction for score in one_by_one(loans, rows)]
     assert predict_proba(loans, array).shape == (3, 2)
+    assert predict_proba(loans, array).dtype == np.float64
     with pytest.raises(TableError, match="credit_score"):
         predict(loans, array[:, :2])
 
@@ -129,6 +135,12 @@ def test_a_misspelled_column_is_reported(loans: LiveModel, rows: list[dict[str, 
     misspelled = {name.replace("commercial", "comercial"): value for name, value in rows[0].items()}
 
     with pytest.raises(InvalidRows) as rejected:
+        predict(loans, [misspelled])
+    assert [(problem.column, problem.row) for problem in rejected.value.problems] == [("comercial_assets", 0)]
+    with pytest.raises(InvalidRows) as rejected:
+        predict(loans, [misspelled, {**rows[0], "loan_term": "long"}])
+    assert [problem.row for problem in rejected.value.problems] == [0, 1]
+    with pytest.raises(InvalidRows) as rejected:
         predict(loans, [rows[0], {**misspelled, "loan_term": "long"}])
 
     found = [(problem.column, problem.code, problem.row) for problem in rejected.value.problems]
@@ -144,10 +156,73 @@ def test_the_problems_of_a_single_row_have_no_row_number(loans: LiveModel, rows:
         predict(loans, [rows[0], {**rows[0], "loan_term": "long"}])
 
 
-@pytest.mark.parametrize("data", [7, b"rows", None, {1, 2}, [1], ["a"]], ids=repr)
-def test_other_values_are_refused(loans: LiveModel, data: Any) -> None:
-    with pytest.raises(TableError):
+def test_blanks_around_the_names_of_columns_are_ignored_as_in_training(
+    loans: LiveModel, rows: list[dict[str, Any]]
+) -> None:
+    spaced = [{f" {name}\t": value for name, value in row.items()} for row in rows]
+
+    assert predict(loans, spaced) == predict(loans, rows)
+    assert predict(loans, pl.DataFrame(spaced)).equals(predict(loans, pl.DataFrame(rows)))
+
+
+@pytest.mark.parametrize("data", [{}, {"education": "bachelor", "purpose": "home"}], ids=repr)
+def test_a_mapping_of_cells_is_one_row(loans: LiveModel, data: Any) -> None:
+    with pytest.raises(InvalidRows, match=r"^column 'annual_income': value is required"):
         predict(loans, data)
+
+
+@pytest.mark.parametrize("data", [7, b"rows", None, {1, 2}], ids=repr)
+def test_other_values_are_rejected(loans: LiveModel, data: Any) -> None:
+    with pytest.raises(TableError, match=f"cannot read rows from {type(data).__name__}; expected a data frame"):
+        predict(loans, data)
+
+
+@pytest.mark.parametrize("data", [[1], ["a"], [{"a": 1}, None]], ids=repr)
+def test_every_row_of_a_list_must_be_a_mapping(loans: LiveModel, data: Any) -> None:
+    with pytest.raises(TableError, match="every row must be a mapping"):
+        predict(loans, data)
+
+
+def test_rows_without_a_finite_score_are_reported(app_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(app_home, "sum")
+    names = model.schema.names()
+    good, bad = (dict.fromkeys(names, value) for value in (1.0, 3e38))
+    monkeypatch.setattr(memory_scoring, "ROWS_PER_RUN", 2)
+
+    with pytest.raises(NoAnswer) as failed:
+        predict(model, [good, bad, good, bad])
+    assert failed.value.rows == [1, 3]
+    with pytest.raises(NoAnswer) as failed:
+        predict(model, pl.DataFrame([good, good, bad]))
+    assert [problem.row for problem in failed.value.problems] == [2]
+    with pytest.raises(NoAnswer) as failed:
+        predict(model, bad)
+    assert [problem.row for problem in failed.value.problems] == [UNSET]
+
+
+def test_rows_on_which_the_graph_fails_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, schema = models.picking_graph(2), models.number_columns(1)
+    model = models.live(tmp_path, "picks", graph, schema, models.REGRESSION, "values")
+    good, bad = {"x0": 1}, {"x0": 7}
+    monkeypatch.setattr(memory_scoring, "ROWS_PER_RUN", 2)
+
+    assert [score.prediction for score in predict(model, [good] * 3)] == [1.0] * 3
+    with pytest.raises(NoAnswer) as failed:
+        predict(model, [good, bad, good, bad])
+    assert failed.value.rows == [1, 3]
+
+
+def test_a_model_that_returns_only_labels_has_no_class_probabilities(tmp_path: Path) -> None:
+    graph, schema = models.picking_graph(2), models.number_columns(1)
+    values = models.live(tmp_path, "picks", graph, schema, models.REGRESSION, "values")
+    manifest = replace(values.manifest, decision=models.classes("a", "b"), output=Output("out", "labels"))
+    model = LiveModel(Reference("picks", 1), manifest, open_graph(graph, "out"))
+
+    assert predict(model, np.array([[0], [1]])).tolist() == ["a", "b"]
+    assert predict(model, pl.DataFrame({"x0": [1, 0]})).to_dict(as_series=False) == {"prediction": ["b", "a"]}
+    assert predict(model, pl.DataFrame({"x0": []})).shape == (0, 1)
+    with pytest.raises(RequestError, match="returns only labels"):
+        predict_proba(model, {"x0": 0})
 
 
 def test_class_probabilities_have_the_form_of_the_rows(loans: LiveModel, rows: list[dict[str, Any]]) -> None:

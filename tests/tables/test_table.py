@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rowcast.errors import TableError
+from rowcast.schema.schema import Column, Schema
 from rowcast.tables.read import table_from_memory
-from rowcast.tables.table import Override, Table, with_target
+from rowcast.tables.table import Override, Table, misspellings, with_target
 
 TABLE = table_from_memory({"loan_status": [1, 0], "amount": [2, 3], "a,b": [4, 5]}, "loans.csv")
 
@@ -18,6 +19,25 @@ def test_the_error_for_an_unknown_column_includes_a_hint(name: str, hint: str) -
 
     assert caught.value.slug == "unknown-column"
     assert hint in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["INCOME_2024", "income_2025"], {}),
+        (["income_2024", "income_2025"], {"INCOME_2024": "income_2024"}),
+        (["INCOME_2024", "incone_2025"], {"income_2025": "incone_2025"}),
+        (["INCOME_2024"], {}),
+        (["INCOME_2024", "outcome"], {}),
+        ([], {}),
+    ],
+)
+def test_a_name_is_a_misspelling_only_if_it_is_almost_the_name_of_an_absent_column(
+    names: list[str], found: dict[str, str]
+) -> None:
+    schema = Schema((Column(name="INCOME_2024", kind="number"), Column(name="income_2025", kind="number")))
+
+    assert misspellings(names, schema) == found
 
 
 @pytest.mark.parametrize(

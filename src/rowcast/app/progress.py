@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
-from rowcast.settings import is_color_allowed
-
 if TYPE_CHECKING:
     from rowcast.training.events import TrainingEvent
 
@@ -43,8 +41,7 @@ def _terminal_bar(stream: TextIO) -> Iterator[Callable[[TrainingEvent], None]]:
         TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
     ]
-    console = Console(file=stream, highlight=False, color_system="auto" if is_color_allowed() else None)
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=Console(file=stream, highlight=False), transient=True) as bar:
         task = bar.add_task("reading the table", stage="read", total=None)
 
         def report(event: TrainingEvent) -> None:

@@ -110,4 +110,4 @@ def rows_of(rows: Rows) -> Iterable[Row]:
 
 def _encode_each(rows: Iterable[Row]) -> Iterator[bytes]:
     for number, row in enumerate(rows):
-        yield bytes(row) if isinstance(row, msgspec.Raw) else encode(row, f"row {number}")
+        yield encode(row, f"row {number}")
