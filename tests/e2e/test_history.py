@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -326,14 +329,31 @@ def test_sensitive_values_are_never_written_to_disk(home: Path, tmp_path: Path) 
     assert "bank_assets" in replay["examples"][0]["reason"]
 
 
+def shift_ids(home: Path, time: datetime) -> None:
+    """Change the ids of all entries as if they had been recorded at this time."""
+    stamp = f"{int(time.timestamp() * 1000):012x}"
+    with contextlib.closing(sqlite3.connect(home / "history.db")) as connection, connection:
+        prefix = f"{stamp[:8]}-{stamp[8:]}"
+        connection.execute("UPDATE entries SET id = ? || substr(id, 14)", [prefix])
+
+
+def test_a_clock_far_ahead_erases_nothing(home: Path) -> None:
+    with servers.running(home) as server, server.client() as client:
+        fill(client, ROWS[:5])
+    shift_ids(home, datetime.now(UTC) - timedelta(days=400))
+
+    with servers.running(home, settings={"ROWCAST_RETENTION_DAYS": "30"}) as server:
+        eventually(lambda: "retention erases nothing" in server.log.read_text())
+        checked = rowcast("doctor", "--home", home, cwd=home, settings={"ROWCAST_RETENTION_DAYS": "30"})
+    assert on_disk(home) != set()
+    assert "370 days overdue" in " ".join(checked.stdout.split())
+    assert checked.returncode == 1
+
+
 def test_the_indexer_erases_rows_after_the_retention_period(home: Path) -> None:
     with servers.running(home) as server, server.client() as client:
         fill(client, ROWS[:5])
-    shift = (
-        "import sqlite3; c = sqlite3.connect('history.db'); "
-        "c.execute('UPDATE entries SET id = ? || substr(id, 5)', ['0000']); c.commit()"
-    )
-    subprocess.run(["python3", "-c", shift], cwd=home, check=True)  # as if the rows had been recorded in 1970
+    shift_ids(home, datetime.now(UTC) - timedelta(days=32))
 
     with servers.running(home, settings={"ROWCAST_RETENTION_DAYS": "30"}) as server:
         eventually(lambda: on_disk(home) == set())

@@ -196,7 +196,7 @@ def test_retention_erases_old_rows_in_steps_and_runs_again_after_an_interval(sto
 def test_retention_is_skipped_while_another_process_holds_the_maintenance_lock() -> None:
     store = MemoryStore()
     store.record("w", sealed("w", drafts(0, 5)))
-    maintenance = Maintenance(store, EmptyJournalReader(), lambda: STARTED_US * 2, 30)
+    maintenance = Maintenance(store, EmptyJournalReader(), lambda: STARTED_US + 31 * DAY_US, 30)
 
     with store.maintenance():
         maintenance.run_once()
@@ -204,6 +204,46 @@ def test_retention_is_skipped_while_another_process_holds_the_maintenance_lock()
     maintenance.run_once()
 
     assert len(erased_seqs(store, "w")) == 5
+
+
+def test_retention_erases_nothing_if_the_clock_is_far_ahead(store: Store) -> None:
+    store.record("w", sealed("w", drafts(0, 5)))
+    now, reports = STARTED_US + (30 + 7) * DAY_US, list[str]()
+    maintenance = Maintenance(store, EmptyJournalReader(), lambda: now, 30, reports.append)
+    maintenance.run_once()
+    assert len(erased_seqs(store, "w")) == 5
+    assert reports == []
+
+    store.record("v", sealed("v", drafts(5, 9)))
+    now += 400 * DAY_US
+    maintenance.run_once()
+    for writer in (
+        "t",
+        "u",
+    ):  # predictions that are recorded with the wrong clock do not make the old rows less overdue
+        store.record(writer, sealed(writer, [draft((now - STARTED_US) // 1000)]))
+        now += RETENTION_INTERVAL_US
+        maintenance.run_once()
+    Maintenance(store, EmptyJournalReader(), lambda: now, 30, reports.append).run_once()
+
+    assert erased_seqs(store, "v") == []
+    assert len(reports) == 4
+    assert "406 days overdue" in reports[0]
+    assert "purge" in reports[0]
+
+
+def test_retention_continues_after_a_purge(store: Store) -> None:
+    store.record("w", sealed("w", drafts(0, 5)))
+    now, reports = STARTED_US + 99 * DAY_US, list[str]()
+    maintenance = Maintenance(store, EmptyJournalReader(), lambda: now, 30, reports.append)
+    maintenance.run_once()
+    assert len(reports) == 1
+
+    Eraser(store, EmptyJournalReader(), lambda: now).erase(Selection(), "user", "purge")
+    now += RETENTION_INTERVAL_US
+    maintenance.run_once()
+
+    assert len(reports) == 1
 
 
 def test_no_rows_are_erased_without_a_retention_period(store: Store) -> None:

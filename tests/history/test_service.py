@@ -108,14 +108,13 @@ def test_pages_contain_every_entry_exactly_once_and_ignore_entries_added_after_t
 def test_a_page_of_large_rows_ends_early_and_the_next_page_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "CHUNK", 4)
     size = len(TEN_ENTRIES[-1].head) + len(TEN_ENTRIES[-1].row or b"")
-    monkeypatch.setattr(service, "PAGE_BYTES", 3 * size - 100)
     store = MemoryStore()
     store.record("w", TEN_ENTRIES)
     history = History(store, EmptyJournalReader())
 
     ids, sizes, cursor = [], [], None
     while True:
-        page = history.page(10, cursor=cursor)
+        page = history.page(10, cursor=cursor, max_bytes=3 * size - 100)
         ids += [record.id for record in page.predictions]
         sizes.append(len(page.predictions))
         cursor = page.next

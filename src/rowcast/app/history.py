@@ -93,6 +93,16 @@ def erase_history(settings: Settings, selection: Selection, reason: str, wait: C
         return eraser.result(erasure.request)
 
 
+def retention_problem(settings: Settings) -> str | None:
+    """Return why retention erases nothing, or None."""
+    from rowcast.history import erasure
+
+    if settings.retention_days is None:
+        return None
+    with store(settings) as opened:
+        return erasure.retention_problem(opened, utc_microseconds(), settings.retention_days)
+
+
 def utc_microseconds() -> int:
     """Return the current Unix timestamp in microseconds."""
     return time.time_ns() // 1000

@@ -41,7 +41,7 @@ def index_history(settings: Settings, wait: Callable[[float], bool], report: Cal
     with indexer_lock(settings.journal_folder) as acquired:
         if acquired:
             history_store, journals = store(settings), FolderJournalReader(settings.journal_folder)
-            maintenance = Maintenance(history_store, journals, utc_microseconds, settings.retention_days)
+            maintenance = Maintenance(history_store, journals, utc_microseconds, settings.retention_days, report)
             try:
                 run_indexer(
                     journals,

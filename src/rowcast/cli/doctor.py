@@ -207,6 +207,9 @@ def _check_store(loaded: Settings) -> str:
             reason,
             "stop the process that has locked the file, or give the server's user write access to it",
         )
+    problem = history.retention_problem(loaded)
+    if problem:
+        raise CheckFailed(problem, "check the clock of this machine")
     return f"{entries} in {loaded.store_url}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ MAX_ID_SHOWN = 64
 
 def list_history(settings: Settings, filters: Selection, *, limit: int, cursor: str | None, as_json: bool) -> None:
     """Print one page of predictions, newest first."""
-    page = _current_history(settings).page(limit, filters, cursor)
+    page = _current_history(settings).page(limit, filters, cursor, max_bytes=sys.maxsize)
     if as_json:
         output.print_json(page)
         return

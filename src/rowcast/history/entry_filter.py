@@ -114,6 +114,11 @@ def first_id(milliseconds: int) -> str:
     return f"{stamp[:8]}-{stamp[8:]}-7000-8000-000000000000"
 
 
+def milliseconds_of(prediction_id: str) -> int:
+    """Return the time in an id, as Unix time in milliseconds."""
+    return int(prediction_id[:8] + prediction_id[9:13], 16)
+
+
 def encode_cursor(last_id: str, selection: Selection) -> str:
     """Return the cursor of the page that starts after the entry `last_id`."""
     return base64.urlsafe_b64encode(uuid.UUID(last_id).bytes + _fingerprint(selection)).decode().rstrip("=")

@@ -13,7 +13,7 @@ from contextlib import suppress
 import msgspec
 
 from rowcast.errors import Unavailable
-from rowcast.history.entry_filter import Selection, first_id
+from rowcast.history.entry_filter import Selection, first_id, milliseconds_of
 from rowcast.history.ports import ErasureRequest, JournalReader, OpenErasure, Store, StoreEraser
 
 ENTRIES_PER_STEP = 1000
@@ -21,8 +21,23 @@ ENTRIES_PER_STEP = 1000
 STEPS_PER_ROUND = 20
 RETENTION_INTERVAL_US = 600 * 1_000_000
 DAY_MS = 24 * 3600 * 1000
+OVERDUE_MS = 7 * DAY_MS
+"""A running indexer erases each row when it is due. If even the newest due row is this late, the clock may be wrong."""
 LATE_MS = DAY_MS
 """The overlap of consecutive retention passes, in milliseconds. It covers entries that are stored late."""
+
+
+def retention_problem(store: StoreEraser, now: int, days: int, first: str | None = None) -> str | None:
+    """Return why retention must not erase the rows that are due since `first`, or None. `now` is in microseconds."""
+    end = max(0, now // 1000 - days * DAY_MS)
+    newest = store.newest_row(Selection(first=first, end=first_id(end)))
+    if newest is None or end - milliseconds_of(newest) <= OVERDUE_MS:
+        return None
+    overdue = (end - milliseconds_of(newest)) // DAY_MS
+    return (
+        f"retention erases nothing: the newest row that is due is {overdue} days overdue, so the clock may be wrong; "
+        "if the clock is right, erase the rows with `rowcast history purge --before DATE`"
+    )
 
 
 class ErasureResult(msgspec.Struct, frozen=True):
@@ -111,9 +126,15 @@ class Maintenance(Eraser):
     """The indexer's work after each drain: this folder's part of open erasures, and retention in the store."""
 
     def __init__(
-        self, store: Store, journals: JournalReader, now: Callable[[], int], retention_days: int | None = None
+        self,
+        store: Store,
+        journals: JournalReader,
+        now: Callable[[], int],
+        retention_days: int | None = None,
+        report: Callable[[str], None] = lambda message: None,
     ) -> None:
         super().__init__(store, journals, now)
+        self._report = report
         self._shared_store = store
         self._retention_days = retention_days
         self._registered = False
@@ -144,7 +165,16 @@ class Maintenance(Eraser):
                 self._store.unregister_folder(self._journals.folder_id)
 
     def _retain(self, now: int, days: int) -> None:
-        """Erase one batch of rows older than the retention period. After the final batch, schedule the next pass."""
+        """Erase one batch of rows older than the retention period. After the final batch, schedule the next pass.
+
+        A wrong clock must not erase the history, so a pass does not begin while the rows are far overdue.
+        """
+        if self._retention_after is None:
+            problem = retention_problem(self._store, now, days, self._retention_first)
+            if problem is not None:
+                self._report(problem)
+                self._retention_due = now + RETENTION_INTERVAL_US
+                return
         end = max(0, now // 1000 - days * DAY_MS)
         request = ErasureRequest(Selection(first=self._retention_first, end=first_id(end)), "retention", "retention")
         step = self._store.erase(request, number=0, at=now, limit=ENTRIES_PER_STEP, after=self._retention_after)

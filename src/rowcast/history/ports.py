@@ -240,6 +240,10 @@ class StoreEraser(Protocol):
         """
         ...
 
+    def newest_row(self, selection: Selection) -> str | None:
+        """Return the id of the newest selected entry that still has its row, or None."""
+        ...
+
     def erased_rows(self, number: int) -> int:
         """Return how many rows this request has erased so far."""
         ...

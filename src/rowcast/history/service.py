@@ -36,7 +36,13 @@ class History:
         record = to_record(stored) if stored else None
         return record if record is not None and _is_visible(record, visible) else None
 
-    def page(self, limit: int, selection: Selection = EVERYTHING, cursor: str | None = None) -> HistoryPage:
+    def page(
+        self,
+        limit: int,
+        selection: Selection = EVERYTHING,
+        cursor: str | None = None,
+        max_bytes: int = PAGE_BYTES,
+    ) -> HistoryPage:
         """Return one page of stored entries, newest first. New entries do not shift later pages.
 
         The cursor is None after the last page. A page of large rows has fewer than `limit` entries.
@@ -47,9 +53,9 @@ class History:
         for stored in self._latest(limit, selection, before):
             records.append(to_record(stored))
             size += len(stored.sealed.head) + len(stored.sealed.row or b"")
-            if size >= PAGE_BYTES:
+            if size >= max_bytes:
                 break
-        is_full = len(records) == limit or size >= PAGE_BYTES
+        is_full = len(records) == limit or size >= max_bytes
         return HistoryPage(records, encode_cursor(records[-1].id, selection) if is_full else None)
 
     def select(self, selection: Selection = EVERYTHING) -> Iterator[Record]:

@@ -160,6 +160,11 @@ class MemoryStore:
             self._erasures.append(seal_erasure(len(self._erasures), previous, erasure))
         return ErasureStep(rows, examined[-1] if len(examined) == limit else None)
 
+    def newest_row(self, selection: Selection) -> str | None:
+        """Return the id of the newest selected entry that still has its row, or None."""
+        keys = (key for key in sorted(self._places, reverse=True) if self._at(key).sealed.row is not None)
+        return next((key for key in keys if _matches(selection, self._at(key))), None)
+
     def erased_rows(self, number: int) -> int:
         """Return how many rows this request has erased."""
         erasures = [decode_erasure(entry.head) for entry in self._erasures]

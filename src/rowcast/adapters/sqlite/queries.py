@@ -29,6 +29,8 @@ SELECT_ROWS_TO_ERASE = (
     "SELECT e.writer, e.seq, e.id, e.row IS NOT NULL FROM entries AS e WHERE {where} ORDER BY e.id LIMIT :limit"
 )
 
+SELECT_NEWEST_ROW = "SELECT e.id FROM entries AS e WHERE {where} AND e.row IS NOT NULL ORDER BY e.id DESC LIMIT 1"
+
 
 def page_query(selection: Selection, before: str | None = None) -> tuple[str, dict[str, Any]]:
     """Return the query for a page in descending order of id, and the query's parameters except `limit`."""

@@ -17,7 +17,7 @@ from typing import Any, Self
 import msgspec
 
 from rowcast.adapters.sqlite.migrations import migrate, read_statement, schema_version
-from rowcast.adapters.sqlite.queries import SELECT_ROWS_TO_ERASE, page_query, where_clause
+from rowcast.adapters.sqlite.queries import SELECT_NEWEST_ROW, SELECT_ROWS_TO_ERASE, page_query, where_clause
 from rowcast.errors import Unavailable
 from rowcast.history.chain import NO_ROW, Erasure, SealedEntry, decode_erasure, decode_head, seal_erasure
 from rowcast.history.entry_filter import EVERYTHING, Selection
@@ -241,6 +241,13 @@ class SqliteStore:
             if places:
                 self._record_erasure(connection, request, number, at, len(places))
         return ErasureStep(len(places), examined[-1][2] if len(examined) == limit else None)
+
+    def newest_row(self, selection: Selection) -> str | None:
+        """Return the id of the newest selected entry that still has its row, or None."""
+        where, values = where_clause(selection)
+        with self._reading() as connection:
+            found = connection.execute(SELECT_NEWEST_ROW.format(where=where), values).fetchone()
+        return found[0] if found else None
 
     def erased_rows(self, number: int) -> int:
         """Return how many rows this request has erased."""
