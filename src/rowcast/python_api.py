@@ -51,6 +51,7 @@ def train(
     holdout: float = 0.2,
     folds: int = 3,
     alias: str | None = "champion",
+    promote: bool | None = None,
     wire: str | Path | Mapping[str, Any] | None = None,
     onnx_out: str | Path | None = None,
     progress: bool | Callable[[TrainingEvent], None] = True,
@@ -59,6 +60,9 @@ def train(
 
     `data` is a file path, a data frame, a mapping from column names to values or a list of rows. `target_file` is a
     separate file with the labels. The other arguments are the options of `rowcast train`; a string is one column.
+
+    A version replaces the champion only if it has the same target and schema and is not worse; otherwise, it becomes
+    the challenger. `promote` overrides this rule. `TrainingResult.promotion` contains the result and the reason.
 
     `progress` shows a progress bar in terminals and notebooks. It can also be a function that receives the events.
     """

@@ -99,7 +99,7 @@ def test_a_url_is_not_resolved_as_a_path(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("trails: 3", "unknown key 'trails'; did you mean 'trials'?"),
-        ("colour: red", "unknown key 'colour'; available keys: candidates, "),
+        ("colour: red", "unknown key 'colour'; available keys: alias, candidates, "),
         ("config: other.yaml", "unknown key 'config'"),
         ("trials: many", "'trials' must be an integer of at least 1, got 'many'"),
         ("trials: 0", "'trials' must be an integer of at least 1, got '0'"),

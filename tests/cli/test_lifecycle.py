@@ -52,7 +52,7 @@ def test_another_alias_can_be_moved(loaded: settings.Settings, capsys: pytest.Ca
     lifecycle.promote(loaded, "sum@1", alias="older", reason="", as_json=False)
 
     assert aliases(loaded) == {"champion": 3, "older": 1}
-    assert capsys.readouterr().err == "sum@1 is now the older\n"
+    assert capsys.readouterr().err == "the alias older now points to sum@1\n"
 
 
 def test_an_unused_version_is_deleted(loaded: settings.Settings, capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,6 +129,13 @@ def test_loading_models_fails_if_no_model_has_a_champion(world: World) -> None:
         world.follower().load_all()
 
 
+def test_the_error_for_models_without_a_champion_says_how_to_promote_a_version(world: World) -> None:
+    world.registry.publish("sum", lambda folder: (folder / "file").write_text("x") and None, "challenger")
+
+    with pytest.raises(ModelNotFound, match="rowcast models promote"):
+        world.follower().load_all()
+
+
 def test_the_default_model_is_the_only_model_or_the_configured_model(world: World) -> None:
     for name in ("sum", "other"):
         world.publish(name)

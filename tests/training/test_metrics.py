@@ -183,3 +183,46 @@ def test_f1_uses_the_best_threshold() -> None:
 
     assert metrics.score("f1", low_scores, target, "binary") == 1.0
     assert metrics.score("f1", np.full(100, 0.1), target, "binary") == pytest.approx(2 * 5 / (100 + 5))
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "log_loss"])
+def test_a_paired_comparison_is_positive_if_the_new_model_is_better(rng: Rng, metric: str) -> None:
+    target = rng.integers(2, size=500)
+    decision = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=0.5)
+
+    def model(skill: float) -> metrics.DecidedOutput:
+        p = np.clip(0.5 + (target - 0.5) * skill + rng.normal(size=500) * 0.15, 0.02, 0.98).astype(np.float32)
+        return metrics.DecidedOutput(decision, np.stack([1 - p, p], axis=1))
+
+    good, poor = model(0.5), model(0.1)
+    better, worse, equal = (
+        metrics.compare(metric, *pair, target, seed=0) for pair in ((good, poor), (poor, good), (good, good))
+    )
+
+    assert better is not None
+    assert worse is not None
+    assert 0 < better.low < better.value < better.high
+    assert (worse.value, worse.low, worse.high) == pytest.approx((-better.value, -better.high, -better.low))
+    assert equal == Measure(0.0, 0.0, 0.0)
+
+
+def test_a_comparison_without_a_value_is_none() -> None:
+    decision = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=0.5)
+    scored = metrics.DecidedOutput(decision, np.full((30, 2), 0.5, np.float32))
+
+    assert metrics.compare("roc_auc", scored, scored, np.ones(30, int), seed=0) is None
+
+
+def test_a_paired_interval_is_narrower_than_the_intervals_of_both_models(rng: Rng) -> None:
+    target = rng.normal(size=400)
+    noise = rng.normal(size=400)
+    decision = Decision(task="regression")
+    first, second = (
+        metrics.DecidedOutput(decision, (target + noise * scale).astype(np.float32)) for scale in (1.0, 1.05)
+    )
+
+    difference = metrics.compare("rmse", first, second, target, seed=0)
+
+    alone = metrics.measure_holdout(decision, first.output, target, seed=0)["rmse"]
+    assert difference is not None
+    assert difference.high - difference.low < (alone.high - alone.low) / 5

@@ -72,6 +72,7 @@ def test_training_publishes_a_certified_bundle(
         "model.onnx",
         "golden.json",
         "reference.parquet",
+        "training_rows.bin",
         "MODEL_CARD.md",
         "report.html",
     }
@@ -205,7 +206,7 @@ def test_the_card_and_the_report_describe_the_options(
         assert not text or text not in (default / file).read_text()
 
 
-def test_the_alias_moves_to_the_new_version_by_default(tmp_path: Path) -> None:
+def test_the_alias_moves_to_the_new_version(tmp_path: Path) -> None:
     train_model(tmp_path, IRIS, "species", trials=2)
     train_model(tmp_path, IRIS, "species", trials=2, alias="challenger")
     train_model(tmp_path, IRIS, "species", trials=2, alias=None)

@@ -83,13 +83,24 @@ def train(
     seed: Annotated[int, typer.Option(help="Random seed; the same data, options and seed produce the same model.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Number of threads.")] = 1,
     storage: Storage = None,
+    alias: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Alias of the new version [champion, if it is not worse].")
+    ] = None,
+    promote: Annotated[
+        bool | None,
+        typer.Option("--promote/--no-promote", help="Whether the new version becomes champion [if it is not worse]."),
+    ] = None,
     onnx_out: OnnxOut = None,
     wire: Wire = None,
     config: Config = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Train and calibrate a model on a table, certify it, and publish it as champion."""
+    """Train and calibrate a model on a table, certify it and publish it.
+
+    The new version becomes the champion if there is none. It replaces a champion only if it has the same target and
+    schema and is not worse on new rows; otherwise, it becomes the challenger.
+    """
     options = dict(locals())  # all parameters except the following four are training options
     for parameter in ("table", "config", "home", "json"):
         del options[parameter]

@@ -180,7 +180,7 @@ def _check_registry(loaded: Settings) -> str:
 def _check_model(loaded: Settings, name: str) -> str:
     registry = models.registry(loaded)
     if "champion" not in registry.aliases(name):
-        return "not served, because it has no champion"
+        return f"not served, because it has no champion; promote a version with `rowcast models promote {name}@VERSION`"
     model = models.live_model(loaded, name)
     bundle.verify(registry.folder(Reference(model.name, model.version)))
     return f"{model.name}@{model.version} can be loaded; its files are unchanged and its golden rows pass"

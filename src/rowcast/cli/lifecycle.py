@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from rowcast.app import lifecycle
 from rowcast.cli import output
+from rowcast.registry.lifecycle import CHALLENGER
 from rowcast.registry.resolve import CHAMPION
 
 if TYPE_CHECKING:
     from rowcast.registry.ports import Reference
     from rowcast.settings import Settings
+
+KNOWN_ALIASES = (CHAMPION, CHALLENGER)
 
 
 def promote(settings: Settings, model: str, *, alias: str, reason: str, as_json: bool) -> None:
@@ -36,4 +39,9 @@ def _print_alias(reference: Reference, alias: str, *, as_json: bool) -> None:
     if as_json:
         output.print_json({"model": reference.name, "version": reference.version, "alias": alias})
     else:
-        output.say(f"{reference} is now the {alias}")
+        output.say(describe_move(alias, str(reference)))
+
+
+def describe_move(alias: str, version: str) -> str:
+    """Return a sentence that says which version an alias points to now."""
+    return f"{version} is now the {alias}" if alias in KNOWN_ALIASES else f"the alias {alias} now points to {version}"

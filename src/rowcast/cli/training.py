@@ -11,8 +11,9 @@ import msgspec
 
 from rowcast.app import models
 from rowcast.app.progress import training_progress
-from rowcast.cli import output
+from rowcast.cli import lifecycle, output
 from rowcast.errors import SettingsError
+from rowcast.registry.lifecycle import CHALLENGER
 
 if TYPE_CHECKING:
     from rowcast.settings import Settings
@@ -28,9 +29,9 @@ def run(settings: Settings, table: Path, options: Mapping[str, Any], *, as_json:
     with training_progress() as report:
         result = models.train(settings, table, progress=report, **options)
     if as_json:
-        output.print_json(_document(result))
+        output.print_json(result_document(result))
     else:
-        _print(result)
+        print_result(result)
 
 
 def without_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def finding_document(finding: Finding) -> dict[str, Any]:
     return document if finding.override is None else document | {"flag": _flag(finding.override)}
 
 
-def _document(result: TrainingResult) -> dict[str, Any]:
+def result_document(result: TrainingResult) -> dict[str, Any]:
     """Return the result as JSON, with the holdout metrics and their intervals in separate objects."""
     document: dict[str, Any] = msgspec.to_builtins(result)
     document["holdout"] = {name: measure.value for name, measure in result.holdout.items()}
@@ -110,7 +111,8 @@ def _document(result: TrainingResult) -> dict[str, Any]:
     return document
 
 
-def _print(result: TrainingResult) -> None:
+def print_result(result: TrainingResult) -> None:
+    """Print the result as tables and lines."""
     if result.findings:
         findings = [[", ".join(columns), *cells] for columns, *cells in _finding_rows(result.findings)]
         output.print_table(["column", *FINDING_HEADINGS], findings, "Data check", wide=["finding"])
@@ -129,6 +131,19 @@ def _print(result: TrainingResult) -> None:
         [
             f"parity: {result.parity.rows} rows, {flips}, largest difference {result.parity.max_abs_diff:.1e}",
             f"published {result.model}@{result.version} in {result.seconds:.1f} s: {result.path}",
+            *_promotion_lines(result),
             *([f"wrote the ONNX graph to {result.onnx}"] if result.onnx else []),
         ]
     )
+
+
+def _promotion_lines(result: TrainingResult) -> list[str]:
+    """Return what became of the new version, and the command that promotes a challenger."""
+    promotion, new = result.promotion, f"{result.model}@{result.version}"
+    reason = f": {promotion.reason}" if promotion.reason else ""
+    if promotion.alias is None:
+        return []
+    if promotion.alias != CHALLENGER:
+        return [f"{lifecycle.describe_move(promotion.alias, new)}{reason}"]
+    live = f"{result.model}@{promotion.champion} stays champion, and " if promotion.champion else ""
+    return [f"{live}{new} is the challenger{reason}", f"to promote it: rowcast models promote {new}"]

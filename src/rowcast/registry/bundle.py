@@ -28,6 +28,8 @@ MODEL = "model.onnx"
 MANIFEST = "bundle.json"
 GOLDEN = "golden.json"
 REFERENCE = "reference.parquet"
+TRAINING_ROWS = "training_rows.bin"
+"""Hashes of the training rows, see `training/row_hashes.py`."""
 CARD = "MODEL_CARD.md"
 REPORT = "report.html"
 SERVING_FILES = (MODEL, GOLDEN)
@@ -157,7 +159,7 @@ def read_manifest(folder: Path) -> Manifest:
 def open(folder: Path) -> Bundle:
     """Read a bundle and check its format, its digest and its serving files."""
     manifest = read_manifest(folder)
-    contents = {name: _read_checked(folder, name, manifest) for name in SERVING_FILES}
+    contents = {name: read_file(folder, name, manifest) for name in SERVING_FILES}
     if manifest.digest != _digest(manifest, manifest.files):
         message = f"{folder / MANIFEST} was changed after it was written: its digest does not match"
         raise BundleError(message, slug="digest-mismatch")
@@ -172,7 +174,7 @@ def verify(folder: Path) -> Manifest:
     """Open the bundle and check every file that the manifest lists; return the manifest."""
     manifest = open(folder).manifest
     for name in manifest.files:
-        _read_checked(folder, name, manifest)
+        read_file(folder, name, manifest)
     return manifest
 
 
@@ -219,7 +221,7 @@ def _digest(manifest: Manifest, digests: Mapping[str, str]) -> str:
     return identity.bundle_digest(manifest.serving(), [(name, digests.get(name, "")) for name in SERVING_FILES])
 
 
-def _read_checked(folder: Path, name: str, manifest: Manifest) -> bytes:
+def read_file(folder: Path, name: str, manifest: Manifest) -> bytes:
     """Return a file's content; raise BundleError if the content does not match the digest in the manifest."""
     path = folder / name
     if name != path.name or name not in manifest.files:

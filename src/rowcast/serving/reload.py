@@ -76,6 +76,12 @@ class RegistryFollower:
         """Load every model. If a new version cannot be served, load the most recently served version instead."""
         published = served(self._registry, self._names)
         if not published:
+            names = ", ".join(self._registry.models())
+            if names:
+                raise ModelNotFound(
+                    f"no model has a champion to serve; promote a version with `rowcast models promote NAME@VERSION`; "
+                    f"models: {names}"
+                )
             raise ModelNotFound("the registry has no model to serve; train one with `rowcast train`")
         published = self._without_unloaded(published)
         last = self._served_versions.recall()

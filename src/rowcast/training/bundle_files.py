@@ -1,8 +1,9 @@
-"""The bundle files that are derived from the data: golden rows and a reference sample."""
+"""The bundle files that are derived from the data: golden rows, a reference sample and hashes of the training rows."""
 
 from __future__ import annotations
 
 import io
+import secrets
 from typing import Any, Final
 
 import msgspec
@@ -10,10 +11,11 @@ import numpy as np
 
 from rowcast.registry.bundle import GoldenRow
 from rowcast.registry.ports import Graph
-from rowcast.schema.encoding import RowEncoder
+from rowcast.schema.encoding import NUMBERS, TEXTS, RowEncoder
 from rowcast.schema.prediction import Decision
 from rowcast.schema.scores import score_rows
 from rowcast.schema.stacking import stack_rows
+from rowcast.training import row_hashes
 from rowcast.training.problem import LearningProblem, client_value
 
 GOLDEN_ROWS: Final = 32
@@ -55,3 +57,12 @@ def reference_sample(problem: LearningProblem, seed: int) -> bytes:
     rows = problem.frame.select([*problem.schema.names(), problem.target])[places.tolist()]
     rows.write_parquet(file, compression="zstd")
     return file.getvalue()
+
+
+def training_row_hashes(problem: LearningProblem, decision: Decision) -> bytes:
+    """Return salted hashes of all training rows. They show which rows of a later table the model was trained on."""
+    rows = problem.training
+    salt = secrets.token_bytes(row_hashes.SALT_BYTES)
+    labels = row_hashes.label_bytes(decision, rows.target)
+    tensors = {NUMBERS: rows.numbers, TEXTS: rows.texts}
+    return row_hashes.encode(salt, row_hashes.hash_rows(tensors, labels, problem.schema, problem.plan, salt))

@@ -6,7 +6,7 @@ A resample is a vector of row weights, so the rows are sorted only once for all 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -260,3 +260,37 @@ def score_resamples(
         labels = np.equal(labels, decision.positive).astype(np.intp)
         scores = scores[:, decision.positive]
     return _METRICS[decision.task](labels)[metric](scores, target, weights)
+
+
+class DecidedOutput(NamedTuple):
+    """The output of a graph, and the decision that assigns labels."""
+
+    decision: Decision
+    output: NDArray[np.float32]
+
+
+def compare(
+    metric: str,
+    new: DecidedOutput,
+    old: DecidedOutput,
+    target: NDArray[Any],
+    *,
+    seed: int,
+    weight: NDArray[np.float64] | None = None,
+    group: NDArray[Any] | None = None,
+) -> Measure | None:
+    """Return how much better `new` is than `old` on the same rows, or None if the metric has no value on these rows.
+
+    The bootstrap is paired: both models are measured on the same resamples. `target` and the resamples have the same
+    form as in `measure_holdout`.
+    """
+    weight = np.ones(len(target)) if weight is None else weight
+    rows, weights, shrink = _resample(len(target), seed, group)
+    weights *= weight[rows]
+
+    def difference(chosen: NDArray[np.intp] | slice, w: Weights) -> Values:
+        values = (score_resamples(metric, each.decision, each.output[chosen], target[chosen], w) for each in (new, old))
+        return np.asarray(sign(metric) * np.subtract(*values))
+
+    value = float(difference(slice(None), weight[None, :])[0])
+    return _measure(value, difference(rows, weights), shrink) if np.isfinite(value) else None

@@ -23,6 +23,32 @@ class CandidateScore(msgspec.Struct, frozen=True, omit_defaults=True):
     """The weight of each candidate in an ensemble; empty for a single candidate."""
 
 
+class Comparison(msgspec.Struct, frozen=True):
+    """The new version compared with the champion on rows that neither was trained on."""
+
+    metric: str
+    rows: int
+    difference: Measure
+    """The difference of the metric; positive if the new version is better."""
+
+    def text(self) -> str:
+        """Return the difference for display."""
+        value, low, high = self.difference.value, self.difference.low, self.difference.high
+        if value < 0:
+            return f"{self.metric} is worse by {-value:.4f} (95% interval {-high:.4f} to {-low:.4f})"
+        return f"{self.metric} is better by {value:.4f} (95% interval {low:.4f} to {high:.4f})"
+
+
+class Promotion(msgspec.Struct, frozen=True):
+    """The alias of a new version, and why it got this alias."""
+
+    alias: str | None
+    champion: int | None
+    """The champion before the new version was published, or None if there was none."""
+    reason: str = ""
+    comparison: Comparison | None = None
+
+
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     """A published model and its measurements. `score` is the chosen model's cross-validated value of `metric`."""
 
@@ -38,6 +64,7 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     candidates: Sequence[CandidateScore]
     findings: Sequence[Finding]
     seconds: float
+    promotion: Promotion
     onnx: str | None = None
     """The path of the exported ONNX file, if an export was requested."""
 
@@ -58,6 +85,8 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
             ),
             ("parity", f"{self.parity.rows} rows, {self.parity.label_flips} label flips"),
             ("findings", str(len(self.findings))),
+            ("alias", self.promotion.alias or "none"),
+            *([("reason", self.promotion.reason)] if self.promotion.reason else []),
             ("seconds", f"{self.seconds:.1f}"),
             ("path", self.path),
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Final
 
 import msgspec
 
-from rowcast.errors import TrainingError
+from rowcast.errors import RegistryError, TrainingError
 from rowcast.registry import bundle
 from rowcast.registry.bundle import Fingerprint, Manifest
+from rowcast.registry.lifecycle import CHALLENGER
 from rowcast.registry.ports import OpenGraph, Reference, RegistryWriter
+from rowcast.registry.resolve import CHAMPION
 from rowcast.schema.encoding import RowEncoder
 from rowcast.schema.prediction import Decision
 from rowcast.tables.table import Table
@@ -24,10 +27,11 @@ from rowcast.training.model_builder import CertifiedModel, ModelBuilder
 from rowcast.training.models import candidates
 from rowcast.training.options import TrainingOptions
 from rowcast.training.problem import LearningProblem, build_problem
+from rowcast.training.promotion import NewVersion, PromotionRule
 from rowcast.training.report.evaluation import EvaluatedModel
 from rowcast.training.report.model_card import render_model_card
 from rowcast.training.report.page import render_report
-from rowcast.training.result import CandidateScore, TrainingResult
+from rowcast.training.result import CandidateScore, Promotion, TrainingResult
 from rowcast.training.search import SearchResult, search
 from rowcast.wire.codec import compile_template
 
@@ -51,7 +55,9 @@ def train(
     metric = metrics.resolve(options.metric, problem.task)
     _check_cost(problem, options)
     _check_wire(problem, options)
-    registry.ready(options.name)  # fail before the search, not after it
+    rule = PromotionRule(registry, open_graph, options, progress)
+    rule.champion()
+    registry.ready(options.name)  # these calls make errors appear before the search, not after it
     progress(TrainingEvent(stage="check", message=_summary(problem), findings=problem.findings))
 
     trials: list[TrainingEvent] = []
@@ -71,12 +77,15 @@ def train(
     scores = _candidate_scores(search_result, choice)
     evaluated = _evaluated_model(measured, served.decision, metric, options)
     page = render_report(manifest, evaluated, findings=problem.findings, candidates=scores, trials=trials)
-    reference, digest = _publish(registry, served, manifest, page, options)
+    files = _files(served, manifest, page, options.seed)
+    promotion = rule.decide(NewVersion(manifest, problem, measured.holdout_output, search_result.interrupted))
+    reference, digest, promotion = _publish(registry, manifest, files, promotion, options)
     return TrainingResult(
         model=reference.name,
         version=reference.version,
         path=str(registry.folder(reference)),
         digest=digest,
+        promotion=promotion,
         task=problem.task,
         metric=metric,
         score=choice.score,
@@ -164,26 +173,46 @@ def _evaluated_model(
     )
 
 
-def _publish(
-    registry: RegistryWriter, model: CertifiedModel, manifest: Manifest, page: str, options: TrainingOptions
-) -> tuple[Reference, str]:
-    """Publish the bundle and return its reference and digest."""
+def _files(model: CertifiedModel, manifest: Manifest, page: str, seed: int) -> dict[str, bytes]:
+    """Return the files of the bundle."""
     problem = model.problem
-    golden_rows = bundle_files.golden_rows(problem, model.graph, manifest.decision, options.seed)
-    files = {
+    golden_rows = bundle_files.golden_rows(problem, model.graph, manifest.decision, seed)
+    return {
         bundle.MODEL: model.content,
         bundle.GOLDEN: msgspec.json.encode(golden_rows),
-        bundle.REFERENCE: bundle_files.reference_sample(problem, options.seed),
+        bundle.REFERENCE: bundle_files.reference_sample(problem, seed),
+        bundle.TRAINING_ROWS: bundle_files.training_row_hashes(problem, manifest.decision),
         bundle.CARD: render_model_card(manifest, problem.findings).encode(),
         bundle.REPORT: page.encode(),
     }
+
+
+def _publish(
+    registry: RegistryWriter,
+    manifest: Manifest,
+    files: Mapping[str, bytes],
+    promotion: Promotion,
+    options: TrainingOptions,
+) -> tuple[Reference, str, Promotion]:
+    """Publish the bundle and return its reference, its digest and the promotion.
+
+    If the champion has changed since the comparison, the version is published as a challenger.
+    """
     packed: list[Manifest] = []
 
     def fill(folder: Path) -> None:
         packed.append(bundle.pack(folder, manifest, files))
 
-    reference = registry.publish(options.name, fill, options.alias)
-    return reference, packed[-1].digest
+    is_replacing = promotion.alias == CHAMPION and options.promote is None
+    expected = (promotion.champion or 0) if is_replacing else None
+    try:
+        reference = registry.publish(options.name, fill, promotion.alias, reason=promotion.reason, expected=expected)
+    except RegistryError as error:
+        if error.slug != "alias-moved":
+            raise
+        promotion = Promotion(CHALLENGER, promotion.champion, "the champion changed during the training run")
+        reference = registry.publish(options.name, fill, promotion.alias, reason=promotion.reason)
+    return reference, packed[-1].digest, promotion
 
 
 def _versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Final, cast
 
@@ -43,6 +43,8 @@ class SearchResult:
     """The validation rows of all folds. A time-based split never uses the earliest rows for validation."""
     folds: tuple[NDArray[np.intp], ...]
     """The positions of each fold's rows in `validation`."""
+    interrupted: bool = False
+    """Whether Ctrl-C stopped the search early."""
 
     @property
     def best(self) -> TrialResult:
@@ -183,12 +185,12 @@ def search(problem: LearningProblem, options: TrainingOptions, progress: Progres
     total = max(options.trials, len(candidates))
     study = trial_storage.open_study(options, problem.sha256, metric, total)
     with threadpool_limits(setting.threads):
-        TrialRunner(running, study, total, progress).run()
+        interrupted = TrialRunner(running, study, total, progress).run()
     if not running.has_local_model:
         raise TrainingError(
             "the search stopped before this process trained a model; increase the value of 'timeout' or 'trials'"
         )
-    return _result(running, study), setting
+    return replace(_result(running, study), interrupted=interrupted), setting
 
 
 def _result(running: Search, study: Study) -> SearchResult:
@@ -220,20 +222,27 @@ class TrialRunner:
     def __post_init__(self) -> None:
         self._started, self._finished_before = time.monotonic(), self.study.finished_count
 
-    def run(self) -> None:
-        """Run the trials. If a model exists, Ctrl-C stops the search early; otherwise, KeyboardInterrupt propagates."""
+    def run(self) -> bool:
+        """Run the trials; return whether Ctrl-C stopped the search early.
+
+        If no model exists yet, KeyboardInterrupt propagates.
+        """
+        interrupted = False
         self.search.sync_remote_trials(self.study)
         try:
             self.study.optimise(self._objective, self._stop_in_time)
         except KeyboardInterrupt:
             if not self.search.has_model:
                 raise
+            interrupted = True
             self.progress(TrainingEvent(stage="tune", message="interrupted; keeping the best model so far"))
         try:
             self.search.repeat_remote_trials(self.progress)
         except KeyboardInterrupt:
             if not self.search.has_local_model:
                 raise
+            interrupted = True
+        return interrupted
 
     def _objective(self, trial: optuna.Trial) -> float:
         slot = self.study.claim(trial)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -31,13 +30,12 @@ from rowcast.adapters.files.replacement import replace_file, sync
 from rowcast.errors import ModelNotFound, RegistryError
 from rowcast.private_files import locked, make_private_folder
 from rowcast.registry.alias_log import LOG_FORMAT, AliasMove
-from rowcast.registry.names import NAME_RULE, check_name
+from rowcast.registry.names import NAME_RULE, check_alias, check_name
 from rowcast.registry.ports import Reference
 
 FORMAT = 1
 STAGED = ".new-"
 LAST_VERSION = "last_version"
-ALIAS_RULE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
 class AliasFile(msgspec.Struct, omit_defaults=True):
@@ -183,8 +181,7 @@ class FolderRegistry:
         rollback: bool = False,
     ) -> None:
         """Point an alias at this version. Readers see either the old or the new aliases."""
-        if not ALIAS_RULE.fullmatch(alias):
-            raise RegistryError(f"invalid alias {alias!r}; use a-z, 0-9, '_' and '-', starting with a letter")
+        check_alias(alias)
         self.folder(reference)
         home = self.root / reference.name
         try:
