@@ -314,6 +314,45 @@ def test_a_model_whose_log_starts_later_can_be_used(registry: FolderRegistry) ->
     assert [(move.number, move.source, move.target) for move in registry.log("loans")] == [(1, 1, 2)]
 
 
+PROMOTER = """
+import itertools, sys
+from pathlib import Path
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.registry.ports import Reference
+
+registry = FolderRegistry(Path(sys.argv[1]))
+for number in itertools.count():
+    registry.point(Reference("loans", 1 + number % 2), "champion")
+"""
+
+
+def test_the_log_and_the_aliases_agree_after_writers_were_killed(registry: FolderRegistry) -> None:
+    for _ in range(2):
+        publish(registry, "loans")
+    for _ in range(6):
+        known = len(registry.log("loans"))
+        promoter = subprocess.Popen([sys.executable, "-c", PROMOTER, str(registry.root)])
+        eventually(lambda seen=known: len(registry.log("loans")) > seen + 2)  # type: ignore[misc]
+        promoter.kill()
+        promoter.wait(10)
+
+        moves = registry.log("loans")
+        assert registry.aliases("loans") == {"champion": moves[-1].target}
+        assert [move.number for move in moves] == list(range(1, len(moves) + 1))
+        assert [move.source for move in moves] == [None, *(move.target for move in moves[:-1])]
+
+
+def test_a_version_is_kept_if_its_alias_was_moved_before_an_error(registry: FolderRegistry) -> None:
+    registry.point(publish(registry, "loans"), "champion")
+    (registry.root / "generation").write_text("damaged")
+
+    with pytest.raises(RegistryError):
+        registry.publish("loans", lambda folder: (folder / "file").write_text("2") and None, "champion")
+
+    assert registry.aliases("loans") == {"champion": 2}
+    assert (registry.folder(Reference("loans", 2)) / "file").read_text() == "2"
+
+
 @pytest.mark.parametrize("line", ["{", '{"format":2}', '{"format":1}', "\xff"])
 def test_the_error_for_an_unreadable_log_names_the_file_and_the_line(registry: FolderRegistry, line: str) -> None:
     registry.point(publish(registry, "loans"), "champion")

@@ -235,6 +235,8 @@ def test_the_terminal_shows_progress_and_ctrl_c_publishes_the_best_model_so_far(
     assert status == 0, terminal.shown
     assert "interrupted; keeping the best model so far" in terminal.shown
     assert re.search(r"published loans@1 in \d+\.\d s", terminal.shown)
+    assert "loans@1 is the challenger: the search was interrupted" in terminal.shown
+    assert "to promote it: rowcast models promote loans@1" in terminal.shown
     bundle.verify(tmp_path / ".rowcast" / "models" / "loans" / "1")
 
 

@@ -34,6 +34,8 @@ class Comparison(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """Return the difference for display."""
         value, low, high = self.difference.value, self.difference.low, self.difference.high
+        if value == low == high == 0:
+            return f"{self.metric} is the same"
         if value < 0:
             return f"{self.metric} is worse by {-value:.4f} (95% interval {-high:.4f} to {-low:.4f})"
         return f"{self.metric} is better by {value:.4f} (95% interval {low:.4f} to {high:.4f})"
