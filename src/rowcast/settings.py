@@ -92,6 +92,11 @@ class Settings(BaseSettings):
         description="Minimum free disk space (MiB) for the journal and the store; below this limit, predictions are "
         "rejected.",
     )
+    signing_key_file: Path | None = Field(
+        None,
+        description="File with the key that signs chain heads and erasures [HOME/signing.key]. Whoever can read it can "
+        "forge them.",
+    )
     sensitive: Literal["keep", "hash", "drop"] = Field(
         "keep", description="How the history records the values of sensitive columns: unchanged, hashed or not at all."
     )
@@ -290,6 +295,11 @@ class Settings(BaseSettings):
         return self.store or f"sqlite:///{(self.home / 'history.db').absolute()}"
 
     @property
+    def signing_key_path(self) -> Path:
+        """The file that contains the secret key for signing chain heads and erasures."""
+        return self.signing_key_file or self.home / "signing.key"
+
+    @property
     def history_key_file(self) -> Path:
         """The file that contains the secret key for hashing sensitive values."""
         return self.home / "history.key"
@@ -305,6 +315,7 @@ class Settings(BaseSettings):
             f"{PREFIX}REGISTRY": str(self.registry_folder),
             f"{PREFIX}JOURNAL": str(self.journal_folder.absolute()),
             f"{PREFIX}STORE": self.store_url,
+            f"{PREFIX}SIGNING_KEY_FILE": str(self.signing_key_path.absolute()),
             f"{PREFIX}LOG_FORMAT": self.log_format,
             f"{PREFIX}LOG_LEVEL": self.log_level,
         }

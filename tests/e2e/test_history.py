@@ -357,7 +357,8 @@ def test_the_indexer_erases_rows_after_the_retention_period(home: Path) -> None:
 
     with servers.running(home, settings={"ROWCAST_RETENTION_DAYS": "30"}) as server:
         eventually(lambda: on_disk(home) == set())
-    assert answer("verify", "--home", home, cwd=home)["erased"] == 5
+    # The ids in the store were changed, and `verify` reports the first of them.
+    assert answer("verify", "--home", home, cwd=home, status=1)["erased"] == 5
 
 
 @pytest.fixture

@@ -1,13 +1,27 @@
-"""Verification of chains: gaps, several broken chains, removed rows and published heads."""
+"""Verification of chains: gaps, broken chains, removed rows, published heads, copied fields and signatures."""
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import msgspec
+import pytest
+
 from rowcast.adapters.memory.journal import EmptyJournalReader
 from rowcast.adapters.memory.store import MemoryStore
+from rowcast.adapters.sqlite.store import SqliteStore
+from rowcast.history.chain import ERASURES, Erasure, decode_erasure, seal_erasure
+from rowcast.history.entry_filter import Selection
 from rowcast.history.heads import ChainHead
+from rowcast.history.ports import ErasureRequest
 from rowcast.history.service import History
+from rowcast.history.signing import sign_head
 from rowcast.history.verification import Verification
-from support.entries import drafts, sealed
+from support.entries import draft, drafts, sealed
+
+KEY = b"k" * 32
 
 
 def verify(store: MemoryStore, *published: ChainHead) -> Verification:
@@ -72,3 +86,75 @@ def test_damaged_or_missing_chains_do_not_match_their_published_heads() -> None:
 
     assert verification.heads == 0
     assert sorted(places(verification)) == [("m", 4), ("r", 2), ("t", 4)]
+
+
+def erased(path: Path, *, key: bytes | None = KEY) -> SqliteStore:
+    """Return a store with three entries and two erasures."""
+    store = SqliteStore(path, None if key is None else lambda: key)
+    store.record("w", sealed("w", [draft(number, entity=f"e{number}") for number in range(3)]))
+    for number in range(2):
+        store.erase(ErasureRequest(Selection(entity=f"e{number}"), "me", "erase"), number=number, at=1, limit=9)
+    return store
+
+
+def forge(path: Path, statement: str, *values: object) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement, values)
+
+
+@pytest.mark.parametrize("column", ["id", "model", "version", "label", "tenant", "entity"])
+def test_a_changed_copy_of_a_field_is_reported(tmp_path: Path, column: str) -> None:
+    with erased(tmp_path / "history.db") as store:
+        history = History(store, EmptyJournalReader())
+        assert history.verify(key=KEY).broken == []
+
+        forge(tmp_path / "history.db", f"UPDATE entries SET {column} = '7' || seq WHERE seq > 0")
+
+        (broken,) = history.verify(key=KEY).broken
+    assert (broken["writer"], broken["seq"]) == ("w", 1)
+    assert f"{column!r} in the store differs" in broken["reason"]
+
+
+def test_a_forged_erasure_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    with erased(path) as store:
+        history = History(store, EmptyJournalReader())
+        last = store.erasures()[-1]
+        forged = Erasure(2, "me", "erase", b"{}", 1, 9)
+        for signature, reason in (
+            (b"", "is not signed, although an earlier one is"),
+            (b"x" * 32, "has a forged signature, or one by another key"),
+            (decode_erasure(last.head).signature, "has a forged signature, or one by another key"),
+        ):
+            entry = seal_erasure(2, last.link, msgspec.structs.replace(forged, signature=signature))
+            forge(path, "DELETE FROM erasures WHERE seq = 2")
+            forge(path, "INSERT INTO erasures VALUES (?, ?, ?)", entry.seq, entry.head, entry.link)
+            (broken,) = history.verify(key=KEY).broken
+            assert (broken["writer"], broken["seq"], broken["reason"]) == (ERASURES, 2, f"the erasure {reason}")
+
+
+def test_erasures_of_earlier_releases_are_counted_as_unsigned(tmp_path: Path) -> None:
+    with erased(tmp_path / "history.db", key=None) as store:
+        unsigned = History(store, EmptyJournalReader()).verify(key=KEY)
+    with erased(tmp_path / "other.db") as store:
+        history = History(store, EmptyJournalReader())
+        signed, without_key = history.verify(key=KEY), history.verify()
+
+    assert (unsigned.unsigned_erasures, unsigned.broken) == (2, [])
+    assert (signed.unsigned_erasures, signed.broken) == (0, [])
+    assert (without_key.unsigned_erasures, without_key.broken) == (2, [])
+
+
+def test_a_recomputed_chain_does_not_match_its_published_head_and_the_head_cannot_be_forged() -> None:
+    store, recomputed = MemoryStore(), MemoryStore()
+    store.record("w", sealed("w", drafts(0, 3)))
+    recomputed.record("w", sealed("w", [*drafts(0, 2), draft(2, label="Forged")]))
+    published = sign_head(ChainHead("w", 2, list(store.chain("w"))[2].link.hex()), KEY)
+    history = History(recomputed, EmptyJournalReader())
+    assert History(store, EmptyJournalReader()).verify([published], KEY).broken == []
+
+    assert "the chain was rewritten" in history.verify([published], KEY).broken[0]["reason"]
+    moved = msgspec.structs.replace(published, link=list(recomputed.chain("w"))[2].link.hex())
+    assert "forged signature" in history.verify([moved], KEY).broken[0]["reason"]
+    unsigned = history.verify([msgspec.structs.replace(moved, signature="")], KEY)
+    assert (unsigned.broken, unsigned.unsigned_heads) == ([], 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ from rowcast.errors import HistoryError, SettingsError
 if TYPE_CHECKING:
     from rowcast.history.entry_filter import Selection
     from rowcast.history.erasure import ErasureResult
+    from rowcast.history.heads import ChainHead
     from rowcast.history.ports import Store
     from rowcast.history.replay import Replay
     from rowcast.history.service import History
+    from rowcast.history.verification import Verification
     from rowcast.schema.prediction import Score
     from rowcast.serving.live_models import LiveModel
     from rowcast.settings import Settings
@@ -28,7 +31,28 @@ def store(settings: Settings) -> Store:
     scheme, separator, path = settings.store_url.partition(":///")
     if scheme != "sqlite" or not separator or not path:
         raise SettingsError(f"setting 'store' is {settings.store_url!r}; expected sqlite:///PATH")
-    return SqliteStore(Path(path))
+    return SqliteStore(Path(path), partial(signing_key, settings))
+
+
+def signing_key(settings: Settings) -> bytes:
+    """Return the key that signs heads and erasures; create it if necessary."""
+    from rowcast.adapters.files.secret import load_secret
+
+    return load_secret(settings.signing_key_path)
+
+
+def verify_history(settings: Settings, published: Sequence[ChainHead]) -> Verification:
+    """Verify all chains, the published heads and the signatures."""
+    key = signing_key(settings) if settings.signing_key_path.exists() else None
+    return history(settings).verify(published, key)
+
+
+def signed_heads(settings: Settings) -> list[ChainHead]:
+    """Return the head of every chain with its signature."""
+    from rowcast.history.signing import sign_head
+
+    key = signing_key(settings)
+    return [sign_head(head, key) for head in history(settings).heads()]
 
 
 def history(settings: Settings) -> History:

@@ -90,11 +90,13 @@ def prediction_parts(settings: Settings, deployment: Deployment[LiveModel], list
 
 def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) -> JournalMonitor:
     """Return the journal monitor; register the health checks for the store, the indexer and the free disk space."""
-    from rowcast.app.history import store
+    from rowcast.app.history import signing_key, store
+    from rowcast.history.signing import sign_head
     from rowcast.runtime.journal_monitor import MEBIBYTE, JournalMonitor
 
     refuse, least = parts.batcher.refuse, settings.min_free_mb * MEBIBYTE
-    monitor = JournalMonitor(parts.journal, refuse, _free_bytes(settings), least)
+    sign = partial(sign_head, key=signing_key(settings))
+    monitor = JournalMonitor(parts.journal, refuse, _free_bytes(settings), least, sign=sign)
 
     def indexer_problem() -> str | None:
         try:

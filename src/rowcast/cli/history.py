@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,7 @@ def verify_history(settings: Settings, heads: Path | None, *, as_json: bool) -> 
         published = parse_heads(heads.read_text(encoding="utf-8")) if heads is not None else []
     except (OSError, UnicodeDecodeError) as error:
         raise HistoryError(f"cannot read the chain heads in {heads}: {error}") from None
-    result = history.history(settings).verify(published)
+    result = history.verify_history(settings, published)
     if as_json:
         output.print_json(result)
     else:
@@ -116,7 +116,21 @@ def _print_verification(result: Verification, published: int) -> None:
         parts.append(f"{result.heads} of {output.counted(published, 'published head')} found")
     entries = output.counted(result.entries, "entry", "entries")
     summary = f"{entries} of {output.counted(result.writers, 'writer')}: {', '.join(parts)}"
+    for warning in _verification_warnings(result, published):
+        output.print_lines([f"warning: {warning}"])
     output.print_status(summary, output.BAD if result.broken else output.GOOD)
+
+
+def _verification_warnings(result: Verification, published: int) -> Iterator[str]:
+    """Yield what the verification could not prove."""
+    if not published and result.entries and not result.broken:
+        yield (
+            "without published heads, a recomputed or truncated chain is not noticed; see `rowcast history heads -h`"
+        )
+    if result.unsigned_heads:
+        yield f"{output.counted(result.unsigned_heads, 'published head')} cannot be trusted without a valid signature"
+    if result.unsigned_erasures:
+        yield f"{output.counted(result.unsigned_erasures, 'erasure')} cannot be trusted without a valid signature"
 
 
 def replay_history(settings: Settings, model: str | None, *, as_json: bool) -> int:
@@ -140,11 +154,14 @@ def print_replay(result: Replay) -> None:
 
 def show_heads(settings: Settings, *, as_json: bool) -> None:
     """Print the head of every chain."""
-    heads = history.history(settings).heads()
+    heads = history.signed_heads(settings)
     if as_json:
         output.print_json({"heads": heads})
     else:
-        output.print_table(["writer", "seq", "link"], [[head.writer, head.seq, head.link] for head in heads])
+        output.print_table(
+            ["writer", "seq", "link", "signature"],
+            [[head.writer, head.seq, head.link, head.signature] for head in heads],
+        )
 
 
 def show_erasures(settings: Settings, *, as_json: bool) -> None:

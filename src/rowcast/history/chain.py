@@ -53,6 +53,8 @@ class Erasure(msgspec.Struct, frozen=True, array_like=True):
     rows: int
     request: int = 0
     """The number of the erasure request; 0 for retention."""
+    signature: bytes = b""
+    """See `signing.py`; empty in erasures by earlier releases."""
 
 
 class SealedEntry(NamedTuple):

@@ -10,11 +10,13 @@ from rowcast.errors import HistoryError
 
 
 class ChainHead(msgspec.Struct, frozen=True):
-    """The last entry of one chain; `link` is hexadecimal."""
+    """The last entry of one chain; `link` and `signature` are hexadecimal."""
 
     writer: str
     seq: int
     link: str
+    signature: str = ""
+    """See `signing.py`; empty if the head was published by an earlier release."""
 
 
 class _HeadList(msgspec.Struct):

@@ -139,6 +139,13 @@ class StoreReader(Protocol):
         """Yield one writer's entries with a `seq` above `after`, in order, in constant memory."""
         ...
 
+    def changed_copies(self, writer: str) -> Iterator[tuple[int, str]]:
+        """Yield the `seq` and the name of each field whose copy in the store differs from the entry.
+
+        A store keeps copies of fields for queries.
+        """
+        ...
+
     def count(self) -> int:
         """Return the number of entries."""
         ...

@@ -99,12 +99,16 @@ class History:
             heads += [ChainHead(writer, entry.seq, entry.link.hex()) for entry in deque(entries, maxlen=1)]
         return heads
 
-    def verify(self, published: Iterable[ChainHead] = ()) -> Verification:
-        """Verify every chain completely, and check that the published heads are still in their chains."""
-        audit = ChainAudit(published)
+    def verify(self, published: Iterable[ChainHead] = (), key: bytes | None = None) -> Verification:
+        """Verify every chain completely, and check that the published heads are still in their chains.
+
+        `key` verifies the signatures of heads and erasures. Without it, all of them count as unsigned.
+        """
+        audit = ChainAudit(published, key)
         writers = self._writers()
         for writer in writers:
             audit.check_writer(writer, self._chain(writer))
+            audit.check_copies(writer, self.store.changed_copies(writer))
         for writer, seq in self.journals.unreadable().items():
             audit.report_lost(writer, seq)
         audit.check_erasures(self.store.erasures())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -12,6 +14,7 @@ from rowcast.errors import HistoryError
 from rowcast.history import chain
 from rowcast.history.chain import ERASURES, ChainBreak, SealedEntry, decode_erasure
 from rowcast.history.heads import ChainHead
+from rowcast.history.signing import has_valid_signature, is_signed_erasure
 
 
 class Verification(msgspec.Struct, frozen=True):
@@ -25,6 +28,10 @@ class Verification(msgspec.Struct, frozen=True):
     """The number of erased rows without a recorded erasure; Rowcast did not erase them."""
     heads: int
     """The number of published heads that are still in their chains."""
+    unsigned_heads: int
+    """The number of published heads without a signature; anybody can have written them."""
+    unsigned_erasures: int
+    """The number of erasures without a signature, made by earlier releases or by somebody else."""
     broken: list[dict[str, Any]]
     """The first break in each broken chain."""
 
@@ -32,7 +39,10 @@ class Verification(msgspec.Struct, frozen=True):
 class ChainAudit:
     """Collects the results while the chains are verified one after another."""
 
-    def __init__(self, published: Iterable[ChainHead]) -> None:
+    def __init__(self, published: Iterable[ChainHead], key: bytes | None = None) -> None:
+        self._key = key
+        self._unsigned_heads = 0
+        self._unsigned_erasures = 0
         self._entries = 0
         self._erased = 0
         self._recorded = 0
@@ -42,6 +52,11 @@ class ChainAudit:
         self._published: defaultdict[str, dict[int, str]] = defaultdict(dict)
         for head in published:
             self._published[head.writer][head.seq] = head.link
+            if not head.signature or key is None:
+                self._unsigned_heads += 1
+            elif not has_valid_signature(head, key):
+                reason = "the published head has a forged signature, or one by another key"
+                self._breaks.append(ChainBreak(head.writer, head.seq, reason))
 
     def check_writer(self, writer: str, entries: Iterable[SealedEntry]) -> None:
         """Verify the chain of one writer and count its entries."""
@@ -57,7 +72,33 @@ class ChainAudit:
     def check_erasures(self, entries: Sequence[SealedEntry]) -> None:
         """Verify the chain of erasures, and count the rows that it records as erased."""
         self._check(ERASURES, entries)
-        self._recorded = sum(decode_erasure(entry.head).rows for entry in entries)
+        with suppress(msgspec.MsgspecError):  # `_check` has reported a damaged entry
+            self._recorded = sum(decode_erasure(entry.head).rows for entry in entries)
+            self._check_signatures(entries)
+
+    def check_copies(self, writer: str, changed: Iterable[tuple[int, str]]) -> None:
+        """Report the first entry of a writer whose fields differ from the columns that queries use."""
+        for seq, column in islice(changed, 1):
+            reason = f"the column {column!r} in the store differs from the recorded entry"
+            self._breaks.append(ChainBreak(writer, seq, reason))
+
+    def _check_signatures(self, entries: Sequence[SealedEntry]) -> None:
+        previous: bytes | None = None
+        signed_before = False
+        for entry in entries:
+            erasure = decode_erasure(entry.head)
+            if not erasure.signature or self._key is None:
+                self._unsigned_erasures += 1
+                if signed_before and self._key is not None:
+                    self._report_forged(entry.seq, "is not signed, although an earlier one is")
+            elif is_signed_erasure(erasure, seq=entry.seq, previous=previous, key=self._key):
+                signed_before = True
+            else:
+                self._report_forged(entry.seq, "has a forged signature, or one by another key")
+            previous = entry.link
+
+    def _report_forged(self, seq: int, reason: str) -> None:
+        self._breaks.append(ChainBreak(ERASURES, seq, f"the erasure {reason}"))
 
     def report_lost(self, writer: str, seq: int) -> None:
         """Report a damaged journal that is unreadable from `seq` on, unless the store contains the lost entries."""
@@ -78,6 +119,8 @@ class ChainAudit:
             erased=self._erased,
             unrecorded=max(0, self._erased - self._recorded),
             heads=self._confirmed,
+            unsigned_heads=self._unsigned_heads,
+            unsigned_erasures=self._unsigned_erasures,
             broken=[each._asdict() for each in self._breaks],
         )
 

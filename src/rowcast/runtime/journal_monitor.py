@@ -12,6 +12,7 @@ from typing import Protocol
 import structlog
 
 from rowcast.errors import RowcastError
+from rowcast.history.heads import ChainHead
 from rowcast.history.ports import Journal, Position
 
 CHECK_SECONDS = 1.0
@@ -42,12 +43,14 @@ class JournalMonitor:
         free_bytes: Callable[[], int],
         min_free_bytes: int,
         clock: Callable[[], float] = time.monotonic,
+        sign: Callable[[ChainHead], ChainHead] = lambda head: head,
     ) -> None:
         self._journal = journal
         self._refuse = refuse
         self._free_bytes = free_bytes
         self._min_free_bytes = min_free_bytes
         self._clock = clock
+        self._sign = sign
         self._is_refusing = False
         self._head: tuple[str, Position] | None = None
         self._published: tuple[str, Position] | None = None
@@ -133,6 +136,7 @@ class JournalMonitor:
 
     def _publish(self) -> None:
         if self._head is not None and self._head != self._published:
-            writer, head = self._head
-            log.info("head", writer=writer, seq=head.seq, link=head.link.hex())
+            writer, position = self._head
+            head = self._sign(ChainHead(writer, position.seq, position.link.hex()))
+            log.info("head", writer=head.writer, seq=head.seq, link=head.link, signature=head.signature)
             self._published = self._head

@@ -98,6 +98,10 @@ class MemoryStore:
         entries = self._chains.get(writer, {})
         yield from [entries[seq] for seq in sorted(entries) if seq > after]
 
+    def changed_copies(self, writer: str) -> Iterator[tuple[int, str]]:
+        """Yield nothing: this store keeps no copies of fields."""
+        return iter(())
+
     def count(self) -> int:
         """Return the number of entries."""
         return len(self._places)

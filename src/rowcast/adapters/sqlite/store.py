@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from rowcast.errors import Unavailable
 from rowcast.history.chain import NO_ROW, Erasure, SealedEntry, decode_erasure, decode_head, seal_erasure
 from rowcast.history.entry_filter import EVERYTHING, Selection
 from rowcast.history.ports import ErasureRequest, ErasureStep, OpenErasure, Position, StoredEntry
+from rowcast.history.signing import sign_erasure
 from rowcast.private_files import acquire_lock, make_private_folder
 from rowcast.schema.prediction import Label, searchable_label
 
@@ -29,6 +30,8 @@ BUSY_SECONDS = 30
 CHECK_SECONDS = 2
 SCRUB_MILLISECONDS = 200
 """The maximum time that `scrub` waits for readers. A slow reader must not block the indexer."""
+COPIES = ("id", "model", "version", "label", "tenant", "entity")
+"""The columns that copy fields of an entry for queries."""
 ERASURES_VERSION = 2
 """The schema version that introduced the chain of erasures."""
 
@@ -49,8 +52,10 @@ _decode_columns = msgspec.json.Decoder(ReplyColumns).decode
 class SqliteStore:
     """Reads and writes one history file. Each read opens its own connection; all writes share one connection."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, signing_key: Callable[[], bytes] | None = None) -> None:
         self.path = path
+        self._signing_key = signing_key
+        """Returns the key for signing erasures. If this is None, erasures are not signed."""
         self._connection: sqlite3.Connection | None = None
         self._writer_numbers: dict[str, int] = {}
         self._insert = read_statement("insert.sql")
@@ -147,6 +152,18 @@ class SqliteStore:
         with self._reading() as connection:
             for row in connection.execute(read_statement("chain.sql"), [writer, after]):
                 yield SealedEntry(*row)
+
+    def changed_copies(self, writer: str) -> Iterator[tuple[int, str]]:
+        """Yield the `seq` and the column of each copied field that differs from the entry."""
+        with self._reading() as connection:
+            for seq, head, *copies in connection.execute(read_statement("copies.sql"), [writer]):
+                try:
+                    originals = _copies(head)
+                except msgspec.MsgspecError:
+                    continue  # the verification of the chain reports a damaged entry
+                for name, copy, original in zip(COPIES, copies, originals, strict=True):
+                    if copy != original:
+                        yield seq, name
 
     def count(self) -> int:
         """Return the number of entries."""
@@ -270,7 +287,10 @@ class SqliteStore:
     ) -> None:
         last = connection.execute("SELECT seq, link FROM erasures ORDER BY seq DESC LIMIT 1").fetchone()
         erasure = Erasure(at, request.by, request.reason, msgspec.json.encode(request.selection), rows, number)
-        sealed = seal_erasure(last[0] + 1 if last else 0, last[1] if last else None, erasure)
+        seq, previous = (last[0] + 1, last[1]) if last else (0, None)
+        if self._signing_key is not None:
+            erasure = sign_erasure(erasure, seq=seq, previous=previous, key=self._signing_key())
+        sealed = seal_erasure(seq, previous, erasure)
         connection.execute("INSERT INTO erasures VALUES (?, ?, ?)", [sealed.seq, sealed.head, sealed.link])
 
     @contextmanager
@@ -356,18 +376,19 @@ def _decode_names(content: bytes | None) -> frozenset[str] | None:
     return None if content is None else msgspec.json.decode(content, type=frozenset[str])
 
 
-def _to_columns(writer_number: int, entry: SealedEntry) -> tuple[Any, ...]:
-    head = decode_head(entry.head)
+def _copies(encoded_head: bytes) -> tuple[Any, ...]:
+    """Return the fields of an entry that the store copies into columns, in the order of `COPIES`."""
+    head = decode_head(encoded_head)
     reply = _decode_columns(head.reply)
+    label = searchable_label(reply.prediction, reply.probability)
+    return reply.id, reply.model, reply.version, label, head.tenant, head.entity
+
+
+def _to_columns(writer_number: int, entry: SealedEntry) -> tuple[Any, ...]:
     return (
         writer_number,
         entry.seq,
-        reply.id,
-        reply.model,
-        reply.version,
-        searchable_label(reply.prediction, reply.probability),
-        head.tenant,
-        head.entity,
+        *_copies(entry.head),
         entry.head,
         entry.salt,
         entry.row,

@@ -1,0 +1,44 @@
+"""Signatures with a key that is not in the store. Whoever can only write to the store cannot forge them."""
+
+from __future__ import annotations
+
+import hmac
+from hashlib import sha256
+
+import msgspec
+
+from rowcast.history.chain import ERASURES, Erasure, encode_head, genesis
+from rowcast.history.heads import ChainHead
+
+HEAD_RULE, ERASURE_RULE = b"rowcast-head-1\0", b"rowcast-erasure-1\0"
+
+
+def sign_head(head: ChainHead, key: bytes) -> ChainHead:
+    """Return the head with its signature."""
+    return msgspec.structs.replace(head, signature=_head_signature(head, key))
+
+
+def has_valid_signature(head: ChainHead, key: bytes) -> bool:
+    """Return whether the head was signed with this key."""
+    return hmac.compare_digest(head.signature, _head_signature(head, key))
+
+
+def _head_signature(head: ChainHead, key: bytes) -> str:
+    content = msgspec.json.encode([head.writer, head.seq, head.link])
+    return hmac.digest(key, HEAD_RULE + content, sha256).hex()
+
+
+def sign_erasure(erasure: Erasure, *, seq: int, previous: bytes | None, key: bytes) -> Erasure:
+    """Return the erasure with its signature, which also covers its position in the chain."""
+    return msgspec.structs.replace(erasure, signature=_erasure_signature(erasure, seq, previous, key))
+
+
+def is_signed_erasure(erasure: Erasure, *, seq: int, previous: bytes | None, key: bytes) -> bool:
+    """Return whether the erasure was signed with this key for this position in the chain."""
+    return hmac.compare_digest(erasure.signature, _erasure_signature(erasure, seq, previous, key))
+
+
+def _erasure_signature(erasure: Erasure, seq: int, previous: bytes | None, key: bytes) -> bytes:
+    content = encode_head(msgspec.structs.replace(erasure, signature=b""))
+    position = seq.to_bytes(8) + (genesis(ERASURES) if previous is None else previous)
+    return hmac.digest(key, ERASURE_RULE + position + content, sha256)
