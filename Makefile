@@ -1,13 +1,13 @@
 # `make demo` and `make test` are the only targets that users need. The other targets are for development.
 .DEFAULT_GOAL := help
 .PHONY: help setup torch demo test check format docs lock vendor bench-startup bench-serve bench-batch bench-workers \
-	bench-dialects fuzz fuzz-tensors drill drill-history measured clean
+	bench-dialects fuzz fuzz-tensors mutants check-security drill drill-history measured clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
 
 help:  ## List all targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## Create .venv from the lock file and check every package against its hash
 
@@ -71,6 +71,13 @@ bench-dialects: $(READY)  ## Compare V2 binary tensors with native JSON at 1,000
 
 fuzz-tensors: $(READY)  ## Send 100,000 randomly altered binary tensors; each must be rejected or decoded as V2 specifies
 	@PYTHONPATH=tests $(PY) bench/fuzz_tensors.py $(ARGS)
+
+mutants: $(READY)  ## Change the code in 400 places, one at a time, and count the changes that no test notices
+	@scripts/system-packages.sh test
+	@$(PY) bench/mutants.py $(ARGS)
+
+check-security: $(READY)  ## Attack a server and its files, and use the commands as a new user would
+	@$(PY) bench/security.py $(ARGS)
 
 drill: $(READY)  ## Test a server with two workers under load while processes are killed and models change
 	@$(PY) bench/drill.py $(ARGS)

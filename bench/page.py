@@ -18,6 +18,7 @@ BENCHES = {
     "drill history": ("Disk, clock, store and journal failures", "make drill-history"),
     "fuzz": ("Invalid requests and many connections", "make fuzz"),
     "batch": ("Scoring tables", "make bench-batch"),
+    "mutants": ("Mutations that the tests notice", "make mutants"),
 }
 ABOUT = {
     "startup": "The lowest CPU time of five processes.",
@@ -33,6 +34,7 @@ match its reply.""",
 or its journal is damaged.""",
     "fuzz": """Mutated requests, decompression bombs, slow senders and idle connections, while another client sends
 valid requests.""",
+    "mutants": """400 places in the code are changed, one at a time. Tests kill a mutation if one of them fails.""",
     "batch": """The time needed to score a million rows, compared with the time that bare ONNX Runtime needs for arrays
 in memory, and the peak memory.""",
 }

@@ -1,0 +1,52 @@
+"""What a fresh machine lacks. Each check raises AssertionError if the project's own scripts fail there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from product import Product, expect
+
+SCRIPT = Path("scripts", "system-packages.sh")
+
+
+def a_missing_package_is_named_as_it_is(product: Product) -> None:
+    """21: a probe that contains `||` is one probe, and the package after it has a name."""
+    root = _root(product)
+    folder = product.folder / "bare"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "bin").mkdir(parents=True)
+    log = folder / "installed"
+    programs = {
+        "apt-get": f'[ "$1" = update ] || echo "${{@: -1}}" >> {log}',
+        "id": "echo 0",
+        "env": 'shift; exec "$@"',
+    }
+    for name, text in programs.items():
+        (folder / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / "bin" / name).chmod(0o755)
+    for name in ("bash", "mktemp", "tail", "rm"):
+        (folder / "bin" / name).symlink_to(str(shutil.which(name)))
+    done = product.run(folder / "bin" / "bash", root / SCRIPT, "test", cwd=folder, PATH=str(folder / "bin"))
+    names = log.read_text().splitlines() if log.exists() else []
+    expect(done.status == 0, f"the script failed: {done.err[-300:]}")
+    expect(names and all(names), f"it installs {names}")
+    expect("prometheus-pushgateway" in names, f"it does not install the Pushgateway: {names}")
+
+
+def no_mapping_is_searched(product: Product) -> None:
+    """2, 21: Python 3.11.2 of Debian 12 reads past the end of a mapping in `mmap.find`."""
+    for path in (_root(product) / "src" / "rowcast").rglob("*.py"):
+        text = path.read_text()
+        if "mmap" in text:
+            expect(".find(" not in text and ".rfind(" not in text, f"{path.name} searches while it uses mmap")
+
+
+def _root(product: Product) -> Path:
+    """Return the checkout that the installation belongs to."""
+    root = product.python.parents[2]
+    expect((root / SCRIPT).exists(), f"{root} is not a checkout")
+    return root
+
+
+CHECKS = (a_missing_package_is_named_as_it_is, no_mapping_is_searched)
