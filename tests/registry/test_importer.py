@@ -52,6 +52,7 @@ def test_an_onnx_file_is_imported_under_its_file_name_and_becomes_the_champion(
     folder = registry.folder(Reference("iris-2", 1))
     assert (model.model, model.version, model.task, model.path) == ("iris-2", 1, "multiclass", str(folder))
     assert registry.aliases("iris-2") == {"champion": 1}
+    assert registry.log("iris-2")[0].reason == f"imported from {path.name!r}"
     assert bundle.verify(folder).digest == model.digest
     assert (folder / bundle.MODEL).read_bytes() == PROBABILITIES
     assert (folder / bundle.CARD).read_text().startswith("# iris-2\n")

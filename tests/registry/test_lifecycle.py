@@ -90,3 +90,21 @@ def test_a_version_with_recorded_predictions_is_deleted_only_by_force(registry: 
 def test_a_deletion_requires_a_version(registry: FolderRegistry) -> None:
     with pytest.raises(RegistryError):
         lifecycle.delete(registry, "sum", is_recorded=lambda version: False)
+
+
+@pytest.mark.parametrize("reason", ["red \x1b[31m", "x" * 501, "\x00"])
+def test_a_reason_that_a_terminal_cannot_show_is_rejected(registry: FolderRegistry, reason: str) -> None:
+    for attempt in (
+        lambda: lifecycle.promote(registry, "sum@1", reason=reason),
+        lambda: lifecycle.roll_back(registry, "sum", reason=reason),
+    ):
+        with pytest.raises(RegistryError):
+            attempt()
+
+    assert registry.aliases("sum") == {"champion": 3}
+
+
+def test_a_reason_is_logged_as_one_line(registry: FolderRegistry) -> None:
+    lifecycle.promote(registry, "sum@1", reason="  worse\n\trecall " + "x" * 480)
+
+    assert registry.log("sum")[-1].reason == "worse recall " + "x" * 480

@@ -166,7 +166,7 @@ class ModelImporter:
             for file in folder.iterdir():
                 shutil.copyfile(file, staging / file.name)
 
-        return self._registry.publish(name, fill, CHAMPION)
+        return self._registry.publish(name, fill, CHAMPION, reason=f"imported from {source!r}")
 
     def _imported(
         self, reference: Reference, digest: str, task: str, *, columns: list[str], notes: list[str]

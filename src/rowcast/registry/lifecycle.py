@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from rowcast.errors import ModelNotFound, RegistryError
 from rowcast.registry import bundle
@@ -10,6 +11,7 @@ from rowcast.registry.alias_log import previous_version
 from rowcast.registry.ports import Reference, RegistryWriter
 from rowcast.registry.resolve import CHAMPION, resolve
 
+MAX_REASON: Final = 500
 CHALLENGER = "challenger"
 """The alias of a trained version that has not replaced the champion."""
 
@@ -19,6 +21,7 @@ def promote(registry: RegistryWriter, text: str, *, alias: str = CHAMPION, reaso
 
     Raise BundleError if a file of the version is damaged.
     """
+    reason = _check_reason(reason)
     reference = resolve(text if "@" in text else f"{text}@{CHALLENGER}", registry)
     bundle.verify(registry.folder(reference))
     registry.point(reference, alias, reason=reason)
@@ -27,6 +30,7 @@ def promote(registry: RegistryWriter, text: str, *, alias: str = CHAMPION, reaso
 
 def roll_back(registry: RegistryWriter, name: str, *, reason: str = "") -> Reference:
     """Point the champion alias at the previous champion according to the log, and return that version."""
+    reason = _check_reason(reason)
     current = registry.aliases(name).get(CHAMPION)
     if current is None:
         raise ModelNotFound(f"model {name!r} has no champion; promote a version with `rowcast models promote`")
@@ -64,3 +68,11 @@ def delete(
         )
     registry.delete(reference)
     return reference
+
+
+def _check_reason(reason: str) -> str:
+    """Return the reason as one line; raise RegistryError if the log or a terminal could not show it."""
+    line = " ".join(reason.split())
+    if len(line) > MAX_REASON or not line.isprintable():
+        raise RegistryError(f"the reason must have at most {MAX_REASON} characters and no control characters")
+    return line

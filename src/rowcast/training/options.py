@@ -69,8 +69,8 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
                 raise TrainingError(f"option {option!r} must be at least {least}, got {value}")
         if self.class_weight not in ("none", "balanced"):
             raise TrainingError(f"option 'class_weight' must be 'none' or 'balanced', got {self.class_weight!r}")
-        if self.promote is not None and self.alias != "champion":
-            raise TrainingError("options 'alias' and 'promote' cannot be combined; 'promote' is about the champion")
+        if self.promote and self.alias != "champion":
+            raise TrainingError("options 'alias' and 'promote' cannot be combined; 'promote' sets the alias 'champion'")
         if self.group is not None and self.time is not None:
             raise TrainingError(
                 "options 'group' and 'time' cannot be combined; use only 'time' if the earlier rows of a group are "
