@@ -1,7 +1,7 @@
 # `make demo` and `make test` are the only targets that users need. The other targets are for development.
 .DEFAULT_GOAL := help
-.PHONY: help setup torch demo test check format docs lock vendor bench-startup bench-serve bench-batch bench-workers \
-	bench-dialects fuzz fuzz-tensors mutants check-security drill drill-history measured clean
+.PHONY: help setup torch demo test check format docs docs-output lock vendor bench-startup bench-serve bench-batch \
+	bench-workers bench-dialects fuzz fuzz-tensors mutants check-security drill drill-history measured clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -40,6 +40,9 @@ format: $(READY)  ## Format the code and apply ruff's automatic fixes
 
 docs: $(READY)  ## Regenerate the reference pages that are derived from the code
 	@$(PY) scripts/docs.py
+
+docs-output: $(READY)  ## Run the commands in the documentation and replace outdated output
+	@$(PY) -m pytest -n 0 -q tests/architecture/test_docs.py -k output_shown --update-docs
 
 lock: $(READY)  ## Regenerate the lock files; ARGS=--upgrade selects newer versions
 	@scripts/lock.sh $(ARGS)

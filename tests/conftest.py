@@ -21,6 +21,10 @@ settings.register_profile("untimed", deadline=None)  # property tests must not f
 settings.load_profile("untimed")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-docs", action="store_true", help="replace outdated output in the documentation")
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     """In CI, report skipped tests as failures."""

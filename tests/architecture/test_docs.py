@@ -11,13 +11,13 @@ import sys
 import termios
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 import pytest
 
-from support import logs
+from support import logs, shown_output
 from support.servers import environment, free_port, is_ready
+from support.shown_output import Block
 from support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,32 +47,7 @@ STANDALONE = (
 )
 HOME = "/home/you/tour"
 COLUMNS = 124
-FENCE = re.compile(r"^```(\w+) (run|serve|shows)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
-MASKS = (
-    (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "ID"),
-    (r'"A[A-Za-z0-9_-]{26}"', "CURSOR"),
-    (r"\brb1-[0-9a-f]+(…|\.\.\.)?", "DIGEST"),
-    (r"\b[0-9a-f]{32}\b", "WRITER"),
-    (r"\b[0-9a-f]{12}-[0-9a-f]+\b", "REQUEST"),
-    (r"\b\d{4}-\d\d-\d\dT[0-9:.]+(Z|\+00:00)", "WHEN"),
-    (r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?", "N"),
-    (r"[─━═]+", "─"),
-    (r"\s+", " "),
-)
-
-
-class Block(NamedTuple):
-    """A tagged code block: `run` and `serve` blocks are executed; `shows` blocks contain the expected output."""
-
-    language: str
-    tag: str
-    text: str
-
-
-def blocks(document: Path) -> list[Block]:
-    """Return the tagged blocks of a document, in order."""
-    return [Block(*match) for match in FENCE.findall(document.read_text(encoding="utf-8"))]
 
 
 class Tour:
@@ -93,18 +68,27 @@ class Tour:
         }
         self.environment = environment(**extra)
 
-    def follow(self, document: Path) -> None:
-        """Execute the blocks of a document; raise AssertionError if the actual output differs from the output shown."""
-        output = ""
-        for block in blocks(document):
+    def follow(self, document: Path, *, update: bool = False) -> None:
+        """Execute the blocks of a document; raise AssertionError if the actual output differs from the output shown.
+
+        With `update`, replace all output shown in the document instead if any of it is outdated.
+        """
+        output, text = "", document.read_text(encoding="utf-8")
+        differences = []
+        outputs: list[tuple[Block, str]] = []
+        for block in shown_output.blocks(text):
             if block.tag == "run":
                 output = self.run(block)
             elif block.tag == "serve":
-                self.serve(block)
+                output = self.serve(block)
             else:
-                assert masked(output.replace(str(self.folder), HOME)) == masked(block.text), (
-                    f"{document.name}: {output}"
-                )
+                actual = output.replace(str(self.folder), HOME)
+                difference = shown_output.difference(block.text, actual, block.tolerance)
+                assert not difference or (update and "…" not in block.text), f"{document.name}: {difference}\n{actual}"
+                differences += [difference] if difference else []
+                outputs.append((block, actual))
+        if differences:
+            document.write_text(shown_output.replaced(text, outputs), encoding="utf-8")
 
     def run(self, block: Block) -> str:
         """Run a block and return its output, standard error first; fail if the exit status is not 0."""
@@ -122,7 +106,7 @@ class Tour:
             )
             os.close(terminal)
             assert process.stdin is not None
-            process.stdin.write(self._shortened(block.text).encode())
+            process.stdin.write(self._adapted(block.text).encode())
             process.stdin.close()
             output = reader.read()
             assert process.stderr is not None
@@ -131,8 +115,8 @@ class Tour:
         assert process.wait(30) == 0, f"{block.text}{errors}{output}"
         return (errors + output).replace(f":{self.port}", ":8000")
 
-    def serve(self, block: Block) -> None:
-        """Start a server and wait until it is ready."""
+    def serve(self, block: Block) -> str:
+        """Start a server, wait until it is ready and return its output without log lines."""
         with logs.open_log(self.folder / "server.log") as log:
             command = ["bash", "-c", f"exec {block.text}"]
             process = subprocess.Popen(
@@ -141,7 +125,10 @@ class Tour:
         self.servers.append(process)
         with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False) as client:
             eventually(lambda: process.poll() is not None or is_ready(client), 20)
-        assert process.poll() is None, (self.folder / "server.log").read_text()
+        output = (self.folder / "server.log").read_text()
+        assert process.poll() is None, output
+        lines = [line for line in output.splitlines() if not line.startswith("{")]
+        return "\n".join(lines).replace(f":{self.port}", ":8000")
 
     def stop(self) -> None:
         """Stop all servers."""
@@ -150,11 +137,9 @@ class Tour:
             process.terminate()
             process.wait(20)
 
-    def _shortened(self, text: str) -> str:
-        """Replace the port, and make the commands faster; this changes only numbers, which are not compared."""
-        text = text.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}").replace("sleep 1 ", "sleep 0.5 ")
-        text = text.replace("trials=4", "trials=1")
-        return re.sub(r"^(rowcast train) ", r"\1 --trials 2 ", text, flags=re.MULTILINE)
+    def _adapted(self, text: str) -> str:
+        """Replace the port and shorten the pauses."""
+        return text.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}").replace("sleep 1 ", "sleep 0.5 ")
 
 
 class _TerminalReader:
@@ -174,11 +159,9 @@ class _TerminalReader:
         os.close(self._screen)
 
 
-def masked(text: str) -> str:
-    """Replace values that differ between runs: numbers, IDs, timestamps and column widths."""
-    for pattern, name in MASKS:
-        text = re.sub(pattern, name, text)
-    return text.strip()
+def blocks(document: Path) -> list[Block]:
+    """Return the tagged blocks of a document, in order."""
+    return shown_output.blocks(document.read_text(encoding="utf-8"))
 
 
 def script(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -190,6 +173,12 @@ def test_generated_pages_are_up_to_date() -> None:
     finished = script("--check")
 
     assert (finished.returncode, finished.stderr) == (0, "")
+
+
+@pytest.fixture
+def update(request: pytest.FixtureRequest) -> bool:
+    """Whether the tests replace outdated output in the documentation instead of failing."""
+    return bool(request.config.getoption("--update-docs"))
 
 
 @pytest.fixture
@@ -208,20 +197,28 @@ def test_every_command_in_the_readme_is_also_in_the_tutorial() -> None:
 
 
 @pytest.mark.slow
-def test_the_tutorial_and_its_follow_up_pages_produce_the_output_shown(tour: Tour) -> None:
+def test_the_tutorial_and_its_follow_up_pages_produce_the_output_shown(tour: Tour, update: bool) -> None:
     for name in TOUR:
-        tour.follow(DOCS / name)
+        tour.follow(DOCS / name, update=update)
 
 
 @pytest.mark.parametrize("name", STANDALONE)
-def test_a_standalone_page_produces_the_output_shown(tour: Tour, name: str) -> None:
-    tour.follow(DOCS / name)
+def test_a_standalone_page_produces_the_output_shown(tour: Tour, update: bool, name: str) -> None:
+    tour.follow(DOCS / name, update=update)
 
 
 def test_every_page_with_tagged_blocks_is_executed() -> None:
     tagged = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if blocks(path)}
 
     assert tagged <= {*TOUR, *STANDALONE}
+
+
+PAGES = (ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "examples").rglob("README.md")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_output_shown_after_a_command_is_compared_or_says_why_not(page: Path) -> None:
+    assert shown_output.unchecked(page.read_text(encoding="utf-8")) == []
 
 
 def literals(pattern: str, *folders: str) -> set[str]:
