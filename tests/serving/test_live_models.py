@@ -82,6 +82,18 @@ def test_a_trained_model_whose_scores_depend_on_the_batch_size_is_rejected(
     assert "on its own" in refused.value.message
 
 
+@pytest.mark.parametrize("step", [2.0**-22, 0.5])
+def test_a_published_bundle_whose_scores_depend_on_the_batch_size_is_not_loaded(tmp_path: Path, step: float) -> None:
+    registry, graph = FolderRegistry(tmp_path), models.batch_size_graph(step)
+    reference = models.publish(registry, "odd", graph, models.number_columns(1), models.REGRESSION, "values")
+    assert len(bundle.open(registry.folder(reference)).golden) == 1
+
+    with pytest.raises(BundleError) as refused:
+        load(reference, registry, open_graph)
+
+    assert "golden row 0" in refused.value.message
+
+
 def test_the_scores_of_an_imported_model_may_differ_between_batch_sizes_only_by_rounding_errors(
     registry: FolderRegistry, golden: tuple[bundle.GoldenRow, ...]
 ) -> None:

@@ -143,6 +143,18 @@ def miscounting_graph(at: int, more: int) -> bytes:
     return _graph(nodes, weights, 1, 1)
 
 
+def batch_size_graph(step: float) -> bytes:
+    """Return a graph that outputs its only column, plus `step` for every other row in the batch."""
+    nodes = [
+        helper.make_node("Shape", [NUMBERS], ["shape"], end=1),
+        helper.make_node("Sub", ["shape", "one"], ["others"]),
+        helper.make_node("Cast", ["others"], ["count"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["count", "step"], ["change"]),
+        helper.make_node("Add", [NUMBERS, "change"], ["out"]),
+    ]
+    return _graph(nodes, {"one": np.array([1]), "step": np.array([step], np.float32)}, 1, 1)
+
+
 def picking_graph(values: int) -> bytes:
     """Return a graph that uses its only column as a list index and fails if the index is out of range."""
     nodes = [

@@ -104,6 +104,18 @@ def test_the_threshold_keeps_a_minimum_distance_from_all_scores() -> None:
     assert abs(threshold - 0.5) < 0.15
 
 
+def test_the_threshold_keeps_clear_of_a_score_that_equals_the_best_midpoint() -> None:
+    scores, target = np.array([0.1, 0.4, 0.6, 0.8], np.float32), np.array([0, 0, 1, 1])
+    best = calibration.choose_threshold(scores, target, metric="roc_auc", avoid=NONE)
+    below, above = (np.float32(best + side * calibration.SAFE_GAP) for side in (-0.9, 0.9))
+
+    for score in (np.float32(best), below, above):
+        threshold = calibration.choose_threshold(scores, target, metric="roc_auc", avoid=np.array([score, 0.01]))
+        assert abs(threshold - float(score)) > calibration.SAFE_GAP
+
+    assert best == pytest.approx(0.5)
+
+
 def test_the_f1_metric_lowers_the_threshold_if_positive_rows_are_rare() -> None:
     scores = RNG.beta(1, 8, 4000).astype(np.float32)
     target = (RNG.random(4000) < scores).astype(np.int64)

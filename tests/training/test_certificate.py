@@ -11,6 +11,7 @@ import pytest
 from rowcast.errors import ParityError
 from rowcast.schema.prediction import Decision
 from rowcast.training import certificate
+from rowcast.training.problem import LearningProblem
 from support.training import customers, learning_problem
 
 BINARY = Decision(task="binary", classes=("no", "yes"), positive=1, threshold=0.5)
@@ -33,14 +34,73 @@ def test_outputs_within_the_tolerance_are_certified() -> None:
         probabilities(0.2, 0.90002),
         probabilities(0.2, np.nan),
         probabilities(0.2),
+        probabilities(0.2, 0.9)[:, 1],
+        probabilities(0.2, 0.9)[:, 1:],
     ],
-    ids=["a large difference", "not a number", "a different shape"],
+    ids=["a large difference", "not a number", "a different shape", "no columns", "a missing column"],
 )
 def test_outputs_outside_the_tolerance_are_rejected(output: Any) -> None:
     with pytest.raises(ParityError) as caught:
         certificate.certify(probabilities(0.2, 0.9), output.astype(np.float32), BINARY)
 
     assert caught.value.slug == "parity"
+
+
+MULTICLASS = Decision(task="multiclass", classes=("a", "b", "c"))
+NUMBERS = Decision(task="regression")
+
+
+@pytest.mark.parametrize(
+    ("decision", "reference", "output"),
+    [
+        (BINARY, probabilities(0.2), probabilities(np.nan)),
+        (BINARY, probabilities(np.nan), probabilities(np.nan)),
+        (MULTICLASS, [[0.5, 0.3, 0.2]], [[np.nan, 0.3, 0.2]]),
+        (NUMBERS, [1.0, 2.0], [1.0, np.nan]),
+        (NUMBERS, [1.0, np.nan], [1.0, np.nan]),
+        (NUMBERS, [1.0, np.inf], [1.0, np.inf]),
+        (NUMBERS, [1.0, np.inf], [1.0, 5.0]),
+        (NUMBERS, [1.0, 2.0], [1.0, -np.inf]),
+    ],
+)
+def test_values_that_are_not_finite_are_rejected_even_if_no_label_differs(
+    decision: Decision, reference: Any, output: Any
+) -> None:
+    with pytest.raises(ParityError, match=r"0 of \d labels differ, and the outputs differ by up to inf"):
+        certificate.certify(np.array(reference), np.array(output, np.float32), decision)
+
+
+def test_a_flipped_label_of_several_classes_is_rejected_even_if_the_difference_is_within_the_tolerance() -> None:
+    reference = np.array([[0.400002, 0.4, 0.199998]])
+
+    with pytest.raises(ParityError, match="1 of 1 labels differ"):
+        certificate.certify(reference, reference[:, [1, 0, 2]].astype(np.float32), MULTICLASS)
+
+
+@pytest.mark.parametrize(("difference", "agrees"), [(0.9e-5, True), (1.1e-5, False)])
+def test_probabilities_must_agree_to_within_a_hundred_thousandth(difference: float, *, agrees: bool) -> None:
+    output = probabilities(0.2, 0.9 - difference).astype(np.float32)
+
+    if agrees:
+        assert certificate.certify(probabilities(0.2, 0.9), output, BINARY).max_abs_diff == pytest.approx(
+            difference, abs=1e-7
+        )
+    else:
+        with pytest.raises(ParityError, match="0 of 2 labels differ"):
+            certificate.certify(probabilities(0.2, 0.9), output, BINARY)
+
+
+@pytest.mark.parametrize(("value", "difference", "agrees"), [(0, 0.9, True), (0, 1.1, False), (9e5, 9.5, True)])
+def test_the_tolerance_for_a_regression_value_has_a_fixed_share_of_spread_and_magnitude(
+    value: float, difference: float, *, agrees: bool
+) -> None:
+    reference, output = np.array([-value]), np.array([-value - difference], np.float32)
+
+    if agrees:
+        assert certificate.certify(reference, output, NUMBERS, spread=1e5).rows == 1
+    else:
+        with pytest.raises(ParityError):
+            certificate.certify(reference, output, NUMBERS, spread=1e5)
 
 
 def test_a_flipped_label_is_rejected_even_if_the_difference_is_within_the_tolerance() -> None:
@@ -77,3 +137,76 @@ def test_the_probe_starts_with_the_holdout_and_contains_thresholds_and_unusual_v
     assert neighbours <= set(probe.numbers[:, 0])
     assert np.isnan(probe.numbers).any(axis=0).all()
     assert len(probe.numbers) > certificate.RANDOM_ROWS
+
+
+class ManyThresholds:
+    """A model with thresholds on both numeric columns and on a feature that is not a numeric column."""
+
+    def __init__(self, count: int) -> None:
+        largest = np.finfo(np.float32).max
+        self.first = np.arange(count, dtype=np.float32)
+        self.second = np.array([-largest, 0.5, largest], np.float32)
+
+    def thresholds(self) -> Mapping[int, Any]:
+        return {0: self.first, 1: self.second, 2: np.array([7.0], np.float32)}
+
+
+def mixed_problem() -> LearningProblem:
+    """Return a problem with two numeric columns, one of them half empty, and a text column."""
+    rng = np.random.default_rng(3)
+    x, label = rng.normal(size=(2, 400)), rng.integers(2, size=400)
+    gaps = [None if empty else value for value, empty in zip(x[1].tolist(), rng.random(400) < 0.5, strict=True)]
+    colors = [("red", "green", "blue")[value] for value in rng.integers(3, size=400)]
+    return learning_problem({"a": x[0].tolist(), "b": gaps, "color": colors, "y": label.tolist()})
+
+
+def test_the_sections_of_a_probe_contain_the_documented_rows() -> None:
+    problem, model = mixed_problem(), ManyThresholds(4)
+    training, odd = problem.training, np.array(certificate.ODD_NUMBERS, np.float32)
+    trained: Any = model
+
+    probe = certificate.build_probe(trained, training, problem.holdout, 0)
+
+    lengths = [len(problem.holdout), certificate.RANDOM_ROWS, len(odd), len(odd), len(certificate.ODD_TEXTS), 12, 7]
+    places = np.split(np.arange(len(probe.numbers)), np.cumsum(lengths))
+    assert [len(part) for part in places] == [*lengths, 0]
+    odd_first, odd_second, odd_texts, first, second = places[2:7]
+    assert probe.texts[: lengths[0]].tolist() == problem.holdout.texts.tolist()
+    assert probe.numbers[odd_first, 0].tobytes() == probe.numbers[odd_second, 1].tobytes() == odd.tobytes()
+    assert probe.texts[odd_texts, 0].tolist() == list(certificate.ODD_TEXTS)
+    sides = [np.nextafter(model.first, np.float32(side)) for side in (-np.inf, np.inf)]
+    assert set(probe.numbers[first, 0]) == set(np.concatenate([model.first, *sides]))
+    assert {float(model.second[0]), 0.5, float(model.second[2])} <= set(probe.numbers[second, 1].tolist())
+    assert np.isfinite(probe.numbers[second, 1]).all()
+    known = set(training.numbers[:, 0].tolist())
+    assert set(probe.numbers[second, 0].tolist()) | set(probe.numbers[odd_texts, 0].tolist()) <= known
+
+
+def test_the_random_rows_of_a_probe_mix_known_extreme_and_intermediate_values() -> None:
+    problem = mixed_problem()
+    known = set(problem.training.numbers[:, 0].tolist())
+    trained: Any = ManyThresholds(1)
+
+    probe = certificate.build_probe(trained, problem.training, problem.holdout, 0)
+
+    rows = slice(len(problem.holdout), len(problem.holdout) + certificate.RANDOM_ROWS)
+    first, second, texts = probe.numbers[rows, 0], probe.numbers[rows, 1], probe.texts[rows, 0]
+    extreme = np.isin(first, np.array(certificate.ODD_NUMBERS, np.float32)) | np.isnan(first)
+    between = ~extreme & [value not in known for value in first.tolist()]
+    assert extreme.mean() == pytest.approx(0.07, abs=0.02)
+    assert between.mean() == pytest.approx(0.4, abs=0.05)
+    assert np.abs(first[between]).max() <= max(map(abs, known))
+    assert np.isnan(second).mean() == pytest.approx(0.5, abs=0.05)  # a missing value is never mixed with a number
+    assert np.isin(texts.tolist(), certificate.ODD_TEXTS).mean() == pytest.approx(0.1, abs=0.02)
+    assert set(texts) == {*problem.training.texts[:, 0], *certificate.ODD_TEXTS}
+
+
+def test_a_model_with_many_thresholds_is_tested_on_a_sample() -> None:
+    problem, model = mixed_problem(), ManyThresholds(3 * certificate.MOST_THRESHOLDS)
+    trained: Any = model
+
+    probe = certificate.build_probe(trained, problem.training, problem.holdout, 0)
+
+    tested = set(probe.numbers[:, 0].tolist()) & set(model.first.tolist())
+    assert certificate.MOST_THRESHOLDS - 100 < len(tested) <= certificate.MOST_THRESHOLDS + 10
+    assert {0.0, float(model.first[-1])} <= tested

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,13 @@ import pytest
 from rowcast.registry import bundle
 from rowcast.tables.read import table_from_memory
 from rowcast.tables.table import Table
-from support.training import train_model
+from rowcast.training import ensemble
+from rowcast.training.cross_validation import TrialResult
+from rowcast.training.ensemble import FoldScorer
+from rowcast.training.models.candidates import CANDIDATES
+from rowcast.training.problem import LearningProblem
+from rowcast.training.search import SearchResult
+from support.training import learning_problem, train_model
 
 
 def linear_and_stepwise() -> Table:
@@ -37,6 +44,58 @@ def test_an_average_of_models_is_published_as_one_graph_if_it_has_the_best_score
     assert {each["candidate"]: each["weight"] for each in opened.manifest.training.params["members"]} == first.members
     assert [node.op_type for node in graph.node].count("IsNaN") <= 1
     assert result.digest == again.digest
+
+
+def search_result(
+    metric: str, shares: Sequence[float], *, second_error: float = -1.0
+) -> tuple[SearchResult, LearningProblem]:
+    """Return the out-of-fold predictions of two regression models with four folds of 250 rows.
+
+    In every row, the error of the first model is 1. The error of the second model is `second_error` in this share of
+    the rows of each fold, and 1 in the other rows.
+    """
+    rng = np.random.default_rng(0)
+    columns = {"x": rng.normal(size=1250).tolist(), "y": np.round(rng.normal(size=1250) * 3, 3).tolist()}
+    problem = learning_problem(columns)
+    rows = problem.training
+    folds = tuple(np.array_split(np.arange(len(rows)), 4))
+    changed = np.concatenate([np.arange(len(fold)) < share * 250 for fold, share in zip(folds, shares, strict=True)])
+    first, second = np.ones(len(rows)), np.where(changed, second_error, 1.0)
+    best = abs(FoldScorer(metric, "regression", rows.target, None, folds).mean(rows.target + first))
+    trials = tuple(
+        TrialResult(CANDIDATES[name], {}, best, (rows.target + error)[:, None])
+        for name, error in (("ridge", first), ("tree", second))
+    )
+    return SearchResult(trials, (), rows, folds), problem
+
+
+@pytest.mark.parametrize("metric", ["rmse", "mae", "r2"])
+@pytest.mark.parametrize(
+    ("shares", "members"), [((0.008,) * 4, 1), ((0.02, 0, 0, 0), 1), ((0.016,) * 4, 2), ((0.064, 0, 0, 0), 2)]
+)
+def test_an_average_must_close_one_percent_of_the_gap_to_a_perfect_score(
+    metric: str, shares: Sequence[float], members: int
+) -> None:
+    # The average has no error in the changed rows. The root mean square error decreases by half of their share.
+    result, problem = search_result(metric, [2 * share if metric == "rmse" else share for share in shares])
+
+    choice = ensemble.choose(result, problem, metric)
+
+    assert len(choice.members) == members
+    if members == 1:
+        assert choice.score == result.best.score
+    elif metric == "r2":
+        assert result.best.score < choice.score < 1
+    else:
+        assert 0 < choice.score < result.best.score
+
+
+def test_models_added_after_the_best_average_are_dropped() -> None:
+    result, problem = search_result("rmse", (0.4,) * 4, second_error=-2.0)  # errors cancel out at two to one
+
+    choice = ensemble.choose(result, problem, "rmse")
+
+    assert choice.weights == {"ridge": pytest.approx(2 / 3), "tree": pytest.approx(1 / 3)}
 
 
 def test_a_single_model_is_preferred_if_an_average_of_models_is_not_better(tmp_path: Path) -> None:

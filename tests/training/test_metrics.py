@@ -125,6 +125,19 @@ def test_the_confidence_interval_for_a_large_holdout_is_based_on_all_rows() -> N
     assert measures.high - measures.low == pytest.approx(2 * 1.96 * np.sqrt(0.16 / 40_000), rel=0.25)
 
 
+def test_confidence_intervals_have_the_width_of_a_95_percent_interval(rng: Rng) -> None:
+    right = np.arange(500) < 400
+    target = rng.integers(2, size=500)
+    p = np.where(right == (target == 1), 0.9, 0.1)
+    decision, output = Decision(task="binary", classes=(0, 1)), np.stack([1 - p, p], axis=1)
+
+    measures = [metrics.measure_holdout(decision, output, target, seed=seed)["accuracy"] for seed in range(30)]
+
+    widths = [(measure.high - measure.low, measure.high - measure.value) for measure in measures]
+    assert np.mean(widths, axis=0) == pytest.approx(np.sqrt(0.16 / 500) * np.array([2 * 1.96, 1.96]), rel=0.05)
+    assert [measure.value for measure in measures] == [0.8] * 30
+
+
 def test_the_confidence_interval_is_wider_if_the_rows_form_groups(rng: Rng) -> None:
     group = np.repeat(np.arange(60), 10)
     right = np.repeat(rng.random(60) < 0.7, 10)  # within a group, all predictions are correct or all are wrong

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,8 +18,13 @@ from rowcast.registry import bundle
 from rowcast.registry.ports import Graph
 from rowcast.tables import examples
 from rowcast.tables.read import table_from_memory
+from rowcast.training.calibration import SAFE_GAP, Calibration
+from rowcast.training.ensemble import Choice, EnsembleMember
+from rowcast.training.model_builder import CertifiedModel, ModelBuilder
 from rowcast.training.models.candidates import CANDIDATES
-from support.training import train_model
+from rowcast.training.options import TrainingOptions
+from rowcast.training.search import search
+from support.training import learning_problem, train_model, weighted_loans
 
 LOANS = table_from_memory(examples.loans(1500), "loans")
 
@@ -59,6 +66,26 @@ def test_a_refitted_model_keeps_the_measured_holdout_metrics(tmp_path: Path) -> 
     assert refitted.digest != measured.digest
     assert refitted.parity.label_flips == 0
     assert bundle.open(Path(refitted.path)).manifest.training.options["refit"] is True
+
+
+def test_the_threshold_keeps_clear_of_the_holdout_scores() -> None:
+    options = TrainingOptions(target="y", name="loans", candidates=("logistic",), trials=1)
+    problem = learning_problem(weighted_loans(), exclude=("w",))
+    result, setting = search(problem, options, lambda event: None)
+
+    def build(raw: Any) -> CertifiedModel:
+        trial = dataclasses.replace(result.best, raw=raw)
+        choice = Choice((EnsembleMember(trial, Calibration("binary"), 1.0),), 0.9)
+        builder = ModelBuilder(options, "roc_auc", choice, setting, result.validation, open_graph, lambda event: None)
+        return builder.build(problem)
+
+    scores = build(result.best.raw).holdout_output[:, problem.positive].astype(float)
+    score = scores[np.abs(scores - 0.5).argmin()]
+    sides = np.where(result.validation.target == 1, score + 0.1, score - 0.1)  # the best midpoint is this score
+    model = build(np.log(sides / (1 - sides))[:, None])
+
+    assert model.holdout_output[:, problem.positive].astype(float).tolist() == scores.tolist()
+    assert np.abs(scores - model.decision.threshold).min() > SAFE_GAP - 1e-6
 
 
 @pytest.mark.parametrize("candidate", [name for name, each in CANDIDATES.items() if "multiclass" in each.tasks])

@@ -48,6 +48,26 @@ def test_the_rows_of_a_rare_class_are_distributed_across_folds(counts: list[int]
             assert abs(len(valid) - len(target) / 3) < len(counts)
 
 
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.9])
+def test_the_only_row_of_a_class_is_used_for_training(share: float) -> None:
+    target = np.array([0] * 20 + [1] + [2] * 30 + [3] * 2)
+
+    for seed in range(5):
+        training, holdout = split.split_holdout(target, "multiclass", share, seed, None)
+        assert sorted([*training, *holdout]) == list(range(len(target)))
+        assert set(target[training]) == {0, 1, 2, 3}
+        assert np.bincount(target[holdout]).tolist()[:3] == [round(20 * share), 0, round(30 * share)]
+
+
+def test_the_only_row_of_a_class_is_in_exactly_one_fold() -> None:
+    target = np.array([0] * 20 + [1] + [2] * 30)
+
+    folds = split.make_folds(target, "multiclass", 3, 0, None)
+
+    assert sorted(1 in target[valid] for _, valid in folds) == [False, False, True]
+    assert all(sorted([*train, *valid]) == list(range(len(target))) for train, valid in folds)
+
+
 def test_the_training_rows_of_a_time_fold_precede_its_validation_rows() -> None:
     times = np.random.default_rng(1).permutation(100) // 2
 

@@ -107,13 +107,14 @@ def _with_number(
 def certify(reference: NDArray[Any], output: NDArray[np.float32], decision: Decision, spread: float = 1.0) -> Parity:
     """Return a certificate if the graph's output agrees with the trained model's output; otherwise, raise ParityError.
 
-    Labels must match, and probabilities must agree to within 1e-5. Regression values must agree to within
-    1e-5 * (`spread` + |value|), where `spread` is the standard deviation of the target.
+    All values must be finite, labels must match, and probabilities must agree to within 1e-5. Regression values must
+    agree to within 1e-5 * (`spread` + |value|), where `spread` is the standard deviation of the target.
     """
     if reference.shape != output.shape:
         raise ParityError(f"the exported graph returned an output of shape {output.shape}; expected {reference.shape}")
-    gap = np.abs(reference - output.astype(np.float64))
-    gap[np.isnan(gap)] = np.inf
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(reference - output.astype(np.float64))
+    gap[~np.isfinite(gap)] = np.inf
     allowed = TOLERANCE if decision.task != "regression" else TOLERANCE * (spread + np.abs(reference))
     flips = 0
     if decision.task != "regression":
@@ -121,7 +122,7 @@ def certify(reference: NDArray[Any], output: NDArray[np.float32], decision: Deci
             np.sum(winning_classes(decision, reference.astype(np.float32)) != winning_classes(decision, output))
         )
     certificate = Parity(len(reference), float(gap.max()), flips)
-    if flips or np.any(gap > allowed):
+    if flips or not np.all(np.isfinite(gap) & (gap <= allowed)):
         raise ParityError(
             f"the exported graph differs from the trained model: {flips} of {len(reference)} labels differ, "
             f"and the outputs differ by up to {certificate.max_abs_diff:.3g}"

@@ -50,6 +50,51 @@ def in_subgraph(model: Any) -> None:
     model.graph.node.append(helper.make_node("If", ["c"], ["d"], then_branch=branch, else_branch=branch))
 
 
+def attribute(**values: Any) -> Any:
+    """Return an attribute whose fields have these values."""
+    attribute = onnx.AttributeProto(name="a")
+    for name, value in values.items():
+        field = getattr(attribute, name)
+        if isinstance(value, list):
+            field.extend(value)
+        else:
+            field.CopyFrom(value)
+    return attribute
+
+
+def in_attribute(**values: Any) -> Callable[[Any], None]:
+    """Return a function that adds a node with such an attribute to a model."""
+
+    def hide(model: Any) -> None:
+        node = helper.make_node("Custom", [], ["e"])
+        node.attribute.append(attribute(**values))
+        model.graph.node.append(node)
+
+    return hide
+
+
+def harmless() -> Any:
+    return numpy_helper.from_array(np.zeros(4, np.float32), "v")
+
+
+def graph_with(tensor: Any) -> Any:
+    return helper.make_graph([], "sub", [], [], [tensor])
+
+
+def sparse(values: Any, indices: Any) -> Any:
+    return onnx.SparseTensorProto(values=values, indices=indices, dims=[8])
+
+
+in_graphs = in_attribute(graphs=[graph_with(harmless()), graph_with(external_tensor())])
+in_tensors = in_attribute(tensors=[harmless(), external_tensor()])
+in_sparse_values = in_attribute(sparse_tensor=sparse(external_tensor(), harmless()))
+in_sparse_indices = in_attribute(sparse_tensors=[sparse(harmless(), external_tensor())])
+
+
+def in_sparse_initializer(model: Any) -> None:
+    model.graph.sparse_initializer.append(sparse(external_tensor(), harmless()))
+
+
 def as_entry_without_location_type(model: Any) -> None:
     tensor = numpy_helper.from_array(np.zeros(4, np.float32), "w2")
     tensor.external_data.add().key = "location"
@@ -68,7 +113,31 @@ def test_the_tree_attributes_of_a_forest_are_skipped() -> None:
     assert inspect(content, MAX_NODES).nodes < 10
 
 
-@pytest.mark.parametrize("hide", [as_initializer, as_constant, in_subgraph, as_entry_without_location_type])
+@pytest.mark.parametrize(
+    "hide",
+    [
+        as_initializer,
+        as_constant,
+        in_subgraph,
+        in_graphs,
+        in_tensors,
+        in_sparse_values,
+        in_sparse_indices,
+        in_sparse_initializer,
+        as_entry_without_location_type,
+    ],
+    ids=[
+        "initializer",
+        "constant",
+        "subgraph",
+        "graphs",
+        "tensors",
+        "sparse values",
+        "sparse indices",
+        "sparse initializer",
+        "no location type",
+    ],
+)
 def test_external_data_is_rejected_wherever_it_is_referenced(hide: Callable[[Any], None]) -> None:
     model = onnx.load_from_string(PROBABILITIES)
     hide(model)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import Any
 
+import lightgbm
 import numpy as np
 import pytest
 
@@ -50,6 +53,19 @@ def test_the_graph_and_lightgbm_both_treat_numbers_near_zero_as_zero() -> None:
     model = fit("regression", matrix, np.repeat([-5.0, -5, -5, 0, 0, 0, 5, 5, 5], 60))
 
     assert run_graph(model, numbers[:, None]) == pytest.approx(model.raw(numbers[:, None]), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("threshold", ["0", "-0", "5e-36", "-5e-36", "1e-35", "-1e-35", "1e-34", "-1e-34"])
+def test_the_graph_and_lightgbm_agree_on_a_threshold_near_zero(threshold: str) -> None:
+    numbers = np.array([-1.0, -1e-34, -1e-35, -1e-36, -0.0, 0.0, 1e-36, 1e-35, 1e-34, 1.0], np.float32)[:, None]
+    model = fit("regression", np.repeat(numbers[[0, -1]], 60, axis=0), np.repeat([-5.0, 5.0], 60))
+    text = re.sub(r"^threshold=.*$", f"threshold={threshold}", model.booster.model_to_string(), flags=re.MULTILINE)
+    text = re.sub(r"^tree_sizes=.*\n", "", text, flags=re.MULTILINE)  # the sizes would no longer be correct
+    edited = dataclasses.replace(model, booster=lightgbm.Booster(model_str=text))
+
+    thresholds = [tree["tree_structure"]["threshold"] for tree in edited.booster.dump_model()["tree_info"]]
+    assert thresholds == pytest.approx([float(threshold)] * len(thresholds), rel=1e-6, abs=0)
+    assert run_graph(edited, numbers) == pytest.approx(edited.raw(numbers), rel=1e-5, abs=1e-5)
 
 
 def test_training_stops_early_if_the_target_is_noise_or_the_time_limit_is_reached() -> None:
