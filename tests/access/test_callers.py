@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from rowcast.access import keys as access_keys
@@ -55,3 +57,16 @@ def test_only_an_administrator_without_a_tenant_can_see_all_tenants(
     tenant: str, scopes: set[Scope], expected: bool
 ) -> None:
     assert Caller("1", tenant, frozenset(scopes)).sees_all_tenants is expected
+
+
+@pytest.mark.parametrize(("expires", "old_until"), [(120, 120), (1000, 150), (None, 150)])
+def test_rotating_a_key_never_extends_its_lifetime(expires: int | None, old_until: int) -> None:
+    secret = access_keys.hash_key("new")
+    (rotated,) = access_keys.rotate_key([new_key(expires=expires)], "1", secret, now=100, overlap=50)
+
+    callers = active_callers([rotated], 100, None, 1)
+
+    new = callers.pop(bytes.fromhex(secret))
+    (old,) = callers.values()
+    assert (new.until, old.until) == (expires or math.inf, old_until)
+    assert expires is None or active_callers([rotated], expires, None, 1) == {}

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from rowcast.adapters.files.journal import FileJournal
+from rowcast.adapters.files.journal import Durability, FileJournal
 from rowcast.adapters.files.journal_reader import FolderJournalReader
 from rowcast.adapters.memory.journal import EmptyJournalReader, MemoryJournal
 from rowcast.adapters.memory.store import MemoryStore
@@ -19,8 +19,10 @@ from rowcast.history import blocks, chain
 from rowcast.history.blocks import Block, BlockColumn
 from rowcast.history.chain import SealedEntry, decode_head
 from rowcast.history.ports import JournalReader
+from rowcast.history.records import decode_reply
 from rowcast.history.service import History
 from rowcast.schema.prediction import Decision
+from support import journals
 from support.entries import drafts, sealed
 
 ROWS = 20
@@ -252,3 +254,27 @@ def test_blocks_with_additional_fields_can_be_decoded() -> None:
     encoded = msgspec.msgpack.encode([*msgspec.msgpack.decode(blocks.encode(block())), "more"])
 
     assert blocks.decode(encoded) == block()
+
+
+@pytest.mark.parametrize("durability", ["process", "disk"])
+def test_each_block_is_flushed_after_it_is_written_if_durability_is_set_to_disk(
+    folder: Path, durability: Durability, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = iter(["w", "b"])
+    journal = FileJournal(folder, lambda: next(names), durability)
+    journal.append_block(block(0))  # creates the segment
+    calls = journals.file_calls(monkeypatch)
+
+    journal.append_block(block(1))
+    journal.append_block(block(2))
+
+    assert [name for name, _ in calls] == (["pwrite", "fdatasync"] * 2 if durability == "disk" else ["pwrite"] * 2)
+    assert len({file for _, file in calls}) == 1
+
+
+def test_every_entry_in_a_block_has_its_own_salt_and_id() -> None:
+    drafts_of_two_blocks = [draft for number in (0, 1) for draft in blocks.entries(block(number))]
+
+    assert len({draft.salt for draft in drafts_of_two_blocks}) == 2 * ROWS
+    assert {len(draft.salt) for draft in drafts_of_two_blocks} == {chain.SALT_BYTES}
+    assert len({decode_reply(decode_head(draft.head).reply).id for draft in drafts_of_two_blocks}) == 2 * ROWS

@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from rowcast.errors import BodyError, RequestError
+from rowcast.http import bodies
 from support import access, apps
 from support.protected import ROW, predict, wait_for_entries
 
@@ -99,3 +101,37 @@ async def test_a_valid_trace_is_continued_and_an_invalid_trace_is_replaced(
         version, new_trace, child, flags = await send(invalid)
         assert new_trace not in (trace, "0" * 32)
         assert (len(new_trace), len(child)) == (32, 16)
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"), [(b"3600", 3610.0), (b"3600.0", 3610.0), (b"0.5", 10.5), (b"0.000000001", 10.000000001)]
+)
+async def test_a_timeout_of_up_to_an_hour_is_added_to_the_arrival_time(sent: bytes, expected: float) -> None:
+    assert bodies.deadline(sent, 10.0) == expected
+
+
+@pytest.mark.parametrize(
+    "sent", [b"0", b"0.000000000", b"-0", b"-1", b"3600.000000001", b"9999999", b"9" * 400, b"nan", b"inf", b" 1"]
+)
+async def test_any_other_timeout_is_rejected(sent: bytes) -> None:
+    with pytest.raises(RequestError) as refused:
+        bodies.deadline(sent, 10.0)
+
+    assert refused.value.slug == "bad-option"
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
+async def test_a_body_is_decompressed_up_to_exactly_the_limit(compress: Callable[[bytes], bytes]) -> None:
+    encoding = b"gzip" if compress is gzip.compress else b"deflate"
+
+    assert bodies.decompress(compress(b"x" * 1000), encoding, 1000) == b"x" * 1000
+    with pytest.raises(BodyError) as refused:
+        bodies.decompress(compress(b"x" * 1001), encoding, 1000)
+    assert refused.value.slug == "body-too-large"
+
+
+async def test_a_request_id_of_up_to_128_characters_is_used() -> None:
+    ids = bodies.RequestIds("made")
+
+    assert ids.id_of({b"x-request-id": b"r" * 128}) == "r" * 128
+    assert [ids.id_of({b"x-request-id": sent}) for sent in (b"r" * 129, b"", b"a b")] == ["made-0", "made-1", "made-2"]

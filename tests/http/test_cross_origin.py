@@ -55,3 +55,12 @@ async def test_requests_from_unlisted_origins_cannot_change_anything(open_client
 )
 async def test_same_origin_pages_can_send_requests(open_client: httpx.AsyncClient, own: dict[str, str]) -> None:
     assert (await open_client.post("/predict", json=ROW, headers=own)).status_code == 200
+
+
+@pytest.mark.parametrize("site", ["same-site", "cross-site", "", "Same-Origin"])
+async def test_pages_on_sibling_origins_cannot_change_anything(open_client: httpx.AsyncClient, site: str) -> None:
+    headers = {"origin": "http://localhost", "sec-fetch-site": site}  # the header overrides the equal host
+
+    reply = await open_client.post("/predict", json=ROW, headers=headers)
+
+    assert (reply.status_code, reply.json()["type"]) == (403, "urn:rowcast:error:cross-origin")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,13 +16,15 @@ from rowcast.access.callers import Caller
 from rowcast.adapters.memory.idempotency import MemoryIdempotencyStore
 from rowcast.errors import RepeatConflict, RequestError, Unavailable
 from rowcast.http.idempotency import PURGE_EVERY_SECONDS, Idempotency
-from support import access
+from support import access, apps, v2
 from support.protected import ROW, predict, wait_for_entries
 
 # The shared client runs on the module's event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ANYONE = Caller()
+CALLERS = (("1", ""), ("2", ""), ("1", "acme"), ("2", "acme"), ("1", "bolt"), ("1a", "cme"), ("", "acme"))
+"""The key id and the tenant of different callers."""
 
 
 class Handler:
@@ -79,9 +82,9 @@ async def test_a_different_request_with_the_same_key_is_rejected(part: dict[str,
 async def test_different_callers_can_use_the_same_key() -> None:
     ask = asking(Idempotency(MemoryIdempotencyStore(), 60), Handler())
 
-    replies = [await ask(caller=Caller(key_id, tenant)) for key_id, tenant in (("1", ""), ("2", ""), ("1", "acme"))]
+    replies = [await ask(caller=Caller(key_id, tenant)) for key_id, tenant in CALLERS]
 
-    assert replies == [(b"reply 1", False), (b"reply 2", False), (b"reply 3", False)]
+    assert replies == [(b"reply %d" % number, False) for number in range(1, len(CALLERS) + 1)]
 
 
 async def test_the_total_size_of_the_stored_replies_is_limited() -> None:
@@ -131,6 +134,82 @@ async def test_a_canceled_request_can_be_repeated() -> None:
     handler.gate.set()
 
     assert await ask() == (b"reply 2", False)
+
+
+class GatedStore(MemoryIdempotencyStore):
+    """A store that waits in `claim` for its gate, before or after it has claimed a key."""
+
+    def __init__(self, *, claims_first: bool = False) -> None:
+        super().__init__()
+        self.claims_first = claims_first
+        self.is_entered = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
+        reply = super().claim(key, fingerprint, now) if self.claims_first else None
+        self.is_entered.set()
+        assert self.gate.wait(10)
+        return reply if self.claims_first else super().claim(key, fingerprint, now)
+
+
+@pytest.mark.parametrize("claims_first", [False, True])
+async def test_a_request_canceled_while_its_key_is_claimed_can_be_repeated(claims_first: bool) -> None:
+    store, handler = GatedStore(claims_first=claims_first), Handler()
+    ask = asking(Idempotency(store, 60), handler)
+    store.gate.clear()
+    canceled = asyncio.ensure_future(ask())
+    await asyncio.to_thread(store.is_entered.wait, 10)
+
+    canceled.cancel()
+    await asyncio.sleep(0)
+    store.gate.set()
+    await asyncio.gather(canceled, return_exceptions=True)
+
+    assert canceled.cancelled()
+    assert await ask() == (b"reply 1", False)
+
+
+async def test_canceling_a_request_for_a_stored_reply_keeps_the_reply() -> None:
+    store, handler = GatedStore(), Handler()
+    ask = asking(Idempotency(store, 60), handler)
+    await ask()
+    store.is_entered.clear()
+    store.gate.clear()
+    canceled = asyncio.ensure_future(ask())
+    await asyncio.to_thread(store.is_entered.wait, 10)
+
+    canceled.cancel()
+    await asyncio.sleep(0)
+    store.gate.set()
+    await asyncio.gather(canceled, return_exceptions=True)
+
+    assert await ask() == (b"reply 1", True)
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError()], ids=["saved", "released"])
+async def test_a_claim_is_settled_even_if_the_request_is_canceled_meanwhile(error: Exception | None) -> None:
+    store, handler = GatedStore(), Handler()
+    ask = asking(Idempotency(store, 60), handler)
+    handler.gate.clear()
+    handler.error = error
+    canceled = asyncio.ensure_future(ask())
+    await handler.begun.wait()
+    store.is_entered.clear()
+    store.gate.clear()
+    busy = asyncio.ensure_future(ask(b"other"))  # occupies the worker thread
+    await asyncio.to_thread(store.is_entered.wait, 10)
+
+    handler.gate.set()
+    for _ in range(5):  # the request now waits for the worker thread
+        await asyncio.sleep(0)
+    canceled.cancel()
+    await asyncio.gather(canceled, return_exceptions=True)
+    store.gate.set()
+    await asyncio.gather(busy, return_exceptions=True)
+    handler.error = None
+
+    assert await ask() == ((b"reply 1", True) if error is None else (b"reply 3", False))
 
 
 async def test_a_reply_is_sent_even_if_it_cannot_be_stored() -> None:
@@ -230,3 +309,29 @@ async def test_two_callers_with_the_same_key_get_separate_replies(protected_clie
     assert first.content == again.content
     assert other.json()["id"] != first.json()["id"]
     assert other.headers["idempotency-replayed"] == "false"
+
+
+async def test_two_keys_of_one_tenant_get_separate_replies(protected_home: Path) -> None:
+    for name in ("first", "second"):
+        access.add(protected_home, name, "predict", tenant="acme")
+    async with apps.serving(home=protected_home, default_model="sum") as client:
+        first, second = [await predict(client, name, **{"idempotency-key": "k"}) for name in ("first", "second")]
+
+    assert first.json()["id"] != second.json()["id"]
+    assert second.headers["idempotency-replayed"] == "false"
+
+
+async def test_the_same_bytes_with_another_header_length_are_a_different_request(
+    protected_client: httpx.AsyncClient,
+) -> None:
+    body = v2.as_json({"x0": [1.5], "x1": [2.0]})
+
+    async def infer(length: int) -> httpx.Response:
+        headers = {**access.headers("p"), "idempotency-key": "lengths", "inference-header-content-length": str(length)}
+        headers |= {"content-type": "application/json", "accept": "application/problem+json"}
+        return await protected_client.post("/v2/models/sum/infer", content=body + b" ", headers=headers)
+
+    whole, again, shorter = await infer(len(body) + 1), await infer(len(body) + 1), await infer(len(body))
+
+    assert (whole.status_code, again.headers["idempotency-replayed"]) == (200, "true")
+    assert shorter.json()["type"] == "urn:rowcast:error:repeat-differs"

@@ -222,3 +222,21 @@ async def test_the_server_does_not_start_if_the_key_file_is_damaged(protected_ho
         async with apps.serving(home=protected_home):
             pass
     assert "keys.json" in refused.value.message
+
+
+async def test_only_a_key_without_limits_can_read_the_statistics_of_all_models(
+    protected_client: httpx.AsyncClient,
+) -> None:
+    paths = ("/v2/models/stats", "/v2/models/other/stats", "/v2/models/sum/stats")
+
+    statuses = {
+        name: [(await read(protected_client, name, path)).status_code for path in paths]
+        for name in ("narrow", "a", "p", "boss")
+    }
+
+    assert statuses == {
+        "narrow": [403, 200, 403],
+        "a": [403, 403, 403],
+        "p": [403, 403, 403],
+        "boss": [200, 200, 200],
+    }

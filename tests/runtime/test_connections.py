@@ -25,14 +25,27 @@ class Client:
         self.due = 1e9
 
 
-async def test_connections_that_have_been_idle_longest_are_closed_to_make_room() -> None:
+@pytest.mark.parametrize("is_reversed", [False, True])
+async def test_connections_that_have_been_idle_longest_are_closed_to_make_room(is_reversed: bool) -> None:
     pool = ConnectionPool(ConnectionLimits(max_connections=2 * ROOM_SHARE))
     clients = [Client(due=1e6 + number) for number in range(2 * ROOM_SHARE)]
-    assert all(pool.add(client) for client in clients)
+    for client in reversed(clients) if is_reversed else clients:
+        assert pool.add(client)
 
     assert pool.add(Client())
 
     assert [client.expirations for client in clients] == [1, 1] + [0] * (2 * ROOM_SHARE - 2)
+
+
+async def test_a_busy_connection_stays_open_even_if_it_is_due_before_the_idle_connections() -> None:
+    pool = ConnectionPool(ConnectionLimits(max_connections=3))
+    busy, idle, later = Client(due=1e6, idle=False), Client(due=1e6 + 1), Client(due=1e6 + 2)
+    for client in (busy, later, idle):
+        pool.add(client)
+
+    assert pool.add(Client())
+
+    assert [client.expirations for client in (busy, idle, later)] == [0, 1, 0]
 
 
 async def test_busy_connections_are_never_closed_to_make_room() -> None:

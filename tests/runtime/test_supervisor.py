@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rowcast.runtime.supervisor import MAX_PAUSE_SECONDS, QUICK_DEATH_SECONDS, WorkerPost
 from support.servers import is_running
 from support.waiting import eventually
 
@@ -106,3 +107,21 @@ def test_the_supervisor_keeps_running_if_the_indexer_cannot_be_started(tmp_path:
     finally:
         supervisor.terminate()
         supervisor.wait(20)
+
+
+def test_only_a_worker_that_repeatedly_dies_soon_after_its_start_is_restarted_with_a_delay() -> None:
+    post = WorkerPost(0)
+
+    def die(ready_at: float | None, now: float) -> float:
+        post.ready_at = ready_at
+        return post.pause_after_death(now)
+
+    assert [die(None, 1), die(10, 10.5), die(20, 20.5)] == [0.0, 0.4, 0.8]
+    assert die(30, 30 + QUICK_DEATH_SECONDS) == 0.0
+    assert [die(40, 40.5), die(50, 50.5)] == [0.0, 0.4]
+
+
+def test_the_delay_before_a_restart_is_limited() -> None:
+    post = WorkerPost(0)
+
+    assert [post.pause_after_death(0) for _ in range(100)][-1] == MAX_PAUSE_SECONDS

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from rowcast.access.context import RequestContext
@@ -269,3 +270,23 @@ async def test_a_reply_that_cannot_be_rendered_affects_only_its_own_request(mode
     results = await asyncio.gather(*answers, return_exceptions=True)
 
     assert [type(result) for result in results] == [bytes, ZeroDivisionError, int, bytes]
+
+
+async def test_a_request_canceled_while_it_waits_for_the_store_does_not_shift_the_replies(model: LiveModel) -> None:
+    kept, stored = MemoryStore(), {"seq": -1}
+    until = CommitWaiter(lambda writer: Position(stored["seq"], b""))
+    serving = Serving(MemoryJournal(kept, "w"), commits=until)
+    rows = [Row(model.encoder.read(body), body) for body in (b'{"x0":%d,"x1":0}' % number for number in range(5))]
+    gone = [serving.predict_all(model, rows[:2]), serving.predict(model, rows[2])]
+    others = [serving.predict(model, rows[3]), serving.predict(model, rows[4])]
+
+    async def are_recorded() -> bool:
+        return kept.count() == 5
+
+    await eventually_async(are_recorded)
+    for request in gone:
+        request.cancel()
+    stored["seq"] = 4
+
+    replies = await asyncio.wait_for(asyncio.gather(*others), 5)
+    assert [msgspec.json.decode(reply)["prediction"] for reply in replies] == [3, 4]

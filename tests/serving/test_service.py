@@ -14,6 +14,7 @@ from rowcast.access.callers import Caller
 from rowcast.access.context import RequestContext
 from rowcast.access.quotas import Meter, Quota
 from rowcast.errors import OverQuota, TooLate, Unavailable
+from rowcast.history.blocks import BlockColumn
 from rowcast.schema.encoding import NUMBERS
 from rowcast.serving.live_models import LiveModel
 from rowcast.serving.rows import Row
@@ -109,3 +110,16 @@ def test_blocks_are_recorded_only_for_fast_models_without_a_cache(model: LiveMod
     assert Front(model).service.can_record_blocks(model)
     assert not Front(model, has_cache=True).service.can_record_blocks(model)
     assert not Front(slow).service.can_record_blocks(slow)
+
+
+async def test_all_rows_of_a_block_except_the_first_are_charged(model: LiveModel) -> None:
+    front = Front(model)
+    context = RequestContext("v2", "r", Caller(meter=Meter(Quota(3, 60))))
+    cells = np.ones(8, "<f8").tobytes()
+    columns = [BlockColumn("x0", "FP64", 32), BlockColumn("x1", "FP64", 32)]
+
+    await front.service.predict_block(model, {NUMBERS: np.ones((4, 2), np.float32)}, columns, cells, context)
+    with pytest.raises(OverQuota):
+        await front.service.predict_block(model, {NUMBERS: np.ones((2, 2), np.float32)}, [], b"", context)
+
+    assert front.store.count() == 4

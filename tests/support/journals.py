@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from rowcast.adapters.files.journal import FileJournal
 from rowcast.history.chain import Draft
@@ -29,3 +32,21 @@ def write_segment(folder: Path, *batches: list[Draft], writer: str = "w") -> Pat
 def end_of_entries(segment: Path) -> int:
     """Return the offset at which the last entry ends; only zeros follow."""
     return len(segment.read_bytes().rstrip(b"\0"))
+
+
+def file_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Return a list that receives the name and the inode of every later call of `os.pwrite` and `os.fdatasync`."""
+    calls: list[tuple[str, int]] = []
+    write, flush = os.pwrite, os.fdatasync
+
+    def note_write(descriptor: int, data: bytes, offset: int) -> int:
+        calls.append(("pwrite", os.fstat(descriptor).st_ino))
+        return write(descriptor, data, offset)
+
+    def note_flush(descriptor: int) -> None:
+        calls.append(("fdatasync", os.fstat(descriptor).st_ino))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "pwrite", note_write)
+    monkeypatch.setattr(os, "fdatasync", note_flush)
+    return calls

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from hashlib import sha256
 from typing import TypeVar
 
@@ -59,7 +60,7 @@ class Idempotency:
         fingerprint = sha256(b"\0".join((path.encode(), meaning, body))).digest()
         now = self._now()
         await self._purge(now)
-        stored = await self._call(self._store.claim, key, fingerprint, now)
+        stored = await self._claim(key, fingerprint, now)
         if stored is not None:
             return stored, True
         try:
@@ -73,6 +74,18 @@ class Idempotency:
             self._untrimmed_bytes = 0
             await self._settle(self._store.trim, self._max_bytes)
         return reply, False
+
+    async def _claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
+        """Return the saved reply, or claim the key and return None. A request that is canceled leaves no claim."""
+        claiming = self._call(self._store.claim, key, fingerprint, now)
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # The store may be busy with the claim. Its outcome is known only when the worker thread has finished.
+            with suppress(RowcastError):
+                if await claiming is None:
+                    await self._settle(self._store.release, key)
+            raise
 
     async def _settle(self, method: Callable[..., None], *arguments: object) -> None:
         """Save the reply or release the claim. If this fails, the reply is still sent, and the claim expires later."""

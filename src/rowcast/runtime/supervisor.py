@@ -53,6 +53,12 @@ class WorkerPost(msgspec.Struct):
     quick_deaths: int = 0
     start_at: float = 0.0
 
+    def pause_after_death(self, now: float) -> float:
+        """Count a death and return the delay before the restart. A worker that has run for a while resets the count."""
+        is_quick = self.ready_at is None or now - self.ready_at < QUICK_DEATH_SECONDS
+        self.quick_deaths = self.quick_deaths + 1 if is_quick else 0
+        return min(MAX_PAUSE_SECONDS, 0.1 * 2**self.quick_deaths) if self.quick_deaths > 1 else 0.0
+
 
 Work = Callable[[int, int, bool], int]
 """Runs a worker and returns its exit status.
@@ -171,9 +177,7 @@ class Supervisor:
 
     def _restart(self, post: WorkerPost, status: int, now: float) -> None:
         """Restart a dead worker, after a delay if it keeps dying."""
-        is_quick = post.ready_at is None or now - post.ready_at < QUICK_DEATH_SECONDS
-        post.quick_deaths = post.quick_deaths + 1 if is_quick else 0
-        pause = min(MAX_PAUSE_SECONDS, 0.1 * 2**post.quick_deaths) if post.quick_deaths > 1 else 0.0
+        pause = post.pause_after_death(now)
         post.start_at = now + pause
         log.error("a worker exited; restarting it", worker=post.number, status=status, pause=pause)
         if not pause:

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from rowcast.adapters.files import journal as journal_module
-from rowcast.adapters.files.journal import FileJournal
+from rowcast.adapters.files.journal import Durability, FileJournal
 from rowcast.adapters.files.journal_reader import FolderJournalReader
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.errors import Unavailable
 from rowcast.history import chain
 from rowcast.history.chain import decode_head
+from support import journals
 from support.entries import draft, drafts, sealed
 from support.journals import writer_names
 from support.waiting import eventually
@@ -211,3 +212,17 @@ def test_an_old_segment_with_entries_is_closed(folder: Path, monkeypatch: pytest
 
     assert len(list(folder.glob("*.journal"))) == 2
     journal.close()
+
+
+@pytest.mark.parametrize("durability", ["process", "disk", "store"])
+def test_each_batch_is_flushed_after_it_is_written_if_durability_is_set_to_disk(
+    folder: Path, durability: Durability, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = FileJournal(folder, writer_names(), durability)
+    calls = journals.file_calls(monkeypatch)
+
+    journal.append(drafts(0, 3))
+    journal.append(drafts(3, 4))
+
+    assert [name for name, _ in calls] == (["pwrite", "fdatasync"] * 2 if durability == "disk" else ["pwrite"] * 2)
+    assert len({file for _, file in calls}) == 1

@@ -145,3 +145,17 @@ def test_metrics_with_old_names_count_prediction_requests_in_all_dialects() -> N
     assert sample(seen, "pred_request_latency_seconds_sum") == 1.25
     assert sample(seen, "ml_api_requests_total") == 8
     assert sample(seen, "ml_api_request_duration_seconds_sum") == 2.75
+
+
+def test_a_request_slower_than_the_last_bucket_is_counted_in_the_infinite_bucket() -> None:
+    seen = metrics(LocalCounters())
+
+    for seconds in (0.25, 5.0, 7.0):
+        seen.listen(RequestAnswered("/predict", "POST", 200, seconds))
+
+    text = seen.exposition(WORKERS).decode()
+    found = re.findall(r'^rowcast_request_duration_seconds_bucket{.*le="([^"]+)".*} (\S+)$', text, re.MULTILINE)
+    counts = {bound: float(count) for bound, count in found}
+    assert [counts[bound] for bound in ("0.1", "0.25", "2.5", "5.0", "+Inf")] == [0, 1, 1, 2, 3]
+    assert sample(seen, "rowcast_request_duration_seconds_count") == 3
+    assert sample(seen, "rowcast_request_duration_seconds_sum") == 12.25

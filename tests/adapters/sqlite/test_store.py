@@ -165,3 +165,11 @@ def test_several_processes_can_create_a_database_concurrently(tmp_path: Path) ->
         errors = [process.communicate(timeout=60)[1] for process in processes]
 
         assert errors == [""] * 6
+
+
+def test_every_commit_is_flushed_to_the_disk(store: SqliteStore) -> None:
+    store.record("w", sealed("w", drafts(0, 1)))
+
+    (synchronous,) = store._writer().execute("PRAGMA synchronous").fetchone()
+
+    assert synchronous == 2  # FULL

@@ -211,3 +211,44 @@ async def test_the_summary_lists_every_problem_with_its_row() -> None:
     assert summary(problems.problem(NoAnswer([2, 5]), "r1")) == (
         "row 2: the model has no valid output for this row; row 5: the model has no valid output for this row"
     )
+
+
+@pytest.mark.parametrize("count", [20, 21])
+async def test_every_layout_accepts_exactly_the_maximum_number_of_rows(home: Path, count: int) -> None:
+    rows = models.loan_rows(count)
+    layouts = {**requests(rows), "native": ("/predict", json.dumps({"rows": rows}).encode(), JSON)}
+    answers = {}
+    async with apps.serving(home=home, max_rows=20) as client:
+        for layout, (path, body, headers) in layouts.items():
+            reply = await client.post(path, content=body, headers={**headers, "accept": "application/problem+json"})
+            answers[layout] = 200 if reply.status_code == 200 else reply.json()["type"]
+
+    assert set(answers.values()) == ({200} if count == 20 else {"urn:rowcast:error:too-many-rows"}), answers
+
+
+async def test_blocks_are_subject_to_quotas_and_deadlines(tmp_path: Path) -> None:
+    home, tight = tmp_path / "home", {"x-request-timeout": "0.000000001"}
+    models.publish(
+        FolderRegistry(home / "models"),
+        "sum",
+        models.sum_graph(2),
+        models.number_columns(2),
+        models.REGRESSION,
+        "values",
+    )
+    access.add(home, "predicts", "predict", quota="40/3600s")
+    access.add(home, "boss", "admin", "predict", "read")
+    body, headers = v2.as_binary({"x0": [1.5] * 16, "x1": [2.5] * 16})
+    async with apps.serving(home=home, durability="store") as client:
+        late = await client.post(
+            "/v2/models/sum/infer", content=body, headers={**headers, **access.headers("boss"), **tight}
+        )
+        charged = [
+            await client.post("/v2/models/sum/infer", content=body, headers={**headers, **access.headers("predicts")})
+            for _ in range(3)
+        ]
+        stored = (await client.get("/predictions", params={"limit": 100}, headers=access.headers("boss"))).json()
+
+    assert late.status_code == 504
+    assert [reply.status_code for reply in charged] == [200, 200, 429]
+    assert len(stored["predictions"]) == 32  # without waiting, because the replies waited for the store

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import httpx
 import pytest
+
+from rowcast.adapters.files.registry import FolderRegistry
+from support import apps, models
 
 # The shared client runs on the session's event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -44,3 +48,26 @@ async def test_the_reply_has_the_same_layout_as_the_request(
     client: httpx.AsyncClient, body: object, reply: object
 ) -> None:
     assert (await client.post("/v1/models/sum:predict", json=body)).json() == reply
+
+
+async def test_the_status_by_label_or_version_contains_only_that_version(tmp_path: Path) -> None:
+    registry = FolderRegistry(tmp_path / "models")
+    for _ in range(2):
+        models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
+    async with apps.serving(home=tmp_path, models="sum@1,sum@2", default_model="sum@2") as client:
+        versions = {}
+        for path in ("", "/labels/champion", "/labels/stable", "/versions/1", "/versions/2"):
+            body = (await client.get(f"/v1/models/sum{path}")).json()
+            versions[path] = [status["version"] for status in body["model_version_status"]]
+        unknown = await client.get("/v1/models/sum/labels/canary")
+
+    assert unknown.status_code == 404
+    served = versions["/labels/champion"]
+    assert versions == {
+        "": ["1", "2"],
+        "/labels/champion": served,
+        "/labels/stable": served,
+        "/versions/1": ["1"],
+        "/versions/2": ["2"],
+    }
+    assert len(served) == 1

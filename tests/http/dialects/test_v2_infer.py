@@ -205,3 +205,19 @@ async def test_optional_fields_in_a_request_can_be_null(client: httpx.AsyncClien
     replies = [await client.post("/v2/models/sum/infer", json=body) for body in (head, named)]
 
     assert [reply.json()["outputs"][0]["data"] for reply in replies] == [[4.0], [4.0]]
+
+
+async def test_a_header_length_equal_to_the_size_of_the_body_means_that_there_is_no_binary_data(
+    client: httpx.AsyncClient,
+) -> None:
+    body = v2.as_json({"x0": [1.5], "x1": [2.5]})
+
+    replies = [
+        await client.post(
+            "/v2/models/sum/infer", content=body, headers={**JSON, "inference-header-content-length": str(length)}
+        )
+        for length in (len(body), len(body) + 1)
+    ]
+
+    assert [reply.status_code for reply in replies] == [200, 400]
+    assert replies[0].json()["outputs"][0]["data"] == [4.0]
