@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rowcast.adapters.files import journal_reader
 from rowcast.adapters.files.journal import FileJournal
 from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
 from rowcast.adapters.memory.store import MemoryStore
@@ -129,6 +130,7 @@ BUSY_WRITER = """
 import sys
 from pathlib import Path
 from support.entries import draft
+from rowcast.adapters.files import journal_reader
 from rowcast.adapters.files.journal import FileJournal
 journal = FileJournal(Path(sys.argv[1]), lambda: "w")
 print("ready", flush=True)
@@ -197,3 +199,16 @@ def test_reading_the_folder_id_fails_if_the_folder_cannot_be_created(tmp_path: P
 
     with pytest.raises(Unavailable):
         _ = FolderJournalReader(tmp_path / "file" / "journal").folder_id
+
+
+def test_an_entry_is_found_wherever_the_pieces_of_its_journal_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = FileJournal(folder, lambda: "w")
+    journal.append(drafts(0, 3))
+    reader = FolderJournalReader(folder)
+    for size in range(37, 120):
+        monkeypatch.setattr(journal_reader, "PIECE_BYTES", size)
+        assert reader.find(identifier(1)) is not None, size
+        assert reader.find(identifier(3)) is None
+    journal.close()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import mmap
 import os
 import time
 import uuid
@@ -24,6 +23,7 @@ from rowcast.history.ports import Position, StoredEntry, StoreWriter
 from rowcast.private_files import make_private_folder
 
 STARTING_SECONDS = 60
+PIECE_BYTES = 1024 * 1024
 DAMAGED = ".damaged"
 FOLDER_ID = "folder.id"
 
@@ -62,11 +62,8 @@ class FolderJournalReader:
         for path in self._paths():
             with contextlib.suppress(FileNotFoundError, ValueError, HistoryError):
                 segment = open_segment(path)
-                if isinstance(segment, Segment):
-                    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
-                        # Before version 3.11.5, Python reads one byte past the searched range and can crash.
-                        if memory.find(pattern, 0, len(memory) - 1) < 0:
-                            continue
+                if isinstance(segment, Segment) and not _contains(path, pattern):
+                    continue
                 sealed = segment.find(prediction_id)
                 if sealed is not None:
                     return StoredEntry(segment.writer, sealed)
@@ -187,6 +184,19 @@ class FolderJournalReader:
 
     def _paths(self, writer: str = "*") -> list[Path]:
         return sorted(self._folder.glob(f"{writer}-*{SUFFIX}"))
+
+
+def _contains(path: Path, pattern: bytes) -> bool:
+    """Return whether a file contains these bytes. A mapping is never searched: Python 3.11.2 reads past its end."""
+    overlap = len(pattern) - 1
+    rest = b""
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            rest += piece
+            if pattern in rest:
+                return True
+            rest = rest[-overlap:]
+    return False
 
 
 def _writer_of(path: Path) -> str:
