@@ -64,3 +64,9 @@ def test_the_error_for_an_invalid_name_quotes_the_name(parse: Callable[[str], st
         parse(text)
 
     assert repr(text) in refused.value.message
+
+
+def test_a_name_can_have_up_to_64_characters() -> None:
+    assert access_keys.parse_name("n" * 64) == "n" * 64
+    with pytest.raises(SettingsError):
+        access_keys.parse_name("n" * 65)

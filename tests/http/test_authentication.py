@@ -12,6 +12,7 @@ from rowcast.access.callers import Caller
 from rowcast.access.quotas import Quota
 from rowcast.adapters.memory.keys import MemoryKeys
 from rowcast.errors import Forbidden, OverQuota, Unauthorized
+from rowcast.http import authentication
 from rowcast.http.authentication import AccessRules, Authenticator, require, require_everything
 from support.access import SECRET, new_key
 
@@ -220,3 +221,22 @@ def test_metrics_require_the_read_scope_and_a_key_without_tenant_or_model_restri
     ):
         with pytest.raises(Forbidden):
             require_everything(caller)
+
+
+def test_the_key_from_the_settings_has_the_default_quota() -> None:
+    gate = Authenticator(MemoryKeys(), AccessRules(api_key="hunter22", quota=Quota(3, 60)), Clock())
+
+    meter = gate.admit(presented("hunter22"), None).meter
+
+    assert meter is not None
+    assert meter.quota == Quota(3, 60)
+
+
+def test_only_the_most_recently_used_addresses_keep_their_meters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authentication, "MAX_ADDRESSES", 2)
+    gate = Authenticator(MemoryKeys(), AccessRules(quota=Quota(1, 60), insecure=True))
+
+    meters = [gate.admit({}, (address, 1)).meter for address in ("a", "b", "a", "c", "a", "b")]
+
+    assert meters[0] is meters[2] is meters[4]
+    assert meters[1] is not meters[5]

@@ -153,3 +153,10 @@ async def test_sensitive_columns_are_hashed_or_dropped_before_a_row_is_recorded(
     assert first == same != other
     assert re.fullmatch(rb'{"x2":3\.50,"x0":"rs1-[0-9a-f]{64}","x1":"rs1-[0-9a-f]{64}"}', first)
     assert rows["hash", b"other" * 8][0] != first
+
+
+def test_rows_with_sensitive_columns_are_not_recorded_as_blocks(tmp_path: Path) -> None:
+    model = models.live(tmp_path, "m", models.sum_graph(3), SENSITIVE, models.REGRESSION, "values")
+    recorder = Recorder(MemoryJournal(MemoryStore(), "w"), lambda event: None, redactor=Redactor("drop", b""))
+
+    assert not recorder.can_record_blocks(model)
