@@ -13,7 +13,7 @@ import pytest
 from rowcast.access.callers import Caller
 from rowcast.access.context import RequestContext
 from rowcast.access.quotas import Meter, Quota
-from rowcast.errors import OverQuota, TooLate, Unavailable
+from rowcast.errors import NoAnswer, OverQuota, TooLate, Unavailable
 from rowcast.history.blocks import BlockColumn
 from rowcast.schema.encoding import NUMBERS
 from rowcast.serving.live_models import LiveModel
@@ -123,3 +123,24 @@ async def test_all_rows_of_a_block_except_the_first_are_charged(model: LiveModel
         await front.service.predict_block(model, {NUMBERS: np.ones((2, 2), np.float32)}, [], b"", context)
 
     assert front.store.count() == 4
+
+
+async def test_the_error_for_a_request_over_quota_counts_all_rows(model: LiveModel) -> None:
+    context = RequestContext("v2", "r", Caller(meter=Meter(Quota(3, 60))))
+
+    with pytest.raises(OverQuota) as refused:
+        await Front(model).service.predict(model, rows(model, 9), context)
+
+    assert refused.value.message.endswith(": 9; send fewer rows per request")
+
+
+async def test_a_block_with_a_row_without_a_finite_score_is_not_recorded(model: LiveModel) -> None:
+    front = Front(model)
+    cells = np.ones((2, 2), np.float32)
+    cells[1, 0] = np.nan
+
+    with pytest.raises(NoAnswer) as refused:
+        await front.service.predict_block(model, {NUMBERS: cells}, [], b"", ANYONE)
+
+    assert refused.value.rows == [1]
+    assert front.store.count() == 0
