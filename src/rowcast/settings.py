@@ -27,6 +27,7 @@ from rowcast.access.addresses import parse_hosts, parse_networks
 from rowcast.access.quotas import parse_quota
 from rowcast.errors import SettingsError
 from rowcast.setting_aliases import ALIAS_PUSH_JOB, ALIASES, aliased_values
+from rowcast.suggestions import did_you_mean
 
 PREFIX = "ROWCAST_"
 MIN_KEY_LENGTH = 8
@@ -399,9 +400,9 @@ def _reject_unknown_variables() -> None:
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
     if unknown:
-        raise SettingsError(
-            f"unknown setting {', '.join(unknown)} in the environment; available settings: {', '.join(sorted(known))}"
-        )
+        names = tuple(sorted(known))
+        hint = did_you_mean(unknown[0].upper(), names) or f"available settings: {', '.join(names)}"
+        raise SettingsError(f"unknown setting {', '.join(unknown)} in the environment; {hint}")
 
 
 def _describe(error: ValidationError) -> str:
@@ -410,7 +411,8 @@ def _describe(error: ValidationError) -> str:
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            sentences.append(f"unknown setting {name!r}")
+            hint = did_you_mean(name, tuple(Settings.model_fields))
+            sentences.append(f"unknown setting {name!r}" + (f"; {hint}" if hint else ""))
             continue
         hint = ""
         if name == "port" and str(problem["input"]).startswith("tcp://"):

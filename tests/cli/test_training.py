@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,3 +99,17 @@ def test_equal_versions_are_described_without_numbers() -> None:
     assert Comparison("rmse", 80, Measure(0.0, -0.5, 0.5)).text() == (
         "rmse is better by 0.0000 (95% interval -0.5000 to 0.5000)"
     )
+
+
+@pytest.mark.parametrize(("alias", "model"), [("champion", "loans"), ("challenger", "loans@3")])
+def test_the_next_steps_are_commands_with_real_paths(alias: str, model: str) -> None:
+    result = SimpleNamespace(model="loans", version=3, promotion=SimpleNamespace(alias=alias))
+
+    steps = training._next_steps(result, Path("my rows.csv"), Path("/srv/home"))  # type: ignore[arg-type]
+
+    assert list(steps.values()) == [
+        "rowcast report loans@3 --open --home /srv/home",
+        f"rowcast predict {model} 'my rows.csv' --out scores.csv --home /srv/home",
+        "rowcast serve --home /srv/home",
+    ]
+    assert not any("--home" in step for step in training._next_steps(result, Path("-"), Path(".rowcast")).values())  # type: ignore[arg-type]

@@ -168,7 +168,10 @@ def test_a_file_that_is_not_a_table_raises_a_one_line_error(
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"a,b\n1,2,3\n", "more cells than the header has names"), (b'a,b\n1,"2\n', "a quoted cell is never closed")],
+    [
+        (b"a,b\n1,2,3\n", "line 2 has 3 cells, but the header has 2 names"),
+        (b'a,b\n1,"2\n', "a quoted cell is never closed"),
+    ],
 )
 def test_the_error_for_an_invalid_csv_file_states_the_reason(tmp_path: Path, content: bytes, reason: str) -> None:
     with pytest.raises(TableError, match=reason):
@@ -203,3 +206,39 @@ def test_a_first_row_with_a_single_text_cell_is_not_treated_as_a_second_header(t
     table = read_table(written(tmp_path, b"a,b,c\nx,1,1\n1,2,2\n3,4,4\n"))
 
     assert table.frame.height == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ("1,2\n3,4,5\n", 3),
+        ('"a\n\nb",2\n3,4,5\n', 5),
+        ("1,2\n\n\n3,4,5\n", 5),
+    ],
+)
+def test_the_error_for_a_row_with_too_many_cells_names_its_line(tmp_path: Path, rows: str, line: int) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,y\n" + rows)
+
+    with pytest.raises(TableError) as refused:
+        read_table(path)
+
+    assert f"line {line} has 3 cells, but the header has 2 names" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x,y,z\n1,2,3\n1,2\n1\n", "line 3 has 2 cells, but the header has 3 names"),
+        ('x,y,z\n"a\nb",2,3\n1,2\n', "line 4 has 2 cells, but the header has 3 names"),
+        ("x,y,z\n1,2,3\n1,2,\n\n", None),
+        ('x,y,z\n"1",2,\n', None),
+    ],
+)
+def test_short_rows_are_reported_with_the_line_of_the_first(tmp_path: Path, text: str, reason: str | None) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+
+    found = [finding.message for finding in read_table(path).findings if finding.code == "short-rows"]
+
+    assert found == ([reason] if reason else [])

@@ -159,3 +159,19 @@ def test_excluded_lines_keep_their_positions(tmp_path: Path) -> None:
     rows = chunk.load()
     assert rows.frame["speed"].to_list() == ["1", "3"]
     assert (rows.excluded, rows.height, rows.positions().tolist()) == ((0, 2), 4, [1, 3])
+
+
+def test_the_error_for_a_row_with_too_many_cells_names_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "BLOCK", 50)
+    path = tmp_path / "t.csv"
+    for line in (3, 40, 99):
+        lines = [f'"a\n{number}",2' for number in range(100)]
+        lines[line] = "1,2,3"
+        path.write_text("x,y\n" + "\n".join(lines) + "\n")
+
+        with pytest.raises(TableError) as refused:
+            _ = [chunk.load() for chunk in read_chunks(path)]
+
+        assert f"line {2 + 2 * line} has 3 cells" in refused.value.message

@@ -202,7 +202,10 @@ def serve(
 def predict(
     model: ModelReference,
     table: Rows,
-    out: Annotated[Path, typer.Option(help="Output file: .csv, .parquet, .jsonl, .ndjson, .arrow or .feather.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Output: .csv, .csv.gz, .parquet, .jsonl, .arrow or .feather; - for standard output."),
+    ],
     rejects: Annotated[
         Path | None, typer.Option(help="Write invalid rows to this file and score the valid rows.")
     ] = None,

@@ -6,7 +6,6 @@ scalar is read as text, as on the command line: `no` is the text "no", and `0420
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +17,7 @@ import typer
 
 from rowcast.app.documents import read_document
 from rowcast.errors import SettingsError
+from rowcast.suggestions import did_you_mean
 from rowcast.wire.document import parse_yaml
 
 URL_MARK: Final = "://"
@@ -54,8 +54,7 @@ def _dashed(key: str) -> str:
 
 def _suggestion(key: str, known: Iterable[str]) -> str:
     names = sorted(known)
-    closest = difflib.get_close_matches(key, names, 1, 0.5)
-    return f"did you mean {closest[0]!r}?" if closest else f"available keys: {', '.join(names)}"
+    return did_you_mean(key, tuple(names)) or f"available keys: {', '.join(names)}"
 
 
 def _checked(path: Path, key: str, value: Any, option: Parameter, context: typer.Context) -> Any:

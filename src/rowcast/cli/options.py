@@ -37,7 +37,9 @@ Version = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Home = Annotated[Path | None, typer.Option(help="Folder for models and history [.rowcast].")]
-Rows = Annotated[Path, typer.Argument(help="Input table: CSV, Parquet, JSON Lines or Arrow.")]
+Rows = Annotated[
+    Path, typer.Argument(help="Input table: CSV (also .csv.gz), Parquet, JSON Lines or Arrow; - for standard input.")
+]
 ModelReference = Annotated[str, typer.Argument(help="Model reference: NAME, NAME@3 or NAME@alias.")]
 Reason = Annotated[str, typer.Option(help="Reason to record in the log.")]
 Target = Annotated[str | None, typer.Option(help="Column to predict.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,14 @@ def say(text: str, *, label: str = "", style: str = "") -> None:
         from rich.text import Text
 
         console(stderr=True).print(Text.assemble((label, style), text), soft_wrap=True)
+
+
+def suggest(commands: Mapping[str, str]) -> None:
+    """Print commands for the next steps to standard error if it is a terminal. The lines are not wrapped."""
+    if sys.stderr.isatty():
+        width = max(map(len, commands))
+        for purpose, command in commands.items():
+            say(f"{purpose:<{width}}  {command}")
 
 
 def print_status(line: str, style: str) -> None:

@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from rowcast.app import models
 from rowcast.cli import output
+from rowcast.cli.streams import STREAM, input_table, output_table
 from rowcast.errors import SettingsError
 from rowcast.jobs.table_scoring import Progress, ScoringOptions, Summary
 from rowcast.settings import Settings
@@ -33,9 +36,13 @@ def run(
         raise SettingsError(
             "--strict and --rejects are mutually exclusive, because --strict stops at the first invalid row"
         )
-    with _progress() as report:
-        options = ScoringOptions(table, out, rejects, columns, jobs or _cores(), report)
+    if out == STREAM and as_json:
+        raise SettingsError("--json and --out - are mutually exclusive, because both write to standard output")
+    with input_table(table) as source, output_table(out) as target, _progress() as report:
+        options = ScoringOptions(source, target, rejects, columns, jobs or _cores(), report)
         summary = models.score_table(settings, model, options)
+    if out == STREAM:
+        summary = msgspec.structs.replace(summary, out="standard output")
     if as_json:
         output.print_json(summary)
     else:

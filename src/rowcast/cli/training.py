@@ -12,11 +12,13 @@ import msgspec
 from rowcast.app import models
 from rowcast.app.progress import training_progress
 from rowcast.cli import lifecycle, output
+from rowcast.cli.streams import STREAM, input_table
 from rowcast.errors import SettingsError
 from rowcast.registry.lifecycle import CHALLENGER
+from rowcast.registry.resolve import CHAMPION
+from rowcast.settings import Settings
 
 if TYPE_CHECKING:
-    from rowcast.settings import Settings
     from rowcast.tables.table import Finding, Override
     from rowcast.training.result import TrainingResult
 
@@ -26,12 +28,13 @@ FINDING_HEADINGS = ("finding", "action", "override")
 def run(settings: Settings, table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
     """Train a model and print the result."""
     _require_target(options)
-    with training_progress() as report:
-        result = models.train(settings, table, progress=report, **options)
+    with input_table(table) as source, training_progress() as report:
+        result = models.train(settings, source, progress=report, **options)
     if as_json:
         output.print_json(result_document(result))
     else:
         print_result(result)
+        output.suggest(_next_steps(result, table, settings.home))
 
 
 def without_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +46,8 @@ def without_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
 def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
     """Check the table; print the findings and the kind of each column."""
     _require_target(options)
-    result = models.check_table(table, **options)
+    with input_table(table) as source:
+        result = models.check_table(source, **options)
     if as_json:
         output.print_json(msgspec.to_builtins(result) | {"findings": list(map(finding_document, result.findings))})
         return
@@ -135,6 +139,19 @@ def print_result(result: TrainingResult) -> None:
             *([f"wrote the ONNX graph to {result.onnx}"] if result.onnx else []),
         ]
     )
+
+
+def _next_steps(result: TrainingResult, table: Path, home: Path) -> dict[str, str]:
+    """Return commands that use the new version, by what they do."""
+    place = "" if home == Settings.model_fields["home"].default else f" --home {shlex.quote(str(home))}"
+    is_live = result.promotion.alias == CHAMPION
+    model = result.model if is_live else f"{result.model}@{result.version}"
+    rows = "TABLE" if table == STREAM else shlex.quote(str(table))
+    return {
+        "read the report": f"rowcast report {result.model}@{result.version} --open{place}",
+        "score a table": f"rowcast predict {model} {rows} --out scores.csv{place}",
+        "start a server": f"rowcast serve{place}",
+    }
 
 
 def _promotion_lines(result: TrainingResult) -> list[str]:

@@ -27,6 +27,7 @@ from rowcast.schema.values import (
     type_name,
     within_float32,
 )
+from rowcast.suggestions import did_you_mean
 
 Value = float | int | bool | str | None
 UNKNOWN = "unknown-column"
@@ -232,7 +233,8 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def unknown_column(name: str, known: Sequence[str]) -> ValueProblem:
     """Return the problem to report for a column that the model does not have."""
-    return ValueProblem(name[:200], UNKNOWN, f"unknown column; the model's columns are {list_names(known)}")
+    hint = " ".join(filter(None, [did_you_mean(name, tuple(known)), f"the model's columns are {list_names(known)}"]))
+    return ValueProblem(name[:200], UNKNOWN, f"unknown column; {hint}")
 
 
 def shortened(raw: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from rowcast.errors import ModelNotFound
 from rowcast.serving.interface import ModelInterface
+from rowcast.suggestions import did_you_mean
 
 M = TypeVar("M", bound=ModelInterface)
 
@@ -57,10 +58,12 @@ class Deployment(Generic[M]):
         model = self._models.get(address)  # type: ignore[arg-type]
         if model is not None:
             return model
-        available = ", ".join(self.restricted_to(visible).live) or "none"
+        names = tuple(self.restricted_to(visible).live)
+        available = ", ".join(names) or "none"
         if address is None:
             raise ModelNotFound(f"no default model is set; name one of the available models: {available}")
-        raise ModelNotFound(f"unknown model {address!r}; available models: {available}")
+        hint = " ".join(filter(None, [did_you_mean(address, names), f"available models: {available}"]))
+        raise ModelNotFound(f"unknown model {address!r}; {hint}")
 
     def models(self) -> list[M]:
         """Return every live version, ordered by name and version."""

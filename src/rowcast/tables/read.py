@@ -21,11 +21,13 @@ import polars as pl
 from rowcast.errors import TableError
 from rowcast.schema.values import BLANKS, canonical_text
 from rowcast.tables.column_checks import second_header
+from rowcast.tables.packed import refuse_workbook, unpack, unpacked_name
 from rowcast.tables.table import Finding, Table
 
 DELIMITERS: Final = ",;\t|"
 SNIFFED_BYTES: Final = 256 * 1024
 SNIFFED_LINES: Final = 50
+HEAD_BYTES: Final = 16 * 1024
 
 
 def read_table(path: str | Path) -> Table:
@@ -35,8 +37,11 @@ def read_table(path: str | Path) -> Table:
         content = path.read_bytes()
     except OSError as error:
         raise read_error(path, error) from None
+    digest = hashlib.sha256(content).hexdigest()
+    refuse_workbook(path, content[:HEAD_BYTES])
+    content = unpack(path, content)
     frame, findings = _reader(path, content)(path, content)
-    return _table(frame, path.name, sha256=hashlib.sha256(content).hexdigest(), findings=findings)
+    return _table(frame, path.name, sha256=digest, findings=findings)
 
 
 def read_error(path: Path, error: OSError) -> TableError:
@@ -97,7 +102,7 @@ def _reader(path: Path, content: bytes) -> Reader:
         return _read_parquet
     if content[:6] == b"ARROW1":
         return _read_arrow
-    if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
+    if unpacked_name(path).suffix.lower() in (".jsonl", ".ndjson", ".json"):
         return _read_json_lines
     return _read_csv
 
@@ -128,7 +133,10 @@ def _read_json_lines(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings
 
 def _read_csv(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings]:
     text, findings = _decoded(path, content)
-    frame = parse_csv(path, text.encode(), sniff(path, text))
+    csv_format, content = sniff(path, text), text.encode()
+    frame = parse_csv(path, content, csv_format)
+    if _may_have_short_rows(frame, content, csv_format) and (reason := _ragged(content, csv_format, 0)):
+        findings = (*findings, Finding("short-rows", "", reason, "the missing cells are treated as missing values"))
     if second_header(frame):
         shown = ", ".join(repr(cell) for cell in frame.row(0)[:4])
         message = f"the second line is also a header ({shown})"
@@ -141,8 +149,11 @@ def _read_csv(path: Path, content: bytes) -> tuple[pl.DataFrame, Findings]:
     return rows, findings
 
 
-def parse_csv(path: Path, content: bytes, csv_format: CsvFormat) -> pl.DataFrame:
-    """Parse UTF-8 text that starts with the header line; all cells remain strings."""
+def parse_csv(path: Path, content: bytes, csv_format: CsvFormat, skipped_lines: int = 0) -> pl.DataFrame:
+    """Parse UTF-8 text that starts with the header line; all cells remain strings.
+
+    `skipped_lines` is the number of lines of the file between the header and the rest of the text.
+    """
     names = csv_format.names
     try:
         frame = pl.read_csv(
@@ -153,11 +164,40 @@ def parse_csv(path: Path, content: bytes, csv_format: CsvFormat) -> pl.DataFrame
             new_columns=[f"c{index}" for index in range(len(names))],
         )
     except pl.exceptions.PolarsError as error:
-        raise malformed(path, "CSV", _csv_reason(error)) from None
+        reason = _ragged(content, csv_format, skipped_lines) or _csv_reason(error)
+        raise malformed(path, "CSV", reason) from None
     if frame.width != len(names):
         raise malformed(path, "CSV", f"the header has {len(names)} names, but the rows have {frame.width} cells")
     frame.columns = _unique(path.name, names)
     return frame
+
+
+def _may_have_short_rows(frame: pl.DataFrame, content: bytes, csv_format: CsvFormat) -> bool:
+    """Return whether the cells must be counted. A short row has no last cell, and too few delimiters."""
+    if frame.width < 2 or not frame.to_series(-1).has_nulls():
+        return False
+    if csv_format.quote.encode() in content:
+        return True
+    lines = sum(not line.isspace() for line in content.splitlines() if line)
+    return content.count(csv_format.delimiter.encode()) != lines * (frame.width - 1)
+
+
+def _ragged(content: bytes, csv_format: CsvFormat, skipped_lines: int) -> str:
+    """Describe the first row whose number of cells differs from the header's; return "" if there is none."""
+    width = len(csv_format.names)
+    text = io.StringIO(content.decode("utf-8", "replace"), newline="")
+    rows = csv.reader(text, delimiter=csv_format.delimiter, quotechar=csv_format.quote)
+    header_lines, end = 0, 0
+    try:
+        for cells in rows:
+            start, end = end + 1, rows.line_num
+            if not header_lines:
+                header_lines = end
+            elif len(cells) != width and any(cell.strip() for cell in cells):
+                return f"line {start + skipped_lines} has {len(cells)} cells, but the header has {width} names"
+    except csv.Error:
+        return ""
+    return ""
 
 
 def has_values(frame: pl.DataFrame) -> pl.Series:

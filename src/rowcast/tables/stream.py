@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterator
 from functools import partial
+from gzip import GzipFile
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 
 from rowcast.errors import TableError
 from rowcast.tables.column_checks import second_header
+from rowcast.tables.packed import GZIP_ERRORS, damaged, open_unpacked, refuse_workbook, unpacked_name
 from rowcast.tables.read import (
+    HEAD_BYTES,
     SNIFFED_BYTES,
     CsvFormat,
     Types,
@@ -79,19 +82,24 @@ class Chunk(NamedTuple):
 def read_chunks(path: Path) -> Iterator[Chunk]:
     """Read a CSV, Parquet, JSON Lines or Arrow file in chunks; raise TableError if the file cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_unpacked(path) as file:
             yield from _reader(path, file)
+    except GZIP_ERRORS as error:
+        raise damaged(path, error) from None
     except OSError as error:
         raise read_error(path, error) from None
 
 
 def _reader(path: Path, file: IO[bytes]) -> Iterator[Chunk]:
     head = file.read(BLOCK)
+    refuse_workbook(path, head[:HEAD_BYTES])
+    if _is_packed(file) and (head[:4] == b"PAR1" or head[:6] == b"ARROW1"):
+        raise TableError(f"{path} is a compressed Parquet or Arrow file; unpack it first", slug="not-a-table")
     if head[:4] == b"PAR1":
         return _scanned(path, pl.scan_parquet, "Parquet")
     if head[:6] == b"ARROW1":
         return _scanned(path, pl.scan_ipc, "Arrow")
-    if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
+    if unpacked_name(path).suffix.lower() in (".jsonl", ".ndjson", ".json"):
         if head.lstrip()[:1] in (b"[", b""):  # a JSON list cannot be split at line breaks
             _refuse_large_list(path)
             table = read_table(path)
@@ -165,14 +173,14 @@ def _objects(path: Path, file: IO[bytes]) -> Iterator[list[dict[str, Any]]]:
 def _csv(path: Path, file: IO[bytes], head: bytes) -> Iterator[Chunk]:
     encoding = _detect_encoding(path, file, head)
     file.seek(0)
-    size = path.stat().st_size
+    share = _share_reader(path, file)
     blocks = _blocks(file, encoding)
     first = next(blocks)
     csv_format = sniff(path, first[: 4 * SNIFFED_BYTES].decode("utf-8", "ignore"))
     quote = csv_format.quote.encode()
     header, rest, line = b"", first, 1
     for block in blocks:
-        cut = _last_line_end(rest, quote)
+        cut, first_line = _last_line_end(rest, quote), line
         line += rest.count(b"\n", 0, cut)
         if len(rest) - cut > MAX_ROW_BYTES:
             limit = f"{MAX_ROW_BYTES // 1_000_000} MB"
@@ -181,15 +189,28 @@ def _csv(path: Path, file: IO[bytes], head: bytes) -> Iterator[Chunk]:
         if cut:
             is_first = not header
             header, content = _with_header(header, rest[:cut], quote)
-            yield Chunk(partial(_parse, path, content, csv_format, is_first=is_first), min(1.0, file.tell() / size))
+            skipped = 0 if is_first else first_line - 1 - header.count(b"\n")
+            yield Chunk(partial(_parse, path, content, csv_format, is_first=is_first, skipped=skipped), share())
         rest = rest[cut:] + block
     is_first = not header
     header, content = _with_header(header, rest, quote)
-    yield Chunk(partial(_parse, path, content, csv_format, is_first=is_first), 1.0)
+    skipped = 0 if is_first else line - 1 - header.count(b"\n")
+    yield Chunk(partial(_parse, path, content, csv_format, is_first=is_first, skipped=skipped), 1.0)
 
 
-def _parse(path: Path, content: bytes, csv_format: CsvFormat, *, is_first: bool) -> Rows:
-    frame = parse_csv(path, content, csv_format)
+def _is_packed(file: object) -> bool:
+    return isinstance(file, GzipFile)
+
+
+def _share_reader(path: Path, file: IO[bytes]) -> Callable[[], float]:
+    """Return a function that returns the share of the file that has been read."""
+    size = path.stat().st_size
+    source: Any = file.fileobj if _is_packed(file) else file  # type: ignore[attr-defined]
+    return lambda: min(1.0, source.tell() / size)
+
+
+def _parse(path: Path, content: bytes, csv_format: CsvFormat, *, is_first: bool, skipped: int) -> Rows:
+    frame = parse_csv(path, content, csv_format, skipped)
     kept = has_values(frame)
     if is_first and second_header(frame):
         kept[0] = False

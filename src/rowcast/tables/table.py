@@ -13,6 +13,7 @@ import polars as pl
 from rowcast.errors import TableError
 from rowcast.schema.schema import Schema, list_names
 from rowcast.schema.values import BLANKS
+from rowcast.suggestions import did_you_mean
 
 
 class Override(msgspec.Struct, frozen=True):
@@ -121,8 +122,4 @@ def misspellings(names: Iterable[str], schema: Schema) -> dict[str, str]:
 
 def closest(name: str, names: Sequence[str]) -> str:
     """Return a hint with the names most similar to `name`, or with the first available names if none are similar."""
-    folded = {each.casefold(): each for each in names}
-    near = [folded[match] for match in difflib.get_close_matches(name.strip().casefold(), list(folded), 3, 0.5)]
-    if near:
-        return "did you mean " + " or ".join(map(repr, near)) + "?"
-    return f"available: {list_names(names)}"
+    return did_you_mean(name, tuple(names), 3) or f"available: {list_names(names)}"

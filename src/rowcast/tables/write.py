@@ -5,6 +5,7 @@ The file name extension determines the format.
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ from polars.io.plugins import register_io_source
 from rowcast.errors import TableError
 from rowcast.schema.prediction import Decision
 from rowcast.schema.scores import winning_classes
+from rowcast.tables.packed import unpacked_name
 
 
 def with_predictions(frame: pl.DataFrame, decision: Decision, output: NDArray[Any]) -> pl.DataFrame:
@@ -64,6 +66,7 @@ def prediction_columns(decision: Decision, output: NDArray[Any]) -> Mapping[str,
 
 LINE_WRITERS: Mapping[str, Callable[[pl.DataFrame, IO[bytes], bool], Any]] = {
     ".csv": lambda frame, file, first: frame.write_csv(file, include_header=first),
+    ".csv.gz": lambda frame, file, first: frame.write_csv(file, include_header=first),
     ".jsonl": lambda frame, file, first: frame.write_ndjson(file),
     ".ndjson": lambda frame, file, first: frame.write_ndjson(file),
 }
@@ -79,10 +82,17 @@ MAX_WAITING: Final = 2
 
 def check_extension(path: str | Path) -> None:
     """Raise TableError if the file name does not have the extension of a supported format."""
-    if Path(path).suffix.lower() not in {**LINE_WRITERS, **COLUMNAR_WRITERS}:
+    if extension(path) not in {**LINE_WRITERS, **COLUMNAR_WRITERS}:
         extensions = ", ".join([*LINE_WRITERS, *COLUMNAR_WRITERS])
         message = f"cannot write {path}: unknown format; the file name must end in one of {extensions}"
         raise TableError(message, slug="unknown-extension")
+
+
+def extension(path: str | Path) -> str:
+    """Return the extension of a file name in lower case; `.csv.gz` is one extension."""
+    path = Path(path)
+    packed = path.suffix.lower() == ".gz"
+    return (unpacked_name(path).suffix + path.suffix if packed else path.suffix).lower()
 
 
 class TableWriter(Protocol):
@@ -108,11 +118,11 @@ def open_writer(path: Path) -> Iterator[TableWriter]:
     Raise TableError if the file cannot be written.
     """
     check_extension(path)
-    suffix = path.suffix.lower()
+    suffix = extension(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part{suffix}")
     try:
         writer = (
-            _LineWriter(part, LINE_WRITERS[suffix])
+            _LineWriter(part, LINE_WRITERS[suffix], is_packed=suffix.endswith(".gz"))
             if suffix in LINE_WRITERS
             else _ColumnarWriter(part, COLUMNAR_WRITERS[suffix])
         )
@@ -131,16 +141,19 @@ def open_writer(path: Path) -> Iterator[TableWriter]:
 
 
 class _LineWriter:
-    """Writes a CSV or JSON Lines file."""
+    """Writes a CSV or JSON Lines file. Each piece of a compressed file is a complete gzip member."""
 
-    def __init__(self, path: Path, write_lines: Callable[[pl.DataFrame, IO[bytes], bool], Any]) -> None:
+    def __init__(
+        self, path: Path, write_lines: Callable[[pl.DataFrame, IO[bytes], bool], Any], *, is_packed: bool
+    ) -> None:
         self._file = path.open("wb")
         self._write_lines = write_lines
+        self._is_packed = is_packed
 
     def prepare(self, frame: pl.DataFrame, *, first: bool) -> bytes:
         buffer = io.BytesIO()
         self._write_lines(frame, buffer, first)
-        return buffer.getvalue()
+        return gzip.compress(buffer.getvalue(), 6) if self._is_packed else buffer.getvalue()
 
     def append(self, prepared: bytes) -> None:
         self._file.write(prepared)

@@ -32,6 +32,7 @@ from rowcast.private_files import locked, make_private_folder
 from rowcast.registry.alias_log import LOG_FORMAT, AliasMove
 from rowcast.registry.names import NAME_RULE, check_alias, check_name
 from rowcast.registry.ports import Reference
+from rowcast.suggestions import did_you_mean
 
 FORMAT = 1
 STAGED = ".new-"
@@ -301,8 +302,10 @@ class FolderRegistry:
         return table
 
     def _unknown(self, name: str) -> ModelNotFound:
-        names = ", ".join(self.models()) or "none (train one with `rowcast train`)"
-        return ModelNotFound(f"unknown model {name!r} in {self.root}; available models: {names}")
+        names = tuple(self.models())
+        available = ", ".join(names) or "none (train one with `rowcast train`)"
+        hint = " ".join(filter(None, [did_you_mean(name, names), f"available models: {available}"]))
+        return ModelNotFound(f"unknown model {name!r} in {self.root}; {hint}")
 
 
 def _clear(home: Path) -> None:
