@@ -234,7 +234,12 @@ def listed(document: Path, heading: str) -> set[str]:
 
 
 def test_every_row_error_code_is_documented() -> None:
-    raised = literals(r'BadValue\(\s*"([a-z-]+)"', "schema") | {"missing", "unknown-column", "too-long"}
+    raised = literals(r'BadValue\(\s*"([a-z-]+)"', "schema") | {
+        "missing",
+        "unknown-column",
+        "too-long",
+        "duplicate-key",
+    }
 
     assert listed(DOCS / "reference" / "http.md", "Row errors") == raised
 

@@ -15,6 +15,7 @@ from rowcast.errors import BodyError, InvalidRows, RequestError
 from rowcast.schema.encoding import EncodedRow, Feature, Plan, RowEncoder, TensorSpec, decode_object, own_plan
 from rowcast.schema.schema import Column, Schema
 from rowcast.schema.stacking import stack_rows
+from rowcast.schema.unique_keys import check_unique_keys
 from rowcast.schema.values import MISSING_WORDS, canonical_text
 from support.strategies import TEXTS, bodies, columns, schemas
 
@@ -31,6 +32,13 @@ def result(read: Any, body: bytes) -> Any:
     except BodyError as malformed:
         return "malformed", malformed.slug
     return "encoded", row.inputs, row.warnings
+
+
+def read_generally(encoder: RowEncoder, body: bytes) -> EncodedRow:
+    """Read a row on the general path."""
+    row = decode_object(body)
+    check_unique_keys(body)
+    return encoder.parse(row)
 
 
 def as_json(cells: dict[str, str]) -> bytes:
@@ -64,7 +72,7 @@ def test_the_fast_path_and_the_general_path_agree(data: st.DataObject) -> None:
     encoder = RowEncoder(schema, own_plan(schema))
     body = data.draw(bodies(schema), label="body")
 
-    assert result(encoder.read, body) == result(lambda raw: encoder.parse(decode_object(raw)), body)
+    assert result(encoder.read, body) == result(lambda raw: read_generally(encoder, raw), body)
 
 
 EVERY_KIND = Schema(
@@ -107,14 +115,16 @@ def test_both_paths_agree_on_unusual_cells(name: str, token: str) -> None:
     encoder = RowEncoder(EVERY_KIND, own_plan(EVERY_KIND))
     body = as_json({**FINE, name: token})
 
-    assert result(encoder.read, body) == result(lambda raw: encoder.parse(decode_object(raw)), body)
+    assert result(encoder.read, body) == result(lambda raw: read_generally(encoder, raw), body)
 
 
-def test_both_paths_use_the_last_cell_if_a_column_occurs_twice() -> None:
+def test_both_paths_reject_a_column_that_occurs_twice() -> None:
     encoder = RowEncoder(schema := Schema((Column(name="n", kind="number"),)), own_plan(schema))
 
     for body in (b'{"n":1,"n":2}', b'{"n":2,"n":1}', b'{"n":"x","n":2}'):
-        assert result(encoder.read, body) == result(lambda raw: encoder.parse(decode_object(raw)), body)
+        read = result(encoder.read, body)
+        assert read == result(lambda raw: read_generally(encoder, raw), body)
+        assert read[1][0][:2] == ("n", "duplicate-key")
 
 
 @given(st.data())
@@ -124,7 +134,7 @@ def test_both_paths_produce_the_same_tensors_for_an_imported_graph(data: st.Data
     encoder = RowEncoder(schema, foreign_plan(schema))
     body = data.draw(bodies(schema), label="body")
 
-    assert result(encoder.read, body) == result(lambda raw: encoder.parse(decode_object(raw)), body)
+    assert result(encoder.read, body) == result(lambda raw: read_generally(encoder, raw), body)
 
 
 @given(st.data())

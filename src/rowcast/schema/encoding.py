@@ -21,6 +21,7 @@ import msgspec
 
 from rowcast.errors import BodyError, InvalidRows, ValueProblem
 from rowcast.schema.schema import MAX_ROW_PROBLEMS, Column, Schema, Value, shortened
+from rowcast.schema.unique_keys import check_unique_keys
 from rowcast.schema.values import DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, BadValue, canonical_text, date_parts
 
 DType = Literal["float32", "float64", "int64", "bool", "string"]
@@ -73,6 +74,7 @@ class EncodedRow(msgspec.Struct, frozen=True, gc=False):
 
 
 NO_WARNINGS: tuple[RowWarning, ...] = ()
+_cells = msgspec.structs.astuple
 TOO_LONG = "too-long"
 BYTES_PER_COLUMN = 256
 """The size that every column may use in a row, whatever the limit is."""
@@ -120,6 +122,8 @@ class RowEncoder:
         bounded = {feature.column for spec in plan if spec.dtype == "float64" for feature in spec.columns}
         fast_row = _fast_row(schema, bounded) if all(_packs_safely(spec, columns) for spec in plan) else None
         self._decode = msgspec.json.Decoder(fast_row).decode if fast_row else None
+        self._column_count = len(schema.columns)
+        self._has_optional = any(column.missing for column in schema.columns)
         self._max_text = self._max_bytes = sys.maxsize
 
     def limit(self, limits: RowLimits) -> None:
@@ -138,10 +142,15 @@ class RowEncoder:
         if self._decode is not None:
             try:
                 values = self._decode(body)
+                # If every column is present and no value contains a colon, there is one colon for each column.
+                if bytes(body).count(b":") != self._column_count or (self._has_optional and None in _cells(values)):
+                    check_unique_keys(body)
                 return EncodedRow(tuple([encode(values) for encode in self._encoders]), NO_WARNINGS)
             except (msgspec.MsgspecError, InvalidRows, BadValue, UnicodeDecodeError, RecursionError):
                 pass  # The general path accepts more notations and reports every problem.
-        return self.parse(decode_object(body))
+        row = decode_object(body)
+        check_unique_keys(body)
+        return self.parse(row)
 
     def parse(self, row: Mapping[str, Any], *, text: bool = False) -> EncodedRow:
         """Validate and encode one row; if `text` is true, parse strings as CSV cells."""

@@ -14,6 +14,7 @@ from rowcast.http.problems import Problem
 from rowcast.http.routes import Request
 from rowcast.schema.encoding import RowEncoder, RowWarning, decode_json
 from rowcast.schema.prediction import Label
+from rowcast.schema.unique_keys import check_unique_keys
 from rowcast.serving.rows import Row, check_count, read_valid
 
 if TYPE_CHECKING:
@@ -177,7 +178,20 @@ def read_object(body: bytes) -> dict[str, Any]:
         document = _decode_with_nan(body)
     if not isinstance(document, dict):
         raise BodyError("the body must be a JSON object", slug="not-an-object")
+    if b'"' in body and body.count(b":") != _count_keys(document):
+        check_unique_keys(body)
     return document
+
+
+def _count_keys(document: Any) -> int:
+    """Return the number of keys in the objects of a document. A list that starts with a cell contains only cells."""
+    if isinstance(document, dict):
+        return len(document) + sum(map(_count_keys, document.values()))
+    return sum(map(_count_keys, document)) if isinstance(document, list) and document and _nests(document[0]) else 0
+
+
+def _nests(value: Any) -> bool:
+    return isinstance(value, dict | list)
 
 
 def _decode_with_nan(body: bytes) -> Any:
