@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,8 @@ def test_all_earlier_entries_survive_a_write_that_is_torn_at_any_byte(folder: Pa
 def test_a_torn_last_entry_does_not_stop_the_indexer(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 2), drafts(2, 3))
     with segment.open("r+b") as file:
-        file.truncate(end_of_entries(segment) - 10)
+        file.seek(end_of_entries(segment) - 10)
+        file.write(bytes(10))  # the rest of the file contains zeros anyway
     store = MemoryStore()
 
     assert FolderJournalReader(folder).drain(store) == 2
@@ -165,6 +167,66 @@ def test_a_damaged_journal_is_renamed_if_no_entry_after_the_damage_is_verifiable
     store = MemoryStore()
 
     with pytest.raises(HistoryError):
+        FolderJournalReader(folder).drain(store)
+
+    assert [entry.seq for entry in store.chain("w")] == [0, 1]
+    assert FolderJournalReader(folder).damaged() == ["w-000000000000.damaged"]
+
+
+def test_a_segment_with_a_damaged_header_is_read_completely(folder: Path) -> None:
+    segment = write_segment(folder, drafts(0, 4))
+    whole = segment.read_bytes()
+    for at in range(whole.index(b"\n") + 1):
+        store = MemoryStore()
+        segment.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+
+        with contextlib.suppress(HistoryError):
+            FolderJournalReader(folder).drain(store)
+
+        assert list(store.chain("w")) == sealed("w", drafts(0, 4)), at
+        for path in folder.iterdir():
+            path.unlink()
+
+
+@pytest.mark.parametrize(("known", "stored"), [(True, [0, 1, 2, 3, 4, 5]), (False, [3, 4, 5])])
+def test_a_later_segment_with_a_damaged_header_is_verified_with_the_store(
+    folder: Path, known: bool, stored: list[int]
+) -> None:
+    segment = write_segment(folder, drafts(0, 6))
+    whole, entries, store = segment.read_bytes(), sealed("w", drafts(0, 6)), MemoryStore()
+    at = whole.index(whole[whole.index(b"\n") + 1 :][:2], whole.index(b"\n") + 1)
+    frames = whole[at : end_of_entries(segment)]
+    size = len(frames) // 6
+    segment.unlink()
+    (folder / "w-000000000002.journal").write_bytes(b"damaged\n" + frames[2 * size :] + bytes(1000))
+    if known:
+        store.record("w", entries[:2])
+
+    with pytest.raises(HistoryError, match="header"):
+        FolderJournalReader(folder).drain(store)
+
+    assert [entry.seq for entry in store.chain("w")] == stored
+
+
+def test_a_file_of_zeros_is_put_aside_and_reported_once(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "w-000000000000.journal").write_bytes(bytes(5000))
+    journals = FolderJournalReader(folder)
+
+    with pytest.raises(HistoryError, match="no entry can be read"):
+        journals.drain(MemoryStore())
+
+    assert journals.drain(MemoryStore()) == 0
+    assert journals.damaged() == ["w-000000000000.damaged"]
+
+
+def test_a_truncated_segment_is_reported(folder: Path) -> None:
+    segment = write_segment(folder, drafts(0, 3))
+    with segment.open("r+b") as file:
+        file.truncate(end_of_entries(segment) - 10)
+    store = MemoryStore()
+
+    with pytest.raises(HistoryError, match="ends in the middle of an entry"):
         FolderJournalReader(folder).drain(store)
 
     assert [entry.seq for entry in store.chain("w")] == [0, 1]

@@ -81,6 +81,10 @@ class BlockSegment:
     def recover(self) -> None:
         """Return None: each link covers all earlier blocks, so nothing after a damaged block can be verified."""
 
+    def is_truncated(self) -> bool:
+        """Return False: a block that is incomplete was never acknowledged."""
+        return False
+
     def rewind(self) -> None:
         """Undo the most recent `read_more`; call this if its entries could not be stored."""
         self._offset, self._link, self._chain.seq, self._chain.previous = self._before

@@ -23,7 +23,7 @@ from typing import Literal
 import msgspec
 
 from rowcast.adapters.files import block_segment
-from rowcast.adapters.files.segment import FORMAT, FRAME, LENGTHS_MARK, MAGIC, SegmentHeader
+from rowcast.adapters.files.segment import FORMAT, FRAME, LENGTHS_MARK, MAGIC, RESERVED_BYTES, SegmentHeader
 from rowcast.errors import Unavailable
 from rowcast.history import blocks
 from rowcast.history.blocks import Block
@@ -31,7 +31,7 @@ from rowcast.history.chain import Chain, Draft, genesis
 from rowcast.history.ports import Position
 from rowcast.private_files import make_private_folder
 
-SEGMENT_BYTES = 16 * 1024 * 1024
+SEGMENT_BYTES = RESERVED_BYTES
 SUFFIX = ".journal"
 STARTING = ".starting"
 ROLL = "roll"

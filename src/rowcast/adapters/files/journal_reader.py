@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rowcast.adapters.files.block_segment import BlockSegment
 from rowcast.adapters.files.journal import ROLL, STARTING, SUFFIX
-from rowcast.adapters.files.segment import LOOK_AHEAD, Segment, has_ended, open_segment
+from rowcast.adapters.files.segment import LOOK_AHEAD, Segment, UnknownFormat, has_ended, open_segment, salvage_segment
 from rowcast.errors import HistoryError, Unavailable
 from rowcast.history.chain import SealedEntry
 from rowcast.history.ports import Position, StoredEntry, StoreWriter
@@ -108,7 +108,7 @@ class FolderJournalReader:
         return count
 
     def _drain(self, path: Path, store: StoreWriter) -> int:
-        segment = self._segments.get(path) or open_segment(path)
+        segment = self._segments.get(path) or self._open(path, store)
         self._segments[path] = segment
         ended = segment.ended()  # checked before reading, so that a completed segment is read to its end
         count = 0
@@ -118,6 +118,9 @@ class FolderJournalReader:
             except BaseException:
                 segment.rewind()
                 raise
+        if ended and segment.is_truncated():
+            reason = f"{path} ends in the middle of an entry; this entry and all later entries are lost"
+            self._damage.setdefault(path, []).append(reason)
         damage = self._damage.get(path)
         if ended:
             if damage:
@@ -130,6 +133,23 @@ class FolderJournalReader:
         if damage:
             raise HistoryError("; ".join(damage))
         return count
+
+    def _open(self, path: Path, store: StoreWriter) -> Segment | BlockSegment:
+        """Open a segment, even if its header is damaged; put the file aside if no entry in it can be read."""
+        try:
+            return open_segment(path)
+        except UnknownFormat:
+            raise
+        except HistoryError as error:
+            segment = salvage_segment(path, store.position(_writer_of(path)))
+            if segment is not None:
+                self._damage.setdefault(path, []).append(f"{error.message}: the header is damaged")
+                return segment
+            if has_ended(path):
+                path.rename(path.with_suffix(DAMAGED))
+                aside = path.with_suffix(DAMAGED).name
+                raise HistoryError(f"{error.message}: no entry can be read; the file was renamed to {aside}") from None
+            raise
 
     def _read_more(self, segment: Segment | BlockSegment, ended: bool) -> list[SealedEntry] | None:
         """Return the next entries, or None at the end of the data. Skip damaged entries."""

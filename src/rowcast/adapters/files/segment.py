@@ -24,6 +24,7 @@ from rowcast.adapters.files.block_segment import ENTRIES_PER_READ, BlockSegment
 from rowcast.adapters.files.locks import is_unlocked
 from rowcast.errors import HistoryError
 from rowcast.history.chain import SALT_BYTES, SealedEntry, decode_head, genesis, link, row_hash
+from rowcast.history.ports import Position
 
 FORMAT = 1
 FRAME = struct.Struct("<2sIII")
@@ -32,6 +33,8 @@ LENGTHS_MARK = 0x5243_4A31
 LINK_BYTES = 32
 LOOK_AHEAD = 4096
 READ_BYTES = 256 * 1024
+RESERVED_BYTES = 16 * 1024 * 1024
+"""The size of a new segment; the part without entries contains zeros."""
 
 
 class SegmentHeader(msgspec.Struct, frozen=True):
@@ -52,14 +55,39 @@ def open_segment(path: Path) -> Segment | BlockSegment:
         previous = bytes.fromhex(header.previous)
     except ValueError:
         raise HistoryError(f"{path} is not a journal segment") from None
+    if header.format < FORMAT or path.stem != f"{header.writer}-{header.first:012d}":
+        raise HistoryError(f"{path} has a header that does not match its name")
     if header.format not in (FORMAT, block_segment.FORMAT):
         known = f"{FORMAT} and {block_segment.FORMAT}"
-        raise HistoryError(f"{path} has journal format {header.format}; this release supports formats {known}")
+        raise UnknownFormat(f"{path} has journal format {header.format}; this release supports formats {known}")
     if header.first == 0 and previous != genesis(header.writer):
         raise HistoryError(f"{path} has an invalid first link")
     if header.format == block_segment.FORMAT:
         return BlockSegment(path, header.writer, len(line))
     return Segment(path, header, len(line))
+
+
+class UnknownFormat(HistoryError):
+    """The segment was written by a newer release."""
+
+
+def salvage_segment(path: Path, position: Position | None) -> Segment | None:
+    """Return the reader for a segment whose header is damaged, or None if the file contains no entry.
+
+    The file's name contains the writer and the number of the first entry. `position` is the writer's last entry in the
+    store; its link verifies the first entry. Without it, only later entries can be verified.
+    """
+    writer, _, number = path.stem.rpartition("-")
+    content = path.read_bytes()
+    start = content.find(MAGIC)
+    while start >= 0 and _frame(content, start) is None:
+        start = content.find(MAGIC, start + 1)
+    if start < 0 or not number.isdecimal():
+        return None
+    first = int(number)
+    known = position is not None and position.seq == first - 1
+    previous = genesis(writer) if first == 0 else position.link if known and position is not None else bytes(LINK_BYTES)
+    return Segment(path, SegmentHeader(FORMAT, writer, first, previous.hex()), start)
 
 
 class Segment:
@@ -140,6 +168,17 @@ class Segment:
         lost = range(self._seq + len(recovered), seq)
         self._offset, self._seq, self._previous = offset, seq, linked
         return recovered, lost
+
+    def is_truncated(self) -> bool:
+        """Return whether a file that has been read to its end ends in the middle of an entry.
+
+        A writer reserves the whole file, so an entry that was not written completely is followed by zeros.
+        """
+        if self.path.stat().st_size >= RESERVED_BYTES:
+            return False
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            return bool(file.read().strip(b"\0"))
 
     def rewind(self) -> None:
         """Undo the most recent `read_more`; call this if its entries could not be stored."""
