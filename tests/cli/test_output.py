@@ -114,3 +114,18 @@ def test_a_count_is_printed_with_a_singular_or_plural_noun() -> None:
 
 def test_a_time_is_printed_in_utc_with_milliseconds() -> None:
     assert output.moment(1_767_225_600_123_456) == "2026-01-01T00:00:00.123Z"
+
+
+def test_control_characters_in_data_are_shown_instead_of_sent_to_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hostile = "a\x1b]0;title\x07b"
+
+    output.print_lines([hostile])
+    output.print_table(["x"], [[hostile]])
+    output.print_status(hostile, output.GOOD)
+    output.say(hostile)
+
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    assert printed.out.count("a\\x1b]0;title\\x07b") == 3

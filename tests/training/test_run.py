@@ -344,3 +344,22 @@ def test_no_document_contains_a_value_of_a_sensitive_column(tmp_path: Path) -> N
     assert {name: value for name, text in documents.items() for value in values if value in text} == {}
     assert "12" in documents["row schema"]  # the values of other columns are shown
     model.encoder.parse(model.example())
+
+
+def test_no_document_contains_markup_or_control_characters_from_the_table(tmp_path: Path) -> None:
+    hostile = ["<script>alert(1)</script>", "[red]x[/red]\x1b[31m", "a|b`c", "x\n# y", "[go](https://example.com)"]
+    columns = {name: [f"{name}{(7 * index + place) % 5}" for index in range(300)] for place, name in enumerate(hostile)}
+    columns["n"] = [index % 11 for index in range(300)]  # type: ignore[misc]
+    columns["<b>y</b>"] = ["<i>yes</i>\x1b[0m" if index % 11 > 5 else "no`" for index in range(300)]
+    table = table_from_memory(columns, "<u>table</u>\x1b[1m")
+
+    result = train_model(tmp_path, table, "<b>y</b>", candidates=("boosting",))
+
+    for name in ("MODEL_CARD.md", "report.html"):
+        text = (Path(result.path) / name).read_text()
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", text), name
+        for markup in ("<script>alert", "<i>yes", "<u>table", "<b>y"):
+            assert markup not in text, name
+    card = (Path(result.path) / "MODEL_CARD.md").read_text()
+    assert "](https" not in card
+    assert "\n# y" not in card

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
+from rowcast.printable import printable
+
 if TYPE_CHECKING:
     from rowcast.training.events import TrainingEvent
 
@@ -46,7 +48,7 @@ def _terminal_bar(stream: TextIO) -> Iterator[Callable[[TrainingEvent], None]]:
 
         def report(event: TrainingEvent) -> None:
             if _is_notice(event):
-                bar.console.print(event.message, markup=False)
+                bar.console.print(printable(event.message), markup=False)
             total = event.trials or None
             bar.update(task, stage=event.stage, description=_describe(event), total=total, completed=event.trial)
 

@@ -13,6 +13,7 @@ import msgspec
 from rowcast.access.addresses import is_loopback_host
 from rowcast.cli import output
 from rowcast.errors import RowcastError, SettingsError
+from rowcast.printable import printable
 
 if TYPE_CHECKING:
     from rowcast.client import PredictionReply
@@ -164,7 +165,7 @@ def _print_prediction(prediction: PredictionReply) -> None:
 
     terminal = output.console()
     for name, text in texts:
-        terminal.print(Text.assemble((f"{name:<12}", "dim"), (text, STYLES.get(name, ""))), soft_wrap=True)
+        terminal.print(Text.assemble((f"{name:<12}", "dim"), (printable(text), STYLES.get(name, ""))), soft_wrap=True)
 
 
 def _print_table(predictions: Sequence[PredictionReply]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rowcast.errors import RowcastError
+from rowcast.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +35,7 @@ def print_lines(lines: Iterable[str]) -> None:
     """Print plain lines; raise RowcastError if writing to standard output fails."""
     try:
         for line in lines:
-            sys.stdout.write(line + "\n")
+            sys.stdout.write(printable(line) + "\n")
         sys.stdout.flush()
     except OSError as error:
         # The interpreter flushes standard output again at exit, and that flush must not fail.
@@ -64,7 +65,7 @@ def print_table(
 
     terminal = console()
     # `Text` prevents rich from interpreting a cell as markup.
-    cells = [[Text(str(cell), STATUS_STYLES.get(str(cell), "")) for cell in row] for row in rows]
+    cells = [[Text(printable(str(cell)), STATUS_STYLES.get(str(cell), "")) for cell in row] for row in rows]
     columns = zip(map(Text, headings), *cells, strict=True)
     longest = [max(cell.cell_len for cell in column) for column in columns]
     minimum = [
@@ -118,6 +119,7 @@ def say(text: str, *, label: str = "", style: str = "") -> None:
     In a terminal, the label before the message has the style. A message that cannot be written, for example because
     the terminal is closed, is discarded.
     """
+    text = printable(text)
     with contextlib.suppress(OSError):
         if not label or not sys.stderr.isatty():
             sys.stderr.write(f"{label}{text}\n")
@@ -142,7 +144,7 @@ def print_status(line: str, style: str) -> None:
         return
     from rich.text import Text
 
-    console().print(Text(line, style), soft_wrap=True)
+    console().print(Text(printable(line), style), soft_wrap=True)
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -77,7 +77,12 @@ class ChainAudit:
             self._check_signatures(entries)
 
     def check_copies(self, writer: str, changed: Iterable[tuple[int, str]]) -> None:
-        """Report the first entry of a writer whose fields differ from the columns that queries use."""
+        """Report the first entry of a writer whose fields differ from the columns that queries use.
+
+        A chain that is already broken is not reported again.
+        """
+        if any(each.writer == writer for each in self._breaks):
+            return
         for seq, column in islice(changed, 1):
             reason = f"the column {column!r} in the store differs from the recorded entry"
             self._breaks.append(ChainBreak(writer, seq, reason))

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from rowcast.printable import markdown_text
 from rowcast.registry.bundle import GoldenRow, Manifest
 from rowcast.registry.onnx_import.signature import ObservedColumn
 
@@ -42,14 +43,14 @@ class ConvertedModel(msgspec.Struct, frozen=True):
 def model_card(model: ConvertedModel) -> str:
     """Return the model card of an imported model as Markdown."""
     manifest = model.manifest
-    origin = f"Imported from {manifest.training.table}, sha256 `{manifest.training.sha256}`."
+    origin = f"Imported from {markdown_text(manifest.training.table)}, sha256 `{manifest.training.sha256}`."
     lines = [
         f"# {manifest.name}",
         "",
         f"{origin} Rowcast did not train this model and has not measured its quality.",
         "",
-        *[f"- {note}" for note in model.notes],
+        *[f"- {markdown_text(note)}" for note in model.notes],
         f"- Task: {manifest.decision.task}",
-        f"- Columns: {', '.join(manifest.schema.names())}",
+        f"- Columns: {markdown_text(', '.join(manifest.schema.names()))}",
     ]
     return "\n".join(lines) + "\n"
